@@ -1,0 +1,92 @@
+# Every target sets up what it needs, once. `make` alone lists them.
+# Written for GNU make 3.81 and newer, the one macOS carries.
+
+PYTHON ?= python3
+PYTEST_ARGS ?=
+
+VENV   := .venv
+BIN    := $(VENV)/bin
+STATIC := saliency_widgets/widgets/static
+BUNDLE := $(STATIC)/heatmap.js
+
+# Stamps lie inside what they vouch for: whoever deletes .venv or node_modules deletes the stamp with it.
+VENV_MADE   := $(VENV)/.made
+PYTHON_DONE := $(VENV)/.installed
+NODE_DONE   := js/node_modules/.installed
+
+# Folders are listed too: adding or deleting a source changes its folder's time.
+JS_SOURCES := $(shell find js/src) $(filter-out js/package-lock.json,$(wildcard js/*.json js/*.js js/*.mjs js/*.ts))
+
+PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
+NPM := npm --prefix js --no-update-notifier --loglevel=error
+
+export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.NOTPARALLEL:
+.PHONY: help demo test test-fast lint setup bundle browser clean
+
+help: ## list the targets
+	@echo "make TARGET, where TARGET is one of"
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' Makefile | while IFS='|' read -r name text; do \
+		printf '  %-11s %s\n' "$$name" "$$text"; done
+	@echo "PYTHON=python3.12 chooses the Python of a new environment; PYTEST_ARGS='-k cam' goes to pytest."
+
+demo: setup ## open the demonstration notebook in JupyterLab
+	@$(BIN)/python tools/demo.py
+
+test: lint browser ## lint, then every test: TypeScript, Python, and the widget in a real JupyterLab
+	@$(NPM) test --silent
+	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+test-fast: setup ## the tests that need no browser
+	@$(NPM) test --silent
+	@$(BIN)/python -m pytest -m "not browser" $(PYTEST_ARGS)
+
+lint: setup ## ruff, pyright, the import contracts, and the TypeScript's own checks
+	@$(BIN)/ruff check --quiet
+	@$(BIN)/ruff format --check --quiet || { echo "ruff format would change files: run $(BIN)/ruff format" >&2; exit 1; }
+	@$(BIN)/pyright
+	@$(BIN)/lint-imports
+	@$(NPM) run --silent lint
+
+setup: $(PYTHON_DONE) $(BUNDLE) ## make the environment in .venv, once; the other targets do this themselves
+
+bundle: $(BUNDLE) ## build the widget's JavaScript, if its sources changed
+
+browser: setup ## find a browser for the tests, or install one
+	@$(BIN)/python tools/ensure_browser.py
+
+clean: ## delete everything the other targets made
+	rm -rf $(VENV) js/node_modules .jupyter build dist test-results *.egg-info
+	rm -rf .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	find $(STATIC) -type f ! -name .gitkeep -delete
+	find saliency_widgets tests tools benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(VENV_MADE):
+	@sh tools/preflight.sh "$(PYTHON)"
+	@echo "Making the Python environment in $(VENV) ..."
+	@$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+# torch is by far the largest: its pin is read from pyproject.toml, and it comes first so that nothing else draws in
+# another one. The bundle only has to be there before the package is installed: a newer one needs no new install.
+$(PYTHON_DONE): pyproject.toml $(VENV_MADE) | $(BUNDLE)
+	@echo "Installing the Python packages (the first time takes minutes) ..."
+	@pin=$$(sed -n 's/^ *"\(torch==[^"]*\)",*$$/\1/p' pyproject.toml); \
+		test -n "$$pin" || { echo "pyproject.toml pins no torch==" >&2; exit 1; }; \
+		$(PIP) install --quiet "$$pin"
+	@$(PIP) install --quiet --editable ".[demo,dev]"
+	@touch $@
+
+$(NODE_DONE): js/package.json js/package-lock.json
+	@sh tools/preflight.sh "$(PYTHON)"
+	@echo "Installing the JavaScript packages ..."
+	@$(NPM) ci --no-audit --no-fund --no-progress
+	@touch $@
+
+$(BUNDLE): $(JS_SOURCES) $(NODE_DONE)
+	@echo "Building the widget's JavaScript ..."
+	@$(NPM) run --silent build
+	@touch $(STATIC)/heatmap.js $(STATIC)/heatmap.css

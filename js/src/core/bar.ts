@@ -1,0 +1,58 @@
+// The colour bar: which value each colour stands for. The same numbers as saliency_widgets.render.bar.
+
+import { type Limits, magnitude, strength } from "./clip.ts";
+import { codeValue, LEVELS, ZERO } from "./frame.ts";
+import { formatNumber } from "./text.ts";
+
+export interface Tick {
+  position: number;
+  value: number;
+  label: string;
+}
+
+/** The codes at the two ends. Limits that meet are drawn one level apart. */
+export function barEnds(signed: boolean, [lo, hi]: Limits): [number, number] {
+  if (signed) {
+    const reach = hi > lo ? hi : Math.min(lo + 1, ZERO);
+    return [ZERO - reach, ZERO + reach];
+  }
+  return [lo, hi > lo ? hi : Math.min(lo + 1, LEVELS)];
+}
+
+/** One row of RGBA pixels, transparent where the threshold hides the value. */
+export function barColours(
+  signed: boolean,
+  limits: Limits,
+  lut: Uint8Array,
+  threshold: number,
+  width = 256,
+): Uint8ClampedArray<ArrayBuffer> {
+  const [start, end] = barEnds(signed, limits);
+  const row = new Uint8ClampedArray(4 * width);
+  for (let i = 0; i < width; i++) {
+    const t = strength(start + (i / (width - 1)) * (end - start), signed, limits);
+    const colour = Math.floor(t * 255 + 0.5) * 3;
+    row[4 * i] = lut[colour];
+    row[4 * i + 1] = lut[colour + 1];
+    row[4 * i + 2] = lut[colour + 2];
+    row[4 * i + 3] = magnitude(t, signed) < threshold ? 0 : 255;
+  }
+  return row;
+}
+
+/** Evenly spaced labels, both ends among them; one alone where the whole bar is one value. */
+export function barTicks(
+  map: { low: number; high: number; signed: boolean },
+  limits: Limits,
+  count = 5,
+): Tick[] {
+  const ends = barEnds(map.signed, limits);
+  const end = codeValue(map, ends[1]);
+  const start = map.signed ? -end : codeValue(map, ends[0]);
+  if (start === end) return [{ position: 0, value: start, label: formatNumber(start) }];
+  return Array.from({ length: count }, (_, i) => {
+    const position = i / (count - 1);
+    const value = start * (1 - position) + end * position;
+    return { position, value, label: formatNumber(value) };
+  });
+}

@@ -1,0 +1,59 @@
+// From codes to strength. The same numbers as saliency_widgets.render.clip.
+
+import { codeValue, LEVELS, ZERO } from "./frame.ts";
+
+/** Lowest and highest level in code units; for a signed map in units of magnitude. */
+export type Limits = readonly [lo: number, hi: number];
+
+/** Pixels of each level: of each code, or in a signed map of each magnitude |code - 32767|. */
+export function histogram(codes: Uint16Array, signed: boolean): Uint32Array {
+  // One more than a valid map needs: a damaged code must not write outside.
+  const counts = new Uint32Array(signed ? ZERO + 2 : LEVELS + 2);
+  if (signed) {
+    for (let i = 0; i < codes.length; i++) counts[Math.abs(codes[i] - ZERO)]++;
+  } else {
+    for (let i = 0; i < codes.length; i++) counts[codes[i]]++;
+  }
+  return counts;
+}
+
+/** The levels at two percentiles: the smallest that at least max(1, ceil(p n / 100)) pixels don't exceed. */
+export function clipLimits(counts: Uint32Array, n: number, clip: readonly [number, number]): Limits {
+  const rank = (p: number) => Math.min(n, Math.max(1, Math.ceil((p * n) / 100)));
+  const low = rank(clip[0]);
+  const high = rank(clip[1]);
+  let seen = 0;
+  let lo = -1;
+  for (let level = 0; level < counts.length; level++) {
+    seen += counts[level];
+    if (lo < 0 && seen >= low) lo = level;
+    if (lo >= 0 && seen >= high) return [lo, level];
+  }
+  return [Math.max(lo, 0), Math.max(lo, 0)];
+}
+
+/** Where a code stands on the colour scale, 0 to 1; in a signed map 0.5 is zero. */
+export function strength(code: number, signed: boolean, [lo, hi]: Limits): number {
+  const level = signed ? Math.abs(code - ZERO) : code;
+  const s = hi > lo ? Math.min(1, Math.max(0, (level - lo) / (hi - lo))) : level > lo ? 1 : 0;
+  return signed ? 0.5 + 0.5 * Math.sign(code - ZERO) * s : s;
+}
+
+/** How far from nothing: threshold and opacity go by it. */
+export function magnitude(t: number, signed: boolean): number {
+  return signed ? Math.abs(2 * t - 1) : t;
+}
+
+/** The sum of |value| over the whole map, from its histogram. */
+export function totalMagnitude(
+  counts: Uint32Array,
+  map: { low: number; high: number; signed: boolean },
+): number {
+  let total = 0;
+  for (let level = 0; level < counts.length; level++) {
+    if (counts[level]) {
+      total += counts[level] * Math.abs(codeValue(map, map.signed ? ZERO + level : level));
+    }
+  }
+  return total;
+}

@@ -1,0 +1,96 @@
+// From a frame, a picture and the display settings to pixels. Each stage is computed again only when needed.
+
+import { barColours, barTicks, type Tick } from "./bar.ts";
+import { BLENDS, blendInto, makeTables, type Raster, type Tables } from "./blend.ts";
+import { clipLimits, histogram, type Limits, totalMagnitude } from "./clip.ts";
+import { codeValue, type Frame, nearest } from "./frame.ts";
+import type { Reading } from "./text.ts";
+
+/** The display settings in use; both tables have 768 bytes. */
+export interface Display {
+  lut: Uint8Array;
+  diverging: Uint8Array;
+  opacity: number;
+  clip: readonly [number, number];
+  threshold: number;
+  blend: number;
+}
+
+export interface Pixels extends Raster {
+  readonly data: Uint8ClampedArray<ArrayBuffer>;
+}
+
+/** Remembers one result until one of its inputs changes. */
+class Memo<T> {
+  #key: readonly unknown[] | null = null;
+  #value: T | undefined;
+
+  get(key: readonly unknown[], compute: () => T): T {
+    const known = this.#key;
+    if (!known || known.length !== key.length || key.some((k, i) => !Object.is(k, known[i]))) {
+      this.#value = compute();
+      this.#key = key;
+    }
+    return this.#value as T;
+  }
+}
+
+export class Composer {
+  readonly #counts = new Memo<Uint32Array>();
+  readonly #total = new Memo<number>();
+  readonly #limits = new Memo<Limits>();
+  readonly #tables = new Memo<Tables>();
+  readonly #blended = new Memo<Pixels>();
+
+  /** The picture under the map; a plain gray where it is missing. The same object while nothing changed. */
+  blend(frame: Frame, picture: Pixels | null, display: Display): Pixels {
+    const limits = this.limits(frame, display);
+    const { opacity, threshold, blend } = display;
+    const tables = this.#tables.get([frame.signed, ...limits, opacity, threshold, blend], () =>
+      makeTables(frame.signed, limits, { opacity, threshold, blend: BLENDS[blend] ?? BLENDS[0] }),
+    );
+    const lut = frame.signed ? display.diverging : display.lut;
+    return this.#blended.get([frame, picture, tables, lut], () => {
+      const under = picture ?? plain(frame.width, frame.height);
+      const data = new Uint8ClampedArray(under.data.length);
+      blendInto(data, under.data, under, frame.codes, frame, tables, lut);
+      return { width: under.width, height: under.height, data };
+    });
+  }
+
+  limits(frame: Frame, display: Display): Limits {
+    const counts = this.#histogram(frame);
+    const [low, high] = display.clip;
+    return this.#limits.get([counts, low, high], () => clipLimits(counts, frame.codes.length, [low, high]));
+  }
+
+  bar(frame: Frame, display: Display, ticks: number): { row: Uint8ClampedArray<ArrayBuffer>; ticks: Tick[] } {
+    const limits = this.limits(frame, display);
+    const lut = frame.signed ? display.diverging : display.lut;
+    return {
+      row: barColours(frame.signed, limits, lut, display.threshold),
+      ticks: barTicks(frame, limits, ticks),
+    };
+  }
+
+  /** What the map says at one pixel of a picture of this size. */
+  read(frame: Frame | null, size: Raster, x: number, y: number): Reading {
+    if (!frame) return { x, y, value: null, share: 0 };
+    const row = nearest(y, size.height, frame.height);
+    const column = nearest(x, size.width, frame.width);
+    const value = codeValue(frame, frame.codes[row * frame.width + column]);
+    const counts = this.#histogram(frame);
+    const total = this.#total.get([counts], () => totalMagnitude(counts, frame));
+    return { x, y, value, share: total > 0 ? Math.abs(value) / total : 0 };
+  }
+
+  #histogram(frame: Frame): Uint32Array {
+    return this.#counts.get([frame], () => histogram(frame.codes, frame.signed));
+  }
+}
+
+function plain(width: number, height: number): Pixels {
+  const data = new Uint8ClampedArray(4 * width * height).fill(128);
+  for (let i = 3; i < data.length; i += 4) data[i] = 255;
+  return { width, height, data };
+}

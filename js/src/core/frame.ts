@@ -1,0 +1,81 @@
+// A frame as it comes from the kernel: 16-bit codes with their range, tagged with (generation, index).
+
+/** The highest code; in a signed map ZERO is exactly zero. As in saliency_widgets.render. */
+export const LEVELS = 65534;
+export const ZERO = LEVELS / 2;
+
+/** What the `frame` trait holds; `{}` while there is none. */
+export interface RawFrame {
+  generation?: number;
+  index?: number;
+  final?: boolean;
+  height?: number;
+  width?: number;
+  low?: number;
+  high?: number;
+  signed?: boolean;
+  codes?: ArrayBufferView | ArrayBuffer;
+}
+
+export interface Frame {
+  readonly generation: number;
+  readonly index: number;
+  readonly final: boolean;
+  readonly height: number;
+  readonly width: number;
+  readonly low: number;
+  readonly high: number;
+  readonly signed: boolean;
+  readonly codes: Uint16Array;
+}
+
+/** Read the frame, or null where there is none yet or it is damaged. */
+export function decodeFrame(raw: RawFrame | null | undefined): Frame | null {
+  if (!raw?.codes || raw.generation === undefined || raw.index === undefined) return null;
+  const height = raw.height ?? 0;
+  const width = raw.width ?? 0;
+  const codes = decodeCodes(raw.codes);
+  if (height < 1 || width < 1 || codes.length !== height * width) return null;
+  return {
+    generation: raw.generation,
+    index: raw.index,
+    final: raw.final ?? false,
+    height,
+    width,
+    low: raw.low ?? 0,
+    high: raw.high ?? 0,
+    signed: raw.signed ?? false,
+    codes,
+  };
+}
+
+const LITTLE_ENDIAN = new Uint8Array(Uint16Array.of(1).buffer)[0] === 1;
+
+/** Little-endian uint16. The bytes are copied first: they may begin at an odd offset. */
+export function decodeCodes(data: ArrayBufferView | ArrayBuffer): Uint16Array {
+  const bytes = toBytes(data).slice();
+  const codes = new Uint16Array(bytes.buffer, 0, bytes.length >> 1);
+  if (!LITTLE_ENDIAN) {
+    const view = new DataView(bytes.buffer);
+    for (let i = 0; i < codes.length; i++) codes[i] = view.getUint16(2 * i, true);
+  }
+  return codes;
+}
+
+/** A byte trait as bytes, without a copy; empty where it holds none. */
+export function toBytes(data: ArrayBufferView | ArrayBuffer | null | undefined): Uint8Array {
+  if (!data) return new Uint8Array(0);
+  if (data instanceof ArrayBuffer) return new Uint8Array(data);
+  if (!ArrayBuffer.isView(data)) return new Uint8Array(0);
+  return new Uint8Array(data.buffer, data.byteOffset, data.byteLength);
+}
+
+/** The value of a code, in the map's own unit. */
+export function codeValue(frame: Pick<Frame, "low" | "high">, code: number): number {
+  return frame.low + (code / LEVELS) * (frame.high - frame.low);
+}
+
+/** The place in the map that shows pixel `i` of `n`, where the map has `m` pixels: the nearest one. */
+export function nearest(i: number, n: number, m: number): number {
+  return n === m ? i : Math.floor(((2 * i + 1) * m) / (2 * n));
+}

@@ -1,0 +1,14 @@
+// The size of a PNG stands in its first bytes: the place on the page is reserved before it is decoded.
+
+import type { Raster } from "./blend.ts";
+
+const SIGNATURE = [0x89, 0x50, 0x4e, 0x47, 0x0d, 0x0a, 0x1a, 0x0a];
+
+/** Width and height, or null where the bytes are no PNG. */
+export function pngSize(bytes: Uint8Array): Raster | null {
+  if (bytes.length < 24 || SIGNATURE.some((b, i) => bytes[i] !== b)) return null;
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  const width = view.getUint32(16);
+  const height = view.getUint32(20);
+  return width > 0 && height > 0 ? { width, height } : null;
+}

@@ -1,0 +1,77 @@
+// Numbers, times and progress as people read them.
+
+export interface Status {
+  generation?: number;
+  state?: "idle" | "running" | "done" | "stopped" | "error";
+  title?: string;
+  done?: number;
+  total?: number;
+  unit?: string;
+  elapsed?: number | null;
+  remaining?: number | null;
+  readings?: { label: string; value: string; help?: string }[];
+  notes?: string[];
+  message?: string;
+  remedy?: string;
+}
+
+/** Three significant digits; an exponent only below 0.001 and from 10000 on. As render.format_number. */
+export function formatNumber(value: number): string {
+  if (value === 0) return "0";
+  if (!Number.isFinite(value)) return String(value);
+  const rounded = value.toExponential(2);
+  const [digits, power] = rounded.split("e");
+  const exponent = Number(power);
+  return exponent >= -3 && exponent < 4 ? String(Number(rounded)) : `${Number(digits)}e${exponent}`;
+}
+
+/** A share from 0 to 1 in percent, two significant digits. */
+export function formatShare(share: number): string {
+  if (!(share > 0)) return "0%";
+  if (share < 0.00001) return "< 0.001%";
+  return `${Number((100 * share).toPrecision(share >= 0.1 ? 3 : 2))}%`;
+}
+
+export function formatTime(seconds: number): string {
+  if (seconds < 0.0995) return `${Math.round(1000 * seconds)} ms`;
+  if (seconds < 9.95) return `${seconds.toFixed(1)} s`;
+  const whole = Math.round(seconds);
+  if (whole < 60) return `${whole} s`;
+  if (whole < 3600) return `${Math.floor(whole / 60)} min ${String(whole % 60).padStart(2, "0")} s`;
+  const minutes = Math.round(seconds / 60);
+  return `${Math.floor(minutes / 60)} h ${String(minutes % 60).padStart(2, "0")} min`;
+}
+
+/** "17 of 50 samples · 1.2 s · about 2.4 s left" */
+export function progressText(status: Status): string {
+  const { state = "idle", done = 0, total = 0, unit = "", elapsed, remaining } = status;
+  if (state === "idle") return "";
+  const parts: string[] = [];
+  const counted = total > 0 ? `${done} of ${total}${unit && ` ${unit}`}` : "";
+  if (state === "error") parts.push(counted ? `Failed at ${counted}` : "Failed");
+  else if (state === "stopped") parts.push(counted ? `Stopped at ${counted}` : "Stopped");
+  else if (counted) parts.push(counted);
+  else parts.push(state === "running" ? "Computing" : "Done");
+  if (isNumber(elapsed)) parts.push(formatTime(elapsed));
+  if (state === "running" && isNumber(remaining)) parts.push(`about ${formatTime(remaining)} left`);
+  return parts.join(" · ");
+}
+
+export interface Reading {
+  x: number;
+  y: number;
+  /** null while there is no map. */
+  value: number | null;
+  share: number;
+}
+
+/** "x 12, y 40 · attribution 0.0123 · 0.42% of the total" */
+export function readingText(reading: Reading): string {
+  const place = `x ${reading.x}, y ${reading.y}`;
+  if (reading.value === null) return place;
+  return `${place} · attribution ${formatNumber(reading.value)} · ${formatShare(reading.share)} of the total`;
+}
+
+function isNumber(value: unknown): value is number {
+  return typeof value === "number" && Number.isFinite(value);
+}

@@ -1,0 +1,73 @@
+// The words under the picture: progress, readings, errors, notes.
+
+import { progressText, type Status } from "../core/text.ts";
+import { type Elements, setText } from "./elements.ts";
+
+/** Something this view itself has to say, in the same place as an error of the kernel. */
+export interface Problem {
+  message: string;
+  remedy: string;
+}
+
+export function showStatus(elements: Elements, status: Status, problem: Problem | null): void {
+  const { root, title, stop, error, message, remedy } = elements;
+  const state = status.state ?? "idle";
+  root.dataset.state = state;
+  setText(title, status.title ?? "");
+  title.title = status.title ?? "";
+  showProgress(elements, status);
+
+  const running = state === "running";
+  const wasFocused = document.activeElement === stop;
+  stop.disabled = !running;
+  setText(stop, "Stop");
+  // A disabled button loses the focus to the notebook, whose one-letter commands would then be live.
+  if (wasFocused && !running) elements.canvas.focus({ preventScroll: true });
+
+  const said = status.message ? { message: status.message, remedy: status.remedy ?? "" } : problem;
+  error.hidden = !said;
+  error.classList.toggle("sw-warning", state !== "error");
+  setText(message, said?.message ?? "");
+  setText(remedy, said?.remedy ?? "");
+
+  const readings = status.readings ?? [];
+  fill(elements.readings, readings, ({ label, value, help }) => {
+    const term = document.createElement("dt");
+    const text = document.createElement("dd");
+    term.textContent = label;
+    text.textContent = String(value);
+    const pair = document.createElement("div");
+    pair.title = help ?? "";
+    pair.append(term, text);
+    return pair;
+  });
+  const notes = status.notes ?? [];
+  elements.notes.hidden = notes.length === 0;
+  fill(elements.notes, notes, (note) => {
+    const item = document.createElement("li");
+    item.textContent = note;
+    return item;
+  });
+}
+
+function showProgress({ progress, fill: bar, progressText: text }: Elements, status: Status): void {
+  const { done = 0, total = 0 } = status;
+  const words = progressText(status);
+  setText(text, words);
+  text.title = words;
+  const share = total > 0 ? Math.min(1, Math.max(0, done / total)) : status.state === "done" ? 1 : 0;
+  bar.style.width = `${100 * share}%`;
+  progress.setAttribute("aria-valuemax", String(total || 1));
+  progress.setAttribute("aria-valuenow", String(total > 0 ? done : share));
+  progress.setAttribute("aria-valuetext", words || "idle");
+}
+
+const SHOWN = new WeakMap<HTMLElement, string>();
+
+/** Replace the children only where the content changed: tooltips and selections survive. */
+function fill<T>(parent: HTMLElement, items: T[], build: (item: T) => HTMLElement): void {
+  const key = JSON.stringify(items);
+  if (SHOWN.get(parent) === key) return;
+  SHOWN.set(parent, key);
+  parent.replaceChildren(...items.map(build));
+}

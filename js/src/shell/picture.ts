@@ -1,0 +1,24 @@
+// The picture's exact pixels.
+
+import type { Pixels } from "../core/compose.ts";
+
+/** Decode without colour management, so that the pixels are those the model saw. */
+export async function decodePicture(bytes: Uint8Array): Promise<Pixels> {
+  const bitmap = await createImageBitmap(new Blob([bytes.slice()]), {
+    colorSpaceConversion: "none",
+    premultiplyAlpha: "none",
+  });
+  try {
+    const { width, height } = bitmap;
+    const canvas = document.createElement("canvas");
+    canvas.width = width;
+    canvas.height = height;
+    const context = canvas.getContext("2d", { willReadFrequently: true });
+    if (!context) throw new Error("this browser gave no 2-D canvas");
+    context.drawImage(bitmap, 0, 0);
+    const { data } = context.getImageData(0, 0, width, height);
+    return { width, height, data: data as Uint8ClampedArray<ArrayBuffer> };
+  } finally {
+    bitmap.close();
+  }
+}

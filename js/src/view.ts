@@ -1,0 +1,275 @@
+// One view of the model: listens to its traits, keeps the newest frame, paints under requestAnimationFrame.
+
+import type { AnyModel } from "@anywidget/types";
+import type { Raster } from "./core/blend.ts";
+import { type Cause, Coalescer } from "./core/coalesce.ts";
+import { Composer, type Display, type Pixels } from "./core/compose.ts";
+import { decodeFrame, type Frame, type RawFrame, toBytes } from "./core/frame.ts";
+import { Acknowledger, Newest } from "./core/order.ts";
+import { pngSize } from "./core/png.ts";
+import { readingText, type Status } from "./core/text.ts";
+import { type Elements, makeElements, setText } from "./shell/elements.ts";
+import { holdButton } from "./shell/hold.ts";
+import { Inspector } from "./shell/inspector.ts";
+import { DisplayReader, type LiveModel, resolveModel, Subscriptions } from "./shell/models.ts";
+import { type Problem, showStatus } from "./shell/panel.ts";
+import { decodePicture } from "./shell/picture.ts";
+import { Stage, watchSize } from "./shell/stage.ts";
+
+const BROKEN_PICTURE: Problem = {
+  message: "The picture could not be decoded.",
+  remedy: "The map is shown on plain gray. Run the cell again to send the picture once more.",
+};
+const NO_DISPLAY: Problem = {
+  message: "The display settings of this view are gone.",
+  remedy: "Only the picture is shown. Run the cell again to bring the map back.",
+};
+
+export class HeatmapView {
+  readonly #elements: Elements = makeElements();
+  readonly #life = new AbortController();
+  readonly #composer = new Composer();
+  readonly #newest = new Newest<Frame>();
+  readonly #paints = new Coalescer((cause) => this.#paint(cause));
+  readonly #acknowledge: Acknowledger;
+  readonly #stage: Stage;
+  readonly #inspector: Inspector;
+  readonly #displayReader = new DisplayReader();
+  readonly #displayChanges = new Subscriptions("change", () => this.#readDisplay());
+  readonly #layerChanges = new Subscriptions("new-frame change:width change:height", () =>
+    this.#paints.request("layer"),
+  );
+
+  #picture: Pixels | null = null;
+  #pictureSize: Raster | null = null;
+  #decoding = false;
+  #pictureTurn = 0;
+  #displayModel: LiveModel | null = null;
+  /** undefined: not resolved yet. */
+  #display: Display | null | undefined;
+  #layers: LiveModel[] = [];
+  #original = false;
+  #problems = new Map<"picture" | "display", Problem>();
+
+  constructor(
+    private readonly model: AnyModel,
+    el: HTMLElement,
+  ) {
+    const { root, canvas, stop, hold } = this.#elements;
+    const life = this.#life.signal;
+    this.#stage = new Stage(canvas);
+    this.#acknowledge = new Acknowledger((stamp) => this.#send({ type: "painted", ...stamp }));
+    this.#inspector = new Inspector(
+      this.#elements,
+      () => this.#size(),
+      () => this.#showReading(),
+      life,
+    );
+    holdButton(
+      hold,
+      (held) => {
+        this.#original = held;
+        this.#paints.request("display");
+      },
+      life,
+    );
+    stop.addEventListener("click", () => this.#stop(), { signal: life });
+    el.replaceChildren(root);
+    watchSize(canvas, () => this.#paints.request("resize"), life);
+
+    this.#on("picture", () => this.#readPicture());
+    this.#on("frame", () => this.#readFrame());
+    this.#on("status", () => this.#readStatus());
+    this.#on("display", () => this.#resolveDisplay());
+    this.#on("layers", () => this.#resolveLayers());
+  }
+
+  /** Leave nothing behind: no listener, no observer, no timer. */
+  remove(): void {
+    this.#life.abort();
+    this.#paints.cancel();
+    this.#acknowledge.cancel();
+    this.#displayChanges.replace([]);
+    this.#layerChanges.replace([]);
+    this.#elements.root.remove();
+  }
+
+  /** Read a trait now and whenever it changes. */
+  #on(trait: string, read: () => void): void {
+    const event = `change:${trait}`;
+    this.model.on(event, read);
+    this.#life.signal.addEventListener("abort", () => this.model.off(event, read));
+    read();
+  }
+
+  #send(message: object): void {
+    try {
+      this.model.send(message);
+    } catch (error) {
+      // A saved page has no kernel; everything else in the view still works.
+      console.debug("[saliency_widgets] no kernel to send to", error);
+    }
+  }
+
+  // -- what arrives --------------------------------------------------------------------------------------
+
+  #readFrame(): void {
+    const raw = this.model.get("frame") as RawFrame | undefined;
+    const frame = decodeFrame(raw);
+    if (frame) {
+      if (!this.#newest.offer(frame)) return;
+      this.#acknowledge.expect(frame);
+    } else {
+      // An empty frame starts over: the next one may have any number.
+      this.#newest.clear();
+      this.#acknowledge.cancel();
+    }
+    this.#paints.request("frame");
+  }
+
+  async #readPicture(): Promise<void> {
+    const bytes = toBytes(this.model.get("picture") as DataView | undefined);
+    const turn = ++this.#pictureTurn;
+    this.#decoding = true;
+    this.#pictureSize = null;
+    const size = pngSize(bytes);
+    if (size) this.#reserve(size);
+    let picture: Pixels | null = null;
+    let problem: Problem | null = null;
+    if (bytes.length > 0) {
+      try {
+        picture = await decodePicture(bytes);
+      } catch {
+        problem = BROKEN_PICTURE;
+      }
+    }
+    if (turn !== this.#pictureTurn || this.#life.signal.aborted) return;
+    this.#decoding = false;
+    this.#picture = picture;
+    if (picture) this.#reserve(picture);
+    this.#report("picture", problem);
+    this.#paints.request("display");
+  }
+
+  async #resolveDisplay(): Promise<void> {
+    const reference = this.model.get("display");
+    const model = await resolveModel(this.model.widget_manager, reference);
+    if (this.#life.signal.aborted || reference !== this.model.get("display")) return;
+    this.#displayModel = model;
+    this.#displayChanges.replace(model ? [model] : []);
+    this.#readDisplay();
+  }
+
+  #readDisplay(): void {
+    this.#display = this.#displayModel ? this.#displayReader.read(this.#displayModel) : null;
+    this.#report("display", this.#display ? null : NO_DISPLAY);
+    this.#paints.request("display");
+  }
+
+  async #resolveLayers(): Promise<void> {
+    const references = (this.model.get("layers") ?? []) as unknown[];
+    const manager = this.model.widget_manager;
+    const models = await Promise.all(references.map((reference) => resolveModel(manager, reference)));
+    if (this.#life.signal.aborted || references !== (this.model.get("layers") ?? references)) return;
+    this.#layers = models.filter((m): m is LiveModel => m?.canvas instanceof HTMLCanvasElement);
+    this.#layerChanges.replace(this.#layers);
+    this.#paints.request("layer");
+  }
+
+  #readStatus(): void {
+    const status = (this.model.get("status") ?? {}) as Status;
+    const [problem = null] = this.#problems.values();
+    showStatus(this.#elements, status, problem);
+    this.#showReading();
+  }
+
+  #report(about: "picture" | "display", problem: Problem | null): void {
+    if (problem) this.#problems.set(about, problem);
+    else this.#problems.delete(about);
+    this.#readStatus();
+  }
+
+  #stop(): void {
+    const { stop } = this.#elements;
+    // One press is one message; the next status frees or disables the button.
+    stop.disabled = true;
+    setText(stop, "Stopping");
+    this.#elements.canvas.focus({ preventScroll: true });
+    this.#send({ type: "stop" });
+  }
+
+  // -- what is shown -------------------------------------------------------------------------------------
+
+  #size(): Raster | null {
+    return this.#picture ?? this.#newest.current ?? this.#pictureSize;
+  }
+
+  #reserve({ width, height }: Raster): void {
+    this.#pictureSize = { width, height };
+    this.#elements.root.style.setProperty("--sw-ratio", String(width / height));
+    this.#elements.canvas.setAttribute(
+      "aria-label",
+      `Saliency map over a picture of ${width} by ${height} pixels. The arrow keys read single pixels.`,
+    );
+  }
+
+  #paint(cause: Cause): void {
+    const frame = this.#newest.current;
+    const display = this.#display;
+    // Both are on their way; they ask for a paint when they are here.
+    if (this.#decoding || (frame && display === undefined)) return;
+    const { root, empty } = this.#elements;
+    if (frame && !this.#picture && !this.#pictureSize) this.#reserve(frame);
+    const bare = this.#original && this.#picture;
+    const pixels =
+      frame && display && !bare ? this.#composer.blend(frame, this.#picture, display) : this.#picture;
+    empty.hidden = pixels !== null;
+    setText(empty, pixels ? "" : "No picture yet");
+    const drawn = pixels !== null && this.#stage.draw(pixels, this.#canvases());
+    this.#showScale(frame, display ?? null);
+    this.#showReading();
+    this.#acknowledge.painted();
+    if (!frame || !drawn) return;
+    const { generation, index, final } = frame;
+    root.dataset.generation = String(generation);
+    root.dataset.index = String(index);
+    root.dataset.final = String(final);
+    const detail = { generation, index, final, cause };
+    root.dispatchEvent(new CustomEvent("sw-paint", { bubbles: true, detail }));
+  }
+
+  *#canvases(): Iterable<HTMLCanvasElement> {
+    for (const layer of this.#layers) if (layer.canvas) yield layer.canvas;
+  }
+
+  #showScale(frame: Frame | null, display: Display | null): void {
+    const { scale, bar, ticks } = this.#elements;
+    scale.classList.toggle("sw-off", !frame || !display);
+    if (!frame || !display) return;
+    const count = scale.clientWidth < 420 ? 3 : 5;
+    const drawn = this.#composer.bar(frame, display, count);
+    bar.getContext("2d")?.putImageData(new ImageData(drawn.row, 256, 1), 0, 0);
+    while (ticks.children.length > drawn.ticks.length) ticks.lastChild?.remove();
+    while (ticks.children.length < drawn.ticks.length) ticks.append(document.createElement("span"));
+    drawn.ticks.forEach((tick, i) => {
+      const label = ticks.children[i] as HTMLElement;
+      setText(label, tick.label);
+      label.style.setProperty("--sw-at", String(tick.position));
+    });
+  }
+
+  #showReading(): void {
+    const { readout } = this.#elements;
+    const place = this.#inspector.place;
+    const size = this.#size();
+    const frame = this.#newest.current;
+    readout.classList.toggle("sw-quiet", !place);
+    if (place && size) {
+      setText(readout, readingText(this.#composer.read(frame, size, place.x, place.y)));
+    } else if (frame) {
+      setText(readout, "Point at a pixel or use the arrow keys to read its value");
+    } else {
+      setText(readout, size ? "No map yet" : "");
+    }
+  }
+}

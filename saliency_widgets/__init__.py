@@ -1,0 +1,45 @@
+"""Live saliency maps for any PyTorch model: see which inputs moved its output.
+
+    import saliency_widgets as sw
+    sw.explore(model, image, class_names=names)
+
+Names are imported when first used, so that ``import saliency_widgets`` is quick.
+"""
+
+from __future__ import annotations
+
+import importlib
+from importlib.metadata import version as _version
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from saliency_widgets.attribution import Attribution
+    from saliency_widgets.attribution.method import methods
+    from saliency_widgets.demos import demo
+    from saliency_widgets.engine import attribute
+    from saliency_widgets.widgets import Explorer, explore
+
+__all__ = ["Attribution", "Explorer", "attribute", "demo", "explore", "methods"]
+
+__version__ = _version("saliency-widgets")
+
+_ROOMS = {
+    "Attribution": "attribution",
+    "Explorer": "widgets",
+    "attribute": "engine",
+    "demo": "demos",
+    "explore": "widgets",
+    "methods": "attribution.method",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _ROOMS:
+        raise AttributeError(f"module 'saliency_widgets' has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"saliency_widgets.{_ROOMS[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,140 @@
+"""Baselines: the input that stands for "nothing there", from which Integrated Gradients starts.
+
+Which one is meant decides the picture: what equals the baseline can get no attribution (Sturmfels, Lundberg and Lee,
+"Visualizing the Impact of Feature Attribution Baselines", Distill 2020).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from saliency_widgets.attribution.noise import seeded
+from saliency_widgets.params import Param
+
+
+@dataclass(frozen=True)
+class PixelRange:
+    """What a black and a white picture look like to the model.
+
+    Attributes:
+        black: The model's input for black pixels, broadcastable to (C, H, W).
+        white: The same for white pixels.
+    """
+
+    black: Tensor
+    white: Tensor
+
+
+def _black(inputs: Tensor, pixels: PixelRange | None, _: int) -> Tensor:
+    return _pixels("black", pixels).black.to(inputs).expand_as(inputs).clone()
+
+
+def _white(inputs: Tensor, pixels: PixelRange | None, _: int) -> Tensor:
+    return _pixels("white", pixels).white.to(inputs).expand_as(inputs).clone()
+
+
+def _pixels(name: str, pixels: PixelRange | None) -> PixelRange:
+    if pixels is None:
+        raise ValueError(
+            f"baseline: {name!r} means {name} pixels, and these inputs are no picture. Use 'zero' or a tensor."
+        )
+    return pixels
+
+
+def _mean(inputs: Tensor, _pixels: PixelRange | None, _: int) -> Tensor:
+    over = tuple(range(2, inputs.ndim)) or (1,)
+    return inputs.mean(over, keepdim=True).expand_as(inputs).clone()
+
+
+def _blur(inputs: Tensor, _pixels: PixelRange | None, _: int) -> Tensor:
+    if inputs.ndim != 4:
+        raise ValueError(f"baseline: 'blur' needs pictures (N, C, H, W), got shape {tuple(inputs.shape)}. Use 'mean'.")
+    sigma = 0.1 * min(inputs.shape[-2:])
+    radius = max(1, round(3 * sigma))
+    offsets = torch.arange(-radius, radius + 1, dtype=inputs.dtype, device=inputs.device)
+    kernel = torch.exp(-0.5 * (offsets / sigma) ** 2)
+    kernel = (kernel / kernel.sum()).expand(inputs.shape[1], 1, -1)
+    channels = inputs.shape[1]
+    rows = F.conv2d(F.pad(inputs, (radius, radius, 0, 0), mode="replicate"), kernel[:, :, None, :], groups=channels)
+    return F.conv2d(F.pad(rows, (0, 0, radius, radius), mode="replicate"), kernel[:, :, :, None], groups=channels)
+
+
+def _noise(inputs: Tensor, pixels: PixelRange | None, seed: int) -> Tensor:
+    uniform = torch.rand(inputs.shape[1:], generator=seeded(seed, "baseline")).to(inputs)
+    if pixels is not None:
+        low, high = pixels.black.to(inputs), pixels.white.to(inputs)
+    else:
+        flat = inputs.flatten(1)
+        shape = (-1, *[1] * (inputs.ndim - 1))
+        low, high = flat.amin(1).view(shape), flat.amax(1).view(shape)
+    return (low + uniform * (high - low)).expand_as(inputs).clone()
+
+
+def _zero(inputs: Tensor, _pixels: PixelRange | None, _: int) -> Tensor:
+    return torch.zeros_like(inputs)
+
+
+NAMED: dict[str, Callable[[Tensor, PixelRange | None, int], Tensor]] = {
+    "black": _black,
+    "white": _white,
+    "mean": _mean,
+    "blur": _blur,
+    "noise": _noise,
+    "zero": _zero,
+}
+
+BASELINE = Param(
+    "baseline",
+    default=None,
+    kind="baseline",
+    choices=tuple(NAMED),
+    optional=True,
+    help="The input that stands for 'nothing there'; what equals it gets no attribution. Black for pictures and "
+    "zero for everything else unless given.",
+)
+
+
+def baseline_of(value: Any, inputs: Tensor, pixels: PixelRange | None = None, seed: int = 0) -> Tensor:
+    """The baseline of each sample.
+
+    Args:
+        value: A name ("black", "white", "mean", "blur", "noise", "zero"), a tensor that broadcasts to the inputs,
+            a function from the inputs to such a tensor, or None for black pixels (pictures) or zeros.
+        inputs: What the model sees, shape (B, ...).
+        pixels: What black and white look like to the model; None where the inputs are no pictures.
+        seed: The seed of "noise" (uniform between black and white, the same for all samples).
+
+    Returns:
+        A tensor of the inputs' shape, type and device.
+
+    Raises:
+        TypeError: ``value`` is of no known kind.
+        ValueError: An unknown name, a shape that doesn't fit, or numbers that aren't finite.
+    """
+    if value is None:
+        value = "zero" if pixels is None else "black"
+    if isinstance(value, str):
+        return NAMED[BASELINE.check(value)](inputs, pixels, seed)
+    if callable(value) and not isinstance(value, Tensor):
+        value = value(inputs.clone())
+    if not isinstance(value, Tensor):
+        if not hasattr(value, "__array__"):
+            raise TypeError(
+                f"baseline: expected a name, a tensor or a function that returns one, got a {type(value).__name__}."
+            )
+        value = torch.as_tensor(value)
+    try:
+        tensor = value.detach().to(inputs).expand_as(inputs).clone()
+    except RuntimeError as error:
+        raise ValueError(
+            f"baseline: shape {tuple(value.shape)} doesn't broadcast to the inputs' shape {tuple(inputs.shape)}."
+        ) from error
+    if not torch.isfinite(tensor).all():
+        raise ValueError("baseline: it holds NaN or infinite values.")
+    return tensor

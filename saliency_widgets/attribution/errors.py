@@ -1,0 +1,43 @@
+"""Failures of the caller's model, retold so that they can be mended."""
+
+from __future__ import annotations
+
+from types import TracebackType
+
+from torch import nn
+
+
+class Cancelled(Exception):  # noqa: N818 - not an error: somebody asked for something newer
+    """Raised inside a computation whose result nobody waits for any more."""
+
+
+def failing_layer(model: nn.Module, trace: TracebackType | None) -> str | None:
+    """The path of the innermost module of ``model`` whose code raised, read off the traceback."""
+    paths = {id(module): path for path, module in model.named_modules()}
+    found = None
+    while trace is not None:
+        owner = trace.tb_frame.f_locals.get("self")
+        if isinstance(owner, nn.Module) and paths.get(id(owner)):
+            found = paths[id(owner)]
+        trace = trace.tb_next
+    return found
+
+
+def model_failure(model: nn.Module, error: Exception, shape: tuple[int, ...]) -> ValueError:
+    """The model raised: say where, on what, and what it said.
+
+    Args:
+        model: The caller's model.
+        error: What it raised.
+        shape: The shape of the batch it was given.
+
+    Returns:
+        The exception to raise ``from error``.
+    """
+    layer = failing_layer(model, error.__traceback__)
+    where = f"in layer {layer!r} ({type(model.get_submodule(layer)).__name__})" if layer else "in its forward"
+    return ValueError(
+        f"model: it raised {type(error).__name__} {where} for an input of shape {shape}: {error}. "
+        f"Check that `model(inputs)` runs on its own with this shape, type and device; "
+        f"a picture may need transform= (resize, crop, normalise)."
+    )

@@ -1,0 +1,79 @@
+"""Which layers of a model have a spatial output: candidates for class activation maps."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+from torch import Tensor, nn
+
+from saliency_widgets.attribution.call import Call
+from saliency_widgets.params import Param, unknown
+
+LAYER = Param(
+    "layer",
+    default=None,
+    kind="layer",
+    optional=True,
+    help="The layer whose channels are weighed. The last one with a spatial output unless given: "
+    "deeper is coarser and knows more of the class.",
+)
+
+
+def spatial_layers(call: Call) -> dict[str, tuple[int, int, int]]:
+    """The layers with an output of shape (N, C, h, w), h * w > 1, in the order in which they finish.
+
+    The model is run once. Of several names for one tensor (a container and its last child, an activation in
+    place) the last to finish, the outermost, is kept.
+
+    Args:
+        call: The model and its inputs.
+
+    Returns:
+        Module path -> (C, h, w).
+    """
+    here = threading.get_ident()
+    seen: dict[str, Tensor] = {}
+
+    def note(path: str) -> Any:
+        def hook(_module: nn.Module, _inputs: Any, output: Any) -> None:
+            if threading.get_ident() != here:
+                return
+            if isinstance(output, Tensor) and output.ndim == 4 and output.shape[-1] * output.shape[-2] > 1:
+                for other in [p for p, tensor in seen.items() if tensor is output]:
+                    del seen[other]
+                seen.pop(path, None)
+                seen[path] = output
+
+        return hook
+
+    handles = []
+    try:
+        for path, module in call.model.named_modules():
+            if path:
+                handles.append(module.register_forward_hook(note(path)))
+        call.scores(call.inputs)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return {path: (tensor.shape[1], tensor.shape[2], tensor.shape[3]) for path, tensor in seen.items()}
+
+
+def resolve_layer(call: Call, layer: str | None) -> str:
+    """The layer to use: the one named, or the last spatial one.
+
+    Raises:
+        ValueError: The model has no such layer, or none with a spatial output.
+    """
+    if layer is not None:
+        paths = [path for path, _ in call.model.named_modules() if path]
+        if layer not in paths:
+            raise ValueError(unknown("layer", layer, paths))
+        return layer
+    spatial = spatial_layers(call)
+    if not spatial:
+        raise ValueError(
+            "layer: no layer of this model has a spatial output (channels, height, width), so a class activation map "
+            "does not apply. Use a gradient method such as 'integrated_gradients'."
+        )
+    return list(spatial)[-1]

@@ -1,0 +1,170 @@
+"""What an attribution method is, and how the methods are found.
+
+A method is one file in ``attribution/methods/``: a generator under the decorator :func:`method`. Its menu entry, sliders,
+documentation and contract tests follow from it.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import pkgutil
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from saliency_widgets.attribution.call import Call
+from saliency_widgets.params import Param, unknown
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A running estimate: valid by itself, better with each one that follows.
+
+    Attributes:
+        values: Signed attribution, of the inputs' shape, or (B, 1, h, w) at a layer's resolution.
+        done: Units of work behind it.
+        total: Units of work in all.
+        evaluations: Gradients of the model spent per sample.
+        score: The explained score of each sample, shape (B,), where it is known.
+        delta: sum(values) - (score of the inputs - score of the baseline), shape (B,), where completeness holds.
+        standard_error: Of each value, where samples are averaged.
+        layer: The layer whose resolution the values have.
+    """
+
+    values: Tensor
+    done: int = 1
+    total: int = 1
+    evaluations: int = 1
+    score: Tensor | None = None
+    delta: Tensor | None = None
+    standard_error: Tensor | None = None
+    layer: str | None = None
+
+
+@dataclass(frozen=True)
+class Method:
+    """An attribution method.
+
+    Attributes:
+        name: What it is called in code.
+        title: What it is called by people.
+        help: What it shows, in one line.
+        params: Its parameters.
+        run: The generator: (call, **params) -> running estimates.
+        unit: What is counted while it runs.
+        pointwise: One gradient per input and a result of the inputs' shape: it can be averaged by SmoothGrad.
+        sign: The part of the values that the method's paper shows: see
+            :mod:`~saliency_widgets.attribution.reduction`.
+        doc: The whole documentation, with formula and source.
+    """
+
+    name: str
+    title: str
+    help: str
+    params: tuple[Param, ...]
+    run: Callable[..., Iterator[Estimate]]
+    unit: str = "steps"
+    pointwise: bool = False
+    sign: str = "absolute"
+    doc: str = ""
+
+    def check_params(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """All parameters, the given ones checked, the others by default.
+
+        Raises:
+            TypeError: A parameter that the method doesn't have, or a value of the wrong type.
+            ValueError: A value out of range.
+        """
+        known = {param.name: param for param in self.params}
+        for name in given:
+            if name not in known:
+                raise TypeError(unknown(f"parameter of {self.name}", name, list(known) or ["none"]))
+        return {name: param.check(given.get(name, param.default)) for name, param in known.items()}
+
+
+def method(
+    *,
+    title: str,
+    params: tuple[Param, ...] = (),
+    unit: str = "steps",
+    pointwise: bool = False,
+    sign: str = "absolute",
+) -> Callable[[Callable[..., Iterator[Estimate]]], Method]:
+    """Make a generator an attribution method; the first line of its docstring is its help."""
+
+    def wrap(run: Callable[..., Iterator[Estimate]]) -> Method:
+        doc = inspect.getdoc(run) or ""
+        return Method(
+            name=run.__name__,
+            title=title,
+            help=doc.partition("\n")[0],
+            params=params,
+            run=run,
+            unit=unit,
+            pointwise=pointwise,
+            sign=sign,
+            doc=doc,
+        )
+
+    return wrap
+
+
+class Methods(Mapping[str, Method]):
+    """The methods by name; printed, a table of their parameters."""
+
+    def __init__(self, found: Mapping[str, Method]) -> None:
+        self._found = dict(found)
+
+    def __getitem__(self, name: str) -> Method:
+        return self._found[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._found)
+
+    def __len__(self) -> int:
+        return len(self._found)
+
+    def __repr__(self) -> str:
+        lines = []
+        for entry in self._found.values():
+            lines.append(f"{entry.name}: {entry.help}")
+            for param in entry.params:
+                span = "" if param.low is None else f", {param.low:g} to {param.high:g}"
+                choices = f", one of {', '.join(param.options())}" if param.options() else ""
+                lines.append(f"    {param.name} = {param.default!r}{span} {param.unit}".rstrip() + choices)
+        return "\n".join(lines)
+
+
+def methods() -> Methods:
+    """All attribution methods, found by looking into ``attribution/methods/``.
+
+    Returns:
+        A mapping from name to :class:`Method`: parameters with ranges and defaults, one line of help.
+    """
+    room = importlib.import_module("saliency_widgets.attribution.methods")
+
+    found: dict[str, Method] = {}
+    for info in pkgutil.iter_modules(room.__path__):
+        module = importlib.import_module(f"{room.__name__}.{info.name}")
+        for entry in vars(module).values():
+            if isinstance(entry, Method) and entry.run.__module__ == module.__name__:
+                found[entry.name] = entry
+    return Methods(dict(sorted(found.items())))
+
+
+def get_method(name: Any) -> Method:
+    """The method of that name.
+
+    Raises:
+        TypeError: The name is no string.
+        ValueError: There is no such method.
+    """
+    if not isinstance(name, str):
+        raise TypeError(f"method: expected a name such as 'smoothgrad', got a {type(name).__name__}.")
+    known = methods()
+    if name not in known:
+        raise ValueError(unknown("method", name, list(known)))
+    return known[name]

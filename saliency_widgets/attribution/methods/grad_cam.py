@@ -1,0 +1,39 @@
+"""Grad-CAM."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from saliency_widgets.attribution.call import Call
+from saliency_widgets.attribution.layers import LAYER, resolve_layer
+from saliency_widgets.attribution.method import Estimate, method
+
+
+@method(title="Grad-CAM", unit="passes", params=(LAYER,), sign="positive")
+def grad_cam(call: Call, layer: str | None) -> Iterator[Estimate]:
+    """Where a convolutional layer sees evidence for the class: coarse and class-specific.
+
+    With A_k the channels of the layer's output and h, w its size:
+
+    .. math:: a = \\sum_k \\alpha_k A_k, \\qquad \\alpha_k = \\frac{1}{hw} \\sum_{ij} \\partial F / \\partial A_{k,ij}
+
+    The paper's ReLU is left to the display (sign "positive"), so that evidence against the class can be seen too.
+
+    Source: Selvaraju, Cogswell, Das, Vedantam, Parikh and Batra, "Grad-CAM: Visual Explanations from Deep Networks via
+    Gradient-based Localization", 2017.
+
+    Yields:
+        One estimate; values of shape (B, 1, h, w), the layer's own resolution, named in ``layer``.
+
+    Raises:
+        ValueError: There is no such layer, or its output is not spatial.
+    """
+    path = resolve_layer(call, layer)
+    activation, gradient, score = call.at_layer(path)
+    if activation.ndim != 4:
+        raise ValueError(
+            f"layer: {path!r} has an output of shape {tuple(activation.shape)}; Grad-CAM needs (N, channels, height, width). "
+            f"Leave layer= out to take the last layer that has one."
+        )
+    weights = gradient.mean((2, 3), keepdim=True)
+    yield Estimate((weights * activation).sum(1, keepdim=True), score=score, layer=path)

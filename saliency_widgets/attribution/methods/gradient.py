@@ -1,0 +1,24 @@
+"""Plain gradient saliency."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from saliency_widgets.attribution.call import Call
+from saliency_widgets.attribution.method import Estimate, method
+
+
+@method(title="Gradient", unit="passes", pointwise=True)
+def gradient(call: Call) -> Iterator[Estimate]:
+    """How fast the score changes with each input, here and now.
+
+    .. math:: a_i = \\partial F(x) / \\partial x_i
+
+    Source: Simonyan, Vedaldi and Zisserman, "Deep Inside Convolutional Networks: Visualising Image Classification
+    Models and Saliency Maps", 2013.
+
+    Yields:
+        One estimate; values of shape (B, ...), in units of score per unit of input.
+    """
+    values, score = call.gradient(call.inputs)
+    yield Estimate(values, score=score)

@@ -1,0 +1,34 @@
+"""Guided Grad-CAM."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from torch.nn import functional as F
+
+from saliency_widgets.attribution.call import Call
+from saliency_widgets.attribution.layers import LAYER
+from saliency_widgets.attribution.method import Estimate, get_method, method
+
+
+@method(title="Guided Grad-CAM", unit="passes", params=(LAYER,))
+def guided_grad_cam(call: Call, layer: str | None) -> Iterator[Estimate]:
+    """Guided Backprop's edges, kept only where Grad-CAM sees evidence for the class.
+
+    .. math:: a = g \\cdot \\mathrm{up}(\\max(c, 0))
+
+    with g from Guided Backprop, c from Grad-CAM and up bilinear interpolation to the input's size.
+
+    Source: Selvaraju et al., "Grad-CAM", 2017, section 3.2.
+
+    Yields:
+        One estimate; values of shape (B, C, H, W).
+
+    Raises:
+        ValueError: As Guided Backprop and Grad-CAM do.
+    """
+    (cam,) = get_method("grad_cam").run(call, layer=layer)
+    (guided,) = get_method("guided_backprop").run(call)
+    size = tuple(call.inputs.shape[-2:])
+    mask = F.interpolate(cam.values.clamp(min=0), size=size, mode="bilinear", align_corners=False)
+    yield Estimate(guided.values * mask, evaluations=2, score=cam.score)

@@ -1,0 +1,26 @@
+"""Input times gradient."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from saliency_widgets.attribution.call import Call
+from saliency_widgets.attribution.method import Estimate, method
+
+
+@method(title="Input × Gradient", unit="passes", pointwise=True)
+def input_x_gradient(call: Call) -> Iterator[Estimate]:
+    """The gradient weighed with the input's own value: exact for a linear model without bias.
+
+    .. math:: a_i = x_i \\, \\partial F(x) / \\partial x_i
+
+    Inputs are taken as the model sees them: with a normalising transform, zero is the mean colour, not black.
+
+    Source: Shrikumar, Greenside, Shcherbina and Kundaje, "Not Just a Black Box: Learning Important Features Through
+    Propagating Activation Differences", 2016.
+
+    Yields:
+        One estimate; values of shape (B, ...), in units of score.
+    """
+    values, score = call.gradient(call.inputs)
+    yield Estimate(values * call.inputs, score=score)

@@ -1,0 +1,100 @@
+"""SmoothGrad and its relatives: a gradient method averaged over noisy copies of the input."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+
+from saliency_widgets.attribution.call import Call
+from saliency_widgets.attribution.method import Estimate, get_method, method, methods
+from saliency_widgets.attribution.noise import SEED, normal_noise
+from saliency_widgets.attribution.schedule import CHUNK_SIZE, chunks
+from saliency_widgets.params import Param
+
+NOISE_LEVEL = Param(
+    "noise_level",
+    default=0.15,
+    low=0.0,
+    high=1.0,
+    unit="of the input's range",
+    help="Standard deviation of the added noise, as a fraction of the input's max - min. More noise, smoother map; "
+    "too much and another picture is explained.",
+)
+N_SAMPLES = Param(
+    "n_samples",
+    default=50,
+    low=1,
+    high=500,
+    kind="int",
+    label="Sample count",
+    unit="samples",
+    help="How many noisy copies are averaged. The error falls with the square root.",
+)
+STATISTIC = Param(
+    "statistic",
+    default="mean",
+    kind="choice",
+    choices=("mean", "squared", "variance"),
+    help="Mean is SmoothGrad; squared averages the squares; variance (VarGrad) shows where the samples disagree.",
+)
+BASE = Param(
+    "base",
+    default="gradient",
+    kind="choice",
+    choices=lambda: [name for name, entry in methods().items() if entry.pointwise],
+    help="The method that is averaged.",
+)
+
+
+@method(
+    title="SmoothGrad",
+    unit="samples",
+    params=(NOISE_LEVEL, N_SAMPLES, STATISTIC, BASE, SEED, CHUNK_SIZE),
+)
+def smoothgrad(
+    call: Call, noise_level: float, n_samples: int, statistic: str, base: str, seed: int, chunk_size: int | None
+) -> Iterator[Estimate]:
+    """The average gradient over noisy copies of the input: less speckle, the same question.
+
+    With samples g_k = grad F(x + s z_k), z_k standard normal, s = noise_level (max x - min x) per sample:
+
+    .. math:: \\text{mean: } \\tfrac1n \\sum g_k \\quad \\text{squared: } \\tfrac1n \\sum g_k^2 \\quad
+        \\text{variance: } \\tfrac1{n-1} \\sum (g_k - \\bar g)^2
+
+    Sample k of a seed is the same noise at every noise level and sample count. Means and variances are merged
+    chunk by chunk (Chan, Golub and LeVeque 1979), which does not cancel.
+
+    Sources: Smilkov, Thorat, Kim, Viégas and Wattenberg, "SmoothGrad: removing noise by adding noise", 2017; squared:
+    Hooker, Erhan, Kindermans and Kim, "A Benchmark for Interpretability Methods in Deep Neural Networks", 2019;
+    VarGrad: Adebayo et al., "Local Explanation Methods for Deep Neural Networks Lack Sensitivity to Parameter
+    Values", 2018.
+
+    Yields:
+        Running estimates; values of shape (B, ...); ``standard_error`` of the mean and of the squared mean.
+    """
+    inner = get_method(base)
+    flat = call.inputs.flatten(1)
+    spread = (flat.amax(1) - flat.amin(1)).view(-1, *[1] * (call.inputs.ndim - 1)) * noise_level
+    mean = torch.zeros_like(call.inputs)
+    squares = torch.zeros_like(call.inputs)  # sum of squared deviations from the mean
+    done = 0
+    for samples in chunks(n_samples, call.rows(chunk_size), call.batch):
+        noisy = call.inputs + spread * normal_noise(call.inputs, seed, samples)
+        (estimate,) = inner.run(call.on(noisy.flatten(0, 1)))
+        drawn = estimate.values.view_as(noisy)
+        if statistic == "squared":
+            drawn = drawn**2
+        count = len(samples)
+        shift = drawn.mean(0) - mean
+        squares += (drawn - drawn.mean(0)).square().sum(0) + shift**2 * (done * count / (done + count))
+        mean = mean + shift * (count / (done + count))
+        done += count
+        variance = squares / max(done - 1, 1)
+        yield Estimate(
+            variance if statistic == "variance" else mean,
+            done=done,
+            total=n_samples,
+            evaluations=done,
+            standard_error=(variance / done).sqrt() if statistic != "variance" and done > 1 else None,
+        )

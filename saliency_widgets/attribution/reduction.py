@@ -1,0 +1,91 @@
+"""From signed values per channel to one number per pixel, on the device of the values."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from saliency_widgets.params import Param
+
+SIGNS: dict[str, Callable[[Tensor], Tensor]] = {
+    "absolute": lambda values: values.abs(),
+    "positive": lambda values: values.clamp(min=0),
+    "negative": lambda values: values.neg().clamp(min=0),
+    "signed": lambda values: values,
+    "squared": lambda values: values.square(),
+}
+
+
+def _largest(values: Tensor) -> Tensor:
+    return values.gather(1, values.abs().argmax(1, keepdim=True))[:, 0]
+
+
+def _norm(values: Tensor) -> Tensor:
+    return values.square().sum(1).sqrt() * values.sum(1).sign()
+
+
+CHANNELS: dict[str, Callable[[Tensor], Tensor]] = {
+    "max": _largest,
+    "mean": lambda values: values.mean(1),
+    "sum": lambda values: values.sum(1),
+    "L2": _norm,
+}
+
+SIGN = Param(
+    "sign",
+    default="absolute",
+    kind="choice",
+    choices=tuple(SIGNS),
+    help="Which part is shown: how strong (absolute, squared), what speaks for the class (positive), against it "
+    "(negative), or both in two colours (signed).",
+)
+CHANNEL = Param(
+    "channels",
+    default="max",
+    kind="choice",
+    choices=tuple(CHANNELS),
+    label="Channels",
+    help="How the colour channels become one number: the largest, the mean, the sum, or the Euclidean norm (L2).",
+)
+
+
+@dataclass(frozen=True)
+class Reduction:
+    """How values become a map: the sign first, channel by channel, then the channels.
+
+    Attributes:
+        sign: "absolute", "positive", "negative" (its size), "signed" or "squared".
+        channels: "max" (largest in size, with its sign), "mean", "sum" or "L2" (with the sign of the sum).
+    """
+
+    sign: str = SIGN.default
+    channels: str = CHANNEL.default
+
+    def __post_init__(self) -> None:
+        SIGN.check(self.sign)
+        CHANNEL.check(self.channels)
+
+    @property
+    def signed(self) -> bool:
+        """Whether the map has two directions."""
+        return self.sign == "signed"
+
+    def __call__(self, values: Tensor, size: tuple[int, int]) -> Tensor:
+        """The maps of a batch.
+
+        Args:
+            values: Signed values, shape (B, C, h, w).
+            size: (H, W) of the maps; coarser values are interpolated bilinearly.
+
+        Returns:
+            Maps, shape (B, H, W).
+        """
+        if values.ndim != 4:
+            raise ValueError(f"values: a map needs shape (B, C, H, W), got {tuple(values.shape)}.")
+        maps = CHANNELS[self.channels](SIGNS[self.sign](values))
+        if tuple(maps.shape[-2:]) != tuple(size):
+            maps = F.interpolate(maps[:, None], size=size, mode="bilinear", align_corners=False)[:, 0]
+        return maps

@@ -1,0 +1,127 @@
+"""From a request to attributions: the one path that the widget and ``sw.attribute`` share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from saliency_widgets.attribution import Attribution, Estimate, get_method
+from saliency_widgets.attribution.isolation import is_training
+from saliency_widgets.engine.request import Request
+from saliency_widgets.engine.subject import Subject
+
+
+def compute(subject: Subject, request: Request, check: Callable[[], None] | None = None) -> Iterator[Attribution]:
+    """Running estimates of what a request asks for; the last one is the answer.
+
+    Args:
+        subject: The model and the input.
+        request: The question.
+        check: Called before each pass of the model; raises to end the computation.
+
+    Yields:
+        Attributions, each valid by itself.
+
+    Raises:
+        TypeError: An argument of the wrong type.
+        ValueError: An argument out of range, or a model that failed; the message says what to do.
+    """
+    entry = get_method(request.method)
+    with torch.inference_mode(False):
+        score = subject.resolve(request)
+    settings = {**request.settings, "target": _told(score.target, request.target)}
+    call = subject.call(score, check)
+    estimates = entry.run(call, **dict(request.params))
+    while True:
+        # Not around the yield: whoever takes the estimate has a grad mode of his own.
+        with torch.inference_mode(False), torch.no_grad():
+            estimate = next(estimates, None)
+        if estimate is None:
+            return
+        if estimate.layer is not None:
+            settings["layer"] = estimate.layer
+        yield Attribution(
+            values=estimate.values.detach(),
+            settings=dict(settings),
+            score=estimate.score,
+            delta=estimate.delta,
+            standard_error=estimate.standard_error,
+            evaluations=estimate.evaluations,
+            layer=estimate.layer,
+            input_shape=tuple(subject.tensor.shape),
+            notes=_notes(subject, estimate),
+            default_sign=entry.sign,
+            done=estimate.done,
+            total=estimate.total,
+            unit=entry.unit,
+            transformed=subject.transformed,
+        )
+
+
+def _told(resolved: Any, asked: Any) -> Any:
+    """The target as indices, so that the answer can be repeated whatever the top prediction is by then."""
+    if not isinstance(resolved, Tensor):
+        return asked
+    indices = resolved.tolist()
+    return indices[0] if len(set(indices)) == 1 else indices
+
+
+def _notes(subject: Subject, estimate: Estimate) -> tuple[str, ...]:
+    notes = list(subject.prepared.notes)
+    if is_training(subject.model):
+        notes.append(
+            "The model is in training mode: dropout and BatchNorm make this map unlike the one in use. Call model.eval()."
+        )
+    if estimate.done >= estimate.total and not bool(estimate.values.any()):
+        notes.append(
+            "The map is zero everywhere: the score does not move with the input here (dead ReLUs, a saturated output, or an "
+            "input equal to the baseline)."
+        )
+    return tuple(notes)
+
+
+def attribute(
+    model: nn.Module,
+    inputs: Any,
+    *,
+    method: str = "integrated_gradients",
+    target: Any = None,
+    score: str = "logit",
+    contrast: Any = None,
+    transform: Callable | None = None,
+    class_names: Sequence[str] | None = None,
+    device: torch.device | str | None = None,
+    **params: Any,
+) -> Attribution:
+    """Which inputs moved the model's output.
+
+    The model, the random state and the grad mode are left as they were found, on success and on error.
+
+    Args:
+        model: Any ``torch.nn.Module`` that scores each row of a batch.
+        inputs: A picture (PIL, path, array of uint8), a tensor (C, H, W) or (N, C, H, W), rows of numbers, or a
+            list of pictures of one size.
+        method: One of :func:`methods`.
+        target: A class index or name, None for the top prediction, a list or tensor of one index per input, or a
+            function from the model's output to one number per input.
+        score: "logit", "probability", "log_probability", or "value" for regression.
+        contrast: Explain the target's score minus this class's score.
+        transform: From ``inputs`` to what the model takes.
+        class_names: Names of the classes in order, so that targets can be named.
+        device: Where to compute; the model's own device unless given.
+        **params: The method's parameters, see ``sw.methods()``.
+
+    Returns:
+        The attribution, with everything needed to repeat it.
+
+    Raises:
+        TypeError: An argument of the wrong type, or a parameter that the method doesn't have.
+        ValueError: An argument out of range, an input that doesn't fit, or a model that failed.
+    """
+    request = Request.of(method, params, target=target, score=score, contrast=contrast)
+    subject = Subject(model, inputs, transform=transform, class_names=class_names, device=device)
+    *_, last = compute(subject, request)
+    return last

@@ -1,0 +1,77 @@
+"""Where the work is done: on one worker thread, or in place for tests and scripts."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Protocol
+
+
+class Executor(Protocol):
+    """Runs the work it was made with, once after each kick at the least."""
+
+    def kick(self) -> None:
+        """There is work."""
+        ...
+
+    def close(self) -> None:
+        """There will be none any more."""
+        ...
+
+
+class InlineExecutor:
+    """Works inside :meth:`kick`; returns when the work is done."""
+
+    def __init__(self, work: Callable[[], None]) -> None:
+        self._work = work
+
+    def kick(self) -> None:
+        """Work now."""
+        self._work()
+
+    def close(self) -> None:
+        """Nothing to end."""
+
+
+class ThreadExecutor:
+    """One worker thread, started by the first kick. A kick returns at once."""
+
+    def __init__(self, work: Callable[[], None]) -> None:
+        self._work = work
+        self._kicked = threading.Event()
+        self._closed = False
+        self._thread: threading.Thread | None = None
+        self._lock = threading.Lock()
+
+    def kick(self) -> None:
+        """Wake the worker."""
+        with self._lock:
+            if self._closed:
+                return
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._loop, name="saliency-worker", daemon=True)
+                self._thread.start()
+        self._kicked.set()
+
+    def close(self) -> None:
+        """End the worker; it stops before its next chunk. Waits for that, unless the worker itself calls."""
+        with self._lock:
+            self._closed = True
+            thread = self._thread
+        self._kicked.set()
+        if thread is not None and thread is not threading.current_thread():
+            thread.join(timeout=10)
+
+    def _loop(self) -> None:
+        while True:
+            self._kicked.wait()
+            self._kicked.clear()
+            if self._closed:
+                return
+            self._work()
+
+
+EXECUTORS: dict[str, Callable[[Callable[[], None]], Executor]] = {
+    "thread": ThreadExecutor,
+    "inline": InlineExecutor,
+}

@@ -1,0 +1,53 @@
+"""From an attribution to 16-bit codes: one small copy from the device to the host."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from saliency_widgets.attribution import Attribution, Reduction
+
+LEVELS = 65534  # even, so that zero of a signed map is a level of its own
+
+
+@dataclass(frozen=True)
+class Frame:
+    """A map in 16 bits: value = low + code / 65534 * (high - low).
+
+    Attributes:
+        codes: uint16, shape (H, W).
+        low: The value of code 0.
+        high: The value of code 65534.
+        signed: Whether zero is the middle code, 32767.
+    """
+
+    codes: np.ndarray
+    low: float
+    high: float
+    signed: bool
+
+
+def frame_of(attribution: Attribution, reduction: Reduction, sample: int = 0) -> Frame:
+    """Reduce the channels and quantise, on the device of the values.
+
+    Args:
+        attribution: The values.
+        reduction: Sign and channels.
+        sample: Which sample of the batch.
+    """
+    height, width = attribution.input_shape[-2:]
+    values = reduction(attribution.values[sample : sample + 1], (height, width))[0]
+    if values.dtype in (torch.float16, torch.bfloat16):
+        values = values.float()
+    high = float(values.abs().max())
+    low = -high if reduction.signed else 0.0
+    span = high - low
+    if span == 0:
+        codes = torch.full_like(values, LEVELS // 2 if reduction.signed else 0)
+    else:
+        codes = ((values - low) / span * LEVELS + 0.5).floor()
+    # int16 is copied where uint16 has no kernels; the flip of the top bit undoes the shift.
+    moved = (codes.to(torch.int32) - 32768).to(torch.int16).cpu().numpy()
+    return Frame(moved.view(np.uint16) ^ np.uint16(0x8000), low, high, reduction.signed)

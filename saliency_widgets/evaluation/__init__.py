@@ -1,0 +1,1 @@
+"""Is it to be trusted: ablation, deletion and insertion, randomisation, stability."""

@@ -1,0 +1,107 @@
+"""Inputs as people have them: pictures, arrays, tensors, with the caller's own transform or without one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from saliency_widgets.attribution import PixelRange
+from saliency_widgets.inputs import pictures
+
+Transform = Callable[[Any], Any]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What the model sees, and the picture of it for people.
+
+    Attributes:
+        tensor: The model's input, shape (B, ...), a private copy.
+        pixels: What black and white pixels look like to the model; None where the inputs are no pictures.
+        pictures: What the model sees as pictures, uint8 (B, H, W, 3), or None.
+        notes: What had to be guessed.
+    """
+
+    tensor: Tensor
+    pixels: PixelRange | None
+    pictures: np.ndarray | None
+    notes: tuple[str, ...] = ()
+
+
+def prepare(
+    inputs: Any,
+    transform: Transform | None = None,
+    *,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+) -> Prepared:
+    """Bring inputs into the form a model takes.
+
+    Args:
+        inputs: A PIL image; a path; an array (H, W, 3) or (H, W) of uint8, or of floats in [0, 1]; a tensor
+            (C, H, W) or (N, C, H, W); rows of numbers (F,) or (N, F); or a list of pictures of one size.
+        transform: From one such input to what the model takes, e.g. torchvision's; None where the input is ready
+            (tensors) or only needs scaling to [0, 1] (pictures).
+        device: Where the model is.
+        dtype: What it computes in.
+
+    Returns:
+        Tensor, pixel range and picture. The picture is what the model sees, crop and resize included: black and
+        white pictures are sent through the transform, and undoing what happens to them undoes any normalisation.
+
+    Raises:
+        TypeError: The input is of no known kind.
+        ValueError: A wrong shape, NaN or infinite numbers, or a transform that is random or returns no tensor.
+    """
+    with torch.inference_mode(False), torch.no_grad():
+        if isinstance(inputs, (list, tuple)) and inputs and not _numbers(inputs):
+            return _stacked([prepare(item, transform, device=device, dtype=dtype) for item in inputs])
+        source = pictures.load(inputs)
+        notes: list[str] = []
+        if transform is None:
+            tensor, pixels = pictures.without_transform(source, notes)
+        else:
+            tensor, pixels = pictures.with_transform(source, transform, notes)
+        _check(tensor)
+        shown = pictures.recover(tensor, pixels, notes) if pixels is not None else None
+        ready = tensor.detach().clone().to(device=device, dtype=dtype)
+        if not torch.isfinite(ready).all():
+            raise ValueError(f"inputs: some numbers are too large for the model's type, {dtype}.")
+        return Prepared(ready, pixels, shown, tuple(notes))
+
+
+def _numbers(items: Any) -> bool:
+    return all(isinstance(item, (int, float)) for item in items)
+
+
+def _check(tensor: Tensor) -> None:
+    if tensor.numel() == 0:
+        raise ValueError(f"inputs: nothing in them, the shape is {tuple(tensor.shape)}.")
+    if tensor.is_complex():
+        raise TypeError("inputs: complex numbers have no saliency here; pass real and imaginary parts as channels.")
+    bad = int((~torch.isfinite(tensor)).sum())
+    if bad:
+        raise ValueError(
+            f"inputs: {bad} of {tensor.numel()} numbers are NaN or infinite. Clean the input, or check the transform "
+            f"(a division by zero, a log of zero)."
+        )
+
+
+def _stacked(parts: list[Prepared]) -> Prepared:
+    shapes = {tuple(part.tensor.shape[1:]) for part in parts}
+    if len(shapes) > 1:
+        raise ValueError(
+            f"inputs: a list must give inputs of one shape, got {sorted(shapes)}. Pass transform= with a resize and a crop."
+        )
+    shown = [part.pictures for part in parts]
+    return Prepared(
+        torch.cat([part.tensor for part in parts]),
+        parts[0].pixels,
+        np.concatenate([s for s in shown if s is not None]) if all(s is not None for s in shown) else None,
+        tuple(dict.fromkeys(note for part in parts for note in part.notes)),
+    )

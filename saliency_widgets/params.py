@@ -1,0 +1,124 @@
+"""Parameters, stated once: default, range, unit and help. Sliders, checks and docs are read from here."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+Kind = Literal["float", "int", "choice", "layer", "baseline", "range"]
+
+
+@dataclass(frozen=True)
+class Param:
+    """One adjustable number or choice of a method, a reduction or the display.
+
+    Attributes:
+        name: The keyword argument's name, the field's standard term.
+        default: The value used when the caller gives none.
+        low: Smallest allowed value (numbers and ranges).
+        high: Largest allowed value.
+        unit: What one unit is, for labels ("samples", "of the input's range").
+        help: One sentence: what moving it does.
+        kind: ``"float"``, ``"int"``, ``"choice"``, ``"range"`` (a pair of floats), or the two that also take
+            objects: ``"layer"`` (a module path) and ``"baseline"`` (a name, a tensor or a callable).
+        choices: The names a choice or a baseline can take, or a function that lists them.
+        scale: ``"log2"`` offers powers of two in the menu; any allowed number can be given from Python.
+        label: What the control is called; the name with spaces unless given.
+        optional: ``None`` is allowed and means "decide for me".
+        advanced: Rarely needed: shown folded away.
+    """
+
+    name: str
+    default: Any
+    low: float | None = None
+    high: float | None = None
+    unit: str = ""
+    help: str = ""
+    kind: Kind = "float"
+    choices: tuple[str, ...] | Callable[[], Sequence[str]] = ()
+    scale: Literal["linear", "log2"] = "linear"
+    label: str = ""
+    optional: bool = False
+    advanced: bool = False
+
+    @property
+    def title(self) -> str:
+        """The name a person reads."""
+        return self.label or self.name.replace("_", " ").capitalize()
+
+    def options(self) -> tuple[str, ...]:
+        """The names this parameter can take."""
+        return tuple(self.choices() if callable(self.choices) else self.choices)
+
+    def check(self, value: Any) -> Any:
+        """Return ``value`` in its proper type.
+
+        Raises:
+            TypeError: The value is of the wrong type.
+            ValueError: The value is out of range, or is no known choice.
+        """
+        if value is None and self.optional:
+            return None
+        if self.kind == "choice" or (self.kind == "baseline" and isinstance(value, str)):
+            return self._check_choice(value)
+        if self.kind == "baseline":
+            return value
+        if self.kind == "layer":
+            if not isinstance(value, str):
+                raise TypeError(f"{self.name}: expected a module path such as 'features.7', got {_told(value)}.")
+            return value
+        if self.kind == "range":
+            if not (isinstance(value, (tuple, list)) and len(value) == 2):
+                raise TypeError(f"{self.name}: expected a pair (low, high), got {_told(value)}.")
+            low, high = (self._check_number(v) for v in value)
+            if low > high:
+                raise ValueError(f"{self.name}: the first number must not exceed the second, got {value!r}.")
+            return (low, high)
+        return self._check_number(value)
+
+    def _check_choice(self, value: Any) -> str:
+        options = self.options()
+        if not isinstance(value, str):
+            raise TypeError(f"{self.name}: expected one of {_listed(options)}, got {_told(value)}.")
+        if value not in options:
+            raise ValueError(unknown(self.name, value, options))
+        return value
+
+    def _check_number(self, value: Any) -> float | int:
+        whole = self.kind == "int"
+        if isinstance(value, bool) or not hasattr(value, "__float__" if not whole else "__index__"):
+            if whole and isinstance(value, float) and value.is_integer():
+                return self._check_number(int(value))
+            wanted = "a whole number" if whole else "a number"
+            raise TypeError(f"{self.name}: expected {wanted} {self._range()}, got {_told(value)}.")
+        number = int(value) if whole else float(value)
+        outside = (self.low is not None and number < self.low) or (self.high is not None and number > self.high)
+        if not math.isfinite(number) or outside:
+            raise ValueError(f"{self.name}: expected a number {self._range()}, got {number!r}.")
+        return number
+
+    def _range(self) -> str:
+        if self.low is None and self.high is None:
+            return "without limits"
+        if self.high is None:
+            return f"of at least {self.low:g}"
+        return f"from {self.low:g} to {self.high:g}"
+
+
+def unknown(what: str, given: str, known: Sequence[str]) -> str:
+    """The sentence for a name that is not known: what was meant, or what there is."""
+    close = difflib.get_close_matches(str(given), list(known), n=3, cutoff=0.5)
+    hint = f"Did you mean {_listed(close)}?" if close else f"Known: {_listed(known)}."
+    return f"{what}: {given!r} is not known. {hint}"
+
+
+def _listed(names: Sequence[str]) -> str:
+    shown = ", ".join(repr(n) for n in names[:12])
+    return shown + (f" and {len(names) - 12} more" if len(names) > 12 else "")
+
+
+def _told(value: Any) -> str:
+    return f"{value!r} ({type(value).__name__})" if len(repr(value)) < 60 else f"a {type(value).__name__}"

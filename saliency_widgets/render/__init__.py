@@ -1,0 +1,36 @@
+"""From a map of numbers to a picture: codes, clip limits, colours, blending. The reference for js/core."""
+
+from saliency_widgets.render.bar import Tick, bar_colours, bar_ends, bar_ticks, format_number
+from saliency_widgets.render.blending import blend, colour_index, fit
+from saliency_widgets.render.clip import clip_limits, histogram, magnitude, strength
+from saliency_widgets.render.colour import DIVERGING, SEQUENTIAL, lut, lut_bytes
+from saliency_widgets.render.display import DISPLAY
+from saliency_widgets.render.png import overlay_png
+from saliency_widgets.render.quantise import LEVELS, ZERO, Quantised, dequantise, quantise, shares
+
+__all__ = [
+    "DISPLAY",
+    "DIVERGING",
+    "LEVELS",
+    "SEQUENTIAL",
+    "ZERO",
+    "Quantised",
+    "Tick",
+    "bar_colours",
+    "bar_ends",
+    "bar_ticks",
+    "blend",
+    "clip_limits",
+    "colour_index",
+    "dequantise",
+    "fit",
+    "format_number",
+    "histogram",
+    "lut",
+    "lut_bytes",
+    "magnitude",
+    "overlay_png",
+    "quantise",
+    "shares",
+    "strength",
+]

@@ -1,0 +1,103 @@
+"""The colour bar: which value each colour stands for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from decimal import ROUND_HALF_UP, Decimal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from saliency_widgets.render.blending import colour_index
+from saliency_widgets.render.clip import magnitude, strength
+from saliency_widgets.render.quantise import LEVELS, ZERO, Quantised
+
+
+@dataclass(frozen=True)
+class Tick:
+    """One label of a colour bar: its place from 0 (left) to 1, its value, and the value as text."""
+
+    position: float
+    value: float
+    label: str
+
+
+def bar_ends(signed: bool, limits: tuple[int, int]) -> tuple[int, int]:
+    """The codes at the two ends of the bar; signed bars are symmetrical around zero.
+
+    Limits that meet are drawn one level apart: everything above them has the strongest colour.
+    """
+    lo, hi = limits
+    if signed:
+        reach = hi if hi > lo else min(lo + 1, ZERO)
+        return ZERO - reach, ZERO + reach
+    return lo, (hi if hi > lo else min(lo + 1, LEVELS))
+
+
+def bar_colours(
+    signed: bool,
+    limits: tuple[int, int],
+    *,
+    lut: NDArray[np.uint8],
+    threshold: float = 0.0,
+    width: int = 256,
+) -> NDArray[np.uint8]:
+    """The bar as one row of pixels, transparent where the threshold hides the value.
+
+    Args:
+        signed: Whether zero is in the middle.
+        limits: ``(lo, hi)`` of `clip_limits`.
+        lut: ``uint8 (256, 3)``.
+        threshold: 0 to 1.
+        width: Number of pixels, at least 2.
+
+    Returns:
+        ``uint8 (width, 4)`` RGBA; alpha is 0 or 255.
+    """
+    start, end = bar_ends(signed, limits)
+    codes = start + np.arange(width) / (width - 1) * (end - start)
+    t = strength(codes, signed, limits)
+    alpha = np.where(magnitude(t, signed) < threshold, 0, 255).astype(np.uint8)
+    return np.concatenate([lut[colour_index(t)], alpha[:, None]], axis=1)
+
+
+def bar_ticks(quantised: Quantised, limits: tuple[int, int], count: int = 5) -> list[Tick]:
+    """Evenly spaced labels, both ends among them; one alone where the whole bar is one value.
+
+    Args:
+        quantised: The map, for its range.
+        limits: ``(lo, hi)`` of `clip_limits`.
+        count: How many labels, at least 2; odd numbers label zero in a signed bar.
+    """
+    q = quantised
+    start, end = (q.low + code / LEVELS * (q.high - q.low) for code in bar_ends(q.signed, limits))
+    if q.signed:
+        start = -end
+    if start == end:
+        return [Tick(0.0, start, format_number(start))]
+    ticks = []
+    for i in range(count):
+        position = i / (count - 1)
+        value = start * (1 - position) + end * position
+        ticks.append(Tick(position, value, format_number(value)))
+    return ticks
+
+
+def format_number(value: float) -> str:
+    """Three significant digits; an exponent only below 0.001 and from 10000 on. Halves round away from 0."""
+    if value == 0:
+        return "0"
+    exact = Decimal(abs(value))
+    exponent = exact.adjusted()
+    digits = exact.scaleb(-exponent).quantize(Decimal("0.01"), ROUND_HALF_UP)
+    if digits == 10:
+        digits, exponent = Decimal(1), exponent + 1
+    sign = "-" if value < 0 else ""
+    if -3 <= exponent < 4:
+        return sign + _bare(digits.scaleb(exponent))
+    return f"{sign}{_bare(digits)}e{exponent}"
+
+
+def _bare(number: Decimal) -> str:
+    text = f"{number:f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text

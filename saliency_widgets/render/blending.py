@@ -1,0 +1,75 @@
+"""The picture with the map laid over it. js/core computes the same numbers; tests hold the two together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from saliency_widgets.render.clip import clip_limits, magnitude, strength
+from saliency_widgets.render.quantise import Quantised
+
+
+def colour_index(t: NDArray[np.float64]) -> NDArray[np.intp]:
+    """The row of the colour table at strength ``t``: ``floor(t * 255 + 0.5)``."""
+    return np.floor(t * 255 + 0.5).astype(np.intp)
+
+
+def blend(
+    picture: NDArray[np.uint8],
+    quantised: Quantised,
+    *,
+    lut: NDArray[np.uint8],
+    opacity: float,
+    clip: Sequence[float],
+    threshold: float,
+    blend: str,
+) -> NDArray[np.uint8]:
+    """Lay a map over a picture: ``out = floor(picture (1 - alpha) + colour alpha + 0.5)``.
+
+    ``alpha`` is the opacity, with ``"by value"`` times the magnitude ``s``, and 0 where ``s < threshold``.
+    ``s`` is the strength ``t``, or ``|2t - 1|`` in a signed map.
+
+    Args:
+        picture: ``uint8 (H, W, 3)``, what the model saw.
+        quantised: The map. One of another size is looked up at the nearest pixel, never smoothed.
+        lut: ``uint8 (256, 3)`` of `lut`.
+        opacity: 0 to 1.
+        clip: Two percentiles, 0 to 100.
+        threshold: 0 to 1, on the scale of ``s``.
+        blend: ``"by value"`` or ``"uniform"``.
+
+    Returns:
+        ``uint8 (H, W, 3)``.
+
+    Raises:
+        ValueError: ``picture`` or ``lut`` has another shape, or a setting is out of its range.
+    """
+    if picture.ndim != 3 or picture.shape[2] != 3 or picture.dtype != np.uint8:
+        raise ValueError(f"picture: expected uint8 (H, W, 3), got {picture.dtype} {picture.shape}.")
+    if lut.shape != (256, 3):
+        raise ValueError(f"lut: expected 256 colours, (256, 3), got {lut.shape}.")
+    if blend not in ("by value", "uniform"):
+        raise ValueError(f"blend: expected 'by value' or 'uniform', got {blend!r}.")
+    for name, value in (("opacity", opacity), ("threshold", threshold)):
+        if not 0 <= value <= 1:
+            raise ValueError(f"{name}: expected a number from 0 to 1, got {value!r}.")
+    limits = clip_limits(quantised.codes, quantised.signed, clip)
+    codes = fit(quantised.codes, picture.shape[0], picture.shape[1])
+    t = strength(codes, quantised.signed, limits)
+    s = magnitude(t, quantised.signed)
+    alpha = opacity * s if blend == "by value" else np.full(s.shape, float(opacity))
+    alpha = np.where(s < threshold, 0.0, alpha)[..., None]
+    colour = lut[colour_index(t)].astype(np.float64)
+    return np.floor(picture * (1.0 - alpha) + colour * alpha + 0.5).astype(np.uint8)
+
+
+def fit(codes: NDArray[np.uint16], height: int, width: int) -> NDArray[np.uint16]:
+    """Look a map up at another size: pixel ``i`` of ``n`` reads row ``floor((2i + 1) h / (2n))`` of ``h``."""
+    h, w = codes.shape
+    if (h, w) == (height, width):
+        return codes
+    rows = (2 * np.arange(height) + 1) * h // (2 * height)
+    columns = (2 * np.arange(width) + 1) * w // (2 * width)
+    return codes[rows[:, None], columns[None, :]]

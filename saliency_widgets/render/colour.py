@@ -1,0 +1,65 @@
+"""Colour maps as tables of 256 RGB colours, from the `cmap` collection."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import lru_cache
+
+import numpy as np
+from cmap import Colormap
+from numpy.typing import NDArray
+
+from saliency_widgets.params import unknown
+
+# Our short name -> the collection's full name: short names are ambiguous there.
+_SEQUENTIAL = {
+    "inferno": "bids:inferno",
+    "magma": "bids:magma",
+    "viridis": "bids:viridis",
+    "plasma": "bids:plasma",
+    "cividis": "cividis:cividis",
+    "turbo": "google:turbo",
+    "hot": "matlab:hot",
+    "gray": "matlab:gray",
+}
+_DIVERGING = {
+    "coolwarm": "matplotlib:coolwarm",
+    "RdBu_r": "colorbrewer:RdBu_r",
+    "bwr": "matplotlib:bwr",
+    "berlin": "crameri:berlin",
+    "vanimo": "crameri:vanimo",
+}
+
+SEQUENTIAL: tuple[str, ...] = tuple(_SEQUENTIAL)
+"""Names for maps without a sign, weakest colour first."""
+
+DIVERGING: tuple[str, ...] = tuple(_DIVERGING)
+"""Names for signed maps, with zero in the middle."""
+
+
+@lru_cache(maxsize=64)
+def lut(name: str) -> NDArray[np.uint8]:
+    """The 256 colours of a colour map.
+
+    Args:
+        name: One of `SEQUENTIAL` or `DIVERGING`, or any name the ``cmap`` package knows ("crameri:batlow").
+
+    Returns:
+        ``uint8 (256, 3)`` sRGB, read-only; row ``floor(t * 255 + 0.5)`` is the colour at strength ``t``.
+
+    Raises:
+        ValueError: There is no such colour map.
+    """
+    full = (_SEQUENTIAL | _DIVERGING).get(name, name)
+    try:
+        colours = Colormap(full).lut(256)
+    except (ValueError, TypeError, FileNotFoundError, KeyError):
+        raise ValueError(unknown("colormap", name, (*SEQUENTIAL, *DIVERGING))) from None
+    table = np.floor(np.asarray(colours)[:, :3] * 255 + 0.5).astype(np.uint8)
+    table.setflags(write=False)
+    return table
+
+
+def lut_bytes(names: Iterable[str]) -> bytes:
+    """Several tables in a row, 768 bytes each: what the front end gets, in the order of the menu."""
+    return b"".join(lut(name).tobytes() for name in names)

@@ -1,0 +1,61 @@
+"""The display settings, stated once: how a map is coloured and laid over its picture."""
+
+from __future__ import annotations
+
+from saliency_widgets.params import Param
+from saliency_widgets.render.colour import DIVERGING, SEQUENTIAL
+
+DISPLAY: tuple[Param, ...] = (
+    Param(
+        "colormap",
+        "inferno",
+        kind="choice",
+        choices=SEQUENTIAL,
+        label="Colors",
+        help="The colors from no attribution to the strongest. Used when the map has no sign.",
+    ),
+    Param(
+        "diverging",
+        "coolwarm",
+        kind="choice",
+        choices=DIVERGING,
+        label="Signed colors",
+        help="The colors from against the target to for it, zero in the middle. "
+        "Used when the map keeps its sign.",
+    ),
+    Param(
+        "opacity",
+        0.75,
+        low=0.0,
+        high=1.0,
+        help="How much the map covers the picture: 0 shows the picture alone, "
+        "1 hides it where the map is strongest.",
+    ),
+    Param(
+        "clip",
+        (0.0, 99.0),
+        low=0.0,
+        high=100.0,
+        unit="%",
+        kind="range",
+        label="Clip range",
+        help="The percentiles that get the weakest and the strongest color. "
+        "Lower the upper end when a few extreme pixels leave everything else dark.",
+    ),
+    Param(
+        "threshold",
+        0.0,
+        low=0.0,
+        high=1.0,
+        help="Hides everything weaker than this share of the color scale: only the strongest regions stay.",
+    ),
+    Param(
+        "blend",
+        "by value",
+        kind="choice",
+        # The front end knows these by their place in the list.
+        choices=("by value", "uniform"),
+        label="Blending",
+        help="'by value' lets the picture show through where the map is weak; 'uniform' covers it evenly.",
+    ),
+)

@@ -1,0 +1,95 @@
+"""A map as 16-bit codes with its value range: what travels to the browser, and what a picture starts from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+LEVELS = 65534
+"""The highest code. It is even, so that a signed map has one exact code for zero."""
+
+ZERO = LEVELS // 2
+"""The code of zero in a signed map."""
+
+
+@dataclass(frozen=True, eq=False)
+class Quantised:
+    """A map in 16-bit codes: ``value = low + code / 65534 * (high - low)``.
+
+    Attributes:
+        codes: ``uint16 (H, W)``, 0 to 65534.
+        low: The value of code 0, in the map's own unit.
+        high: The value of code 65534.
+        signed: True: ``low == -high`` and code 32767 is exactly zero. False: ``low == 0``.
+    """
+
+    codes: NDArray[np.uint16]
+    low: float
+    high: float
+    signed: bool
+
+
+def quantise(values: ArrayLike, *, signed: bool) -> Quantised:
+    """Put a map into 16-bit codes, ``code = floor((v - low) / (high - low) * 65534 + 0.5)``.
+
+    Args:
+        values: ``(H, W)`` numbers. Without ``signed`` none may be below zero.
+        signed: True keeps the sign: the range is ``-max|v|`` to ``max|v|`` and zero is exactly code 32767.
+            False: the range is 0 to ``max(v)``.
+
+    Returns:
+        The codes and their range. A map of zeros has the range 0 to 0, and only zero's code.
+
+    Raises:
+        ValueError: ``values`` is no ``(H, W)`` map, is empty, holds NaN, infinity or numbers too large to
+            subtract, or is negative somewhere without ``signed``.
+    """
+    v = np.asarray(values, dtype=np.float64)
+    if v.ndim != 2 or v.size == 0:
+        raise ValueError(
+            f"values: expected one map of shape (H, W), got shape {v.shape}. Reduce the channels and pick "
+            "one picture of the batch first."
+        )
+    finite = np.isfinite(v)
+    if not finite.all():
+        y, x = np.argwhere(~finite)[0]
+        raise ValueError(
+            f"values: expected finite numbers, got {int((~finite).sum())} of {v.size} that are not, the "
+            f"first ({v[y, x]}) at row {y}, column {x}. A NaN in a map mostly comes from the model's own "
+            "output or from a division by a zero range: look there first."
+        )
+    if not signed and v.min() < 0:
+        y, x = np.unravel_index(v.argmin(), v.shape)
+        raise ValueError(
+            f"values: expected no negative number in an unsigned map, got {v.min():g} at row {y}, column "
+            f"{x}. Give signed=True to keep the sign, or take the magnitude first."
+        )
+    high = float(np.abs(v).max())
+    low = -high if signed else 0.0
+    span = high - low
+    if not np.isfinite(span):
+        raise ValueError(f"values: expected numbers whose range is finite, got {high:g} as the largest.")
+    if span == 0.0:
+        codes = np.full(v.shape, ZERO if signed else 0, dtype=np.uint16)
+        return Quantised(codes, 0.0, 0.0, signed)
+    codes = np.floor((v - low) / span * LEVELS + 0.5).astype(np.uint16)
+    return Quantised(codes, low, high, signed)
+
+
+def dequantise(quantised: Quantised) -> NDArray[np.float64]:
+    """Give the values back: ``(H, W)`` in the map's own unit, wrong by at most half a level."""
+    q = quantised
+    return q.low + q.codes / LEVELS * (q.high - q.low)
+
+
+def shares(quantised: Quantised) -> NDArray[np.float64]:
+    """Each pixel's share of the whole map, ``|v| / sum |v|``.
+
+    Returns:
+        ``(H, W)`` numbers from 0 to 1 that add up to 1, or zeros for a map of zeros.
+    """
+    magnitude = np.abs(dequantise(quantised))
+    total = float(magnitude.sum())
+    return magnitude / total if total > 0 else np.zeros_like(magnitude)

@@ -1,0 +1,115 @@
+"""A real JupyterLab in a real browser.
+
+`lab` is the fixture to use: a loaded JupyterLab page of this test's own (see lab.py). Without a browser the
+tests fail; they never skip.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from ensure_browser import MISSING, find_browser
+from lab import Lab
+from lab_server import LabServer
+from playwright.sync_api import Browser, Error, Page, sync_playwright
+
+VIEWPORT = {"width": 1440, "height": 900}
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+HERE = Path(__file__).parent
+_failed = pytest.StashKey[bool]()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark everything in this folder, and run it last: the quick tests speak first.
+
+    Last also because playwright keeps an event loop running in the main thread from its first test on.
+    """
+    here = [item for item in items if HERE in item.path.parents]
+    for item in here:
+        item.add_marker(pytest.mark.browser)
+    items[:] = [item for item in items if item not in here] + here
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+    report = yield
+    item.stash[_failed] = item.stash.get(_failed, False) or report.failed
+    return report
+
+
+@pytest.fixture(scope="session")
+def browser_path() -> Path:
+    """The Chromium or Chrome to test with; its absence is a failure."""
+    path = find_browser()
+    if path is None:
+        pytest.fail(MISSING, pytrace=False)
+    return path
+
+
+@pytest.fixture(scope="session")
+def browser(browser_path: Path) -> Iterator[Browser]:
+    """The running browser, without a window."""
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=browser_path, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="session")
+def lab_server(
+    browser: Browser, tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config
+) -> Iterator[LabServer]:
+    """A JupyterLab server with folders of its own; its log is test-results/jupyterlab.log."""
+    folder = tmp_path_factory.mktemp("jupyterlab")
+    (folder / "root").mkdir()
+    log = pytestconfig.rootpath / "test-results" / "jupyterlab.log"
+    with LabServer(folder / "root", folder / "home", token="", log=log, expose_app=True) as server:
+        yield server
+
+
+@pytest.fixture
+def artifacts(request: pytest.FixtureRequest, pytestconfig: pytest.Config) -> Path:
+    """This test's folder under test-results/: made by who writes to it, gone when the test starts anew."""
+    name = re.sub(r"[^\w.-]+", "-", request.node.nodeid.removeprefix("tests/browser/")).strip("-")
+    folder = pytestconfig.rootpath / "test-results" / name
+    shutil.rmtree(folder, ignore_errors=True)
+    return folder
+
+
+@pytest.fixture
+def page(browser: Browser) -> Iterator[Page]:
+    """An empty page with cookies and storage of its own."""
+    context = browser.new_context(viewport=VIEWPORT, device_scale_factor=1, locale="en-GB")
+    page = context.new_page()
+    yield page
+    context.close()
+
+
+@pytest.fixture
+def lab(request: pytest.FixtureRequest, page: Page, lab_server: LabServer, artifacts: Path) -> Iterator[Lab]:
+    """A loaded JupyterLab page, in the light theme; its kernels end with the test."""
+    folder = lab_server.root / artifacts.name
+    folder.mkdir()
+    lab = Lab(page, lab_server.base_url, lab_server.root, folder, artifacts)
+    try:
+        lab.start()
+        yield lab
+    finally:
+        if request.node.stash.get(_failed, False):
+            lab.keep_evidence()
+        try:
+            lab.end_kernels()
+        except Error:  # a crashed page must not hide why: the server's stop ends its kernels
+            lab.page_errors.append("the page no longer answers")

@@ -1,0 +1,388 @@
+"""Drive JupyterLab in a browser: what the browser tests' `lab` fixture hands out.
+
+Everything goes through `window.jupyterapp` or through what a person would touch. Nothing sleeps: each call
+returns when what it asked for has happened, or raises after its time limit.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import re
+import shutil
+import signal
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+import nbformat
+from playwright.sync_api import ConsoleMessage, Error, Locator, Page
+
+THEMES = {"light": "JupyterLab Light", "dark": "JupyterLab Dark"}
+
+_KERNELSPEC = {"name": "python3", "display_name": "Python 3", "language": "python"}
+_ANSI = re.compile(r"\x1b\[[0-9;]*m")
+_workspaces = itertools.count()
+
+# Part of every call into the page: the notebook that was opened last, and its kernel.
+_PRELUDE = """
+const app = window.jupyterapp;
+const panel = window.__panel;
+const kernel = panel?.sessionContext?.session?.kernel;
+"""
+
+_OPEN = """
+const widget = await app.commands.execute('docmanager:open', {path: arg, factory: 'Notebook'});
+await widget.context.ready;
+await widget.sessionContext.ready;
+await widget.revealed;
+window.__panel = widget;
+if (!widget.__counted) {
+  widget.__counted = true;
+  window.__messages = {};
+  widget.sessionContext.session.kernel.anyMessage.connect((_, {msg, direction}) => {
+    const key = direction + ' ' + msg.header.msg_type;
+    window.__messages[key] = (window.__messages[key] ?? 0) + 1;
+  });
+}
+await widget.sessionContext.session.kernel.info;
+"""
+
+_RUN_ALL = """
+app.shell.activateById(panel.id);
+await app.commands.execute('notebook:run-all-cells');
+"""
+
+_RUN_CELL = """
+app.shell.activateById(panel.id);
+panel.content.deselectAll();
+panel.content.activeCellIndex = arg;
+await app.commands.execute('notebook:run-cell');
+"""
+
+_ADD_CELL = """
+panel.content.model.sharedModel.addCell({cell_type: 'code', source: arg});
+const index = panel.content.widgets.length - 1;
+await panel.content.scrollToItem(index);
+return index;
+"""
+
+_OUTPUTS = """
+const outputs = panel.content.model.cells.get(arg).outputs;
+return outputs ? outputs.toJSON() : [];
+"""
+
+_EXECUTE = """
+const outputs = [];
+const future = kernel.requestExecute({code: arg, store_history: false, stop_on_error: false});
+future.onIOPub = ({header, content}) => {
+  if (['stream', 'execute_result', 'display_data', 'error'].includes(header.msg_type))
+    outputs.push({output_type: header.msg_type, ...content});
+};
+await future.done;
+return outputs;
+"""
+
+_IDLE = """
+if (kernel.status === 'idle') return;
+await new Promise(resolve => {
+  const check = () => {
+    if (kernel.status !== 'idle') return;
+    kernel.statusChanged.disconnect(check);
+    resolve();
+  };
+  kernel.statusChanged.connect(check);
+});
+"""
+
+_THEME = """
+if (document.body.dataset.jpThemeName !== arg)
+  await app.commands.execute('apputils:change-theme', {theme: arg});
+"""
+
+_END_KERNELS = """
+await app.serviceManager.sessions.shutdownAll();
+await app.serviceManager.kernels.shutdownAll();
+"""
+
+
+class KernelError(AssertionError):
+    """Code in the kernel raised; the message is its traceback."""
+
+
+class Lab:
+    """One JupyterLab page with one notebook at a time.
+
+    Args:
+        page: The playwright page to use; it stays available as `lab.page`.
+        base_url: The server's address.
+        root: The server's root folder.
+        folder: This test's own folder below `root`.
+        artifacts: Where screenshots go.
+    """
+
+    def __init__(self, page: Page, base_url: str, root: Path, folder: Path, artifacts: Path) -> None:
+        self.page = page
+        self.base_url = base_url
+        self.root = root
+        self.folder = folder
+        self.artifacts = artifacts
+        self.console: list[str] = []
+        self.page_errors: list[str] = []
+        self.path: str | None = None
+        page.on("console", self._on_console)
+        page.on("pageerror", lambda error: self.page_errors.append(str(error.stack or error)))
+
+    # ---- the application
+
+    def start(self) -> None:
+        """Load JupyterLab in an empty workspace, in the light theme."""
+        self.page.goto(f"{self.base_url}/lab/workspaces/test-{next(_workspaces)}?reset")
+        self._wait_for_application()
+        self.theme("light")
+
+    def reload(self) -> None:
+        """Reload the page and open the same notebook again: its kernel goes on, its widgets are new."""
+        path = self.path
+        self.page.reload()
+        self._wait_for_application()
+        if path is not None:
+            self.open(path)
+
+    def theme(self, name: Literal["light", "dark"]) -> None:
+        """Switch JupyterLab's theme and wait until the page shows it."""
+        self.js(_THEME, THEMES[name])
+        light = "true" if name == "light" else "false"
+        self.page.wait_for_function("light => document.body.dataset.jpThemeLight === light", arg=light)
+
+    def end_kernels(self) -> None:
+        """End every kernel of the server."""
+        self.js(_END_KERNELS)
+
+    # ---- notebooks
+
+    def write_notebook(self, cells: Sequence[str], name: str = "test.ipynb") -> str:
+        """Write a notebook with these code cells into the test's folder; return the path to `open` it by."""
+        book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
+        return self._write(book, name)
+
+    def copy_notebook(self, source: Path, name: str | None = None) -> str:
+        """Copy a notebook, without its outputs, into the test's folder; return the path to `open` it by."""
+        book = nbformat.read(source, as_version=4)
+        for cell in book.cells:
+            if cell.cell_type == "code":
+                cell.outputs, cell.execution_count = [], None
+        book.metadata.pop("widgets", None)
+        return self._write(book, name or source.name)
+
+    def copy_file(self, source: Path) -> None:
+        """Copy a file the notebook reads next to it."""
+        shutil.copy(source, self.folder)
+
+    def open(self, path: str) -> None:
+        """Open the notebook at `path` (relative to the server's root), and wait for its kernel."""
+        self.js(_OPEN, path, seconds=90)
+        self.path = path
+
+    def save(self) -> None:
+        """Save the notebook to disk, with the widgets' state if JupyterLab is set to."""
+        self.js("await panel.context.save();")
+
+    def set_source(self, index: int, code: str) -> None:
+        """Replace the source of a cell."""
+        self.js("panel.content.model.cells.get(arg[0]).sharedModel.setSource(arg[1]);", [index, code])
+
+    # ---- running code
+
+    def run_all(self, seconds: float = 120, allow_errors: bool = False) -> None:
+        """Run every cell and wait until the kernel is idle.
+
+        Raises:
+            KernelError: If a cell raised, unless `allow_errors`.
+        """
+        self.js(_RUN_ALL, seconds=seconds)
+        self.wait_idle(seconds)
+        if not allow_errors:
+            for index in range(self.cell_count()):
+                self._raise_error(self.outputs(index), f"cell {index}")
+
+    def run_cell(self, index: int, seconds: float = 60, allow_errors: bool = False) -> str:
+        """Run one cell, wait until the kernel is idle, and return the cell's text output.
+
+        Raises:
+            KernelError: If the cell raised, unless `allow_errors`.
+        """
+        index = index % self.cell_count()
+        self.js(_RUN_CELL, index, seconds=seconds)
+        self.wait_idle(seconds)
+        if not allow_errors:
+            self._raise_error(self.outputs(index), f"cell {index}")
+        return self.text_output(index)
+
+    def add_cell(self, code: str, run: bool = True, seconds: float = 60) -> int:
+        """Append a code cell, run it, and return its index."""
+        index = self.js(_ADD_CELL, code)
+        if run:
+            self.run_cell(index, seconds)
+        return index
+
+    def execute(self, code: str, seconds: float = 60) -> str:
+        """Run code in the notebook's kernel without a cell, and return what it printed or its value's text.
+
+        Raises:
+            KernelError: If it raised.
+        """
+        outputs = self.js(_EXECUTE, code, seconds=seconds)
+        self._raise_error(outputs, "execute")
+        return _text(outputs)
+
+    def value(self, expression: str, seconds: float = 60) -> Any:
+        """The value of a Python expression in the kernel, by way of JSON."""
+        code = f"import json as _json; print(_json.dumps({expression}))"
+        return json.loads(self.execute(code, seconds).splitlines()[-1])
+
+    def wait_for_value(self, expression: str, expected: Any, seconds: float = 30) -> None:
+        """Wait until a Python expression in the kernel has this value.
+
+        A widget's message may be handled on another thread than the one that answers `value`: after a
+        gesture, wait for what it should lead to.
+        """
+        deadline = time.monotonic() + seconds
+        while (value := self.value(expression)) != expected:
+            if time.monotonic() > deadline:
+                raise AssertionError(f"{expression} is {value!r} after {seconds:g} s, not {expected!r}")
+            self.page.wait_for_timeout(50)
+
+    def wait_idle(self, seconds: float = 60) -> None:
+        """Wait until the front end has seen the kernel become idle."""
+        self.js(_IDLE, seconds=seconds)
+
+    # ---- what the notebook shows
+
+    def cell_count(self) -> int:
+        """Number of cells."""
+        return self.js("return panel.content.widgets.length;")
+
+    def cell(self, index: int) -> Locator:
+        """The cell as a locator; negative indices count from the end."""
+        return self.page.locator(".jp-NotebookPanel:visible .jp-Notebook .jp-Cell").nth(index)
+
+    def output(self, index: int) -> Locator:
+        """The output area of a cell as a locator: `lab.output(1).locator("canvas")`."""
+        return self.cell(index).locator(".jp-Cell-outputArea")
+
+    def outputs(self, index: int) -> list[dict[str, Any]]:
+        """A cell's outputs as nbformat has them."""
+        return self.js(_OUTPUTS, index % self.cell_count())
+
+    def text_output(self, index: int) -> str:
+        """What a cell printed, and its value's text."""
+        return _text(self.outputs(index))
+
+    # ---- the kernel
+
+    def kernel_pid(self) -> int:
+        """Process id of the notebook's kernel."""
+        return int(self.execute("import os; print(os.getpid())"))
+
+    @contextmanager
+    def paused_kernel(self) -> Iterator[int]:
+        """Within the block the kernel's process is stopped: what still works needs no kernel."""
+        pid = self.kernel_pid()
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            yield pid
+        finally:
+            os.kill(pid, signal.SIGCONT)
+
+    def restart_kernel(self, seconds: float = 60) -> None:
+        """Restart the kernel without the dialog that asks first."""
+        self.js("await kernel.restart(); await kernel.info;", seconds=seconds)
+
+    def messages(self) -> Counter[str]:
+        """Messages on the kernel's channels so far, by direction and type.
+
+        Keys read "send comm_msg" (to the kernel) and "recv comm_msg". Subtract two readings
+        to count a gesture's.
+        """
+        return Counter(self.js("return window.__messages;"))
+
+    # ---- evidence
+
+    @property
+    def errors(self) -> list[str]:
+        """Uncaught errors of the page and everything logged with `console.error`."""
+        return self.page_errors + [line for line in self.console if line.startswith("error: ")]
+
+    def screenshot(self, name: str, target: Locator | None = None) -> Path:
+        """Save a picture of the page, or of one element, in the test's folder under test-results/."""
+        path = self.artifacts / f"{name}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        (self.page if target is None else target).screenshot(path=path)
+        return path
+
+    def keep_evidence(self) -> None:
+        """Save a screenshot and the console, as far as the page still answers."""
+        self.artifacts.mkdir(parents=True, exist_ok=True)
+        lines = [*self.console, *(f"uncaught: {error}" for error in self.page_errors)]
+        try:
+            self.screenshot("failure")
+        except Error as error:
+            lines.append(f"no screenshot: {error}")
+        (self.artifacts / "console.txt").write_text("\n".join(lines) + "\n")
+
+    # ---- inside
+
+    def js(self, body: str, arg: Any = None, seconds: float = 60) -> Any:
+        """Run the body of an async JavaScript function in the page and return what it returns.
+
+        It sees `arg`, `app` (JupyterLab), `panel` (the notebook panel opened last) and `kernel`.
+
+        Raises:
+            playwright.sync_api.Error: If it throws, or is not done after `seconds`.
+        """
+        first = next((line for line in body.splitlines() if line.strip()), "")
+        script = f"""([arg, ms]) => {{
+          {_PRELUDE}
+          let timer;
+          const late = new Promise((_, reject) => {{
+            const error = new Error(`not done after ${{ms / 1000}} s: ` + {json.dumps(first)});
+            timer = setTimeout(() => reject(error), ms);
+          }});
+          const work = (async () => {{ {body} }})();
+          return Promise.race([work, late]).finally(() => clearTimeout(timer));
+        }}"""
+        return self.page.evaluate(script, [arg, 1000 * seconds])
+
+    def _wait_for_application(self) -> None:
+        self.page.wait_for_function("() => window.jupyterapp", timeout=60_000)
+        self.js("await app.restored;", seconds=60)
+
+    def _write(self, book: nbformat.NotebookNode, name: str) -> str:
+        book.metadata["kernelspec"] = _KERNELSPEC
+        path = self.folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        nbformat.write(book, path)
+        return path.relative_to(self.root).as_posix()
+
+    def _on_console(self, message: ConsoleMessage) -> None:
+        self.console.append(f"{message.type}: {message.text}")
+
+    @staticmethod
+    def _raise_error(outputs: list[dict[str, Any]], where: str) -> None:
+        for output in outputs:
+            if output["output_type"] == "error":
+                trace = _ANSI.sub("", "\n".join(output["traceback"]))
+                raise KernelError(f"{where}: {output['ename']}: {output['evalue']}\n{trace}")
+
+
+def _text(outputs: list[dict[str, Any]]) -> str:
+    parts = []
+    for output in outputs:
+        text = output.get("text", output.get("data", {}).get("text/plain", ""))
+        parts.append(text if isinstance(text, str) else "".join(text))
+    return "".join(parts)

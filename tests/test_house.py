@@ -1,0 +1,269 @@
+"""The house: what is packaged, what is tracked, and how the browser tests get their browser."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from ensure_browser import (
+    MISSING,
+    OVERRIDE,
+    BrowserMissingError,
+    Installer,
+    default_installers,
+    ensure_browser,
+    find_browser,
+)
+
+ROOT = Path(__file__).resolve().parent.parent
+STATIC = ROOT / "saliency_widgets" / "widgets" / "static"
+BUNDLE = ("heatmap.js", "heatmap.css")
+
+
+# ---- the package
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.Path:
+    out = tmp_path_factory.mktemp("wheel")
+    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(out), str(ROOT)]
+    built = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert built.returncode == 0, built.stdout + built.stderr
+    (path,) = out.glob("*.whl")
+    return zipfile.Path(path)
+
+
+@pytest.mark.parametrize("name", BUNDLE)
+def test_the_wheel_holds_the_bundle_that_is_tested(wheel: zipfile.Path, name: str) -> None:
+    packed = (wheel / "saliency_widgets" / "widgets" / "static" / name).read_bytes()
+    assert packed
+    assert packed == (STATIC / name).read_bytes()
+
+
+def test_the_wheel_holds_the_types_and_nothing_but_the_package(wheel: zipfile.Path) -> None:
+    assert (wheel / "saliency_widgets" / "py.typed").exists()
+    names = sorted(entry.name for entry in wheel.iterdir())
+    assert [name for name in names if not name.endswith(".dist-info")] == ["saliency_widgets"]
+
+
+def test_the_wheel_holds_every_module(wheel: zipfile.Path) -> None:
+    packed = {name for name in wheel.root.namelist() if name.endswith(".py")}
+    modules = {path.relative_to(ROOT).as_posix() for path in (ROOT / "saliency_widgets").rglob("*.py")}
+    assert packed == modules
+
+
+def test_the_bundle_is_not_older_than_its_sources() -> None:
+    built = min((STATIC / name).stat().st_mtime for name in BUNDLE)
+    sources = [path for path in (ROOT / "js" / "src").rglob("*") if path.is_file()]
+    assert sources
+    stale = [path.relative_to(ROOT).as_posix() for path in sources if path.stat().st_mtime > built]
+    assert not stale, "changed since the bundle was built: run `make bundle`"
+
+
+# ---- what is tracked
+
+
+@pytest.fixture(scope="module")
+def tracked() -> list[Path]:
+    """Every file that is, or would be, tracked by git."""
+    command = ["git", "-C", str(ROOT), "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    listed = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert listed.returncode == 0, f"this check needs a git checkout: {listed.stderr}"
+    return [path for name in listed.stdout.split("\0") if name and (path := ROOT / name).is_file()]
+
+
+def test_no_tracked_file_holds_a_download_address(tracked: list[Path]) -> None:
+    """A lock file that names one machine's registry works on that machine only."""
+    address = re.compile(rb"""https?://[^\s"'<>]+\.(?:tgz|whl|tar\.gz)\b|["']resolved["']:\s*["']https?:""")
+    assert ROOT / "js" / "package-lock.json" in tracked
+    holders = [path.relative_to(ROOT).as_posix() for path in tracked if address.search(path.read_bytes())]
+    assert holders == []
+
+
+def test_nothing_that_is_built_is_tracked(tracked: list[Path]) -> None:
+    assert [path.name for path in tracked if path.parent == STATIC] == [".gitkeep"]
+
+
+# ---- the browser
+
+MakeBrowser = Callable[..., Path]
+
+
+@pytest.fixture
+def fake(tmp_path: Path) -> MakeBrowser:
+    """Makes an executable that answers `--version` as told."""
+
+    def make(path: str, answer: str = "Chromium 156.0", status: int = 0) -> Path:
+        file = tmp_path / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(f"#!/bin/sh\necho {shlex.quote(answer)}\nexit {status}\n")
+        file.chmod(0o755)
+        return file
+
+    return make
+
+
+@pytest.fixture
+def environ(tmp_path: Path) -> dict[str, str]:
+    """An environment in which there is nothing but the test's own folder."""
+    return {"PATH": str(tmp_path / "bin"), "HOME": str(tmp_path / "home")}
+
+
+def test_nothing_is_found_where_nothing_is(environ: dict[str, str]) -> None:
+    assert find_browser(environ, places=()) is None
+
+
+@pytest.mark.parametrize("name", ["chromium", "chromium-browser", "google-chrome", "google-chrome-stable"])
+def test_a_browser_on_path_is_found(fake: MakeBrowser, environ: dict[str, str], name: str) -> None:
+    browser = fake(f"bin/{name}")
+    assert find_browser(environ, places=()) == browser
+
+
+def test_a_stub_that_does_not_start_is_passed_over(fake: MakeBrowser, environ: dict[str, str]) -> None:
+    fake("bin/chromium", answer="Please run: snap install chromium", status=1)
+    fake("bin/chromium-browser", answer="not a browser")
+    fake("bin/google-chrome", "Google Chrome 140.0", status=127)
+    assert find_browser(environ, places=()) is None
+    good = fake("bin/google-chrome", "Google Chrome 140.0")
+    assert find_browser(environ, places=()) == good
+
+
+def test_a_file_that_may_not_be_run_is_no_browser(fake: MakeBrowser, environ: dict[str, str]) -> None:
+    place = fake("opt/chrome")
+    place.chmod(0o644)
+    assert find_browser(environ, places=[place]) is None
+
+
+def test_the_usual_places_are_looked_at_below_home_too(fake: MakeBrowser, environ: dict[str, str]) -> None:
+    app = "Applications/Google Chrome.app/Contents/MacOS/Google Chrome"
+    expected = fake(f"home/{app}", "Google Chrome 140.0")
+    assert find_browser(environ, places=[f"~/{app}"]) == expected
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "home/.cache/ms-playwright/chromium-1255/chrome-linux64/chrome",
+        "home/.cache/ms-playwright/chromium-1187/chrome-linux/chrome",
+        "home/.cache/ms-playwright/chromium_headless_shell-1255/chrome-headless-shell-linux64/chrome-headless-shell",
+        "home/Library/Caches/ms-playwright/chromium-1187/chrome-mac/Chromium.app/Contents/MacOS/Chromium",
+    ],
+)
+def test_playwrights_own_download_is_found(fake: MakeBrowser, environ: dict[str, str], path: str) -> None:
+    browser = fake(path)
+    assert find_browser(environ, places=()) == browser
+
+
+def test_playwrights_folder_can_be_elsewhere(
+    fake: MakeBrowser, environ: dict[str, str], tmp_path: Path
+) -> None:
+    browser = fake("elsewhere/chromium-1255/chrome-linux64/chrome")
+    assert find_browser({**environ, "PLAYWRIGHT_BROWSERS_PATH": str(tmp_path / "elsewhere")}, ()) == browser
+
+
+def test_the_override_is_the_only_one_looked_at(fake: MakeBrowser, environ: dict[str, str]) -> None:
+    fake("bin/chromium")
+    mine = fake("mine")
+    assert find_browser({**environ, OVERRIDE: str(mine)}, places=()) == mine
+    missing = {**environ, OVERRIDE: f"{mine}-not-there"}
+    assert find_browser(missing, places=()) is None
+    with pytest.raises(BrowserMissingError, match=OVERRIDE):
+        ensure_browser(missing, places=(), installers=[])
+
+
+def test_installers_are_tried_in_order_until_one_brings_a_browser(
+    fake: MakeBrowser, environ: dict[str, str], tmp_path: Path
+) -> None:
+    browser = tmp_path / "bin" / "chromium"
+    source = fake("packed")
+    script = f"mkdir -p {tmp_path}/bin; cp {source} {browser}"
+    installers = [
+        Installer("first", (("/bin/sh", "-c", "echo E: no network; exit 7"),), 30),
+        Installer(
+            "second", (("/bin/sh", "-c", "true"), ("/bin/sh", "-c", f"PATH=/usr/bin:/bin; {script}")), 30
+        ),
+        Installer("third", (("/bin/sh", "-c", f"echo reached > {tmp_path}/third"),), 30),
+    ]
+    assert ensure_browser(environ, places=(), installers=installers) == browser
+    assert not (tmp_path / "third").exists()
+
+
+def test_a_browser_that_is_there_is_not_installed_again(
+    fake: MakeBrowser, environ: dict[str, str], tmp_path: Path
+) -> None:
+    browser = fake("bin/chromium")
+    installer = Installer("any", (("/bin/sh", "-c", f"echo reached > {tmp_path}/reached"),), 30)
+    assert ensure_browser(environ, places=(), installers=[installer]) == browser
+    assert not (tmp_path / "reached").exists()
+
+
+def test_failure_is_one_line_that_says_what_was_tried_and_what_to_do(environ: dict[str, str]) -> None:
+    installers = [
+        Installer(
+            "the network", (("/bin/sh", "-c", "echo trying; echo E: no network; echo bye; exit 7"),), 30
+        ),
+        Installer("something slow", (("/bin/sh", "-c", "PATH=/usr/bin:/bin; sleep 60"),), 0.2),
+        Installer("something that lies", (("/bin/sh", "-c", "true"),), 30),
+        Installer("nothing at all", (("/nonexistent/installer",),), 30),
+    ]
+    with pytest.raises(BrowserMissingError) as caught:
+        ensure_browser(environ, places=(), installers=installers)
+    message = str(caught.value)
+    assert "\n" not in message
+    assert message.startswith(MISSING)
+    assert "the network: E: no network;" in message
+    assert "something slow: not done after 0.2 s;" in message
+    assert "something that lies: installed, but it does not start;" in message
+    assert "nothing at all: " in message
+
+
+@pytest.mark.parametrize(
+    ("user", "names"), [(0, ["playwright's download", "apt"]), (1000, ["playwright's download"])]
+)
+def test_apt_is_for_root(
+    fake: MakeBrowser, environ: dict[str, str], monkeypatch: pytest.MonkeyPatch, user: int, names: list[str]
+) -> None:
+    apt = fake("bin/apt-get")
+    monkeypatch.setattr(os, "geteuid", lambda: user)
+    installers = default_installers(environ)
+    assert [installer.name for installer in installers] == names
+    if user == 0:
+        update, install = installers[-1].commands
+        assert update[0] == install[0] == str(apt)
+        assert "update" in update, "a fresh machine has no package lists"
+        assert install[-1] == "chromium"
+
+
+def test_the_script_fails_with_one_line(environ: dict[str, str]) -> None:
+    script = [sys.executable, str(ROOT / "tools" / "ensure_browser.py")]
+    missing = {**environ, OVERRIDE: "/nonexistent/browser"}
+    result = subprocess.run(script, env=missing, capture_output=True, text=True, timeout=60)
+    assert result.returncode == 1
+    assert result.stdout == ""
+    assert result.stderr.startswith(f"error: {OVERRIDE} is set to '/nonexistent/browser'")
+    assert result.stderr.count("\n") == 1
+
+
+def test_without_a_browser_the_browser_tests_fail_and_do_not_skip() -> None:
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-p",
+        "no:cacheprovider",
+        "tests/browser/test_harness.py",
+        "-x",
+    ]
+    env = {**os.environ, OVERRIDE: "/nonexistent/browser"}
+    result = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=120)
+    assert result.returncode == 1, result.stdout
+    assert MISSING in result.stdout
+    assert "1 error" in result.stdout
+    assert "skipped" not in result.stdout
