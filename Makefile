@@ -18,6 +18,7 @@ NODE_DONE   := js/node_modules/.installed
 JS_SOURCES := $(shell find js/src) $(filter-out js/package-lock.json,$(wildcard js/*.json js/*.js js/*.mjs js/*.ts))
 
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
+QUIET := --quiet --quiet
 NPM := npm --prefix js --no-update-notifier --loglevel=error
 
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
@@ -46,7 +47,7 @@ test-fast: setup ## the tests that need no browser
 
 lint: setup ## ruff, pyright, the import contracts, and the TypeScript's own checks
 	@$(BIN)/ruff check --quiet
-	@$(BIN)/ruff format --check --quiet || { echo "ruff format would change files: run $(BIN)/ruff format" >&2; exit 1; }
+	@$(BIN)/ruff format --check --quiet --output-format=concise || { echo "run $(BIN)/ruff format" >&2; exit 1; }
 	@$(BIN)/pyright
 	@$(BIN)/lint-imports
 	@$(NPM) run --silent lint
@@ -71,19 +72,20 @@ $(VENV_MADE):
 	@touch $@
 
 # torch is by far the largest: its pin is read from pyproject.toml, and it comes first so that nothing else draws in
-# another one. The bundle only has to be there before the package is installed: a newer one needs no new install.
+# another one. The bundle only has to be there before the package is installed: a newer one needs no new install,
+# and the build hook's own `npm install`, which may rewrite the lock, is not wanted.
 $(PYTHON_DONE): pyproject.toml $(VENV_MADE) | $(BUNDLE)
 	@echo "Installing the Python packages (the first time takes minutes) ..."
 	@pin=$$(sed -n 's/^ *"\(torch==[^"]*\)",*$$/\1/p' pyproject.toml); \
 		test -n "$$pin" || { echo "pyproject.toml pins no torch==" >&2; exit 1; }; \
-		$(PIP) install --quiet "$$pin"
-	@$(PIP) install --quiet --editable ".[demo,dev]"
+		$(PIP) install $(QUIET) "$$pin"
+	@HATCH_JUPYTER_BUILDER_SKIP_NPM=1 $(PIP) install $(QUIET) --editable ".[demo,dev]"
 	@touch $@
 
 $(NODE_DONE): js/package.json js/package-lock.json
 	@sh tools/preflight.sh "$(PYTHON)"
 	@echo "Installing the JavaScript packages ..."
-	@$(NPM) ci --no-audit --no-fund --no-progress
+	@$(NPM) ci --no-audit --no-fund --no-progress >/dev/null
 	@touch $@
 
 $(BUNDLE): $(JS_SOURCES) $(NODE_DONE)

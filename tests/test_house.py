@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
@@ -85,6 +86,14 @@ def test_no_tracked_file_holds_a_download_address(tracked: list[Path]) -> None:
     assert ROOT / "js" / "package-lock.json" in tracked
     holders = [path.relative_to(ROOT).as_posix() for path in tracked if address.search(path.read_bytes())]
     assert holders == []
+
+
+def test_the_lock_file_is_complete() -> None:
+    """`npm ci` refuses a lock without other systems' binaries; npm leaves them out if its registry does."""
+    packages = json.loads((ROOT / "js" / "package-lock.json").read_text())["packages"]
+    named = {name for entry in packages.values() for name in entry.get("optionalDependencies", {})}
+    locked = {key.rpartition("node_modules/")[2] for key in packages}
+    assert sorted(named - locked) == [], "run `node tools/complete_lock.mjs`"
 
 
 def test_nothing_that_is_built_is_tracked(tracked: list[Path]) -> None:

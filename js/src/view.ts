@@ -48,6 +48,7 @@ export class HeatmapView {
   /** undefined: not resolved yet. */
   #display: Display | null | undefined;
   #layers: LiveModel[] = [];
+  #painted: Frame | null = null;
   #original = false;
   #problems = new Map<"picture" | "display", Problem>();
 
@@ -116,9 +117,9 @@ export class HeatmapView {
   #readFrame(): void {
     const raw = this.model.get("frame") as RawFrame | undefined;
     const frame = decodeFrame(raw);
-    if (frame) {
+    if (raw && frame) {
       if (!this.#newest.offer(frame)) return;
-      this.#acknowledge.expect(frame);
+      this.#acknowledge.expect(frame, raw);
     } else {
       // An empty frame starts over: the next one may have any number.
       this.#newest.clear();
@@ -234,7 +235,9 @@ export class HeatmapView {
     root.dataset.generation = String(generation);
     root.dataset.index = String(index);
     root.dataset.final = String(final);
-    const detail = { generation, index, final, cause };
+    // A new frame may have waited for its picture, or for a hidden view to be shown.
+    const detail = { generation, index, final, cause: frame === this.#painted ? cause : "frame" };
+    this.#painted = frame;
     root.dispatchEvent(new CustomEvent("sw-paint", { bubbles: true, detail }));
   }
 
@@ -267,7 +270,7 @@ export class HeatmapView {
     if (place && size) {
       setText(readout, readingText(this.#composer.read(frame, size, place.x, place.y)));
     } else if (frame) {
-      setText(readout, "Point at a pixel or use the arrow keys to read its value");
+      setText(readout, "Point at a pixel, or use the arrow keys");
     } else {
       setText(readout, size ? "No map yet" : "");
     }

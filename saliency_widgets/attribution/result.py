@@ -82,7 +82,7 @@ class Attribution:
         height, width = self.input_shape[-2:]
         values = reduction(self.values[sample : sample + 1], (height, width))[0].double().cpu().numpy()
         quantised = render.quantise(values, signed=reduction.signed)
-        percentiles = clip or render.DISPLAY["clip"].default
+        percentiles = clip or next(param.default for param in render.DISPLAY if param.name == "clip")
         limits = render.clip_limits(quantised.codes, quantised.signed, percentiles)
         return render.strength(quantised.codes, quantised.signed, limits)
 

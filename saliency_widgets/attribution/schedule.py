@@ -12,6 +12,7 @@ CHUNK_SIZE = Param(
     low=1,
     high=1024,
     kind="int",
+    scale="log2",
     optional=True,
     advanced=True,
     unit="rows",

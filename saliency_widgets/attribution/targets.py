@@ -10,9 +10,17 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from saliency_widgets.params import unknown
+from saliency_widgets.params import Param, unknown
 
 Scale = Literal["logit", "probability", "log_probability", "value"]
+SCORE = Param(
+    "score",
+    default="logit",
+    kind="choice",
+    choices=get_args(Scale),
+    advanced=True,
+    help="The number that is explained: the class's logit, its probability, the logarithm of that, or a plain value.",
+)
 Target = int | str | Tensor | Sequence[int] | Callable[[Any], Tensor] | None
 
 
@@ -111,13 +119,6 @@ def _checked(scores: Any, rows: int) -> Tensor:
     return scores.reshape(rows)
 
 
-def check_scale(score: str) -> Scale:
-    """The score's name, or a ValueError that lists what there is."""
-    if score not in get_args(Scale):
-        raise ValueError(unknown("score", score, get_args(Scale)))
-    return cast(Scale, score)
-
-
 def class_index(
     target: Any, classes: int, class_names: Sequence[str] | None = None, argument: str = "target"
 ) -> int:
@@ -166,7 +167,7 @@ def resolve(
     logits: Tensor | None,
     batch: int,
     *,
-    score: str = "logit",
+    score: str = SCORE.default,
     contrast: Target = None,
     class_names: Sequence[str] | None = None,
 ) -> Score:
@@ -184,7 +185,7 @@ def resolve(
         TypeError: ``target`` is of no known kind.
         ValueError: A class out of range, an unknown name, or a scale that doesn't fit.
     """
-    scale = check_scale(score)
+    scale = cast(Scale, SCORE.check(score))
     if callable(target) and not isinstance(target, Tensor):
         if contrast is not None:
             raise ValueError("contrast: it can't be combined with target= a function; subtract inside the function.")

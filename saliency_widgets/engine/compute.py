@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from saliency_widgets.attribution import Attribution, Estimate, get_method
 from saliency_widgets.attribution.isolation import is_training
+from saliency_widgets.attribution.targets import SCORE
 from saliency_widgets.engine.request import Request
 from saliency_widgets.engine.subject import Subject
 
@@ -89,7 +90,7 @@ def attribute(
     *,
     method: str = "integrated_gradients",
     target: Any = None,
-    score: str = "logit",
+    score: str = SCORE.default,
     contrast: Any = None,
     transform: Callable | None = None,
     class_names: Sequence[str] | None = None,

@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from saliency_widgets.attribution import get_method
+from saliency_widgets.attribution.targets import SCORE
 
 
 @dataclass(frozen=True)
@@ -25,13 +26,13 @@ class Request:
 
     method: str
     target: Any = None
-    score: str = "logit"
+    score: str = SCORE.default
     contrast: Any = None
     params: tuple[tuple[str, Any], ...] = ()
 
     @classmethod
     def of(
-        cls, method: str, params: Mapping[str, Any], *, target: Any = None, score: str = "logit", contrast: Any = None
+        cls, method: str, params: Mapping[str, Any], *, target: Any = None, score: str = SCORE.default, contrast: Any = None
     ) -> Request:
         """A request with the method's parameters checked and completed.
 
@@ -40,7 +41,7 @@ class Request:
             ValueError: An unknown method, or a value out of range.
         """
         checked = get_method(method).check_params(params)
-        return cls(method, target, score, contrast, tuple(checked.items()))
+        return cls(method, target, SCORE.check(score), contrast, tuple(checked.items()))
 
     @property
     def settings(self) -> dict[str, Any]:

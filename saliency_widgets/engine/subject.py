@@ -50,6 +50,7 @@ class Subject:
         self.prepared: Prepared = prepare(inputs, transform, device=device_of(model), dtype=dtype_of(model))
         self.class_names = None if class_names is None else [str(name) for name in class_names]
         self.transformed = transform is not None
+        self._logits: tuple[tuple, Tensor] | None = None
 
     @property
     def tensor(self) -> Tensor:
@@ -58,12 +59,15 @@ class Subject:
 
     @property
     def logits(self) -> Tensor:
-        """The model's scores of the inputs, shape (B, K), computed anew.
+        """The model's scores of the inputs, shape (B, K); computed anew when the model has changed.
 
         Raises:
             TypeError: The model's output holds no tensor.
             ValueError: The model failed, or its output has another form.
         """
+        version = self.version()
+        if self._logits is not None and self._logits[0] == version:
+            return self._logits[1]
         found: list[Tensor] = []
 
         def read(output: Any) -> Tensor:
@@ -75,6 +79,7 @@ class Subject:
             raise ValueError(
                 f"class_names: {len(self.class_names)} names were given, and the model scores {found[0].shape[1]} classes."
             )
+        self._logits = (self.version(), found[0])
         return found[0]
 
     def call(self, score: Score, check: Callable[[], None] | None = None) -> Call:

@@ -79,7 +79,9 @@ def bar_ticks(quantised: Quantised, limits: tuple[int, int], count: int = 5) -> 
     for i in range(count):
         position = i / (count - 1)
         value = start * (1 - position) + end * position
-        ticks.append(Tick(position, value, format_number(value)))
+        # Beside the other labels this is nothing.
+        small = abs(value) < 0.0005 * max(abs(start), abs(end))
+        ticks.append(Tick(position, value, "0" if small else format_number(value)))
     return ticks
 
 

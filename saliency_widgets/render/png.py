@@ -16,7 +16,7 @@ from saliency_widgets.render.blending import blend as lay
 from saliency_widgets.render.clip import clip_limits
 from saliency_widgets.render.quantise import Quantised
 
-_PAPER, _INK, _HIDDEN = (255, 255, 255), (32, 32, 32), (224, 224, 224)
+_PAPER, _INK, _LINE = (255, 255, 255), (32, 32, 32), (160, 160, 160)
 
 
 def overlay_png(
@@ -70,9 +70,10 @@ def overlay_png(
     limits = clip_limits(quantised.codes, quantised.signed, clip)
     bar_width = page_width - 2 * margin
     row = bar_colours(quantised.signed, limits, lut=lut, threshold=threshold, width=bar_width)
-    colours = np.where(row[:, 3:] > 0, row[:, :3], np.array(_HIDDEN, np.uint8))
+    colours = np.where(row[:, 3:] > 0, row[:, :3], np.array(_PAPER, np.uint8))
     top += height + margin
     page.paste(Image.fromarray(np.broadcast_to(colours, (bar_height, bar_width, 3)).copy()), (margin, top))
+    draw.rectangle((margin - 1, top - 1, margin + bar_width, top + bar_height), outline=_LINE)
     for tick in bar_ticks(quantised, limits):
         # The outer labels stay inside the bar.
         length = draw.textlength(tick.label, font=font)

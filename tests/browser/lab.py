@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import nbformat
+import psutil
 from playwright.sync_api import ConsoleMessage, Error, Locator, Page
 
 THEMES = {"light": "JupyterLab Light", "dark": "JupyterLab Dark"}
@@ -293,8 +294,11 @@ class Lab:
     def paused_kernel(self) -> Iterator[int]:
         """Within the block the kernel's process is stopped: what still works needs no kernel."""
         pid = self.kernel_pid()
-        os.kill(pid, signal.SIGSTOP)
+        kernel = psutil.Process(pid)
         try:
+            os.kill(pid, signal.SIGSTOP)
+            while kernel.status() != psutil.STATUS_STOPPED:  # its threads stop one after another
+                self.page.wait_for_timeout(10)
             yield pid
         finally:
             os.kill(pid, signal.SIGCONT)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 
 import psutil
@@ -57,6 +58,13 @@ def test_theme_follows_and_the_page_survives_a_reload(lab: Lab) -> None:
     assert lab.kernel_pid() == pid
     assert lab.value("answer") == 42
     assert lab.screenshot("after-the-reload").stat().st_size > 0
+
+
+def test_jupyterlab_asks_no_questions(lab: Lab) -> None:
+    fetch = "return (await app.serviceManager.settings.fetch(arg)).raw;"
+    raw = lab.js(fetch, "@jupyterlab/apputils-extension:notification")
+    assert json.loads(raw)["fetchNews"] == "false"
+    expect(lab.page.locator(".jp-Dialog")).to_have_count(0)
 
 
 def test_cells_run_in_this_environment_and_their_errors_are_raised(lab: Lab) -> None:

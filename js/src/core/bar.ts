@@ -53,6 +53,8 @@ export function barTicks(
   return Array.from({ length: count }, (_, i) => {
     const position = i / (count - 1);
     const value = start * (1 - position) + end * position;
-    return { position, value, label: formatNumber(value) };
+    // Beside the other labels this is nothing.
+    const small = Math.abs(value) < 0.0005 * Math.max(Math.abs(start), Math.abs(end));
+    return { position, value, label: small ? "0" : formatNumber(value) };
   });
 }

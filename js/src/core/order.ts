@@ -40,12 +40,15 @@ const CLOCK: Timers = {
   clear: (handle) => clearTimeout(handle as ReturnType<typeof setTimeout>),
 };
 
+/** The messages acknowledged so far, by any view: several views of one model answer once. */
+const ANSWERED = new WeakSet<object>();
+
 /**
  * Tells the kernel that a frame is on the screen. A hidden tab paints nothing: after `patience` ms the frame
  * is acknowledged all the same, so that the kernel goes on.
  */
 export class Acknowledger {
-  #due: Stamp | null = null;
+  #due: { stamp: Stamp; message: object } | null = null;
   #timer: unknown = null;
 
   constructor(
@@ -54,9 +57,9 @@ export class Acknowledger {
     private readonly timers: Timers = CLOCK,
   ) {}
 
-  /** A frame was received. The one before it, if it is still due, is superseded. */
-  expect(stamp: Stamp): void {
-    this.#due = stamp;
+  /** A frame was received in `message`. The one before it, if it is still due, is superseded. */
+  expect(stamp: Stamp, message: object): void {
+    this.#due = { stamp, message };
     if (this.#timer === null) this.#timer = this.timers.set(() => this.#expire(), this.patience);
   }
 
@@ -65,7 +68,9 @@ export class Acknowledger {
     this.#stop();
     const due = this.#due;
     this.#due = null;
-    if (due) this.send({ generation: due.generation, index: due.index });
+    if (!due || ANSWERED.has(due.message)) return;
+    ANSWERED.add(due.message);
+    this.send({ generation: due.stamp.generation, index: due.stamp.index });
   }
 
   /** Forget what is due: the view is gone. */

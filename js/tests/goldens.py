@@ -1,0 +1,116 @@
+"""Write what saliency_widgets.render computes for many cases: js/core must compute the same."""
+
+import base64
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parents[1]))
+
+from saliency_widgets import render  # noqa: E402
+
+rng = np.random.default_rng(20261123)
+
+
+def packed(array: np.ndarray, dtype: str) -> str:
+    """Bytes as text."""
+    return base64.b64encode(np.ascontiguousarray(array, dtype=dtype).tobytes()).decode()
+
+
+def maps():
+    """Named maps of values with their sign."""
+    shapes = [(1, 1), (1, 7), (5, 3), (9, 16), (16, 9), (24, 24)]
+    for height, width in shapes:
+        size = (height, width)
+        yield "normal", rng.normal(size=size) * 10 ** rng.uniform(-6, 6), True
+        yield "uniform", rng.uniform(size=size) * 10 ** rng.uniform(-6, 6), False
+        yield "heavy-tailed", rng.standard_cauchy(size=size) ** 3, True
+        yield "heavy-tailed", np.abs(rng.standard_cauchy(size=size)) ** 3, False
+        yield "sparse", rng.normal(size=size) * (rng.uniform(size=size) < 0.02), True
+        yield "sparse", np.abs(rng.normal(size=size)) * (rng.uniform(size=size) < 0.02), False
+    for signed in (False, True):
+        yield "zero", np.zeros((6, 8)), signed
+        yield "constant", np.full((6, 8), 3.25), signed
+        yield "two values", np.where(rng.uniform(size=(6, 8)) < 0.5, 0.0, 2.0), signed
+        yield "tiny", rng.uniform(size=(6, 8)) * 1e-290, signed
+    yield "negative", -rng.uniform(size=(6, 8)), True
+    yield "one sign at the ends", np.where(rng.uniform(size=(6, 8)) < 0.5, -2.0, 2.0), True
+
+
+CLIPS = [(0, 99), (0, 100), (1, 99), (0, 0), (100, 100), (50, 50), (2.5, 97.5), (33.3, 66.6), (99.9, 100)]
+
+
+def case(name, values, signed):
+    """One map with drawn settings, and everything render makes of it."""
+    q = render.quantise(values, signed=signed)
+    clip = CLIPS[rng.integers(len(CLIPS))]
+    if rng.uniform() < 0.3:
+        clip = tuple(sorted(rng.uniform(0, 100, size=2).tolist()))
+    limits = render.clip_limits(q.codes, signed, clip)
+    names = render.DIVERGING if signed else render.SEQUENTIAL
+    lut = render.lut(names[rng.integers(len(names))])
+    settings = {
+        "opacity": float(rng.choice([0.0, 0.25, 0.75, 1.0, rng.uniform()])),
+        "threshold": float(rng.choice([0.0, 0.0, 0.5, 1.0, rng.uniform()])),
+        "blend": str(rng.choice(["by value", "uniform"])),
+    }
+    height, width = q.codes.shape
+    if rng.uniform() < 0.25:  # a coarse map over a finer picture, or the other way round
+        height, width = (int(n) for n in rng.integers(1, 40, size=2))
+    picture = rng.integers(0, 256, size=(height, width, 3), dtype=np.uint8)
+    blended = render.blend(picture, q, lut=lut, clip=clip, **settings)
+    t = render.strength(q.codes, signed, limits)
+    ticks = [render.bar_ticks(q, limits, count) for count in (3, 5)]
+    return {
+        "name": f"{name} {'signed' if signed else 'unsigned'} {values.shape} clip {clip} {settings}",
+        "codes": packed(q.codes, "<u2"),
+        "shape": q.codes.shape,
+        "low": q.low,
+        "high": q.high,
+        "signed": signed,
+        "clip": clip,
+        "limits": limits,
+        **settings,
+        "lut": packed(lut, "u1"),
+        "strength": t.ravel().tolist(),
+        "values": render.dequantise(q).ravel().tolist(),
+        "shares": render.shares(q).ravel().tolist(),
+        "picture": packed(picture, "u1"),
+        "pictureShape": [height, width],
+        "blended": packed(blended, "u1"),
+        "bar": packed(render.bar_colours(signed, limits, lut=lut, threshold=settings["threshold"]), "u1"),
+        "ticks": [[[k.position, k.value, k.label] for k in row] for row in ticks],
+    }
+
+
+def numbers():
+    """Numbers and how they are written, halves and powers of ten among them."""
+    fixed = [
+        0.0,
+        -0.0,
+        1,
+        -1,
+        0.5,
+        1.125,
+        1.135,
+        2.675,
+        0.001,
+        0.0009996,
+        0.00099949,
+        9.995,
+        9999.9,
+        9994.9,
+        1e4,
+        1e300,
+    ]
+    drawn = (rng.normal(size=300) * 10.0 ** rng.integers(-12, 12, size=300)).tolist()
+    return [[v, render.format_number(v)] for v in [*fixed, *drawn]]
+
+
+cases = [case(*m) for _ in range(8) for m in maps()]
+choices = {p.name: list(p.options()) for p in render.DISPLAY if p.kind == "choice"}
+goldens = {"cases": cases, "numbers": numbers(), "blends": choices["blend"]}
+(HERE / "goldens.json").write_text(json.dumps(goldens))

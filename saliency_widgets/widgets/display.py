@@ -1,0 +1,92 @@
+"""Display settings: a model without a view, shared by all views that should look alike, linked in the browser."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import anywidget
+import numpy as np
+import traitlets
+from ipywidgets import Widget, jslink
+
+from saliency_widgets import render
+from saliency_widgets.params import Param
+from saliency_widgets.widgets.controls import Control
+
+_PARAMS = {param.name: param for param in render.DISPLAY}
+
+
+def _luts(param: Param) -> bytes:
+    return np.concatenate([render.lut(name) for name in param.options()]).tobytes()
+
+
+class DisplaySettings(anywidget.AnyWidget):
+    """Colour map, opacity, clip range, threshold and blending; choices by their place in the list.
+
+    Its traits are linked to controls in the browser: no kernel is needed to change them.
+    """
+
+    _esm = "export default {};"
+
+    colormap = traitlets.Int().tag(sync=True)
+    diverging = traitlets.Int().tag(sync=True)
+    opacity = traitlets.Float().tag(sync=True)
+    clip = traitlets.List(traitlets.Float()).tag(sync=True)
+    threshold = traitlets.Float().tag(sync=True)
+    blend = traitlets.Int().tag(sync=True)
+    colormap_luts = traitlets.Bytes().tag(sync=True)
+    diverging_luts = traitlets.Bytes().tag(sync=True)
+
+    def __init__(self, **settings: Any) -> None:
+        chosen = {name: param.check(settings.pop(name, param.default)) for name, param in _PARAMS.items()}
+        if settings:
+            raise TypeError(f"display: unknown settings {sorted(settings)}; known: {sorted(_PARAMS)}.")
+        super().__init__(
+            **{name: _to_trait(_PARAMS[name], value) for name, value in chosen.items()},
+            colormap_luts=_luts(_PARAMS["colormap"]),
+            diverging_luts=_luts(_PARAMS["diverging"]),
+        )
+
+    def __repr__(self) -> str:
+        """The settings, never the colour tables."""
+        return f"DisplaySettings({self.settings})"
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The settings by name, choices by name too."""
+        return {name: _from_trait(param, getattr(self, name)) for name, param in _PARAMS.items()}
+
+    def controls(self) -> dict[str, Control]:
+        """A control for each setting, linked in the browser."""
+        made = {name: Control(param, value=self.settings[name]) for name, param in _PARAMS.items()}
+        self._links = [
+            jslink((control.widget, "index" if control.param.kind == "choice" else "value"), (self, name))
+            for name, control in made.items()
+        ]
+        return made
+
+    def render(self, picture: np.ndarray, quantised: render.Quantised, path: Any, **kwargs: Any) -> None:
+        """Write the overlay as PNG, as the browser shows it."""
+        chosen = self.settings
+        table = render.lut(chosen.pop("diverging") if quantised.signed else chosen.pop("colormap"))
+        chosen.pop("diverging", None)
+        chosen.pop("colormap", None)
+        render.overlay_png(path, picture, quantised, lut=table, **chosen, **kwargs)
+
+
+def _to_trait(param: Param, value: Any) -> Any:
+    if param.kind == "choice":
+        return param.options().index(value)
+    return list(value) if param.kind == "range" else value
+
+
+def _from_trait(param: Param, value: Any) -> Any:
+    if param.kind == "choice":
+        return param.options()[value]
+    return tuple(value) if param.kind == "range" else value
+
+
+def unlink(settings: Widget) -> None:
+    """Close the browser links of a settings model."""
+    for link in getattr(settings, "_links", []):
+        link.close()

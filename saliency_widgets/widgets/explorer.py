@@ -1,0 +1,246 @@
+"""The explorer: a picture with its saliency map on the left, the controls on the right, live."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import ipywidgets as w
+import numpy as np
+import torch
+from ipycanvas import Canvas
+from PIL import Image
+from torch import nn
+
+from saliency_widgets import render
+from saliency_widgets.attribution import Attribution
+from saliency_widgets.attribution.result import code_of
+from saliency_widgets.attribution.targets import SCORE
+from saliency_widgets.engine import Event, Request, Session, Subject
+from saliency_widgets.widgets import messages
+from saliency_widgets.widgets.annotations import annotation_canvas
+from saliency_widgets.widgets.display import DisplaySettings, unlink
+from saliency_widgets.widgets.heatmap import HeatmapView
+from saliency_widgets.widgets.panel import Panel
+
+_LAYOUT = w.Layout(display="flex", flex_flow="row wrap", align_items="flex-start", width="100%", overflow="visible")
+
+
+class Explorer(w.Box):
+    """Which inputs moved the model's output: see :func:`explore` for the arguments.
+
+    Attributes:
+        annotations: An ipycanvas ``Canvas`` over the map, in the picture's pixels: draw on it from Python.
+        panel: The controls.
+        view: The picture with its map.
+    """
+
+    _open = False
+
+    def __init__(
+        self,
+        model: nn.Module,
+        inputs: Any,
+        *,
+        target: Any = None,
+        transform: Callable | None = None,
+        class_names: Sequence[str] | None = None,
+        device: torch.device | str | None = None,
+        method: str = "integrated_gradients",
+        score: str = SCORE.default,
+        executor: str = "thread",
+        **params: Any,
+    ) -> None:
+        subject = Subject(model, inputs, transform=transform, class_names=class_names, device=device)
+        if subject.prepared.pictures is None:
+            raise ValueError(
+                f"inputs: the explorer shows pictures, and what the model takes has shape {tuple(subject.tensor.shape)}. "
+                f"Use sw.attribute for rows of numbers."
+            )
+        if subject.tensor.shape[0] != 1:
+            raise ValueError(
+                f"inputs: the explorer shows one picture, got a batch of {subject.tensor.shape[0]}. Pass one of them."
+            )
+        self._given = {"model": model, "inputs": inputs, "transform": transform, "class_names": class_names}
+        if device is not None:
+            self._given["device"] = device
+        self._subject = subject
+        self._request: Request | None = None
+        self._display = DisplaySettings()
+        self.panel = Panel(subject, self._display, method=method, target=target, score=score, params=params)
+        request = self.panel.request()  # before anything is shown: a wrong argument is an error of this call
+        height, width = self._picture.shape[:2]
+        self.annotations: Canvas = annotation_canvas(width, height)
+        self._session = Session(subject, self._on_event, executor=executor)
+        self.view = HeatmapView(
+            _png(self._picture), self._display, on_stop=self._session.stop, layers=(self.annotations,)
+        )
+        super().__init__(children=(self.view, self.panel.widget), layout=_LAYOUT)
+        self.add_class("sw-explorer")
+        self.view.layout = w.Layout(flex="1 1 380px", min_width="320px", max_width="720px")
+        self.panel.observe(self._on_move, self._session.reduce, self._on_wrong)
+        self._open = True
+        self._submit(request)
+
+    def __repr__(self) -> str:
+        """What is explained, in one line."""
+        return f"Explorer({type(self._given['model']).__name__}, {self.panel.title!r})"
+
+    @property
+    def _picture(self) -> np.ndarray:
+        assert self._subject.prepared.pictures is not None
+        return self._subject.prepared.pictures[0]
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Keyword arguments with which ``sw.attribute`` gives what the screen shows, bit for bit."""
+        asked = {} if self._request is None else self._request.settings
+        return {**self._given, **asked}
+
+    @property
+    def attribution(self) -> Attribution | None:
+        """The finished attribution on the screen; None while it is being computed, and after a stop or an error."""
+        last = self._session.last
+        if last is None or last.state != "done" or last.generation != self._session.generation:
+            return None
+        return last.attribution
+
+    def wait(self, timeout: float | None = None) -> Attribution:
+        """Wait for the map of the newest settings.
+
+        Args:
+            timeout: Seconds to wait at most.
+
+        Returns:
+            The finished attribution.
+
+        Raises:
+            TimeoutError: It was not finished in time.
+            RuntimeError: It was stopped, or the explorer is closed.
+            TypeError, ValueError: What the computation ended with.
+        """
+        if not self._session.wait(timeout):
+            raise TimeoutError(f"The map was not finished within {timeout} seconds.")
+        last = self._session.last
+        if last is not None and last.error is not None:
+            raise last.error
+        found = self.attribution
+        if found is None:
+            raise RuntimeError("There is no finished map: it was stopped, or the explorer is closed. Move a control.")
+        return found
+
+    def update(self, **settings: Any) -> None:
+        """Move controls from Python: ``explorer.update(method="smoothgrad", n_samples=20, target="tabby")``.
+
+        Args:
+            **settings: "method", "target", "score", the method's parameters, "sign", "channels", and display settings.
+
+        Raises:
+            TypeError: A name that nothing here has, or a value of the wrong type. Nothing is moved then.
+            ValueError: A value out of range. Nothing is moved then.
+        """
+        self.panel.update(settings)
+
+    def to_code(self) -> str:
+        """Python that repeats what the screen shows."""
+        asked = {} if self._request is None else self._request.settings
+        return code_of(asked, transformed=self._given["transform"] is not None)
+
+    def save_png(self, path: Any, *, scale: int | None = None) -> None:
+        """Write the overlay as it is shown, with its colour bar.
+
+        Args:
+            path: A path, or a file open for writing bytes.
+            scale: Size of one pixel of the picture; chosen to make a handy picture unless given.
+        """
+        last = self._session.last
+        if last is None or last.frame is None:
+            raise RuntimeError("There is no map to save yet: call explorer.wait() first.")
+        f = last.frame
+        quantised = render.Quantised(codes=f.codes, low=f.low, high=f.high, signed=f.signed)
+        self._display.render(self._picture, quantised, path, scale=scale, title=self.panel.title)
+
+    def close(self) -> None:
+        """End the computation and its thread, free the cache, and leave the page."""
+        if not self._open:  # closed already, or an argument was wrong and it was never made
+            return
+        self._open = False
+        self._session.close()
+        self.panel.close()
+        unlink(self._display)
+        for widget in (self.view, self.annotations, self._display):
+            widget.close()
+        super().close()
+
+    def _on_move(self) -> None:
+        """A control was moved. It runs on any thread, and only asks."""
+        try:
+            self._submit(self.panel.request())
+        except (TypeError, ValueError) as error:
+            self._on_wrong(error)
+
+    def _on_wrong(self, error: Exception) -> None:
+        """What was typed can't be used: say so; the map that is there stays."""
+        about = {"generation": self._session.generation, "state": "error", "title": self.panel.title}
+        self.view.offer(None, messages.status(**about, **messages.told(error)))
+
+    def _submit(self, request: Request) -> None:
+        self._request = request
+        self._session.submit(request)
+
+    def _on_event(self, event: Event) -> None:
+        """The worker has something to show. It touches the result widget and nothing else."""
+        self.view.offer(messages.frame_of(event), messages.status_of(event, self.panel.title))
+
+
+def _png(picture: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(picture).save(file, "PNG")
+    return file.getvalue()
+
+
+def explore(
+    model: nn.Module,
+    inputs: Any,
+    *,
+    target: Any = None,
+    transform: Callable | None = None,
+    class_names: Sequence[str] | None = None,
+    device: torch.device | str | None = None,
+    method: str = "integrated_gradients",
+    score: str = SCORE.default,
+    **params: Any,
+) -> Explorer:
+    """Explore which pixels moved a model's output, live.
+
+    Args:
+        model: Any ``torch.nn.Module`` that scores each row of a batch; call ``model.eval()`` first.
+        inputs: One picture: PIL image, path, array (H, W, 3) of uint8, tensor (C, H, W) or (1, C, H, W).
+        target: A class index or name, None for the top prediction, or a function from the model's output to one number
+            per sample.
+        transform: From ``inputs`` to what the model takes, for example torchvision's ``weights.transforms()``.
+        class_names: Names of the classes in order.
+        device: Where to compute; the model's own device unless given.
+        method: The method to begin with, one of ``sw.methods()``.
+        score: "logit", "probability", "log_probability" or "value".
+        **params: Parameters of the method to begin with.
+
+    Returns:
+        The explorer, a widget: it shows itself as the last line of a cell.
+
+    Raises:
+        TypeError: An argument of the wrong type, or one that nothing here has.
+        ValueError: An argument out of range, an input that doesn't fit, or a model that failed.
+    """
+    return Explorer(
+        model,
+        inputs,
+        target=target,
+        transform=transform,
+        class_names=class_names,
+        device=device,
+        method=method,
+        score=score,
+        **params,
+    )

@@ -1,0 +1,121 @@
+"""The heatmap view: a map over its picture, painted in the browser; frames are sent no faster than painted."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import anywidget
+import traitlets
+from ipycanvas import Canvas
+from ipywidgets import Widget, widget_serialization
+
+from saliency_widgets.widgets.display import DisplaySettings
+
+_STATIC = Path(__file__).parent / "static"
+# A page that was closed never acknowledges: after this long the next frame is sent all the same.
+_ACKNOWLEDGEMENT_TIMEOUT = 2.0
+
+
+def _bundle(name: str) -> Path:
+    path = _STATIC / name
+    if not path.is_file():
+        raise ImportError(
+            f"saliency_widgets: the front-end bundle {name} is missing from the package. In a checkout run `make bundle`; an "
+            f"installed release that lacks it is broken: install it again."
+        )
+    return path
+
+
+class HeatmapView(anywidget.AnyWidget):
+    """Shows frames over a picture. Written by one worker at a time; its front end writes no trait.
+
+    Args:
+        picture: What the model sees, as PNG bytes.
+        display: The display settings; share one between views that should look alike.
+        on_stop: Called when the person presses Stop.
+        layers: Canvases drawn on top.
+    """
+
+    _esm = _bundle("heatmap.js")
+    _css = _bundle("heatmap.css")
+
+    picture = traitlets.Bytes().tag(sync=True)
+    frame = traitlets.Dict().tag(sync=True)
+    status = traitlets.Dict().tag(sync=True)
+    display = traitlets.Instance(DisplaySettings).tag(sync=True, **widget_serialization)
+    layers = traitlets.List(traitlets.Instance(Widget)).tag(sync=True, **widget_serialization)
+
+    def __init__(
+        self,
+        picture: bytes,
+        display: DisplaySettings,
+        *,
+        on_stop: Callable[[], None] = lambda: None,
+        layers: tuple[Canvas, ...] = (),
+    ) -> None:
+        self._pace = threading.Lock()
+        self._in_flight: tuple[int, int] | None = None
+        self._pending: tuple[Mapping[str, Any] | None, Mapping[str, Any]] | None = None
+        self._timer: threading.Timer | None = None
+        self._on_stop = on_stop
+        super().__init__(picture=picture, display=display, layers=list(layers))
+        self.on_msg(self._on_message)
+
+    def __repr__(self) -> str:
+        """Never the bytes."""
+        return f"HeatmapView({self.status.get('title', '')!r}, {self.status.get('state', 'idle')})"
+
+    def offer(self, frame: Mapping[str, Any] | None, status: Mapping[str, Any]) -> None:
+        """Show a frame and a status as soon as the last frame has been painted; the newest offer wins.
+
+        Args:
+            frame: The map, see ``js/src/heatmap.ts``; None leaves the picture as it is.
+            status: Progress, readings, errors.
+        """
+        with self._pace:
+            if self._in_flight is None:
+                self._publish(frame, status)
+                return
+            if frame is None and self._pending is not None:
+                frame = self._pending[0]
+            self._pending = (frame, status)
+
+    def _publish(self, frame: Mapping[str, Any] | None, status: Mapping[str, Any]) -> None:
+        with self.hold_sync():
+            self.status = dict(status)
+            if frame is not None:
+                self.frame = dict(frame)
+        if frame is not None:
+            self._in_flight = (frame["generation"], frame["index"])
+            self._timer = threading.Timer(_ACKNOWLEDGEMENT_TIMEOUT, self._painted, (self._in_flight,))
+            self._timer.daemon = True
+            self._timer.start()
+
+    def _painted(self, frame: tuple[int, int]) -> None:
+        with self._pace:
+            if self._in_flight is None or frame < self._in_flight:
+                return
+            self._in_flight = None
+            if self._timer is not None:
+                self._timer.cancel()
+            pending, self._pending = self._pending, None
+            if pending is not None and self.comm is not None:
+                self._publish(*pending)
+
+    def _on_message(self, _widget: Widget, content: Any, _buffers: Any) -> None:
+        kind = content.get("type") if isinstance(content, dict) else None
+        if kind == "painted":
+            self._painted((int(content["generation"]), int(content["index"])))
+        elif kind == "stop":
+            self._on_stop()
+
+    def close(self) -> None:
+        """Leave the page."""
+        with self._pace:
+            self._pending = None
+            if self._timer is not None:
+                self._timer.cancel()
+        super().close()

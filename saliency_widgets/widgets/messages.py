@@ -1,0 +1,124 @@
+"""From what the engine tells to what the heatmap view shows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from saliency_widgets import render
+from saliency_widgets.attribution import Attribution
+from saliency_widgets.engine import Event
+
+
+def frame_of(event: Event) -> dict[str, Any] | None:
+    """The frame of an event, as the front end takes it: see ``js/src/heatmap.ts``."""
+    if event.frame is None:
+        return None
+    height, width = event.frame.codes.shape
+    return {
+        "generation": event.generation,
+        "index": event.index,
+        "final": event.state != "running",
+        "height": height,
+        "width": width,
+        "low": event.frame.low,
+        "high": event.frame.high,
+        "signed": event.frame.signed,
+        "codes": event.frame.codes.astype("<u2").tobytes(),
+    }
+
+
+def status_of(event: Event, title: str) -> dict[str, Any]:
+    """Progress, readings and errors of an event."""
+    found = event.attribution
+    return status(
+        generation=event.generation,
+        state=event.state,
+        title=title,
+        done=0 if found is None else found.done,
+        total=0 if found is None else found.total,
+        unit="" if found is None else found.unit,
+        elapsed=event.elapsed,
+        remaining=event.remaining,
+        readings=[] if found is None else readings(found),
+        notes=[] if found is None else list(found.notes),
+        **({} if event.error is None else told(event.error)),
+    )
+
+
+def status(**given: Any) -> dict[str, Any]:
+    """A whole status from the parts that matter."""
+    empty: dict[str, Any] = {
+        "generation": 0,
+        "state": "idle",
+        "title": "",
+        "done": 0,
+        "total": 0,
+        "unit": "",
+        "elapsed": None,
+        "remaining": None,
+        "readings": [],
+        "notes": [],
+        "message": "",
+        "remedy": "",
+    }
+    return empty | given
+
+
+def told(error: Exception) -> dict[str, str]:
+    """What went wrong and what to do, for the error area."""
+    if isinstance(error, torch.OutOfMemoryError):
+        return {
+            "message": "The device ran out of memory.",
+            "remedy": "Choose a smaller chunk size under More settings; the next change starts again.",
+        }
+    if isinstance(error, (TypeError, ValueError)):
+        return {"message": str(error), "remedy": "The last map stays; change a setting to go on."}
+    return {
+        "message": f"{type(error).__name__}: {error}",
+        "remedy": "This was not foreseen. Change a setting to go on; if it comes back, please report it.",
+    }
+
+
+def readings(found: Attribution) -> list[dict[str, str]]:
+    """The numbers to read beside the map."""
+    lines = []
+    if found.score is not None:
+        scale = found.settings["score"].replace("_", " ")
+        lines.append(_line(scale.capitalize(), _number(found.score[0]), "The score that is explained."))
+    if found.delta is not None:
+        change = found.values[0].double().sum() - found.delta[0].double()
+        share = f" ({abs(float(found.delta[0] / change)):.1%} of the change)" if float(change) else ""
+        lines.append(
+            _line(
+                "Completeness delta",
+                _number(found.delta[0]) + share,
+                "Sum of the map minus the change of the score from the baseline to the input. "
+                "It should be small; more steps bring it down. It is never forced to zero.",
+            )
+        )
+    if found.standard_error is not None:
+        size = float(found.values.abs().mean())
+        share = float(found.standard_error.mean()) / size if size else 0.0
+        lines.append(
+            _line(
+                "Sampling error",
+                f"{share:.0%}",
+                "Mean standard error over the mean size of the values: how much another seed would change the map. "
+                "Four times the samples halve it.",
+            )
+        )
+    lines.append(_line("Gradients", str(found.evaluations), "How many gradients of the model this took."))
+    if found.layer is not None:
+        size = " × ".join(str(n) for n in found.values.shape[-2:])
+        lines.append(_line("Layer", f"{found.layer} ({size})", "The map has this layer's resolution; it is enlarged here."))
+    return lines
+
+
+def _line(label: str, value: str, hint: str) -> dict[str, str]:
+    return {"label": label, "value": value, "help": hint}
+
+
+def _number(value: torch.Tensor) -> str:
+    return render.format_number(float(value))

@@ -1,0 +1,294 @@
+"""The controls of the explorer, generated from the parameters of the methods."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import ipywidgets as w
+import torch
+from torch import Tensor
+
+from saliency_widgets.attribution import Reduction, get_method
+from saliency_widgets.attribution.method import methods
+from saliency_widgets.attribution.reduction import CHANNEL, SIGN
+from saliency_widgets.attribution.targets import SCORE, class_index
+from saliency_widgets.engine import Request, Subject
+from saliency_widgets.params import Param, unknown
+from saliency_widgets.widgets.controls import Control
+from saliency_widgets.widgets.display import DisplaySettings
+from saliency_widgets.widgets.predictions import PredictionBars
+
+_TOP = 5
+
+
+class Panel:
+    """Method, target, the method's parameters, reduction and display.
+
+    Args:
+        subject: The model and the input.
+        display: The display settings that the last section is linked to.
+        method: The method to begin with.
+        target: The target to begin with.
+        score: The scale of the score.
+        params: Parameters of the method to begin with.
+
+    Attributes:
+        widget: The column of controls.
+    """
+
+    def __init__(
+        self,
+        subject: Subject,
+        display: DisplaySettings,
+        *,
+        method: str,
+        target: Any,
+        score: str,
+        params: Mapping[str, Any],
+    ) -> None:
+        self._subject = subject
+        self._methods = methods()
+        first = get_method(method)
+        begin = first.check_params(params)
+        SCORE.check(score)
+        free = callable(target) and not isinstance(target, Tensor)
+        try:
+            logits: Tensor | None = subject.logits[0]
+        except (TypeError, ValueError):
+            if not free:
+                raise
+            logits = None
+        self._classes = 0 if logits is None else len(logits)
+        self._target: Any = target if free else self._index(logits, target)
+        self._moved: Callable[[], None] = lambda: None
+        self._wrong: Callable[[Exception], None] = lambda _error: None
+        self._hold = False
+        self._shown = first.name
+
+        self._method = Control(
+            Param("method", first.name, kind="choice", help="How attribution is computed."),
+            options={entry.title: name for name, entry in self._methods.items()},
+        )
+        self._help = w.HTML().add_class("sw-help")
+        self._params: dict[Param, Control] = {}
+        for entry in self._methods.values():
+            for param in entry.params:
+                if param not in self._params:
+                    value = begin.get(param.name) if param in first.params else None
+                    self._params[param] = Control(param, value, options=self._options(param))
+        self._score = Control(SCORE, score)
+        self._sign = Control(SIGN, first.sign)
+        self._channels = Control(CHANNEL)
+        self._display = display.controls()
+        self._bars = self._predictions(logits)
+        self._search = self._class_search()
+        self.widget = self._laid_out()
+        self._show_used()
+
+    # ---- what is asked
+
+    def request(self) -> Request:
+        """The question that the controls ask now.
+
+        Raises:
+            TypeError: A value of the wrong type.
+            ValueError: A value out of range.
+        """
+        entry = self._methods[self._method.value]
+        values = {param.name: self._params[param].value for param in entry.params}
+        return Request.of(entry.name, values, target=self._target, score=self._score.value)
+
+    @property
+    def reduction(self) -> Reduction:
+        """How the values become a map."""
+        return Reduction(self._sign.value, self._channels.value)
+
+    @property
+    def title(self) -> str:
+        """Method and target for people."""
+        target = self._subject.name_of(self._target) if isinstance(self._target, int) else "own target"
+        return f"{self._methods[self._method.value].title} · {target.split(',')[0]}"
+
+    # ---- who listens
+
+    def observe(
+        self,
+        moved: Callable[[], None],
+        reduced: Callable[[Reduction], None],
+        wrong: Callable[[Exception], None],
+    ) -> None:
+        """Call back when something is moved.
+
+        Args:
+            moved: Another map is asked for.
+            reduced: The same values are to be shown otherwise.
+            wrong: What was typed can't be used; nothing has moved.
+        """
+
+        def move() -> None:
+            if not self._hold:
+                moved()
+
+        def reduce() -> None:
+            self._show_used()
+            reduced(self.reduction)
+
+        self._moved, self._wrong = move, wrong
+        self._method.observe(self._on_method)
+        self._score.observe(move)
+        for control in self._params.values():
+            control.observe(move)
+        for control in (self._sign, self._channels):
+            control.observe(reduce)
+        reduced(self.reduction)
+
+    def update(self, settings: Mapping[str, Any]) -> None:
+        """Move controls by name; all names and values are checked before anything moves."""
+        settings = dict(settings)
+        name = settings.pop("method", self._method.value)
+        entry = get_method(name)
+        own = {param.name: self._params[param] for param in entry.params}
+        shared = {"score": self._score, "sign": self._sign, "channels": self._channels, **self._display}
+        target = self._target
+        if "target" in settings:
+            target = settings.pop("target")
+            free = callable(target) and not isinstance(target, Tensor)
+            target = target if free else self._index(self._subject.logits[0], target)
+        known = {**shared, **own}
+        for setting, value in settings.items():
+            if setting not in known:
+                raise TypeError(unknown("setting", setting, ["method", "target", *known]))
+            settings[setting] = known[setting].param.check(value)
+        self._hold = True
+        try:
+            self._method.value = name
+            for setting, value in settings.items():
+                known[setting].value = value
+            self._choose(target)
+        finally:
+            self._hold = False
+        self._moved()
+
+    def close(self) -> None:
+        """Close all widgets of the column."""
+        _close(self.widget)
+
+    # ---- what is shown
+
+    def _on_method(self) -> None:
+        # The paper's way of showing a method, unless the person had chosen another for the last one.
+        if self._sign.value == self._methods[self._shown].sign:
+            self._sign.value = self._methods[self._method.value].sign
+        self._shown = self._method.value
+        self._show_used()
+        self._moved()
+
+    def _show_used(self) -> None:
+        entry = self._methods[self._method.value]
+        for param, control in self._params.items():
+            control.show(param in entry.params)
+        self._help.value = f"<small>{entry.help}</small>"
+        signed = self.reduction.signed
+        self._display["diverging"].show(signed)
+        self._display["colormap"].show(not signed)
+
+    def _options(self, param: Param) -> dict[str, Any]:
+        if param.kind != "layer":
+            return {}
+        sized = {f"{path} · {c} × {h} × {w}": path for path, (c, h, w) in self._subject.layers.items()}
+        return dict(reversed(sized.items()))
+
+    def _index(self, logits: Any, target: Any) -> int:
+        if target is None:
+            return int(logits.argmax())
+        if isinstance(target, Tensor) and target.numel() == 1:
+            target = int(target)
+        return class_index(target, len(logits), self._subject.class_names)
+
+    def _predictions(self, logits: Tensor | None) -> PredictionBars | None:
+        if logits is None:
+            return None
+        single = len(logits) == 1
+        shares = logits.double().sigmoid() if single else logits.double().softmax(0)
+        top = torch.topk(shares, min(_TOP, len(shares)))
+        indices = [int(i) for i in top.indices]
+        return PredictionBars(indices, [self._subject.name_of(i) for i in indices], top.values.tolist(), self._on_bar)
+
+    def _class_search(self) -> Any:
+        names = self._subject.class_names
+        label = "Class" if names is None else "Find a class"
+        common = {"description": label, "style": {"description_width": "104px"}, "layout": w.Layout(width="auto")}
+        if names is None:
+            search: Any = w.BoundedIntText(value=0, min=0, max=max(self._classes - 1, 0), **common)
+        else:
+            search = w.Combobox(options=self._labels(), placeholder="type a name or an index", continuous_update=False, **common)
+        search.add_class("sw-control")
+        search.add_class("sw-control-target")
+        self._searched = search
+        self._choose(self._target)
+        search.observe(self._on_search, names="value")
+        return search
+
+    def _labels(self) -> list[str]:
+        return [f"{name} ({i})" for i, name in enumerate(self._subject.class_names or [])]
+
+    def _on_bar(self, index: int) -> None:
+        self._choose(index)
+        self._moved()
+
+    def _on_search(self, change: Any) -> None:
+        if self._hold or change["new"] == "" or change["new"] == self._label(self._target):
+            return
+        text = change["new"]
+        if isinstance(text, str):
+            labels = self._labels()
+            text = labels.index(text) if text in labels else int(text) if text.strip().isdigit() else text
+        try:
+            chosen = class_index(text, self._classes, self._subject.class_names)
+        except (TypeError, ValueError) as error:
+            self._wrong(error)
+            return
+        self._choose(chosen)
+        self._moved()
+
+    def _label(self, target: Any) -> Any:
+        if not isinstance(target, int):
+            return "" if self._subject.class_names else 0
+        return target if self._subject.class_names is None else f"{self._subject.class_names[target]} ({target})"
+
+    def _choose(self, target: Any) -> None:
+        self._target = target
+        if self._bars is not None:
+            self._bars.mark(target)
+        held, self._hold = self._hold, True
+        try:
+            self._searched.value = self._label(target)
+        finally:
+            self._hold = held
+
+    def _laid_out(self) -> w.VBox:
+        common = [c.widget for p, c in self._params.items() if not p.advanced]
+        rare = [c.widget for p, c in self._params.items() if p.advanced] + [self._score.widget]
+        more = w.Accordion(children=[w.VBox(rare)], titles=["More settings"], selected_index=None)
+        bars = [] if self._bars is None else [self._bars.widget]
+        sections = [
+            _section("Method", [self._method.widget, self._help, *common]),
+            _section("Target", [*bars, self._search]),
+            _section("Map", [self._sign.widget, self._channels.widget]),
+            _section("Display", [control.widget for control in self._display.values()]),
+            more,
+        ]
+        column = w.VBox(sections, layout=w.Layout(flex="1 1 300px", min_width="280px", max_width="460px"))
+        return column.add_class("sw-panel")
+
+
+def _section(title: str, children: list[Any]) -> w.VBox:
+    heading = w.HTML(f"<b>{title}</b>").add_class("sw-heading")
+    return w.VBox([heading, *children], layout=w.Layout(width="auto")).add_class("sw-section")
+
+
+def _close(widget: Any) -> None:
+    for child in getattr(widget, "children", ()):
+        _close(child)
+    widget.close()
