@@ -2,7 +2,7 @@
 import { readFileSync } from "node:fs";
 import { describe, expect, it } from "vitest";
 import { barColours, barTicks } from "../src/core/bar.ts";
-import { BLENDS, type Blend, blendInto, makeTables } from "../src/core/blend.ts";
+import { BLENDS, type Blend, blendInto, makeMix } from "../src/core/blend.ts";
 import { clipLimits, histogram, type Limits, strength, totalMagnitude } from "../src/core/clip.ts";
 import { Composer, type Pixels } from "../src/core/compose.ts";
 import { codeValue, decodeFrame, type Frame } from "../src/core/frame.ts";
@@ -97,8 +97,8 @@ describe.each(GOLDENS.cases.map((c) => [c.name, c] as const))("%s", (_, c) => {
   it("has the same pixels", () => {
     const picture = rgba(c);
     const out = new Uint8ClampedArray(picture.data.length);
-    const tables = makeTables(c.signed, c.limits, c);
-    blendInto(out, picture.data, picture, frame.codes, frame, tables, lut);
+    const mix = makeMix(c.signed, c.limits, c, lut);
+    blendInto(out, picture.data, picture, frame.codes, frame, mix);
     expect(rgb(out)).toEqual(bytes(c.blended));
     expect(out.every((v, i) => i % 4 !== 3 || v === 255)).toBe(true);
   });

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Callable
 from typing import Protocol
@@ -68,7 +69,11 @@ class ThreadExecutor:
             self._kicked.clear()
             if self._closed:
                 return
-            self._work()
+            try:
+                self._work()
+            except Exception:
+                # Work tells its own errors; one that it can't tell must not end the worker, nor vanish.
+                threading.excepthook(threading.ExceptHookArgs((*sys.exc_info(), threading.current_thread())))
 
 
 EXECUTORS: dict[str, Callable[[Callable[[], None]], Executor]] = {

@@ -9,7 +9,7 @@ import ipywidgets as w
 
 from saliency_widgets.params import Param
 
-_STYLE = {"description_width": "104px"}
+LABEL_WIDTH = "104px"
 _AUTO = "auto"  # stands for None: a selection slider takes None for "nothing selected"
 
 
@@ -33,7 +33,7 @@ class Control:
         self.widget: Any = maker(param, value, dict(options or {}))
         self.widget.description = param.title
         self.widget.tooltip = param.help
-        self.widget.style = _STYLE
+        self.widget.style.description_width = LABEL_WIDTH
         self.widget.layout.width = "auto"
         self.widget.add_class("sw-control")
         self.widget.add_class(f"sw-control-{param.name}")

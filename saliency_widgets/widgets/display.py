@@ -38,6 +38,7 @@ class DisplaySettings(anywidget.AnyWidget):
     diverging_luts = traitlets.Bytes().tag(sync=True)
 
     def __init__(self, **settings: Any) -> None:
+        self.links: list[Widget] = []
         chosen = {name: param.check(settings.pop(name, param.default)) for name, param in _PARAMS.items()}
         if settings:
             raise TypeError(f"display: unknown settings {sorted(settings)}; known: {sorted(_PARAMS)}.")
@@ -56,10 +57,14 @@ class DisplaySettings(anywidget.AnyWidget):
         """The settings by name, choices by name too."""
         return {name: _from_trait(param, getattr(self, name)) for name, param in _PARAMS.items()}
 
+    def set(self, name: str, value: Any) -> None:
+        """Set one setting by name, a choice by its name."""
+        setattr(self, name, _to_trait(_PARAMS[name], _PARAMS[name].check(value)))
+
     def controls(self) -> dict[str, Control]:
         """A control for each setting, linked in the browser."""
         made = {name: Control(param, value=self.settings[name]) for name, param in _PARAMS.items()}
-        self._links = [
+        self.links = [
             jslink((control.widget, "index" if control.param.kind == "choice" else "value"), (self, name))
             for name, control in made.items()
         ]
@@ -85,8 +90,3 @@ def _from_trait(param: Param, value: Any) -> Any:
         return param.options()[value]
     return tuple(value) if param.kind == "range" else value
 
-
-def unlink(settings: Widget) -> None:
-    """Close the browser links of a settings model."""
-    for link in getattr(settings, "_links", []):
-        link.close()

@@ -20,11 +20,18 @@ from saliency_widgets.attribution.targets import SCORE
 from saliency_widgets.engine import Event, Request, Session, Subject
 from saliency_widgets.widgets import messages
 from saliency_widgets.widgets.annotations import annotation_canvas
-from saliency_widgets.widgets.display import DisplaySettings, unlink
+from saliency_widgets.widgets.display import DisplaySettings
 from saliency_widgets.widgets.heatmap import HeatmapView
 from saliency_widgets.widgets.panel import Panel
 
-_LAYOUT = w.Layout(display="flex", flex_flow="row wrap", align_items="flex-start", width="100%", overflow="visible")
+_LAYOUT = {
+    "display": "flex",
+    "flex_flow": "row wrap",
+    "align_items": "flex-start",
+    "grid_gap": "8px 20px",
+    "width": "100%",
+    "overflow": "visible",
+}
 
 
 class Explorer(w.Box):
@@ -78,7 +85,7 @@ class Explorer(w.Box):
         )
         super().__init__(children=(self.view, self.panel.widget), layout=_LAYOUT)
         self.add_class("sw-explorer")
-        self.view.layout = w.Layout(flex="1 1 380px", min_width="320px", max_width="720px")
+        self.view.layout.flex, self.view.layout.min_width, self.view.layout.max_width = "1 1 380px", "320px", "720px"
         self.panel.observe(self._on_move, self._session.reduce, self._on_wrong)
         self._open = True
         self._submit(request)
@@ -122,6 +129,7 @@ class Explorer(w.Box):
         """
         if not self._session.wait(timeout):
             raise TimeoutError(f"The map was not finished within {timeout} seconds.")
+        self.view.flush()  # a notebook that is stored now holds the finished map
         last = self._session.last
         if last is not None and last.error is not None:
             raise last.error
@@ -167,11 +175,11 @@ class Explorer(w.Box):
             return
         self._open = False
         self._session.close()
-        self.panel.close()
-        unlink(self._display)
-        for widget in (self.view, self.annotations, self._display):
-            widget.close()
+        self.view.retire()
+        parts = _parts(self, [*self._display.links])
         super().close()
+        for part in parts:
+            part.close()
 
     def _on_move(self) -> None:
         """A control was moved. It runs on any thread, and only asks."""
@@ -192,6 +200,19 @@ class Explorer(w.Box):
     def _on_event(self, event: Event) -> None:
         """The worker has something to show. It touches the result widget and nothing else."""
         self.view.offer(messages.frame_of(event), messages.status_of(event, self.panel.title))
+
+
+def _parts(widget: w.Widget, found: list[w.Widget]) -> list[w.Widget]:
+    """Everything that a widget is made of, children, layouts and styles alike, without the widget itself."""
+    for name in widget.keys:
+        if name == "_canvas_manager":  # all canvases of the kernel share it
+            continue
+        value = getattr(widget, name)
+        for item in value.values() if isinstance(value, dict) else value if isinstance(value, (list, tuple)) else (value,):
+            if isinstance(item, w.Widget) and not any(item is known for known in found):
+                found.append(item)
+                _parts(item, found)
+    return found
 
 
 def _png(picture: np.ndarray) -> bytes:

@@ -56,7 +56,7 @@ class HeatmapView(anywidget.AnyWidget):
         on_stop: Callable[[], None] = lambda: None,
         layers: tuple[Canvas, ...] = (),
     ) -> None:
-        self._pace = threading.Lock()
+        self._pace = threading.RLock()
         self._in_flight: tuple[int, int] | None = None
         self._pending: tuple[Mapping[str, Any] | None, Mapping[str, Any]] | None = None
         self._timer: threading.Timer | None = None
@@ -83,6 +83,13 @@ class HeatmapView(anywidget.AnyWidget):
                 frame = self._pending[0]
             self._pending = (frame, status)
 
+    def flush(self) -> None:
+        """Send what waits at once, painted or not: for a page that is stored, or nobody looks at."""
+        with self._pace:
+            pending, self._pending = self._pending, None
+            if pending is not None and self.comm is not None:
+                self._publish(*pending)
+
     def _publish(self, frame: Mapping[str, Any] | None, status: Mapping[str, Any]) -> None:
         with self.hold_sync():
             self.status = dict(status)
@@ -90,6 +97,8 @@ class HeatmapView(anywidget.AnyWidget):
                 self.frame = dict(frame)
         if frame is not None:
             self._in_flight = (frame["generation"], frame["index"])
+            if self._timer is not None:
+                self._timer.cancel()
             self._timer = threading.Timer(_ACKNOWLEDGEMENT_TIMEOUT, self._painted, (self._in_flight,))
             self._timer.daemon = True
             self._timer.start()
@@ -101,9 +110,7 @@ class HeatmapView(anywidget.AnyWidget):
             self._in_flight = None
             if self._timer is not None:
                 self._timer.cancel()
-            pending, self._pending = self._pending, None
-            if pending is not None and self.comm is not None:
-                self._publish(*pending)
+            self.flush()
 
     def _on_message(self, _widget: Widget, content: Any, _buffers: Any) -> None:
         kind = content.get("type") if isinstance(content, dict) else None
@@ -112,10 +119,9 @@ class HeatmapView(anywidget.AnyWidget):
         elif kind == "stop":
             self._on_stop()
 
-    def close(self) -> None:
-        """Leave the page."""
+    def retire(self) -> None:
+        """Send nothing more."""
         with self._pace:
             self._pending = None
             if self._timer is not None:
                 self._timer.cancel()
-        super().close()

@@ -15,7 +15,7 @@ from saliency_widgets.attribution.reduction import CHANNEL, SIGN
 from saliency_widgets.attribution.targets import SCORE, class_index
 from saliency_widgets.engine import Request, Subject
 from saliency_widgets.params import Param, unknown
-from saliency_widgets.widgets.controls import Control
+from saliency_widgets.widgets.controls import LABEL_WIDTH, Control
 from saliency_widgets.widgets.display import DisplaySettings
 from saliency_widgets.widgets.predictions import PredictionBars
 
@@ -80,6 +80,7 @@ class Panel:
         self._score = Control(SCORE, score)
         self._sign = Control(SIGN, first.sign)
         self._channels = Control(CHANNEL)
+        self._settings = display
         self._display = display.controls()
         self._bars = self._predictions(logits)
         self._search = self._class_search()
@@ -165,14 +166,12 @@ class Panel:
             self._method.value = name
             for setting, value in settings.items():
                 known[setting].value = value
+                if setting in self._display:  # the link between them is in the browser, and there may be none
+                    self._settings.set(setting, value)
             self._choose(target)
         finally:
             self._hold = False
         self._moved()
-
-    def close(self) -> None:
-        """Close all widgets of the column."""
-        _close(self.widget)
 
     # ---- what is shown
 
@@ -188,7 +187,7 @@ class Panel:
         entry = self._methods[self._method.value]
         for param, control in self._params.items():
             control.show(param in entry.params)
-        self._help.value = f"<small>{entry.help}</small>"
+        self._help.value = f"<div style='line-height:1.35;margin:2px 0 4px'><small>{entry.help}</small></div>"
         signed = self.reduction.signed
         self._display["diverging"].show(signed)
         self._display["colormap"].show(not signed)
@@ -218,7 +217,7 @@ class Panel:
     def _class_search(self) -> Any:
         names = self._subject.class_names
         label = "Class" if names is None else "Find a class"
-        common = {"description": label, "style": {"description_width": "104px"}, "layout": w.Layout(width="auto")}
+        common = {"description": label, "style": {"description_width": LABEL_WIDTH}, "layout": {"width": "auto"}}
         if names is None:
             search: Any = w.BoundedIntText(value=0, min=0, max=max(self._classes - 1, 0), **common)
         else:
@@ -279,16 +278,11 @@ class Panel:
             _section("Display", [control.widget for control in self._display.values()]),
             more,
         ]
-        column = w.VBox(sections, layout=w.Layout(flex="1 1 300px", min_width="280px", max_width="460px"))
+        column = w.VBox(sections, layout={"flex": "1 1 300px", "min_width": "280px", "max_width": "460px"})
         return column.add_class("sw-panel")
 
 
 def _section(title: str, children: list[Any]) -> w.VBox:
     heading = w.HTML(f"<b>{title}</b>").add_class("sw-heading")
-    return w.VBox([heading, *children], layout=w.Layout(width="auto")).add_class("sw-section")
+    return w.VBox([heading, *children], layout={"width": "auto"}).add_class("sw-section")
 
-
-def _close(widget: Any) -> None:
-    for child in getattr(widget, "children", ()):
-        _close(child)
-    widget.close()

@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import bqplot as bq
-import ipywidgets as w
 import numpy as np
 
 _CHOSEN, _OTHER = "#f37726", "#6b9bc8"
@@ -35,26 +34,35 @@ class PredictionBars:
     ) -> None:
         self.indices = list(indices)
         labels = _distinct([_short(name) for name in names])
+        values = np.asarray(probabilities, dtype=np.float64)
         place, share = bq.OrdinalScale(reverse=True), bq.LinearScale(min=0.0, max=1.0)
         self._bars = bq.Bars(
             x=labels,
-            y=np.asarray(probabilities, dtype=np.float64),
+            y=values,
             scales={"x": place, "y": share},
             orientation="horizontal",
             colors=[_OTHER] * len(labels),
-            padding=0.35,
-            label_display=True,
-            label_display_format=".1%",
-            label_display_horizontal_offset=4,
-            label_font_style={"font-size": "11px", "fill": "var(--jp-ui-font-color1, #222)"},
+            padding=0.3,
         )
         self._bars.on_element_click(lambda _bars, event: on_choose(self.indices[int(event["data"]["index"])]))
+        beside = bq.Label(
+            x=values,
+            y=labels,
+            scales={"x": share, "y": place},
+            text=[f"{value:.1%}" for value in values],
+            align="start",
+            x_offset=6,
+            y_offset=4,
+            default_size=11,
+            font_weight="normal",
+            colors=["var(--jp-ui-font-color1, #333)"],
+        )
         axis = bq.Axis(scale=place, orientation="vertical", grid_lines="none", tick_style={"font-size": "11px"})
         self.widget = bq.Figure(
-            marks=[self._bars],
+            marks=[self._bars, beside],
             axes=[axis],
-            fig_margin={"top": 4, "bottom": 4, "left": 140, "right": 44},
-            layout=w.Layout(width="100%", height=f"{24 * len(labels) + 12}px", min_width="0"),
+            fig_margin={"top": 2, "bottom": 2, "left": 140, "right": 48},
+            layout={"width": "100%", "height": f"{23 * len(labels) + 8}px", "min_width": "0"},
             padding_x=0,
             padding_y=0,
             animation_duration=0,

@@ -13,27 +13,30 @@ export interface Look {
   blend: Blend;
 }
 
-/** What every code turns into: its row in the colour table, and how much it covers. */
-export interface Tables {
-  readonly index: Uint8Array;
-  readonly alpha: Float64Array;
-}
-
 export interface Raster {
   readonly width: number;
   readonly height: number;
 }
 
-export function makeTables(signed: boolean, limits: Limits, look: Look): Tables {
-  const index = new Uint8Array(65536);
-  const alpha = new Float64Array(65536);
-  for (let code = 0; code < 65536; code++) {
+/**
+ * What every code does to a pixel: four numbers each, (1 - alpha, red alpha, green alpha, blue alpha). The
+ * products are the ones of the formula, so that the sum is exact; a pixel then costs three of them.
+ */
+export type Mix = Float64Array;
+
+export function makeMix(signed: boolean, limits: Limits, look: Look, lut: Uint8Array): Mix {
+  const mix = new Float64Array(4 * 65536);
+  for (let code = 0, k = 0; code < 65536; code++, k += 4) {
     const t = strength(code, signed, limits);
     const s = magnitude(t, signed);
-    index[code] = Math.floor(t * 255 + 0.5);
-    alpha[code] = s < look.threshold ? 0 : look.blend === "by value" ? look.opacity * s : look.opacity;
+    const alpha = s < look.threshold ? 0 : look.blend === "by value" ? look.opacity * s : look.opacity;
+    const colour = Math.floor(t * 255 + 0.5) * 3;
+    mix[k] = 1 - alpha;
+    mix[k + 1] = lut[colour] * alpha;
+    mix[k + 2] = lut[colour + 1] * alpha;
+    mix[k + 3] = lut[colour + 2] * alpha;
   }
-  return { index, alpha };
+  return mix;
 }
 
 /** Blend into `out`. `picture` and `out` are RGBA of one size; the map is looked up at the nearest pixel. */
@@ -43,10 +46,8 @@ export function blendInto(
   size: Raster,
   codes: Uint16Array,
   map: Raster,
-  tables: Tables,
-  lut: Uint8Array,
+  mix: Mix,
 ): void {
-  const { index, alpha } = tables;
   const { width, height } = size;
   // Plain bytes are written faster than clamped ones; nothing here leaves 0 to 255, so | 0 is floor.
   const from = new Uint8Array(picture.buffer, picture.byteOffset, picture.length);
@@ -55,13 +56,11 @@ export function blendInto(
   for (let y = 0, i = 0; y < height; y++) {
     const row = nearest(y, height, map.height) * map.width;
     for (let x = 0; x < width; x++, i += 4) {
-      const code = codes[row + columns[x]];
-      const a = alpha[code];
-      const b = 1 - a;
-      const colour = index[code] * 3;
-      to[i] = (from[i] * b + lut[colour] * a + 0.5) | 0;
-      to[i + 1] = (from[i + 1] * b + lut[colour + 1] * a + 0.5) | 0;
-      to[i + 2] = (from[i + 2] * b + lut[colour + 2] * a + 0.5) | 0;
+      const k = 4 * codes[row + columns[x]];
+      const rest = mix[k];
+      to[i] = (from[i] * rest + mix[k + 1] + 0.5) | 0;
+      to[i + 1] = (from[i + 1] * rest + mix[k + 2] + 0.5) | 0;
+      to[i + 2] = (from[i + 2] * rest + mix[k + 3] + 0.5) | 0;
       to[i + 3] = 255;
     }
   }

@@ -1,7 +1,7 @@
 // From a frame, a picture and the display settings to pixels. Each stage is computed again only when needed.
 
 import { barColours, barTicks, type Tick } from "./bar.ts";
-import { BLENDS, blendInto, makeTables, type Raster, type Tables } from "./blend.ts";
+import { BLENDS, blendInto, type Mix, makeMix, type Raster } from "./blend.ts";
 import { clipLimits, histogram, type Limits, totalMagnitude } from "./clip.ts";
 import { codeValue, type Frame, nearest } from "./frame.ts";
 import type { Reading } from "./text.ts";
@@ -39,22 +39,26 @@ export class Composer {
   readonly #counts = new Memo<Uint32Array>();
   readonly #total = new Memo<number>();
   readonly #limits = new Memo<Limits>();
-  readonly #tables = new Memo<Tables>();
+  readonly #mix = new Memo<Mix>();
   readonly #blended = new Memo<Pixels>();
+  #bytes = new Uint8ClampedArray(0);
 
-  /** The picture under the map; a plain gray where it is missing. The same object while nothing changed. */
+  /**
+   * The picture under the map; a plain gray where it is missing. The same object while nothing changed; its
+   * bytes are good until the next call.
+   */
   blend(frame: Frame, picture: Pixels | null, display: Display): Pixels {
     const limits = this.limits(frame, display);
     const { opacity, threshold, blend } = display;
-    const tables = this.#tables.get([frame.signed, ...limits, opacity, threshold, blend], () =>
-      makeTables(frame.signed, limits, { opacity, threshold, blend: BLENDS[blend] ?? BLENDS[0] }),
-    );
     const lut = frame.signed ? display.diverging : display.lut;
-    return this.#blended.get([frame, picture, tables, lut], () => {
+    const mix = this.#mix.get([frame.signed, ...limits, opacity, threshold, blend, lut], () =>
+      makeMix(frame.signed, limits, { opacity, threshold, blend: BLENDS[blend] ?? BLENDS[0] }, lut),
+    );
+    return this.#blended.get([frame, picture, mix], () => {
       const under = picture ?? plain(frame.width, frame.height);
-      const data = new Uint8ClampedArray(under.data.length);
-      blendInto(data, under.data, under, frame.codes, frame, tables, lut);
-      return { width: under.width, height: under.height, data };
+      if (this.#bytes.length !== under.data.length) this.#bytes = new Uint8ClampedArray(under.data.length);
+      blendInto(this.#bytes, under.data, under, frame.codes, frame, mix);
+      return { width: under.width, height: under.height, data: this.#bytes };
     });
   }
 

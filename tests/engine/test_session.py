@@ -1,0 +1,341 @@
+"""The session: newest wins, one computation at a time, nothing stale is delivered."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+import torch
+from torch import nn
+
+from saliency_widgets.attribution import Reduction
+from saliency_widgets.engine import Event, MapCache, Request, Session, Subject, attribute, frame_of
+
+
+class Counting(nn.Module):
+    """A small network that counts its passes and how many run at once, and can be held at a gate."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.body = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 64, 5))
+        self.passes = 0
+        self.alive = 0
+        self.most_alive = 0
+        self.gate = threading.Event()
+        self.gate.set()
+        self.entered = threading.Event()
+        self._lock = threading.Lock()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        with self._lock:
+            self.passes += 1
+            self.alive += 1
+            self.most_alive = max(self.most_alive, self.alive)
+        self.entered.set()
+        assert self.gate.wait(30)
+        try:
+            return self.body(x)
+        finally:
+            with self._lock:
+                self.alive -= 1
+
+
+@pytest.fixture
+def model() -> Counting:
+    return Counting().eval()
+
+
+@pytest.fixture
+def subject(model: Counting) -> Subject:
+    return Subject(model, torch.rand(3, 8, 8, generator=torch.Generator().manual_seed(1)))
+
+
+def smooth(n_samples: int = 4, **params: object) -> Request:
+    return Request.of("smoothgrad", {"n_samples": n_samples, **params}, target=0)
+
+
+class Recorder(list):
+    """The events delivered."""
+
+    def __call__(self, event: Event) -> None:
+        self.append(event)
+
+
+@pytest.mark.parametrize("executor", ["inline", "thread"])
+def test_a_request_is_answered_with_running_estimates_and_then_the_answer(subject, executor):
+    events = Recorder()
+    session = Session(subject, events, executor=executor)
+    generation = session.submit(smooth(20))
+    assert session.wait(30)
+    session.close()
+    assert [e.state for e in events][:1] == ["running"]
+    assert events[-1].state == "done"
+    assert {e.generation for e in events} == {generation}
+    done = [e.attribution.done for e in events if e.attribution is not None]
+    assert done == sorted(set(done))
+    assert done[-1] == 20
+    assert len(done) > 3
+    expected = attribute(subject.model, subject.tensor, **smooth(20).settings)
+    assert torch.equal(events[-1].attribution.values, expected.values)
+
+
+def test_indices_grow_and_generations_never_go_back(subject):
+    events = Recorder()
+    session = Session(subject, events)
+    for n in range(2, 40):
+        session.submit(smooth(n))
+    assert session.wait(60)
+    session.close()
+    assert [e.index for e in events] == list(range(1, len(events) + 1))
+    generations = [e.generation for e in events]
+    assert generations == sorted(generations)
+    assert events[-1].state == "done"
+    assert events[-1].attribution.settings["n_samples"] == 39
+
+
+def test_a_hundred_moves_during_one_pass_cost_that_pass_and_the_last_answer(subject, model):
+    events = Recorder()
+    session = Session(subject, events)
+    model.gate.clear()
+    model.entered.clear()
+    first = session.submit(smooth(64, chunk_size=4))
+    assert model.entered.wait(30)
+    before = model.passes
+    for k in range(100):
+        session.submit(smooth(8, noise_level=k / 100))
+    model.gate.set()
+    assert session.wait(60)
+    session.close()
+    # the pass that was under way ends (it may have been the prediction's), then only the last request is computed
+    fresh = Session(Subject(model, subject.tensor[0]), Recorder(), executor="inline")
+    spent = model.passes - before
+    model.passes = 0
+    fresh.submit(smooth(8, noise_level=0.99))
+    assert spent <= model.passes + 1
+    assert model.most_alive == 1
+    assert events[-1].state == "done"
+    assert events[-1].attribution.settings["noise_level"] == 0.99
+    assert not [e for e in events if e.generation not in (first, first + 100)]
+
+
+def test_going_back_is_exact_and_costs_no_pass(subject, model):
+    events = Recorder()
+    session = Session(subject, events, executor="inline")
+    session.submit(smooth(5))
+    first = events[-1].attribution
+    session.submit(smooth(6))
+    model.passes = 0
+    session.submit(smooth(5))
+    assert model.passes == 0
+    assert events[-1].state == "done"
+    assert events[-1].attribution is first
+
+
+def test_a_changed_model_is_asked_again(subject, model):
+    events = Recorder()
+    session = Session(subject, events, executor="inline")
+    session.submit(smooth(3))
+    before = events[-1].attribution.values
+    with torch.no_grad():
+        model.body[3].weight.mul_(2)
+    session.submit(smooth(3))
+    torch.testing.assert_close(events[-1].attribution.values, 2 * before)
+    model.body[3].weight.data = model.body[3].weight.data / 2
+    session.submit(smooth(3))
+    torch.testing.assert_close(events[-1].attribution.values, before)
+
+
+def test_stop_keeps_the_last_estimate_and_the_next_request_is_answered(subject, model):
+    events = Recorder()
+    session = Session(subject, events)
+    seen = threading.Event()
+
+    class Gate:
+        def __call__(self, event: Event) -> None:
+            events.append(event)
+            if event.attribution is not None and not seen.is_set():
+                session.stop()
+                seen.set()
+
+    session._deliver = Gate()
+    session.submit(smooth(400))
+    assert session.wait(30)
+    assert events[-1].state == "stopped"
+    assert 0 < events[-1].attribution.done < 400
+    session.submit(smooth(3))
+    assert session.wait(30)
+    session.close()
+    assert events[-1].state == "done"
+    assert events[-1].attribution.done == 3
+
+
+def test_an_error_is_delivered_and_the_next_request_is_answered(subject, model):
+    events = Recorder()
+    session = Session(subject, events)
+    session.submit(Request.of("grad_cam", {"layer": "body.9"}, target=0))
+    assert session.wait(30)
+    assert events[-1].state == "error"
+    assert "layer" in str(events[-1].error)
+    session.submit(smooth(2))
+    assert session.wait(30)
+    session.close()
+    assert events[-1].state == "done"
+
+
+def test_another_reduction_redraws_without_a_pass(subject, model):
+    events = Recorder()
+    session = Session(subject, events, executor="inline")
+    session.submit(smooth(3))
+    model.passes = 0
+    session.reduce(Reduction("signed", "sum"))
+    assert model.passes == 0
+    assert events[-1].frame.signed
+    assert events[-1].state == "done"
+    count = len(events)
+    session.reduce(Reduction("signed", "sum"))  # nothing new
+    assert len(events) == count
+
+
+def test_a_reduction_chosen_while_computing_is_used_from_the_next_frame_on(subject):
+    events = Recorder()
+    session = Session(subject, events)
+    changed = threading.Event()
+
+    def deliver(event: Event) -> None:
+        events.append(event)
+        if event.frame is not None and not changed.is_set():
+            session.reduce(Reduction("signed"))
+            changed.set()
+
+    session._deliver = deliver
+    session.submit(smooth(30))
+    assert session.wait(30)
+    session.close()
+    framed = [e for e in events if e.frame is not None]
+    assert not framed[0].frame.signed
+    assert all(e.frame.signed for e in framed[1:])
+    assert {e.generation for e in events} == {1}
+
+
+def test_close_ends_the_thread_and_frees_the_cache(subject, model):
+    before = threading.active_count()
+    session = Session(subject, Recorder())
+    session.submit(smooth(400, chunk_size=1))
+    assert model.entered.wait(30)
+    session.close()
+    assert threading.active_count() == before
+    assert len(session.cache) == 0
+    with pytest.raises(RuntimeError, match="closed"):
+        session.submit(smooth(1))
+    session.close()
+
+
+def test_a_delivery_that_fails_is_reported_and_ends_neither_the_worker_nor_the_wait(subject, monkeypatch):
+    reported = []
+    monkeypatch.setattr(threading, "excepthook", reported.append)
+    events = Recorder()
+
+    def broken(event: Event) -> None:
+        raise OSError("the page is gone")
+
+    session = Session(subject, broken)
+    session.submit(smooth(2))
+    assert session.wait(30)
+    session._deliver = events
+    session.submit(smooth(3))
+    assert session.wait(30)
+    session.close()
+    assert [args.exc_type for args in reported] == [OSError]
+    assert events[-1].state == "done"
+
+
+def test_two_sessions_on_one_model_do_not_disturb_each_other(model):
+    pictures = [torch.rand(3, 8, 8, generator=torch.Generator().manual_seed(k)) for k in range(2)]
+    requests = [Request.of("grad_cam", {"layer": "body.0"}, target=1), smooth(40, chunk_size=2)]
+    alone = [attribute(model, p, **r.settings).values for p, r in zip(pictures, requests, strict=True)]
+    recorders = [Recorder(), Recorder()]
+    sessions = [Session(Subject(model, p), r, cache=MapCache(0)) for p, r in zip(pictures, recorders, strict=True)]
+    for _ in range(10):
+        for session, request in zip(sessions, requests, strict=True):
+            session.submit(request)
+        for session in sessions:
+            assert session.wait(30)
+        for recorder, expected in zip(recorders, alone, strict=True):
+            assert recorder[-1].state == "done"
+            assert torch.equal(recorder[-1].attribution.values, expected)
+    for session in sessions:
+        session.close()
+    assert not any(len(m._forward_hooks) for m in model.modules())
+
+
+def test_submit_returns_at_once_whatever_the_worker_does(subject, model):
+    session = Session(subject, Recorder())
+    model.gate.clear()
+    model.entered.clear()
+    session.submit(smooth(3))
+    assert model.entered.wait(30)
+    for k in range(50):
+        session.submit(smooth(4 + k))  # would hang here if it waited for the gate
+    assert session.generation == 51
+    assert not session.wait(0)
+    model.gate.set()
+    assert session.wait(30)
+    session.close()
+
+
+def test_the_cache_is_bounded_in_bytes_and_drops_the_least_recently_used(subject):
+    found = [attribute(subject.model, subject.tensor, **smooth(n).settings) for n in (2, 3, 4)]
+    size = found[0].values.nbytes + found[0].standard_error.nbytes
+    cache = MapCache(2 * size)
+    for key, attribution in zip("abc", found, strict=True):
+        cache.put(key, attribution)
+        cache.get("a")
+    assert cache.get("a") is found[0]
+    assert cache.get("b") is None
+    assert cache.get("c") is found[2]
+    assert cache.bytes == 2 * size
+    cache.put("d", attribute(subject.model, subject.tensor.expand(9, -1, -1, -1), **smooth(2).settings))
+    assert cache.bytes <= 2 * size
+    cache.clear()
+    assert cache.bytes == 0
+
+
+def test_requests_are_equal_only_for_the_same_question():
+    assert smooth(3).key == smooth(3).key
+    assert smooth(3).key != smooth(4).key
+    assert smooth(3).key != smooth(3, seed=1).key
+    baseline = torch.zeros(3, 8, 8)
+    asked = Request.of("integrated_gradients", {"baseline": baseline}, target=0)
+    key = asked.key
+    assert key == asked.key
+    baseline += 1
+    assert key != asked.key
+    hash(asked.key)
+
+
+def test_remaining_time_is_judged_by_the_work_done(subject):
+    events = Recorder()
+    session = Session(subject, events, executor="inline")
+    session.submit(smooth(16))
+    running = [e for e in events if e.state == "running" and e.attribution is not None]
+    for event in running:
+        found = event.attribution
+        assert event.remaining == pytest.approx(event.elapsed * (found.total - found.done) / found.done)
+    assert events[-1].remaining == 0
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("sign", ["absolute", "signed", "positive", "squared"])
+def test_a_frame_is_what_render_would_quantise(subject, model, dtype, sign):
+    from saliency_widgets import render
+
+    found = attribute(model.to(dtype), subject.tensor, method="gradient", target=0)
+    frame = frame_of(found, Reduction(sign))
+    values = Reduction(sign)(found.values, (8, 8))[0].double().numpy()
+    expected = render.quantise(values, signed=sign == "signed")
+    assert frame.codes.dtype == "uint16"
+    assert abs(frame.codes.astype(int) - expected.codes.astype(int)).max() <= (0 if dtype == torch.float64 else 1)
+    assert frame.low == pytest.approx(expected.low)
+    assert frame.high == pytest.approx(expected.high)
+    assert frame.signed == expected.signed

@@ -1,0 +1,438 @@
+"""The explorer without a browser: what its controls ask, show and say."""
+
+from __future__ import annotations
+
+import io
+import threading
+
+import ipywidgets
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+import saliency_widgets as sw
+from saliency_widgets import render
+from saliency_widgets.attribution.method import methods
+from saliency_widgets.widgets import DisplaySettings, Explorer
+from saliency_widgets.widgets.controls import Control
+from saliency_widgets.widgets.heatmap import HeatmapView
+
+NAMES = ["ant", "bee", "wood ant", "cat", "dog", "eel"]
+
+
+class Net(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv = nn.Conv2d(3, 4, 3, padding=1)
+        self.relu = nn.ReLU()
+        self.head = nn.Linear(4 * 256, 6)
+        self.passes = 0
+        self.broken = False
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.passes += 1
+        if self.broken:
+            raise RuntimeError("out of order")
+        return self.head(self.relu(self.conv(x)).flatten(1))
+
+
+@pytest.fixture
+def model() -> Net:
+    return Net().eval()
+
+
+@pytest.fixture
+def picture() -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)
+
+
+@pytest.fixture(autouse=True)
+def page(request, monkeypatch):
+    """A page that paints at once, so that every frame offered is sent."""
+    if request.cls is TestPace:
+        return
+    publish = HeatmapView._publish
+
+    def painted_at_once(view, frame, status):
+        publish(view, frame, status)
+        if frame is not None:
+            view._painted((frame["generation"], frame["index"]))
+
+    monkeypatch.setattr(HeatmapView, "_publish", painted_at_once)
+
+
+@pytest.fixture
+def explorer(model, picture):
+    made = Explorer(model, picture, class_names=NAMES, executor="inline", method="gradient")
+    yield made
+    made.close()
+
+
+def shown(explorer: Explorer) -> set[str]:
+    return {p.name for p, c in explorer.panel._params.items() if c.widget.layout.display != "none"}
+
+
+def control(explorer: Explorer, name: str) -> Control:
+    return next(c for p, c in explorer.panel._params.items() if p.name == name)
+
+
+@pytest.mark.parametrize("name", sorted(methods()))
+def test_each_method_shows_its_own_parameters_and_no_others(explorer, name):
+    explorer.panel._method.value = name
+    assert shown(explorer) == {p.name for p in methods()[name].params}
+    assert explorer.attribution.method == name
+    assert explorer.attribution.complete
+
+
+@pytest.mark.parametrize("name", sorted(methods()))
+def test_settings_give_what_the_screen_shows_bit_for_bit(explorer, name):
+    explorer.update(method=name, target="dog")
+    again = sw.attribute(**explorer.settings)
+    assert torch.equal(again.values, explorer.attribution.values)
+    assert again.settings["target"] == NAMES.index("dog")
+
+
+def test_every_parameter_of_every_method_has_a_control_that_starts_at_its_default(explorer):
+    for entry in methods().values():
+        for param in entry.params:
+            found = explorer.panel._params[param]
+            if param.default is not None:
+                assert found.value == param.default
+            assert found.widget.tooltip == param.help
+            assert found.widget.description == param.title
+
+
+def test_parameters_given_at_the_start_are_where_the_sliders_stand(model, picture):
+    made = Explorer(model, picture, executor="inline", method="smoothgrad", n_samples=7, noise_level=0.3, target=2)
+    assert control(made, "n_samples").value == 7
+    assert made.attribution.settings["noise_level"] == 0.3
+    assert made.attribution.settings["target"] == 2
+    made.close()
+
+
+def test_moving_a_slider_asks_and_going_back_computes_nothing(explorer, model):
+    explorer.update(method="smoothgrad", n_samples=4)
+    first = explorer.attribution
+    control(explorer, "n_samples").widget.value = 6
+    assert explorer.attribution.done == 6
+    model.passes = 0
+    control(explorer, "n_samples").widget.value = 4
+    assert explorer.attribution is first
+    assert model.passes == 0
+
+
+def test_sign_and_channels_ask_the_model_nothing(explorer, model):
+    model.passes = 0
+    for sign in ("positive", "signed", "squared", "negative", "absolute"):
+        explorer.panel._sign.widget.value = sign
+        assert explorer.view.frame["signed"] == (sign == "signed")
+    for channels in ("mean", "sum", "L2"):
+        explorer.panel._channels.widget.value = channels
+    assert model.passes == 0
+
+
+def test_the_sign_follows_the_paper_until_a_person_chooses(explorer):
+    explorer.panel._method.value = "grad_cam"
+    assert explorer.panel._sign.value == "positive"
+    explorer.panel._method.value = "gradient"
+    assert explorer.panel._sign.value == "absolute"
+    explorer.panel._sign.widget.value = "signed"
+    explorer.panel._method.value = "grad_cam"
+    assert explorer.panel._sign.value == "signed"
+
+
+def test_a_click_on_a_bar_and_a_search_choose_the_class(explorer):
+    bars = explorer.panel._bars
+    index = bars.indices[2]
+    bars._bars._handle_custom_msg({"event": "element_click", "data": {"index": 2}}, [])
+    assert explorer.attribution.settings["target"] == index
+    for text, expected in (("eel (5)", 5), ("bee", 1), ("3", 3), ("dog", 4)):
+        explorer.panel._searched.value = text
+        assert explorer.attribution.settings["target"] == expected
+        assert explorer.panel._searched.value == f"{NAMES[expected]} ({expected})"
+    assert bars._bars.colors.count("#f37726") == 1
+
+
+@pytest.mark.parametrize(("text", "said"), [("zebra", "zebra"), ("77", "out of range"), ("an", "ant")])
+def test_a_search_that_finds_nothing_says_so_and_the_next_move_works(explorer, text, said):
+    before = explorer.attribution
+    explorer.panel._searched.value = text
+    assert explorer.view.status["state"] == "error"
+    assert said in explorer.view.status["message"]
+    assert explorer.attribution is before
+    explorer.panel._searched.value = "bee"
+    assert explorer.view.status["state"] == "done"
+    assert explorer.view.status["message"] == ""
+
+
+def test_update_moves_everything_or_nothing(explorer):
+    explorer.update(method="smoothgrad", n_samples=3)
+    before = explorer.settings
+    for wrong in (
+        {"n_samples": 5, "noise_level": 7},
+        {"n_samples": 5, "colour": "red"},
+        {"n_samples": 5, "target": "zebra"},
+        {"method": "magic"},
+        {"n_samples": 5, "opacity": "half"},
+        {"sign": "up"},
+    ):
+        with pytest.raises((TypeError, ValueError)):
+            explorer.update(**wrong)
+        assert explorer.settings == before
+    explorer.update(n_samples=5, opacity=0.3, clip=(5, 95), colormap="viridis")
+    assert explorer.settings["n_samples"] == 5
+    assert explorer._display.settings["opacity"] == 0.3
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "said"),
+    [
+        ({"method": "magic"}, ValueError, "method"),
+        ({"n_sampels": 3, "method": "smoothgrad"}, TypeError, "n_samples"),
+        ({"target": 6}, ValueError, "out of range"),
+        ({"target": "zebra"}, ValueError, "target"),
+        ({"score": "odds"}, ValueError, "score"),
+        ({"class_names": ["a", "b"]}, ValueError, "class_names"),
+        ({"inputs": np.full((3, 16, 16), np.nan)}, ValueError, "NaN"),
+        ({"inputs": torch.rand(2, 3, 16, 16)}, ValueError, "batch"),
+        ({"inputs": torch.rand(7)}, ValueError, "pictures"),
+        ({"inputs": torch.rand(3, 9, 9)}, ValueError, "head"),
+        ({"model": lambda x: x}, TypeError, "model"),
+    ],
+)
+def test_a_wrong_argument_is_an_error_of_the_call_and_leaves_nothing_open(model, picture, change, error, said):
+    threads = threading.active_count()
+    arguments = {"model": model, "inputs": picture, "class_names": NAMES} | change
+    with pytest.raises(error, match=said):
+        sw.explore(**arguments)
+    assert threading.active_count() == threads
+
+
+def test_a_model_that_begins_to_fail_is_told_in_the_widget_and_the_next_move_works(explorer, model):
+    model.broken = True
+    explorer.update(method="smoothgrad", n_samples=3)
+    assert explorer.view.status["state"] == "error"
+    assert "out of order" in explorer.view.status["message"]
+    assert explorer.view.status["remedy"]
+    assert explorer.attribution is None
+    with pytest.raises(ValueError, match="out of order"):
+        explorer.wait()
+    model.broken = False
+    explorer.update(n_samples=4)
+    assert explorer.view.status["state"] == "done"
+    assert explorer.attribution.done == 4
+
+
+def test_a_method_that_does_not_apply_is_told_in_the_widget(picture):
+    smooth_model = nn.Sequential(nn.Flatten(), nn.Linear(768, 8), nn.GELU(), nn.Linear(8, 3)).eval()
+    made = Explorer(smooth_model, picture, executor="inline", method="gradient")
+    for name in ("grad_cam", "guided_backprop", "guided_grad_cam"):
+        made.update(method=name)
+        assert made.view.status["state"] == "error"
+        assert "Use " in made.view.status["message"]
+    made.update(method="gradient")
+    assert made.view.status["state"] == "done"
+    made.close()
+
+
+def test_status_and_frame_tell_the_whole_story(explorer):
+    explorer.update(method="integrated_gradients", n_steps=8, baseline="white")
+    status, frame = explorer.view.status, explorer.view.frame
+    assert status["done"] == status["total"] == 9
+    labels = [line["label"] for line in status["readings"]]
+    assert "Completeness delta" in labels
+    assert status["title"].startswith("Integrated Gradients · ")
+    assert frame["final"]
+    assert len(frame["codes"]) == 2 * frame["height"] * frame["width"]
+    codes = np.frombuffer(frame["codes"], "<u2").reshape(16, 16)
+    values = explorer.attribution.values[0].abs().amax(0).numpy()
+    decoded = frame["low"] + codes / 65534 * (frame["high"] - frame["low"])
+    np.testing.assert_allclose(decoded, values, atol=frame["high"] / 65534)
+
+
+def test_the_picture_is_what_the_model_sees(explorer, picture):
+    with Image.open(io.BytesIO(explorer.view.picture)) as decoded:
+        assert np.array_equal(np.asarray(decoded), picture)
+
+
+def test_save_png_is_the_overlay_as_render_paints_it(explorer, picture):
+    file = io.BytesIO()
+    explorer.save_png(file, scale=4)
+    frame = explorer.view.frame
+    codes = np.frombuffer(frame["codes"], "<u2").reshape(16, 16)
+    shown = explorer._display.settings
+    colours = render.lut(shown.pop("colormap"))
+    shown.pop("diverging")
+    quantised = render.Quantised(codes, frame["low"], frame["high"], False)
+    expected = render.blend(picture, quantised, lut=colours, **shown)
+    saved = np.asarray(Image.open(file).convert("RGB"))
+    big = expected.repeat(4, 0).repeat(4, 1)
+    places = [
+        (y, x)
+        for y in range(saved.shape[0] - 63)
+        for x in range(saved.shape[1] - 63)
+        if np.array_equal(saved[y : y + 64, x : x + 64], big)
+    ]
+    assert len(places) == 1
+
+
+def test_a_function_as_target(model, picture):
+    made = sw.explore(model, picture, target=lambda out: out[:, 1] - out[:, 2], method="gradient")
+    found = made.wait(30)
+    both = [sw.attribute(model, picture, target=k, method="gradient").values for k in (1, 2)]
+    torch.testing.assert_close(found.values, both[0] - both[1])
+    made.close()
+
+
+def test_models_of_one_logit_and_without_names(picture):
+    one = nn.Sequential(nn.Flatten(), nn.Linear(768, 1)).eval()
+    made = Explorer(one, picture, executor="inline", method="gradient", score="probability")
+    assert made.attribution.settings["target"] == 0
+    made.close()
+    many = Explorer(Net().eval(), picture, executor="inline", method="gradient")
+    many.panel._searched.value = 5
+    assert many.attribution.settings["target"] == 5
+    assert "class 5" in many.view.status["title"]
+    many.close()
+
+
+def test_close_closes_every_widget_and_twice_is_fine(model, picture):
+    from ipywidgets.widgets import widget as registry
+
+    before = set(registry._instances)
+    made = Explorer(model, picture, executor="inline", class_names=NAMES, method="gradient")
+    assert len(set(registry._instances)) > len(before) + 20
+    made.close()
+    made.close()
+    left = [type(registry._instances[k]).__name__ for k in set(registry._instances) - before]
+    assert not left
+
+
+def test_the_default_executor_works_on_a_thread_and_wait_waits(model, picture):
+    made = sw.explore(model, picture, method="smoothgrad", n_samples=30)
+    assert made.wait(30).done == 30
+    assert made.attribution is not None
+    made.close()
+
+
+def test_a_toy_method_in_a_file_of_its_own_is_in_the_menu_with_its_slider(tmp_path, monkeypatch, model, picture):
+    from saliency_widgets.attribution import methods as room
+
+    (tmp_path / "toy_scaled_gradient.py").write_text(
+        '''
+from saliency_widgets.attribution.method import Estimate, method
+from saliency_widgets.params import Param
+
+@method(title="Toy", params=(Param("toy_gain", 2.0, 0.0, 10.0, help="How many times."),))
+def toy_scaled_gradient(call, toy_gain):
+    """The gradient times a number."""
+    values, score = call.gradient(call.inputs)
+    yield Estimate(values * toy_gain, score=score)
+'''
+    )
+    monkeypatch.setattr(room, "__path__", [*room.__path__, str(tmp_path)])
+    made = Explorer(model, picture, executor="inline", method="gradient")
+    plain = made.attribution.values
+    assert "Toy" in dict(made.panel._method.widget.options)
+    made.panel._method.value = "toy_scaled_gradient"
+    slider = control(made, "toy_gain")
+    assert isinstance(slider.widget, ipywidgets.FloatSlider)
+    assert (slider.widget.min, slider.widget.max, slider.value) == (0.0, 10.0, 2.0)
+    assert shown(made) == {"toy_gain"}
+    slider.widget.value = 3.0
+    torch.testing.assert_close(made.attribution.values, 3 * plain)
+    made.close()
+
+
+class TestPace:
+    """Frames leave no faster than they are painted."""
+
+    @pytest.fixture
+    def view(self, monkeypatch):
+        self.timers = []
+
+        class Timer:
+            def __init__(timer, _seconds, function, args=()):  # noqa: N805
+                timer.function, timer.args, timer.cancelled = function, args, False
+                self.timers.append(timer)
+
+            def start(timer):  # noqa: N805
+                pass
+
+            def cancel(timer):  # noqa: N805
+                timer.cancelled = True
+
+        monkeypatch.setattr("saliency_widgets.widgets.heatmap.threading.Timer", Timer)
+        made = HeatmapView(b"", DisplaySettings())
+        yield made
+        made.close()
+
+    @staticmethod
+    def frame(index: int) -> dict:
+        return {"generation": 1, "index": index, "codes": b""}
+
+    def painted(self, view: HeatmapView, index: int) -> None:
+        view._handle_custom_msg({"type": "painted", "generation": 1, "index": index}, [])
+
+    def test_one_frame_is_in_flight_and_the_newest_follows(self, view):
+        for index in range(1, 6):
+            view.offer(self.frame(index), {"index": index})
+        assert view.frame["index"] == 1
+        self.painted(view, 1)
+        assert view.frame["index"] == 5
+        assert view.status == {"index": 5}
+        self.painted(view, 5)
+        view.offer(self.frame(6), {})
+        assert view.frame["index"] == 6
+
+    def test_an_old_acknowledgement_frees_nothing(self, view):
+        view.offer(self.frame(1), {})
+        self.painted(view, 1)
+        view.offer(self.frame(2), {})
+        self.painted(view, 1)
+        view.offer(self.frame(3), {})
+        assert view.frame["index"] == 2
+
+    def test_a_status_alone_keeps_the_frame_that_waits(self, view):
+        view.offer(self.frame(1), {"state": "running"})
+        view.offer(self.frame(2), {"state": "running"})
+        view.offer(None, {"state": "stopped"})
+        self.painted(view, 1)
+        assert view.frame["index"] == 2
+        assert view.status == {"state": "stopped"}
+
+    def test_a_page_that_never_answers_holds_up_nothing_for_long(self, view):
+        view.offer(self.frame(1), {})
+        view.offer(self.frame(2), {})
+        timer = self.timers[0]
+        timer.function(*timer.args)
+        assert view.frame["index"] == 2
+
+    def test_the_stop_button_calls_back(self):
+        pressed = []
+        made = HeatmapView(b"", DisplaySettings(), on_stop=lambda: pressed.append(1))
+        made._handle_custom_msg({"type": "stop"}, [])
+        made._handle_custom_msg({"type": "unknown"}, [])
+        assert pressed == [1]
+        made.close()
+
+    def test_the_bytes_are_not_in_the_repr(self):
+        made = HeatmapView(b"x" * 1000, DisplaySettings())
+        assert len(repr(made)) < 100
+        assert len(repr(DisplaySettings())) < 300
+        made.close()
+
+
+def test_display_settings_are_refused_when_wrong():
+    with pytest.raises(TypeError, match="unknown"):
+        DisplaySettings(brightness=1)
+    with pytest.raises(ValueError, match="opacity"):
+        DisplaySettings(opacity=2)
+    found = DisplaySettings(colormap="viridis", clip=(1, 98), blend="uniform")
+    assert found.settings["colormap"] == "viridis"
+    assert found.settings["clip"] == (1, 98)
+    assert len(found.colormap_luts) % 768 == 0
+    assert {p.name for p in render.DISPLAY} == set(found.settings)
