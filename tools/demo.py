@@ -29,7 +29,8 @@ def main() -> int:
     if not (root / NOTEBOOK).is_file():
         print(f"error: {root / NOTEBOOK} is not there; is the checkout complete?", file=sys.stderr)
         return 1
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # `kill` ends the kernels as Ctrl-C does
+    for sort in (signal.SIGINT, signal.SIGTERM):  # `kill` ends the kernels as Ctrl-C does
+        signal.signal(sort, signal.default_int_handler)
     home = CHECKOUT / ".jupyter"
     opens = has_display()
     server = LabServer(

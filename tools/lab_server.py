@@ -184,7 +184,7 @@ class LabServer:
         kernel = self.home / "kernels-first" / "kernels" / "python3" / "kernel.json"
         kernel.parent.mkdir(parents=True, exist_ok=True)
         argv = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
-        spec = {"argv": argv, "display_name": "Python 3 (saliency_widgets)", "language": "python"}
+        spec = {"argv": argv, "display_name": "Python 3 (ipykernel)", "language": "python"}
         kernel.write_text(json.dumps(spec))
         for name, value in _SETTINGS.items():
             path = self.home / "settings" / f"{name}.jupyterlab-settings"

@@ -82,7 +82,7 @@ class Call:
             ValueError: The model failed, or its score doesn't depend on the inputs or isn't finite.
         """
         with self._pass():
-            leaf = inputs.detach().clone().requires_grad_(True)
+            leaf = inputs.detach().requires_grad_(True)
             scores = self.score(self._run(leaf), leaf.shape[0])
             return self._differentiate(scores, leaf), scores.detach()
 
@@ -118,7 +118,7 @@ class Call:
         with self._pass():
             handle = module.register_forward_hook(cut)
             try:
-                output = self._run(self.inputs.detach())
+                output = self._run(self.inputs)
             finally:
                 handle.remove()
             scores = self.score(output, self.batch)
@@ -137,7 +137,7 @@ class Call:
 
     def _run(self, inputs: Tensor) -> Any:
         try:
-            return self.model(inputs)
+            return self.model(inputs.clone())  # some models normalise what they are given in place
         except (Cancelled, torch.OutOfMemoryError):
             raise
         except Exception as error:

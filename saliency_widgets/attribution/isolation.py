@@ -9,6 +9,9 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
+# Two worker threads must not save and restore the same statistics crosswise.
+_TRAINING = threading.RLock()
+
 
 def is_training(model: nn.Module) -> bool:
     """Whether any part of the model is in training mode (dropout active, BatchNorm learning)."""
@@ -38,33 +41,55 @@ def left_as_found(model: nn.Module) -> Iterator[None]:
     ``requires_grad``, flags and hooks are never touched. It brackets ONE pass of the model, so that a model being
     trained in another cell between two chunks is not rolled back.
     """
-    buffers = [
-        (module, name, buffer, buffer.detach().clone())
-        for module in model.modules()
-        for name, buffer in module._buffers.items()
-        if buffer is not None
-    ]
-    versions = [_version(buffer) for _, _, buffer, _ in buffers]
+    training = is_training(model)
+    with contextlib.ExitStack() as stack:
+        if training:
+            stack.enter_context(_TRAINING)
+        stack.enter_context(_random_as_found(model, training))
+        stack.enter_context(_buffers_as_found(model, training))
+        stack.enter_context(torch.inference_mode(False))
+        stack.enter_context(torch.enable_grad())
+        yield
+
+
+@contextlib.contextmanager
+def _random_as_found(model: nn.Module, training: bool) -> Iterator[None]:
     # A worker thread shares torch's random state with the caller's running cell. It may put the state back
     # only where the model itself draws from it, or it would undo the caller's own draws.
-    training = is_training(model)
-    guard_random = training or threading.current_thread() is threading.main_thread()
-    generators = _generators(device_of(model)) if guard_random else []
+    guarded = training or threading.current_thread() is threading.main_thread()
+    generators = _generators(device_of(model)) if guarded else []
     states = [generator.get_state() for generator in generators]
-    if training:  # dropout: the same mask for the same question
-        for generator in generators:
-            generator.manual_seed(0)
     try:
-        with torch.inference_mode(False), torch.enable_grad():
-            yield
+        if training:  # dropout: the same mask for the same question
+            for generator in generators:
+                generator.manual_seed(0)
+        yield
     finally:
         for generator, state in zip(generators, states, strict=True):
             generator.set_state(state)
-        with torch.no_grad():
-            for (module, name, buffer, saved), version in zip(buffers, versions, strict=True):
+
+
+@contextlib.contextmanager
+def _buffers_as_found(model: nn.Module, training: bool) -> Iterator[None]:
+    found = [(module, name, buffer) for module in model.modules() for name, buffer in module._buffers.items()]
+    saved = [None if buffer is None else (buffer.detach().clone(), _version(buffer)) for *_, buffer in found]
+    try:
+        yield
+    finally:
+        for (module, name, buffer), copy in zip(found, saved, strict=True):
+            if module._buffers.get(name) is not buffer:
                 module._buffers[name] = buffer
-                if _version(buffer) != version or version is None:
-                    buffer.copy_(saved)
+            if buffer is not None and copy is not None:
+                _restore(buffer, *copy, thorough=training)
+
+
+def _restore(buffer: Tensor, saved: Tensor, version: int | None, thorough: bool) -> None:
+    """Copy back what has changed. Writes through ``.data`` leave the version as it was, so look at the content."""
+    if _version(buffer) == version and (version is not None and not thorough):
+        return
+    if not torch.equal(buffer, saved):
+        with torch.inference_mode(buffer.is_inference()), torch.no_grad():
+            buffer.copy_(saved)
 
 
 def _version(tensor: Tensor) -> int | None:

@@ -66,7 +66,7 @@ def resolve_layer(call: Call, layer: str | None) -> str:
         ValueError: The model has no such layer, or none with a spatial output.
     """
     if layer is not None:
-        paths = [path for path, _ in call.model.named_modules() if path]
+        paths = [path for path, _ in call.model.named_modules(remove_duplicate=False) if path]
         if layer not in paths:
             raise ValueError(unknown("layer", layer, paths))
         return layer

@@ -15,7 +15,6 @@ from typing import Any
 
 from torch import Tensor
 
-from saliency_widgets.attribution.call import Call
 from saliency_widgets.params import Param, unknown
 
 
@@ -132,7 +131,8 @@ class Methods(Mapping[str, Method]):
         for entry in self._found.values():
             lines.append(f"{entry.name}: {entry.help}")
             for param in entry.params:
-                span = "" if param.low is None else f", {param.low:g} to {param.high:g}"
+                low, high = ("" if end is None else f"{end:g}" for end in (param.low, param.high))
+                span = f", {low or 'up'} to {high}" if high else f", at least {low}" if low else ""
                 choices = f", one of {', '.join(param.options())}" if param.options() else ""
                 lines.append(f"    {param.name} = {param.default!r}{span} {param.unit}".rstrip() + choices)
         return "\n".join(lines)

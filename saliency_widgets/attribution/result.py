@@ -77,7 +77,12 @@ class Attribution:
 
         Returns:
             Shape (H, W) of the input, float64 in [0, 1]; for "signed", 0.5 is zero.
+
+        Raises:
+            ValueError: An unknown sign or channel rule, a sample that isn't there, or values that are no picture's.
         """
+        if not 0 <= sample < len(self.values):
+            raise ValueError(f"sample: expected 0 to {len(self.values) - 1}, got {sample!r}.")
         reduction = Reduction(sign or self.default_sign, channels)
         height, width = self.input_shape[-2:]
         values = reduction(self.values[sample : sample + 1], (height, width))[0].double().cpu().numpy()
@@ -100,8 +105,15 @@ class Attribution:
 def code_of(settings: Mapping[str, Any], *, transformed: bool) -> str:
     """The call of ``sw.attribute`` with these settings as Python source."""
     given = {**({"transform": None} if transformed else {}), **settings}
-    lines = [f"    {name}={'transform' if name == 'transform' else _written(name, v)}," for name, v in given.items()]
-    return "\n".join(["import saliency_widgets as sw", "", "attribution = sw.attribute(", "    model,", "    inputs,"] + lines + [")"])
+    lines = [
+        f"    {name}={'transform' if name == 'transform' else _written(name, v)},"
+        for name, v in given.items()
+    ]
+    return "\n".join(
+        ["import saliency_widgets as sw", "", "attribution = sw.attribute(", "    model,", "    inputs,"]
+        + lines
+        + [")"]
+    )
 
 
 def _written(name: str, value: Any) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, cast, get_args
@@ -24,19 +25,20 @@ SCORE = Param(
 Target = int | str | Tensor | Sequence[int] | Callable[[Any], Tensor] | None
 
 
-def logits_of(output: Any) -> Tensor:
+def logits_of(output: Any, rows: int | None = None) -> Tensor:
     """The tensor of class scores inside whatever a model returns.
 
     Args:
         output: A tensor, an object with ``.logits``, a mapping with ``"logits"``, or a tuple, list or mapping
             whose first tensor it is.
+        rows: N, where it is known.
 
     Returns:
         The scores, shape (N, K); (N,) outputs become (N, 1).
 
     Raises:
         TypeError: There is no tensor to be found.
-        ValueError: The scores have more than two dimensions.
+        ValueError: The scores have more than two dimensions, or another number of rows.
     """
     found = output
     if not isinstance(found, Tensor) and hasattr(found, "logits"):
@@ -57,6 +59,11 @@ def logits_of(output: Any) -> Tensor:
             f"target: the model's output has shape {tuple(found.shape)}; (samples, classes) was expected. "
             f"Pass target= a function from the output to one number per sample, "
             f"for example lambda out: out[:, 3].mean((1, 2))."
+        )
+    if rows is not None and found.shape[0] != rows:
+        raise ValueError(
+            f"model: it returned {found.shape[0]} rows of scores for {rows} inputs. "
+            f"A model to be explained must score each row of its batch."
         )
     return found
 
@@ -88,12 +95,7 @@ class Score:
         """Scores of ``rows`` samples, shape (rows,); the samples may be repeated block by block."""
         if not isinstance(self.target, Tensor):
             return _checked(self.target(output), rows)
-        scores = self._scaled(logits_of(output))
-        if scores.shape[0] != rows:
-            raise ValueError(
-                f"model: it returned {scores.shape[0]} rows of scores for {rows} inputs. "
-                f"A model to be explained must score each row of its batch."
-            )
+        scores = self._scaled(logits_of(output, rows))
         picked = self._pick(scores, self.target)
         return picked if self.contrast is None else picked - self._pick(scores, self.contrast)
 
@@ -108,6 +110,11 @@ class Score:
         if self.scale == "log_probability":
             return F.logsigmoid(logits) if single else logits.log_softmax(1)
         return logits
+
+
+def is_function(target: Any) -> bool:
+    """Whether a target is a function from the model's output, which needs no classes."""
+    return callable(target) and not isinstance(target, Tensor)
 
 
 def _checked(scores: Any, rows: int) -> Tensor:
@@ -138,11 +145,13 @@ def class_index(
         return _named(target, class_names, argument)
     if isinstance(target, bool) or not hasattr(target, "__index__"):
         raise TypeError(
-            f"{argument}: expected a class index, a class name, None or a function, got a {type(target).__name__}."
+            f"{argument}: expected a class index, a class name or None, got a {type(target).__name__}."
         )
-    index = int(target)
+    index = operator.index(target)
     if not 0 <= index < classes:
-        raise ValueError(f"{argument}: class {index} is out of range, the model scores classes 0 to {classes - 1}.")
+        raise ValueError(
+            f"{argument}: class {index} is out of range, the model scores classes 0 to {classes - 1}."
+        )
     return index
 
 
@@ -186,9 +195,11 @@ def resolve(
         ValueError: A class out of range, an unknown name, or a scale that doesn't fit.
     """
     scale = cast(Scale, SCORE.check(score))
-    if callable(target) and not isinstance(target, Tensor):
+    if not isinstance(target, Tensor) and callable(target):
         if contrast is not None:
-            raise ValueError("contrast: it can't be combined with target= a function; subtract inside the function.")
+            raise ValueError(
+                "contrast: it can't be combined with target= a function; subtract inside the function."
+            )
         return Score(scale, target)
     if logits is None:
         raise ValueError("target: the model's scores are needed to resolve it.")
@@ -202,11 +213,15 @@ def resolve(
     return Score(scale, picked.to(logits.device), None if other is None else other.to(logits.device))
 
 
-def _indices(target: Any, batch: int, classes: int, class_names: Sequence[str] | None, argument: str) -> Tensor:
-    several = isinstance(target, (Sequence, Tensor)) and not isinstance(target, str)
-    if not several or (isinstance(target, Tensor) and target.ndim == 0):
+def _indices(
+    target: Any, batch: int, classes: int, class_names: Sequence[str] | None, argument: str
+) -> Tensor:
+    if hasattr(target, "tolist"):  # tensors and arrays, numbers among them
+        target = target.tolist()
+    if not isinstance(target, Sequence) or isinstance(target, str):
         return torch.full((batch,), class_index(target, classes, class_names, argument))
-    items = target.tolist() if isinstance(target, Tensor) else list(target)
-    if len(items) != batch or any(isinstance(item, list) for item in items):
-        raise ValueError(f"{argument}: expected one class for each of the {batch} inputs, got {len(items)}.")
-    return torch.tensor([class_index(item, classes, class_names, argument) for item in items])
+    nested = any(isinstance(item, Sequence) and not isinstance(item, str) for item in target)
+    if len(target) != batch or nested:
+        got = "a nested list" if nested else str(len(target))
+        raise ValueError(f"{argument}: expected one class for each of the {batch} inputs, got {got}.")
+    return torch.tensor([class_index(item, classes, class_names, argument) for item in target])

@@ -15,7 +15,9 @@ from saliency_widgets.engine.request import Request
 from saliency_widgets.engine.subject import Subject
 
 
-def compute(subject: Subject, request: Request, check: Callable[[], None] | None = None) -> Iterator[Attribution]:
+def compute(
+    subject: Subject, request: Request, check: Callable[[], None] | None = None
+) -> Iterator[Attribution]:
     """Running estimates of what a request asks for; the last one is the answer.
 
     Args:
@@ -33,7 +35,11 @@ def compute(subject: Subject, request: Request, check: Callable[[], None] | None
     entry = get_method(request.method)
     with torch.inference_mode(False):
         score = subject.resolve(request)
-    settings = {**request.settings, "target": _told(score.target, request.target)}
+    settings = {
+        **request.settings,
+        "target": _told(score.target, request.target),
+        "contrast": _told(score.contrast, request.contrast),
+    }
     call = subject.call(score, check)
     estimates = entry.run(call, **dict(request.params))
     while True:
@@ -63,7 +69,7 @@ def compute(subject: Subject, request: Request, check: Callable[[], None] | None
 
 
 def _told(resolved: Any, asked: Any) -> Any:
-    """The target as indices, so that the answer can be repeated whatever the top prediction is by then."""
+    """Classes as indices: the answer can be repeated without names, whatever the top prediction is by then."""
     if not isinstance(resolved, Tensor):
         return asked
     indices = resolved.tolist()

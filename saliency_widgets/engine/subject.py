@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from saliency_widgets.attribution import Call, Score
 from saliency_widgets.attribution.isolation import device_of, dtype_of
 from saliency_widgets.attribution.layers import spatial_layers
-from saliency_widgets.attribution.targets import logits_of, resolve
+from saliency_widgets.attribution.targets import is_function, logits_of, resolve
 from saliency_widgets.engine.request import Request
 from saliency_widgets.inputs import Prepared, prepare
 
@@ -44,7 +44,7 @@ class Subject:
     ) -> None:
         if not isinstance(model, nn.Module):
             raise TypeError(f"model: expected a torch.nn.Module, got a {type(model).__name__}.")
-        if device is not None and torch.device(device) != device_of(model):
+        if device is not None and not _same_device(torch.device(device), device_of(model)):
             model = copy.deepcopy(model).to(device)
         self.model = model
         self.prepared: Prepared = prepare(inputs, transform, device=device_of(model), dtype=dtype_of(model))
@@ -71,8 +71,9 @@ class Subject:
         found: list[Tensor] = []
 
         def read(output: Any) -> Tensor:
-            found.append(logits_of(output).detach())
-            return found[0].sum(1)
+            found.append(logits_of(output, self.tensor.shape[0]).detach())
+            # NaN in any class is an error; a class that is masked out with -inf is none.
+            return found[0].nan_to_num(nan=float("nan"), posinf=0.0, neginf=0.0).sum(1)
 
         self.call(Score("logit", read)).scores(self.tensor)
         if self.class_names is not None and len(self.class_names) != found[0].shape[1]:
@@ -89,10 +90,9 @@ class Subject:
 
     def resolve(self, request: Request) -> Score:
         """The score that a request asks for."""
-        free = callable(request.target) and not isinstance(request.target, Tensor)
         return resolve(
             request.target,
-            None if free else self.logits,
+            None if is_function(request.target) else self.logits,
             self.tensor.shape[0],
             score=request.score,
             contrast=request.contrast,
@@ -115,3 +115,8 @@ class Subject:
             tuple((id(t), t.data_ptr(), None if t.is_inference() else t._version) for t in tensors),
             tuple(module.training for module in self.model.modules()),
         )
+
+
+def _same_device(asked: torch.device, found: torch.device) -> bool:
+    """Whether ``asked``, which may leave out the number ("cuda"), is where the model already is."""
+    return asked.type == found.type and asked.index in (None, found.index)

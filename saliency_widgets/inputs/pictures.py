@@ -34,7 +34,7 @@ def load(inputs: Any) -> Any:
         except UnidentifiedImageError as error:
             raise ValueError(f"inputs: {str(path)!r} is no picture that Pillow can read.") from error
     if isinstance(inputs, Image.Image):
-        return inputs if inputs.mode in ("RGB", "L") else inputs.convert("L" if inputs.mode in ("1", "I;16") else "RGB")
+        return _eight_bit(inputs)
     if isinstance(inputs, (Tensor, np.ndarray)):
         return inputs
     if hasattr(inputs, "__array__") or isinstance(inputs, (list, tuple)):
@@ -44,41 +44,58 @@ def load(inputs: Any) -> Any:
     )
 
 
-def without_transform(source: Any, notes: list[str]) -> tuple[Tensor, PixelRange | None]:
-    """The model's input where the caller gave no transform: pictures scaled to [0, 1], tensors as they are.
+def _eight_bit(picture: Image.Image) -> Image.Image:
+    """Colours become RGB and greys L; 16-bit and float greys are scaled, where Pillow would clip them."""
+    if picture.mode in ("RGB", "L"):
+        return picture
+    if picture.mode[0] not in "IF":
+        return picture.convert("L" if picture.mode == "1" else "RGB")
+    numbers = np.nan_to_num(np.asarray(picture, dtype=np.float64)).clip(0)
+    brightest = numbers.max(initial=0)
+    if picture.mode.startswith("I;16") or brightest > 255:
+        white = 65535
+    else:
+        white = 1 if picture.mode == "F" and brightest <= 1 else 255
+    return Image.fromarray((numbers / white * 255).clip(0, 255).round().astype(np.uint8))
+
+
+def plain(source: Any) -> Tensor:
+    """The model's input where the caller gave no transform: bytes scaled to [0, 1], numbers as they are.
 
     Returns:
-        Shape (B, ...), and the pixel range; None where it is no picture.
+        Shape (B, ...).
     """
-    if isinstance(source, Image.Image):
-        source = np.asarray(source)
-    if isinstance(source, np.ndarray):
-        numbers = torch.from_numpy(np.ascontiguousarray(_numeric(source)))
-        if _is_hwc(source):
-            numbers = numbers.movedim(-1, 0)
-        elif source.ndim == 2 and source.dtype == np.uint8:
-            numbers = numbers[None]
-    else:
-        numbers = source
-    whole = numbers.dtype == torch.uint8
-    tensor = batched(numbers)
-    if not whole and not tensor.is_floating_point() and not tensor.is_complex():
-        tensor = tensor.to(torch.get_default_dtype())
-    if tensor.ndim != 4:
-        return tensor, None
-    if whole:
-        tensor = tensor.to(torch.float32) / 255
-    return tensor, _range_of(tensor, notes)
+    tensor = batched(_tensor(source))
+    if tensor.dtype == torch.uint8 and tensor.ndim == 4:
+        return tensor.to(torch.float32) / 255
+    return tensor
+
+
+def _tensor(source: Any) -> Tensor:
+    """Pictures, (H, W, C) and (H, W) arrays of bytes included, as (C, H, W); everything else as it is."""
+    if isinstance(source, Tensor):
+        return source
+    picture = isinstance(source, Image.Image)
+    array = _numeric(np.asarray(source))
+    numbers = torch.from_numpy(np.array(array, order="C"))
+    if array.ndim == 2 and (picture or array.dtype == np.uint8):
+        return numbers[None]
+    return numbers.movedim(-1, -3) if _channels_last(array) or (picture and array.ndim == 3) else numbers
 
 
 def _numeric(array: np.ndarray) -> np.ndarray:
+    """The array in a type that torch has, in this machine's byte order."""
     if array.dtype.kind not in "uifbc":
         raise TypeError(f"inputs: expected numbers, got an array of {array.dtype}.")
-    return array.astype(np.float32) if array.dtype in (np.uint16, np.uint32, np.uint64, np.float16, np.bool_) else array
+    if array.dtype in (np.uint16, np.uint32, np.uint64, np.float16, np.bool_):
+        return array.astype(np.float32)
+    if array.dtype == np.longdouble:
+        return array.astype(np.float64)
+    return array.astype(array.dtype.newbyteorder("="), copy=False)
 
 
-def _is_hwc(array: np.ndarray) -> bool:
-    return array.ndim == 3 and array.shape[-1] in _CHANNELS and array.shape[0] not in _CHANNELS
+def _channels_last(array: np.ndarray) -> bool:
+    return array.ndim in (3, 4) and array.shape[-1] in _CHANNELS and array.shape[-3] not in _CHANNELS
 
 
 def batched(tensor: Tensor) -> Tensor:
@@ -89,23 +106,8 @@ def batched(tensor: Tensor) -> Tensor:
     return tensor[None] if single else tensor
 
 
-def _range_of(tensor: Tensor, notes: list[str]) -> PixelRange:
-    low, high = float(tensor.min()), float(tensor.max())
-    shape = (tensor.shape[1], 1, 1)
-    if low >= 0 and high <= 1:
-        return PixelRange(torch.zeros(shape), torch.ones(shape))
-    notes.append(
-        "No transform was given and the numbers are not in [0, 1]: the smallest is shown as black and the "
-        "largest as white. Pass the picture and transform= to see what the model sees."
-    )
-    return PixelRange(torch.full(shape, low), torch.full(shape, high if high > low else low + 1))
-
-
-def with_transform(source: Any, transform: Callable, notes: list[str]) -> tuple[Tensor, PixelRange | None]:
-    """Send the input and a black and a white picture of its size through the transform.
-
-    Returns:
-        Shape (B, ...), and what black and white became, each (C, H, W); None where the result is no picture.
+def transformed(source: Any, transform: Callable) -> Tensor:
+    """What the caller's transform makes of the input, shape (B, ...).
 
     Raises:
         ValueError: The transform fails, is random, or returns no tensor.
@@ -113,47 +115,84 @@ def with_transform(source: Any, transform: Callable, notes: list[str]) -> tuple[
     tensor = _transformed(source, transform)
     if not torch.equal(tensor, _transformed(source, transform)) and torch.isfinite(tensor).all():
         raise ValueError(
-            "transform: it gives another result each time (a random crop or flip?). Pass the deterministic transform "
-            "that is used for validation."
+            "transform: it gives another result each time (a random crop or flip?). Pass the deterministic "
+            "transform that is used for validation."
         )
+    return tensor
+
+
+def pixel_range(
+    tensor: Tensor, source: Any, transform: Callable | None, notes: list[str]
+) -> PixelRange | None:
+    """What black and white pixels look like to the model: a black and a white picture go the input's way.
+
+    Args:
+        tensor: The model's input, shape (B, ...).
+        source: What it was made from.
+        transform: How, or None.
+        notes: Where a range that had to be guessed is mentioned.
+
+    Returns:
+        The range; None where the input is no picture.
+    """
     if tensor.ndim != 4:
-        return tensor, None
-    black, white = (_transformed(_uniform(source, bright), transform)[0] for bright in (False, True))
-    if torch.isfinite(black).all() and torch.isfinite(white).all() and black.shape == tensor.shape[1:]:
-        contrast = (white - black).flatten(1).abs().amax(1)
-        if bool((contrast > 0).all()):
-            return tensor, PixelRange(black, white)
-    notes.append(
-        "The transform makes no difference between black and white pictures (does it normalise each picture by "
-        "itself?): the smallest number is shown as black and the largest as white."
-    )
+        return None
     low, high = float(tensor.min()), float(tensor.max())
     shape = (tensor.shape[1], 1, 1)
-    return tensor, PixelRange(torch.full(shape, low), torch.full(shape, high if high > low else low + 1))
+    if transform is not None:
+        found = _probed(tensor, source, transform)
+        if found is not None:
+            return found
+        notes.append(
+            "Black and white pictures don't come through the transform, or come out alike (does it normalise each "
+            "picture by itself?): the smallest number is shown as black and the largest as white."
+        )
+    elif low >= 0 and high <= 1:
+        return PixelRange(torch.zeros(shape), torch.ones(shape))
+    else:
+        notes.append(
+            "No transform was given and the numbers are not in [0, 1]: the smallest is shown as black and the "
+            "largest as white. Pass the picture and transform= to see what the model sees."
+        )
+    return PixelRange(torch.full(shape, low), torch.full(shape, high if high > low else low + 1))
+
+
+def _probed(tensor: Tensor, source: Any, transform: Callable) -> PixelRange | None:
+    """What a black and a white picture of the input's size became, each (C, H, W); None where they can't tell."""
+    try:
+        black, white = (_transformed(_uniform(source, bright), transform)[0] for bright in (False, True))
+    except ValueError:  # the transform took the input itself: it is only this question that it can't answer
+        return None
+    if black.shape != tensor.shape[1:] or white.shape != black.shape:
+        return None
+    contrast = (white.double() - black.double()).flatten(1).abs().amax(1)
+    return PixelRange(black, white) if bool((contrast > 0).all() and torch.isfinite(contrast).all()) else None
 
 
 def _transformed(source: Any, transform: Callable) -> Tensor:
-    try:
-        result = transform(source)
+    try:  # on a copy: some transforms work in place
+        result = transform(source.detach().clone() if isinstance(source, Tensor) else source.copy())
     except Exception as error:
         raise ValueError(
             f"transform: it raised {type(error).__name__} for a {_described(source)}: {error}. "
             f"Pass the input in the form that your transform expects."
         ) from error
-    if isinstance(result, (np.ndarray, Image.Image)):
-        return without_transform(result, [])[0] if isinstance(result, Image.Image) else batched(torch.as_tensor(result))
-    if not isinstance(result, Tensor):
+    if isinstance(result, Image.Image):
+        return plain(result)
+    if not isinstance(result, (Tensor, np.ndarray)):
         raise ValueError(
             f"transform: it must return a tensor, got a {type(result).__name__}; end it with ToTensor() or similar."
         )
-    return batched(result)
+    return batched(_tensor(result))
 
 
 def _uniform(source: Any, bright: bool) -> Any:
     if isinstance(source, Image.Image):
         return Image.new(source.mode, source.size, ("white" if bright else "black"))
-    whole = source.dtype in (np.uint8, torch.uint8)
-    top = 255 if whole or float(source.max()) > 1.5 else 1
+    if source.dtype in (np.uint16, torch.uint16):
+        top = 65535
+    else:
+        top = 255 if source.dtype in (np.uint8, torch.uint8) or float(source.max()) > 1.5 else 1
     fill = torch.full_like if isinstance(source, Tensor) else np.full_like
     return fill(source, top if bright else 0)
 
@@ -176,7 +215,7 @@ def recover(tensor: Tensor, pixels: PixelRange, notes: list[str]) -> np.ndarray:
         uint8, shape (B, H, W, 3).
     """
     x = tensor.detach().double().cpu()
-    black, white = pixels.black.double().expand(x.shape[1:]), pixels.white.double().expand(x.shape[1:])
+    black, white = (end.detach().double().cpu().expand(x.shape[1:]) for end in (pixels.black, pixels.white))
     contrast = white - black
     # Padding that the transform adds is the same in both probes: there, the channel's own scale applies.
     strongest = contrast.flatten(1).abs().argmax(1, keepdim=True)
@@ -185,7 +224,9 @@ def recover(tensor: Tensor, pixels: PixelRange, notes: list[str]) -> np.ndarray:
     padded = contrast.abs() < 1e-6 * typical.abs()
     shares = (x - torch.where(padded, origin, black)) / torch.where(padded, typical, contrast)
     if float(shares.min()) < -0.02 or float(shares.max()) > 1.02:
-        notes.append("The transform is not linear in the pixels: the picture shown is close to what the model sees, not exact.")
+        notes.append(
+            "The transform is not linear in the pixels: the picture shown is close to what the model sees, not exact."
+        )
     shares = shares.clamp(0, 1)
     if shares.shape[1] == 4:
         shares = shares[:, :3]

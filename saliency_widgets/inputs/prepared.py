@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -43,8 +44,9 @@ def prepare(
     """Bring inputs into the form a model takes.
 
     Args:
-        inputs: A PIL image; a path; an array (H, W, 3) or (H, W) of uint8, or of floats in [0, 1]; a tensor
-            (C, H, W) or (N, C, H, W); rows of numbers (F,) or (N, F); or a list of pictures of one size.
+        inputs: A PIL image; a path; an array (H, W, 3) or (N, H, W, 3) of uint8 or of floats in [0, 1], or (H, W) of
+            uint8; a tensor (C, H, W) or (N, C, H, W); rows of numbers (F,) or (N, F); or a list of pictures of
+            one size.
         transform: From one such input to what the model takes, e.g. torchvision's; None where the input is ready
             (tensors) or only needs scaling to [0, 1] (pictures).
         device: Where the model is.
@@ -63,11 +65,9 @@ def prepare(
             return _stacked([prepare(item, transform, device=device, dtype=dtype) for item in inputs])
         source = pictures.load(inputs)
         notes: list[str] = []
-        if transform is None:
-            tensor, pixels = pictures.without_transform(source, notes)
-        else:
-            tensor, pixels = pictures.with_transform(source, transform, notes)
+        tensor = pictures.plain(source) if transform is None else pictures.transformed(source, transform)
         _check(tensor)
+        pixels = pictures.pixel_range(tensor, source, transform, notes)
         shown = pictures.recover(tensor, pixels, notes) if pixels is not None else None
         ready = tensor.detach().clone().to(device=device, dtype=dtype)
         if not torch.isfinite(ready).all():
@@ -76,14 +76,16 @@ def prepare(
 
 
 def _numbers(items: Any) -> bool:
-    return all(isinstance(item, (int, float)) for item in items)
+    return all(isinstance(item, Real) for item in items)
 
 
 def _check(tensor: Tensor) -> None:
     if tensor.numel() == 0:
         raise ValueError(f"inputs: nothing in them, the shape is {tuple(tensor.shape)}.")
     if tensor.is_complex():
-        raise TypeError("inputs: complex numbers have no saliency here; pass real and imaginary parts as channels.")
+        raise TypeError(
+            "inputs: complex numbers have no saliency here; pass real and imaginary parts as channels."
+        )
     bad = int((~torch.isfinite(tensor)).sum())
     if bad:
         raise ValueError(
@@ -98,10 +100,24 @@ def _stacked(parts: list[Prepared]) -> Prepared:
         raise ValueError(
             f"inputs: a list must give inputs of one shape, got {sorted(shapes)}. Pass transform= with a resize and a crop."
         )
-    shown = [part.pictures for part in parts]
+    shown = [part.pictures for part in parts if part.pictures is not None]
     return Prepared(
         torch.cat([part.tensor for part in parts]),
-        parts[0].pixels,
-        np.concatenate([s for s in shown if s is not None]) if all(s is not None for s in shown) else None,
+        _together(parts),
+        np.concatenate(shown) if len(shown) == len(parts) else None,
         tuple(dict.fromkeys(note for part in parts for note in part.notes)),
+    )
+
+
+def _together(parts: list[Prepared]) -> PixelRange | None:
+    """One range for all, or one for each sample where they differ: padding depends on a picture's own size."""
+    ranges = [(part.pixels, part.tensor) for part in parts if part.pixels is not None]
+    if not ranges or len(ranges) < len(parts):
+        return None
+    first = ranges[0][0]
+    if all(torch.equal(r.black, first.black) and torch.equal(r.white, first.white) for r, _ in ranges):
+        return first
+    return PixelRange(
+        torch.cat([pixels.black.to(x).expand_as(x) for pixels, x in ranges]),
+        torch.cat([pixels.white.to(x).expand_as(x) for pixels, x in ranges]),
     )

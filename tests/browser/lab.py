@@ -25,7 +25,7 @@ from playwright.sync_api import ConsoleMessage, Error, Locator, Page
 
 THEMES = {"light": "JupyterLab Light", "dark": "JupyterLab Dark"}
 
-_KERNELSPEC = {"name": "python3", "display_name": "Python 3", "language": "python"}
+_KERNELSPEC = {"name": "python3", "display_name": "Python 3 (ipykernel)", "language": "python"}
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 _workspaces = itertools.count()
 

@@ -74,8 +74,14 @@ def integrated_gradients(
         gradients, scores = call.gradient((start + t * way).flatten(0, 1))
         total += torch.tensordot(w, gradients.view(len(chunk), *way.shape), dims=1)
         scores = scores.view(len(chunk), -1)
-        ends |= {float(nodes[j]): scores[j - done] for j in chunk if nodes[j] in (0, 1) and float(nodes[j]) not in ends}
+        ends |= {
+            float(nodes[j]): scores[j - done]
+            for j in chunk
+            if nodes[j] in (0, 1) and float(nodes[j]) not in ends
+        }
         done += len(chunk)
         values = way * total / float(weights[:done].sum())
         delta = values.flatten(1).sum(1) - (ends[1.0] - ends[0.0]) if len(ends) == 2 else None
-        yield Estimate(values, done=done, total=len(nodes), evaluations=done, score=ends.get(1.0), delta=delta)
+        yield Estimate(
+            values, done=done, total=len(nodes), evaluations=done, score=ends.get(1.0), delta=delta
+        )

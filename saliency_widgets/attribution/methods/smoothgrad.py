@@ -53,7 +53,13 @@ BASE = Param(
     params=(NOISE_LEVEL, N_SAMPLES, STATISTIC, BASE, SEED, CHUNK_SIZE),
 )
 def smoothgrad(
-    call: Call, noise_level: float, n_samples: int, statistic: str, base: str, seed: int, chunk_size: int | None
+    call: Call,
+    noise_level: float,
+    n_samples: int,
+    statistic: str,
+    base: str,
+    seed: int,
+    chunk_size: int | None,
 ) -> Iterator[Estimate]:
     """The average gradient over noisy copies of the input: less speckle, the same question.
 
@@ -81,7 +87,7 @@ def smoothgrad(
     done = 0
     for samples in chunks(n_samples, call.rows(chunk_size), call.batch):
         noisy = call.inputs + spread * normal_noise(call.inputs, seed, samples)
-        (estimate,) = inner.run(call.on(noisy.flatten(0, 1)))
+        (estimate,) = inner.run(call.on(noisy.flatten(0, 1)), **inner.check_params({}))
         drawn = estimate.values.view_as(noisy)
         if statistic == "squared":
             drawn = drawn**2

@@ -1,0 +1,107 @@
+"""What an explorer shows in the page, and what it should show: pixels on both sides."""
+
+from __future__ import annotations
+
+import base64
+import json
+from typing import Any
+
+import numpy as np
+from lab import Lab
+from playwright.sync_api import Locator
+
+# The colour on the canvas at the middle of each pixel of the picture.
+_PIXELS = """(canvas, [height, width]) => {
+  const context = canvas.getContext('2d');
+  const data = context.getImageData(0, 0, canvas.width, canvas.height).data;
+  const found = new Uint8Array(height * width * 3);
+  for (let y = 0; y < height; y++) for (let x = 0; x < width; x++) {
+    const row = Math.floor((y + 0.5) * canvas.height / height);
+    const column = Math.floor((x + 0.5) * canvas.width / width);
+    const from = 4 * (row * canvas.width + column);
+    for (let k = 0; k < 3; k++) found[3 * (y * width + x) + k] = data[from + k];
+  }
+  let text = '';
+  for (let i = 0; i < found.length; i += 8192) text += String.fromCharCode(...found.subarray(i, i + 8192));
+  return btoa(text);
+}"""
+
+# Everything painted from now on, oldest first.
+_LISTEN = """root => {
+  window.__paints = [];
+  root.addEventListener('sw-paint', event => window.__paints.push({
+    ...event.detail, time: performance.now(),
+  }));
+}"""
+
+IN_KERNEL = """
+import base64 as _b64, json as _json
+import numpy as _np
+from saliency_widgets import render as _render
+from saliency_widgets.attribution import Reduction as _Reduction
+from saliency_widgets.engine import frame_of as _frame_of
+
+def _arrays(explorer, attribution):
+    frame = _frame_of(attribution, explorer.panel.reduction)
+    pack = lambda a: _b64.b64encode(_np.ascontiguousarray(a).tobytes()).decode()
+    print(_json.dumps({"codes": pack(frame.codes), "low": frame.low, "high": frame.high, "signed": frame.signed,
+                       "shape": frame.codes.shape, "picture": pack(explorer._picture)}))
+"""
+
+
+class Seen:
+    """One explorer in the page.
+
+    Args:
+        lab: The JupyterLab page.
+        output: The output area that shows it.
+        name: Its name in the kernel.
+    """
+
+    def __init__(self, lab: Lab, output: Locator, name: str = "explorer") -> None:
+        self.lab = lab
+        self.name = name
+        self.output = output
+        self.root = output.locator(".sw-heatmap").first
+        self.canvas = self.root.locator(".sw-canvas")
+
+    def wait(self, state: str = "done", seconds: float = 90) -> None:
+        """Wait until the page shows this state, and the last frame that the kernel sent."""
+        self.root.locator(f"xpath=self::*[@data-state='{state}']").wait_for(timeout=1000 * seconds)
+        frame = f"[{self.name}.view.frame['generation'], {self.name}.view.frame['index']]"
+        self.lab.execute(f"{self.name}.view.flush()")
+        generation, index = self.lab.value(frame)
+        self.lab.page.wait_for_function(
+            "([root, generation, index]) => root.dataset.generation === generation && root.dataset.index === index",
+            arg=[self.root.element_handle(), str(generation), str(index)],
+        )
+
+    def pixels(self) -> np.ndarray:
+        """The canvas, one colour for each pixel of the picture: uint8 (224, 224, 3)."""
+        raw = self.canvas.evaluate(_PIXELS, [224, 224])
+        return np.frombuffer(base64.b64decode(raw), np.uint8).reshape(224, 224, 3)
+
+    def listen(self) -> None:
+        """Note every paint from now on."""
+        self.root.evaluate(_LISTEN)
+
+    def paints(self) -> list[dict[str, Any]]:
+        """The paints noted."""
+        return self.lab.page.evaluate("window.__paints")
+
+    def expected(self, attribution: str) -> dict[str, Any]:
+        """The 16-bit map of an attribution (an expression in the kernel), and the picture."""
+        text = self.lab.execute(IN_KERNEL + f"\n_arrays({self.name}, {attribution})", seconds=120)
+        found = json.loads(text.splitlines()[-1])
+        shape = found["shape"]
+        found["codes"] = np.frombuffer(base64.b64decode(found["codes"]), "<u2").reshape(shape)
+        found["picture"] = np.frombuffer(base64.b64decode(found["picture"]), np.uint8).reshape(*shape, 3)
+        return found
+
+    def control(self, name: str) -> Locator:
+        """The control of a parameter or a setting."""
+        return self.output.locator(f".sw-control-{name}")
+
+    def handle(self, name: str, number: int = 0) -> Locator:
+        """The handle of a slider."""
+        return self.control(name).locator(".noUi-handle").nth(number)

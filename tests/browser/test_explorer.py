@@ -1,0 +1,308 @@
+"""The explorer in the real JupyterLab: pixels, intermediate frames, and what works without the kernel."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from lab import Lab
+from playwright.sync_api import expect
+from seen import Seen
+
+from saliency_widgets import render
+
+pytestmark = pytest.mark.browser
+
+NOTEBOOK = Path(__file__).parents[2] / "notebooks" / "explore.ipynb"
+DEMO = "import saliency_widgets as sw\nexplorer = sw.demo({})\nexplorer"
+FRESH = "sw.attribute(**explorer.settings)"
+
+
+def overlay(found: dict, **changes: object) -> np.ndarray:
+    """The overlay that render paints for these codes with the display's defaults, changed where said."""
+    display = {param.name: param.default for param in render.DISPLAY} | changes
+    table = render.lut(display.pop("diverging" if found["signed"] else "colormap"))
+    for name in ("diverging", "colormap"):
+        display.pop(name, None)
+    quantised = render.Quantised(found["codes"], found["low"], found["high"], found["signed"])
+    return render.blend(found["picture"], quantised, lut=table, **display)
+
+
+def assert_seen(seen: Seen, expected: np.ndarray) -> None:
+    """The page shows these pixels within 1/255."""
+    difference = np.abs(seen.pixels().astype(int) - expected.astype(int))
+    assert difference.max() <= 1, f"{(difference.max(2) > 1).sum()} pixels differ, by up to {difference.max()}"
+
+
+def demo(lab: Lab, arguments: str = "") -> Seen:
+    lab.open(lab.write_notebook([DEMO.format(arguments)]))
+    lab.run_all()
+    seen = Seen(lab, lab.output(0))
+    seen.wait()
+    return seen
+
+
+def test_the_notebook_shows_the_egyptian_cat_and_more_steps_arrive_frame_by_frame(lab: Lab) -> None:
+    lab.open(lab.copy_notebook(NOTEBOOK))
+    lab.run_cell(1)
+    seen = Seen(lab, lab.output(1))
+    seen.wait()
+    expect(seen.root.locator(".sw-title")).to_have_text("Integrated Gradients · Egyptian cat")
+    first = seen.expected(FRESH)
+    assert_seen(seen, overlay(first))
+
+    steps = seen.handle("n_steps")
+    steps.focus()
+    steps.press("ArrowLeft")
+    lab.wait_for_value("explorer.settings['n_steps']", 16)
+    seen.wait()
+    seen.listen()
+    steps.press("ArrowRight")
+    steps.press("ArrowRight")
+    lab.wait_for_value("explorer.settings['n_steps']", 64)
+    seen.wait()
+    paints = [p for p in seen.paints() if p["cause"] == "frame"]
+    newest = max(p["generation"] for p in paints)
+    partial = [p for p in paints if p["generation"] == newest and not p["final"]]
+    assert len(partial) >= 2
+    assert paints[-1]["final"]
+    exact = f"bool((explorer.attribution.values == {FRESH}.values).all())"
+    assert lab.value(exact, seconds=120) is True
+    assert lab.value("explorer.attribution.evaluations") == 65
+    fresh = seen.expected("sw.attribute(**(explorer.settings | {'n_steps': 64}))")
+    assert_seen(seen, overlay(fresh))
+    assert np.abs(overlay(fresh).astype(int) - overlay(first).astype(int)).max() > 10
+
+    lab.run_all(seconds=180)
+    coffee = Seen(lab, lab.output(4), "coffee")
+    coffee.wait()
+    expect(coffee.root.locator(".sw-title")).to_have_text("Grad-CAM · espresso")
+    cyan = (coffee.pixels().astype(int) - [0, 255, 255]).__abs__().max(2) <= 8
+    assert cyan[60, 70:160].mean() > 0.9, "the rectangle drawn on the annotations is not on the picture"
+    lab.screenshot("tour")
+    assert lab.errors == []
+
+
+def test_display_moves_repaint_with_the_kernel_stopped(lab: Lab) -> None:
+    seen = demo(lab, "method='gradient'")
+    found = seen.expected(FRESH)
+    assert_seen(seen, overlay(found))
+    with lab.paused_kernel():
+        opacity = seen.handle("opacity")
+        opacity.focus()
+        for _ in range(20):
+            opacity.press("ArrowRight")
+        expect(opacity).to_have_attribute("aria-valuetext", "0.95")
+        seen.listen()
+        opacity.press("ArrowRight")
+        lab.page.wait_for_function("() => window.__paints.length")
+        assert_seen(seen, overlay(found, opacity=0.96))
+
+        seen.control("colormap").locator("select").select_option("viridis")
+        lab.page.wait_for_function("() => window.__paints.length > 1")
+        assert_seen(seen, overlay(found, opacity=0.96, colormap="viridis"))
+
+        top = seen.handle("clip", 1)
+        top.focus()
+        for _ in range(8):
+            top.press("ArrowLeft")
+        expect(top).to_have_attribute("aria-valuetext", "95")
+        lab.page.wait_for_function("() => window.__paints.length > 2")
+        lab.page.evaluate("() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
+        assert_seen(seen, overlay(found, opacity=0.96, colormap="viridis", clip=(0, 95)))
+
+        seen.control("blend").locator("select").select_option("uniform")
+        threshold = seen.handle("threshold")
+        threshold.focus()
+        for _ in range(10):
+            threshold.press("ArrowRight")
+        expect(threshold).to_have_attribute("aria-valuetext", "0.10")
+        lab.page.evaluate("() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
+        shown = {"opacity": 0.96, "colormap": "viridis", "clip": (0, 95), "blend": "uniform", "threshold": 0.1}
+        assert_seen(seen, overlay(found, **shown))
+
+        hold = seen.root.locator(".sw-hold")
+        hold.focus()
+        lab.page.keyboard.down("Space")
+        lab.page.evaluate("() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
+        assert_seen(seen, found["picture"])
+        lab.page.keyboard.up("Space")
+        lab.page.evaluate("() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
+        assert_seen(seen, overlay(found, **shown))
+    lab.wait_for_value("explorer._display.settings['threshold']", 0.1)
+    assert lab.errors == []
+
+
+COUNTED = """
+import threading
+import saliency_widgets as sw
+from saliency_widgets.demos import classifier, picture
+
+net = classifier()
+alive, most = 0, 0
+lock = threading.Lock()
+
+class Counted(type(net.model)):
+    def forward(self, x):
+        global alive, most
+        with lock:
+            alive += 1
+            most = max(most, alive)
+        try:
+            return super().forward(x)
+        finally:
+            with lock:
+                alive -= 1
+
+net.model.__class__ = Counted
+explorer = sw.explore(net.model, picture(), transform=net.transform, class_names=net.class_names,
+                      method="smoothgrad", n_samples=40, noise_level=0.0)
+explorer
+"""
+
+
+def test_a_hundred_positions_of_a_slider_leave_the_last_map_and_nothing_stale(lab: Lab) -> None:
+    lab.open(lab.write_notebook([COUNTED]))
+    lab.run_all()
+    seen = Seen(lab, lab.output(0))
+    seen.root.wait_for()
+    seen.listen()
+    handle = seen.handle("noise_level")
+    track = seen.control("noise_level").locator(".noUi-target").bounding_box()
+    box = handle.bounding_box()
+    assert track is not None
+    assert box is not None
+    middle = box["y"] + box["height"] / 2
+    lab.page.mouse.move(box["x"] + box["width"] / 2, middle)
+    lab.page.mouse.down()
+    for k in range(1, 101):
+        lab.page.mouse.move(track["x"] + track["width"] * 0.6 * k / 100, middle)
+        lab.page.wait_for_timeout(25)
+    lab.page.mouse.up()
+    lab.page.wait_for_function(
+        "([root]) => window.__paints.length && window.__paints.at(-1).final && root.dataset.state === 'done'",
+        arg=[seen.root.element_handle()],
+        timeout=120_000,
+    )
+    seen.wait()
+    stamps = [(p["generation"], p["index"]) for p in seen.paints() if p["cause"] == "frame"]
+    assert stamps == sorted(set(stamps))
+    assert stamps[-1][0] == lab.value("explorer._session.generation")
+    assert stamps[-1][0] > 20, "the drag reached the kernel as one move only"
+    assert lab.value("most") == 1
+    noise = float(handle.get_attribute("aria-valuetext") or "nan")
+    assert lab.value("explorer.attribution.settings['noise_level']") == pytest.approx(noise)
+    assert 0.55 < noise < 0.65
+    assert lab.value(f"bool((explorer.attribution.values == {FRESH}.values).all())", seconds=120) is True
+    assert_seen(seen, overlay(seen.expected(FRESH)))
+    assert lab.errors == []
+
+
+def test_bars_search_errors_and_stop(lab: Lab) -> None:
+    seen = demo(lab, "method='gradient'")
+    title = seen.root.locator(".sw-title")
+    expect(title).to_have_text("Gradient · Egyptian cat")
+    bars = seen.output.locator(".sw-predictions .bar")
+    expect(bars).to_have_count(5)
+    bars.nth(1).click()
+    expect(title).to_have_text("Gradient · tiger cat")
+    search = seen.control("target").locator("input")
+    expect(search).to_have_value("tiger cat (282)")
+
+    search.fill("espresso (967)")
+    search.press("Enter")
+    expect(title).to_have_text("Gradient · espresso")
+    seen.wait()
+    before = seen.pixels()
+    search.fill("purple elephant")
+    search.press("Enter")
+    error = seen.root.locator(".sw-error")
+    expect(error).to_be_visible()
+    expect(error).to_contain_text("purple elephant")
+    assert np.array_equal(seen.pixels(), before)
+    search.fill("285")
+    search.press("Enter")
+    expect(title).to_have_text("Gradient · Egyptian cat")
+    expect(error).to_be_hidden()
+
+    seen.control("method").locator("select").select_option("SmoothGrad")
+    for name in ("noise_level", "n_samples", "statistic"):
+        expect(seen.control(name)).to_be_visible()
+    for name in ("n_steps", "baseline", "layer"):
+        expect(seen.control(name)).to_be_hidden()
+    lab.execute("explorer.update(n_samples=500)")
+    stop = seen.root.locator(".sw-stop")
+    expect(stop).to_be_enabled()
+    seen.root.locator(".sw-progress-text", has_text="of 500 samples").wait_for()
+    stop.click()
+    seen.root.locator("xpath=self::*[@data-state='stopped']").wait_for()
+    expect(seen.root.locator(".sw-progress-text")).to_contain_text("of 500 samples")
+    assert lab.value("explorer.attribution is None") is True
+    seen.control("method").locator("select").select_option("Grad-CAM")
+    seen.wait()
+    expect(title).to_have_text("Grad-CAM · Egyptian cat")
+    expect(seen.control("layer")).to_be_visible()
+    assert lab.errors == []
+
+
+def test_hover_tells_the_pixel_its_value_and_its_share(lab: Lab) -> None:
+    seen = demo(lab, "method='gradient'")
+    found = seen.expected(FRESH)
+    values = found["codes"] / 65534 * found["high"]
+    box = seen.canvas.bounding_box()
+    assert box is not None
+    lab.page.mouse.move(box["x"] + box["width"] * 100.5 / 224, box["y"] + box["height"] * 50.5 / 224)
+    readout = seen.root.locator(".sw-readout")
+    expect(readout).to_contain_text("100")
+    expect(readout).to_contain_text("50")
+    expect(readout).to_contain_text(render.format_number(float(values[50, 100])))
+    seen.canvas.focus()
+    seen.canvas.press("ArrowRight")
+    expect(readout).to_contain_text(render.format_number(float(values[50, 101])))
+
+
+def test_a_reloaded_page_shows_the_same_map_and_goes_on(lab: Lab) -> None:
+    seen = demo(lab, "method='gradient'")
+    lab.execute("explorer.annotations.fill_style = 'red'; explorer.annotations.fill_rect(0, 0, 20, 20)")
+    before = seen.expected(FRESH)
+    lab.save()
+    lab.reload()
+    lab.run_all()
+    again = Seen(lab, lab.output(0))
+    again.wait()
+    assert_seen(again, overlay(before))
+    lab.execute("explorer.annotations.fill_style = 'lime'; explorer.annotations.fill_rect(0, 0, 20, 20)")
+    lab.page.wait_for_function(
+        "canvas => { const d = canvas.getContext('2d').getImageData(9, 9, 1, 1).data; return d[1] > 200 && d[0] < 60; }",
+        arg=again.canvas.element_handle(),
+    )
+    again.control("method").locator("select").select_option("Grad-CAM")
+    again.wait()
+    assert lab.errors == []
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("width", [700, 1000, 1600])
+def test_it_fits_and_nothing_jumps(lab: Lab, width: int, theme: str) -> None:
+    lab.page.set_viewport_size({"width": width, "height": 900})
+    lab.theme(theme)
+    if width < 1000:
+        lab.js("if (!app.shell.leftCollapsed) app.shell.collapseLeft();")
+    seen = demo(lab, "method='gradient'")
+    lab.page.wait_for_timeout(300)
+    explorer = seen.output.locator(".sw-explorer")
+    assert explorer.evaluate("e => e.scrollWidth <= e.clientWidth + 1"), "it is wider than its cell"
+    clipped = explorer.evaluate(
+        """e => [...e.querySelectorAll('.widget-label, button, .sw-title, .sw-readout, .sw-progress-text')]
+            .filter(x => x.offsetParent && x.scrollWidth > x.clientWidth + 1).map(x => x.className + ' ' + x.textContent)"""
+    )
+    assert clipped == []
+    before = seen.canvas.bounding_box()
+    lab.execute("explorer.update(method='smoothgrad', n_samples=8)")
+    seen.root.locator("xpath=self::*[@data-state='running']").wait_for()
+    assert seen.canvas.bounding_box() == before
+    seen.wait()
+    assert seen.canvas.bounding_box() == before
+    lab.screenshot(f"{theme}-{width}")
+    lab.screenshot(f"{theme}-{width}-all", explorer)

@@ -1,0 +1,46 @@
+"""Fixtures that several rooms' tests share."""
+
+from __future__ import annotations
+
+import copy
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import settings
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from saliency_widgets.demos import Classifier
+
+sys.path.insert(0, str(Path(__file__).parent))  # for toys.py, in every import mode
+
+# How long an example takes says nothing about whether it is right.
+settings.register_profile("house", deadline=None)
+settings.load_profile("house")
+
+
+@pytest.fixture(scope="session")
+def pretrained() -> Classifier:
+    """EfficientNet-Lite0 with its ImageNet weights, float32. Not to be changed."""
+    from saliency_widgets.demos import classifier
+
+    return classifier()
+
+
+@pytest.fixture(scope="session")
+def pretrained64(pretrained: Classifier) -> nn.Module:
+    """The same in float64, where two ways of computing agree to many digits."""
+    return copy.deepcopy(pretrained.model).double()
+
+
+@pytest.fixture(scope="session")
+def cat() -> Tensor:
+    """The face of chelsea, the cat, as EfficientNet-Lite0 sees it, float64, shape (1, 3, 96, 96)."""
+    from saliency_widgets.demos import picture
+
+    face = np.array(picture("chelsea").crop((60, 20, 300, 260)).resize((96, 96)))
+    return (torch.from_numpy(face).movedim(-1, 0).double() - 127)[None] / 128

@@ -1,0 +1,140 @@
+"""Small models whose attributions are known, and a way to see whether anybody touched them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules import module as module_hooks
+
+from saliency_widgets.attribution import Attribution, Call, Score
+from saliency_widgets.engine.compute import compute
+from saliency_widgets.engine.request import Request
+from saliency_widgets.engine.subject import Subject
+
+
+class Formula(nn.Module):
+    """A function of rows (N, F) as a model of one value each, in float64 unless said otherwise."""
+
+    def __init__(self, formula: Callable[[Tensor], Tensor], dtype: torch.dtype = torch.float64) -> None:
+        super().__init__()
+        self.formula = formula
+        self.one = nn.Parameter(torch.ones((), dtype=dtype))  # tells the type to compute in
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.formula(x)[:, None]
+
+
+def power(exponent: int) -> Formula:
+    """sum_i x_i^exponent."""
+    return Formula(lambda x: (x**exponent).sum(1))
+
+
+def linear(weights: Tensor, bias: float = 0.0) -> nn.Linear:
+    """w . x + b."""
+    model = nn.Linear(len(weights), 1, dtype=weights.dtype)
+    with torch.no_grad():
+        model.weight.copy_(weights[None])
+        model.bias.fill_(bias)
+    return model
+
+
+def mlp(
+    seed: int = 0, features: int = 4, classes: int = 3, activation: type[nn.Module] = nn.ReLU
+) -> nn.Module:
+    torch.manual_seed(seed)
+    return nn.Sequential(
+        nn.Linear(features, 8), activation(), nn.Linear(8, 8), activation(), nn.Linear(8, classes)
+    ).double()
+
+
+def conv_net(
+    seed: int = 0, channels: int = 3, classes: int = 4, activation: type[nn.Module] = nn.ReLU
+) -> nn.Module:
+    """Conv, conv, pool, linear on (N, channels, 8, 8); two activations; eval."""
+    torch.manual_seed(seed)
+    model = nn.Sequential(
+        nn.Conv2d(channels, 6, 3, padding=1),
+        activation(),
+        nn.Conv2d(6, 5, 3, stride=2, padding=1),
+        activation(),
+        nn.AdaptiveAvgPool2d(2),
+        nn.Flatten(),
+        nn.Linear(20, classes),
+    )
+    return model.double().eval()
+
+
+def rows(seed: int = 0, *shape: int) -> Tensor:
+    return torch.randn(shape or (2, 4), generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def pictures(seed: int = 0, *shape: int) -> Tensor:
+    """Numbers in [0, 1), shape (N, C, H, W)."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.rand(shape or (2, 3, 8, 8), generator=generator, dtype=torch.float64)
+
+
+def estimates(
+    model: nn.Module, inputs: Any, method: str, *, check: Callable[[], None] | None = None, **settings: Any
+) -> Iterator[Attribution]:
+    """All running estimates of what ``sw.attribute`` returns the last of."""
+    about = {name: settings.pop(name) for name in ("target", "score", "contrast") if name in settings}
+    return compute(Subject(model, inputs), Request.of(method, settings, **about), check)
+
+
+def call(model: nn.Module, inputs: Tensor, target: int = 0) -> Call:
+    return Call(model, inputs, Score("logit", torch.full((len(inputs),), target)))
+
+
+def far(found: Tensor, expected: Tensor) -> float:
+    """The largest difference, relative to the largest expected value."""
+    assert found.shape == expected.shape
+    return float((found - expected).abs().max() / expected.abs().max().clamp(min=1e-300))
+
+
+_GLOBAL_HOOKS = [name for name in vars(module_hooks) if name.startswith("_global") and "hooks" in name]
+
+
+def state_of(model: nn.Module) -> dict[str, Any]:
+    """Everything about a model and about torch that an attribution must leave as it was, comparable with ==."""
+    return {
+        "parameters": {
+            name: (
+                id(p),
+                p._version,
+                _bytes(p),
+                p.requires_grad,
+                None if p.grad is None else (id(p.grad), _bytes(p.grad)),
+            )
+            for name, p in model.named_parameters()
+        },
+        "buffers": {name: (id(b), _bytes(b)) for name, b in model.named_buffers()},
+        "modules": {
+            path: (type(module), module.training, sorted(vars(module)), _hooks(module))
+            for path, module in model.named_modules()
+        },
+        "global hooks": {name: list(getattr(module_hooks, name) or ()) for name in _GLOBAL_HOOKS},
+        "random state": _bytes(torch.get_rng_state()),
+        "gradients": torch.is_grad_enabled(),
+        "inference": torch.is_inference_mode_enabled(),
+        "default type": torch.get_default_dtype(),
+        "function modes": torch._C._len_torch_function_stack(),
+        "anomalies": torch.is_anomaly_enabled(),
+    }
+
+
+def _hooks(module: nn.Module) -> dict[str, list]:
+    return {
+        name: list(value.items())
+        for name, value in vars(module).items()
+        if "hooks" in name and isinstance(value, dict)
+    }
+
+
+def _bytes(tensor: Tensor) -> bytes:
+    return (
+        tensor.detach().contiguous().view(-1).view(torch.uint8).numpy().tobytes() if tensor.numel() else b""
+    )
