@@ -26,7 +26,7 @@ export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test test-fast lint setup bundle browser clean
+.PHONY: help demo test test-fast lint setup bundle browser screenshots clean
 
 help: ## list the targets
 	@echo "make TARGET, where TARGET is one of"
@@ -59,11 +59,14 @@ bundle: $(BUNDLE) ## build the widget's JavaScript, if its sources changed
 browser: setup ## find a browser for the tests, or install one
 	@$(BIN)/python tools/ensure_browser.py
 
+screenshots: browser ## take the README's pictures again
+	@PYTHONPATH=tests/browser $(BIN)/python tools/screenshots.py
+
 clean: ## delete everything the other targets made
 	rm -rf $(VENV) js/node_modules .jupyter build dist test-results *.egg-info
 	rm -rf .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 	find $(STATIC) -type f ! -name .gitkeep -delete
-	find saliency_widgets tests tools benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
+	find $(wildcard saliency_widgets tests tools benchmarks) -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV_MADE):
 	@sh tools/preflight.sh "$(PYTHON)"

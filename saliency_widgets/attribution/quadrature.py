@@ -5,6 +5,7 @@ A rule approximates the integral of g over [0, 1] by sum_j w_j g(t_j), with sum_
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable
 
@@ -31,13 +32,19 @@ def midpoint(n_steps: int) -> Rule:
 def gauss_legendre(n_steps: int) -> Rule:
     """Gauss-Legendre rule: n nodes, exact for polynomials up to degree 2n - 1.
 
-    Nodes and weights by Golub and Welsch (1969): eigenvalues and first components of the eigenvectors of the
-    Jacobi matrix with off-diagonal b_k = k / sqrt(4k^2 - 1).
+    The nodes are the roots of the Legendre polynomial P_n, found by Newton's method from Tricomi's approximation
+    cos(pi (i - 1/4) / (n + 1/2)); the weights are 1 / ((1 - x^2) P_n'(x)^2) (Abramowitz and Stegun 25.4.29, halved
+    for an interval of length 1). An eigenvalue solver needs seconds where this needs milliseconds.
     """
-    k = torch.arange(1, n_steps, dtype=torch.float64)
-    off = k / torch.sqrt(4 * k**2 - 1)
-    values, vectors = torch.linalg.eigh(torch.diag(off, 1) + torch.diag(off, -1))
-    return (values + 1) / 2, vectors[0] ** 2
+    x = torch.cos(math.pi * (torch.arange(n_steps, 0, -1, dtype=torch.float64) - 0.25) / (n_steps + 0.5))
+    slope = torch.ones_like(x)
+    for _ in range(6):  # quadratic convergence: from 1e-4 or better to rounding in three
+        before, here = torch.ones_like(x), x
+        for k in range(2, n_steps + 1):
+            before, here = here, ((2 * k - 1) * x * here - (k - 1) * before) / k
+        slope = n_steps * (x * here - before) / (x**2 - 1)
+        x = x - here / slope
+    return (x + 1) / 2, 1 / ((1 - x**2) * slope**2)
 
 
 RULES: dict[str, Callable[[int], Rule]] = {

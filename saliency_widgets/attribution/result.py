@@ -85,7 +85,7 @@ class Attribution:
             raise ValueError(f"sample: expected 0 to {len(self.values) - 1}, got {sample!r}.")
         reduction = Reduction(sign or self.default_sign, channels)
         height, width = self.input_shape[-2:]
-        values = reduction(self.values[sample : sample + 1], (height, width))[0].double().cpu().numpy()
+        values = reduction(self.values[sample : sample + 1], (height, width))[0].cpu().double().numpy()
         quantised = render.quantise(values, signed=reduction.signed)
         percentiles = clip or next(param.default for param in render.DISPLAY if param.name == "clip")
         limits = render.clip_limits(quantised.codes, quantised.signed, percentiles)

@@ -214,8 +214,8 @@ def recover(tensor: Tensor, pixels: PixelRange, notes: list[str]) -> np.ndarray:
     Returns:
         uint8, shape (B, H, W, 3).
     """
-    x = tensor.detach().double().cpu()
-    black, white = (end.detach().double().cpu().expand(x.shape[1:]) for end in (pixels.black, pixels.white))
+    x = tensor.detach().cpu().double()
+    black, white = (end.detach().cpu().double().expand(x.shape[1:]) for end in (pixels.black, pixels.white))
     contrast = white - black
     # Padding that the transform adds is the same in both probes: there, the channel's own scale applies.
     strongest = contrast.flatten(1).abs().argmax(1, keepdim=True)

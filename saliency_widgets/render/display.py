@@ -11,16 +11,16 @@ DISPLAY: tuple[Param, ...] = (
         "inferno",
         kind="choice",
         choices=SEQUENTIAL,
-        label="Colors",
-        help="The colors from no attribution to the strongest. Used when the map has no sign.",
+        label="Colour map",
+        help="The colours from no attribution to the strongest. Used when the map has no sign.",
     ),
     Param(
         "diverging",
         "coolwarm",
         kind="choice",
         choices=DIVERGING,
-        label="Signed colors",
-        help="The colors from against the target to for it, zero in the middle. "
+        label="Signed colours",
+        help="The colours from against the target to for it, zero in the middle. "
         "Used when the map keeps its sign.",
     ),
     Param(
@@ -39,7 +39,7 @@ DISPLAY: tuple[Param, ...] = (
         unit="%",
         kind="range",
         label="Clip range",
-        help="The percentiles that get the weakest and the strongest color. "
+        help="The percentiles that get the weakest and the strongest colour. "
         "Lower the upper end when a few extreme pixels leave everything else dark.",
     ),
     Param(
@@ -47,7 +47,7 @@ DISPLAY: tuple[Param, ...] = (
         0.0,
         low=0.0,
         high=1.0,
-        help="Hides everything weaker than this share of the color scale: only the strongest regions stay.",
+        help="Hides everything weaker than this share of the colour scale: only the strongest regions stay.",
     ),
     Param(
         "blend",

@@ -85,7 +85,7 @@ class Explorer(w.Box):
         )
         super().__init__(children=(self.view, self.panel.widget), layout=_LAYOUT)
         self.add_class("sw-explorer")
-        self.view.layout.flex, self.view.layout.min_width, self.view.layout.max_width = "1 1 380px", "320px", "720px"
+        self.view.layout.flex, self.view.layout.min_width, self.view.layout.max_width = "3 1 260px", "240px", "640px"
         self.panel.observe(self._on_move, self._session.reduce, self._on_wrong)
         self._open = True
         self._submit(request)

@@ -88,8 +88,9 @@ def readings(found: Attribution) -> list[dict[str, str]]:
         scale = found.settings["score"].replace("_", " ")
         lines.append(_line(scale.capitalize(), _number(found.score[0]), "The score that is explained."))
     if found.delta is not None:
-        change = found.values[0].double().sum() - found.delta[0].double()
-        share = f" ({abs(float(found.delta[0] / change)):.1%} of the change)" if float(change) else ""
+        delta = float(found.delta[0])
+        change = float(found.values[0].sum()) - delta
+        share = f" ({abs(delta / change):.1%} of the change)" if change else ""
         lines.append(
             _line(
                 "Completeness delta",

@@ -208,8 +208,8 @@ class Panel:
     def _predictions(self, logits: Tensor | None) -> PredictionBars | None:
         if logits is None:
             return None
-        single = len(logits) == 1
-        shares = logits.double().sigmoid() if single else logits.double().softmax(0)
+        scores = logits.cpu().double()
+        shares = scores.sigmoid() if len(scores) == 1 else scores.softmax(0)
         top = torch.topk(shares, min(_TOP, len(shares)))
         indices = [int(i) for i in top.indices]
         return PredictionBars(indices, [self._subject.name_of(i) for i in indices], top.values.tolist(), self._on_bar)
@@ -278,7 +278,7 @@ class Panel:
             _section("Display", [control.widget for control in self._display.values()]),
             more,
         ]
-        column = w.VBox(sections, layout={"flex": "1 1 300px", "min_width": "280px", "max_width": "460px"})
+        column = w.VBox(sections, layout={"flex": "2 1 270px", "min_width": "260px", "max_width": "460px"})
         return column.add_class("sw-panel")
 
 

@@ -9,7 +9,7 @@ import bqplot as bq
 import numpy as np
 
 _CHOSEN, _OTHER = "#f37726", "#6b9bc8"
-_LABEL = 22
+_LABEL = 19
 
 
 class PredictionBars:
@@ -52,7 +52,7 @@ class PredictionBars:
             text=[f"{value:.1%}" for value in values],
             align="start",
             x_offset=6,
-            y_offset=4,
+            y_offset=0,
             default_size=11,
             font_weight="normal",
             colors=["var(--jp-ui-font-color1, #333)"],
@@ -61,7 +61,7 @@ class PredictionBars:
         self.widget = bq.Figure(
             marks=[self._bars, beside],
             axes=[axis],
-            fig_margin={"top": 2, "bottom": 2, "left": 140, "right": 48},
+            fig_margin={"top": 2, "bottom": 2, "left": 122, "right": 48},
             layout={"width": "100%", "height": f"{23 * len(labels) + 8}px", "min_width": "0"},
             padding_x=0,
             padding_y=0,

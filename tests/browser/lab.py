@@ -159,6 +159,7 @@ class Lab:
         self.js(_THEME, THEMES[name])
         light = "true" if name == "light" else "false"
         self.page.wait_for_function("light => document.body.dataset.jpThemeLight === light", arg=light)
+        self._wait_for_splash()
 
     def end_kernels(self) -> None:
         """End every kernel of the server."""
@@ -365,6 +366,11 @@ class Lab:
     def _wait_for_application(self) -> None:
         self.page.wait_for_function("() => window.jupyterapp", timeout=60_000)
         self.js("await app.restored;", seconds=60)
+        self._wait_for_splash()
+
+    def _wait_for_splash(self) -> None:
+        # JupyterLab throws when a second splash, the one of a theme change, meets the first as it fades.
+        self.page.locator("#jupyterlab-splash").wait_for(state="detached", timeout=60_000)
 
     def _write(self, book: nbformat.NotebookNode, name: str) -> str:
         book.metadata["kernelspec"] = _KERNELSPEC

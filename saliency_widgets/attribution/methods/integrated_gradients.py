@@ -16,7 +16,7 @@ from saliency_widgets.params import Param
 
 N_STEPS = Param(
     "n_steps",
-    default=32,
+    default=64,
     low=1,
     high=1024,
     kind="int",
@@ -64,8 +64,7 @@ def integrated_gradients(
     nodes, weights = nodes[order], weights[order]
     ends = {}  # the score at both ends of the way: the trapezoid's first two nodes
     if nodes[0] != 1:
-        at_end, at_start = call.scores(torch.cat([call.inputs, start])).chunk(2)
-        ends = {1.0: at_end, 0.0: at_start}
+        ends = {1.0: call.scores(call.inputs), 0.0: call.scores(start)}
     total = torch.zeros_like(way)
     done = 0
     for chunk in chunks(len(nodes), call.rows(chunk_size), call.batch):

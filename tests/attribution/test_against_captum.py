@@ -1,0 +1,164 @@
+"""The pretrained EfficientNet-Lite0 in float64: what captum computes, where captum is right."""
+
+import captum.attr
+import numpy as np
+import pytest
+import torch
+from toys import conv_net, far, pictures
+from torch.nn import functional as F
+
+import saliency_widgets as sw
+from saliency_widgets.attribution.noise import normal_noise
+
+CLOSE = 1e-6
+CLASS = 285  # Egyptian cat
+
+
+@pytest.fixture(scope="module")
+def run(pretrained64, cat):
+    def attribute(method, **params):
+        return sw.attribute(pretrained64, cat, method=method, **{"target": CLASS, **params})
+
+    return attribute
+
+
+def test_gradient(run, pretrained64, cat):
+    expected = captum.attr.Saliency(pretrained64).attribute(cat.clone(), target=CLASS, abs=False)
+    found = run("gradient")
+    assert far(found.values, expected) < CLOSE
+    assert far(found.score, pretrained64(cat)[:, CLASS].detach()) < CLOSE
+
+
+def test_the_gradient_on_other_scales(run, pretrained64, cat):
+    for score, scale in {"probability": F.softmax, "log_probability": F.log_softmax}.items():
+        expected = captum.attr.Saliency(lambda x, f=scale: f(pretrained64(x), dim=1)).attribute(
+            cat.clone(), target=CLASS, abs=False
+        )
+        assert far(run("gradient", score=score).values, expected) < CLOSE
+
+
+def test_input_x_gradient(run, pretrained64, cat):
+    expected = captum.attr.InputXGradient(pretrained64).attribute(cat.clone(), target=CLASS)
+    assert far(run("input_x_gradient").values, expected.detach()) < CLOSE
+
+
+def test_integrated_gradients_on_the_same_nodes(run, pretrained64, cat):
+    baseline = torch.full_like(cat, -127 / 128)
+    expected, delta = captum.attr.IntegratedGradients(pretrained64).attribute(
+        cat,
+        baseline,
+        target=CLASS,
+        n_steps=7,
+        method="gausslegendre",
+        internal_batch_size=7,
+        return_convergence_delta=True,
+    )
+    found = run("integrated_gradients", n_steps=7, quadrature="gauss_legendre", baseline=baseline)
+    assert far(found.values, expected) < CLOSE
+    assert far(found.delta, delta) < CLOSE
+
+
+def test_integrated_gradients_of_a_batch_with_midpoints(pretrained64, cat):
+    both = torch.cat([cat, cat.flip(-1)])
+    expected = captum.attr.IntegratedGradients(pretrained64).attribute(
+        both, target=torch.tensor([CLASS, 281]), n_steps=3, method="riemann_middle"
+    )
+    found = sw.attribute(
+        pretrained64,
+        both,
+        method="integrated_gradients",
+        target=[CLASS, 281],
+        baseline="zero",
+        n_steps=3,
+        quadrature="midpoint",
+    )
+    assert far(found.values, expected) < CLOSE
+
+
+def test_smoothgrad_and_its_relatives_on_the_same_noise(run, pretrained64, cat):
+    noise = normal_noise(cat, 3, range(4))[:, 0] * 0.1 * (cat.max() - cat.min())
+    drawn = captum.attr.Saliency(pretrained64).attribute((cat + noise).clone(), target=CLASS, abs=False)
+    settings = {"n_samples": 4, "noise_level": 0.1, "seed": 3}
+    assert far(run("smoothgrad", **settings).values, drawn.mean(0, keepdim=True)) < CLOSE
+    squared = run("smoothgrad", statistic="squared", **settings)
+    assert far(squared.values, drawn.square().mean(0, keepdim=True)) < CLOSE
+
+
+def test_smoothgrad_agrees_with_captums_own_noise_within_the_sampling_error():
+    """Two independent sets of samples: their difference, in standard errors, is standard normal."""
+    model, x, n = conv_net(activation=torch.nn.Tanh), pictures(0, 1, 3, 8, 8), 500
+    sigma = 0.15 * float(x.max() - x.min())
+    torch.manual_seed(0)
+    expected = captum.attr.NoiseTunnel(captum.attr.InputXGradient(model)).attribute(
+        x, nt_type="smoothgrad", nt_samples=n, stdevs=sigma, target=1
+    )
+    found = sw.attribute(model, x, method="smoothgrad", base="input_x_gradient", n_samples=n, target=1)
+    z = (found.values - expected.detach()) / (found.standard_error * 2**0.5)
+    assert float(z.abs().max()) < 5
+    assert float(z.square().mean()) == pytest.approx(1, abs=0.5)  # the pixels' estimates are correlated
+
+
+@pytest.mark.parametrize("layer", [None, "_blocks.5"])
+def test_grad_cam_before_resizing(run, pretrained64, cat, layer):
+    found = run("grad_cam", layer=layer)
+    module = pretrained64.get_submodule(found.layer)
+    expected = captum.attr.LayerGradCam(pretrained64, module).attribute(
+        cat, target=CLASS, relu_attributions=False
+    )
+    assert far(found.values, expected.detach()) < CLOSE
+    assert found.values.shape[-1] > 1
+
+
+def test_grad_cam_at_a_convolution_whose_output_is_normalised_next(run, pretrained64, cat):
+    convolutions = [p for p, m in pretrained64.named_modules() if isinstance(m, torch.nn.Conv2d)]
+    found = run("grad_cam", layer=convolutions[-1])
+    expected = captum.attr.LayerGradCam(pretrained64, pretrained64.get_submodule(convolutions[-1])).attribute(
+        cat, target=CLASS, relu_attributions=False
+    )
+    assert far(found.values, expected.detach()) < CLOSE
+
+
+def test_guided_grad_cam_on_modules_without_the_resizing_of_captum():
+    """captum resizes with nearest neighbours; bilinear is its option."""
+    model, x = conv_net(), pictures()
+    with pytest.warns(UserWarning, match="backward hooks"):
+        expected = captum.attr.GuidedGradCam(model, model[2]).attribute(
+            x.clone().requires_grad_(), target=2, interpolate_mode="bilinear"
+        )
+    assert (
+        far(sw.attribute(model, x, method="guided_grad_cam", layer="2", target=2).values, expected.detach())
+        < CLOSE
+    )
+
+
+def test_guided_grad_cam_is_the_product_of_its_parts(run, cat):
+    guided, cam = run("guided_backprop").values, run("grad_cam").values
+    mask = F.interpolate(cam.clamp(min=0), size=cat.shape[-2:], mode="bilinear", align_corners=False)
+    found = run("guided_grad_cam")
+    assert far(found.values, guided * mask) < 1e-12
+    assert float(guided.abs().max()) > 0
+
+
+def test_guided_backprop_reaches_the_models_relu6(run):
+    """captum's equals the plain gradient here: it knows nn.ReLU only."""
+    assert far(run("guided_backprop").values, run("gradient").values) > 0.1
+
+
+def test_the_saliency_map_is_on_the_cat(pretrained):
+    """A picture, its transform and the default settings, from end to end: the class is the cat's."""
+    from saliency_widgets.demos import picture
+
+    found = sw.attribute(
+        pretrained.model,
+        picture("chelsea"),
+        transform=pretrained.transform,
+        class_names=pretrained.class_names,
+        method="grad_cam",
+        target="Egyptian cat",
+    )
+    assert found.settings["target"] == CLASS
+    shown = found.saliency_map()
+    assert shown.shape == (224, 224)
+    y, x = np.unravel_index(shown.argmax(), shown.shape)
+    assert 20 < y < 204
+    assert 20 < x < 204

@@ -1,0 +1,132 @@
+"""What Integrated Gradients and the gradient promise of any model, on random ones."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from toys import Formula, far, mlp, rows
+from torch import nn
+
+import saliency_widgets as sw
+
+SEEDS = st.integers(0, 2**16)
+FEW = settings(max_examples=15)
+PLAIN = ("gradient", "input_x_gradient", "smoothgrad", "integrated_gradients")
+
+
+def run(model, x, method="integrated_gradients", **params):
+    sizes = {"smoothgrad": {"n_samples": 5}, "integrated_gradients": {"n_steps": 8}}.get(method, {})
+    return sw.attribute(model, x, method=method, **{"target": 0, **sizes, **params})
+
+
+def polynomial(seed, degree, features=3):
+    """A random polynomial in all variables: a sum of products of linear forms."""
+    forms = rows(seed, 4, degree, features)
+    return Formula(lambda x: torch.einsum("kdf,nf->nkd", forms, x).prod(2).sum(1))
+
+
+@FEW
+@given(seed=SEEDS, degree=st.integers(1, 6))
+def test_completeness_on_polynomials(seed, degree):
+    """The integrand has degree - 1 in t: Gauss-Legendre with n nodes is exact up to 2n - 1."""
+    model, x, baseline = polynomial(seed, degree), rows(seed + 1, 2, 3), rows(seed + 2, 2, 3)
+    found = run(
+        model, x, baseline=baseline, quadrature="gauss_legendre", n_steps=(degree + 1) // 2, score="value"
+    )
+    scale = float(found.values.abs().max()) + 1
+    assert float(found.delta.abs().max()) < 1e-12 * scale
+
+
+@FEW
+@given(seed=SEEDS)
+def test_completeness_on_a_piecewise_linear_net_to_the_width_of_a_step(seed):
+    model, x = mlp(seed), rows(seed + 1)
+    changes = [float(run(model, x, n_steps=n).delta.abs().max()) for n in (16, 1024)]
+    assert changes[1] < 1e-2
+    assert changes[1] <= max(changes[0] / 4, 1e-9)
+
+
+@FEW
+@given(seed=SEEDS, method=st.sampled_from(PLAIN))
+def test_dummy_an_input_that_is_not_read_gets_exactly_nothing(seed, method):
+    model, x = mlp(seed), rows(seed + 1)
+    with torch.no_grad():
+        model[0].weight[:, 2] = 0
+    assert bool((run(model, x, method).values[:, 2] == 0).all())
+
+
+@FEW
+@given(seed=SEEDS, method=st.sampled_from(["gradient", "input_x_gradient", "integrated_gradients"]))
+def test_symmetry_inputs_that_are_read_alike_and_are_alike_get_the_same(seed, method):
+    model, x = mlp(seed), rows(seed + 1)
+    with torch.no_grad():
+        model[0].weight[:, 3] = model[0].weight[:, 1]
+    x[:, 3] = x[:, 1]
+    values = run(model, x, method).values
+    assert far(values[:, 3], values[:, 1]) < 1e-13
+
+
+@FEW
+@given(seed=SEEDS, method=st.sampled_from(PLAIN), a=st.floats(-3, 3), b=st.floats(-3, 3))
+def test_linearity_in_the_model(seed, method, a, b):
+    first, second, x = mlp(seed, classes=1), mlp(seed + 1, classes=1), rows(seed + 2)
+    both = Formula(lambda x: (a * first(x) + b * second(x))[:, 0])
+    parts = [run(model, x, method).values for model in (first, second)]
+    expected = a * parts[0] + b * parts[1]
+    assert float((run(both, x, method).values - expected).abs().max()) < 1e-12
+
+
+@FEW
+@given(seed=SEEDS, method=st.sampled_from(PLAIN))
+def test_implementation_invariance_two_nets_of_one_function(seed, method):
+    """A permuted hidden layer, and relu(2x) / 2, compute the same function."""
+    model, x = mlp(seed), rows(seed + 1)
+    twin = mlp(seed)
+    order = torch.randperm(8, generator=torch.Generator().manual_seed(seed))
+    with torch.no_grad():
+        twin[0].weight.copy_(2 * model[0].weight[order])
+        twin[0].bias.copy_(2 * model[0].bias[order])
+        twin[2].weight.copy_(model[2].weight[:, order] / 2)
+    assert far(run(twin, x, method).values, run(model, x, method).values) < 1e-12
+
+
+@FEW
+@given(seed=SEEDS)
+def test_input_equal_to_its_baseline_gets_nothing(seed):
+    x = rows(seed + 1)
+    found = run(mlp(seed), x, baseline=x.clone())
+    assert bool((found.values == 0).all())
+    assert bool((found.delta == 0).all())
+    assert any("equal to the baseline" in note for note in found.notes)
+
+
+@FEW
+@given(seed=SEEDS, rule=st.sampled_from(["trapezoid", "midpoint", "gauss_legendre"]))
+def test_exchanging_input_and_baseline_changes_the_sign(seed, rule):
+    """All rules are symmetric about the middle of the way."""
+    model, x, baseline = mlp(seed, activation=nn.Tanh), rows(seed + 1), rows(seed + 2)
+    there = run(model, x, baseline=baseline, quadrature=rule)
+    back = run(model, baseline, baseline=x, quadrature=rule)
+    assert far(-back.values, there.values) < 1e-11
+
+
+@FEW
+@given(seed=SEEDS)
+def test_the_gradient_is_the_limit_of_differences(seed):
+    model, x, h = mlp(seed, activation=nn.Tanh), rows(seed + 1), 1e-5
+    found = run(model, x, "gradient").values
+    with torch.no_grad():
+        steps = torch.eye(4, dtype=torch.float64) * h
+        slopes = [(model(x + step) - model(x - step))[:, 0] / (2 * h) for step in steps]
+    assert torch.allclose(found, torch.stack(slopes, 1), rtol=0, atol=1e-8)
+
+
+@pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])
+def test_the_completeness_delta_is_never_distributed(scale):
+    """Values that were rescaled to fit would sum to the change of the score."""
+    model = Formula(lambda x: scale * (x**4).sum(1))
+    x = torch.tensor([[1.0, 2.0, -1.0]], dtype=torch.float64)
+    found = run(model, x, n_steps=2, score="value")
+    # The trapezoid rule with 2 steps gives 4 t^3 as (0 + 2 * 4/8 + 4) / 4 = 1.25.
+    assert far(found.values, 1.25 * scale * x**4) < 1e-14
+    assert far(found.delta, 0.25 * scale * (x**4).sum(1)) < 1e-13

@@ -1,0 +1,114 @@
+"""Quadrature rules, the order in which nodes are visited, and the plan of chunks."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from saliency_widgets.attribution.quadrature import RULES, coarse_to_fine, gauss_legendre, midpoint, trapezoid
+from saliency_widgets.attribution.schedule import chunks
+
+STEPS = [1, 2, 3, 4, 5, 7, 8, 16, 33, 64, 100, 256, 1000, 1024]
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("n", STEPS)
+def test_weights_sum_to_one_and_nodes_lie_in_the_interval_symmetrically(rule, n):
+    nodes, weights = RULES[rule](n)
+    assert nodes.dtype == weights.dtype == torch.float64
+    assert len(nodes) == len(weights) == (n + 1 if rule == "trapezoid" else n)
+    assert float(weights.sum()) == pytest.approx(1, abs=1e-12)
+    assert bool((weights > 0).all())
+    assert bool((nodes.diff() > 0).all())
+    assert 0 <= float(nodes[0])
+    assert float(nodes[-1]) <= 1
+    assert torch.allclose(nodes + nodes.flip(0), torch.ones_like(nodes), rtol=0, atol=1e-14)
+    assert torch.allclose(weights, weights.flip(0), rtol=0, atol=1e-14)
+
+
+@pytest.mark.parametrize("n", STEPS[:-2])
+def test_gauss_legendre_equals_numpys(n):
+    nodes, weights = gauss_legendre(n)
+    expected_nodes, expected_weights = np.polynomial.legendre.leggauss(n)
+    np.testing.assert_allclose(nodes, (expected_nodes + 1) / 2, rtol=0, atol=1e-13)
+    np.testing.assert_allclose(weights, expected_weights / 2, rtol=0, atol=1e-13)
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 5, 8, 16, 64])
+def test_gauss_legendre_is_exact_up_to_degree_2n_minus_1_and_no_further(n):
+    nodes, weights = gauss_legendre(n)
+    for degree in range(2 * n):
+        assert float((weights * nodes**degree).sum()) == pytest.approx(1 / (degree + 1), rel=1e-12)
+    if n <= 5:  # the error of t^2n is (n!)^4 / ((2n+1) ((2n)!)^2), by its formula
+        f = torch.arange(1, n + 1, dtype=torch.float64).prod()
+        g = torch.arange(1, 2 * n + 1, dtype=torch.float64).prod()
+        error = 1 / (2 * n + 1) - float((weights * nodes ** (2 * n)).sum())
+        assert error == pytest.approx(float(f**4 / ((2 * n + 1) * g**2)), rel=1e-5)
+
+
+@pytest.mark.parametrize("n", [1, 2, 5, 64])
+def test_errors_of_the_simple_rules_on_a_square(n):
+    for rule, error in ((trapezoid, 1 / 6), (midpoint, -1 / 12)):
+        nodes, weights = rule(n)
+        assert float((weights * nodes**2).sum()) - 1 / 3 == pytest.approx(error / n**2, rel=1e-9, abs=1e-15)
+
+
+def test_the_ends_of_the_trapezoid_are_the_ends_of_the_way_exactly():
+    for n in STEPS:
+        nodes, _ = trapezoid(n)
+        assert (float(nodes[0]), float(nodes[-1])) == (0.0, 1.0)
+
+
+def test_doubling_the_steps_keeps_every_node():
+    for n in (1, 2, 4, 8, 16, 32):
+        assert torch.equal(trapezoid(2 * n)[0][::2], trapezoid(n)[0])
+
+
+@given(st.integers(1, 1030))
+def test_every_node_is_visited_once(count):
+    order = coarse_to_fine(count)
+    assert sorted(order) == list(range(count))
+    assert order[0] == count - 1
+
+
+@pytest.mark.parametrize("levels", range(1, 9))
+def test_the_beginnings_of_the_order_are_the_coarser_rules(levels):
+    n = 2**levels
+    nodes, weights = trapezoid(n)
+    order = coarse_to_fine(n + 1)
+    for j in range(levels + 1):
+        first = torch.tensor(sorted(order[: 2**j + 1]))
+        coarse_nodes, coarse_weights = trapezoid(2**j)
+        assert torch.equal(nodes[first], coarse_nodes)
+        share = weights[first] / weights[first].sum()
+        assert torch.allclose(share, coarse_weights, rtol=0, atol=1e-15)
+
+
+@given(st.integers(2, 400), st.integers(2, 400))
+def test_any_beginning_covers_the_interval(count, take):
+    """No gap is more than twice as wide as another, to rounding of the middle."""
+    visited = sorted(coarse_to_fine(count)[: max(2, take)])
+    gaps = [b - a for a, b in zip(visited, visited[1:], strict=False)]
+    assert max(gaps) <= 2 * min(gaps) + 2
+
+
+@given(total=st.integers(1, 600), size=st.integers(1, 200), batch=st.integers(1, 40))
+def test_chunks_cover_everything_once_within_the_rows_allowed(total, size, batch):
+    plan = chunks(total, size, batch)
+    assert [k for chunk in plan for k in chunk] == list(range(total))
+    assert plan == chunks(total, size, batch)
+    for chunk in plan:
+        assert len(chunk) >= 1
+        assert len(chunk) * batch <= size or len(chunk) == 1
+    assert len(plan[0]) == 1
+
+
+@pytest.mark.parametrize("size", [8, 16, 32, 64])
+def test_the_plan_meets_the_nested_levels(size):
+    ends = {chunk.stop for chunk in chunks(257, size)}
+    assert {2**j + 1 for j in range(1, 9)} | {1} <= ends
+
+
+def test_later_chunks_are_as_large_as_allowed():
+    assert [len(chunk) for chunk in chunks(65, 16)] == [1, 2, 2, 4, 8, 16, 16, 16]

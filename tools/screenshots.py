@@ -1,0 +1,62 @@
+"""Take the README's pictures again, in the real JupyterLab: `make screenshots`."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+from ensure_browser import find_browser
+from lab import Lab
+from lab_server import LabServer
+from playwright.sync_api import sync_playwright
+from seen import Seen
+
+CHECKOUT = Path(__file__).resolve().parent.parent
+IMAGES = CHECKOUT / "docs" / "images"
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"]
+EXPLORER = "import saliency_widgets as sw\nexplorer = sw.demo({})\nexplorer"
+
+
+def main() -> None:
+    """Write docs/images/*.png."""
+    browser_path = find_browser()
+    if browser_path is None:
+        raise SystemExit("No Chromium or Chrome was found: run `make browser`.")
+    with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
+        home = Path(folder)
+        root = home / "root"
+        root.mkdir()
+        log = home / "lab.log"
+        with LabServer(root, home / "home", token="", log=log, expose_app=True) as server:
+            browser = playwright.chromium.launch(executable_path=browser_path, args=FLAGS)
+            page = browser.new_page(viewport={"width": 1440, "height": 1000}, device_scale_factor=2)
+            lab = Lab(page, server.base_url, server.root, root, IMAGES)
+            lab.start()
+            lab.js("if (!app.shell.leftCollapsed) app.shell.collapseLeft();")
+            lab.open(lab.write_notebook([EXPLORER.format("")]))
+            lab.run_all()
+            seen = Seen(lab, lab.output(0))
+            seen.wait()
+            for theme in ("light", "dark"):
+                lab.theme(theme)
+                page.wait_for_timeout(500)
+                lab.screenshot(f"explorer-{theme}", lab.page.locator(".jp-NotebookPanel:visible .jp-Notebook"))
+            lab.theme("light")
+            for method, settings in (
+                ("gradient", ""),
+                ("smoothgrad", "n_samples=50"),
+                ("integrated_gradients", "n_steps=128, baseline='blur'"),
+                ("guided_backprop", ""),
+                ("grad_cam", ""),
+                ("guided_grad_cam", ""),
+            ):
+                lab.execute(f"explorer.update(method={method!r}, {settings})", seconds=120)
+                lab.wait_for_value("explorer.attribution is not None", True, seconds=120)
+                seen.wait()
+                lab.execute(f"explorer.save_png({str(IMAGES / method)!r} + '.png', scale=1)")
+            lab.end_kernels()
+            browser.close()
+
+
+if __name__ == "__main__":
+    main()
