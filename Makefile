@@ -38,11 +38,11 @@ demo: setup ## open the demonstration notebook in JupyterLab
 	@$(BIN)/python tools/demo.py
 
 test: lint browser ## lint, then every test: TypeScript, Python, and the widget in a real JupyterLab
-	@$(NPM) test --silent
+	@PYTHON="$(CURDIR)/$(BIN)/python" $(NPM) test --silent
 	@$(BIN)/python -m pytest $(PYTEST_ARGS)
 
 test-fast: setup ## the tests that need no browser
-	@$(NPM) test --silent
+	@PYTHON="$(CURDIR)/$(BIN)/python" $(NPM) test --silent
 	@$(BIN)/python -m pytest -m "not browser" $(PYTEST_ARGS)
 
 lint: setup ## ruff, pyright, the import contracts, and the TypeScript's own checks

@@ -34,13 +34,13 @@ def pretrained() -> Classifier:
 @pytest.fixture(scope="session")
 def pretrained64(pretrained: Classifier) -> nn.Module:
     """The same in float64, where two ways of computing agree to many digits."""
-    return copy.deepcopy(pretrained.model).double()
+    return copy.deepcopy(pretrained.model).double().requires_grad_(False)
 
 
 @pytest.fixture(scope="session")
 def cat() -> Tensor:
-    """The face of chelsea, the cat, as EfficientNet-Lite0 sees it, float64, shape (1, 3, 96, 96)."""
+    """The face of chelsea, the cat, as EfficientNet-Lite0 sees it, float64, shape (1, 3, 48, 48): small, because float64 is slow."""
     from saliency_widgets.demos import picture
 
-    face = np.array(picture("chelsea").crop((60, 20, 300, 260)).resize((96, 96)))
+    face = np.array(picture("chelsea").crop((60, 20, 300, 260)).resize((48, 48)))
     return (torch.from_numpy(face).movedim(-1, 0).double() - 127)[None] / 128

@@ -170,9 +170,7 @@ def test_playwrights_own_download_is_found(fake: MakeBrowser, environ: dict[str,
     assert find_browser(environ, places=()) == browser
 
 
-def test_playwrights_folder_can_be_elsewhere(
-    fake: MakeBrowser, environ: dict[str, str], tmp_path: Path
-) -> None:
+def test_playwrights_folder_can_be_elsewhere(fake: MakeBrowser, environ: dict[str, str], tmp_path: Path) -> None:
     browser = fake("elsewhere/chromium-1255/chrome-linux64/chrome")
     assert find_browser({**environ, "PLAYWRIGHT_BROWSERS_PATH": str(tmp_path / "elsewhere")}, ()) == browser
 
@@ -195,9 +193,7 @@ def test_installers_are_tried_in_order_until_one_brings_a_browser(
     script = f"mkdir -p {tmp_path}/bin; cp {source} {browser}"
     installers = [
         Installer("first", (("/bin/sh", "-c", "echo E: no network; exit 7"),), 30),
-        Installer(
-            "second", (("/bin/sh", "-c", "true"), ("/bin/sh", "-c", f"PATH=/usr/bin:/bin; {script}")), 30
-        ),
+        Installer("second", (("/bin/sh", "-c", "true"), ("/bin/sh", "-c", f"PATH=/usr/bin:/bin; {script}")), 30),
         Installer("third", (("/bin/sh", "-c", f"echo reached > {tmp_path}/third"),), 30),
     ]
     assert ensure_browser(environ, places=(), installers=installers) == browser
@@ -215,9 +211,7 @@ def test_a_browser_that_is_there_is_not_installed_again(
 
 def test_failure_is_one_line_that_says_what_was_tried_and_what_to_do(environ: dict[str, str]) -> None:
     installers = [
-        Installer(
-            "the network", (("/bin/sh", "-c", "echo trying; echo E: no network; echo bye; exit 7"),), 30
-        ),
+        Installer("the network", (("/bin/sh", "-c", "echo trying; echo E: no network; echo bye; exit 7"),), 30),
         Installer("something slow", (("/bin/sh", "-c", "PATH=/usr/bin:/bin; sleep 60"),), 0.2),
         Installer("something that lies", (("/bin/sh", "-c", "true"),), 30),
         Installer("nothing at all", (("/nonexistent/installer",),), 30),
@@ -233,9 +227,7 @@ def test_failure_is_one_line_that_says_what_was_tried_and_what_to_do(environ: di
     assert "nothing at all: " in message
 
 
-@pytest.mark.parametrize(
-    ("user", "names"), [(0, ["playwright's download", "apt"]), (1000, ["playwright's download"])]
-)
+@pytest.mark.parametrize(("user", "names"), [(0, ["playwright's download", "apt"]), (1000, ["playwright's download"])])
 def test_apt_is_for_root(
     fake: MakeBrowser, environ: dict[str, str], monkeypatch: pytest.MonkeyPatch, user: int, names: list[str]
 ) -> None:

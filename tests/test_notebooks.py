@@ -19,7 +19,9 @@ def test_there_are_notebooks():
 def test_notebook_runs(path):
     book = nbformat.read(path, as_version=4)
     assert not any(cell.get("outputs") for cell in book.cells), "notebooks are committed without outputs"
-    NotebookClient(book, timeout=300, kernel_name="python3", resources={"metadata": {"path": str(path.parent)}}).execute()
+    NotebookClient(
+        book, timeout=300, kernel_name="python3", resources={"metadata": {"path": str(path.parent)}}
+    ).execute()
     printed = "".join(o.get("text", "") for cell in book.cells for o in cell.get("outputs", []))
     if path.stem == "explore":
         assert "equal to the screen: True" in printed

@@ -41,18 +41,14 @@ def linear(weights: Tensor, bias: float = 0.0) -> nn.Linear:
     return model
 
 
-def mlp(
-    seed: int = 0, features: int = 4, classes: int = 3, activation: type[nn.Module] = nn.ReLU
-) -> nn.Module:
+def mlp(seed: int = 0, features: int = 4, classes: int = 3, activation: type[nn.Module] = nn.ReLU) -> nn.Module:
     torch.manual_seed(seed)
     return nn.Sequential(
         nn.Linear(features, 8), activation(), nn.Linear(8, 8), activation(), nn.Linear(8, classes)
     ).double()
 
 
-def conv_net(
-    seed: int = 0, channels: int = 3, classes: int = 4, activation: type[nn.Module] = nn.ReLU
-) -> nn.Module:
+def conv_net(seed: int = 0, channels: int = 3, classes: int = 4, activation: type[nn.Module] = nn.ReLU) -> nn.Module:
     """Conv, conv, pool, linear on (N, channels, 8, 8); two activations; eval."""
     torch.manual_seed(seed)
     model = nn.Sequential(
@@ -128,13 +124,9 @@ def state_of(model: nn.Module) -> dict[str, Any]:
 
 def _hooks(module: nn.Module) -> dict[str, list]:
     return {
-        name: list(value.items())
-        for name, value in vars(module).items()
-        if "hooks" in name and isinstance(value, dict)
+        name: list(value.items()) for name, value in vars(module).items() if "hooks" in name and isinstance(value, dict)
     }
 
 
 def _bytes(tensor: Tensor) -> bytes:
-    return (
-        tensor.detach().contiguous().view(-1).view(torch.uint8).numpy().tobytes() if tensor.numel() else b""
-    )
+    return tensor.detach().contiguous().view(-1).view(torch.uint8).numpy().tobytes() if tensor.numel() else b""

@@ -58,9 +58,7 @@ class Installer:
     seconds: float
 
 
-def find_browser(
-    environ: Mapping[str, str] | None = None, places: Iterable[str | Path] = PLACES
-) -> Path | None:
+def find_browser(environ: Mapping[str, str] | None = None, places: Iterable[str | Path] = PLACES) -> Path | None:
     """Return a browser that starts, or None.
 
     Looked at in this order: the override, PATH, the usual places, playwright's own downloads. A file
@@ -99,9 +97,7 @@ def ensure_browser(
     if browser := find_browser(environ, places):
         return browser
     if override := environ.get(OVERRIDE):
-        raise BrowserMissingError(
-            f"{OVERRIDE} is set to {override!r}, which is not a Chromium or Chrome that starts."
-        )
+        raise BrowserMissingError(f"{OVERRIDE} is set to {override!r}, which is not a Chromium or Chrome that starts.")
     tried = []
     for installer in default_installers(environ) if installers is None else installers:
         print(f"No Chromium or Chrome here: trying {installer.name} ...", flush=True)
@@ -109,17 +105,13 @@ def ensure_browser(
         if browser := find_browser(environ, places):
             return browser
         tried.append(f"{installer.name}: {problem or 'installed, but it does not start'}")
-    raise BrowserMissingError(
-        f"{MISSING} Tried: {'; '.join(tried) or 'nothing, this user has no way to install one'}."
-    )
+    raise BrowserMissingError(f"{MISSING} Tried: {'; '.join(tried) or 'nothing, this user has no way to install one'}.")
 
 
 def default_installers(environ: Mapping[str, str]) -> list[Installer]:
     """The ways this machine offers: playwright's download, then apt for root."""
     installers = [
-        Installer(
-            "playwright's download", ((sys.executable, "-m", "playwright", "install", "chromium"),), 300
-        )
+        Installer("playwright's download", ((sys.executable, "-m", "playwright", "install", "chromium"),), 300)
     ]
     apt = shutil.which("apt-get", path=environ.get("PATH"))
     if apt and os.geteuid() == 0:

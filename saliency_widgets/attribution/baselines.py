@@ -54,21 +54,15 @@ def _mean(inputs: Tensor, _pixels: PixelRange | None, _: int) -> Tensor:
 
 def _blur(inputs: Tensor, _pixels: PixelRange | None, _: int) -> Tensor:
     if inputs.ndim != 4:
-        raise ValueError(
-            f"baseline: 'blur' needs pictures (N, C, H, W), got shape {tuple(inputs.shape)}. Use 'mean'."
-        )
+        raise ValueError(f"baseline: 'blur' needs pictures (N, C, H, W), got shape {tuple(inputs.shape)}. Use 'mean'.")
     sigma = 0.1 * min(inputs.shape[-2:])
     radius = max(1, round(3 * sigma))
     offsets = torch.arange(-radius, radius + 1, dtype=inputs.dtype, device=inputs.device)
     kernel = torch.exp(-0.5 * (offsets / sigma) ** 2)
     kernel = (kernel / kernel.sum()).expand(inputs.shape[1], 1, -1)
     channels = inputs.shape[1]
-    rows = F.conv2d(
-        F.pad(inputs, (radius, radius, 0, 0), mode="replicate"), kernel[:, :, None, :], groups=channels
-    )
-    return F.conv2d(
-        F.pad(rows, (0, 0, radius, radius), mode="replicate"), kernel[:, :, :, None], groups=channels
-    )
+    rows = F.conv2d(F.pad(inputs, (radius, radius, 0, 0), mode="replicate"), kernel[:, :, None, :], groups=channels)
+    return F.conv2d(F.pad(rows, (0, 0, radius, radius), mode="replicate"), kernel[:, :, :, None], groups=channels)
 
 
 def _noise(inputs: Tensor, pixels: PixelRange | None, seed: int) -> Tensor:

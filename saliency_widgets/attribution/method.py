@@ -1,7 +1,7 @@
 """What an attribution method is, and how the methods are found.
 
-A method is one file in ``attribution/methods/``: a generator under the decorator :func:`method`. Its menu entry, sliders,
-documentation and contract tests follow from it.
+A method is one file in ``attribution/methods/``: a generator under the decorator :func:`method`. Its menu entry,
+sliders, documentation and contract tests follow from it.
 """
 
 from __future__ import annotations

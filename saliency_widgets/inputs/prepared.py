@@ -83,9 +83,7 @@ def _check(tensor: Tensor) -> None:
     if tensor.numel() == 0:
         raise ValueError(f"inputs: nothing in them, the shape is {tuple(tensor.shape)}.")
     if tensor.is_complex():
-        raise TypeError(
-            "inputs: complex numbers have no saliency here; pass real and imaginary parts as channels."
-        )
+        raise TypeError("inputs: complex numbers have no saliency here; pass real and imaginary parts as channels.")
     bad = int((~torch.isfinite(tensor)).sum())
     if bad:
         raise ValueError(
@@ -98,7 +96,8 @@ def _stacked(parts: list[Prepared]) -> Prepared:
     shapes = {tuple(part.tensor.shape[1:]) for part in parts}
     if len(shapes) > 1:
         raise ValueError(
-            f"inputs: a list must give inputs of one shape, got {sorted(shapes)}. Pass transform= with a resize and a crop."
+            f"inputs: a list must give inputs of one shape, got {sorted(shapes)}. Pass transform= with a resize "
+            f"and a crop."
         )
     shown = [part.pictures for part in parts if part.pictures is not None]
     return Prepared(

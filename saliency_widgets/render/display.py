@@ -20,16 +20,14 @@ DISPLAY: tuple[Param, ...] = (
         kind="choice",
         choices=DIVERGING,
         label="Signed colours",
-        help="The colours from against the target to for it, zero in the middle. "
-        "Used when the map keeps its sign.",
+        help="The colours from against the target to for it, zero in the middle. Used when the map keeps its sign.",
     ),
     Param(
         "opacity",
         0.75,
         low=0.0,
         high=1.0,
-        help="How much the map covers the picture: 0 shows the picture alone, "
-        "1 hides it where the map is strongest.",
+        help="How much the map covers the picture: 0 shows the picture alone, 1 hides it where the map is strongest.",
     ),
     Param(
         "clip",

@@ -89,4 +89,3 @@ def _from_trait(param: Param, value: Any) -> Any:
     if param.kind == "choice":
         return param.options()[value]
     return tuple(value) if param.kind == "range" else value
-

@@ -62,8 +62,8 @@ class Explorer(w.Box):
         subject = Subject(model, inputs, transform=transform, class_names=class_names, device=device)
         if subject.prepared.pictures is None:
             raise ValueError(
-                f"inputs: the explorer shows pictures, and what the model takes has shape {tuple(subject.tensor.shape)}. "
-                f"Use sw.attribute for rows of numbers."
+                f"inputs: the explorer shows pictures, and what the model takes has shape "
+                f"{tuple(subject.tensor.shape)}. Use sw.attribute for rows of numbers."
             )
         if subject.tensor.shape[0] != 1:
             raise ValueError(
@@ -85,7 +85,11 @@ class Explorer(w.Box):
         )
         super().__init__(children=(self.view, self.panel.widget), layout=_LAYOUT)
         self.add_class("sw-explorer")
-        self.view.layout.flex, self.view.layout.min_width, self.view.layout.max_width = "3 1 260px", "240px", "640px"
+        self.view.layout.flex, self.view.layout.min_width, self.view.layout.max_width = (
+            "3 1 260px",
+            "240px",
+            "640px",
+        )
         self.panel.observe(self._on_move, self._session.reduce, self._on_wrong)
         self._open = True
         self._submit(request)
@@ -208,7 +212,9 @@ def _parts(widget: w.Widget, found: list[w.Widget]) -> list[w.Widget]:
         if name == "_canvas_manager":  # all canvases of the kernel share it
             continue
         value = getattr(widget, name)
-        for item in value.values() if isinstance(value, dict) else value if isinstance(value, (list, tuple)) else (value,):
+        for item in (
+            value.values() if isinstance(value, dict) else value if isinstance(value, (list, tuple)) else (value,)
+        ):
             if isinstance(item, w.Widget) and not any(item is known for known in found):
                 found.append(item)
                 _parts(item, found)

@@ -23,8 +23,8 @@ def _bundle(name: str) -> Path:
     path = _STATIC / name
     if not path.is_file():
         raise ImportError(
-            f"saliency_widgets: the front-end bundle {name} is missing from the package. In a checkout run `make bundle`; an "
-            f"installed release that lacks it is broken: install it again."
+            f"saliency_widgets: the front-end bundle {name} is missing from the package. In a checkout run "
+            f"`make bundle`; an installed release that lacks it is broken: install it again."
         )
     return path
 

@@ -113,7 +113,13 @@ def readings(found: Attribution) -> list[dict[str, str]]:
     lines.append(_line("Gradients", str(found.evaluations), "How many gradients of the model this took."))
     if found.layer is not None:
         size = " × ".join(str(n) for n in found.values.shape[-2:])
-        lines.append(_line("Layer", f"{found.layer} ({size})", "The map has this layer's resolution; it is enlarged here."))
+        lines.append(
+            _line(
+                "Layer",
+                f"{found.layer} ({size})",
+                "The map has this layer's resolution; it is enlarged here.",
+            )
+        )
     return lines
 
 

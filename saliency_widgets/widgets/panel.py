@@ -217,11 +217,20 @@ class Panel:
     def _class_search(self) -> Any:
         names = self._subject.class_names
         label = "Class" if names is None else "Find a class"
-        common = {"description": label, "style": {"description_width": LABEL_WIDTH}, "layout": {"width": "auto"}}
+        common = {
+            "description": label,
+            "style": {"description_width": LABEL_WIDTH},
+            "layout": {"width": "auto"},
+        }
         if names is None:
             search: Any = w.BoundedIntText(value=0, min=0, max=max(self._classes - 1, 0), **common)
         else:
-            search = w.Combobox(options=self._labels(), placeholder="type a name or an index", continuous_update=False, **common)
+            search = w.Combobox(
+                options=self._labels(),
+                placeholder="type a name or an index",
+                continuous_update=False,
+                **common,
+            )
         search.add_class("sw-control")
         search.add_class("sw-control-target")
         self._searched = search
@@ -285,4 +294,3 @@ class Panel:
 def _section(title: str, children: list[Any]) -> w.VBox:
     heading = w.HTML(f"<b>{title}</b>").add_class("sw-heading")
     return w.VBox([heading, *children], layout={"width": "auto"}).add_class("sw-section")
-

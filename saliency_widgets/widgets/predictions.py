@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import bqplot as bq
 import numpy as np
+from bqplot.axes import Axis
+from bqplot.figure import Figure
+from bqplot.marks import Bars, Label
+from bqplot.scales import LinearScale, OrdinalScale
 
 _CHOSEN, _OTHER = "#f37726", "#6b9bc8"
 _LABEL = 19
@@ -35,8 +38,8 @@ class PredictionBars:
         self.indices = list(indices)
         labels = _distinct([_short(name) for name in names])
         values = np.asarray(probabilities, dtype=np.float64)
-        place, share = bq.OrdinalScale(reverse=True), bq.LinearScale(min=0.0, max=1.0)
-        self._bars = bq.Bars(
+        place, share = OrdinalScale(reverse=True), LinearScale(min=0.0, max=1.0)
+        self._bars = Bars(
             x=labels,
             y=values,
             scales={"x": place, "y": share},
@@ -45,7 +48,7 @@ class PredictionBars:
             padding=0.3,
         )
         self._bars.on_element_click(lambda _bars, event: on_choose(self.indices[int(event["data"]["index"])]))
-        beside = bq.Label(
+        beside = Label(
             x=values,
             y=labels,
             scales={"x": share, "y": place},
@@ -57,8 +60,8 @@ class PredictionBars:
             font_weight="normal",
             colors=["var(--jp-ui-font-color1, #333)"],
         )
-        axis = bq.Axis(scale=place, orientation="vertical", grid_lines="none", tick_style={"font-size": "11px"})
-        self.widget = bq.Figure(
+        axis = Axis(scale=place, orientation="vertical", grid_lines="none", tick_style={"font-size": "11px"})
+        self.widget = Figure(
             marks=[self._bars, beside],
             axes=[axis],
             fig_margin={"top": 2, "bottom": 2, "left": 122, "right": 48},

@@ -48,12 +48,12 @@ def test_integrated_gradients_on_the_same_nodes(run, pretrained64, cat):
         cat,
         baseline,
         target=CLASS,
-        n_steps=7,
+        n_steps=3,
         method="gausslegendre",
-        internal_batch_size=7,
+        internal_batch_size=3,
         return_convergence_delta=True,
     )
-    found = run("integrated_gradients", n_steps=7, quadrature="gauss_legendre", baseline=baseline)
+    found = run("integrated_gradients", n_steps=3, quadrature="gauss_legendre", baseline=baseline)
     assert far(found.values, expected) < CLOSE
     assert far(found.delta, delta) < CLOSE
 
@@ -61,7 +61,7 @@ def test_integrated_gradients_on_the_same_nodes(run, pretrained64, cat):
 def test_integrated_gradients_of_a_batch_with_midpoints(pretrained64, cat):
     both = torch.cat([cat, cat.flip(-1)])
     expected = captum.attr.IntegratedGradients(pretrained64).attribute(
-        both, target=torch.tensor([CLASS, 281]), n_steps=3, method="riemann_middle"
+        both, target=torch.tensor([CLASS, 281]), n_steps=2, method="riemann_middle"
     )
     found = sw.attribute(
         pretrained64,
@@ -69,16 +69,16 @@ def test_integrated_gradients_of_a_batch_with_midpoints(pretrained64, cat):
         method="integrated_gradients",
         target=[CLASS, 281],
         baseline="zero",
-        n_steps=3,
+        n_steps=2,
         quadrature="midpoint",
     )
     assert far(found.values, expected) < CLOSE
 
 
 def test_smoothgrad_and_its_relatives_on_the_same_noise(run, pretrained64, cat):
-    noise = normal_noise(cat, 3, range(4))[:, 0] * 0.1 * (cat.max() - cat.min())
+    noise = normal_noise(cat, 3, range(2))[:, 0] * 0.1 * (cat.max() - cat.min())
     drawn = captum.attr.Saliency(pretrained64).attribute((cat + noise).clone(), target=CLASS, abs=False)
-    settings = {"n_samples": 4, "noise_level": 0.1, "seed": 3}
+    settings = {"n_samples": 2, "noise_level": 0.1, "seed": 3}
     assert far(run("smoothgrad", **settings).values, drawn.mean(0, keepdim=True)) < CLOSE
     squared = run("smoothgrad", statistic="squared", **settings)
     assert far(squared.values, drawn.square().mean(0, keepdim=True)) < CLOSE
@@ -102,9 +102,7 @@ def test_smoothgrad_agrees_with_captums_own_noise_within_the_sampling_error():
 def test_grad_cam_before_resizing(run, pretrained64, cat, layer):
     found = run("grad_cam", layer=layer)
     module = pretrained64.get_submodule(found.layer)
-    expected = captum.attr.LayerGradCam(pretrained64, module).attribute(
-        cat, target=CLASS, relu_attributions=False
-    )
+    expected = captum.attr.LayerGradCam(pretrained64, module).attribute(cat, target=CLASS, relu_attributions=False)
     assert far(found.values, expected.detach()) < CLOSE
     assert found.values.shape[-1] > 1
 
@@ -125,10 +123,7 @@ def test_guided_grad_cam_on_modules_without_the_resizing_of_captum():
         expected = captum.attr.GuidedGradCam(model, model[2]).attribute(
             x.clone().requires_grad_(), target=2, interpolate_mode="bilinear"
         )
-    assert (
-        far(sw.attribute(model, x, method="guided_grad_cam", layer="2", target=2).values, expected.detach())
-        < CLOSE
-    )
+    assert far(sw.attribute(model, x, method="guided_grad_cam", layer="2", target=2).values, expected.detach()) < CLOSE
 
 
 def test_guided_grad_cam_is_the_product_of_its_parts(run, cat):

@@ -30,9 +30,7 @@ def polynomial(seed, degree, features=3):
 def test_completeness_on_polynomials(seed, degree):
     """The integrand has degree - 1 in t: Gauss-Legendre with n nodes is exact up to 2n - 1."""
     model, x, baseline = polynomial(seed, degree), rows(seed + 1, 2, 3), rows(seed + 2, 2, 3)
-    found = run(
-        model, x, baseline=baseline, quadrature="gauss_legendre", n_steps=(degree + 1) // 2, score="value"
-    )
+    found = run(model, x, baseline=baseline, quadrature="gauss_legendre", n_steps=(degree + 1) // 2, score="value")
     scale = float(found.values.abs().max()) + 1
     assert float(found.delta.abs().max()) < 1e-12 * scale
 

@@ -33,9 +33,7 @@ def test_linear_input_x_gradient():
 @pytest.mark.parametrize("n_steps", [1, 2, 3, 7, 32])
 def test_linear_integrated_gradients_is_exact_at_any_number_of_steps(rule, n_steps):
     baseline = rows(3, 2, 4)
-    found = values(
-        linear(W, 3.0), method="integrated_gradients", baseline=baseline, quadrature=rule, n_steps=n_steps
-    )
+    found = values(linear(W, 3.0), method="integrated_gradients", baseline=baseline, quadrature=rule, n_steps=n_steps)
     assert far(found, W * (X - baseline)) < 1e-14
 
 
@@ -74,9 +72,7 @@ def test_cubes_gauss_legendre_is_exact(n_steps):
 @pytest.mark.parametrize("n_steps", [1, 2, 5, 10, 100])
 def test_cubes_the_other_rules_err_by_what_theory_says(rule, error, n_steps):
     """The integral of 3 t^2: the trapezoid rule gives 1 + 1/(2 n^2), the midpoint rule 1 - 1/(4 n^2)."""
-    found = sw.attribute(
-        power(3), X, method="integrated_gradients", quadrature=rule, n_steps=n_steps, score="value"
-    )
+    found = sw.attribute(power(3), X, method="integrated_gradients", quadrature=rule, n_steps=n_steps, score="value")
     assert far(found.values, X**3 * (1 + error / n_steps**2)) < 1e-13
     assert far(found.delta, (X**3).sum(1) * error / n_steps**2) < 1e-9
 
@@ -85,8 +81,7 @@ def test_exponential_converges_with_the_order_of_each_rule():
     model = Formula(lambda x: x.exp().sum(1))
     errors = {
         rule: [
-            far(values(model, method="integrated_gradients", n_steps=n, quadrature=rule), X.exp() - 1)
-            for n in (8, 16)
+            far(values(model, method="integrated_gradients", n_steps=n, quadrature=rule), X.exp() - 1) for n in (8, 16)
         ]
         for rule in RULES
     }
@@ -212,9 +207,7 @@ def test_statistic_and_standard_error_equal_their_formulas(statistic):
 @pytest.mark.parametrize("level", [0.05, 0.5])
 def test_sample_k_is_the_same_at_every_sample_count_and_noise_level(level):
     s = level * (X.amax(1) - X.amin(1))[:, None]
-    means = {
-        n: values(power(3), method="smoothgrad", n_samples=n, noise_level=level) for n in (1, 2, 3, 10, 20)
-    }
+    means = {n: values(power(3), method="smoothgrad", n_samples=n, noise_level=level) for n in (1, 2, 3, 10, 20)}
     fresh = 3 * (X + s * normal_noise(X, 0, range(20))) ** 2
     assert far(means[1], fresh[0]) < 1e-13
     assert far(3 * means[3] - 2 * means[2], fresh[2]) < 1e-12
@@ -256,9 +249,7 @@ def test_two_hidden_kinks(n_steps):
     """relu(relu(x1) - 1 - relu(x2)) at (3, 1): on the way from zero it is 2t - 1 from the middle on."""
     model = Formula(lambda x: (x[:, 0].relu() - 1 - x[:, 1].relu()).relu())
     x = torch.tensor([[3.0, 1.0]], dtype=torch.float64)
-    found = sw.attribute(
-        model, x, method="integrated_gradients", n_steps=n_steps, score="value", quadrature="midpoint"
-    )
+    found = sw.attribute(model, x, method="integrated_gradients", n_steps=n_steps, score="value", quadrature="midpoint")
     # The kink lies on a border between two midpoint intervals, so the rule is exact.
     assert far(found.values, torch.tensor([[1.5, -0.5]], dtype=torch.float64)) < 1e-13
     assert float(found.delta.abs()) < 1e-13
@@ -307,9 +298,7 @@ def test_delta_is_its_definition_and_vanishes_with_more_steps():
     baseline = rows(2, 2, 4)
     deltas = []
     for n_steps in (4, 16, 64, 256):
-        for last in estimates(
-            model, X, "integrated_gradients", n_steps=n_steps, baseline=baseline, score="value"
-        ):
+        for last in estimates(model, X, "integrated_gradients", n_steps=n_steps, baseline=baseline, score="value"):
             if last.delta is not None:
                 change = model(X)[:, 0] - model(baseline)[:, 0]
                 assert torch.allclose(last.delta, last.values.sum(1) - change, rtol=0, atol=1e-12)

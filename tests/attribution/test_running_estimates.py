@@ -80,9 +80,7 @@ def test_no_pass_has_more_rows_than_asked_but_a_batch_is_never_split(method, set
 
 def test_each_nested_level_of_integrated_gradients_is_its_own_rule():
     model, x = conv_net(activation=nn.Tanh), pictures()
-    seen = {
-        e.done: e for e in estimates(model, x, "integrated_gradients", n_steps=64, target=1, chunk_size=64)
-    }
+    seen = {e.done: e for e in estimates(model, x, "integrated_gradients", n_steps=64, target=1, chunk_size=64)}
     for level in range(1, 7):
         coarse = last(model, x, "integrated_gradients", n_steps=2**level, target=1)
         running = seen[2**level + 1]
@@ -114,7 +112,7 @@ def test_each_running_mean_of_smoothgrad_is_the_answer_for_fewer_samples():
     model, x = conv_net(activation=nn.Tanh), pictures()
     for statistic in ("mean", "squared", "variance"):
         settings = {"target": 1, "statistic": statistic, "chunk_size": 8}
-        for running in estimates(model, x, "smoothgrad", n_samples=20, **settings):
+        for running in estimates(model, x, "smoothgrad", n_samples=9, **settings):
             if statistic == "variance" and running.done == 1:
                 continue
             fewer = last(model, x, "smoothgrad", n_samples=running.done, **settings)

@@ -12,9 +12,7 @@ from saliency_widgets.render import LEVELS, ZERO, clip_limits, histogram, magnit
 PERCENT = st.integers(0, 100)
 CODES = st.integers(1, 60).flatmap(lambda n: arrays(np.uint16, n, elements=st.integers(0, LEVELS)))
 # With a power of two, p / 100 * n and p * n / 100 round alike, so that numpy is an exact oracle.
-POWER_OF_TWO = st.sampled_from([1, 2, 8, 64]).flatmap(
-    lambda n: arrays(np.uint16, n, elements=st.integers(0, LEVELS))
-)
+POWER_OF_TWO = st.sampled_from([1, 2, 8, 64]).flatmap(lambda n: arrays(np.uint16, n, elements=st.integers(0, LEVELS)))
 
 
 @given(POWER_OF_TWO, PERCENT, PERCENT)
@@ -68,9 +66,7 @@ def test_strength_rises_with_the_code_and_stays_in_range(codes, limits):
 @given(CODES, limits)
 def test_signed_strength_is_symmetrical_about_zero(codes, limits):
     mirrored = LEVELS - codes.astype(int)
-    np.testing.assert_allclose(
-        strength(mirrored, True, limits), 1 - strength(codes, True, limits), rtol=0, atol=1e-15
-    )
+    np.testing.assert_allclose(strength(mirrored, True, limits), 1 - strength(codes, True, limits), rtol=0, atol=1e-15)
 
 
 @given(limits)

@@ -12,9 +12,7 @@ SHAPES = array_shapes(min_dims=2, max_dims=2, max_side=12)
 
 
 def maps(low=-1e30, high=1e30):
-    numbers = st.floats(low, high, allow_subnormal=False, allow_nan=False).filter(
-        lambda v: v == 0 or abs(v) > 1e-200
-    )
+    numbers = st.floats(low, high, allow_subnormal=False, allow_nan=False).filter(lambda v: v == 0 or abs(v) > 1e-200)
     return arrays(np.float64, SHAPES, elements=numbers)
 
 

@@ -11,11 +11,11 @@ from saliency_widgets.attribution.method import Estimate, method
 
 @method(title="Grad-CAM", unit="passes", params=(LAYER,), sign="positive")
 def grad_cam(call: Call, layer: str | None) -> Iterator[Estimate]:
-    """Where a convolutional layer sees evidence for the class: coarse and class-specific.
+    r"""Where a convolutional layer sees evidence for the class: coarse and class-specific.
 
     With A_k the channels of the layer's output and h, w its size:
 
-    .. math:: a = \\sum_k \\alpha_k A_k, \\qquad \\alpha_k = \\frac{1}{hw} \\sum_{ij} \\partial F / \\partial A_{k,ij}
+    .. math:: a = \sum_k \alpha_k A_k, \qquad \alpha_k = \frac{1}{hw} \sum_{ij} \partial F / \partial A_{k,ij}
 
     The paper's ReLU is left to the display (sign "positive"), so that evidence against the class can be seen too.
 
@@ -32,8 +32,8 @@ def grad_cam(call: Call, layer: str | None) -> Iterator[Estimate]:
     activation, gradient, score = call.at_layer(path)
     if activation.ndim != 4:
         raise ValueError(
-            f"layer: {path!r} has an output of shape {tuple(activation.shape)}; Grad-CAM needs (N, channels, height, width). "
-            f"Leave layer= out to take the last layer that has one."
+            f"layer: {path!r} has an output of shape {tuple(activation.shape)}; Grad-CAM needs (N, channels, height, "
+            f"width). Leave layer= out to take the last layer that has one."
         )
     weights = gradient.mean((2, 3), keepdim=True)
     yield Estimate((weights * activation).sum(1, keepdim=True), score=score, layer=path)

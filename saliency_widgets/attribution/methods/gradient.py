@@ -10,9 +10,9 @@ from saliency_widgets.attribution.method import Estimate, method
 
 @method(title="Gradient", unit="passes", pointwise=True)
 def gradient(call: Call) -> Iterator[Estimate]:
-    """How fast the score changes with each input, here and now.
+    r"""How fast the score changes with each input, here and now.
 
-    .. math:: a_i = \\partial F(x) / \\partial x_i
+    .. math:: a_i = \partial F(x) / \partial x_i
 
     Source: Simonyan, Vedaldi and Zisserman, "Deep Inside Convolutional Networks: Visualising Image Classification
     Models and Saliency Maps", 2013.

@@ -13,9 +13,9 @@ from saliency_widgets.attribution.method import Estimate, get_method, method
 
 @method(title="Guided Grad-CAM", unit="passes", params=(LAYER,))
 def guided_grad_cam(call: Call, layer: str | None) -> Iterator[Estimate]:
-    """Guided Backprop's edges, kept only where Grad-CAM sees evidence for the class.
+    r"""Guided Backprop's edges, kept only where Grad-CAM sees evidence for the class.
 
-    .. math:: a = g \\cdot \\mathrm{up}(\\max(c, 0))
+    .. math:: a = g \cdot \mathrm{up}(\max(c, 0))
 
     with g from Guided Backprop, c from Grad-CAM and up bilinear interpolation to the input's size.
 

@@ -10,9 +10,9 @@ from saliency_widgets.attribution.method import Estimate, method
 
 @method(title="Input × Gradient", unit="passes", pointwise=True)
 def input_x_gradient(call: Call) -> Iterator[Estimate]:
-    """The gradient weighed with the input's own value: exact for a linear model without bias.
+    r"""The gradient weighed with the input's own value: exact for a linear model without bias.
 
-    .. math:: a_i = x_i \\, \\partial F(x) / \\partial x_i
+    .. math:: a_i = x_i \, \partial F(x) / \partial x_i
 
     Inputs are taken as the model sees them: with a normalising transform, zero is the mean colour, not black.
 

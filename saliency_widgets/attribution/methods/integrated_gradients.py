@@ -44,13 +44,13 @@ QUADRATURE = Param(
 def integrated_gradients(
     call: Call, n_steps: int, baseline: object, quadrature: str, seed: int, chunk_size: int | None
 ) -> Iterator[Estimate]:
-    """The gradients on the way from a baseline to the input, added up: they account for the whole score.
+    r"""The gradients on the way from a baseline to the input, added up: they account for the whole score.
 
-    .. math:: a_i = (x_i - x'_i) \\int_0^1 \\frac{\\partial F(x' + t (x - x'))}{\\partial x_i} \\, dt
+    .. math:: a_i = (x_i - x'_i) \int_0^1 \frac{\partial F(x' + t (x - x'))}{\partial x_i} \, dt
 
-    approximated by nodes t_j and weights w_j that sum to 1. Completeness: the exact values sum to F(x) - F(x'); what is
-    missing is reported as ``delta`` and never distributed. ``n_steps`` steps take n + 1 gradients with the trapezoid rule
-    and n with the others. Until all nodes are in, the estimate is their weighted mean, coarse to fine.
+    approximated by nodes t_j and weights w_j that sum to 1. Completeness: the exact values sum to F(x) - F(x');
+    what is missing is reported as ``delta`` and never distributed. ``n_steps`` steps take n + 1 gradients with the
+    trapezoid rule and n with the others. Until all nodes are in, the estimate is their weighted mean, coarse to fine.
 
     Source: Sundararajan, Taly and Yan, "Axiomatic Attribution for Deep Networks", 2017.
 
@@ -73,14 +73,8 @@ def integrated_gradients(
         gradients, scores = call.gradient((start + t * way).flatten(0, 1))
         total += torch.tensordot(w, gradients.view(len(chunk), *way.shape), dims=1)
         scores = scores.view(len(chunk), -1)
-        ends |= {
-            float(nodes[j]): scores[j - done]
-            for j in chunk
-            if nodes[j] in (0, 1) and float(nodes[j]) not in ends
-        }
+        ends |= {float(nodes[j]): scores[j - done] for j in chunk if nodes[j] in (0, 1) and float(nodes[j]) not in ends}
         done += len(chunk)
         values = way * total / float(weights[:done].sum())
         delta = values.flatten(1).sum(1) - (ends[1.0] - ends[0.0]) if len(ends) == 2 else None
-        yield Estimate(
-            values, done=done, total=len(nodes), evaluations=done, score=ends.get(1.0), delta=delta
-        )
+        yield Estimate(values, done=done, total=len(nodes), evaluations=done, score=ends.get(1.0), delta=delta)

@@ -61,12 +61,12 @@ def smoothgrad(
     seed: int,
     chunk_size: int | None,
 ) -> Iterator[Estimate]:
-    """The average gradient over noisy copies of the input: less speckle, the same question.
+    r"""The average gradient over noisy copies of the input: less speckle, the same question.
 
     With samples g_k = grad F(x + s z_k), z_k standard normal, s = noise_level (max x - min x) per sample:
 
-    .. math:: \\text{mean: } \\tfrac1n \\sum g_k \\quad \\text{squared: } \\tfrac1n \\sum g_k^2 \\quad
-        \\text{variance: } \\tfrac1{n-1} \\sum (g_k - \\bar g)^2
+    .. math:: \text{mean: } \tfrac1n \sum g_k \quad \text{squared: } \tfrac1n \sum g_k^2 \quad
+        \text{variance: } \tfrac1{n-1} \sum (g_k - \bar g)^2
 
     Sample k of a seed is the same noise at every noise level and sample count. Means and variances are merged
     chunk by chunk (Chan, Golub and LeVeque 1979), which does not cancel.

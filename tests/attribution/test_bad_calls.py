@@ -1,0 +1,323 @@
+"""Whatever is wrong with a call: one clear error, the model as it was, and the next call works."""
+
+import contextlib
+import re
+
+import numpy as np
+import pytest
+import torch
+from toys import conv_net, mlp, pictures, rows, state_of
+from torch import nn
+
+import saliency_widgets as sw
+
+X = pictures()
+
+
+def faulty(model, x, error, said, **settings):
+    """The call fails as said, in one sentence or a few, and leaves nothing behind."""
+    before, inputs = state_of(model), x.clone() if isinstance(x, torch.Tensor) else x
+    with pytest.raises(error) as caught:
+        sw.attribute(model, x, **{"method": "gradient", "target": 0, **settings})
+    message = str(caught.value)
+    assert re.search(said, message, re.DOTALL), message
+    assert "\n\n" not in message
+    assert state_of(model) == before
+    if isinstance(x, torch.Tensor):
+        assert x.shape == inputs.shape
+        assert torch.equal(x.nan_to_num(), inputs.nan_to_num())
+    return caught.value
+
+
+def works(model, x=X):
+    assert sw.attribute(model, x, method="gradient", target=0).values.shape == x.shape
+
+
+# ---- the call
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "said"),
+    [
+        ({"method": "smoothgard"}, ValueError, r"method: 'smoothgard' is not known\. Did you mean 'smoothgrad'"),
+        ({"method": None}, TypeError, r"method: expected a name such as 'smoothgrad', got a NoneType"),
+        ({"n_samples": 5}, TypeError, r"parameter of gradient: 'n_samples' is not known\. Known: 'none'"),
+        ({"method": "smoothgrad", "n_sample": 5}, TypeError, r"'n_sample' is not known\. Did you mean 'n_samples'"),
+        ({"method": "smoothgrad", "n_samples": 0}, ValueError, r"n_samples: expected a number from 1 to 500, got 0"),
+        ({"method": "smoothgrad", "n_samples": 2.5}, TypeError, r"n_samples: expected a whole number"),
+        ({"method": "smoothgrad", "n_samples": True}, TypeError, r"n_samples: expected a whole number"),
+        ({"method": "smoothgrad", "noise_level": -0.1}, ValueError, r"noise_level: expected a number from 0 to 1"),
+        ({"method": "smoothgrad", "noise_level": float("nan")}, ValueError, r"noise_level: .*nan"),
+        ({"method": "smoothgrad", "noise_level": "lots"}, TypeError, r"noise_level: expected a number.*'lots'"),
+        ({"method": "smoothgrad", "statistic": "median"}, ValueError, r"statistic: 'median' is not known"),
+        ({"method": "smoothgrad", "base": "grad_cam"}, ValueError, r"base: 'grad_cam' is not known"),
+        ({"method": "smoothgrad", "seed": -1}, ValueError, r"seed: expected a number from 0"),
+        ({"method": "smoothgrad", "chunk_size": 0}, ValueError, r"chunk_size: expected a number from 1"),
+        ({"method": "integrated_gradients", "n_steps": 0}, ValueError, r"n_steps: expected a number from 1"),
+        ({"method": "integrated_gradients", "quadrature": "simpson"}, ValueError, r"quadrature: 'simpson'"),
+        ({"method": "integrated_gradients", "baseline": "blakc"}, ValueError, r"baseline: 'blakc'.*'black'"),
+        ({"method": "integrated_gradients", "baseline": torch.zeros(5)}, ValueError, r"baseline: shape \(5,\)"),
+        ({"target": 4}, ValueError, r"target: class 4 is out of range, the model scores classes 0 to 3"),
+        ({"score": "odds"}, ValueError, r"score: 'odds' is not known"),
+    ],
+    ids=str,
+)
+def test_arguments(settings, error, said):
+    model = conv_net()
+    faulty(model, X, error, said, **settings)
+    works(model)
+
+
+@pytest.mark.parametrize("model", [lambda x: x.sum(1), nn.Linear, None, "resnet18"])
+def test_no_module(model):
+    with pytest.raises(TypeError, match=r"model: expected a torch\.nn\.Module, got a "):
+        sw.attribute(model, X)
+
+
+# ---- the input
+
+
+@pytest.mark.parametrize(
+    ("x", "error", "said"),
+    [
+        (torch.zeros(2, 5, 8, 8), ValueError, r"model: it raised RuntimeError in layer '0' \(Conv2d\).*\(2, 5, 8, 8\)"),
+        (torch.zeros(2, 4), ValueError, r"in layer '0' \(Conv2d\).*transform="),
+        (torch.full((1, 3, 8, 8), float("nan")), ValueError, r"inputs: 192 of 192 numbers are NaN or infinite"),
+        (torch.full((3, 8, 8), float("-inf")), ValueError, r"inputs: 192 of 192 numbers are NaN or infinite"),
+        (torch.zeros(0, 3, 8, 8), ValueError, r"inputs: nothing in them, the shape is \(0, 3, 8, 8\)"),
+        (torch.zeros(1, 3, 8, 0), ValueError, r"inputs: nothing in them"),
+        (torch.tensor(3.0), ValueError, r"inputs: a single number"),
+        (torch.zeros(3, 8, 8, dtype=torch.complex64), TypeError, r"inputs: complex numbers"),
+        (None, TypeError, r"inputs: expected a PIL image, a path, an array or a tensor, got a NoneType"),
+        ({"x": 1}, TypeError, r"inputs: expected a PIL image.*got a dict"),
+        ([], ValueError, r"inputs: nothing in them"),
+        (["no-such-file.png"], ValueError, r"inputs: there is no file 'no-such-file\.png'"),
+        (np.array([["a", "b"]]), TypeError, r"inputs: expected numbers, got an array of <U1"),
+        (np.array([[None, 1.0]]), TypeError, r"inputs: expected numbers, got an array of object"),
+    ],
+    ids=repr,
+)
+def test_inputs(x, error, said):
+    model = conv_net()
+    faulty(model, x, error, said)
+    works(model)
+
+
+def test_numbers_too_large_for_the_models_type():
+    model = conv_net().half()
+    faulty(model, np.full((1, 3, 8, 8), 1e6), ValueError, r"inputs: some numbers are too large for.*float16")
+
+
+# ---- the model
+
+
+class Broken(nn.Module):
+    """A conv net whose end is replaced while ``how`` is set."""
+
+    def __init__(self):
+        super().__init__()
+        self.net, self.how = conv_net(), None
+
+    def forward(self, x):
+        return self.net(x) if self.how is None else self.how(self, x)
+
+
+def detached(self, x):
+    return self.net(x).detach()
+
+
+def ungraded(self, x):
+    with torch.no_grad():
+        return self.net(x)
+
+
+def inferred(self, x):
+    with torch.inference_mode():
+        return self.net(x)
+
+
+def constant(self, x):
+    return torch.ones(len(x), 4, dtype=torch.float64)
+
+
+def parameter_only(self, x):
+    return self.net[6].bias.expand(len(x), 4)
+
+
+def classes(self, x):
+    return nn.functional.one_hot(self.net(x).argmax(1), 4).double()
+
+
+def rounded(self, x):
+    return self.net(x).argmax(1, keepdim=True).expand(-1, 4)
+
+
+DEAF = [detached, ungraded, inferred, constant, parameter_only, classes, rounded]
+
+
+@pytest.mark.parametrize("how", DEAF)
+@pytest.mark.parametrize("method", ["gradient", "smoothgrad", "integrated_gradients", "guided_backprop"])
+def test_an_output_that_does_not_depend_on_the_input(how, method):
+    model = Broken()
+    model.how = how
+    faulty(
+        model, X, ValueError, r"model: the score does not depend on the inputs: no gradient reaches it", method=method
+    )
+    model.how = None
+    works(model)
+
+
+def nan(self, x):
+    return self.net(x) * float("nan")
+
+
+def infinite(self, x):
+    return self.net(x).abs().exp() ** 1e6
+
+
+def nan_gradient(self, x):
+    return self.net(x - x).sum(1, keepdim=True) + (x - x).sqrt().sum((1, 2, 3))[:, None].expand(-1, 4)
+
+
+@pytest.mark.parametrize(("how", "what"), [(nan, "score"), (infinite, "score"), (nan_gradient, "gradient")])
+@pytest.mark.parametrize("target", [0, None])
+def test_an_output_that_is_no_number(how, what, target):
+    model = Broken()
+    model.how = how
+    faulty(model, X, ValueError, rf"model: its {what} is NaN or infinite for these inputs", target=target)
+    model.how = None
+    works(model)
+
+
+@pytest.mark.parametrize("target", [0, None])
+@pytest.mark.parametrize(
+    ("how", "found"),
+    [
+        (lambda self, x: self.net(x).sum(0, keepdim=True), 1),
+        (lambda self, x: self.net(x)[:1], 1),
+        (lambda self, x: self.net(x).repeat(2, 1), 4),
+        (lambda self, x: self.net(x).flatten(), 8),
+    ],
+)
+def test_another_number_of_rows(how, found, target):
+    model = Broken()
+    model.how = how
+    said = rf"model: it returned {found} rows of scores for 2 inputs.*must score each row"
+    faulty(model, X, ValueError, said, target=target)
+    model.how = None
+    works(model)
+
+
+class Raising(nn.Module):
+    def __init__(self, error):
+        super().__init__()
+        self.error = error
+
+    def forward(self, x):
+        raise self.error
+
+
+@pytest.mark.parametrize(
+    "error",
+    [RuntimeError("boom"), AssertionError("boom"), KeyError("boom"), TypeError("boom"), NotImplementedError("boom")],
+)
+def test_a_layer_that_raises_is_named(error):
+    model = nn.Sequential(conv_net(), nn.Sequential(nn.Identity(), nn.ModuleDict({"inner": Raising(error)})["inner"]))
+    raised = faulty(model, X, ValueError, rf"model: it raised {type(error).__name__} in layer '1\.1' \(Raising\).*boom")
+    assert raised.__cause__ is error
+    model[1][1] = nn.Identity()
+    works(model)
+
+
+def test_a_failure_in_the_models_own_forward_says_so():
+    model = Broken()
+    model.how = lambda self, x: x.reshape(7, 11)
+    faulty(model, X, ValueError, r"model: it raised RuntimeError in its forward for an input of shape \(2, 3, 8, 8\)")
+
+
+def test_memory_that_ran_out_is_not_called_the_models_fault():
+    error = torch.OutOfMemoryError("no more")
+    model = nn.Sequential(conv_net(), Raising(error))
+    with pytest.raises(torch.OutOfMemoryError, match="no more"):
+        sw.attribute(model, X, method="gradient", target=0)
+
+
+def test_a_model_made_in_inference_mode_is_told_and_left_alone():
+    with torch.inference_mode():
+        model = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4), nn.Linear(4, 2))
+    statistics = model[1].running_mean.clone()
+    with pytest.raises(ValueError, match=r"model: it raised RuntimeError.*[Ii]nference"):
+        sw.attribute(model, rows(0, 3, 4).float(), method="gradient", target=0)
+    assert torch.equal(model[1].running_mean, statistics)
+
+
+# ---- what looks bad and is not
+
+
+def test_a_model_that_normalises_its_input_in_place():
+    class InPlace(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = conv_net()
+
+        def forward(self, x):
+            x -= 0.5
+            x.div_(0.25)
+            return self.net(x)
+
+    class Twin(InPlace):
+        def forward(self, x):
+            return self.net((x - 0.5) / 0.25)
+
+    x = X.clone()
+    for method in sw.methods():
+        found, expected = (sw.attribute(model(), x, method=method) for model in (InPlace, Twin))
+        assert torch.equal(found.values, expected.values), method
+        assert found.settings == expected.settings
+    assert torch.equal(x, X)
+
+
+@pytest.mark.parametrize("requires_grad", [False, True])
+@pytest.mark.parametrize("contiguous", [False, True])
+def test_inputs_of_any_kind_are_only_read(requires_grad, contiguous):
+    x = X.clone() if contiguous else X.transpose(2, 3).contiguous().transpose(2, 3)
+    x.requires_grad_(requires_grad)
+    found = sw.attribute(conv_net(), x, method="integrated_gradients", target=0)
+    assert x.grad is None
+    assert x.requires_grad == requires_grad
+    assert torch.equal(x, X)
+    assert not found.values.requires_grad
+    assert torch.equal(found.values, sw.attribute(conv_net(), X, method="integrated_gradients", target=0).values)
+
+
+def test_an_input_that_is_part_of_a_graph_keeps_it():
+    leaf = X.clone().requires_grad_()
+    sw.attribute(conv_net(), leaf * 2, method="gradient", target=0)
+    (leaf * 2).sum().backward()
+    assert torch.equal(leaf.grad, torch.full_like(X, 2))
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.int16, torch.float16, torch.bfloat16, torch.bool])
+def test_inputs_of_another_type_are_brought_to_the_models(dtype):
+    x = (rows(1, 2, 4) * 3).to(dtype)
+    found = sw.attribute(mlp(), x, method="gradient", target=0)
+    assert found.values.dtype == torch.float64
+    assert torch.equal(found.values, sw.attribute(mlp(), x.double(), method="gradient", target=0).values)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_models_in_half_precision(dtype):
+    model = conv_net().to(dtype)
+    for method in sw.methods():
+        found = sw.attribute(model, X, method=method, target=0)
+        assert found.values.dtype == dtype
+        assert bool(torch.isfinite(found.values).all())
+
+
+@pytest.mark.parametrize("ambient", [contextlib.nullcontext, torch.no_grad, torch.inference_mode])
+def test_the_result_can_be_used_anywhere(ambient):
+    with ambient():
+        found = sw.attribute(conv_net(), X, method="integrated_gradients", target=0)
+    factor = torch.ones((), dtype=torch.float64, requires_grad=True)
+    (found.values * factor).sum().backward()
+    assert factor.grad is not None

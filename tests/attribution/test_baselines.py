@@ -1,0 +1,210 @@
+"""Baselines: each name's closed form, tensors, functions, and what is refused."""
+
+import numpy as np
+import pytest
+import torch
+from toys import conv_net, far, linear, pictures, rows
+from torch import nn
+
+import saliency_widgets as sw
+from saliency_widgets.attribution import PixelRange, baseline_of
+
+X = pictures(2, 2, 3, 9, 12)
+PIXELS = PixelRange(torch.tensor([-1.0, -2.0, 0.5]).view(3, 1, 1), torch.tensor([1.0, 2.0, -0.5]).view(3, 1, 1))
+
+
+def of(value, x=X, pixels=PIXELS, seed=0):
+    found = baseline_of(value, x, pixels, seed)
+    assert found.shape == x.shape
+    assert found.dtype == x.dtype
+    assert found.data_ptr() != x.data_ptr()
+    found.zero_()  # it is nobody else's memory
+    return baseline_of(value, x, pixels, seed)
+
+
+@pytest.mark.parametrize("name", ["black", "white"])
+def test_black_and_white_are_pixels(name):
+    assert torch.equal(of(name), getattr(PIXELS, name).double().expand_as(X))
+
+
+def test_zero():
+    assert torch.equal(of("zero"), torch.zeros_like(X))
+
+
+def test_mean_is_one_colour_per_picture():
+    assert far(of("mean"), X.mean((2, 3), keepdim=True).expand_as(X)) < 1e-14
+    flat = rows(1, 3, 7)
+    assert far(of("mean", flat, None), flat.mean(1, keepdim=True).expand_as(flat)) < 1e-14
+
+
+def test_blur_keeps_a_constant_picture():
+    flat = torch.tensor([0.2, -3.0, 7.0], dtype=torch.float64).view(1, 3, 1, 1).expand(2, 3, 9, 12)
+    assert far(of("blur", flat), flat) < 1e-14
+
+
+def test_blur_of_a_point_is_a_gaussian_of_a_tenth_of_the_shorter_side():
+    x = torch.zeros(1, 1, 41, 61, dtype=torch.float64)
+    x[0, 0, 20, 30] = 1
+    found = of("blur", x)[0, 0]
+    assert float(found.sum()) == pytest.approx(1, abs=1e-12)  # nothing gets lost inside
+    assert torch.allclose(found, found.flip(0), atol=1e-15)
+    assert torch.allclose(found, found.flip(1), atol=1e-15)
+    ratio = np.exp(-0.5 / 4.1**2)
+    assert float(found[20, 31] / found[20, 30]) == pytest.approx(ratio, rel=1e-12)
+    assert float(found[21, 30] / found[20, 30]) == pytest.approx(ratio, rel=1e-12)
+    assert float(found[21, 31] / found[20, 30]) == pytest.approx(ratio**2, rel=1e-12)
+
+
+def test_blur_is_linear_and_keeps_channels_and_pictures_apart():
+    a, b = of("blur", X), of("blur", X.flip(0))
+    assert far(a.flip(0), b) < 1e-14
+    assert far(of("blur", 2 * X + 1), 2 * a + 1) < 1e-14
+    alone = of("blur", X[:1, 1:2], PixelRange(torch.zeros(1, 1, 1), torch.ones(1, 1, 1)))
+    assert far(alone, a[:1, 1:2]) < 1e-14
+    assert float(a.var()) < 0.5 * float(X.var())
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 8), (2, 2), (3, 50)])
+def test_blur_of_tiny_pictures(size):
+    x = pictures(0, 1, 3, *size)
+    found = of("blur", x)
+    assert bool(torch.isfinite(found).all())
+    assert float(x.min()) - 1e-12 <= float(found.min())
+    assert float(found.max()) <= float(x.max()) + 1e-12
+
+
+def test_noise_lies_between_black_and_white_and_follows_its_seed():
+    found = of("noise")
+    low, high = torch.minimum(PIXELS.black, PIXELS.white), torch.maximum(PIXELS.black, PIXELS.white)
+    assert bool(((found >= low) & (found <= high)).all())
+    assert torch.equal(found[0], found[1]), "a picture's baseline depends on the picture beside it"
+    assert torch.equal(found, of("noise"))
+    assert not torch.equal(found, of("noise", seed=1))
+
+
+def test_noise_is_uniform():
+    x = torch.zeros(1, 1, 200, 200, dtype=torch.float64)
+    found = of("noise", x, PixelRange(torch.zeros(1, 1, 1), torch.ones(1, 1, 1)))
+    n = x.numel()
+    assert float(found.mean()) == pytest.approx(1 / 2, abs=5 * (1 / 12 / n) ** 0.5)
+    assert float(found.square().mean()) == pytest.approx(1 / 3, abs=5 * (4 / 45 / n) ** 0.5)
+
+
+def test_noise_leaves_torchs_own_random_state_alone_and_ignores_the_default_type():
+    state = torch.get_rng_state()
+    found = of("noise", X.float())
+    torch.set_default_dtype(torch.float64)
+    try:
+        assert torch.equal(of("noise", X.float()), found)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_noise_of_rows_spans_each_rows_own_range():
+    x = rows(1, 3, 50)
+    found = of("noise", x, None)
+    low, high = x.amin(1, keepdim=True), x.amax(1, keepdim=True)
+    assert bool(((found >= low) & (found <= high)).all())
+    shares = (found - low) / (high - low)
+    assert far(shares[0:1], shares[1:2]) < 1e-12
+
+
+@pytest.mark.parametrize(
+    "shape", [(), (3, 1, 1), (1, 3, 1, 1), (1, 3, 9, 12), (3, 9, 12), (2, 3, 9, 12), (2, 1, 1, 1), (9, 12)]
+)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.int64])
+def test_a_tensor_that_broadcasts(shape, dtype):
+    value = (rows(1, *shape) if shape else rows(1, 1)[0]).mul(9).to(dtype)
+    assert torch.equal(of(value), value.double().expand_as(X))
+
+
+def test_an_array_a_parameter_and_a_function():
+    value = rows(1, 3, 9, 12)
+    assert torch.equal(of(value.numpy()), value.expand_as(X))
+    assert torch.equal(of(nn.Parameter(value)), value.expand_as(X))
+    assert torch.equal(of(lambda x: x.flip(-1)), X.flip(-1))
+    assert torch.equal(of(lambda x: value), value.expand_as(X))
+    assert not of(nn.Parameter(value)).requires_grad
+
+
+def test_a_function_that_works_in_place_gets_a_copy():
+    before = X.clone()
+    of(lambda x: x.zero_())
+    assert torch.equal(X, before)
+
+
+def test_nothing_said_is_black_for_pictures_and_zero_for_rows():
+    assert torch.equal(of(None), of("black"))
+    assert torch.equal(of(None, rows(), None), torch.zeros(2, 4, dtype=torch.float64))
+
+
+@pytest.mark.parametrize(
+    ("value", "error", "said"),
+    [
+        ("blak", ValueError, r"baseline: 'blak' is not known\. Did you mean 'black'"),
+        (
+            "uniform grey",
+            ValueError,
+            r"baseline: 'uniform grey' is not known\. Known: 'black', 'white', 'mean'",
+        ),
+        (
+            torch.zeros(4, 9, 12),
+            ValueError,
+            r"baseline: shape \(4, 9, 12\) doesn't broadcast.*\(2, 3, 9, 12\)",
+        ),
+        (torch.zeros(1, 2, 3, 9, 12), ValueError, r"baseline: shape \(1, 2, 3, 9, 12\) doesn't broadcast"),
+        (lambda x: x[:, :2], ValueError, r"baseline: shape \(2, 2, 9, 12\) doesn't broadcast"),
+        (torch.tensor(float("nan")), ValueError, r"baseline: it holds NaN"),
+        (torch.full((3, 1, 1), float("inf")), ValueError, r"baseline: it holds NaN or infinite"),
+        (lambda x: "black", TypeError, r"baseline: expected a name, a tensor or a function.*str"),
+        ([0, 0, 0], TypeError, r"baseline: expected a name, a tensor or a function.*list"),
+        (0.5, TypeError, r"baseline: expected a name, a tensor or a function.*float"),
+    ],
+)
+def test_what_is_no_baseline(value, error, said):
+    with pytest.raises(error, match=said):
+        of(value)
+
+
+@pytest.mark.parametrize("name", ["black", "white"])
+def test_rows_have_no_black(name):
+    with pytest.raises(ValueError, match=rf"baseline: '{name}' means {name} pixels.*Use 'zero' or a tensor"):
+        of(name, rows(), None)
+
+
+def test_rows_have_no_blur():
+    with pytest.raises(ValueError, match=r"baseline: 'blur' needs pictures.*Use 'mean'"):
+        of("blur", rows(), None)
+
+
+# ---- through the front door: on a linear model the baseline can be read off the attribution
+
+
+@pytest.mark.parametrize("name", ["black", "white", "mean", "zero", "blur", "noise", None])
+def test_integrated_gradients_start_from_it(name):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 9 * 12, 1)).double()
+    weights = model[1].weight.detach().view(1, 3, 9, 12)
+    found = sw.attribute(model, X, method="integrated_gradients", baseline=name, n_steps=1, seed=5)
+    start = of(name, X, PixelRange(torch.zeros(3, 1, 1), torch.ones(3, 1, 1)), seed=5)
+    assert torch.allclose(X - found.values / weights, start, rtol=0, atol=1e-9)
+
+
+def test_black_is_what_the_transform_makes_of_a_black_picture():
+    mean, std = torch.tensor([0.4, 0.5, 0.6]).view(3, 1, 1), torch.tensor([0.2, 0.3, 0.25]).view(3, 1, 1)
+
+    def transform(array):
+        return (torch.from_numpy(array).movedim(-1, 0) / 255 - mean) / std
+
+    picture = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+    by_name = sw.attribute(conv_net(), picture, transform=transform, method="integrated_gradients", target=1)
+    black = transform(np.zeros_like(picture))
+    by_hand = sw.attribute(conv_net(), transform(picture), method="integrated_gradients", target=1, baseline=black)
+    assert far(by_name.values, by_hand.values) < 1e-12
+
+
+def test_the_default_for_rows_is_zero():
+    weights = rows(1, 4)
+    found = sw.attribute(linear(weights), rows(), method="integrated_gradients", n_steps=2, score="value")
+    assert far(found.values, weights * rows()) < 1e-14

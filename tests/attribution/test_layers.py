@@ -1,0 +1,185 @@
+"""Grad-CAM's layers: which one is taken, and models that make it hard."""
+
+import captum.attr
+import pytest
+import torch
+from toys import call, conv_net, far, mlp, pictures, rows, state_of
+from torch import nn
+from torch.nn import functional as F
+
+import saliency_widgets as sw
+from saliency_widgets.attribution.layers import spatial_layers
+
+X = pictures()
+
+
+def cam(model, x=X, **settings):
+    return sw.attribute(model, x, method="grad_cam", **{"target": 1, **settings})
+
+
+def by_hand(activations, model_from_there, target=1):
+    """Channels weighed by the mean of their gradients, straight from the formula."""
+    a = activations.detach().requires_grad_()
+    (g,) = torch.autograd.grad(model_from_there(a)[:, target].sum(), a)
+    return (g.mean((2, 3), keepdim=True) * a).sum(1, keepdim=True).detach()
+
+
+def test_spatial_layers_in_order_with_their_sizes():
+    found = spatial_layers(call(conv_net(), X))
+    assert list(found.items()) == [
+        ("0", (6, 8, 8)),
+        ("1", (6, 8, 8)),
+        ("2", (5, 4, 4)),
+        ("3", (5, 4, 4)),
+        ("4", (5, 2, 2)),
+    ]
+
+
+def test_of_several_names_for_one_tensor_the_outermost_is_kept():
+    block = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(inplace=True))
+    model = nn.Sequential(nn.Sequential(block), nn.Flatten(), nn.LazyLinear(3)).double()
+    model(X)
+    assert list(spatial_layers(call(model, X))) == ["0"]
+
+
+def test_the_last_layer_with_an_extent_is_the_default():
+    model = conv_net()
+    model[4] = nn.AdaptiveAvgPool2d(1)
+    model[6] = nn.Linear(5, 4).double()
+    assert cam(model).layer == "3"
+    assert cam(model).settings["layer"] == "3"
+    assert torch.equal(cam(model).values, cam(model, layer="3").values)
+
+
+@pytest.mark.parametrize("layer", ["0", "1", "2", "3", "4"])
+def test_each_layer_is_by_the_formula(layer):
+    model, i = conv_net(), int(layer) + 1
+    with torch.no_grad():
+        activations = model[:i](X)
+    assert far(cam(model, layer=layer).values, by_hand(activations, model[i:])) < 1e-13
+
+
+def test_an_operation_in_place_right_behind_the_layer_does_not_change_its_activation():
+    """captum weighs the overwritten activation or fails here; the layer's own output is meant."""
+
+    class InPlace(nn.Module):
+        def __init__(self):
+            super().__init__()
+            torch.manual_seed(1)
+            self.conv, self.head = nn.Conv2d(3, 5, 3).double(), nn.Linear(5, 4).double()
+
+        def forward(self, x):
+            y = self.conv(x)
+            y += 0.1
+            return self.head(F.relu_(y).mean((2, 3)))
+
+    model = InPlace()
+    with torch.no_grad():
+        activations = model.conv(X)
+    expected = by_hand(activations, lambda a: model.head((a + 0.1).relu().mean((2, 3))))
+    assert far(cam(model, layer="conv").values, expected) < 1e-13
+
+
+def test_a_shared_layer_counts_with_its_last_run():
+    class Shared(nn.Module):
+        def __init__(self):
+            super().__init__()
+            torch.manual_seed(1)
+            self.conv, self.head = nn.Conv2d(3, 3, 3, padding=1).double(), nn.Linear(3, 4).double()
+            self.again = self.conv
+
+        def forward(self, x):
+            return self.head(self.again(self.conv(x).tanh()).tanh().mean((2, 3)))
+
+    model = Shared()
+    with torch.no_grad():
+        activations = model.conv(model.conv(X).tanh())
+    expected = by_hand(activations, lambda a: model.head(a.tanh().mean((2, 3))))
+    assert far(cam(model, layer="conv").values, expected) < 1e-13
+    assert far(cam(model, layer="again").values, expected) < 1e-13  # the same layer by its other name
+
+
+def test_a_model_without_any_parameter():
+    class Plain(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.pool = nn.AvgPool2d(2)
+
+        def forward(self, x):
+            return self.pool(x).square().mean((2, 3))
+
+    x = X.float()
+    pooled = F.avg_pool2d(x, 2)
+    expected = by_hand(pooled, lambda a: a.square().mean((2, 3)))
+    assert far(cam(Plain(), x).values, expected) < 1e-6
+    assert (
+        far(
+            sw.attribute(Plain(), x, method="gradient", target=1).values.sum((0, 2, 3))[1:2],
+            pooled[:, 1].sum()[None] / 8,
+        )
+        < 1e-5
+    )
+
+
+def test_frozen_parameters_make_no_difference():
+    expected = {m: sw.attribute(conv_net(), X, method=m, target=1).values for m in sw.methods()}
+    frozen = conv_net().requires_grad_(False)
+    for method, values in expected.items():
+        assert torch.equal(sw.attribute(frozen, X, method=method, target=1).values, values)
+
+
+def test_the_users_own_hooks_run_and_stay():
+    model, seen = conv_net(), []
+    model[2].register_forward_hook(lambda *_: seen.append("forward"))
+    model[2].register_full_backward_hook(lambda *_: seen.append("backward"))
+    before = state_of(model)
+    expected = captum.attr.LayerGradCam(model, model[2]).attribute(X, target=1, relu_attributions=False).detach()
+    seen.clear()
+    assert far(cam(model, layer="2").values, expected) < 1e-12
+    assert "forward" in seen
+    assert state_of(model) == before
+
+
+@pytest.mark.parametrize(
+    ("layer", "error", "said"),
+    [
+        ("6", ValueError, r"layer: '6' has an output of shape \(2, 4\); Grad-CAM needs \(N, channels, height, width\)"),
+        ("features.3", ValueError, r"layer: 'features\.3' is not known\. Known: '0', '1'"),
+        ("", ValueError, r"layer: '' is not known"),
+        (3, TypeError, r"layer: expected a module path such as 'features\.7', got 3 \(int\)"),
+        (nn.ReLU(), TypeError, r"layer: expected a module path"),
+    ],
+)
+def test_a_layer_that_does_not_serve(layer, error, said):
+    with pytest.raises(error, match=said):
+        cam(conv_net(), layer=layer)
+
+
+def test_layers_that_do_not_run_return_no_tensor_or_do_not_count():
+    class Odd(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = conv_net()
+            self.spare = nn.Conv2d(3, 3, 1)
+            self.pair = nn.Identity()
+            self.side = nn.Identity()
+
+        def forward(self, x):
+            self.pair((x, x))
+            self.side(x * 2)
+            return self.net(x)
+
+    for layer, said in {
+        "spare": r"layer: 'spare' did not run; choose a layer",
+        "pair": r"layer: 'pair' returned a tuple; choose a layer",
+        "side": r"model: the score does not depend on the layer 'side'",
+    }.items():
+        with pytest.raises(ValueError, match=said):
+            cam(Odd(), layer=layer)
+    assert cam(Odd()).layer == "net.4"
+
+
+@pytest.mark.parametrize("method", ["grad_cam", "guided_grad_cam"])
+def test_a_model_without_convolutions(method):
+    with pytest.raises(ValueError, match=r"layer: no layer of this model has a spatial output.*'integrated_gradients'"):
+        sw.attribute(mlp(), rows(), method=method, target=0)

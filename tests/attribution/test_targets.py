@@ -1,0 +1,307 @@
+"""Targets and scores: which number of the model's output is explained."""
+
+from collections import OrderedDict
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from toys import far, mlp, rows
+from torch import nn
+
+import saliency_widgets as sw
+
+NAMES = ["tabby cat", "tiger cat", "golden retriever"]
+X = rows(8, 2, 4)
+
+
+def gradient(model=None, x=X, **settings):
+    return sw.attribute(mlp() if model is None else model, x, method="gradient", **settings)
+
+
+def expected(read, model=None, x=X):
+    """The gradient of the sum over samples of ``read(logits)``."""
+    leaf = x.clone().requires_grad_()
+    (found,) = torch.autograd.grad(read((mlp() if model is None else model)(leaf)).sum(), leaf)
+    return found
+
+
+# ---- which class
+
+
+@pytest.mark.parametrize(
+    "target",
+    [1, np.int64(1), torch.tensor(1), np.array(1), "tiger cat", "TIGER CAT ", "tiger", [1, 1], (1, 1)],
+    ids=repr,
+)
+def test_one_class_in_all_its_forms(target):
+    found = gradient(target=target, class_names=NAMES)
+    assert torch.equal(found.values, expected(lambda out: out[:, 1]))
+    assert found.settings["target"] == 1
+    assert type(found.settings["target"]) is int
+
+
+@pytest.mark.parametrize(
+    "target",
+    [[2, 0], (2, 0), torch.tensor([2, 0]), np.array([2, 0]), ["retriever", "tabby"], [2, "tabby"]],
+    ids=repr,
+)
+def test_one_class_for_each_sample(target):
+    found = gradient(target=target, class_names=NAMES)
+    assert torch.equal(
+        found.values,
+        expected(lambda out: out[:, 2] * torch.tensor([1, 0]) + out[:, 0] * torch.tensor([0, 1])),
+    )
+    assert found.settings["target"] == [2, 0]
+
+
+def test_none_is_the_top_prediction_of_each_sample():
+    x = rows(3, 40, 4)
+    top = mlp()(x).argmax(1)
+    assert len(top.unique()) > 1, "this net always says the same"
+    found = gradient(x=x)
+    assert torch.equal(found.values, expected(lambda out: out.max(1).values, x=x))
+    assert found.settings["target"] == top.tolist()
+
+
+def test_an_exact_name_wins_over_a_part_of_another():
+    found = gradient(target="cat", class_names=["cat", "tiger cat", "dog"])
+    assert found.settings["target"] == 0
+
+
+@pytest.mark.parametrize(
+    ("target", "error", "said"),
+    [
+        (3, ValueError, r"target: class 3 is out of range, the model scores classes 0 to 2"),
+        (-1, ValueError, r"target: class -1 is out of range"),
+        (True, TypeError, r"target: expected a class index.*bool"),
+        (torch.tensor(True), TypeError, r"target: .*bool"),
+        (1.0, TypeError, r"target: expected a class index.*float"),
+        (torch.tensor(0.7), TypeError, r"target: .*float"),
+        (np.array(0.7), TypeError, r"target: .*float"),
+        ([0.0, 1.0], TypeError, r"target: .*float"),
+        ([0, 5], ValueError, r"target: class 5 is out of range"),
+        ([0], ValueError, r"target: expected one class for each of the 2 inputs, got 1"),
+        ([0, 1, 2], ValueError, r"target: expected one class for each of the 2 inputs, got 3"),
+        ([[0], [1]], ValueError, r"target: expected one class for each of the 2 inputs, got a nested list"),
+        (np.zeros((2, 2), int), ValueError, r"target: expected one class for each"),
+        ("cat", ValueError, r"target: 'cat' fits 2 classes: 0 \(tabby cat\), 1 \(tiger cat\).*index"),
+        (
+            "golden retreiver",
+            ValueError,
+            r"target: 'golden retreiver' is not known\. Did you mean 'golden retriever'",
+        ),
+        ("zebra", ValueError, r"target: 'zebra' is not known\. Known: 'tabby cat'"),
+        ("", ValueError, r"target: '' is not known"),
+        ({}, TypeError, r"target: expected a class index.*dict"),
+    ],
+    ids=repr,
+)
+def test_a_target_that_is_none(target, error, said):
+    with pytest.raises(error, match=said):
+        gradient(target=target, class_names=NAMES)
+
+
+def test_a_name_without_names():
+    with pytest.raises(ValueError, match=r"target: got the class name 'cat', but no class_names="):
+        gradient(target="cat")
+
+
+def test_names_that_do_not_fit_the_model():
+    with pytest.raises(ValueError, match=r"class_names: 2 names were given, and the model scores 3 classes"):
+        gradient(target=0, class_names=NAMES[:2])
+
+
+# ---- a function
+
+
+def test_a_function_of_the_raw_output():
+    found = gradient(target=lambda out: out[:, 0] * out[:, 1] ** 2)
+    assert far(found.values, expected(lambda out: out[:, 0] * out[:, 1] ** 2)) < 1e-14
+    assert torch.equal(found.score, (mlp()(X)[:, 0] * mlp()(X)[:, 1] ** 2).detach())
+
+
+def test_a_function_may_return_a_column_and_serves_outputs_of_any_form():
+    class Map(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv2d(1, 5, 3, padding=1).double()
+
+        def forward(self, x):
+            return {"masks": self.conv(x), "extra": None}
+
+    x = rows(1, 2, 1, 6, 6)
+    model = Map()
+    found = gradient(model, x, target=lambda out: out["masks"][:, 3].mean((1, 2))[:, None])
+    assert torch.equal(found.values, expected(lambda out: out["masks"][:, 3].mean((1, 2)), model, x))
+    with pytest.raises(ValueError, match=r"target: the model's output has shape \(2, 5, 6, 6\).*lambda out"):
+        gradient(model, x, target=3)
+
+
+@pytest.mark.parametrize(
+    ("function", "got"),
+    [
+        (lambda out: out, r"got shape \(2, 3\)"),
+        (lambda out: out.sum(), r"got shape \(\)"),
+        (lambda out: out[:1, 0], r"got shape \(1,\)"),
+        (lambda out: 3.0, "got a float"),
+        (lambda out: None, "got a NoneType"),
+    ],
+)
+def test_a_function_must_return_one_number_per_sample(function, got):
+    with pytest.raises(ValueError, match=r"target: the function must return one number per sample.*" + got):
+        gradient(target=function)
+
+
+def test_a_function_goes_with_methods_that_tile_the_samples():
+    for method in ("smoothgrad", "integrated_gradients", "gradient"):
+        by_function = sw.attribute(mlp(), X, method=method, target=lambda out: out[:, 2])
+        assert torch.equal(by_function.values, sw.attribute(mlp(), X, method=method, target=2).values)
+
+
+# ---- contrast
+
+
+@pytest.mark.parametrize("method", ["gradient", "input_x_gradient", "smoothgrad", "integrated_gradients"])
+@pytest.mark.parametrize("score", ["logit", "log_probability", "probability"])
+def test_contrast_is_the_difference(method, score):
+    settings = {"method": method, "score": score}
+    both = sw.attribute(mlp(), X, target=[0, 1], contrast=2, **settings)
+    parts = [sw.attribute(mlp(), X, target=target, **settings) for target in ([0, 1], 2)]
+    assert far(both.values, parts[0].values - parts[1].values) < 1e-13
+    if both.score is not None:
+        assert torch.allclose(both.score, parts[0].score - parts[1].score)
+
+
+def test_contrast_by_name_and_for_each_sample_is_told_as_indices():
+    found = gradient(target="tabby", contrast=["retriever", "tiger"], class_names=NAMES)
+    assert found.settings["contrast"] == [2, 1]
+    assert torch.equal(gradient(**{k: found.settings[k] for k in ("target", "contrast")}).values, found.values)
+
+
+def test_contrast_of_log_probabilities_is_that_of_logits():
+    """log p_a - log p_b = z_a - z_b: the normaliser cancels."""
+    found = [gradient(target=0, contrast=1, score=score).values for score in ("logit", "log_probability")]
+    assert far(*found) < 1e-13
+
+
+def test_contrast_and_a_function_exclude_each_other():
+    with pytest.raises(ValueError, match=r"contrast: .*target= a function; subtract inside"):
+        gradient(target=lambda out: out[:, 0], contrast=1)
+
+
+@pytest.mark.parametrize(
+    ("contrast", "error"), [(3, ValueError), (True, TypeError), ("x", ValueError), (len, TypeError)]
+)
+def test_contrast_is_checked_like_a_target(contrast, error):
+    with pytest.raises(error, match="contrast: "):
+        gradient(target=0, contrast=contrast, class_names=NAMES)
+
+
+# ---- scales
+
+
+SCALES = {
+    "logit": lambda out: out[:, 1],
+    "value": lambda out: out[:, 1],
+    "probability": lambda out: out.softmax(1)[:, 1],
+    "log_probability": lambda out: out.log_softmax(1)[:, 1],
+}
+
+
+@pytest.mark.parametrize("score", SCALES)
+def test_scales(score):
+    found = gradient(target=1, score=score)
+    assert far(found.values, expected(SCALES[score])) < 1e-13
+    assert far(found.score, SCALES[score](mlp()(X)).detach()) < 1e-14
+
+
+def test_the_chain_rule_links_the_scales():
+    p = gradient(target=1, score="probability")
+    log_p = gradient(target=1, score="log_probability")
+    assert far(p.values, p.score[:, None] * log_p.values) < 1e-13
+
+
+BINARY = {
+    "logit": lambda out: out,
+    "value": lambda out: out,
+    "probability": torch.sigmoid,
+    "log_probability": nn.functional.logsigmoid,
+}
+
+
+@pytest.mark.parametrize("score", BINARY)
+@pytest.mark.parametrize("squeezed", [False, True])
+def test_a_single_logit_is_a_binary_model(score, squeezed):
+    model = nn.Sequential(mlp(classes=1), nn.Flatten(0) if squeezed else nn.Identity())
+    found = gradient(model, target=0, score=score)
+    assert far(found.values, expected(BINARY[score], model)) < 1e-13
+    assert torch.equal(found.values, gradient(model, score=score).values)
+    with pytest.raises(ValueError, match="class 1 is out of range, the model scores classes 0 to 0"):
+        gradient(model, target=1, score=score)
+
+
+def test_a_log_probability_far_down_is_still_a_number():
+    model = nn.Sequential(mlp(), nn.Linear(3, 3, bias=False).double())
+    with torch.no_grad():
+        model[1].weight.copy_(torch.eye(3) * 1e4)
+    least = int(mlp()(X[:1]).argmin())
+    assert bool(gradient(model, X[:1], target=least, score="log_probability").values.any())
+    assert not bool(gradient(model, X[:1], target=least, score="probability").values.any())
+
+
+def test_several_values_need_an_index():
+    with pytest.raises(ValueError, match=r"target: the model returns 3 values; with score='value' say which one"):
+        gradient(score="value")
+    assert gradient(mlp(classes=1), score="value").settings["target"] == 0
+
+
+def test_an_unknown_scale():
+    with pytest.raises(ValueError, match=r"score: 'logits' is not known\. Did you mean 'logit'"):
+        gradient(score="logits")
+
+
+# ---- where the scores are
+
+
+class Wrapped(nn.Module):
+    def __init__(self, wrap):
+        super().__init__()
+        self.net, self.wrap = mlp(), wrap
+
+    def forward(self, x):
+        return self.wrap(self.net(x))
+
+
+OUTPUTS = {
+    "tensor": lambda out: out,
+    "tuple": lambda out: (out, torch.zeros(2)),
+    "list": lambda out: [out],
+    "tuple with something else first": lambda out: (None, "loss", out),
+    "dict with logits": lambda out: {"aux": out * 0, "logits": out},
+    "dict without": lambda out: {"out": out, "aux": out * 0},
+    "ordered dict": lambda out: OrderedDict(out=out),
+    "object with logits": lambda out: SimpleNamespace(logits=out, loss=None),
+}
+
+
+@pytest.mark.parametrize("form", OUTPUTS)
+def test_forms_of_output(form):
+    assert torch.equal(gradient(Wrapped(OUTPUTS[form]), target=1).values, expected(lambda out: out[:, 1]))
+
+
+@pytest.mark.parametrize("wrap", [lambda out: "cat", lambda out: {}, lambda out: (), lambda out: {"logits": None}])
+def test_no_scores_to_be_found(wrap):
+    with pytest.raises(
+        TypeError, match=r"target: the model returned a .* with no tensor of scores.*target= a function"
+    ):
+        gradient(Wrapped(wrap), target=1)
+
+
+def test_a_class_that_is_masked_out_with_minus_infinity_does_not_hinder_the_others():
+    mask = torch.tensor([0.0, float("-inf"), 0.0])
+    model = Wrapped(lambda out: out + mask)
+    assert torch.equal(gradient(model, target=2).values, expected(lambda out: out[:, 2]))
+    assert set(gradient(model, rows(3, 40, 4)).settings["target"]) == {0, 2}
+    with pytest.raises(ValueError, match="score is NaN or infinite"):
+        gradient(model, target=1)
