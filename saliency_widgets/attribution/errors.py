@@ -37,7 +37,8 @@ def model_failure(model: nn.Module, error: Exception, shape: tuple[int, ...]) ->
     layer = failing_layer(model, error.__traceback__)
     where = f"in layer {layer!r} ({type(model.get_submodule(layer)).__name__})" if layer else "in its forward"
     return ValueError(
-        f"model: it raised {type(error).__name__} {where} for an input of shape {shape}: {error}. "
+        f"model: it raised {type(error).__name__} {where} for an input of shape {shape}: "
+        f"{str(error).rstrip('.')}. "
         f"Check that `model(inputs)` runs on its own with this shape, type and device; "
         f"a picture may need transform= (resize, crop, normalise)."
     )

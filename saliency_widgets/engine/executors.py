@@ -35,7 +35,9 @@ class InlineExecutor:
 
 
 class ThreadExecutor:
-    """One worker thread, started by the first kick. A kick returns at once."""
+    """One worker thread, started by a kick; it ends by itself after a while without one. A kick returns at once."""
+
+    idle_seconds = 10.0
 
     def __init__(self, work: Callable[[], None]) -> None:
         self._work = work
@@ -52,7 +54,7 @@ class ThreadExecutor:
             if self._thread is None:
                 self._thread = threading.Thread(target=self._loop, name="saliency-worker", daemon=True)
                 self._thread.start()
-        self._kicked.set()
+            self._kicked.set()
 
     def close(self) -> None:
         """End the worker; it stops before its next chunk. Waits for that, unless the worker itself calls."""
@@ -65,7 +67,12 @@ class ThreadExecutor:
 
     def _loop(self) -> None:
         while True:
-            self._kicked.wait()
+            # A cell that is run twenty times must not leave twenty threads behind.
+            if not self._kicked.wait(self.idle_seconds):
+                with self._lock:
+                    if not self._kicked.is_set():
+                        self._thread = None
+                        return
             self._kicked.clear()
             if self._closed:
                 return

@@ -170,7 +170,7 @@ def _transformed(source: Any, transform: Callable) -> Tensor:
         result = transform(source.detach().clone() if isinstance(source, Tensor) else source.copy())
     except Exception as error:
         raise ValueError(
-            f"transform: it raised {type(error).__name__} for a {_described(source)}: {error}. "
+            f"transform: it raised {type(error).__name__} for a {_described(source)}: {str(error).rstrip('.')}. "
             f"Pass the input in the form that your transform expects."
         ) from error
     if isinstance(result, Image.Image):

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 import saliency_widgets as sw
 from saliency_widgets.attribution.noise import normal_noise
 
+pytestmark = pytest.mark.filterwarnings("ignore:Input Tensor 0 did not already require gradients")
 CLOSE = 1e-6
 CLASS = 285  # Egyptian cat
 

@@ -316,8 +316,9 @@ def test_models_in_half_precision(dtype):
 
 @pytest.mark.parametrize("ambient", [contextlib.nullcontext, torch.no_grad, torch.inference_mode])
 def test_the_result_can_be_used_anywhere(ambient):
+    model = conv_net()
     with ambient():
-        found = sw.attribute(conv_net(), X, method="integrated_gradients", target=0)
+        found = sw.attribute(model, X, method="integrated_gradients", target=0)
     factor = torch.ones((), dtype=torch.float64, requires_grad=True)
     (found.values * factor).sum().backward()
     assert factor.grad is not None

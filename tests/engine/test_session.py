@@ -10,6 +10,7 @@ from torch import nn
 
 from saliency_widgets.attribution import Reduction
 from saliency_widgets.engine import Event, MapCache, Request, Session, Subject, attribute, frame_of
+from saliency_widgets.engine.executors import ThreadExecutor
 
 
 class Counting(nn.Module):
@@ -229,6 +230,21 @@ def test_close_ends_the_thread_and_frees_the_cache(subject, model):
     with pytest.raises(RuntimeError, match="closed"):
         session.submit(smooth(1))
     session.close()
+
+
+def test_an_idle_worker_goes_and_comes_back_with_the_next_request(subject, monkeypatch):
+    monkeypatch.setattr(ThreadExecutor, "idle_seconds", 0.01)
+    events = Recorder()
+    session = Session(subject, events)
+    for n in (2, 3, 4):
+        session.submit(smooth(n))
+        assert session.wait(30)
+        worker = session._executor._thread
+        if worker is not None:
+            worker.join(30)
+        assert session._executor._thread is None
+    session.close()
+    assert [e.attribution.done for e in events if e.state == "done"] == [2, 3, 4]
 
 
 def test_a_delivery_that_fails_is_reported_and_ends_neither_the_worker_nor_the_wait(subject, monkeypatch):

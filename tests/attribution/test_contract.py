@@ -1,0 +1,278 @@
+"""What every method promises, the ones of tomorrow included: this file never names one.
+
+The model has everything that running it can disturb: BatchNorm statistics, dropout, a counter, a lazy buffer,
+gradients, frozen parameters, hooks. Whatever happens, all of it is as before, byte by byte.
+"""
+
+import contextlib
+
+import pytest
+import torch
+from toys import estimates, state_of
+from torch import nn
+
+import saliency_widgets as sw
+from saliency_widgets.attribution import Cancelled
+
+METHODS = sw.methods()
+WORK = {"n_steps": 6, "n_samples": 6, "chunk_size": 4}  # several chunks, and quick
+
+
+class Trap(nn.Module):
+    """Does nothing, until a pass for which it is set."""
+
+    def __init__(self):
+        super().__init__()
+        self.passes = 0
+        self.springs_at, self.error = None, None
+
+    def forward(self, x):
+        self.passes += 1
+        if self.passes == self.springs_at:
+            raise self.error
+        return x
+
+
+class Delicate(nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.traps = nn.ModuleList([Trap(), Trap(), Trap()])
+        self.conv = nn.Conv2d(3, 6, 3, padding=1)
+        self.norm = nn.BatchNorm2d(6)
+        self.conv2 = nn.Conv2d(6, 6, 3, stride=2, padding=1, bias=False)
+        self.drop = nn.Dropout(0.2)
+        self.head = nn.Linear(6, 4)
+        self.register_buffer("runs", torch.zeros((), dtype=torch.long))
+        self.register_buffer("momentum", torch.zeros(6))
+        self.register_buffer("cache", None)
+
+    def forward(self, x):
+        x = self.norm(self.conv(self.traps[0](x))).relu()
+        if self.training:
+            self.runs += 1
+            self.momentum.data.mul_(0.9).add_(x.detach().mean((0, 2, 3)))  # past the version counter
+            self.cache = x.detach()
+        x = self.drop(nn.functional.relu_(self.conv2(self.traps[1](x))))
+        return self.head(self.traps[2](x).mean((2, 3)))
+
+
+def make(dtype=torch.float64, training=False):
+    model = Delicate().to(dtype).train(training)
+    generator = torch.Generator().manual_seed(1)
+    x = torch.rand(2, 3, 8, 8, generator=generator, dtype=torch.float64).to(dtype)
+    with torch.no_grad():
+        model.norm.running_mean.uniform_(-0.1, 0.1, generator=generator)
+    model.conv(x).sum().backward()  # gradients that somebody is collecting
+    model.conv2.requires_grad_(False)
+    model.conv.register_forward_hook(lambda *_: None)
+    model.conv.register_forward_pre_hook(lambda *_: None)
+    model.norm.register_full_backward_hook(lambda *_: None)
+    torch.manual_seed(11)
+    return model, x
+
+
+def settings_of(method):
+    return {param.name: WORK[param.name] for param in METHODS[method].params if param.name in WORK}
+
+
+def explain(method, model, x, **more):
+    return list(estimates(model, x, method, **{"target": [1, 3], **settings_of(method), **more}))
+
+
+def passes_of(method, **kind):
+    """How many passes of the model a success takes."""
+    model, x = make(**kind)
+    explain(method, model, x)
+    return model.traps[2].passes
+
+
+@contextlib.contextmanager
+def as_found(model, x):
+    """Everything is the same at the end of the block as at its beginning."""
+    before, inputs = state_of(model), x.clone()
+    yield
+    after = state_of(model)
+    for part, found in before.items():
+        assert after[part] == found, part
+    assert torch.equal(x, inputs)
+    assert not x.requires_grad
+    assert x.grad is None
+
+
+@pytest.fixture(params=[False, True], ids=["eval", "train"])
+def training(request):
+    return request.param
+
+
+@pytest.fixture(params=[torch.float64, torch.float32], ids=["float64", "float32"])
+def dtype(request):
+    return request.param
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_success_leaves_everything_as_found_and_estimates_are_valid(method, training, dtype):
+    model, x = make(dtype, training)
+    with as_found(model, x):
+        found = explain(method, model, x)
+    assert found
+    for estimate in found:
+        values = estimate.values
+        if estimate.layer is None:
+            assert values.shape == x.shape
+        else:
+            assert values.ndim == 4
+            assert values.shape[:2] == (2, 1)
+            assert isinstance(model.get_submodule(estimate.layer), nn.Module)
+        assert estimate.input_shape == x.shape
+        assert values.dtype == dtype
+        assert bool(torch.isfinite(values).all())
+        assert not values.requires_grad
+        assert not values.is_inference()
+        for per_sample in (estimate.score, estimate.delta):
+            assert per_sample is None or (per_sample.shape == (2,) and bool(torch.isfinite(per_sample).all()))
+        if estimate.standard_error is not None:
+            assert estimate.standard_error.shape == values.shape
+            assert bool((estimate.standard_error >= 0).all())
+        assert estimate.settings["method"] == method
+    done = [estimate.done for estimate in found]
+    assert done == sorted(set(done)), "work done must increase"
+    assert done[0] >= 1
+    assert {estimate.total for estimate in found} == {done[-1]}
+    assert [estimate.complete for estimate in found] == [False] * (len(found) - 1) + [True]
+    spent = [estimate.evaluations for estimate in found]
+    assert spent == sorted(spent)
+    assert spent[0] >= 1
+    assert bool(found[-1].values.any()), "this model and input give nothing to see"
+    assert any("training mode" in note for note in found[-1].notes) == training
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("ambient", [contextlib.nullcontext, torch.no_grad, torch.inference_mode, torch.enable_grad])
+def test_the_callers_grad_mode_neither_matters_nor_changes(method, ambient):
+    model, x = make()
+    expected = explain(method, model, x)[-1].values
+    with as_found(model, x), ambient():
+        modes = torch.is_grad_enabled(), torch.is_inference_mode_enabled()
+        for estimate in estimates(model, x, method, target=[1, 3], **settings_of(method)):
+            assert (torch.is_grad_enabled(), torch.is_inference_mode_enabled()) == modes
+            last = estimate.values
+        assert (torch.is_grad_enabled(), torch.is_inference_mode_enabled()) == modes
+    assert torch.equal(last, expected)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_same_call_gives_the_same_bits(method, training, dtype):
+    model, x = make(dtype, training)
+    first = explain(method, model, x)
+    torch.manual_seed(99)  # the caller's random state doesn't matter
+    torch.rand(5)
+    second = explain(method, model, x)
+    assert len(first) == len(second)
+    for a, b in zip(first, second, strict=True):
+        assert torch.equal(a.values, b.values)
+        assert a.settings == b.settings
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("trap", [0, 1, 2])
+@pytest.mark.parametrize("when", ["first", "second", "last"])
+def test_an_error_inside_the_model_is_told_and_leaves_everything_as_found(method, trap, when, training):
+    passes = passes_of(method, training=training)
+    model, x = make(training=training)
+    culprit = model.traps[trap]
+    culprit.error = RuntimeError("no more")
+    culprit.springs_at = {"first": 1, "second": min(2, passes), "last": passes}[when]
+    with as_found(model, x), pytest.raises(ValueError, match=rf"layer 'traps\.{trap}' \(Trap\).*no more") as caught:
+        explain(method, model, x)
+    assert caught.value.__cause__ is culprit.error
+    with as_found(model, x):
+        assert explain(method, model, x)[-1].complete  # the next call works
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(
+    "interruption", [KeyboardInterrupt(), SystemExit(), Cancelled()], ids=lambda e: type(e).__name__
+)
+def test_an_interruption_inside_the_model_passes_through_as_it_is(method, interruption, training):
+    passes = passes_of(method, training=training)
+    for springs_at in sorted({1, 2, passes}):
+        model, x = make(training=training)
+        trap = model.traps[1]
+        trap.error, trap.springs_at = interruption, springs_at
+        with as_found(model, x), pytest.raises(type(interruption)) as caught:
+            explain(method, model, x)
+        assert caught.value is interruption
+        expected = explain(method, make(training=training)[0], x)[-1].values
+        assert torch.equal(explain(method, model, x)[-1].values, expected)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_it_can_be_cancelled_before_every_pass(method, training):
+    model, x = make(training=training)
+    asked = []
+    explain(method, model, x, check=lambda: asked.append(1))
+    assert len(asked) >= 1
+    for turn in range(1, len(asked) + 1):
+        asked.clear()
+
+        def check(turn=turn):
+            asked.append(1)
+            if len(asked) == turn:
+                raise Cancelled
+
+        passes = model.traps[2].passes
+        with as_found(model, x), pytest.raises(Cancelled):
+            explain(method, model, x, check=check)
+        # One pass resolves the target; each of the others was preceded by its own check.
+        assert model.traps[2].passes - passes == turn
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_giving_up_between_two_estimates_leaves_everything_as_found(method, training):
+    model, x = make(training=training)
+    running = estimates(model, x, method, target=[1, 3], **settings_of(method))
+    with as_found(model, x):
+        for _ in running:
+            with as_found(model, x):
+                pass
+            break
+        running.close()
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_between_two_estimates_the_model_is_the_callers(method):
+    """A generator that slept inside a context of its own would impose it on the caller."""
+    model, x = make()
+    with as_found(model, x):
+        for _ in estimates(model, x, method, target=[1, 3], **settings_of(method)):
+            leaf = x.clone().requires_grad_()
+            plain = torch.autograd.grad(model(leaf)[:, 1].sum(), leaf)[0]
+            assert torch.equal(plain, torch.autograd.grad(model(leaf)[:, 1].sum(), leaf)[0])
+            with as_found(model, x):
+                pass
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_what_it_says_about_itself(method):
+    entry = METHODS[method]
+    assert entry.name == method
+    assert entry.title
+    assert entry.help.endswith(".") or ":" in entry.help
+    assert "Yields:" in entry.doc or entry.doc == entry.help
+    names = [param.name for param in entry.params]
+    assert len(set(names)) == len(names)
+    for param in entry.params:
+        assert param.check(param.default) == param.default
+        assert param.help
+    assert entry.check_params({}) == {param.name: param.default for param in entry.params}
+    assert f"{method}: {entry.help}" in repr(METHODS)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_its_settings_repeat_it(method, dtype):
+    model, x = make(dtype)
+    found = sw.attribute(model, x, method=method, score="probability", contrast=[0, 1], **settings_of(method))
+    again = sw.attribute(model, x, **found.settings)
+    assert torch.equal(again.values, found.values)
+    assert again.settings == found.settings

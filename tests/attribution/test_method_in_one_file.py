@@ -1,0 +1,101 @@
+"""Adding a method is adding one file: everything else follows from it."""
+
+import importlib
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from toys import conv_net, pictures
+
+import saliency_widgets as sw
+
+ROOT = Path(__file__).resolve().parents[2]
+NAME = "scaled_gradient"
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A folder with the method that CONTRIBUTING.md shows, word for word."""
+    code = re.search(r"```python\n(.*?)```", (ROOT / "CONTRIBUTING.md").read_text(), re.DOTALL)[1]
+    assert f"def {NAME}" in code
+    room = tmp_path / "room"
+    room.mkdir()
+    (room / f"{NAME}.py").write_text(code)
+    return room
+
+
+@pytest.fixture
+def added(folder, monkeypatch):
+    package = importlib.import_module("saliency_widgets.attribution.methods")
+    monkeypatch.setattr(package, "__path__", [*package.__path__, str(folder)])
+    importlib.invalidate_caches()
+    yield
+    sys.modules.pop(f"{package.__name__}.{NAME}", None)
+    vars(package).pop(NAME, None)
+
+
+def test_the_file_is_found_with_its_parameter(added):
+    entry = sw.methods()[NAME]
+    (param,) = entry.params
+    assert (param.name, param.default, param.low, param.high) == ("factor", 1.0, 0.1, 10.0)
+    assert entry.title == "Scaled gradient"
+    assert "factor = 1.0, 0.1 to 10" in repr(sw.methods())
+
+
+def test_it_runs_and_its_parameter_is_checked(added):
+    model, x = conv_net(), pictures()
+    found = sw.attribute(model, x, method=NAME, factor=2.5, target=1)
+    assert torch.equal(found.values, 2.5 * sw.attribute(model, x, method="gradient", target=1).values)
+    assert found.settings["factor"] == 2.5
+    assert "method='scaled_gradient'" in found.to_code()
+    with pytest.raises(ValueError, match="factor: expected a number from 0.1 to 10, got 11.0"):
+        sw.attribute(model, x, method=NAME, factor=11)
+    with pytest.raises(ValueError, match="Did you mean 'scaled_gradient'"):
+        sw.attribute(model, x, method="scaled_gradients")
+
+
+def test_a_pointwise_one_with_parameters_can_be_averaged(added, folder):
+    """SmoothGrad gives the method it averages that method's own defaults."""
+    file = folder / f"{NAME}.py"
+    file.write_text(file.read_text().replace("params=(FACTOR,)", "params=(FACTOR,), pointwise=True"))
+    model, x = conv_net(), pictures()
+    found = sw.attribute(model, x, method="smoothgrad", base=NAME, target=1)
+    assert torch.equal(found.values, sw.attribute(model, x, method="smoothgrad", target=1).values)
+
+
+def test_it_is_gone_again():
+    assert NAME not in sw.methods()
+
+
+def test_the_contract_is_tested_for_it_without_a_word(folder, tmp_path):
+    (tmp_path / "one_more_method.py").write_text(
+        f"import saliency_widgets.attribution.methods as room\nroom.__path__ = [*room.__path__, {str(folder)!r}]\n"
+    )
+    contract = Path(__file__).with_name("test_contract.py")
+    listed = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-q",
+            "--collect-only",
+            "-p",
+            "one_more_method",
+            "-p",
+            "no:cacheprovider",
+            contract,
+        ],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert listed.returncode == 0, listed.stdout + listed.stderr
+    cases = [line for line in listed.stdout.splitlines() if "::" in line]
+    per_method = {name: sum(bool(re.search(rf"[\[-]{name}[\]-]", c)) for c in cases) for name in ("gradient", NAME)}
+    assert per_method[NAME] == per_method["gradient"] > 40
