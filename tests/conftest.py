@@ -39,7 +39,7 @@ def pretrained64(pretrained: Classifier) -> nn.Module:
 
 @pytest.fixture(scope="session")
 def cat() -> Tensor:
-    """The face of chelsea, the cat, as EfficientNet-Lite0 sees it, float64, shape (1, 3, 48, 48): small, because float64 is slow."""
+    """The face of chelsea, the cat, as EfficientNet-Lite0 sees it; (1, 3, 48, 48), small because float64 is slow."""
     from saliency_widgets.demos import picture
 
     face = np.array(picture("chelsea").crop((60, 20, 300, 260)).resize((48, 48)))

@@ -106,11 +106,8 @@ def code_of(settings: Mapping[str, Any], *, transformed: bool) -> str:
     """The call of ``sw.attribute`` with these settings as Python source."""
     given = {**({"transform": None} if transformed else {}), **settings}
     lines = [f"    {name}={'transform' if name == 'transform' else _written(name, v)}," for name, v in given.items()]
-    return "\n".join(
-        ["import saliency_widgets as sw", "", "attribution = sw.attribute(", "    model,", "    inputs,"]
-        + lines
-        + [")"]
-    )
+    opening = ["import saliency_widgets as sw", "", "attribution = sw.attribute(", "    model,", "    inputs,"]
+    return "\n".join([*opening, *lines, ")"])
 
 
 def _written(name: str, value: Any) -> str:

@@ -15,6 +15,7 @@ from torch import Tensor
 from saliency_widgets.attribution import PixelRange
 
 _CHANNELS = (1, 3, 4)
+_CURVED = "The transform is not linear in the pixels: the picture shown is close to what the model sees, not exact."
 
 
 def load(inputs: Any) -> Any:
@@ -136,7 +137,7 @@ def pixel_range(tensor: Tensor, source: Any, transform: Callable | None, notes: 
     low, high = float(tensor.min()), float(tensor.max())
     shape = (tensor.shape[1], 1, 1)
     if transform is not None:
-        found = _probed(tensor, source, transform)
+        found = _probed(tensor, source, transform, notes)
         if found is not None:
             return found
         notes.append(
@@ -153,16 +154,24 @@ def pixel_range(tensor: Tensor, source: Any, transform: Callable | None, notes: 
     return PixelRange(torch.full(shape, low), torch.full(shape, high if high > low else low + 1))
 
 
-def _probed(tensor: Tensor, source: Any, transform: Callable) -> PixelRange | None:
+def _probed(tensor: Tensor, source: Any, transform: Callable, notes: list[str]) -> PixelRange | None:
     """What a black and a white picture of the input's size became, each (C, H, W); None where they can't tell."""
+    levels = _levels(source)
     try:
-        black, white = (_transformed(_uniform(source, bright), transform)[0] for bright in (False, True))
+        black, grey, white = (_transformed(_uniform(source, level), transform)[0] for level in levels)
     except ValueError:  # the transform took the input itself: it is only this question that it can't answer
         return None
-    if black.shape != tensor.shape[1:] or white.shape != black.shape:
+    if not black.shape == grey.shape == white.shape == tensor.shape[1:]:
         return None
-    contrast = (white.double() - black.double()).flatten(1).abs().amax(1)
-    return PixelRange(black, white) if bool((contrast > 0).all() and torch.isfinite(contrast).all()) else None
+    contrast = (white.double() - black.double()).flatten(1)
+    strongest = contrast.abs().argmax(1, keepdim=True)
+    contrast = contrast.gather(1, strongest)
+    if not bool((contrast.abs() > 0).all() and torch.isfinite(contrast).all()):
+        return None
+    share = (grey.double() - black.double()).flatten(1).gather(1, strongest) / contrast
+    if bool(((share - levels[1] / levels[2]).abs() > 0.02).any()):
+        notes.append(_CURVED)
+    return PixelRange(black, white)
 
 
 def _transformed(source: Any, transform: Callable) -> Tensor:
@@ -182,15 +191,22 @@ def _transformed(source: Any, transform: Callable) -> Tensor:
     return batched(_tensor(result))
 
 
-def _uniform(source: Any, bright: bool) -> Any:
-    if isinstance(source, Image.Image):
-        return Image.new(source.mode, source.size, ("white" if bright else "black"))
+def _levels(source: Any) -> tuple[float, float, float]:
+    """Black, a dark grey and white as the source's numbers say them."""
+    if isinstance(source, Image.Image) or source.dtype in (np.uint8, torch.uint8):
+        return (0, 51, 255)
     if source.dtype in (np.uint16, torch.uint16):
-        top = 65535
-    else:
-        top = 255 if source.dtype in (np.uint8, torch.uint8) or float(source.max()) > 1.5 else 1
-    fill = torch.full_like if isinstance(source, Tensor) else np.full_like
-    return fill(source, top if bright else 0)
+        return (0, 13107, 65535)
+    top = 255 if float(source.max()) > 1.5 else 1
+    whole = not source.dtype.is_floating_point if isinstance(source, Tensor) else source.dtype.kind != "f"
+    return (0, top // 5 if whole else top / 5, top)
+
+
+def _uniform(source: Any, level: float) -> Any:
+    """A picture of the source's kind and size, all of one grey."""
+    if isinstance(source, Image.Image):
+        return Image.new(source.mode, source.size, (int(level),) * len(source.getbands()))
+    return (torch.full_like if isinstance(source, Tensor) else np.full_like)(source, level)
 
 
 def _described(source: Any) -> str:
@@ -219,10 +235,8 @@ def recover(tensor: Tensor, pixels: PixelRange, notes: list[str]) -> np.ndarray:
     origin = black.flatten(1).gather(1, strongest)[:, :, None]
     padded = contrast.abs() < 1e-6 * typical.abs()
     shares = (x - torch.where(padded, origin, black)) / torch.where(padded, typical, contrast)
-    if float(shares.min()) < -0.02 or float(shares.max()) > 1.02:
-        notes.append(
-            "The transform is not linear in the pixels: the picture shown is close to what the model sees, not exact."
-        )
+    if (float(shares.min()) < -0.02 or float(shares.max()) > 1.02) and _CURVED not in notes:
+        notes.append(_CURVED)
     shares = shares.clamp(0, 1)
     if shares.shape[1] == 4:
         shares = shares[:, :3]

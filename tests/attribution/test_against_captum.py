@@ -4,8 +4,8 @@ import captum.attr
 import numpy as np
 import pytest
 import torch
-from toys import conv_net, far, pictures
 from torch.nn import functional as F
+from toys import conv_net, far, pictures
 
 import saliency_widgets as sw
 from saliency_widgets.attribution.noise import normal_noise

@@ -6,8 +6,8 @@ import re
 import numpy as np
 import pytest
 import torch
-from toys import conv_net, mlp, pictures, rows, state_of
 from torch import nn
+from toys import conv_net, mlp, pictures, rows, state_of
 
 import saliency_widgets as sw
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 import torch
-from toys import conv_net, far, linear, pictures, rows
 from torch import nn
+from toys import conv_net, far, linear, pictures, rows
 
 import saliency_widgets as sw
 from saliency_widgets.attribution import PixelRange, baseline_of

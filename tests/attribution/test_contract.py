@@ -8,8 +8,8 @@ import contextlib
 
 import pytest
 import torch
-from toys import estimates, state_of
 from torch import nn
+from toys import estimates, state_of
 
 import saliency_widgets as sw
 from saliency_widgets.attribution import Cancelled

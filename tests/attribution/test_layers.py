@@ -3,9 +3,9 @@
 import captum.attr
 import pytest
 import torch
-from toys import call, conv_net, far, mlp, pictures, rows, state_of
 from torch import nn
 from torch.nn import functional as F
+from toys import call, conv_net, far, mlp, pictures, rows, state_of
 
 import saliency_widgets as sw
 from saliency_widgets.attribution.layers import spatial_layers

@@ -52,7 +52,7 @@ def test_it_runs_and_its_parameter_is_checked(added):
     assert torch.equal(found.values, 2.5 * sw.attribute(model, x, method="gradient", target=1).values)
     assert found.settings["factor"] == 2.5
     assert "method='scaled_gradient'" in found.to_code()
-    with pytest.raises(ValueError, match="factor: expected a number from 0.1 to 10, got 11.0"):
+    with pytest.raises(ValueError, match=r"factor: expected a number from 0\.1 to 10, got 11\.0"):
         sw.attribute(model, x, method=NAME, factor=11)
     with pytest.raises(ValueError, match="Did you mean 'scaled_gradient'"):
         sw.attribute(model, x, method="scaled_gradients")

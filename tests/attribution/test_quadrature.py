@@ -1,5 +1,7 @@
 """Quadrature rules, the order in which nodes are visited, and the plan of chunks."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -21,7 +23,7 @@ def test_weights_sum_to_one_and_nodes_lie_in_the_interval_symmetrically(rule, n)
     assert float(weights.sum()) == pytest.approx(1, abs=1e-12)
     assert bool((weights > 0).all())
     assert bool((nodes.diff() > 0).all())
-    assert 0 <= float(nodes[0])
+    assert float(nodes[0]) >= 0
     assert float(nodes[-1]) <= 1
     assert torch.allclose(nodes + nodes.flip(0), torch.ones_like(nodes), rtol=0, atol=1e-14)
     assert torch.allclose(weights, weights.flip(0), rtol=0, atol=1e-14)
@@ -89,7 +91,7 @@ def test_the_beginnings_of_the_order_are_the_coarser_rules(levels):
 def test_any_beginning_covers_the_interval(count, take):
     """No gap is more than twice as wide as another, to rounding of the middle."""
     visited = sorted(coarse_to_fine(count)[: max(2, take)])
-    gaps = [b - a for a, b in zip(visited, visited[1:], strict=False)]
+    gaps = [b - a for a, b in pairwise(visited)]
     assert max(gaps) <= 2 * min(gaps) + 2
 
 

@@ -4,8 +4,8 @@ import threading
 
 import pytest
 import torch
-from toys import conv_net, estimates, far, mlp, pictures, rows
 from torch import nn
+from toys import conv_net, estimates, far, mlp, pictures, rows
 
 import saliency_widgets as sw
 from saliency_widgets.attribution.noise import normal_noise

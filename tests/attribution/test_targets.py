@@ -6,8 +6,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from toys import far, mlp, rows
 from torch import nn
+from toys import far, mlp, rows
 
 import saliency_widgets as sw
 

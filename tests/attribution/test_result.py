@@ -1,0 +1,212 @@
+"""The result: maps for the eye, code that repeats it, and the printed forms."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from toys import conv_net, far, mlp, pictures, rows
+
+import saliency_widgets as sw
+from saliency_widgets.attribution import Reduction
+from saliency_widgets.attribution.reduction import CHANNELS, SIGNS
+
+X = pictures(0, 2, 3, 8, 10)
+
+
+@pytest.fixture(scope="module")
+def found():
+    return sw.attribute(conv_net(), X, method="integrated_gradients", target=1, n_steps=4)
+
+
+# ---- maps
+
+
+@pytest.mark.parametrize("sign", SIGNS)
+@pytest.mark.parametrize("channels", CHANNELS)
+def test_maps_lie_in_0_1_and_have_the_inputs_size(found, sign, channels):
+    for sample in (0, 1):
+        shown = found.saliency_map(sign=sign, channels=channels, sample=sample)
+        assert shown.shape == (8, 10)
+        assert shown.dtype == np.float64
+        assert 0 <= shown.min() <= shown.max() <= 1
+        assert shown.max() > shown.min()
+
+
+def test_a_map_is_linear_in_the_values_between_its_limits(found):
+    """Clipped at 0 and 100 percent: from zero to the largest, up to 16-bit rounding."""
+    size = found.values[0].abs().amax(0)
+    shown = found.saliency_map(clip=(0, 100))
+    low = float(size.min())
+    expected = (size - low) / (size.max() - low)
+    assert np.abs(shown - expected.numpy()).max() < 2 / 65534
+
+
+def test_in_a_signed_map_a_half_is_zero_and_the_opposite_is_the_mirror_image(found):
+    opposite = dataclasses.replace(found, values=-found.values)
+    shown, mirrored = (a.saliency_map(sign="signed", channels="sum") for a in (found, opposite))
+    assert np.abs(shown + mirrored - 1).max() < 1e-4
+    total = found.values[0].sum(0).numpy()
+    clear = np.abs(total) > 0.01 * np.abs(total).max()
+    assert (np.sign(shown - 0.5) == np.sign(total))[clear].all()
+
+
+def test_the_methods_own_sign_is_the_default():
+    cam = sw.attribute(conv_net(), X, method="grad_cam", target=1)
+    assert np.array_equal(cam.saliency_map(), cam.saliency_map(sign="positive"))
+    assert cam.values.shape[-2:] != X.shape[-2:]
+    assert cam.saliency_map().shape == (8, 10)
+
+
+def test_a_map_of_nothing_is_flat(found):
+    nothing = dataclasses.replace(found, values=torch.zeros_like(found.values))
+    for sign, level in (("absolute", 0.0), ("signed", 0.5)):
+        assert set(nothing.saliency_map(sign=sign).ravel()) == {level}
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"sign": "both"}, "sign: 'both' is not known"),
+        ({"channels": "median"}, "channels: 'median' is not known"),
+        ({"sample": 2}, "sample: expected 0 to 1, got 2"),
+        ({"sample": -1}, "sample: expected 0 to 1, got -1"),
+    ],
+)
+def test_maps_that_can_not_be(found, settings, said):
+    with pytest.raises(ValueError, match=said):
+        found.saliency_map(**settings)
+
+
+def test_rows_have_no_map():
+    with pytest.raises(ValueError, match=r"a map needs shape \(B, C, H, W\), got \(1, 4\)"):
+        sw.attribute(mlp(), rows(), method="gradient", target=0).saliency_map()
+
+
+# ---- reduction, by its definitions
+
+
+V = torch.tensor([[1.0, -5.0, 3.0], [-2.0, 4.0, 0.0]], dtype=torch.float64).T.reshape(1, 3, 1, 2)
+
+
+@pytest.mark.parametrize(
+    ("sign", "channels", "expected"),
+    [
+        ("signed", "max", [-5, 4]),
+        ("signed", "mean", [-1 / 3, 2 / 3]),
+        ("signed", "sum", [-1, 2]),
+        ("signed", "L2", [-(35**0.5), 20**0.5]),
+        ("absolute", "max", [5, 4]),
+        ("absolute", "sum", [9, 6]),
+        ("absolute", "L2", [35**0.5, 20**0.5]),
+        ("positive", "max", [3, 4]),
+        ("positive", "sum", [4, 4]),
+        ("negative", "max", [5, 2]),
+        ("negative", "sum", [5, 2]),
+        ("squared", "sum", [35, 20]),
+        ("squared", "max", [25, 16]),
+    ],
+)
+def test_reductions(sign, channels, expected):
+    assert far(Reduction(sign, channels)(V, (1, 2)), torch.tensor([[expected]], dtype=torch.float64)) < 1e-14
+
+
+def test_a_coarse_map_is_interpolated_between_the_centres_of_its_cells():
+    coarse = torch.tensor([0.0, 1.0], dtype=torch.float64).view(1, 1, 1, 2)
+    fine = Reduction("signed", "sum")(coarse, (2, 4))
+    assert far(fine, torch.tensor([0.0, 0.25, 0.75, 1.0], dtype=torch.float64).expand(1, 2, 4)) < 1e-14
+
+
+# ---- code
+
+
+CASES = [
+    ("gradient", {"target": 2}),
+    ("smoothgrad", {"n_samples": 5, "noise_level": 0.1, "seed": 3}),
+    ("smoothgrad", {"n_samples": 5, "base": "guided_backprop", "statistic": "squared", "target": [1, 0]}),
+    ("integrated_gradients", {"n_steps": 7, "baseline": "blur", "quadrature": "midpoint", "score": "probability"}),
+    ("integrated_gradients", {"n_steps": 3, "target": "c", "contrast": ["d", "a"], "class_names": list("abcd")}),
+    ("grad_cam", {}),
+    ("grad_cam", {"layer": "0"}),
+    ("guided_grad_cam", {"target": 3}),
+]
+
+
+@pytest.mark.parametrize(("method", "settings"), CASES)
+def test_its_code_repeats_it_to_the_bit(method, settings):
+    model = conv_net()
+    found = sw.attribute(model, X, method=method, **settings)
+    names = {"model": model, "inputs": X}
+    exec(found.to_code(), names)
+    assert torch.equal(names["attribution"].values, found.values)
+    assert names["attribution"].settings == found.settings
+
+
+def test_what_can_not_be_written_is_a_variable_of_the_arguments_name():
+    model, baseline = conv_net(), pictures(3, 3, 8, 10)
+
+    def target(output):
+        return output[:, 1] - output[:, 2]
+
+    def transform(x):
+        return x * 2 - 1
+
+    settings = {"target": target, "baseline": baseline, "transform": transform, "n_steps": 3}
+    found = sw.attribute(model, X, method="integrated_gradients", **settings)
+    code = found.to_code()
+    for name in ("target", "baseline", "transform"):
+        assert f"    {name}={name},\n" in code
+    names = {"model": model, "inputs": X, "target": target, "baseline": baseline, "transform": transform}
+    exec(code, names)
+    assert torch.equal(names["attribution"].values, found.values)
+
+
+def test_code_takes_the_target_that_was_meant_not_todays_top_prediction():
+    found = sw.attribute(conv_net(), X[:1], method="gradient")
+    assert f"target={int(conv_net()(X[:1]).argmax())}," in found.to_code()
+
+
+def test_printed_it_is_provenance_and_never_numbers(found):
+    told = repr(found)
+    assert told.startswith("Attribution((2, 3, 8, 10), method='integrated_gradients', target=1, score='logit'")
+    assert "tensor" not in told
+    assert "\n" not in told
+    running = dataclasses.replace(found, done=3)
+    assert repr(running).endswith("3 of 5 steps)")
+
+
+def test_it_can_not_be_changed(found):
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        found.values = None
+
+
+# ---- the table of methods
+
+
+def test_the_table_of_methods_lists_names_defaults_ranges_and_units():
+    told = repr(sw.methods())
+    for name, entry in sw.methods().items():
+        assert f"{name}: {entry.help}" in told
+        for param in entry.params:
+            assert f"    {param.name} = {param.default!r}" in told
+    assert "    n_samples = 50, 1 to 500 samples" in told
+    assert "    noise_level = 0.15, 0 to 1 of the input's range" in told
+    assert "    quadrature = 'trapezoid', one of trapezoid, midpoint, gauss_legendre" in told
+
+
+def test_the_table_knows_ranges_that_are_open_on_one_side():
+    from saliency_widgets.attribution.method import Method, Methods
+    from saliency_widgets.params import Param
+
+    params = (Param("a", 1, low=0), Param("b", 1, high=0), Param("c", 1))
+    told = repr(Methods({"m": Method("m", "M", "Help.", params, iter)}))
+    assert told.splitlines() == ["m: Help.", "    a = 1, at least 0", "    b = 1, up to 0", "    c = 1"]
+
+
+def test_methods_are_a_mapping():
+    found = sw.methods()
+    assert len(found) == len(list(found)) == len(dict(found))
+    assert list(found) == sorted(found)
+    assert "gradient" in found
+    with pytest.raises(KeyError):
+        found["no such method"]

@@ -1,0 +1,289 @@
+"""Inputs as people have them, without a transform: pictures, arrays, tensors, rows."""
+
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from saliency_widgets.inputs import prepare
+
+RNG = np.random.default_rng(0)
+PICTURE = RNG.integers(0, 256, (6, 9, 3), dtype=np.uint8)
+GREY = RNG.integers(0, 256, (6, 9), dtype=np.uint8)
+SEEN = torch.from_numpy(PICTURE).movedim(-1, 0)[None] / 255  # what the model should see of PICTURE
+BATCH = RNG.integers(0, 256, (4, 6, 9, 3), dtype=np.uint8)
+
+
+def shown_is(prepared, *pictures):
+    """The pictures on screen are these, to the last bit."""
+    assert prepared.pictures.dtype == np.uint8
+    np.testing.assert_array_equal(prepared.pictures, np.stack(pictures))
+
+
+FORMS = {
+    "PIL": lambda: Image.fromarray(PICTURE),
+    "array of bytes": lambda: PICTURE,
+    "array of bytes, reversed twice": lambda: PICTURE[::-1].copy()[::-1],
+    "array of floats": lambda: PICTURE / 255,
+    "array of 32-bit floats": lambda: (PICTURE / 255).astype(np.float32),
+    "array of 16-bit floats": lambda: (PICTURE / 255).astype(np.float16),
+    "array in the other byte order": lambda: (PICTURE / 255).astype(">f8"),
+    "array of long doubles": lambda: (PICTURE / 255).astype(np.longdouble),
+    "array of channels first": lambda: np.moveaxis(PICTURE, -1, 0),
+    "array of one picture": lambda: PICTURE[None],
+    "tensor of bytes": lambda: torch.from_numpy(PICTURE).movedim(-1, 0),
+    "tensor": lambda: SEEN[0],
+    "tensor of a batch": lambda: SEEN,
+    "list of one": lambda: [PICTURE],
+    "tuple of one": lambda: (Image.fromarray(PICTURE),),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_forms_of_one_picture(form):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = prepare(FORMS[form]())
+    assert found.tensor.shape == (1, 3, 6, 9)
+    assert found.tensor.dtype == torch.float32
+    assert torch.allclose(found.tensor, SEEN, rtol=0, atol=3e-4 if "16-bit" in form else 1e-7)
+    assert np.abs(found.pictures[0].astype(int) - PICTURE).max() <= ("16-bit" in form)
+    assert found.notes == ()
+    assert torch.equal(found.pixels.black, torch.zeros(3, 1, 1))
+    assert torch.equal(found.pixels.white, torch.ones(3, 1, 1))
+
+
+@pytest.mark.parametrize("suffix", ["png", "bmp", "tiff"])
+@pytest.mark.parametrize("kind", [str, lambda path: path])
+def test_a_path(tmp_path, suffix, kind):
+    path = tmp_path / f"picture.{suffix}"
+    Image.fromarray(PICTURE).save(path)
+    found = prepare(kind(path))
+    assert torch.equal(found.tensor, SEEN)
+    shown_is(found, PICTURE)
+
+
+def test_a_batch_and_a_list_of_pictures():
+    seen = torch.from_numpy(BATCH).movedim(-1, 1) / 255
+    for form in (BATCH, list(BATCH), [Image.fromarray(p) for p in BATCH], seen, list(seen), [seen[:3], seen[3:]]):
+        found = prepare(form)
+        assert torch.equal(found.tensor, seen)
+        shown_is(found, *BATCH)
+
+
+def test_pictures_of_different_sizes_need_a_transform():
+    with pytest.raises(ValueError, match=r"inputs: a list must give inputs of one shape.*\(3, 6, 8\).*transform="):
+        prepare([PICTURE, PICTURE[:, :8]])
+    found = prepare([PICTURE, PICTURE[:, :8]], lambda a: torch.from_numpy(a[:6, :8].copy()).movedim(-1, 0) / 255)
+    assert found.tensor.shape == (2, 3, 6, 8)
+    shown_is(found, PICTURE[:, :8], PICTURE[:, :8])
+
+
+@pytest.mark.parametrize(
+    "make", [lambda: Image.fromarray(GREY), lambda: GREY, lambda: GREY[..., None], lambda: GREY[None]]
+)
+def test_greys_have_one_channel_and_are_shown_grey(make):
+    found = prepare(make())
+    assert torch.equal(found.tensor[0, 0], torch.from_numpy(GREY) / 255)
+    assert found.tensor.shape == (1, 1, 6, 9)
+    shown_is(found, np.repeat(GREY[..., None], 3, 2))
+
+
+@pytest.mark.parametrize("size", [(3, 5), (1, 1), (4, 4), (1, 9), (3, 3)])
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+def test_tiny_pictures_are_not_mistaken_for_channels(size, mode):
+    array = RNG.integers(0, 256, (*size, 3) if mode == "RGB" else size, dtype=np.uint8)
+    found = prepare(Image.fromarray(array))
+    colours = array if mode == "RGB" else np.repeat(array[..., None], 3, 2)
+    assert found.tensor.shape == (1, 3 if mode == "RGB" else 1, *size)
+    shown_is(found, colours)
+
+
+def test_rgba_loses_its_alpha_as_a_picture_and_keeps_it_as_an_array():
+    rgba = RNG.integers(0, 256, (6, 9, 4), dtype=np.uint8)
+    picture = prepare(Image.fromarray(rgba))
+    assert picture.tensor.shape == (1, 3, 6, 9)
+    shown_is(picture, rgba[..., :3])
+    array = prepare(rgba)
+    assert array.tensor.shape == (1, 4, 6, 9)
+    shown_is(array, rgba[..., :3])
+
+
+def test_palettes_and_black_and_white():
+    colours = Image.fromarray(PICTURE).quantize(16)
+    assert colours.mode == "P"
+    shown_is(prepare(colours), np.asarray(colours.convert("RGB")))
+    bits = Image.fromarray(GREY > 127)
+    assert bits.mode == "1"
+    found = prepare(bits)
+    assert found.tensor.shape == (1, 1, 6, 9)
+    assert torch.equal(found.tensor[0, 0], torch.from_numpy(GREY > 127).float())
+    for mode in ("CMYK", "YCbCr", "HSV", "LAB", "LA", "RGBX"):
+        assert prepare(Image.new(mode, (9, 6))).tensor.shape == (1, 3, 6, 9)
+
+
+@pytest.mark.parametrize("suffix", ["png", "tiff"])
+def test_sixteen_bit_greys_are_scaled_not_clipped(tmp_path, suffix):
+    deep = np.linspace(0, 65535, 54).reshape(6, 9).round().astype(np.uint16)
+    path = tmp_path / f"deep.{suffix}"
+    Image.fromarray(deep).save(path)
+    found = prepare(path)
+    assert found.tensor.shape == (1, 1, 6, 9)
+    np.testing.assert_allclose(found.tensor[0, 0], deep / 65535, atol=0.51 / 255)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "top", "white"),
+    [(np.int32, 65535, 65535), (np.int32, 255, 255), (np.float32, 1, 1), (np.float32, 255, 255)],
+)
+def test_greys_of_numbers(dtype, top, white):
+    numbers = np.linspace(0, top, 54).reshape(6, 9).astype(dtype)
+    picture = Image.fromarray(numbers)
+    assert picture.mode in "IF"
+    np.testing.assert_allclose(prepare(picture).tensor[0, 0], numbers / white, atol=0.51 / 255)
+
+
+def test_a_photograph_is_turned_as_its_camera_says(tmp_path):
+    """EXIF orientation 6: the camera was turned; row 0 of the file is the right side of the scene."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    path = tmp_path / "turned.png"
+    Image.fromarray(PICTURE).save(path, exif=exif)
+    shown_is(prepare(path), np.rot90(PICTURE, -1))
+
+
+def test_bools_and_wide_integers():
+    mask = RNG.integers(0, 2, (6, 9, 3)).astype(bool)
+    found = prepare(mask)
+    assert torch.equal(found.tensor[0], torch.from_numpy(mask).movedim(-1, 0).float())
+    shown_is(found, mask * np.uint8(255))
+    deep = prepare(np.full((6, 9, 3), 65535, np.uint16) * mask)
+    assert float(deep.tensor.max()) == 65535
+    assert any("smallest is shown as black" in note for note in deep.notes)
+    shown_is(deep, mask * np.uint8(255))
+    whole = prepare(torch.from_numpy(PICTURE).movedim(-1, 0).long())
+    assert torch.equal(whole.tensor, 255 * SEEN)
+    assert whole.notes
+
+
+def test_a_normalised_tensor_is_shown_from_its_smallest_to_its_largest_number():
+    normalised = (SEEN - 0.5) / 0.25
+    found = prepare(normalised)
+    assert torch.equal(found.tensor, normalised)
+    (note,) = found.notes
+    assert "Pass the picture and transform=" in note
+    low, high = float(normalised.min()), float(normalised.max())
+    expected = ((normalised[0] - low) / (high - low) * 255).round().movedim(0, -1)
+    assert np.abs(found.pictures[0].astype(int) - expected.numpy()).max() <= 1
+
+
+def test_a_constant_tensor_out_of_range_is_shown_black():
+    found = prepare(torch.full((3, 4, 4), 7.0))
+    assert not found.pictures.any()
+
+
+@pytest.mark.parametrize("channels", [2, 5, 12])
+def test_other_numbers_of_channels_are_shown_as_their_mean(channels):
+    x = torch.rand(1, channels, 4, 5)
+    found = prepare(x)
+    expected = (x.mean(1)[0] * 255).round().numpy()
+    assert np.abs(found.pictures[0, ..., 0] - expected).max() <= 1
+    assert (found.pictures[..., :1] == found.pictures).all()
+
+
+# ---- rows
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        [1.0, 2.0, 3.0],
+        (1, 2, 3),
+        [np.float32(1), np.float32(2), np.int64(3)],
+        np.array([1, 2, 3]),
+        np.array([1, 2, 3], dtype=">i4"),
+        torch.tensor([1, 2, 3]),
+        torch.tensor([[1.0, 2.0, 3.0]]),
+        [[1.0, 2.0, 3.0]],
+        [torch.tensor([1.0, 2.0, 3.0])],
+    ],
+    ids=repr,
+)
+def test_one_row(form):
+    found = prepare(form, dtype=torch.float64)
+    assert torch.equal(found.tensor, torch.tensor([[1.0, 2.0, 3.0]], dtype=torch.float64))
+    assert found.pixels is None
+    assert found.pictures is None
+    assert found.notes == ()
+
+
+def test_many_rows_and_anything_that_is_an_array():
+    class Table:
+        def __array__(self, dtype=None, copy=None):
+            return np.arange(6.0).reshape(2, 3)
+
+    for form in (Table(), np.arange(6.0).reshape(2, 3), [[0, 1, 2], [3, 4, 5]], [np.arange(3), np.arange(3, 6)]):
+        assert torch.equal(prepare(form).tensor, torch.arange(6.0).view(2, 3))
+
+
+def test_rows_of_bytes_are_numbers():
+    assert torch.equal(prepare(torch.tensor([[0, 255]], dtype=torch.uint8)).tensor, torch.tensor([[0.0, 255.0]]))
+
+
+# ---- privacy
+
+
+@pytest.mark.parametrize("form", [SEEN, SEEN[0], PICTURE / 255, torch.arange(3.0)], ids=["NCHW", "CHW", "array", "row"])
+def test_what_is_prepared_is_a_private_copy(form):
+    before = form.clone() if isinstance(form, torch.Tensor) else form.copy()
+    prepare(form, dtype=torch.float32).tensor.zero_()
+    prepare(form, dtype=torch.float64).tensor.zero_()
+    assert (form == before).all()
+
+
+def test_graphs_and_inference_mode_are_left_outside():
+    leaf = SEEN.clone().requires_grad_()
+    found = prepare(leaf * 1)
+    assert not found.tensor.requires_grad
+    with torch.inference_mode():
+        found = prepare(SEEN * 1)
+    assert not found.tensor.is_inference()
+
+
+@pytest.mark.parametrize(
+    ("inputs", "error", "said"),
+    [
+        (torch.zeros(3, 0, 4), ValueError, r"inputs: nothing in them, the shape is \(1, 3, 0, 4\)"),
+        (np.zeros((0, 5)), ValueError, r"inputs: nothing in them"),
+        ([], ValueError, r"inputs: nothing in them"),
+        (np.float64("nan") * np.ones((2, 3)), ValueError, r"inputs: 6 of 6 numbers are NaN or infinite"),
+        ([PICTURE / 255, np.full((6, 9, 3), np.inf)], ValueError, r"inputs: 162 of 162 numbers"),
+        (torch.tensor(1.0), ValueError, r"inputs: a single number is no input"),
+        (np.array(["a"]), TypeError, r"inputs: expected numbers, got an array of <U1"),
+        (np.array([object()]), TypeError, r"inputs: expected numbers, got an array of object"),
+        (["a.png", "b.png"], ValueError, r"inputs: there is no file 'a\.png'"),
+        (object(), TypeError, r"inputs: expected a PIL image, a path, an array or a tensor, got a object"),
+        (torch.zeros(2, 3, dtype=torch.complex64), TypeError, r"inputs: complex numbers"),
+        ([[1.0, 2.0], [3.0]], ValueError, r"inputs: a list must give inputs of one shape"),
+    ],
+    ids=repr,
+)
+def test_what_is_no_input(inputs, error, said):
+    with pytest.raises(error, match=said):
+        prepare(inputs)
+
+
+def test_a_file_that_is_no_picture(tmp_path):
+    path = tmp_path / "notes.png"
+    path.write_text("not a picture")
+    with pytest.raises(ValueError, match=r"inputs: '.*notes\.png' is no picture that Pillow can read"):
+        prepare(path)
+    with pytest.raises(ValueError, match=r"inputs: there is no file"):
+        prepare(tmp_path)
+
+
+def test_numbers_that_the_models_type_can_not_hold():
+    with pytest.raises(ValueError, match=r"inputs: some numbers are too large for the model's type, torch.float16"):
+        prepare(torch.tensor([1e6]), dtype=torch.float16)

@@ -1,0 +1,274 @@
+"""The caller's own transform: what the model sees, and the picture of it recovered from two probes."""
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from toys import conv_net, far
+
+import saliency_widgets as sw
+from saliency_widgets.inputs import prepare
+
+RNG = np.random.default_rng(1)
+PICTURE = np.asarray(
+    Image.fromarray(RNG.integers(0, 256, (6, 9, 3), dtype=np.uint8)).resize((60, 40), Image.Resampling.BICUBIC)
+)
+MEAN, STD = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1), torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
+
+
+def to_tensor(picture):
+    """As torchvision's ToTensor does."""
+    array = np.asarray(picture)
+    array = array[..., None] if array.ndim == 2 else array
+    return torch.from_numpy(array.copy()).movedim(-1, 0).float() / 255
+
+
+def resized(picture, size=(32, 28)):
+    return picture.resize(size, Image.Resampling.BILINEAR)
+
+
+def cropped(picture):
+    return picture.crop((5, 3, 29, 27))
+
+
+# Each with the picture that the model really sees, before its numbers are scaled.
+STYLES = {
+    "scaled": (to_tensor, lambda p: p),
+    "normalised": (lambda p: (to_tensor(p) - MEAN) / STD, lambda p: p),
+    "resized and cropped": (lambda p: (to_tensor(cropped(resized(p))) - MEAN) / STD, lambda p: cropped(resized(p))),
+    "from -1 to 1": (lambda p: to_tensor(p) * 2 - 1, lambda p: p),
+    "inverted": (lambda p: 1 - to_tensor(p), lambda p: p),
+    "inverted and normalised": (lambda p: (MEAN - to_tensor(p)) / STD, lambda p: p),
+    "255": (lambda p: to_tensor(p) * 255 - 127, lambda p: p),
+    "tiny": (lambda p: to_tensor(p) * 1e-6, lambda p: p),
+    "bytes": (lambda p: torch.from_numpy(np.array(p)).movedim(-1, 0), lambda p: p),
+    "bytes inverted": (lambda p: 255 - torch.from_numpy(np.array(p)).movedim(-1, 0), lambda p: p),
+    "batch of one": (lambda p: ((to_tensor(p) - MEAN) / STD)[None], lambda p: p),
+    "array": (lambda p: np.moveaxis(np.asarray(p) / 127.5 - 1, -1, 0), lambda p: p),
+    "array with its channels last": (lambda p: np.asarray(p) / 127.5 - 1, lambda p: p),
+    "picture": (lambda p: cropped(resized(p)), lambda p: cropped(resized(p))),
+    "in double precision": (lambda p: to_tensor(p).double(), lambda p: p),
+    "mirrored": (lambda p: to_tensor(p).flip(-1), lambda p: p.transpose(Image.Transpose.FLIP_LEFT_RIGHT)),
+}
+
+
+@pytest.mark.parametrize("style", STYLES)
+def test_the_picture_on_screen_is_what_the_model_sees(style):
+    transform, seen = STYLES[style]
+    image = Image.fromarray(PICTURE)
+    found = prepare(image, transform)
+    expected = np.asarray(seen(image))
+    assert found.pictures.shape == (1, *expected.shape)
+    assert np.abs(found.pictures[0].astype(int) - expected).max() <= 1
+    assert found.notes == ()
+
+
+@pytest.mark.parametrize("style", STYLES)
+def test_black_and_white_are_what_the_transform_makes_of_them(style):
+    transform, _ = STYLES[style]
+    found = prepare(Image.fromarray(PICTURE), transform)
+    for colour in ("black", "white"):
+        uniform = prepare(Image.new("RGB", (60, 40), colour), transform)
+        end = getattr(found.pixels, colour)
+        assert torch.equal(end.to(uniform.tensor).expand_as(uniform.tensor), uniform.tensor)
+
+
+@pytest.mark.parametrize("form", ["path", "array", "floats", "tensor", "tensor of floats", "batch"])
+def test_every_form_of_input_goes_through_the_transform(tmp_path, form):
+    path = tmp_path / "picture.png"
+    Image.fromarray(PICTURE).save(path)
+    chw = torch.from_numpy(PICTURE.copy()).movedim(-1, 0)
+    inputs, transform = {
+        "path": (path, lambda p: (to_tensor(p) - MEAN) / STD),
+        "array": (PICTURE, lambda a: (to_tensor(a) - MEAN) / STD),
+        "floats": (PICTURE / 255, lambda a: (torch.from_numpy(a).movedim(-1, 0) - MEAN) / STD),
+        "tensor": (chw, lambda t: (t / 255 - MEAN) / STD),
+        "tensor of floats": (chw / 255, lambda t: (t - MEAN) / STD),
+        "batch": (torch.stack([chw, chw.flip(1)]), lambda t: (t / 255 - MEAN) / STD),
+    }[form]
+    found = prepare(inputs, transform, dtype=torch.float64)
+    expected = (chw / 255 - MEAN) / STD
+    assert far(found.tensor[:1], expected[None].double()) < 1e-6
+    np.testing.assert_array_equal(found.pictures[0], PICTURE)
+    assert far(found.pixels.black.double()[:, 0, 0], (-MEAN / STD).flatten().double()) < 1e-6
+    assert far(found.pixels.white.double()[:, 0, 0], ((1 - MEAN) / STD).flatten().double()) < 1e-6
+    assert found.notes == ()
+
+
+def test_sixteen_bit_arrays_have_sixteen_bit_white():
+    deep = (PICTURE.astype(np.uint16) * 257).copy()
+    found = prepare(deep, lambda a: torch.from_numpy(a.astype(np.float32) / 65535).movedim(-1, 0))
+    np.testing.assert_array_equal(found.pictures[0], PICTURE)
+
+
+@pytest.mark.parametrize("dtype", [bool, np.int64, np.float32, np.float64])
+@pytest.mark.parametrize("top", [1, 255])
+def test_arrays_of_other_types_have_their_own_white(dtype, top):
+    mask = PICTURE > 127
+    array = mask if dtype is bool else (mask * top).astype(dtype)
+    white = 1 if dtype is bool else top
+    found = prepare(array, lambda a: torch.from_numpy(np.moveaxis(a.astype(np.float32), -1, 0) / white * 2 - 1))
+    np.testing.assert_array_equal(found.pictures[0], mask * np.uint8(255))
+    assert found.notes == ()
+
+
+def test_greys():
+    grey = Image.fromarray(PICTURE).convert("L")
+    found = prepare(grey, lambda p: (to_tensor(p) - 0.1307) / 0.3081)
+    assert found.tensor.shape == (1, 1, 40, 60)
+    np.testing.assert_array_equal(found.pictures[0, ..., 0], np.asarray(grey))
+
+
+def padded(value):
+    def transform(picture):
+        return torch.nn.functional.pad((to_tensor(picture) - MEAN) / STD, (4, 6, 2, 0), value=value)
+
+    return transform
+
+
+@pytest.mark.parametrize("value", [0.0, 1.0])
+def test_padding_is_shown_as_the_colour_that_it_is_to_the_model(value):
+    found = prepare(Image.fromarray(PICTURE), padded(value))
+    inside = found.pictures[0, 2:, 4:-6]
+    assert np.abs(inside.astype(int) - PICTURE).max() <= 1
+    colour = (value * STD + MEAN).flatten() * 255
+    border = np.concatenate([found.pictures[0, :2].reshape(-1, 3), found.pictures[0, :, :4].reshape(-1, 3)])
+    assert np.abs(border - colour.clamp(0, 255).numpy()).max() <= 1
+
+
+def test_padding_of_each_picture_by_its_own_size():
+    """Black pixels are padded like the picture they stand for, each in its own way."""
+
+    def letterbox(array):
+        h, w = array.shape[:2]
+        return torch.nn.functional.pad(to_tensor(array) + 1, (0, 60 - w, 0, 60 - h))
+
+    tall, wide = PICTURE[:, :30], PICTURE[:20]
+    found = prepare([tall, wide], letterbox)
+    assert found.pixels.black.shape == (2, 3, 60, 60)
+    for i, one in enumerate((tall, wide)):
+        assert torch.equal(found.pixels.black[i], letterbox(np.zeros_like(one)))
+        assert torch.equal(found.pixels.white[i], letterbox(np.full_like(one, 255)))
+    together = sw.attribute(conv_net(), [tall, wide], transform=letterbox, method="integrated_gradients", target=1)
+    for i, one in enumerate((tall, wide)):
+        alone = sw.attribute(conv_net(), one, transform=letterbox, method="integrated_gradients", target=1)
+        assert far(together.values[i : i + 1], alone.values) < 1e-11
+
+
+# ---- transforms that the probes can't see through
+
+
+def standardised(picture):
+    t = to_tensor(picture)
+    return (t - t.mean()) / t.std()
+
+
+def careful(picture):
+    t = to_tensor(picture)
+    if float(t.std()) == 0:
+        raise ZeroDivisionError("flat picture")
+    return (t - t.mean()) / t.std()
+
+
+def stretched(picture):
+    t = to_tensor(picture)
+    return (t - t.min()) / (t.max() - t.min() + 1e-8)
+
+
+@pytest.mark.parametrize("transform", [standardised, careful])
+def test_each_picture_by_itself_is_noted_and_shown_stretched(transform):
+    found = prepare(Image.fromarray(PICTURE), transform)
+    (note,) = found.notes
+    assert "normalise each picture by itself" in note
+    t = to_tensor(PICTURE)
+    expected = ((t - t.min()) / (t.max() - t.min()) * 255).round().movedim(0, -1).numpy()
+    assert np.abs(found.pictures[0] - expected).max() <= 1
+    assert torch.equal(found.tensor[0], transform(PICTURE))
+
+
+def test_stretching_each_picture_is_noted():
+    (note,) = prepare(Image.fromarray(PICTURE), stretched).notes
+    assert "by itself" in note
+
+
+@pytest.mark.parametrize(
+    "curve", [torch.square, torch.sqrt, lambda t: t + (6.3 * t).sin(), lambda t: (t - MEAN).exp() * STD]
+)
+def test_a_curve_is_noted_as_not_exact(curve):
+    (note,) = prepare(Image.fromarray(PICTURE), lambda p: curve(to_tensor(p))).notes
+    assert "not linear in the pixels" in note
+
+
+def test_a_result_that_is_no_picture_has_none():
+    found = prepare(Image.fromarray(PICTURE), lambda p: to_tensor(p).mean((1, 2)))
+    assert found.tensor.shape == (1, 3)
+    assert found.pixels is None
+    assert found.pictures is None
+
+
+# ---- transforms that fail
+
+
+@pytest.mark.parametrize(
+    "vary", [lambda t, k: t + 0.01 * k, lambda t, k: t[:, :, k % 2 :], lambda t, k: t.flip(-1) if k % 2 else t]
+)
+def test_transforms_that_vary_are_refused(vary):
+    """A jitter, a random crop, a random flip: another result at every call."""
+    calls = itertools.count()
+    with pytest.raises(ValueError, match=r"transform: it gives another result each time.*deterministic.*validation"):
+        prepare(Image.fromarray(PICTURE), lambda p: vary(to_tensor(p), next(calls)))
+
+
+def test_a_transform_that_raises_is_told_with_its_input():
+    def transform(picture):
+        raise KeyError("pixel_values")
+
+    with pytest.raises(
+        ValueError, match=r"transform: it raised KeyError for a RGB picture of 60 x 40: 'pixel_values'"
+    ) as e:
+        prepare(Image.fromarray(PICTURE), transform)
+    assert isinstance(e.value.__cause__, KeyError)
+    with pytest.raises(ValueError, match=r"transform: it raised .* for a ndarray of shape \(40, 60, 3\)"):
+        prepare(PICTURE, transform)
+
+
+@pytest.mark.parametrize("result", [None, "picture", {"pixel_values": torch.zeros(1, 3, 4, 4)}, [1.0, 2.0], 3.0])
+def test_a_transform_must_return_a_tensor(result):
+    with pytest.raises(ValueError, match=rf"transform: it must return a tensor, got a {type(result).__name__}; end it"):
+        prepare(Image.fromarray(PICTURE), lambda _: result)
+
+
+@pytest.mark.parametrize("fill", [float("nan"), float("inf")])
+def test_a_transform_that_returns_no_numbers(fill):
+    with pytest.raises(ValueError, match=r"inputs: .* numbers are NaN or infinite.*check the transform"):
+        prepare(Image.fromarray(PICTURE), lambda p: torch.full((3, 4, 4), fill))
+
+
+def test_a_transform_that_returns_nothing():
+    with pytest.raises(ValueError, match=r"inputs: nothing in them"):
+        prepare(PICTURE, lambda p: torch.zeros(3, 0, 4))
+    with pytest.raises(ValueError, match=r"inputs: nothing in them"):
+        prepare(np.zeros((0, 4, 3), np.uint8), to_tensor)
+
+
+def test_a_transform_that_works_in_place_gets_copies():
+    array, tensor = PICTURE.astype(np.float32), torch.from_numpy(PICTURE.copy()).movedim(-1, 0).float()
+
+    def on_array(a):
+        a /= 255
+        return torch.from_numpy(a).movedim(-1, 0)
+
+    for inputs, transform in ((array, on_array), (tensor, lambda t: t.div_(255))):
+        before = inputs.copy() if isinstance(inputs, np.ndarray) else inputs.clone()
+        found = prepare(inputs, transform)
+        assert (inputs == before).all()
+        np.testing.assert_array_equal(found.pictures[0], PICTURE)
+
+
+def test_a_transform_with_parameters_that_learn_is_cut_off():
+    scale = torch.nn.Parameter(torch.tensor(2.0))
+    found = prepare(Image.fromarray(PICTURE), lambda p: to_tensor(p) * scale)
+    assert not found.tensor.requires_grad
+    assert scale.grad is None
