@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import difflib
 import math
+import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, SupportsIndex, cast
 
 Kind = Literal["float", "int", "choice", "layer", "baseline", "range"]
 
@@ -89,12 +90,15 @@ class Param:
 
     def _check_number(self, value: Any) -> float | int:
         whole = self.kind == "int"
-        if isinstance(value, bool) or not hasattr(value, "__float__" if not whole else "__index__"):
-            if whole and isinstance(value, float) and value.is_integer():
-                return self._check_number(int(value))
+        if whole and isinstance(value, float) and value.is_integer():
+            value = int(value)
+        try:
+            if isinstance(value, (bool, str)):
+                raise TypeError
+            number: float = operator.index(cast(SupportsIndex, value)) if whole else float(value)
+        except (TypeError, ValueError):
             wanted = "a whole number" if whole else "a number"
-            raise TypeError(f"{self.name}: expected {wanted} {self._range()}, got {_told(value)}.")
-        number = int(value) if whole else float(value)
+            raise TypeError(f"{self.name}: expected {wanted} {self._range()}, got {_told(value)}.") from None
         outside = (self.low is not None and number < self.low) or (self.high is not None and number > self.high)
         if not math.isfinite(number) or outside:
             raise ValueError(f"{self.name}: expected a number {self._range()}, got {number!r}.")

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import copy
-import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,7 +14,6 @@ from torch import Tensor, nn
 if TYPE_CHECKING:
     from saliency_widgets.demos import Classifier
 
-sys.path.insert(0, str(Path(__file__).parent))  # for toys.py, in every import mode
 
 # How long an example takes says nothing about whether it is right.
 settings.register_profile("house", deadline=None)

@@ -117,6 +117,21 @@ def is_function(target: Any) -> bool:
     return callable(target) and not isinstance(target, Tensor)
 
 
+def _told_by(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """The caller's function; what it raises is retold as an error of ``target``."""
+
+    def told(output: Any) -> Any:
+        try:
+            return function(output)
+        except Exception as error:
+            raise ValueError(
+                f"target: the function raised {type(error).__name__} for the model's output: {error}. "
+                f"It gets what the model returns and must give one number per sample."
+            ) from error
+
+    return told
+
+
 def _checked(scores: Any, rows: int) -> Tensor:
     if not isinstance(scores, Tensor) or tuple(scores.shape) not in ((rows,), (rows, 1)):
         got = f"shape {tuple(scores.shape)}" if isinstance(scores, Tensor) else f"a {type(scores).__name__}"
@@ -192,7 +207,7 @@ def resolve(
     if not isinstance(target, Tensor) and callable(target):
         if contrast is not None:
             raise ValueError("contrast: it can't be combined with target= a function; subtract inside the function.")
-        return Score(scale, target)
+        return Score(scale, _told_by(target))
     if logits is None:
         raise ValueError("target: the model's scores are needed to resolve it.")
     if target is None and scale == "value" and logits.shape[1] > 1:

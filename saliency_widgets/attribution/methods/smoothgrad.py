@@ -79,6 +79,8 @@ def smoothgrad(
     Yields:
         Running estimates; values of shape (B, ...); ``standard_error`` of the mean and of the squared mean.
     """
+    if statistic == "variance" and n_samples < 2:
+        raise ValueError("n_samples: a variance needs at least 2 samples, got 1.")
     inner = get_method(base)
     flat = call.inputs.flatten(1)
     spread = (flat.amax(1) - flat.amin(1)).view(-1, *[1] * (call.inputs.ndim - 1)) * noise_level
