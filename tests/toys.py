@@ -130,3 +130,17 @@ def _hooks(module: nn.Module) -> dict[str, list]:
 
 def _bytes(tensor: Tensor) -> bytes:
     return tensor.detach().contiguous().view(-1).view(torch.uint8).numpy().tobytes() if tensor.numel() else b""
+
+
+class Tally:
+    """Numbers that a model's passes count up. They live beside the module: what runs is a stand-in of it."""
+
+    def __init__(self) -> None:
+        self.passes = 0
+        self.alive = 0
+        self.most_alive = 0
+
+
+def tallied(name: str) -> property:
+    """A module's attribute that stands in its ``tally``."""
+    return property(lambda self: getattr(self.tally, name), lambda self, value: setattr(self.tally, name, value))

@@ -7,13 +7,16 @@ import { Composer, type Display, type Pixels } from "./core/compose.ts";
 import { decodeFrame, type Frame, type RawFrame, toBytes } from "./core/frame.ts";
 import { Acknowledger, Newest } from "./core/order.ts";
 import { pngSize } from "./core/png.ts";
-import { readingText, type Status } from "./core/text.ts";
+import { readingText, type Status, withoutKernel } from "./core/text.ts";
 import { type Elements, makeElements, setText } from "./shell/elements.ts";
 import { holdButton } from "./shell/hold.ts";
 import { Inspector } from "./shell/inspector.ts";
+import { KernelWatch } from "./shell/kernel.ts";
 import { DisplayReader, type LiveModel, resolveModel, Subscriptions } from "./shell/models.ts";
 import { type Problem, showStatus } from "./shell/panel.ts";
 import { decodePicture } from "./shell/picture.ts";
+import { primeControls } from "./shell/prime.ts";
+import { reserveHeight } from "./shell/reserve.ts";
 import { Stage, watchSize } from "./shell/stage.ts";
 
 const BROKEN_PICTURE: Problem = {
@@ -34,6 +37,8 @@ export class HeatmapView {
   readonly #acknowledge: Acknowledger;
   readonly #stage: Stage;
   readonly #inspector: Inspector;
+  readonly #kernel: KernelWatch;
+  readonly #reserveReadings = reserveHeight(this.#elements.readings);
   readonly #displayReader = new DisplayReader();
   readonly #displayChanges = new Subscriptions("change", () => this.#readDisplay());
   readonly #layerChanges = new Subscriptions("new-frame change:width change:height", () =>
@@ -75,14 +80,20 @@ export class HeatmapView {
       life,
     );
     stop.addEventListener("click", () => this.#stop(), { signal: life });
+    this.#kernel = new KernelWatch(model, () => this.#readStatus(), life);
     el.replaceChildren(root);
-    watchSize(canvas, () => this.#paints.request("resize"), life);
+    const resized = () => {
+      this.#reserveReadings();
+      this.#paints.request("resize");
+    };
+    watchSize(canvas, resized, life);
 
     this.#on("picture", () => this.#readPicture());
     this.#on("frame", () => this.#readFrame());
     this.#on("status", () => this.#readStatus());
     this.#on("display", () => this.#resolveDisplay());
     this.#on("layers", () => this.#resolveLayers());
+    this.#on("controls", () => this.#primeControls());
   }
 
   /** Leave nothing behind: no listener, no observer, no timer. */
@@ -158,6 +169,7 @@ export class HeatmapView {
     if (this.#life.signal.aborted || reference !== this.model.get("display")) return;
     this.#displayModel = model;
     this.#displayChanges.replace(model ? [model] : []);
+    this.#kernel.follow(model);
     this.#readDisplay();
   }
 
@@ -177,10 +189,17 @@ export class HeatmapView {
     this.#paints.request("layer");
   }
 
+  #primeControls(): void {
+    const references = this.model.get("controls");
+    if (Array.isArray(references)) primeControls(this.model.widget_manager, references, this.#life.signal);
+  }
+
   #readStatus(): void {
-    const status = (this.model.get("status") ?? {}) as Status;
+    const told = (this.model.get("status") ?? {}) as Status;
+    const status = this.#kernel.gone ? withoutKernel(told) : told;
     const [problem = null] = this.#problems.values();
     showStatus(this.#elements, status, problem);
+    this.#reserveReadings();
     this.#showReading();
   }
 

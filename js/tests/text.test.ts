@@ -1,5 +1,15 @@
 import { expect, it } from "vitest";
-import { formatShare, formatTime, progressText, readingText } from "../src/core/text.ts";
+import {
+  formatShare,
+  formatTime,
+  isWhole,
+  KERNEL_GONE,
+  progressParts,
+  progressText,
+  readingText,
+  type Status,
+  withoutKernel,
+} from "../src/core/text.ts";
 
 it.each([
   [0, "0 ms"],
@@ -30,24 +40,60 @@ it.each([
   expect(formatShare(share)).toBe(text);
 });
 
-it("tells how far it is", () => {
-  const running = {
-    state: "running",
-    done: 17,
-    total: 50,
-    unit: "samples",
-    elapsed: 1.2,
-    remaining: 2.4,
-  } as const;
-  expect(progressText(running)).toBe("17 of 50 samples · 1.2 s · about 2.4 s left");
-  expect(progressText({ ...running, remaining: null })).toBe("17 of 50 samples · 1.2 s");
-  expect(progressText({ ...running, state: "stopped" })).toBe("Stopped at 17 of 50 samples · 1.2 s");
-  expect(progressText({ ...running, state: "error" })).toBe("Failed at 17 of 50 samples · 1.2 s");
-  expect(progressText({ ...running, state: "done", done: 50 })).toBe("50 of 50 samples · 1.2 s");
-  expect(progressText({ state: "running", total: 0, elapsed: null })).toBe("Computing");
-  expect(progressText({ state: "error" })).toBe("Failed");
-  expect(progressText({ state: "idle", done: 3, total: 9 })).toBe("");
-  expect(progressText({})).toBe("");
+const running: Status = {
+  state: "running",
+  done: 17,
+  total: 50,
+  unit: "samples",
+  elapsed: 1.2,
+  remaining: 18.2,
+};
+const done: Status = { ...running, state: "done", done: 50, remaining: null };
+
+it.each<[Status, string]>([
+  [running, "17 of 50 samples · 1.2 s, 18 s left"],
+  [{ ...running, remaining: null }, "17 of 50 samples · 1.2 s"],
+  [{ ...running, elapsed: null, remaining: null }, "17 of 50 samples"],
+  [{ ...running, total: 0 }, "Computing …"],
+  [{ state: "running" }, "Computing …"],
+  [{ ...running, state: "stopped" }, "Stopped at 17 of 50 samples · 1.2 s"],
+  [{ ...running, state: "error" }, "Failed at 17 of 50 samples · 1.2 s"],
+  [{ ...done, state: "error" }, "50 of 50 samples · 1.2 s"],
+  [{ state: "error" }, "Failed"],
+  [done, "50 of 50 samples · 1.2 s"],
+  [{ ...done, cached: true }, "50 of 50 samples · from memory"],
+  [{ ...done, cached: true, state: "error" }, "50 of 50 samples · from memory"],
+  [{ ...done, cached: false }, "50 of 50 samples · 1.2 s"],
+  [{ state: "done", elapsed: 0.5 }, "Done · 500 ms"],
+  [{ state: "idle", done: 3, total: 9 }, ""],
+  [{}, ""],
+])("tells how far %o is", (status, text) => {
+  expect(progressText(status)).toBe(text);
+});
+
+it("keeps how far and how long apart", () => {
+  expect(progressParts(running)).toEqual(["17 of 50 samples", "1.2 s, 18 s left"]);
+  expect(progressParts({ ...running, total: 0 })).toEqual(["Computing …"]);
+});
+
+it.each<[Status, boolean]>([
+  [done, true],
+  [{ ...done, state: "error" }, true],
+  [running, false],
+  [{ state: "error", done: 0, total: 0 }, false],
+  [{}, false],
+])("knows whether the map of %o is finished", (status, whole) => {
+  expect(isWhole(status)).toBe(whole);
+});
+
+it("stops saying that it runs once the kernel is gone", () => {
+  const gone = withoutKernel({ ...running, notes: ["slow"] });
+  expect(gone.notes).toEqual([KERNEL_GONE, "slow"]);
+  expect(progressText(gone)).toBe("Stopped at 17 of 50 samples · 1.2 s");
+  expect(progressText(withoutKernel({ state: "running" }))).toBe("Stopped");
+  for (const status of [done, { ...running, state: "stopped" }, { state: "error" }, {}] as Status[]) {
+    expect(withoutKernel(status)).toBe(status);
+  }
 });
 
 it("reads a pixel aloud", () => {

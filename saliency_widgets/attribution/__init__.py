@@ -2,7 +2,7 @@
 
 from saliency_widgets.attribution.baselines import BASELINE, PixelRange, baseline_of
 from saliency_widgets.attribution.call import Call
-from saliency_widgets.attribution.errors import Cancelled
+from saliency_widgets.attribution.errors import Cancelled, ModelChanged
 from saliency_widgets.attribution.method import Estimate, Method, Methods, get_method
 from saliency_widgets.attribution.reduction import Reduction
 from saliency_widgets.attribution.result import Attribution
@@ -16,6 +16,7 @@ __all__ = [
     "Estimate",
     "Method",
     "Methods",
+    "ModelChanged",
     "PixelRange",
     "Reduction",
     "Score",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -12,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from saliency_widgets.attribution.baselines import PixelRange, baseline_of
-from saliency_widgets.attribution.errors import Cancelled, model_failure
-from saliency_widgets.attribution.isolation import left_as_found
+from saliency_widgets.attribution.errors import Cancelled, ModelChanged, model_failure
+from saliency_widgets.attribution.isolation import stand_in
 from saliency_widgets.attribution.targets import Score
 
 
@@ -63,11 +62,22 @@ class Call:
 
     def scores(self, inputs: Tensor) -> Tensor:
         """The scores of K * B rows, shape (K * B,), without gradients."""
-        with self._pass():
+        with self._pass() as model:
             with torch.no_grad():
-                output = self._run(inputs)
-                scores = self.score(output, inputs.shape[0])
+                scores = self.score(_run(model, inputs), inputs.shape[0])
             return _finite(scores, "score").detach()
+
+    def watch(self, seen: Callable[[str, Any], None]) -> None:
+        """Run the model once, without gradients, and show each layer's output as the layer finishes.
+
+        Args:
+            seen: Called with the module path and the output.
+        """
+        with self._pass() as model, torch.no_grad():
+            for path, module in model.named_modules():
+                if path and not isinstance(module, torch.jit.ScriptModule):
+                    module.register_forward_hook(lambda _module, _inputs, output, path=path: seen(path, output))
+            _run(model, self.inputs)
 
     def gradient(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
         """The gradient of the score with respect to the inputs.
@@ -81,10 +91,10 @@ class Call:
         Raises:
             ValueError: The model failed, or its score doesn't depend on the inputs or isn't finite.
         """
-        with self._pass():
+        with self._pass() as model:
             leaf = inputs.detach().requires_grad_(True)
-            scores = self.score(self._run(leaf), leaf.shape[0])
-            return self._differentiate(scores, leaf), scores.detach()
+            scores = self.score(_run(model, leaf), leaf.shape[0])
+            return _differentiate(model, scores, leaf), scores.detach()
 
     def at_layer(self, layer: str) -> tuple[Tensor, Tensor, Tensor]:
         """The activation of a layer for the inputs, and the gradient of the score with respect to it.
@@ -101,13 +111,9 @@ class Call:
         Raises:
             ValueError: The layer doesn't run, gives no tensor, or the score doesn't depend on it.
         """
-        module = self.model.get_submodule(layer)
-        here = threading.get_ident()
         outputs: list[Any] = []
 
         def cut(_module: nn.Module, _inputs: Any, output: Any) -> Any:
-            if threading.get_ident() != here:  # another explorer runs the same model
-                return None
             if not isinstance(output, Tensor):
                 outputs.append(output)
                 return None
@@ -115,50 +121,62 @@ class Call:
             outputs.append(leaf)
             return leaf.clone()  # so that an in-place operation behind the layer is allowed
 
-        with self._pass():
-            handle = module.register_forward_hook(cut)
-            try:
-                output = self._run(self.inputs)
-            finally:
-                handle.remove()
+        with self._pass() as model:
+            model.get_submodule(layer).register_forward_hook(cut)
+            output = _run(model, self.inputs)
             scores = self.score(output, self.batch)
             if not outputs or not isinstance(outputs[-1], Tensor):
                 what = f"returned a {type(outputs[-1]).__name__}" if outputs else "did not run"
                 raise ValueError(f"layer: {layer!r} {what}; choose a layer that returns one tensor.")
             activation = outputs[-1]
-            gradient = self._differentiate(scores, activation, what=f"layer {layer!r}")
+            gradient = _differentiate(model, scores, activation, what=f"layer {layer!r}")
             return activation.detach(), gradient, scores.detach()
 
     @contextmanager
-    def _pass(self) -> Iterator[None]:
+    def _pass(self) -> Iterator[nn.Module]:
         self.check()
-        with left_as_found(self.model):
-            yield
+        before = _versions(self.model)
+        with stand_in(self.model) as model:
+            try:
+                yield model
+            except ValueError as error:
+                if _versions(self.model) != before:
+                    raise ModelChanged(
+                        "model: its weights changed while the map was computed (is it being trained in another cell?). "
+                        "Ask again when it rests."
+                    ) from error
+                raise
 
-    def _run(self, inputs: Tensor) -> Any:
+
+def _versions(model: nn.Module) -> list[int | None]:
+    return [None if p.is_inference() else p._version for p in model.parameters()]
+
+
+def _run(model: nn.Module, inputs: Tensor) -> Any:
+    try:
+        return model(inputs.clone())  # some models normalise what they are given in place
+    except (Cancelled, torch.OutOfMemoryError):
+        raise
+    except Exception as error:
+        raise model_failure(model, error, tuple(inputs.shape)) from error
+
+
+def _differentiate(model: nn.Module, scores: Tensor, leaf: Tensor, what: str = "inputs") -> Tensor:
+    _finite(scores, "score")
+    gradient = None
+    if scores.requires_grad:
         try:
-            return self.model(inputs.clone())  # some models normalise what they are given in place
+            (gradient,) = torch.autograd.grad(scores.sum(), leaf, allow_unused=True)
         except (Cancelled, torch.OutOfMemoryError):
             raise
-        except Exception as error:
-            raise model_failure(self.model, error, tuple(inputs.shape)) from error
-
-    def _differentiate(self, scores: Tensor, leaf: Tensor, what: str = "inputs") -> Tensor:
-        _finite(scores, "score")
-        gradient = None
-        if scores.requires_grad:
-            try:
-                (gradient,) = torch.autograd.grad(scores.sum(), leaf, allow_unused=True)
-            except (Cancelled, torch.OutOfMemoryError):
-                raise
-            except RuntimeError as error:
-                raise model_failure(self.model, error, tuple(leaf.shape)) from error
-        if gradient is None:
-            raise ValueError(
-                f"model: the score does not depend on the {what}: no gradient reaches it. A constant output, "
-                f"no_grad or detach inside forward, or whole-number operations (argmax, round) cut it off."
-            )
-        return _finite(gradient, "gradient")
+        except RuntimeError as error:
+            raise model_failure(model, error, tuple(leaf.shape)) from error
+    if gradient is None:
+        raise ValueError(
+            f"model: the score does not depend on the {what}: no gradient reaches it. A constant output, "
+            f"no_grad or detach inside forward, or whole-number operations (argmax, round) cut it off."
+        )
+    return _finite(gradient, "gradient")
 
 
 def _finite(tensor: Tensor, what: str) -> Tensor:

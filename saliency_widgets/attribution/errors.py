@@ -11,6 +11,10 @@ class Cancelled(Exception):  # noqa: N818 - not an error: somebody asked for som
     """Raised inside a computation whose result nobody waits for any more."""
 
 
+class ModelChanged(ValueError):  # noqa: N818 - it names what happened
+    """The model's weights changed in the middle of a computation, which failed for it."""
+
+
 def failing_layer(model: nn.Module, trace: TracebackType | None) -> str | None:
     """The path of the innermost module of ``model`` whose code raised, read off the traceback."""
     paths = {id(module): path for path, module in model.named_modules()}
@@ -35,6 +39,11 @@ def model_failure(model: nn.Module, error: Exception, shape: tuple[int, ...]) ->
         The exception to raise ``from error``.
     """
     layer = failing_layer(model, error.__traceback__)
+    if "Inference tensors" in str(error):
+        return ValueError(
+            "model: its weights were made under torch.inference_mode() and can't be differentiated through. Make the "
+            "model, or load its weights, outside of inference_mode."
+        )
     where = f"in layer {layer!r} ({type(model.get_submodule(layer)).__name__})" if layer else "in its forward"
     return ValueError(
         f"model: it raised {type(error).__name__} {where} for an input of shape {shape}: "

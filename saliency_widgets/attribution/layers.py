@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import threading
 from typing import Any
 
-from torch import Tensor, nn
+import torch
+from torch import Tensor
 
 from saliency_widgets.attribution.call import Call
 from saliency_widgets.params import Param, unknown
@@ -32,31 +32,17 @@ def spatial_layers(call: Call) -> dict[str, tuple[int, int, int]]:
     Returns:
         Module path -> (C, h, w).
     """
-    here = threading.get_ident()
-    seen: dict[str, Tensor] = {}
+    found: dict[str, Tensor] = {}
 
-    def note(path: str) -> Any:
-        def hook(_module: nn.Module, _inputs: Any, output: Any) -> None:
-            if threading.get_ident() != here:
-                return
-            if isinstance(output, Tensor) and output.ndim == 4 and output.shape[-1] * output.shape[-2] > 1:
-                for other in [p for p, tensor in seen.items() if tensor is output]:
-                    del seen[other]
-                seen.pop(path, None)
-                seen[path] = output
+    def seen(path: str, output: Any) -> None:
+        if isinstance(output, Tensor) and output.ndim == 4 and output.shape[-1] * output.shape[-2] > 1:
+            for other in [p for p, tensor in found.items() if tensor is output]:
+                del found[other]
+            found.pop(path, None)
+            found[path] = output
 
-        return hook
-
-    handles = []
-    try:
-        for path, module in call.model.named_modules():
-            if path:
-                handles.append(module.register_forward_hook(note(path)))
-        call.scores(call.inputs)
-    finally:
-        for handle in handles:
-            handle.remove()
-    return {path: (tensor.shape[1], tensor.shape[2], tensor.shape[3]) for path, tensor in seen.items()}
+    call.watch(seen)
+    return {path: (tensor.shape[1], tensor.shape[2], tensor.shape[3]) for path, tensor in found.items()}
 
 
 def resolve_layer(call: Call, layer: str | None) -> str:
@@ -71,6 +57,10 @@ def resolve_layer(call: Call, layer: str | None) -> str:
             raise ValueError(unknown("layer", layer, paths))
         return layer
     spatial = spatial_layers(call)
+    if not spatial and any(isinstance(module, torch.jit.ScriptModule) for module in call.model.modules()):
+        raise ValueError(
+            "layer: a scripted or traced model hides its layers. Pass the original module, from before torch.jit."
+        )
     if not spatial:
         raise ValueError(
             "layer: no layer of this model has a spatial output (channels, height, width), so a class activation map "

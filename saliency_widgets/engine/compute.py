@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from saliency_widgets.attribution import Attribution, Estimate, get_method
 from saliency_widgets.attribution.isolation import is_training
-from saliency_widgets.attribution.targets import SCORE
+from saliency_widgets.attribution.targets import SCORE, is_function
 from saliency_widgets.engine.request import Request
 from saliency_widgets.engine.subject import Subject
 
@@ -38,6 +38,7 @@ def compute(subject: Subject, request: Request, check: Callable[[], None] | None
         "target": _told(score.target, request.target),
         "contrast": _told(score.contrast, request.contrast),
     }
+    known = None if is_function(request.target) else score(subject.logits, subject.tensor.shape[0])
     call = subject.call(score, check)
     estimates = entry.run(call, **dict(request.params))
     while True:
@@ -51,7 +52,7 @@ def compute(subject: Subject, request: Request, check: Callable[[], None] | None
         yield Attribution(
             values=estimate.values.detach(),
             settings=dict(settings),
-            score=estimate.score,
+            score=known if estimate.score is None else estimate.score,
             delta=estimate.delta,
             standard_error=estimate.standard_error,
             evaluations=estimate.evaluations,
@@ -98,7 +99,7 @@ def attribute(
     score: str = SCORE.default,
     contrast: Any = None,
     transform: Callable | None = None,
-    class_names: Sequence[str] | None = None,
+    class_names: Sequence[str] | Mapping[int, str] | None = None,
     device: torch.device | str | None = None,
     **params: Any,
 ) -> Attribution:
@@ -116,7 +117,7 @@ def attribute(
         score: "logit", "probability", "log_probability", or "value" for regression.
         contrast: Explain the target's score minus this class's score.
         transform: From ``inputs`` to what the model takes.
-        class_names: Names of the classes in order, so that targets can be named.
+        class_names: Names of the classes in order, or by index, so that targets can be named.
         device: Where to compute; the model's own device unless given.
         **params: The method's parameters, see ``sw.methods()``.
 

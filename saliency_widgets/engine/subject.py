@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from saliency_widgets.attribution import Call, Score
 from saliency_widgets.attribution.isolation import device_of, dtype_of
@@ -39,16 +40,18 @@ class Subject:
         inputs: Any,
         *,
         transform: Callable | None = None,
-        class_names: Sequence[str] | None = None,
+        class_names: Sequence[str] | Mapping[int, str] | None = None,
         device: torch.device | str | None = None,
     ) -> None:
         if not isinstance(model, nn.Module):
             raise TypeError(f"model: expected a torch.nn.Module, got a {type(model).__name__}.")
-        if device is not None and not _same_device(torch.device(device), device_of(model)):
-            model = copy.deepcopy(model).to(device)
-        self.model = model
+        if any(is_lazy(tensor) for tensor in (*model.parameters(), *model.buffers())):
+            raise ValueError("model: some layers have no weights yet (lazy modules). Run model(inputs) once first.")
+        model = getattr(model, "_orig_mod", model)  # torch.compile hides the layers, and its speed is no use here
+        self.model = model if device is None else _on_device(model, device)
+        model = self.model
         self.prepared: Prepared = prepare(inputs, transform, device=device_of(model), dtype=dtype_of(model))
-        self.class_names = None if class_names is None else [str(name) for name in class_names]
+        self.class_names = _names(class_names)
         self.transformed = transform is not None
         self._logits: tuple[tuple, Tensor] | None = None
 
@@ -103,19 +106,68 @@ class Subject:
     @cached_property
     def layers(self) -> dict[str, tuple[int, int, int]]:
         """The layers with a spatial output: module path -> (C, h, w)."""
-        return spatial_layers(self.call(Score("logit", lambda output: logits_of(output).sum(1))))
+        return spatial_layers(self.call(Score("logit", _no_score)))
 
     def name_of(self, index: int) -> str:
         """The name of a class, or its number."""
         return f"class {index}" if self.class_names is None else self.class_names[index]
 
     def version(self) -> tuple:
-        """Changes whenever the model's weights, buffers or training flags do."""
-        tensors = (*self.model.parameters(), *self.model.buffers())
+        """Changes whenever the model does: weights, buffers, flags and plain numbers of its modules, hooks.
+
+        Fused optimisers and ``.data`` leave torch's version counters as they were, so the numbers are looked at:
+        the sum and the norm of each tensor, a small part of what one pass reads.
+        """
+        tensors = [*self.model.parameters(), *self.model.buffers()]
+        real = [t.detach() for t in tensors if t.is_floating_point() and t.numel()]
+        with torch.inference_mode(False), torch.no_grad():
+            numbers = torch.stack([n.double().cpu() for n in _norms(real)]).tolist() if real else []
         return (
             tuple((id(t), t.data_ptr(), None if t.is_inference() else t._version) for t in tensors),
-            tuple(module.training for module in self.model.modules()),
+            tuple(numbers),
+            tuple(_plain(module) for module in self.model.modules()),
         )
+
+
+def _norms(tensors: list[Tensor]) -> list[Tensor]:
+    """The sum and the norm of each tensor."""
+    return [*(t.norm() for t in tensors), *(t.sum() for t in tensors)]
+
+
+def _plain(module: nn.Module) -> tuple:
+    """What a module's forward may depend on besides tensors: flags, numbers and texts, and its hooks."""
+    attributes = tuple((k, v) for k, v in vars(module).items() if isinstance(v, (bool, int, float, str)))
+    hooks = (module._forward_pre_hooks, module._forward_hooks, module._backward_hooks, module._backward_pre_hooks)
+    return attributes, tuple(tuple(map(id, h.values())) for h in hooks)
+
+
+def _names(class_names: Sequence[str] | Mapping[int, str] | None) -> list[str] | None:
+    """The names in order: a sequence, or a mapping from index to name, as ``id2label`` is."""
+    if class_names is None:
+        return None
+    if isinstance(class_names, str):
+        raise TypeError(f"class_names: expected a list of names, got one string, {class_names[:30]!r}.")
+    if not isinstance(class_names, Mapping):
+        return [str(name) for name in class_names]
+    by_index = {int(index): str(name) for index, name in class_names.items()}
+    if sorted(by_index) != list(range(len(by_index))):
+        raise ValueError(f"class_names: a mapping must name the classes 0 to {len(by_index) - 1}, each once.")
+    return [by_index[index] for index in range(len(by_index))]
+
+
+def _no_score(_output: Any) -> Tensor:
+    raise NotImplementedError("the layers are watched without a score")
+
+
+def _on_device(model: nn.Module, device: torch.device | str) -> nn.Module:
+    """The model itself where it is there already, or else a private copy."""
+    try:
+        asked = torch.device(device)
+        if _same_device(asked, device_of(model)):
+            return model
+        return copy.deepcopy(model).to(asked)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"device: {str(device)!r} can't be used here: {error}. Leave it out to stay with the model.") from error
 
 
 def _same_device(asked: torch.device, found: torch.device) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import ipywidgets as w
@@ -52,7 +52,7 @@ class Explorer(w.Box):
         *,
         target: Any = None,
         transform: Callable | None = None,
-        class_names: Sequence[str] | None = None,
+        class_names: Sequence[str] | Mapping[int, str] | None = None,
         device: torch.device | str | None = None,
         method: str = "integrated_gradients",
         score: str = SCORE.default,
@@ -233,7 +233,7 @@ def explore(
     *,
     target: Any = None,
     transform: Callable | None = None,
-    class_names: Sequence[str] | None = None,
+    class_names: Sequence[str] | Mapping[int, str] | None = None,
     device: torch.device | str | None = None,
     method: str = "integrated_gradients",
     score: str = SCORE.default,
@@ -247,7 +247,7 @@ def explore(
         target: A class index or name, None for the top prediction, or a function from the model's output to one number
             per sample.
         transform: From ``inputs`` to what the model takes, for example torchvision's ``weights.transforms()``.
-        class_names: Names of the classes in order.
+        class_names: Names of the classes in order, or a mapping from index to name.
         device: Where to compute; the model's own device unless given.
         method: The method to begin with, one of ``sw.methods()``.
         score: "logit", "probability", "log_probability" or "value".

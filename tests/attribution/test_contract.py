@@ -9,7 +9,7 @@ import contextlib
 import pytest
 import torch
 from torch import nn
-from toys import estimates, state_of
+from toys import Tally, estimates, state_of, tallied
 
 import saliency_widgets as sw
 from saliency_widgets.attribution import Cancelled
@@ -21,9 +21,11 @@ WORK = {"n_steps": 6, "n_samples": 6, "chunk_size": 4}  # several chunks, and qu
 class Trap(nn.Module):
     """Does nothing, until a pass for which it is set."""
 
+    passes = tallied("passes")
+
     def __init__(self):
         super().__init__()
-        self.passes = 0
+        self.tally = Tally()
         self.springs_at, self.error = None, None
 
     def forward(self, x):

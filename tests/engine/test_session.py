@@ -7,6 +7,7 @@ import threading
 import pytest
 import torch
 from torch import nn
+from toys import Tally, tallied
 
 from saliency_widgets.attribution import Reduction
 from saliency_widgets.engine import Event, MapCache, Request, Session, Subject, attribute, frame_of
@@ -16,13 +17,13 @@ from saliency_widgets.engine.executors import ThreadExecutor
 class Counting(nn.Module):
     """A small network that counts its passes and how many run at once, and can be held at a gate."""
 
+    passes, alive, most_alive = tallied("passes"), tallied("alive"), tallied("most_alive")
+
     def __init__(self) -> None:
         super().__init__()
         torch.manual_seed(0)
+        self.tally = Tally()
         self.body = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 64, 5))
-        self.passes = 0
-        self.alive = 0
-        self.most_alive = 0
         self.gate = threading.Event()
         self.gate.set()
         self.entered = threading.Event()

@@ -11,6 +11,7 @@ import pytest
 import torch
 from PIL import Image
 from torch import nn
+from toys import Tally, tallied
 
 import saliency_widgets as sw
 from saliency_widgets import render
@@ -23,13 +24,15 @@ NAMES = ["ant", "bee", "wood ant", "cat", "dog", "eel"]
 
 
 class Net(nn.Module):
+    passes = tallied("passes")
+
     def __init__(self) -> None:
         super().__init__()
         torch.manual_seed(0)
         self.conv = nn.Conv2d(3, 4, 3, padding=1)
         self.relu = nn.ReLU()
         self.head = nn.Linear(4 * 256, 6)
-        self.passes = 0
+        self.tally = Tally()
         self.broken = False
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:

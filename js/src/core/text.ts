@@ -13,6 +13,10 @@ export interface Status {
   notes?: string[];
   message?: string;
   remedy?: string;
+  /** The map came from memory: the time says nothing. */
+  cached?: boolean;
+  /** The map that is shown is not the one the controls ask for. */
+  dim?: boolean;
 }
 
 /** Three significant digits; an exponent only below 0.001 and from 10000 on. As render.format_number. */
@@ -42,19 +46,47 @@ export function formatTime(seconds: number): string {
   return `${Math.floor(minutes / 60)} h ${String(minutes % 60).padStart(2, "0")} min`;
 }
 
-/** "17 of 50 samples · 1.2 s · about 2.4 s left" */
+/** How far, and how long: ["17 of 50 samples", "1.2 s, 2.4 s left"]; the second, or both, may be missing. */
+export function progressParts(status: Status): string[] {
+  const { state = "idle", done = 0, total = 0, unit = "", elapsed, remaining, cached = false } = status;
+  if (state === "idle") return [];
+  const running = state === "running";
+  if (running && !(total > 0)) return ["Computing …"];
+  const times: string[] = [];
+  if (cached) times.push("from memory");
+  else if (isNumber(elapsed)) times.push(formatTime(elapsed));
+  if (running && isNumber(remaining)) times.push(`${formatTime(remaining)} left`);
+  return [
+    howFar(status, total > 0 ? `${done} of ${total}${unit && ` ${unit}`}` : ""),
+    times.join(", "),
+  ].filter(Boolean);
+}
+
+function howFar(status: Status, counted: string): string {
+  if (status.state === "error" && !isWhole(status)) return counted ? `Failed at ${counted}` : "Failed";
+  if (status.state === "stopped") return counted ? `Stopped at ${counted}` : "Stopped";
+  return counted || "Done";
+}
+
+/** "17 of 50 samples · 1.2 s, 2.4 s left" */
 export function progressText(status: Status): string {
-  const { state = "idle", done = 0, total = 0, unit = "", elapsed, remaining } = status;
-  if (state === "idle") return "";
-  const parts: string[] = [];
-  const counted = total > 0 ? `${done} of ${total}${unit && ` ${unit}`}` : "";
-  if (state === "error") parts.push(counted ? `Failed at ${counted}` : "Failed");
-  else if (state === "stopped") parts.push(counted ? `Stopped at ${counted}` : "Stopped");
-  else if (counted) parts.push(counted);
-  else parts.push(state === "running" ? "Computing" : "Done");
-  if (isNumber(elapsed)) parts.push(formatTime(elapsed));
-  if (state === "running" && isNumber(remaining)) parts.push(`about ${formatTime(remaining)} left`);
-  return parts.join(" · ");
+  return progressParts(status).join(SEPARATOR);
+}
+
+export const SEPARATOR = " · ";
+
+/** The map that the status is about is finished, even if an error is told beside it. */
+export function isWhole({ done = 0, total = 0 }: Status): boolean {
+  return total > 0 && done >= total;
+}
+
+export const KERNEL_GONE = "The kernel is gone: run the cell again";
+
+/** What there is to say once nobody computes any more. */
+export function withoutKernel(status: Status): Status {
+  if (status.state !== "running") return status;
+  const { remaining: _, ...rest } = status;
+  return { ...rest, state: "stopped", notes: [KERNEL_GONE, ...(status.notes ?? [])] };
 }
 
 export interface Reading {

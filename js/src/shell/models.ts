@@ -9,6 +9,8 @@ export interface LiveModel {
   on(events: string, callback: () => void): void;
   off(events: string, callback: () => void): void;
   readonly canvas?: HTMLCanvasElement;
+  /** False once nothing is at the other end; missing where a page doesn't tell. */
+  readonly comm_live?: boolean;
 }
 
 export interface Manager {

@@ -1,6 +1,6 @@
 // The words under the picture: progress, readings, errors, notes.
 
-import { progressText, type Status } from "../core/text.ts";
+import { isWhole, progressParts, SEPARATOR, type Status } from "../core/text.ts";
 import { type Elements, setText } from "./elements.ts";
 
 /** Something this view itself has to say, in the same place as an error of the kernel. */
@@ -13,6 +13,7 @@ export function showStatus(elements: Elements, status: Status, problem: Problem 
   const { root, title, stop, error, message, remedy } = elements;
   const state = status.state ?? "idle";
   root.dataset.state = state;
+  root.classList.toggle("sw-dim", status.dim === true);
   setText(title, status.title ?? "");
   title.title = status.title ?? "";
   showProgress(elements, status);
@@ -52,9 +53,21 @@ export function showStatus(elements: Elements, status: Status, problem: Problem 
 
 function showProgress({ progress, fill: bar, progressText: text }: Elements, status: Status): void {
   const { done = 0, total = 0 } = status;
-  const words = progressText(status);
-  setText(text, words);
+  const parts = progressParts(status);
+  const words = parts.join(SEPARATOR);
+  fill(text, parts, (part, i) => {
+    const span = document.createElement("span");
+    if (i > 0) {
+      const dot = document.createElement("span");
+      dot.className = "sw-dot";
+      dot.textContent = SEPARATOR;
+      span.append(dot);
+    }
+    span.append(part);
+    return span;
+  });
   text.title = words;
+  progress.classList.toggle("sw-failed", status.state === "error" && !isWhole(status));
   const share = total > 0 ? Math.min(1, Math.max(0, done / total)) : status.state === "done" ? 1 : 0;
   bar.style.width = `${100 * share}%`;
   progress.setAttribute("aria-valuemax", String(total || 1));
@@ -65,7 +78,7 @@ function showProgress({ progress, fill: bar, progressText: text }: Elements, sta
 const SHOWN = new WeakMap<HTMLElement, string>();
 
 /** Replace the children only where the content changed: tooltips and selections survive. */
-function fill<T>(parent: HTMLElement, items: T[], build: (item: T) => HTMLElement): void {
+function fill<T>(parent: HTMLElement, items: T[], build: (item: T, index: number) => HTMLElement): void {
   const key = JSON.stringify(items);
   if (SHOWN.get(parent) === key) return;
   SHOWN.set(parent, key);

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import torch
+
 from saliency_widgets.attribution.call import Call
 from saliency_widgets.attribution.method import Estimate, method
 from saliency_widgets.attribution.relu_rules import GuidedReLU
@@ -31,6 +33,11 @@ def guided_backprop(call: Call) -> Iterator[Estimate]:
     """
     with GuidedReLU() as rule:
         values, score = call.gradient(call.inputs)
+    if not rule.calls and any(isinstance(module, torch.jit.ScriptModule) for module in call.model.modules()):
+        raise ValueError(
+            "method: Guided Backprop can't see the ReLUs of a scripted or traced model. Pass the original module, from "
+            "before torch.jit."
+        )
     if not rule.calls:
         raise ValueError(
             "method: Guided Backprop changes the gradient at ReLUs, and this model ran none (GELU, SiLU and other "
