@@ -64,7 +64,7 @@ it.each<[Status, string]>([
   [{ ...done, cached: true }, "50 of 50 samples · from memory"],
   [{ ...done, cached: true, state: "error" }, "50 of 50 samples · from memory"],
   [{ ...done, cached: false }, "50 of 50 samples · 1.2 s"],
-  [{ state: "done", elapsed: 0.5 }, "Done · 500 ms"],
+  [{ state: "done", elapsed: 0.5 }, "Done · 0.5 s"],
   [{ state: "idle", done: 3, total: 9 }, ""],
   [{}, ""],
 ])("tells how far %o is", (status, text) => {

@@ -2,19 +2,32 @@
 
 from __future__ import annotations
 
+import atexit
 import threading
 import time
+import weakref
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
-from saliency_widgets.attribution import Attribution, Cancelled, Reduction
-from saliency_widgets.engine.cache import MapCache
+from saliency_widgets.attribution import Attribution, Cancelled, ModelChanged, Reduction
+from saliency_widgets.engine.cache import SHARED, MapCache
 from saliency_widgets.engine.compute import compute
 from saliency_widgets.engine.executors import EXECUTORS
 from saliency_widgets.engine.frames import Frame, frame_of
 from saliency_widgets.engine.request import Request
 from saliency_widgets.engine.subject import Subject
+
+_RETRIES = 3  # of a computation that failed because the model was being trained meanwhile
+_OPEN: "weakref.WeakSet[Session]" = weakref.WeakSet()
+
+
+@atexit.register
+def _close_all() -> None:
+    # A daemon thread inside torch at the interpreter's end aborts the process.
+    for session in list(_OPEN):
+        session.close()
+
 
 State = Literal["running", "done", "stopped", "error"]
 
@@ -32,6 +45,9 @@ class Event:
         elapsed: Seconds since the computation began.
         remaining: Seconds still needed, judged by the work done so far, or None.
         error: What went wrong.
+        request: The question it answers; with an error or a stop, the question that the estimate answers.
+        asked: The newest question, which may be another one.
+        cached: The answer was kept from before.
     """
 
     generation: int
@@ -42,6 +58,9 @@ class Event:
     elapsed: float = 0.0
     remaining: float | None = None
     error: Exception | None = None
+    request: Request | None = None
+    asked: Request | None = None
+    cached: bool = False
 
 
 class Session:
@@ -51,7 +70,7 @@ class Session:
         subject: The model and the input.
         deliver: Called with each event, on the worker's thread, one at a time.
         executor: "thread", or "inline" to work inside :meth:`submit`.
-        cache: Where finished maps are kept.
+        cache: Where finished maps are kept; all sessions share one unless given.
     """
 
     def __init__(
@@ -63,7 +82,7 @@ class Session:
         cache: MapCache | None = None,
     ) -> None:
         self.subject = subject
-        self.cache = MapCache() if cache is None else cache
+        self.cache = SHARED if cache is None else cache
         self._deliver = deliver
         self._state = threading.Condition()
         self._generation = 0
@@ -75,6 +94,8 @@ class Session:
         self._closed = False
         self._index = 0
         self._last: Event | None = None
+        self._shown: Event | None = None
+        _OPEN.add(self)
         self._executor = EXECUTORS[executor](self._work)
 
     @property
@@ -86,6 +107,11 @@ class Session:
     def last(self) -> Event | None:
         """The newest event delivered."""
         return self._last
+
+    @property
+    def shown(self) -> Event | None:
+        """The newest event that had a map."""
+        return self._shown
 
     def submit(self, request: Request) -> int:
         """Ask; what was asked before and isn't finished is dropped. Returns its generation at once."""
@@ -124,8 +150,11 @@ class Session:
             self._closed = True
             self._mail = None
             self._state.notify_all()
+        _OPEN.discard(self)
         self._executor.close()
-        self.cache.clear()
+        self.cache.forget(self)
+        self._last = self._shown = None
+        self._deliver = _nobody
 
     def _work(self) -> None:
         while True:
@@ -134,8 +163,8 @@ class Session:
                 generation = self._generation
                 redraw, self._redraw = self._redraw, False
                 last = self._last
-                interrupted = last if request is None and last is not None and last.state == "running" else None
-                if self._closed or (request is None and not redraw and interrupted is None):
+                interrupted = request is None and last is not None and last.state == "running"
+                if self._closed or (request is None and not redraw and not interrupted):
                     self._busy = False
                     self._state.notify_all()
                     return
@@ -143,19 +172,9 @@ class Session:
             try:
                 if request is not None:
                     self._answer(request, generation)
-                elif interrupted is not None:
-                    self._tell(
-                        generation, "stopped", interrupted.attribution, interrupted.elapsed, interrupted.remaining
-                    )
-                elif last is not None and last.attribution is not None:
-                    self._tell(
-                        last.generation,
-                        last.state,
-                        last.attribution,
-                        last.elapsed,
-                        last.remaining,
-                        last.error,
-                    )
+                elif last is not None and (interrupted or last.attribution is not None):
+                    state = "stopped" if interrupted else last.state
+                    self._tell(replace(last, generation=generation if interrupted else last.generation, state=state))
             except BaseException:
                 # Whatever a delivery raises, waiters must not wait for ever.
                 with self._state:
@@ -169,39 +188,53 @@ class Session:
                 raise Cancelled
 
         began = time.perf_counter()
-        attribution: Attribution | None = None
+        base = Event(generation, 0, "running", request=request, asked=request)
         try:
-            key = (request.key, self.subject.version())
-            attribution = self.cache.get(key)
-            if attribution is None:
-                self._tell(generation, "running", None, 0.0, None)
-                for attribution in compute(self.subject, request, check):
-                    check()
-                    elapsed = time.perf_counter() - began
-                    remaining = elapsed * (attribution.total / attribution.done - 1)
-                    if not attribution.complete:
-                        self._tell(generation, "running", attribution, elapsed, remaining)
-                if attribution is not None:
-                    self.cache.put(key, attribution)
-            self._tell(generation, "done", attribution, time.perf_counter() - began, 0.0)
+            kept = self.cache.get((self, request.key, self.subject.version()))
+            if kept is not None:
+                self._tell(replace(base, state="done", attribution=kept, remaining=0.0, cached=True))
+                return
+            self._tell(base)
+            for left in reversed(range(_RETRIES)):
+                try:
+                    self._compute(request, base, began, check)
+                    return
+                except ModelChanged:
+                    if not left:
+                        raise
         except Cancelled:
             pass  # something newer is in the mailbox, or _work says that it was stopped
         except Exception as error:
             if generation == self._generation and not self._closed:
-                self._tell(generation, "error", None, time.perf_counter() - began, None, error)
+                # The last map stays on the screen, as what it is.
+                shown = self._shown
+                about = base if shown is None else replace(base, attribution=shown.attribution, request=shown.request)
+                self._tell(replace(about, state="error", elapsed=time.perf_counter() - began, error=error))
 
-    def _tell(
-        self,
-        generation: int,
-        state: State,
-        attribution: Attribution | None,
-        elapsed: float,
-        remaining: float | None,
-        error: Exception | None = None,
-    ) -> None:
+    def _compute(self, request: Request, base: Event, began: float, check: Callable[[], None]) -> None:
+        version = self.subject.version()
+        for found in compute(self.subject, request, check):
+            check()
+            elapsed = time.perf_counter() - began
+            if not found.complete:
+                remaining = elapsed * (found.total / found.done - 1)
+                self._tell(replace(base, attribution=found, elapsed=elapsed, remaining=remaining))
+                continue
+            if self.subject.version() == version:  # else its parts are of different models: shown, but not kept
+                self.cache.put((self, request.key, version), found)
+            self._tell(replace(base, state="done", attribution=found, elapsed=elapsed, remaining=0.0))
+
+    def _tell(self, event: Event) -> None:
+        """Give the event its number and its frame under the reduction in force, and deliver it."""
         with self._state:
             reduction, self._redraw = self._reduction, False
-        frame = None if attribution is None else frame_of(attribution, reduction)
+        frame = None if event.attribution is None else frame_of(event.attribution, reduction)
         self._index += 1
-        self._last = Event(generation, self._index, state, attribution, frame, elapsed, remaining, error)
+        self._last = replace(event, index=self._index, frame=frame)
+        if frame is not None:
+            self._shown = self._last
         self._deliver(self._last)
+
+
+def _nobody(_event: Event) -> None:
+    """Who is told when the session is closed."""

@@ -167,7 +167,9 @@ def _on_device(model: nn.Module, device: torch.device | str) -> nn.Module:
             return model
         return copy.deepcopy(model).to(asked)
     except (RuntimeError, AssertionError) as error:
-        raise ValueError(f"device: {str(device)!r} can't be used here: {error}. Leave it out to stay with the model.") from error
+        raise ValueError(
+            f"device: {str(device)!r} can't be used here: {error}. Leave it out to stay where the model is."
+        ) from error
 
 
 def _same_device(asked: torch.device, found: torch.device) -> bool:

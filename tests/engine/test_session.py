@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -227,7 +230,7 @@ def test_close_ends_the_thread_and_frees_the_cache(subject, model):
     assert model.entered.wait(30)
     session.close()
     assert threading.active_count() == before
-    assert len(session.cache) == 0
+    assert not [key for key in session.cache._kept if key[0] is session]
     with pytest.raises(RuntimeError, match="closed"):
         session.submit(smooth(1))
     session.close()
@@ -314,8 +317,107 @@ def test_the_cache_is_bounded_in_bytes_and_drops_the_least_recently_used(subject
     assert cache.bytes == 2 * size
     cache.put("d", attribute(subject.model, subject.tensor.expand(9, -1, -1, -1), **smooth(2).settings))
     assert cache.bytes <= 2 * size
-    cache.clear()
-    assert cache.bytes == 0
+    cache.forget("a")
+    for key in "abcd":
+        cache.put((key, 1), found[0])
+        cache.forget(key)
+    assert cache.get(("a", 1)) is None
+
+
+def test_an_attribution_that_was_written_to_is_not_given_out_again(subject, model):
+    events = Recorder()
+    session = Session(subject, events, executor="inline")
+    session.submit(smooth(3))
+    before = events[-1].attribution.values.clone()
+    events[-1].attribution.values.zero_()
+    session.submit(smooth(3))
+    assert torch.equal(events[-1].attribution.values, before)
+    session.close()
+
+
+def test_weights_that_change_past_the_version_counters_are_noticed(subject, model):
+    events = Recorder()
+    session = Session(subject, events, executor="inline")
+    session.submit(smooth(3))
+    before = events[-1].attribution.values
+    model.body[3].weight.data.mul_(2)
+    session.submit(smooth(3))
+    torch.testing.assert_close(events[-1].attribution.values, 2 * before)
+    optimiser = torch.optim.AdamW(model.parameters(), lr=0.1, fused=True)
+    model(subject.tensor).sum().backward()
+    optimiser.step()
+    session.submit(smooth(3))
+    expected = attribute(model, subject.tensor, **smooth(3).settings)
+    assert torch.equal(events[-1].attribution.values, expected.values)
+    model.body[1] = nn.Identity()
+    session.submit(smooth(3))
+    assert not torch.equal(events[-1].attribution.values, expected.values)
+    session.close()
+
+
+def test_training_in_another_thread_is_not_disturbed_and_does_not_disturb(subject, model):
+    model.body.insert(1, nn.BatchNorm2d(4))
+    model.body.insert(3, nn.Dropout(0.3))
+    alone, other = copy.deepcopy(model.body), model.body
+    x = torch.rand(16, 3, 8, 8, generator=torch.Generator().manual_seed(3))
+
+    def train(net: nn.Module, steps: int) -> list[float]:
+        net.train()
+        torch.manual_seed(7)
+        optimiser = torch.optim.Adam(net.parameters(), lr=1e-3)
+        losses = []
+        for _ in range(steps):
+            optimiser.zero_grad()
+            loss = net(x).square().mean()
+            loss.backward()
+            optimiser.step()
+            losses.append(float(loss.detach()))
+        return losses
+
+    expected = train(alone, 60)
+    events = Recorder()
+    session = Session(Subject(other, subject.tensor[0]), events)
+    stop = threading.Event()
+
+    def ask() -> None:
+        k = 0
+        while not stop.is_set():
+            k += 1
+            session.submit(smooth(60, chunk_size=2, noise_level=(k % 97) / 100))
+            stop.wait(0.01)
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    try:
+        losses = train(other, 60)
+    finally:
+        stop.set()
+        asking.join()
+    other.eval()
+    session.submit(smooth(5))
+    assert session.wait(60)
+    session.close()
+    assert losses == expected
+    for name, tensor in alone.state_dict().items():
+        assert torch.equal(tensor, other.state_dict()[name]), name
+    assert events[-1].state == "done"
+    found = attribute(other, subject.tensor[0], **smooth(5).settings)
+    assert torch.equal(events[-1].attribution.values, found.values)
+
+
+def test_python_ends_cleanly_while_a_map_is_computed():
+    code = """
+import threading, torch
+from torch import nn
+from saliency_widgets.engine import Request, Session, Subject
+started = threading.Event()
+net = nn.Sequential(nn.Conv2d(3, 16, 5), nn.ReLU(), nn.Flatten(), nn.Linear(16 * 60 * 60, 5)).eval()
+session = Session(Subject(net, torch.rand(3, 64, 64)), lambda event: started.set())
+session.submit(Request.of("smoothgrad", {"n_samples": 500}, target=0))
+started.wait(60)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_requests_are_equal_only_for_the_same_question():
