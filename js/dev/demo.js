@@ -119,8 +119,20 @@ export async function picture(width, height) {
 
 const STATES = {
   idle: { state: "idle" },
-  running: { state: "running", done: 17, total: 50, unit: "samples", elapsed: 1.2, remaining: 2.4 },
+  running: { state: "running", done: 17, total: 50, unit: "samples", elapsed: 1.2, remaining: 18.2 },
   done: { state: "done", done: 50, total: 50, unit: "samples", elapsed: 3.61 },
+  starting: { state: "running" },
+  cached: { state: "done", done: 65, total: 65, unit: "gradients", elapsed: 0.01, cached: true },
+  wrong: {
+    state: "error",
+    dim: true,
+    done: 50,
+    total: 50,
+    unit: "samples",
+    elapsed: 3.61,
+    message: "No class is named 'purple elephant'.",
+    remedy: "The last map stays; change a setting to go on.",
+  },
   stopped: { state: "stopped", done: 17, total: 50, unit: "samples", elapsed: 1.2 },
   error: {
     state: "error",

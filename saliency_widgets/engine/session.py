@@ -19,7 +19,7 @@ from saliency_widgets.engine.request import Request
 from saliency_widgets.engine.subject import Subject
 
 _RETRIES = 3  # of a computation that failed because the model was being trained meanwhile
-_OPEN: "weakref.WeakSet[Session]" = weakref.WeakSet()
+_OPEN: weakref.WeakSet[Session] = weakref.WeakSet()
 
 
 @atexit.register

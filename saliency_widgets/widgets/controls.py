@@ -31,7 +31,7 @@ class Control:
         value = param.default if value is None else value
         maker = _MAKERS["log2" if param.scale == "log2" else param.kind]
         self.widget: Any = maker(param, value, dict(options or {}))
-        self.widget.description = param.title
+        self.widget.description = f"{param.title} (%)" if param.unit == "%" else param.title
         self.widget.tooltip = param.help
         self.widget.style.description_width = LABEL_WIDTH
         self.widget.layout.width = "auto"
@@ -41,13 +41,15 @@ class Control:
     @property
     def value(self) -> Any:
         """The parameter's value."""
-        return None if self.widget.value == _AUTO else self.widget.value
+        value = self.widget.value
+        if isinstance(value, _Own):
+            return value.thing
+        return None if isinstance(value, str) and value == _AUTO else value
 
     @value.setter
     def value(self, value: Any) -> None:
-        value = _AUTO if value is None else value
         if hasattr(self.widget, "options"):
-            _admit(self.widget, self.param, value)
+            value = _admitted(self.widget, self.param, value)
         self.widget.value = value
 
     def observe(self, callback: Callable[[], None]) -> None:
@@ -61,19 +63,29 @@ class Control:
             self.widget.layout.display = wanted
 
 
-def _admit(widget: Any, param: Param, value: Any) -> None:
-    """Make a value that was given from Python a choice of the menu."""
-    pairs = [option if isinstance(option, tuple) else (option, option) for option in widget.options]
-    if any(option is value or (isinstance(value, (str, int)) and option == value) for _, option in pairs):
-        return
-    pairs.append((_told(value), value))
+class _Own:
+    """A tensor, an array or a function as a choice of a menu, which compares its choices: these by identity."""
+
+    def __init__(self, thing: Any) -> None:
+        self.thing = thing
+
+
+def _admitted(widget: Any, param: Param, value: Any) -> Any:
+    """The choice that stands for a value; one that was given from Python becomes a choice of the menu."""
+    pairs = list(widget.options)
+    if value is None:  # "decide for me": said in words, or the first choice
+        return _AUTO if param.scale == "log2" else pairs[0][1]
+    named = isinstance(value, (str, int))
+    for _, option in pairs:
+        if option.thing is value if isinstance(option, _Own) else named and option == value:
+            return option
+    own = sum(isinstance(option, _Own) for _, option in pairs) + 1
+    choice = value if named else _Own(value)
+    pairs.append((str(value) if named else f"own {type(value).__name__.lower()} {own}", choice))
     if param.scale == "log2":
         pairs.sort(key=lambda pair: 0 if pair[1] == _AUTO else pair[1])
     widget.options = pairs
-
-
-def _told(value: Any) -> str:
-    return str(value) if isinstance(value, (str, int, float)) else f"own {type(value).__name__.lower()}"
+    return choice
 
 
 def _slider(param: Param, value: Any, _: dict) -> Any:
@@ -92,8 +104,7 @@ def _log2(param: Param, value: Any, _: dict) -> Any:
     pairs = ([(_AUTO, _AUTO)] if param.optional else []) + [(str(p), p) for p in powers]
     widget = w.SelectionSlider(options=pairs, value=pairs[0][1])
     if value is not None:
-        _admit(widget, param, value)
-        widget.value = value
+        widget.value = _admitted(widget, param, value)
     return widget
 
 
@@ -101,8 +112,7 @@ def _choice(param: Param, value: Any, options: dict) -> Any:
     pairs = list(options.items()) or [(name, name) for name in param.options()]
     widget = w.Dropdown(options=pairs, value=pairs[0][1] if pairs else None)
     if value is not None:
-        _admit(widget, param, value)
-        widget.value = value
+        widget.value = _admitted(widget, param, value)
     return widget
 
 

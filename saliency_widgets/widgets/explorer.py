@@ -76,12 +76,17 @@ class Explorer(w.Box):
         self._request: Request | None = None
         self._display = DisplaySettings()
         self.panel = Panel(subject, self._display, method=method, target=target, score=score, params=params)
+        self._title = ""
         request = self.panel.request()  # before anything is shown: a wrong argument is an error of this call
         height, width = self._picture.shape[:2]
         self.annotations: Canvas = annotation_canvas(width, height)
         self._session = Session(subject, self._on_event, executor=executor)
         self.view = HeatmapView(
-            _png(self._picture), self._display, on_stop=self._session.stop, layers=(self.annotations,)
+            _png(self._picture),
+            self._display,
+            on_stop=self._session.stop,
+            controls=self.panel.controls,
+            layers=(self.annotations,),
         )
         super().__init__(children=(self.view, self.panel.widget), layout=_LAYOUT)
         self.add_class("sw-explorer")
@@ -147,6 +152,7 @@ class Explorer(w.Box):
 
         Args:
             **settings: "method", "target", "score", the method's parameters, "sign", "channels", and display settings.
+                None at all asks again, and brings the predictions up to date with a model that was trained meanwhile.
 
         Raises:
             TypeError: A name that nothing here has, or a value of the wrong type. Nothing is moved then.
@@ -166,12 +172,13 @@ class Explorer(w.Box):
             path: A path, or a file open for writing bytes.
             scale: Size of one pixel of the picture; chosen to make a handy picture unless given.
         """
-        last = self._session.last
-        if last is None or last.frame is None:
+        shown = self._session.shown
+        if shown is None or shown.frame is None or shown.attribution is None:
             raise RuntimeError("There is no map to save yet: call explorer.wait() first.")
-        f = last.frame
+        f, found = shown.frame, shown.attribution
+        part = "" if found.complete else f" ({found.done} of {found.total} {found.unit})"
         quantised = render.Quantised(codes=f.codes, low=f.low, high=f.high, signed=f.signed)
-        self._display.render(self._picture, quantised, path, scale=scale, title=self.panel.title)
+        self._display.render(self._picture, quantised, path, scale=scale, title=self._title_of(shown) + part)
 
     def close(self) -> None:
         """End the computation and its thread, free the cache, and leave the page."""
@@ -194,8 +201,10 @@ class Explorer(w.Box):
 
     def _on_wrong(self, error: Exception) -> None:
         """What was typed can't be used: say so; the map that is there stays."""
-        about = {"generation": self._session.generation, "state": "error", "title": self.panel.title}
-        self.view.offer(None, messages.status(**about, **messages.told(error)))
+        shown = self._session.shown
+        now = messages.status() if shown is None else messages.status_of(shown, self._title_of(shown), "")
+        said = {"message": str(error), "remedy": "Nothing has moved. Choose another to go on."}
+        self.view.offer(None, {**now, "generation": self._session.generation, "state": "error", **said})
 
     def _submit(self, request: Request) -> None:
         self._request = request
@@ -203,7 +212,13 @@ class Explorer(w.Box):
 
     def _on_event(self, event: Event) -> None:
         """The worker has something to show. It touches the result widget and nothing else."""
-        self.view.offer(messages.frame_of(event), messages.status_of(event, self.panel.title))
+        if event.frame is not None or not self._title:
+            self._title = self._title_of(event)  # of what is on the screen, not of what the controls ask by now
+        asked = "" if event.asked is None else self.panel.title_of(event.asked)
+        self.view.offer(messages.frame_of(event), messages.status_of(event, self._title, asked))
+
+    def _title_of(self, event: Event) -> str:
+        return "" if event.request is None else self.panel.title_of(event.request)
 
 
 def _parts(widget: w.Widget, found: list[w.Widget]) -> list[w.Widget]:

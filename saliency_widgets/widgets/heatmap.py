@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +19,15 @@ _STATIC = Path(__file__).parent / "static"
 _ACKNOWLEDGEMENT_TIMEOUT = 2.0
 
 
-def _bundle(name: str) -> Path:
+def _bundle(name: str) -> str:
     path = _STATIC / name
     if not path.is_file():
         raise ImportError(
             f"saliency_widgets: the front-end bundle {name} is missing from the package. In a checkout run "
             f"`make bundle`; an installed release that lacks it is broken: install it again."
         )
-    return path
+    # As text: anywidget would watch a file, and its watcher would keep every view alive.
+    return path.read_text(encoding="utf-8")
 
 
 class HeatmapView(anywidget.AnyWidget):
@@ -36,6 +37,7 @@ class HeatmapView(anywidget.AnyWidget):
         picture: What the model sees, as PNG bytes.
         display: The display settings; share one between views that should look alike.
         on_stop: Called when the person presses Stop.
+        controls: What the person may move beside it; their way to the kernel is opened once the view is on a page.
         layers: Canvases drawn on top.
     """
 
@@ -46,6 +48,7 @@ class HeatmapView(anywidget.AnyWidget):
     frame = traitlets.Dict().tag(sync=True)
     status = traitlets.Dict().tag(sync=True)
     display = traitlets.Instance(DisplaySettings).tag(sync=True, **widget_serialization)
+    controls = traitlets.List(traitlets.Instance(Widget)).tag(sync=True, **widget_serialization)
     layers = traitlets.List(traitlets.Instance(Widget)).tag(sync=True, **widget_serialization)
 
     def __init__(
@@ -53,15 +56,17 @@ class HeatmapView(anywidget.AnyWidget):
         picture: bytes,
         display: DisplaySettings,
         *,
-        on_stop: Callable[[], None] = lambda: None,
+        on_stop: Callable[[], None] | None = None,
+        controls: Sequence[Widget] = (),
         layers: tuple[Canvas, ...] = (),
     ) -> None:
         self._pace = threading.RLock()
         self._in_flight: tuple[int, int] | None = None
         self._pending: tuple[Mapping[str, Any] | None, Mapping[str, Any]] | None = None
         self._timer: threading.Timer | None = None
+        self._acknowledged = False
         self._on_stop = on_stop
-        super().__init__(picture=picture, display=display, layers=list(layers))
+        super().__init__(picture=picture, display=display, layers=list(layers), controls=list(controls))
         self.on_msg(self._on_message)
 
     def __repr__(self) -> str:
@@ -76,7 +81,10 @@ class HeatmapView(anywidget.AnyWidget):
             status: Progress, readings, errors.
         """
         with self._pace:
-            if self._in_flight is None:
+            # Where no page has ever answered (a script, nbconvert), what is finished must not wait for one.
+            finished = frame is not None and frame.get("final") and not self._acknowledged
+            if self._in_flight is None or finished:
+                self._pending = None
                 self._publish(frame, status)
                 return
             if frame is None and self._pending is not None:
@@ -115,13 +123,15 @@ class HeatmapView(anywidget.AnyWidget):
     def _on_message(self, _widget: Widget, content: Any, _buffers: Any) -> None:
         kind = content.get("type") if isinstance(content, dict) else None
         if kind == "painted":
+            self._acknowledged = True
             self._painted((int(content["generation"]), int(content["index"])))
-        elif kind == "stop":
+        elif kind == "stop" and self._on_stop is not None:
             self._on_stop()
 
     def retire(self) -> None:
-        """Send nothing more."""
+        """Send nothing more, and let go of whoever listened."""
         with self._pace:
             self._pending = None
+            self._on_stop = None
             if self._timer is not None:
                 self._timer.cancel()

@@ -29,8 +29,14 @@ def frame_of(event: Event) -> dict[str, Any] | None:
     }
 
 
-def status_of(event: Event, title: str) -> dict[str, Any]:
-    """Progress, readings and errors of an event."""
+def status_of(event: Event, title: str, asked: str) -> dict[str, Any]:
+    """Progress, readings and errors of an event.
+
+    Args:
+        event: What the worker told.
+        title: What the map on the screen is of.
+        asked: What the controls ask for.
+    """
     found = event.attribution
     return status(
         generation=event.generation,
@@ -43,7 +49,9 @@ def status_of(event: Event, title: str) -> dict[str, Any]:
         remaining=event.remaining,
         readings=[] if found is None else readings(found),
         notes=[] if found is None else list(found.notes),
-        **({} if event.error is None else told(event.error)),
+        cached=event.cached,
+        dim=event.error is not None and found is not None,
+        **({} if event.error is None else told(event.error, asked)),
     )
 
 
@@ -60,24 +68,27 @@ def status(**given: Any) -> dict[str, Any]:
         "remaining": None,
         "readings": [],
         "notes": [],
+        "cached": False,
+        "dim": False,
         "message": "",
         "remedy": "",
     }
     return empty | given
 
 
-def told(error: Exception) -> dict[str, str]:
-    """What went wrong and what to do, for the error area."""
+def told(error: Exception, asked: str) -> dict[str, str]:
+    """What went wrong with what was asked, and what to do, for the error area."""
+    stays = f"No map of {asked}; the last one stays. Change a setting to go on."
     if isinstance(error, torch.OutOfMemoryError):
         return {
             "message": "The device ran out of memory.",
             "remedy": "Choose a smaller chunk size under More settings; the next change starts again.",
         }
     if isinstance(error, (TypeError, ValueError)):
-        return {"message": str(error), "remedy": "The last map stays; change a setting to go on."}
+        return {"message": str(error), "remedy": stays}
     return {
         "message": f"{type(error).__name__}: {error}",
-        "remedy": "This was not foreseen. Change a setting to go on; if it comes back, please report it.",
+        "remedy": f"This was not foreseen: please report it. {stays}",
     }
 
 
@@ -128,4 +139,5 @@ def _line(label: str, value: str, hint: str) -> dict[str, str]:
 
 
 def _number(value: torch.Tensor) -> str:
-    return render.format_number(float(value))
+    number = float(value)
+    return f"{number:.2f}" if 0.01 <= abs(number) < 10000 else render.format_number(number)

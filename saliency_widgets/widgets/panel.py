@@ -12,7 +12,7 @@ from torch import Tensor
 from saliency_widgets.attribution import Reduction, get_method
 from saliency_widgets.attribution.method import methods
 from saliency_widgets.attribution.reduction import CHANNEL, SIGN
-from saliency_widgets.attribution.targets import SCORE, class_index
+from saliency_widgets.attribution.targets import SCORE, class_index, is_function
 from saliency_widgets.engine import Request, Subject
 from saliency_widgets.params import Param, unknown
 from saliency_widgets.widgets.controls import LABEL_WIDTH, Control
@@ -52,7 +52,7 @@ class Panel:
         first = get_method(method)
         begin = first.check_params(params)
         SCORE.check(score)
-        free = callable(target) and not isinstance(target, Tensor)
+        free = is_function(target)
         try:
             logits: Tensor | None = subject.logits[0]
         except (TypeError, ValueError):
@@ -82,7 +82,7 @@ class Panel:
         self._channels = Control(CHANNEL)
         self._settings = display
         self._display = display.controls()
-        self._bars = self._predictions(logits)
+        self._bars = None if logits is None else PredictionBars(*self._top(logits), self._on_bar)
         self._search = self._class_search()
         self.widget = self._laid_out()
         self._show_used()
@@ -107,9 +107,20 @@ class Panel:
 
     @property
     def title(self) -> str:
-        """Method and target for people."""
-        target = self._subject.name_of(self._target) if isinstance(self._target, int) else "own target"
-        return f"{self._methods[self._method.value].title} · {target.split(',')[0]}"
+        """Method and target that are asked for, for people."""
+        return self.title_of(self.request())
+
+    def title_of(self, request: Request) -> str:
+        """Method and target of a request, for people."""
+        target = self._subject.name_of(request.target) if isinstance(request.target, int) else "own target"
+        return f"{self._methods[request.method].title} · {target.split(',')[0]}"
+
+    @property
+    def controls(self) -> list[w.Widget]:
+        """Everything a person can move that asks the kernel."""
+        moved = [self._method, self._score, self._sign, self._channels, *self._params.values()]
+        bars = [] if self._bars is None else [self._bars.widget.marks[-1]]
+        return [*(control.widget for control in moved), self._searched, *bars]
 
     # ---- who listens
 
@@ -151,12 +162,12 @@ class Panel:
         entry = get_method(name)
         own = {param.name: self._params[param] for param in entry.params}
         shared = {"score": self._score, "sign": self._sign, "channels": self._channels, **self._display}
+        known = {**shared, **own}
+        logits = self._logits_now()
         target = self._target
         if "target" in settings:
             target = settings.pop("target")
-            free = callable(target) and not isinstance(target, Tensor)
-            target = target if free else self._index(self._subject.logits[0], target)
-        known = {**shared, **own}
+            target = target if is_function(target) else self._index(self._subject.logits[0], target)
         for setting, value in settings.items():
             if setting not in known:
                 raise TypeError(unknown("setting", setting, ["method", "target", *known]))
@@ -168,6 +179,8 @@ class Panel:
                 known[setting].value = value
                 if setting in self._display:  # the link between them is in the browser, and there may be none
                     self._settings.set(setting, value)
+            if self._bars is not None and logits is not None:
+                self._bars.show(*self._top(logits))
             self._choose(target)
         finally:
             self._hold = False
@@ -205,14 +218,18 @@ class Panel:
             target = int(target)
         return class_index(target, len(logits), self._subject.class_names)
 
-    def _predictions(self, logits: Tensor | None) -> PredictionBars | None:
-        if logits is None:
-            return None
+    def _logits_now(self) -> Tensor | None:
+        try:
+            return None if self._bars is None else self._subject.logits[0]
+        except (TypeError, ValueError):
+            return None  # the model fails now: the request that follows will say so
+
+    def _top(self, logits: Tensor) -> tuple[list[int], list[str], list[float]]:
         scores = logits.cpu().double()
         shares = scores.sigmoid() if len(scores) == 1 else scores.softmax(0)
         top = torch.topk(shares, min(_TOP, len(shares)))
         indices = [int(i) for i in top.indices]
-        return PredictionBars(indices, [self._subject.name_of(i) for i in indices], top.values.tolist(), self._on_bar)
+        return indices, [self._subject.name_of(i) for i in indices], top.values.tolist()
 
     def _class_search(self) -> Any:
         names = self._subject.class_names
@@ -223,7 +240,7 @@ class Panel:
             "layout": {"width": "auto"},
         }
         if names is None:
-            search: Any = w.BoundedIntText(value=0, min=0, max=max(self._classes - 1, 0), **common)
+            search: Any = w.Text(placeholder="type an index", continuous_update=False, **common)
         else:
             search = w.Combobox(
                 options=self._labels(),
@@ -246,12 +263,12 @@ class Panel:
         self._moved()
 
     def _on_search(self, change: Any) -> None:
-        if self._hold or change["new"] == "" or change["new"] == self._label(self._target):
-            return
         text = change["new"]
+        if self._hold or text == "":
+            return
         if isinstance(text, str):
             labels = self._labels()
-            text = labels.index(text) if text in labels else int(text) if text.strip().isdigit() else text
+            text = labels.index(text) if text in labels else _number(text)
         try:
             chosen = class_index(text, self._classes, self._subject.class_names)
         except (TypeError, ValueError) as error:
@@ -260,10 +277,10 @@ class Panel:
         self._choose(chosen)
         self._moved()
 
-    def _label(self, target: Any) -> Any:
+    def _label(self, target: Any) -> str:
         if not isinstance(target, int):
-            return "" if self._subject.class_names else 0
-        return target if self._subject.class_names is None else f"{self._subject.class_names[target]} ({target})"
+            return ""
+        return str(target) if self._subject.class_names is None else f"{self._subject.class_names[target]} ({target})"
 
     def _choose(self, target: Any) -> None:
         self._target = target
@@ -281,14 +298,19 @@ class Panel:
         more = w.Accordion(children=[w.VBox(rare)], titles=["More settings"], selected_index=None)
         bars = [] if self._bars is None else [self._bars.widget]
         sections = [
-            _section("Method", [self._method.widget, self._help, *common]),
             _section("Target", [*bars, self._search]),
+            _section("Method", [self._method.widget, self._help, *common]),
             _section("Map", [self._sign.widget, self._channels.widget]),
             _section("Display", [control.widget for control in self._display.values()]),
             more,
         ]
         column = w.VBox(sections, layout={"flex": "2 1 270px", "min_width": "260px", "max_width": "460px"})
         return column.add_class("sw-panel")
+
+
+def _number(text: str) -> int | str:
+    """The index that was typed, or the text as it is."""
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 9 else text
 
 
 def _section(title: str, children: list[Any]) -> w.VBox:

@@ -36,23 +36,29 @@ class PredictionBars:
         on_choose: Callable[[int], None],
     ) -> None:
         self.indices = list(indices)
-        labels = _distinct([_short(name) for name in names])
-        values = np.asarray(probabilities, dtype=np.float64)
         place, share = OrdinalScale(reverse=True), LinearScale(min=0.0, max=1.0)
         self._bars = Bars(
-            x=labels,
-            y=values,
+            x=[],
+            y=[],
             scales={"x": place, "y": share},
             orientation="horizontal",
-            colors=[_OTHER] * len(labels),
             padding=0.3,
         )
-        self._bars.on_element_click(lambda _bars, event: on_choose(self.indices[int(event["data"]["index"])]))
-        beside = Label(
-            x=values,
-            y=labels,
+        # A probable class leaves the others bars of no width: the whole row takes the click.
+        self._rows = Bars(
+            x=[],
+            y=[],
+            scales={"x": place, "y": share},
+            orientation="horizontal",
+            opacities=[0.0],
+            padding=0.0,
+        )
+        self._rows.on_element_click(lambda _bars, event: on_choose(self.indices[int(event["data"]["index"])]))
+        self._shares = Label(
+            x=[],
+            y=[],
             scales={"x": share, "y": place},
-            text=[f"{value:.1%}" for value in values],
+            text=[],
             align="start",
             x_offset=6,
             y_offset=0,
@@ -62,15 +68,29 @@ class PredictionBars:
         )
         axis = Axis(scale=place, orientation="vertical", grid_lines="none", tick_style={"font-size": "11px"})
         self.widget = Figure(
-            marks=[self._bars, beside],
+            marks=[self._bars, self._shares, self._rows],
             axes=[axis],
             fig_margin={"top": 2, "bottom": 2, "left": 122, "right": 48},
-            layout={"width": "100%", "height": f"{23 * len(labels) + 8}px", "min_width": "0"},
+            layout={"width": "100%", "height": f"{23 * len(indices) + 8}px", "min_width": "0"},
             padding_x=0,
             padding_y=0,
             animation_duration=0,
         )
         self.widget.add_class("sw-predictions")
+
+        self.show(indices, names, probabilities)
+
+    def show(self, indices: Sequence[int], names: Sequence[str], probabilities: Sequence[float]) -> None:
+        """Show other predictions."""
+        self.indices = list(indices)
+        labels = _distinct([_short(name) for name in names], indices)
+        values = np.asarray(probabilities, dtype=np.float64)
+        for mark in (self._bars, self._rows):
+            with mark.hold_sync():
+                mark.x, mark.y = labels, values if mark is self._bars else np.ones_like(values)
+        with self._shares.hold_sync():
+            self._shares.x, self._shares.y = values, labels
+            self._shares.text = [f"{value:.1%}" for value in values]
 
     def mark(self, index: Any) -> None:
         """Show which class is explained."""
@@ -82,6 +102,9 @@ def _short(name: str) -> str:
     return first if len(first) <= _LABEL else first[: _LABEL - 1] + "…"
 
 
-def _distinct(labels: list[str]) -> list[str]:
-    """An ordinal scale needs labels of their own: two cranes are told apart by a mark."""
-    return [label + "′" * labels[:i].count(label) for i, label in enumerate(labels)]
+def _distinct(labels: list[str], indices: Sequence[int]) -> list[str]:
+    """An ordinal scale needs labels of their own: two cranes are told apart by their indices."""
+    return [
+        f"{label[: _LABEL - 5]} {index}" if labels.count(label) > 1 else label
+        for label, index in zip(labels, indices, strict=True)
+    ]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import threading
+import weakref
 
 import ipywidgets
 import numpy as np
@@ -150,7 +152,7 @@ def test_the_sign_follows_the_paper_until_a_person_chooses(explorer):
 def test_a_click_on_a_bar_and_a_search_choose_the_class(explorer):
     bars = explorer.panel._bars
     index = bars.indices[2]
-    bars._bars._handle_custom_msg({"event": "element_click", "data": {"index": 2}}, [])
+    bars._rows._handle_custom_msg({"event": "element_click", "data": {"index": 2}}, [])
     assert explorer.attribution.settings["target"] == index
     for text, expected in (("eel (5)", 5), ("bee", 1), ("3", 3), ("dog", 4)):
         explorer.panel._searched.value = text
@@ -296,7 +298,7 @@ def test_models_of_one_logit_and_without_names(picture):
     assert made.attribution.settings["target"] == 0
     made.close()
     many = Explorer(Net().eval(), picture, executor="inline", method="gradient")
-    many.panel._searched.value = 5
+    many.panel._searched.value = "5"
     assert many.attribution.settings["target"] == 5
     assert "class 5" in many.view.status["title"]
     many.close()
@@ -391,6 +393,16 @@ class TestPace:
         view.offer(self.frame(6), {})
         assert view.frame["index"] == 6
 
+    def test_what_is_finished_is_sent_where_no_page_ever_answered(self, view):
+        view.offer(self.frame(1), {})
+        view.offer(self.frame(2), {})
+        view.offer(self.frame(3) | {"final": True}, {"state": "done"})
+        assert view.frame["index"] == 3
+        self.painted(view, 3)
+        view.offer(self.frame(4), {})
+        view.offer(self.frame(5) | {"final": True}, {})
+        assert view.frame["index"] == 4  # a page answers: it is waited for
+
     def test_an_old_acknowledgement_frees_nothing(self, view):
         view.offer(self.frame(1), {})
         self.painted(view, 1)
@@ -439,3 +451,126 @@ def test_display_settings_are_refused_when_wrong():
     assert found.settings["clip"] == (1, 98)
     assert len(found.colormap_luts) % 768 == 0
     assert {p.name for p in render.DISPLAY} == set(found.settings)
+
+
+OWN_BASELINES = {
+    "tensor": torch.full((3, 16, 16), 0.25),
+    "array": np.full((3, 1, 1), 0.5, dtype=np.float32),
+    "function": lambda x: x * 0.5,
+    "name": "blur",
+    "none": None,
+}
+
+
+@pytest.mark.parametrize("first", OWN_BASELINES)
+@pytest.mark.parametrize("second", OWN_BASELINES)
+def test_a_baseline_of_ones_own_is_a_choice_like_any_other(model, picture, first, second):
+    start = {"method": "integrated_gradients", "n_steps": 4, "baseline": OWN_BASELINES[first]}
+    made = Explorer(model, picture, executor="inline", **start)
+    for name in (first, second, first):
+        made.update(baseline=OWN_BASELINES[name])
+        expected = sw.attribute(model, picture, **{**start, "baseline": OWN_BASELINES[name]})
+        assert torch.equal(made.attribution.values, expected.values)
+    labels = [label for label, _ in control(made, "baseline").widget.options]
+    assert len(labels) == len(set(labels))
+    made.close()
+
+
+def test_closing_lets_go_of_the_model(picture):
+    made = Explorer(Net().eval(), picture, class_names=NAMES, executor="inline", method="smoothgrad", n_samples=3)
+    model, cache = weakref.ref(made._subject.model), made._session.cache
+    kept = cache.bytes
+    made.update(n_samples=4)
+    assert cache.bytes > kept
+    made.close()
+    del made
+    gc.collect()
+    assert model() is None
+    assert cache.bytes < kept
+
+
+def test_the_title_is_of_the_map_that_is_shown(explorer, model):
+    explorer.update(target="dog")
+    assert explorer.view.status["title"] == "Gradient · dog"
+    model.broken = True
+    explorer.update(method="smoothgrad", n_samples=3)
+    status = explorer.view.status
+    assert (status["state"], status["title"], status["dim"]) == ("error", "Gradient · dog", True)
+    assert "SmoothGrad · dog" in status["remedy"]
+    explorer.panel._sign.widget.value = "signed"  # the values are still there
+    assert explorer.view.frame["signed"]
+    assert explorer.view.status["title"] == "Gradient · dog"
+    assert "out of order" in explorer.view.status["message"]
+    assert explorer.attribution is None
+    file = io.BytesIO()
+    explorer.save_png(file)
+    assert file.getvalue()
+    model.broken = False
+    explorer.update()
+    assert explorer.view.status["title"] == "SmoothGrad · dog"
+    assert not explorer.view.status["dim"]
+
+
+def test_a_map_seen_before_says_so(explorer):
+    explorer.update(target="dog")
+    assert not explorer.view.status["cached"]
+    explorer.update(target="cat")
+    explorer.update(target="dog")
+    assert explorer.view.status["cached"]
+
+
+def test_the_predictions_follow_a_model_that_was_trained(explorer, model):
+    before = list(explorer.panel._bars._bars.y)
+    with torch.no_grad():
+        model.head.bias[5] += 100
+    explorer.update()
+    assert explorer.panel._bars.indices[0] == 5
+    assert explorer.panel._bars._bars.y[0] > 0.99
+    assert list(explorer.panel._bars._bars.y) != before
+
+
+@pytest.mark.parametrize("text", ["²", "5" * 5000, "-1", "  ", "ant bee", "💥"])
+def test_whatever_is_typed_is_answered(explorer, text):
+    explorer.panel._searched.value = text
+    assert explorer.view.status["state"] == "error"
+    assert explorer.view.status["message"].startswith("target")
+    explorer.panel._searched.value = explorer.panel._label(explorer.settings["target"])
+    assert explorer.view.status["state"] == "done"
+
+
+def test_a_segmentation_model_with_a_function_as_target(picture):
+    torch.manual_seed(0)
+    mask = nn.Sequential(nn.Conv2d(3, 6, 3, padding=1), nn.ReLU(), nn.Conv2d(6, 4, 1)).eval()
+    made = Explorer(mask, picture, executor="inline", target=lambda out: out[:, 3].mean((1, 2)), method="grad_cam")
+    assert made.attribution is not None
+    made.close()
+    with pytest.raises(ValueError, match="target= a function"):
+        Explorer(mask, picture, executor="inline")
+
+
+def test_compiled_and_scripted_models(model, picture):
+    compiled = Explorer(torch.compile(model), picture, executor="inline", target=1, method="grad_cam")
+    expected = sw.attribute(model, picture, target=1, method="grad_cam")
+    assert torch.equal(compiled.attribution.values, expected.values)
+    compiled.close()
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 196, 3)).eval()
+    for made in (torch.jit.script(net), torch.jit.trace(net, torch.rand(1, 3, 16, 16))):
+        scripted = Explorer(made, picture, executor="inline", target=1, method="gradient")
+        plain = sw.attribute(net, picture, target=1, method="gradient")
+        torch.testing.assert_close(scripted.attribution.values, plain.values)
+        for name in ("grad_cam", "guided_backprop"):
+            scripted.update(method=name)
+            assert "scripted or traced" in scripted.view.status["message"]
+        scripted.close()
+
+
+def test_names_by_index_and_other_names(model, picture):
+    made = Explorer(
+        model, picture, class_names={str(i): n for i, n in enumerate(NAMES)}, executor="inline", target="dog"
+    )
+    assert made.settings["target"] == 4
+    made.close()
+    with pytest.raises(TypeError, match="one string"):
+        sw.explore(model, picture, class_names="ant")
+    with pytest.raises(ValueError, match="each once"):
+        sw.explore(model, picture, class_names={1: "a", 2: "b"})

@@ -38,7 +38,7 @@ QUADRATURE = Param(
 
 @method(
     title="Integrated Gradients",
-    unit="steps",
+    unit="gradients",
     params=(N_STEPS, BASELINE, QUADRATURE, SEED, CHUNK_SIZE),
 )
 def integrated_gradients(
