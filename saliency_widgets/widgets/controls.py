@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -31,7 +32,9 @@ class Control:
         value = param.default if value is None else value
         maker = _MAKERS["log2" if param.scale == "log2" else param.kind]
         self.widget: Any = maker(param, value, dict(options or {}))
-        self.widget.description = f"{param.title} (%)" if param.unit == "%" else param.title
+        title = f"{param.title} (%)" if param.unit == "%" else param.title
+        self.widget.description = f'<span title="{html.escape(param.help)}">{html.escape(title)}</span>'
+        self.widget.description_allow_html = True  # of a menu, ipywidgets shows no tooltip
         self.widget.tooltip = param.help
         self.widget.style.description_width = LABEL_WIDTH
         self.widget.layout.width = "auto"

@@ -107,7 +107,7 @@ def test_every_parameter_of_every_method_has_a_control_that_starts_at_its_defaul
             if param.default is not None:
                 assert found.value == param.default
             assert found.widget.tooltip == param.help
-            assert found.widget.description == param.title
+            assert f">{param.title}<" in found.widget.description
 
 
 def test_parameters_given_at_the_start_are_where_the_sliders_stand(model, picture):
