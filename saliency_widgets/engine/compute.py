@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from saliency_widgets.attribution import Attribution, Estimate, get_method
 from saliency_widgets.attribution.isolation import is_training
-from saliency_widgets.attribution.targets import SCORE, is_function
+from saliency_widgets.attribution.targets import SCORE
 from saliency_widgets.engine.request import Request
 from saliency_widgets.engine.subject import Subject
 
@@ -32,13 +32,12 @@ def compute(subject: Subject, request: Request, check: Callable[[], None] | None
     """
     entry = get_method(request.method)
     with torch.inference_mode(False):
-        score = subject.resolve(request)
+        score, known = subject.resolve(request)
     settings = {
         **request.settings,
         "target": _told(score.target, request.target),
         "contrast": _told(score.contrast, request.contrast),
     }
-    known = None if is_function(request.target) else score(subject.logits, subject.tensor.shape[0])
     call = subject.call(score, check)
     estimates = entry.run(call, **dict(request.params))
     while True:

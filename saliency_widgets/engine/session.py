@@ -190,18 +190,20 @@ class Session:
         began = time.perf_counter()
         base = Event(generation, 0, "running", request=request, asked=request)
         try:
-            kept = self.cache.get((self, request.key, self.subject.version()))
+            version = self.subject.version()
+            kept = self.cache.get((self, request.key, version))
             if kept is not None:
                 self._tell(replace(base, state="done", attribution=kept, remaining=0.0, cached=True))
                 return
             self._tell(base)
             for left in reversed(range(_RETRIES)):
                 try:
-                    self._compute(request, base, began, check)
+                    self._compute(request, base, began, version, check)
                     return
                 except ModelChanged:
                     if not left:
                         raise
+                    version = self.subject.version()
         except Cancelled:
             pass  # something newer is in the mailbox, or _work says that it was stopped
         except Exception as error:
@@ -211,8 +213,7 @@ class Session:
                 about = base if shown is None else replace(base, attribution=shown.attribution, request=shown.request)
                 self._tell(replace(about, state="error", elapsed=time.perf_counter() - began, error=error))
 
-    def _compute(self, request: Request, base: Event, began: float, check: Callable[[], None]) -> None:
-        version = self.subject.version()
+    def _compute(self, request: Request, base: Event, began: float, version: tuple, check: Callable[[], None]) -> None:
         for found in compute(self.subject, request, check):
             check()
             elapsed = time.perf_counter() - began

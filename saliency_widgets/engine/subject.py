@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -92,16 +92,19 @@ class Subject:
         bound = Call(self.model, self.tensor, score, self.prepared.pixels)
         return bound if check is None else Call(self.model, self.tensor, score, self.prepared.pixels, check)
 
-    def resolve(self, request: Request) -> Score:
-        """The score that a request asks for."""
-        return resolve(
+    def resolve(self, request: Request) -> tuple[Score, Tensor | None]:
+        """The score that a request asks for, and its value for the inputs, shape (B,), where it is known."""
+        logits = None if is_function(request.target) else self.logits
+        batch = self.tensor.shape[0]
+        score = resolve(
             request.target,
-            None if is_function(request.target) else self.logits,
-            self.tensor.shape[0],
+            logits,
+            batch,
             score=request.score,
             contrast=request.contrast,
             class_names=self.class_names,
         )
+        return score, None if logits is None else score(logits, batch)
 
     @cached_property
     def layers(self) -> dict[str, tuple[int, int, int]]:
@@ -119,19 +122,22 @@ class Subject:
         the sum and the norm of each tensor, a small part of what one pass reads.
         """
         tensors = [*self.model.parameters(), *self.model.buffers()]
-        real = [t.detach() for t in tensors if t.is_floating_point() and t.numel()]
         with torch.inference_mode(False), torch.no_grad():
-            numbers = torch.stack([n.double().cpu() for n in _norms(real)]).tolist() if real else []
+            numbers = _sums(tensor.detach() for tensor in tensors)
         return (
             tuple((id(t), t.data_ptr(), None if t.is_inference() else t._version) for t in tensors),
-            tuple(numbers),
+            numbers,
             tuple(_plain(module) for module in self.model.modules()),
         )
 
 
-def _norms(tensors: list[Tensor]) -> list[Tensor]:
-    """The sum and the norm of each tensor."""
-    return [*(t.norm() for t in tensors), *(t.sum() for t in tensors)]
+def _sums(tensors: Iterable[Tensor]) -> tuple[float, ...]:
+    """The sum and the norm of each tensor of real numbers, fetched from each device at once."""
+    found: dict[torch.device, list[Tensor]] = {}
+    for tensor in tensors:
+        if tensor.is_floating_point() and tensor.numel():
+            found.setdefault(tensor.device, []).extend((tensor.sum(), tensor.norm()))
+    return tuple(number for numbers in found.values() for number in torch.stack(numbers).tolist())
 
 
 def _plain(module: nn.Module) -> tuple:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,13 @@ def _bundle(name: str) -> str:
         )
     # As text: anywidget would watch a file, and its watcher would keep every view alive.
     return path.read_text(encoding="utf-8")
+
+
+def _overdue(view: weakref.ref[HeatmapView], frame: tuple[int, int]) -> None:
+    """Nobody answered: go on as if the frame had been painted. The timer keeps no view alive."""
+    found = view()
+    if found is not None:
+        found._painted(frame)
 
 
 class HeatmapView(anywidget.AnyWidget):
@@ -107,7 +115,7 @@ class HeatmapView(anywidget.AnyWidget):
             self._in_flight = (frame["generation"], frame["index"])
             if self._timer is not None:
                 self._timer.cancel()
-            self._timer = threading.Timer(_ACKNOWLEDGEMENT_TIMEOUT, self._painted, (self._in_flight,))
+            self._timer = threading.Timer(_ACKNOWLEDGEMENT_TIMEOUT, _overdue, (weakref.ref(self), self._in_flight))
             self._timer.daemon = True
             self._timer.start()
 

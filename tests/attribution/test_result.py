@@ -172,7 +172,7 @@ def test_printed_it_is_provenance_and_never_numbers(found):
     assert "tensor" not in told
     assert "\n" not in told
     running = dataclasses.replace(found, done=3)
-    assert repr(running).endswith("3 of 5 steps)")
+    assert repr(running).endswith("3 of 5 gradients)")
 
 
 def test_it_can_not_be_changed(found):

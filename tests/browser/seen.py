@@ -68,13 +68,19 @@ class Seen:
     def wait(self, state: str = "done", seconds: float = 90) -> None:
         """Wait until the page shows this state, and the last frame that the kernel sent."""
         self.root.locator(f"xpath=self::*[@data-state='{state}']").wait_for(timeout=1000 * seconds)
-        frame = f"[{self.name}.view.frame['generation'], {self.name}.view.frame['index']]"
         self.lab.execute(f"{self.name}.view.flush()")
-        generation, index = self.lab.value(frame)
-        self.lab.page.wait_for_function(
-            "([root, generation, index]) => root.dataset.generation === generation && root.dataset.index === index",
-            arg=[self.root.element_handle(), str(generation), str(index)],
-        )
+        while True:  # a redraw may overtake the frame that was asked for
+            number = self.lab.value(f"[{self.name}.view.frame['generation'], {self.name}.view.frame['index']]")
+            painted = self.lab.page.wait_for_function(
+                """([root, generation, index]) => {
+                  const painted = [Number(root.dataset.generation), Number(root.dataset.index)];
+                  const ahead = painted[0] - generation || painted[1] - index;
+                  return ahead >= 0 && painted;
+                }""",
+                arg=[self.root.element_handle(), *number],
+            ).json_value()
+            if painted == number:
+                return
 
     def pixels(self) -> np.ndarray:
         """The canvas, one colour for each pixel of the picture: uint8 (224, 224, 3)."""

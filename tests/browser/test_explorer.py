@@ -257,6 +257,75 @@ def test_bars_search_errors_and_stop(lab: Lab) -> None:
     assert lab.errors == []
 
 
+BUSY = [
+    "import saliency_widgets as sw\nexplorer = sw.demo(method='smoothgrad', n_samples=4)\nexplorer",
+    "import time\ntime.sleep(8)",
+]
+
+
+def test_a_control_never_used_before_moves_while_a_cell_runs(lab: Lab) -> None:
+    lab.open(lab.write_notebook(BUSY))
+    lab.js(
+        """
+        window.__primed = new Set();
+        kernel.anyMessage.connect((_, {msg, direction}) => {
+          if (direction === 'send' && msg.content.data?.state && '_view_count' in msg.content.data.state)
+            window.__primed.add(msg.content.comm_id);
+        });
+        """
+    )
+    lab.run_cell(0)
+    seen = Seen(lab, lab.output(0))
+    seen.wait()
+    controls = lab.value("[control.model_id for control in explorer.view.controls]")
+    lab.page.wait_for_function("ids => ids.every(id => window.__primed.has(id))", arg=controls)
+    lab.execute("pass")  # what was sent before it has been handled
+    assert len(controls) > 10
+
+    before = int(seen.root.get_attribute("data-generation") or 0)
+    seen.root.evaluate(
+        """root => {
+          window.__running = true;
+          window.__paints = [];
+          root.addEventListener('sw-paint', event =>
+            window.__paints.push({...event.detail, running: window.__running}));
+        }"""
+    )
+    lab.js(
+        """
+        panel.content.deselectAll();
+        panel.content.activeCellIndex = 1;
+        app.commands.execute('notebook:run-cell').then(() => { window.__running = false; });
+        """
+    )
+    lab.cell(1).locator(".jp-InputPrompt", has_text="[*]").wait_for()
+    handle = seen.handle("noise_level")
+    handle.focus()
+    handle.press("ArrowRight")
+    lab.page.wait_for_function(
+        "before => window.__paints.some(paint => paint.generation > before && paint.final)", arg=before
+    )
+    lab.page.wait_for_function("() => !window.__running")
+    new = [paint for paint in seen.paints() if paint["generation"] > before]
+    assert new[-1]["final"]
+    assert new[0]["running"], "the move waited for the cell"
+    assert lab.errors == []
+
+
+def test_a_kernel_that_is_gone_is_told_and_the_display_still_moves(lab: Lab) -> None:
+    seen = demo(lab, "method='gradient'")
+    lab.execute("explorer.update(method='smoothgrad', n_samples=500)")
+    seen.root.locator(".sw-progress-text", has_text="of 500 samples").wait_for()
+    lab.restart_kernel()
+    expect(seen.root.locator(".sw-notes")).to_contain_text("The kernel is gone")
+    expect(seen.root.locator(".sw-stop")).to_be_disabled()
+    seen.listen()
+    opacity = seen.handle("opacity")
+    opacity.focus()
+    opacity.press("ArrowRight")
+    lab.page.wait_for_function("() => window.__paints.length")
+
+
 def test_hover_tells_the_pixel_its_value_and_its_share(lab: Lab) -> None:
     seen = demo(lab, "method='gradient'")
     found = seen.expected(FRESH)
