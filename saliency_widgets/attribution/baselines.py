@@ -66,7 +66,7 @@ def _blur(inputs: Tensor, _pixels: PixelRange | None, _: int) -> Tensor:
 
 
 def _noise(inputs: Tensor, pixels: PixelRange | None, seed: int) -> Tensor:
-    drawn = torch.rand(inputs.shape[1:], generator=seeded(seed, "baseline"), dtype=torch.float32)
+    drawn = torch.rand(inputs.shape[1:], generator=seeded(seed, "baseline"), dtype=torch.float32, device="cpu")
     uniform = drawn.to(inputs)
     if pixels is not None:
         low, high = pixels.black.to(inputs), pixels.white.to(inputs)
@@ -129,7 +129,7 @@ def baseline_of(value: Any, inputs: Tensor, pixels: PixelRange | None = None, se
             raise TypeError(
                 f"baseline: expected a name, a tensor or a function that returns one, got a {type(value).__name__}."
             )
-        value = torch.as_tensor(value)
+        value = torch.as_tensor(value, device="cpu")
     try:
         tensor = value.detach().to(inputs).expand_as(inputs).clone()
     except RuntimeError as error:

@@ -144,5 +144,7 @@ class _SeededDropout(TorchFunctionMode):
             return func(*args, **kwargs)
         own = _DROPOUTS[func]
         shape = x.shape if own is None else (*x.shape[:own], *[1] * (x.ndim - own))
-        kept = (torch.rand(shape, generator=self._generator, dtype=torch.float32) >= p).to(x.device, x.dtype)
+        kept = (torch.rand(shape, generator=self._generator, dtype=torch.float32, device="cpu") >= p).to(
+            x.device, x.dtype
+        )
         return x.mul_(kept / (1 - p)) if given.get("inplace", False) else x * (kept / (1 - p))

@@ -17,6 +17,9 @@ from torch import Tensor
 
 from saliency_widgets.params import Param, unknown
 
+DEFAULT = "integrated_gradients"
+"""The method that is used where none is named: it accounts for the whole score, and says what it misses."""
+
 
 @dataclass(frozen=True)
 class Estimate:

@@ -23,7 +23,7 @@ SEED = Param(
 def seeded(seed: int, *stream: int | str) -> torch.Generator:
     """A generator of its own for each (seed, stream): the global random state is neither read nor moved."""
     digest = hashlib.blake2b(repr((int(seed), *stream)).encode(), digest_size=7).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest, "big"))
+    return torch.Generator("cpu").manual_seed(int.from_bytes(digest, "big"))
 
 
 def normal_noise(like: Tensor, seed: int, samples: range) -> Tensor:
@@ -39,5 +39,5 @@ def normal_noise(like: Tensor, seed: int, samples: range) -> Tensor:
         Shape (K, 1, ...), in the type and on the device of ``like``. Drawn on the CPU in float32, so that all
         devices and types see the same noise.
     """
-    drawn = [torch.randn(like.shape[1:], generator=seeded(seed, k), dtype=torch.float32) for k in samples]
+    drawn = [torch.randn(like.shape[1:], generator=seeded(seed, k), dtype=torch.float32, device="cpu") for k in samples]
     return torch.stack(drawn)[:, None].to(like)

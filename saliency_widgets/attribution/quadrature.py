@@ -17,16 +17,16 @@ Rule = tuple[Tensor, Tensor]
 
 def trapezoid(n_steps: int) -> Rule:
     """Trapezoid rule: n + 1 nodes j/n, weights 1/n, half of that at both ends. Nested: n's nodes are in 2n's."""
-    nodes = torch.linspace(0, 1, n_steps + 1, dtype=torch.float64)
-    weights = torch.full((n_steps + 1,), 1 / n_steps, dtype=torch.float64)
+    nodes = torch.linspace(0, 1, n_steps + 1, dtype=torch.float64, device="cpu")
+    weights = torch.full((n_steps + 1,), 1 / n_steps, dtype=torch.float64, device="cpu")
     weights[0] = weights[-1] = 0.5 / n_steps
     return nodes, weights
 
 
 def midpoint(n_steps: int) -> Rule:
     """Midpoint rule: n nodes (j + 1/2)/n of equal weight."""
-    nodes = (torch.arange(n_steps, dtype=torch.float64) + 0.5) / n_steps
-    return nodes, torch.full((n_steps,), 1 / n_steps, dtype=torch.float64)
+    nodes = (torch.arange(n_steps, dtype=torch.float64, device="cpu") + 0.5) / n_steps
+    return nodes, torch.full((n_steps,), 1 / n_steps, dtype=torch.float64, device="cpu")
 
 
 def gauss_legendre(n_steps: int) -> Rule:
@@ -36,7 +36,7 @@ def gauss_legendre(n_steps: int) -> Rule:
     cos(pi (i - 1/4) / (n + 1/2)); the weights are 1 / ((1 - x^2) P_n'(x)^2) (Abramowitz and Stegun 25.4.29, halved
     for an interval of length 1). An eigenvalue solver needs seconds where this needs milliseconds.
     """
-    x = torch.cos(math.pi * (torch.arange(n_steps, 0, -1, dtype=torch.float64) - 0.25) / (n_steps + 0.5))
+    x = torch.cos(math.pi * (torch.arange(n_steps, 0, -1, dtype=torch.float64, device="cpu") - 0.25) / (n_steps + 0.5))
     slope = torch.ones_like(x)
     for _ in range(6):  # quadratic convergence: from 1e-4 or better to rounding in three
         before, here = torch.ones_like(x), x

@@ -224,9 +224,9 @@ def _indices(target: Any, batch: int, classes: int, class_names: Sequence[str] |
     if hasattr(target, "tolist"):  # tensors and arrays, numbers among them
         target = target.tolist()
     if not isinstance(target, Sequence) or isinstance(target, str):
-        return torch.full((batch,), class_index(target, classes, class_names, argument))
+        return torch.full((batch,), class_index(target, classes, class_names, argument), device="cpu")
     nested = any(isinstance(item, Sequence) and not isinstance(item, str) for item in target)
     if len(target) != batch or nested:
         got = "a nested list" if nested else str(len(target))
         raise ValueError(f"{argument}: expected one class for each of the {batch} inputs, got {got}.")
-    return torch.tensor([class_index(item, classes, class_names, argument) for item in target])
+    return torch.tensor([class_index(item, classes, class_names, argument) for item in target], device="cpu")

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from saliency_widgets.attribution import Attribution, Estimate, get_method
 from saliency_widgets.attribution.isolation import is_training
+from saliency_widgets.attribution.method import DEFAULT
 from saliency_widgets.attribution.targets import SCORE
 from saliency_widgets.engine.request import Request
 from saliency_widgets.engine.subject import Subject
@@ -93,7 +94,7 @@ def attribute(
     model: nn.Module,
     inputs: Any,
     *,
-    method: str = "integrated_gradients",
+    method: str = DEFAULT,
     target: Any = None,
     score: str = SCORE.default,
     contrast: Any = None,

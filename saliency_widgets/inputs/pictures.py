@@ -145,13 +145,14 @@ def pixel_range(tensor: Tensor, source: Any, transform: Callable | None, notes: 
             "picture by itself?): the smallest number is shown as black and the largest as white."
         )
     elif low >= 0 and high <= 1:
-        return PixelRange(torch.zeros(shape), torch.ones(shape))
+        return PixelRange(torch.zeros(shape, device="cpu"), torch.ones(shape, device="cpu"))
     else:
         notes.append(
             "No transform was given and the numbers are not in [0, 1]: the smallest is shown as black and the "
             "largest as white. Pass the picture and transform= to see what the model sees."
         )
-    return PixelRange(torch.full(shape, low), torch.full(shape, high if high > low else low + 1))
+    top = high if high > low else low + 1
+    return PixelRange(torch.full(shape, low, device="cpu"), torch.full(shape, top, device="cpu"))
 
 
 def _probed(tensor: Tensor, source: Any, transform: Callable, notes: list[str]) -> PixelRange | None:

@@ -15,6 +15,7 @@ from torch import nn
 
 from saliency_widgets import render
 from saliency_widgets.attribution import Attribution
+from saliency_widgets.attribution.method import DEFAULT
 from saliency_widgets.attribution.result import code_of
 from saliency_widgets.attribution.targets import SCORE
 from saliency_widgets.engine import Event, Request, Session, Subject
@@ -54,7 +55,7 @@ class Explorer(w.Box):
         transform: Callable | None = None,
         class_names: Sequence[str] | Mapping[int, str] | None = None,
         device: torch.device | str | None = None,
-        method: str = "integrated_gradients",
+        method: str = DEFAULT,
         score: str = SCORE.default,
         executor: str = "thread",
         **params: Any,
@@ -250,7 +251,7 @@ def explore(
     transform: Callable | None = None,
     class_names: Sequence[str] | Mapping[int, str] | None = None,
     device: torch.device | str | None = None,
-    method: str = "integrated_gradients",
+    method: str = DEFAULT,
     score: str = SCORE.default,
     **params: Any,
 ) -> Explorer:

@@ -6,6 +6,7 @@ gradients, frozen parameters, hooks. Whatever happens, all of it is as before, b
 
 import contextlib
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -278,3 +279,18 @@ def test_its_settings_repeat_it(method, dtype):
     again = sw.attribute(model, x, **found.settings)
     assert torch.equal(again.values, found.values)
     assert again.settings == found.settings
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("baseline", ["black", "noise", "blur"])
+def test_the_callers_default_device_is_not_where_we_compute(method, baseline):
+    """People who have a GPU set it as torch's default device; here "meta" stands for it, which holds no numbers."""
+    model = Delicate().eval()
+    picture = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+    given = {name: value for name, value in WORK.items() if name in {p.name for p in METHODS[method].params}}
+    if any(param.name == "baseline" for param in METHODS[method].params):
+        given |= {"baseline": baseline, "quadrature": "gauss_legendre"}
+    expected = sw.attribute(model, picture, method=method, **given)
+    with torch.device("meta"):
+        found = sw.attribute(model, picture, method=method, **given)
+    assert torch.equal(found.values, expected.values)
