@@ -175,9 +175,11 @@ def test_a_hundred_positions_of_a_slider_leave_the_last_map_and_nothing_stale(la
     lab.open(lab.write_notebook([COUNTED]))
     lab.run_all()
     seen = Seen(lab, lab.output(0))
-    seen.root.wait_for()
+    seen.wait()  # the page has come to rest: the slider stays where it is
+    expect(seen.output.locator(".sw-predictions .bar")).to_have_count(10)
     seen.listen()
     handle = seen.handle("noise_level")
+    handle.scroll_into_view_if_needed()
     track = seen.control("noise_level").locator(".noUi-target").bounding_box()
     box = handle.bounding_box()
     assert track is not None
@@ -189,6 +191,7 @@ def test_a_hundred_positions_of_a_slider_leave_the_last_map_and_nothing_stale(la
         lab.page.mouse.move(track["x"] + track["width"] * 0.6 * k / 100, middle)
         lab.page.wait_for_timeout(25)
     lab.page.mouse.up()
+    lab.wait_for_value("explorer.settings['noise_level'] > 0.5", True)
     lab.page.wait_for_function(
         "([root]) => window.__paints.length && window.__paints.at(-1).final && root.dataset.state === 'done'",
         arg=[seen.root.element_handle()],
