@@ -210,8 +210,8 @@ class Session:
             if generation == self._generation and not self._closed:
                 # The last map stays on the screen, as what it is.
                 shown = self._shown
-                about = base if shown is None else replace(base, attribution=shown.attribution, request=shown.request)
-                self._tell(replace(about, state="error", elapsed=time.perf_counter() - began, error=error))
+                about = base if shown is None else replace(shown, generation=generation, asked=request)
+                self._tell(replace(about, state="error", error=error))
 
     def _compute(self, request: Request, base: Event, began: float, version: tuple, check: Callable[[], None]) -> None:
         for found in compute(self.subject, request, check):

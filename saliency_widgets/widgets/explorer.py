@@ -91,11 +91,9 @@ class Explorer(w.Box):
         )
         super().__init__(children=(self.view, self.panel.widget), layout=_LAYOUT)
         self.add_class("sw-explorer")
-        self.view.layout.flex, self.view.layout.min_width, self.view.layout.max_width = (
-            "3 1 260px",
-            "240px",
-            "640px",
-        )
+        self.view.layout.flex, self.view.layout.min_width = "3 1 260px", "240px"
+        # As wide as the picture is at its greatest height (60vh, see heatmap.css): nothing empty beside it.
+        self.view.layout.max_width = f"max(320px, min(640px, {60 * width / height:.1f}vh))"
         self.panel.observe(self._on_move, self._session.reduce, self._on_wrong)
         self._open = True
         self._submit(request)
