@@ -44,7 +44,7 @@ def status_of(event: Event, title: str, asked: str) -> dict[str, Any]:
         title=title,
         done=0 if found is None else found.done,
         total=0 if found is None else found.total,
-        unit="" if found is None else found.unit,
+        unit="" if found is None else _counted(found.unit, found.total),
         elapsed=event.elapsed,
         remaining=event.remaining,
         readings=[] if found is None else readings(found),
@@ -132,6 +132,13 @@ def readings(found: Attribution) -> list[dict[str, str]]:
             )
         )
     return lines
+
+
+def _counted(unit: str, total: int) -> str:
+    """The unit's name for that many: "1 of 1 pass", "17 of 50 samples"."""
+    if total != 1:
+        return unit
+    return unit.removesuffix("es" if unit.endswith("sses") else "s")
 
 
 def _line(label: str, value: str, hint: str) -> dict[str, str]:

@@ -13,6 +13,7 @@ from bqplot.scales import LinearScale, OrdinalScale
 
 _CHOSEN, _OTHER = "#f37726", "#6b9bc8"
 _LABEL = 19
+_ROOM = 1.25  # of the scale: a bar of 100 % still has its number beside it
 
 
 class PredictionBars:
@@ -36,7 +37,7 @@ class PredictionBars:
         on_choose: Callable[[int], None],
     ) -> None:
         self.indices = list(indices)
-        place, share = OrdinalScale(reverse=True), LinearScale(min=0.0, max=1.0)
+        place, share = OrdinalScale(reverse=True), LinearScale(min=0.0, max=_ROOM)
         self._bars = Bars(
             x=[],
             y=[],
@@ -70,7 +71,7 @@ class PredictionBars:
         self.widget = Figure(
             marks=[self._bars, self._shares, self._rows],
             axes=[axis],
-            fig_margin={"top": 2, "bottom": 2, "left": 122, "right": 48},
+            fig_margin={"top": 2, "bottom": 2, "left": 122, "right": 4},
             layout={"width": "100%", "height": f"{23 * len(indices) + 8}px", "min_width": "0"},
             padding_x=0,
             padding_y=0,
@@ -87,7 +88,7 @@ class PredictionBars:
         values = np.asarray(probabilities, dtype=np.float64)
         for mark in (self._bars, self._rows):
             with mark.hold_sync():
-                mark.x, mark.y = labels, values if mark is self._bars else np.ones_like(values)
+                mark.x, mark.y = labels, values if mark is self._bars else np.full_like(values, _ROOM)
         with self._shares.hold_sync():
             self._shares.x, self._shares.y = values, labels
             self._shares.text = [f"{value:.1%}" for value in values]
