@@ -14,8 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-Bounds = tuple[float, float]
-_UNBOUNDED = (0.0, float("inf"))
+_UNBOUNDED = float("inf")
 
 
 class _GuidedReLU(torch.autograd.Function):
@@ -24,7 +23,7 @@ class _GuidedReLU(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, high: float) -> Tensor:
         ctx.save_for_backward((x > 0) & (x < high))
-        return x.clamp(min=0) if high == float("inf") else x.clamp(0, high)
+        return x.clamp(min=0) if high == _UNBOUNDED else x.clamp(0, high)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:
@@ -36,34 +35,37 @@ def _bound(args: tuple, kwargs: dict, position: int, name: str, default: Any) ->
     return args[position] if len(args) > position else kwargs.get(name, default)
 
 
-def _relu(_args: tuple, _kwargs: dict) -> Bounds | None:
+# The upper bound of a call that is a form of ReLU; None where it is something else.
+
+
+def _relu(_args: tuple, _kwargs: dict) -> float | None:
     return _UNBOUNDED
 
 
-def _relu6(_args: tuple, _kwargs: dict) -> Bounds | None:
-    return (0.0, 6.0)
+def _relu6(_args: tuple, _kwargs: dict) -> float | None:
+    return 6.0
 
 
-def _hardtanh(args: tuple, kwargs: dict) -> Bounds | None:
+def _hardtanh(args: tuple, kwargs: dict) -> float | None:
     return _from_zero(_bound(args, kwargs, 1, "min_val", -1.0), _bound(args, kwargs, 2, "max_val", 1.0))
 
 
-def _clamp(args: tuple, kwargs: dict) -> Bounds | None:
+def _clamp(args: tuple, kwargs: dict) -> float | None:
     return _from_zero(_bound(args, kwargs, 1, "min", None), _bound(args, kwargs, 2, "max", None))
 
 
-def _clamp_min(args: tuple, kwargs: dict) -> Bounds | None:
+def _clamp_min(args: tuple, kwargs: dict) -> float | None:
     return _from_zero(_bound(args, kwargs, 1, "min", None), None)
 
 
-def _from_zero(low: Any, high: Any) -> Bounds | None:
+def _from_zero(low: Any, high: Any) -> float | None:
     if isinstance(low, Tensor) or isinstance(high, Tensor) or low is None or low != 0:
         return None
-    return (0.0, float("inf") if high is None else float(high))
+    return _UNBOUNDED if high is None else float(high)
 
 
-# For each form of ReLU: how its bounds are read, and where it says "in place": never, always, or a flag's position.
-_FORMS: dict[Callable, tuple[Callable[[tuple, dict], Bounds | None], bool | int]] = {
+# For each form of ReLU: how its upper bound is read, and where it says "in place": never, always, or a flag's position.
+_FORMS: dict[Callable, tuple[Callable[[tuple, dict], float | None], bool | int]] = {
     F.relu: (_relu, 1),
     F.relu6: (_relu6, 1),
     F.hardtanh: (_hardtanh, 3),
@@ -95,11 +97,11 @@ class GuidedReLU(TorchFunctionMode):
         x = args[0] if args else kwargs.get("input")
         if read is None or not isinstance(x, Tensor) or not x.requires_grad or "out" in kwargs:
             return func(*args, **kwargs)
-        bounds = read(args, kwargs)
-        if bounds is None:
+        high = read(args, kwargs)
+        if high is None:
             return func(*args, **kwargs)
         self.calls += 1
-        result = _GuidedReLU.apply(x, bounds[1])
+        result = _GuidedReLU.apply(x, high)
         if not isinstance(in_place, bool):
             in_place = bool(_bound(args, kwargs, in_place, "inplace", False))
         return x.copy_(result) if in_place else result  # type: ignore[arg-type]

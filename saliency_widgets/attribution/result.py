@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -32,6 +32,7 @@ class Attribution:
         done: Units of work behind it; below ``total`` it is a running estimate.
         total: Units of work in all.
         unit: What these units are.
+        transformed: Whether the input went through a transform of the caller's.
     """
 
     values: Tensor
@@ -47,7 +48,7 @@ class Attribution:
     done: int = 1
     total: int = 1
     unit: str = "passes"
-    transformed: bool = field(default=False)
+    transformed: bool = False
 
     @property
     def method(self) -> str:
@@ -104,10 +105,10 @@ class Attribution:
 
 def code_of(settings: Mapping[str, Any], *, transformed: bool) -> str:
     """The call of ``sw.attribute`` with these settings as Python source."""
-    given = {**({"transform": None} if transformed else {}), **settings}
-    lines = [f"    {name}={'transform' if name == 'transform' else _written(name, v)}," for name, v in given.items()]
     opening = ["import saliency_widgets as sw", "", "attribution = sw.attribute(", "    model,", "    inputs,"]
-    return "\n".join([*opening, *lines, ")"])
+    through = ["    transform=transform,"] if transformed else []
+    lines = [f"    {name}={_written(name, value)}," for name, value in settings.items()]
+    return "\n".join([*opening, *through, *lines, ")"])
 
 
 def _written(name: str, value: Any) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -84,13 +85,13 @@ class Subject:
                 f"class_names: {len(self.class_names)} names were given, and the model scores "
                 f"{found[0].shape[1]} classes."
             )
-        self._logits = (self.version(), found[0])
+        self._logits = (version, found[0])
         return found[0]
 
     def call(self, score: Score, check: Callable[[], None] | None = None) -> Call:
         """The model bound to the inputs and to a score."""
         bound = Call(self.model, self.tensor, score, self.prepared.pixels)
-        return bound if check is None else Call(self.model, self.tensor, score, self.prepared.pixels, check)
+        return bound if check is None else replace(bound, check=check)
 
     def resolve(self, request: Request) -> tuple[Score, Tensor | None]:
         """The score that a request asks for, and its value for the inputs, shape (B,), where it is known."""

@@ -16,10 +16,6 @@ from saliency_widgets.widgets.controls import Control
 _PARAMS = {param.name: param for param in render.DISPLAY}
 
 
-def _luts(param: Param) -> bytes:
-    return np.concatenate([render.lut(name) for name in param.options()]).tobytes()
-
-
 class DisplaySettings(anywidget.AnyWidget):
     """Colour map, opacity, clip range, threshold and blending; choices by their place in the list.
 
@@ -44,8 +40,8 @@ class DisplaySettings(anywidget.AnyWidget):
             raise TypeError(f"display: unknown settings {sorted(settings)}; known: {sorted(_PARAMS)}.")
         super().__init__(
             **{name: _to_trait(_PARAMS[name], value) for name, value in chosen.items()},
-            colormap_luts=_luts(_PARAMS["colormap"]),
-            diverging_luts=_luts(_PARAMS["diverging"]),
+            colormap_luts=render.lut_bytes(_PARAMS["colormap"].options()),
+            diverging_luts=render.lut_bytes(_PARAMS["diverging"].options()),
         )
 
     def __repr__(self) -> str:

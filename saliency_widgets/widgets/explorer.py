@@ -74,11 +74,9 @@ class Explorer(w.Box):
         if device is not None:
             self._given["device"] = device
         self._subject = subject
-        self._request: Request | None = None
         self._display = DisplaySettings()
         self.panel = Panel(subject, self._display, method=method, target=target, score=score, params=params)
-        self._title = ""
-        request = self.panel.request()  # before anything is shown: a wrong argument is an error of this call
+        self._request = self.panel.request()  # before anything is shown: a wrong argument is an error of this call
         height, width = self._picture.shape[:2]
         self.annotations: Canvas = annotation_canvas(width, height)
         self._session = Session(subject, self._on_event, executor=executor)
@@ -96,7 +94,7 @@ class Explorer(w.Box):
         self.view.layout.max_width = f"max(320px, min(640px, {60 * width / height:.1f}vh))"
         self.panel.observe(self._on_move, self._session.reduce, self._on_wrong)
         self._open = True
-        self._submit(request)
+        self._submit(self._request)
 
     def __repr__(self) -> str:
         """What is explained, in one line."""
@@ -110,8 +108,7 @@ class Explorer(w.Box):
     @property
     def settings(self) -> dict[str, Any]:
         """Keyword arguments with which ``sw.attribute`` gives what the screen shows, bit for bit."""
-        asked = {} if self._request is None else self._request.settings
-        return {**self._given, **asked}
+        return {**self._given, **self._request.settings}
 
     @property
     def attribution(self) -> Attribution | None:
@@ -161,8 +158,7 @@ class Explorer(w.Box):
 
     def to_code(self) -> str:
         """Python that repeats what the screen shows."""
-        asked = {} if self._request is None else self._request.settings
-        return code_of(asked, transformed=self._given["transform"] is not None)
+        return code_of(self._request.settings, transformed=self._given["transform"] is not None)
 
     def save_png(self, path: Any, *, scale: int | None = None) -> None:
         """Write the overlay as it is shown, with its colour bar.
@@ -211,10 +207,9 @@ class Explorer(w.Box):
 
     def _on_event(self, event: Event) -> None:
         """The worker has something to show. It touches the result widget and nothing else."""
-        if event.frame is not None or not self._title:
-            self._title = self._title_of(event)  # of what is on the screen, not of what the controls ask by now
+        shown = self._session.shown or event  # the title is of the map on the screen, not of what is asked by now
         asked = "" if event.asked is None else self.panel.title_of(event.asked)
-        self.view.offer(messages.frame_of(event), messages.status_of(event, self._title, asked))
+        self.view.offer(messages.frame_of(event), messages.status_of(event, self._title_of(shown), asked))
 
     def _title_of(self, event: Event) -> str:
         return "" if event.request is None else self.panel.title_of(event.request)

@@ -83,7 +83,9 @@ class Panel:
         self._settings = display
         self._display = display.controls()
         self._bars = None if logits is None else PredictionBars(*self._top(logits), self._on_bar)
-        self._search = self._class_search()
+        self._searched = self._class_search()
+        self._choose(self._target)
+        self._searched.observe(self._on_search, names="value")
         self.widget = self._laid_out()
         self._show_used()
 
@@ -214,8 +216,6 @@ class Panel:
     def _index(self, logits: Any, target: Any) -> int:
         if target is None:
             return int(logits.argmax())
-        if isinstance(target, Tensor) and target.numel() == 1:
-            target = int(target)
         return class_index(target, len(logits), self._subject.class_names)
 
     def _logits_now(self) -> Tensor | None:
@@ -250,9 +250,6 @@ class Panel:
             )
         search.add_class("sw-control")
         search.add_class("sw-control-target")
-        self._searched = search
-        self._choose(self._target)
-        search.observe(self._on_search, names="value")
         return search
 
     def _labels(self) -> list[str]:
@@ -298,7 +295,7 @@ class Panel:
         more = w.Accordion(children=[w.VBox(rare)], titles=["More settings"], selected_index=None)
         bars = [] if self._bars is None else [self._bars.widget]
         sections = [
-            _section("Target", [*bars, self._search]),
+            _section("Target", [*bars, self._searched]),
             _section("Method", [self._method.widget, self._help, *common]),
             _section("Map", [self._sign.widget, self._channels.widget]),
             _section("Display", [control.widget for control in self._display.values()]),

@@ -564,6 +564,14 @@ def test_compiled_and_scripted_models(model, picture):
         scripted.close()
 
 
+def test_a_tensor_as_target_is_an_index_or_an_error(model, picture):
+    made = Explorer(model, picture, executor="inline", method="gradient", target=torch.tensor([4]))
+    assert made.attribution.settings["target"] == 4
+    made.close()
+    with pytest.raises(TypeError):
+        sw.explore(model, picture, target=torch.tensor(0.7))  # not class 0
+
+
 def test_names_by_index_and_other_names(model, picture):
     made = Explorer(
         model, picture, class_names={str(i): n for i, n in enumerate(NAMES)}, executor="inline", target="dog"
