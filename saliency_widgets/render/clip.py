@@ -27,7 +27,7 @@ def histogram(codes: ArrayLike, signed: bool) -> NDArray[np.int64]:
     return np.bincount(c, minlength=LEVELS + 1)
 
 
-def clip_limits(codes: ArrayLike, signed: bool, clip: Sequence[float] = (0.0, 99.0)) -> tuple[int, int]:
+def clip_limits(codes: ArrayLike, signed: bool, clip: Sequence[float]) -> tuple[int, int]:
     """The levels at two percentiles, by histogram: no sorting, and the same answer in the browser.
 
     The level at ``p`` percent of ``n`` pixels is the smallest one that at least ``max(1, ceil(p n / 100))``

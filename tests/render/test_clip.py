@@ -49,7 +49,7 @@ def test_percentiles_out_of_order_or_range_are_refused(clip):
 
 def test_no_pixels_have_no_percentile():
     with pytest.raises(ValueError, match="at least one pixel"):
-        clip_limits(np.zeros(0, np.uint16), False)
+        clip_limits(np.zeros(0, np.uint16), False, (0, 99))
 
 
 limits = st.tuples(st.integers(0, ZERO), st.integers(0, ZERO)).map(lambda pair: tuple(sorted(pair)))
