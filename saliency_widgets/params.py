@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, SupportsIndex, cast
 
-Kind = Literal["float", "int", "choice", "layer", "baseline", "range"]
+Kind = Literal["float", "int", "choice", "layer", "open", "range"]
 
 
 @dataclass(frozen=True)
@@ -24,8 +24,8 @@ class Param:
         unit: What one unit is, for labels ("samples", "of the input's range").
         help: One sentence: what moving it does.
         kind: ``"float"``, ``"int"``, ``"choice"``, ``"range"`` (a pair of floats), or the two that also take
-            objects: ``"layer"`` (a module path) and ``"baseline"`` (a name, a tensor or a callable).
-        choices: The names a choice or a baseline can take, or a function that lists them.
+            objects: ``"layer"`` (a module path) and ``"open"`` (one of the choices, or a tensor, a function, a stack).
+        choices: The names a choice can take, or a function that lists them.
         scale: ``"log2"`` offers powers of two in the menu; any allowed number can be given from Python.
         label: What the control is called; the name with spaces unless given.
         optional: ``None`` is allowed and means "decide for me".
@@ -63,9 +63,9 @@ class Param:
         """
         if value is None and self.optional:
             return None
-        if self.kind == "choice" or (self.kind == "baseline" and isinstance(value, str)):
+        if self.kind == "choice" or (self.kind == "open" and isinstance(value, str)):
             return self._check_choice(value)
-        if self.kind == "baseline":
+        if self.kind == "open":
             return value
         if self.kind == "layer":
             if not isinstance(value, str):

@@ -93,7 +93,7 @@ NAMED: dict[str, Callable[[Tensor, PixelRange | None, int], Tensor]] = {
 BASELINE = Param(
     "baseline",
     default=None,
-    kind="baseline",
+    kind="open",
     choices=tuple(NAMED),
     optional=True,
     help="The input that stands for 'nothing there'; what equals it gets no attribution. Black for pictures and "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -18,6 +19,55 @@ LAYER = Param(
     help="The layer whose channels are weighed. The last one with a spatial output unless given: "
     "deeper is coarser and knows more of the class.",
 )
+RESHAPE = Param(
+    "reshape",
+    default=None,
+    kind="open",
+    choices=("channels first", "channels last", "tokens"),
+    optional=True,
+    advanced=True,
+    label="Layer layout",
+    help="How the layer's output is read as channels on a grid. Found from its shape unless given: transformers have "
+    "tokens, of which class tokens are dropped.",
+)
+
+
+@dataclass(frozen=True)
+class ActivationMaps:
+    """A layer's channels on a grid, and how the score moves with them.
+
+    Attributes:
+        activation: A, shape (B, K, h, w).
+        gradient: dF / dA, of the same shape.
+        score: F, shape (B,).
+        layer: The layer's path.
+    """
+
+    activation: Tensor
+    gradient: Tensor
+    score: Tensor
+    layer: str
+
+
+def activation_maps(call: Call, layer: str | None, reshape: Any) -> ActivationMaps:
+    """What class activation maps are made of.
+
+    Args:
+        call: The model and its inputs.
+        layer: A module path, or None for the last spatial layer.
+        reshape: See ``RESHAPE``; or a function from the layer's output to shape (B, K, h, w).
+
+    Raises:
+        ValueError: There is no such layer, or its output is not spatial.
+    """
+    path = resolve_layer(call, layer)
+    activation, gradient, score = call.at_layer(path)
+    if activation.ndim != 4:
+        raise ValueError(
+            f"layer: {path!r} has an output of shape {tuple(activation.shape)}; a class activation map needs "
+            f"(N, channels, height, width). Leave layer= out to take the last layer that has one."
+        )
+    return ActivationMaps(activation, gradient, score, path)
 
 
 def spatial_layers(call: Call) -> dict[str, tuple[int, int, int]]:

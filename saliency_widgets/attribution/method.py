@@ -11,11 +11,13 @@ import inspect
 import pkgutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from torch import Tensor
 
 from saliency_widgets.params import Param, unknown
+
+Need = Literal["relu", "layer"]
 
 DEFAULT = "integrated_gradients"
 """The method that is used where none is named: it accounts for the whole score, and says what it misses."""
@@ -60,6 +62,8 @@ class Method:
         pointwise: One gradient per input and a result of the inputs' shape: it can be averaged by SmoothGrad.
         sign: The part of the values that the method's paper shows: see
             :mod:`~saliency_widgets.attribution.reduction`.
+        needs: What it takes from the model besides gradients: "relu" (its backward rule is about ReLUs), "layer"
+            (a layer with a spatial output). The check-up names the methods whose needs a model doesn't meet.
         doc: The whole documentation, with formula and source.
     """
 
@@ -71,6 +75,7 @@ class Method:
     unit: str = "steps"
     pointwise: bool = False
     sign: str = "absolute"
+    needs: tuple[Need, ...] = ()
     doc: str = ""
 
     def check_params(self, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -94,6 +99,7 @@ def method(
     unit: str = "steps",
     pointwise: bool = False,
     sign: str = "absolute",
+    needs: tuple[Need, ...] = (),
 ) -> Callable[[Callable[..., Iterator[Estimate]]], Method]:
     """Make a generator an attribution method; the first line of its docstring is its help."""
 
@@ -108,6 +114,7 @@ def method(
             unit=unit,
             pointwise=pointwise,
             sign=sign,
+            needs=needs,
             doc=doc,
         )
 

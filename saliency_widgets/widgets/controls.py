@@ -128,7 +128,7 @@ _MAKERS: dict[str, Callable[[Param, Any, dict], Any]] = {
     "int": _int,
     "log2": _log2,
     "choice": _choice,
-    "baseline": _choice,
+    "open": _choice,
     "layer": _choice,
     "range": _range,
 }

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from saliency_widgets.attribution.call import Call
-from saliency_widgets.attribution.layers import LAYER, resolve_layer
+from saliency_widgets.attribution.layers import LAYER, RESHAPE, activation_maps
 from saliency_widgets.attribution.method import Estimate, method
 
 
-@method(title="Grad-CAM", unit="passes", params=(LAYER,), sign="positive")
-def grad_cam(call: Call, layer: str | None) -> Iterator[Estimate]:
+@method(title="Grad-CAM", unit="passes", params=(LAYER, RESHAPE), sign="positive", needs=("layer",))
+def grad_cam(call: Call, layer: str | None, reshape: object) -> Iterator[Estimate]:
     r"""Where a convolutional layer sees evidence for the class: coarse and class-specific.
 
     With A_k the channels of the layer's output and h, w its size:
@@ -28,12 +28,6 @@ def grad_cam(call: Call, layer: str | None) -> Iterator[Estimate]:
     Raises:
         ValueError: There is no such layer, or its output is not spatial.
     """
-    path = resolve_layer(call, layer)
-    activation, gradient, score = call.at_layer(path)
-    if activation.ndim != 4:
-        raise ValueError(
-            f"layer: {path!r} has an output of shape {tuple(activation.shape)}; Grad-CAM needs (N, channels, height, "
-            f"width). Leave layer= out to take the last layer that has one."
-        )
-    weights = gradient.mean((2, 3), keepdim=True)
-    yield Estimate((weights * activation).sum(1, keepdim=True), score=score, layer=path)
+    maps = activation_maps(call, layer, reshape)
+    weights = maps.gradient.mean((2, 3), keepdim=True)
+    yield Estimate((weights * maps.activation).sum(1, keepdim=True), score=maps.score, layer=maps.layer)

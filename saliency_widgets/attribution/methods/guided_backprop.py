@@ -11,7 +11,7 @@ from saliency_widgets.attribution.method import Estimate, method
 from saliency_widgets.attribution.relu_rules import GuidedReLU
 
 
-@method(title="Guided Backprop", unit="passes", pointwise=True)
+@method(title="Guided Backprop", unit="passes", pointwise=True, needs=("relu",))
 def guided_backprop(call: Call) -> Iterator[Estimate]:
     r"""A gradient that stops at every ReLU where it is negative: sharp, but it hardly depends on the class.
 

@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from torch.nn import functional as F
 
 from saliency_widgets.attribution.call import Call
-from saliency_widgets.attribution.layers import LAYER
+from saliency_widgets.attribution.layers import LAYER, RESHAPE
 from saliency_widgets.attribution.method import Estimate, get_method, method
 
 
-@method(title="Guided Grad-CAM", unit="passes", params=(LAYER,))
-def guided_grad_cam(call: Call, layer: str | None) -> Iterator[Estimate]:
+@method(title="Guided Grad-CAM", unit="passes", params=(LAYER, RESHAPE), needs=("relu", "layer"))
+def guided_grad_cam(call: Call, layer: str | None, reshape: object) -> Iterator[Estimate]:
     r"""Guided Backprop's edges, kept only where Grad-CAM sees evidence for the class.
 
     .. math:: a = g \cdot \mathrm{up}(\max(c, 0))
@@ -27,7 +27,7 @@ def guided_grad_cam(call: Call, layer: str | None) -> Iterator[Estimate]:
     Raises:
         ValueError: As Guided Backprop and Grad-CAM do.
     """
-    (cam,) = get_method("grad_cam").run(call, layer=layer)
+    (cam,) = get_method("grad_cam").run(call, layer=layer, reshape=reshape)
     (guided,) = get_method("guided_backprop").run(call)
     size = tuple(call.inputs.shape[-2:])
     mask = F.interpolate(cam.values.clamp(min=0), size=size, mode="bilinear", align_corners=False)
