@@ -4,10 +4,13 @@ import type { AnyModel } from "@anywidget/types";
 import type { Raster } from "./core/blend.ts";
 import { type Cause, Coalescer } from "./core/coalesce.ts";
 import { Composer, type Display, type Pixels } from "./core/compose.ts";
+import type { Finding } from "./core/findings.ts";
 import { decodeFrame, type Frame, type RawFrame, toBytes } from "./core/frame.ts";
 import { Acknowledger, Newest } from "./core/order.ts";
 import { pngSize } from "./core/png.ts";
 import { readingText, type Status, withoutKernel } from "./core/text.ts";
+import { CheckUpLine } from "./shell/checkup.ts";
+import { CopyButton } from "./shell/copy.ts";
 import { type Elements, makeElements, setText } from "./shell/elements.ts";
 import { holdButton } from "./shell/hold.ts";
 import { Inspector } from "./shell/inspector.ts";
@@ -38,6 +41,8 @@ export class HeatmapView {
   readonly #stage: Stage;
   readonly #inspector: Inspector;
   readonly #kernel: KernelWatch;
+  readonly #copy: CopyButton;
+  readonly #checkUp = new CheckUpLine(this.#elements.checkup);
   readonly #reserveReadings = reserveHeight(this.#elements.readings);
   readonly #displayReader = new DisplayReader();
   readonly #displayChanges = new Subscriptions("change", () => this.#readDisplay());
@@ -80,10 +85,12 @@ export class HeatmapView {
       life,
     );
     stop.addEventListener("click", () => this.#stop(), { signal: life });
+    this.#copy = new CopyButton(this.#elements, life);
     this.#kernel = new KernelWatch(model, () => this.#readStatus(), life);
     el.replaceChildren(root);
     const resized = () => {
       this.#reserveReadings();
+      this.#checkUp.reserve();
       this.#paints.request("resize");
     };
     watchSize(canvas, resized, life);
@@ -91,6 +98,8 @@ export class HeatmapView {
     this.#on("picture", () => this.#readPicture());
     this.#on("frame", () => this.#readFrame());
     this.#on("status", () => this.#readStatus());
+    this.#on("findings", () => this.#readCheckUp());
+    this.#on("checked", () => this.#readCheckUp());
     this.#on("display", () => this.#resolveDisplay());
     this.#on("layers", () => this.#resolveLayers());
     this.#on("controls", () => this.#primeControls());
@@ -199,8 +208,16 @@ export class HeatmapView {
     const status = this.#kernel.gone ? withoutKernel(told) : told;
     const [problem = null] = this.#problems.values();
     showStatus(this.#elements, status, problem);
+    this.#copy.show(status.code ?? "");
+    this.#readCheckUp();
     this.#reserveReadings();
     this.#showReading();
+  }
+
+  #readCheckUp(): void {
+    const { method = "" } = (this.model.get("status") ?? {}) as Status;
+    const findings = (this.model.get("findings") ?? []) as Finding[];
+    this.#checkUp.show(findings, this.model.get("checked") === true, method);
   }
 
   #report(about: "picture" | "display", problem: Problem | null): void {

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from saliency_widgets.attribution.arguments import Arguments, Part
 from saliency_widgets.attribution.baselines import PixelRange, baseline_of
 from saliency_widgets.attribution.errors import Cancelled, ModelChanged, model_failure
 from saliency_widgets.attribution.isolation import stand_in
-from saliency_widgets.attribution.targets import Score
+from saliency_widgets.attribution.memory import Memory, out_of_memory
+from saliency_widgets.attribution.taps import Tap, watched
+from saliency_widgets.attribution.targets import Score, is_dense, logits_of, scores_in
 
 
 def _never() -> None:
@@ -29,10 +32,13 @@ class Call:
 
     Attributes:
         model: The caller's model. It is run, never changed.
-        inputs: What it sees, shape (B, ...), on its device and of its type.
+        inputs: What is explained, shape (B, ...), on the model's device and of its type; several inputs that are
+            explained together lie side by side, (B, F), see :mod:`~saliency_widgets.attribution.arguments`.
         score: From its output to one number per row.
         pixels: What black and white look like to it; None where the inputs are no pictures.
         check: Raises :class:`Cancelled` when the result is no longer wanted; called before each pass.
+        arguments: How the model is called with them.
+        memory: How many rows fit into one pass.
     """
 
     model: nn.Module
@@ -40,11 +46,23 @@ class Call:
     score: Score
     pixels: PixelRange | None = None
     check: Callable[[], None] = _never
+    arguments: Arguments | None = None
+    memory: Memory = field(default_factory=Memory)
 
     @property
     def batch(self) -> int:
         """B, the number of samples."""
         return self.inputs.shape[0]
+
+    @property
+    def size(self) -> tuple[int, int] | None:
+        """Height and width of the picture that is explained; None where there is none."""
+        shapes = [part.shape for part in self._arguments.parts] or [tuple(self.inputs.shape[1:])]
+        return next(((shape[1], shape[2]) for shape in shapes if len(shape) == 3), None)
+
+    @property
+    def _arguments(self) -> Arguments:
+        return self.arguments or Arguments(batch=self.batch)
 
     def rows(self, chunk_size: int | None) -> int:
         """Rows of one pass: as asked, or what suits the device."""
@@ -54,30 +72,63 @@ class Call:
 
     def on(self, inputs: Tensor) -> Call:
         """The same question about other inputs of shape (K * B, ...)."""
-        return replace(self, inputs=inputs, score=self.score.tiled(inputs.shape[0] // self.batch))
+        times = inputs.shape[0] // self.batch
+        return replace(
+            self, inputs=inputs, score=self.score.tiled(times), arguments=self._arguments.tiled(times)
+        )  # fmt: skip
 
     def baseline(self, value: Any, seed: int) -> Tensor:
-        """The baseline of each sample: see :func:`~saliency_widgets.attribution.baselines.baseline_of`."""
-        return baseline_of(value, self.inputs, self.pixels, seed)
+        """The baseline of each sample: see :func:`~saliency_widgets.attribution.baselines.baseline_of`.
+
+        Of several inputs that are explained together, each has its own; a mapping gives them by name.
+        """
+
+        def of(x: Tensor, part: Part | None) -> Tensor:
+            if part is None:
+                return baseline_of(value, x, self.pixels, seed)
+            own = value.get(part.name) if isinstance(value, Mapping) else value
+            return baseline_of(own, x, part.pixels, seed)
+
+        return self._arguments.each(of, self.inputs)
+
+    def spread(self) -> Tensor:
+        """The range max - min of each sample's inputs, broadcastable to them; of each of several inputs its own."""
+
+        def of(x: Tensor, _part: Part | None) -> Tensor:
+            flat = x.flatten(1)
+            return (flat.amax(1) - flat.amin(1)).view(-1, *[1] * (x.ndim - 1))
+
+        return self._arguments.each(of, self.inputs)
+
+    def logits(self) -> tuple[Tensor, bool]:
+        """The model's class scores of the inputs, shape (B, K), and whether they are means over positions.
+
+        Raises:
+            TypeError: The model's output holds no tensor.
+            ValueError: The model failed, or its output has another form.
+        """
+        dense = False
+
+        def work(rows: range) -> tuple[Tensor]:
+            nonlocal dense
+            with self._pass() as model, torch.no_grad():
+                output = self._output(model, self.inputs[rows.start : rows.stop], rows)
+                dense = is_dense(scores_in(output, len(rows)))
+                logits = logits_of(output, len(rows)).detach()
+                # NaN in any class is an error; a class that is masked out with -inf is none.
+                _finite(logits.nan_to_num(nan=float("nan"), posinf=0.0, neginf=0.0), "score")
+                return (logits,)
+
+        return self.memory.run(work, self.batch)[0], dense
 
     def scores(self, inputs: Tensor) -> Tensor:
         """The scores of K * B rows, shape (K * B,), without gradients."""
-        with self._pass() as model:
-            with torch.no_grad():
-                scores = self.score(_run(model, inputs), inputs.shape[0])
-            return _finite(scores, "score").detach()
 
-    def watch(self, seen: Callable[[str, Any], None]) -> None:
-        """Run the model once, without gradients, and show each layer's output as the layer finishes.
+        def work(rows: range) -> tuple[Tensor]:
+            with self._pass() as model, torch.no_grad():
+                return (_finite(self._score(model, inputs[rows.start : rows.stop], rows), "score").detach(),)
 
-        Args:
-            seen: Called with the module path and the output.
-        """
-        with self._pass() as model, torch.no_grad():
-            for path, module in model.named_modules():
-                if path and not isinstance(module, torch.jit.ScriptModule):
-                    module.register_forward_hook(lambda _module, _inputs, output, path=path: seen(path, output))
-            _run(model, self.inputs)
+        return self.memory.run(work, inputs.shape[0])[0]
 
     def gradient(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
         """The gradient of the score with respect to the inputs.
@@ -91,19 +142,24 @@ class Call:
         Raises:
             ValueError: The model failed, or its score doesn't depend on the inputs or isn't finite.
         """
-        with self._pass() as model:
-            leaf = inputs.detach().requires_grad_(True)
-            scores = self.score(_run(model, leaf), leaf.shape[0])
-            return _differentiate(model, scores, leaf), scores.detach()
+
+        def work(rows: range) -> tuple[Tensor, Tensor]:
+            with self._pass() as model:
+                leaf = inputs[rows.start : rows.stop].detach().requires_grad_(True)
+                scores = self._score(model, leaf, rows)
+                return _differentiate(model, scores, leaf), scores.detach()
+
+        gradients, scores = self.memory.run(work, inputs.shape[0])
+        return gradients, scores
 
     def at_layer(self, layer: str) -> tuple[Tensor, Tensor, Tensor]:
         """The activation of a layer for the inputs, and the gradient of the score with respect to it.
 
         Only the part of the model behind the layer is differentiated. Of a layer that runs several times, the
-        last run counts.
+        last run counts; of one that returns several tensors, the first.
 
         Args:
-            layer: The layer's module path.
+            layer: Where: see :mod:`~saliency_widgets.attribution.taps`.
 
         Returns:
             Activation and gradient, both of the layer's output shape, and the scores, shape (B,).
@@ -111,26 +167,25 @@ class Call:
         Raises:
             ValueError: The layer doesn't run, gives no tensor, or the score doesn't depend on it.
         """
-        outputs: list[Any] = []
 
-        def cut(_module: nn.Module, _inputs: Any, output: Any) -> Any:
-            if not isinstance(output, Tensor):
-                outputs.append(output)
-                return None
-            leaf = output.detach().requires_grad_(True)
-            outputs.append(leaf)
-            return leaf.clone()  # so that an in-place operation behind the layer is allowed
+        def work(rows: range) -> tuple[Tensor, Tensor, Tensor]:
+            with self._pass() as model, Tap(model, layer) as tap:
+                scores = self._score(model, self.inputs[rows.start : rows.stop], rows)
+                activation = tap.leaf
+                gradient = _differentiate(model, scores, activation, what=f"layer {layer!r}")
+                return activation.detach(), gradient, scores.detach()
 
-        with self._pass() as model:
-            model.get_submodule(layer).register_forward_hook(cut)
-            output = _run(model, self.inputs)
-            scores = self.score(output, self.batch)
-            if not outputs or not isinstance(outputs[-1], Tensor):
-                what = f"returned a {type(outputs[-1]).__name__}" if outputs else "did not run"
-                raise ValueError(f"layer: {layer!r} {what}; choose a layer that returns one tensor.")
-            activation = outputs[-1]
-            gradient = _differentiate(model, scores, activation, what=f"layer {layer!r}")
-            return activation.detach(), gradient, scores.detach()
+        activation, gradient, scores = self.memory.run(work, self.batch)
+        return activation, gradient, scores
+
+    def watch(self, seen: Callable[[str, Any], None]) -> None:
+        """Run the model once, without gradients, and show each layer's output as the layer finishes.
+
+        Args:
+            seen: Called with the layer's name and the output.
+        """
+        with self._pass() as model, torch.no_grad(), watched(model, seen):
+            self._output(model, self.inputs, range(self.batch))
 
     @contextmanager
     def _pass(self) -> Iterator[nn.Module]:
@@ -147,18 +202,27 @@ class Call:
                     ) from error
                 raise
 
+    def _score(self, model: nn.Module, inputs: Tensor, rows: range) -> Tensor:
+        """The scores of some rows, of which the first is number ``rows.start`` of a batch of K * B."""
+        samples = _samples(rows, self.batch)
+        return self.score.of(samples)(self._output(model, inputs, rows), len(rows))
+
+    def _output(self, model: nn.Module, inputs: Tensor, rows: range) -> Any:
+        args, kwargs = self._arguments.fill(inputs, _samples(rows, self.batch))
+        try:
+            return model(*args, **kwargs)
+        except Exception as error:
+            if isinstance(error, Cancelled) or out_of_memory(error):
+                raise
+            raise model_failure(model, error, tuple(inputs.shape)) from error
+
+
+def _samples(rows: range, batch: int) -> Tensor:
+    return torch.arange(rows.start, rows.stop, device="cpu") % batch
+
 
 def _versions(model: nn.Module) -> list[int | None]:
     return [None if p.is_inference() else p._version for p in model.parameters()]
-
-
-def _run(model: nn.Module, inputs: Tensor) -> Any:
-    try:
-        return model(inputs.clone())  # some models normalise what they are given in place
-    except (Cancelled, torch.OutOfMemoryError):
-        raise
-    except Exception as error:
-        raise model_failure(model, error, tuple(inputs.shape)) from error
 
 
 def _differentiate(model: nn.Module, scores: Tensor, leaf: Tensor, what: str = "inputs") -> Tensor:
@@ -167,9 +231,9 @@ def _differentiate(model: nn.Module, scores: Tensor, leaf: Tensor, what: str = "
     if scores.requires_grad:
         try:
             (gradient,) = torch.autograd.grad(scores.sum(), leaf, allow_unused=True)
-        except (Cancelled, torch.OutOfMemoryError):
-            raise
-        except RuntimeError as error:
+        except Exception as error:
+            if isinstance(error, Cancelled) or out_of_memory(error) or not isinstance(error, RuntimeError):
+                raise
             raise model_failure(model, error, tuple(leaf.shape)) from error
     if gradient is None:
         raise ValueError(

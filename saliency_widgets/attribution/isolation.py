@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import types
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
-from torch.overrides import TorchFunctionMode
 
-from saliency_widgets.attribution.noise import seeded
+from saliency_widgets.attribution.randomness import OwnRandomness
 
 
 def is_training(model: nn.Module) -> bool:
@@ -42,25 +41,49 @@ def stand_in(model: nn.Module) -> Iterator[nn.Module]:
 
     It shares the parameters, as they are at this moment, and has its own buffers (BatchNorm statistics, counters),
     hooks and attributes. So the model can be trained in another cell meanwhile: neither disturbs the other's
-    buffers. Dropout draws from a generator of its own. It is made anew for each pass, which takes microseconds
+    buffers. It draws random numbers (dropout, noise layers) from a generator of its own and computes in its own
+    precision, whatever autocast the caller is under. It is made anew for each pass, which takes microseconds
     a layer, so that no change of the model is missed.
 
     What can't be copied (scripted modules) is run itself, and its buffers are put back.
     """
-    copied: dict[int, nn.Module] = {}
+    copied: dict[int, Any] = {}
     originals: list[nn.Module] = []
     substitute = _shallow(model, copied, originals)
+    device = device_of(model).type
     with (
         _buffers_as_found(originals),
         _random_as_found(model),
         torch.inference_mode(False),
         torch.enable_grad(),
-        _SeededDropout() if is_training(model) else contextlib.nullcontext(),
+        torch.autocast(device, enabled=False) if device in _AUTOCAST else contextlib.nullcontext(),
+        OwnRandomness(),
     ):
         yield substitute
 
 
-def _shallow(module: nn.Module, copied: dict[int, nn.Module], originals: list[nn.Module]) -> nn.Module:
+_AUTOCAST = ("cpu", "cuda")
+
+
+class _Through(nn.Module):
+    """Stands for a compiled module: runs what was compiled, as it was written."""
+
+    def __init__(self, original: nn.Module) -> None:
+        super().__init__()
+        self._orig_mod = original
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(super().__getattr__("_orig_mod"), name)
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """What the compiled module does."""
+        return self._orig_mod(*args, **kwargs)
+
+
+def _shallow(module: nn.Module, copied: dict[int, Any], originals: list[nn.Module]) -> nn.Module:
     """A copy of the tree of modules that shares parameters and clones buffers."""
     if id(module) in copied:
         return copied[id(module)]
@@ -68,19 +91,61 @@ def _shallow(module: nn.Module, copied: dict[int, nn.Module], originals: list[nn
         originals.append(module)
         copied[id(module)] = module
         return module
+    if "_orig_mod" in module._modules:  # torch.compile: its code is bound to the caller's module
+        through = copied[id(module)] = _Through(_shallow(module._modules["_orig_mod"], copied, originals))  # type: ignore[arg-type]
+        return through
     new = module.__new__(type(module))
     copied[id(module)] = new
     state = dict(module.__dict__)
     for name, value in state.items():
         if name.endswith("_hooks") or "_hooks_" in name:
             state[name] = OrderedDict(value) if isinstance(value, OrderedDict) else value
+        elif name not in _TENSORS:
+            state[name] = _own(value, module, new, copied, originals)
+    state["_compiled_call_impl"] = None
     state["_parameters"] = dict(module._parameters)
     state["_buffers"] = {name: None if b is None else _cloned(b) for name, b in module._buffers.items()}
+    if type(module) in _RECURRENT and not module.training:
+        # cuDNN differentiates recurrent layers in training mode only; without dropout the modes compute the same.
+        state["training"], state["dropout"] = True, 0.0
     new.__dict__ = state
     state["_modules"] = {
         name: None if child is None else _shallow(child, copied, originals) for name, child in module._modules.items()
     }
     return new
+
+
+_TENSORS = ("_parameters", "_buffers", "_modules")
+_RECURRENT = (nn.RNN, nn.LSTM, nn.GRU)
+
+
+def _own(value: Any, module: nn.Module, new: nn.Module, copied: dict[int, Any], originals: list) -> Any:
+    """A stand-in's own copy of an attribute that its forward may write to, or that leads back to the original."""
+    if id(value) in copied:
+        return copied[id(value)]
+    if isinstance(value, nn.Module):
+        return _shallow(value, copied, originals)
+    if isinstance(value, types.MethodType) and value.__self__ is module:
+        return types.MethodType(value.__func__, new)
+    kind = type(value)
+    if kind not in _CONTAINERS:
+        return value
+    if len(value) > _MANY:  # a vocabulary: what leads back to a module is not kept so
+        return kind(value)
+    if kind is tuple:
+        return tuple(_own(item, module, new, copied, originals) for item in value)
+    made = copied[id(value)] = kind()
+    if kind is list:
+        made.extend(_own(item, module, new, copied, originals) for item in value)
+    elif kind is set:
+        made.update(value)
+    else:
+        made.update((key, _own(item, module, new, copied, originals)) for key, item in value.items())
+    return made
+
+
+_CONTAINERS = (list, tuple, set, dict, OrderedDict)
+_MANY = 256
 
 
 def _cloned(buffer: Tensor) -> Tensor:
@@ -120,31 +185,3 @@ def _generators(device: torch.device) -> list[torch.Generator]:
         index = device.index if device.index is not None else torch.cuda.current_device()
         generators.append(torch.cuda.default_generators[index])
     return generators
-
-
-# How many of the leading dimensions of the input a mask distinguishes; None: every element has its own.
-_DROPOUTS: dict[Callable, int | None] = {F.dropout: None, F.dropout1d: 2, F.dropout2d: 2, F.dropout3d: 2}
-
-
-class _SeededDropout(TorchFunctionMode):
-    """While active on a thread, dropout draws its masks from a generator of its own: the same for the same question."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._generator = seeded(0, "dropout")
-
-    def __torch_function__(self, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
-        """Replace active dropout; everything else goes its way."""
-        kwargs = kwargs or {}
-        if func not in _DROPOUTS:
-            return func(*args, **kwargs)
-        given = dict(zip(("input", "p", "training", "inplace"), args, strict=False)) | kwargs
-        x, p = given["input"], given.get("p", 0.5)
-        if not given.get("training", True) or not 0 < p < 1:
-            return func(*args, **kwargs)
-        own = _DROPOUTS[func]
-        shape = x.shape if own is None else (*x.shape[:own], *[1] * (x.ndim - own))
-        kept = (torch.rand(shape, generator=self._generator, dtype=torch.float32, device="cpu") >= p).to(
-            x.device, x.dtype
-        )
-        return x.mul_(kept / (1 - p)) if given.get("inplace", False) else x * (kept / (1 - p))

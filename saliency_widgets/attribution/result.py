@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -11,6 +13,7 @@ from torch import Tensor
 
 from saliency_widgets import render
 from saliency_widgets.attribution.reduction import CHANNEL, Reduction
+from saliency_widgets.params import unknown
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -26,13 +29,16 @@ class Attribution:
         standard_error: Of each value, where samples were averaged.
         evaluations: Gradients of the model spent per sample.
         layer: The layer whose resolution the values have, or None.
-        input_shape: Shape of what the model saw, (B, ...).
+        input_shape: Shape of what the model saw, (B, ...); where several inputs were explained together, of the
+            picture among them.
         notes: What a reader should know before believing it.
         default_sign: The part of the values the method's paper shows.
         done: Units of work behind it; below ``total`` it is a running estimate.
         total: Units of work in all.
         unit: What these units are.
         transformed: Whether the input went through a transform of the caller's.
+        parts: Where several inputs were explained together: their names and the shape of one sample of each. The
+            values lie side by side, (B, F); :meth:`part` gives one input's.
     """
 
     values: Tensor
@@ -49,16 +55,51 @@ class Attribution:
     total: int = 1
     unit: str = "passes"
     transformed: bool = False
+    parts: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
     @property
     def method(self) -> str:
         """The method's name."""
-        return self.settings["method"]
+        return getattr(self.settings["method"], "name", self.settings["method"])
 
     @property
     def complete(self) -> bool:
         """Whether all the work asked for is in it."""
         return self.done >= self.total
+
+    def part(self, name: str) -> Attribution:
+        """The attribution of one of several inputs that were explained together.
+
+        Args:
+            name: One of ``parts``.
+
+        Returns:
+            Values and standard error in that input's shape, (B, ...). ``delta`` is of all inputs together and is left
+            out.
+
+        Raises:
+            ValueError: There is no such input, or the values are a layer's and belong to no input.
+        """
+        if name not in self.parts:
+            raise ValueError(unknown("part", name, list(self.parts)) if self.parts else "part: there is one input.")
+        if self.layer is not None:
+            raise ValueError(f"part: the values are those of layer {self.layer!r}, not of an input.")
+        sizes = [math.prod(shape) for shape in self.parts.values()]
+        place, shape = list(self.parts).index(name), self.parts[name]
+
+        def own(tensor: Tensor | None) -> Tensor | None:
+            return None if tensor is None else tensor.split(sizes, 1)[place].reshape(-1, *shape)
+
+        values = own(self.values)
+        assert values is not None
+        return replace(
+            self,
+            values=values,
+            standard_error=own(self.standard_error),
+            delta=None,
+            input_shape=tuple(values.shape),
+            parts={},
+        )
 
     def saliency_map(
         self,
@@ -96,6 +137,13 @@ class Attribution:
         """Python that repeats it; what can't be written down is named as a variable."""
         return code_of(self.settings, transformed=self.transformed)
 
+    def to_json(self) -> str:
+        """The settings as JSON; what can't be written down is named: ``{"argument": "baseline"}``.
+
+        :func:`settings_from_json` reads them.
+        """
+        return json.dumps({name: _plain(name, value) for name, value in self.settings.items()})
+
     def __repr__(self) -> str:
         """Provenance in one line; never the numbers."""
         told = ", ".join(f"{name}={_written(name, value)}" for name, value in self.settings.items())
@@ -103,17 +151,62 @@ class Attribution:
         return f"Attribution({tuple(self.values.shape)}, {told}{state})"
 
 
-def code_of(settings: Mapping[str, Any], *, transformed: bool) -> str:
-    """The call of ``sw.attribute`` with these settings as Python source."""
-    opening = ["import saliency_widgets as sw", "", "attribution = sw.attribute(", "    model,", "    inputs,"]
-    through = ["    transform=transform,"] if transformed else []
-    lines = [f"    {name}={_written(name, value)}," for name, value in settings.items()]
-    return "\n".join([*opening, *through, *lines, ")"])
+def settings_from_json(text: str, **arguments: Any) -> dict[str, Any]:
+    """Keyword arguments of ``sw.attribute`` from what :meth:`Attribution.to_json` wrote.
+
+    Args:
+        text: The JSON.
+        **arguments: What could not be written down: tensors, functions, by the names of their settings.
+
+    Raises:
+        TypeError: An argument is missing, or one is given that is not asked for.
+    """
+    settings = json.loads(text)
+    wanted = {name for name, value in settings.items() if isinstance(value, dict)}
+    if wanted != set(arguments):
+        raise TypeError(f"settings: these can't be written down and must be given: {sorted(wanted)}; got "
+                        f"{sorted(arguments)}.")  # fmt: skip
+    return settings | arguments
+
+
+def code_of(settings: Mapping[str, Any], *, transformed: bool, shown: Mapping[str, Any] | None = None) -> str:
+    """The call of ``sw.attribute`` with these settings as Python source.
+
+    Args:
+        settings: The settings.
+        transformed: Whether the input goes through a transform of the caller's.
+        shown: Keyword arguments of :meth:`Attribution.saliency_map`: a line that makes this map is added.
+    """
+    through = ["transform"] if transformed else []
+    own = [name for name, value in settings.items() if isinstance(_plain(name, value), dict)]
+    needed = ["model", "inputs", *through, *own]
+    lines = [
+        f"# {', '.join(needed)}: yours",
+        "import saliency_widgets as sw",
+        "",
+        "attribution = sw.attribute(",
+        "    model,",
+        "    inputs,",
+        *(f"    {name}={name}," for name in through),
+        *(f"    {name}={_written(name, value)}," for name, value in settings.items()),
+        ")",
+    ]
+    if shown is not None:
+        told = ", ".join(f"{name}={_written(name, value)}" for name, value in shown.items())
+        lines.append(f"shown = attribution.saliency_map({told})  # (H, W) in [0, 1]")
+    return "\n".join(lines) + "\n"
+
+
+def _plain(name: str, value: Any) -> Any:
+    """The value, where JSON and Python can write it, or else the name of the argument that brings it."""
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    if isinstance(value, (tuple, list)):
+        items = [_plain(name, item) for item in value]
+        return {"argument": name} if any(isinstance(item, dict) for item in items) else items
+    return {"argument": name}
 
 
 def _written(name: str, value: Any) -> str:
-    if value is None or isinstance(value, (bool, int, float, str)):
-        return repr(value)
-    if isinstance(value, (tuple, list)) and all(isinstance(v, (int, float, str)) for v in value):
-        return repr(value)
-    return name
+    plain = _plain(name, value)
+    return plain["argument"] if isinstance(plain, dict) else repr(value)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any, Literal, cast, get_args
 
 import torch
@@ -25,40 +25,75 @@ SCORE = Param(
 Target = int | str | Tensor | Sequence[int] | Callable[[Any], Tensor] | None
 
 
-def logits_of(output: Any, rows: int | None = None) -> Tensor:
-    """The tensor of class scores inside whatever a model returns.
+_NAMES = ("logits", "out", "scores", "output", "predictions")
+
+
+def scores_in(output: Any, rows: int | None = None) -> Tensor:
+    """The tensor of scores inside whatever a model returns, in its own shape.
 
     Args:
-        output: A tensor, an object with ``.logits``, a mapping with ``"logits"``, or a tuple, list or mapping
-            whose first tensor it is.
+        output: A tensor; an object with ``.logits``; a mapping or a dataclass with one of the usual names ("logits",
+            "out", "scores", "output", "predictions"); or any of these or a tuple or list with a tensor of N rows,
+            the first of which it is.
         rows: N, where it is known.
-
-    Returns:
-        The scores, shape (N, K); (N,) outputs become (N, 1).
 
     Raises:
         TypeError: There is no tensor to be found.
-        ValueError: The scores have more than two dimensions, or another number of rows.
     """
     found = output
-    if not isinstance(found, Tensor) and hasattr(found, "logits"):
-        found = found.logits
-    elif isinstance(found, Mapping):
-        found = found.get("logits", next((v for v in found.values() if isinstance(v, Tensor)), None))
-    elif isinstance(found, (tuple, list)):
-        found = next((v for v in found if isinstance(v, Tensor)), None)
+    if not isinstance(found, Tensor):
+        parts = _fields(output)
+        named = [parts[name] for name in _NAMES if isinstance(parts.get(name), Tensor)]
+        tensors = [value for value in parts.values() if isinstance(value, Tensor)]
+        whole = [value for value in tensors if value.ndim > 0 and rows in (None, value.shape[0])]
+        found = next(iter([*named, *whole, *tensors]), None)
     if not isinstance(found, Tensor):
         raise TypeError(
             f"target: the model returned a {type(output).__name__} with no tensor of scores in it. "
             f"Pass target= a function from that output to one number per sample."
         )
+    return found
+
+
+def _fields(output: Any) -> dict[Any, Any]:
+    """What a model's output is made of, by name or place."""
+    if isinstance(output, Mapping):
+        return dict(output)
+    if hasattr(output, "_asdict"):
+        return output._asdict()
+    if isinstance(output, (tuple, list)):
+        return dict(enumerate(output))
+    found = {field.name: getattr(output, field.name) for field in fields(output)} if is_dataclass(output) else {}
+    return found | {name: getattr(output, name) for name in _NAMES if hasattr(output, name)}
+
+
+def is_dense(scores: Tensor) -> bool:
+    """Whether there are class scores for each position of a picture, (N, K, H, W), as in segmentation."""
+    return scores.ndim == 4
+
+
+def logits_of(output: Any, rows: int | None = None) -> Tensor:
+    """The class scores inside whatever a model returns: see :func:`scores_in`.
+
+    Returns:
+        The scores, shape (N, K); (N,) outputs become (N, 1), and (N, K, H, W) their mean over the positions.
+
+    Raises:
+        TypeError: There is no tensor to be found.
+        ValueError: The scores have another form, or another number of rows.
+    """
+    return _over_positions(_formed(scores_in(output, rows), rows))
+
+
+def _formed(found: Tensor, rows: int | None) -> Tensor:
+    """The scores, (N, K) or (N, K, H, W)."""
     if found.ndim == 1:
         found = found[:, None]
-    if found.ndim != 2:
+    if found.ndim != 2 and not is_dense(found):
         raise ValueError(
-            f"target: the model's output has shape {tuple(found.shape)}; (samples, classes) was expected. "
-            f"Pass target= a function from the output to one number per sample, "
-            f"for example lambda out: out[:, 3].mean((1, 2))."
+            f"target: the model's output has shape {tuple(found.shape)}; (samples, classes) or (samples, classes, "
+            f"height, width) was expected. Pass target= a function from the output to one number per sample, "
+            f"for example lambda out: out[:, 0, 3]."
         )
     if rows is not None and found.shape[0] != rows:
         raise ValueError(
@@ -66,6 +101,10 @@ def logits_of(output: Any, rows: int | None = None) -> Tensor:
             f"A model to be explained must score each row of its batch."
         )
     return found
+
+
+def _over_positions(scores: Tensor) -> Tensor:
+    return scores.mean((2, 3)) if is_dense(scores) else scores
 
 
 @dataclass(frozen=True)
@@ -82,26 +121,33 @@ class Score:
     target: Tensor | Callable[[Any], Tensor]
     contrast: Tensor | None = None
 
-    def tiled(self, times: int) -> Score:
-        """The same score for a batch that repeats the samples block by block."""
+    def of(self, samples: Tensor) -> Score:
+        """The score of some samples, which may be repeated.
+
+        Args:
+            samples: Which, shape (N,).
+        """
         again = {
-            name: tensor.repeat(times)
+            name: tensor[samples.to(tensor.device)]
             for name in ("target", "contrast")
             if isinstance(tensor := getattr(self, name), Tensor)
         }
         return replace(self, **again)
 
+    def tiled(self, times: int) -> Score:
+        """The same score for a batch that repeats the samples block by block."""
+        if not isinstance(self.target, Tensor):
+            return self
+        return self.of(torch.arange(len(self.target), device="cpu").repeat(times))
+
     def __call__(self, output: Any, rows: int) -> Tensor:
-        """Scores of ``rows`` samples, shape (rows,); the samples may be repeated block by block."""
+        """The scores, shape (rows,)."""
         if not isinstance(self.target, Tensor):
             return _checked(self.target(output), rows)
-        scores = self._scaled(logits_of(output, rows))
-        picked = self._pick(scores, self.target)
-        return picked if self.contrast is None else picked - self._pick(scores, self.contrast)
-
-    def _pick(self, scores: Tensor, classes: Tensor) -> Tensor:
-        classes = classes.to(scores.device).repeat(scores.shape[0] // len(classes))
-        return scores.gather(1, classes[:, None])[:, 0]
+        # Scaled first: of a segmentation, the mean probability and not that of the mean logits.
+        scores = _over_positions(self._scaled(_formed(scores_in(output, rows), rows)))
+        picked = _pick(scores, self.target)
+        return picked if self.contrast is None else picked - _pick(scores, self.contrast)
 
     def _scaled(self, logits: Tensor) -> Tensor:
         single = logits.shape[1] == 1  # one logit: a binary model
@@ -110,6 +156,10 @@ class Score:
         if self.scale == "log_probability":
             return F.logsigmoid(logits) if single else logits.log_softmax(1)
         return logits
+
+
+def _pick(scores: Tensor, classes: Tensor) -> Tensor:
+    return scores.gather(1, classes.to(scores.device)[:, None])[:, 0]
 
 
 def is_function(target: Any) -> bool:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from saliency_widgets.attribution import Attribution, Estimate, get_method
+from saliency_widgets.attribution import Attribution, Estimate, Score, get_method
 from saliency_widgets.attribution.isolation import is_training
 from saliency_widgets.attribution.method import DEFAULT
-from saliency_widgets.attribution.targets import SCORE
+from saliency_widgets.attribution.targets import SCORE, is_function
 from saliency_widgets.engine.request import Request
 from saliency_widgets.engine.subject import Subject
+from saliency_widgets.inputs import Explain
 
 
 def compute(subject: Subject, request: Request, check: Callable[[], None] | None = None) -> Iterator[Attribution]:
@@ -36,6 +37,7 @@ def compute(subject: Subject, request: Request, check: Callable[[], None] | None
         score, known = subject.resolve(request)
     settings = {
         **request.settings,
+        **subject.given,
         "target": _told(score.target, request.target),
         "contrast": _told(score.contrast, request.contrast),
     }
@@ -57,8 +59,9 @@ def compute(subject: Subject, request: Request, check: Callable[[], None] | None
             standard_error=estimate.standard_error,
             evaluations=estimate.evaluations,
             layer=estimate.layer,
-            input_shape=tuple(subject.tensor.shape),
-            notes=_notes(subject, estimate),
+            input_shape=subject.input_shape,
+            parts=subject.parts,
+            notes=_notes(subject, estimate, score),
             default_sign=entry.sign,
             done=estimate.done,
             total=estimate.total,
@@ -75,8 +78,15 @@ def _told(resolved: Any, asked: Any) -> Any:
     return indices[0] if len(set(indices)) == 1 else indices
 
 
-def _notes(subject: Subject, estimate: Estimate) -> tuple[str, ...]:
+def _notes(subject: Subject, estimate: Estimate, score: Score) -> tuple[str, ...]:
     notes = list(subject.prepared.notes)
+    if subject.dense and not is_function(score.target):
+        notes.append(
+            "The model scores each position of the picture: the class's mean over all of them is explained. Pass "
+            "target= a function from the output for a part of them."
+        )
+    if subject.memory.limit is not None:
+        notes.append(f"Memory ran out: {subject.memory}. The last bits of the numbers may depend on that.")
     if is_training(subject.model):
         notes.append(
             "The model is in training mode: dropout and BatchNorm make this map unlike the one in use. "
@@ -94,12 +104,13 @@ def attribute(
     model: nn.Module,
     inputs: Any,
     *,
-    method: str = DEFAULT,
+    method: Any = DEFAULT,
     target: Any = None,
     score: str = SCORE.default,
     contrast: Any = None,
-    transform: Callable | None = None,
-    class_names: Sequence[str] | Mapping[int, str] | None = None,
+    transform: Any = None,
+    class_names: Any = None,
+    explain: Explain = None,
     device: torch.device | str | None = None,
     **params: Any,
 ) -> Attribution:
@@ -108,16 +119,22 @@ def attribute(
     The model, the random state and the grad mode are left as they were found, on success and on error.
 
     Args:
-        model: Any ``torch.nn.Module`` that scores each row of a batch.
+        model: Any ``torch.nn.Module`` that scores each row of a batch. Its output may be a tensor, or one inside a
+            tuple, a mapping, a dataclass or an object with ``.logits``.
         inputs: A picture (PIL, path, array of uint8), a tensor (C, H, W) or (N, C, H, W), rows of numbers, or a
-            list of pictures of one size.
-        method: One of :func:`methods`.
+            list of pictures of one size. Of a model with several inputs: a tuple, or a mapping from their names.
+        method: One of :func:`methods`; "captum." and the name of a class of ``captum.attr``; or such an object,
+            see :func:`from_captum`.
         target: A class index or name, None for the top prediction, a list or tensor of one index per input, or a
             function from the model's output to one number per input.
         score: "logit", "probability", "log_probability", or "value" for regression.
         contrast: Explain the target's score minus this class's score.
-        transform: From ``inputs`` to what the model takes.
-        class_names: Names of the classes in order, or by index, so that targets can be named.
+        transform: From ``inputs`` to what the model takes: a function, torchvision weights, a Hugging Face image
+            processor, or a timm data config.
+        class_names: Names of the classes in order, or by index, so that targets can be named; torchvision weights;
+            the model's own (``config.id2label`` and the like) unless given.
+        explain: Which of several inputs, by name or position, or a list of them; all that have a gradient unless
+            given. Several are explained together: see :meth:`Attribution.part`.
         device: Where to compute; the model's own device unless given.
         **params: The method's parameters, see ``sw.methods()``.
 
@@ -129,6 +146,6 @@ def attribute(
         ValueError: An argument out of range, an input that doesn't fit, or a model that failed.
     """
     request = Request.of(method, params, target=target, score=score, contrast=contrast)
-    subject = Subject(model, inputs, transform=transform, class_names=class_names, device=device)
+    subject = Subject(model, inputs, transform=transform, class_names=class_names, explain=explain, device=device)
     *_, last = compute(subject, request)
     return last

@@ -15,9 +15,10 @@ from torch.nn.parameter import is_lazy
 from saliency_widgets.attribution import Call, Score
 from saliency_widgets.attribution.isolation import device_of, dtype_of
 from saliency_widgets.attribution.layers import spatial_layers
-from saliency_widgets.attribution.targets import is_function, logits_of, resolve
+from saliency_widgets.attribution.memory import Memory
+from saliency_widgets.attribution.targets import is_function, resolve
 from saliency_widgets.engine.request import Request
-from saliency_widgets.inputs import Prepared, prepare
+from saliency_widgets.inputs import Explain, Prepared, class_names_of, prepare_for, unwrapped
 
 
 class Subject:
@@ -25,9 +26,10 @@ class Subject:
 
     Args:
         model: Any module; it is run and never changed.
-        inputs: See :func:`saliency_widgets.inputs.prepare`.
+        inputs: See :func:`saliency_widgets.inputs.prepare_for`.
         transform: From the input to what the model takes.
-        class_names: Names of the classes in order.
+        class_names: Names of the classes in order; looked for on the model unless given.
+        explain: Which of several inputs.
         device: Where to compute; the model's own device unless given. Elsewhere, a private copy is made.
 
     Raises:
@@ -40,26 +42,49 @@ class Subject:
         model: nn.Module,
         inputs: Any,
         *,
-        transform: Callable | None = None,
-        class_names: Sequence[str] | Mapping[int, str] | None = None,
+        transform: Any = None,
+        class_names: Any = None,
+        explain: Explain = None,
         device: torch.device | str | None = None,
     ) -> None:
         if not isinstance(model, nn.Module):
             raise TypeError(f"model: expected a torch.nn.Module, got a {type(model).__name__}.")
         if any(is_lazy(tensor) for tensor in (*model.parameters(), *model.buffers())):
             raise ValueError("model: some layers have no weights yet (lazy modules). Run model(inputs) once first.")
-        model = getattr(model, "_orig_mod", model)  # torch.compile hides the layers, and its speed is no use here
+        model, _ = unwrapped(model)
         self.model = model if device is None else _on_device(model, device)
         model = self.model
-        self.prepared: Prepared = prepare(inputs, transform, device=device_of(model), dtype=dtype_of(model))
-        self.class_names = _names(class_names)
+        self.prepared: Prepared = prepare_for(
+            model, inputs, transform, explain, device=device_of(model), dtype=dtype_of(model)
+        )
+        names, self._names_given = class_names_of(class_names, transform, model)
+        self.class_names = _names(names)
+        # What must be said again, beside the settings of a request, to ask the same.
+        self.given = {
+            **({} if explain is None else {"explain": explain}),
+            **({} if device is None else {"device": str(device)}),
+        }
         self.transformed = transform is not None
+        self.memory = Memory()
+        self.dense = False
         self._logits: tuple[tuple, Tensor] | None = None
 
     @property
     def tensor(self) -> Tensor:
         """What the model sees, shape (B, ...)."""
         return self.prepared.tensor
+
+    @property
+    def parts(self) -> dict[str, tuple[int, ...]]:
+        """Where several inputs are explained together: their names and the shapes of one sample of each."""
+        arguments = self.prepared.arguments
+        return {} if arguments is None else {part.name: part.shape for part in arguments.parts}
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """The shape of the picture that is explained, or else of the inputs, (B, ...)."""
+        pictures = [shape for shape in self.parts.values() if len(shape) == 3]
+        return (len(self.tensor), *pictures[0]) if pictures else tuple(self.tensor.shape)
 
     @property
     def logits(self) -> Tensor:
@@ -72,25 +97,21 @@ class Subject:
         version = self.version()
         if self._logits is not None and self._logits[0] == version:
             return self._logits[1]
-        found: list[Tensor] = []
-
-        def read(output: Any) -> Tensor:
-            found.append(logits_of(output, self.tensor.shape[0]).detach())
-            # NaN in any class is an error; a class that is masked out with -inf is none.
-            return found[0].nan_to_num(nan=float("nan"), posinf=0.0, neginf=0.0).sum(1)
-
-        self.call(Score("logit", read)).scores(self.tensor)
-        if self.class_names is not None and len(self.class_names) != found[0].shape[1]:
-            raise ValueError(
-                f"class_names: {len(self.class_names)} names were given, and the model scores "
-                f"{found[0].shape[1]} classes."
-            )
-        self._logits = (version, found[0])
-        return found[0]
+        logits, self.dense = self.call(_UNSCORED).logits()
+        if self.class_names is not None and len(self.class_names) != logits.shape[1]:
+            if self._names_given:
+                raise ValueError(
+                    f"class_names: {len(self.class_names)} names were given, and the model scores "
+                    f"{logits.shape[1]} classes."
+                )
+            self.class_names = None  # a fine-tuned model still carries the names of the classes it had
+        self._logits = (version, logits)
+        return logits
 
     def call(self, score: Score, check: Callable[[], None] | None = None) -> Call:
         """The model bound to the inputs and to a score."""
-        bound = Call(self.model, self.tensor, score, self.prepared.pixels)
+        found = self.prepared
+        bound = Call(self.model, found.tensor, score, found.pixels, arguments=found.arguments, memory=self.memory)
         return bound if check is None else replace(bound, check=check)
 
     def resolve(self, request: Request) -> tuple[Score, Tensor | None]:
@@ -110,7 +131,7 @@ class Subject:
     @cached_property
     def layers(self) -> dict[str, tuple[int, int, int]]:
         """The layers with a spatial output: module path -> (C, h, w)."""
-        return spatial_layers(self.call(Score("logit", _no_score)))
+        return {path: found.shape for path, found in spatial_layers(self.call(_UNSCORED)).items()}
 
     def name_of(self, index: int) -> str:
         """The name of a class, or its number."""
@@ -163,7 +184,10 @@ def _names(class_names: Sequence[str] | Mapping[int, str] | None) -> list[str] |
 
 
 def _no_score(_output: Any) -> Tensor:
-    raise NotImplementedError("the layers are watched without a score")
+    raise NotImplementedError("the model is looked at without a score")
+
+
+_UNSCORED = Score("logit", _no_score)
 
 
 def _on_device(model: nn.Module, device: torch.device | str) -> nn.Module:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from saliency_widgets.attribution import PixelRange
+from saliency_widgets.attribution.arguments import Arguments
 from saliency_widgets.inputs import pictures
 
 Transform = Callable[[Any], Any]
@@ -26,12 +27,14 @@ class Prepared:
         pixels: What black and white pixels look like to the model; None where the inputs are no pictures.
         pictures: What the model sees as pictures, uint8 (B, H, W, 3), or None.
         notes: What had to be guessed.
+        arguments: How the model is called with the tensor, where it takes more than that.
     """
 
     tensor: Tensor
     pixels: PixelRange | None
     pictures: np.ndarray | None
     notes: tuple[str, ...] = ()
+    arguments: Arguments | None = None
 
 
 def prepare(

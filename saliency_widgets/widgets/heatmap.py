@@ -55,9 +55,13 @@ class HeatmapView(anywidget.AnyWidget):
     picture = traitlets.Bytes().tag(sync=True)
     frame = traitlets.Dict().tag(sync=True)
     status = traitlets.Dict().tag(sync=True)
+    findings = traitlets.List(traitlets.Dict()).tag(sync=True)
+    checked = traitlets.Bool(False).tag(sync=True)
     display = traitlets.Instance(DisplaySettings).tag(sync=True, **widget_serialization)
     controls = traitlets.List(traitlets.Instance(Widget)).tag(sync=True, **widget_serialization)
     layers = traitlets.List(traitlets.Instance(Widget)).tag(sync=True, **widget_serialization)
+    # What the button copies. Not sent by itself: it travels in the status, so that it never parts from its map.
+    code = traitlets.Unicode("")
 
     def __init__(
         self,
@@ -78,7 +82,7 @@ class HeatmapView(anywidget.AnyWidget):
         self.on_msg(self._on_message)
 
     def __repr__(self) -> str:
-        """Never the bytes."""
+        """Never the bytes, nor the code."""
         return f"HeatmapView({self.status.get('title', '')!r}, {self.status.get('state', 'idle')})"
 
     def offer(self, frame: Mapping[str, Any] | None, status: Mapping[str, Any]) -> None:
@@ -86,7 +90,7 @@ class HeatmapView(anywidget.AnyWidget):
 
         Args:
             frame: The map, see ``js/src/heatmap.ts``; None leaves the picture as it is.
-            status: Progress, readings, errors.
+            status: Progress, readings, errors, and the code of the map; see :func:`messages.status`.
         """
         with self._pace:
             # Where no page has ever answered (a script, nbconvert), what is finished must not wait for one.
@@ -99,6 +103,16 @@ class HeatmapView(anywidget.AnyWidget):
                 frame = self._pending[0]
             self._pending = (frame, status)
 
+    def tell(self, findings: Sequence[Mapping[str, Any]]) -> None:
+        """Show what the check-up found, on the page at once; it may be called from any thread, and again.
+
+        Args:
+            findings: The findings, the gravest first, see :func:`messages.findings_of`; empty where there are none.
+        """
+        with self._pace, self.hold_sync():
+            self.findings = [dict(finding) for finding in findings]
+            self.checked = True
+
     def flush(self) -> None:
         """Send what waits at once, painted or not: for a page that is stored, or nobody looks at."""
         with self._pace:
@@ -109,6 +123,7 @@ class HeatmapView(anywidget.AnyWidget):
     def _publish(self, frame: Mapping[str, Any] | None, status: Mapping[str, Any]) -> None:
         with self.hold_sync():
             self.status = dict(status)
+            self.code = self.status.get("code", "")
             if frame is not None:
                 self.frame = dict(frame)
         if frame is not None:

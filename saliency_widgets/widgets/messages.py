@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
 
 from saliency_widgets import render
 from saliency_widgets.attribution import Attribution
+from saliency_widgets.attribution.checkup import Finding
 from saliency_widgets.engine import Event
 
 
@@ -29,19 +31,27 @@ def frame_of(event: Event) -> dict[str, Any] | None:
     }
 
 
-def status_of(event: Event, title: str, asked: str) -> dict[str, Any]:
+def status_of(
+    event: Event, title: str, asked: str, *, method: str = "", code: str = "", aside: str = ""
+) -> dict[str, Any]:
     """Progress, readings and errors of an event.
 
     Args:
         event: What the worker told.
         title: What the map on the screen is of.
         asked: What the controls ask for.
+        method: Title of the method of the map on the screen: which findings concern it.
+        code: Python that repeats the map on the screen; empty while that map is not finished.
+        aside: A short text beside the progress, such as "4 rows a pass: memory ran out at 8".
     """
     found = event.attribution
     return status(
         generation=event.generation,
         state=event.state,
         title=title,
+        method=method,
+        code=code,
+        aside=aside,
         done=0 if found is None else found.done,
         total=0 if found is None else found.total,
         unit="" if found is None else _counted(found.unit, found.total),
@@ -61,6 +71,9 @@ def status(**given: Any) -> dict[str, Any]:
         "generation": 0,
         "state": "idle",
         "title": "",
+        "method": "",
+        "code": "",
+        "aside": "",
         "done": 0,
         "total": 0,
         "unit": "",
@@ -74,6 +87,25 @@ def status(**given: Any) -> dict[str, Any]:
         "remedy": "",
     }
     return empty | given
+
+
+def findings_of(findings: Iterable[Finding], title_of: Mapping[str, str]) -> list[dict[str, Any]]:
+    """What the check-up found, as the view takes it, in the same order.
+
+    Args:
+        findings: The findings.
+        title_of: The titles of the methods by name; a method without one keeps its name.
+    """
+    return [
+        {
+            "what": finding.what,
+            "where": list(finding.where),
+            "methods": [title_of.get(name, name) for name in finding.methods],
+            "remedy": finding.remedy,
+            "severity": finding.severity,
+        }
+        for finding in findings
+    ]
 
 
 def told(error: Exception, asked: str) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Guided Backprop against the rule written out by hand, for every way of writing a ReLU."""
+"""Guided Backprop and Deconvnet against their rules written out by hand, for every way of writing a ReLU."""
 
 import captum.attr
 import pytest
@@ -8,7 +8,9 @@ from torch.nn import functional as F
 from toys import conv_net, far, mlp, pictures, rows, state_of
 
 import saliency_widgets as sw
-from saliency_widgets.attribution.relu_rules import GuidedReLU
+from saliency_widgets.attribution.relu_rules import ReLURule
+
+RULES = {"guided_backprop": "guided", "deconvnet": "deconvnet"}
 
 
 class Two(nn.Module):
@@ -19,7 +21,7 @@ class Two(nn.Module):
         torch.manual_seed(4)
         self.first, self.second, self.last = nn.Linear(4, 16), nn.Linear(16, 16), nn.Linear(16, 3)
         self.activation = activation
-        self.double()
+        self.double().eval()
         with torch.no_grad():
             self.first.weight *= 8  # so that some units lie beyond 6
 
@@ -28,23 +30,29 @@ class Two(nn.Module):
 
 
 X = rows(5, 6, 4)
+SLOPES = torch.linspace(0.05, 0.9, 16, dtype=torch.float64)
 
 
-def by_hand(model, x, target, high=float("inf")):
-    """Forward with the weights, then backward by the rule g [0 < a < high] [g > 0]."""
+def rectified(method, g, z, high=float("inf"), below=0.0):
+    """The gradient behind an activation, from the one before it and its input."""
+    slope = torch.where(z > 0, (z < high).double(), torch.as_tensor(below, dtype=torch.float64))
+    return g.clamp(min=0) * (slope if method == "guided_backprop" else 1)
+
+
+def by_hand(method, model, x, target, high=float("inf"), below=0.0):
+    """Forward with the weights, then backward by the rule."""
     with torch.no_grad():
         first = model.first(x)
-        second = model.second(first.clamp(0, high))
+        second = model.second(torch.where(first > 0, first.clamp(max=high), below * first))
         g = model.last.weight[target].expand(len(x), -1)
-        g = g.clamp(min=0) * ((second > 0) & (second < high))
-        g = g @ model.second.weight
-        g = g.clamp(min=0) * ((first > 0) & (first < high))
-        return g @ model.first.weight
+        g = rectified(method, g, second, high, below) @ model.second.weight
+        return rectified(method, g, first, high, below) @ model.first.weight
 
 
 WAYS = {
     "nn.ReLU": nn.ReLU(),
     "nn.ReLU in place": nn.ReLU(inplace=True),
+    "nn.ReLU made in forward": lambda x: nn.ReLU()(x),
     "F.relu": F.relu,
     "F.relu in place": lambda x: F.relu(x, inplace=True),
     "F.relu in place by position": lambda x: F.relu(x, True),
@@ -56,11 +64,27 @@ WAYS = {
     "clamp(min=0)": lambda x: x.clamp(min=0),
     "clamp(0)": lambda x: x.clamp(0),
     "torch.clamp(x, 0.0)": lambda x: torch.clamp(x, 0.0),
+    "torch.clamp(input=x, min=0)": lambda x: torch.clamp(input=x, min=0),
     "clamp_(min=0)": lambda x: x.clamp_(min=0),
     "clip(min=0)": lambda x: x.clip(min=0),
     "clamp_min": lambda x: x.clamp_min(0),
     "torch.clamp_min": lambda x: torch.clamp_min(x, 0),
     "clamp_min_": lambda x: x.clamp_min_(0),
+    "clamp to a tensor": lambda x: x.clamp(min=torch.zeros_like(x[:1])),
+    "clamp_ to a tensor": lambda x: x.clamp_(torch.zeros_like(x)),
+    "clamp_min to a tensor": lambda x: x.clamp_min(x.new_zeros(())),
+    "nn.Threshold": nn.Threshold(0, 0),
+    "nn.Threshold in place": nn.Threshold(0.0, 0.0, inplace=True),
+    "F.threshold": lambda x: F.threshold(x, 0, 0),
+    "F.threshold_": lambda x: F.threshold_(x, threshold=0, value=0),
+    "torch.threshold": lambda x: torch.threshold(x, 0, 0),
+    "torch.threshold_": lambda x: torch.threshold_(x, 0, 0),
+    "torch.maximum": lambda x: torch.maximum(x, torch.zeros_like(x)),
+    "torch.maximum the other way round": lambda x: torch.maximum(torch.zeros_like(x), x),
+    "x.maximum": lambda x: x.maximum(x.new_zeros(())),
+    "torch.max": lambda x: torch.max(x, torch.zeros(1, 16, dtype=x.dtype)),
+    "torch.max by name": lambda x: torch.max(x, other=torch.zeros((), dtype=x.dtype)),
+    "x.max": lambda x: x.max(torch.zeros_like(x)),
 }
 WAYS_TO_6 = {
     "nn.ReLU6": nn.ReLU6(),
@@ -72,36 +96,87 @@ WAYS_TO_6 = {
     "F.hardtanh_": lambda x: F.hardtanh_(x, min_val=0.0, max_val=6.0),
     "clamp(0, 6)": lambda x: x.clamp(0, 6),
     "clamp(min=0, max=6)": lambda x: torch.clamp(x, min=0, max=6),
+    "clamp_(0, 6)": lambda x: x.clamp_(0, 6),
+    "clamp between tensors": lambda x: x.clamp(torch.zeros_like(x), torch.full_like(x[:1], 6.0)),
 }
 
 
+def prelu(slopes):
+    module = nn.PReLU(len(slopes)).double()
+    with torch.no_grad():
+        module.weight.copy_(slopes)
+    return module
+
+
+LEAKY = {  # and the slope below zero
+    "nn.LeakyReLU": (nn.LeakyReLU(0.2), 0.2),
+    "nn.LeakyReLU in place": (nn.LeakyReLU(0.2, inplace=True), 0.2),
+    "F.leaky_relu": (F.leaky_relu, 0.01),
+    "F.leaky_relu in place": (lambda x: F.leaky_relu(x, 0.3, True), 0.3),
+    "F.leaky_relu_": (lambda x: F.leaky_relu_(x, negative_slope=0.3), 0.3),
+    "nn.PReLU": (prelu(SLOPES[:1]), float(SLOPES[0])),
+    "nn.PReLU of each channel": (prelu(SLOPES), SLOPES),
+    "F.prelu": (lambda x: F.prelu(x, SLOPES), SLOPES),
+    "torch.prelu": (lambda x: torch.prelu(x, weight=SLOPES), SLOPES),
+    "x.prelu": (lambda x: x.prelu(SLOPES), SLOPES),
+    "nn.RReLU": (nn.RReLU(0.1, 0.3).eval(), 0.2),
+    "nn.RReLU in place": (nn.RReLU(0.1, 0.3, inplace=True).eval(), 0.2),
+    "F.rrelu": (F.rrelu, 11 / 48),
+    "F.rrelu in place": (lambda x: F.rrelu(x, upper=0.375, inplace=True), 0.25),
+    "torch.rrelu": (lambda x: torch.rrelu(x, 0.1, 0.3), 0.2),
+    "torch.rrelu_": (lambda x: torch.rrelu_(x, 0.1, 0.3), 0.2),
+}
+ALL = {**WAYS, **WAYS_TO_6, **{name: activation for name, (activation, _) in LEAKY.items()}}
+IN_PLACE = [name for name in ALL if "in place" in name or name.partition("(")[0].partition(" ")[0].endswith("_")]
+
+
+@pytest.mark.parametrize("method", RULES)
 @pytest.mark.parametrize("target", [0, 2])
 @pytest.mark.parametrize("way", WAYS)
-def test_every_way_of_writing_relu(way, target):
+def test_every_way_of_writing_relu(way, target, method):
     model = Two(WAYS[way])
-    expected = by_hand(model, X, target)
-    found = sw.attribute(model, X, method="guided_backprop", target=target)
+    expected = by_hand(method, model, X, target)
+    found = sw.attribute(model, X, method=method, target=target)
     assert far(found.values, expected) < 1e-14
     plain = sw.attribute(model, X, method="gradient", target=target)
     assert far(plain.values, expected) > 0.1, "this net can't tell the rule from the gradient"
     assert torch.equal(found.score, plain.score)
 
 
+@pytest.mark.parametrize("method", RULES)
 @pytest.mark.parametrize("way", WAYS_TO_6)
-def test_every_way_of_writing_relu6(way):
+def test_every_way_of_writing_relu6(way, method):
     model = Two(WAYS_TO_6[way])
-    found = sw.attribute(model, X, method="guided_backprop", target=1)
-    assert far(found.values, by_hand(model, X, 1, high=6.0)) < 1e-14
-    assert far(by_hand(model, X, 1), by_hand(model, X, 1, high=6.0)) > 0.01, "no unit lies beyond 6"
+    found = sw.attribute(model, X, method=method, target=1)
+    assert far(found.values, by_hand(method, model, X, 1, high=6.0)) < 1e-14
+    if method == "guided_backprop":
+        assert far(by_hand(method, model, X, 1), by_hand(method, model, X, 1, high=6.0)) > 0.01, "no unit beyond 6"
+
+
+@pytest.mark.parametrize("method", RULES)
+@pytest.mark.parametrize("way", LEAKY)
+def test_every_way_of_writing_a_leaky_relu(way, method):
+    activation, below = LEAKY[way]
+    model = Two(activation)
+    found = sw.attribute(model, X, method=method, target=1)
+    assert far(found.values, by_hand(method, model, X, 1, below=below)) < 1e-14
+    if method == "guided_backprop":
+        assert far(by_hand(method, model, X, 1), by_hand(method, model, X, 1, below=below)) > 0.005
 
 
 UNTOUCHED = {
-    "leaky_relu": F.leaky_relu,
     "hardtanh(-1, 1)": F.hardtanh,
     "clamp(max=1)": lambda x: x.clamp(max=1),
     "clamp(min=-1)": lambda x: x.clamp(min=-1),
     "clamp_min(0.5)": lambda x: x.clamp_min(0.5),
-    "clamp to a tensor": lambda x: x.clamp(min=torch.zeros_like(x[:1])),
+    "clamp to a tensor not all zero": lambda x: x.clamp(min=torch.arange(16.0, dtype=x.dtype) / 16),
+    "clamp to a tensor that is learned": lambda x: x.clamp(min=torch.zeros_like(x).requires_grad_()),
+    "threshold(0.1, 0)": lambda x: F.threshold(x, 0.1, 0),
+    "threshold(0, 1)": lambda x: F.threshold(x, 0, 1),
+    "maximum with ones": lambda x: torch.maximum(x, torch.ones_like(x)),
+    "maximum with itself": lambda x: torch.maximum(x, -x),
+    "maximum with what is learned": lambda x: torch.maximum(x, torch.zeros_like(x).requires_grad_()),
+    "max of a row": lambda x: x - x.max(1, keepdim=True).values + torch.max(x),
     "gelu": F.gelu,
     "silu": F.silu,
     "softplus": F.softplus,
@@ -110,11 +185,12 @@ UNTOUCHED = {
 }
 
 
+@pytest.mark.parametrize("method", RULES)
 @pytest.mark.parametrize("way", UNTOUCHED)
-def test_what_is_no_relu_keeps_its_gradient_and_alone_is_refused(way):
-    with pytest.raises(ValueError, match=r"Guided Backprop.*no.*Use 'gradient'|ran none") as caught:
-        sw.attribute(Two(UNTOUCHED[way]), X, method="guided_backprop", target=0)
-    assert "'gradient'" in str(caught.value)
+def test_what_is_no_relu_keeps_its_gradient_and_alone_is_refused(way, method):
+    with pytest.raises(ValueError, match=rf"{sw.methods()[method].title} changes the gradient at ReLUs.*ran none") as e:
+        sw.attribute(Two(UNTOUCHED[way]), X, method=method, target=0)
+    assert "Use 'gradient'" in str(e.value)
     # Behind a ReLU that passes everything, the rule is only applied there: the gradients before it are the plain ones.
     model = Two(UNTOUCHED[way])
     last = model.last
@@ -122,13 +198,51 @@ def test_what_is_no_relu_keeps_its_gradient_and_alone_is_refused(way):
         last.bias += 1e3
     mixed = nn.Sequential(model, nn.ReLU())
     plain = sw.attribute(model, X, method="gradient", target=0)
-    assert far(sw.attribute(mixed, X, method="guided_backprop", target=0).values, plain.values) < 1e-14
+    assert far(sw.attribute(mixed, X, method=method, target=0).values, plain.values) < 1e-14
+
+
+SMOOTH = {
+    "celu": [nn.CELU(), nn.CELU(inplace=True), torch.celu],
+    "elu": [nn.ELU(), F.elu_],
+    "gelu": [nn.GELU(), F.gelu],
+    "hardsigmoid": [nn.Hardsigmoid()],
+    "hardswish": [nn.Hardswish(), nn.Hardswish(inplace=True)],
+    "logsigmoid": [nn.LogSigmoid()],
+    "mish": [nn.Mish()],
+    "selu": [nn.SELU(), torch.selu_],
+    "sigmoid": [nn.Sigmoid(), torch.sigmoid, F.sigmoid, lambda x: x.sigmoid_()],
+    "silu": [nn.SiLU(), nn.SiLU(inplace=True)],
+    "softplus": [nn.Softplus()],
+    "tanh": [nn.Tanh(), F.tanh, lambda x: x.tanh()],
+}
+
+
+@pytest.mark.parametrize("name", SMOOTH)
+def test_the_smooth_activations_are_left_alone_and_named(name):
+    for activation in SMOOTH[name]:
+        model = Two(activation)
+        with ReLURule("guided") as rule:
+            model(X.clone().requires_grad_())
+        assert (rule.calls, rule.smooth) == (0, {name: 2})
+        with pytest.raises(ValueError, match=rf"ran none, but {name} \(2 times\): smooth activations have no such"):
+            sw.attribute(model, X, method="guided_backprop", target=0)
+        with ReLURule("guided") as rule, torch.no_grad():
+            model(X)
+        assert rule.smooth == {}
+
+
+def test_rrelu_in_training_has_slopes_of_its_own():
+    x = X.clone().requires_grad_()
+    with ReLURule("guided") as rule:
+        F.rrelu(x, training=True)
+        torch.rrelu(x, 0.1, 0.3, True)
+    assert rule.calls == 0
 
 
 def test_one_module_used_many_times_counts_each_time():
     activation = nn.ReLU()
     model = Two(activation)
-    with GuidedReLU() as rule:
+    with ReLURule("guided") as rule:
         model(X.clone().requires_grad_())
     assert rule.calls == 2
     twin = nn.Sequential(model.first, nn.ReLU(), model.second, nn.ReLU(), model.last)
@@ -138,19 +252,119 @@ def test_one_module_used_many_times_counts_each_time():
     )
 
 
-@pytest.mark.parametrize("way", [*WAYS, *WAYS_TO_6])
-def test_the_forward_pass_is_the_models_own(way):
-    model = Two({**WAYS, **WAYS_TO_6}[way])
+@pytest.mark.parametrize("rule", RULES.values())
+@pytest.mark.parametrize("way", ALL)
+def test_the_forward_pass_is_the_models_own(way, rule):
+    model = Two(ALL[way])
     expected = model(X.clone())
-    with GuidedReLU():
+    with ReLURule(rule) as met:
         found = model(X.clone().requires_grad_())
+        given = model.first(X.clone().requires_grad_())
+        before = given.clone()
+        result = ALL[way](given)
+    assert met.calls == 3
     assert torch.equal(found, expected)
+    if way in IN_PLACE:
+        assert result is given
+    else:
+        assert result is not given
+        assert torch.equal(given, before)
+
+
+def test_what_is_in_place():
+    assert len(IN_PLACE) == 24
+    for way in IN_PLACE:
+        given = rows(1, 3, 16)
+        assert ALL[way](given) is given
+
+
+@pytest.mark.parametrize("way", ALL)
+def test_at_zero_the_slope_is_the_one_below_however_it_is_written(way):
+    below = LEAKY[way][1] if way in LEAKY else 0.0
+    for rule, expected in {"guided": torch.as_tensor(below).expand(16), "deconvnet": torch.ones(16)}.items():
+        x = torch.zeros(2, 16, dtype=torch.float64, requires_grad=True)
+        with ReLURule(rule):
+            ALL[way](x.clone()).sum().backward()
+        assert far(x.grad, expected.double().expand(2, 16)) < 1e-14
+
+
+class Residual(nn.Module):
+    """Sums in place behind a ReLU, whose output goes two ways, into another."""
+
+    def __init__(self, activation):
+        super().__init__()
+        torch.manual_seed(2)
+        self.a, self.b, self.c = nn.Linear(4, 16), nn.Linear(4, 16), nn.Linear(16, 16)
+        self.last, self.activation = nn.Linear(16, 3), activation
+        self.double().eval()
+
+    def forward(self, x):
+        y = self.activation(self.a(x))
+        y += self.b(x)
+        z = self.c(y)
+        z += y
+        return self.last(self.activation(z))
+
+
+@pytest.mark.parametrize("method", RULES)
+@pytest.mark.parametrize("way", ALL)
+def test_sums_in_place_behind_a_relu(way, method):
+    model = Residual(ALL[way])
+    shape = {"high": 6.0} if way in WAYS_TO_6 else {"below": LEAKY[way][1]} if way in LEAKY else {}
+    with torch.no_grad():
+        first = model.a(X)
+        y = ALL[way](first.clone()) + model.b(X)
+        g = rectified(method, model.last.weight[1].expand(len(X), -1), model.c(y) + y, **shape)
+        g = g @ model.c.weight + g
+        expected = rectified(method, g, first, **shape) @ model.a.weight + g @ model.b.weight
+    assert far(sw.attribute(model, X, method=method, target=1).values, expected) < 1e-14
+
+
+@pytest.mark.parametrize("method", RULES)
+@pytest.mark.parametrize("way", [way for way in IN_PLACE if way not in WAYS_TO_6 and way not in LEAKY])
+def test_in_place_on_a_part(way, method):
+    """The gradient reaches the part by way of the whole."""
+
+    class Part(Two):
+        def forward(self, x):
+            y = self.first(x)
+            self.activation(y[:, :10])
+            return self.second(y)
+
+    model = Part(WAYS[way])
+    with torch.no_grad():
+        g, first = model.second.weight[3].expand(len(X), -1), model.first(X)
+        g = torch.cat([rectified(method, g, first)[:, :10], g[:, 10:]], 1)
+        expected = g @ model.first.weight
+    assert far(sw.attribute(model, X, method=method, target=3).values, expected) < 1e-14
+
+
+def test_a_gradient_that_is_positive_everywhere_passes_guided_backprop_as_it_is():
+    """Also through slopes that a model computes from its input."""
+
+    class Computed(nn.Module):
+        def forward(self, x):
+            return F.prelu(x, x.square().mean().reshape(1)).sum(1, keepdim=True)
+
+    model, x = Computed(), X[:1]
+    plain = sw.attribute(model, x, method="gradient", score="value")
+    assert far(sw.attribute(model, x, method="guided_backprop", score="value").values, plain.values) < 1e-14
+
+
+def test_a_maximum_that_repeats_its_input():
+    x = X.clone().requires_grad_()
+    weights = rows(3, 5, 6, 4)
+    with ReLURule("guided"):
+        y = torch.maximum(x, torch.zeros(5, 1, 1, dtype=torch.float64))
+    assert torch.equal(y, X.clamp(min=0).expand(5, 6, 4))
+    (y * weights).sum().backward()
+    assert far(x.grad, weights.clamp(min=0).sum(0) * (X > 0)) < 1e-14
 
 
 def test_where_nothing_is_differentiated_the_rule_stays_out_of_the_way():
     model = Two(nn.ReLU())
     model.requires_grad_(False)
-    with GuidedReLU() as rule:
+    with ReLURule("guided") as rule:
         model(X)
         out = torch.empty_like(X)
         torch.clamp(X, min=0, out=out)
@@ -160,20 +374,25 @@ def test_where_nothing_is_differentiated_the_rule_stays_out_of_the_way():
 
 @pytest.mark.parametrize("net", [mlp, conv_net])
 @pytest.mark.parametrize("seed", range(3))
-def test_agrees_with_captum_on_modules(net, seed):
+@pytest.mark.parametrize(
+    ("method", "reference"),
+    [("guided_backprop", captum.attr.GuidedBackprop), ("deconvnet", captum.attr.Deconvolution)],
+)
+def test_agrees_with_captum_on_modules(net, seed, method, reference):
     model = net(seed)
     x = rows(seed) if net is mlp else pictures(seed)
     for target in (0, 2):
         with pytest.warns(UserWarning, match="backward hooks"):
-            expected = captum.attr.GuidedBackprop(model).attribute(x.clone().requires_grad_(), target=target)
-        found = sw.attribute(model, x, method="guided_backprop", target=target)
+            expected = reference(model).attribute(x.clone().requires_grad_(), target=target)
+        found = sw.attribute(model, x, method=method, target=target)
         assert far(found.values, expected.detach()) < 1e-12
 
 
-def test_nothing_is_left_behind_and_the_next_gradient_is_plain():
+@pytest.mark.parametrize("method", RULES)
+def test_nothing_is_left_behind_and_the_next_gradient_is_plain(method):
     model, x = conv_net(), pictures()
     before, plain = state_of(model), sw.attribute(model, x, method="gradient", target=1)
-    sw.attribute(model, x, method="guided_backprop", target=1)
+    sw.attribute(model, x, method=method, target=1)
     assert state_of(model) == before
     assert torch.equal(sw.attribute(model, x, method="gradient", target=1).values, plain.values)
 

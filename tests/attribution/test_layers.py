@@ -26,7 +26,7 @@ def by_hand(activations, model_from_there, target=1):
 
 def test_spatial_layers_in_order_with_their_sizes():
     found = spatial_layers(call(conv_net(), X))
-    assert list(found.items()) == [
+    assert [(path, spatial.shape) for path, spatial in found.items()] == [
         ("0", (6, 8, 8)),
         ("1", (6, 8, 8)),
         ("2", (5, 4, 4)),
@@ -143,7 +143,7 @@ def test_the_users_own_hooks_run_and_stay():
 @pytest.mark.parametrize(
     ("layer", "error", "said"),
     [
-        ("6", ValueError, r"layer: '6' has an output of shape \(2, 4\); Grad-CAM needs \(N, channels, height, width\)"),
+        ("6", ValueError, r"layer: '6' has an output of shape \(2, 4\); a class activation map needs \(N, channels, height, width\)"),
         ("features.3", ValueError, r"layer: 'features\.3' is not known\. Known: '0', '1'"),
         ("", ValueError, r"layer: '' is not known"),
         (3, TypeError, r"layer: expected a module path such as 'features\.7', got 3 \(int\)"),
@@ -171,7 +171,7 @@ def test_layers_that_do_not_run_return_no_tensor_or_do_not_count():
 
     for layer, said in {
         "spare": r"layer: 'spare' did not run; choose a layer",
-        "pair": r"layer: 'pair' returned a tuple; choose a layer",
+        "pair": r"layer: 'pair' returned a dict; choose a layer",
         "side": r"model: the score does not depend on the layer 'side'",
     }.items():
         with pytest.raises(ValueError, match=said):

@@ -134,8 +134,23 @@ def test_a_function_may_return_a_column_and_serves_outputs_of_any_form():
     model = Map()
     found = gradient(model, x, target=lambda out: out["masks"][:, 3].mean((1, 2))[:, None])
     assert torch.equal(found.values, expected(lambda out: out["masks"][:, 3].mean((1, 2)), model, x))
-    with pytest.raises(ValueError, match=r"target: the model's output has shape \(2, 5, 6, 6\).*lambda out"):
-        gradient(model, x, target=3)
+
+
+def test_of_a_score_for_each_position_the_mean_is_explained():
+    model = nn.Conv2d(1, 5, 3, padding=1).double()
+    x = rows(1, 2, 1, 6, 6)
+    found = gradient(model, x, target=3)
+    assert far(found.values, expected(lambda out: out[:, 3].mean((1, 2)), model, x)) < 1e-14
+    assert any("each position" in note for note in found.notes)
+    shares = gradient(model, x, target=3, score="probability")
+    assert far(shares.values, expected(lambda out: out.softmax(1)[:, 3].mean((1, 2)), model, x)) < 1e-12
+    assert far(shares.score, model(x).softmax(1)[:, 3].mean((1, 2)).detach()) < 1e-14
+
+
+def test_an_output_of_another_form_says_how_to_name_one_number():
+    model = nn.Sequential(nn.Linear(4, 6), nn.Unflatten(1, (2, 3))).double()
+    with pytest.raises(ValueError, match=r"target: the model's output has shape \(2, 2, 3\).*lambda out"):
+        gradient(model, X, target=3)
 
 
 @pytest.mark.parametrize(

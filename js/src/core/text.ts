@@ -4,6 +4,12 @@ export interface Status {
   generation?: number;
   state?: "idle" | "running" | "done" | "stopped" | "error";
   title?: string;
+  /** Title of the method of the map that is shown; "" where that is not known. */
+  method?: string;
+  /** Python that repeats the map that is shown; "" while it is not finished. */
+  code?: string;
+  /** Said beside the progress. */
+  aside?: string;
   done?: number;
   total?: number;
   unit?: string;
@@ -46,19 +52,28 @@ export function formatTime(seconds: number): string {
   return `${Math.floor(minutes / 60)} h ${String(minutes % 60).padStart(2, "0")} min`;
 }
 
-/** How far, and how long: ["17 of 50 samples", "1.2 s, 2.4 s left"]; the second, or both, may be missing. */
+/** How far, and how long: ["17 of 50 samples", "1.2 s, 2.4 s left · an aside"]; one, or both, may be missing. */
 export function progressParts(status: Status): string[] {
-  const { state = "idle", done = 0, total = 0, unit = "", elapsed, remaining, cached = false } = status;
+  const {
+    state = "idle",
+    done = 0,
+    total = 0,
+    unit = "",
+    elapsed,
+    remaining,
+    cached = false,
+    aside = "",
+  } = status;
   if (state === "idle") return [];
   const running = state === "running";
-  if (running && !(total > 0)) return ["Computing …"];
+  if (running && !(total > 0)) return ["Computing …", aside].filter(Boolean);
   const times: string[] = [];
   if (cached) times.push("from memory");
   else if (isNumber(elapsed)) times.push(formatTime(elapsed));
   if (running && isNumber(remaining)) times.push(`${formatTime(remaining)} left`);
   return [
     howFar(status, total > 0 ? `${done} of ${total}${unit && ` ${unit}`}` : ""),
-    times.join(", "),
+    [times.join(", "), aside].filter(Boolean).join(SEPARATOR),
   ].filter(Boolean);
 }
 

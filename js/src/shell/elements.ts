@@ -15,8 +15,13 @@ export interface Elements {
   fill: HTMLElement;
   progressText: HTMLElement;
   hold: HTMLButtonElement;
+  copy: HTMLButtonElement;
   stop: HTMLButtonElement;
+  announcement: HTMLElement;
+  byHand: HTMLElement;
+  byHandText: HTMLTextAreaElement;
   readings: HTMLElement;
+  checkup: HTMLElement;
   error: HTMLElement;
   message: HTMLElement;
   remedy: HTMLElement;
@@ -25,7 +30,7 @@ export interface Elements {
 
 type Attributes = Record<string, string>;
 
-function make<K extends keyof HTMLElementTagNameMap>(
+export function make<K extends keyof HTMLElementTagNameMap>(
   tag: K,
   name: string,
   attributes: Attributes = {},
@@ -56,17 +61,38 @@ export function makeElements(): Elements {
   const hold = make("button", "hold", { type: "button", "aria-pressed": "false" }, [
     "Hold to see the original",
   ]);
+  // Both texts lie in the same place, so that the button is always as wide as the wider one.
+  const copy = make(
+    "button",
+    "copy",
+    { type: "button", disabled: "", title: "Python that repeats this map, bit for bit" },
+    [make("span", "copy-ask", {}, ["Copy code"]), make("span", "copy-said", {}, ["Copied"])],
+  );
   const stop = make("button", "stop", { type: "button", disabled: "" }, ["Stop"]);
   const run = make("div", "run", {}, [
     make("div", "run-state", {}, [progressText, progress]),
-    make("div", "buttons", {}, [hold, stop]),
+    make("div", "buttons", {}, [hold, copy, stop]),
+  ]);
+  const announcement = make("div", "unseen", { "aria-live": "polite" });
+  const byHandText = make("textarea", "by-hand-text", {
+    readonly: "",
+    rows: "6",
+    spellcheck: "false",
+    "aria-label": "Python that repeats this map",
+  });
+  const byHand = make("div", "by-hand", { hidden: "" }, [
+    "The browser lets nothing be copied from here. Copy it by hand; Escape closes it.",
+    byHandText,
   ]);
   const readings = make("dl", "readings");
+  const checkup = make("div", "checkup");
   const message = make("div", "message");
   const remedy = make("div", "remedy");
   const error = make("div", "error", { role: "alert", hidden: "" }, [message, remedy]);
   const notes = make("ul", "notes", { hidden: "" });
-  const body = make("div", "body", {}, [title, stage, scale, readout, run, readings, error, notes]);
+  // The check-up comes before what comes and goes: its line stays where it is.
+  const parts = [title, stage, scale, readout, run, byHand, readings, checkup, error, notes, announcement];
+  const body = make("div", "body", {}, parts);
   const root = make(
     "div",
     "heatmap",
@@ -88,8 +114,13 @@ export function makeElements(): Elements {
     fill,
     progressText,
     hold,
+    copy,
     stop,
+    announcement,
+    byHand,
+    byHandText,
     readings,
+    checkup,
     error,
     message,
     remedy,
@@ -100,4 +131,25 @@ export function makeElements(): Elements {
 /** Write a text only where it changed: a screen reader announces every write. */
 export function setText(element: HTMLElement, text: string): void {
   if (element.textContent !== text) element.textContent = text;
+}
+
+/** A disabled button loses the focus to the notebook, whose one-letter commands would then be live. */
+export function setDisabled({ canvas }: Elements, button: HTMLButtonElement, disabled: boolean): void {
+  const focused = document.activeElement === button;
+  button.disabled = disabled;
+  if (focused && disabled) canvas.focus({ preventScroll: true });
+}
+
+const SHOWN = new WeakMap<HTMLElement, string>();
+
+/** Replace the children only where the content changed: tooltips and selections survive. */
+export function fill<T>(
+  parent: HTMLElement,
+  items: T[],
+  build: (item: T, index: number) => HTMLElement,
+): void {
+  const key = JSON.stringify(items);
+  if (SHOWN.get(parent) === key) return;
+  SHOWN.set(parent, key);
+  parent.replaceChildren(...items.map(build));
 }

@@ -1,7 +1,7 @@
 // The words under the picture: progress, readings, errors, notes.
 
 import { isWhole, progressParts, SEPARATOR, type Status } from "../core/text.ts";
-import { type Elements, setText } from "./elements.ts";
+import { type Elements, fill, setDisabled, setText } from "./elements.ts";
 
 /** Something this view itself has to say, in the same place as an error of the kernel. */
 export interface Problem {
@@ -18,12 +18,8 @@ export function showStatus(elements: Elements, status: Status, problem: Problem 
   title.title = status.title ?? "";
   showProgress(elements, status);
 
-  const running = state === "running";
-  const wasFocused = document.activeElement === stop;
-  stop.disabled = !running;
+  setDisabled(elements, stop, state !== "running");
   setText(stop, "Stop");
-  // A disabled button loses the focus to the notebook, whose one-letter commands would then be live.
-  if (wasFocused && !running) elements.canvas.focus({ preventScroll: true });
 
   const said = status.message ? { message: status.message, remedy: status.remedy ?? "" } : problem;
   error.hidden = !said;
@@ -73,14 +69,4 @@ function showProgress({ progress, fill: bar, progressText: text }: Elements, sta
   progress.setAttribute("aria-valuemax", String(total || 1));
   progress.setAttribute("aria-valuenow", String(total > 0 ? done : share));
   progress.setAttribute("aria-valuetext", words || "idle");
-}
-
-const SHOWN = new WeakMap<HTMLElement, string>();
-
-/** Replace the children only where the content changed: tooltips and selections survive. */
-function fill<T>(parent: HTMLElement, items: T[], build: (item: T, index: number) => HTMLElement): void {
-  const key = JSON.stringify(items);
-  if (SHOWN.get(parent) === key) return;
-  SHOWN.set(parent, key);
-  parent.replaceChildren(...items.map(build));
 }

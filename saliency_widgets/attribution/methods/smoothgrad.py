@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import torch
-
 from saliency_widgets.attribution.call import Call
 from saliency_widgets.attribution.method import Estimate, get_method, method, methods
+from saliency_widgets.attribution.moments import Moments
 from saliency_widgets.attribution.noise import SEED, normal_noise
 from saliency_widgets.attribution.schedule import CHUNK_SIZE, chunks
 from saliency_widgets.params import Param
@@ -82,27 +81,19 @@ def smoothgrad(
     if statistic == "variance" and n_samples < 2:
         raise ValueError("n_samples: a variance needs at least 2 samples, got 1.")
     inner = get_method(base)
-    flat = call.inputs.flatten(1)
-    spread = (flat.amax(1) - flat.amin(1)).view(-1, *[1] * (call.inputs.ndim - 1)) * noise_level
-    mean = torch.zeros_like(call.inputs)
-    squares = torch.zeros_like(call.inputs)  # sum of squared deviations from the mean
-    done = 0
+    spread = call.spread() * noise_level
+    moments = Moments(call.inputs)
     for samples in chunks(n_samples, call.rows(chunk_size), call.batch):
         noisy = call.inputs + spread * normal_noise(call.inputs, seed, samples)
         (estimate,) = inner.run(call.on(noisy.flatten(0, 1)), **inner.check_params({}))
         drawn = estimate.values.view_as(noisy)
         if statistic == "squared":
             drawn = drawn**2
-        count = len(samples)
-        shift = drawn.mean(0) - mean
-        squares += (drawn - drawn.mean(0)).square().sum(0) + shift**2 * (done * count / (done + count))
-        mean = mean + shift * (count / (done + count))
-        done += count
-        variance = squares / max(done - 1, 1)
+        moments.add(drawn)
         yield Estimate(
-            variance if statistic == "variance" else mean,
-            done=done,
+            moments.variance if statistic == "variance" else moments.mean,
+            done=moments.count,
             total=n_samples,
-            evaluations=done,
-            standard_error=(variance / done).sqrt() if statistic != "variance" and done > 1 else None,
+            evaluations=moments.count,
+            standard_error=None if statistic == "variance" else moments.standard_error,
         )

@@ -1,0 +1,110 @@
+// Copies the code of the map that is shown. Everything happens in the page: no kernel is needed.
+
+import { type Elements, setDisabled, setText } from "./elements.ts";
+
+const SAID_FOR = 1500;
+
+export class CopyButton {
+  #code = "";
+  #timer: ReturnType<typeof setTimeout> | undefined;
+
+  constructor(
+    private readonly elements: Elements,
+    private readonly life: AbortSignal,
+  ) {
+    const { copy, byHand, byHandText } = elements;
+    const listen = { signal: life };
+    copy.addEventListener("click", () => this.#copy(), listen);
+    byHandText.addEventListener("copy", () => this.#copiedByHand(), listen);
+    byHand.addEventListener("keydown", (event) => this.#key(event), listen);
+    life.addEventListener("abort", () => clearTimeout(this.#timer));
+  }
+
+  show(code: string): void {
+    setDisabled(this.elements, this.elements.copy, !code);
+    if (code !== this.#code) this.#close();
+    this.#code = code;
+  }
+
+  async #copy(): Promise<void> {
+    const code = this.#code;
+    const written = await write(code, this.elements);
+    if (this.life.aborted) return;
+    if (written) {
+      this.#close();
+      this.#say();
+    } else if (code === this.#code) {
+      this.#offer();
+    }
+  }
+
+  #say(): void {
+    const { copy, announcement } = this.elements;
+    copy.classList.add("sw-said");
+    setText(announcement, "Copied");
+    clearTimeout(this.#timer);
+    this.#timer = setTimeout(() => {
+      copy.classList.remove("sw-said");
+      setText(announcement, "");
+    }, SAID_FOR);
+  }
+
+  // -- by hand, where the page may not write to the clipboard ----------------------------------------------
+
+  #offer(): void {
+    const { byHand, byHandText } = this.elements;
+    byHand.hidden = false;
+    byHandText.value = this.#code;
+    byHandText.focus();
+    byHandText.select();
+  }
+
+  #key(event: KeyboardEvent): void {
+    if (event.key !== "Escape") return;
+    event.preventDefault();
+    event.stopPropagation();
+    this.#close();
+  }
+
+  #copiedByHand(): void {
+    const { selectionStart, selectionEnd, value } = this.elements.byHandText;
+    // The browser takes the text only after this event.
+    if (selectionEnd - selectionStart === value.length) setTimeout(() => this.#close());
+    this.#say();
+  }
+
+  #close(): void {
+    const { root, byHand, byHandText, copy, canvas } = this.elements;
+    const focused = byHand.contains(root.ownerDocument.activeElement);
+    byHand.hidden = true;
+    byHandText.value = "";
+    if (focused) (copy.disabled ? canvas : copy).focus({ preventScroll: true });
+  }
+}
+
+/** False where neither of the browser's ways is open. */
+async function write(text: string, elements: Elements): Promise<boolean> {
+  try {
+    await navigator.clipboard.writeText(text); // missing on pages that came without https
+    return true;
+  } catch {
+    return writeThroughSelection(text, elements);
+  }
+}
+
+function writeThroughSelection(text: string, { root, copy }: Elements): boolean {
+  const area = document.createElement("textarea");
+  area.className = "sw-unseen";
+  area.value = text;
+  root.append(area);
+  area.focus({ preventScroll: true });
+  area.select();
+  try {
+    return document.execCommand("copy");
+  } catch {
+    return false;
+  } finally {
+    area.remove();
+    copy.focus({ preventScroll: true });
+  }
+}

@@ -1,0 +1,128 @@
+"""How a model is called: which of its arguments are explained, and what the others are.
+
+Methods see one tensor, whatever the model takes. Where several inputs are explained together, that tensor holds them
+side by side, flat; each keeps its own range, baseline and shape.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from saliency_widgets.attribution.baselines import PixelRange
+
+
+@dataclass(frozen=True)
+class Slot:
+    """Where an explained input goes.
+
+    Attributes:
+        index: Which of the explained inputs.
+    """
+
+    index: int = 0
+
+
+@dataclass(frozen=True)
+class Part:
+    """One of several inputs that are explained together.
+
+    Attributes:
+        name: Its name or position among the model's arguments.
+        shape: Of one sample.
+        pixels: What black and white look like in it; None where it is no picture.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    pixels: PixelRange | None = None
+
+    @property
+    def size(self) -> int:
+        """Numbers of one sample."""
+        return int(torch.Size(self.shape).numel())
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """The model's arguments, with slots for what is explained.
+
+    Attributes:
+        args: Positional arguments; slots may be inside dicts, lists and tuples.
+        kwargs: Keyword arguments.
+        batch: B: held tensors with B rows are repeated with the samples, others are given as they are.
+        parts: What is explained together; empty where it is one input, in its own shape.
+        name: The name of the explained input, where there are others beside it.
+    """
+
+    args: tuple[Any, ...] = (Slot(),)
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+    batch: int = 1
+    parts: tuple[Part, ...] = ()
+    name: str | None = None
+
+    @property
+    def explained(self) -> str | list[str] | None:
+        """The names of what is explained, as ``explain=`` takes them; None for a model of one input."""
+        return [part.name for part in self.parts] if self.parts else self.name
+
+    def fill(self, rows: Tensor, samples: Tensor) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """The arguments for some rows; nothing in them is the caller's, as some models write to what they are given.
+
+        Args:
+            rows: The explained tensor, shape (N, ...).
+            samples: Which sample each row belongs to, shape (N,).
+        """
+        pieces = [piece.clone() for piece in self.split(rows)]
+
+        def filled(node: Any) -> Any:
+            if isinstance(node, Slot):
+                return pieces[node.index]
+            if isinstance(node, Tensor):
+                batched = node.ndim > 0 and node.shape[0] == self.batch
+                return node.index_select(0, samples.to(node.device)) if batched else node.clone()
+            return _mapped(filled, node)
+
+        return tuple(map(filled, self.args)), {name: filled(value) for name, value in self.kwargs.items()}
+
+    def tiled(self, times: int) -> Arguments:
+        """For a batch that repeats the samples block by block."""
+
+        def again(node: Any) -> Any:
+            if isinstance(node, Tensor) and node.ndim > 0 and node.shape[0] == self.batch:
+                return node.repeat(times, *[1] * (node.ndim - 1))
+            return _mapped(again, node)
+
+        kwargs = {name: again(value) for name, value in self.kwargs.items()}
+        return replace(self, args=tuple(map(again, self.args)), kwargs=kwargs, batch=self.batch * times)
+
+    def split(self, rows: Tensor) -> list[Tensor]:
+        """The explained inputs, each in its own shape."""
+        if not self.parts:
+            return [rows]
+        flat = rows.split([part.size for part in self.parts], dim=1)
+        return [piece.reshape(-1, *part.shape) for piece, part in zip(flat, self.parts, strict=True)]
+
+    def each(self, make: Callable[[Tensor, Part | None], Tensor], rows: Tensor) -> Tensor:
+        """A tensor like ``rows``, made input by input.
+
+        Args:
+            make: From an explained input, and what is known of it, to a tensor that broadcasts to it.
+            rows: The explained tensor.
+        """
+        if not self.parts:
+            return make(rows, None)
+        pieces = zip(self.split(rows), self.parts, strict=True)
+        return torch.cat([make(piece, part).expand_as(piece).flatten(1) for piece, part in pieces], 1)
+
+
+def _mapped(change: Callable[[Any], Any], node: Any) -> Any:
+    if isinstance(node, Mapping):
+        return {key: change(value) for key, value in node.items()}
+    if isinstance(node, Sequence) and not isinstance(node, (str, bytes)):
+        return type(node)(map(change, node)) if type(node) in (list, tuple) else node
+    return node

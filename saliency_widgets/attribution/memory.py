@@ -1,0 +1,67 @@
+"""How many rows fit into one pass of the model, learnt by running out of memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+# What torch says where there is no OutOfMemoryError: of host memory, and on Apple's devices.
+_SAID = ("can't allocate memory", "not enough memory", "out of memory")
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out."""
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    return isinstance(error, RuntimeError) and any(said in str(error).lower() for said in _SAID)
+
+
+class Memory:
+    """Splits passes that don't fit, and remembers what does.
+
+    Rows are halved to the power of two below, and never tried larger again: the same passes, and so the same bits,
+    whether the size was just found or remembered.
+
+    Attributes:
+        limit: Rows of one pass at most; None while memory never ran out.
+        failed: How many rows were too many.
+    """
+
+    def __init__(self) -> None:
+        self.limit: int | None = None
+        self.failed: int | None = None
+
+    def __str__(self) -> str:
+        """What happened, for the progress line; empty where nothing did."""
+        if self.limit is None:
+            return ""
+        return f"{self.limit} row{'s' * (self.limit > 1)} a pass, as memory ran out at {self.failed}"
+
+    def run(self, work: Callable[[range], tuple[Tensor, ...]], rows: int) -> tuple[Tensor, ...]:
+        """Do the work for all rows, in as few passes as fit.
+
+        Args:
+            work: From some of the rows to tensors with as many rows.
+            rows: How many there are.
+
+        Raises:
+            torch.OutOfMemoryError: One row alone is too much.
+        """
+        parts: list[tuple[Tensor, ...]] = []
+        done = 0
+        while done < rows:
+            size = min(rows - done, self.limit or rows)
+            try:
+                parts.append(work(range(done, done + size)))
+                done += size
+                continue
+            except Exception as error:
+                if not out_of_memory(error) or size == 1:
+                    raise
+            # Not inside the handler: the error holds on to the tensors of the pass that failed.
+            self.failed, self.limit = size, 1 << ((size - 1).bit_length() - 1)
+            if torch.cuda.is_initialized():
+                torch.cuda.empty_cache()
+        return parts[0] if len(parts) == 1 else tuple(torch.cat(pieces) for pieces in zip(*parts, strict=True))

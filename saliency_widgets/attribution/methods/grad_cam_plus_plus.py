@@ -1,0 +1,42 @@
+"""Grad-CAM++."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+
+from saliency_widgets.attribution.call import Call
+from saliency_widgets.attribution.layers import LAYER, RESHAPE, activation_maps
+from saliency_widgets.attribution.method import Estimate, method
+
+
+@method(title="Grad-CAM++", unit="passes", params=(LAYER, RESHAPE), sign="positive", needs=("layer",))
+def grad_cam_plus_plus(call: Call, layer: str | None, reshape: object) -> Iterator[Estimate]:
+    r"""Grad-CAM with weights that do not fade for small or repeated objects.
+
+    With A_k the channels of the layer's output and g = dF / dA, each at its location ij:
+
+    .. math:: a = \sum_k w_k A_k, \qquad w_k = \sum_{ij} \alpha_{k,ij} \max(g_{k,ij}, 0), \qquad
+        \alpha_{k,ij} = \frac{g_{k,ij}^2}{2 g_{k,ij}^2 + g_{k,ij}^3 \sum_{i'j'} A_{k,i'j'}}
+
+    and alpha = 0 where its denominator is 0. The paper derives alpha for exp(F), with F a piecewise linear function
+    of A, and weighs with the gradient of exp(F): a positive factor exp(F) for each sample, left out here. Behind a
+    ReLU alpha lies in [0, 1/2]; at a layer with negative outputs the denominator can come close to 0, and one
+    location outweigh all others. The paper's ReLU is left to the display (sign "positive").
+
+    Source: Chattopadhay, Sarkar, Howlader and Balasubramanian, "Grad-CAM++: Generalized Gradient-based Visual
+    Explanations for Deep Convolutional Networks", 2018.
+
+    Yields:
+        One estimate; values of shape (B, 1, h, w), the layer's own resolution, named in ``layer``.
+
+    Raises:
+        ValueError: There is no such layer, or its output is not spatial.
+    """
+    maps = activation_maps(call, layer, reshape)
+    # Reduced by g^2, whose square and cube would vanish long before g does.
+    denominator = 2 + maps.gradient * maps.activation.sum((2, 3), keepdim=True)
+    counts = (maps.gradient > 0) & (denominator != 0)
+    weights = torch.where(counts, maps.gradient / denominator, 0).sum((2, 3), keepdim=True)
+    yield Estimate((weights * maps.activation).sum(1, keepdim=True), score=maps.score, layer=maps.layer)

@@ -1,0 +1,33 @@
+"""Layer-CAM."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from saliency_widgets.attribution.call import Call
+from saliency_widgets.attribution.layers import LAYER, RESHAPE, activation_maps
+from saliency_widgets.attribution.method import Estimate, method
+
+
+@method(title="Layer-CAM", unit="passes", params=(LAYER, RESHAPE), sign="positive", needs=("layer",))
+def layer_cam(call: Call, layer: str | None, reshape: object) -> Iterator[Estimate]:
+    r"""Grad-CAM with a weight for each location: it stays sharp at shallow layers.
+
+    With A_k the channels of the layer's output:
+
+    .. math:: a_{ij} = \sum_k \max(\partial F / \partial A_{k,ij}, 0) \, A_{k,ij}
+
+    The paper's ReLU is left to the display (sign "positive"); behind a ReLU nothing is negative.
+
+    Source: Jiang, Zhang, Hou, Cheng and Wei, "LayerCAM: Exploring Hierarchical Class Activation Maps for
+    Localization", 2021.
+
+    Yields:
+        One estimate; values of shape (B, 1, h, w), the layer's own resolution, named in ``layer``.
+
+    Raises:
+        ValueError: There is no such layer, or its output is not spatial.
+    """
+    maps = activation_maps(call, layer, reshape)
+    values = (maps.gradient.clamp(min=0) * maps.activation).sum(1, keepdim=True)
+    yield Estimate(values, score=maps.score, layer=maps.layer)

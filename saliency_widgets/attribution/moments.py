@@ -1,0 +1,44 @@
+"""Mean and variance of samples that come in chunks."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+class Moments:
+    """The running mean of samples and their variance.
+
+    Chunks are merged as in Chan, Golub and LeVeque, "Updating Formulae and a Pairwise Algorithm for Computing Sample
+    Variances", 1979, which does not cancel.
+
+    Args:
+        like: A tensor of the samples' shape and type.
+
+    Attributes:
+        count: How many samples were added.
+        mean: Their mean; a new tensor each time, so that it can be handed out.
+    """
+
+    def __init__(self, like: Tensor) -> None:
+        self.count = 0
+        self.mean = torch.zeros_like(like)
+        self._squares = torch.zeros_like(like)  # sum of squared deviations from the mean
+
+    def add(self, drawn: Tensor) -> None:
+        """Take in K more samples, shape (K, ...)."""
+        done, count = self.count, len(drawn)
+        shift = drawn.mean(0) - self.mean
+        self._squares += (drawn - drawn.mean(0)).square().sum(0) + shift**2 * (done * count / (done + count))
+        self.mean = self.mean + shift * (count / (done + count))
+        self.count += count
+
+    @property
+    def variance(self) -> Tensor:
+        """The samples' variance, with n - 1; zero for one sample."""
+        return self._squares / max(self.count - 1, 1)
+
+    @property
+    def standard_error(self) -> Tensor | None:
+        """Of the mean; None for one sample."""
+        return (self.variance / self.count).sqrt() if self.count > 1 else None

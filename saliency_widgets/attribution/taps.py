@@ -1,0 +1,125 @@
+"""Places inside a model where tensors can be seen, and cut off from what came before.
+
+A place is a module's path ("features.7"), or a convolution that no module made, by its turn among all convolutions of
+one run ("conv2d #3").
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+_CONVOLUTIONS = (torch.conv2d, torch.conv_transpose2d, torch.convolution)
+_TURN = re.compile(r"conv2d #([1-9]\d*)")
+
+
+def turn_of(place: str) -> int | None:
+    """The turn of a convolution that is named by it; None for a module's path."""
+    found = _TURN.fullmatch(place)
+    return int(found[1]) if found else None
+
+
+class _Convolutions(TorchFunctionMode):
+    """Shows each convolution's result on this thread; what is returned for it, if anything, goes on in its place."""
+
+    def __init__(self, shown: Callable[[int, Tensor], Tensor | None]) -> None:
+        super().__init__()
+        self._shown = shown
+        self._turn = 0
+
+    def __torch_function__(self, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        """Show convolutions; everything goes its way."""
+        result = func(*args, **(kwargs or {}))
+        if func not in _CONVOLUTIONS:
+            return result
+        self._turn += 1
+        instead = self._shown(self._turn, result)
+        return result if instead is None else instead
+
+
+@contextlib.contextmanager
+def watched(model: nn.Module, seen: Callable[[str, Any], None]) -> Iterator[None]:
+    """While the model runs in this block, each layer's output is shown as the layer finishes.
+
+    Args:
+        model: A stand-in, which keeps the hooks.
+        seen: Called with the place and the output. A module's convolution is shown twice, as the same tensor.
+    """
+    for path, module in model.named_modules():
+        if path and not isinstance(module, torch.jit.ScriptModule):
+            module.register_forward_hook(lambda _module, _inputs, output, path=path: seen(path, output))
+    with _Convolutions(lambda turn, output: seen(f"conv2d #{turn}", output)):
+        yield
+
+
+class Tap:
+    """Cuts the model at a place: what is behind it depends on a leaf.
+
+    Args:
+        model: A stand-in, which keeps the hook.
+        place: Where.
+    """
+
+    def __init__(self, model: nn.Module, place: str) -> None:
+        self._place = place
+        self._found: list[Any] = []
+        self._mode: Any = contextlib.nullcontext()
+        turn = turn_of(place)
+        if turn is None:
+            model.get_submodule(place).register_forward_hook(lambda _module, _inputs, output: self._cut(output))
+        else:
+            self._mode = _Convolutions(lambda now, output: self._cut(output) if now == turn else None)
+
+    def __enter__(self) -> Tap:
+        self._mode.__enter__()
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        self._mode.__exit__(*raised)
+
+    @property
+    def leaf(self) -> Tensor:
+        """The place's output, of its last run.
+
+        Raises:
+            ValueError: It did not run, or gave no tensor.
+        """
+        if not self._found or not isinstance(self._found[-1], Tensor):
+            what = f"returned a {type(self._found[-1]).__name__}" if self._found else "did not run"
+            raise ValueError(f"layer: {self._place!r} {what}; choose a layer that returns a tensor.")
+        return self._found[-1]
+
+    def _cut(self, output: Any) -> Any:
+        tensor = tensor_in(output)
+        if tensor is None:
+            self._found.append(output)
+            return None
+        leaf = tensor.detach().requires_grad_(True)
+        self._found.append(leaf)
+        # A clone, so that an in-place operation behind the layer is allowed.
+        return _with(output, tensor, leaf.clone())
+
+
+def tensor_in(output: Any) -> Tensor | None:
+    """A layer's output: itself, or the first tensor of a tuple, list or mapping."""
+    if isinstance(output, Tensor):
+        return output
+    items = output.values() if isinstance(output, Mapping) else output if isinstance(output, (tuple, list)) else ()
+    return next((item for item in items if isinstance(item, Tensor)), None)
+
+
+def _with(output: Any, old: Tensor, new: Tensor) -> Any:
+    """The output with one tensor exchanged."""
+    if output is old:
+        return new
+    if isinstance(output, Mapping):
+        changed = {key: new if value is old else value for key, value in output.items()}
+        return type(output)(**changed) if hasattr(output, "to_tuple") else changed
+    items = [new if item is old else item for item in output]
+    return type(output)(*items) if hasattr(output, "_fields") else type(output)(items)

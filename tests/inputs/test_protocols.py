@@ -1,0 +1,686 @@
+"""Models and transforms of other libraries: stand-ins of torchvision's and timm's shape, and Hugging Face's own."""
+
+import enum
+import pickle
+from dataclasses import dataclass
+from functools import partial
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from saliency_widgets.inputs import prepare
+from saliency_widgets.inputs.protocols import class_names_of, transform_of, unwrapped
+
+RNG = np.random.default_rng(2)
+PICTURE = np.asarray(
+    Image.fromarray(RNG.integers(0, 256, (6, 9, 3), dtype=np.uint8)).resize((60, 40), Image.Resampling.BICUBIC)
+)
+IMAGE = Image.fromarray(PICTURE)
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+CONFIG = {
+    "input_size": (3, 28, 28),
+    "interpolation": "bicubic",
+    "crop_pct": 0.875,
+    "crop_mode": "center",
+    "mean": MEAN,
+    "std": STD,
+}
+NAMES = ["cat", "dog", "cow"]
+
+
+def normalised(picture, mean=MEAN, std=STD):
+    """(1, C, H, W) of an 8-bit picture, in float64."""
+    array = np.asarray(picture, dtype=np.float64)
+    array = array[..., None] if array.ndim == 2 else array
+    return np.moveaxis((array / 255 - mean) / std, -1, 0)[None]
+
+
+def resized(size, filter_=Image.Resampling.BICUBIC, picture=IMAGE):
+    return picture.resize(size, filter_)
+
+
+def padded(picture, above, below, colour):
+    array = np.asarray(picture)
+    rows = [np.broadcast_to(np.uint8(colour), (n, *array.shape[1:])) for n in (above, below)]
+    return Image.fromarray(np.concatenate([rows[0], array, rows[1]]))
+
+
+def found_for(transform=None, model=None, inputs=IMAGE):
+    notes = []
+    return transform_of(transform, model, inputs, notes), notes
+
+
+def model_with(**attributes):
+    model = nn.Identity()
+    for name, value in attributes.items():
+        setattr(model, name, value)
+    return model
+
+
+class Lightning(nn.Module):
+    """What Lightning modules look like from outside."""
+
+    def __init__(self, **inner):
+        super().__init__()
+        for name, module in inner.items():
+            setattr(self, name, module)
+
+    def training_step(self, batch):
+        raise NotImplementedError
+
+
+# ---- functions, and what is none
+
+
+def test_no_transform_stays_none():
+    assert found_for() == (None, [])
+    assert found_for(model=nn.Identity()) == (None, [])
+    assert found_for(model="not a model") == (None, [])
+
+
+class Careful:
+    """A transform with the attributes of others, but called with one picture."""
+
+    mean, std, input_size, image_mean, image_std = MEAN, STD, (3, 8, 8), MEAN, STD
+    image_processor = None
+
+    def preprocess(self, picture):
+        return picture
+
+    def __call__(self, picture):
+        return torch.zeros(3, 4, 4)
+
+
+@pytest.mark.parametrize("transform", [lambda p: p, Careful(), nn.Identity(), np.asarray, torch.Tensor, max])
+def test_the_callers_function_is_used_as_it_is(transform):
+    assert found_for(transform, model_with(pretrained_cfg=CONFIG)) == (transform, [])
+
+
+@pytest.mark.parametrize("transform", ["imagenet", 224, [lambda p: p], object()], ids=repr)
+def test_what_is_no_transform(transform):
+    said = r"transform: expected a function from a picture to a tensor, torchvision weights, a Hugging Face image pro"
+    with pytest.raises(TypeError, match=rf"{said}.*timm data config, got a {type(transform).__name__}\."):
+        found_for(transform)
+
+
+# ---- torchvision
+
+
+class ImageClassification(nn.Module):
+    """Torchvision's preset: tensors or pictures, no arrays, and three channels."""
+
+    def __init__(self, *, crop_size, resize_size=32, mean=MEAN, std=STD):
+        super().__init__()
+        self.crop_size, self.resize_size, self.mean, self.std = crop_size, resize_size, mean, std
+
+    def forward(self, image):
+        if isinstance(image, torch.Tensor):
+            return image[:, : self.crop_size, : self.crop_size].float() / 255
+        assert isinstance(image, Image.Image)
+        assert image.mode == "RGB"
+        small = image.resize((self.resize_size, self.resize_size), Image.Resampling.BILINEAR)
+        left = (self.resize_size - self.crop_size) // 2
+        crop = small.crop((left, left, left + self.crop_size, left + self.crop_size))
+        return torch.from_numpy(normalised(crop, self.mean, self.std)[0]).float()
+
+
+@dataclass
+class Weights:
+    url: str
+    transforms: Any
+    meta: dict
+
+
+class WeightsEnum(enum.Enum):
+    @property
+    def transforms(self):
+        return self.value.transforms
+
+    @property
+    def meta(self):
+        return self.value.meta
+
+
+class ToyNet_Weights(WeightsEnum):  # noqa: N801
+    IMAGENET1K_V1 = Weights("v1", partial(ImageClassification, crop_size=24), {"categories": NAMES, "num_params": 5})
+    UNNAMED = Weights("v2", partial(ImageClassification, crop_size=20), {"num_params": 5})
+    DEFAULT = IMAGENET1K_V1
+
+
+@pytest.mark.parametrize("weights", [ToyNet_Weights.DEFAULT, ToyNet_Weights.DEFAULT.value], ids=["enum", "plain"])
+@pytest.mark.parametrize("form", [IMAGE, PICTURE, PICTURE / 255], ids=["picture", "bytes", "floats"])
+def test_weights_bring_their_transform(weights, form):
+    transform, notes = found_for(weights, inputs=form)
+    found = prepare(form, transform)
+    expected = resized((32, 32), Image.Resampling.BILINEAR).crop((4, 4, 28, 28))
+    np.testing.assert_allclose(found.tensor, normalised(expected), atol=1e-6)
+    np.testing.assert_array_equal(found.pictures[0], np.asarray(expected))
+    assert notes == []
+    assert found.notes == ()
+
+
+def test_weights_take_tensors_and_greys():
+    transform, _ = found_for(ToyNet_Weights.DEFAULT)
+    tensor = torch.from_numpy(PICTURE.copy()).movedim(-1, 0)
+    assert torch.equal(transform(tensor), tensor[:, :24, :24] / 255)
+    grey = IMAGE.convert("L")
+    assert torch.equal(prepare(grey, transform).tensor, transform(grey.convert("RGB")))
+    batch = np.stack([PICTURE, PICTURE[::-1]])
+    assert torch.equal(prepare(batch, transform).tensor, prepare(list(batch), transform).tensor)
+
+
+def test_the_class_of_weights_is_refused_with_its_member():
+    with pytest.raises(TypeError, match=r"transform: ToyNet_Weights is a class of weights; .*ToyNet_Weights\.DEFAULT"):
+        found_for(ToyNet_Weights)
+    with pytest.raises(TypeError, match=r"class_names: ToyNet_Weights is a class of weights; .*\.DEFAULT"):
+        class_names_of(ToyNet_Weights, None, None)
+
+
+# ---- timm
+
+GREY = {"input_size": (1, 28, 28), "mean": (0.5,), "std": (0.25,)}
+MEAN_COLOUR = [124, 116, 104]  # 255 * MEAN, rounded
+# Each with the picture that the model sees, by hand, of one of 60 x 40.
+EVALUATIONS = {
+    "as timm does": ({}, lambda: resized((48, 32)).crop((10, 2, 38, 30))),
+    "defaults": (
+        {"interpolation": None, "crop_pct": None, "crop_mode": None},
+        lambda: resized((48, 32)).crop((10, 2, 38, 30)),
+    ),
+    "sizes are rounded down": (  # 19 / 0.875 = 21.7, and 60 * 21 / 40 = 31.5
+        {"input_size": (3, 19, 19)},
+        lambda: resized((31, 21)).crop((6, 1, 25, 20)),
+    ),
+    "oblong": ({"input_size": (3, 24, 32), "crop_pct": 0.8}, lambda: resized((45, 30)).crop((6, 3, 38, 27))),
+    "a number": ({"input_size": 28}, lambda: resized((48, 32)).crop((10, 2, 38, 30))),
+    "height and width": ({"input_size": [28, 28]}, lambda: resized((48, 32)).crop((10, 2, 38, 30))),
+    "squash": (
+        {"input_size": (3, 24, 24), "crop_pct": 0.75, "crop_mode": "squash"},
+        lambda: resized((32, 32)).crop((4, 4, 28, 28)),
+    ),
+    "squash whole": (
+        {"input_size": (3, 24, 20), "crop_pct": 1.0, "crop_mode": "squash"},
+        lambda: resized((20, 24)),
+    ),
+    "border": (
+        {"input_size": (3, 24, 24), "crop_pct": 1, "crop_mode": "border"},
+        lambda: padded(resized((24, 16)), 4, 4, MEAN_COLOUR),
+    ),
+    "border and crop": (
+        {"input_size": (3, 24, 24), "crop_pct": 0.8, "crop_mode": "border"},
+        lambda: padded(resized((30, 20)), 2, 2, MEAN_COLOUR).crop((3, 0, 27, 24)),
+    ),
+    "crop beyond the picture": (
+        {"input_size": (3, 30, 30), "crop_pct": 1.25},
+        lambda: padded(resized((36, 24)), 3, 3, [0, 0, 0]).crop((3, 0, 33, 30)),
+    ),
+    **{
+        name: (
+            {"interpolation": name},
+            partial(lambda f: resized((48, 32), f).crop((10, 2, 38, 30)), Image.Resampling[name.upper()]),
+        )
+        for name in ("bilinear", "nearest", "lanczos", "bicubic")
+    },
+    "random": ({"interpolation": "random"}, lambda: resized((48, 32)).crop((10, 2, 38, 30))),
+    "one mean for all": (
+        {"mean": [0.5], "std": 0.25},
+        lambda: resized((48, 32)).crop((10, 2, 38, 30)),
+    ),
+    "grey": (GREY, lambda: resized((48, 32), picture=IMAGE.convert("L")).crop((10, 2, 38, 30))),
+}
+
+
+@pytest.mark.parametrize("case", EVALUATIONS)
+def test_a_data_config_says_what_the_model_sees(case):
+    changed, seen = EVALUATIONS[case]
+    config = CONFIG | changed
+    transform, notes = found_for(config)
+    found = prepare(IMAGE, transform)
+    expected = normalised(seen(), config["mean"], config["std"])
+    assert found.tensor.shape == expected.shape
+    np.testing.assert_allclose(found.tensor, expected, atol=1e-6)
+    assert notes == []
+    colours = np.asarray(seen().convert("RGB"))
+    assert np.abs(found.pictures[0].astype(int) - colours).max() <= 1
+    assert found.notes == ()
+
+
+@pytest.mark.parametrize("case", EVALUATIONS)
+def test_mappings_and_objects_say_the_same(case):
+    config = CONFIG | EVALUATIONS[case][0]
+    of_mapping, _ = found_for(config)
+    of_object, _ = found_for(SimpleNamespace(**config))
+    assert of_mapping == of_object
+    assert torch.equal(of_mapping(IMAGE), of_object(IMAGE))
+
+
+def test_black_and_white_are_found_by_probing():
+    found = prepare(IMAGE, found_for(CONFIG)[0])
+    for end, level in ((found.pixels.black, 0), (found.pixels.white, 1)):
+        expected = (level - torch.tensor(MEAN)) / torch.tensor(STD)
+        assert torch.allclose(end, expected.view(3, 1, 1).expand(3, 28, 28), atol=1e-6)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (7, 300), (300, 7), (28, 28), (64, 64), (1, 200)])
+@pytest.mark.parametrize("mode", ["center", "squash", "border"])
+def test_pictures_of_any_size(size, mode):
+    transform, _ = found_for(CONFIG | {"crop_mode": mode})
+    found = prepare(Image.new("RGB", size, (10, 200, 30)), transform)
+    assert found.tensor.shape == (1, 3, 28, 28)
+    middle = found.tensor[0, :, 13:15, 13:15].double().numpy()
+    expected = np.broadcast_to(normalised(np.uint8([[[10, 200, 30]]]))[0], (3, 2, 2))
+    if mode != "border" or size[0] == size[1]:
+        np.testing.assert_allclose(middle, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        PICTURE,
+        PICTURE / 255,
+        (PICTURE / 255).astype(np.float32),
+        torch.from_numpy(PICTURE.copy()).movedim(-1, 0),
+        torch.from_numpy(PICTURE.copy()).movedim(-1, 0)[None] / 255,
+        Image.fromarray(np.dstack([PICTURE, RNG.integers(0, 256, (40, 60), dtype=np.uint8)])),
+        np.dstack([PICTURE, np.full((40, 60), 7, np.uint8)]),
+    ],
+    ids=["bytes", "floats", "32-bit", "tensor", "batch", "RGBA", "RGBA bytes"],
+)
+def test_a_picture_in_any_form_is_the_same_picture(form):
+    transform, _ = found_for(CONFIG)
+    expected = prepare(IMAGE, transform)
+    found = prepare(form, transform)
+    assert torch.equal(found.tensor, expected.tensor)
+    np.testing.assert_array_equal(found.pictures, expected.pictures)
+    assert found.notes == ()
+
+
+def test_greys_become_what_the_model_takes():
+    grey = IMAGE.convert("L")
+    assert torch.equal(found_for(CONFIG)[0](grey), found_for(CONFIG)[0](grey.convert("RGB")))
+    assert found_for(CONFIG | GREY)[0](IMAGE).shape == (1, 1, 28, 28)
+    assert torch.equal(found_for(CONFIG)[0](np.asarray(grey)), found_for(CONFIG)[0](grey))
+
+
+def test_a_batch_is_transformed_picture_by_picture():
+    transform, _ = found_for(CONFIG)
+    batch = RNG.integers(0, 256, (3, 40, 60, 3), dtype=np.uint8)
+    expected = torch.cat([transform(one) for one in batch])
+    assert torch.equal(prepare(batch, transform).tensor, expected)
+    assert torch.equal(prepare(list(batch), transform).tensor, expected)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "said"),
+    [
+        (PICTURE / 100, r"expected pictures in uint8 or in \[0, 1\]; leave transform= out"),
+        (torch.randn(1, 3, 8, 8), r"expected pictures in uint8 or in \[0, 1\]"),
+        (PICTURE.astype(np.int64), r"expected pictures in uint8 or in \[0, 1\]"),
+        (np.full((40, 60, 3), np.nan), r"expected pictures in uint8 or in \[0, 1\]"),
+        (torch.zeros(4), r"expected pictures of 1, 3 or 4 channels, got an array of shape \(4,\)"),
+        (torch.zeros(1, 7, 4, 4), r"expected pictures of 1, 3 or 4 channels, got an array of shape \(1, 7, 4, 4\)"),
+    ],
+)
+def test_numbers_that_are_no_pictures(inputs, said):
+    with pytest.raises(ValueError, match=said):
+        prepare(inputs, found_for(CONFIG)[0])
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"std": None}, r"must have input_size, mean, std; this one has no std\."),
+        ({"mean": None, "input_size": None}, r"has no input_size and no mean\."),
+        ({"interpolation": "bicubik"}, r"interpolation: 'bicubik' is not known\. Did you mean 'bicubic'"),
+        ({"crop_mode": "corner"}, r"crop_mode: 'corner' is not known\. (Did you mean|Known: ).*'center'"),
+        ({"crop_pct": -1}, r"crop_pct must be a positive number, got -1"),
+        ({"crop_pct": "all"}, r"crop_pct must be a positive number, got 'all'"),
+        ({"input_size": (4, 28, 28)}, r"input_size must be \(C, H, W\) with 1 or 3 channels, got \(4, 28, 28\)"),
+        ({"input_size": (3, 0, 28)}, r"input_size must be"),
+        ({"input_size": (1, 3, 28, 28)}, r"input_size must be"),
+        ({"input_size": ()}, r"input_size must be"),
+        ({"mean": (0.5, 0.5)}, r"mean must be one number per channel \(3\), got \(0\.5, 0\.5\)"),
+        ({"std": (0.5, 0.0, 0.5)}, r"std must be one positive number per channel \(3\), got"),
+    ],
+    ids=str,
+)
+def test_configs_that_can_not_be_followed(changed, said):
+    with pytest.raises(ValueError, match=rf"transform: a data config.*{said}"):
+        found_for(CONFIG | changed)
+    if None not in changed.values():
+        with pytest.raises(ValueError, match=rf"model: a data config.*{said}.*Pass transform= instead\."):
+            found_for(None, model_with(pretrained_cfg=CONFIG | changed))
+
+
+def test_a_mapping_of_something_else_is_told_what_is_missing():
+    with pytest.raises(ValueError, match=r"transform: a data config must have .* no input_size and no mean and no std"):
+        found_for({"pixel_values": 1})
+
+
+# ---- the model's own config
+
+CARRIERS = {
+    "pretrained_cfg": lambda: model_with(pretrained_cfg=CONFIG),
+    "default_cfg": lambda: model_with(default_cfg=CONFIG),
+    "an empty one first": lambda: model_with(pretrained_cfg={}, default_cfg=CONFIG),
+    "an object": lambda: model_with(pretrained_cfg=SimpleNamespace(**CONFIG)),
+    "compiled": lambda: torch.compile(model_with(pretrained_cfg=CONFIG)),
+    "parallel": lambda: nn.DataParallel(model_with(pretrained_cfg=CONFIG)),
+    **{
+        f"Lightning's {name}": partial(lambda n: Lightning(**{n: model_with(pretrained_cfg=CONFIG)}), name)
+        for name in ("model", "net", "backbone", "module")
+    },
+    "Lightning's compiled model": lambda: Lightning(model=torch.compile(model_with(pretrained_cfg=CONFIG))),
+}
+
+
+@pytest.mark.parametrize("carrier", CARRIERS)
+def test_the_models_own_config_is_used_and_mentioned(carrier):
+    transform, (note,) = found_for(None, CARRIERS[carrier]())
+    assert torch.equal(transform(IMAGE), found_for(CONFIG)[0](IMAGE))
+    assert note == (
+        "The model's own data config is used: resize the shorter side to 32 (bicubic), crop 28 x 28, mean 0.485, "
+        "0.456, 0.406, std 0.229, 0.224, 0.225. Pass transform= for another."
+    )
+
+
+def test_other_resizes_are_mentioned_too():
+    squash = CONFIG | {"input_size": (3, 24, 32), "crop_pct": 1.0, "crop_mode": "squash"}
+    _, (note,) = found_for(None, model_with(pretrained_cfg=squash))
+    assert "resize to 32 x 24 (squash) (bicubic), crop 32 x 24, mean" in note
+
+
+PEOPLES = {
+    "PIL": IMAGE,
+    "path": "picture.png",
+    "bytes": PICTURE,
+    "bytes, channels first": np.moveaxis(PICTURE, -1, 0),
+    "bytes of a batch": PICTURE[None],
+    "grey bytes": PICTURE[..., 0],
+    "tensor of bytes": torch.from_numpy(PICTURE.copy()).movedim(-1, 0),
+    "list": [IMAGE, PICTURE],
+}
+MODELS = {
+    "floats": PICTURE / 255,
+    "tensor": torch.zeros(1, 3, 28, 28),
+    "row": [1, 2, 3],
+    "rows of bytes": torch.zeros(4, 7, dtype=torch.uint8),
+    "bytes without channels": np.zeros((9, 8, 7), np.uint8),
+    "list": [IMAGE, torch.zeros(3, 28, 28)],
+    "nothing": [],
+}
+
+
+@pytest.mark.parametrize("form", PEOPLES)
+def test_pictures_go_through_the_models_config(form):
+    transform, notes = found_for(None, model_with(pretrained_cfg=CONFIG), PEOPLES[form])
+    assert transform is not None
+    assert len(notes) == 1
+
+
+@pytest.mark.parametrize("form", MODELS)
+def test_what_may_be_ready_for_the_model_is_left_alone(form):
+    assert found_for(None, model_with(pretrained_cfg=CONFIG), MODELS[form]) == (None, [])
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        model_with(pretrained_cfg={"url": "", "num_classes": 3}),
+        model_with(pretrained_cfg=CONFIG | {"std": None}),
+        nn.Sequential(model_with(pretrained_cfg=CONFIG)),
+        Lightning(encoder=model_with(pretrained_cfg=CONFIG)),
+        Lightning(model=nn.Sequential(model_with(pretrained_cfg=CONFIG))),
+        # It may well normalise before its inner model does.
+        model_with(model=model_with(pretrained_cfg=CONFIG)),
+    ],
+    ids=["no numbers", "no std", "sequential", "another name", "too deep", "a wrapper of the caller's"],
+)
+def test_no_config_is_guessed(model):
+    assert found_for(None, model) == (None, [])
+
+
+# ---- Hugging Face
+
+
+@pytest.fixture(scope="module")
+def hugging_face():
+    transformers = pytest.importorskip("transformers")
+    transformers.utils.logging.set_verbosity_error()  # that torchvision is missing, at each processor
+    return transformers
+
+
+def vit(transformers, **config):
+    torch.manual_seed(0)
+    small = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    return transformers.ViTForImageClassification(
+        transformers.ViTConfig(image_size=16, patch_size=8, **small, **config)
+    ).eval()
+
+
+def resnet(transformers, **config):
+    torch.manual_seed(0)
+    return transformers.ResNetForImageClassification(
+        transformers.ResNetConfig(embedding_size=8, hidden_sizes=[8, 8], depths=[1, 1], layer_type="basic", **config)
+    ).eval()
+
+
+PROCESSORS = {
+    "squashed": (
+        "ViTImageProcessor",
+        {"size": {"height": 16, "width": 12}, "image_mean": [0.5, 0.4, 0.3], "image_std": [0.5, 0.25, 0.2]},
+        lambda: resized((12, 16), Image.Resampling.BILINEAR),
+    ),
+    "cropped": (
+        "CLIPImageProcessor",
+        {"size": {"shortest_edge": 32}, "crop_size": 28, "image_mean": list(MEAN), "image_std": list(STD)},
+        lambda: resized((48, 32)).crop((10, 2, 38, 30)),
+    ),
+}
+
+
+@pytest.mark.parametrize("case", PROCESSORS)
+@pytest.mark.parametrize("form", [IMAGE, PICTURE, PICTURE / 255, np.moveaxis(PICTURE, -1, 0)], ids=range(4))
+def test_a_processor_is_a_transform(hugging_face, case, form):
+    kind, settings, seen = PROCESSORS[case]
+    transform, notes = found_for(getattr(hugging_face, kind)(**settings), inputs=form)
+    found = prepare(form, transform)
+    expected = normalised(seen(), settings["image_mean"], settings["image_std"])
+    np.testing.assert_allclose(found.tensor, expected, atol=1e-5)
+    assert np.abs(found.pictures[0].astype(int) - np.asarray(seen())).max() <= 1
+    assert notes == []
+    assert found.notes == ()
+    black = -np.divide(settings["image_mean"], settings["image_std"])
+    np.testing.assert_allclose(found.pixels.black.mean((1, 2)), black, atol=1e-5)
+
+
+def test_a_processor_takes_greys_transparency_and_batches(hugging_face):
+    transform, _ = found_for(hugging_face.ViTImageProcessor(size={"height": 16, "width": 16}))
+    grey = IMAGE.convert("L")
+    assert torch.equal(prepare(grey, transform).tensor, transform(grey.convert("RGB")))
+    assert torch.equal(prepare(IMAGE.convert("RGBA"), transform).tensor, transform(IMAGE))
+    batch = np.stack([PICTURE, PICTURE[::-1]])
+    assert torch.equal(prepare(batch, transform).tensor, torch.cat([transform(one) for one in batch]))
+
+
+def test_a_processors_picture_fits_its_model(hugging_face):
+    transform, _ = found_for(hugging_face.ViTImageProcessor(size={"height": 16, "width": 16}))
+    found = prepare(IMAGE, transform)
+    with torch.no_grad():
+        for make in (vit, resnet):
+            assert make(hugging_face, num_labels=5)(found.tensor).logits.shape == (1, 5)
+
+
+class Processor:
+    """What a Hugging Face processor looks like from outside."""
+
+    image_mean, image_std = [0.5], [0.5]
+
+    def __init__(self, result):
+        self.result = result
+
+    def __call__(self, images, **kwargs):
+        assert kwargs == {"return_tensors": "pt"}
+        return self.result(images) if callable(self.result) else self.result
+
+
+def test_only_the_pixels_are_taken():
+    result = {"input_ids": torch.ones(1, 5), "pixel_values": torch.ones(1, 3, 4, 6), "pixel_mask": torch.ones(1, 4, 6)}
+    assert torch.equal(found_for(Processor(result))[0](IMAGE), torch.ones(1, 3, 4, 6))
+    assert torch.equal(found_for(Processor({"pixel_values": torch.ones(3, 4, 6)}))[0](IMAGE), torch.ones(1, 3, 4, 6))
+
+
+def test_one_mean_asks_for_greys():
+    def pixels(picture):
+        assert picture.mode == "L"
+        return {"pixel_values": torch.from_numpy(np.asarray(picture) / 127.5 - 1)[None, None]}
+
+    found = prepare(IMAGE, found_for(Processor(pixels))[0])
+    np.testing.assert_allclose(found.tensor, normalised(IMAGE.convert("L"), 0.5, 0.5), atol=1e-6)
+
+
+def test_one_for_texts_and_pictures_has_one_for_pictures():
+    class Both:
+        image_processor = Processor({"pixel_values": torch.ones(1, 3, 4, 6)})
+
+        def __call__(self, images=None, text=None, **kwargs):
+            raise ValueError("You need to specify text.")
+
+    assert torch.equal(found_for(Both())[0](IMAGE), torch.ones(1, 3, 4, 6))
+
+
+@pytest.mark.parametrize(
+    ("result", "got"),
+    [
+        ({"input_ids": torch.ones(1, 5)}, r"a dict of \['input_ids'\]"),
+        ({"pixel_values": [1.0]}, r"a dict of \['pixel_values'\]"),
+        ({"pixel_values": torch.ones(1, 2, 3, 4, 4)}, r"\(1, 2, 3, 4, 4\)"),
+        ({"pixel_values": torch.ones(2, 3, 4, 4)}, r"\(2, 3, 4, 4\)"),
+        (torch.ones(3), "a Tensor"),
+        (None, "a NoneType"),
+    ],
+)
+def test_a_processor_of_other_things_is_told(result, got):
+    said = rf"the image processor must give pixel_values of shape \(1, C, H, W\), got {got}"
+    with pytest.raises(ValueError, match=said):
+        prepare(IMAGE, found_for(Processor(result))[0])
+
+
+@pytest.mark.parametrize(
+    "make", [lambda: CONFIG, lambda: ToyNet_Weights.DEFAULT, lambda: Processor(None)], ids=range(3)
+)
+def test_what_is_built_can_be_sent_to_another_process(make):
+    assert pickle.loads(pickle.dumps(found_for(make())[0])) is not None
+
+
+# ---- names of classes
+
+
+@pytest.mark.parametrize("given", [NAMES, tuple(NAMES), {0: "a", 1: "b"}, "one string", []], ids=repr)
+def test_names_that_are_given_win(given):
+    assert class_names_of(given, ToyNet_Weights.DEFAULT, model_with(class_names=["x"])) == (given, True)
+
+
+def test_weights_name_the_classes():
+    assert class_names_of(ToyNet_Weights.DEFAULT, None, None) == (NAMES, True)
+    assert class_names_of(None, ToyNet_Weights.DEFAULT, nn.Identity()) == (NAMES, False)
+    assert class_names_of(None, ToyNet_Weights.UNNAMED, nn.Identity()) == (None, False)
+    with pytest.raises(ValueError, match=r"class_names: the weights ToyNet_Weights\.UNNAMED name no classes\. Pass a"):
+        class_names_of(ToyNet_Weights.UNNAMED, None, None)
+
+
+NAMED = {
+    "class_names": lambda: model_with(class_names=NAMES),
+    "classes": lambda: model_with(classes=tuple(NAMES)),
+    "names by number": lambda: model_with(names={2: "cow", 0: "cat", 1: "dog"}),
+    "numbers first": lambda: model_with(classes=[0, 1, 2], names=NAMES),
+    "id2label": lambda: model_with(config=SimpleNamespace(id2label={0: "cat", 1: "dog", 2: "cow"})),
+    "id2label of texts": lambda: model_with(config=SimpleNamespace(id2label={"0": "cat", "1": "dog", "2": "cow"})),
+    "timm's": lambda: model_with(pretrained_cfg={"label_names": NAMES}),
+    "timm's object": lambda: model_with(default_cfg=SimpleNamespace(label_names=tuple(NAMES))),
+    "one's own before the library's": lambda: model_with(
+        class_names=NAMES, config=SimpleNamespace(id2label={0: "x"}), pretrained_cfg={"label_names": ["y"]}
+    ),
+    "compiled": lambda: torch.compile(model_with(names=NAMES)),
+    "Lightning's": lambda: Lightning(model=model_with(names=NAMES)),
+}
+
+
+@pytest.mark.parametrize("case", NAMED)
+def test_names_are_found_on_the_model(case):
+    assert class_names_of(None, None, NAMED[case]()) == (NAMES, False)
+    unfit = Weights("", list, {"categories": ["tench"]})
+    assert class_names_of(None, unfit, NAMED[case]()) == (NAMES, False)
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        None,
+        nn.Identity(),
+        model_with(classes=10, names="cat", class_names=[]),
+        model_with(classes=lambda: NAMES),
+        model_with(names={0: "cat", 2: "cow"}),
+        model_with(names={"cat": "a", "dog": "b"}),
+        model_with(names={0: 1, 1: 2}),
+        model_with(config=SimpleNamespace(id2label={0: "LABEL_0", 1: "LABEL_1"})),
+        model_with(config={"id2label": None}, pretrained_cfg={"label_names": None}),
+        model_with(model=model_with(names=NAMES)),
+    ],
+)
+def test_what_names_no_classes(model):
+    assert class_names_of(None, None, model) == (None, False)
+
+
+def test_hugging_face_models_name_their_classes(hugging_face):
+    named = {"id2label": dict(enumerate(NAMES)), "label2id": {name: i for i, name in enumerate(NAMES)}}
+    for make in (vit, resnet):
+        assert class_names_of(None, None, make(hugging_face, **named)) == (NAMES, False)
+        assert class_names_of(None, None, make(hugging_face, num_labels=4)) == (None, False)
+
+
+# ---- wrapped models
+
+
+def test_models_that_are_not_wrapped():
+    for model in (nn.Identity(), Lightning(model=nn.Identity()), model_with(module=nn.Identity()), None, "text"):
+        assert unwrapped(model) == (model, [])
+
+
+class Parallel(nn.DataParallel):
+    """A class of the caller's, which may do more."""
+
+
+def test_wrappers_are_taken_off_in_any_order():
+    model = nn.Linear(2, 2)
+    compiled, parallel = "torch.compile hides", "inside DataParallel is used, on one device"
+    for wrapped, said in (
+        (torch.compile(model), [compiled]),
+        (nn.DataParallel(model), [parallel]),
+        (nn.DataParallel(torch.compile(model)), [parallel, compiled]),
+        (torch.compile(nn.DataParallel(torch.compile(model))), [compiled, parallel]),
+    ):
+        found, notes = unwrapped(wrapped)
+        assert found is model
+        assert len(notes) == len(said)
+        assert all(part in note for part, note in zip(said, notes, strict=True))
+    mine = Parallel(model)
+    assert unwrapped(torch.compile(mine))[0] is mine
+
+
+def test_distributed_models():
+    if not torch.distributed.is_available() or torch.distributed.is_initialized():
+        pytest.skip("no group of processes can be made here")
+    torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
+    try:
+        model = nn.Linear(2, 2)
+        found, (note,) = unwrapped(nn.parallel.DistributedDataParallel(model))
+        assert found is model
+        assert "inside DistributedDataParallel" in note
+    finally:
+        torch.distributed.destroy_process_group()
