@@ -17,9 +17,10 @@ if TYPE_CHECKING:
     from saliency_widgets.attribution.method import methods
     from saliency_widgets.demos import demo
     from saliency_widgets.engine import attribute
+    from saliency_widgets.engine.checkup import checkup
     from saliency_widgets.widgets import Explorer, explore
 
-__all__ = ["Attribution", "Explorer", "attribute", "demo", "explore", "methods"]
+__all__ = ["Attribution", "Explorer", "attribute", "checkup", "demo", "explore", "methods"]
 
 __version__ = _version("saliency-widgets")
 
@@ -27,6 +28,7 @@ _ROOMS = {
     "Attribution": "attribution",
     "Explorer": "widgets",
     "attribute": "engine",
+    "checkup": "engine.checkup",
     "demo": "demos",
     "explore": "widgets",
     "methods": "attribution.method",

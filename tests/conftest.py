@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from saliency_widgets.demos import Classifier
 
 
+# Threads that wait for each other spin: on a busy machine of few cores small models run many times slower with two.
+torch.set_num_threads(1)
+
 # How long an example takes says nothing about whether it is right.
 settings.register_profile("house", deadline=None)
 settings.load_profile("house")

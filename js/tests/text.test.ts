@@ -65,6 +65,11 @@ it.each<[Status, string]>([
   [{ ...done, cached: true, state: "error" }, "50 of 50 samples · from memory"],
   [{ ...done, cached: false }, "50 of 50 samples · 1.2 s"],
   [{ state: "done", elapsed: 0.5 }, "Done · 0.5 s"],
+  [{ ...running, aside: "4 rows a pass" }, "17 of 50 samples · 1.2 s, 18 s left · 4 rows a pass"],
+  [{ ...done, elapsed: null, aside: "4 rows a pass" }, "50 of 50 samples · 4 rows a pass"],
+  [{ state: "running", aside: "4 rows a pass" }, "Computing … · 4 rows a pass"],
+  [{ ...done, aside: "" }, "50 of 50 samples · 1.2 s"],
+  [{ state: "idle", aside: "4 rows a pass" }, ""],
   [{ state: "idle", done: 3, total: 9 }, ""],
   [{}, ""],
 ])("tells how far %o is", (status, text) => {

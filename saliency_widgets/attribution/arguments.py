@@ -6,7 +6,7 @@ side by side, flat; each keeps its own range, baseline and shape.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -123,6 +123,6 @@ class Arguments:
 def _mapped(change: Callable[[Any], Any], node: Any) -> Any:
     if isinstance(node, Mapping):
         return {key: change(value) for key, value in node.items()}
-    if isinstance(node, Sequence) and not isinstance(node, (str, bytes)):
-        return type(node)(map(change, node)) if type(node) in (list, tuple) else node
-    return node
+    if isinstance(node, list):
+        return [change(item) for item in node]
+    return tuple(change(item) for item in node) if type(node) is tuple else node

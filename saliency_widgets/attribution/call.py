@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from saliency_widgets.attribution.arguments import Arguments, Part
 from saliency_widgets.attribution.baselines import PixelRange, baseline_of
 from saliency_widgets.attribution.errors import Cancelled, ModelChanged, model_failure
-from saliency_widgets.attribution.isolation import stand_in
+from saliency_widgets.attribution.isolation import own_weights, stand_in
 from saliency_widgets.attribution.memory import Memory, out_of_memory
 from saliency_widgets.attribution.taps import Tap, watched
 from saliency_widgets.attribution.targets import Score, is_dense, logits_of, scores_in
@@ -55,9 +55,14 @@ class Call:
         return self.inputs.shape[0]
 
     @property
+    def parts(self) -> tuple[Part, ...]:
+        """The inputs that are explained together; empty where it is one."""
+        return self._arguments.parts
+
+    @property
     def size(self) -> tuple[int, int] | None:
         """Height and width of the picture that is explained; None where there is none."""
-        shapes = [part.shape for part in self._arguments.parts] or [tuple(self.inputs.shape[1:])]
+        shapes = [part.shape for part in self.parts] or [tuple(self.inputs.shape[1:])]
         return next(((shape[1], shape[2]) for shape in shapes if len(shape) == 3), None)
 
     @property
@@ -111,8 +116,8 @@ class Call:
 
         def work(rows: range) -> tuple[Tensor]:
             nonlocal dense
-            with self._pass() as model, torch.no_grad():
-                output = self._output(model, self.inputs[rows.start : rows.stop], rows)
+            with self.standing_in() as model, torch.no_grad():
+                output = self.output(model, self.inputs[rows.start : rows.stop], rows)
                 dense = is_dense(scores_in(output, len(rows)))
                 logits = logits_of(output, len(rows)).detach()
                 # NaN in any class is an error; a class that is masked out with -inf is none.
@@ -125,8 +130,8 @@ class Call:
         """The scores of K * B rows, shape (K * B,), without gradients."""
 
         def work(rows: range) -> tuple[Tensor]:
-            with self._pass() as model, torch.no_grad():
-                return (_finite(self._score(model, inputs[rows.start : rows.stop], rows), "score").detach(),)
+            with self.standing_in() as model, torch.no_grad():
+                return (_finite(self.scored(model, inputs[rows.start : rows.stop], rows), "score").detach(),)
 
         return self.memory.run(work, inputs.shape[0])[0]
 
@@ -144,9 +149,9 @@ class Call:
         """
 
         def work(rows: range) -> tuple[Tensor, Tensor]:
-            with self._pass() as model:
+            with self.standing_in() as model:
                 leaf = inputs[rows.start : rows.stop].detach().requires_grad_(True)
-                scores = self._score(model, leaf, rows)
+                scores = self.scored(model, leaf, rows)
                 return _differentiate(model, scores, leaf), scores.detach()
 
         gradients, scores = self.memory.run(work, inputs.shape[0])
@@ -169,8 +174,8 @@ class Call:
         """
 
         def work(rows: range) -> tuple[Tensor, Tensor, Tensor]:
-            with self._pass() as model, Tap(model, layer) as tap:
-                scores = self._score(model, self.inputs[rows.start : rows.stop], rows)
+            with self.standing_in() as model, Tap(model, layer) as tap:
+                scores = self.scored(model, self.inputs[rows.start : rows.stop], rows)
                 activation = tap.leaf
                 gradient = _differentiate(model, scores, activation, what=f"layer {layer!r}")
                 return activation.detach(), gradient, scores.detach()
@@ -184,14 +189,38 @@ class Call:
         Args:
             seen: Called with the layer's name and the output.
         """
-        with self._pass() as model, torch.no_grad(), watched(model, seen):
-            self._output(model, self.inputs, range(self.batch))
+        with self.standing_in() as model, torch.no_grad(), watched(model, seen):
+            self.output(model, self.inputs, range(self.batch))
 
     @contextmanager
-    def _pass(self) -> Iterator[nn.Module]:
+    def lent(self, sample: int, seed: int) -> Iterator[tuple[nn.Module, dict[int, Any], Callable[[Tensor], Tensor]]]:
+        """For code that is not ours, which may run a model, hook it and change it: many passes with one stand-in.
+
+        Args:
+            sample: Which sample it is about.
+            seed: Of the random numbers that torch draws.
+
+        Yields:
+            The stand-in, with weights of its own; which object of the model, by its id, became which of the
+            stand-in's; and a function from N variants of the sample, shape (N, ...), to their scores, shape (N,).
+        """
+        copies: dict[int, Any] = {}
+        with self.standing_in(seed, copies) as model:
+            own_weights(model)
+
+            def score(variants: Tensor) -> Tensor:
+                self.check()
+                rows = range(sample, sample + len(variants) * self.batch, self.batch)
+                return _finite(self.scored(model, variants, rows), "score")
+
+            yield model, copies, score
+
+    @contextmanager
+    def standing_in(self, seed: int = 0, copies: dict[int, Any] | None = None) -> Iterator[nn.Module]:
+        """A pass: a stand-in of the model, with gradients on, see :func:`~.isolation.stand_in`."""
         self.check()
         before = _versions(self.model)
-        with stand_in(self.model) as model:
+        with stand_in(self.model, seed, copies) as model:
             try:
                 yield model
             except ValueError as error:
@@ -202,12 +231,13 @@ class Call:
                     ) from error
                 raise
 
-    def _score(self, model: nn.Module, inputs: Tensor, rows: range) -> Tensor:
+    def scored(self, model: nn.Module, inputs: Tensor, rows: range) -> Tensor:
         """The scores of some rows, of which the first is number ``rows.start`` of a batch of K * B."""
         samples = _samples(rows, self.batch)
-        return self.score.of(samples)(self._output(model, inputs, rows), len(rows))
+        return self.score.of(samples)(self.output(model, inputs, rows), len(rows))
 
-    def _output(self, model: nn.Module, inputs: Tensor, rows: range) -> Any:
+    def output(self, model: nn.Module, inputs: Tensor, rows: range) -> Any:
+        """What the stand-in returns for some rows, of which the first is number ``rows.start`` of K * B."""
         args, kwargs = self._arguments.fill(inputs, _samples(rows, self.batch))
         try:
             return model(*args, **kwargs)
@@ -218,7 +248,7 @@ class Call:
 
 
 def _samples(rows: range, batch: int) -> Tensor:
-    return torch.arange(rows.start, rows.stop, device="cpu") % batch
+    return torch.arange(rows.start, rows.stop, rows.step, device="cpu") % batch
 
 
 def _versions(model: nn.Module) -> list[int | None]:

@@ -2,8 +2,23 @@
 
 from __future__ import annotations
 
+import html
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, overload
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.dropout import _DropoutNd
+
+from saliency_widgets.attribution.call import Call
+from saliency_widgets.attribution.layers import spatial_layers
+from saliency_widgets.attribution.memory import out_of_memory
+from saliency_widgets.attribution.method import Need, methods
+from saliency_widgets.attribution.noise import normal_noise
+from saliency_widgets.attribution.observation import Observation, observe
+from saliency_widgets.attribution.schedule import CHUNK_SIZE
 
 Severity = Literal["wrong", "caution", "slow"]
 
@@ -17,7 +32,7 @@ class Finding:
         where: The module paths it is about; empty where it is about the whole model or the input.
         methods: The names of the methods it makes wrong or slow; empty where it concerns all.
         remedy: What to do, one sentence.
-        severity: "wrong" (the map is not what it says), "caution" (it may mislead), "slow".
+        severity: "wrong" (a map is not what it says, or there is none), "caution" (it may mislead), "slow".
     """
 
     what: str
@@ -25,3 +40,334 @@ class Finding:
     methods: tuple[str, ...] = ()
     remedy: str = ""
     severity: Severity = "wrong"
+
+    def __str__(self) -> str:
+        concerned = f" [{', '.join(self.methods)}]" if self.methods else ""
+        return f"{self.severity}: {self.what}{_in(self.where)}{concerned} What to do: {self.remedy}"
+
+
+class Checkup(Sequence[Finding]):
+    """The findings, the gravest first; printed, one a line."""
+
+    def __init__(self, findings: Iterable[Finding]) -> None:
+        grave = ("wrong", "caution", "slow")
+        self._findings = sorted(findings, key=lambda finding: grave.index(finding.severity))
+
+    @overload
+    def __getitem__(self, index: int) -> Finding: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Finding]: ...
+    def __getitem__(self, index: int | slice) -> Finding | Sequence[Finding]:
+        return self._findings[index]
+
+    def __len__(self) -> int:
+        return len(self._findings)
+
+    def __repr__(self) -> str:
+        return "\n".join(map(str, self._findings)) or "Nothing found that would make a map of this model wrong."
+
+    def _repr_html_(self) -> str:
+        if not self._findings:
+            return f"<p>{self!r}</p>"
+        rows = "".join(
+            "<tr>"
+            + "".join(
+                f"<td style='text-align:left;vertical-align:top'>{html.escape(cell)}</td>"
+                for cell in (f.severity, f.what, ", ".join(f.where), ", ".join(f.methods) or "all", f.remedy)
+            )
+            + "</tr>"
+            for f in self._findings
+        )
+        return (
+            "<table><tr><th></th><th>what</th><th>where</th><th>methods</th><th>what to do</th></tr>"
+            + rows
+            + "</table>"
+        )
+
+
+def _in(where: Sequence[str], most: int = 4) -> str:
+    if not where:
+        return ""
+    more = f" and {len(where) - most} more" if len(where) > most else ""
+    return f" In {', '.join(where[:most])}{more}."
+
+
+def examine(call: Call) -> Checkup:
+    """Look at a model, run it a few times, and say what will make which method wrong or slow.
+
+    It takes about one gradient and four forward passes.
+
+    Args:
+        call: The model, its inputs, and the score.
+    """
+    found = list(_of_modules(call.model))
+    try:
+        seen = observe(call)
+    except (TypeError, ValueError) as error:
+        return Checkup([*found, broken(error)])
+    for rule in _RULES:
+        found += rule(call, seen)
+    return Checkup(found)
+
+
+def broken(error: Exception) -> Finding:
+    """The finding that there is no gradient, or no pass at all."""
+    what = str(error).removeprefix("model: ").rstrip(".")
+    return Finding(f"There is no map at all: {what}.", remedy="Mend this first; the rest of the check-up needs a pass.")
+
+
+# ---- what can be seen without running it
+
+
+def _of_modules(model: nn.Module) -> Iterator[Finding]:
+    named = [(path or "the model itself", module) for path, module in model.named_modules()]
+
+    def where(test: Callable[[nn.Module], bool]) -> tuple[str, ...]:
+        return tuple(path for path, module in named if test(module))
+
+    dropouts = where(lambda m: m.training and (isinstance(m, _DropoutNd) and m.p > 0))
+    dropouts += where(lambda m: m.training and isinstance(m, nn.RNNBase) and m.dropout > 0)
+    norms = where(lambda m: m.training and isinstance(m, _BatchNorm))
+    if dropouts:
+        yield Finding(
+            "Dropout is active: part of the model is switched off at random.",
+            dropouts,
+            remedy="Call model.eval().",
+        )
+    if norms:
+        yield Finding(
+            "BatchNorm is in training mode: it normalises with the statistics of the batch, so the samples, and the "
+            "noisy or interpolated copies of one, influence each other.",
+            norms,
+            remedy="Call model.eval().",
+        )
+    if not dropouts and not norms and model.training:
+        yield Finding(
+            "The model is in training mode, though no layer of a kind known to behave otherwise is in it.",
+            remedy="Call model.eval(), unless its own code asks for training.",
+            severity="caution",
+        )
+    stateless = where(lambda m: not m.training and isinstance(m, _BatchNorm) and m.running_mean is None)
+    if stateless:
+        yield Finding(
+            "BatchNorm keeps no running statistics: even in eval mode the rows of a batch influence each other.",
+            stateless,
+            _in_chunks(),
+            "Explain one input at a time with chunk_size=1.",
+        )
+    scripted = where(lambda m: isinstance(m, torch.jit.ScriptModule))
+    if scripted:
+        yield Finding(
+            "It is scripted or traced: its layers and ReLUs can't be seen.",
+            scripted[:1],
+            (*_needing("relu"), *(n for n in _needing("layer") if n not in _needing("relu"))),
+            "Pass the original module, from before torch.jit.",
+        )
+    quantised = where(lambda m: ".quantized." in f"{type(m).__module__}.")
+    if quantised:
+        yield Finding(
+            "Quantised layers have no gradient.",
+            quantised,
+            remedy="Explain the model from before quantisation.",
+        )
+    half = {p.dtype for p in model.parameters()} & {torch.float16, torch.bfloat16}
+    if half:
+        yield Finding(
+            f"It computes in {', '.join(str(t).removeprefix('torch.') for t in half)}: small gradients vanish, and "
+            f"differences have two or three digits.",
+            remedy="Pass a copy in full precision: copy.deepcopy(model).float().",
+            severity="caution",
+        )
+
+
+def _needing(need: Need) -> tuple[str, ...]:
+    return tuple(name for name, entry in methods().items() if need in entry.needs)
+
+
+def _in_chunks() -> tuple[str, ...]:
+    return tuple(name for name, entry in methods().items() if CHUNK_SIZE in entry.params)
+
+
+# ---- what a pass shows
+
+
+def _activations(_call: Call, seen: Observation) -> Iterator[Finding]:
+    recurrent = [path for path, module in _call.model.named_modules() if isinstance(module, nn.RNNBase)]
+    smooth = {**seen.smooth, **({"the gates": dict.fromkeys(recurrent)} if recurrent else {})}
+    met = ", ".join(f"{name} ({_counted(places)})" for name, places in smooth.items())
+    where = tuple(dict.fromkeys(path or "the model itself" for places in smooth.values() for path in places))
+    if not seen.relus and not any(isinstance(m, torch.jit.ScriptModule) for m in _call.model.modules()):
+        yield Finding(
+            f"No ReLU ran{f', but {met}' if met else ''}: the rules for ReLUs do not apply.",
+            where,
+            _needing("relu"),
+            "Use 'gradient', 'smoothgrad' or 'integrated_gradients'.",
+        )
+    elif smooth:
+        yield Finding(
+            f"The rules for ReLUs do not apply to {met}: there the plain gradient goes through.",
+            where,
+            _needing("relu"),
+            "Read these maps as part ReLU rule and part gradient.",
+            "caution",
+        )
+
+
+def _counted(places: dict[str, None]) -> str:
+    return f"{len(places)} layer{'s' * (len(places) != 1)}"
+
+
+def _spatial(call: Call, _seen: Observation) -> Iterator[Finding]:
+    if not any(found.default for found in spatial_layers(call).values()):
+        yield Finding(
+            "No layer has a spatial output, so there are no class activation maps.",
+            methods=_needing("layer"),
+            remedy="Use a gradient method, or pass layer= and reshape= if you know how a layer lies on the picture.",
+        )
+
+
+def _output(call: Call, seen: Observation) -> Iterator[Finding]:
+    scores = seen.scores
+    if scores is None or scores.ndim not in (1, 2, 4):
+        return
+    scores = scores.double()
+    several = scores.ndim > 1 and scores.shape[1] > 1
+    sums, logged = (scores.sum(1), scores.exp().sum(1)) if several else (scores, scores)
+    what = None
+    if several and bool((scores >= 0).all()) and _all_one(sums):
+        what = "probabilities (they sum to 1): softmax was applied already"
+    elif several and bool((scores <= 0).all()) and _all_one(logged):
+        what = "log-probabilities: log_softmax was applied already"
+    elif seen.last == "sigmoid":
+        what = "the results of a sigmoid, between 0 and 1"
+    if what is not None and call.score.scale in ("logit", "probability", "log_probability"):
+        yield Finding(
+            f"The model's outputs are {what}. The score 'logit' is no logit, and 'probability' would squash it twice.",
+            remedy="Explain the model without its last layer, or pass score='value' and read it for what it is.",
+            severity="caution" if call.score.scale == "logit" else "wrong",
+        )
+
+
+def _all_one(sums: Tensor) -> bool:
+    return bool(((sums - 1).abs() < 1e-3).all())
+
+
+def _cuts(_call: Call, seen: Observation) -> Iterator[Finding]:
+    for kind, places in seen.cuts.items():
+        said = "detach() or .data" if kind == "detach" else "no_grad"
+        yield Finding(
+            f"{said} inside forward cuts the gradient off: what passes there moves the score, and no map shows it.",
+            _paths(places),
+            remedy="Remove it where the cut off tensor matters for the score.",
+            severity="caution",
+        )
+
+
+def _paths(places: dict[str, None]) -> tuple[str, ...]:
+    return tuple(path or "the model itself" for path in places)
+
+
+def _random(_call: Call, seen: Observation) -> Iterator[Finding]:
+    if seen.random:
+        yield Finding(
+            "It draws random numbers in eval mode (dropout by a function whose training flag is left on, or noise). "
+            "They are drawn from a fixed seed here, so a map repeats, but it is of one draw.",
+            _paths(seen.random),
+            remedy="Pass training=self.training to the function, or take the noise out.",
+            severity="caution",
+        )
+
+
+def _zeros(call: Call, seen: Observation) -> Iterator[Finding]:
+    gradient = seen.gradient
+    if gradient is None:
+        return
+    if not bool(gradient.any()):
+        yield Finding(
+            "The gradient is exactly zero everywhere: the score is flat here (saturated, dead ReLUs, rounding).",
+            remedy="Try score='logit', another target, or 'integrated_gradients', which looks beyond this point.",
+        )
+        return
+    zero = (gradient == 0).flatten(1).all(0)
+    share = float(zero.double().mean())
+    if gradient.ndim == 2 and bool(zero.any()) and not call.parts:
+        columns = zero.nonzero()[:, 0].tolist()
+        told = ", ".join(map(str, columns[:8])) + (f" and {len(columns) - 8} more" if len(columns) > 8 else "")
+        yield Finding(
+            f"The gradient of {len(columns)} of {len(zero)} inputs is exactly zero: number {told}.",
+            remedy="The model doesn't read them, or not here; check with other inputs.",
+            severity="caution",
+        )
+    elif share > _MUCH:
+        yield Finding(
+            f"The gradient of {share:.0%} of the inputs is exactly zero.",
+            remedy="The model doesn't look there (cropping, strides, dead ReLUs); zero means unread, not unimportant.",
+            severity="caution",
+        )
+
+
+_MUCH = 0.1
+
+
+def _coupled(call: Call, _seen: Observation) -> Iterator[Finding]:
+    """Whether what else is in the batch changes a row's score."""
+    other = call.inputs + 0.5 * call.spread() * normal_noise(call.inputs, 0, range(1))[0]
+    try:
+        alone, together = call.scores(call.inputs), call.scores(torch.cat([call.inputs, other]))[: call.batch]
+    except ValueError as error:
+        yield Finding(
+            f"It fails on a batch of {2 * call.batch} rows, though not on {call.batch}: {_cause(error)}.",
+            methods=_in_chunks(),
+            remedy="Let it take any number of rows, or pass chunk_size=1.",
+        )
+        return
+    except RuntimeError as error:
+        if not out_of_memory(error):
+            raise
+        return
+    tolerance = 1e-6 if alone.dtype == torch.float64 else 1e-2
+    if bool(((alone - together).abs() > tolerance * (1 + alone.abs())).any()):
+        yield Finding(
+            f"The rows of a batch influence each other: the score goes from {float(alone[0]):.4g} to "
+            f"{float(together[0]):.4g} beside other rows.",
+            methods=_in_chunks(),
+            remedy="Call model.eval(); if that doesn't help, explain one input at a time with chunk_size=1.",
+        )
+
+
+def _cause(error: BaseException) -> str:
+    return str(error.__cause__ or error).partition("\n")[0].rstrip(".")
+
+
+def _range(call: Call, seen: Observation) -> Iterator[Finding]:
+    """The first BatchNorm has seen the training data; without one, only raw bytes can be told."""
+    largest = float(call.inputs.abs().max())
+    if seen.norm is not None:
+        path, far, wide = seen.norm
+        if far > _FAR or wide > _WIDE or wide < 1 / _WIDE:
+            yield Finding(
+                f"These inputs are far from what the model was trained on: at its first BatchNorm the means lie "
+                f"{far:.1f} deviations off, and the variance is {wide:.3g} times what it was.",
+                (path,),
+                remedy="Check transform=: are pixels scaled to [0, 1] and normalised as in training?",
+            )
+    elif largest > _BYTES and call.size is not None:
+        yield Finding(
+            f"The inputs reach {largest:.0f}: they look like raw bytes; most models want [0, 1] or normalised ones.",
+            remedy="Check transform=, or divide by 255.",
+            severity="caution",
+        )
+
+
+_FAR, _WIDE, _BYTES = 4.0, 25.0, 30.0
+
+_RULES: tuple[Callable[[Call, Observation], Iterator[Finding]], ...] = (
+    _activations,
+    _spatial,
+    _output,
+    _cuts,
+    _random,
+    _zeros,
+    _coupled,
+    _range,
+)

@@ -36,7 +36,7 @@ def dtype_of(model: nn.Module) -> torch.dtype:
 
 
 @contextlib.contextmanager
-def stand_in(model: nn.Module) -> Iterator[nn.Module]:
+def stand_in(model: nn.Module, seed: int = 0, copies: dict[int, Any] | None = None) -> Iterator[nn.Module]:
     """A module to run in the model's place, with gradients on; nothing that happens to it happens to the model.
 
     It shares the parameters, as they are at this moment, and has its own buffers (BatchNorm statistics, counters),
@@ -46,8 +46,13 @@ def stand_in(model: nn.Module) -> Iterator[nn.Module]:
     a layer, so that no change of the model is missed.
 
     What can't be copied (scripted modules) is run itself, and its buffers are put back.
+
+    Args:
+        model: The caller's model.
+        seed: Of the random numbers.
+        copies: Filled in: which object of the model, by its id, became which of the stand-in.
     """
-    copied: dict[int, Any] = {}
+    copied: dict[int, Any] = {} if copies is None else copies
     originals: list[nn.Module] = []
     substitute = _shallow(model, copied, originals)
     device = device_of(model).type
@@ -57,12 +62,28 @@ def stand_in(model: nn.Module) -> Iterator[nn.Module]:
         torch.inference_mode(False),
         torch.enable_grad(),
         torch.autocast(device, enabled=False) if device in _AUTOCAST else contextlib.nullcontext(),
-        OwnRandomness(),
+        OwnRandomness(seed),
     ):
         yield substitute
 
 
 _AUTOCAST = ("cpu", "cuda")
+
+
+def own_weights(stand_in: nn.Module) -> None:
+    """Give a stand-in weights of its own, tied as they were, for code that changes them.
+
+    Scripted modules keep theirs; recurrent layers compute with the shared ones.
+    """
+    own: dict[int, nn.Parameter] = {}
+    for module in stand_in.modules():
+        if isinstance(module, torch.jit.ScriptModule):
+            continue
+        for name, weight in module._parameters.items():
+            if weight is not None:
+                if id(weight) not in own:
+                    own[id(weight)] = nn.Parameter(_cloned(weight), requires_grad=weight.requires_grad)
+                module._parameters[name] = own[id(weight)]
 
 
 class _Through(nn.Module):
@@ -127,20 +148,20 @@ def _own(value: Any, module: nn.Module, new: nn.Module, copied: dict[int, Any], 
         return _shallow(value, copied, originals)
     if isinstance(value, types.MethodType) and value.__self__ is module:
         return types.MethodType(value.__func__, new)
-    kind = type(value)
-    if kind not in _CONTAINERS:
-        return value
-    if len(value) > _MANY:  # a vocabulary: what leads back to a module is not kept so
+    return _own_container(value, module, new, copied, originals) if type(value) in _CONTAINERS else value
+
+
+def _own_container(value: Any, module: nn.Module, new: nn.Module, copied: dict[int, Any], originals: list) -> Any:
+    kind: Any = type(value)
+    if kind is set or len(value) > _MANY:  # a vocabulary: what leads back to a module is not kept so
         return kind(value)
     if kind is tuple:
         return tuple(_own(item, module, new, copied, originals) for item in value)
     made = copied[id(value)] = kind()
     if kind is list:
-        made.extend(_own(item, module, new, copied, originals) for item in value)
-    elif kind is set:
-        made.update(value)
+        made += [_own(item, module, new, copied, originals) for item in value]
     else:
-        made.update((key, _own(item, module, new, copied, originals)) for key, item in value.items())
+        made |= {key: _own(item, module, new, copied, originals) for key, item in value.items()}
     return made
 
 

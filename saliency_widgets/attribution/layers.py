@@ -74,13 +74,12 @@ def _grid(output: Tensor, size: tuple[int, int] | None, batch: int) -> Grid | No
 
 RESHAPE = Param(
     "reshape",
-    default=None,
+    default="by shape",
     kind="open",
-    choices=("channels first", "channels last", "tokens"),
-    optional=True,
+    choices=("by shape", "channels first", "channels last", "tokens"),
     advanced=True,
     label="Layer layout",
-    help="How the layer's output is read as channels on a grid. Found from its shape unless given: transformers have "
+    help="How the layer's output is read as channels on a grid: judged by its shape unless given. Transformers have "
     "tokens, of which class tokens are dropped.",
 )
 
@@ -93,7 +92,7 @@ def _reader(path: str, output: Tensor, call: Call, reshape: Any) -> Grid:
         ValueError: The output can't be read so.
     """
     shape = tuple(output.shape)
-    if reshape is None:
+    if reshape == "by shape":
         found = _grid(output, call.size, call.batch)
         if found is None:
             raise ValueError(
@@ -153,20 +152,20 @@ def activation_maps(call: Call, layer: str | None, reshape: Any) -> ActivationMa
         TypeError: ``reshape`` is neither a name nor a function.
         ValueError: There is no such layer, or its output is not spatial.
     """
-    if reshape is not None and not callable(reshape) and not isinstance(reshape, str):
-        raise TypeError(f"reshape: expected one of {RESHAPE.options()} or a function, got a {type(reshape).__name__}.")
+    if not callable(reshape) and not isinstance(reshape, str):
+        raise TypeError(
+            f"reshape: expected one of {RESHAPE.options()}, or a function from the layer's output to (N, channels, "
+            f"height, width); got a {type(reshape).__name__}."
+        )
     if layer is not None:
         _check(call, layer)
         return _maps(call, layer, reshape)
     candidates = [path for path, found in spatial_layers(call).items() if found.default]
     if not candidates:
         raise ValueError(_NONE if not _scripted(call) else _HIDDEN)
-    for path in reversed(candidates[-_TRIED:]):
-        maps = _maps(call, path, reshape)
-        # Of a transformer with a class token, the last layers' patches are read by nobody.
-        if bool(maps.gradient.any()):
-            return maps
-    return maps
+    tried = (_maps(call, path, reshape) for path in reversed(candidates[-_TRIED:]))
+    # Of a transformer with a class token, the last layers' patches are read by nobody.
+    return next((maps for maps in tried if bool(maps.gradient.any())), None) or _maps(call, candidates[-1], reshape)
 
 
 _TRIED = 4

@@ -168,10 +168,20 @@ def methods() -> Methods:
 def get_method(name: Any) -> Method:
     """The method of that name.
 
+    Args:
+        name: A name; "captum." and the name of one of its classes; an object of captum's; or a method itself.
+
     Raises:
-        TypeError: The name is no string.
+        ImportError: A method of captum's, which is not installed.
+        TypeError: It is none of these.
         ValueError: There is no such method.
     """
+    if isinstance(name, Method):
+        return name
+    if callable(getattr(name, "attribute", None)) or (isinstance(name, str) and name.startswith("captum.")):
+        from saliency_widgets.attribution.captum_bridge import captum_method, from_captum  # it builds upon this module
+
+        return captum_method(name) if isinstance(name, str) else from_captum(name)
     if not isinstance(name, str):
         raise TypeError(f"method: expected a name such as 'smoothgrad', got a {type(name).__name__}.")
     known = methods()

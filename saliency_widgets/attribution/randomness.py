@@ -23,6 +23,21 @@ _IN_PLACE = {
 _METHODS = {Tensor.bernoulli: torch.bernoulli, Tensor.multinomial: torch.multinomial}
 
 
+def draws(func: Callable, args: tuple, kwargs: dict) -> bool:
+    """Whether a call draws random numbers from torch's own generator."""
+    if kwargs.get("generator") is not None:
+        return False
+    if func in _DROPOUTS:
+        given = _dropout_of(args, kwargs)
+        return bool(given["training"]) and 0 < given["p"] < 1
+    return func in _METHODS or func in _DRAWS or func in _LIKE or func in _IN_PLACE
+
+
+def _dropout_of(args: tuple, kwargs: dict) -> dict[str, Any]:
+    given = dict(zip(("input", "p", "training", "inplace"), args, strict=False)) | kwargs
+    return {"p": 0.5, "training": True, "inplace": False, **given}
+
+
 class OwnRandomness(TorchFunctionMode):
     """While active on a thread, random numbers come from one seeded generator: the same for the same question.
 
@@ -30,20 +45,15 @@ class OwnRandomness(TorchFunctionMode):
 
     Args:
         seed: The generator's seed.
-
-    Attributes:
-        draws: How many calls drew numbers.
     """
 
     def __init__(self, seed: int = 0) -> None:
         super().__init__()
-        self.draws = 0
         self._seed = seed
         self._made: torch.Generator | None = None
 
     @property
     def _generator(self) -> torch.Generator:
-        self.draws += 1
         if self._made is None:
             self._made = seeded(self._seed, "dropout")
         return self._made
@@ -79,12 +89,12 @@ class OwnRandomness(TorchFunctionMode):
         return func(*args, **kwargs, **made, generator=self._generator).to(device)
 
     def _dropout(self, func: Callable, args: tuple, kwargs: dict) -> Any:
-        given = dict(zip(("input", "p", "training", "inplace"), args, strict=False)) | kwargs
-        x, p = given["input"], given.get("p", 0.5)
-        if not given.get("training", True) or not 0 < p < 1:
+        if not draws(func, args, kwargs):
             return func(*args, **kwargs)
+        given = _dropout_of(args, kwargs)
+        x, p = given["input"], given["p"]
         own = _DROPOUTS[func]
         shape = x.shape if own is None else (*x.shape[:own], *[1] * (x.ndim - own))
         drawn = torch.rand(shape, generator=self._generator, dtype=torch.float32, device="cpu")
         kept = (drawn >= p).to(x.device, x.dtype)
-        return x.mul_(kept / (1 - p)) if given.get("inplace", False) else x * (kept / (1 - p))
+        return x.mul_(kept / (1 - p)) if given["inplace"] else x * (kept / (1 - p))

@@ -128,7 +128,7 @@ _FORMS: dict[Callable, Callable[[tuple, dict], _Form | None]] = {
     **dict.fromkeys((F.rrelu, torch.rrelu, torch.rrelu_), _rrelu),
 }
 
-_SMOOTH: dict[Callable, str] = {
+SMOOTH: dict[Callable, str] = {
     getattr(room, form): name
     for name in (
         *("celu", "elu", "gelu", "hardsigmoid", "hardswish", "logsigmoid"),
@@ -162,21 +162,21 @@ class ReLURule(TorchFunctionMode):
         kwargs = kwargs or {}
         form = _FORMS[func](args, kwargs) if func in _FORMS and "out" not in kwargs else None
         if form is None or not form.x.requires_grad:
-            if func in _SMOOTH and _given(args, kwargs, 0, "input").requires_grad:
-                self.smooth[_SMOOTH[func]] += 1
+            if func in SMOOTH and _given(args, kwargs, 0, "input").requires_grad:
+                self.smooth[SMOOTH[func]] += 1
             return func(*args, **kwargs)
         self.calls += 1
         x, high, negative = form
-        copy = x.detach().clone()
+        path = torch.where((x > 0) & (x < high), x, negative * x) if self.rule == "guided" else x
+        bare = x.detach()
         with torch.no_grad():
             values = func(
-                *(copy if arg is x else arg for arg in args),
-                **{name: copy if arg is x else arg for name, arg in kwargs.items()},
+                *(bare if arg is x else arg for arg in args),
+                **{name: bare if arg is x else arg for name, arg in kwargs.items()},
             )
-        path = torch.where((x > 0) & (x < high), x, negative * x) if self.rule == "guided" else x
         # Hidden from autograd, which takes an argument that is returned for a view and then refuses y += r.
-        result = _Rectified.apply(path.expand(values.shape), lambda: values)
-        return x.copy_(result) if values is copy else result  # type: ignore[arg-type]
+        result = _Rectified.apply(path, lambda: values)
+        return x.copy_(result) if values is bare else result  # type: ignore[arg-type]
 
 
 def rectified_gradient(call: Call, rule: Rule, title: str) -> tuple[Tensor, Tensor]:

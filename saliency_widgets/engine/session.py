@@ -71,6 +71,8 @@ class Session:
         deliver: Called with each event, on the worker's thread, one at a time.
         executor: "thread", or "inline" to work inside :meth:`submit`.
         cache: Where finished maps are kept; all sessions share one unless given.
+        idle: What is to be done while nothing is asked; called with a check that raises
+            :class:`~saliency_widgets.attribution.Cancelled` as soon as something is.
     """
 
     def __init__(
@@ -80,8 +82,10 @@ class Session:
         *,
         executor: str = "thread",
         cache: MapCache | None = None,
+        idle: Callable[[Callable[[], None]], None] | None = None,
     ) -> None:
         self.subject = subject
+        self._idle = idle
         self.cache = SHARED if cache is None else cache
         self._deliver = deliver
         self._state = threading.Condition()
@@ -154,9 +158,24 @@ class Session:
         self._executor.close()
         self.cache.forget(self)
         self._last = self._shown = None
-        self._deliver = _nobody
+        self._deliver, self._idle = _nobody, None
 
     def _work(self) -> None:
+        while True:
+            self._answer_all()
+            if self._idle is None or self._closed:
+                return
+            try:
+                self._idle(self._check_idle)
+                return
+            except Cancelled:
+                pass  # something was asked meanwhile
+
+    def _check_idle(self) -> None:
+        if self._closed or self._mail is not None or self._redraw:
+            raise Cancelled
+
+    def _answer_all(self) -> None:
         while True:
             with self._state:
                 request, self._mail = self._mail, None

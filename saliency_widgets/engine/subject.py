@@ -51,7 +51,7 @@ class Subject:
             raise TypeError(f"model: expected a torch.nn.Module, got a {type(model).__name__}.")
         if any(is_lazy(tensor) for tensor in (*model.parameters(), *model.buffers())):
             raise ValueError("model: some layers have no weights yet (lazy modules). Run model(inputs) once first.")
-        model, _ = unwrapped(model)
+        model, self.wrapped = unwrapped(model)
         self.model = model if device is None else _on_device(model, device)
         model = self.model
         self.prepared: Prepared = prepare_for(

@@ -58,6 +58,13 @@ def _eight_bit(picture: Image.Image) -> Image.Image:
     return Image.fromarray((numbers / white * 255).clip(0, 255).round().astype(np.uint8))
 
 
+def is_numbers(source: Any) -> bool:
+    """Whether it is a tensor or an array of floating-point numbers, as opposed to a picture in people's form."""
+    return isinstance(source, (Tensor, np.ndarray)) and (
+        source.is_floating_point() if isinstance(source, Tensor) else source.dtype.kind == "f"
+    )
+
+
 def plain(source: Any) -> Tensor:
     """The model's input where the caller gave no transform: bytes scaled to [0, 1], numbers as they are.
 

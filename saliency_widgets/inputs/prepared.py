@@ -43,6 +43,7 @@ def prepare(
     *,
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
+    batched: bool = False,
 ) -> Prepared:
     """Bring inputs into the form a model takes.
 
@@ -54,6 +55,7 @@ def prepare(
             (tensors) or only needs scaling to [0, 1] (pictures).
         device: Where the model is.
         dtype: What it computes in.
+        batched: Whether numbers that are no bytes have their batch dimension already.
 
     Returns:
         Tensor, pixel range and picture. The picture is what the model sees, crop and resize included: black and
@@ -68,7 +70,12 @@ def prepare(
             return _stacked([prepare(item, transform, device=device, dtype=dtype) for item in inputs])
         source = pictures.load(inputs)
         notes: list[str] = []
-        tensor = pictures.plain(source) if transform is None else pictures.transformed(source, transform)
+        if transform is not None:
+            tensor = pictures.transformed(source, transform)
+        elif batched and pictures.is_numbers(source):
+            tensor = torch.as_tensor(source)
+        else:
+            tensor = pictures.plain(source)
         _check(tensor)
         pixels = pictures.pixel_range(tensor, source, transform, notes)
         shown = pictures.recover(tensor, pixels, notes) if pixels is not None else None

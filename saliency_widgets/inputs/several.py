@@ -14,6 +14,8 @@ from PIL import Image
 from torch import Tensor, nn
 
 from saliency_widgets.attribution.arguments import Arguments, Part, Slot
+from saliency_widgets.attribution.isolation import stand_in
+from saliency_widgets.inputs import pictures
 from saliency_widgets.inputs.prepared import Prepared, prepare
 from saliency_widgets.inputs.protocols import transform_of
 from saliency_widgets.params import unknown
@@ -36,8 +38,8 @@ def prepare_for(
         model: The model; the signature of its ``forward`` tells how it is called.
         inputs: One input, see :func:`~saliency_widgets.inputs.prepared.prepare`; a tuple of several, as positional
             arguments; or a mapping, as keyword arguments (as one dict where ``forward`` doesn't take these names).
-            Values that aren't explained are given as they are, with their batch dimension; floating-point ones in
-            the model's type.
+            Numbers have their batch dimension then; those that aren't explained are given as they are, floating-point
+            ones in the model's type.
         transform: See :func:`~saliency_widgets.inputs.protocols.transform_of`; of several inputs it is for the
             pictures, or a mapping from names to transforms.
         explain: Which of several inputs: a name or a position, or a list of them; all floating-point ones unless
@@ -58,13 +60,14 @@ def prepare_for(
     else:
         if explain is not None:
             raise ValueError("explain: there is one input. Leave it out, or pass the inputs as a tuple or a dict.")
-        return _prepared(model, inputs, transform, device, dtype)
+        batched = transform is None and _is_sequences(model, inputs, device, dtype)
+        return _prepared(model, inputs, transform, device, dtype, batched)
     chosen = _chosen(explain, values)
     named = isinstance(transform, Mapping) and bool(transform) and set(transform) <= set(values)
     prepared = {}
     for name in chosen:
         own = transform.get(name) if named else transform if _is_picture(values[name]) else None
-        prepared[name] = _prepared(model, values[name], own, device, dtype)
+        prepared[name] = _prepared(model, values[name], own, device, dtype, batched=True)
     batches = {name: len(found.tensor) for name, found in prepared.items()}
     if len(set(batches.values())) > 1:
         raise ValueError(f"inputs: what is explained must have as many samples each, got {batches}.")
@@ -151,10 +154,35 @@ def _chosen(explain: Explain, values: Mapping[str, Any]) -> list[str]:
     return [name for name in names if name in chosen]
 
 
-def _prepared(model: nn.Module, value: Any, transform: Any, device: torch.device, dtype: torch.dtype) -> Prepared:
+def _prepared(
+    model: nn.Module, value: Any, transform: Any, device: torch.device, dtype: torch.dtype, batched: bool
+) -> Prepared:
     notes: list[str] = []
-    found = prepare(value, transform_of(transform, model, value, notes), device=device, dtype=dtype)
+    applied = transform_of(transform, model, value, notes)
+    found = prepare(value, applied, device=device, dtype=dtype, batched=batched)
     return replace(found, notes=(*notes, *found.notes))
+
+
+_SEQUENTIAL = (nn.RNNBase, nn.Conv1d, nn.MultiheadAttention, nn.TransformerEncoderLayer, nn.TransformerDecoderLayer)
+
+
+def _is_sequences(model: nn.Module, value: Any, device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether (3, a, b) numbers are three sequences and not one picture: the model tells by what it can take."""
+    if not pictures.is_numbers(value) or value.ndim != 3:
+        return False
+    if not any(isinstance(module, _SEQUENTIAL) for module in model.modules()):
+        return False
+    given = torch.as_tensor(value).to(device, dtype)
+    return not _runs(model, given[None]) and _runs(model, given)
+
+
+def _runs(model: nn.Module, given: Tensor) -> bool:
+    with stand_in(model) as tried, torch.no_grad():
+        try:
+            tried(given)
+        except Exception:  # whatever it says: it is only asked whether it can
+            return False
+    return True
 
 
 def _held(value: Any, device: torch.device, dtype: torch.dtype) -> Any:
@@ -167,6 +195,8 @@ def _held(value: Any, device: torch.device, dtype: torch.dtype) -> Any:
         return copied.to(device=device, dtype=dtype if value.is_floating_point() else value.dtype)
     if isinstance(value, Mapping):
         return {key: _held(item, device, dtype) for key, item in value.items()}
-    if type(value) in (list, tuple):
-        return type(value)(_held(item, device, dtype) for item in value)
+    if isinstance(value, list):
+        return [_held(item, device, dtype) for item in value]
+    if type(value) is tuple:
+        return tuple(_held(item, device, dtype) for item in value)
     return value

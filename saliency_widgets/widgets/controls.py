@@ -11,7 +11,7 @@ import ipywidgets as w
 from saliency_widgets.params import Param
 
 LABEL_WIDTH = "104px"
-_AUTO = "auto"  # stands for None: a selection slider takes None for "nothing selected"
+AUTO = "auto"  # stands for None: a selection slider takes None for "nothing selected"
 
 
 class Control:
@@ -47,7 +47,7 @@ class Control:
         value = self.widget.value
         if isinstance(value, _Own):
             return value.thing
-        return None if isinstance(value, str) and value == _AUTO else value
+        return None if isinstance(value, str) and value == AUTO else value
 
     @value.setter
     def value(self, value: Any) -> None:
@@ -77,7 +77,7 @@ def _admitted(widget: Any, param: Param, value: Any) -> Any:
     """The choice that stands for a value; one that was given from Python becomes a choice of the menu."""
     pairs = list(widget.options)
     if value is None:  # "decide for me": said in words, or the first choice
-        return _AUTO if param.scale == "log2" else pairs[0][1]
+        return AUTO if param.scale == "log2" else pairs[0][1]
     named = isinstance(value, (str, int))
     for _, option in pairs:
         if option.thing is value if isinstance(option, _Own) else named and option == value:
@@ -86,7 +86,7 @@ def _admitted(widget: Any, param: Param, value: Any) -> Any:
     choice = value if named else _Own(value)
     pairs.append((str(value) if named else f"own {type(value).__name__.lower()} {own}", choice))
     if param.scale == "log2":
-        pairs.sort(key=lambda pair: 0 if pair[1] == _AUTO else pair[1])
+        pairs.sort(key=lambda pair: 0 if pair[1] == AUTO else pair[1])
     widget.options = pairs
     return choice
 
@@ -104,7 +104,7 @@ def _int(param: Param, value: Any, _: dict) -> Any:
 
 def _log2(param: Param, value: Any, _: dict) -> Any:
     powers = [2**k for k in range(31) if (param.low or 1) <= 2**k <= (param.high or 2**30)]
-    pairs = ([(_AUTO, _AUTO)] if param.optional else []) + [(str(p), p) for p in powers]
+    pairs = ([(AUTO, AUTO)] if param.optional else []) + [(str(p), p) for p in powers]
     widget = w.SelectionSlider(options=pairs, value=pairs[0][1])
     if value is not None:
         widget.value = _admitted(widget, param, value)

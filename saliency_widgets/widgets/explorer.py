@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import ipywidgets as w
@@ -14,11 +14,14 @@ from PIL import Image
 from torch import nn
 
 from saliency_widgets import render
-from saliency_widgets.attribution import Attribution
+from saliency_widgets.attribution import Attribution, Cancelled, get_method
+from saliency_widgets.attribution.checkup import Finding
 from saliency_widgets.attribution.method import DEFAULT
 from saliency_widgets.attribution.result import code_of
 from saliency_widgets.attribution.targets import SCORE
 from saliency_widgets.engine import Event, Request, Session, Subject
+from saliency_widgets.engine.checkup import check_up
+from saliency_widgets.inputs import Explain
 from saliency_widgets.widgets import messages
 from saliency_widgets.widgets.annotations import annotation_canvas
 from saliency_widgets.widgets.display import DisplaySettings
@@ -52,15 +55,21 @@ class Explorer(w.Box):
         inputs: Any,
         *,
         target: Any = None,
-        transform: Callable | None = None,
-        class_names: Sequence[str] | Mapping[int, str] | None = None,
+        transform: Any = None,
+        class_names: Any = None,
+        explain: Explain = None,
         device: torch.device | str | None = None,
-        method: str = DEFAULT,
+        method: Any = DEFAULT,
+        methods: Iterable[Any] = (),
         score: str = SCORE.default,
         executor: str = "thread",
         **params: Any,
     ) -> None:
-        subject = Subject(model, inputs, transform=transform, class_names=class_names, device=device)
+        about = {"transform": transform, "class_names": class_names, "device": device}
+        subject = Subject(model, inputs, explain=explain, **about)
+        if subject.parts and explain is None:  # of several inputs, the picture is shown
+            pictures = [name for name, shape in subject.parts.items() if len(shape) == 3]
+            subject = Subject(model, inputs, explain=(pictures or list(subject.parts))[0], **about)
         if subject.prepared.pictures is None:
             raise ValueError(
                 f"inputs: the explorer shows pictures, and what the model takes has shape "
@@ -71,15 +80,16 @@ class Explorer(w.Box):
                 f"inputs: the explorer shows one picture, got a batch of {subject.tensor.shape[0]}. Pass one of them."
             )
         self._given = {"model": model, "inputs": inputs, "transform": transform, "class_names": class_names}
-        if device is not None:
-            self._given["device"] = device
         self._subject = subject
         self._display = DisplaySettings()
-        self.panel = Panel(subject, self._display, method=method, target=target, score=score, params=params)
+        self.panel = Panel(
+            subject, self._display, method=method, target=target, score=score, params=params, more=methods
+        )
+        self._examined: Any = None
         self._request = self.panel.request()  # before anything is shown: a wrong argument is an error of this call
         height, width = self._picture.shape[:2]
         self.annotations: Canvas = annotation_canvas(width, height)
-        self._session = Session(subject, self._on_event, executor=executor)
+        self._session = Session(subject, self._on_event, executor=executor, idle=self._check_up)
         self.view = HeatmapView(
             _png(self._picture),
             self._display,
@@ -108,7 +118,7 @@ class Explorer(w.Box):
     @property
     def settings(self) -> dict[str, Any]:
         """Keyword arguments with which ``sw.attribute`` gives what the screen shows, bit for bit."""
-        return {**self._given, **self._request.settings}
+        return {**self._given, **self._subject.given, **self._request.settings}
 
     @property
     def attribution(self) -> Attribution | None:
@@ -157,8 +167,18 @@ class Explorer(w.Box):
         self.panel.update(settings)
 
     def to_code(self) -> str:
-        """Python that repeats what the screen shows."""
-        return code_of(self._request.settings, transformed=self._given["transform"] is not None)
+        """Python that repeats what the screen shows, the attribution and the map made of it."""
+        last = self._session.last
+        done = last is not None and last.state == "done" and last.generation == self._session.generation
+        return self._code_of(last if done else None)
+
+    def _code_of(self, event: Event | None) -> str:
+        """The code of a finished map; of what is asked, where there is none yet."""
+        found = None if event is None else event.attribution
+        settings = {**self._subject.given, **self._request.settings} if found is None else found.settings
+        reduction = self.panel.reduction
+        shown = {"sign": reduction.sign, "channels": reduction.channels}
+        return code_of(settings, transformed=self._subject.transformed, shown=shown)
 
     def save_png(self, path: Any, *, scale: int | None = None) -> None:
         """Write the overlay as it is shown, with its colour bar.
@@ -197,7 +217,7 @@ class Explorer(w.Box):
     def _on_wrong(self, error: Exception) -> None:
         """What was typed can't be used: say so; the map that is there stays."""
         shown = self._session.shown
-        now = messages.status() if shown is None else messages.status_of(shown, self._title_of(shown), "")
+        now = messages.status() if shown is None else self._status_of(shown, shown, "")
         said = {"message": str(error), "remedy": "Nothing has moved. Choose another to go on."}
         self.view.offer(None, {**now, "generation": self._session.generation, "state": "error", **said})
 
@@ -209,7 +229,32 @@ class Explorer(w.Box):
         """The worker has something to show. It touches the result widget and nothing else."""
         shown = self._session.shown or event  # the title is of the map on the screen, not of what is asked by now
         asked = "" if event.asked is None else self.panel.title_of(event.asked)
-        self.view.offer(messages.frame_of(event), messages.status_of(event, self._title_of(shown), asked))
+        self.view.offer(messages.frame_of(event), self._status_of(event, shown, asked))
+
+    def _status_of(self, event: Event, shown: Event, asked: str) -> dict[str, Any]:
+        finished = shown.attribution is not None and shown.attribution.complete
+        return messages.status_of(
+            event,
+            self._title_of(shown),
+            asked,
+            method="" if shown.request is None else get_method(shown.request.method).title,
+            code=self._code_of(shown) if finished else "",
+            aside=str(self._subject.memory),
+        )
+
+    def _check_up(self, check: Callable[[], None]) -> None:
+        """What is done while nothing is asked: the check-up, once for each version of the model."""
+        version = self._subject.version()
+        if version == self._examined:
+            return
+        try:
+            found = check_up(self._subject, self._request, check)
+        except Cancelled:
+            raise
+        except Exception as error:
+            found = [Finding(f"The check-up failed: {error}.", remedy="Please report it.", severity="caution")]
+        self._examined = version
+        self.view.tell(messages.findings_of(found, self.panel.titles))
 
     def _title_of(self, event: Event) -> str:
         return "" if event.request is None else self.panel.title_of(event.request)
@@ -241,10 +286,12 @@ def explore(
     inputs: Any,
     *,
     target: Any = None,
-    transform: Callable | None = None,
-    class_names: Sequence[str] | Mapping[int, str] | None = None,
+    transform: Any = None,
+    class_names: Any = None,
+    explain: Explain = None,
     device: torch.device | str | None = None,
-    method: str = DEFAULT,
+    method: Any = DEFAULT,
+    methods: Iterable[Any] = (),
     score: str = SCORE.default,
     **params: Any,
 ) -> Explorer:
@@ -252,13 +299,19 @@ def explore(
 
     Args:
         model: Any ``torch.nn.Module`` that scores each row of a batch; call ``model.eval()`` first.
-        inputs: One picture: PIL image, path, array (H, W, 3) of uint8, tensor (C, H, W) or (1, C, H, W).
+        inputs: One picture: PIL image, path, array (H, W, 3) of uint8, tensor (C, H, W) or (1, C, H, W). Of a model
+            with several inputs: a tuple of them, or a mapping from their names.
         target: A class index or name, None for the top prediction, or a function from the model's output to one number
             per sample.
-        transform: From ``inputs`` to what the model takes, for example torchvision's ``weights.transforms()``.
-        class_names: Names of the classes in order, or a mapping from index to name.
+        transform: From ``inputs`` to what the model takes: a function, torchvision weights, a Hugging Face image
+            processor, or a timm data config.
+        class_names: Names of the classes in order, a mapping from index to name, or torchvision weights; the model's
+            own (``config.id2label`` and the like) unless given.
+        explain: Which of several inputs is shown, by name or position; the first picture unless given.
         device: Where to compute; the model's own device unless given.
-        method: The method to begin with, one of ``sw.methods()``.
+        method: The method to begin with: one of ``sw.methods()``, "captum." and the name of a class of
+            ``captum.attr``, or an object of captum's.
+        methods: More methods of captum's for the menu, each with sliders for its numeric arguments.
         score: "logit", "probability", "log_probability" or "value".
         **params: Parameters of the method to begin with.
 
@@ -275,8 +328,10 @@ def explore(
         target=target,
         transform=transform,
         class_names=class_names,
+        explain=explain,
         device=device,
         method=method,
+        methods=methods,
         score=score,
         **params,
     )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import ipywidgets as w
@@ -10,12 +11,12 @@ import torch
 from torch import Tensor
 
 from saliency_widgets.attribution import Reduction, get_method
-from saliency_widgets.attribution.method import methods
+from saliency_widgets.attribution.method import Method, methods
 from saliency_widgets.attribution.reduction import CHANNEL, SIGN
 from saliency_widgets.attribution.targets import SCORE, class_index, is_function
 from saliency_widgets.engine import Request, Subject
 from saliency_widgets.params import Param, unknown
-from saliency_widgets.widgets.controls import LABEL_WIDTH, Control
+from saliency_widgets.widgets.controls import AUTO, LABEL_WIDTH, Control
 from saliency_widgets.widgets.display import DisplaySettings
 from saliency_widgets.widgets.predictions import PredictionBars
 
@@ -32,6 +33,7 @@ class Panel:
         target: The target to begin with.
         score: The scale of the score.
         params: Parameters of the method to begin with.
+        more: Methods for the menu beside the built-in ones.
 
     Attributes:
         widget: The column of controls.
@@ -42,14 +44,15 @@ class Panel:
         subject: Subject,
         display: DisplaySettings,
         *,
-        method: str,
+        method: Any,
         target: Any,
         score: str,
         params: Mapping[str, Any],
+        more: Iterable[Any] = (),
     ) -> None:
         self._subject = subject
-        self._methods = methods()
         first = get_method(method)
+        self._methods = {**methods(), **_by_name([first, *map(get_method, more)])}
         begin = first.check_params(params)
         SCORE.check(score)
         free = is_function(target)
@@ -100,12 +103,22 @@ class Panel:
         """
         entry = self._methods[self._method.value]
         values = {param.name: self._params[param].value for param in entry.params}
-        return Request.of(entry.name, values, target=self._target, score=self._score.value)
+        return Request.of(self._asked(entry), values, target=self._target, score=self._score.value)
+
+    @staticmethod
+    def _asked(entry: Method) -> Any:
+        """The method as ``sw.attribute`` takes it: its name where that says it all."""
+        return entry.name if entry.name in methods() else entry
 
     @property
     def reduction(self) -> Reduction:
         """How the values become a map."""
         return Reduction(self._sign.value, self._channels.value)
+
+    @property
+    def titles(self) -> dict[str, str]:
+        """The methods of the menu: name -> title."""
+        return {name: entry.title for name, entry in self._methods.items()}
 
     @property
     def title(self) -> str:
@@ -115,7 +128,7 @@ class Panel:
     def title_of(self, request: Request) -> str:
         """Method and target of a request, for people."""
         target = self._subject.name_of(request.target) if isinstance(request.target, int) else "own target"
-        return f"{self._methods[request.method].title} · {target.split(',')[0]}"
+        return f"{get_method(request.method).title} · {target.split(',')[0]}"
 
     @property
     def controls(self) -> list[w.Widget]:
@@ -161,7 +174,14 @@ class Panel:
         """Move controls by name; all names and values are checked before anything moves."""
         settings = dict(settings)
         name = settings.pop("method", self._method.value)
-        entry = get_method(name)
+        if isinstance(name, str) and name not in self._methods:
+            raise ValueError(unknown("method", name, list(self._methods)))
+        entry = self._methods[name] if isinstance(name, str) else get_method(name)
+        if entry not in self._methods.values():
+            raise ValueError(
+                f"method: {entry.title} is not in this explorer's menu. Pass it as methods= to sw.explore."
+            )
+        name = entry.name
         own = {param.name: self._params[param] for param in entry.params}
         shared = {"score": self._score, "sign": self._sign, "channels": self._channels, **self._display}
         known = {**shared, **own}
@@ -211,7 +231,7 @@ class Panel:
         if param.kind != "layer":
             return {}
         sized = {f"{path} · {c} × {h} × {w}": path for path, (c, h, w) in self._subject.layers.items()}
-        return dict(reversed(sized.items()))
+        return {"auto · the last that matters": AUTO, **dict(reversed(sized.items()))}
 
     def _index(self, logits: Any, target: Any) -> int:
         if target is None:
@@ -303,6 +323,19 @@ class Panel:
         ]
         column = w.VBox(sections, layout={"flex": "2 1 270px", "min_width": "260px", "max_width": "460px"})
         return column.add_class("sw-panel")
+
+
+def _by_name(entries: Iterable[Method]) -> dict[str, Method]:
+    """Methods by name; of several of one name, the later ones are numbered: two Occlusions of different windows."""
+    found: dict[str, Method] = {}
+    for entry in entries:
+        if entry in found.values() or methods().get(entry.name) == entry:
+            continue
+        alike = sum(known.title.split(" #")[0] == entry.title for known in found.values())
+        if alike:
+            entry = replace(entry, name=f"{entry.name} #{alike + 1}", title=f"{entry.title} #{alike + 1}")
+        found[entry.name] = entry
+    return found
 
 
 def _number(text: str) -> int | str:

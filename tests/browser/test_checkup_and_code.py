@@ -199,6 +199,7 @@ def test_without_the_clipboard_the_code_is_copied_by_selection_and_else_by_hand(
     assert area.input_value() == code
     assert area.evaluate("a => a.readOnly && a.value.slice(a.selectionStart, a.selectionEnd)") == code
     assert page.focus() == "sw-by-hand-text"
+    expect(page.copy.locator(".sw-copy-ask")).to_be_visible()
     assert same(before, page.boxes("stage", "scale", "copy"))
     lab.screenshot("by-hand", page.root)
     lab.page.keyboard.press("Escape")
@@ -229,7 +230,7 @@ def test_both_work_when_the_kernel_is_gone(lab: Lab) -> None:
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_it_fits_at_every_width_and_nothing_jumps(lab: Lab, theme: Any) -> None:
-    lab.page.set_viewport_size({"width": 1300, "height": 1000})
+    lab.page.set_viewport_size({"width": 1300, "height": 1300})
     lab.theme(theme)
     page = Page(lab)
     aside = "4 rows a pass: memory ran out at 8"
@@ -253,6 +254,8 @@ def test_it_fits_at_every_width_and_nothing_jumps(lab: Lab, theme: Any) -> None:
         expect(page.findings).to_be_visible()
         assert same(before, page.boxes())
         lab.screenshot(f"{theme}-{width}-open", page.root)
+        page.findings.evaluate("e => e.scrollTo(0, e.scrollHeight)")
+        lab.screenshot(f"{theme}-{width}-end", page.root)
         assert _too_wide(page.root) == []
         assert page.findings.evaluate("e => e.scrollHeight > e.clientHeight && e.offsetHeight <= 260")
         page.line.click()

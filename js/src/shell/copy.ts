@@ -43,16 +43,21 @@ export class CopyButton {
     copy.classList.add("sw-said");
     setText(announcement, "Copied");
     clearTimeout(this.#timer);
-    this.#timer = setTimeout(() => {
-      copy.classList.remove("sw-said");
-      setText(announcement, "");
-    }, SAID_FOR);
+    this.#timer = setTimeout(() => this.#unsay(), SAID_FOR);
+  }
+
+  #unsay(): void {
+    const { copy, announcement } = this.elements;
+    clearTimeout(this.#timer);
+    copy.classList.remove("sw-said");
+    setText(announcement, "");
   }
 
   // -- by hand, where the page may not write to the clipboard ----------------------------------------------
 
   #offer(): void {
     const { byHand, byHandText } = this.elements;
+    this.#unsay();
     byHand.hidden = false;
     byHandText.value = this.#code;
     byHandText.focus();

@@ -71,7 +71,7 @@ export function makeElements(): Elements {
   const stop = make("button", "stop", { type: "button", disabled: "" }, ["Stop"]);
   const run = make("div", "run", {}, [
     make("div", "run-state", {}, [progressText, progress]),
-    make("div", "buttons", {}, [hold, copy, stop]),
+    make("div", "buttons", {}, [hold, stop, copy]),
   ]);
   const announcement = make("div", "unseen", { "aria-live": "polite" });
   const byHandText = make("textarea", "by-hand-text", {

@@ -27,6 +27,11 @@ def guided_grad_cam(call: Call, layer: str | None, reshape: object) -> Iterator[
     Raises:
         ValueError: As Guided Backprop and Grad-CAM do.
     """
+    if call.inputs.ndim != 4:
+        raise ValueError(
+            f"method: Guided Grad-CAM multiplies a map with a picture, got inputs of shape {tuple(call.inputs.shape)}. "
+            f"Of several inputs, pass explain= the picture; else use 'guided_backprop'."
+        )
     (cam,) = get_method("grad_cam").run(call, layer=layer, reshape=reshape)
     (guided,) = get_method("guided_backprop").run(call)
     size = tuple(call.inputs.shape[-2:])

@@ -1,0 +1,140 @@
+"""One watched pass of a model: what ran, where the gradient was cut off, what was drawn at random."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.overrides import TorchFunctionMode
+
+from saliency_widgets.attribution.call import Call
+from saliency_widgets.attribution.randomness import draws
+from saliency_widgets.attribution.relu_rules import SMOOTH, ReLURule
+from saliency_widgets.attribution.targets import is_function, scores_in
+
+Places = dict[str, dict[str, None]]
+"""What was seen -> the module paths it was seen in, in order."""
+
+_CUTS = (Tensor.detach, Tensor.detach_, Tensor.data.__get__, Tensor.numpy)  # type: ignore[attr-defined]
+
+
+@dataclass
+class Observation:
+    """What one pass with gradients showed.
+
+    Attributes:
+        smooth: Smooth activations by name, and where.
+        relus: How many ReLUs ran.
+        cuts: "detach" and "no_grad" on something that depends on the inputs, and where.
+        random: Where random numbers were drawn by modules in eval mode.
+        scores: The model's scores in their own shape, or None where the target is a function.
+        last: The name of the operation that made them.
+        gradient: Of the score, of the inputs' shape.
+        norm: The first BatchNorm that ran, and how far its input is from what it has learnt: the median over the
+            channels of |mean - running mean| / running deviation, and of variance / running variance.
+    """
+
+    smooth: Places = field(default_factory=dict)
+    relus: int = 0
+    cuts: Places = field(default_factory=dict)
+    random: dict[str, None] = field(default_factory=dict)
+    scores: Tensor | None = None
+    last: str = ""
+    gradient: Tensor | None = None
+    norm: tuple[str, float, float] | None = None
+
+
+class _Watch(TorchFunctionMode):
+    """Notes what the functions of torch tell; everything goes its way."""
+
+    def __init__(self, seen: Observation, where: Callable[[], tuple[str, bool]]) -> None:
+        super().__init__()
+        self._seen = seen
+        self._where = where
+        self._off = False  # a custom autograd function runs without gradients too, and cuts nothing off
+
+    def __torch_function__(self, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        kwargs = kwargs or {}
+        if func is torch._C._set_grad_enabled:
+            self._off = not args[0]
+        depends = any(isinstance(arg, Tensor) and arg.requires_grad for arg in args)
+        path, training = self._where()
+        if depends and func in SMOOTH:
+            self._seen.smooth.setdefault(SMOOTH[func], {})[path] = None
+        if depends and func in _CUTS:
+            self._seen.cuts.setdefault("detach", {})[path] = None
+        elif depends and (self._off or torch.is_inference_mode_enabled()):
+            self._seen.cuts.setdefault("no_grad", {})[path] = None
+        if not training and draws(func, args, kwargs):
+            self._seen.random[path] = None
+        return func(*args, **kwargs)
+
+
+def observe(call: Call) -> Observation:
+    """Run the model once on the inputs, with gradients, and note what happens.
+
+    Raises:
+        TypeError, ValueError: As :meth:`Call.gradient` does.
+    """
+    seen = Observation()
+    with call.standing_in() as model:
+        _freeze(model)
+        stack: list[tuple[str, bool]] = [("", model.training)]
+        norms: list[tuple[str, _BatchNorm, Tensor]] = []
+        _follow(model, stack, norms)
+        leaf = call.inputs.detach().requires_grad_(True)
+        with ReLURule("guided") as rule, _Watch(seen, lambda: stack[-1]):
+            output = call.output(model, leaf, range(call.batch))
+        seen.relus = rule.calls
+        seen.norm = next(iter(filter(None, (_shift(*norm) for norm in norms[:1]))), None)
+        if not is_function(call.score.target):
+            seen.scores = scores_in(output, call.batch)
+            seen.last = type(seen.scores.grad_fn).__name__.removesuffix("Backward0").lower()
+            seen.scores = seen.scores.detach()
+    seen.gradient = call.gradient(call.inputs)[0]
+    return seen
+
+
+def _freeze(model: nn.Module) -> None:
+    """Only what depends on the inputs shall require a gradient. The parameters of a stand-in are exchanged."""
+    made: dict[int, nn.Parameter] = {}
+    for module in model.modules():
+        if isinstance(module, torch.jit.ScriptModule):
+            continue
+        for name, parameter in module._parameters.items():
+            if type(parameter) is nn.Parameter:
+                frozen = made.setdefault(id(parameter), nn.Parameter(parameter.detach(), requires_grad=False))
+                module._parameters[name] = frozen
+        if isinstance(module, nn.RNNBase):
+            module._flat_weights = [getattr(module, name) for name in module._flat_weights_names]
+
+
+def _follow(model: nn.Module, stack: list[tuple[str, bool]], norms: list) -> None:
+    """Keep the path of the module that is running on top of the stack, and what the first BatchNorm is given."""
+
+    def begin(path: str, module: nn.Module, inputs: tuple) -> None:
+        stack.append((path, module.training))
+        if isinstance(module, _BatchNorm) and inputs and not norms:
+            norms.append((path, module, inputs[0].clone()))
+
+    for path, module in model.named_modules():
+        if path and not isinstance(module, torch.jit.ScriptModule):
+            module.register_forward_pre_hook(lambda m, x, path=path: begin(path, m, x), prepend=True)
+            module.register_forward_hook(lambda *_: stack.pop() and None, always_call=True)
+
+
+def _shift(path: str, norm: _BatchNorm, x: Tensor) -> tuple[str, float, float] | None:
+    mean, variance = norm.running_mean, norm.running_var
+    if mean is None or variance is None or x.numel() == x.shape[1]:
+        return None
+    if not bool(mean.any()) and bool((variance == 1).all()):
+        return None  # it has learnt nothing yet
+    with torch.no_grad():
+        channels = x.double().transpose(0, 1).flatten(1)
+        known = variance.double() + norm.eps
+        far = (channels.mean(1) - mean.double()).abs() / known.sqrt()
+        return path, float(far.median()), float((channels.var(1) / known).median())

@@ -1,0 +1,72 @@
+"""``sw.checkup``: the check-up of a model on given inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import nn
+
+from saliency_widgets.attribution.checkup import Checkup, Finding, broken, examine
+from saliency_widgets.attribution.method import DEFAULT
+from saliency_widgets.attribution.targets import SCORE
+from saliency_widgets.engine.request import Request
+from saliency_widgets.engine.subject import Subject
+from saliency_widgets.inputs import Explain
+
+
+def check_up(subject: Subject, request: Request, check: Callable[[], None] | None = None) -> Checkup:
+    """What in a subject's model will make which method wrong or slow.
+
+    Args:
+        subject: The model and the inputs.
+        request: Its target and score are looked at.
+        check: Called before each pass of the model; raises to end the check-up.
+    """
+    around = [Finding(note, remedy="Pass the model inside.", severity="slow") for note in subject.wrapped]
+    try:
+        score, _ = subject.resolve(request)
+    except (TypeError, ValueError) as error:
+        return Checkup([*around, broken(error)])
+    return Checkup([*around, *examine(subject.call(score, check))])
+
+
+def checkup(
+    model: nn.Module,
+    inputs: Any,
+    *,
+    target: Any = None,
+    score: str = SCORE.default,
+    contrast: Any = None,
+    transform: Any = None,
+    class_names: Any = None,
+    explain: Explain = None,
+    device: Any = None,
+) -> Checkup:
+    """What in this model will make which method wrong or slow on these inputs.
+
+    Training mode, active dropout, activations that are no ReLU, no spatial layer, a softmax inside, a cut gradient,
+    inputs unlike the training data, and more. The model is run a few times and left as it was found.
+
+    Args:
+        model: Any ``torch.nn.Module``.
+        inputs: As for :func:`attribute`.
+        target: As for :func:`attribute`.
+        score: As for :func:`attribute`.
+        contrast: As for :func:`attribute`.
+        transform: As for :func:`attribute`.
+        class_names: As for :func:`attribute`.
+        explain: As for :func:`attribute`.
+        device: As for :func:`attribute`.
+
+    Returns:
+        The findings, the gravest first: each with what, where (module paths), which methods, and what to do.
+
+    Raises:
+        TypeError: An argument of the wrong type.
+        ValueError: An input that doesn't fit.
+    """
+    subject = Subject(
+        model, inputs, transform=transform, class_names=class_names, explain=explain, device=device
+    )  # fmt: skip
+    return check_up(subject, Request.of(DEFAULT, {}, target=target, score=score, contrast=contrast))

@@ -1,0 +1,211 @@
+"""Blur-IG: the blur against scipy's, the sum against closed forms."""
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+from scipy import fft, ndimage
+from torch import nn
+from toys import Formula, conv_net, estimates, far, linear, mlp, pictures, rows
+
+import saliency_widgets as sw
+from saliency_widgets.attribution.methods.blur_ig import scale_space
+from saliency_widgets.attribution.quadrature import coarse_to_fine
+
+X = pictures(1, 2, 3, 7, 10)
+LEVEL = 0.3
+STRONGEST = LEVEL * 7
+
+
+def explain(model, x=X, **settings):
+    return sw.attribute(model, x, method="blur_ig", **{"blur_level": LEVEL, "score": "value", **settings})
+
+
+def blurred(x, sigma):
+    """By scipy's cosine transform."""
+    spectrum = fft.dctn(x.numpy(), axes=(-2, -1))
+    rows, columns = (np.pi * np.arange(n) / n for n in x.shape[-2:])
+    spectrum *= np.exp(-0.5 * sigma**2 * (rows[:, None] ** 2 + columns**2))
+    return torch.from_numpy(fft.idctn(spectrum, axes=(-2, -1)))
+
+
+def flat(model):
+    return nn.Sequential(nn.Flatten(), model)
+
+
+WEIGHTS = rows(2, 210)
+FORM = rows(3, 210, 210)
+QUADRATIC = flat(Formula(lambda x: ((x @ FORM) * x).sum(1) + x @ WEIGHTS))
+
+
+# ---- the blur
+
+
+@pytest.mark.parametrize("sigma", [0.05, 0.7, 2.1, 30.0])
+@pytest.mark.parametrize("shape", [(2, 3, 7, 10), (1, 1, 16, 16), (1, 2, 1, 9), (1, 1, 5, 2)])
+def test_the_blur_is_the_cosine_transforms(shape, sigma):
+    x = pictures(4, *shape)
+    assert far(scale_space(x)(sigma), blurred(x, sigma)) < 1e-13
+
+
+@pytest.mark.parametrize("sigma", [2.0, 3.5, 9.0])
+def test_the_blur_is_scipys_gaussian_filter(sigma):
+    """From 2 pixels on, a Gaussian and its samples on the grid are the same to 1e-8."""
+    x = pictures(4, 1, 2, 24, 31)
+    expected = ndimage.gaussian_filter(x.numpy(), sigma, axes=(-2, -1), mode="reflect", truncate=12)
+    assert far(scale_space(x)(sigma), torch.from_numpy(expected)) < 1e-7
+
+
+def test_the_blur_keeps_the_mean_and_begins_with_the_picture_itself():
+    space = scale_space(X)
+    assert torch.equal(space(0.0), X)
+    assert far(space(1e-9), X) < 1e-14
+    for sigma in (0.1, 1.0, 5.0, 200.0):
+        assert far(space(sigma).mean((2, 3)), X.mean((2, 3))) < 1e-14
+    assert far(space(200.0), X.mean((2, 3), keepdim=True).expand_as(X)) < 1e-14
+
+
+def test_blurring_twice_is_blurring_once():
+    assert far(scale_space(scale_space(X)(1.2))(0.5), scale_space(X)(1.3)) < 1e-13
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_the_blur_keeps_the_type_and_computes_in_32_bits_at_least(dtype):
+    x = X.to(dtype)
+    found = scale_space(x)(1.5)
+    assert found.dtype == dtype
+    assert far(found.double(), blurred(x.double(), 1.5)) < max(torch.finfo(dtype).eps, 1e-6)
+
+
+# ---- exact at any number of steps
+
+
+@pytest.mark.parametrize("n_steps", [1, 2, 3, 7, 16, 21])
+def test_linear_is_exact_in_every_estimate(n_steps):
+    exact = WEIGHTS.view(3, 7, 10) * (X - blurred(X, STRONGEST))
+    model = flat(linear(WEIGHTS, 3.0))
+    found = list(estimates(model, X, "blur_ig", blur_level=LEVEL, n_steps=n_steps, chunk_size=4, score="value"))
+    for estimate in found:
+        assert far(estimate.values, exact) < 1e-12
+        assert estimate.delta is None or float(estimate.delta.abs().max()) < 1e-12
+    assert [estimate.delta is None for estimate in found] == [True] + [False] * (len(found) - 1)
+    assert found[-1].done == found[-1].total == found[-1].evaluations == n_steps + 1
+    assert far(found[-1].score, model(X)[:, 0].detach()) < 1e-15
+
+
+@pytest.mark.parametrize("n_steps", [1, 2, 5, 16])
+def test_squares_are_exact(n_steps):
+    """For F = sum f(x), each pixel goes its own way: a = f(x) - f(L(s_max)), here x^2."""
+    assert (
+        far(explain(flat(Formula(lambda x: (x**2).sum(1))), n_steps=n_steps).values, X**2 - blurred(X, STRONGEST) ** 2)
+        < 1e-12
+    )
+
+
+@pytest.mark.parametrize("n_steps", [1, 2, 5, 16])
+def test_any_quadratic_is_complete(n_steps):
+    """The slope is linear on each interval: its mean is that of the ends."""
+    for estimate in estimates(QUADRATIC, X, "blur_ig", blur_level=LEVEL, n_steps=n_steps, score="value"):
+        scale = estimate.values.abs().sum(dim=(1, 2, 3))
+        assert estimate.delta is None or bool((estimate.delta.abs() < 1e-13 * scale).all())
+    change = (QUADRATIC(X) - QUADRATIC(blurred(X, STRONGEST)))[:, 0].detach()
+    assert far(estimate.values.sum((1, 2, 3)), change) < 1e-12
+    assert float(scale.min()) > 1
+
+
+# ---- the sum
+
+
+@pytest.mark.parametrize("n_steps", [1, 2, 3, 7, 11, 16, 29])
+@pytest.mark.parametrize("chunk_size", [1, 6, 64])
+def test_every_estimate_is_the_sum_over_the_nodes_seen(n_steps, chunk_size):
+    """Straight from the formula, with scipy's blur and the slope 4 x^3 + a form."""
+    model = flat(Formula(lambda x: (x**4).sum(1) + ((x @ FORM) * x).sum(1)))
+
+    def slope(x):
+        rows = x.flatten(1)
+        return (4 * rows**3 + rows @ (FORM + FORM.T)).view_as(x)
+
+    settings = {"blur_level": LEVEL, "n_steps": n_steps, "chunk_size": chunk_size, "score": "value"}
+    for estimate in estimates(model, X, "blur_ig", **settings):
+        nodes = sorted(coarse_to_fine(n_steps + 1)[: estimate.done])
+        space = [blurred(X, STRONGEST * (1 - node / n_steps)) for node in nodes]
+        if len(nodes) == 1:
+            expected = slope(X) * (X - blurred(X, STRONGEST))
+        else:
+            expected = sum((slope(a) + slope(b)) / 2 * (b - a) for a, b in pairwise(space))
+        assert far(estimate.values, expected) < 1e-12
+
+
+def test_it_converges_with_the_square_of_the_step():
+    """For sum exp(3 x) the integral is exp(3 x) - exp(3 L(s_max)), pixel by pixel."""
+    exact = (3 * X).exp() - (3 * blurred(X, STRONGEST)).exp()
+    found = [explain(flat(Formula(lambda x: (3 * x).exp().sum(1))), n_steps=n) for n in (16, 32, 64)]
+    errors = [far(f.values, exact) for f in found]
+    deltas = [float(f.delta.abs().max()) for f in found]
+    for coarse, fine in [*pairwise(errors), *pairwise(deltas)]:
+        assert coarse / fine == pytest.approx(4, rel=0.1)
+    assert errors[-1] < 1e-3
+
+
+def test_delta_is_its_definition():
+    model = conv_net()
+    x = pictures()
+    found = explain(model, x, n_steps=3, target=[1, 2], score="logit")
+    with torch.no_grad():
+        change = (model(x) - model(blurred(x, LEVEL * 8)))[[0, 1], [1, 2]]
+    assert far(found.delta, found.values.sum((1, 2, 3)) - change) < 1e-10
+    assert float(found.delta.abs().min()) > 1e-9
+
+
+@pytest.mark.parametrize("chunk_size", [1, 2, 3, 5, 8, 16, 1000])
+@pytest.mark.parametrize("n_steps", [1, 7, 16])
+def test_in_chunks_it_is_the_same_as_in_one(chunk_size, n_steps):
+    model, x = conv_net(activation=nn.Tanh), pictures(0, 3, 3, 8, 8)
+    settings = {"n_steps": n_steps, "target": [2, 0, 3], "score": "logit"}
+    whole = explain(model, x, chunk_size=1024, **settings)
+    split = explain(model, x, chunk_size=chunk_size, **settings)
+    assert far(split.values, whole.values) < 1e-12
+    assert torch.allclose(split.delta, whole.delta, rtol=0, atol=1e-12)
+    for i, target in enumerate([2, 0, 3]):
+        alone = explain(model, x[i : i + 1], **{**settings, "target": target})
+        assert far(whole.values[i : i + 1], alone.values) < 1e-12
+        assert torch.allclose(whole.delta[i : i + 1], alone.delta, rtol=0, atol=1e-12)
+
+
+# ---- pictures
+
+
+def test_a_picture_of_one_colour_gets_nothing():
+    x = torch.tensor([0.2, 0.9, 0.5], dtype=torch.float64).view(1, 3, 1, 1).expand(1, 3, 8, 8)
+    found = explain(conv_net(), x, n_steps=4, target=1, score="logit")
+    assert float(found.values.abs().max()) < 1e-15
+    assert float(found.delta.abs().max()) < 1e-14
+
+
+def test_a_mirrored_picture_gets_the_mirrored_map():
+    model = flat(Formula(lambda x: (x**4).sum(1)))
+    for side in (-1, -2):
+        assert far(explain(model, X.flip(side), n_steps=5).values, explain(model, n_steps=5).values.flip(side)) < 1e-12
+
+
+def test_the_blur_is_a_fraction_of_the_shorter_side():
+    model = flat(linear(WEIGHTS))
+    for level in (0.01, 0.2, 1.0):
+        expected = WEIGHTS.view(3, 7, 10) * (X - blurred(X, 7 * level))
+        assert far(explain(model, blur_level=level, n_steps=1).values, expected) < 1e-12
+    tall = X.transpose(2, 3)
+    turned = flat(linear(WEIGHTS.view(3, 7, 10).transpose(1, 2).flatten()))
+    assert far(explain(turned, tall, n_steps=1).values, explain(model, n_steps=1).values.transpose(2, 3)) < 1e-12
+    assert torch.equal(
+        explain(model, blur_level=0.2).values, sw.attribute(model, X, method="blur_ig", score="value").values
+    )
+
+
+def test_what_is_no_picture_is_refused():
+    with pytest.raises(ValueError, match=r"Blur-IG needs pictures \(N, C, H, W\), got inputs of shape \(2, 4\)\. Use"):
+        explain(mlp(), rows(), target=1, score="logit")
+    for level in (0.0, 1.5):
+        with pytest.raises(ValueError, match=r"blur_level: expected a number from 0\.01 to 1, got"):
+            explain(conv_net(), pictures(), blur_level=level, target=1, score="logit")

@@ -1,0 +1,68 @@
+"""Deconvnet: what it is beside the rule itself, which test_guided_backprop.py checks with Guided Backprop's."""
+
+import pytest
+import torch
+from torch import nn
+from toys import conv_net, far, linear, mlp, pictures, rows
+
+import saliency_widgets as sw
+
+
+def deconvnet(model, x, **settings):
+    return sw.attribute(model, x, method="deconvnet", **{"target": 1, **settings})
+
+
+def test_by_numbers():
+    """relu(x1 - x2) * 2 - relu(x2): backwards 2 and -1, of which the second is cut, whatever the input."""
+    model = nn.Sequential(nn.Linear(2, 2, bias=False), nn.ReLU(), linear(torch.tensor([2.0, -1.0]).double())).double()
+    with torch.no_grad():
+        model[0].weight.copy_(torch.tensor([[1.0, -1.0], [0.0, 1.0]]))
+    x = torch.tensor([[3.0, 1.0], [1.0, 3.0], [-1.0, -1.0]], dtype=torch.float64)
+    found = deconvnet(model, x, score="value", target=None)
+    assert torch.equal(found.values, torch.tensor([[2.0, -2.0]] * 3, dtype=torch.float64))
+    assert torch.equal(found.score, torch.tensor([3.0, -3.0, 0.0], dtype=torch.float64))
+
+
+@pytest.mark.parametrize("net", [mlp, conv_net])
+def test_without_max_pooling_every_input_gets_the_same_map(net):
+    x = rows(0, 5, 4) if net is mlp else pictures(0, 5, 3, 8, 8)
+    found = deconvnet(net(), x).values
+    assert far(found, found[:1].expand_as(found)) < 1e-14
+    assert float(found.abs().max()) > 0
+
+
+def test_max_pooling_lets_the_picture_in():
+    model = conv_net()
+    model[4] = nn.AdaptiveMaxPool2d(2)
+    found = deconvnet(model, pictures()).values
+    assert far(found[0], found[1]) > 0.1
+
+
+def test_a_batch_of_several_classes_is_its_samples_one_by_one():
+    model, x = conv_net(), pictures(0, 3, 3, 8, 8)
+    together = deconvnet(model, x, target=[2, 0, 3])
+    for i, target in enumerate([2, 0, 3]):
+        alone = deconvnet(model, x[i : i + 1], target=target)
+        assert far(together.values[i : i + 1], alone.values) < 1e-13
+        assert far(together.score[i : i + 1], alone.score) < 1e-13
+
+
+def test_smoothgrad_averages_it():
+    model, x = mlp(), rows()
+    found = sw.attribute(model, x, method="smoothgrad", base="deconvnet", n_samples=3, target=1)
+    assert far(found.values, deconvnet(model, x).values) < 1e-14  # the same map at every noise
+
+
+def test_a_model_without_relu_is_refused_by_name():
+    model = mlp(activation=nn.GELU)
+    with pytest.raises(ValueError, match=r"Deconvnet changes the.*ran none, but gelu \(2 times\).*Use 'gradient'"):
+        deconvnet(model, rows())
+    with pytest.raises(ValueError, match=r"this model ran none\. Use 'gradient'"):
+        deconvnet(linear(torch.ones(4).double()), rows(), score="value", target=None)
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")
+def test_a_scripted_model_is_refused_and_told_why():
+    scripted = torch.jit.trace(mlp(), rows())
+    with pytest.raises(ValueError, match=r"Deconvnet can't see the ReLUs of a scripted or traced model"):
+        deconvnet(scripted, rows())

@@ -1,0 +1,529 @@
+"""Whatever happens, nobody notices that a map was computed: not the model, not torch, not NumPy, on no thread."""
+
+import contextlib
+import random
+import threading
+from collections import Counter, OrderedDict, defaultdict, deque
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+from toys import state_of
+from zoo import one_thread  # noqa: F401
+
+import saliency_widgets as sw
+from saliency_widgets.attribution import Cancelled
+from saliency_widgets.engine.request import Request
+from saliency_widgets.engine.session import Session
+from saliency_widgets.engine.subject import Subject
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+METHODS = sw.methods()
+SIZES = {"n_steps": 4, "n_samples": 4, "chunk_size": 4}
+
+
+class Plan:
+    """What is to happen in a model, beside it: what runs is a stand-in."""
+
+    def __init__(self):
+        self.error, self.at = None, None
+        self.passes = 0
+
+    def at_place(self, place):
+        if place == 0:
+            self.passes += 1
+        if place == self.at and (self.passes == 2 or self.at == "backward"):
+            raise self.error
+
+
+class Fuse(nn.Module):
+    def __init__(self, plan, place):
+        super().__init__()
+        self.plan, self.place = plan, place
+
+    def forward(self, x):
+        self.plan.at_place(self.place)
+        return x
+
+
+class Fragile(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, plan):
+        ctx.plan = plan
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, g):
+        ctx.plan.at_place("backward")
+        return g, None
+
+
+class Glass(nn.Module):
+    """All that a forward can write to, draw from or be bound to."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.plan = Plan()
+        self.fuses = nn.ModuleList(Fuse(self.plan, place) for place in range(3))
+        self.conv, self.norm = nn.Conv2d(3, 6, 3, padding=1), nn.BatchNorm2d(6)
+        self.conv2 = nn.Conv2d(6, 5, 3, stride=2, padding=1, bias=False)
+        self.drop, self.head = nn.Dropout2d(0.2), nn.Linear(5, 4)
+        self.register_buffer("runs", torch.zeros((), dtype=torch.long))
+        self.register_buffer("late", None)
+        self.count, self.seen, self.by_name, self.shapes = 0, [], {"sums": [], "last": None}, set()
+        self.kept = None
+        self.activate = self.count_and_activate  # bound to this very module
+        self.ways = {"relu": [self.count_and_activate]}
+        self.fuses[0].owner = [self]  # and a way back up
+
+    def count_and_activate(self, x):
+        self.count += 1
+        return F.relu(x)
+
+    def noise(self, x):
+        """Draws in eval mode too, in many ways."""
+        drawn = (
+            torch.rand(x.shape, dtype=x.dtype)
+            + torch.rand_like(x)
+            + torch.randn_like(x)
+            + torch.empty_like(x).normal_()
+        )
+        drawn = drawn + torch.zeros_like(x).uniform_(-1, 1) + torch.bernoulli(torch.full_like(x, 0.5))
+        drawn = drawn + torch.randperm(x.shape[-1]) + torch.randint(3, x.shape) + F.dropout(torch.ones_like(x), 0.5)
+        return x + 0.001 * drawn.cos()
+
+    def forward(self, x):
+        self.seen.append(x.detach().sum())
+        self.by_name["sums"].append(float(x.detach().sum()))
+        self.by_name["last"] = x.detach()
+        self.shapes.add(tuple(x.shape) + (len(self.seen),))
+        self.runs += 1
+        self.late = x.detach()
+        self.kept = x.detach()
+        self.fuses[0].owner[0].count += 1
+        x = self.ways["relu"][0](self.norm(self.conv(self.fuses[0](self.noise(x)))))
+        x = self.fuses[2](self.activate(self.conv2(self.fuses[1](self.drop(x))))).mean((2, 3))
+        return self.head(Fragile.apply(x, self.plan) if x.requires_grad else x)
+
+
+def glass(training=False, dtype=torch.float64):
+    model = Glass().to(dtype).train(training)
+    generator = torch.Generator().manual_seed(1)
+    x = torch.rand(2, 3, 8, 8, generator=generator, dtype=torch.float64).to(dtype)
+    with torch.no_grad():
+        model.norm.running_mean.uniform_(-0.1, 0.1, generator=generator)
+    model.conv(x).sum().backward()  # gradients that somebody is collecting
+    model.conv2.requires_grad_(False)
+    model.norm.weight.requires_grad_(False)
+    hook, parameter = (lambda *_: None), model.conv.weight
+    model.conv.register_forward_hook(hook)
+    model.conv.register_forward_hook(lambda *_, **__: None, with_kwargs=True, always_call=True)
+    model.conv.register_forward_pre_hook(hook)
+    model.head.register_full_backward_hook(hook)
+    model.head.register_full_backward_pre_hook(hook)
+    model.register_state_dict_post_hook(hook)
+    model.register_state_dict_pre_hook(hook)
+    model.register_load_state_dict_post_hook(hook)
+    parameter.register_hook(hook)
+    parameter.register_post_accumulate_grad_hook(hook)
+    torch.manual_seed(11)
+    return model, x
+
+
+# ---- what must be as it was
+
+
+def frozen(value):
+    """A picture of a value, comparable with ==."""
+    if isinstance(value, torch.Tensor):
+        return id(value), value.detach().contiguous().view(-1).numpy().tobytes()
+    if isinstance(value, dict):
+        return id(value), [(key, frozen(item)) for key, item in value.items()]
+    if isinstance(value, (list, tuple, set)):
+        return id(value), [frozen(item) for item in value]
+    return value if isinstance(value, (bool, int, float, str, type(None))) else id(value)
+
+
+def hooks_of(parameter):
+    return [
+        list((getattr(parameter, name, None) or {}).items())
+        for name in ("_backward_hooks", "_post_accumulate_grad_hooks")
+    ]
+
+
+def everything(model):
+    """More than toys.state_of looks at: Python attributes, other random numbers, modes and defaults."""
+    return state_of(model) | {
+        "attributes": {path: frozen(vars(module)) for path, module in model.named_modules()},
+        "hooks of parameters": {name: hooks_of(p) for name, p in model.named_parameters()},
+        "CUDA's random state": [s.numpy().tobytes() for s in torch.cuda.get_rng_state_all()]
+        if torch.cuda.is_available()
+        else None,
+        "NumPy's random state": [
+            part.tobytes() if isinstance(part, np.ndarray) else part for part in np.random.get_state()
+        ],
+        "Python's random state": random.getstate(),
+        "autocast": [(torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind)) for kind in ("cpu", "cuda")],
+        "autocast's cache": torch.is_autocast_cache_enabled(),
+        "dispatch modes": torch._C._len_torch_dispatch_stack(),
+        "default device": torch.get_default_device(),
+        "threads": torch.get_num_threads(),
+        "deterministic": torch.are_deterministic_algorithms_enabled(),
+        "flags": (torch.backends.cudnn.enabled, torch.backends.cudnn.benchmark, torch.get_float32_matmul_precision()),
+        "saved tensors": torch._C._autograd._saved_tensors_hooks_is_enabled(),
+        "multithreaded backward": torch.autograd._is_multithreading_enabled()
+        if hasattr(torch.autograd, "_is_multithreading_enabled")
+        else None,
+    }
+
+
+@contextlib.contextmanager
+def as_found(model, x):
+    before, inputs = everything(model), x.clone()
+    yield
+    after = everything(model)
+    for part, found in before.items():
+        assert after[part] == found, part
+    assert torch.equal(x, inputs)
+    assert x.grad is None
+
+
+def test_what_is_looked_at_would_show_a_plain_call():
+    """Calling the model itself changes much of it: the comparison is not blind."""
+    model, x = glass(training=True)
+    before = everything(model)
+    model(x).sum().backward()
+    after = everything(model)
+    changed = {part for part in before if before[part] != after[part]}
+    assert changed >= {"parameters", "buffers", "attributes", "random state"}
+    with torch.autocast("cpu", torch.bfloat16), torch.no_grad():
+        assert everything(model)["autocast"] != before["autocast"]
+        assert everything(model)["gradients"] != before["gradients"]
+    random.random()
+    np.random.rand()  # noqa: NPY002
+    assert everything(model)["Python's random state"] != before["Python's random state"]
+    assert everything(model)["NumPy's random state"] != before["NumPy's random state"]
+
+
+# ---- whatever happens
+
+
+def settings_of(method):
+    return {param.name: SIZES[param.name] for param in METHODS[method].params if param.name in SIZES}
+
+
+def explain(method, model, x, **more):
+    return sw.attribute(model, x, method=method, **{"target": [1, 3], **settings_of(method), **more})
+
+
+def on_main(work):
+    work()
+
+
+def on_a_worker(work):
+    """Elsewhere, and what is raised there is raised here."""
+    raised = []
+
+    def run():
+        try:
+            work()
+        except BaseException as error:
+            raised.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    if raised:
+        raise raised[0]
+
+
+FAILURES = {
+    "first layer fails": (0, RuntimeError("no more"), ValueError),
+    "middle layer fails": (1, KeyError("no more"), ValueError),
+    "last layer fails": (2, RuntimeError("no more"), ValueError),
+    "backward fails": ("backward", RuntimeError("no more"), ValueError),
+    "cancelled inside": (1, Cancelled(), Cancelled),
+    "cancelled in backward": ("backward", Cancelled(), Cancelled),
+    "interrupted": (1, KeyboardInterrupt(), KeyboardInterrupt),
+    "interrupted in backward": ("backward", KeyboardInterrupt(), KeyboardInterrupt),
+    "out of memory": (1, torch.OutOfMemoryError("CUDA out of memory."), torch.OutOfMemoryError),
+    "out of memory in backward": ("backward", torch.OutOfMemoryError("out of memory"), torch.OutOfMemoryError),
+}
+
+
+@pytest.mark.parametrize("thread", [on_main, on_a_worker])
+@pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
+@pytest.mark.parametrize("method", METHODS)
+def test_success(method, training, thread):
+    model, x = glass(training)
+
+    def work():
+        with as_found(model, x):
+            found = explain(method, model, x)
+        assert bool(found.values.any())
+
+    thread(work)
+
+
+@pytest.mark.parametrize("thread", [on_main, on_a_worker])
+@pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
+@pytest.mark.parametrize("failure", FAILURES)
+@pytest.mark.parametrize("method", METHODS)
+def test_failure(method, failure, training, thread):
+    at, error, told = FAILURES[failure]
+    model, x = glass(training)
+    if told is torch.OutOfMemoryError:
+        x = x[:1]
+    model.plan.at, model.plan.error = at, error
+    target = [1, 3][: len(x)]
+
+    def work():
+        with as_found(model, x), pytest.raises(told) as caught:
+            explain(method, model, x, target=target, chunk_size=1) if "chunk_size" in settings_of(method) else explain(
+                method, model, x, target=target
+            )
+        if told is ValueError:
+            assert "no more" in str(caught.value)
+        else:
+            assert caught.value is error
+
+    thread(work)
+    error.__traceback__ = None
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_threads_see_the_same_numbers(method):
+    """What the model draws comes from a generator of ours: neither thread nor global state matter."""
+    model, x = glass(training=True)
+    expected = explain(method, model, x).values
+    torch.manual_seed(1234)
+    found = []
+    on_a_worker(lambda: found.append(explain(method, model, x).values))
+    assert torch.equal(found[0], expected)
+
+
+# ---- attributes that are written to
+
+
+class Writes(nn.Module):
+    """Writes to an attribute of its own, in whatever way its kind allows."""
+
+    def __init__(self, kept, write):
+        super().__init__()
+        self.net, self.kept, self.write = nn.Linear(4, 3), kept, write
+
+    def forward(self, x):
+        self.write(self.kept)
+        return self.net(x)
+
+
+WRITTEN = {
+    "list": lambda: ([1], lambda kept: kept.append(2)),
+    "list in a dict": lambda: ({"a": [1]}, lambda kept: kept["a"].append(2)),
+    "list in a tuple": lambda: (([1],), lambda kept: kept[0].append(2)),
+    "set": lambda: ({1}, lambda kept: kept.add(2)),
+    "deque": lambda: (deque([1], maxlen=3), lambda kept: kept.append(2)),
+    "Counter": lambda: (Counter(), lambda kept: kept.update("a")),
+    "defaultdict": lambda: (defaultdict(list), lambda kept: kept["a"].append(1)),
+    "OrderedDict": lambda: (OrderedDict(a=1), lambda kept: kept.update(b=2)),
+    "tensor that is no buffer": lambda: (torch.zeros(3), lambda kept: kept.add_(1)),
+    "list of tensors": lambda: ([torch.zeros(3)], lambda kept: kept[0].add_(1)),
+    "dict of tensors": lambda: ({"key": torch.zeros(2, 3)}, lambda kept: kept["key"][0].fill_(1)),
+    "array": lambda: (np.zeros(3), lambda kept: np.add(kept, 1, out=kept)),
+}
+
+
+def written_down(value):
+    if isinstance(value, (torch.Tensor, np.ndarray)):
+        return value.tolist()
+    if isinstance(value, dict):
+        return [(key, written_down(item)) for key, item in value.items()]
+    return [written_down(item) for item in value] if isinstance(value, (list, tuple, set, deque)) else value
+
+
+@pytest.mark.parametrize("kind", WRITTEN)
+def test_what_forward_writes_to_is_not_the_callers(kind):
+    kept, write = WRITTEN[kind]()
+    model = Writes(kept, write)
+    before = written_down(kept)
+    sw.attribute(model, torch.rand(2, 4), method="gradient", target=0)
+    assert model.kept is kept
+    assert written_down(kept) == before
+    model(torch.rand(2, 4))
+    assert written_down(kept) != before
+
+
+class Bound(nn.Module):
+    """Counts, through one of its own methods that is kept somewhere."""
+
+    def __init__(self, keep):
+        super().__init__()
+        self.net, self.child, self.count = nn.Linear(4, 3), nn.Identity(), 0
+        self.step = keep(self)
+
+    def counted(self, x):
+        self.count += 1
+        return 2 * x
+
+    def forward(self, x):
+        step = self.child.callback if hasattr(self.child, "callback") else self.step
+        return self.net((step[0] if isinstance(step, list) else step)(x))
+
+
+def give_to_child(model):
+    model.child.callback = model.counted
+
+
+BOUND = {
+    "method": lambda model: model.counted,
+    "method in a list": lambda model: [model.counted],
+    "method that a child calls": give_to_child,
+    "partial": lambda model: partial(model.counted),
+    "partial with its module": lambda model: partial(Bound.counted, model),
+}
+
+
+@pytest.mark.parametrize("kind", BOUND)
+def test_a_method_that_is_kept_writes_to_nothing_of_the_callers(kind):
+    model = Bound(BOUND[kind])
+    sw.attribute(model, torch.rand(2, 4), method="gradient", target=0)
+    assert model.count == 0
+    model(torch.rand(2, 4))
+    assert model.count == 1
+
+
+def test_generators_of_the_models_own_are_as_found():
+    class Draws(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net, self.generator = nn.Linear(4, 3), torch.Generator().manual_seed(3)
+
+        def forward(self, x):
+            return self.net(x + 0.1 * torch.randn(x.shape, generator=self.generator))
+
+    model, x = Draws(), torch.rand(2, 4)
+    before = model.generator.get_state()
+    first = sw.attribute(model, x, method="input_x_gradient", target=0)
+    assert torch.equal(model.generator.get_state(), before)
+    assert torch.equal(sw.attribute(model, x, method="input_x_gradient", target=0).values, first.values)
+
+
+# ---- the caller's surroundings
+
+
+@contextlib.contextmanager
+def default_dtype(dtype):
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+SURROUNDINGS = {
+    "no_grad": torch.no_grad,
+    "inference_mode": torch.inference_mode,
+    "autocast": lambda: torch.autocast("cpu", torch.bfloat16),
+    "autocast to float16": lambda: torch.autocast("cpu", torch.float16),
+    "CUDA's autocast": lambda: torch.autocast("cuda", torch.float16) if torch.cuda.is_available() else torch.no_grad(),
+    "float64 by default": lambda: default_dtype(torch.float64),
+    "bfloat16 by default": lambda: default_dtype(torch.bfloat16),
+    "anomalies": lambda: torch.autograd.set_detect_anomaly(True),
+}
+
+
+@pytest.mark.filterwarnings("ignore:Anomaly Detection has been enabled")
+@pytest.mark.parametrize("around", SURROUNDINGS)
+@pytest.mark.parametrize("method", METHODS)
+def test_the_same_bits_in_all_surroundings(method, around):
+    model, x = plain(), torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(2))
+    expected = explain(method, model, x)
+    with SURROUNDINGS[around](), as_found(model, x):
+        found = explain(method, model, x)
+    assert found.values.dtype == torch.float32
+    assert torch.equal(found.values, expected.values)
+    for name in ("score", "delta", "standard_error"):
+        one, other = getattr(found, name), getattr(expected, name)
+        assert (one is None) == (other is None)
+        assert one is None or torch.equal(one, other), name
+
+
+@pytest.mark.parametrize("baseline", ["black", "white", "mean", "blur", "noise", "zero"])
+@pytest.mark.parametrize("around", SURROUNDINGS)
+@pytest.mark.filterwarnings("ignore:Anomaly Detection has been enabled")
+def test_the_same_baselines_in_all_surroundings(baseline, around):
+    model, x = plain(), torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(2))
+    expected = explain("integrated_gradients", model, x, baseline=baseline)
+    with SURROUNDINGS[around]():
+        found = explain("integrated_gradients", model, x, baseline=baseline)
+    assert torch.equal(found.values, expected.values)
+
+
+def plain():
+    """A net in float32 without noise of its own, which a caller's autocast would disturb."""
+    torch.manual_seed(5)
+    return nn.Sequential(
+        nn.Conv2d(3, 6, 3, padding=1),
+        nn.BatchNorm2d(6),
+        nn.ReLU(),
+        nn.Conv2d(6, 5, 3, stride=2),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(45, 4),
+    ).eval()
+
+
+def inference_tensor(x):
+    with torch.inference_mode():
+        return x.clone()
+
+
+INPUTS = {
+    "inference tensor": inference_tensor,
+    "requires grad": lambda x: x.clone().requires_grad_(),
+    "part of a graph": lambda x: x.clone().requires_grad_() * 1,
+    "a parameter": lambda x: nn.Parameter(x.clone()),
+    "a view": lambda x: torch.cat([x, x])[: len(x)],
+    "channels last": lambda x: x.contiguous(memory_format=torch.channels_last),
+}
+
+
+@pytest.mark.parametrize("form", INPUTS)
+@pytest.mark.parametrize("method", METHODS)
+def test_inputs_of_every_form_are_only_read(method, form):
+    model, x = glass()
+    expected = explain(method, model, x).values
+    given = INPUTS[form](x)
+    function = given.grad_fn
+    with torch.no_grad():
+        before = given.clone()
+    requires_grad = given.requires_grad
+    found = explain(method, model, given).values
+    assert float((found - expected).abs().max()) <= 1e-12 * float(expected.abs().max())
+    assert given.requires_grad == requires_grad
+    assert given.grad_fn is function
+    assert not given.is_leaf or given.grad is None
+    with torch.no_grad():
+        assert torch.equal(given, before)
+
+
+@pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
+def test_two_sessions_at_once_give_what_one_after_the_other_gives(training):
+    model, x = glass(training)
+    requests = [Request.of(method, settings_of(method), target=[1, 3]) for method in METHODS]
+    expected = {request.method: explain(request.method, model, x).values for request in requests}
+    with as_found(model, x):
+        for one, other in zip(requests, requests[1:] + requests[:1], strict=True):
+            sessions = [Session(Subject(model, x), lambda _event: None) for _ in range(2)]
+            for session, request in zip(sessions, (one, other), strict=True):
+                session.submit(request)
+            for session, request in zip(sessions, (one, other), strict=True):
+                assert session.wait(60)
+                assert session.last.state == "done", session.last.error
+                assert torch.equal(session.last.attribution.values, expected[request.method])
+                session.close()

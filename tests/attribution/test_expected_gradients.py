@@ -1,0 +1,234 @@
+"""Expected Gradients: closed forms, and expectations within the standard error."""
+
+import pytest
+import torch
+from torch import nn
+from toys import Formula, call, conv_net, estimates, far, linear, mlp, pictures, power, rows, state_of
+
+import saliency_widgets as sw
+
+X = torch.tensor([[0.5, -2.0, 3.0, 1.0], [1.5, 0.25, -1.0, 2.0]], dtype=torch.float64)
+W = torch.tensor([1.0, -2.0, 0.5, 4.0], dtype=torch.float64)
+
+
+def explain(model, x=X, **settings):
+    return sw.attribute(model, x, method="expected_gradients", **{"score": "value", **settings})
+
+
+# ---- what is drawn
+
+
+def test_linear_is_exact_for_the_baselines_that_were_drawn():
+    """With the unit vectors as baselines, values / w tells how often each was drawn."""
+    n, stack = 200, torch.eye(4, dtype=torch.float64)
+    found = explain(linear(W, 3.0), baselines=stack, n_samples=n)
+    counts = n * (X - found.values / W)
+    assert far(counts, counts.round()) < 1e-12
+    assert torch.equal(counts.round()[0], counts.round()[1]), "the rows of a batch share their draws"
+    assert float(counts[0].sum()) == pytest.approx(n)
+    chi_square = float((counts[0] - n / 4).square().sum() / (n / 4))
+    assert 0.07 < chi_square < 21  # 3 degrees of freedom: one in 200 below, one in 10000 above
+    assert float(found.delta.abs().max()) < 1e-12
+    assert far(found.score, X @ W + 3.0) < 1e-15
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_linear_from_noise_is_within_the_standard_error_of_its_expectation(seed):
+    """Uniform between a row's min and max: mean (low + high) / 2, variance (high - low)^2 / 12."""
+    n, x = 400, torch.cat([rows(1, 1, 200), 3 + 0.1 * rows(2, 1, 200)])
+    weights = rows(3, 200)
+    low, high = x.amin(1, keepdim=True), x.amax(1, keepdim=True)
+    found = explain(linear(weights), x, n_samples=n, seed=seed)
+    standard_error = weights.abs() * (high - low) / (12 * n) ** 0.5
+    z = (found.values - weights * (x - (low + high) / 2)) / standard_error
+    assert float(z.abs().max()) < 5
+    assert float(z[0].square().mean()) == pytest.approx(1, abs=5 * (2 / 200) ** 0.5)
+    assert float((found.standard_error / standard_error).mean()) == pytest.approx(1, abs=0.02)
+    assert float(found.delta.abs().max()) < 1e-11
+
+
+def test_noise_of_a_picture_lies_between_black_and_white():
+    model = nn.Sequential(nn.Flatten(), linear(torch.ones(3 * 64, dtype=torch.float64)))
+    x = 0.4 + 0.2 * pictures(0, 1, 3, 8, 8)
+    found = explain(model, x, n_samples=400)
+    assert far(found.standard_error.mean()[None], torch.tensor([1 / (12 * 400) ** 0.5]).double()) < 0.02
+    assert float((found.values - (x - 0.5)).abs().max()) < 5 / (12 * 400) ** 0.5
+
+
+def test_noise_is_the_default_and_a_name_among_others():
+    given = [None, "noise", ["noise"], ("noise",), ["noise", None]]
+    found = [explain(power(3), baselines=value, n_samples=7, seed=3).values for value in given]
+    assert all(torch.equal(values, found[0]) for values in found[1:])
+    assert not torch.equal(explain(power(3), n_samples=7, seed=4).values, found[0])
+
+
+# ---- closed forms
+
+
+SEEDS = 60
+
+
+def squares(n, **settings):
+    """Over seeds: estimates of a for sum x^2, and their standard errors."""
+    found = [explain(power(2), n_samples=n, seed=seed, **settings) for seed in range(SEEDS)]
+    return torch.stack([f.values for f in found]), torch.stack([f.standard_error for f in found])
+
+
+def test_squares_from_zero():
+    """x^2 2 t, with t uniform: mean x^2, variance x^4 / 3."""
+    n = 100
+    values, said = squares(n, baselines="zero")
+    standard_error = X**2 / (3 * n) ** 0.5
+    z = (values - X**2) / standard_error
+    assert float(z.abs().max()) < 4.5
+    assert torch.allclose(z.square().mean(0), torch.ones_like(X), atol=5 * (2 / SEEDS) ** 0.5)
+    assert torch.allclose((said / standard_error).mean(0), torch.ones_like(X), atol=0.02)
+
+
+def test_squares_from_two_baselines():
+    """E[x^2 - x'^2], whatever the way between: the mean of the two from each."""
+    stack = torch.stack([torch.zeros(4), torch.full((4,), 2.0)]).double()
+    values, said = squares(100, baselines=stack)
+    z = (values - (X**2 - 2)) / said
+    assert float(z.abs().max()) < 5
+    assert torch.allclose(z.square().mean(0), torch.ones_like(X), atol=5 * (2 / SEEDS) ** 0.5)
+
+
+def test_squares_from_noise():
+    """E[x'^2] of x' uniform from low to high is (low^2 + low high + high^2) / 3."""
+    low, high = X.amin(1, keepdim=True), X.amax(1, keepdim=True)
+    values, said = squares(100)
+    z = (values - (X**2 - (low**2 + low * high + high**2) / 3)) / said
+    assert float(z.abs().max()) < 5
+    assert torch.allclose(z.square().mean(0), torch.ones_like(X), atol=5 * (2 / SEEDS) ** 0.5)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_from_one_baseline_it_is_integrated_gradients(seed):
+    model, x, baseline = mlp(seed, activation=nn.Tanh), rows(seed + 1), rows(seed + 2, 4)
+    settings = {"target": [2, 0], "score": "logit"}
+    exact = sw.attribute(
+        model, x, method="integrated_gradients", baseline=baseline, n_steps=64, quadrature="gauss_legendre", **settings
+    )
+    found = explain(model, x, baselines=baseline, n_samples=400, seed=seed, **settings)
+    assert float(((found.values - exact.values) / found.standard_error).abs().max()) < 4
+    assert far(found.score, exact.score) < 1e-14
+
+
+def test_standard_error_and_variance_are_of_the_samples():
+    """The samples are got from the means of n and n - 1 of them."""
+    n, settings = 13, {"seed": 5, "chunk_size": 4}
+    means = [torch.zeros_like(X), *(explain(power(3), n_samples=k, **settings).values for k in range(1, n + 1))]
+    drawn = torch.stack([k * means[k] - (k - 1) * means[k - 1] for k in range(1, n + 1)])
+    found = explain(power(3), n_samples=n, **settings)
+    assert far(found.standard_error, drawn.std(0) / n**0.5) < 1e-11
+    assert explain(power(3), n_samples=1).standard_error is None
+
+
+# ---- completeness
+
+
+def scored_without_gradients(model, x, **settings):
+    """The last estimate, and the rows whose scores were asked for besides those of the inputs."""
+    seen = []
+    handle = model.register_forward_hook(
+        lambda _module, inputs, output: None if output.requires_grad else seen.append(inputs[0].clone())
+    )
+    run = sw.methods()["expected_gradients"]
+    *_, found = run.run(call(model, x), **run.check_params(settings))
+    handle.remove()
+    assert torch.equal(seen[0], x)
+    return found, torch.cat(seen[1:]).view(-1, *x.shape)
+
+
+@pytest.mark.parametrize("chunk_size", [1, 4, 100])
+def test_delta_is_its_definition(chunk_size):
+    model = Formula(lambda x: (2 * x).sin().sum(1) * x.prod(1))
+    found, baselines = scored_without_gradients(model, X, n_samples=11, chunk_size=chunk_size)
+    assert len(baselines) == 11
+    expected = model(baselines.flatten(0, 1)).view(11, 2).mean(0).detach()
+    assert far(found.delta, found.values.sum(1) - (model(X)[:, 0].detach() - expected)) < 1e-12
+
+
+def test_each_baseline_is_scored_once():
+    stack = rows(4, 3, 4)
+    for baselines, most in {"zero": 1, stack: 3, (stack, "zero", "mean"): 5}.items():
+        _, scored = scored_without_gradients(power(3), X, baselines=baselines, n_samples=100)
+        assert len(scored) == most
+    found, _ = scored_without_gradients(power(2), X, baselines="mean", n_samples=100)
+    mean = X.mean(1, keepdim=True).expand(2, 4)
+    assert far(found.delta, found.values.sum(1) - (X**2 - mean**2).sum(1)) < 1e-12
+
+
+def test_delta_falls_with_the_samples():
+    deltas = [explain(power(3), baselines="zero", n_samples=n).delta.abs() for n in (5, 500)]
+    assert bool((deltas[1] < deltas[0]).all())
+    # From zero, sum(values) - F(x) is (mean of 3 t^2 - 1) F(x): a standard deviation of sqrt(4 / 5 / n) F(x).
+    assert bool((deltas[1] < 4 * (0.8 / 500) ** 0.5 * (X**3).sum(1).abs()).all())
+
+
+# ---- chunks, batches and seeds
+
+
+@pytest.mark.parametrize("chunk_size", [1, 2, 3, 5, 8, 16, 1000])
+@pytest.mark.parametrize("baselines", [None, "blur", pictures(9, 5, 3, 8, 8)], ids=["noise", "blur", "stack"])
+def test_in_chunks_it_is_the_same_as_in_one(chunk_size, baselines):
+    model, x = conv_net(activation=nn.Tanh), pictures(0, 3, 3, 8, 8)
+    settings = {"baselines": baselines, "n_samples": 17, "target": [2, 0, 3], "score": "logit"}
+    whole = explain(model, x, chunk_size=1024, **settings)
+    split = explain(model, x, chunk_size=chunk_size, **settings)
+    assert far(split.values, whole.values) < 1e-12
+    assert far(split.standard_error, whole.standard_error) < 1e-11
+    assert torch.allclose(split.delta, whole.delta, rtol=0, atol=1e-12)
+    for i, target in enumerate([2, 0, 3]):
+        alone = explain(model, x[i : i + 1], **{**settings, "target": target})
+        assert far(whole.values[i : i + 1], alone.values) < 1e-12
+        assert torch.allclose(whole.delta[i : i + 1], alone.delta, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("baselines", [None, rows(4, 3, 4)], ids=["noise", "stack"])
+def test_the_draws_of_few_samples_are_the_first_of_many(baselines):
+    settings = {"baselines": baselines, "score": "value", "seed": 2}
+    running = {e.done: e for e in estimates(power(3), X, "expected_gradients", n_samples=50, chunk_size=8, **settings)}
+    assert {1, 3, 5, 9, 17, 21, 49, 50} <= set(running)
+    for n, estimate in running.items():
+        fewer = explain(power(3), n_samples=n, chunk_size=2, **settings)
+        assert far(fewer.values, estimate.values) < 1e-12
+        assert torch.allclose(fewer.delta, estimate.delta, rtol=0, atol=1e-11)
+
+
+def test_lists_are_the_stack_of_what_is_in_them():
+    first, second = rows(4, 2, 4), rows(5, 4)
+    whole = explain(power(3), baselines=torch.cat([first, second[None], torch.zeros(1, 4)]), n_samples=20)
+    for given in ([first, second, "zero"], (*first, second.numpy(), "zero"), [[*first], [second[None], "zero"]]):
+        assert torch.equal(explain(power(3), baselines=given, n_samples=20).values, whole.values)
+    alone = explain(power(3), baselines=second, n_samples=20)
+    assert torch.equal(explain(power(3), baselines=[second], n_samples=20).values, alone.values)
+
+
+@pytest.mark.parametrize(
+    ("baselines", "error", "said"),
+    [
+        (torch.zeros(3, 5), ValueError, r"baselines: expected a stack of shape \(K, 4\).*got shape \(3, 5\)\. Put"),
+        (torch.zeros(5), ValueError, r"baselines: expected a stack of shape \(K, 4\).*got shape \(5,\)"),
+        (torch.zeros(3, 2, 4), ValueError, r"baselines: .*got shape \(3, 2, 4\)"),
+        (torch.zeros(0, 4), ValueError, r"baselines: .*got shape \(0, 4\)"),
+        (torch.tensor(0.0), ValueError, r"baselines: .*got shape \(\)"),
+        ([torch.zeros(4), torch.zeros(3)], ValueError, r"baselines: .*got shape \(3,\)"),
+        (torch.full((2, 4), torch.nan), ValueError, r"baselines: they hold NaN or infinite values\. Remove"),
+        ([torch.zeros(4), torch.full((4,), torch.inf)], ValueError, r"baselines: they hold NaN or infinite values"),
+        ([], ValueError, r"baselines: the list is empty\. Give at least one"),
+        ("blakc", ValueError, r"baselines: 'blakc' is not known\. Did you mean 'black'"),
+        (["zero", "blakc"], ValueError, r"baselines: 'blakc' is not known"),
+        ("black", ValueError, r"'black' means black pixels, and these inputs are no picture"),
+        (3, TypeError, r"baselines: expected a name, a tensor.*got a int"),
+        ([3.0], TypeError, r"baselines: expected a name, a tensor.*got a float"),
+    ],
+    ids=str,
+)
+def test_baselines_that_do_not_serve(baselines, error, said):
+    model = power(2)
+    before = state_of(model)
+    with pytest.raises(error, match=said):
+        explain(model, baselines=baselines)
+    assert state_of(model) == before

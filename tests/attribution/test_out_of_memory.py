@@ -1,0 +1,220 @@
+"""Where memory is short, passes are split, and the map is the same: a model here refuses batches that are too large."""
+
+import weakref
+
+import pytest
+import torch
+from torch import nn
+from toys import conv_net, far, pictures, rows
+from zoo import one_thread  # noqa: F401
+
+import saliency_widgets as sw
+from saliency_widgets.attribution.memory import Memory, out_of_memory
+from saliency_widgets.engine.compute import compute
+from saliency_widgets.engine.request import Request
+from saliency_widgets.engine.subject import Subject
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+METHODS = sw.methods()
+SIZES = {"n_steps": 9, "n_samples": 9, "chunk_size": 12}
+CPU = (
+    "[enforce fail at alloc_cpu.cpp:119] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to allocate "
+    "1099511627776 bytes. Error code 12 (Cannot allocate memory)"
+)
+ERRORS = {
+    "CUDA": lambda: torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
+    "CPU": lambda: RuntimeError(CPU),
+    "MPS": lambda: RuntimeError("MPS backend out of memory (MPS allocated: 5.00 GB)"),
+    "Python": MemoryError,
+}
+
+
+class Log:
+    """What happened, beside the model, whose stand-in runs."""
+
+    def __init__(self):
+        self.passes, self.failed, self.kept = [], [], []
+
+
+class Late(torch.autograd.Function):
+    """Runs out of memory on the way back."""
+
+    @staticmethod
+    def forward(ctx, x, model):
+        ctx.model = model
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, g):
+        ctx.model.allot(g)
+        return g, None
+
+
+class Cramped(nn.Module):
+    """A small net that has room for so many rows."""
+
+    def __init__(self, room, error="CUDA", where="forward", net=None):
+        super().__init__()
+        self.net = conv_net() if net is None else net
+        self.room, self.error, self.where, self.log = room, error, where, Log()
+
+    def allot(self, x):
+        log = self.log.failed if len(x) > self.room else self.log.passes
+        log.append(len(x))
+        if len(x) > self.room:
+            big = x * 2
+            self.log.kept.append(weakref.ref(big))
+            raise ERRORS[self.error]()
+
+    def forward(self, x, shift=None):
+        assert all(ref() is None for ref in self.log.kept), "the pass that failed still holds its tensors"
+        if self.where == "forward":
+            self.allot(x)
+            y = x * 1
+        else:
+            y = Late.apply(x, self) if x.requires_grad else x
+        return self.net(y if shift is None else y + shift)
+
+
+def request(method, **about):
+    given = {param.name: SIZES[param.name] for param in METHODS[method].params if param.name in SIZES}
+    return Request.of(method, given, **about)
+
+
+def answer(subject, asked):
+    *_, last = compute(subject, asked)
+    return last
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize("room", [1, 2, 3, 5])
+def test_the_map_is_the_one_with_memory_enough_and_the_next_request_knows(method, room, batch):
+    x, asked = pictures(0, batch, 3, 8, 8), request(method, target=list(range(batch)))
+    expected = answer(Subject(Cramped(10**6), x), asked)
+    model = Cramped(room)
+    subject = Subject(model, x)
+    first = answer(subject, asked)
+    assert far(first.values, expected.values) < 1e-12
+    assert first.settings == expected.settings
+    if not model.log.failed:
+        assert subject.memory.limit is None
+        assert not any("Memory" in note for note in first.notes)
+        return
+    limit = subject.memory.limit
+    assert limit is not None
+    assert limit <= room < 2 * limit, "the largest power of two that fits"
+    assert limit & (limit - 1) == 0
+    plural = "s" * (limit > 1)
+    assert any(f"Memory ran out: {limit} row{plural} a pass" in note for note in first.notes)
+    model.log.failed.clear()
+    model.log.passes.clear()
+    second, passes = answer(subject, asked), list(model.log.passes)
+    assert model.log.failed == []
+    assert subject.memory.limit == limit
+    assert far(second.values, expected.values) < 1e-12
+    model.log.passes.clear()
+    third = answer(subject, asked)
+    assert model.log.passes == passes
+    assert torch.equal(third.values, second.values)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("room", [1, 2, 4])
+def test_the_bits_are_the_same_whether_the_limit_was_just_found_or_remembered(method, room):
+    """One sample and room for a power of two: no pass was larger than the limit before it was found."""
+    x, asked = pictures(0, 1, 3, 8, 8), request(method, target=1)
+    subject = Subject(Cramped(room), x)
+    first = answer(subject, asked)
+    second = answer(subject, asked)
+    assert torch.equal(first.values, second.values)
+
+
+@pytest.mark.parametrize("error", ERRORS)
+@pytest.mark.parametrize("where", ["forward", "backward"])
+@pytest.mark.parametrize("method", ["gradient", "integrated_gradients", "smoothgrad"])
+def test_every_way_of_saying_so_on_the_way_there_and_back(method, where, error):
+    x, asked = pictures(), request(method, target=[1, 3])
+    expected = answer(Subject(Cramped(10**6), x), asked)
+    model = Cramped(1, error, where)
+    found = answer(Subject(model, x), asked)
+    assert far(found.values, expected.values) < 1e-12
+    assert model.log.failed
+    assert any("1 row a pass" in note for note in found.notes)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("batch", [1, 2])
+def test_a_single_row_that_is_too_much_is_told_as_it_is(method, batch):
+    for error, kind in {"CUDA": torch.OutOfMemoryError, "CPU": RuntimeError, "Python": MemoryError}.items():
+        model = Cramped(0, error)
+        with pytest.raises(kind) as caught:
+            answer(Subject(model, pictures(0, batch, 3, 8, 8)), request(method, target=0))
+        assert out_of_memory(caught.value)
+        assert "model:" not in str(caught.value)
+        assert model.log.failed[-1] == 1
+
+
+@pytest.mark.parametrize("room", [1, 2])
+@pytest.mark.parametrize("method", ["gradient", "integrated_gradients", "smoothgrad", "expected_gradients", "grad_cam"])
+def test_what_is_held_is_split_along(method, room):
+    """Each sample has a shift of its own: rows that met another's would give another map."""
+    x, shift = pictures(0, 3, 3, 8, 8), pictures(1, 3, 1, 8, 8) * torch.tensor([0.0, 2.0, -3.0]).view(3, 1, 1, 1)
+    asked = request(method, target=[1, 3, 0])
+
+    def subject(room):
+        return Subject(Cramped(room), {"x": x, "shift": shift}, explain="x")
+
+    expected = answer(subject(10**6), asked)
+    assert far(answer(subject(room), asked).values, expected.values) < 1e-12
+
+
+@pytest.mark.parametrize("room", [1, 2, 3])
+def test_inputs_that_are_explained_together_are_split_together(room):
+    x, shift = pictures(0, 3, 3, 8, 8), pictures(1, 3, 1, 8, 8)
+    asked = request("integrated_gradients", target=[1, 3, 0])
+    found = [answer(Subject(Cramped(r), {"x": x, "shift": shift}), asked) for r in (10**6, room)]
+    for part in ("x", "shift"):
+        assert far(found[1].part(part).values, found[0].part(part).values) < 1e-12
+
+
+@pytest.mark.parametrize(("asked", "room", "tried"), [(8, 5, [8]), (8, 3, [8, 4]), (7, 1, [7, 4, 2]), (9, 8, [9])])
+def test_the_limit_goes_down_by_powers_of_two_and_stays(asked, room, tried):
+    model, x = Cramped(room), pictures(0, 1, 3, 8, 8)
+    subject = Subject(model, x)
+    call = subject.call(sw.attribution.Score("logit", torch.tensor([1])))
+    call.gradient(x.repeat(asked, 1, 1, 1))
+    assert model.log.failed == tried
+    assert subject.memory.limit == 1 << ((tried[-1] - 1).bit_length() - 1)
+    assert sum(model.log.passes) == asked
+    assert max(model.log.passes) == subject.memory.limit
+    model.room = 10**6  # never tried larger again
+    call.gradient(x.repeat(asked, 1, 1, 1))
+    assert max(model.log.passes) == subject.memory.limit
+
+
+def test_another_question_about_another_input_begins_anew():
+    model = Cramped(1)
+    subject = Subject(model, pictures())
+    answer(subject, request("gradient", target=1))
+    assert subject.memory.limit == 1
+    assert Subject(model, pictures()).memory.limit is None
+    assert str(Memory()) == ""
+
+
+def test_what_is_no_lack_of_memory_is_no_reason_to_try_again():
+    class Faulty(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.log, self.net = Log(), nn.Linear(4, 3).double()
+
+        def forward(self, x):
+            self.log.passes.append(len(x))
+            if len(x) > 1:
+                raise RuntimeError("shape '[1, 4]' is invalid for input of size 8")
+            return self.net(x)
+
+    model = Faulty()
+    with pytest.raises(ValueError, match=r"model: it raised RuntimeError.*shape '\[1, 4\]' is invalid"):
+        sw.attribute(model, rows(), method="gradient", target=0)
+    assert model.log.passes == [2]

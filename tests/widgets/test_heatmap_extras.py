@@ -1,0 +1,128 @@
+"""What the view is told beside the map: the code that repeats it, and what the check-up found."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from saliency_widgets.attribution.checkup import Finding
+from saliency_widgets.engine import Event
+from saliency_widgets.widgets import DisplaySettings, messages
+from saliency_widgets.widgets.heatmap import HeatmapView
+
+FOUND = [
+    Finding("Hooks see one of two calls.", ("features.3",), ("deconvnet", "own_method"), "Use two modules."),
+    Finding("One sample changes another's score.", severity="slow"),
+]
+TITLES = {"deconvnet": "Deconvnet", "gradient": "Gradient"}
+
+
+@pytest.fixture
+def view():
+    made = HeatmapView(b"", DisplaySettings())
+    yield made
+    made.retire()
+    made.close()
+
+
+@pytest.fixture
+def sent(view, monkeypatch):
+    """The states that leave for the page, in order."""
+    states = []
+    monkeypatch.setattr(view, "_send", lambda message, buffers=None: states.append(message["state"]))
+    return states
+
+
+def frame(index: int, final: bool = False) -> dict:
+    return {"generation": 1, "index": index, "final": final, "codes": b""}
+
+
+def test_findings_become_dicts_with_the_methods_titles_in_the_same_order():
+    assert messages.findings_of(FOUND, TITLES) == [
+        {
+            "what": "Hooks see one of two calls.",
+            "where": ["features.3"],
+            "methods": ["Deconvnet", "own_method"],
+            "remedy": "Use two modules.",
+            "severity": "wrong",
+        },
+        {
+            "what": "One sample changes another's score.",
+            "where": [],
+            "methods": [],
+            "remedy": "",
+            "severity": "slow",
+        },
+    ]
+    assert messages.findings_of((), TITLES) == []
+
+
+def test_a_view_is_not_checked_until_it_is_told(view, sent):
+    assert view.checked is False
+    assert view.findings == []
+    view.tell([])
+    assert view.checked is True
+    assert sent == [{"checked": True}]
+    view.tell(messages.findings_of(FOUND, TITLES))
+    assert [finding["severity"] for finding in view.findings] == ["wrong", "slow"]
+    view.tell(messages.findings_of(FOUND[:1], TITLES))
+    assert len(view.findings) == 1
+
+
+def test_findings_and_that_it_was_checked_arrive_together(view, sent):
+    told = messages.findings_of(FOUND, TITLES)
+    worker = threading.Thread(target=view.tell, args=(told,))
+    worker.start()
+    worker.join()
+    assert sent == [{"checked": True, "findings": told}]
+
+
+def test_what_is_told_is_not_changed_from_outside(view):
+    told = messages.findings_of(FOUND, TITLES)
+    view.tell(told)
+    told[0]["what"] = "changed"
+    told.clear()
+    assert view.findings[0]["what"] == FOUND[0].what
+
+
+def test_an_empty_status_has_no_code_no_method_and_no_aside():
+    empty = messages.status()
+    assert (empty["code"], empty["method"], empty["aside"]) == ("", "", "")
+    event = Event(1, 1, "running")
+    assert messages.status_of(event, "", "") == messages.status(generation=1, state="running", elapsed=event.elapsed)
+    given = messages.status_of(event, "", "", method="Gradient", code="pass", aside="4 rows a pass")
+    assert (given["code"], given["method"], given["aside"]) == ("pass", "Gradient", "4 rows a pass")
+
+
+def test_the_code_leaves_with_the_map_it_repeats(view, sent):
+    view.offer(frame(1), messages.status(done=1))
+    view.offer(frame(2), messages.status(done=2))  # waits: nobody has painted the first
+    view._on_message(view, {"type": "painted", "generation": 1, "index": 1}, [])
+    view.offer(frame(3, final=True), messages.status(code="the third"))
+    assert view.code == ""  # it waits with its map
+    view._on_message(view, {"type": "painted", "generation": 1, "index": 2}, [])
+    assert view.code == "the third"
+    assert [(state["frame"]["index"], state["status"]["code"]) for state in sent] == [
+        (1, ""),
+        (2, ""),
+        (3, "the third"),
+    ]
+    view._on_message(view, {"type": "painted", "generation": 1, "index": 3}, [])
+    view.offer(None, messages.status())
+    assert view.code == ""
+
+
+def test_the_code_is_sent_once_and_never_written_in_the_repr(view, sent):
+    code = "sw.attribute(model, inputs, seed=12345)"
+    view.offer(frame(1, final=True), messages.status(state="done", title="Gradient", code=code))
+    assert [sorted(state) for state in sent] == [["frame", "status"]]
+    assert repr(view) == "HeatmapView('Gradient', done)"
+
+
+def test_a_closed_view_is_told_nothing(view, sent):
+    view.retire()
+    view.close()
+    sent.clear()
+    view.tell([])
+    assert sent == []

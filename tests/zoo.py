@@ -1,0 +1,479 @@
+"""Models of many makes, tiny, in float64 and in eval mode, with what is known of each beforehand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from toys import pictures, rows
+
+
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """Threads only wait for each other on models as small as these."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+Targets = list[int] | Callable[[Any], Tensor]
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One architecture.
+
+    Attributes:
+        model: Makes the model.
+        inputs: What it is given, two samples.
+        target: The class of each sample, or a function from the output.
+        relu: Whether it has a ReLU.
+        layer: The layer that class activation maps take where none is named; None where there is none.
+        grid: From that layer's output to (N, channels, height, width).
+        behind: Where no module is that layer: (model, inputs) -> its output, and the way from there to the output.
+        scores: From the output to (N, classes).
+    """
+
+    model: Callable[[], nn.Module]
+    inputs: Tensor | dict[str, Tensor]
+    target: Targets
+    relu: bool = True
+    layer: str | None = None
+    grid: Callable[[Tensor], Tensor] = lambda output: output
+    behind: Callable[[Any, Tensor], tuple[Tensor, Callable[[Tensor], Any]]] | None = None
+    scores: Callable[[Any], Tensor] = lambda output: output
+
+    @property
+    def x(self) -> Tensor:
+        """What is explained: the input, or all inputs side by side, flat."""
+        if isinstance(self.inputs, dict):
+            return torch.cat([value.flatten(1) for value in self.inputs.values()], 1)
+        return self.inputs
+
+    @property
+    def picture(self) -> bool:
+        """Whether it is one picture that is explained."""
+        return self.x.ndim == 4
+
+    def output(self, model: nn.Module, x: Tensor) -> Any:
+        """What the model says to explained inputs (N, ...)."""
+        if not isinstance(self.inputs, dict):
+            return model(x)
+        sizes = [value[0].numel() for value in self.inputs.values()]
+        pieces = zip(self.inputs.items(), x.split(sizes, 1), strict=True)
+        return model(**{name: piece.reshape(-1, *value.shape[1:]) for (name, value), piece in pieces})
+
+    def read(self, output: Any) -> Tensor:
+        """The score of each sample, (N,)."""
+        if callable(self.target):
+            return self.target(output)
+        scores = self.scores(output)
+        return scores[torch.arange(len(scores)), self.target]
+
+    def score(self, model: nn.Module, x: Tensor) -> Tensor:
+        """The score of each sample, (N,)."""
+        return self.read(self.output(model, x))
+
+    def parts(self, x: Tensor) -> list[Tensor]:
+        """Explained inputs (N, ...), one tensor for each of the model's inputs, flat where there are several."""
+        if not isinstance(self.inputs, dict):
+            return [x]
+        return list(x.split([value[0].numel() for value in self.inputs.values()], 1))
+
+
+# ---- convolutions
+
+
+def cnn() -> nn.Module:
+    return nn.Sequential(
+        nn.Conv2d(3, 6, 3, padding=1),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Conv2d(6, 5, 3, padding=1),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(80, 4),
+    )
+
+
+class FunctionalCNN(nn.Module):
+    """No module but itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.w1, self.b1 = nn.Parameter(torch.randn(6, 3, 3, 3) / 4), nn.Parameter(torch.randn(6) / 4)
+        self.w2 = nn.Parameter(torch.randn(5, 6, 3, 3) / 6)
+        self.w3 = nn.Parameter(torch.randn(45, 4) / 6)
+
+    def last_convolution(self, x: Tensor) -> Tensor:
+        return F.conv2d(F.relu(F.conv2d(x, self.w1, self.b1, padding=1)), self.w2, stride=2)
+
+    def behind(self, maps: Tensor) -> Tensor:
+        return F.relu(maps).flatten(1) @ self.w3
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.behind(self.last_convolution(x))
+
+
+class MadeInside(FunctionalCNN):
+    """Modules that live for one call."""
+
+    def last_convolution(self, x: Tensor) -> Tensor:
+        first = nn.Conv2d(3, 6, 3, padding=1)
+        first.weight, first.bias = self.w1, self.b1
+        return F.conv2d(nn.Sequential(first, nn.ReLU())(x), self.w2, stride=2)
+
+    def behind(self, maps: Tensor) -> Tensor:
+        return nn.Sequential(nn.ReLU(inplace=True), nn.Flatten())(maps) @ self.w3
+
+
+class Block(nn.Module):
+    """y += x in place, and one ReLU in place that runs twice."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, channels, 3, padding=1)
+        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1)
+        self.relu = nn.ReLU(inplace=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.conv2(self.relu(self.conv1(x)))
+        y += x
+        return self.relu(y)
+
+
+class Residual(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 6, 3, stride=2, padding=1)
+        self.blocks = nn.Sequential(Block(6), Block(6))
+        self.head = nn.Linear(6, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.blocks(self.stem(x)).mean((2, 3)))
+
+
+class Dense(nn.Module):
+    """Each layer sees what all before it gave."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Conv2d(3 + 4 * i, 4, 3, padding=1) for i in range(3))
+        self.join = nn.Conv2d(15, 5, 1)
+        self.head = nn.Linear(5, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        seen = [x]
+        for layer in self.layers:
+            seen.append(layer(torch.cat(seen, 1)).relu())
+        return self.head(F.avg_pool2d(self.join(torch.cat(seen, 1)), 8).flatten(1))
+
+
+class UNet(nn.Module):
+    """Three classes for each position."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.down = nn.Conv2d(3, 6, 3, padding=1)
+        self.deep = nn.Conv2d(6, 8, 3, padding=1)
+        self.up = nn.ConvTranspose2d(8, 6, 2, stride=2)
+        self.head = nn.Conv2d(12, 3, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        fine = F.relu(self.down(x))
+        coarse = F.relu(self.deep(F.max_pool2d(fine, 2)))
+        return self.head(torch.cat([fine, F.relu(self.up(coarse))], 1))
+
+
+class Gated(nn.Module):
+    """Squeeze and excitation, SiLU and a sigmoid: nothing has a kink."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 6, 3, padding=1)
+        self.gate = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Conv2d(6, 2, 1), nn.SiLU(), nn.Conv2d(2, 6, 1))
+        self.last = nn.Conv2d(6, 5, 3, stride=2)
+        self.head = nn.Linear(5, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.silu(self.conv(x))
+        x = x * self.gate(x).sigmoid()
+        return self.head(F.hardswish(self.last(x)).mean((2, 3)))
+
+
+class Normalised(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1, self.norm1 = nn.Conv2d(3, 6, 3, bias=False), nn.BatchNorm2d(6)
+        self.conv2, self.norm2 = nn.Conv2d(6, 5, 3, bias=False), nn.BatchNorm2d(5)
+        self.head = nn.Linear(5, 4)
+        for norm in (self.norm1, self.norm2):
+            nn.init.normal_(norm.running_mean, std=0.2)
+            nn.init.uniform_(norm.running_var, 0.5, 2)
+            nn.init.uniform_(norm.weight, 0.5, 2)
+            nn.init.normal_(norm.bias, std=0.2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.norm1(self.conv1(x)), inplace=True)
+        return self.head(F.relu(self.norm2(self.conv2(x))).mean((2, 3)))
+
+
+class Tied(nn.Module):
+    """One convolution that runs twice, under two names, and a head that is its own encoder's transpose."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.enter, self.conv = nn.Conv2d(3, 5, 1), nn.Conv2d(5, 5, 3, padding=1)
+        self.again = self.conv
+        self.mix, self.head = nn.Linear(4, 5, bias=False), nn.Linear(5, 4, bias=False)
+        self.head.weight = nn.Parameter(self.mix.weight.T)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.again(self.conv(self.enter(x)).relu()).relu()
+        return self.head(self.mix(self.head(x.mean((2, 3)))))
+
+
+class Detector(nn.Module):
+    """For each picture a dict of boxes, scores and labels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.backbone = nn.Sequential(nn.Conv2d(3, 6, 3, stride=2, padding=1), nn.ReLU())
+        self.boxes, self.classes = nn.Conv2d(6, 4, 1), nn.Conv2d(6, 3, 1)
+        nn.init.constant_(self.classes.bias, 0.5)
+
+    def forward(self, x: Tensor) -> list[dict[str, Tensor]]:
+        maps = self.backbone(x)
+        found = []
+        for boxes, scores in zip(self.boxes(maps), self.classes(maps).sigmoid(), strict=True):
+            best = scores.flatten(1).amax(1)
+            found.append({"boxes": boxes.flatten(1).T, "scores": best, "labels": best.argsort()})
+        return found
+
+
+def confidence(found: list[dict[str, Tensor]]) -> Tensor:
+    """How sure a detector is of its second class."""
+    return torch.stack([one["scores"][1] for one in found])
+
+
+# ---- tokens
+
+
+class Attention(nn.Module):
+    """Self-attention of one head, written by hand, and a ReLU."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.to_all, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
+        self.mlp = nn.Sequential(nn.Linear(width, 2 * width), nn.ReLU(), nn.Linear(2 * width, width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = self.to_all(self.norm1(x)).chunk(3, -1)
+        x = x + self.out((q @ k.mT / q.shape[-1] ** 0.5).softmax(-1) @ v)
+        return x + self.mlp(self.norm2(x))
+
+
+class ViT(nn.Module):
+    """A class token, which alone is read, and torch's own encoder."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patch = nn.Conv2d(3, 8, 2, stride=2)
+        self.token, self.position = nn.Parameter(torch.randn(1, 1, 8)), nn.Parameter(torch.randn(1, 17, 8) / 2)
+        layer = nn.TransformerEncoderLayer(8, 2, 16, activation="gelu", batch_first=True)
+        self.encoder = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
+        self.norm, self.head = nn.LayerNorm(8), nn.Linear(8, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        patches = self.patch(x).flatten(2).mT
+        tokens = torch.cat([self.token.expand(len(x), -1, -1), patches], 1) + self.position
+        return self.head(self.norm(self.encoder(tokens))[:, 0])
+
+
+class Registers(nn.Module):
+    """Four registers before the patches, whose mean is read; not square."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patch = nn.Conv2d(3, 8, 2, stride=2)
+        self.registers, self.position = nn.Parameter(torch.randn(1, 4, 8)), nn.Parameter(torch.randn(1, 24, 8) / 2)
+        self.blocks = nn.ModuleList(Attention(8) for _ in range(2))
+        self.head = nn.Linear(8, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.patch(x).flatten(2).transpose(1, 2) + self.position
+        x = torch.cat([self.registers.expand(len(x), -1, -1), x], 1)
+        for block in self.blocks:
+            x = block(x)
+        return self.head(x[:, 4:].mean(1))
+
+
+class Window(nn.Module):
+    """Channels last: a two-layer net at each place."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.mlp = nn.Sequential(nn.Linear(width, 2 * width), nn.ReLU(), nn.Linear(2 * width, width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.mlp(self.norm(x + x.roll(1, 1) / 2))
+
+
+class Swin(nn.Module):
+    """Channels last, and patches that are merged."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patch = nn.Conv2d(3, 6, 2, stride=2)
+        self.first, self.merge, self.second = Window(6), nn.Linear(24, 10), Window(10)
+        self.head = nn.Linear(10, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.first(self.patch(x).permute(0, 2, 3, 1))
+        quarters = [x[:, i::2, j::2] for i in (0, 1) for j in (0, 1)]
+        return self.head(self.second(self.merge(torch.cat(quarters, -1))).mean((1, 2)))
+
+
+class MixerBlock(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm1, self.norm2 = nn.LayerNorm(8), nn.LayerNorm(8)
+        self.over_patches = nn.Sequential(nn.Linear(16, 12), nn.GELU(), nn.Linear(12, 16))
+        self.over_channels = nn.Sequential(nn.Linear(8, 12), nn.GELU(), nn.Linear(12, 8))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.over_patches(self.norm1(x).mT).mT
+        return x + self.over_channels(self.norm2(x))
+
+
+class Mixer(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.patch = nn.Conv2d(3, 8, 2, stride=2)
+        self.blocks = nn.Sequential(MixerBlock(), MixerBlock())
+        self.head = nn.Linear(8, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.blocks(self.patch(x).flatten(2).mT).mean(1))
+
+
+# ---- sequences, rows, several inputs, and other outputs
+
+
+class Recurrent(nn.Module):
+    """The last state of an LSTM or a GRU; dropout between its layers does nothing in eval mode."""
+
+    def __init__(self, kind: type[nn.RNNBase]) -> None:
+        super().__init__()
+        self.rnn, self.head = kind(3, 5, num_layers=2, batch_first=True, dropout=0.3), nn.Linear(5, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.rnn(x)[0][:, -1])
+
+
+def table() -> nn.Module:
+    return nn.Sequential(nn.Linear(5, 8), nn.ReLU(), nn.BatchNorm1d(8), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 3))
+
+
+class Signal(nn.Module):
+    """Sound: (N, 1, T)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.head = nn.Conv1d(1, 4, 3, stride=2), nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.conv(x).relu().mean(2))
+
+
+class TwoInputs(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.row = nn.Conv2d(3, 5, 3, stride=2, padding=1), nn.Linear(4, 5)
+        self.head = nn.Linear(5, 3)
+
+    def forward(self, image: Tensor, table: Tensor) -> Tensor:
+        return self.head(F.relu(self.conv(image)).mean((2, 3)) * F.relu(self.row(table)))
+
+
+class InDict(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = cnn()
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        return {"features": x.flatten(1), "logits": self.net(x)}
+
+
+@dataclass
+class Outcome:
+    loss: Tensor | None
+    scores: Tensor
+
+
+class InDataclass(InDict):
+    def forward(self, x: Tensor) -> Outcome:
+        return Outcome(None, self.net(x))
+
+
+def _behind(model: Any, x: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+    return model.last_convolution(x), model.behind
+
+
+def _patches(height: int, width: int, before: int = 0) -> Callable[[Tensor], Tensor]:
+    """Of tokens (N, T, K), the patches as (N, K, height, width)."""
+    return lambda tokens: torch.stack(
+        [tokens[:, before + i * width : before + (i + 1) * width].mT for i in range(height)], 2
+    )
+
+
+_PICTURES = pictures()
+_BOTH = {"image": pictures(1), "table": rows(2)}
+
+KINDS: dict[str, Kind] = {
+    "CNN of modules": Kind(cnn, _PICTURES, [1, 3], layer="4"),
+    "CNN of functions": Kind(FunctionalCNN, _PICTURES, [1, 3], layer="conv2d #2", behind=_behind),
+    "modules made inside forward": Kind(MadeInside, _PICTURES, [1, 3], layer="conv2d #2", behind=_behind),
+    "residual": Kind(Residual, _PICTURES, [0, 2], layer="blocks"),
+    "dense": Kind(Dense, _PICTURES, [1, 3], layer="join"),
+    "U-Net": Kind(UNet, _PICTURES, [1, 2], layer="head", scores=lambda out: out.mean((2, 3))),
+    "U-Net in a region": Kind(UNet, _PICTURES, lambda out: out[:, 1, 2:5, 2:5].mean((1, 2)), layer="head"),
+    "ViT with a class token": Kind(
+        ViT, _PICTURES, [1, 3], relu=False, layer="encoder.layers.0", grid=_patches(4, 4, before=1)
+    ),
+    "ViT with registers": Kind(
+        Registers, pictures(0, 2, 3, 8, 12), [1, 3], layer="blocks.1", grid=_patches(4, 6, before=4)
+    ),
+    "Swin": Kind(Swin, _PICTURES, [1, 3], layer="second", grid=lambda output: output.permute(0, 3, 1, 2)),
+    "Mixer": Kind(Mixer, _PICTURES, [1, 3], relu=False, layer="blocks", grid=_patches(4, 4)),
+    "LSTM": Kind(lambda: Recurrent(nn.LSTM), rows(3, 2, 6, 3), [0, 2], relu=False),
+    "GRU": Kind(lambda: Recurrent(nn.GRU), rows(4, 2, 6, 3), [0, 2], relu=False),
+    "table": Kind(table, rows(5, 2, 5), [0, 2]),
+    "signal": Kind(Signal, rows(6, 2, 1, 16), [0, 2]),
+    "two inputs": Kind(TwoInputs, _BOTH, [0, 2], layer="conv"),
+    "output in a dict": Kind(InDict, _PICTURES, [1, 3], layer="net.4", scores=lambda out: out["logits"]),
+    "output in a dataclass": Kind(InDataclass, _PICTURES, [1, 3], layer="net.4", scores=lambda out: out.scores),
+    "gates": Kind(Gated, _PICTURES, [1, 3], relu=False, layer="last"),
+    "BatchNorm": Kind(Normalised, _PICTURES, [1, 3], layer="norm2"),
+    "detector": Kind(Detector, _PICTURES, confidence, layer="classes"),
+    "one module twice": Kind(Tied, _PICTURES, [1, 3], layer="conv"),
+}
+
+
+def made(name: str, seed: int = 0) -> nn.Module:
+    """A model of one kind, in float64 and eval mode."""
+    torch.manual_seed(seed)
+    default = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)  # for modules that are made inside forward, parameters bring their type
+    try:
+        return KINDS[name].model().eval()
+    finally:
+        torch.set_default_dtype(default)
