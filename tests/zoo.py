@@ -1,4 +1,8 @@
-"""Models of many makes, tiny, in float64 and in eval mode, with what is known of each beforehand."""
+"""Models of many makes, tiny, in float64 and in eval mode, with what is known of each beforehand.
+
+What is right is computed here from the raw model: gradients by autograd, layers by plain hooks, the rules for ReLUs by
+a relu of our own in place of torch's, blurs by SciPy's cosine transform.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +10,16 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pytest
+import scipy.fft
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from toys import pictures, rows
+
+import saliency_widgets as sw
+from saliency_widgets.attribution.noise import normal_noise, seeded
 
 
 @pytest.fixture(scope="module")
@@ -477,3 +486,186 @@ def made(name: str, seed: int = 0) -> nn.Module:
         return KINDS[name].model().eval()
     finally:
         torch.set_default_dtype(default)
+
+
+# ---- what is right
+
+STEPS, SAMPLES = 6, 5
+
+
+def explain(case: Kind, model: nn.Module, method: str, **more: Any) -> sw.Attribution:
+    """What we say, in as few steps as the expectations below take."""
+    sizes = {"n_steps": STEPS, "n_samples": SAMPLES, "chunk_size": 4}
+    known = {param.name for param in sw.methods()[method].params}
+    given = {name: value for name, value in sizes.items() if name in known}
+    if method == "expected_gradients":
+        given["baselines"] = other_input(case)
+    return sw.attribute(model, case.inputs, method=method, target=case.target, **given, **more)
+
+
+def other_input(case: Kind) -> Tensor:
+    """Another input of the same kind, (1, ...)."""
+    return case.x[:1].flip(-1) * 0.7
+
+
+def raw_gradient(case: Kind, model: nn.Module, x: Tensor) -> Tensor:
+    leaf = x.clone().requires_grad_()
+    return torch.autograd.grad(case.score(model, leaf).sum(), leaf)[0]
+
+
+def gradient(case: Kind, model: nn.Module) -> Tensor:
+    return raw_gradient(case, model, case.x)
+
+
+def input_x_gradient(case: Kind, model: nn.Module) -> Tensor:
+    return case.x * raw_gradient(case, model, case.x)
+
+
+def noise(case: Kind) -> Tensor:
+    """What SmoothGrad adds: each sample's, and each input's, own range times 0.15 times normal noise."""
+    ranges = [
+        torch.stack([piece.max() - piece.min() for piece in part]).view(-1, *[1] * (part.ndim - 1)).expand_as(part)
+        for part in case.parts(case.x)
+    ]
+    return 0.15 * torch.cat(ranges, 1) * normal_noise(case.x, 0, range(SAMPLES))
+
+
+def smoothgrad(case: Kind, model: nn.Module) -> Tensor:
+    return torch.stack([raw_gradient(case, model, case.x + z) for z in noise(case)]).mean(0)
+
+
+def integrated_gradients(case: Kind, model: nn.Module) -> Tensor:
+    """From zeros, which are black where there are pictures."""
+    along = [raw_gradient(case, model, case.x * float(t)).numpy() for t in np.linspace(0, 1, STEPS + 1)]
+    return case.x * torch.from_numpy(np.trapezoid(along, dx=1 / STEPS, axis=0))
+
+
+def expected_gradients(case: Kind, model: nn.Module) -> Tensor:
+    """At one place between the other input and this one for each sample, the same for the whole batch."""
+    start = other_input(case)
+    way = case.x - start
+    generators = [seeded(0, "expected gradients", k) for k in range(SAMPLES)]
+    times = [float(torch.rand((), generator=generator, dtype=torch.float64)) for generator in generators]
+    return torch.stack([way * raw_gradient(case, model, start + t * way) for t in times]).mean(0)
+
+
+def blurred(x: Tensor, sigma: float) -> Tensor:
+    """Each cosine of the pictures, weakened as a Gaussian weakens it."""
+    frequencies = [np.pi * np.arange(n) / n for n in x.shape[-2:]]
+    squares = frequencies[0][:, None] ** 2 + frequencies[1][None] ** 2
+    spectrum = scipy.fft.dctn(x.numpy(), axes=(-2, -1), norm="ortho")
+    return torch.from_numpy(scipy.fft.idctn(spectrum * np.exp(-(sigma**2) * squares / 2), axes=(-2, -1), norm="ortho"))
+
+
+def blur_ig(case: Kind, model: nn.Module) -> Tensor:
+    strongest = 0.2 * min(case.x.shape[-2:])
+    seen = [blurred(case.x, strongest * (1 - j / STEPS)) for j in range(STEPS + 1)]
+    slopes = [raw_gradient(case, model, x) for x in seen]
+    parts = [(slopes[j] + slopes[j + 1]) / 2 * (seen[j + 1] - seen[j]) for j in range(STEPS)]
+    return torch.stack(parts).sum(0)
+
+
+def at_layer(case: Kind, model: nn.Module) -> tuple[Tensor, Tensor]:
+    """Activation and gradient of the layer, as channels on a grid."""
+    if case.behind is not None:
+        activation, behind = case.behind(model, case.x)
+        leaf = activation.detach().requires_grad_()
+        score = case.read(behind(leaf.clone()))
+    else:
+        runs = []
+
+        def cut(_module: nn.Module, _inputs: Any, output: Tensor) -> Tensor:
+            runs.append(output.detach().requires_grad_())
+            return runs[-1].clone()
+
+        assert case.layer is not None
+        handle = model.get_submodule(case.layer).register_forward_hook(cut)
+        score = case.score(model, case.x)
+        handle.remove()
+        leaf = runs[-1]
+    (slope,) = torch.autograd.grad(score.sum(), leaf)
+    return case.grid(leaf.detach()), case.grid(slope)
+
+
+def grad_cam(case: Kind, model: nn.Module) -> Tensor:
+    activation, slope = at_layer(case, model)
+    return torch.einsum("nkij,nk->nij", activation, slope.mean((2, 3)))[:, None]
+
+
+def grad_cam_plus_plus(case: Kind, model: nn.Module) -> Tensor:
+    activation, slope = at_layer(case, model)
+    alpha = slope**2 / (2 * slope**2 + slope**3 * activation.sum((2, 3), keepdim=True))
+    weights = (alpha.nan_to_num() * slope.clamp(min=0)).sum((2, 3))
+    return torch.einsum("nkij,nk->nij", activation, weights)[:, None]
+
+
+def layer_cam(case: Kind, model: nn.Module) -> Tensor:
+    activation, slope = at_layer(case, model)
+    return (slope.clamp(min=0) * activation).sum(1, keepdim=True)
+
+
+class Rectified(torch.autograd.Function):
+    """A ReLU that hands back positive gradients only; guided, where its input was positive."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, guided: bool) -> Tensor:
+        ctx.save_for_backward(x)
+        ctx.guided = guided
+        return x.clamp(min=0)
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> Any:
+        (x,) = ctx.saved_tensors
+        g = g * (g > 0)
+        return (g * (x > 0) if ctx.guided else g), None
+
+
+def rectified(case: Kind, model: nn.Module, guided: bool) -> Tensor:
+    """The gradient with another relu in torch's place."""
+    with pytest.MonkeyPatch.context() as patch:
+        for room in (torch, F, Tensor):
+            patch.setattr(room, "relu", lambda x, inplace=False: Rectified.apply(x, guided))
+        return raw_gradient(case, model, case.x)
+
+
+def guided_backprop(case: Kind, model: nn.Module) -> Tensor:
+    return rectified(case, model, guided=True)
+
+
+def deconvnet(case: Kind, model: nn.Module) -> Tensor:
+    return rectified(case, model, guided=False)
+
+
+def guided_grad_cam(case: Kind, model: nn.Module) -> Tensor:
+    seen = grad_cam(case, model).clamp(min=0)
+    mask = F.interpolate(seen, size=case.x.shape[-2:], mode="bilinear", align_corners=False)
+    return guided_backprop(case, model) * mask
+
+
+ORACLES: dict[str, Callable[[Kind, nn.Module], Tensor]] = {
+    oracle.__name__: oracle
+    for oracle in (
+        *(gradient, input_x_gradient, smoothgrad, integrated_gradients, expected_gradients, blur_ig),
+        *(grad_cam, grad_cam_plus_plus, layer_cam, guided_backprop, deconvnet, guided_grad_cam),
+    )
+}
+
+
+# ---- why there may be none
+
+NO_RELU = r"method: (Guided Backprop|Deconvnet) changes the gradient at ReLUs, and this model ran none.*Use 'gradient'"
+NO_LAYER = r"layer: no layer of this model has a spatial output.*Use a gradient method such as 'integrated_gradients'"
+NO_PICTURE = r"method: Blur-IG needs pictures \(N, C, H, W\), got inputs of shape.*Use 'integrated_gradients'"
+NO_ONE_PICTURE = r"method: Guided Grad-CAM multiplies a map with a picture, got inputs of shape.*use 'guided_backprop'"
+
+
+def reason(case: Kind, method: str) -> str | None:
+    """What is said where a method does not apply to a kind of model; None where it does."""
+    needs = sw.methods()[method].needs
+    if method == "blur_ig" and not case.picture:
+        return NO_PICTURE
+    if method == "guided_grad_cam" and not case.picture:
+        return NO_ONE_PICTURE
+    if "layer" in needs and case.layer is None:
+        return NO_LAYER
+    return NO_RELU if "relu" in needs and not case.relu else None

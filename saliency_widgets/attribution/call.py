@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from saliency_widgets.attribution.arguments import Arguments, Part
 from saliency_widgets.attribution.baselines import PixelRange, baseline_of
-from saliency_widgets.attribution.errors import Cancelled, ModelChanged, model_failure
+from saliency_widgets.attribution.errors import Cancelled, ModelChanged, Unread, model_failure
 from saliency_widgets.attribution.isolation import own_weights, stand_in
 from saliency_widgets.attribution.memory import Memory, out_of_memory
 from saliency_widgets.attribution.taps import Tap, watched
@@ -184,13 +184,13 @@ class Call:
         return activation, gradient, scores
 
     def watch(self, seen: Callable[[str, Any], None]) -> None:
-        """Run the model once, without gradients, and show each layer's output as the layer finishes.
+        """Run the model once on the first sample, without gradients, and show each layer's output as it finishes.
 
         Args:
             seen: Called with the layer's name and the output.
         """
         with self.standing_in() as model, torch.no_grad(), watched(model, seen):
-            self.output(model, self.inputs, range(self.batch))
+            self.output(model, self.inputs[:1], range(1))
 
     @contextmanager
     def lent(self, sample: int, seed: int) -> Iterator[tuple[nn.Module, dict[int, Any], Callable[[Tensor], Tensor]]]:
@@ -266,7 +266,7 @@ def _differentiate(model: nn.Module, scores: Tensor, leaf: Tensor, what: str = "
                 raise
             raise model_failure(model, error, tuple(leaf.shape)) from error
     if gradient is None:
-        raise ValueError(
+        raise Unread(
             f"model: the score does not depend on the {what}: no gradient reaches it. A constant output, "
             f"no_grad or detach inside forward, or whole-number operations (argmax, round) cut it off."
         )

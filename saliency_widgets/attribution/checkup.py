@@ -163,7 +163,7 @@ def _of_modules(model: nn.Module) -> Iterator[Finding]:
             (*_needing("relu"), *(n for n in _needing("layer") if n not in _needing("relu"))),
             "Pass the original module, from before torch.jit.",
         )
-    quantised = where(lambda m: ".quantized." in f"{type(m).__module__}.")
+    quantised = where(lambda m: ".quantized." in f"{type(m).__module__}." and not type(m).__name__.endswith("Params"))
     if quantised:
         yield Finding(
             "Quantised layers have no gradient.",

@@ -15,6 +15,10 @@ class ModelChanged(ValueError):  # noqa: N818 - it names what happened
     """The model's weights changed in the middle of a computation, which failed for it."""
 
 
+class Unread(ValueError):  # noqa: N818 - it names what happened
+    """The score does not depend on what it was to be differentiated by."""
+
+
 def failing_layer(model: nn.Module, trace: TracebackType | None) -> str | None:
     """The path of the innermost module of ``model`` whose code raised, read off the traceback."""
     paths = {id(module): path for path, module in model.named_modules()}
@@ -43,6 +47,11 @@ def model_failure(model: nn.Module, error: Exception, shape: tuple[int, ...]) ->
         return ValueError(
             "model: its weights were made under torch.inference_mode() and can't be differentiated through. Make the "
             "model, or load its weights, outside of inference_mode."
+        )
+    if layer and isinstance(model.get_submodule(layer), (nn.Embedding, nn.EmbeddingBag)):
+        return ValueError(
+            f"model: it looks its input up in the embedding {layer!r}, and whole numbers (tokens, categories) can't be "
+            f"moved a little. Pass the embeddings instead, if the model takes them, or a module of what follows them."
         )
     where = f"in layer {layer!r} ({type(model.get_submodule(layer)).__name__})" if layer else "in its forward"
     return ValueError(

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import copy
+import functools
+import random
+import sys
 import threading
 import types
-from collections import OrderedDict
+from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Iterator
 from typing import Any
 
@@ -122,7 +126,7 @@ def _shallow(module: nn.Module, copied: dict[int, Any], originals: list[nn.Modul
         if name.endswith("_hooks") or "_hooks_" in name:
             state[name] = OrderedDict(value) if isinstance(value, OrderedDict) else value
         elif name not in _TENSORS:
-            state[name] = _own(value, module, new, copied, originals)
+            state[name] = _own(value, copied, originals)
     state["_compiled_call_impl"] = None
     state["_parameters"] = dict(module._parameters)
     state["_buffers"] = {name: None if b is None else _cloned(b) for name, b in module._buffers.items()}
@@ -140,32 +144,49 @@ _TENSORS = ("_parameters", "_buffers", "_modules")
 _RECURRENT = (nn.RNN, nn.LSTM, nn.GRU)
 
 
-def _own(value: Any, module: nn.Module, new: nn.Module, copied: dict[int, Any], originals: list) -> Any:
+def _own(value: Any, copied: dict[int, Any], originals: list[nn.Module]) -> Any:
     """A stand-in's own copy of an attribute that its forward may write to, or that leads back to the original."""
     if id(value) in copied:
         return copied[id(value)]
     if isinstance(value, nn.Module):
         return _shallow(value, copied, originals)
-    if isinstance(value, types.MethodType) and value.__self__ is module:
-        return types.MethodType(value.__func__, new)
-    return _own_container(value, module, new, copied, originals) if type(value) in _CONTAINERS else value
-
-
-def _own_container(value: Any, module: nn.Module, new: nn.Module, copied: dict[int, Any], originals: list) -> Any:
-    kind: Any = type(value)
-    if kind is set or len(value) > _MANY:  # a vocabulary: what leads back to a module is not kept so
-        return kind(value)
-    if kind is tuple:
-        return tuple(_own(item, module, new, copied, originals) for item in value)
-    made = copied[id(value)] = kind()
-    if kind is list:
-        made += [_own(item, module, new, copied, originals) for item in value]
+    if isinstance(value, nn.Parameter):
+        return value
+    if isinstance(value, types.MethodType) and isinstance(value.__self__, nn.Module):
+        return types.MethodType(value.__func__, _shallow(value.__self__, copied, originals))
+    if isinstance(value, functools.partial):
+        parts = (_own(part, copied, originals) for part in (value.func, value.args, value.keywords))
+        func, args, keywords = parts
+        return functools.partial(func, *args, **keywords)
+    if isinstance(value, Tensor):
+        made: Any = _cloned(value)
+    elif isinstance(value, torch.Generator):
+        made = value.clone_state()
+    elif type(value).__module__ == "numpy" and hasattr(value, "__array__"):
+        made = value.copy()  # type: ignore[attr-defined]
+    elif type(value) in _CONTAINERS:
+        return _own_container(value, copied, originals)
     else:
-        made |= {key: _own(item, module, new, copied, originals) for key, item in value.items()}
+        return value
+    copied[id(value)] = made
     return made
 
 
-_CONTAINERS = (list, tuple, set, dict, OrderedDict)
+def _own_container(value: Any, copied: dict[int, Any], originals: list[nn.Module]) -> Any:
+    if len(value) > _MANY or isinstance(value, (set, Counter)):  # a vocabulary: what leads back to a module is no such
+        return copy.copy(value)
+    if isinstance(value, tuple):
+        return tuple(_own(item, copied, originals) for item in value)
+    made = copied[id(value)] = copy.copy(value)
+    if isinstance(value, dict):
+        made.update((key, _own(item, copied, originals)) for key, item in value.items())
+    else:
+        made.clear()
+        made.extend(_own(item, copied, originals) for item in value)
+    return made
+
+
+_CONTAINERS = (list, tuple, set, dict, OrderedDict, defaultdict, Counter, deque)
 _MANY = 256
 
 
@@ -191,13 +212,21 @@ def _random_as_found(model: nn.Module) -> Iterator[None]:
     # A worker thread shares torch's random state with the caller's running cell: putting it back from there
     # would make the caller draw the same numbers twice.
     guarded = threading.current_thread() is threading.main_thread()
-    generators = _generators(device_of(model)) if guarded else []
+    if not guarded:
+        yield
+        return
+    generators = _generators(device_of(model))
     states = [generator.get_state() for generator in generators]
+    plain, numpy = random.getstate(), sys.modules.get("numpy")
+    arrays = None if numpy is None else numpy.random.get_state()
     try:
         yield
     finally:
         for generator, state in zip(generators, states, strict=True):
             generator.set_state(state)
+        random.setstate(plain)
+        if numpy is not None:
+            numpy.random.set_state(arrays)
 
 
 def _generators(device: torch.device) -> list[torch.Generator]:

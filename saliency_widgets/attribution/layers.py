@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from saliency_widgets.attribution.call import Call
+from saliency_widgets.attribution.errors import Unread
 from saliency_widgets.attribution.taps import tensor_in, turn_of
 from saliency_widgets.params import Param, unknown
 
@@ -163,9 +165,13 @@ def activation_maps(call: Call, layer: str | None, reshape: Any) -> ActivationMa
     candidates = [path for path, found in spatial_layers(call).items() if found.default]
     if not candidates:
         raise ValueError(_NONE if not _scripted(call) else _HIDDEN)
-    tried = (_maps(call, path, reshape) for path in reversed(candidates[-_TRIED:]))
-    # Of a transformer with a class token, the last layers' patches are read by nobody.
-    return next((maps for maps in tried if bool(maps.gradient.any())), None) or _maps(call, candidates[-1], reshape)
+    for path in reversed(candidates[-_TRIED:]):
+        # Of a transformer with a class token, the last layers' patches are read by nobody; other branches end unused.
+        with contextlib.suppress(Unread):
+            maps = _maps(call, path, reshape)
+            if bool(maps.gradient.any()):
+                return maps
+    return _maps(call, candidates[-1], reshape)
 
 
 _TRIED = 4
@@ -214,18 +220,20 @@ def spatial_layers(call: Call) -> Mapping[str, Spatial]:
     place) the last to finish, the outermost, is kept. Convolutions that no module made are named by their turn.
 
     Args:
-        call: The model and its inputs.
+        call: The model and its inputs, of which the first sample is looked at.
     """
     found: dict[str, tuple[Tensor, Spatial]] = {}
     blocks = _blocks(call.model)
 
     def seen(path: str, output: Any) -> None:
         tensor = tensor_in(output)
-        read = None if tensor is None else _grid(tensor, call.size, call.batch)
+        read = None if tensor is None else _grid(tensor, call.size, 1)
         if tensor is None or read is None:
             return
         _, channels, height, width = read(tensor).shape
         if height * width > 1:
+            if tensor is not output and any(known is tensor for known, _ in found.values()):
+                return  # one of several things that a container gives: whoever made it is the layer
             same = [found.pop(p) for p, (known, _) in list(found.items()) if known is tensor]
             found.pop(path, None)
             # Inside a transformer's block tokens are halfway; what a block gives is what people look at.

@@ -21,8 +21,8 @@ def out_of_memory(error: BaseException) -> bool:
 class Memory:
     """Splits passes that don't fit, and remembers what does.
 
-    Rows are halved to the power of two below, and never tried larger again: the same passes, and so the same bits,
-    whether the size was just found or remembered.
+    Rows are halved to the power of two below, and never tried larger again. So what is asked twice takes the same
+    passes and has the same bits, unless a larger pass had fitted before the first that didn't.
 
     Attributes:
         limit: Rows of one pass at most; None while memory never ran out.

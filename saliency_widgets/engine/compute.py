@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -33,7 +34,7 @@ def compute(subject: Subject, request: Request, check: Callable[[], None] | None
         ValueError: An argument out of range, or a model that failed; the message says what to do.
     """
     entry = get_method(request.method)
-    with torch.inference_mode(False):
+    with _as_if_alone():
         score, known = subject.resolve(request)
     settings = {
         **request.settings,
@@ -45,7 +46,7 @@ def compute(subject: Subject, request: Request, check: Callable[[], None] | None
     estimates = entry.run(call, **dict(request.params))
     while True:
         # Not around the yield: whoever takes the estimate has a grad mode of his own.
-        with torch.inference_mode(False), torch.no_grad():
+        with _as_if_alone():
             estimate = next(estimates, None)
         if estimate is None:
             return
@@ -68,6 +69,18 @@ def compute(subject: Subject, request: Request, check: Callable[[], None] | None
             unit=entry.unit,
             transformed=subject.transformed,
         )
+
+
+@contextlib.contextmanager
+def _as_if_alone() -> Iterator[None]:
+    """Neither the caller's grad mode nor his autocast: the same numbers on the worker's thread and in a cell."""
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(torch.inference_mode(False))
+        stack.enter_context(torch.no_grad())
+        for device in ("cpu", "cuda"):
+            if torch.is_autocast_enabled(device):
+                stack.enter_context(torch.autocast(device, enabled=False))
+        yield
 
 
 def _told(resolved: Any, asked: Any) -> Any:

@@ -141,7 +141,8 @@ def pixel_range(tensor: Tensor, source: Any, transform: Callable | None, notes: 
     """
     if tensor.ndim != 4:
         return None
-    low, high = float(tensor.min()), float(tensor.max())
+    flat = tensor.flatten(1)
+    low, high = flat.amin(1), flat.amax(1)
     shape = (tensor.shape[1], 1, 1)
     if transform is not None:
         found = _probed(tensor, source, transform, notes)
@@ -151,15 +152,18 @@ def pixel_range(tensor: Tensor, source: Any, transform: Callable | None, notes: 
             "Black and white pictures don't come through the transform, or come out alike (does it normalise each "
             "picture by itself?): the smallest number is shown as black and the largest as white."
         )
-    elif low >= 0 and high <= 1:
+    elif bool((low >= 0).all() and (high <= 1).all()):
         return PixelRange(torch.zeros(shape, device="cpu"), torch.ones(shape, device="cpu"))
     else:
         notes.append(
             "No transform was given and the numbers are not in [0, 1]: the smallest is shown as black and the "
             "largest as white. Pass the picture and transform= to see what the model sees."
         )
-    top = high if high > low else low + 1
-    return PixelRange(torch.full(shape, low, device="cpu"), torch.full(shape, top, device="cpu"))
+    # Of each picture by itself: its baseline is not to depend on the pictures beside it.
+    usual = (low >= 0) & (high <= 1) if transform is None else torch.zeros_like(low, dtype=torch.bool)
+    ends = (torch.where(usual, 0, low), torch.where(usual, 1, torch.where(high > low, high, low + 1)))
+    black, white = (end.view(-1, 1, 1, 1).expand(-1, *shape) for end in ends)
+    return PixelRange(black, white) if len(tensor) > 1 else PixelRange(black[0], white[0])
 
 
 def _probed(tensor: Tensor, source: Any, transform: Callable, notes: list[str]) -> PixelRange | None:
@@ -234,6 +238,9 @@ def recover(tensor: Tensor, pixels: PixelRange, notes: list[str]) -> np.ndarray:
     Returns:
         uint8, shape (B, H, W, 3).
     """
+    if pixels.black.ndim == 4:
+        ranges = map(PixelRange, pixels.black, pixels.white)
+        return np.concatenate([recover(one[None], own, notes) for one, own in zip(tensor, ranges, strict=True)])
     x = tensor.detach().cpu().double()
     black, white = (end.detach().cpu().double().expand(x.shape[1:]) for end in (pixels.black, pixels.white))
     contrast = white - black

@@ -100,7 +100,7 @@ class Glass(nn.Module):
         self.seen.append(x.detach().sum())
         self.by_name["sums"].append(float(x.detach().sum()))
         self.by_name["last"] = x.detach()
-        self.shapes.add(tuple(x.shape) + (len(self.seen),))
+        self.shapes.add((*x.shape, len(self.seen)))
         self.runs += 1
         self.late = x.detach()
         self.kept = x.detach()
@@ -148,6 +148,10 @@ def frozen(value):
     return value if isinstance(value, (bool, int, float, str, type(None))) else id(value)
 
 
+def frozen_numpy():
+    return [part.tolist() if isinstance(part, np.ndarray) else part for part in np.random.get_state()]  # noqa: NPY002
+
+
 def hooks_of(parameter):
     return [
         list((getattr(parameter, name, None) or {}).items())
@@ -163,9 +167,7 @@ def everything(model):
         "CUDA's random state": [s.numpy().tobytes() for s in torch.cuda.get_rng_state_all()]
         if torch.cuda.is_available()
         else None,
-        "NumPy's random state": [
-            part.tobytes() if isinstance(part, np.ndarray) else part for part in np.random.get_state()
-        ],
+        "NumPy's random state": frozen_numpy(),
         "Python's random state": random.getstate(),
         "autocast": [(torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind)) for kind in ("cpu", "cuda")],
         "autocast's cache": torch.is_autocast_cache_enabled(),
@@ -396,8 +398,81 @@ def test_a_method_that_is_kept_writes_to_nothing_of_the_callers(kind):
     assert model.count == 1
 
 
+class Draws(nn.Module):
+    """Draws on its way, in one of the ways there are."""
+
+    def __init__(self, draw):
+        super().__init__()
+        torch.manual_seed(0)
+        self.draw, self.enter, self.head = draw, nn.Linear(4, 8), nn.Linear(8, 3)
+        self.rnn = nn.LSTM(8, 8, num_layers=2, dropout=0.5, batch_first=True)
+        self.attention = nn.MultiheadAttention(8, 2, dropout=0.5, batch_first=True)
+        self.alpha = nn.AlphaDropout(0.5)
+
+    def forward(self, x):
+        x = self.enter(x).tanh()
+        return self.head(self.draw(self, x))
+
+
+def resampled(x):
+    return x * torch.distributions.Normal(x.detach(), 1.0).rsample()
+
+
+DRAWS = {
+    "F.dropout": lambda _m, x: F.dropout(x, 0.5),
+    "torch.dropout": lambda _m, x: torch.dropout(x, 0.5, True),
+    "torch.dropout in place": lambda _m, x: torch.dropout_(x * 1, 0.5, True),
+    "F.alpha_dropout": lambda _m, x: F.alpha_dropout(x, 0.5, training=True),
+    "nn.AlphaDropout": lambda m, x: m.alpha(x),
+    "F.feature_alpha_dropout": lambda _m, x: F.feature_alpha_dropout(x, 0.5, training=True),
+    "dropout inside an LSTM": lambda m, x: m.rnn(x[:, None])[0][:, 0],
+    "dropout inside attention": lambda m, x: m.attention(x[:, None], x[:, None], x[:, None])[0][:, 0],
+    "dropout of a fused attention": lambda _m, x: F.scaled_dot_product_attention(x[None], x[None], x[None], None, 0.5)[
+        0
+    ],
+    "F.rrelu": lambda _m, x: F.rrelu(x, training=True),
+    "F.gumbel_softmax": lambda _m, x: x * F.gumbel_softmax(x),
+    "torch.poisson": lambda _m, x: x + torch.poisson(x.detach().abs() * 9),
+    "torch.normal of tensors": lambda _m, x: x + torch.normal(x.detach(), x.detach().abs()),
+    "torch.normal of a size": lambda _m, x: x + torch.normal(0.0, 1.0, x.shape),
+    "torch.randint_like": lambda _m, x: x * torch.randint_like(x, 9),
+    "torch.multinomial": lambda _m, x: x * torch.multinomial(x.detach().exp(), 1),
+    "Tensor.new_empty": lambda _m, x: x * x.new_empty(8).normal_(),
+    "nn.init": lambda _m, x: x * nn.init.xavier_normal_(torch.empty(1, 8)),
+    "a module made inside": lambda _m, x: nn.Linear(8, 8)(x),
+    "a normal distribution": lambda _m, x: resampled(x),
+    "a beta distribution": lambda _m, x: x * torch.distributions.Beta(torch.full((8,), 2.0), 3.0).rsample(),
+    "a categorical distribution": lambda _m, x: (
+        x + torch.distributions.Categorical(logits=x.detach()).sample()[:, None]
+    ),
+    "into a tensor": lambda _m, x: x * torch.randn(8, out=torch.empty(8)),
+    "a permutation": lambda _m, x: x[:, torch.randperm(8)],
+}
+
+
+@pytest.mark.parametrize("thread", [on_main, on_a_worker])
+@pytest.mark.parametrize("kind", DRAWS)
+def test_what_a_model_draws_neither_reads_nor_moves_torchs_random_state(kind, thread):
+    model, x = Draws(DRAWS[kind]), torch.rand(2, 4, generator=torch.Generator().manual_seed(1))
+    found = []
+
+    def work():
+        for seed in (1, 2):
+            torch.manual_seed(seed)
+            with as_found(model, x):
+                found.append(sw.attribute(model, x, method="gradient", target=[0, 2]).values)
+
+    thread(work)
+    assert torch.equal(*found)
+    with torch.no_grad():
+        torch.manual_seed(1)
+        one = model(x)
+        torch.manual_seed(2)
+        assert not torch.equal(model(x), one), "it draws nothing"
+
+
 def test_generators_of_the_models_own_are_as_found():
-    class Draws(nn.Module):
+    class Keeps(nn.Module):
         def __init__(self):
             super().__init__()
             self.net, self.generator = nn.Linear(4, 3), torch.Generator().manual_seed(3)
@@ -405,7 +480,7 @@ def test_generators_of_the_models_own_are_as_found():
         def forward(self, x):
             return self.net(x + 0.1 * torch.randn(x.shape, generator=self.generator))
 
-    model, x = Draws(), torch.rand(2, 4)
+    model, x = Keeps(), torch.rand(2, 4)
     before = model.generator.get_state()
     first = sw.attribute(model, x, method="input_x_gradient", target=0)
     assert torch.equal(model.generator.get_state(), before)

@@ -171,6 +171,7 @@ UNTOUCHED = {
     "clamp_min(0.5)": lambda x: x.clamp_min(0.5),
     "clamp to a tensor not all zero": lambda x: x.clamp(min=torch.arange(16.0, dtype=x.dtype) / 16),
     "clamp to a tensor that is learned": lambda x: x.clamp(min=torch.zeros_like(x).requires_grad_()),
+    "clamp below a tensor that is learned": lambda x: x.clamp(x.new_zeros(()), x.new_ones(()).requires_grad_()),
     "threshold(0.1, 0)": lambda x: F.threshold(x, 0.1, 0),
     "threshold(0, 1)": lambda x: F.threshold(x, 0, 1),
     "maximum with ones": lambda x: torch.maximum(x, torch.ones_like(x)),

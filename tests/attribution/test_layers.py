@@ -143,7 +143,11 @@ def test_the_users_own_hooks_run_and_stay():
 @pytest.mark.parametrize(
     ("layer", "error", "said"),
     [
-        ("6", ValueError, r"layer: '6' has an output of shape \(2, 4\); a class activation map needs \(N, channels, height, width\)"),
+        (
+            "6",
+            ValueError,
+            r"layer: '6' has an output of shape \(2, 4\); a class activation map needs \(N, channels, height, width\)",
+        ),
         ("features.3", ValueError, r"layer: 'features\.3' is not known\. Known: '0', '1'"),
         ("", ValueError, r"layer: '' is not known"),
         (3, TypeError, r"layer: expected a module path such as 'features\.7', got 3 \(int\)"),

@@ -458,3 +458,53 @@ def test_a_frame_is_what_render_would_quantise(subject, model, dtype, sign):
     assert frame.low == pytest.approx(expected.low)
     assert frame.high == pytest.approx(expected.high)
     assert frame.signed == expected.signed
+
+
+# ---- while nothing is asked
+
+
+def test_what_is_done_while_idle_gives_way_to_a_question():
+    """The idle work is given a check; a question that comes meanwhile ends it, and it is begun again afterwards."""
+    began, asked, ended = threading.Event(), threading.Event(), []
+
+    def idle(check):
+        began.set()
+        if not ended:
+            assert asked.wait(20)
+        ended.append("begun")
+        check()
+        ended.append("finished")
+
+    told = []
+    session = Session(Subject(conv_net(), pictures()), told.append, cache=MapCache(), idle=idle)
+    first = Request.of("gradient", {}, target=0)
+    session.submit(first)
+    assert began.wait(20)
+    assert session.wait(20), "nobody waits for what is done while idle"
+    session.submit(Request.of("gradient", {}, target=1))
+    asked.set()
+    until = time.monotonic() + 20
+    while ended.count("finished") < 1 and time.monotonic() < until:
+        time.sleep(0.01)
+    assert ended == ["begun", "begun", "finished"]
+    assert [e.request.target for e in told if e.state == "done"] == [0, 1]
+    session.close()
+
+
+def test_closing_ends_what_is_done_while_idle():
+    began, over = threading.Event(), threading.Event()
+
+    def idle(check):
+        began.set()
+        try:
+            while True:
+                check()
+                time.sleep(0.005)
+        finally:
+            over.set()
+
+    session = Session(Subject(conv_net(), pictures()), lambda _event: None, cache=MapCache(), idle=idle)
+    session.submit(Request.of("gradient", {}, target=0))
+    assert began.wait(20)
+    session.close()
+    assert over.is_set()

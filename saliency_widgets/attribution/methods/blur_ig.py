@@ -29,7 +29,7 @@ BLUR_LEVEL = Param(
 
 @method(title="Blur-IG", unit="gradients", params=(N_STEPS, BLUR_LEVEL, CHUNK_SIZE))
 def blur_ig(call: Call, n_steps: int, blur_level: float, chunk_size: int | None) -> Iterator[Estimate]:
-    r"""The gradients on the way from a blurred picture to the sharp one: no baseline colour is blind, no artefacts.
+    r"""The gradients on the way from the blurred picture to the sharp one, added up: no baseline colour goes unseen.
 
     With L(s) the picture blurred by a Gaussian of standard deviation s pixels:
 

@@ -1,0 +1,552 @@
+"""Captum's methods through our door: the same numbers as from captum itself, and nothing of the caller's touched."""
+
+import copy
+import sys
+import warnings
+
+import captum.attr as ca
+import numpy as np
+import pytest
+import torch
+from captum.attr._utils.lrp_rules import GammaRule
+from torch import nn
+from torch.nn import functional as F
+from toys import conv_net, estimates, far, linear, pictures, rows, state_of
+
+import saliency_widgets as sw
+from saliency_widgets.attribution import Cancelled, get_method
+from saliency_widgets.attribution.baselines import BASELINE
+from saliency_widgets.attribution.captum_bridge import WINDOW, from_captum
+from saliency_widgets.attribution.noise import SEED
+from saliency_widgets.attribution.randomness import OwnRandomness
+from saliency_widgets.attribution.schedule import CHUNK_SIZE
+
+X = pictures()
+TARGETS = [1, 3]
+MASK = torch.arange(16).view(4, 4).repeat_interleave(2, 0).repeat_interleave(2, 1)[None, None]
+BOTH = torch.stack([pictures(5)[0], pictures(6)[0], pictures(7)[0]])
+CLOSE = 1e-12
+
+
+@pytest.fixture
+def model():
+    return conv_net()
+
+
+def directly(make, model, x=X, targets=TARGETS, *, seed=None, **arguments):
+    """What captum says when it is asked without us, on a copy of the model, sample by sample."""
+    model = copy.deepcopy(model)
+    found = []
+    for one, target in zip(x, targets, strict=True):
+        state = np.random.get_state()
+        np.random.seed(seed)
+        with warnings.catch_warnings(), OwnRandomness(seed or 0):
+            warnings.simplefilter("ignore")
+            found.append(make(model).attribute(one[None].clone(), target=target, **arguments).detach())
+        np.random.set_state(state)
+    return torch.cat(found)
+
+
+METHODS = {
+    "Saliency": (ca.Saliency, {"abs": False}),
+    "InputXGradient": (ca.InputXGradient, {}),
+    "IntegratedGradients": (ca.IntegratedGradients, {"n_steps": 7, "baselines": X.flip(0) / 2}),
+    "DeepLift": (ca.DeepLift, {"baselines": X[:1] / 3}),
+    "DeepLiftShap": (ca.DeepLiftShap, {"baselines": BOTH}),
+    "GuidedBackprop": (ca.GuidedBackprop, {}),
+    "Deconvolution": (ca.Deconvolution, {}),
+    "Occlusion": (ca.Occlusion, {"sliding_window_shapes": (3, 4, 4), "strides": (3, 2, 2)}),
+    "FeatureAblation": (ca.FeatureAblation, {"feature_mask": MASK}),
+    "ShapleyValueSampling": (ca.ShapleyValueSampling, {"feature_mask": MASK, "n_samples": 3}),
+    "GradientShap": (ca.GradientShap, {"baselines": BOTH, "n_samples": 4, "stdevs": 0.1}),
+    "NoiseTunnel": (
+        lambda m: ca.NoiseTunnel(ca.IntegratedGradients(m)),
+        {"nt_samples": 3, "stdevs": 0.2, "n_steps": 4, "nt_type": "smoothgrad_sq"},
+    ),
+    "GuidedGradCam": (lambda m: ca.GuidedGradCam(m, m[2]), {"interpolate_mode": "bilinear"}),
+}
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("name", METHODS)
+def test_the_values_are_captums_of_each_sample_with_its_own_target(model, name):
+    make, arguments = METHODS[name]
+    each = {n: v for n, v in arguments.items() if n == "baselines" and len(v) == len(X)}
+    if each:
+        parts = [
+            directly(
+                make, model, X[b : b + 1], TARGETS[b : b + 1], **{**arguments, "baselines": X.flip(0)[b : b + 1] / 2}
+            )
+            for b in range(2)
+        ]
+        expected = torch.cat(parts)
+    else:
+        expected = directly(make, model, seed=0, **arguments)
+    before = state_of(model), np.random.get_state()[1].tolist()
+    found = sw.attribute(model, X, method=from_captum(make(model), **arguments), target=TARGETS)
+    assert (state_of(model), np.random.get_state()[1].tolist()) == before
+    assert far(found.values, expected) < CLOSE
+    assert float(expected.abs().min(0).values.max()) > 0
+    assert found.layer is None
+
+
+GENERATOR = "a draw that is told generator=None, as that of a DataLoader, gets two generators from OwnRandomness"
+
+
+@pytest.mark.xfail(strict=True, reason=GENERATOR)
+@pytest.mark.parametrize("kind", [ca.Lime, ca.KernelShap])
+def test_the_values_of_fitted_models_are_captums(model, kind):
+    arguments = {"feature_mask": MASK, "n_samples": 40}
+    expected = directly(kind, model, seed=0, **arguments)
+    found = sw.attribute(model, X, method=from_captum(kind(model), **arguments), target=TARGETS)
+    assert far(found.values, expected) < CLOSE
+
+
+LAYERS = {
+    "LayerGradCam": {},
+    "LayerActivation": {},
+    "LayerGradientXActivation": {},
+    "LayerDeepLift": {"baselines": X[:1] / 3},
+    "InternalInfluence": {"n_steps": 5},
+    "LayerIntegratedGradients": {"n_steps": 6},
+}
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_a_layers_values_are_captums_summed_over_the_channels(model, name):
+    arguments = LAYERS[name]
+    kind = getattr(ca, name)
+    asked = arguments if name != "LayerActivation" else {}
+
+    def expected_of(b):
+        copied = copy.deepcopy(model)
+        target = {} if name == "LayerActivation" else {"target": TARGETS[b]}
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return kind(copied, copied[2]).attribute(X[b : b + 1].clone(), **asked, **target).detach()
+
+    expected = torch.cat([expected_of(b).sum(1, keepdim=True) for b in range(2)])
+    before = state_of(model)
+    found = sw.attribute(model, X, method=from_captum(kind(model, model[2]), **arguments), target=TARGETS)
+    assert state_of(model) == before
+    assert far(found.values, expected) < CLOSE
+    assert found.values.shape == (2, 1, 4, 4)
+    assert found.layer == "2"
+
+
+def test_neurons_and_what_is_handed_through_the_arguments(model):
+    arguments = {"neuron_selector": (2, 1, 1)}
+    copied = copy.deepcopy(model)
+    expected = ca.NeuronGradient(copied, copied[0]).attribute(X.clone(), **arguments)
+    found = (
+        sw.attribute(model, X, method=from_captum(ca.NeuronGradient(model, model[0]), **arguments), target=0)
+        if "target" in ca.NeuronGradient.attribute.__code__.co_varnames
+        else None
+    )
+    assert found is None or far(found.values, expected) < CLOSE
+
+
+# ---- the question is ours
+
+
+def scored(scale, contrast=None):
+    """The model with the score that is explained as its only output."""
+
+    class Scaled(nn.Module):
+        def __init__(self, model):
+            super().__init__()
+            self.model = model
+
+        def forward(self, x):
+            given = scale(self.model(x))
+            return given if contrast is None else given - given[:, [contrast]]
+
+    return Scaled
+
+
+@pytest.mark.parametrize("name", ["DeepLift", "Saliency", "FeatureAblation"])
+@pytest.mark.parametrize(
+    ("question", "scale"),
+    [
+        ({"score": "probability"}, scored(lambda out: F.softmax(out, 1))),
+        ({"score": "log_probability"}, scored(lambda out: F.log_softmax(out, 1))),
+        ({"contrast": 2}, scored(lambda out: out, contrast=2)),
+    ],
+)
+def test_scores_and_contrasts_are_ours(model, name, question, scale):
+    make, arguments = METHODS[name]
+    expected = directly(make, scale(model), **arguments)
+    found = sw.attribute(model, X, method=from_captum(make(model), **arguments), target=TARGETS, **question)
+    assert far(found.values, expected) < CLOSE
+
+
+def test_a_function_as_target(model):
+    expected = directly(ca.InputXGradient, scored(lambda out: out**2)(model), targets=[1, 1])
+    found = sw.attribute(model, X, method="captum.InputXGradient", target=lambda out: out[:, 1] ** 2)
+    assert far(found.values, expected) < CLOSE
+
+
+class TwoInputs(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.picture, self.row = conv_net(1), linear(torch.tensor([1.0, -2.0, 3.0], dtype=torch.float64))
+
+    def forward(self, picture, row):
+        return {"logits": self.picture(picture) * self.row(row)}
+
+
+def test_several_inputs_and_outputs_that_captum_does_not_take():
+    """Values of each input are captum's for a tuple; a dict as output is read as everywhere."""
+    model, row = TwoInputs(), rows(3, 2, 3)
+
+    class Plain(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = copy.deepcopy(model)
+
+        def forward(self, picture, row):
+            return self.inner(picture, row)["logits"]
+
+    found = sw.attribute(
+        model, (X, row), method="captum.IntegratedGradients", target=TARGETS, baseline="zero", n_steps=5
+    )
+    for b, target in enumerate(TARGETS):
+        expected = ca.IntegratedGradients(Plain()).attribute((X[b : b + 1], row[b : b + 1]), target=target, n_steps=5)
+        for name, one in zip(found.parts, expected, strict=True):
+            assert far(found.part(name).values[b : b + 1], one) < CLOSE
+    explained = sw.attribute(model, (X, row), method="captum.Saliency", target=TARGETS, explain="row")
+    leaf = row.clone().requires_grad_()
+    (expected,) = torch.autograd.grad(model(X, leaf)["logits"].gather(1, torch.tensor(TARGETS)[:, None]).sum(), leaf)
+    assert far(explained.values, expected.abs()) < CLOSE
+
+
+# ---- by name, by object, with sliders
+
+
+@pytest.mark.parametrize("name", ["DeepLift", "IntegratedGradients", "Saliency", "Occlusion", "GradientShap"])
+def test_by_name_and_by_object_are_the_same(model, name):
+    by_name = sw.attribute(model, X, method=f"captum.{name}", target=TARGETS)
+    by_object = sw.attribute(model, X, method=getattr(ca, name)(model), target=TARGETS)
+    assert torch.equal(by_name.values, by_object.values)
+    assert by_name.values.shape == X.shape
+    assert by_name.method == f"captum.{name}"
+
+
+@pytest.mark.parametrize("layer", [None, "0"])
+def test_by_name_a_layer_is_a_parameter_and_the_last_spatial_one_unless_given(model, layer):
+    found = sw.attribute(model, X, method="captum.LayerGradCam", target=TARGETS, layer=layer)
+    assert found.layer == (layer or sw.attribute(model, X, method="grad_cam").layer)
+    expected = sw.attribute(model, X, method="grad_cam", layer=found.layer, target=TARGETS)
+    assert far(found.values, expected.values) < CLOSE
+    assert found.default_sign == "positive"
+
+
+def test_the_patch_of_occlusion_is_a_share_of_each_side(model):
+    expected = directly(ca.Occlusion, model, sliding_window_shapes=(3, 4, 4), strides=(3, 2, 2))
+    found = sw.attribute(model, X, method="captum.Occlusion", target=TARGETS, window=0.5)
+    assert far(found.values, expected) < CLOSE
+    row = rows(0, 2, 5)
+    found = sw.attribute(linear(torch.arange(5.0).double()), row, method="captum.Occlusion", window=0.2, score="value")
+    assert far(found.values, torch.arange(5) * row) < CLOSE
+
+
+def test_the_numbers_and_baselines_of_captum_are_parameters(model):
+    sliders = {p.name: p for p in get_method("captum.IntegratedGradients").params}
+    assert list(sliders) == ["baseline", "n_steps", "seed", "chunk_size"]
+    assert sliders["baseline"] is BASELINE
+    assert sliders["seed"] is SEED
+    assert sliders["chunk_size"] is CHUNK_SIZE
+    steps = sliders["n_steps"]
+    assert (steps.kind, steps.low, steps.default, steps.high) == ("int", 1, 50, 500)
+    noise = {p.name: p for p in from_captum(ca.NoiseTunnel(ca.IntegratedGradients(model))).params}
+    assert list(noise) == ["baseline", "nt_samples", "stdevs", "n_steps", "seed", "chunk_size"]
+    assert (noise["stdevs"].kind, noise["stdevs"].low, noise["stdevs"].high) == ("float", 0, 4.0)
+    assert (noise["nt_samples"].low, noise["nt_samples"].high) == (1, 50)
+    fixed = from_captum(ca.IntegratedGradients(model), n_steps=9, baselines=0, title="IG")
+    assert [p.name for p in fixed.params] == ["seed", "chunk_size"]
+    assert fixed.title == "IG"
+    assert get_method("captum.Saliency").params == ()
+    assert get_method("captum.Occlusion").params == (BASELINE, WINDOW, SEED, CHUNK_SIZE)
+    assert get_method("captum.LayerGradCam").params[0].kind == "layer"
+    for entry in (fixed, get_method("captum.GradientShap"), get_method("captum.ShapleyValueSampling")):
+        assert entry.check_params({}) == {p.name: p.default for p in entry.params}
+        assert {p: hash(p) for p in entry.params}
+
+
+def test_parameters_reach_captum(model):
+    entry = from_captum(ca.NoiseTunnel(ca.IntegratedGradients(model)))
+    asked = {"nt_samples": 2, "stdevs": 0.3, "n_steps": 3, "seed": 4}
+    found = sw.attribute(model, X, method=entry, target=TARGETS, baseline="mean", **asked)
+    expected = [
+        directly(
+            entry_of,
+            model,
+            X[b : b + 1],
+            TARGETS[b : b + 1],
+            seed=asked.pop("seed") if False else 4,
+            baselines=X[b : b + 1].mean((2, 3), keepdim=True).expand(1, 3, 8, 8),
+            **{n: v for n, v in asked.items() if n != "seed"},
+        )
+        for b, entry_of in enumerate([lambda m: ca.NoiseTunnel(ca.IntegratedGradients(m))] * 2)
+    ]
+    assert far(found.values, torch.cat(expected)) < CLOSE
+
+
+def test_rows_of_a_pass_change_nothing_but_the_passes(model):
+    sizes = []
+    model.register_forward_hook(lambda _m, inputs, _o: sizes.append(len(inputs[0])))
+    found = {}
+    for chunk in (1, 5):
+        sizes.clear()
+        found[chunk] = sw.attribute(model, X, method="captum.FeatureAblation", target=TARGETS, chunk_size=chunk)
+        assert max(sizes[1:]) == chunk  # the first pass resolves the target
+    assert far(found[1].values, found[5].values) < CLOSE
+
+
+@pytest.mark.parametrize("name", ["captum.ShapleyValueSampling", "captum.GradientShap"])
+def test_a_seed_gives_the_same_numbers_and_another_one_others(model, name):
+    draws = {"stdevs": 0.1} if name.endswith("GradientShap") else {"n_samples": 2}
+    first, again, other = (
+        sw.attribute(model, X[:, :, :2, :2] if False else X, method=name, target=0, seed=seed, **draws).values
+        for seed in (1, 1, 2)
+    )
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+
+
+def test_delta_is_the_error_of_the_sum(model):
+    baseline = pictures(9)
+    for name, few in {"IntegratedGradients": {"n_steps": 2}, "DeepLift": {}}.items():
+        found = sw.attribute(model, X, method=f"captum.{name}", target=TARGETS, baseline=baseline, **few)
+        change = (model(X) - model(baseline)).gather(1, torch.tensor(TARGETS)[:, None])[:, 0]
+        assert torch.allclose(found.delta, found.values.flatten(1).sum(1) - change, rtol=0, atol=1e-12)
+    assert float(sw.attribute(model, X, method="captum.IntegratedGradients", n_steps=2).delta.abs().max()) > 1e-6
+    assert sw.attribute(model, X, method="captum.GradientShap").delta is None
+    assert sw.attribute(model, X, method="captum.Saliency").delta is None
+
+
+def test_evaluations_are_the_rows_of_the_model_per_sample(model):
+    assert sw.attribute(model, X, method="captum.Saliency").evaluations == 1
+    found = sw.attribute(model, X, method=from_captum(ca.FeatureAblation(model), feature_mask=MASK))
+    assert found.evaluations == 17
+    tunnel = from_captum(ca.NoiseTunnel(ca.Saliency(model)), nt_samples=6)
+    assert sw.attribute(model, X, method=tunnel).evaluations == 6
+
+
+# ---- no harm
+
+
+class Trained(nn.Module):
+    """Trained half-way: BatchNorm counts, a hook is there, weights are tied, dropout draws."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(3)
+        self.conv, self.norm, self.relu = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU()
+        self.pool, self.drop, self.out = nn.AdaptiveAvgPool2d(2), nn.Dropout(0.3), nn.Linear(16, 4)
+
+    def forward(self, x):
+        return self.out(self.drop(self.pool(self.relu(self.norm(self.conv(x)))).reshape(len(x), -1)))
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize(
+    "make",
+    [
+        ca.Saliency,
+        ca.IntegratedGradients,
+        ca.DeepLift,
+        ca.LRP,
+        ca.GuidedBackprop,
+        ca.GradientShap,
+        ca.ShapleyValueSampling,
+        lambda m: ca.LayerGradCam(m, m.conv),
+        lambda m: ca.LayerLRP(m, m.conv),
+        lambda m: ca.NoiseTunnel(ca.GuidedGradCam(m, m.norm)),
+    ],
+)
+def test_a_model_in_training_and_the_random_states_are_left_as_they_were(make, training):
+    model = Trained().double().train(training)
+    model.conv.rule = GammaRule()
+    model.relu.register_forward_hook(lambda _m, _i, _o: None)
+    model.norm.register_full_backward_hook(lambda _m, _i, _o: None)
+    model.out.bias.requires_grad_(False)
+    x, y = X.clone(), X.clone()
+    attribution = make(model)
+    own = vars(model.conv.rule).copy()
+    torch.manual_seed(11)
+    np.random.seed(11)
+    before = state_of(model), np.random.get_state()[1].tolist()
+    sizes = {"n_samples": 2} if make is ca.ShapleyValueSampling else {}
+    sizes |= {"feature_mask": MASK} if make is ca.ShapleyValueSampling else {}
+    first = sw.attribute(model, x, method=from_captum(attribution, **sizes), target=TARGETS)
+    assert (state_of(model), np.random.get_state()[1].tolist()) == before
+    assert torch.equal(x, y)
+    assert not x.requires_grad
+    assert vars(model.conv.rule) == own
+    assert torch.equal(
+        first.values, sw.attribute(model, x, method=from_captum(attribution, **sizes), target=TARGETS).values
+    )
+
+
+def test_lrp_with_a_rule_that_changes_weights_is_captums():
+    model = Trained().double().eval()
+    model.conv.rule = GammaRule()
+
+    class Flat(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.model = copy.deepcopy(model)
+
+        def forward(self, x):
+            return self.model(x)
+
+    expected = torch.cat([ca.LRP(Flat()).attribute(X[b : b + 1], target=t).detach() for b, t in enumerate(TARGETS)])
+    found = sw.attribute(model, X, method=ca.LRP(model), target=TARGETS)
+    assert far(found.values, expected) < CLOSE
+    del model.conv.rule
+    plain = sw.attribute(model, X, method=ca.LRP(model), target=TARGETS)
+    assert far(plain.values, expected) > 0.01
+
+
+@pytest.mark.parametrize("kind", [ca.DeepLift, ca.GuidedBackprop, ca.LRP])
+def test_an_object_that_was_used_before_can_be_used(kind):
+    model = Trained().double().eval()
+    attribution = kind(model)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        expected = attribution.attribute(X[:1].clone(), target=1).detach()
+    before = state_of(model)
+    assert far(sw.attribute(model, X[:1], method=attribution, target=1).values, expected) < CLOSE
+    assert state_of(model) == before
+
+
+def test_tied_weights_stay_tied():
+    class Tied(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first = nn.Linear(4, 4, bias=False).double()
+            self.second = nn.Linear(4, 4, bias=False).double()
+            self.second.weight = self.first.weight
+
+        def forward(self, x):
+            return self.second(self.first(x).relu())
+
+    model = Tied()
+    seen = {}
+
+    class Looking:
+        def __init__(self, model):
+            self.forward_func = model
+
+        def attribute(self, inputs):
+            inner = self.forward_func.model
+            seen["tied"] = inner.first.weight is inner.second.weight
+            seen["own"] = inner.first.weight is not model.first.weight
+            with torch.no_grad():
+                inner.first.weight.zero_()
+            return inputs * 2
+
+    before = state_of(model)
+    assert torch.equal(sw.attribute(model, rows(), method=Looking(model), target=0).values, 2 * rows())
+    assert seen == {"tied": True, "own": True}
+    assert state_of(model) == before
+
+
+def test_cancelling_ends_it_at_the_next_pass(model):
+    left = 3
+
+    def check():
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise Cancelled
+
+    before = state_of(model), np.random.get_state()[1].tolist()
+    with pytest.raises(Cancelled):
+        list(estimates(model, X, "captum.ShapleyValueSampling", check=check))
+    assert left == -1
+    assert (state_of(model), np.random.get_state()[1].tolist()) == before
+
+
+# ---- what can go wrong
+
+
+def test_without_captum_the_message_says_how_to_get_it(model, monkeypatch):
+    attribution = ca.Saliency(model)
+    monkeypatch.setitem(sys.modules, "captum", None)
+    monkeypatch.setitem(sys.modules, "captum.attr", None)
+    with pytest.raises(ImportError, match=r"pip install 'saliency-widgets\[captum\]'"):
+        get_method("captum.DeepLift")
+    assert get_method(attribution).name == "captum.Saliency"
+    assert get_method("gradient").name == "gradient"
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "message"),
+    [
+        (lambda m: "captum.DeepLft", ValueError, "'captum.DeepLft' is not known. Did you mean 'captum.DeepLift'"),
+        (lambda m: "captum.NoiseTunnel", ValueError, "needs attribution_method too. Make the object"),
+        (lambda m: "captum.NeuronGradient", ValueError, "NeuronGradient needs neuron_selector"),
+        (lambda m: "captum.FeaturePermutation", ValueError, "shuffles a feature among the samples"),
+        (lambda m: ca.DeepLift, TypeError, "expected an object of captum's"),
+        (lambda m: ca.DeepLift(copy.deepcopy(m)), ValueError, "DeepLift was made for another model"),
+        (lambda m: ca.NoiseTunnel(ca.Saliency(copy.deepcopy(m))), ValueError, "made for another model"),
+        (lambda m: ca.Saliency(lambda x: m(x)), ValueError, "another model or a function"),
+        (
+            lambda m: ca.LayerGradCam(m, copy.deepcopy(m)[2]),
+            ValueError,
+            "the layer that this LayerGradCam was made for",
+        ),
+        (lambda m: ca.LayerActivation(m, m[6]), ValueError, r"layer: '6' has an output of shape"),
+        (
+            lambda m: from_captum(ca.Saliency(m), absolute=False),
+            TypeError,
+            "'absolute' is not known. Did you mean 'abs'",
+        ),
+        (lambda m: from_captum(ca.Saliency(m), target=1), TypeError, "argument of Saliency: 'target' is not known"),
+        (lambda m: ca.LRP(m), ValueError, "captum's LRP raised TypeError: Module of type .*Flatten"),
+        (
+            lambda m: (
+                from_captum(ca.Lime(m), n_samples=0)
+                if False
+                else from_captum(ca.Occlusion(m), sliding_window_shapes=(99,))
+            ),
+            ValueError,
+            "captum's Occlusion raised AssertionError",
+        ),
+    ],
+)
+def test_errors_say_what_to_do(model, make, error, message):
+    before = state_of(model)
+    with pytest.raises(error, match=message):
+        sw.attribute(model, X, method=make(model), target=1)
+    assert state_of(model) == before
+
+
+def test_what_the_model_raises_is_told_once(model):
+    model[4] = nn.AdaptiveAvgPool2d(3)
+    with pytest.raises(ValueError, match="model: it raised RuntimeError in layer '6'") as caught:
+        sw.attribute(model, X, method="captum.Saliency", target=lambda out: out[:, 0])
+    assert "captum" not in str(caught.value)
+
+
+def test_memory_that_runs_out_passes_through(model):
+    def target(_out):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    class Full(nn.Module):
+        def forward(self, x):
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    with pytest.raises(torch.OutOfMemoryError):
+        sw.attribute(Full(), X, method="captum.Saliency", target=lambda out: out[:, 0])
+
+
+@pytest.mark.parametrize("method", ["captum.Occlusion", "captum.GuidedGradCam"])
+def test_the_pretrained_model_by_name_in_a_few_passes(pretrained64, cat, method):
+    more = {"window": 0.5} if method.endswith("Occlusion") else {}
+    found = sw.attribute(pretrained64, cat, method=method, target=285, **more)
+    assert found.values.shape == cat.shape
+    assert float(found.values.abs().max()) > 0

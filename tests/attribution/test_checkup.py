@@ -1,0 +1,357 @@
+"""The check-up: each finding on the smallest model that has the fault, and none on its healthy twin."""
+
+import copy
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+from toys import conv_net, mlp, pictures, rows, state_of
+
+import saliency_widgets as sw
+from saliency_widgets.attribution.checkup import Checkup, Finding
+
+X = pictures(0, 1, 3, 8, 8)
+ROWS = rows(0, 2, 4)
+RELU = ("deconvnet", "guided_backprop", "guided_grad_cam")
+LAYER = ("grad_cam", "grad_cam_plus_plus", "guided_grad_cam", "layer_cam")
+CHUNKED = {"integrated_gradients", "smoothgrad", "expected_gradients", "blur_ig"}
+
+
+class Wrapped(nn.Module):
+    """A healthy conv net, and something done to its input or its output."""
+
+    def __init__(self, before=lambda x: x, after=lambda y: y):
+        super().__init__()
+        self.net, self.before, self.after = conv_net(), before, after
+        self.eval()
+
+    def forward(self, x):
+        return self.after(self.net(self.before(x)))
+
+
+def about(model, x=X, **settings):
+    """The findings but one that small random nets may rightly have: inputs nobody reads."""
+    return [f for f in sw.checkup(model, x, **settings) if "exactly zero" not in f.what]
+
+
+def only(model, x=X, **settings):
+    (finding,) = about(model, x, **settings)
+    assert finding.remedy.endswith(".")
+    assert finding.what.endswith(".")
+    return finding
+
+
+@pytest.mark.parametrize("model", [conv_net(), Wrapped()])
+def test_a_healthy_net_has_no_finding(model):
+    assert about(model) == []
+
+
+@pytest.mark.parametrize("picture", ["chelsea", "coffee", "astronaut", "rocket"])
+def test_the_pretrained_model_has_no_finding_in_eval_mode(pretrained, picture):
+    from saliency_widgets.demos import picture as load
+
+    found = sw.checkup(pretrained.model, load(picture), transform=pretrained.transform)
+    assert list(found) == []
+    assert "Nothing found" in repr(found)
+    assert "Nothing found" in found._repr_html_()
+
+
+def test_the_pretrained_model_left_in_training_mode(pretrained):
+    from saliency_widgets.demos import picture as load
+
+    model = copy.deepcopy(pretrained.model).train()
+    before = state_of(model)
+    found = sw.checkup(model, load("chelsea"), transform=pretrained.transform)
+    assert state_of(model) == before
+    named = dict(model.named_modules())
+    (dropout,) = [f for f in found if "Dropout" in f.what]
+    (norm,) = [f for f in found if "BatchNorm is in training mode" in f.what]
+    assert {type(named[path]) for path in dropout.where} == {nn.Dropout}
+    assert set(norm.where) == {path for path, m in named.items() if isinstance(m, nn.BatchNorm2d)}
+    for finding in (dropout, norm):
+        assert (finding.methods, finding.severity, finding.remedy) == ((), "wrong", "Call model.eval().")
+
+
+def test_pixels_that_were_not_normalised(pretrained):
+    """Raw bytes are far from the training data; the same picture through the transform is not (above)."""
+    from saliency_widgets.demos import picture as load
+
+    raw = torch.from_numpy(np.array(load("chelsea").resize((224, 224)))).movedim(-1, 0).float()
+    (finding,) = [f for f in sw.checkup(pretrained.model, raw) if "far from what the model was trained on" in f.what]
+    assert finding.where == ("_bn0",)
+    assert "transform=" in finding.remedy
+    assert finding.severity == "wrong"
+
+
+def test_training_mode_of_single_modules():
+    model = nn.Sequential(conv_net(), nn.Dropout(0.5)).eval()
+    assert about(model) == []
+    model[1].train()
+    found = about(model)
+    assert [(f.what.partition(":")[0], f.where) for f in found if "Dropout" in f.what] == [
+        ("Dropout is active", ("1",))
+    ]
+    model[1].p = 0.0
+    assert about(model) == []
+    harmless = only(conv_net().train())
+    assert harmless.severity == "caution"
+    assert harmless.what.startswith("The model is in training mode")
+
+
+def test_a_batchnorm_without_statistics_couples_the_rows_even_in_eval_mode():
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4, track_running_stats=False), *conv_net(channels=4))
+    found = about(model.double().eval())
+    assert [f.where for f in found if "no running statistics" in f.what] == [("1",)]
+    coupled = next(f for f in found if "influence each other: the score goes" in f.what)
+    assert set(coupled.methods) == CHUNKED
+
+
+def test_rows_that_influence_each_other_by_code():
+    finding = only(Wrapped(after=lambda y: y - y.mean(0)))
+    assert "The rows of a batch influence each other" in finding.what
+    assert set(finding.methods) == CHUNKED
+    assert "chunk_size=1" in finding.remedy
+
+
+def test_a_model_of_a_fixed_batch_size():
+    finding = only(Wrapped(before=lambda x: x.view(1, 3, 8, 8)))
+    assert "fails on a batch of 2 rows" in finding.what
+    assert set(finding.methods) == CHUNKED
+    found = sw.attribute(Wrapped(before=lambda x: x.view(1, 3, 8, 8)), X, n_steps=4, target=0, chunk_size=1)
+    assert found.complete, "the remedy works"
+
+
+@pytest.mark.parametrize(
+    ("activation", "name"),
+    [(nn.GELU, "gelu"), (nn.SiLU, "silu"), (nn.Tanh, "tanh"), (nn.ELU, "elu"), (nn.Mish, "mish")],
+)
+def test_activations_without_a_relu_rule_are_named_with_their_places(activation, name):
+    finding = only(conv_net(activation=activation))
+    assert finding.methods == RELU
+    assert finding.where == ("1", "3")
+    assert f"No ReLU ran, but {name} (2 layers)" in finding.what
+    for method in RELU:
+        with pytest.raises(ValueError, match=name):
+            sw.attribute(conv_net(activation=activation), X, method=method, target=0)
+
+
+@pytest.mark.parametrize("activation", [nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.PReLU])
+def test_activations_with_a_relu_rule_are_no_finding(activation):
+    assert about(conv_net(activation=activation)) == []
+
+
+def test_activations_of_both_kinds_are_a_caution():
+    model = conv_net()
+    model[3] = nn.SiLU()
+    finding = only(model)
+    assert (finding.where, finding.methods, finding.severity) == (("3",), RELU, "caution")
+    assert "silu (1 layer)" in finding.what
+
+
+def test_smooth_activations_by_function_are_found_in_the_module_that_calls_them():
+    finding = only(Wrapped(before=torch.tanh))
+    assert finding.where == ("the model itself",)
+
+
+def test_recurrent_layers_have_gates():
+    class Last(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.lstm, self.head = nn.LSTM(4, 8, batch_first=True), nn.Linear(8, 3)
+
+        def forward(self, x):
+            return self.head(self.lstm(x)[0][:, -1])
+
+    found = about(Last().double().eval(), rows(0, 2, 5, 4))
+    (gates,) = [f for f in found if "the gates" in f.what]
+    assert gates.where == ("lstm",)
+    assert gates.methods == RELU
+    assert any("spatial" in f.what and f.methods == LAYER for f in found)
+
+
+def test_no_spatial_layer():
+    finding = only(mlp().eval(), ROWS)
+    assert finding.methods == LAYER
+    assert "no class activation maps" in finding.what
+
+
+@pytest.mark.parametrize(
+    ("last", "said"),
+    [
+        (nn.Softmax(1), "probabilities (they sum to 1): softmax"),
+        (nn.LogSoftmax(1), "log-probabilities: log_softmax"),
+        (nn.Sigmoid(), "a sigmoid"),
+    ],
+)
+def test_outputs_that_are_no_logits(last, said):
+    model = nn.Sequential(*conv_net(), last).eval()
+    found = [f for f in about(model) if "outputs are" in f.what]
+    assert len(found) == 1
+    assert said in found[0].what
+    assert found[0].severity == "caution"
+    assert [f.severity for f in about(model, score="probability") if "outputs are" in f.what] == ["wrong"]
+    assert not [f for f in about(model, score="value", target=0) if "outputs are" in f.what]
+
+
+@pytest.mark.parametrize("scale", [0.01, 1.0, 100.0])
+def test_logits_are_not_taken_for_probabilities(scale):
+    for seed in range(20):
+        assert not [
+            f for f in about(nn.Sequential(conv_net(seed), nn.Softplus()), X * scale) if "outputs are" in f.what
+        ]
+
+
+def test_gradients_that_are_cut_off_inside():
+    def detached(x):
+        return x + x.mean((1, 2, 3), keepdim=True).detach()
+
+    def unseen(x):
+        with torch.no_grad():
+            mean = x.mean((1, 2, 3), keepdim=True)
+        return x + mean
+
+    for before, said in ((detached, "detach()"), (unseen, "no_grad")):
+        finding = only(Wrapped(before))
+        assert finding.what.startswith(said)
+        assert finding.where == ("the model itself",)
+
+    # What does not depend on the inputs may be detached.
+    class Scaled(Wrapped):
+        def forward(self, x):
+            return super().forward(x) * self.net[6].weight.detach().mean()
+
+    assert about(Scaled()) == []
+
+
+def test_a_custom_backward_is_no_cut():
+    class Twice(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            return x * 2
+
+        @staticmethod
+        def backward(ctx, g):
+            return g * 2
+
+    assert about(Wrapped(before=Twice.apply)) == []
+
+
+@pytest.mark.parametrize(
+    "cut",
+    [lambda x: x.detach(), lambda x: x.round(), torch.no_grad()(lambda x: x + 1)],
+    ids=["detach", "round", "no_grad"],
+)
+def test_a_gradient_that_is_cut_off_altogether(cut):
+    found = sw.checkup(Wrapped(before=cut), X)
+    assert any("no gradient reaches it" in f.what or "zero everywhere" in f.what for f in found)
+    assert found[0].severity == "wrong"
+
+
+def test_inputs_whose_gradient_is_exactly_zero():
+    model = mlp()
+    with torch.no_grad():
+        model[0].weight[:, [1, 3]] = 0
+    (finding,) = [f for f in sw.checkup(model, ROWS) if "exactly zero" in f.what]
+    assert "2 of 4 inputs is exactly zero: number 1, 3" in finding.what
+    (cropped,) = [f for f in sw.checkup(Wrapped(before=lambda x: x[..., :4, :]), X) if "exactly zero" in f.what]
+    assert "50%" in cropped.what
+
+
+def test_random_numbers_in_eval_mode():
+    class Careless(nn.Module):
+        def __init__(self, training):
+            super().__init__()
+            self.net, self.always = conv_net(), training
+
+        def forward(self, x):
+            return self.net(F.dropout(x, 0.1, training=self.always or self.training))
+
+    assert only(Careless(True).eval()).where == ("the model itself",)
+    assert about(Careless(False).eval()) == []
+    noisy = nn.Sequential(Wrapped(before=lambda x: x + 0.1 * torch.randn_like(x))).eval()
+    assert only(noisy).where == ("0",)
+
+
+def test_models_whose_layers_are_hidden():
+    net = conv_net().float()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        scripted = torch.jit.script(net)
+    found = [f for f in about(scripted, X.float()) if "scripted" in f.what]
+    assert [set(f.methods) for f in found] == [{*RELU, *LAYER}]
+    finding = only(torch.compile(net, backend="eager"), X.float())
+    assert "torch.compile" in finding.what
+    assert finding.severity == "slow"
+    finding = only(nn.DataParallel(net), X.float())
+    assert "DataParallel" in finding.what
+
+
+def test_quantised_models_have_no_gradient():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model = torch.ao.quantization.quantize_dynamic(mlp().float(), {nn.Linear})
+        found = sw.checkup(model, ROWS.float())
+    (finding,) = [f for f in found if "Quantised" in f.what]
+    assert finding.where == ("0", "2", "4")
+
+
+def test_half_precision():
+    assert "bfloat16" in only(conv_net().bfloat16(), X.bfloat16()).what
+
+
+def test_whole_numbers_that_are_looked_up():
+    model = nn.Sequential(nn.Embedding(10, 4), nn.Flatten(), nn.Linear(20, 3))
+    (finding,) = sw.checkup(model, torch.tensor([[1, 2, 3, 4, 5]]))
+    assert "embedding '0'" in finding.what
+    with pytest.raises(ValueError, match=r"embedding '0'.*embeddings"):
+        sw.attribute(model, torch.tensor([[1, 2, 3, 4, 5]]))
+
+
+def test_raw_bytes_are_told_where_no_batchnorm_can_tell():
+    finding = only(conv_net(), X * 255)
+    assert "look like raw bytes" in finding.what
+
+
+def test_a_model_that_fails_is_one_finding():
+    (finding,) = sw.checkup(conv_net(channels=5), X)
+    assert finding.what.startswith("There is no map at all: it raised RuntimeError in layer '0' (Conv2d)")
+
+
+def test_everything_is_left_as_it_was():
+    model = nn.Sequential(nn.BatchNorm2d(3), nn.Dropout(0.3), *conv_net()).double().train()
+    x = X.clone().requires_grad_()
+    before = state_of(model)
+    sw.checkup(model, x)
+    assert state_of(model) == before
+    assert x.grad is None
+    assert all(p.requires_grad for p in model.parameters())
+
+
+def test_of_several_inputs_and_functions_as_targets():
+    class Two(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net, self.table = conv_net(), mlp()
+
+        def forward(self, image, table):
+            return {"scores": self.net(image)[:, :3] + self.table(table)}
+
+    model = Two().eval()
+    inputs = {"image": pictures(0, 2, 3, 8, 8), "table": ROWS}
+    assert about(model, inputs) == []
+    assert about(model, inputs, explain="image", target=lambda out: out["scores"][:, 0]) == []
+
+
+def test_the_gravest_come_first_and_it_reads_well():
+    grave, slow = Finding("Bad.", ("a", "b", "c", "d", "e"), ("gradient",), "Mend."), Finding("Slow.", severity="slow")
+    found = Checkup([slow, grave])
+    assert list(found) == [grave, slow]
+    assert found[0] is grave
+    assert found[:1] == [grave]
+    told = "wrong: Bad. In a, b, c, d and 1 more. [gradient] What to do: Mend."
+    assert repr(found).splitlines()[0] == told
+    assert "<td" in found._repr_html_()
+    assert "&lt;" in Checkup([Finding("<b>.")])._repr_html_()

@@ -1,0 +1,236 @@
+"""Random small nets: what must hold of any of them, however they are computed."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+from toys import far
+from zoo import one_thread  # noqa: F401
+
+import saliency_widgets as sw
+from saliency_widgets.attribution.quadrature import RULES
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+METHODS = sw.methods()
+SIZES = {"n_steps": 11, "n_samples": 9}
+ACTIVATIONS = (nn.ReLU, nn.Tanh, nn.GELU, nn.ReLU6)
+CLOSE = {torch.float32: 1e-5, torch.float64: 1e-12}
+FEW = settings(max_examples=25)
+
+
+def conv_stack(draw, channels, activation):
+    layers = []
+    for _ in range(draw(st.integers(1, 3))):
+        width = draw(st.integers(1, 5))
+        layers.append(nn.Conv2d(channels, width, draw(st.sampled_from([1, 3])), padding=1, bias=draw(st.booleans())))
+        if draw(st.booleans()):
+            layers.append(nn.BatchNorm2d(width))
+        layers.append(activation())
+        channels = width
+    pooled = draw(st.sampled_from([1, 2]))
+    return [*layers, nn.AdaptiveAvgPool2d(pooled), nn.Flatten()], channels * pooled**2
+
+
+def dense_stack(draw, features, activation):
+    layers = []
+    for _ in range(draw(st.integers(0, 3))):
+        width = draw(st.integers(1, 8))
+        layers.append(nn.Linear(features, width, bias=draw(st.booleans())))
+        if draw(st.booleans()):
+            layers.append(nn.BatchNorm1d(width))
+        layers.append(activation())
+        features = width
+    return layers, features
+
+
+@st.composite
+def nets(draw, dtypes=(torch.float32, torch.float64)):
+    """A net in eval mode, a batch, and a class for each of its samples."""
+    torch.manual_seed(draw(st.integers(0, 2**16)))
+    activation, dtype = draw(st.sampled_from(ACTIVATIONS)), draw(st.sampled_from(dtypes))
+    batch, classes = draw(st.integers(1, 3)), draw(st.integers(1, 4))
+    if draw(st.booleans()):
+        shape = (draw(st.sampled_from([1, 3])), draw(st.integers(3, 9)), draw(st.integers(3, 9)))
+        layers, features = conv_stack(draw, shape[0], activation)
+    else:
+        shape = (draw(st.integers(1, 9)),)
+        layers, features = dense_stack(draw, shape[0], activation)
+    model = nn.Sequential(*layers, nn.Linear(features, classes)).to(dtype)
+    for norm in (m for m in model.modules() if isinstance(m, (nn.BatchNorm1d, nn.BatchNorm2d))):
+        nn.init.normal_(norm.running_mean, std=0.3)
+        nn.init.uniform_(norm.running_var, 0.5, 2)
+        nn.init.normal_(norm.bias, std=0.3)
+    target = [draw(st.integers(0, classes - 1)) for _ in range(batch)]
+    draw_inputs = torch.randn if len(shape) == 1 else torch.rand  # pictures between black and white
+    return model.eval(), draw_inputs(batch, *shape, dtype=dtype), target
+
+
+def why_not(model, x, method):
+    """Whether a method has nothing to say about such a net."""
+    needs = METHODS[method].needs
+    return (
+        ("relu" in needs and not any(isinstance(m, (nn.ReLU, nn.ReLU6)) for m in model))
+        or ("layer" in needs and x.ndim != 4)
+        or (method == "blur_ig" and x.ndim != 4)
+    )
+
+
+def explain(method, model, x, target, **more):
+    given = {param.name: SIZES[param.name] for param in METHODS[method].params if param.name in SIZES}
+    return sw.attribute(model, x, method=method, **{"target": target, **given, **more})
+
+
+def scale_of(found):
+    """Rounding is relative to the largest number that was added up, also where the sum is small."""
+    return float(found.abs().max()) + 1e-3
+
+
+@pytest.mark.parametrize("method", [name for name in METHODS if "chunk_size" in {p.name for p in METHODS[name].params}])
+@FEW
+@given(net=nets(), chunk_size=st.integers(1, 40))
+def test_chunked_is_unchunked(method, net, chunk_size):
+    model, x, target = net
+    if why_not(model, x, method):
+        return
+    whole = explain(method, model, x, target, chunk_size=1024)
+    found = explain(method, model, x, target, chunk_size=chunk_size)
+    close = CLOSE[x.dtype] * scale_of(whole.values)
+    assert float((found.values - whole.values).abs().max()) <= close
+    assert found.evaluations == whole.evaluations
+
+
+@pytest.mark.parametrize("method", METHODS)
+@FEW
+@given(net=nets())
+def test_a_batch_is_its_samples_one_by_one(method, net):
+    model, x, target = net
+    if why_not(model, x, method):
+        with pytest.raises(ValueError, match=r"^(method|layer): "):
+            explain(method, model, x, target)
+        return
+    layer = {}
+    together = explain(method, model, x, target)
+    if "layer" in together.settings:
+        # Which layer is taken may depend on where gradients are zero, and so on the batch.
+        layer = {"layer": together.settings["layer"] or "0"}
+        together = explain(method, model, x, target, **layer)
+    alone = [explain(method, model, x[i : i + 1], target[i], **layer).values for i in range(len(x))]
+    close = CLOSE[x.dtype] * scale_of(together.values)
+    assert float((torch.cat(alone) - together.values).abs().max()) <= close
+
+
+@pytest.mark.parametrize("method", ["integrated_gradients", "expected_gradients"])
+def test_a_picture_of_unknown_range_does_not_depend_on_the_one_beside_it(method):
+    """Numbers that some transform made: what is black has to be guessed, of each picture by itself."""
+    torch.manual_seed(3)
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Tanh(), nn.Flatten(), nn.Linear(64, 2)).double()
+    x = torch.randn(2, 3, 6, 6, dtype=torch.float64) * torch.tensor([1.0, 3.0]).view(2, 1, 1, 1)
+    together = explain(method, model, x, [0, 1]).values
+    alone = [explain(method, model, x[i : i + 1], i).values for i in range(2)]
+    assert far(together, torch.cat(alone)) < 1e-12
+
+
+@pytest.mark.parametrize("method", METHODS)
+@FEW
+@given(net=nets(), seed=st.integers(0, 2**31 - 1))
+def test_the_same_seed_gives_the_same_bits(method, net, seed):
+    model, x, target = net
+    if why_not(model, x, method):
+        return
+    given = {"seed": seed} if "seed" in {param.name for param in METHODS[method].params} else {}
+    first = explain(method, model, x, target, **given)
+    torch.manual_seed(seed)
+    again = explain(method, model, x, target, **given)
+    assert torch.equal(first.values, again.values)
+    assert first.settings == again.settings
+
+
+@FEW
+@given(net=nets(), n_steps=st.integers(1, 40), rule=st.sampled_from(sorted(RULES)), baseline=st.booleans())
+def test_delta_is_its_definition(net, n_steps, rule, baseline):
+    model, x, target = net
+    start = torch.randn(x.shape, dtype=x.dtype) if baseline else torch.zeros_like(x)
+    settings = {"baseline": start, "n_steps": n_steps, "quadrature": rule}
+    found = explain("integrated_gradients", model, x, target, **settings)
+    rows = torch.arange(len(x))
+    with torch.no_grad():
+        change = model(x)[rows, target] - model(start)[rows, target]
+        size = found.values.abs().flatten(1).sum(1).max() + change.abs().max() + model(x).abs().max()
+    missing = found.values.flatten(1).sum(1) - change
+    assert float((found.delta - missing).abs().max()) <= CLOSE[x.dtype] * float(size)
+
+
+@FEW
+@given(net=nets(dtypes=(torch.float64,)), n_steps=st.integers(1, 12), rule=st.sampled_from(sorted(RULES)))
+def test_integrated_gradients_are_the_weighted_sum_of_raw_gradients(net, n_steps, rule):
+    model, x, target = net
+    nodes, weights = {
+        "trapezoid": (np.linspace(0, 1, n_steps + 1), np.r_[0.5, np.ones(n_steps - 1), 0.5] / n_steps),
+        "midpoint": ((np.arange(n_steps) + 0.5) / n_steps, np.full(n_steps, 1 / n_steps)),
+        "gauss_legendre": [
+            half / 2 + shift for half, shift in zip(np.polynomial.legendre.leggauss(n_steps), (0.5, 0.0), strict=True)
+        ],
+    }[rule]
+    expected = torch.zeros_like(x)
+    for t, w in zip(nodes, weights, strict=True):
+        leaf = (float(t) * x).requires_grad_()
+        scores = model(leaf)[torch.arange(len(x)), target]
+        expected += float(w) * x * torch.autograd.grad(scores.sum(), leaf)[0]
+    found = explain("integrated_gradients", model, x, target, n_steps=n_steps, quadrature=rule, baseline="zero")
+    # A node that lies on a kink within rounding may fall on either side of it: none does in so many draws.
+    assert float((found.values - expected).abs().max()) <= 1e-11 * scale_of(expected)
+
+
+# ---- quadrature, exhaustively
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_the_weights_of_every_size_sum_to_one(rule):
+    slow = rule == "gauss_legendre"  # Newton's method takes n steps for n nodes: a sample of the large ones
+    for n in (*range(1, 129), *range(129, 1024, 41 if slow else 1), 1024):
+        nodes, weights = RULES[rule](n)
+        assert len(nodes) == len(weights) == n + (rule == "trapezoid")
+        assert math.fsum(weights.tolist()) == pytest.approx(1, abs=1e-12), n
+        assert bool((weights > 0).all()), n
+        assert bool((nodes.diff() > 0).all()), n
+        assert 0 <= float(nodes[0]) <= float(nodes[-1]) <= 1
+        assert float((nodes + nodes.flip(0) - 1).abs().max()) < 1e-14, n
+
+
+def test_gauss_legendre_is_exact_to_degree_2n_minus_1():
+    """Of Legendre polynomials, which unlike powers don't all look alike: the integral over [-1, 1] of P_k is 0."""
+    for n in range(1, 65):
+        nodes, weights = (part.numpy() for part in RULES["gauss_legendre"](n))
+        values = np.polynomial.legendre.legvander(2 * nodes - 1, 2 * n)
+        integrals = weights @ values
+        assert integrals[0] == pytest.approx(1, abs=1e-12)
+        np.testing.assert_allclose(integrals[1 : 2 * n], 0, atol=1e-12, err_msg=str(n))
+        assert abs(integrals[2 * n]) > 1e-3, f"{n} nodes can't be exact beyond"
+
+
+@FEW
+@given(n=st.integers(1, 200), coefficients=st.lists(st.floats(-1, 1), min_size=1, max_size=12))
+def test_gauss_legendre_integrates_random_polynomials(n, coefficients):
+    coefficients = coefficients[: 2 * n]  # degree 2n - 1 at most
+    nodes, weights = RULES["gauss_legendre"](n)
+    found = float((weights * sum(c * nodes**k for k, c in enumerate(coefficients))).sum())
+    assert found == pytest.approx(math.fsum(c / (k + 1) for k, c in enumerate(coefficients)), abs=1e-13)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_nets_are_not_all_dead(dtype):
+    """Else the tests above would compare zeros."""
+    alive = []
+
+    @settings(max_examples=40, database=None)
+    @given(net=nets(dtypes=(dtype,)))
+    def look(net):
+        model, x, target = net
+        alive.append(bool(explain("integrated_gradients", model, x, target).values.any()))
+
+    look()
+    assert sum(alive) > 0.6 * len(alive)

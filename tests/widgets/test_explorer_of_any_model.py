@@ -1,0 +1,187 @@
+"""The explorer on models as people have them: the check-up's line, several inputs, transformers, small memories."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from toys import conv_net, mlp, pictures, rows
+
+import saliency_widgets as sw
+from saliency_widgets.widgets import Explorer
+
+X = pictures(0, 1, 3, 16, 16).float()
+
+
+def net():
+    return conv_net().float()
+
+
+def explorer(model=None, inputs=X, **settings):
+    return Explorer(net() if model is None else model, inputs, executor="inline", **{"method": "gradient", **settings})
+
+
+def test_a_healthy_model_is_checked_and_nothing_is_found():
+    made = explorer()
+    assert made.view.checked
+    assert made.view.findings == []
+    made.close()
+
+
+def test_findings_name_methods_by_their_titles():
+    model = nn.Sequential(*conv_net(activation=nn.GELU)).float().eval()
+    made = explorer(model)
+    (finding,) = made.view.findings
+    assert finding["methods"] == ["Deconvnet", "Guided Backprop", "Guided Grad-CAM"]
+    assert finding["where"] == ["1", "3"]
+    assert made.view.status["method"] == "Gradient"
+    made.close()
+
+
+def test_the_check_up_is_repeated_when_the_model_has_changed_and_only_then(monkeypatch):
+    from saliency_widgets.widgets import explorer as module
+
+    runs = []
+    original = module.check_up
+    monkeypatch.setattr(module, "check_up", lambda *args: runs.append(1) or original(*args))
+    model = nn.Sequential(conv_net(), nn.Dropout(0.5)).float().eval()
+    made = explorer(model)
+    made.update(method="smoothgrad", n_samples=3)
+    made.update(target=1)
+    assert len(runs) == 1
+    assert made.view.findings == []
+    model.train()
+    made.update(method="gradient")
+    assert len(runs) == 2
+    assert "Dropout is active" in made.view.findings[0]["what"]
+    model.eval()
+    made.update(target=2)
+    assert made.view.findings == []
+    made.close()
+
+
+def test_a_check_up_that_fails_says_so_and_the_map_is_there(monkeypatch):
+    from saliency_widgets.widgets import explorer as module
+
+    def fail(*_args):
+        raise ZeroDivisionError("no")
+
+    monkeypatch.setattr(module, "check_up", fail)
+    made = explorer()
+    assert made.attribution is not None
+    assert made.view.findings[0]["what"] == "The check-up failed: ZeroDivisionError: no."
+    made.close()
+
+
+def test_of_several_inputs_the_picture_is_shown_and_the_others_are_held():
+    class Two(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net, self.table = net(), mlp().float()
+
+        def forward(self, table, image):
+            return self.net(image)[:, :3] * self.table(table)
+
+    model = Two().eval()
+    inputs = {"table": rows(0, 1, 4).float(), "image": X}
+    made = explorer(model, inputs, target=1)
+    assert made.attribution.values.shape == X.shape
+    assert made.settings["explain"] == "image"
+    assert torch.equal(sw.attribute(**made.settings).values, made.attribution.values)
+    leaf = X.clone().requires_grad_()
+    (expected,) = torch.autograd.grad(model(inputs["table"], leaf)[0, 1], leaf)
+    torch.testing.assert_close(made.attribution.values, expected)
+    made.close()
+    with pytest.raises(ValueError, match="the explorer shows pictures"):
+        explorer(model, inputs, explain="table")
+
+
+def test_the_layer_menu_lists_layers_with_their_shapes_the_last_first():
+    made = explorer(method="grad_cam")
+    control = next(c for p, c in made.panel._params.items() if p.name == "layer")
+    labels = [label for label, _ in control.widget.options]
+    assert labels == [
+        "auto · the last that matters",
+        "4 · 5 × 2 × 2",
+        "3 · 5 × 8 × 8",
+        "2 · 5 × 8 × 8",
+        "1 · 6 × 16 × 16",
+        "0 · 6 × 16 × 16",
+    ]
+    assert control.value is None
+    assert made.attribution.layer == "4"
+    control.widget.value = "3"
+    assert made.attribution.layer == "3"
+    assert torch.equal(
+        made.attribution.values, sw.attribute(made._given["model"], X, method="grad_cam", layer="3").values
+    )
+    made.update(layer=None)
+    assert made.attribution.layer == "4"
+    made.close()
+
+
+def test_a_function_reads_a_layer_for_the_explorer_too():
+    made = explorer(method="grad_cam", reshape=lambda out: out.flip(2))
+    plain = sw.attribute(made._given["model"], X, method="grad_cam")
+    torch.testing.assert_close(made.attribution.values, plain.values.flip(2))
+    made.close()
+
+
+def test_when_memory_runs_out_the_progress_line_says_so_and_the_size_is_remembered():
+    class Small(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = net()
+            self.failed = [0]
+            self.tally = type("Tally", (), {"failed": 0})()
+
+        def forward(self, x):
+            if len(x) > 3:
+                self.tally.failed += 1
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return self.net(x)
+
+    model = Small().eval()
+    made = explorer(model, method="smoothgrad", n_samples=12, target=0)
+    assert made.attribution.complete
+    assert "a pass, as memory ran out at" in made.view.status["aside"]
+    assert any("Memory ran out" in note for note in made.view.status["notes"])
+    failed = model.tally.failed
+    assert failed > 0
+    made.update(n_samples=20)
+    assert model.tally.failed == failed, "a size that had failed was tried again"
+    expected = sw.attribute(model.net, X, method="smoothgrad", n_samples=20, target=0)
+    torch.testing.assert_close(made.attribution.values, expected.values)
+    made.close()
+
+
+def test_names_of_the_classes_are_the_models_own():
+    model = net()
+    model.config = type("Config", (), {"id2label": {0: "ape", 1: "bee", 2: "cat", 3: "dog"}})()
+    made = explorer(model, target="cat")
+    assert made.attribution.settings["target"] == 2
+    assert made.view.status["title"] == "Gradient · cat"
+    made.close()
+    model.config.id2label = {0: "one", 1: "two"}  # of another head: not its own any more
+    made = explorer(model, target=2)
+    assert made.view.status["title"] == "Gradient · class 2"
+    made.close()
+
+
+def test_two_explorers_on_one_model_at_once_are_right():
+    model = nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Dropout(0.4), *conv_net(channels=4)
+    ).float()
+    model.train()
+    asked = [("guided_backprop", 0), ("smoothgrad", 1), ("integrated_gradients", 2), ("grad_cam", 3), ("gradient", 1)]
+    both = [Explorer(model, picture, target=0) for picture in (X, X.flip(3))]
+    before = [buffer.clone() for buffer in model.buffers()]
+    for method, target in asked:
+        for made in both:
+            made.update(method=method, target=target)
+        for made in both:
+            found = made.wait(60)
+            expected = sw.attribute(**made.settings)
+            assert np.array_equal(found.values.numpy(), expected.values.numpy()), method
+    assert all(torch.equal(a, b) for a, b in zip(before, model.buffers(), strict=True))
+    for made in both:
+        made.close()
