@@ -17,6 +17,7 @@ from saliency_widgets.attribution.isolation import own_weights, stand_in
 from saliency_widgets.attribution.memory import Memory, out_of_memory
 from saliency_widgets.attribution.taps import Tap, watched
 from saliency_widgets.attribution.targets import Score, is_dense, logits_of, scores_in
+from saliency_widgets.params import unknown
 
 
 def _never() -> None:
@@ -87,10 +88,16 @@ class Call:
 
         Of several inputs that are explained together, each has its own; a mapping gives them by name.
         """
+        names = [part.name for part in self.parts] or [self._arguments.name]
+        if isinstance(value, Mapping):
+            for name in value:
+                if name not in names:
+                    raise ValueError(unknown("baseline", str(name), [str(known) for known in names if known]))
 
         def of(x: Tensor, part: Part | None) -> Tensor:
             if part is None:
-                return baseline_of(value, x, self.pixels, seed)
+                own = value.get(self._arguments.name) if isinstance(value, Mapping) else value
+                return baseline_of(own, x, self.pixels, seed)
             own = value.get(part.name) if isinstance(value, Mapping) else value
             return baseline_of(own, x, part.pixels, seed)
 

@@ -33,9 +33,10 @@ from saliency_widgets.params import Param, unknown
 
 _MOVES = "Size of the patch that is hidden. It moves by half of itself."
 WINDOW = Param("window", default=0.125, low=0.02, high=1.0, unit="of each side", help=_MOVES)
-_ASKED = ("inputs", "target", "additional_forward_args", "return_convergence_delta")
+_ASKED = ("inputs", "target", "additional_forward_args", "return_convergence_delta")  # what the bridge itself gives
 _CHUNKS = ("internal_batch_size", "perturbations_per_eval")
 _SAMPLED = ("n_samples", "nt_samples")
+_WITH_DELTA = {"baselines", "return_convergence_delta"}
 
 
 def from_captum(attribution: Any, *, title: str | None = None, **fixed: Any) -> Method:
@@ -60,10 +61,8 @@ def from_captum(attribution: Any, *, title: str | None = None, **fixed: Any) -> 
         ValueError: It needs an argument that is missing, or compares the samples of a batch.
     """
     if inspect.isclass(attribution) or not callable(getattr(attribution, "attribute", None)):
-        raise TypeError(
-            f"method: expected an object of captum's such as captum.attr.DeepLift(model), or the name "
-            f"'captum.DeepLift'; got {attribution!r}."
-        )
+        wanted = "captum.attr.DeepLift(model), or the name 'captum.DeepLift'"
+        raise TypeError(f"method: expected an object of captum's such as {wanted}; got {attribution!r}.")
     chain = [attribution]
     while (inner := getattr(chain[-1], "attribution_method", None)) is not None:
         chain.append(inner)
@@ -105,9 +104,8 @@ def captum_method(name: str) -> Method:
     kind, label = kinds[name], name.removeprefix("captum.")
     needs = [n for n, p in list(inspect.signature(kind.__init__).parameters.items())[1:] if p.default is p.empty]
     if more := [n for n in needs if n not in ("forward_func", "model", "layer")]:
-        raise ValueError(
-            f"method: {name!r} needs {', '.join(more)} too. Make the object, captum.attr.{label}(...), and pass that."
-        )
+        told = f"Make the object, captum.attr.{label}(...), and pass that."
+        raise ValueError(f"method: {name!r} needs {', '.join(more)} too. {told}")
 
     def made(scored: nn.Module, _: dict[int, Any], layer: str | None) -> Any:
         return kind(scored) if layer is None else kind(scored, scored.get_submodule(f"model.{layer}"))
@@ -143,16 +141,12 @@ class _Bridge:
         for name in set(self.fixed) - set(known):
             raise TypeError(unknown(f"argument of {self.label}", name, known or ["none"]))
         if "Permutation" in self.label:
-            raise ValueError(
-                f"method: {self.label} shuffles a feature among the samples of a batch, and here each sample is "
-                f"explained by itself. Use 'captum.FeatureAblation'."
-            )
+            told = "shuffles a feature among the samples of a batch, and here each is explained by itself"
+            raise ValueError(f"method: {self.label} {told}. Use 'captum.FeatureAblation'.")
         given = {"baselines", "sliding_window_shapes", *self.fixed}
-        missing = [n for n in known if self.arguments[n].default is inspect.Parameter.empty and n not in given]
-        if missing:
-            raise ValueError(
-                f"method: {self.label} needs {', '.join(missing)}. Pass from_captum(object, {missing[0]}=...)."
-            )
+        if missing := [n for n in known if self.arguments[n].default is inspect.Parameter.empty and n not in given]:
+            needed = f"{self.label} needs {', '.join(missing)}"
+            raise ValueError(f"method: {needed}. Pass from_captum(object, {missing[0]}=...).")
         return Method(
             name=f"captum.{self.label}",
             title=title or f"{self.label} (captum)",
@@ -171,7 +165,7 @@ class _Bridge:
             default = self.arguments[name].default
             if name not in _CHUNKS and isinstance(default, (int, float)) and not isinstance(default, bool):
                 found.append(_slider(name, default, f"captum's {name} of {self.label}.attribute."))
-        found += [SEED] if {"baselines", *_SAMPLED} & set(self.arguments) else []
+        found += [SEED] if "baselines" in free or set(_SAMPLED) & set(self.arguments) else []
         return (*found, *([CHUNK_SIZE] if set(_CHUNKS) & set(free) else []))
 
     def _run(self, call: Call, **params: Any) -> Iterator[Estimate]:
@@ -207,12 +201,12 @@ class _Bridge:
                 if hasattr(module, "rule"):  # the caller's choice for LRP, which keeps what it sees in it
                     module.rule = copy.copy(module.rule)
             scored = _Scored(model, score)
-            attribution = self.make(scored, {**copies, id(call.model): scored}, layer if self.chosen else None)
             # Ours is the error of the sum against F(x) - F(x'); of noisy copies, or without x', captum's is another.
-            known = {"baselines", "return_convergence_delta", *_SAMPLED} & set(self.arguments)
-            delta = known == {"baselines", "return_convergence_delta"} and attribution.multiplies_by_inputs
-            arguments |= {"return_convergence_delta": True} if delta else {}
+            delta = {*_WITH_DELTA, *_SAMPLED} & set(self.arguments) == _WITH_DELTA
             try:
+                attribution = self.make(scored, {**copies, id(call.model): scored}, layer if self.chosen else None)
+                delta = delta and attribution.has_convergence_delta() and attribution.multiplies_by_inputs
+                arguments |= {"return_convergence_delta": True} if delta else {}
                 found = attribution.attribute(_single(inputs), **arguments)
             except Exception as error:
                 if error is scored.failure or isinstance(error, Cancelled) or out_of_memory(error):
@@ -223,8 +217,7 @@ class _Bridge:
                 ) from error
         found, missed = found if delta else (found, None)
         values = [item.detach() for item in (found if isinstance(found, (tuple, list)) else [found])]
-        if missed is not None:
-            missed = missed.detach().reshape(-1).to(call.inputs) if missed.numel() == 1 else None
+        missed = None if missed is None or missed.numel() > 1 else missed.detach().reshape(1).to(call.inputs)
         return values, missed, scored.rows
 
     def _of_sample(self, call: Call, name: str, value: Any, sample: int) -> Any:
@@ -233,14 +226,13 @@ class _Bridge:
             return tuple(self._of_sample(call, name, item, sample) for item in value)
         if not isinstance(value, Tensor):
             return value
-        value = value.to(call.inputs.device)
-        # Where there is no default, captum draws from what it is given.
-        several = name == "baselines" and self.arguments[name].default is inspect.Parameter.empty
-        if name in self.fixed:
-            each = name in ("baselines", "feature_mask") and len(value) == call.batch and not several
-            return value[sample : sample + 1] if each else value
-        own = value[sample : sample + 1]
-        return _single(_split(call, torch.cat([own, own]) if several else own))
+        # Where there is no default, captum draws from what it is given, of which it wants several.
+        drawn = name == "baselines" and self.arguments[name].default is inspect.Parameter.empty
+        own = value.to(call.inputs.device)
+        if name not in self.fixed:
+            return _single(_split(call, own[sample : sample + 1].repeat(1 + drawn, *[1] * (own.ndim - 1))))
+        each = name in ("baselines", "feature_mask") and len(own) == call.batch and not drawn
+        return own[sample : sample + 1] if each else own
 
     def _read(self, call: Call, found: list[Tensor], layer: str | None, grid: tuple[int, ...]) -> Tensor:
         """The values of one sample, (1, ...) like the inputs or (1, 1, h, w)."""
@@ -248,18 +240,16 @@ class _Bridge:
         if not all(bool(torch.isfinite(item).all()) for item in found):
             raise ValueError(f"method: {told} NaN or infinite values. Try another baseline, layer or method.")
         if self.maps:
-            at_input = self.fixed.get("attribute_to_layer_input")  # which may have another size
-            if len(found) == 1 and found[0].ndim == 4 and (at_input or shapes[0][2:] == grid):
+            other = self.fixed.get("attribute_to_layer_input")  # which may have another size
+            if len(found) == 1 and found[0].ndim == 4 and (other or shapes[0][2:] == grid):
                 return found[0].sum(1, keepdim=True)
             raise ValueError(
                 f"layer: {told} values of shape {_single(shapes)} at {layer!r}; a map needs (N, channels, height, "
                 f"width). Choose a layer with such an output; of tokens, 'layer_cam' makes maps."
             )
         if shapes != [tuple(x.shape) for x in _split(call, call.inputs[:1])]:
-            raise ValueError(
-                f"method: {told} values of shape {_single(shapes)}, which is not the inputs'. Leave out the arguments "
-                f"that change the shape."
-            )
+            leave = "Leave out the arguments that change the shape."
+            raise ValueError(f"method: {told} values of shape {_single(shapes)}, which is not the inputs'. {leave}")
         return torch.cat([item.flatten(1) for item in found], 1) if call.parts else found[0]
 
 
@@ -267,16 +257,15 @@ class _Scored(nn.Module):
     """The model that captum gets: a stand-in's modules, and one score for each row.
 
     Attributes:
-        rows: How many rows it was run on.
+        rows: How many it was run on.
         failure: What it raised, which is told already.
     """
 
     def __init__(self, model: nn.Module, score: Callable[[Tensor], Tensor]) -> None:
         super().__init__()
-        self.model = model
+        self.model, self._score = model, score
         self.rows = 0
         self.failure: Exception | None = None
-        self._score = score
 
     def forward(self, *inputs: Tensor) -> Tensor:
         """The scores, shape (N,)."""
@@ -294,14 +283,14 @@ def _arguments(calls: list[Callable]) -> dict[str, inspect.Parameter]:
     found: dict[str, inspect.Parameter] = {}
     for attribute in calls:
         own = inspect.signature(attribute).parameters.values()
-        found = {p.name: p for p in own if p.name != "self" and p.kind != p.VAR_KEYWORD} | found
+        found |= {p.name: p for p in own if p.name not in ("self", *found) and p.kind != p.VAR_KEYWORD}
         if all(p.kind != p.VAR_KEYWORD for p in own):
             break
     return found
 
 
 def _slider(name: str, default: float, told: str) -> Param:
-    """Around the default: whole numbers up to ten times, others up to four times."""
+    """Around the default: whole numbers up to ten times it, others up to four."""
     if isinstance(default, int):
         return Param(name, default, low=min(default, 1), high=max(10 * default, 10), kind="int", help=told)
     return Param(name, default, low=min(4 * default, 0.0), high=4 * default if default > 0 else 1.0, help=told)
@@ -309,19 +298,19 @@ def _slider(name: str, default: float, told: str) -> Param:
 
 def _patches(shapes: list[tuple[int, ...]], share: float) -> dict[str, Any]:
     """Patches over all channels, a share of each side, in steps of half a patch."""
-    # The first side of a picture or of a sequence is its channels.
-    ends = [tuple(max(1, round(side * share)) for side in (shape[1:] or shape)) for shape in shapes]
-    starts = [shape[: len(shape) - len(end)] for shape, end in zip(shapes, ends, strict=True)]
-    halves = [tuple(max(1, side // 2) for side in end) for end in ends]
-    both = {"sliding_window_shapes": ends, "strides": halves}
-    return {name: _single([s + e for s, e in zip(starts, end, strict=True)]) for name, end in both.items()}
+    sizes = []
+    for shape in shapes:
+        channels = len(shape) > 1
+        sizes.append(shape[:channels] + tuple(max(1, round(side * share)) for side in shape[channels:]))
+    steps = [tuple(max(1, n // 2) for n in size) for size in sizes]
+    return {"sliding_window_shapes": _single(sizes), "strides": _single(steps)}
 
 
 def _held(attribution: Any, *names: str) -> Iterator[Any]:
     """What an object of captum's, and those inside it, keep under some names."""
     for name, value in vars(attribution).items():
         if name in names:
-            yield from value if isinstance(value, (list, tuple)) else [value]
+            yield from value if isinstance(value, list) else [value]
         elif callable(getattr(value, "attribute", None)):
             yield from _held(value, *names)
 
@@ -330,13 +319,13 @@ def _whole(model: Any) -> Any:
     """The module behind its bound forward, ``torch.compile`` and ``DataParallel``."""
     if inspect.ismethod(model):
         return _whole(model.__self__) if model.__name__ in ("forward", "__call__") else None
-    inner = getattr(model, "_orig_mod", None)
-    inner = model.module if isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)) else inner
+    wrapped = isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel))
+    inner = model.module if wrapped else getattr(model, "_orig_mod", None)
     return model if inner is None else _whole(inner)
 
 
 def _is_layers(kind: type) -> bool:
-    return any(base.__name__ == "LayerAttribution" for base in kind.__mro__)
+    return "LayerAttribution" in [base.__name__ for base in kind.__mro__]
 
 
 def _split(call: Call, rows: Tensor) -> list[Tensor]:

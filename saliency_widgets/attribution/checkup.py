@@ -126,13 +126,20 @@ def _of_modules(model: nn.Module) -> Iterator[Finding]:
         return tuple(path for path, module in named if test(module))
 
     dropouts = where(lambda m: m.training and (isinstance(m, _DropoutNd) and m.p > 0))
-    dropouts += where(lambda m: m.training and isinstance(m, nn.RNNBase) and m.dropout > 0)
     norms = where(lambda m: m.training and isinstance(m, _BatchNorm))
     if dropouts:
         yield Finding(
             "Dropout is active: part of the model is switched off at random.",
             dropouts,
             remedy="Call model.eval().",
+        )
+    between = where(lambda m: m.training and isinstance(m, nn.RNNBase) and m.dropout > 0)
+    if between:
+        yield Finding(
+            "Dropout between recurrent layers is active in training; maps are made without it.",
+            between,
+            remedy="Call model.eval(), so that the model is the one that is explained.",
+            severity="caution",
         )
     if norms:
         yield Finding(
@@ -141,7 +148,7 @@ def _of_modules(model: nn.Module) -> Iterator[Finding]:
             norms,
             remedy="Call model.eval().",
         )
-    if not dropouts and not norms and model.training:
+    if not (dropouts or between or norms) and model.training:
         yield Finding(
             "The model is in training mode, though no layer of a kind known to behave otherwise is in it.",
             remedy="Call model.eval(), unless its own code asks for training.",

@@ -130,8 +130,9 @@ def _shallow(module: nn.Module, copied: dict[int, Any], originals: list[nn.Modul
     state["_compiled_call_impl"] = None
     state["_parameters"] = dict(module._parameters)
     state["_buffers"] = {name: None if b is None else _cloned(b) for name, b in module._buffers.items()}
-    if type(module) in _RECURRENT and not module.training:
-        # cuDNN differentiates recurrent layers in training mode only; without dropout the modes compute the same.
+    if type(module) in _RECURRENT:
+        # cuDNN differentiates recurrent layers in training mode only, and draws their dropout by itself: without it,
+        # the modes compute the same.
         state["training"], state["dropout"] = True, 0.0
     new.__dict__ = state
     state["_modules"] = {

@@ -2,25 +2,45 @@
 
 from __future__ import annotations
 
+import functools
+import math
+import types
 from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from saliency_widgets.attribution.noise import seeded
 
-# How many of the leading dimensions of the input a mask distinguishes; None: every element has its own.
-_DROPOUTS: dict[Callable, int | None] = {F.dropout: None, F.dropout1d: 2, F.dropout2d: 2, F.dropout3d: 2}
-_DRAWS = (torch.rand, torch.randn, torch.randint, torch.randperm, torch.normal, torch.bernoulli, torch.multinomial)
-_LIKE = {torch.rand_like: torch.rand, torch.randn_like: torch.randn}
+# How many of the leading dimensions of the input a mask distinguishes (None: every element has its own), and whether
+# what is dropped gets the value that keeps mean and variance behind a SELU.
+_DROPOUTS: dict[Callable, tuple[int | None, bool]] = {
+    **dict.fromkeys((F.dropout, torch.dropout, torch.dropout_), (None, False)),
+    **dict.fromkeys((F.dropout1d, F.dropout2d, F.dropout3d), (2, False)),
+    **dict.fromkeys((F.alpha_dropout, torch.alpha_dropout, torch.alpha_dropout_), (None, True)),
+    **dict.fromkeys((F.feature_alpha_dropout, torch.feature_alpha_dropout, torch.feature_alpha_dropout_), (2, True)),
+}
+_SATURATED = -1.7580993408473766  # SELU at minus infinity
+_RRELUS = (F.rrelu, torch.rrelu, torch.rrelu_)
+# Their generator can't be named.
+_POSITIONAL = tuple(getattr(torch, name) for name in ("poisson", "binomial", "_standard_gamma", "_sample_dirichlet"))
+_DRAWS = (
+    *(torch.rand, torch.randn, torch.randint, torch.randperm, torch.normal),
+    *(torch.bernoulli, torch.multinomial),
+    *_POSITIONAL,
+)
+_LIKE = {torch.rand_like: torch.rand, torch.randn_like: torch.randn, torch.randint_like: torch.randint}
 _IN_PLACE = {
     getattr(Tensor, name): name
     for name in ("normal_", "uniform_", "bernoulli_", "exponential_", "random_", "log_normal_", "cauchy_", "geometric_")
 }
 _METHODS = {Tensor.bernoulli: torch.bernoulli, Tensor.multinomial: torch.multinomial}
+_INITIAL = (nn.init.uniform_, nn.init.normal_, nn.init.kaiming_uniform_)
+# Written in Python, and drawing inside, where a function mode that has seen them is off.
+_COMPOSED = (F.gumbel_softmax, F.multi_head_attention_forward)
 
 
 def draws(func: Callable, args: tuple, kwargs: dict) -> bool:
@@ -30,12 +50,41 @@ def draws(func: Callable, args: tuple, kwargs: dict) -> bool:
     if func in _DROPOUTS:
         given = _dropout_of(args, kwargs)
         return bool(given["training"]) and 0 < given["p"] < 1
-    return func in _METHODS or func in _DRAWS or func in _LIKE or func in _IN_PLACE
+    if func in _RRELUS:
+        return bool(_rrelu_of(args, kwargs)["training"])
+    if func is F.scaled_dot_product_attention:
+        return _attention_of(args, kwargs)["dropout_p"] > 0
+    return func in _METHODS or func in _DRAWS or func in _LIKE or func in _IN_PLACE or func is F.gumbel_softmax
+
+
+def _named(names: tuple[str, ...], defaults: dict[str, Any], args: tuple, kwargs: dict) -> dict[str, Any]:
+    return {**defaults, **dict(zip(names, args, strict=False)), **kwargs}
 
 
 def _dropout_of(args: tuple, kwargs: dict) -> dict[str, Any]:
-    given = dict(zip(("input", "p", "training", "inplace"), args, strict=False)) | kwargs
-    return {"p": 0.5, "training": True, "inplace": False, **given}
+    renamed = {"training" if name == "train" else name: value for name, value in kwargs.items()}
+    return _named(("input", "p", "training", "inplace"), {"p": 0.5, "training": True, "inplace": False}, args, renamed)
+
+
+def _rrelu_of(args: tuple, kwargs: dict) -> dict[str, Any]:
+    defaults = {"lower": 1 / 8, "upper": 1 / 3, "training": False, "inplace": False}
+    return _named(("input", "lower", "upper", "training", "inplace"), defaults, args, kwargs)
+
+
+def _attention_of(args: tuple, kwargs: dict) -> dict[str, Any]:
+    names = ("query", "key", "value", "attn_mask", "dropout_p", "is_causal")
+    defaults = {"attn_mask": None, "dropout_p": 0.0, "is_causal": False, "scale": None, "enable_gqa": False}
+    return _named(names, defaults, args, kwargs)
+
+
+@functools.cache
+def _opened(func: Any) -> Callable:
+    """A function of torch's that doesn't ask whether a mode wants it, so that the mode sees what it calls."""
+    checks = ("has_torch_function", "has_torch_function_unary", "has_torch_function_variadic")
+    own = {**func.__globals__, **dict.fromkeys(checks, lambda *_: False)}
+    body = types.FunctionType(func.__code__, own, func.__name__, func.__defaults__, func.__closure__)
+    body.__kwdefaults__ = func.__kwdefaults__
+    return body
 
 
 class OwnRandomness(TorchFunctionMode):
@@ -59,42 +108,97 @@ class OwnRandomness(TorchFunctionMode):
         return self._made
 
     def __torch_function__(self, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
-        """Replace draws and active dropout; everything else goes its way."""
+        """Replace what draws; everything else goes its way."""
         kwargs = kwargs or {}
-        if func in _DROPOUTS:
-            return self._dropout(func, args, kwargs)
-        if kwargs.get("generator") is not None or "out" in kwargs:
-            return func(*args, **kwargs)
-        func = _METHODS.get(func, func)
-        if func in _DRAWS:
-            device = next((a.device for a in args if isinstance(a, Tensor)), None)
-            return self._drawn(func, args, {"device": device, **kwargs})
-        if func in _LIKE:
-            like, *rest = args or (kwargs.pop("input"),)
-            given = {"dtype": like.dtype, "device": like.device, **kwargs}
-            given.pop("memory_format", None)
-            return self._drawn(_LIKE[func], (tuple(like.shape), *rest), given)
-        if func in _IN_PLACE and not args[0].is_meta:
-            own = torch.empty(args[0].shape, dtype=args[0].dtype, device="cpu")
-            given = [a.cpu() if isinstance(a, Tensor) else a for a in args[1:]]
-            getattr(own, _IN_PLACE[func])(*given, **kwargs, generator=self._generator)
-            return args[0].copy_(own)
-        return func(*args, **kwargs)
-
-    def _drawn(self, func: Callable, args: tuple, kwargs: dict) -> Any:
-        wanted = kwargs.pop("device", None)
-        device = torch.get_default_device() if wanted is None else torch.device(wanted)
-        args = tuple(a.cpu() if isinstance(a, Tensor) else a for a in args)
-        made = {"device": "cpu"} if not any(isinstance(a, Tensor) for a in args) else {}
-        return func(*args, **kwargs, **made, generator=self._generator).to(device)
-
-    def _dropout(self, func: Callable, args: tuple, kwargs: dict) -> Any:
+        if func in _COMPOSED:
+            with self:
+                return _opened(func)(*args, **kwargs)
+        if func in _INITIAL:
+            return self._initial(func, **kwargs)
         if not draws(func, args, kwargs):
             return func(*args, **kwargs)
-        given = _dropout_of(args, kwargs)
-        x, p = given["input"], given["p"]
-        own = _DROPOUTS[func]
-        shape = x.shape if own is None else (*x.shape[:own], *[1] * (x.ndim - own))
+        kwargs.pop("generator", None)
+        if func in _DROPOUTS:
+            return self._dropout(func, _dropout_of(args, kwargs))
+        if func in _RRELUS:
+            return self._rrelu(func, _rrelu_of(args, kwargs))
+        if func is F.scaled_dot_product_attention:
+            return self._attention(**_attention_of(args, kwargs))
+        if func in _IN_PLACE:
+            return self._filled(args[0], _IN_PLACE[func], args[1:], kwargs)
+        out = kwargs.pop("out", None)
+        func = _METHODS.get(func, func)
+        if func in _LIKE:
+            like, *rest = args or (kwargs.pop("input"),)
+            kwargs.pop("memory_format", None)
+            kwargs = {"dtype": like.dtype, "device": like.device, **kwargs}
+            func, args = _LIKE[func], (*rest, tuple(like.shape))
+        drawn = self._drawn(func, args, kwargs if out is None else {"dtype": out.dtype, "device": out.device, **kwargs})
+        return drawn if out is None else out.resize_(drawn.shape).copy_(drawn)
+
+    def _drawn(self, func: Callable, args: tuple, kwargs: dict) -> Any:
+        """Tensors among the arguments tell the device; without any, the caller does."""
+        given = next((a.device for a in (*args, *kwargs.values()) if isinstance(a, Tensor)), None)
+        wanted = kwargs.pop("device", None)
+        device = given or (torch.get_default_device() if wanted is None else torch.device(wanted))
+        args = tuple(a.cpu() if isinstance(a, Tensor) else a for a in args)
+        kwargs = {name: a.cpu() if isinstance(a, Tensor) else a for name, a in kwargs.items()}
+        if given is None:
+            kwargs["device"] = "cpu"
+        else:
+            kwargs.pop("dtype", None)
+        if func in _POSITIONAL:
+            return func(*args, self._generator, **kwargs).to(device)
+        return func(*args, **kwargs, generator=self._generator).to(device)
+
+    def _filled(self, x: Tensor, name: str, args: tuple, kwargs: dict) -> Tensor:
+        if x.is_meta:
+            return x
+        own = torch.empty(x.shape, dtype=x.dtype, device="cpu")
+        given = [a.cpu() if isinstance(a, Tensor) else a for a in args]
+        return x.copy_(getattr(own, name)(*given, **kwargs, generator=self._generator))
+
+    def _initial(self, func: Any, tensor: Tensor, **kwargs: Any) -> Tensor:
+        own = torch.empty(tensor.shape, dtype=tensor.dtype, device="cpu")
+        func(own, **{**kwargs, "generator": kwargs.get("generator") or self._generator})
+        with torch.no_grad():
+            return tensor.copy_(own)
+
+    def _kept(self, shape: Any, p: float, like: Tensor) -> Tensor:
         drawn = torch.rand(shape, generator=self._generator, dtype=torch.float32, device="cpu")
-        kept = (drawn >= p).to(x.device, x.dtype)
-        return x.mul_(kept / (1 - p)) if given["inplace"] else x * (kept / (1 - p))
+        return (drawn >= p).to(like.device, like.dtype)
+
+    def _dropout(self, func: Any, given: dict[str, Any]) -> Tensor:
+        x, p = given["input"], given["p"]
+        own, saturating = _DROPOUTS[func]
+        kept = self._kept(x.shape if own is None else (*x.shape[:own], *[1] * (x.ndim - own)), p, x)
+        in_place = given["inplace"] or func.__name__.endswith("_")
+        if not saturating:
+            return x.mul_(kept / (1 - p)) if in_place else x * (kept / (1 - p))
+        scale = ((1 - p) * (1 + p * _SATURATED**2)) ** -0.5
+        result = scale * (x * kept + _SATURATED * (1 - kept)) - scale * _SATURATED * p
+        return x.copy_(result) if in_place else result
+
+    def _rrelu(self, func: Any, given: dict[str, Any]) -> Tensor:
+        x, lower, upper = given["input"], given["lower"], given["upper"]
+        drawn = torch.rand(x.shape, generator=self._generator, dtype=torch.float32, device="cpu").to(x)
+        result = torch.where(x >= 0, x, x * (lower + (upper - lower) * drawn))
+        return x.copy_(result) if given["inplace"] or func.__name__.endswith("_") else result
+
+    def _attention(
+        self, query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None, dropout_p: float, is_causal: bool,
+        scale: float | None, enable_gqa: bool,
+    ) -> Tensor:  # fmt: skip
+        """By its definition, with a mask of our own."""
+        if enable_gqa:
+            times = query.shape[-3] // key.shape[-3]
+            key, value = (t.repeat_interleave(times, -3) for t in (key, value))
+        weights = query @ key.transpose(-2, -1) * (scale or 1 / math.sqrt(query.shape[-1]))
+        if is_causal:
+            attn_mask = torch.ones(weights.shape[-2:], dtype=torch.bool, device=weights.device).tril()
+        if attn_mask is not None and attn_mask.dtype == torch.bool:
+            weights = weights.masked_fill(~attn_mask, float("-inf"))
+        elif attn_mask is not None:
+            weights = weights + attn_mask
+        weights = weights.softmax(-1)
+        return weights * self._kept(weights.shape, dropout_p, weights) / (1 - dropout_p) @ value

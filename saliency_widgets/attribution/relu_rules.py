@@ -41,11 +41,13 @@ class _Rectified(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, path: Tensor, values: Callable[[], Tensor]) -> Tensor:  # noqa: ARG004
+        ctx.set_materialize_grads(False)
         return values()
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:  # noqa: ARG004
-        return grads[0].clamp(min=0), None
+        # Undefined where something behind it has no gradient at all: that must not become a zero.
+        return None if grads[0] is None else grads[0].clamp(min=0), None
 
 
 def _given(args: tuple, kwargs: dict, position: int, name: str, default: Any = None) -> Any:
@@ -192,13 +194,14 @@ def rectified_gradient(call: Call, rule: Rule, title: str) -> tuple[Tensor, Tens
     """
     with ReLURule(rule) as mode:
         values, score = call.gradient(call.inputs)
-    if mode.calls:
-        return values, score
+    # A part that is scripted may hold ReLUs beside those that were met.
     if any(isinstance(module, torch.jit.ScriptModule) for module in call.model.modules()):
         raise ValueError(
             f"method: {title} can't see the ReLUs of a scripted or traced model. Pass the original module, from "
             f"before torch.jit."
         )
+    if mode.calls:
+        return values, score
     met = ", ".join(f"{name} ({count} times)" for name, count in mode.smooth.most_common())
     found = f"none, but {met}: smooth activations have no such rule" if met else "none"
     raise ValueError(

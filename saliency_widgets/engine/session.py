@@ -71,7 +71,7 @@ class Session:
         deliver: Called with each event, on the worker's thread, one at a time.
         executor: "thread", or "inline" to work inside :meth:`submit`.
         cache: Where finished maps are kept; all sessions share one unless given.
-        idle: What is to be done while nothing is asked; called with a check that raises
+        idle: What is to be done whenever nothing is asked any more; called with a check that raises
             :class:`~saliency_widgets.attribution.Cancelled` as soon as something is.
     """
 

@@ -252,7 +252,13 @@ class Explorer(w.Box):
         except Cancelled:
             raise
         except Exception as error:
-            found = [Finding(f"The check-up failed: {type(error).__name__}: {error}.", remedy="Please report it.", severity="caution")]
+            found = [
+                Finding(
+                    f"The check-up failed: {type(error).__name__}: {error}.",
+                    remedy="Please report it.",
+                    severity="caution",
+                )
+            ]
         self._examined = version
         self.view.tell(messages.findings_of(found, self.panel.titles))
 

@@ -398,6 +398,30 @@ def test_a_method_that_is_kept_writes_to_nothing_of_the_callers(kind):
     assert model.count == 1
 
 
+def test_a_hook_that_is_a_method_writes_to_nothing_of_the_callers():
+    class Hooked(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net, self.seen, self.turns = nn.Linear(4, 3), [], 0
+            self.net.register_forward_hook(self.see)
+            self.net.register_full_backward_hook(self.see)
+            self.net.register_forward_pre_hook(lambda *_: None)
+
+        def see(self, _module, _given, output):
+            self.seen.append(output)
+            self.turns += 1
+
+        def forward(self, x):
+            return self.net(x)
+
+    model, x = Hooked(), torch.rand(2, 4)
+    sw.attribute(model, x, method="integrated_gradients", target=0, n_steps=3)
+    assert model.seen == []
+    assert model.turns == 0
+    model(x)
+    assert model.turns == 1
+
+
 class Draws(nn.Module):
     """Draws on its way, in one of the ways there are."""
 

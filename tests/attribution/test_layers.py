@@ -169,7 +169,7 @@ def test_layers_that_do_not_run_return_no_tensor_or_do_not_count():
             self.side = nn.Identity()
 
         def forward(self, x):
-            self.pair((x, x))
+            self.pair({"x": 1})
             self.side(x * 2)
             return self.net(x)
 
@@ -183,7 +183,13 @@ def test_layers_that_do_not_run_return_no_tensor_or_do_not_count():
     assert cam(Odd()).layer == "net.4"
 
 
-@pytest.mark.parametrize("method", ["grad_cam", "guided_grad_cam"])
-def test_a_model_without_convolutions(method):
-    with pytest.raises(ValueError, match=r"layer: no layer of this model has a spatial output.*'integrated_gradients'"):
+@pytest.mark.parametrize(
+    ("method", "said"),
+    [
+        ("grad_cam", r"layer: no layer of this model has a spatial output.*'integrated_gradients'"),
+        ("guided_grad_cam", r"method: Guided Grad-CAM multiplies a map with a picture.*'guided_backprop'"),
+    ],
+)
+def test_a_model_without_convolutions(method, said):
+    with pytest.raises(ValueError, match=said):
         sw.attribute(mlp(), rows(), method=method, target=0)

@@ -6,11 +6,12 @@ import copy
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
 import torch
 from torch import nn
-from toys import Tally, tallied
+from toys import Tally, conv_net, pictures, tallied
 
 from saliency_widgets.attribution import Reduction
 from saliency_widgets.engine import Event, MapCache, Request, Session, Subject, attribute, frame_of
@@ -486,7 +487,7 @@ def test_what_is_done_while_idle_gives_way_to_a_question():
     until = time.monotonic() + 20
     while ended.count("finished") < 1 and time.monotonic() < until:
         time.sleep(0.01)
-    assert ended == ["begun", "begun", "finished"]
+    assert ended[:3] == ["begun", "begun", "finished"]
     assert [e.request.target for e in told if e.state == "done"] == [0, 1]
     session.close()
 
