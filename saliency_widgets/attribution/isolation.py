@@ -119,13 +119,16 @@ def _shallow(module: nn.Module, copied: dict[int, Any], originals: list[nn.Modul
     if "_orig_mod" in module._modules:  # torch.compile: its code is bound to the caller's module
         through = copied[id(module)] = _Through(_shallow(module._modules["_orig_mod"], copied, originals))  # type: ignore[arg-type]
         return through
-    new = module.__new__(type(module))
+    new = nn.Module.__new__(type(module))  # a class of the caller's may ask for arguments
     copied[id(module)] = new
     state = dict(module.__dict__)
     for name, value in state.items():
-        if name.endswith("_hooks") or "_hooks_" in name:
-            state[name] = OrderedDict(value) if isinstance(value, OrderedDict) else value
-        elif name not in _TENSORS:
+        kind = type(value)
+        if kind in _PLAIN or name in _TENSORS:
+            continue
+        if kind in _DICTS and not value:  # most of a module's attributes are empty dicts of hooks
+            state[name] = kind()
+        else:
             state[name] = _own(value, copied, originals)
     state["_compiled_call_impl"] = None
     state["_parameters"] = dict(module._parameters)
@@ -147,6 +150,8 @@ _RECURRENT = (nn.RNN, nn.LSTM, nn.GRU)
 
 def _own(value: Any, copied: dict[int, Any], originals: list[nn.Module]) -> Any:
     """A stand-in's own copy of an attribute that its forward may write to, or that leads back to the original."""
+    if type(value) in _PLAIN:
+        return value
     if id(value) in copied:
         return copied[id(value)]
     if isinstance(value, nn.Module):
@@ -187,6 +192,8 @@ def _own_container(value: Any, copied: dict[int, Any], originals: list[nn.Module
     return made
 
 
+_PLAIN = frozenset((type(None), bool, int, float, str))
+_DICTS = frozenset((dict, OrderedDict))
 _CONTAINERS = (list, tuple, set, dict, OrderedDict, defaultdict, Counter, deque)
 _MANY = 256
 

@@ -135,7 +135,7 @@ def test_captum_does_not_take_a_dict_as_output():
         def forward(self, x):
             return {"logits": self.inner(x)}
 
-    with pytest.raises((AssertionError, AttributeError, TypeError, KeyError)):
+    with pytest.raises(AttributeError, match="'dict' object has no attribute"):
         ca.IntegratedGradients(Named()).attribute(X, target=0)
     ours = sw.attribute(Named(), X, method="integrated_gradients", n_steps=3, baseline="zero")
     assert far(ours.values, W * X) < 1e-14
