@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from saliency_widgets.attribution import Attribution
+    from saliency_widgets.attribution.captum_bridge import from_captum
     from saliency_widgets.attribution.method import methods
     from saliency_widgets.demos import demo
     from saliency_widgets.engine import attribute
     from saliency_widgets.engine.checkup import checkup
     from saliency_widgets.widgets import Explorer, explore
 
-__all__ = ["Attribution", "Explorer", "attribute", "checkup", "demo", "explore", "methods"]
+__all__ = ["Attribution", "Explorer", "attribute", "checkup", "demo", "explore", "from_captum", "methods"]
 
 __version__ = _version("saliency-widgets")
 
@@ -31,6 +32,7 @@ _ROOMS = {
     "checkup": "engine.checkup",
     "demo": "demos",
     "explore": "widgets",
+    "from_captum": "attribution.captum_bridge",
     "methods": "attribution.method",
 }
 

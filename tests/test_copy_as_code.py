@@ -11,7 +11,6 @@ import torch
 from toys import conv_net, mlp, pictures, rows
 
 import saliency_widgets as sw
-from saliency_widgets.attribution.result import settings_from_json
 from saliency_widgets.widgets import Explorer
 
 SIZES = {"n_steps": 6, "n_samples": 6}
@@ -98,7 +97,7 @@ def test_settings_go_through_json_and_back(method):
     again = sw.attribute(model, x, **json.loads(json.dumps(found.settings)))
     assert torch.equal(again.values, found.values)
     assert again.settings == found.settings
-    assert settings_from_json(found.to_json()) == found.settings
+    assert sw.Attribution.settings_from_json(found.to_json()) == found.settings
 
 
 def test_numbers_of_other_libraries_become_plain_ones():
@@ -126,11 +125,11 @@ def test_what_can_not_be_written_is_named_and_asked_for():
     assert written["baseline"] == {"argument": "baseline"}
     assert written["target"] == {"argument": "target"}
     assert "# model, inputs, target, baseline: yours" in found.to_code()
-    settings = settings_from_json(found.to_json(), baseline=baseline, target=target)
+    settings = sw.Attribution.settings_from_json(found.to_json(), baseline=baseline, target=target)
     assert torch.equal(sw.attribute(model, x, **settings).values, found.values)
     for wrong in ({}, {"baseline": baseline}, {"baseline": baseline, "target": target, "seed": 3}):
         with pytest.raises(TypeError, match=r"must be given: \['baseline', 'target'\]"):
-            settings_from_json(found.to_json(), **wrong)
+            sw.Attribution.settings_from_json(found.to_json(), **wrong)
 
 
 def test_a_list_with_something_unwritable_in_it_is_an_argument():

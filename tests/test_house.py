@@ -28,6 +28,19 @@ STATIC = ROOT / "saliency_widgets" / "widgets" / "static"
 BUNDLE = ("heatmap.js", "heatmap.css")
 
 
+# ---- the tests
+
+
+def test_each_method_has_its_row_in_the_table_of_oracles_and_each_file_named_there_exists() -> None:
+    from saliency_widgets import methods
+
+    table = (ROOT / "tests" / "README.md").read_text()
+    rows = re.findall(r"^\| `([a-z_]+)` \|", table, re.MULTILINE)
+    assert sorted(rows) == sorted(methods())
+    there = {path.stem for path in (ROOT / "tests").rglob("test_*.py")}
+    assert set(re.findall(r"\btest_[a-z_]+\b", table)) <= there
+
+
 # ---- the package
 
 

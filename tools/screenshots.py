@@ -46,8 +46,10 @@ def main() -> None:
                 ("gradient", ""),
                 ("smoothgrad", "n_samples=50"),
                 ("integrated_gradients", "n_steps=128, baseline='blur'"),
+                ("blur_ig", "n_steps=64"),
                 ("guided_backprop", ""),
                 ("grad_cam", ""),
+                ("layer_cam", "layer='_blocks.10'"),
                 ("guided_grad_cam", ""),
             ):
                 lab.execute(f"explorer.update(method={method!r}, {settings})", seconds=120)

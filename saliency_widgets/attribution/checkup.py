@@ -13,6 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
 from saliency_widgets.attribution.call import Call
+from saliency_widgets.attribution.isolation import device_of
 from saliency_widgets.attribution.layers import spatial_layers
 from saliency_widgets.attribution.memory import out_of_memory
 from saliency_widgets.attribution.method import Need, methods
@@ -177,6 +178,8 @@ def _of_modules(model: nn.Module) -> Iterator[Finding]:
             quantised,
             remedy="Explain the model from before quantisation.",
         )
+    if device_of(model).type == "cpu" and torch.cuda.is_available():
+        yield Finding("The model is on the CPU, and there is a GPU.", remedy="Pass device='cuda'.", severity="slow")
     half = {p.dtype for p in model.parameters()} & {torch.float16, torch.bfloat16}
     if half:
         yield Finding(
@@ -351,7 +354,7 @@ def _range(call: Call, seen: Observation) -> Iterator[Finding]:
     largest = float(call.inputs.abs().max())
     if seen.norm is not None:
         path, far, wide = seen.norm
-        if far > _FAR or wide > _WIDE or wide < 1 / _WIDE:
+        if far > _FAR or wide > _WIDE or wide < _FLAT:
             yield Finding(
                 f"These inputs are far from what the model was trained on: at its first BatchNorm the means lie "
                 f"{far:.1f} deviations off, and the variance is {wide:.3g} times what it was.",
@@ -366,7 +369,7 @@ def _range(call: Call, seen: Observation) -> Iterator[Finding]:
         )
 
 
-_FAR, _WIDE, _BYTES = 4.0, 25.0, 30.0
+_FAR, _WIDE, _FLAT, _BYTES = 4.0, 25.0, 1e-3, 30.0
 
 _RULES: tuple[Callable[[Call, Observation], Iterator[Finding]], ...] = (
     _activations,

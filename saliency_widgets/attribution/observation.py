@@ -127,12 +127,18 @@ def _follow(model: nn.Module, stack: list[tuple[str, bool]], norms: list) -> Non
             module.register_forward_hook(lambda *_: stack.pop() and None, always_call=True)
 
 
+_BEGINNING = 0.01
+
+
 def _shift(path: str, norm: _BatchNorm, x: Tensor) -> tuple[str, float, float] | None:
     mean, variance = norm.running_mean, norm.running_var
     if mean is None or variance is None or x.numel() == x.shape[1]:
         return None
-    if not bool(mean.any()) and bool((variance == 1).all()):
-        return None  # it has learnt nothing yet
+    batches = 0 if norm.num_batches_tracked is None else int(norm.num_batches_tracked)
+    kept = 0.0 if norm.momentum is None else (1 - norm.momentum) ** batches
+    # It has learnt nothing yet, or what it began with still weighs; converted weights come with 0 batches.
+    if (not bool(mean.any()) and bool((variance == 1).all())) or (batches and kept > _BEGINNING):
+        return None
     with torch.no_grad():
         channels = x.double().transpose(0, 1).flatten(1)
         known = variance.double() + norm.eps

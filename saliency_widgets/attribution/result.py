@@ -140,33 +140,33 @@ class Attribution:
     def to_json(self) -> str:
         """The settings as JSON; what can't be written down is named: ``{"argument": "baseline"}``.
 
-        :func:`settings_from_json` reads them.
+        :meth:`settings_from_json` reads them.
         """
         return json.dumps({name: _plain(name, value) for name, value in self.settings.items()})
+
+    @staticmethod
+    def settings_from_json(text: str, **arguments: Any) -> dict[str, Any]:
+        """Keyword arguments of ``sw.attribute`` from what :meth:`Attribution.to_json` wrote.
+
+        Args:
+            text: The JSON.
+            **arguments: What could not be written down: tensors, functions, by the names of their settings.
+
+        Raises:
+            TypeError: An argument is missing, or one is given that is not asked for.
+        """
+        settings = json.loads(text)
+        wanted = {name for name, value in settings.items() if isinstance(value, dict)}
+        if wanted != set(arguments):
+            raise TypeError(f"settings: these can't be written down and must be given: {sorted(wanted)}; got "
+                            f"{sorted(arguments)}.")  # fmt: skip
+        return settings | arguments
 
     def __repr__(self) -> str:
         """Provenance in one line; never the numbers."""
         told = ", ".join(f"{name}={_written(name, value)}" for name, value in self.settings.items())
         state = "" if self.complete else f", {self.done} of {self.total} {self.unit}"
         return f"Attribution({tuple(self.values.shape)}, {told}{state})"
-
-
-def settings_from_json(text: str, **arguments: Any) -> dict[str, Any]:
-    """Keyword arguments of ``sw.attribute`` from what :meth:`Attribution.to_json` wrote.
-
-    Args:
-        text: The JSON.
-        **arguments: What could not be written down: tensors, functions, by the names of their settings.
-
-    Raises:
-        TypeError: An argument is missing, or one is given that is not asked for.
-    """
-    settings = json.loads(text)
-    wanted = {name for name, value in settings.items() if isinstance(value, dict)}
-    if wanted != set(arguments):
-        raise TypeError(f"settings: these can't be written down and must be given: {sorted(wanted)}; got "
-                        f"{sorted(arguments)}.")  # fmt: skip
-    return settings | arguments
 
 
 def code_of(settings: Mapping[str, Any], *, transformed: bool, shown: Mapping[str, Any] | None = None) -> str:

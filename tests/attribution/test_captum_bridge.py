@@ -2,6 +2,7 @@
 
 import copy
 import sys
+import threading
 import warnings
 
 import captum.attr as ca
@@ -11,7 +12,7 @@ import torch
 from captum.attr._utils.lrp_rules import GammaRule
 from torch import nn
 from torch.nn import functional as F
-from toys import conv_net, estimates, far, linear, pictures, rows, state_of
+from toys import call, conv_net, estimates, far, linear, pictures, rows, state_of
 
 import saliency_widgets as sw
 from saliency_widgets.attribution import Cancelled, get_method
@@ -219,6 +220,31 @@ def test_by_name_and_by_object_are_the_same(model, name):
     assert by_name.method == f"captum.{name}"
 
 
+def test_one_baseline_is_enough_where_captum_draws_from_several(model):
+    found = sw.attribute(model, X, method="captum.DeepLiftShap", target=TARGETS, baseline="mean")
+    expected = sw.attribute(model, X, method="captum.DeepLift", target=TARGETS, baseline="mean")
+    assert far(found.values, expected.values) < CLOSE
+
+
+def test_baselines_to_draw_from_belong_to_no_sample(model):
+    """Of two samples and two baselines, each sample is compared with both."""
+    found = sw.attribute(model, X, method=from_captum(ca.DeepLiftShap(model), baselines=BOTH[:2]), target=TARGETS)
+    one, other = (
+        sw.attribute(model, X, method="captum.DeepLift", target=TARGETS, baseline=b[None]).values for b in BOTH[:2]
+    )
+    assert far(found.values, (one + other) / 2) < CLOSE
+
+
+@pytest.mark.parametrize(
+    "held", [nn.DataParallel, torch.compile, lambda m: m.forward], ids=["parallel", "compiled", "forward"]
+)
+def test_an_object_may_hold_the_model_in_its_wrapping(model, held):
+    wrapped = held(model)
+    explained = wrapped if isinstance(wrapped, nn.Module) else model
+    found = sw.attribute(explained, X, method=ca.InputXGradient(wrapped), target=TARGETS)
+    assert far(found.values, directly(ca.InputXGradient, model)) < CLOSE
+
+
 @pytest.mark.parametrize("layer", [None, "0"])
 def test_by_name_a_layer_is_a_parameter_and_the_last_spatial_one_unless_given(model, layer):
     found = sw.attribute(model, X, method="captum.LayerGradCam", target=TARGETS, layer=layer)
@@ -280,6 +306,9 @@ def test_rows_of_a_pass_change_nothing_but_the_passes(model):
         sizes.clear()
         found[chunk] = sw.attribute(model, X, method="captum.FeatureAblation", target=TARGETS, chunk_size=chunk)
         assert max(sizes[1:]) == chunk  # the first pass resolves the target
+    sizes.clear()
+    sw.attribute(model, X, method=from_captum(ca.FeatureAblation(model), perturbations_per_eval=3), target=TARGETS)
+    assert max(sizes[1:]) == 3
     assert far(found[1].values, found[5].values) < CLOSE
 
 
@@ -300,7 +329,7 @@ def test_delta_is_the_error_of_the_sum(model):
         change = (model(X) - model(baseline)).gather(1, torch.tensor(TARGETS)[:, None])[:, 0]
         assert torch.allclose(found.delta, found.values.flatten(1).sum(1) - change, rtol=0, atol=1e-12)
     assert float(sw.attribute(model, X, method="captum.IntegratedGradients", n_steps=2).delta.abs().max()) > 1e-6
-    assert sw.attribute(model, X, method="captum.GradientShap").delta is None
+    assert sw.attribute(model, X, method="captum.GradientShap", n_samples=1).delta is None  # of a noisy copy
     assert sw.attribute(model, X, method="captum.Saliency").delta is None
 
 
@@ -364,6 +393,15 @@ def test_a_model_in_training_and_the_random_states_are_left_as_they_were(make, t
     assert not x.requires_grad
     assert vars(model.conv.rule) == own
     assert torch.equal(first.values, again.values)
+
+
+def test_numpys_random_state_is_put_back_on_a_worker_too(model):
+    worker = threading.Thread(target=sw.attribute, args=(model, X), kwargs={"method": "captum.GradientShap"})
+    np.random.seed(11)  # noqa: NPY002
+    before = states(model)
+    worker.start()
+    worker.join()
+    assert states(model) == before
 
 
 def test_lrp_with_a_rule_that_changes_weights_is_captums():
@@ -430,6 +468,22 @@ def test_tied_weights_stay_tied():
     assert state_of(model) == before
 
 
+class Duck:
+    """Looks like an object of captum's."""
+
+    def __init__(self, model, answer):
+        self.forward_func, self.answer = model, answer
+
+    def attribute(self, inputs):
+        return self.answer(inputs)
+
+
+def test_the_inputs_may_be_written_to(model):
+    asked, before = call(model, X.clone()), X.clone()
+    list(get_method(Duck(model, lambda inputs: inputs.zero_())).run(asked))
+    assert torch.equal(asked.inputs, before)
+
+
 def test_cancelling_ends_it_at_the_next_pass(model):
     left = 3
 
@@ -482,6 +536,17 @@ def test_without_captum_the_message_says_how_to_get_it(model, monkeypatch):
             "'absolute' is not known. Did you mean 'abs'",
         ),
         (lambda m: from_captum(ca.Saliency(m), target=1), TypeError, "argument of Saliency: 'target' is not known"),
+        (
+            lambda m: ca.LayerActivation(m, [m[0], m[2]]),
+            ValueError,
+            r"gave values of shape \(\(1, 6, 8, 8\), \(1, 5, 4, 4",
+        ),
+        (lambda m: Duck(m, lambda x: x / 0), ValueError, "captum's Duck gave NaN or infinite values"),
+        (
+            lambda m: Duck(m, lambda x: x[:, :1]),
+            ValueError,
+            r"gave values of shape \(1, 1, 8, 8\), which is not the inputs'",
+        ),
         (lambda m: ca.LRP(m), ValueError, "captum's LRP raised TypeError: Module of type .*Flatten"),
         (
             lambda m: from_captum(ca.Occlusion(m), sliding_window_shapes=(99,)),
@@ -495,6 +560,38 @@ def test_errors_say_what_to_do(model, make, error, message):
     with pytest.raises(error, match=message):
         sw.attribute(model, X, method=make(model), target=1)
     assert state_of(model) == before
+
+
+class ChannelsLast(nn.Module):
+    """Its only module gives (N, height, width, channels)."""
+
+    def __init__(self):
+        super().__init__()
+        self.lift = nn.Linear(3, 5).double()
+
+    def forward(self, x):
+        return self.lift(x.movedim(1, -1)).square().mean((1, 2))
+
+
+def test_a_layer_that_captum_reads_wrongly_is_refused():
+    """Its Grad-CAM takes the rows of a picture for channels."""
+    model = ChannelsLast()
+    with pytest.raises(ValueError, match=r"gave values of shape \(1, 1, 8, 5\) at 'lift'"):
+        sw.attribute(model, X, method="captum.LayerGradCam", target=1)
+    assert sw.attribute(model, X, method="grad_cam", target=1).values.shape == (2, 1, 8, 8)
+
+
+def test_a_convolution_that_no_module_made_is_refused():
+    class Bare(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = nn.Parameter(torch.ones(2, 3, 3, 3, dtype=torch.float64))
+
+        def forward(self, x):
+            return F.conv2d(x, self.weight).mean((2, 3))
+
+    with pytest.raises(ValueError, match="layer: 'conv2d #1' is no module, and captum needs one"):
+        sw.attribute(Bare(), X, method="captum.LayerGradCam", target=1)
 
 
 def test_what_the_model_raises_is_told_once(model):

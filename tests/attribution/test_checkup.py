@@ -86,6 +86,33 @@ def test_pixels_that_were_not_normalised(pretrained):
     assert finding.severity == "wrong"
 
 
+def normalised(batches, momentum=0.1):
+    """A net whose BatchNorm was given pictures in [0, 1] that many times."""
+    model = nn.Sequential(nn.BatchNorm2d(3, momentum=momentum), *conv_net()).double().train()
+    for seed in range(batches):
+        model(pictures(seed, 4, 3, 8, 8))
+    return model.eval()
+
+
+def test_inputs_unlike_the_training_data_are_told_once_the_batchnorm_has_learnt_them():
+    said = "far from what the model was trained on"
+    trained = normalised(100)
+    assert about(trained) == []
+    for x in (X * 255, X + 10, X / 255):
+        (finding,) = [f for f in about(trained, x) if said in f.what]
+        assert finding.where == ("0",)
+    # One that has hardly begun to learn knows nothing of its training data.
+    for batches in (0, 1, 10):
+        assert not [f for f in about(normalised(batches), X / 255) if said in f.what]
+    assert about(normalised(3, momentum=None)) == []
+
+
+def test_a_model_beside_a_gpu_is_slow(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    finding = only(conv_net())
+    assert (finding.severity, finding.remedy) == ("slow", "Pass device='cuda'.")
+
+
 def test_training_mode_of_single_modules():
     model = nn.Sequential(conv_net(), nn.Dropout(0.5)).eval()
     assert about(model) == []
