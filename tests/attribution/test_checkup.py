@@ -20,6 +20,12 @@ LAYER = ("grad_cam", "grad_cam_plus_plus", "guided_grad_cam", "layer_cam")
 CHUNKED = {"integrated_gradients", "smoothgrad", "expected_gradients", "blur_ig"}
 
 
+@pytest.fixture(autouse=True)
+def no_gpu(monkeypatch):
+    """A machine with a GPU has one finding more about a model on the CPU."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+
+
 class Wrapped(nn.Module):
     """A healthy conv net, and something done to its input or its output."""
 

@@ -12,6 +12,12 @@ from saliency_widgets.widgets import Explorer
 X = pictures(0, 1, 3, 16, 16).float()
 
 
+@pytest.fixture(autouse=True)
+def no_gpu(monkeypatch):
+    """A machine with a GPU has one finding more about a model on the CPU."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+
+
 def net():
     return conv_net().float()
 
