@@ -263,8 +263,7 @@ class _Scored(nn.Module):
 
     def __init__(self, model: nn.Module, score: Callable[[Tensor], Tensor]) -> None:
         super().__init__()
-        self.model, self._score = model, score
-        self.rows = 0
+        self.model, self._score, self.rows = model, score, 0
         self.failure: Exception | None = None
 
     def forward(self, *inputs: Tensor) -> Tensor:

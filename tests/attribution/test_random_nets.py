@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
-from toys import far
+from toys import estimates, far
 from zoo import one_thread  # noqa: F401
 
 import saliency_widgets as sw
@@ -80,8 +80,11 @@ def why_not(model, x, method):
 
 
 def explain(method, model, x, target, **more):
-    given = {param.name: SIZES[param.name] for param in METHODS[method].params if param.name in SIZES}
-    return sw.attribute(model, x, method=method, **{"target": target, **given, **more})
+    return sw.attribute(model, x, method=method, **{"target": target, **size_of(method), **more})
+
+
+def size_of(method):
+    return {param.name: SIZES[param.name] for param in METHODS[method].params if param.name in SIZES}
 
 
 def scale_of(found):
@@ -162,6 +165,27 @@ def test_delta_is_its_definition(net, n_steps, rule, baseline):
         size = found.values.abs().flatten(1).sum(1).max() + change.abs().max() + model(x).abs().max()
     missing = found.values.flatten(1).sum(1) - change
     assert float((found.delta - missing).abs().max()) <= CLOSE[x.dtype] * float(size)
+
+
+@FEW
+@given(net=nets(dtypes=(torch.float64,)), method=st.sampled_from(["integrated_gradients", "expected_gradients"]))
+def test_delta_is_its_definition_all_the_way(net, method):
+    """Of one baseline, so that the mean score of the baselines drawn so far is always the same."""
+    model, x, target = net
+    start = 0.7 * x[:1].flip(-1)
+    given = {"baseline": start} if method == "integrated_gradients" else {"baselines": start}
+    with torch.no_grad():
+        change = (model(x) - model(start))[torch.arange(len(x)), target]
+    running = [
+        found
+        for found in estimates(model, x, method, target=target, chunk_size=1, **size_of(method), **given)
+        if found.delta is not None
+    ]
+    assert len(running) > 1
+    for found in running:
+        missing = found.values.flatten(1).sum(1) - change
+        size = float(found.values.abs().flatten(1).sum(1).max() + model(x).detach().abs().max())
+        assert float((found.delta - missing).abs().max()) <= 1e-12 * size
 
 
 @FEW
