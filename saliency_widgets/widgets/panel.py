@@ -51,8 +51,12 @@ class Panel:
         more: Iterable[Any] = (),
     ) -> None:
         self._subject = subject
-        first = get_method(method)
-        self._methods = {**methods(), **_by_name([first, *map(get_method, more)])}
+        # The methods of the menu by name, and how sw.attribute is asked for each: by its name where that says it all.
+        self._asked: dict[str, Any] = {name: name for name in methods()}
+        self._methods: dict[str, Method] = dict(methods())
+        first = self._admitted(method)
+        for given in more:
+            self._admitted(given)
         begin = first.check_params(params)
         SCORE.check(score)
         free = is_function(target)
@@ -94,6 +98,18 @@ class Panel:
 
     # ---- what is asked
 
+    def _admitted(self, given: Any) -> Method:
+        """The method, in the menu; of several of one title, the later ones are numbered."""
+        if isinstance(given, str) and given in self._methods:
+            return self._methods[given]
+        entry = get_method(given)
+        alike = sum(known.title.partition(" #")[0] == entry.title for known in self._methods.values())
+        number = f" #{alike + 1}" if alike else ""
+        entry = replace(entry, name=entry.name + number, title=entry.title + number)
+        self._methods[entry.name] = entry
+        self._asked[entry.name] = given if isinstance(given, str) else entry
+        return entry
+
     def request(self) -> Request:
         """The question that the controls ask now.
 
@@ -103,12 +119,7 @@ class Panel:
         """
         entry = self._methods[self._method.value]
         values = {param.name: self._params[param].value for param in entry.params}
-        return Request.of(self._asked(entry), values, target=self._target, score=self._score.value)
-
-    @staticmethod
-    def _asked(entry: Method) -> Any:
-        """The method as ``sw.attribute`` takes it: its name where that says it all."""
-        return entry.name if entry.name in methods() else entry
+        return Request.of(self._asked[entry.name], values, target=self._target, score=self._score.value)
 
     @property
     def reduction(self) -> Reduction:
@@ -177,7 +188,7 @@ class Panel:
         if isinstance(name, str) and name not in self._methods:
             raise ValueError(unknown("method", name, list(self._methods)))
         entry = self._methods[name] if isinstance(name, str) else get_method(name)
-        if entry not in self._methods.values():
+        if self._methods.get(entry.name) is not entry:
             raise ValueError(
                 f"method: {entry.title} is not in this explorer's menu. Pass it as methods= to sw.explore."
             )
@@ -323,19 +334,6 @@ class Panel:
         ]
         column = w.VBox(sections, layout={"flex": "2 1 270px", "min_width": "260px", "max_width": "460px"})
         return column.add_class("sw-panel")
-
-
-def _by_name(entries: Iterable[Method]) -> dict[str, Method]:
-    """Methods by name; of several of one name, the later ones are numbered: two Occlusions of different windows."""
-    found: dict[str, Method] = {}
-    for entry in entries:
-        if entry in found.values() or methods().get(entry.name) == entry:
-            continue
-        alike = sum(known.title.split(" #")[0] == entry.title for known in found.values())
-        if alike:
-            entry = replace(entry, name=f"{entry.name} #{alike + 1}", title=f"{entry.title} #{alike + 1}")
-        found[entry.name] = entry
-    return found
 
 
 def _number(text: str) -> int | str:

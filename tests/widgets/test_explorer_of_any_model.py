@@ -191,3 +191,42 @@ def test_two_explorers_on_one_model_at_once_are_right():
     assert all(torch.equal(a, b) for a, b in zip(before, model.buffers(), strict=True))
     for made in both:
         made.close()
+
+
+# ---- captum's methods in the menu
+
+
+def test_captums_methods_are_in_the_menu_with_their_sliders():
+    import captum.attr
+
+    model = net()
+    occlusion = sw.from_captum(captum.attr.Occlusion(model), sliding_window_shapes=(3, 4, 4), strides=(3, 4, 4))
+    made = explorer(
+        model, target=1, methods=[captum.attr.DeepLift(model), "captum.FeatureAblation", occlusion, occlusion]
+    )
+    menu = {label: name for label, name in made.panel._method.widget.options if "captum" in name}
+    assert len(menu) == 4
+    assert len({*menu.values()}) == 4
+    for title, name in menu.items():
+        made.update(method=name)
+        assert made.view.status["state"] == "done", made.view.status["message"]
+        assert made.view.status["title"].startswith(title)
+        assert torch.equal(sw.attribute(**made.settings).values, made.attribution.values)
+    reference = captum.attr.DeepLift(model).attribute(X, baselines=torch.zeros_like(X), target=1)
+    made.close()
+    torch.testing.assert_close(sw.attribute(model, X, method=captum.attr.DeepLift(model), target=1).values, reference)
+
+
+def test_a_method_of_captums_can_be_the_first_and_by_name_its_settings_are_words():
+    made = explorer(method="captum.IntegratedGradients", target=1, n_steps=7)
+    assert made.attribution.settings["method"] == "captum.IntegratedGradients"
+    assert made.attribution.settings["n_steps"] == 7
+    assert "    method='captum.IntegratedGradients',\n" in made.to_code()
+    again = sw.attribute(**{**made.settings, **sw.Attribution.settings_from_json(made.attribution.to_json())})
+    assert torch.equal(again.values, made.attribution.values)
+    control = next(c for p, c in made.panel._params.items() if p.name == "n_steps" and c.value == 7)
+    control.widget.value = 9
+    assert made.attribution.settings["n_steps"] == 9
+    with pytest.raises(ValueError, match=r"method: 'captum.Saliency' is not known|is not in this explorer's menu"):
+        made.update(method="captum.Saliency")
+    made.close()
