@@ -38,7 +38,7 @@ def gauss_legendre(n_steps: int) -> Rule:
     """
     x = torch.cos(math.pi * (torch.arange(n_steps, 0, -1, dtype=torch.float64, device="cpu") - 0.25) / (n_steps + 0.5))
     slope = torch.ones_like(x)
-    for _ in range(6):  # quadratic convergence: from 1e-4 or better to rounding in three
+    for _ in range(4):  # quadratic convergence: from 4e-3 or better to rounding
         before, here = torch.ones_like(x), x
         for k in range(2, n_steps + 1):
             before, here = here, ((2 * k - 1) * x * here - (k - 1) * before) / k
