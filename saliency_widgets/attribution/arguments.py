@@ -100,6 +100,19 @@ class Arguments:
         kwargs = {name: again(value) for name, value in self.kwargs.items()}
         return replace(self, args=tuple(map(again, self.args)), kwargs=kwargs, batch=self.batch * times)
 
+    def alone(self, part: Part, rows: Tensor) -> tuple[Arguments, Tensor]:
+        """One of several inputs explained, the others held as they are in these rows; and that input."""
+        pieces = self.split(rows)
+        index = self.parts.index(part)
+
+        def held(node: Any) -> Any:
+            if isinstance(node, Slot):
+                return Slot() if node.index == index else pieces[node.index]
+            return _mapped(held, node)
+
+        kwargs = {name: held(value) for name, value in self.kwargs.items()}
+        return Arguments(tuple(map(held, self.args)), kwargs, self.batch, name=part.name), pieces[index]
+
     def split(self, rows: Tensor) -> list[Tensor]:
         """The explained inputs, each in its own shape."""
         if not self.parts:

@@ -15,7 +15,7 @@ from saliency_widgets.attribution.baselines import PixelRange, baseline_of
 from saliency_widgets.attribution.errors import Cancelled, ModelChanged, Unread, model_failure
 from saliency_widgets.attribution.isolation import own_weights, stand_in
 from saliency_widgets.attribution.memory import Memory, out_of_memory
-from saliency_widgets.attribution.taps import Tap, watched
+from saliency_widgets.attribution.taps import Tap, freeze, tensor_in, watched
 from saliency_widgets.attribution.targets import Score, is_dense, logits_of, scores_in
 from saliency_widgets.params import unknown
 
@@ -69,6 +69,11 @@ class Call:
     @property
     def _arguments(self) -> Arguments:
         return self.arguments or Arguments(batch=self.batch)
+
+    def alone(self, part: Part) -> Call:
+        """The same question about one of several inputs that are explained together; the others are held."""
+        arguments, inputs = self._arguments.alone(part, self.inputs)
+        return replace(self, inputs=inputs, arguments=arguments, pixels=part.pixels)
 
     def rows(self, chunk_size: int | None) -> int:
         """Rows of one pass: as asked, or what suits the device."""
@@ -168,7 +173,8 @@ class Call:
         """The activation of a layer for the inputs, and the gradient of the score with respect to it.
 
         Only the part of the model behind the layer is differentiated. Of a layer that runs several times, the
-        last run counts; of one that returns several tensors, the first.
+        last run counts, and of a model of several inputs the last that depends on the explained one; of a layer that
+        returns several tensors, the first.
 
         Args:
             layer: Where: see :mod:`~saliency_widgets.attribution.taps`.
@@ -179,10 +185,12 @@ class Call:
         Raises:
             ValueError: The layer doesn't run, gives no tensor, or the score doesn't depend on it.
         """
+        several = self.arguments is not None
 
         def work(rows: range) -> tuple[Tensor, Tensor, Tensor]:
-            with self.standing_in() as model, Tap(model, layer) as tap:
-                scores = self.scored(model, self.inputs[rows.start : rows.stop], rows)
+            inputs = self.inputs[rows.start : rows.stop]
+            with self.standing_in() as model, Tap(model, layer, dependent=several) as tap:
+                scores = self.scored(model, inputs.detach().requires_grad_(True) if several else inputs, rows)
                 activation = tap.leaf
                 gradient = _differentiate(model, scores, activation, what=f"layer {layer!r}")
                 return activation.detach(), gradient, scores.detach()
@@ -191,13 +199,21 @@ class Call:
         return activation, gradient, scores
 
     def watch(self, seen: Callable[[str, Any], None]) -> None:
-        """Run the model once on the first sample, without gradients, and show each layer's output as it finishes.
+        """Run the model once on the first sample, and show what depends on it of each layer's output as it finishes.
 
         Args:
             seen: Called with the layer's name and the output.
         """
-        with self.standing_in() as model, torch.no_grad(), watched(model, seen):
-            self.output(model, self.inputs[:1], range(1))
+
+        def dependent(path: str, output: Any) -> None:
+            tensor = tensor_in(output)
+            if tensor is not None and tensor.requires_grad:
+                seen(path, output)
+
+        with self.standing_in() as model:
+            freeze(model)
+            with watched(model, dependent):
+                self.output(model, self.inputs[:1].detach().requires_grad_(True), range(1))
 
     @contextmanager
     def lent(self, sample: int, seed: int) -> Iterator[tuple[nn.Module, dict[int, Any], Callable[[Tensor], Tensor]]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,32 +25,36 @@ LAYER = Param(
 )
 
 Grid = Callable[[Tensor], Tensor]
+_PREFIX = 8  # class and distillation tokens, and registers
 
 
-def _token_grid(output: Tensor, size: tuple[int, int] | None, batch: int) -> Grid | None:
-    """How tokens (B, T, K) lie on the picture; None where they can't.
+def _token_size(tokens: int, size: tuple[int, int], seen: Sequence[Spatial]) -> tuple[int, int] | None:
+    """How many rows and columns of patches the tokens are; None where they can't be a picture's.
 
-    Patches are squares in rows and columns, so their number and the picture's shape give the grid; tokens before
-    them (class, distillation, registers) are dropped, as few as possible.
+    As a layer before them made them, or else as squares would cut the picture: tokens before them (class,
+    distillation, registers) are dropped, as few as possible, and no more than the first layer of tokens had, but one.
     """
-    if output.ndim != 3 or size is None:
-        return None
-    if output.shape[0] != batch:
-        # Some transformers put tokens first: (T, B, K).
-        if output.shape[1] != batch:
-            return None
-        inner = _token_grid(output.transpose(0, 1), size, batch)
-        return None if inner is None else lambda found: inner(found.transpose(0, 1))
-    tokens = output.shape[1]
-    grids = [(size[0] // p, size[1] // p) for p in range(1, min(size) + 1) if size[0] % p == size[1] % p == 0]
-    height, width = next(((h, w) for h, w in grids if h * w <= tokens), (0, 0))
-    prefix = tokens - height * width
-    if height * width < 2 or prefix > _PREFIX:
-        return None
-    return lambda found: found[:, prefix:].transpose(1, 2).unflatten(2, (height, width))
+    begun = [found.prefix for found in seen if found.prefix is not None]
+    most = begun[0] + 1 if begun else _PREFIX
+    cut = [(size[0] // patch, size[1] // patch) for patch in range(1, min(size) + 1)]
+    for height, width in (*(found.shape[1:] for found in reversed(seen)), *cut):
+        if 2 <= height * width <= tokens <= height * width + most:
+            return height, width
+    return None
 
 
-_PREFIX = 16  # a class token, and as many registers as anybody has used
+def _token_grid(output: Tensor, batch: int, grid: tuple[int, int] | None) -> Grid | None:
+    """How tokens (B, T, K), or (T, B, K), are read as a grid."""
+    first = output.shape[0] == batch
+    if grid is None or (not first and output.shape[1] != batch):
+        return None
+    count = grid[0] * grid[1]
+
+    def read(found: Tensor) -> Tensor:
+        rows = found if first else found.transpose(0, 1)
+        return rows[:, rows.shape[1] - count :].transpose(1, 2).unflatten(2, grid)
+
+    return read
 
 
 def _channels_last(output: Tensor, size: tuple[int, int] | None) -> bool:
@@ -65,13 +69,23 @@ def _channels_last(output: Tensor, size: tuple[int, int] | None) -> bool:
     return like(a, b) < 0.1 < like(b, c)
 
 
-def _grid(output: Tensor, size: tuple[int, int] | None, batch: int) -> Grid | None:
-    """How a layer's output is read as (B, K, h, w), judged by its shape; None where it is not spatial."""
+def _grid(output: Tensor, size: tuple[int, int] | None, batch: int, seen: Sequence[Spatial]) -> Grid | None:
+    """How a layer's output is read as (B, K, h, w), judged by its shape; None where it is not spatial.
+
+    Args:
+        output: The output.
+        size: Of the picture.
+        batch: B.
+        seen: The layers that ran before it.
+    """
     if output.ndim == 4:
         if _channels_last(output, size):
             return lambda found: found.movedim(-1, 1)
         return lambda found: found
-    return _token_grid(output, size, batch)
+    if output.ndim != 3 or size is None:
+        return None
+    tokens = output.shape[1] if output.shape[0] == batch else output.shape[0]
+    return _token_grid(output, batch, _token_size(tokens, size, seen))
 
 
 RESHAPE = Param(
@@ -86,7 +100,7 @@ RESHAPE = Param(
 )
 
 
-def _reader(path: str, output: Tensor, call: Call, reshape: Any) -> Grid:
+def _reader(path: str, output: Tensor, call: Call, reshape: Any, known: Spatial | None) -> Grid:
     """What reads the output of one layer, found or as asked.
 
     Raises:
@@ -95,7 +109,7 @@ def _reader(path: str, output: Tensor, call: Call, reshape: Any) -> Grid:
     """
     shape = tuple(output.shape)
     if reshape == "by shape":
-        found = _grid(output, call.size, call.batch)
+        found = _known_grid(output, call, known)
         if found is None:
             raise ValueError(
                 f"layer: {path!r} has an output of shape {shape}; a class activation map needs (N, channels, height, "
@@ -106,13 +120,20 @@ def _reader(path: str, output: Tensor, call: Call, reshape: Any) -> Grid:
     if callable(reshape):
         return lambda found: _four(reshape(found), path, shape)
     if reshape == "tokens":
-        found = _token_grid(output, call.size, call.batch)
+        found = _known_grid(output, call, known) if output.ndim == 3 else None
     else:
         last = reshape == "channels last"
         found = None if output.ndim != 4 else lambda given: given.movedim(-1, 1) if last else given
     if found is None:
         raise ValueError(f"reshape: the output of {path!r}, of shape {shape}, can't be read as {reshape!r}.")
     return found
+
+
+def _known_grid(output: Tensor, call: Call, known: Spatial | None) -> Grid | None:
+    """The layout of tokens can be told only beside what ran before them: as it was found then."""
+    if output.ndim == 3:
+        return None if known is None else _token_grid(output, call.batch, known.shape[1:])
+    return _grid(output, call.size, call.batch, [])
 
 
 def _four(found: Any, path: str, shape: tuple[int, ...]) -> Tensor:
@@ -159,19 +180,30 @@ def activation_maps(call: Call, layer: str | None, reshape: Any) -> ActivationMa
             f"reshape: expected one of {RESHAPE.options()}, or a function from the layer's output to (N, channels, "
             f"height, width); got a {type(reshape).__name__}."
         )
+    if call.parts:
+        call = _one_picture(call)
     if layer is not None:
         _check(call, layer)
-        return _maps(call, layer, reshape)
-    candidates = [path for path, found in spatial_layers(call).items() if found.default]
+        return _maps(call, layer, reshape, None)
+    spatial = spatial_layers(call)
+    candidates = [path for path, found in spatial.items() if found.default]
     if not candidates:
         raise ValueError(_NONE if not _scripted(call) else _HIDDEN)
     for path in reversed(candidates[-_TRIED:]):
         # Of a transformer with a class token, the last layers' patches are read by nobody; other branches end unused.
         with contextlib.suppress(Unread):
-            maps = _maps(call, path, reshape)
+            maps = _maps(call, path, reshape, spatial)
             if bool(maps.gradient.any()):
                 return maps
-    return _maps(call, candidates[-1], reshape)
+    return _maps(call, candidates[-1], reshape, spatial)
+
+
+def _one_picture(call: Call) -> Call:
+    pictures = [part for part in call.parts if len(part.shape) == 3]
+    if len(pictures) != 1:
+        names = [part.name for part in pictures or call.parts]
+        raise ValueError(f"explain: a class activation map is of one picture. Pass explain= one of {names}.")
+    return call.alone(pictures[0])
 
 
 _TRIED = 4
@@ -186,10 +218,13 @@ def _scripted(call: Call) -> bool:
     return any(isinstance(module, torch.jit.ScriptModule) for module in call.model.modules())
 
 
-def _maps(call: Call, path: str, reshape: Any) -> ActivationMaps:
+def _maps(call: Call, path: str, reshape: Any, spatial: Mapping[str, Spatial] | None) -> ActivationMaps:
     activation, gradient, score = call.at_layer(path)
+    if activation.ndim == 3 and not callable(reshape) and spatial is None:
+        spatial = spatial_layers(call)  # the grid of tokens is that of what ran before
+    known = (spatial or {}).get(path)
     with torch.no_grad():
-        read = _reader(path, activation, call, reshape)
+        read = _reader(path, activation, call, reshape, known)
         return ActivationMaps(read(activation), read(gradient), score, path)
 
 
@@ -207,10 +242,12 @@ class Spatial:
     Attributes:
         shape: Channels, height and width.
         default: Whether it may be taken where no layer is named.
+        prefix: How many tokens before the grid are dropped; None where the output is a grid by itself.
     """
 
     shape: tuple[int, int, int]
     default: bool
+    prefix: int | None = None
 
 
 def spatial_layers(call: Call) -> Mapping[str, Spatial]:
@@ -227,7 +264,8 @@ def spatial_layers(call: Call) -> Mapping[str, Spatial]:
 
     def seen(path: str, output: Any) -> None:
         tensor = tensor_in(output)
-        read = None if tensor is None else _grid(tensor, call.size, 1)
+        before = [spatial for _, spatial in found.values()]
+        read = None if tensor is None else _grid(tensor, call.size, 1, before)
         if tensor is None or read is None:
             return
         _, channels, height, width = read(tensor).shape
@@ -238,7 +276,8 @@ def spatial_layers(call: Call) -> Mapping[str, Spatial]:
             found.pop(path, None)
             # Inside a transformer's block tokens are halfway; what a block gives is what people look at.
             whole = tensor.ndim == 4 or path in blocks or any(spatial.default for _, spatial in same)
-            found[path] = tensor, Spatial((channels, height, width), whole)
+            prefix = tensor[..., 0].numel() - height * width if tensor.ndim == 3 else None
+            found[path] = tensor, Spatial((channels, height, width), whole, prefix)
 
     call.watch(seen)
     return {path: spatial for path, (_, spatial) in found.items()}

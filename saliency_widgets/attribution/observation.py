@@ -14,6 +14,7 @@ from torch.overrides import TorchFunctionMode
 from saliency_widgets.attribution.call import Call
 from saliency_widgets.attribution.randomness import draws
 from saliency_widgets.attribution.relu_rules import SMOOTH, ReLURule
+from saliency_widgets.attribution.taps import freeze
 from saliency_widgets.attribution.targets import is_function, scores_in
 
 Places = dict[str, dict[str, None]]
@@ -82,7 +83,7 @@ def observe(call: Call) -> Observation:
     """
     seen = Observation()
     with call.standing_in() as model:
-        _freeze(model)
+        freeze(model)
         stack: list[tuple[str, bool]] = [("", model.training)]
         norms: list[tuple[str, _BatchNorm, Tensor]] = []
         _follow(model, stack, norms)
@@ -97,20 +98,6 @@ def observe(call: Call) -> Observation:
             seen.scores = seen.scores.detach()
     seen.gradient = call.gradient(call.inputs)[0]
     return seen
-
-
-def _freeze(model: nn.Module) -> None:
-    """Only what depends on the inputs shall require a gradient. The parameters of a stand-in are exchanged."""
-    made: dict[int, nn.Parameter] = {}
-    for module in model.modules():
-        if isinstance(module, torch.jit.ScriptModule):
-            continue
-        for name, parameter in module._parameters.items():
-            if type(parameter) is nn.Parameter:
-                frozen = made.setdefault(id(parameter), nn.Parameter(parameter.detach(), requires_grad=False))
-                module._parameters[name] = frozen
-        if isinstance(module, nn.RNNBase):
-            module._flat_weights = [getattr(module, name) for name in module._flat_weights_names]
 
 
 def _follow(model: nn.Module, stack: list[tuple[str, bool]], norms: list) -> None:

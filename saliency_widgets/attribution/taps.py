@@ -58,16 +58,36 @@ def watched(model: nn.Module, seen: Callable[[str, Any], None]) -> Iterator[None
         yield
 
 
+def freeze(model: nn.Module) -> None:
+    """From here on only what depends on the inputs requires a gradient. A stand-in's parameters are exchanged."""
+    made: dict[int, nn.Parameter] = {}
+    for module in model.modules():
+        if isinstance(module, torch.jit.ScriptModule):
+            continue
+        for name, parameter in module._parameters.items():
+            if type(parameter) is nn.Parameter:
+                frozen = made.setdefault(id(parameter), nn.Parameter(parameter.detach(), requires_grad=False))
+                module._parameters[name] = frozen
+        if isinstance(module, nn.RNNBase):
+            module._flat_weights = [getattr(module, name) for name in module._flat_weights_names]
+
+
 class Tap:
     """Cuts the model at a place: what is behind it depends on a leaf.
 
     Args:
         model: A stand-in, which keeps the hook.
         place: Where.
+        dependent: Whether only runs that depend on the explained input are cut: of an encoder that two inputs share,
+            the run of the one that is explained. The model is frozen for that.
     """
 
-    def __init__(self, model: nn.Module, place: str) -> None:
+    def __init__(self, model: nn.Module, place: str, *, dependent: bool = False) -> None:
         self._place = place
+        self._dependent = dependent
+        self._passed = False
+        if dependent:
+            freeze(model)
         self._found: list[Any] = []
         self._mode: Any = contextlib.nullcontext()
         turn = turn_of(place)
@@ -90,6 +110,11 @@ class Tap:
         Raises:
             ValueError: It did not run, or gave no tensor.
         """
+        if self._passed and not self._found:
+            raise ValueError(
+                f"layer: {self._place!r} does not depend on the input that is explained. Leave layer= out, or pass "
+                f"explain= the input that goes through it."
+            )
         if not self._found or not isinstance(self._found[-1], Tensor):
             what = f"returned a {type(self._found[-1]).__name__}" if self._found else "did not run"
             raise ValueError(f"layer: {self._place!r} {what}; choose a layer that returns a tensor.")
@@ -99,6 +124,9 @@ class Tap:
         tensor = tensor_in(output)
         if tensor is None:
             self._found.append(output)
+            return None
+        if self._dependent and not tensor.requires_grad:
+            self._passed = True
             return None
         leaf = tensor.detach().requires_grad_(True)
         self._found.append(leaf)

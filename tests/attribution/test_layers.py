@@ -193,3 +193,126 @@ def test_layers_that_do_not_run_return_no_tensor_or_do_not_count():
 def test_a_model_without_convolutions(method, said):
     with pytest.raises(ValueError, match=said):
         sw.attribute(mlp(), rows(), method=method, target=0)
+
+
+# ---- which input's layer, and which grid
+
+
+class Siamese(nn.Module):
+    """One encoder for two pictures, and another that only the second goes through."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.encoder = nn.Sequential(nn.Conv2d(3, 6, 3, padding=1), nn.Tanh())
+        self.other, self.head = nn.Conv2d(3, 6, 3), nn.Linear(6, 4)
+        self.double().eval()
+
+    def forward(self, left, right):
+        return self.head(
+            self.encoder(left).mean((2, 3)) * self.encoder(right).mean((2, 3)) + self.other(right).mean((2, 3))
+        )
+
+    def map_by_hand(self, name, left, right):
+        parts = {"left": self.encoder(left).detach(), "right": self.encoder(right).detach()}
+        a = parts[name].requires_grad_()
+        (g,) = torch.autograd.grad(
+            self.head(parts["left"].mean((2, 3)) * parts["right"].mean((2, 3)) + self.other(right).mean((2, 3)))[
+                :, 1
+            ].sum(),
+            a,
+        )
+        return (g.mean((2, 3), keepdim=True) * a).sum(1, keepdim=True).detach()
+
+
+@pytest.mark.parametrize("name", ["left", "right"])
+def test_of_a_shared_encoder_the_run_of_the_explained_input_counts(name):
+    model, given = Siamese(), {"left": pictures(1, 2, 3, 8, 8), "right": pictures(2, 2, 3, 8, 8)}
+    expected = model.map_by_hand(name, **given)
+    found = sw.attribute(model, given, explain=name, method="grad_cam", layer="encoder", target=1)
+    assert far(found.values, expected) < 1e-13
+    if name == "left":  # the last spatial layer that it goes through, though another ran after that
+        default = sw.attribute(model, given, explain=name, method="grad_cam", target=1)
+        assert default.layer == "encoder"
+        assert far(default.values, expected) < 1e-13
+
+
+def test_a_layer_of_another_input_is_refused_and_so_are_two_pictures_at_once():
+    model, given = Siamese(), {"left": pictures(1, 2, 3, 8, 8), "right": pictures(2, 2, 3, 8, 8)}
+    with pytest.raises(ValueError, match=r"layer: 'other' does not depend on the input that is explained"):
+        sw.attribute(model, given, explain="left", method="grad_cam", layer="other", target=1)
+    with pytest.raises(ValueError, match=r"explain: a class activation map is of one picture.*\['left', 'right'\]"):
+        sw.attribute(model, given, method="layer_cam", target=1)
+
+
+class Patches(nn.Module):
+    """A transformer of patches that need not divide the picture, with a class token, and a text beside it."""
+
+    def __init__(self, patch, registers=1):
+        super().__init__()
+        torch.manual_seed(0)
+        self.cut = nn.Conv2d(3, 8, patch, stride=patch)
+        self.first = nn.Parameter(torch.randn(1, registers, 8))
+        self.blocks = nn.ModuleList(nn.TransformerEncoderLayer(8, 2, 16, batch_first=True) for _ in range(3))
+        self.texts = nn.ModuleList(nn.TransformerEncoderLayer(8, 2, 16, batch_first=True) for _ in range(2))
+        self.head = nn.Linear(8, 3)
+        self.double().eval()
+
+    def forward(self, x, text=None):
+        tokens = torch.cat([self.first.expand(len(x), -1, -1), self.cut(x).flatten(2).transpose(1, 2)], 1)
+        for block in self.blocks:
+            tokens = block(tokens)
+        read = self.head(tokens[:, 0])
+        for block in self.texts if text is not None else ():
+            text = block(text)
+        return read if text is None else read * text.mean((1, 2))[:, None]
+
+
+@pytest.mark.parametrize(
+    ("size", "patch", "registers", "grid"),
+    [(30, 7, 1, (4, 4)), (50, 16, 1, (3, 3)), (32, 8, 5, (4, 4)), (33, 8, 2, (4, 4)), ((24, 36), 6, 1, (4, 6))],
+)
+def test_tokens_lie_as_the_patches_were_cut(size, patch, registers, grid):
+    height, width = size if isinstance(size, tuple) else (size, size)
+    model, x = Patches(patch, registers), pictures(0, 2, 3, height, width)
+    found = sw.attribute(model, x, method="grad_cam", target=1)
+    assert found.layer == "blocks.1"
+    assert tuple(found.values.shape) == (2, 1, *grid)
+    seen = {}
+    hook = model.blocks[1].register_forward_hook(lambda _m, _i, out: seen.update(out=out))
+    (g,) = torch.autograd.grad(model(x)[:, 1].sum(), seen["out"]) if model(x) is not None else (None,)
+    hook.remove()
+    on_grid = [t[:, registers:].detach().transpose(1, 2).unflatten(2, grid) for t in (g, seen["out"])]
+    expected = (on_grid[0].mean((2, 3), keepdim=True) * on_grid[1]).sum(1, keepdim=True)
+    assert far(found.values, expected) < 1e-12
+    named = sw.attribute(model, x, method="grad_cam", target=1, layer="blocks.1")
+    assert torch.equal(named.values, found.values)
+
+
+def test_the_tokens_of_a_text_are_no_picture():
+    model = Patches(8)
+    given = {"x": pictures(0, 1, 3, 32, 32), "text": rows(0, 1, 20, 8)}
+    assert sw.attribute(model, given, explain="x", method="grad_cam", target=1).layer == "blocks.1"
+    with pytest.raises(ValueError, match="does not depend on the input"):
+        sw.attribute(model, given, explain="x", method="grad_cam", target=1, layer="texts.1")
+
+
+def test_tokens_that_do_not_fit_the_grid_before_them_are_not_read_as_one():
+    class Transposed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            torch.manual_seed(0)
+            self.cut, self.head = nn.Conv2d(3, 22, 2, stride=2), nn.Linear(22, 3)
+            self.seen, self.mix = nn.Identity(), nn.Identity()
+            self.double().eval()
+
+        def forward(self, x):
+            tokens = self.seen(self.cut(x).flatten(2).transpose(1, 2))
+            return self.head(self.mix(tokens.transpose(1, 2)).mean(2))  # (B, 22, 16): channels before places
+
+    model = Transposed()
+    with pytest.raises(ValueError, match=r"layer: 'mix' has an output of shape \(2, 22, 16\).*reshape="):
+        cam(model, layer="mix")
+    found = cam(model, layer="mix", reshape=lambda out: out.unflatten(2, (4, 4)))
+    assert found.values.shape == (2, 1, 4, 4)
+    assert cam(model).layer == "cut"
