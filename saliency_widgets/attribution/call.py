@@ -16,7 +16,7 @@ from saliency_widgets.attribution.errors import Cancelled, ModelChanged, Unread,
 from saliency_widgets.attribution.isolation import own_weights, stand_in
 from saliency_widgets.attribution.memory import Memory, out_of_memory
 from saliency_widgets.attribution.taps import Tap, freeze, tensor_in, watched
-from saliency_widgets.attribution.targets import Score, is_dense, logits_of, scores_in
+from saliency_widgets.attribution.targets import Score, logits_of, notes_on
 from saliency_widgets.params import unknown
 
 
@@ -117,26 +117,26 @@ class Call:
 
         return self._arguments.each(of, self.inputs)
 
-    def logits(self) -> tuple[Tensor, bool]:
-        """The model's class scores of the inputs, shape (B, K), and whether they are means over positions.
+    def logits(self) -> tuple[Tensor, tuple[str, ...]]:
+        """The model's class scores of the inputs, shape (B, K), and what to know of how they were found.
 
         Raises:
             TypeError: The model's output holds no tensor.
             ValueError: The model failed, or its output has another form.
         """
-        dense = False
+        notes: tuple[str, ...] = ()
 
         def work(rows: range) -> tuple[Tensor]:
-            nonlocal dense
+            nonlocal notes
             with self.standing_in() as model, torch.no_grad():
                 output = self.output(model, self.inputs[rows.start : rows.stop], rows)
-                dense = is_dense(scores_in(output, len(rows)))
                 logits = logits_of(output, len(rows)).detach()
+                notes = notes_on(output, len(rows))
                 # NaN in any class is an error; a class that is masked out with -inf is none.
                 _finite(logits.nan_to_num(nan=float("nan"), posinf=0.0, neginf=0.0), "score")
                 return (logits,)
 
-        return self.memory.run(work, self.batch)[0], dense
+        return self.memory.run(work, self.batch)[0], notes
 
     def scores(self, inputs: Tensor) -> Tensor:
         """The scores of K * B rows, shape (K * B,), without gradients."""

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import html
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Literal, overload
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +10,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
 from saliency_widgets.attribution.call import Call
+from saliency_widgets.attribution.findings import Checkup, Finding
 from saliency_widgets.attribution.isolation import device_of
 from saliency_widgets.attribution.layers import spatial_layers
 from saliency_widgets.attribution.memory import out_of_memory
@@ -20,77 +18,6 @@ from saliency_widgets.attribution.method import Need, methods
 from saliency_widgets.attribution.noise import normal_noise
 from saliency_widgets.attribution.observation import Observation, observe
 from saliency_widgets.attribution.schedule import CHUNK_SIZE
-
-Severity = Literal["wrong", "caution", "slow"]
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One thing to know before believing a map of this model.
-
-    Attributes:
-        what: What was found, one sentence.
-        where: The module paths it is about; empty where it is about the whole model or the input.
-        methods: The names of the methods it makes wrong or slow; empty where it concerns all.
-        remedy: What to do, one sentence.
-        severity: "wrong" (a map is not what it says, or there is none), "caution" (it may mislead), "slow".
-    """
-
-    what: str
-    where: tuple[str, ...] = ()
-    methods: tuple[str, ...] = ()
-    remedy: str = ""
-    severity: Severity = "wrong"
-
-    def __str__(self) -> str:
-        concerned = f" [{', '.join(self.methods)}]" if self.methods else ""
-        return f"{self.severity}: {self.what}{_in(self.where)}{concerned} What to do: {self.remedy}"
-
-
-class Checkup(Sequence[Finding]):
-    """The findings, the gravest first; printed, one a line."""
-
-    def __init__(self, findings: Iterable[Finding]) -> None:
-        grave = ("wrong", "caution", "slow")
-        self._findings = sorted(findings, key=lambda finding: grave.index(finding.severity))
-
-    @overload
-    def __getitem__(self, index: int) -> Finding: ...
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[Finding]: ...
-    def __getitem__(self, index: int | slice) -> Finding | Sequence[Finding]:
-        return self._findings[index]
-
-    def __len__(self) -> int:
-        return len(self._findings)
-
-    def __repr__(self) -> str:
-        return "\n".join(map(str, self._findings)) or "Nothing found that would make a map of this model wrong."
-
-    def _repr_html_(self) -> str:
-        if not self._findings:
-            return f"<p>{self!r}</p>"
-        rows = "".join(
-            "<tr>"
-            + "".join(
-                f"<td style='text-align:left;vertical-align:top'>{html.escape(cell)}</td>"
-                for cell in (f.severity, f.what, ", ".join(f.where), ", ".join(f.methods) or "all", f.remedy)
-            )
-            + "</tr>"
-            for f in self._findings
-        )
-        return (
-            "<table><tr><th></th><th>what</th><th>where</th><th>methods</th><th>what to do</th></tr>"
-            + rows
-            + "</table>"
-        )
-
-
-def _in(where: Sequence[str], most: int = 4) -> str:
-    if not where:
-        return ""
-    more = f" and {len(where) - most} more" if len(where) > most else ""
-    return f" In {', '.join(where[:most])}{more}."
 
 
 def examine(call: Call) -> Checkup:
@@ -248,7 +175,7 @@ def _output(call: Call, seen: Observation) -> Iterator[Finding]:
         what = "probabilities (they sum to 1): softmax was applied already"
     elif several and bool((scores <= 0).all()) and _all_one(logged):
         what = "log-probabilities: log_softmax was applied already"
-    elif seen.last == "sigmoid":
+    elif seen.last == "sigmoid" and bool(((scores >= 0) & (scores <= 1)).all()):
         what = "the results of a sigmoid, between 0 and 1"
     if what is not None and call.score.scale in ("logit", "probability", "log_probability"):
         yield Finding(
@@ -264,7 +191,7 @@ def _all_one(sums: Tensor) -> bool:
 
 def _cuts(_call: Call, seen: Observation) -> Iterator[Finding]:
     for kind, places in seen.cuts.items():
-        said = "detach() or .data" if kind == "detach" else "no_grad"
+        said = {"detach": "detach() or .data", "rounding": "Rounding"}.get(kind, kind)
         yield Finding(
             f"{said} inside forward cuts the gradient off: what passes there moves the score, and no map shows it.",
             _paths(places),
@@ -323,7 +250,8 @@ def _coupled(call: Call, _seen: Observation) -> Iterator[Finding]:
     """Whether what else is in the batch changes a row's score."""
     other = call.inputs + 0.5 * call.spread() * normal_noise(call.inputs, 0, range(1))[0]
     try:
-        alone, together = call.scores(call.inputs), call.scores(torch.cat([call.inputs, other]))[: call.batch]
+        alone, again = call.scores(call.inputs), call.scores(call.inputs)
+        together = call.scores(torch.cat([call.inputs, other]))[: call.batch]
     except ValueError as error:
         yield Finding(
             f"It fails on a batch of {2 * call.batch} rows, though not on {call.batch}: {_cause(error)}.",
@@ -334,6 +262,13 @@ def _coupled(call: Call, _seen: Observation) -> Iterator[Finding]:
     except RuntimeError as error:
         if not out_of_memory(error):
             raise
+        return
+    if not torch.equal(alone, again):
+        yield Finding(
+            f"The same input gives another score each time, {float(alone[0]):.4g} and then {float(again[0]):.4g}: it "
+            f"draws random numbers that are not torch's, or keeps a state outside of its modules.",
+            remedy="Take the randomness out, or seed it inside forward; no map can be repeated before.",
+        )
         return
     tolerance = 1e-6 if alone.dtype == torch.float64 else 1e-2
     if bool(((alone - together).abs() > tolerance * (1 + alone.abs())).any()):

@@ -20,7 +20,12 @@ from saliency_widgets.attribution.targets import is_function, scores_in
 Places = dict[str, dict[str, None]]
 """What was seen -> the module paths it was seen in, in order."""
 
-_CUTS = (Tensor.detach, Tensor.detach_, Tensor.data.__get__, Tensor.numpy)  # type: ignore[attr-defined]
+_DETACHED = (Tensor.detach, Tensor.detach_, Tensor.data.__get__)  # type: ignore[attr-defined]
+_ROUNDED = {
+    getattr(room, name) for name in ("round", "floor", "ceil", "trunc", "sign") for room in (torch, Tensor)
+}  # fmt: skip
+_CUTS = {**dict.fromkeys(_DETACHED, "detach"), **dict.fromkeys(_ROUNDED, "rounding")}
+_RESHAPED = ("view", "squeeze", "unsqueeze", "reshape", "clamp", "slice", "select", "clone", "alias", "t", "permute")
 
 
 @dataclass
@@ -30,10 +35,11 @@ class Observation:
     Attributes:
         smooth: Smooth activations by name, and where.
         relus: How many ReLUs ran.
-        cuts: "detach" and "no_grad" on something that depends on the inputs, and where.
+        cuts: "detach", "no_grad" and "rounding" of something that depends on the inputs, and where; those without
+            which the gradient would be another.
         random: Where random numbers were drawn by modules in eval mode.
         scores: The model's scores in their own shape, or None where the target is a function.
-        last: The name of the operation that made them.
+        last: The name of the operation that made them, whatever reshaped its result.
         gradient: Of the score, of the inputs' shape.
         norm: The first BatchNorm that ran, and how far its input is from what it has learnt: the median over the
             channels of |mean - running mean| / running deviation, and of variance / running variance.
@@ -67,7 +73,7 @@ class _Watch(TorchFunctionMode):
         if depends and func in SMOOTH:
             self._seen.smooth.setdefault(SMOOTH[func], {})[path] = None
         if depends and func in _CUTS:
-            self._seen.cuts.setdefault("detach", {})[path] = None
+            self._seen.cuts.setdefault(_CUTS[func], {})[path] = None
         elif depends and (self._off or torch.is_inference_mode_enabled()):
             self._seen.cuts.setdefault("no_grad", {})[path] = None
         if not training and draws(func, args, kwargs):
@@ -94,10 +100,52 @@ def observe(call: Call) -> Observation:
         seen.norm = next(iter(filter(None, (_shift(*norm) for norm in norms[:1]))), None)
         if not is_function(call.score.target):
             seen.scores = scores_in(output, call.batch)
-            seen.last = type(seen.scores.grad_fn).__name__.removesuffix("Backward0").lower()
+            seen.last = _last(seen.scores)
             seen.scores = seen.scores.detach()
     seen.gradient = call.gradient(call.inputs)[0]
+    for kind in list(seen.cuts):
+        if not _matters(call, kind, seen.gradient):
+            del seen.cuts[kind]
     return seen
+
+
+class _Healed(TorchFunctionMode):
+    """Lets the gradient through where the model's code cuts it off."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self._kind = kind
+
+    def __torch_function__(self, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        if self._kind == "no_grad" and func is torch._C._set_grad_enabled and not args[0]:
+            return None
+        if _CUTS.get(func) == self._kind and isinstance(args[0], Tensor) and args[0].requires_grad:
+            return args[0]
+        return func(*args, **(kwargs or {}))
+
+
+def _matters(call: Call, kind: str, gradient: Tensor) -> bool:
+    """Whether the gradient would be another without the cuts: what is only looked at, or kept, may be cut off."""
+    try:
+        with call.standing_in() as model:
+            leaf = call.inputs.detach().requires_grad_(True)
+            with _Healed(kind):
+                scores = call.scored(model, leaf, range(call.batch))
+            (healed,) = torch.autograd.grad(scores.sum(), leaf)
+    except (ValueError, RuntimeError):
+        return True  # it can't be told: what was seen is said
+    return not torch.allclose(healed, gradient, rtol=1e-3, atol=1e-4 * float(gradient.abs().max()))
+
+
+def _last(scores: Tensor) -> str:
+    """The operation that made the scores; views and bounds of its result are passed over."""
+    node = scores.grad_fn
+    while node is not None:
+        name = type(node).__name__.rstrip("0123456789").removesuffix("Backward").lower()
+        if name not in _RESHAPED or not node.next_functions:
+            return name
+        node = node.next_functions[0][0]
+    return ""
 
 
 def _follow(model: nn.Module, stack: list[tuple[str, bool]], norms: list) -> None:

@@ -55,6 +55,26 @@ def scores_in(output: Any, rows: int | None = None) -> Tensor:
     return found
 
 
+def notes_on(output: Any, rows: int) -> tuple[str, ...]:
+    """What a reader should know of how the scores were found in a model's output."""
+    notes = []
+    found = scores_in(output, rows)
+    if is_dense(found):
+        notes.append(
+            "The model scores each position of the picture: the class's mean over all of them is explained. Pass "
+            "target= a function from the output for a part of them."
+        )
+    parts = {} if isinstance(output, Tensor) else _fields(output)
+    alike = [name for name, part in parts.items() if isinstance(part, Tensor) and part.shape[:1] == (rows,)]
+    alike = [name for name in alike if parts[name].ndim in (1, 2) and parts[name].is_floating_point()]
+    if len(alike) > 1 and not any(name in _NAMES for name in alike):
+        notes.append(
+            f"The model returns {len(alike)} tensors that could be scores ({', '.join(map(str, alike))}); the first is "
+            f"explained. Pass target= a function from the output for another: lambda out: out[{alike[-1]!r}][:, 0]."
+        )
+    return tuple(notes)
+
+
 def _fields(output: Any) -> dict[Any, Any]:
     """What a model's output is made of, by name or place."""
     if isinstance(output, Mapping):
@@ -87,6 +107,10 @@ def logits_of(output: Any, rows: int | None = None) -> Tensor:
 
 def _formed(found: Tensor, rows: int | None) -> Tensor:
     """The scores, (N, K) or (N, K, H, W)."""
+    if found.is_complex():
+        raise TypeError("target: the model's output is complex. Pass target= a function to one real number per sample.")
+    if found.ndim == 0 and rows == 1:
+        found = found[None]  # squeezed by the model
     if found.ndim == 1:
         found = found[:, None]
     if found.ndim != 2 and not is_dense(found):
@@ -98,7 +122,8 @@ def _formed(found: Tensor, rows: int | None) -> Tensor:
     if rows is not None and found.shape[0] != rows:
         raise ValueError(
             f"model: it returned {found.shape[0]} rows of scores for {rows} inputs. "
-            f"A model to be explained must score each row of its batch."
+            f"A model to be explained must score each row of its batch (does a squeeze or a mean drop the batch "
+            f"dimension?)."
         )
     return found
 
@@ -257,6 +282,11 @@ def resolve(
     if not isinstance(target, Tensor) and callable(target):
         if contrast is not None:
             raise ValueError("contrast: it can't be combined with target= a function; subtract inside the function.")
+        if scale not in ("logit", "value"):
+            raise ValueError(
+                f"score: {scale!r} can't be combined with target= a function; compute it inside the function, for "
+                f"example lambda out: out.softmax(1)[:, 3]."
+            )
         return Score(scale, _told_by(target))
     if logits is None:
         raise ValueError("target: the model's scores are needed to resolve it.")
@@ -267,6 +297,10 @@ def resolve(
     top = logits.argmax(1)
     picked = top if target is None else _indices(target, batch, logits.shape[1], class_names, "target")
     other = None if contrast is None else _indices(contrast, batch, logits.shape[1], class_names, "contrast")
+    if other is not None and bool((picked.to(other.device) == other).any()):
+        raise ValueError(
+            "contrast: it is the class of target itself, and the difference is zero. Choose another class."
+        )
     return Score(scale, picked.to(logits.device), None if other is None else other.to(logits.device))
 
 

@@ -7,7 +7,8 @@ from typing import Any
 
 from torch import nn
 
-from saliency_widgets.attribution.checkup import Checkup, Finding, broken, examine
+from saliency_widgets.attribution.checkup import broken, examine
+from saliency_widgets.attribution.findings import Checkup, Finding
 from saliency_widgets.attribution.method import DEFAULT
 from saliency_widgets.attribution.targets import SCORE
 from saliency_widgets.engine.request import Request

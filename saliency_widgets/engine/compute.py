@@ -93,11 +93,8 @@ def _told(resolved: Any, asked: Any) -> Any:
 
 def _notes(subject: Subject, estimate: Estimate, score: Score) -> tuple[str, ...]:
     notes = list(subject.prepared.notes)
-    if subject.dense and not is_function(score.target):
-        notes.append(
-            "The model scores each position of the picture: the class's mean over all of them is explained. Pass "
-            "target= a function from the output for a part of them."
-        )
+    if not is_function(score.target):
+        notes += subject.output_notes
     if subject.memory.limit is not None:
         notes.append(f"Memory ran out: {subject.memory}. The last bits of the numbers may depend on that.")
     if is_training(subject.model):

@@ -66,7 +66,7 @@ class Subject:
         }
         self.transformed = transform is not None
         self.memory = Memory()
-        self.dense = False
+        self.output_notes: tuple[str, ...] = ()
         self._logits: tuple[tuple, Tensor] | None = None
 
     @property
@@ -97,7 +97,7 @@ class Subject:
         version = self.version()
         if self._logits is not None and self._logits[0] == version:
             return self._logits[1]
-        logits, self.dense = self.call(_UNSCORED).logits()
+        logits, self.output_notes = self.call(_UNSCORED).logits()
         if self.class_names is not None and len(self.class_names) != logits.shape[1]:
             if self._names_given:
                 raise ValueError(

@@ -15,7 +15,7 @@ from torch import nn
 
 from saliency_widgets import render
 from saliency_widgets.attribution import Attribution, Cancelled, get_method
-from saliency_widgets.attribution.checkup import Finding
+from saliency_widgets.attribution.findings import Finding
 from saliency_widgets.attribution.method import DEFAULT
 from saliency_widgets.attribution.result import code_of
 from saliency_widgets.attribution.targets import SCORE

@@ -9,7 +9,7 @@ import torch
 
 from saliency_widgets import render
 from saliency_widgets.attribution import Attribution
-from saliency_widgets.attribution.checkup import Finding
+from saliency_widgets.attribution.findings import Finding
 from saliency_widgets.engine import Event
 
 

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from toys import conv_net, mlp, pictures, rows, state_of
 
 import saliency_widgets as sw
-from saliency_widgets.attribution.checkup import Checkup, Finding
+from saliency_widgets.attribution.findings import Checkup, Finding
 
 X = pictures(0, 1, 3, 8, 8)
 ROWS = rows(0, 2, 4)
@@ -257,6 +257,44 @@ def test_gradients_that_are_cut_off_inside():
             return super().forward(x) * self.net[6].weight.detach().mean()
 
     assert about(Scaled()) == []
+
+
+def test_what_is_only_looked_at_may_be_cut_off():
+    """A cut that the gradient does not notice is none: logging, the usual way to a stable softmax."""
+
+    class Looks(Wrapped):
+        def forward(self, x):
+            self.kept = x.detach()
+            with torch.no_grad():
+                self.norm = x.norm() * 2
+            self.rounded = x.round()
+            y = super().forward(x)
+            return (y - y.amax(1, keepdim=True).detach()).log_softmax(1) + 3
+
+    assert [f for f in about(Looks()) if "inside forward" in f.what] == []
+
+
+def test_rounding_on_the_way_is_told():
+    finding = only(Wrapped(before=lambda x: x + (4 * x).round() / 4))
+    assert finding.what.startswith("Rounding inside forward cuts the gradient off")
+
+
+def test_sigmoids_that_are_reshaped_or_bounded_are_seen():
+    for after in (
+        lambda y: torch.sigmoid(y).view(len(y), -1),
+        lambda y: torch.sigmoid(y).clamp(1e-6, 1 - 1e-6),
+        lambda y: torch.sigmoid(y)[:, :2],
+        lambda y: torch.sigmoid(y).unsqueeze(2).squeeze(2),
+    ):
+        assert [f for f in about(Wrapped(after=after)) if "a sigmoid" in f.what]
+    assert not [f for f in about(Wrapped(after=lambda y: 5 * torch.sigmoid(y))) if "a sigmoid" in f.what]
+
+
+def test_scores_that_do_not_repeat_are_told_and_nothing_is_said_of_the_batch():
+    generator = np.random.default_rng(0)
+    finding = only(Wrapped(before=lambda x: x * (1 + float(generator.random()))))
+    assert "another score each time" in finding.what
+    assert finding.methods == ()
 
 
 def test_a_custom_backward_is_no_cut():

@@ -305,3 +305,16 @@ def test_delta_is_its_definition_and_vanishes_with_more_steps():
         deltas.append(float(last.delta.abs().max()))
     assert deltas == sorted(deltas, reverse=True)
     assert deltas[-1] < 1e-3 * deltas[0]
+
+
+@pytest.mark.parametrize(("method", "size"), [("integrated_gradients", "n_steps"), ("smoothgrad", "n_samples")])
+def test_more_steps_of_a_model_in_half_precision_do_not_make_it_worse(method, size):
+    """Sums of a thousand terms of 8 bits each would lose whole digits."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 16), nn.Tanh(), nn.Linear(16, 3))
+    x = torch.randn(2, 6)
+    given = {"method": method, "target": 1, size: 500}
+    exact = sw.attribute(model, x, **given).values
+    found = sw.attribute(model.bfloat16(), x.bfloat16(), **given)
+    assert found.values.dtype == torch.bfloat16
+    assert far(found.values.float(), exact) < 0.02

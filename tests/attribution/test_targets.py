@@ -320,3 +320,71 @@ def test_a_class_that_is_masked_out_with_minus_infinity_does_not_hinder_the_othe
     assert set(gradient(model, rows(3, 40, 4)).settings["target"]) == {0, 2}
     with pytest.raises(ValueError, match="score is NaN or infinite"):
         gradient(model, target=1)
+
+
+# ---- what is said about it
+
+
+def test_of_several_tensors_that_could_be_scores_a_note_tells_which():
+    class Both(nn.Module):
+        def __init__(self, names):
+            super().__init__()
+            self.net, self.head, self.names = mlp(), nn.Linear(3, 5).double(), names
+            self.eval()
+
+        def forward(self, x):
+            features = self.net(x)
+            pair = (features, self.head(features))
+            return pair if self.names is None else dict(zip(self.names, pair, strict=True))
+
+    for names, told in (
+        (None, "returns 2 tensors that could be scores (0, 1); the first is explained"),
+        (("features", "classes"), "(features, classes); the first is explained"),
+    ):
+        found = gradient(Both(names), X, target=0)
+        assert [told in note for note in found.notes] == [True]
+        assert torch.equal(found.values, gradient(mlp(), X, target=0).values)
+    assert gradient(Both(("features", "logits")), X, target=4).notes == ()
+    assert gradient(Both(None), X, target=lambda out: out[1][:, 4]).notes == ()
+
+
+@pytest.mark.parametrize("score", ["probability", "log_probability"])
+def test_a_function_as_target_has_a_score_of_its_own(score):
+    with pytest.raises(ValueError, match=rf"score: '{score}' can't be combined with target= a function; compute it"):
+        gradient(target=lambda out: out[:, 0], score=score)
+
+
+def test_a_class_against_itself_is_refused():
+    for target, contrast in ((1, 1), ([0, 1], [2, 1])):
+        with pytest.raises(ValueError, match="contrast: it is the class of target itself"):
+            gradient(target=target, contrast=contrast)
+
+
+def test_a_number_that_the_model_squeezed_is_the_score_of_its_one_row():
+    class Squeezed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.linear = nn.Linear(4, 1).double()
+
+        def forward(self, x):
+            return self.linear(x).squeeze()
+
+    model = Squeezed()
+    for x in (X[:1], X):
+        found = gradient(model, x, score="value")
+        assert torch.equal(found.values, model.linear.weight.detach().expand_as(x))
+
+
+def test_complex_scores_need_a_function():
+    class Complex(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.linear = nn.Linear(4, 3).double()
+
+        def forward(self, x):
+            return torch.complex(self.linear(x), self.linear(2 * x))
+
+    with pytest.raises(TypeError, match=r"target: the model's output is complex\. Pass target= a function"):
+        gradient(Complex(), X, target=0)
+    found = gradient(Complex(), X, target=lambda out: out[:, 0].real)
+    assert bool(found.values.any())

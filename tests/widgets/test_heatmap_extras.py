@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from saliency_widgets.attribution.checkup import Finding
+from saliency_widgets.attribution.findings import Finding
 from saliency_widgets.engine import Event
 from saliency_widgets.widgets import DisplaySettings, messages
 from saliency_widgets.widgets.heatmap import HeatmapView

@@ -65,16 +65,18 @@ def integrated_gradients(
     ends = {}  # the score at both ends of the way: the trapezoid's first two nodes
     if nodes[0] != 1:
         ends = {1.0: call.scores(call.inputs), 0.0: call.scores(start)}
-    total = torch.zeros_like(way)
+    wide = torch.promote_types(way.dtype, torch.float32)  # in half precision sums of many nodes drift away
+    total = torch.zeros_like(way, dtype=wide)
     done = 0
     for chunk in chunks(len(nodes), call.rows(chunk_size), call.batch):
         t = nodes[chunk.start : chunk.stop].to(way).view(-1, *[1] * way.ndim)
-        w = weights[chunk.start : chunk.stop].to(way)
+        w = weights[chunk.start : chunk.stop].to(total)
         gradients, scores = call.gradient((start + t * way).flatten(0, 1))
-        total += torch.tensordot(w, gradients.view(len(chunk), *way.shape), dims=1)
+        total += torch.tensordot(w, gradients.view(len(chunk), *way.shape).to(wide), dims=1)
         scores = scores.view(len(chunk), -1)
         ends |= {float(nodes[j]): scores[j - done] for j in chunk if nodes[j] in (0, 1) and float(nodes[j]) not in ends}
         done += len(chunk)
         values = way * total / float(weights[:done].sum())
         delta = values.flatten(1).sum(1) - (ends[1.0] - ends[0.0]) if len(ends) == 2 else None
+        values = values.to(way.dtype)
         yield Estimate(values, done=done, total=len(nodes), evaluations=done, score=ends.get(1.0), delta=delta)

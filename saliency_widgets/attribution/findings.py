@@ -1,0 +1,79 @@
+"""Findings of the check-up: what they say, and how they are printed."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal, overload
+
+Severity = Literal["wrong", "caution", "slow"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing to know before believing a map of this model.
+
+    Attributes:
+        what: What was found, one sentence.
+        where: The module paths it is about; empty where it is about the whole model or the input.
+        methods: The names of the methods it makes wrong or slow; empty where it concerns all.
+        remedy: What to do, one sentence.
+        severity: "wrong" (a map is not what it says, or there is none), "caution" (it may mislead), "slow".
+    """
+
+    what: str
+    where: tuple[str, ...] = ()
+    methods: tuple[str, ...] = ()
+    remedy: str = ""
+    severity: Severity = "wrong"
+
+    def __str__(self) -> str:
+        concerned = f" [{', '.join(self.methods)}]" if self.methods else ""
+        return f"{self.severity}: {self.what}{_in(self.where)}{concerned} What to do: {self.remedy}"
+
+
+class Checkup(Sequence[Finding]):
+    """The findings, the gravest first; printed, one a line."""
+
+    def __init__(self, findings: Iterable[Finding]) -> None:
+        grave = ("wrong", "caution", "slow")
+        self._findings = sorted(findings, key=lambda finding: grave.index(finding.severity))
+
+    @overload
+    def __getitem__(self, index: int) -> Finding: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Finding]: ...
+    def __getitem__(self, index: int | slice) -> Finding | Sequence[Finding]:
+        return self._findings[index]
+
+    def __len__(self) -> int:
+        return len(self._findings)
+
+    def __repr__(self) -> str:
+        return "\n".join(map(str, self._findings)) or "Nothing found that would make a map of this model wrong."
+
+    def _repr_html_(self) -> str:
+        if not self._findings:
+            return f"<p>{self!r}</p>"
+        rows = "".join(
+            "<tr>"
+            + "".join(
+                f"<td style='text-align:left;vertical-align:top'>{html.escape(cell)}</td>"
+                for cell in (f.severity, f.what, ", ".join(f.where), ", ".join(f.methods) or "all", f.remedy)
+            )
+            + "</tr>"
+            for f in self._findings
+        )
+        return (
+            "<table><tr><th></th><th>what</th><th>where</th><th>methods</th><th>what to do</th></tr>"
+            + rows
+            + "</table>"
+        )
+
+
+def _in(where: Sequence[str], most: int = 4) -> str:
+    if not where:
+        return ""
+    more = f" and {len(where) - most} more" if len(where) > most else ""
+    return f" In {', '.join(where[:most])}{more}."
