@@ -453,8 +453,8 @@ KINDS: dict[str, Kind] = {
     "modules made inside forward": Kind(MadeInside, _PICTURES, [1, 3], layer="conv2d #2", behind=_behind),
     "residual": Kind(Residual, _PICTURES, [0, 2], layer="blocks"),
     "dense": Kind(Dense, _PICTURES, [1, 3], layer="join"),
-    "U-Net": Kind(UNet, _PICTURES, [1, 2], layer="head", scores=lambda out: out.mean((2, 3))),
-    "U-Net in a region": Kind(UNet, _PICTURES, lambda out: out[:, 1, 2:5, 2:5].mean((1, 2)), layer="head"),
+    "U-Net": Kind(UNet, _PICTURES, [1, 2], layer="up", scores=lambda out: out.mean((2, 3))),
+    "U-Net in a region": Kind(UNet, _PICTURES, lambda out: out[:, 1, 2:5, 2:5].mean((1, 2)), layer="up"),
     "ViT with a class token": Kind(
         ViT, _PICTURES, [1, 3], relu=False, layer="encoder.layers.0", grid=_patches(4, 4, before=1)
     ),

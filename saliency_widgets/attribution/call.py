@@ -198,11 +198,14 @@ class Call:
         activation, gradient, scores = self.memory.run(work, self.batch)
         return activation, gradient, scores
 
-    def watch(self, seen: Callable[[str, Any], None]) -> None:
+    def watch(self, seen: Callable[[str, Any], None]) -> Any:
         """Run the model once on the first sample, and show what depends on it of each layer's output as it finishes.
 
         Args:
             seen: Called with the layer's name and the output.
+
+        Returns:
+            The model's output.
         """
 
         def dependent(path: str, output: Any) -> None:
@@ -213,7 +216,7 @@ class Call:
         with self.standing_in() as model:
             freeze(model)
             with watched(model, dependent):
-                self.output(model, self.inputs[:1].detach().requires_grad_(True), range(1))
+                return self.output(model, self.inputs[:1].detach().requires_grad_(True), range(1))
 
     @contextmanager
     def lent(self, sample: int, seed: int) -> Iterator[tuple[nn.Module, dict[int, Any], Callable[[Tensor], Tensor]]]:

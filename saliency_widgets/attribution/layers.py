@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -100,7 +100,7 @@ RESHAPE = Param(
 )
 
 
-def _reader(path: str, output: Tensor, call: Call, reshape: Any, known: Spatial | None) -> Grid:
+def _reader(path: str, output: Tensor, call: Call, reshape: Any, known: Spatial | None, told: bool) -> Grid:
     """What reads the output of one layer, found or as asked.
 
     Raises:
@@ -109,7 +109,7 @@ def _reader(path: str, output: Tensor, call: Call, reshape: Any, known: Spatial 
     """
     shape = tuple(output.shape)
     if reshape == "by shape":
-        found = _known_grid(output, call, known)
+        found = _known_grid(output, call, known) if known is not None or not told else None
         if found is None:
             raise ValueError(
                 f"layer: {path!r} has an output of shape {shape}; a class activation map needs (N, channels, height, "
@@ -118,7 +118,7 @@ def _reader(path: str, output: Tensor, call: Call, reshape: Any, known: Spatial 
             )
         return found
     if callable(reshape):
-        return lambda found: _four(reshape(found), path, shape)
+        return lambda found: _reshaped(reshape, found, path)
     if reshape == "tokens":
         found = _known_grid(output, call, known) if output.ndim == 3 else None
     else:
@@ -136,13 +136,20 @@ def _known_grid(output: Tensor, call: Call, known: Spatial | None) -> Grid | Non
     return _grid(output, call.size, call.batch, [])
 
 
-def _four(found: Any, path: str, shape: tuple[int, ...]) -> Tensor:
-    if not isinstance(found, Tensor) or found.ndim != 4 or found.shape[0] != shape[0]:
-        got = f"shape {tuple(found.shape)}" if isinstance(found, Tensor) else f"a {type(found).__name__}"
-        raise ValueError(
-            f"reshape: the function must turn the output of {path!r}, of shape {shape}, into (N, channels, height, "
-            f"width); got {got}."
-        )
+def _reshaped(reshape: Callable[[Tensor], Any], output: Tensor, path: str) -> Tensor:
+    """What the caller's function makes of a layer's output."""
+    wanted = f"reshape: the function must turn the output of {path!r}, of shape {tuple(output.shape)}, into floats of "
+    wanted += "shape (N, channels, height, width)"
+    try:
+        found = reshape(output)
+    except Exception as error:
+        raise ValueError(f"{wanted}; it raised {type(error).__name__}: {error}.") from error
+    if not isinstance(found, Tensor):
+        raise ValueError(f"{wanted}; got a {type(found).__name__}.")
+    if found.ndim != 4 or found.shape[0] != output.shape[0] or not found.numel() or not found.is_floating_point():
+        raise ValueError(f"{wanted}; got {found.dtype} of shape {tuple(found.shape)}.")
+    if not bool(torch.isfinite(found).all()):
+        raise ValueError(f"{wanted}; got NaN or infinite numbers.")
     return found
 
 
@@ -220,12 +227,16 @@ def _scripted(call: Call) -> bool:
 
 def _maps(call: Call, path: str, reshape: Any, spatial: Mapping[str, Spatial] | None) -> ActivationMaps:
     activation, gradient, score = call.at_layer(path)
-    if activation.ndim == 3 and not callable(reshape) and spatial is None:
-        spatial = spatial_layers(call)  # the grid of tokens is that of what ran before
+    if spatial is None and not callable(reshape) and (activation.ndim == 3 or path.startswith(_inside(call.model))):
+        spatial = spatial_layers(call)  # how tokens lie is told by what ran before
     known = (spatial or {}).get(path)
     with torch.no_grad():
-        read = _reader(path, activation, call, reshape, known)
+        read = _reader(path, activation, call, reshape, known, told=spatial is not None)
         return ActivationMaps(read(activation), read(gradient), score, path)
+
+
+def _inside(model: nn.Module) -> tuple[str, ...]:
+    return tuple(f"{path}." for path in _blocks(model))
 
 
 def _check(call: Call, layer: str) -> None:
@@ -261,6 +272,7 @@ def spatial_layers(call: Call) -> Mapping[str, Spatial]:
     """
     found: dict[str, tuple[Tensor, Spatial]] = {}
     blocks = _blocks(call.model)
+    tokens: set[str] = set()  # blocks that give tokens
 
     def seen(path: str, output: Any) -> None:
         tensor = tensor_in(output)
@@ -276,11 +288,20 @@ def spatial_layers(call: Call) -> Mapping[str, Spatial]:
             found.pop(path, None)
             # Inside a transformer's block tokens are halfway; what a block gives is what people look at.
             whole = tensor.ndim == 4 or path in blocks or any(spatial.default for _, spatial in same)
-            prefix = tensor[..., 0].numel() - height * width if tensor.ndim == 3 else None
+            prefix = None
+            if tensor.ndim == 3:
+                prefix = tensor[..., 0].numel() - height * width
+                tokens.update({path} & blocks)
             found[path] = tensor, Spatial((channels, height, width), whole, prefix)
 
-    call.watch(seen)
-    return {path: spatial for path, (_, spatial) in found.items()}
+    output = tensor_in(call.watch(seen))
+    halfway = tuple(f"{path}." for path in tokens)
+    return {
+        path: spatial if tensor is not output else replace(spatial, default=False)
+        for path, (tensor, spatial) in found.items()
+        # Inside a block of tokens, (B, heads, T, ...) are no channels on a picture.
+        if tensor.ndim == 3 or not path.startswith(halfway)
+    }
 
 
 def _blocks(model: nn.Module) -> set[str]:

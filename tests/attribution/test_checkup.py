@@ -17,6 +17,7 @@ X = pictures(0, 1, 3, 8, 8)
 ROWS = rows(0, 2, 4)
 RELU = ("deconvnet", "guided_backprop", "guided_grad_cam")
 LAYER = ("grad_cam", "grad_cam_plus_plus", "guided_grad_cam", "layer_cam")
+GENERATOR = np.random.default_rng(0)  # a global of somebody's own, which nobody can seed
 CHUNKED = {"integrated_gradients", "smoothgrad", "expected_gradients", "blur_ig"}
 
 
@@ -291,8 +292,7 @@ def test_sigmoids_that_are_reshaped_or_bounded_are_seen():
 
 
 def test_scores_that_do_not_repeat_are_told_and_nothing_is_said_of_the_batch():
-    generator = np.random.default_rng(0)
-    finding = only(Wrapped(before=lambda x: x * (1 + float(generator.random()))))
+    finding = only(Wrapped(before=lambda x: x * (1 + float(GENERATOR.random()))))
     assert "another score each time" in finding.what
     assert finding.methods == ()
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
-from toys import call, conv_net, far, mlp, pictures, rows, state_of
+from toys import Tally, call, conv_net, far, mlp, pictures, rows, state_of
 
 import saliency_widgets as sw
 from saliency_widgets.attribution.layers import spatial_layers
@@ -128,15 +128,22 @@ def test_frozen_parameters_make_no_difference():
         assert torch.equal(sw.attribute(frozen, X, method=method, target=1).values, values)
 
 
-def test_the_users_own_hooks_run_and_stay():
-    model, seen = conv_net(), []
-    model[2].register_forward_hook(lambda *_: seen.append("forward"))
+def test_the_users_own_hooks_run_and_stay_and_their_lists_are_left_alone():
+    model, seen, tally = conv_net(), [], Tally()
+
+    def count(*_):
+        seen.append("forward")
+        tally.passes += 1
+
+    model[2].register_forward_hook(count)
     model[2].register_full_backward_hook(lambda *_: seen.append("backward"))
     before = state_of(model)
     expected = captum.attr.LayerGradCam(model, model[2]).attribute(X, target=1, relu_attributions=False).detach()
     seen.clear()
+    passes = tally.passes
     assert far(cam(model, layer="2").values, expected) < 1e-12
-    assert "forward" in seen
+    assert tally.passes > passes
+    assert seen == []
     assert state_of(model) == before
 
 
@@ -287,6 +294,61 @@ def test_tokens_lie_as_the_patches_were_cut(size, patch, registers, grid):
     assert far(found.values, expected) < 1e-12
     named = sw.attribute(model, x, method="grad_cam", target=1, layer="blocks.1")
     assert torch.equal(named.values, found.values)
+
+
+class Block(nn.Module):
+    """Attention with normalised queries and keys, and modules that see heads and weights, as many write it."""
+
+    def __init__(self, fused):
+        super().__init__()
+        self.fused = fused
+        self.qkv, self.out, self.norm = nn.Linear(8, 24), nn.Linear(8, 8), nn.LayerNorm(8)
+        self.attn = nn.ModuleDict({"q": nn.Identity(), "k": nn.Identity(), "weights": nn.Dropout(0.1)})
+
+    def forward(self, x):
+        q, k, v = self.qkv(self.norm(x)).unflatten(2, (3, 2, 4)).permute(2, 0, 3, 1, 4)
+        q, k = self.attn["q"](q), self.attn["k"](k)
+        if self.fused:
+            y = F.scaled_dot_product_attention(q, k, v)
+        else:
+            y = self.attn["weights"]((q @ k.transpose(2, 3) / 2).softmax(3)) @ v
+        return x + self.out(y.transpose(1, 2).flatten(2))
+
+
+@pytest.mark.parametrize("fused", [True, False])
+def test_heads_and_attention_weights_are_no_picture(fused):
+    model = Patches(8)
+    model.blocks = nn.ModuleList(Block(fused) for _ in range(3)).double()
+    x = pictures(0, 2, 3, 32, 32)
+    found = sw.attribute(model, x, method="grad_cam", target=1)
+    assert (found.layer, found.values.shape) == ("blocks.1", (2, 1, 4, 4))
+    inner = "blocks.1.attn.k" if fused else "blocks.1.attn.weights"
+    assert inner not in spatial_layers(call(model, x))
+    with pytest.raises(ValueError, match=rf"layer: '{inner}' has an output of shape .*reshape="):
+        sw.attribute(model, x, method="grad_cam", target=1, layer=inner)
+
+
+def test_the_scores_of_a_segmentation_are_not_its_last_layer():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 6, 3, padding=1), nn.ReLU(), nn.Conv2d(6, 4, 1)).double()
+    assert cam(model).layer == "1"
+    assert cam(model, layer="2").values.shape == (2, 1, 8, 8)
+
+
+@pytest.mark.parametrize(
+    ("reshape", "said"),
+    [
+        (lambda out: out.undefined, "it raised AttributeError"),
+        (lambda out: out.long(), "got torch.int64 of shape"),
+        (lambda out: out[..., :0], r"got torch.float64 of shape \(2, 5, 4, 0\)"),
+        (lambda out: out * float("nan"), "got NaN or infinite numbers"),
+        (lambda out: out[0], r"got torch.float64 of shape \(5, 4, 4\)"),
+        (lambda out: "no", "got a str"),
+    ],
+)
+def test_a_function_that_does_not_reshape(reshape, said):
+    with pytest.raises(ValueError, match=rf"reshape: the function must turn the output of '3', of shape .*{said}"):
+        cam(conv_net(), layer="3", reshape=reshape)
 
 
 def test_the_tokens_of_a_text_are_no_picture():

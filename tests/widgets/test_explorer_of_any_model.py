@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from toys import conv_net, mlp, pictures, rows
+from toys import Tally, conv_net, mlp, pictures, rows
 
 import saliency_widgets as sw
 from saliency_widgets.widgets import Explorer
@@ -137,12 +137,11 @@ def test_when_memory_runs_out_the_progress_line_says_so_and_the_size_is_remember
         def __init__(self):
             super().__init__()
             self.net = net()
-            self.failed = [0]
-            self.tally = type("Tally", (), {"failed": 0})()
+            self.tally = Tally()
 
         def forward(self, x):
             if len(x) > 3:
-                self.tally.failed += 1
+                self.tally.passes += 1
                 raise torch.OutOfMemoryError("CUDA out of memory")
             return self.net(x)
 
@@ -151,10 +150,10 @@ def test_when_memory_runs_out_the_progress_line_says_so_and_the_size_is_remember
     assert made.attribution.complete
     assert "a pass, as memory ran out at" in made.view.status["aside"]
     assert any("Memory ran out" in note for note in made.view.status["notes"])
-    failed = model.tally.failed
+    failed = model.tally.passes
     assert failed > 0
     made.update(n_samples=20)
-    assert model.tally.failed == failed, "a size that had failed was tried again"
+    assert model.tally.passes == failed, "a size that had failed was tried again"
     expected = sw.attribute(model.net, X, method="smoothgrad", n_samples=20, target=0)
     torch.testing.assert_close(made.attribution.values, expected.values)
     made.close()
