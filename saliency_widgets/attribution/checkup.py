@@ -107,7 +107,7 @@ def _of_modules(model: nn.Module) -> Iterator[Finding]:
         )
     if device_of(model).type == "cpu" and torch.cuda.is_available():
         yield Finding("The model is on the CPU, and there is a GPU.", remedy="Pass device='cuda'.", severity="slow")
-    half = {p.dtype for p in model.parameters()} & {torch.float16, torch.bfloat16}
+    half = {p.dtype for p in model.parameters()} & _HALF
     if half:
         yield Finding(
             f"It computes in {', '.join(str(t).removeprefix('torch.') for t in half)}: small gradients vanish, and "
@@ -115,6 +115,9 @@ def _of_modules(model: nn.Module) -> Iterator[Finding]:
             remedy="Pass a copy in full precision: copy.deepcopy(model).float().",
             severity="caution",
         )
+
+
+_HALF = {torch.float16, torch.bfloat16}
 
 
 def _needing(need: Need) -> tuple[str, ...]:
@@ -150,6 +153,17 @@ def _activations(_call: Call, seen: Observation) -> Iterator[Finding]:
         )
 
 
+def _custom(_call: Call, seen: Observation) -> Iterator[Finding]:
+    if seen.custom:
+        yield Finding(
+            f"Autograd functions of its own ({', '.join(seen.custom)}) can't be looked into: the rules for ReLUs don't "
+            f"reach what is inside.",
+            methods=_needing("relu"),
+            remedy="Where one stands for a ReLU, let the model use torch.relu instead.",
+            severity="caution",
+        )
+
+
 def _counted(places: dict[str, None]) -> str:
     return f"{len(places)} layer{'s' * (len(places) != 1)}"
 
@@ -165,6 +179,12 @@ def _spatial(call: Call, _seen: Observation) -> Iterator[Finding]:
 
 def _output(call: Call, seen: Observation) -> Iterator[Finding]:
     scores = seen.scores
+    if scores is not None and scores.dtype in _HALF and call.inputs.dtype not in _HALF:
+        yield Finding(
+            f"It switches to {str(scores.dtype).removeprefix('torch.')} inside (autocast): small gradients vanish.",
+            remedy="Explain it without autocast inside forward.",
+            severity="caution",
+        )
     if scores is None or scores.ndim not in (1, 2, 4):
         return
     scores = scores.double()
@@ -238,7 +258,7 @@ def _zeros(call: Call, seen: Observation) -> Iterator[Finding]:
     elif share > _MUCH:
         yield Finding(
             f"The gradient of {share:.0%} of the inputs is exactly zero.",
-            remedy="The model doesn't look there (cropping, strides, dead ReLUs); zero means unread, not unimportant.",
+            remedy="The model doesn't look there, or something else won (cropping, strides, max pooling, dead ReLUs).",
             severity="caution",
         )
 
@@ -270,8 +290,10 @@ def _coupled(call: Call, _seen: Observation) -> Iterator[Finding]:
             remedy="Take the randomness out, or seed it inside forward; no map can be repeated before.",
         )
         return
-    tolerance = 1e-6 if alone.dtype == torch.float64 else 1e-2
-    if bool(((alone - together).abs() > tolerance * (1 + alone.abs())).any()):
+    # Against what another input would change, and what rounding may.
+    apart = (alone - call.scores(other)).abs()
+    rounding = 1e2 * torch.finfo(alone.dtype).eps * (1 + alone.abs())
+    if bool(((alone - together).abs() > 1e-3 * apart + rounding).any()):
         yield Finding(
             f"The rows of a batch influence each other: the score goes from {float(alone[0]):.4g} to "
             f"{float(together[0]):.4g} beside other rows.",
@@ -296,7 +318,7 @@ def _range(call: Call, seen: Observation) -> Iterator[Finding]:
                 (path,),
                 remedy="Check transform=: are pixels scaled to [0, 1] and normalised as in training?",
             )
-    elif largest > _BYTES and call.size is not None:
+    elif _BYTES < largest <= 255 and float(call.inputs.min()) >= 0 and call.size is not None:
         yield Finding(
             f"The inputs reach {largest:.0f}: they look like raw bytes; most models want [0, 1] or normalised ones.",
             remedy="Check transform=, or divide by 255.",
@@ -308,6 +330,7 @@ _FAR, _WIDE, _FLAT, _BYTES = 4.0, 25.0, 1e-3, 30.0
 
 _RULES: tuple[Callable[[Call, Observation], Iterator[Finding]], ...] = (
     _activations,
+    _custom,
     _spatial,
     _output,
     _cuts,

@@ -13,7 +13,7 @@ from torch.overrides import TorchFunctionMode
 
 from saliency_widgets.attribution.call import Call
 from saliency_widgets.attribution.randomness import draws
-from saliency_widgets.attribution.relu_rules import SMOOTH, ReLURule
+from saliency_widgets.attribution.relu_rules import RULE_NAME, SMOOTH, ReLURule
 from saliency_widgets.attribution.taps import freeze
 from saliency_widgets.attribution.targets import is_function, scores_in
 
@@ -37,7 +37,8 @@ class Observation:
         relus: How many ReLUs ran.
         cuts: "detach", "no_grad" and "rounding" of something that depends on the inputs, and where; those without
             which the gradient would be another.
-        random: Where random numbers were drawn by modules in eval mode.
+        custom: The names of the caller's own autograd functions on the way to the score.
+        random: Where random numbers were drawn by modules in eval mode, if they move the scores.
         scores: The model's scores in their own shape, or None where the target is a function.
         last: The name of the operation that made them, whatever reshaped its result.
         gradient: Of the score, of the inputs' shape.
@@ -48,6 +49,7 @@ class Observation:
     smooth: Places = field(default_factory=dict)
     relus: int = 0
     cuts: Places = field(default_factory=dict)
+    custom: dict[str, None] = field(default_factory=dict)
     random: dict[str, None] = field(default_factory=dict)
     scores: Tensor | None = None
     last: str = ""
@@ -101,12 +103,36 @@ def observe(call: Call) -> Observation:
         if not is_function(call.score.target):
             seen.scores = scores_in(output, call.batch)
             seen.last = _last(seen.scores)
+            seen.custom = _custom(seen.scores)
             seen.scores = seen.scores.detach()
     seen.gradient = call.gradient(call.inputs)[0]
+    if seen.random and torch.equal(_scores(call, 0), _scores(call, 1)):
+        seen.random.clear()  # drawn, and not used
     for kind in list(seen.cuts):
         if not _matters(call, kind, seen.gradient):
             del seen.cuts[kind]
     return seen
+
+
+def _scores(call: Call, seed: int) -> Tensor:
+    with call.standing_in(seed=seed) as model, torch.no_grad():
+        return call.scored(model, call.inputs, range(call.batch))
+
+
+def _custom(scores: Tensor) -> dict[str, None]:
+    """The caller's own autograd functions in the graph of the scores."""
+    found: dict[str, None] = {}
+    ahead, known = [scores.grad_fn], set()
+    while ahead:
+        node = ahead.pop()
+        if node is None or node in known:
+            continue
+        known.add(node)
+        ahead += [before for before, _ in node.next_functions]
+        if isinstance(node, torch.autograd.function.BackwardCFunction):
+            found[type(node).__name__.removesuffix("Backward")] = None
+    found.pop(RULE_NAME, None)
+    return found
 
 
 class _Healed(TorchFunctionMode):

@@ -50,6 +50,9 @@ class _Rectified(torch.autograd.Function):
         return None if grads[0] is None else grads[0].clamp(min=0), None
 
 
+RULE_NAME = _Rectified.__name__
+
+
 def _given(args: tuple, kwargs: dict, position: int, name: str, default: Any = None) -> Any:
     return args[position] if len(args) > position else kwargs.get(name, default)
 

@@ -297,6 +297,23 @@ def test_scores_that_do_not_repeat_are_told_and_nothing_is_said_of_the_batch():
     assert finding.methods == ()
 
 
+class OwnReLU(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        ctx.save_for_backward(x)
+        return x.clamp(min=0)
+
+    @staticmethod
+    def backward(ctx, g):
+        return g * (ctx.saved_tensors[0] > 0)
+
+
+def test_autograd_functions_of_the_models_own_are_named():
+    finding = only(Wrapped(before=OwnReLU.apply))
+    assert "(OwnReLU)" in finding.what
+    assert finding.methods == RELU
+
+
 def test_a_custom_backward_is_no_cut():
     class Twice(torch.autograd.Function):
         @staticmethod
@@ -307,7 +324,7 @@ def test_a_custom_backward_is_no_cut():
         def backward(ctx, g):
             return g * 2
 
-    assert about(Wrapped(before=Twice.apply)) == []
+    assert not [f for f in about(Wrapped(before=Twice.apply)) if "cuts the gradient off" in f.what]
 
 
 @pytest.mark.parametrize(
@@ -344,6 +361,31 @@ def test_random_numbers_in_eval_mode():
     assert about(Careless(False).eval()) == []
     noisy = nn.Sequential(Wrapped(before=lambda x: x + 0.1 * torch.randn_like(x))).eval()
     assert only(noisy).where == ("0",)
+
+
+def test_random_numbers_that_are_not_used_are_no_finding():
+    assert about(Wrapped(before=lambda x: x + 0 * torch.rand_like(x))) == []
+
+
+def test_weak_coupling_of_rows_is_seen_and_rounding_is_not():
+    for after in (lambda y: 1000 + y - 0.9 * y.mean(0), lambda y: y + 0.01 * (y - y.mean(0)) * len(y)):
+        assert [f for f in about(Wrapped(after=after)) if "influence each other" in f.what]
+    for scale in (1e-3, 1.0, 1e3):
+        assert about(Wrapped(after=lambda y, s=scale: s * y).float(), X.float()) == []
+
+
+def test_numbers_with_signs_are_no_bytes():
+    for x in (X * 2000 - 1000, X * 1000, -80 * X):
+        assert not [f for f in about(conv_net(), x) if "raw bytes" in f.what]
+
+
+def test_autocast_inside_is_half_precision():
+    class Mixed(Wrapped):
+        def forward(self, x):
+            with torch.autocast("cpu", torch.bfloat16):
+                return super().forward(x)
+
+    assert "switches to bfloat16" in only(Mixed().float(), X.float()).what
 
 
 def test_models_whose_layers_are_hidden():
