@@ -132,7 +132,8 @@ def attribute(
         model: Any ``torch.nn.Module`` that scores each row of a batch. Its output may be a tensor, or one inside a
             tuple, a mapping, a dataclass or an object with ``.logits``.
         inputs: A picture (PIL, path, array of uint8), a tensor (C, H, W) or (N, C, H, W), rows of numbers, or a
-            list of pictures of one size. Of a model with several inputs: a tuple, or a mapping from their names.
+            list of pictures of one size. Of a model with several inputs: a tuple, or a mapping from their names;
+            what has as many rows as there are samples is repeated with them, anything else is given as it is.
         method: One of :func:`methods`; "captum." and the name of a class of ``captum.attr``; or such an object,
             see :func:`from_captum`.
         target: A class index or name, None for the top prediction, a list or tensor of one index per input, or a

@@ -113,8 +113,9 @@ def told(error: Exception, asked: str) -> dict[str, str]:
     stays = f"No map of {asked}; the last one stays. Change a setting to go on."
     if isinstance(error, torch.OutOfMemoryError):
         return {
-            "message": "The device ran out of memory.",
-            "remedy": "Choose a smaller chunk size under More settings; the next change starts again.",
+            "message": "The device ran out of memory for a single row.",
+            "remedy": "Explain a smaller picture, free the device's memory, or pass device='cpu'; passes of several "
+            "rows are split by themselves.",
         }
     if isinstance(error, (TypeError, ValueError)):
         return {"message": str(error), "remedy": stays}
