@@ -298,8 +298,8 @@ def _coupled(call: Call, _seen: Observation) -> Iterator[Finding]:
             f"The rows of a batch influence each other: the score goes from {float(alone[0]):.4g} to "
             f"{float(together[0]):.4g} beside other rows.",
             methods=_in_chunks(),
-            remedy="Call model.eval(); if that doesn't help (a softmax over a batch of texts, say), explain one sample at "
-            "a time with chunk_size=1.",
+            remedy="Call model.eval(); if that doesn't help (a softmax over a batch of texts, say), explain one sample "
+            "at a time with chunk_size=1.",
         )
 
 

@@ -118,25 +118,34 @@ def _reader(path: str, output: Tensor, call: Call, reshape: Any, known: Spatial 
             )
         return found
     if callable(reshape):
-        return lambda found: _reshaped(reshape, found, path)
+        return lambda found: _reshaped(reshape, found, path, call.batch)
     if reshape == "tokens":
         found = _known_grid(output, call, known) if output.ndim == 3 else None
     else:
         last = reshape == "channels last"
-        found = None if output.ndim != 4 else lambda given: given.movedim(-1, 1) if last else given
+        found = (
+            None
+            if output.ndim != 4 or output.shape[0] != call.batch
+            else lambda given: given.movedim(-1, 1) if last else given
+        )
     if found is None:
         raise ValueError(f"reshape: the output of {path!r}, of shape {shape}, can't be read as {reshape!r}.")
     return found
 
 
 def _known_grid(output: Tensor, call: Call, known: Spatial | None) -> Grid | None:
-    """The layout of tokens can be told only beside what ran before them: as it was found then."""
+    """The layout of tokens can be told only beside what ran before them: as it was found then.
+
+    What has other rows than samples (windows, crops, patches) has a place on the picture that nobody told.
+    """
+    if output.ndim == 4 and output.shape[0] != call.batch:
+        return None
     if output.ndim == 3:
         return None if known is None else _token_grid(output, call.batch, known.shape[1:])
     return _grid(output, call.size, call.batch, [])
 
 
-def _reshaped(reshape: Callable[[Tensor], Any], output: Tensor, path: str) -> Tensor:
+def _reshaped(reshape: Callable[[Tensor], Any], output: Tensor, path: str, batch: int) -> Tensor:
     """What the caller's function makes of a layer's output."""
     wanted = f"reshape: the function must turn the output of {path!r}, of shape {tuple(output.shape)}, into floats of "
     wanted += "shape (N, channels, height, width)"
@@ -146,7 +155,7 @@ def _reshaped(reshape: Callable[[Tensor], Any], output: Tensor, path: str) -> Te
         raise ValueError(f"{wanted}; it raised {type(error).__name__}: {error}.") from error
     if not isinstance(found, Tensor):
         raise ValueError(f"{wanted}; got a {type(found).__name__}.")
-    if found.ndim != 4 or found.shape[0] != output.shape[0] or not found.numel() or not found.is_floating_point():
+    if found.ndim != 4 or found.shape[0] != batch or not found.numel() or not found.is_floating_point():
         raise ValueError(f"{wanted}; got {found.dtype} of shape {tuple(found.shape)}.")
     if not bool(torch.isfinite(found).all()):
         raise ValueError(f"{wanted}; got NaN or infinite numbers.")
@@ -278,8 +287,8 @@ def spatial_layers(call: Call) -> Mapping[str, Spatial]:
         tensor = tensor_in(output)
         before = [spatial for _, spatial in found.values()]
         read = None if tensor is None else _grid(tensor, call.size, 1, before)
-        if tensor is None or read is None:
-            return
+        if tensor is None or read is None or 1 not in tensor.shape[: 5 - tensor.ndim]:
+            return  # windows, crops or patches as rows of their own: whose place they have on the picture is not told
         _, channels, height, width = read(tensor).shape
         if height * width > 1:
             if tensor is not output and any(known is tensor for known, _ in found.values()):

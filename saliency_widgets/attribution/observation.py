@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,7 +20,7 @@ from saliency_widgets.attribution.targets import is_function, scores_in
 Places = dict[str, dict[str, None]]
 """What was seen -> the module paths it was seen in, in order."""
 
-_DETACHED = (Tensor.detach, Tensor.detach_, Tensor.data.__get__)  # type: ignore[attr-defined]
+_DETACHED = (torch.detach, Tensor.detach, Tensor.detach_, Tensor.data.__get__)  # type: ignore[attr-defined]
 _ROUNDED = {
     getattr(room, name) for name in ("round", "floor", "ceil", "trunc", "sign") for room in (torch, Tensor)
 }  # fmt: skip
@@ -35,8 +35,8 @@ class Observation:
     Attributes:
         smooth: Smooth activations by name, and where.
         relus: How many ReLUs ran.
-        cuts: "detach", "no_grad" and "rounding" of something that depends on the inputs, and where; those without
-            which the gradient would be another.
+        cuts: "detach", "no_grad", "inference_mode" and "rounding" of something that depends on the inputs, and where;
+            those without which the gradient would be another.
         custom: The names of the caller's own autograd functions on the way to the score.
         random: Where random numbers were drawn by modules in eval mode, if they move the scores.
         scores: The model's scores in their own shape, or None where the target is a function.
@@ -70,13 +70,15 @@ class _Watch(TorchFunctionMode):
         kwargs = kwargs or {}
         if func is torch._C._set_grad_enabled:
             self._off = not args[0]
-        depends = any(isinstance(arg, Tensor) and arg.requires_grad for arg in args)
+        depends = any(tensor.requires_grad for tensor in _tensors((*args, *kwargs.values())))
         path, training = self._where()
         if depends and func in SMOOTH:
             self._seen.smooth.setdefault(SMOOTH[func], {})[path] = None
         if depends and func in _CUTS:
             self._seen.cuts.setdefault(_CUTS[func], {})[path] = None
-        elif depends and (self._off or torch.is_inference_mode_enabled()):
+        elif depends and torch.is_inference_mode_enabled():
+            self._seen.cuts.setdefault("inference_mode", {})[path] = None
+        elif depends and self._off:
             self._seen.cuts.setdefault("no_grad", {})[path] = None
         if not training and draws(func, args, kwargs):
             self._seen.random[path] = None
@@ -152,6 +154,8 @@ class _Healed(TorchFunctionMode):
 
 def _matters(call: Call, kind: str, gradient: Tensor) -> bool:
     """Whether the gradient would be another without the cuts: what is only looked at, or kept, may be cut off."""
+    if kind == "inference_mode":
+        return True  # it can't be lifted from here
     try:
         with call.standing_in() as model:
             leaf = call.inputs.detach().requires_grad_(True)
@@ -161,6 +165,14 @@ def _matters(call: Call, kind: str, gradient: Tensor) -> bool:
     except (ValueError, RuntimeError):
         return True  # it can't be told: what was seen is said
     return not torch.allclose(healed, gradient, rtol=1e-3, atol=1e-4 * float(gradient.abs().max()))
+
+
+def _tensors(values: Iterable[Any]) -> Iterator[Tensor]:
+    for value in values:
+        if isinstance(value, Tensor):
+            yield value
+        elif isinstance(value, (tuple, list)):
+            yield from _tensors(value)
 
 
 def _last(scores: Tensor) -> str:

@@ -82,6 +82,7 @@ class Explorer(w.Box):
         self._given = {"model": model, "inputs": inputs, "transform": transform, "class_names": class_names}
         self._subject = subject
         self._display = DisplaySettings()
+        methods = (methods,) if isinstance(methods, str) else methods
         self.panel = Panel(
             subject, self._display, method=method, target=target, score=score, params=params, more=methods
         )

@@ -247,7 +247,12 @@ def test_gradients_that_are_cut_off_inside():
             mean = x.mean((1, 2, 3), keepdim=True)
         return x + mean
 
-    for before, said in ((detached, "detach()"), (unseen, "no_grad")):
+    def inferred(x):
+        with torch.inference_mode():
+            mean = torch.cat([x.mean((1, 2, 3), keepdim=True)])
+        return x + mean.clone()
+
+    for before, said in ((detached, "detach()"), (unseen, "no_grad"), (inferred, "inference_mode")):
         finding = only(Wrapped(before))
         assert finding.what.startswith(said)
         assert finding.where == ("the model itself",)

@@ -335,6 +335,32 @@ def test_the_scores_of_a_segmentation_are_not_its_last_layer():
     assert cam(model, layer="2").values.shape == (2, 1, 8, 8)
 
 
+def test_patches_as_rows_of_their_own_are_no_picture():
+    class Windows(nn.Module):
+        def __init__(self):
+            super().__init__()
+            torch.manual_seed(0)
+            self.conv, self.head = nn.Conv2d(3, 5, 3, padding=1), nn.Linear(5, 4)
+            self.double()
+
+        def forward(self, x):
+            cut = x.unfold(2, 4, 4).unfold(3, 4, 4).permute(0, 2, 3, 1, 4, 5).flatten(0, 2)
+            return self.head(self.conv(cut).relu().mean((2, 3))).view(len(x), -1, 4).mean(1)
+
+    def together(out):
+        return out.unflatten(0, (2, 2, 2)).permute(0, 3, 1, 4, 2, 5).flatten(4, 5).flatten(2, 3)
+
+    model = Windows()
+    with pytest.raises(ValueError, match="layer: no layer of this model has a spatial output"):
+        cam(model)
+    with pytest.raises(ValueError, match=r"layer: 'conv' has an output of shape \(8, 5, 4, 4\).*reshape="):
+        cam(model, layer="conv")
+    found = cam(model, layer="conv", reshape=together)
+    a = together(model.conv(X.unfold(2, 4, 4).unfold(3, 4, 4).permute(0, 2, 3, 1, 4, 5).flatten(0, 2)))
+    expected = by_hand(a, lambda whole: model.head(whole.relu().mean((2, 3))))
+    assert far(found.values, expected) < 1e-13
+
+
 @pytest.mark.parametrize(
     ("reshape", "said"),
     [
