@@ -116,6 +116,8 @@ def unknown(what: str, given: str, known: Sequence[str]) -> str:
     """The sentence for a name that is not known: what was meant, or what there is."""
     close = difflib.get_close_matches(str(given), list(known), n=3, cutoff=0.5)
     hint = f"Did you mean {_listed(close)}?" if close else f"Known: {_listed(known)}."
+    if not known:
+        hint = "There is nothing to be named here: leave it out."
     return f"{what}: {given!r} is not known. {hint}"
 
 

@@ -10,10 +10,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from saliency_widgets.attribution.memory import out_of_memory
 from saliency_widgets.attribution.noise import seeded
 from saliency_widgets.params import Param
 
@@ -101,6 +103,41 @@ BASELINE = Param(
 )
 
 
+def as_numbers(value: Any, argument: str) -> Tensor:
+    """A tensor or an array, as a tensor of real numbers.
+
+    Args:
+        value: It.
+        argument: The argument's name, for the error.
+
+    Raises:
+        TypeError: It holds no numbers, or complex ones.
+    """
+    if not isinstance(value, Tensor):
+        array = np.asarray(value)
+        if array.dtype.kind not in "buifc":
+            raise TypeError(f"{argument}: expected numbers, got an array of {array.dtype}.")
+        array = array.astype(np.float64) if array.dtype == np.longdouble else array
+        # torch takes neither negative strides nor another byte order.
+        value = torch.from_numpy(np.array(array, dtype=array.dtype.newbyteorder("="), order="C"))
+    if value.is_complex():
+        raise TypeError(f"{argument}: expected real numbers, got {value.dtype}. Pass .real or .abs().")
+    return value
+
+
+def _made(function: Callable[[Tensor], Any], inputs: Tensor) -> Any:
+    """What the caller's function makes of the inputs; what it raises is retold as an error of ``baseline``."""
+    try:
+        return function(inputs.clone())
+    except Exception as error:
+        if out_of_memory(error):
+            raise
+        raise ValueError(
+            f"baseline: the function raised {type(error).__name__} for the inputs, of shape {tuple(inputs.shape)}: "
+            f"{str(error).rstrip('.')}. It gets what the model sees and must give a tensor that broadcasts to it."
+        ) from error
+
+
 def baseline_of(value: Any, inputs: Tensor, pixels: PixelRange | None = None, seed: int = 0) -> Tensor:
     """The baseline of each sample.
 
@@ -116,20 +153,19 @@ def baseline_of(value: Any, inputs: Tensor, pixels: PixelRange | None = None, se
 
     Raises:
         TypeError: ``value`` is of no known kind.
-        ValueError: An unknown name, a shape that doesn't fit, or numbers that aren't finite.
+        ValueError: An unknown name, a function that raises, a shape that doesn't fit, or numbers that aren't finite.
     """
     if value is None:
         value = "zero" if pixels is None else "black"
     if isinstance(value, str):
         return NAMED[BASELINE.check(value)](inputs, pixels, seed)
     if callable(value) and not isinstance(value, Tensor):
-        value = value(inputs.clone())
-    if not isinstance(value, Tensor):
-        if not hasattr(value, "__array__"):
-            raise TypeError(
-                f"baseline: expected a name, a tensor or a function that returns one, got a {type(value).__name__}."
-            )
-        value = torch.as_tensor(value, device="cpu")
+        value = _made(value, inputs)
+    if not isinstance(value, Tensor) and not hasattr(value, "__array__"):
+        raise TypeError(
+            f"baseline: expected a name, a tensor or a function that returns one, got a {type(value).__name__}."
+        )
+    value = as_numbers(value, "baseline")
     try:
         tensor = value.detach().to(inputs).expand_as(inputs).clone()
     except RuntimeError as error:

@@ -93,11 +93,12 @@ class Call:
 
         Of several inputs that are explained together, each has its own; a mapping gives them by name.
         """
-        names = [part.name for part in self.parts] or [self._arguments.name]
-        if isinstance(value, Mapping):
-            for name in value:
-                if name not in names:
-                    raise ValueError(unknown("baseline", str(name), [str(known) for known in names if known]))
+        names = [part.name for part in self.parts] or [self._arguments.name or ""]
+        for name in value if isinstance(value, Mapping) else ():
+            if names == [""]:
+                raise TypeError("baseline: a mapping is for several inputs, and there is one. Pass the tensor itself.")
+            if name not in names:
+                raise ValueError(unknown("baseline", str(name), names))
 
         def of(x: Tensor, part: Part | None) -> Tensor:
             if part is None:

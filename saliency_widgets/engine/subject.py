@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import replace
 from functools import cached_property
 from typing import Any
@@ -17,6 +17,7 @@ from saliency_widgets.attribution.isolation import device_of, dtype_of
 from saliency_widgets.attribution.layers import spatial_layers
 from saliency_widgets.attribution.memory import Memory
 from saliency_widgets.attribution.targets import is_function, resolve
+from saliency_widgets.engine.fingerprint import fingerprint
 from saliency_widgets.engine.request import Request
 from saliency_widgets.inputs import Explain, Prepared, class_names_of, prepare_for, unwrapped
 
@@ -33,8 +34,8 @@ class Subject:
         device: Where to compute; the model's own device unless given. Elsewhere, a private copy is made.
 
     Raises:
-        TypeError: ``model`` is no module, or ``inputs`` are of no known kind.
-        ValueError: Inputs or names that don't fit.
+        TypeError: ``model`` is no module, or another argument is of no known kind.
+        ValueError: Inputs or names that don't fit, or weights that hold no numbers.
     """
 
     def __init__(
@@ -51,6 +52,18 @@ class Subject:
             raise TypeError(f"model: expected a torch.nn.Module, got a {type(model).__name__}.")
         if any(is_lazy(tensor) for tensor in (*model.parameters(), *model.buffers())):
             raise ValueError("model: some layers have no weights yet (lazy modules). Run model(inputs) once first.")
+        if any(tensor.is_meta for tensor in (*model.parameters(), *model.buffers())):
+            raise ValueError(
+                "model: some weights are on the meta device and hold no numbers. Load them first, for example with "
+                "model.to_empty(device='cpu') and load_state_dict."
+            )
+        if isinstance(device, bool) or not isinstance(device, (torch.device, str, int, type(None))):
+            raise TypeError(
+                f"device: expected a torch.device or a name such as 'cpu' or 'cuda:0', got {device!r} "
+                f"({type(device).__name__}). Leave it out to stay where the model is."
+            )
+        if device is not None and str(device).startswith("meta"):
+            raise ValueError("device: nothing is computed on 'meta'. Leave it out to stay where the model is.")
         model, self.wrapped = unwrapped(model)
         self.model = model if device is None else _on_device(model, device)
         model = self.model
@@ -138,35 +151,8 @@ class Subject:
         return f"class {index}" if self.class_names is None else self.class_names[index]
 
     def version(self) -> tuple:
-        """Changes whenever the model does: weights, buffers, flags and plain numbers of its modules, hooks.
-
-        Fused optimisers and ``.data`` leave torch's version counters as they were, so the numbers are looked at:
-        the sum and the norm of each tensor, a small part of what one pass reads.
-        """
-        tensors = [*self.model.parameters(), *self.model.buffers()]
-        with torch.inference_mode(False), torch.no_grad():
-            numbers = _sums(tensor.detach() for tensor in tensors)
-        return (
-            tuple((id(t), t.data_ptr(), None if t.is_inference() else t._version) for t in tensors),
-            numbers,
-            tuple(_plain(module) for module in self.model.modules()),
-        )
-
-
-def _sums(tensors: Iterable[Tensor]) -> tuple[float, ...]:
-    """The sum and the norm of each tensor of real numbers, fetched from each device at once."""
-    found: dict[torch.device, list[Tensor]] = {}
-    for tensor in tensors:
-        if tensor.is_floating_point() and tensor.numel():
-            found.setdefault(tensor.device, []).extend((tensor.sum(), tensor.norm()))
-    return tuple(number for numbers in found.values() for number in torch.stack(numbers).tolist())
-
-
-def _plain(module: nn.Module) -> tuple:
-    """What a module's forward may depend on besides tensors: flags, numbers and texts, and its hooks."""
-    attributes = tuple((k, v) for k, v in vars(module).items() if isinstance(v, (bool, int, float, str)))
-    hooks = (module._forward_pre_hooks, module._forward_hooks, module._backward_hooks, module._backward_pre_hooks)
-    return attributes, tuple(tuple(map(id, h.values())) for h in hooks)
+        """Changes whenever the model does: see :func:`~saliency_widgets.engine.fingerprint.fingerprint`."""
+        return fingerprint(self.model)
 
 
 def _names(class_names: Sequence[str] | Mapping[int, str] | None) -> list[str] | None:
@@ -176,8 +162,22 @@ def _names(class_names: Sequence[str] | Mapping[int, str] | None) -> list[str] |
     if isinstance(class_names, str):
         raise TypeError(f"class_names: expected a list of names, got one string, {class_names[:30]!r}.")
     if not isinstance(class_names, Mapping):
-        return [str(name) for name in class_names]
-    by_index = {int(index): str(name) for index, name in class_names.items()}
+        try:
+            if isinstance(class_names, (bytes, Set)):  # a set has no order
+                raise TypeError
+            return [str(name) for name in class_names]
+        except TypeError:
+            raise TypeError(
+                f"class_names: expected the names in order, as a list or a mapping from index to name, got "
+                f"a {type(class_names).__name__}."
+            ) from None
+    try:
+        by_index = {int(index): str(name) for index, name in class_names.items()}
+    except (TypeError, ValueError):
+        raise TypeError(
+            f"class_names: expected a mapping from index to name, got one from {next(iter(class_names))!r} to "
+            f"{next(iter(class_names.values()))!r}. Where that is label2id, pass id2label."
+        ) from None
     if sorted(by_index) != list(range(len(by_index))):
         raise ValueError(f"class_names: a mapping must name the classes 0 to {len(by_index) - 1}, each once.")
     return [by_index[index] for index in range(len(by_index))]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,26 @@ from saliency_widgets.attribution import PixelRange
 
 _CHANNELS = (1, 3, 4)
 _CURVED = "The transform is not linear in the pixels: the picture shown is close to what the model sees, not exact."
+_BYTES = "Bytes were scaled to [0, 1]. Pass floats if the model scales them itself."
+
+
+@dataclass(frozen=True)
+class EightBit:
+    """A transform of ours, of RGB and L pictures; a caller's own gets the picture in the mode that it has.
+
+    Attributes:
+        transform: From pictures in any other form, too.
+    """
+
+    transform: Callable[[Any], Any]
+
+    def __call__(self, source: Any) -> Any:
+        """What it makes of one input."""
+        return self.transform(source)
 
 
 def load(inputs: Any) -> Any:
-    """A path becomes a picture, a picture gets a usable mode, arrays and tensors stay as they are.
+    """A path becomes a picture; pictures, arrays and tensors stay as they are.
 
     Raises:
         TypeError: The input is of no known kind.
@@ -34,28 +51,36 @@ def load(inputs: Any) -> Any:
                 inputs = ImageOps.exif_transpose(opened).copy()
         except UnidentifiedImageError as error:
             raise ValueError(f"inputs: {str(path)!r} is no picture that Pillow can read.") from error
-    if isinstance(inputs, Image.Image):
-        return _eight_bit(inputs)
-    if isinstance(inputs, (Tensor, np.ndarray)):
+    if isinstance(inputs, (Image.Image, Tensor, np.ndarray)):
         return inputs
     if hasattr(inputs, "__array__") or isinstance(inputs, (list, tuple)):
         return np.asarray(inputs)
     raise TypeError(f"inputs: expected a PIL image, a path, an array or a tensor, got a {type(inputs).__name__}.")
 
 
-def _eight_bit(picture: Image.Image) -> Image.Image:
+def eight_bit(picture: Image.Image) -> Image.Image:
     """Colours become RGB and greys L; 16-bit and float greys are scaled, where Pillow would clip them."""
     if picture.mode in ("RGB", "L"):
         return picture
-    if picture.mode[0] not in "IF":
+    if not _is_deep(picture):
         return picture.convert("L" if picture.mode == "1" else "RGB")
-    numbers = np.nan_to_num(np.asarray(picture, dtype=np.float64)).clip(0)
-    brightest = numbers.max(initial=0)
+    return Image.fromarray((_greys(picture)[0] * 255).clip(0, 255).round().astype(np.uint8))
+
+
+def _is_deep(picture: Image.Image) -> bool:
+    """Whether its greys have more than 8 bits."""
+    return picture.mode[0] in "IF"
+
+
+def _greys(picture: Image.Image) -> tuple[np.ndarray, float, int]:
+    """Deep greys in [0, 1], the brightest number that they were, and the number that became 1."""
+    levels = np.nan_to_num(np.asarray(picture, dtype=np.float64)).clip(0)
+    brightest = float(levels.max(initial=0))
     if picture.mode.startswith("I;16") or brightest > 255:
         white = 65535
     else:
         white = 1 if picture.mode == "F" and brightest <= 1 else 255
-    return Image.fromarray((numbers / white * 255).clip(0, 255).round().astype(np.uint8))
+    return levels / white, brightest, white
 
 
 def is_numbers(source: Any) -> bool:
@@ -65,16 +90,38 @@ def is_numbers(source: Any) -> bool:
     )
 
 
-def plain(source: Any) -> Tensor:
+def plain(source: Any, notes: list[str] | None = None) -> Tensor:
     """The model's input where the caller gave no transform: bytes scaled to [0, 1], numbers as they are.
+
+    Args:
+        source: A picture, an array or a tensor.
+        notes: Where a scale that may not be meant is mentioned.
 
     Returns:
         Shape (B, ...).
     """
+    notes = [] if notes is None else notes
+    if isinstance(source, Image.Image):
+        if _is_deep(source):
+            greys, brightest, white = _greys(source)
+            if 0 < brightest < white / 2:
+                notes.append(
+                    f"The greys were divided by {white}, and the brightest is {brightest:g}: the model sees a dark "
+                    f"picture. Pass transform= to scale them as it was trained."
+                )
+            return torch.from_numpy(greys.astype(np.float32))[None, None]
+        source = eight_bit(source)
     tensor = batched(_tensor(source))
-    if tensor.dtype == torch.uint8 and tensor.ndim == 4:
+    if tensor.dtype == torch.uint8 and tensor.ndim in (4, 5):
+        if isinstance(source, Tensor) or tensor.ndim == 5:  # arrays (H, W, C) are pictures, and have 255 levels
+            notes.append(_BYTES)
         return tensor.to(torch.float32) / 255
     return tensor
+
+
+def numbers(source: Tensor | np.ndarray) -> Tensor:
+    """The numbers as they are."""
+    return source if isinstance(source, Tensor) else torch.from_numpy(np.array(_numeric(source), order="C"))
 
 
 def _tensor(source: Any) -> Tensor:
@@ -82,11 +129,11 @@ def _tensor(source: Any) -> Tensor:
     if isinstance(source, Tensor):
         return source
     picture = isinstance(source, Image.Image)
-    array = _numeric(np.asarray(source))
-    numbers = torch.from_numpy(np.array(array, order="C"))
+    array = np.asarray(source)
+    found = numbers(array)
     if array.ndim == 2 and (picture or array.dtype == np.uint8):
-        return numbers[None]
-    return numbers.movedim(-1, -3) if _channels_last(array) or (picture and array.ndim == 3) else numbers
+        return found[None]
+    return found.movedim(-1, -3) if _channels_last(array) or (picture and array.ndim == 3) else found
 
 
 def _numeric(array: np.ndarray) -> np.ndarray:
@@ -168,9 +215,22 @@ def pixel_range(tensor: Tensor, source: Any, transform: Callable | None, notes: 
 
 def _probed(tensor: Tensor, source: Any, transform: Callable, notes: list[str]) -> PixelRange | None:
     """What a black and a white picture of the input's size became, each (C, H, W); None where they can't tell."""
+    found = _ends(tensor, source, transform)
+    if found is None and isinstance(source, Image.Image) and source.mode == "RGBA":
+        found = _ends(tensor, source, transform, opaque=False)  # where alpha is a channel like the others
+    if found is None:
+        return None
+    pixels, curved = found
+    if curved:
+        notes.append(_CURVED)
+    return pixels
+
+
+def _ends(tensor: Tensor, source: Any, transform: Callable, opaque: bool = True) -> tuple[PixelRange, bool] | None:
+    """The range, and whether a grey is elsewhere in it than its level says."""
     levels = _levels(source)
     try:
-        black, grey, white = (_transformed(_uniform(source, level), transform)[0] for level in levels)
+        black, grey, white = (_transformed(_uniform(source, level, opaque), transform)[0] for level in levels)
     except ValueError:  # the transform took the input itself: it is only this question that it can't answer
         return None
     if not black.shape == grey.shape == white.shape == tensor.shape[1:]:
@@ -181,9 +241,7 @@ def _probed(tensor: Tensor, source: Any, transform: Callable, notes: list[str]) 
     if not bool((contrast.abs() > 0).all() and torch.isfinite(contrast).all()):
         return None
     share = (grey.double() - black.double()).flatten(1).gather(1, strongest) / contrast
-    if bool(((share - levels[1] / levels[2]).abs() > 0.02).any()):
-        notes.append(_CURVED)
-    return PixelRange(black, white)
+    return PixelRange(black, white), bool(((share - levels[1] / levels[2]).abs() > 0.02).any())
 
 
 def _transformed(source: Any, transform: Callable) -> Tensor:
@@ -192,20 +250,35 @@ def _transformed(source: Any, transform: Callable) -> Tensor:
     except Exception as error:
         raise ValueError(
             f"transform: it raised {type(error).__name__} for a {_described(source)}: {str(error).rstrip('.')}. "
-            f"Pass the input in the form that your transform expects."
+            f"Pass the input in the form that your transform expects{_converted(source)}."
         ) from error
     if isinstance(result, Image.Image):
-        return plain(result)
+        return batched(_tensor(result)).float() / 255 if result.mode == "RGBA" else plain(result)
     if not isinstance(result, (Tensor, np.ndarray)):
         raise ValueError(
             f"transform: it must return a tensor, got a {type(result).__name__}; end it with ToTensor() or similar."
         )
-    return batched(_tensor(result))
+    tensor = _tensor(result)
+    # Of one picture, three dimensions are channels and its sides, however many channels there are.
+    return tensor[None] if tensor.ndim == 3 and isinstance(source, Image.Image) else batched(tensor)
+
+
+def _converted(source: Any) -> str:
+    usual = not isinstance(source, Image.Image) or source.mode in ("RGB", "L")
+    return "" if usual else ", for example picture.convert('RGB')"
 
 
 def _levels(source: Any) -> tuple[float, float, float]:
     """Black, a dark grey and white as the source's numbers say them."""
-    if isinstance(source, Image.Image) or source.dtype in (np.uint8, torch.uint8):
+    if isinstance(source, Image.Image):
+        if not _is_deep(source):
+            return (0, 51, 255) if source.mode != "1" else (0, 255, 255)  # which has no grey
+        brightest = np.nan_to_num(np.asarray(source, dtype=np.float64)).max(initial=0)
+        if source.mode == "F" and brightest <= 1.5:
+            return (0, 0.2, 1)
+        white = 2 ** max(8, int(np.ceil(brightest)).bit_length()) - 1
+        return (0, white / 5 if source.mode == "F" else white // 5, white)
+    if source.dtype in (np.uint8, torch.uint8):
         return (0, 51, 255)
     if source.dtype in (np.uint16, torch.uint16):
         return (0, 13107, 65535)
@@ -214,11 +287,15 @@ def _levels(source: Any) -> tuple[float, float, float]:
     return (0, top // 5 if whole else top / 5, top)
 
 
-def _uniform(source: Any, level: float) -> Any:
-    """A picture of the source's kind and size, all of one grey."""
-    if isinstance(source, Image.Image):
-        return Image.new(source.mode, source.size, (int(level),) * len(source.getbands()))
-    return (torch.full_like if isinstance(source, Tensor) else np.full_like)(source, level)
+def _uniform(source: Any, level: float, opaque: bool) -> Any:
+    """A picture of the source's kind and size, all of one grey; RGB for modes whose numbers are no levels."""
+    if not isinstance(source, Image.Image):
+        return (torch.full_like if isinstance(source, Tensor) else np.full_like)(source, level)
+    if source.mode in ("L", "1") or _is_deep(source):
+        return Image.new(source.mode, source.size, level if source.mode == "F" else int(level))
+    if source.mode == "RGBA":
+        return Image.new("RGBA", source.size, (int(level),) * 3 + (255 if opaque else int(level),))
+    return Image.new("RGB", source.size, (int(level),) * 3)
 
 
 def _described(source: Any) -> str:

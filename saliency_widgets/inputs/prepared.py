@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from saliency_widgets.attribution import PixelRange
@@ -51,8 +52,8 @@ def prepare(
         inputs: A PIL image; a path; an array (H, W, 3) or (N, H, W, 3) of uint8 or of floats in [0, 1], or (H, W) of
             uint8; a tensor (C, H, W) or (N, C, H, W); rows of numbers (F,) or (N, F); or a list of pictures of
             one size.
-        transform: From one such input to what the model takes, e.g. torchvision's; None where the input is ready
-            (tensors) or only needs scaling to [0, 1] (pictures).
+        transform: From one such input, as it is, to what the model takes, e.g. torchvision's; None where the input
+            is ready (tensors of floats) or only needs scaling to [0, 1] (pictures and bytes).
         device: Where the model is.
         dtype: What it computes in.
         batched: Whether numbers that are no bytes have their batch dimension already.
@@ -71,11 +72,13 @@ def prepare(
         source = pictures.load(inputs)
         notes: list[str] = []
         if transform is not None:
+            if isinstance(transform, pictures.EightBit) and isinstance(source, Image.Image):
+                source = pictures.eight_bit(source)
             tensor = pictures.transformed(source, transform)
         elif batched and pictures.is_numbers(source):
-            tensor = torch.as_tensor(source)
+            tensor = pictures.numbers(source)
         else:
-            tensor = pictures.plain(source)
+            tensor = pictures.plain(source, notes)
         _check(tensor)
         pixels = pictures.pixel_range(tensor, source, transform, notes)
         shown = pictures.recover(tensor, pixels, notes) if pixels is not None else None

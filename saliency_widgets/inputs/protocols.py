@@ -49,16 +49,16 @@ def transform_of(transform: Any, model: Any, inputs: Any, notes: list[str]) -> C
         found = _own_config(model) if _is_picture(inputs) else None
         if found is not None:
             notes.append(f"The model's own data config is used: {found}. Pass transform= for another.")
-        return found
+        return None if found is None else pictures.EightBit(found)
     _refuse_class(transform, "transform")
     if _is_weights(transform):
-        return partial(_preset, transform.transforms())
+        return pictures.EightBit(partial(_preset, transform.transforms()))
     if _is_processor(transform):  # one for texts and pictures has one for pictures inside
-        return partial(_processed, getattr(transform, "image_processor", transform))
+        return pictures.EightBit(partial(_processed, getattr(transform, "image_processor", transform)))
     if callable(transform):
         return transform
     if isinstance(transform, Mapping) or _has_config(transform):
-        return _Evaluation.of(transform, "transform")
+        return pictures.EightBit(_Evaluation.of(transform, "transform"))
     raise TypeError(
         f"transform: expected a function from a picture to a tensor, torchvision weights, a Hugging Face image "
         f"processor or a timm data config, got a {type(transform).__name__}."
@@ -244,9 +244,8 @@ def _processed(processor: Any, source: Any) -> Tensor:
 
 def _eight_bit(source: Any) -> list[Image.Image]:
     """One picture or a batch, in any form, as RGB or L pictures."""
-    source = pictures.load(source)
-    if isinstance(source, Image.Image):
-        return [source]
+    if isinstance(source := pictures.load(source), Image.Image):
+        return [pictures.eight_bit(source)]
     x = pictures.plain(source).detach().cpu()
     if x.ndim != 4 or x.shape[1] not in _CHANNELS:
         raise ValueError(f"expected pictures of 1, 3 or 4 channels, got an array of shape {tuple(source.shape)}")

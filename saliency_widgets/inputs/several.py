@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import inspect
+import operator
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -15,6 +17,7 @@ from torch import Tensor, nn
 
 from saliency_widgets.attribution.arguments import Arguments, Part, Slot
 from saliency_widgets.attribution.isolation import stand_in
+from saliency_widgets.attribution.targets import scores_in
 from saliency_widgets.inputs import pictures
 from saliency_widgets.inputs.prepared import Prepared, prepare
 from saliency_widgets.inputs.protocols import transform_of
@@ -39,7 +42,8 @@ def prepare_for(
         inputs: One input, see :func:`~saliency_widgets.inputs.prepared.prepare`; a tuple of several, as positional
             arguments; or a mapping, as keyword arguments (as one dict where ``forward`` doesn't take these names).
             Numbers have their batch dimension then; those that aren't explained are given as they are, floating-point
-            ones in the model's type.
+            ones in the model's type. A list of numbers is an array where it is explained, or has one for each sample.
+            One input of shape (a, b, c) is a picture or a batch of a, whichever the model can take.
         transform: See :func:`~saliency_widgets.inputs.protocols.transform_of`; of several inputs it is for the
             pictures, or a mapping from names to transforms.
         explain: Which of several inputs: a name or a position, or a list of them; all floating-point ones unless
@@ -60,32 +64,73 @@ def prepare_for(
     else:
         if explain is not None:
             raise ValueError("explain: there is one input. Leave it out, or pass the inputs as a tuple or a dict.")
-        batched = transform is None and _is_sequences(model, inputs, device, dtype)
-        return _prepared(model, inputs, transform, device, dtype, batched)
+        if transform is None and pictures.is_numbers(inputs) and inputs.ndim == 3:
+            return _told_apart(model, inputs, device, dtype)
+        return _prepared(model, inputs, transform, device, dtype, batched=False)
     chosen = _chosen(explain, values)
+    listed = {name: _listed(values[name]) for name in chosen}
+    values |= {name: array for name, array in listed.items() if array is not None}
     named = isinstance(transform, Mapping) and bool(transform) and set(transform) <= set(values)
+    if transform is not None and not named and not any(_is_picture(value) for value in values.values()):
+        raise ValueError(
+            f"transform: no input is a picture that it would be applied to (PIL, a path, bytes). Pass a mapping from "
+            f"names, transform={{{chosen[0]!r}: ...}}, or leave it out for tensors that went through it."
+        )
     prepared = {}
     for name in chosen:
         own = transform.get(name) if named else transform if _is_picture(values[name]) else None
         prepared[name] = _prepared(model, values[name], own, device, dtype, batched=True)
+    for name, value in values.items():
+        if name not in chosen and isinstance(value, (Image.Image, os.PathLike)):
+            own = transform.get(name) if named else transform
+            values[name] = _prepared(model, value, own, device, dtype, batched=True).tensor
     batches = {name: len(found.tensor) for name, found in prepared.items()}
     if len(set(batches.values())) > 1:
-        raise ValueError(f"inputs: what is explained must have as many samples each, got {batches}.")
+        flat = [name for name, found in prepared.items() if found.tensor.ndim == 1]
+        hint = f" {_BATCHED} {flat[0]}[None] for one sample." if flat else ""
+        raise ValueError(f"inputs: what is explained must have as many samples each, got {batches}.{hint}")
     batch = next(iter(batches.values()))
     slots = {name: Slot(index) for index, name in enumerate(chosen)}
-    tree = {name: slots.get(name) or _held(value, device, dtype) for name, value in values.items()}
+    tree = {name: slots.get(name) or _held(_by_sample(value, batch), device, dtype) for name, value in values.items()}
     args, kwargs = _as_called(model, tree) if isinstance(inputs, Mapping) else (tuple(tree.values()), {})
-    if len(chosen) == 1:
-        only = prepared[chosen[0]]
-        return replace(only, arguments=Arguments(args, kwargs, batch, name=chosen[0]))
+    found = _together(prepared, Arguments(args, kwargs, batch))
+    _check_rows(model, prepared, found)
+    return found
+
+
+_BATCHED = "In a mapping or a tuple numbers have their batch dimension already: pass"
+
+
+def _together(prepared: dict[str, Prepared], called: Arguments) -> Prepared:
+    """What is explained as one tensor: the only one as it is, several side by side."""
+    if len(prepared) == 1:
+        ((name, only),) = prepared.items()
+        return replace(only, arguments=replace(called, name=name))
     parts = tuple(Part(name, tuple(found.tensor.shape[1:]), found.pixels) for name, found in prepared.items())
     return Prepared(
-        torch.cat([found.tensor.flatten(1) for found in prepared.values()], 1),
+        torch.cat([found.tensor.reshape(called.batch, -1) for found in prepared.values()], 1),
         pixels=None,
         pictures=None,
         notes=tuple(dict.fromkeys(note for found in prepared.values() for note in found.notes)),
-        arguments=Arguments(args, kwargs, batch, parts),
+        arguments=replace(called, parts=parts),
     )
+
+
+def _check_rows(model: nn.Module, prepared: dict[str, Prepared], found: Prepared) -> None:
+    """Refuse a row that was passed where a batch of rows is meant; the model tells by what it can take."""
+    flat = [name for name, one in prepared.items() if one.tensor.ndim == 1]
+    if not flat or found.arguments is None or _try(model, found.tensor, found.arguments).scores is not None:
+        return
+    lifted = {name: replace(one, tensor=one.tensor[None]) if name in flat else one for name, one in prepared.items()}
+    if any(len(one.tensor) != 1 for one in lifted.values()):
+        return
+    single = _together(lifted, replace(found.arguments, batch=1, parts=()))
+    if single.arguments is not None and _try(model, single.tensor, single.arguments).scores is not None:
+        count = len(prepared[flat[0]].tensor)
+        raise ValueError(
+            f"inputs: {flat[0]!r} has shape ({count},), which is {count} samples of one number each, and the model "
+            f"takes one sample of {count} numbers. {_BATCHED} {flat[0]}[None]."
+        )
 
 
 def _is_several(inputs: Any) -> bool:
@@ -126,9 +171,33 @@ def _can_be_explained(value: Any) -> bool:
     return _is_picture(value) or (isinstance(value, np.ndarray) and value.dtype.kind == "f")
 
 
+def _listed(value: Any) -> np.ndarray | None:
+    """A list of numbers, nested or not, as an array of floats; None for everything else, whole numbers too."""
+    flat = [value] if isinstance(value, list) else []
+    while flat and all(isinstance(item, list) for item in flat):
+        flat = [inner for item in flat for inner in item]
+    if not flat or not all(isinstance(item, Real) for item in flat):
+        return None
+    try:
+        array = np.asarray(value)
+    except ValueError:  # rows of different lengths
+        return None
+    return array if array.dtype.kind == "f" else None
+
+
+def _by_sample(value: Any, batch: int) -> Any:
+    """A list of a number for each sample as an array, so that it goes with its samples; others may be settings."""
+    array = _listed(value)
+    return value if array is None or len(array) != batch else array
+
+
 def _chosen(explain: Explain, values: Mapping[str, Any]) -> list[str]:
+    if not values:
+        raise ValueError("inputs: the mapping is empty. Pass what the model's forward takes, by name.")
     if explain is None:
         chosen = [name for name, value in values.items() if _can_be_explained(value)]
+        # Beside a tensor, a list may as well be a setting.
+        chosen = chosen or [name for name, value in values.items() if _listed(value) is not None]
         if not chosen:
             kinds = {name: str(getattr(value, "dtype", type(value).__name__)) for name, value in values.items()}
             raise ValueError(
@@ -137,12 +206,11 @@ def _chosen(explain: Explain, values: Mapping[str, Any]) -> list[str]:
             )
         return chosen
     names = list(values)
-    wanted = [explain] if isinstance(explain, (str, int)) else list(explain)
     chosen = []
-    for item in wanted:
+    for item in _asked(explain, names):
         name = names[item] if isinstance(item, int) and -len(names) <= item < len(names) else str(item)
         if name not in values:
-            raise ValueError(unknown("explain", str(item), names))
+            raise ValueError(unknown("explain", name, names))
         if isinstance(values[name], Tensor) and not _can_be_explained(values[name]):
             raise ValueError(
                 f"explain: {name!r} holds {values[name].dtype}, and whole numbers have no gradient. Choose another "
@@ -154,6 +222,24 @@ def _chosen(explain: Explain, values: Mapping[str, Any]) -> list[str]:
     return [name for name in names if name in chosen]
 
 
+def _asked(explain: Any, names: list[str]) -> list[str | int]:
+    """The names and positions that were asked for."""
+    several = isinstance(explain, Iterable) and not isinstance(explain, (str, bytes, Mapping, Tensor))
+    items: list[Any] = list(explain) if several else [explain]
+    found: list[str | int] = []
+    for item in items:
+        try:
+            if isinstance(item, bool):
+                raise TypeError
+            found.append(item if isinstance(item, str) else operator.index(item))
+        except TypeError:
+            raise TypeError(
+                f"explain: expected a name or a position, or a list of them, got {item!r} ({type(item).__name__}). "
+                f"Choose from {names}."
+            ) from None
+    return found
+
+
 def _prepared(
     model: nn.Module, value: Any, transform: Any, device: torch.device, dtype: torch.dtype, batched: bool
 ) -> Prepared:
@@ -163,26 +249,57 @@ def _prepared(
     return replace(found, notes=(*notes, *found.notes))
 
 
-_SEQUENTIAL = (nn.RNNBase, nn.Conv1d, nn.MultiheadAttention, nn.TransformerEncoderLayer, nn.TransformerDecoderLayer)
+@dataclass(frozen=True)
+class _Tried:
+    """Whether the model takes an input, and what it says of each row; None where it doesn't say that."""
+
+    runs: bool
+    scores: Tensor | None = None
 
 
-def _is_sequences(model: nn.Module, value: Any, device: torch.device, dtype: torch.dtype) -> bool:
-    """Whether (3, a, b) numbers are three sequences and not one picture: the model tells by what it can take."""
-    if not pictures.is_numbers(value) or value.ndim != 3:
-        return False
-    if not any(isinstance(module, _SEQUENTIAL) for module in model.modules()):
-        return False
-    given = torch.as_tensor(value).to(device, dtype)
-    return not _runs(model, given[None]) and _runs(model, given)
-
-
-def _runs(model: nn.Module, given: Tensor) -> bool:
+def _try(model: nn.Module, rows: Tensor, arguments: Arguments | None = None) -> _Tried:
+    samples = torch.arange(len(rows), device="cpu")
     with stand_in(model) as tried, torch.no_grad():
+        args, kwargs = (arguments or Arguments(batch=len(rows))).fill(rows, samples)
         try:
-            tried(given)
+            output = tried(*args, **kwargs)
         except Exception:  # whatever it says: it is only asked whether it can
-            return False
-    return True
+            return _Tried(runs=False)
+        try:
+            scores = scores_in(output, len(rows))
+        except TypeError:
+            scores = None
+    if scores is not None and scores.ndim > 0 and len(scores) == len(rows):
+        return _Tried(runs=True, scores=scores)
+    listed = isinstance(output, (list, tuple)) and len(output) == len(rows)  # as detectors do it
+    return _Tried(runs=True, scores=torch.empty(len(rows), 0, device="cpu") if listed else None)
+
+
+def _told_apart(model: nn.Module, given: Tensor | np.ndarray, device: torch.device, dtype: torch.dtype) -> Prepared:
+    """(a, b, c) numbers, which are one picture or a batch of a: the model tells by what it can take."""
+    with torch.inference_mode(False):
+        rows, usual = (found.detach().clone() for found in (pictures.numbers(given), pictures.plain(given)))
+    picture = usual if usual.ndim == 4 else rows[None]
+    one, many = _try(model, picture.to(device, dtype)), _Tried(runs=False)
+    if one.scores is None or not any(isinstance(module, nn.Conv2d) for module in model.modules()):
+        many = _try(model, rows.to(device, dtype))
+    note = None
+    if one.scores is None and many.scores is None:
+        chosen = rows if many.runs and not one.runs else usual
+    elif one.scores is None or many.scores is None:
+        chosen = picture if many.scores is None else rows
+    elif one.scores.shape == many.scores.shape and torch.allclose(one.scores, many.scores, equal_nan=True):
+        chosen = picture
+    elif one.scores.ndim == 3 and many.scores.ndim == 2:  # only one of them is a score for each class
+        chosen = rows
+    elif one.scores.ndim == 2 and many.scores.ndim == 1:  # its rows were taken for samples that have no classes
+        chosen, note = picture, f"one picture. Pass (x,) for a batch of {len(rows)}."
+    else:
+        chosen, note = rows, f"a batch of {len(rows)}. Pass x[None] for one picture."
+    found = _prepared(model, chosen, None, device, dtype, batched=True)
+    if note is None:
+        return found
+    return replace(found, notes=(f"Numbers of shape {tuple(given.shape)} were read as {note}", *found.notes))
 
 
 def _held(value: Any, device: torch.device, dtype: torch.dtype) -> Any:

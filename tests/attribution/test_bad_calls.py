@@ -74,6 +74,33 @@ def test_no_module(model):
         sw.attribute(model, X)
 
 
+@pytest.mark.parametrize(
+    ("about", "error", "said"),
+    [
+        ({"class_names": 5}, TypeError, r"class_names: expected the names in order.*got a int"),
+        ({"class_names": {"a"}}, TypeError, r"class_names: expected the names in order.*got a set"),
+        ({"class_names": b"abcd"}, TypeError, r"class_names: expected the names in order.*got a bytes"),
+        ({"class_names": np.array(3)}, TypeError, r"class_names: expected the names in order.*got a ndarray"),
+        (
+            {"class_names": {"cat": 0, "dog": 1, "cow": 2, "hen": 3}},
+            TypeError,
+            r"class_names: expected a mapping from index to name, got one from 'cat' to 0\..*pass id2label",
+        ),
+        ({"class_names": {None: "a"}}, TypeError, r"class_names: expected a mapping from index to name"),
+        ({"device": []}, TypeError, r"device: expected a torch\.device or a name.*got \[\] \(list\)\. Leave it out"),
+        ({"device": 1.5}, TypeError, r"device: expected a torch\.device or a name.*got 1\.5 \(float\)"),
+        ({"device": True}, TypeError, r"device: expected a torch\.device or a name.*got True \(bool\)"),
+        ({"device": "meta"}, ValueError, r"device: nothing is computed on 'meta'"),
+        ({"device": "gpu"}, ValueError, r"device: 'gpu' can't be used here"),
+    ],
+    ids=repr,
+)
+def test_arguments_of_the_model(about, error, said):
+    model = conv_net()
+    faulty(model, X, error, said, **about)
+    works(model)
+
+
 # ---- the input
 
 
@@ -250,6 +277,21 @@ def test_a_model_made_in_inference_mode_is_told_and_left_alone():
     with pytest.raises(ValueError, match=r"model: its weights were made under torch.inference_mode"):
         sw.attribute(model, rows(0, 3, 4).float(), method="gradient", target=0)
     assert torch.equal(model[1].running_mean, statistics)
+
+
+@pytest.mark.parametrize("which", ["all", "a weight", "a buffer"])
+@pytest.mark.parametrize("device", [None, "cpu", "meta"])
+def test_a_model_without_numbers_is_told(which, device):
+    model = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4), nn.Linear(4, 2))
+    if which == "all":
+        model = model.to("meta")
+    elif which == "a weight":
+        model[2] = model[2].to("meta")
+    else:
+        model[1].running_mean = model[1].running_mean.to("meta")
+    for ask in (sw.attribute, sw.checkup):
+        with pytest.raises(ValueError, match=r"model: some weights are on the meta device and hold no numbers\. Load"):
+            ask(model, torch.zeros(1, 4), device=device)
 
 
 # ---- what looks bad and is not

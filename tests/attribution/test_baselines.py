@@ -128,6 +128,31 @@ def test_an_array_a_parameter_and_a_function():
     assert not of(nn.Parameter(value)).requires_grad
 
 
+@pytest.mark.parametrize(
+    "view",
+    [
+        lambda a: a[..., ::-1],
+        lambda a: a.astype(">f8"),
+        lambda a: a.astype(np.longdouble),
+        lambda a: np.broadcast_to(a[:, :1, :1], a.shape),
+        lambda a: (a * 100).astype(np.uint16),
+        lambda a: a > 0,
+    ],
+    ids=["reversed", "other byte order", "long", "read-only", "16-bit", "bools"],
+)
+def test_arrays_that_torch_does_not_take(view):
+    value = view(pictures(1, 1, 3, 9, 12).numpy()[0])
+    assert torch.equal(of(value), torch.from_numpy(value.astype(np.float64)).expand_as(X))
+
+
+def test_a_function_that_runs_out_of_memory_says_that():
+    def hungry(x):
+        raise torch.OutOfMemoryError("no more")
+
+    with pytest.raises(torch.OutOfMemoryError, match="no more"):
+        of(hungry)
+
+
 def test_a_function_that_works_in_place_gets_a_copy():
     before = X.clone()
     of(lambda x: x.zero_())
@@ -160,6 +185,22 @@ def test_nothing_said_is_black_for_pictures_and_zero_for_rows():
         (lambda x: "black", TypeError, r"baseline: expected a name, a tensor or a function.*str"),
         ([0, 0, 0], TypeError, r"baseline: expected a name, a tensor or a function.*list"),
         (0.5, TypeError, r"baseline: expected a name, a tensor or a function.*float"),
+        (np.array(["a"]), TypeError, r"baseline: expected numbers, got an array of <U1"),
+        (np.array([None, 1.0]), TypeError, r"baseline: expected numbers, got an array of object"),
+        (lambda x: np.array([object()]), TypeError, r"baseline: expected numbers, got an array of object"),
+        (
+            lambda x: x[7],
+            ValueError,
+            r"baseline: the function raised IndexError for the inputs, of shape \(2, 3, 9, 12",
+        ),
+        (lambda x, y: x, ValueError, r"baseline: the function raised TypeError.*must give a tensor that broadcasts"),
+        (
+            torch.zeros(2, 3, 9, 12, dtype=torch.complex64),
+            TypeError,
+            r"baseline: expected real numbers, got torch.comp",
+        ),
+        (np.zeros(12) + 1j, TypeError, r"baseline: expected real numbers, got torch\.complex128\. Pass \.real"),
+        (lambda x: x + 1j, TypeError, r"baseline: expected real numbers"),
     ],
 )
 def test_what_is_no_baseline(value, error, said):

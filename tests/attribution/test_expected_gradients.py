@@ -1,5 +1,6 @@
 """Expected Gradients: closed forms, and expectations within the standard error."""
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -128,17 +129,20 @@ def test_standard_error_and_variance_are_of_the_samples():
 # ---- completeness
 
 
+SEEN = []  # no local: what a hook closes over is copied with the model
+
+
 def scored_without_gradients(model, x, **settings):
     """The last estimate, and the rows whose scores were asked for besides those of the inputs."""
-    seen = []
+    SEEN.clear()
     handle = model.register_forward_hook(
-        lambda _module, inputs, output: None if output.requires_grad else seen.append(inputs[0].clone())
+        lambda _module, inputs, output: None if output.requires_grad else SEEN.append(inputs[0].clone())
     )
     run = sw.methods()["expected_gradients"]
     *_, found = run.run(call(model, x), **run.check_params(settings))
     handle.remove()
-    assert torch.equal(seen[0], x)
-    return found, torch.cat(seen[1:]).view(-1, *x.shape)
+    assert torch.equal(SEEN[0], x)
+    return found, torch.cat(SEEN[1:]).view(-1, *x.shape)
 
 
 @pytest.mark.parametrize("chunk_size", [1, 4, 100])
@@ -223,6 +227,15 @@ def test_lists_are_the_stack_of_what_is_in_them():
         ("black", ValueError, r"'black' means black pixels, and these inputs are no picture"),
         (3, TypeError, r"baselines: expected a name, a tensor.*got a int"),
         ([3.0], TypeError, r"baselines: expected a name, a tensor.*got a float"),
+        (np.array(["a"]), TypeError, r"^baselines: expected numbers, got an array of <U1"),
+        ([np.array([None] * 4)], TypeError, r"^baselines: expected numbers, got an array of object"),
+        (
+            torch.zeros(2, 4, dtype=torch.complex64),
+            TypeError,
+            r"^baselines: expected real numbers, got torch\.complex64",
+        ),
+        (["zero", "white"], ValueError, r"^baselines: 'white' means white pixels"),
+        ("blur", ValueError, r"^baselines: 'blur' needs pictures"),
     ],
     ids=str,
 )

@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -509,3 +510,58 @@ def test_closing_ends_what_is_done_while_idle():
     assert began.wait(20)
     session.close()
     assert over.is_set()
+
+
+# ---- what a model may depend on besides its weights
+
+
+class Holder:
+    def __init__(self) -> None:
+        self.k = 1.0
+
+
+class Various(nn.Module):
+    """Scaled by things that are no parameters: a list, a tensor, an object, an array, a function."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = conv_net()
+        self.listed, self.named, self.held = [1.0], {"a": {"b": [1.0]}}, Holder()
+        self.loose, self.array = torch.ones(1, dtype=torch.float64), np.ones(1)
+        self.register_buffer("never", torch.tensor(float("nan")))
+        self.register_buffer("sparse", torch.eye(2).to_sparse())
+        self.register_buffer("small", torch.ones(2).to(torch.float8_e4m3fn))
+
+    def forward(self, x):
+        scale = self.listed[0] * self.named["a"]["b"][0] * self.held.k * self.loose * float(self.array[0])
+        return self.net(x) * scale
+
+
+CHANGES = {
+    "a list": lambda m: m.listed.__setitem__(0, 5.0),
+    "a nested list": lambda m: m.named["a"]["b"].__setitem__(0, 5.0),
+    "an object": lambda m: setattr(m.held, "k", 5.0),
+    "a loose tensor": lambda m: m.loose.mul_(5),
+    "a loose tensor's data": lambda m: m.loose.data.mul_(5),
+    "an array": lambda m: m.array.__setitem__(0, 5.0),
+    "a weight's data": lambda m: m.net[6].weight.data.mul_(5),
+    "another forward": lambda m: setattr(m.net[6], "forward", lambda z: z[:, :4] * 5),
+    "a sparse buffer": lambda m: setattr(m, "sparse", torch.eye(2).mul(3).to_sparse()),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_whatever_changes_the_model_changes_its_version(change):
+    model, x = Various().eval(), pictures(0, 1, 3, 8, 8)
+    told = []
+    session = Session(Subject(model, x), told.append, executor="inline", cache=MapCache())
+    asked = Request.of("gradient", {}, target=0)
+    session.submit(asked)
+    session.submit(asked)
+    assert told[-1].cached, "NaN in a buffer is the same NaN"
+    CHANGES[change](model)
+    session.submit(asked)
+    assert not told[-1].cached
+    expected = attribute(model, x, method="gradient", target=0)
+    assert torch.equal(told[-1].attribution.values, expected.values)
+    session.close()

@@ -33,7 +33,6 @@ FORMS = {
     "array of long doubles": lambda: (PICTURE / 255).astype(np.longdouble),
     "array of channels first": lambda: np.moveaxis(PICTURE, -1, 0),
     "array of one picture": lambda: PICTURE[None],
-    "tensor of bytes": lambda: torch.from_numpy(PICTURE).movedim(-1, 0),
     "tensor": lambda: SEEN[0],
     "tensor of a batch": lambda: SEEN,
     "list of one": lambda: [PICTURE],
@@ -131,7 +130,18 @@ def test_sixteen_bit_greys_are_scaled_not_clipped(tmp_path, suffix):
     Image.fromarray(deep).save(path)
     found = prepare(path)
     assert found.tensor.shape == (1, 1, 6, 9)
-    np.testing.assert_allclose(found.tensor[0, 0], deep / 65535, atol=0.51 / 255)
+    np.testing.assert_allclose(found.tensor[0, 0], deep / 65535, atol=1e-7)
+    assert found.notes == ()
+    shown_is(found, np.repeat((deep / 65535 * 255).round().astype(np.uint8)[..., None], 3, 2))
+
+
+def test_twelve_bits_in_sixteen_are_mentioned():
+    deep = np.linspace(0, 4095, 54).reshape(6, 9).round().astype(np.uint16)
+    found = prepare(Image.fromarray(deep))
+    np.testing.assert_allclose(found.tensor[0, 0], deep / 65535, atol=1e-8)
+    assert len(found.tensor.unique()) == 54  # and not the 16 levels of 8 bits
+    (note,) = found.notes
+    assert note.startswith("The greys were divided by 65535, and the brightest is 4095")
 
 
 @pytest.mark.parametrize(
@@ -142,7 +152,17 @@ def test_greys_of_numbers(dtype, top, white):
     numbers = np.linspace(0, top, 54).reshape(6, 9).astype(dtype)
     picture = Image.fromarray(numbers)
     assert picture.mode in "IF"
-    np.testing.assert_allclose(prepare(picture).tensor[0, 0], numbers / white, atol=0.51 / 255)
+    np.testing.assert_allclose(prepare(picture).tensor[0, 0], numbers / white, atol=1e-7)
+
+
+@pytest.mark.parametrize("shape", [(3, 6, 9), (1, 6, 9), (2, 3, 6, 9), (1, 5, 6, 9), (1, 3, 4, 6, 9)])
+def test_a_tensor_of_bytes_is_scaled_and_says_so(shape):
+    x = torch.from_numpy(RNG.integers(0, 256, shape, dtype=np.uint8))
+    found = prepare(x)
+    assert torch.equal(found.tensor, (x if x.ndim > 3 else x[None]) / 255)
+    assert found.notes == ("Bytes were scaled to [0, 1]. Pass floats if the model scales them itself.",)
+    assert prepare([x, x]).notes == found.notes
+    assert prepare(x, lambda t: t / 255).notes == ()
 
 
 def test_a_photograph_is_turned_as_its_camera_says(tmp_path):

@@ -300,6 +300,30 @@ def test_a_picture_in_any_form_is_the_same_picture(form):
     assert found.notes == ()
 
 
+DEEP = (np.asarray(IMAGE.convert("L")).astype(np.uint16) * 257).astype(np.uint16)
+
+
+@pytest.mark.parametrize(
+    "picture",
+    [
+        Image.fromarray(DEEP),
+        Image.fromarray(DEEP.astype(np.int32)),
+        Image.fromarray((DEEP / 65535).astype(np.float32)),
+        IMAGE.convert("L"),
+        IMAGE.convert("LA"),
+    ],
+    ids=["16 bits", "32 bits", "floats", "8 bits", "alpha"],
+)
+@pytest.mark.parametrize("make", [lambda: CONFIG, lambda: ToyNet_Weights.DEFAULT], ids=["config", "weights"])
+def test_our_own_transforms_see_pictures_of_eight_bits(make, picture):
+    transform, _ = found_for(make())
+    expected, found = prepare(IMAGE.convert("L"), transform), prepare(picture, transform)
+    assert torch.equal(found.tensor, expected.tensor)
+    assert torch.equal(found.pixels.white, expected.pixels.white)
+    assert found.notes == expected.notes
+    assert torch.equal(transform(picture), found.tensor)
+
+
 def test_greys_become_what_the_model_takes():
     grey = IMAGE.convert("L")
     assert torch.equal(found_for(CONFIG)[0](grey), found_for(CONFIG)[0](grey.convert("RGB")))

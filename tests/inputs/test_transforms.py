@@ -272,3 +272,121 @@ def test_a_transform_with_parameters_that_learn_is_cut_off():
     found = prepare(Image.fromarray(PICTURE), lambda p: to_tensor(p) * scale)
     assert not found.tensor.requires_grad
     assert scale.grad is None
+
+
+# ---- pictures of every mode
+
+RGBA = Image.fromarray(np.dstack([PICTURE, RNG.integers(1, 256, (40, 60), dtype=np.uint8)]))
+DEEP = RNG.integers(0, 4096, (40, 60)).astype(np.uint16)
+DEEP[0, 0] = 4095
+MODES = {
+    "RGBA": RGBA,
+    "P": Image.fromarray(PICTURE).quantize(16),
+    "1": Image.fromarray(PICTURE[..., 0] > 127),
+    "I;16": Image.fromarray(DEEP),
+    "I": Image.fromarray(DEEP.astype(np.int32)),
+    "F": Image.fromarray((DEEP / 4095).astype(np.float32)),
+    **{mode: Image.fromarray(PICTURE).convert(mode) for mode in ("LA", "CMYK", "YCbCr", "HSV", "PA")},
+}
+
+
+def as_it_is(picture):
+    array = np.asarray(picture).astype(np.float32)
+    return torch.from_numpy(np.moveaxis(np.atleast_3d(array), -1, 0).copy())
+
+
+@pytest.mark.parametrize(
+    ("mode", "form"),
+    [
+        *itertools.product(MODES, ["picture", "list"]),
+        *((mode, "path") for mode in ("RGBA", "P", "1", "I;16", "LA")),  # the modes that PNG has
+    ],
+)
+def test_the_transform_gets_the_picture_in_its_own_mode(tmp_path, mode, form):
+    picture, seen = MODES[mode], []
+    assert picture.mode == mode
+    path = tmp_path / "picture.png"
+    if form == "path":
+        picture.save(path)
+
+    def transform(given):
+        seen.append((given.mode, given.size, given.tobytes()))
+        return as_it_is(given)
+
+    found = prepare({"picture": picture, "list": [picture], "path": path}[form], transform)
+    assert seen[0] == (mode, picture.size, picture.tobytes())
+    assert torch.equal(found.tensor[0], as_it_is(picture))
+
+
+@pytest.mark.parametrize("kind", ["I;16", "I"])
+@pytest.mark.parametrize(("top", "white"), [(4095, 4095), (4000, 4095), (65535, 65535), (200, 255), (256, 511)])
+def test_deep_greys_have_the_white_of_their_bits(kind, top, white):
+    numbers = np.linspace(0, top, 54).reshape(6, 9).round()
+    picture = Image.fromarray(numbers.astype(np.uint16 if kind == "I;16" else np.int32))
+    assert picture.mode == kind
+    found = prepare(picture, lambda p: torch.from_numpy(np.asarray(p).astype(np.float32) / white * 2 - 1)[None])
+    assert torch.equal(found.pixels.black, torch.full((1, 6, 9), -1.0))
+    assert torch.equal(found.pixels.white, torch.ones(1, 6, 9))
+    assert np.abs(found.pictures[0, ..., 0] - numbers / white * 255).max() <= 1
+    assert found.notes == ()
+
+
+@pytest.mark.parametrize("top", [1, 255, 1023])
+def test_greys_of_floats_have_their_own_white(top):
+    picture = Image.fromarray(np.linspace(0, top, 54).reshape(6, 9).astype(np.float32))
+    assert picture.mode == "F"
+    found = prepare(picture, lambda p: torch.from_numpy(np.array(p))[None])
+    assert float(found.pixels.white.unique()) == top
+    assert np.abs(found.pictures[0, ..., 0] - np.linspace(0, 255, 54).reshape(6, 9)).max() <= 1
+    assert found.notes == ()
+
+
+def composite(picture):
+    return to_tensor(Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert("RGB"))
+
+
+@pytest.mark.parametrize("transform", [to_tensor, composite, lambda p: to_tensor(p.convert("RGB")), lambda p: p])
+def test_black_and_white_of_a_picture_with_alpha(transform):
+    found = prepare(RGBA, transform)
+    assert found.notes == ()
+    assert torch.equal(found.pixels.black[:3], torch.zeros(3, 40, 60))
+    assert torch.equal(found.pixels.white[:3], torch.ones(3, 40, 60))
+    seen = np.asarray(RGBA)[..., :3] if transform is not composite else composite(RGBA).movedim(0, -1) * 255
+    assert np.abs(found.pictures[0] - np.asarray(seen)).max() <= 1
+
+
+@pytest.mark.parametrize("mode", ["P", "CMYK", "1"])
+def test_black_and_white_where_the_transform_converts(mode):
+    found = prepare(MODES[mode], lambda p: (to_tensor(p.convert("RGB")) - MEAN) / STD)
+    assert far(found.pixels.black, (-MEAN / STD).expand(3, 40, 60)) < 1e-6
+    assert far(found.pixels.white, ((1 - MEAN) / STD).expand(3, 40, 60)) < 1e-6
+    shown = np.asarray(MODES[mode].convert("RGB"))
+    assert np.abs(found.pictures[0].astype(int) - shown).max() <= 1
+
+
+def test_black_and_white_pixels_have_no_grey():
+    found = prepare(MODES["1"], as_it_is)
+    assert found.notes == ()
+    assert torch.equal(found.pixels.white, torch.ones(1, 40, 60))
+
+
+def test_a_transform_of_another_mode_is_told_to_convert():
+    def rgb_only(picture):
+        return (to_tensor(picture) - MEAN) / STD  # as Normalize: 4 channels don't fit 3 means
+
+    with pytest.raises(
+        ValueError, match=r"transform: it raised .* RGBA picture .*for example picture\.convert\('RGB'\)"
+    ):
+        prepare(RGBA, rgb_only)
+
+
+def test_the_score_is_that_of_the_callers_own_transform():
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(40 * 60, 3))
+
+    def transform(picture):
+        return torch.from_numpy(np.asarray(picture).astype(np.float32) / 4095)[None]
+
+    found = sw.attribute(model, MODES["I;16"], transform=transform, method="gradient", target=1)
+    with torch.no_grad():
+        assert torch.equal(found.score, model(transform(MODES["I;16"])[None])[:, 1])

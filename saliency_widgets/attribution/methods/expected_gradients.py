@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from saliency_widgets.attribution.baselines import NAMED
+from saliency_widgets.attribution.baselines import NAMED, as_numbers
 from saliency_widgets.attribution.call import Call
 from saliency_widgets.attribution.method import Estimate, method
 from saliency_widgets.attribution.methods.smoothgrad import N_SAMPLES
@@ -100,12 +100,15 @@ def _pool(value: Any, call: Call, seed: int) -> list[Tensor | None]:
         return [entry for item in value for entry in _pool(item, call, seed)]
     if value is None or isinstance(value, str):
         name = BASELINES.check(value)
-        return [None if name in (None, "noise") else call.baseline(name, seed)]
+        try:
+            return [None if name in (None, "noise") else call.baseline(name, seed)]
+        except ValueError as error:
+            raise ValueError(str(error).replace("baseline:", "baselines:", 1)) from error
     if not hasattr(value, "__array__"):
         raise TypeError(
             f"baselines: expected a name, a tensor of several inputs or a list of both, got a {type(value).__name__}."
         )
-    stack = value if isinstance(value, Tensor) else torch.as_tensor(value, device="cpu")
+    stack = as_numbers(value, "baselines")
     one = tuple(call.inputs.shape[1:])
     if stack.shape == one:
         stack = stack[None]
