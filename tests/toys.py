@@ -140,6 +140,17 @@ class Tally:
         self.alive = 0
         self.most_alive = 0
 
+    def __copy__(self) -> Tally:
+        """Shared: a stand-in counts here too."""
+        return self
+
+
+class Shared(list):
+    """A list for hooks to write to in all passes, where a plain one would be a stand-in's own."""
+
+    def __copy__(self) -> Shared:
+        return self
+
 
 def tallied(name: str) -> property:
     """A module's attribute that stands in its ``tally``."""

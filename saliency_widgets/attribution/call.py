@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from saliency_widgets.attribution.arguments import Arguments, Part
 from saliency_widgets.attribution.baselines import PixelRange, baseline_of
 from saliency_widgets.attribution.errors import Cancelled, ModelChanged, Unread, model_failure
-from saliency_widgets.attribution.isolation import own_weights, stand_in
+from saliency_widgets.attribution.isolation import beside, own_weights, stand_in
 from saliency_widgets.attribution.memory import Memory, out_of_memory
 from saliency_widgets.attribution.taps import Tap, freeze, tensor_in, watched
-from saliency_widgets.attribution.targets import Score, logits_of, notes_on
+from saliency_widgets.attribution.targets import Score, is_function, logits_of, notes_on
 from saliency_widgets.params import unknown
 
 
@@ -261,7 +261,10 @@ class Call:
     def scored(self, model: nn.Module, inputs: Tensor, rows: range) -> Tensor:
         """The scores of some rows, of which the first is number ``rows.start`` of a batch of K * B."""
         samples = _samples(rows, self.batch)
-        return self.score.of(samples)(self.output(model, inputs, rows), len(rows))
+        score = self.score.of(samples)
+        if is_function(score.target):  # it may read what a hook of the caller's has kept
+            score = replace(score, target=beside(model, score.target))
+        return score(self.output(model, inputs, rows), len(rows))
 
     def output(self, model: nn.Module, inputs: Tensor, rows: range) -> Any:
         """What the stand-in returns for some rows, of which the first is number ``rows.start`` of K * B."""

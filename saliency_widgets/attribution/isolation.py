@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-import copy
-import functools
 import random
 import sys
 import threading
-import types
-from collections import Counter, OrderedDict, defaultdict, deque
+import weakref
 from collections.abc import Iterator
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from saliency_widgets.attribution.randomness import OwnRandomness
+from saliency_widgets.attribution.stand_in import Copier, cloned
 
 
 def is_training(model: nn.Module) -> bool:
@@ -32,10 +30,15 @@ def device_of(model: nn.Module) -> torch.device:
 
 
 def dtype_of(model: nn.Module) -> torch.dtype:
-    """The floating type the model computes in; torch's default where it has no parameters."""
-    for tensor in (*model.parameters(), *model.buffers()):
-        if tensor.is_floating_point():
-            return tensor.dtype
+    """The floating type that most of the model's weights have, or else its buffers; torch's default without any."""
+    for tensors in (model.parameters(), model.buffers()):
+        counts: dict[torch.dtype, int] = {}
+        for tensor in tensors:
+            # Nothing computes in 8 bits: such weights are only kept so.
+            if tensor.is_floating_point() and tensor.element_size() > 1:
+                counts[tensor.dtype] = counts.get(tensor.dtype, 0) + tensor.numel()
+        if counts:
+            return max(counts, key=counts.__getitem__)
     return torch.get_default_dtype()
 
 
@@ -44,12 +47,13 @@ def stand_in(model: nn.Module, seed: int = 0, copies: dict[int, Any] | None = No
     """A module to run in the model's place, with gradients on; nothing that happens to it happens to the model.
 
     It shares the parameters, as they are at this moment, and has its own buffers (BatchNorm statistics, counters),
-    hooks and attributes. So the model can be trained in another cell meanwhile: neither disturbs the other's
-    buffers. It draws random numbers (dropout, noise layers) from a generator of its own and computes in its own
-    precision, whatever autocast the caller is under. It is made anew for each pass, which takes microseconds
-    a layer, so that no change of the model is missed.
+    hooks and attributes, with the small objects and the closures that these hold. So the model can be trained in
+    another cell meanwhile: neither disturbs the other's buffers. It draws random numbers (dropout, noise layers) from
+    a generator of its own and computes in its own precision, whatever autocast the caller is under. It is made anew
+    for each pass, which takes microseconds a layer, so that no change of the model is missed.
 
-    What can't be copied (scripted modules) is run itself, and its buffers are put back.
+    What can't be copied (scripted modules) is run itself, and its buffers are put back; plain attributes that its
+    forward writes to are not. Numbers that Python's and NumPy's own generators draw repeat on the main thread only.
 
     Args:
         model: The caller's model.
@@ -57,12 +61,13 @@ def stand_in(model: nn.Module, seed: int = 0, copies: dict[int, Any] | None = No
         copies: Filled in: which object of the model, by its id, became which of the stand-in.
     """
     copied: dict[int, Any] = {} if copies is None else copies
-    originals: list[nn.Module] = []
-    substitute = _shallow(model, copied, originals)
+    copier = Copier(copied)
+    substitute = copier.module(model)
+    _COPIERS[substitute] = copier
     device = device_of(model).type
     with (
-        _buffers_as_found(originals),
-        _random_as_found(model),
+        _buffers_as_found(copier.scripted),
+        _random_as_found(model, seed),
         torch.inference_mode(False),
         torch.enable_grad(),
         torch.autocast(device, enabled=False) if device in _AUTOCAST else contextlib.nullcontext(),
@@ -72,6 +77,13 @@ def stand_in(model: nn.Module, seed: int = 0, copies: dict[int, Any] | None = No
 
 
 _AUTOCAST = ("cpu", "cuda")
+_COPIERS: weakref.WeakKeyDictionary[nn.Module, Copier] = weakref.WeakKeyDictionary()
+
+
+def beside(stand_in: nn.Module, function: Any) -> Any:
+    """A function that reads what the model's hooks keep, reading what those of the stand-in keep."""
+    copier = _COPIERS.get(stand_in)
+    return function if copier is None else copier.own(function)
 
 
 def own_weights(stand_in: nn.Module) -> None:
@@ -86,126 +98,13 @@ def own_weights(stand_in: nn.Module) -> None:
         for name, weight in module._parameters.items():
             if weight is not None:
                 if id(weight) not in own:
-                    own[id(weight)] = nn.Parameter(_cloned(weight), requires_grad=weight.requires_grad)
+                    own[id(weight)] = nn.Parameter(cloned(weight), requires_grad=weight.requires_grad)
                 module._parameters[name] = own[id(weight)]
-
-
-class _Through(nn.Module):
-    """Stands for a compiled module: runs what was compiled, as it was written."""
-
-    def __init__(self, original: nn.Module) -> None:
-        super().__init__()
-        self._orig_mod = original
-
-    def __getattr__(self, name: str) -> Any:
-        try:
-            return super().__getattr__(name)
-        except AttributeError:
-            return getattr(super().__getattr__("_orig_mod"), name)
-
-    def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """What the compiled module does."""
-        return self._orig_mod(*args, **kwargs)
-
-
-def _shallow(module: nn.Module, copied: dict[int, Any], originals: list[nn.Module]) -> nn.Module:
-    """A copy of the tree of modules that shares parameters and clones buffers."""
-    if id(module) in copied:
-        return copied[id(module)]
-    if isinstance(module, torch.jit.ScriptModule):
-        originals.append(module)
-        copied[id(module)] = module
-        return module
-    if "_orig_mod" in module._modules:  # torch.compile: its code is bound to the caller's module
-        through = copied[id(module)] = _Through(_shallow(module._modules["_orig_mod"], copied, originals))  # type: ignore[arg-type]
-        return through
-    new = nn.Module.__new__(type(module))  # a class of the caller's may ask for arguments
-    copied[id(module)] = new
-    state = dict(module.__dict__)
-    for name, value in state.items():
-        kind = type(value)
-        if kind in _PLAIN or name in _TENSORS:
-            continue
-        if kind in _DICTS and not value:  # most of a module's attributes are empty dicts of hooks
-            state[name] = kind()
-        else:
-            state[name] = _own(value, copied, originals)
-    state["_compiled_call_impl"] = None
-    state["_parameters"] = dict(module._parameters)
-    state["_buffers"] = {name: None if b is None else _cloned(b) for name, b in module._buffers.items()}
-    if type(module) in _RECURRENT:
-        # cuDNN differentiates recurrent layers in training mode only, and draws their dropout by itself: without it,
-        # the modes compute the same.
-        state["training"], state["dropout"] = True, 0.0
-    new.__dict__ = state
-    state["_modules"] = {
-        name: None if child is None else _shallow(child, copied, originals) for name, child in module._modules.items()
-    }
-    return new
-
-
-_TENSORS = ("_parameters", "_buffers", "_modules")
-_RECURRENT = (nn.RNN, nn.LSTM, nn.GRU)
-
-
-def _own(value: Any, copied: dict[int, Any], originals: list[nn.Module]) -> Any:
-    """A stand-in's own copy of an attribute that its forward may write to, or that leads back to the original."""
-    if type(value) in _PLAIN:
-        return value
-    if id(value) in copied:
-        return copied[id(value)]
-    if isinstance(value, nn.Module):
-        return _shallow(value, copied, originals)
-    if isinstance(value, nn.Parameter):
-        return value
-    if isinstance(value, types.MethodType) and isinstance(value.__self__, nn.Module):
-        return types.MethodType(value.__func__, _shallow(value.__self__, copied, originals))
-    if isinstance(value, functools.partial):
-        parts = (_own(part, copied, originals) for part in (value.func, value.args, value.keywords))
-        func, args, keywords = parts
-        return functools.partial(func, *args, **keywords)
-    if isinstance(value, Tensor):
-        made: Any = _cloned(value)
-    elif isinstance(value, torch.Generator):
-        made = value.clone_state()
-    elif type(value).__module__ == "numpy" and hasattr(value, "__array__"):
-        made = value.copy()  # type: ignore[attr-defined]
-    elif type(value) in _CONTAINERS:
-        return _own_container(value, copied, originals)
-    else:
-        return value
-    copied[id(value)] = made
-    return made
-
-
-def _own_container(value: Any, copied: dict[int, Any], originals: list[nn.Module]) -> Any:
-    if len(value) > _MANY or isinstance(value, (set, Counter)):  # a vocabulary: what leads back to a module is no such
-        return copy.copy(value)
-    if isinstance(value, tuple):
-        return tuple(_own(item, copied, originals) for item in value)
-    made = copied[id(value)] = copy.copy(value)
-    if isinstance(value, dict):
-        made.update((key, _own(item, copied, originals)) for key, item in value.items())
-    else:
-        made.clear()
-        made.extend(_own(item, copied, originals) for item in value)
-    return made
-
-
-_PLAIN = frozenset((type(None), bool, int, float, str))
-_DICTS = frozenset((dict, OrderedDict))
-_CONTAINERS = (list, tuple, set, dict, OrderedDict, defaultdict, Counter, deque)
-_MANY = 256
-
-
-def _cloned(buffer: Tensor) -> Tensor:
-    with torch.inference_mode(False):
-        return buffer.detach().clone()
 
 
 @contextlib.contextmanager
 def _buffers_as_found(modules: list[nn.Module]) -> Iterator[None]:
-    saved = [(buffer, _cloned(buffer)) for module in modules for buffer in module.buffers()]
+    saved = [(buffer, cloned(buffer)) for module in modules for buffer in module.buffers()]
     try:
         yield
     finally:
@@ -216,9 +115,10 @@ def _buffers_as_found(modules: list[nn.Module]) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _random_as_found(model: nn.Module) -> Iterator[None]:
+def _random_as_found(model: nn.Module, seed: int) -> Iterator[None]:
+    # Python's and NumPy's numbers have a seed too, so that a map repeats.
     # A worker thread shares torch's random state with the caller's running cell: putting it back from there
-    # would make the caller draw the same numbers twice.
+    # would make the caller draw the same numbers twice, and so would a seed.
     guarded = threading.current_thread() is threading.main_thread()
     if not guarded:
         yield
@@ -228,6 +128,9 @@ def _random_as_found(model: nn.Module) -> Iterator[None]:
     plain, numpy = random.getstate(), sys.modules.get("numpy")
     arrays = None if numpy is None else numpy.random.get_state()
     try:
+        random.seed(seed)
+        if numpy is not None:
+            numpy.random.seed(seed % 2**32)
         yield
     finally:
         for generator, state in zip(generators, states, strict=True):

@@ -39,8 +39,8 @@ _IN_PLACE = {
 }
 _METHODS = {Tensor.bernoulli: torch.bernoulli, Tensor.multinomial: torch.multinomial}
 _INITIAL = (nn.init.uniform_, nn.init.normal_, nn.init.kaiming_uniform_)
-# Written in Python, and drawing inside, where a function mode that has seen them is off.
-_COMPOSED = (F.gumbel_softmax, F.multi_head_attention_forward)
+# Written in Python, and drawing inside (a backward pass in hooks), where a function mode that has seen them is off.
+_COMPOSED = (F.gumbel_softmax, F.multi_head_attention_forward, torch.autograd.grad, Tensor.backward)
 
 
 def draws(func: Callable, args: tuple, kwargs: dict) -> bool:
@@ -87,6 +87,14 @@ def _opened(func: Any) -> Callable:
     return body
 
 
+# What runs with gradients on inside a backward pass repeats a forward pass, and would draw the next numbers.
+_RECOMPUTED = (
+    "model: it draws random numbers (dropout, noise) in a part that is computed again in the backward pass "
+    "(torch.utils.checkpoint), where they would be other ones. Call model.eval(), or pass a copy of the model without "
+    "checkpointing (gradient_checkpointing_disable() where it has that)."
+)
+
+
 class OwnRandomness(TorchFunctionMode):
     """While active on a thread, random numbers come from one seeded generator: the same for the same question.
 
@@ -117,6 +125,8 @@ class OwnRandomness(TorchFunctionMode):
             return self._initial(func, **kwargs)
         if not draws(func, args, kwargs):
             return func(*args, **kwargs)
+        if torch._C._current_graph_task_id() != -1 and torch.is_grad_enabled():
+            raise ValueError(_RECOMPUTED)
         kwargs.pop("generator", None)
         if func in _DROPOUTS:
             return self._dropout(func, _dropout_of(args, kwargs))

@@ -70,19 +70,21 @@ def prepare_for(
     chosen = _chosen(explain, values)
     listed = {name: _listed(values[name]) for name in chosen}
     values |= {name: array for name, array in listed.items() if array is not None}
-    named = isinstance(transform, Mapping) and bool(transform) and set(transform) <= set(values)
-    if transform is not None and not named and not any(_is_picture(value) for value in values.values()):
+    named: Mapping[str, Any] | None = (
+        transform if isinstance(transform, Mapping) and set(transform) <= set(values) else None
+    )
+    if transform is not None and named is None and not any(_is_picture(value) for value in values.values()):
         raise ValueError(
             f"transform: no input is a picture that it would be applied to (PIL, a path, bytes). Pass a mapping from "
             f"names, transform={{{chosen[0]!r}: ...}}, or leave it out for tensors that went through it."
         )
     prepared = {}
     for name in chosen:
-        own = transform.get(name) if named else transform if _is_picture(values[name]) else None
+        own = named.get(name) if named is not None else transform if _is_picture(values[name]) else None
         prepared[name] = _prepared(model, values[name], own, device, dtype, batched=True)
     for name, value in values.items():
         if name not in chosen and isinstance(value, (Image.Image, os.PathLike)):
-            own = transform.get(name) if named else transform
+            own = named.get(name) if named is not None else transform
             values[name] = _prepared(model, value, own, device, dtype, batched=True).tensor
     batches = {name: len(found.tensor) for name, found in prepared.items()}
     if len(set(batches.values())) > 1:

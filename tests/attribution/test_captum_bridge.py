@@ -12,7 +12,7 @@ import torch
 from captum.attr._utils.lrp_rules import GammaRule
 from torch import nn
 from torch.nn import functional as F
-from toys import call, conv_net, estimates, far, linear, pictures, rows, state_of
+from toys import Shared, call, conv_net, estimates, far, linear, pictures, rows, state_of
 
 import saliency_widgets as sw
 from saliency_widgets.attribution import Cancelled, get_method
@@ -299,7 +299,7 @@ def test_parameters_reach_captum(model):
 
 
 def test_rows_of_a_pass_change_nothing_but_the_passes(model):
-    sizes = []
+    sizes = Shared()
     model.register_forward_hook(lambda _m, inputs, _o: sizes.append(len(inputs[0])))
     found = {}
     for chunk in (1, 5):

@@ -1,21 +1,26 @@
 """Whatever happens, nobody notices that a map was computed: not the model, not torch, not NumPy, on no thread."""
 
 import contextlib
+import logging
 import random
 import threading
+import types
 from collections import Counter, OrderedDict, defaultdict, deque
-from functools import partial
+from dataclasses import dataclass, field
+from functools import partial, wraps
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 from toys import state_of
 from zoo import one_thread  # noqa: F401
 
 import saliency_widgets as sw
 from saliency_widgets.attribution import Cancelled
+from saliency_widgets.attribution.isolation import stand_in
 from saliency_widgets.engine.request import Request
 from saliency_widgets.engine.session import Session
 from saliency_widgets.engine.subject import Subject
@@ -31,6 +36,10 @@ class Plan:
     def __init__(self):
         self.error, self.at = None, None
         self.passes = 0
+
+    def __copy__(self):
+        """Shared, as all passes count."""
+        return self
 
     def at_place(self, place):
         if place == 0:
@@ -509,6 +518,395 @@ def test_generators_of_the_models_own_are_as_found():
     first = sw.attribute(model, x, method="input_x_gradient", target=0)
     assert torch.equal(model.generator.get_state(), before)
     assert torch.equal(sw.attribute(model, x, method="input_x_gradient", target=0).values, first.values)
+
+
+# ---- objects, closures and hooks that hold state
+
+
+class Cache:
+    """Keeps what it was shown, as language models keep keys and values."""
+
+    k = None
+
+    def update(self, k):
+        self.k = k.detach() if self.k is None else torch.cat([self.k, k], 1).detach()
+        return self.k.sum(1)
+
+
+@dataclass
+class Meter:
+    seen: list = field(default_factory=list)
+    mean: float = 0.0
+
+    def update(self, k):
+        self.seen.append(k.detach())
+        self.mean += 1
+        return k.sum(1) * self.mean + sum(self.seen).sum(1)
+
+
+class Slotted:
+    __slots__ = ("count", "never", "seen")
+
+    def __init__(self):
+        self.count, self.seen = 0, []
+
+    def update(self, k):
+        self.count += 1
+        self.seen.append(float(k.detach().sum()))
+        return k.sum(1) * self.count * len(self.seen)
+
+
+class Log(list):
+    """A list with a number of its own."""
+
+    def __init__(self):
+        super().__init__([0])
+        self.turns = 0
+
+    def update(self, k):
+        self.turns += 1
+        self.append(len(k))
+        return k.sum(1) * self.turns * len(self)
+
+
+class Memory(dict):
+    def update(self, k):
+        self["turns"] = self.get("turns", 0) + 1
+        return k.sum(1) * self["turns"]
+
+
+class Outer:
+    """Holds such an object, and is held by it."""
+
+    def __init__(self):
+        self.inner, self.by_name = Cache(), {"me": [self]}
+
+    def update(self, k):
+        return self.by_name["me"][0].inner.update(k)
+
+
+class Forwards:
+    """Naive, as people write it: before it has its attributes, it asks itself for them without end."""
+
+    def __init__(self):
+        self.cache = Cache()
+
+    def __getattr__(self, name):
+        return getattr(self.cache, name)
+
+
+def space_update(space, k):
+    space.turns += 1
+    space.log.append(k.detach())
+    return k.sum(1) * space.turns * len(space.log)
+
+
+def in_a_space():
+    space = types.SimpleNamespace(turns=0, log=[])
+    space.update = partial(space_update, space)
+    return space
+
+
+class Keeps(nn.Module):
+    def __init__(self, kept):
+        super().__init__()
+        torch.manual_seed(3)
+        self.enter, self.leave, self.kept = nn.Linear(6, 6), nn.Linear(6, 3), kept
+
+    def forward(self, x):
+        return self.leave(torch.tanh(self.enter(x) + self.kept.update(self.enter(x)[:, None])))
+
+
+OBJECTS = {
+    "cache": Cache,
+    "dataclass": Meter,
+    "slots": Slotted,
+    "list of its own": Log,
+    "dict of its own": Memory,
+    "nested": Outer,
+    "proxy": Forwards,
+    "namespace": in_a_space,
+}
+
+
+def inside(value, depth=0):
+    """What is in an object, comparable with ==."""
+    if isinstance(value, torch.Tensor):
+        return value.tolist()
+    if depth > 4 or isinstance(value, (int, float, str, type(None), partial)):
+        return repr(type(value)) if depth > 4 or isinstance(value, partial) else value
+    items = list(value.items()) if isinstance(value, dict) else list(value) if isinstance(value, (list, tuple)) else []
+    own = {name: getattr(value, name) for name in getattr(type(value), "__slots__", ()) if hasattr(type(value), name)
+           and name != "never"} | getattr(value, "__dict__", {})  # fmt: skip
+    return [inside(item, depth + 1) for item in [*items, *own.items()]]
+
+
+@pytest.mark.parametrize("kind", OBJECTS)
+def test_an_object_that_keeps_state_is_the_passes_own(kind):
+    x = torch.rand(2, 6, generator=torch.Generator().manual_seed(4))
+    fresh, model = Keeps(OBJECTS[kind]()), Keeps(OBJECTS[kind]())
+    (expected,) = torch.autograd.grad(fresh(leaf := x.clone().requires_grad_())[:, 0].sum(), leaf)
+    before, kept = inside(model.kept), model.kept
+    for _ in range(2):
+        found = sw.attribute(model, x, method="gradient", target=0)
+        assert float((found.values - expected).abs().max()) < 1e-6
+    assert model.kept is kept
+    assert inside(kept) == before
+    model(x)
+    assert inside(kept) != before
+
+
+class Locked(Cache):
+    def __init__(self):
+        self.lock = threading.Lock()
+
+
+class Owning(Cache):
+    def __init__(self):
+        self.many = [[i] for i in range(100)]
+
+
+class Singleton(Cache):
+    def __new__(cls):
+        return object.__new__(cls)
+
+
+class Closes(Cache):
+    def __del__(self):
+        pass
+
+
+class Shared(Cache):
+    def __copy__(self):
+        return self
+
+
+class Refuses(Cache):
+    def __copy__(self):
+        raise TypeError("there is one")
+
+
+class Missing:
+    pass
+
+
+MISSING = Missing()
+HANDED_ON = {
+    "lock": Locked,
+    "many things": Owning,
+    "its own way of being made": Singleton,
+    "something to close": Closes,
+    "shared by its own account": Shared,
+    "not to be copied": Refuses,
+    "known by name": lambda: MISSING,
+    "class": lambda: Cache,
+    "function": lambda: F.relu,
+    "logger": lambda: logging.getLogger("somebody"),
+    "plain object": object,
+    "device": lambda: torch.device("cpu"),
+}
+
+
+@pytest.mark.parametrize("kind", HANDED_ON)
+def test_what_is_neither_small_nor_plain_is_handed_on_as_it_is(kind):
+    model = nn.Linear(2, 2)
+    model.kept = kept = HANDED_ON[kind]()
+    with stand_in(model) as own:
+        assert own.kept is kept
+
+
+def small_net():
+    torch.manual_seed(6)
+    layers = nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 4)
+    return nn.Sequential(*layers).train()
+
+
+def by_closure(net):
+    original = net.forward
+    net.forward = lambda z: original(z) * 2
+
+
+def by_wrapping(net):
+    def doubling(function):
+        @wraps(function)
+        def doubled(*args):
+            return 2 * function(*args)
+
+        return doubled
+
+    net.forward = doubling(net.forward)
+
+
+def by_a_bound_closure(net):
+    original = net.forward
+    net.forward = types.MethodType(lambda _self, z: original(z) * 2, net)
+
+
+def by_default(net):
+    net.forward = lambda z, original=net.forward: original(z) * 2
+
+
+def by_keyword(net):
+    def forward(z, *, original=net.forward):
+        return original(z) * 2
+
+    net.forward = forward
+
+
+def by_compiling(net):
+    net.forward = torch.compile(net.forward, backend="eager")
+
+
+def by_wrapping_what_is_compiled(net):
+    compiled = torch.compile(net.forward, backend="eager")
+    net.forward = wraps(compiled)(lambda z: compiled(z) * 2)
+
+
+def by_recursion(net):
+    original = net.forward
+
+    def forward(z, deep=2):
+        return forward(z, deep - 1) if deep else 2 * original(z)
+
+    net.forward = forward
+
+
+def by_a_helper(net):
+    helper = types.SimpleNamespace(run=net.forward, me=None)
+    helper.me = helper
+    net.forward = lambda z: helper.me.run(z) * 2
+
+
+def by_global_name(net):
+    """As in a notebook."""
+    known = {"__name__": "__main__", "original": net.forward, "net": net}
+    exec("def doubled(z): return original(z) * 2\nnet.forward = lambda z: [doubled(z) for _ in '1'][0]", known)
+
+
+PATCHES = (
+    *(by_closure, by_wrapping, by_a_bound_closure, by_default, by_keyword, by_compiling),
+    *(by_wrapping_what_is_compiled, by_recursion, by_a_helper, by_global_name),
+)
+
+
+@pytest.mark.parametrize("patch", PATCHES)
+def test_a_forward_that_was_replaced_runs_nothing_of_the_callers(patch):
+    net, x = small_net(), torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(4))
+    patch(net)
+    times = 1 if patch is by_compiling else 2
+    for settings in ({"method": "gradient"}, {"method": "grad_cam"}):
+        with as_found(net, x):
+            found = sw.attribute(net, x, target=0, **settings)
+        expected = sw.attribute(small_net(), x, target=0, **settings)
+        assert float((found.values - times * expected.values).abs().max()) < 1e-5
+    assert found.layer == expected.layer == "2"
+    net(x)
+    assert net[1].num_batches_tracked == 1
+
+
+class Save:
+    def __init__(self):
+        self.outputs = []
+
+    def __call__(self, _module, _inputs, output):
+        self.outputs.append(output)
+
+
+def test_hooks_of_the_callers_write_to_nothing_of_the_callers():
+    net, x, save, outputs, by_name = small_net(), torch.rand(2, 3, 8, 8), Save(), [], {}
+    net[0].register_forward_hook(save)
+    net[1].register_forward_hook(lambda _m, _i, output: outputs.append(output))
+    net[2].register_forward_hook(lambda _m, _i, output: by_name.update(relu=output))
+    net[2].register_full_backward_hook(lambda _m, _i, gradients: by_name.update(gradient=gradients))
+    sw.attribute(net, x, target=0, method="integrated_gradients", n_steps=3)
+    assert (save.outputs, outputs, by_name) == ([], [], {})
+    net(x).sum().backward()
+    assert (len(save.outputs), len(outputs), sorted(by_name)) == (1, 1, ["gradient", "relu"])
+
+
+def test_functions_that_share_a_variable_share_it_in_a_pass():
+    """A hook writes what the forward of another layer reads."""
+    net, kept, turns = small_net(), {}, 0
+
+    def keep(_module, _inputs, output):
+        nonlocal turns
+        turns += 1
+        kept["mean"] = output.mean()
+
+    net[0].register_forward_hook(keep)
+    net[4].forward = lambda z: z.flatten(1) * kept["mean"] * turns / turns
+    x = torch.rand(2, 3, 8, 8)
+    fresh = sw.attribute(net, x, target=0, method="gradient").values
+    assert kept == {}
+    (expected,) = torch.autograd.grad(net(leaf := x.clone().requires_grad_())[:, 0].sum(), leaf)
+    assert float((fresh - expected).abs().max()) < 1e-5
+
+
+# ---- numbers that are drawn elsewhere
+
+
+class Noisy(nn.Module):
+    def __init__(self, draw):
+        super().__init__()
+        self.net, self.draw = nn.Linear(4, 3), draw
+
+    def forward(self, x):
+        return self.net(x * self.draw())
+
+
+ELSEWHERE = {
+    "random": lambda: random.random,
+    "NumPy": lambda: lambda: float(np.random.rand()),  # noqa: NPY002
+    "a generator of Python's": lambda: random.Random(3),
+    "a generator of NumPy's": lambda: np.random.default_rng(3),
+}
+
+
+@pytest.mark.parametrize("kind", ELSEWHERE)
+def test_numbers_that_python_and_numpy_draw_repeat(kind):
+    made = ELSEWHERE[kind]()
+    model, x = Noisy(made if callable(made) else lambda: made.random()), torch.rand(2, 4)
+    random.seed(7)
+    np.random.seed(7)  # noqa: NPY002
+    with as_found(model, x):
+        first = sw.attribute(model, x, method="gradient", target=0).values
+    random.seed(8)
+    np.random.seed(8)  # noqa: NPY002
+    with as_found(model, x):
+        assert torch.equal(sw.attribute(model, x, method="gradient", target=0).values, first)
+    one = model(x)
+    assert not torch.equal(model(x), one)
+
+
+class Checkpointed(nn.Module):
+    def __init__(self, p):
+        super().__init__()
+        torch.manual_seed(0)
+        self.enter, self.leave, self.drop = nn.Linear(4, 8), nn.Linear(8, 3), nn.Dropout(p)
+
+    def forward(self, x):
+        return self.leave(checkpoint(lambda h: self.drop(self.enter(h).tanh()), x, use_reentrant=False))
+
+
+def test_what_is_drawn_again_in_the_backward_pass_is_told():
+    model, x = Checkpointed(0.5), torch.rand(2, 4)
+    with pytest.raises(ValueError, match=r"^model: it draws random numbers .*checkpoint.*model\.eval\(\)"):
+        sw.attribute(model, x, method="gradient", target=0)
+    model.eval()
+    found = sw.attribute(model, x, method="gradient", target=0)
+    expected = torch.autograd.grad(
+        model.leave(model.enter(leaf := x.clone().requires_grad_()).tanh())[:, 0].sum(), leaf
+    )
+    assert float((found.values - expected[0]).abs().max()) < 1e-6
+
+
+def test_a_hook_may_draw_in_the_backward_pass():
+    net, x = small_net().eval(), torch.rand(2, 3, 8, 8)
+    net[2].register_full_backward_hook(lambda _m, given, _g: (given[0] * torch.rand_like(given[0]),))
+    with as_found(net, x):
+        first = sw.attribute(net, x, method="gradient", target=0).values
+    torch.manual_seed(77)
+    assert torch.equal(sw.attribute(net, x, method="gradient", target=0).values, first)
 
 
 # ---- the caller's surroundings

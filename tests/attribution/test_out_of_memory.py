@@ -35,6 +35,9 @@ class Log:
     def __init__(self):
         self.passes, self.failed, self.kept = [], [], []
 
+    def __copy__(self):
+        return self
+
 
 class Late(torch.autograd.Function):
     """Runs out of memory on the way back."""

@@ -5,7 +5,7 @@ import threading
 import pytest
 import torch
 from torch import nn
-from toys import conv_net, estimates, far, mlp, pictures, rows
+from toys import Shared, conv_net, estimates, far, mlp, pictures, rows
 
 import saliency_widgets as sw
 from saliency_widgets.attribution.noise import normal_noise
@@ -71,7 +71,7 @@ SPLIT = [
 @pytest.mark.parametrize(("method", "settings"), SPLIT)
 @pytest.mark.parametrize(("batch", "chunk_size"), [(2, 2), (2, 3), (2, 4), (2, 7), (5, 4), (9, 1)])
 def test_no_pass_has_more_rows_than_asked_but_a_batch_is_never_split(method, settings, batch, chunk_size):
-    sizes = []
+    sizes = Shared()
     model, x = mlp(), rows(1, batch, 4)
     model.register_forward_hook(lambda _module, inputs, _output: sizes.append(len(inputs[0])))
     last(model, x, method, chunk_size=chunk_size, target=0, **settings)

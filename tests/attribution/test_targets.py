@@ -388,3 +388,22 @@ def test_complex_scores_need_a_function():
         gradient(Complex(), X, target=0)
     found = gradient(Complex(), X, target=lambda out: out[:, 0].real)
     assert bool(found.values.any())
+
+
+def test_a_function_may_read_what_a_hook_has_kept():
+    """A hidden unit as the target, as people write it."""
+
+    class Keep:
+        def __call__(self, _module, _inputs, output):
+            self.output = output
+
+    model, kept, keep = mlp().eval(), {}, Keep()
+    model[0].register_forward_hook(lambda _m, _i, output: kept.update(first=output))
+    model[2].register_forward_hook(keep)
+    first = gradient(model, X, target=lambda _out: kept["first"][:, 3])
+    assert far(first.values, model[0].weight[3].detach().expand_as(X)) < 1e-14
+    hidden = gradient(model, X, target=lambda _out: keep.output[:, 2])
+    leaf = X.clone().requires_grad_()
+    (expected,) = torch.autograd.grad(model[:3](leaf)[:, 2].sum(), leaf)
+    assert far(hidden.values, expected) < 1e-14
+    assert "first" in kept, "from the call of the model above, by its owner"
