@@ -6,7 +6,6 @@ import contextlib
 import random
 import sys
 import threading
-import weakref
 from collections.abc import Iterator
 from typing import Any
 
@@ -63,7 +62,6 @@ def stand_in(model: nn.Module, seed: int = 0, copies: dict[int, Any] | None = No
     copied: dict[int, Any] = {} if copies is None else copies
     copier = Copier(copied)
     substitute = copier.module(model)
-    _COPIERS[substitute] = copier
     device = device_of(model).type
     with (
         _buffers_as_found(copier.scripted),
@@ -73,16 +71,20 @@ def stand_in(model: nn.Module, seed: int = 0, copies: dict[int, Any] | None = No
         torch.autocast(device, enabled=False) if device in _AUTOCAST else contextlib.nullcontext(),
         OwnRandomness(seed),
     ):
-        yield substitute
+        _COPIERS[id(substitute)] = copier
+        try:
+            yield substitute
+        finally:
+            del _COPIERS[id(substitute)]
 
 
 _AUTOCAST = ("cpu", "cuda")
-_COPIERS: weakref.WeakKeyDictionary[nn.Module, Copier] = weakref.WeakKeyDictionary()
+_COPIERS: dict[int, Copier] = {}  # of the passes under way, by the id of their stand-in
 
 
 def beside(stand_in: nn.Module, function: Any) -> Any:
     """A function that reads what the model's hooks keep, reading what those of the stand-in keep."""
-    copier = _COPIERS.get(stand_in)
+    copier = _COPIERS.get(id(stand_in))
     return function if copier is None else copier.own(function)
 
 
