@@ -75,7 +75,7 @@ def stand_in(model: nn.Module, seed: int = 0, copies: dict[int, Any] | None = No
         try:
             yield substitute
         finally:
-            del _COPIERS[id(substitute)]
+            _COPIERS.pop(id(substitute), None)  # a scripted module stands for itself, in two passes perhaps
 
 
 _AUTOCAST = ("cpu", "cuda")
