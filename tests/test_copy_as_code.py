@@ -71,6 +71,19 @@ def test_the_explorers_code_gives_the_shown_array_in_a_fresh_process(tmp_path):
             assert np.array_equal(found, wanted), method
 
 
+def test_the_clip_range_that_is_seen_is_in_the_code_without_another_map():
+    names = notebook()
+    made = Explorer(names["model"], names["inputs"], executor="inline", target=2, method="gradient")
+    index = made.view.frame["index"]
+    made._display.clip = [20.0, 80.0]  # as the browser does
+    made.view.flush()  # no page is there to take it
+    assert "clip=(20.0, 80.0)" in made.view.status["code"]
+    assert made.view.frame["index"] == index
+    exec(made.view.status["code"], names)
+    assert np.array_equal(names["shown"], made.attribution.saliency_map(clip=(20, 80)))
+    made.close()
+
+
 def test_while_the_map_is_not_finished_there_is_no_code():
     names = notebook()
     made = Explorer(names["model"], names["inputs"], executor="inline", target=2, method="gradient")

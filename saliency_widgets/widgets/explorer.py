@@ -104,6 +104,7 @@ class Explorer(w.Box):
         # As wide as the picture is at its greatest height (60vh, see heatmap.css): nothing empty beside it.
         self.view.layout.max_width = f"max(320px, min(640px, {60 * width / height:.1f}vh))"
         self.panel.observe(self._on_move, self._session.reduce, self._on_wrong)
+        self._display.observe(lambda _change: self._on_clip(), names="clip")
         self._open = True
         self._submit(self._request)
 
@@ -178,7 +179,7 @@ class Explorer(w.Box):
         found = None if event is None else event.attribution
         settings = {**self._subject.given, **self._request.settings} if found is None else found.settings
         reduction = self.panel.reduction
-        shown = {"sign": reduction.sign, "channels": reduction.channels}
+        shown = {"sign": reduction.sign, "channels": reduction.channels, "clip": self._display.settings["clip"]}
         return code_of(settings, transformed=self._subject.transformed, shown=shown)
 
     def save_png(self, path: Any, *, scale: int | None = None) -> None:
@@ -214,6 +215,12 @@ class Explorer(w.Box):
             self._submit(self.panel.request())
         except (TypeError, ValueError) as error:
             self._on_wrong(error)
+
+    def _on_clip(self) -> None:
+        """The clip range was moved, in the browser: the code to be copied is of what is seen."""
+        last = self._session.last
+        if last is not None and last.state == "done":
+            self.view.offer(None, self._status_of(last, last, ""))
 
     def _on_wrong(self, error: Exception) -> None:
         """What was typed can't be used: say so; the map that is there stays."""
