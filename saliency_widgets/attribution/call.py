@@ -170,7 +170,7 @@ class Call:
         gradients, scores = self.memory.run(work, inputs.shape[0])
         return gradients, scores
 
-    def at_layer(self, layer: str) -> tuple[Tensor, Tensor, Tensor]:
+    def at_layer(self, layer: str) -> tuple[Tensor, Tensor, Tensor, int]:
         """The activation of a layer for the inputs, and the gradient of the score with respect to it.
 
         Only the part of the model behind the layer is differentiated. Of a layer that runs several times, the
@@ -181,23 +181,24 @@ class Call:
             layer: Where: see :mod:`~saliency_widgets.attribution.taps`.
 
         Returns:
-            Activation and gradient, both of the layer's output shape, and the scores, shape (B,).
+            Activation and gradient, both of the layer's output shape, the scores, shape (B,), and how often it ran.
 
         Raises:
             ValueError: The layer doesn't run, gives no tensor, or the score doesn't depend on it.
         """
-        several = self.arguments is not None
+        several, runs = self.arguments is not None, 0
 
         def work(rows: range) -> tuple[Tensor, Tensor, Tensor]:
+            nonlocal runs
             inputs = self.inputs[rows.start : rows.stop]
             with self.standing_in() as model, Tap(model, layer, dependent=several) as tap:
                 scores = self.scored(model, inputs.detach().requires_grad_(True) if several else inputs, rows)
-                activation = tap.leaf
+                activation, runs = tap.leaf, tap.runs
                 gradient = _differentiate(model, scores, activation, what=f"layer {layer!r}")
                 return activation.detach(), gradient, scores.detach()
 
         activation, gradient, scores = self.memory.run(work, self.batch)
-        return activation, gradient, scores
+        return activation, gradient, scores, runs
 
     def watch(self, seen: Callable[[str, Any], None]) -> Any:
         """Run the model once on the first sample, and show what depends on it of each layer's output as it finishes.

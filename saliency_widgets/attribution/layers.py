@@ -171,12 +171,14 @@ class ActivationMaps:
         gradient: dF / dA, of the same shape.
         score: F, shape (B,).
         layer: The layer's path.
+        notes: What a reader should know.
     """
 
     activation: Tensor
     gradient: Tensor
     score: Tensor
     layer: str
+    notes: tuple[str, ...] = ()
 
 
 def activation_maps(call: Call, layer: str | None, reshape: Any) -> ActivationMaps:
@@ -235,13 +237,14 @@ def _scripted(call: Call) -> bool:
 
 
 def _maps(call: Call, path: str, reshape: Any, spatial: Mapping[str, Spatial] | None) -> ActivationMaps:
-    activation, gradient, score = call.at_layer(path)
+    activation, gradient, score, runs = call.at_layer(path)
+    notes = (f"The layer {path!r} ran {runs} times; this is its last run.",) if runs > 1 else ()
     if spatial is None and not callable(reshape) and (activation.ndim == 3 or path.startswith(_inside(call.model))):
         spatial = spatial_layers(call)  # how tokens lie is told by what ran before
     known = (spatial or {}).get(path)
     with torch.no_grad():
         read = _reader(path, activation, call, reshape, known, told=spatial is not None)
-        return ActivationMaps(read(activation), read(gradient), score, path)
+        return ActivationMaps(read(activation), read(gradient), score, path, notes)
 
 
 def _inside(model: nn.Module) -> tuple[str, ...]:

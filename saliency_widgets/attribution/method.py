@@ -36,6 +36,7 @@ class Estimate:
         delta: sum(values) - (score of the inputs - score of the baseline), shape (B,), where completeness holds.
         standard_error: Of each value, where samples are averaged.
         layer: The layer whose resolution the values have.
+        notes: What a reader should know before believing it.
     """
 
     values: Tensor
@@ -46,6 +47,7 @@ class Estimate:
     delta: Tensor | None = None
     standard_error: Tensor | None = None
     layer: str | None = None
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

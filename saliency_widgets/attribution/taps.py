@@ -104,6 +104,11 @@ class Tap:
         self._mode.__exit__(*raised)
 
     @property
+    def runs(self) -> int:
+        """How often the place was cut."""
+        return len(self._found)
+
+    @property
     def leaf(self) -> Tensor:
         """The place's output, of its last run.
 

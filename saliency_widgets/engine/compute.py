@@ -92,7 +92,7 @@ def _told(resolved: Any, asked: Any) -> Any:
 
 
 def _notes(subject: Subject, estimate: Estimate, score: Score) -> tuple[str, ...]:
-    notes = list(subject.prepared.notes)
+    notes = [*subject.prepared.notes, *estimate.notes]
     if not is_function(score.target):
         notes += subject.output_notes
     if subject.memory.limit is not None:

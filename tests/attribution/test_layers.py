@@ -205,6 +205,23 @@ def test_a_model_without_convolutions(method, said):
 # ---- which input's layer, and which grid
 
 
+def test_of_a_layer_that_runs_several_times_a_note_tells_which_run_is_shown():
+    class Twice(nn.Module):
+        def __init__(self):
+            super().__init__()
+            torch.manual_seed(0)
+            self.conv, self.head = nn.Conv2d(3, 3, 3, padding=1), nn.Linear(3, 4)
+            self.double()
+
+        def forward(self, x):
+            return self.head(self.conv(self.conv(x).relu()).mean((2, 3)))
+
+    for method in ("grad_cam", "layer_cam", "guided_grad_cam"):
+        found = sw.attribute(Twice(), X, method=method, layer="conv", target=1)
+        assert any("'conv' ran 2 times; this is its last run" in note for note in found.notes)
+    assert not any("ran" in note for note in cam(conv_net().eval()).notes)
+
+
 class Siamese(nn.Module):
     """One encoder for two pictures, and another that only the second goes through."""
 

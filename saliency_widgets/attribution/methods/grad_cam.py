@@ -30,4 +30,6 @@ def grad_cam(call: Call, layer: str | None, reshape: object) -> Iterator[Estimat
     """
     maps = activation_maps(call, layer, reshape)
     weights = maps.gradient.mean((2, 3), keepdim=True)
-    yield Estimate((weights * maps.activation).sum(1, keepdim=True), score=maps.score, layer=maps.layer)
+    yield Estimate(
+        (weights * maps.activation).sum(1, keepdim=True), score=maps.score, layer=maps.layer, notes=maps.notes
+    )

@@ -39,4 +39,6 @@ def grad_cam_plus_plus(call: Call, layer: str | None, reshape: object) -> Iterat
     denominator = 2 + maps.gradient * maps.activation.sum((2, 3), keepdim=True)
     counts = (maps.gradient > 0) & (denominator != 0)
     weights = torch.where(counts, maps.gradient / denominator, 0).sum((2, 3), keepdim=True)
-    yield Estimate((weights * maps.activation).sum(1, keepdim=True), score=maps.score, layer=maps.layer)
+    yield Estimate(
+        (weights * maps.activation).sum(1, keepdim=True), score=maps.score, layer=maps.layer, notes=maps.notes
+    )

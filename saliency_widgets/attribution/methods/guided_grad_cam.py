@@ -36,4 +36,4 @@ def guided_grad_cam(call: Call, layer: str | None, reshape: object) -> Iterator[
     (guided,) = get_method("guided_backprop").run(call)
     size = tuple(call.inputs.shape[-2:])
     mask = F.interpolate(cam.values.clamp(min=0), size=size, mode="bilinear", align_corners=False)
-    yield Estimate(guided.values * mask, evaluations=2, score=cam.score)
+    yield Estimate(guided.values * mask, evaluations=2, score=cam.score, notes=cam.notes)

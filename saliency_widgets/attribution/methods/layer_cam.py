@@ -30,4 +30,4 @@ def layer_cam(call: Call, layer: str | None, reshape: object) -> Iterator[Estima
     """
     maps = activation_maps(call, layer, reshape)
     values = (maps.gradient.clamp(min=0) * maps.activation).sum(1, keepdim=True)
-    yield Estimate(values, score=maps.score, layer=maps.layer)
+    yield Estimate(values, score=maps.score, layer=maps.layer, notes=maps.notes)
