@@ -60,7 +60,7 @@ class Checkup(Sequence[Finding]):
             "<tr>"
             + "".join(
                 f"<td style='text-align:left;vertical-align:top'>{html.escape(cell)}</td>"
-                for cell in (f.severity, f.what, ", ".join(f.where), ", ".join(f.methods) or "all", f.remedy)
+                for cell in (f.severity, f.what, _listed(f.where), ", ".join(f.methods) or "all", f.remedy)
             )
             + "</tr>"
             for f in self._findings
@@ -72,8 +72,9 @@ class Checkup(Sequence[Finding]):
         )
 
 
-def _in(where: Sequence[str], most: int = 4) -> str:
-    if not where:
-        return ""
-    more = f" and {len(where) - most} more" if len(where) > most else ""
-    return f" In {', '.join(where[:most])}{more}."
+def _in(where: Sequence[str]) -> str:
+    return f" In {_listed(where)}." if where else ""
+
+
+def _listed(where: Sequence[str], most: int = 4) -> str:
+    return ", ".join(where[:most]) + (f" and {len(where) - most} more" if len(where) > most else "")

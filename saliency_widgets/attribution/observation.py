@@ -95,13 +95,13 @@ def observe(call: Call) -> Observation:
     with call.standing_in() as model:
         freeze(model)
         stack: list[tuple[str, bool]] = [("", model.training)]
-        norms: list[tuple[str, _BatchNorm, Tensor]] = []
+        norms: list[tuple[str, Tensor]] = []
         _follow(model, stack, norms)
         leaf = call.inputs.detach().requires_grad_(True)
         with ReLURule("guided") as rule, _Watch(seen, lambda: stack[-1]):
             output = call.output(model, leaf, range(call.batch))
         seen.relus = rule.calls
-        seen.norm = next(iter(filter(None, (_shift(*norm) for norm in norms[:1]))), None)
+        seen.norm = next(iter(filter(None, (_shift(call.model, *norm) for norm in norms[:1]))), None)
         if not is_function(call.score.target):
             seen.scores = scores_in(output, call.batch)
             seen.last = _last(seen.scores)
@@ -192,7 +192,7 @@ def _follow(model: nn.Module, stack: list[tuple[str, bool]], norms: list) -> Non
     def begin(path: str, module: nn.Module, inputs: tuple) -> None:
         stack.append((path, module.training))
         if isinstance(module, _BatchNorm) and inputs and not norms:
-            norms.append((path, module, inputs[0].clone()))
+            norms.append((path, inputs[0].clone()))
 
     for path, module in model.named_modules():
         if path and not isinstance(module, torch.jit.ScriptModule):
@@ -203,7 +203,8 @@ def _follow(model: nn.Module, stack: list[tuple[str, bool]], norms: list) -> Non
 _BEGINNING = 0.01
 
 
-def _shift(path: str, norm: _BatchNorm, x: Tensor) -> tuple[str, float, float] | None:
+def _shift(model: nn.Module, path: str, x: Tensor) -> tuple[str, float, float] | None:
+    norm: Any = model.get_submodule(path)  # the caller's: a stand-in's has gone on learning in training mode
     mean, variance = norm.running_mean, norm.running_var
     if mean is None or variance is None or x.numel() == x.shape[1]:
         return None

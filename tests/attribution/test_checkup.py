@@ -91,6 +91,8 @@ def test_pixels_that_were_not_normalised(pretrained):
     assert finding.where == ("_bn0",)
     assert "transform=" in finding.remedy
     assert finding.severity == "wrong"
+    training = sw.checkup(copy.deepcopy(pretrained.model).train(), raw)
+    assert finding.what in [f.what for f in training], "what the BatchNorm had learnt before this pass counts"
 
 
 def normalised(batches, momentum=0.1):
