@@ -56,20 +56,14 @@ class Checkup(Sequence[Finding]):
     def _repr_html_(self) -> str:
         if not self._findings:
             return f"<p>{self!r}</p>"
-        rows = "".join(
-            "<tr>"
-            + "".join(
-                f"<td style='text-align:left;vertical-align:top'>{html.escape(cell)}</td>"
-                for cell in (f.severity, f.what, _listed(f.where), ", ".join(f.methods) or "all", f.remedy)
-            )
-            + "</tr>"
-            for f in self._findings
-        )
-        return (
-            "<table><tr><th></th><th>what</th><th>where</th><th>methods</th><th>what to do</th></tr>"
-            + rows
-            + "</table>"
-        )
+
+        def row(kind: str, cells: Iterable[str]) -> str:
+            style = "text-align:left;vertical-align:top"
+            return "<tr>" + "".join(f"<{kind} style='{style}'>{html.escape(cell)}</{kind}>" for cell in cells) + "</tr>"
+
+        told = [(f.severity, f.what, _listed(f.where), ", ".join(f.methods) or "all", f.remedy) for f in self._findings]
+        head = row("th", ("", "what", "where", "methods", "what to do"))
+        return f"<table>{head}{''.join(row('td', cells) for cells in told)}</table>"
 
 
 def _in(where: Sequence[str]) -> str:
