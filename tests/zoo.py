@@ -6,7 +6,7 @@ a relu of our own in place of torch's, blurs by SciPy's cosine transform.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,16 +20,6 @@ from toys import pictures, rows
 
 import saliency_widgets as sw
 from saliency_widgets.attribution.noise import normal_noise, seeded
-
-
-@pytest.fixture(scope="module")
-def one_thread() -> Iterator[None]:
-    """Threads only wait for each other on models as small as these."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
 
 Targets = list[int] | Callable[[Any], Tensor]
 

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from saliency_widgets.attribution.arguments import Arguments, Part
 from saliency_widgets.attribution.baselines import PixelRange, baseline_of
 from saliency_widgets.attribution.errors import Cancelled, ModelChanged, Unread, model_failure
-from saliency_widgets.attribution.isolation import beside, own_weights, stand_in
+from saliency_widgets.attribution.isolation import beside, freeze, own_weights, stand_in
 from saliency_widgets.attribution.memory import Memory, out_of_memory
-from saliency_widgets.attribution.taps import Tap, freeze, tensor_in, watched
+from saliency_widgets.attribution.taps import Tap, tensor_in, watched
 from saliency_widgets.attribution.targets import Score, is_function, logits_of, notes_on
 from saliency_widgets.params import unknown
 
@@ -101,11 +101,8 @@ class Call:
                 raise ValueError(unknown("baseline", str(name), names))
 
         def of(x: Tensor, part: Part | None) -> Tensor:
-            if part is None:
-                own = value.get(self._arguments.name) if isinstance(value, Mapping) else value
-                return baseline_of(own, x, self.pixels, seed)
-            own = value.get(part.name) if isinstance(value, Mapping) else value
-            return baseline_of(own, x, part.pixels, seed)
+            name, pixels = (self._arguments.name, self.pixels) if part is None else (part.name, part.pixels)
+            return baseline_of(value.get(name) if isinstance(value, Mapping) else value, x, pixels, seed)
 
         return self._arguments.each(of, self.inputs)
 
@@ -139,11 +136,11 @@ class Call:
 
         return self.memory.run(work, self.batch)[0], notes
 
-    def scores(self, inputs: Tensor) -> Tensor:
-        """The scores of K * B rows, shape (K * B,), without gradients."""
+    def scores(self, inputs: Tensor, seed: int = 0) -> Tensor:
+        """The scores of K * B rows, shape (K * B,), without gradients; ``seed`` is of what the model draws."""
 
         def work(rows: range) -> tuple[Tensor]:
-            with self.standing_in() as model, torch.no_grad():
+            with self.standing_in(seed) as model, torch.no_grad():
                 return (_finite(self.scored(model, inputs[rows.start : rows.stop], rows), "score").detach(),)
 
         return self.memory.run(work, inputs.shape[0])[0]

@@ -11,7 +11,7 @@ from torch.nn.modules.dropout import _DropoutNd
 
 from saliency_widgets.attribution.call import Call
 from saliency_widgets.attribution.findings import Checkup, Finding
-from saliency_widgets.attribution.isolation import device_of
+from saliency_widgets.attribution.isolation import device_of, is_scripted
 from saliency_widgets.attribution.layers import spatial_layers
 from saliency_widgets.attribution.memory import out_of_memory
 from saliency_widgets.attribution.method import Need, methods
@@ -131,12 +131,12 @@ def _in_chunks() -> tuple[str, ...]:
 # ---- what a pass shows
 
 
-def _activations(_call: Call, seen: Observation) -> Iterator[Finding]:
-    recurrent = [path for path, module in _call.model.named_modules() if isinstance(module, nn.RNNBase)]
+def _activations(call: Call, seen: Observation) -> Iterator[Finding]:
+    recurrent = [path for path, module in call.model.named_modules() if isinstance(module, nn.RNNBase)]
     smooth = {**seen.smooth, **({"the gates": dict.fromkeys(recurrent)} if recurrent else {})}
     met = ", ".join(f"{name} ({_counted(places)})" for name, places in smooth.items())
     where = tuple(dict.fromkeys(path or "the model itself" for places in smooth.values() for path in places))
-    if not seen.relus and not any(isinstance(m, torch.jit.ScriptModule) for m in _call.model.modules()):
+    if not seen.relus and not is_scripted(call.model):
         yield Finding(
             f"No ReLU ran{f', but {met}' if met else ''}: the rules for ReLUs do not apply.",
             where,

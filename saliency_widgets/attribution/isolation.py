@@ -6,7 +6,7 @@ import contextlib
 import random
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -19,6 +19,11 @@ from saliency_widgets.attribution.stand_in import Copier, cloned
 def is_training(model: nn.Module) -> bool:
     """Whether any part of the model is in training mode (dropout active, BatchNorm learning)."""
     return any(module.training for module in model.modules())
+
+
+def is_scripted(model: nn.Module) -> bool:
+    """Whether any part of the model is scripted or traced, and hides its layers and ReLUs."""
+    return any(isinstance(module, torch.jit.ScriptModule) for module in model.modules())
 
 
 def device_of(model: nn.Module) -> torch.device:
@@ -93,15 +98,32 @@ def own_weights(stand_in: nn.Module) -> None:
 
     Scripted modules keep theirs; recurrent layers compute with the shared ones.
     """
-    own: dict[int, nn.Parameter] = {}
+    _exchange(stand_in, lambda weight: nn.Parameter(cloned(weight), requires_grad=weight.requires_grad))
+
+
+def freeze(stand_in: nn.Module) -> None:
+    """From here on only what depends on the inputs requires a gradient; parameters of other kinds stay as they are."""
+
+    def frozen(weight: nn.Parameter) -> nn.Parameter:
+        return nn.Parameter(weight.detach(), requires_grad=False) if type(weight) is nn.Parameter else weight
+
+    _exchange(stand_in, frozen)
+    for module in stand_in.modules():
+        if isinstance(module, nn.RNNBase):
+            module._flat_weights = [getattr(module, name) for name in module._flat_weights_names]
+
+
+def _exchange(stand_in: nn.Module, make: Callable[[nn.Parameter], nn.Parameter]) -> None:
+    """Put other parameters into a stand-in, tied as they were; scripted modules keep theirs."""
+    made: dict[int, nn.Parameter] = {}
     for module in stand_in.modules():
         if isinstance(module, torch.jit.ScriptModule):
             continue
         for name, weight in module._parameters.items():
             if weight is not None:
-                if id(weight) not in own:
-                    own[id(weight)] = nn.Parameter(cloned(weight), requires_grad=weight.requires_grad)
-                module._parameters[name] = own[id(weight)]
+                if id(weight) not in made:
+                    made[id(weight)] = make(weight)
+                module._parameters[name] = made[id(weight)]
 
 
 @contextlib.contextmanager

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from saliency_widgets.attribution.call import Call
 from saliency_widgets.attribution.errors import Unread
+from saliency_widgets.attribution.isolation import is_scripted
 from saliency_widgets.attribution.taps import tensor_in, turn_of
 from saliency_widgets.params import Param, unknown
 
@@ -206,7 +207,7 @@ def activation_maps(call: Call, layer: str | None, reshape: Any) -> ActivationMa
     spatial = spatial_layers(call)
     candidates = [path for path, found in spatial.items() if found.default]
     if not candidates:
-        raise ValueError(_NONE if not _scripted(call) else _HIDDEN)
+        raise ValueError(_NONE if not is_scripted(call.model) else _HIDDEN)
     for path in reversed(candidates[-_TRIED:]):
         # Of a transformer with a class token, the last layers' patches are read by nobody; other branches end unused.
         with contextlib.suppress(Unread):
@@ -230,10 +231,6 @@ _NONE = (
     "does not apply. Use a gradient method such as 'integrated_gradients'."
 )
 _HIDDEN = "layer: a scripted or traced model hides its layers. Pass the original module, from before torch.jit."
-
-
-def _scripted(call: Call) -> bool:
-    return any(isinstance(module, torch.jit.ScriptModule) for module in call.model.modules())
 
 
 def _maps(call: Call, path: str, reshape: Any, spatial: Mapping[str, Spatial] | None) -> ActivationMaps:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,9 +13,10 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.overrides import TorchFunctionMode
 
 from saliency_widgets.attribution.call import Call
+from saliency_widgets.attribution.isolation import freeze
 from saliency_widgets.attribution.randomness import draws
 from saliency_widgets.attribution.relu_rules import RULE_NAME, SMOOTH, ReLURule
-from saliency_widgets.attribution.taps import freeze
+from saliency_widgets.attribution.taps import hookable
 from saliency_widgets.attribution.targets import is_function, scores_in
 
 Places = dict[str, dict[str, None]]
@@ -108,17 +110,12 @@ def observe(call: Call) -> Observation:
             seen.custom = _custom(seen.scores)
             seen.scores = seen.scores.detach()
     seen.gradient = call.gradient(call.inputs)[0]
-    if seen.random and torch.equal(_scores(call, 0), _scores(call, 1)):
+    if seen.random and torch.equal(call.scores(call.inputs), call.scores(call.inputs, seed=1)):
         seen.random.clear()  # drawn, and not used
     for kind in list(seen.cuts):
         if not _matters(call, kind, seen.gradient):
             del seen.cuts[kind]
     return seen
-
-
-def _scores(call: Call, seed: int) -> Tensor:
-    with call.standing_in(seed=seed) as model, torch.no_grad():
-        return call.scored(model, call.inputs, range(call.batch))
 
 
 def _custom(scores: Tensor) -> dict[str, None]:
@@ -194,10 +191,9 @@ def _follow(model: nn.Module, stack: list[tuple[str, bool]], norms: list) -> Non
         if isinstance(module, _BatchNorm) and inputs and not norms:
             norms.append((path, inputs[0].clone()))
 
-    for path, module in model.named_modules():
-        if path and not isinstance(module, torch.jit.ScriptModule):
-            module.register_forward_pre_hook(lambda m, x, path=path: begin(path, m, x), prepend=True)
-            module.register_forward_hook(lambda *_: stack.pop() and None, always_call=True)
+    for path, module in hookable(model):
+        module.register_forward_pre_hook(partial(begin, path), prepend=True)
+        module.register_forward_hook(lambda *_: stack.pop() and None, always_call=True)
 
 
 _BEGINNING = 0.01

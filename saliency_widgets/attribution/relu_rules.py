@@ -24,6 +24,7 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from saliency_widgets.attribution.call import Call
+from saliency_widgets.attribution.isolation import is_scripted
 
 Rule = Literal["guided", "deconvnet"]
 
@@ -198,7 +199,7 @@ def rectified_gradient(call: Call, rule: Rule, title: str) -> tuple[Tensor, Tens
     with ReLURule(rule) as mode:
         values, score = call.gradient(call.inputs)
     # A part that is scripted may hold ReLUs beside those that were met.
-    if any(isinstance(module, torch.jit.ScriptModule) for module in call.model.modules()):
+    if is_scripted(call.model):
         raise ValueError(
             f"method: {title} can't see the ReLUs of a scripted or traced model. Pass the original module, from "
             f"before torch.jit."

@@ -15,6 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from saliency_widgets.attribution.isolation import freeze
+
 _CONVOLUTIONS = (torch.conv2d, torch.conv_transpose2d, torch.convolution)
 _TURN = re.compile(r"conv2d #([1-9]\d*)")
 
@@ -43,6 +45,13 @@ class _Convolutions(TorchFunctionMode):
         return result if instead is None else instead
 
 
+def hookable(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """The parts of a stand-in that take hooks, with their paths."""
+    for path, module in model.named_modules():
+        if path and not isinstance(module, torch.jit.ScriptModule):
+            yield path, module
+
+
 @contextlib.contextmanager
 def watched(model: nn.Module, seen: Callable[[str, Any], None]) -> Iterator[None]:
     """While the model runs in this block, each layer's output is shown as the layer finishes.
@@ -51,25 +60,10 @@ def watched(model: nn.Module, seen: Callable[[str, Any], None]) -> Iterator[None
         model: A stand-in, which keeps the hooks.
         seen: Called with the place and the output. A module's convolution is shown twice, as the same tensor.
     """
-    for path, module in model.named_modules():
-        if path and not isinstance(module, torch.jit.ScriptModule):
-            module.register_forward_hook(lambda _module, _inputs, output, path=path: seen(path, output))
+    for path, module in hookable(model):
+        module.register_forward_hook(lambda _module, _inputs, output, path=path: seen(path, output))
     with _Convolutions(lambda turn, output: seen(f"conv2d #{turn}", output)):
         yield
-
-
-def freeze(model: nn.Module) -> None:
-    """From here on only what depends on the inputs requires a gradient. A stand-in's parameters are exchanged."""
-    made: dict[int, nn.Parameter] = {}
-    for module in model.modules():
-        if isinstance(module, torch.jit.ScriptModule):
-            continue
-        for name, parameter in module._parameters.items():
-            if type(parameter) is nn.Parameter:
-                frozen = made.setdefault(id(parameter), nn.Parameter(parameter.detach(), requires_grad=False))
-                module._parameters[name] = frozen
-        if isinstance(module, nn.RNNBase):
-            module._flat_weights = [getattr(module, name) for name in module._flat_weights_names]
 
 
 class Tap:

@@ -33,15 +33,15 @@ def _identity(tensor: Tensor) -> tuple:
 
 
 def _sums(tensors: Iterable[Tensor]) -> tuple[str, ...]:
-    """The sum and the norm of each tensor of real numbers, fetched from each device at once."""
-    found: dict[torch.device, list[Tensor]] = {}
+    """The sum and the norm of each tensor of real numbers, fetched from each device at once, type by type."""
+    found: dict[tuple[torch.device, torch.dtype], list[Tensor]] = {}
     for tensor in tensors:
         numbers = tensor if tensor.layout == torch.strided else _entries(tensor)
         if not numbers.is_floating_point() or not numbers.numel():
             continue
         if numbers.element_size() == 1:  # 8-bit floats can't be added
             numbers = numbers.view(torch.uint8).double()
-        found.setdefault(numbers.device, []).extend(n.double() for n in (numbers.sum(), numbers.norm()))
+        found.setdefault((numbers.device, numbers.dtype), []).extend((numbers.sum(), numbers.norm()))
     # As texts: NaN is not equal to itself.
     return tuple(str(number) for numbers in found.values() for number in torch.stack(numbers).tolist())
 

@@ -170,13 +170,10 @@ class Explorer(w.Box):
 
     def to_code(self) -> str:
         """Python that repeats what the screen shows, the attribution and the map made of it."""
-        last = self._session.last
-        done = last is not None and last.state == "done" and last.generation == self._session.generation
-        return self._code_of(last if done else None)
+        return self._code_of(self.attribution)
 
-    def _code_of(self, event: Event | None) -> str:
-        """The code of a finished map; of what is asked, where there is none yet."""
-        found = None if event is None else event.attribution
+    def _code_of(self, found: Attribution | None) -> str:
+        """The code of a finished attribution; of what is asked, where there is none yet."""
         settings = {**self._subject.given, **self._request.settings} if found is None else found.settings
         reduction = self.panel.reduction
         shown = {"sign": reduction.sign, "channels": reduction.channels, "clip": self._display.settings["clip"]}
@@ -240,13 +237,13 @@ class Explorer(w.Box):
         self.view.offer(messages.frame_of(event), self._status_of(event, shown, asked))
 
     def _status_of(self, event: Event, shown: Event, asked: str) -> dict[str, Any]:
-        finished = shown.attribution is not None and shown.attribution.complete
+        found = shown.attribution
         return messages.status_of(
             event,
             self._title_of(shown),
             asked,
             method="" if shown.request is None else get_method(shown.request.method).title,
-            code=self._code_of(shown) if finished else "",
+            code=self._code_of(found) if found is not None and found.complete else "",
             aside=str(self._subject.memory),
         )
 

@@ -60,8 +60,6 @@ class HeatmapView(anywidget.AnyWidget):
     display = traitlets.Instance(DisplaySettings).tag(sync=True, **widget_serialization)
     controls = traitlets.List(traitlets.Instance(Widget)).tag(sync=True, **widget_serialization)
     layers = traitlets.List(traitlets.Instance(Widget)).tag(sync=True, **widget_serialization)
-    # What the button copies. Not sent by itself: it travels in the status, so that it never parts from its map.
-    code = traitlets.Unicode("")
 
     def __init__(
         self,
@@ -84,6 +82,11 @@ class HeatmapView(anywidget.AnyWidget):
     def __repr__(self) -> str:
         """Never the bytes, nor the code."""
         return f"HeatmapView({self.status.get('title', '')!r}, {self.status.get('state', 'idle')})"
+
+    @property
+    def code(self) -> str:
+        """What the button copies; it travels in the status, so that it never parts from its map."""
+        return self.status.get("code", "")
 
     def offer(self, frame: Mapping[str, Any] | None, status: Mapping[str, Any]) -> None:
         """Show a frame and a status as soon as the last frame has been painted; the newest offer wins.
@@ -123,7 +126,6 @@ class HeatmapView(anywidget.AnyWidget):
     def _publish(self, frame: Mapping[str, Any] | None, status: Mapping[str, Any]) -> None:
         with self.hold_sync():
             self.status = dict(status)
-            self.code = self.status.get("code", "")
             if frame is not None:
                 self.frame = dict(frame)
         if frame is not None:

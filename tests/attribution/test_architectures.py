@@ -3,11 +3,11 @@
 import pytest
 import torch
 from toys import far, state_of
-from zoo import KINDS, ORACLES, blurred, explain, made, one_thread, other_input, reason  # noqa: F401
+from zoo import KINDS, ORACLES, blurred, explain, made, other_input, reason
 
 import saliency_widgets as sw
 
-pytestmark = [pytest.mark.filterwarnings("error"), pytest.mark.usefixtures("one_thread")]
+pytestmark = pytest.mark.filterwarnings("error")
 METHODS = sw.methods()
 CLOSE = 1e-10
 

@@ -16,7 +16,6 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 from toys import state_of
-from zoo import one_thread  # noqa: F401
 
 import saliency_widgets as sw
 from saliency_widgets.attribution import Cancelled
@@ -25,7 +24,6 @@ from saliency_widgets.engine.request import Request
 from saliency_widgets.engine.session import Session
 from saliency_widgets.engine.subject import Subject
 
-pytestmark = pytest.mark.usefixtures("one_thread")
 METHODS = sw.methods()
 SIZES = {"n_steps": 4, "n_samples": 4, "chunk_size": 4}
 

@@ -14,12 +14,11 @@ from PIL import Image
 from torch import nn
 from torch.nn.utils import prune
 from toys import conv_net, far, mlp, pictures, rows, state_of
-from zoo import ORACLES, Kind, at_layer, explain, one_thread, reason  # noqa: F401
+from zoo import ORACLES, Kind, at_layer, explain, reason
 
 import saliency_widgets as sw
 from saliency_widgets.attribution.noise import normal_noise
 
-pytestmark = pytest.mark.usefixtures("one_thread")
 METHODS = sw.methods()
 
 

@@ -6,7 +6,6 @@ import pytest
 import torch
 from torch import nn
 from toys import conv_net, far, pictures, rows
-from zoo import one_thread  # noqa: F401
 
 import saliency_widgets as sw
 from saliency_widgets.attribution.memory import Memory, out_of_memory
@@ -14,7 +13,6 @@ from saliency_widgets.engine.compute import compute
 from saliency_widgets.engine.request import Request
 from saliency_widgets.engine.subject import Subject
 
-pytestmark = pytest.mark.usefixtures("one_thread")
 METHODS = sw.methods()
 SIZES = {"n_steps": 9, "n_samples": 9, "chunk_size": 12}
 CPU = (

@@ -9,12 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 from toys import estimates, far
-from zoo import one_thread  # noqa: F401
 
 import saliency_widgets as sw
 from saliency_widgets.attribution.quadrature import RULES
 
-pytestmark = pytest.mark.usefixtures("one_thread")
 METHODS = sw.methods()
 SIZES = {"n_steps": 11, "n_samples": 9}
 ACTIVATIONS = (nn.ReLU, nn.Tanh, nn.GELU, nn.ReLU6)
