@@ -30,6 +30,8 @@ class Param:
         label: What the control is called; the name with spaces unless given.
         optional: ``None`` is allowed and means "decide for me".
         advanced: Rarely needed: shown folded away.
+        continued: Whether single passes of a method give the same at every value of it: a larger value continues the
+            work of a smaller one.
     """
 
     name: str
@@ -44,6 +46,7 @@ class Param:
     label: str = ""
     optional: bool = False
     advanced: bool = False
+    continued: bool = False
 
     @property
     def title(self) -> str:

@@ -70,14 +70,23 @@ class Arguments:
         """The names of what is explained, as ``explain=`` takes them; None for a model of one input."""
         return [part.name for part in self.parts] if self.parts else self.name
 
-    def fill(self, rows: Tensor, samples: Tensor) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    def fill(
+        self, rows: Tensor, samples: Tensor, *, channels_last: bool = False
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """The arguments for some rows; nothing in them is the caller's, as some models write to what they are given.
 
         Args:
             rows: The explained tensor, shape (N, ...).
             samples: Which sample each row belongs to, shape (N,).
+            channels_last: Whether pictures are laid out so in memory.
         """
-        pieces = [piece.clone() for piece in self.split(rows)]
+
+        def own(piece: Tensor) -> Tensor:
+            return (
+                piece.clone(memory_format=torch.channels_last) if channels_last and piece.ndim == 4 else piece.clone()
+            )
+
+        pieces = [own(piece) for piece in self.split(rows)]
 
         def filled(node: Any) -> Any:
             if isinstance(node, Slot):

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -13,11 +13,15 @@ from torch import Tensor, nn
 from saliency_widgets.attribution.arguments import Arguments, Part
 from saliency_widgets.attribution.baselines import PixelRange, baseline_of
 from saliency_widgets.attribution.errors import Cancelled, ModelChanged, Unread, model_failure
-from saliency_widgets.attribution.isolation import beside, freeze, own_weights, stand_in
+from saliency_widgets.attribution.isolation import beside, freeze, own_weights, stand_in, undisturbed
 from saliency_widgets.attribution.memory import Memory, out_of_memory
+from saliency_widgets.attribution.recording import Kept, Recording, once
 from saliency_widgets.attribution.taps import Tap, tensor_in, watched
 from saliency_widgets.attribution.targets import Score, is_function, logits_of, notes_on
+from saliency_widgets.attribution.tuning import Observed, Tuned, agree, has_hooks
 from saliency_widgets.params import unknown
+
+T = TypeVar("T")
 
 
 def _never() -> None:
@@ -40,6 +44,9 @@ class Call:
         check: Raises :class:`Cancelled` when the result is no longer wanted; called before each pass.
         arguments: How the model is called with them.
         memory: How many rows fit into one pass.
+        tuned: What gives the same numbers sooner; None where nothing does.
+        kept: What single passes gave before, for this question to this method: see :meth:`once`.
+        recordings: Passes of the inputs with their graphs, for any question about them.
     """
 
     model: nn.Module
@@ -49,6 +56,9 @@ class Call:
     check: Callable[[], None] = _never
     arguments: Arguments | None = None
     memory: Memory = field(default_factory=Memory)
+    tuned: Tuned | None = None
+    kept: Kept | None = None
+    recordings: Kept | None = None
 
     @property
     def batch(self) -> int:
@@ -70,23 +80,39 @@ class Call:
     def _arguments(self) -> Arguments:
         return self.arguments or Arguments(batch=self.batch)
 
+    @property
+    def plain(self) -> Call:
+        """The same question, computed as the model is written: for those who look inside."""
+        return replace(self, tuned=None, recordings=None)
+
     def alone(self, part: Part) -> Call:
         """The same question about one of several inputs that are explained together; the others are held."""
         arguments, inputs = self._arguments.alone(part, self.inputs)
-        return replace(self, inputs=inputs, arguments=arguments, pixels=part.pixels)
+        return replace(self, inputs=inputs, arguments=arguments, pixels=part.pixels, kept=None, recordings=None)
 
     def rows(self, chunk_size: int | None) -> int:
         """Rows of one pass: as asked, or what suits the device."""
         if chunk_size is not None:
             return chunk_size
-        return 8 if self.inputs.device.type == "cpu" else 32
+        return 16 if self.inputs.device.type == "cpu" else 32
 
     def on(self, inputs: Tensor) -> Call:
         """The same question about other inputs of shape (K * B, ...)."""
         times = inputs.shape[0] // self.batch
         return replace(
-            self, inputs=inputs, score=self.score.tiled(times), arguments=self._arguments.tiled(times)
+            self, inputs=inputs, score=self.score.tiled(times), arguments=self._arguments.tiled(times),
+            kept=None, recordings=None,
         )  # fmt: skip
+
+    def once(self, key: Hashable, work: Callable[[], T]) -> T:
+        """What one pass gives, kept from before or computed now: for work that a larger setting continues.
+
+        Args:
+            key: Which pass it is, among those of this question to this method; everything that the result depends on
+                besides the method's parameters, but for those that are marked as continued.
+            work: Gives tensors, in tuples or alone, that nobody writes to.
+        """
+        return once(self.kept, key, work)
 
     def baseline(self, value: Any, seed: int) -> Tensor:
         """The baseline of each sample: see :func:`~saliency_widgets.attribution.baselines.baseline_of`.
@@ -122,25 +148,64 @@ class Call:
             TypeError: The model's output holds no tensor.
             ValueError: The model failed, or its output has another form.
         """
+        return self.survey(fold=False)[:2]
+
+    def survey(self, *, fold: bool) -> tuple[Tensor, tuple[str, ...], Tuned | None]:
+        """The same, and what gives the same scores sooner, found by watching the pass.
+
+        Args:
+            fold: Whether BatchNorms may be folded into convolutions, and channels laid out last.
+        """
         notes: tuple[str, ...] = ()
+        tuned: Tuned | None = None
+
+        def read(model: nn.Module, rows: range, inputs: Tensor) -> tuple[Any, Tensor]:
+            output = self.output(model, inputs, rows)
+            return output, logits_of(output, len(rows)).detach()
 
         def work(rows: range) -> tuple[Tensor]:
-            nonlocal notes
+            nonlocal notes, tuned
+            inputs = self.inputs[rows.start : rows.stop]
             with self.standing_in() as model, torch.no_grad():
-                output = self.output(model, self.inputs[rows.start : rows.stop], rows)
-                logits = logits_of(output, len(rows)).detach()
+                if fold and rows.start == 0:
+                    with Observed(model) as seen:
+                        output, logits = read(model, rows, inputs)
+                    tuned = seen.tuned(output, self.model, channels_last=self._lays_out())
+                else:
+                    output, logits = read(model, rows, inputs)
                 notes = notes_on(output, len(rows))
                 # NaN in any class is an error; a class that is masked out with -inf is none.
                 _finite(logits.nan_to_num(nan=float("nan"), posinf=0.0, neginf=0.0), "score")
                 return (logits,)
 
-        return self.memory.run(work, self.batch)[0], notes
+        logits = self.memory.run(work, self.batch)[0]
+        return logits, notes, self._proven(tuned, logits) if tuned else None
+
+    def _lays_out(self) -> bool:
+        return self.inputs.dtype == torch.float32 and self.size is not None
+
+    def _proven(self, tuned: Tuned, logits: Tensor) -> Tuned | None:
+        """What was tuned, if it gives the model's own scores."""
+        rows = range(min(self.batch, self.memory.limit or self.batch))
+        again = replace(self, tuned=tuned)
+        try:
+            with again.standing_in(tuned=True) as model, torch.no_grad():
+                found = logits_of(again.output(model, self.inputs[: rows.stop], rows), len(rows))
+        except Exception as error:
+            if isinstance(error, Cancelled):
+                raise
+            found = None  # code that doesn't take channels laid out last: .view() of what came from a convolution
+        if found is not None and agree(found, logits[: rows.stop]):
+            return tuned
+        if not tuned.channels_last or not tuned.folded:
+            return None
+        return self._proven(tuned.without_layout(), logits)
 
     def scores(self, inputs: Tensor, seed: int = 0) -> Tensor:
         """The scores of K * B rows, shape (K * B,), without gradients; ``seed`` is of what the model draws."""
 
         def work(rows: range) -> tuple[Tensor]:
-            with self.standing_in(seed) as model, torch.no_grad():
+            with self.standing_in(seed, tuned=True) as model, torch.no_grad():
                 return (_finite(self.scored(model, inputs[rows.start : rows.stop], rows), "score").detach(),)
 
         return self.memory.run(work, inputs.shape[0])[0]
@@ -157,12 +222,16 @@ class Call:
         Raises:
             ValueError: The model failed, or its score doesn't depend on the inputs or isn't finite.
         """
+        if inputs is self.inputs:
+            found = self._recorded(lambda recording: recording.leaf)
+            if found is not None:
+                return found[1].contiguous(), found[2]
 
         def work(rows: range) -> tuple[Tensor, Tensor]:
-            with self.standing_in() as model:
+            with self.standing_in(tuned=True) as model:
                 leaf = inputs[rows.start : rows.stop].detach().requires_grad_(True)
                 scores = self.scored(model, leaf, rows)
-                return _differentiate(model, scores, leaf), scores.detach()
+                return _differentiate(model, scores, leaf).contiguous(), scores.detach()
 
         gradients, scores = self.memory.run(work, inputs.shape[0])
         return gradients, scores
@@ -183,19 +252,64 @@ class Call:
         Raises:
             ValueError: The layer doesn't run, gives no tensor, or the score doesn't depend on it.
         """
-        several, runs = self.arguments is not None, 0
+        shown = self.tuned is not None and self.tuned.shows(layer)
+        plain, several, runs = self if shown else self.plain, self.arguments is not None, 0
+
+        def recorded(recording: Recording) -> Tensor | None:
+            nonlocal runs
+            found = recording.layer(layer, dependent=several)
+            runs = 0 if found is None else found[1]
+            return None if found is None else found[0]
+
+        known = self._recorded(recorded) if shown or self.tuned is None else None
+        if known is not None:
+            return *known, runs
 
         def work(rows: range) -> tuple[Tensor, Tensor, Tensor]:
             nonlocal runs
             inputs = self.inputs[rows.start : rows.stop]
-            with self.standing_in() as model, Tap(model, layer, dependent=several) as tap:
-                scores = self.scored(model, inputs.detach().requires_grad_(True) if several else inputs, rows)
+            with plain.standing_in(tuned=shown) as model, Tap(model, layer, dependent=several) as tap:
+                scores = plain.scored(model, inputs.detach().requires_grad_(True) if several else inputs, rows)
                 activation, runs = tap.leaf, tap.runs
                 gradient = _differentiate(model, scores, activation, what=f"layer {layer!r}")
                 return activation.detach(), gradient, scores.detach()
 
         activation, gradient, scores = self.memory.run(work, self.batch)
         return activation, gradient, scores, runs
+
+    def _recorded(self, place: Callable[[Recording], Tensor | None]) -> tuple[Tensor, Tensor, Tensor] | None:
+        """A tensor of the recorded pass, the score's gradient with respect to it, and the scores; None without one."""
+        kept = self.recordings
+        # A mode of the caller's or of a method's (a backward rule) wants to see the pass itself.
+        if kept is None or is_function(self.score.target) or torch._C._len_torch_function_stack():
+            return None
+        if self.memory.limit is not None and self.memory.limit < self.batch:
+            return None
+        try:
+            recording = once(kept, "graph", self._record)
+            if recording is None:
+                return None
+            tensor = place(recording)
+            if tensor is None:
+                return None
+            self.check()
+            with undisturbed(self.model):
+                scores = _finite(self.score(recording.output, self.batch), "score")
+                (gradient,) = torch.autograd.grad(scores.sum(), tensor, retain_graph=True)
+        except Exception as error:
+            if isinstance(error, Cancelled):
+                raise
+            return None  # a pass of its own tells what is wrong, and needs less memory
+        return tensor.detach(), _finite(gradient, "gradient"), scores.detach()
+
+    def _record(self) -> Recording | None:
+        if has_hooks(self.model):
+            return None  # they look at each pass
+        with self.standing_in(tuned=True) as model:
+            leaf = self.inputs.detach().requires_grad_(True)
+            recording = Recording(model, leaf)
+            recording.end(self.output(model, leaf, range(self.batch)))
+        return recording
 
     def watch(self, seen: Callable[[str, Any], None]) -> Any:
         """Run the model once on the first sample, and show what depends on it of each layer's output as it finishes.
@@ -215,7 +329,7 @@ class Call:
         with self.standing_in() as model:
             freeze(model)
             with watched(model, dependent):
-                return self.output(model, self.inputs[:1].detach().requires_grad_(True), range(1))
+                return self.plain.output(model, self.inputs[:1].detach().requires_grad_(True), range(1))
 
     @contextmanager
     def lent(self, sample: int, seed: int) -> Iterator[tuple[nn.Module, dict[int, Any], Callable[[Tensor], Tensor]]]:
@@ -236,16 +350,29 @@ class Call:
             def score(variants: Tensor) -> Tensor:
                 self.check()
                 rows = range(sample, sample + len(variants) * self.batch, self.batch)
-                return _finite(self.scored(model, variants, rows), "score")
+                return _finite(self.plain.scored(model, variants, rows), "score")
 
             yield model, copies, score
 
     @contextmanager
-    def standing_in(self, seed: int = 0, copies: dict[int, Any] | None = None) -> Iterator[nn.Module]:
-        """A pass: a stand-in of the model, with gradients on, see :func:`~.isolation.stand_in`."""
+    def standing_in(
+        self, seed: int = 0, copies: dict[int, Any] | None = None, *, tuned: bool = False
+    ) -> Iterator[nn.Module]:
+        """A pass: a stand-in of the model, with gradients on, see :func:`~.isolation.stand_in`.
+
+        Args:
+            seed: Of the random numbers.
+            copies: Filled in: which object of the model, by its id, became which of the stand-in.
+            tuned: Whether nothing but the inputs needs a gradient, and only the output is looked at.
+        """
         self.check()
+        self.memory.passes += 1
         before = _versions(self.model)
         with stand_in(self.model, seed, copies) as model:
+            if tuned:
+                freeze(model, None if self.tuned is None else self.tuned.weight)
+                if self.tuned is not None:
+                    self.tuned.dress(model)
             try:
                 yield model
             except ValueError as error:
@@ -266,7 +393,8 @@ class Call:
 
     def output(self, model: nn.Module, inputs: Tensor, rows: range) -> Any:
         """What the stand-in returns for some rows, of which the first is number ``rows.start`` of K * B."""
-        args, kwargs = self._arguments.fill(inputs, _samples(rows, self.batch))
+        laid = self.tuned is not None and self.tuned.channels_last
+        args, kwargs = self._arguments.fill(inputs, _samples(rows, self.batch), channels_last=laid)
         try:
             return model(*args, **kwargs)
         except Exception as error:

@@ -67,20 +67,31 @@ def stand_in(model: nn.Module, seed: int = 0, copies: dict[int, Any] | None = No
     copied: dict[int, Any] = {} if copies is None else copies
     copier = Copier(copied)
     substitute = copier.module(model)
+    with _buffers_as_found(copier.scripted), undisturbed(model, seed):
+        _COPIERS[id(substitute)] = copier
+        try:
+            yield substitute
+        finally:
+            _COPIERS.pop(id(substitute), None)  # a scripted module stands for itself, in two passes perhaps
+
+
+@contextlib.contextmanager
+def undisturbed(model: nn.Module, seed: int = 0) -> Iterator[None]:
+    """Gradients on, precision and random numbers our own; the caller's random state as found afterwards.
+
+    Args:
+        model: Tells the device.
+        seed: Of the random numbers.
+    """
     device = device_of(model).type
     with (
-        _buffers_as_found(copier.scripted),
         _random_as_found(model, seed),
         torch.inference_mode(False),
         torch.enable_grad(),
         torch.autocast(device, enabled=False) if device in _AUTOCAST else contextlib.nullcontext(),
         OwnRandomness(seed),
     ):
-        _COPIERS[id(substitute)] = copier
-        try:
-            yield substitute
-        finally:
-            _COPIERS.pop(id(substitute), None)  # a scripted module stands for itself, in two passes perhaps
+        yield
 
 
 _AUTOCAST = ("cpu", "cuda")
@@ -101,11 +112,21 @@ def own_weights(stand_in: nn.Module) -> None:
     _exchange(stand_in, lambda weight: nn.Parameter(cloned(weight), requires_grad=weight.requires_grad))
 
 
-def freeze(stand_in: nn.Module) -> None:
-    """From here on only what depends on the inputs requires a gradient; parameters of other kinds stay as they are."""
+def freeze(stand_in: nn.Module, instead: Callable[[nn.Parameter], nn.Parameter | None] | None = None) -> None:
+    """From here on only what depends on the inputs requires a gradient; parameters of other kinds stay as they are.
+
+    Args:
+        stand_in: It.
+        instead: What stands for a weight, if anything does.
+    """
 
     def frozen(weight: nn.Parameter) -> nn.Parameter:
-        return nn.Parameter(weight.detach(), requires_grad=False) if type(weight) is nn.Parameter else weight
+        found = None if instead is None else instead(weight)
+        if found is not None:
+            return found
+        if type(weight) is not nn.Parameter or not weight.requires_grad:
+            return weight
+        return nn.Parameter(weight.detach(), requires_grad=False)
 
     _exchange(stand_in, frozen)
     for module in stand_in.modules():

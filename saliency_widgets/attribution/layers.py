@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from saliency_widgets.attribution.call import Call
 from saliency_widgets.attribution.errors import Unread
 from saliency_widgets.attribution.isolation import is_scripted
+from saliency_widgets.attribution.recording import once
 from saliency_widgets.attribution.taps import tensor_in, turn_of
 from saliency_widgets.params import Param, unknown
 
@@ -271,6 +272,11 @@ class Spatial:
 
 
 def spatial_layers(call: Call) -> Mapping[str, Spatial]:
+    """The layers whose output has channels on a grid, kept from before or found by :func:`_spatial_layers`."""
+    return once(call.recordings, "spatial layers", lambda: _spatial_layers(call))
+
+
+def _spatial_layers(call: Call) -> Mapping[str, Spatial]:
     """The layers whose output has channels on a grid of more than one place, in the order in which they finish.
 
     The model is run once. Of several names for one tensor (a container and its last child, an activation in

@@ -27,9 +27,11 @@ class Memory:
     Attributes:
         limit: Rows of one pass at most; None while memory never ran out.
         failed: How many rows were too many.
+        passes: How many passes of the model were begun.
     """
 
     def __init__(self) -> None:
+        self.passes = 0
         self.limit: int | None = None
         self.failed: int | None = None
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+Chunk = tuple[int, Tensor, Tensor]
+
 
 class Moments:
     """The running mean of samples and their variance.
@@ -26,12 +28,17 @@ class Moments:
         self._mean = torch.zeros_like(like, dtype=self._wide)
         self._squares = torch.zeros_like(self._mean)  # sum of squared deviations from the mean
 
-    def add(self, drawn: Tensor) -> None:
-        """Take in K more samples, shape (K, ...)."""
+    def of(self, drawn: Tensor) -> Chunk:
+        """What K samples, shape (K, ...), add: their number, their mean and their squared deviations from it."""
         drawn = drawn.to(self._wide)
-        done, count = self.count, len(drawn)
-        shift = drawn.mean(0) - self._mean
-        self._squares += (drawn - drawn.mean(0)).square().sum(0) + shift**2 * (done * count / (done + count))
+        mean = drawn.mean(0)
+        return len(drawn), mean, (drawn - mean).square().sum(0)
+
+    def add(self, chunk: Chunk) -> None:
+        """Take in what K more samples add."""
+        count, mean, squares = chunk
+        done, shift = self.count, mean - self._mean
+        self._squares = self._squares + squares + shift**2 * (done * count / (done + count))
         self._mean = self._mean + shift * (count / (done + count))
         self.count += count
 

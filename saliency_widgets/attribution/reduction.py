@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -20,7 +21,8 @@ SIGNS: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 def _largest(values: Tensor) -> Tensor:
-    return values.gather(1, values.abs().argmax(1, keepdim=True))[:, 0]
+    high, low = values.amax(1), values.amin(1)
+    return torch.where(high >= -low, high, low)
 
 
 def _norm(values: Tensor) -> Tensor:

@@ -15,8 +15,9 @@ CHUNK_SIZE = Param(
     scale="log2",
     optional=True,
     advanced=True,
+    continued=True,
     unit="rows",
-    help="Rows of one pass of the model. 8 on a CPU and 32 elsewhere unless given; lower it when memory runs out.",
+    help="Rows of one pass of the model. 16 on a CPU and 32 elsewhere unless given; lower it when memory runs out.",
 )
 
 

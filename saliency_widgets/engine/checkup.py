@@ -29,7 +29,7 @@ def check_up(subject: Subject, request: Request, check: Callable[[], None] | Non
         score, _ = subject.resolve(request)
     except (TypeError, ValueError) as error:
         return Checkup([*around, broken(error)])
-    return Checkup([*around, *examine(subject.call(score, check))])
+    return Checkup([*around, *examine(subject.call(score, check).plain)])
 
 
 def checkup(

@@ -13,18 +13,32 @@ from saliency_widgets.attribution import Attribution, Estimate, Score, get_metho
 from saliency_widgets.attribution.isolation import is_training
 from saliency_widgets.attribution.method import DEFAULT
 from saliency_widgets.attribution.targets import SCORE, is_function
+from saliency_widgets.engine.allocator import keep_memory
+from saliency_widgets.engine.cache import Cache, Scope
+from saliency_widgets.engine.fingerprint import identity
 from saliency_widgets.engine.request import Request
 from saliency_widgets.engine.subject import Subject
 from saliency_widgets.inputs import Explain
 
 
-def compute(subject: Subject, request: Request, check: Callable[[], None] | None = None) -> Iterator[Attribution]:
+def compute(
+    subject: Subject,
+    request: Request,
+    check: Callable[[], None] | None = None,
+    *,
+    version: tuple | None = None,
+    cache: Cache | None = None,
+    owner: object = None,
+) -> Iterator[Attribution]:
     """Running estimates of what a request asks for; the last one is the answer.
 
     Args:
         subject: The model and the input.
         request: The question.
-        check: Called before each pass of the model; raises to end the computation.
+        check: Called before each pass of the model, and inside it; raises to end the computation.
+        version: The subject's, where it is known already.
+        cache: Where single passes are kept, for what they have in common with other requests.
+        owner: Whose they are.
 
     Yields:
         Attributions, each valid by itself.
@@ -35,14 +49,20 @@ def compute(subject: Subject, request: Request, check: Callable[[], None] | None
     """
     entry = get_method(request.method)
     with _as_if_alone():
-        score, known = subject.resolve(request)
+        score, known = subject.resolve(request, version)
+    kept = recordings = None
+    if cache is not None and version is not None:
+        asked = identity(request.contrast if is_function(score.target) else (score.scale, _classes(score)))
+        target = identity(request.target) if is_function(score.target) else None
+        kept = Scope(cache, (owner, "chunk", version, asked, target, request.pass_key))
+        recordings = Scope(cache, (owner, "pass", version))
     settings = {
         **request.settings,
         **subject.given,
         "target": _told(score.target, request.target),
         "contrast": _told(score.contrast, request.contrast),
     }
-    call = subject.call(score, check)
+    call = subject.call(score, check, kept, recordings)
     estimates = entry.run(call, **dict(request.params))
     while True:
         # Not around the yield: whoever takes the estimate has a grad mode of his own.
@@ -81,6 +101,12 @@ def _as_if_alone() -> Iterator[None]:
             if torch.is_autocast_enabled(device):
                 stack.enter_context(torch.autocast(device, enabled=False))
         yield
+
+
+def _classes(score: Score) -> tuple:
+    """The classes that are explained, as numbers."""
+    both = (score.target, score.contrast)
+    return tuple(tuple(indices.tolist()) if isinstance(indices, Tensor) else None for indices in both)
 
 
 def _told(resolved: Any, asked: Any) -> Any:
@@ -122,6 +148,7 @@ def attribute(
     class_names: Any = None,
     explain: Explain = None,
     device: torch.device | str | None = None,
+    fold: bool = True,
     **params: Any,
 ) -> Attribution:
     """Which inputs moved the model's output.
@@ -147,6 +174,8 @@ def attribute(
         explain: Which of several inputs, by name or position, or a list of them; all that have a gradient unless
             given. Several are explained together: see :meth:`Attribution.part`.
         device: Where to compute; the model's own device unless given.
+        fold: Whether to fold BatchNorms into the convolutions before them, on a private copy, and to lay out channels
+            last, where that gives the model's own scores: the same map but for rounding, sooner.
         **params: The method's parameters, see ``sw.methods()``.
 
     Returns:
@@ -157,6 +186,9 @@ def attribute(
         ValueError: An argument out of range, an input that doesn't fit, or a model that failed.
     """
     request = Request.of(method, params, target=target, score=score, contrast=contrast)
-    subject = Subject(model, inputs, transform=transform, class_names=class_names, explain=explain, device=device)
+    keep_memory()
+    subject = Subject(
+        model, inputs, transform=transform, class_names=class_names, explain=explain, device=device, fold=fold
+    )  # fmt: skip
     *_, last = compute(subject, request)
     return last

@@ -7,6 +7,8 @@ import threading
 from collections.abc import Callable
 from typing import Protocol
 
+from saliency_widgets.engine.allocator import give_back
+
 
 class Executor(Protocol):
     """Runs the work it was made with, once after each kick at the least."""
@@ -72,6 +74,7 @@ class ThreadExecutor:
                 with self._lock:
                     if not self._kicked.is_set():
                         self._thread = None
+                        give_back()
                         return
             self._kicked.clear()
             if self._closed:

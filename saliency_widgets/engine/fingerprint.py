@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import functools
+import operator
 import types
-from collections.abc import Iterable, Iterator, Mapping
+import zlib
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -15,49 +19,195 @@ _TENSORS = ("_parameters", "_buffers", "_modules")
 _DEEP, _MANY = 3, 200  # of what hangs on one module; what lies beyond is known by its identity
 
 
-def fingerprint(model: nn.Module) -> tuple:
-    """Weights, buffers, attributes of any kind, and hooks, as something hashable that is compared with ==.
+_REMEMBERED = 16
 
-    Fused optimisers and ``.data`` leave torch's version counters as they were, so the numbers are looked at:
-    the sum and the norm of each tensor, a small part of what one pass reads.
+
+class Fingerprint:
+    """Tells versions of one model apart: called, it gives the same number for the same state, and another for another.
+
+    Weights, buffers, attributes of any kind, and hooks count. Fused optimisers and ``.data`` leave torch's version
+    counters as they were, so the numbers are looked at: a weighted sum of each tensor, a small part of what one pass
+    reads. What is as it was the last time is not gone through again.
+
+    Args:
+        model: The model.
     """
-    tensors = [*model.parameters(), *model.buffers()]
-    attributes = tuple(tuple(_attributes(module, tensors)) for module in model.modules())
-    with torch.inference_mode(False), torch.no_grad():
-        return tuple(map(_identity, tensors)), _sums(tensor.detach() for tensor in tensors), attributes
+
+    def __init__(self, model: nn.Module) -> None:
+        self._model = model
+        self._modules: dict[int, _Seen] = {}
+        self._numbers = _Numbers()
+        self._versions: OrderedDict[tuple, int] = OrderedDict()
+        self._count = 0
+
+    def __call__(self) -> int:
+        """The number of the version that the model is now; of the last few versions, the one it had then."""
+        tensors: list[Tensor] = []
+        seen: dict[int, _Seen] = {}
+        told = []
+        ahead = [self._model]
+        while ahead:
+            module = ahead.pop()
+            if id(module) in seen:
+                continue
+            known = seen[id(module)] = self._modules.get(id(module)) or _Seen(module)
+            told.append(known.told(tensors))
+            own = module.__dict__
+            for held in (own["_parameters"], own["_buffers"]):
+                tensors += [tensor for tensor in held.values() if tensor is not None]
+            ahead += [child for child in own["_modules"].values() if child is not None]
+        self._modules = seen
+        state = (tuple(told), *self._numbers(tensors))
+        if state not in self._versions:
+            self._count += 1
+            self._versions[state] = self._count
+            if len(self._versions) > _REMEMBERED:
+                self._versions.popitem(last=False)
+        return self._versions[state]
 
 
-def _identity(tensor: Tensor) -> tuple:
-    place = tensor.data_ptr() if tensor.layout == torch.strided else None
-    return id(tensor), place, None if tensor.is_inference() else tensor._version
+class _Seen:
+    """A module's attributes, as they were."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self._module = module
+        self._values: list[Any] = []
+        self._empty: list[Any] = []
+        self._others: list[tuple[str, Any]] = []
+        self._plain: tuple = ()
+        self._hash = 0
+
+    def told(self, tensors: list[Tensor]) -> Any:
+        """Something hashable that is another when an attribute is; tensors among them join the others."""
+        values = vars(self._module).values()
+        same = len(values) == len(self._values) and all(map(operator.is_, self._values, values))
+        if not same or any(map(len, self._empty)):
+            self._read()
+        if not self._others:
+            return self._plain
+        left = [_MANY]
+        return self._plain, tuple((name, _told(value, _DEEP, left, tensors)) for name, value in self._others)
+
+    def _read(self) -> None:
+        self._values, self._empty, self._others = list(vars(self._module).values()), [], []
+        plain: list[Any] = [id(self._module), type(self._module)]
+        for name, value in vars(self._module).items():
+            if _is_fixed(value):
+                plain.append((name, _told(value, _DEEP, [_MANY], [])))
+            elif name in _TENSORS:
+                continue
+            elif type(value) in (dict, OrderedDict, set, list) and not value:
+                self._empty.append(value)  # most of a module's attributes: no hooks
+            else:
+                self._others.append((name, value))
+        self._plain = _Tuple(plain)
 
 
-def _sums(tensors: Iterable[Tensor]) -> tuple[str, ...]:
-    """The sum and the norm of each tensor of real numbers, fetched from each device at once, type by type."""
-    found: dict[tuple[torch.device, torch.dtype], list[Tensor]] = {}
+def _is_fixed(value: Any) -> bool:
+    """Whether it can't change and stay the same object."""
+    return isinstance(value, _PLAIN) or (isinstance(value, tuple) and all(map(_is_fixed, value)))
+
+
+class _Tuple(tuple):
+    """A tuple that is hashed once."""
+
+    def __hash__(self) -> int:
+        found = self.__dict__.get("hash")
+        if found is None:
+            found = self.__dict__["hash"] = super().__hash__()
+        return found
+
+
+class _Numbers:
+    """What tensors hold, as a few numbers."""
+
+    def __init__(self) -> None:
+        self._places: list[tuple] = []
+        self._sums: Callable[[], tuple[str, ...]] = tuple
+
+    def __call__(self, tensors: list[Tensor]) -> tuple:
+        with torch.inference_mode(False), torch.no_grad():
+            places = list(map(_place, tensors))
+            if places != self._places:
+                self._places, self._sums = places, _summing([tensor.detach() for tensor in tensors])
+            versions = tuple(None if t.is_inference() else t._version for t in tensors)
+            return tuple(places), versions, self._sums()
+
+
+def _place(tensor: Tensor) -> tuple:
+    """Where a tensor is, and in what form."""
+    if tensor.layout != torch.strided:
+        return id(tensor), None, tensor.shape
+    return id(tensor), tensor.data_ptr(), tensor.shape, tensor.stride()
+
+
+_BLOCK = 4096
+
+
+def _summing(tensors: list[Tensor]) -> Callable[[], tuple[str, ...]]:
+    """Gives a weighted sum of the numbers in each tensor, fetched from each device at once, type by type.
+
+    The weights are fixed and random: what is moved, exchanged or turned round changes the sum, as a plain one does not.
+    """
+    small: dict[tuple[torch.device, torch.dtype], list[Tensor]] = {}
+    large: list[Tensor] = []
+    odd: list[Tensor] = []
     for tensor in tensors:
-        numbers = tensor if tensor.layout == torch.strided else _entries(tensor)
-        if not numbers.is_floating_point() or not numbers.numel():
+        if not tensor.numel() or tensor.is_complex():
             continue
-        if numbers.element_size() == 1:  # 8-bit floats can't be added
-            numbers = numbers.view(torch.uint8).double()
-        found.setdefault((numbers.device, numbers.dtype), []).extend((numbers.sum(), numbers.norm()))
-    # As texts: NaN is not equal to itself.
-    return tuple(str(number) for numbers in found.values() for number in torch.stack(numbers).tolist())
+        flat = _flat(tensor) if tensor.layout == torch.strided else None
+        if flat is None or not flat.is_floating_point() or flat.element_size() == 1:
+            odd.append(tensor)
+        elif flat.numel() < _BLOCK:
+            small.setdefault((flat.device, flat.dtype), []).append(flat)
+        else:
+            large.append(flat)
+
+    def sums() -> tuple[str, ...]:
+        numbers = [*large, *(torch.cat(some) for some in small.values()), *map(_as_floats, odd)]
+        found: dict[tuple[torch.device, torch.dtype], list[Tensor]] = {}
+        for some in numbers:
+            found.setdefault((some.device, some.dtype), []).append(_weighted(some))
+        # As texts: NaN is not equal to itself.
+        return tuple(str(number) for kind in found.values() for number in torch.stack(kind).tolist())
+
+    return sums
+
+
+def _as_floats(tensor: Tensor) -> Tensor:
+    """Whole numbers, entries of sparse tensors, and 8-bit floats, which can't be added."""
+    numbers = tensor if tensor.layout == torch.strided else _entries(tensor)
+    numbers = numbers.reshape(-1)
+    return (numbers.view(torch.uint8) if numbers.element_size() == 1 else numbers).double()
+
+
+@functools.lru_cache(64)
+def _random(size: int, device: torch.device, dtype: torch.dtype) -> Tensor:
+    generator = torch.Generator("cpu").manual_seed(size)
+    return torch.randn(size, generator=generator, dtype=torch.float64, device="cpu").to(device, dtype)
+
+
+def _weighted(numbers: Tensor) -> Tensor:
+    """One number that stands for many, at the cost of reading them once."""
+    like = numbers.device, numbers.dtype
+    whole = numbers.numel() // _BLOCK
+    rest = numbers.numel() - whole * _BLOCK
+    if not whole:
+        return numbers @ _random(_BLOCK, *like)[:rest]
+    blocks = numbers[: whole * _BLOCK].view(whole, _BLOCK) @ _random(_BLOCK, *like)
+    total = blocks @ _random(1 << (whole - 1).bit_length(), *like)[:whole]
+    return total if not rest else total + numbers[whole * _BLOCK :] @ _random(_BLOCK, *like)[:rest]
+
+
+def _flat(tensor: Tensor) -> Tensor | None:
+    """All its numbers in a row, in the order in which they lie; None where they don't lie close."""
+    if tensor.is_contiguous():
+        return tensor.view(-1)
+    return tensor.as_strided((tensor.numel(),), (1,)) if torch.ops.aten.is_non_overlapping_and_dense(tensor) else None
 
 
 def _entries(tensor: Tensor) -> Tensor:
     return tensor.coalesce().values() if tensor.layout == torch.sparse_coo else tensor.values()
-
-
-def _attributes(module: nn.Module, tensors: list[Tensor]) -> Iterator[Any]:
-    """Flags, numbers, texts and whatever holds such; tensors among them join the others."""
-    left = [_MANY]
-    for name, value in vars(module).items():
-        if isinstance(value, _PLAIN):
-            yield name, str(value) if isinstance(value, float) else value
-        elif name not in _TENSORS and not (isinstance(value, dict) and not value):
-            yield name, _told(value, _DEEP, left, tensors)
 
 
 def _told(value: Any, deep: int, left: list[int], tensors: list[Tensor]) -> Any:
@@ -87,3 +237,44 @@ def _told(value: Any, deep: int, left: list[int], tensors: list[Tensor]) -> Any:
 
 def _first(items: Iterable[Any], left: list[int]) -> list[Any]:
     return [item for item, _ in zip(items, range(max(left[0], 0)), strict=False)]
+
+
+class Held:
+    """An object as a part of a key: equal to itself alone, and kept alive, so that no other gets its id."""
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Held) and other.value is self.value
+
+    def __hash__(self) -> int:
+        return id(self.value)
+
+
+def identity(value: Any) -> Any:
+    """A hashable stand-in for an argument: numbers and names by value, objects by identity, arrays by content too.
+
+    So an edit in place is noticed, in whatever way it was made.
+    """
+    if isinstance(value, Tensor):
+        with torch.inference_mode(False), torch.no_grad():
+            return (
+                "tensor",
+                Held(value),
+                _place(value),
+                value._version if not value.is_inference() else None,
+                _summing([value.detach()])(),
+            )
+    if isinstance(value, np.ndarray):
+        content = None if value.dtype.hasobject else zlib.crc32(np.ascontiguousarray(value).data.cast("B"))
+        return ("array", Held(value), value.shape, content)
+    if isinstance(value, Mapping):
+        return tuple((str(key), identity(item)) for key, item in value.items())
+    if isinstance(value, (list, tuple)):
+        return tuple(identity(item) for item in value)
+    if isinstance(value, (str, int, float, bool, type(None))):
+        return (type(value).__name__, value)
+    if hasattr(value, "tobytes") and hasattr(value, "getpixel"):  # a picture of PIL's
+        return ("picture", Held(value), zlib.crc32(value.tobytes()))
+    return ("object", Held(value))

@@ -6,10 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from torch import Tensor
-
 from saliency_widgets.attribution import get_method
 from saliency_widgets.attribution.targets import SCORE
+from saliency_widgets.engine.fingerprint import identity
 
 
 @dataclass(frozen=True)
@@ -63,15 +62,10 @@ class Request:
     @property
     def key(self) -> tuple:
         """A hashable stand-in: equal only for the same question."""
-        return tuple((name, _identity(value)) for name, value in self.settings.items())
+        return tuple((name, identity(value)) for name, value in self.settings.items())
 
-
-def _identity(value: Any) -> Any:
-    """Numbers and names by value; tensors by identity and version, so that an edit in place is noticed."""
-    if isinstance(value, Tensor):
-        return ("tensor", id(value), None if value.is_inference() else value._version)
-    if isinstance(value, (list, tuple)):
-        return tuple(_identity(item) for item in value)
-    if isinstance(value, (str, int, float, bool, type(None))):
-        return (type(value).__name__, value)
-    return ("object", id(value))
+    @property
+    def pass_key(self) -> tuple:
+        """The method and those of its parameters on which single passes depend."""
+        continued = {param.name for param in get_method(self.method).params if param.continued}
+        return (identity(self.method), *((name, identity(v)) for name, v in self.params if name not in continued))

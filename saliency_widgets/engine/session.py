@@ -11,7 +11,8 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from saliency_widgets.attribution import Attribution, Cancelled, ModelChanged, Reduction
-from saliency_widgets.engine.cache import SHARED, MapCache
+from saliency_widgets.engine.allocator import give_back, keep_memory
+from saliency_widgets.engine.cache import SHARED, Cache
 from saliency_widgets.engine.compute import compute
 from saliency_widgets.engine.executors import EXECUTORS
 from saliency_widgets.engine.frames import Frame, frame_of
@@ -81,9 +82,10 @@ class Session:
         deliver: Callable[[Event], None],
         *,
         executor: str = "thread",
-        cache: MapCache | None = None,
+        cache: Cache | None = None,
         idle: Callable[[Callable[[], None]], None] | None = None,
     ) -> None:
+        keep_memory()
         self.subject = subject
         self._idle = idle
         self.cache = SHARED if cache is None else cache
@@ -158,6 +160,7 @@ class Session:
         self._executor.close()
         self.cache.forget(self)
         self._last = self._shown = None
+        give_back()
         self._deliver, self._idle = _nobody, None
 
     def _work(self) -> None:
@@ -210,7 +213,7 @@ class Session:
         base = Event(generation, 0, "running", request=request, asked=request)
         try:
             version = self.subject.version()
-            kept = self.cache.get((self, request.key, version))
+            kept = self.cache.get((self, "map", request.key, version))
             if kept is not None:
                 self._tell(replace(base, state="done", attribution=kept, remaining=0.0, cached=True))
                 return
@@ -233,15 +236,18 @@ class Session:
                 self._tell(replace(about, state="error", error=error))
 
     def _compute(self, request: Request, base: Event, began: float, version: tuple, check: Callable[[], None]) -> None:
-        for found in compute(self.subject, request, check):
+        passes = self.subject.memory.passes
+        answers = compute(self.subject, request, check, version=version, cache=self.cache, owner=self)
+        for found in answers:
             check()
             elapsed = time.perf_counter() - began
             if not found.complete:
                 remaining = elapsed * (found.total / found.done - 1)
                 self._tell(replace(base, attribution=found, elapsed=elapsed, remaining=remaining))
                 continue
-            if self.subject.version() == version:  # else its parts are of different models: shown, but not kept
-                self.cache.put((self, request.key, version), found)
+            # Else its parts are of different models: shown, but not kept. Where no pass was run, there is but one.
+            if self.subject.memory.passes == passes or self.subject.version() == version:
+                self.cache.put((self, "map", request.key, version), found)
             self._tell(replace(base, state="done", attribution=found, elapsed=elapsed, remaining=0.0))
 
     def _tell(self, event: Event) -> None:

@@ -16,8 +16,10 @@ from saliency_widgets.attribution import Call, Score
 from saliency_widgets.attribution.isolation import device_of, dtype_of
 from saliency_widgets.attribution.layers import spatial_layers
 from saliency_widgets.attribution.memory import Memory
+from saliency_widgets.attribution.recording import Kept
 from saliency_widgets.attribution.targets import is_function, resolve
-from saliency_widgets.engine.fingerprint import fingerprint
+from saliency_widgets.attribution.tuning import Tuned
+from saliency_widgets.engine.fingerprint import Fingerprint, identity
 from saliency_widgets.engine.request import Request
 from saliency_widgets.inputs import Explain, Prepared, class_names_of, prepare_for, unwrapped
 
@@ -32,6 +34,7 @@ class Subject:
         class_names: Names of the classes in order; looked for on the model unless given.
         explain: Which of several inputs.
         device: Where to compute; the model's own device unless given. Elsewhere, a private copy is made.
+        fold: Whether it may be computed with BatchNorms folded into convolutions, and channels laid out last.
 
     Raises:
         TypeError: ``model`` is no module, or another argument is of no known kind.
@@ -47,6 +50,7 @@ class Subject:
         class_names: Any = None,
         explain: Explain = None,
         device: torch.device | str | None = None,
+        fold: bool = True,
     ) -> None:
         if not isinstance(model, nn.Module):
             raise TypeError(f"model: expected a torch.nn.Module, got a {type(model).__name__}.")
@@ -67,20 +71,26 @@ class Subject:
         model, self.wrapped = unwrapped(model)
         self.model = model if device is None else _on_device(model, device)
         model = self.model
-        self.prepared: Prepared = prepare_for(
+        self._prepare = lambda: prepare_for(
             model, inputs, transform, explain, device=device_of(model), dtype=dtype_of(model)
-        )
+        )  # fmt: skip
+        self._inputs, self._seen = inputs, identity(inputs)
+        self.prepared: Prepared = self._prepare()
         names, self._names_given = class_names_of(class_names, transform, model)
         self.class_names = _names(names)
         # What must be said again, beside the settings of a request, to ask the same.
         self.given = {
             **({} if explain is None else {"explain": explain}),
             **({} if device is None else {"device": str(device)}),
+            **({} if fold else {"fold": False}),
         }
         self.transformed = transform is not None
         self.memory = Memory()
+        self._fingerprint = Fingerprint(model)
         self.output_notes: tuple[str, ...] = ()
         self._logits: tuple[tuple, Tensor] | None = None
+        self._fold = fold
+        self._tuned: Tuned | None = None
 
     @property
     def tensor(self) -> Tensor:
@@ -107,10 +117,14 @@ class Subject:
             TypeError: The model's output holds no tensor.
             ValueError: The model failed, or its output has another form.
         """
-        version = self.version()
+        return self.logits_at(self.version())
+
+    def logits_at(self, version: tuple) -> Tensor:
+        """The same, for whoever knows the version already."""
         if self._logits is not None and self._logits[0] == version:
             return self._logits[1]
-        logits, self.output_notes = self.call(_UNSCORED).logits()
+        self._tuned = None
+        logits, self.output_notes, self._tuned = self.call(_UNSCORED).survey(fold=self._fold)
         if self.class_names is not None and len(self.class_names) != logits.shape[1]:
             if self._names_given:
                 raise ValueError(
@@ -121,15 +135,26 @@ class Subject:
         self._logits = (version, logits)
         return logits
 
-    def call(self, score: Score, check: Callable[[], None] | None = None) -> Call:
+    def call(
+        self,
+        score: Score,
+        check: Callable[[], None] | None = None,
+        kept: Kept | None = None,
+        recordings: Kept | None = None,
+    ) -> Call:
         """The model bound to the inputs and to a score."""
         found = self.prepared
-        bound = Call(self.model, found.tensor, score, found.pixels, arguments=found.arguments, memory=self.memory)
+        bound = Call(
+            self.model, found.tensor, score, found.pixels, arguments=found.arguments, memory=self.memory,
+            tuned=None if is_function(score.target) and score is not _UNSCORED else self._tuned,
+            kept=kept, recordings=recordings,
+        )  # fmt: skip
         return bound if check is None else replace(bound, check=check)
 
-    def resolve(self, request: Request) -> tuple[Score, Tensor | None]:
+    def resolve(self, request: Request, version: tuple | None = None) -> tuple[Score, Tensor | None]:
         """The score that a request asks for, and its value for the inputs, shape (B,), where it is known."""
-        logits = None if is_function(request.target) else self.logits
+        known = is_function(request.target)
+        logits = None if known else self.logits if version is None else self.logits_at(version)
         batch = self.tensor.shape[0]
         score = resolve(
             request.target,
@@ -151,8 +176,23 @@ class Subject:
         return f"class {index}" if self.class_names is None else self.class_names[index]
 
     def version(self) -> tuple:
-        """Changes whenever the model does: see :func:`~saliency_widgets.engine.fingerprint.fingerprint`."""
-        return fingerprint(self.model)
+        """Changes whenever the model or the inputs do: see :mod:`~saliency_widgets.engine.fingerprint`.
+
+        Inputs that were changed in place are prepared anew.
+
+        Raises:
+            TypeError, ValueError: The inputs were changed into something that doesn't fit.
+        """
+        seen = identity(self._inputs)
+        if seen != self._seen:
+            found = self._prepare()
+            if found.tensor.shape != self.tensor.shape:
+                raise ValueError(
+                    f"inputs: they were changed in place, from {tuple(self.tensor.shape)} to "
+                    f"{tuple(found.tensor.shape)} as the model sees them. Make a new explorer for another size."
+                )
+            self.prepared, self._seen = found, seen
+        return self._fingerprint(), seen
 
 
 def _names(class_names: Sequence[str] | Mapping[int, str] | None) -> list[str] | None:

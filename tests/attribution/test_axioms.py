@@ -96,7 +96,8 @@ def test_input_equal_to_its_baseline_gets_nothing(seed):
     x = rows(seed + 1)
     found = run(mlp(seed), x, baseline=x.clone())
     assert bool((found.values == 0).all())
-    assert bool((found.delta == 0).all())
+    # rows of one batch may be rounded differently
+    assert bool((found.delta.abs() < 1e-15).all())
     assert any("equal to the baseline" in note for note in found.notes)
 
 

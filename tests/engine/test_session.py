@@ -15,7 +15,7 @@ from torch import nn
 from toys import Tally, conv_net, pictures, tallied
 
 from saliency_widgets.attribution import Reduction
-from saliency_widgets.engine import Event, MapCache, Request, Session, Subject, attribute, frame_of
+from saliency_widgets.engine import Event, Cache, Request, Session, Subject, attribute, frame_of
 from saliency_widgets.engine.executors import ThreadExecutor
 
 
@@ -114,12 +114,13 @@ def test_a_hundred_moves_during_one_pass_cost_that_pass_and_the_last_answer(subj
     model.gate.set()
     assert session.wait(60)
     session.close()
-    # the pass that was under way ends (it may have been the prediction's), then only the last request is computed
+    # the pass that was under way ends (it may have been the prediction's, which is run twice: as the model is written,
+    # and as it is computed sooner), then only the last request is computed
     fresh = Session(Subject(model, subject.tensor[0]), Recorder(), executor="inline")
     spent = model.passes - before
     model.passes = 0
     fresh.submit(smooth(8, noise_level=0.99))
-    assert spent <= model.passes + 1
+    assert spent <= model.passes + 2
     assert model.most_alive == 1
     assert events[-1].state == "done"
     assert events[-1].attribution.settings["noise_level"] == 0.99
@@ -277,7 +278,7 @@ def test_two_sessions_on_one_model_do_not_disturb_each_other(model):
     requests = [Request.of("grad_cam", {"layer": "body.0"}, target=1), smooth(40, chunk_size=2)]
     alone = [attribute(model, p, **r.settings).values for p, r in zip(pictures, requests, strict=True)]
     recorders = [Recorder(), Recorder()]
-    sessions = [Session(Subject(model, p), r, cache=MapCache(0)) for p, r in zip(pictures, recorders, strict=True)]
+    sessions = [Session(Subject(model, p), r, cache=Cache(0)) for p, r in zip(pictures, recorders, strict=True)]
     for _ in range(10):
         for session, request in zip(sessions, requests, strict=True):
             session.submit(request)
@@ -308,8 +309,8 @@ def test_submit_returns_at_once_whatever_the_worker_does(subject, model):
 
 def test_the_cache_is_bounded_in_bytes_and_drops_the_least_recently_used(subject):
     found = [attribute(subject.model, subject.tensor, **smooth(n).settings) for n in (2, 3, 4)]
-    size = found[0].values.nbytes + found[0].standard_error.nbytes
-    cache = MapCache(2 * size)
+    size = found[0].values.nbytes + found[0].standard_error.nbytes + found[0].score.nbytes
+    cache = Cache(2 * size)
     for key, attribution in zip("abc", found, strict=True):
         cache.put(key, attribution)
         cache.get("a")
@@ -478,7 +479,7 @@ def test_what_is_done_while_idle_gives_way_to_a_question():
         ended.append("finished")
 
     told = []
-    session = Session(Subject(conv_net(), pictures()), told.append, cache=MapCache(), idle=idle)
+    session = Session(Subject(conv_net(), pictures()), told.append, cache=Cache(), idle=idle)
     first = Request.of("gradient", {}, target=0)
     session.submit(first)
     assert began.wait(20)
@@ -505,7 +506,7 @@ def test_closing_ends_what_is_done_while_idle():
         finally:
             over.set()
 
-    session = Session(Subject(conv_net(), pictures()), lambda _event: None, cache=MapCache(), idle=idle)
+    session = Session(Subject(conv_net(), pictures()), lambda _event: None, cache=Cache(), idle=idle)
     session.submit(Request.of("gradient", {}, target=0))
     assert began.wait(20)
     session.close()
@@ -554,7 +555,7 @@ CHANGES = {
 def test_whatever_changes_the_model_changes_its_version(change):
     model, x = Various().eval(), pictures(0, 1, 3, 8, 8)
     told = []
-    session = Session(Subject(model, x), told.append, executor="inline", cache=MapCache())
+    session = Session(Subject(model, x), told.append, executor="inline", cache=Cache())
     asked = Request.of("gradient", {}, target=0)
     session.submit(asked)
     session.submit(asked)

@@ -80,7 +80,7 @@ def expected_gradients(
         way = call.inputs - start
         t = torch.stack(times).to(way).view(-1, *[1] * call.inputs.ndim)
         gradients, _ = call.gradient((start + t * way).flatten(0, 1))
-        moments.add(way * gradients.view_as(way))
+        moments.add(moments.of(way * gradients.view_as(way)))
         yield Estimate(
             moments.mean,
             done=moments.count,

@@ -23,6 +23,7 @@ N_STEPS = Param(
     scale="log2",
     label="IG steps",
     unit="steps",
+    continued=True,
     help="Steps on the way from the baseline to the input. Enough when the completeness delta is small and the map "
     "no longer changes.",
 )
@@ -32,6 +33,7 @@ QUADRATURE = Param(
     kind="choice",
     choices=tuple(RULES),
     advanced=True,
+    continued=True,
     help="Where on the way gradients are taken. Trapezoid is nested: doubling the steps keeps all old ones.",
 )
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 from saliency_widgets.attribution.call import Call
 from saliency_widgets.attribution.method import Estimate, get_method, method, methods
-from saliency_widgets.attribution.moments import Moments
+from saliency_widgets.attribution.moments import Chunk, Moments
 from saliency_widgets.attribution.noise import SEED, normal_noise
 from saliency_widgets.attribution.schedule import CHUNK_SIZE, chunks
 from saliency_widgets.params import Param
@@ -28,6 +29,7 @@ N_SAMPLES = Param(
     kind="int",
     label="Sample count",
     unit="samples",
+    continued=True,
     help="How many noisy copies are averaged. The error falls with the square root.",
 )
 STATISTIC = Param(
@@ -83,13 +85,15 @@ def smoothgrad(
     inner = get_method(base)
     spread = call.spread() * noise_level
     moments = Moments(call.inputs)
-    for samples in chunks(n_samples, call.rows(chunk_size), call.batch):
+
+    def drawn(samples: range) -> Chunk:
         noisy = call.inputs + spread * normal_noise(call.inputs, seed, samples)
         (estimate,) = inner.run(call.on(noisy.flatten(0, 1)), **inner.check_params({}))
-        drawn = estimate.values.view_as(noisy)
-        if statistic == "squared":
-            drawn = drawn**2
-        moments.add(drawn)
+        values = estimate.values.view_as(noisy)
+        return moments.of(values**2 if statistic == "squared" else values)
+
+    for samples in chunks(n_samples, call.rows(chunk_size), call.batch):
+        moments.add(call.once((samples.start, samples.stop), partial(drawn, samples)))
         yield Estimate(
             moments.variance if statistic == "variance" else moments.mean,
             done=moments.count,
