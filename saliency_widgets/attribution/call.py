@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
@@ -13,9 +13,11 @@ from torch import Tensor, nn
 from saliency_widgets.attribution.arguments import Arguments, Part
 from saliency_widgets.attribution.baselines import PixelRange, baseline_of
 from saliency_widgets.attribution.errors import Cancelled, ModelChanged, Unread, model_failure
+from saliency_widgets.attribution.interruption import interruptible
 from saliency_widgets.attribution.isolation import beside, freeze, own_weights, stand_in, undisturbed
 from saliency_widgets.attribution.memory import Memory, out_of_memory
 from saliency_widgets.attribution.recording import Kept, Recording, once
+from saliency_widgets.attribution.schedule import most_rows
 from saliency_widgets.attribution.taps import Tap, tensor_in, watched
 from saliency_widgets.attribution.targets import Score, is_function, logits_of, notes_on
 from saliency_widgets.attribution.tuning import Observed, Tuned, agree, has_hooks
@@ -94,7 +96,7 @@ class Call:
         """Rows of one pass: as asked, or what suits the device."""
         if chunk_size is not None:
             return chunk_size
-        return 16 if self.inputs.device.type == "cpu" else 32
+        return most_rows(self.inputs.device)
 
     def on(self, inputs: Tensor) -> Call:
         """The same question about other inputs of shape (K * B, ...)."""
@@ -160,7 +162,8 @@ class Call:
         tuned: Tuned | None = None
 
         def read(model: nn.Module, rows: range, inputs: Tensor) -> tuple[Any, Tensor]:
-            output = self.output(model, inputs, rows)
+            with self.memory.timed(len(rows)):
+                output = self.output(model, inputs, rows)
             return output, logits_of(output, len(rows)).detach()
 
         def work(rows: range) -> tuple[Tensor]:
@@ -189,7 +192,7 @@ class Call:
         rows = range(min(self.batch, self.memory.limit or self.batch))
         again = replace(self, tuned=tuned)
         try:
-            with again.standing_in(tuned=True) as model, torch.no_grad():
+            with again.standing_in(tuned=True) as model, torch.no_grad(), self.memory.timed(len(rows)):
                 found = logits_of(again.output(model, self.inputs[: rows.stop], rows), len(rows))
         except Exception as error:
             if isinstance(error, Cancelled):
@@ -293,7 +296,7 @@ class Call:
             if tensor is None:
                 return None
             self.check()
-            with undisturbed(self.model):
+            with undisturbed(self.model), interruptible(self.check, forward=False):
                 scores = _finite(self.score(recording.output, self.batch), "score")
                 (gradient,) = torch.autograd.grad(scores.sum(), tensor, retain_graph=True)
         except Exception as error:
@@ -368,7 +371,9 @@ class Call:
         self.check()
         self.memory.passes += 1
         before = _versions(self.model)
-        with stand_in(self.model, seed, copies) as model:
+        with stand_in(self.model, seed, copies) as model, ExitStack() as inside:
+            if self.check is not _never:
+                inside.enter_context(interruptible(self.check))
             if tuned:
                 freeze(model, None if self.tuned is None else self.tuned.weight)
                 if self.tuned is not None:

@@ -35,6 +35,8 @@ class Estimate:
         score: The explained score of each sample, shape (B,), where it is known.
         delta: sum(values) - (score of the inputs - score of the baseline), shape (B,), where completeness holds.
         standard_error: Of each value, where samples are averaged.
+        agreement: Rank correlation of the maps of two halves of the samples, shape (B,), where samples are averaged.
+        map_error: Estimated error of the map, relative to it (L1), shape (B,), where it can be told.
         layer: The layer whose resolution the values have.
         notes: What a reader should know before believing it.
     """
@@ -46,6 +48,8 @@ class Estimate:
     score: Tensor | None = None
     delta: Tensor | None = None
     standard_error: Tensor | None = None
+    agreement: Tensor | None = None
+    map_error: Tensor | None = None
     layer: str | None = None
     notes: tuple[str, ...] = ()
 

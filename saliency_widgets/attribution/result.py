@@ -27,6 +27,8 @@ class Attribution:
         score: The explained score of each sample, shape (B,), where the method computed it.
         delta: Completeness error sum(values) - (F(x) - F(x')), shape (B,), for Integrated Gradients.
         standard_error: Of each value, where samples were averaged.
+        agreement: Rank correlation of the maps of two halves of the samples, shape (B,), where samples were averaged.
+        map_error: Estimated error of the map, relative to it (L1), shape (B,), for adaptive Integrated Gradients.
         evaluations: Gradients of the model spent per sample.
         layer: The layer whose resolution the values have, or None.
         input_shape: Shape of what the model saw, (B, ...); where several inputs were explained together, of the
@@ -56,6 +58,8 @@ class Attribution:
     unit: str = "passes"
     transformed: bool = False
     parts: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    agreement: Tensor | None = None
+    map_error: Tensor | None = None
 
     @property
     def method(self) -> str:

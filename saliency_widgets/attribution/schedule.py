@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+
+import torch
 
 from saliency_widgets.params import Param
 
@@ -21,23 +24,47 @@ CHUNK_SIZE = Param(
 )
 
 
-def chunks(total: int, size: int, batch: int = 1) -> list[range]:
-    """Split ``total`` evaluations into chunks: small ones first for an early picture, then up to ``size`` rows.
+def most_rows(device: torch.device) -> int:
+    """Rows of one pass beyond which nothing is gained."""
+    return 16 if device.type == "cpu" else 32
+
+
+_SECONDS = 0.8
+_BACKWARD = 3  # what a gradient takes, in forward passes
+
+
+def paced_rows(device: torch.device, seconds: float) -> int | None:
+    """Rows of one pass that keep a person informed; None where the usual number does.
+
+    Args:
+        device: Where it is computed.
+        seconds: Of one row's forward pass, as measured.
+    """
+    fit = _SECONDS / (_BACKWARD * max(seconds, 1e-9))
+    if fit >= most_rows(device) or not math.isfinite(seconds):
+        return None
+    return 1 << max(0, math.floor(math.log2(fit))) if fit >= 1 else 1
+
+
+def chunks(total: int, size: int, batch: int = 1, first: Sequence[int] = (1, 3)) -> list[range]:
+    """Split ``total`` evaluations into chunks: small ones first for an early picture, then of ``size`` rows.
 
     The plan depends on its arguments alone, never on the clock, so that the same settings give the same
-    rounding, bit for bit. The beginnings 1, 3, 5, 9, 17, ... meet the nested levels of :func:`coarse_to_fine`.
+    rounding, bit for bit; and a larger total has the chunks of a smaller one, but for its last.
 
     Args:
         total: How many evaluations of each sample.
         size: Rows of one pass at most (at least one evaluation of the whole batch).
         batch: Rows of one evaluation.
+        first: Evaluations of the first chunks. Behind one, chunks of 16 meet the nested levels 17, 33, 65, ... of
+            :func:`~saliency_widgets.attribution.quadrature.coarse_to_fine`.
     """
     cap = max(1, size // batch)
     plan: list[range] = []
-    done, step = 0, 1
+    done = 0
     while done < total:
-        take = min(step, cap, total - done)
+        wanted = first[len(plan)] if len(plan) < len(first) else cap
+        take = min(wanted, cap, total - done)
         plan.append(range(done, done + take))
         done += take
-        step = 2 if done < 5 else 2 ** int(math.log2(done - 1))
     return plan

@@ -78,6 +78,8 @@ def compute(
             score=known if estimate.score is None else estimate.score,
             delta=estimate.delta,
             standard_error=estimate.standard_error,
+            agreement=estimate.agreement,
+            map_error=estimate.map_error,
             evaluations=estimate.evaluations,
             layer=estimate.layer,
             input_shape=subject.input_shape,

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from saliency_widgets.attribution import get_method
+from saliency_widgets.attribution.schedule import CHUNK_SIZE
 from saliency_widgets.attribution.targets import SCORE
 from saliency_widgets.engine.fingerprint import identity
 
@@ -58,6 +59,11 @@ class Request:
             "contrast": self.contrast,
             **dict(self.params),
         }
+
+    def paced(self, rows: int | None) -> Request:
+        """The same question in passes of so many rows, where it doesn't say: whoever repeats it does the same."""
+        params = tuple((name, rows if name == CHUNK_SIZE.name and v is None else v) for name, v in self.params)
+        return replace(self, params=params)
 
     @property
     def key(self) -> tuple:

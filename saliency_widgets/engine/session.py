@@ -20,6 +20,7 @@ from saliency_widgets.engine.request import Request
 from saliency_widgets.engine.subject import Subject
 
 _RETRIES = 3  # of a computation that failed because the model was being trained meanwhile
+_FRAME_SECONDS = 1 / 30  # between running estimates; more of them nobody sees
 _OPEN: weakref.WeakSet[Session] = weakref.WeakSet()
 
 
@@ -210,6 +211,7 @@ class Session:
                 raise Cancelled
 
         began = time.perf_counter()
+        request = request.paced(self.subject.rows)
         base = Event(generation, 0, "running", request=request, asked=request)
         try:
             version = self.subject.version()
@@ -238,10 +240,14 @@ class Session:
     def _compute(self, request: Request, base: Event, began: float, version: tuple, check: Callable[[], None]) -> None:
         passes = self.subject.memory.passes
         answers = compute(self.subject, request, check, version=version, cache=self.cache, owner=self)
+        told: float | None = None
         for found in answers:
             check()
             elapsed = time.perf_counter() - began
             if not found.complete:
+                if told is not None and elapsed - told < _FRAME_SECONDS:
+                    continue
+                told = elapsed
                 remaining = elapsed * (found.total / found.done - 1)
                 self._tell(replace(base, attribution=found, elapsed=elapsed, remaining=remaining))
                 continue

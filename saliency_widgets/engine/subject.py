@@ -17,6 +17,7 @@ from saliency_widgets.attribution.isolation import device_of, dtype_of
 from saliency_widgets.attribution.layers import spatial_layers
 from saliency_widgets.attribution.memory import Memory
 from saliency_widgets.attribution.recording import Kept
+from saliency_widgets.attribution.schedule import paced_rows
 from saliency_widgets.attribution.targets import is_function, resolve
 from saliency_widgets.attribution.tuning import Tuned
 from saliency_widgets.engine.fingerprint import Fingerprint, identity
@@ -134,6 +135,11 @@ class Subject:
             self.class_names = None  # a fine-tuned model still carries the names of the classes it had
         self._logits = (version, logits)
         return logits
+
+    @property
+    def rows(self) -> int | None:
+        """Rows of one pass that keep a person informed; None where the usual number does."""
+        return paced_rows(self.tensor.device, self.memory.seconds)
 
     def call(
         self,

@@ -120,7 +120,10 @@ class Explorer(w.Box):
     @property
     def settings(self) -> dict[str, Any]:
         """Keyword arguments with which ``sw.attribute`` gives what the screen shows, bit for bit."""
-        return {**self._given, **self._subject.given, **self._request.settings}
+        last, request = self._session.last, self._request
+        if last is not None and last.request is not None and last.generation == self._session.generation:
+            request = last.request  # as it was computed
+        return {**self._given, **self._subject.given, **request.settings}
 
     @property
     def attribution(self) -> Attribution | None:

@@ -154,6 +154,24 @@ def readings(found: Attribution) -> list[dict[str, str]]:
                 "Four times the samples halve it.",
             )
         )
+    if found.agreement is not None:
+        lines.append(
+            _line(
+                "Halves agree",
+                f"{float(found.agreement[0]):.2f}",
+                "Rank correlation of two maps, each of every other sample: 1 is the same order of all places, 0 is "
+                "none. Two maps of all samples would agree better than these.",
+            )
+        )
+    if found.map_error is not None:
+        lines.append(
+            _line(
+                "Map error",
+                f"≈ {float(found.map_error[0]):.1%}",
+                "Estimated from what the last refinements changed, relative to the whole map. The tolerance is "
+                "compared with it; the completeness delta says less of the map.",
+            )
+        )
     lines.append(_line("Gradients", str(found.evaluations), "How many gradients of the model this took."))
     if found.layer is not None:
         size = " × ".join(str(n) for n in found.values.shape[-2:])

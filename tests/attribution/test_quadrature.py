@@ -107,10 +107,17 @@ def test_chunks_cover_everything_once_within_the_rows_allowed(total, size, batch
 
 
 @pytest.mark.parametrize("size", [8, 16, 32, 64])
-def test_the_plan_meets_the_nested_levels(size):
-    ends = {chunk.stop for chunk in chunks(257, size)}
-    assert {2**j + 1 for j in range(1, 9)} | {1} <= ends
+def test_the_plan_behind_one_node_meets_the_nested_levels(size):
+    ends = {chunk.stop for chunk in chunks(257, size, first=(1,))}
+    assert {size * 2**j + 1 for j in range(9) if size * 2**j <= 256} | {1} <= ends
 
 
 def test_later_chunks_are_as_large_as_allowed():
-    assert [len(chunk) for chunk in chunks(65, 16)] == [1, 2, 2, 4, 8, 16, 16, 16]
+    assert [len(chunk) for chunk in chunks(50, 16)] == [1, 3, 16, 16, 14]
+    assert [len(chunk) for chunk in chunks(65, 16, first=(1,))] == [1, 16, 16, 16, 16]
+
+
+@given(st.integers(1, 300), st.integers(1, 300), st.integers(1, 32))
+def test_a_larger_total_has_the_chunks_of_a_smaller_one_but_for_its_last(few, many, size):
+    few, many = sorted((few, many))
+    assert chunks(few, size)[:-1] == chunks(many, size)[: len(chunks(few, size)) - 1]

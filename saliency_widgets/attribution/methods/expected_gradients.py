@@ -80,7 +80,7 @@ def expected_gradients(
         way = call.inputs - start
         t = torch.stack(times).to(way).view(-1, *[1] * call.inputs.ndim)
         gradients, _ = call.gradient((start + t * way).flatten(0, 1))
-        moments.add(moments.of(way * gradients.view_as(way)))
+        moments.add(moments.of(way * gradients.view_as(way), samples.start))
         yield Estimate(
             moments.mean,
             done=moments.count,
@@ -89,6 +89,7 @@ def expected_gradients(
             score=score,
             delta=moments.mean.flatten(1).sum(1) - (score - drawn / moments.count),
             standard_error=moments.standard_error,
+            agreement=moments.agreement,
         )
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import partial
 
+from torch import Tensor
+
 from saliency_widgets.attribution.call import Call
 from saliency_widgets.attribution.method import Estimate, get_method, method, methods
 from saliency_widgets.attribution.moments import Chunk, Moments
@@ -32,6 +34,16 @@ N_SAMPLES = Param(
     continued=True,
     help="How many noisy copies are averaged. The error falls with the square root.",
 )
+TOLERANCE = Param(
+    "tolerance",
+    default=0.0,
+    low=0.0,
+    high=1.0,
+    advanced=True,
+    continued=True,
+    help="Stop as soon as the sampling error, the mean standard error over the mean size of the values, is below this; "
+    "0 takes all samples.",
+)
 STATISTIC = Param(
     "statistic",
     default="mean",
@@ -51,7 +63,7 @@ BASE = Param(
 @method(
     title="SmoothGrad",
     unit="samples",
-    params=(NOISE_LEVEL, N_SAMPLES, STATISTIC, BASE, SEED, CHUNK_SIZE),
+    params=(NOISE_LEVEL, N_SAMPLES, STATISTIC, BASE, TOLERANCE, SEED, CHUNK_SIZE),
 )
 def smoothgrad(
     call: Call,
@@ -59,6 +71,7 @@ def smoothgrad(
     n_samples: int,
     statistic: str,
     base: str,
+    tolerance: float,
     seed: int,
     chunk_size: int | None,
 ) -> Iterator[Estimate]:
@@ -70,7 +83,10 @@ def smoothgrad(
         \text{variance: } \tfrac1{n-1} \sum (g_k - \bar g)^2
 
     Sample k of a seed is the same noise at every noise level and sample count. Means and variances are merged
-    chunk by chunk (Chan, Golub and LeVeque 1979), which does not cancel.
+    chunk by chunk (Chan, Golub and LeVeque 1979), which does not cancel. The sampling error is told twice: for each
+    value (``standard_error``), and for the whole map as the rank correlation of two halves, every other sample
+    (``agreement``). With a ``tolerance``, sampling ends as soon as the mean standard error is so small a part of the
+    mean size of the values, in every row of a batch.
 
     Sources: Smilkov, Thorat, Kim, Viégas and Wattenberg, "SmoothGrad: removing noise by adding noise", 2017; squared:
     Hooker, Erhan, Kindermans and Kim, "A Benchmark for Interpretability Methods in Deep Neural Networks", 2019;
@@ -85,19 +101,36 @@ def smoothgrad(
     inner = get_method(base)
     spread = call.spread() * noise_level
     moments = Moments(call.inputs)
+    told = statistic != "variance"  # of a variance, the error is not estimated
 
     def drawn(samples: range) -> Chunk:
         noisy = call.inputs + spread * normal_noise(call.inputs, seed, samples)
         (estimate,) = inner.run(call.on(noisy.flatten(0, 1)), **inner.check_params({}))
         values = estimate.values.view_as(noisy)
-        return moments.of(values**2 if statistic == "squared" else values)
+        return moments.of(values**2 if statistic == "squared" else values, samples.start)
 
     for samples in chunks(n_samples, call.rows(chunk_size), call.batch):
         moments.add(call.once((samples.start, samples.stop), partial(drawn, samples)))
+        error = moments.relative_error if told else None
+        enough = tolerance > 0 and error is not None and bool((error <= tolerance).all())
+        last = tolerance > 0 and (enough or moments.count == n_samples)
         yield Estimate(
-            moments.variance if statistic == "variance" else moments.mean,
+            moments.mean if told else moments.variance,
             done=moments.count,
-            total=n_samples,
+            total=moments.count if enough else n_samples,
             evaluations=moments.count,
-            standard_error=None if statistic == "variance" else moments.standard_error,
+            standard_error=moments.standard_error if told else None,
+            agreement=moments.agreement if told else None,
+            notes=(_ended(enough, moments.count, tolerance, error),)
+            if last and tolerance and error is not None
+            else (),
         )
+        if enough:
+            return
+
+
+def _ended(enough: bool, samples: int, tolerance: float, error: Tensor) -> str:
+    reached = f"the sampling error is {float(error.max()):.1%}"
+    if enough:
+        return f"{samples} samples were enough: {reached}, within the tolerance of {tolerance:.1%}."
+    return f"The budget of {samples} samples ended first: {reached}, and the tolerance is {tolerance:.1%}."
