@@ -47,10 +47,26 @@ def gauss_legendre(n_steps: int) -> Rule:
     return (x + 1) / 2, 1 / ((1 - x**2) * slope**2)
 
 
+def clenshaw_curtis(n_steps: int) -> Rule:
+    """Clenshaw-Curtis rule: n + 1 nodes (1 - cos(pi j / n)) / 2, both ends among them, exact up to degree n.
+
+    The weights integrate the cosine series through the nodes (Clenshaw and Curtis, "A method for numerical integration
+    on an automatic computer", 1960); n = 1 is the trapezoid rule.
+    """
+    j = torch.arange(n_steps + 1, dtype=torch.float64, device="cpu")
+    k = torch.arange(1, n_steps // 2 + 1, dtype=torch.float64, device="cpu")
+    share = torch.where(2 * k == n_steps, 1.0, 2.0) / (4 * k**2 - 1)
+    weights = (1 - torch.cos(2 * math.pi * torch.outer(j, k) / n_steps) @ share) / n_steps
+    weights[0] = weights[0] / 2
+    weights[-1] = weights[-1] / 2
+    return (1 - torch.cos(math.pi * j / n_steps)) / 2, weights
+
+
 RULES: dict[str, Callable[[int], Rule]] = {
     "trapezoid": trapezoid,
     "midpoint": midpoint,
     "gauss_legendre": gauss_legendre,
+    "clenshaw_curtis": clenshaw_curtis,
 }
 
 

@@ -52,10 +52,9 @@ class Fingerprint:
                 continue
             known = seen[id(module)] = self._modules.get(id(module)) or _Seen(module)
             told.append(known.told(tensors))
-            own = module.__dict__
-            for held in (own["_parameters"], own["_buffers"]):
+            for held in (module._parameters, module._buffers):
                 tensors += [tensor for tensor in held.values() if tensor is not None]
-            ahead += [child for child in own["_modules"].values() if child is not None]
+            ahead += [child for child in module._modules.values() if child is not None]
         self._modules = seen
         state = (tuple(told), *self._numbers(tensors))
         if state not in self._versions:

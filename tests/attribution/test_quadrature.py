@@ -19,7 +19,7 @@ STEPS = [1, 2, 3, 4, 5, 7, 8, 16, 33, 64, 100, 256, 1000, 1024]
 def test_weights_sum_to_one_and_nodes_lie_in_the_interval_symmetrically(rule, n):
     nodes, weights = RULES[rule](n)
     assert nodes.dtype == weights.dtype == torch.float64
-    assert len(nodes) == len(weights) == (n + 1 if rule == "trapezoid" else n)
+    assert len(nodes) == len(weights) == (n + 1 if rule in ("trapezoid", "clenshaw_curtis") else n)
     assert float(weights.sum()) == pytest.approx(1, abs=1e-12)
     assert bool((weights > 0).all())
     assert bool((nodes.diff() > 0).all())

@@ -186,6 +186,13 @@ def test_delta_is_its_definition_all_the_way(net, method):
         assert float((found.delta - missing).abs().max()) <= 1e-12 * size
 
 
+def clenshaw_curtis_by_moments(n: int) -> tuple[np.ndarray, np.ndarray]:
+    """The weights that integrate the Chebyshev polynomials up to degree n at their extrema."""
+    nodes = (1 - np.cos(np.pi * np.arange(n + 1) / n)) / 2
+    moments = [0.0 if k % 2 else 1 / (1 - k * k) for k in range(n + 1)]
+    return nodes, np.linalg.solve(np.polynomial.chebyshev.chebvander(2 * nodes - 1, n).T, moments)
+
+
 @FEW
 @given(net=nets(dtypes=(torch.float64,)), n_steps=st.integers(1, 12), rule=st.sampled_from(sorted(RULES)))
 def test_integrated_gradients_are_the_weighted_sum_of_raw_gradients(net, n_steps, rule):
@@ -196,6 +203,7 @@ def test_integrated_gradients_are_the_weighted_sum_of_raw_gradients(net, n_steps
         "gauss_legendre": [
             half / 2 + shift for half, shift in zip(np.polynomial.legendre.leggauss(n_steps), (0.5, 0.0), strict=True)
         ],
+        "clenshaw_curtis": clenshaw_curtis_by_moments(n_steps),
     }[rule]
     expected = torch.zeros_like(x)
     for t, w in zip(nodes, weights, strict=True):
@@ -214,7 +222,7 @@ def test_integrated_gradients_are_the_weighted_sum_of_raw_gradients(net, n_steps
 def test_the_weights_of_every_size_sum_to_one(rule):
     for n in range(1, 1025):
         nodes, weights = RULES[rule](n)
-        assert len(nodes) == len(weights) == n + (rule == "trapezoid")
+        assert len(nodes) == len(weights) == n + (rule in ("trapezoid", "clenshaw_curtis"))
         assert math.fsum(weights.tolist()) == pytest.approx(1, abs=1e-12), n
         assert bool((weights > 0).all()), n
         assert bool((nodes.diff() > 0).all()), n

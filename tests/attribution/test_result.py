@@ -191,7 +191,7 @@ def test_the_table_of_methods_lists_names_defaults_ranges_and_units():
             assert f"    {param.name} = {param.default!r}" in told
     assert "    n_samples = 50, 1 to 500 samples" in told
     assert "    noise_level = 0.15, 0 to 1 of the input's range" in told
-    assert "    quadrature = 'trapezoid', one of trapezoid, midpoint, gauss_legendre" in told
+    assert "    quadrature = 'adaptive', one of adaptive, trapezoid, midpoint, gauss_legendre, clenshaw_curtis" in told
 
 
 def test_the_table_knows_ranges_that_are_open_on_one_side():

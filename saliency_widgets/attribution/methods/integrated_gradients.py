@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import torch
+from torch import Tensor
 
+from saliency_widgets.attribution.adaptive import AdaptiveTrapezoid
 from saliency_widgets.attribution.baselines import BASELINE
 from saliency_widgets.attribution.call import Call
 from saliency_widgets.attribution.method import Estimate, method
@@ -27,55 +29,134 @@ N_STEPS = Param(
     help="Steps on the way from the baseline to the input. Enough when the completeness delta is small and the map "
     "no longer changes.",
 )
+TOLERANCE = Param(
+    "tolerance",
+    default=0.05,
+    low=0.0,
+    high=1.0,
+    continued=True,
+    help="Adaptive steps end as soon as the estimated error of the map, relative to it, was below this twice in a row; "
+    "0 takes all steps.",
+)
+ADAPTIVE = "adaptive"
 QUADRATURE = Param(
     "quadrature",
-    default="trapezoid",
+    default=ADAPTIVE,
     kind="choice",
-    choices=tuple(RULES),
+    choices=(ADAPTIVE, *RULES),
     advanced=True,
     continued=True,
-    help="Where on the way gradients are taken. Trapezoid is nested: doubling the steps keeps all old ones.",
+    help="Where on the way gradients are taken. Adaptive looks closer where the map changes, and ends when it no "
+    "longer does; the others have fixed places.",
 )
+_ROUND = 8
 
 
 @method(
     title="Integrated Gradients",
     unit="gradients",
-    params=(N_STEPS, BASELINE, QUADRATURE, SEED, CHUNK_SIZE),
+    params=(N_STEPS, BASELINE, TOLERANCE, QUADRATURE, SEED, CHUNK_SIZE),
 )
 def integrated_gradients(
-    call: Call, n_steps: int, baseline: object, quadrature: str, seed: int, chunk_size: int | None
+    call: Call,
+    n_steps: int,
+    baseline: object,
+    tolerance: float,
+    quadrature: str,
+    seed: int,
+    chunk_size: int | None,
 ) -> Iterator[Estimate]:
     r"""The gradients on the way from a baseline to the input, added up: they account for the whole score.
 
     .. math:: a_i = (x_i - x'_i) \int_0^1 \frac{\partial F(x' + t (x - x'))}{\partial x_i} \, dt
 
     approximated by nodes t_j and weights w_j that sum to 1. Completeness: the exact values sum to F(x) - F(x');
-    what is missing is reported as ``delta`` and never distributed. ``n_steps`` steps take n + 1 gradients with the
-    trapezoid rule and n with the others. Until all nodes are in, the estimate is their weighted mean, coarse to fine.
+    what is missing is reported as ``delta`` and never distributed.
+
+    "adaptive", the default, is a nested trapezoid rule that bisects where the map still changes or completeness is
+    missed, see :class:`~saliency_widgets.attribution.adaptive.AdaptiveTrapezoid`. It ends when ``map_error``, the
+    estimated error of the map relative to it, was within ``tolerance`` in two rounds running, or at the latest after
+    n + 1 gradients, and says which. The other rules take n + 1 gradients ("trapezoid", "clenshaw_curtis") or n
+    ("midpoint", "gauss_legendre"), whatever the tolerance; until all are in, the estimate is their weighted mean,
+    coarse to fine.
 
     Source: Sundararajan, Taly and Yan, "Axiomatic Attribution for Deep Networks", 2017.
 
     Yields:
-        Running estimates; values of shape (B, ...), in units of score; ``delta`` of shape (B,).
+        Running estimates; values of shape (B, ...), in units of score; ``delta`` of shape (B,), and ``map_error``.
     """
     start = call.baseline(baseline, seed)
+    if quadrature == ADAPTIVE:
+        yield from _adaptive(call, start, n_steps, tolerance, call.rows(chunk_size))
+    else:
+        yield from _fixed(call, start, quadrature, n_steps, call.rows(chunk_size))
+
+
+def _gradients(call: Call, start: Tensor, nodes: Tensor) -> tuple[Tensor, Tensor]:
+    """The gradients at nodes t, (K,) or (K, B) where each sample has its own: (K, B, ...); and the scores, (K, B)."""
+
+    def work() -> tuple[Tensor, Tensor]:
+        way = call.inputs - start
+        t = nodes.to(way).view(len(nodes), -1, *[1] * (way.ndim - 1))
+        gradients, scores = call.gradient((start + t * way).flatten(0, 1))
+        return gradients.view(len(nodes), *way.shape), scores.view(len(nodes), -1)
+
+    return call.once(("nodes", *nodes.flatten().tolist()), work)
+
+
+def _adaptive(call: Call, start: Tensor, n_steps: int, tolerance: float, rows: int) -> Iterator[Estimate]:
+    rule = AdaptiveTrapezoid(call.inputs - start, n_steps, _ROUND)
+    cap = max(1, rows // call.batch)
+    score: Tensor | None = None
+    within = torch.zeros(call.batch, dtype=torch.int64, device="cpu")  # rounds running
+    while len(nodes := rule.ask()):
+        found = [_gradients(call, start, part) for part in nodes.split(cap)]
+        gradients, scores = found[0] if len(found) == 1 else (torch.cat(parts) for parts in zip(*found, strict=True))
+        score = scores[0] if score is None else score
+        rule.tell(gradients, scores)
+        error = rule.error
+        if error is not None and tolerance > 0:
+            within = torch.where(error.cpu() <= tolerance, within + 1, 0)
+            rule.rest(within >= 2)
+        enough = bool((within >= 2).all())
+        last = enough or rule.done == n_steps + 1
+        told = () if not last or error is None or tolerance == 0 else (_ended(enough, rule.done, tolerance, error),)
+        yield Estimate(
+            rule.values,
+            done=rule.done,
+            total=rule.done if last else n_steps + 1,
+            evaluations=rule.done,
+            score=score,
+            delta=rule.delta,
+            map_error=error,
+            notes=told,
+        )
+        if last:
+            return
+
+
+def _ended(enough: bool, gradients: int, tolerance: float, error: Tensor) -> str:
+    reached = f"the map's error is estimated at {float(error.max()):.1%}"
+    if enough:
+        return f"{gradients} gradients were enough: {reached}, within the tolerance of {tolerance:.1%}."
+    return f"The budget of {gradients} gradients ended first: {reached}, and the tolerance is {tolerance:.1%}."
+
+
+def _fixed(call: Call, start: Tensor, quadrature: str, n_steps: int, rows: int) -> Iterator[Estimate]:
     way = call.inputs - start
     nodes, weights = RULES[quadrature](n_steps)
     order = coarse_to_fine(len(nodes))
     nodes, weights = nodes[order], weights[order]
-    ends = {}  # the score at both ends of the way: the trapezoid's first two nodes
+    ends = {}  # the score at both ends of the way: the first two nodes of some rules
     if nodes[0] != 1:
         ends = {1.0: call.scores(call.inputs), 0.0: call.scores(start)}
     wide = torch.promote_types(way.dtype, torch.float32)  # in half precision sums of many nodes drift away
     total = torch.zeros_like(way, dtype=wide)
     done = 0
-    for chunk in chunks(len(nodes), call.rows(chunk_size), call.batch):
-        t = nodes[chunk.start : chunk.stop].to(way).view(-1, *[1] * way.ndim)
+    for chunk in chunks(len(nodes), rows, call.batch, first=(1,)):
+        gradients, scores = _gradients(call, start, nodes[chunk.start : chunk.stop])
         w = weights[chunk.start : chunk.stop].to(total)
-        gradients, scores = call.gradient((start + t * way).flatten(0, 1))
-        total += torch.tensordot(w, gradients.view(len(chunk), *way.shape).to(wide), dims=1)
-        scores = scores.view(len(chunk), -1)
+        total += torch.tensordot(w, gradients.to(wide), dims=1)
         ends |= {float(nodes[j]): scores[j - done] for j in chunk if nodes[j] in (0, 1) and float(nodes[j]) not in ends}
         done += len(chunk)
         values = way * total / float(weights[:done].sum())

@@ -1,0 +1,291 @@
+"""From a control to pixels in the real JupyterLab, against what people do today.
+
+Ours is the explorer; theirs is `ipywidgets.interact` with captum and matplotlib, in the same notebook of the same
+kernel: the same model, picture, method (Integrated Gradients, 50 steps, black baseline) and gesture, an arrow key on
+the slider of the steps that goes from 32 to 50. Both are asked in turn, so that a busy machine is busy for both.
+
+The clock is the page's own, `performance.now()`: it starts with the DOM event and is read after each animation frame.
+It is wall time: whatever else the machine does meanwhile is in it, so the table says how much that was.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import psutil
+from playwright.sync_api import Locator, sync_playwright
+
+CHECKOUT = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(CHECKOUT / "tools"), str(CHECKOUT / "tests" / "browser")]
+
+from ensure_browser import MISSING, find_browser  # noqa: E402
+from lab import Lab  # noqa: E402
+from lab_server import LabServer  # noqa: E402
+from seen import Seen  # noqa: E402
+
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+# Both outputs are on the page at once: a gesture must not begin with scrolling.
+VIEWPORT = {"width": 1440, "height": 2100}
+STEPS, FEWER = 50, 32
+TARGET = 285
+
+# 50 steps from Python make "50" a position of the slider, between 32 and 64. The map of another class warms up.
+OURS = f"""
+import saliency_widgets as sw
+explorer = sw.demo(method="integrated_gradients", n_steps={STEPS}, quadrature="trapezoid", target=281)
+explorer
+"""
+
+THEIRS = f"""
+%matplotlib inline
+import matplotlib.pyplot as plt
+import torch
+from captum.attr import IntegratedGradients
+from ipywidgets import SelectionSlider, interact
+from saliency_widgets.demos import classifier, picture
+
+net = classifier()
+x = net.transform(picture("chelsea"))[None]
+black = torch.full_like(x, (0 - 127) / 128)
+photo = ((x[0] * 128 + 127) / 255).movedim(0, -1)
+integrated_gradients = IntegratedGradients(net.model)
+
+def saliency(n_steps):
+    values = integrated_gradients.attribute(x, baselines=black, target={TARGET}, n_steps=n_steps)
+    plt.imshow(photo)
+    plt.imshow(values[0].abs().amax(0), cmap="inferno", alpha=0.75)
+    plt.axis("off")
+    plt.show()
+
+interact(saliency, n_steps=SelectionSlider(options=[{FEWER}, {STEPS}], continuous_update=False));
+"""
+
+# Sets window.__measured to a promise of {first, frames, final}: milliseconds from the DOM event to the first frame
+# with other pixels, how many frames that took, and milliseconds to the final picture.
+# A frame is looked at in a task that its callback posts: by then every callback of the frame has painted.
+_WATCH = """(element, {display}) => {
+  const canvas = element.querySelector('canvas.sw-canvas');
+  const generation = Number(element.dataset.generation);
+  // A band across the middle, which every new map changes: reading all of it would take a tenth of both cores.
+  const pixels = () => {
+    const {data} = canvas.getContext('2d').getImageData(0, canvas.height >> 1, canvas.width, 32);
+    return new Uint32Array(data.buffer);
+  };
+  const before = canvas ? pixels() : element.querySelector('img').src;
+  const changed = () => {
+    if (canvas) {
+      const now = pixels();
+      return now.length !== before.length || now.some((pixel, i) => pixel !== before[i]);
+    }
+    const image = element.querySelector('img');
+    return image !== null && image.src !== before && image.complete && image.naturalWidth > 0;
+  };
+  // The last frame of a newer request is painted, and the page says so. Theirs has one picture: the first is final.
+  const final = () => !canvas || display || (Number(element.dataset.generation) > generation
+    && element.dataset.final === 'true' && element.dataset.state === 'done');
+  window.__measured = new Promise(resolve => {
+    const channel = new MessageChannel();
+    let start = null, first = null, frames = 0, over = false;
+    const begin = event => { start ??= event.timeStamp; };
+    const events = ['keydown', 'change'];
+    for (const name of events) addEventListener(name, begin, {capture: true});
+    const frame = () => {
+      if (over) return;
+      requestAnimationFrame(frame);  // here and not in the task, which may come late: no frame goes uncounted
+      if (start === null) return;
+      frames += 1;
+      channel.port2.postMessage(null);
+    };
+    channel.port1.onmessage = () => {
+      const now = performance.now();
+      if (over) return;
+      if (first === null && changed()) first = {ms: now - start, frames};
+      if (first === null || !final()) return;
+      over = true;
+      for (const name of events) removeEventListener(name, begin, {capture: true});
+      channel.port1.close();
+      resolve({first: first.ms, frames: first.frames, final: now - start});
+    };
+    requestAnimationFrame(frame);
+  });
+}"""
+
+Timing = dict[str, float]
+
+
+class Bench:
+    """The notebook with both, and its gestures.
+
+    Args:
+        lab: The JupyterLab page, started.
+    """
+
+    def __init__(self, lab: Lab) -> None:
+        self.lab = lab
+        lab.js("if (!app.shell.leftCollapsed) app.shell.collapseLeft();")
+        lab.open(lab.write_notebook([OURS, THEIRS]))
+        lab.run_all(seconds=180)
+        self.seen = Seen(lab, lab.output(0))
+        self.seen.wait()
+        self.theirs = lab.output(1)
+        self.theirs.locator("img").wait_for()
+        self.kernel = psutil.Process(lab.kernel_pid())
+        for key in ("ArrowRight", "ArrowLeft"):  # torch, captum and matplotlib all do something once
+            self.slide_theirs(key)
+
+    def ours(self, target: int) -> Timing:
+        """The slider of the steps moved to 50, for a class that was never asked for."""
+        self.settle(f"explorer.update(method='integrated_gradients', n_steps={FEWER}, target={target})")
+        return self.press(self.seen.root, self.seen.handle("n_steps"), "ArrowRight")
+
+    def ours_again(self) -> Timing:
+        """The slider moved away and back to the 50 steps that were seen."""
+        steps = self.seen.handle("n_steps")
+        self.press(self.seen.root, steps, "ArrowLeft")
+        return self.press(self.seen.root, steps, "ArrowRight")
+
+    def ours_class(self, target: int) -> Timing:
+        """Another class typed into the search, never asked for, with the gradient method."""
+        self.settle("explorer.update(method='gradient')")
+        search = self.seen.control("target").locator("input")
+        search.fill(str(target))
+        return self.press(self.seen.root, search, "Enter")
+
+    def slide_theirs(self, key: str) -> Timing:
+        """The slider of `interact` moved."""
+        return self.press(self.theirs, self.theirs.locator(".noUi-handle"), key)
+
+    def ours_display(self) -> list[Timing]:
+        """Opacity, colour map and clip range moved, while the kernel's process is stopped."""
+        seen = self.seen
+        self.rest()
+        with self.lab.paused_kernel():
+            colours = seen.control("colormap").locator("select")
+            other = "viridis" if colours.evaluate("e => e.selectedOptions[0].label") != "viridis" else "inferno"
+            return [
+                self.watch(seen.root, lambda: seen.handle("opacity").press("ArrowLeft"), display=True),
+                self.watch(seen.root, lambda: colours.select_option(other), display=True),
+                self.watch(seen.root, lambda: seen.handle("clip", 1).press("ArrowLeft"), display=True),
+            ]
+
+    def press(self, element: Locator, control: Locator, key: str) -> Timing:
+        """A key pressed on a control, with a kernel that does nothing else."""
+        control.focus()
+        self.rest()
+        return self.watch(element, lambda: self.lab.page.keyboard.press(key))
+
+    def watch(self, element: Locator, gesture: Callable[[], Any], *, display: bool = False) -> Timing:
+        """Time a gesture, by the element whose pixels it changes."""
+        element.evaluate(_WATCH, {"display": display})
+        gesture()
+        return self.lab.js("return await window.__measured;", seconds=120)
+
+    def settle(self, code: str) -> None:
+        """Run code that asks for a map, and wait for it."""
+        self.lab.execute(code)
+        self.lab.execute("explorer.wait(120)", seconds=150)
+        self.seen.wait()
+
+    def rest(self, seconds: float = 120) -> None:
+        """Wait until the kernel's process uses no CPU: neither an answer nor idle work is under way."""
+        calm, spent = 0, sum(self.kernel.cpu_times()[:2])
+        for _ in range(int(seconds / 0.2)):
+            self.lab.page.wait_for_timeout(200)
+            now = sum(self.kernel.cpu_times()[:2])
+            calm = calm + 1 if now - spent <= 0.02 else 0
+            if calm == 3:
+                return
+            spent = now
+        raise AssertionError(f"the kernel does not come to rest within {seconds:g} s")
+
+
+def measure(rounds: int = 3) -> list[dict[str, Any]]:
+    """Measure everything, `rounds` times, ours and theirs in turn.
+
+    Returns:
+        Rows with the keys "what", "value", "limit", "unit" ("ratio" to theirs, or "frames"), "ours_ms", "theirs_ms".
+    """
+    path = find_browser()
+    if path is None:
+        raise SystemExit(MISSING)
+    ours, again, switch, theirs, display = [], [], [], [], []
+    with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
+        root = Path(folder, "root")
+        root.mkdir()
+        with LabServer(root, Path(folder, "home"), token="", log=Path(folder, "lab.log"), expose_app=True) as server:
+            browser = playwright.chromium.launch(executable_path=path, args=FLAGS)
+            page = browser.new_page(viewport=VIEWPORT, device_scale_factor=1)
+            lab = Lab(page, server.base_url, server.root, server.root, Path(folder, "artifacts"))
+            lab.start()
+            bench = Bench(lab)
+            for k in range(rounds):
+                ours.append(bench.ours((TARGET + 37 * k) % 1000))
+                again.append(bench.ours_again())
+                theirs.append(bench.slide_theirs("ArrowRight"))
+                bench.slide_theirs("ArrowLeft")
+                switch.append(bench.ours_class((967 + 37 * k) % 1000))
+                display += bench.ours_display()
+            lab.end_kernels()
+            browser.close()
+
+    their_first, their_final = (median(timing[key] for timing in theirs) for key in ("first", "final"))
+
+    def row(what: str, timings: list[Timing], key: str, theirs_ms: float, limit: float) -> dict[str, Any]:
+        ours_ms = median(timing[key] for timing in timings)
+        value = ours_ms / theirs_ms
+        return {
+            "what": what,
+            "value": value,
+            "limit": limit,
+            "unit": "ratio",
+            "ours_ms": ours_ms,
+            "theirs_ms": theirs_ms,
+        }
+
+    return [
+        row("slider to first changed pixel, IG-50", ours, "first", their_first, 0.03),
+        row("slider to final picture, IG-50", ours, "final", their_final, 0.40),
+        row("the same on reuse: class switch (gradient method)", switch, "final", their_final, 0.03),
+        row("the same for a setting seen before", again, "final", their_final, 0.03),
+        {
+            "what": "opacity, colour map, clip: slider to pixel",
+            "value": float(max(timing["frames"] for timing in display)),  # each of them, not the usual one
+            "limit": 2.0,
+            "unit": "frames",
+            "ours_ms": median(timing["first"] for timing in display),
+            "theirs_ms": None,
+        },
+    ]
+
+
+def main() -> None:
+    """Print the table."""
+    others = [psutil.cpu_percent(interval=2)]
+    rows = measure()
+    others.append(psutil.cpu_percent(interval=2))
+    print(f"{'':<50} {'value':>7} {'limit':>6}  {'unit':<6} {'ours':>9} {'theirs':>9}")
+    for row in rows:
+        ours, theirs = ("" if row[key] is None else f"{row[key]:.0f} ms" for key in ("ours_ms", "theirs_ms"))
+        places = 3 if row["unit"] == "ratio" else 0
+        over = "  over" if row["value"] > row["limit"] else ""
+        numbers = f"{row['value']:>7.{places}f} {row['limit']:>6g}  {row['unit']:<6} {ours:>9} {theirs:>9}"
+        print(f"{row['what']:<50} {numbers}{over}")
+    before, after = others
+    print(f"Other processes used {before:.0f} % of the CPU just before and {after:.0f} % just after.")
+
+
+if __name__ == "__main__":
+    main()

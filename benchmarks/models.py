@@ -1,0 +1,103 @@
+"""What is measured: two models, their bare gradient, and the pictures."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from saliency_widgets.demos import classifier, picture
+
+# Four of scikit-image and two of scikit-learn: photographs that come with packages.
+PICTURES = ("chelsea", "coffee", "astronaut", "rocket", "china", "flower")
+
+
+class Block(nn.Module):
+    """Two convolutions and a way around them."""
+
+    def __init__(self, given: int, channels: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(given, channels, 3, stride, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(channels)
+        self.conv2 = nn.Conv2d(channels, channels, 3, 1, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(channels)
+        self.around = nn.Sequential()
+        if stride > 1 or given != channels:
+            self.around = nn.Sequential(nn.Conv2d(given, channels, 1, stride, bias=False), nn.BatchNorm2d(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = F.relu(self.bn1(self.conv1(x)))
+        return F.relu(self.bn2(self.conv2(y)) + self.around(x))
+
+
+class ResNet18(nn.Module):
+    """He, Zhang, Ren and Sun, "Deep Residual Learning for Image Recognition", 2016; untrained: speed is the same."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 64, 7, 2, 3, bias=False)
+        self.bn = nn.BatchNorm2d(64)
+        self.pool = nn.MaxPool2d(3, 2, 1)
+        widths = [64, 64, 64, 128, 128, 256, 256, 512, 512]
+        pairs = itertools.pairwise(widths)
+        self.blocks = nn.Sequential(*(Block(a, b, 1 if a == b else 2) for a, b in pairs))
+        self.fc = nn.Linear(512, 1000)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.blocks(self.pool(F.relu(self.bn(self.conv(x)))))
+        return self.fc(x.mean((2, 3)))
+
+
+def model_of(name: str, device: str = "cpu") -> nn.Module:
+    """ "EfficientNet-Lite0", pretrained, or "ResNet-18"."""
+    if name == "EfficientNet-Lite0":
+        return classifier().model.to(device)
+    torch.manual_seed(0)
+    return ResNet18().eval().to(device)
+
+
+def input_of(name: str = "chelsea", device: str = "cpu") -> Tensor:
+    """A picture as the models take it, (1, 3, 224, 224)."""
+    if name in ("china", "flower"):
+        from sklearn.datasets import load_sample_image
+
+        image = Image.fromarray(np.asarray(load_sample_image(f"{name}.jpg")))
+    else:
+        image = picture(name)
+    return classifier().transform(image)[None].to(device)
+
+
+def tuned_by_hand(model: nn.Module) -> nn.Module:
+    """A copy as a person would tune it: frozen, BatchNorms fused by torch's own function, channels last."""
+    made = copy.deepcopy(model).requires_grad_(False)
+    rooms = dict(made.named_modules())
+    before: str | None = None
+    for path, module in list(rooms.items()):
+        if isinstance(module, nn.BatchNorm2d) and before is not None:
+            fused = fuse_conv_bn_eval(rooms[before], module)
+            _put(made, before, fused)
+            _put(made, path, nn.Identity())
+        before = path if isinstance(module, nn.Conv2d) else None if isinstance(module, nn.BatchNorm2d) else before
+    return made.to(memory_format=torch.channels_last)
+
+
+def _put(model: nn.Module, path: str, module: nn.Module) -> None:
+    parent, _, name = path.rpartition(".")
+    setattr(model.get_submodule(parent), name, module)
+
+
+def bare_gradient(model: nn.Module, target: int) -> Callable[[Tensor], Tensor]:
+    """From rows to their gradients, with nothing around it."""
+
+    def gradient(rows: Tensor) -> Tensor:
+        leaf = rows.contiguous(memory_format=torch.channels_last).requires_grad_(True)
+        return torch.autograd.grad(model(leaf)[:, target].sum(), leaf)[0]
+
+    return gradient

@@ -1,0 +1,357 @@
+"""Speed, reuse, memory and accuracy without a browser: CPU seconds on one thread, ratios inside one run."""
+
+from __future__ import annotations
+
+import multiprocessing
+import resource
+import time
+from collections.abc import Callable, Mapping
+from statistics import median
+from typing import Any
+
+import torch
+from models import PICTURES, bare_gradient, input_of, model_of, tuned_by_hand
+from timing import Elsewhere, Row, interleaved, seconds
+from torch import Tensor
+
+from saliency_widgets.attribution import Cancelled, Reduction, Score
+from saliency_widgets.attribution.quadrature import RULES
+from saliency_widgets.engine import Cache, Event, Request, Session, Subject, attribute
+from saliency_widgets.engine.compute import compute
+
+MODELS = ("EfficientNet-Lite0", "ResNet-18")
+TARGET, OTHERS = 285, (281, 282, 283, 284, 286, 287, 288, 289, 290)
+N = 50
+BLACK = (0 - 127) / 128
+
+
+class Ours:
+    """A session as the explorer has it, that works in place.
+
+    Args:
+        model: The model's name.
+        device: Where.
+    """
+
+    def __init__(self, model: str, device: str = "cpu") -> None:
+        self.model, self.x = model_of(model, device), input_of(device=device)
+        self.subject = Subject(self.model, self.x)
+        self.cache = Cache()
+        self.last: Event | None = None
+        self.first: float | None = None
+        self._began = 0.0
+        self.session = Session(self.subject, self._on_event, executor="inline", cache=self.cache)
+        assert self.subject.logits is not None  # the predictions are on the screen before anything is moved
+
+    def _on_event(self, event: Event) -> None:
+        if event.error is not None:
+            raise event.error
+        if self.first is None and event.frame is not None:
+            self.first = time.process_time() - self._began
+        self.last = event
+
+    def ask(self, method: str, target: int = TARGET, **params: Any) -> None:
+        """Move a control, and wait for the picture."""
+        self.first, self._began = None, time.process_time()
+        self.session.submit(Request.of(method, params, target=target))
+
+    def forget(self) -> None:
+        """Begin from scratch: nothing kept but the predictions."""
+        self.cache.forget(self.session)
+
+    def after(self, prepare: Callable[[], Any], work: Callable[[], Any]) -> Callable[[], float]:
+        """Times the work alone."""
+
+        def timed() -> float:
+            prepare()
+            return seconds(work)
+
+        return timed
+
+    def fresh(self, method: str, target: int = TARGET, **params: Any) -> Callable[[], float]:
+        """Times a question from scratch."""
+        return self.after(self.forget, lambda: self.ask(method, target, **params))
+
+
+def peers_of(model: str, device: str = "cpu") -> Mapping[str, Callable[[], Any]]:
+    """What people do today, by name; built and run in a process of its own."""
+    import saliency.core as pair
+    from captum.attr import IntegratedGradients, NoiseTunnel, Saliency
+
+    net, x = model_of(model, device), input_of(device=device)
+    start = torch.full_like(x, BLACK)
+    spread = 0.15 * float(x.max() - x.min())
+    integrated, noisy = IntegratedGradients(net), NoiseTunnel(Saliency(net))
+
+    def captum_ig(rows: int | None) -> Callable[[], Any]:
+        return lambda: integrated.attribute(x, start, TARGET, n_steps=N, internal_batch_size=rows)
+
+    def captum_smoothgrad(rows: int | None) -> Callable[[], Any]:
+        return lambda: noisy.attribute(
+            x, nt_samples=N, stdevs=spread, target=TARGET, abs=False, nt_samples_batch_size=rows
+        )
+
+    def pair_call(rows: Any, call_model_args: Any = None, expected_keys: Any = None) -> Any:  # noqa: ARG001
+        leaf = torch.tensor(rows, dtype=torch.float32, device=device).movedim(-1, 1).requires_grad_(True)
+        (found,) = torch.autograd.grad(net(leaf)[:, TARGET].sum(), leaf)
+        return {pair.INPUT_OUTPUT_GRADIENTS: found.movedim(1, -1).cpu().numpy()}
+
+    image = x[0].movedim(0, -1).cpu().numpy()
+    found: dict[str, Callable[[], Any]] = {
+        f"captum IG {rows or 'default'}": captum_ig(rows) for rows in (None, 4, 8, 16)
+    }
+    found |= {f"captum SmoothGrad {rows or 'default'}": captum_smoothgrad(rows) for rows in (None, 4, 8, 16)}
+    found["PAIR IG"] = lambda: pair.IntegratedGradients().GetMask(
+        image, pair_call, x_steps=N, x_baseline=start[0].movedim(0, -1).cpu().numpy(), batch_size=8
+    )
+    found["PAIR SmoothGrad"] = lambda: pair.GradientSaliency().GetSmoothedMask(
+        image, pair_call, nsamples=N, stdev_spread=0.15, magnitude=False
+    )
+    return found
+
+
+def bare_loop(ours: Ours, variant: Callable[[range], Tensor], rows: int) -> Callable[[], Any]:
+    """The sum of N gradients in passes of so many rows, on a copy tuned by hand."""
+    gradient = bare_gradient(tuned_by_hand(ours.model), TARGET)
+
+    def work() -> None:
+        total = torch.zeros_like(ours.x)
+        for first in range(0, N, rows):
+            total += gradient(variant(range(first, min(first + rows, N)))).sum(0)
+
+    return work
+
+
+def speed(name: str, rounds: int, device: str = "cpu") -> list[Row]:
+    """From scratch, against a bare loop and the peers."""
+    ours, peers = Ours(name, device), Elsewhere(peers_of, name, device)
+    start, way = torch.full_like(ours.x, BLACK), ours.x - BLACK
+    spread = 0.15 * float(ours.x.max() - ours.x.min())
+    rows = 16 if device == "cpu" else 64
+
+    def on_the_way(k: range) -> Tensor:
+        return start + torch.tensor([(j + 0.5) / N for j in k], device=device).view(-1, 1, 1, 1) * way
+
+    def noisy(k: range) -> Tensor:
+        return ours.x + spread * torch.randn(len(k), *ours.x.shape[1:], device=device)
+
+    ig = {"n_steps": N, "quadrature": "midpoint", "baseline": "zero"}
+    timers = {
+        "IG": ours.fresh("integrated_gradients", **ig),
+        "SmoothGrad": ours.fresh("smoothgrad", n_samples=N),
+        "bare IG": lambda: seconds(bare_ig),
+        "bare SmoothGrad": lambda: seconds(bare_smoothgrad),
+        **{peer: peers.timer(peer) for peer in peers.names},
+    }
+    bare_ig, bare_smoothgrad = bare_loop(ours, on_the_way, rows), bare_loop(ours, noisy, rows)
+    t = interleaved(timers, rounds)
+    peers.close()
+
+    def row(what: str, value: float, limit: float | None = None, note: str = "") -> Row:
+        return Row(name, what, value, limit, note=note)
+
+    found = []
+    for method, best_limit, default_limit in (("IG", 0.75, 0.40), ("SmoothGrad", 0.75, 0.45)):
+        best = min((k for k in t if k.startswith(f"captum {method}") and "default" not in k), key=t.__getitem__)
+        each = f"{t[method] / N * 1e3:.1f} ms a gradient"
+        found += [
+            row(f"{method}-50 / bare loop", t[method] / t[f"bare {method}"], 1.05, each),
+            row(f"{method}-50 / captum, best batch", t[method] / t[best], best_limit, f"{best.split()[-1]} rows"),
+            row(f"{method}-50 / captum, default", t[method] / t[f"captum {method} default"], default_limit),
+            row(f"{method}-50 / PAIR", t[method] / t[f"PAIR {method}"]),
+        ]
+    return found
+
+
+def reuse(name: str, rounds: int, device: str = "cpu") -> list[Row]:
+    """What another setting costs, when something was computed before."""
+    ours = Ours(name, device)
+    others = iter(OTHERS * 99)
+    signs = iter(("signed", "positive", "squared", "negative") * 99)
+
+    def ask(method: str, target: int = TARGET, **params: Any) -> Callable[[], None]:
+        return lambda: ours.ask(method, target, **params)
+
+    def from_scratch(*before: Callable[[], Any]) -> Callable[[], None]:
+        def prepare() -> None:
+            ours.forget()
+            for work in before:
+                work()
+
+        return prepare
+
+    def switched(method: str) -> Callable[[], float]:
+        # The graph of the inputs is there; each turn asks for another class.
+        prepare = from_scratch(ask(method))
+        return lambda: (prepare(), seconds(ask(method, next(others))))[1]
+
+    def ig(n: int) -> dict[str, Any]:
+        return {"n_steps": n, "quadrature": "trapezoid", "baseline": "black"}
+
+    def first_frame(method: str, **params: Any) -> Callable[[], float]:
+        def timed() -> float:
+            ours.forget()
+            ours.ask(method, **params)
+            assert ours.first is not None
+            return ours.first
+
+        return timed
+
+    steps = "integrated_gradients"
+    timers = {
+        "gradient": lambda: (ours.forget(), seconds(lambda: list(compute(ours.subject, GRADIENT))))[1],
+        "class": switched("gradient"),
+        "seen": ours.after(from_scratch(ask("gradient"), ask("gradient", 281)), ask("gradient")),
+        "cam class": switched("grad_cam"),
+        "20 -> 50": ours.after(from_scratch(ask("smoothgrad", n_samples=20)), ask("smoothgrad", n_samples=50)),
+        "50": ours.fresh("smoothgrad", n_samples=50),
+        **{f"ig {n}": ours.fresh(steps, **ig(n)) for n in (32, 64)},
+        "16 -> 32": ours.after(from_scratch(ask(steps, **ig(16))), ask(steps, **ig(32))),
+        "32 -> 64": ours.after(from_scratch(ask(steps, **ig(32))), ask(steps, **ig(64))),
+        "sign": ours.after(from_scratch(ask("gradient")), lambda: ours.session.reduce(Reduction(next(signs)))),
+        **{f"first {m}": first_frame(m) for m in ("gradient", steps, "smoothgrad", "grad_cam")},
+    }
+    t = interleaved(timers, rounds)
+    one = t["gradient"]
+    ours.ask("gradient")
+    passes = ours.subject.memory.passes
+    ours.session.reduce(Reduction("squared", "L2"))
+    passes = ours.subject.memory.passes - passes
+    return [
+        Row(name, "class switch, gradient / one gradient", t["class"] / one, 0.60, note=f"one is {one * 1e3:.0f} ms"),
+        Row(name, "a class seen before / one gradient", t["seen"] / one, 0.05),
+        Row(name, "Grad-CAM class switch / one gradient", t["cam class"] / one, 0.05),
+        Row(name, "SmoothGrad 20 -> 50 / 50", t["20 -> 50"] / t["50"], 0.65),
+        Row(name, "IG 16 -> 32 / 32", t["16 -> 32"] / t["ig 32"], 0.55),
+        Row(name, "IG 32 -> 64 / 64", t["32 -> 64"] / t["ig 64"], 0.55),
+        Row(name, "another sign / one gradient", t["sign"] / one, 0.10),
+        Row(name, "model calls for another sign and channels", passes, 0, "calls"),
+        *(
+            Row(name, f"first frame, {m} / one gradient", t[f"first {m}"] / one, 0.6 if m == "grad_cam" else 1.3)
+            for m in ("gradient", steps, "smoothgrad", "grad_cam")
+        ),
+    ]
+
+
+GRADIENT = Request.of("gradient", {}, target=TARGET)
+
+
+def staleness(name: str, rounds: int, device: str = "cpu") -> list[Row]:
+    """How long stale work goes on, in chunks of 8 rows: the clock, as it is about waiting."""
+    ours = Ours(name, device)
+    until = float("inf")
+
+    def check() -> None:
+        if time.perf_counter() > until:
+            raise Cancelled
+
+    call = ours.subject.call(Score("logit", torch.tensor([TARGET])), check)
+    rows = ours.x.expand(8, -1, -1, -1).contiguous()
+    call.gradient(rows)
+    late, chunk = [], []
+    for turn in range(rounds * 6):
+        until, began = float("inf"), time.perf_counter()
+        call.gradient(rows)
+        chunk.append(time.perf_counter() - began)
+        until = time.perf_counter() + chunk[-1] * (0.08 + 0.15 * (turn % 6))
+        try:
+            call.gradient(rows)
+        except Cancelled:
+            late.append(time.perf_counter() - until)
+    note = f"worst of {len(late)}: {max(late) / median(chunk):.2f}"
+    return [Row(name, "stale work after an event / a chunk of 8", median(late) / median(chunk), 0.25, note=note)]
+
+
+def _peak(name: str, work: str, line: Any) -> None:
+    """In a process of its own: how far the resident memory grew, in bytes."""
+    torch.set_num_threads(1)
+    ours = Ours(name)
+    ours.ask("gradient")
+    ours.forget()
+    before = _resident()
+    if work == "chunk":
+        rows = ours.x.expand(16, -1, -1, -1).contiguous()
+        ours.subject.call(Score("logit", torch.tensor([TARGET]))).gradient(rows)
+    elif work == "smoothgrad":
+        ours.ask("smoothgrad", n_samples=200)
+    else:
+        ours.ask("integrated_gradients", n_steps=256, tolerance=0.0)
+    line.send(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before)
+
+
+def _resident() -> int:
+    with open("/proc/self/statm") as file:  # noqa: PTH123
+        return int(file.read().split()[1]) * resource.getpagesize()
+
+
+def memory(name: str) -> list[Row]:
+    """Peak memory of many evaluations, what is kept of them included, against one chunk of 16."""
+    context = multiprocessing.get_context("spawn")
+    peaks = {}
+    for work in ("chunk", "smoothgrad", "adaptive IG"):
+        line, there = context.Pipe()
+        process = context.Process(target=_peak, args=(name, work, there))
+        process.start()
+        peaks[work] = line.recv()
+        process.join()
+    note = f"a chunk of 16 takes {peaks['chunk'] / 2**20:.0f} MiB"
+    return [
+        Row(name, "peak memory, SmoothGrad-200 / a chunk of 16", peaks["smoothgrad"] / peaks["chunk"], 1.2, note=note),
+        Row(name, "peak memory, adaptive IG-256 / a chunk of 16", peaks["adaptive IG"] / peaks["chunk"], 1.2),
+    ]
+
+
+def accuracy(name: str, steps: int = 1024) -> list[Row]:
+    """Maps of about 50 evaluations against a reference of many, relative L1, on the pictures of the facts."""
+    model = model_of(name)
+    gradient = None
+    errors: dict[str, list[float]] = {}
+    told = []
+    for picture in PICTURES:
+        x = input_of(picture)
+        target = int(model(x).argmax())
+        start = torch.full_like(x, BLACK)
+        gradient = bare_gradient(tuned_by_hand(model), target)
+
+        def integral(rule: str, n: int, start: Any = start, way: Any = x - start, gradient: Any = gradient) -> Any:
+            nodes, weights = RULES[rule](n)
+            total = torch.zeros_like(way)
+            for first in range(0, len(nodes), 16):
+                t = nodes[first : first + 16].to(way).view(-1, 1, 1, 1)
+                rows = gradient(start + t * way)
+                total += (weights[first : first + 16].to(way).view(-1, 1, 1, 1) * rows).sum(0)
+            return way * total
+
+        reference = integral("trapezoid", steps)
+        found = attribute(model, x, target=target, baseline=start, n_steps=48, tolerance=0.0)
+        maps = {
+            "adaptive": found.values,
+            "gauss_legendre": integral("gauss_legendre", 50),
+            "midpoint": integral("midpoint", 50),
+            "clenshaw_curtis": integral("clenshaw_curtis", 48),
+            "trapezoid": integral("trapezoid", 48),
+        }
+        size = reference.abs().sum()
+        for rule, values in maps.items():
+            errors.setdefault(rule, []).append(float((values - reference).abs().sum() / size))
+        told.append(float(found.map_error[0]) / errors["adaptive"][-1])
+    ratios = [a / b for a, b in zip(errors["adaptive"], errors["gauss_legendre"], strict=True)]
+    each = ", ".join(f"{p} {r:.2f}" for p, r in zip(PICTURES, ratios, strict=True))
+    rows = [
+        Row(name, f"map error, adaptive IG at 49 / Gauss-Legendre 50, median of {len(PICTURES)} pictures",
+            median(ratios), 0.80, note=each),
+        Row(name, "estimated / true map error, adaptive IG at 49, median", median(told), unit="ratio",
+            note=f"{min(told):.2f} to {max(told):.2f}"),
+    ]  # fmt: skip
+    return rows + [Row(name, f"map error, {rule} (relative L1)", median(e), unit="") for rule, e in errors.items()]
+
+
+def measure(rounds: int, device: str = "cpu") -> list[Row]:
+    """All of it."""
+    torch.set_num_threads(1)
+    rows: list[Row] = []
+    for name in MODELS:
+        rows += speed(name, rounds, device) + reuse(name, rounds, device) + staleness(name, rounds, device)
+        if device == "cpu":
+            rows += memory(name)
+    return rows + (accuracy(MODELS[0]) if device == "cpu" else [])
