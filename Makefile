@@ -3,6 +3,7 @@
 
 PYTHON ?= python3
 PYTEST_ARGS ?=
+BENCH_ARGS ?=
 
 VENV   := .venv
 BIN    := $(VENV)/bin
@@ -26,7 +27,7 @@ export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test test-fast lint setup bundle browser screenshots clean
+.PHONY: help demo test test-fast lint setup bundle browser bench screenshots clean
 
 help: ## list the targets
 	@echo "make TARGET, where TARGET is one of"
@@ -58,6 +59,9 @@ bundle: $(BUNDLE) ## build the widget's JavaScript, if its sources changed
 
 browser: setup ## find a browser for the tests, or install one
 	@$(BIN)/python tools/ensure_browser.py
+
+bench: browser ## print the table of speed, reuse, memory and accuracy, beside the peers (half an hour)
+	@$(BIN)/python benchmarks/run.py $(BENCH_ARGS)
 
 screenshots: browser ## take the README's pictures again
 	@PYTHONPATH=tests/browser $(BIN)/python tools/screenshots.py

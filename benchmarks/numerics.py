@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import multiprocessing
-import resource
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -41,7 +41,9 @@ class Ours:
         self.first: float | None = None
         self._began = 0.0
         self.session = Session(self.subject, self._on_event, executor="inline", cache=self.cache)
-        assert self.subject.logits is not None  # the predictions are on the screen before anything is moved
+        # The predictions and the menu of layers are on the screen before anything is moved.
+        assert len(self.subject.logits) == 1
+        assert self.subject.layers
 
     def _on_event(self, event: Event) -> None:
         if event.error is not None:
@@ -135,7 +137,7 @@ def speed(name: str, rounds: int, device: str = "cpu") -> list[Row]:
     def noisy(k: range) -> Tensor:
         return ours.x + spread * torch.randn(len(k), *ours.x.shape[1:], device=device)
 
-    ig = {"n_steps": N, "quadrature": "midpoint", "baseline": "zero"}
+    ig = {"n_steps": N - 1, "quadrature": "trapezoid"}  # N gradients
     timers = {
         "IG": ours.fresh("integrated_gradients", **ig),
         "SmoothGrad": ours.fresh("smoothgrad", n_samples=N),
@@ -276,12 +278,13 @@ def _peak(name: str, work: str, line: Any) -> None:
         ours.ask("smoothgrad", n_samples=200)
     else:
         ours.ask("integrated_gradients", n_steps=256, tolerance=0.0)
-    line.send(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before)
+    line.send(_resident("VmHWM") - before)
 
 
-def _resident() -> int:
-    with open("/proc/self/statm") as file:  # noqa: PTH123
-        return int(file.read().split()[1]) * resource.getpagesize()
+def _resident(which: str = "VmRSS") -> int:
+    """Of this process; getrusage would tell the peak of whoever started it, too."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(which))
 
 
 def memory(name: str) -> list[Row]:

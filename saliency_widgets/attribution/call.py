@@ -435,7 +435,8 @@ def _differentiate(model: nn.Module, scores: Tensor, leaf: Tensor, what: str = "
 
 
 def _finite(tensor: Tensor, what: str) -> Tensor:
-    if not torch.isfinite(tensor).all():
+    # Anything that isn't finite shows in the sum, which is read much sooner; a finite sum may overflow.
+    if not torch.isfinite(tensor.detach().sum()) and not torch.isfinite(tensor).all():
         raise ValueError(
             f"model: its {what} is NaN or infinite for these inputs. Check the weights and the inputs' scale; "
             f"score='log_probability' is safer than a log of softmax written by hand."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import random
 import sys
 import threading
@@ -18,7 +19,13 @@ from saliency_widgets.attribution.stand_in import Copier, cloned
 
 def is_training(model: nn.Module) -> bool:
     """Whether any part of the model is in training mode (dropout active, BatchNorm learning)."""
-    return any(module.training for module in model.modules())
+    ahead = [model]
+    while ahead:  # torch's own walk makes names for all modules; this is asked for each picture
+        module = ahead.pop()
+        if module.training:
+            return True
+        ahead += [child for child in module._modules.values() if child is not None]
+    return False
 
 
 def is_scripted(model: nn.Module) -> bool:
@@ -28,9 +35,8 @@ def is_scripted(model: nn.Module) -> bool:
 
 def device_of(model: nn.Module) -> torch.device:
     """The device of the model's first parameter or buffer; the CPU where it has none."""
-    for tensor in (*model.parameters(), *model.buffers()):
-        return tensor.device
-    return torch.device("cpu")
+    first = next(itertools.chain(model.parameters(), model.buffers()), None)
+    return torch.device("cpu") if first is None else first.device
 
 
 def dtype_of(model: nn.Module) -> torch.dtype:

@@ -27,6 +27,8 @@ LAYER = Param(
 )
 
 Grid = Callable[[Tensor], Tensor]
+SPATIAL = "spatial layers"
+"""What they are kept under, beside the recorded pass."""
 _PREFIX = 8  # class and distillation tokens, and registers
 
 
@@ -273,7 +275,7 @@ class Spatial:
 
 def spatial_layers(call: Call) -> Mapping[str, Spatial]:
     """The layers whose output has channels on a grid, kept from before or found by :func:`_spatial_layers`."""
-    return once(call.recordings, "spatial layers", lambda: _spatial_layers(call))
+    return once(call.recordings, SPATIAL, lambda: _spatial_layers(call))
 
 
 def _spatial_layers(call: Call) -> Mapping[str, Spatial]:

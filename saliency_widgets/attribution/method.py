@@ -6,11 +6,14 @@ sliders, documentation and contract tests follow from it.
 
 from __future__ import annotations
 
+import functools
 import importlib
 import inspect
 import pkgutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
 from typing import Any, Literal
 
 from torch import Tensor
@@ -161,7 +164,12 @@ def methods() -> Methods:
         A mapping from name to :class:`Method`: parameters with ranges and defaults, one line of help.
     """
     room = importlib.import_module("saliency_widgets.attribution.methods")
+    # Asked for at each move of a slider: looked through again when a file has come or gone.
+    return _found_in(room, tuple((path, Path(path).stat().st_mtime_ns) for path in room.__path__))
 
+
+@functools.lru_cache(1)
+def _found_in(room: ModuleType, _state: tuple) -> Methods:
     found: dict[str, Method] = {}
     for info in pkgutil.iter_modules(room.__path__):
         module = importlib.import_module(f"{room.__name__}.{info.name}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Hashable
 from typing import Any, Protocol, TypeVar
 
@@ -117,14 +118,19 @@ def _outputs(output: Any) -> list[Tensor]:
 
 def _saved(node: Any) -> list[Tensor]:
     found = []
-    for name in dir(node):
-        if name.startswith("_saved_") or name == "saved_tensors":
-            try:
-                value = getattr(node, name)
-            except RuntimeError:  # freed, or written to since
-                continue
-            found += value if isinstance(value, (tuple, list)) else (value,)
+    for name in _names(type(node)):
+        try:
+            value = getattr(node, name)
+        except RuntimeError:  # freed, or written to since
+            continue
+        found += value if isinstance(value, (tuple, list)) else (value,)
     return [item for item in found if isinstance(item, Tensor)]
+
+
+@functools.cache
+def _names(kind: type) -> tuple[str, ...]:
+    """Under which names a node of a graph holds tensors."""
+    return tuple(name for name in dir(kind) if name.startswith("_saved_") or name == "saved_tensors")
 
 
 def _count(tensor: Tensor, held: dict[int, int]) -> None:

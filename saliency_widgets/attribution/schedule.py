@@ -29,8 +29,8 @@ def most_rows(device: torch.device) -> int:
     return 16 if device.type == "cpu" else 32
 
 
-_SECONDS = 0.8
-_BACKWARD = 3  # what a gradient takes, in forward passes
+_SECONDS = 1.0
+_BACKWARD = 2  # what a gradient takes, in first forward passes, which are slower than those that follow
 
 
 def paced_rows(device: torch.device, seconds: float) -> int | None:

@@ -162,6 +162,9 @@ class Observed(TorchFunctionMode):
                     tuned = weights[id(weight)][1] if id(weight) in weights else weight
                     laid = tuned.detach().contiguous(memory_format=torch.channels_last)
                     weights[id(weight)] = weight, nn.Parameter(laid, requires_grad=False)
+        for weight in original.parameters():
+            if type(weight) is nn.Parameter and id(weight) not in weights:
+                weights[id(weight)] = weight, nn.Parameter(weight.detach(), requires_grad=False)
         return Tuned(weights, biases, tuple(folded), frozenset(hidden), channels_last, changed)
 
     def _pairs(self, output: Any) -> Iterator[tuple[str, str, Tensor]]:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from saliency_widgets.attribution import Attribution, Estimate, Score, get_method
 from saliency_widgets.attribution.isolation import is_training
+from saliency_widgets.attribution.layers import SPATIAL
 from saliency_widgets.attribution.method import DEFAULT
 from saliency_widgets.attribution.targets import SCORE, is_function
 from saliency_widgets.engine.allocator import keep_memory
@@ -56,6 +57,9 @@ def compute(
         target = identity(request.target) if is_function(score.target) else None
         kept = Scope(cache, (owner, "chunk", version, asked, target, request.pass_key))
         recordings = Scope(cache, (owner, "pass", version))
+        layers = subject.spatial_at(version) if "layer" in entry.needs else None
+        if layers is not None:
+            recordings.put(SPATIAL, layers)
     settings = {
         **request.settings,
         **subject.given,

@@ -144,33 +144,43 @@ _BLOCK = 4096
 
 
 def _summing(tensors: list[Tensor]) -> Callable[[], tuple[str, ...]]:
-    """Gives a weighted sum of the numbers in each tensor, fetched from each device at once, type by type.
+    """Gives a weighted sum of all their numbers, fetched from each device at once, type by type.
 
     The weights are fixed and random: what is moved, exchanged or turned round changes the sum, as a plain one does not.
     """
-    small: dict[tuple[torch.device, torch.dtype], list[Tensor]] = {}
-    large: list[Tensor] = []
-    odd: list[Tensor] = []
+    blocks: dict[tuple[torch.device, torch.dtype], list[Tensor]] = {}
+    rests: dict[tuple[torch.device, torch.dtype], list[Tensor]] = {}
+    odd: dict[tuple[torch.device, torch.dtype], list[Tensor]] = {}
     for tensor in tensors:
         if not tensor.numel() or tensor.is_complex():
             continue
+        key = tensor.device, tensor.dtype
         flat = _flat(tensor) if tensor.layout == torch.strided else None
         if flat is None or not flat.is_floating_point() or flat.element_size() == 1:
-            odd.append(tensor)
-        elif flat.numel() < _BLOCK:
-            small.setdefault((flat.device, flat.dtype), []).append(flat)
-        else:
-            large.append(flat)
+            odd.setdefault(key, []).append(tensor)
+            continue
+        whole = flat.numel() // _BLOCK * _BLOCK
+        if whole:
+            blocks.setdefault(key, []).append(flat[:whole].view(-1, _BLOCK))
+        if whole < flat.numel():
+            rests.setdefault(key, []).append(flat[whole:])
 
     def sums() -> tuple[str, ...]:
-        numbers = [*large, *(torch.cat(some) for some in small.values()), *map(_as_floats, odd)]
-        found: dict[tuple[torch.device, torch.dtype], list[Tensor]] = {}
-        for some in numbers:
-            found.setdefault((some.device, some.dtype), []).append(_weighted(some))
+        found = [_weighted(torch.cat([rows @ _random(_BLOCK, *key) for rows in some])) for key, some in blocks.items()]
+        found += [_weighted(torch.cat(some)) for some in rests.values()]
+        found += [_weighted(torch.cat([_as_floats(tensor) for tensor in some])) for some in odd.values()]
         # As texts: NaN is not equal to itself.
-        return tuple(str(number) for kind in found.values() for number in torch.stack(kind).tolist())
+        return tuple(str(number) for number in _fetched(found))
 
     return sums
+
+
+def _fetched(numbers: list[Tensor]) -> list[float]:
+    """Numbers of several devices, with one transfer of each."""
+    found: dict[torch.device, list[Tensor]] = {}
+    for number in numbers:
+        found.setdefault(number.device, []).append(number)
+    return [value for some in found.values() for value in torch.stack(some).tolist()]
 
 
 def _as_floats(tensor: Tensor) -> Tensor:
@@ -187,15 +197,13 @@ def _random(size: int, device: torch.device, dtype: torch.dtype) -> Tensor:
 
 
 def _weighted(numbers: Tensor) -> Tensor:
-    """One number that stands for many, at the cost of reading them once."""
+    """One number that stands for many, float64 where there is such, at the cost of reading them once."""
     like = numbers.device, numbers.dtype
-    whole = numbers.numel() // _BLOCK
-    rest = numbers.numel() - whole * _BLOCK
-    if not whole:
-        return numbers @ _random(_BLOCK, *like)[:rest]
-    blocks = numbers[: whole * _BLOCK].view(whole, _BLOCK) @ _random(_BLOCK, *like)
-    total = blocks @ _random(1 << (whole - 1).bit_length(), *like)[:whole]
-    return total if not rest else total + numbers[whole * _BLOCK :] @ _random(_BLOCK, *like)[:rest]
+    whole = numbers.numel() // _BLOCK * _BLOCK
+    if whole:
+        numbers = torch.cat([numbers[:whole].view(-1, _BLOCK) @ _random(_BLOCK, *like), numbers[whole:]])
+    wide = torch.float32 if numbers.device.type == "mps" else torch.float64
+    return numbers.to(wide) @ _random(1 << max(0, numbers.numel() - 1).bit_length(), like[0], wide)[: numbers.numel()]
 
 
 def _flat(tensor: Tensor) -> Tensor | None:

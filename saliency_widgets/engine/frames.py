@@ -28,6 +28,11 @@ class Frame:
     high: float
     signed: bool
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the codes."""
+        return self.codes.nbytes
+
 
 def frame_of(attribution: Attribution, reduction: Reduction, sample: int = 0) -> Frame:
     """Reduce the channels and quantise, on the device of the values.

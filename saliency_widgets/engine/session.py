@@ -11,10 +11,12 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from saliency_widgets.attribution import Attribution, Cancelled, ModelChanged, Reduction
+from saliency_widgets.attribution.recording import once
 from saliency_widgets.engine.allocator import give_back, keep_memory
-from saliency_widgets.engine.cache import SHARED, Cache
+from saliency_widgets.engine.cache import SHARED, Cache, Scope
 from saliency_widgets.engine.compute import compute
 from saliency_widgets.engine.executors import EXECUTORS
+from saliency_widgets.engine.fingerprint import Held
 from saliency_widgets.engine.frames import Frame, frame_of
 from saliency_widgets.engine.request import Request
 from saliency_widgets.engine.subject import Subject
@@ -256,11 +258,18 @@ class Session:
                 self.cache.put((self, "map", request.key, version), found)
             self._tell(replace(base, state="done", attribution=found, elapsed=elapsed, remaining=0.0))
 
+    def _frame_of(self, found: Attribution, reduction: Reduction) -> Frame:
+        """Its map; of a finished one, kept from before."""
+        if not found.complete:
+            return frame_of(found, reduction)
+        kept = Scope(self.cache, (self, "frame", Held(found), found.values._version))
+        return once(kept, reduction, lambda: frame_of(found, reduction))
+
     def _tell(self, event: Event) -> None:
         """Give the event its number and its frame under the reduction in force, and deliver it."""
         with self._state:
             reduction, self._redraw = self._reduction, False
-        frame = None if event.attribution is None else frame_of(event.attribution, reduction)
+        frame = None if event.attribution is None else self._frame_of(event.attribution, reduction)
         self._index += 1
         self._last = replace(event, index=self._index, frame=frame)
         if frame is not None:

@@ -14,7 +14,7 @@ from torch.nn.parameter import is_lazy
 
 from saliency_widgets.attribution import Call, Score
 from saliency_widgets.attribution.isolation import device_of, dtype_of
-from saliency_widgets.attribution.layers import spatial_layers
+from saliency_widgets.attribution.layers import Spatial, spatial_layers
 from saliency_widgets.attribution.memory import Memory
 from saliency_widgets.attribution.recording import Kept
 from saliency_widgets.attribution.schedule import paced_rows
@@ -90,6 +90,7 @@ class Subject:
         self._fingerprint = Fingerprint(model)
         self.output_notes: tuple[str, ...] = ()
         self._logits: tuple[tuple, Tensor] | None = None
+        self._spatial: tuple[tuple, Mapping[str, Spatial]] | None = None
         self._fold = fold
         self._tuned: Tuned | None = None
 
@@ -175,7 +176,12 @@ class Subject:
     @cached_property
     def layers(self) -> dict[str, tuple[int, int, int]]:
         """The layers with a spatial output: module path -> (C, h, w)."""
-        return {path: found.shape for path, found in spatial_layers(self.call(_UNSCORED)).items()}
+        self._spatial = self.version(), spatial_layers(self.call(_UNSCORED))
+        return {path: found.shape for path, found in self._spatial[1].items()}
+
+    def spatial_at(self, version: tuple) -> Mapping[str, Spatial] | None:
+        """The same with all that is known of them, if they were looked at in that version."""
+        return self._spatial[1] if self._spatial is not None and self._spatial[0] == version else None
 
     def name_of(self, index: int) -> str:
         """The name of a class, or its number."""

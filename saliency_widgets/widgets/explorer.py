@@ -19,7 +19,7 @@ from saliency_widgets.attribution.findings import Finding
 from saliency_widgets.attribution.method import DEFAULT
 from saliency_widgets.attribution.result import code_of
 from saliency_widgets.attribution.targets import SCORE
-from saliency_widgets.engine import Event, Request, Session, Subject
+from saliency_widgets.engine import CacheInfo, Event, Request, Session, Subject
 from saliency_widgets.engine.checkup import check_up
 from saliency_widgets.inputs import Explain
 from saliency_widgets.widgets import messages
@@ -62,10 +62,11 @@ class Explorer(w.Box):
         method: Any = DEFAULT,
         methods: Iterable[Any] = (),
         score: str = SCORE.default,
+        fold: bool = True,
         executor: str = "thread",
         **params: Any,
     ) -> None:
-        about = {"transform": transform, "class_names": class_names, "device": device}
+        about = {"transform": transform, "class_names": class_names, "device": device, "fold": fold}
         subject = Subject(model, inputs, explain=explain, **about)
         if subject.parts and explain is None:  # of several inputs, the picture is shown
             pictures = [name for name, shape in subject.parts.items() if len(shape) == 3]
@@ -87,6 +88,7 @@ class Explorer(w.Box):
             subject, self._display, method=method, target=target, score=score, params=params, more=methods
         )
         self._examined: Any = None
+        self._prepared = subject.prepared
         self._request = self.panel.request()  # before anything is shown: a wrong argument is an error of this call
         height, width = self._picture.shape[:2]
         self.annotations: Canvas = annotation_canvas(width, height)
@@ -197,6 +199,13 @@ class Explorer(w.Box):
         quantised = render.Quantised(codes=f.codes, low=f.low, high=f.high, signed=f.signed)
         self._display.render(self._picture, quantised, path, scale=scale, title=self._title_of(shown) + part)
 
+    def cache_info(self) -> CacheInfo:
+        """What is kept of finished maps and single passes, in bytes and by kind, and how often it helped.
+
+        All explorers of a kernel share one bound; what was used least recently goes first.
+        """
+        return self._session.cache.info()
+
     def close(self) -> None:
         """End the computation and its thread, free the cache, and leave the page."""
         if not self._open:  # closed already, or an argument was wrong and it was never made
@@ -235,6 +244,9 @@ class Explorer(w.Box):
 
     def _on_event(self, event: Event) -> None:
         """The worker has something to show. It touches the result widget and nothing else."""
+        if self._subject.prepared is not self._prepared:  # the inputs were changed in place
+            self._prepared = self._subject.prepared
+            self.view.picture = _png(self._picture)
         shown = self._session.shown or event  # the title is of the map on the screen, not of what is asked by now
         asked = "" if event.asked is None else self.panel.title_of(event.asked)
         self.view.offer(messages.frame_of(event), self._status_of(event, shown, asked))
@@ -307,6 +319,7 @@ def explore(
     method: Any = DEFAULT,
     methods: Iterable[Any] = (),
     score: str = SCORE.default,
+    fold: bool = True,
     **params: Any,
 ) -> Explorer:
     """Explore which pixels moved a model's output, live.
@@ -327,6 +340,7 @@ def explore(
             ``captum.attr``, or an object of captum's.
         methods: More methods of captum's for the menu, each with sliders for its numeric arguments.
         score: "logit", "probability", "log_probability" or "value".
+        fold: Whether it may be computed sooner, with BatchNorms folded into convolutions: see :func:`attribute`.
         **params: Parameters of the method to begin with.
 
     Returns:
@@ -347,5 +361,6 @@ def explore(
         method=method,
         methods=methods,
         score=score,
+        fold=fold,
         **params,
     )

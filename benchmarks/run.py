@@ -1,0 +1,72 @@
+"""`make bench`: the table of figures, printed and written as JSON.
+
+    python benchmarks/run.py [--rounds N] [--only numerics|browser] [--cuda] [--out FILE]
+
+Each figure is a ratio inside one run: what is compared takes turns, and the medians count. A figure over its limit is
+said so; the exit status tells only whether it could be measured.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import sys
+from pathlib import Path
+
+CHECKOUT = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(Path(__file__).resolve().parent)]
+
+
+def main() -> None:
+    """Measure, print, write."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--rounds", type=int, default=5, help="how often each work is timed")
+    parser.add_argument("--only", choices=("numerics", "browser"), help="a part")
+    parser.add_argument("--cuda", action="store_true", help="the numerics on the first CUDA device")
+    parser.add_argument("--out", type=Path, default=CHECKOUT / "benchmarks" / "results.json")
+    chosen = parser.parse_args()
+
+    import torch
+    from timing import Row
+
+    rows: list[Row] = []
+    if chosen.cuda:
+        import on_gpu
+
+        rows += on_gpu.measure(chosen.rounds)
+    elif chosen.only != "browser":
+        import numerics
+
+        rows += numerics.measure(chosen.rounds)
+    if chosen.only != "numerics" and not chosen.cuda:
+        import browser
+
+        rows += [
+            Row("EfficientNet-Lite0", r["what"], r["value"], r["limit"], r["unit"], _times(r))
+            for r in browser.measure(max(3, chosen.rounds))
+        ]
+    _print(rows)
+    device = torch.cuda.get_device_name() if chosen.cuda else platform.processor() or platform.machine()
+    about = {"torch": torch.__version__, "python": platform.python_version(), "device": device}
+    chosen.out.write_text(json.dumps({"about": about, "rows": [row.as_dict() for row in rows]}, indent=1) + "\n")
+    print(f"\nWritten to {chosen.out}")
+
+
+def _times(row: dict) -> str:
+    pair = [f"{row[k]:.0f} ms {who}" for k, who in (("ours_ms", "ours"), ("theirs_ms", "theirs")) if row.get(k)]
+    return ", ".join(pair)
+
+
+def _print(rows: list) -> None:
+    for model in dict.fromkeys(row.model for row in rows):
+        print(f"\n{model}\n{'':2}{'what':76}{'figure':>8}{'at most':>9}  held  note")
+        for row in rows:
+            if row.model == model:
+                limit = "" if row.limit is None else f"{row.limit:g}"
+                held = {None: "", True: "yes", False: "NO"}[row.held]
+                print(f"  {row.what:76}{row.value:8.3f}{limit:>9}  {held:4}  {row.note}")
+
+
+if __name__ == "__main__":
+    main()
