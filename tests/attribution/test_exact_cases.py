@@ -320,3 +320,37 @@ def test_more_steps_of_a_model_in_half_precision_do_not_make_it_worse(method, si
     found = sw.attribute(model.bfloat16(), x.bfloat16(), **given)
     assert found.values.dtype == torch.bfloat16
     assert far(found.values.float(), exact) < 0.02
+
+
+def test_smoothgrad_ends_at_its_tolerance_and_says_so():
+    model = Formula(lambda x: (x**3).sum(1))
+    given = {"noise_level": 0.1, "score": "value", "method": "smoothgrad"}
+    found = sw.attribute(model, X, n_samples=400, tolerance=0.05, **given)
+    assert found.complete
+    assert found.evaluations < 400
+    relative = found.standard_error.flatten(1).mean(1) / found.values.abs().flatten(1).mean(1)
+    assert float(relative.max()) <= 0.05
+    assert any("were enough" in note for note in found.notes)
+    same = sw.attribute(model, X, n_samples=found.evaluations, **given)
+    assert torch.equal(found.values, same.values)
+    assert not any("tolerance" in note for note in same.notes)
+    over = sw.attribute(model, X, n_samples=4, tolerance=1e-4, **given)
+    assert any("ended first" in note for note in over.notes)
+
+
+def test_halves_of_the_samples_agree_as_scipy_says():
+    from scipy.stats import spearmanr
+
+    model = Formula(lambda x: (x**3).sum(1))
+    x = rows(8, 1, 60)
+    given = {"noise_level": 0.3, "score": "value", "method": "smoothgrad", "chunk_size": 4}
+    found = sw.attribute(model, x, n_samples=21, **given)
+    drawn, before = [], torch.zeros_like(x)
+    for n in range(1, 22):  # the sample that is new in n
+        fewer = sw.attribute(model, x, n_samples=n, **given).values
+        drawn.append(n * fewer - (n - 1) * before)
+        before = fewer
+    even, odd = (torch.stack(drawn[first::2]).mean(0)[0].abs() for first in (0, 1))
+    assert float(found.agreement) == pytest.approx(spearmanr(even, odd).statistic, abs=1e-9)
+    exact = sw.attribute(linear(rows(1, 4)), X, n_samples=9, score="value", method="smoothgrad")
+    assert bool((exact.agreement > 1 - 1e-12).all()), "on a linear model all samples are the same"

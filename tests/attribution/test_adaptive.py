@@ -1,0 +1,118 @@
+"""The adaptive rule: the trapezoid rule of its own nodes, nested, steered, and honest about its error."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+from toys import Formula, conv_net, estimates, far, linear, mlp, pictures, rows
+
+import saliency_widgets as sw
+from saliency_widgets.attribution.adaptive import AdaptiveTrapezoid
+
+
+def run(gradient, score, way: Tensor, n_steps: int) -> tuple[AdaptiveTrapezoid, list[Tensor]]:
+    """The rule on given functions of t, shape (B,), and what it asked for."""
+    rule, asked = AdaptiveTrapezoid(way, n_steps), []
+    while len(t := rule.ask()):
+        asked.append(t.clone())
+        rule.tell(torch.stack([gradient(row) for row in t]), torch.stack([score(row) for row in t]))
+    return rule, asked
+
+
+def kinked(t: Tensor) -> Tensor:
+    """The integral of the gradient below, for 3 features: (B,)."""
+    return 2 * (t - 0.3).clamp(min=0) + 5 * (t - 0.77).clamp(min=0) + t
+
+
+def slopes(t: Tensor) -> Tensor:
+    return torch.stack([2.0 * (t > 0.3), 5.0 * (t > 0.77), torch.ones_like(t)], 1).double()
+
+
+WAY = torch.ones(1, 3, dtype=torch.float64)
+
+
+@given(st.integers(1, 200))
+def test_it_is_the_trapezoid_rule_of_the_nodes_it_asked_for(n_steps):
+    rule, asked = run(slopes, kinked, WAY, n_steps)
+    nodes = torch.cat(asked)[:, 0].sort().values
+    assert len(nodes) == n_steps + 1 == rule.done
+    assert len(set(nodes.tolist())) == len(nodes)
+    expected = torch.trapezoid(slopes(nodes), nodes, dim=0)
+    assert torch.allclose(rule.values[0], expected, rtol=0, atol=1e-12)
+    assert torch.allclose(rule.delta, rule.values.sum(1) - (kinked(nodes[-1:]) - kinked(nodes[:1])), rtol=0, atol=1e-12)
+
+
+@given(st.integers(8, 100), st.integers(8, 100))
+def test_a_larger_budget_continues_a_smaller_one(few, many):
+    few, many = sorted((few, many))
+    short = torch.cat(run(slopes, kinked, WAY, few)[1])
+    long = torch.cat(run(slopes, kinked, WAY, many)[1])
+    assert torch.equal(long[: len(short)], short)
+
+
+def test_it_looks_where_the_gradient_changes():
+    _, asked = run(slopes, kinked, WAY, 64)
+    nodes = torch.cat(asked)[:, 0].sort().values
+    for kink in (0.3, 0.77):
+        place = int(torch.searchsorted(nodes, kink))
+        assert float(nodes[place] - nodes[place - 1]) < 1 / 500, "an even rule has gaps of 1 / 64"
+    rule, _ = run(slopes, kinked, WAY, 64)
+    exact = torch.tensor([1.4, 1.15, 1.0], dtype=torch.float64)
+    even = torch.linspace(0, 1, 65, dtype=torch.float64)
+    worse = (torch.trapezoid(slopes(even), even, dim=0) - exact).abs().sum()
+    assert (rule.values[0] - exact).abs().sum() < worse / 10
+
+
+@pytest.mark.parametrize("n_steps", [1, 3, 7, 8, 9, 40])
+def test_a_linear_model_is_exact_and_its_error_zero(n_steps):
+    weights = rows(1, 4)
+    found = sw.attribute(linear(weights), rows(2), n_steps=n_steps, score="value", baseline="zero")
+    assert far(found.values, weights * rows(2)) < 1e-13
+    if n_steps >= 8:
+        assert bool((found.map_error < 1e-12).all())
+
+
+def test_the_error_it_tells_is_near_the_true_one_on_a_real_model(pretrained64, cat):
+    fine = sw.attribute(pretrained64, cat, target=285, n_steps=512, quadrature="trapezoid").values
+    for found in estimates(pretrained64, cat, "integrated_gradients", target=285, n_steps=96, tolerance=0):
+        if found.map_error is not None:
+            true = float((found.values - fine).abs().sum() / fine.abs().sum())
+            assert true / 2 < float(found.map_error) < 2 * true
+    assert true < 0.05
+
+
+def test_it_ends_when_the_tolerance_was_held_twice_and_says_so():
+    model, x = conv_net(), pictures()
+    told = list(estimates(model, x[:1], "integrated_gradients", target=1, n_steps=512, tolerance=0.02))
+    last = told[-1]
+    assert last.complete
+    assert last.evaluations < 513
+    errors = [float(e.map_error) for e in told if e.map_error is not None]
+    assert max(errors[-2:]) <= 0.02 < max(errors[-3:])
+    assert any("were enough" in note and "2.0%" in note for note in last.notes)
+    ended = sw.attribute(model, x[:1], target=1, n_steps=16, tolerance=1e-6)
+    assert ended.evaluations == 17
+    assert any("ended first" in note for note in ended.notes)
+    silent = sw.attribute(model, x[:1], target=1, n_steps=16, tolerance=0)
+    assert torch.equal(silent.values, ended.values)
+    assert not any("tolerance" in note for note in silent.notes)
+
+
+def test_a_sample_ends_by_its_own_tolerance_whoever_is_beside_it():
+    model, x = mlp(), rows(3, 5, 4)
+    together = sw.attribute(model, x, target=1, n_steps=200, tolerance=0.01)
+    for k in range(5):
+        alone = sw.attribute(model, x[k : k + 1], target=1, n_steps=200, tolerance=0.01)
+        assert far(together.values[k : k + 1], alone.values) < 1e-12
+        assert torch.allclose(together.map_error[k], alone.map_error, rtol=1e-9, atol=0)
+
+
+def test_nothing_is_rescaled_to_be_complete():
+    model = Formula(lambda x: (3 * x).sin().sum(1))
+    found = sw.attribute(model, rows(2), n_steps=9, score="value", tolerance=0, baseline="zero")
+    assert float(found.delta.abs().max()) > 1e-6
+    missing = found.values.sum(1) - (model(rows(2)) - model(torch.zeros_like(rows(2))))[:, 0]
+    assert torch.allclose(found.delta, missing, rtol=0, atol=1e-13)

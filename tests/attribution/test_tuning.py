@@ -1,0 +1,184 @@
+"""Folded BatchNorms and channels laid out last: the same numbers, on private copies, and only where that is so."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+from toys import call, state_of
+
+import saliency_widgets as sw
+from saliency_widgets.attribution.tuning import Tuned
+from saliency_widgets.engine import Request, Subject
+
+
+def learnt(norm: nn.Module, seed: int = 0) -> nn.Module:
+    """A BatchNorm as training leaves it."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for tensor, low, high in ((norm.running_mean, -0.5, 0.5), (norm.running_var, 0.3, 2.0)):
+            tensor.uniform_(low, high, generator=generator)
+        if norm.weight is not None:
+            norm.weight.uniform_(0.5, 1.5, generator=generator)
+            norm.bias.uniform_(-0.5, 0.5, generator=generator)
+    return norm
+
+
+class Net(nn.Module):
+    """A convolution and a BatchNorm, run by a function of them and the input."""
+
+    def __init__(self, run, norm: nn.Module | None = None, bias: bool = True) -> None:
+        super().__init__()
+        torch.manual_seed(1)
+        self.conv = nn.Conv2d(3, 4, 3, padding=1, bias=bias)
+        self.norm = learnt(nn.BatchNorm2d(4)) if norm is None else norm
+        self.head = nn.Linear(4, 3)
+        self.run = run
+
+    def forward(self, x):
+        return self.head(torch.relu(self.run(self, x)).mean((2, 3)))
+
+
+def plain_run(net, x):
+    return net.norm(net.conv(x))
+
+
+X = torch.rand(2, 3, 6, 6, generator=torch.Generator().manual_seed(4), dtype=torch.float64)
+
+
+def tuned(model: nn.Module, x: torch.Tensor = X) -> Tuned | None:
+    return call(model, x).survey(fold=True)[2]
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("affine", [True, False])
+def test_folded_weights_are_those_of_torchs_own_fusion_in_float64(bias, affine):
+    model = Net(plain_run, learnt(nn.BatchNorm2d(4, affine=affine)), bias).double().eval()
+    found = tuned(model)
+    assert found.folded == ("norm",)
+    if affine:
+        expected = fuse_conv_bn_eval(model.conv, model.norm)
+        assert torch.allclose(found.weight(model.conv.weight), expected.weight, rtol=1e-13, atol=0)
+        assert torch.allclose(found.biases["conv"], expected.bias, rtol=1e-13, atol=1e-14)
+    before = state_of(model)
+    for method in sw.methods():
+        folded, written = (sw.attribute(model, X, method=method, target=1, fold=fold) for fold in (True, False))
+        size = float(written.values.abs().max())
+        assert torch.allclose(folded.values, written.values, rtol=0, atol=1e-12 * size), method
+    assert state_of(model) == before
+    assert "fold" not in folded.settings
+    assert written.settings["fold"] is False
+
+
+KEPT_APART = {
+    "read twice": lambda net, x: net.norm(net.conv(x)) + net.conv(x),
+    "the convolution's result is used again": lambda net, x: (lambda y: net.norm(y) + y)(net.conv(x)),
+    "its weight is used again": lambda net, x: net.norm(net.conv(x)) + net.conv.weight.sum(),
+    "something between": lambda net, x: net.norm(F.relu(net.conv(x))),
+    "a BatchNorm that runs twice": lambda net, x: net.norm(net.norm(net.conv(x))),
+    "changed in place before": lambda net, x: net.norm(net.conv(x).mul_(2)),
+}
+
+
+@pytest.mark.parametrize("why", KEPT_APART)
+def test_what_is_used_elsewhere_is_not_folded(why):
+    model = Net(KEPT_APART[why]).double().eval()
+    found = tuned(model)
+    assert found is None or not found.folded
+    expected = sw.attribute(model, X, method="gradient", target=1, fold=False).values
+    assert torch.equal(sw.attribute(model, X, method="gradient", target=1).values, expected)
+
+
+class NormAct(nn.BatchNorm2d):
+    def forward(self, x):
+        return torch.relu(super().forward(x))
+
+
+@pytest.mark.parametrize(
+    "change",
+    {
+        "training": lambda m: m.norm.train(),
+        "an activation inside": lambda m: setattr(m, "norm", learnt(NormAct(4)).double().eval()),
+        "no statistics": lambda m: setattr(m, "norm", nn.BatchNorm2d(4, track_running_stats=False).double().eval()),
+        "a hook": lambda m: m.conv.register_forward_hook(lambda *_: None),
+        "a hook on the gradient": lambda m: m.norm.register_full_backward_hook(lambda *_: None),
+        "another forward": lambda m: m.norm.__dict__.update(forward=lambda x: x * 2),
+        "a weight that is computed": lambda m: nn.utils.parametrizations.weight_norm(m.conv),
+    }.items(),
+    ids=lambda item: item[0],
+)
+def test_what_is_no_plain_pair_is_not_folded(change):
+    model = Net(plain_run).double().eval()
+    change[1](model)
+    found = tuned(model)
+    assert found is None or not found.folded
+    expected = sw.attribute(model, X, method="gradient", target=1, fold=False).values
+    assert torch.equal(sw.attribute(model, X, method="gradient", target=1).values, expected)
+
+
+def test_layers_that_a_fold_hides_show_what_the_model_gives_there():
+    model = Net(plain_run).double().eval()
+    seen = {}
+    for name in ("conv", "norm"):
+        model.get_submodule(name).register_forward_hook(lambda _m, _i, out, name=name: seen.update({name: out}))
+    model(X)
+    for module in (model.conv, model.norm):
+        module._forward_hooks.clear()
+    bound = Subject(model, X)
+    score, _ = bound.resolve(Request.of("grad_cam", {}))
+    for name, expected in seen.items():
+        activation, _, _, runs = bound.call(score).at_layer(name)
+        assert torch.allclose(activation, expected, rtol=0, atol=1e-13), name
+        assert runs == 1
+    assert bound.call(score).tuned.hidden == {"conv"}
+
+
+class Views(Net):
+    """Code that doesn't take channels laid out last."""
+
+    def forward(self, x):
+        y = torch.relu(self.norm(self.conv(x)))
+        return self.head(y.view(len(x), -1).unflatten(1, (4, -1)).mean(2))
+
+
+def test_layout_is_dropped_where_the_models_code_fails_with_it():
+    x = X.float()
+    model = Views(plain_run).eval()
+    found = tuned(model, x)
+    assert found.folded == ("norm",)
+    assert not found.channels_last
+    assert tuned(Net(plain_run).eval(), x).channels_last
+    one, other = (sw.attribute(model, x, method="gradient", target=0, fold=fold).values for fold in (True, False))
+    assert torch.allclose(one, other, rtol=0, atol=1e-5 * float(other.abs().max()))
+
+
+def test_a_model_that_tells_itself_from_its_folded_copy_is_not_folded():
+    """What gives other scores isn't used, whatever the reason."""
+
+    def suspicious(net, x):
+        return net.norm(net.conv(x)) * (1 if net.conv.bias is None else 2)
+
+    model = Net(suspicious, bias=False).double().eval()
+    found = tuned(model)
+    assert found is None or not found.folded
+
+
+def test_the_pretrained_model_is_folded_throughout_and_keeps_its_map(pretrained64, cat):
+    found = tuned(pretrained64, cat)
+    assert len(found.folded) == sum(isinstance(m, nn.BatchNorm2d) for m in pretrained64.modules()) == 49
+    one, other = (
+        sw.attribute(pretrained64, cat, method="gradient", target=285, fold=fold).values for fold in (True, False)
+    )
+    assert float((one - other).abs().max()) < 1e-9 * float(other.abs().max())
+
+
+def test_a_copy_of_the_weights_is_made_once_and_of_those_that_change_alone():
+    model = Net(plain_run).double().eval()
+    found = tuned(model)
+    assert found.weight(model.head.weight).data_ptr() == model.head.weight.data_ptr()
+    assert found.weight(model.conv.weight).data_ptr() != model.conv.weight.data_ptr()
+    assert found.weight(copy.deepcopy(model).conv.weight) is None

@@ -1,0 +1,187 @@
+"""Nothing is computed twice: what each move costs, counted in passes and rows of the model."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import pytest
+import torch
+from torch import nn
+from toys import Shared, conv_net, pictures
+
+from saliency_widgets.attribution import Cancelled, Reduction
+from saliency_widgets.engine import Cache, Event, Request, Session, Subject, attribute
+
+
+class Rows(nn.Module):
+    """Counts the rows of its passes."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net, self.seen = net, Shared()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.seen.append(len(x))
+        return self.net(x)
+
+
+@pytest.fixture
+def asked():
+    """Asks one session, and tells how many rows the model was run on for the answer."""
+    model = Rows(conv_net())
+    events: list[Event] = []
+    session = Session(Subject(model, pictures(0, 1, 3, 8, 8)), events.append, executor="inline", cache=Cache())
+    assert session.subject.layers
+
+    def ask(method: str, target: int = 0, **params: object) -> int:
+        model.seen.clear()
+        session.submit(Request.of(method, params, target=target))
+        assert events[-1].error is None
+        return sum(model.seen)
+
+    ask.session, ask.events, ask.model = session, events, model
+    ask("gradient")
+    session.cache.forget(session)
+    yield ask
+    session.close()
+
+
+def test_another_class_is_a_backward_pass_and_a_seen_one_nothing(asked):
+    assert asked("gradient") == 1
+    assert asked("gradient", 1) == 0
+    assert asked("gradient") == 0
+    assert asked("input_x_gradient", 2) == 0
+
+
+def test_one_pass_serves_all_layers_and_classes(asked):
+    assert asked("grad_cam") == 1
+    for layer in ("net.0", "net.1", "net.2", "net.3"):
+        for target in (0, 1):
+            assert asked("grad_cam", target, layer=layer) == 0
+            assert asked("layer_cam", target, layer=layer) == 0
+            found = asked.events[-1].attribution
+            expected = attribute(asked.model, pictures(0, 1, 3, 8, 8), **found.settings)
+            assert torch.equal(found.values, expected.values)
+    assert asked("gradient", 3) == 0
+
+
+def test_more_samples_are_the_new_ones_alone(asked):
+    assert asked("smoothgrad", n_samples=20) == 20
+    assert asked("smoothgrad", n_samples=50) == 30
+    assert asked("smoothgrad", n_samples=50, statistic="variance") == 50
+    assert asked("smoothgrad", n_samples=36) == 0
+    assert asked("smoothgrad", n_samples=20, noise_level=0.2) == 20
+
+
+@pytest.mark.parametrize("quadrature", ["trapezoid", "adaptive"])
+def test_more_steps_are_the_new_nodes_alone(asked, quadrature):
+    settings = {"quadrature": quadrature, "tolerance": 0.0}
+    assert [asked("integrated_gradients", n_steps=n, **settings) for n in (16, 32, 64, 32)] == [17, 16, 32, 0]
+
+
+def test_another_tolerance_is_read_off_what_is_known(asked):
+    asked("integrated_gradients", n_steps=64, tolerance=0.0)
+    assert asked("integrated_gradients", n_steps=64, tolerance=0.2) == 0
+    assert asked("integrated_gradients", n_steps=64, tolerance=0.0, baseline="mean") > 0
+
+
+def test_another_sign_or_channel_rule_runs_nothing(asked):
+    asked("gradient")
+    asked.model.seen.clear()
+    for reduction in (Reduction("signed"), Reduction("positive", "sum"), Reduction("absolute")):
+        asked.session.reduce(reduction)
+        assert asked.events[-1].state == "done"
+    assert not asked.model.seen
+    assert asked.session.cache.info().hits["frame"] == 1, "the first picture again"
+
+
+def test_a_rule_for_the_backward_pass_has_a_pass_of_its_own(asked):
+    asked("gradient")
+    assert asked("guided_backprop") == 1
+    found = asked.events[-1].attribution
+    expected = attribute(asked.model, pictures(0, 1, 3, 8, 8), **found.settings)
+    assert torch.equal(found.values, expected.values)
+
+
+def test_a_model_with_hooks_of_its_own_has_all_its_passes(asked):
+    asked.model.net[1].register_forward_hook(lambda *_: None)
+    asked.model.seen.clear()
+    asked("gradient")
+    asked.session.cache.info()
+    assert asked("gradient", 1) == 1
+
+
+def test_the_bound_holds_whatever_is_asked_and_all_of_it_goes_with_the_session():
+    events: list[Event] = []
+    cache = Cache(60_000)
+    session = Session(Subject(conv_net(), pictures(0, 1, 3, 8, 8)), events.append, executor="inline", cache=cache)
+    for n in range(2, 40):
+        session.submit(Request.of("smoothgrad", {"n_samples": n}, target=n % 4))
+        info = cache.info()
+        assert info.bytes <= info.max_bytes
+    assert set(info.entries) <= {"map", "chunk", "pass", "frame"}
+    assert info.misses["map"] == 38
+    session.close()
+    assert cache.info().bytes == 0
+    assert not cache.info().entries
+
+
+class Slow(nn.Module):
+    """Many operations, each of which takes a while; it tells how many were begun."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.begun = nn.Sequential(*[nn.Linear(6, 6) for _ in range(40)]).double(), Shared()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        for layer in self.body:
+            self.begun.append(1)
+            time.sleep(0.005)
+            x = torch.tanh(layer(x))
+        return x
+
+
+def test_a_pass_that_nobody_waits_for_ends_inside():
+    model = Slow()
+    until = threading.Event()
+    subject = Subject(model, torch.ones(1, 6, dtype=torch.float64))
+    score, _ = subject.resolve(Request.of("gradient", {}, target=0))
+
+    def check() -> None:
+        if until.is_set():
+            raise Cancelled
+
+    threading.Timer(0.03, until.set).start()
+    model.begun.clear()
+    with pytest.raises(Cancelled):
+        subject.call(score, check).gradient(subject.tensor)
+    assert len(model.begun) < 40
+
+
+def test_a_graph_that_is_kept_asks_whoever_uses_it_now(asked):
+    """Not whoever made it, whose question may be over."""
+    asked("gradient")
+    asked.session.stop()
+    assert asked("gradient", 1) == 0
+    assert asked.events[-1].state == "done"
+
+
+class Heavy(Rows):
+    """Takes its time for each row."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        time.sleep(0.2 * len(x))
+        return super().forward(x)
+
+
+def test_passes_of_a_slow_model_are_small_and_the_settings_say_so():
+    events: list[Event] = []
+    for kind, rows in ((Heavy, {1, 2}), (Rows, {None})):
+        session = Session(
+            Subject(kind(conv_net()), pictures(0, 1, 3, 8, 8)), events.append, executor="inline", cache=Cache()
+        )
+        assert len(session.subject.logits) == 1  # the predictions are on the screen: the model was run
+        session.submit(Request.of("smoothgrad", {"n_samples": 5}, target=0))
+        assert events[-1].attribution.settings["chunk_size"] in rows
+        session.close()
