@@ -296,7 +296,7 @@ class Call:
             if tensor is None:
                 return None
             self.check()
-            with undisturbed(self.model), interruptible(self.check, forward=False):
+            with undisturbed(self.model), interruptible(self.check):
                 scores = _finite(self.score(recording.output, self.batch), "score")
                 (gradient,) = torch.autograd.grad(scores.sum(), tensor, retain_graph=True)
         except Exception as error:

@@ -8,45 +8,44 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
 
-_NOW = threading.local()
+
+class _Now(threading.local):
+    check: Callable[[], None] | None = None
+
+
+_NOW = _Now()
 
 
 def _ask(*_gradients: Any) -> None:
-    check = getattr(_NOW, "check", None)
-    if check is not None:
-        check()
+    if _NOW.check is not None:
+        _NOW.check()
 
 
-class _Asking(TorchFunctionMode):
-    """Asks before each function of torch; and before the backward of what it made, whoever runs that, and when."""
+def asking(func: Callable, args: tuple, kwargs: dict | None) -> Any:
+    """Call a function of torch; ask before it, and before the backward of what it made, whoever runs that, and when.
 
-    def __torch_function__(self, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
-        if getattr(func, "__name__", "") == "__get__":
-            return func(*args, **(kwargs or {}))
-        _ask()
-        result = func(*args, **(kwargs or {}))
-        node = result.grad_fn if isinstance(result, Tensor) else None
-        if node is not None:
-            node.register_prehook(_ask)
-        return result
+    The mode that sees all functions of a pass calls them so, see :class:`~.randomness.OwnRandomness`: one more mode
+    would take longer than many of them.
+    """
+    if _NOW.check is None or getattr(func, "__name__", "") == "__get__":
+        return func(*args, **(kwargs or {}))
+    _NOW.check()
+    result = func(*args, **(kwargs or {}))
+    node = result.grad_fn if isinstance(result, Tensor) else None
+    if node is not None:
+        node.register_prehook(_ask)
+    return result
 
 
 @contextlib.contextmanager
-def interruptible(check: Callable[[], None], *, forward: bool = True) -> Iterator[None]:
-    """While this block runs on this thread, ``check`` is called often; what it raises ends the pass.
+def interruptible(check: Callable[[], None]) -> Iterator[None]:
+    """While passes run in this block, on this thread, ``check`` is called often; what it raises ends the pass.
 
     A graph that is kept asks whoever runs it later, not whoever made it.
-
-    Args:
-        check: Raises when the result is no longer wanted.
-        forward: Whether a forward pass is in the block.
     """
-    before = getattr(_NOW, "check", None)
-    _NOW.check = check
+    before, _NOW.check = _NOW.check, check
     try:
-        with _Asking() if forward else contextlib.nullcontext():
-            yield
+        yield
     finally:
         _NOW.check = before

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
+from saliency_widgets.attribution.interruption import asking
 from saliency_widgets.attribution.noise import seeded
 
 # How many of the leading dimensions of the input a mask distinguishes (None: every element has its own), and whether
@@ -41,6 +42,21 @@ _METHODS = {Tensor.bernoulli: torch.bernoulli, Tensor.multinomial: torch.multino
 _INITIAL = (nn.init.uniform_, nn.init.normal_, nn.init.kaiming_uniform_)
 # Written in Python, and drawing inside (a backward pass in hooks), where a function mode that has seen them is off.
 _COMPOSED = (F.gumbel_softmax, F.multi_head_attention_forward, torch.autograd.grad, Tensor.backward)
+
+# All that may draw: whatever else runs is told from it at once.
+_LOOKED_AT = frozenset(
+    (
+        *_DROPOUTS,
+        *_RRELUS,
+        *_DRAWS,
+        *_LIKE,
+        *_IN_PLACE,
+        *_METHODS,
+        *_INITIAL,
+        *_COMPOSED,
+        F.scaled_dot_product_attention,
+    )
+)
 
 
 def draws(func: Callable, args: tuple, kwargs: dict) -> bool:
@@ -117,6 +133,8 @@ class OwnRandomness(TorchFunctionMode):
 
     def __torch_function__(self, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         """Replace what draws; everything else goes its way."""
+        if func not in _LOOKED_AT:
+            return asking(func, args, kwargs)
         kwargs = kwargs or {}
         if func in _COMPOSED:
             with self:
@@ -124,7 +142,7 @@ class OwnRandomness(TorchFunctionMode):
         if func in _INITIAL:
             return self._initial(func, **kwargs)
         if not draws(func, args, kwargs):
-            return func(*args, **kwargs)
+            return asking(func, args, kwargs)
         if torch._C._current_graph_task_id() != -1 and torch.is_grad_enabled():
             raise ValueError(_RECOMPUTED)
         kwargs.pop("generator", None)
