@@ -20,7 +20,7 @@ from saliency_widgets.attribution.recording import Kept, Recording, once
 from saliency_widgets.attribution.schedule import most_rows
 from saliency_widgets.attribution.taps import Tap, tensor_in, watched
 from saliency_widgets.attribution.targets import Score, is_function, logits_of, notes_on
-from saliency_widgets.attribution.tuning import Observed, Tuned, agree, has_hooks
+from saliency_widgets.attribution.tuning import Tuned, has_hooks
 from saliency_widgets.params import unknown
 
 T = TypeVar("T")
@@ -150,59 +150,24 @@ class Call:
             TypeError: The model's output holds no tensor.
             ValueError: The model failed, or its output has another form.
         """
-        return self.survey(fold=False)[:2]
-
-    def survey(self, *, fold: bool) -> tuple[Tensor, tuple[str, ...], Tuned | None]:
-        """The same, and what gives the same scores sooner, found by watching the pass.
-
-        Args:
-            fold: Whether BatchNorms may be folded into convolutions, and channels laid out last.
-        """
         notes: tuple[str, ...] = ()
-        tuned: Tuned | None = None
-
-        def read(model: nn.Module, rows: range, inputs: Tensor) -> tuple[Any, Tensor]:
-            with self.memory.timed(len(rows)):
-                output = self.output(model, inputs, rows)
-            return output, logits_of(output, len(rows)).detach()
 
         def work(rows: range) -> tuple[Tensor]:
-            nonlocal notes, tuned
-            inputs = self.inputs[rows.start : rows.stop]
+            nonlocal notes
             with self.standing_in() as model, torch.no_grad():
-                if fold and rows.start == 0:
-                    with Observed(model) as seen:
-                        output, logits = read(model, rows, inputs)
-                    tuned = seen.tuned(output, self.model, channels_last=self._lays_out())
-                else:
-                    output, logits = read(model, rows, inputs)
-                notes = notes_on(output, len(rows))
-                # NaN in any class is an error; a class that is masked out with -inf is none.
-                _finite(logits.nan_to_num(nan=float("nan"), posinf=0.0, neginf=0.0), "score")
+                logits, notes = self.read(model, rows)[1:]
                 return (logits,)
 
-        logits = self.memory.run(work, self.batch)[0]
-        return logits, notes, self._proven(tuned, logits) if tuned else None
+        return self.memory.run(work, self.batch)[0], notes
 
-    def _lays_out(self) -> bool:
-        return self.inputs.dtype == torch.float32 and self.size is not None
-
-    def _proven(self, tuned: Tuned, logits: Tensor) -> Tuned | None:
-        """What was tuned, if it gives the model's own scores."""
-        rows = range(min(self.batch, self.memory.limit or self.batch))
-        again = replace(self, tuned=tuned)
-        try:
-            with again.standing_in(tuned=True) as model, torch.no_grad(), self.memory.timed(len(rows)):
-                found = logits_of(again.output(model, self.inputs[: rows.stop], rows), len(rows))
-        except Exception as error:
-            if isinstance(error, Cancelled):
-                raise
-            found = None  # code that doesn't take channels laid out last: .view() of what came from a convolution
-        if found is not None and agree(found, logits[: rows.stop]):
-            return tuned
-        if not tuned.channels_last or not tuned.folded:
-            return None
-        return self._proven(tuned.without_layout(), logits)
+    def read(self, model: nn.Module, rows: range) -> tuple[Any, Tensor, tuple[str, ...]]:
+        """What a stand-in returns for some of the inputs, the class scores in it, and what to know of these."""
+        with self.memory.timed(len(rows)):
+            output = self.output(model, self.inputs[rows.start : rows.stop], rows)
+        logits = logits_of(output, len(rows)).detach()
+        # NaN in any class is an error; a class that is masked out with -inf is none.
+        _finite(logits.nan_to_num(nan=float("nan"), posinf=0.0, neginf=0.0), "score")
+        return output, logits, notes_on(output, len(rows))
 
     def scores(self, inputs: Tensor, seed: int = 0) -> Tensor:
         """The scores of K * B rows, shape (K * B,), without gradients; ``seed`` is of what the model draws."""

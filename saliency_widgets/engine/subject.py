@@ -18,6 +18,7 @@ from saliency_widgets.attribution.layers import Spatial, spatial_layers
 from saliency_widgets.attribution.memory import Memory
 from saliency_widgets.attribution.recording import Kept
 from saliency_widgets.attribution.schedule import paced_rows
+from saliency_widgets.attribution.survey import survey
 from saliency_widgets.attribution.targets import is_function, resolve
 from saliency_widgets.attribution.tuning import Tuned
 from saliency_widgets.engine.fingerprint import Fingerprint, identity
@@ -126,7 +127,7 @@ class Subject:
         if self._logits is not None and self._logits[0] == version:
             return self._logits[1]
         self._tuned = None
-        logits, self.output_notes, self._tuned = self.call(_UNSCORED).survey(fold=self._fold)
+        logits, self.output_notes, self._tuned = survey(self.call(_UNSCORED), fold=self._fold)
         if self.class_names is not None and len(self.class_names) != logits.shape[1]:
             if self._names_given:
                 raise ValueError(

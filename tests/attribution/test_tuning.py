@@ -12,6 +12,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from toys import call, state_of
 
 import saliency_widgets as sw
+from saliency_widgets.attribution.survey import survey
 from saliency_widgets.attribution.tuning import Tuned
 from saliency_widgets.engine import Request, Subject
 
@@ -51,7 +52,7 @@ X = torch.rand(2, 3, 6, 6, generator=torch.Generator().manual_seed(4), dtype=tor
 
 
 def tuned(model: nn.Module, x: torch.Tensor = X) -> Tuned | None:
-    return call(model, x).survey(fold=True)[2]
+    return survey(call(model, x), fold=True)[2]
 
 
 @pytest.mark.parametrize("bias", [True, False])
