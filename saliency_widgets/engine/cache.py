@@ -40,7 +40,7 @@ class CacheInfo:
 
 
 class Cache:
-    """Values by keys (owner, kind, ...).
+    """Values by keys (owner, kind, version, ...).
 
     Args:
         max_bytes: The bound; what is larger than half of it is not kept, but for finished maps.
@@ -84,10 +84,16 @@ class Cache:
             while self._bytes > self.max_bytes:
                 self._drop(next(iter(self._kept)))
 
-    def forget(self, owner: object) -> None:
-        """Forget what is kept under keys that begin with ``owner``."""
+    def forget(self, owner: object, version: Hashable = None) -> None:
+        """Forget what is kept under keys that begin with ``owner``; with a version, what is kept of that one alone."""
+
+        def meant(key: Hashable) -> bool:
+            if not isinstance(key, tuple) or not key or key[0] is not owner:
+                return False
+            return version is None or (len(key) > 2 and key[2] == version)
+
         with self._lock:
-            for key in [key for key in self._kept if isinstance(key, tuple) and key and key[0] is owner]:
+            for key in list(filter(meant, self._kept)):
                 self._drop(key)
 
     def _drop(self, key: Hashable) -> None:

@@ -217,7 +217,7 @@ class Session:
         base = Event(generation, 0, "running", request=request, asked=request)
         try:
             version = self.subject.version()
-            kept = self.cache.get((self, "map", request.key, version))
+            kept = self.cache.get((self, "map", version, request.key))
             if kept is not None:
                 self._tell(replace(base, state="done", attribution=kept, remaining=0.0, cached=True))
                 return
@@ -241,22 +241,30 @@ class Session:
 
     def _compute(self, request: Request, base: Event, began: float, version: tuple, check: Callable[[], None]) -> None:
         passes = self.subject.memory.passes
-        answers = compute(self.subject, request, check, version=version, cache=self.cache, owner=self)
         told: float | None = None
-        for found in answers:
-            check()
-            elapsed = time.perf_counter() - began
-            if not found.complete:
+        finished: Attribution | None = None
+        try:
+            for found in compute(self.subject, request, check, version=version, cache=self.cache, owner=self):
+                check()
+                elapsed = time.perf_counter() - began
+                if found.complete:
+                    finished = found
+                    break
                 if told is not None and elapsed - told < _FRAME_SECONDS:
                     continue
                 told = elapsed
                 remaining = elapsed * (found.total / found.done - 1)
                 self._tell(replace(base, attribution=found, elapsed=elapsed, remaining=remaining))
-                continue
-            # Else its parts are of different models: shown, but not kept. Where no pass was run, there is but one.
-            if self.subject.memory.passes == passes or self.subject.version() == version:
-                self.cache.put((self, "map", request.key, version), found)
-            self._tell(replace(base, state="done", attribution=found, elapsed=elapsed, remaining=0.0))
+        finally:
+            # Where a pass was run, the model may have been another by then: shown, but not kept, in whole or in part.
+            same = self.subject.memory.passes == passes or self.subject.version() == version
+            if not same:
+                self.cache.forget(self, version)
+        if finished is not None:
+            if same:
+                self.cache.put((self, "map", version, request.key), finished)
+            elapsed = time.perf_counter() - began
+            self._tell(replace(base, state="done", attribution=finished, elapsed=elapsed, remaining=0.0))
 
     def _frame_of(self, found: Attribution, reduction: Reduction) -> Frame:
         """Its map; of a finished one, kept from before."""

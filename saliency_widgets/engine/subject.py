@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import threading
 from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import replace
 from functools import cached_property
@@ -88,6 +89,7 @@ class Subject:
         }
         self.transformed = transform is not None
         self.memory = Memory()
+        self._lock = threading.RLock()
         self._fingerprint = Fingerprint(model)
         self.output_notes: tuple[str, ...] = ()
         self._logits: tuple[tuple, Tensor] | None = None
@@ -124,6 +126,10 @@ class Subject:
 
     def logits_at(self, version: tuple) -> Tensor:
         """The same, for whoever knows the version already."""
+        with self._lock:
+            return self._logits_at(version)
+
+    def _logits_at(self, version: tuple) -> Tensor:
         if self._logits is not None and self._logits[0] == version:
             return self._logits[1]
         self._tuned = None
@@ -196,16 +202,17 @@ class Subject:
         Raises:
             TypeError, ValueError: The inputs were changed into something that doesn't fit.
         """
-        seen = identity(self._inputs)
-        if seen != self._seen:
-            found = self._prepare()
-            if found.tensor.shape != self.tensor.shape:
-                raise ValueError(
-                    f"inputs: they were changed in place, from {tuple(self.tensor.shape)} to "
-                    f"{tuple(found.tensor.shape)} as the model sees them. Make a new explorer for another size."
-                )
-            self.prepared, self._seen = found, seen
-        return self._fingerprint(), seen
+        with self._lock:  # a cell moves controls while the worker looks
+            seen = identity(self._inputs)
+            if seen != self._seen:
+                found = self._prepare()
+                if found.tensor.shape != self.tensor.shape:
+                    raise ValueError(
+                        f"inputs: they were changed in place, from {tuple(self.tensor.shape)} to "
+                        f"{tuple(found.tensor.shape)} as the model sees them. Make a new explorer for another size."
+                    )
+                self.prepared, self._seen = found, seen
+            return self._fingerprint(), seen
 
 
 def _names(class_names: Sequence[str] | Mapping[int, str] | None) -> list[str] | None:

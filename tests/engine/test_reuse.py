@@ -8,7 +8,7 @@ import time
 import pytest
 import torch
 from torch import nn
-from toys import Shared, conv_net, pictures
+from toys import Shared, Tally, conv_net, pictures, tallied
 
 from saliency_widgets.attribution import Cancelled, Reduction
 from saliency_widgets.engine import Cache, Event, Request, Session, Subject, attribute
@@ -17,12 +17,14 @@ from saliency_widgets.engine import Cache, Event, Request, Session, Subject, att
 class Rows(nn.Module):
     """Counts the rows of its passes."""
 
+    seen = tallied("passes")
+
     def __init__(self, net: nn.Module) -> None:
         super().__init__()
-        self.net, self.seen = net, Shared()
+        self.net, self.tally = net, Tally()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        self.seen.append(len(x))
+        self.seen += len(x)
         return self.net(x)
 
 
@@ -35,10 +37,10 @@ def asked():
     assert session.subject.layers
 
     def ask(method: str, target: int = 0, **params: object) -> int:
-        model.seen.clear()
+        model.seen = 0
         session.submit(Request.of(method, params, target=target))
         assert events[-1].error is None
-        return sum(model.seen)
+        return model.seen
 
     ask.session, ask.events, ask.model = session, events, model
     ask("gradient")
@@ -88,11 +90,11 @@ def test_another_tolerance_is_read_off_what_is_known(asked):
 
 def test_another_sign_or_channel_rule_runs_nothing(asked):
     asked("gradient")
-    asked.model.seen.clear()
+    asked.model.seen = 0
     for reduction in (Reduction("signed"), Reduction("positive", "sum"), Reduction("absolute")):
         asked.session.reduce(reduction)
         assert asked.events[-1].state == "done"
-    assert not asked.model.seen
+    assert asked.model.seen == 0
     assert asked.session.cache.info().hits["frame"] == 1, "the first picture again"
 
 
@@ -106,7 +108,7 @@ def test_a_rule_for_the_backward_pass_has_a_pass_of_its_own(asked):
 
 def test_a_model_with_hooks_of_its_own_has_all_its_passes(asked):
     asked.model.net[1].register_forward_hook(lambda *_: None)
-    asked.model.seen.clear()
+    asked.model.seen = 0
     asked("gradient")
     asked.session.cache.info()
     assert asked("gradient", 1) == 1
@@ -125,6 +127,27 @@ def test_the_bound_holds_whatever_is_asked_and_all_of_it_goes_with_the_session()
     session.close()
     assert cache.info().bytes == 0
     assert not cache.info().entries
+
+
+def test_passes_of_a_model_that_changed_meanwhile_are_not_kept_for_the_one_it_was(asked):
+    """Trained in another cell for a moment, and loaded again: its parts must not come back as the old model's."""
+    model, session = asked.model, asked.session
+    weight = model.net[6].weight
+    request = Request.of("smoothgrad", {"n_samples": 30}, target=2)
+    expected = attribute(model, pictures(0, 1, 3, 8, 8), **request.settings)
+    session._deliver, deliver = (lambda event: disturb(event)), session._deliver
+
+    def disturb(event: Event) -> None:
+        if event.attribution is not None and event.attribution.done == 1:
+            weight.data.mul_(2)  # past the version counters: it will be what it was, in all that can be seen
+        deliver(event)
+
+    session.submit(request)
+    assert not torch.allclose(asked.events[-1].attribution.values, expected.values)
+    session._deliver = deliver
+    weight.data.div_(2)
+    session.submit(request)
+    assert torch.equal(asked.events[-1].attribution.values, expected.values)
 
 
 class Slow(nn.Module):
