@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -13,6 +14,7 @@ import torch
 from models import PICTURES, bare_gradient, input_of, model_of, tuned_by_hand
 from timing import Elsewhere, Row, interleaved, seconds
 from torch import Tensor
+from tqdm.auto import tqdm
 
 from saliency_widgets.attribution import Cancelled, Reduction, Score
 from saliency_widgets.attribution.quadrature import RULES
@@ -350,11 +352,21 @@ def accuracy(name: str, steps: int = 1024) -> list[Row]:
 
 
 def measure(rounds: int, device: str = "cpu") -> list[Row]:
-    """All of it."""
+    """All of it; what is being measured is said as it goes."""
     torch.set_num_threads(1)
-    rows: list[Row] = []
+    parts: list[tuple[str, Callable[[], list[Row]]]] = []
     for name in MODELS:
-        rows += speed(name, rounds, device) + reuse(name, rounds, device) + staleness(name, rounds, device)
+        parts += [
+            (f"{name}: speed", partial(speed, name, rounds, device)),
+            (f"{name}: reuse", partial(reuse, name, rounds, device)),
+            (f"{name}: stale work", partial(staleness, name, rounds, device)),
+        ]
         if device == "cpu":
-            rows += memory(name)
-    return rows + (accuracy(MODELS[0]) if device == "cpu" else [])
+            parts.append((f"{name}: memory", partial(memory, name)))
+    if device == "cpu":
+        parts.append((f"{MODELS[0]}: accuracy", partial(accuracy, MODELS[0])))
+    rows: list[Row] = []
+    for told, part in tqdm(parts, unit="part"):
+        tqdm.write(told)
+        rows += part()
+    return rows
