@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
@@ -12,15 +12,16 @@ from torch import Tensor, nn
 
 from saliency_widgets.attribution.arguments import Arguments, Part
 from saliency_widgets.attribution.baselines import PixelRange, baseline_of
-from saliency_widgets.attribution.errors import Cancelled, ModelChanged, Unread, model_failure
+from saliency_widgets.attribution.differentiation import differentiate, finite
+from saliency_widgets.attribution.errors import Cancelled, ModelChanged, model_failure
 from saliency_widgets.attribution.interruption import interruptible
-from saliency_widgets.attribution.isolation import beside, freeze, own_weights, stand_in, undisturbed
+from saliency_widgets.attribution.isolation import beside, freeze, modules_of, own_weights, stand_in
 from saliency_widgets.attribution.memory import Memory, out_of_memory
-from saliency_widgets.attribution.recording import Kept, Recording, once
-from saliency_widgets.attribution.schedule import most_rows
+from saliency_widgets.attribution.recording import Kept, of_inputs, of_layer, once
+from saliency_widgets.attribution.schedule import chunks, most_rows
 from saliency_widgets.attribution.taps import Tap, tensor_in, watched
 from saliency_widgets.attribution.targets import Score, is_function, logits_of, notes_on
-from saliency_widgets.attribution.tuning import Tuned, has_hooks
+from saliency_widgets.attribution.tuning import Tuned
 from saliency_widgets.params import unknown
 
 T = TypeVar("T")
@@ -98,6 +99,11 @@ class Call:
             return chunk_size
         return most_rows(self.inputs.device)
 
+    def chunks(self, total: int, chunk_size: int | None, first: Sequence[int] = (1, 3)) -> list[range]:
+        """So many evaluations of each sample in passes: see :func:`~.schedule.chunks`."""
+        rows = self.rows(chunk_size)
+        return chunks(total, rows, self.batch, first, spare=rows // 8 if chunk_size is None else 0)
+
     def on(self, inputs: Tensor) -> Call:
         """The same question about other inputs of shape (K * B, ...)."""
         times = inputs.shape[0] // self.batch
@@ -166,7 +172,7 @@ class Call:
             output = self.output(model, self.inputs[rows.start : rows.stop], rows)
         logits = logits_of(output, len(rows)).detach()
         # NaN in any class is an error; a class that is masked out with -inf is none.
-        _finite(logits.nan_to_num(nan=float("nan"), posinf=0.0, neginf=0.0), "score")
+        finite(logits.nan_to_num(nan=float("nan"), posinf=0.0, neginf=0.0), "score")
         return output, logits, notes_on(output, len(rows))
 
     def scores(self, inputs: Tensor, seed: int = 0) -> Tensor:
@@ -174,7 +180,7 @@ class Call:
 
         def work(rows: range) -> tuple[Tensor]:
             with self.standing_in(seed, tuned=True) as model, torch.no_grad():
-                return (_finite(self.scored(model, inputs[rows.start : rows.stop], rows), "score").detach(),)
+                return (finite(self.scored(model, inputs[rows.start : rows.stop], rows), "score").detach(),)
 
         return self.memory.run(work, inputs.shape[0])[0]
 
@@ -191,7 +197,7 @@ class Call:
             ValueError: The model failed, or its score doesn't depend on the inputs or isn't finite.
         """
         if inputs is self.inputs:
-            found = self._recorded(lambda recording: recording.leaf)
+            found = of_inputs(self)
             if found is not None:
                 return found[1].contiguous(), found[2]
 
@@ -199,7 +205,7 @@ class Call:
             with self.standing_in(tuned=True) as model:
                 leaf = inputs[rows.start : rows.stop].detach().requires_grad_(True)
                 scores = self.scored(model, leaf, rows)
-                return _differentiate(model, scores, leaf).contiguous(), scores.detach()
+                return differentiate(model, scores, leaf).contiguous(), scores.detach()
 
         gradients, scores = self.memory.run(work, inputs.shape[0])
         return gradients, scores
@@ -220,18 +226,12 @@ class Call:
         Raises:
             ValueError: The layer doesn't run, gives no tensor, or the score doesn't depend on it.
         """
-        shown = self.tuned is not None and self.tuned.shows(layer)
-        plain, several, runs = self if shown else self.plain, self.arguments is not None, 0
-
-        def recorded(recording: Recording) -> Tensor | None:
-            nonlocal runs
-            found = recording.layer(layer, dependent=several)
-            runs = 0 if found is None else found[1]
-            return None if found is None else found[0]
-
-        known = self._recorded(recorded) if shown or self.tuned is None else None
+        several, runs = self.arguments is not None, 0
+        known = of_layer(self, layer, dependent=several)
         if known is not None:
-            return *known, runs
+            return *known[0], known[1]
+        shown = self.tuned is not None and self.tuned.shows(layer)
+        plain = self if shown else self.plain
 
         def work(rows: range) -> tuple[Tensor, Tensor, Tensor]:
             nonlocal runs
@@ -239,45 +239,11 @@ class Call:
             with plain.standing_in(tuned=shown) as model, Tap(model, layer, dependent=several) as tap:
                 scores = plain.scored(model, inputs.detach().requires_grad_(True) if several else inputs, rows)
                 activation, runs = tap.leaf, tap.runs
-                gradient = _differentiate(model, scores, activation, what=f"layer {layer!r}")
+                gradient = differentiate(model, scores, activation, what=f"layer {layer!r}")
                 return activation.detach(), gradient, scores.detach()
 
         activation, gradient, scores = self.memory.run(work, self.batch)
         return activation, gradient, scores, runs
-
-    def _recorded(self, place: Callable[[Recording], Tensor | None]) -> tuple[Tensor, Tensor, Tensor] | None:
-        """A tensor of the recorded pass, the score's gradient with respect to it, and the scores; None without one."""
-        kept = self.recordings
-        # A mode of the caller's or of a method's (a backward rule) wants to see the pass itself.
-        if kept is None or is_function(self.score.target) or torch._C._len_torch_function_stack():
-            return None
-        if self.memory.limit is not None and self.memory.limit < self.batch:
-            return None
-        try:
-            recording = once(kept, "graph", self._record)
-            if recording is None:
-                return None
-            tensor = place(recording)
-            if tensor is None:
-                return None
-            self.check()
-            with undisturbed(self.model), interruptible(self.check):
-                scores = _finite(self.score(recording.output, self.batch), "score")
-                (gradient,) = torch.autograd.grad(scores.sum(), tensor, retain_graph=True)
-        except Exception as error:
-            if isinstance(error, Cancelled):
-                raise
-            return None  # a pass of its own tells what is wrong, and needs less memory
-        return tensor.detach(), _finite(gradient, "gradient"), scores.detach()
-
-    def _record(self) -> Recording | None:
-        if has_hooks(self.model):
-            return None  # they look at each pass
-        with self.standing_in(tuned=True) as model:
-            leaf = self.inputs.detach().requires_grad_(True)
-            recording = Recording(model, leaf)
-            recording.end(self.output(model, leaf, range(self.batch)))
-        return recording
 
     def watch(self, seen: Callable[[str, Any], None]) -> Any:
         """Run the model once on the first sample, and show what depends on it of each layer's output as it finishes.
@@ -318,7 +284,7 @@ class Call:
             def score(variants: Tensor) -> Tensor:
                 self.check()
                 rows = range(sample, sample + len(variants) * self.batch, self.batch)
-                return _finite(self.plain.scored(model, variants, rows), "score")
+                return finite(self.plain.scored(model, variants, rows), "score")
 
             yield model, copies, score
 
@@ -378,32 +344,5 @@ def _samples(rows: range, batch: int) -> Tensor:
 
 
 def _versions(model: nn.Module) -> list[int | None]:
-    return [None if p.is_inference() else p._version for p in model.parameters()]
-
-
-def _differentiate(model: nn.Module, scores: Tensor, leaf: Tensor, what: str = "inputs") -> Tensor:
-    _finite(scores, "score")
-    gradient = None
-    if scores.requires_grad:
-        try:
-            (gradient,) = torch.autograd.grad(scores.sum(), leaf, allow_unused=True)
-        except Exception as error:
-            if isinstance(error, Cancelled) or out_of_memory(error) or not isinstance(error, RuntimeError):
-                raise
-            raise model_failure(model, error, tuple(leaf.shape)) from error
-    if gradient is None:
-        raise Unread(
-            f"model: the score does not depend on the {what}: no gradient reaches it. A constant output, "
-            f"no_grad or detach inside forward, or whole-number operations (argmax, round) cut it off."
-        )
-    return _finite(gradient, "gradient")
-
-
-def _finite(tensor: Tensor, what: str) -> Tensor:
-    # Anything that isn't finite shows in the sum, which is read much sooner; a finite sum may overflow.
-    if not torch.isfinite(tensor.detach().sum()) and not torch.isfinite(tensor).all():
-        raise ValueError(
-            f"model: its {what} is NaN or infinite for these inputs. Check the weights and the inputs' scale; "
-            f"score='log_probability' is safer than a log of softmax written by hand."
-        )
-    return tensor
+    weights = [weight for module in modules_of(model) for weight in module._parameters.values() if weight is not None]
+    return [None if weight.is_inference() else weight._version for weight in weights]

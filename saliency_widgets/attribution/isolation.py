@@ -17,15 +17,21 @@ from saliency_widgets.attribution.randomness import OwnRandomness
 from saliency_widgets.attribution.stand_in import Copier, cloned
 
 
+def modules_of(model: nn.Module) -> list[nn.Module]:
+    """The model and all modules inside, each once; torch's own walk makes names for them, and takes thrice as long."""
+    found = {id(model): model}
+    ahead = [model]
+    for module in ahead:
+        for child in module._modules.values():
+            if child is not None and id(child) not in found:
+                found[id(child)] = child
+                ahead.append(child)
+    return ahead
+
+
 def is_training(model: nn.Module) -> bool:
     """Whether any part of the model is in training mode (dropout active, BatchNorm learning)."""
-    ahead = [model]
-    while ahead:  # torch's own walk makes names for all modules; this is asked for each picture
-        module = ahead.pop()
-        if module.training:
-            return True
-        ahead += [child for child in module._modules.values() if child is not None]
-    return False
+    return any(module.training for module in modules_of(model))
 
 
 def is_scripted(model: nn.Module) -> bool:
@@ -72,7 +78,8 @@ def stand_in(model: nn.Module, seed: int = 0, copies: dict[int, Any] | None = No
     """
     copied: dict[int, Any] = {} if copies is None else copies
     copier = Copier(copied)
-    substitute = copier.module(model)
+    with torch.inference_mode(False):
+        substitute = copier.module(model)
     with _buffers_as_found(copier.scripted), undisturbed(model, seed):
         _COPIERS[id(substitute)] = copier
         try:
@@ -135,7 +142,7 @@ def freeze(stand_in: nn.Module, instead: Callable[[nn.Parameter], nn.Parameter |
         return nn.Parameter(weight.detach(), requires_grad=False)
 
     _exchange(stand_in, frozen)
-    for module in stand_in.modules():
+    for module in modules_of(stand_in):
         if isinstance(module, nn.RNNBase):
             module._flat_weights = [getattr(module, name) for name in module._flat_weights_names]
 
@@ -143,8 +150,8 @@ def freeze(stand_in: nn.Module, instead: Callable[[nn.Parameter], nn.Parameter |
 def _exchange(stand_in: nn.Module, make: Callable[[nn.Parameter], nn.Parameter]) -> None:
     """Put other parameters into a stand-in, tied as they were; scripted modules keep theirs."""
     made: dict[int, nn.Parameter] = {}
-    for module in stand_in.modules():
-        if isinstance(module, torch.jit.ScriptModule):
+    for module in modules_of(stand_in):
+        if not module._parameters or isinstance(module, torch.jit.ScriptModule):
             continue
         for name, weight in module._parameters.items():
             if weight is not None:

@@ -15,6 +15,7 @@ from torch.overrides import TorchFunctionMode
 from saliency_widgets.attribution.call import Call
 from saliency_widgets.attribution.isolation import freeze
 from saliency_widgets.attribution.randomness import draws
+from saliency_widgets.attribution.recording import nodes_of
 from saliency_widgets.attribution.relu_rules import RULE_NAME, SMOOTH, ReLURule
 from saliency_widgets.attribution.taps import hookable
 from saliency_widgets.attribution.targets import is_function, scores_in
@@ -121,13 +122,7 @@ def observe(call: Call) -> Observation:
 def _custom(scores: Tensor) -> dict[str, None]:
     """The caller's own autograd functions in the graph of the scores."""
     found: dict[str, None] = {}
-    ahead, known = [scores.grad_fn], set()
-    while ahead:
-        node = ahead.pop()
-        if node is None or node in known:
-            continue
-        known.add(node)
-        ahead += [before for before, _ in node.next_functions]
+    for node in nodes_of([scores]):
         if isinstance(node, torch.autograd.function.BackwardCFunction):
             found[type(node).__name__.removesuffix("Backward")] = None
     found.pop(RULE_NAME, None)

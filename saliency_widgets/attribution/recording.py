@@ -1,15 +1,28 @@
-"""One pass of the inputs whose graph is kept: another class, or another layer, is a backward pass only."""
+"""Passes of the inputs whose graph is kept: another class, or another layer, is a backward pass only.
+
+The first time a layer is asked for, the pass is recorded from that layer on, which takes little more than a forward
+pass. Who asks for another layer, or for the inputs, looks around: then the whole pass is recorded, and serves all.
+"""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Hashable
-from typing import Any, Protocol, TypeVar
+from collections.abc import Callable, Hashable, Iterator
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from saliency_widgets.attribution.taps import hookable, tensor_in
+from saliency_widgets.attribution.differentiation import differentiate
+from saliency_widgets.attribution.errors import Cancelled, Unread
+from saliency_widgets.attribution.interruption import interruptible
+from saliency_widgets.attribution.isolation import undisturbed
+from saliency_widgets.attribution.taps import Tap, hookable, tensor_in
+from saliency_widgets.attribution.targets import is_function
+from saliency_widgets.attribution.tuning import has_hooks
+
+if TYPE_CHECKING:
+    from saliency_widgets.attribution.call import Call
 
 T = TypeVar("T")
 
@@ -37,37 +50,117 @@ def once(kept: Kept | None, key: Hashable, work: Callable[[], T]) -> T:
     return found
 
 
+Graded = tuple[Tensor, Tensor, Tensor]
+"""A tensor of a pass, the gradient of the score with respect to it, and the scores."""
+_WHOLE = "graph"
+_ASKED = "how many layers were asked for"
+_OURS = -1  # the key of a hook: torch's own count from 0
+
+
+def of_inputs(call: Call) -> Graded | None:
+    """The inputs and their gradient, from a recorded pass; None where there can be none."""
+    if not _recordable(call):
+        return None
+
+    def found() -> Graded:
+        recording = once(call.recordings, _WHOLE, lambda: _record(call))
+        return _graded(call, recording, recording.leaf, "inputs")
+
+    return _unless_wrong(found)
+
+
+def of_layer(call: Call, layer: str, *, dependent: bool) -> tuple[Graded, int] | None:
+    """The same of a layer's output, of its last run; and how often it ran.
+
+    Args:
+        call: The model and its inputs.
+        layer: Where: see :mod:`~.taps`.
+        dependent: Whether only runs that depend on the explained input count.
+    """
+    kept = call.recordings
+    if kept is None or not _recordable(call):
+        return None
+    shown = call.tuned is None or call.tuned.shows(layer)
+
+    def found() -> tuple[Graded, int]:
+        whole: Recording | None = kept.get(_WHOLE) if shown else None
+        tail: Tail | None = kept.get(layer) if whole is None else None
+        if whole is None and tail is None:
+            asked = kept.get(_ASKED) or 0
+            kept.put(_ASKED, asked + 1)
+            if shown and asked == 1:  # once: it may be too large to be kept
+                whole = once(kept, _WHOLE, lambda: _record(call))
+        place = None if whole is None else whole.layer(layer, dependent=dependent)
+        if whole is not None and place is not None:
+            return _graded(call, whole, place[0], f"layer {layer!r}"), place[1]
+        tail = tail or once(kept, layer, lambda: _record_from(call if shown else call.plain, layer, dependent))
+        return _graded(call, tail, tail.leaf, f"layer {layer!r}"), tail.runs
+
+    return _unless_wrong(found)
+
+
+def _recordable(call: Call) -> bool:
+    # A mode of the caller's or of a method's (a backward rule), and hooks, want to see each pass themselves.
+    if call.recordings is None or is_function(call.score.target) or torch._C._len_torch_function_stack():
+        return False
+    return (call.memory.limit is None or call.memory.limit >= call.batch) and not has_hooks(call.model)
+
+
+def _unless_wrong(found: Callable[[], T]) -> T | None:
+    try:
+        return found()
+    except (Cancelled, Unread):
+        raise
+    except Exception:
+        return None  # a pass of its own tells what is wrong, and needs less memory
+
+
+def _graded(call: Call, recording: Recording | Tail, place: Tensor, what: str) -> Graded:
+    call.check()
+    with undisturbed(call.model), interruptible(call.check):
+        scores = call.score(recording.output, call.batch)
+        gradient = differentiate(call.model, scores, place, what, keep_graph=True)
+    return place.detach(), gradient, scores.detach()
+
+
+def _record(call: Call) -> Recording:
+    with call.standing_in(tuned=True) as model:
+        leaf = call.inputs.detach().requires_grad_(True)
+        recording = Recording(model, leaf)
+        recording.output = call.output(model, leaf, range(call.batch))
+    return recording
+
+
+def _record_from(call: Call, layer: str, dependent: bool) -> Tail:
+    inputs = call.inputs.detach().requires_grad_(dependent)
+    with call.standing_in(tuned=True) as model, Tap(model, layer, dependent=dependent) as tap:
+        output = call.output(model, inputs, range(call.batch))
+        return Tail(tap.leaf, output, tap.runs)
+
+
 class Recording:
     """A pass with its graph.
 
     Args:
-        model: A stand-in, in which nothing but the inputs needs a gradient.
+        model: A stand-in, in which nothing but the inputs needs a gradient; it keeps the hooks.
         leaf: The inputs.
 
     Attributes:
         leaf: The inputs.
-        output: What the model returned.
+        output: What the model returned; set when it has.
     """
 
     def __init__(self, model: nn.Module, leaf: Tensor) -> None:
         self.leaf = leaf
         self.output: Any = None
         self._layers: dict[str, list[tuple[Tensor | None, int]]] = {}
-        self._hooks = [
-            module.register_forward_hook(lambda _module, _inputs, output, path=path: self._seen(path, output))
-            for path, module in hookable(model)
-        ]
+        for path, module in hookable(model):
+            # As register_forward_hook does, which takes as long as a layer.
+            module._forward_hooks[_OURS] = functools.partial(self._seen, path)
 
-    def _seen(self, path: str, output: Any) -> None:
+    def _seen(self, path: str, _module: nn.Module, _inputs: Any, output: Any) -> None:
         tensor = tensor_in(output)
         self._layers.setdefault(path, []).append((tensor, 0 if tensor is None else tensor._version))
-
-    def end(self, output: Any) -> None:
-        """The pass is over."""
-        self.output = output
-        for hook in self._hooks:
-            hook.remove()
-        self._hooks = []
 
     def layer(self, path: str, *, dependent: bool) -> tuple[Tensor, int] | None:
         """A layer's output of its last run, and how often it ran; None where that can't be told from here.
@@ -90,21 +183,47 @@ class Recording:
     @property
     def nbytes(self) -> int:
         """Bytes of all that the graph holds on to."""
-        held: dict[int, int] = {}
-        ahead, known = [tensor.grad_fn for tensor in _outputs(self.output)], set()
-        for runs in self._layers.values():
-            for tensor, _ in runs:
-                if tensor is not None:
-                    _count(tensor, held)
-        while ahead:
-            node = ahead.pop()
-            if node is None or node in known:
-                continue
+        seen = [tensor for runs in self._layers.values() for tensor, _ in runs if tensor is not None]
+        return _held(self.output, seen)
+
+
+class Tail:
+    """A pass with its graph from one layer on.
+
+    Args:
+        leaf: The layer's output, of its last run.
+        output: What the model returned.
+        runs: How often the layer ran.
+    """
+
+    def __init__(self, leaf: Tensor, output: Any, runs: int) -> None:
+        self.leaf, self.output, self.runs = leaf, output, runs
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all that the graph holds on to."""
+        return _held(self.output, [self.leaf])
+
+
+def nodes_of(tensors: list[Tensor]) -> Iterator[Any]:
+    """All nodes of the graph behind some tensors, each once."""
+    ahead, known = [tensor.grad_fn for tensor in tensors], set()
+    while ahead:
+        node = ahead.pop()
+        if node is not None and node not in known:
             known.add(node)
             ahead += [before for before, _ in node.next_functions]
-            for tensor in _saved(node):
-                _count(tensor, held)
-        return sum(held.values())
+            yield node
+
+
+def _held(output: Any, tensors: list[Tensor]) -> int:
+    held: dict[int, int] = {}
+    for tensor in tensors:
+        _count(tensor, held)
+    for node in nodes_of(_outputs(output)):
+        for tensor in _saved(node):
+            _count(tensor, held)
+    return sum(held.values())
 
 
 def _outputs(output: Any) -> list[Tensor]:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 
 import torch
+from torch import Tensor
 
 from saliency_widgets.params import Param
 
@@ -46,7 +47,7 @@ def paced_rows(device: torch.device, seconds: float) -> int | None:
     return 1 << max(0, math.floor(math.log2(fit))) if fit >= 1 else 1
 
 
-def chunks(total: int, size: int, batch: int = 1, first: Sequence[int] = (1, 3)) -> list[range]:
+def chunks(total: int, size: int, batch: int = 1, first: Sequence[int] = (1, 3), spare: int = 0) -> list[range]:
     """Split ``total`` evaluations into chunks: small ones first for an early picture, then of ``size`` rows.
 
     The plan depends on its arguments alone, never on the clock, so that the same settings give the same
@@ -58,13 +59,32 @@ def chunks(total: int, size: int, batch: int = 1, first: Sequence[int] = (1, 3))
         batch: Rows of one evaluation.
         first: Evaluations of the first chunks. Behind one, chunks of 16 meet the nested levels 17, 33, 65, ... of
             :func:`~saliency_widgets.attribution.quadrature.coarse_to_fine`.
+        spare: Rows that the last pass may have beyond that, so that they don't make one of their own.
     """
-    cap = max(1, size // batch)
+    cap, over = max(1, size // batch), spare // batch
     plan: list[range] = []
     done = 0
     while done < total:
-        wanted = first[len(plan)] if len(plan) < len(first) else cap
-        take = min(wanted, cap, total - done)
+        wanted = min(first[len(plan)] if len(plan) < len(first) else cap, cap)
+        left = total - done
+        take = left if wanted == cap and left <= cap + over else min(wanted, left)
         plan.append(range(done, done + take))
         done += take
     return plan
+
+
+def ended(enough: bool, done: int, unit: str, what: str, error: Tensor, tolerance: float) -> str:
+    """Why it ended: what was asked is reached, or the budget was spent.
+
+    Args:
+        enough: Which of them.
+        done: How many evaluations there were.
+        unit: Of what.
+        what: Which error, in words.
+        error: Of each sample.
+        tolerance: What was asked.
+    """
+    reached = f"{what} {float(error.max()):.1%}"
+    if enough:
+        return f"{done} {unit} were enough: {reached}, within the tolerance of {tolerance:.1%}."
+    return f"The budget of {done} {unit} ended first: {reached}, and the tolerance is {tolerance:.1%}."

@@ -6,7 +6,7 @@ import copy
 import functools
 import operator
 import types
-from collections import Counter, OrderedDict
+from collections import Counter
 from typing import Any
 
 import torch
@@ -29,7 +29,7 @@ from saliency_widgets.attribution.copyable import (
 
 _TENSORS = ("_parameters", "_buffers", "_modules")
 _RECURRENT = (nn.RNN, nn.LSTM, nn.GRU)
-_DICTS = frozenset((dict, OrderedDict))
+_TORCHS = frozenset(vars(nn.Module()))
 
 
 class Copier:
@@ -39,7 +39,7 @@ class Copier:
     and small objects of plain parts are copied, as each of them may be written to or lead back to the caller's
     model. What is neither small nor plain (a trainer, a lock, a file, a large configuration) is handed on as it is,
     and so is an object that its module knows by name. Of what a function knows by a global name, modules, their
-    methods and the functions beside it are copied, and nothing else.
+    methods and the functions beside it are copied, and nothing else. It works outside of inference mode.
 
     Args:
         copied: Filled in: which object of the model, by its id, became which of the stand-in.
@@ -71,18 +71,18 @@ class Copier:
             kind = type(value)
             if kind in PLAIN or name in _TENSORS:
                 continue
-            if kind in _DICTS and not value:  # most of a module's attributes are empty dicts of hooks
+            if name in _TORCHS and not value:  # most of a module's attributes: no hooks, and nobody shares them
                 state[name] = kind()
             else:
                 state[name] = self.own(value)
         state["_compiled_call_impl"] = None
         state["_parameters"] = dict(module._parameters)
-        state["_buffers"] = {name: None if b is None else cloned(b) for name, b in module._buffers.items()}
+        state["_buffers"] = {name: None if b is None else b.detach().clone() for name, b in module._buffers.items()}
         if type(module) in _RECURRENT:
             # cuDNN differentiates recurrent layers in training mode only, and draws their dropout by itself: without
             # it, the modes compute the same.
             state["training"], state["dropout"] = True, 0.0
-        new.__dict__ = state
+        object.__setattr__(new, "__dict__", state)  # torch's own takes longer than all of the above
         state["_modules"] = {
             name: None if child is None else self.module(child) for name, child in module._modules.items()
         }
@@ -125,6 +125,8 @@ class Copier:
 
     def _container(self, value: Any) -> Any:
         if isinstance(value, tuple):
+            if PLAIN.issuperset(map(type, value)):
+                return value
             items = [self.own(item) for item in value]
             return value if all(map(operator.is_, items, value)) else tuple(items)
         made = self._copied[id(value)] = copy.copy(value)

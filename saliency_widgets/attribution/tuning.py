@@ -24,12 +24,13 @@ from torch.nn.modules import module as _hooks
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.overrides import TorchFunctionMode
 
+from saliency_widgets.attribution.isolation import modules_of
+
 _CONVOLUTIONS = (torch.conv1d, torch.conv2d, torch.conv3d)
 _NORMED = ("input", "running_mean", "running_var", "weight", "bias", "training", "momentum", "eps")
 # They tell of a tensor's form, not of its numbers.
 _ASKED = (Tensor.dim, Tensor.size, Tensor.numel, Tensor.ndimension, Tensor.is_floating_point, Tensor.__len__)
 _TYPES = (torch.float32, torch.float64)
-_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 _GLOBAL = tuple(name for name in vars(_hooks) if name.startswith("_global") and name.endswith("hooks"))
 # Of scores, relative to the largest: rounding, and no more.
 _TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-9}
@@ -76,10 +77,13 @@ class Tuned:
 
     def dress(self, stand_in: nn.Module) -> None:
         """Put the folded biases into a stand-in, and let its folded BatchNorms pass on what they get."""
+        if not self.folded:
+            return
+        modules = dict(stand_in.named_modules())  # torch's get_submodule asks much for each
         for path, bias in self.biases.items():
-            stand_in.get_submodule(path)._parameters["bias"] = bias
+            modules[path]._parameters["bias"] = bias
         for path in self.folded:
-            stand_in.get_submodule(path).__dict__["forward"] = _same
+            modules[path].__dict__["forward"] = _same
 
 
 def _same(x: Tensor) -> Tensor:
@@ -188,7 +192,10 @@ def has_hooks(model: nn.Module) -> bool:
     """Whether somebody looks into the model: what is folded would show another output there."""
     if any(getattr(_hooks, name) for name in _GLOBAL):
         return True
-    return any(getattr(module, name, None) for module in model.modules() for name in _HOOKS)
+    return any(
+        m._forward_hooks or m._forward_pre_hooks or m._backward_hooks or m._backward_pre_hooks
+        for m in modules_of(model)
+    )
 
 
 def _is_plain(module: nn.Module) -> bool:

@@ -159,8 +159,9 @@ def _versions(value: Any) -> tuple[int, ...]:
 
 
 def _size(value: Any) -> int:
-    if hasattr(value, "nbytes") and not isinstance(value, Tensor):
-        return int(value.nbytes)
+    told = None if isinstance(value, Tensor) else getattr(value, "nbytes", None)
+    if told is not None:
+        return int(told)
     return sum(tensor.numel() * tensor.element_size() for tensor in _tensors(value))
 
 

@@ -38,25 +38,28 @@ class Fingerprint:
         self._modules: dict[int, _Seen] = {}
         self._numbers = _Numbers()
         self._versions: OrderedDict[tuple, int] = OrderedDict()
+        self._last: tuple[tuple, int] | None = None
         self._count = 0
 
     def __call__(self) -> int:
         """The number of the version that the model is now; of the last few versions, the one it had then."""
-        tensors: list[Tensor] = []
+        tensors: list[Tensor | None] = []
         seen: dict[int, _Seen] = {}
         told = []
         ahead = [self._model]
-        while ahead:
-            module = ahead.pop()
-            if id(module) in seen:
-                continue
-            known = seen[id(module)] = self._modules.get(id(module)) or _Seen(module)
-            told.append(known.told(tensors))
-            for held in (module._parameters, module._buffers):
-                tensors += [tensor for tensor in held.values() if tensor is not None]
-            ahead += [child for child in module._modules.values() if child is not None]
+        for module in ahead:
+            key = id(module)
+            if key not in seen:
+                known = seen[key] = self._modules.get(key) or _Seen(module)
+                told.append(known.told(tensors))
+                ahead += known.children()
         self._modules = seen
-        state = (tuple(told), *self._numbers(tensors))
+        state = (told, *self._numbers([tensor for tensor in tensors if tensor is not None]))
+        if self._last is None or self._last[0] != state:
+            self._last = state, self._version(tuple(map(tuple, state)))
+        return self._last[1]
+
+    def _version(self, state: tuple) -> int:
         if state not in self._versions:
             self._count += 1
             self._versions[state] = self._count
@@ -70,27 +73,34 @@ class _Seen:
 
     def __init__(self, module: nn.Module) -> None:
         self._module = module
+        self._attributes = vars(module)
         self._values: list[Any] = []
         self._empty: list[Any] = []
         self._others: list[tuple[str, Any]] = []
         self._plain: tuple = ()
-        self._hash = 0
 
-    def told(self, tensors: list[Tensor]) -> Any:
-        """Something hashable that is another when an attribute is; tensors among them join the others."""
-        values = vars(self._module).values()
-        same = len(values) == len(self._values) and all(map(operator.is_, self._values, values))
-        if not same or any(map(len, self._empty)):
+    def told(self, tensors: list[Tensor | None]) -> Any:
+        """Something hashable that is another when an attribute is; its weights and buffers join the others."""
+        attributes = self._attributes
+        same = len(attributes) == len(self._values) and all(map(operator.is_, self._values, attributes.values()))
+        if not same or any(self._empty):
             self._read()
+        tensors += self._module._parameters.values()
+        tensors += self._module._buffers.values()
         if not self._others:
             return self._plain
         left = [_MANY]
-        return self._plain, tuple((name, _told(value, _DEEP, left, tensors)) for name, value in self._others)
+        return self._plain, tuple([(name, _told(value, _DEEP, left, tensors)) for name, value in self._others])
+
+    def children(self) -> Iterable[nn.Module]:
+        """The modules inside it."""
+        return [child for child in self._module._modules.values() if child is not None]
 
     def _read(self) -> None:
-        self._values, self._empty, self._others = list(vars(self._module).values()), [], []
+        self._attributes = vars(self._module)
+        self._values, self._empty, self._others = list(self._attributes.values()), [], []
         plain: list[Any] = [id(self._module), type(self._module)]
-        for name, value in vars(self._module).items():
+        for name, value in self._attributes.items():
             if _is_fixed(value):
                 plain.append((name, _told(value, _DEEP, [_MANY], [])))
             elif name in _TENSORS:
@@ -122,15 +132,19 @@ class _Numbers:
 
     def __init__(self) -> None:
         self._places: list[tuple] = []
-        self._sums: Callable[[], tuple[str, ...]] = tuple
+        self._sums: Callable[[], list[str]] = list
 
-    def __call__(self, tensors: list[Tensor]) -> tuple:
+    def __call__(self, tensors: list[Tensor]) -> tuple[list, list, list]:
         with torch.inference_mode(False), torch.no_grad():
-            places = list(map(_place, tensors))
+            try:
+                places: list[tuple] = [(id(t), t.data_ptr(), t.shape, t.stride()) for t in tensors]
+                versions: list[int | None] = [t._version for t in tensors]
+            except RuntimeError:  # of tensors that lie in another way, or were made in inference mode
+                places = list(map(_place, tensors))
+                versions = [None if t.is_inference() else t._version for t in tensors]
             if places != self._places:
                 self._places, self._sums = places, _summing([tensor.detach() for tensor in tensors])
-            versions = tuple(None if t.is_inference() else t._version for t in tensors)
-            return tuple(places), versions, self._sums()
+            return places, versions, self._sums()
 
 
 def _place(tensor: Tensor) -> tuple:
@@ -143,34 +157,35 @@ def _place(tensor: Tensor) -> tuple:
 _BLOCK = 4096
 
 
-def _summing(tensors: list[Tensor]) -> Callable[[], tuple[str, ...]]:
+def _summing(tensors: list[Tensor]) -> Callable[[], list[str]]:
     """Gives a weighted sum of all their numbers, fetched from each device at once, type by type.
 
     The weights are fixed and random: what is moved, exchanged or turned round changes the sum, as a plain one does not.
     """
     blocks: dict[tuple[torch.device, torch.dtype], list[Tensor]] = {}
     rests: dict[tuple[torch.device, torch.dtype], list[Tensor]] = {}
-    odd: dict[tuple[torch.device, torch.dtype], list[Tensor]] = {}
+    odd: list[Tensor] = []
     for tensor in tensors:
-        if not tensor.numel() or tensor.is_complex():
-            continue
         key = tensor.device, tensor.dtype
         flat = _flat(tensor) if tensor.layout == torch.strided else None
-        if flat is None or not flat.is_floating_point() or flat.element_size() == 1:
-            odd.setdefault(key, []).append(tensor)
+        if not tensor.numel():
             continue
-        whole = flat.numel() // _BLOCK * _BLOCK
+        if flat is None or flat.element_size() == 1 or flat.is_complex():
+            odd.append(tensor)
+            continue
+        whole = flat.numel() // _BLOCK * _BLOCK if flat.is_floating_point() else 0
         if whole:
             blocks.setdefault(key, []).append(flat[:whole].view(-1, _BLOCK))
         if whole < flat.numel():
             rests.setdefault(key, []).append(flat[whole:])
+    weights = {key: _random(_BLOCK, *key) for key in blocks}
 
-    def sums() -> tuple[str, ...]:
-        found = [_weighted(torch.cat([rows @ _random(_BLOCK, *key) for rows in some])) for key, some in blocks.items()]
+    def sums() -> list[str]:
+        found = [_weighted(torch.cat([torch.mv(rows, weights[key]) for rows in some])) for key, some in blocks.items()]
         found += [_weighted(torch.cat(some)) for some in rests.values()]
-        found += [_weighted(torch.cat([_as_floats(tensor) for tensor in some])) for some in odd.values()]
+        found += [_weighted(_as_numbers(tensor)) for tensor in odd]
         # As texts: NaN is not equal to itself.
-        return tuple(str(number) for number in _fetched(found))
+        return [str(number) for number in _fetched(found)]
 
     return sums
 
@@ -183,11 +198,12 @@ def _fetched(numbers: list[Tensor]) -> list[float]:
     return [value for some in found.values() for value in torch.stack(some).tolist()]
 
 
-def _as_floats(tensor: Tensor) -> Tensor:
-    """Whole numbers, entries of sparse tensors, and 8-bit floats, which can't be added."""
+def _as_numbers(tensor: Tensor) -> Tensor:
+    """Complex numbers, entries of sparse tensors, what doesn't lie close, and 8-bit floats, which can't be added."""
     numbers = tensor if tensor.layout == torch.strided else _entries(tensor)
+    numbers = torch.view_as_real(numbers.resolve_conj()) if numbers.is_complex() else numbers
     numbers = numbers.reshape(-1)
-    return (numbers.view(torch.uint8) if numbers.element_size() == 1 else numbers).double()
+    return numbers.view(torch.uint8) if numbers.element_size() == 1 else numbers
 
 
 @functools.lru_cache(64)
@@ -198,12 +214,12 @@ def _random(size: int, device: torch.device, dtype: torch.dtype) -> Tensor:
 
 def _weighted(numbers: Tensor) -> Tensor:
     """One number that stands for many, float64 where there is such, at the cost of reading them once."""
-    like = numbers.device, numbers.dtype
-    whole = numbers.numel() // _BLOCK * _BLOCK
+    device, wide = numbers.device, torch.float32 if numbers.device.type == "mps" else torch.float64
+    whole = numbers.numel() // _BLOCK * _BLOCK if numbers.is_floating_point() else 0
     if whole:
-        numbers = torch.cat([numbers[:whole].view(-1, _BLOCK) @ _random(_BLOCK, *like), numbers[whole:]])
-    wide = torch.float32 if numbers.device.type == "mps" else torch.float64
-    return numbers.to(wide) @ _random(1 << max(0, numbers.numel() - 1).bit_length(), like[0], wide)[: numbers.numel()]
+        blocks = numbers[:whole].view(-1, _BLOCK) @ _random(_BLOCK, device, numbers.dtype)
+        numbers = torch.cat([blocks, numbers[whole:]])
+    return numbers.to(wide) @ _random(1 << max(0, numbers.numel() - 1).bit_length(), device, wide)[: numbers.numel()]
 
 
 def _flat(tensor: Tensor) -> Tensor | None:
@@ -217,7 +233,7 @@ def _entries(tensor: Tensor) -> Tensor:
     return tensor.coalesce().values() if tensor.layout == torch.sparse_coo else tensor.values()
 
 
-def _told(value: Any, deep: int, left: list[int], tensors: list[Tensor]) -> Any:
+def _told(value: Any, deep: int, left: list[int], tensors: list[Tensor | None]) -> Any:
     left[0] -= 1
     if isinstance(value, _PLAIN):
         return str(value) if isinstance(value, float) else value
@@ -271,7 +287,7 @@ def identity(value: Any) -> Any:
                 Held(value),
                 _place(value),
                 value._version if not value.is_inference() else None,
-                _summing([value.detach()])(),
+                tuple(_summing([value.detach()])()),
             )
     if isinstance(value, np.ndarray):
         content = None if value.dtype.hasobject else zlib.crc32(np.ascontiguousarray(value).data.cast("B"))

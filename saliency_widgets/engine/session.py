@@ -249,6 +249,7 @@ class Session:
                 elapsed = time.perf_counter() - began
                 if found.complete:
                     finished = found
+                    self._tell(replace(base, state="done", attribution=found, elapsed=elapsed, remaining=0.0))
                     break
                 if told is not None and elapsed - told < _FRAME_SECONDS:
                     continue
@@ -260,11 +261,8 @@ class Session:
             same = self.subject.memory.passes == passes or self.subject.version() == version
             if not same:
                 self.cache.forget(self, version)
-        if finished is not None:
-            if same:
-                self.cache.put((self, "map", version, request.key), finished)
-            elapsed = time.perf_counter() - began
-            self._tell(replace(base, state="done", attribution=finished, elapsed=elapsed, remaining=0.0))
+        if finished is not None and same:
+            self.cache.put((self, "map", version, request.key), finished)
 
     def _frame_of(self, found: Attribution, reduction: Reduction) -> Frame:
         """Its map; of a finished one, kept from before."""

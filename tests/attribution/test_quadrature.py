@@ -7,7 +7,9 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import nn
 
+from saliency_widgets.attribution import Call, Score
 from saliency_widgets.attribution.quadrature import RULES, coarse_to_fine, gauss_legendre, midpoint, trapezoid
 from saliency_widgets.attribution.schedule import chunks
 
@@ -117,7 +119,15 @@ def test_later_chunks_are_as_large_as_allowed():
     assert [len(chunk) for chunk in chunks(65, 16, first=(1,))] == [1, 16, 16, 16, 16]
 
 
-@given(st.integers(1, 300), st.integers(1, 300), st.integers(1, 32))
-def test_a_larger_total_has_the_chunks_of_a_smaller_one_but_for_its_last(few, many, size):
-    few, many = sorted((few, many))
-    assert chunks(few, size)[:-1] == chunks(many, size)[: len(chunks(few, size)) - 1]
+@given(st.integers(1, 300), st.integers(1, 300), st.integers(1, 32), st.integers(0, 4))
+def test_a_larger_total_has_the_chunks_of_a_smaller_one_but_for_its_last(few, many, size, spare):
+    few, many = (chunks(n, size, spare=spare) for n in sorted((few, many)))
+    assert few[:-1] == many[: len(few) - 1]
+
+
+def test_a_few_left_over_join_the_last_pass_unless_its_rows_were_asked_for():
+    assert [len(chunk) for chunk in chunks(50, 16, first=(1,), spare=2)] == [1, 16, 16, 17]
+    assert [len(chunk) for chunk in chunks(52, 16, first=(1,), spare=2)] == [1, 16, 16, 16, 3]
+    call = Call(nn.Identity(), torch.ones(1, 3), Score("logit", torch.tensor([0])))
+    assert max(map(len, call.chunks(50, None, first=(1,)))) == 17
+    assert max(map(len, call.chunks(50, 16, first=(1,)))) == 16

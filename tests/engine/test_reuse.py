@@ -56,16 +56,63 @@ def test_another_class_is_a_backward_pass_and_a_seen_one_nothing(asked):
     assert asked("input_x_gradient", 2) == 0
 
 
-def test_one_pass_serves_all_layers_and_classes(asked):
-    assert asked("grad_cam") == 1
+def checked(asked):
+    found = asked.events[-1].attribution
+    expected = attribute(asked.model, pictures(0, 1, 3, 8, 8), **found.settings)
+    assert torch.equal(found.values, expected.values)
+
+
+def test_one_pass_serves_all_classes_of_a_layer_and_a_second_all_layers(asked):
+    assert asked("grad_cam", layer="net.3") == 1
+    for target in (1, 2, 0):
+        assert asked("layer_cam", target, layer="net.3") == 0
+        checked(asked)
+    assert asked("grad_cam", layer="net.1") == 1
     for layer in ("net.0", "net.1", "net.2", "net.3"):
         for target in (0, 1):
-            assert asked("grad_cam", target, layer=layer) == 0
+            asked("grad_cam", target, layer=layer)
+            checked(asked)
+            asked.model.seen = 0
             assert asked("layer_cam", target, layer=layer) == 0
-            found = asked.events[-1].attribution
-            expected = attribute(asked.model, pictures(0, 1, 3, 8, 8), **found.settings)
-            assert torch.equal(found.values, expected.values)
+            checked(asked)
     assert asked("gradient", 3) == 0
+
+
+def test_after_a_gradient_all_layers_are_there(asked):
+    assert asked("gradient") == 1
+    for layer in ("net.0", "net.1", "net.2", "net.3"):
+        assert asked("grad_cam", 1, layer=layer) == 0
+        checked(asked)
+
+
+def test_a_layer_that_folding_hides_is_recorded_too():
+    model = Rows(nn.Sequential(conv_net()[0], nn.BatchNorm2d(6).double(), *conv_net()[1:]).eval())
+    events: list[Event] = []
+    session = Session(Subject(model, pictures(0, 1, 3, 8, 8)), events.append, executor="inline", cache=Cache())
+    assert session.subject.layers
+    assert len(session.subject.logits) == 1
+    assert session.subject._tuned.hidden == {"net.0"}
+    for target, rows in ((0, 1), (1, 0), (2, 0)):
+        model.seen = 0
+        session.submit(Request.of("grad_cam", {"layer": "net.0"}, target=target))
+        assert model.seen == rows
+        found = events[-1].attribution
+        expected = attribute(model, pictures(0, 1, 3, 8, 8), **found.settings)
+        assert torch.equal(found.values, expected.values)
+    session.close()
+
+
+def test_a_pass_too_large_to_be_kept_is_not_recorded_at_each_move():
+    events: list[Event] = []
+    model = Rows(conv_net())
+    session = Session(Subject(model, pictures(0, 1, 3, 8, 8)), events.append, executor="inline", cache=Cache(17_000))
+    assert session.subject.layers
+    assert len(session.subject.logits) == 1
+    for layer, target, rows in (("net.3", 0, 1), ("net.1", 0, 1), ("net.1", 1, 1), ("net.1", 2, 0), ("net.3", 2, 0)):
+        model.seen = 0
+        session.submit(Request.of("grad_cam", {"layer": layer}, target=target))
+        assert model.seen == rows, (layer, target)
+    session.close()
 
 
 def test_more_samples_are_the_new_ones_alone(asked):

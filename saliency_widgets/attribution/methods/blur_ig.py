@@ -13,7 +13,7 @@ from saliency_widgets.attribution.call import Call
 from saliency_widgets.attribution.method import Estimate, method
 from saliency_widgets.attribution.methods.integrated_gradients import N_STEPS
 from saliency_widgets.attribution.quadrature import coarse_to_fine
-from saliency_widgets.attribution.schedule import CHUNK_SIZE, chunks
+from saliency_widgets.attribution.schedule import CHUNK_SIZE
 from saliency_widgets.params import Param
 
 BLUR_LEVEL = Param(
@@ -62,7 +62,7 @@ def blur_ig(call: Call, n_steps: int, blur_level: float, chunk_size: int | None)
     integral = _Trapezoid(n_steps, start=blurred(strongest), end=call.inputs)
     ends: dict[int, Tensor] = {}
     done = 0
-    for chunk in chunks(len(order), call.rows(chunk_size), call.batch, first=(1,)):
+    for chunk in call.chunks(len(order), chunk_size, first=(1,)):
         nodes = order[chunk.start : chunk.stop]
         pictures = torch.stack([blurred(strongest * (1 - node / n_steps)) for node in nodes])
         gradients, scores = call.gradient(pictures.flatten(0, 1))

@@ -14,7 +14,7 @@ from saliency_widgets.attribution.method import Estimate, method
 from saliency_widgets.attribution.methods.smoothgrad import N_SAMPLES
 from saliency_widgets.attribution.moments import Moments
 from saliency_widgets.attribution.noise import SEED, seeded
-from saliency_widgets.attribution.schedule import CHUNK_SIZE, chunks
+from saliency_widgets.attribution.schedule import CHUNK_SIZE
 from saliency_widgets.params import Param
 
 BASELINES = Param(
@@ -62,7 +62,7 @@ def expected_gradients(
     moments = Moments(call.inputs)
     known: dict[int, Tensor] = {}  # the score of each baseline that was drawn; fresh noise counts from -1 down
     drawn = torch.zeros_like(score)
-    for samples in chunks(n_samples, call.rows(chunk_size), call.batch):
+    for samples in call.chunks(n_samples, chunk_size):
         picks, starts, times = [], [], []
         for k in samples:
             generator = seeded(seed, "expected gradients", k)

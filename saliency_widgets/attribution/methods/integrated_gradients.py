@@ -13,7 +13,7 @@ from saliency_widgets.attribution.call import Call
 from saliency_widgets.attribution.method import Estimate, method
 from saliency_widgets.attribution.noise import SEED
 from saliency_widgets.attribution.quadrature import RULES, coarse_to_fine
-from saliency_widgets.attribution.schedule import CHUNK_SIZE, chunks
+from saliency_widgets.attribution.schedule import CHUNK_SIZE, ended
 from saliency_widgets.params import Param
 
 N_STEPS = Param(
@@ -89,7 +89,7 @@ def integrated_gradients(
     if quadrature == ADAPTIVE:
         yield from _adaptive(call, start, n_steps, tolerance, call.rows(chunk_size))
     else:
-        yield from _fixed(call, start, quadrature, n_steps, call.rows(chunk_size))
+        yield from _fixed(call, start, quadrature, n_steps, chunk_size)
 
 
 def _gradients(call: Call, start: Tensor, nodes: Tensor) -> tuple[Tensor, Tensor]:
@@ -120,7 +120,9 @@ def _adaptive(call: Call, start: Tensor, n_steps: int, tolerance: float, rows: i
             rule.rest(within >= 2)
         enough = bool((within >= 2).all())
         last = enough or rule.done == n_steps + 1
-        told = () if not last or error is None or tolerance == 0 else (_ended(enough, rule.done, tolerance, error),)
+        told = ()
+        if last and error is not None and tolerance > 0:
+            told = (ended(enough, rule.done, "gradients", "the map's error is estimated at", error, tolerance),)
         yield Estimate(
             rule.values,
             done=rule.done,
@@ -135,14 +137,7 @@ def _adaptive(call: Call, start: Tensor, n_steps: int, tolerance: float, rows: i
             return
 
 
-def _ended(enough: bool, gradients: int, tolerance: float, error: Tensor) -> str:
-    reached = f"the map's error is estimated at {float(error.max()):.1%}"
-    if enough:
-        return f"{gradients} gradients were enough: {reached}, within the tolerance of {tolerance:.1%}."
-    return f"The budget of {gradients} gradients ended first: {reached}, and the tolerance is {tolerance:.1%}."
-
-
-def _fixed(call: Call, start: Tensor, quadrature: str, n_steps: int, rows: int) -> Iterator[Estimate]:
+def _fixed(call: Call, start: Tensor, quadrature: str, n_steps: int, chunk_size: int | None) -> Iterator[Estimate]:
     way = call.inputs - start
     nodes, weights = RULES[quadrature](n_steps)
     order = coarse_to_fine(len(nodes))
@@ -153,7 +148,7 @@ def _fixed(call: Call, start: Tensor, quadrature: str, n_steps: int, rows: int) 
     wide = torch.promote_types(way.dtype, torch.float32)  # in half precision sums of many nodes drift away
     total = torch.zeros_like(way, dtype=wide)
     done = 0
-    for chunk in chunks(len(nodes), rows, call.batch, first=(1,)):
+    for chunk in call.chunks(len(nodes), chunk_size, first=(1,)):
         gradients, scores = _gradients(call, start, nodes[chunk.start : chunk.stop])
         w = weights[chunk.start : chunk.stop].to(total)
         total += torch.tensordot(w, gradients.to(wide), dims=1)

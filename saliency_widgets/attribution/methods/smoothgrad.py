@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import partial
 
-from torch import Tensor
-
 from saliency_widgets.attribution.call import Call
 from saliency_widgets.attribution.method import Estimate, get_method, method, methods
 from saliency_widgets.attribution.moments import Chunk, Moments
 from saliency_widgets.attribution.noise import SEED, normal_noise
-from saliency_widgets.attribution.schedule import CHUNK_SIZE, chunks
+from saliency_widgets.attribution.schedule import CHUNK_SIZE, ended
 from saliency_widgets.params import Param
 
 NOISE_LEVEL = Param(
@@ -109,11 +107,13 @@ def smoothgrad(
         values = estimate.values.view_as(noisy)
         return moments.of(values**2 if statistic == "squared" else values, samples.start)
 
-    for samples in chunks(n_samples, call.rows(chunk_size), call.batch):
+    for samples in call.chunks(n_samples, chunk_size):
         moments.add(call.once((samples.start, samples.stop), partial(drawn, samples)))
         error = moments.relative_error if told else None
         enough = tolerance > 0 and error is not None and bool((error <= tolerance).all())
-        last = tolerance > 0 and (enough or moments.count == n_samples)
+        notes = ()
+        if tolerance > 0 and error is not None and (enough or moments.count == n_samples):
+            notes = (ended(enough, moments.count, "samples", "the sampling error is", error, tolerance),)
         yield Estimate(
             moments.mean if told else moments.variance,
             done=moments.count,
@@ -121,16 +121,7 @@ def smoothgrad(
             evaluations=moments.count,
             standard_error=moments.standard_error if told else None,
             agreement=moments.agreement if told else None,
-            notes=(_ended(enough, moments.count, tolerance, error),)
-            if last and tolerance and error is not None
-            else (),
+            notes=notes,
         )
         if enough:
             return
-
-
-def _ended(enough: bool, samples: int, tolerance: float, error: Tensor) -> str:
-    reached = f"the sampling error is {float(error.max()):.1%}"
-    if enough:
-        return f"{samples} samples were enough: {reached}, within the tolerance of {tolerance:.1%}."
-    return f"The budget of {samples} samples ended first: {reached}, and the tolerance is {tolerance:.1%}."
