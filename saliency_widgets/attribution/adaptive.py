@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
+
+from saliency_widgets.attribution.halves import Half, full
 
 _START = 8
 # A share in the completeness residual counts this much of one in the map change: it speaks for one number, the other
@@ -69,7 +72,7 @@ class AdaptiveTrapezoid:
     old. Neither touches the values: what is missing is read off as ``delta`` and never distributed.
 
     Each sample of a batch has nodes of its own, so its result doesn't depend on its neighbours. One gradient is kept
-    per node, in the dtype of ``way``; sums are kept in float32 or wider.
+    per node, as it is told; sums are kept in float32 or wider.
 
     Args:
         way: x - x', shape (B, ...).
@@ -83,7 +86,7 @@ class AdaptiveTrapezoid:
         self._way = way.to(torch.promote_types(way.dtype, torch.float32))
         self._total = torch.zeros_like(self._way)
         self._n_steps, self._per_round = n_steps, per_round
-        self._gradients: list[Tensor] = []
+        self._gradients: list[Tensor | Half] = []
         self._samples = [_Sample() for _ in way]
         self._asked = torch.empty(0, len(way), dtype=torch.float64, device="cpu")
 
@@ -134,11 +137,17 @@ class AdaptiveTrapezoid:
                 self._asked[:, b] = torch.tensor(nodes or middles, dtype=torch.float64, device="cpu")
         return self._asked
 
-    def tell(self, gradients: Tensor, scores: Tensor) -> None:
-        """Take in what the last ``ask`` was for, in its order: gradients (K, B, ...), kept uncopied; scores (K, B)."""
+    def tell(self, parts: Sequence[Tensor | Half], scores: Tensor) -> None:
+        """Take in what the last ``ask`` was for, in its order.
+
+        Args:
+            parts: The gradients, (K, B, ...) in one piece or several, kept uncopied.
+            scores: The scores, (K, B).
+        """
         first = self.done
-        self._gradients += gradients.to(self._dtype).unbind()
-        slopes = [(g * self._way).flatten(1).sum(1) for g in self._gradients[first:]]
+        for part in parts:
+            self._gradients += part.unbind()
+        slopes = [(full(g) * self._way).flatten(1).sum(1) for g in self._gradients[first:]]
         told = self._asked, scores.cpu(), torch.stack(slopes).cpu()
         families = []  # sample, low, middle and high node
         for b, sample in enumerate(self._samples):
@@ -149,7 +158,7 @@ class AdaptiveTrapezoid:
             if first < 2:
                 families += self._begin(b, self.done - 1)
             else:
-                parents, sample.intervals = sample.intervals[: len(gradients)], sample.intervals[len(gradients) :]
+                parents, sample.intervals = sample.intervals[: len(slopes)], sample.intervals[len(slopes) :]
                 families += [(b, i.low, first + k, i.high) for k, i in enumerate(parents)]
         changes = []  # transferred at once: every transfer makes a GPU wait
         for b, low, middle, high in families:

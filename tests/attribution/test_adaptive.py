@@ -18,7 +18,7 @@ def run(gradient, score, way: Tensor, n_steps: int) -> tuple[AdaptiveTrapezoid, 
     rule, asked = AdaptiveTrapezoid(way, n_steps), []
     while len(t := rule.ask()):
         asked.append(t.clone())
-        rule.tell(torch.stack([gradient(row) for row in t]), torch.stack([score(row) for row in t]))
+        rule.tell([torch.stack([gradient(row) for row in t])], torch.stack([score(row) for row in t]))
     return rule, asked
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from saliency_widgets.attribution.adaptive import AdaptiveTrapezoid
 from saliency_widgets.attribution.baselines import BASELINE
 from saliency_widgets.attribution.call import Call
+from saliency_widgets.attribution.halves import Half, full, kept_whole
 from saliency_widgets.attribution.method import Estimate, method
 from saliency_widgets.attribution.noise import SEED
 from saliency_widgets.attribution.quadrature import RULES, coarse_to_fine
@@ -80,6 +81,11 @@ def integrated_gradients(
     ("midpoint", "gauss_legendre"), whatever the tolerance; until all are in, the estimate is their weighted mean,
     coarse to fine.
 
+    Gradients are kept, so that more steps only add to them. Of float32 inputs, those beyond the first 64 MiB (111 nodes
+    of a picture of 224 x 224) are kept and counted in 16 bits, each value rounded by at most 2^-11 of itself: the map
+    is off by less than 5e-4, relative to it, and usually by a tenth of that. See
+    :class:`~saliency_widgets.attribution.halves.Half`.
+
     Source: Sundararajan, Taly and Yan, "Axiomatic Attribution for Deep Networks", 2017.
 
     Yields:
@@ -92,16 +98,22 @@ def integrated_gradients(
         yield from _fixed(call, start, quadrature, n_steps, chunk_size)
 
 
-def _gradients(call: Call, start: Tensor, nodes: Tensor) -> tuple[Tensor, Tensor]:
-    """The gradients at nodes t, (K,) or (K, B) where each sample has its own: (K, B, ...); and the scores, (K, B)."""
+def _gradients(call: Call, start: Tensor, nodes: Tensor, *, first: int) -> tuple[Tensor | Half, Tensor]:
+    """The gradients at nodes t, (K,) or (K, B) where each sample has its own: (K, B, ...); and the scores, (K, B).
 
-    def work() -> tuple[Tensor, Tensor]:
+    ``first`` is the number of the first node: beyond some, they are kept as halves.
+    """
+    whole = kept_whole(call.inputs)
+    halved = whole is not None and first >= whole
+
+    def work() -> tuple[Tensor | Half, Tensor]:
         way = call.inputs - start
         t = nodes.to(way).view(len(nodes), -1, *[1] * (way.ndim - 1))
         gradients, scores = call.gradient((start + t * way).flatten(0, 1))
-        return gradients.view(len(nodes), *way.shape), scores.view(len(nodes), -1)
+        gradients = gradients.view(len(nodes), *way.shape)
+        return Half.of(gradients) if halved else gradients, scores.view(len(nodes), -1)
 
-    return call.once(("nodes", *nodes.flatten().tolist()), work)
+    return call.once(("nodes", halved, *nodes.flatten().tolist()), work)
 
 
 def _adaptive(call: Call, start: Tensor, n_steps: int, tolerance: float, rows: int) -> Iterator[Estimate]:
@@ -110,10 +122,9 @@ def _adaptive(call: Call, start: Tensor, n_steps: int, tolerance: float, rows: i
     score: Tensor | None = None
     within = torch.zeros(call.batch, dtype=torch.int64, device="cpu")  # rounds running
     while len(nodes := rule.ask()):
-        found = [_gradients(call, start, part) for part in nodes.split(cap)]
-        gradients, scores = found[0] if len(found) == 1 else (torch.cat(parts) for parts in zip(*found, strict=True))
-        score = scores[0] if score is None else score
-        rule.tell(gradients, scores)
+        parts, scores = zip(*[_gradients(call, start, t, first=rule.done) for t in nodes.split(cap)], strict=True)
+        score = scores[0][0] if score is None else score
+        rule.tell(parts, torch.cat(scores))
         error = rule.error
         if error is not None and tolerance > 0:
             within = torch.where(error.cpu() <= tolerance, within + 1, 0)
@@ -149,9 +160,9 @@ def _fixed(call: Call, start: Tensor, quadrature: str, n_steps: int, chunk_size:
     total = torch.zeros_like(way, dtype=wide)
     done = 0
     for chunk in call.chunks(len(nodes), chunk_size, first=(1,)):
-        gradients, scores = _gradients(call, start, nodes[chunk.start : chunk.stop])
+        gradients, scores = _gradients(call, start, nodes[chunk.start : chunk.stop], first=chunk.start)
         w = weights[chunk.start : chunk.stop].to(total)
-        total += torch.tensordot(w, gradients.to(wide), dims=1)
+        total += torch.tensordot(w, full(gradients).to(wide), dims=1)
         ends |= {float(nodes[j]): scores[j - done] for j in chunk if nodes[j] in (0, 1) and float(nodes[j]) not in ends}
         done += len(chunk)
         values = way * total / float(weights[:done].sum())

@@ -1,0 +1,84 @@
+"""Gradients kept in 16 bits: what is lost is what is said."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from toys import conv_net, pictures
+
+import saliency_widgets as sw
+from saliency_widgets.attribution import halves
+from saliency_widgets.attribution.halves import Half, kept_whole
+from saliency_widgets.engine import Cache, Event, Request, Session, Subject
+
+
+@given(st.integers(0, 2**32 - 1), st.floats(-40, 38), st.floats(0, 12))
+def test_a_value_is_off_by_no_more_than_is_said(seed, size, spread):
+    """Samples of any size beside each other, with values over many orders of magnitude."""
+    generator = torch.Generator().manual_seed(seed)
+    values = torch.randn(3, 2, 50, generator=generator)
+    values *= 10 ** (-spread * torch.rand(3, 2, 50, generator=generator))
+    values[0] *= 10.0**size / values[0].abs().max()
+    largest = values.abs().amax(2, keepdim=True)
+    found = Half.of(values)
+    assert found.codes.dtype == torch.float16
+    off = (found.full().double() - values.double()).abs()
+    least = torch.finfo(torch.float32).smallest_normal
+    assert bool((off <= 2.0**-11 * values.abs().double() + 2.0**-39 * largest.double() + least).all())
+    for k, one in enumerate(found.unbind()):
+        assert torch.equal(one[1], found.full()[k, 1])
+
+
+def test_nothing_and_the_largest_number_are_kept():
+    values = torch.tensor([[[0.0, 0.0]], [[3e38, -1e30]]])
+    found = Half.of(values).full()
+    assert bool(found.isfinite().all())
+    assert torch.equal(found[0], values[0])
+
+
+def test_small_inputs_and_float64_are_kept_as_they_are():
+    assert kept_whole(torch.ones(1, 3, 224, 224)) == 111
+    assert kept_whole(torch.ones(1, 30)) > 100_000
+    assert kept_whole(torch.ones(1, 3, 224, 224).double()) is None
+    assert kept_whole(torch.ones(1, 3, 224, 224).half()) is None
+
+
+@pytest.fixture
+def short(monkeypatch):
+    """As if memory were short beyond 16 nodes."""
+    monkeypatch.setattr(halves, "WHOLE_BYTES", 0)
+
+
+@pytest.mark.parametrize("quadrature", ["adaptive", "trapezoid", "gauss_legendre"])
+def test_the_map_is_off_by_less_than_is_said(quadrature, monkeypatch):
+    model, x = conv_net().float(), pictures(0, 2, 3, 8, 8).float()
+    settings = {"target": 1, "n_steps": 64, "tolerance": 0, "quadrature": quadrature}
+    whole = sw.attribute(model, x, **settings)
+    monkeypatch.setattr(halves, "WHOLE_BYTES", 0)
+    half = sw.attribute(model, x, **settings)
+    off = (half.values - whole.values).flatten(1).abs().sum(1) / whole.values.flatten(1).abs().sum(1)
+    assert bool((off > 0).all())
+    assert bool((off < 5e-4).all())
+
+
+@pytest.mark.parametrize("quadrature", ["adaptive", "trapezoid"])
+def test_they_are_reused_bit_for_bit_in_half_of_the_room(quadrature, short):
+    model, x = conv_net().float(), pictures(0, 1, 3, 8, 8).float()
+    events: list[Event] = []
+    session = Session(Subject(model, x), events.append, executor="inline", cache=Cache())
+
+    def ask(n_steps: int) -> int:
+        asked = {"n_steps": n_steps, "tolerance": 0.0, "quadrature": quadrature}
+        session.submit(Request.of("integrated_gradients", asked, target=1))
+        assert events[-1].error is None
+        found = events[-1].attribution
+        assert torch.equal(found.values, sw.attribute(model, x, **found.settings).values)
+        kept = session.cache._kept.items()
+        return sum(size for key, (_, size, _) in kept if key[1] == "chunk")
+
+    before, after = ask(32), ask(64)
+    gradient = x.numel() * 4
+    assert 32 * gradient * 0.5 < after - before < 32 * gradient * 0.6
+    session.close()
