@@ -24,20 +24,11 @@ from playwright.sync_api import Locator, sync_playwright
 CHECKOUT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(CHECKOUT / "tools"), str(CHECKOUT / "tests" / "browser")]
 
-from ensure_browser import MISSING, find_browser  # noqa: E402
+from ensure_browser import FLAGS, MISSING, find_browser  # noqa: E402
 from lab import Lab  # noqa: E402
 from lab_server import LabServer  # noqa: E402
 from seen import Seen  # noqa: E402
 
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 # Both outputs are on the page at once: a gesture must not begin with scrolling.
 VIEWPORT = {"width": 1440, "height": 2100}
 STEPS, FEWER = 50, 32

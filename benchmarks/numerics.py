@@ -33,11 +33,12 @@ class Ours:
     Args:
         model: The model's name.
         device: Where.
+        **how: Of :class:`Subject`: precision and CUDA graphs.
     """
 
-    def __init__(self, model: str, device: str = "cpu") -> None:
+    def __init__(self, model: str, device: str = "cpu", **how: Any) -> None:
         self.model, self.x = model_of(model, device), input_of(device=device)
-        self.subject = Subject(self.model, self.x)
+        self.subject = Subject(self.model, self.x, **how)
         self.cache = Cache()
         self.last: Event | None = None
         self.first: float | None = None

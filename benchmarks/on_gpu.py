@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from models import bare_gradient, input_of, model_of, tuned_by_hand
-from numerics import MODELS, TARGET
+from numerics import MODELS, TARGET, N, Ours
 from numerics import measure as measured
 from timing import Row, interleaved, seconds
 from torch import Tensor, nn
@@ -25,8 +25,31 @@ def measure(rounds: int) -> list[Row]:
         raise SystemExit("There is no CUDA device here.")
     rows = measured(rounds, "cuda")
     for name in MODELS:
-        rows += _batches(name, rounds)
+        rows += _batches(name, rounds) + _choices(name, rounds)
     return rows
+
+
+def _choices(name: str, rounds: int) -> list[Row]:
+    """What our own path gains by each choice, on a question of small passes and on one of large ones."""
+    how: dict[str, dict[str, Any]] = {
+        "full precision": {"precision": "full"},
+        "CUDA graphs": {"precision": "full", "cuda_graphs": True},
+        "TF32": {"precision": "tf32"},
+        "bfloat16": {"precision": "bfloat16"},
+    }
+    ours = {key: Ours(name, "cuda", **choice) for key, choice in how.items()}
+    asked: dict[str, dict[str, Any]] = {"passes of 1": {"chunk_size": 1}, "passes of 32": {}}
+    found = []
+    for size, params in asked.items():
+        timers = {key: it.fresh("smoothgrad", n_samples=N, **params) for key, it in ours.items()}
+        t = interleaved(timers, max(rounds, 3))  # a shape is recorded when it comes for the third time
+        for key in list(how)[1:]:
+            last = ours[key].last
+            notes = () if last is None or last.attribution is None else last.attribution.notes
+            said = next((note for note in notes if note.startswith("Computed in")), "")
+            what = f"SmoothGrad-{N}, {size}, {key} / full precision"
+            found.append(Row(name, what, t[key] / t["full precision"], note=said))
+    return found
 
 
 def _batches(name: str, rounds: int) -> list[Row]:

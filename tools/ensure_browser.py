@@ -36,6 +36,17 @@ PLACES = (
     "~/Applications/Chromium.app/Contents/MacOS/Chromium",
 )
 
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+"""What it is started with, wherever: no request but ours, and the same painting on any machine."""
+
 # Below one of playwright's download folders, newest first.
 _PLAYWRIGHT_FOLDERS = ("~/.cache/ms-playwright", "~/Library/Caches/ms-playwright")
 _PLAYWRIGHT_PATTERNS = (

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-from ensure_browser import find_browser
+from ensure_browser import FLAGS, find_browser
 from lab import Lab
 from lab_server import LabServer
 from playwright.sync_api import sync_playwright
@@ -13,7 +13,6 @@ from seen import Seen
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 IMAGES = CHECKOUT / "docs" / "images"
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"]
 EXPLORER = "import saliency_widgets as sw\nexplorer = sw.demo({})\nexplorer"
 
 

@@ -17,7 +17,9 @@ from saliency_widgets.attribution.errors import Cancelled, ModelChanged, model_f
 from saliency_widgets.attribution.interruption import interruptible
 from saliency_widgets.attribution.isolation import beside, freeze, modules_of, own_weights, stand_in
 from saliency_widgets.attribution.memory import Memory, out_of_memory
+from saliency_widgets.attribution.precision import computing
 from saliency_widgets.attribution.recording import Kept, of_inputs, of_layer, once
+from saliency_widgets.attribution.replay import Replays
 from saliency_widgets.attribution.schedule import chunks, most_rows
 from saliency_widgets.attribution.taps import Tap, tensor_in, watched
 from saliency_widgets.attribution.targets import Score, is_function, logits_of, notes_on
@@ -50,6 +52,8 @@ class Call:
         tuned: What gives the same numbers sooner; None where nothing does.
         kept: What single passes gave before, for this question to this method: see :meth:`once`.
         recordings: Passes of the inputs with their graphs, for any question about them.
+        precision: How exactly passes are computed: see :mod:`~.precision`.
+        replays: Passes recorded as CUDA graphs: see :mod:`~.replay`.
     """
 
     model: nn.Module
@@ -62,6 +66,8 @@ class Call:
     tuned: Tuned | None = None
     kept: Kept | None = None
     recordings: Kept | None = None
+    precision: str | None = None
+    replays: Replays | None = None
 
     @property
     def batch(self) -> int:
@@ -86,7 +92,7 @@ class Call:
     @property
     def plain(self) -> Call:
         """The same question, computed as the model is written: for those who look inside."""
-        return replace(self, tuned=None, recordings=None)
+        return replace(self, tuned=None, recordings=None, replays=None)
 
     def alone(self, part: Part) -> Call:
         """The same question about one of several inputs that are explained together; the others are held."""
@@ -202,10 +208,18 @@ class Call:
                 return found[1].contiguous(), found[2]
 
         def work(rows: range) -> tuple[Tensor, Tensor]:
-            with self.standing_in(tuned=True) as model:
-                leaf = inputs[rows.start : rows.stop].detach().requires_grad_(True)
-                scores = self.scored(model, leaf, rows)
-                return differentiate(model, scores, leaf).contiguous(), scores.detach()
+            some = inputs[rows.start : rows.stop]
+
+            def plainly() -> tuple[Tensor, Tensor]:
+                with self.standing_in(tuned=True) as model:
+                    leaf = some.detach().requires_grad_(True)
+                    scores = self.scored(model, leaf, rows)
+                    return differentiate(model, scores, leaf).contiguous(), scores.detach()
+
+            if self.replays is None:
+                return plainly()
+            asked = replace(self, inputs=some, score=self.score.of(_samples(rows, self.batch)))
+            return self.replays.of(asked, some, plainly)
 
         gradients, scores = self.memory.run(work, inputs.shape[0])
         return gradients, scores
@@ -303,6 +317,7 @@ class Call:
         self.memory.passes += 1
         before = _versions(self.model)
         with stand_in(self.model, seed, copies) as model, ExitStack() as inside:
+            inside.enter_context(computing(self.precision, self.inputs.device))
             if self.check is not _never:
                 inside.enter_context(interruptible(self.check))
             if tuned:
@@ -325,7 +340,8 @@ class Call:
         score = self.score.of(samples)
         if is_function(score.target):  # it may read what a hook of the caller's has kept
             score = replace(score, target=beside(model, score.target))
-        return score(self.output(model, inputs, rows), len(rows))
+        scores = score(self.output(model, inputs, rows), len(rows))
+        return scores.float() if self.precision == "bfloat16" else scores
 
     def output(self, model: nn.Module, inputs: Tensor, rows: range) -> Any:
         """What the stand-in returns for some rows, of which the first is number ``rows.start`` of K * B."""

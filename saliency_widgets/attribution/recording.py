@@ -17,6 +17,7 @@ from saliency_widgets.attribution.differentiation import differentiate
 from saliency_widgets.attribution.errors import Cancelled, Unread
 from saliency_widgets.attribution.interruption import interruptible
 from saliency_widgets.attribution.isolation import undisturbed
+from saliency_widgets.attribution.precision import computing
 from saliency_widgets.attribution.taps import Tap, hookable, tensor_in
 from saliency_widgets.attribution.targets import is_function
 from saliency_widgets.attribution.tuning import has_hooks
@@ -117,7 +118,7 @@ def _unless_wrong(found: Callable[[], T]) -> T | None:
 
 def _graded(call: Call, recording: Recording | Tail, place: Tensor, what: str) -> Graded:
     call.check()
-    with undisturbed(call.model), interruptible(call.check):
+    with undisturbed(call.model), computing(call.precision, place.device), interruptible(call.check):
         scores = call.score(recording.output, call.batch)
         gradient = differentiate(call.model, scores, place, what, keep_graph=True)
     return place.detach(), gradient, scores.detach()

@@ -2,18 +2,35 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from saliency_widgets.attribution.call import Call
 from saliency_widgets.attribution.errors import Cancelled
-from saliency_widgets.attribution.tuning import Observed, Tuned, agree
+from saliency_widgets.attribution.tuning import TOLERANCE, Observed, Tuned, agree
 
 
-def survey(call: Call, *, fold: bool) -> tuple[Tensor, tuple[str, ...], Tuned | None]:
-    """The class scores of the inputs, shape (B, K); what to know of how they were found; and what gives them sooner.
+@dataclass(frozen=True)
+class Survey:
+    """What one look at a model told.
+
+    Attributes:
+        logits: The class scores of the inputs, shape (B, K).
+        notes: What to know of how they were found.
+        tuned: What gives them sooner; None where nothing does.
+        refused: Why it, or a part of it, is not used; empty where all is.
+    """
+
+    logits: Tensor
+    notes: tuple[str, ...]
+    tuned: Tuned | None = None
+    refused: str = ""
+
+
+def survey(call: Call, *, fold: bool) -> Survey:
+    """Look at a model.
 
     Args:
         call: The model and its inputs.
@@ -24,7 +41,7 @@ def survey(call: Call, *, fold: bool) -> tuple[Tensor, tuple[str, ...], Tuned | 
         ValueError: The model failed, or its output has another form.
     """
     if not fold:
-        return *call.logits(), None
+        return Survey(*call.logits())
     notes: tuple[str, ...] = ()
     tuned: Tuned | None = None
     laid = call.inputs.dtype == torch.float32 and call.size is not None
@@ -41,25 +58,29 @@ def survey(call: Call, *, fold: bool) -> tuple[Tensor, tuple[str, ...], Tuned | 
             return (logits,)
 
     logits = call.memory.run(work, call.batch)[0]
-    return logits, notes, _proven(call, tuned, logits) if tuned else None
+    return Survey(logits, notes, *_proven(call, tuned, logits)) if tuned else Survey(logits, notes)
 
 
-def _proven(call: Call, tuned: Tuned, logits: Tensor) -> Tuned | None:
-    """What was tuned, if it gives the model's own scores."""
+def _proven(call: Call, tuned: Tuned, logits: Tensor) -> tuple[Tuned | None, str]:
+    """What was tuned, if it gives the model's own scores; and what doesn't, and why."""
+    if logits.dtype not in TOLERANCE:
+        return None, ""  # of scores with three digits nothing can be told
     rows = range(min(call.batch, call.memory.limit or call.batch))
     again = replace(call, tuned=tuned)
-    found: Tensor | None = None
     try:
         with again.standing_in(tuned=True) as model, torch.no_grad():
             found = again.read(model, rows)[1]
+        if agree(found, logits[: rows.stop]):
+            return tuned, ""
+        why = "it gives other scores"
     except Cancelled:
         raise
-    except Exception:
+    except Exception as error:
         # Code that doesn't take channels laid out last (.view of what came from a convolution), or sees the fold: what
-        # is wrong with the model itself was told by its own pass. It is then computed as it is written.
-        found = None
-    if found is not None and agree(found, logits[: rows.stop]):
-        return tuned
-    if not tuned.channels_last or not tuned.folded:
-        return None
-    return _proven(call, tuned.without_layout(), logits)
+        # is wrong with the model itself was told by its own pass.
+        why = str(error).partition(". Check that")[0].removeprefix("model: ")
+    if tuned.channels_last and tuned.folded:
+        found, further = _proven(call, tuned.without_layout(), logits)
+        return found, further or f"with channels laid out last, {why}"
+    how = "channels laid out last" if tuned.channels_last else "BatchNorms folded into convolutions"
+    return None, f"with {how}, {why}"

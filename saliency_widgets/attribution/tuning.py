@@ -33,7 +33,7 @@ _ASKED = (Tensor.dim, Tensor.size, Tensor.numel, Tensor.ndimension, Tensor.is_fl
 _TYPES = (torch.float32, torch.float64)
 _GLOBAL = tuple(name for name in vars(_hooks) if name.startswith("_global") and name.endswith("hooks"))
 # Of scores, relative to the largest: rounding, and no more.
-_TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-9}
+TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-9}
 
 
 @dataclass(frozen=True)
@@ -92,13 +92,13 @@ def _same(x: Tensor) -> Tensor:
 
 def agree(found: Tensor, expected: Tensor) -> bool:
     """Whether scores are the same but for rounding."""
-    if found.shape != expected.shape or found.dtype not in _TOLERANCE:
+    if found.shape != expected.shape or found.dtype not in TOLERANCE:
         return False
     finite = expected.isfinite()
     if not finite.any():
         return False
     apart = (found - expected)[finite].abs().max()
-    return bool(apart <= _TOLERANCE[found.dtype] * expected[finite].abs().max())
+    return bool(apart <= TOLERANCE[found.dtype] * expected[finite].abs().max())
 
 
 class Observed(TorchFunctionMode):

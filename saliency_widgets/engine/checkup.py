@@ -29,6 +29,9 @@ def check_up(subject: Subject, request: Request, check: Callable[[], None] | Non
         score, _ = subject.resolve(request)
     except (TypeError, ValueError) as error:
         return Checkup([*around, broken(error)])
+    if subject.untuned:
+        what = f"It is computed as it is written: {subject.untuned.rstrip('.')}."
+        around.append(Finding(what, remedy="The maps are right. A .reshape for a .view may help.", severity="slow"))
     return Checkup([*around, *examine(subject.call(score, check).plain)])
 
 

@@ -67,6 +67,8 @@ def compute(
         "contrast": _told(score.contrast, request.contrast),
     }
     call = subject.call(score, check, kept, recordings)
+    with _as_if_alone():
+        exact = subject.how_exact(call)
     estimates = entry.run(call, **dict(request.params))
     while True:
         # Not around the yield: whoever takes the estimate has a grad mode of his own.
@@ -88,7 +90,7 @@ def compute(
             layer=estimate.layer,
             input_shape=subject.input_shape,
             parts=subject.parts,
-            notes=_notes(subject, estimate, score),
+            notes=(*exact, *_notes(subject, estimate, score)),
             default_sign=entry.sign,
             done=estimate.done,
             total=estimate.total,
@@ -155,6 +157,8 @@ def attribute(
     explain: Explain = None,
     device: torch.device | str | None = None,
     fold: bool = True,
+    precision: str | None = None,
+    cuda_graphs: bool = False,
     **params: Any,
 ) -> Attribution:
     """Which inputs moved the model's output.
@@ -182,6 +186,10 @@ def attribute(
         device: Where to compute; the model's own device unless given.
         fold: Whether to fold BatchNorms into the convolutions before them, on a private copy, and to lay out channels
             last, where that gives the model's own scores: the same map but for rounding, sooner.
+        precision: None computes as torch is set; "full" in float32 throughout; "tf32" (on CUDA devices) and "bfloat16"
+            sooner and less exactly, by how much is told in ``notes``.
+        cuda_graphs: Whether passes whose shape comes again are recorded on a CUDA device and replayed, which saves the
+            launches that small passes wait for.
         **params: The method's parameters, see ``sw.methods()``.
 
     Returns:
@@ -194,7 +202,8 @@ def attribute(
     request = Request.of(method, params, target=target, score=score, contrast=contrast)
     keep_memory()
     subject = Subject(
-        model, inputs, transform=transform, class_names=class_names, explain=explain, device=device, fold=fold
+        model, inputs, transform=transform, class_names=class_names, explain=explain, device=device, fold=fold,
+        precision=precision, cuda_graphs=cuda_graphs,
     )  # fmt: skip
     *_, last = compute(subject, request)
     return last

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from saliency_widgets.attribution import Attribution, Reduction
 
@@ -54,5 +56,24 @@ def frame_of(attribution: Attribution, reduction: Reduction, sample: int = 0) ->
     else:
         codes = ((values - low) / span * LEVELS + 0.5).floor()
     # int16 is copied where uint16 has no kernels; the flip of the top bit undoes the shift.
-    moved = (codes.to(torch.int32) - 32768).to(torch.int16).cpu().numpy()
+    moved = _on_host((codes.to(torch.int32) - 32768).to(torch.int16)).numpy()
     return Frame(moved.view(np.uint16) ^ np.uint16(0x8000), low, high, reduction.signed)
+
+
+def _on_host(codes: Tensor) -> Tensor:
+    """A copy on the host; from a CUDA device into pinned memory, on a stream of its own: only this is waited for."""
+    if not codes.is_cuda:
+        return codes.cpu()
+    made = torch.empty(codes.shape, dtype=codes.dtype, device="cpu", pin_memory=True)
+    side = _side_stream(codes.device)
+    side.wait_stream(torch.cuda.current_stream(codes.device))
+    with torch.cuda.stream(side):
+        made.copy_(codes, non_blocking=True)
+        codes.record_stream(side)
+    side.synchronize()
+    return made
+
+
+@functools.cache
+def _side_stream(device: torch.device) -> torch.cuda.Stream:
+    return torch.cuda.Stream(device)

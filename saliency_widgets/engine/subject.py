@@ -17,7 +17,9 @@ from saliency_widgets.attribution import Call, Score
 from saliency_widgets.attribution.isolation import device_of, dtype_of
 from saliency_widgets.attribution.layers import Spatial, spatial_layers
 from saliency_widgets.attribution.memory import Memory
+from saliency_widgets.attribution.precision import check_precision, imprecision
 from saliency_widgets.attribution.recording import Kept
+from saliency_widgets.attribution.replay import Replays
 from saliency_widgets.attribution.schedule import paced_rows
 from saliency_widgets.attribution.survey import survey
 from saliency_widgets.attribution.targets import is_function, resolve
@@ -38,6 +40,8 @@ class Subject:
         explain: Which of several inputs.
         device: Where to compute; the model's own device unless given. Elsewhere, a private copy is made.
         fold: Whether it may be computed with BatchNorms folded into convolutions, and channels laid out last.
+        precision: How exactly: see :mod:`~saliency_widgets.attribution.precision`.
+        cuda_graphs: Whether passes whose shape comes again are recorded and replayed.
 
     Raises:
         TypeError: ``model`` is no module, or another argument is of no known kind.
@@ -54,6 +58,8 @@ class Subject:
         explain: Explain = None,
         device: torch.device | str | None = None,
         fold: bool = True,
+        precision: str | None = None,
+        cuda_graphs: bool = False,
     ) -> None:
         if not isinstance(model, nn.Module):
             raise TypeError(f"model: expected a torch.nn.Module, got a {type(model).__name__}.")
@@ -77,6 +83,16 @@ class Subject:
         self._prepare = lambda: prepare_for(
             model, inputs, transform, explain, device=device_of(model), dtype=dtype_of(model)
         )  # fmt: skip
+        self._precision = check_precision(precision, device_of(model))
+        if not isinstance(cuda_graphs, bool):
+            raise TypeError(f"cuda_graphs: expected True or False, got a {type(cuda_graphs).__name__}.")
+        if cuda_graphs and device_of(model).type != "cuda":
+            raise ValueError(
+                f"cuda_graphs: they need a CUDA device, and the model is on {str(device_of(model))!r}. "
+                f"Leave it out, or pass device='cuda'."
+            )
+        self._cuda_graphs = cuda_graphs
+        self._replays: Replays | None = None
         self._inputs, self._seen = inputs, identity(inputs)
         self.prepared: Prepared = self._prepare()
         names, self._names_given = class_names_of(class_names, transform, model)
@@ -86,12 +102,15 @@ class Subject:
             **({} if explain is None else {"explain": explain}),
             **({} if device is None else {"device": str(device)}),
             **({} if fold else {"fold": False}),
+            **({} if precision is None else {"precision": precision}),
+            **({"cuda_graphs": True} if cuda_graphs else {}),
         }
         self.transformed = transform is not None
         self.memory = Memory()
         self._lock = threading.RLock()
         self._fingerprint = Fingerprint(model)
         self.output_notes: tuple[str, ...] = ()
+        self.untuned = ""  # why it is not computed sooner, where it could have been
         self._logits: tuple[tuple, Tensor] | None = None
         self._spatial: tuple[tuple, Mapping[str, Spatial]] | None = None
         self._fold = fold
@@ -129,11 +148,17 @@ class Subject:
         with self._lock:
             return self._logits_at(version)
 
+    @property
+    def predicted(self) -> Tensor | None:
+        """The scores that were computed last, of whatever the model and the inputs were then."""
+        return None if self._logits is None else self._logits[1]
+
     def _logits_at(self, version: tuple) -> Tensor:
         if self._logits is not None and self._logits[0] == version:
             return self._logits[1]
-        self._tuned = None
-        logits, self.output_notes, self._tuned = survey(self.call(_UNSCORED), fold=self._fold)
+        self._tuned, self._replays = None, None
+        found = survey(self.call(_UNSCORED), fold=self._fold)
+        logits, self.output_notes, self._tuned, self.untuned = found.logits, found.notes, found.tuned, found.refused
         if self.class_names is not None and len(self.class_names) != logits.shape[1]:
             if self._names_given:
                 raise ValueError(
@@ -142,6 +167,7 @@ class Subject:
                 )
             self.class_names = None  # a fine-tuned model still carries the names of the classes it had
         self._logits = (version, logits)
+        self._replays = Replays() if self._cuda_graphs else None
         return logits
 
     @property
@@ -157,11 +183,12 @@ class Subject:
         recordings: Kept | None = None,
     ) -> Call:
         """The model bound to the inputs and to a score."""
-        found = self.prepared
+        found, looked_at = self.prepared, score is _UNSCORED
         bound = Call(
             self.model, found.tensor, score, found.pixels, arguments=found.arguments, memory=self.memory,
-            tuned=None if is_function(score.target) and score is not _UNSCORED else self._tuned,
-            kept=kept, recordings=recordings,
+            tuned=None if is_function(score.target) and not looked_at else self._tuned,
+            kept=kept, recordings=recordings, precision=None if looked_at else self._precision,
+            replays=None if looked_at else self._replays,
         )  # fmt: skip
         return bound if check is None else replace(bound, check=check)
 
@@ -189,6 +216,13 @@ class Subject:
     def spatial_at(self, version: tuple) -> Mapping[str, Spatial] | None:
         """The same with all that is known of them, if they were looked at in that version."""
         return self._spatial[1] if self._spatial is not None and self._spatial[0] == version else None
+
+    def how_exact(self, call: Call) -> tuple[str, ...]:
+        """What is to be said of the precision that was chosen, of one question."""
+        if self._precision in (None, "full"):
+            return ()
+        off = call.once("imprecision", lambda: (torch.tensor(imprecision(call), dtype=torch.float64, device="cpu"),))[0]
+        return (f"Computed in {self._precision}: a gradient of this score is off by {float(off):.1%} (L1) for that.",)
 
     def name_of(self, index: int) -> str:
         """The name of a class, or its number."""

@@ -37,6 +37,11 @@ _LAYOUT = {
     "overflow": "visible",
 }
 
+_OUTDATED = (
+    "The model or the input has changed: the map is of what they are now, the predictions of what they were. "
+    "explorer.update() asks for new ones."
+)
+
 
 class Explorer(w.Box):
     """Which inputs moved the model's output: see :func:`explore` for the arguments.
@@ -63,10 +68,13 @@ class Explorer(w.Box):
         methods: Iterable[Any] = (),
         score: str = SCORE.default,
         fold: bool = True,
+        precision: str | None = None,
+        cuda_graphs: bool = False,
         executor: str = "thread",
         **params: Any,
     ) -> None:
         about = {"transform": transform, "class_names": class_names, "device": device, "fold": fold}
+        about |= {"precision": precision, "cuda_graphs": cuda_graphs}
         subject = Subject(model, inputs, explain=explain, **about)
         if subject.parts and explain is None:  # of several inputs, the picture is shown
             pictures = [name for name, shape in subject.parts.items() if len(shape) == 3]
@@ -260,6 +268,7 @@ class Explorer(w.Box):
             method="" if shown.request is None else get_method(shown.request.method).title,
             code=self._code_of(found) if found is not None and found.complete else "",
             aside=str(self._subject.memory),
+            notes=(_OUTDATED,) if self.panel.outdated else (),
         )
 
     def _check_up(self, check: Callable[[], None]) -> None:
@@ -320,6 +329,8 @@ def explore(
     methods: Iterable[Any] = (),
     score: str = SCORE.default,
     fold: bool = True,
+    precision: str | None = None,
+    cuda_graphs: bool = False,
     **params: Any,
 ) -> Explorer:
     """Explore which pixels moved a model's output, live.
@@ -341,6 +352,8 @@ def explore(
         methods: More methods of captum's for the menu, each with sliders for its numeric arguments.
         score: "logit", "probability", "log_probability" or "value".
         fold: Whether it may be computed sooner, with BatchNorms folded into convolutions: see :func:`attribute`.
+        precision: None, "full", "tf32" or "bfloat16": see :func:`attribute`.
+        cuda_graphs: Whether passes are recorded on a CUDA device and replayed: see :func:`attribute`.
         **params: Parameters of the method to begin with.
 
     Returns:
@@ -362,5 +375,7 @@ def explore(
         methods=methods,
         score=score,
         fold=fold,
+        precision=precision,
+        cuda_graphs=cuda_graphs,
         **params,
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -32,7 +32,14 @@ def frame_of(event: Event) -> dict[str, Any] | None:
 
 
 def status_of(
-    event: Event, title: str, asked: str, *, method: str = "", code: str = "", aside: str = ""
+    event: Event,
+    title: str,
+    asked: str,
+    *,
+    method: str = "",
+    code: str = "",
+    aside: str = "",
+    notes: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Progress, readings and errors of an event.
 
@@ -43,6 +50,7 @@ def status_of(
         method: Title of the method of the map on the screen: which findings concern it.
         code: Python that repeats the map on the screen; empty while that map is not finished.
         aside: A short text beside the progress, such as "4 rows a pass: memory ran out at 8".
+        notes: What is to be known besides the map's own notes.
     """
     found = event.attribution
     return status(
@@ -58,7 +66,7 @@ def status_of(
         elapsed=event.elapsed,
         remaining=event.remaining,
         readings=[] if found is None else readings(found),
-        notes=[] if found is None else list(found.notes),
+        notes=[*notes, *(() if found is None else found.notes)],
         cached=event.cached,
         dim=event.error is not None and found is not None,
         **({} if event.error is None else told(event.error, asked)),

@@ -90,6 +90,7 @@ class Panel:
         self._settings = display
         self._display = display.controls()
         self._bars = None if logits is None else PredictionBars(*self._top(logits), self._on_bar)
+        self._predicted = logits  # what the bars show
         self._searched = self._class_search()
         self._choose(self._target)
         self._searched.observe(self._on_search, names="value")
@@ -125,6 +126,14 @@ class Panel:
     def reduction(self) -> Reduction:
         """How the values become a map."""
         return Reduction(self._sign.value, self._channels.value)
+
+    @property
+    def outdated(self) -> bool:
+        """Whether the predictions are another model's or input's by now."""
+        newest = self._subject.predicted
+        if newest is None or self._predicted is None:
+            return False
+        return not torch.equal(newest[0].nan_to_num(), self._predicted.nan_to_num())
 
     @property
     def titles(self) -> dict[str, str]:
@@ -214,6 +223,7 @@ class Panel:
                     self._settings.set(setting, value)
             if self._bars is not None and logits is not None:
                 self._bars.show(*self._top(logits))
+                self._predicted = logits
             self._choose(target)
         finally:
             self._hold = False

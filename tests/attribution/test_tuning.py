@@ -52,7 +52,7 @@ X = torch.rand(2, 3, 6, 6, generator=torch.Generator().manual_seed(4), dtype=tor
 
 
 def tuned(model: nn.Module, x: torch.Tensor = X) -> Tuned | None:
-    return survey(call(model, x), fold=True)[2]
+    return survey(call(model, x), fold=True).tuned
 
 
 @pytest.mark.parametrize("bias", [True, False])
@@ -153,6 +153,8 @@ def test_layout_is_dropped_where_the_models_code_fails_with_it():
     assert found.folded == ("norm",)
     assert not found.channels_last
     assert tuned(Net(plain_run).eval(), x).channels_last
+    assert any("channels laid out last" in f.what and "view" in f.what for f in sw.checkup(model, x))
+    assert not any("as it is written" in f.what for f in sw.checkup(Net(plain_run).eval(), x))
     one, other = (sw.attribute(model, x, method="gradient", target=0, fold=fold).values for fold in (True, False))
     assert torch.allclose(one, other, rtol=0, atol=1e-5 * float(other.abs().max()))
 
@@ -166,6 +168,7 @@ def test_a_model_that_tells_itself_from_its_folded_copy_is_not_folded():
     model = Net(suspicious, bias=False).double().eval()
     found = tuned(model)
     assert found is None or not found.folded
+    assert any("folded" in f.what and "other scores" in f.what for f in sw.checkup(model, X))
 
 
 def test_the_pretrained_model_is_folded_throughout_and_keeps_its_map(pretrained64, cat):

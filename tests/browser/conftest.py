@@ -12,21 +12,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from ensure_browser import MISSING, find_browser
+from ensure_browser import FLAGS, MISSING, find_browser
 from lab import Lab
 from lab_server import LabServer
 from playwright.sync_api import Browser, Error, Page, sync_playwright
 
 VIEWPORT = {"width": 1440, "height": 900}
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 HERE = Path(__file__).parent
 _failed = pytest.StashKey[bool]()
 

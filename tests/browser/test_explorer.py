@@ -391,3 +391,46 @@ def test_it_fits_and_nothing_jumps(lab: Lab, width: int, theme: str) -> None:
     assert seen.canvas.bounding_box() == before
     lab.screenshot(f"{theme}-{width}")
     lab.screenshot(f"{theme}-{width}-all", explorer)
+
+
+EDITED = """
+import saliency_widgets as sw
+from PIL import ImageOps
+from saliency_widgets.demos import classifier, picture
+
+net, photo = classifier(), picture("chelsea").resize((224, 224))
+explorer = sw.explore(net.model, photo, transform=net.transform, class_names=net.class_names,
+                      method="gradient", target=285)
+explorer
+"""
+
+
+def test_a_picture_that_is_edited_in_another_cell_is_seen_with_the_next_move(lab: Lab) -> None:
+    lab.open(lab.write_notebook([EDITED]))
+    lab.run_all()
+    seen = Seen(lab, lab.output(0))
+    seen.wait()
+    before = seen.expected(FRESH)
+    assert_seen(seen, overlay(before))
+    lab.execute("photo.paste(ImageOps.mirror(photo))")
+    seen.control("method").locator("select").select_option("Input × Gradient")
+    lab.wait_for_value("explorer.settings['method']", "input_x_gradient")
+    seen.wait()
+    after = seen.expected(FRESH)
+    assert np.array_equal(after["picture"], before["picture"][:, ::-1])
+    for _ in range(50):  # the browser takes its time to decode the picture
+        if np.abs(seen.pixels().astype(int) - overlay(after)).max() <= 1:
+            break
+        lab.page.wait_for_timeout(200)
+    assert_seen(seen, overlay(after))
+    expect(seen.root.locator(".sw-notes")).to_contain_text("predictions of what they were")
+    # What was seen before is of the picture as it was: it must not come back.
+    seen.control("method").locator("select").select_option("Gradient")
+    lab.wait_for_value("explorer.settings['method']", "gradient")
+    seen.wait()
+    assert_seen(seen, overlay(seen.expected(FRESH)))
+    assert lab.value(f"bool((explorer.attribution.values == {FRESH}.values).all())", seconds=60) is True
+    lab.execute("explorer.update()")
+    seen.wait()
+    expect(seen.root.locator(".sw-notes")).not_to_contain_text("predictions of what they were")
+    assert lab.errors == []

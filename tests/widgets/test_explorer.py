@@ -529,6 +529,19 @@ def test_the_predictions_follow_a_model_that_was_trained(explorer, model):
     assert list(explorer.panel._bars._bars.y) != before
 
 
+def test_predictions_of_what_the_model_was_are_said_to_be_so(explorer, model):
+    def said() -> bool:
+        return any("predictions of what they were" in note for note in explorer.view.status["notes"])
+
+    with torch.no_grad():
+        model.head.bias[5] += 100
+    assert not said()
+    explorer.panel._method.widget.value = "smoothgrad"
+    assert said()
+    explorer.update()
+    assert not said()
+
+
 @pytest.mark.parametrize("text", ["²", "5" * 5000, "-1", "  ", "ant bee", "💥"])
 def test_whatever_is_typed_is_answered(explorer, text):
     explorer.panel._searched.value = text

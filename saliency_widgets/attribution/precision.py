@@ -1,0 +1,101 @@
+"""How exactly passes are computed, where the caller chose, and what that costs in accuracy."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from saliency_widgets.params import unknown
+
+if TYPE_CHECKING:
+    from saliency_widgets.attribution.call import Call
+
+PRECISIONS = ("full", "tf32", "bfloat16")
+_TYPES = {"full": "ieee", "tf32": "tf32"}
+# What on a CUDA device multiplies float32 numbers with fewer digits, if it may.
+_ROOMS = [
+    torch.backends.cuda.matmul,
+    *(getattr(torch.backends.cudnn, name) for name in ("conv", "rnn") if hasattr(torch.backends.cudnn, name)),
+]
+
+
+def check_precision(precision: Any, device: torch.device) -> str | None:
+    """The precision, if it can be had.
+
+    Raises:
+        TypeError: It is no name.
+        ValueError: There is no such precision, or not on this device.
+    """
+    if precision is None:
+        return None
+    if not isinstance(precision, str):
+        raise TypeError(f"precision: expected one of {PRECISIONS} or None, got a {type(precision).__name__}.")
+    if precision not in PRECISIONS:
+        raise ValueError(unknown("precision", precision, list(PRECISIONS)))
+    if precision == "tf32" and device.type != "cuda":
+        raise ValueError(
+            f"precision: 'tf32' is a way of CUDA devices to multiply, and the model is on {str(device)!r}. "
+            f"Leave it out, or move the model."
+        )
+    return precision
+
+
+@contextlib.contextmanager
+def computing(precision: str | None, device: torch.device) -> Iterator[None]:
+    """Passes in this block, forward and backward, are computed so.
+
+    Torch keeps TF32 for the whole process: while a pass is under way, it holds for other threads too.
+
+    Args:
+        precision: None leaves torch's own settings; "full" is float32 throughout; "tf32" multiplies float32 numbers
+            with 11 significant digits; "bfloat16" is torch's autocast.
+        device: Where.
+    """
+    if precision is None:
+        yield
+    elif precision == "bfloat16":
+        with torch.autocast(device.type, dtype=torch.bfloat16):
+            yield
+    else:
+        with _float32_as(_TYPES[precision]):
+            yield
+
+
+@contextlib.contextmanager
+def _float32_as(kind: str) -> Iterator[None]:
+    before = [(room, name, getattr(room, name)) for room, name in _switches()]
+    try:
+        for room, name, _ in before:
+            setattr(room, name, kind if name == "fp32_precision" else kind == "tf32")
+        yield
+    finally:
+        for room, name, value in before:
+            setattr(room, name, value)
+
+
+def _switches() -> list[tuple[Any, str]]:
+    """Torch's own: the old ones, or, where the caller has set those of torch 2.9, these; they must not be mixed."""
+    old = [(torch.backends.cuda.matmul, "allow_tf32"), (torch.backends.cudnn, "allow_tf32")]
+    try:
+        for room, name in old:
+            getattr(room, name)
+    except RuntimeError:
+        return [(room, "fp32_precision") for room in _ROOMS]
+    return old
+
+
+def imprecision(call: Call) -> float:
+    """How far the gradient of the inputs is off, for what its precision is: relative L1 to the full one.
+
+    It is of one gradient; in means over many, what is off at random averages out.
+    """
+    call = replace(call, kept=None, recordings=None, replays=None)
+    rough = call.gradient(call.inputs)[0]
+    exact = replace(call, precision="full").gradient(call.inputs)[0]
+    size = float(exact.double().abs().sum())
+    off = float((rough.double() - exact.double()).abs().sum())
+    return off / size if size else off

@@ -1,0 +1,140 @@
+"""Less exact by choice, and by how much is said."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch import nn
+from toys import Shared, conv_net, pictures
+
+import saliency_widgets as sw
+from saliency_widgets.attribution import Call, Score
+from saliency_widgets.attribution.precision import computing, imprecision
+from saliency_widgets.engine import Cache, Event, Request, Session, Subject
+
+CPU = torch.device("cpu")
+
+
+def switches() -> tuple:
+    return torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+
+
+@pytest.fixture
+def as_found():
+    found = switches()
+    yield
+    torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = found
+
+
+def set_within(precision: str | None) -> tuple:
+    with computing(precision, CPU):
+        return switches()
+
+
+@pytest.mark.usefixtures("as_found")
+@pytest.mark.parametrize("before", [(False, True), (True, False)])
+@pytest.mark.parametrize(("precision", "expected"), [("full", (False, False)), ("tf32", (True, True)), (None, None)])
+def test_torchs_switches_are_set_for_the_pass_and_put_back(before, precision, expected):
+    torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before
+    assert set_within(precision) == (expected or before)
+    assert switches() == before
+    with pytest.raises(ValueError, match="model"), computing(precision, CPU):
+        raise ValueError("model")
+    assert switches() == before
+
+
+@pytest.mark.skipif(not hasattr(torch.backends, "fp32_precision"), reason="torch 2.9 brought the new switches")
+def test_the_new_switches_are_used_where_the_caller_does():
+    code = """
+import torch
+from saliency_widgets.attribution.precision import computing
+torch.backends.cuda.matmul.fp32_precision = "tf32"
+for precision, expected in (("full", "ieee"), ("tf32", "tf32")):
+    with computing(precision, torch.device("cpu")):
+        assert torch.backends.cuda.matmul.fp32_precision == expected
+        assert torch.backends.cudnn.conv.fp32_precision == expected
+    assert torch.backends.cuda.matmul.fp32_precision == "tf32"
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+class Noted(nn.Module):
+    """Notes the types that it computes in."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight, self.kinds = nn.Parameter(torch.ones(192, 3)), Shared()
+
+    def forward(self, x):
+        product = x.flatten(1) @ self.weight
+        self.kinds.append(product.dtype)
+        if product.requires_grad:
+            product.register_hook(lambda gradient: self.kinds.append(gradient.dtype))
+        return product.tanh()
+
+
+def test_it_holds_forward_and_backward_and_is_told():
+    model, before = Noted(), switches()
+    found = sw.attribute(model, pictures(0, 1, 3, 8, 8).float(), method="gradient", precision="bfloat16")
+    assert model.kinds.count(torch.bfloat16) == 4, "forward and backward, of the map and of its error"
+    assert found.values.dtype == torch.float32
+    assert found.settings["precision"] == "bfloat16"
+    assert switches() == before
+    assert not torch.is_autocast_enabled("cpu")
+
+
+def test_the_error_that_is_told_is_that_of_the_gradient():
+    model, x = conv_net().float(), pictures(0, 1, 3, 8, 8).float()
+    exact = sw.attribute(model, x, method="gradient", target=1)
+    rough = sw.attribute(model, x, method="gradient", target=1, precision="bfloat16")
+    off = float((rough.values - exact.values).abs().sum() / exact.values.abs().sum())
+    assert 1e-4 < off < 0.2
+    note = next(note for note in rough.notes if "bfloat16" in note)
+    assert float(re.search(r"([\d.]+)%", note)[1]) == pytest.approx(100 * off, abs=0.06)
+    assert not any("bfloat16" in note for note in exact.notes)
+    again = sw.attribute(model, x, **rough.settings)
+    assert torch.equal(again.values, rough.values)
+
+
+def test_full_precision_has_nothing_to_tell():
+    model, x = conv_net().float(), pictures(0, 1, 3, 8, 8).float()
+    full = sw.attribute(model, x, target=1, precision="full")
+    assert torch.equal(full.values, sw.attribute(model, x, target=1).values)
+    assert not any("Computed in" in note for note in full.notes)
+    call = Call(model, x, Score("logit", torch.tensor([1])), precision="full")
+    assert imprecision(call) == 0
+
+
+def test_the_explorers_path_gives_the_same_bits_and_asks_for_the_error_once():
+    model, x = conv_net().float(), pictures(0, 1, 3, 8, 8).float()
+    events: list[Event] = []
+    subject = Subject(model, x, precision="bfloat16")
+    session = Session(subject, events.append, executor="inline", cache=Cache())
+    for method in ("gradient", "grad_cam", "smoothgrad"):
+        session.submit(Request.of(method, {}, target=1))
+        found = events[-1].attribution
+        assert torch.equal(found.values, sw.attribute(model, x, **found.settings).values)
+        assert any("bfloat16" in note for note in found.notes)
+    passes = subject.memory.passes
+    session.submit(Request.of("smoothgrad", {"n_samples": 20}, target=1))
+    assert subject.memory.passes == passes
+    session.close()
+
+
+@pytest.mark.parametrize(
+    ("given", "kind", "said"),
+    [
+        ({"precision": 16}, TypeError, "precision"),
+        ({"precision": "half"}, ValueError, "bfloat16"),
+        ({"precision": "tf32"}, ValueError, "CUDA"),
+        ({"cuda_graphs": True}, ValueError, "CUDA"),
+        ({"cuda_graphs": "yes"}, TypeError, "cuda_graphs"),
+    ],
+)
+def test_what_cant_be_had_is_an_error_that_says_so(given, kind, said):
+    with pytest.raises(kind, match=said):
+        sw.attribute(conv_net(), pictures(0, 1, 3, 8, 8), **given)

@@ -1,0 +1,107 @@
+"""When passes are recorded, and when a recording is used. The CUDA graphs themselves need a device: see benchmarks/."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from toys import conv_net, pictures
+
+from saliency_widgets.attribution import Call, Score
+from saliency_widgets.attribution.relu_rules import ReLURule
+from saliency_widgets.attribution.replay import Replays
+
+
+class Recorder:
+    """Stands for CUDA graphs: computes what it was given, and counts."""
+
+    made, used = 0, 0
+
+    def __init__(self, run, rows) -> None:
+        Recorder.made += 1
+        self._run = run
+
+    def __call__(self, rows, score):
+        Recorder.used += 1
+        leaf = rows.clone().requires_grad_(True)
+        with torch.enable_grad():
+            output = self._run(leaf)
+            scores = score(output)
+            return torch.autograd.grad(scores.sum(), leaf)[0], scores.detach()
+
+
+class Wrong(Recorder):
+    def __call__(self, rows, score):
+        gradients, scores = super().__call__(rows, score)
+        return gradients * 1.1, scores
+
+
+class Refuses(Recorder):
+    def __init__(self, run, rows) -> None:
+        super().__init__(run, rows)
+        raise RuntimeError("operation not permitted when stream is capturing")
+
+
+@pytest.fixture
+def call():
+    Recorder.made = Recorder.used = 0
+    replays = Replays()
+    replays.record = Recorder
+    return Call(conv_net(), pictures(0, 1, 3, 8, 8), Score("logit", torch.tensor([1])), replays=replays)
+
+
+def times(call: Call, count: int, rows: int = 4) -> None:
+    """Asks for so many gradients, each of which must be that of the pass itself."""
+    for k in range(count):
+        x = pictures(k, rows, 3, 8, 8)
+        found = call.gradient(x)
+        expected = replace(call, replays=None).gradient(x)
+        assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+
+
+def test_a_shape_is_recorded_when_it_comes_for_the_third_time_and_used_from_then_on(call):
+    times(call, 2)
+    assert Recorder.made == 0
+    times(call, 4)
+    assert (Recorder.made, Recorder.used) == (1, 1 + 3)
+
+
+def test_each_shape_has_its_own_and_few_are_kept(call):
+    for rows in range(1, 8):
+        times(call, 4, rows)
+    assert Recorder.made == 4
+
+
+def test_another_class_uses_the_same(call):
+    times(call, 4)
+    times(replace(call, score=Score("probability", torch.tensor([0]), torch.tensor([2]))), 2)
+    assert (Recorder.made, Recorder.used) == (1, 1 + 1 + 2)
+
+
+@pytest.mark.parametrize("kind", [Wrong, Refuses])
+def test_what_gives_something_else_or_cant_be_recorded_is_not_used(call, kind):
+    call.replays.record = kind
+    times(call, 6)
+    assert Recorder.made == 1
+    assert Recorder.used <= 1
+
+
+def test_who_looks_into_the_pass_gets_the_pass(call):
+    times(call, 4)
+    used = Recorder.used
+    with ReLURule("guided"):
+        call.gradient(pictures(0, 4, 3, 8, 8))
+    call.model[1].register_forward_hook(lambda *_: None)
+    times(call, 2)
+    call.model.train()
+    times(call, 1)
+    assert Recorder.used == used
+
+
+def test_numbers_that_are_not_finite_are_an_error_here_too(call):
+    times(call, 4)
+    with torch.no_grad():
+        call.model[6].weight[1, 0] = float("nan")
+    with pytest.raises(ValueError, match="NaN"):
+        call.gradient(pictures(0, 4, 3, 8, 8))
