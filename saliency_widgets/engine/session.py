@@ -47,7 +47,7 @@ class Event:
         attribution: The estimate so far, or None before the first.
         frame: Its map under the reduction in force, or None.
         elapsed: Seconds since the computation began.
-        remaining: Seconds still needed, judged by the work done so far, or None.
+        remaining: Seconds still needed, if the rest goes as fast as the last chunk did; or None.
         error: What went wrong.
         request: The question it answers; with an error or a stop, the question that the estimate answers.
         asked: The newest question, which may be another one.
@@ -242,6 +242,7 @@ class Session:
     def _compute(self, request: Request, base: Event, began: float, version: tuple, check: Callable[[], None]) -> None:
         passes = self.subject.memory.passes
         told: float | None = None
+        before = 0.0, 0  # seconds and work at the last estimate: early passes are small and slow, kept ones take none
         finished: Attribution | None = None
         try:
             for found in compute(self.subject, request, check, version=version, cache=self.cache, owner=self):
@@ -251,10 +252,11 @@ class Session:
                     finished = found
                     self._tell(replace(base, state="done", attribution=found, elapsed=elapsed, remaining=0.0))
                     break
+                pace = (elapsed - before[0]) / max(found.done - before[1], 1)
+                before = elapsed, found.done
                 if told is not None and elapsed - told < _FRAME_SECONDS:
                     continue
-                told = elapsed
-                remaining = elapsed * (found.total / found.done - 1)
+                told, remaining = elapsed, pace * (found.total - found.done)
                 self._tell(replace(base, attribution=found, elapsed=elapsed, remaining=remaining))
         finally:
             # Where a pass was run, the model may have been another by then: shown, but not kept, in whole or in part.

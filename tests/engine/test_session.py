@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -440,14 +441,22 @@ def test_requests_are_equal_only_for_the_same_question():
     hash(asked.key)
 
 
-def test_remaining_time_is_judged_by_the_work_done(subject):
-    events = Recorder()
-    session = Session(subject, events, executor="inline")
-    session.submit(smooth(16))
-    running = [e for e in events if e.state == "running" and e.attribution is not None]
-    for event in running:
-        found = event.attribution
-        assert event.remaining == pytest.approx(event.elapsed * (found.total - found.done) / found.done)
+def test_remaining_time_is_judged_by_the_last_chunk(subject, monkeypatch):
+    """Each frame is shown here, so that the paces can be told from what is delivered."""
+    monkeypatch.setattr("saliency_widgets.engine.session._FRAME_SECONDS", 0.0)
+    events: list[Event] = []
+    session = Session(subject, events.append, executor="inline", cache=Cache())
+    session.submit(Request.of("smoothgrad", {"n_samples": 60, "chunk_size": 8}, target=0))
+    session.close()
+    running = [(0.0, 0, None)]
+    running += [
+        (e.elapsed, e.attribution.done, e.remaining)
+        for e in events
+        if e.state == "running" and e.attribution is not None
+    ]
+    assert len(running) > 5
+    for (before, had, _), (elapsed, done, remaining) in pairwise(running):
+        assert remaining == pytest.approx((elapsed - before) / (done - had) * (60 - done))
     assert events[-1].remaining == 0
 
 
