@@ -162,6 +162,7 @@ def speed(name: str, rounds: int, device: str = "cpu") -> list[Row]:
         found += [
             row(f"{method}-50 / bare loop", t[method] / t[f"bare {method}"], 1.05, each),
             row(f"{method}-50 / captum, best batch", t[method] / t[best], best_limit, f"{best.split()[-1]} rows"),
+            row(f"the bare loop itself / captum {method}, best batch", t[f"bare {method}"] / t[best]),
             row(f"{method}-50 / captum, default", t[method] / t[f"captum {method} default"], default_limit),
             row(f"{method}-50 / PAIR", t[method] / t[f"PAIR {method}"]),
         ]

@@ -85,7 +85,7 @@ def of_layer(call: Call, layer: str, *, dependent: bool) -> tuple[Graded, int] |
 
     def found() -> tuple[Graded, int]:
         whole: Recording | None = kept.get(_WHOLE) if shown else None
-        tail: Tail | None = kept.get(layer) if whole is None else None
+        tail: Tail | None = kept.get(("from", layer)) if whole is None else None
         if whole is None and tail is None:
             asked = kept.get(_ASKED) or 0
             kept.put(_ASKED, asked + 1)
@@ -94,7 +94,9 @@ def of_layer(call: Call, layer: str, *, dependent: bool) -> tuple[Graded, int] |
         place = None if whole is None else whole.layer(layer, dependent=dependent)
         if whole is not None and place is not None:
             return _graded(call, whole, place[0], f"layer {layer!r}"), place[1]
-        tail = tail or once(kept, layer, lambda: _record_from(call if shown else call.plain, layer, dependent))
+        tail = tail or once(
+            kept, ("from", layer), lambda: _record_from(call if shown else call.plain, layer, dependent)
+        )
         return _graded(call, tail, tail.leaf, f"layer {layer!r}"), tail.runs
 
     return _unless_wrong(found)

@@ -39,8 +39,8 @@ def test_nothing_and_the_largest_number_are_kept():
 
 
 def test_small_inputs_and_float64_are_kept_as_they_are():
-    assert kept_whole(torch.ones(1, 3, 224, 224)) == 111
-    assert kept_whole(torch.ones(1, 30)) > 100_000
+    assert kept_whole(torch.ones(1, 3, 224, 224)) == 69
+    assert kept_whole(torch.ones(1, 30)) > 90_000
     assert kept_whole(torch.ones(1, 3, 224, 224).double()) is None
     assert kept_whole(torch.ones(1, 3, 224, 224).half()) is None
 
