@@ -29,6 +29,9 @@ def check_up(subject: Subject, request: Request, check: Callable[[], None] | Non
         score, _ = subject.resolve(request)
     except (TypeError, ValueError) as error:
         return Checkup([*around, broken(error)])
+    if subject.given.get("precision") == "bfloat16" and subject.tensor.device.type == "cpu":
+        what = "precision='bfloat16' is several times slower than float32 on CPUs that have no instructions for it."
+        around.append(Finding(what, remedy="Leave precision= out on a CPU.", severity="slow"))
     if subject.untuned:
         what = f"It is computed as it is written: {subject.untuned.rstrip('.')}."
         around.append(Finding(what, remedy="The maps are right. A .reshape for a .view may help.", severity="slow"))

@@ -187,7 +187,7 @@ def attribute(
         fold: Whether to fold BatchNorms into the convolutions before them, on a private copy, and to lay out channels
             last, where that gives the model's own scores: the same map but for rounding, sooner.
         precision: None computes as torch is set; "full" in float32 throughout; "tf32" (on CUDA devices) and "bfloat16"
-            sooner and less exactly, by how much is told in ``notes``.
+            less exactly, by how much is told in ``notes``, and sooner on GPUs (bfloat16 is slower on most CPUs).
         cuda_graphs: Whether passes whose shape comes again are recorded on a CUDA device and replayed, which saves the
             launches that small passes wait for.
         **params: The method's parameters, see ``sw.methods()``.

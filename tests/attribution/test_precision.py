@@ -15,6 +15,7 @@ import saliency_widgets as sw
 from saliency_widgets.attribution import Call, Score
 from saliency_widgets.attribution.precision import computing, imprecision
 from saliency_widgets.engine import Cache, Event, Request, Session, Subject
+from saliency_widgets.engine.checkup import check_up
 
 CPU = torch.device("cpu")
 
@@ -123,6 +124,13 @@ def test_the_explorers_path_gives_the_same_bits_and_asks_for_the_error_once():
     session.submit(Request.of("smoothgrad", {"n_samples": 20}, target=1))
     assert subject.memory.passes == passes
     session.close()
+
+
+def test_the_check_up_says_that_it_is_slow_on_a_cpu():
+    model, x = conv_net().float(), pictures(0, 1, 3, 8, 8).float()
+    for precision, slow in ((None, False), ("bfloat16", True)):
+        found = check_up(Subject(model, x, precision=precision), Request.of("gradient", {}))
+        assert any("bfloat16" in finding.what and finding.severity == "slow" for finding in found) == slow
 
 
 @pytest.mark.parametrize(
