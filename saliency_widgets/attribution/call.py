@@ -274,10 +274,8 @@ class Call:
             if tensor is not None and tensor.requires_grad:
                 seen(path, output)
 
-        with self.standing_in() as model:
-            freeze(model)
-            with watched(model, dependent):
-                return self.plain.output(model, self.inputs[:1].detach().requires_grad_(True), range(1))
+        with self.standing_in() as model, watched(model, dependent):
+            return self.plain.output(model, self.inputs[:1].detach().requires_grad_(True), range(1))
 
     @contextmanager
     def lent(self, sample: int, seed: int) -> Iterator[tuple[nn.Module, dict[int, Any], Callable[[Tensor], Tensor]]]:
@@ -292,7 +290,7 @@ class Call:
             stand-in's; and a function from N variants of the sample, shape (N, ...), to their scores, shape (N,).
         """
         copies: dict[int, Any] = {}
-        with self.standing_in(seed, copies) as model:
+        with self.standing_in(seed, copies, frozen=False) as model:
             own_weights(model)
 
             def score(variants: Tensor) -> Tensor:
@@ -304,14 +302,16 @@ class Call:
 
     @contextmanager
     def standing_in(
-        self, seed: int = 0, copies: dict[int, Any] | None = None, *, tuned: bool = False
+        self, seed: int = 0, copies: dict[int, Any] | None = None, *, tuned: bool = False, frozen: bool = True
     ) -> Iterator[nn.Module]:
         """A pass: a stand-in of the model, with gradients on, see :func:`~.isolation.stand_in`.
 
         Args:
             seed: Of the random numbers.
             copies: Filled in: which object of the model, by its id, became which of the stand-in.
-            tuned: Whether nothing but the inputs needs a gradient, and only the output is looked at.
+            tuned: Whether only the output is looked at, so that it may be computed with other weights.
+            frozen: Whether nothing but the inputs needs a gradient: its parameters are then its own, and hold the same
+                numbers, so that a forward that exchanges the data of one doesn't exchange the caller's.
         """
         self.check()
         self.memory.passes += 1
@@ -320,10 +320,11 @@ class Call:
             inside.enter_context(computing(self.precision, self.inputs.device))
             if self.check is not _never:
                 inside.enter_context(interruptible(self.check))
-            if tuned:
-                freeze(model, None if self.tuned is None else self.tuned.weight)
-                if self.tuned is not None:
-                    self.tuned.dress(model)
+            if tuned and self.tuned is not None:
+                freeze(model, self.tuned.weight)
+                self.tuned.dress(model)
+            elif frozen:
+                freeze(model)
             try:
                 yield model
             except ValueError as error:
@@ -340,8 +341,11 @@ class Call:
         score = self.score.of(samples)
         if is_function(score.target):  # it may read what a hook of the caller's has kept
             score = replace(score, target=beside(model, score.target))
-        scores = score(self.output(model, inputs, rows), len(rows))
-        return scores.float() if self.precision == "bfloat16" else scores
+        return self.widened(score(self.output(model, inputs, rows), len(rows)))
+
+    def widened(self, scores: Tensor) -> Tensor:
+        """Scores in the type in which they are told, whatever the passes compute in."""
+        return scores.to(self.inputs.dtype) if self.precision == "bfloat16" else scores
 
     def output(self, model: nn.Module, inputs: Tensor, rows: range) -> Any:
         """What the stand-in returns for some rows, of which the first is number ``rows.start`` of K * B."""

@@ -8,6 +8,7 @@ import functools
 import random
 import sys
 import types
+import weakref
 from collections import Counter, OrderedDict, defaultdict, deque
 from pathlib import PurePath
 from typing import Any
@@ -65,11 +66,15 @@ def content_of(cell: types.CellType) -> Any:
 
 def globals_of(function: types.FunctionType) -> list[tuple[str, Any]]:
     """Modules, their methods and functions beside it that it knows by a global name, as in a notebook."""
+    return [(name, item) for name, item in named_in(function) if _runs_a_module(item, function.__globals__)]
+
+
+def named_in(function: types.FunctionType) -> list[tuple[str, Any]]:
+    """Whatever it knows by a global name; nothing of torch's and Python's own functions."""
     known = function.__globals__
     if _is_foreign_name(known.get("__name__")):
         return []
-    found = [(name, known[name]) for name in _names(function.__code__) if name in known]
-    return [(name, item) for name, item in found if _runs_a_module(item, known)]
+    return [(name, known[name]) for name in _names(function.__code__) if name in known]
 
 
 def _runs_a_module(value: Any, known: dict[str, Any]) -> bool:
@@ -79,6 +84,7 @@ def _runs_a_module(value: Any, known: dict[str, Any]) -> bool:
 
 
 @functools.lru_cache(1024)
+@functools.lru_cache(4096)
 def _names(code: types.CodeType) -> frozenset[str]:
     inner = (_names(const) for const in code.co_consts if isinstance(const, types.CodeType))
     return frozenset(code.co_names).union(*inner)
@@ -99,8 +105,10 @@ def leads_on(value: Any, seen: set[int]) -> bool:
         return leads_on(value.__func__, seen) or leads_on(value.__self__, seen)
     if kind is tuple:
         return any(leads_on(item, seen) for item in value)
-    if isinstance(value, (nn.Module, functools.partial, torch.Generator, types.SimpleNamespace)):
+    if issubclass(kind, (nn.Module, functools.partial, torch.Generator, types.SimpleNamespace)):
         return True
+    if kind is weakref.ref:
+        return leads_on(value(), seen)
     return kind in CONTAINERS or draws_numbers(value) or not _is_foreign(kind)
 
 

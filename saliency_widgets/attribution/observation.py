@@ -13,7 +13,6 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.overrides import TorchFunctionMode
 
 from saliency_widgets.attribution.call import Call
-from saliency_widgets.attribution.isolation import freeze
 from saliency_widgets.attribution.randomness import draws
 from saliency_widgets.attribution.recording import nodes_of
 from saliency_widgets.attribution.relu_rules import RULE_NAME, SMOOTH, ReLURule
@@ -96,7 +95,6 @@ def observe(call: Call) -> Observation:
     """
     seen = Observation()
     with call.standing_in() as model:
-        freeze(model)
         stack: list[tuple[str, bool]] = [("", model.training)]
         norms: list[tuple[str, Tensor]] = []
         _follow(model, stack, norms)

@@ -16,11 +16,6 @@ if TYPE_CHECKING:
 
 PRECISIONS = ("full", "tf32", "bfloat16")
 _TYPES = {"full": "ieee", "tf32": "tf32"}
-# What on a CUDA device multiplies float32 numbers with fewer digits, if it may.
-_ROOMS = [
-    torch.backends.cuda.matmul,
-    *(getattr(torch.backends.cudnn, name) for name in ("conv", "rnn") if hasattr(torch.backends.cudnn, name)),
-]
 
 
 def check_precision(precision: Any, device: torch.device) -> str | None:
@@ -55,19 +50,20 @@ def computing(precision: str | None, device: torch.device) -> Iterator[None]:
             with 11 significant digits; "bfloat16" is torch's autocast.
         device: Where.
     """
-    if precision is None:
-        yield
-    elif precision == "bfloat16":
+    if precision == "bfloat16":
         with torch.autocast(device.type, dtype=torch.bfloat16):
             yield
+    elif precision is None or device.type != "cuda":
+        yield
     else:
-        with _float32_as(_TYPES[precision]):
+        with float32_as(_TYPES[precision]):
             yield
 
 
 @contextlib.contextmanager
-def _float32_as(kind: str) -> Iterator[None]:
-    before = [(room, name, getattr(room, name)) for room, name in _switches()]
+def float32_as(kind: str) -> Iterator[None]:
+    """Torch's switches for products of float32 numbers on CUDA devices: "ieee" or "tf32"; put back as they were."""
+    before = [(room, name, getattr(room, name)) for room, name in _SWITCHES]
     try:
         for room, name, _ in before:
             setattr(room, name, kind if name == "fp32_precision" else kind == "tf32")
@@ -78,14 +74,16 @@ def _float32_as(kind: str) -> Iterator[None]:
 
 
 def _switches() -> list[tuple[Any, str]]:
-    """Torch's own: the old ones, or, where the caller has set those of torch 2.9, these; they must not be mixed."""
-    old = [(torch.backends.cuda.matmul, "allow_tf32"), (torch.backends.cudnn, "allow_tf32")]
+    """Those of torch 2.9, which can be put back to what they inherit; or the older ones."""
+    rooms = [torch.backends.cuda.matmul, *(getattr(torch.backends.cudnn, k, None) for k in ("conv", "rnn"))]
     try:
-        for room, name in old:
-            getattr(room, name)
-    except RuntimeError:
-        return [(room, "fp32_precision") for room in _ROOMS]
-    return old
+        assert all(isinstance(room.fp32_precision, str) for room in rooms)  # type: ignore[union-attr]
+    except (AttributeError, AssertionError):
+        return [(torch.backends.cuda.matmul, "allow_tf32"), (torch.backends.cudnn, "allow_tf32")]
+    return [(room, "fp32_precision") for room in rooms]
+
+
+_SWITCHES = _switches()
 
 
 def imprecision(call: Call) -> float:

@@ -18,7 +18,7 @@ from saliency_widgets.attribution.errors import Cancelled, Unread
 from saliency_widgets.attribution.interruption import interruptible
 from saliency_widgets.attribution.isolation import undisturbed
 from saliency_widgets.attribution.precision import computing
-from saliency_widgets.attribution.taps import Tap, hookable, tensor_in
+from saliency_widgets.attribution.taps import Tap, exchanged, hookable, tensor_in
 from saliency_widgets.attribution.targets import is_function
 from saliency_widgets.attribution.tuning import has_hooks
 
@@ -121,7 +121,7 @@ def _unless_wrong(found: Callable[[], T]) -> T | None:
 def _graded(call: Call, recording: Recording | Tail, place: Tensor, what: str) -> Graded:
     call.check()
     with undisturbed(call.model), computing(call.precision, place.device), interruptible(call.check):
-        scores = call.score(recording.output, call.batch)
+        scores = call.widened(call.score(recording.output, call.batch))
         gradient = differentiate(call.model, scores, place, what, keep_graph=True)
     return place.detach(), gradient, scores.detach()
 
@@ -161,9 +161,17 @@ class Recording:
             # As register_forward_hook does, which takes as long as a layer.
             module._forward_hooks[_OURS] = functools.partial(self._seen, path)
 
-    def _seen(self, path: str, _module: nn.Module, _inputs: Any, output: Any) -> None:
+    def _seen(self, path: str, _module: nn.Module, _inputs: Any, output: Any) -> Any:
         tensor = tensor_in(output)
-        self._layers.setdefault(path, []).append((tensor, 0 if tensor is None else tensor._version))
+        runs = self._layers.setdefault(path, [])
+        if tensor is None or not tensor.requires_grad:
+            runs.append((tensor, 0 if tensor is None else tensor._version))
+            return None
+        # What goes on is another tensor: the gradient is that of what the layer returned, as in a pass that is cut
+        # there, and not of what goes around it (an identity, an activation in place beside a shortcut).
+        instead = tensor.view_as(tensor)
+        runs.append((instead, instead._version))
+        return exchanged(output, tensor, instead)
 
     def layer(self, path: str, *, dependent: bool) -> tuple[Tensor, int] | None:
         """A layer's output of its last run, and how often it ran; None where that can't be told from here.

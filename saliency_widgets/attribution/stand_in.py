@@ -6,6 +6,7 @@ import copy
 import functools
 import operator
 import types
+import weakref
 from collections import Counter
 from typing import Any
 
@@ -30,6 +31,7 @@ from saliency_widgets.attribution.copyable import (
 _TENSORS = ("_parameters", "_buffers", "_modules")
 _RECURRENT = (nn.RNN, nn.LSTM, nn.GRU)
 _TORCHS = frozenset(vars(nn.Module()))
+_MUCH = 64 * 2**20  # bytes of which a buffer shows a part: it is then copied alone
 
 
 class Copier:
@@ -50,6 +52,7 @@ class Copier:
 
     def __init__(self, copied: dict[int, Any]) -> None:
         self._copied = copied
+        self._memories: dict[int, Any] = {}
         self.scripted: list[nn.Module] = []
 
     def module(self, module: nn.Module) -> nn.Module:
@@ -77,7 +80,7 @@ class Copier:
                 state[name] = self.own(value)
         state["_compiled_call_impl"] = None
         state["_parameters"] = dict(module._parameters)
-        state["_buffers"] = {name: None if b is None else b.detach().clone() for name, b in module._buffers.items()}
+        state["_buffers"] = {name: None if b is None else self._tensor(b) for name, b in module._buffers.items()}
         if type(module) in _RECURRENT:
             # cuDNN differentiates recurrent layers in training mode only, and draws their dropout by itself: without
             # it, the modes compute the same.
@@ -97,8 +100,11 @@ class Copier:
             return self._copied[id(value)]
         if kind in CONTAINERS:
             return self._container(value)
-        if isinstance(value, nn.Module):
+        if issubclass(kind, nn.Module):  # a weak proxy of a module says that it is one
             return self.module(value)
+        if kind is weakref.ref:
+            target = value()
+            return value if target is None or not leads_on(target, set()) else weakref.ref(self.own(target))
         if isinstance(value, nn.Parameter):
             return value
         if kind is types.FunctionType:
@@ -111,9 +117,9 @@ class Copier:
             func, args, keywords = self.own(value.func), self.own(value.args), self.own(value.keywords)
             return functools.partial(func, *args, **keywords)
         if isinstance(value, Tensor):
-            made: Any = cloned(value)
-        elif isinstance(value, torch.Generator):
-            made = value.clone_state()
+            return self._tensor(value)
+        if isinstance(value, torch.Generator):
+            made: Any = value.clone_state()
         elif is_array(value):
             made = value.copy()
         elif draws_numbers(value):
@@ -122,6 +128,29 @@ class Copier:
             return self._object(value)
         self._copied[id(value)] = made
         return made
+
+    def _tensor(self, value: Tensor) -> Tensor:
+        """A copy outside of any graph; of tensors that lie in one memory, copies that do so too."""
+        found = self._copied.get(id(value))
+        if found is None:
+            found = self._copied[id(value)] = self._placed(value.detach())
+        return found
+
+    def _placed(self, value: Tensor) -> Tensor:
+        if value.layout != torch.strided or value.is_quantized or value.is_conj() or value.is_neg() or value.is_meta:
+            return value.clone()
+        memory = value.untyped_storage()
+        size, key = memory.nbytes(), memory.data_ptr()
+        whole = value.numel() * value.element_size() == size
+        if not size or (key not in self._memories and (whole or size > _MUCH)):
+            made = value.clone()
+            if whole:
+                self._memories[key] = made.untyped_storage()
+            return made
+        if key not in self._memories:
+            self._memories[key] = memory.clone()
+        made = torch.empty(0, dtype=value.dtype, device=value.device)
+        return made.set_(self._memories[key], value.storage_offset(), value.size(), value.stride())
 
     def _container(self, value: Any) -> Any:
         if isinstance(value, tuple):

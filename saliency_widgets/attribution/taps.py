@@ -86,7 +86,13 @@ class Tap:
         self._mode: Any = contextlib.nullcontext()
         turn = turn_of(place)
         if turn is None:
-            model.get_submodule(place).register_forward_hook(lambda _module, _inputs, output: self._cut(output))
+            module = model.get_submodule(place)
+            if isinstance(module, torch.jit.ScriptModule):
+                raise ValueError(
+                    f"layer: {place!r} is scripted or traced, and can't be looked into. Choose a layer outside of it, "
+                    f"or pass the original module, from before torch.jit."
+                )
+            module.register_forward_hook(lambda _module, _inputs, output: self._cut(output))
         else:
             self._mode = _Convolutions(lambda now, output: self._cut(output) if now == turn else None)
 
@@ -130,7 +136,7 @@ class Tap:
         leaf = tensor.detach().requires_grad_(True)
         self._found.append(leaf)
         # A clone, so that an in-place operation behind the layer is allowed.
-        return _with(output, tensor, leaf.clone())
+        return exchanged(output, tensor, leaf.clone())
 
 
 def tensor_in(output: Any) -> Tensor | None:
@@ -141,7 +147,7 @@ def tensor_in(output: Any) -> Tensor | None:
     return next((item for item in items if isinstance(item, Tensor)), None)
 
 
-def _with(output: Any, old: Tensor, new: Tensor) -> Any:
+def exchanged(output: Any, old: Tensor, new: Tensor) -> Any:
     """The output with one tensor exchanged."""
     if output is old:
         return new

@@ -169,6 +169,8 @@ class Observed(TorchFunctionMode):
         for weight in original.parameters():
             if type(weight) is nn.Parameter and id(weight) not in weights:
                 weights[id(weight)] = weight, nn.Parameter(weight.detach(), requires_grad=False)
+        same = {id(original.get_submodule(path)) for path in hidden}
+        hidden = {path for path, module in original.named_modules(remove_duplicate=False) if id(module) in same}
         return Tuned(weights, biases, tuple(folded), frozenset(hidden), channels_last, changed)
 
     def _pairs(self, output: Any) -> Iterator[tuple[str, str, Tensor]]:

@@ -84,8 +84,9 @@ class Subject:
             model, inputs, transform, explain, device=device_of(model), dtype=dtype_of(model)
         )  # fmt: skip
         self._precision = check_precision(precision, device_of(model))
-        if not isinstance(cuda_graphs, bool):
-            raise TypeError(f"cuda_graphs: expected True or False, got a {type(cuda_graphs).__name__}.")
+        for name, switch in (("fold", fold), ("cuda_graphs", cuda_graphs)):
+            if not isinstance(switch, bool):
+                raise TypeError(f"{name}: expected True or False, got a {type(switch).__name__}.")
         if cuda_graphs and device_of(model).type != "cuda":
             raise ValueError(
                 f"cuda_graphs: they need a CUDA device, and the model is on {str(device_of(model))!r}. "
@@ -108,7 +109,7 @@ class Subject:
         self.transformed = transform is not None
         self.memory = Memory()
         self._lock = threading.RLock()
-        self._fingerprint = Fingerprint(model)
+        self._fingerprint, self._number, self._form = Fingerprint(model), 0, self._kind()
         self.output_notes: tuple[str, ...] = ()
         self.untuned = ""  # why it is not computed sooner, where it could have been
         self._logits: tuple[tuple, Tensor] | None = None
@@ -237,16 +238,22 @@ class Subject:
             TypeError, ValueError: The inputs were changed into something that doesn't fit.
         """
         with self._lock:  # a cell moves controls while the worker looks
-            seen = identity(self._inputs)
-            if seen != self._seen:
+            seen, number = identity(self._inputs), self._fingerprint()
+            moved = number != self._number and self._kind() != self._form
+            self._number = number
+            if seen != self._seen or moved:
                 found = self._prepare()
                 if found.tensor.shape != self.tensor.shape:
                     raise ValueError(
                         f"inputs: they were changed in place, from {tuple(self.tensor.shape)} to "
                         f"{tuple(found.tensor.shape)} as the model sees them. Make a new explorer for another size."
                     )
-                self.prepared, self._seen = found, seen
-            return self._fingerprint(), seen
+                self.prepared, self._seen, self._form = found, seen, self._kind()
+            return number, seen
+
+    def _kind(self) -> tuple[torch.device, torch.dtype]:
+        """The form in which the model takes its inputs."""
+        return device_of(self.model), dtype_of(self.model)
 
 
 def _names(class_names: Sequence[str] | Mapping[int, str] | None) -> list[str] | None:

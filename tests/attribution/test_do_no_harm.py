@@ -5,6 +5,7 @@ import logging
 import random
 import threading
 import types
+import weakref
 from collections import Counter, OrderedDict, defaultdict, deque
 from dataclasses import dataclass, field
 from functools import partial, wraps
@@ -15,7 +16,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
-from toys import state_of
+from toys import pictures, state_of
 
 import saliency_widgets as sw
 from saliency_widgets.attribution import Cancelled
@@ -1022,3 +1023,66 @@ def test_two_sessions_at_once_give_what_one_after_the_other_gives(training):
                 assert session.last.state == "done", session.last.error
                 assert torch.equal(session.last.attribution.values, expected[request.method])
                 session.close()
+
+
+class Tied(nn.Module):
+    """Buffers that lie in one memory: what is written to one is read from the other."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.register_buffer("buf", torch.ones(4, dtype=torch.float64))
+        self.inner = nn.Module()
+        if kind == "the same buffer in two modules":
+            self.inner.register_buffer("seen", self.buf)
+        elif kind == "a buffer that is a view":
+            self.inner.register_buffer("seen", self.buf[1:3])
+        elif kind == "an attribute that is a view":
+            self.inner.seen = self.buf.view(2, 2)[0]
+        else:
+            self.inner.listed = [self.buf]
+        self.head = nn.Linear(12, 3).double()
+
+    def forward(self, x):
+        self.buf.mul_(2)
+        seen = self.inner.listed[0] if hasattr(self.inner, "listed") else self.inner.seen
+        return self.head(x.flatten(1)) * seen.sum()
+
+
+@pytest.mark.parametrize(
+    "kind",
+    ["the same buffer in two modules", "a buffer that is a view", "an attribute that is a view", "a buffer in a list"],
+)
+def test_what_lies_in_one_memory_does_so_in_the_stand_in(kind):
+    model, x = Tied(kind).eval(), pictures(0, 1, 3, 2, 2)
+    found = sw.attribute(model, x, method="gradient", target=1)
+    again = sw.attribute(model, x, method="smoothgrad", target=1, noise_level=0.0, n_samples=4)
+    assert torch.equal(model.buf, torch.ones_like(model.buf))
+    leaf = x.clone().requires_grad_(True)
+    score = model(leaf)[0, 1]
+    (expected,) = torch.autograd.grad(score, leaf)
+    assert torch.equal(found.score, score.detach()[None])
+    assert torch.allclose(found.values, expected, rtol=1e-13, atol=0)
+    assert torch.allclose(again.values, expected, rtol=1e-13, atol=0)
+
+
+class Knowing(nn.Module):
+    """Reaches itself by weak references, and exchanges the data of its weight."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight, self.runs = nn.Parameter(torch.ones(3, 12, dtype=torch.float64)), 0
+        self.__dict__.update(me=weakref.ref(self), there=weakref.proxy(self))
+
+    def forward(self, x):
+        self.me().runs += 1
+        self.weight.data = torch.renorm(self.weight.data, 2, 0, 0.5)
+        return x.flatten(1) @ self.weight.T * self.runs + self.there.weight.sum() * 0
+
+
+@pytest.mark.parametrize("method", ["gradient", "integrated_gradients", "smoothgrad"])
+def test_weak_references_and_exchanged_data_lead_to_nothing_of_the_callers(method):
+    model, x = Knowing().eval(), pictures(0, 1, 3, 2, 2)
+    sw.attribute(model, x, method=method, target=1)
+    sw.checkup(model, x)
+    assert model.runs == 0
+    assert torch.equal(model.weight, torch.ones_like(model.weight))

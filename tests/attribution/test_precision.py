@@ -13,52 +13,51 @@ from toys import Shared, conv_net, pictures
 
 import saliency_widgets as sw
 from saliency_widgets.attribution import Call, Score
-from saliency_widgets.attribution.precision import computing, imprecision
+from saliency_widgets.attribution.precision import float32_as, imprecision
 from saliency_widgets.engine import Cache, Event, Request, Session, Subject
 from saliency_widgets.engine.checkup import check_up
 
-CPU = torch.device("cpu")
 
-
-def switches() -> tuple:
-    return torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+def everything() -> tuple:
+    """All that torch says of how it multiplies."""
+    rooms = torch.backends.cuda.matmul, torch.backends.cudnn.conv, torch.backends.cudnn.rnn
+    old = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    return *(room.fp32_precision for room in rooms), *old, torch.get_float32_matmul_precision()
 
 
 @pytest.fixture
 def as_found():
-    found = switches()
+    found = torch.get_float32_matmul_precision()
     yield
-    torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = found
+    torch.set_float32_matmul_precision(found)
 
 
-def set_within(precision: str | None) -> tuple:
-    with computing(precision, CPU):
-        return switches()
+def _fail(expected: str) -> None:
+    assert torch.backends.cuda.matmul.fp32_precision == expected
+    assert torch.backends.cudnn.conv.fp32_precision == expected
+    raise ZeroDivisionError
 
 
 @pytest.mark.usefixtures("as_found")
-@pytest.mark.parametrize("before", [(False, True), (True, False)])
-@pytest.mark.parametrize(("precision", "expected"), [("full", (False, False)), ("tf32", (True, True)), (None, None)])
-def test_torchs_switches_are_set_for_the_pass_and_put_back(before, precision, expected):
-    torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before
-    assert set_within(precision) == (expected or before)
-    assert switches() == before
-    with pytest.raises(ValueError, match="model"), computing(precision, CPU):
-        raise ValueError("model")
-    assert switches() == before
+@pytest.mark.parametrize("before", ["highest", "high", "medium"])
+@pytest.mark.parametrize(("kind", "expected"), [("ieee", "ieee"), ("tf32", "tf32")])
+def test_torchs_switches_are_set_for_the_pass_and_put_back(before, kind, expected):
+    torch.set_float32_matmul_precision(before)
+    found = everything()
+    with pytest.raises(ZeroDivisionError), float32_as(kind):
+        _fail(expected)
+    assert everything() == found
 
 
-@pytest.mark.skipif(not hasattr(torch.backends, "fp32_precision"), reason="torch 2.9 brought the new switches")
-def test_the_new_switches_are_used_where_the_caller_does():
-    code = """
-import torch
-from saliency_widgets.attribution.precision import computing
-torch.backends.cuda.matmul.fp32_precision = "tf32"
-for precision, expected in (("full", "ieee"), ("tf32", "tf32")):
-    with computing(precision, torch.device("cpu")):
-        assert torch.backends.cuda.matmul.fp32_precision == expected
-        assert torch.backends.cudnn.conv.fp32_precision == expected
-    assert torch.backends.cuda.matmul.fp32_precision == "tf32"
+@pytest.mark.parametrize("precision", ["full", "bfloat16"])
+def test_nothing_is_left_switched_in_a_new_process(precision):
+    """What inherits its switch from another goes on to do so."""
+    code = f"""
+import torch, saliency_widgets as sw
+sw.attribute(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 2)), torch.ones(1, 3, 2, 2),
+             precision={precision!r}, target=0)
+torch.backends.fp32_precision = "tf32"
+assert torch.backends.cuda.matmul.fp32_precision == "tf32"
 """
     subprocess.run([sys.executable, "-c", code], check=True)
 
@@ -79,12 +78,12 @@ class Noted(nn.Module):
 
 
 def test_it_holds_forward_and_backward_and_is_told():
-    model, before = Noted(), switches()
+    model, before = Noted(), everything()
     found = sw.attribute(model, pictures(0, 1, 3, 8, 8).float(), method="gradient", precision="bfloat16")
     assert model.kinds.count(torch.bfloat16) == 4, "forward and backward, of the map and of its error"
     assert found.values.dtype == torch.float32
     assert found.settings["precision"] == "bfloat16"
-    assert switches() == before
+    assert everything() == before
     assert not torch.is_autocast_enabled("cpu")
 
 
@@ -118,7 +117,9 @@ def test_the_explorers_path_gives_the_same_bits_and_asks_for_the_error_once():
     for method in ("gradient", "grad_cam", "smoothgrad"):
         session.submit(Request.of(method, {}, target=1))
         found = events[-1].attribution
-        assert torch.equal(found.values, sw.attribute(model, x, **found.settings).values)
+        fresh = sw.attribute(model, x, **found.settings)
+        assert torch.equal(found.values, fresh.values)
+        assert found.score.dtype == fresh.score.dtype == torch.float32
         assert any("bfloat16" in note for note in found.notes)
     passes = subject.memory.passes
     session.submit(Request.of("smoothgrad", {"n_samples": 20}, target=1))
@@ -141,6 +142,7 @@ def test_the_check_up_says_that_it_is_slow_on_a_cpu():
         ({"precision": "tf32"}, ValueError, "CUDA"),
         ({"cuda_graphs": True}, ValueError, "CUDA"),
         ({"cuda_graphs": "yes"}, TypeError, "cuda_graphs"),
+        ({"fold": "no"}, TypeError, "fold"),
     ],
 )
 def test_what_cant_be_had_is_an_error_that_says_so(given, kind, said):

@@ -138,6 +138,14 @@ def test_layers_that_a_fold_hides_show_what_the_model_gives_there():
     assert bound.call(score).tuned.hidden == {"conv"}
 
 
+def test_a_layer_of_two_names_is_hidden_under_both():
+    model = Net(plain_run).double().eval()
+    model.again = nn.Sequential(model.conv, model.norm)
+    for name in ("conv", "again.0"):
+        one, other = (sw.attribute(model, X, method="grad_cam", layer=name, target=1, fold=f) for f in (True, False))
+        assert torch.allclose(one.values, other.values, rtol=0, atol=1e-12), name
+
+
 class Views(Net):
     """Code that doesn't take channels laid out last."""
 

@@ -102,6 +102,54 @@ def test_a_layer_that_folding_hides_is_recorded_too():
     session.close()
 
 
+class Around(nn.Module):
+    """Layers whose output is used around them too, or is the very tensor that they were given."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        torch.manual_seed(1)
+        self.kind, self.first, self.second = kind, nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(4, 4, 3, padding=1)
+        self.drop, self.act, self.head = nn.Dropout(), nn.ReLU(inplace=True), nn.Linear(4, 4)
+        self.keeping = Keeping()
+        self.double().eval()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.first(x)
+        if self.kind == "identity":
+            y = self.second(self.drop(y)).sin() + y
+        elif self.kind == "in place":
+            y = y * 1
+            y = y + self.second(self.act(y))
+        else:
+            y = self.second(self.keeping(y)["first"]) + self.keeping.last
+        return self.head(y.mean((2, 3)).tanh())
+
+
+class Keeping(nn.Module):
+    """Returns one tensor of several, and keeps it."""
+
+    last = None
+
+    def forward(self, y: torch.Tensor) -> dict[str, torch.Tensor]:
+        self.last = y.square()
+        return {"first": self.last, "mean": self.last.mean()}
+
+
+@pytest.mark.parametrize(
+    ("kind", "layer"), [("identity", "drop"), ("in place", "act"), ("kept", "keeping"), ("in place", "first")]
+)
+def test_a_layers_gradient_is_that_of_what_it_returned_whatever_goes_around_it(kind, layer):
+    events: list[Event] = []
+    model, x = Around(kind), pictures(0, 1, 3, 8, 8)
+    session = Session(Subject(model, x), events.append, executor="inline", cache=Cache())
+    for method, asked in (("gradient", {}), ("grad_cam", {"layer": layer}), ("layer_cam", {"layer": layer})):
+        for target in (0, 1):
+            session.submit(Request.of(method, asked, target=target))
+            found = events[-1].attribution
+            assert torch.equal(found.values, attribute(model, x, **found.settings).values), (method, target)
+    session.close()
+
+
 def test_a_pass_too_large_to_be_kept_is_not_recorded_at_each_move():
     events: list[Event] = []
     model = Rows(conv_net())

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import copy
+import functools
 import subprocess
 import sys
 import threading
 import time
+from collections import deque
 from itertools import pairwise
 
 import numpy as np
@@ -534,8 +536,20 @@ class Holder:
         self.k = 1.0
 
 
+FACTOR = [1.0]
+
+
+class Slotted:
+    __slots__ = ("k",)
+
+    def __init__(self) -> None:
+        self.k = 1.0
+
+
 class Various(nn.Module):
     """Scaled by things that are no parameters: a list, a tensor, an object, an array, a function."""
+
+    factor = 1.0
 
     def __init__(self) -> None:
         super().__init__()
@@ -545,13 +559,47 @@ class Various(nn.Module):
         self.register_buffer("never", torch.tensor(float("nan")))
         self.register_buffer("sparse", torch.eye(2).to_sparse())
         self.register_buffer("small", torch.ones(2).to(torch.float8_e4m3fn))
+        self.register_buffer("mask", torch.full((3, 3), -torch.inf).triu(1))
+        self.register_buffer("whole", torch.quantize_per_tensor(torch.rand(3), 0.1, 0, torch.quint8))
+        self.register_buffer("wave", torch.ones(2, dtype=torch.complex64))
+        self.register_buffer("large", torch.ones(64, 64, dtype=torch.float64))
+        self.register_parameter("none", None)
+        self.parts, self.active = nn.ModuleList([nn.Tanh(), nn.ReLU()]), self.net
+        self.hidden = [nn.Linear(4, 4).double()]
+        self.wide, self.slotted, self.queue = np.ones((80, 80)), Slotted(), deque([1.0])
+        self.rate, self.power = functools.partial(pow, exp=1), lambda x, k=[1.0]: x * k[0]
+        self.unused = True
 
     def forward(self, x):
         scale = self.listed[0] * self.named["a"]["b"][0] * self.held.k * self.loose * float(self.array[0])
-        return self.net(x) * scale
+        scale = scale * float(self.wide[0, 0]) * self.slotted.k * self.queue[0] * self.power(1.0) * self.large[0, 0]
+        scale = scale * self.factor * FACTOR[0] * self.wave.real.mean() * (2 if hasattr(self, "renamed") else 1)
+        scale = scale * (3 if self.none is not None else 1) * self.rate.keywords["exp"]
+        return self.hidden[0](self.parts[-1](self.active(x))) * scale
+
+
+def _code(x):
+    return x[:, :4] * 7
 
 
 CHANGES = {
+    "one number of many": lambda m: m.large.data[0, 0].mul_(1 + 1e-6),
+    "a view of NumPy's": lambda m: m.large.numpy().__setitem__((0, 0), 5.0),
+    "a complex number": lambda m: m.wave.data[0].mul_(1j),
+    "the conjugate": lambda m: setattr(m.wave, "data", m.wave.data.conj()),
+    "a large array": lambda m: m.wide.__setitem__((0, 0), 5.0),
+    "a slot": lambda m: setattr(m.slotted, "k", 5.0),
+    "a queue": lambda m: m.queue.__setitem__(0, 5.0),
+    "a default of a function": lambda m: m.power.__defaults__[0].__setitem__(0, 5.0),
+    "keywords of a partial": lambda m: m.rate.keywords.__setitem__("exp", 5),
+    "weights in a plain list": lambda m: m.hidden[0].weight.data.mul_(5),
+    "which module is active": lambda m: setattr(m, "active", nn.Sequential(m.net, nn.Tanh())),
+    "the order of modules": lambda m: m.parts.insert(1, m.parts[0]) or m.parts.__delitem__(-1),
+    "an attribute's name": lambda m: setattr(m, "renamed", m.__dict__.pop("unused")),
+    "a weight where there was none": lambda m: setattr(m, "none", nn.Parameter(torch.ones(1))),
+    "an attribute of the class": lambda _m: setattr(Various, "factor", 5.0),
+    "a global variable": lambda _m: FACTOR.__setitem__(0, 5.0),
+    "the code of a function": lambda m: m.net[6].__dict__.__setitem__("forward", _code),
     "a list": lambda m: m.listed.__setitem__(0, 5.0),
     "a nested list": lambda m: m.named["a"]["b"].__setitem__(0, 5.0),
     "an object": lambda m: setattr(m.held, "k", 5.0),
@@ -565,8 +613,10 @@ CHANGES = {
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_whatever_changes_the_model_changes_its_version(change):
+def test_whatever_changes_the_model_changes_its_version(change, monkeypatch):
     model, x = Various().eval(), pictures(0, 1, 3, 8, 8)
+    monkeypatch.setattr(Various, "factor", 1.0)
+    monkeypatch.setitem(globals(), "FACTOR", [1.0])
     told = []
     session = Session(Subject(model, x), told.append, executor="inline", cache=Cache())
     asked = Request.of("gradient", {}, target=0)
@@ -578,4 +628,39 @@ def test_whatever_changes_the_model_changes_its_version(change):
     assert not told[-1].cached
     expected = attribute(model, x, method="gradient", target=0)
     assert torch.equal(told[-1].attribution.values, expected.values)
+    session.close()
+
+
+def test_an_object_that_takes_the_place_of_another_is_never_taken_for_it():
+    """Ids come back as soon as an object is gone: a map of the first must not be given for the third."""
+
+    class Acting(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net, self.act = conv_net(), None
+
+        def forward(self, x):
+            return self.act(self.net(x))
+
+    def times(k: float):
+        return lambda y: y * k
+
+    model, x, told = Acting().eval(), pictures(0, 1, 3, 8, 8), []
+    session = Session(Subject(model, x), told.append, executor="inline", cache=Cache())
+    for k in range(1, 25):
+        model.act = times(k)
+        session.submit(Request.of("gradient", {}, target=0))
+        assert not told[-1].cached
+        assert torch.equal(told[-1].attribution.values, attribute(model, x, method="gradient", target=0).values)
+    session.close()
+
+
+def test_a_model_that_changes_its_type_gets_its_inputs_in_it(subject, model):
+    told = []
+    session = Session(subject, told.append, executor="inline", cache=Cache())
+    session.submit(smooth(4))
+    model.double()
+    session.submit(smooth(4))
+    assert told[-1].error is None
+    assert told[-1].attribution.values.dtype == torch.float64
     session.close()
