@@ -205,7 +205,7 @@ def activation_maps(call: Call, layer: str | None, reshape: Any) -> ActivationMa
     if call.parts:
         call = _one_picture(call)
     if layer is not None:
-        _check(call, layer)
+        check_layer(call.model, layer)
         return _maps(call, layer, reshape, None)
     spatial = spatial_layers(call)
     candidates = [path for path, found in spatial.items() if found.default]
@@ -251,9 +251,14 @@ def _inside(model: nn.Module) -> tuple[str, ...]:
     return tuple(f"{path}." for path in _blocks(model))
 
 
-def _check(call: Call, layer: str) -> None:
+def check_layer(model: nn.Module, layer: str) -> None:
+    """Look for a layer by its name.
+
+    Raises:
+        ValueError: The model has none of that name.
+    """
     if turn_of(layer) is None:
-        paths = [path for path, _ in call.model.named_modules(remove_duplicate=False) if path]
+        paths = [path for path, _ in model.named_modules(remove_duplicate=False) if path]
         if layer not in paths:
             raise ValueError(unknown("layer", layer, paths))
 

@@ -94,8 +94,8 @@ class Subject:
             )
         self._cuda_graphs = cuda_graphs
         self._replays: Replays | None = None
-        self._inputs, self._seen = inputs, identity(inputs)
         self.prepared: Prepared = self._prepare()
+        self._inputs, self._seen = inputs, identity(inputs)
         names, self._names_given = class_names_of(class_names, transform, model)
         self.class_names = _names(names)
         # What must be said again, beside the settings of a request, to ask the same.

@@ -69,6 +69,8 @@ def prepare(
     with torch.inference_mode(False), torch.no_grad():
         if isinstance(inputs, (list, tuple)) and inputs and not _numbers(inputs):
             return _stacked([prepare(item, transform, device=device, dtype=dtype) for item in inputs])
+        if isinstance(inputs, Tensor):
+            check_kind(inputs)
         source = pictures.load(inputs)
         notes: list[str] = []
         if transform is not None:
@@ -90,6 +92,23 @@ def prepare(
 
 def _numbers(items: Any) -> bool:
     return all(isinstance(item, Real) for item in items)
+
+
+def check_kind(tensor: Tensor) -> None:
+    """Look at what can be looked at before anything is computed.
+
+    Raises:
+        TypeError: It is no dense tensor of numbers.
+    """
+    ways = {
+        "nested": (tensor.is_nested, "Pass one of its parts, or a padded tensor."),
+        "quantised": (tensor.is_quantized, "Pass inputs.dequantize()."),
+        "on the meta device, and holds no numbers": (tensor.is_meta, "Load it first."),
+        "sparse": (tensor.layout != torch.strided, "Pass inputs.to_dense()."),
+    }
+    for what, (it_is, remedy) in ways.items():
+        if it_is:
+            raise TypeError(f"inputs: expected a dense tensor of numbers, got one that is {what}. {remedy}")
 
 
 def _check(tensor: Tensor) -> None:

@@ -19,7 +19,7 @@ from saliency_widgets.attribution.arguments import Arguments, Part, Slot
 from saliency_widgets.attribution.isolation import stand_in
 from saliency_widgets.attribution.targets import scores_in
 from saliency_widgets.inputs import pictures
-from saliency_widgets.inputs.prepared import Prepared, prepare
+from saliency_widgets.inputs.prepared import Prepared, check_kind, prepare
 from saliency_widgets.inputs.protocols import transform_of
 from saliency_widgets.params import unknown
 
@@ -64,6 +64,8 @@ def prepare_for(
     else:
         if explain is not None:
             raise ValueError("explain: there is one input. Leave it out, or pass the inputs as a tuple or a dict.")
+        if isinstance(inputs, Tensor):
+            check_kind(inputs)
         if transform is None and pictures.is_numbers(inputs) and inputs.ndim == 3:
             return _told_apart(model, inputs, device, dtype)
         return _prepared(model, inputs, transform, device, dtype, batched=False)

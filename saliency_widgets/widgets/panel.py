@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from saliency_widgets.attribution import Reduction, get_method
+from saliency_widgets.attribution.layers import check_layer
 from saliency_widgets.attribution.method import Method, methods
 from saliency_widgets.attribution.reduction import CHANNEL, SIGN
 from saliency_widgets.attribution.targets import SCORE, class_index, is_function
@@ -213,7 +214,9 @@ class Panel:
         for setting, value in settings.items():
             if setting not in known:
                 raise TypeError(unknown("setting", setting, ["method", "target", *known]))
-            settings[setting] = known[setting].param.check(value)
+            settings[setting] = value = known[setting].param.check(value)
+            if known[setting].param.kind == "layer" and value not in (None, AUTO):
+                check_layer(self._subject.model, value)
         self._hold = True
         try:
             self._method.value = name

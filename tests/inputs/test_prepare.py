@@ -7,6 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
+import saliency_widgets as sw
 from saliency_widgets.inputs import prepare
 
 RNG = np.random.default_rng(0)
@@ -307,3 +308,18 @@ def test_a_file_that_is_no_picture(tmp_path):
 def test_numbers_that_the_models_type_can_not_hold():
     with pytest.raises(ValueError, match=r"inputs: some numbers are too large for the model's type, torch.float16"):
         prepare(torch.tensor([1e6]), dtype=torch.float16)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (torch.eye(3).to_sparse(), "to_dense"),
+        (torch.quantize_per_tensor(torch.rand(1, 3, 8, 8), 0.1, 0, torch.quint8), "dequantize"),
+        (torch.ones(1, 3, 8, 8, device="meta"), "meta"),
+        (torch.nested.nested_tensor([torch.ones(2, 3), torch.ones(1, 3)]), "nested"),
+    ],
+    ids=["sparse", "quantised", "meta", "nested"],
+)
+def test_a_tensor_that_is_no_plain_one_is_refused_with_the_way_out(given, said):
+    with pytest.raises(TypeError, match=said):
+        sw.attribute(torch.nn.Flatten(), given, method="gradient")

@@ -542,6 +542,15 @@ def test_predictions_of_what_the_model_was_are_said_to_be_so(explorer, model):
     assert not said()
 
 
+def test_a_layer_that_is_not_there_moves_nothing(explorer):
+    before = explorer.settings["method"]
+    with pytest.raises(ValueError, match=r"layer: 'cnv' is not known\. Did you mean 'conv'"):
+        explorer.update(method="grad_cam", layer="cnv")
+    assert explorer.settings["method"] == before
+    explorer.update(method="grad_cam", layer="conv")
+    assert explorer.view.status["state"] == "done"
+
+
 @pytest.mark.parametrize("text", ["²", "5" * 5000, "-1", "  ", "ant bee", "💥"])
 def test_whatever_is_typed_is_answered(explorer, text):
     explorer.panel._searched.value = text
