@@ -169,7 +169,7 @@ class Recording:
             return None
         # What goes on is another tensor: the gradient is that of what the layer returned, as in a pass that is cut
         # there, and not of what goes around it (an identity, an activation in place beside a shortcut).
-        instead = tensor.view_as(tensor)
+        instead = torch.ops.aten.alias(tensor)  # view_as would give it other strides, and its gradient another layout
         runs.append((instead, instead._version))
         return exchanged(output, tensor, instead)
 

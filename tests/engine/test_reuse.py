@@ -102,6 +102,23 @@ def test_a_layer_that_folding_hides_is_recorded_too():
     session.close()
 
 
+@pytest.mark.parametrize("kind", ["plain", "beside itself"])
+def test_a_recorded_pass_has_the_bits_of_a_fresh_one_in_float32_too(kind):
+    """There the layout of a gradient decides in which order sums are taken."""
+    net = conv_net() if kind == "plain" else Around("identity")
+    model, x = net.float(), pictures(0, 1, 3, 8, 8).float()
+    layers = ("1", "3") if kind == "plain" else ("first", "second")
+    events: list[Event] = []
+    session = Session(Subject(model, x), events.append, executor="inline", cache=Cache())
+    asked = [("gradient", {}), *[("grad_cam", {"layer": layer}) for layer in layers], ("input_x_gradient", {})]
+    for method, params in asked:
+        for target in (0, 1):
+            session.submit(Request.of(method, params, target=target))
+            found = events[-1].attribution
+            assert torch.equal(found.values, attribute(model, x, **found.settings).values), (method, params)
+    session.close()
+
+
 class Around(nn.Module):
     """Layers whose output is used around them too, or is the very tensor that they were given."""
 
