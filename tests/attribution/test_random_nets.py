@@ -219,8 +219,8 @@ def test_integrated_gradients_are_the_weighted_sum_of_raw_gradients(net, n_steps
 
 
 @pytest.mark.parametrize("rule", RULES)
-def test_the_weights_of_every_size_sum_to_one(rule):
-    for n in range(1, 1025):
+def test_the_weights_of_all_sizes_sum_to_one(rule):
+    for n in (*range(1, 100), *range(100, 1024, 41), 1024):
         nodes, weights = RULES[rule](n)
         assert len(nodes) == len(weights) == n + (rule in ("trapezoid", "clenshaw_curtis"))
         assert math.fsum(weights.tolist()) == pytest.approx(1, abs=1e-12), n
