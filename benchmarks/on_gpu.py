@@ -10,7 +10,10 @@ from models import bare_gradient, input_of, model_of, tuned_by_hand
 from numerics import MODELS, TARGET, N, Ours
 from numerics import measure as measured
 from timing import Row, interleaved, seconds
-from torch import Tensor, nn
+from torch import Tensor
+
+from saliency_widgets.attribution.precision import float32_as
+from saliency_widgets.attribution.replay import Replay
 
 _ROWS = 64
 
@@ -56,52 +59,26 @@ def _batches(name: str, rounds: int) -> list[Row]:
     model, x = tuned_by_hand(model_of(name, "cuda")), input_of(device="cuda")
     gradient = bare_gradient(model, TARGET)
     many = x.expand(_ROWS, -1, -1, -1).contiguous()
-    replayed = _graph(model, x)
+    replay = Replay(model, x.contiguous(memory_format=torch.channels_last))
+
+    def replayed(rows: Tensor) -> Tensor:
+        return replay(rows, lambda output: output[:, TARGET])[0]
+
+    def rough(rows: Tensor) -> Tensor:
+        with float32_as("tf32"):
+            return gradient(rows)
+
     works: dict[str, Callable[[], Any]] = {
         "one by one": lambda: [gradient(x) for _ in range(_ROWS)],
         "together": lambda: gradient(many),
         "graph": lambda: [replayed(x) for _ in range(_ROWS)],
-        "TF32": lambda: _with_tf32(gradient, many),
+        "TF32": lambda: rough(many),
     }
     t = interleaved({key: (lambda work=work: seconds(work)) for key, work in works.items()}, rounds)
-    exact, rough = gradient(many), _with_tf32(gradient, many)
-    error = float((rough - exact).abs().sum() / exact.abs().sum())
+    exact = gradient(many)
+    error = float((rough(many) - exact).abs().sum() / exact.abs().sum())
     return [
         Row(name, f"{_ROWS} rows together / one by one", t["together"] / t["one by one"]),
         Row(name, "one by one, CUDA graph / eager", t["graph"] / t["one by one"]),
         Row(name, "TF32 / float32", t["TF32"] / t["together"], note=f"the map's error is {error:.1e}"),
     ]
-
-
-def _graph(model: nn.Module, x: Tensor) -> Callable[[Tensor], Tensor]:
-    """One gradient, recorded once and replayed."""
-    place = x.clone(memory_format=torch.channels_last).requires_grad_(True)
-
-    def once() -> Tensor:
-        return torch.autograd.grad(model(place)[:, TARGET].sum(), place)[0]
-
-    side = torch.cuda.Stream()
-    with torch.cuda.stream(side):
-        for _ in range(3):
-            once()
-    torch.cuda.current_stream().wait_stream(side)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        result = once()
-
-    def replay(rows: Tensor) -> Tensor:
-        with torch.no_grad():
-            place.copy_(rows)
-        graph.replay()
-        return result
-
-    return replay
-
-
-def _with_tf32(gradient: Callable[[Tensor], Tensor], rows: Tensor) -> Tensor:
-    before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
-    try:
-        return gradient(rows)
-    finally:
-        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before

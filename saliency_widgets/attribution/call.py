@@ -23,7 +23,7 @@ from saliency_widgets.attribution.replay import Replays
 from saliency_widgets.attribution.schedule import chunks, most_rows
 from saliency_widgets.attribution.taps import Tap, tensor_in, watched
 from saliency_widgets.attribution.targets import Score, is_function, logits_of, notes_on
-from saliency_widgets.attribution.tuning import Tuned
+from saliency_widgets.attribution.tuning import Tuned, has_hooks
 from saliency_widgets.params import unknown
 
 T = TypeVar("T")
@@ -94,6 +94,18 @@ class Call:
         """The same question, computed as the model is written: for those who look inside."""
         return replace(self, tuned=None, recordings=None, replays=None)
 
+    def showing(self, layer: str) -> Call:
+        """The same question, computed so that a layer gives what it gives in the model: see :meth:`Tuned.shows`."""
+        return self if self.tuned is None or self.tuned.shows(layer) else self.plain
+
+    @property
+    def looked_into(self) -> bool:
+        """Whether somebody wants to see each pass: a mode of the caller's or of a method's (a backward rule), a hook.
+
+        A target that is a function may read what a hook has kept.
+        """
+        return is_function(self.score.target) or bool(torch._C._len_torch_function_stack()) or has_hooks(self.model)
+
     def alone(self, part: Part) -> Call:
         """The same question about one of several inputs that are explained together; the others are held."""
         arguments, inputs = self._arguments.alone(part, self.inputs)
@@ -124,7 +136,7 @@ class Call:
         Args:
             key: Which pass it is, among those of this question to this method; everything that the result depends on
                 besides the method's parameters, but for those that are marked as continued.
-            work: Gives tensors, in tuples or alone, that nobody writes to.
+            work: Gives tensors that nobody writes to, in tuples or alone, or a number.
         """
         return once(self.kept, key, work)
 
@@ -244,14 +256,13 @@ class Call:
         known = of_layer(self, layer, dependent=several)
         if known is not None:
             return *known[0], known[1]
-        shown = self.tuned is not None and self.tuned.shows(layer)
-        plain = self if shown else self.plain
+        call = self.showing(layer)
 
         def work(rows: range) -> tuple[Tensor, Tensor, Tensor]:
             nonlocal runs
             inputs = self.inputs[rows.start : rows.stop]
-            with plain.standing_in(tuned=shown) as model, Tap(model, layer, dependent=several) as tap:
-                scores = plain.scored(model, inputs.detach().requires_grad_(True) if several else inputs, rows)
+            with call.standing_in(tuned=True) as model, Tap(model, layer, dependent=several) as tap:
+                scores = call.scored(model, inputs.detach().requires_grad_(True) if several else inputs, rows)
                 activation, runs = tap.leaf, tap.runs
                 gradient = differentiate(model, scores, activation, what=f"layer {layer!r}")
                 return activation.detach(), gradient, scores.detach()

@@ -83,7 +83,6 @@ def _runs_a_module(value: Any, known: dict[str, Any]) -> bool:
     return isinstance(getattr(value, "__self__", None) if type(value) is types.MethodType else value, nn.Module)
 
 
-@functools.lru_cache(1024)
 @functools.lru_cache(4096)
 def _names(code: types.CodeType) -> frozenset[str]:
     inner = (_names(const) for const in code.co_consts if isinstance(const, types.CodeType))

@@ -19,8 +19,6 @@ from saliency_widgets.attribution.interruption import interruptible
 from saliency_widgets.attribution.isolation import undisturbed
 from saliency_widgets.attribution.precision import computing
 from saliency_widgets.attribution.taps import Tap, exchanged, hookable, tensor_in
-from saliency_widgets.attribution.targets import is_function
-from saliency_widgets.attribution.tuning import has_hooks
 
 if TYPE_CHECKING:
     from saliency_widgets.attribution.call import Call
@@ -81,7 +79,8 @@ def of_layer(call: Call, layer: str, *, dependent: bool) -> tuple[Graded, int] |
     kept = call.recordings
     if kept is None or not _recordable(call):
         return None
-    shown = call.tuned is None or call.tuned.shows(layer)
+    showing = call.showing(layer)
+    shown = showing is call
 
     def found() -> tuple[Graded, int]:
         whole: Recording | None = kept.get(_WHOLE) if shown else None
@@ -94,19 +93,15 @@ def of_layer(call: Call, layer: str, *, dependent: bool) -> tuple[Graded, int] |
         place = None if whole is None else whole.layer(layer, dependent=dependent)
         if whole is not None and place is not None:
             return _graded(call, whole, place[0], f"layer {layer!r}"), place[1]
-        tail = tail or once(
-            kept, ("from", layer), lambda: _record_from(call if shown else call.plain, layer, dependent)
-        )
+        tail = tail or once(kept, ("from", layer), lambda: _record_from(showing, layer, dependent))
         return _graded(call, tail, tail.leaf, f"layer {layer!r}"), tail.runs
 
     return _unless_wrong(found)
 
 
 def _recordable(call: Call) -> bool:
-    # A mode of the caller's or of a method's (a backward rule), and hooks, want to see each pass themselves.
-    if call.recordings is None or is_function(call.score.target) or torch._C._len_torch_function_stack():
-        return False
-    return (call.memory.limit is None or call.memory.limit >= call.batch) and not has_hooks(call.model)
+    limit = call.memory.limit
+    return call.recordings is not None and (limit is None or limit >= call.batch) and not call.looked_into
 
 
 def _unless_wrong(found: Callable[[], T]) -> T | None:

@@ -14,8 +14,7 @@ from saliency_widgets.attribution.differentiation import finite
 from saliency_widgets.attribution.errors import Cancelled
 from saliency_widgets.attribution.isolation import is_training
 from saliency_widgets.attribution.memory import out_of_memory
-from saliency_widgets.attribution.targets import is_function, scores_in
-from saliency_widgets.attribution.tuning import has_hooks
+from saliency_widgets.attribution.targets import scores_in
 
 if TYPE_CHECKING:
     from saliency_widgets.attribution.call import Call
@@ -90,7 +89,7 @@ class Replays:
             plainly: Gives the same without any recording.
         """
         key = tuple(rows.shape), rows.dtype, rows.device, call.precision
-        if not _recordable(call):
+        if call.arguments is not None or call.looked_into or is_training(call.model):
             return plainly()
         made = self._made.get(key)
         if made is not None:
@@ -117,12 +116,6 @@ class Replays:
 
 def _nobody_asks() -> None:
     """A recording is not broken off."""
-
-
-def _recordable(call: Call) -> bool:
-    if call.arguments is not None or is_function(call.score.target) or torch._C._len_torch_function_stack():
-        return False
-    return not is_training(call.model) and not has_hooks(call.model)
 
 
 def _near(found: Tensor, expected: Tensor) -> bool:

@@ -15,8 +15,6 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from saliency_widgets.attribution.isolation import freeze
-
 _CONVOLUTIONS = (torch.conv2d, torch.conv_transpose2d, torch.convolution)
 _TURN = re.compile(r"conv2d #([1-9]\d*)")
 
@@ -70,18 +68,16 @@ class Tap:
     """Cuts the model at a place: what is behind it depends on a leaf.
 
     Args:
-        model: A stand-in, which keeps the hook.
+        model: A stand-in, in which nothing but the inputs needs a gradient; it keeps the hook.
         place: Where.
         dependent: Whether only runs that depend on the explained input are cut: of an encoder that two inputs share,
-            the run of the one that is explained. The model is frozen for that.
+            the run of the one that is explained.
     """
 
     def __init__(self, model: nn.Module, place: str, *, dependent: bool = False) -> None:
         self._place = place
         self._dependent = dependent
         self._passed = False
-        if dependent:
-            freeze(model)
         self._found: list[Any] = []
         self._mode: Any = contextlib.nullcontext()
         turn = turn_of(place)

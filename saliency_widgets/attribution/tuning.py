@@ -190,11 +190,14 @@ class Observed(TorchFunctionMode):
                 yield conv, norm, result
 
 
+def global_hooks() -> list[Any]:
+    """The hooks of all modules, whoever registered them."""
+    return [hook for name in _GLOBAL for hook in getattr(_hooks, name).values()]
+
+
 def has_hooks(model: nn.Module) -> bool:
     """Whether somebody looks into the model: what is folded would show another output there."""
-    if any(getattr(_hooks, name) for name in _GLOBAL):
-        return True
-    return any(
+    return bool(global_hooks()) or any(
         m._forward_hooks or m._forward_pre_hooks or m._backward_hooks or m._backward_pre_hooks
         for m in modules_of(model)
     )

@@ -29,9 +29,7 @@ class Contents:
         """Where they are and in what form; torch's version counters; and digests of what they hold."""
         with torch.inference_mode(False), torch.no_grad():
             try:
-                places: list[tuple] = [
-                    (id(t), t.data_ptr(), t.shape, t.stride(), t.dtype, t.is_conj()) for t in tensors
-                ]
+                places = list(map(_place, tensors))
                 versions: list[int | None] = [t._version for t in tensors]
             except RuntimeError:  # of tensors that lie in another way, or were made in inference mode
                 places = [(id(t), str(t.layout), t.dtype) if _is_odd(t) else _place(t) for t in tensors]

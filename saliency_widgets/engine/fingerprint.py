@@ -15,16 +15,15 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.modules import module as _torchs
 
-from saliency_widgets.attribution.copyable import draws_numbers, named_in, slots_of
+from saliency_widgets.attribution.copyable import content_of, draws_numbers, named_in, slots_of
+from saliency_widgets.attribution.tuning import global_hooks
 from saliency_widgets.engine.contents import Contents, digest
 
 _PLAIN = (bool, int, float, complex, str, bytes, type(None), torch.dtype, torch.device)
 _TENSORS = ("_parameters", "_buffers", "_modules")
 _DEEP, _MANY = 6, 1000  # of what hangs on one attribute; what lies beyond is known by its identity
 _REMEMBERED = 8
-_GLOBAL = [vars(_torchs)[name] for name in vars(_torchs) if name.startswith("_global") and name.endswith("hooks")]
 
 
 class Held:
@@ -74,8 +73,7 @@ class Fingerprint:
             if kind not in kinds:
                 kinds[kind] = _class_told(kind, found)
         self._modules = seen
-        hooks = [Held(hook) for hooks in _GLOBAL for hook in hooks.values()] if any(_GLOBAL) else []
-        state = (told, [*kinds.values()], hooks, *self._contents(found.tensors))
+        state = (told, [*kinds.values()], [*map(Held, global_hooks())], *self._contents(found.tensors))
         if self._last is None or self._last[0] != state:
             self._last = state, self._version(tuple(map(tuple, state)))
         return self._last[1]
@@ -223,7 +221,7 @@ def _told(value: Any, found: _Found, left: list[int], deep: int = _DEEP) -> Any:
     if isinstance(value, AbstractSet):
         return type(value), frozenset(each(value))
     if isinstance(value, types.FunctionType):
-        cells = [cell.cell_contents for cell in value.__closure__ or () if _is_filled(cell)]
+        cells = [content_of(cell) for cell in value.__closure__ or ()]
         given = value.__defaults__ or (), tuple((value.__kwdefaults__ or {}).items())
         return _code_told(value, found, left, deep), each(cells), each(given)
     if isinstance(value, types.MethodType):
@@ -246,13 +244,6 @@ def _told(value: Any, found: _Found, left: list[int], deep: int = _DEEP) -> Any:
 
 def _first(items: Iterable[Any], left: list[int]) -> list[Any]:
     return [item for item, _ in zip(list(items), range(max(left[0], 0)), strict=False)]
-
-
-def _is_filled(cell: types.CellType) -> bool:
-    try:
-        return cell.cell_contents is not cell
-    except ValueError:
-        return False
 
 
 def identity(value: Any) -> Any:

@@ -222,8 +222,8 @@ class Subject:
         """What is to be said of the precision that was chosen, of one question."""
         if self._precision in (None, "full"):
             return ()
-        off = call.once("imprecision", lambda: (torch.tensor(imprecision(call), dtype=torch.float64, device="cpu"),))[0]
-        return (f"Computed in {self._precision}: a gradient of this score is off by {float(off):.1%} (L1) for that.",)
+        off = call.once("imprecision", lambda: imprecision(call))
+        return (f"Computed in {self._precision}: a gradient of this score is off by {off:.1%} (L1) for that.",)
 
     def name_of(self, index: int) -> str:
         """The name of a class, or its number."""
