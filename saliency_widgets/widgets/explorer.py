@@ -124,8 +124,9 @@ class Explorer(w.Box):
 
     @property
     def _picture(self) -> np.ndarray:
-        assert self._subject.prepared.pictures is not None
-        return self._subject.prepared.pictures[0]
+        """What the map on the screen is of: of inputs that were changed in place, as they were until a map is there."""
+        assert self._prepared.pictures is not None
+        return self._prepared.pictures[0]
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -252,7 +253,8 @@ class Explorer(w.Box):
 
     def _on_event(self, event: Event) -> None:
         """The worker has something to show. It touches the result widget and nothing else."""
-        if self._subject.prepared is not self._prepared:  # the inputs were changed in place
+        fresh = event.attribution is not None and event.state in ("running", "done")
+        if fresh and self._subject.prepared is not self._prepared:  # the inputs were changed in place
             self._prepared = self._subject.prepared
             self.view.picture = _png(self._picture)
         shown = self._session.shown or event  # the title is of the map on the screen, not of what is asked by now

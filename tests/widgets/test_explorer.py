@@ -542,6 +542,20 @@ def test_predictions_of_what_the_model_was_are_said_to_be_so(explorer, model):
     assert not said()
 
 
+def test_a_picture_that_was_edited_comes_with_its_own_map_and_not_under_the_old_one(explorer, model):
+    x, before = explorer._given["inputs"], explorer.view.picture
+    x[:] = x[:, ::-1].copy()
+    model.broken = True
+    explorer.update(method="smoothgrad")
+    assert explorer.view.status["state"] == "error"
+    explorer.panel._sign.widget.value = "signed"
+    assert explorer.view.picture == before
+    model.broken = False
+    explorer.update()
+    assert explorer.view.status["state"] == "done"
+    assert explorer.view.picture != before
+
+
 def test_a_layer_that_is_not_there_moves_nothing(explorer):
     before = explorer.settings["method"]
     with pytest.raises(ValueError, match=r"layer: 'cnv' is not known\. Did you mean 'conv'"):
