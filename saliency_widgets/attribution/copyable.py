@@ -10,6 +10,7 @@ import sys
 import types
 import weakref
 from collections import Counter, OrderedDict, defaultdict, deque
+from collections.abc import Iterable
 from pathlib import PurePath
 from typing import Any
 
@@ -69,12 +70,15 @@ def globals_of(function: types.FunctionType) -> list[tuple[str, Any]]:
     return [(name, item) for name, item in named_in(function) if _runs_a_module(item, function.__globals__)]
 
 
+def names_in(function: types.FunctionType) -> Iterable[str]:
+    """Under which names it may look for something global; none of torch's and Python's own functions."""
+    return () if _is_foreign_name(function.__globals__.get("__name__")) else _names(function.__code__)
+
+
 def named_in(function: types.FunctionType) -> list[tuple[str, Any]]:
     """Whatever it knows by a global name; nothing of torch's and Python's own functions."""
     known = function.__globals__
-    if _is_foreign_name(known.get("__name__")):
-        return []
-    return [(name, known[name]) for name in _names(function.__code__) if name in known]
+    return [(name, known[name]) for name in names_in(function) if name in known]
 
 
 def _runs_a_module(value: Any, known: dict[str, Any]) -> bool:

@@ -1,7 +1,8 @@
 """Passes of the inputs whose graph is kept: another class, or another layer, is a backward pass only.
 
-The first time a layer is asked for, the pass is recorded from that layer on, which takes little more than a forward
-pass. Who asks for another layer, or for the inputs, looks around: then the whole pass is recorded, and serves all.
+The first picture shall be there soon. For the inputs, the pass is recorded without its layers, as telling them apart
+takes a sixth of it; for the first layer that is asked for, from that layer on, which takes little more than a forward
+pass. Who asks for a second layer looks around: then the whole pass is recorded with all its layers, and serves all.
 """
 
 from __future__ import annotations
@@ -62,7 +63,7 @@ def of_inputs(call: Call) -> Graded | None:
         return None
 
     def found() -> Graded:
-        recording = once(call.recordings, _WHOLE, lambda: _record(call))
+        recording = once(call.recordings, _WHOLE, lambda: _record(call, layered=False))
         return _graded(call, recording, recording.leaf, "inputs")
 
     return _unless_wrong(found)
@@ -84,12 +85,14 @@ def of_layer(call: Call, layer: str, *, dependent: bool) -> tuple[Graded, int] |
 
     def found() -> tuple[Graded, int]:
         whole: Recording | None = kept.get(_WHOLE) if shown else None
+        whole = whole if whole is not None and whole.layered else None
         tail: Tail | None = kept.get(("from", layer)) if whole is None else None
         if whole is None and tail is None:
             asked = kept.get(_ASKED) or 0
             kept.put(_ASKED, asked + 1)
             if shown and asked == 1:  # once: it may be too large to be kept
-                whole = once(kept, _WHOLE, lambda: _record(call))
+                whole = _record(call, layered=True)
+                kept.put(_WHOLE, whole)
         place = None if whole is None else whole.layer(layer, dependent=dependent)
         if whole is not None and place is not None:
             return _graded(call, whole, place[0], f"layer {layer!r}"), place[1]
@@ -121,10 +124,10 @@ def _graded(call: Call, recording: Recording | Tail, place: Tensor, what: str) -
     return place.detach(), gradient, scores.detach()
 
 
-def _record(call: Call) -> Recording:
+def _record(call: Call, *, layered: bool) -> Recording:
     with call.standing_in(tuned=True) as model:
         leaf = call.inputs.detach().requires_grad_(True)
-        recording = Recording(model, leaf)
+        recording = Recording(model, leaf, layered=layered)
         recording.output = call.output(model, leaf, range(call.batch))
     return recording
 
@@ -142,17 +145,19 @@ class Recording:
     Args:
         model: A stand-in, in which nothing but the inputs needs a gradient; it keeps the hooks.
         leaf: The inputs.
+        layered: Whether the outputs of its layers are told apart.
 
     Attributes:
         leaf: The inputs.
+        layered: Whether it tells of layers.
         output: What the model returned; set when it has.
     """
 
-    def __init__(self, model: nn.Module, leaf: Tensor) -> None:
-        self.leaf = leaf
+    def __init__(self, model: nn.Module, leaf: Tensor, *, layered: bool) -> None:
+        self.leaf, self.layered = leaf, layered
         self.output: Any = None
         self._layers: dict[str, list[tuple[Tensor | None, int]]] = {}
-        for path, module in hookable(model):
+        for path, module in hookable(model) if layered else ():
             # As register_forward_hook does, which takes as long as a layer.
             module._forward_hooks[_OURS] = functools.partial(self._seen, path)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import operator
 from collections.abc import Callable
 from typing import Any
 
@@ -29,7 +30,7 @@ class Contents:
         """Where they are and in what form; torch's version counters; and digests of what they hold."""
         with torch.inference_mode(False), torch.no_grad():
             try:
-                places = list(map(_place, tensors))
+                places: list[Any] = [look for place in _PLACES for look in map(place, tensors)]
                 versions: list[int | None] = [t._version for t in tensors]
             except RuntimeError:  # of tensors that lie in another way, or were made in inference mode
                 places = [(id(t), str(t.layout), t.dtype) if _is_odd(t) else _place(t) for t in tensors]
@@ -43,8 +44,15 @@ def _is_odd(tensor: Tensor) -> bool:
     return tensor.layout != torch.strided or tensor.is_nested
 
 
+# Each for all tensors at once: a few hundred of them are asked at every move.
+_PLACES: tuple[Callable[[Tensor], Any], ...] = (
+    *(id, Tensor.data_ptr, operator.attrgetter("shape"), Tensor.stride),
+    *(operator.attrgetter("dtype"), Tensor.is_conj),
+)
+
+
 def _place(tensor: Tensor) -> tuple:
-    return id(tensor), tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype, tensor.is_conj()
+    return tuple([place(tensor) for place in _PLACES])
 
 
 def _looking(tensors: list[Tensor]) -> Callable[[], list[int]]:

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import functools
-import operator
 import types
 import weakref
 from collections import OrderedDict, deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from saliency_widgets.attribution.copyable import content_of, draws_numbers, named_in, slots_of
+from saliency_widgets.attribution.copyable import draws_numbers, names_in, slots_of
 from saliency_widgets.attribution.tuning import global_hooks
 from saliency_widgets.engine.contents import Contents, digest
+from saliency_widgets.engine.reading import Reading, is_readable
 
 _PLAIN = (bool, int, float, complex, str, bytes, type(None), torch.dtype, torch.device)
 _TENSORS = ("_parameters", "_buffers", "_modules")
@@ -45,7 +44,7 @@ class Fingerprint:
     Its modules, their names, weights, buffers and attributes of any kind count, what hangs on these a few levels deep,
     the code of their classes, and hooks. Fused optimisers and ``.data`` leave torch's version counters as they were, so
     the numbers themselves are looked at, see :class:`~.contents.Contents`. What is as it was the last time is not gone
-    through again.
+    through again, see :class:`~.reading.Reading`.
 
     Args:
         model: The model.
@@ -53,7 +52,7 @@ class Fingerprint:
 
     def __init__(self, model: nn.Module) -> None:
         self._model = model
-        self._modules: dict[int, _Seen] = {}
+        self._walk: _Walk | None = None
         self._contents = Contents()
         self._versions: OrderedDict[tuple, int] = OrderedDict()
         self._last: tuple[tuple, int] | None = None
@@ -61,19 +60,10 @@ class Fingerprint:
 
     def __call__(self) -> int:
         """The number of the version that the model is now; of the last few versions, the one it had then."""
-        found = _Found(modules=[self._model])
-        seen: dict[int, _Seen] = {}
-        kinds: dict[type, Any] = {}
-        told = []
-        for module in found.modules:  # more are found on the way
-            key, kind = id(module), type(module)
-            if key not in seen:
-                known = seen[key] = self._modules.get(key) or _Seen(module)
-                told.append(known.told(found))
-            if kind not in kinds:
-                kinds[kind] = _class_told(kind, found)
-        self._modules = seen
-        state = (told, [*kinds.values()], [*map(Held, global_hooks())], *self._contents(found.tensors))
+        if self._walk is None or not self._walk.reading.is_current():
+            self._walk = _Walk()
+            self._walk.through(self._model)
+        state = (self._walk.told, [*map(Held, global_hooks())], *self._contents(self._walk.tensors))
         if self._last is None or self._last[0] != state:
             self._last = state, self._version(tuple(map(tuple, state)))
         return self._last[1]
@@ -87,163 +77,163 @@ class Fingerprint:
         return self._versions[state]
 
 
-@dataclass
-class _Found:
-    """What a walk through a model met: tensors and modules to be looked at, and what was told already."""
+class _Walk:
+    """Goes through a model, or through one object.
 
-    tensors: list[Tensor] = field(default_factory=list)
-    modules: list[nn.Module] = field(default_factory=list)
-    told: dict[int, Any] = field(default_factory=dict)  # by id, and alive: none gets the id of another
+    Args:
+        nested: Whether it is a part of another walk, which looks at it again every time.
 
+    Attributes:
+        told: Something hashable that is another when the model is.
+        tensors: Those that were met, which are to be looked at.
+        modules: Those that were met.
+        reading: All that was read.
+    """
 
-class _Seen:
-    """A module's attributes, as they were."""
+    def __init__(self, *, nested: bool = False) -> None:
+        self.told: list[Any] = []
+        self.tensors: list[Tensor] = []
+        self.modules: list[nn.Module] = []
+        self.reading = Reading()
+        self._nested = nested
+        self._met: dict[int, Any] = {}  # by id, and alive: none gets the id of another
+        self._kinds: dict[type, Any] = {}
 
-    def __init__(self, module: nn.Module) -> None:
-        self.module = module
-        self._attributes = vars(module)
-        self._values: list[Any] = []
-        self._structure: list[Any] | None = None
-        self._empty: list[Any] = []
-        self._others: list[tuple[str, Any]] = []
-        self._plain: tuple = ()
-
-    def told(self, found: _Found) -> Any:
-        """Something hashable that is another when an attribute is; tensors and modules join what is found."""
-        module, attributes = self.module, self._attributes
-        structure: list[Any] = [*attributes]
-        if module._modules:
-            parts = [part for part in module._modules.values() if part is not None]
-            found.modules += parts
-            structure += (1, *module._modules.keys(), *parts)
-        for held in (module._parameters, module._buffers):
-            if held:
-                structure += (2, *held.keys())
-                for tensor in held.values():
-                    if tensor is None:
-                        structure.append(tensor)
-                    else:
-                        found.tensors.append(tensor)
-        same = len(attributes) == len(self._values) and all(map(operator.is_, self._values, attributes.values()))
-        if not same or structure != self._structure or any(self._empty):
-            self._read(structure)
-        if not self._others:
-            return self._plain
-        return self._plain, tuple([(name, _told(value, found, [_MANY])) for name, value in self._others])
-
-    def _read(self, structure: list[Any]) -> None:
-        self._attributes, self._structure = vars(self.module), structure
-        self._values, self._empty, self._others = list(self._attributes.values()), [], []
-        inside = [Held(item) if isinstance(item, nn.Module) else item for item in structure]
-        plain: list[Any] = [Held(self.module), type(self.module), *inside]
-        for name, value in self._attributes.items():
-            if _is_fixed(value):
-                plain.append((name, _told(value, _Found(), [_MANY])))
-            elif name in _TENSORS:
+    def through(self, model: nn.Module) -> None:
+        """The model and all modules that are met on the way, however they hang on it."""
+        self.modules.append(model)
+        seen: dict[int, nn.Module] = {}
+        for module in self.modules:
+            if id(module) in seen:
                 continue
-            elif type(value) in (dict, OrderedDict, set, list) and not value:
-                self._empty.append(value)  # most of a module's attributes: no hooks
-            else:
-                self._others.append((name, value))
-        self._plain = _Tuple(plain)
+            seen[id(module)] = module
+            self.told.append(self._module(module))
+            if type(module) not in self._kinds:
+                self._kinds[type(module)] = self._class(type(module))
+        self.told += self._kinds.values()
 
+    def _module(self, module: nn.Module) -> Any:
+        kind, attributes = self.reading.attributes(module)
+        told: list[Any] = [Held(module), kind]
+        for name, value in attributes:
+            whole = name in _TENSORS and is_readable(value)  # however many there are
+            told.append((name, self._parts(value) if whole else self.tell(value, [_MANY])))
+        if isinstance(module, torch.jit.ScriptModule):
+            told.append(self.reading.other(functools.partial(_scripted, module))[0])
+            self.tensors += (*module.parameters(recurse=False), *module.buffers(recurse=False))
+            self.modules += module.children()
+        return tuple(told)
 
-def _is_fixed(value: Any) -> bool:
-    """Whether it can't change and stay the same object."""
-    return isinstance(value, _PLAIN) or (type(value) is tuple and all(map(_is_fixed, value)))
+    def _parts(self, held: dict[str, Any]) -> tuple:
+        """The weights, buffers or modules in a module: which modules and names; the tensors are looked at."""
+        items = self.reading.items(held)
+        self.tensors += [item for _, item in items if isinstance(item, Tensor)]
+        self.modules += [item for _, item in items if isinstance(item, nn.Module)]
+        return tuple([(name, type(item) if isinstance(item, Tensor) else Held(item)) for name, item in items])
 
+    def _class(self, kind: type) -> Any:
+        """The code and the attributes of a class, which are exchanged in notebooks; of torch's own, itself."""
+        told: list[Any] = [kind]
+        for base in self.reading.classes(kind):
+            if base.__module__.partition(".")[0] not in ("torch", "builtins"):
+                told += [(name, self.tell(value, [_MANY])) for name, value in self.reading.items(vars(base))]
+        return tuple(told)
 
-class _Tuple(tuple):
-    """A tuple that is hashed once."""
+    def tell(self, value: Any, left: list[int], deep: int = _DEEP) -> Any:
+        """Something hashable that is another when the value is.
 
-    def __hash__(self) -> int:
-        found = self.__dict__.get("hash")
-        if found is None:
-            found = self.__dict__["hash"] = super().__hash__()
-        return found
+        Args:
+            value: Anything.
+            left: How much more may be looked at.
+            deep: And how far down.
+        """
+        left[0] -= 1
+        if isinstance(value, _PLAIN):
+            # 1 and True apart, and NaN equal to itself.
+            return type(value), str(value) if isinstance(value, (float, complex)) else value
+        if isinstance(value, Tensor):
+            self.tensors.append(value)
+            return type(value)
+        if issubclass(type(value), nn.Module):  # a weak proxy says that it is one
+            self.modules.append(value)
+            return Held(value)
+        if not deep or left[0] < 0 or id(value) in self._met:
+            return Held(value)
+        self._met[id(value)] = value
 
+        def each(items: Iterable[Any]) -> tuple:
+            return tuple([self.tell(item, left, deep - 1) for item in items])
 
-def _class_told(kind: type, found: _Found) -> Any:
-    """The code and the attributes of a class, which are exchanged in notebooks; of torch's own, itself."""
-    told: list[Any] = [kind]
-    for base in kind.__mro__:
-        if base.__module__.partition(".")[0] in ("torch", "builtins"):
-            continue
-        for name, value in list(vars(base).items()):
-            if isinstance(value, types.FunctionType):
-                told.append((name, _code_told(value, found, [_MANY], _DEEP)))
-            else:
-                told.append((name, _plain(value) if isinstance(value, _PLAIN) else Held(value)))
-    return tuple(told)
+        reading = self.reading
+        if reading.is_empty(value):
+            return type(value)
+        if is_readable(value):
+            items = reading.items(value)
+            return type(value), each(key for key, _ in items), each(item for _, item in items)
+        if type(value) is list:
+            return type(value), each(reading.listed(value))
+        if isinstance(value, tuple):
+            return type(value), each(value)
+        if isinstance(value, types.FunctionType):
+            code, given, named, held = reading.function(value)
+            known = reading.named(value.__globals__, names_in(value))
+            known += reading.attributes(value)[1]
+            names, items = tuple(name for name, _ in known), (item for _, item in known)
+            return Held(value), Held(code), names, each(held), each((given, named)), each(items)
+        if isinstance(value, types.MethodType):
+            return each((value.__self__, value.__func__))
+        if isinstance(value, functools.partial):
+            return Held(value), each((value.func, value.args, value.keywords))
+        if isinstance(value, (staticmethod, classmethod, property)):
+            return Held(value), each((value.fget,) if isinstance(value, property) else (value.__func__,))
+        # What says itself how it is copied may be shared with the stand-ins, and count their passes.
+        if isinstance(value, (type, types.ModuleType)) or (hasattr(type(value), "__copy__") and not _is_known(value)):
+            return Held(value)
+        if not self._nested and (_is_known(value) or slots_of(value)):
+            reading.other(functools.partial(_alone, value, deep))
+        if _is_known(value):
+            return self._known(value, each)
+        kind, own = reading.attributes(value)
+        held = [*own, *((member.__name__, item) for member, item in slots_of(value))]
+        return Held(value), kind, tuple(name for name, _ in held), each(item for _, item in held)
 
-
-def _code_told(function: types.FunctionType, found: _Found, left: list[int], deep: int) -> tuple:
-    """A function, its code, which %autoreload exchanges, and what it knows by global names."""
-    names = [(name, value) for name, value in named_in(function) if not isinstance(value, _CONSTANT)]
-    known = [(name, _told(value, found, left, deep - 1)) for name, value in names]
-    return Held(function), Held(function.__code__), *known
-
-
-_CONSTANT = (types.ModuleType, type, types.BuiltinFunctionType)
-
-
-def _plain(value: Any) -> Any:
-    """A plain value: 1 and True apart, and NaN equal to itself."""
-    return type(value), str(value) if isinstance(value, (float, complex)) else value
-
-
-def _told(value: Any, found: _Found, left: list[int], deep: int = _DEEP) -> Any:
-    """Something hashable that is another when the value is."""
-    left[0] -= 1
-    if isinstance(value, _PLAIN):
-        return _plain(value)
-    if isinstance(value, Tensor):
-        found.tensors.append(value)
-        return "tensor"
-    if issubclass(type(value), nn.Module):  # a weak proxy says that it is one
-        found.modules.append(value)
-        return Held(value)
-    if not deep or left[0] < 0 or id(value) in found.told:
-        return Held(value)
-    found.told[id(value)] = value
-
-    def each(items: Iterable[Any]) -> tuple:
-        return tuple([_told(item, found, left, deep - 1) for item in _first(items, left)])
-
-    if isinstance(value, np.ndarray):
-        return each(value.tolist()) if value.dtype.hasobject else (value.shape, value.dtype.str, digest(value))
-    if isinstance(value, Mapping):
-        return type(value), each(value.keys()), each(value.values())
-    if isinstance(value, (list, tuple, deque)):
-        if all(isinstance(item, _PLAIN) for item in value):
-            return type(value), tuple(map(type, value)), tuple(value)
-        return type(value), each(value)
-    if isinstance(value, AbstractSet):
-        return type(value), frozenset(each(value))
-    if isinstance(value, types.FunctionType):
-        cells = [content_of(cell) for cell in value.__closure__ or ()]
-        given = value.__defaults__ or (), tuple((value.__kwdefaults__ or {}).items())
-        return _code_told(value, found, left, deep), each(cells), each(given)
-    if isinstance(value, types.MethodType):
-        return each((value.__self__, value.__func__))
-    if isinstance(value, functools.partial):
-        return Held(value), each((value.func, value.args, value.keywords))
-    if isinstance(value, weakref.ref):
-        return Held(value), each((value(),))
-    if isinstance(value, torch.Generator):
-        return Held(value), digest(value.get_state().numpy())
-    if draws_numbers(value):
+    def _known(self, value: Any, each: Callable[[Iterable[Any]], tuple]) -> Any:
+        if isinstance(value, np.ndarray):
+            return each(value.tolist()) if value.dtype.hasobject else (value.shape, value.dtype.str, digest(value))
+        if isinstance(value, Mapping):
+            return type(value), each(list(value.keys())), each(list(value.values()))
+        if isinstance(value, (list, deque)):
+            return type(value), each(list(value))
+        if isinstance(value, AbstractSet):
+            return type(value), frozenset(each(list(value)))
+        if isinstance(value, weakref.ref):
+            return Held(value), each((value(),))
+        if isinstance(value, torch.Generator):
+            return Held(value), digest(value.get_state().numpy())
         state = value.getstate() if hasattr(value, "getstate") else getattr(value, "bit_generator", value)
         return Held(value), str(getattr(state, "state", state))
-    # What says itself how it is copied may be shared with the stand-ins, and count their passes.
-    if isinstance(value, (type, types.ModuleType)) or hasattr(type(value), "__copy__"):
-        return Held(value)
-    own = [*(getattr(value, "__dict__", None) or {}).items(), *((s.__name__, item) for s, item in slots_of(value))]
-    return Held(value), tuple(name for name, _ in own), each(item for _, item in own)
 
 
-def _first(items: Iterable[Any], left: list[int]) -> list[Any]:
-    return [item for item, _ in zip(list(items), range(max(left[0], 0)), strict=False)]
+def _is_known(value: Any) -> bool:
+    """Whether we know how to look into it, though not by the objects that it holds."""
+    kinds = (np.ndarray, Mapping, list, deque, AbstractSet, weakref.ref, torch.Generator)
+    return isinstance(value, kinds) or draws_numbers(value)
+
+
+def _alone(value: Any, deep: int) -> Any:
+    """What is told of a value by itself, with the tensors that are met in it."""
+    walk = _Walk(nested=True)
+    return walk.tell(value, [_MANY], deep), [*map(Held, walk.tensors)]
+
+
+def _scripted(module: Any) -> Any:
+    """What a scripted module holds, which isn't in its ``__dict__``."""
+    kind = getattr(module, "_concrete_type", None)
+    names = () if kind is None else kind.get_attributes()
+    own = [(name, module._c.getattr(name)) for name in names if module._c.hasattr(name)]
+    plain = tuple([(name, str(value)) for name, value in own if not isinstance(value, Tensor)])
+    held = [part for parts in (module._parameters, module._buffers, module._modules) for part in parts.items()]
+    return (plain, tuple([name for name, _ in held])), [Held(item) for _, item in held]
 
 
 def identity(value: Any) -> Any:

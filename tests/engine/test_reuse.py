@@ -78,10 +78,13 @@ def test_one_pass_serves_all_classes_of_a_layer_and_a_second_all_layers(asked):
     assert asked("gradient", 3) == 0
 
 
-def test_after_a_gradient_all_layers_are_there(asked):
+def test_after_a_gradient_a_layer_takes_a_pass_and_the_second_serves_all(asked):
     assert asked("gradient") == 1
-    for layer in ("net.0", "net.1", "net.2", "net.3"):
-        assert asked("grad_cam", 1, layer=layer) == 0
+    for layer, passes in (("net.0", 1), ("net.1", 1), ("net.2", 0), ("net.3", 0), ("net.0", 0)):
+        assert asked("grad_cam", 1, layer=layer) == passes
+        checked(asked)
+    for target in (1, 2, 3):
+        assert asked("gradient", target) == 0
         checked(asked)
 
 

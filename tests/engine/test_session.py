@@ -8,8 +8,9 @@ import subprocess
 import sys
 import threading
 import time
-from collections import deque
+from collections import OrderedDict, deque
 from itertools import pairwise
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -536,7 +537,23 @@ class Holder:
         self.k = 1.0
 
 
+class Once:
+    def __call__(self) -> float:
+        return 1.0
+
+
+class Twice(Once):
+    def __call__(self) -> float:
+        return 2.0
+
+
+def marked() -> float:
+    """A function with an attribute."""
+    return getattr(marked, "k", 1.0)
+
+
 FACTOR = [1.0]
+Chosen = Once
 
 
 class Slotted:
@@ -550,6 +567,8 @@ class Various(nn.Module):
     """Scaled by things that are no parameters: a list, a tensor, an object, an array, a function."""
 
     factor = 1.0
+    shared: ClassVar = {"k": 1.0}
+    rule = property(lambda _self: 1.0)
 
     def __init__(self) -> None:
         super().__init__()
@@ -568,13 +587,16 @@ class Various(nn.Module):
         self.hidden = [nn.Linear(4, 4).double()]
         self.wide, self.slotted, self.queue = np.ones((80, 80)), Slotted(), deque([1.0])
         self.rate, self.power = functools.partial(pow, exp=1), lambda x, k=[1.0]: x * k[0]
-        self.unused = True
+        self.unused, self.ordered, self.choice = True, OrderedDict(a=1.0, b=5.0), {1.0}
+        self.left, self.right, self.long = {"k": 1.0}, {}, [1.0] * 3000
 
     def forward(self, x):
         scale = self.listed[0] * self.named["a"]["b"][0] * self.held.k * self.loose * float(self.array[0])
         scale = scale * float(self.wide[0, 0]) * self.slotted.k * self.queue[0] * self.power(1.0) * self.large[0, 0]
         scale = scale * self.factor * FACTOR[0] * self.wave.real.mean() * (2 if hasattr(self, "renamed") else 1)
         scale = scale * (3 if self.none is not None else 1) * self.rate.keywords["exp"]
+        scale = scale * Chosen()() * marked() * self.shared["k"] * self.rule * self.long[-1] * sum(self.choice)
+        scale = scale * next(iter(self.ordered.values())) * self.left.get("k", 3.0)
         return self.hidden[0](self.parts[-1](self.active(x))) * scale
 
 
@@ -608,6 +630,15 @@ CHANGES = {
     "an array": lambda m: m.array.__setitem__(0, 5.0),
     "a weight's data": lambda m: m.net[6].weight.data.mul_(5),
     "another forward": lambda m: setattr(m.net[6], "forward", lambda z: z[:, :4] * 5),
+    "a global class": lambda _m: globals().__setitem__("Chosen", Twice),
+    "an attribute of a function": lambda _m: setattr(marked, "k", 5.0),
+    "a dict of the class": lambda _m: Various.shared.__setitem__("k", 5.0),
+    "a property": lambda _m: setattr(Various, "rule", property(lambda _self: 5.0)),
+    "the end of a long list": lambda m: m.long.__setitem__(-1, 5.0),
+    "a set": lambda m: m.choice.add(5.0),
+    "an order": lambda m: m.ordered.move_to_end("a"),
+    "from one dict to the next": lambda m: m.right.__setitem__("k", m.left.pop("k")),
+    "all attributes at once": lambda m: setattr(m, "__dict__", {**vars(m), "listed": [5.0]}),
     "a sparse buffer": lambda m: setattr(m, "sparse", torch.eye(2).mul(3).to_sparse()),
 }
 
@@ -616,7 +647,11 @@ CHANGES = {
 def test_whatever_changes_the_model_changes_its_version(change, monkeypatch):
     model, x = Various().eval(), pictures(0, 1, 3, 8, 8)
     monkeypatch.setattr(Various, "factor", 1.0)
+    monkeypatch.setattr(Various, "shared", {"k": 1.0})
+    monkeypatch.setattr(Various, "rule", property(lambda _self: 1.0))
     monkeypatch.setitem(globals(), "FACTOR", [1.0])
+    monkeypatch.setitem(globals(), "Chosen", Once)
+    monkeypatch.setattr(marked, "k", 1.0, raising=False)
     told = []
     session = Session(Subject(model, x), told.append, executor="inline", cache=Cache())
     asked = Request.of("gradient", {}, target=0)
@@ -628,6 +663,29 @@ def test_whatever_changes_the_model_changes_its_version(change, monkeypatch):
     assert not told[-1].cached
     expected = attribute(model, x, method="gradient", target=0)
     assert torch.equal(told[-1].attribution.values, expected.values)
+    session.close()
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")
+def test_what_a_scripted_module_holds_is_noticed():
+    class Scaled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.k = 1.0
+
+        def forward(self, x):
+            return x * self.k
+
+    model, x, told = nn.Sequential(conv_net(), torch.jit.script(Scaled())).eval(), pictures(0, 1, 3, 8, 8), []
+    session = Session(Subject(model, x), told.append, executor="inline", cache=Cache())
+    asked = Request.of("gradient", {}, target=0)
+    session.submit(asked)
+    session.submit(asked)
+    assert told[-1].cached
+    model[1].k = 3.0
+    session.submit(asked)
+    assert not told[-1].cached
+    assert torch.equal(told[-1].attribution.values, attribute(model, x, method="gradient", target=0).values)
     session.close()
 
 
