@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from saliency_widgets.attribution.call import Call
 from saliency_widgets.attribution.errors import Unread
 from saliency_widgets.attribution.isolation import is_scripted
-from saliency_widgets.attribution.recording import once
+from saliency_widgets.attribution.recording import SPATIAL, once
 from saliency_widgets.attribution.taps import tensor_in, turn_of
 from saliency_widgets.params import Param, unknown
 
@@ -27,8 +27,6 @@ LAYER = Param(
 )
 
 Grid = Callable[[Tensor], Tensor]
-SPATIAL = "spatial layers"
-"""What they are kept under, beside the recorded pass."""
 _PREFIX = 8  # class and distillation tokens, and registers
 
 
@@ -271,11 +269,13 @@ class Spatial:
         shape: Channels, height and width.
         default: Whether it may be taken where no layer is named.
         prefix: How many tokens before the grid are dropped; None where the output is a grid by itself.
+        runs: How often it ran.
     """
 
     shape: tuple[int, int, int]
     default: bool
     prefix: int | None = None
+    runs: int = 1
 
 
 def spatial_layers(call: Call) -> Mapping[str, Spatial]:
@@ -307,14 +307,15 @@ def _spatial_layers(call: Call) -> Mapping[str, Spatial]:
             if tensor is not output and any(known is tensor for known, _ in found.values()):
                 return  # one of several things that a container gives: whoever made it is the layer
             same = [found.pop(p) for p, (known, _) in list(found.items()) if known is tensor]
-            found.pop(path, None)
+            earlier = found.pop(path, None)
+            runs = 1 if earlier is None else earlier[1].runs + 1
             # Inside a transformer's block tokens are halfway; what a block gives is what people look at.
             whole = tensor.ndim == 4 or path in blocks or any(spatial.default for _, spatial in same)
             prefix = None
             if tensor.ndim == 3:
                 prefix = tensor[..., 0].numel() - height * width
                 tokens.update({path} & blocks)
-            found[path] = tensor, Spatial((channels, height, width), whole, prefix)
+            found[path] = tensor, Spatial((channels, height, width), whole, prefix, runs)
 
     output = tensor_in(call.watch(seen))
     halfway = tuple(f"{path}." for path in tokens)

@@ -52,6 +52,8 @@ def once(kept: Kept | None, key: Hashable, work: Callable[[], T]) -> T:
 
 Graded = tuple[Tensor, Tensor, Tensor]
 """A tensor of a pass, the gradient of the score with respect to it, and the scores."""
+SPATIAL = "spatial layers"
+"""What the layers are kept under that were found by looking for them, beside the passes."""
 _WHOLE = "graph"
 _ASKED = "how many layers were asked for"
 _OURS = -1  # the key of a hook: torch's own count from 0
@@ -134,7 +136,10 @@ def _record(call: Call, *, layered: bool) -> Recording:
 
 def _record_from(call: Call, layer: str, dependent: bool) -> Tail:
     inputs = call.inputs.detach().requires_grad_(dependent)
-    with call.standing_in(tuned=True) as model, Tap(model, layer, dependent=dependent) as tap:
+    # What runs between two runs of the layer needs no graph, where it is known that there will be another.
+    known = (call.recordings.get(SPATIAL) or {}).get(layer) if call.recordings is not None else None
+    skipped = 0 if known is None else known.runs - 1
+    with call.standing_in(tuned=True) as model, Tap(model, layer, dependent=dependent, skipped=skipped) as tap:
         output = call.output(model, inputs, range(call.batch))
         return Tail(tap.leaf, output, tap.runs)
 

@@ -72,11 +72,13 @@ class Tap:
         place: Where.
         dependent: Whether only runs that depend on the explained input are cut: of an encoder that two inputs share,
             the run of the one that is explained.
+        skipped: How many runs are counted, and not cut: those that are known not to be the last.
     """
 
-    def __init__(self, model: nn.Module, place: str, *, dependent: bool = False) -> None:
+    def __init__(self, model: nn.Module, place: str, *, dependent: bool = False, skipped: int = 0) -> None:
         self._place = place
         self._dependent = dependent
+        self._skipped = skipped
         self._passed = False
         self._found: list[Any] = []
         self._mode: Any = contextlib.nullcontext()
@@ -128,6 +130,9 @@ class Tap:
             return None
         if self._dependent and not tensor.requires_grad:
             self._passed = True
+            return None
+        if len(self._found) < self._skipped:
+            self._found.append(None)
             return None
         leaf = tensor.detach().requires_grad_(True)
         self._found.append(leaf)

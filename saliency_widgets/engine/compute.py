@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from saliency_widgets.attribution import Attribution, Estimate, Score, get_method
 from saliency_widgets.attribution.isolation import is_training
-from saliency_widgets.attribution.layers import SPATIAL
 from saliency_widgets.attribution.method import DEFAULT
+from saliency_widgets.attribution.recording import SPATIAL
 from saliency_widgets.attribution.targets import SCORE, is_function
 from saliency_widgets.engine.allocator import keep_memory
 from saliency_widgets.engine.cache import Cache, Scope

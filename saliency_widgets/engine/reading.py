@@ -41,7 +41,7 @@ class Reading:
     def is_current(self) -> bool:
         """Whether all that was read is what it was."""
         seen = (
-            *(self._types, self._attributes, self._orders, self._sizes, self._keys, self._values),
+            *(self._sizes, self._types, self._attributes, self._orders, self._keys, self._values),
             *(self._functions, self._cells, self._names),
         )
         return (
@@ -135,9 +135,8 @@ class _Seen:
         self._before += found
 
     def is_current(self) -> bool:
-        """Whether it would be found again."""
-        now = list(self._look(self._sources))
-        return len(now) == len(self._before) and all(map(self._same, now, self._before))
+        """Whether it would be found again; where there can be more or less of it, the sizes are compared before."""
+        return all(map(self._same, self._look(self._sources), self._before))
 
 
 def is_readable(value: Any) -> bool:

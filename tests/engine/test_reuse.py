@@ -10,8 +10,10 @@ import torch
 from torch import nn
 from toys import Shared, Tally, conv_net, pictures, tallied
 
-from saliency_widgets.attribution import Cancelled, Reduction
+from saliency_widgets.attribution import Cancelled, Reduction, Score
+from saliency_widgets.attribution.recording import SPATIAL
 from saliency_widgets.engine import Cache, Event, Request, Session, Subject, attribute
+from saliency_widgets.engine.cache import Scope
 
 
 class Rows(nn.Module):
@@ -86,6 +88,55 @@ def test_after_a_gradient_a_layer_takes_a_pass_and_the_second_serves_all(asked):
     for target in (1, 2, 3):
         assert asked("gradient", target) == 0
         checked(asked)
+
+
+class Thrice(nn.Module):
+    """One activation after three layers; tells which of them were run with a graph."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.layers = nn.ModuleList([nn.Conv2d(3, 3, 3, padding=1) for _ in range(3)]).double()
+        self.act, self.tally, self.times = nn.Tanh(), Tally(), 3
+        self.tally.graded = []
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        for layer in self.layers[: self.times]:
+            x = self.act(layer(x))
+            self.tally.graded.append(x.requires_grad)
+        return x.mean((2, 3))
+
+
+def test_between_two_runs_of_a_layer_there_is_no_graph():
+    model, x = Thrice().eval(), pictures(0, 1, 3, 8, 8)
+    events: list[Event] = []
+    session = Session(Subject(model, x), events.append, executor="inline", cache=Cache())
+    assert session.subject.layers["act"]
+    assert len(session.subject.logits) == 1
+    for target in (0, 1):
+        model.tally.graded.clear()
+        session.submit(Request.of("grad_cam", {"layer": "act"}, target=target))
+        assert model.tally.graded == ([] if target else [False, False, True])
+        found = events[-1].attribution
+        assert any("ran 3 times" in note for note in found.notes)
+        assert torch.equal(found.values, attribute(model, x, **found.settings).values)
+    session.close()
+
+
+def test_a_layer_that_runs_less_often_for_this_picture_is_found_all_the_same():
+    """The layers are those of the first sample; a model may do otherwise with another."""
+    model, x = Thrice().eval(), pictures(0, 1, 3, 8, 8)
+    subject, kept = Subject(model, x), Cache()
+    assert subject.layers["act"]
+    recordings = Scope(kept, ("test", "pass"))
+    recordings.put(SPATIAL, subject.spatial_at(subject.version()))
+    model.times = 2
+    call = subject.call(Score("logit", torch.tensor([0])), recordings=recordings)
+    activation, gradient, _scores, runs = call.at_layer("act")
+    expected = subject.call(Score("logit", torch.tensor([0]))).at_layer("act")
+    assert runs == 2
+    assert torch.equal(activation, expected[0])
+    assert torch.equal(gradient, expected[1])
 
 
 def test_a_layer_that_folding_hides_is_recorded_too():
