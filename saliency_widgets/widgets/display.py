@@ -14,6 +14,7 @@ from saliency_widgets.params import Param
 from saliency_widgets.widgets.controls import Control
 
 _PARAMS = {param.name: param for param in render.DISPLAY}
+DISPLAY_NAMES = tuple(_PARAMS)
 
 
 class DisplaySettings(anywidget.AnyWidget):

@@ -24,9 +24,9 @@ from saliency_widgets.engine.checkup import check_up
 from saliency_widgets.inputs import Explain
 from saliency_widgets.widgets import messages
 from saliency_widgets.widgets.annotations import annotation_canvas
-from saliency_widgets.widgets.display import DisplaySettings
+from saliency_widgets.widgets.display import DISPLAY_NAMES, DisplaySettings
 from saliency_widgets.widgets.heatmap import HeatmapView
-from saliency_widgets.widgets.panel import Panel
+from saliency_widgets.widgets.panel import REDUCTION_NAMES, Panel
 
 _LAYOUT = {
     "display": "flex",
@@ -90,11 +90,15 @@ class Explorer(w.Box):
             )
         self._given = {"model": model, "inputs": inputs, "transform": transform, "class_names": class_names}
         self._subject = subject
-        self._display = DisplaySettings()
+        shown = {name: params.pop(name) for name in list(params) if name in (*DISPLAY_NAMES, *REDUCTION_NAMES)}
+        reduced = {name: shown.pop(name) for name in REDUCTION_NAMES if name in shown}
+        self._display = DisplaySettings(**shown)
         methods = (methods,) if isinstance(methods, str) else methods
         self.panel = Panel(
             subject, self._display, method=method, target=target, score=score, params=params, more=methods
         )
+        if reduced:
+            self.panel.update(reduced)
         self._examined: Any = None
         self._prepared = subject.prepared
         self._request = self.panel.request()  # before anything is shown: a wrong argument is an error of this call
@@ -356,7 +360,8 @@ def explore(
         fold: Whether it may be computed sooner, with BatchNorms folded into convolutions: see :func:`attribute`.
         precision: None, "full", "tf32" or "bfloat16": see :func:`attribute`.
         cuda_graphs: Whether passes are recorded on a CUDA device and replayed: see :func:`attribute`.
-        **params: Parameters of the method to begin with.
+        **params: Parameters of the method to begin with; "sign" and "channels"; display settings such as "opacity",
+            "clip" and "colormap".
 
     Returns:
         The explorer, a widget: it shows itself as the last line of a cell.

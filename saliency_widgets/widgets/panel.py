@@ -22,6 +22,7 @@ from saliency_widgets.widgets.display import DisplaySettings
 from saliency_widgets.widgets.predictions import PredictionBars
 
 _TOP = 5
+REDUCTION_NAMES = (SIGN.name, CHANNEL.name)
 
 
 class Panel:

@@ -17,6 +17,7 @@ from toys import Tally, tallied
 
 import saliency_widgets as sw
 from saliency_widgets import render
+from saliency_widgets.attribution import Reduction
 from saliency_widgets.attribution.method import methods
 from saliency_widgets.widgets import DisplaySettings, Explorer
 from saliency_widgets.widgets.controls import Control
@@ -192,10 +193,22 @@ def test_update_moves_everything_or_nothing(explorer):
     assert explorer._display.settings["opacity"] == 0.3
 
 
+def test_how_it_is_shown_can_be_said_at_once(model, picture):
+    shown = {"opacity": 0.3, "clip": (5, 95), "colormap": "viridis"}
+    explorer = sw.explore(model, picture, class_names=NAMES, sign="signed", channels="sum", n_steps=8, **shown)
+    assert explorer.panel.reduction == Reduction("signed", "sum")
+    assert explorer.settings["n_steps"] == 8
+    assert {name: explorer._display.settings[name] for name in shown} == shown
+    assert explorer.panel._display["opacity"].value == 0.3
+    explorer.close()
+
+
 @pytest.mark.parametrize(
     ("change", "error", "said"),
     [
         ({"method": "magic"}, ValueError, "method"),
+        ({"opacity": 3}, ValueError, "opacity"),
+        ({"sign": "up"}, ValueError, "sign"),
         ({"n_sampels": 3, "method": "smoothgrad"}, TypeError, "n_samples"),
         ({"target": 6}, ValueError, "out of range"),
         ({"target": "zebra"}, ValueError, "target"),
