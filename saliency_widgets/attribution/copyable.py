@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dis
 import enum
 import functools
 import random
@@ -40,7 +41,7 @@ def draws_numbers(value: Any) -> bool:
     return type(value) is random.Random or str(type(value).__module__).startswith("numpy.random")
 
 
-def _is_foreign(kind: type) -> bool:
+def is_foreign(kind: type) -> bool:
     """Whether it is torch's or Python's own, of which nobody knows what a copy does."""
     return _is_foreign_name(kind.__module__)
 
@@ -89,8 +90,10 @@ def _runs_a_module(value: Any, known: dict[str, Any]) -> bool:
 
 @functools.lru_cache(4096)
 def _names(code: types.CodeType) -> frozenset[str]:
+    # Of co_names, attributes and methods are no names of anything global.
+    own = {str(i.argval) for i in dis.get_instructions(code) if i.opname in ("LOAD_GLOBAL", "LOAD_NAME")}
     inner = (_names(const) for const in code.co_consts if isinstance(const, types.CodeType))
-    return frozenset(code.co_names).union(*inner)
+    return frozenset(own).union(*inner)
 
 
 def leads_on(value: Any, seen: set[int]) -> bool:
@@ -112,7 +115,7 @@ def leads_on(value: Any, seen: set[int]) -> bool:
         return True
     if kind is weakref.ref:
         return leads_on(value(), seen)
-    return kind in CONTAINERS or draws_numbers(value) or not _is_foreign(kind)
+    return kind in CONTAINERS or draws_numbers(value) or not is_foreign(kind)
 
 
 def is_atom(value: Any) -> bool:
@@ -158,7 +161,7 @@ def _inside(value: Any) -> list[Any] | None:
         short = len(items) <= MANY or not isinstance(value, dict)
         return [] if short and PLAIN.issuperset(map(type, items)) else items
     odd = hasattr(kind, "__del__") or issubclass(kind, (OrderedDict, defaultdict)) or kind.__new__ not in _BARE
-    if odd or (_is_foreign(kind) and kind is not types.SimpleNamespace):
+    if odd or (is_foreign(kind) and kind is not types.SimpleNamespace):
         return None
     held = [item for _, item in slots_of(value)]
     if not held and not kind.__dictoffset__:
@@ -170,10 +173,14 @@ def _inside(value: Any) -> list[Any] | None:
 
 def slots_of(value: Any) -> list[tuple[Any, Any]]:
     """What stands in an object's ``__slots__``, and where."""
-    members = [member for base in type(value).__mro__ for member in vars(base).values()]
     found = []
-    for member in members:
-        if type(member) is types.MemberDescriptorType and not _is_foreign(member.__objclass__):
-            with contextlib.suppress(AttributeError):  # an empty one
-                found.append((member, member.__get__(value)))
+    for member in members_of(type(value)):
+        with contextlib.suppress(AttributeError):  # an empty one
+            found.append((member, member.__get__(value)))
     return found
+
+
+def members_of(kind: type) -> list[Any]:
+    """The ``__slots__`` of a class and its bases, but for torch's and Python's own."""
+    members = [member for base in kind.__mro__ for member in vars(base).values()]
+    return [m for m in members if type(m) is types.MemberDescriptorType and not is_foreign(m.__objclass__)]

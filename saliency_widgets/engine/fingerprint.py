@@ -7,17 +7,16 @@ import types
 import weakref
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Mapping
-from collections.abc import Set as AbstractSet
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from saliency_widgets.attribution.copyable import draws_numbers, names_in, slots_of
+from saliency_widgets.attribution.copyable import draws_numbers, is_foreign, members_of, names_in
 from saliency_widgets.attribution.tuning import global_hooks
 from saliency_widgets.engine.contents import Contents, digest
-from saliency_widgets.engine.reading import Reading, is_readable
+from saliency_widgets.engine.reading import Reading, is_listable, is_readable
 
 _PLAIN = (bool, int, float, complex, str, bytes, type(None), torch.dtype, torch.device)
 _TENSORS = ("_parameters", "_buffers", "_modules")
@@ -61,8 +60,10 @@ class Fingerprint:
     def __call__(self) -> int:
         """The number of the version that the model is now; of the last few versions, the one it had then."""
         if self._walk is None or not self._walk.reading.is_current():
-            self._walk = _Walk()
-            self._walk.through(self._model)
+            self._walk = None  # half of one, that an error ended, is none
+            walk = _Walk()
+            walk.through(self._model)
+            self._walk = walk
         state = (self._walk.told, [*map(Held, global_hooks())], *self._contents(self._walk.tensors))
         if self._last is None or self._last[0] != state:
             self._last = state, self._version(tuple(map(tuple, state)))
@@ -78,10 +79,7 @@ class Fingerprint:
 
 
 class _Walk:
-    """Goes through a model, or through one object.
-
-    Args:
-        nested: Whether it is a part of another walk, which looks at it again every time.
+    """Goes through a model.
 
     Attributes:
         told: Something hashable that is another when the model is.
@@ -90,27 +88,27 @@ class _Walk:
         reading: All that was read.
     """
 
-    def __init__(self, *, nested: bool = False) -> None:
+    def __init__(self) -> None:
         self.told: list[Any] = []
         self.tensors: list[Tensor] = []
         self.modules: list[nn.Module] = []
         self.reading = Reading()
-        self._nested = nested
-        self._met: dict[int, Any] = {}  # by id, and alive: none gets the id of another
-        self._kinds: dict[type, Any] = {}
+        # By id, and alive, so that none gets the id of another: how far down it was looked into.
+        self._met: dict[int, tuple[Any, int]] = {}
 
     def through(self, model: nn.Module) -> None:
         """The model and all modules that are met on the way, however they hang on it."""
         self.modules.append(model)
         seen: dict[int, nn.Module] = {}
+        kinds: dict[type, Any] = {}
         for module in self.modules:
-            if id(module) in seen:
-                continue
-            seen[id(module)] = module
-            self.told.append(self._module(module))
-            if type(module) not in self._kinds:
-                self._kinds[type(module)] = self._class(type(module))
-        self.told += self._kinds.values()
+            if id(module) not in seen:
+                seen[id(module)] = module
+                self.told.append(self._module(module))
+                kind = type(module)
+                if kind not in kinds:
+                    kinds[kind] = self._class(kind, lambda value: self.tell(value, [_MANY]))
+        self.told += kinds.values()
 
     def _module(self, module: nn.Module) -> Any:
         kind, attributes = self.reading.attributes(module)
@@ -131,12 +129,12 @@ class _Walk:
         self.modules += [item for _, item in items if isinstance(item, nn.Module)]
         return tuple([(name, type(item) if isinstance(item, Tensor) else Held(item)) for name, item in items])
 
-    def _class(self, kind: type) -> Any:
+    def _class(self, kind: type, tell: Callable[[Any], Any]) -> Any:
         """The code and the attributes of a class, which are exchanged in notebooks; of torch's own, itself."""
-        told: list[Any] = [kind]
+        told: list[Any] = [Held(kind)]
         for base in self.reading.classes(kind):
-            if base.__module__.partition(".")[0] not in ("torch", "builtins"):
-                told += [(name, self.tell(value, [_MANY])) for name, value in self.reading.items(vars(base))]
+            if not is_foreign(base):
+                told += [(name, tell(value)) for name, value in self.reading.items(vars(base))]
         return tuple(told)
 
     def tell(self, value: Any, left: list[int], deep: int = _DEEP) -> Any:
@@ -157,23 +155,27 @@ class _Walk:
         if issubclass(type(value), nn.Module):  # a weak proxy says that it is one
             self.modules.append(value)
             return Held(value)
-        if not deep or left[0] < 0 or id(value) in self._met:
+        if not deep or left[0] < 0 or self._met.get(id(value), _NEVER)[1] >= deep:
             return Held(value)
-        self._met[id(value)] = value
+        self._met[id(value)] = value, deep
 
         def each(items: Iterable[Any]) -> tuple:
             return tuple([self.tell(item, left, deep - 1) for item in items])
 
         reading = self.reading
+        if isinstance(value, type):
+            # Of a class in passing, its own code and attributes: what these lead to is everything, sooner or later.
+            return self._class(value, lambda item: self.tell(item, left, min(deep - 1, 1)))
         if reading.is_empty(value):
             return type(value)
         if is_readable(value):
             items = reading.items(value)
             return type(value), each(key for key, _ in items), each(item for _, item in items)
-        if type(value) is list:
-            return type(value), each(reading.listed(value))
-        if isinstance(value, tuple):
-            return type(value), each(value)
+        if is_listable(value):
+            found = each(reading.listed(value))
+            return type(value), frozenset(found) if isinstance(value, set) else found
+        if type(value) in (tuple, frozenset):
+            return type(value), type(value)(each(value))
         if isinstance(value, types.FunctionType):
             code, given, named, held = reading.function(value)
             known = reading.named(value.__globals__, names_in(value))
@@ -186,44 +188,53 @@ class _Walk:
             return Held(value), each((value.func, value.args, value.keywords))
         if isinstance(value, (staticmethod, classmethod, property)):
             return Held(value), each((value.fget,) if isinstance(value, property) else (value.__func__,))
+        if isinstance(value, (np.ndarray, torch.Generator)) or draws_numbers(value):
+            told = reading.other(functools.partial(_numbers, value))
+            objects = value.ravel().tolist() if isinstance(value, np.ndarray) and value.dtype.hasobject else []
+            return Held(value), told, each(objects)
         # What says itself how it is copied may be shared with the stand-ins, and count their passes.
-        if isinstance(value, (type, types.ModuleType)) or (hasattr(type(value), "__copy__") and not _is_known(value)):
+        inside = _inside(value)
+        if isinstance(value, types.ModuleType) or (hasattr(type(value), "__copy__") and inside is None):
             return Held(value)
-        if not self._nested and (_is_known(value) or slots_of(value)):
-            reading.other(functools.partial(_alone, value, deep))
-        if _is_known(value):
-            return self._known(value, each)
-        kind, own = reading.attributes(value)
-        held = [*own, *((member.__name__, item) for member, item in slots_of(value))]
-        return Held(value), kind, tuple(name for name, _ in held), each(item for _, item in held)
-
-    def _known(self, value: Any, each: Callable[[Iterable[Any]], tuple]) -> Any:
-        if isinstance(value, np.ndarray):
-            return each(value.tolist()) if value.dtype.hasobject else (value.shape, value.dtype.str, digest(value))
-        if isinstance(value, Mapping):
-            return type(value), each(list(value.keys())), each(list(value.values()))
-        if isinstance(value, (list, deque)):
-            return type(value), each(list(value))
-        if isinstance(value, AbstractSet):
-            return type(value), frozenset(each(list(value)))
-        if isinstance(value, weakref.ref):
-            return Held(value), each((value(),))
-        if isinstance(value, torch.Generator):
-            return Held(value), digest(value.get_state().numpy())
-        state = value.getstate() if hasattr(value, "getstate") else getattr(value, "bit_generator", value)
-        return Held(value), str(getattr(state, "state", state))
+        kind, attributes = reading.attributes(value)
+        own: list[tuple[str, Any]] = [("", kind), *attributes, *reading.slots(value)]
+        if inside is not None:
+            own += [("", held.value) for held in reading.other(functools.partial(_inside, value))]
+        return Held(value), tuple(name for name, _ in own), each(item for _, item in own)
 
 
-def _is_known(value: Any) -> bool:
-    """Whether we know how to look into it, though not by the objects that it holds."""
-    kinds = (np.ndarray, Mapping, list, deque, AbstractSet, weakref.ref, torch.Generator)
-    return isinstance(value, kinds) or draws_numbers(value)
+_NEVER = None, 0
 
 
-def _alone(value: Any, deep: int) -> Any:
-    """What is told of a value by itself, with the tensors that are met in it."""
-    walk = _Walk(nested=True)
-    return walk.tell(value, [_MANY], deep), [*map(Held, walk.tensors)]
+def _inside(value: Any) -> list[Held] | None:
+    """What is in a container or a weak reference besides its attributes; None where it is no such thing."""
+    if isinstance(value, dict):  # of a kind of somebody's, whose own ways of reading may make things anew
+        return [Held(item) for pair in dict.items(value) for item in pair]
+    if isinstance(value, weakref.ref):
+        return [Held(value())]
+    kinds: tuple[Any, ...] = (list, tuple, set, frozenset, deque)
+    for kind in kinds:
+        if isinstance(value, kind):
+            return [*map(Held, kind.__iter__(value))]
+    if isinstance(value, Mapping) and not hasattr(value, "__dict__") and not members_of(type(value)):
+        return [Held(item) for pair in value.items() for item in pair]
+    return None
+
+
+def _numbers(value: Any) -> Any:
+    """What is in an array, and where a generator of random numbers is."""
+    if isinstance(value, np.ndarray):
+        if value.dtype.hasobject:
+            return value.shape, [*map(Held, value.ravel().tolist())]
+        mask = getattr(value, "mask", None)
+        return value.shape, value.dtype.str, digest(np.asarray(value)), None if mask is None else digest(mask)
+    if isinstance(value, torch.Generator):
+        return digest(value.get_state().numpy())
+    if hasattr(value, "get_state"):  # NumPy's of old
+        state = value.get_state()
+        return digest(state[1]), state[2:]
+    state = value.getstate() if hasattr(value, "getstate") else getattr(value, "bit_generator", value)
+    return str(getattr(state, "state", state))
 
 
 def _scripted(module: Any) -> Any:

@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import operator
 import types
-from collections import Counter, OrderedDict, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import Counter, OrderedDict, defaultdict, deque
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from itertools import chain
 from typing import Any
 
-from saliency_widgets.attribution.copyable import content_of
+from saliency_widgets.attribution.copyable import content_of, members_of
 
 _DICTS = frozenset((dict, OrderedDict, defaultdict, Counter, types.MappingProxyType))
-_CONTAINERS = frozenset((*_DICTS, list, set))
+_LISTS = frozenset((list, set, deque))
+_CONTAINERS = _DICTS | _LISTS
 
 
 class Reading:
@@ -35,20 +36,24 @@ class Reading:
         )
         self._cells = _Seen(lambda some: map(content_of, some))
         self._names = _Seen(lambda some: (known.get(name, _MISSING) for known, name in some))
+        self._slots = _Seen(lambda some: (_in_slot(member, value) for member, value in some))
         self._empty: list[Any] = []
         self._others: list[tuple[Callable[[], Any], Any]] = []
 
     def is_current(self) -> bool:
-        """Whether all that was read is what it was."""
+        """Whether all that was read is what it was; not, where it can't be told any more."""
         seen = (
             *(self._sizes, self._types, self._attributes, self._orders, self._keys, self._values),
-            *(self._functions, self._cells, self._names),
+            *(self._functions, self._cells, self._names, self._slots),
         )
-        return (
-            not any(self._empty)
-            and all(one.is_current() for one in seen)
-            and all(look() == before for look, before in self._others)
-        )
+        try:
+            return (
+                not any(self._empty)
+                and all(one.is_current() for one in seen)
+                and all(look() == before for look, before in self._others)
+            )
+        except Exception:  # what was read may be gone: reading it again finds that out, and says so
+            return False
 
     def is_empty(self, value: Any) -> bool:
         """Whether it is a container of one of Python's own kinds with nothing in it."""
@@ -67,8 +72,8 @@ class Reading:
         self._values.add(value, [item for _, item in items])
         return items
 
-    def listed(self, value: list) -> list[Any]:
-        """What is in a list."""
+    def listed(self, value: Collection) -> list[Any]:
+        """What is in a list, a set or a queue, see :func:`is_listable`."""
         items = list(value)
         self._sizes.add(value, [len(items)])
         self._keys.add(value, items)
@@ -82,6 +87,16 @@ class Reading:
             return kind, []
         self._attributes.add(value, [own])
         return kind, self.items(own)
+
+    def slots(self, value: Any) -> list[tuple[str, Any]]:
+        """What stands in the ``__slots__`` of an object."""
+        found = []
+        for member in members_of(type(value)):
+            held = _in_slot(member, value)
+            self._slots.add((member, value), [held])
+            if held is not _MISSING:
+                found.append((member.__name__, held))
+        return found
 
     def classes(self, kind: type) -> tuple[type, ...]:
         """A class and those that it is made of."""
@@ -110,13 +125,20 @@ class Reading:
         return found
 
     def other(self, look: Callable[[], Any]) -> Any:
-        """What can't be told by the objects in it (an array's numbers, a generator's state): looked at every time."""
+        """What no object in it tells (the numbers of an array, a generator's state): looked at every time."""
         before = look()
         self._others.append((look, before))
         return before
 
 
 _MISSING = object()
+
+
+def _in_slot(member: Any, value: Any) -> Any:
+    try:
+        return member.__get__(value)
+    except AttributeError:  # an empty one
+        return _MISSING
 
 
 class _Seen:
@@ -142,3 +164,8 @@ class _Seen:
 def is_readable(value: Any) -> bool:
     """Whether it is a mapping that can be read by :meth:`Reading.items`."""
     return type(value) in _DICTS
+
+
+def is_listable(value: Any) -> bool:
+    """Whether it can be read by :meth:`Reading.listed`."""
+    return type(value) in _LISTS
