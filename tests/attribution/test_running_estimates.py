@@ -9,6 +9,7 @@ from toys import Shared, conv_net, estimates, far, mlp, pictures, rows
 
 import saliency_widgets as sw
 from saliency_widgets.attribution.noise import normal_noise
+from saliency_widgets.attribution.schedule import paced_rows
 
 CHUNKED = {
     "smoothgrad": {"n_samples": 13},
@@ -186,3 +187,11 @@ def test_two_threads_leave_a_model_in_training_as_it_was():
     assert torch.equal(torch.get_rng_state(), state)
     assert len(found) == 100
     assert all(torch.equal(values, expected) for values in found)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "rows"),
+    [(0.01, None), (0.05, 8), (0.072, 8), (0.1, 4), (0.5, 1), (9.0, 1), (float("inf"), None), (0.0, None)],
+)
+def test_a_pass_takes_about_a_second_at_most(seconds, rows):
+    assert paced_rows(torch.device("cpu"), seconds) == rows
