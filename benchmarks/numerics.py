@@ -20,6 +20,8 @@ from saliency_widgets.attribution import Cancelled, Reduction, Score
 from saliency_widgets.attribution.quadrature import RULES
 from saliency_widgets.engine import Cache, Event, Request, Session, Subject, attribute
 from saliency_widgets.engine.compute import compute
+from saliency_widgets.evaluation.ablation import ablate
+from saliency_widgets.evaluation.curves import curve
 
 MODELS = ("EfficientNet-Lite0", "ResNet-18")
 TARGET, OTHERS = 285, (281, 282, 283, 284, 286, 287, 288, 289, 290)
@@ -132,7 +134,7 @@ def speed(name: str, rounds: int, device: str = "cpu") -> list[Row]:
     ours, peers = Ours(name, device), Elsewhere(peers_of, name, device)
     start, way = torch.full_like(ours.x, BLACK), ours.x - BLACK
     spread = 0.15 * float(ours.x.max() - ours.x.min())
-    rows = 16 if device == "cpu" else 64
+    rows = ours.subject.rows or (16 if device == "cpu" else 64)  # the same batch on both sides
 
     def on_the_way(k: range) -> Tensor:
         return start + torch.tensor([(j + 0.5) / N for j in k], device=device).view(-1, 1, 1, 1) * way
@@ -240,6 +242,38 @@ def reuse(name: str, rounds: int, device: str = "cpu") -> list[Row]:
 
 
 GRADIENT = Request.of("gradient", {}, target=TARGET)
+
+
+def trust(name: str, rounds: int, device: str = "cpu") -> list[Row]:
+    """The checks beside the picture, against the forward passes of the caller's own model, one by one."""
+    ours = Ours(name, device)
+    call = ours.subject.call(Score("logit", torch.tensor([TARGET], device=device)))
+    values = torch.rand(ours.x.shape[2:], generator=torch.Generator().manual_seed(0))
+    mask = values > 0.9
+
+    def one_by_one() -> None:
+        with torch.no_grad():
+            for _ in range(N):
+                ours.model(ours.x)
+
+    def deleted(fill: str) -> Callable[[], Any]:
+        return lambda: list(curve(call, values, "deletion", steps=N - 1, fill=fill))
+
+    timers = {
+        "forwards": lambda: seconds(one_by_one),
+        "blur": lambda: seconds(deleted("blur")),
+        "mean": lambda: seconds(deleted("mean")),
+        "neighbours": lambda: seconds(deleted("neighbours")),
+        "ablation": lambda: seconds(lambda: next(ablate(call, mask, fill="blur"))),
+    }
+    t = interleaved(timers, rounds)
+    each = f"one is {t['forwards'] / N * 1e3:.0f} ms"
+    return [
+        Row(name, "50 deletion steps, blur / 50 single forwards", t["blur"] / t["forwards"], 0.85, note=each),
+        Row(name, "50 deletion steps, mean / 50 single forwards", t["mean"] / t["forwards"], 0.85),
+        Row(name, "50 deletion steps, neighbours / 50 single forwards", t["neighbours"] / t["forwards"]),
+        Row(name, "a region taken away, first answer / two single forwards", t["ablation"] / t["forwards"] * N / 2),
+    ]
 
 
 def staleness(name: str, rounds: int, device: str = "cpu") -> list[Row]:
@@ -362,6 +396,7 @@ def measure(rounds: int, device: str = "cpu") -> list[Row]:
             (f"{name}: speed", partial(speed, name, rounds, device)),
             (f"{name}: reuse", partial(reuse, name, rounds, device)),
             (f"{name}: stale work", partial(staleness, name, rounds, device)),
+            (f"{name}: trust", partial(trust, name, rounds, device)),
         ]
         if device == "cpu":
             parts.append((f"{name}: memory", partial(memory, name)))

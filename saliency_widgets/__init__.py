@@ -19,18 +19,32 @@ if TYPE_CHECKING:
     from saliency_widgets.demos import demo
     from saliency_widgets.engine import attribute
     from saliency_widgets.engine.checkup import checkup
+    from saliency_widgets.engine.trust import ablate, evaluate
     from saliency_widgets.widgets import Explorer, explore
 
-__all__ = ["Attribution", "Explorer", "attribute", "checkup", "demo", "explore", "from_captum", "methods"]
+__all__ = [
+    "Attribution",
+    "Explorer",
+    "ablate",
+    "attribute",
+    "checkup",
+    "demo",
+    "evaluate",
+    "explore",
+    "from_captum",
+    "methods",
+]
 
 __version__ = _version("saliency-widgets")
 
 _ROOMS = {
     "Attribution": "attribution",
     "Explorer": "widgets",
+    "ablate": "engine.trust",
     "attribute": "engine",
     "checkup": "engine.checkup",
     "demo": "demos",
+    "evaluate": "engine.trust",
     "explore": "widgets",
     "from_captum": "attribution.captum_bridge",
     "methods": "attribution.method",

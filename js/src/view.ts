@@ -19,6 +19,7 @@ import { DisplayReader, type LiveModel, resolveModel, Subscriptions } from "./sh
 import { type Problem, showStatus } from "./shell/panel.ts";
 import { decodePicture } from "./shell/picture.ts";
 import { primeControls } from "./shell/prime.ts";
+import { type RawRegion, RegionTools } from "./shell/region.ts";
 import { reserveHeight } from "./shell/reserve.ts";
 import { Stage, watchSize } from "./shell/stage.ts";
 
@@ -40,6 +41,7 @@ export class HeatmapView {
   readonly #acknowledge: Acknowledger;
   readonly #stage: Stage;
   readonly #inspector: Inspector;
+  readonly #region: RegionTools;
   readonly #kernel: KernelWatch;
   readonly #copy: CopyButton;
   readonly #checkUp = new CheckUpLine(this.#elements.checkup);
@@ -76,6 +78,18 @@ export class HeatmapView {
       () => this.#showReading(),
       life,
     );
+    this.#region = new RegionTools(
+      this.#elements,
+      () => this.#size(),
+      () => this.#inspector.place,
+      () => this.#paints.request("layer"),
+      (mask) => {
+        const { width, height } = mask;
+        this.#send({ type: "region", width, height }, [mask.pack().buffer as ArrayBuffer]);
+      },
+      life,
+    );
+    this.#elements.run.after(this.#region.root);
     holdButton(
       hold,
       (held) => {
@@ -100,6 +114,8 @@ export class HeatmapView {
     this.#on("status", () => this.#readStatus());
     this.#on("findings", () => this.#readCheckUp());
     this.#on("checked", () => this.#readCheckUp());
+    this.#on("marking", () => this.#region.show(this.model.get("marking") === true));
+    this.#on("region", () => this.#region.load(this.model.get("region") as RawRegion | undefined));
     this.#on("display", () => this.#resolveDisplay());
     this.#on("layers", () => this.#resolveLayers());
     this.#on("controls", () => this.#primeControls());
@@ -123,9 +139,9 @@ export class HeatmapView {
     read();
   }
 
-  #send(message: object): void {
+  #send(message: object, buffers: ArrayBuffer[] = []): void {
     try {
-      this.model.send(message);
+      this.model.send(message, undefined, buffers);
     } catch (error) {
       // A saved page has no kernel; everything else in the view still works.
       console.debug("[saliency_widgets] no kernel to send to", error);
@@ -279,6 +295,7 @@ export class HeatmapView {
 
   *#canvases(): Iterable<HTMLCanvasElement> {
     for (const layer of this.#layers) if (layer.canvas) yield layer.canvas;
+    if (this.#region.surface) yield this.#region.surface;
   }
 
   #showScale(frame: Frame | null, display: Display | null): void {

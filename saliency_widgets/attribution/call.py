@@ -202,6 +202,24 @@ class Call:
 
         return self.memory.run(work, inputs.shape[0])[0]
 
+    def outcomes(self, inputs: Tensor, seed: int = 0) -> tuple[Tensor, Tensor]:
+        """The scores of K * B rows, shape (K * B,), and the class scores in the model's output, (K * B, classes).
+
+        Without gradients. Where a target that is a function reads an output without class scores, these are its own.
+        """
+
+        def work(rows: range) -> tuple[Tensor, Tensor]:
+            with self.standing_in(seed, tuned=True) as model, torch.no_grad():
+                output = self.output(model, inputs[rows.start : rows.stop], rows)
+                scores = finite(self.told(output, rows, model), "score").detach()
+                try:
+                    return scores, logits_of(output, len(rows)).detach()
+                except (TypeError, ValueError):
+                    return scores, scores[:, None]
+
+        scores, logits = self.memory.run(work, inputs.shape[0])
+        return scores, logits
+
     def gradient(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
         """The gradient of the score with respect to the inputs.
 
@@ -348,11 +366,14 @@ class Call:
 
     def scored(self, model: nn.Module, inputs: Tensor, rows: range) -> Tensor:
         """The scores of some rows, of which the first is number ``rows.start`` of a batch of K * B."""
-        samples = _samples(rows, self.batch)
-        score = self.score.of(samples)
+        return self.told(self.output(model, inputs, rows), rows, model)
+
+    def told(self, output: Any, rows: range, model: nn.Module) -> Tensor:
+        """The scores in what a stand-in returned for some rows."""
+        score = self.score.of(_samples(rows, self.batch))
         if is_function(score.target):  # it may read what a hook of the caller's has kept
             score = replace(score, target=beside(model, score.target))
-        return self.widened(score(self.output(model, inputs, rows), len(rows)))
+        return self.widened(score(output, len(rows)))
 
     def widened(self, scores: Tensor) -> Tensor:
         """Scores in the type in which they are told, whatever the passes compute in."""

@@ -88,6 +88,14 @@ def stand_in(model: nn.Module, seed: int = 0, copies: dict[int, Any] | None = No
             _COPIERS.pop(id(substitute), None)  # a scripted module stands for itself, in two passes perhaps
 
 
+def private_copy(model: nn.Module) -> nn.Module:
+    """A copy of the model with weights of its own, for checks that change them; scripted parts are the caller's."""
+    with torch.inference_mode(False):
+        copied = Copier({}).module(model)
+        own_weights(copied)
+    return copied
+
+
 @contextlib.contextmanager
 def undisturbed(model: nn.Module, seed: int = 0) -> Iterator[None]:
     """Gradients on, precision and random numbers our own; the caller's random state as found afterwards.

@@ -49,7 +49,7 @@ def compute(
         ValueError: An argument out of range, or a model that failed; the message says what to do.
     """
     entry = get_method(request.method)
-    with _as_if_alone():
+    with alone():
         score, known = subject.resolve(request, version)
     kept = recordings = None
     if cache is not None and version is not None:
@@ -67,12 +67,12 @@ def compute(
         "contrast": _told(score.contrast, request.contrast),
     }
     call = subject.call(score, check, kept, recordings)
-    with _as_if_alone():
+    with alone():
         exact = subject.how_exact(call)
     estimates = entry.run(call, **dict(request.params))
     while True:
         # Not around the yield: whoever takes the estimate has a grad mode of his own.
-        with _as_if_alone():
+        with alone():
             estimate = next(estimates, None)
         if estimate is None:
             return
@@ -100,7 +100,7 @@ def compute(
 
 
 @contextlib.contextmanager
-def _as_if_alone() -> Iterator[None]:
+def alone() -> Iterator[None]:
     """Neither the caller's grad mode nor his autocast: the same numbers on the worker's thread and in a cell."""
     with contextlib.ExitStack() as stack:
         stack.enter_context(torch.inference_mode(False))

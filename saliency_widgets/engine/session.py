@@ -52,6 +52,7 @@ class Event:
         request: The question it answers; with an error or a stop, the question that the estimate answers.
         asked: The newest question, which may be another one.
         cached: The answer was kept from before.
+        version: Of the model and the inputs that the answer is about.
     """
 
     generation: int
@@ -65,6 +66,7 @@ class Event:
     request: Request | None = None
     asked: Request | None = None
     cached: bool = False
+    version: tuple | None = None
 
 
 class Session:
@@ -111,6 +113,11 @@ class Session:
     def generation(self) -> int:
         """The number of the newest request."""
         return self._generation
+
+    @property
+    def busy(self) -> bool:
+        """Whether something is asked or being computed."""
+        return self._busy or self._mail is not None
 
     @property
     def last(self) -> Event | None:
@@ -219,7 +226,9 @@ class Session:
             version = self.subject.version()
             kept = self.cache.get((self, "map", version, request.key))
             if kept is not None:
-                self._tell(replace(base, state="done", attribution=kept, remaining=0.0, cached=True))
+                self._tell(
+                    replace(base, state="done", attribution=kept, remaining=0.0, cached=True, version=version)
+                )  # fmt: skip
                 return
             self._tell(base)
             for left in reversed(range(_RETRIES)):
@@ -244,6 +253,7 @@ class Session:
         told: float | None = None
         before = 0.0, 0  # seconds and work at the last estimate: early passes are small and slow, kept ones take none
         finished: Attribution | None = None
+        base = replace(base, version=version)
         try:
             for found in compute(self.subject, request, check, version=version, cache=self.cache, owner=self):
                 check()

@@ -9,6 +9,7 @@ from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
@@ -26,7 +27,7 @@ from saliency_widgets.attribution.targets import is_function, resolve
 from saliency_widgets.attribution.tuning import Tuned
 from saliency_widgets.engine.fingerprint import Fingerprint, identity
 from saliency_widgets.engine.request import Request
-from saliency_widgets.inputs import Explain, Prepared, class_names_of, prepare_for, unwrapped
+from saliency_widgets.inputs import Explain, Prepared, class_names_of, prepare_for, recover, unwrapped
 
 
 class Subject:
@@ -224,6 +225,11 @@ class Subject:
             return ()
         off = call.once("imprecision", lambda: imprecision(call))
         return (f"Computed in {self._precision}: a gradient of this score is off by {off:.1%} (L1) for that.",)
+
+    def picture_of(self, tensor: Tensor) -> np.ndarray | None:
+        """Another input of this form as a picture for people, uint8 (H, W, 3); None where it is none."""
+        pixels = self.prepared.pixels
+        return None if pixels is None else recover(tensor, pixels, [])[0]
 
     def name_of(self, index: int) -> str:
         """The name of a class, or its number."""

@@ -20,6 +20,7 @@ from saliency_widgets.attribution.method import DEFAULT
 from saliency_widgets.attribution.result import code_of
 from saliency_widgets.attribution.targets import SCORE
 from saliency_widgets.engine import CacheInfo, Event, Request, Session, Subject
+from saliency_widgets.engine.case import Case
 from saliency_widgets.engine.checkup import check_up
 from saliency_widgets.inputs import Explain
 from saliency_widgets.widgets import messages
@@ -27,6 +28,7 @@ from saliency_widgets.widgets.annotations import annotation_canvas
 from saliency_widgets.widgets.display import DISPLAY_NAMES, DisplaySettings
 from saliency_widgets.widgets.heatmap import HeatmapView
 from saliency_widgets.widgets.panel import REDUCTION_NAMES, Panel
+from saliency_widgets.widgets.trust import TrustPanel
 
 _LAYOUT = {
     "display": "flex",
@@ -50,6 +52,7 @@ class Explorer(w.Box):
         annotations: An ipycanvas ``Canvas`` over the map, in the picture's pixels: draw on it from Python.
         panel: The controls.
         view: The picture with its map.
+        trust: The tests of the map that is shown.
     """
 
     _open = False
@@ -112,8 +115,10 @@ class Explorer(w.Box):
             controls=self.panel.controls,
             layers=(self.annotations,),
         )
-        super().__init__(children=(self.view, self.panel.widget), layout=_LAYOUT)
+        self.trust = TrustPanel(self.view, busy=lambda: self._session.busy, executor=executor)
+        super().__init__(children=(self.view, self.panel.widget, self.trust.widget), layout=_LAYOUT)
         self.add_class("sw-explorer")
+        self.trust.widget.layout.flex = "1 1 100%"
         self.view.layout.flex, self.view.layout.min_width = "3 1 260px", "240px"
         # As wide as the picture is at its greatest height (60vh, see heatmap.css): nothing empty beside it.
         self.view.layout.max_width = f"max(320px, min(640px, {60 * width / height:.1f}vh))"
@@ -224,6 +229,7 @@ class Explorer(w.Box):
         if not self._open:  # closed already, or an argument was wrong and it was never made
             return
         self._open = False
+        self.trust.close()
         self._session.close()
         self.view.retire()
         parts = _parts(self, [*self._display.links])
@@ -264,6 +270,14 @@ class Explorer(w.Box):
         shown = self._session.shown or event  # the title is of the map on the screen, not of what is asked by now
         asked = "" if event.asked is None else self.panel.title_of(event.asked)
         self.view.offer(messages.frame_of(event), self._status_of(event, shown, asked))
+        if event.state == "done" and event.attribution is not None and event.request is not None:
+            self.trust.show(self._case_of(event, event.request, event.attribution), self._title_of(event))
+
+    def _case_of(self, event: Event, request: Request, found: Attribution) -> Case:
+        session = self._session
+        return Case(
+            self._subject, request, found, self.panel.reduction, event.version, session.cache, session
+        )  # fmt: skip
 
     def _status_of(self, event: Event, shown: Event, asked: str) -> dict[str, Any]:
         found = shown.attribution

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import anywidget
+import numpy as np
 import traitlets
 from ipycanvas import Canvas
 from ipywidgets import Widget, widget_serialization
@@ -60,6 +61,8 @@ class HeatmapView(anywidget.AnyWidget):
     display = traitlets.Instance(DisplaySettings).tag(sync=True, **widget_serialization)
     controls = traitlets.List(traitlets.Instance(Widget)).tag(sync=True, **widget_serialization)
     layers = traitlets.List(traitlets.Instance(Widget)).tag(sync=True, **widget_serialization)
+    marking = traitlets.Bool(False).tag(sync=True)
+    region = traitlets.Dict().tag(sync=True)
 
     def __init__(
         self,
@@ -76,6 +79,7 @@ class HeatmapView(anywidget.AnyWidget):
         self._timer: threading.Timer | None = None
         self._acknowledged = False
         self._on_stop = on_stop
+        self._marked: Callable[[np.ndarray], None] = lambda _mask: None
         super().__init__(picture=picture, display=display, layers=list(layers), controls=list(controls))
         self.on_msg(self._on_message)
 
@@ -116,6 +120,15 @@ class HeatmapView(anywidget.AnyWidget):
             self.findings = [dict(finding) for finding in findings]
             self.checked = True
 
+    def on_region(self, marked: Callable[[np.ndarray], None]) -> None:
+        """Call back with truth values (H, W) whenever a region was marked on the picture; while ``marking``."""
+        self._marked = marked
+
+    def mark(self, mask: np.ndarray) -> None:
+        """Mark a region from here, truth values (H, W); nobody is called back."""
+        height, width = mask.shape
+        self.region = {"width": width, "height": height, "bits": np.packbits(mask).tobytes()}
+
     def flush(self) -> None:
         """Send what waits at once, painted or not: for a page that is stored, or nobody looks at."""
         with self._pace:
@@ -145,18 +158,24 @@ class HeatmapView(anywidget.AnyWidget):
                 self._timer.cancel()
             self.flush()
 
-    def _on_message(self, _widget: Widget, content: Any, _buffers: Any) -> None:
+    def _on_message(self, _widget: Widget, content: Any, buffers: Any) -> None:
         kind = content.get("type") if isinstance(content, dict) else None
         if kind == "painted":
             self._acknowledged = True
             self._painted((int(content["generation"]), int(content["index"])))
         elif kind == "stop" and self._on_stop is not None:
             self._on_stop()
+        elif kind == "region" and buffers:
+            height, width = int(content["height"]), int(content["width"])
+            bits = np.unpackbits(np.frombuffer(buffers[0], np.uint8))
+            if len(bits) >= height * width:
+                self._marked(bits[: height * width].reshape(height, width).astype(bool))
 
     def retire(self) -> None:
         """Send nothing more, and let go of whoever listened."""
         with self._pace:
             self._pending = None
             self._on_stop = None
+            self._marked = lambda _mask: None
             if self._timer is not None:
                 self._timer.cancel()

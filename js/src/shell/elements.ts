@@ -11,6 +11,7 @@ export interface Elements {
   bar: HTMLCanvasElement;
   ticks: HTMLElement;
   readout: HTMLElement;
+  run: HTMLElement;
   progress: HTMLElement;
   fill: HTMLElement;
   progressText: HTMLElement;
@@ -110,6 +111,7 @@ export function makeElements(): Elements {
     bar,
     ticks,
     readout,
+    run,
     progress,
     fill,
     progressText,

@@ -1,0 +1,147 @@
+// A region of the picture: which pixels are marked. Places are pixels, with the middle of the first at 0.
+
+export interface Spot {
+  x: number;
+  y: number;
+}
+
+const UNDOS = 64;
+const STRIPE = 8;
+
+export class Mask {
+  #bits: Uint8Array;
+  #past: Uint8Array[] = [];
+
+  constructor(
+    readonly width: number,
+    readonly height: number,
+  ) {
+    this.#bits = new Uint8Array(width * height);
+  }
+
+  /** How many pixels are marked. */
+  get count(): number {
+    let count = 0;
+    for (const bit of this.#bits) count += bit;
+    return count;
+  }
+
+  get undoable(): boolean {
+    return this.#past.length > 0;
+  }
+
+  has(x: number, y: number): boolean {
+    return this.#bits[y * this.width + x] === 1;
+  }
+
+  /** Remember what is marked now: one undo comes back to it. */
+  keep(): void {
+    this.#past.push(this.#bits.slice());
+    if (this.#past.length > UNDOS) this.#past.shift();
+  }
+
+  /** What was marked when it was last kept, to go on from: a box that is drawn larger and smaller. */
+  again(): void {
+    const last = this.#past.at(-1);
+    if (last) this.#bits.set(last);
+  }
+
+  undo(): void {
+    const last = this.#past.pop();
+    if (last) this.#bits = last;
+  }
+
+  /** A round brush along a line; the pixel under it always counts. */
+  stroke(from: Spot, to: Spot, diameter: number, marked: boolean): void {
+    const reach = diameter / 2;
+    const [dx, dy] = [to.x - from.x, to.y - from.y];
+    const length = dx * dx + dy * dy;
+    this.#each(
+      { x: Math.min(from.x, to.x) - reach, y: Math.min(from.y, to.y) - reach },
+      { x: Math.max(from.x, to.x) + reach, y: Math.max(from.y, to.y) + reach },
+      (x, y) => {
+        const along = length > 0 ? ((x - from.x) * dx + (y - from.y) * dy) / length : 0;
+        const t = Math.min(1, Math.max(0, along));
+        const [ex, ey] = [x - from.x - t * dx, y - from.y - t * dy];
+        return ex * ex + ey * ey <= reach * reach;
+      },
+      marked,
+    );
+    for (const { x, y } of [from, to]) this.#set(Math.round(x), Math.round(y), marked);
+  }
+
+  /** A rectangle between two pixels, both inside. */
+  box(a: Spot, b: Spot, marked: boolean): void {
+    this.#each(
+      { x: Math.min(a.x, b.x), y: Math.min(a.y, b.y) },
+      { x: Math.max(a.x, b.x), y: Math.max(a.y, b.y) },
+      () => true,
+      marked,
+    );
+  }
+
+  clear(): void {
+    this.#bits.fill(0);
+  }
+
+  invert(): void {
+    for (let i = 0; i < this.#bits.length; i++) this.#bits[i] = this.#bits[i] ? 0 : 1;
+  }
+
+  /** Eight pixels a byte, the first in the highest bit, as numpy.packbits does it. */
+  pack(): Uint8Array {
+    const packed = new Uint8Array((this.#bits.length + 7) >> 3);
+    this.#bits.forEach((bit, i) => {
+      if (bit) packed[i >> 3]! |= 0x80 >> (i & 7);
+    });
+    return packed;
+  }
+
+  /** What was packed; false where it is of another size. */
+  load(packed: Uint8Array): boolean {
+    if (packed.length !== (this.#bits.length + 7) >> 3) return false;
+    for (let i = 0; i < this.#bits.length; i++) this.#bits[i] = (packed[i >> 3]! >> (7 - (i & 7))) & 1;
+    return true;
+  }
+
+  /** To be laid over the picture, RGBA: stripes and an edge of black and white, seen on any ground. */
+  overlay(): Uint8ClampedArray<ArrayBuffer> {
+    const { width, height } = this;
+    const data = new Uint8ClampedArray(4 * width * height);
+    for (let y = 0; y < height; y++) {
+      for (let x = 0; x < width; x++) {
+        const i = y * width + x;
+        if (!this.#bits[i]) continue;
+        const edge =
+          x === 0 ||
+          y === 0 ||
+          x === width - 1 ||
+          y === height - 1 ||
+          !this.#bits[i - 1] ||
+          !this.#bits[i + 1] ||
+          !this.#bits[i - width] ||
+          !this.#bits[i + width];
+        const light = (x + y) % STRIPE < STRIPE / 2;
+        data.fill(light ? 255 : 0, 4 * i, 4 * i + 3);
+        data[4 * i + 3] = edge ? 255 : light ? 96 : 72;
+      }
+    }
+    return data;
+  }
+
+  #each(low: Spot, high: Spot, inside: (x: number, y: number) => boolean, marked: boolean): void {
+    const [left, top] = [Math.max(0, Math.ceil(low.x)), Math.max(0, Math.ceil(low.y))];
+    const [right, bottom] = [
+      Math.min(this.width - 1, Math.floor(high.x)),
+      Math.min(this.height - 1, Math.floor(high.y)),
+    ];
+    for (let y = top; y <= bottom; y++) {
+      for (let x = left; x <= right; x++) if (inside(x, y)) this.#set(x, y, marked);
+    }
+  }
+
+  #set(x: number, y: number, marked: boolean): void {
+    if (x >= 0 && y >= 0 && x < this.width && y < this.height)
+      this.#bits[y * this.width + x] = marked ? 1 : 0;
+  }
+}

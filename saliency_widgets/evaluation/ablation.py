@@ -1,0 +1,170 @@
+"""What the model says when a region is taken away, and when as much is taken away elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from saliency_widgets.attribution import Call
+from saliency_widgets.attribution.schedule import CHUNK_SIZE
+from saliency_widgets.evaluation.fills import check_masks, filled
+from saliency_widgets.evaluation.ranking import by_chance
+from saliency_widgets.params import Param
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+DRAWS = Param(
+    "draws",
+    default=8,
+    low=0,
+    high=256,
+    kind="int",
+    continued=True,
+    unit="draws",
+    help="How many regions of the same size are taken away elsewhere, to compare with.",
+)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Ablation:
+    """The model's answers with and without a region.
+
+    Attributes:
+        mask: What was taken away, shape (H, W) or (F,).
+        inputs: What the model saw instead, shape (1, ...).
+        before: The explained score of the whole input.
+        after: The same without the region.
+        logits_before: All class scores, shape (K,).
+        logits_after: The same without the region.
+        elsewhere: The explained score without as much elsewhere, one for each draw so far.
+        done: How many inputs were run.
+        total: How many will be.
+        class_names: Names of the classes, where they are known.
+        picture: What the model saw instead, as a picture for people, uint8 (H, W, 3); None where it is none.
+    """
+
+    mask: Tensor
+    inputs: Tensor
+    before: float
+    after: float
+    logits_before: Tensor
+    logits_after: Tensor
+    elsewhere: Tensor
+    done: int
+    total: int
+    class_names: tuple[str, ...] | None = None
+    picture: Any = None
+
+    def __repr__(self) -> str:
+        """The answer in one line, beside those of the draws elsewhere."""
+        moved = self.elsewhere - self.before
+        beside = f"; as much elsewhere {moved.min():+.3g} to {moved.max():+.3g}" if len(moved) else ""
+        return (
+            f"Ablation({self.share:.1%} taken away: {self.before:.4g} to {self.after:.4g}, {self.change:+.3g}{beside})"
+        )
+
+    def predictions(self, top: int = 5) -> pd.DataFrame:
+        """The strongest classes with and without the region: one row for each that is among the first in either.
+
+        Args:
+            top: How many of each.
+
+        Returns:
+            Indexed by class name or number: probabilities ``before``, ``after`` and their ``change``.
+        """
+        import pandas as pd
+
+        def shares(logits: Tensor) -> Tensor:
+            wide = logits.double().cpu()
+            return wide.sigmoid() if len(wide) == 1 else wide.softmax(0)
+
+        before, after = shares(self.logits_before), shares(self.logits_after)
+        count = min(top, len(before))
+        places = list(dict.fromkeys([*before.topk(count).indices.tolist(), *after.topk(count).indices.tolist()]))
+        names = places if self.class_names is None else [self.class_names[place] for place in places]
+        columns = {"before": before[places].numpy(), "after": after[places].numpy()}
+        frame = pd.DataFrame(columns, index=pd.Index(names, name="class"))
+        return frame.assign(change=frame["after"] - frame["before"])
+
+    @property
+    def complete(self) -> bool:
+        """Whether all draws are there."""
+        return self.done >= self.total
+
+    @property
+    def share(self) -> float:
+        """How much was taken away, from 0 to 1."""
+        return float(self.mask.double().mean())
+
+    @property
+    def change(self) -> float:
+        """By how much the score moved."""
+        return self.after - self.before
+
+    @property
+    def rank(self) -> float:
+        """The share of the draws elsewhere that moved the score as far, in the same direction; NaN without any.
+
+        As a permutation test counts: (k + 1) / (n + 1), so that a few draws can't say "never".
+        """
+        if not len(self.elsewhere):
+            return float("nan")
+        changes = (self.elsewhere.double() - self.before) * (1 if self.change > 0 else -1)
+        return (int((changes >= abs(self.change)).sum()) + 1) / (len(changes) + 1)
+
+
+def ablate(
+    call: Call,
+    mask: Tensor,
+    *,
+    fill: Any,
+    draws: int = DRAWS.default,
+    seed: int = 0,
+    chunk_size: int | None = CHUNK_SIZE.default,
+) -> Iterator[Ablation]:
+    """Take a region away, and ask the model again.
+
+    A number alone says little: any hole in a picture moves the score. So as much is taken away elsewhere, the same
+    region shifted around the edges and mirrored at random, several times.
+
+    Source: Zeiler and Fergus, "Visualizing and Understanding Convolutional Networks", 2014 (occlusion).
+
+    Args:
+        call: The model and its one sample.
+        mask: True where something is taken away, shape (H, W) of what the model sees, or (F,) of a row.
+        fill: What is put there: see :func:`~.fills.filled`.
+        draws: How many regions elsewhere.
+        seed: Of the fill and the draws.
+        chunk_size: Rows of one pass.
+
+    Yields:
+        The answer to the region itself, and then with ever more draws elsewhere.
+
+    Raises:
+        ValueError: A mask of another size, or an empty one.
+    """
+    mask = check_masks(call, mask)[0]
+    if not bool(mask.any()):
+        raise ValueError("mask: nothing is marked, so there is nothing to take away. Paint a region, or pass top=0.05.")
+    draws = 0 if bool(mask.all()) else draws  # everywhere is everywhere
+    whole = call.once("whole", lambda: call.outcomes(call.inputs))
+    scores: list[Tensor] = []
+    logits: list[Tensor] = []
+    inputs: Tensor | None = None
+    for chunk in call.chunks(1 + draws, chunk_size, first=(1, 4)):
+        masks = torch.stack([mask if not k else by_chance(mask, k, seed=seed) for k in chunk])
+        variants = filled(call, masks, fill, seed)
+        inputs = variants[:1] if inputs is None else inputs
+        found = call.outcomes(variants)
+        scores.append(found[0])
+        logits.append(found[1])
+        after = torch.cat(scores)
+        yield Ablation(
+            mask, inputs, float(whole[0][0]), float(after[0]), whole[1][0], logits[0][0], after[1:], len(after),
+            1 + draws,
+        )  # fmt: skip

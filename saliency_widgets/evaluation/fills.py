@@ -1,0 +1,76 @@
+"""What stands where something was taken away: of a picture some pixels, of a row some features.
+
+What is put there decides the answer as much as what is taken away: a black patch is an edge and a shape by itself, a
+blurred one keeps the colours, neighbours' colours leave as little trace as can be.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from saliency_widgets.attribution import Call
+from saliency_widgets.attribution.baselines import BASELINE
+from saliency_widgets.evaluation.imputation import noisy_linear
+from saliency_widgets.params import Param
+
+NEIGHBOURS = "neighbours"
+FILL = Param(
+    "fill",
+    default="blur",
+    kind="open",
+    choices=(*BASELINE.options(), NEIGHBOURS),
+    help="What is put where something is taken away: black or white pixels, the picture's mean colour, a blurred copy, "
+    "noise, or the neighbours' colours.",
+)
+
+
+def check_masks(call: Call, masks: Tensor) -> Tensor:
+    """Which places are taken away, in the form that is computed with.
+
+    Args:
+        call: The model and its one sample.
+        masks: Truth values, shape (H, W) for pictures or (F,) for rows, or K of them.
+
+    Returns:
+        Shape (K, H, W) or (K, F), on the model's device.
+
+    Raises:
+        ValueError: Another size than the inputs.
+    """
+    expected = call.size or tuple(call.inputs.shape[1:])
+    if masks.ndim == len(expected):
+        masks = masks[None]
+    if tuple(masks.shape[1:]) != tuple(expected):
+        raise ValueError(
+            f"mask: expected the size of what the model sees, {tuple(expected)}, got {tuple(masks.shape[1:])}. "
+            f"A mask of the original picture must go through the same resize and crop."
+        )
+    return masks.to(device=call.inputs.device, dtype=torch.bool)
+
+
+def filled(call: Call, masks: Tensor, fill: Any, seed: int = 0) -> Tensor:
+    """Copies of the sample with something taken away.
+
+    Args:
+        call: The model and its one sample, shape (1, ...).
+        masks: What is taken away: see :func:`check_masks`.
+        fill: A name (see ``FILL``); a tensor that broadcasts to the inputs, or a function from them to one.
+        seed: Of "noise", and of the noise on "neighbours".
+
+    Returns:
+        Shape (K, ...), one copy for each mask.
+
+    Raises:
+        TypeError, ValueError: A mask or a fill that doesn't fit.
+    """
+    masks = check_masks(call, masks)
+    fill = FILL.check(fill)
+    if isinstance(fill, str) and fill == NEIGHBOURS:
+        if call.inputs.ndim != 4:
+            raise ValueError("fill: 'neighbours' are those of a pixel, and these inputs are no picture. Use 'mean'.")
+        return noisy_linear(call.inputs, masks, call.spread(), seed)
+    instead = call.baseline(fill, seed)
+    return torch.where(masks[:, None] if call.inputs.ndim == 4 else masks, instead, call.inputs)

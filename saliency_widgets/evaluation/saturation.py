@@ -1,0 +1,111 @@
+"""Where on the way to the input the score stops moving, and what the gradient at the input can still tell."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from saliency_widgets.attribution import Call
+from saliency_widgets.attribution.quadrature import coarse_to_fine
+from saliency_widgets.attribution.schedule import CHUNK_SIZE
+
+_SETTLED = 0.05  # of the score's whole change: what is left is noise
+_FLAT = 0.25  # of the steepest: a gradient so small tells of what is left, not of what was
+
+
+@dataclass(frozen=True, eq=False)
+class Saturation:
+    """The score and the size of its gradient on the straight way from the baseline to the input.
+
+    Attributes:
+        places: From 0, the baseline, to 1, the input, ascending, shape (n,).
+        scores: The explained score, shape (n,).
+        slopes: The Euclidean norm of the gradient, shape (n,).
+        done: How many places there are.
+        total: How many there will be.
+    """
+
+    places: Tensor
+    scores: Tensor
+    slopes: Tensor
+    done: int
+    total: int
+
+    @property
+    def complete(self) -> bool:
+        """Whether all places are there."""
+        return self.done >= self.total
+
+    @property
+    def settled(self) -> float:
+        """From where on the score stays within 5 % of its whole change; 1 where it moves until the end.
+
+        NaN where the baseline has the input's score.
+        """
+        change = (self.scores[-1] - self.scores[0]).abs()
+        if not float(change) > 0:
+            return float("nan")
+        away = (self.scores - self.scores[-1]).abs() > _SETTLED * change
+        moving = int(away.nonzero().max())  # the first place is away by all of it
+        return float(self.places[moving + 1])
+
+    @property
+    def slope_left(self) -> float:
+        """The gradient's norm at the input, as a part of the largest on the way; NaN where it is zero all the way."""
+        steepest = float(self.slopes.max())
+        return float(self.slopes[-1]) / steepest if steepest > 0 else float("nan")
+
+    @property
+    def saturated(self) -> bool:
+        """Whether the plain gradient is not to be believed: the score has settled before, and the slope is gone."""
+        return self.settled < 1 and self.slope_left < _FLAT
+
+
+def saturation(
+    call: Call, *, baseline: Any = None, points: int = 17, seed: int = 0, chunk_size: int | None = CHUNK_SIZE.default
+) -> Iterator[Saturation]:
+    """Go from the baseline to the input, and look at the score and its gradient.
+
+    A function that has levelled off has a gradient of zero with respect to what made it level off: the plain gradient
+    is then blind to the very things that the score rests on, and methods that go all the way are not.
+
+    Sources: Sundararajan, Taly and Yan, "Axiomatic Attribution for Deep Networks", 2017; Shrikumar, Greenside and
+    Kundaje, "Learning Important Features Through Propagating Activation Differences", 2017.
+
+    Args:
+        call: The model and its one sample.
+        baseline: Where the way begins: see :func:`~saliency_widgets.attribution.baselines.baseline_of`.
+        points: How many places, both ends among them.
+        seed: Of the baseline "noise".
+        chunk_size: Rows of one pass.
+
+    Yields:
+        The way through ever more places, the ends first.
+    """
+    start = call.baseline(baseline, seed)
+    order = coarse_to_fine(points)
+    scores: dict[int, Tensor] = {}
+    slopes: dict[int, Tensor] = {}
+
+    def computed(some: list[int]) -> tuple[Tensor, Tensor]:
+        there = torch.tensor([k / (points - 1) for k in some]).to(start)
+        inputs = torch.lerp(start, call.inputs, there.view(-1, *[1] * (start.ndim - 1)))
+        gradients, found = call.gradient(inputs)
+        return found, gradients.flatten(1).norm(dim=1)
+
+    for chunk in call.chunks(points, chunk_size, first=(2, 3)):
+        some = [order[k] for k in chunk]
+        for k, score, slope in zip(some, *call.once((points, *some), lambda some=some: computed(some)), strict=True):
+            scores[k], slopes[k] = score, slope
+        there = sorted(scores)
+        yield Saturation(
+            torch.tensor([k / (points - 1) for k in there], dtype=torch.float64),
+            torch.stack([scores[k] for k in there]),
+            torch.stack([slopes[k] for k in there]),
+            len(there),
+            points,
+        )

@@ -1,0 +1,69 @@
+"""How alike two maps are."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def spearman(a: Tensor, b: Tensor) -> float:
+    """Spearman's rank correlation of two maps: whether they put the places in one order, whatever their scales.
+
+    Args:
+        a: Any shape.
+        b: The same shape. Equal values share the mean of their ranks.
+
+    Returns:
+        From -1 to 1; NaN where one of them is constant and puts nothing in order.
+    """
+    x, y = _ranks(a), _ranks(b)
+    scale = float(x.square().sum() * y.square().sum()) ** 0.5
+    return float((x * y).sum()) / scale if scale > 0 else float("nan")
+
+
+def _ranks(values: Tensor) -> Tensor:
+    """Ranks less their mean; equal values share one."""
+    _, which, counts = torch.unique(values.detach().flatten().cpu(), return_inverse=True, return_counts=True)
+    last = counts.cumsum(0).double()
+    ranks = (last - (counts - 1) / 2)[which]
+    return ranks - ranks.mean()
+
+
+_WINDOW = 7
+
+
+def ssim(a: Tensor, b: Tensor) -> float:
+    r"""The structural similarity of two maps, each scaled to [0, 1] first.
+
+    .. math:: \frac{(2 \mu_a \mu_b + c_1)(2 \sigma_{ab} + c_2)}
+        {(\mu_a^2 + \mu_b^2 + c_1)(\sigma_a^2 + \sigma_b^2 + c_2)}
+
+    in windows of 7 x 7, averaged; c1 = 0.01², c2 = 0.03².
+
+    Source: Wang, Bovik, Sheikh and Simoncelli, "Image Quality Assessment: From Error Visibility to Structural
+    Similarity", 2004.
+
+    Args:
+        a: Shape (H, W), each at least 7.
+        b: Likewise.
+
+    Returns:
+        From -1 to 1; NaN where one of them is constant, and has no structure, or smaller than a window.
+    """
+    if min(a.shape) < _WINDOW or bool(a.max() == a.min()) or bool(b.max() == b.min()):
+        return float("nan")
+    wide = (m.detach().cpu().double() for m in (a, b))
+    x, y = (((m - m.min()) / (m.max() - m.min()))[None, None] for m in wide)
+
+    def mean(values: Tensor) -> Tensor:
+        return F.avg_pool2d(values, _WINDOW, stride=1)
+
+    size = _WINDOW**2
+    mx, my = mean(x), mean(y)
+    vx, vy, both = (
+        (mean(p) - q) * size / (size - 1) for p, q in ((x * x, mx * mx), (y * y, my * my), (x * y, mx * my))
+    )
+    c1, c2 = 0.01**2, 0.03**2
+    found = (2 * mx * my + c1) * (2 * both + c2) / ((mx**2 + my**2 + c1) * (vx + vy + c2))
+    return float(found.mean())

@@ -1,0 +1,110 @@
+"""Charts as all sections have them: readable in light and dark, and of one size before and after the numbers come."""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+from collections.abc import Sequence
+from typing import Any
+
+import ipywidgets as w
+import numpy as np
+from bqplot.axes import Axis
+from bqplot.figure import Figure
+from bqplot.scales import LinearScale
+from PIL import Image
+
+INK = "var(--jp-ui-font-color1, #333)"
+QUIET = "var(--jp-ui-font-color2, #777)"
+ACCENT, SECOND, CHANCE = "#f37726", "#6b9bc8", "#9a9a9a"
+OTHERS = ("#4c9f70", "#9467bd", "#c44e52", "#8c613c", "#937860", "#da8bc3")
+
+
+def chart(
+    marks: Sequence[Any],
+    x: LinearScale,
+    y: LinearScale,
+    *,
+    across: str,
+    up: str,
+    across_at: Sequence[float] = (0, 0.25, 0.5, 0.75, 1),
+    up_at: Sequence[float] = (0, 0.25, 0.5, 0.75, 1),
+    height: int = 210,
+) -> Figure:
+    """A chart with two labelled axes.
+
+    Args:
+        marks: What is drawn.
+        x: The scale across, with its limits: bqplot stumbles over a chart without any.
+        y: The scale up, likewise.
+        across: What is shown across.
+        up: What is shown up; without a word, there is no such axis.
+        across_at: Where numbers stand across; as many as fit where there are none.
+        up_at: Where they stand up.
+        height: In pixels.
+    """
+    style = {"font-size": "11px", "fill": INK}
+    common = {"tick_style": style, "tick_format": ".2f", "label_color": INK, "color": QUIET}
+    axes = [Axis(scale=x, label=across, grid_lines="none", **_at(across_at), **common)]
+    if up:
+        vertical = {"orientation": "vertical", "grid_lines": "solid", "grid_color": "#8884", "label_offset": "40px"}
+        axes.append(Axis(scale=y, label=up, **_at(up_at), **vertical, **common))
+    return Figure(
+        marks=list(marks),
+        axes=axes,
+        fig_margin={"top": 10, "bottom": 40, "left": 54 if up else 16, "right": 16},
+        layout={"width": "100%", "max_width": "640px", "height": f"{height}px", "min_width": "220px"},
+        padding_x=0.0,
+        padding_y=0.0,
+        animation_duration=0,
+        background_style={"fill": "transparent"},
+    ).add_class("sw-chart")
+
+
+def _at(places: Sequence[float]) -> dict[str, Any]:
+    return {"tick_values": np.array(places)} if places else {"num_ticks": 5}
+
+
+def widened(scale: LinearScale, *some: Any, low: float = 0.0, high: float = 1.0) -> None:
+    """Give a scale room for these values, and for everything from ``low`` to ``high``."""
+    values = np.concatenate([np.ravel(np.asarray(one, dtype=np.float64)) for one in some] or [np.zeros(0)])
+    values = values[np.isfinite(values)]
+    with scale.hold_sync():
+        scale.min, scale.max = float(min(low, *values, low)), float(max(high, *values, high))
+
+
+def controls(*widgets: w.Widget) -> w.VBox:
+    """The controls of a section, as wide as those beside the map."""
+    return w.VBox(list(widgets), layout={"max_width": "460px"})
+
+
+def sentence(text: str) -> w.HTML:
+    """How a chart is read."""
+    return w.HTML(f"<div class='sw-how' style='color:{QUIET};line-height:1.4'>{html.escape(text)}</div>")
+
+
+def said(text: str, *, strong: bool = False) -> str:
+    """A line of the answer, as HTML."""
+    weight = "600" if strong else "400"
+    return f"<div class='sw-said' style='color:{INK};font-weight:{weight};line-height:1.45'>{html.escape(text)}</div>"
+
+
+def thumbnail(values: np.ndarray, caption: str) -> str:
+    """A small map with its caption, as HTML: sizes of the values, the largest is white."""
+    sizes = np.abs(values.astype(np.float64))
+    most = float(np.percentile(sizes, 99)) or 1.0
+    image = Image.fromarray((np.clip(sizes / most, 0, 1) * 255).astype(np.uint8))
+    file = io.BytesIO()
+    image.save(file, "PNG")
+    source = base64.b64encode(file.getvalue()).decode()
+    return (
+        f"<figure style='margin:0;width:72px'><img alt='' width='72' style='display:block;image-rendering:pixelated' "
+        f"src='data:image/png;base64,{source}'><figcaption style='font-size:11px;line-height:1.3;color:{QUIET};"
+        f"overflow-wrap:anywhere'>{html.escape(caption)}</figcaption></figure>"
+    )
+
+
+def number(value: float) -> str:
+    """A number for people; a dash where there is none."""
+    return "–" if value != value else f"{value:.2f}"

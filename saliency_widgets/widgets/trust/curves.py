@@ -1,0 +1,113 @@
+"""The section with the deletion and insertion curves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import ipywidgets as w
+import numpy as np
+from bqplot.marks import Lines
+from bqplot.scales import LinearScale
+
+from saliency_widgets.engine.case import Case
+from saliency_widgets.engine.examiner import Check
+from saliency_widgets.evaluation.curves import KINDS, STEPS, Curve, Curves
+from saliency_widgets.evaluation.fills import FILL
+from saliency_widgets.evaluation.ranking import CHANCE as CHANCE_PARAM
+from saliency_widgets.widgets.controls import Control
+from saliency_widgets.widgets.trust.charts import (
+    ACCENT,
+    CHANCE,
+    OTHERS,
+    chart,
+    controls,
+    number,
+    said,
+    sentence,
+    widened,
+)
+
+_HOW = (
+    "Left: the most important pixels go first, and the curve should fall early. Right: they come first, and it should "
+    "rise early. 1 is the whole picture, 0 is nothing left of it. Grey: the same map moved elsewhere at random. These "
+    "tests reward blurry maps: compare with the grey band, not with 0 or 1."
+)
+
+
+class CurvesSection:
+    """What happens to the score when the most important pixels go, or come, first."""
+
+    name, title = "curves", "Deletion and insertion"
+
+    def __init__(self, others: Callable[[], Mapping[str, Case]]) -> None:
+        self.ask: Callable[[], None] = lambda: None
+        self._others = others
+        self._fill, self._steps, self._chance = Control(FILL), Control(STEPS), Control(CHANCE_PARAM)
+        for control in (self._fill, self._steps, self._chance):
+            control.observe(lambda: self.ask())
+        self._marks: dict[str, tuple[Lines, Lines, Lines]] = {}
+        self._scores: dict[str, LinearScale] = {}
+        figures = []
+        for kind in KINDS:
+            x, y = LinearScale(min=0.0, max=1.0), LinearScale(min=0.0, max=1.0)
+            scales = {"x": x, "y": y}
+            band = Lines(
+                x=[], y=[], scales=scales, colors=[CHANCE, CHANCE], fill="between", fill_colors=[CHANCE],
+                fill_opacities=[0.3], stroke_width=1, opacities=[0.6, 0.6],
+            )  # fmt: skip
+            rest = Lines(x=[], y=[], scales=scales, colors=list(OTHERS), stroke_width=1.5, labels=[])
+            own = Lines(x=[], y=[], scales=scales, colors=[ACCENT], stroke_width=3)
+            self._marks[kind], self._scores[kind] = (own, band, rest), y
+            gone = "share of the picture taken away" if kind == "deletion" else "share of the picture put back"
+            figure = chart([band, rest, own], x, y, across=gone, up="score, normalised")
+            figure.layout.flex = "1 1 320px"
+            figures.append(figure)
+        self._said = w.HTML(said("The curves come as soon as the map is there."))
+        charts = w.HBox(figures, layout={"flex_flow": "row wrap"})
+        moved = controls(self._fill.widget, self._steps.widget, self._chance.widget)
+        self.widget = w.VBox([moved, self._said, charts, sentence(_HOW)])
+
+    def check(self, case: Case) -> Check:
+        """The curves of this map, and of the others that were computed."""
+        return case.curves(
+            fill=self._fill.value, steps=self._steps.value, chance=self._chance.value, others=dict(self._others())
+        )
+
+    def show(self, found: Curves, case: Case) -> None:  # noqa: ARG002
+        """The curves that are there."""
+        lines = []
+        for kind in KINDS:
+            own, band, rest = self._marks[kind]
+            curve = found.own.get(kind)
+            if curve is not None:
+                with own.hold_sync():
+                    own.x, own.y = curve.shares.numpy(), _heights(curve)
+            draws = [_heights(draw) for draw in found.chance[kind]]
+            others = found.others[kind]
+            widened(self._scores[kind], *draws, *map(_heights, others.values()), _heights(curve) if curve else [])
+            with band.hold_sync():
+                band.x = found.chance[kind][0].shares.numpy() if draws else []
+                band.y = [np.min(draws, 0), np.max(draws, 0)] if draws else []
+            with rest.hold_sync():
+                rest.x = [c.shares.numpy() for c in others.values()]
+                rest.y = [_heights(c) for c in others.values()]
+            lines.append(_told(kind, curve, found))
+        self._said.value = "".join(said(line, strong=True) for line in lines)
+
+
+def _heights(curve: Curve) -> np.ndarray:
+    return curve.normalised.double().nan_to_num().numpy()
+
+
+def _told(kind: str, curve: Curve | None, found: Curves) -> str:
+    if curve is None:
+        return f"{kind.capitalize()}: not yet."
+    if curve.area != curve.area:
+        return f"{kind.capitalize()}: the whole picture scores no higher than nothing of it, so nothing can be told."
+    text = f"{kind.capitalize()}: area {number(curve.area)}"
+    chance = [draw.area for draw in found.chance[kind]]  # type: ignore[index]
+    if chance:
+        better = sum(curve.area < area if kind == "deletion" else curve.area > area for area in chance)
+        text += f", {number(min(chance))} to {number(max(chance))} elsewhere: better than {better} of {len(chance)}"
+    others = [f"{name} {number(c.area)}" for name, c in found.others[kind].items()]  # type: ignore[index]
+    return text + (f". Other maps: {', '.join(others)}." if others else ".")

@@ -1,0 +1,133 @@
+"""The panel under the map: closed it does nothing, open it looks into the map that is shown."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import ipywidgets as w
+import torch
+
+from saliency_widgets.engine.case import Case
+from saliency_widgets.engine.examiner import Examiner, Told
+from saliency_widgets.widgets.heatmap import HeatmapView
+from saliency_widgets.widgets.trust.ablation import AblationSection
+from saliency_widgets.widgets.trust.curves import CurvesSection
+from saliency_widgets.widgets.trust.randomisation import RandomisationSection
+from saliency_widgets.widgets.trust.saturation import SaturationSection
+from saliency_widgets.widgets.trust.section import Section
+from saliency_widgets.widgets.trust.stability import StabilitySection
+
+_REMEMBERED = 6  # maps of other methods that are compared
+_SAYS = "A bright region shows what the score is sensitive to, not what causes it. Test it here."
+
+
+class TrustPanel:
+    """Ablation, deletion and insertion, random weights, saturation, stability and agreement.
+
+    Args:
+        view: The heatmap view: regions are marked on it.
+        busy: Whether a map is being computed: then only what somebody waits for goes on.
+        executor: "thread" or "inline".
+
+    Attributes:
+        widget: What is seen: folded at first.
+    """
+
+    def __init__(self, view: HeatmapView, *, busy: Callable[[], bool], executor: str) -> None:
+        self._view = view
+        self._case: Case | None = None
+        self._cases: dict[str, Case] = {}  # of the methods computed so far, by title
+        self._examiner = Examiner(self._on_told, busy=busy, executor=executor)
+        ablation = AblationSection(view.mark)
+        view.on_region(ablation.marked)
+        self._sections: list[Section] = [
+            ablation,
+            CurvesSection(self._others),
+            RandomisationSection(),
+            SaturationSection(),
+            StabilitySection(self._others),
+        ]
+        for section in self._sections:
+            section.ask = lambda section=section: self._ask(section)
+        self._choice = w.ToggleButtons(
+            options=[(section.title, k) for k, section in enumerate(self._sections)], value=0
+        )
+        self._choice.style.button_width = "auto"
+        self._body = w.VBox()  # the section that is open: charts that nobody sees have no size, and bqplot needs one
+        self._told = w.HTML()
+        says = w.HTML(f"<div style='line-height:1.4;margin:2px 0 6px'>{_SAYS}</div>")
+        inside = w.VBox([says, self._choice, self._told, self._body])
+        self._fold = w.Accordion([inside], titles=["Is it to be trusted?"], selected_index=None)
+        self._fold.observe(lambda _change: self._on_fold(), names="selected_index")
+        self._choice.observe(lambda _change: self._on_choice(), names="value")
+        self.widget = self._fold.add_class("sw-trust")
+
+    @property
+    def controls(self) -> list[w.Widget]:
+        """Everything a person can move in it."""
+        return [self._fold, self._choice]
+
+    @property
+    def opened(self) -> bool:
+        """Whether it is open."""
+        return self._fold.selected_index is not None
+
+    @property
+    def _visible(self) -> Section:
+        return self._sections[self._choice.value or 0]
+
+    def show(self, case: Case, title: str) -> None:
+        """A map is finished: look into it, if the panel is open; called on any thread."""
+        self._cases = {name: kept for name, kept in self._cases.items() if kept.beside(case) and name != title}
+        self._cases[title] = self._case = case
+        self._cases = dict(list(self._cases.items())[-_REMEMBERED:])
+        if self.opened:
+            self._ask(self._visible)
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait until nothing is being checked; False when the time is over first."""
+        return self._examiner.wait(timeout)
+
+    def close(self) -> None:
+        """End its worker, and let go of the maps."""
+        self._examiner.close()
+        self._cases, self._case = {}, None
+
+    def _others(self) -> dict[str, Case]:
+        """The maps of other methods, of the same target."""
+        return {name: case for name, case in self._cases.items() if case is not self._case}
+
+    def _on_fold(self) -> None:
+        self._view.marking = self.opened
+        self._on_choice()
+        if not self.opened:
+            self._examiner.drop()
+
+    def _on_choice(self) -> None:
+        self._body.children = (self._visible.widget,) if self.opened else ()
+        self._ask(self._visible)
+
+    def _ask(self, section: Section) -> None:
+        case = self._case
+        if case is None or not self.opened:
+            return
+        for other in self._sections:
+            if other is not self._visible:
+                self._examiner.drop(other.name)
+        check = section.check(case)
+        if check is not None:
+            self._examiner.ask(check)
+
+    def _on_told(self, told: Told) -> None:
+        """The worker has something to show: on display widgets only."""
+        case = self._case
+        if told.error is not None:
+            self._told.value = f"<div role='alert' class='sw-trust-error'>{told.error}</div>"
+            return
+        if told.found is None or case is None:
+            return
+        if self._told.value:
+            self._told.value = ""
+        section = next(section for section in self._sections if section.name == told.check.name)
+        with torch.no_grad():
+            section.show(told.found, case)

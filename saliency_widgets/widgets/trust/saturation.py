@@ -1,0 +1,74 @@
+"""The section that goes from the baseline to the input."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import ipywidgets as w
+import numpy as np
+from bqplot.marks import Lines
+from bqplot.scales import LinearScale
+
+from saliency_widgets.attribution.baselines import BASELINE
+from saliency_widgets.engine.case import Case
+from saliency_widgets.engine.examiner import Check
+from saliency_widgets.evaluation.saturation import Saturation
+from saliency_widgets.widgets.controls import Control
+from saliency_widgets.widgets.trust.charts import ACCENT, QUIET, SECOND, chart, controls, said, sentence, widened
+
+_HOW = (
+    "From the baseline (0) to the picture (1). Orange: how much of the score's change is there. Blue: the size of the "
+    "gradient, as a part of its largest. Where orange is flat, the score has settled; where blue is near 0 at the "
+    "right end, the plain gradient is blind to what made the score."
+)
+
+
+class SaturationSection:
+    """Where the score settles, and whether the plain gradient can be believed."""
+
+    name, title = "saturation", "Saturation"
+
+    def __init__(self) -> None:
+        self.ask: Callable[[], None] = lambda: None
+        self._baseline = Control(BASELINE)
+        self._baseline.observe(lambda: self.ask())
+        x, y = LinearScale(min=0.0, max=1.0), LinearScale(min=0.0, max=1.0)
+        scales = {"x": x, "y": y}
+        self._lines = Lines(x=[], y=[], scales=scales, colors=[ACCENT, SECOND], stroke_width=2.5)
+        self._settled = Lines(x=[], y=[], scales=scales, colors=[QUIET], stroke_width=1.5, line_style="dashed")
+        figure = chart([self._lines, self._settled], x, y, across="from the baseline to the picture", up="share")
+        self._said = w.HTML(said("The way comes as soon as the map is there."))
+        self._share = y
+        self.widget = w.VBox([controls(self._baseline.widget), self._said, figure, sentence(_HOW)])
+
+    def check(self, case: Case) -> Check:
+        """The way from this baseline."""
+        return case.saturation(baseline=self._baseline.value)
+
+    def show(self, found: Saturation, case: Case) -> None:  # noqa: ARG002
+        """Score and slope on the way."""
+        change = float(found.scores[-1] - found.scores[0])
+        steepest = float(found.slopes.max())
+        scores = (found.scores - found.scores[0]).double().cpu().numpy() / (change or 1.0)
+        slopes = found.slopes.double().cpu().numpy() / (steepest or 1.0)
+        widened(self._share, scores, slopes)
+        with self._lines.hold_sync():
+            self._lines.x, self._lines.y = found.places.numpy(), [scores, slopes]
+        known = found.complete and found.settled == found.settled
+        with self._settled.hold_sync():
+            self._settled.x = [found.settled, found.settled] if known else []
+            self._settled.y = [min(0.0, float(np.min(scores))), max(1.0, float(np.max(scores)))] if known else []
+        if not found.complete:
+            return
+        if found.settled != found.settled:
+            text = (
+                "The baseline scores as the picture does: there is no change to be followed. Choose another baseline."
+            )
+        else:
+            at = f"the score is within 5 % of its end from {found.settled:.0%} of the way on"
+            left = f"the gradient at the picture has {found.slope_left:.0%} of its largest size on the way."
+            if found.saturated:
+                text = f"Saturated: {at}, and {left} Don't believe the plain gradient here."
+            else:
+                text = f"Not saturated: {at}; {left}"
+        self._said.value = said(text, strong=True)

@@ -1,0 +1,91 @@
+"""The section that computes the map again, and compares methods."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Callable, Mapping
+
+import ipywidgets as w
+from torch import Tensor
+
+from saliency_widgets.engine.case import Case
+from saliency_widgets.engine.examiner import Check
+from saliency_widgets.evaluation.stability import RADIUS, TURNS, Stability, agreement
+from saliency_widgets.widgets.controls import Control
+from saliency_widgets.widgets.trust.charts import INK, QUIET, controls, number, said, sentence
+
+_HOW = (
+    "The map is computed again with other seeds, and for the picture with a noise that nobody would see. Rank "
+    "correlation 1 is the same order of all pixels, 0 is none. Green: above 0.8 each time; amber: above 0.5; red: "
+    "below."
+)
+_AGREE = "How far the maps that were computed so far put the pixels in one order (rank correlation)."
+_WORDS = {"green": ("●", "#2e9e4f", "Stable"), "amber": ("▲", "#e69f00", "Wavering"), "red": ("■", "#d33", "Unstable")}
+
+
+class StabilitySection:
+    """Whether the map stays, and whether the methods agree."""
+
+    name, title = "stability", "Stability and agreement"
+
+    def __init__(self, others: Callable[[], Mapping[str, Case]]) -> None:
+        self.ask: Callable[[], None] = lambda: None
+        self._others = others
+        self._turns, self._radius = Control(TURNS), Control(RADIUS)
+        for control in (self._turns, self._radius):
+            control.observe(lambda: self.ask())
+        self._light = w.HTML(said("The comparison comes as soon as the map is there."))
+        self._table = w.HTML()
+        self.widget = w.VBox(
+            [
+                controls(self._turns.widget, self._radius.widget),
+                self._light,
+                sentence(_HOW),
+                self._table,
+                sentence(_AGREE),
+            ]
+        )
+
+    def check(self, case: Case) -> Check:
+        """The stability of this map."""
+        return case.stability(turns=self._turns.value, radius=self._radius.value)
+
+    def show(self, found: Stability, case: Case) -> None:
+        """The light with the numbers behind it, and the table."""
+        mark, colour, word = _WORDS[found.light]
+        numbers = [f"hardly visible noise {number(min(found.noises, default=float('nan')))} at worst"]
+        if found.seeds:
+            numbers.insert(0, f"other seeds {number(min(found.seeds))} at worst")
+        if found.complete:
+            numbers.append(f"max-sensitivity {number(found.sensitivity)}")
+        error = case.attribution.standard_error
+        if error is not None:
+            size = float(case.attribution.values.abs().mean())
+            numbers.append(f"sampling error {float(error.mean()) / size:.0%}" if size else "no values")
+        state = "" if found.complete else f" ({found.done} of {found.total})"
+        self._light.value = (
+            f"<div class='sw-said' style='color:{INK};font-weight:600;line-height:1.45'><span style='color:{colour}'>"
+            f"{mark}</span> {word}{state}: {html.escape('; '.join(numbers))}.</div>"
+        )
+        self._table.value = _table(
+            {"this map": case.values, **{name: other.values for name, other in self._others().items()}}
+        )
+
+
+def _table(maps: Mapping[str, Tensor]) -> str:
+    if len(maps) < 2:
+        return said("Choose other methods, and their maps are compared here.")
+    cells = agreement(maps).tolist()
+    quiet = f"padding:2px 8px;color:{QUIET}"
+
+    def cell(value: float) -> str:
+        ground = f"rgba(243,119,38,{max(0.0, value) * 0.5:.2f})"  # NaN is no ground
+        return f"<td style='text-align:right;padding:2px 8px;color:{INK};background:{ground}'>{number(value)}</td>"
+
+    head = "".join(f"<th style='{quiet}'>{html.escape(name)}</th>" for name in maps)
+    rows = (
+        f"<tr><th style='text-align:left;{quiet}'>{html.escape(name)}</th>{''.join(map(cell, row))}</tr>"
+        for name, row in zip(maps, cells, strict=True)
+    )
+    body = "".join(rows)
+    return f"<table class='sw-agreement' style='border-collapse:collapse'><tr><td></td>{head}</tr>{body}</table>"

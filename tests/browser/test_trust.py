@@ -1,0 +1,112 @@
+"""The trust panel in the real JupyterLab: a region is painted, the score answers, and the sliders stay free."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from lab import Lab
+from playwright.sync_api import expect
+from seen import Seen
+
+pytestmark = pytest.mark.browser
+
+DEMO = "import saliency_widgets as sw\nexplorer = sw.demo(method='gradient')\nexplorer"
+MARKED = "int(explorer.trust._sections[0]._region.sum())"
+
+
+@pytest.fixture
+def seen(lab: Lab) -> Seen:
+    lab.open(lab.write_notebook([DEMO]))
+    lab.run_all()
+    found = Seen(lab, lab.output(0))
+    found.wait()
+    return found
+
+
+def unfold(seen: Seen) -> None:
+    seen.output.locator(".sw-trust .lm-Collapse-header, .sw-trust .jupyter-widget-Collapse-header").first.click()
+    expect(seen.root.locator(".sw-region")).to_be_visible()
+
+
+def drag(seen: Seen, *places: tuple[float, float]) -> None:
+    """With the pointer over the picture, in shares of it."""
+    seen.canvas.scroll_into_view_if_needed()
+    box = seen.canvas.bounding_box()
+    assert box is not None
+    points = [(box["x"] + x * box["width"], box["y"] + y * box["height"]) for x, y in places]
+    seen.lab.page.mouse.move(*points[0])
+    seen.lab.page.mouse.down()
+    for point in points[1:]:
+        seen.lab.page.mouse.move(*point, steps=8)
+    seen.lab.page.mouse.up()
+
+
+def test_a_rectangle_is_taken_away_and_undone(lab: Lab, seen: Seen) -> None:
+    expect(seen.root.locator(".sw-region")).to_be_hidden()
+    before = seen.pixels()
+    unfold(seen)
+    tools = seen.root.locator(".sw-region")
+    tools.get_by_text("Rectangle").click()
+    drag(seen, (0.25, 0.25), (0.5, 0.75))
+    said = seen.output.locator(".sw-trust .sw-said").first
+    expect(said).to_contain_text("12.", timeout=60_000)  # a quarter by a half
+    assert abs(lab.value(MARKED) / 224**2 - 0.125) < 0.01
+    fresh = (
+        "import re as _re\n"
+        "_found = sw.ablate(explorer._given['model'], explorer._given['inputs'], explorer.trust._sections[0]._region,"
+        " transform=explorer._given['transform'], target=explorer.settings['target'])"
+    )
+    lab.execute(fresh)
+    expect(said).to_contain_text(f"to {lab.value('format(_found.after, chr(46) + chr(51) + chr(103))')}")
+    changed = np.abs(seen.pixels().astype(int) - before.astype(int)).max(2) > 8
+    assert changed[60:160, 60:108].mean() > 0.9, "the region is not seen on the picture"
+    assert changed[:40].mean() < 0.01
+
+    tools.get_by_text("Invert").click()
+    expect(said).to_contain_text("87.", timeout=60_000)
+    tools.get_by_text("Undo").click()
+    expect(said).to_contain_text("12.", timeout=60_000)
+    tools.get_by_text("Clear").click()
+    expect(tools.locator(".sw-region-told")).to_have_text("Nothing marked yet")
+    assert lab.errors == []
+
+
+def test_a_region_is_marked_with_the_keys_alone(lab: Lab, seen: Seen) -> None:
+    unfold(seen)
+    seen.canvas.focus()
+    for key in ("ArrowRight", "[", "[", "Space", "Shift+ArrowRight", "Space", "i", "u"):
+        lab.page.keyboard.press(key)
+    lab.wait_for_value(f"{MARKED} > 100 and {MARKED} < 2000", True)
+    count = lab.value(MARKED)
+    lab.page.keyboard.press("Control+z")
+    lab.wait_for_value(f"0 < {MARKED} < {count}", True)
+    expect(seen.output.locator(".sw-trust .sw-said").first).to_contain_text("of the picture", timeout=60_000)
+    lab.page.keyboard.press("Delete")
+    expect(seen.root.locator(".sw-region-told")).to_have_text("Nothing marked yet")
+    assert lab.errors == []
+
+
+def test_the_strongest_part_is_marked_and_the_sliders_stay_free_while_checks_run(lab: Lab, seen: Seen) -> None:
+    unfold(seen)
+    share = seen.handle("share")
+    share.focus()
+    share.press("ArrowRight")
+    expect(seen.root.locator(".sw-region-told")).to_contain_text("% marked", timeout=60_000)
+    for title, words in (
+        ("Deletion and insertion", "Insertion: area"),
+        ("Random weights", "reacts"),
+        ("Saturation", "aturated"),
+        ("Stability and agreement", "max-sensitivity"),
+    ):
+        seen.output.locator(".sw-trust").get_by_text(title, exact=True).click()
+        expect(seen.output.locator(".sw-trust .sw-said:visible").first).to_contain_text(words, timeout=120_000)
+    seen.output.locator(".sw-trust").get_by_text("Random weights", exact=True).click()
+    seen.control("method").locator("select").select_option("SmoothGrad")  # the check gives way
+    lab.wait_for_value("explorer.settings['method']", "smoothgrad")
+    seen.wait()
+    expect(seen.root.locator(".sw-title")).to_contain_text("SmoothGrad")
+    expect(seen.output.locator(".sw-trust .sw-said:visible").first).to_contain_text("SmoothGrad", timeout=120_000)
+    seen.output.locator(".sw-trust .lm-Collapse-header, .sw-trust .jupyter-widget-Collapse-header").first.click()
+    expect(seen.root.locator(".sw-region")).to_be_hidden()
+    lab.wait_for_value("explorer.trust._examiner.wait(0)", True)
+    assert lab.errors == []

@@ -1,0 +1,120 @@
+"""Checks beside the picture: urgent ones first, the newest of a name, and never in the way of a map."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from saliency_widgets.attribution import Cancelled
+from saliency_widgets.engine.examiner import Check, Examiner
+
+
+def counting(count: int, *, gate: threading.Event | None = None, begun: threading.Event | None = None):
+    """A check that asks before each step, and is held at a gate."""
+
+    def begin(check):
+        for k in range(count):
+            if begun is not None:
+                begun.set()
+            if gate is not None:
+                assert gate.wait(20)
+            check()
+            yield k
+
+    return begin
+
+
+@pytest.fixture
+def told():
+    return []
+
+
+def test_a_check_tells_its_estimates_and_then_that_it_is_done(told):
+    examiner = Examiner(told.append, executor="inline")
+    examiner.ask(Check("curves", counting(3)))
+    assert [(t.found, t.state) for t in told] == [(0, "running"), (1, "running"), (2, "running"), (2, "done")]
+    examiner.close()
+
+
+def test_the_newest_of_a_name_counts(told):
+    gate, begun = threading.Event(), threading.Event()
+    examiner = Examiner(told.append)
+    examiner.ask(Check("curves", counting(5, gate=gate, begun=begun)))
+    assert begun.wait(20)
+    second = Check("curves", counting(2))
+    examiner.ask(second)
+    gate.set()
+    assert examiner.wait(20)
+    assert {id(t.check) for t in told} == {id(second)}
+    assert told[-1].state == "done"
+    examiner.close()
+
+
+def test_what_is_urgent_goes_first_and_what_it_interrupts_is_done_afterwards(told):
+    gate, begun = threading.Event(), threading.Event()
+    examiner = Examiner(told.append)
+    examiner.ask(Check("curves", counting(3, gate=gate, begun=begun)))
+    assert begun.wait(20)
+    examiner.ask(Check("ablation", counting(1), urgent=True))
+    gate.set()
+    assert examiner.wait(20)
+    assert [t.check.name for t in told if t.state == "done"] == ["ablation", "curves"]
+    examiner.close()
+
+
+def test_nothing_but_what_is_urgent_goes_on_while_a_map_is_computed(told):
+    busy = threading.Event()
+    busy.set()
+    examiner = Examiner(told.append, busy=busy.is_set)
+    examiner.ask(Check("curves", counting(2)))
+    examiner.ask(Check("ablation", counting(1), urgent=True))
+    assert not examiner.wait(0.3)
+    assert [t.check.name for t in told if t.state == "done"] == ["ablation"]
+    busy.clear()
+    assert examiner.wait(20)
+    assert told[-1].check.name == "curves"
+    examiner.close()
+
+
+def test_an_error_is_told_and_the_next_check_is_answered(told):
+    def broken(_check):
+        raise ValueError("no region")
+        yield
+
+    examiner = Examiner(told.append, executor="inline")
+    examiner.ask(Check("ablation", broken))
+    assert told[-1].state == "error"
+    assert str(told[-1].error) == "no region"
+    examiner.ask(Check("ablation", counting(1)))
+    assert told[-1].state == "done"
+    examiner.close()
+
+
+@pytest.mark.parametrize("how", ["drop", "close"])
+def test_what_is_dropped_ends_and_tells_nothing_more(told, how):
+    gate, begun, ended = threading.Event(), threading.Event(), threading.Event()
+
+    def begin(check):
+        try:
+            yield from counting(3, gate=gate, begun=begun)(check)
+        except Cancelled:
+            ended.set()
+            raise
+
+    threads = threading.active_count()
+    examiner = Examiner(told.append)
+    examiner.ask(Check("curves", begin))
+    assert begun.wait(20)
+    if how == "drop":
+        examiner.drop("curves")
+        gate.set()
+        assert examiner.wait(20)
+    else:
+        threading.Timer(0.05, gate.set).start()
+    examiner.close()
+    assert ended.wait(20)
+    assert told == []
+    assert threading.active_count() <= threads + 1  # the timer's
+    examiner.ask(Check("curves", counting(1)))
+    assert told == []

@@ -1,0 +1,383 @@
+"""The checks where their answers are known: closed forms, identities, other libraries."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import permutations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+from skimage.metrics import structural_similarity
+from torch import Tensor, nn
+from toys import Formula, call, conv_net, linear, pictures, rows, state_of
+
+from saliency_widgets.attribution import Call, Reduction, Score, get_method
+from saliency_widgets.attribution.errors import Cancelled
+from saliency_widgets.engine.trust import map_of
+from saliency_widgets.evaluation import randomisation as randomising
+from saliency_widgets.evaluation.ablation import ablate
+from saliency_widgets.evaluation.curves import Curve, curve
+from saliency_widgets.evaluation.fills import filled
+from saliency_widgets.evaluation.imputation import noisy_linear
+from saliency_widgets.evaluation.randomisation import randomisation
+from saliency_widgets.evaluation.ranking import by_chance, ranks_of, top
+from saliency_widgets.evaluation.saturation import saturation
+from saliency_widgets.evaluation.similarity import spearman, ssim
+from saliency_widgets.evaluation.stability import agreement, stability
+
+
+def last(estimates):
+    *_, found = estimates
+    return found
+
+
+def explaining(method: str, **params):
+    entry = get_method(method)
+    params = entry.check_params(params)
+    return lambda asked, seed=None: map_of(entry, params, Reduction(entry.sign), asked, seed)
+
+
+# ---- deletion and insertion
+
+WEIGHTS, X = torch.tensor([2.0, -1.0, 0.5, 3.0], dtype=torch.float64), torch.tensor([[1.0, -2.0, 4.0, 0.5]]).double()
+PARTS = (WEIGHTS * X[0]).tolist()  # 2, 2, 2, 1.5: all speak for the class
+
+
+def area(order: tuple[int, ...], parts: list[float], kind: str) -> float:
+    """Of a sum whose parts go, or come, one by one."""
+    gone = np.concatenate([[0.0], np.cumsum([parts[k] for k in order])]) / sum(parts)
+    heights = 1 - gone if kind == "deletion" else gone
+    return float(np.trapezoid(heights, dx=1 / len(parts)))
+
+
+@pytest.mark.parametrize("kind", ["deletion", "insertion"])
+def test_on_a_linear_scorer_areas_are_closed_forms_and_the_exact_ranking_is_the_extreme(kind):
+    parts = [3.0, 0.5, 2.0, 1.0]
+    weights = torch.tensor(parts, dtype=torch.float64)
+    asked = call(linear(weights, bias=7.0), torch.ones(1, 4, dtype=torch.float64))
+    areas = {}
+    for order in permutations(range(4)):
+        values = torch.zeros(4)
+        for rank, place in enumerate(order):
+            values[place] = 4 - rank
+        found = last(curve(asked, values, kind, fill="zero"))
+        assert found.shares.tolist() == [0, 0.25, 0.5, 0.75, 1]
+        assert found.area == pytest.approx(area(order, parts, kind), abs=1e-12)
+        areas[order] = found.area
+    exact = tuple(np.argsort(parts)[::-1])
+    extreme = min if kind == "deletion" else max
+    assert areas[exact] == extreme(areas.values())
+
+
+def test_deletion_scores_of_the_facts_have_their_area():
+    scores = torch.tensor([1.0, 0.3, 0.0], dtype=torch.float64)
+    shares = torch.tensor([0.0, 0.5, 1.0], dtype=torch.float64)
+    assert Curve("deletion", shares, scores, scores[:, None], 3, 3).area == pytest.approx(0.4)
+    assert Curve("insertion", shares, scores.flip(0), scores[:, None], 3, 3).area == pytest.approx(0.4)
+
+
+def test_a_score_that_nothing_moves_has_no_area():
+    asked = call(Formula(lambda x: 0 * x.sum(1) + 1), torch.ones(1, 3, dtype=torch.float64))
+    assert np.isnan(last(curve(asked, torch.arange(3.0), "deletion", fill="zero")).area)
+
+
+def test_running_curves_end_in_the_whole_one_and_begin_with_its_ends():
+    asked = call(conv_net(), pictures(0, 1, 3, 8, 8), 1)
+    values = torch.rand(8, 8, generator=torch.Generator().manual_seed(1))
+    running = list(curve(asked, values, "deletion", steps=16, fill="mean", chunk_size=4))
+    assert len(running) > 3
+    assert running[0].shares[0] == 0
+    assert running[0].shares[-1] == 1
+    whole = running[-1]
+    assert whole.complete
+    assert len(whole.scores) == 17
+    for part in running:
+        where = torch.isin(whole.shares, part.shares)
+        assert torch.equal(whole.scores[where], part.scores)
+    at_once = last(curve(asked, values, "deletion", steps=16, fill="mean", chunk_size=64))
+    assert torch.allclose(at_once.scores, whole.scores, rtol=1e-12)
+
+
+def test_both_curves_have_the_input_at_one_end_and_the_fill_at_the_other():
+    model, x = conv_net(), pictures(0, 1, 3, 8, 8)
+    asked = call(model, x, 2)
+    blank = filled(asked, torch.ones(8, 8, dtype=torch.bool), "mean")
+    with torch.no_grad():
+        ends = float(model(x)[0, 2]), float(model(blank)[0, 2])
+    values = torch.rand(8, 8, generator=torch.Generator().manual_seed(1))
+    deleted, inserted = (last(curve(asked, values, kind, fill="mean")) for kind in ("deletion", "insertion"))
+    assert [float(deleted.scores[k]) for k in (0, -1)] == pytest.approx(ends)
+    assert [float(inserted.scores[k]) for k in (-1, 0)] == pytest.approx(ends)
+
+
+def test_another_class_of_a_curve_is_read_off_without_a_pass():
+    model, x = conv_net(), pictures(0, 1, 3, 8, 8)
+    values = torch.rand(8, 8, generator=torch.Generator().manual_seed(1))
+    found = last(curve(call(model, x, 0), values, "insertion", fill="blur", seed=3))
+    for target in range(4):
+        own = last(curve(call(model, x, target), values, "insertion", fill="blur", seed=3))
+        read = found.of(Score("logit", torch.tensor([target])))
+        assert torch.equal(read.scores, own.scores)
+
+
+# ---- rankings and similarities
+
+
+@given(st.lists(st.integers(-3, 3), min_size=3, max_size=40), st.lists(st.integers(-3, 3), min_size=40, max_size=40))
+@settings(max_examples=60, deadline=None)
+def test_rank_correlation_is_scipys_with_ties_too(a, b):
+    b = b[: len(a)]
+    expected = np.nan if len(set(a)) == 1 or len(set(b)) == 1 else stats.spearmanr(a, b).statistic
+    assert spearman(torch.tensor(a), torch.tensor(b)) == pytest.approx(expected, abs=1e-12, nan_ok=True)
+
+
+@pytest.mark.parametrize("size", [(7, 7), (20, 31)])
+def test_structural_similarity_is_scikit_images(size):
+    a, b = (torch.rand(size, generator=torch.Generator().manual_seed(k)) for k in (1, 2))
+    b = 0.7 * a + 0.3 * b
+
+    def scaled(values: Tensor) -> np.ndarray:
+        values = values.double()
+        return ((values - values.min()) / (values.max() - values.min())).numpy()
+
+    expected = structural_similarity(scaled(a), scaled(b), data_range=1.0)
+    assert ssim(a, b) == pytest.approx(expected, abs=1e-9)
+    assert ssim(a, a) == pytest.approx(1)
+    assert np.isnan(ssim(a, torch.ones(size)))
+
+
+def test_ranks_are_an_order_and_equal_values_are_drawn():
+    values = torch.tensor([[1.0, 5.0], [5.0, -2.0]])
+    ranks = ranks_of(values)
+    assert sorted(ranks.flatten().tolist()) == [0, 1, 2, 3]
+    assert ranks[0, 0] == 2
+    assert ranks[1, 1] == 3
+    constant = {tuple(ranks_of(torch.zeros(6), seed).tolist()) for seed in range(20)}
+    assert len(constant) > 10
+    assert torch.equal(top(values, 0.5), torch.tensor([[False, True], [True, False]]))
+
+
+@pytest.mark.parametrize("chance", ["moved", "scattered"])
+def test_what_knows_nothing_has_as_much_of_everything(chance):
+    values = torch.arange(35.0).view(5, 7)
+    draws = [by_chance(values, k, seed=1, chance=chance) for k in range(5)]
+    for found in draws:
+        assert torch.equal(found.flatten().sort().values, values.flatten())
+    assert len({tuple(found.flatten().tolist()) for found in draws}) == 5
+    assert torch.equal(draws[2], by_chance(values, 2, seed=1, chance=chance))
+
+
+# ---- fills
+
+
+def test_neighbours_are_the_solution_of_the_linear_system():
+    torch.manual_seed(0)
+    picture, mask = torch.rand(1, 2, 6, 7, dtype=torch.float64), torch.rand(6, 7) < 0.5
+    weights = {(dy, dx): 1 / 6 if 0 in (dy, dx) else 1 / 12 for dy in (-1, 0, 1) for dx in (-1, 0, 1) if dy or dx}
+    places = [tuple(p) for p in mask.nonzero().tolist()]
+    for channel in range(2):
+        matrix, side = np.zeros((len(places), len(places))), np.zeros(len(places))
+        for k, (y, x) in enumerate(places):
+            for (dy, dx), w in weights.items():
+                if 0 <= y + dy < 6 and 0 <= x + dx < 7:
+                    matrix[k, k] += w
+                    if mask[y + dy, x + dx]:
+                        matrix[k, places.index((y + dy, x + dx))] -= w
+                    else:
+                        side[k] += w * float(picture[0, channel, y + dy, x + dx])
+        expected = np.linalg.solve(matrix, side)
+        one = torch.ones(1, 1, 1, 1, dtype=torch.float64)
+        found = noisy_linear(picture, mask[None], one * 1e-9, noise=0.0)[0, channel]
+        assert np.allclose(found[mask].numpy(), expected, atol=1e-8)
+        assert torch.equal(found[~mask], picture[0, channel][~mask])
+
+
+def test_neighbours_continue_a_ramp_and_are_the_mean_where_nothing_is_left():
+    y, x = torch.meshgrid(torch.arange(20.0), torch.arange(20.0), indexing="ij")
+    ramp = (2 * x + y)[None, None] / 60
+    hole = torch.zeros(2, 20, 20, dtype=torch.bool)
+    hole[0, 5:15, 3:12], hole[1] = True, True
+    found = noisy_linear(ramp, hole, torch.full((1, 1, 1, 1), 1.0), noise=0.0)
+    assert float((found[0] - ramp[0]).abs().max()) < 5e-3
+    assert torch.allclose(found[1], ramp.mean().expand(20, 20))
+    assert float((noisy_linear(ramp, hole, torch.ones(1, 1, 1, 1))[0] - found[0]).std()) > 1e-3
+
+
+@pytest.mark.parametrize("fill", ["mean", "blur", "noise", "zero", "neighbours"])
+def test_only_what_is_masked_is_filled(fill):
+    x, mask = pictures(0, 1, 3, 8, 8), torch.zeros(8, 8, dtype=torch.bool)
+    mask[2:5, 3:7] = True
+    found = filled(call(conv_net(), x), mask, fill, seed=1)
+    assert found.shape == x.shape
+    assert torch.equal(found[..., ~mask], x[..., ~mask])
+    assert not torch.equal(found[..., mask], x[..., mask])
+
+
+# ---- ablation
+
+
+def test_of_a_linear_scorer_a_region_is_the_sum_of_its_parts():
+    x = pictures(0, 1, 1, 6, 6)
+    weights = rows(1, 36)
+    model = nn.Sequential(nn.Flatten(), linear(weights, 2.0))
+    mask = torch.zeros(6, 6, dtype=torch.bool)
+    mask[1:3, 2:5] = True
+    found = last(ablate(call(model, x), mask, fill="zero", draws=12, seed=4))
+    assert found.change == pytest.approx(-float((weights.view(6, 6) * x[0, 0])[mask].sum()))
+    assert found.share == pytest.approx(6 / 36)
+    assert len(found.elsewhere) == 12
+    for k, score in enumerate(found.elsewhere, 1):
+        moved = by_chance(mask, k, seed=4)
+        assert int(moved.sum()) == 6
+        assert float(score) == pytest.approx(found.before - float((weights.view(6, 6) * x[0, 0])[moved].sum()))
+
+
+def test_the_rank_of_an_ablation_counts_as_a_permutation_test_does():
+    found = last(ablate(call(linear(torch.ones(4).double()), torch.ones(1, 4).double()), torch.eye(4)[0] > 0,
+                        fill="zero", draws=4))  # fmt: skip
+    assert found.rank == 1.0  # every feature counts as much
+    falls = torch.tensor([-0.5, -2.0, -3.0]) + found.before
+    told = replace(found, after=found.before - 2.5, elsewhere=falls)
+    assert told.rank == pytest.approx(2 / 4)
+
+
+def test_an_empty_mask_and_one_of_another_size_are_said_so():
+    asked = call(conv_net(), pictures(0, 1, 3, 8, 8))
+    with pytest.raises(ValueError, match="nothing is marked"):
+        last(ablate(asked, torch.zeros(8, 8, dtype=torch.bool), fill="mean"))
+    with pytest.raises(ValueError, match=r"mask: expected the size .*\(8, 8\), got \(9, 8\)"):
+        last(ablate(asked, torch.ones(9, 8, dtype=torch.bool), fill="mean"))
+
+
+# ---- randomisation
+
+
+def test_the_same_weights_give_similarity_one(monkeypatch):
+    monkeypatch.setattr(randomising, "_randomise", lambda *_: None)
+    found = last(randomisation(call(conv_net(), pictures(0, 1, 3, 8, 8)), explaining("gradient")))
+    assert found.complete
+    assert all(value == pytest.approx(1, abs=1e-12) for value in (*found.similarity, *found.structure))
+    assert found.reacts is False
+
+
+def test_layers_are_randomised_from_the_output_on_and_the_model_is_left_alone():
+    model, x = conv_net(), pictures(0, 1, 3, 8, 8)
+    before = state_of(model)
+    found = last(randomisation(call(model, x), explaining("gradient"), stages=3))
+    assert found.layers == ("", "6", "2", "0")
+    assert found.similarity[0] == 1
+    assert min(abs(s) for s in found.similarity[1:]) < 0.9
+    assert state_of(model) == before
+
+
+def test_a_map_of_the_picture_alone_is_called_out():
+    def edges(asked: Call, _seed: object = None) -> Tensor:
+        return asked.inputs[0].diff(dim=2, append=asked.inputs[0, :, :, :1]).abs().sum(0)
+
+    found = last(randomisation(call(conv_net(), pictures(0, 1, 3, 8, 8)), edges))
+    assert found.reacts is False
+    assert found.similarity[-1] == pytest.approx(1)
+
+
+def test_a_constant_map_is_no_evidence():
+    asked = call(conv_net(), pictures(0, 1, 3, 8, 8))
+    found = last(randomisation(asked, lambda _call: torch.ones(8, 8)))
+    assert np.isnan(found.similarity[0])
+    assert found.reacts is None
+    stays = last(stability(asked, lambda _call, _seed: torch.ones(8, 8), seeded_method=False))
+    assert stays.light == "red"
+    assert np.isnan(stays.worst)
+
+
+# ---- saturation
+
+
+def test_a_score_that_levels_off_is_found_where_it_does():
+    model = Formula(lambda x: (4 * x.sum(1)).clamp(max=1))  # level from a quarter of the way on
+    found = last(saturation(call(model, torch.tensor([[1.0]]).double()), points=17))
+    assert found.settled == pytest.approx(0.25)
+    assert found.slope_left == 0
+    assert found.saturated
+    straight = last(saturation(call(linear(torch.ones(1).double()), torch.ones(1, 1).double()), points=17))
+    assert straight.settled == 1
+    assert straight.slope_left == 1
+    assert not straight.saturated
+
+
+def test_the_way_ends_at_the_input_and_its_slopes_are_gradients():
+    model, x = Formula(lambda x: (x**3).sum(1)), torch.tensor([[1.0, 2.0]]).double()
+    found = last(saturation(call(model, x), points=5))
+    t = torch.linspace(0, 1, 5, dtype=torch.float64)
+    assert torch.allclose(found.scores, 9 * t**3)
+    assert torch.allclose(found.slopes, 3 * t**2 * (1 + 16) ** 0.5)
+
+
+# ---- stability and agreement
+
+
+def test_of_a_linear_model_nothing_moves_the_gradient():
+    asked = call(linear(WEIGHTS), X)
+    found = last(stability(asked, explaining("gradient"), seeded_method=False, turns=4))
+    assert found.seeds == ()
+    assert found.noises == (pytest.approx(1),) * 4
+    assert found.sensitivity == 0
+    assert found.light == "green"
+
+
+def test_sensitivity_of_a_square_is_the_noise_itself():
+    """The gradient of sum x² is 2x: its relative change is that of the input."""
+    x = torch.tensor([[3.0, 4.0]]).double()
+    found = last(stability(call(Formula(lambda x: (x**2).sum(1)), x), explaining("gradient"), seeded_method=False,
+                           radius=0.1, turns=20))  # fmt: skip
+    assert 0 < found.sensitivity <= 0.1 * 1 * 2**0.5 / 5 + 1e-12
+    assert found.sensitivity > 0.3 * 0.1 * 2**0.5 / 5
+
+
+def test_other_seeds_are_asked_where_a_method_has_one():
+    asked = call(conv_net(), pictures(0, 1, 3, 8, 8))
+    rough = last(stability(asked, explaining("smoothgrad", n_samples=1, noise_level=1.0), seeded_method=True))
+    fine = last(stability(asked, explaining("smoothgrad", n_samples=64, noise_level=0.05), seeded_method=True))
+    assert len(rough.seeds) == 3
+    assert min(fine.seeds) > max(rough.seeds)
+
+
+def test_agreement_is_a_matrix_of_rank_correlations():
+    maps = {name: rows(k, 5, 6) for k, name in enumerate("abc")}
+    found = agreement(maps)
+    assert torch.allclose(found, found.T)
+    assert torch.allclose(found.diag(), torch.ones(3, dtype=torch.float64))
+    flat = np.stack([values.flatten().numpy() for values in maps.values()], 1)
+    assert np.allclose(found.numpy(), stats.spearmanr(flat).statistic)
+
+
+# ---- all of them
+
+
+@pytest.mark.parametrize("work", ["ablate", "curve", "randomisation", "saturation", "stability"])
+def test_every_check_ends_when_it_is_cancelled_and_leaves_the_model_alone(work):
+    model, x = conv_net(), pictures(0, 1, 3, 8, 8)
+    before = state_of(model)
+    calls = 0
+
+    def check() -> None:
+        nonlocal calls
+        calls += 1
+        if calls > 20:
+            raise Cancelled
+
+    asked = replace(call(model, x), check=check)
+    values = torch.rand(8, 8, generator=torch.Generator().manual_seed(0))
+    begun = {
+        "ablate": lambda: ablate(asked, values > 0.5, fill="mean", draws=64),
+        "curve": lambda: curve(asked, values, "deletion", steps=64, fill="mean"),
+        "randomisation": lambda: randomisation(asked, explaining("gradient")),
+        "saturation": lambda: saturation(asked, points=65, chunk_size=2),
+        "stability": lambda: stability(asked, explaining("gradient"), seeded_method=False, turns=20),
+    }[work]()
+    with pytest.raises(Cancelled):
+        list(begun)
+    assert state_of(model) == before

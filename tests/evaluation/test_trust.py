@@ -1,0 +1,204 @@
+"""``sw.ablate`` and ``sw.evaluate``, as people call them."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+from toys import conv_net, linear, pictures, state_of
+
+import saliency_widgets as sw
+from saliency_widgets.attribution import Reduction, Score, get_method
+from saliency_widgets.demos import Classifier, picture
+from saliency_widgets.engine import Subject
+from saliency_widgets.engine.trust import map_of
+from saliency_widgets.evaluation.curves import curve
+from saliency_widgets.evaluation.fills import filled
+from saliency_widgets.evaluation.randomisation import randomisation
+from saliency_widgets.evaluation.ranking import by_chance
+
+NAMES = ["ant", "bee", "cat", "dog"]
+KINDS = ("deletion", "insertion")
+
+
+@pytest.fixture
+def mask():
+    found = np.zeros((8, 8), bool)
+    found[2:5, 3:6] = True
+    return found
+
+
+@pytest.mark.parametrize("form", ["bool", "bytes", "ones", "tensor", "picture", "list"])
+def test_a_mask_may_come_in_any_form(mask, form):
+    given = {
+        "bool": mask,
+        "bytes": mask.astype(np.uint8) * 255,
+        "ones": mask.astype(float),
+        "tensor": torch.from_numpy(mask),
+        "picture": Image.fromarray(mask),
+        "list": mask.tolist(),
+    }[form]
+    model, x = conv_net(), pictures(0, 1, 3, 8, 8)
+    before = state_of(model)
+    found = sw.ablate(model, x, given, target=1, class_names=NAMES)
+    assert state_of(model) == before
+    assert torch.equal(found.mask, torch.from_numpy(mask))
+    assert found.after == pytest.approx(float(model(found.inputs)[0, 1].detach()))
+    assert found.picture.shape == (8, 8, 3)
+    assert len(found.elsewhere) == 8
+    assert "14.1% taken away" in repr(found)
+
+
+def test_the_strongest_part_of_an_attribution_is_taken_away():
+    model, x = conv_net(), pictures(0, 1, 3, 8, 8)
+    attribution = sw.attribute(model, x, target=0)
+    found = sw.ablate(model, x, attribution, top=0.25, target=0, fill="mean")
+    shown = torch.from_numpy(attribution.values[0].abs().amax(0).numpy())
+    assert int(found.mask.sum()) == 16
+    assert float(shown[found.mask].min()) >= float(shown[~found.mask].max())
+
+
+def test_predictions_are_a_table_of_both(mask):
+    model, x = conv_net(), pictures(0, 1, 3, 8, 8)
+    found = sw.ablate(model, x, mask, class_names=NAMES).predictions(top=2)
+    assert isinstance(found, pd.DataFrame)
+    assert list(found.columns) == ["before", "after", "change"]
+    assert set(found.index) <= set(NAMES)
+    assert found["before"].iloc[0] == pytest.approx(float(model(x).softmax(1).max().detach()))
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "said"),
+    [
+        ({"mask": np.zeros((8, 8), bool)}, ValueError, "nothing is marked"),
+        ({"mask": np.ones((9, 8), bool)}, ValueError, r"\(8, 8\), got \(9, 8\)"),
+        ({"mask": np.full((8, 8), 0.3)}, ValueError, "truth values"),
+        ({"mask": "here"}, TypeError, "mask"),
+        ({"top": 0.1}, ValueError, "attribution"),
+        ({"top": 7}, ValueError, "at most 1"),
+        ({"fill": "grey"}, ValueError, "fill"),
+        ({"fill": torch.ones(5)}, ValueError, "broadcast"),
+        ({"draws": -1}, ValueError, "draws"),
+        ({"target": "bee"}, ValueError, "class_names"),
+        ({"inputs": pictures(0, 2, 3, 8, 8)}, ValueError, "one input"),
+        ({"colour": 1}, TypeError, "colour"),
+    ],
+)
+def test_what_does_not_fit_is_said(mask, change, error, said):
+    arguments = {"model": conv_net(), "inputs": pictures(0, 1, 3, 8, 8), "mask": mask} | change
+    with pytest.raises(error, match=said):
+        sw.ablate(**arguments)
+
+
+def test_an_attribution_needs_a_share(mask):
+    model, x = conv_net(), pictures(0, 1, 3, 8, 8)
+    with pytest.raises(ValueError, match=r"top=0\.05"):
+        sw.ablate(model, x, sw.attribute(model, x))
+
+
+def test_all_checks_of_some_methods_are_one_table():
+    model, x = conv_net(), pictures(0, 1, 3, 8, 8)
+    before = state_of(model)
+    asked = ["gradient", "smoothgrad", "grad_cam"]
+    found = sw.evaluate(model, x, asked, params={"n_samples": 4}, steps=8, turns=2, stages=3, progress=False)
+    assert state_of(model) == before
+    assert list(found.index) == asked
+    assert list(found.columns) == [
+        "deletion", "deletion_chance", "insertion", "insertion_chance", "randomised_half", "randomised", "seeds",
+        "noises", "max_sensitivity", "settled", "slope_left", *(f"like {name}" for name in asked),
+    ]  # fmt: skip
+    assert np.isnan(found.loc["gradient", "seeds"])
+    assert not np.isnan(found.loc["smoothgrad", "seeds"])
+    assert np.allclose(np.diag(found[[f"like {name}" for name in asked]]), 1)
+    again = sw.evaluate(model, x, asked, params={"n_samples": 4}, steps=8, turns=2, stages=3, progress=False)
+    pd.testing.assert_frame_equal(found, again)
+
+
+def test_rows_of_numbers_are_evaluated_too():
+    found = sw.evaluate(linear(torch.tensor([3.0, 2.0, 1.0])), torch.ones(3), "input_x_gradient", fill="zero",
+                        score="value", progress=False)  # fmt: skip
+    row = found.loc["input_x_gradient"]
+    assert row["deletion"] < row["deletion_chance"] + 1e-6
+    assert row["insertion"] > row["insertion_chance"] - 1e-6
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "said"),
+    [
+        ({"methods": []}, ValueError, "methods"),
+        ({"methods": ["magic"]}, ValueError, "magic"),
+        ({"params": {"n_stepz": 3}}, TypeError, "n_steps"),
+        ({"chance": "none"}, ValueError, "chance"),
+        ({"steps": 1}, ValueError, "steps"),
+    ],
+)
+def test_what_does_not_fit_an_evaluation_is_said(change, error, said):
+    arguments = {"methods": ["gradient", "integrated_gradients"], "progress": False} | change
+    with pytest.raises(error, match=said):
+        sw.evaluate(conv_net(), pictures(0, 1, 3, 8, 8), **arguments)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_on_the_cat_a_perfect_ranking_beats_every_random_one(pretrained: Classifier, kind):
+    """Sixteen blocks in the order that a greedy search finds, against the same blocks in random orders."""
+    subject = Subject(pretrained.model, picture("chelsea"), transform=pretrained.transform)
+    call = subject.call(Score("logit", subject.logits.argmax(1)))
+    places = torch.arange(16).view(4, 4).repeat_interleave(56, 0).repeat_interleave(56, 1)
+
+    def without(blocks: list[int]) -> torch.Tensor:
+        gone = torch.isin(places, torch.tensor(blocks))
+        return gone if kind == "deletion" else ~gone
+
+    order: list[int] = []
+    while len(order) < 16:
+        left = [block for block in range(16) if block not in order]
+        masks = torch.stack([without([*order, block]) for block in left])
+        scores = call.outcomes(filled(call, masks, "blur"))[0]
+        order.append(left[int(scores.argmin() if kind == "deletion" else scores.argmax())])
+
+    def area(order: list[int]) -> float:
+        values = torch.empty(16)
+        values[order] = torch.arange(16.0).flip(0)
+        return list(curve(call, values[places], kind, steps=16, fill="blur"))[-1].area
+
+    drawn = [area(torch.randperm(16, generator=torch.Generator().manual_seed(k)).tolist()) for k in range(6)]
+    if kind == "deletion":
+        assert area(order) < min(drawn)
+    else:
+        assert area(order) > max(drawn)
+
+
+def test_on_the_cat_grad_cam_beats_the_same_map_moved_elsewhere(pretrained: Classifier):
+    subject = Subject(pretrained.model, picture("chelsea"), transform=pretrained.transform)
+    target = int(subject.logits.argmax())
+    call = subject.call(Score("logit", torch.tensor([target])))
+    shown = Reduction("positive")(
+        sw.attribute(pretrained.model, picture("chelsea"), method="grad_cam", target=target,
+                     transform=pretrained.transform).values, call.size,
+    )[0]  # fmt: skip
+
+    def area(values: torch.Tensor, kind: str) -> float:
+        *_, found = curve(call, values, kind, steps=16, fill="blur")
+        return found.area
+
+    draws = [by_chance(shown, draw) for draw in range(4)]
+    assert area(shown, "deletion") < min(area(values, "deletion") for values in draws)
+    assert area(shown, "insertion") > max(area(values, "insertion") for values in draws)
+
+
+def test_guided_backprop_is_called_out_and_the_gradient_is_not(pretrained: Classifier):
+    """Adebayo et al. 2018: it hardly depends on the layers near the output."""
+    subject = Subject(pretrained.model, picture("chelsea"), transform=pretrained.transform)
+    call = subject.call(Score("logit", subject.logits.argmax(1)))
+    found = {}
+    for name in ("guided_backprop", "gradient"):
+        entry = get_method(name)
+        explain = partial(map_of, entry, entry.check_params({}), Reduction(entry.sign))
+        *_, found[name] = randomisation(call, explain, stages=4)
+    assert found["guided_backprop"].reacts is False
+    assert found["gradient"].reacts is True
+    assert found["guided_backprop"].halfway > found["gradient"].halfway + 0.3

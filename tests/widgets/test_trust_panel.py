@@ -1,0 +1,188 @@
+"""The trust panel: closed it does nothing, open it looks into the map that is shown, and never in its way."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from toys import Tally, conv_net, pictures, state_of, tallied
+
+import saliency_widgets as sw
+from saliency_widgets.widgets import Explorer
+
+TABS = ("ablation", "curves", "randomisation", "saturation", "stability")
+
+
+class Counted(nn.Module):
+    """Counts its passes, and can be held in them."""
+
+    passes = tallied("passes")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net, self.tally = conv_net(), Tally()
+        self.tally.gate = threading.Event()
+        self.tally.gate.set()
+
+    def forward(self, x):
+        self.passes += 1
+        assert self.tally.gate.wait(20)
+        return self.net(x)
+
+
+@pytest.fixture
+def model():
+    return Counted().eval()
+
+
+@pytest.fixture
+def picture():
+    return (pictures(0, 1, 3, 16, 16)[0] * 255).to(torch.uint8).movedim(0, -1).numpy()
+
+
+@pytest.fixture
+def explorer(model, picture):
+    made = Explorer(model, picture, class_names=["ant", "bee", "cat", "dog"], executor="inline", method="gradient")
+    yield made
+    made.close()
+
+
+def unfold(explorer: Explorer, tab: str = "ablation") -> None:
+    explorer.trust._choice.value = TABS.index(tab)
+    explorer.trust._fold.selected_index = 0
+
+
+def section(explorer: Explorer, name: str):
+    return explorer.trust._sections[TABS.index(name)]
+
+
+def region() -> np.ndarray:
+    mask = np.zeros((16, 16), bool)
+    mask[3:8, 4:9] = True
+    return mask
+
+
+def painted(explorer: Explorer, mask: np.ndarray) -> None:
+    """As the page tells it."""
+    height, width = mask.shape
+    content = {"type": "region", "width": width, "height": height}
+    explorer.view._handle_custom_msg(content, [memoryview(np.packbits(mask).tobytes())])
+
+
+def test_closed_it_costs_nothing(explorer, model):
+    passes = model.passes
+    painted(explorer, region())
+    explorer.trust._choice.value = 1
+    assert model.passes == passes
+    assert explorer.view.marking is False
+
+
+@pytest.mark.parametrize("tab", TABS[1:])
+def test_an_open_tab_is_answered_and_the_others_are_not(explorer, model, tab):
+    before = state_of(model.net)
+    unfold(explorer, tab)
+    for name in TABS[1:]:
+        told = section(explorer, name)
+        text = getattr(told, "_said", None) or told._light
+        assert ("as soon as" in text.value) == (name != tab)
+    assert state_of(model.net) == before
+    assert explorer.trust._told.value == ""
+
+
+def test_a_painted_region_is_taken_away(explorer, model, picture):
+    unfold(explorer)
+    assert explorer.view.marking is True
+    painted(explorer, region())
+    said = section(explorer, "ablation")._said.value
+    found = sw.ablate(model, picture, region(), target=explorer.settings["target"])
+    assert f"to {found.after:.3g} ({found.change:+.3g})" in said
+    assert "9.8%" in said
+    ablation = section(explorer, "ablation")
+    assert np.allclose(ablation._elsewhere.x, (found.elsewhere - found.before).numpy())
+    assert set(ablation._classes.x) <= {"ant", "bee", "cat", "dog"}
+
+
+def test_the_strongest_part_is_marked_on_the_picture(explorer):
+    unfold(explorer)
+    ablation = section(explorer, "ablation")
+    ablation._share.value = 25.0
+    sent = explorer.view.region
+    bits = np.unpackbits(np.frombuffer(sent["bits"], np.uint8))[: 16 * 16].reshape(16, 16)
+    values = np.abs(explorer.attribution.values[0].numpy()).max(0)
+    assert bits.sum() == 64
+    assert values[bits > 0].min() >= values[bits == 0].max()
+    assert "25.0%" in ablation._said.value
+
+
+def test_an_empty_region_asks_nothing_and_another_fill_asks_again(explorer, model):
+    unfold(explorer)
+    passes = model.passes
+    painted(explorer, np.zeros((16, 16), bool))
+    assert model.passes == passes
+    painted(explorer, region())
+    before = section(explorer, "ablation")._said.value
+    section(explorer, "ablation")._fill.value = "noise"
+    assert section(explorer, "ablation")._said.value != before
+
+
+def test_another_map_is_looked_into_by_itself_and_compared(explorer):
+    unfold(explorer, "stability")
+    assert "Choose other methods" in section(explorer, "stability")._table.value
+    explorer.update(method="smoothgrad", n_samples=4)
+    table = section(explorer, "stability")._table.value
+    assert "Gradient" in table
+    assert "other seeds" in section(explorer, "stability")._light.value
+    explorer.update(target="bee" if explorer.settings["target"] != 1 else "cat")
+    assert "Choose other methods" in section(explorer, "stability")._table.value, "maps of another class don't compare"
+
+
+def test_curves_of_other_maps_stand_beside(explorer):
+    unfold(explorer, "curves")
+    explorer.update(method="input_x_gradient")
+    assert "Other maps: Gradient" in section(explorer, "curves")._said.value
+    own, band, rest = section(explorer, "curves")._marks["deletion"]
+    assert len(np.asarray(own.x)) == 33
+    assert len(band.y) == 2
+    assert np.atleast_2d(rest.y).shape == (1, 33)
+
+
+def test_going_back_to_a_curve_costs_no_pass(explorer, model):
+    unfold(explorer, "curves")
+    passes = model.passes
+    explorer.trust._choice.value = 0
+    explorer.trust._choice.value = 1
+    assert model.passes == passes
+
+
+def test_an_error_is_shown_and_the_next_check_recovers(explorer):
+    unfold(explorer)
+    explorer.trust._sections[0]._region = torch.ones(3, 3, dtype=torch.bool)
+    explorer.trust._ask(explorer.trust._sections[0])
+    assert "(16, 16), got (3, 3)" in explorer.trust._told.value
+    painted(explorer, region())
+    assert explorer.trust._told.value == ""
+
+
+def test_a_slider_goes_before_the_checks_and_closing_ends_them(model, picture):
+    threads = threading.active_count()
+    explorer = Explorer(model, picture, method="gradient")
+    explorer.wait(20)
+    explorer.trust._choice.value = TABS.index("randomisation")
+    model.tally.gate.clear()
+    explorer.trust._fold.selected_index = 0
+    explorer.update(method="smoothgrad", n_samples=3)
+    model.tally.gate.set()
+    assert explorer.wait(20).settings["n_samples"] == 3
+    assert explorer.trust.wait(60)
+    assert "SmoothGrad" in section(explorer, "randomisation")._said.value
+    explorer.trust._fold.selected_index = None
+    assert explorer.view.marking is False
+    passes = model.passes
+    time.sleep(0.05)
+    assert model.passes == passes
+    explorer.close()
+    assert threading.active_count() <= threads
