@@ -93,7 +93,7 @@ def test_the_strongest_part_is_marked_and_the_sliders_stay_free_while_checks_run
     share.press("ArrowRight")
     expect(seen.root.locator(".sw-region-told")).to_contain_text("% marked", timeout=60_000)
     for title, words in (
-        ("Deletion and insertion", "Insertion: area"),
+        ("Deletion and insertion", "of 3."),
         ("Random weights", "reacts"),
         ("Saturation", "aturated"),
         ("Stability and agreement", "max-sensitivity"),

@@ -52,7 +52,7 @@ class AblationSection:
         self._elsewhere = Scatter(x=[], y=[], scales=scales, colors=[CHANCE], default_size=50, opacities=[0.7])
         self._here = Scatter(x=[], y=[], scales=scales, colors=[ACCENT], default_size=140, marker="diamond")
         marks = [self._elsewhere, self._here]
-        strip = chart(marks, self._change, level, across="change of the score", up="", across_at=(), height=96)
+        strip = chart(marks, self._change, level, across="change of the score", up="", across_at=(), height=104)
         place, shares = OrdinalScale(reverse=True), LinearScale(min=0.0, max=1.0)
         self._classes = Bars(
             x=[], y=[[], []], scales={"x": place, "y": shares}, orientation="horizontal", type="grouped",

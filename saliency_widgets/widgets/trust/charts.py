@@ -46,14 +46,14 @@ def chart(
     """
     style = {"font-size": "11px", "fill": INK}
     common = {"tick_style": style, "tick_format": ".2f", "label_color": INK, "color": QUIET}
-    axes = [Axis(scale=x, label=across, grid_lines="none", **_at(across_at), **common)]
+    axes = [Axis(scale=x, label=across, label_offset="34px", grid_lines="none", **_at(across_at), **common)]
     if up:
         vertical = {"orientation": "vertical", "grid_lines": "solid", "grid_color": "#8884", "label_offset": "40px"}
         axes.append(Axis(scale=y, label=up, **_at(up_at), **vertical, **common))
     return Figure(
         marks=list(marks),
         axes=axes,
-        fig_margin={"top": 10, "bottom": 40, "left": 54 if up else 16, "right": 16},
+        fig_margin={"top": 10, "bottom": 46, "left": 54 if up else 16, "right": 16},
         layout={"width": "100%", "max_width": "640px", "height": f"{height}px", "min_width": "220px"},
         padding_x=0.0,
         padding_y=0.0,
