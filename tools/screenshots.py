@@ -16,6 +16,43 @@ IMAGES = CHECKOUT / "docs" / "images"
 EXPLORER = "import saliency_widgets as sw\nexplorer = sw.demo({})\nexplorer"
 
 
+PLANTED = """import saliency_widgets as sw
+from saliency_widgets.demos import planted
+
+clever = planted()
+explorer = sw.explore(clever.model, clever.picture, class_names=clever.class_names)
+explorer"""
+
+
+def trust(lab: Lab) -> None:
+    """The panel open, with the watermark of the planted artefact marked."""
+    lab.open(lab.write_notebook([PLANTED]))
+    lab.run_all()
+    seen = Seen(lab, lab.output(0))
+    seen.wait()
+    seen.output.locator(".sw-trust .jupyter-widget-Collapse-header").first.click()
+    seen.root.locator(".sw-region").get_by_text("Rectangle").click()
+    top, left, bottom, right = lab.value(
+        "[int(f) for f in (*__import__('numpy').argwhere(clever.mark).min(0), "
+        "*__import__('numpy').argwhere(clever.mark).max(0))]"
+    )
+    seen.canvas.scroll_into_view_if_needed()
+    box = seen.canvas.bounding_box()
+    assert box is not None
+    unit = box["width"] / 48
+    lab.page.mouse.move(box["x"] + (left + 0.5) * unit, box["y"] + (top + 0.5) * unit)
+    lab.page.mouse.down()
+    lab.page.mouse.move(box["x"] + (right + 0.5) * unit, box["y"] + (bottom + 0.5) * unit, steps=6)
+    lab.page.mouse.up()
+    lab.page.mouse.move(0, 0)
+    lab.wait_for_value("explorer.trust.wait(0) and len(explorer.trust._sections[0]._elsewhere.x)", 8)
+    for theme in ("light", "dark"):
+        lab.theme(theme)
+        lab.page.wait_for_timeout(800)
+        lab.screenshot(f"trust-{theme}", seen.output)
+    lab.theme("light")
+
+
 def main() -> None:
     """Write docs/images/*.png."""
     browser_path = find_browser()
@@ -41,6 +78,11 @@ def main() -> None:
                 page.wait_for_timeout(500)
                 lab.screenshot(f"explorer-{theme}", lab.page.locator(".jp-NotebookPanel:visible .jp-Notebook"))
             lab.theme("light")
+            trust(lab)
+            lab.open(lab.write_notebook([EXPLORER.format("")]))
+            lab.run_all()
+            seen = Seen(lab, lab.output(0))
+            seen.wait()
             for method, settings in (
                 ("gradient", ""),
                 ("smoothgrad", "n_samples=50"),

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from saliency_widgets.attribution import Call
 from saliency_widgets.attribution.schedule import CHUNK_SIZE
-from saliency_widgets.evaluation.fills import check_masks, filled
+from saliency_widgets.evaluation.fills import check_masks, filling
 from saliency_widgets.evaluation.ranking import by_chance
 from saliency_widgets.params import Param
 
@@ -137,7 +137,7 @@ def ablate(
     Args:
         call: The model and its one sample.
         mask: True where something is taken away, shape (H, W) of what the model sees, or (F,) of a row.
-        fill: What is put there: see :func:`~.fills.filled`.
+        fill: What is put there: see :func:`~.fills.filling`.
         draws: How many regions elsewhere.
         seed: Of the fill and the draws.
         chunk_size: Rows of one pass.
@@ -153,12 +153,13 @@ def ablate(
         raise ValueError("mask: nothing is marked, so there is nothing to take away. Paint a region, or pass top=0.05.")
     draws = 0 if bool(mask.all()) else draws  # everywhere is everywhere
     whole = call.once("whole", lambda: call.outcomes(call.inputs))
+    without = filling(call, fill, seed)
     scores: list[Tensor] = []
     logits: list[Tensor] = []
     inputs: Tensor | None = None
     for chunk in call.chunks(1 + draws, chunk_size, first=(1, 4)):
         masks = torch.stack([mask if not k else by_chance(mask, k, seed=seed) for k in chunk])
-        variants = filled(call, masks, fill, seed)
+        variants = without(masks)
         inputs = variants[:1] if inputs is None else inputs
         found = call.outcomes(variants)
         scores.append(found[0])

@@ -12,7 +12,7 @@ from torch import Tensor
 from saliency_widgets.attribution import Call, Score
 from saliency_widgets.attribution.quadrature import coarse_to_fine
 from saliency_widgets.attribution.schedule import CHUNK_SIZE
-from saliency_widgets.evaluation.fills import filled
+from saliency_widgets.evaluation.fills import filling
 from saliency_widgets.evaluation.ranking import CHANCE, by_chance, ranks_of
 from saliency_widgets.params import Param
 
@@ -110,7 +110,7 @@ def curve(
         values: The map, shape (H, W) of what the model sees, or (F,) of a row.
         kind: "deletion" or "insertion".
         steps: Between how many pictures; of rows at most one for each feature.
-        fill: See :func:`~.fills.filled`.
+        fill: See :func:`~.fills.filling`.
         seed: Of the fill, and of the order of equal values.
         chunk_size: Rows of one pass.
 
@@ -124,13 +124,14 @@ def curve(
     places = ranks.numel()
     counts = sorted({round(places * k / min(steps, places)) for k in range(min(steps, places) + 1)})
     order = coarse_to_fine(len(counts))
+    without = filling(call, fill, seed)
     logits: dict[int, Tensor] = {}
     scores: dict[int, Tensor] = {}
 
     def computed(some: list[int]) -> tuple[Tensor, Tensor]:
         taken = torch.tensor([counts[k] for k in some]).view(-1, *[1] * ranks.ndim)
         masks = ranks < taken if kind == "deletion" else ranks >= taken
-        return call.outcomes(filled(call, masks, fill, seed))
+        return call.outcomes(without(masks))
 
     for chunk in call.chunks(len(order), chunk_size, first=(3, 6)):
         some = [order[k] for k in chunk]
@@ -202,7 +203,7 @@ def curves(
     Args:
         call: The model and its one sample.
         values: The map.
-        fill: See :func:`~.fills.filled`.
+        fill: See :func:`~.fills.filling`.
         steps: Of each curve.
         chance: What knows nothing: see ``CHANCE``.
         draws: How many of those.

@@ -6,6 +6,8 @@ blurred one keeps the colours, neighbours' colours leave as little trace as can 
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -51,26 +53,33 @@ def check_masks(call: Call, masks: Tensor) -> Tensor:
     return masks.to(device=call.inputs.device, dtype=torch.bool)
 
 
-def filled(call: Call, masks: Tensor, fill: Any, seed: int = 0) -> Tensor:
-    """Copies of the sample with something taken away.
+def filling(call: Call, fill: Any, seed: int = 0) -> Callable[[Tensor], Tensor]:
+    """A way to take something away from the sample.
 
     Args:
         call: The model and its one sample, shape (1, ...).
-        masks: What is taken away: see :func:`check_masks`.
         fill: A name (see ``FILL``); a tensor that broadcasts to the inputs, or a function from them to one.
         seed: Of "noise", and of the noise on "neighbours".
 
     Returns:
-        Shape (K, ...), one copy for each mask.
+        A function from K masks, see :func:`check_masks`, to K copies of the sample without what they mark, (K, ...).
 
     Raises:
-        TypeError, ValueError: A mask or a fill that doesn't fit.
+        TypeError, ValueError: A fill that doesn't fit; and the function, a mask that doesn't.
     """
-    masks = check_masks(call, masks)
     fill = FILL.check(fill)
-    if isinstance(fill, str) and fill == NEIGHBOURS:
-        if call.inputs.ndim != 4:
-            raise ValueError("fill: 'neighbours' are those of a pixel, and these inputs are no picture. Use 'mean'.")
-        return noisy_linear(call.inputs, masks, call.spread(), seed)
-    instead = call.baseline(fill, seed)
-    return torch.where(masks[:, None] if call.inputs.ndim == 4 else masks, instead, call.inputs)
+    neighbours = isinstance(fill, str) and fill == NEIGHBOURS
+    if neighbours and call.inputs.ndim != 4:
+        raise ValueError("fill: 'neighbours' are those of a pixel, and these inputs are no picture. Use 'mean'.")
+
+    @functools.cache
+    def instead() -> Tensor:
+        return call.baseline(fill, seed)
+
+    def filled(masks: Tensor) -> Tensor:
+        masks = check_masks(call, masks)
+        if neighbours:
+            return noisy_linear(call.inputs, masks, call.spread(), seed)
+        return torch.where(masks[:, None] if call.inputs.ndim == 4 else masks, instead(), call.inputs)
+
+    return filled

@@ -127,7 +127,13 @@ class HeatmapView(anywidget.AnyWidget):
     def mark(self, mask: np.ndarray) -> None:
         """Mark a region from here, truth values (H, W); nobody is called back."""
         height, width = mask.shape
-        self.region = {"width": width, "height": height, "bits": np.packbits(mask).tobytes()}
+        with self._pace:
+            self.region = {"width": width, "height": height, "bits": np.packbits(mask).tobytes()}
+
+    def let_mark(self, on: bool) -> None:
+        """Show the tools that mark a region, or put them away."""
+        with self._pace:
+            self.marking = on
 
     def flush(self) -> None:
         """Send what waits at once, painted or not: for a page that is stored, or nobody looks at."""

@@ -21,7 +21,7 @@ from saliency_widgets.engine.trust import map_of
 from saliency_widgets.evaluation import randomisation as randomising
 from saliency_widgets.evaluation.ablation import ablate
 from saliency_widgets.evaluation.curves import Curve, curve
-from saliency_widgets.evaluation.fills import filled
+from saliency_widgets.evaluation.fills import filling
 from saliency_widgets.evaluation.imputation import noisy_linear
 from saliency_widgets.evaluation.randomisation import randomisation
 from saliency_widgets.evaluation.ranking import by_chance, ranks_of, top
@@ -105,7 +105,7 @@ def test_running_curves_end_in_the_whole_one_and_begin_with_its_ends():
 def test_both_curves_have_the_input_at_one_end_and_the_fill_at_the_other():
     model, x = conv_net(), pictures(0, 1, 3, 8, 8)
     asked = call(model, x, 2)
-    blank = filled(asked, torch.ones(8, 8, dtype=torch.bool), "mean")
+    blank = filling(asked, "mean")(torch.ones(8, 8, dtype=torch.bool))
     with torch.no_grad():
         ends = float(model(x)[0, 2]), float(model(blank)[0, 2])
     values = torch.rand(8, 8, generator=torch.Generator().manual_seed(1))
@@ -211,7 +211,7 @@ def test_neighbours_continue_a_ramp_and_are_the_mean_where_nothing_is_left():
 def test_only_what_is_masked_is_filled(fill):
     x, mask = pictures(0, 1, 3, 8, 8), torch.zeros(8, 8, dtype=torch.bool)
     mask[2:5, 3:7] = True
-    found = filled(call(conv_net(), x), mask, fill, seed=1)
+    found = filling(call(conv_net(), x), fill, seed=1)(mask)
     assert found.shape == x.shape
     assert torch.equal(found[..., ~mask], x[..., ~mask])
     assert not torch.equal(found[..., mask], x[..., mask])

@@ -17,7 +17,7 @@ from saliency_widgets.demos import Classifier, picture
 from saliency_widgets.engine import Subject
 from saliency_widgets.engine.trust import map_of
 from saliency_widgets.evaluation.curves import curve
-from saliency_widgets.evaluation.fills import filled
+from saliency_widgets.evaluation.fills import filling
 from saliency_widgets.evaluation.randomisation import randomisation
 from saliency_widgets.evaluation.ranking import by_chance
 
@@ -157,7 +157,7 @@ def test_on_the_cat_a_perfect_ranking_beats_every_random_one(pretrained: Classif
     while len(order) < 16:
         left = [block for block in range(16) if block not in order]
         masks = torch.stack([without([*order, block]) for block in left])
-        scores = call.outcomes(filled(call, masks, "blur"))[0]
+        scores = call.outcomes(filling(call, "blur")(masks))[0]
         order.append(left[int(scores.argmin() if kind == "deletion" else scores.argmax())])
 
     def area(order: list[int]) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from collections.abc import Callable
 
 import ipywidgets as w
@@ -98,7 +99,7 @@ class TrustPanel:
         return {name: case for name, case in self._cases.items() if case is not self._case}
 
     def _on_fold(self) -> None:
-        self._view.marking = self.opened
+        self._view.let_mark(self.opened)
         self._on_choice()
         if not self.opened:
             self._examiner.drop()
@@ -122,7 +123,10 @@ class TrustPanel:
         """The worker has something to show: on display widgets only."""
         case = self._case
         if told.error is not None:
-            self._told.value = f"<div role='alert' class='sw-trust-error'>{told.error}</div>"
+            self._told.value = (
+                f"<div role='alert' style='padding:4px 8px;border-left:3px solid var(--jp-error-color1, #d32f2f)'>"
+                f"{html.escape(str(told.error))}</div>"
+            )
             return
         if told.found is None or case is None:
             return
