@@ -26,16 +26,15 @@ explorer"""
 
 def trust(lab: Lab) -> None:
     """The panel open, with the watermark of the planted artefact marked."""
-    lab.open(lab.write_notebook([PLANTED]))
+    lab.page.set_viewport_size({"width": 1440, "height": 1560})
+    lab.open(lab.write_notebook([PLANTED], "trust.ipynb"))
     lab.run_all()
     seen = Seen(lab, lab.output(0))
     seen.wait()
     seen.output.locator(".sw-trust .jupyter-widget-Collapse-header").first.click()
     seen.root.locator(".sw-region").get_by_text("Rectangle").click()
-    top, left, bottom, right = lab.value(
-        "[int(f) for f in (*__import__('numpy').argwhere(clever.mark).min(0), "
-        "*__import__('numpy').argwhere(clever.mark).max(0))]"
-    )
+    lab.execute("import numpy as np; _places = np.argwhere(clever.mark); _ends = [*_places.min(0), *_places.max(0)]")
+    top, left, bottom, right = lab.value("list(map(int, _ends))")
     seen.canvas.scroll_into_view_if_needed()
     box = seen.canvas.bounding_box()
     assert box is not None
@@ -51,6 +50,7 @@ def trust(lab: Lab) -> None:
         lab.page.wait_for_timeout(800)
         lab.screenshot(f"trust-{theme}", seen.output)
     lab.theme("light")
+    lab.page.set_viewport_size({"width": 1440, "height": 1000})
 
 
 def main() -> None:
@@ -79,7 +79,7 @@ def main() -> None:
                 lab.screenshot(f"explorer-{theme}", lab.page.locator(".jp-NotebookPanel:visible .jp-Notebook"))
             lab.theme("light")
             trust(lab)
-            lab.open(lab.write_notebook([EXPLORER.format("")]))
+            lab.open(lab.write_notebook([EXPLORER.format("")], "methods.ipynb"))
             lab.run_all()
             seen = Seen(lab, lab.output(0))
             seen.wait()

@@ -90,4 +90,16 @@ describe("a mask", () => {
     for (let y = 3; y < 12; y++) for (let x = 3; x < 12; x++) inside.add(data[4 * (16 * y + x)]!);
     expect(inside).toEqual(new Set([0, 255]));
   });
+
+  it("is laid over a small picture in finer pixels, at the same places", () => {
+    const mask = new Mask(4, 3);
+    mask.box({ x: 1, y: 1 }, { x: 2, y: 1 }, true);
+    const data = mask.overlay(5);
+    expect(data.length).toBe(4 * 20 * 15);
+    for (let y = 0; y < 15; y++) {
+      for (let x = 0; x < 20; x++) {
+        expect(data[4 * (20 * y + x) + 3]! > 0).toBe(mask.has(Math.floor(x / 5), Math.floor(y / 5)));
+      }
+    }
+  });
 });

@@ -104,26 +104,20 @@ export class Mask {
     return true;
   }
 
-  /** To be laid over the picture, RGBA: stripes and an edge of black and white, seen on any ground. */
-  overlay(): Uint8ClampedArray<ArrayBuffer> {
-    const { width, height } = this;
+  /** To be laid over the picture, RGBA, so many times its size: stripes and an edge, seen on any ground. */
+  overlay(scale = 1): Uint8ClampedArray<ArrayBuffer> {
+    const [width, height] = [this.width * scale, this.height * scale];
     const data = new Uint8ClampedArray(4 * width * height);
+    const marked = (x: number, y: number) =>
+      x >= 0 && y >= 0 && x < width && y < height && this.has(Math.floor(x / scale), Math.floor(y / scale));
     for (let y = 0; y < height; y++) {
       for (let x = 0; x < width; x++) {
-        const i = y * width + x;
-        if (!this.#bits[i]) continue;
-        const edge =
-          x === 0 ||
-          y === 0 ||
-          x === width - 1 ||
-          y === height - 1 ||
-          !this.#bits[i - 1] ||
-          !this.#bits[i + 1] ||
-          !this.#bits[i - width] ||
-          !this.#bits[i + width];
+        if (!marked(x, y)) continue;
+        const edge = !marked(x - 1, y) || !marked(x + 1, y) || !marked(x, y - 1) || !marked(x, y + 1);
         const light = (x + y) % STRIPE < STRIPE / 2;
-        data.fill(light ? 255 : 0, 4 * i, 4 * i + 3);
-        data[4 * i + 3] = edge ? 255 : light ? 96 : 72;
+        const i = 4 * (y * width + x);
+        data.fill(light ? 255 : 0, i, i + 3);
+        data[i + 3] = edge ? 255 : light ? 96 : 72;
       }
     }
     return data;

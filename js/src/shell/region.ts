@@ -7,6 +7,8 @@ import { type Elements, make, setDisabled, setText } from "./elements.ts";
 
 type Tool = "brush" | "rectangle" | "erase";
 
+const FINE = 640;
+
 /** A region as the kernel gives it. */
 export interface RawRegion {
   width: number;
@@ -255,10 +257,12 @@ export class RegionTools {
     setDisabled(this.elements, this.#undo, !mask?.undoable);
     setDisabled(this.elements, this.#clear, !mask?.count);
     if (mask) {
-      const { width, height } = mask;
+      // Finer than a small picture, so that its pixels stay square when it is enlarged.
+      const scale = Math.max(1, Math.round(FINE / Math.max(mask.width, mask.height)));
+      const [width, height] = [mask.width * scale, mask.height * scale];
       if (this.#surface.width !== width) this.#surface.width = width;
       if (this.#surface.height !== height) this.#surface.height = height;
-      this.#surface.getContext("2d")?.putImageData(new ImageData(mask.overlay(), width, height), 0, 0);
+      this.#surface.getContext("2d")?.putImageData(new ImageData(mask.overlay(scale), width, height), 0, 0);
     }
     const share = mask ? (100 * mask.count) / (mask.width * mask.height) : 0;
     setText(this.#told, share > 0 ? `${share.toFixed(1)} % marked` : "Nothing marked yet");

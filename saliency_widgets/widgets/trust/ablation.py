@@ -31,7 +31,8 @@ _SHARE = Param(
 )
 _HOW = (
     "Orange: the score's change without your region. Grey: its change without as much elsewhere, the same shape moved "
-    "at random. A region matters if the orange mark stands clear of the grey ones."
+    "at random. A region matters if the orange mark stands clear of the grey ones. Bars: how probable the classes are, of "
+    "the whole picture (grey) and without the region (orange)."
 )
 
 
@@ -56,7 +57,7 @@ class AblationSection:
         place, shares = OrdinalScale(reverse=True), LinearScale(min=0.0, max=1.0)
         self._classes = Bars(
             x=[], y=[[], []], scales={"x": place, "y": shares}, orientation="horizontal", type="grouped",
-            colors=[CHANCE, ACCENT], labels=["whole", "without"], display_legend=True, padding=0.25,
+            colors=[CHANCE, ACCENT], padding=0.25,
         )  # fmt: skip
         style = {"font-size": "11px", "fill": INK}
         bars = Figure(
@@ -65,10 +66,8 @@ class AblationSection:
                 Axis(scale=place, orientation="vertical", grid_lines="none", tick_style=style),
                 Axis(scale=shares, tick_format=".0%", num_ticks=5, grid_lines="none", tick_style=style),
             ],
-            fig_margin={"top": 4, "bottom": 28, "left": 132, "right": 14},
+            fig_margin={"top": 4, "bottom": 28, "left": 132, "right": 26},
             layout={"width": "100%", "height": "230px", "min_width": "220px"},
-            legend_location="bottom-right",
-            legend_text={"fill": INK, "font-size": "11px"},
             animation_duration=0,
             background_style={"fill": "transparent"},
         ).add_class("sw-chart")
