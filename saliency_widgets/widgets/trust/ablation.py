@@ -31,8 +31,8 @@ _SHARE = Param(
 )
 _HOW = (
     "Orange: the score's change without your region. Grey: its change without as much elsewhere, the same shape moved "
-    "at random. A region matters if the orange mark stands clear of the grey ones. Bars: how probable the classes are, of "
-    "the whole picture (grey) and without the region (orange)."
+    "at random. A region matters if the orange mark stands clear of the grey ones. Bars: how probable the classes are "
+    "with the whole picture (grey) and without the region (orange)."
 )
 
 
