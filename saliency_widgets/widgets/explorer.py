@@ -116,6 +116,7 @@ class Explorer(w.Box):
             layers=(self.annotations,),
         )
         self.trust = TrustPanel(self.view, busy=lambda: self._session.busy, executor=executor)
+        self.view.controls = [*self.panel.controls, *self.trust.controls]
         super().__init__(children=(self.view, self.panel.widget, self.trust.widget), layout=_LAYOUT)
         self.add_class("sw-explorer")
         self.trust.widget.layout.flex = "1 1 100%"
@@ -233,6 +234,9 @@ class Explorer(w.Box):
         self._session.close()
         self.view.retire()
         parts = _parts(self, [*self._display.links])
+        for section in self.trust.sections:  # most of them are on no page
+            parts += [section] * all(section is not part for part in parts)
+            _parts(section, parts)
         super().close()
         for part in parts:
             part.close()

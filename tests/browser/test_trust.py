@@ -46,7 +46,7 @@ def drag(seen: Seen, *places: tuple[float, float]) -> None:
     seen.lab.page.mouse.up()
 
 
-def test_a_rectangle_is_taken_away_and_undone(lab: Lab, seen: Seen) -> None:
+def test_a_region_is_marked_taken_away_and_undone_by_pointer_and_by_keys(lab: Lab, seen: Seen) -> None:
     expect(seen.root.locator(".sw-region")).to_be_hidden()
     before = seen.pixels()
     unfold(seen)
@@ -70,11 +70,9 @@ def test_a_rectangle_is_taken_away_and_undone(lab: Lab, seen: Seen) -> None:
     expect(said).to_contain_text("12.5%", timeout=60_000)
     tools.get_by_text("Clear").click()
     expect(tools.locator(".sw-region-told")).to_have_text("Nothing marked yet")
-    assert lab.errors == []
 
-
-def test_a_region_is_marked_with_the_keys_alone(lab: Lab, seen: Seen) -> None:
-    unfold(seen)
+    # The same with the keys alone.
+    tools.get_by_text("Brush").click()
     seen.canvas.focus()
     for key in ("ArrowRight", "[", "[", "Space", "Shift+ArrowRight", "Space", "i", "u"):
         lab.page.keyboard.press(key)

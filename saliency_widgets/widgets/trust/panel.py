@@ -65,8 +65,14 @@ class TrustPanel:
 
     @property
     def controls(self) -> list[w.Widget]:
-        """Everything a person can move in it."""
-        return [self._fold, self._choice]
+        """Everything a person can move in it; of a section, its first part."""
+        moved = [control for section in self._sections for control in section.widget.children[0].children]
+        return [self._fold, self._choice, *moved]
+
+    @property
+    def sections(self) -> list[w.Widget]:
+        """All sections, seen or not."""
+        return [section.widget for section in self._sections]
 
     @property
     def opened(self) -> bool:
