@@ -175,12 +175,16 @@ class Score:
         return picked if self.contrast is None else picked - _pick(scores, self.contrast)
 
     def _scaled(self, logits: Tensor) -> Tensor:
-        single = logits.shape[1] == 1  # one logit: a binary model
         if self.scale == "probability":
-            return logits.sigmoid() if single else logits.softmax(1)
+            return probabilities(logits)
         if self.scale == "log_probability":
-            return F.logsigmoid(logits) if single else logits.log_softmax(1)
+            return F.logsigmoid(logits) if logits.shape[1] == 1 else logits.log_softmax(1)
         return logits
+
+
+def probabilities(logits: Tensor) -> Tensor:
+    """The probabilities of the classes, shape (N, K, ...) as the logits; one logit is a binary model's."""
+    return logits.sigmoid() if logits.shape[1] == 1 else logits.softmax(1)
 
 
 def _pick(scores: Tensor, classes: Tensor) -> Tensor:

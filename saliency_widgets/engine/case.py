@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 from torch import Tensor
 
 from saliency_widgets.attribution import Attribution, Call, Reduction, get_method
+from saliency_widgets.attribution.method import Method
+from saliency_widgets.attribution.noise import SEED
 from saliency_widgets.engine.cache import Cache, Scope
 from saliency_widgets.engine.examiner import Check
 from saliency_widgets.engine.fingerprint import identity
 from saliency_widgets.engine.request import Request
 from saliency_widgets.engine.subject import Subject
-from saliency_widgets.engine.trust import has_seed, map_of, reduced
 from saliency_widgets.evaluation.ablation import DRAWS, Ablation, ablate
 from saliency_widgets.evaluation.curves import STEPS, Curves, curves
 from saliency_widgets.evaluation.randomisation import STAGES, Randomisation, randomisation
@@ -23,7 +24,31 @@ from saliency_widgets.evaluation.ranking import CHANCE, top
 from saliency_widgets.evaluation.saturation import Saturation, saturation
 from saliency_widgets.evaluation.stability import RADIUS, TURNS, Stability, stability
 
-Asked = Callable[[Callable[[], None]], Iterator[Any]]
+
+def map_of(entry: Method, params: dict[str, Any], reduction: Reduction, call: Call, seed: int | None = None) -> Tensor:
+    """The map of a method as it is shown, of whatever call: shape (H, W), or (F,) for rows.
+
+    Args:
+        entry: The method.
+        params: Its parameters.
+        reduction: How it is shown.
+        call: The model and one sample.
+        seed: Instead of the method's own, where it has one.
+    """
+    if seed is not None and has_seed(entry):
+        params = {**params, SEED.name: seed}
+    *_, last = entry.run(call, **params)
+    return reduced(last.values, reduction, call.size)
+
+
+def reduced(values: Tensor, reduction: Reduction, size: tuple[int, int] | None) -> Tensor:
+    """The map of one sample's values: shape (H, W), or (F,) for rows."""
+    return reduction(values[:1], size)[0] if size is not None else values[0].abs()
+
+
+def has_seed(entry: Method) -> bool:
+    """Whether a method draws random numbers."""
+    return SEED in entry.params
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,17 +76,17 @@ class Case:
     @cached_property
     def values(self) -> Tensor:
         """The map as it is shown, shape (H, W), or (F,) for rows."""
-        return reduced(self.attribution.values, self.reduction, self._size)
-
-    @property
-    def _size(self) -> tuple[int, int] | None:
-        shape = self.subject.tensor.shape
-        return (shape[2], shape[3]) if len(shape) == 4 else None
+        return reduced(self.attribution.values, self.reduction, self.subject.size)
 
     def beside(self, other: Case) -> bool:
         """Whether another case is about the same model, input and score, so that their maps compare."""
-        mine, others = ((c.version, identity(c.request.target), c.request.score) for c in (self, other))
-        return mine == others
+        return (self.version, self._scored) == (other.version, other._scored)
+
+    @property
+    def _scored(self) -> tuple:
+        """Which score it is about."""
+        asked = self.request
+        return identity(asked.target), asked.score, identity(asked.contrast)
 
     def _call(self, check: Callable[[], None], *key: Hashable) -> Call:
         version = self.subject.version()
@@ -86,8 +111,7 @@ class Case:
 
         def begin(check: Callable[[], None]) -> Iterator[Ablation]:
             mask = region if isinstance(region, Tensor) else top(self.values, region)
-            key = (identity(self.request.target), self.request.score)
-            yield from ablate(self._call(check, "ablation", key), mask, fill=fill, draws=draws)
+            yield from ablate(self._call(check, "ablation", self._scored), mask, fill=fill, draws=draws)
 
         return Check("ablation", begin, urgent=True)
 
@@ -103,17 +127,9 @@ class Case:
         """Deletion and insertion, see :func:`~saliency_widgets.evaluation.curves.curves`."""
 
         def begin(check: Callable[[], None]) -> Iterator[Curves]:
-            call = self._call(check)
-            version = self.subject.version()
-
-            def kept(call: Call, key: Hashable) -> Call:
-                # Which map, where it came from another one; all class scores are kept, so the target doesn't matter.
-                scope = Scope(self.cache, (self.owner, "check", version, "curve", self._asked, identity(fill), key))
-                return replace(call, kept=scope)
-
             yield from curves(
-                call, self.values, fill=fill, steps=steps, chance=chance, draws=draws, kept=kept,
-                others={name: other.values for name, other in (others or {}).items()},
+                self._call(check, "curves", self._scored, identity(fill)), self.values, fill=fill, steps=steps,
+                chance=chance, draws=draws, others={name: other.values for name, other in (others or {}).items()},
             )  # fmt: skip
 
         return Check("curves", begin)
@@ -130,8 +146,8 @@ class Case:
         """Where on the way to the input the score settles, see :func:`~saliency_widgets.evaluation.saturation`."""
 
         def begin(check: Callable[[], None]) -> Iterator[Saturation]:
-            key = (identity(self.request.target), self.request.score, identity(baseline))
-            yield from saturation(self._call(check, "saturation", key), baseline=baseline)
+            call = self._call(check, "saturation", self._scored, identity(baseline))
+            yield from saturation(call, baseline=baseline)
 
         return Check("saturation", begin)
 

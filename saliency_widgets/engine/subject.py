@@ -130,6 +130,11 @@ class Subject:
         return {} if arguments is None else {part.name: part.shape for part in arguments.parts}
 
     @property
+    def size(self) -> tuple[int, int] | None:
+        """Height and width of what the model sees; None where that is no picture."""
+        return (self.tensor.shape[2], self.tensor.shape[3]) if self.tensor.ndim == 4 else None
+
+    @property
     def input_shape(self) -> tuple[int, ...]:
         """The shape of the picture that is explained, or else of the inputs, (B, ...)."""
         pictures = [shape for shape in self.parts.values() if len(shape) == 3]

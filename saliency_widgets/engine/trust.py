@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,22 +13,23 @@ from PIL import Image
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from saliency_widgets.attribution import Attribution, Call, Reduction
+from saliency_widgets.attribution import Attribution, Reduction
 from saliency_widgets.attribution.baselines import as_numbers
 from saliency_widgets.attribution.method import DEFAULT, Method, get_method
 from saliency_widgets.attribution.noise import SEED
 from saliency_widgets.attribution.reduction import CHANNEL
 from saliency_widgets.attribution.targets import SCORE
 from saliency_widgets.engine.allocator import keep_memory
+from saliency_widgets.engine.case import has_seed, map_of, reduced
 from saliency_widgets.engine.compute import alone
 from saliency_widgets.engine.request import Request
 from saliency_widgets.engine.subject import Subject
 from saliency_widgets.evaluation.ablation import DRAWS, Ablation
 from saliency_widgets.evaluation.ablation import ablate as ablations
-from saliency_widgets.evaluation.curves import STEPS, Curve, curve
+from saliency_widgets.evaluation.curves import KINDS, STEPS, curves
 from saliency_widgets.evaluation.fills import FILL
 from saliency_widgets.evaluation.randomisation import STAGES, randomisation
-from saliency_widgets.evaluation.ranking import CHANCE, by_chance, top
+from saliency_widgets.evaluation.ranking import CHANCE, top
 from saliency_widgets.evaluation.saturation import saturation
 from saliency_widgets.evaluation.stability import RADIUS, TURNS, agreement, stability
 from saliency_widgets.params import unknown
@@ -36,32 +38,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _LEVELS = ({0, 1}, {0, 255})
-
-
-def map_of(entry: Method, params: dict[str, Any], reduction: Reduction, call: Call, seed: int | None = None) -> Tensor:
-    """The map of a method as it is shown, of whatever call: shape (H, W), or (F,) for rows.
-
-    Args:
-        entry: The method.
-        params: Its parameters.
-        reduction: How it is shown.
-        call: The model and one sample.
-        seed: Instead of the method's own, where it has one.
-    """
-    if seed is not None and has_seed(entry):
-        params = {**params, SEED.name: seed}
-    *_, last = entry.run(call, **params)
-    return reduced(last.values, reduction, call.size)
-
-
-def reduced(values: Tensor, reduction: Reduction, size: tuple[int, int] | None) -> Tensor:
-    """The map of one sample's values: shape (H, W), or (F,) for rows."""
-    return reduction(values[:1], size)[0] if size is not None else values[0].abs()
-
-
-def has_seed(entry: Method) -> bool:
-    """Whether a method draws random numbers."""
-    return SEED in entry.params
 
 
 def one_sample(subject: Subject) -> None:
@@ -94,8 +70,7 @@ def mask_of(mask: Any, share: float | None, subject: Subject) -> Tensor:
     if isinstance(mask, Attribution):
         if share is None:
             raise ValueError("top: of an attribution, say how much is taken away: top=0.05 is its strongest 5 %.")
-        size = (subject.tensor.shape[2], subject.tensor.shape[3]) if subject.tensor.ndim == 4 else None
-        return top(reduced(mask.values, Reduction(mask.default_sign), size), share)
+        return top(reduced(mask.values, Reduction(mask.default_sign), subject.size), share)
     if share is not None:
         raise ValueError("top: it goes with an attribution; a mask says itself what is taken away.")
     if isinstance(mask, Image.Image):
@@ -229,7 +204,7 @@ def evaluate(
     subject = Subject(model, inputs, **given)
     one_sample(subject)
     asked = Request.of(DEFAULT, {}, target=target, score=score, contrast=contrast)
-    settings = {"fill": fill, "steps": STEPS.check(steps), "seed": SEED.check(seed)}
+    null, seed = CHANCE.check(chance), SEED.check(seed)
     rows: dict[str, dict[str, float]] = {}
     maps: dict[str, Tensor] = {}
     bar = tqdm(total=7 * len(entries) + 1, disable=not progress, unit="check")
@@ -239,26 +214,16 @@ def evaluate(
         *_, way = saturation(call, seed=seed)
         bar.update()
         for entry, chosen in zip(entries, own, strict=True):
-            reduction = Reduction(sign or entry.sign, channels)
-
-            def explain(
-                call: Call,
-                seed: int | None = None,
-                entry: Method = entry,
-                chosen: dict[str, Any] = chosen,
-                reduction: Reduction = reduction,
-            ) -> Tensor:
-                return map_of(entry, chosen, reduction, call, seed)
-
+            explain = partial(map_of, entry, chosen, Reduction(sign or entry.sign, channels))
             bar.set_description(entry.title)
             values = maps[entry.name] = explain(call)
             found: dict[str, float] = {}
-            for kind in ("deletion", "insertion"):
-                found[kind] = _last(curve(call, values, kind, **settings)).area
-                null = [by_chance(values, draw, seed=seed, chance=CHANCE.check(chance)) for draw in range(draws)]
-                areas = [_last(curve(call, moved, kind, **settings)).area for moved in null]
+            *_, both = curves(call, values, fill=fill, steps=STEPS.check(steps), chance=null, draws=draws, seed=seed)
+            for kind in KINDS:
+                found[kind] = both.own[kind].area
+                areas = [drawn.area for drawn in both.chance[kind]]
                 found[f"{kind}_chance"] = float(np.mean(areas)) if areas else float("nan")
-                bar.update(2)
+            bar.update(4)
             *_, cascade = randomisation(call, explain, stages=STAGES.check(stages), seed=seed)
             found["randomised_half"], found["randomised"] = cascade.halfway, cascade.similarity[-1]
             bar.update()
@@ -276,11 +241,6 @@ def evaluate(
         frame[f"like {name}"] = alike[:, place].numpy()
     frame.index.name = "method"
     return frame
-
-
-def _last(estimates: Iterable[Curve]) -> Curve:
-    *_, last = estimates
-    return last
 
 
 def _own(entry: Method, params: dict[str, Any], entries: list[Method]) -> dict[str, Any]:

@@ -11,8 +11,10 @@ from torch import Tensor
 
 from saliency_widgets.attribution import Call
 from saliency_widgets.attribution.schedule import CHUNK_SIZE
+from saliency_widgets.attribution.targets import probabilities
 from saliency_widgets.evaluation.fills import check_masks, filling
 from saliency_widgets.evaluation.ranking import by_chance
+from saliency_widgets.evaluation.running import Running
 from saliency_widgets.params import Param
 
 if TYPE_CHECKING:
@@ -31,7 +33,7 @@ DRAWS = Param(
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Ablation:
+class Ablation(Running):
     """The model's answers with and without a region.
 
     Attributes:
@@ -79,22 +81,13 @@ class Ablation:
         """
         import pandas as pd
 
-        def shares(logits: Tensor) -> Tensor:
-            wide = logits.double().cpu()
-            return wide.sigmoid() if len(wide) == 1 else wide.softmax(0)
-
-        before, after = shares(self.logits_before), shares(self.logits_after)
+        before, after = probabilities(torch.stack([self.logits_before, self.logits_after]).double().cpu())
         count = min(top, len(before))
         places = list(dict.fromkeys([*before.topk(count).indices.tolist(), *after.topk(count).indices.tolist()]))
         names = places if self.class_names is None else [self.class_names[place] for place in places]
         columns = {"before": before[places].numpy(), "after": after[places].numpy()}
         frame = pd.DataFrame(columns, index=pd.Index(names, name="class"))
         return frame.assign(change=frame["after"] - frame["before"])
-
-    @property
-    def complete(self) -> bool:
-        """Whether all draws are there."""
-        return self.done >= self.total
 
     @property
     def share(self) -> float:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator, Mapping
+import hashlib
+from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -10,10 +11,10 @@ import torch
 from torch import Tensor
 
 from saliency_widgets.attribution import Call, Score
-from saliency_widgets.attribution.quadrature import coarse_to_fine
 from saliency_widgets.attribution.schedule import CHUNK_SIZE
-from saliency_widgets.evaluation.fills import filling
+from saliency_widgets.evaluation.fills import filling, places_of
 from saliency_widgets.evaluation.ranking import CHANCE, by_chance, ranks_of
+from saliency_widgets.evaluation.running import Running, refined
 from saliency_widgets.params import Param
 
 Kind = Literal["deletion", "insertion"]
@@ -31,7 +32,7 @@ STEPS = Param(
 
 
 @dataclass(frozen=True, eq=False)
-class Curve:
+class Curve(Running):
     """A score against the share of places that are gone (deletion), or there (insertion).
 
     Attributes:
@@ -49,11 +50,6 @@ class Curve:
     logits: Tensor
     done: int
     total: int
-
-    @property
-    def complete(self) -> bool:
-        """Whether all points are there."""
-        return self.done >= self.total
 
     def of(self, score: Score) -> Curve:
         """The same curve of another class, without a pass of the model."""
@@ -123,34 +119,27 @@ def curve(
     ranks = ranks_of(_checked(call, values), seed)
     places = ranks.numel()
     counts = sorted({round(places * k / min(steps, places)) for k in range(min(steps, places) + 1)})
-    order = coarse_to_fine(len(counts))
     without = filling(call, fill, seed)
-    logits: dict[int, Tensor] = {}
-    scores: dict[int, Tensor] = {}
 
     def computed(some: list[int]) -> tuple[Tensor, Tensor]:
         taken = torch.tensor([counts[k] for k in some]).view(-1, *[1] * ranks.ndim)
         masks = ranks < taken if kind == "deletion" else ranks >= taken
         return call.outcomes(without(masks))
 
-    for chunk in call.chunks(len(order), chunk_size, first=(3, 6)):
-        some = [order[k] for k in chunk]
-        found = call.once((tuple(counts[k] for k in some), places), lambda some=some: computed(some))
-        for k, score, row in zip(some, *found, strict=True):
-            scores[k], logits[k] = score, row
-        there = sorted(scores)
-        yield Curve(
-            kind,
-            torch.tensor([counts[k] / places for k in there], dtype=torch.float64),
-            torch.stack([scores[k] for k in there]),
-            torch.stack([logits[k] for k in there]),
-            len(there),
-            len(counts),
-        )
+    order = hashlib.blake2b(ranks.numpy().tobytes()).digest()  # names a map for what matters here, wherever it is from
+
+    def named(some: list[int]) -> Hashable:
+        return kind, order, seed, tuple(counts[k] for k in some)
+
+    for there, (scores, logits) in refined(
+        call, len(counts), computed, key=named, first=(3, 6), chunk_size=chunk_size
+    ):  # fmt: skip
+        shares = torch.tensor([counts[k] / places for k in there], dtype=torch.float64)
+        yield Curve(kind, shares, scores, logits, len(there), len(counts))
 
 
 @dataclass(frozen=True, eq=False)
-class Curves:
+class Curves(Running):
     """The curves of a map, beside those of maps that know nothing and of other maps.
 
     Attributes:
@@ -167,20 +156,6 @@ class Curves:
     done: int
     total: int
 
-    @property
-    def complete(self) -> bool:
-        """Whether all curves are whole."""
-        return self.done >= self.total
-
-    def of(self, score: Score) -> Curves:
-        """The same curves of another class, without a pass of the model."""
-        return replace(
-            self,
-            own={kind: found.of(score) for kind, found in self.own.items()},
-            chance={kind: tuple(found.of(score) for found in some) for kind, some in self.chance.items()},
-            others={kind: {name: c.of(score) for name, c in some.items()} for kind, some in self.others.items()},
-        )
-
 
 KINDS: tuple[Kind, Kind] = ("deletion", "insertion")
 
@@ -196,7 +171,6 @@ def curves(
     others: Mapping[str, Tensor] | None = None,
     seed: int = 0,
     chunk_size: int | None = CHUNK_SIZE.default,
-    kept: Callable[[Call, Hashable], Call] = lambda call, _key: call,
 ) -> Iterator[Curves]:
     """Both curves of a map, then those of maps that know nothing, then those of other maps: see :func:`curve`.
 
@@ -210,7 +184,6 @@ def curves(
         others: Other maps of the same sample, by name.
         seed: Of all that is drawn.
         chunk_size: Rows of one pass.
-        kept: Gives the call whose passes are kept under a key of the curve.
 
     Yields:
         Ever more of them.
@@ -220,26 +193,24 @@ def curves(
         {}, dict.fromkeys(KINDS, ()), {kind: {} for kind in KINDS}, 0, len(KINDS) * (1 + draws + len(others))
     )
 
-    def each(key: Hashable, some: Tensor, kind: Kind) -> Iterator[Curve]:
-        return curve(
-            kept(call, (kind, key)), some, kind, steps=steps, fill=fill, seed=seed, chunk_size=chunk_size
-        )  # fmt: skip
+    def each(some: Tensor, kind: Kind) -> Iterator[Curve]:
+        return curve(call, some, kind, steps=steps, fill=fill, seed=seed, chunk_size=chunk_size)
 
     for kind in KINDS:
-        for running in each("own", values, kind):
+        for running in each(values, kind):
             found = replace(found, own={**found.own, kind: running}, done=found.done + running.complete)
             yield found
     for draw in range(draws):
         null = by_chance(values, draw, seed=seed, chance=chance)
         for kind in KINDS:
-            *_, last = each((chance, draw), null, kind)
+            *_, last = each(null, kind)
             found = replace(
                 found, chance={**found.chance, kind: (*found.chance[kind], last)}, done=found.done + 1
             )  # fmt: skip
             yield found
     for name, other in others.items():
         for kind in KINDS:
-            *_, last = each(("other", name), other, kind)
+            *_, last = each(other, kind)
             found = replace(
                 found, others={**found.others, kind: {**found.others[kind], name: last}}, done=found.done + 1
             )  # fmt: skip
@@ -247,7 +218,7 @@ def curves(
 
 
 def _checked(call: Call, values: Tensor) -> Tensor:
-    expected = tuple(call.size or call.inputs.shape[1:])
+    expected = places_of(call)
     if tuple(values.shape) != expected:
         raise ValueError(f"values: expected a map of what the model sees, {expected}, got {tuple(values.shape)}.")
     if not bool(torch.isfinite(values).all()):

@@ -29,6 +29,11 @@ FILL = Param(
 )
 
 
+def places_of(call: Call) -> tuple[int, ...]:
+    """The shape of what can be marked: (H, W) of a picture, (F,) of a row."""
+    return tuple(call.size or call.inputs.shape[1:])
+
+
 def check_masks(call: Call, masks: Tensor) -> Tensor:
     """Which places are taken away, in the form that is computed with.
 
@@ -42,12 +47,12 @@ def check_masks(call: Call, masks: Tensor) -> Tensor:
     Raises:
         ValueError: Another size than the inputs.
     """
-    expected = call.size or tuple(call.inputs.shape[1:])
+    expected = places_of(call)
     if masks.ndim == len(expected):
         masks = masks[None]
-    if tuple(masks.shape[1:]) != tuple(expected):
+    if tuple(masks.shape[1:]) != expected:
         raise ValueError(
-            f"mask: expected the size of what the model sees, {tuple(expected)}, got {tuple(masks.shape[1:])}. "
+            f"mask: expected the size of what the model sees, {expected}, got {tuple(masks.shape[1:])}. "
             f"A mask of the original picture must go through the same resize and crop."
         )
     return masks.to(device=call.inputs.device, dtype=torch.bool)

@@ -10,15 +10,15 @@ import torch
 from torch import Tensor
 
 from saliency_widgets.attribution import Call
-from saliency_widgets.attribution.quadrature import coarse_to_fine
 from saliency_widgets.attribution.schedule import CHUNK_SIZE
+from saliency_widgets.evaluation.running import Running, refined
 
 _SETTLED = 0.05  # of the score's whole change: what is left is noise
 _FLAT = 0.25  # of the steepest: a gradient so small tells of what is left, not of what was
 
 
 @dataclass(frozen=True, eq=False)
-class Saturation:
+class Saturation(Running):
     """The score and the size of its gradient on the straight way from the baseline to the input.
 
     Attributes:
@@ -34,11 +34,6 @@ class Saturation:
     slopes: Tensor
     done: int
     total: int
-
-    @property
-    def complete(self) -> bool:
-        """Whether all places are there."""
-        return self.done >= self.total
 
     @property
     def settled(self) -> float:
@@ -87,25 +82,17 @@ def saturation(
         The way through ever more places, the ends first.
     """
     start = call.baseline(baseline, seed)
-    order = coarse_to_fine(points)
-    scores: dict[int, Tensor] = {}
-    slopes: dict[int, Tensor] = {}
 
     def computed(some: list[int]) -> tuple[Tensor, Tensor]:
-        there = torch.tensor([k / (points - 1) for k in some]).to(start)
-        inputs = torch.lerp(start, call.inputs, there.view(-1, *[1] * (start.ndim - 1)))
+        inputs = torch.lerp(start, call.inputs, _on_the_way(some, points).to(start).view(-1, *[1] * (start.ndim - 1)))
         gradients, found = call.gradient(inputs)
         return found, gradients.flatten(1).norm(dim=1)
 
-    for chunk in call.chunks(points, chunk_size, first=(2, 3)):
-        some = [order[k] for k in chunk]
-        for k, score, slope in zip(some, *call.once((points, *some), lambda some=some: computed(some)), strict=True):
-            scores[k], slopes[k] = score, slope
-        there = sorted(scores)
-        yield Saturation(
-            torch.tensor([k / (points - 1) for k in there], dtype=torch.float64),
-            torch.stack([scores[k] for k in there]),
-            torch.stack([slopes[k] for k in there]),
-            len(there),
-            points,
-        )
+    for there, (scores, slopes) in refined(
+        call, points, computed, key=lambda some: (points, *some), first=(2, 3), chunk_size=chunk_size
+    ):
+        yield Saturation(_on_the_way(there, points), scores, slopes, len(there), points)
+
+
+def _on_the_way(some: list[int], points: int) -> Tensor:
+    return torch.tensor(some, dtype=torch.float64) / (points - 1)

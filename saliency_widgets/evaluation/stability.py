@@ -11,6 +11,7 @@ from torch import Tensor
 
 from saliency_widgets.attribution import Call
 from saliency_widgets.attribution.noise import seeded
+from saliency_widgets.evaluation.running import Running
 from saliency_widgets.evaluation.similarity import spearman
 from saliency_widgets.params import Param
 
@@ -29,7 +30,7 @@ _GREEN, _AMBER = 0.8, 0.5  # rank correlation of the worst turn
 
 
 @dataclass(frozen=True, eq=False)
-class Stability:
+class Stability(Running):
     """A map beside those that should be the same.
 
     Attributes:
@@ -45,11 +46,6 @@ class Stability:
     sensitivity: float
     done: int
     total: int
-
-    @property
-    def complete(self) -> bool:
-        """Whether all were compared."""
-        return self.done >= self.total
 
     @property
     def worst(self) -> float:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -10,7 +9,6 @@ import ipywidgets as w
 import numpy as np
 import torch
 from ipycanvas import Canvas
-from PIL import Image
 from torch import nn
 
 from saliency_widgets import render
@@ -28,6 +26,8 @@ from saliency_widgets.widgets.annotations import annotation_canvas
 from saliency_widgets.widgets.display import DISPLAY_NAMES, DisplaySettings
 from saliency_widgets.widgets.heatmap import HeatmapView
 from saliency_widgets.widgets.panel import REDUCTION_NAMES, Panel
+from saliency_widgets.widgets.parts import parts_of
+from saliency_widgets.widgets.pictures import png_bytes
 from saliency_widgets.widgets.trust import TrustPanel
 
 _LAYOUT = {
@@ -109,14 +109,13 @@ class Explorer(w.Box):
         self.annotations: Canvas = annotation_canvas(width, height)
         self._session = Session(subject, self._on_event, executor=executor, idle=self._check_up)
         self.view = HeatmapView(
-            _png(self._picture),
+            png_bytes(self._picture),
             self._display,
             on_stop=self._session.stop,
             controls=self.panel.controls,
             layers=(self.annotations,),
         )
         self.trust = TrustPanel(self.view, busy=lambda: self._session.busy, executor=executor)
-        self.view.controls = [*self.panel.controls, *self.trust.controls]
         super().__init__(children=(self.view, self.panel.widget, self.trust.widget), layout=_LAYOUT)
         self.add_class("sw-explorer")
         self.trust.widget.layout.flex = "1 1 100%"
@@ -233,10 +232,7 @@ class Explorer(w.Box):
         self.trust.close()
         self._session.close()
         self.view.retire()
-        parts = _parts(self, [*self._display.links])
-        for section in self.trust.sections:  # most of them are on no page
-            parts += [section] * all(section is not part for part in parts)
-            _parts(section, parts)
+        parts = parts_of(self, [*self._display.links])
         super().close()
         for part in parts:
             part.close()
@@ -270,18 +266,16 @@ class Explorer(w.Box):
         fresh = event.attribution is not None and event.state in ("running", "done")
         if fresh and self._subject.prepared is not self._prepared:  # the inputs were changed in place
             self._prepared = self._subject.prepared
-            self.view.picture = _png(self._picture)
+            self.view.picture = png_bytes(self._picture)
         shown = self._session.shown or event  # the title is of the map on the screen, not of what is asked by now
         asked = "" if event.asked is None else self.panel.title_of(event.asked)
         self.view.offer(messages.frame_of(event), self._status_of(event, shown, asked))
         if event.state == "done" and event.attribution is not None and event.request is not None:
-            self.trust.show(self._case_of(event, event.request, event.attribution), self._title_of(event))
-
-    def _case_of(self, event: Event, request: Request, found: Attribution) -> Case:
-        session = self._session
-        return Case(
-            self._subject, request, found, self.panel.reduction, event.version, session.cache, session
-        )  # fmt: skip
+            session, reduction = self._session, self.panel.reduction
+            case = Case(
+                self._subject, event.request, event.attribution, reduction, event.version, session.cache, session
+            )  # fmt: skip
+            self.trust.show(case, self._title_of(event))
 
     def _status_of(self, event: Event, shown: Event, asked: str) -> dict[str, Any]:
         found = shown.attribution
@@ -317,27 +311,6 @@ class Explorer(w.Box):
 
     def _title_of(self, event: Event) -> str:
         return "" if event.request is None else self.panel.title_of(event.request)
-
-
-def _parts(widget: w.Widget, found: list[w.Widget]) -> list[w.Widget]:
-    """Everything that a widget is made of, children, layouts and styles alike, without the widget itself."""
-    for name in widget.keys:
-        if name == "_canvas_manager":  # all canvases of the kernel share it
-            continue
-        value = getattr(widget, name)
-        for item in (
-            value.values() if isinstance(value, dict) else value if isinstance(value, (list, tuple)) else (value,)
-        ):
-            if isinstance(item, w.Widget) and not any(item is known for known in found):
-                found.append(item)
-                _parts(item, found)
-    return found
-
-
-def _png(picture: np.ndarray) -> bytes:
-    file = io.BytesIO()
-    Image.fromarray(picture).save(file, "PNG")
-    return file.getvalue()
 
 
 def explore(

@@ -120,6 +120,11 @@ class HeatmapView(anywidget.AnyWidget):
             self.findings = [dict(finding) for finding in findings]
             self.checked = True
 
+    def prime(self, *controls: Widget) -> None:
+        """Open the way to the kernel for more of what a person may move."""
+        with self._pace:
+            self.controls = [*self.controls, *controls]
+
     def on_region(self, marked: Callable[[np.ndarray], None]) -> None:
         """Call back with truth values (H, W) whenever a region was marked on the picture; while ``marking``."""
         self._marked = marked

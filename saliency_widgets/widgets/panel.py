@@ -14,7 +14,7 @@ from saliency_widgets.attribution import Reduction, get_method
 from saliency_widgets.attribution.layers import check_layer
 from saliency_widgets.attribution.method import Method, methods
 from saliency_widgets.attribution.reduction import CHANNEL, SIGN
-from saliency_widgets.attribution.targets import SCORE, class_index, is_function
+from saliency_widgets.attribution.targets import SCORE, class_index, is_function, probabilities
 from saliency_widgets.engine import Request, Subject
 from saliency_widgets.params import Param, unknown
 from saliency_widgets.widgets.controls import AUTO, LABEL_WIDTH, Control
@@ -270,8 +270,7 @@ class Panel:
             return None  # the model fails now: the request that follows will say so
 
     def _top(self, logits: Tensor) -> tuple[list[int], list[str], list[float]]:
-        scores = logits.cpu().double()
-        shares = scores.sigmoid() if len(scores) == 1 else scores.softmax(0)
+        shares = probabilities(logits.cpu().double()[None])[0]
         top = torch.topk(shares, min(_TOP, len(shares)))
         indices = [int(i) for i in top.indices]
         return indices, [self._subject.name_of(i) for i in indices], top.values.tolist()

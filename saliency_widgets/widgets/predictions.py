@@ -84,7 +84,7 @@ class PredictionBars:
     def show(self, indices: Sequence[int], names: Sequence[str], probabilities: Sequence[float]) -> None:
         """Show other predictions."""
         self.indices = list(indices)
-        labels = _distinct([_short(name) for name in names], indices)
+        labels = labels_of(names, indices)
         values = np.asarray(probabilities, dtype=np.float64)
         for mark in (self._bars, self._rows):
             with mark.hold_sync():
@@ -96,6 +96,11 @@ class PredictionBars:
     def mark(self, index: Any) -> None:
         """Show which class is explained."""
         self._bars.colors = [_CHOSEN if i == index else _OTHER for i in self.indices]
+
+
+def labels_of(names: Sequence[str], indices: Sequence[int]) -> list[str]:
+    """What classes are called beside their bars: short, and each in its own way."""
+    return _distinct([_short(name) for name in names], indices)
 
 
 def _short(name: str) -> str:

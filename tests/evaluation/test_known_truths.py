@@ -17,7 +17,7 @@ from toys import Formula, call, conv_net, linear, pictures, rows, state_of
 
 from saliency_widgets.attribution import Call, Reduction, Score, get_method
 from saliency_widgets.attribution.errors import Cancelled
-from saliency_widgets.engine.trust import map_of
+from saliency_widgets.engine.case import map_of
 from saliency_widgets.evaluation import randomisation as randomising
 from saliency_widgets.evaluation.ablation import ablate
 from saliency_widgets.evaluation.curves import Curve, curve

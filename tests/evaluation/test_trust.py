@@ -15,7 +15,7 @@ import saliency_widgets as sw
 from saliency_widgets.attribution import Reduction, Score, get_method
 from saliency_widgets.demos import Classifier, picture
 from saliency_widgets.engine import Subject
-from saliency_widgets.engine.trust import map_of
+from saliency_widgets.engine.case import map_of
 from saliency_widgets.evaluation.curves import curve
 from saliency_widgets.evaluation.fills import filling
 from saliency_widgets.evaluation.randomisation import randomisation

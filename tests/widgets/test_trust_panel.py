@@ -8,6 +8,7 @@ import time
 import numpy as np
 import pytest
 import torch
+from ipywidgets.widgets import widget as registry
 from torch import nn
 from toys import Tally, conv_net, pictures, state_of, tallied
 
@@ -87,8 +88,7 @@ def test_an_open_tab_is_answered_and_the_others_are_not(explorer, model, tab):
     unfold(explorer, tab)
     for name in TABS[1:]:
         told = section(explorer, name)
-        text = getattr(told, "_said", None) or told._light
-        assert ("as soon as" in text.value) == (name != tab)
+        assert ("as soon as" in told._said.value) == (name != tab)
     assert state_of(model.net) == before
     assert explorer.trust._told.value == ""
 
@@ -135,7 +135,7 @@ def test_another_map_is_looked_into_by_itself_and_compared(explorer):
     explorer.update(method="smoothgrad", n_samples=4)
     table = section(explorer, "stability")._table.value
     assert "Gradient" in table
-    assert "other seeds" in section(explorer, "stability")._light.value
+    assert "other seeds" in section(explorer, "stability")._said.value
     explorer.update(target="bee" if explorer.settings["target"] != 1 else "cat")
     assert "Choose other methods" in section(explorer, "stability")._table.value, "maps of another class don't compare"
 
@@ -148,6 +148,30 @@ def test_curves_of_other_maps_stand_beside(explorer):
     assert len(np.asarray(own.x)) == 33
     assert len(band.y) == 2
     assert np.atleast_2d(rest.y).shape == (1, 33)
+
+
+def test_a_curve_of_another_map_is_of_that_map_as_it_is_now(explorer):
+    """Computed again with other settings, it has the same title, and is another map."""
+    unfold(explorer, "curves")
+
+    def beside(**settings):
+        explorer.update(method="smoothgrad", noise_level=0.8, **settings)
+        own = section(explorer, "curves")._marks["deletion"][0].y
+        explorer.update(method="gradient")
+        return np.array(own), np.array(section(explorer, "curves")._marks["deletion"][2].y)
+
+    for settings in ({"n_samples": 1}, {"n_samples": 16}):
+        own, rest = beside(**settings)
+        assert np.array_equal(own, np.squeeze(rest))
+
+
+def test_an_opened_panel_is_closed_whole(model, picture):
+    before = set(registry._instances)
+    made = Explorer(model, picture, executor="inline", method="gradient")
+    unfold(made, "saturation")
+    made.trust._choice.value = TABS.index("curves")
+    made.close()
+    assert [type(registry._instances[k]).__name__ for k in set(registry._instances) - before] == []
 
 
 def test_going_back_to_a_curve_costs_no_pass(explorer, model):

@@ -8,7 +8,6 @@ import ipywidgets as w
 import numpy as np
 import torch
 from bqplot.axes import Axis
-from bqplot.figure import Figure
 from bqplot.marks import Bars, Scatter
 from bqplot.scales import LinearScale, OrdinalScale
 
@@ -18,7 +17,9 @@ from saliency_widgets.evaluation.ablation import Ablation
 from saliency_widgets.evaluation.fills import FILL
 from saliency_widgets.params import Param
 from saliency_widgets.widgets.controls import Control
-from saliency_widgets.widgets.trust.charts import ACCENT, CHANCE, INK, chart, controls, said, sentence, widened
+from saliency_widgets.widgets.predictions import labels_of
+from saliency_widgets.widgets.trust.charts import ACCENT, CHANCE, TICKS, chart, framed, said, widened
+from saliency_widgets.widgets.trust.section import Section
 
 _SHARE = Param(
     "share",
@@ -36,18 +37,17 @@ _HOW = (
 )
 
 
-class AblationSection:
+class AblationSection(Section):
     """Takes away what is marked, and shows what the model says then."""
 
     name, title = "ablation", "Ablation"
+    waiting, how = "Mark a region on the picture, or move the slider.", _HOW
 
     def __init__(self, mark: Callable[[np.ndarray], None]) -> None:
-        self.ask: Callable[[], None] = lambda: None
+        self._fill, self._share = Control(FILL), Control(_SHARE)
+        super().__init__(self._fill, self._share)
         self._region: torch.Tensor | float | None = None  # what is marked, or how much of the map
         self._mark = mark
-        self._fill, self._share = Control(FILL), Control(_SHARE)
-        self._fill.observe(lambda: self.ask())
-        self._share.observe(self._on_share)
         self._change, level = LinearScale(min=-1.0, max=1.0), LinearScale(min=0.0, max=1.0)
         scales = {"x": self._change, "y": level}
         self._elsewhere = Scatter(x=[], y=[], scales=scales, colors=[CHANCE], default_size=50, opacities=[0.7])
@@ -59,31 +59,23 @@ class AblationSection:
             x=[], y=[[], []], scales={"x": place, "y": shares}, orientation="horizontal", type="grouped",
             colors=[CHANCE, ACCENT], padding=0.25,
         )  # fmt: skip
-        style = {"font-size": "11px", "fill": INK}
-        bars = Figure(
-            marks=[self._classes],
-            axes=[
-                Axis(scale=place, orientation="vertical", grid_lines="none", tick_style=style),
-                Axis(scale=shares, tick_format=".0%", num_ticks=5, grid_lines="none", tick_style=style),
-            ],
-            fig_margin={"top": 4, "bottom": 28, "left": 132, "right": 26},
-            layout={"width": "100%", "height": "230px", "min_width": "220px"},
-            animation_duration=0,
-            background_style={"fill": "transparent"},
-        ).add_class("sw-chart")
-        self._said = w.HTML(said("Mark a region on the picture, or move the slider."))
-        charts = w.HBox([strip, bars], layout={"flex_flow": "row wrap"})
+        axes = [
+            Axis(scale=place, orientation="vertical", grid_lines="none", tick_style=TICKS),
+            Axis(scale=shares, tick_format=".0%", num_ticks=5, grid_lines="none", tick_style=TICKS),
+        ]
+        bars = framed([self._classes], axes, 230, {"top": 4, "bottom": 28, "left": 132, "right": 26})
         strip.layout.flex, bars.layout.flex = "1 1 300px", "1 1 320px"
-        moved = controls(self._fill.widget, self._share.widget)
-        self.widget = w.VBox([moved, self._said, charts, sentence(_HOW)])
+        self.lay_out(w.HBox([strip, bars], layout={"flex_flow": "row wrap"}))
 
     def marked(self, mask: np.ndarray) -> None:
         """A region was marked on the picture."""
         self._region = torch.from_numpy(mask.copy())
         self.ask()
 
-    def _on_share(self) -> None:
-        self._region = self._share.value / 100
+    def moved(self, control: Control) -> None:
+        """Another fill, or so much of the map instead of what was marked."""
+        if control is self._share:
+            self._region = self._share.value / 100
         self.ask()
 
     def check(self, case: Case) -> Check | None:
@@ -104,13 +96,9 @@ class AblationSection:
         with self._here.hold_sync():
             self._here.x, self._here.y = np.array([found.change]), np.array([0.5])
         table = found.predictions()
-        names = [case.subject.name_of(place).split(",")[0] for place in table.index]
-        labels = [
-            f"{name[:14]} {place}" if names.count(name) > 1 else name[:20]
-            for name, place in zip(names, table.index, strict=True)
-        ]
+        places = list(table.index)
         with self._classes.hold_sync():
-            self._classes.x = labels
+            self._classes.x = labels_of([case.subject.name_of(place) for place in places], places)
             self._classes.y = [table["before"].to_numpy(), table["after"].to_numpy()]
         first = (
             f"Without {found.share:.1%} of the picture the score goes from {found.before:.3g} to {found.after:.3g} "

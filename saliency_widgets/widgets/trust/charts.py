@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import html
-import io
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,10 +12,12 @@ import numpy as np
 from bqplot.axes import Axis
 from bqplot.figure import Figure
 from bqplot.scales import LinearScale
-from PIL import Image
+
+from saliency_widgets.widgets.pictures import png_bytes
 
 INK = "var(--jp-ui-font-color1, #333)"
 QUIET = "var(--jp-ui-font-color2, #777)"
+TICKS = {"font-size": "11px", "fill": INK}
 ACCENT, SECOND, CHANCE = "#f37726", "#6b9bc8", "#9a9a9a"
 OTHERS = ("#4c9f70", "#9467bd", "#c44e52", "#8c613c", "#937860", "#da8bc3")
 
@@ -44,16 +45,20 @@ def chart(
         up_at: Where they stand up.
         height: In pixels.
     """
-    style = {"font-size": "11px", "fill": INK}
-    common = {"tick_style": style, "tick_format": ".2f", "label_color": INK, "color": QUIET}
+    common = {"tick_style": TICKS, "tick_format": ".2f", "label_color": INK, "color": QUIET}
     axes = [Axis(scale=x, label=across, label_offset="34px", grid_lines="none", **_at(across_at), **common)]
     if up:
         vertical = {"orientation": "vertical", "grid_lines": "solid", "grid_color": "#8884", "label_offset": "40px"}
         axes.append(Axis(scale=y, label=up, **_at(up_at), **vertical, **common))
+    return framed(marks, axes, height, {"top": 10, "bottom": 46, "left": 54 if up else 16, "right": 16})
+
+
+def framed(marks: Sequence[Any], axes: Sequence[Axis], height: int, margins: dict[str, int]) -> Figure:
+    """Marks and axes as a chart of this panel, so many pixels high."""
     return Figure(
         marks=list(marks),
-        axes=axes,
-        fig_margin={"top": 10, "bottom": 46, "left": 54 if up else 16, "right": 16},
+        axes=list(axes),
+        fig_margin=margins,
         layout={"width": "100%", "max_width": "640px", "height": f"{height}px", "min_width": "220px"},
         padding_x=0.0,
         padding_y=0.0,
@@ -74,11 +79,6 @@ def widened(scale: LinearScale, *some: Any, low: float = 0.0, high: float = 1.0)
         scale.min, scale.max = float(min(low, *values, low)), float(max(high, *values, high))
 
 
-def controls(*widgets: w.Widget) -> w.VBox:
-    """The controls of a section, as wide as those beside the map."""
-    return w.VBox(list(widgets), layout={"max_width": "460px"})
-
-
 def sentence(text: str) -> w.HTML:
     """How a chart is read."""
     return w.HTML(f"<div class='sw-how' style='color:{QUIET};line-height:1.4'>{html.escape(text)}</div>")
@@ -94,10 +94,7 @@ def thumbnail(values: np.ndarray, caption: str) -> str:
     """A small map with its caption, as HTML: sizes of the values, the largest is white."""
     sizes = np.abs(values.astype(np.float64))
     most = float(np.percentile(sizes, 99)) or 1.0
-    image = Image.fromarray((np.clip(sizes / most, 0, 1) * 255).astype(np.uint8))
-    file = io.BytesIO()
-    image.save(file, "PNG")
-    source = base64.b64encode(file.getvalue()).decode()
+    source = base64.b64encode(png_bytes((np.clip(sizes / most, 0, 1) * 255).astype(np.uint8))).decode()
     return (
         f"<figure style='margin:0;width:72px'><img alt='' width='72' style='display:block;image-rendering:pixelated' "
         f"src='data:image/png;base64,{source}'><figcaption style='font-size:11px;line-height:1.3;color:{QUIET};"

@@ -15,17 +15,8 @@ from saliency_widgets.evaluation.curves import KINDS, STEPS, Curve, Curves
 from saliency_widgets.evaluation.fills import FILL
 from saliency_widgets.evaluation.ranking import CHANCE as CHANCE_PARAM
 from saliency_widgets.widgets.controls import Control
-from saliency_widgets.widgets.trust.charts import (
-    ACCENT,
-    CHANCE,
-    OTHERS,
-    chart,
-    controls,
-    number,
-    said,
-    sentence,
-    widened,
-)
+from saliency_widgets.widgets.trust.charts import ACCENT, CHANCE, OTHERS, chart, number, said, widened
+from saliency_widgets.widgets.trust.section import Section
 
 _HOW = (
     "Left: the most important pixels go first, and the curve should fall early. Right: they come first, and it should "
@@ -34,17 +25,16 @@ _HOW = (
 )
 
 
-class CurvesSection:
+class CurvesSection(Section):
     """What happens to the score when the most important pixels go, or come, first."""
 
     name, title = "curves", "Deletion and insertion"
+    waiting, how = "The curves come as soon as the map is there.", _HOW
 
     def __init__(self, others: Callable[[], Mapping[str, Case]]) -> None:
-        self.ask: Callable[[], None] = lambda: None
-        self._others = others
         self._fill, self._steps, self._chance = Control(FILL), Control(STEPS), Control(CHANCE_PARAM)
-        for control in (self._fill, self._steps, self._chance):
-            control.observe(lambda: self.ask())
+        super().__init__(self._fill, self._steps, self._chance)
+        self._others = others
         self._marks: dict[str, tuple[Lines, Lines, Lines]] = {}
         self._scores: dict[str, LinearScale] = {}
         figures = []
@@ -62,10 +52,7 @@ class CurvesSection:
             figure = chart([band, rest, own], x, y, across=gone, up="score, normalised")
             figure.layout.flex = "1 1 320px"
             figures.append(figure)
-        self._said = w.HTML(said("The curves come as soon as the map is there."))
-        charts = w.HBox(figures, layout={"flex_flow": "row wrap"})
-        moved = controls(self._fill.widget, self._steps.widget, self._chance.widget)
-        self.widget = w.VBox([moved, self._said, charts, sentence(_HOW)])
+        self.lay_out(w.HBox(figures, layout={"flex_flow": "row wrap"}))
 
     def check(self, case: Case) -> Check:
         """The curves of this map, and of the others that were computed."""

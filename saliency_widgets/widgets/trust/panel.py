@@ -19,6 +19,7 @@ from saliency_widgets.widgets.trust.section import Section
 from saliency_widgets.widgets.trust.stability import StabilitySection
 
 _REMEMBERED = 6  # maps of other methods that are compared
+_KINDS = (AblationSection, CurvesSection, RandomisationSection, SaturationSection, StabilitySection)
 _SAYS = "A bright region shows what the score is sensitive to, not what causes it. Test it here."
 
 
@@ -39,40 +40,35 @@ class TrustPanel:
         self._case: Case | None = None
         self._cases: dict[str, Case] = {}  # of the methods computed so far, by title
         self._examiner = Examiner(self._on_told, busy=busy, executor=executor)
-        ablation = AblationSection(view.mark)
-        view.on_region(ablation.marked)
-        self._sections: list[Section] = [
+        self._sections: list[Section] = []  # made when the panel is opened first: most people look at the map alone
+        self._choice = w.ToggleButtons(options=[(kind.title, k) for k, kind in enumerate(_KINDS)], value=0)
+        self._choice.style.button_width = "auto"
+        self._told = w.HTML()
+        # Shows one section, and none while it is closed: bqplot needs a size to draw into.
+        self._stack = w.Stack(selected_index=None)
+        says = w.HTML(f"<div style='line-height:1.4;margin:2px 0 6px'>{_SAYS}</div>")
+        inside = w.VBox([says, self._choice, self._told, self._stack])
+        self._fold = w.Accordion([inside], titles=["Is it to be trusted?"], selected_index=None)
+        self._fold.observe(lambda _change: self._on_fold(), names="selected_index")
+        self._choice.observe(lambda _change: self._on_choice(), names="value")
+        self.widget = self._fold.add_class("sw-trust")
+        view.prime(self._fold, self._choice)
+
+    def _make(self) -> None:
+        ablation = AblationSection(self._view.mark)
+        sections = [
             ablation,
             CurvesSection(self._others),
             RandomisationSection(),
             SaturationSection(),
             StabilitySection(self._others),
         ]
-        for section in self._sections:
+        for section in sections:
             section.ask = lambda section=section: self._ask(section)
-        self._choice = w.ToggleButtons(
-            options=[(section.title, k) for k, section in enumerate(self._sections)], value=0
-        )
-        self._choice.style.button_width = "auto"
-        self._body = w.VBox()  # the section that is open: charts that nobody sees have no size, and bqplot needs one
-        self._told = w.HTML()
-        says = w.HTML(f"<div style='line-height:1.4;margin:2px 0 6px'>{_SAYS}</div>")
-        inside = w.VBox([says, self._choice, self._told, self._body])
-        self._fold = w.Accordion([inside], titles=["Is it to be trusted?"], selected_index=None)
-        self._fold.observe(lambda _change: self._on_fold(), names="selected_index")
-        self._choice.observe(lambda _change: self._on_choice(), names="value")
-        self.widget = self._fold.add_class("sw-trust")
-
-    @property
-    def controls(self) -> list[w.Widget]:
-        """Everything a person can move in it; of a section, its first part."""
-        moved = [control for section in self._sections for control in section.widget.children[0].children]
-        return [self._fold, self._choice, *moved]
-
-    @property
-    def sections(self) -> list[w.Widget]:
-        """All sections, seen or not."""
-        return [section.widget for section in self._sections]
+        self._sections = sections
+        self._stack.children = [section.widget for section in sections]
+        self._view.on_region(ablation.marked)
+        self._view.prime(*(control.widget for section in sections for control in section.controls))
 
     @property
     def opened(self) -> bool:
@@ -105,14 +101,17 @@ class TrustPanel:
         return {name: case for name, case in self._cases.items() if case is not self._case}
 
     def _on_fold(self) -> None:
+        if not self._sections:
+            self._make()
         self._view.let_mark(self.opened)
         self._on_choice()
         if not self.opened:
             self._examiner.drop()
 
     def _on_choice(self) -> None:
-        self._body.children = (self._visible.widget,) if self.opened else ()
-        self._ask(self._visible)
+        self._stack.selected_index = self._choice.value if self.opened else None
+        if self.opened:
+            self._ask(self._visible)
 
     def _ask(self, section: Section) -> None:
         case = self._case

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import ipywidgets as w
 import numpy as np
 from bqplot.marks import Lines
@@ -14,17 +12,8 @@ from saliency_widgets.engine.case import Case
 from saliency_widgets.engine.examiner import Check
 from saliency_widgets.evaluation.randomisation import STAGES, Randomisation
 from saliency_widgets.widgets.controls import Control
-from saliency_widgets.widgets.trust.charts import (
-    ACCENT,
-    SECOND,
-    chart,
-    controls,
-    number,
-    said,
-    sentence,
-    thumbnail,
-    widened,
-)
+from saliency_widgets.widgets.trust.charts import ACCENT, SECOND, chart, number, said, thumbnail, widened
+from saliency_widgets.widgets.trust.section import Section
 
 _HOW = (
     "From left to right more layers get random weights, from the output on. A map that shows what the model has learnt "
@@ -33,26 +22,26 @@ _HOW = (
 )
 
 
-class RandomisationSection:
+class RandomisationSection(Section):
     """Whether the map depends on what the model has learnt."""
 
     name, title = "randomisation", "Random weights"
+    waiting, how = "The comparison comes as soon as the map is there.", _HOW
 
     def __init__(self) -> None:
-        self.ask: Callable[[], None] = lambda: None
         self._stages = Control(STAGES)
-        self._stages.observe(lambda: self.ask())
-        x, y = LinearScale(min=0.0, max=1.0), LinearScale(min=-0.25, max=1.0)
+        super().__init__(self._stages)
+        x, self._similarity = LinearScale(min=0.0, max=1.0), LinearScale(min=-0.25, max=1.0)
         self._lines = Lines(
-            x=[], y=[], scales={"x": x, "y": y}, colors=[ACCENT, SECOND], stroke_width=2.5, marker="circle",
-            marker_size=30,
+            x=[], y=[], scales={"x": x, "y": self._similarity}, colors=[ACCENT, SECOND], stroke_width=2.5,
+            marker="circle", marker_size=30,
         )  # fmt: skip
-        figure = chart([self._lines], x, y, across="share of the layers that are random", up="similarity",
-                       up_at=(-0.25, 0, 0.25, 0.5, 0.75, 1))  # fmt: skip
+        figure = chart(
+            [self._lines], x, self._similarity, across="share of the layers that are random", up="similarity",
+            up_at=(-0.25, 0, 0.25, 0.5, 0.75, 1),
+        )  # fmt: skip
         self._maps = w.HTML()
-        self._said = w.HTML(said("The comparison comes as soon as the map is there."))
-        self._similarity = y
-        self.widget = w.VBox([controls(self._stages.widget), self._said, figure, self._maps, sentence(_HOW)])
+        self.lay_out(figure, self._maps)
 
     def check(self, case: Case) -> Check:
         """The randomisation of this model under this method."""

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
-import ipywidgets as w
 import numpy as np
 from bqplot.marks import Lines
 from bqplot.scales import LinearScale
@@ -14,7 +11,8 @@ from saliency_widgets.engine.case import Case
 from saliency_widgets.engine.examiner import Check
 from saliency_widgets.evaluation.saturation import Saturation
 from saliency_widgets.widgets.controls import Control
-from saliency_widgets.widgets.trust.charts import ACCENT, QUIET, SECOND, chart, controls, said, sentence, widened
+from saliency_widgets.widgets.trust.charts import ACCENT, QUIET, SECOND, chart, said, widened
+from saliency_widgets.widgets.trust.section import Section
 
 _HOW = (
     "From the baseline (0) to the picture (1). Orange: how much of the score's change is there. Blue: the size of the "
@@ -23,23 +21,21 @@ _HOW = (
 )
 
 
-class SaturationSection:
+class SaturationSection(Section):
     """Where the score settles, and whether the plain gradient can be believed."""
 
     name, title = "saturation", "Saturation"
+    waiting, how = "The way comes as soon as the map is there.", _HOW
 
     def __init__(self) -> None:
-        self.ask: Callable[[], None] = lambda: None
         self._baseline = Control(BASELINE)
-        self._baseline.observe(lambda: self.ask())
-        x, y = LinearScale(min=0.0, max=1.0), LinearScale(min=0.0, max=1.0)
-        scales = {"x": x, "y": y}
+        super().__init__(self._baseline)
+        x, self._share = LinearScale(min=0.0, max=1.0), LinearScale(min=0.0, max=1.0)
+        scales = {"x": x, "y": self._share}
         self._lines = Lines(x=[], y=[], scales=scales, colors=[ACCENT, SECOND], stroke_width=2.5)
         self._settled = Lines(x=[], y=[], scales=scales, colors=[QUIET], stroke_width=1.5, line_style="dashed")
-        figure = chart([self._lines, self._settled], x, y, across="from the baseline to the picture", up="share")
-        self._said = w.HTML(said("The way comes as soon as the map is there."))
-        self._share = y
-        self.widget = w.VBox([controls(self._baseline.widget), self._said, figure, sentence(_HOW)])
+        across = "from the baseline to the picture"
+        self.lay_out(chart([self._lines, self._settled], x, self._share, across=across, up="share"))
 
     def check(self, case: Case) -> Check:
         """The way from this baseline."""

@@ -1,35 +1,60 @@
-"""What each test of the panel is: a title, its widgets, what it asks, and how an answer is shown."""
+"""What each test of the panel is: a title, its controls, what it asks, and how an answer is shown."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, ClassVar
 
 import ipywidgets as w
 
 from saliency_widgets.engine.case import Case
 from saliency_widgets.engine.examiner import Check
+from saliency_widgets.widgets.controls import Control
+from saliency_widgets.widgets.trust.charts import said, sentence
 
 
-class Section(Protocol):
+class Section:
     """One test of the panel.
+
+    Args:
+        *controls: What is moved in it.
 
     Attributes:
         name: Of its check.
         title: For people.
-        widget: What is seen.
-        ask: To be called when a control of the section was moved.
+        waiting: What is said before there is an answer.
+        how: How the chart is read.
+        controls: What is moved in it.
+        widget: What is seen; made by :meth:`lay_out`.
+        ask: Called when a control was moved.
     """
 
-    name: str
-    title: str
+    name: ClassVar[str]
+    title: ClassVar[str]
+    waiting: ClassVar[str]
+    how: ClassVar[str]
     widget: w.VBox
-    ask: Callable[[], None]
+
+    def __init__(self, *controls: Control) -> None:
+        self.ask: Callable[[], None] = lambda: None
+        self.controls = controls
+        self._said = w.HTML(said(self.waiting))
+        for control in controls:
+            control.observe(lambda control=control: self.moved(control))
+
+    def lay_out(self, *parts: w.Widget) -> None:
+        """Put what is shown under the controls and the answer; the controls are as wide as those beside the map."""
+        moved = w.VBox([control.widget for control in self.controls], layout={"max_width": "460px"})
+        self.widget = w.VBox([moved, self._said, *parts, sentence(self.how)])
+
+    def moved(self, control: Control) -> None:  # noqa: ARG002
+        """A control was moved."""
+        self.ask()
 
     def check(self, case: Case) -> Check | None:
         """What is to be asked of this map; None where nothing is."""
-        ...
+        raise NotImplementedError
 
     def show(self, found: Any, case: Case) -> None:
         """Show an answer, or a part of one; called on the worker's thread, with display widgets only."""
-        ...
+        raise NotImplementedError

@@ -12,39 +12,29 @@ from saliency_widgets.engine.case import Case
 from saliency_widgets.engine.examiner import Check
 from saliency_widgets.evaluation.stability import RADIUS, TURNS, Stability, agreement
 from saliency_widgets.widgets.controls import Control
-from saliency_widgets.widgets.trust.charts import INK, QUIET, controls, number, said, sentence
+from saliency_widgets.widgets.trust.charts import INK, QUIET, number, said
+from saliency_widgets.widgets.trust.section import Section
 
 _HOW = (
     "The map is computed again with other seeds, and for the picture with a noise that nobody would see. Rank "
     "correlation 1 is the same order of all pixels, 0 is none. Green: above 0.8 each time; amber: above 0.5; red: "
-    "below."
+    "below. The table: how far the maps that were computed so far put the pixels in one order."
 )
-_AGREE = "How far the maps that were computed so far put the pixels in one order (rank correlation)."
 _WORDS = {"green": ("●", "#2e9e4f", "Stable"), "amber": ("▲", "#e69f00", "Wavering"), "red": ("■", "#d33", "Unstable")}
 
 
-class StabilitySection:
+class StabilitySection(Section):
     """Whether the map stays, and whether the methods agree."""
 
     name, title = "stability", "Stability and agreement"
+    waiting, how = "The comparison comes as soon as the map is there.", _HOW
 
     def __init__(self, others: Callable[[], Mapping[str, Case]]) -> None:
-        self.ask: Callable[[], None] = lambda: None
-        self._others = others
         self._turns, self._radius = Control(TURNS), Control(RADIUS)
-        for control in (self._turns, self._radius):
-            control.observe(lambda: self.ask())
-        self._light = w.HTML(said("The comparison comes as soon as the map is there."))
+        super().__init__(self._turns, self._radius)
+        self._others = others
         self._table = w.HTML()
-        self.widget = w.VBox(
-            [
-                controls(self._turns.widget, self._radius.widget),
-                self._light,
-                sentence(_HOW),
-                self._table,
-                sentence(_AGREE),
-            ]
-        )
+        self.lay_out(self._table)
 
     def check(self, case: Case) -> Check:
         """The stability of this map."""
@@ -63,7 +53,7 @@ class StabilitySection:
             size = float(case.attribution.values.abs().mean())
             numbers.append(f"sampling error {float(error.mean()) / size:.0%}" if size else "no values")
         state = "" if found.complete else f" ({found.done} of {found.total})"
-        self._light.value = (
+        self._said.value = (
             f"<div class='sw-said' style='color:{INK};font-weight:600;line-height:1.45'><span style='color:{colour}'>"
             f"{mark}</span> {word}{state}: {html.escape('; '.join(numbers))}.</div>"
         )

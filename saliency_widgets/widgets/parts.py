@@ -1,0 +1,20 @@
+"""What a widget is made of, so that all of it is closed."""
+
+from __future__ import annotations
+
+import ipywidgets as w
+
+
+def parts_of(widget: w.Widget, found: list[w.Widget]) -> list[w.Widget]:
+    """Everything that a widget is made of, children, layouts and styles alike, without the widget itself."""
+    for name in widget.keys:
+        if name == "_canvas_manager":  # all canvases of the kernel share it
+            continue
+        value = getattr(widget, name)
+        for item in (
+            value.values() if isinstance(value, dict) else value if isinstance(value, (list, tuple)) else (value,)
+        ):
+            if isinstance(item, w.Widget) and not any(item is known for known in found):
+                found.append(item)
+                parts_of(item, found)
+    return found
