@@ -19,12 +19,14 @@ if TYPE_CHECKING:
     from saliency_widgets.demos import demo
     from saliency_widgets.engine import attribute
     from saliency_widgets.engine.checkup import checkup
+    from saliency_widgets.engine.tables import importance, shuffle
     from saliency_widgets.engine.trust import ablate, evaluate
-    from saliency_widgets.widgets import Explorer, explore
+    from saliency_widgets.widgets import Explorer, TableExplorer, explore
 
 __all__ = [
     "Attribution",
     "Explorer",
+    "TableExplorer",
     "ablate",
     "attribute",
     "checkup",
@@ -32,7 +34,9 @@ __all__ = [
     "evaluate",
     "explore",
     "from_captum",
+    "importance",
     "methods",
+    "shuffle",
 ]
 
 __version__ = _version("saliency-widgets")
@@ -40,6 +44,7 @@ __version__ = _version("saliency-widgets")
 _ROOMS = {
     "Attribution": "attribution",
     "Explorer": "widgets",
+    "TableExplorer": "widgets",
     "ablate": "engine.trust",
     "attribute": "engine",
     "checkup": "engine.checkup",
@@ -47,7 +52,9 @@ _ROOMS = {
     "evaluate": "engine.trust",
     "explore": "widgets",
     "from_captum": "attribution.captum_bridge",
+    "importance": "engine.tables",
     "methods": "attribution.method",
+    "shuffle": "engine.tables",
 }
 
 

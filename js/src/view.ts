@@ -11,7 +11,7 @@ import { pngSize } from "./core/png.ts";
 import { readingText, type Status, withoutKernel } from "./core/text.ts";
 import { CheckUpLine } from "./shell/checkup.ts";
 import { CopyButton } from "./shell/copy.ts";
-import { type Elements, makeElements, setText } from "./shell/elements.ts";
+import { type Elements, keepFocus, makeElements, setText } from "./shell/elements.ts";
 import { holdButton } from "./shell/hold.ts";
 import { Inspector } from "./shell/inspector.ts";
 import { KernelWatch } from "./shell/kernel.ts";
@@ -109,6 +109,7 @@ export class HeatmapView {
     };
     watchSize(canvas, resized, life);
 
+    this.#on("plain", () => root.classList.toggle("sw-plain", this.model.get("plain") === true));
     this.#on("picture", () => this.#readPicture());
     this.#on("frame", () => this.#readFrame());
     this.#on("status", () => this.#readStatus());
@@ -200,7 +201,7 @@ export class HeatmapView {
 
   #readDisplay(): void {
     this.#display = this.#displayModel ? this.#displayReader.read(this.#displayModel) : null;
-    this.#report("display", this.#display ? null : NO_DISPLAY);
+    this.#report("display", this.#display || this.model.get("plain") === true ? null : NO_DISPLAY);
     this.#paints.request("display");
   }
 
@@ -247,7 +248,7 @@ export class HeatmapView {
     // One press is one message; the next status frees or disables the button.
     stop.disabled = true;
     setText(stop, "Stopping");
-    this.#elements.canvas.focus({ preventScroll: true });
+    keepFocus(this.#elements);
     this.#send({ type: "stop" });
   }
 

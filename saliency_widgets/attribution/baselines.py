@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from saliency_widgets.attribution.columns import Columns
 from saliency_widgets.attribution.memory import out_of_memory
 from saliency_widgets.attribution.noise import seeded
 from saliency_widgets.params import Param
@@ -54,6 +55,12 @@ def _mean(inputs: Tensor, _pixels: PixelRange | None, _: int) -> Tensor:
     return inputs.mean(over, keepdim=True).expand_as(inputs).clone()
 
 
+def _median(inputs: Tensor, _pixels: PixelRange | None, _: int) -> Tensor:
+    flat = inputs.flatten(2) if inputs.ndim > 2 else inputs[:, None]
+    middle = flat.median(-1).values
+    return middle.view(len(inputs), -1, *[1] * (inputs.ndim - 2)).expand_as(inputs).clone()
+
+
 def _blur(inputs: Tensor, _pixels: PixelRange | None, _: int) -> Tensor:
     if inputs.ndim != 4:
         raise ValueError(f"baseline: 'blur' needs pictures (N, C, H, W), got shape {tuple(inputs.shape)}. Use 'mean'.")
@@ -87,6 +94,7 @@ NAMED: dict[str, Callable[[Tensor, PixelRange | None, int], Tensor]] = {
     "black": _black,
     "white": _white,
     "mean": _mean,
+    "median": _median,
     "blur": _blur,
     "noise": _noise,
     "zero": _zero,
@@ -98,8 +106,8 @@ BASELINE = Param(
     kind="open",
     choices=tuple(NAMED),
     optional=True,
-    help="The input that stands for 'nothing there'; what equals it gets no attribution. Black for pictures and "
-    "zero for everything else unless given.",
+    help="The input that stands for 'nothing there'; what equals it gets no attribution. Black for pictures, the mean "
+    "of the background for rows that have one, and zero for everything else unless given.",
 )
 
 
@@ -138,15 +146,19 @@ def _made(function: Callable[[Tensor], Any], inputs: Tensor) -> Any:
         ) from error
 
 
-def baseline_of(value: Any, inputs: Tensor, pixels: PixelRange | None = None, seed: int = 0) -> Tensor:
+def baseline_of(
+    value: Any, inputs: Tensor, pixels: PixelRange | None = None, seed: int = 0, columns: Columns | None = None
+) -> Tensor:
     """The baseline of each sample.
 
     Args:
-        value: A name ("black", "white", "mean", "blur", "noise", "zero"), a tensor that broadcasts to the inputs,
-            a function from the inputs to such a tensor, or None for black pixels (pictures) or zeros.
+        value: A name ("black", "white", "mean", "median", "blur", "noise", "zero"), a tensor that broadcasts to the
+            inputs, a function from the inputs to such a tensor, or None for black pixels (pictures), the mean of the
+            background (rows that have one) or zeros. Of rows of a table, a Series or a DataFrame of one row, too.
         inputs: What the model sees, shape (B, ...).
         pixels: What black and white look like to the model; None where the inputs are no pictures.
         seed: The seed of "noise" (uniform between black and white, the same for all samples).
+        columns: The table that the inputs are rows of: "mean", "median" and "noise" are those of its background.
 
     Returns:
         A tensor of the inputs' shape, type and device.
@@ -155,10 +167,17 @@ def baseline_of(value: Any, inputs: Tensor, pixels: PixelRange | None = None, se
         TypeError: ``value`` is of no known kind.
         ValueError: An unknown name, a function that raises, a shape that doesn't fit, or numbers that aren't finite.
     """
+    background = columns is not None and columns.rows is not None
     if value is None:
-        value = "zero" if pixels is None else "black"
+        value = "mean" if background else "zero" if pixels is None else "black"
     if isinstance(value, str):
-        return NAMED[BASELINE.check(value)](inputs, pixels, seed)
+        name = BASELINE.check(value)
+        told = None if columns is None else columns.named(name, seed)
+        return NAMED[name](inputs, pixels, seed) if told is None else told.to(inputs).expand_as(inputs).clone()
+    if hasattr(value, "iloc"):  # a row as people have it
+        if columns is None:
+            raise TypeError("baseline: a row of pandas goes with inputs that are one. Pass what the model sees.")
+        value = columns.encode(value)
     if callable(value) and not isinstance(value, Tensor):
         value = _made(value, inputs)
     if not isinstance(value, Tensor) and not hasattr(value, "__array__"):

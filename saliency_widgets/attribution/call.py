@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from saliency_widgets.attribution.arguments import Arguments, Part
 from saliency_widgets.attribution.baselines import PixelRange, baseline_of
+from saliency_widgets.attribution.columns import Columns
 from saliency_widgets.attribution.differentiation import differentiate, finite
 from saliency_widgets.attribution.errors import Cancelled, ModelChanged, model_failure
 from saliency_widgets.attribution.interruption import interruptible
@@ -54,6 +55,7 @@ class Call:
         recordings: Passes of the inputs with their graphs, for any question about them.
         precision: How exactly passes are computed: see :mod:`~.precision`.
         replays: Passes recorded as CUDA graphs: see :mod:`~.replay`.
+        columns: Of the table that the inputs are rows of; None where they are none.
     """
 
     model: nn.Module
@@ -68,6 +70,7 @@ class Call:
     recordings: Kept | None = None
     precision: str | None = None
     replays: Replays | None = None
+    columns: Columns | None = None
 
     @property
     def batch(self) -> int:
@@ -154,14 +157,21 @@ class Call:
 
         def of(x: Tensor, part: Part | None) -> Tensor:
             name, pixels = (self._arguments.name, self.pixels) if part is None else (part.name, part.pixels)
-            return baseline_of(value.get(name) if isinstance(value, Mapping) else value, x, pixels, seed)
+            own = value.get(name) if isinstance(value, Mapping) else value
+            return baseline_of(own, x, pixels, seed, self.columns if part is None else None)
 
         return self._arguments.each(of, self.inputs)
 
     def spread(self) -> Tensor:
-        """The range max - min of each sample's inputs, broadcastable to them; of each of several inputs its own."""
+        """The range max - min of each sample's inputs, broadcastable to them; of each of several inputs its own.
+
+        Of rows with a background, each feature's range there.
+        """
+        known = None if self.columns is None else self.columns.spread()
 
         def of(x: Tensor, _part: Part | None) -> Tensor:
+            if known is not None:
+                return known.to(x)[None]
             flat = x.flatten(1)
             return (flat.amax(1) - flat.amin(1)).view(-1, *[1] * (x.ndim - 1))
 

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from saliency_widgets.params import Param, unknown
 
-Need = Literal["relu", "layer"]
+Need = Literal["relu", "layer", "picture"]
 
 DEFAULT = "integrated_gradients"
 """The method that is used where none is named: it accounts for the whole score, and says what it misses."""
@@ -71,8 +71,9 @@ class Method:
         pointwise: One gradient per input and a result of the inputs' shape: it can be averaged by SmoothGrad.
         sign: The part of the values that the method's paper shows: see
             :mod:`~saliency_widgets.attribution.reduction`.
-        needs: What it takes from the model besides gradients: "relu" (its backward rule is about ReLUs), "layer"
-            (a layer with a spatial output). The check-up names the methods whose needs a model doesn't meet.
+        needs: What it takes besides gradients: "relu" (its backward rule is about ReLUs), "layer" (a layer with a
+            spatial output), "picture" (inputs with places beside each other). The check-up names
+            the methods whose needs a model doesn't meet.
         doc: The whole documentation, with formula and source.
     """
 

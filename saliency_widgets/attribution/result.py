@@ -6,14 +6,18 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from torch import Tensor
 
 from saliency_widgets import render
+from saliency_widgets.attribution.columns import Columns
 from saliency_widgets.attribution.reduction import CHANNEL, Reduction
 from saliency_widgets.params import unknown
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -41,6 +45,7 @@ class Attribution:
         transformed: Whether the input went through a transform of the caller's.
         parts: Where several inputs were explained together: their names and the shape of one sample of each. The
             values lie side by side, (B, F); :meth:`part` gives one input's.
+        columns: Of the table that the inputs were rows of, or None: see :meth:`by_feature`.
     """
 
     values: Tensor
@@ -60,6 +65,7 @@ class Attribution:
     parts: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     agreement: Tensor | None = None
     map_error: Tensor | None = None
+    columns: Columns | None = None
 
     @property
     def method(self) -> str:
@@ -104,6 +110,22 @@ class Attribution:
             input_shape=tuple(values.shape),
             parts={},
         )
+
+    def by_feature(self) -> pd.DataFrame:
+        """The attributions of rows of a table, by the names of its columns; one-hot groups are summed.
+
+        Returns:
+            One row for each that was explained: ``by_feature().iloc[0].sort_values(key=abs)`` ranks one.
+
+        Raises:
+            ValueError: The inputs were no rows of a table.
+        """
+        import pandas as pd
+
+        if self.columns is None:
+            raise ValueError("by_feature: the inputs were no rows of a table. Pass a DataFrame, or feature_names=.")
+        values = self.columns.summed(self.values.detach().cpu().double()).numpy()
+        return pd.DataFrame(values, columns=list(self.columns.names))
 
     def saliency_map(
         self,

@@ -1,22 +1,33 @@
-"""``sw.demo()``: the explorer on the pretrained model, in one line."""
+"""``sw.demo()``: an explorer on a real model and real data, in one line."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from saliency_widgets.demos.imagenet import classifier, picture
-from saliency_widgets.widgets import Explorer, explore
+from saliency_widgets.demos.imagenet import PICTURES, classifier, picture
+from saliency_widgets.demos.tables import TABLES, table_model
+from saliency_widgets.params import unknown
+from saliency_widgets.widgets import Explorer, TableExplorer, explore
 
 
-def demo(name: str = "chelsea", **settings: Any) -> Explorer:
-    """The explorer on EfficientNet-Lite0 and a picture of scikit-image.
+def demo(name: str = "chelsea", **settings: Any) -> Explorer | TableExplorer:
+    """The explorer on EfficientNet-Lite0 and a picture of scikit-image, or on a network for a table of scikit-learn.
 
     Args:
-        name: "chelsea", "coffee", "astronaut" or "rocket".
+        name: "chelsea", "coffee", "astronaut" or "rocket"; "tabular" for a network that tells malignant from benign
+            tumours, trained on the spot, or "diabetes" for one that predicts a value.
         **settings: As for :func:`explore`: ``method``, ``target``, the method's parameters.
 
     Raises:
         ImportError: The packages of the extra ``demo`` are missing: ``pip install 'saliency-widgets[demo]'``.
+        ValueError: There is no such demo.
     """
+    if name in TABLES:
+        table = table_model(name)
+        about = {"background": table.background, "labels": table.labels, "class_names": table.class_names}
+        given = {"transform": table.transform, "score": table.score, **about, **settings}
+        return explore(table.model, table.rows.iloc[0], **given)
+    if name not in PICTURES:
+        raise ValueError(unknown("demo", name, [*PICTURES, *TABLES]))
     found = classifier()
     return explore(found.model, picture(name), transform=found.transform, class_names=found.class_names, **settings)

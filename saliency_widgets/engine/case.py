@@ -3,26 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator, Mapping
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from saliency_widgets.attribution import Attribution, Call, Reduction, get_method
 from saliency_widgets.attribution.method import Method
-from saliency_widgets.attribution.noise import SEED
+from saliency_widgets.attribution.noise import SEED, seeded
 from saliency_widgets.engine.cache import Cache, Scope
 from saliency_widgets.engine.examiner import Check
 from saliency_widgets.engine.fingerprint import identity
 from saliency_widgets.engine.request import Request
 from saliency_widgets.engine.subject import Subject
+from saliency_widgets.engine.tables import labels_of, values_of
 from saliency_widgets.evaluation.ablation import DRAWS, Ablation, ablate
 from saliency_widgets.evaluation.curves import STEPS, Curves, curves
+from saliency_widgets.evaluation.importance import Importance, importance
 from saliency_widgets.evaluation.randomisation import STAGES, Randomisation, randomisation
 from saliency_widgets.evaluation.ranking import CHANCE, top
 from saliency_widgets.evaluation.saturation import Saturation, saturation
+from saliency_widgets.evaluation.shuffling import DRAWS as SHUFFLES
+from saliency_widgets.evaluation.shuffling import REPEATS, Permutation, Shuffled, permutation_importance, shuffle
 from saliency_widgets.evaluation.stability import RADIUS, TURNS, Stability, stability
+
+Shuffles = tuple[Shuffled, Permutation | None]
+"""What shuffling tells of the row, and of all rows as soon as there is something."""
 
 
 def map_of(entry: Method, params: dict[str, Any], reduction: Reduction, call: Call, seed: int | None = None) -> Tensor:
@@ -141,6 +149,43 @@ class Case:
             yield from randomisation(self._call(check, "randomisation", self._asked), self._explain, stages=stages)
 
         return Check("randomisation", begin)
+
+    def shuffles(self, labels: Any, *, draws: int = SHUFFLES.default, repeats: int = REPEATS.default) -> Check:
+        """Each feature taken from other rows, and permuted, see :mod:`~saliency_widgets.evaluation.shuffling`.
+
+        Args:
+            labels: Of the background's rows; None measures the change of the score.
+            draws: From how many rows.
+            repeats: How many permutations.
+        """
+
+        def begin(check: Callable[[], None]) -> Iterator[Shuffles]:
+            here: Shuffled | None = None
+            for here in shuffle(self._call(check, "shuffle", self._scored), draws=draws):
+                yield here, None
+            known, loss = labels_of(labels, self.subject, self.request.score)
+            call = self._call(check)
+            # Of whichever row is looked at, the rows of the background are the same.
+            model = self.subject.version()[0]
+            kept = Scope(self.cache, (self.owner, "permutation", model, self._scored))
+            for over in permutation_importance(replace(call, kept=kept), known, loss, repeats=repeats):
+                assert here is not None
+                yield here, over
+
+        return Check("shuffle", begin)
+
+    def importance(self, *, rows: int, seed: int = 0) -> Check:
+        """Attributions of many rows, see :func:`~saliency_widgets.evaluation.importance.importance`."""
+
+        def begin(check: Callable[[], None]) -> Iterator[Importance]:
+            call = self._call(check)
+            around = None if call.columns is None else call.columns.rows
+            assert around is not None
+            drawn = torch.randperm(len(around), generator=seeded(seed, "rows"), device="cpu")[:rows]
+            entry, params = get_method(self.request.method), dict(self.request.params)
+            yield from importance(call, around[drawn.to(around.device)], partial(values_of, entry, params))
+
+        return Check("importance", begin)
 
     def saturation(self, *, baseline: Any = None) -> Check:
         """Where on the way to the input the score settles, see :func:`~saliency_widgets.evaluation.saturation`."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -96,6 +96,7 @@ def compute(
             total=estimate.total,
             unit=entry.unit,
             transformed=subject.transformed,
+            columns=call.columns,
         )
 
 
@@ -159,6 +160,8 @@ def attribute(
     fold: bool = True,
     precision: str | None = None,
     cuda_graphs: bool = False,
+    feature_names: Sequence[str] | None = None,
+    background: Any = None,
     **params: Any,
 ) -> Attribution:
     """Which inputs moved the model's output.
@@ -168,8 +171,9 @@ def attribute(
     Args:
         model: Any ``torch.nn.Module`` that scores each row of a batch. Its output may be a tensor, or one inside a
             tuple, a mapping, a dataclass or an object with ``.logits``.
-        inputs: A picture (PIL, path, array of uint8), a tensor (C, H, W) or (N, C, H, W), rows of numbers, or a
-            list of pictures of one size. Of a model with several inputs: a tuple, or a mapping from their names;
+        inputs: A picture (PIL, path, array of uint8), a tensor (C, H, W) or (N, C, H, W), rows of numbers, rows of a
+            table (a DataFrame, a Series, a mapping from names to values), or a list of pictures of one size. Of a
+            model with several inputs: a tuple, or a mapping from their names;
             what has as many rows as there are samples is repeated with them, anything else is given as it is.
         method: One of :func:`methods`; "captum." and the name of a class of ``captum.attr``; or such an object,
             see :func:`from_captum`.
@@ -178,7 +182,7 @@ def attribute(
         score: "logit", "probability", "log_probability", or "value" for regression.
         contrast: Explain the target's score minus this class's score.
         transform: From ``inputs`` to what the model takes: a function, torchvision weights, a Hugging Face image
-            processor, or a timm data config.
+            processor, or a timm data config; of rows of a table, a fitted scaler or ColumnTransformer.
         class_names: Names of the classes in order, or by index, so that targets can be named; torchvision weights;
             the model's own (``config.id2label`` and the like) unless given.
         explain: Which of several inputs, by name or position, or a list of them; all that have a gradient unless
@@ -190,6 +194,9 @@ def attribute(
             less exactly, by how much is told in ``notes``, and sooner on GPUs (bfloat16 is slower on most CPUs).
         cuda_graphs: Whether passes whose shape comes again are recorded on a CUDA device and replayed, which saves the
             launches that small passes wait for.
+        feature_names: The columns' names, of rows of a table that don't have them.
+        background: Other rows of the table, such as the training data: baselines "mean" and "median" are theirs, noise
+            is in proportion to each column's range in them, and Expected Gradients draw from them.
         **params: The method's parameters, see ``sw.methods()``.
 
     Returns:
@@ -203,7 +210,7 @@ def attribute(
     keep_memory()
     subject = Subject(
         model, inputs, transform=transform, class_names=class_names, explain=explain, device=device, fold=fold,
-        precision=precision, cuda_graphs=cuda_graphs,
+        precision=precision, cuda_graphs=cuda_graphs, feature_names=feature_names, background=background,
     )  # fmt: skip
     *_, last = compute(subject, request)
     return last

@@ -287,10 +287,11 @@ class Session:
         """Give the event its number and its frame under the reduction in force, and deliver it."""
         with self._state:
             reduction, self._redraw = self._reduction, False
-        frame = None if event.attribution is None else self._frame_of(event.attribution, reduction)
+        found = event.attribution
+        frame = None if found is None or found.columns is not None else self._frame_of(found, reduction)
         self._index += 1
         self._last = replace(event, index=self._index, frame=frame)
-        if frame is not None:
+        if found is not None:
             self._shown = self._last
         self._deliver(self._last)
 

@@ -27,7 +27,7 @@ from saliency_widgets.attribution.targets import is_function, resolve
 from saliency_widgets.attribution.tuning import Tuned
 from saliency_widgets.engine.fingerprint import Fingerprint, identity
 from saliency_widgets.engine.request import Request
-from saliency_widgets.inputs import Explain, Prepared, class_names_of, prepare_for, recover, unwrapped
+from saliency_widgets.inputs import Explain, Prepared, Table, class_names_of, prepare_for, recover, unwrapped
 
 
 class Subject:
@@ -43,6 +43,8 @@ class Subject:
         fold: Whether it may be computed with BatchNorms folded into convolutions, and channels laid out last.
         precision: How exactly: see :mod:`~saliency_widgets.attribution.precision`.
         cuda_graphs: Whether passes whose shape comes again are recorded and replayed.
+        feature_names: The columns' names, of rows of a table that don't have them.
+        background: Other rows of the table.
 
     Raises:
         TypeError: ``model`` is no module, or another argument is of no known kind.
@@ -61,6 +63,8 @@ class Subject:
         fold: bool = True,
         precision: str | None = None,
         cuda_graphs: bool = False,
+        feature_names: Sequence[str] | None = None,
+        background: Any = None,
     ) -> None:
         if not isinstance(model, nn.Module):
             raise TypeError(f"model: expected a torch.nn.Module, got a {type(model).__name__}.")
@@ -81,8 +85,10 @@ class Subject:
         model, self.wrapped = unwrapped(model)
         self.model = model if device is None else _on_device(model, device)
         model = self.model
+        self._inputs = inputs
         self._prepare = lambda: prepare_for(
-            model, inputs, transform, explain, device=device_of(model), dtype=dtype_of(model)
+            model, self._inputs, transform, explain, device=device_of(model), dtype=dtype_of(model),
+            feature_names=feature_names, background=background,
         )  # fmt: skip
         self._precision = check_precision(precision, device_of(model))
         for name, switch in (("fold", fold), ("cuda_graphs", cuda_graphs)):
@@ -96,9 +102,10 @@ class Subject:
         self._cuda_graphs = cuda_graphs
         self._replays: Replays | None = None
         self.prepared: Prepared = self._prepare()
-        self._inputs, self._seen = inputs, identity(inputs)
+        self._seen = identity(inputs)
         names, self._names_given = class_names_of(class_names, transform, model)
         self.class_names = _names(names)
+        self.negative = ""  # of a model with one logit: what a low one speaks for, where it has a name
         # What must be said again, beside the settings of a request, to ask the same.
         self.given = {
             **({} if explain is None else {"explain": explain}),
@@ -106,6 +113,8 @@ class Subject:
             **({} if fold else {"fold": False}),
             **({} if precision is None else {"precision": precision}),
             **({"cuda_graphs": True} if cuda_graphs else {}),
+            **({} if feature_names is None else {"feature_names": [*map(str, feature_names)]}),
+            **({} if background is None else {"background": background}),
         }
         self.transformed = transform is not None
         self.memory = Memory()
@@ -122,6 +131,21 @@ class Subject:
     def tensor(self) -> Tensor:
         """What the model sees, shape (B, ...)."""
         return self.prepared.tensor
+
+    @property
+    def table(self) -> Table | None:
+        """The rows that the model's inputs were made of; None where they are no rows of a table."""
+        return self.prepared.table
+
+    def move(self, table: Table) -> None:
+        """Ask about another row of the same table from now on."""
+        with self._lock:
+            self._inputs = table
+
+    def table_of(self, version: tuple | None) -> Table | None:
+        """The rows that a version of the inputs was made of: an answer may be about a row that was left since."""
+        inputs = None if version is None else version[1][1].value
+        return inputs if isinstance(inputs, Table) else self.table
 
     @property
     def parts(self) -> dict[str, tuple[int, ...]]:
@@ -166,6 +190,8 @@ class Subject:
         self._tuned, self._replays = None, None
         found = survey(self.call(_UNSCORED), fold=self._fold)
         logits, self.output_notes, self._tuned, self.untuned = found.logits, found.notes, found.tuned, found.refused
+        if self._names_given and self.class_names is not None and len(self.class_names) == 2 and logits.shape[1] == 1:
+            self.negative, self.class_names = self.class_names[0], self.class_names[1:]
         if self.class_names is not None and len(self.class_names) != logits.shape[1]:
             if self._names_given:
                 raise ValueError(
@@ -195,7 +221,7 @@ class Subject:
             self.model, found.tensor, score, found.pixels, arguments=found.arguments, memory=self.memory,
             tuned=None if is_function(score.target) and not looked_at else self._tuned,
             kept=kept, recordings=recordings, precision=None if looked_at else self._precision,
-            replays=None if looked_at else self._replays,
+            replays=None if looked_at else self._replays, columns=found.columns,
         )  # fmt: skip
         return bound if check is None else replace(bound, check=check)
 

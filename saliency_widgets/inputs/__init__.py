@@ -4,5 +4,17 @@ from saliency_widgets.inputs.pictures import recover
 from saliency_widgets.inputs.prepared import Prepared, prepare
 from saliency_widgets.inputs.protocols import class_names_of, unwrapped
 from saliency_widgets.inputs.several import Explain, prepare_for
+from saliency_widgets.inputs.tables import Table, is_table, read_table
 
-__all__ = ["Explain", "Prepared", "class_names_of", "prepare", "prepare_for", "recover", "unwrapped"]
+__all__ = [
+    "Explain",
+    "Prepared",
+    "Table",
+    "class_names_of",
+    "is_table",
+    "prepare",
+    "prepare_for",
+    "read_table",
+    "recover",
+    "unwrapped",
+]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from numbers import Real
 from typing import Any
 
@@ -14,7 +14,9 @@ from torch import Tensor
 
 from saliency_widgets.attribution import PixelRange
 from saliency_widgets.attribution.arguments import Arguments
+from saliency_widgets.attribution.columns import Columns
 from saliency_widgets.inputs import pictures
+from saliency_widgets.inputs.tables import Table
 
 Transform = Callable[[Any], Any]
 
@@ -29,6 +31,8 @@ class Prepared:
         pictures: What the model sees as pictures, uint8 (B, H, W, 3), or None.
         notes: What had to be guessed.
         arguments: How the model is called with the tensor, where it takes more than that.
+        table: What the tensor was made of, where it was rows of a table.
+        columns: Of that table; the background as the model sees it.
     """
 
     tensor: Tensor
@@ -36,6 +40,8 @@ class Prepared:
     pictures: np.ndarray | None
     notes: tuple[str, ...] = ()
     arguments: Arguments | None = None
+    table: Table | None = None
+    columns: Columns | None = None
 
 
 def prepare(
@@ -88,6 +94,33 @@ def prepare(
         if not torch.isfinite(ready).all():
             raise ValueError(f"inputs: some numbers are too large for the model's type, {dtype}.")
         return Prepared(ready, pixels, shown, tuple(notes))
+
+
+def prepare_table(table: Table, *, device: torch.device | str, dtype: torch.dtype) -> Prepared:
+    """Bring rows of a table into the form a model takes.
+
+    Args:
+        table: The rows, as they were read.
+        device: Where the model is.
+        dtype: What it computes in.
+
+    Raises:
+        ValueError: Numbers too large for that type.
+    """
+
+    def ready(values: Tensor | None) -> Tensor | None:
+        if values is None:
+            return None
+        found = values.to(device=device, dtype=dtype)
+        if not torch.isfinite(found).all():
+            raise ValueError(f"inputs: some numbers are too large for the model's type, {dtype}.")
+        return found.clone()
+
+    with torch.inference_mode(False), torch.no_grad():
+        tensor, columns = ready(table.tensor), table.columns
+        assert tensor is not None
+        columns = replace(columns, rows=ready(columns.rows), median=ready(columns.median))
+        return Prepared(tensor, None, None, table.notes, table=table, columns=columns)
 
 
 def _numbers(items: Any) -> bool:

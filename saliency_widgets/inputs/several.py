@@ -19,8 +19,9 @@ from saliency_widgets.attribution.arguments import Arguments, Part, Slot
 from saliency_widgets.attribution.isolation import stand_in
 from saliency_widgets.attribution.targets import scores_in
 from saliency_widgets.inputs import pictures
-from saliency_widgets.inputs.prepared import Prepared, check_kind, prepare
+from saliency_widgets.inputs.prepared import Prepared, check_kind, prepare, prepare_table
 from saliency_widgets.inputs.protocols import transform_of
+from saliency_widgets.inputs.tables import Table, is_table, read_table
 from saliency_widgets.params import unknown
 
 Explain = str | int | Sequence[str | int] | None
@@ -34,6 +35,8 @@ def prepare_for(
     *,
     device: torch.device,
     dtype: torch.dtype,
+    feature_names: Sequence[str] | None = None,
+    background: Any = None,
 ) -> Prepared:
     """Bring whatever a model takes into the form it takes it in.
 
@@ -50,11 +53,19 @@ def prepare_for(
             given.
         device: Where the model is.
         dtype: What it computes in.
+        feature_names: Of rows of a table, see :func:`~saliency_widgets.inputs.tables.read_table`.
+        background: Other rows of it.
 
     Raises:
         TypeError: An input of no known kind.
         ValueError: An input that can't be explained, a name that isn't there, or batches of different sizes.
     """
+    if is_table(inputs, background, feature_names, transform):
+        if explain is not None:
+            raise ValueError("explain: a row of a table is one input. Leave it out.")
+        read = inputs if isinstance(inputs, Table) else None
+        read = read or read_table(inputs, background, feature_names=feature_names, transform=transform)
+        return prepare_table(read, device=device, dtype=dtype)
     if isinstance(inputs, Mapping):
         names = [str(name) for name in inputs]
         values = dict(zip(names, inputs.values(), strict=True))

@@ -1,7 +1,8 @@
-"""What people see and touch: controls, the heatmap view, the explorer."""
+"""What people see and touch: controls, the heatmap view, the explorers."""
 
 from saliency_widgets.widgets.display import DisplaySettings
 from saliency_widgets.widgets.explorer import Explorer, explore
 from saliency_widgets.widgets.heatmap import HeatmapView
+from saliency_widgets.widgets.tables import TableExplorer
 
-__all__ = ["DisplaySettings", "Explorer", "HeatmapView", "explore"]
+__all__ = ["DisplaySettings", "Explorer", "HeatmapView", "TableExplorer", "explore"]

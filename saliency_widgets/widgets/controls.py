@@ -40,24 +40,31 @@ class Control:
         self.widget.layout.width = "auto"
         self.widget.add_class("sw-control")
         self.widget.add_class(f"sw-control-{param.name}")
+        self._holder = self.widget  # whose value it is
+
+    @property
+    def leaves(self) -> list[Any]:
+        """The widgets that send what a person does."""
+        return [self._holder]
 
     @property
     def value(self) -> Any:
         """The parameter's value."""
-        value = self.widget.value
+        value = self._holder.value
         if isinstance(value, _Own):
             return value.thing
         return None if isinstance(value, str) and value == AUTO else value
 
     @value.setter
     def value(self, value: Any) -> None:
-        if hasattr(self.widget, "options"):
-            value = _admitted(self.widget, self.param, value)
-        self.widget.value = value
+        if hasattr(self._holder, "options"):
+            value = _admitted(self._holder, self.param, value)
+        self._holder.value = value
 
     def observe(self, callback: Callable[[], None]) -> None:
         """Call back when the value changes, however it was changed."""
-        self.widget.observe(lambda _change: callback(), names="value")
+        for leaf in self.leaves:
+            leaf.observe(lambda _change: callback(), names="value")
 
     def show(self, shown: bool) -> None:
         """Show or hide it."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import ipywidgets as w
@@ -12,41 +12,23 @@ from ipycanvas import Canvas
 from torch import nn
 
 from saliency_widgets import render
-from saliency_widgets.attribution import Attribution, Cancelled, get_method
-from saliency_widgets.attribution.findings import Finding
 from saliency_widgets.attribution.method import DEFAULT
-from saliency_widgets.attribution.result import code_of
 from saliency_widgets.attribution.targets import SCORE
-from saliency_widgets.engine import CacheInfo, Event, Request, Session, Subject
+from saliency_widgets.engine import Event, Subject
 from saliency_widgets.engine.case import Case
-from saliency_widgets.engine.checkup import check_up
 from saliency_widgets.inputs import Explain
-from saliency_widgets.widgets import messages
 from saliency_widgets.widgets.annotations import annotation_canvas
 from saliency_widgets.widgets.display import DISPLAY_NAMES, DisplaySettings
 from saliency_widgets.widgets.heatmap import HeatmapView
-from saliency_widgets.widgets.panel import REDUCTION_NAMES, Panel
-from saliency_widgets.widgets.parts import parts_of
+from saliency_widgets.widgets.live import Live
+from saliency_widgets.widgets.picture_panel import REDUCTION_NAMES, PicturePanel
 from saliency_widgets.widgets.pictures import png_bytes
-from saliency_widgets.widgets.trust import TrustPanel
-
-_LAYOUT = {
-    "display": "flex",
-    "flex_flow": "row wrap",
-    "align_items": "flex-start",
-    "grid_gap": "8px 20px",
-    "width": "100%",
-    "overflow": "visible",
-}
-
-_OUTDATED = (
-    "The model or the input has changed: the map is of what they are now, the predictions of what they were. "
-    "explorer.update() asks for new ones."
-)
+from saliency_widgets.widgets.tables import TableExplorer, is_row
+from saliency_widgets.widgets.trust import PictureTrust
 
 
-class Explorer(w.Box):
-    """Which inputs moved the model's output: see :func:`explore` for the arguments.
+class Explorer(Live):
+    """Which pixels moved the model's output: see :func:`explore` for the arguments.
 
     Attributes:
         annotations: An ipycanvas ``Canvas`` over the map, in the picture's pixels: draw on it from Python.
@@ -55,7 +37,11 @@ class Explorer(w.Box):
         trust: The tests of the map that is shown.
     """
 
-    _open = False
+    panel: PicturePanel
+    _outdated = (
+        "The model or the input has changed: the map is of what they are now, the predictions of what they were. "
+        "explorer.update() asks for new ones."
+    )
 
     def __init__(
         self,
@@ -91,23 +77,20 @@ class Explorer(w.Box):
             raise ValueError(
                 f"inputs: the explorer shows one picture, got a batch of {subject.tensor.shape[0]}. Pass one of them."
             )
-        self._given = {"model": model, "inputs": inputs, "transform": transform, "class_names": class_names}
-        self._subject = subject
         shown = {name: params.pop(name) for name in list(params) if name in (*DISPLAY_NAMES, *REDUCTION_NAMES)}
         reduced = {name: shown.pop(name) for name in REDUCTION_NAMES if name in shown}
         self._display = DisplaySettings(**shown)
         methods = (methods,) if isinstance(methods, str) else methods
-        self.panel = Panel(
+        panel = PicturePanel(
             subject, self._display, method=method, target=target, score=score, params=params, more=methods
         )
         if reduced:
-            self.panel.update(reduced)
-        self._examined: Any = None
+            panel.update(reduced)
         self._prepared = subject.prepared
-        self._request = self.panel.request()  # before anything is shown: a wrong argument is an error of this call
+        given = {"model": model, "inputs": inputs, "transform": transform, "class_names": class_names}
+        super().__init__(subject, panel, executor, **given)
         height, width = self._picture.shape[:2]
         self.annotations: Canvas = annotation_canvas(width, height)
-        self._session = Session(subject, self._on_event, executor=executor, idle=self._check_up)
         self.view = HeatmapView(
             png_bytes(self._picture),
             self._display,
@@ -115,21 +98,14 @@ class Explorer(w.Box):
             controls=self.panel.controls,
             layers=(self.annotations,),
         )
-        self.trust = TrustPanel(self.view, busy=lambda: self._session.busy, executor=executor)
-        super().__init__(children=(self.view, self.panel.widget, self.trust.widget), layout=_LAYOUT)
-        self.add_class("sw-explorer")
+        self.trust = PictureTrust(self.view, busy=lambda: self._session.busy, executor=executor)
         self.trust.widget.layout.flex = "1 1 100%"
         self.view.layout.flex, self.view.layout.min_width = "3 1 260px", "240px"
         # As wide as the picture is at its greatest height (60vh, see heatmap.css): nothing empty beside it.
         self.view.layout.max_width = f"max(320px, min(640px, {60 * width / height:.1f}vh))"
-        self.panel.observe(self._on_move, self._session.reduce, self._on_wrong)
+        self.panel.on_reduction(self._session.reduce)
         self._display.observe(lambda _change: self._on_clip(), names="clip")
-        self._open = True
-        self._submit(self._request)
-
-    def __repr__(self) -> str:
-        """What is explained, in one line."""
-        return f"Explorer({type(self._given['model']).__name__}, {self.panel.title!r})"
+        self._begin(self.view, self.panel.widget, self.trust.widget)
 
     @property
     def _picture(self) -> np.ndarray:
@@ -138,69 +114,13 @@ class Explorer(w.Box):
         return self._prepared.pictures[0]
 
     @property
-    def settings(self) -> dict[str, Any]:
-        """Keyword arguments with which ``sw.attribute`` gives what the screen shows, bit for bit."""
-        last, request = self._session.last, self._request
-        if last is not None and last.request is not None and last.generation == self._session.generation:
-            request = last.request  # as it was computed
-        return {**self._given, **self._subject.given, **request.settings}
+    def _shown(self) -> dict[str, Any]:
+        reduction = self.panel.reduction
+        return {"sign": reduction.sign, "channels": reduction.channels, "clip": self._display.settings["clip"]}
 
     @property
-    def attribution(self) -> Attribution | None:
-        """The finished attribution on the screen; None while it is being computed, and after a stop or an error."""
-        last = self._session.last
-        if last is None or last.state != "done" or last.generation != self._session.generation:
-            return None
-        return last.attribution
-
-    def wait(self, timeout: float | None = None) -> Attribution:
-        """Wait for the map of the newest settings.
-
-        Args:
-            timeout: Seconds to wait at most.
-
-        Returns:
-            The finished attribution.
-
-        Raises:
-            TimeoutError: It was not finished in time.
-            RuntimeError: It was stopped, or the explorer is closed.
-            TypeError, ValueError: What the computation ended with.
-        """
-        if not self._session.wait(timeout):
-            raise TimeoutError(f"The map was not finished within {timeout} seconds.")
-        self.view.flush()  # a notebook that is stored now holds the finished map
-        last = self._session.last
-        if last is not None and last.error is not None:
-            raise last.error
-        found = self.attribution
-        if found is None:
-            raise RuntimeError("There is no finished map: it was stopped, or the explorer is closed. Move a control.")
-        return found
-
-    def update(self, **settings: Any) -> None:
-        """Move controls from Python: ``explorer.update(method="smoothgrad", n_samples=20, target="tabby")``.
-
-        Args:
-            **settings: "method", "target", "score", the method's parameters, "sign", "channels", and display settings.
-                None at all asks again, and brings the predictions up to date with a model that was trained meanwhile.
-
-        Raises:
-            TypeError: A name that nothing here has, or a value of the wrong type. Nothing is moved then.
-            ValueError: A value out of range. Nothing is moved then.
-        """
-        self.panel.update(settings)
-
-    def to_code(self) -> str:
-        """Python that repeats what the screen shows, the attribution and the map made of it."""
-        return self._code_of(self.attribution)
-
-    def _code_of(self, found: Attribution | None) -> str:
-        """The code of a finished attribution; of what is asked, where there is none yet."""
-        settings = {**self._subject.given, **self._request.settings} if found is None else found.settings
-        reduction = self.panel.reduction
-        shown = {"sign": reduction.sign, "channels": reduction.channels, "clip": self._display.settings["clip"]}
-        return code_of(settings, transformed=self._subject.transformed, shown=shown)
+    def _links(self) -> Sequence[w.Widget]:
+        return self._display.links
 
     def save_png(self, path: Any, *, scale: int | None = None) -> None:
         """Write the overlay as it is shown, with its colour bar.
@@ -217,100 +137,24 @@ class Explorer(w.Box):
         quantised = render.Quantised(codes=f.codes, low=f.low, high=f.high, signed=f.signed)
         self._display.render(self._picture, quantised, path, scale=scale, title=self._title_of(shown) + part)
 
-    def cache_info(self) -> CacheInfo:
-        """What is kept of finished maps and single passes, in bytes and by kind, and how often it helped.
-
-        All explorers of a kernel share one bound; what was used least recently goes first.
-        """
-        return self._session.cache.info()
-
-    def close(self) -> None:
-        """End the computation and its thread, free the cache, and leave the page."""
-        if not self._open:  # closed already, or an argument was wrong and it was never made
-            return
-        self._open = False
-        self.trust.close()
-        self._session.close()
-        self.view.retire()
-        parts = parts_of(self, [*self._display.links])
-        super().close()
-        for part in parts:
-            part.close()
-
-    def _on_move(self) -> None:
-        """A control was moved. It runs on any thread, and only asks."""
-        try:
-            self._submit(self.panel.request())
-        except (TypeError, ValueError) as error:
-            self._on_wrong(error)
-
     def _on_clip(self) -> None:
         """The clip range was moved, in the browser: the code to be copied is of what is seen."""
         last = self._session.last
         if last is not None and last.state == "done":
             self.view.offer(None, self._status_of(last, last, ""))
 
-    def _on_wrong(self, error: Exception) -> None:
-        """What was typed can't be used: say so; the map that is there stays."""
-        shown = self._session.shown
-        now = messages.status() if shown is None else self._status_of(shown, shown, "")
-        said = {"message": str(error), "remedy": "Nothing has moved. Choose another to go on."}
-        self.view.offer(None, {**now, "generation": self._session.generation, "state": "error", **said})
-
-    def _submit(self, request: Request) -> None:
-        self._request = request
-        self._session.submit(request)
-
     def _on_event(self, event: Event) -> None:
-        """The worker has something to show. It touches the result widget and nothing else."""
         fresh = event.attribution is not None and event.state in ("running", "done")
         if fresh and self._subject.prepared is not self._prepared:  # the inputs were changed in place
             self._prepared = self._subject.prepared
             self.view.picture = png_bytes(self._picture)
-        shown = self._session.shown or event  # the title is of the map on the screen, not of what is asked by now
-        asked = "" if event.asked is None else self.panel.title_of(event.asked)
-        self.view.offer(messages.frame_of(event), self._status_of(event, shown, asked))
-        if event.state == "done" and event.attribution is not None and event.request is not None:
-            session, reduction = self._session, self.panel.reduction
-            case = Case(
-                self._subject, event.request, event.attribution, reduction, event.version, session.cache, session
-            )  # fmt: skip
-            self.trust.show(case, self._title_of(event))
+        super()._on_event(event)
 
-    def _status_of(self, event: Event, shown: Event, asked: str) -> dict[str, Any]:
-        found = shown.attribution
-        return messages.status_of(
-            event,
-            self._title_of(shown),
-            asked,
-            method="" if shown.request is None else get_method(shown.request.method).title,
-            code=self._code_of(found) if found is not None and found.complete else "",
-            aside=str(self._subject.memory),
-            notes=(_OUTDATED,) if self.panel.outdated else (),
-        )
-
-    def _check_up(self, check: Callable[[], None]) -> None:
-        """What is done while nothing is asked: the check-up, once for each version of the model."""
-        version = self._subject.version()
-        if version == self._examined:
-            return
-        try:
-            found = check_up(self._subject, self._request, check)
-        except Cancelled:
-            raise
-        except Exception as error:
-            found = [
-                Finding(
-                    f"The check-up failed: {type(error).__name__}: {error}.",
-                    remedy="Please report it.",
-                    severity="caution",
-                )
-            ]
-        self._examined = version
-        self.view.tell(messages.findings_of(found, self.panel.titles))
-
-    def _title_of(self, event: Event) -> str:
-        return "" if event.request is None else self.panel.title_of(event.request)
+    def _case_of(self, event: Event) -> Case | None:
+        if event.state != "done" or event.attribution is None or event.request is None:
+            return None
+        session, reduction = self._session, self.panel.reduction
+        return Case(self._subject, event.request, event.attribution, reduction, event.version, session.cache, session)
 
 
 def explore(
@@ -320,6 +164,9 @@ def explore(
     target: Any = None,
     transform: Any = None,
     class_names: Any = None,
+    feature_names: Sequence[str] | None = None,
+    background: Any = None,
+    labels: Any = None,
     explain: Explain = None,
     device: torch.device | str | None = None,
     method: Any = DEFAULT,
@@ -329,30 +176,37 @@ def explore(
     precision: str | None = None,
     cuda_graphs: bool = False,
     **params: Any,
-) -> Explorer:
-    """Explore which pixels moved a model's output, live.
+) -> Explorer | TableExplorer:
+    """Explore which pixels, or which features of a row, moved a model's output, live.
 
     Args:
         model: Any ``torch.nn.Module`` that scores each row of a batch; call ``model.eval()`` first.
-        inputs: One picture: PIL image, path, array (H, W, 3) of uint8, tensor (C, H, W) or (1, C, H, W). Of a model
-            with several inputs: a tuple of them, or a mapping from their names.
+        inputs: One picture: PIL image, path, array (H, W, 3) of uint8, tensor (C, H, W) or (1, C, H, W). Or one row of
+            a table: a Series, a DataFrame of one row, a mapping from names to values, an array or a tensor (F,). Of a
+            model with several inputs: a tuple of them, or a mapping from their names. A row is copied.
         target: A class index or name, None for the top prediction, or a function from the model's output to one number
             per sample.
         transform: From ``inputs`` to what the model takes: a function, torchvision weights, a Hugging Face image
-            processor, or a timm data config.
+            processor, or a timm data config; of rows, a fitted scikit-learn scaler or ColumnTransformer, of which
+            one-hot groups are summed back to their column.
         class_names: Names of the classes in order, a mapping from index to name, or torchvision weights; the model's
-            own (``config.id2label`` and the like) unless given.
+            own (``config.id2label`` and the like) unless given. Of a binary model with one logit, both classes' names.
+        feature_names: Of a row without names of its own.
+        background: Other rows of the table, such as the training data: baselines, Expected Gradients, the sliders of
+            "what if", the noise and the shuffle test come from it.
+        labels: Of the background's rows, class indices or names, or values with ``score="value"``: the shuffle test
+            then tells the change of the loss.
         explain: Which of several inputs is shown, by name or position; the first picture unless given.
         device: Where to compute; the model's own device unless given.
         method: The method to begin with: one of ``sw.methods()``, "captum." and the name of a class of
             ``captum.attr``, or an object of captum's.
         methods: More methods of captum's for the menu, each with sliders for its numeric arguments.
-        score: "logit", "probability", "log_probability" or "value".
+        score: "logit", "probability", "log_probability", or "value" for regression.
         fold: Whether it may be computed sooner, with BatchNorms folded into convolutions: see :func:`attribute`.
         precision: None, "full", "tf32" or "bfloat16": see :func:`attribute`.
         cuda_graphs: Whether passes are recorded on a CUDA device and replayed: see :func:`attribute`.
-        **params: Parameters of the method to begin with; "sign" and "channels"; display settings such as "opacity",
-            "clip" and "colormap".
+        **params: Parameters of the method to begin with. Of a picture, "sign" and "channels", and display settings such
+            as "opacity", "clip" and "colormap"; of a row, "top", how many bars there are.
 
     Returns:
         The explorer, a widget: it shows itself as the last line of a cell.
@@ -361,19 +215,15 @@ def explore(
         TypeError: An argument of the wrong type, or one that nothing here has.
         ValueError: An argument out of range, an input that doesn't fit, or a model that failed.
     """
-    return Explorer(
-        model,
-        inputs,
-        target=target,
-        transform=transform,
-        class_names=class_names,
-        explain=explain,
-        device=device,
-        method=method,
-        methods=methods,
-        score=score,
-        fold=fold,
-        precision=precision,
-        cuda_graphs=cuda_graphs,
-        **params,
-    )
+    given = {
+        "target": target, "transform": transform, "class_names": class_names, "device": device, "method": method,
+        "methods": methods, "score": score, "fold": fold, "precision": precision, "cuda_graphs": cuda_graphs,
+    }  # fmt: skip
+    if is_row(inputs, background, feature_names, transform):
+        if explain is not None:
+            raise ValueError("explain: a row of a table is one input. Leave it out.")
+        about = {"feature_names": feature_names, "background": background, "labels": labels}
+        return TableExplorer(model, inputs, **about, **given, **params)
+    if labels is not None:
+        raise ValueError("labels: they are those of the rows of background=, and there are none.")
+    return Explorer(model, inputs, explain=explain, **given, **params)

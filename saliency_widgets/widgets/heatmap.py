@@ -43,8 +43,9 @@ class HeatmapView(anywidget.AnyWidget):
     """Shows frames over a picture. Written by one worker at a time; its front end writes no trait.
 
     Args:
-        picture: What the model sees, as PNG bytes.
-        display: The display settings; share one between views that should look alike.
+        picture: What the model sees, as PNG bytes; None where it is no picture: progress, readings, the check-up and
+            errors are shown without one.
+        display: The display settings; share one between views that should look alike. None without a picture.
         on_stop: Called when the person presses Stop.
         controls: What the person may move beside it; their way to the kernel is opened once the view is on a page.
         layers: Canvases drawn on top.
@@ -54,11 +55,12 @@ class HeatmapView(anywidget.AnyWidget):
     _css = _bundle("heatmap.css")
 
     picture = traitlets.Bytes().tag(sync=True)
+    plain = traitlets.Bool(False).tag(sync=True)
     frame = traitlets.Dict().tag(sync=True)
     status = traitlets.Dict().tag(sync=True)
     findings = traitlets.List(traitlets.Dict()).tag(sync=True)
     checked = traitlets.Bool(False).tag(sync=True)
-    display = traitlets.Instance(DisplaySettings).tag(sync=True, **widget_serialization)
+    display = traitlets.Instance(DisplaySettings, allow_none=True).tag(sync=True, **widget_serialization)
     controls = traitlets.List(traitlets.Instance(Widget)).tag(sync=True, **widget_serialization)
     layers = traitlets.List(traitlets.Instance(Widget)).tag(sync=True, **widget_serialization)
     marking = traitlets.Bool(False).tag(sync=True)
@@ -66,8 +68,8 @@ class HeatmapView(anywidget.AnyWidget):
 
     def __init__(
         self,
-        picture: bytes,
-        display: DisplaySettings,
+        picture: bytes | None,
+        display: DisplaySettings | None,
         *,
         on_stop: Callable[[], None] | None = None,
         controls: Sequence[Widget] = (),
@@ -80,7 +82,9 @@ class HeatmapView(anywidget.AnyWidget):
         self._acknowledged = False
         self._on_stop = on_stop
         self._marked: Callable[[np.ndarray], None] = lambda _mask: None
-        super().__init__(picture=picture, display=display, layers=list(layers), controls=list(controls))
+        super().__init__(
+            picture=picture or b"", plain=picture is None, display=display, layers=list(layers), controls=list(controls)
+        )
         self.on_msg(self._on_message)
 
     def __repr__(self) -> str:

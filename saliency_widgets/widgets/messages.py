@@ -147,7 +147,7 @@ def readings(found: Attribution) -> list[dict[str, str]]:
             _line(
                 "Completeness delta",
                 _number(found.delta[0]) + share,
-                "Sum of the map minus the change of the score from the baseline to the input. "
+                "Sum of all values minus the change of the score from the baseline to the input. "
                 "It should be small; more steps bring it down. It is never forced to zero.",
             )
         )

@@ -1,8 +1,8 @@
-"""The controls of the explorer, generated from the parameters of the methods."""
+"""The controls of an explorer, generated from the parameters of the methods."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -10,27 +10,23 @@ import ipywidgets as w
 import torch
 from torch import Tensor
 
-from saliency_widgets.attribution import Reduction, get_method
+from saliency_widgets.attribution import get_method
 from saliency_widgets.attribution.layers import check_layer
 from saliency_widgets.attribution.method import Method, methods
-from saliency_widgets.attribution.reduction import CHANNEL, SIGN
 from saliency_widgets.attribution.targets import SCORE, class_index, is_function, probabilities
 from saliency_widgets.engine import Request, Subject
 from saliency_widgets.params import Param, unknown
 from saliency_widgets.widgets.controls import AUTO, LABEL_WIDTH, Control
-from saliency_widgets.widgets.display import DisplaySettings
 from saliency_widgets.widgets.predictions import PredictionBars
 
 _TOP = 5
-REDUCTION_NAMES = (SIGN.name, CHANNEL.name)
 
 
 class Panel:
-    """Method, target, the method's parameters, reduction and display.
+    """Method, target and the method's parameters; what is explained adds what it needs.
 
     Args:
         subject: The model and the input.
-        display: The display settings that the last section is linked to.
         method: The method to begin with.
         target: The target to begin with.
         score: The scale of the score.
@@ -44,7 +40,6 @@ class Panel:
     def __init__(
         self,
         subject: Subject,
-        display: DisplaySettings,
         *,
         method: Any,
         target: Any,
@@ -54,8 +49,8 @@ class Panel:
     ) -> None:
         self._subject = subject
         # The methods of the menu by name, and how sw.attribute is asked for each: by its name where that says it all.
-        self._asked: dict[str, Any] = {name: name for name in methods()}
-        self._methods: dict[str, Method] = dict(methods())
+        self._methods: dict[str, Method] = {name: entry for name, entry in methods().items() if self._fits(entry)}
+        self._asked: dict[str, Any] = {name: name for name in self._methods}
         first = self._admitted(method)
         for given in more:
             self._admitted(given)
@@ -85,13 +80,10 @@ class Panel:
             for param in entry.params:
                 if param not in self._params:
                     value = begin.get(param.name) if param in first.params else None
-                    self._params[param] = Control(param, value, options=self._options(param))
+                    self._params[param] = self._control(param, value)
         self._score = Control(SCORE, score)
-        self._sign = Control(SIGN, first.sign)
-        self._channels = Control(CHANNEL)
-        self._settings = display
-        self._display = display.controls()
-        self._bars = None if logits is None else PredictionBars(*self._top(logits), self._on_bar)
+        shown = None if logits is None or not self._has_bars(len(logits)) else self._top(logits)
+        self._bars = None if shown is None else PredictionBars(*shown, self._on_bar)
         self._predicted = logits  # what the bars show
         self._searched = self._class_search()
         self._choose(self._target)
@@ -101,11 +93,32 @@ class Panel:
 
     # ---- what is asked
 
+    def _fits(self, entry: Method) -> bool:  # noqa: ARG002
+        """Whether a method can be asked about such inputs."""
+        return True
+
+    def _has_bars(self, classes: int) -> bool:  # noqa: ARG002
+        """Whether the predictions of so many classes are shown as bars."""
+        return True
+
+    def _control(self, param: Param, value: Any) -> Control:
+        return Control(param, value)
+
+    @property
+    def _shared(self) -> dict[str, Control]:
+        """The controls that all methods have in common, by name."""
+        return {SCORE.name: self._score}
+
     def _admitted(self, given: Any) -> Method:
         """The method, in the menu; of several of one title, the later ones are numbered."""
         if isinstance(given, str) and given in self._methods:
             return self._methods[given]
         entry = get_method(given)
+        if not self._fits(entry):
+            raise ValueError(
+                f"method: {entry.title} is about pictures, and these inputs are none. Choose from "
+                f"{', '.join(self._methods)}."
+            )
         alike = sum(known.title.partition(" #")[0] == entry.title for known in self._methods.values())
         number = f" #{alike + 1}" if alike else ""
         entry = replace(entry, name=entry.name + number, title=entry.title + number)
@@ -123,11 +136,6 @@ class Panel:
         entry = self._methods[self._method.value]
         values = {param.name: self._params[param].value for param in entry.params}
         return Request.of(self._asked[entry.name], values, target=self._target, score=self._score.value)
-
-    @property
-    def reduction(self) -> Reduction:
-        """How the values become a map."""
-        return Reduction(self._sign.value, self._channels.value)
 
     @property
     def outdated(self) -> bool:
@@ -155,23 +163,17 @@ class Panel:
     @property
     def controls(self) -> list[w.Widget]:
         """Everything a person can move that asks the kernel."""
-        moved = [self._method, self._score, self._sign, self._channels, *self._params.values()]
+        moved = [self._method, *self._shared.values(), *self._params.values()]
         bars = [] if self._bars is None else [self._bars.widget.marks[-1]]
-        return [*(control.widget for control in moved), self._searched, *bars]
+        return [*(leaf for control in moved for leaf in control.leaves), self._searched, *bars]
 
     # ---- who listens
 
-    def observe(
-        self,
-        moved: Callable[[], None],
-        reduced: Callable[[Reduction], None],
-        wrong: Callable[[Exception], None],
-    ) -> None:
+    def observe(self, moved: Callable[[], None], wrong: Callable[[Exception], None]) -> None:
         """Call back when something is moved.
 
         Args:
-            moved: Another map is asked for.
-            reduced: The same values are to be shown otherwise.
+            moved: Another answer is asked for.
             wrong: What was typed can't be used; nothing has moved.
         """
 
@@ -179,18 +181,11 @@ class Panel:
             if not self._hold:
                 moved()
 
-        def reduce() -> None:
-            self._show_used()
-            reduced(self.reduction)
-
         self._moved, self._wrong = move, wrong
         self._method.observe(self._on_method)
         self._score.observe(move)
         for control in self._params.values():
             control.observe(move)
-        for control in (self._sign, self._channels):
-            control.observe(reduce)
-        reduced(self.reduction)
 
     def update(self, settings: Mapping[str, Any]) -> None:
         """Move controls by name; all names and values are checked before anything moves."""
@@ -205,8 +200,7 @@ class Panel:
             )
         name = entry.name
         own = {param.name: self._params[param] for param in entry.params}
-        shared = {"score": self._score, "sign": self._sign, "channels": self._channels, **self._display}
-        known = {**shared, **own}
+        known = {**self._shared, **own}
         logits = self._logits_now()
         target = self._target
         if "target" in settings:
@@ -222,9 +216,7 @@ class Panel:
         try:
             self._method.value = name
             for setting, value in settings.items():
-                known[setting].value = value
-                if setting in self._display:  # the link between them is in the browser, and there may be none
-                    self._settings.set(setting, value)
+                self._set(known[setting], value)
             if self._bars is not None and logits is not None:
                 self._bars.show(*self._top(logits))
                 self._predicted = logits
@@ -233,12 +225,12 @@ class Panel:
             self._hold = False
         self._moved()
 
+    def _set(self, control: Control, value: Any) -> None:
+        control.value = value
+
     # ---- what is shown
 
     def _on_method(self) -> None:
-        # The paper's way of showing a method, unless the person had chosen another for the last one.
-        if self._sign.value == self._methods[self._shown].sign:
-            self._sign.value = self._methods[self._method.value].sign
         self._shown = self._method.value
         self._show_used()
         self._moved()
@@ -248,15 +240,6 @@ class Panel:
         for param, control in self._params.items():
             control.show(param in entry.params)
         self._help.value = f"<div style='line-height:1.35;margin:2px 0 4px'><small>{entry.help}</small></div>"
-        signed = self.reduction.signed
-        self._display["diverging"].show(signed)
-        self._display["colormap"].show(not signed)
-
-    def _options(self, param: Param) -> dict[str, Any]:
-        if param.kind != "layer":
-            return {}
-        sized = {f"{path} · {c} × {h} × {w}": path for path, (c, h, w) in self._subject.layers.items()}
-        return {"auto · the last that matters": AUTO, **dict(reversed(sized.items()))}
 
     def _index(self, logits: Any, target: Any) -> int:
         if target is None:
@@ -333,16 +316,22 @@ class Panel:
         finally:
             self._hold = held
 
+    def _target_section(self) -> list[w.Widget]:
+        return [*([] if self._bars is None else [self._bars.widget]), self._searched]
+
+    def _sections(self) -> Sequence[w.Widget]:
+        """What stands between the method and what is rarely needed."""
+        return ()
+
     def _laid_out(self) -> w.VBox:
         common = [c.widget for p, c in self._params.items() if not p.advanced]
         rare = [c.widget for p, c in self._params.items() if p.advanced] + [self._score.widget]
         more = w.Accordion(children=[w.VBox(rare)], titles=["More settings"], selected_index=None)
-        bars = [] if self._bars is None else [self._bars.widget]
+        target = self._target_section()
         sections = [
-            _section("Target", [*bars, self._searched]),
-            _section("Method", [self._method.widget, self._help, *common]),
-            _section("Map", [self._sign.widget, self._channels.widget]),
-            _section("Display", [control.widget for control in self._display.values()]),
+            *([section("Target", target)] if target else []),
+            section("Method", [self._method.widget, self._help, *common]),
+            *self._sections(),
             more,
         ]
         column = w.VBox(sections, layout={"flex": "2 1 270px", "min_width": "260px", "max_width": "460px"})
@@ -354,6 +343,7 @@ def _number(text: str) -> int | str:
     return int(text) if text.isascii() and text.isdigit() and len(text) < 9 else text
 
 
-def _section(title: str, children: list[Any]) -> w.VBox:
+def section(title: str, children: list[Any]) -> w.VBox:
+    """Some controls under a heading."""
     heading = w.HTML(f"<b>{title}</b>").add_class("sw-heading")
     return w.VBox([heading, *children], layout={"width": "auto"}).add_class("sw-section")

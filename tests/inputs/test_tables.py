@@ -54,23 +54,23 @@ def test_a_row_may_come_in_any_form(form):
     found = read_table(given, feature_names=None if named else NAMES)
     assert found.names == NAMES
     assert found.tensor.tolist() == [numbers]
-    assert found.column_of.tolist() == [0, 1, 2]
+    assert found.columns.of.tolist() == [0, 1, 2]
 
 
 def test_one_hot_groups_are_found_and_summed_back(people, encoder):
     found = read_table(people.iloc[[3]], people, transform=encoder)
     assert found.tensor.shape == (1, 7)
-    assert found.around.shape == (50, 7)
-    assert found.column_of.tolist() == [0, 1, 2, 2, 2, 3, 3]
+    assert found.columns.rows.shape == (50, 7)
+    assert found.columns.of.tolist() == [0, 1, 2, 2, 2, 3, 3]
     values = torch.arange(7.0)[None]
-    assert found.summed(values).tolist() == [[0.0, 1.0, 2.0 + 3.0 + 4.0, 5.0 + 6.0]]
+    assert found.columns.summed(values).tolist() == [[0.0, 1.0, 2.0 + 3.0 + 4.0, 5.0 + 6.0]]
     assert found.notes == ()
 
 
 def test_columns_are_told_apart_in_whatever_order_an_encoder_lays_them(people):
     turned = ColumnTransformer([("words", OneHotEncoder(drop="first"), ["job"])], remainder="passthrough").fit(people)
     found = read_table(people.iloc[0], people, transform=turned)
-    assert found.column_of.tolist() == [2, 2, 0, 1, 3]
+    assert found.columns.of.tolist() == [2, 2, 0, 1, 3]
 
 
 def test_a_pipeline_and_a_function_are_taken_too(people):
@@ -79,7 +79,7 @@ def test_a_pipeline_and_a_function_are_taken_too(people):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         found = read_table(numbers.iloc[0], numbers, transform=scaler)
-    assert torch.allclose(found.tensor, torch.from_numpy(scaler.transform(numbers.iloc[[0]].to_numpy())).float())
+    assert torch.allclose(found.tensor, torch.from_numpy(scaler.transform(numbers.iloc[[0]].to_numpy())))
     by_hand = read_table(numbers.iloc[0], numbers, transform=lambda rows: rows.to_numpy() / 10)
     assert by_hand.tensor.numpy() == pytest.approx(numbers.iloc[[0]].to_numpy() / 10, rel=1e-6)
 
@@ -89,12 +89,14 @@ def test_integrated_gradients_of_a_linear_model_are_in_the_units_people_know(peo
     numbers = people[["age", "income"]].astype(float)
     scaler = StandardScaler().fit(numbers)
     weights = torch.tensor([0.7, -2.0], dtype=torch.float64)
-    table = read_table(numbers.iloc[7], numbers, transform=scaler, dtype=torch.float64)
-    baseline = table.encode(table.typical())
-    found = sw.attribute(linear(weights), table.tensor, method="integrated_gradients", baseline=baseline, score="value")
+    found = sw.attribute(
+        linear(weights), numbers.iloc[7], method="integrated_gradients", baseline="median", score="value",
+        transform=scaler, background=numbers,
+    )  # fmt: skip
     original = weights.numpy() / scaler.scale_
     expected = original * (numbers.iloc[7].to_numpy() - numbers.median().to_numpy())
-    assert table.summed(found.values)[0].numpy() == pytest.approx(expected)
+    assert found.by_feature().iloc[0].to_numpy() == pytest.approx(expected)
+    assert list(found.by_feature()) == ["age", "income"]
 
 
 def test_the_typical_row_has_medians_and_the_most_frequent(people, encoder):
@@ -112,7 +114,7 @@ def test_a_constant_column_is_said(people):
 def test_a_category_that_no_row_has_is_counted_to_its_column(people, encoder):
     some = people[people["job"] != "pilot"]
     found = read_table(some.iloc[0], some, transform=encoder)
-    assert found.column_of.tolist() == [0, 1, 2, 2, 2, 3, 3]
+    assert found.columns.of.tolist() == [0, 1, 2, 2, 2, 3, 3]
     assert any("the same for all rows" in note for note in found.notes)
 
 
@@ -123,9 +125,8 @@ def _changed(frame: pd.DataFrame, **columns) -> pd.DataFrame:
 @pytest.mark.parametrize(
     ("change", "error", "said"),
     [
-        (lambda p: {"row": p.iloc[:2]}, ValueError, "one row, got 2"),
         (lambda p: {"row": p.iloc[0], "background": p}, ValueError, "'job' holds .*transform="),
-        (lambda p: {"background": p[["age"]]}, ValueError, "other columns than the row, without income"),
+        (lambda p: {"background": p[["age"]]}, ValueError, "other columns than the inputs, without income"),
         (lambda p: {"background": p.assign(height=1.0)[["age", "income", "height"]]}, ValueError, "with height"),
         (lambda p: {"background": p.assign(age=np.nan)}, ValueError, "50 of 50 values of 'age' are missing"),
         (lambda p: {"row": pd.Series({"age": np.nan, "income": 1.0})}, ValueError, "'age' are missing"),

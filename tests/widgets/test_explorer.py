@@ -216,7 +216,7 @@ def test_how_it_is_shown_can_be_said_at_once(model, picture):
         ({"class_names": ["a", "b"]}, ValueError, "class_names"),
         ({"inputs": np.full((3, 16, 16), np.nan)}, ValueError, "NaN"),
         ({"inputs": torch.rand(2, 3, 16, 16)}, ValueError, "batch"),
-        ({"inputs": torch.rand(7)}, ValueError, "pictures"),
+        ({"inputs": torch.rand(7)}, ValueError, "layer 'conv' .* shape \\(1, 7\\)"),
         ({"inputs": torch.rand(3, 9, 9)}, ValueError, "head"),
         ({"model": lambda x: x}, TypeError, "model"),
     ],

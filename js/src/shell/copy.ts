@@ -1,6 +1,6 @@
 // Copies the code of the map that is shown. Everything happens in the page: no kernel is needed.
 
-import { type Elements, setDisabled, setText } from "./elements.ts";
+import { type Elements, keepFocus, setDisabled, setText } from "./elements.ts";
 
 const SAID_FOR = 1500;
 
@@ -79,11 +79,13 @@ export class CopyButton {
   }
 
   #close(): void {
-    const { root, byHand, byHandText, copy, canvas } = this.elements;
+    const { root, byHand, byHandText, copy } = this.elements;
     const focused = byHand.contains(root.ownerDocument.activeElement);
     byHand.hidden = true;
     byHandText.value = "";
-    if (focused) (copy.disabled ? canvas : copy).focus({ preventScroll: true });
+    if (!focused) return;
+    if (copy.disabled) keepFocus(this.elements);
+    else copy.focus({ preventScroll: true });
   }
 }
 

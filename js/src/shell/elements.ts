@@ -136,10 +136,17 @@ export function setText(element: HTMLElement, text: string): void {
 }
 
 /** A disabled button loses the focus to the notebook, whose one-letter commands would then be live. */
-export function setDisabled({ canvas }: Elements, button: HTMLButtonElement, disabled: boolean): void {
+export function setDisabled(elements: Elements, button: HTMLButtonElement, disabled: boolean): void {
   const focused = document.activeElement === button;
   button.disabled = disabled;
-  if (focused && disabled) canvas.focus({ preventScroll: true });
+  if (focused && disabled) keepFocus(elements);
+}
+
+/** Put the focus where it stays inside the view: on the picture, or on the view itself where there is none. */
+export function keepFocus({ root, canvas }: Elements): void {
+  const plain = root.classList.contains("sw-plain");
+  if (plain) root.tabIndex = -1; // not before: a click on the words would take the focus from the notebook
+  (plain ? root : canvas).focus({ preventScroll: true });
 }
 
 const SHOWN = new WeakMap<HTMLElement, string>();

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -17,14 +17,15 @@ from saliency_widgets.attribution.noise import SEED, seeded
 from saliency_widgets.attribution.schedule import CHUNK_SIZE
 from saliency_widgets.params import Param
 
+BACKGROUND = "background"
 BASELINES = Param(
     "baselines",
     default=None,
     kind="open",
-    choices=("noise", *(name for name in NAMED if name != "noise")),
+    choices=("noise", BACKGROUND, *(name for name in NAMED if name != "noise")),
     optional=True,
-    help="The inputs that stand for 'nothing there', one drawn for each sample: a stack of your data is best. Fresh "
-    "uniform noise for each sample unless given.",
+    help="The inputs that stand for 'nothing there', one drawn for each sample: a stack of your data is best. The rows "
+    "of the background where there is one, and otherwise fresh uniform noise for each sample, unless given.",
 )
 
 
@@ -41,10 +42,11 @@ def expected_gradients(
     .. math:: a_i = E_{x', t} \left[ (x_i - x'_i) \, \frac{\partial F(x' + t (x - x'))}{\partial x_i} \right]
 
     with t uniform in [0, 1] and x' drawn from ``baselines``: a name, a tensor (K, ...) of K inputs, or a list of both.
-    "noise", the default, is drawn anew for each sample: uniform between black and white for pictures, between each
-    row's min and max for everything else. Sample k of a seed is the same draw at every sample count, and the same for
-    all rows of a batch. Completeness: the exact values sum to F(x) - E[F(x')]; ``delta`` is what is missing to the mean
-    of F over the baselines drawn so far. That takes one more forward pass for each new baseline.
+    "background", the default for rows that have one, are its rows. "noise", the default otherwise, is drawn anew for
+    each sample: uniform between black and white for pictures, between each row's min and max for everything else.
+    Sample k of a seed is the same draw at every sample count, and the same for all rows of a batch. Completeness: the
+    exact values sum to F(x) - E[F(x')]; ``delta`` is what is missing to the mean of F over the baselines drawn so far.
+    That takes one more forward pass for each new baseline.
 
     Source: Erion, Janizek, Sturmfels, Lundberg and Lee, "Improving performance of deep learning models with axiomatic
     attribution priors and expected gradients", 2021.
@@ -93,7 +95,7 @@ def expected_gradients(
         )
 
 
-def _pool(value: Any, call: Call, seed: int) -> list[Tensor | None]:
+def _pool(value: Any, call: Call, seed: int) -> Sequence[Tensor | None] | Tensor:
     """What baselines are drawn from, each broadcastable to the inputs; None is fresh noise."""
     if isinstance(value, (list, tuple)):
         if not value:
@@ -101,6 +103,11 @@ def _pool(value: Any, call: Call, seed: int) -> list[Tensor | None]:
         return [entry for item in value for entry in _pool(item, call, seed)]
     if value is None or isinstance(value, str):
         name = BASELINES.check(value)
+        rows = None if call.columns is None else call.columns.rows
+        if rows is not None and name in (None, BACKGROUND):
+            return rows.to(call.inputs)[:, None]
+        if name == BACKGROUND:
+            raise ValueError("baselines: there is no background. Pass background= rows of your data.")
         try:
             return [None if name in (None, "noise") else call.baseline(name, seed)]
         except ValueError as error:

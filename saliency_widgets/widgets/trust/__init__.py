@@ -1,5 +1,5 @@
-"""The trust panel: tests beside the picture, each with a chart and a sentence that says how to read it."""
+"""The trust panel: tests of the map that is shown, beside it and as live as it is."""
 
-from saliency_widgets.widgets.trust.panel import TrustPanel
+from saliency_widgets.widgets.trust.panel import PictureTrust, TrustPanel
 
-__all__ = ["TrustPanel"]
+__all__ = ["PictureTrust", "TrustPanel"]

@@ -16,9 +16,9 @@ from saliency_widgets.engine.examiner import Check
 from saliency_widgets.evaluation.ablation import Ablation
 from saliency_widgets.evaluation.fills import FILL
 from saliency_widgets.params import Param
+from saliency_widgets.widgets.charts import ACCENT, CHANCE, TICKS, chart, framed, said, widened
 from saliency_widgets.widgets.controls import Control
 from saliency_widgets.widgets.predictions import labels_of
-from saliency_widgets.widgets.trust.charts import ACCENT, CHANCE, TICKS, chart, framed, said, widened
 from saliency_widgets.widgets.trust.section import Section
 
 _SHARE = Param(

@@ -14,8 +14,8 @@ from saliency_widgets.engine.examiner import Check
 from saliency_widgets.evaluation.curves import KINDS, STEPS, Curve, Curves
 from saliency_widgets.evaluation.fills import FILL
 from saliency_widgets.evaluation.ranking import CHANCE as CHANCE_PARAM
+from saliency_widgets.widgets.charts import ACCENT, CHANCE, OTHERS, chart, number, said, widened
 from saliency_widgets.widgets.controls import Control
-from saliency_widgets.widgets.trust.charts import ACCENT, CHANCE, OTHERS, chart, number, said, widened
 from saliency_widgets.widgets.trust.section import Section
 
 _HOW = (

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import ClassVar
 
 import ipywidgets as w
 import torch
@@ -19,21 +20,24 @@ from saliency_widgets.widgets.trust.section import Section
 from saliency_widgets.widgets.trust.stability import StabilitySection
 
 _REMEMBERED = 6  # maps of other methods that are compared
-_KINDS = (AblationSection, CurvesSection, RandomisationSection, SaturationSection, StabilitySection)
-_SAYS = "A bright region shows what the score is sensitive to, not what causes it. Test it here."
 
 
 class TrustPanel:
-    """Ablation, deletion and insertion, random weights, saturation, stability and agreement.
+    """Tests of what is shown, one at a time.
 
     Args:
-        view: The heatmap view: regions are marked on it.
+        view: Where the answer is shown.
         busy: Whether a map is being computed: then only what somebody waits for goes on.
         executor: "thread" or "inline".
 
     Attributes:
         widget: What is seen: folded at first.
+        kinds: The tests, in order.
+        says: What is said above them.
     """
+
+    kinds: ClassVar[Sequence[type[Section]]] = ()
+    says: ClassVar[str] = ""
 
     def __init__(self, view: HeatmapView, *, busy: Callable[[], bool], executor: str) -> None:
         self._view = view
@@ -41,12 +45,12 @@ class TrustPanel:
         self._cases: dict[str, Case] = {}  # of the methods computed so far, by title
         self._examiner = Examiner(self._on_told, busy=busy, executor=executor)
         self._sections: list[Section] = []  # made when the panel is opened first: most people look at the map alone
-        self._choice = w.ToggleButtons(options=[(kind.title, k) for k, kind in enumerate(_KINDS)], value=0)
+        self._choice = w.ToggleButtons(options=[(kind.title, k) for k, kind in enumerate(self.kinds)], value=0)
         self._choice.style.button_width = "auto"
         self._told = w.HTML()
         # Shows one section, and none while it is closed: bqplot needs a size to draw into.
         self._stack = w.Stack(selected_index=None)
-        says = w.HTML(f"<div style='line-height:1.4;margin:2px 0 6px'>{_SAYS}</div>")
+        says = w.HTML(f"<div style='line-height:1.4;margin:2px 0 6px'>{self.says}</div>")
         inside = w.VBox([says, self._choice, self._told, self._stack])
         self._fold = w.Accordion([inside], titles=["Is it to be trusted?"], selected_index=None)
         self._fold.observe(lambda _change: self._on_fold(), names="selected_index")
@@ -54,21 +58,19 @@ class TrustPanel:
         self.widget = self._fold.add_class("sw-trust")
         view.prime(self._fold, self._choice)
 
+    def _made(self, kind: type[Section]) -> Section:
+        """One of the tests; those that compare get the other methods' maps."""
+        compares = issubclass(kind, (CurvesSection, StabilitySection))
+        return kind(self._others) if compares else kind()  # type: ignore[arg-type]
+
     def _make(self) -> None:
-        ablation = AblationSection(self._view.mark)
-        sections = [
-            ablation,
-            CurvesSection(self._others),
-            RandomisationSection(),
-            SaturationSection(),
-            StabilitySection(self._others),
-        ]
-        for section in sections:
+        self._sections = [self._made(kind) for kind in self.kinds]
+        for section in self._sections:
             section.ask = lambda section=section: self._ask(section)
-        self._sections = sections
-        self._stack.children = [section.widget for section in sections]
-        self._view.on_region(ablation.marked)
-        self._view.prime(*(control.widget for section in sections for control in section.controls))
+        self._stack.children = [section.widget for section in self._sections]
+        self._view.prime(
+            *(leaf for section in self._sections for control in section.controls for leaf in control.leaves)
+        )
 
     @property
     def opened(self) -> bool:
@@ -103,7 +105,6 @@ class TrustPanel:
     def _on_fold(self) -> None:
         if not self._sections:
             self._make()
-        self._view.let_mark(self.opened)
         self._on_choice()
         if not self.opened:
             self._examiner.drop()
@@ -140,3 +141,21 @@ class TrustPanel:
         section = next(section for section in self._sections if section.name == told.check.name)
         with torch.no_grad():
             section.show(told.found, case)
+
+
+class PictureTrust(TrustPanel):
+    """Ablation, deletion and insertion, random weights, saturation, stability and agreement of a picture's map."""
+
+    kinds = (AblationSection, CurvesSection, RandomisationSection, SaturationSection, StabilitySection)
+    says = "A bright region shows what the score is sensitive to, not what causes it. Test it here."
+
+    def _made(self, kind: type[Section]) -> Section:
+        if kind is not AblationSection:
+            return super()._made(kind)
+        ablation = AblationSection(self._view.mark)
+        self._view.on_region(ablation.marked)
+        return ablation
+
+    def _on_fold(self) -> None:
+        super()._on_fold()
+        self._view.let_mark(self.opened)

@@ -11,8 +11,8 @@ from saliency_widgets.attribution import get_method
 from saliency_widgets.engine.case import Case
 from saliency_widgets.engine.examiner import Check
 from saliency_widgets.evaluation.randomisation import STAGES, Randomisation
+from saliency_widgets.widgets.charts import ACCENT, SECOND, chart, number, said, thumbnail, widened
 from saliency_widgets.widgets.controls import Control
-from saliency_widgets.widgets.trust.charts import ACCENT, SECOND, chart, number, said, thumbnail, widened
 from saliency_widgets.widgets.trust.section import Section
 
 _HOW = (

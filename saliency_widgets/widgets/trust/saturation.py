@@ -10,12 +10,12 @@ from saliency_widgets.attribution.baselines import BASELINE
 from saliency_widgets.engine.case import Case
 from saliency_widgets.engine.examiner import Check
 from saliency_widgets.evaluation.saturation import Saturation
+from saliency_widgets.widgets.charts import ACCENT, QUIET, SECOND, chart, said, widened
 from saliency_widgets.widgets.controls import Control
-from saliency_widgets.widgets.trust.charts import ACCENT, QUIET, SECOND, chart, said, widened
 from saliency_widgets.widgets.trust.section import Section
 
 _HOW = (
-    "From the baseline (0) to the picture (1). Orange: how much of the score's change is there. Blue: the size of the "
+    "From the baseline (0) to the input (1). Orange: how much of the score's change is there. Blue: the size of the "
     "gradient, as a part of its largest. Where orange is flat, the score has settled; where blue is near 0 at the "
     "right end, the plain gradient is blind to what made the score."
 )
@@ -25,17 +25,22 @@ class SaturationSection(Section):
     """Where the score settles, and whether the plain gradient can be believed."""
 
     name, title = "saturation", "Saturation"
-    waiting, how = "The way comes as soon as the map is there.", _HOW
+    waiting, how = "The way comes as soon as the answer is there.", _HOW
+
+    what = "picture"
 
     def __init__(self) -> None:
-        self._baseline = Control(BASELINE)
+        self._baseline = self._start()
         super().__init__(self._baseline)
         x, self._share = LinearScale(min=0.0, max=1.0), LinearScale(min=0.0, max=1.0)
         scales = {"x": x, "y": self._share}
         self._lines = Lines(x=[], y=[], scales=scales, colors=[ACCENT, SECOND], stroke_width=2.5)
         self._settled = Lines(x=[], y=[], scales=scales, colors=[QUIET], stroke_width=1.5, line_style="dashed")
-        across = "from the baseline to the picture"
+        across = f"from the baseline to the {self.what}"
         self.lay_out(chart([self._lines, self._settled], x, self._share, across=across, up="share"))
+
+    def _start(self) -> Control:
+        return Control(BASELINE)
 
     def check(self, case: Case) -> Check:
         """The way from this baseline."""
@@ -58,11 +63,12 @@ class SaturationSection(Section):
             return
         if found.settled != found.settled:
             text = (
-                "The baseline scores as the picture does: there is no change to be followed. Choose another baseline."
+                f"The baseline scores as the {self.what} does: there is no change to be followed. Choose another "
+                f"baseline."
             )
         else:
             at = f"the score is within 5 % of its end from {found.settled:.0%} of the way on"
-            left = f"the gradient at the picture has {found.slope_left:.0%} of its largest size on the way."
+            left = f"the gradient at the {self.what} has {found.slope_left:.0%} of its largest size on the way."
             if found.saturated:
                 text = f"Saturated: {at}, and {left} Don't believe the plain gradient here."
             else:

@@ -9,8 +9,8 @@ import ipywidgets as w
 
 from saliency_widgets.engine.case import Case
 from saliency_widgets.engine.examiner import Check
+from saliency_widgets.widgets.charts import said, sentence
 from saliency_widgets.widgets.controls import Control
-from saliency_widgets.widgets.trust.charts import said, sentence
 
 
 class Section:

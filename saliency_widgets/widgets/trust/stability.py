@@ -11,8 +11,8 @@ from torch import Tensor
 from saliency_widgets.engine.case import Case
 from saliency_widgets.engine.examiner import Check
 from saliency_widgets.evaluation.stability import RADIUS, TURNS, Stability, agreement
+from saliency_widgets.widgets.charts import INK, QUIET, number, said
 from saliency_widgets.widgets.controls import Control
-from saliency_widgets.widgets.trust.charts import INK, QUIET, number, said
 from saliency_widgets.widgets.trust.section import Section
 
 _HOW = (

@@ -1,4 +1,4 @@
-"""Charts as all sections have them: readable in light and dark, and of one size before and after the numbers come."""
+"""Charts as all parts have them: readable in light and dark, and of one size before and after the numbers come."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def chart(
 
 
 def framed(marks: Sequence[Any], axes: Sequence[Axis], height: int, margins: dict[str, int]) -> Figure:
-    """Marks and axes as a chart of this panel, so many pixels high."""
+    """Marks and axes as a chart, so many pixels high."""
     return Figure(
         marks=list(marks),
         axes=list(axes),

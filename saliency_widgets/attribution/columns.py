@@ -1,0 +1,65 @@
+"""The columns of a table: which of the model's features come from each, and what other rows hold there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from saliency_widgets.attribution.noise import seeded
+
+
+@dataclass(frozen=True, eq=False)
+class Columns:
+    """What is known of the table that a row is from.
+
+    Attributes:
+        names: Of its C columns.
+        of: Which column each of the model's F features comes from, shape (F,).
+        encode: From rows as people have them (a Series, a DataFrame) to what the model sees, (N, F).
+        rows: Other rows, the background, as the model sees them, shape (N, F), or None.
+        median: The median of each column, and of one of words the most frequent, as the model sees it, (F,), or None.
+    """
+
+    names: tuple[str, ...]
+    of: Tensor
+    encode: Callable[[Any], Tensor]
+    rows: Tensor | None = None
+    median: Tensor | None = None
+
+    def summed(self, values: Tensor) -> Tensor:
+        """Attributions of the model's features, summed back to the columns: (B, F) becomes (B, C).
+
+        An attribution in proportion to the change of its feature is the same in any unit: of a linear model on scaled
+        features, Integrated Gradients give w (x - x') in the units of the columns.
+        """
+        found = values.new_zeros(len(values), len(self.names))
+        return found.index_add_(1, self.of.to(values.device), values)
+
+    def features(self, column: int) -> Tensor:
+        """Where the features of a column are, shape (k,)."""
+        return (self.of == column).nonzero()[:, 0]
+
+    def named(self, name: str, seed: int) -> Tensor | None:
+        """A baseline that the background tells, shape (F,); None where it is not about the background.
+
+        Args:
+            name: "mean", "median", or "noise": uniform within each feature's range.
+            seed: Of the noise.
+        """
+        if self.rows is None or name not in ("mean", "median", "noise"):
+            return None
+        if name == "mean":
+            return self.rows.mean(0)
+        if name == "median":
+            return self.median
+        drawn = torch.rand(self.rows.shape[1], generator=seeded(seed, "baseline"), dtype=torch.float32, device="cpu")
+        low, high = self.rows.amin(0), self.rows.amax(0)
+        return low + drawn.to(low) * (high - low)
+
+    def spread(self) -> Tensor | None:
+        """The range max - min of each feature in the background, shape (F,)."""
+        return None if self.rows is None else self.rows.amax(0) - self.rows.amin(0)

@@ -1,0 +1,223 @@
+"""What a feature is worth to the model: its values are exchanged for those of other rows, and the model asked again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from saliency_widgets.attribution import Call
+from saliency_widgets.attribution.columns import Columns
+from saliency_widgets.attribution.noise import seeded
+from saliency_widgets.attribution.schedule import CHUNK_SIZE, chunks
+from saliency_widgets.evaluation.running import Running
+from saliency_widgets.params import Param
+
+DRAWS = Param(
+    "draws",
+    default=64,
+    low=1,
+    high=512,
+    kind="int",
+    scale="log2",
+    unit="rows",
+    help="From how many rows of the background each feature is taken in turn.",
+)
+REPEATS = Param(
+    "repeats",
+    default=5,
+    low=1,
+    high=50,
+    kind="int",
+    unit="permutations",
+    help="How often each feature is permuted over the background.",
+)
+_PASS = 4096  # rows of one pass without gradients: small networks get through them in milliseconds
+
+Loss = Literal["cross-entropy", "squared error", "change of the score"]
+
+
+@dataclass(frozen=True, eq=False)
+class Shuffled(Running):
+    """The score of one row with each feature taken from other rows.
+
+    Attributes:
+        before: The score of the row as it is.
+        scores: With column c taken from draw k, shape (C, K).
+        done: How many draws there are.
+        total: How many there will be.
+    """
+
+    before: float
+    scores: Tensor
+    done: int
+    total: int
+
+    @property
+    def contribution(self) -> Tensor:
+        """By how much the row's own value lifts the score above that with another row's, on average, shape (C,)."""
+        return self.before - self.scores.double().mean(1)
+
+    @property
+    def error(self) -> Tensor:
+        """Its standard error over the draws, shape (C,); NaN of a single one."""
+        return self.scores.double().std(1) / self.scores.shape[1] ** 0.5
+
+
+def shuffle(
+    call: Call, *, draws: int = DRAWS.default, seed: int = 0, chunk_size: int | None = CHUNK_SIZE.default
+) -> Iterator[Shuffled]:
+    r"""Take one feature at a time from other rows of the data, and see where the score goes.
+
+    .. math:: c_j = f(x) - \frac1K \sum_k f(x \text{ with } x_j := b^{(k)}_j)
+
+    for rows b of the background, drawn without replacement. One-hot groups move together. For a linear model and all
+    rows of the background this is w_j (x_j - mean b_j): what Integrated Gradients give from the mean, and Expected
+    Gradients over the background. Features that belong together are torn apart: a row with another person's income and
+    one's own rent may be one that no one has seen, the model least of all.
+
+    Source: Breiman, "Random Forests", 2001, of one row; Štrumbelj and Kononenko, "Explaining prediction models and
+    individual predictions with feature contributions", 2014.
+
+    Args:
+        call: The model and its one row, with a background.
+        draws: K, from how many rows; all there are where they are fewer.
+        seed: Of the draw.
+        chunk_size: Rows of one pass.
+
+    Yields:
+        The scores with ever more draws.
+
+    Raises:
+        ValueError: There is no background.
+    """
+    columns, rows = _background(call)
+    generator = seeded(seed, "shuffle")
+    drawn = torch.randperm(len(rows), generator=generator, device="cpu")[:draws]
+    before = float(call.once("whole", lambda: call.scores(call.inputs))[0])
+    exchanged = _masks(columns).to(call.inputs.device)[:, None]  # (C, 1, F)
+    found: list[Tensor] = []
+    size = call.rows(chunk_size) if chunk_size is not None else _PASS
+    for chunk in chunks(len(drawn), size, len(exchanged), first=(1,)):
+        some = rows[drawn[chunk.start : chunk.stop].to(rows.device)]
+
+        def work(some: Tensor = some) -> Tensor:
+            variants = torch.where(exchanged, some, call.inputs)
+            return call.scores(variants.flatten(0, 1)).view(len(exchanged), -1)
+
+        found.append(call.once((seed, chunk.start, chunk.stop), work))
+        scores = torch.cat(found, 1)
+        yield Shuffled(before, scores, scores.shape[1], len(drawn))
+
+
+@dataclass(frozen=True, eq=False)
+class Permutation(Running):
+    """How much worse the model does on rows of which one feature was permuted.
+
+    Attributes:
+        loss: What is measured: "cross-entropy", "squared error" or, without labels, "change of the score".
+        before: The loss of the rows as they are; 0 without labels.
+        increases: Of column c in repeat r, shape (C, R); NaN where it isn't there yet.
+        done: How many of them there are.
+        total: C R.
+    """
+
+    loss: Loss
+    before: float
+    increases: Tensor
+    done: int
+    total: int
+
+    @property
+    def importance(self) -> Tensor:
+        """The mean over the repeats that are there, shape (C,)."""
+        return self.increases.nanmean(1)
+
+
+def permutation_importance(
+    call: Call,
+    labels: Tensor | None = None,
+    loss: Loss = "change of the score",
+    *,
+    repeats: int = REPEATS.default,
+    seed: int = 0,
+    orders: Tensor | None = None,
+) -> Iterator[Permutation]:
+    """Permute one feature at a time over the background: by how much does the loss grow?
+
+    A feature that the model does without leaves the loss as it is. So does one that others stand in for: of two columns
+    that say the same, each alone may seem worthless.
+
+    Without labels there is no loss, and the mean absolute change of the score is told: what the model uses, not what
+    it is right to use.
+
+    Source: Breiman, "Random Forests", 2001; Fisher, Rudin and Dominici, "All Models are Wrong, but Many are Useful",
+    2019.
+
+    Args:
+        call: The model and any of its rows, with a background.
+        labels: Of the background's rows, shape (N,): classes, or values for a squared error.
+        loss: What is measured.
+        repeats: How many permutations.
+        seed: Of the permutations.
+        orders: These instead, shape (R, N): row i gets the feature of row ``orders[r, i]``.
+
+    Yields:
+        Ever more columns, and then ever more repeats of all.
+
+    Raises:
+        ValueError: There is no background.
+    """
+    columns, rows = _background(call)
+    if orders is None:
+        generator = seeded(seed, "permutations")
+        orders = torch.stack([torch.randperm(len(rows), generator=generator, device="cpu") for _ in range(repeats)])
+    masks = _masks(columns).to(rows.device)
+
+    def outcomes(key: tuple, inputs: Tensor) -> tuple[Tensor, Tensor]:
+        def work() -> tuple[Tensor, Tensor]:
+            parts = [call.outcomes(some) for some in inputs.split(_PASS)]
+            return torch.cat([part[0] for part in parts]), torch.cat([part[1] for part in parts])
+
+        return call.once(key, work)
+
+    def measured(found: tuple[Tensor, Tensor]) -> float:
+        scores, logits = found
+        if labels is None:
+            return float((scores.double() - whole[0].double()).abs().mean())
+        return _loss(loss, logits, labels)
+
+    whole = outcomes(("background",), rows)
+    before = measured(whole)
+    increases = torch.full((len(masks), len(orders)), float("nan"), dtype=torch.float64, device="cpu")
+    for repeat, order in enumerate(orders):
+        other = rows[order.to(rows.device)]
+        for column, mask in enumerate(masks):
+            moved = outcomes(("permuted", seed, repeat, column), torch.where(mask, other, rows))
+            increases[column, repeat] = measured(moved) - before
+            done = repeat * len(masks) + column + 1
+            yield Permutation(loss, before, increases.clone(), done, increases.numel())
+
+
+def _background(call: Call) -> tuple[Columns, Tensor]:
+    if call.columns is None or call.columns.rows is None:
+        raise ValueError("background: features are exchanged with other rows', and there are none. Pass background=.")
+    return call.columns, call.columns.rows.to(call.inputs)
+
+
+def _masks(columns: Columns) -> Tensor:
+    """Which features belong to each column, truth values (C, F)."""
+    return columns.of == torch.arange(len(columns.names), device=columns.of.device)[:, None]
+
+
+def _loss(kind: Loss, logits: Tensor, labels: Tensor) -> float:
+    wide, labels = logits.double(), labels.to(logits.device)
+    if kind == "squared error":
+        return float((wide[:, 0] - labels.double()).square().mean())
+    if wide.shape[1] == 1:
+        return float(F.binary_cross_entropy_with_logits(wide[:, 0], labels.double()))
+    return float(F.cross_entropy(wide, labels.long()))

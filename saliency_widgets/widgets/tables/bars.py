@@ -1,0 +1,177 @@
+"""Attributions of a row as ranked bars."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import ipywidgets as w
+import numpy as np
+from bqplot.axes import Axis
+from bqplot.marks import Bars, Label, Scatter
+from bqplot.scales import LinearScale, OrdinalScale
+
+from saliency_widgets.params import Param
+from saliency_widgets.widgets.charts import ACCENT, INK, QUIET, SECOND, TICKS, framed
+from saliency_widgets.widgets.controls import Control
+
+_NAME, _VALUE = 24, 10  # characters
+_ROW, _EDGES = 24, 40  # pixels
+_REST = "#9a9a9a"
+
+
+class FeatureBars:
+    """Features with their values, the largest attribution first; the rest is summed.
+
+    Args:
+        columns: How many columns the table has.
+        longest: Characters of the longest name.
+        on_choose: Called with the number of the column whose bar was clicked.
+        rest: Whether the others are summed in a bar of their own.
+
+    Attributes:
+        widget: The chart, with the slider of how many bars there are.
+        controls: What is moved or clicked in it.
+    """
+
+    def __init__(self, columns: int, longest: int, on_choose: Callable[[int], None], *, rest: bool = True) -> None:
+        self._on_choose, self._rest = on_choose, rest
+        self._names: Sequence[str] = ()
+        self._told: Sequence[str] = ()
+        self._values = np.zeros(0)
+        self._beside: np.ndarray | None = None
+        self._order: list[int] = []
+        most = Param(
+            "top", default=min(10, columns), low=1, high=max(2, columns), kind="int", label="Bars",
+            help="How many features have a bar of their own; the others are summed in one.",
+        )  # fmt: skip
+        self._top = Control(most)
+        self._top.observe(self._draw)
+        self._place = OrdinalScale(reverse=True)
+        self._size = LinearScale(min=-1.0, max=1.0)
+        scales = {"x": self._place, "y": self._size}
+        common = {"x": [], "y": [], "scales": scales, "orientation": "horizontal"}
+        self._bars = Bars(padding=0.3, colors=[ACCENT], **common)
+        # The whole row takes the click: a small bar is hard to hit.
+        self._rows = Bars(padding=0.0, opacities=[0.0], colors=[ACCENT], **common)
+        self._rows.on_element_click(lambda _bars, event: self._on_click(int(event["data"]["index"])))
+        across = {"x": self._size, "y": self._place}
+        self._numbers = [
+            Label(
+                x=[], y=[], text=[], scales=across, align=align, x_offset=offset, y_offset=0, default_size=11,
+                font_weight="normal", colors=[INK],
+            )
+            for align, offset in (("start", 6), ("end", -6))
+        ]  # fmt: skip
+        self._shuffled = Scatter(
+            x=[], y=[], scales=across, colors=["transparent"], stroke=INK, marker="diamond", default_size=60
+        )
+        axes = [
+            Axis(scale=self._place, orientation="vertical", grid_lines="none", tick_style=TICKS, color=QUIET),
+            Axis(scale=self._size, num_ticks=5, grid_lines="solid", grid_color="#8884", tick_style=TICKS, color=QUIET),
+        ]
+        left = round(6.2 * (min(longest, _NAME) + _VALUE)) + 18
+        self._figure = framed(
+            [self._bars, *self._numbers, self._shuffled, self._rows], axes, self._height(),
+            {"top": 4, "bottom": 30, "left": left, "right": 10},
+        )  # fmt: skip
+        self._figure.layout.max_width = "900px"
+        self._figure.add_class("sw-bars")
+        self._sum = w.HTML()
+        self.widget = w.VBox([self._figure, self._sum, self._top.widget], layout={"width": "100%"})
+        self.controls = [self._rows, *self._top.leaves]
+
+    @property
+    def top(self) -> Control:
+        """How many bars there are."""
+        return self._top
+
+    def show(self, names: Sequence[str], told: Sequence[str], values: np.ndarray, *, final: bool) -> None:
+        """Show the attributions of a row; it may be called from any thread.
+
+        Args:
+            names: Of the columns.
+            told: What the row holds there, for people.
+            values: The attributions, shape (C,).
+            final: Whether they are finished: before, the order of the bars stays as it was.
+        """
+        if final or len(self._order) != len(values):
+            self._order = np.argsort(-np.abs(values), kind="stable").tolist()
+        self._names, self._told, self._values = names, told, values
+        self._draw()
+
+    def beside(self, shuffled: np.ndarray | None) -> None:
+        """Show what shuffling says as a mark beside each bar, shape (C,); None takes the marks away."""
+        self._beside = shuffled
+        self._draw()
+
+    def say(self, text: str) -> None:
+        """What the bars add up to, as HTML."""
+        self._sum.value = text
+
+    def _height(self) -> int:
+        shown = min(int(self._top.value), max(1, len(self._values)))
+        return _ROW * (shown + (self._rest and shown < len(self._values))) + _EDGES
+
+    def _on_click(self, index: int) -> None:
+        if index < min(int(self._top.value), len(self._order)):
+            self._on_choose(self._order[index])
+
+    def _draw(self) -> None:
+        if not self._order:
+            return
+        shown = self._order[: int(self._top.value)]
+        rest = self._order[len(shown) :] if self._rest else []
+        sizes = [float(self._values[k]) for k in shown]
+        labels = _distinct([label_of(self._names[k], self._told[k]) for k in shown])
+        colours = [ACCENT if size >= 0 else SECOND for size in sizes]
+        marks = [] if self._beside is None else [float(self._beside[k]) for k in shown]
+        if rest:
+            labels.append(f"{len(rest)} others, summed")
+            sizes.append(float(self._values[rest].sum()))
+            colours.append(_REST)
+        low, high = _limits([*sizes, *marks])
+        self._figure.layout.height = f"{self._height()}px"
+        with self._size.hold_sync():
+            self._size.min, self._size.max = low, high
+        with self._bars.hold_sync():
+            self._bars.x, self._bars.y, self._bars.colors = labels, np.array(sizes), colours
+        with self._rows.hold_sync():
+            self._rows.x, self._rows.y, self._rows.base = labels, np.full(len(sizes), high), low
+        for mark, right in zip(self._numbers, (True, False), strict=True):
+            own = [k for k, size in enumerate(sizes) if (size >= 0) == right]
+            with mark.hold_sync():
+                mark.x, mark.y = np.array([sizes[k] for k in own]), [labels[k] for k in own]
+                mark.text = [f"{sizes[k]:+.3g}" for k in own]
+        with self._shuffled.hold_sync():
+            self._shuffled.x, self._shuffled.y = np.array(marks), labels[: len(marks)]
+
+
+def label_of(name: str, value: str) -> str:
+    """A feature with its value, short enough to stand beside a bar."""
+    room = _NAME + _VALUE - len(value)
+    short = name if len(name) <= room else name[: max(1, room - 1)] + "…"
+    return f"{short} = {value}" if value else short
+
+
+def value_text(value: Any) -> str:
+    """What a row holds in a column, in few characters."""
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, float, np.number)):
+        text = str(value)
+        return text if len(text) <= _VALUE else text[: _VALUE - 1] + "…"
+    return f"{value:.4g}" if abs(value) < 1e5 or not float(value).is_integer() else f"{value:.3g}"
+
+
+def _limits(sizes: Sequence[float]) -> tuple[float, float]:
+    """Room for the bars and for the numbers beside them."""
+    low, high = min(0.0, *sizes, 0.0), max(0.0, *sizes, 0.0)
+    span = (high - low) or 1.0
+    return low - span * (0.2 if low < 0 else 0.03), high + span * (0.2 if high > 0 else 0.03)
+
+
+def _distinct(labels: Sequence[str]) -> list[str]:
+    """An ordinal scale needs labels of their own."""
+    found: list[str] = []
+    for label in labels:
+        found.append(label if label not in found else f"{label} ({len(found) + 1})")
+    return found

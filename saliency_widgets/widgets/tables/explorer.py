@@ -1,0 +1,230 @@
+"""The table explorer: a row's attributions as ranked bars on the left, the controls on the right, live."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import ipywidgets as w
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from saliency_widgets.attribution import Attribution, Reduction
+from saliency_widgets.attribution.findings import Finding
+from saliency_widgets.attribution.method import DEFAULT
+from saliency_widgets.attribution.targets import SCORE, probabilities
+from saliency_widgets.engine import Event, Subject
+from saliency_widgets.engine.case import Case
+from saliency_widgets.engine.tables import labels_of
+from saliency_widgets.inputs import is_table, read_table
+from saliency_widgets.widgets.charts import INK, QUIET
+from saliency_widgets.widgets.heatmap import HeatmapView
+from saliency_widgets.widgets.live import Live
+from saliency_widgets.widgets.panel import section
+from saliency_widgets.widgets.tables.bars import FeatureBars, value_text
+from saliency_widgets.widgets.tables.panel import TablePanel
+from saliency_widgets.widgets.tables.trust import TableTrust
+from saliency_widgets.widgets.tables.what_if import WhatIf
+
+
+def is_row(inputs: Any, background: Any, feature_names: Any, transform: Any) -> bool:
+    """Whether inputs are a row of numbers, rather than a picture."""
+    if is_table(inputs, background, feature_names, transform):
+        return True
+    if isinstance(inputs, list):
+        return bool(inputs) and all(isinstance(item, (int, float)) for item in inputs)
+    if not isinstance(inputs, (Tensor, np.ndarray)) or transform is not None:
+        return False
+    flat = inputs.ndim == 1 or (inputs.ndim == 2 and len(inputs) == 1)
+    return flat and inputs.dtype not in (torch.uint8, np.uint8)
+
+
+class TableExplorer(Live):
+    """Which features of a row moved the model's output: see :func:`explore` for the arguments.
+
+    Attributes:
+        panel: The controls.
+        bars: The ranked bars.
+        what_if: The features' values, to be moved.
+        view: Progress, readings, the check-up and errors.
+        trust: The tests of the attributions that are shown.
+    """
+
+    panel: TablePanel
+
+    def __init__(
+        self,
+        model: nn.Module,
+        inputs: Any,
+        *,
+        target: Any = None,
+        transform: Any = None,
+        class_names: Any = None,
+        feature_names: Sequence[str] | None = None,
+        background: Any = None,
+        labels: Any = None,
+        device: torch.device | str | None = None,
+        method: Any = DEFAULT,
+        methods: Iterable[Any] = (),
+        score: str = SCORE.default,
+        fold: bool = True,
+        precision: str | None = None,
+        cuda_graphs: bool = False,
+        executor: str = "thread",
+        top: int | None = None,
+        **params: Any,
+    ) -> None:
+        table = read_table(inputs, background, feature_names=feature_names, transform=transform)
+        if len(table.rows) != 1:
+            raise ValueError(
+                f"inputs: the explorer shows one row, got {len(table.rows)}. Pass one of them, as df.iloc[[0]], and "
+                f"the others as background=."
+            )
+        subject = Subject(
+            model, table, class_names=class_names, device=device, fold=fold, precision=precision,
+            cuda_graphs=cuda_graphs,
+        )  # fmt: skip
+        methods = (methods,) if isinstance(methods, str) else methods
+        panel = TablePanel(subject, method=method, target=target, score=score, params=params, more=methods)
+        subject.given |= {} if background is None else {"background": background}
+        subject.given |= {} if feature_names is None else {"feature_names": table.names}
+        subject.transformed = transform is not None
+        labels_of(labels, subject, score)  # what doesn't fit is an error of this call
+        given = {"model": model, "inputs": table.rows, "transform": transform, "class_names": class_names}
+        self._table = self._read = table  # as it is shown by now, and as it was given
+        self._before = None if subject.predicted is None else subject.predicted[0]  # of the row as it was given
+        self._valued = score == "value"
+        self.bars = FeatureBars(len(table.names), max(map(len, table.names)), self._on_bar)
+        if top is not None:
+            self.bars.top.value = self.bars.top.param.check(top)
+        self._predicted = w.HTML()
+        super().__init__(subject, panel, executor, **given)
+        self.what_if = WhatIf(table, self._on_edit)
+        controls = [*panel.controls, *self.bars.controls, *self.what_if.controls]
+        self.view = HeatmapView(None, None, on_stop=self._session.stop, controls=controls)
+        busy = lambda: self._session.busy  # noqa: E731
+        self.trust = TableTrust(self.view, table, labels, self.bars, busy=busy, executor=executor)
+        self.trust.widget.layout.flex = "1 1 100%"
+        column = panel.widget
+        column.children = (*column.children[:-1], section("What if", [self.what_if.widget]), column.children[-1])
+        shown = w.VBox([self._predicted, self.bars.widget, self.view])
+        shown.layout.flex, shown.layout.min_width, shown.layout.max_width = "3 1 380px", "320px", "900px"
+        self._begin(shown, column, self.trust.widget)
+
+    @property
+    def row(self) -> Any:
+        """The row that is asked about, edits included: a DataFrame of one row."""
+        return self._read.rows.copy()
+
+    def edit(self, **values: Any) -> None:
+        """Ask about the row with other values: ``explorer.edit(age=40)``, or ``explorer.edit(**{"mean radius": 9})``.
+
+        Args:
+            **values: By the columns' names.
+
+        Raises:
+            ValueError: A column that isn't there, or a value that can't be used. Nothing is changed then.
+        """
+        table = self._read
+        for name, value in values.items():
+            table = table.with_value(name, value)
+        self._read = table
+        self._subject.move(table)
+        self._given["inputs"] = table.rows
+        for name in values:
+            found: Any = table.rows.iloc[0, table.names.index(name)]
+            self.what_if.told(name, found.item() if isinstance(found, np.generic) else found)
+        self._submit(self.panel.request())
+
+    def by_feature(self) -> Any:
+        """The finished attributions by feature, a pandas Series, the largest first."""
+        found = self.wait().by_feature().iloc[0]
+        return found.sort_values(key=np.abs, ascending=False, kind="stable").rename("attribution")
+
+    def _on_bar(self, column: int) -> None:
+        self.what_if.choose(column)
+
+    def _on_edit(self, name: str, value: Any) -> None:
+        try:
+            self.edit(**{name: value})
+        except (TypeError, ValueError) as error:
+            self._on_wrong(error)
+
+    def _on_event(self, event: Event) -> None:
+        found = event.attribution
+        if found is not None and event.state in ("running", "done"):
+            table = self._subject.table_of(event.version) or self._table
+            self._table = table
+            told = [value_text(value) for value in table.rows.iloc[0]]
+            self.bars.show(table.names, told, found.by_feature().iloc[0].to_numpy(), final=event.state == "done")
+            logits = self._subject.predicted
+            if logits is not None:
+                self.panel.predicted(logits[0])
+            self._predicted.value = self._prediction(found, logits)
+            self.bars.say(self._added_up(found))
+        super()._on_event(event)
+
+    def _case_of(self, event: Event) -> Case | None:
+        if event.state != "done" or event.attribution is None or event.request is None:
+            return None
+        session = self._session
+        signed = Reduction("signed")
+        return Case(self._subject, event.request, event.attribution, signed, event.version, session.cache, session)
+
+    def _code_of(self, found: Attribution | None) -> str:
+        code = super()._code_of(found)
+        lines = []
+        if self.what_if.changed:
+            edits = (f"{name} = {value!r}" for name, value in self.what_if.changed.items())
+            lines.append(f"# inputs with {', '.join(edits)}")
+        if self.panel.baseline_row is not None:
+            lines.append(f"# baseline = background.iloc[[{self.panel.baseline_row}]]")
+        return "\n".join([*lines, code])
+
+    def _concerning(self, findings: Sequence[Finding]) -> Sequence[Finding]:
+        menu = self.panel.titles
+        return [finding for finding in findings if not finding.methods or {*finding.methods} & {*menu}]
+
+    def _prediction(self, found: Attribution, logits: Tensor | None) -> str:
+        """What the model says of the row, in words."""
+        score = None if found.score is None else float(found.score[0])
+        index = found.settings["target"]
+        parts = []
+        if isinstance(index, int) and not self._valued and logits is not None and self._before is not None:
+            now, was = (float(probabilities(some.double().cpu()[None])[0, index]) for some in (logits[0], self._before))
+            name = "the positive class" if logits.shape[1] == 1 and self._subject.class_names is None else None
+            parts.append(f"<b>{html.escape(name or self._subject.name_of(index))} {now:.1%}</b>")
+            if self.what_if.changed:
+                parts.append(f"was {was:.1%} before the changes")
+            negative = self._subject.negative
+            if negative:
+                parts.append(f"{html.escape(negative)} {1 - now:.1%}")
+        if score is not None:
+            name = found.settings["score"].replace("_", " ")
+            if self._valued:
+                named = self._subject.class_names is not None and isinstance(index, int)
+                what = html.escape(self._subject.name_of(index)) if named else "Prediction"
+                parts.insert(0, f"<b>{what} {score:.4g}</b>")
+                if self.what_if.changed and self._before is not None and isinstance(index, int):
+                    parts.append(f"was {float(self._before[index]):.4g} before the changes")
+            else:
+                parts.append(f"{name} {score:.4g}")
+        text = f" <span style='color:{QUIET}'>·</span> ".join(parts)
+        return f"<div class='sw-predicted' style='color:{INK};line-height:1.5'>{text}</div>"
+
+    def _added_up(self, found: Attribution) -> str:
+        """What the colours say, and what the bars add up to, where that means something."""
+        index, subject = found.settings["target"], self._subject
+        named = isinstance(index, int) and subject.class_names is not None
+        name = subject.name_of(index) if named else "a higher prediction" if self._valued else "a higher score"
+        other = f" ({subject.negative})" if subject.negative else ""
+        text = f"Orange speaks for {name}, blue against it{other}. "
+        total = float(found.values[0].double().sum())
+        if found.delta is None or found.score is None:
+            text += "These bars add up to nothing known: they are slopes per unit of what the model sees, or products."
+        else:
+            start = float(found.score[0]) - (total - float(found.delta[0]))
+            text += f"The bars add up to {total:+.4g}: from {start:.4g} at the baseline to {float(found.score[0]):.4g}."
+        return f"<div class='sw-sum' style='color:{QUIET};line-height:1.4'>{html.escape(text)}</div>"
