@@ -80,7 +80,7 @@ def stability(
     Args:
         call: The model and its one sample.
         explain: From a question and a seed to a map, shape (H, W) or (F,).
-        seeded_method: Whether the seed matters to it.
+        seeded_method: Whether the seed may matter to it; where another gives the same map, it doesn't.
         radius: r, as a part of the input's range.
         turns: How many seeds, and how many noises.
         seed: The seed of the map; the others follow it.
@@ -92,8 +92,12 @@ def stability(
     told = Stability((), (), 0.0, 0, turns * (1 + seeded_method))
     for turn in range(1, turns + 1):
         if seeded_method:
-            told = replace(told, seeds=(*told.seeds, spearman(own, explain(call, seed + turn))), done=told.done + 1)
-            yield told
+            other = explain(call, seed + turn)
+            if turn == 1 and torch.equal(other, own):  # with these settings nothing is drawn
+                seeded_method, told = False, replace(told, total=turns)
+            else:
+                told = replace(told, seeds=(*told.seeds, spearman(own, other)), done=told.done + 1)
+                yield told
         generator = seeded(seed, "sensitivity", turn)
         drawn = 2 * torch.rand(call.inputs.shape, generator=generator, dtype=torch.float32, device="cpu") - 1
         found = explain(call.on(call.inputs + radius * call.spread() * drawn.to(call.inputs)), seed)

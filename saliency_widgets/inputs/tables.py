@@ -61,8 +61,10 @@ class Table:
             raise ValueError(unknown("feature", name, self.names))
         place = self.names.index(name)
         column = self.rows.iloc[:, place]
+        if is_numeric(column) and not isinstance(value, (Real, np.number, np.bool_)):
+            raise ValueError(f"{name}: expected a number, as the column holds, got {value!r}.")
         values: Any = [value] * len(self.rows)
-        if is_numeric(column) and not isinstance(value, str):  # a whole number may become another
+        if is_numeric(column):  # a whole number may become another
             moved = pd.Series(values, dtype=_wider(column.dtype, value))
         else:
             moved = pd.Series(values, dtype=column.dtype if value in set(column) else object)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -41,6 +42,7 @@ class Control:
         self.widget.add_class("sw-control")
         self.widget.add_class(f"sw-control-{param.name}")
         self._holder = self.widget  # whose value it is
+        self._exact = value if param.kind == "float" else None
 
     @property
     def leaves(self) -> list[Any]:
@@ -51,6 +53,9 @@ class Control:
     def value(self) -> Any:
         """The parameter's value."""
         value = self._holder.value
+        if isinstance(self._holder, w.FloatSlider):  # what comes back from the browser is off in the last bits
+            near = self._exact is not None and abs(value - self._exact) <= 1e-12 * (self._holder.max - self._holder.min)
+            return self._exact if near else float(f"{value:.12g}")
         if isinstance(value, _Own):
             return value.thing
         return None if isinstance(value, str) and value == AUTO else value
@@ -59,7 +64,12 @@ class Control:
     def value(self, value: Any) -> None:
         if hasattr(self._holder, "options"):
             value = _admitted(self._holder, self.param, value)
-        self._holder.value = value
+        with self._holder.hold_sync():
+            if isinstance(self._holder, w.FloatSlider):
+                self._exact = value
+                if _between_steps(self._holder, value):
+                    self._holder.step = _finer(self._holder)
+            self._holder.value = value
 
     def observe(self, callback: Callable[[], None]) -> None:
         """Call back when the value changes, however it was changed."""
@@ -100,7 +110,22 @@ def _admitted(widget: Any, param: Param, value: Any) -> Any:
 
 def _slider(param: Param, value: Any, _: dict) -> Any:
     span = float(param.high) - float(param.low)  # type: ignore[arg-type]
-    return w.FloatSlider(value=value, min=param.low, max=param.high, step=span / 100, readout_format=".2f")
+    made = w.FloatSlider(value=value, min=param.low, max=param.high, step=span / 100, readout_format=".2f")
+    if _between_steps(made, param.default):
+        made.step = 10.0 ** math.floor(math.log10(span / 50))
+    if _between_steps(made, value):
+        made.step = _finer(made)
+    return made
+
+
+def _between_steps(slider: Any, value: float) -> bool:
+    """Whether the slider in the browser would move a value to its next step, and send that back."""
+    steps = (value - slider.min) / slider.step
+    return abs(steps - round(steps)) > 1e-6
+
+
+def _finer(slider: Any) -> float:
+    return (slider.max - slider.min) / 1e6
 
 
 def _int(param: Param, value: Any, _: dict) -> Any:

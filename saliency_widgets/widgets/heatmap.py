@@ -127,7 +127,7 @@ class HeatmapView(anywidget.AnyWidget):
     def prime(self, *controls: Widget) -> None:
         """Open the way to the kernel for more of what a person may move."""
         with self._pace:
-            self.controls = [*self.controls, *controls]
+            self.controls = [*(one for one in self.controls if one.comm is not None), *controls]
 
     def on_region(self, marked: Callable[[np.ndarray], None]) -> None:
         """Call back with truth values (H, W) whenever a region was marked on the picture; while ``marking``."""

@@ -16,7 +16,7 @@ from saliency_widgets.widgets.charts import ACCENT, INK, QUIET, SECOND, TICKS, f
 from saliency_widgets.widgets.controls import Control
 
 _NAME, _VALUE = 24, 10  # characters
-_ROW, _EDGES = 24, 40  # pixels
+_ROW, _EDGES = 24, 28  # pixels
 _REST = "#9a9a9a"
 
 
@@ -27,15 +27,15 @@ class FeatureBars:
         columns: How many columns the table has.
         longest: Characters of the longest name.
         on_choose: Called with the number of the column whose bar was clicked.
-        rest: Whether the others are summed in a bar of their own.
+        signed: Whether the values have a sign and can be added up; then the others are summed in a bar of their own.
 
     Attributes:
         widget: The chart, with the slider of how many bars there are.
         controls: What is moved or clicked in it.
     """
 
-    def __init__(self, columns: int, longest: int, on_choose: Callable[[int], None], *, rest: bool = True) -> None:
-        self._on_choose, self._rest = on_choose, rest
+    def __init__(self, columns: int, longest: int, on_choose: Callable[[int], None], *, signed: bool = True) -> None:
+        self._on_choose, self._signed = on_choose, signed
         self._names: Sequence[str] = ()
         self._told: Sequence[str] = ()
         self._values = np.zeros(0)
@@ -47,7 +47,7 @@ class FeatureBars:
         )  # fmt: skip
         self._top = Control(most)
         self._top.observe(self._draw)
-        self._place = OrdinalScale(reverse=True)
+        self._place = OrdinalScale()
         self._size = LinearScale(min=-1.0, max=1.0)
         scales = {"x": self._place, "y": self._size}
         common = {"x": [], "y": [], "scales": scales, "orientation": "horizontal"}
@@ -66,18 +66,22 @@ class FeatureBars:
         self._shuffled = Scatter(
             x=[], y=[], scales=across, colors=["transparent"], stroke=INK, marker="diamond", default_size=60
         )
-        axes = [
-            Axis(scale=self._place, orientation="vertical", grid_lines="none", tick_style=TICKS, color=QUIET),
-            Axis(scale=self._size, num_ticks=5, grid_lines="solid", grid_color="#8884", tick_style=TICKS, color=QUIET),
-        ]
+        # Without a line of its own: the clickable rows draw one where they begin.
+        names = Axis(
+            scale=self._place, orientation="vertical", grid_lines="none", tick_style=TICKS, color="transparent"
+        )
+        self._across = Axis(
+            scale=self._size, tick_format="~g", grid_lines="solid", grid_color="#8884", tick_style=TICKS, color=QUIET
+        )
         left = round(6.2 * (min(longest, _NAME) + _VALUE)) + 18
         self._figure = framed(
-            [self._bars, *self._numbers, self._shuffled, self._rows], axes, self._height(),
-            {"top": 4, "bottom": 30, "left": left, "right": 10},
+            [self._bars, *self._numbers, self._shuffled, self._rows], [names, self._across], self._height(),
+            {"top": 4, "bottom": 24, "left": left, "right": 10},
         )  # fmt: skip
         self._figure.layout.max_width = "900px"
         self._figure.add_class("sw-bars")
         self._sum = w.HTML()
+        self._top.widget.layout.max_width = "460px"
         self.widget = w.VBox([self._figure, self._sum, self._top.widget], layout={"width": "100%"})
         self.controls = [self._rows, *self._top.leaves]
 
@@ -111,7 +115,7 @@ class FeatureBars:
 
     def _height(self) -> int:
         shown = min(int(self._top.value), max(1, len(self._values)))
-        return _ROW * (shown + (self._rest and shown < len(self._values))) + _EDGES
+        return _ROW * (shown + (self._signed and shown < len(self._values))) + _EDGES
 
     def _on_click(self, index: int) -> None:
         if index < min(int(self._top.value), len(self._order)):
@@ -121,7 +125,7 @@ class FeatureBars:
         if not self._order:
             return
         shown = self._order[: int(self._top.value)]
-        rest = self._order[len(shown) :] if self._rest else []
+        rest = self._order[len(shown) :] if self._signed else []
         sizes = [float(self._values[k]) for k in shown]
         labels = _distinct([label_of(self._names[k], self._told[k]) for k in shown])
         colours = [ACCENT if size >= 0 else SECOND for size in sizes]
@@ -130,7 +134,13 @@ class FeatureBars:
             labels.append(f"{len(rest)} others, summed")
             sizes.append(float(self._values[rest].sum()))
             colours.append(_REST)
-        low, high = _limits([*sizes, *marks])
+        # A number stands beyond the bar, and beyond the mark beside it.
+        ends = [*sizes]
+        for k, mark in enumerate(marks):
+            ends[k] = max(sizes[k], mark) if sizes[k] >= 0 else min(sizes[k], mark)
+        low, high = _limits([*ends, *marks])
+        self._across.tick_values = _ticks(low, high)
+        self._place.domain = labels[::-1]  # from below; by itself, a scale keeps the order in which it met them
         self._figure.layout.height = f"{self._height()}px"
         with self._size.hold_sync():
             self._size.min, self._size.max = low, high
@@ -141,8 +151,8 @@ class FeatureBars:
         for mark, right in zip(self._numbers, (True, False), strict=True):
             own = [k for k, size in enumerate(sizes) if (size >= 0) == right]
             with mark.hold_sync():
-                mark.x, mark.y = np.array([sizes[k] for k in own]), [labels[k] for k in own]
-                mark.text = [f"{sizes[k]:+.3g}" for k in own]
+                mark.x, mark.y = np.array([ends[k] for k in own]), [labels[k] for k in own]
+                mark.text = [size_text(sizes[k], signed=self._signed) for k in own]
         with self._shuffled.hold_sync():
             self._shuffled.x, self._shuffled.y = np.array(marks), labels[: len(marks)]
 
@@ -152,6 +162,13 @@ def label_of(name: str, value: str) -> str:
     room = _NAME + _VALUE - len(value)
     short = name if len(name) <= room else name[: max(1, room - 1)] + "…"
     return f"{short} = {value}" if value else short
+
+
+def size_text(size: float, *, signed: bool = False) -> str:
+    """A number for people, in three digits, thousands in full."""
+    text = f"{abs(size):,.0f}" if 1000 <= abs(size) < 1e7 else f"{abs(size):.3g}"
+    sign = "" if float(text.replace(",", "")) == 0 else "−" if size < 0 else "+" if signed else ""
+    return sign + text
 
 
 def value_text(value: Any) -> str:
@@ -167,6 +184,14 @@ def _limits(sizes: Sequence[float]) -> tuple[float, float]:
     low, high = min(0.0, *sizes, 0.0), max(0.0, *sizes, 0.0)
     span = (high - low) or 1.0
     return low - span * (0.2 if low < 0 else 0.03), high + span * (0.2 if high > 0 else 0.03)
+
+
+def _ticks(low: float, high: float) -> np.ndarray:
+    """Round numbers within these limits, six at most."""
+    rough = (high - low) / 5
+    unit = 10.0 ** np.floor(np.log10(rough))
+    step = next(unit * k for k in (1, 2, 2.5, 5, 10) if unit * k >= rough * 0.999)
+    return np.arange(np.ceil(low / step), np.floor(high / step) + 1) * step
 
 
 def _distinct(labels: Sequence[str]) -> list[str]:

@@ -104,6 +104,7 @@ class TableExplorer(Live):
         self.what_if = WhatIf(table, self._on_edit)
         controls = [*panel.controls, *self.bars.controls, *self.what_if.controls]
         self.view = HeatmapView(None, None, on_stop=self._session.stop, controls=controls)
+        self.what_if.made = self.view.prime
         busy = lambda: self._session.busy  # noqa: E731
         self.trust = TableTrust(self.view, table, labels, self.bars, busy=busy, executor=executor)
         self.trust.widget.layout.flex = "1 1 100%"
@@ -223,7 +224,7 @@ class TableExplorer(Live):
         text = f"Orange speaks for {name}, blue against it{other}. "
         total = float(found.values[0].double().sum())
         if found.delta is None or found.score is None:
-            text += "These bars add up to nothing known: they are slopes per unit of what the model sees, or products."
+            text += "These bars don't share out the score; a slope is one per unit of what the model sees."
         else:
             start = float(found.score[0]) - (total - float(found.delta[0]))
             text += f"The bars add up to {total:+.4g}: from {start:.4g} at the baseline to {float(found.score[0]):.4g}."

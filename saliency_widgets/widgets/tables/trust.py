@@ -17,7 +17,7 @@ from saliency_widgets.inputs import Table
 from saliency_widgets.widgets.charts import number, said
 from saliency_widgets.widgets.controls import Control
 from saliency_widgets.widgets.heatmap import HeatmapView
-from saliency_widgets.widgets.tables.bars import FeatureBars
+from saliency_widgets.widgets.tables.bars import FeatureBars, size_text
 from saliency_widgets.widgets.tables.panel import BaselineControl
 from saliency_widgets.widgets.trust.panel import TrustPanel
 from saliency_widgets.widgets.trust.saturation import SaturationSection
@@ -40,16 +40,16 @@ class ShuffleSection(Section):
     waiting = "The answer comes as soon as the bars are there."
     how = (
         "Diamonds above: by how much the score is higher with the row's own value than with those of other rows, one "
-        "feature at a time. A bar and its diamond should tell the same story; where they don't, the feature acts "
-        "together with others, or the method misses it. Bars here: the same over the whole background, as permutation "
-        "importance. Rows with one value exchanged may be ones that no one has seen."
+        "feature at a time. A bar and its diamond should tell the same story (a slope, in sign and order); where "
+        "they don't, the feature acts together with others, or the method misses it. Bars here: the same over all of "
+        "the background, as permutation importance. Rows with one value exchanged may be ones that no one has seen."
     )
 
     def __init__(self, table: Table, labels: Any, bars: FeatureBars) -> None:
         self._draws, self._repeats = Control(DRAWS), Control(REPEATS)
         super().__init__(self._draws, self._repeats)
         self._table, self._labels, self._marks = table, labels, bars
-        self._bars = FeatureBars(len(table.names), max(map(len, table.names)), lambda _column: None, rest=False)
+        self._bars = FeatureBars(len(table.names), max(map(len, table.names)), lambda _column: None, signed=False)
         self.lay_out(self._bars.widget)
         if table.background is None:
             self._said.value = said(_NONE)
@@ -79,8 +79,8 @@ def _told_here(local: Shuffled, worth: np.ndarray, own: np.ndarray, names: list[
     most = int(np.abs(worth).argmax())
     way = "higher" if worth[most] >= 0 else "lower"
     text = (
-        f"This row: {names[most]} moves the score most; it is {abs(worth[most]):.3g} {way} with the row's own value "
-        f"than with {local.done} other rows'."
+        f"This row: {names[most]} moves the score most; it is {size_text(abs(worth[most]))} {way} with the row's own "
+        f"value than with {local.done} other rows'."
     )
     if len(names) > 2:
         alike = spearman(torch.from_numpy(np.abs(worth)), torch.from_numpy(np.abs(own)))
@@ -93,11 +93,11 @@ def _told_over(over: Permutation, values: np.ndarray, names: list[str]) -> str:
     most = int(known.argmax())
     state = "" if over.complete else f" ({over.done} of {over.total})"
     if over.loss == "change of the score":
-        what = f"permuting {names[most]} moves the score by {known[most]:.3g} on average, the most"
+        what = f"permuting {names[most]} moves the score by {size_text(known[most])} on average, the most"
         return f"All rows{state}: {what}. With labels= it would be told what that does to the loss."
     return (
-        f"All rows{state}: permuting {names[most]} raises the {over.loss} most, by {known[most]:.3g}, from "
-        f"{over.before:.3g}."
+        f"All rows{state}: permuting {names[most]} raises the {over.loss} most, by {size_text(known[most])}, "
+        f"from {size_text(over.before)}."
     )
 
 
@@ -120,7 +120,7 @@ class ImportanceSection(Section):
         self._rows = Control(ROWS)
         super().__init__(self._rows)
         self._table = table
-        self._bars = FeatureBars(len(table.names), max(map(len, table.names)), lambda _column: None)
+        self._bars = FeatureBars(len(table.names), max(map(len, table.names)), lambda _column: None, signed=False)
         self.lay_out(self._bars.widget)
         if table.background is None:
             self._said.value = said(_NONE)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -16,7 +17,8 @@ from saliency_widgets.widgets.charts import INK, QUIET
 from saliency_widgets.widgets.controls import LABEL_WIDTH
 from saliency_widgets.widgets.tables.bars import value_text
 
-_STEPS = 200
+_STEPS = 200  # of a slider
+_SAME = 1e-6  # of a step: what the browser sends back differs in the last bits
 
 
 class WhatIf:
@@ -28,31 +30,25 @@ class WhatIf:
 
     Attributes:
         widget: What is seen.
-        controls: What is moved in it.
+        made: Called with each control that is made anew.
     """
 
     def __init__(self, table: Table, edit: Callable[[str, Any], None]) -> None:
         self._table, self._edit = table, edit
         self._changed: dict[str, Any] = {}
-        self._hold = False
+        self._step = 1.0
         style, layout = {"description_width": LABEL_WIDTH}, {"width": "auto"}
         self._feature: Any = w.Dropdown(options=table.names, description="Feature", style=style, layout=layout)
-        common = {"description": "Value", "style": style, "layout": layout}
-        # One of them is seen, whichever suits the column.
-        self._number = w.FloatSlider(readout_format=".4g", **{**common, "layout": {"width": "auto"}})
-        self._whole = w.IntSlider(**{**common, "layout": {"width": "auto"}})
-        self._choice = w.Dropdown(**{**common, "layout": {"width": "auto"}})
+        self._value: Any = None
+        self._place = w.VBox()
         self._back = w.Button(description="Undo this", tooltip="The feature's own value again")
         self._all = w.Button(description="Undo all", tooltip="The row as it was given")
         self._said = w.HTML()
-        for leaf, name in ((self._feature, "feature"), *((one, "value") for one in self._valued)):
-            leaf.add_class("sw-control").add_class(f"sw-control-what-if-{name}")
+        self._feature.add_class("sw-control").add_class("sw-control-what-if-feature")
         buttons = w.HBox([self._back, self._all])
-        self.widget = w.VBox([self._feature, *self._valued, buttons, self._said])
-        self.controls = [self._feature, *self._valued, self._back, self._all]
+        self.widget = w.VBox([self._feature, self._place, buttons, self._said])
+        self.made: Callable[[w.Widget], None] = lambda _widget: None
         self._feature.observe(lambda _change: self._show(), names="value")
-        for one in self._valued:
-            one.observe(lambda change: self._on_value(change["new"]), names="value")
         self._back.on_click(lambda _button: self._undo([self._feature.value]))
         self._all.on_click(lambda _button: self._undo(list(self._changed)))
         self._show()
@@ -63,8 +59,9 @@ class WhatIf:
         return dict(self._changed)
 
     @property
-    def _valued(self) -> tuple[Any, Any, Any]:
-        return self._number, self._whole, self._choice
+    def controls(self) -> list[w.Widget]:
+        """What is moved in it."""
+        return [self._feature, self._value, self._back, self._all]
 
     def choose(self, column: int) -> None:
         """Move another feature from now on."""
@@ -73,7 +70,7 @@ class WhatIf:
     def told(self, name: str, value: Any) -> None:
         """A value was set from Python."""
         self._note(name, value)
-        if name == self._feature.value:
+        if name == self._feature.value and not self._same(self._value.value, value):
             self._show()
 
     def _own(self, name: str) -> Any:
@@ -91,10 +88,14 @@ class WhatIf:
         self._all.disabled = not self._changed
 
     def _on_value(self, value: Any) -> None:
-        if self._hold:
-            return
         name = self._feature.value
-        self._edit(name, value)
+        known = (self._own(name), self._changed.get(name, self._own(name)))
+        value = next((one for one in known if self._same(value, one)), value)
+        if value != known[1]:
+            self._edit(name, value)
+
+    def _same(self, shown: Any, value: Any) -> bool:
+        return abs(shown - value) < _SAME * self._step if isinstance(shown, float) else bool(shown == value)
 
     def _undo(self, names: list[str]) -> None:
         for name in names:
@@ -103,34 +104,42 @@ class WhatIf:
         self._show()
 
     def _show(self) -> None:
-        """The control that suits the chosen feature, where it stands."""
+        """The control that suits the chosen feature, where it stands.
+
+        It is made anew: a slider in the browser moves its value into whatever limits and steps it is given, and sends
+        that back as if a person had moved it.
+        """
         name = self._feature.value
         value = self._changed.get(name, self._own(name))
         place = self._table.names.index(name)
         own = self._table.rows.iloc[:, place]
         rest = None if self._table.background is None else self._table.background.iloc[:, place]
-        column: Any = own if rest is None else pd.concat([own, rest], ignore_index=True)
-        held, self._hold = self._hold, True
-        try:
-            if not is_numeric(column) or pd.api.types.is_bool_dtype(column):
-                shown: Any = self._choice
-                options = sorted(column.unique().tolist(), key=str)
-                shown.options = [(str(option), option) for option in options]
-                shown.value = value
-            else:
-                low, high = float(column.min()), float(column.max())
-                if low == high:  # nobody has another: around it
-                    low, high = low - max(1.0, abs(low)), high + max(1.0, abs(high))
-                low, high = min(low, float(value)), max(high, float(value))
-                whole = bool((column == column.round()).all())
-                shown = self._whole if whole else self._number
-                with shown.hold_trait_notifications():
-                    shown.min, shown.max = (int(low), int(high)) if whole else (low, high)
-                    shown.value = int(value) if whole else float(value)
-                if not whole:
-                    shown.step = float(np.format_float_positional((high - low) / _STEPS, precision=2, fractional=False))
-            for one in self._valued:
-                one.layout.display = None if one is shown else "none"
-        finally:
-            self._hold = held
+        old, self._value = self._value, self._made(own if rest is None else pd.concat([own, rest]), value)
+        self._value.add_class("sw-control").add_class("sw-control-what-if-value")
+        self._value.observe(lambda change: self._on_value(change["new"]), names="value")
+        self._place.children = (self._value,)
+        if old is not None:
+            old.close()
+        self.made(self._value)
         self._note(name, value)
+
+    def _made(self, column: Any, value: Any) -> Any:
+        common: dict[str, Any] = {
+            "description": "Value",
+            "style": {"description_width": LABEL_WIDTH},
+            "layout": {"width": "auto"},
+        }
+        if not is_numeric(column) or pd.api.types.is_bool_dtype(column):
+            options = sorted({*column.tolist(), value}, key=str)
+            return w.Dropdown(options=[(str(option), option) for option in options], value=value, **common)
+        low, high = float(column.min()), float(column.max())
+        if low == high:  # nobody has another: around it
+            low, high = low - max(1.0, abs(low)), high + max(1.0, abs(high))
+        value = float(value)
+        low, high = min(low, value), max(high, value)
+        if value.is_integer() and bool((column == column.round()).all()):
+            return w.IntSlider(value=int(value), min=math.floor(low), max=math.ceil(high), **common)
+        self._step = float(np.format_float_positional((high - low) / _STEPS, precision=2, fractional=False))
+        # It moves in steps from its lower end, and must be able to stand where it is.
+        low = value - math.floor((value - low) / self._step) * self._step
+        return w.FloatSlider(value=value, min=low, max=high, step=self._step, readout_format=".5g", **common)
