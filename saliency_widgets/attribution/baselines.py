@@ -177,7 +177,7 @@ def baseline_of(
     if hasattr(value, "iloc"):  # a row as people have it
         if columns is None:
             raise TypeError("baseline: a row of pandas goes with inputs that are one. Pass what the model sees.")
-        value = columns.encode(value)
+        value = columns.encode(value, "baseline")
     if callable(value) and not isinstance(value, Tensor):
         value = _made(value, inputs)
     if not isinstance(value, Tensor) and not hasattr(value, "__array__"):

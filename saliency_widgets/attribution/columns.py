@@ -18,15 +18,16 @@ class Columns:
 
     Attributes:
         names: Of its C columns.
-        of: Which column each of the model's F features comes from, shape (F,).
-        encode: From rows as people have them (a Series, a DataFrame) to what the model sees, (N, F).
+        of: Which column each of the model's F features comes from, shape (F,); -1 where that can't be told.
+        encode: From rows as people have them (a Series, a DataFrame), and what they are called in an error, to what the
+            model sees, (N, F).
         rows: Other rows, the background, as the model sees them, shape (N, F), or None.
         median: The median of each column, and of one of words the most frequent, as the model sees it, (F,), or None.
     """
 
     names: tuple[str, ...]
     of: Tensor
-    encode: Callable[[Any], Tensor]
+    encode: Callable[[Any, str], Tensor]
     rows: Tensor | None = None
     median: Tensor | None = None
 
@@ -37,7 +38,8 @@ class Columns:
         features, Integrated Gradients give w (x - x') in the units of the columns.
         """
         found = values.new_zeros(len(values), len(self.names))
-        return found.index_add_(1, self.of.to(values.device), values)
+        known = (self.of >= 0).to(values.device)
+        return found.index_add_(1, self.of.to(values.device)[known], values[:, known])
 
     def features(self, column: int) -> Tensor:
         """Where the features of a column are, shape (k,)."""
@@ -49,12 +51,21 @@ class Columns:
         Args:
             name: "mean", "median", or "noise": uniform within each feature's range.
             seed: Of the noise.
+
+        Raises:
+            ValueError: There is no background, or no row of medians.
         """
-        if self.rows is None or name not in ("mean", "median", "noise"):
+        if name not in ("mean", "median", "noise"):
             return None
+        if self.rows is None:
+            if name == "noise":
+                return None
+            raise ValueError(f"baseline: {name!r} is one of other rows. Pass background= your training data.")
         if name == "mean":
             return self.rows.mean(0)
         if name == "median":
+            if self.median is None:
+                raise ValueError("baseline: the transform fails for the row of medians. Choose another baseline.")
             return self.median
         drawn = torch.rand(self.rows.shape[1], generator=seeded(seed, "baseline"), dtype=torch.float32, device="cpu")
         low, high = self.rows.amin(0), self.rows.amax(0)

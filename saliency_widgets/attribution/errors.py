@@ -54,9 +54,16 @@ def model_failure(model: nn.Module, error: Exception, shape: tuple[int, ...]) ->
             f"moved a little. Pass the embeddings instead, if the model takes them, or a module of what follows them."
         )
     where = f"in layer {layer!r} ({type(model.get_submodule(layer)).__name__})" if layer else "in its forward"
+    if "when training" in str(error):
+        hint = "Call model.eval() first."
+    else:
+        needed = (
+            "rows may need transform= (the scaler or encoder that the model was trained with)"
+            if len(shape) == 2
+            else "a picture may need transform= (resize, crop, normalise)"
+        )
+        hint = f"Check that `model(inputs)` runs on its own with this shape, type and device; {needed}."
     return ValueError(
         f"model: it raised {type(error).__name__} {where} for an input of shape {shape}: "
-        f"{str(error).rstrip('.')}. "
-        f"Check that `model(inputs)` runs on its own with this shape, type and device; "
-        f"a picture may need transform= (resize, crop, normalise)."
+        f"{str(error).rstrip('.')}. {hint}"
     )

@@ -150,11 +150,14 @@ class Case:
 
         return Check("randomisation", begin)
 
-    def shuffles(self, labels: Any, *, draws: int = SHUFFLES.default, repeats: int = REPEATS.default) -> Check:
+    def shuffles(
+        self, labels: Any, *, value: bool = False, draws: int = SHUFFLES.default, repeats: int = REPEATS.default
+    ) -> Check:
         """Each feature taken from other rows, and permuted, see :mod:`~saliency_widgets.evaluation.shuffling`.
 
         Args:
             labels: Of the background's rows; None measures the change of the score.
+            value: Whether the model predicts values, and no classes.
             draws: From how many rows.
             repeats: How many permutations.
         """
@@ -163,7 +166,7 @@ class Case:
             here: Shuffled | None = None
             for here in shuffle(self._call(check, "shuffle", self._scored), draws=draws):
                 yield here, None
-            known, loss = labels_of(labels, self.subject, self.request.score)
+            known, loss = labels_of(labels, self.subject, value=value)
             call = self._call(check)
             # Of whichever row is looked at, the rows of the background are the same.
             model = self.subject.version()[0]

@@ -86,8 +86,8 @@ class Subject:
         self.model = model if device is None else _on_device(model, device)
         model = self.model
         self._inputs = inputs
-        self._prepare = lambda: prepare_for(
-            model, self._inputs, transform, explain, device=device_of(model), dtype=dtype_of(model),
+        self._prepare = lambda inputs: prepare_for(
+            model, inputs, transform, explain, device=device_of(model), dtype=dtype_of(model),
             feature_names=feature_names, background=background,
         )  # fmt: skip
         self._precision = check_precision(precision, device_of(model))
@@ -101,7 +101,7 @@ class Subject:
             )
         self._cuda_graphs = cuda_graphs
         self._replays: Replays | None = None
-        self.prepared: Prepared = self._prepare()
+        self.prepared: Prepared = self._prepare(inputs)
         self._seen = identity(inputs)
         names, self._names_given = class_names_of(class_names, transform, model)
         self.class_names = _names(names)
@@ -139,8 +139,7 @@ class Subject:
 
     def move(self, table: Table) -> None:
         """Ask about another row of the same table from now on."""
-        with self._lock:
-            self._inputs = table
+        self._inputs = table  # without the lock, which a pass may hold: a slider waits for nobody
 
     def table_of(self, version: tuple | None) -> Table | None:
         """The rows that a version of the inputs was made of: an answer may be about a row that was left since."""
@@ -275,11 +274,12 @@ class Subject:
             TypeError, ValueError: The inputs were changed into something that doesn't fit.
         """
         with self._lock:  # a cell moves controls while the worker looks
-            seen, number = identity(self._inputs), self._fingerprint()
+            inputs = self._inputs
+            seen, number = identity(inputs), self._fingerprint()
             moved = number != self._number and self._kind() != self._form
             self._number = number
             if seen != self._seen or moved:
-                found = self._prepare()
+                found = self._prepare(inputs)
                 if found.tensor.shape != self.tensor.shape:
                     raise ValueError(
                         f"inputs: they were changed in place, from {tuple(self.tensor.shape)} to "

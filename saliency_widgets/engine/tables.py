@@ -21,7 +21,7 @@ from saliency_widgets.engine.subject import Subject
 from saliency_widgets.evaluation.importance import importance as importances
 from saliency_widgets.evaluation.shuffling import DRAWS, REPEATS, Loss, permutation_importance
 from saliency_widgets.evaluation.shuffling import shuffle as shuffled
-from saliency_widgets.inputs.tables import read_labels
+from saliency_widgets.inputs.labels import read_labels
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -39,8 +39,14 @@ def values_of(entry: Method, params: dict[str, Any], call: Call) -> Tensor:
     return last.values
 
 
-def labels_of(labels: Any, subject: Subject, score: str) -> tuple[Tensor | None, Loss]:
-    """The labels of the background's rows, and what loss they go with: see :func:`~.tables.read_labels`."""
+def labels_of(labels: Any, subject: Subject, *, value: bool) -> tuple[Tensor | None, Loss]:
+    """The labels of the background's rows, and what loss they go with.
+
+    Args:
+        labels: See :func:`~saliency_widgets.inputs.labels.read_labels`.
+        subject: The model and a row, with a background.
+        value: Whether the model predicts values, and no classes.
+    """
     if labels is None:
         return None, "change of the score"
     background = None if subject.table is None else subject.table.background
@@ -48,8 +54,8 @@ def labels_of(labels: Any, subject: Subject, score: str) -> tuple[Tensor | None,
         raise ValueError("labels: they are those of the background's rows. Pass background= too.")
     classes = subject.logits.shape[1]
     names = [subject.negative, *(subject.class_names or [])] if subject.negative else subject.class_names
-    found = read_labels(labels, len(background), classes, names, value=score == "value")
-    return found, "squared error" if score == "value" else "cross-entropy"
+    found = read_labels(labels, len(background), classes, names, value=value)
+    return found, "squared error" if value else "cross-entropy"
 
 
 def _read(model: nn.Module, inputs: Any, given: dict[str, Any]) -> Subject:
@@ -170,7 +176,7 @@ def importance(
     with alone():
         resolved, _ = subject.resolve(request)
         subject.logits, many.logits  # noqa: B018 - both are looked at, so that names and labels are checked
-        known, loss = labels_of(labels, many, score)
+        known, loss = labels_of(labels, many, value=score == "value")
         call, other = subject.call(resolved), many.call(resolved)
         assert call.columns is not None
         around = None if other.columns is None else other.columns.rows

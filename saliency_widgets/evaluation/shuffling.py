@@ -65,7 +65,9 @@ class Shuffled(Running):
     @property
     def error(self) -> Tensor:
         """Its standard error over the draws, shape (C,); NaN of a single one."""
-        return self.scores.double().std(1) / self.scores.shape[1] ** 0.5
+        count = self.scores.shape[1]
+        found = self.scores.double()
+        return found.std(1) / count**0.5 if count > 1 else torch.full_like(found[:, 0], float("nan"))
 
 
 def shuffle(
@@ -189,7 +191,7 @@ def permutation_importance(
         scores, logits = found
         if labels is None:
             return float((scores.double() - whole[0].double()).abs().mean())
-        return _loss(loss, logits, labels)
+        return _loss(loss, scores, logits, labels)
 
     whole = outcomes(("background",), rows)
     before = measured(whole)
@@ -214,10 +216,12 @@ def _masks(columns: Columns) -> Tensor:
     return columns.of == torch.arange(len(columns.names), device=columns.of.device)[:, None]
 
 
-def _loss(kind: Loss, logits: Tensor, labels: Tensor) -> float:
+def _loss(kind: Loss, scores: Tensor, logits: Tensor, labels: Tensor) -> float:
     wide, labels = logits.double(), labels.to(logits.device)
-    if kind == "squared error":
-        return float((wide[:, 0] - labels.double()).square().mean())
+    if kind == "squared error":  # of the value that is explained
+        return float((scores.double() - labels.double()).square().mean())
     if wide.shape[1] == 1:
         return float(F.binary_cross_entropy_with_logits(wide[:, 0], labels.double()))
+    if bool((wide >= 0).all()) and torch.allclose(wide.sum(1), torch.ones_like(wide[:, 0]), atol=1e-4):
+        return float(F.nll_loss(wide.clamp(min=1e-300).log(), labels.long()))  # probabilities already
     return float(F.cross_entropy(wide, labels.long()))

@@ -206,7 +206,7 @@ class Live(w.Box):
 
     def _check_up(self, check: Callable[[], None]) -> None:
         """What is done while nothing is asked: the check-up, once for each version of the model."""
-        version = self._subject.version()
+        version = self._looked_at(self._subject.version())
         if version == self._examined:
             return
         try:
@@ -223,6 +223,10 @@ class Live(w.Box):
             ]
         self._examined = version
         self.view.tell(messages.findings_of(self._concerning(found), self.panel.titles))
+
+    def _looked_at(self, version: tuple) -> Any:
+        """What of a version the check-up is about."""
+        return version
 
     def _concerning(self, findings: Sequence[Finding]) -> Sequence[Finding]:
         """Those of the findings that are about what can be asked here."""

@@ -209,7 +209,7 @@ class Panel:
         for setting, value in settings.items():
             if setting not in known:
                 raise TypeError(unknown("setting", setting, ["method", "target", *known]))
-            settings[setting] = value = known[setting].param.check(value)
+            settings[setting] = value = self._checked(known[setting], value)
             if known[setting].param.kind == "layer" and value not in (None, AUTO):
                 check_layer(self._subject.model, value)
         self._hold = True
@@ -224,6 +224,9 @@ class Panel:
         finally:
             self._hold = False
         self._moved()
+
+    def _checked(self, control: Control, value: Any) -> Any:
+        return control.param.check(value)
 
     def _set(self, control: Control, value: Any) -> None:
         control.value = value

@@ -5,6 +5,14 @@ from __future__ import annotations
 import ipywidgets as w
 
 
+def close_whole(widget: w.Widget) -> None:
+    """Close a widget with everything that it is made of."""
+    parts = parts_of(widget, [])
+    widget.close()
+    for part in parts:
+        part.close()
+
+
 def parts_of(widget: w.Widget, found: list[w.Widget]) -> list[w.Widget]:
     """Everything that a widget is made of, children, layouts and styles alike, without the widget itself."""
     for name in widget.keys:

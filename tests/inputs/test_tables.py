@@ -8,10 +8,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from sklearn.compose import ColumnTransformer
+from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.compose import ColumnTransformer, make_column_transformer
 from sklearn.decomposition import PCA
+from sklearn.linear_model import LinearRegression
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import OneHotEncoder, StandardScaler
+from sklearn.preprocessing import KBinsDiscretizer, OneHotEncoder, StandardScaler
 from toys import linear
 
 import saliency_widgets as sw
@@ -94,14 +96,15 @@ def test_integrated_gradients_of_a_linear_model_are_in_the_units_people_know(peo
         transform=scaler, background=numbers,
     )  # fmt: skip
     original = weights.numpy() / scaler.scale_
-    expected = original * (numbers.iloc[7].to_numpy() - numbers.median().to_numpy())
+    expected = original * (numbers.iloc[7].to_numpy() - numbers.quantile(0.5, interpolation="lower").to_numpy())
     assert found.by_feature().iloc[0].to_numpy() == pytest.approx(expected)
     assert list(found.by_feature()) == ["age", "income"]
 
 
 def test_the_typical_row_has_medians_and_the_most_frequent(people, encoder):
     typical = read_table(people.iloc[0], people, transform=encoder).typical()
-    assert typical["age"].iloc[0] == people["age"].median()
+    assert typical["age"].iloc[0] == people["age"].quantile(0.5, interpolation="lower")
+    assert typical.dtypes.to_dict() == people.dtypes.to_dict()
     assert typical["job"].iloc[0] == people["job"].mode()[0]
 
 
@@ -115,7 +118,132 @@ def test_a_category_that_no_row_has_is_counted_to_its_column(people, encoder):
     some = people[people["job"] != "pilot"]
     found = read_table(some.iloc[0], some, transform=encoder)
     assert found.columns.of.tolist() == [0, 1, 2, 2, 2, 3, 3]
-    assert any("the same for all rows" in note for note in found.notes)
+    assert found.notes == ()
+
+
+def test_numbers_that_never_move_and_have_no_names_are_left_out(people, encoder):
+    """Of a function, nothing tells whether "pilot" belongs to the job or to the column behind it."""
+    some = people[people["job"] != "pilot"]
+    found = read_table(some.iloc[0], some, transform=lambda rows: encoder.transform(rows))
+    assert found.columns.of.tolist() == [0, 1, 2, 2, -1, 3, 3]
+    assert any("1 of the 7 numbers that the model sees" in note for note in found.notes)
+    assert found.columns.summed(torch.arange(7.0)[None]).tolist() == [[0.0, 1.0, 2.0 + 3.0, 5.0 + 6.0]]
+
+
+def test_categories_that_come_late_in_a_sorted_background_are_found():
+    rows = pd.DataFrame({"A": ["p", "q"] * 150, "B": ["y", "y", "z", "z"] * 62 + ["y", "z"] + ["x"] * 50})
+    hot = OneHotEncoder().fit(rows)
+    for transform in (hot, lambda rows: hot.transform(rows)):
+        assert read_table(rows.iloc[[0]], rows, transform=transform).columns.of.tolist() == [0, 0, 1, 1, 1]
+    bins = KBinsDiscretizer(4, encode="onehot-dense", strategy="uniform")
+    numbers = pd.DataFrame({"n": np.sort(np.random.default_rng(0).normal(size=500)), "m": np.arange(500.0)})
+    assert read_table(numbers.iloc[0], numbers, transform=bins.fit(numbers)).columns.of.tolist() == [0] * 4 + [1] * 4
+
+
+def test_one_row_alone_tells_of_numbers_but_not_of_words(people, encoder):
+    scaler = StandardScaler().fit(people[["age", "income"]])
+    assert read_table(people[["age", "income"]].iloc[0], transform=scaler).columns.of.tolist() == [0, 1]
+    assert read_table(people.iloc[[0]], transform=encoder).columns.of.tolist() == [
+        0,
+        1,
+        2,
+        2,
+        2,
+        3,
+        3,
+    ]  # by their names
+    for columns in (["job", "owns"], ["age", "job", "owns"]):
+        hot = make_column_transformer((OneHotEncoder(), ["job", "owns"]), remainder="passthrough").fit(people[columns])
+        with pytest.raises(ValueError, match="one row alone doesn't tell which column they come from"):
+            read_table(people[columns].iloc[[0]], transform=lambda rows, hot=hot: hot.transform(rows))
+
+
+def test_a_table_of_many_columns_is_read_block_by_block(monkeypatch):
+    monkeypatch.setattr("saliency_widgets.inputs.tracing._CELLS", 2000)
+    wide = pd.DataFrame(np.random.default_rng(0).random((100, 40)), columns=[f"c{k}" for k in range(40)])
+    asked = []
+
+    def scaled(rows):
+        asked.append(len(rows))
+        return StandardScaler().fit(wide).transform(rows)
+
+    assert read_table(wide.iloc[0], wide, transform=scaled).columns.of.tolist() == list(range(40))
+    assert len(asked) > 10
+    assert max(asked) < 2 * 2000 / 40 + 100
+
+
+class Picks(TransformerMixin, BaseEstimator):
+    """A transformer of somebody's that reads columns by name and remembers nothing."""
+
+    def fit(self, X, y=None):  # noqa: N803
+        return self
+
+    def transform(self, X):  # noqa: N803
+        return X[["income", "age"]].to_numpy()
+
+
+def test_transformers_that_know_no_names_get_the_columns(people):
+    numbers = people[["age", "income"]]
+    for transform in (Picks().fit(numbers), make_pipeline(Picks(), StandardScaler()).fit(numbers)):
+        assert read_table(numbers.iloc[0], numbers, transform=transform).columns.of.tolist() == [1, 0]
+    named = StandardScaler().set_output(transform="pandas").fit(numbers)
+    assert read_table(numbers.iloc[0], numbers, transform=named).columns.of.tolist() == [0, 1]
+
+
+def test_categories_that_are_numbers_keep_to_values_that_there_are():
+    rows = pd.DataFrame({"pclass": [1, 1, 3, 3], "x": [0.1, 0.2, 0.3, 0.4]})
+    for unknown in ("error", "ignore"):
+        hot = OneHotEncoder(handle_unknown=unknown)
+        encoder = make_column_transformer((hot, ["pclass"]), remainder="passthrough").fit(rows)
+        found = read_table(rows.iloc[[0]], rows, transform=encoder)
+        assert found.columns.median.tolist() == [1, 0, 0.2]
+        assert found.columns.of.tolist() == [0, 0, 1]
+
+
+def test_columns_keep_their_own_types():
+    when = pd.date_range("2020-01-01", periods=9)
+    rows = pd.DataFrame({"city": pd.Categorical(list("abcabcabc")), "day": when, "flag": [True, False, True] * 3})
+
+    def encode(table):
+        days = (table["day"] - when[0]).dt.days
+        return np.column_stack([pd.get_dummies(table["city"]).to_numpy(float), days, table["flag"]])
+
+    for row in (rows.iloc[[0]], rows.iloc[0]):
+        found = read_table(row, rows, transform=encode)
+        assert found.tensor.tolist() == [[1, 0, 0, 0, 1]]
+        assert found.columns.of.tolist() == [0, 0, 0, 1, 2]
+        assert found.columns.median.tolist() == [1, 0, 0, 4, 1]
+        edited = found.with_value("city", "c").with_value("day", when[7]).with_value("flag", 0)
+        assert edited.tensor.tolist() == [[0, 0, 1, 7, 0]]
+        assert edited.rows.dtypes.to_dict() == rows.dtypes.to_dict()
+    with pytest.raises(ValueError, match=r"city: 'z' is not known\. Known: 'a', 'b', 'c'"):
+        found.with_value("city", "z")
+    with pytest.raises(ValueError, match="flag: expected True or False"):
+        found.with_value("flag", 7)
+    with pytest.raises(ValueError, match="day: expected a value of type datetime64"):
+        found.with_value("day", "soon")
+
+
+def test_a_whole_number_may_become_another():
+    table = read_table(pd.DataFrame({"n": np.array([3], np.uint8)}))
+    for value in (7, 300, -1, 2.5, np.float32(0.25), 2**63):
+        assert table.with_value("n", value).tensor.tolist() == [[float(value)]]
+    with pytest.raises(ValueError, match=r"n: .* is too large a number"):
+        table.with_value("n", 10**400)
+
+
+def test_a_transform_that_gives_another_number_of_numbers_is_refused():
+    rows = pd.DataFrame({"job": ["baker", "judge", "pilot"], "n": [1.0, 2.0, 3.0]})
+    with pytest.raises(ValueError, match="transform: it gives 4 numbers for background, and 2 for the inputs"):
+        read_table(rows.iloc[[0]], rows, transform=lambda table: pd.get_dummies(table).to_numpy(float))
+
+
+def test_names_may_come_from_either_side(people):
+    numbers = people[["age", "income"]].astype(float)
+    assert read_table(numbers.iloc[0].to_numpy(), numbers).names == ["age", "income"]
+    plain = pd.DataFrame(numbers.to_numpy())
+    assert read_table(plain.iloc[[0]], numbers.to_numpy()).names == ["0", "1"]
+    assert read_table(numbers.iloc[0].to_frame().T, numbers).tensor.tolist() == [numbers.iloc[0].to_list()]
 
 
 def _changed(frame: pd.DataFrame, **columns) -> pd.DataFrame:
@@ -136,6 +264,15 @@ def _changed(frame: pd.DataFrame, **columns) -> pd.DataFrame:
         (lambda p: {"row": "me"}, TypeError, "Series"),
         (lambda p: {"row": np.ones((2, 2, 2))}, ValueError, "shape"),
         (lambda p: {"transform": 3}, TypeError, "transform"),
+        (lambda p: {"transform": LinearRegression()}, TypeError, r"pass pipeline\[:-1\]"),
+        (
+            lambda p: {
+                "row": p[["age", "income"]].iloc[[0]].rename(columns={"age": 0, "income": "0"}),
+                "background": None,
+            },
+            ValueError,
+            "several columns are called '0'",
+        ),
         (lambda p: {"transform": StandardScaler()}, ValueError, "must be fitted"),
         (lambda p: {"transform": lambda rows: rows.to_numpy()[0]}, ValueError, "rows of numbers"),
         (lambda p: {"transform": lambda rows: rows.to_numpy() * np.nan}, ValueError, "NaN"),

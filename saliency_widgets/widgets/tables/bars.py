@@ -27,6 +27,7 @@ class FeatureBars:
         columns: How many columns the table has.
         longest: Characters of the longest name.
         on_choose: Called with the number of the column whose bar was clicked.
+        top: How many bars there are at first.
         signed: Whether the values have a sign and can be added up; then the others are summed in a bar of their own.
 
     Attributes:
@@ -34,18 +35,22 @@ class FeatureBars:
         controls: What is moved or clicked in it.
     """
 
-    def __init__(self, columns: int, longest: int, on_choose: Callable[[int], None], *, signed: bool = True) -> None:
+    def __init__(
+        self,
+        columns: int,
+        longest: int,
+        on_choose: Callable[[int], None],
+        *,
+        top: int | None = None,
+        signed: bool = True,
+    ) -> None:
         self._on_choose, self._signed = on_choose, signed
         self._names: Sequence[str] = ()
         self._told: Sequence[str] = ()
         self._values = np.zeros(0)
         self._beside: np.ndarray | None = None
         self._order: list[int] = []
-        most = Param(
-            "top", default=min(10, columns), low=1, high=max(2, columns), kind="int", label="Bars",
-            help="How many features have a bar of their own; the others are summed in one.",
-        )  # fmt: skip
-        self._top = Control(most)
+        self._top = Control(top_of(columns), top)
         self._top.observe(self._draw)
         self._place = OrdinalScale()
         self._size = LinearScale(min=-1.0, max=1.0)
@@ -155,6 +160,19 @@ class FeatureBars:
                 mark.text = [size_text(sizes[k], signed=self._signed) for k in own]
         with self._shuffled.hold_sync():
             self._shuffled.x, self._shuffled.y = np.array(marks), labels[: len(marks)]
+
+
+def top_of(columns: int) -> Param:
+    """How many bars there are, of so many columns."""
+    return Param(
+        "top",
+        default=min(10, columns),
+        low=1,
+        high=max(2, columns),
+        kind="int",
+        label="Bars",
+        help="How many features have a bar of their own; the others are summed in one.",
+    )
 
 
 def label_of(name: str, value: str) -> str:

@@ -23,7 +23,7 @@ from saliency_widgets.widgets.charts import INK, QUIET
 from saliency_widgets.widgets.heatmap import HeatmapView
 from saliency_widgets.widgets.live import Live
 from saliency_widgets.widgets.panel import section
-from saliency_widgets.widgets.tables.bars import FeatureBars, value_text
+from saliency_widgets.widgets.tables.bars import FeatureBars, top_of, value_text
 from saliency_widgets.widgets.tables.panel import TablePanel
 from saliency_widgets.widgets.tables.trust import TableTrust
 from saliency_widgets.widgets.tables.what_if import WhatIf
@@ -87,18 +87,20 @@ class TableExplorer(Live):
             cuda_graphs=cuda_graphs,
         )  # fmt: skip
         methods = (methods,) if isinstance(methods, str) else methods
+        valued = score == "value"
+        labels_of(labels, subject, value=valued)  # what doesn't fit is an error of this call
+        top = None if top is None else top_of(len(table.names)).check(top)
         panel = TablePanel(subject, method=method, target=target, score=score, params=params, more=methods)
+        bars = FeatureBars(len(table.names), max(map(len, table.names)), self._on_bar, top=top)
         subject.given |= {} if background is None else {"background": background}
         subject.given |= {} if feature_names is None else {"feature_names": table.names}
         subject.transformed = transform is not None
-        labels_of(labels, subject, score)  # what doesn't fit is an error of this call
         given = {"model": model, "inputs": table.rows, "transform": transform, "class_names": class_names}
-        self._table = self._read = table  # as it is shown by now, and as it was given
-        self._before = None if subject.predicted is None else subject.predicted[0]  # of the row as it was given
-        self._valued = score == "value"
-        self.bars = FeatureBars(len(table.names), max(map(len, table.names)), self._on_bar)
-        if top is not None:
-            self.bars.top.value = self.bars.top.param.check(top)
+        self._table = self._read = self._first = table  # as it is shown, as it is asked about, and as it was given
+        self._before: tuple[Any, Tensor] | None = (
+            None  # of the row as it was given: the model's version, and its scores
+        )
+        self._valued, self.bars = valued, bars
         self._predicted = w.HTML()
         super().__init__(subject, panel, executor, **given)
         self.what_if = WhatIf(table, self._on_edit)
@@ -106,7 +108,7 @@ class TableExplorer(Live):
         self.view = HeatmapView(None, None, on_stop=self._session.stop, controls=controls)
         self.what_if.made = self.view.prime
         busy = lambda: self._session.busy  # noqa: E731
-        self.trust = TableTrust(self.view, table, labels, self.bars, busy=busy, executor=executor)
+        self.trust = TableTrust(self.view, table, labels, bars, value=valued, busy=busy, executor=executor)
         self.trust.widget.layout.flex = "1 1 100%"
         column = panel.widget
         column.children = (*column.children[:-1], section("What if", [self.what_if.widget]), column.children[-1])
@@ -147,11 +149,13 @@ class TableExplorer(Live):
     def _on_bar(self, column: int) -> None:
         self.what_if.choose(column)
 
-    def _on_edit(self, name: str, value: Any) -> None:
+    def _on_edit(self, name: str, value: Any) -> bool:
         try:
             self.edit(**{name: value})
         except (TypeError, ValueError) as error:
             self._on_wrong(error)
+            return False
+        return True
 
     def _on_event(self, event: Event) -> None:
         found = event.attribution
@@ -163,6 +167,11 @@ class TableExplorer(Live):
             logits = self._subject.predicted
             if logits is not None:
                 self.panel.predicted(logits[0])
+                number = None if event.version is None else event.version[0]
+                if table is self._first:
+                    self._before = number, logits[0]
+                elif self._before is not None and self._before[0] != number:
+                    self._before = None  # another model's
             self._predicted.value = self._prediction(found, logits)
             self.bars.say(self._added_up(found))
         super()._on_event(event)
@@ -178,11 +187,17 @@ class TableExplorer(Live):
         code = super()._code_of(found)
         lines = []
         if self.what_if.changed:
-            edits = (f"{name} = {value!r}" for name, value in self.what_if.changed.items())
+            edits = (f"{name!r} = {value!r}" for name, value in self.what_if.changed.items())
             lines.append(f"# inputs with {', '.join(edits)}")
         if self.panel.baseline_row is not None:
-            lines.append(f"# baseline = background.iloc[[{self.panel.baseline_row}]]")
+            place, framed = self.panel.baseline_row, hasattr(self._subject.given["background"], "iloc")
+            lines.append(
+                f"# baseline = background.iloc[[{place}]]" if framed else f"# baseline: row {place} of background"
+            )
         return "\n".join([*lines, code])
+
+    def _looked_at(self, version: tuple) -> Any:
+        return version[0]  # the model: what is found in it doesn't depend on which row is asked about
 
     def _concerning(self, findings: Sequence[Finding]) -> Sequence[Finding]:
         menu = self.panel.titles
@@ -193,11 +208,13 @@ class TableExplorer(Live):
         score = None if found.score is None else float(found.score[0])
         index = found.settings["target"]
         parts = []
-        if isinstance(index, int) and not self._valued and logits is not None and self._before is not None:
-            now, was = (float(probabilities(some.double().cpu()[None])[0, index]) for some in (logits[0], self._before))
+        before = None if self._before is None or not self.what_if.changed else self._before[1]
+        if isinstance(index, int) and not self._valued and logits is not None:
+            now = float(probabilities(logits[:1].double().cpu())[0, index])
             name = "the positive class" if logits.shape[1] == 1 and self._subject.class_names is None else None
             parts.append(f"<b>{html.escape(name or self._subject.name_of(index))} {now:.1%}</b>")
-            if self.what_if.changed:
+            if before is not None:
+                was = float(probabilities(before[None].double().cpu())[0, index])
                 parts.append(f"was {was:.1%} before the changes")
             negative = self._subject.negative
             if negative:
@@ -208,8 +225,8 @@ class TableExplorer(Live):
                 named = self._subject.class_names is not None and isinstance(index, int)
                 what = html.escape(self._subject.name_of(index)) if named else "Prediction"
                 parts.insert(0, f"<b>{what} {score:.4g}</b>")
-                if self.what_if.changed and self._before is not None and isinstance(index, int):
-                    parts.append(f"was {float(self._before[index]):.4g} before the changes")
+                if before is not None and isinstance(index, int):
+                    parts.append(f"was {float(before[index]):.4g} before the changes")
             else:
                 parts.append(f"{name} {score:.4g}")
         text = f" <span style='color:{QUIET}'>·</span> ".join(parts)

@@ -124,6 +124,18 @@ class TablePanel(Panel):
             return Control(param, value, options=self._drawn_from())
         return Control(param, value)
 
+    def _checked(self, control: Control, value: Any) -> Any:
+        if control.param is BASELINE and hasattr(value, "iloc"):
+            self._table.columns.encode(value, "baseline")  # what is wrong with it is said before anything moves
+        return super()._checked(control, value)
+
+    def _index(self, logits: Any, target: Any) -> int:
+        if target is None and self._valued and len(logits) > 1:
+            raise ValueError(
+                f"target: the model returns {len(logits)} values; with score='value' say which one by its index."
+            )
+        return super()._index(logits, target)
+
     def _drawn_from(self) -> Mapping[str, Any]:
         if self._table.background is None:
             return {"noise": "noise", "zero": "zero"}

@@ -33,6 +33,7 @@ class ShuffleSection(Section):
     Args:
         table: The row and its background.
         labels: Of the background's rows, or None.
+        value: Whether the model predicts values, and no classes.
         bars: Where the marks stand, beside the attributions.
     """
 
@@ -45,7 +46,8 @@ class ShuffleSection(Section):
         "the background, as permutation importance. Rows with one value exchanged may be ones that no one has seen."
     )
 
-    def __init__(self, table: Table, labels: Any, bars: FeatureBars) -> None:
+    def __init__(self, table: Table, labels: Any, bars: FeatureBars, *, value: bool) -> None:
+        self._value = value
         self._draws, self._repeats = Control(DRAWS), Control(REPEATS)
         super().__init__(self._draws, self._repeats)
         self._table, self._labels, self._marks = table, labels, bars
@@ -58,7 +60,8 @@ class ShuffleSection(Section):
         """Both, the row's first."""
         if self._table.background is None:
             return None
-        return case.shuffles(self._labels, draws=self._draws.value, repeats=self._repeats.value)
+        draws, repeats = self._draws.value, self._repeats.value
+        return case.shuffles(self._labels, value=self._value, draws=draws, repeats=repeats)
 
     def show(self, found: Shuffles, case: Case) -> None:
         """Marks beside the bars, and the importance over all rows."""
@@ -172,6 +175,7 @@ class TableTrust(TrustPanel):
         table: The row and its background.
         labels: Of the background's rows, or None.
         bars: The bars that are tested.
+        value: Whether the model predicts values, and no classes.
         busy: Whether attributions are being computed.
         executor: "thread" or "inline".
     """
@@ -186,16 +190,17 @@ class TableTrust(TrustPanel):
         labels: Any,
         bars: FeatureBars,
         *,
+        value: bool,
         busy: Callable[[], bool],
         executor: str,
     ) -> None:
-        self._table, self._labels, self._bars = table, labels, bars
+        self._table, self._labels, self._bars, self._value = table, labels, bars, value
         self._about: Case | None = None  # what the marks beside the bars are about
         super().__init__(view, busy=busy, executor=executor)
 
     def _made(self, kind: type[Section]) -> Section:
         if kind is ShuffleSection:
-            return ShuffleSection(self._table, self._labels, self._bars)
+            return ShuffleSection(self._table, self._labels, self._bars, value=self._value)
         if kind in (ImportanceSection, TableSaturation):
             return kind(self._table)  # type: ignore[arg-type]
         return super()._made(kind)
@@ -206,10 +211,6 @@ class TableTrust(TrustPanel):
             self._bars.beside(None)
         self._about = case
         super().show(case, title)
-
-    def _on_fold(self) -> None:
-        super()._on_fold()
-        self._bars.beside(None)
 
     def _on_choice(self) -> None:
         self._bars.beside(None)

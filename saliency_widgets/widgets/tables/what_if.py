@@ -15,9 +15,11 @@ from saliency_widgets.inputs import Table
 from saliency_widgets.inputs.tables import is_numeric
 from saliency_widgets.widgets.charts import INK, QUIET
 from saliency_widgets.widgets.controls import LABEL_WIDTH
+from saliency_widgets.widgets.parts import close_whole
 from saliency_widgets.widgets.tables.bars import value_text
 
 _STEPS = 200  # of a slider
+_CHOICES = 300  # of a menu, the most frequent
 _SAME = 1e-6  # of a step: what the browser sends back differs in the last bits
 
 
@@ -26,14 +28,14 @@ class WhatIf:
 
     Args:
         table: The row as it was given, and its background.
-        edit: Called with a name and a value.
+        edit: Called with a name and a value; tells whether it can be used.
 
     Attributes:
         widget: What is seen.
         made: Called with each control that is made anew.
     """
 
-    def __init__(self, table: Table, edit: Callable[[str, Any], None]) -> None:
+    def __init__(self, table: Table, edit: Callable[[str, Any], bool]) -> None:
         self._table, self._edit = table, edit
         self._changed: dict[str, Any] = {}
         self._step = 1.0
@@ -91,8 +93,8 @@ class WhatIf:
         name = self._feature.value
         known = (self._own(name), self._changed.get(name, self._own(name)))
         value = next((one for one in known if self._same(value, one)), value)
-        if value != known[1]:
-            self._edit(name, value)
+        if value != known[1] and not self._edit(name, value):
+            self._show()  # where it stood
 
     def _same(self, shown: Any, value: Any) -> bool:
         return abs(shown - value) < _SAME * self._step if isinstance(shown, float) else bool(shown == value)
@@ -119,7 +121,7 @@ class WhatIf:
         self._value.observe(lambda change: self._on_value(change["new"]), names="value")
         self._place.children = (self._value,)
         if old is not None:
-            old.close()
+            close_whole(old)
         self.made(self._value)
         self._note(name, value)
 
@@ -130,7 +132,8 @@ class WhatIf:
             "layout": {"width": "auto"},
         }
         if not is_numeric(column) or pd.api.types.is_bool_dtype(column):
-            options = sorted({*column.tolist(), value}, key=str)
+            common_first = column.value_counts().index.tolist()[:_CHOICES]
+            options = sorted({*common_first, value}, key=str)
             return w.Dropdown(options=[(str(option), option) for option in options], value=value, **common)
         low, high = float(column.min()), float(column.max())
         if low == high:  # nobody has another: around it

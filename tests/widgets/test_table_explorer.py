@@ -1,0 +1,564 @@
+"""The explorer of rows: ranked bars, what-if, and the tests of what is shown."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from ipywidgets.widgets import widget as registry
+from sklearn.compose import ColumnTransformer
+from sklearn.preprocessing import OneHotEncoder, StandardScaler
+from torch import nn
+from toys import Tally, linear, mlp, state_of, tallied
+
+import saliency_widgets as sw
+from saliency_widgets.attribution.baselines import BASELINE
+from saliency_widgets.widgets import Explorer, TableExplorer
+from saliency_widgets.widgets.tables.bars import label_of, size_text, value_text
+
+NAMES = ["age", "income", "job", "owns", "debt"]
+TABS = ("shuffle", "importance", "saturation", "stability")
+
+
+@pytest.fixture(scope="module")
+def people():
+    generator = np.random.default_rng(0)
+    return pd.DataFrame({
+        "age": generator.integers(18, 90, 50),
+        "income": generator.normal(3000, 800, 50).round(2),
+        "job": generator.choice(["baker", "judge", "pilot"], 50),
+        "owns": generator.choice([True, False], 50),
+        "debt": generator.normal(0, 5, 50).round(3),
+    })  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def encoder(people):
+    numbers = ["age", "income", "debt"]
+    return ColumnTransformer([("numbers", StandardScaler(), numbers), ("words", OneHotEncoder(), ["job", "owns"])]).fit(
+        people
+    )
+
+
+@pytest.fixture
+def given(people, encoder):
+    return {"background": people, "transform": encoder, "class_names": ["no", "yes"], "executor": "inline"}
+
+
+@pytest.fixture
+def explorer(people, given):
+    made = TableExplorer(mlp(features=8, classes=1), people.iloc[3], **given)
+    yield made
+    made.close()
+
+
+def shown(bars):
+    """What stands on the chart, from above: label -> value."""
+    assert list(bars._bars.x) == list(bars._place.domain)[::-1]
+    return dict(zip(bars._bars.x, bars._bars.y.tolist(), strict=True))
+
+
+def open_tab(explorer, tab):
+    explorer.trust._choice.value = TABS.index(tab)
+    explorer.trust._fold.selected_index = 0
+    return explorer.trust._sections[TABS.index(tab)]
+
+
+def baseline(explorer):
+    return explorer.panel._params[BASELINE]
+
+
+def test_bars_are_ranked_with_their_values_and_the_rest_is_summed(explorer, people):
+    by_name = explorer.attribution.by_feature().iloc[0]
+    explorer.bars.top.value = 3
+    found = shown(explorer.bars)
+    order = by_name.sort_values(key=abs, ascending=False)
+    values = {name: value_text(people.loc[3, name]) for name in NAMES}
+    assert list(found) == [*(f"{name} = {values[name]}" for name in order.index[:3]), "2 others, summed"]
+    assert list(found.values()) == pytest.approx([*order.iloc[:3], order.iloc[3:].sum()])
+    assert sum(found.values()) == pytest.approx(float(explorer.attribution.values.sum()))
+    colours = {True: "#f37726", False: "#6b9bc8"}
+    assert explorer.bars._bars.colors[:3] == [colours[value >= 0] for value in order.iloc[:3]]
+    texts = [text for mark in explorer.bars._numbers for text in mark.text]
+    assert sorted(texts) == sorted(size_text(value, signed=True) for value in found.values())
+    explorer.bars.top.value = 5
+    assert len(shown(explorer.bars)) == 5
+    assert explorer.by_feature().index.tolist() == order.index.tolist()
+
+
+def test_the_screen_is_what_attribute_gives_and_what_the_code_says(explorer, people, encoder):
+    row = people.iloc[[3]]
+    own = sw.attribute(explorer.settings["model"], row, transform=encoder, background=people, baseline="mean", target=0)
+    assert torch.equal(own.values, explorer.attribution.values)
+    explorer.update(method="expected_gradients", n_samples=9)
+    explorer.edit(age=60, job="judge")
+    explorer.update(method="integrated_gradients", baseline=people.iloc[[8]])
+    assert torch.equal(sw.attribute(**explorer.settings).values, explorer.attribution.values)
+    code = explorer.to_code()
+    assert "# inputs with 'age' = 60, 'job' = 'judge'\n" in code
+    names = {
+        "model": explorer.settings["model"], "inputs": row.assign(age=60, job="judge"), "transform": encoder,
+        "background": people, "baseline": people.iloc[[8]],
+    }  # fmt: skip
+    exec(code, names)
+    assert torch.equal(names["attribution"].values, explorer.attribution.values)
+
+
+def test_the_row_is_a_copy_and_nothing_of_the_callers_is_changed(people, given):
+    model, row, rows = mlp(features=8, classes=1), people.iloc[[3]].copy(), people.copy(deep=True)
+    before = state_of(model)
+    made = TableExplorer(model, row, **given)
+    made.edit(age=20)
+    open_tab(made, "shuffle")
+    row.loc[3, "age"] = 99
+    made.update(method="gradient")
+    assert made.row["age"].tolist() == [20]
+    assert state_of(model) == before
+    pd.testing.assert_frame_equal(people, rows)
+    made.close()
+
+
+def test_sliders_move_the_bars(explorer):
+    before = shown(explorer.bars)
+    explorer.panel._params[next(p for p in explorer.panel._params if p.name == "n_steps")].value = 8
+    explorer.panel._params[next(p for p in explorer.panel._params if p.name == "tolerance")].value = 0.0
+    assert explorer.attribution.evaluations == 9
+    explorer.update(method="smoothgrad", n_samples=7, noise_level=0.3)
+    assert explorer.attribution.settings["n_samples"] == 7
+    assert shown(explorer.bars) != before
+    assert "share out the score" in explorer.bars._sum.value
+
+
+def test_only_methods_for_rows_are_in_the_menu(people, given, explorer):
+    assert set(explorer.panel.titles) >= {"gradient", "smoothgrad", "integrated_gradients", "expected_gradients"}
+    assert not {"grad_cam", "layer_cam", "guided_grad_cam", "blur_ig"} & set(explorer.panel.titles)
+    with pytest.raises(ValueError, match="Grad-CAM is about pictures"):
+        TableExplorer(mlp(features=8, classes=1), people.iloc[3], method="grad_cam", **given)
+
+
+@pytest.mark.parametrize("name", ["mean", "median", "zero", "noise"])
+def test_baselines_by_name(explorer, people, encoder, name):
+    explorer.update(baseline=name)
+    own = sw.attribute(
+        explorer.settings["model"], people.iloc[3], transform=encoder, background=people, baseline=name, target=0
+    )
+    assert torch.equal(own.values, explorer.attribution.values)
+
+
+def test_a_row_of_the_background_is_chosen_by_slider(explorer, people, encoder):
+    control = baseline(explorer)
+    assert control._row.layout.display == "none"
+    control._holder.value = "row"
+    assert control._row.layout.display is None
+    control._row.value = 17
+    own = sw.attribute(
+        explorer.settings["model"], people.iloc[3], transform=encoder, background=people, target=0,
+        baseline=people.iloc[[17]],
+    )  # fmt: skip
+    assert torch.equal(own.values, explorer.attribution.values)
+    assert "# baseline = background.iloc[[17]]\n" in explorer.to_code()
+    assert torch.equal(sw.attribute(**explorer.settings).values, own.values)
+    explorer.update(baseline="median")
+    assert control.row is None
+    assert "baseline='median'" in explorer.to_code()
+
+
+def test_what_if_moves_the_prediction_and_the_bars(explorer, people, encoder):
+    what, model = explorer.what_if, explorer.settings["model"]
+    what._feature.value = "age"
+    assert (what._value.min, what._value.max, what._value.value) == (
+        people["age"].min(), people["age"].max(), people.loc[3, "age"],
+    )  # fmt: skip
+    with torch.no_grad():
+        was = model(torch.from_numpy(encoder.transform(people.iloc[[3]]))).sigmoid().item()
+        now = model(torch.from_numpy(encoder.transform(people.iloc[[3]].assign(age=80)))).sigmoid().item()
+    assert f"yes {was:.1%}" in explorer._predicted.value
+    assert f"no {1 - was:.1%}" in explorer._predicted.value
+    what._value.value = 80
+    assert f"yes {now:.1%}" in explorer._predicted.value
+    assert f"was {was:.1%} before the changes" in explorer._predicted.value
+    assert any(label.startswith("age = 80") for label in shown(explorer.bars))
+    assert what.changed == {"age": 80}
+    what._feature.value = "job"
+    assert [option for option, _ in what._value.options] == ["baker", "judge", "pilot"]
+    what._value.value = "pilot" if people.loc[3, "job"] != "pilot" else "judge"
+    assert set(what.changed) == {"age", "job"}
+    what._all.click()
+    assert what.changed == {}
+    assert "before the changes" not in explorer._predicted.value
+    assert explorer.row.iloc[0].to_dict() == people.iloc[3].to_dict()
+
+
+def test_one_change_is_undone_and_others_stay(explorer, people):
+    what = explorer.what_if
+    explorer.edit(age=33, debt=1.5)
+    what._feature.value = "debt"
+    assert what._value.value == 1.5
+    assert not what._back.disabled
+    what._back.click()
+    assert what.changed == {"age": 33}
+    assert what._value.value == people.loc[3, "debt"]
+    assert what._back.disabled
+
+
+def test_a_slider_stands_on_the_rows_own_value_and_its_echo_is_no_change(explorer, people):
+    """The browser moves a value to the next step, and sends back what differs in the last bits."""
+    what = explorer.what_if
+    for name, value in (("income", float(people.loc[3, "income"])), ("debt", -3.21987)):
+        explorer.edit(**{name: value})
+        what._feature.value = name
+        slider = what._value
+        steps = (value - slider.min) / slider.step
+        assert steps == pytest.approx(round(steps), abs=1e-6)
+        generation, before = explorer._session.generation, what.changed
+        slider.value = value + 1e-9 * slider.step
+        assert what.changed == before
+        assert explorer._session.generation == generation
+
+
+def test_a_click_on_a_bar_chooses_the_feature(explorer):
+    place = 1
+    explorer.bars._rows._handle_custom_msg({"event": "element_click", "data": {"index": place}}, [])
+    assert explorer.what_if._feature.value == explorer.by_feature().index[place]
+
+
+@pytest.mark.parametrize(
+    ("edit", "said"),
+    [
+        ({"height": 1}, "feature: 'height' is not known"),
+        ({"age": "old"}, "age: expected a number"),
+        ({"age": float("nan")}, "'age' are missing"),
+        ({"job": "king"}, "transform: it raised ValueError"),
+        ({"debt": 1.0, "age": "old"}, "age: expected a number"),
+    ],
+)
+def test_a_value_that_cannot_be_used_is_said_and_nothing_moves(explorer, edit, said):
+    before = explorer.attribution
+    with pytest.raises(ValueError, match=said):
+        explorer.edit(**edit)
+    assert explorer.attribution is before
+    assert explorer.what_if.changed == {}
+    explorer.what_if._edit(*next(iter(edit.items()))) if len(edit) == 1 else None
+    if len(edit) == 1:
+        assert explorer.view.status["state"] == "error"
+        assert said.split(":")[0] in explorer.view.status["message"]
+    explorer.update(method="gradient")
+    assert explorer.view.status["state"] == "done"
+
+
+def test_several_classes_have_their_bars_and_the_edits_move_them(people, encoder, given):
+    model = mlp(features=8, classes=3)
+    names = {**given, "class_names": ["ant", "bee", "cat"]}
+    made = TableExplorer(model, people.iloc[3], **names, target="bee")
+    assert "speaks for bee" in made.bars._sum.value
+    made.edit(income=5000.0)
+    with torch.no_grad():
+        now = model(torch.from_numpy(encoder.transform(made.row))).softmax(1)[0]
+    bars = made.panel._bars
+    assert sorted(bars._bars.y.tolist()) == pytest.approx(sorted(now.tolist()))
+    made.panel._on_bar(2)
+    assert made.attribution.settings["target"] == 2
+    assert "speaks for cat" in made.bars._sum.value
+    made.close()
+
+
+def test_a_regression_tells_its_value(people, encoder, given):
+    model = mlp(features=8, classes=1)
+    made = TableExplorer(model, people.iloc[3], **{**given, "class_names": None}, score="value")
+    with torch.no_grad():
+        value = model(torch.from_numpy(encoder.transform(people.iloc[[3]]))).item()
+    assert f"Prediction {value:.4g}" in made._predicted.value
+    assert "%" not in made._predicted.value
+    assert made.panel.title == "Integrated Gradients"
+    made.edit(age=20)
+    assert f"was {value:.4g} before the changes" in made._predicted.value
+    several = TableExplorer(
+        mlp(features=8, classes=2), people.iloc[3], **{**given, "class_names": ["sales", "costs"]}, score="value",
+        target="costs",
+    )  # fmt: skip
+    assert "costs " in several._predicted.value
+    assert several.panel._bars is None
+    made.close()
+    several.close()
+
+
+@pytest.mark.parametrize("form", ["array", "tensor", "list", "row", "series", "frame", "mapping"])
+def test_a_row_in_any_form_is_explored(form):
+    numbers = [40.0, 3000.0, -5.0]
+    rows = np.random.default_rng(0).normal(size=(9, 3))
+    row = {
+        "array": np.array(numbers),
+        "tensor": torch.tensor(numbers),
+        "list": numbers,
+        "row": np.array([numbers]),
+        "series": pd.Series(numbers, NAMES[:3]),
+        "frame": pd.DataFrame([numbers], columns=NAMES[:3]),
+        "mapping": dict(zip(NAMES[:3], numbers, strict=True)),
+    }[form]
+    named = form in ("series", "frame", "mapping")
+    made = sw.explore(linear(torch.ones(3)), row, background=rows, feature_names=None if named else NAMES[:3])
+    assert isinstance(made, TableExplorer)
+    made.wait(20)
+    assert {label.partition(" = ")[0] for label in shown(made.bars)} == set(NAMES[:3])
+    assert torch.equal(sw.attribute(**made.settings).values, made.attribution.values)
+    made.close()
+
+
+def test_rows_without_a_background_are_explored_too():
+    made = sw.explore(mlp(), torch.rand(4, dtype=torch.float64))
+    assert isinstance(made, TableExplorer)
+    made.wait(20)
+    assert [label for label, _ in baseline(made)._holder.options] == ["zero, as the model sees it"]
+    made.what_if._feature.value = "feature 2"
+    made.what_if._value.value += 3 * made.what_if._value.step
+    made.wait(20)
+    made.trust._choice.value = TABS.index("shuffle")
+    made.trust._fold.selected_index = 0
+    assert "Pass background=" in made.trust._sections[0]._said.value
+    made.close()
+    picture = sw.explore(nn.Sequential(nn.Conv2d(3, 2, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten()), torch.rand(3, 8, 8))
+    assert isinstance(picture, Explorer)
+    picture.close()
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "said"),
+    [
+        ({"inputs": lambda p: p.iloc[:2]}, ValueError, "one row, got 2"),
+        ({"inputs": lambda p: p.head(0)}, ValueError, "table of shape"),
+        ({"inputs": lambda p: p.iloc[3].drop("job")}, ValueError, "other columns than the inputs, with job"),
+        ({"inputs": lambda p: p.iloc[[3]].assign(age=np.nan)}, ValueError, "values of 'age' are missing"),
+        ({"background": lambda p: p[["age"]]}, ValueError, "without income"),
+        ({"background": lambda p: p.assign(job=None)}, ValueError, "50 of 50 values of 'job' are missing"),
+        ({"background": lambda p: p.head(0)}, ValueError, "background: it has no rows"),
+        ({"transform": lambda p: None}, ValueError, "'job' holds .*, which is no number. Pass transform="),
+        ({"transform": lambda p: 7}, TypeError, "transform: expected a fitted"),
+        ({"labels": lambda p: [1] * 50}, ValueError, "all 50 rows are of one class"),
+        ({"labels": lambda p: [1, 0]}, ValueError, "each of the 50 rows"),
+        ({"class_names": lambda p: ["a", "b", "c"]}, ValueError, "3 names were given"),
+        ({"target": lambda p: 3}, ValueError, "class 3 is out of range"),
+        ({"top": lambda p: 0}, ValueError, "top: expected"),
+        ({"transform": lambda p: p.mean}, ValueError, "transform: "),
+        ({"nosuch": lambda p: 0}, TypeError, "'nosuch' is not known"),
+        ({"opacity": lambda p: 0.5}, TypeError, "'opacity' is not known"),
+    ],
+)
+def test_a_wrong_argument_is_an_error_of_the_call_and_leaves_nothing_open(people, given, change, error, said):
+    threads, before = threading.active_count(), set(registry._instances)
+    arguments = {"inputs": people.iloc[3], **given, **{name: make(people) for name, make in change.items()}}
+    with pytest.raises(error, match=said):
+        TableExplorer(mlp(features=8, classes=1), arguments.pop("inputs"), **arguments)
+    assert threading.active_count() == threads
+    assert set(registry._instances) <= before
+
+
+def test_a_baseline_of_other_columns_is_said_before_anything_moves(explorer, people):
+    before = explorer.attribution
+    with pytest.raises(ValueError, match="baseline: it has other columns than the inputs"):
+        explorer.update(baseline=people.iloc[[2]][["age"]], n_steps=4)
+    assert explorer.attribution is before
+    assert baseline(explorer).value == "mean"
+    explorer.update(n_steps=4)
+    assert explorer.attribution.settings["n_steps"] == 4
+
+
+def test_a_refused_value_leaves_the_control_where_it_stood(people):
+    def encode(rows):
+        assert (rows["age"] < 100).all()
+        return rows[["age", "income"]].to_numpy(float)
+
+    numbers = people[["age", "income"]].assign(age=people["age"].astype(float))
+    made = TableExplorer(mlp(features=2, classes=1), numbers.iloc[3], background=numbers, transform=encode,
+                         executor="inline")  # fmt: skip
+    made.what_if._feature.value = "age"
+    made.what_if._value.max = 200
+    made.what_if._value.value = 150
+    assert made.what_if._value.value == numbers.loc[3, "age"]
+    assert made.what_if.changed == {}
+    assert "AssertionError" in made.view.status["message"]
+    made.what_if._value.value = 30
+    assert made.view.status["state"] == "done"
+    made.close()
+
+
+def test_what_was_before_the_changes_is_told_of_the_model_as_it_is(people):
+    model = linear(torch.ones(2, dtype=torch.float64))
+    numbers = people[["age", "income"]]
+    made = TableExplorer(model, numbers.iloc[0], background=numbers, score="value", executor="inline")
+    was = numbers.iloc[0].sum()
+    made.edit(age=0)
+    assert f"was {was:.4g} before" in made._predicted.value
+    with torch.no_grad():
+        model.weight.mul_(10)
+    made.edit(age=1)
+    assert "before the changes" not in made._predicted.value
+    assert f"Prediction {10 * (numbers.iloc[0, 1] + 1):.4g}" in made._predicted.value
+    made.close()
+
+
+def test_a_regression_of_several_values_asks_which():
+    with pytest.raises(ValueError, match="the model returns 2 values; with score='value' say which one"):
+        TableExplorer(mlp(classes=2), torch.rand(4), score="value", executor="inline")
+
+
+def test_moving_a_slider_waits_for_no_pass():
+    model = Slow().eval()
+    rows = pd.DataFrame(np.zeros((4, 3)), columns=NAMES[:3])
+    made = TableExplorer(model, rows.iloc[0], background=rows, score="value")
+    made.wait(20)
+    model.tally.gate.clear()
+    for age in (1.0, 2.0, 3.0):
+        made.edit(age=age)
+    assert made._session.busy  # it returned while the first is still in its pass
+    model.tally.gate.set()
+    assert made.wait(20).by_feature()["age"].tolist() == [3.0]
+    made.close()
+
+
+def test_shuffling_stands_beside_the_bars_while_it_is_about_them(explorer, people, encoder):
+    section = open_tab(explorer, "shuffle")
+    own = sw.shuffle(explorer.settings["model"], people.iloc[3], people, transform=encoder)
+    marks = dict(zip(explorer.bars._shuffled.y, explorer.bars._shuffled.x.tolist(), strict=True))
+    assert {label.partition(" = ")[0]: mark for label, mark in marks.items()} == pytest.approx(
+        own["contribution"].to_dict()
+    )
+    assert f"This row: {own.index[0]} moves the score most" in section._said.value
+    assert "With labels= it would be told" in section._said.value
+    explorer.edit(age=80)
+    again = sw.shuffle(explorer.settings["model"], explorer.row, people, transform=encoder)
+    assert sorted(explorer.bars._shuffled.x) == pytest.approx(sorted(again["contribution"]))
+    explorer.trust._choice.value = TABS.index("stability")
+    assert len(explorer.bars._shuffled.x) == 0
+    explorer.trust._choice.value = TABS.index("shuffle")
+    assert len(explorer.bars._shuffled.x) == 5
+    explorer.trust._fold.selected_index = None
+    assert len(explorer.bars._shuffled.x) == 0
+    explorer.edit(age=30)
+    assert len(explorer.bars._shuffled.x) == 0
+
+
+def test_with_labels_the_loss_is_told(people, encoder, given):
+    labels = np.arange(50) % 2
+    made = TableExplorer(mlp(features=8, classes=1), people.iloc[3], **given, labels=labels)
+    section = open_tab(made, "shuffle")
+    own = sw.importance(
+        made.settings["model"], people, labels, transform=encoder, progress=False, class_names=["no", "yes"]
+    )
+    assert shown(section._bars) == pytest.approx(own["permuted"].to_dict())
+    assert f"permuting {own['permuted'].idxmax()} raises the cross-entropy most" in section._said.value
+    made.close()
+
+
+def test_many_rows_saturation_and_stability(explorer, people, encoder):
+    section = open_tab(explorer, "importance")
+    own = sw.importance(
+        explorer.settings["model"], people, transform=encoder, progress=False, repeats=1, params={"baseline": "mean"}
+    )
+    assert shown(section._bars) == pytest.approx(own["size"].to_dict(), rel=1e-5)
+    assert "Over 50 rows" in section._said.value
+    section = open_tab(explorer, "saturation")
+    assert "aturated" in section._said.value
+    assert "picture" not in section._said.value
+    assert section._baseline.value == "mean"
+    section = open_tab(explorer, "stability")
+    assert "other seeds" not in section._said.value  # from the mean, Integrated Gradients draw nothing
+    explorer.update(method="expected_gradients", n_samples=20)
+    assert "other seeds" in section._said.value
+    assert "Integrated Gradients" in section._table.value
+    assert explorer.trust._told.value == ""
+
+
+def test_closing_leaves_nothing_open(people, given):
+    before, threads = set(registry._instances), threading.active_count()
+    made = TableExplorer(mlp(features=8, classes=1), people.iloc[3], **{**given, "executor": "thread"})
+    made.wait(20)
+    made.edit(age=22)
+    for tab in TABS:
+        open_tab(made, tab)
+        assert made.trust.wait(60)
+    made.what_if._feature.value = "job"
+    made.close()
+    assert set(registry._instances) <= before
+    assert threading.active_count() <= threads
+
+
+class Slow(nn.Module):
+    """Can be held in a pass."""
+
+    passes = tallied("passes")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net, self.tally = linear(torch.ones(3, dtype=torch.float64)), Tally()
+        self.tally.gate = threading.Event()
+        self.tally.gate.set()
+
+    def forward(self, x):
+        self.passes += 1
+        assert self.tally.gate.wait(20)
+        return self.net(x)
+
+
+def test_the_newest_row_is_shown_and_labels_belong_to_their_bars():
+    model = Slow().eval()
+    rows = pd.DataFrame(np.zeros((4, 3)), columns=NAMES[:3])
+    made = TableExplorer(model, rows.iloc[0], background=rows, score="value")
+    made.wait(20)
+    seen = []
+    made.bars._bars.observe(lambda _change: seen.append((list(made.bars._bars.x), list(made.bars._bars.y))), "y")
+    model.tally.gate.clear()
+    for value in range(1, 30):
+        made.edit(age=float(value))
+    model.tally.gate.set()
+    assert made.wait(20).by_feature()["age"].tolist() == [29.0]
+    assert shown(made.bars)["age = 29"] == 29.0
+    for labels, values in seen:  # w = 1 and a baseline of 0: each bar is as long as its label says
+        for label, value in zip(labels, values, strict=True):
+            assert value == float(label.partition(" = ")[2])
+    made.close()
+
+
+def test_the_panel_gives_way_to_the_sliders_and_closed_it_does_nothing():
+    model = Slow().eval()
+    rows = pd.DataFrame(np.random.default_rng(0).normal(size=(40, 3)), columns=NAMES[:3])
+    made = TableExplorer(model, rows.iloc[0], background=rows, score="value")
+    made.wait(20)
+    made.trust._choice.value = TABS.index("importance")
+    model.tally.gate.clear()
+    made.trust._fold.selected_index = 0
+    made.edit(age=1.5)
+    model.tally.gate.set()
+    assert made.wait(20).by_feature().notna().all(axis=None)
+    assert made.trust.wait(60)
+    assert "Over 40 rows" in made.trust._sections[1]._said.value
+    made.trust._fold.selected_index = None
+    made.edit(age=2.5)
+    made.wait(20)
+    passes = model.passes
+    time.sleep(0.05)
+    assert model.passes == passes
+    made.close()
+
+
+def test_labels_fit_beside_the_bars():
+    assert label_of("age", "40") == "age = 40"
+    assert label_of("a very long name of a column that goes on", "1234.5") == "a very long name of a colum… = 1234.5"
+    assert [value_text(v) for v in (True, 3, 0.123456, 1e7, "a long category")] == [
+        "True", "3", "0.1235", "1e+07", "a long ca…",
+    ]  # fmt: skip
+    assert [size_text(v, signed=True) for v in (1530.4, -0.1234, 0.0, 2e9)] == ["+1,530", "−0.123", "0", "+2e+09"]
+
+
+@pytest.mark.parametrize("name", ["tabular", "diabetes"])
+def test_the_demo_of_tables(name):
+    made = sw.demo(name, method="gradient")
+    assert isinstance(made, TableExplorer)
+    assert made.wait(60).complete
+    assert ("malignant" in made._predicted.value) == (name == "tabular")
+    made.close()
+    with pytest.raises(ValueError, match="demo: 'tables' is not known"):
+        sw.demo("tables")
