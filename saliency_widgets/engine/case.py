@@ -13,6 +13,7 @@ from torch import Tensor
 from saliency_widgets.attribution import Attribution, Call, Reduction, get_method
 from saliency_widgets.attribution.method import Method
 from saliency_widgets.attribution.noise import SEED, seeded
+from saliency_widgets.attribution.targets import is_function
 from saliency_widgets.engine.cache import Cache, Scope
 from saliency_widgets.engine.examiner import Check
 from saliency_widgets.engine.fingerprint import identity
@@ -29,6 +30,7 @@ from saliency_widgets.evaluation.shuffling import DRAWS as SHUFFLES
 from saliency_widgets.evaluation.shuffling import REPEATS, Permutation, Shuffled, permutation_importance, shuffle
 from saliency_widgets.evaluation.stability import RADIUS, TURNS, Stability, stability
 
+_LOGITS = ("logit", "value")
 Shuffles = tuple[Shuffled, Permutation | None]
 """What shuffling tells of the row, and of all rows as soon as there is something."""
 
@@ -99,7 +101,9 @@ class Case:
     def _call(self, check: Callable[[], None], *key: Hashable) -> Call:
         version = self.subject.version()
         score, _ = self.subject.resolve(self.request, version)
-        return self.subject.call(score, check, Scope(self.cache, (self.owner, "check", version, *key)))
+        # Methods keep passes under what differs within one question: of several questions, nothing may be kept.
+        kept = Scope(self.cache, (self.owner, "check", version, *key)) if key else None
+        return self.subject.call(score, check, kept)
 
     @cached_property
     def _asked(self) -> tuple:
@@ -135,8 +139,10 @@ class Case:
         """Deletion and insertion, see :func:`~saliency_widgets.evaluation.curves.curves`."""
 
         def begin(check: Callable[[], None]) -> Iterator[Curves]:
+            # Passes hold all class scores: those for one class serve another.
+            about = self._scored if is_function(self.request.target) or self.request.score not in _LOGITS else ()
             yield from curves(
-                self._call(check, "curves", self._scored, identity(fill)), self.values, fill=fill, steps=steps,
+                self._call(check, "curves", about, identity(fill)), self.values, fill=fill, steps=steps,
                 chance=chance, draws=draws, others={name: other.values for name, other in (others or {}).items()},
             )  # fmt: skip
 

@@ -52,7 +52,11 @@ class Curve(Running):
     total: int
 
     def of(self, score: Score) -> Curve:
-        """The same curve of another class, without a pass of the model."""
+        """The same curve of another class, without a pass of the model.
+
+        Args:
+            score: Of one sample; of class scores, see :func:`in_logits`, or of their probabilities.
+        """
         asked = score.of(torch.zeros(len(self.logits), dtype=torch.long))
         return Curve(self.kind, self.shares, asked(self.logits, len(self.logits)), self.logits, self.done, self.total)
 
@@ -135,7 +139,13 @@ def curve(
         call, len(counts), computed, key=named, first=(3, 6), chunk_size=chunk_size
     ):  # fmt: skip
         shares = torch.tensor([counts[k] / places for k in there], dtype=torch.float64)
-        yield Curve(kind, shares, scores, logits, len(there), len(counts))
+        found = Curve(kind, shares, scores, logits, len(there), len(counts))
+        yield found.of(call.score) if in_logits(call.score) else found
+
+
+def in_logits(score: Score) -> bool:
+    """Whether a score is read off the class scores alone: what passes gave then serves every class."""
+    return isinstance(score.target, Tensor) and score.scale in ("logit", "value")
 
 
 @dataclass(frozen=True, eq=False)
@@ -155,6 +165,17 @@ class Curves(Running):
     others: Mapping[Kind, Mapping[str, Curve]]
     done: int
     total: int
+
+    def of(self, score: Score) -> Curves:
+        """The same curves of another class, without a pass of the model: see :meth:`Curve.of`."""
+        return replace(
+            self,
+            own={kind: curve.of(score) for kind, curve in self.own.items()},
+            chance={kind: tuple(curve.of(score) for curve in drawn) for kind, drawn in self.chance.items()},
+            others={
+                kind: {name: curve.of(score) for name, curve in some.items()} for kind, some in self.others.items()
+            },
+        )
 
 
 KINDS: tuple[Kind, Kind] = ("deletion", "insertion")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -179,6 +180,31 @@ def test_going_back_to_a_curve_costs_no_pass(explorer, model):
     passes = model.passes
     explorer.trust._choice.value = 0
     explorer.trust._choice.value = 1
+    assert model.passes == passes
+
+
+def test_curves_of_another_class_cost_no_pass(explorer, model):
+    unfold(explorer, "curves")
+    panel = section(explorer, "curves")
+    passes, case = model.passes, explorer.trust._case
+    found, _ = panel._found
+    explained = explorer.attribution.settings["target"]
+    other = (explained + 1) % 4
+    name = ["ant", "bee", "cat", "dog"][other]
+    panel._class.value = name
+    assert panel._said.value.count(f"Of the score of {name}") == 1
+    scores = found.own["deletion"].logits[:, other]
+    whole, nothing = scores[0], scores[-1]
+    heights = ((scores - nothing) / (whole - nothing)).nan_to_num() if whole > nothing else torch.zeros_like(scores)
+    assert np.allclose(panel._marks["deletion"][0].y, heights)
+    panel._class.value = "emu"
+    assert "class: &#x27;emu&#x27; is not known" in panel._said.value
+    panel._class.value = ""
+    assert "Of the score of" not in panel._said.value
+    # Nor does the same map's check, asked about another class.
+    asked = replace(case, request=replace(case.request, target=other))
+    *_, again = asked.curves(fill="blur").begin(lambda: None)
+    assert torch.equal(again.own["deletion"].scores, scores)
     assert model.passes == passes
 
 

@@ -6,16 +6,19 @@ from collections.abc import Callable, Mapping
 
 import ipywidgets as w
 import numpy as np
+import torch
 from bqplot.marks import Lines
 from bqplot.scales import LinearScale
 
+from saliency_widgets.attribution import Score
+from saliency_widgets.attribution.targets import class_index
 from saliency_widgets.engine.case import Case
 from saliency_widgets.engine.examiner import Check
 from saliency_widgets.evaluation.curves import KINDS, STEPS, Curve, Curves
 from saliency_widgets.evaluation.fills import FILL
 from saliency_widgets.evaluation.ranking import CHANCE as CHANCE_PARAM
 from saliency_widgets.widgets.charts import ACCENT, CHANCE, OTHERS, chart, number, said, widened
-from saliency_widgets.widgets.controls import Control
+from saliency_widgets.widgets.controls import LABEL_WIDTH, Control
 from saliency_widgets.widgets.trust.section import Section
 
 _HOW = (
@@ -35,6 +38,14 @@ class CurvesSection(Section):
         self._fill, self._steps, self._chance = Control(FILL), Control(STEPS), Control(CHANCE_PARAM)
         super().__init__(self._fill, self._steps, self._chance)
         self._others = others
+        self._found: tuple[Curves, Case] | None = None
+        self._class = w.Text(
+            description="Score of", placeholder="the class that is explained", continuous_update=False,
+            style={"description_width": LABEL_WIDTH}, layout={"width": "auto", "max_width": "460px"},
+            tooltip="Another class, by name or index: the same curves of its score, without a pass of the model.",
+        )  # fmt: skip
+        self._class.add_class("sw-control").add_class("sw-control-class")
+        self._class.observe(lambda _change: self._again(), names="value")
         self._marks: dict[str, tuple[Lines, Lines, Lines]] = {}
         self._scores: dict[str, LinearScale] = {}
         figures = []
@@ -52,7 +63,7 @@ class CurvesSection(Section):
             figure = chart([band, rest, own], x, y, across=gone, up="score, normalised")
             figure.layout.flex = "1 1 320px"
             figures.append(figure)
-        self.lay_out(w.HBox(figures, layout={"flex_flow": "row wrap"}))
+        self.lay_out(self._class, w.HBox(figures, layout={"flex_flow": "row wrap"}))
 
     def check(self, case: Case) -> Check:
         """The curves of this map, and of the others that were computed."""
@@ -60,9 +71,15 @@ class CurvesSection(Section):
             fill=self._fill.value, steps=self._steps.value, chance=self._chance.value, others=dict(self._others())
         )
 
-    def show(self, found: Curves, case: Case) -> None:  # noqa: ARG002
+    def show(self, found: Curves, case: Case) -> None:
         """The curves that are there."""
-        lines = []
+        self._found = found, case
+        try:
+            name, found = self._as_asked(found, case)
+        except (TypeError, ValueError) as error:
+            self._said.value = said(str(error), strong=True)
+            return
+        lines = [f"Of the score of {name}, by the map of what is explained:"] if name else []
         for kind in KINDS:
             own, band, rest = self._marks[kind]
             curve = found.own.get(kind)
@@ -80,6 +97,20 @@ class CurvesSection(Section):
                 rest.y = [_heights(c) for c in others.values()]
             lines.append(_told(kind, curve, found))
         self._said.value = "".join(said(line, strong=True) for line in lines)
+
+    def _again(self) -> None:
+        if self._found is not None:
+            self.show(*self._found)
+
+    def _as_asked(self, found: Curves, case: Case) -> tuple[str, Curves]:
+        """The curves of the class that was typed, and its name."""
+        text = self._class.value.strip()
+        if not text:
+            return "", found
+        subject = case.subject
+        place = next((curve.logits.shape[1] for curve in found.own.values()), 0)
+        index = class_index(int(text) if text.isdecimal() else text, place, subject.class_names, "class")
+        return subject.name_of(index), found.of(Score("logit", torch.tensor([index], device="cpu")))
 
 
 def _heights(curve: Curve) -> np.ndarray:
