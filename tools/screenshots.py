@@ -53,6 +53,24 @@ def trust(lab: Lab) -> None:
     lab.page.set_viewport_size({"width": 1440, "height": 1000})
 
 
+def table(lab: Lab) -> None:
+    """A row of a table, with the shuffle test beside its bars."""
+    lab.page.set_viewport_size({"width": 1440, "height": 1560})
+    lab.open(lab.write_notebook([EXPLORER.format("'diabetes'")], "table.ipynb"))
+    lab.run_all()
+    output = lab.output(0)
+    output.locator(".sw-heatmap[data-state='done']").wait_for(timeout=90_000)
+    output.locator(".sw-trust .jupyter-widget-Collapse-header").first.click()
+    lab.wait_for_value("len(explorer.bars._shuffled.x) and explorer.trust.wait(0) and 1", 1)
+    lab.execute("explorer.what_if._feature.value = 'bmi'")
+    for theme in ("light", "dark"):
+        lab.theme(theme)
+        lab.page.wait_for_timeout(800)
+        lab.screenshot(f"table-{theme}", output)
+    lab.theme("light")
+    lab.page.set_viewport_size({"width": 1440, "height": 1000})
+
+
 def main() -> None:
     """Write docs/images/*.png."""
     browser_path = find_browser()
@@ -79,6 +97,7 @@ def main() -> None:
                 lab.screenshot(f"explorer-{theme}", lab.page.locator(".jp-NotebookPanel:visible .jp-Notebook"))
             lab.theme("light")
             trust(lab)
+            table(lab)
             lab.open(lab.write_notebook([EXPLORER.format("")], "methods.ipynb"))
             lab.run_all()
             seen = Seen(lab, lab.output(0))

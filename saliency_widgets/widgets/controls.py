@@ -64,12 +64,11 @@ class Control:
     def value(self, value: Any) -> None:
         if hasattr(self._holder, "options"):
             value = _admitted(self._holder, self.param, value)
-        with self._holder.hold_sync():
-            if isinstance(self._holder, w.FloatSlider):
-                self._exact = value
-                if _between_steps(self._holder, value):
-                    self._holder.step = _finer(self._holder)
-            self._holder.value = value
+        if isinstance(self._holder, w.FloatSlider):
+            self._exact = value
+            if _between_steps(self._holder, value):
+                self._holder.step = _finer(self._holder)  # sent before the value, which would be moved to a step
+        self._holder.value = value
 
     def observe(self, callback: Callable[[], None]) -> None:
         """Call back when the value changes, however it was changed."""

@@ -59,7 +59,8 @@ def explorer(people, given):
 def shown(bars):
     """What stands on the chart, from above: label -> value."""
     assert list(bars._bars.x) == list(bars._place.domain)[::-1]
-    return dict(zip(bars._bars.x, bars._bars.y.tolist(), strict=True))
+    assert list(bars._names_axis.tick_labels.values()) == bars.labels
+    return dict(zip(bars.labels, bars._bars.y.tolist(), strict=True))
 
 
 def open_tab(explorer, tab):
@@ -422,7 +423,8 @@ def test_moving_a_slider_waits_for_no_pass():
 def test_shuffling_stands_beside_the_bars_while_it_is_about_them(explorer, people, encoder):
     section = open_tab(explorer, "shuffle")
     own = sw.shuffle(explorer.settings["model"], people.iloc[3], people, transform=encoder)
-    marks = dict(zip(explorer.bars._shuffled.y, explorer.bars._shuffled.x.tolist(), strict=True))
+    marks = dict(zip(explorer.bars.labels, explorer.bars._shuffled.x.tolist(), strict=True))
+    assert list(explorer.bars._shuffled.y) == list(explorer.bars._bars.x)
     assert {label.partition(" = ")[0]: mark for label, mark in marks.items()} == pytest.approx(
         own["contribution"].to_dict()
     )
@@ -509,7 +511,7 @@ def test_the_newest_row_is_shown_and_labels_belong_to_their_bars():
     made = TableExplorer(model, rows.iloc[0], background=rows, score="value")
     made.wait(20)
     seen = []
-    made.bars._bars.observe(lambda _change: seen.append((list(made.bars._bars.x), list(made.bars._bars.y))), "y")
+    made.bars._bars.observe(lambda _change: seen.append((made.bars.labels, list(made.bars._bars.y))), "y")
     model.tally.gate.clear()
     for value in range(1, 30):
         made.edit(age=float(value))

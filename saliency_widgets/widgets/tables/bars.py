@@ -32,6 +32,7 @@ class FeatureBars:
 
     Attributes:
         widget: The chart, with the slider of how many bars there are.
+        labels: What stands beside the bars, from above.
         controls: What is moved or clicked in it.
     """
 
@@ -50,6 +51,7 @@ class FeatureBars:
         self._values = np.zeros(0)
         self._beside: np.ndarray | None = None
         self._order: list[int] = []
+        self.labels: list[str] = []
         self._top = Control(top_of(columns), top)
         self._top.observe(self._draw)
         self._place = OrdinalScale()
@@ -72,7 +74,7 @@ class FeatureBars:
             x=[], y=[], scales=across, colors=["transparent"], stroke=INK, marker="diamond", default_size=60
         )
         # Without a line of its own: the clickable rows draw one where they begin.
-        names = Axis(
+        self._names_axis = Axis(
             scale=self._place, orientation="vertical", grid_lines="none", tick_style=TICKS, color="transparent"
         )
         self._across = Axis(
@@ -80,7 +82,7 @@ class FeatureBars:
         )
         left = round(6.2 * (min(longest, _NAME) + _VALUE)) + 18
         self._figure = framed(
-            [self._bars, *self._numbers, self._shuffled, self._rows], [names, self._across], self._height(),
+            [self._bars, *self._numbers, self._shuffled, self._rows], [self._names_axis, self._across], self._height(),
             {"top": 4, "bottom": 24, "left": left, "right": 10},
         )  # fmt: skip
         self._figure.layout.max_width = "900px"
@@ -132,7 +134,7 @@ class FeatureBars:
         shown = self._order[: int(self._top.value)]
         rest = self._order[len(shown) :] if self._signed else []
         sizes = [float(self._values[k]) for k in shown]
-        labels = _distinct([label_of(self._names[k], self._told[k]) for k in shown])
+        labels = [label_of(self._names[k], self._told[k]) for k in shown]
         colours = [ACCENT if size >= 0 else SECOND for size in sizes]
         marks = [] if self._beside is None else [float(self._beside[k]) for k in shown]
         if rest:
@@ -145,21 +147,28 @@ class FeatureBars:
             ends[k] = max(sizes[k], mark) if sizes[k] >= 0 else min(sizes[k], mark)
         low, high = _limits([*ends, *marks])
         self._across.tick_values = _ticks(low, high)
-        self._place.domain = labels[::-1]  # from below; by itself, a scale keeps the order in which it met them
+        self.labels = labels
+        # Places are numbered from below, and named by the axis: a bar is never at a place that its scale lacks.
+        places = [str(k) for k in reversed(range(len(labels)))]
+        if len(places) > len(self._place.domain):
+            self._place.domain = places[::-1]
+        self._names_axis.tick_labels = dict(zip(places, labels, strict=True))
         self._figure.layout.height = f"{self._height()}px"
         with self._size.hold_sync():
             self._size.min, self._size.max = low, high
         with self._bars.hold_sync():
-            self._bars.x, self._bars.y, self._bars.colors = labels, np.array(sizes), colours
+            self._bars.x, self._bars.y, self._bars.colors = places, np.array(sizes), colours
         with self._rows.hold_sync():
-            self._rows.x, self._rows.y, self._rows.base = labels, np.full(len(sizes), high), low
+            self._rows.x, self._rows.y, self._rows.base = places, np.full(len(sizes), high), low
         for mark, right in zip(self._numbers, (True, False), strict=True):
             own = [k for k, size in enumerate(sizes) if (size >= 0) == right]
             with mark.hold_sync():
-                mark.x, mark.y = np.array([ends[k] for k in own]), [labels[k] for k in own]
+                mark.x, mark.y = np.array([ends[k] for k in own]), [places[k] for k in own]
                 mark.text = [size_text(sizes[k], signed=self._signed) for k in own]
         with self._shuffled.hold_sync():
-            self._shuffled.x, self._shuffled.y = np.array(marks), labels[: len(marks)]
+            self._shuffled.x, self._shuffled.y = np.array(marks), places[: len(marks)]
+        if len(places) < len(self._place.domain):
+            self._place.domain = places[::-1]
 
 
 def top_of(columns: int) -> Param:
@@ -210,11 +219,3 @@ def _ticks(low: float, high: float) -> np.ndarray:
     unit = 10.0 ** np.floor(np.log10(rough))
     step = next(unit * k for k in (1, 2, 2.5, 5, 10) if unit * k >= rough * 0.999)
     return np.arange(np.ceil(low / step), np.floor(high / step) + 1) * step
-
-
-def _distinct(labels: Sequence[str]) -> list[str]:
-    """An ordinal scale needs labels of their own."""
-    found: list[str] = []
-    for label in labels:
-        found.append(label if label not in found else f"{label} ({len(found) + 1})")
-    return found

@@ -1,0 +1,107 @@
+"""The explorer of rows in the real JupyterLab: bars, what-if by slider and keys, and the shuffle test beside them."""
+
+from __future__ import annotations
+
+import pytest
+from lab import Lab
+from playwright.sync_api import Locator, expect
+
+pytestmark = pytest.mark.browser
+
+DEMO = """import saliency_widgets as sw
+explorer = sw.demo("tabular")
+explorer"""
+SETTLED = "explorer.wait(30).complete and explorer.trust.wait(30)"
+
+
+@pytest.fixture
+def output(lab: Lab) -> Locator:
+    lab.open(lab.write_notebook([DEMO]))
+    lab.run_all()
+    found = lab.output(0)
+    found.locator(".sw-heatmap[data-state='done']").wait_for(timeout=90_000)
+    return found
+
+
+def labels(output: Locator) -> list[str]:
+    """The bars' names from above, as they stand on the page."""
+    ticks = output.locator(".sw-bars").first.locator(".tick text").all()
+    placed = [(tick.bounding_box(), tick.text_content() or "") for tick in ticks]
+    named = [(box["y"], text) for box, text in placed if box is not None and "=" in text]
+    return [text for _, text in sorted(named)]
+
+
+def expected(lab: Lab) -> list[str]:
+    return lab.value("[label for label in explorer.bars.labels if '=' in label]")
+
+
+def handle(output: Locator, name: str) -> Locator:
+    return output.locator(f".sw-control-{name} .noUi-handle").first
+
+
+def test_a_row_is_explored_by_pointer_and_by_keys(lab: Lab, output: Locator) -> None:
+    assert labels(output) == expected(lab)
+    # The browser's sliders moved nothing by themselves.
+    assert lab.value("explorer.what_if.changed") == {}
+    assert lab.value("explorer._session.generation") == 1
+    sizes = [bar.bounding_box() for bar in output.locator(".sw-bars").first.locator(".bar").all()]
+    assert sum(box is not None and box["width"] > 1 for box in sizes) >= 10
+
+    # What if: the third bar's feature is chosen by a click on its row, and moved by keys.
+    third = lab.value("explorer.by_feature().index[2]")
+    chart = output.locator(".sw-bars").first.bounding_box()
+    assert chart is not None
+    ticks = output.locator(".sw-bars").first.locator(".tick text").filter(has_text=labels(output)[2]).bounding_box()
+    assert ticks is not None
+    lab.page.mouse.click(chart["x"] + 0.8 * chart["width"], ticks["y"] + ticks["height"] / 2)
+    lab.wait_for_value("explorer.what_if._feature.value", third)
+    before = lab.value("float(explorer.wait(30).score)")
+    slider = handle(output, "what-if-value")
+    slider.focus()
+    for _ in range(5):
+        slider.press("ArrowRight")
+    lab.wait_for_value("len(explorer.what_if.changed)", 1)
+    expect(output.locator(".sw-predicted")).to_contain_text("before the changes")
+    lab.wait_for_value(SETTLED, True)
+    assert lab.value("float(explorer.wait(30).score)") != before
+    assert labels(output) == expected(lab)
+    output.get_by_text("Undo all").click()
+    lab.wait_for_value("explorer.what_if.changed", {})
+    lab.wait_for_value(f"abs(float(explorer.wait(30).score) - {before!r}) < 1e-5", True)
+    assert lab.errors == []
+
+
+def test_the_same_sliders_move_the_bars_and_the_tests_stand_beside_them(lab: Lab, output: Locator) -> None:
+    # A value between two steps, set from Python, is not moved by the page.
+    lab.execute("explorer.update(method='smoothgrad', noise_level=0.1234)")
+    lab.wait_for_value(SETTLED, True)
+    slider = handle(output, "n_samples")
+    slider.focus()
+    slider.press("ArrowRight")
+    lab.wait_for_value("explorer.wait(30).settings['n_samples']", 51)
+    assert lab.value("explorer.settings['noise_level']") == 0.1234
+    output.locator(".sw-control-method select").select_option("Integrated Gradients")
+    output.locator(".sw-control-baseline select").select_option("a row of the background")
+    row = output.locator(".sw-control-baseline-row .noUi-handle")
+    expect(row).to_be_visible()
+    row.focus()
+    row.press("ArrowRight")
+    lab.wait_for_value("explorer.panel.baseline_row", 1)
+
+    output.locator(".sw-trust .jupyter-widget-Collapse-header").first.click()
+    said = output.locator(".sw-trust .sw-said:visible").first
+    expect(said).to_contain_text("This row:", timeout=60_000)
+    expect(output.locator(".sw-trust .sw-said:visible").nth(1)).to_contain_text("cross-entropy", timeout=60_000)
+    lab.wait_for_value("len(explorer.bars._shuffled.x)", 10)
+    for title, words in (
+        ("Over many rows", "rest most on"),
+        ("Saturation", "aturated"),
+        ("Stability and agreement", ":"),
+    ):
+        output.locator(".sw-trust").get_by_text(title, exact=True).click()
+        expect(output.locator(".sw-trust .sw-said:visible").first).to_contain_text(words, timeout=60_000)
+    lab.wait_for_value("len(explorer.bars._shuffled.x)", 0)
+    output.locator(".sw-trust .jupyter-widget-Collapse-header").first.click()
+    lab.wait_for_value("explorer.trust._examiner.wait(0)", True)
+    lab.execute("explorer.close()")
+    assert lab.errors == []
