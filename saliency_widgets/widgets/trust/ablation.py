@@ -89,17 +89,6 @@ class AblationSection(Section):
         if isinstance(self._region, float) and not len(found.elsewhere):
             self._mark(found.mask.cpu().numpy())
         changes = (found.elsewhere.double() - found.before).tolist()
-        most = 1.15 * max(1e-6, abs(found.change), *map(abs, changes))
-        widened(self._change, low=-most, high=most)
-        with self._elsewhere.hold_sync():
-            self._elsewhere.x, self._elsewhere.y = np.array(changes), np.full(len(changes), 0.5)
-        with self._here.hold_sync():
-            self._here.x, self._here.y = np.array([found.change]), np.array([0.5])
-        table = found.predictions()
-        places = list(table.index)
-        with self._classes.hold_sync():
-            self._classes.x = labels_of([case.subject.name_of(place) for place in places], places)
-            self._classes.y = [table["before"].to_numpy(), table["after"].to_numpy()]
         first = (
             f"Without {found.share:.1%} of the picture the score goes from {found.before:.3g} to {found.after:.3g} "
             f"({found.change:+.3g})."
@@ -111,4 +100,15 @@ class AblationSection(Section):
                 f" Without as much elsewhere it moves by {np.mean(changes):+.3g} on average; {as_far} of "
                 f"{len(changes)} draws move it as far in that direction."
             )
-        self._said.value = said(first + second, strong=True)
+        self._said.value = said(first + second, strong=True)  # before the charts, which take longer to draw
+        most = 1.15 * max(1e-6, abs(found.change), *map(abs, changes))
+        widened(self._change, low=-most, high=most)
+        with self._elsewhere.hold_sync():
+            self._elsewhere.x, self._elsewhere.y = np.array(changes), np.full(len(changes), 0.5)
+        with self._here.hold_sync():
+            self._here.x, self._here.y = np.array([found.change]), np.array([0.5])
+        table = found.predictions()
+        places = list(table.index)
+        with self._classes.hold_sync():
+            self._classes.x = labels_of([case.subject.name_of(place) for place in places], places)
+            self._classes.y = [table["before"].to_numpy(), table["after"].to_numpy()]
