@@ -124,6 +124,10 @@ class Attribution:
 
         if self.columns is None:
             raise ValueError("by_feature: the inputs were no rows of a table. Pass a DataFrame, or feature_names=.")
+        if self.values.shape != self.input_shape:
+            raise ValueError(
+                f"by_feature: {self.method} gives values of shape {tuple(self.values.shape)}, none for each feature."
+            )
         values = self.columns.summed(self.values.detach().cpu().double()).numpy()
         return pd.DataFrame(values, columns=list(self.columns.names))
 

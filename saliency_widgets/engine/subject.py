@@ -183,6 +183,11 @@ class Subject:
         """The scores that were computed last, of whatever the model and the inputs were then."""
         return None if self._logits is None else self._logits[1]
 
+    def predicted_at(self, version: tuple | None) -> Tensor | None:
+        """The scores that were computed last, where they are those of that version."""
+        found = self._logits
+        return found[1] if found is not None and found[0] == version else None
+
     def _logits_at(self, version: tuple) -> Tensor:
         if self._logits is not None and self._logits[0] == version:
             return self._logits[1]

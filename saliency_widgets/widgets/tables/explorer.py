@@ -97,9 +97,8 @@ class TableExplorer(Live):
         subject.transformed = transform is not None
         given = {"model": model, "inputs": table.rows, "transform": transform, "class_names": class_names}
         self._table = self._read = self._first = table  # as it is shown, as it is asked about, and as it was given
-        self._before: tuple[Any, Tensor] | None = (
-            None  # of the row as it was given: the model's version, and its scores
-        )
+        # Of the row as it was given: the model's version, and its scores.
+        self._before: tuple[Any, Tensor] | None = None
         self._valued, self.bars = valued, bars
         self._predicted = w.HTML()
         super().__init__(subject, panel, executor, **given)
@@ -164,7 +163,7 @@ class TableExplorer(Live):
             self._table = table
             told = [value_text(value) for value in table.rows.iloc[0]]
             self.bars.show(table.names, told, found.by_feature().iloc[0].to_numpy(), final=event.state == "done")
-            logits = self._subject.predicted
+            logits = self._subject.predicted_at(event.version)
             if logits is not None:
                 self.panel.predicted(logits[0])
                 number = None if event.version is None else event.version[0]
