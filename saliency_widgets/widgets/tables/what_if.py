@@ -143,7 +143,7 @@ class WhatIf:
         if value.is_integer() and bool((column == column.round()).all()):
             return w.IntSlider(value=int(value), min=math.floor(low), max=math.ceil(high), **common)
         self._step = float(np.format_float_positional((high - low) / _STEPS, precision=2, fractional=False))
-        digits = max(0, -math.floor(math.log10(self._step)))
+        digits = max(0, 1 - math.floor(math.log10(self._step)))
         # It moves in steps from its lower end, and must be able to stand where it is.
         low = value - math.floor((value - low) / self._step) * self._step
         return w.FloatSlider(value=value, min=low, max=high, step=self._step, readout_format=f".{digits}f", **common)
