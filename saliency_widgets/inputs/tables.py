@@ -27,6 +27,7 @@ class Table:
         background: Other rows of the kind, or None.
         tensor: The rows as the model sees them, shape (B, F), float64.
         columns: Which of the model's features come from which column, and the background as the model sees it.
+        given: The rows as they were given: a value that is changed is of its column's type there.
         notes: What a reader should know.
     """
 
@@ -34,6 +35,7 @@ class Table:
     background: pd.DataFrame | None
     tensor: Tensor
     columns: Columns
+    given: pd.DataFrame
     notes: tuple[str, ...] = ()
 
     @property
@@ -60,7 +62,7 @@ class Table:
         if name not in self.names:
             raise ValueError(unknown("feature", name, self.names))
         place = self.names.index(name)
-        rows = _with(self.rows, place, _of_kind(self.rows.iloc[:, place], value, name))
+        rows = _with(self.rows, place, _of_kind(self.given.iloc[:, place], value, name))
         return replace(self, rows=rows, tensor=self.columns.encode(rows, name))
 
 
@@ -97,7 +99,7 @@ def read_table(
         rest = _same_columns(frame, rest, "background")
         if rest.empty:
             raise ValueError("background: it has no rows. Pass some of your training data.")
-        frame = _as_in(rest, frame)
+        frame = _as_in(rest, frame, exactly=not isinstance(rows, pd.DataFrame))
     for name, some in (("inputs", frame), ("background", rest)):
         if some is not None:
             _check(name, some, transform)
@@ -120,7 +122,10 @@ def read_table(
     if transform is None:
         of, notes = torch.arange(tensor.shape[1], device="cpu"), ()
     else:
-        of, notes = trace(frame, rest, lambda rows: encode(rows, "other rows"), transform)
+        together = frame if rest is None else pd.concat([frame, rest], ignore_index=True)
+        numbers = tensor if around is None else torch.cat([tensor, around])
+        mixed = lambda rows: encode(rows, "mixed rows")  # noqa: E731
+        of, notes = trace(together, numbers, mixed, transform, alone=rest is None)
     if rest is not None:
         varied = dict(rest.nunique(dropna=False).items())
         constant = [str(name) for name, count in varied.items() if count == 1 and len(rest) > 1]
@@ -133,7 +138,7 @@ def read_table(
     except ValueError:  # only who asks for it needs it
         median = None
     columns = Columns(tuple(map(str, frame.columns)), of, encode, around, median)
-    return Table(frame, rest, tensor, columns, notes)
+    return Table(frame, rest, tensor, columns, frame, notes)
 
 
 def is_table(inputs: Any, background: Any, feature_names: Any, transform: Any) -> bool:
@@ -173,6 +178,8 @@ def _of_kind(column: Any, value: Any, name: str) -> Any:
     Raises:
         ValueError: It is of another kind.
     """
+    if not pd.api.types.is_scalar(value) or value is pd.NA:
+        raise ValueError(f"{name}: expected one value, got {value!r}.")
     values: Any = [value] * len(column)
     if pd.api.types.is_bool_dtype(column):
         if value not in (False, True):
@@ -199,15 +206,23 @@ def _of_kind(column: Any, value: Any, name: str) -> Any:
         raise ValueError(f"{name}: expected a value of type {column.dtype}, got {value!r}.") from error
 
 
-def _as_in(model: Any, rows: Any) -> Any:
-    """The rows in the types of another table's columns, where these are types of their own: categories, dates."""
+def _as_in(model: Any, rows: Any, *, exactly: bool = False) -> Any:
+    """The rows in the types of another table's columns, where these are types of their own: categories, dates.
+
+    Args:
+        model: The other table.
+        rows: The rows.
+        exactly: Whether they came without types, and take those that keep their values.
+    """
     found = {}
     for name in rows.columns:
         own, wanted = rows[name], model[name].dtype
-        if own.dtype != wanted and (isinstance(wanted, pd.CategoricalDtype) or wanted.kind in "mM"):
+        special = isinstance(wanted, pd.CategoricalDtype) or wanted.kind in "mM"
+        if own.dtype != wanted and (special or exactly):
             with contextlib.suppress(TypeError, ValueError):  # what is wrong with it is said where it is used
                 moved = own.astype(wanted)
-                own = own if bool((moved.isna() & own.notna()).any()) else moved
+                kept = moved.notna() | own.isna() if special else moved == own
+                own = moved if bool(kept.all()) else own
         found[name] = own
     return pd.DataFrame(found, columns=rows.columns)
 

@@ -1,4 +1,4 @@
-"""Which column each number that a transform gives comes from: told by changing columns, and looking."""
+"""Which column each number that a transform gives comes from: told by mixing rows, and looking."""
 
 from __future__ import annotations
 
@@ -10,27 +10,34 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-_BASE = 16  # rows of which columns are exchanged among each other
-_VALUES = 64  # of a column of numbers; of one of words, each is tried
+from saliency_widgets.attribution.noise import seeded
+
+_PAIRS = 24  # of rows drawn at random
+_EACH = 256  # numbers, up to which each has a pair of rows of its own
+_VALUES = 32  # of a column, each of which is looked for in a row
 _CELLS = 4_000_000  # of one call of the transform
+_ALL = 4 * _CELLS  # of all of them together, but for the pairs that must be
+_SAME = 1e-6  # of the difference between two rows: a transform may round by how many rows it is given
 
 NOWHERE = -1
 """Of a number that is the same in all rows at hand, and could be several columns'."""
 
 
 def trace(
-    row: pd.DataFrame, background: pd.DataFrame | None, encode: Callable[[pd.DataFrame], Tensor], transform: Any
+    rows: pd.DataFrame, numbers: Tensor, encode: Callable[[pd.DataFrame], Tensor], transform: Any, *, alone: bool
 ) -> tuple[Tensor, tuple[str, ...]]:
     """Find the column behind each number.
 
-    Each value that a column has anywhere in the background is put into a row, so that the numbers of rare categories
-    move too.
+    Two rows a and b are mixed: some columns of a, the others of b. A number that comes from one column is then a's or
+    b's, whichever that column is from. Of C columns, 2 log2 C ways of mixing tell which one; a number that comes from
+    several is neither, or contradicts itself. Each number that varies at all is looked at in rows where it does.
 
     Args:
-        row: The rows that are explained.
-        background: Others, or None.
-        encode: From rows to what the model sees.
-        transform: What is in it, asked for the names of its numbers where one never moved.
+        rows: All rows at hand.
+        numbers: What the transform gives for them, shape (N, F).
+        encode: From rows to that.
+        transform: Asked for the names of its numbers where one never varies.
+        alone: Whether there are no rows but those that are explained.
 
     Returns:
         The number of the column of each feature, or ``NOWHERE``; and what a reader should know.
@@ -38,122 +45,157 @@ def trace(
     Raises:
         ValueError: A number comes from several columns, or there are no other rows that would tell.
     """
-    full = row if background is None else pd.concat([row, background], ignore_index=True)
-    try:
-        moved = _moved(full, encode, apart=True)
-    except ValueError:  # a number moved to one that nobody has: of an encoder of categories, too far
-        moved = _moved(full, encode, apart=False)
-    behind: list[list[int]] = [found.nonzero()[:, 0].tolist() for found in moved.T]
-    mixed = next((feature for feature, places in enumerate(behind) if len(places) > 1), None)
-    if mixed is not None:
-        several = ", ".join(str(full.columns[place]) for place in behind[mixed][:4])
+    full, seen, a, b = _pairs(rows, numbers, encode)
+    of = torch.full((numbers.shape[1],), NOWHERE, device="cpu")
+    ways = max(1, (len(full.columns) - 1).bit_length())
+    block = max(1, _CELLS // (2 * ways * max(len(full.columns), len(of))))
+    for start in range(0, len(a), block):
+        _look(full, seen, encode, a[start : start + block], b[start : start + block], of)
+    silent = (of == NOWHERE).nonzero()[:, 0].tolist()
+    if silent:
+        of = _guessed(of.tolist(), [*map(str, full.columns)], transform)
+    gone = int((of == NOWHERE).sum())
+    if gone and alone:
         raise ValueError(
-            f"transform: number {mixed} of what it gives comes from several columns ({several}), so attributions can't "
-            f"be summed back. Leave transform= out, and explain the transformed row itself."
-        )
-    of = [places[0] if places else NOWHERE for places in behind]
-    lost = [feature for feature, place in enumerate(of) if place == NOWHERE]
-    if lost:
-        of = _guessed(of, [*map(str, full.columns)], transform)
-    gone = [feature for feature in lost if of[feature] == NOWHERE]
-    if gone and background is None:
-        raise ValueError(
-            f"transform: of {len(gone)} of the {len(of)} numbers that it gives, one row alone doesn't tell which "
-            f"column they come from. Pass background= other rows."
+            f"transform: of {gone} of the {len(of)} numbers that it gives, one row alone doesn't tell which column "
+            f"they come from. Pass background= other rows."
         )
     notes: tuple[str, ...] = ()
     if gone:
         notes = (
-            f"{len(gone)} of the {len(of)} numbers that the model sees are the same in all rows at hand, and could be "
+            f"{gone} of the {len(of)} numbers that the model sees are the same in all rows at hand, and could be "
             f"several columns': they are left out of the bars.",
         )
-    return torch.tensor(of, device="cpu"), notes
+    return of, notes
 
 
-def _moved(full: pd.DataFrame, encode: Callable[[pd.DataFrame], Tensor], *, apart: bool) -> Tensor:
-    """Whether each number moves with each column, truth values (C, F)."""
-    constant = [place for place, count in enumerate(full.nunique().to_list()) if count == 1]
-    if apart and constant:
-        full = _with_another(full, constant)
-    count = len(full) - bool(apart and constant)  # without that other row
-    base = np.unique(np.linspace(0, count - 1, _BASE).round().astype(int))
-    before = encode(full.iloc[base].reset_index(drop=True))
-    where = {int(place): k for k, place in enumerate(base)}
-    found: list[Tensor] = []
-    block: list[tuple[int, np.ndarray, np.ndarray]] = []
-
-    def look() -> None:
-        """Put all changes of a block through the transform at once."""
-        which = np.concatenate([rows for _, rows, _ in block])
-        ends = np.cumsum([len(rows) for _, rows, _ in block])
-        takes = {
-            place: (end - len(rows), end, sources) for (place, rows, sources), end in zip(block, ends, strict=True)
-        }
-        columns = {}
-        for place, name in enumerate(full.columns):
-            source = which.copy()
-            if place in takes:
-                start, end, sources = takes[place]
-                source[start:end] = sources
-            columns[name] = full.iloc[source, place].reset_index(drop=True)
-        numbers = [where[int(row)] for row in which]
-        changed = encode(pd.DataFrame(columns, columns=full.columns)) != before[torch.tensor(numbers, device="cpu")]
-        found.extend(part.any(0) for part in changed.split(np.diff(ends, prepend=0).tolist()))
-        block.clear()
-
-    for place in range(len(full.columns)):
-        rows, sources = _changes(full.iloc[:, place], base, count, apart=apart and place in constant)
-        if not len(rows):
-            rows, sources = base[:1], base[:1]  # nothing to be seen
-        block.append((place, rows, sources))
-        if sum(len(rows) for _, rows, _ in block) * full.shape[1] > _CELLS:
-            look()
-    if block:
-        look()
-    return torch.stack(found)
+def _pairs(
+    rows: pd.DataFrame, numbers: Tensor, encode: Callable[[pd.DataFrame], Tensor]
+) -> tuple[pd.DataFrame, Tensor, np.ndarray, np.ndarray]:
+    """The rows, what the transform gives for them, and pairs of them between which all numbers vary that do."""
+    count = len(rows)
+    low, high = numbers.argmin(0).numpy(), numbers.argmax(0).numpy()
+    varies = (numbers.amax(0) > numbers.amin(0)).numpy()
+    generator = seeded(0, "tracing")
+    drawn = torch.randint(count, (2, _PAIRS), generator=generator, device="cpu").numpy()
+    a, b = [*drawn[0], *[0] * _PAIRS], [*drawn[1], *drawn[1]]
+    told = (numbers[a] != numbers[b]).any(0).numpy()
+    own = varies if len(varies) <= _EACH else varies & ~told
+    pairs = [*zip(a, b, strict=True), *zip(low[own], high[own], strict=True)]
+    # What two columns do together may be seen only where both are unusual.
+    ways = 2 * max(1, (len(rows.columns) - 1).bit_length())
+    left = _ALL // (ways * max(rows.shape[1], numbers.shape[1])) - len(pairs)
+    ends = np.unique(np.concatenate([low[own], high[own]]))
+    unusual = _unusual(rows)
+    if left > 0 and len(ends) and len(unusual):
+        every = len(ends) * len(unusual)
+        some = torch.randperm(every, generator=generator, device="cpu")[:left].numpy() if every < 10 * left else []
+        pairs += [(ends[k // len(unusual)], unusual[k % len(unusual)]) for k in some]
+    pairs = {(int(one), int(other)): None for one, other in pairs if one != other}
+    moved = _moved(rows)
+    if moved is not None:
+        try:
+            numbers = torch.cat([numbers, encode(moved)])
+        except ValueError:
+            pass  # numbers that nobody has: of an encoder of categories, too far
+        else:
+            rows = pd.concat([rows, moved], ignore_index=True)
+            pairs[0, count] = None
+    ends = np.array([*pairs], dtype=int).reshape(-1, 2)
+    return rows, numbers, ends[:, 0], ends[:, 1]
 
 
-def _changes(column: Any, base: np.ndarray, count: int, *, apart: bool) -> tuple[np.ndarray, np.ndarray]:
-    """Rows that get another value in a column, and the rows it is taken from."""
-    if apart:
-        return base[:1], np.array([count])
-    known = column.iloc[:count].drop_duplicates()
-    values = known.index.to_numpy()
-    if is_measured(column) and len(values) > _VALUES:
-        ranked = known.sort_values().index.to_numpy()
-        values = ranked[np.linspace(0, len(ranked) - 1, _VALUES).round().astype(int)]
-    return np.concatenate([base, np.repeat(base[:1], len(values))]), np.concatenate([np.roll(base, 1), values])
+def _unusual(rows: pd.DataFrame) -> np.ndarray:
+    """Rows in which the columns take their several values, or of many, the least and the greatest."""
+    found: list[int] = []
+    for place in range(len(rows.columns)):
+        known = rows.iloc[:, place].drop_duplicates()
+        if len(known) > _VALUES and is_measured(known):
+            known = known.sort_values().iloc[[0, -1]]
+        found += known.index[:_VALUES].tolist()
+    return np.unique(np.array(found, dtype=int))
 
 
-def _with_another(full: pd.DataFrame, constant: list[int]) -> pd.DataFrame:
-    """The rows, and one more in which columns of numbers that are all the same hold others."""
-    other = full.iloc[[0]].copy()
+def _moved(rows: pd.DataFrame) -> pd.DataFrame | None:
+    """The first row with other numbers in the columns that hold the same everywhere; None where there are none."""
+    found = rows.iloc[[0]].copy()
+    constant = [
+        place
+        for place in range(len(rows.columns))
+        if is_measured(rows.iloc[:, place]) and rows.iloc[:, place].nunique() == 1
+    ]
     for place in constant:
-        if is_measured(full.iloc[:, place]):
-            other.isetitem(place, full.iloc[[0], place] + 1)
-    return pd.concat([full, other], ignore_index=True)
+        found.isetitem(place, rows.iloc[[0], place] + 1)
+    return found if constant else None
 
 
-def _guessed(of: list[int], names: list[str], transform: Any) -> list[int]:
-    """Numbers that never moved: to the column that their name tells, or that could be theirs alone."""
+def _look(
+    full: pd.DataFrame,
+    numbers: Tensor,
+    encode: Callable[[pd.DataFrame], Tensor],
+    a: np.ndarray,
+    b: np.ndarray,
+    of: Tensor,
+) -> None:
+    """Mix some pairs of rows in all ways, and note the column of each number that differs between them."""
+    columns = np.arange(len(full.columns))
+    ways = max(1, (len(columns) - 1).bit_length())
+    # Of each way and its opposite: which columns are b's.
+    bits = (columns[None] >> np.arange(ways)[:, None]) & 1
+    taken = np.concatenate([bits, 1 - bits]).astype(bool)
+    sources = np.where(taken[None], b[:, None, None], a[:, None, None]).reshape(-1, len(columns))
+    mixed = {name: full.iloc[sources[:, k], k].reset_index(drop=True) for k, name in enumerate(full.columns)}
+    found = encode(pd.DataFrame(mixed, columns=full.columns)).view(len(a), 2 * ways, -1)
+    start, span = numbers[a][:, None], (numbers[b] - numbers[a])[:, None]
+    differs = span.abs() > 1e-9 * torch.maximum(numbers[a].abs(), numbers[b].abs())[:, None]
+    share = torch.where(differs, (found - start) / torch.where(differs, span, 1.0), 0.0)
+    is_b = (share - 1).abs() < _SAME
+    known = is_b | (share.abs() < _SAME)
+    consistent = known.all(1) & (is_b[:, :ways] != is_b[:, ways:]).all(1)
+    place = (is_b[:, :ways].long() << torch.arange(ways, device="cpu")[:, None]).sum(1)
+    differs = differs[:, 0]
+    right = ~differs | (consistent & (place < len(columns)))
+    right &= ~differs | (of == NOWHERE) | (place == of)
+    # All pairs must name one column.
+    first = place.masked_fill(~differs, len(columns)).amin(0)
+    last = place.masked_fill(~differs, NOWHERE).amax(0)
+    wrong = ~right.all(0) | ((first != last) & (last != NOWHERE))
+    if bool(wrong.any()):
+        raise _several(full, int(wrong.nonzero()[0, 0]))
+    of.copy_(torch.where(last != NOWHERE, last, of))
+
+
+def _several(full: pd.DataFrame, feature: int) -> ValueError:
+    return ValueError(
+        f"transform: number {feature} of what it gives comes from several of the {len(full.columns)} columns, so "
+        f"attributions can't be summed back to them. Leave transform= out, and explain the transformed row itself."
+    )
+
+
+def _guessed(of: list[int], names: list[str], transform: Any) -> Tensor:
+    """Numbers that never vary: to the column that their name tells, or that could be theirs alone."""
     found = [*of]
     known = _feature_names(transform, len(of))
-    silent = [place for place in range(len(names)) if place not in of]
+    told = None if known is None else [_columns_called(name, names) for name in known]
+    if told is not None and any(place not in fits for place, fits in zip(of, told, strict=True) if place != NOWHERE):
+        told = None  # these names mean something else
     for feature, place in enumerate(of):
         if place != NOWHERE:
             continue
-        if known is not None:
-            told = known[feature].partition("__")[2] or known[feature]
-            fits = [k for k, name in enumerate(names) if told == name or told.startswith(f"{name}_")]
-            longest = max((len(names[k]) for k in fits), default=0)
-            fits = [k for k in fits if len(names[k]) == longest]
-            found[feature] = fits[0] if len(fits) == 1 else NOWHERE
-        elif not silent:
+        if told is not None:
+            found[feature] = told[feature][0] if len(told[feature]) == 1 else NOWHERE
+        elif all(column in of for column in range(len(names))):
             # A category that no row has lies among the others of its column.
             before = next((p for p in reversed(of[:feature]) if p != NOWHERE), None)
             behind = next((p for p in of[feature:] if p != NOWHERE), None)
             found[feature] = before if before is not None and before == behind else NOWHERE
-    return found
+    return torch.tensor(found, device="cpu")
+
+
+def _columns_called(feature: str, names: list[str]) -> list[int]:
+    """The columns that a number's name may mean: "job_pilot" and "words__job_pilot" are both of "job"."""
+    told = {feature, feature.partition("__")[2] or feature}
+    return [k for k, name in enumerate(names) if any(one == name or one.startswith(f"{name}_") for one in told)]
 
 
 def _feature_names(transform: Any, features: int) -> list[str] | None:

@@ -158,18 +158,72 @@ def test_one_row_alone_tells_of_numbers_but_not_of_words(people, encoder):
             read_table(people[columns].iloc[[0]], transform=lambda rows, hot=hot: hot.transform(rows))
 
 
-def test_a_table_of_many_columns_is_read_block_by_block(monkeypatch):
-    monkeypatch.setattr("saliency_widgets.inputs.tracing._CELLS", 2000)
-    wide = pd.DataFrame(np.random.default_rng(0).random((100, 40)), columns=[f"c{k}" for k in range(40)])
+def test_a_table_of_many_columns_is_read_in_few_calls_and_blocks(monkeypatch):
+    wide = pd.DataFrame(np.random.default_rng(0).random((300, 400)), columns=[f"c{k}" for k in range(400)])
     asked = []
 
-    def scaled(rows):
+    def turned(rows):
         asked.append(len(rows))
-        return StandardScaler().fit(wide).transform(rows)
+        return wide.columns.size * rows.to_numpy()[:, ::-1]
 
-    assert read_table(wide.iloc[0], wide, transform=scaled).columns.of.tolist() == list(range(40))
-    assert len(asked) > 10
-    assert max(asked) < 2 * 2000 / 40 + 100
+    assert read_table(wide.iloc[0], wide, transform=turned).columns.of.tolist() == list(range(400))[::-1]
+    assert sum(asked) < 50_000  # each column changed in each row would be 120,000
+    whole = len(asked)
+    monkeypatch.setattr("saliency_widgets.inputs.tracing._CELLS", 40_000)
+    assert read_table(wide.iloc[0], wide, transform=turned).columns.of.tolist() == list(range(400))[::-1]
+    assert len(asked) - whole > 2 * whole
+
+
+def _rare():
+    generator = np.random.default_rng(0)
+    return pd.DataFrame({
+        "vip": (generator.random(1000) < 0.005).astype(int),
+        "spend": generator.normal(size=1000) + 5,
+        "sort": np.where(np.arange(1000) == 700, "x", "y"),
+    })  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "transform",
+    [
+        lambda d: np.column_stack([d.vip, d.spend, d.vip * d.spend]),
+        lambda d: np.column_stack([d.vip, np.where(d["sort"] == "x", d.spend, 0)]),
+        lambda d: np.column_stack([d.spend, (d.vip == 1) & (d["sort"] == "y")]),
+        lambda d: np.column_stack([d.spend, (d.vip == 1) | (d["sort"] == "x")]),
+        lambda d: np.column_stack([d.spend, np.maximum(d.vip, d.spend > 7)]),
+    ],
+    ids=["product", "where", "and", "or", "maximum"],
+)
+def test_rare_interactions_of_columns_are_refused(transform):
+    rows = _rare()
+    for place in (0, 700, int(rows["vip"].argmax())):
+        with pytest.raises(ValueError, match="comes from several of the 3 columns"):
+            read_table(rows.iloc[[place]], rows, transform=transform)
+
+
+def test_every_number_that_varies_is_somebodys():
+    generator = np.random.default_rng(1)
+    rows = pd.DataFrame({"age": generator.normal(size=400), "zip": generator.permutation(400), "k": 1.0})
+
+    def encode(table):
+        return np.column_stack([table.age, np.eye(400)[table.zip.to_numpy().astype(int)], table.k > 5])
+
+    found = read_table(rows.iloc[[0]], rows, transform=encode)
+    assert found.columns.of.tolist() == [0] + [1] * 400 + [-1]
+    assert any("1 of the 402 numbers" in note for note in found.notes)
+
+
+def test_names_of_numbers_are_not_trusted_where_they_mean_something_else():
+    codes = np.column_stack([np.random.default_rng(k).integers(0, 4, 1000) for k in range(3)])
+    encoder = OneHotEncoder(sparse_output=False).fit(codes)
+    seen = codes[(codes != 3).all(1)][:100]
+    found = read_table(seen[0], seen, transform=encoder, feature_names=["x1", "x2", "x3"]).columns.of
+    assert found.tolist() == [0, 0, 0, -1, 1, 1, 1, -1, 2, 2, 2, -1]
+    for names, of in ((["a", "a_b"], -1), (["a__b", "b"], 0)):
+        rows = pd.DataFrame({names[0]: ["p", "q", "b_3"] * 9, names[1]: np.arange(27.0)})
+        hot = make_column_transformer((OneHotEncoder(), [names[0]]), remainder="passthrough").fit(rows)
+        some = rows[rows[names[0]] != "b_3"]
+        assert read_table(some.iloc[0], some, transform=hot).columns.of.tolist() == [of, 0, 0, 1]
 
 
 class Picks(TransformerMixin, BaseEstimator):
@@ -230,6 +284,34 @@ def test_a_whole_number_may_become_another():
         assert table.with_value("n", value).tensor.tolist() == [[float(value)]]
     with pytest.raises(ValueError, match=r"n: .* is too large a number"):
         table.with_value("n", 10**400)
+
+
+def test_an_undone_value_is_of_its_own_type_again():
+    rows = pd.DataFrame({"zip": np.array([101, 102, 103], np.int16), "flag": [True, False, True]})
+    table = read_table(rows.iloc[[0]], rows)
+    edited = table.with_value("zip", 101.5)
+    assert edited.rows["zip"].dtype == float
+    again = edited.with_value("zip", 102)
+    assert again.rows["zip"].dtype == np.int16
+    with pytest.raises(ValueError, match="zip: expected one value"):
+        again.with_value("zip", [101])
+    with pytest.raises(ValueError, match="flag: expected one value, got <NA>"):
+        again.with_value("flag", pd.NA)
+
+
+def test_a_row_without_types_takes_those_of_the_background():
+    rows = pd.DataFrame({"zip": [101, 102, 103], "x": [0.5, 1.5, 2.5], "flag": [True, False, True]})
+    hot = make_column_transformer((OneHotEncoder(), ["zip"]), remainder="passthrough").fit(rows)
+
+    def encode(table):
+        return np.column_stack([table.zip.astype(str) == "101", table.x, ~table.flag])
+
+    own = read_table(rows.iloc[[0]], rows, transform=encode).tensor
+    for row in (rows.iloc[0], dict(rows.iloc[0]), {"zip": 101.0, "x": 0.5, "flag": 1}):
+        assert torch.equal(read_table(row, rows, transform=encode).tensor, own)
+        assert torch.equal(
+            read_table(row, rows, transform=hot).tensor, read_table(rows.iloc[[0]], rows, transform=hot).tensor
+        )
 
 
 def test_a_transform_that_gives_another_number_of_numbers_is_refused():
@@ -295,5 +377,5 @@ def test_what_does_not_fit_is_said(people, change, error, said):
 def test_a_transform_that_mixes_columns_is_refused(people):
     numbers = people[["age", "income"]]
     mixing = make_pipeline(StandardScaler(), PCA(2)).fit(numbers)
-    with pytest.raises(ValueError, match="comes from several columns"):
+    with pytest.raises(ValueError, match="comes from several of the 2 columns"):
         read_table(numbers.iloc[0], numbers, transform=mixing)

@@ -344,6 +344,8 @@ def test_rows_without_a_background_are_explored_too():
         ({"target": lambda p: 3}, ValueError, "class 3 is out of range"),
         ({"top": lambda p: 0}, ValueError, "top: expected"),
         ({"transform": lambda p: p.mean}, ValueError, "transform: "),
+        ({"baseline": lambda p: p.iloc[:2]}, ValueError, "baseline: expected one row, got 2"),
+        ({"baseline": lambda p: p[["age"]].iloc[[0]]}, ValueError, "baseline: it has other columns"),
         ({"nosuch": lambda p: 0}, TypeError, "'nosuch' is not known"),
         ({"opacity": lambda p: 0.5}, TypeError, "'opacity' is not known"),
     ],
@@ -398,6 +400,9 @@ def test_what_was_before_the_changes_is_told_of_the_model_as_it_is(people):
     made.edit(age=1)
     assert "before the changes" not in made._predicted.value
     assert f"Prediction {10 * (numbers.iloc[0, 1] + 1):.4g}" in made._predicted.value
+    made.what_if._all.click()
+    made.edit(age=2)
+    assert f"was {10 * was:.4g} before" in made._predicted.value
     made.close()
 
 

@@ -24,7 +24,7 @@ from saliency_widgets.widgets.heatmap import HeatmapView
 from saliency_widgets.widgets.live import Live
 from saliency_widgets.widgets.panel import section
 from saliency_widgets.widgets.tables.bars import FeatureBars, top_of, value_text
-from saliency_widgets.widgets.tables.panel import TablePanel
+from saliency_widgets.widgets.tables.panel import TablePanel, check_baseline
 from saliency_widgets.widgets.tables.trust import TableTrust
 from saliency_widgets.widgets.tables.what_if import WhatIf
 
@@ -86,6 +86,8 @@ class TableExplorer(Live):
             model, table, class_names=class_names, device=device, fold=fold, precision=precision,
             cuda_graphs=cuda_graphs,
         )  # fmt: skip
+        if hasattr(params.get("baseline"), "iloc"):
+            check_baseline(table, params["baseline"])
         methods = (methods,) if isinstance(methods, str) else methods
         valued = score == "value"
         labels_of(labels, subject, value=valued)  # what doesn't fit is an error of this call
@@ -167,7 +169,7 @@ class TableExplorer(Live):
             if logits is not None:
                 self.panel.predicted(logits[0])
                 number = None if event.version is None else event.version[0]
-                if table is self._first:
+                if torch.equal(table.tensor, self._first.tensor):
                     self._before = number, logits[0]
                 elif self._before is not None and self._before[0] != number:
                     self._before = None  # another model's

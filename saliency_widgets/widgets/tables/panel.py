@@ -76,6 +76,17 @@ class BaselineControl(Control):
         self._row.layout.display = None if self._holder.value == _ROW else "none"
 
 
+def check_baseline(table: Table, value: Any) -> None:
+    """Say what is wrong with a row of pandas as the baseline before anything moves.
+
+    Raises:
+        ValueError: It has other columns, values that can't be used, or more than one row.
+    """
+    count = len(table.columns.encode(value, "baseline"))
+    if count != 1:
+        raise ValueError(f"baseline: expected one row, got {count}. Pass one of them, as df.iloc[[0]].")
+
+
 class TablePanel(Panel):
     """Method, target and the method's parameters, for rows of a table.
 
@@ -126,7 +137,7 @@ class TablePanel(Panel):
 
     def _checked(self, control: Control, value: Any) -> Any:
         if control.param is BASELINE and hasattr(value, "iloc"):
-            self._table.columns.encode(value, "baseline")  # what is wrong with it is said before anything moves
+            check_baseline(self._table, value)
         return super()._checked(control, value)
 
     def _index(self, logits: Any, target: Any) -> int:
