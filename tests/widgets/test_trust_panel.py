@@ -14,6 +14,7 @@ from torch import nn
 from toys import Tally, conv_net, pictures, state_of, tallied
 
 import saliency_widgets as sw
+from saliency_widgets.engine.examiner import Told
 from saliency_widgets.widgets import Explorer
 
 TABS = ("ablation", "curves", "randomisation", "saturation", "stability")
@@ -206,6 +207,19 @@ def test_curves_of_another_class_cost_no_pass(explorer, model):
     *_, again = asked.curves(fill="blur").begin(lambda: None)
     assert torch.equal(again.own["deletion"].scores, scores)
     assert model.passes == passes
+
+
+def test_an_answer_about_a_map_that_was_left_is_not_shown(explorer):
+    unfold(explorer, "saturation")
+    old = explorer.trust._asked["saturation"][0]
+    *_, found = old.begin(lambda: None)
+    explorer.update(target=(explorer.attribution.settings["target"] + 1) % 4)
+    panel = section(explorer, "saturation")
+    now = panel._lines.y.copy()
+    explorer.trust._on_told(Told(old, replace(found, scores=found.scores * 2), "done"))
+    assert np.array_equal(panel._lines.y, now)
+    explorer.trust._on_told(Told(old, None, "error", ValueError("of the past")))
+    assert explorer.trust._told.value == ""
 
 
 def test_an_error_is_shown_and_the_next_check_recovers(explorer):

@@ -10,7 +10,7 @@ import ipywidgets as w
 import torch
 
 from saliency_widgets.engine.case import Case
-from saliency_widgets.engine.examiner import Examiner, Told
+from saliency_widgets.engine.examiner import Check, Examiner, Told
 from saliency_widgets.widgets.heatmap import HeatmapView
 from saliency_widgets.widgets.trust.ablation import AblationSection
 from saliency_widgets.widgets.trust.curves import CurvesSection
@@ -42,6 +42,7 @@ class TrustPanel:
     def __init__(self, view: HeatmapView, *, busy: Callable[[], bool], executor: str) -> None:
         self._view = view
         self._case: Case | None = None
+        self._asked: dict[str, tuple[Check, Case]] = {}  # by the name of the check: the newest, and what it is about
         self._cases: dict[str, Case] = {}  # of the methods computed so far, by title
         self._examiner = Examiner(self._on_told, busy=busy, executor=executor)
         self._sections: list[Section] = []  # made when the panel is opened first: most people look at the map alone
@@ -96,7 +97,7 @@ class TrustPanel:
     def close(self) -> None:
         """End its worker, and let go of the maps."""
         self._examiner.close()
-        self._cases, self._case = {}, None
+        self._cases, self._case, self._asked = {}, None, {}
 
     def _others(self) -> dict[str, Case]:
         """The maps of other methods, of the same target."""
@@ -123,18 +124,21 @@ class TrustPanel:
                 self._examiner.drop(other.name)
         check = section.check(case)
         if check is not None:
+            self._asked[check.name] = check, case
             self._examiner.ask(check)
 
     def _on_told(self, told: Told) -> None:
         """The worker has something to show: on display widgets only."""
-        case = self._case
+        check, case = self._asked.get(told.check.name, (None, None))
+        if check is not told.check or case is None:
+            return  # about a map that was left since
         if told.error is not None:
             self._told.value = (
                 f"<div role='alert' style='padding:4px 8px;border-left:3px solid var(--jp-error-color1, #d32f2f)'>"
                 f"{html.escape(str(told.error))}</div>"
             )
             return
-        if told.found is None or case is None:
+        if told.found is None:
             return
         if self._told.value:
             self._told.value = ""
