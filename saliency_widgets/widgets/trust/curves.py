@@ -41,7 +41,7 @@ class CurvesSection(Section):
         self._found: tuple[Curves, Case] | None = None
         self._class = w.Text(
             description="Score of", placeholder="the class that is explained", continuous_update=False,
-            style={"description_width": LABEL_WIDTH}, layout={"width": "auto", "max_width": "460px"},
+            style={"description_width": LABEL_WIDTH}, layout={"width": "auto"},
             tooltip="Another class, by name or index: the same curves of its score, without a pass of the model.",
         )  # fmt: skip
         self._class.add_class("sw-control").add_class("sw-control-class")
@@ -63,7 +63,8 @@ class CurvesSection(Section):
             figure = chart([band, rest, own], x, y, across=gone, up="score, normalised")
             figure.layout.flex = "1 1 320px"
             figures.append(figure)
-        self.lay_out(self._class, w.HBox(figures, layout={"flex_flow": "row wrap"}))
+        self.asides = (self._class,)
+        self.lay_out(w.HBox(figures, layout={"flex_flow": "row wrap"}))
 
     def check(self, case: Case) -> Check:
         """The curves of this map, and of the others that were computed."""

@@ -25,6 +25,7 @@ class Section:
         waiting: What is said before there is an answer.
         how: How the chart is read.
         controls: What is moved in it.
+        asides: What is moved besides, and asks nothing.
         widget: What is seen; made by :meth:`lay_out`.
         ask: Called when a control was moved.
     """
@@ -34,6 +35,7 @@ class Section:
     waiting: ClassVar[str]
     how: ClassVar[str]
     widget: w.VBox
+    asides: tuple[w.Widget, ...] = ()
 
     def __init__(self, *controls: Control) -> None:
         self.ask: Callable[[], None] = lambda: None
@@ -44,7 +46,7 @@ class Section:
 
     def lay_out(self, *parts: w.Widget) -> None:
         """Put what is shown under the controls and the answer; the controls are as wide as those beside the map."""
-        moved = w.VBox([control.widget for control in self.controls], layout={"max_width": "460px"})
+        moved = w.VBox([*(control.widget for control in self.controls), *self.asides], layout={"max_width": "460px"})
         self.widget = w.VBox([moved, self._said, *parts, sentence(self.how)])
 
     def moved(self, control: Control) -> None:  # noqa: ARG002
