@@ -69,9 +69,7 @@ class TrustPanel:
         for section in self._sections:
             section.ask = lambda section=section: self._ask(section)
         self._stack.children = [section.widget for section in self._sections]
-        self._view.prime(
-            *(leaf for section in self._sections for control in section.controls for leaf in control.leaves)
-        )
+        self._view.prime(*(one for section in self._sections for one in section.leaves))
 
     @property
     def opened(self) -> bool:

@@ -49,6 +49,11 @@ class Section:
         moved = w.VBox([*(control.widget for control in self.controls), *self.asides], layout={"max_width": "460px"})
         self.widget = w.VBox([moved, self._said, *parts, sentence(self.how)])
 
+    @property
+    def leaves(self) -> list[w.Widget]:
+        """The widgets that send what a person does."""
+        return [*(leaf for control in self.controls for leaf in control.leaves), *self.asides]
+
     def moved(self, control: Control) -> None:  # noqa: ARG002
         """A control was moved."""
         self.ask()
