@@ -148,7 +148,8 @@ def is_table(inputs: Any, background: Any, feature_names: Any, transform: Any) -
     if hasattr(transform, "fit") and hasattr(transform, "transform"):  # of scikit-learn
         return True
     plain = (Real, str, np.generic)
-    return isinstance(inputs, Mapping) and bool(inputs) and all(isinstance(value, plain) for value in inputs.values())
+    # A single one is an input of the model by its name.
+    return isinstance(inputs, Mapping) and len(inputs) > 1 and all(isinstance(v, plain) for v in inputs.values())
 
 
 def _typical(rows: Any) -> pd.DataFrame:
