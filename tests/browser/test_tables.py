@@ -35,12 +35,27 @@ def expected(lab: Lab) -> list[str]:
     return lab.value("[label for label in explorer.bars.labels if '=' in label]")
 
 
+# The names of the bars from above, as they stand on the page, are these; bqplot draws them after it was told.
+_STANDS = """([chart, wanted]) => {
+  const ticks = [...chart.querySelectorAll('.tick text')].filter(tick => tick.textContent.includes('='));
+  const height = tick => tick.getBoundingClientRect().y;
+  return ticks.sort((a, b) => height(a) - height(b)).map(tick => tick.textContent).join() === wanted.join();
+}"""
+
+
+def drawn(lab: Lab, output: Locator) -> None:
+    """Wait until the page shows the bars that the kernel has."""
+    chart = output.locator(".sw-bars").first.element_handle()
+    lab.page.wait_for_function(_STANDS, arg=[chart, expected(lab)], timeout=20_000)
+    assert labels(output) == expected(lab)
+
+
 def handle(output: Locator, name: str) -> Locator:
     return output.locator(f".sw-control-{name} .noUi-handle").first
 
 
 def test_a_row_is_explored_by_pointer_and_by_keys(lab: Lab, output: Locator) -> None:
-    assert labels(output) == expected(lab)
+    drawn(lab, output)
     # The browser's sliders moved nothing by themselves.
     assert lab.value("explorer.what_if.changed") == {}
     assert lab.value("explorer._session.generation") == 1
@@ -64,7 +79,7 @@ def test_a_row_is_explored_by_pointer_and_by_keys(lab: Lab, output: Locator) -> 
     expect(output.locator(".sw-predicted")).to_contain_text("before the changes")
     lab.wait_for_value(SETTLED, True)
     assert lab.value("float(explorer.wait(30).score)") != before
-    assert labels(output) == expected(lab)
+    drawn(lab, output)
     output.get_by_text("Undo all").click()
     lab.wait_for_value("explorer.what_if.changed", {})
     lab.wait_for_value(f"abs(float(explorer.wait(30).score) - {before!r}) < 1e-5", True)
