@@ -41,10 +41,6 @@ class Columns:
         known = (self.of >= 0).to(values.device)
         return found.index_add_(1, self.of.to(values.device)[known], values[:, known])
 
-    def features(self, column: int) -> Tensor:
-        """Where the features of a column are, shape (k,)."""
-        return (self.of == column).nonzero()[:, 0]
-
     def named(self, name: str, seed: int) -> Tensor | None:
         """A baseline that the background tells, shape (F,); None where it is not about the background.
 

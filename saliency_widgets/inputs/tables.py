@@ -100,10 +100,7 @@ def read_table(
         if rest.empty:
             raise ValueError("background: it has no rows. Pass some of your training data.")
         frame = _as_in(rest, frame, exactly=not isinstance(rows, pd.DataFrame))
-    for name, some in (("inputs", frame), ("background", rest)):
-        if some is not None:
-            _check(name, some, transform)
-
+    _check("inputs", frame, transform)
     tensor = _encoded(frame, transform)
 
     def encode(given: Any, argument: str) -> Tensor:

@@ -129,7 +129,7 @@ class Live(w.Box):
     def _code_of(self, found: Attribution | None) -> str:
         """The code of a finished attribution; of what is asked, where there is none yet."""
         settings = {**self._subject.given, **self._request.settings} if found is None else found.settings
-        return code_of(settings, transformed=self._given.get("transform") is not None, shown=self._shown)
+        return code_of(settings, transformed=self._subject.transformed, shown=self._shown)
 
     @property
     def _shown(self) -> dict[str, Any] | None:

@@ -24,8 +24,7 @@ class FeatureBars:
     """Features with their values, the largest attribution first; the rest is summed.
 
     Args:
-        columns: How many columns the table has.
-        longest: Characters of the longest name.
+        names: Of the table's columns.
         on_choose: Called with the number of the column whose bar was clicked.
         top: How many bars there are at first.
         signed: Whether the values have a sign and can be added up; then the others are summed in a bar of their own.
@@ -38,21 +37,20 @@ class FeatureBars:
 
     def __init__(
         self,
-        columns: int,
-        longest: int,
-        on_choose: Callable[[int], None],
+        names: Sequence[str],
+        on_choose: Callable[[int], None] = lambda _column: None,
         *,
         top: int | None = None,
         signed: bool = True,
     ) -> None:
         self._on_choose, self._signed = on_choose, signed
-        self._names: Sequence[str] = ()
-        self._told: Sequence[str] = ()
+        self._names = names
+        self._told: Sequence[str] = [""] * len(names)
         self._values = np.zeros(0)
         self._beside: np.ndarray | None = None
         self._order: list[int] = []
         self.labels: list[str] = []
-        self._top = Control(top_of(columns), top)
+        self._top = Control(top_of(len(names)), top)
         self._top.observe(self._draw)
         self._place = OrdinalScale()
         self._size = LinearScale(min=-1.0, max=1.0)
@@ -80,7 +78,7 @@ class FeatureBars:
         self._across = Axis(
             scale=self._size, tick_format="~g", grid_lines="solid", grid_color="#8884", tick_style=TICKS, color=QUIET
         )
-        left = round(6.2 * (min(longest, _NAME) + _VALUE)) + 18
+        left = round(6.2 * (min(max(map(len, names)), _NAME) + _VALUE)) + 18
         self._figure = framed(
             [self._bars, *self._numbers, self._shuffled, self._rows], [self._names_axis, self._across], self._height(),
             {"top": 4, "bottom": 24, "left": left, "right": 10},
@@ -97,18 +95,18 @@ class FeatureBars:
         """How many bars there are."""
         return self._top
 
-    def show(self, names: Sequence[str], told: Sequence[str], values: np.ndarray, *, final: bool) -> None:
+    def show(self, values: np.ndarray, told: Sequence[str] | None = None, *, final: bool) -> None:
         """Show the attributions of a row; it may be called from any thread.
 
         Args:
-            names: Of the columns.
-            told: What the row holds there, for people.
             values: The attributions, shape (C,).
+            told: What the row holds in each column, for people; nothing where many rows are meant.
             final: Whether they are finished: before, the order of the bars stays as it was.
         """
         if final or len(self._order) != len(values):
             self._order = np.argsort(-np.abs(values), kind="stable").tolist()
-        self._names, self._told, self._values = names, told, values
+        self._values = values
+        self._told = self._told if told is None else told
         self._draw()
 
     def beside(self, shuffled: np.ndarray | None) -> None:

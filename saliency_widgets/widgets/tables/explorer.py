@@ -83,8 +83,8 @@ class TableExplorer(Live):
                 f"the others as background=."
             )
         subject = Subject(
-            model, table, class_names=class_names, device=device, fold=fold, precision=precision,
-            cuda_graphs=cuda_graphs,
+            model, table, transform=transform, class_names=class_names, feature_names=feature_names,
+            background=background, device=device, fold=fold, precision=precision, cuda_graphs=cuda_graphs,
         )  # fmt: skip
         if hasattr(params.get("baseline"), "iloc"):
             check_baseline(table, params["baseline"])
@@ -93,10 +93,7 @@ class TableExplorer(Live):
         labels_of(labels, subject, value=valued)  # what doesn't fit is an error of this call
         top = None if top is None else top_of(len(table.names)).check(top)
         panel = TablePanel(subject, method=method, target=target, score=score, params=params, more=methods)
-        bars = FeatureBars(len(table.names), max(map(len, table.names)), self._on_bar, top=top)
-        subject.given |= {} if background is None else {"background": background}
-        subject.given |= {} if feature_names is None else {"feature_names": table.names}
-        subject.transformed = transform is not None
+        bars = FeatureBars(table.names, self._on_bar, top=top)
         given = {"model": model, "inputs": table.rows, "transform": transform, "class_names": class_names}
         self._table = self._read = self._first = table  # as it is shown, as it is asked about, and as it was given
         # Of the row as it was given: the model's version, and its scores.
@@ -164,7 +161,7 @@ class TableExplorer(Live):
             table = self._subject.table_of(event.version) or self._table
             self._table = table
             told = [value_text(value) for value in table.rows.iloc[0]]
-            self.bars.show(table.names, told, found.by_feature().iloc[0].to_numpy(), final=event.state == "done")
+            self.bars.show(found.by_feature().iloc[0].to_numpy(), told, final=event.state == "done")
             logits = self._subject.predicted_at(event.version)
             if logits is not None:
                 self.panel.predicted(logits[0])

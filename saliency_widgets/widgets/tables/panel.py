@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import ipywidgets as w
+import torch
 
 from saliency_widgets.attribution.baselines import BASELINE
 from saliency_widgets.attribution.method import Method, get_method
@@ -117,8 +118,8 @@ class TablePanel(Panel):
 
     def predicted(self, logits: Any) -> None:
         """Show what the model predicts of the row as it is now; on display widgets only."""
-        self._predicted = logits
-        if self._bars is not None:
+        known, self._predicted = self._predicted, logits
+        if self._bars is not None and (known is None or not torch.equal(known, logits)):
             self._bars.show(*self._top(logits))
             self._bars.mark(self._target)
 

@@ -51,7 +51,7 @@ class ShuffleSection(Section):
         self._draws, self._repeats = Control(DRAWS), Control(REPEATS)
         super().__init__(self._draws, self._repeats)
         self._table, self._labels, self._marks = table, labels, bars
-        self._bars = FeatureBars(len(table.names), max(map(len, table.names)), lambda _column: None, signed=False)
+        self._bars = FeatureBars(table.names, signed=False)
         self.lay_out(self._bars.widget)
         if table.background is None:
             self._said.value = said(_NONE)
@@ -73,7 +73,7 @@ class ShuffleSection(Section):
         lines = [_told_here(local, worth, own, names)]
         if over is not None:
             values = over.importance.numpy()
-            self._bars.show(names, [""] * len(names), np.nan_to_num(values), final=over.complete)
+            self._bars.show(np.nan_to_num(values), final=over.complete)
             lines.append(_told_over(over, values, names))
         self._said.value = "".join(said(line, strong=True) for line in lines)
 
@@ -123,7 +123,7 @@ class ImportanceSection(Section):
         self._rows = Control(ROWS)
         super().__init__(self._rows)
         self._table = table
-        self._bars = FeatureBars(len(table.names), max(map(len, table.names)), lambda _column: None, signed=False)
+        self._bars = FeatureBars(table.names, signed=False)
         self.lay_out(self._bars.widget)
         if table.background is None:
             self._said.value = said(_NONE)
@@ -135,7 +135,7 @@ class ImportanceSection(Section):
     def show(self, found: Importance, case: Case) -> None:  # noqa: ARG002
         """The mean sizes, over ever more rows."""
         names = self._table.names
-        self._bars.show(names, [""] * len(names), found.size.numpy(), final=found.complete)
+        self._bars.show(found.size.numpy(), final=found.complete)
         self._bars.beside(found.mean.numpy())
         most = found.size.argsort(descending=True)[:3].tolist()
         state = "" if found.complete else f" of {found.total}"
