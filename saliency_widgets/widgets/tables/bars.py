@@ -18,6 +18,7 @@ from saliency_widgets.widgets.controls import Control
 _NAME, _VALUE = 24, 10  # characters
 _ROW, _EDGES = 24, 28  # pixels
 _REST = "#9a9a9a"
+_ALL_TICKS = 100_000  # a tick for each place, however many there are
 
 
 class FeatureBars:
@@ -73,8 +74,9 @@ class FeatureBars:
         )
         # Without a line of its own: the clickable rows draw one where they begin.
         self._names_axis = Axis(
-            scale=self._place, orientation="vertical", grid_lines="none", tick_style=TICKS, color="transparent"
-        )
+            scale=self._place, orientation="vertical", grid_lines="none", tick_style=TICKS, color="transparent",
+            num_ticks=_ALL_TICKS,
+        )  # fmt: skip
         self._across = Axis(
             scale=self._size, tick_format="~g", grid_lines="solid", grid_color="#8884", tick_style=TICKS, color=QUIET
         )
@@ -151,6 +153,9 @@ class FeatureBars:
         if len(places) > len(self._place.domain):
             self._place.domain = places[::-1]
         self._names_axis.tick_labels = dict(zip(places, labels, strict=True))
+        # bqplot moves ticks in a transition, which writes the labels of when it was planned over newer ones. Another
+        # count, of more ticks than there are, plans one more, with these: told after them.
+        self._names_axis.num_ticks = _ALL_TICKS + (self._names_axis.num_ticks == _ALL_TICKS)
         self._figure.layout.height = f"{self._height()}px"
         with self._size.hold_sync():
             self._size.min, self._size.max = low, high
