@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from saliency_widgets.demos import demo
     from saliency_widgets.engine import attribute
     from saliency_widgets.engine.checkup import checkup
+    from saliency_widgets.engine.sweeping import Sweep, sweep
     from saliency_widgets.engine.tables import importance, shuffle
     from saliency_widgets.engine.trust import ablate, evaluate
     from saliency_widgets.widgets import Explorer, TableExplorer, explore
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Attribution",
     "Explorer",
+    "Sweep",
     "TableExplorer",
     "ablate",
     "attribute",
@@ -37,6 +39,7 @@ __all__ = [
     "importance",
     "methods",
     "shuffle",
+    "sweep",
 ]
 
 __version__ = _version("saliency-widgets")
@@ -44,6 +47,7 @@ __version__ = _version("saliency-widgets")
 _ROOMS = {
     "Attribution": "attribution",
     "Explorer": "widgets",
+    "Sweep": "engine.sweeping",
     "TableExplorer": "widgets",
     "ablate": "engine.trust",
     "attribute": "engine",
@@ -55,6 +59,7 @@ _ROOMS = {
     "importance": "engine.tables",
     "methods": "attribution.method",
     "shuffle": "engine.tables",
+    "sweep": "engine.sweeping",
 }
 
 

@@ -83,7 +83,7 @@ class Subject:
         if device is not None and str(device).startswith("meta"):
             raise ValueError("device: nothing is computed on 'meta'. Leave it out to stay where the model is.")
         model, self.wrapped = unwrapped(model)
-        self.model = model if device is None else _on_device(model, device)
+        self.model = model if device is None else on_device(model, device)
         model = self.model
         self._inputs = inputs
         self._prepare = lambda inputs: prepare_for(
@@ -333,7 +333,7 @@ def _no_score(_output: Any) -> Tensor:
 _UNSCORED = Score("logit", _no_score)
 
 
-def _on_device(model: nn.Module, device: torch.device | str) -> nn.Module:
+def on_device(model: nn.Module, device: torch.device | str) -> nn.Module:
     """The model itself where it is there already, or else a private copy."""
     try:
         asked = torch.device(device)

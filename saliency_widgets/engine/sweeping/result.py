@@ -1,0 +1,270 @@
+"""What a sweep found: a table, the maps, and what to use."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from saliency_widgets.attribution.method import Method
+from saliency_widgets.engine.sweeping.cells import Found
+from saliency_widgets.evaluation.choice import WITHIN, cheapest, front, knee, losses
+from saliency_widgets.evaluation.metrics import METRICS, Metric
+from saliency_widgets.evaluation.similarity import spearman
+from saliency_widgets.params import Param, unknown
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+FINEST = "similarity"
+_ROWS = 30  # of the table that a notebook shows
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Sweep:
+    """Settings of a method, each measured on some inputs.
+
+    Attributes:
+        method: The method.
+        grid: The values of each parameter.
+        settings: All combinations, in the order of the grid.
+        fixed: The method's other parameters that were given.
+        metrics: What was measured.
+        cells: What was found, by (number of the input, number of the setting).
+        inputs: How many inputs there were.
+        quality: The metric that settings are chosen by.
+        cost: The metric that is to be kept low.
+        within: How much worse than the best the choice may be.
+    """
+
+    method: Method
+    grid: Mapping[str, Sequence[Any]]
+    settings: Sequence[Mapping[str, Any]]
+    fixed: Mapping[str, Any]
+    metrics: Sequence[Metric]
+    cells: Mapping[tuple[int, int], Found]
+    inputs: int
+    quality: str
+    cost: str
+    within: float = WITHIN.default
+
+    @cached_property
+    def table(self) -> pd.DataFrame:
+        """One row for each input and setting: the parameters, the metrics, and "error" where something went wrong."""
+        import pandas as pd
+
+        rows = []
+        for (place, number), found in sorted(self.cells.items()):
+            numbers = {metric.name: self._number(place, number, metric) for metric in self.metrics}
+            rows.append({"input": place, **_written(self.settings[number]), **numbers, "error": found.error})
+        return pd.DataFrame(rows, columns=["input", *self.grid, *(metric.name for metric in self.metrics), "error"])
+
+    @cached_property
+    def summary(self) -> pd.DataFrame:
+        """One row for each setting: the metrics' means over the inputs.
+
+        An input of which a metric has no number at any setting is left out of its means. NaN where one lacks it here.
+        """
+        import pandas as pd
+
+        means = {metric.name: self._means(metric) for metric in self.metrics}
+        return pd.DataFrame([_written(setting) for setting in self.settings], columns=[*self.grid]).assign(**means)
+
+    def map_of(self, number: int = 0, **setting: Any) -> np.ndarray:
+        """A map as it would be shown, to 16 bits.
+
+        Args:
+            number: Which input.
+            **setting: A value of each parameter of the grid.
+
+        Returns:
+            Shape (H, W) of what the model sees, or (F,) of a row; before clipping and colour.
+
+        Raises:
+            ValueError: There is no such cell, or it went wrong.
+        """
+        found = self.cells.get((number, self._place(setting)))
+        if found is None or found.codes is None:
+            raise ValueError(f"map_of: there is no map for input {number} and {setting}" + (
+                f": {found.error}" if found is not None else f"; inputs are numbered from 0 to {self.inputs - 1}."
+            ))  # fmt: skip
+        return found.values
+
+    def with_numbers(self) -> Sweep:
+        """The same without the metrics that have no number here, chosen by one that has."""
+        known = [m for m in self.metrics if m.name == self.cost or not np.isnan(self._means(m)).all()]
+        good = [m.name for m in known if not m.cost]
+        quality = self.quality if self.quality in good or not good else good[0]
+        return replace(self, metrics=known, quality=quality) if good else self
+
+    @cached_property
+    def recommended(self) -> dict[str, Any]:
+        """The setting worth using: the cheapest whose quality is within the tolerance of the best.
+
+        ``explorer.update(method=sweep.method.name, **sweep.recommended)`` uses it. Empty where nothing was measured.
+        """
+        place = cheapest(*self._measured, self._better, self.within)
+        return {} if place is None else {**self.fixed, **self.settings[place]}
+
+    @cached_property
+    def knee(self) -> dict[str, Any]:
+        """Where paying more begins to give little: see :func:`~saliency_widgets.evaluation.choice.knee`."""
+        place = knee(*self._measured, self._better)
+        return {} if place is None else {**self.fixed, **self.settings[place]}
+
+    @cached_property
+    def front(self) -> list[int]:
+        """The numbers of the settings than which none is both cheaper and better, the cheapest first."""
+        return front(*self._measured, self._better)
+
+    @property
+    def words(self) -> str:
+        """The recommendation in a sentence."""
+        quality, cost = self._measured
+        place = cheapest(quality, cost, self._better, self.within)
+        if place is None:
+            return f"No setting could be measured on all inputs: {self._failures()}"
+        lost = losses(quality, self._better)
+        best = min(np.flatnonzero(lost == 0).tolist(), key=lambda k: cost[k])
+        title = METRICS[self.quality].title.lower()
+        if place == best:
+            return f"{self._told(place)}: the best of the grid in {title} ({quality[place]:.3g}), and nothing cheaper "\
+                f"comes within {self.within:.0%} of it."  # fmt: skip
+        share = cost[place] / cost[best] if cost[best] else 1.0
+        return (
+            f"{self._told(place)}: within {_percent(lost[place])} of {self._told(best)} in {title} "
+            f"({quality[place]:.3g} beside {quality[best]:.3g}), at {share:.2g} of the cost in "
+            f"{METRICS[self.cost].title.lower()}."
+        )
+
+    @cached_property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader should know before believing it."""
+        notes = []
+        failed = sum(bool(found.error) for found in self.cells.values())
+        if failed:
+            notes.append(f"{failed} of {len(self.cells)} cells went wrong: {self._failures()}")
+        others = [name for name in self.grid if name not in self._refining]
+        if self.quality == FINEST and others:
+            notes.append(
+                f"Similarity compares maps of equal {' and '.join(others)}: it can't tell which of those is better. "
+                f"metrics=['insertion', 'similarity'] can."
+            )
+        silent = int(np.isnan(self._numbers(METRICS[self.quality])).all(1).sum())
+        if silent:
+            notes.append(
+                f"{silent} of {self.inputs} inputs have no {METRICS[self.quality].title.lower()}, and don't count."
+            )
+        if self.inputs == 1:
+            notes.append("One input was looked at: another may ask for other settings.")
+        return tuple(notes)
+
+    def __repr__(self) -> str:
+        """What it is about, in one line."""
+        return f"Sweep({self.method.name!r}, {len(self.settings)} settings x {self.inputs} inputs: {self.words})"
+
+    def _repr_html_(self) -> str:
+        notes = "".join(f"<li>{escape(note)}</li>" for note in self.notes)
+        ranked = self.summary.sort_values(self.quality, ascending=self._better == "low", kind="stable")
+        return f"<p><b>{escape(self.words)}</b></p><ul>{notes}</ul>{ranked.to_html(max_rows=_ROWS, index=False)}"
+
+    @property
+    def _better(self) -> Any:
+        return METRICS[self.quality].better
+
+    @property
+    def _measured(self) -> tuple[list[float], list[float]]:
+        return self.summary[self.quality].tolist(), self.summary[self.cost].tolist()
+
+    @property
+    def _refining(self) -> list[str]:
+        return [param.name for param in refining(self.method) if param.name in self.grid]
+
+    @cached_property
+    def _finest(self) -> list[int]:
+        """For each setting, the number of the finest that is else equal."""
+        names = self._refining
+        most = {name: max(self.grid[name]) for name in names}
+        told = [tuple(map(repr, {**setting, **most}.values())) for setting in self.settings]
+        places = {tuple(map(repr, setting.values())): k for k, setting in enumerate(self.settings)}
+        return [places[key] for key in told]
+
+    @cached_property
+    def _likeness(self) -> dict[tuple[int, int], float]:
+        found = {}
+        for (place, number), cell in self.cells.items():
+            finest = self.cells.get((place, self._finest[number]))
+            if cell.codes is not None and finest is not None and finest.codes is not None:
+                a, b = (torch.from_numpy(codes.astype(np.int64)) for codes in (cell.codes, finest.codes))
+                found[place, number] = spearman(a, b)
+        return found
+
+    def _number(self, place: int, number: int, metric: Metric) -> float:
+        if metric.measure is None:
+            return self._likeness.get((place, number), float("nan"))
+        found = self.cells.get((place, number))
+        return float("nan") if found is None else found.numbers.get(metric.name, float("nan"))
+
+    def _numbers(self, metric: Metric) -> np.ndarray:
+        """Of each input and setting."""
+        return np.array(
+            [[self._number(place, k, metric) for k in range(len(self.settings))] for place in range(self.inputs)]
+        )
+
+    def _means(self, metric: Metric) -> np.ndarray:
+        """Of each setting, over the inputs that have numbers."""
+        numbers = self._numbers(metric)
+        known = numbers[~np.isnan(numbers).all(1)]
+        return known.mean(0) if len(known) else np.full(len(self.settings), np.nan)
+
+    def _place(self, setting: Mapping[str, Any]) -> int:
+        for name in setting:
+            if name not in self.grid:
+                raise ValueError(unknown("setting", name, list(self.grid)))
+        fits = [k for k, known in enumerate(self.settings) if all(_same(known[n], v) for n, v in setting.items())]
+        if len(fits) != 1:
+            raise ValueError(
+                f"setting: expected a value of the grid for each of {list(self.grid)}, got {setting}, which "
+                f"{len(fits)} settings have."
+            )
+        return fits[0]
+
+    def _told(self, place: int) -> str:
+        named = {param.name: param for param in self.method.params}
+        return ", ".join(_spoken(named[name], value) for name, value in _written(self.settings[place]).items())
+
+    def _failures(self) -> str:
+        said = dict.fromkeys(f"{found.failure}: {found.error}" for found in self.cells.values() if found.error)
+        return " | ".join(list(said)[:3]) or "the metrics have no value for this method here."
+
+
+def refining(method: Method) -> list[Param]:
+    """The parameters of a method whose larger values continue the work of smaller ones: samples, steps."""
+    return [param for param in method.params if param.continued and param.kind == "int" and not param.advanced]
+
+
+def _written(setting: Mapping[str, Any]) -> dict[str, Any]:
+    """The values for a table: what is no number and no name is told by its type."""
+    plain = (bool, int, float, str, type(None))
+    return {name: v if isinstance(v, plain) else f"a {type(v).__name__}" for name, v in setting.items()}
+
+
+def _spoken(param: Param, value: Any) -> str:
+    """A value as people say it: "32 samples", "noise level 0.12"."""
+    if param.kind == "int" and param.unit:
+        return f"{value} {param.unit}"
+    told = f"{value:.3g}" if isinstance(value, float) else str(value)
+    return f"{param.title[:1].lower()}{param.title[1:]} {told}"
+
+
+def _same(a: Any, b: Any) -> bool:
+    return a is b or (type(a) in (int, float, str, bool) and a == b)
+
+
+def _percent(lost: float) -> str:
+    return f"{max(lost, 0.001):.1%}" if lost < 0.01 else f"{lost:.0%}"

@@ -1,0 +1,498 @@
+"""Sweeps: every number against one computed by hand, on all executors, through interruptions and bad input."""
+
+from __future__ import annotations
+
+import concurrent.futures as cf
+import itertools
+import multiprocessing
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch import Tensor, nn
+from toys import call, conv_net, linear, mlp, pictures, power, rows, state_of
+
+import saliency_widgets as sw
+from saliency_widgets.attribution import Reduction
+from saliency_widgets.engine.sweeping import ExecutorDiedError
+from saliency_widgets.evaluation.curves import curve
+from saliency_widgets.evaluation.fills import FILL
+from saliency_widgets.evaluation.similarity import spearman
+
+GRID = {"noise_level": [0.05, 0.1, 0.2, 0.4], "n_samples": [2, 4, 8, 16]}
+METRICS = ["insertion", "similarity", "standard_error"]
+ROOT = Path(__file__).resolve().parent.parent.parent
+
+
+@pytest.fixture(autouse=True)
+def no_memory_of_other_sweeps(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("saliency_widgets.engine.sweeping._unsaved", None)
+
+
+class Counting(cf.Executor):
+    """Hands cells on, and counts them and the models that travel with them."""
+
+    def __init__(self, inner: cf.Executor) -> None:
+        self.inner = inner
+        self.cells = self.models = 0
+
+    def submit(self, fn: Any, /, key: Any, cell: Any, packed: Any) -> cf.Future:  # type: ignore[override]
+        self.cells += 1
+        self.models += packed is not None
+        return self.inner.submit(fn, key, cell, packed)
+
+
+RAISES: dict[int, BaseException] = {}
+passes = 0
+
+
+class Raising(nn.Module):
+    """A small picture classifier that raises what is asked for in its passes, by their numbers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = conv_net()
+
+    def forward(self, x: Tensor) -> Tensor:
+        global passes
+        passes += 1
+        if passes in RAISES:
+            raise RAISES.pop(passes)
+        return self.net(x)
+
+
+@pytest.fixture
+def raising() -> Iterator[Callable[[BaseException], nn.Module]]:
+    """Makes a model that raises in its twelfth pass."""
+
+    def make(error: BaseException) -> nn.Module:
+        global passes
+        passes = 0
+        RAISES[12] = error
+        return Raising()
+
+    yield make
+    RAISES.clear()
+
+
+@pytest.fixture(scope="module")
+def here() -> sw.Sweep:
+    """4 noise levels x 4 sample counts over 16 pictures, computed one after another."""
+    return sw.sweep(conv_net(), pictures(0, 16, 3, 8, 8), "smoothgrad", GRID, METRICS, progress=False)
+
+
+# ---- numbers
+
+
+def test_each_number_is_what_asking_by_hand_gives(here: sw.Sweep) -> None:
+    model, x = conv_net(), pictures(0, 16, 3, 8, 8)
+
+    def found(place: int, **params: Any) -> tuple[sw.Attribution, Tensor]:
+        told = sw.attribute(model, x[place : place + 1], method="smoothgrad", **params)
+        return told, Reduction("absolute")(told.values, (8, 8))[0]
+
+    table = here.table
+    assert list(table.columns) == ["input", *GRID, *METRICS, "evaluations", "error"]
+    assert len(table) == 16 * 16
+    for place, noise, count in ((0, 0.05, 2), (3, 0.2, 8), (15, 0.4, 16)):
+        row = table[(table.input == place) & (table.noise_level == noise) & (table.n_samples == count)].iloc[0]
+        told, values = found(place, noise_level=noise, n_samples=count)
+        _, finest = found(place, noise_level=noise, n_samples=16)
+        assert row.similarity == pytest.approx(spearman(values, finest), abs=1e-3)  # maps are kept in 16 bits
+        assert row.standard_error == pytest.approx(
+            float(told.standard_error.mean() / told.values.abs().mean()), rel=1e-12
+        )
+        target = told.settings["target"]
+        *_, way = curve(call(model, x[place : place + 1], target), values, "insertion", fill=FILL.default)
+        assert row.insertion == pytest.approx(way.area, rel=1e-9, nan_ok=True)
+        assert row.evaluations == count
+        shown = here.map_of(place, noise_level=noise, n_samples=count)
+        assert np.abs(shown - values.numpy()).max() <= (float(values.max()) - float(values.min())) / 65534
+
+
+def test_stability_between_seeds_is_what_asking_by_hand_gives() -> None:
+    found = sw.sweep(conv_net(), pictures(), "smoothgrad", {"n_samples": [2, 8]}, ["seeds"], turns=2, progress=False)
+    values = [
+        Reduction("absolute")(
+            sw.attribute(conv_net(), pictures()[:1], method="smoothgrad", n_samples=8, seed=seed).values, (8, 8)
+        )[0]
+        for seed in range(3)
+    ]
+    by_hand = np.mean([spearman(values[0], other) for other in values[1:]])
+    assert found.table.seeds[1] == pytest.approx(by_hand, rel=1e-12)
+    assert found.table.seeds[0] < found.table.seeds[1]
+
+
+def test_completeness_is_zero_for_a_linear_model_and_the_error_of_few_steps_is_told() -> None:
+    grid, fixed = {"n_steps": [2, 8, 64]}, {"tolerance": 0.0, "baseline": "zero", "progress": False}
+    exact = sw.sweep(linear(torch.tensor([1.0, -2.0, 3.0])), [1.0, 2.0, 4.0], "integrated_gradients", grid, **fixed)
+    assert exact.table.delta.abs().max() < 1e-6
+    cubes = sw.sweep(power(3), torch.ones(1, 3, dtype=torch.float64), "integrated_gradients", grid, **fixed)
+    by_hand = [
+        abs(float(found.delta) / 3.0)
+        for n in grid["n_steps"]
+        for found in [
+            sw.attribute(
+                power(3), torch.ones(1, 3, dtype=torch.float64), method="integrated_gradients", n_steps=n,
+                tolerance=0.0, baseline="zero",
+            )
+        ]
+    ]  # fmt: skip
+    assert cubes.table.delta.tolist() == pytest.approx(by_hand, rel=1e-9)
+    assert by_hand[0] > 10 * by_hand[2]
+
+
+def test_the_recommendation_is_that_of_a_brute_force_table(here: sw.Sweep) -> None:
+    means = here.table.groupby(["noise_level", "n_samples"], sort=False).agg(
+        {"insertion": lambda column: column.mean(), "evaluations": "mean"}
+    )
+    silent = here.table.groupby("input").insertion.apply(lambda column: column.isna().all())
+    assert 0 < silent.sum() < 16  # this net's pictures are not all above their blur
+    best = means.insertion.max()
+    within = means[(best - means.insertion) / means.insertion.abs().max() <= 0.02]
+    cheapest = within[within.evaluations == within.evaluations.min()].insertion.idxmax()
+    assert here.recommended == dict(zip(GRID, cheapest, strict=True))
+    top = means.insertion.idxmax()
+    assert f"noise level {cheapest[0]:g}, {cheapest[1]} samples" in here.words
+    assert f"noise level {top[0]:g}, {top[1]} samples" in here.words or cheapest == top
+    assert any(f"{silent.sum()} of 16 inputs have no insertion" in note for note in here.notes)
+    explorer = sw.explore(conv_net(), pictures(0, 1, 3, 8, 8), method="smoothgrad", executor="inline")
+    explorer.update(**here.recommended)  # "use these"
+    assert {name: explorer.settings[name] for name in GRID} == here.recommended
+    explorer.close()
+
+
+def test_by_default_what_applies_is_measured_and_the_rest_left_out() -> None:
+    one = pictures(1, 1, 3, 8, 8)
+    finer = sw.sweep(conv_net(), one, "smoothgrad", {"n_samples": [2, 4]}, progress=False)
+    assert [m.name for m in finer.metrics] == ["similarity", "standard_error", "evaluations", "time"]
+    assert finer.summary.similarity.tolist()[1] == 1.0
+    assert any("One input" in note for note in finer.notes)
+    layers = sw.sweep(conv_net(), one, "grad_cam", {"layer": ["0", "2"]}, target=0, progress=False)
+    assert layers.quality == "insertion"
+    assert layers.table.evaluations.tolist() == [1, 1]
+
+
+def test_similarity_alone_says_what_it_can_not_tell() -> None:
+    found = sw.sweep(conv_net(), pictures(), "smoothgrad", GRID, ["similarity"], progress=False)
+    assert any("noise_level" in note for note in found.notes)
+
+
+def test_time_and_memory_are_measured() -> None:
+    grid = {"n_samples": [1, 64]}
+    net = nn.Sequential(nn.Conv2d(3, 32, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, 2)).eval()
+    found = sw.sweep(
+        net, torch.rand(1, 3, 128, 128), "smoothgrad", grid, ["similarity", "time", "memory"], progress=False
+    )
+    small, large = found.table.itertuples()
+    assert 0 < small.time < large.time
+    assert 0 < small.memory < large.memory  # 16 rows of 32 channels hold more than one
+
+
+def test_rows_of_tables_are_swept() -> None:
+    frame = pd.DataFrame(rows(0, 12, 4).numpy(), columns=list("abcd"))
+    found = sw.sweep(
+        mlp(), frame.iloc[:3], "expected_gradients", {"n_samples": [2, 8]}, ["similarity"], background=frame,
+        baselines="background", progress=False,
+    )  # fmt: skip
+    assert len(found.table) == 6
+    assert found.map_of(2, n_samples=8).shape == (4,)
+
+
+def test_the_model_is_left_as_it_was_found() -> None:
+    model = conv_net().train()
+    before = state_of(model)
+    sw.sweep(model, pictures(), "smoothgrad", {"base": ["gradient", "guided_backprop"]}, ["deletion"], progress=False)
+    assert state_of(model) == before
+
+
+# ---- executors
+
+
+def same(found: sw.Sweep, expected: sw.Sweep) -> bool:
+    """Bit for bit."""
+    maps = all(np.array_equal(cell.codes, expected.cells[key].codes) for key, cell in found.cells.items())
+    return found.table.equals(expected.table) and maps
+
+
+def ask(executor: Any, **more: Any) -> sw.Sweep:
+    x = pictures(0, 16, 3, 8, 8)
+    return sw.sweep(conv_net(), x, "smoothgrad", GRID, METRICS, executor=executor, progress=False, **more)
+
+
+def test_threads_find_the_same_and_no_model_travels(here: sw.Sweep) -> None:
+    with cf.ThreadPoolExecutor(3) as pool:
+        counting = Counting(pool)
+        assert same(ask(counting), here)
+    assert (counting.cells, counting.models) == (256, 0)
+
+
+def test_processes_find_the_same_and_the_model_travels_once_to_each(here: sw.Sweep) -> None:
+    with cf.ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn"), initializer=one_thread) as pool:
+        counting = Counting(pool)
+        assert same(ask(counting), here)
+        assert counting.models in (1, 2)  # a worker that was slow to start may find nothing left to do
+        assert counting.cells - 256 <= 6
+
+
+def one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+@pytest.fixture
+def client() -> Iterator[Any]:
+    from distributed import Client, LocalCluster
+
+    with (
+        LocalCluster(
+            n_workers=2, threads_per_worker=1, processes=True, host="127.0.0.1", protocol="tcp", dashboard_address=None
+        ) as cluster,
+        Client(cluster) as client,
+    ):
+        yield client
+
+
+def test_a_dask_cluster_finds_the_same_and_a_worker_that_is_killed_loses_nothing(
+    here: sw.Sweep, client: Any, tmp_path: Path
+) -> None:
+    counting = Counting(client.get_executor())
+    assert same(ask(counting), here)
+    assert counting.models == 2
+    first = next(iter(client.run(os.getpid).values()))
+
+    class Killing(Counting):
+        def submit(self, fn: Any, /, key: Any, cell: Any, packed: Any) -> cf.Future:  # type: ignore[override]
+            if self.cells == 60:
+                os.kill(first, signal.SIGKILL)
+            return super().submit(fn, key, cell, packed)
+
+    killing = Killing(client.get_executor())
+    assert same(ask(killing, store=tmp_path / "cells"), here)
+    assert killing.cells >= 256
+    assert first not in client.run(os.getpid).values()
+    assert killing.models in (2, 3)  # the one that came instead may find nothing left to do
+
+
+# ---- interruptions
+
+
+def test_killed_after_half_it_computes_only_the_rest(tmp_path: Path, here: sw.Sweep) -> None:
+    store, script = tmp_path / "cells.sqlite", tmp_path / "script.py"
+    script.write_text(
+        textwrap.dedent(f"""
+            import os, signal, sys
+            sys.path.insert(0, {str(ROOT / "tests")!r})
+            import torch
+            torch.set_num_threads(1)
+            from toys import conv_net, pictures
+            import saliency_widgets as sw
+            from saliency_widgets.engine.sweeping.store import Store
+            put, count = Store.put, 0
+            def counted(self, name, found):
+                global count
+                put(self, name, found)
+                count += 1
+                if count == 128:
+                    os.kill(os.getpid(), signal.SIGKILL)
+            Store.put = counted
+            sw.sweep(conv_net(), pictures(0, 16, 3, 8, 8), "smoothgrad", {GRID!r}, {METRICS!r},
+                     store={str(store)!r}, progress=False)
+        """)
+    )
+    killed = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=300)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    with cf.ThreadPoolExecutor(2) as pool:
+        rest = Counting(pool)
+        assert same(ask(rest, store=store), here)
+        assert rest.cells == 128
+        again = Counting(pool)
+        assert same(ask(again, store=store), here)
+        assert again.cells == 0
+
+
+@pytest.mark.parametrize(
+    "change", ["weights", "picture", "noise", "target", "fill", "mode", "attribute", "hook", "code"]
+)
+def test_what_was_kept_of_something_else_is_not_taken(tmp_path: Path, change: str) -> None:
+    def ask(changed: bool) -> int:
+        model, x = Raising(), pictures(0, 1, 3, 8, 8)
+        more: dict[str, Any] = {"target": 0, "fill": "mean"}
+        grid: dict[str, list] = {"noise_level": [0.1], "n_samples": [2]}
+        if changed and change == "weights":
+            model.net[0].weight.data[0, 0, 0, 0] += 1e-6
+        elif changed and change == "picture":
+            x = x.clone()
+            x[0, 0, 0, 0] += 1e-6
+        elif changed and change == "noise":
+            grid["noise_level"] = [0.2]
+        elif changed and change in ("target", "fill"):
+            more[change] = 1 if change == "target" else "zero"
+        elif changed and change == "mode":
+            model.train()
+        elif changed and change == "attribute":
+            model.scales = {"last": [1, 2]}
+        elif changed and change == "hook":
+            model.net[0].register_forward_hook(lambda module, args, output: output * 2)
+        elif changed:
+
+            class Other(Raising):
+                def forward(self, x: Tensor) -> Tensor:
+                    return super().forward(x) * 2
+
+            model = Other()
+        with cf.ThreadPoolExecutor(1) as pool:
+            counting = Counting(pool)
+            sw.sweep(
+                model, x, "smoothgrad", grid, ["insertion"], store=tmp_path / "s", progress=False, executor=counting,
+                **more,
+            )  # fmt: skip
+        return counting.cells
+
+    assert [ask(False), ask(False), ask(True), ask(True)] == [1, 0, 1, 0]
+
+
+def test_after_control_c_it_goes_on_where_it_was(raising: Callable[[BaseException], nn.Module]) -> None:
+    x, grid = pictures(0, 2, 3, 8, 8), {"n_samples": [1, 2, 4]}
+    model = raising(KeyboardInterrupt())
+    before = state_of(model)
+    with pytest.raises(KeyboardInterrupt):
+        sw.sweep(model, x, "smoothgrad", grid, ["similarity"], progress=False)
+    assert state_of(model) == before
+    with cf.ThreadPoolExecutor(1) as pool:
+        rest = Counting(pool)
+        found = sw.sweep(model, x, "smoothgrad", grid, ["similarity"], progress=False, executor=rest)
+        assert 0 < rest.cells < 6
+        assert pool.submit(int, "7").result() == 7
+    assert len(found.table) == 6
+
+
+def test_an_executor_that_dies_is_told_and_what_was_finished_is_kept(tmp_path: Path, here: sw.Sweep) -> None:
+    class Dying(Counting):
+        def submit(self, fn: Any, /, key: Any, cell: Any, packed: Any) -> cf.Future:  # type: ignore[override]
+            if self.cells == 40:
+                pid = self.inner.submit(os.getpid).result()
+                os.kill(pid, signal.SIGKILL)
+            return super().submit(fn, key, cell, packed)
+
+    store = tmp_path / "cells"
+    context = multiprocessing.get_context("spawn")
+    with (
+        cf.ProcessPoolExecutor(1, mp_context=context, initializer=one_thread) as pool,
+        pytest.raises(ExecutorDiedError, match=rf"after \d+ of 256 cells .*kept in {store}: call again"),
+    ):
+        ask(Dying(pool), store=store)
+    with cf.ThreadPoolExecutor(1) as pool:
+        rest = Counting(pool)
+        assert same(ask(rest, store=store), here)
+    assert 200 < rest.cells < 256
+
+
+def test_a_cell_that_fails_is_told_and_the_others_stand(raising: Callable[[BaseException], nn.Module]) -> None:
+    model = raising(RuntimeError("no luck"))
+    found = sw.sweep(model, pictures(0, 2, 3, 8, 8), "smoothgrad", {"n_samples": [1, 2, 4]}, ["similarity"],
+                     progress=False)  # fmt: skip
+    failed = found.table[found.table.error != ""]
+    assert len(failed) == 1
+    assert "no luck" in failed.error.iloc[0]
+    assert any("1 of 6 cells went wrong" in note and "no luck" in note for note in found.notes)
+    place, count = failed.input.iloc[0], failed.n_samples.iloc[0]
+    with pytest.raises(ValueError, match="no luck"):
+        found.map_of(place, n_samples=count)
+    again = sw.sweep(model, pictures(0, 2, 3, 8, 8), "smoothgrad", {"n_samples": [1, 2, 4]}, ["similarity"],
+                     progress=False)  # fmt: skip
+    assert (again.table.error == "").all()  # what failed is not kept
+
+
+# ---- what does not fit
+
+
+def big(**more: Any) -> dict[str, Any]:
+    return {"grid": {"noise_level": [k / 1000 for k in range(1000)], "n_samples": list(range(1, 501))}, **more}
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "words"),
+    [
+        ({"metrics": ["insertio"]}, ValueError, "metrics: 'insertio' is not known. Did you mean 'insertion'"),
+        ({"metrics": ["time"]}, ValueError, "are costs"),
+        ({"metrics": ["similarity"], "grid": {"noise_level": [0.1]}}, ValueError, "varies none of"),
+        ({"quality": "time"}, ValueError, "quality: 'time' is a cost"),
+        ({"cost": "insertion"}, ValueError, "cost: 'insertion' is no cost"),
+        ({"within": 2}, ValueError, "within"),
+        ({"grid": {}}, ValueError, "grid: it is empty"),
+        ({"grid": {"n_samples": []}}, ValueError, "no value for 'n_samples'"),
+        ({"grid": {"n_samples": 5}}, TypeError, "a list of values for 'n_samples'"),
+        ({"grid": [1]}, TypeError, "a mapping"),
+        ({"grid": {"samples": [5]}}, ValueError, "'samples' is not known"),
+        ({"grid": {"n_samples": [5, 0]}}, ValueError, "n_samples: expected a number from 1"),
+        ({"grid": {"n_samples": [5, 5]}}, ValueError, "twice"),
+        ({"n_samples": 5}, ValueError, "Say it once"),
+        ({"n_stepps": 5}, TypeError, "n_stepps"),
+        (big(), ValueError, r"1,000,000 maps, 500,000 settings for each of 2 .* s for one.*limit=1000000"),
+        ({"inputs": []}, ValueError, "the list is empty"),
+        ({"inputs": [pictures(0, 3, 8, 8), pictures(0, 3, 9, 8)]}, ValueError, "3x8x8 .input 0., 3x9x8 .input 1."),
+        ({"inputs": [pictures(0, 2, 3, 8, 8)]}, ValueError, "got a batch of 2"),
+        ({"target": "tabby"}, ValueError, "class_names"),
+        ({"executor": 3}, TypeError, "concurrent.futures.Executor, got a int"),
+        ({"store": Path(__file__)}, ValueError, "store: .* can't be used"),
+        ({"method": "blur_ig", "grid": {"n_steps": [4]}, "metrics": ["seeds"]}, ValueError, "draws nothing"),
+    ],
+)  # fmt: skip
+def test_what_does_not_fit_is_said(change: dict[str, Any], error: type[Exception], words: str) -> None:
+    given = {"inputs": pictures(), "method": "smoothgrad", "grid": {"n_samples": [1, 2]}, "progress": False} | change
+    model = conv_net()
+    before = state_of(model)
+    with pytest.raises(error, match=words):
+        sw.sweep(model, **given)
+    assert state_of(model) == before
+
+
+def test_a_pool_that_forks_is_refused() -> None:
+    with (
+        cf.ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("fork")) as pool,
+        pytest.raises(ValueError, match="get_context\\('spawn'\\)"),
+    ):
+        ask(pool)
+
+
+def test_a_model_that_can_not_travel_is_said() -> None:
+    model = conv_net()
+    model.lock = __import__("threading").Lock()
+    with (
+        cf.ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool,
+        pytest.raises(TypeError, match="model: it can't be sent to another process"),
+    ):
+        sw.sweep(model, pictures(), "smoothgrad", {"n_samples": [1]}, ["insertion"], executor=pool, progress=False)
+
+
+def test_a_file_of_something_else_is_left_alone(tmp_path: Path) -> None:
+    other = sqlite3.connect(tmp_path / "mine")
+    other.execute("CREATE TABLE dear (data)")
+    other.commit()
+    with pytest.raises(ValueError, match="written by something else"):
+        ask(None, store=tmp_path / "mine")
+    assert other.execute("SELECT name FROM sqlite_master").fetchall() == [("dear",)]
+
+
+def test_settings_that_are_not_there_are_said(here: sw.Sweep) -> None:
+    for wrong, words in (({"noise": 1}, "'noise' is not known"), ({"noise_level": 0.1}, "4 settings have")):
+        with pytest.raises(ValueError, match=words):
+            here.map_of(0, **wrong)
+    with pytest.raises(ValueError, match="from 0 to 15"):
+        here.map_of(16, noise_level=0.1, n_samples=4)
+
+
+def test_all_settings_are_there_in_order(here: sw.Sweep) -> None:
+    assert [tuple(s.values()) for s in here.settings] == list(itertools.product(*GRID.values()))
+    assert "16 settings x 16 inputs" in repr(here)
+    assert here.words in here._repr_html_()
