@@ -1,6 +1,6 @@
 """`make bench`: the table of figures, printed and written as JSON.
 
-    python benchmarks/run.py [--rounds N] [--only numerics|browser] [--cuda] [--out FILE]
+    python benchmarks/run.py [--rounds N] [--only numerics|browser|sweep] [--cuda] [--out FILE]
 
 Each figure is a ratio inside one run: what is compared takes turns, and the medians count. A figure over its limit is
 said so; the exit status tells only whether it could be measured.
@@ -22,7 +22,7 @@ def main() -> None:
     """Measure, print, write."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--rounds", type=int, default=5, help="how often each work is timed")
-    parser.add_argument("--only", choices=("numerics", "browser"), help="a part")
+    parser.add_argument("--only", choices=("numerics", "browser", "sweep"), help="a part")
     parser.add_argument("--cuda", action="store_true", help="the numerics on the first CUDA device")
     parser.add_argument("--out", type=Path, default=CHECKOUT / "benchmarks" / "results.json")
     chosen = parser.parse_args()
@@ -35,11 +35,15 @@ def main() -> None:
         import on_gpu
 
         rows += on_gpu.measure(chosen.rounds)
-    elif chosen.only != "browser":
+    elif chosen.only in (None, "numerics"):
         import numerics
 
         rows += numerics.measure(chosen.rounds)
-    if chosen.only != "numerics" and not chosen.cuda:
+    if chosen.only in (None, "sweep") and not chosen.cuda:
+        import sweeping
+
+        rows += sweeping.measure(chosen.rounds)
+    if chosen.only in (None, "browser") and not chosen.cuda:
         import browser
 
         rows += [

@@ -19,10 +19,9 @@ if TYPE_CHECKING:
     from saliency_widgets.demos import demo
     from saliency_widgets.engine import attribute
     from saliency_widgets.engine.checkup import checkup
-    from saliency_widgets.engine.sweeping import Sweep, sweep
     from saliency_widgets.engine.tables import importance, shuffle
     from saliency_widgets.engine.trust import ablate, evaluate
-    from saliency_widgets.widgets import Explorer, TableExplorer, explore
+    from saliency_widgets.widgets import Explorer, Sweep, TableExplorer, explore, sweep
 
 __all__ = [
     "Attribution",
@@ -47,7 +46,7 @@ __version__ = _version("saliency-widgets")
 _ROOMS = {
     "Attribution": "attribution",
     "Explorer": "widgets",
-    "Sweep": "engine.sweeping",
+    "Sweep": "widgets",
     "TableExplorer": "widgets",
     "ablate": "engine.trust",
     "attribute": "engine",
@@ -59,7 +58,7 @@ _ROOMS = {
     "importance": "engine.tables",
     "methods": "attribution.method",
     "shuffle": "engine.tables",
-    "sweep": "engine.sweeping",
+    "sweep": "widgets",
 }
 
 

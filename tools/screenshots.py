@@ -23,6 +23,19 @@ clever = planted()
 explorer = sw.explore(clever.model, clever.picture, class_names=clever.class_names)
 explorer"""
 
+SWEEP = """import saliency_widgets as sw
+from saliency_widgets.demos import classifier, picture
+
+model = classifier()
+sw.sweep(
+    model.model,
+    [picture("chelsea"), picture("coffee")],
+    "smoothgrad",
+    {"noise_level": [0.05, 0.15, 0.3], "n_samples": [4, 16, 64]},
+    transform=model.transform,
+    class_names=model.class_names,
+)"""
+
 
 def trust(lab: Lab) -> None:
     """The panel open, with the watermark of the planted artefact marked."""
@@ -49,6 +62,21 @@ def trust(lab: Lab) -> None:
         lab.theme(theme)
         lab.page.wait_for_timeout(800)
         lab.screenshot(f"trust-{theme}", seen.output)
+    lab.theme("light")
+    lab.page.set_viewport_size({"width": 1440, "height": 1000})
+
+
+def sweep(lab: Lab) -> None:
+    """Settings of SmoothGrad on two pictures."""
+    lab.page.set_viewport_size({"width": 1440, "height": 1560})
+    lab.open(lab.write_notebook([SWEEP], "sweep.ipynb"))
+    lab.run_all()
+    found = lab.output(0).locator(".sw-sweep")
+    found.wait_for(timeout=120_000)
+    for theme in ("light", "dark"):
+        lab.theme(theme)
+        lab.page.wait_for_timeout(800)
+        lab.screenshot(f"sweep-{theme}", found)
     lab.theme("light")
     lab.page.set_viewport_size({"width": 1440, "height": 1000})
 
@@ -98,6 +126,7 @@ def main() -> None:
             lab.theme("light")
             trust(lab)
             table(lab)
+            sweep(lab)
             lab.open(lab.write_notebook([EXPLORER.format("")], "methods.ipynb"))
             lab.run_all()
             seen = Seen(lab, lab.output(0))

@@ -3,6 +3,7 @@
 from saliency_widgets.widgets.display import DisplaySettings
 from saliency_widgets.widgets.explorer import Explorer, explore
 from saliency_widgets.widgets.heatmap import HeatmapView
+from saliency_widgets.widgets.sweeps import Sweep, sweep
 from saliency_widgets.widgets.tables import TableExplorer
 
-__all__ = ["DisplaySettings", "Explorer", "HeatmapView", "TableExplorer", "explore"]
+__all__ = ["DisplaySettings", "Explorer", "HeatmapView", "Sweep", "TableExplorer", "explore", "sweep"]

@@ -11,7 +11,7 @@ import ipywidgets as w
 import numpy as np
 from bqplot.axes import Axis
 from bqplot.figure import Figure
-from bqplot.scales import LinearScale
+from bqplot.scales import LinearScale, LogScale
 
 from saliency_widgets.widgets.pictures import png_bytes
 
@@ -24,7 +24,7 @@ OTHERS = ("#4c9f70", "#9467bd", "#c44e52", "#8c613c", "#937860", "#da8bc3")
 
 def chart(
     marks: Sequence[Any],
-    x: LinearScale,
+    x: LinearScale | LogScale,
     y: LinearScale,
     *,
     across: str,
@@ -79,6 +79,14 @@ def widened(scale: LinearScale, *some: Any, low: float = 0.0, high: float = 1.0)
         scale.min, scale.max = float(min(low, *values, low)), float(max(high, *values, high))
 
 
+def round_ticks(low: float, high: float) -> np.ndarray:
+    """Round numbers within these limits, six at most."""
+    rough = (high - low) / 5
+    unit = 10.0 ** np.floor(np.log10(rough))
+    step = next(unit * k for k in (1, 2, 2.5, 5, 10) if unit * k >= rough * 0.999)
+    return np.arange(np.ceil(low / step), np.floor(high / step) + 1) * step
+
+
 def sentence(text: str) -> w.HTML:
     """How a chart is read."""
     return w.HTML(f"<div class='sw-how' style='color:{QUIET};line-height:1.4'>{html.escape(text)}</div>")
@@ -90,15 +98,26 @@ def said(text: str, *, strong: bool = False) -> str:
     return f"<div class='sw-said' style='color:{INK};font-weight:{weight};line-height:1.45'>{html.escape(text)}</div>"
 
 
-def thumbnail(values: np.ndarray, caption: str) -> str:
+def thumbnail(values: np.ndarray, caption: str, *, width: int = 72) -> str:
     """A small map with its caption, as HTML: sizes of the values, the largest is white."""
     sizes = np.abs(values.astype(np.float64))
     most = float(np.percentile(sizes, 99)) or 1.0
-    source = base64.b64encode(png_bytes((np.clip(sizes / most, 0, 1) * 255).astype(np.uint8))).decode()
+    return small((np.clip(sizes / most, 0, 1) * 255).astype(np.uint8), caption, width=width)
+
+
+def small(picture: np.ndarray, caption: str, *, width: int = 72) -> str:
+    """A small picture with its caption, as HTML.
+
+    Args:
+        picture: uint8, shape (H, W, 3), or (H, W) for greys.
+        caption: What stands below it.
+        width: In pixels.
+    """
+    source = base64.b64encode(png_bytes(picture)).decode()
     return (
-        f"<figure style='margin:0;width:72px'><img alt='' width='72' style='display:block;image-rendering:pixelated' "
-        f"src='data:image/png;base64,{source}'><figcaption style='font-size:11px;line-height:1.3;color:{QUIET};"
-        f"overflow-wrap:anywhere'>{html.escape(caption)}</figcaption></figure>"
+        f"<figure style='margin:0;width:{width}px'><img alt='' width='{width}' style='display:block;"
+        f"image-rendering:pixelated' src='data:image/png;base64,{source}'><figcaption style='font-size:11px;"
+        f"line-height:1.3;color:{QUIET};overflow-wrap:anywhere'>{html.escape(caption)}</figcaption></figure>"
     )
 
 

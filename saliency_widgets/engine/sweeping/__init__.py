@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
@@ -171,7 +172,8 @@ def sweep(
             kept.close()
     if all(cell.error for cell in found.values()):
         raise ValueError(f"sweep: no cell could be computed. {next(iter(found.values())).error}")
-    result = Sweep(entry, grid, settings, dict(params), chosen, found, len(each), quality, cost, within)
+    shown = [one.picture for one in each]
+    result = Sweep(entry, grid, settings, dict(params), chosen, found, shown, quality, cost, within)
     return result if metrics is not None else result.with_numbers()
 
 
@@ -273,12 +275,14 @@ class _Input:
         item: As the caller gave it.
         subject: Makes it ready for the model.
         shape: As the model sees it.
+        picture: Of it, for people; None where it is none.
         name: Of what the model sees, the same on another day; empty where it has none.
     """
 
     item: Any
     subject: Callable[[], Subject]
     shape: tuple[int, ...]
+    picture: np.ndarray | None
     name: str
 
 
@@ -315,7 +319,8 @@ def _split(model: nn.Module, inputs: Any, given: Mapping[str, Any]) -> list[_Inp
 def _read(item: Any, subject: Callable[[], Subject]) -> _Input:
     ready = subject()
     one_sample(ready)
-    return _Input(item, subject, tuple(ready.tensor.shape[1:]), _seen(ready))
+    shown = None if ready.prepared.pictures is None else ready.prepared.pictures[0]
+    return _Input(item, subject, tuple(ready.tensor.shape[1:]), shown, _seen(ready))
 
 
 def _numbers(values: Sequence[Any]) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from html import escape
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import torch
@@ -36,7 +36,7 @@ class Sweep:
         fixed: The method's other parameters that were given.
         metrics: What was measured.
         cells: What was found, by (number of the input, number of the setting).
-        inputs: How many inputs there were.
+        pictures: What the model saw of each input, uint8 (H, W, 3); None where that is no picture.
         quality: The metric that settings are chosen by.
         cost: The metric that is to be kept low.
         within: How much worse than the best the choice may be.
@@ -48,10 +48,15 @@ class Sweep:
     fixed: Mapping[str, Any]
     metrics: Sequence[Metric]
     cells: Mapping[tuple[int, int], Found]
-    inputs: int
+    pictures: Sequence[np.ndarray | None]
     quality: str
     cost: str
     within: float = WITHIN.default
+
+    @property
+    def inputs(self) -> int:
+        """How many inputs there were."""
+        return len(self.pictures)
 
     @cached_property
     def table(self) -> pd.DataFrame:
@@ -102,19 +107,58 @@ class Sweep:
         quality = self.quality if self.quality in good or not good else good[0]
         return replace(self, metrics=known, quality=quality) if good else self
 
+    def by(self, quality: str | None = None, cost: str | None = None, within: float | None = None) -> Self:
+        """The same numbers, with settings chosen otherwise.
+
+        Args:
+            quality: One of the metrics.
+            cost: One of those that are costs.
+            within: How much worse than the best the choice may be.
+
+        Raises:
+            ValueError: It was not measured, or is out of range.
+        """
+        for what, name, paid in (("quality", quality, False), ("cost", cost, True)):
+            known = [metric.name for metric in self.metrics if metric.cost == paid]
+            if name is not None and name not in known:
+                raise ValueError(unknown(what, name, known))
+        tolerance = self.within if within is None else WITHIN.check(within)
+        return replace(self, quality=quality or self.quality, cost=cost or self.cost, within=tolerance)
+
     @cached_property
+    def groups(self) -> dict[str, list[int]]:
+        """The numbers of the settings that differ in samples or steps alone, the coarsest first, by what they share."""
+        found: dict[str, list[int]] = {}
+        for k, setting in enumerate(self.settings):
+            rest = {name: value for name, value in setting.items() if name not in self.refining}
+            found.setdefault(self.told(rest), []).append(k)
+        for places in found.values():
+            places.sort(key=lambda k: tuple(self.settings[k][name] for name in self.refining))
+        return found
+
+    @property
     def recommended(self) -> dict[str, Any]:
         """The setting worth using: the cheapest whose quality is within the tolerance of the best.
 
         ``explorer.update(method=sweep.method.name, **sweep.recommended)`` uses it. Empty where nothing was measured.
         """
-        place = cheapest(*self._measured, self._better, self.within)
+        place = self.choice
         return {} if place is None else {**self.fixed, **self.settings[place]}
 
     @cached_property
+    def choice(self) -> int | None:
+        """The number of the recommended setting; None where there is none."""
+        return cheapest(*self._measured, self._better, self.within)
+
+    @cached_property
+    def bend(self) -> int | None:
+        """The number of the setting at the knee; None where there is none."""
+        return knee(*self._measured, self._better)
+
+    @property
     def knee(self) -> dict[str, Any]:
         """Where paying more begins to give little: see :func:`~saliency_widgets.evaluation.choice.knee`."""
-        place = knee(*self._measured, self._better)
+        place = self.bend
         return {} if place is None else {**self.fixed, **self.settings[place]}
 
     @cached_property
@@ -126,18 +170,20 @@ class Sweep:
     def words(self) -> str:
         """The recommendation in a sentence."""
         quality, cost = self._measured
-        place = cheapest(quality, cost, self._better, self.within)
+        place = self.choice
         if place is None:
             return f"No setting could be measured on all inputs: {self._failures()}"
         lost = losses(quality, self._better)
         best = min(np.flatnonzero(lost == 0).tolist(), key=lambda k: cost[k])
-        title = METRICS[self.quality].title.lower()
+        title, chosen = METRICS[self.quality].title.lower(), _capital(self.told(self.settings[place]))
         if place == best:
-            return f"{self._told(place)}: the best of the grid in {title} ({quality[place]:.3g}), and nothing cheaper "\
-                f"comes within {self.within:.0%} of it."  # fmt: skip
+            return (
+                f"{chosen}: the best of the grid in {title} ({quality[place]:.3g}), and nothing cheaper comes within "
+                f"{self.within:.0%} of it."
+            )
         share = cost[place] / cost[best] if cost[best] else 1.0
         return (
-            f"{self._told(place)}: within {_percent(lost[place])} of {self._told(best)} in {title} "
+            f"{chosen}: within {_percent(lost[place])} of {self.told(self.settings[best])} in {title} "
             f"({quality[place]:.3g} beside {quality[best]:.3g}), at {share:.2g} of the cost in "
             f"{METRICS[self.cost].title.lower()}."
         )
@@ -149,7 +195,7 @@ class Sweep:
         failed = sum(bool(found.error) for found in self.cells.values())
         if failed:
             notes.append(f"{failed} of {len(self.cells)} cells went wrong: {self._failures()}")
-        others = [name for name in self.grid if name not in self._refining]
+        others = [name for name in self.grid if name not in self.refining]
         if self.quality == FINEST and others:
             notes.append(
                 f"Similarity compares maps of equal {' and '.join(others)}: it can't tell which of those is better. "
@@ -160,9 +206,15 @@ class Sweep:
             notes.append(
                 f"{silent} of {self.inputs} inputs have no {METRICS[self.quality].title.lower()}, and don't count."
             )
+        notes += self._edges()
         if self.inputs == 1:
             notes.append("One input was looked at: another may ask for other settings.")
         return tuple(notes)
+
+    def told(self, setting: Mapping[str, Any]) -> str:
+        """A setting, or a part of one, as people say it: "noise level 0.12, 32 samples"."""
+        named = {param.name: param for param in self.method.params}
+        return ", ".join(_spoken(named[name], value) for name, value in _written(setting).items())
 
     def __repr__(self) -> str:
         """What it is about, in one line."""
@@ -173,6 +225,23 @@ class Sweep:
         ranked = self.summary.sort_values(self.quality, ascending=self._better == "low", kind="stable")
         return f"<p><b>{escape(self.words)}</b></p><ul>{notes}</ul>{ranked.to_html(max_rows=_ROWS, index=False)}"
 
+    def _edges(self) -> list[str]:
+        """Numbers whose best value is the last of the grid: a better one may lie beyond."""
+        if self.choice is None:
+            return []
+        told = []
+        for param in self.method.params:
+            values = self.grid.get(param.name, ())
+            if param.name in self.refining or len(values) < 2 or not all(isinstance(v, (int, float)) for v in values):
+                continue
+            chosen = self.settings[self.choice][param.name]
+            if chosen in (min(values), max(values)) and chosen not in (param.low, param.high):
+                last, next_one = ("smallest", "smaller") if chosen == min(values) else ("largest", "larger")
+                told.append(
+                    f"{_capital(_spoken(param, chosen))} is the {last} of the grid: a {next_one} one may be better."
+                )
+        return told
+
     @property
     def _better(self) -> Any:
         return METRICS[self.quality].better
@@ -182,13 +251,14 @@ class Sweep:
         return self.summary[self.quality].tolist(), self.summary[self.cost].tolist()
 
     @property
-    def _refining(self) -> list[str]:
+    def refining(self) -> list[str]:
+        """The parameters of the grid that only refine: samples, steps."""
         return [param.name for param in refining(self.method) if param.name in self.grid]
 
     @cached_property
     def _finest(self) -> list[int]:
         """For each setting, the number of the finest that is else equal."""
-        names = self._refining
+        names = self.refining
         most = {name: max(self.grid[name]) for name in names}
         told = [tuple(map(repr, {**setting, **most}.values())) for setting in self.settings]
         places = {tuple(map(repr, setting.values())): k for k, setting in enumerate(self.settings)}
@@ -209,6 +279,10 @@ class Sweep:
             return self._likeness.get((place, number), float("nan"))
         found = self.cells.get((place, number))
         return float("nan") if found is None else found.numbers.get(metric.name, float("nan"))
+
+    def number_of(self, place: int, setting: int, metric: str) -> float:
+        """What a metric says of an input at a setting, both by their numbers; NaN where it says nothing."""
+        return self._number(place, setting, METRICS[metric])
 
     def _numbers(self, metric: Metric) -> np.ndarray:
         """Of each input and setting."""
@@ -234,10 +308,6 @@ class Sweep:
             )
         return fits[0]
 
-    def _told(self, place: int) -> str:
-        named = {param.name: param for param in self.method.params}
-        return ", ".join(_spoken(named[name], value) for name, value in _written(self.settings[place]).items())
-
     def _failures(self) -> str:
         said = dict.fromkeys(f"{found.failure}: {found.error}" for found in self.cells.values() if found.error)
         return " | ".join(list(said)[:3]) or "the metrics have no value for this method here."
@@ -260,6 +330,10 @@ def _spoken(param: Param, value: Any) -> str:
         return f"{value} {param.unit}"
     told = f"{value:.3g}" if isinstance(value, float) else str(value)
     return f"{param.title[:1].lower()}{param.title[1:]} {told}"
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
 
 
 def _same(a: Any, b: Any) -> bool:

@@ -12,7 +12,7 @@ from bqplot.marks import Bars, Label, Scatter
 from bqplot.scales import LinearScale, OrdinalScale
 
 from saliency_widgets.params import Param
-from saliency_widgets.widgets.charts import ACCENT, INK, QUIET, SECOND, TICKS, framed
+from saliency_widgets.widgets.charts import ACCENT, INK, QUIET, SECOND, TICKS, framed, round_ticks
 from saliency_widgets.widgets.controls import Control
 
 _NAME, _VALUE = 24, 10  # characters
@@ -146,7 +146,7 @@ class FeatureBars:
         for k, mark in enumerate(marks):
             ends[k] = max(sizes[k], mark) if sizes[k] >= 0 else min(sizes[k], mark)
         low, high = _limits([*ends, *marks])
-        self._across.tick_values = _ticks(low, high)
+        self._across.tick_values = round_ticks(low, high)
         self.labels = labels
         # Places are numbered from below, and named by the axis: a bar is never at a place that its scale lacks.
         places = [str(k) for k in reversed(range(len(labels)))]
@@ -214,11 +214,3 @@ def _limits(sizes: Sequence[float]) -> tuple[float, float]:
     low, high = min(0.0, *sizes, 0.0), max(0.0, *sizes, 0.0)
     span = (high - low) or 1.0
     return low - span * (0.2 if low < 0 else 0.03), high + span * (0.2 if high > 0 else 0.03)
-
-
-def _ticks(low: float, high: float) -> np.ndarray:
-    """Round numbers within these limits, six at most."""
-    rough = (high - low) / 5
-    unit = 10.0 ** np.floor(np.log10(rough))
-    step = next(unit * k for k in (1, 2, 2.5, 5, 10) if unit * k >= rough * 0.999)
-    return np.arange(np.ceil(low / step), np.floor(high / step) + 1) * step

@@ -1,0 +1,204 @@
+"""A sweep on the page: the recommendation, quality against cost, and the maps of all settings."""
+
+from __future__ import annotations
+
+import functools
+import html
+from collections.abc import Sequence
+from dataclasses import fields
+from functools import cached_property
+from typing import Any
+
+import ipywidgets as w
+import numpy as np
+from bqplot.marks import Lines, Scatter
+from bqplot.scales import LinearScale, LogScale
+
+from saliency_widgets.engine import sweeping
+from saliency_widgets.evaluation.metrics import METRICS
+from saliency_widgets.widgets.charts import (
+    ACCENT,
+    INK,
+    OTHERS,
+    QUIET,
+    SECOND,
+    chart,
+    number,
+    round_ticks,
+    said,
+    sentence,
+    small,
+    thumbnail,
+)
+from saliency_widgets.widgets.controls import LABEL_WIDTH
+from saliency_widgets.widgets.live import Live
+
+_HOW = (
+    "Each line is one setting but for its samples or steps; further to the right costs more. The ring is the "
+    "recommended setting, the diamond the knee of all lines together: beyond it, paying more gives little."
+)
+
+_TICKS, _WIDTH = 8, 104
+
+
+class SweepView(w.VBox):
+    """What a sweep found.
+
+    Args:
+        found: The sweep.
+        explorer: Whose sliders "Use these" moves; without one there is no such button.
+    """
+
+    def __init__(self, found: sweeping.Sweep, explorer: Live | None = None) -> None:
+        self._found, self._explorer = found, explorer
+        self._words, self._maps = w.HTML(), w.HTML()
+        self._quality = self._menu("Quality", [m.name for m in found.metrics if not m.cost], found.quality)
+        self._cost = self._menu("Cost", [m.name for m in found.metrics if m.cost], found.cost)
+        self._input = w.IntSlider(
+            min=0, max=max(1, found.inputs - 1), description="Input", style={"description_width": LABEL_WIDTH},
+            layout={"width": "auto", "max_width": "460px", "display": "" if found.inputs > 1 else "none"},
+        )  # fmt: skip
+        self._input.observe(lambda _change: self._show_maps(), names="value")
+        self._x, self._y = LogScale(min=1.0, max=2.0), LinearScale(min=0.0, max=1.0)
+        scales = {"x": self._x, "y": self._y}
+        lines = {"stroke_width": 2, "marker": "circle", "marker_size": 36}
+        colours = [ACCENT, SECOND, *OTHERS]
+        self._colours = [colours[k % len(colours)] for k in range(len(found.groups))]
+        self._lines = [
+            Lines(
+                x=[1.0, 2.0], y=[0.0, 0.0], scales=scales, colors=[colour], **lines,
+            )
+            for colour in self._colours
+        ]  # fmt: skip
+        marked = {"scales": scales, "colors": ["transparent"], "stroke": INK, "stroke_width": 2}
+        self._ring = Scatter(x=[], y=[], marker="circle", default_size=240, **marked)
+        self._knee = Scatter(x=[], y=[], marker="diamond", default_size=240, **marked)
+        self._figure = chart(
+            [*self._lines, self._ring, self._knee], self._x, self._y, across="cost", up="quality", across_at=(),
+            up_at=(), height=260,
+        )  # fmt: skip
+        for axis in self._figure.axes:
+            axis.tick_format = "~g"
+        named = zip(self._colours, found.groups, strict=True)
+        legend = w.HTML("".join(_named(colour, name) for colour, name in named if name))
+        self._use = w.Button(
+            description="Use these", tooltip="Moves the explorer's sliders to the recommended setting."
+        )
+        self._use.on_click(lambda _button: self._on_use())
+        menus = w.HBox([self._quality, self._cost], layout={"flex_flow": "row wrap"})
+        use = [self._use] if explorer is not None else []
+        super().__init__(
+            [self._words, *use, menus, self._figure, legend, sentence(_HOW), self._input, self._maps],
+            layout={"width": "100%", "overflow": "visible"},
+        )
+        self.add_class("sw-sweep")
+        self._show()
+
+    @property
+    def found(self) -> sweeping.Sweep:
+        """The sweep, chosen by the metrics of the menus."""
+        return self._found
+
+    def _menu(self, title: str, names: Sequence[str], value: str) -> w.Dropdown:
+        menu = w.Dropdown(
+            options=[(METRICS[name].title, name) for name in names], value=value, description=title,
+            style={"description_width": LABEL_WIDTH}, layout={"width": "auto", "min_width": "300px"},
+        )  # fmt: skip
+        menu.observe(lambda _change: self._show(), names="value")
+        return menu
+
+    def _on_use(self) -> None:
+        if self._explorer is not None and self._found.recommended:
+            self._explorer.update(method=self._found.method.name, **self._found.recommended)
+
+    def _show(self) -> None:
+        found = self._found = self._found.by(self._quality.value, self._cost.value)
+        notes = "".join(f"<li>{html.escape(note)}</li>" for note in found.notes)
+        listed = f"<ul style='margin:2px 0;padding-left:18px;color:{QUIET};line-height:1.4'>{notes}</ul>"
+        self._words.value = said(found.words, strong=True) + (listed if notes else "")
+        self._use.disabled = not found.recommended
+        quality, cost = (found.summary[name].to_numpy(float) for name in (found.quality, found.cost))
+        known = np.isfinite(quality) & (cost > 0)
+        across, up = self._figure.axes
+        if known.any():
+            low, high = float(quality[known].min()), float(quality[known].max())
+            room = (high - low or 1.0) * 0.1
+            up.tick_values = round_ticks(low - room, high + room)
+            with self._y.hold_sync():
+                self._y.min, self._y.max = low - room, high + room
+            with self._x.hold_sync():
+                self._x.min, self._x.max = float(cost[known].min()) / 1.15, float(cost[known].max()) * 1.15
+        for mark, group in zip(self._lines, found.groups.values(), strict=True):
+            places = [k for k in group if known[k]]
+            with mark.hold_sync():
+                mark.x, mark.y, mark.visible = cost[places], quality[places], bool(places)
+        for mark, place in ((self._ring, found.choice), (self._knee, found.bend)):
+            there = [] if place is None or not known[place] else [place]
+            with mark.hold_sync():
+                mark.x, mark.y = cost[there], quality[there]
+        paid = sorted({float(f"{value:.2g}") for value in cost[known]})
+        across.tick_values = np.array(paid if len(paid) <= _TICKS else paid[:: -(-len(paid) // _TICKS)])
+        across.label = _with_unit(found.cost)
+        up.label = METRICS[found.quality].title
+        self._show_maps()
+
+    def _show_maps(self) -> None:
+        found, place = self._found, int(self._input.value)
+        picture = found.pictures[place]
+        rows = (
+            [] if picture is None else [f"<div style='padding:4px'>{small(picture, 'the input', width=_WIDTH)}</div>"]
+        )
+        for colour, (name, group) in zip(self._colours, found.groups.items(), strict=True):
+            maps = [self._map(place, k) for k in group]
+            if not any(maps):
+                continue
+            heading = f"<div style='margin-top:6px'>{_named(colour, name)}</div>" if name else ""
+            rows.append(f"{heading}<div style='display:flex;flex-wrap:wrap;gap:6px'>{''.join(maps)}</div>")
+        self._maps.value = "".join(rows)
+
+    def _map(self, place: int, setting: int) -> str:
+        found = self._found
+        cell = found.cells.get((place, setting))
+        if cell is None or cell.codes is None or cell.codes.ndim != 2:
+            return ""
+        shared = {name: found.settings[setting][name] for name in found.refining}
+        told = [found.told(shared), number(found.number_of(place, setting, found.quality))]
+        caption = " · ".join(filter(None, told))
+        edge = INK if setting == found.choice else "transparent"
+        return f"<div style='padding:2px;border:2px solid {edge}'>{thumbnail(cell.values, caption, width=_WIDTH)}</div>"
+
+
+def _named(colour: str, name: str) -> str:
+    """A line's name behind a dot of its colour."""
+    return (
+        f"<span style='color:{INK};margin-right:14px;white-space:nowrap'><span aria-hidden='true' "
+        f"style='color:{colour}'>●</span> {html.escape(name)}</span>"
+    )
+
+
+def _with_unit(name: str) -> str:
+    metric = METRICS[name]
+    return f"{metric.title} ({metric.unit})" if metric.unit else metric.title
+
+
+class Sweep(sweeping.Sweep):
+    """A sweep that a notebook shows as a widget."""
+
+    @cached_property
+    def widget(self) -> SweepView:
+        """The recommendation, quality against cost, and the maps."""
+        return SweepView(self)
+
+    def widget_for(self, explorer: Live) -> SweepView:
+        """The same, with a button that moves an explorer's sliders to what is recommended."""
+        return SweepView(self, explorer)
+
+    def _repr_mimebundle_(self, **kwargs: Any) -> Any:
+        return self.widget._repr_mimebundle_(**kwargs)
+
+
+@functools.wraps(sweeping.sweep)
+def sweep(*args: Any, **kwargs: Any) -> Sweep:
+    """See :func:`saliency_widgets.engine.sweeping.sweep`."""
+    found = sweeping.sweep(*args, **kwargs)
+    return Sweep(**{field.name: getattr(found, field.name) for field in fields(found)})

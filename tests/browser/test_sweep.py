@@ -1,0 +1,41 @@
+"""A sweep in the real JupyterLab: its progress, the recommendation, and the button that uses it."""
+
+from __future__ import annotations
+
+import pytest
+from lab import Lab
+from playwright.sync_api import expect
+
+pytestmark = pytest.mark.browser
+
+EXPLORER = """import saliency_widgets as sw
+from saliency_widgets.demos import planted
+
+clever = planted()
+explorer = sw.explore(clever.model, clever.picture, class_names=clever.class_names, method="smoothgrad")
+explorer"""
+SWEEP = """found = sw.sweep(
+    clever.model, clever.picture, "smoothgrad", {"noise_level": [0.05, 0.2], "n_samples": [4, 16, 64]}
+)
+found.widget_for(explorer)"""
+
+
+def test_the_recommended_setting_is_used_by_a_button(lab: Lab) -> None:
+    lab.open(lab.write_notebook([EXPLORER, SWEEP]))
+    lab.run_all()
+    output = lab.output(1)
+    view = output.locator(".sw-sweep")
+    view.wait_for(timeout=90_000)
+    expect(output.locator(".jupyter-widgets .progress, .widget-hprogress").first).to_be_visible()
+    expect(view.locator(".sw-said").first).to_have_text(lab.value("found.words"))
+    expect(view.locator("img")).to_have_count(7)
+    expect(view.locator(".sw-chart .line").first).to_be_attached()
+    view.get_by_text("Use these").click()
+    chosen = lab.value("found.recommended")
+    lab.wait_for_value("explorer.settings['noise_level']", chosen["noise_level"])
+    lab.wait_for_value("explorer.settings['n_samples']", chosen["n_samples"])
+    before = view.locator(".sw-said").first.text_content()
+    view.locator("select").first.select_option("Similarity to the finest")
+    expect(view.locator(".sw-said").first).not_to_have_text(before or "")
+    lab.execute("explorer.close()")
+    assert lab.errors == []
