@@ -6,6 +6,7 @@ import math
 import os
 import pickle
 import socket
+import sys
 import threading
 import time
 import weakref
@@ -245,12 +246,14 @@ class Answer:
         process: Name of that process.
         worker: And of the thread.
         loaded: Whether the model was unpacked for this.
+        address: Of the worker, where it is one of Dask's.
     """
 
     found: Found | None
     process: str
     worker: str
     loaded: bool = False
+    address: str = ""
 
 
 _HELD: OrderedDict[str, Payload] = OrderedDict()
@@ -271,6 +274,16 @@ def release(key: str) -> None:
         _HELD.pop(key, None)
 
 
+def _address() -> str:
+    distributed = sys.modules.get("distributed")
+    if distributed is None:
+        return ""
+    try:
+        return str(distributed.get_worker().address)
+    except ValueError:  # this is no worker of its
+        return ""
+
+
 def answer(key: str, cell: Cell, packed: bytes | None) -> Answer:
     """What a worker runs.
 
@@ -283,7 +296,7 @@ def answer(key: str, cell: Cell, packed: bytes | None) -> Answer:
     worker = f"{process}:{threading.get_ident()}"
     payload, loaded = _HELD.get(key), False
     if payload is None and packed is None:
-        return Answer(None, process, worker)
+        return Answer(None, process, worker, address=_address())
     if payload is None:
         assert packed is not None
         with _loading:

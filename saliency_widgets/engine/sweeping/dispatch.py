@@ -45,7 +45,8 @@ def check_executor(executor: Any) -> None:
 def dispatch(executor: cf.Executor | None, payload: Payload, cells: Iterable[Cell]) -> Iterator[tuple[Cell, Found]]:
     """Compute cells, here or by an executor; they come as they are finished.
 
-    The payload is packed once, and sent with a cell only where a worker's process has said that it lacks it.
+    The payload is packed once, and sent with a cell only where a worker's process has said that it lacks it; with Dask,
+    to that very worker.
 
     Args:
         executor: None computes in this thread.
@@ -78,7 +79,7 @@ class _Flight:
         self._flying: dict[cf.Future[Answer], tuple[Cell, bool]] = {}
         self._workers: set[str] = set()
         self._lacking: set[str] = set()
-        self._owed = 0  # how many payloads are still to be sent
+        self._owed: deque[str] = deque()  # where payloads are still to be sent: Dask's addresses, or anywhere
 
     def answers(self) -> Iterator[tuple[Cell, Found]]:
         hold(self._key, self._payload)  # threads of this process find it
@@ -97,24 +98,35 @@ class _Flight:
     def _submit(self) -> None:
         """As many as keep all workers busy that were seen, and a few more, so that others are seen."""
         while len(self._flying) < 2 * len(self._workers) + 2:
-            sending = any(sent for _, sent in self._flying.values())
-            if self._parked and not self._owed and not sending:
+            if self._parked and not self._owed and not self._sending:
                 self._waiting.extendleft(reversed(self._parked))
                 self._parked.clear()
             queue = self._parked if self._owed and self._parked else self._waiting
             if not queue:
                 return
-            cell, send = queue.popleft(), self._owed > 0
-            self._owed -= send
+            cell, send = queue.popleft(), bool(self._owed)
+            executor = self._towards(self._owed.popleft()) if send else self._executor
             packed = self._pack() if send else None
             try:
                 with warnings.catch_warnings():
                     # Dask's advice is for those who send the same large thing with each task.
                     warnings.filterwarnings("ignore", message="Sending large graph")
-                    future = self._executor.submit(answer, self._key, cell, packed)
+                    future = executor.submit(answer, self._key, cell, packed)
             except Exception as error:
                 raise ExecutorDiedError(f"{type(error).__name__}: {error}") from error
             self._flying[future] = cell, send
+
+    @property
+    def _sending(self) -> bool:
+        """Whether a payload is on its way with a cell."""
+        return any(sent for _, sent in self._flying.values())
+
+    def _towards(self, address: str) -> cf.Executor:
+        """The executor for one worker of Dask's; if that is gone meanwhile, another takes what is meant for it."""
+        client = getattr(self._executor, "_client", None)  # it is told in no other way
+        if not address or client is None:
+            return self._executor
+        return client.get_executor(workers=[address], allow_other_workers=True)
 
     def _land(self, future: cf.Future[Answer]) -> Iterator[tuple[Cell, Found]]:
         cell, _ = self._flying.pop(future)
@@ -129,10 +141,9 @@ class _Flight:
             raise ExecutorDiedError(f"{type(error).__name__}: {error}".rstrip(": ")) from error
         if told.found is None:
             self._parked.append(cell)
-            sending = any(sent for _, sent in self._flying.values())
-            if told.process not in self._lacking or not (sending or self._owed):
+            if told.process not in self._lacking or not (self._sending or self._owed):
                 self._lacking.add(told.process)
-                self._owed += 1
+                self._owed.append(told.address)
             return
         if told.loaded:
             self._lacking.discard(told.process)
