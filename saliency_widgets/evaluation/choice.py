@@ -14,27 +14,28 @@ WITHIN = Param(
     default=0.02,
     low=0.0,
     high=1.0,
-    help="How much worse than the best a setting may be, as a part of the largest value that was seen.",
+    help="How much worse than the best a setting may be, as a part of the best.",
 )
 
 
 def losses(quality: Sequence[float], better: Literal["high", "low"]) -> np.ndarray:
-    r"""How much worse than the best each is, in a scale where numbers of any metric compare.
+    r"""How much worse than the best each is, as a part of the best.
 
-    .. math:: \ell_k = |q_k - q_{best}| \,/\, \max_j |q_j|
+    .. math:: \ell_k = |q_k - q_{best}| \,/\, |q_{best}|
 
     Args:
         quality: Numbers, one for each setting; NaN where there is none.
         better: Which of two is the better one.
 
     Returns:
-        From 0 for the best; NaN where there is no number.
+        From 0 for the best, infinite beside a best of zero; NaN where there is no number.
     """
     q = np.asarray(quality, np.float64)
     if np.isnan(q).all():
         return q
     best = np.nanmax(q) if better == "high" else np.nanmin(q)
-    return np.abs(q - best) / (np.nanmax(np.abs(q)) or 1.0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(q == best, 0.0, np.where(np.isnan(q), np.nan, np.abs(q - best) / np.abs(best)))
 
 
 def cheapest(
@@ -74,10 +75,10 @@ def knee(quality: Sequence[float], cost: Sequence[float], better: Literal["high"
         None where there is no such bend, fewer than three settings are on the front, or a cost is not positive.
     """
     there = front(quality, cost, better)
-    lost, paid = losses(quality, better)[there], np.asarray(cost, np.float64)[there]
+    q, paid = np.asarray(quality, np.float64)[there], np.asarray(cost, np.float64)[there]
     if len(there) < 3 or not (paid > 0).all():
         return None
     dear = np.log(paid / paid[0]) / np.log(paid[-1] / paid[0])
-    good = (lost[0] - lost) / (lost[0] - lost[-1])
+    good = (q - q[0]) / (q[-1] - q[0])
     bend = int(np.argmax(good - dear))
     return there[bend] if good[bend] > dear[bend] else None

@@ -51,7 +51,7 @@ class SweepView(w.VBox):
 
     def __init__(self, found: sweeping.Sweep, explorer: Live | None = None) -> None:
         self._found, self._explorer = found, explorer
-        self._words, self._maps = w.HTML(), w.HTML()
+        self._words, self._maps, self._refused = w.HTML(), w.HTML(), w.HTML()
         self._quality = self._menu("Quality", [m.name for m in found.metrics if not m.cost], found.quality)
         self._cost = self._menu("Cost", [m.name for m in found.metrics if m.cost], found.cost)
         self._input = w.IntSlider(
@@ -86,7 +86,7 @@ class SweepView(w.VBox):
         )
         self._use.on_click(lambda _button: self._on_use())
         menus = w.HBox([self._quality, self._cost], layout={"flex_flow": "row wrap"})
-        use = [self._use] if explorer is not None else []
+        use = [w.HBox([self._use, self._refused])] if explorer is not None else []
         super().__init__(
             [self._words, *use, menus, self._figure, legend, sentence(_HOW), self._input, self._maps],
             layout={"width": "100%", "overflow": "visible"},
@@ -108,8 +108,13 @@ class SweepView(w.VBox):
         return menu
 
     def _on_use(self) -> None:
-        if self._explorer is not None and self._found.recommended:
+        if self._explorer is None or not self._found.recommended:
+            return
+        try:
             self._explorer.update(method=self._found.method.name, **self._found.recommended)
+            self._refused.value = ""
+        except (TypeError, ValueError) as error:
+            self._refused.value = said(f"The explorer can't use it: {error}")
 
     def _show(self) -> None:
         found = self._found = self._found.by(self._quality.value, self._cost.value)
@@ -159,10 +164,9 @@ class SweepView(w.VBox):
     def _map(self, place: int, setting: int) -> str:
         found = self._found
         cell = found.cells.get((place, setting))
-        if cell is None or cell.codes is None or cell.codes.ndim != 2:
+        if cell is None or cell.values is None or cell.values.ndim != 2:
             return ""
-        shared = {name: found.settings[setting][name] for name in found.refining}
-        told = [found.told(shared), number(found.number_of(place, setting, found.quality))]
+        told = [found.told(setting, found.refining), number(found.number_of(place, setting, found.quality))]
         caption = " · ".join(filter(None, told))
         edge = INK if setting == found.choice else "transparent"
         return f"<div style='padding:2px;border:2px solid {edge}'>{thumbnail(cell.values, caption, width=_WIDTH)}</div>"

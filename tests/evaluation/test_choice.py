@@ -23,8 +23,8 @@ def test_the_choice_is_that_of_brute_force(table: list[tuple[float, int]], bette
         assert found is None
         return
     best = (max if better == "high" else min)(q for q, _, _ in known)
-    scale = max(abs(q) for q, _, _ in known) or 1.0
-    good = [(c, abs(q - best) / scale, k) for q, c, k in known if abs(q - best) / scale <= within]
+    lost = [(c, abs(q - best) / abs(best) if best else math.inf if q != best else 0.0, k) for q, c, k in known]
+    good = [(c, loss, k) for c, loss, k in lost if loss <= within]
     assert found == min(good)[2]
 
 
@@ -68,5 +68,5 @@ def test_where_there_is_no_bend_there_is_no_knee(quality: list[float], cost: lis
 
 def test_losses_compare_in_one_scale() -> None:
     assert losses([0.8, 0.784, 0.4], "high").tolist() == pytest.approx([0, 0.02, 0.5])
-    assert losses([0.1, 0.106, 0.3], "low").tolist() == pytest.approx([0, 0.02, 2 / 3])
-    assert losses([0.0, 0.0], "low").tolist() == [0, 0]
+    assert losses([0.1, 0.106, 0.3], "low").tolist() == pytest.approx([0, 0.06, 2])
+    assert losses([0.0, 0.0, 0.1], "low").tolist() == [0, 0, math.inf]

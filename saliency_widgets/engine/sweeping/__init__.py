@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -22,17 +22,17 @@ from saliency_widgets.attribution.targets import SCORE
 from saliency_widgets.engine.allocator import keep_memory
 from saliency_widgets.engine.case import has_seed
 from saliency_widgets.engine.compute import alone
+from saliency_widgets.engine.fingerprint import identity
 from saliency_widgets.engine.request import Request
 from saliency_widgets.engine.subject import Subject
 from saliency_widgets.engine.sweeping.cells import Cell, Found, Payload, measure
 from saliency_widgets.engine.sweeping.dispatch import ExecutorDiedError, check_executor, dispatch
 from saliency_widgets.engine.sweeping.result import FINEST, Sweep, refining
 from saliency_widgets.engine.sweeping.signature import signature
-from saliency_widgets.engine.sweeping.store import Store
-from saliency_widgets.engine.trust import one_sample
+from saliency_widgets.engine.sweeping.store import Memory, Store
 from saliency_widgets.evaluation.choice import WITHIN
-from saliency_widgets.evaluation.curves import STEPS
-from saliency_widgets.evaluation.fills import FILL
+from saliency_widgets.evaluation.curves import KINDS, STEPS
+from saliency_widgets.evaluation.fills import FILL, filling
 from saliency_widgets.evaluation.metrics import METRICS, Metric
 from saliency_widgets.evaluation.stability import TURNS
 from saliency_widgets.inputs import Explain
@@ -44,7 +44,7 @@ LIMIT = 5000
 """Cells that are computed without being asked for."""
 
 # The last sweep that had no file: an interrupted one goes on where it was, as long as the process lives.
-_unsaved: tuple[str, Store] | None = None
+_unsaved: Memory | None = None
 
 
 def sweep(
@@ -65,7 +65,7 @@ def sweep(
     contrast: Any = None,
     sign: str | None = None,
     channels: str = CHANNEL.default,
-    fill: Any = FILL.default,
+    fill: Any = None,
     steps: int = STEPS.default,
     turns: int = TURNS.default,
     transform: Any = None,
@@ -95,18 +95,21 @@ def sweep(
             and cost nothing unless given, and "insertion" where values are to be told apart that don't just refine.
         quality: The metric that settings are chosen by; the first of the metrics that is no cost unless given.
         cost: The metric that is to be kept low: "evaluations", "time" or "memory".
-        within: How much worse than the best the recommended setting may be, as a part of the largest quality.
-        store: A file (SQLite) for finished cells. Without one they are kept in memory until the next other sweep.
+        within: How much worse than the best the recommended setting may be, as a part of the best.
+        store: A file (SQLite) for finished cells. They are found again by the model's weights, attributes and code, and
+            by what it sees; what code reads from elsewhere (a file, a library's settings) is not looked at. Without a
+            file they are kept in memory until the next other sweep.
         executor: Any ``concurrent.futures.Executor``: a thread pool, a process pool that spawns, or
             ``dask.distributed.Client(...).get_executor()``. The model travels once to each worker's process. Computed
             here, one after another, unless given.
         limit: A larger grid is not begun: it is said how long it would take.
-        target: As for :func:`attribute`; None is the top prediction of each input.
+        target: As for :func:`attribute`; None is the top prediction of each input, and a list says one for each.
         score: As for :func:`attribute`.
         contrast: As for :func:`attribute`.
         sign: How maps are shown and compared; the method's own choice unless given.
         channels: Likewise.
-        fill: What is put where something is taken away, for deletion and insertion.
+        fill: What is put where something is taken away, for deletion and insertion; "blur" unless given, and of rows
+            "mean", where there is a background, or "zero".
         steps: Of their curves.
         turns: How many other seeds stability is measured with.
         transform: As for :func:`attribute`, and so on.
@@ -135,6 +138,9 @@ def sweep(
     grid = _grid(entry, grid, params)
     chosen, quality = _metrics(entry, grid, metrics, quality, cost)
     check_executor(executor)
+    if not isinstance(limit, int):
+        raise TypeError(f"limit: expected a number of maps, got a {type(limit).__name__}.")
+    score = SCORE.check(score)
     within = WITHIN.check(within)
     given = {
         "transform": transform, "class_names": class_names, "explain": explain, "device": device, "fold": fold,
@@ -142,34 +148,44 @@ def sweep(
     }  # fmt: skip
     keep_memory()
     each = _split(model, inputs, given)
-    payload = Payload(
-        model, given, method, target, SCORE.check(score), contrast, Reduction(sign or entry.sign, channels),
-        tuple(metric.name for metric in chosen), fill, STEPS.check(steps), TURNS.check(turns),
+    first, reduction = each[0].subject(), Reduction(sign or entry.sign, channels)
+    targets = _targets(target, len(each))
+    wanted = Request.of(
+        method, {**params, **{name: values[0] for name, values in grid.items()}}, target=targets[0], score=score,
+        contrast=contrast,
     )  # fmt: skip
-    first = {name: values[0] for name, values in grid.items()}
-    asked = Request.of(method, {**params, **first}, target=target, score=score, contrast=contrast)
     with alone():  # a wrong argument is an error of this call
-        each[0].subject().resolve(asked)
+        resolved, _ = first.resolve(wanted)
+        if fill is None:
+            rows = "zero" if first.prepared.columns is None or first.prepared.columns.rows is None else "mean"
+            fill = FILL.default if first.size is not None else rows
+        if any(metric.name in KINDS for metric in chosen):
+            filling(first.call(resolved), fill, 0)
+    payload = Payload(
+        model, given, method, score, contrast, reduction, tuple(metric.name for metric in chosen), fill,
+        STEPS.check(steps), TURNS.check(turns),
+    )  # fmt: skip
     count = math.prod(map(len, grid.values()))
     if count * len(each) > limit:
-        raise ValueError(_too_many(payload, each, count, Cell(0, 0, each[0].item, _middle(entry, grid, params)), limit))
+        middle = Cell(0, 0, each[0].item, _middle(entry, grid, params), targets[0])
+        raise ValueError(_too_many(payload, each, count, middle, limit))
     settings = [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
     whole = [entry.check_params({**params, **setting}) for setting in settings]
-    cells = [Cell(place, k, one.item, whole[k]) for place, one in enumerate(each) for k in range(count)]
-    about = _about(payload, entry)
-    names = _names(about, each, cells, store)
+    cells = [Cell(place, k, one.item, whole[k], targets[place]) for place, one in enumerate(each) for k in range(count)]
     if store is not None:
-        kept = Store(store)
-    elif _unsaved is not None and _unsaved[0] == about and names:
-        kept = _unsaved[1]
+        kept: Store | Memory = Store(store)
+        names: list[Hashable] = [*_names(payload, method, each, cells)]
     else:
-        kept = Store()
-        _unsaved = about, kept
+        names = [(cell.input, identity(cell.params)) for cell in cells]
+        about = identity([inputs, method, target, score, contrast, sign, channels, fill, steps, turns, payload.metrics])
+        about = (about, identity(given))
+        if _unsaved is None or not _unsaved.is_of(model, about):
+            _unsaved = Memory(model, about)
+        kept = _unsaved
     try:
         found = _finish(kept, names, payload, cells, executor, progress)
     finally:
-        if store is not None:
-            kept.close()
+        kept.close()
     if all(cell.error for cell in found.values()):
         raise ValueError(f"sweep: no cell could be computed. {next(iter(found.values())).error}")
     shown = [one.picture for one in each]
@@ -178,21 +194,22 @@ def sweep(
 
 
 def _finish(
-    kept: Store, names: list[str], payload: Payload, cells: list[Cell], executor: Any, progress: bool
+    kept: Store | Memory, names: list[Hashable], payload: Payload, cells: list[Cell], executor: Any, progress: bool
 ) -> dict[tuple[int, int], Found]:
     """What is kept, and then the rest."""
-    there = kept.get(names) if names else {}
-    name_of = dict(zip(map(id, cells), names or [""] * len(cells), strict=True))
-    found = {(cell.input, cell.setting): there[name_of[id(cell)]] for cell in cells if name_of[id(cell)] in there}
+    there: dict[Any, Found] = dict(kept.get(names))  # pyright: ignore
+    name_of = {(cell.input, cell.setting): name for cell, name in zip(cells, names, strict=True)}
+    found = {place: there[name] for place, name in name_of.items() if name in there}
     left = [cell for cell in cells if (cell.input, cell.setting) not in found]
     bar = tqdm(total=len(cells), initial=len(found), disable=not progress, unit="map")
     answers: Iterator[tuple[Cell, Found]] = dispatch(executor, payload, left)
     try:
         with bar:
             for cell, told in answers:
-                found[cell.input, cell.setting] = told
-                if not told.error and names:
-                    kept.put(name_of[id(cell)], told)
+                place = cell.input, cell.setting
+                found[place] = told
+                if not told.error:
+                    kept.put(name_of[place], told)  # pyright: ignore[reportArgumentType]
                 bar.update()
     except ExecutorDiedError as error:
         where = "in memory" if kept.path is None else f"in {kept.path}"
@@ -203,6 +220,13 @@ def _finish(
     finally:
         answers.close()  # pyright: ignore[reportAttributeAccessIssue]
     return found
+
+
+def _targets(target: Any, inputs: int) -> list[Any]:
+    """What is explained of each input: one for all, or a list with one for each."""
+    if inputs > 1 and isinstance(target, (list, tuple, Tensor, np.ndarray)) and len(target) == inputs:
+        return [one.item() if hasattr(one, "item") else one for one in target]
+    return [target] * inputs
 
 
 def _grid(entry: Method, grid: Mapping[str, Sequence[Any]], params: Mapping[str, Any]) -> dict[str, list[Any]]:
@@ -236,12 +260,14 @@ def _metrics(
     finer = [param.name for param in refining(entry) if param.name in grid]
     if isinstance(asked, str):
         asked = [asked]
+    if asked is not None and not asked:
+        raise ValueError(f"metrics: the list is empty. Choose of {list(METRICS)}, or leave it out.")
     names = list(asked or ())
     if asked is None:
         names = [FINEST] * bool(finer) + ["insertion"] * (set(grid) > set(finer) or not finer)
         names = [*reversed(names), "delta", "standard_error", "evaluations", "time"]
-    for name, what in ((quality, "quality"), (cost, "cost")):
-        if name is not None and name not in METRICS:
+    for name, what in ((cost, "cost"), (cost if quality is None else quality, "quality")):
+        if name not in METRICS:
             raise ValueError(unknown(what, name, list(METRICS)))
     for name in names:
         if name not in METRICS:
@@ -276,14 +302,12 @@ class _Input:
         subject: Makes it ready for the model.
         shape: As the model sees it.
         picture: Of it, for people; None where it is none.
-        name: Of what the model sees, the same on another day; empty where it has none.
     """
 
     item: Any
     subject: Callable[[], Subject]
     shape: tuple[int, ...]
     picture: np.ndarray | None
-    name: str
 
 
 def _split(model: nn.Module, inputs: Any, given: Mapping[str, Any]) -> list[_Input]:
@@ -291,10 +315,8 @@ def _split(model: nn.Module, inputs: Any, given: Mapping[str, Any]) -> list[_Inp
     given = {name: value for name, value in given.items() if name not in ("device", "precision")}
     if isinstance(inputs, list) and not (inputs and _numbers(inputs)):
         items = list(inputs)
-    elif (rows := len((whole := Subject(model, inputs, **given)).tensor)) == 1:
+    elif (rows := len(Subject(model, inputs, **given).tensor)) == 1:
         items = [inputs]
-    elif whole.parts:
-        raise ValueError(f"explain: a sweep is about one input. Pass explain= one of {list(whole.parts)}.")
     elif (frame := getattr(inputs, "iloc", None)) is not None:
         items = [frame[[k]] for k in range(rows)]
     elif hasattr(inputs, "shape") and len(inputs) == rows:
@@ -318,9 +340,12 @@ def _split(model: nn.Module, inputs: Any, given: Mapping[str, Any]) -> list[_Inp
 
 def _read(item: Any, subject: Callable[[], Subject]) -> _Input:
     ready = subject()
-    one_sample(ready)
+    if len(ready.tensor) != 1:
+        raise ValueError(f"inputs: a list holds single inputs, and one of them is a batch of {len(ready.tensor)}.")
+    if ready.parts:
+        raise ValueError(f"explain: a sweep is about one input. Pass explain= one of {list(ready.parts)}.")
     shown = None if ready.prepared.pictures is None else ready.prepared.pictures[0]
-    return _Input(item, subject, tuple(ready.tensor.shape[1:]), shown, _seen(ready))
+    return _Input(item, subject, tuple(ready.tensor.shape[1:]), shown)
 
 
 def _numbers(values: Sequence[Any]) -> bool:
@@ -354,40 +379,28 @@ def _duration(seconds: float) -> str:
     return f"{max(1, seconds):.0f} seconds"
 
 
-def _about(payload: Payload, entry: Method) -> str:
-    """A name for what all cells share; empty where it has none on another day."""
-    p, given = payload, payload.given
-    try:
-        return signature(
-            p.model, entry.name, p.target, p.score, p.contrast, p.reduction.sign, p.reduction.channels,
-            sorted(p.metrics), p.fill, p.steps, p.turns, str(given["device"] or ""), given["fold"],
-            given["precision"], given["explain"], _VERSION,
-        )  # fmt: skip
-    except TypeError:
-        return ""
-
-
 _VERSION = 1  # raised when a cell's numbers change with the code
 
 
-def _names(about: str, each: Sequence[_Input], cells: Sequence[Cell], store: Any) -> list[str]:
-    """The cells' names in a file; none where something has no name of its own."""
+def _names(payload: Payload, method: Any, each: Sequence[_Input], cells: Sequence[Cell]) -> list[str]:
+    """The cells' names in a file.
+
+    Raises:
+        TypeError: Something has no name that is the same on another day.
+    """
+    p, given = payload, payload.given
     try:
-        if not about or not all(one.name for one in each):
-            raise TypeError("the model, the target or an input can't be recognised on another day")
-        return [signature(about, each[cell.input].name, cell.params) for cell in cells]
+        about = signature(
+            p.model, method, p.score, p.contrast, p.reduction.sign, p.reduction.channels, sorted(p.metrics), p.fill,
+            p.steps, p.turns, str(given["device"] or ""), given["fold"], given["precision"], given["explain"], _VERSION,
+        )  # fmt: skip
+        seen = [signature(*_seen(one.subject())) for one in each]
+        return [signature(about, seen[cell.input], dict(cell.params), cell.target) for cell in cells]
     except TypeError as error:
-        if store is not None:
-            raise TypeError(f"store: {error}. Leave store= out, or define it as a function or a module.") from error
-        return []
+        raise TypeError(f"store: {error} Leave store= out.") from error
 
 
-def _seen(subject: Subject) -> str:
-    """A name for what the model sees, what black and white are to it, what it is compared with, and class names."""
+def _seen(subject: Subject) -> tuple:
+    """What the model sees, with its other inputs, what black and white are to it, what it is compared with, names."""
     found = subject.prepared
-    try:
-        columns = None if found.columns is None else vars(found.columns)
-        pixels = None if found.pixels is None else vars(found.pixels)
-        return signature(found.tensor, pixels, columns, subject.class_names)
-    except TypeError:
-        return ""
+    return found.tensor, found.arguments, found.pixels, found.columns, subject.class_names

@@ -25,7 +25,6 @@ from saliency_widgets.attribution.noise import SEED
 from saliency_widgets.engine.allocator import give_back, keep_memory
 from saliency_widgets.engine.case import has_seed, map_of, reduced
 from saliency_widgets.engine.compute import alone, compute
-from saliency_widgets.engine.frames import LEVELS
 from saliency_widgets.engine.request import Request
 from saliency_widgets.engine.subject import Subject, on_device
 from saliency_widgets.evaluation.metrics import METRICS, Measured
@@ -44,7 +43,7 @@ class Payload:
         model: The model.
         given: Further arguments of :class:`Subject`.
         method: As the caller gave it.
-        target: As the caller gave it, and so on.
+        score: As the caller gave it, and so on.
         reduction: How maps are shown.
         metrics: Names of what is measured.
         fill: Of deletion and insertion.
@@ -56,7 +55,6 @@ class Payload:
     model: Any
     given: Mapping[str, Any]
     method: Any
-    target: Any
     score: str
     contrast: Any
     reduction: Reduction
@@ -76,12 +74,14 @@ class Cell:
         setting: Number of the setting.
         inputs: The input itself, as the caller gave it.
         params: The method's parameters.
+        target: What is explained.
     """
 
     input: int
     setting: int
     inputs: Any
     params: Mapping[str, Any]
+    target: Any = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,25 +90,15 @@ class Found:
 
     Attributes:
         numbers: By the names of the metrics; those that compare maps are not among them.
-        codes: The map in 16 bits: value = low + code / 65534 * (high - low); None with an error.
-        low: The value of code 0.
-        high: The value of code 65534.
+        values: The map, float32, shape (H, W) or (F,); None with an error.
         error: What went wrong; empty where nothing did.
         failure: The exception's type name.
     """
 
     numbers: Mapping[str, float]
-    codes: np.ndarray | None = None
-    low: float = 0.0
-    high: float = 0.0
+    values: np.ndarray | None = None
     error: str = ""
     failure: str = ""
-
-    @property
-    def values(self) -> np.ndarray:
-        """The map, shape (H, W) or (F,), to 16 bits."""
-        assert self.codes is not None
-        return self.low + self.codes.astype(np.float64) / LEVELS * (self.high - self.low)
 
 
 def measure(payload: Payload, cell: Cell) -> Found:
@@ -131,7 +121,7 @@ def _measure(payload: Payload, cell: Cell) -> Found:
     subject = _subject(payload, cell)
     entry, reduction = get_method(payload.method), payload.reduction
     request = Request.of(
-        payload.method, cell.params, target=payload.target, score=payload.score, contrast=payload.contrast
+        payload.method, cell.params, target=cell.target, score=payload.score, contrast=payload.contrast
     )
     score, _ = subject.resolve(request)  # the model is looked at here, before the time is taken
     call = subject.call(score, check)
@@ -150,20 +140,17 @@ def _measure(payload: Payload, cell: Cell) -> Found:
     numbers = {
         name: measure(about) for name in payload.metrics if (measure := METRICS[name].measure) is not None
     }  # fmt: skip
-    codes, low, high = _coded(values.double().cpu().numpy())
-    return Found(numbers, codes, low, high)
+    return Found(numbers, _checked(values.float().cpu().numpy()))
 
 
 def _explain(payload: Payload, params: dict[str, Any], call: Call, seed: int | None = None) -> torch.Tensor:
     return map_of(get_method(payload.method), params, payload.reduction, call, seed)
 
 
-def _coded(values: np.ndarray) -> tuple[np.ndarray, float, float]:
-    low, high = float(values.min()), float(values.max())
-    if not math.isfinite(high - low):
+def _checked(values: np.ndarray) -> np.ndarray:
+    if not np.isfinite(values).all():
         raise ValueError("the map holds NaN or infinite values: the model's scores or gradients overflow here.")
-    scale = LEVELS / (high - low) if high > low else 0.0
-    return np.floor((values - low) * scale + 0.5).astype(np.uint16), low, high
+    return values
 
 
 def _settle(call: Call) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from html import escape
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 FINEST = "similarity"
+_SAID = (bool, int, float, str, type(None))
 _ROWS = 30  # of the table that a notebook shows
 
 
@@ -66,7 +67,7 @@ class Sweep:
         rows = []
         for (place, number), found in sorted(self.cells.items()):
             numbers = {metric.name: self._number(place, number, metric) for metric in self.metrics}
-            rows.append({"input": place, **_written(self.settings[number]), **numbers, "error": found.error})
+            rows.append({"input": place, **self._written(number), **numbers, "error": found.error})
         return pd.DataFrame(rows, columns=["input", *self.grid, *(metric.name for metric in self.metrics), "error"])
 
     @cached_property
@@ -78,24 +79,24 @@ class Sweep:
         import pandas as pd
 
         means = {metric.name: self._means(metric) for metric in self.metrics}
-        return pd.DataFrame([_written(setting) for setting in self.settings], columns=[*self.grid]).assign(**means)
+        return pd.DataFrame([self._written(k) for k in range(len(self.settings))], columns=[*self.grid]).assign(**means)
 
     def map_of(self, number: int = 0, **setting: Any) -> np.ndarray:
-        """A map as it would be shown, to 16 bits.
+        """A map as it would be shown.
 
         Args:
             number: Which input.
             **setting: A value of each parameter of the grid.
 
         Returns:
-            Shape (H, W) of what the model sees, or (F,) of a row; before clipping and colour.
+            float32, shape (H, W) of what the model sees, or (F,) of a row; before clipping and colour.
 
         Raises:
             ValueError: There is no such cell, or it went wrong.
         """
         found = self.cells.get((number, self._place(setting)))
-        if found is None or found.codes is None:
-            raise ValueError(f"map_of: there is no map for input {number} and {setting}" + (
+        if found is None or found.values is None:
+            raise ValueError(f"map_of: there is no map for input {number} and {_named(setting)}" + (
                 f": {found.error}" if found is not None else f"; inputs are numbered from 0 to {self.inputs - 1}."
             ))  # fmt: skip
         return found.values
@@ -129,9 +130,8 @@ class Sweep:
     def groups(self) -> dict[str, list[int]]:
         """The numbers of the settings that differ in samples or steps alone, the coarsest first, by what they share."""
         found: dict[str, list[int]] = {}
-        for k, setting in enumerate(self.settings):
-            rest = {name: value for name, value in setting.items() if name not in self.refining}
-            found.setdefault(self.told(rest), []).append(k)
+        for k in range(len(self.settings)):
+            found.setdefault(self.told(k, [name for name in self.grid if name not in self.refining]), []).append(k)
         for places in found.values():
             places.sort(key=lambda k: tuple(self.settings[k][name] for name in self.refining))
         return found
@@ -175,7 +175,9 @@ class Sweep:
             return f"No setting could be measured on all inputs: {self._failures()}"
         lost = losses(quality, self._better)
         best = min(np.flatnonzero(lost == 0).tolist(), key=lambda k: cost[k])
-        title, chosen = METRICS[self.quality].title.lower(), _capital(self.told(self.settings[place]))
+        title, chosen = METRICS[self.quality].title.lower(), _capital(self.told(place))
+        if place == best and len(self.settings) == 1:
+            return f"{chosen}: the only setting, with {quality[place]:.3g} in {title}."
         if place == best:
             return (
                 f"{chosen}: the best of the grid in {title} ({quality[place]:.3g}), and nothing cheaper comes within "
@@ -183,7 +185,7 @@ class Sweep:
             )
         share = cost[place] / cost[best] if cost[best] else 1.0
         return (
-            f"{chosen}: within {_percent(lost[place])} of {self.told(self.settings[best])} in {title} "
+            f"{chosen}: within {_percent(lost[place])} of {self.told(best)} in {title} "
             f"({quality[place]:.3g} beside {quality[best]:.3g}), at {share:.2g} of the cost in "
             f"{METRICS[self.cost].title.lower()}."
         )
@@ -211,10 +213,21 @@ class Sweep:
             notes.append("One input was looked at: another may ask for other settings.")
         return tuple(notes)
 
-    def told(self, setting: Mapping[str, Any]) -> str:
-        """A setting, or a part of one, as people say it: "noise level 0.12, 32 samples"."""
+    def told(self, number: int, names: Collection[str] | None = None) -> str:
+        """A setting as people say it: "noise level 0.12, 32 samples".
+
+        Args:
+            number: Which setting.
+            names: Which of its parameters; all unless given.
+        """
         named = {param.name: param for param in self.method.params}
-        return ", ".join(_spoken(named[name], value) for name, value in _written(setting).items())
+        chosen = {name: value for name, value in self._written(number).items() if names is None or name in names}
+        return ", ".join(_spoken(named[name], value) for name, value in chosen.items())
+
+    def _written(self, number: int) -> dict[str, Any]:
+        """The values for a table: what is no number and no name is told by its type and its place in the grid."""
+        setting = zip(self.grid, self._at(number), self.settings[number].values(), strict=True)
+        return {name: v if isinstance(v, _SAID) else f"{type(v).__name__} {at + 1}" for name, at, v in setting}
 
     def __repr__(self) -> str:
         """What it is about, in one line."""
@@ -232,7 +245,14 @@ class Sweep:
         told = []
         for param in self.method.params:
             values = self.grid.get(param.name, ())
-            if param.name in self.refining or len(values) < 2 or not all(isinstance(v, (int, float)) for v in values):
+            if param.name in self.refining:
+                if self.settings[self.choice][param.name] == max(values) != param.high:
+                    told.append(
+                        f"{_capital(_spoken(param, max(values)))} are the most of the grid: only more would tell "
+                        f"whether they are enough."
+                    )
+                continue
+            if len(values) < 2 or not all(isinstance(v, (int, float)) for v in values):
                 continue
             chosen = self.settings[self.choice][param.name]
             if chosen in (min(values), max(values)) and chosen not in (param.low, param.high):
@@ -258,20 +278,26 @@ class Sweep:
     @cached_property
     def _finest(self) -> list[int]:
         """For each setting, the number of the finest that is else equal."""
-        names = self.refining
-        most = {name: max(self.grid[name]) for name in names}
-        told = [tuple(map(repr, {**setting, **most}.values())) for setting in self.settings]
-        places = {tuple(map(repr, setting.values())): k for k, setting in enumerate(self.settings)}
-        return [places[key] for key in told]
+        most = {name: max(range(len(self.grid[name])), key=self.grid[name].__getitem__) for name in self.refining}
+        sizes = [len(values) for values in self.grid.values()]
+        finest = [
+            [most.get(name, at) for name, at in zip(self.grid, self._at(k), strict=True)]
+            for k in range(len(self.settings))
+        ]
+        return [int(np.ravel_multi_index(places, sizes)) for places in finest]
+
+    def _at(self, number: int) -> tuple[int, ...]:
+        """Where a setting is in the grid: the place of each of its values."""
+        found = np.unravel_index(number, [len(values) for values in self.grid.values()])
+        return tuple(map(int, found))
 
     @cached_property
     def _likeness(self) -> dict[tuple[int, int], float]:
         found = {}
         for (place, number), cell in self.cells.items():
             finest = self.cells.get((place, self._finest[number]))
-            if cell.codes is not None and finest is not None and finest.codes is not None:
-                a, b = (torch.from_numpy(codes.astype(np.int64)) for codes in (cell.codes, finest.codes))
-                found[place, number] = spearman(a, b)
+            if cell.values is not None and finest is not None and finest.values is not None:
+                found[place, number] = spearman(torch.from_numpy(cell.values), torch.from_numpy(finest.values))
         return found
 
     def _number(self, place: int, number: int, metric: Metric) -> float:
@@ -303,7 +329,7 @@ class Sweep:
         fits = [k for k, known in enumerate(self.settings) if all(_same(known[n], v) for n, v in setting.items())]
         if len(fits) != 1:
             raise ValueError(
-                f"setting: expected a value of the grid for each of {list(self.grid)}, got {setting}, which "
+                f"setting: expected a value of the grid for each of {list(self.grid)}, got {_named(setting)}, which "
                 f"{len(fits)} settings have."
             )
         return fits[0]
@@ -318,17 +344,15 @@ def refining(method: Method) -> list[Param]:
     return [param for param in method.params if param.continued and param.kind == "int" and not param.advanced]
 
 
-def _written(setting: Mapping[str, Any]) -> dict[str, Any]:
-    """The values for a table: what is no number and no name is told by its type."""
-    plain = (bool, int, float, str, type(None))
-    return {name: v if isinstance(v, plain) else f"a {type(v).__name__}" for name, v in setting.items()}
+def _named(setting: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: v if isinstance(v, _SAID) else f"a {type(v).__name__}" for name, v in setting.items()}
 
 
 def _spoken(param: Param, value: Any) -> str:
     """A value as people say it: "32 samples", "noise level 0.12"."""
     if param.kind == "int" and param.unit:
         return f"{value} {param.unit}"
-    told = f"{value:.3g}" if isinstance(value, float) else str(value)
+    told = f"{value:g}" if isinstance(value, float) else str(value)
     return f"{param.title[:1].lower()}{param.title[1:]} {told}"
 
 
@@ -337,7 +361,9 @@ def _capital(text: str) -> str:
 
 
 def _same(a: Any, b: Any) -> bool:
-    return a is b or (type(a) in (int, float, str, bool) and a == b)
+    if isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor):
+        return a is b or (a.shape == b.shape and torch.equal(a, b))
+    return a is b or (isinstance(a, (int, float, str)) and a == b)
 
 
 def _percent(lost: float) -> str:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
-from collections.abc import Collection
+from collections.abc import Collection, Hashable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch import nn
 
+from saliency_widgets.engine.fingerprint import Fingerprint
 from saliency_widgets.engine.sweeping.cells import Found
 
 _FORM = 1  # of the table; another one is another program's
@@ -20,25 +23,25 @@ class Store:
     """Cells by their signatures, in an SQLite file.
 
     Args:
-        path: The file; made where there is none. None keeps them in memory.
+        path: The file; made where there is none.
 
     Raises:
+        TypeError: That is no path.
         ValueError: The file is something else.
     """
 
-    def __init__(self, path: Any = None) -> None:
-        self.path = None if path is None else Path(path)
+    def __init__(self, path: Any) -> None:
+        if not isinstance(path, (str, os.PathLike)):
+            raise TypeError(f"store: expected the path of a file, got a {type(path).__name__}.")
+        self.path = Path(path)
         try:
-            self._file = sqlite3.connect(
-                ":memory:" if self.path is None else self.path, timeout=30, check_same_thread=False
-            )
+            self._file = sqlite3.connect(self.path, timeout=30)
             (form,) = self._file.execute("PRAGMA user_version").fetchone()
             (tables,) = self._file.execute("SELECT count(*) FROM sqlite_master").fetchone()
             if form != _FORM and tables:
                 raise ValueError(f"store: {self.path} was written by something else. Choose another file.")
             self._file.execute(
-                "CREATE TABLE IF NOT EXISTS cells "
-                "(name TEXT PRIMARY KEY, numbers TEXT, shape TEXT, low REAL, high REAL, codes BLOB)"
+                "CREATE TABLE IF NOT EXISTS cells (name TEXT PRIMARY KEY, numbers TEXT, shape TEXT, map BLOB)"
             )
             self._file.execute(f"PRAGMA user_version = {_FORM}")
             self._file.commit()
@@ -47,11 +50,10 @@ class Store:
 
     def put(self, name: str, found: Found) -> None:
         """Keep a finished cell; from here on it outlives an interruption."""
-        assert found.codes is not None
-        row = (name, json.dumps(found.numbers), json.dumps(found.codes.shape), found.low, found.high)
-        codes = found.codes.astype("<u2").tobytes()
+        assert found.values is not None
+        row = (name, json.dumps(found.numbers), json.dumps(found.values.shape), found.values.astype("<f4").tobytes())
         with self._file:
-            self._file.execute("INSERT OR REPLACE INTO cells VALUES (?, ?, ?, ?, ?, ?)", (*row, codes))
+            self._file.execute("INSERT OR REPLACE INTO cells VALUES (?, ?, ?, ?)", row)
 
     def get(self, names: Collection[str]) -> dict[str, Found]:
         """Those of some cells that are kept."""
@@ -60,13 +62,44 @@ class Store:
         for begin in range(0, len(wanted), _AT_ONCE):
             some = wanted[begin : begin + _AT_ONCE]
             marks = ",".join("?" * len(some))
-            for name, numbers, shape, low, high, codes in self._file.execute(
-                f"SELECT * FROM cells WHERE name IN ({marks})", some
-            ):
-                array = np.frombuffer(codes, "<u2").reshape(json.loads(shape)).astype(np.uint16)
-                found[name] = Found(json.loads(numbers), array, low, high)
+            for name, numbers, shape, held in self._file.execute(f"SELECT * FROM cells WHERE name IN ({marks})", some):
+                values = np.frombuffer(held, "<f4").reshape(json.loads(shape)).astype(np.float32)
+                found[name] = Found(json.loads(numbers), values)
         return found
 
     def close(self) -> None:
         """Close the file."""
         self._file.close()
+
+
+class Memory:
+    """Cells of one sweep of one model in one state, as long as the process lives.
+
+    Args:
+        model: The model.
+        about: All else that its cells depend on.
+    """
+
+    path = None
+
+    def __init__(self, model: nn.Module, about: Hashable) -> None:
+        self._model, self._about = model, about
+        self._fingerprint = Fingerprint(model)
+        self._version = self._fingerprint()
+        self._cells: dict[Hashable, Found] = {}
+
+    def is_of(self, model: nn.Module, about: Hashable) -> bool:
+        """Whether this is what they were computed with, unchanged."""
+        return model is self._model and about == self._about and self._fingerprint() == self._version
+
+    def put(self, name: Hashable, found: Found) -> None:
+        """Keep a finished cell, if the model is still what it was."""
+        if self._fingerprint() == self._version:
+            self._cells[name] = found
+
+    def get(self, names: Collection[Hashable]) -> dict[Hashable, Found]:
+        """Those of some cells that are kept."""
+        return {name: self._cells[name] for name in names if name in self._cells}
+
+    def close(self) -> None:
+        """Nothing to be closed."""
