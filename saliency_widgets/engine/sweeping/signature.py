@@ -20,8 +20,21 @@ _PLAIN = (type(None), bool, int, float, complex, str, bytes, torch.dtype, torch.
 _TENSORS = ("_parameters", "_buffers", "_modules")
 # Of a class or a module, what is not its own doing.
 _ASIDE = frozenset(
-    "__dict__ __weakref__ __doc__ __module__ __annotations__ __qualname__ __firstlineno__ __dataclass_fields__ "
-    "__dataclass_params__ __match_args__ __static_attributes__ __abstractmethods__ _abc_impl".split()
+    [
+        "__dict__",
+        "__weakref__",
+        "__doc__",
+        "__module__",
+        "__annotations__",
+        "__qualname__",
+        "__firstlineno__",
+        "__dataclass_fields__",
+        "__dataclass_params__",
+        "__match_args__",
+        "__static_attributes__",
+        "__abstractmethods__",
+        "_abc_impl",
+    ]
 )
 _NAMED = (types.BuiltinFunctionType, types.ModuleType, types.MethodDescriptorType, types.WrapperDescriptorType)
 _DEEP = 24
