@@ -8,7 +8,7 @@ from pathlib import Path
 from ensure_browser import FLAGS, find_browser
 from lab import Lab
 from lab_server import LabServer
-from playwright.sync_api import sync_playwright
+from playwright.sync_api import Locator, sync_playwright
 from seen import Seen
 
 CHECKOUT = Path(__file__).resolve().parent.parent
@@ -37,6 +37,16 @@ sw.sweep(
 )"""
 
 
+def in_both_themes(lab: Lab, name: str, what: Locator) -> None:
+    """Take a picture of it in light and in dark; then the page is light and of its usual height again."""
+    for theme in ("light", "dark"):
+        lab.theme(theme)
+        lab.page.wait_for_timeout(800)
+        lab.screenshot(f"{name}-{theme}", what)
+    lab.theme("light")
+    lab.page.set_viewport_size({"width": 1440, "height": 1000})
+
+
 def trust(lab: Lab) -> None:
     """The panel open, with the watermark of the planted artefact marked."""
     lab.page.set_viewport_size({"width": 1440, "height": 1560})
@@ -58,12 +68,7 @@ def trust(lab: Lab) -> None:
     lab.page.mouse.up()
     lab.page.mouse.move(0, 0)
     lab.wait_for_value("explorer.trust.wait(0) and len(explorer.trust._sections[0]._elsewhere.x)", 8)
-    for theme in ("light", "dark"):
-        lab.theme(theme)
-        lab.page.wait_for_timeout(800)
-        lab.screenshot(f"trust-{theme}", seen.output)
-    lab.theme("light")
-    lab.page.set_viewport_size({"width": 1440, "height": 1000})
+    in_both_themes(lab, "trust", seen.output)
 
 
 def sweep(lab: Lab) -> None:
@@ -73,12 +78,7 @@ def sweep(lab: Lab) -> None:
     lab.run_all()
     found = lab.output(0).locator(".sw-sweep")
     found.wait_for(timeout=120_000)
-    for theme in ("light", "dark"):
-        lab.theme(theme)
-        lab.page.wait_for_timeout(800)
-        lab.screenshot(f"sweep-{theme}", found)
-    lab.theme("light")
-    lab.page.set_viewport_size({"width": 1440, "height": 1000})
+    in_both_themes(lab, "sweep", found)
 
 
 def table(lab: Lab) -> None:
@@ -91,12 +91,7 @@ def table(lab: Lab) -> None:
     output.locator(".sw-trust .jupyter-widget-Collapse-header").first.click()
     lab.wait_for_value("len(explorer.bars._shuffled.x) and explorer.trust.wait(0) and 1", 1)
     lab.execute("explorer.what_if._feature.value = 'bmi'")
-    for theme in ("light", "dark"):
-        lab.theme(theme)
-        lab.page.wait_for_timeout(800)
-        lab.screenshot(f"table-{theme}", output)
-    lab.theme("light")
-    lab.page.set_viewport_size({"width": 1440, "height": 1000})
+    in_both_themes(lab, "table", output)
 
 
 def main() -> None:

@@ -69,24 +69,23 @@ class Metric:
     unit: str = ""
 
 
-def completeness(delta: Tensor, values: Tensor) -> float:
+def completeness(found: Attribution) -> float:
     """The completeness error as a part of the change of the score from the baseline to the input.
 
     Args:
-        delta: Of one sample, shape (1,): the sum of its values less that change.
-        values: The values, shape (1, ...).
+        found: Of one sample.
+
+    Returns:
+        NaN where the method tells no error, or nothing changes.
     """
-    change = float(values.sum()) - float(delta)
-    return abs(float(delta) / change) if change else math.nan
+    if found.delta is None:
+        return math.nan
+    change = float(found.values.sum()) - float(found.delta)
+    return abs(float(found.delta) / change) if change else math.nan
 
 
-def _delta(about: Measured) -> float:
-    found = about.found
-    return math.nan if found.delta is None else completeness(found.delta, found.values)
-
-
-def _standard_error(about: Measured) -> float:
-    found = about.found
+def sampling_error(found: Attribution) -> float:
+    """The mean standard error over the mean size of the values; NaN where the method tells none, or the map is zero."""
     size = float(found.values.abs().mean())
     return math.nan if found.standard_error is None or not size else float(found.standard_error.mean()) / size
 
@@ -126,11 +125,11 @@ METRICS = {
         Metric(
             "delta", "Completeness delta", "low",
             "Size of the completeness error, as a part of the change of the score from the baseline to the input.",
-            _delta,
+            lambda about: completeness(about.found),
         ),
         Metric(
             "standard_error", "Sampling error", "low",
-            "Mean standard error over the mean size of the values.", _standard_error,
+            "Mean standard error over the mean size of the values.", lambda about: sampling_error(about.found),
         ),
         Metric(
             "seeds", "Stability between seeds", "high",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -11,6 +12,7 @@ from saliency_widgets import render
 from saliency_widgets.attribution import Attribution
 from saliency_widgets.attribution.findings import Finding
 from saliency_widgets.engine import Event
+from saliency_widgets.evaluation.metrics import completeness, sampling_error
 
 
 def frame_of(event: Event) -> dict[str, Any] | None:
@@ -140,9 +142,8 @@ def readings(found: Attribution) -> list[dict[str, str]]:
         scale = found.settings["score"].replace("_", " ")
         lines.append(_line(scale.capitalize(), _number(found.score[0]), "The score that is explained."))
     if found.delta is not None:
-        delta = float(found.delta[0])
-        change = float(found.values[0].sum()) - delta
-        share = f" ({abs(delta / change):.1%} of the change)" if change else ""
+        part = completeness(found)
+        share = "" if math.isnan(part) else f" ({part:.1%} of the change)"
         lines.append(
             _line(
                 "Completeness delta",
@@ -152,12 +153,11 @@ def readings(found: Attribution) -> list[dict[str, str]]:
             )
         )
     if found.standard_error is not None:
-        size = float(found.values.abs().mean())
-        share = float(found.standard_error.mean()) / size if size else 0.0
+        error = sampling_error(found)
         lines.append(
             _line(
                 "Sampling error",
-                f"{share:.0%}",
+                f"{0.0 if math.isnan(error) else error:.0%}",
                 "Mean standard error over the mean size of the values: how much another seed would change the map. "
                 "Four times the samples halve it.",
             )

@@ -5,38 +5,40 @@ from __future__ import annotations
 import itertools
 import math
 import time
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 from tqdm.auto import tqdm
 
 from saliency_widgets.attribution import Reduction
-from saliency_widgets.attribution.method import Method, get_method
+from saliency_widgets.attribution.method import get_method
 from saliency_widgets.attribution.reduction import CHANNEL
 from saliency_widgets.attribution.targets import SCORE
 from saliency_widgets.engine.allocator import keep_memory
-from saliency_widgets.engine.case import has_seed
 from saliency_widgets.engine.compute import alone
 from saliency_widgets.engine.fingerprint import identity
 from saliency_widgets.engine.request import Request
-from saliency_widgets.engine.subject import Subject
+from saliency_widgets.engine.sweeping.asked import (
+    FINEST,
+    Input,
+    lasting_name,
+    read_grid,
+    read_inputs,
+    read_metrics,
+    read_targets,
+    refining,
+)
 from saliency_widgets.engine.sweeping.cells import Cell, Found, Payload, measure
 from saliency_widgets.engine.sweeping.dispatch import ExecutorDiedError, check_executor, dispatch
-from saliency_widgets.engine.sweeping.result import FINEST, Sweep, refining
-from saliency_widgets.engine.sweeping.signature import signature
+from saliency_widgets.engine.sweeping.result import Sweep, with_likeness
 from saliency_widgets.engine.sweeping.store import Memory, Store
 from saliency_widgets.evaluation.choice import WITHIN
 from saliency_widgets.evaluation.curves import KINDS, STEPS
 from saliency_widgets.evaluation.fills import FILL, filling
-from saliency_widgets.evaluation.metrics import METRICS, Metric
 from saliency_widgets.evaluation.stability import TURNS
 from saliency_widgets.inputs import Explain
-from saliency_widgets.params import unknown
 
 __all__ = ["ExecutorDiedError", "Sweep", "sweep"]
 
@@ -135,8 +137,8 @@ def sweep(
     """
     global _unsaved
     entry = get_method(method)
-    grid = _grid(entry, grid, params)
-    chosen, quality = _metrics(entry, grid, metrics, quality, cost)
+    grid = read_grid(entry, grid, params)
+    chosen, quality = read_metrics(entry, grid, metrics, quality, cost)
     check_executor(executor)
     if not isinstance(limit, int):
         raise TypeError(f"limit: expected a number of maps, got a {type(limit).__name__}.")
@@ -147,9 +149,9 @@ def sweep(
         "precision": precision, "feature_names": feature_names, "background": background,
     }  # fmt: skip
     keep_memory()
-    each = _split(model, inputs, given)
-    first, reduction = each[0].subject(), Reduction(sign or entry.sign, channels)
-    targets = _targets(target, len(each))
+    first, each = read_inputs(model, inputs, given, named=store is not None)
+    reduction = Reduction(sign or entry.sign, channels)
+    targets = read_targets(target, len(each))
     wanted = Request.of(
         method, {**params, **{name: values[0] for name, values in grid.items()}}, target=targets[0], score=score,
         contrast=contrast,
@@ -167,8 +169,9 @@ def sweep(
     )  # fmt: skip
     count = math.prod(map(len, grid.values()))
     if count * len(each) > limit:
-        middle = Cell(0, 0, each[0].item, _middle(entry, grid, params), targets[0])
-        raise ValueError(_too_many(payload, each, count, middle, limit))
+        middle = {name: values[len(values) // 2] for name, values in grid.items()}
+        one = Cell(0, 0, each[0].item, entry.check_params({**params, **middle}), targets[0])
+        raise ValueError(_too_many(payload, one, count, len(each), limit))
     settings = [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
     whole = [entry.check_params({**params, **setting}) for setting in settings]
     cells = [Cell(place, k, one.item, whole[k], targets[place]) for place, one in enumerate(each) for k in range(count)]
@@ -188,6 +191,8 @@ def sweep(
         kept.close()
     if all(cell.error for cell in found.values()):
         raise ValueError(f"sweep: no cell could be computed. {next(iter(found.values())).error}")
+    if any(metric.name == FINEST for metric in chosen):
+        found = with_likeness(found, grid, [param.name for param in refining(entry) if param.name in grid])
     shown = [one.picture for one in each]
     result = Sweep(entry, grid, settings, dict(params), chosen, found, shown, quality, cost, within)
     return result if metrics is not None else result.with_numbers()
@@ -197,7 +202,7 @@ def _finish(
     kept: Store | Memory, names: list[Hashable], payload: Payload, cells: list[Cell], executor: Any, progress: bool
 ) -> dict[tuple[int, int], Found]:
     """What is kept, and then the rest."""
-    there: dict[Any, Found] = dict(kept.get(names))  # pyright: ignore
+    there = kept.get(names)
     name_of = {(cell.input, cell.setting): name for cell, name in zip(cells, names, strict=True)}
     found = {place: there[name] for place, name in name_of.items() if name in there}
     left = [cell for cell in cells if (cell.input, cell.setting) not in found]
@@ -209,7 +214,7 @@ def _finish(
                 place = cell.input, cell.setting
                 found[place] = told
                 if not told.error:
-                    kept.put(name_of[place], told)  # pyright: ignore[reportArgumentType]
+                    kept.put(name_of[place], told)
                 bar.update()
     except ExecutorDiedError as error:
         where = "in memory" if kept.path is None else f"in {kept.path}"
@@ -222,152 +227,17 @@ def _finish(
     return found
 
 
-def _targets(target: Any, inputs: int) -> list[Any]:
-    """What is explained of each input: one for all, or a list with one for each."""
-    if inputs > 1 and isinstance(target, (list, tuple, Tensor, np.ndarray)) and len(target) == inputs:
-        return [one.item() if hasattr(one, "item") else one for one in target]
-    return [target] * inputs
-
-
-def _grid(entry: Method, grid: Mapping[str, Sequence[Any]], params: Mapping[str, Any]) -> dict[str, list[Any]]:
-    if not isinstance(grid, Mapping):
-        raise TypeError(f"grid: expected a mapping from parameters to lists of values, got a {type(grid).__name__}.")
-    known = {param.name: param for param in entry.params}
-    found: dict[str, list[Any]] = {}
-    for name, values in grid.items():
-        if name not in known:
-            raise ValueError(unknown("grid", name, list(known)))
-        if name in params:
-            raise ValueError(f"grid: {name!r} is in the grid and among the fixed parameters. Say it once.")
-        if isinstance(values, (str, bytes)) or not hasattr(values, "__iter__") or isinstance(values, Mapping):
-            raise TypeError(f"grid: expected a list of values for {name!r}, got {values!r}.")
-        found[name] = [known[name].check(getattr(value, "item", lambda v=value: v)()
-                       if getattr(value, "ndim", None) == 0 else value) for value in values]  # fmt: skip
-        if not found[name]:
-            raise ValueError(f"grid: there is no value for {name!r}. Give one at least, or leave it out.")
-        plain = [value for value in found[name] if isinstance(value, (int, float, str))]
-        if len(set(plain)) < len(plain):
-            raise ValueError(f"grid: a value of {name!r} is there twice: {plain}.")
-    if not found:
-        raise ValueError(f"grid: it is empty. Give values of one parameter at least, of {list(known)}.")
-    return found
-
-
-def _metrics(
-    entry: Method, grid: Mapping[str, Sequence[Any]], asked: Sequence[str] | None, quality: str | None, cost: str
-) -> tuple[list[Metric], str]:
-    """What is measured, and what settings are chosen by."""
-    finer = [param.name for param in refining(entry) if param.name in grid]
-    if isinstance(asked, str):
-        asked = [asked]
-    if asked is not None and not asked:
-        raise ValueError(f"metrics: the list is empty. Choose of {list(METRICS)}, or leave it out.")
-    names = list(asked or ())
-    if asked is None:
-        names = [FINEST] * bool(finer) + ["insertion"] * (set(grid) > set(finer) or not finer)
-        names = [*reversed(names), "delta", "standard_error", "evaluations", "time"]
-    for name, what in ((cost, "cost"), (cost if quality is None else quality, "quality")):
-        if name not in METRICS:
-            raise ValueError(unknown(what, name, list(METRICS)))
-    for name in names:
-        if name not in METRICS:
-            raise ValueError(unknown("metrics", name, list(METRICS)))
-    if not METRICS[cost].cost:
-        raise ValueError(f"cost: {cost!r} is no cost. Expected one of {[n for n, m in METRICS.items() if m.cost]}.")
-    if FINEST in (*names, quality) and not finer:
-        raise ValueError(
-            f"metrics: 'similarity' compares with the most samples or steps, and the grid varies none of "
-            f"{[param.name for param in refining(entry)]}."
-        )
-    if "seeds" in (*names, quality) and not has_seed(entry):
-        raise ValueError(f"metrics: {entry.title} draws nothing, so there are no 'seeds' to compare.")
-    good = [name for name in names if not METRICS[name].cost]
-    if quality is None:
-        if not good:
-            raise ValueError(f"metrics: {names} are costs. Add what settings are to be chosen by, such as 'insertion'.")
-        quality = good[0]
-    if METRICS[quality].cost:
-        raise ValueError(
-            f"quality: {quality!r} is a cost. Expected one of {[n for n, m in METRICS.items() if not m.cost]}."
-        )
-    return [METRICS[name] for name in dict.fromkeys((*names, quality, cost))], quality
-
-
-@dataclass(frozen=True, eq=False)
-class _Input:
-    """One of the inputs.
-
-    Attributes:
-        item: As the caller gave it.
-        subject: Makes it ready for the model.
-        shape: As the model sees it.
-        picture: Of it, for people; None where it is none.
-    """
-
-    item: Any
-    subject: Callable[[], Subject]
-    shape: tuple[int, ...]
-    picture: np.ndarray | None
-
-
-def _split(model: nn.Module, inputs: Any, given: Mapping[str, Any]) -> list[_Input]:
-    """Each input by itself, looked at here, where there may be no such device as the workers have."""
-    given = {name: value for name, value in given.items() if name not in ("device", "precision")}
-    if isinstance(inputs, list) and not (inputs and _numbers(inputs)):
-        items = list(inputs)
-    elif (rows := len(Subject(model, inputs, **given).tensor)) == 1:
-        items = [inputs]
-    elif (frame := getattr(inputs, "iloc", None)) is not None:
-        items = [frame[[k]] for k in range(rows)]
-    elif hasattr(inputs, "shape") and len(inputs) == rows:
-        items = [inputs[k : k + 1].clone() if isinstance(inputs, Tensor) else inputs[k : k + 1] for k in range(rows)]
-    else:
-        raise TypeError(f"inputs: {rows} samples in a {type(inputs).__name__}. Pass a list with one for each.")
-    if not items:
-        raise ValueError("inputs: the list is empty. Pass one input at least.")
-    each = [_read(item, partial(Subject, model, item, **given)) for item in items]
-    shapes: dict[tuple[int, ...], int] = {}
-    for place, one in enumerate(each):
-        shapes.setdefault(one.shape, place)
-    if len(shapes) > 1:
-        told = ", ".join(f"{'x'.join(map(str, shape))} (input {place})" for shape, place in list(shapes.items())[:4])
-        raise ValueError(
-            f"inputs: as the model sees them they have different sizes: {told}. Pass transform= with a resize and a "
-            f"crop."
-        )
-    return each
-
-
-def _read(item: Any, subject: Callable[[], Subject]) -> _Input:
-    ready = subject()
-    if len(ready.tensor) != 1:
-        raise ValueError(f"inputs: a list holds single inputs, and one of them is a batch of {len(ready.tensor)}.")
-    if ready.parts:
-        raise ValueError(f"explain: a sweep is about one input. Pass explain= one of {list(ready.parts)}.")
-    shown = None if ready.prepared.pictures is None else ready.prepared.pictures[0]
-    return _Input(item, subject, tuple(ready.tensor.shape[1:]), shown)
-
-
-def _numbers(values: Sequence[Any]) -> bool:
-    return all(isinstance(value, (int, float)) for value in values)
-
-
-def _middle(entry: Method, grid: Mapping[str, Sequence[Any]], params: Mapping[str, Any]) -> dict[str, Any]:
-    """A setting from the middle of the grid."""
-    return entry.check_params({**params, **{name: values[len(values) // 2] for name, values in grid.items()}})
-
-
-def _too_many(payload: Payload, each: Sequence[_Input], settings: int, cell: Cell, limit: int) -> str:
+def _too_many(payload: Payload, cell: Cell, settings: int, inputs: int, limit: int) -> str:
     """How long a grid over the limit would take, told after one of its cells."""
     began = time.perf_counter()
     told = measure(payload, cell)
     seconds = time.perf_counter() - began
-    count = settings * len(each)
+    count = settings * inputs
     long = f" One of them failed here: {told.error}" if told.error else (
         f" About {_duration(seconds * count)} here, one after another: {seconds:.2g} s for one."
     )  # fmt: skip
     return (
-        f"grid: {count:,} maps, {settings:,} settings for each of {len(each)} inputs, are over the limit of {limit:,}."
+        f"grid: {count:,} maps, {settings:,} settings for each of {inputs} inputs, are over the limit of {limit:,}."
         f"{long} If you mean it, pass limit={count}; fewer values or inputs, or an executor, make it shorter."
     )
 
@@ -382,25 +252,11 @@ def _duration(seconds: float) -> str:
 _VERSION = 1  # raised when a cell's numbers change with the code
 
 
-def _names(payload: Payload, method: Any, each: Sequence[_Input], cells: Sequence[Cell]) -> list[str]:
-    """The cells' names in a file.
-
-    Raises:
-        TypeError: Something has no name that is the same on another day.
-    """
+def _names(payload: Payload, method: Any, each: Sequence[Input], cells: Sequence[Cell]) -> list[str]:
+    """The cells' names in a file."""
     p, given = payload, payload.given
-    try:
-        about = signature(
-            p.model, method, p.score, p.contrast, p.reduction.sign, p.reduction.channels, sorted(p.metrics), p.fill,
-            p.steps, p.turns, str(given["device"] or ""), given["fold"], given["precision"], given["explain"], _VERSION,
-        )  # fmt: skip
-        seen = [signature(*_seen(one.subject())) for one in each]
-        return [signature(about, seen[cell.input], dict(cell.params), cell.target) for cell in cells]
-    except TypeError as error:
-        raise TypeError(f"store: {error} Leave store= out.") from error
-
-
-def _seen(subject: Subject) -> tuple:
-    """What the model sees, with its other inputs, what black and white are to it, what it is compared with, names."""
-    found = subject.prepared
-    return found.tensor, found.arguments, found.pixels, found.columns, subject.class_names
+    about = lasting_name(
+        p.model, method, p.score, p.contrast, p.reduction.sign, p.reduction.channels, sorted(p.metrics), p.fill,
+        p.steps, p.turns, str(given["device"] or ""), given["fold"], given["precision"], given["explain"], _VERSION,
+    )  # fmt: skip
+    return [lasting_name(about, each[cell.input].name, dict(cell.params), cell.target) for cell in cells]

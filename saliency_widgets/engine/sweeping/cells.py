@@ -89,7 +89,7 @@ class Found:
     """What was found for a cell.
 
     Attributes:
-        numbers: By the names of the metrics; those that compare maps are not among them.
+        numbers: By the names of the metrics.
         values: The map, float32, shape (H, W) or (F,); None with an error.
         error: What went wrong; empty where nothing did.
         failure: The exception's type name.
@@ -131,7 +131,7 @@ def _measure(payload: Payload, cell: Cell) -> Found:
     _settle(call)
     seconds = time.perf_counter() - began
     params = dict(request.params)
-    explain = partial(_explain, payload, params, call)
+    explain = partial(map_of, entry, params, reduction, call)
     values = reduced(found.values, reduction, subject.size)
     about = Measured(
         call, found, values, explain, int(params[SEED.name]) if has_seed(entry) else None, seconds,
@@ -141,10 +141,6 @@ def _measure(payload: Payload, cell: Cell) -> Found:
         name: measure(about) for name in payload.metrics if (measure := METRICS[name].measure) is not None
     }  # fmt: skip
     return Found(numbers, _checked(values.float().cpu().numpy()))
-
-
-def _explain(payload: Payload, params: dict[str, Any], call: Call, seed: int | None = None) -> torch.Tensor:
-    return map_of(get_method(payload.method), params, payload.reduction, call, seed)
 
 
 def _checked(values: np.ndarray) -> np.ndarray:
@@ -186,7 +182,7 @@ def _resident(field: str) -> int:
 
 # -- in a worker
 
-_loading = threading.Lock()
+_loading = threading.RLock()
 
 
 class _Kept:
@@ -220,7 +216,9 @@ _kept: weakref.WeakKeyDictionary[Payload, _Kept] = weakref.WeakKeyDictionary()
 
 def _subject(payload: Payload, cell: Cell) -> Subject:
     with _loading:
-        kept = _kept.setdefault(payload, _Kept(payload))
+        if payload not in _kept:
+            _kept[payload] = _Kept(payload)
+        kept = _kept[payload]
     return kept.subject(payload, cell)
 
 
@@ -286,9 +284,9 @@ def answer(key: str, cell: Cell, packed: bytes | None) -> Answer:
         return Answer(None, process, worker, address=_address())
     if payload is None:
         assert packed is not None
-        with _loading:
+        with _loading:  # of several threads, one unpacks it
             payload = _HELD.get(key)
-        if payload is None:
-            payload, loaded = pickle.loads(packed), True
-            hold(key, payload)
+            if payload is None:
+                payload, loaded = pickle.loads(packed), True
+                hold(key, payload)
     return Answer(measure(payload, cell), process, worker, loaded)

@@ -12,8 +12,9 @@ import numpy as np
 import torch
 
 from saliency_widgets.attribution.method import Method
+from saliency_widgets.engine.sweeping.asked import FINEST, refining
 from saliency_widgets.engine.sweeping.cells import Found
-from saliency_widgets.evaluation.choice import WITHIN, cheapest, front, knee, losses
+from saliency_widgets.evaluation.choice import WITHIN, cheapest, knee, losses
 from saliency_widgets.evaluation.metrics import METRICS, Metric
 from saliency_widgets.evaluation.similarity import spearman
 from saliency_widgets.params import Param, unknown
@@ -21,7 +22,6 @@ from saliency_widgets.params import Param, unknown
 if TYPE_CHECKING:
     import pandas as pd
 
-FINEST = "similarity"
 _SAID = (bool, int, float, str, type(None))
 _ROWS = 30  # of the table that a notebook shows
 
@@ -66,7 +66,7 @@ class Sweep:
 
         rows = []
         for (place, number), found in sorted(self.cells.items()):
-            numbers = {metric.name: self._number(place, number, metric) for metric in self.metrics}
+            numbers = {metric.name: self.number_of(place, number, metric.name) for metric in self.metrics}
             rows.append({"input": place, **self._written(number), **numbers, "error": found.error})
         return pd.DataFrame(rows, columns=["input", *self.grid, *(metric.name for metric in self.metrics), "error"])
 
@@ -78,7 +78,7 @@ class Sweep:
         """
         import pandas as pd
 
-        means = {metric.name: self._means(metric) for metric in self.metrics}
+        means = {metric.name: self._means(metric.name) for metric in self.metrics}
         return pd.DataFrame([self._written(k) for k in range(len(self.settings))], columns=[*self.grid]).assign(**means)
 
     def map_of(self, number: int = 0, **setting: Any) -> np.ndarray:
@@ -103,7 +103,7 @@ class Sweep:
 
     def with_numbers(self) -> Sweep:
         """The same without the metrics that have no number here, chosen by one that has."""
-        known = [m for m in self.metrics if m.name == self.cost or not np.isnan(self._means(m)).all()]
+        known = [m for m in self.metrics if m.name == self.cost or not np.isnan(self._means(m.name)).all()]
         good = [m.name for m in known if not m.cost]
         quality = self.quality if self.quality in good or not good else good[0]
         return replace(self, metrics=known, quality=quality) if good else self
@@ -161,11 +161,6 @@ class Sweep:
         place = self.bend
         return {} if place is None else {**self.fixed, **self.settings[place]}
 
-    @cached_property
-    def front(self) -> list[int]:
-        """The numbers of the settings than which none is both cheaper and better, the cheapest first."""
-        return front(*self._measured, self._better)
-
     @property
     def words(self) -> str:
         """The recommendation in a sentence."""
@@ -203,7 +198,7 @@ class Sweep:
                 f"Similarity compares maps of equal {' and '.join(others)}: it can't tell which of those is better. "
                 f"metrics=['insertion', 'similarity'] can."
             )
-        silent = int(np.isnan(self._numbers(METRICS[self.quality])).all(1).sum())
+        silent = int(np.isnan(self._numbers(self.quality)).all(1).sum())
         if silent:
             notes.append(
                 f"{silent} of {self.inputs} inputs have no {METRICS[self.quality].title.lower()}, and don't count."
@@ -275,48 +270,21 @@ class Sweep:
         """The parameters of the grid that only refine: samples, steps."""
         return [param.name for param in refining(self.method) if param.name in self.grid]
 
-    @cached_property
-    def _finest(self) -> list[int]:
-        """For each setting, the number of the finest that is else equal."""
-        most = {name: max(range(len(self.grid[name])), key=self.grid[name].__getitem__) for name in self.refining}
-        sizes = [len(values) for values in self.grid.values()]
-        finest = [
-            [most.get(name, at) for name, at in zip(self.grid, self._at(k), strict=True)]
-            for k in range(len(self.settings))
-        ]
-        return [int(np.ravel_multi_index(places, sizes)) for places in finest]
-
     def _at(self, number: int) -> tuple[int, ...]:
         """Where a setting is in the grid: the place of each of its values."""
-        found = np.unravel_index(number, [len(values) for values in self.grid.values()])
-        return tuple(map(int, found))
-
-    @cached_property
-    def _likeness(self) -> dict[tuple[int, int], float]:
-        found = {}
-        for (place, number), cell in self.cells.items():
-            finest = self.cells.get((place, self._finest[number]))
-            if cell.values is not None and finest is not None and finest.values is not None:
-                found[place, number] = spearman(torch.from_numpy(cell.values), torch.from_numpy(finest.values))
-        return found
-
-    def _number(self, place: int, number: int, metric: Metric) -> float:
-        if metric.measure is None:
-            return self._likeness.get((place, number), float("nan"))
-        found = self.cells.get((place, number))
-        return float("nan") if found is None else found.numbers.get(metric.name, float("nan"))
+        return _places(self.grid, number)
 
     def number_of(self, place: int, setting: int, metric: str) -> float:
         """What a metric says of an input at a setting, both by their numbers; NaN where it says nothing."""
-        return self._number(place, setting, METRICS[metric])
+        found = self.cells.get((place, setting))
+        return float("nan") if found is None else found.numbers.get(metric, float("nan"))
 
-    def _numbers(self, metric: Metric) -> np.ndarray:
+    def _numbers(self, metric: str) -> np.ndarray:
         """Of each input and setting."""
-        return np.array(
-            [[self._number(place, k, metric) for k in range(len(self.settings))] for place in range(self.inputs)]
-        )
+        settings = range(len(self.settings))
+        return np.array([[self.number_of(place, k, metric) for k in settings] for place in range(self.inputs)])
 
-    def _means(self, metric: Metric) -> np.ndarray:
+    def _means(self, metric: str) -> np.ndarray:
         """Of each setting, over the inputs that have numbers."""
         numbers = self._numbers(metric)
         known = numbers[~np.isnan(numbers).all(1)]
@@ -339,9 +307,32 @@ class Sweep:
         return " | ".join(list(said)[:3]) or "the metrics have no value for this method here."
 
 
-def refining(method: Method) -> list[Param]:
-    """The parameters of a method whose larger values continue the work of smaller ones: samples, steps."""
-    return [param for param in method.params if param.continued and param.kind == "int" and not param.advanced]
+def with_likeness(
+    cells: Mapping[tuple[int, int], Found], grid: Mapping[str, Sequence[Any]], finer: Collection[str]
+) -> dict[tuple[int, int], Found]:
+    """The same cells, each with its map's rank correlation with that of the finest setting that is else equal.
+
+    Args:
+        cells: By (number of the input, number of the setting).
+        grid: The values of each parameter.
+        finer: Those of which the largest value is the finest.
+    """
+    sizes = [len(values) for values in grid.values()]
+    most = {name: max(range(len(grid[name])), key=grid[name].__getitem__) for name in finer}
+    found = {}
+    for (place, number), cell in cells.items():
+        places = [most.get(name, at) for name, at in zip(grid, _places(grid, number), strict=True)]
+        finest = cells.get((place, int(np.ravel_multi_index(places, sizes))))
+        if cell.values is not None and finest is not None and finest.values is not None:
+            like = spearman(torch.from_numpy(cell.values), torch.from_numpy(finest.values))
+            cell = replace(cell, numbers={**cell.numbers, FINEST: like})
+        found[place, number] = cell
+    return found
+
+
+def _places(grid: Mapping[str, Sequence[Any]], number: int) -> tuple[int, ...]:
+    """Where a setting is in the grid: the place of each of its values."""
+    return tuple(map(int, np.unravel_index(number, [len(values) for values in grid.values()])))
 
 
 def _named(setting: Mapping[str, Any]) -> dict[str, Any]:

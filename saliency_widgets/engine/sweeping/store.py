@@ -48,16 +48,16 @@ class Store:
         except sqlite3.Error as error:
             raise ValueError(f"store: {self.path} can't be used ({error}). Choose another file.") from error
 
-    def put(self, name: str, found: Found) -> None:
+    def put(self, name: Hashable, found: Found) -> None:
         """Keep a finished cell; from here on it outlives an interruption."""
         assert found.values is not None
         row = (name, json.dumps(found.numbers), json.dumps(found.values.shape), found.values.astype("<f4").tobytes())
         with self._file:
             self._file.execute("INSERT OR REPLACE INTO cells VALUES (?, ?, ?, ?)", row)
 
-    def get(self, names: Collection[str]) -> dict[str, Found]:
+    def get(self, names: Collection[Hashable]) -> dict[Hashable, Found]:
         """Those of some cells that are kept."""
-        found: dict[str, Found] = {}
+        found: dict[Hashable, Found] = {}
         wanted = list(names)
         for begin in range(0, len(wanted), _AT_ONCE):
             some = wanted[begin : begin + _AT_ONCE]
