@@ -1,10 +1,16 @@
-// The heatmap view: an anywidget shell around core/. It writes no trait; see view.ts.
+// The views of saliency_widgets: an anywidget shell around core/. None of them writes a trait.
 
 import type { AnyModel } from "@anywidget/types";
 import { HeatmapView } from "./view.ts";
 
+/** A view on a page: it shows its model in `el` until it is removed. */
+type View = new (model: AnyModel, el: HTMLElement) => { remove(): void };
+
+/** By the trait `kind`. */
+const VIEWS: Record<string, View> = { heatmap: HeatmapView };
+
 function render({ model, el }: { model: AnyModel; el: HTMLElement }): () => void {
-  const view = new HeatmapView(model, el);
+  const view = new VIEWS[String(model.get("kind") ?? "heatmap")](model, el);
   return () => view.remove();
 }
 

@@ -383,7 +383,7 @@ class TestPace:
             def cancel(timer):  # noqa: N805
                 timer.cancelled = True
 
-        monkeypatch.setattr("saliency_widgets.widgets.heatmap.threading.Timer", Timer)
+        monkeypatch.setattr("saliency_widgets.widgets.paced.threading.Timer", Timer)
         made = HeatmapView(b"", DisplaySettings())
         yield made
         made.close()
