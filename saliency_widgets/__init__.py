@@ -21,16 +21,18 @@ if TYPE_CHECKING:
     from saliency_widgets.engine.checkup import checkup
     from saliency_widgets.engine.tables import importance, shuffle
     from saliency_widgets.engine.trust import ablate, evaluate
-    from saliency_widgets.widgets import Explorer, Sweep, TableExplorer, explore, sweep
+    from saliency_widgets.widgets import Comparison, Explorer, Sweep, TableExplorer, compare, explore, sweep
 
 __all__ = [
     "Attribution",
+    "Comparison",
     "Explorer",
     "Sweep",
     "TableExplorer",
     "ablate",
     "attribute",
     "checkup",
+    "compare",
     "demo",
     "evaluate",
     "explore",
@@ -45,12 +47,14 @@ __version__ = _version("saliency-widgets")
 
 _ROOMS = {
     "Attribution": "attribution",
+    "Comparison": "widgets",
     "Explorer": "widgets",
     "Sweep": "widgets",
     "TableExplorer": "widgets",
     "ablate": "engine.trust",
     "attribute": "engine",
     "checkup": "engine.checkup",
+    "compare": "widgets",
     "demo": "demos",
     "evaluate": "engine.trust",
     "explore": "widgets",

@@ -13,8 +13,8 @@ from saliency_widgets.engine.allocator import give_back
 class Executor(Protocol):
     """Runs the work it was made with, once after each kick at the least."""
 
-    def kick(self) -> None:
-        """There is work."""
+    def kick(self, brief: bool = False) -> None:
+        """There is work; brief work is without a pass of the model."""
         ...
 
     def close(self) -> None:
@@ -28,7 +28,7 @@ class InlineExecutor:
     def __init__(self, work: Callable[[], None]) -> None:
         self._work = work
 
-    def kick(self) -> None:
+    def kick(self, brief: bool = False) -> None:  # noqa: ARG002
         """Work now."""
         self._work()
 
@@ -48,7 +48,7 @@ class ThreadExecutor:
         self._thread: threading.Thread | None = None
         self._lock = threading.Lock()
 
-    def kick(self) -> None:
+    def kick(self, brief: bool = False) -> None:  # noqa: ARG002
         """Wake the worker."""
         with self._lock:
             if self._closed:

@@ -15,7 +15,7 @@ from saliency_widgets.attribution.recording import once
 from saliency_widgets.engine.allocator import give_back, keep_memory
 from saliency_widgets.engine.cache import SHARED, Cache, Scope
 from saliency_widgets.engine.compute import compute
-from saliency_widgets.engine.executors import EXECUTORS
+from saliency_widgets.engine.executors import EXECUTORS, Executor
 from saliency_widgets.engine.fingerprint import Held
 from saliency_widgets.engine.frames import Frame, frame_of
 from saliency_widgets.engine.request import Request
@@ -75,8 +75,11 @@ class Session:
     Args:
         subject: The model and the input.
         deliver: Called with each event, on the worker's thread, one at a time.
-        executor: "thread", or "inline" to work inside :meth:`submit`.
+        executor: "thread", or "inline" to work inside :meth:`submit`; or what makes one of the work, where several
+            sessions share a worker.
         cache: Where finished maps are kept; all sessions share one unless given.
+        owner: Whose they are: sessions of one owner and one subject find each other's. This session's own unless given;
+            the owner then forgets them.
         idle: What is to be done whenever nothing is asked any more; called with a check that raises
             :class:`~saliency_widgets.attribution.Cancelled` as soon as something is.
     """
@@ -86,14 +89,16 @@ class Session:
         subject: Subject,
         deliver: Callable[[Event], None],
         *,
-        executor: str = "thread",
+        executor: str | Callable[[Callable[[], None]], Executor] = "thread",
         cache: Cache | None = None,
+        owner: object = None,
         idle: Callable[[Callable[[], None]], None] | None = None,
     ) -> None:
         keep_memory()
         self.subject = subject
         self._idle = idle
         self.cache = SHARED if cache is None else cache
+        self.owner = self if owner is None else owner
         self._deliver = deliver
         self._state = threading.Condition()
         self._generation = 0
@@ -107,7 +112,8 @@ class Session:
         self._last: Event | None = None
         self._shown: Event | None = None
         _OPEN.add(self)
-        self._executor = EXECUTORS[executor](self._work)
+        make = EXECUTORS[executor] if isinstance(executor, str) else executor
+        self._executor = make(self._work)
 
     @property
     def generation(self) -> int:
@@ -147,7 +153,7 @@ class Session:
                 return
             self._reduction = reduction
             self._redraw = True
-        self._executor.kick()
+        self._executor.kick(brief=True)
 
     def stop(self) -> None:
         """Stop what is being computed; the last estimate stays."""
@@ -168,7 +174,8 @@ class Session:
             self._state.notify_all()
         _OPEN.discard(self)
         self._executor.close()
-        self.cache.forget(self)
+        if self.owner is self:
+            self.cache.forget(self)
         self._last = self._shown = None
         give_back()
         self._deliver, self._idle = _nobody, None
@@ -224,7 +231,7 @@ class Session:
         base = Event(generation, 0, "running", request=request, asked=request)
         try:
             version = self.subject.version()
-            kept = self.cache.get((self, "map", version, request.key))
+            kept = self.cache.get((self.owner, "map", version, request.key))
             if kept is not None:
                 self._tell(
                     replace(base, state="done", attribution=kept, remaining=0.0, cached=True, version=version)
@@ -255,7 +262,7 @@ class Session:
         finished: Attribution | None = None
         base = replace(base, version=version)
         try:
-            for found in compute(self.subject, request, check, version=version, cache=self.cache, owner=self):
+            for found in compute(self.subject, request, check, version=version, cache=self.cache, owner=self.owner):
                 check()
                 elapsed = time.perf_counter() - began
                 if found.complete:
@@ -272,15 +279,15 @@ class Session:
             # Where a pass was run, the model may have been another by then: shown, but not kept, in whole or in part.
             same = self.subject.memory.passes == passes or self.subject.version() == version
             if not same:
-                self.cache.forget(self, version)
+                self.cache.forget(self.owner, version)
         if finished is not None and same:
-            self.cache.put((self, "map", version, request.key), finished)
+            self.cache.put((self.owner, "map", version, request.key), finished)
 
     def _frame_of(self, found: Attribution, reduction: Reduction) -> Frame:
         """Its map; of a finished one, kept from before."""
         if not found.complete:
             return frame_of(found, reduction)
-        kept = Scope(self.cache, (self, "frame", Held(found), found.values._version))
+        kept = Scope(self.cache, (self.owner, "frame", Held(found), found.values._version))
         return once(kept, reduction, lambda: frame_of(found, reduction))
 
     def _tell(self, event: Event) -> None:

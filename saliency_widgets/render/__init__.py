@@ -7,6 +7,7 @@ from saliency_widgets.render.colour import DIVERGING, SEQUENTIAL, lut, lut_bytes
 from saliency_widgets.render.display import DISPLAY
 from saliency_widgets.render.png import overlay_png
 from saliency_widgets.render.quantise import LEVELS, ZERO, Quantised, dequantise, quantise, shares
+from saliency_widgets.render.sharing import difference, limits_of, shared_ends
 
 __all__ = [
     "DISPLAY",
@@ -23,14 +24,17 @@ __all__ = [
     "clip_limits",
     "colour_index",
     "dequantise",
+    "difference",
     "fit",
     "format_number",
     "histogram",
+    "limits_of",
     "lut",
     "lut_bytes",
     "magnitude",
     "overlay_png",
     "quantise",
+    "shared_ends",
     "shares",
     "strength",
 ]

@@ -25,6 +25,7 @@ def blend(
     clip: Sequence[float],
     threshold: float,
     blend: str,
+    limits: tuple[float, float] | None = None,
 ) -> NDArray[np.uint8]:
     """Lay a map over a picture: ``out = floor(picture (1 - alpha) + colour alpha + 0.5)``.
 
@@ -39,6 +40,7 @@ def blend(
         clip: Two percentiles, 0 to 100.
         threshold: 0 to 1, on the scale of ``s``.
         blend: ``"by value"`` or ``"uniform"``.
+        limits: Of the colour scale, in code units, instead of the map's own percentiles: see `limits_of`.
 
     Returns:
         ``uint8 (H, W, 3)``.
@@ -55,7 +57,7 @@ def blend(
     for name, value in (("opacity", opacity), ("threshold", threshold)):
         if not 0 <= value <= 1:
             raise ValueError(f"{name}: expected a number from 0 to 1, got {value!r}.")
-    limits = clip_limits(quantised.codes, quantised.signed, clip)
+    limits = clip_limits(quantised.codes, quantised.signed, clip) if limits is None else limits
     codes = fit(quantised.codes, picture.shape[0], picture.shape[1])
     t = strength(codes, quantised.signed, limits)
     s = magnitude(t, quantised.signed)

@@ -140,14 +140,14 @@ def readings(found: Attribution) -> list[dict[str, str]]:
     lines = []
     if found.score is not None:
         scale = found.settings["score"].replace("_", " ")
-        lines.append(_line(scale.capitalize(), _number(found.score[0]), "The score that is explained."))
+        lines.append(_line(scale.capitalize(), number(found.score[0]), "The score that is explained."))
     if found.delta is not None:
         part = completeness(found)
         share = "" if math.isnan(part) else f" ({part:.1%} of the change)"
         lines.append(
             _line(
                 "Completeness delta",
-                _number(found.delta[0]) + share,
+                number(found.delta[0]) + share,
                 "Sum of all values minus the change of the score from the baseline to the input. "
                 "It should be small; more steps bring it down. It is never forced to zero.",
             )
@@ -204,6 +204,7 @@ def _line(label: str, value: str, hint: str) -> dict[str, str]:
     return {"label": label, "value": value, "help": hint}
 
 
-def _number(value: torch.Tensor) -> str:
+def number(value: torch.Tensor) -> str:
+    """A score or a delta for people."""
     number = float(value)
     return f"{number:.2f}" if 0.01 <= abs(number) < 10000 else render.format_number(number)

@@ -1,9 +1,10 @@
 // From a frame, a picture and the display settings to pixels. Each stage is computed again only when needed.
 
 import { barColours, barTicks, type Tick } from "./bar.ts";
-import { BLENDS, blendInto, type Mix, makeMix, type Raster } from "./blend.ts";
+import { BLENDS, blendInto, blendSmall, type Look, type Mix, makeMix, type Raster } from "./blend.ts";
 import { clipLimits, histogram, type Limits, totalMagnitude } from "./clip.ts";
 import { codeValue, type Frame, nearest } from "./frame.ts";
+import { cumulate, type Pooled } from "./sharing.ts";
 import type { Reading } from "./text.ts";
 
 /** The display settings in use; both tables have 768 bytes. */
@@ -37,6 +38,7 @@ class Memo<T> {
 
 export class Composer {
   readonly #counts = new Memo<Uint32Array>();
+  readonly #pooled = new Memo<Pooled>();
   readonly #total = new Memo<number>();
   readonly #limits = new Memo<Limits>();
   readonly #mix = new Memo<Mix>();
@@ -46,18 +48,29 @@ export class Composer {
   /**
    * The picture under the map; a plain gray where it is missing. The same object while nothing changed; its
    * bytes are good until the next call.
+   *
+   * @param limits of the colour scale, where they are not the map's own percentiles
    */
-  blend(frame: Frame, picture: Pixels | null, display: Display): Pixels {
-    const limits = this.limits(frame, display);
+  blend(
+    frame: Frame,
+    picture: Pixels | null,
+    display: Display,
+    limits: Limits = this.limits(frame, display),
+  ): Pixels {
     const { opacity, threshold, blend } = display;
-    const lut = frame.signed ? display.diverging : display.lut;
-    const mix = this.#mix.get([frame.signed, ...limits, opacity, threshold, blend, lut], () =>
-      makeMix(frame.signed, limits, { opacity, threshold, blend: BLENDS[blend] ?? BLENDS[0] }, lut),
-    );
-    return this.#blended.get([frame, picture, mix], () => {
+    const { signed, codes } = frame;
+    const lut = signed ? display.diverging : display.lut;
+    const key = [...limits, opacity, threshold, blend, lut];
+    return this.#blended.get([frame, picture, ...key], () => {
       const under = picture ?? plain(frame.width, frame.height);
+      const look: Look = { opacity, threshold, blend: BLENDS[blend] ?? BLENDS[0] };
       if (this.#bytes.length !== under.data.length) this.#bytes = new Uint8ClampedArray(under.data.length);
-      blendInto(this.#bytes, under.data, under, frame.codes, frame, mix);
+      if (under.width * under.height < 65536) {
+        blendSmall(this.#bytes, under.data, under, codes, frame, signed, limits, look, lut);
+      } else {
+        const mix = this.#mix.get([signed, ...key], () => makeMix(signed, limits, look, lut));
+        blendInto(this.#bytes, under.data, under, codes, frame, mix);
+      }
       return { width: under.width, height: under.height, data: this.#bytes };
     });
   }
@@ -86,6 +99,14 @@ export class Composer {
     const counts = this.#histogram(frame);
     const total = this.#total.get([counts], () => totalMagnitude(counts, frame));
     return { x, y, value, share: total > 0 ? Math.abs(value) / total : 0 };
+  }
+
+  /** What is pooled with other maps' where they share a scale. */
+  pooled(frame: Frame): Pooled {
+    return this.#pooled.get([frame], () => ({
+      cumulative: cumulate(this.#histogram(frame)),
+      high: frame.high,
+    }));
   }
 
   #histogram(frame: Frame): Uint32Array {

@@ -96,7 +96,7 @@ export function makeElements(): Elements {
   const body = make("div", "body", {}, parts);
   const root = make(
     "div",
-    "heatmap",
+    "view sw-heatmap",
     { role: "group", "aria-label": "Saliency map", "data-lm-suppress-shortcuts": "true" },
     [body],
   );

@@ -13,7 +13,15 @@ const SHAPES: Record<Severity | "fine", { outline: string; lines: string }> = {
 };
 
 export function mark(name: Severity | "fine"): SVGElement {
-  const { outline, lines } = SHAPES[name];
+  return drawn(name, SHAPES[name]);
+}
+
+/** A padlock, whose bow opens by the style sheet. */
+export function lockMark(): SVGElement {
+  return drawn("lock", { outline: "M3 7.4h10v7.4H3z", lines: "M5 7.4V4.8a3 3 0 0 1 6 0v2.6" });
+}
+
+function drawn(name: string, { outline, lines }: { outline: string; lines: string }): SVGElement {
   const svg = document.createElementNS(SVG, "svg");
   svg.setAttribute("viewBox", "0 0 16 16");
   svg.setAttribute("class", `sw-mark sw-mark-${name}`);

@@ -23,6 +23,7 @@ from saliency_widgets.engine.request import Request
 from saliency_widgets.engine.sweeping.asked import (
     FINEST,
     Input,
+    duration,
     lasting_name,
     read_grid,
     read_inputs,
@@ -234,19 +235,12 @@ def _too_many(payload: Payload, cell: Cell, settings: int, inputs: int, limit: i
     seconds = time.perf_counter() - began
     count = settings * inputs
     long = f" One of them failed here: {told.error}" if told.error else (
-        f" About {_duration(seconds * count)} here, one after another: {seconds:.2g} s for one."
+        f" About {duration(seconds * count)} here, one after another: {seconds:.2g} s for one."
     )  # fmt: skip
     return (
         f"grid: {count:,} maps, {settings:,} settings for each of {inputs} inputs, are over the limit of {limit:,}."
         f"{long} If you mean it, pass limit={count}; fewer values or inputs, or an executor, make it shorter."
     )
-
-
-def _duration(seconds: float) -> str:
-    for unit, size in (("days", 86400), ("hours", 3600), ("minutes", 60)):
-        if seconds >= 2 * size:
-            return f"{seconds / size:.0f} {unit}"
-    return f"{max(1, seconds):.0f} seconds"
 
 
 _VERSION = 1  # raised when a cell's numbers change with the code

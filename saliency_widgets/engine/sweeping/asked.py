@@ -152,7 +152,7 @@ def read_inputs(model: nn.Module, inputs: Any, given: Mapping[str, Any], *, name
     first: Subject | None = None
     each: list[Input] = []
     shapes: dict[tuple[int, ...], int] = {}
-    for place, item in enumerate(_items(model, inputs, given)):
+    for place, item in enumerate(each_of(model, inputs, given)):
         subject = Subject(model, item, **given)
         if len(subject.tensor) != 1:
             raise ValueError(
@@ -178,8 +178,12 @@ def read_inputs(model: nn.Module, inputs: Any, given: Mapping[str, Any], *, name
     return first, each
 
 
-def _items(model: nn.Module, inputs: Any, given: Mapping[str, Any]) -> list[Any]:
-    """The inputs one by one, as the caller gave them."""
+def each_of(model: nn.Module, inputs: Any, given: Mapping[str, Any]) -> list[Any]:
+    """The inputs one by one, as the caller gave them.
+
+    Raises:
+        TypeError: Several samples of a kind that can't be taken apart.
+    """
     if isinstance(inputs, list) and not (inputs and all(isinstance(value, (int, float)) for value in inputs)):
         return list(inputs)
     rows = len(Subject(model, inputs, **given).tensor)
@@ -190,3 +194,11 @@ def _items(model: nn.Module, inputs: Any, given: Mapping[str, Any]) -> list[Any]
     if hasattr(inputs, "shape") and len(inputs) == rows:
         return [inputs[k : k + 1].clone() if isinstance(inputs, Tensor) else inputs[k : k + 1] for k in range(rows)]
     raise TypeError(f"inputs: {rows} samples in a {type(inputs).__name__}. Pass a list with one for each.")
+
+
+def duration(seconds: float) -> str:
+    """A time in words, as people say it."""
+    for unit, size in (("days", 86400), ("hours", 3600), ("minutes", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{max(1, seconds):.0f} seconds"

@@ -1,0 +1,70 @@
+// One colour scale for several maps. The same numbers as saliency_widgets.render.sharing.
+
+import type { Limits } from "./clip.ts";
+import { type Frame, LEVELS, ZERO } from "./frame.ts";
+
+/** What is pooled of one map: how many pixels have at most each level, and the value of the highest level. */
+export interface Pooled {
+  readonly cumulative: Uint32Array;
+  readonly high: number;
+}
+
+/** The ends of a scale, in the maps' own unit; of signed maps in units of magnitude. */
+export type Ends = readonly [lo: number, hi: number];
+
+export function cumulate(counts: Uint32Array): Uint32Array {
+  const sums = new Uint32Array(counts.length);
+  let sum = 0;
+  for (let i = 0; i < counts.length; i++) {
+    sum += counts[i];
+    sums[i] = sum;
+  }
+  return sums;
+}
+
+/** The highest level that a map can have: of a signed one, the highest magnitude. */
+export function highest(signed: boolean): number {
+  return signed ? ZERO : LEVELS;
+}
+
+/** The values at two percentiles of all pixels together: the smallest that at least that many don't exceed. */
+export function sharedEnds(maps: readonly Pooled[], signed: boolean, clip: readonly [number, number]): Ends {
+  const top = highest(signed);
+  const n = maps.reduce((sum, { cumulative }) => sum + (cumulative.at(-1) ?? 0), 0);
+  if (n === 0) return [0, 0];
+  const at = (p: number) => valueAt(maps, top, Math.min(n, Math.max(1, Math.ceil((p * n) / 100))));
+  return [at(clip[0]), at(clip[1])];
+}
+
+function valueAt(maps: readonly Pooled[], top: number, rank: number): number {
+  const reaches = (value: number) => {
+    let seen = 0;
+    for (const { cumulative, high } of maps) seen += cumulative[levelBelow(value, high, top)];
+    return seen >= rank;
+  };
+  let below = -1;
+  let found = maps.reduce((most, { high }) => Math.max(most, high), 0);
+  if (reaches(0)) return 0;
+  for (let turn = 0; turn < 200; turn++) {
+    const middle = below < 0 ? found / 2 : below + (found - below) / 2;
+    if (middle === below || middle === found) break;
+    if (reaches(middle)) found = middle;
+    else below = middle;
+  }
+  // The level that this is, without what halving left of it.
+  const near = maps.map(({ high }) => (high > 0 ? (Math.round((found / high) * top) / top) * high : 0));
+  return near.find((value) => Math.abs(value - found) <= 1e-12 * found) ?? found;
+}
+
+function levelBelow(value: number, high: number, top: number): number {
+  if (high <= 0) return top;
+  const level = (value / high) * top;
+  // A level's own value counts as reached, whatever the division left of it.
+  return Math.max(0, Math.min(top, Math.floor(level + 1e-9 * Math.max(1, level))));
+}
+
+/** The ends as levels of one map, fractions of a level included. */
+export function limitsOf({ high, signed }: Pick<Frame, "high" | "signed">, [lo, hi]: Ends): Limits {
+  const top = highest(signed);
+  return high > 0 ? [(lo / high) * top, (hi / high) * top] : [0, 0];
+}

@@ -1,0 +1,60 @@
+// The colour bars of a grid: one for each scale that cells share.
+
+import { barColours, barTicks, type Tick } from "../core/bar.ts";
+import type { Display } from "../core/compose.ts";
+import { type Ends, highest, limitsOf } from "../core/sharing.ts";
+import { make, setText } from "../shell/elements.ts";
+
+/** A scale and what shares it; without ends, each map has its own. */
+export interface Scale {
+  readonly name: string;
+  readonly signed: boolean;
+  readonly ends: Ends | null;
+}
+
+export function drawBar(
+  bar: HTMLCanvasElement,
+  place: HTMLElement,
+  row: Uint8ClampedArray<ArrayBuffer>,
+  ticks: readonly Tick[],
+): void {
+  bar.getContext("2d")?.putImageData(new ImageData(row, row.length / 4, 1), 0, 0);
+  while (place.children.length > ticks.length) place.lastChild?.remove();
+  while (place.children.length < ticks.length) place.append(document.createElement("span"));
+  ticks.forEach((tick, i) => {
+    const label = place.children[i] as HTMLElement;
+    setText(label, tick.label);
+    label.style.setProperty("--sw-at", String(tick.position));
+  });
+}
+
+export class Bars {
+  readonly root = make("div", "bars", { role: "group", "aria-label": "Color scales" });
+  readonly #shown: { root: HTMLElement; name: HTMLElement; bar: HTMLCanvasElement; ticks: HTMLElement }[] =
+    [];
+
+  show(scales: readonly Scale[], display: Display): void {
+    while (this.#shown.length > scales.length) this.#shown.pop()?.root.remove();
+    while (this.#shown.length < scales.length) {
+      const name = make("div", "bar-name");
+      const bar = make("canvas", "bar", { "aria-hidden": "true", width: "256", height: "1" });
+      const ticks = make("div", "ticks");
+      const root = make("div", "one-bar", {}, [name, bar, ticks]);
+      this.#shown.push({ root, name, bar, ticks });
+      this.root.append(root);
+    }
+    scales.forEach(({ name, signed, ends }, i) => {
+      const shown = this.#shown[i];
+      const lut = signed ? display.diverging : display.lut;
+      const high = ends && ends[1] > 0 ? ends[1] : 1;
+      const map = { low: signed ? -high : 0, high, signed };
+      const limits = ends ? limitsOf(map, ends) : ([0, highest(signed)] as const);
+      const row = barColours(signed, limits, lut, display.threshold);
+      const words = signed ? ["against", "", "for"] : ["weakest", "", "strongest"];
+      const ticks = barTicks(map, limits, 3).map((tick, k) => (ends ? tick : { ...tick, label: words[k] }));
+      setText(shown.name, name);
+      shown.name.title = name;
+      drawBar(shown.bar, shown.ticks, row, ticks);
+    });
+  }
+}

@@ -1,0 +1,240 @@
+// One cell of a grid: a map over its picture, and one line below it.
+
+import type { Raster } from "../core/blend.ts";
+import type { Limits } from "../core/clip.ts";
+import { Composer, type Display, type Pixels } from "../core/compose.ts";
+import { decodeFrame, type Frame, type RawFrame, toBytes } from "../core/frame.ts";
+import { Acknowledger, Newest } from "../core/order.ts";
+import { pngSize } from "../core/png.ts";
+import type { Pooled } from "../core/sharing.ts";
+import { formatNumber, formatShare, progressParts, type Status } from "../core/text.ts";
+import { make, setText } from "../shell/elements.ts";
+import { lockMark } from "../shell/marks.ts";
+import type { LiveModel } from "../shell/models.ts";
+import { decodePicture } from "../shell/picture.ts";
+import { Stage } from "../shell/stage.ts";
+
+/** A place in a picture, as shares of its width and height: pictures of several sizes have it in common. */
+export interface Spot {
+  readonly u: number;
+  readonly v: number;
+}
+
+/** A cell's model: a picture, the newest frame, and what is said of it. */
+export interface CellModel extends LiveModel {
+  send?(message: object): void;
+}
+
+/** What a cell tells its grid. */
+export interface Told {
+  dirty(cell: GridCell): void;
+  /** Its colours may now stand for other values: so may those of the cells that share its scale. */
+  moved(): void;
+}
+
+const EVENTS = "change:frame change:picture change:status";
+
+export class GridCell {
+  readonly root: HTMLElement;
+  readonly canvas = make("canvas", "cell-canvas");
+  readonly lock = make("button", "lock", { type: "button", tabindex: "-1" }, [lockMark()]);
+  readonly #cursor = make("div", "cursor", { hidden: "" });
+  readonly #waiting = make("div", "empty");
+  readonly #line = make("div", "cell-line");
+  readonly #stage: Stage;
+  readonly #composer = new Composer();
+  readonly #newest = new Newest<Frame>();
+  readonly #acknowledge: Acknowledger;
+  #picture: Pixels | null = null;
+  #size: Raster = { width: 1, height: 1 };
+  #turn = 0;
+  #gone = false;
+
+  constructor(
+    readonly model: CellModel,
+    readonly index: number,
+    private readonly told: Told,
+  ) {
+    this.#stage = new Stage(this.canvas);
+    const stage = make("div", "cell-stage", {}, [this.canvas, this.#cursor, this.#waiting]);
+    this.root = make("div", "cell", { role: "gridcell", tabindex: "-1", "data-cell": String(index) }, [
+      stage,
+      make("div", "caption", {}, [this.lock, this.#line]),
+    ]);
+    this.#acknowledge = new Acknowledger((stamp) => {
+      try {
+        model.send?.({ type: "painted", ...stamp });
+      } catch (error) {
+        console.debug("[saliency_widgets] no kernel to send to", error);
+      }
+    });
+    for (const event of EVENTS.split(" ")) model.on(event, this.#changed);
+    this.#readPicture();
+    this.#readFrame();
+    this.say(null);
+  }
+
+  remove(): void {
+    this.#gone = true;
+    this.#acknowledge.cancel();
+    for (const event of EVENTS.split(" ")) this.model.off(event, this.#changed);
+    this.root.remove();
+  }
+
+  get frame(): Frame | null {
+    return this.#newest.current;
+  }
+
+  get picture(): Pixels | null {
+    return this.#picture;
+  }
+
+  get size(): Raster {
+    return this.#picture ?? this.frame ?? this.#size;
+  }
+
+  get status(): Status {
+    return (this.model.get("status") ?? {}) as Status;
+  }
+
+  get name(): string {
+    return String(this.model.get("name") ?? "");
+  }
+
+  /** Cells of one group have comparable numbers; what keeps its sign is coloured otherwise. */
+  get group(): string {
+    return `${this.frame?.signed ? "signed " : ""}${String(this.model.get("group") ?? "")}`;
+  }
+
+  get pooled(): Pooled | null {
+    return this.frame && this.#composer.pooled(this.frame);
+  }
+
+  ownLimits(display: Display): Limits | null {
+    return this.frame && this.#composer.limits(this.frame, display);
+  }
+
+  /** Whether something was drawn. */
+  paint(display: Display, limits: Limits | null): boolean {
+    const frame = this.frame;
+    const size = this.#picture ?? frame;
+    let drawn = false;
+    if (size && !(frame && this.#decoding)) {
+      const pixels = frame
+        ? this.#composer.blend(frame, this.#picture, display, limits ?? this.#composer.limits(frame, display))
+        : this.#picture;
+      drawn = pixels !== null && this.#stage.draw(pixels, []);
+    }
+    this.#waiting.hidden = size !== null;
+    this.root.classList.toggle("sw-bare", !frame);
+    if (frame && drawn) {
+      this.root.dataset.generation = String(frame.generation);
+      this.root.dataset.index = String(frame.index);
+    }
+    this.#acknowledge.painted();
+    return drawn;
+  }
+
+  #decoding = false;
+
+  /** Where the pointer is, in this cell's picture. */
+  spotOf(event: PointerEvent): Spot | null {
+    const box = this.canvas.getBoundingClientRect();
+    if (!box.width || !box.height) return null;
+    const inside = (share: number) => Math.min(1 - 1e-9, Math.max(0, share));
+    return {
+      u: inside((event.clientX - box.left) / box.width),
+      v: inside((event.clientY - box.top) / box.height),
+    };
+  }
+
+  /** Say what the map is at a spot, or else what it is of. */
+  say(spot: Spot | null): void {
+    const frame = this.frame;
+    const { width, height } = this.size;
+    const status = this.status;
+    this.#cursor.hidden = spot === null;
+    this.root.dataset.state = status.state ?? "idle";
+    let line = rest(status);
+    if (spot) {
+      const [x, y] = [Math.floor(spot.u * width), Math.floor(spot.v * height)];
+      this.#cursor.style.left = `${((x + 0.5) / width) * 100}%`;
+      this.#cursor.style.top = `${((y + 0.5) / height) * 100}%`;
+      const { value, share } = this.#composer.read(frame, { width, height }, x, y);
+      if (value !== null) line = `${formatNumber(value)} · ${formatShare(share)}`;
+    }
+    setText(this.#line, line);
+    const words = status.message ? `${status.message} ${status.remedy ?? ""}` : rest(status);
+    this.#line.title = [this.name, words, ...(status.notes ?? [])].filter(Boolean).join("\n");
+    this.root.setAttribute("aria-label", `${this.name}. ${words}`);
+  }
+
+  readonly #changed = (): void => {
+    if (this.#gone) return;
+    this.#readPicture();
+    this.#readFrame();
+    this.say(null);
+  };
+
+  #raw: unknown;
+  #readFrame(): void {
+    const raw = this.model.get("frame") as RawFrame | undefined;
+    if (raw === this.#raw) return;
+    this.#raw = raw;
+    const frame = decodeFrame(raw);
+    if (raw && frame) {
+      if (!this.#newest.offer(frame)) return;
+      this.#acknowledge.expect(frame, raw);
+    } else {
+      this.#newest.clear();
+      this.#acknowledge.cancel();
+    }
+    this.told.moved();
+    this.told.dirty(this);
+  }
+
+  #png: unknown;
+  async #readPicture(): Promise<void> {
+    const png = this.model.get("picture");
+    if (png === this.#png) return;
+    this.#png = png;
+    const bytes = toBytes(png as DataView | undefined);
+    const turn = ++this.#turn;
+    const size = pngSize(bytes);
+    if (size) this.#shape(size);
+    this.#decoding = bytes.length > 0;
+    let picture: Pixels | null = null;
+    try {
+      picture = bytes.length > 0 ? await pictureOf(png as object, bytes) : null;
+    } catch {
+      setText(this.#waiting, "The picture could not be decoded");
+    }
+    if (turn !== this.#turn || this.#gone) return;
+    this.#decoding = false;
+    this.#picture = picture;
+    if (picture) this.#shape(picture);
+    this.told.dirty(this);
+  }
+
+  #shape(size: Raster): void {
+    this.#size = size;
+    this.root.style.setProperty("--sw-ratio", String(size.width / size.height));
+  }
+}
+
+const DECODED = new WeakMap<object, Promise<Pixels>>();
+
+/** Decoded once for all cells that were given the same bytes. */
+function pictureOf(key: object, bytes: Uint8Array): Promise<Pixels> {
+  const known = DECODED.get(key) ?? decodePicture(bytes);
+  DECODED.set(key, known);
+  return known;
+}
+
+/** What stands below a map that nobody points at. */
+function rest(status: Status): string {
+  if (status.state === "error") return `Failed: ${status.message ?? ""}`;
+  if (status.state === "running") return progressParts(status)[0] ?? "";
+  if (status.state === "stopped") return "Stopped";
+  return status.title || (status.state === "done" ? "" : "Waiting");
+}

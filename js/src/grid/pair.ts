@@ -1,0 +1,151 @@
+// The difference of two cells, as a signed map of its own.
+
+import { barColours, barTicks } from "../core/bar.ts";
+import { Composer, type Display } from "../core/compose.ts";
+import { difference } from "../core/difference.ts";
+import type { Frame } from "../core/frame.ts";
+import { formatNumber } from "../core/text.ts";
+import { make, setText } from "../shell/elements.ts";
+import { Stage } from "../shell/stage.ts";
+import { drawBar } from "./bars.ts";
+import type { GridCell, Spot } from "./cell.ts";
+
+const NONE =
+  "Choose two cells: a signed map shows where the first says more (one colour) or less (the other).";
+const COMPARED = "Numbers as they are: both maps have one unit.";
+const RELATIVE =
+  "The two maps have different units: each was divided by its own upper clip value before they were subtracted.";
+const SIZES =
+  "These two maps differ in size, pixel by pixel they can't be subtracted. Choose cells of one size.";
+const UNREADY = "One of the two maps is not there yet.";
+
+export class PairView {
+  readonly root: HTMLElement;
+  readonly #selects: readonly [HTMLSelectElement, HTMLSelectElement];
+  readonly #canvas = make("canvas", "cell-canvas", { role: "img", "aria-label": "The difference" });
+  readonly #stageBox: HTMLElement;
+  readonly #cursor = make("div", "cursor", { hidden: "" });
+  readonly #bar = make("canvas", "bar", { "aria-hidden": "true", width: "256", height: "1" });
+  readonly #ticks = make("div", "ticks");
+  readonly #words = make("div", "pair-words", { "aria-live": "polite" }, [NONE]);
+  readonly #reading = make("div", "readout");
+  readonly #body: HTMLElement;
+  readonly #stage: Stage;
+  readonly #composer = new Composer();
+  #cells: readonly GridCell[] = [];
+  #kept: { key: readonly unknown[]; frame: Frame | null } | null = null;
+
+  /** @param chosen two other cells are to be subtracted, by index; -1 where none is */
+  constructor(chosen: (pair: readonly [number, number]) => void, life: AbortSignal) {
+    const select = (label: string) => make("select", "pair-select", { "aria-label": label });
+    this.#selects = [select("Map"), select("Map that is subtracted")];
+    const swap = make("button", "tool", { type: "button", title: "Exchange the two" }, ["Swap"]);
+    const tell = () => chosen(this.pair);
+    for (const one of this.#selects) one.addEventListener("change", tell, { signal: life });
+    swap.addEventListener(
+      "click",
+      () => {
+        const [a, b] = this.#selects;
+        [a.value, b.value] = [b.value, a.value];
+        tell();
+      },
+      { signal: life },
+    );
+    this.#stage = new Stage(this.#canvas);
+    this.#stageBox = make("div", "cell-stage", {}, [this.#canvas, this.#cursor]);
+    this.#body = make("div", "pair-body", { hidden: "" }, [
+      this.#stageBox,
+      make("div", "pair-scale", {}, [this.#bar, this.#ticks]),
+      this.#reading,
+    ]);
+    const [a, b] = this.#selects;
+    this.root = make("details", "pair", {}, [
+      make("summary", "pair-summary", {}, ["Difference of two maps"]),
+      make("div", "pair-chosen", {}, [a, make("span", "minus", {}, ["−"]), b, swap]),
+      this.#words,
+      this.#body,
+    ]);
+  }
+
+  get canvas(): HTMLCanvasElement {
+    return this.#canvas;
+  }
+
+  get pair(): readonly [number, number] {
+    const [a, b] = this.#selects;
+    return [Number(a.value), Number(b.value)];
+  }
+
+  /** The pair that is shown is another; the view opens where both are chosen. */
+  choose(pair: readonly [number, number]): void {
+    this.#selects.forEach((select, k) => {
+      select.value = String(pair[k]);
+    });
+    if (pair[0] >= 0 && pair[1] >= 0) (this.root as HTMLDetailsElement).open = true;
+  }
+
+  offer(cells: readonly GridCell[], pair: readonly [number, number]): void {
+    this.#cells = cells;
+    for (const select of this.#selects) {
+      const options = [["-1", "choose a map"], ...cells.map((cell) => [String(cell.index), cell.name])];
+      select.replaceChildren(
+        ...options.map(([value, text]) => make("option", "pair-option", { value }, [text])),
+      );
+    }
+    this.choose(pair);
+  }
+
+  /** The signed map of the chosen two, and what is to be said of it. */
+  #difference(display: Display): { frame: Frame | null; words: string } {
+    const [a, b] = this.pair.map((index) => this.#cells[index]);
+    if (!a || !b) return { frame: null, words: NONE };
+    if (!a.frame || !b.frame) return { frame: null, words: UNREADY };
+    const alike = a.model.get("group") === b.model.get("group");
+    const units = alike ? ([1, 1] as const) : ([unit(a, display), unit(b, display)] as const);
+    const key = [a.frame, b.frame, ...units];
+    if (!this.#kept?.key.every((k, i) => Object.is(k, key[i]))) {
+      this.#kept = { key, frame: difference(a.frame, b.frame, units) };
+    }
+    const { frame } = this.#kept;
+    if (!frame) return { frame, words: SIZES };
+    return { frame, words: alike ? COMPARED : RELATIVE };
+  }
+
+  paint(display: Display): void {
+    if (!(this.root as HTMLDetailsElement).open) return;
+    const { frame, words } = this.#difference(display);
+    setText(this.#words, words);
+    this.#body.hidden = !frame;
+    const first = this.#cells[this.pair[0]];
+    if (!frame || !first) return;
+    this.#stageBox.style.setProperty("--sw-ratio", String(first.size.width / first.size.height));
+    this.#stage.draw(this.#composer.blend(frame, first.picture, display), []);
+    const limits = this.#composer.limits(frame, display);
+    drawBar(this.#bar, this.#ticks, barColours(true, limits, display.diverging, display.threshold), [
+      ...barTicks(frame, limits, 3),
+    ]);
+  }
+
+  say(spot: Spot | null): void {
+    const frame = this.#kept?.frame;
+    this.#cursor.hidden = !spot || !frame;
+    if (!spot || !frame || this.#body.hidden) {
+      setText(this.#reading, "");
+      return;
+    }
+    const [x, y] = [Math.floor(spot.u * frame.width), Math.floor(spot.v * frame.height)];
+    this.#cursor.style.left = `${((x + 0.5) / frame.width) * 100}%`;
+    this.#cursor.style.top = `${((y + 0.5) / frame.height) * 100}%`;
+    const { value } = this.#composer.read(frame, frame, x, y);
+    setText(this.#reading, value === null ? "" : `x ${x}, y ${y} · difference ${formatNumber(value)}`);
+  }
+}
+
+/** What a map's numbers are divided by where the other's mean something else. */
+function unit(cell: GridCell, display: Display): number {
+  const { frame } = cell;
+  const limits = cell.ownLimits(display);
+  if (!frame || !limits) return 1;
+  const top = frame.signed ? 32767 : 65534;
+  return (limits[1] / top) * frame.high || frame.high || 1;
+}

@@ -1,0 +1,71 @@
+// Above a grid: how far it is, what scale its colours have, and how large its cells are.
+
+import { make, setText } from "../shell/elements.ts";
+
+export type ScaleChoice = "shared" | "own";
+
+export interface Acts {
+  stop(): void;
+  scale(choice: ScaleChoice): void;
+  width(pixels: number): void;
+}
+
+const CHOICES: readonly (readonly [ScaleChoice, string, string])[] = [
+  [
+    "shared",
+    "One scale",
+    "Equal colours are equal values, in all locked maps whose values can be compared (one method, one score)",
+  ],
+  [
+    "own",
+    "Same clip for all",
+    "Every map is clipped at the same percentiles of its own: equal colours are equal ranks",
+  ],
+];
+
+export class Toolbar {
+  readonly root: HTMLElement;
+  readonly #words = make("div", "progress-text", { "aria-live": "polite" });
+  readonly #fill = make("div", "fill");
+  readonly #stop = make("button", "stop", { type: "button" }, ["Stop"]);
+  readonly #choices = new Map<ScaleChoice, HTMLButtonElement>();
+
+  constructor(acts: Acts, life: AbortSignal) {
+    const listen = { signal: life };
+    this.#stop.addEventListener("click", () => acts.stop(), listen);
+    for (const [choice, label, title] of CHOICES) {
+      const button = make("button", "tool", { type: "button", title }, [label]);
+      button.addEventListener("click", () => acts.scale(choice), listen);
+      this.#choices.set(choice, button);
+    }
+    const size = make("input", "cell-size", {
+      type: "range",
+      min: "110",
+      max: "420",
+      step: "10",
+      value: "190",
+      "aria-label": "Size of the maps",
+      title: "Size of the maps",
+    });
+    size.addEventListener("input", () => acts.width(Number(size.value)), listen);
+    this.root = make("div", "toolbar", {}, [
+      make("div", "run-state", {}, [this.#words, make("div", "progress", {}, [this.#fill])]),
+      this.#stop,
+      make("div", "tools", { role: "group", "aria-label": "Colour scale" }, [...this.#choices.values()]),
+      make("label", "size-label", {}, ["Size", size]),
+    ]);
+  }
+
+  showProgress(words: string, share: number, state: "running" | "done" | "stopped"): void {
+    setText(this.#words, words);
+    this.#words.title = words;
+    this.#fill.style.width = `${100 * share}%`;
+    this.#stop.disabled = state === "done";
+    setText(this.#stop, state === "stopped" ? "Go on" : "Stop");
+  }
+
+  showScale(chosen: ScaleChoice): void {
+    for (const [choice, button] of this.#choices)
+      button.setAttribute("aria-pressed", String(choice === chosen));
+  }
+}

@@ -1,0 +1,484 @@
+// A grid of maps: one display for all, one scale for those that can be compared, one pixel read in all.
+
+import type { AnyModel } from "@anywidget/types";
+import type { Limits } from "../core/clip.ts";
+import type { Display } from "../core/compose.ts";
+import { type Ends, limitsOf, type Pooled, sharedEnds } from "../core/sharing.ts";
+import { formatTime, KERNEL_GONE } from "../core/text.ts";
+import { make, setText } from "../shell/elements.ts";
+import { KernelWatch } from "../shell/kernel.ts";
+import { DisplayReader, type LiveModel, resolveModel, Subscriptions } from "../shell/models.ts";
+import { primeControls } from "../shell/prime.ts";
+import { watchSize } from "../shell/stage.ts";
+import { Bars, type Scale } from "./bars.ts";
+import { type CellModel, GridCell, type Spot } from "./cell.ts";
+import { ModelCheckUps, type RawCheckUp } from "./checkups.ts";
+import { PairView } from "./pair.ts";
+import { Toolbar } from "./toolbar.ts";
+
+/** What the trait `progress` holds. */
+export interface Progress {
+  state?: "running" | "done" | "stopped";
+  done?: number;
+  total?: number;
+  remaining?: number | null;
+}
+
+const ARROWS: Record<string, readonly [number, number]> = {
+  ArrowLeft: [-1, 0],
+  ArrowRight: [1, 0],
+  ArrowUp: [0, -1],
+  ArrowDown: [0, 1],
+};
+
+export class GridView {
+  readonly #life = new AbortController();
+  readonly #table = make("div", "table", { role: "grid", "aria-label": "Saliency maps side by side" });
+  readonly #scroller = make("div", "scroller", {}, [this.#table]);
+  readonly #bars = new Bars();
+  readonly #toolbar: Toolbar;
+  readonly #pair: PairView;
+  readonly #checkUps = new ModelCheckUps();
+  readonly #opened = make("div", "opened", { "aria-live": "polite" });
+  readonly #root: HTMLElement;
+  readonly #kernel: KernelWatch;
+  readonly #displayReader = new DisplayReader();
+  readonly #displayChanges = new Subscriptions("change", () => this.#readDisplay());
+  readonly #seen = new Set<GridCell>();
+  readonly #dirty = new Set<GridCell>();
+  readonly #watch: IntersectionObserver;
+
+  #cells: GridCell[] = [];
+  #cause = "frame";
+  #turn = 0;
+  #display: Display | null = null;
+  #frame: number | null = null;
+  #scales = new Map<string, { pooled: (Pooled | null)[]; clip: readonly [number, number]; ends: Ends }>();
+  #spot: Spot | null = null;
+  #told = "";
+  #hovering: number | null = null;
+
+  constructor(
+    private readonly model: AnyModel,
+    el: HTMLElement,
+  ) {
+    const life = this.#life.signal;
+    this.#toolbar = new Toolbar(
+      {
+        stop: () => this.#send({ type: this.#progress.state === "running" ? "stop" : "go" }),
+        scale: (scale) => this.#write("scale", scale),
+        width: (width) => this.#root.style.setProperty("--sw-cell", `${width}px`),
+      },
+      life,
+    );
+    this.#pair = new PairView((pair) => this.#write("pair", [...pair]), life);
+    this.#root = make(
+      "div",
+      "view sw-grid",
+      { role: "group", "aria-label": "Comparison of saliency maps", "data-lm-suppress-shortcuts": "true" },
+      [
+        this.#toolbar.root,
+        this.#bars.root,
+        this.#scroller,
+        this.#opened,
+        this.#pair.root,
+        this.#checkUps.root,
+      ],
+    );
+    this.#watch = new IntersectionObserver((entries) => this.#see(entries), { rootMargin: "40px" });
+    life.addEventListener("abort", () => this.#watch.disconnect());
+    this.#listen(life);
+    this.#pair.root.addEventListener("toggle", () => this.#soon("display"), { signal: life });
+    this.#kernel = new KernelWatch(model, () => this.#readProgress(), life);
+    el.replaceChildren(this.#root);
+    watchSize(this.#scroller, () => this.#soonAll("resize"), life);
+
+    this.#on("display", () => this.#resolveDisplay());
+    this.#on("cells", () => this.#resolveCells());
+    this.#on("scale", () => this.#rescale());
+    this.#on("unlocked", () => this.#rescale());
+    this.#on("pair", () => {
+      this.#pair.choose(this.#chosen);
+      this.#soon("display");
+    });
+    this.#on("progress", () => this.#readProgress());
+    this.#on("checkups", () => this.#checkUps.show((this.model.get("checkups") ?? []) as RawCheckUp[]));
+    this.#on("opened", () => this.#readOpened());
+    this.#on("controls", () => {
+      const references = this.model.get("controls");
+      if (Array.isArray(references)) primeControls(this.model.widget_manager, references, life);
+    });
+  }
+
+  remove(): void {
+    this.#life.abort();
+    for (const handle of [this.#frame, this.#hovering]) if (handle !== null) cancelAnimationFrame(handle);
+    this.#displayChanges.replace([]);
+    for (const cell of this.#cells) cell.remove();
+    this.#root.remove();
+  }
+
+  #on(trait: string, read: () => void): void {
+    const event = `change:${trait}`;
+    this.model.on(event, read);
+    this.#life.signal.addEventListener("abort", () => this.model.off(event, read));
+    read();
+  }
+
+  #send(message: object): void {
+    try {
+      this.model.send(message);
+    } catch (error) {
+      console.debug("[saliency_widgets] no kernel to send to", error);
+    }
+  }
+
+  /** What a person chooses of the grid as a whole: one message a choice, none while a slider moves. */
+  #write(trait: string, value: unknown): void {
+    this.model.set(trait, value);
+    try {
+      this.model.save_changes();
+    } catch (error) {
+      console.debug("[saliency_widgets] no kernel to tell", error);
+    }
+  }
+
+  // -- what arrives --------------------------------------------------------------------------------------
+
+  get #progress(): Progress {
+    return (this.model.get("progress") ?? {}) as Progress;
+  }
+
+  get #unlocked(): number[] {
+    return (this.model.get("unlocked") ?? []) as number[];
+  }
+
+  get #chosen(): readonly [number, number] {
+    const [a = -1, b = -1] = (this.model.get("pair") ?? []) as number[];
+    return [a, b];
+  }
+
+  get #shared(): boolean {
+    return this.model.get("scale") !== "own";
+  }
+
+  async #resolveDisplay(): Promise<void> {
+    const reference = this.model.get("display");
+    const model = await resolveModel(this.model.widget_manager, reference);
+    if (this.#life.signal.aborted || reference !== this.model.get("display")) return;
+    this.#displayChanges.replace(model ? [model] : []);
+    this.#source = model;
+    this.#kernel.follow(model);
+    this.#readDisplay();
+  }
+
+  #source: LiveModel | null = null;
+
+  #readDisplay(): void {
+    this.#display = this.#source && this.#displayReader.read(this.#source);
+    this.#soonAll("display");
+  }
+
+  async #resolveCells(): Promise<void> {
+    const references = (this.model.get("cells") ?? []) as unknown[];
+    const turn = ++this.#turn;
+    const manager = this.model.widget_manager;
+    const models = await Promise.all(references.map((reference) => resolveModel(manager, reference)));
+    if (this.#life.signal.aborted || turn !== this.#turn) return;
+    for (const cell of this.#cells) {
+      this.#watch.unobserve(cell.canvas);
+      cell.remove();
+    }
+    this.#seen.clear();
+    this.#dirty.clear();
+    this.#scales.clear();
+    const told = {
+      dirty: (cell: GridCell) => this.#soon("frame", cell),
+      moved: () => this.#soonLocked(),
+    };
+    this.#cells = [];
+    models.forEach((model, k) => {
+      if (model) this.#cells.push(new GridCell(model as CellModel, k, told));
+    });
+    this.#lay();
+    this.#pair.offer(this.#cells, this.#chosen);
+    this.#rescale();
+  }
+
+  /** Headings and cells, row by row. */
+  #lay(): void {
+    const rows = (this.model.get("rows") ?? []) as string[];
+    const columns = (this.model.get("columns") ?? []) as string[];
+    const heading = (text: string, role: string, name: string) =>
+      make("div", name, { role, title: text }, [make("span", "heading-words", {}, [text])]);
+    const named = rows.some(Boolean);
+    const lines: HTMLElement[] = [];
+    if (columns.some(Boolean)) {
+      lines.push(
+        make("div", "row", { role: "row" }, [
+          ...(named ? [make("div", "corner", { role: "columnheader" })] : []),
+          ...columns.map((text) => heading(text, "columnheader", "column-heading")),
+        ]),
+      );
+    }
+    rows.forEach((text, r) => {
+      const cells = this.#cells.filter((cell) => Math.floor(cell.index / columns.length) === r);
+      const head = named ? [heading(text, "rowheader", "row-heading")] : [];
+      lines.push(make("div", "row", { role: "row" }, [...head, ...cells.map((cell) => cell.root)]));
+    });
+    this.#table.replaceChildren(...lines);
+    this.#table.classList.toggle("sw-unnamed", !named);
+    this.#table.style.setProperty("--sw-columns", String(Math.max(1, columns.length)));
+    for (const cell of this.#cells) this.#watch.observe(cell.canvas);
+    if (this.#cells[0]) this.#cells[0].root.tabIndex = 0;
+  }
+
+  #readProgress(): void {
+    const { state = "done", done = 0, total = 0, remaining } = this.#progress;
+    const gone = this.#kernel.gone && state !== "done";
+    const left = typeof remaining === "number" ? `, ${formatTime(remaining)} left` : "";
+    const words = gone
+      ? KERNEL_GONE
+      : total === 0
+        ? ""
+        : state === "running"
+          ? `${done} of ${total} maps${left}`
+          : `${state === "stopped" ? "Stopped at " : ""}${done} of ${total} maps`;
+    this.#toolbar.showProgress(words, total ? done / total : 0, gone ? "done" : state);
+    this.#root.dataset.state = state;
+  }
+
+  /** An explorer was opened below: bring it into sight, once it is there. */
+  #readOpened(): void {
+    const { words = "", mark = "" } = (this.model.get("opened") ?? {}) as { words?: string; mark?: string };
+    setText(this.#opened, words);
+    if (!mark) return;
+    const until = performance.now() + 8000;
+    const look = () => {
+      if (this.#life.signal.aborted || performance.now() > until) return;
+      const found = this.#root.ownerDocument.querySelector(`.${CSS.escape(mark)} .sw-heatmap`);
+      if (found) found.scrollIntoView({ block: "nearest", behavior: "smooth" });
+      else requestAnimationFrame(look);
+    };
+    // A page that is opened again has it too, but nobody has just asked for it.
+    if (this.#asked) requestAnimationFrame(look);
+    this.#asked = false;
+  }
+
+  #asked = false;
+
+  // -- what is shown -------------------------------------------------------------------------------------
+
+  #rescale(): void {
+    const shared = this.#shared;
+    const unlocked = new Set(this.#unlocked);
+    this.#toolbar.showScale(shared ? "shared" : "own");
+    for (const { lock, index } of this.#cells) {
+      const own = unlocked.has(index);
+      lock.setAttribute("aria-pressed", String(!own));
+      lock.disabled = !shared;
+      lock.title = !shared
+        ? "Every map has its own scale now: choose 'One scale' to lock maps to each other"
+        : own
+          ? "This map has a scale of its own; press to share the others' again (L)"
+          : "Equal colours are equal values in all locked maps of this kind; press to give this one its own scale (L)";
+      lock.setAttribute("aria-label", own ? "Lock to the shared scale" : "Unlock from the shared scale");
+    }
+    this.#soonAll("display");
+  }
+
+  #isLocked(cell: GridCell): boolean {
+    return this.#shared && !this.#unlocked.includes(cell.index);
+  }
+
+  /** The scale that a cell shares with the others of its group; null where it has its own. */
+  #endsOf(cell: GridCell, display: Display): Ends | null {
+    if (!cell.frame || !this.#isLocked(cell)) return null;
+    const name = cell.group;
+    const pooled = this.#cells
+      .filter((c) => c.frame && this.#isLocked(c) && c.group === name)
+      .map((c) => c.pooled);
+    const known = this.#scales.get(name);
+    const { clip } = display;
+    if (known && known.clip[0] === clip[0] && known.clip[1] === clip[1] && same(known.pooled, pooled))
+      return known.ends;
+    const maps = pooled.filter((one): one is Pooled => one !== null);
+    const ends = sharedEnds(maps, cell.frame.signed, clip);
+    this.#scales.set(name, { pooled, clip, ends });
+    return ends;
+  }
+
+  #soonAll(cause: string): void {
+    for (const cell of this.#cells) this.#dirty.add(cell);
+    this.#soon(cause);
+  }
+
+  #soonLocked(): void {
+    for (const cell of this.#cells) if (cell.frame && this.#isLocked(cell)) this.#dirty.add(cell);
+    this.#soon("frame");
+  }
+
+  #soon(cause: string, cell?: GridCell): void {
+    if (cell) this.#dirty.add(cell);
+    if (cause === "display" || this.#frame === null) this.#cause = cause;
+    this.#frame ??= requestAnimationFrame(() => this.#paint());
+  }
+
+  /** Those in sight in this animation frame, the others in the next one. */
+  #paint(): void {
+    this.#frame = null;
+    const display = this.#display;
+    if (!display) return;
+    const first = [...this.#dirty].filter((cell) => this.#seen.has(cell));
+    const now = first.length > 0 ? first : [...this.#dirty];
+    const painted: number[] = [];
+    for (const cell of now) {
+      this.#dirty.delete(cell);
+      const ends = this.#endsOf(cell, display);
+      const limits: Limits | null = ends && cell.frame && limitsOf(cell.frame, ends);
+      if (cell.paint(display, limits)) painted.push(cell.index);
+    }
+    const cause = this.#cause;
+    this.#pair.paint(display);
+    this.#bars.show(this.#shownScales(display), display);
+    this.#say();
+    if (this.#dirty.size > 0) this.#frame = requestAnimationFrame(() => this.#paint());
+    const detail = { painted, cause, left: this.#dirty.size };
+    this.#root.dispatchEvent(new CustomEvent("sw-grid-paint", { bubbles: true, detail }));
+  }
+
+  #shownScales(display: Display): Scale[] {
+    const found = new Map<string, Scale>();
+    for (const cell of this.#cells) {
+      const { frame } = cell;
+      if (!frame) continue;
+      const ends = this.#endsOf(cell, display);
+      const group = String(cell.model.get("group") ?? "");
+      const name = ends ? group : "Each map by itself";
+      const key = ends ? cell.group : `own ${frame.signed}`;
+      if (!found.has(key)) found.set(key, { name, signed: frame.signed, ends });
+    }
+    return [...found.values()].sort((a, b) => Number(!a.ends) - Number(!b.ends));
+  }
+
+  #say(): void {
+    for (const cell of this.#cells) cell.say(this.#spot);
+    this.#pair.say(this.#spot);
+  }
+
+  #point(spot: Spot | null): void {
+    this.#spot = spot;
+    this.#hovering ??= requestAnimationFrame(() => {
+      this.#hovering = null;
+      this.#say();
+    });
+  }
+
+  #see(entries: IntersectionObserverEntry[]): void {
+    for (const { target, isIntersecting } of entries) {
+      const cell = this.#cells.find(({ canvas }) => canvas === target);
+      if (!cell) continue;
+      if (isIntersecting) this.#seen.add(cell);
+      else this.#seen.delete(cell);
+    }
+    const seen = this.#cells.filter((cell) => this.#seen.has(cell)).map(({ index }) => index);
+    const told = JSON.stringify(seen);
+    if (told === this.#told) return;
+    this.#told = told;
+    // Only while it matters which is computed first.
+    if (this.#progress.state === "running") this.#send({ type: "visible", cells: seen });
+  }
+
+  // -- what a person does --------------------------------------------------------------------------------
+
+  #listen(life: AbortSignal): void {
+    const listen = { signal: life };
+    const cellOf = (event: Event) => {
+      const found = (event.target as Element).closest?.("[data-cell]");
+      return this.#cells.find(({ root }) => root === found);
+    };
+    this.#root.addEventListener(
+      "pointermove",
+      (event) => {
+        const cell = cellOf(event);
+        if (cell && event.target === cell.canvas) this.#point(cell.spotOf(event));
+        else if (event.target === this.#pair.canvas) this.#point(spotIn(this.#pair.canvas, event));
+        else if (this.#spot) this.#point(null);
+      },
+      listen,
+    );
+    this.#root.addEventListener("pointerleave", () => this.#point(null), listen);
+    this.#table.addEventListener(
+      "click",
+      (event) => {
+        const cell = cellOf(event);
+        if (!cell) return;
+        if (cell.lock.contains(event.target as Node)) this.#toggle(cell);
+        else this.#open(cell);
+      },
+      listen,
+    );
+    this.#table.addEventListener("keydown", (event) => this.#key(event, cellOf(event)), listen);
+    this.#table.addEventListener(
+      "focusin",
+      (event) => {
+        const cell = cellOf(event);
+        for (const one of this.#cells) one.root.tabIndex = one === cell ? 0 : -1;
+      },
+      listen,
+    );
+  }
+
+  #key(event: KeyboardEvent, cell: GridCell | undefined): void {
+    if (!cell || event.ctrlKey || event.metaKey || event.altKey) return;
+    const step = ARROWS[event.key];
+    const columns = ((this.model.get("columns") ?? []) as string[]).length || 1;
+    if (step && event.shiftKey) {
+      const { width, height } = cell.size;
+      const from = this.#spot ?? { u: 0.5, v: 0.5 };
+      const moved = (at: number, by: number, n: number) =>
+        (Math.min(n - 1, Math.max(0, Math.floor(at * n) + by)) + 0.5) / n;
+      this.#point({ u: moved(from.u, step[0], width), v: moved(from.v, step[1], height) });
+    } else if (step) {
+      const column = (cell.index % columns) + step[0];
+      const to = this.#cells.find(({ index }) => index === cell.index + step[0] + columns * step[1]);
+      if (to && column >= 0 && column < columns) to.root.focus();
+    } else if (event.key === "Enter" || event.key === " ") {
+      this.#open(cell);
+    } else if (event.key.toLowerCase() === "l") {
+      if (this.#shared) this.#toggle(cell);
+    } else if (event.key === "Escape" && this.#spot) {
+      this.#point(null);
+    } else {
+      return;
+    }
+    event.preventDefault();
+    event.stopPropagation();
+  }
+
+  #toggle(cell: GridCell): void {
+    if (cell.lock.disabled) return;
+    const now = this.#unlocked;
+    const { index } = cell;
+    this.#write("unlocked", now.includes(index) ? now.filter((k) => k !== index) : [...now, index]);
+  }
+
+  #open(cell: GridCell): void {
+    this.#asked = true;
+    this.#send({ type: "open", cell: cell.index });
+  }
+}
+
+function spotIn(canvas: HTMLCanvasElement, event: PointerEvent): Spot | null {
+  const box = canvas.getBoundingClientRect();
+  if (!box.width || !box.height) return null;
+  const inside = (share: number) => Math.min(1 - 1e-9, Math.max(0, share));
+  return {
+    u: inside((event.clientX - box.left) / box.width),
+    v: inside((event.clientY - box.top) / box.height),
+  };
+}
+
+function same(a: readonly unknown[], b: readonly unknown[]): boolean {
+  return a.length === b.length && a.every((one, i) => one === b[i]);
+}

@@ -1,0 +1,435 @@
+"""``sw.compare``: maps side by side, any two of methods, settings, classes, models and inputs across and down."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import ipywidgets as w
+import numpy as np
+import torch
+
+from saliency_widgets import render
+from saliency_widgets.attribution import Attribution
+from saliency_widgets.attribution.method import DEFAULT
+from saliency_widgets.attribution.reduction import CHANNEL, SIGN
+from saliency_widgets.attribution.targets import SCORE
+from saliency_widgets.engine.comparing import LIMIT, TITLES, Place, read_comparison
+from saliency_widgets.inputs import Explain
+from saliency_widgets.params import unknown
+from saliency_widgets.widgets.comparing.beneath import Beneath, predictions_of
+from saliency_widgets.widgets.comparing.maps import Maps, Wanted
+from saliency_widgets.widgets.controls import LABEL_WIDTH, Control
+from saliency_widgets.widgets.display import DISPLAY_NAMES, DisplaySettings
+from saliency_widgets.widgets.explorer import Explorer
+from saliency_widgets.widgets.live import LAYOUT
+from saliency_widgets.widgets.panel import section
+from saliency_widgets.widgets.parts import parts_of
+
+_OWN = "each method's own"
+
+
+class Comparison(w.Box):
+    """Maps side by side: see :func:`compare` for the arguments.
+
+    Attributes:
+        view: The grid.
+    """
+
+    _open = False
+
+    def __init__(
+        self,
+        model: Any,
+        inputs: Any,
+        *,
+        methods: Any,
+        settings: Any,
+        classes: Any,
+        rows: str | None,
+        columns: str | None,
+        score: str,
+        contrast: Any,
+        limit: int,
+        executor: str = "thread",
+        sign: str | None = None,
+        channels: str | None = None,
+        params: Mapping[str, Any],
+        **about: Any,
+    ) -> None:
+        display = {name: value for name, value in params.items() if name in DISPLAY_NAMES}
+        params = {name: value for name, value in params.items() if name not in display}
+        self._display = DisplaySettings(**display)
+        if sign is not None:
+            SIGN.check(sign)
+        self._asked = read_comparison(
+            model, inputs, methods=methods, settings=settings, classes=classes, score=score, contrast=contrast,
+            limit=limit, params=params, about=about,
+        )  # fmt: skip
+        self._rows, self._columns = self._axes(rows, columns)
+        self._executor = executor
+        self._maps = Maps(
+            self._display, executor=executor, on_open=self._look_into, on_done=lambda _place: self._show_predictions()
+        )
+        self.view = self._maps.view
+        self._menus = {
+            name: w.Dropdown(options=[(label, k) for k, label in enumerate(self._asked.axes[name].labels)], value=0,
+                             description=title, style={"description_width": LABEL_WIDTH}, layout={"width": "auto"})
+            for name, title in TITLES.items() if name in self._asked.varied
+        }  # fmt: skip
+        for menu in self._menus.values():
+            menu.observe(lambda _change: self._show(), names="value")
+        self._turned = self._turning()
+        self._sign = Control(SIGN, sign or _OWN, options={_OWN: _OWN, **{name: name for name in SIGN.options()}})
+        self._channels = Control(CHANNEL, channels)
+        self._layers = self._layer_menus()
+        self._predictions = w.HTML()
+        self._beneath = Beneath(lambda: self.view.tell(opened={}))
+        self._shown: list[Place] = []
+        displayed = self._display.controls()
+        self._panel = self._laid_out(displayed)
+        for control in (self._sign, self._channels):
+            control.observe(lambda: self._on_reduction(displayed))
+        self._on_reduction(displayed)
+        self.view.controls = [*self._menus.values(), *self._turned, *self._layers.values(),
+                              *self._sign.leaves, *self._channels.leaves]  # fmt: skip
+        self.view.layout.flex, self.view.layout.min_width = "4 1 420px", "260px"
+        super().__init__(layout=LAYOUT)
+        self.children = [self.view, self._panel, self._beneath.widget]
+        self.add_class("sw-comparison")
+        self._open = True
+        self._show()
+
+    def __repr__(self) -> str:
+        """What is compared, in one line."""
+        return "Comparison({})".format(
+            " x ".join(f"{len(self._asked.axes[name])} {name}" for name in self._asked.varied)
+        )
+
+    # ---- for Python
+
+    @property
+    def attributions(self) -> dict[tuple[str, str], Attribution]:
+        """The finished attributions of the maps that are shown, by (row, column) as the grid calls them."""
+        named = {self._heading(place): self._maps.attribution(place) for place in self._shown}
+        return {name: found for name, found in named.items() if found is not None}
+
+    @property
+    def errors(self) -> dict[tuple[str, str], Exception]:
+        """What the maps that failed ended with, by (row, column)."""
+        named = {self._heading(place): self._maps.error(place) for place in self._shown}
+        return {name: error for name, error in named.items() if error is not None}
+
+    def wait(self, timeout: float | None = None, *, progress: bool = True) -> dict[tuple[str, str], Attribution]:
+        """Wait for the maps that are shown.
+
+        Args:
+            timeout: Seconds to wait at most.
+            progress: Whether a progress bar is shown.
+
+        Returns:
+            The finished attributions, by (row, column); :attr:`errors` holds the others.
+
+        Raises:
+            TimeoutError: They were not finished in time; the computation goes on.
+            TypeError, ValueError: What the first of them ended with, where none could be computed.
+        """
+        self._maps.wait(timeout, progress=progress)
+        if self._shown and len(self.errors) == len(self._shown):
+            raise next(iter(self.errors.values()))
+        return self.attributions
+
+    def stop(self) -> None:
+        """Stop; finished maps stay. :meth:`go` computes the rest."""
+        self._maps.stop()
+
+    def go(self) -> None:
+        """Compute what was stopped."""
+        self._maps.go()
+
+    def show(self, **choices: Any) -> None:
+        """Choose what the grid shows of the axes that are neither across nor down: ``comparison.show(models="new")``.
+
+        Args:
+            **choices: "methods", "settings", "models", "classes" or "inputs": a label of the menu, or its place.
+
+        Raises:
+            ValueError: There is no such menu or variant. Nothing is moved then.
+        """
+        found = {}
+        for name, choice in choices.items():
+            if name not in self._menus or name in (self._rows, self._columns):
+                raise ValueError(
+                    unknown("menu", name, [n for n in self._menus if n not in (self._rows, self._columns)])
+                )
+            labels = self._asked.axes[name].labels
+            if choice not in labels and not (isinstance(choice, int) and 0 <= choice < len(labels)):
+                raise ValueError(unknown(name, str(choice), labels))
+            found[name] = labels.index(choice) if choice in labels else choice
+        for name, value in found.items():
+            self._menus[name].value = value
+
+    def difference(self, a: tuple[str, str], b: tuple[str, str]) -> np.ndarray:
+        """The map of one cell minus the map of another, as the grid shows it.
+
+        Where the two are of different methods their units differ: each is divided by its upper clip value first.
+
+        Args:
+            a: (row, column) of a cell.
+            b: Of the cell whose map is subtracted.
+
+        Returns:
+            Signed numbers, shape (H, W), exact to 16 bits of each map's range.
+
+        Raises:
+            ValueError: There is no such cell, or the two maps differ in size.
+            RuntimeError: One of them is not there yet.
+        """
+        places = [self._place(name) for name in (a, b)]
+        maps = [self._quantised(place) for place in places]
+        units = (1.0, 1.0)
+        if len({self._asked.group(place) for place in places}) > 1:
+            clip = self._display.settings["clip"]
+            first, second = (render.shared_ends([one], clip)[1] or one.high or 1.0 for one in maps)
+            units = first, second
+        return render.dequantise(render.difference(maps[0], maps[1], units))
+
+    def close(self) -> None:
+        """End the computation, free what is kept, and leave the page."""
+        if not self._open:
+            return
+        self._open = False
+        self._beneath.shut()
+        self._maps.close()
+        parts = parts_of(self, [*self._display.links])
+        super().close()
+        for part in parts:
+            part.close()
+
+    # ---- what is shown
+
+    def _axes(self, rows: str | None, columns: str | None) -> tuple[str, str]:
+        """What goes down and what across: what was asked for, or else the first that varies."""
+        for name, given in (("rows", rows), ("columns", columns)):
+            if given is not None and given not in TITLES:
+                raise ValueError(unknown(name, given, list(TITLES)))
+        if rows is not None and rows == columns:
+            raise ValueError(f"rows: {rows!r} are the columns already. Choose another of {list(TITLES)}.")
+        free = [name for name in dict.fromkeys((*self._asked.varied, *TITLES)) if name not in (rows, columns)]
+        if len(self._asked.varied) < 2 and rows is None:  # one row of maps
+            columns = columns or free.pop(0)
+        down = rows or free.pop(0)
+        return down, columns or free[0]
+
+    def _turning(self) -> list[w.Dropdown]:
+        """Menus for what goes down and across, where there is a choice."""
+        if len(self._asked.varied) < 2:
+            return []
+        made = []
+        for description, value in (("Down", self._rows), ("Across", self._columns)):
+            options = [(TITLES[name], name) for name in dict.fromkeys((*self._asked.varied, value))]
+            menu = w.Dropdown(options=options, value=value, description=description,
+                              style={"description_width": LABEL_WIDTH}, layout={"width": "auto"})  # fmt: skip
+            menu.observe(self._on_turn, names="value")
+            made.append(menu)
+        return made
+
+    def _on_turn(self, change: Any) -> None:
+        down, across = self._turned
+        if down.value == across.value:  # the other takes the place that was left
+            other = across if change["owner"] is down else down
+            other.value = change["old"]
+            return  # which has shown it
+        self._rows, self._columns = str(down.value), str(across.value)
+        self._show()
+
+    def _at(self, row: int, column: int) -> Place:
+        chosen = {name: menu.value for name, menu in self._menus.items()}
+        return Place(**{**chosen, self._rows: row, self._columns: column})
+
+    def _show(self) -> None:
+        axes = self._asked.axes
+        for name, menu in self._menus.items():
+            menu.layout.display = "none" if name in (self._rows, self._columns) else None
+        down, across = axes[self._rows], axes[self._columns]
+        places = [self._at(r, c) for r in range(len(down)) for c in range(len(across))]
+        self._shown = places
+        self._maps.show(
+            down.labels if len(down) > 1 else [""] * len(down),
+            across.labels if len(across) > 1 or len(down) == 1 else [""] * len(across),
+            {place: self._wanted(place) for place in places},
+        )
+        self._show_predictions()
+
+    def _wanted(self, place: Place) -> Wanted:
+        asked, models = self._asked, self._asked.axes["models"]
+        ignored = asked.ignored(place)
+        notes = (f"{asked.method(place).title} has no {', '.join(ignored)}: the map is the same without.",)
+        return Wanted(
+            asked.subject(place),
+            asked.request(place),
+            name=asked.name(place),
+            group=asked.group(place),
+            model=models.labels[place.models] if len(models) > 1 else "",
+            notes=notes if ignored else (),
+        )
+
+    def _heading(self, place: Place) -> tuple[str, str]:
+        return tuple(self._asked.axes[name].labels[getattr(place, name)] for name in (self._rows, self._columns))  # type: ignore[return-value]
+
+    def _place(self, name: tuple[str, str]) -> Place:
+        for place in self._shown:
+            if self._heading(place) == tuple(name):
+                return place
+        raise ValueError(f"difference: there is no cell {name!r}. There are {[self._heading(p) for p in self._shown]}.")
+
+    def _quantised(self, place: Place) -> render.Quantised:
+        frame = self._maps.frame(place)
+        return render.Quantised(codes=frame.codes, low=frame.low, high=frame.high, signed=frame.signed)
+
+    # ---- controls
+
+    def _laid_out(self, displayed: Mapping[str, Control]) -> w.VBox:
+        chosen = [*self._turned, *self._menus.values()]
+        column = w.VBox(
+            [
+                *([section("Shown", chosen)] if chosen else []),
+                section("Predictions", [self._predictions]),
+                *([section("Layer", list(self._layers.values()))] if self._layers else []),
+                section("Map", [self._sign.widget, self._channels.widget]),
+                section("Display", [control.widget for control in displayed.values()]),
+            ],
+            layout={"flex": "1 1 270px", "min_width": "260px", "max_width": "460px"},
+        )
+        return column.add_class("sw-panel")
+
+    def _on_reduction(self, displayed: Mapping[str, Control]) -> None:
+        own = self._sign.value == _OWN
+        signs = {self._asked.method(Place(methods=k)).sign for k in range(len(self._asked.axes["methods"]))}
+        signed = (signs if own else {self._sign.value}) & {"signed"}
+        unsigned = (signs if own else {self._sign.value}) - {"signed"}
+        displayed["diverging"].show(bool(signed))
+        displayed["colormap"].show(bool(unsigned))
+        self._maps.reduce(None if own else self._sign.value, self._channels.value)
+
+    def _layer_menus(self) -> dict[int, w.Dropdown]:
+        """A menu of layers for each model, where a method asks for one and the settings don't."""
+        axes = self._asked.axes
+        needed = any(
+            "layer" in {param.name for param in self._asked.method(Place(methods=k)).params}
+            for k in range(len(axes["methods"]))
+        )
+        if not needed or "layer" in self._asked.params or any("layer" in one for one in axes["settings"].values):
+            return {}
+        made = {}
+        for k, label in enumerate(axes["models"].labels):
+            sized = self._asked.subject(Place(models=k)).layers.items()
+            options = [(f"{path} · {c} × {h} × {width}", path) for path, (c, h, width) in reversed(sized)]
+            menu = w.Dropdown(
+                options=[("auto · the last that matters", ""), *options], value="",
+                description=label if len(axes["models"]) > 1 else "Layer",
+                style={"description_width": LABEL_WIDTH}, layout={"width": "auto"},
+            )  # fmt: skip
+            menu.observe(lambda change, k=k: self._on_layer(k, change["new"]), names="value")
+            made[k] = menu
+        return made
+
+    def _on_layer(self, model: int, path: str) -> None:
+        if path:
+            self._asked.layers[model] = path
+        else:
+            self._asked.layers.pop(model, None)
+        self._show()
+
+    def _show_predictions(self) -> None:
+        axes = self._asked.axes
+        seen = dict.fromkeys((place.models, place.inputs) for place in self._shown)
+        told = {}
+        for models, inputs in seen:
+            about = (("inputs", inputs), ("models", models))
+            heading = " · ".join(axes[name].labels[k] for name, k in about if len(axes[name]) > 1)
+            told[heading] = self._asked.subject(Place(models=models, inputs=inputs))
+        self._predictions.value = predictions_of(told)
+
+    def _look_into(self, place: Any) -> None:
+        """A cell was clicked: open its map in an explorer below the grid."""
+        asked = self._asked
+        name, request, method = asked.name(place), asked.request(place), asked.axes["methods"].values[place.methods]
+        sign = self._sign.value if self._sign.value != _OWN else asked.method(place).sign
+        explain = asked.subject(place).given.get("explain")
+        about = {**asked.about[place.models], **({} if explain is None else {"explain": explain})}
+        try:
+            found = Explorer(
+                asked.axes["models"].values[place.models], asked.axes["inputs"].values[place.inputs],
+                target=request.target, score=request.score, method=method, executor=self._executor, sign=sign,
+                channels=self._channels.value, **about, **self._display.settings, **dict(request.params),
+            )  # fmt: skip
+        except (TypeError, ValueError) as error:
+            self.view.tell(opened={"words": f"{name} can't be opened: {error}", "mark": ""})
+            return
+        self.view.tell(opened={"words": f"Opened below: {name}", "mark": self._beneath.show(found, name)})
+
+
+def compare(
+    model: Any,
+    inputs: Any,
+    *,
+    methods: Any = None,
+    settings: Any = None,
+    classes: Any = None,
+    rows: str | None = None,
+    columns: str | None = None,
+    score: str = SCORE.default,
+    contrast: Any = None,
+    sign: str | None = None,
+    channels: str = CHANNEL.default,
+    transform: Any = None,
+    class_names: Any = None,
+    explain: Explain = None,
+    device: torch.device | str | None = None,
+    fold: bool = True,
+    precision: str | None = None,
+    limit: int = LIMIT,
+    **params: Any,
+) -> Comparison:
+    """Saliency maps side by side: any two of methods, settings, classes, models and inputs, down and across.
+
+    What is neither gets a menu. Maps appear as they are computed, the ones in sight first. All have one display, and
+    those that can be compared (one method's, of one score) one colour scale, until they are unlocked.
+
+    Args:
+        model: A ``torch.nn.Module``, or several: a mapping from names to them, or a list.
+        inputs: One picture as for :func:`explore`, or several: a list, a tensor with a row for each, or a mapping from
+            names to pictures.
+        methods: As for :func:`attribute`, or several: a list of them, or a mapping from names to them.
+        settings: Variants of the methods' parameters: a list of mappings, a mapping from names to mappings, or lists of
+            values by name, of which all combinations are shown: ``{"noise_level": [0.1, 0.3], "n_samples": [8, 32]}``.
+        classes: What is explained: a class index or name, a function, None for each input's top prediction, or a list.
+        rows: What goes down: "methods", "settings", "models", "classes" or "inputs"; chosen unless given.
+        columns: What goes across.
+        score: As for :func:`attribute`.
+        contrast: As for :func:`attribute`.
+        sign: How all maps are shown; each as its method's paper does, unless given.
+        channels: Likewise.
+        transform: As for :func:`attribute`; of several models, a mapping from their names, where they differ.
+        class_names: Likewise.
+        explain: As for :func:`attribute`.
+        device: Likewise.
+        fold: Likewise.
+        precision: Likewise.
+        limit: More maps than these are not begun: it is said how long they would take.
+        **params: Parameters of the methods, the same in all maps whose method has them; and display settings such as
+            "opacity", "clip" and "colormap".
+
+    Returns:
+        The comparison, a widget: it shows itself as the last line of a cell. ``.wait()`` gives the attributions.
+
+    Raises:
+        TypeError: An argument of the wrong type, or a parameter that no method here has.
+        ValueError: An argument out of range, something that does not fit one of the models, or too many maps.
+    """
+    return Comparison(
+        model, inputs, methods=DEFAULT if methods is None else methods, settings=settings, classes=classes, rows=rows,
+        columns=columns, score=score, contrast=contrast, limit=limit, sign=sign, channels=channels, params=params,
+        transform=transform, class_names=class_names, explain=explain, device=device, fold=fold, precision=precision,
+    )  # fmt: skip

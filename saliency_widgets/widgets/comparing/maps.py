@@ -1,0 +1,296 @@
+"""Maps side by side, computed by one worker, the ones in sight first."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tqdm.auto import tqdm
+
+from saliency_widgets.attribution import Attribution, Cancelled, Reduction, get_method
+from saliency_widgets.engine import Event, Request, Session, Subject
+from saliency_widgets.engine.cache import SHARED
+from saliency_widgets.engine.checkup import check_up
+from saliency_widgets.engine.frames import Frame
+from saliency_widgets.engine.turns import Turns
+from saliency_widgets.widgets import messages
+from saliency_widgets.widgets.comparing.grid import GridView, MapCell
+from saliency_widgets.widgets.display import DisplaySettings
+from saliency_widgets.widgets.pictures import png_bytes
+
+
+@dataclass(eq=False)
+class Wanted:
+    """A map that is wanted.
+
+    Attributes:
+        subject: The model and the input.
+        request: The question.
+        name: What tells it from the others.
+        group: Maps of one group have comparable numbers.
+        model: Name of the model, where there are several.
+        notes: What is to be known besides the map's own notes.
+        owner: Whose finished maps it may find; the subject's own unless given.
+    """
+
+    subject: Subject
+    request: Request
+    name: str
+    group: str
+    model: str = ""
+    notes: tuple[str, ...] = ()
+    owner: Any = None
+
+
+@dataclass(eq=False)
+class _Entry:
+    wanted: Wanted
+    cell: MapCell
+    session: Session
+    state: str = "asked"
+    asked: Request | None = None
+
+
+class Maps:
+    """What is wanted, in a grid.
+
+    Args:
+        display: The display settings of all cells.
+        executor: "thread" or "inline".
+        on_open: Called with the key of the cell that a person wants to look into.
+        on_done: Called with the key of each finished map, on the worker's thread.
+
+    Attributes:
+        view: The grid.
+    """
+
+    def __init__(
+        self,
+        display: DisplaySettings,
+        *,
+        executor: str = "thread",
+        on_open: Callable[[Hashable], None] = lambda _key: None,
+        on_done: Callable[[Hashable], None] = lambda _key: None,
+    ) -> None:
+        self.view = GridView(display, self._on_message)
+        self._entries: dict[Hashable, _Entry] = {}
+        self._shown: list[Hashable] = []
+        self._pictures: dict[Subject, bytes] = {}
+        self._reduction: tuple[str | None, str | None] = (None, None)
+        self._open, self._done = on_open, on_done
+        self._changed = threading.Condition()
+        self._stopped = self._closed = False
+        self._began, self._before = time.perf_counter(), 0
+        self._examined: dict[str, tuple] = {}
+        self._turns = Turns(executor, idle=self._check_up)
+
+    # ---- what is wanted
+
+    def show(self, rows: Sequence[str], columns: Sequence[str], wanted: Mapping[Hashable, Wanted]) -> None:
+        """Show these maps row by row; the ones that are not there yet are computed."""
+        for key, want in wanted.items():
+            known = self._entries.get(key)
+            if known is None:
+                self._entries[key] = self._entry(key, want)
+            else:
+                known.wanted = want
+                known.cell.name = want.name
+        self._shown = list(wanted)
+        self.view.lay(rows, columns, [self._entries[key].cell for key in wanted])
+        self._turns.prefer(self._shown)
+        self._stopped = False
+        self._ask()
+
+    def forget(self, keys: Iterable[Hashable]) -> None:
+        """Let go of maps that are not shown any more."""
+        for key in list(keys):
+            entry = self._entries.pop(key)
+            entry.session.close()
+            entry.cell.retire()
+            entry.cell.close()
+
+    def reduce(self, sign: str | None, channels: str | None) -> None:
+        """Show the values of all maps in another way; None is each method's own."""
+        self._reduction = sign, channels
+        for entry in self._entries.values():
+            entry.session.reduce(self._reduction_of(entry.wanted))
+
+    def frame(self, key: Hashable) -> Frame:
+        """A finished map in 16 bits, as it is shown.
+
+        Raises:
+            RuntimeError: It is not finished.
+        """
+        event = self._entries[key].session.shown
+        if event is None or event.frame is None:
+            raise RuntimeError("This map is not there yet: call .wait() first.")
+        return event.frame
+
+    def attribution(self, key: Hashable) -> Attribution | None:
+        """The finished attribution of a map, or None."""
+        entry = self._entries.get(key)
+        last = None if entry is None or entry.state != "done" else entry.session.last
+        return None if last is None else last.attribution
+
+    def error(self, key: Hashable) -> Exception | None:
+        """What a map ended with, where it failed."""
+        last = self._entries[key].session.last
+        return None if last is None else last.error
+
+    def wait(self, timeout: float | None = None, *, progress: bool = False) -> None:
+        """Wait until every map that is shown is finished, failed or stopped.
+
+        Raises:
+            TimeoutError: They were not in time.
+        """
+        until = None if timeout is None else time.perf_counter() + timeout
+        with tqdm(total=len(self._shown), disable=not progress, unit="map") as bar, self._changed:
+            while (done := self._counted()) < len(self._shown) and not (self._stopped or self._closed):
+                bar.update(done - bar.n)
+                left = None if until is None else until - time.perf_counter()
+                if left is not None and left <= 0:
+                    raise TimeoutError(f"{done} of {len(self._shown)} maps were finished within {timeout} seconds.")
+                self._changed.wait(0.5 if left is None else min(left, 0.5))
+            bar.update(self._counted() - bar.n)
+        for key in self._shown:
+            self._entries[key].cell.flush()  # a notebook that is stored now holds the finished maps
+
+    def stop(self) -> None:
+        """Stop; finished maps stay, and :meth:`go` computes the rest."""
+        self._stopped = True
+        for entry in self._entries.values():
+            if entry.state in ("asked", "running"):
+                entry.session.stop()
+                entry.state = "stopped"
+                entry.cell.offer(None, {**entry.cell.status, "state": "stopped"})
+        self._progress()
+
+    def go(self) -> None:
+        """Compute what was stopped."""
+        self._stopped = False
+        self._ask()
+
+    def close(self) -> None:
+        """End the computation and free what is kept."""
+        self._closed = True
+        for entry in self._entries.values():
+            entry.session.stop()
+        self._turns.close()
+        self.view.retire()
+        for entry in self._entries.values():
+            entry.session.close()
+            SHARED.forget(entry.wanted.subject)
+            entry.cell.retire()
+            entry.cell.close()
+        with self._changed:
+            self._changed.notify_all()
+
+    # ---- how it is answered
+
+    def _entry(self, key: Hashable, want: Wanted) -> _Entry:
+        subject = want.subject
+        if subject not in self._pictures:
+            assert subject.prepared.pictures is not None
+            self._pictures[subject] = png_bytes(subject.prepared.pictures[0])
+        cell = MapCell(self._pictures[subject], name=want.name, group=want.group)
+        session = Session(
+            subject,
+            lambda event: self._on_event(key, event),
+            executor=self._turns.seat(key),
+            owner=subject if want.owner is None else want.owner,
+        )
+        session.reduce(self._reduction_of(want))
+        return _Entry(want, cell, session)
+
+    def _reduction_of(self, want: Wanted) -> Reduction:
+        sign, channels = self._reduction
+        given = {} if channels is None else {"channels": channels}
+        return Reduction(sign or get_method(want.request.method).sign, **given)
+
+    def _ask(self) -> None:
+        """Ask for what is shown and is not there, or answers another question."""
+        todo = []
+        for key in self._shown:
+            entry = self._entries[key]
+            answered = entry.asked is not None and entry.asked.key == entry.wanted.request.key
+            if entry.state in ("done", "error") and answered:
+                continue
+            entry.state, entry.asked = "asked", entry.wanted.request
+            todo.append(entry)
+        self._began, self._before = time.perf_counter(), len(self._shown) - len(todo)
+        self._progress()
+        for entry in todo:
+            entry.session.submit(entry.wanted.request)
+
+    def _on_event(self, key: Hashable, event: Event) -> None:
+        entry = self._entries.get(key)
+        if entry is None or self._closed:
+            return
+        entry.state = event.state
+        want, found = entry.wanted, event.attribution
+        title = ""
+        if found is not None and found.score is not None:
+            target = found.settings["target"]
+            name = want.subject.name_of(target).split(",")[0] if isinstance(target, int) else "own target"
+            title = f"{name} {messages.number(found.score[0])}"
+        told = messages.status_of(event, title, want.name, notes=want.notes)
+        entry.cell.offer(messages.frame_of(event), told)
+        if event.state != "running":
+            self._progress()
+        if event.state == "done":
+            self._done(key)
+
+    def _counted(self) -> int:
+        """How many of the maps shown have come to their end."""
+        return sum(self._entries[key].state in ("done", "error") for key in self._shown)
+
+    def _progress(self) -> None:
+        done, total = self._counted(), len(self._shown)
+        state = "done" if done == total else "stopped" if self._stopped else "running"
+        new = done - self._before
+        each = (time.perf_counter() - self._began) / new if new else 0.0
+        remaining = each * (total - done) if new and state == "running" else None
+        self.view.tell(progress={"state": state, "done": done, "total": total, "remaining": remaining})
+        with self._changed:
+            self._changed.notify_all()
+
+    def _on_message(self, message: dict[str, Any]) -> None:
+        kind = message["type"]
+        if kind == "stop":
+            self.stop()
+        elif kind == "go":
+            self.go()
+        elif kind == "visible":
+            shown = [self._shown[k] for k in message["cells"] if 0 <= k < len(self._shown)]
+            self._turns.prefer(dict.fromkeys([*shown, *self._shown]))
+        elif 0 <= message["cell"] < len(self._shown):
+            self._open(self._shown[message["cell"]])
+
+    # ---- what is done while nothing is asked
+
+    def _check_up(self, check: Callable[[], None]) -> None:
+        """The check-up, once for each version of each model that is shown."""
+        entries = [self._entries[key] for key in self._shown]
+        methods = {entry.wanted.request.method: get_method(entry.wanted.request.method).title for entry in entries}
+        models: dict[str, _Entry] = {}
+        for entry in entries:
+            models.setdefault(entry.wanted.model, entry)
+        told = {line["name"]: line for line in self.view.checkups}
+        for name, entry in models.items():
+            subject = entry.wanted.subject
+            version = (subject.version(), tuple(methods))
+            if self._examined.get(name) == version:
+                continue
+            try:
+                found = check_up(subject, entry.wanted.request, check)
+            except Cancelled:
+                raise
+            except (TypeError, ValueError):  # the cells say why
+                continue
+            found = [one for one in found if not one.methods or any(method in methods for method in one.methods)]
+            self._examined[name] = version
+            told[name] = {"name": name, "findings": messages.findings_of(found, methods), "checked": True}
+            self.view.tell(checkups=[told[model] for model in models if model in told])
