@@ -1,4 +1,4 @@
-// One ESM file and one style sheet, into the Python package.
+// The views in one ESM file with one style sheet, and the display settings' own, into the Python package.
 import { statSync } from "node:fs";
 import * as esbuild from "esbuild";
 
@@ -6,7 +6,7 @@ const watch = process.argv.includes("--watch");
 const outdir = "../saliency_widgets/widgets/static";
 
 const options = {
-  entryPoints: ["src/heatmap.ts", "src/heatmap.css"],
+  entryPoints: ["src/heatmap.ts", "src/heatmap.css", "src/display.ts"],
   outdir,
   bundle: true,
   minify: !watch,
@@ -21,7 +21,7 @@ if (watch) {
   await context.watch();
 } else {
   await esbuild.build(options);
-  for (const name of ["heatmap.js", "heatmap.css"]) {
+  for (const name of ["heatmap.js", "heatmap.css", "display.js"]) {
     console.log(`${name}  ${(statSync(`${outdir}/${name}`).size / 1000).toFixed(1)} kB`);
   }
 }

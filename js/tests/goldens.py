@@ -110,7 +110,32 @@ def numbers():
     return [[v, render.format_number(v)] for v in [*fixed, *drawn]]
 
 
+def shared():
+    """Maps that share a scale, each with its limits and its pixels."""
+    for _ in range(40):
+        signed = bool(rng.uniform() < 0.5)
+        count, size = int(rng.integers(1, 5)), (int(rng.integers(1, 20)), int(rng.integers(1, 20)))
+        scales = 10 ** rng.uniform(-3, 3, size=count) * (rng.uniform(size=count) > 0.15)
+        values = [rng.normal(size=size) * scale * (rng.uniform(size=size) < 0.7) for scale in scales]
+        maps = [render.quantise(v if signed else np.abs(v), signed=signed) for v in values]
+        clip = CLIPS[rng.integers(len(CLIPS))]
+        ends = render.shared_ends(maps, clip)
+        a, b = maps[0], maps[-1]
+        units = (1.0, 1.0) if rng.uniform() < 0.5 else tuple(rng.uniform(0.1, 10, size=2).tolist())
+        minus = render.difference(a, b, units)
+        yield {
+            "signed": signed,
+            "shape": size,
+            "clip": clip,
+            "maps": [{"codes": packed(m.codes, "<u2"), "low": m.low, "high": m.high} for m in maps],
+            "ends": ends,
+            "limits": [render.limits_of(m, ends) for m in maps],
+            "units": units,
+            "difference": {"codes": packed(minus.codes, "<u2"), "low": minus.low, "high": minus.high},
+        }
+
+
 cases = [case(*m) for _ in range(8) for m in maps()]
 choices = {p.name: list(p.options()) for p in render.DISPLAY if p.kind == "choice"}
-goldens = {"cases": cases, "numbers": numbers(), "blends": choices["blend"]}
+goldens = {"cases": cases, "shared": list(shared()), "numbers": numbers(), "blends": choices["blend"]}
 (HERE / "goldens.json").write_text(json.dumps(goldens))

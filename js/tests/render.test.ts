@@ -2,10 +2,12 @@
 import { readFileSync } from "node:fs";
 import { describe, expect, it } from "vitest";
 import { barColours, barTicks } from "../src/core/bar.ts";
-import { BLENDS, type Blend, blendInto, makeMix } from "../src/core/blend.ts";
+import { BLENDS, type Blend, blendInto, blendSmall, makeMix } from "../src/core/blend.ts";
 import { clipLimits, histogram, type Limits, strength, totalMagnitude } from "../src/core/clip.ts";
 import { Composer, type Pixels } from "../src/core/compose.ts";
+import { difference } from "../src/core/difference.ts";
 import { codeValue, decodeFrame, type Frame } from "../src/core/frame.ts";
+import { cumulate, limitsOf, sharedEnds } from "../src/core/sharing.ts";
 import { formatNumber } from "../src/core/text.ts";
 
 interface Case {
@@ -31,8 +33,26 @@ interface Case {
   ticks: [number, number, string][][];
 }
 
+interface Coded {
+  codes: string;
+  low: number;
+  high: number;
+}
+
+interface Shared {
+  signed: boolean;
+  shape: [number, number];
+  clip: [number, number];
+  maps: Coded[];
+  ends: [number, number];
+  limits: Limits[];
+  units: [number, number];
+  difference: Coded;
+}
+
 const GOLDENS = JSON.parse(readFileSync(new URL("goldens.json", import.meta.url), "utf8")) as {
   cases: Case[];
+  shared: Shared[];
   numbers: [number, string][];
   blends: string[];
 };
@@ -101,6 +121,9 @@ describe.each(GOLDENS.cases.map((c) => [c.name, c] as const))("%s", (_, c) => {
     blendInto(out, picture.data, picture, frame.codes, frame, mix);
     expect(rgb(out)).toEqual(bytes(c.blended));
     expect(out.every((v, i) => i % 4 !== 3 || v === 255)).toBe(true);
+    const small = new Uint8ClampedArray(picture.data.length);
+    blendSmall(small, picture.data, picture, frame.codes, frame, c.signed, c.limits, c, lut);
+    expect(small).toEqual(out);
   });
 
   it("is composed to the same pixels", () => {
@@ -121,6 +144,43 @@ describe.each(GOLDENS.cases.map((c) => [c.name, c] as const))("%s", (_, c) => {
       expect(ticks).toEqual(c.ticks[i]);
     }
   });
+});
+
+describe.each(GOLDENS.shared.map((c, i) => [i, c] as const))("a shared scale, %i", (_, c) => {
+  const frames = c.maps.map(({ codes, low, high }) => {
+    const [height, width] = c.shape;
+    const { signed } = c;
+    const raw = { generation: 1, index: 0, final: true, height, width, low, high, signed };
+    return decodeFrame({ ...raw, codes: bytes(codes) }) as Frame;
+  });
+  const composer = new Composer();
+  const pooled = frames.map((frame) => ({
+    cumulative: cumulate(histogram(frame.codes, frame.signed)),
+    high: frame.high,
+  }));
+
+  it("has the same ends and limits", () => {
+    expect(composer.pooled(frames[0])).toEqual(pooled[0]);
+    expect(sharedEnds(pooled, c.signed, c.clip)).toEqual(c.ends);
+    frames.forEach((frame, i) => {
+      limitsOf(frame, c.ends).forEach((limit, k) => {
+        expect(limit).toBe(c.limits[i][k]);
+      });
+    });
+  });
+
+  it("has the same difference", () => {
+    const found = difference(frames[0], frames.at(-1) as Frame, c.units) as Frame;
+    expect([found.low, found.high]).toEqual([c.difference.low, c.difference.high]);
+    expect(new Uint8Array(found.codes.buffer)).toEqual(bytes(c.difference.codes));
+    expect(found.signed).toBe(true);
+  });
+});
+
+it("subtracts nothing of another size", () => {
+  const one = { generation: 1, index: 0, final: true, low: 0, high: 1, signed: false };
+  const a = { ...one, height: 1, width: 2, codes: Uint16Array.of(0, 65534) };
+  expect(difference(a, { ...one, height: 2, width: 1, codes: a.codes })).toBeNull();
 });
 
 it("writes numbers the same way", () => {

@@ -180,8 +180,9 @@ class Comparison:
             except (TypeError, ValueError) as error:
                 raise type(error)(self._about(place, error)) from error
 
-    def too_many(self, count: int, limit: int) -> str:
+    def too_many(self, counts: Mapping[str, int], limit: int) -> str:
         """How long so many maps would take, told after one of them."""
+        count = math.prod(counts.values())
         place = Place()
         began = time.perf_counter()
         try:
@@ -191,7 +192,7 @@ class Comparison:
             long = f"About {duration(seconds * count)} here, one after another: {seconds:.2g} s for the first of them."
         except (TypeError, ValueError) as error:
             long = f"The first of them failed here: {error}"
-        each = " x ".join(f"{len(self.axes[name])} {name}" for name in self.varied)
+        each = " x ".join(f"{counts[name]:,} {name}" for name in TITLES if counts[name] > 1)
         return (
             f"compare: {count:,} maps ({each}) are over the limit of {limit:,}. {long} If you mean it, pass "
             f"limit={count}; sw.sweep measures many settings without showing each."
@@ -223,18 +224,19 @@ def read_comparison(
     """
     models = _models(model)
     told = [_for_model(about, models, k) for k in range(len(models))]
+    variants, many = _settings(settings, limit)
     axes = {
         "models": models,
         "inputs": _inputs(models.values[0], inputs, told[0]),
         "methods": _methods(methods),
-        "settings": _settings(settings),
+        "settings": variants,
     }
     _check_names(axes, params)
     axes["classes"] = _classes(classes)
     found = Comparison(axes, params, SCORE.check(score), contrast, told)
-    count = math.prod(len(axis) for axis in axes.values())
-    if count > limit:
-        raise ValueError(found.too_many(count, limit))
+    counts = {name: len(axis) for name, axis in axes.items()} | {"settings": many}
+    if math.prod(counts.values()) > limit:
+        raise ValueError(found.too_many(counts, limit))
     found.check()
     _name_classes(found)
     return found
@@ -294,27 +296,30 @@ def _methods(methods: Any) -> Axis:
     return Axis("methods", labels, values)
 
 
-def _settings(settings: Any) -> Axis:
+def _settings(settings: Any, limit: int) -> tuple[Axis, int]:
+    """The settings, of too many combinations the first; and how many there are."""
     if settings is None:
-        return Axis("settings", [""], [{}])
+        return Axis("settings", [""], [{}]), 1
     if isinstance(settings, Mapping) and settings and all(isinstance(value, Mapping) for value in settings.values()):
-        return Axis("settings", [str(name) for name in settings], [dict(value) for value in settings.values()])
+        return Axis("settings", [str(name) for name in settings], [dict(v) for v in settings.values()]), len(settings)
     if isinstance(settings, Mapping):
         lists = {}
         for name, values in settings.items():
             if isinstance(values, (str, bytes)) or not hasattr(values, "__iter__"):
                 raise TypeError(f"settings: expected a list of values for {name!r}, got {values!r}.")
             lists[name] = _some(f"settings: {name}", list(values))
-        found = [dict(zip(lists, values, strict=True)) for values in itertools.product(*lists.values())]
-        found = _some("settings", found if lists else [])
+        some = itertools.islice(itertools.product(*lists.values()), max(1, limit))
+        found = _some("settings", [dict(zip(lists, values, strict=True)) for values in some] if lists else [])
+        count = math.prod(map(len, lists.values()))
     elif isinstance(settings, Sequence) and all(isinstance(one, Mapping) for one in settings):
         found = _some("settings", [dict(one) for one in settings])
+        count = len(found)
     else:
         raise TypeError(
             f"settings: expected a list of mappings such as [{{'n_steps': 16}}, {{'n_steps': 64}}], or lists of values "
             f"by name such as {{'n_steps': [16, 64]}}, got {settings!r}."
         )
-    return Axis("settings", distinct([_told(one) for one in found]), found)
+    return Axis("settings", distinct([_told(one) for one in found]), found), count
 
 
 def _told(setting: Mapping[str, Any]) -> str:

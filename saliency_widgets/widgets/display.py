@@ -7,10 +7,11 @@ from typing import Any
 import anywidget
 import numpy as np
 import traitlets
-from ipywidgets import Widget, jslink
+from ipywidgets import Widget, widget_serialization
 
 from saliency_widgets import render
 from saliency_widgets.params import Param
+from saliency_widgets.widgets.bundle import bundle
 from saliency_widgets.widgets.controls import Control
 
 _PARAMS = {param.name: param for param in render.DISPLAY}
@@ -20,10 +21,11 @@ DISPLAY_NAMES = tuple(_PARAMS)
 class DisplaySettings(anywidget.AnyWidget):
     """Colour map, opacity, clip range, threshold and blending; choices by their place in the list.
 
-    Its traits are linked to controls in the browser: no kernel is needed to change them.
+    In the browser its traits follow their controls: no kernel is needed to change them, and a control's own message is
+    the only one that a move sends.
     """
 
-    _esm = "export default {};"
+    _esm = bundle("display.js")
 
     colormap = traitlets.Int().tag(sync=True)
     diverging = traitlets.Int().tag(sync=True)
@@ -33,9 +35,9 @@ class DisplaySettings(anywidget.AnyWidget):
     blend = traitlets.Int().tag(sync=True)
     colormap_luts = traitlets.Bytes().tag(sync=True)
     diverging_luts = traitlets.Bytes().tag(sync=True)
+    sources = traitlets.Dict(value_trait=traitlets.Instance(Widget)).tag(sync=True, **widget_serialization)
 
     def __init__(self, **settings: Any) -> None:
-        self.links: list[Widget] = []
         chosen = {name: param.check(settings.pop(name, param.default)) for name, param in _PARAMS.items()}
         if settings:
             raise TypeError(f"display: unknown settings {sorted(settings)}; known: {sorted(_PARAMS)}.")
@@ -59,13 +61,18 @@ class DisplaySettings(anywidget.AnyWidget):
         setattr(self, name, _to_trait(_PARAMS[name], _PARAMS[name].check(value)))
 
     def controls(self) -> dict[str, Control]:
-        """A control for each setting, linked in the browser."""
+        """A control for each setting; the settings follow it."""
         made = {name: Control(param, value=self.settings[name]) for name, param in _PARAMS.items()}
-        self.links = [
-            jslink((control.widget, "index" if control.param.kind == "choice" else "value"), (self, name))
-            for name, control in made.items()
-        ]
+        for control in made.values():
+            control.observe(lambda control=control: self._follow(control))
+        self.sources = {name: control.widget for name, control in made.items()}
         return made
+
+    def _follow(self, control: Control) -> None:
+        """A control was moved. The page has seen to it already: sent back, the value might be an old one by then."""
+        name, value = control.param.name, _to_trait(control.param, control.value)
+        with self._lock_property(**{name: value}):
+            setattr(self, name, value)
 
     def render(self, picture: np.ndarray, quantised: render.Quantised, path: Any, **kwargs: Any) -> None:
         """Write the overlay as PNG, as the browser shows it."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-import ipywidgets as w
 import numpy as np
 import torch
 from ipycanvas import Canvas
@@ -117,10 +116,6 @@ class Explorer(Live):
     def _shown(self) -> dict[str, Any]:
         reduction = self.panel.reduction
         return {"sign": reduction.sign, "channels": reduction.channels, "clip": self._display.settings["clip"]}
-
-    @property
-    def _links(self) -> Sequence[w.Widget]:
-        return self._display.links
 
     def save_png(self, path: Any, *, scale: int | None = None) -> None:
         """Write the overlay as it is shown, with its colour bar.

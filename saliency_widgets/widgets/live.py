@@ -151,15 +151,10 @@ class Live(w.Box):
         self.trust.close()
         self._session.close()
         self.view.retire()
-        parts = parts_of(self, [*self._links])
+        parts = parts_of(self, [])
         super().close()
         for part in parts:
             part.close()
-
-    @property
-    def _links(self) -> Sequence[w.Widget]:
-        """Widgets that nothing leads to."""
-        return ()
 
     def _on_move(self) -> None:
         """A control was moved. It runs on any thread, and only asks."""

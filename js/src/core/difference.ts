@@ -20,5 +20,5 @@ export function difference(a: Frame, b: Frame, units: Units = [1, 1]): Frame | n
     for (let i = 0; i < codes.length; i++) codes[i] = Math.floor(((values[i] + high) / span) * LEVELS + 0.5);
   }
   const { generation, index, final, width, height } = a;
-  return { generation, index, final, width, height, low: -high, high, signed: true, codes };
+  return { generation, index, final, width, height, low: 0 - high, high, signed: true, codes };
 }

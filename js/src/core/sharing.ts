@@ -51,16 +51,16 @@ function valueAt(maps: readonly Pooled[], top: number, rank: number): number {
     if (reaches(middle)) found = middle;
     else below = middle;
   }
-  // The level that this is, without what halving left of it.
-  const near = maps.map(({ high }) => (high > 0 ? (Math.round((found / high) * top) / top) * high : 0));
-  return near.find((value) => Math.abs(value - found) <= 1e-12 * found) ?? found;
+  return found;
 }
 
 function levelBelow(value: number, high: number, top: number): number {
   if (high <= 0) return top;
-  const level = (value / high) * top;
-  // A level's own value counts as reached, whatever the division left of it.
-  return Math.max(0, Math.min(top, Math.floor(level + 1e-9 * Math.max(1, level))));
+  let level = Math.max(0, Math.min(top, Math.floor((value / high) * top)));
+  // The division may be off in the last bit, a level's own value must not be.
+  while (level < top && ((level + 1) / top) * high <= value) level++;
+  while (level > 0 && (level / top) * high > value) level--;
+  return level;
 }
 
 /** The ends as levels of one map, fractions of a level included. */

@@ -161,7 +161,8 @@ export class GridCell {
       this.#cursor.style.left = `${((x + 0.5) / width) * 100}%`;
       this.#cursor.style.top = `${((y + 0.5) / height) * 100}%`;
       const { value, share } = this.#composer.read(frame, { width, height }, x, y);
-      if (value !== null) line = `${formatNumber(value)} · ${formatShare(share)}`;
+      const wide = this.root.clientWidth >= 180;
+      if (value !== null) line = formatNumber(value) + (wide ? ` · ${formatShare(share)} of the total` : "");
     }
     setText(this.#line, line);
     const words = status.message ? `${status.message} ${status.remedy ?? ""}` : rest(status);

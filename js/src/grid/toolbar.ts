@@ -2,6 +2,10 @@
 
 import { make, setText } from "../shell/elements.ts";
 
+/** Pixels of the page that a map is wide. */
+export const SMALLEST = 110;
+export const LARGEST = 420;
+
 export type ScaleChoice = "shared" | "own";
 
 export interface Acts {
@@ -28,6 +32,14 @@ export class Toolbar {
   readonly #words = make("div", "progress-text", { "aria-live": "polite" });
   readonly #fill = make("div", "fill");
   readonly #stop = make("button", "stop", { type: "button" }, ["Stop"]);
+  readonly #size = make("input", "cell-size", {
+    type: "range",
+    min: String(SMALLEST),
+    max: String(LARGEST),
+    value: "190",
+    "aria-label": "Size of the maps",
+    title: "Size of the maps",
+  });
   readonly #choices = new Map<ScaleChoice, HTMLButtonElement>();
 
   constructor(acts: Acts, life: AbortSignal) {
@@ -38,15 +50,7 @@ export class Toolbar {
       button.addEventListener("click", () => acts.scale(choice), listen);
       this.#choices.set(choice, button);
     }
-    const size = make("input", "cell-size", {
-      type: "range",
-      min: "110",
-      max: "420",
-      step: "10",
-      value: "190",
-      "aria-label": "Size of the maps",
-      title: "Size of the maps",
-    });
+    const size = this.#size;
     size.addEventListener("input", () => acts.width(Number(size.value)), listen);
     this.root = make("div", "toolbar", {}, [
       make("div", "run-state", {}, [this.#words, make("div", "progress", {}, [this.#fill])]),
@@ -62,6 +66,10 @@ export class Toolbar {
     this.#fill.style.width = `${100 * share}%`;
     this.#stop.disabled = state === "done";
     setText(this.#stop, state === "stopped" ? "Go on" : "Stop");
+  }
+
+  showWidth(pixels: number): void {
+    this.#size.value = String(pixels);
   }
 
   showScale(chosen: ScaleChoice): void {

@@ -14,7 +14,7 @@ import { Bars, type Scale } from "./bars.ts";
 import { type CellModel, GridCell, type Spot } from "./cell.ts";
 import { ModelCheckUps, type RawCheckUp } from "./checkups.ts";
 import { PairView } from "./pair.ts";
-import { Toolbar } from "./toolbar.ts";
+import { SMALLEST, Toolbar } from "./toolbar.ts";
 
 /** What the trait `progress` holds. */
 export interface Progress {
@@ -67,7 +67,10 @@ export class GridView {
       {
         stop: () => this.#send({ type: this.#progress.state === "running" ? "stop" : "go" }),
         scale: (scale) => this.#write("scale", scale),
-        width: (width) => this.#root.style.setProperty("--sw-cell", `${width}px`),
+        width: (width) => {
+          this.#width = width;
+          this.#fit();
+        },
       },
       life,
     );
@@ -91,7 +94,11 @@ export class GridView {
     this.#pair.root.addEventListener("toggle", () => this.#soon("display"), { signal: life });
     this.#kernel = new KernelWatch(model, () => this.#readProgress(), life);
     el.replaceChildren(this.#root);
-    watchSize(this.#scroller, () => this.#soonAll("resize"), life);
+    const resized = () => {
+      this.#fit();
+      this.#soonAll("resize");
+    };
+    watchSize(this.#scroller, resized, life);
 
     this.#on("display", () => this.#resolveDisplay());
     this.#on("cells", () => this.#resolveCells());
@@ -229,9 +236,22 @@ export class GridView {
     this.#table.replaceChildren(...lines);
     this.#table.classList.toggle("sw-unnamed", !named);
     this.#table.style.setProperty("--sw-columns", String(Math.max(1, columns.length)));
+    this.#fit();
     for (const cell of this.#cells) this.#watch.observe(cell.canvas);
     if (this.#cells[0]) this.#cells[0].root.tabIndex = 0;
   }
+
+  /** As large as the person wants the maps, or else as the columns have room. */
+  #fit(): void {
+    const columns = Number(this.#table.style.getPropertyValue("--sw-columns")) || 1;
+    const names = this.#table.classList.contains("sw-unnamed") ? 0 : 110;
+    const room = Math.floor((this.#scroller.clientWidth - names - 8) / columns) - 6;
+    const width = this.#width ?? Math.min(260, Math.max(SMALLEST, room));
+    this.#root.style.setProperty("--sw-cell", `${width}px`);
+    this.#toolbar.showWidth(width);
+  }
+
+  #width: number | null = null;
 
   #readProgress(): void {
     const { state = "done", done = 0, total = 0, remaining } = this.#progress;

@@ -77,7 +77,8 @@ class Comparison(w.Box):
                              description=title, style={"description_width": LABEL_WIDTH}, layout={"width": "auto"})
             for name, title in TITLES.items() if name in self._asked.varied
         }  # fmt: skip
-        for menu in self._menus.values():
+        for name, menu in self._menus.items():
+            menu.add_class(f"sw-menu-{name}")
             menu.observe(lambda _change: self._show(), names="value")
         self._turned = self._turning()
         self._sign = Control(SIGN, sign or _OWN, options={_OWN: _OWN, **{name: name for name in SIGN.options()}})
@@ -201,7 +202,7 @@ class Comparison(w.Box):
         self._open = False
         self._beneath.shut()
         self._maps.close()
-        parts = parts_of(self, [*self._display.links])
+        parts = parts_of(self, [])
         super().close()
         for part in parts:
             part.close()

@@ -1,0 +1,35 @@
+// The display settings follow their controls in the page. A control tells the kernel itself: one message a move.
+
+import type { AnyModel } from "@anywidget/types";
+import { type LiveModel, resolveModel } from "./shell/models.ts";
+
+/** A control's model, and which of its values counts: a menu's is the place of what is chosen. */
+type Source = readonly [name: string, model: LiveModel, trait: "index" | "value"];
+
+async function initialize({ model }: { model: AnyModel }): Promise<() => void> {
+  let undo: (() => void)[] = [];
+  const follow = async () => {
+    const references = (model.get("sources") ?? {}) as Record<string, unknown>;
+    const found: Source[] = [];
+    for (const [name, reference] of Object.entries(references)) {
+      const source = await resolveModel(model.widget_manager, reference);
+      if (source) found.push([name, source, source.get("index") === undefined ? "value" : "index"]);
+    }
+    for (const leave of undo) leave();
+    undo = found.map(([name, source, trait]) => {
+      const read = () => model.set(name, source.get(trait));
+      const event = `change:${trait}`;
+      source.on(event, read);
+      read();
+      return () => source.off(event, read);
+    });
+  };
+  model.on("change:sources", follow);
+  await follow();
+  return () => {
+    model.off("change:sources", follow);
+    for (const leave of undo) leave();
+  };
+}
+
+export default { initialize };

@@ -1,0 +1,222 @@
+"""A comparison in the real JupyterLab: 24 maps under one display, one pixel read in all, and what a click opens."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+
+import numpy as np
+import pytest
+from lab import Lab
+from playwright.sync_api import Locator, expect
+from seen import _PIXELS
+
+from saliency_widgets import render
+
+pytestmark = pytest.mark.browser
+
+GRID = """import saliency_widgets as sw
+from saliency_widgets.demos import classifier, picture
+
+net = classifier()
+pictures = {name: picture(name) for name in ("chelsea", "coffee", "astronaut", "rocket")}
+compared = sw.compare(
+    net.model, pictures, transform=net.transform, class_names=net.class_names, n_samples=4, n_steps=4,
+    methods=["gradient", "input_x_gradient", "smoothgrad", "integrated_gradients", "guided_backprop", "grad_cam"],
+)
+compared"""
+
+MODELS = """import copy
+import torch
+import saliency_widgets as sw
+from saliency_widgets.demos import planted
+
+clever = planted()
+torch.manual_seed(0)
+fresh = copy.deepcopy(clever.model)
+for module in fresh.modules():
+    if hasattr(module, "reset_parameters"):
+        module.reset_parameters()
+compared = sw.compare(
+    {"trained": clever.model, "random": fresh.eval()}, clever.picture, class_names=clever.class_names,
+    methods=["gradient", "grad_cam"], classes=[0, 1],
+)
+compared"""
+
+# What the page paints and when, in animation frames since the last key was pressed.
+_LISTEN = """root => {
+  window.__frames = 0;
+  window.__grid = [];
+  window.__pressed = 0;
+  const count = () => { window.__frames++; requestAnimationFrame(count); };
+  requestAnimationFrame(count);
+  document.addEventListener('keydown', () => { window.__pressed = window.__frames; }, true);
+  root.addEventListener('sw-grid-paint', event => {
+    window.__grid.push({...event.detail, after: window.__frames - window.__pressed});
+  });
+}"""
+
+IN_KERNEL = """
+import base64, json, numpy as np
+frames = [compared._maps.frame(place) for place in compared._shown]
+pictures_ = [compared._asked.subject(place).prepared.pictures[0] for place in compared._shown]
+pack = lambda a: base64.b64encode(np.ascontiguousarray(a).tobytes()).decode()
+print(json.dumps([{"codes": pack(f.codes), "low": f.low, "high": f.high, "signed": f.signed, "shape": f.codes.shape,
+                   "picture": pack(p)} for f, p in zip(frames, pictures_)]))
+"""
+
+
+def opened(lab: Lab, code: str) -> Locator:
+    lab.open(lab.write_notebook([code]))
+    lab.run_all()
+    grid = lab.output(0).locator(".sw-grid")
+    grid.wait_for(timeout=60_000)
+    lab.output(0).locator(".sw-grid[data-state=done]").wait_for(timeout=120_000)
+    lab.execute("compared.wait(progress=False)")
+    return grid
+
+
+def kernel_maps(lab: Lab) -> list[tuple[render.Quantised, np.ndarray]]:
+    told = json.loads(lab.execute(IN_KERNEL, seconds=60).splitlines()[-1])
+    return [
+        (
+            render.Quantised(
+                np.frombuffer(base64.b64decode(one["codes"]), "<u2").reshape(one["shape"]),
+                one["low"], one["high"], one["signed"],
+            ),
+            np.frombuffer(base64.b64decode(one["picture"]), np.uint8).reshape(*one["shape"], 3),
+        )
+        for one in told
+    ]  # fmt: skip
+
+
+def pixels(canvas: Locator, size: tuple[int, int]) -> np.ndarray:
+    raw = canvas.evaluate(_PIXELS, list(size))
+    return np.frombuffer(base64.b64decode(raw), np.uint8).reshape(*size, 3)
+
+
+def painted_last(lab: Lab) -> None:
+    """Wait until nothing is left to be painted."""
+    lab.page.wait_for_function("window.__grid.length > 0 && window.__grid.at(-1).left === 0")
+
+
+def test_a_display_slider_repaints_all_cells_within_two_frames_and_without_the_kernel(lab: Lab) -> None:
+    grid = opened(lab, GRID)
+    cells = grid.locator(".sw-cell")
+    expect(cells).to_have_count(24)
+    grid.evaluate(_LISTEN)
+    handle = lab.output(0).locator(".sw-control-opacity .noUi-handle")
+    handle.focus()
+    before = [pixels(cells.nth(k).locator("canvas"), (64, 64)) for k in (0, 23)]
+    with lab.paused_kernel():
+        for _ in range(5):
+            lab.page.evaluate("window.__grid = []")
+            sent = lab.messages()
+            handle.press("ArrowLeft")
+            painted_last(lab)
+            paints = [paint for paint in lab.page.evaluate("window.__grid") if paint["cause"] == "display"]
+            assert sorted({k for paint in paints for k in paint["painted"]}) == list(range(24))
+            assert max(paint["after"] for paint in paints) <= 2
+            lab.page.wait_for_timeout(200)  # what a move sends, it sends soon
+            assert (lab.messages() - sent)["send comm_msg"] <= 1
+        after = [pixels(cells.nth(k).locator("canvas"), (64, 64)) for k in (0, 23)]
+    for old, new in zip(before, after, strict=True):
+        assert (old != new).any()
+    assert lab.errors == []
+
+
+def test_the_cells_show_the_kernels_maps_on_one_scale(lab: Lab) -> None:
+    grid = opened(lab, MODELS)
+    grid.evaluate("root => root.style.setProperty('--sw-cell', '300px')")
+    lab.page.wait_for_timeout(300)
+    maps = kernel_maps(lab)
+    cells = grid.locator(".sw-cell")
+    expect(cells).to_have_count(len(maps))
+    defaults = {param.name: param.default for param in render.DISPLAY}
+    table = render.lut(defaults.pop("colormap"))
+    defaults.pop("diverging")
+
+    def assert_cell(k: int, limits: tuple[float, float] | None) -> None:
+        quantised, picture = maps[k]
+        expected = render.blend(picture, quantised, lut=table, limits=limits, **defaults)
+        found = pixels(cells.nth(k).locator("canvas"), picture.shape[:2])
+        assert np.abs(found.astype(int) - expected.astype(int)).max() <= 1, f"cell {k}"
+
+    columns = lab.value("len(compared.view.columns)")
+    for row in range(2):
+        group = [k for k in range(len(maps)) if k // columns == row]
+        ends = render.shared_ends([maps[k][0] for k in group], defaults["clip"])
+        for k in group:
+            assert_cell(k, render.limits_of(maps[k][0], ends))
+    cells.nth(0).locator(".sw-lock").click()
+    lab.wait_for_value("compared.view.unlocked", [0])
+    rest = [k for k in range(1, len(maps)) if k // columns == 0]
+    ends = render.shared_ends([maps[k][0] for k in rest], defaults["clip"])
+    lab.page.wait_for_timeout(100)
+    assert_cell(0, None)
+    for k in rest:
+        assert_cell(k, render.limits_of(maps[k][0], ends))
+    grid.get_by_text("Same clip for all").click()
+    lab.page.wait_for_timeout(100)
+    for k in range(len(maps)):
+        assert_cell(k, None)
+    assert lab.errors == []
+
+
+def test_one_pixel_is_read_in_all_cells_and_two_cells_are_subtracted(lab: Lab) -> None:
+    grid = opened(lab, MODELS)
+    cells = grid.locator(".sw-cell")
+    columns = lab.value("len(compared.view.columns)")
+    maps = kernel_maps(lab)
+    canvas = cells.nth(0).locator("canvas")
+    box = canvas.bounding_box()
+    height, width = maps[0][0].codes.shape
+    canvas.hover(position={"x": box["width"] * 0.25, "y": box["height"] * 0.75})
+    x, y = int(0.25 * width), int(0.75 * height)
+    expect(grid.locator(".sw-cell .sw-cursor:visible")).to_have_count(len(maps))
+    for k, (quantised, _picture) in enumerate(maps):
+        near = render.dequantise(quantised)[max(0, y - 1) : y + 2, max(0, x - 1) : x + 2].ravel()
+        said = re.split(" · ", cells.nth(k).locator(".sw-cell-line").text_content() or "")[0]
+        assert said in {render.format_number(value) for value in near}
+    grid.locator(".sw-pair-summary").click()
+    for place, k in enumerate((0, 1)):
+        grid.locator(".sw-pair-select").nth(place).select_option(str(k))
+    lab.wait_for_value("compared.view.pair", [0, 1])
+    expect(grid.locator(".sw-pair-words")).to_contain_text("Numbers as they are")
+    difference = render.difference(maps[0][0], maps[1][0])
+    shown = grid.locator(".sw-pair canvas").first
+    lab.page.wait_for_timeout(200)
+    display = {param.name: param.default for param in render.DISPLAY}
+    table = render.lut(display.pop("diverging"))
+    display.pop("colormap")
+    expected = render.blend(maps[0][1], difference, lut=table, **display)
+    found = pixels(shown, difference.codes.shape)
+    assert np.abs(found.astype(int) - expected.astype(int)).max() <= 1
+    grid.locator(".sw-pair-select").nth(1).select_option(str(columns))
+    expect(grid.locator(".sw-pair-words")).to_contain_text("different units")
+    assert lab.errors == []
+
+
+def test_a_cell_opens_in_the_explorer_by_click_and_by_key(lab: Lab) -> None:
+    grid = opened(lab, MODELS)
+    cells = grid.locator(".sw-cell")
+    cells.nth(1).locator("canvas").click()
+    explorer = lab.output(0).locator(".sw-explorer")
+    explorer.locator(".sw-heatmap[data-state=done]").wait_for(timeout=60_000)
+    title = lab.value("compared._asked.method(compared._shown[1]).title")
+    expect(explorer.locator(".sw-title").first).to_contain_text(title)
+    cells.nth(0).focus()
+    lab.page.keyboard.press("ArrowDown")
+    lab.page.keyboard.press("Enter")
+    columns = lab.value("len(compared.view.columns)")
+    title = lab.value(f"compared._asked.method(compared._shown[{columns}]).title")
+    expect(lab.output(0).locator(".sw-explorer .sw-title").first).to_contain_text(title, timeout=60_000)
+    expect(lab.output(0).locator(".sw-explorer")).to_have_count(1)
+    lab.output(0).get_by_text("Close the explorer").click()
+    expect(lab.output(0).locator(".sw-explorer")).to_have_count(0)
+    lab.output(0).locator(".sw-menu-models select").select_option("random")
+    lab.output(0).locator(".sw-grid[data-state=done]").wait_for(timeout=60_000)
+    expect(grid.locator(".sw-model-checkup")).to_have_count(1)
+    lab.execute("compared.close()")
+    assert lab.errors == []

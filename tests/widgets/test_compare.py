@@ -1,0 +1,352 @@
+"""Comparisons: every cell is what sw.attribute gives, whatever goes down and across; and what is said of bad input."""
+
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+import pytest
+import torch
+from ipywidgets.widgets.widget import _instances
+from torch import nn
+
+import saliency_widgets as sw
+from saliency_widgets import render
+from saliency_widgets.attribution import Reduction
+from saliency_widgets.engine import frame_of
+from saliency_widgets.engine.comparing import Place
+
+NAMES = ["cat", "dog", "boat"]
+
+
+def net(seed: int = 0, classes: int = 3) -> nn.Module:
+    torch.manual_seed(seed)
+    return nn.Sequential(
+        nn.Conv2d(3, 6, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(6, 8, 3, padding=1), nn.ReLU(),
+        nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(32, classes),
+    ).eval()  # fmt: skip
+
+
+def pictures(count: int, size: tuple[int, int] = (16, 20)) -> list[torch.Tensor]:
+    generator = torch.Generator().manual_seed(7)
+    return [torch.rand(3, *size, generator=generator) for _ in range(count)]
+
+
+@pytest.fixture
+def made():
+    """Makes comparisons that work in place, and closes them."""
+    opened = []
+
+    def make(*args, **kwargs):
+        given = {"methods": "gradient", "settings": None, "classes": None, "rows": None, "columns": None,
+                 "score": "logit", "contrast": None, "limit": 400, "executor": "inline", "params": {}}  # fmt: skip
+        names = {*given, "sign", "channels"}
+        about = {"class_names": NAMES, "transform": None, "device": None, "fold": True, "precision": None}
+        params = {name: kwargs.pop(name) for name in list(kwargs) if name not in {*names, *about, "explain"}}
+        found = sw.Comparison(*args, **{**given, **about, **kwargs, "params": params})
+        opened.append(found)
+        return found
+
+    yield make
+    for one in opened:
+        one.close()
+
+
+def assert_cells(compared, count: int) -> None:
+    """Each cell is bit for bit what sw.attribute gives with its settings, and shows it."""
+    found = compared.wait(timeout=60, progress=False)
+    assert len(found) == len(compared._shown) == count
+    for place in compared._shown:
+        attribution = compared._maps.attribution(place)
+        asked = compared._asked
+        again = sw.attribute(
+            asked.axes["models"].values[place.models], asked.axes["inputs"].values[place.inputs],
+            class_names=NAMES, **attribution.settings,
+        )  # fmt: skip
+        assert torch.equal(again.values, attribution.values)
+        reduction = Reduction(asked.method(place).sign)
+        np.testing.assert_array_equal(compared._maps.frame(place).codes, frame_of(again, reduction).codes)
+
+
+def test_methods_by_pictures(made):
+    compared = made(net(), pictures(3), methods=["gradient", "smoothgrad", "grad_cam"], n_samples=4)
+    assert_cells(compared, 9)
+    assert compared.view.columns == ["input 1", "input 2", "input 3"]
+    assert compared.view.rows == ["Gradient", "SmoothGrad", "Grad-CAM"]
+    assert {cell.group for cell in compared.view.cells} == set(compared.view.rows)
+    settings = compared.attributions["SmoothGrad", "input 2"].settings
+    assert settings["n_samples"] == 4
+
+
+@pytest.mark.parametrize(
+    ("given", "rows", "columns"),
+    [
+        ({"settings": {"noise_level": [0.1, 0.2], "n_samples": [2, 4]}, "methods": "smoothgrad"}, 1, 4),
+        ({"settings": [{"n_samples": 2}, {"n_samples": 4}], "methods": ["smoothgrad", "gradient"]}, 2, 2),
+        ({"settings": {"few": {"n_samples": 2}, "many": {"n_samples": 8}}, "methods": "smoothgrad"}, 1, 2),
+        ({"classes": ["cat", 2], "methods": ["gradient", "input_x_gradient"]}, 2, 2),
+        ({"classes": ["cat", "dog"], "rows": "classes"}, 2, 1),
+        ({"methods": {"mine": "gradient", "theirs": "guided_backprop"}, "rows": "methods", "columns": "inputs"}, 2, 1),
+    ],
+)
+def test_any_two_go_down_and_across(made, given, rows, columns):
+    compared = made(net(), pictures(1), **given)
+    assert (len(compared.view.rows), len(compared.view.columns)) == (rows, columns)
+    assert_cells(compared, rows * columns)
+
+
+def test_what_is_neither_down_nor_across_has_a_menu(made):
+    models = {"old": net(0), "new": net(1)}
+    compared = made(models, pictures(2), methods=["gradient", "guided_backprop"], rows="methods", columns="inputs")
+    assert_cells(compared, 4)
+    old = {place: compared._maps.frame(place).codes for place in compared._shown}
+    compared.show(models="new")
+    assert_cells(compared, 4)
+    assert all(place.models == 1 for place in compared._shown)
+    for place in compared._shown:
+        assert (compared._maps.frame(place).codes != old[place._replace(models=0)]).any()
+    with pytest.raises(ValueError, match="models: 'newest' is not known"):
+        compared.show(models="newest")
+    with pytest.raises(ValueError, match="menu"):
+        compared.show(methods="gradient")
+    evaluations = compared._asked.subjects[0].memory.passes
+    compared.show(models="old")  # kept: nothing is computed again
+    compared.wait(progress=False)
+    assert compared._asked.subjects[0].memory.passes == evaluations
+    compared._turned[0].value = "models"
+    assert (compared._rows, compared._columns) == ("models", "inputs")
+    assert_cells(compared, 4)
+    compared._turned[1].value = "models"  # down and across change places
+    assert (compared._rows, compared._columns) == ("inputs", "models")
+    assert_cells(compared, 4)
+
+
+def test_two_models_have_predictions_layers_and_check_ups_of_their_own(made):
+    broken = nn.Sequential(*net(1), nn.Softmax(1))
+    compared = made({"plain": net(0), "softmax": broken}, pictures(1), methods=["gradient", "grad_cam"])
+    compared.wait(progress=False)
+    assert {line["name"] for line in compared.view.checkups} == {"plain", "softmax"}
+    told = {line["name"]: str(line["findings"]) for line in compared.view.checkups}
+    assert "oftmax" in told["softmax"]
+    assert "oftmax" not in told["plain"]
+    for name in ("plain", "softmax"):
+        assert name in compared._predictions.value
+    assert [menu.description for menu in compared._layers.values()] == ["plain", "softmax"]
+    before = compared.attributions["Grad-CAM", "softmax"]
+    compared._layers[0].value = "0"
+    compared.wait(progress=False)
+    assert compared.attributions["Grad-CAM", "plain"].layer == "0"
+    assert torch.equal(compared.attributions["Grad-CAM", "softmax"].values, before.values)
+
+
+def test_a_difference_is_of_values_or_of_what_each_map_reaches(made):
+    compared = made(net(), pictures(2), methods=["gradient", "guided_backprop"])
+    compared.wait(progress=False)
+    a, b = ("Gradient", "input 1"), ("Gradient", "input 2")
+    maps = {name: render.dequantise(compared._quantised(compared._place(name))) for name in compared.attributions}
+    found = compared.difference(a, b)
+    np.testing.assert_allclose(found, maps[a] - maps[b], atol=np.abs(found).max() / 65534)
+    c = ("Guided Backprop", "input 1")
+    clipped = [np.sort(maps[name].ravel())[int(np.ceil(0.99 * maps[name].size)) - 1] for name in (a, c)]
+    expected = maps[a] / clipped[0] - maps[c] / clipped[1]
+    found = compared.difference(a, c)
+    np.testing.assert_allclose(found, expected, atol=1.01 * np.abs(expected).max() / 65534)
+    with pytest.raises(ValueError, match="no cell"):
+        compared.difference(a, ("Gradient", "input 9"))
+
+
+def test_inputs_of_different_sizes_stand_side_by_side_and_are_not_subtracted(made):
+    compared = made(net(), {"wide": pictures(1)[0], "tall": pictures(1, (20, 12))[0]})
+    assert_cells(compared, 2)
+    names = list(compared.attributions)
+    with pytest.raises(ValueError, match="16 x 20 and the other 20 x 12"):
+        compared.difference(*names)
+
+
+def test_a_map_that_fails_says_why_and_the_others_are_there(made):
+    class Picky(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = net()
+
+        def forward(self, x):
+            if float(x.mean()) > 0.9:
+                raise RuntimeError("too bright for me")
+            return self.net(x)
+
+    compared = made(Picky().eval(), {"dark": pictures(1)[0], "bright": torch.ones(3, 16, 20)})
+    found = compared.wait(progress=False)
+    assert list(found) == [("Gradient", "dark")] or len(found) == 1
+    (error,) = compared.errors.values()
+    assert "too bright" in str(error)
+    states = [cell.status["state"] for cell in compared.view.cells]
+    assert states == ["done", "error"]
+    assert compared.view.progress["state"] == "done"
+
+
+def test_sign_and_channels_of_all_maps_without_a_pass(made):
+    compared = made(net(), pictures(1), methods=["gradient", "guided_backprop"])
+    compared.wait(progress=False)
+    passes = compared._asked.subjects[0].memory.passes
+    compared._sign.value = "signed"
+    assert all(cell.frame["signed"] for cell in compared.view.cells)
+    assert compared._asked.subjects[0].memory.passes == passes
+    compared._sign.value = "each method's own"
+    assert not any(cell.frame["signed"] for cell in compared.view.cells)
+
+
+def test_stop_keeps_what_is_finished_and_go_computes_the_rest():
+    begun, go = threading.Event(), threading.Event()
+
+    class Slow(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = net()
+
+        def forward(self, x):
+            if torch.is_grad_enabled() and not go.is_set():  # the first gradient waits
+                begun.set()
+                go.wait(30)
+            return self.net(x)
+
+    compared = sw.compare(Slow().eval(), pictures(4), methods="smoothgrad", n_samples=4, class_names=NAMES)
+    try:
+        assert begun.wait(30)
+        assert compared.view.progress["state"] == "running"
+        compared.stop()
+        assert compared.view.progress["state"] == "stopped"
+        go.set()
+        assert len(compared.wait(30, progress=False)) < 4
+        compared.go()
+        assert len(compared.wait(60, progress=False)) == 4
+        assert compared.view.progress["state"] == "done"
+        assert all(cell.status["state"] == "done" for cell in compared.view.cells)
+    finally:
+        go.set()
+        compared.close()
+
+
+def test_what_is_in_sight_is_computed_first(made, monkeypatch):
+    compared = made(net(), pictures(4))
+    preferred = []
+    monkeypatch.setattr(compared._maps._turns, "prefer", lambda keys: preferred.extend(keys))
+    compared.view._handle_custom_msg({"type": "visible", "cells": [2, 3]}, [])
+    assert [place.inputs for place in preferred] == [2, 3, 0, 1]
+
+
+def test_a_click_opens_that_map_in_an_explorer(made):
+    compared = made(net(), pictures(2), methods=["gradient", "smoothgrad"], n_samples=4, opacity=0.3)
+    compared.wait(progress=False)
+    compared.view._handle_custom_msg({"type": "open", "cell": 3}, [])
+    explorer = compared._beneath._explorer
+    found = explorer.wait(60)
+    assert torch.equal(found.values, compared.attributions["SmoothGrad", "input 2"].values)
+    assert explorer._display.settings["opacity"] == 0.3
+    compared.view._handle_custom_msg({"type": "open", "cell": 0}, [])
+    assert compared._beneath._explorer is not explorer
+    assert explorer.comm is None or explorer._session._closed
+    compared._beneath.shut()
+    assert compared._beneath.widget.children == ()
+
+
+def test_closing_leaves_nothing():
+    widgets, threads = set(_instances), set(threading.enumerate())
+    compared = sw.compare(net(), pictures(2), methods=["gradient", "grad_cam"], class_names=NAMES)
+    compared.wait(60, progress=False)
+    compared.view._handle_custom_msg({"type": "open", "cell": 1}, [])
+    compared.close()
+    compared.close()
+    left = [thread for thread in set(threading.enumerate()) - threads if "tqdm" not in type(thread).__module__]
+    for thread in left:
+        thread.join(30)
+        assert not thread.is_alive(), thread.name
+    assert set(_instances) - widgets == set()
+
+
+def test_a_finished_map_is_counted_once(made):
+    compared = made(net(), pictures(2))
+    assert compared.view.progress == {"state": "done", "done": 2, "total": 2, "remaining": None}
+    assert repr(compared) == "Comparison(2 inputs)"
+
+
+@pytest.mark.parametrize(
+    ("given", "error", "said"),
+    [
+        ({"methods": []}, ValueError, "methods: it is empty"),
+        ({"methods": ["gradient", "grdient"]}, ValueError, "gradient"),
+        ({"settings": {}}, ValueError, "settings"),
+        ({"settings": []}, ValueError, "settings: it is empty"),
+        ({"settings": {"n_samples": []}, "methods": "smoothgrad"}, ValueError, "n_samples"),
+        ({"settings": {"n_samples": 4}, "methods": "smoothgrad"}, TypeError, "list of values"),
+        ({"settings": {"n_sample": [4]}, "methods": "smoothgrad"}, TypeError, "n_samples"),
+        ({"settings": 3}, TypeError, "expected a list of mappings"),
+        ({"n_steps": 3}, TypeError, "parameter of these methods"),
+        ({"methods": "smoothgrad", "n_samples": -1}, ValueError, "n_samples"),
+        ({"settings": [{"n_samples": 2}], "n_samples": 3, "methods": "smoothgrad"}, ValueError, "Say it once"),
+        ({"classes": ["cat", "horse"]}, ValueError, "horse"),
+        ({"classes": [0, 7]}, ValueError, "out of range"),
+        ({"classes": []}, ValueError, "classes: it is empty"),
+        ({"classes": [1.5]}, TypeError, "class names or indices"),
+        ({"rows": "method"}, ValueError, "methods"),
+        ({"rows": "methods", "columns": "methods"}, ValueError, "columns already"),
+        ({"score": "odds"}, ValueError, "score"),
+        ({"sign": "both"}, ValueError, "sign"),
+    ],
+)
+def test_what_does_not_fit_is_said(made, given, error, said):
+    with pytest.raises(error, match=said):
+        made(net(), pictures(2), **given)
+
+
+def test_models_and_inputs_that_do_not_fit_are_said(made):
+    with pytest.raises(TypeError, match="model: expected a torch"):
+        made("resnet", pictures(1))
+    with pytest.raises(TypeError, match="'b' is a str"):
+        made({"a": net(), "b": "x"}, pictures(1))
+    with pytest.raises(ValueError, match="model: it is empty"):
+        made({}, pictures(1))
+    with pytest.raises(ValueError, match="inputs: it is empty"):
+        made(net(), [])
+    with pytest.raises(ValueError, match="batch"):
+        made(net(), {"two": torch.rand(2, 3, 16, 20)})
+    with pytest.raises(ValueError, match="maps over pictures"):
+        made(nn.Linear(4, 3), [torch.rand(4)])
+    with pytest.raises(ValueError, match=r"model 'b': .*class 2 is out of range"):
+        made({"a": net(), "b": net(1, classes=2)}, pictures(1), classes=[2], class_names=None)
+    with pytest.raises(ValueError, match=r"model 'b': .*boat"):
+        made(
+            {"a": net(), "b": net(1, classes=2)}, pictures(1), classes=["boat"],
+            class_names={"a": NAMES, "b": NAMES[:2]},
+        )  # fmt: skip
+
+
+def test_a_million_maps_are_not_begun_and_it_is_said_how_long_they_would_take(made):
+    values = {"noise_level": np.linspace(0.01, 0.5, 1000).tolist(), "n_samples": list(range(1, 1001))}
+    with pytest.raises(ValueError, match=r"1,000,000 maps .* About \d+ (seconds|minutes|hours|days).*limit=1000000"):
+        made(net(), pictures(1), settings=values, methods="smoothgrad")
+
+
+def test_a_batch_is_taken_apart_and_mappings_are_named(made):
+    batch = torch.stack(pictures(3))
+    assert_cells(made(net(), batch), 3)
+    compared = made(net(), {"one": batch[0], "two": batch[1]})
+    assert compared.view.columns == ["one", "two"]
+    assert compared._asked.name(Place(inputs=1)) == "two"
+
+
+def test_a_parameter_that_a_method_does_not_have_is_told_at_its_map(made):
+    compared = made(net(), pictures(1), settings=[{"n_samples": 2}, {"n_samples": 4}],
+                    methods=["smoothgrad", "gradient"])  # fmt: skip
+    compared.wait(progress=False)
+    notes = {place: compared._maps._entries[place].cell.status["notes"] for place in compared._shown}
+    for place, told in notes.items():
+        assert any("has no n_samples" in note for note in told) == (compared._asked.method(place).name == "gradient")
+
+
+def test_the_caller_s_model_is_left_as_it_was_found(made):
+    model = net().train()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    made(model, pictures(2), methods=["gradient", "guided_backprop", "grad_cam"]).wait(progress=False)
+    assert model.training
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert all(parameter.grad is None for parameter in model.parameters())
