@@ -1,6 +1,6 @@
 """What people see and touch: controls, the heatmap view, the explorers."""
 
-from saliency_widgets.widgets.comparing import Comparison, compare
+from saliency_widgets.widgets.comparing.comparison import Comparison, compare
 from saliency_widgets.widgets.display import DisplaySettings
 from saliency_widgets.widgets.explorer import Explorer, explore
 from saliency_widgets.widgets.heatmap import HeatmapView

@@ -11,12 +11,14 @@ from ipycanvas import Canvas
 from torch import nn
 
 from saliency_widgets import render
+from saliency_widgets.attribution import Reduction
 from saliency_widgets.attribution.method import DEFAULT
 from saliency_widgets.attribution.targets import SCORE
-from saliency_widgets.engine import Event, Subject
+from saliency_widgets.engine import Event, Request, Subject
 from saliency_widgets.engine.case import Case
 from saliency_widgets.inputs import Explain
 from saliency_widgets.widgets.annotations import annotation_canvas
+from saliency_widgets.widgets.comparing.pins import Pins
 from saliency_widgets.widgets.display import DISPLAY_NAMES, DisplaySettings
 from saliency_widgets.widgets.heatmap import HeatmapView
 from saliency_widgets.widgets.live import Live
@@ -34,6 +36,7 @@ class Explorer(Live):
         panel: The controls.
         view: The picture with its map.
         trust: The tests of the map that is shown.
+        pins: The maps that were pinned, side by side.
     """
 
     panel: PicturePanel
@@ -104,7 +107,10 @@ class Explorer(Live):
         self.view.layout.max_width = f"max(320px, min(640px, {60 * width / height:.1f}vh))"
         self.panel.on_reduction(self._session.reduce)
         self._display.observe(lambda _change: self._on_clip(), names="clip")
-        self._begin(self.view, self.panel.widget, self.trust.widget)
+        self.pins = Pins(
+            self._session, self._display, executor=executor, pinned=self.pin, wanted=self._show_again
+        )  # fmt: skip
+        self._begin(self.view, self.panel.widget, self.pins.widget, self.trust.widget)
 
     @property
     def _picture(self) -> np.ndarray:
@@ -116,6 +122,21 @@ class Explorer(Live):
     def _shown(self) -> dict[str, Any]:
         reduction = self.panel.reduction
         return {"sign": reduction.sign, "channels": reduction.channels, "clip": self._display.settings["clip"]}
+
+    def pin(self) -> None:
+        """Keep the map that the controls ask for beside the ones to come: as many as are to be compared."""
+        self.pins.pin(self._request, self.panel.reduction)
+
+    def close(self) -> None:
+        """End the computation and its thread, free the cache, and leave the page."""
+        if self._open:
+            self.pins.close()
+        super().close()
+
+    def _show_again(self, request: Request, reduction: Reduction) -> None:
+        """A pinned map was clicked: move the controls to where they were."""
+        asked = {name: value for name, value in request.settings.items() if name != "contrast"}
+        self.update(**asked, sign=reduction.sign, channels=reduction.channels)
 
     def save_png(self, path: Any, *, scale: int | None = None) -> None:
         """Write the overlay as it is shown, with its colour bar.

@@ -1,5 +1,1 @@
-"""Maps side by side."""
-
-from saliency_widgets.widgets.comparing.comparison import Comparison, compare
-
-__all__ = ["Comparison", "compare"]
+"""Maps side by side: the grid, a comparison, and the maps that are pinned in an explorer."""

@@ -34,6 +34,7 @@ class Wanted:
         model: Name of the model, where there are several.
         notes: What is to be known besides the map's own notes.
         owner: Whose finished maps it may find; the subject's own unless given.
+        reduction: How it is shown, whatever :meth:`Maps.reduce` says.
     """
 
     subject: Subject
@@ -43,6 +44,7 @@ class Wanted:
     model: str = ""
     notes: tuple[str, ...] = ()
     owner: Any = None
+    reduction: Reduction | None = None
 
 
 @dataclass(eq=False)
@@ -62,6 +64,7 @@ class Maps:
         executor: "thread" or "inline".
         on_open: Called with the key of the cell that a person wants to look into.
         on_done: Called with the key of each finished map, on the worker's thread.
+        check_up: Whether the models are checked, once nothing else is asked.
 
     Attributes:
         view: The grid.
@@ -74,6 +77,7 @@ class Maps:
         executor: str = "thread",
         on_open: Callable[[Hashable], None] = lambda _key: None,
         on_done: Callable[[Hashable], None] = lambda _key: None,
+        check_up: bool = True,
     ) -> None:
         self.view = GridView(display, self._on_message)
         self._entries: dict[Hashable, _Entry] = {}
@@ -85,11 +89,11 @@ class Maps:
         self._stopped = self._closed = False
         self._began, self._before = time.perf_counter(), 0
         self._examined: dict[str, tuple] = {}
-        self._turns = Turns(executor, idle=self._check_up)
+        self._turns = Turns(executor, idle=self._check_up if check_up else None)
 
     # ---- what is wanted
 
-    def show(self, rows: Sequence[str], columns: Sequence[str], wanted: Mapping[Hashable, Wanted]) -> None:
+    def show(self, rows: Sequence[str], columns: Sequence[str], wanted: Mapping[Any, Wanted]) -> None:
         """Show these maps row by row; the ones that are not there yet are computed."""
         for key, want in wanted.items():
             known = self._entries.get(key)
@@ -182,7 +186,8 @@ class Maps:
         self.view.retire()
         for entry in self._entries.values():
             entry.session.close()
-            SHARED.forget(entry.wanted.subject)
+            if entry.wanted.owner is None:
+                SHARED.forget(entry.wanted.subject)
             entry.cell.retire()
             entry.cell.close()
         with self._changed:
@@ -206,6 +211,8 @@ class Maps:
         return _Entry(want, cell, session)
 
     def _reduction_of(self, want: Wanted) -> Reduction:
+        if want.reduction is not None:
+            return want.reduction
         sign, channels = self._reduction
         given = {} if channels is None else {"channels": channels}
         return Reduction(sign or get_method(want.request.method).sign, **given)

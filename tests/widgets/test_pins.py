@@ -1,0 +1,94 @@
+"""Maps pinned in an explorer: the ones that were on the screen, without another pass, and back again by a click."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from saliency_widgets.attribution import Reduction
+from saliency_widgets.engine import frame_of
+from saliency_widgets.widgets.explorer import Explorer
+
+
+@pytest.fixture
+def explorer():
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(3, 6, 3, padding=1), nn.ReLU(), nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Linear(96, 3)
+    ).eval()  # fmt: skip
+    made = Explorer(model, torch.rand(3, 16, 20), class_names=["cat", "dog", "boat"], target="dog",
+                    method="smoothgrad", n_samples=4, executor="inline")  # fmt: skip
+    yield made
+    made.close()
+
+
+def test_a_pin_is_the_map_on_the_screen_and_takes_no_pass(explorer):
+    explorer.wait()
+    passes = explorer._subject.memory.passes
+    explorer.pin()
+    (cell,) = explorer.pins._maps.view.cells
+    assert explorer._subject.memory.passes == passes
+    for name in ("codes", "low", "high", "signed"):
+        assert cell.frame[name] == explorer.view.frame[name]
+    assert cell.status["state"] == "done"
+    assert "dog" in cell.name
+    assert "samples 4" in cell.name
+
+
+def test_pins_stay_what_they_were_while_the_explorer_goes_on(explorer):
+    explorer.pin()
+    explorer.update(sign="signed", target="boat", n_samples=8)
+    explorer.pin()
+    explorer.update(method="gradient")
+    explorer.pin()
+    explorer.pin()  # the same again is not pinned twice
+    maps = explorer.pins._maps
+    assert len(explorer.pins) == len(maps.view.cells) == 3
+    signs = [Reduction("absolute"), Reduction("signed"), Reduction(explorer.panel.reduction.sign)]
+    for want, cell, reduction in zip(explorer.pins._pins.items(), maps.view.cells, signs, strict=True):
+        found = maps.attribution(want[0])
+        assert dict(want[1].request.params).get("n_samples") == found.settings.get("n_samples")
+        frame = frame_of(found, reduction)
+        np.testing.assert_array_equal(np.frombuffer(cell.frame["codes"], "<u2"), frame.codes.ravel())
+    assert len({cell.group for cell in maps.view.cells}) == 2  # SmoothGrad twice, the gradient
+
+
+def test_a_click_on_a_pin_brings_its_settings_back(explorer):
+    explorer.update(sign="signed", n_samples=8)
+    explorer.pin()
+    explorer.update(method="gradient", target="cat", sign="absolute")
+    explorer.pins._maps.view._handle_custom_msg({"type": "open", "cell": 0}, [])
+    assert explorer.settings["method"] == "smoothgrad"
+    assert explorer.settings["n_samples"] == 8
+    assert explorer.settings["target"] == 1
+    assert explorer.panel.reduction.sign == "signed"
+
+
+def test_squared_values_and_other_scores_have_scales_of_their_own(explorer):
+    explorer.pin()
+    explorer.update(sign="squared")
+    explorer.pin()
+    explorer.update(sign="absolute", score="probability")
+    explorer.pin()
+    explorer.update(score="logit", channels="sum")
+    explorer.pin()
+    assert len({cell.group for cell in explorer.pins._maps.view.cells}) == 4
+
+
+def test_unpinned_they_are_gone_and_the_explorer_goes_on(explorer):
+    explorer.pin()
+    explorer.update(method="gradient")
+    explorer.pin()
+    cells = list(explorer.pins._maps.view.cells)
+    explorer.pins.unpin()
+    assert explorer.pins._maps.view.cells == cells[:1]
+    assert cells[1].comm is None or cells[1].status["state"] == "done"
+    explorer.pins.clear()
+    assert len(explorer.pins) == 0
+    assert explorer.pins._maps.view.layout.display == "none"
+    explorer.pins.unpin()
+    explorer.pin()
+    assert len(explorer.pins._maps.view.cells) == 1
+    assert explorer.wait() is explorer.attribution
