@@ -113,11 +113,11 @@ def test_what_is_neither_down_nor_across_has_a_menu(made):
     compared.show(models="old")  # kept: nothing is computed again
     compared.wait(progress=False)
     assert compared._asked.subjects[0].memory.passes == evaluations
-    compared._turned[0].value = "models"
-    assert (compared._rows, compared._columns) == ("models", "inputs")
+    compared._pivot.turning[0].value = "models"
+    assert (compared._pivot.rows, compared._pivot.columns) == ("models", "inputs")
     assert_cells(compared, 4)
-    compared._turned[1].value = "models"  # down and across change places
-    assert (compared._rows, compared._columns) == ("inputs", "models")
+    compared._pivot.turning[1].value = "models"  # down and across change places
+    assert (compared._pivot.rows, compared._pivot.columns) == ("inputs", "models")
     assert_cells(compared, 4)
 
 

@@ -49,6 +49,9 @@ export class GridCell {
   #size: Raster = { width: 1, height: 1 };
   #turn = 0;
   #gone = false;
+  #decoding = false;
+  #raw: unknown;
+  #png: unknown;
 
   constructor(
     readonly model: CellModel,
@@ -135,19 +138,6 @@ export class GridCell {
     return drawn;
   }
 
-  #decoding = false;
-
-  /** Where the pointer is, in this cell's picture. */
-  spotOf(event: PointerEvent): Spot | null {
-    const box = this.canvas.getBoundingClientRect();
-    if (!box.width || !box.height) return null;
-    const inside = (share: number) => Math.min(1 - 1e-9, Math.max(0, share));
-    return {
-      u: inside((event.clientX - box.left) / box.width),
-      v: inside((event.clientY - box.top) / box.height),
-    };
-  }
-
   /** Say what the map is at a spot, or else what it is of. */
   say(spot: Spot | null): void {
     const frame = this.frame;
@@ -177,7 +167,6 @@ export class GridCell {
     this.say(null);
   };
 
-  #raw: unknown;
   #readFrame(): void {
     const raw = this.model.get("frame") as RawFrame | undefined;
     if (raw === this.#raw) return;
@@ -194,7 +183,6 @@ export class GridCell {
     this.told.dirty(this);
   }
 
-  #png: unknown;
   async #readPicture(): Promise<void> {
     const png = this.model.get("picture");
     if (png === this.#png) return;
@@ -238,4 +226,15 @@ function rest(status: Status): string {
   if (status.state === "running") return progressParts(status)[0] ?? "";
   if (status.state === "stopped") return "Stopped";
   return status.title || (status.state === "done" ? "" : "Waiting");
+}
+
+/** Where the pointer is in the picture on a canvas; null where that has no size. */
+export function spotIn(canvas: HTMLCanvasElement, event: PointerEvent): Spot | null {
+  const box = canvas.getBoundingClientRect();
+  if (!box.width || !box.height) return null;
+  const inside = (share: number) => Math.min(1 - 1e-9, Math.max(0, share));
+  return {
+    u: inside((event.clientX - box.left) / box.width),
+    v: inside((event.clientY - box.top) / box.height),
+  };
 }

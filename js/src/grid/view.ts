@@ -3,17 +3,18 @@
 import type { AnyModel } from "@anywidget/types";
 import type { Limits } from "../core/clip.ts";
 import type { Display } from "../core/compose.ts";
-import { type Ends, limitsOf, type Pooled, sharedEnds } from "../core/sharing.ts";
+import { limitsOf } from "../core/sharing.ts";
 import { formatTime, KERNEL_GONE } from "../core/text.ts";
 import { make, setText } from "../shell/elements.ts";
 import { KernelWatch } from "../shell/kernel.ts";
 import { DisplayReader, type LiveModel, resolveModel, Subscriptions } from "../shell/models.ts";
 import { primeControls } from "../shell/prime.ts";
 import { watchSize } from "../shell/stage.ts";
-import { Bars, type Scale } from "./bars.ts";
-import { type CellModel, GridCell, type Spot } from "./cell.ts";
+import { Bars } from "./bars.ts";
+import { type CellModel, GridCell, type Spot, spotIn } from "./cell.ts";
 import { ModelCheckUps, type RawCheckUp } from "./checkups.ts";
 import { PairView } from "./pair.ts";
+import { Scales } from "./scales.ts";
 import { SMALLEST, Toolbar } from "./toolbar.ts";
 
 /** What the trait `progress` holds. */
@@ -53,10 +54,15 @@ export class GridView {
   #turn = 0;
   #display: Display | null = null;
   #frame: number | null = null;
-  #scales = new Map<string, { pooled: (Pooled | null)[]; clip: readonly [number, number]; ends: Ends }>();
+  readonly #scales = new Scales((cell) => this.#isLocked(cell));
   #spot: Spot | null = null;
   #told = "";
   #hovering: number | null = null;
+  #source: LiveModel | null = null;
+  /** What the person chose; null as long as the maps go by the room there is. */
+  #width: number | null = null;
+  /** A cell was clicked on this page, and its explorer isn't there yet. */
+  #asked = false;
 
   constructor(
     private readonly model: AnyModel,
@@ -179,8 +185,6 @@ export class GridView {
     this.#readDisplay();
   }
 
-  #source: LiveModel | null = null;
-
   #readDisplay(): void {
     this.#display = this.#source && this.#displayReader.read(this.#source);
     this.#soonAll("display");
@@ -251,8 +255,6 @@ export class GridView {
     this.#toolbar.showWidth(width);
   }
 
-  #width: number | null = null;
-
   #readProgress(): void {
     const { state = "done", done = 0, total = 0, remaining } = this.#progress;
     const gone = this.#kernel.gone && state !== "done";
@@ -285,8 +287,6 @@ export class GridView {
     this.#asked = false;
   }
 
-  #asked = false;
-
   // -- what is shown -------------------------------------------------------------------------------------
 
   #rescale(): void {
@@ -307,26 +307,7 @@ export class GridView {
     this.#soonAll("display");
   }
 
-  #isLocked(cell: GridCell): boolean {
-    return this.#shared && !this.#unlocked.includes(cell.index);
-  }
-
-  /** The scale that a cell shares with the others of its group; null where it has its own. */
-  #endsOf(cell: GridCell, display: Display): Ends | null {
-    if (!cell.frame || !this.#isLocked(cell)) return null;
-    const name = cell.group;
-    const pooled = this.#cells
-      .filter((c) => c.frame && this.#isLocked(c) && c.group === name)
-      .map((c) => c.pooled);
-    const known = this.#scales.get(name);
-    const { clip } = display;
-    if (known && known.clip[0] === clip[0] && known.clip[1] === clip[1] && same(known.pooled, pooled))
-      return known.ends;
-    const maps = pooled.filter((one): one is Pooled => one !== null);
-    const ends = sharedEnds(maps, cell.frame.signed, clip);
-    this.#scales.set(name, { pooled, clip, ends });
-    return ends;
-  }
+  readonly #isLocked = (cell: GridCell): boolean => this.#shared && !this.#unlocked.includes(cell.index);
 
   #soonAll(cause: string): void {
     for (const cell of this.#cells) this.#dirty.add(cell);
@@ -354,31 +335,17 @@ export class GridView {
     const painted: number[] = [];
     for (const cell of now) {
       this.#dirty.delete(cell);
-      const ends = this.#endsOf(cell, display);
+      const ends = this.#scales.ends(cell, this.#cells, display);
       const limits: Limits | null = ends && cell.frame && limitsOf(cell.frame, ends);
       if (cell.paint(display, limits)) painted.push(cell.index);
     }
     const cause = this.#cause;
     this.#pair.paint(display);
-    this.#bars.show(this.#shownScales(display), display);
+    this.#bars.show(this.#scales.shown(this.#cells, display), display);
     this.#say();
     if (this.#dirty.size > 0) this.#frame = requestAnimationFrame(() => this.#paint());
     const detail = { painted, cause, left: this.#dirty.size };
     this.#root.dispatchEvent(new CustomEvent("sw-grid-paint", { bubbles: true, detail }));
-  }
-
-  #shownScales(display: Display): Scale[] {
-    const found = new Map<string, Scale>();
-    for (const cell of this.#cells) {
-      const { frame } = cell;
-      if (!frame) continue;
-      const ends = this.#endsOf(cell, display);
-      const group = String(cell.model.get("group") ?? "");
-      const name = ends ? group : "Each map by itself";
-      const key = ends ? cell.group : `own ${frame.signed}`;
-      if (!found.has(key)) found.set(key, { name, signed: frame.signed, ends });
-    }
-    return [...found.values()].sort((a, b) => Number(!a.ends) - Number(!b.ends));
   }
 
   #say(): void {
@@ -421,7 +388,7 @@ export class GridView {
       "pointermove",
       (event) => {
         const cell = cellOf(event);
-        if (cell && event.target === cell.canvas) this.#point(cell.spotOf(event));
+        if (cell && event.target === cell.canvas) this.#point(spotIn(cell.canvas, event));
         else if (event.target === this.#pair.canvas) this.#point(spotIn(this.#pair.canvas, event));
         else if (this.#spot) this.#point(null);
       },
@@ -487,18 +454,4 @@ export class GridView {
     this.#asked = true;
     this.#send({ type: "open", cell: cell.index });
   }
-}
-
-function spotIn(canvas: HTMLCanvasElement, event: PointerEvent): Spot | null {
-  const box = canvas.getBoundingClientRect();
-  if (!box.width || !box.height) return null;
-  const inside = (share: number) => Math.min(1 - 1e-9, Math.max(0, share));
-  return {
-    u: inside((event.clientX - box.left) / box.width),
-    v: inside((event.clientY - box.top) / box.height),
-  };
-}
-
-function same(a: readonly unknown[], b: readonly unknown[]): boolean {
-  return a.length === b.length && a.every((one, i) => one === b[i]);
 }

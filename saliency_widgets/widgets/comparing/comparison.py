@@ -14,12 +14,13 @@ from saliency_widgets.attribution import Attribution
 from saliency_widgets.attribution.method import DEFAULT
 from saliency_widgets.attribution.reduction import CHANNEL, SIGN
 from saliency_widgets.attribution.targets import SCORE
-from saliency_widgets.engine.comparing import LIMIT, TITLES, Place, read_comparison
+from saliency_widgets.engine.comparing import Place
+from saliency_widgets.engine.comparing.asked import LIMIT, read_comparison
 from saliency_widgets.inputs import Explain
-from saliency_widgets.params import unknown
 from saliency_widgets.widgets.comparing.beneath import Beneath, predictions_of
 from saliency_widgets.widgets.comparing.maps import Maps, Wanted
-from saliency_widgets.widgets.controls import LABEL_WIDTH, Control
+from saliency_widgets.widgets.comparing.pivot import Pivot, menu
+from saliency_widgets.widgets.controls import Control
 from saliency_widgets.widgets.display import DISPLAY_NAMES, DisplaySettings
 from saliency_widgets.widgets.explorer import Explorer
 from saliency_widgets.widgets.live import LAYOUT
@@ -66,21 +67,12 @@ class Comparison(w.Box):
             model, inputs, methods=methods, settings=settings, classes=classes, score=score, contrast=contrast,
             limit=limit, params=params, about=about,
         )  # fmt: skip
-        self._rows, self._columns = self._axes(rows, columns)
+        self._pivot = Pivot(self._asked.axes, rows, columns, self._show)
         self._executor = executor
         self._maps = Maps(
             self._display, executor=executor, on_open=self._look_into, on_done=lambda _place: self._show_predictions()
         )
         self.view = self._maps.view
-        self._menus = {
-            name: w.Dropdown(options=[(label, k) for k, label in enumerate(self._asked.axes[name].labels)], value=0,
-                             description=title, style={"description_width": LABEL_WIDTH}, layout={"width": "auto"})
-            for name, title in TITLES.items() if name in self._asked.varied
-        }  # fmt: skip
-        for name, menu in self._menus.items():
-            menu.add_class(f"sw-menu-{name}")
-            menu.observe(lambda _change: self._show(), names="value")
-        self._turned = self._turning()
         self._sign = Control(SIGN, sign or _OWN, options={_OWN: _OWN, **{name: name for name in SIGN.options()}})
         self._channels = Control(CHANNEL, channels)
         self._layers = self._layer_menus()
@@ -92,7 +84,7 @@ class Comparison(w.Box):
         for control in (self._sign, self._channels):
             control.observe(lambda: self._on_reduction(displayed))
         self._on_reduction(displayed)
-        self.view.controls = [*self._menus.values(), *self._turned, *self._layers.values(),
+        self.view.controls = [*self._pivot.menus.values(), *self._pivot.turning, *self._layers.values(),
                               *self._sign.leaves, *self._channels.leaves]  # fmt: skip
         self.view.layout.flex, self.view.layout.min_width = "4 1 420px", "260px"
         super().__init__(layout=LAYOUT)
@@ -112,13 +104,13 @@ class Comparison(w.Box):
     @property
     def attributions(self) -> dict[tuple[str, str], Attribution]:
         """The finished attributions of the maps that are shown, by (row, column) as the grid calls them."""
-        named = {self._heading(place): self._maps.attribution(place) for place in self._shown}
+        named = {self._pivot.name(place): self._maps.attribution(place) for place in self._shown}
         return {name: found for name, found in named.items() if found is not None}
 
     @property
     def errors(self) -> dict[tuple[str, str], Exception]:
         """What the maps that failed ended with, by (row, column)."""
-        named = {self._heading(place): self._maps.error(place) for place in self._shown}
+        named = {self._pivot.name(place): self._maps.error(place) for place in self._shown}
         return {name: error for name, error in named.items() if error is not None}
 
     def wait(self, timeout: float | None = None, *, progress: bool = True) -> dict[tuple[str, str], Attribution]:
@@ -157,18 +149,7 @@ class Comparison(w.Box):
         Raises:
             ValueError: There is no such menu or variant. Nothing is moved then.
         """
-        found = {}
-        for name, choice in choices.items():
-            if name not in self._menus or name in (self._rows, self._columns):
-                raise ValueError(
-                    unknown("menu", name, [n for n in self._menus if n not in (self._rows, self._columns)])
-                )
-            labels = self._asked.axes[name].labels
-            if choice not in labels and not (isinstance(choice, int) and 0 <= choice < len(labels)):
-                raise ValueError(unknown(name, str(choice), labels))
-            found[name] = labels.index(choice) if choice in labels else choice
-        for name, value in found.items():
-            self._menus[name].value = value
+        self._pivot.choose(choices)
 
     def difference(self, a: tuple[str, str], b: tuple[str, str]) -> np.ndarray:
         """The map of one cell minus the map of another, as the grid shows it.
@@ -209,57 +190,9 @@ class Comparison(w.Box):
 
     # ---- what is shown
 
-    def _axes(self, rows: str | None, columns: str | None) -> tuple[str, str]:
-        """What goes down and what across: what was asked for, or else the first that varies."""
-        for name, given in (("rows", rows), ("columns", columns)):
-            if given is not None and given not in TITLES:
-                raise ValueError(unknown(name, given, list(TITLES)))
-        if rows is not None and rows == columns:
-            raise ValueError(f"rows: {rows!r} are the columns already. Choose another of {list(TITLES)}.")
-        free = [name for name in dict.fromkeys((*self._asked.varied, *TITLES)) if name not in (rows, columns)]
-        if len(self._asked.varied) < 2 and rows is None:  # one row of maps
-            columns = columns or free.pop(0)
-        down = rows or free.pop(0)
-        return down, columns or free[0]
-
-    def _turning(self) -> list[w.Dropdown]:
-        """Menus for what goes down and across, where there is a choice."""
-        if len(self._asked.varied) < 2:
-            return []
-        made = []
-        for description, value in (("Down", self._rows), ("Across", self._columns)):
-            options = [(TITLES[name], name) for name in dict.fromkeys((*self._asked.varied, value))]
-            menu = w.Dropdown(options=options, value=value, description=description,
-                              style={"description_width": LABEL_WIDTH}, layout={"width": "auto"})  # fmt: skip
-            menu.observe(self._on_turn, names="value")
-            made.append(menu)
-        return made
-
-    def _on_turn(self, change: Any) -> None:
-        down, across = self._turned
-        if down.value == across.value:  # the other takes the place that was left
-            other = across if change["owner"] is down else down
-            other.value = change["old"]
-            return  # which has shown it
-        self._rows, self._columns = str(down.value), str(across.value)
-        self._show()
-
-    def _at(self, row: int, column: int) -> Place:
-        chosen = {name: menu.value for name, menu in self._menus.items()}
-        return Place(**{**chosen, self._rows: row, self._columns: column})
-
     def _show(self) -> None:
-        axes = self._asked.axes
-        for name, menu in self._menus.items():
-            menu.layout.display = "none" if name in (self._rows, self._columns) else None
-        down, across = axes[self._rows], axes[self._columns]
-        places = [self._at(r, c) for r in range(len(down)) for c in range(len(across))]
-        self._shown = places
-        self._maps.show(
-            down.labels if len(down) > 1 else [""] * len(down),
-            across.labels if len(across) > 1 or len(down) == 1 else [""] * len(across),
-            {place: self._wanted(place) for place in places},
-        )
+        self._shown = self._pivot.places()
+        self._maps.show(*self._pivot.headings, {place: self._wanted(place) for place in self._shown})
         self._show_predictions()
 
     def _wanted(self, place: Place) -> Wanted:
@@ -275,14 +208,13 @@ class Comparison(w.Box):
             notes=notes if ignored else (),
         )
 
-    def _heading(self, place: Place) -> tuple[str, str]:
-        return tuple(self._asked.axes[name].labels[getattr(place, name)] for name in (self._rows, self._columns))  # type: ignore[return-value]
-
     def _place(self, name: tuple[str, str]) -> Place:
         for place in self._shown:
-            if self._heading(place) == tuple(name):
+            if self._pivot.name(place) == tuple(name):
                 return place
-        raise ValueError(f"difference: there is no cell {name!r}. There are {[self._heading(p) for p in self._shown]}.")
+        raise ValueError(
+            f"difference: there is no cell {name!r}. There are {[self._pivot.name(p) for p in self._shown]}."
+        )
 
     def _quantised(self, place: Place) -> render.Quantised:
         frame = self._maps.frame(place)
@@ -291,7 +223,7 @@ class Comparison(w.Box):
     # ---- controls
 
     def _laid_out(self, displayed: Mapping[str, Control]) -> w.VBox:
-        chosen = [*self._turned, *self._menus.values()]
+        chosen = [*self._pivot.turning, *self._pivot.menus.values()]
         column = w.VBox(
             [
                 *([section("Shown", chosen)] if chosen else []),
@@ -326,13 +258,9 @@ class Comparison(w.Box):
         for k, label in enumerate(axes["models"].labels):
             sized = self._asked.subject(Place(models=k)).layers.items()
             options = [(f"{path} · {c} × {h} × {width}", path) for path, (c, h, width) in reversed(sized)]
-            menu = w.Dropdown(
-                options=[("auto · the last that matters", ""), *options], value="",
-                description=label if len(axes["models"]) > 1 else "Layer",
-                style={"description_width": LABEL_WIDTH}, layout={"width": "auto"},
-            )  # fmt: skip
-            menu.observe(lambda change, k=k: self._on_layer(k, change["new"]), names="value")
-            made[k] = menu
+            title = label if len(axes["models"]) > 1 else "Layer"
+            made[k] = menu(title, [("auto · the last that matters", ""), *options], "", f"layer-{k}")
+            made[k].observe(lambda change, k=k: self._on_layer(k, change["new"]), names="value")
         return made
 
     def _on_layer(self, model: int, path: str) -> None:

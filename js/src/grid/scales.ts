@@ -1,0 +1,56 @@
+// Which cells share a colour scale, and where it ends.
+
+import type { Display } from "../core/compose.ts";
+import { type Ends, type Pooled, sharedEnds } from "../core/sharing.ts";
+import type { Scale } from "./bars.ts";
+import type { GridCell } from "./cell.ts";
+
+interface Kept {
+  readonly pooled: readonly (Pooled | null)[];
+  readonly clip: readonly [number, number];
+  readonly ends: Ends;
+}
+
+export class Scales {
+  readonly #kept = new Map<string, Kept>();
+
+  constructor(private readonly isLocked: (cell: GridCell) => boolean) {}
+
+  clear(): void {
+    this.#kept.clear();
+  }
+
+  /** The ends of the scale that a cell shares with the others of its group; null where it has its own. */
+  ends(cell: GridCell, cells: readonly GridCell[], display: Display): Ends | null {
+    if (!cell.frame || !this.isLocked(cell)) return null;
+    const { group } = cell;
+    const pooled = cells.filter((c) => c.frame && this.isLocked(c) && c.group === group).map((c) => c.pooled);
+    const { clip } = display;
+    const known = this.#kept.get(group);
+    if (known && known.clip[0] === clip[0] && known.clip[1] === clip[1] && same(known.pooled, pooled)) {
+      return known.ends;
+    }
+    const maps = pooled.filter((one): one is Pooled => one !== null);
+    const ends = sharedEnds(maps, cell.frame.signed, clip);
+    this.#kept.set(group, { pooled, clip, ends });
+    return ends;
+  }
+
+  /** The scales in use, the shared ones first. */
+  shown(cells: readonly GridCell[], display: Display): Scale[] {
+    const found = new Map<string, Scale>();
+    for (const cell of cells) {
+      const { frame } = cell;
+      if (!frame) continue;
+      const ends = this.ends(cell, cells, display);
+      const name = ends ? String(cell.model.get("group") ?? "") : "Each map by itself";
+      const key = ends ? cell.group : `own ${frame.signed}`;
+      if (!found.has(key)) found.set(key, { name, signed: frame.signed, ends });
+    }
+    return [...found.values()].sort((a, b) => Number(!a.ends) - Number(!b.ends));
+  }
+}
+
+function same(a: readonly unknown[], b: readonly unknown[]): boolean {
+  return a.length === b.length && a.every((one, i) => one === b[i]);
+}
