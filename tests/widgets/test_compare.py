@@ -40,7 +40,7 @@ def made():
     def make(*args, **kwargs):
         given = {"methods": "gradient", "settings": None, "classes": None, "rows": None, "columns": None,
                  "score": "logit", "contrast": None, "limit": 400, "executor": "inline", "params": {}}  # fmt: skip
-        names = {*given, "sign", "channels"}
+        names = {*given, "sign", "channels", "scale"}
         about = {"class_names": NAMES, "transform": None, "device": None, "fold": True, "precision": None}
         params = {name: kwargs.pop(name) for name in list(kwargs) if name not in {*names, *about, "explain"}}
         found = sw.Comparison(*args, **{**given, **about, **kwargs, "params": params})
@@ -291,6 +291,7 @@ def test_a_finished_map_is_counted_once(made):
         ({"rows": "methods", "columns": "methods"}, ValueError, "columns already"),
         ({"score": "odds"}, ValueError, "score"),
         ({"sign": "both"}, ValueError, "sign"),
+        ({"scale": "all"}, ValueError, "scale"),
     ],
 )
 def test_what_does_not_fit_is_said(made, given, error, said):

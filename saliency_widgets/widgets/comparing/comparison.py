@@ -17,6 +17,7 @@ from saliency_widgets.attribution.targets import SCORE
 from saliency_widgets.engine.comparing import Place
 from saliency_widgets.engine.comparing.asked import LIMIT, read_comparison
 from saliency_widgets.inputs import Explain
+from saliency_widgets.params import unknown
 from saliency_widgets.widgets.comparing.beneath import Beneath, predictions_of
 from saliency_widgets.widgets.comparing.maps import Maps, Wanted
 from saliency_widgets.widgets.comparing.pivot import Pivot, menu
@@ -52,6 +53,7 @@ class Comparison(w.Box):
         score: str,
         contrast: Any,
         limit: int,
+        scale: str = "shared",
         executor: str = "thread",
         sign: str | None = None,
         channels: str | None = None,
@@ -63,6 +65,8 @@ class Comparison(w.Box):
         self._display = DisplaySettings(**display)
         if sign is not None:
             SIGN.check(sign)
+        if scale not in ("shared", "own"):
+            raise ValueError(unknown("scale", str(scale), ["shared", "own"]))
         self._asked = read_comparison(
             model, inputs, methods=methods, settings=settings, classes=classes, score=score, contrast=contrast,
             limit=limit, params=params, about=about,
@@ -73,6 +77,7 @@ class Comparison(w.Box):
             self._display, executor=executor, on_open=self._look_into, on_done=lambda _place: self._show_predictions()
         )
         self.view = self._maps.view
+        self.view.scale = scale
         self._sign = Control(SIGN, sign or _OWN, options={_OWN: _OWN, **{name: name for name in SIGN.options()}})
         self._channels = Control(CHANNEL, channels)
         self._layers = self._layer_menus()
@@ -312,6 +317,7 @@ def compare(
     contrast: Any = None,
     sign: str | None = None,
     channels: str = CHANNEL.default,
+    scale: str = "shared",
     transform: Any = None,
     class_names: Any = None,
     explain: Explain = None,
@@ -340,6 +346,8 @@ def compare(
         contrast: As for :func:`attribute`.
         sign: How all maps are shown; each as its method's paper does, unless given.
         channels: Likewise.
+        scale: "shared": maps that can be compared share one colour scale; "own": each is clipped at the same
+            percentiles of its own.
         transform: As for :func:`attribute`; of several models, a mapping from their names, where they differ.
         class_names: Likewise.
         explain: As for :func:`attribute`.
@@ -359,6 +367,7 @@ def compare(
     """
     return Comparison(
         model, inputs, methods=DEFAULT if methods is None else methods, settings=settings, classes=classes, rows=rows,
-        columns=columns, score=score, contrast=contrast, limit=limit, sign=sign, channels=channels, params=params,
+        columns=columns, score=score, contrast=contrast, limit=limit, sign=sign, channels=channels, scale=scale,
+        params=params,
         transform=transform, class_names=class_names, explain=explain, device=device, fold=fold, precision=precision,
     )  # fmt: skip
