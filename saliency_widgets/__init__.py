@@ -21,11 +21,12 @@ if TYPE_CHECKING:
     from saliency_widgets.engine.checkup import checkup
     from saliency_widgets.engine.tables import importance, shuffle
     from saliency_widgets.engine.trust import ablate, evaluate
-    from saliency_widgets.widgets import Explorer, Sweep, TableExplorer, explore, sweep
+    from saliency_widgets.widgets import Explorer, Lesson, Sweep, TableExplorer, explore, lesson, sweep
 
 __all__ = [
     "Attribution",
     "Explorer",
+    "Lesson",
     "Sweep",
     "TableExplorer",
     "ablate",
@@ -36,6 +37,7 @@ __all__ = [
     "explore",
     "from_captum",
     "importance",
+    "lesson",
     "methods",
     "shuffle",
     "sweep",
@@ -46,6 +48,7 @@ __version__ = _version("saliency-widgets")
 _ROOMS = {
     "Attribution": "attribution",
     "Explorer": "widgets",
+    "Lesson": "widgets",
     "Sweep": "widgets",
     "TableExplorer": "widgets",
     "ablate": "engine.trust",
@@ -56,6 +59,7 @@ _ROOMS = {
     "explore": "widgets",
     "from_captum": "attribution.captum_bridge",
     "importance": "engine.tables",
+    "lesson": "widgets",
     "methods": "attribution.method",
     "shuffle": "engine.tables",
     "sweep": "widgets",

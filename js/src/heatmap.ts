@@ -1,13 +1,14 @@
 // The views of saliency_widgets: an anywidget shell around core/. None of them writes a trait.
 
 import type { AnyModel } from "@anywidget/types";
+import { LessonView } from "./lesson/view.ts";
 import { HeatmapView } from "./view.ts";
 
 /** A view on a page: it shows its model in `el` until it is removed. */
 type View = new (model: AnyModel, el: HTMLElement) => { remove(): void };
 
 /** By the trait `kind`. */
-const VIEWS: Record<string, View> = { heatmap: HeatmapView };
+const VIEWS: Record<string, View> = { heatmap: HeatmapView, lesson: LessonView };
 
 function render({ model, el }: { model: AnyModel; el: HTMLElement }): () => void {
   const view = new VIEWS[String(model.get("kind") ?? "heatmap")](model, el);

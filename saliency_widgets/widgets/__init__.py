@@ -3,7 +3,18 @@
 from saliency_widgets.widgets.display import DisplaySettings
 from saliency_widgets.widgets.explorer import Explorer, explore
 from saliency_widgets.widgets.heatmap import HeatmapView
+from saliency_widgets.widgets.lessons import Lesson, lesson
 from saliency_widgets.widgets.sweeps import Sweep, sweep
 from saliency_widgets.widgets.tables import TableExplorer
 
-__all__ = ["DisplaySettings", "Explorer", "HeatmapView", "Sweep", "TableExplorer", "explore", "sweep"]
+__all__ = [
+    "DisplaySettings",
+    "Explorer",
+    "HeatmapView",
+    "Lesson",
+    "Sweep",
+    "TableExplorer",
+    "explore",
+    "lesson",
+    "sweep",
+]

@@ -36,7 +36,7 @@ class Memo<T> {
 }
 
 export class Composer {
-  readonly #counts = new Memo<Uint32Array>();
+  readonly #counts = new WeakMap<Frame, Uint32Array>();
   readonly #total = new Memo<number>();
   readonly #limits = new Memo<Limits>();
   readonly #mix = new Memo<Mix>();
@@ -45,10 +45,10 @@ export class Composer {
 
   /**
    * The picture under the map; a plain gray where it is missing. The same object while nothing changed; its
-   * bytes are good until the next call.
+   * bytes are good until the next call. The colours' scale may be another map's, see `limits`.
    */
-  blend(frame: Frame, picture: Pixels | null, display: Display): Pixels {
-    const limits = this.limits(frame, display);
+  blend(frame: Frame, picture: Pixels | null, display: Display, scale: Frame = frame): Pixels {
+    const limits = this.limits(scale, display);
     const { opacity, threshold, blend } = display;
     const lut = frame.signed ? display.diverging : display.lut;
     const mix = this.#mix.get([frame.signed, ...limits, opacity, threshold, blend, lut], () =>
@@ -62,14 +62,20 @@ export class Composer {
     });
   }
 
+  /** Where the colours' scale begins and ends, in codes; of maps that share one range, one gives it to all. */
   limits(frame: Frame, display: Display): Limits {
     const counts = this.#histogram(frame);
     const [low, high] = display.clip;
     return this.#limits.get([counts, low, high], () => clipLimits(counts, frame.codes.length, [low, high]));
   }
 
-  bar(frame: Frame, display: Display, ticks: number): { row: Uint8ClampedArray<ArrayBuffer>; ticks: Tick[] } {
-    const limits = this.limits(frame, display);
+  bar(
+    frame: Frame,
+    display: Display,
+    ticks: number,
+    scale: Frame = frame,
+  ): { row: Uint8ClampedArray<ArrayBuffer>; ticks: Tick[] } {
+    const limits = this.limits(scale, display);
     const lut = frame.signed ? display.diverging : display.lut;
     return {
       row: barColours(frame.signed, limits, lut, display.threshold),
@@ -89,7 +95,11 @@ export class Composer {
   }
 
   #histogram(frame: Frame): Uint32Array {
-    return this.#counts.get([frame], () => histogram(frame.codes, frame.signed));
+    const known = this.#counts.get(frame);
+    if (known) return known;
+    const counts = histogram(frame.codes, frame.signed);
+    this.#counts.set(frame, counts);
+    return counts;
   }
 }
 
