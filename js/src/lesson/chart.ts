@@ -6,7 +6,7 @@ import type { Bar, Curve } from "./content.ts";
 const SVG = "http://www.w3.org/2000/svg";
 /** The drawing's own units; it is scaled to its place, and the letters with it. */
 const SIDE = 280;
-const LEFT = 70;
+const LEFT = 78;
 const RIGHT = 14;
 const TOP = 14;
 const BOTTOM = 52;
@@ -73,11 +73,11 @@ export function drawBars(bars: readonly Bar[], chosen: number, label: string): S
   bars.forEach(({ label: name, share }, i) => {
     const top = i * pitch;
     const mark = i === chosen ? "sw-lesson-bar sw-lesson-chosen" : "sw-lesson-bar";
-    const width = Math.max(1, share * (SIDE - 78));
-    svg.append(text(shortened(name), 0, top + 17, "start", i === chosen));
-    svg.append(element("rect", { class: mark, x: 0, y: top + 24, width, height: pitch - 34 }));
+    const width = Math.max(1, share * (SIDE - 100));
+    svg.append(text(shortened(name), 0, top + 21, "start", i === chosen));
+    svg.append(element("rect", { class: mark, x: 0, y: top + 28, width, height: pitch - 36 }));
     svg.append(
-      text(`${(100 * share).toFixed(1)}%`, width + 8, top + 24 + (pitch - 34) / 2 + 6, "start", i === chosen),
+      text(`${(100 * share).toFixed(1)}%`, width + 8, top + 28 + (pitch - 36) / 2 + 6, "start", i === chosen),
     );
   });
   return svg;

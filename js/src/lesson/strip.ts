@@ -32,8 +32,8 @@ export class Strip {
       const glyph = make("span", "lesson-glyph", { "aria-hidden": "true" });
       const state = make("span", "unseen");
       const number = make("span", "lesson-number", {}, [String(i + 1)]);
-      const title = make("span", "lesson-title", {}, [number, ` ${step.title}`]);
-      const picture = make("span", "lesson-small", {}, [canvas, glyph]);
+      const title = make("span", "lesson-title", {}, [step.title]);
+      const picture = make("span", "lesson-small", {}, [canvas, glyph, number]);
       const button = make("button", "lesson-step", { type: "button" }, [picture, title, state]);
       button.addEventListener("click", () => this.go(i), { signal: this.life });
       this.#items.push({ button, stage: new Stage(canvas), composer: new Composer(), state, glyph });

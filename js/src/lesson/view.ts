@@ -241,9 +241,10 @@ export class LessonView {
     const focus =
       target instanceof HTMLInputElement ? "slider" : target instanceof HTMLButtonElement ? "button" : "none";
     const move = moveOf(event.key, focus);
+    // Keys that a control has a use for are not for the notebook either: it would keep them from the control.
+    if (move || focus === "slider") event.stopPropagation();
     if (!move) return;
     event.preventDefault();
-    event.stopPropagation();
     this.#go(moved(this.#step, move, this.#steps.length));
   }
 

@@ -68,7 +68,7 @@ def prediction(board: Board, page: Page) -> None:
         shown = top if board.target in top or not isinstance(board.target, int) else [*top[:-1], board.target]
         marked = shown.index(board.target) if board.target in shown else -1
         bars = [(board.name_of(k), float(shares[k])) for k in shown]
-        panels.append(page.bars("Probability of the first classes", bars, marked))
+        panels.append(page.bars("Probability", bars, marked))
         if isinstance(board.target, int):
             said += f" Its probability is {percent(float(shares[board.target]))}."
     page.shot("", *panels, said=said)
@@ -174,7 +174,7 @@ def normalised(board: Board, page: Page) -> None:
 @step(
     "Overlay",
     "The map is laid over the picture, to see what lies where it is strong.",
-    "What is strong moves the score; that it is a good reason is not said.",
+    "What is strong moves the score most; whether for a good reason, the map does not say.",
     control="Opacity",
     place="sw-control-opacity",
     settings={"method": "gradient", "sign": "absolute"},

@@ -88,7 +88,7 @@ def smoothing(board: Board, page: Page) -> None:
         alike, error = spearman(board.map_of(found), last), sampling_error(found)
         said = f"Noise level {board.noise_level:.0%}. Rank correlation with the map of all {counts[-1]}: {alike:.2f}."
         if error == error:
-            said += f" Mean error of a value, as another draw of the noise would show it: {percent(error)} of its size."
+            said += f" Sampling error: {percent(error)} of the size of the values."
         caption = f"Mean of {found.done} sample{'s' * (found.done != 1)}"
         mean = page.map(f"smooth {found.done}", caption, lambda found=found: board.strength(found))
         page.shot(str(found.done), own, mean, said=said, n_samples=found.done, noise_level=board.noise_level)
