@@ -174,7 +174,9 @@ export class LessonView {
 
   #onMessage(message: unknown): void {
     const { type, explorer, place } = (message ?? {}) as { type?: string; explorer?: string; place?: string };
-    if (type === "tried" && explorer && place) bringIntoSight(explorer, place, this.#life.signal);
+    if (type !== "tried" || !explorer || !place) return;
+    if (document.fullscreenElement === this.#elements.root) void this.#toggleFullScreen();
+    bringIntoSight(explorer, place, this.#life.signal);
   }
 
   async #followKernel(): Promise<void> {
