@@ -21,12 +21,23 @@ if TYPE_CHECKING:
     from saliency_widgets.engine.checkup import checkup
     from saliency_widgets.engine.tables import importance, shuffle
     from saliency_widgets.engine.trust import ablate, evaluate
-    from saliency_widgets.widgets import Comparison, Explorer, Sweep, TableExplorer, compare, explore, sweep
+    from saliency_widgets.widgets import (
+        Comparison,
+        Explorer,
+        Lesson,
+        Sweep,
+        TableExplorer,
+        compare,
+        explore,
+        lesson,
+        sweep,
+    )
 
 __all__ = [
     "Attribution",
     "Comparison",
     "Explorer",
+    "Lesson",
     "Sweep",
     "TableExplorer",
     "ablate",
@@ -38,6 +49,7 @@ __all__ = [
     "explore",
     "from_captum",
     "importance",
+    "lesson",
     "methods",
     "shuffle",
     "sweep",
@@ -49,6 +61,7 @@ _ROOMS = {
     "Attribution": "attribution",
     "Comparison": "widgets",
     "Explorer": "widgets",
+    "Lesson": "widgets",
     "Sweep": "widgets",
     "TableExplorer": "widgets",
     "ablate": "engine.trust",
@@ -60,6 +73,7 @@ _ROOMS = {
     "explore": "widgets",
     "from_captum": "attribution.captum_bridge",
     "importance": "engine.tables",
+    "lesson": "widgets",
     "methods": "attribution.method",
     "shuffle": "engine.tables",
     "sweep": "widgets",

@@ -37,6 +37,9 @@ sw.sweep(
 )"""
 
 
+LESSON = "import saliency_widgets as sw\nlesson = sw.demo('lesson')\nlesson"
+
+
 def in_both_themes(lab: Lab, name: str, what: Locator) -> None:
     """Take a picture of it in light and in dark; then the page is light and of its usual height again."""
     for theme in ("light", "dark"):
@@ -81,6 +84,16 @@ def sweep(lab: Lab) -> None:
     in_both_themes(lab, "sweep", found)
 
 
+def lesson(lab: Lab) -> None:
+    """The step that compares Guided Backprop with the gradient."""
+    lab.open(lab.write_notebook([LESSON], "lesson.ipynb"))
+    lab.run_all()
+    lab.execute("lesson.wait(); lesson.step = 'guided_backprop'", seconds=120)
+    found = lab.output(0).locator(".sw-lesson")
+    found.locator(".sw-lesson-choice[aria-pressed='true']").wait_for(timeout=30_000)
+    in_both_themes(lab, "lesson", found)
+
+
 def table(lab: Lab) -> None:
     """A row of a table, with the shuffle test beside its bars."""
     lab.page.set_viewport_size({"width": 1440, "height": 1560})
@@ -122,6 +135,7 @@ def main() -> None:
             trust(lab)
             table(lab)
             sweep(lab)
+            lesson(lab)
             lab.open(lab.write_notebook([EXPLORER.format("")], "methods.ipynb"))
             lab.run_all()
             seen = Seen(lab, lab.output(0))

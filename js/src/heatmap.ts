@@ -2,13 +2,14 @@
 
 import type { AnyModel } from "@anywidget/types";
 import { GridView } from "./grid/view.ts";
+import { LessonView } from "./lesson/view.ts";
 import { HeatmapView } from "./view.ts";
 
 /** A view on a page: it shows its model in `el` until it is removed. */
 type View = new (model: AnyModel, el: HTMLElement) => { remove(): void };
 
 /** By the trait `kind`. */
-const VIEWS: Record<string, View> = { grid: GridView, heatmap: HeatmapView };
+const VIEWS: Record<string, View> = { grid: GridView, heatmap: HeatmapView, lesson: LessonView };
 
 function render({ model, el }: { model: AnyModel; el: HTMLElement }): () => void {
   const view = new VIEWS[String(model.get("kind") ?? "heatmap")](model, el);

@@ -7,16 +7,19 @@ from typing import Any
 from saliency_widgets.demos.imagenet import PICTURES, classifier, picture
 from saliency_widgets.demos.tables import TABLES, table_model
 from saliency_widgets.params import unknown
-from saliency_widgets.widgets import Explorer, TableExplorer, explore
+from saliency_widgets.widgets import Explorer, Lesson, TableExplorer, explore, lesson
+
+_LESSON = "lesson"
 
 
-def demo(name: str = "chelsea", **settings: Any) -> Explorer | TableExplorer:
+def demo(name: str = "chelsea", **settings: Any) -> Explorer | TableExplorer | Lesson:
     """The explorer on EfficientNet-Lite0 and a picture of scikit-image, or on a network for a table of scikit-learn.
 
     Args:
         name: "chelsea", "coffee", "astronaut" or "rocket"; "tabular" for a network that tells malignant from benign
-            tumours, trained on the spot, or "diabetes" for one that predicts a value.
-        **settings: As for :func:`explore`: ``method``, ``target``, the method's parameters.
+            tumours, trained on the spot, or "diabetes" for one that predicts a value; "lesson" for the steps of a
+            saliency map of "chelsea".
+        **settings: As for :func:`explore`, or :func:`lesson`: ``method``, ``target``, the method's parameters.
 
     Raises:
         ImportError: The packages of the extra ``demo`` are missing: ``pip install 'saliency-widgets[demo]'``.
@@ -27,7 +30,10 @@ def demo(name: str = "chelsea", **settings: Any) -> Explorer | TableExplorer:
         about = {"background": table.background, "labels": table.labels, "class_names": table.class_names}
         given = {"transform": table.transform, "score": table.score, **about, **settings}
         return explore(table.model, table.rows.iloc[0], **given)
-    if name not in PICTURES:
-        raise ValueError(unknown("demo", name, [*PICTURES, *TABLES]))
+    if name not in (*PICTURES, _LESSON):
+        raise ValueError(unknown("demo", name, [*PICTURES, *TABLES, _LESSON]))
     found = classifier()
-    return explore(found.model, picture(name), transform=found.transform, class_names=found.class_names, **settings)
+    about = {"transform": found.transform, "class_names": found.class_names}
+    if name == _LESSON:
+        return lesson(found.model, picture(), **about, **settings)
+    return explore(found.model, picture(name), **about, **settings)

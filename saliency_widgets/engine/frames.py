@@ -45,19 +45,29 @@ def frame_of(attribution: Attribution, reduction: Reduction, sample: int = 0) ->
         sample: Which sample of the batch.
     """
     height, width = attribution.input_shape[-2:]
-    values = reduction(attribution.values[sample : sample + 1], (height, width))[0]
+    return coded(reduction(attribution.values[sample : sample + 1], (height, width))[0], signed=reduction.signed)
+
+
+def coded(values: Tensor, *, signed: bool, high: float | None = None) -> Frame:
+    """Quantise one map, on its device.
+
+    Args:
+        values: Shape (H, W); without ``signed``, none below zero.
+        signed: Whether zero is to be the middle code.
+        high: The value of the highest code, for maps that share one scale; the map's own largest size unless given.
+    """
     if values.dtype in (torch.float16, torch.bfloat16):
         values = values.float()
-    high = float(values.abs().max())
-    low = -high if reduction.signed else 0.0
+    high = float(values.abs().max()) if high is None else high
+    low = -high if signed else 0.0
     span = high - low
     if span == 0:
-        codes = torch.full_like(values, LEVELS // 2 if reduction.signed else 0)
+        codes = torch.full_like(values, LEVELS // 2 if signed else 0)
     else:
-        codes = ((values - low) / span * LEVELS + 0.5).floor()
+        codes = ((values - low) / span * LEVELS + 0.5).floor().clamp(0, LEVELS)
     # int16 is copied where uint16 has no kernels; the flip of the top bit undoes the shift.
     moved = _on_host((codes.to(torch.int32) - 32768).to(torch.int16)).numpy()
-    return Frame(moved.view(np.uint16) ^ np.uint16(0x8000), low, high, reduction.signed)
+    return Frame(moved.view(np.uint16) ^ np.uint16(0x8000), low, high, signed)
 
 
 def _on_host(codes: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ from saliency_widgets.widgets.comparing.comparison import Comparison, compare
 from saliency_widgets.widgets.display import DisplaySettings
 from saliency_widgets.widgets.explorer import Explorer, explore
 from saliency_widgets.widgets.heatmap import HeatmapView
+from saliency_widgets.widgets.lessons import Lesson, lesson
 from saliency_widgets.widgets.sweeps import Sweep, sweep
 from saliency_widgets.widgets.tables import TableExplorer
 
@@ -12,9 +13,11 @@ __all__ = [
     "DisplaySettings",
     "Explorer",
     "HeatmapView",
+    "Lesson",
     "Sweep",
     "TableExplorer",
     "compare",
     "explore",
+    "lesson",
     "sweep",
 ]

@@ -11,7 +11,7 @@ import torch
 from saliency_widgets import render
 from saliency_widgets.attribution import Attribution
 from saliency_widgets.attribution.findings import Finding
-from saliency_widgets.engine import Event
+from saliency_widgets.engine import Event, Frame
 from saliency_widgets.evaluation.metrics import completeness, sampling_error
 
 
@@ -19,17 +19,23 @@ def frame_of(event: Event) -> dict[str, Any] | None:
     """The frame of an event, as the front end takes it: see ``js/src/heatmap.ts``."""
     if event.frame is None:
         return None
-    height, width = event.frame.codes.shape
+    stamp = {"generation": event.generation, "index": event.index, "final": event.state != "running"}
+    return raw_frame(event.frame, **stamp)
+
+
+def raw_frame(frame: Frame, *, generation: int = 0, index: int = 0, final: bool = True) -> dict[str, Any]:
+    """A map as the front end takes it: see ``js/src/core/frame.ts``."""
+    height, width = frame.codes.shape
     return {
-        "generation": event.generation,
-        "index": event.index,
-        "final": event.state != "running",
+        "generation": generation,
+        "index": index,
+        "final": final,
         "height": height,
         "width": width,
-        "low": event.frame.low,
-        "high": event.frame.high,
-        "signed": event.frame.signed,
-        "codes": event.frame.codes.astype("<u2").tobytes(),
+        "low": frame.low,
+        "high": frame.high,
+        "signed": frame.signed,
+        "codes": frame.codes.astype("<u2").tobytes(),
     }
 
 

@@ -37,7 +37,7 @@ class Memo<T> {
 }
 
 export class Composer {
-  readonly #counts = new Memo<Uint32Array>();
+  readonly #counts = new WeakMap<Frame, Uint32Array>();
   readonly #pooled = new Memo<Pooled>();
   readonly #total = new Memo<number>();
   readonly #limits = new Memo<Limits>();
@@ -75,14 +75,19 @@ export class Composer {
     });
   }
 
+  /** Where the colours' scale begins and ends, in codes; maps of one range may all have one's. */
   limits(frame: Frame, display: Display): Limits {
     const counts = this.#histogram(frame);
     const [low, high] = display.clip;
     return this.#limits.get([counts, low, high], () => clipLimits(counts, frame.codes.length, [low, high]));
   }
 
-  bar(frame: Frame, display: Display, ticks: number): { row: Uint8ClampedArray<ArrayBuffer>; ticks: Tick[] } {
-    const limits = this.limits(frame, display);
+  bar(
+    frame: Frame,
+    display: Display,
+    ticks: number,
+    limits: Limits = this.limits(frame, display),
+  ): { row: Uint8ClampedArray<ArrayBuffer>; ticks: Tick[] } {
     const lut = frame.signed ? display.diverging : display.lut;
     return {
       row: barColours(frame.signed, limits, lut, display.threshold),
@@ -110,7 +115,11 @@ export class Composer {
   }
 
   #histogram(frame: Frame): Uint32Array {
-    return this.#counts.get([frame], () => histogram(frame.codes, frame.signed));
+    const known = this.#counts.get(frame);
+    if (known) return known;
+    const counts = histogram(frame.codes, frame.signed);
+    this.#counts.set(frame, counts);
+    return counts;
   }
 }
 

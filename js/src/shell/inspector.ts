@@ -19,7 +19,7 @@ export class Inspector {
   #place: Place | null = null;
 
   constructor(
-    private readonly elements: Elements,
+    private readonly elements: Pick<Elements, "canvas" | "cursor">,
     private readonly size: () => Raster | null,
     private readonly changed: () => void,
     life: AbortSignal,

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import partial
 
+from torch import Tensor
+
 from saliency_widgets.attribution.call import Call
 from saliency_widgets.attribution.method import Estimate, get_method, method, methods
 from saliency_widgets.attribution.moments import Chunk, Moments
@@ -58,6 +60,21 @@ BASE = Param(
 )
 
 
+def noisy(call: Call, noise_level: float, seed: int, samples: range) -> Tensor:
+    """Noisy copies of the inputs.
+
+    Args:
+        call: The model and its inputs, shape (B, ...).
+        noise_level: Standard deviation of the noise, as a part of each sample's range.
+        seed: Of the noise.
+        samples: Which copies, K of them.
+
+    Returns:
+        Shape (K, B, ...).
+    """
+    return call.inputs + call.spread() * noise_level * normal_noise(call.inputs, seed, samples)
+
+
 @method(
     title="SmoothGrad",
     unit="samples",
@@ -97,14 +114,13 @@ def smoothgrad(
     if statistic == "variance" and n_samples < 2:
         raise ValueError("n_samples: a variance needs at least 2 samples, got 1.")
     inner = get_method(base)
-    spread = call.spread() * noise_level
     moments = Moments(call.inputs)
     told = statistic != "variance"  # of a variance, the error is not estimated
 
     def drawn(samples: range) -> Chunk:
-        noisy = call.inputs + spread * normal_noise(call.inputs, seed, samples)
-        (estimate,) = inner.run(call.on(noisy.flatten(0, 1)), **inner.check_params({}))
-        values = estimate.values.view_as(noisy)
+        inputs = noisy(call, noise_level, seed, samples)
+        (estimate,) = inner.run(call.on(inputs.flatten(0, 1)), **inner.check_params({}))
+        values = estimate.values.view_as(inputs)
         return moments.of(values**2 if statistic == "squared" else values, samples.start)
 
     for samples in call.chunks(n_samples, chunk_size):

@@ -1,0 +1,108 @@
+// A curve with its axes and a marker, and bars: drawn as SVG, in the colours of the page.
+
+import { formatNumber } from "../core/text.ts";
+import type { Bar, Curve } from "./content.ts";
+
+const SVG = "http://www.w3.org/2000/svg";
+/** The drawing's own units; it is scaled to its place, and the letters with it. */
+const SIDE = 280;
+const LEFT = 78;
+const RIGHT = 14;
+const TOP = 14;
+const BOTTOM = 52;
+
+/** Round numbers within these limits, some five. */
+export function roundTicks(low: number, high: number): number[] {
+  if (!(high > low)) return [low];
+  const rough = (high - low) / 4;
+  const unit = 10 ** Math.floor(Math.log10(rough));
+  const step = unit * ([1, 2, 2.5, 5, 10].find((k) => unit * k >= rough * 0.999) ?? 10);
+  const ticks: number[] = [];
+  for (let k = Math.ceil(low / step - 1e-9); k * step <= high + 1e-9 * step; k++) ticks.push(k * step || 0);
+  return ticks;
+}
+
+/** The curve's value there, between its points on the straight line through them. */
+export function valueAt({ x, y }: Pick<Curve, "x" | "y">, at: number): number {
+  const next = x.findIndex((place) => place >= at);
+  if (next === 0) return y[0];
+  if (next < 0) return y[y.length - 1];
+  const t = (at - x[next - 1]) / (x[next] - x[next - 1]);
+  return y[next - 1] + t * (y[next] - y[next - 1]);
+}
+
+export function drawCurve(curve: Curve, label: string): SVGSVGElement {
+  const low = Math.min(0, ...curve.y);
+  const high = Math.max(...curve.y, low + 1e-12);
+  const first = curve.x[0];
+  const span = curve.x[curve.x.length - 1] - first || 1;
+  const across = (x: number) => LEFT + ((x - first) / span) * (SIDE - LEFT - RIGHT);
+  const up = (y: number) => SIDE - BOTTOM - ((y - low) / (high - low)) * (SIDE - BOTTOM - TOP);
+  const svg = element("svg", { viewBox: `0 0 ${SIDE} ${SIDE}`, role: "img", "aria-label": label });
+  const bottom = SIDE - BOTTOM;
+  for (const tick of roundTicks(low, high)) {
+    svg.append(line("sw-lesson-grid", LEFT, up(tick), SIDE - RIGHT, up(tick)));
+    svg.append(text(formatNumber(tick), LEFT - 7, up(tick) + 6, "end"));
+  }
+  for (const tick of [0, 0.5, 1]) {
+    const x = first + tick * span;
+    svg.append(text(formatNumber(x), across(x), bottom + 22, "middle"));
+  }
+  svg.append(text(curve.across, (LEFT + SIDE - RIGHT) / 2, SIDE - 8, "middle"));
+  const name = text(curve.up, 0, 0, "middle");
+  name.setAttribute("transform", `translate(17 ${(TOP + bottom) / 2}) rotate(-90)`);
+  svg.append(name);
+  if (curve.mark) {
+    const x = across(curve.mark.at);
+    svg.append(line("sw-lesson-mark", x, TOP, x, bottom));
+    const right = x > SIDE / 2;
+    svg.append(text(curve.mark.label, x + (right ? -6 : 6), bottom - 8, right ? "end" : "start"));
+  }
+  const d = curve.x
+    .map((x, i) => `${i ? "L" : "M"}${across(x).toFixed(2)} ${up(curve.y[i]).toFixed(2)}`)
+    .join("");
+  svg.append(element("path", { class: "sw-lesson-line", d }));
+  const dot = { class: "sw-lesson-dot", cx: across(curve.at), cy: up(valueAt(curve, curve.at)), r: 8 };
+  svg.append(element("circle", dot));
+  return svg;
+}
+
+export function drawBars(bars: readonly Bar[], chosen: number, label: string): SVGSVGElement {
+  const svg = element("svg", { viewBox: `0 0 ${SIDE} ${SIDE}`, role: "img", "aria-label": label });
+  const pitch = Math.min(56, SIDE / bars.length);
+  bars.forEach(({ label: name, share }, i) => {
+    const top = i * pitch;
+    const mark = i === chosen ? "sw-lesson-bar sw-lesson-chosen" : "sw-lesson-bar";
+    const width = Math.max(1, share * (SIDE - 100));
+    svg.append(text(shortened(name), 0, top + 21, "start", i === chosen));
+    svg.append(element("rect", { class: mark, x: 0, y: top + 28, width, height: pitch - 36 }));
+    svg.append(
+      text(`${(100 * share).toFixed(1)}%`, width + 8, top + 28 + (pitch - 36) / 2 + 6, "start", i === chosen),
+    );
+  });
+  return svg;
+}
+
+/** A name that has its place. */
+export function shortened(name: string, most = 26): string {
+  return name.length <= most ? name : `${name.slice(0, most - 1)}…`;
+}
+
+function element<K extends keyof SVGElementTagNameMap>(
+  tag: K,
+  attributes: Record<string, string | number>,
+): SVGElementTagNameMap[K] {
+  const made = document.createElementNS(SVG, tag);
+  for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, String(value));
+  return made;
+}
+
+function line(name: string, x1: number, y1: number, x2: number, y2: number): SVGLineElement {
+  return element("line", { class: name, x1, y1, x2, y2 });
+}
+
+function text(words: string, x: number, y: number, anchor: string, strong = false): SVGTextElement {
+  const made = element("text", { x, y, "text-anchor": anchor, class: strong ? "sw-lesson-strong" : "" });
+  made.textContent = words;
+  return made;
+}

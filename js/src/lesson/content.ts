@@ -1,0 +1,123 @@
+// What a lesson's traits hold, as saliency_widgets.widgets.lessons.page makes it, and how it is walked through.
+
+import { decodeFrame, type Frame, type RawFrame } from "../core/frame.ts";
+
+export interface StepInfo {
+  name: string;
+  title: string;
+  says: string[];
+  /** The explorer's control that changes the same, and its CSS class. */
+  control: string;
+  place: string;
+}
+
+export interface Bar {
+  label: string;
+  share: number;
+}
+
+export interface Curve {
+  x: number[];
+  y: number[];
+  at: number;
+  across: string;
+  up: string;
+  mark: { at: number; label: string } | null;
+}
+
+/** One thing to look at: a picture, a map, a map over a picture, bars or a curve. */
+export interface Panel {
+  caption: string;
+  picture?: string;
+  map?: string;
+  /** The map whose colour scale is used. */
+  scale?: string;
+  opacity?: number;
+  clip?: [number, number];
+  blend?: number;
+  bars?: Bar[];
+  chosen?: number;
+  curve?: Curve;
+}
+
+export interface Shot {
+  label: string;
+  says: string;
+  panels: Panel[];
+}
+
+/** `{}` while it is still to come. */
+export interface Content {
+  state?: "ready" | "refused" | "stopped";
+  message?: string;
+  remedy?: string;
+  pictures?: Record<string, DataView>;
+  maps?: Record<string, RawFrame>;
+  shots?: Shot[];
+  notes?: string[];
+  label?: string;
+  slider?: boolean;
+  start?: number;
+}
+
+export function isReady(content: Content): boolean {
+  return content.state === "ready" && (content.shots?.length ?? 0) > 0;
+}
+
+/** The maps of all steps by name, each decoded once. */
+export class Maps {
+  readonly #raw = new Map<string, RawFrame>();
+  readonly #frames = new Map<string, Frame | null>();
+
+  /** Take in what a step brings. */
+  add(maps: Record<string, RawFrame> | undefined): void {
+    for (const [name, raw] of Object.entries(maps ?? {})) {
+      if (this.#raw.get(name) === raw) continue;
+      this.#raw.set(name, raw);
+      this.#frames.delete(name);
+    }
+  }
+
+  get(name: string | undefined): Frame | null {
+    if (name === undefined) return null;
+    const known = this.#frames.get(name);
+    if (known !== undefined) return known;
+    const frame = decodeFrame(this.#raw.get(name));
+    this.#frames.set(name, frame);
+    return frame;
+  }
+}
+
+export type Move = "next" | "back" | "first" | "last";
+
+const MOVES: Record<string, Move> = {
+  ArrowRight: "next",
+  PageDown: "next",
+  " ": "next",
+  ArrowLeft: "back",
+  PageUp: "back",
+  Home: "first",
+  End: "last",
+};
+/** Keys that a control in focus has a use for; what a presenter's remote sends is not among them. */
+const OF_SLIDERS = new Set(["ArrowRight", "ArrowLeft", "Home", "End", " "]);
+const OF_BUTTONS = new Set([" "]);
+
+/** Where a key leads, with the focus on a slider, on a button or on neither. */
+export function moveOf(key: string, focus: "slider" | "button" | "none"): Move | null {
+  if (focus === "slider" && OF_SLIDERS.has(key)) return null;
+  if (focus === "button" && OF_BUTTONS.has(key)) return null;
+  return MOVES[key] ?? null;
+}
+
+/** The step that a move leads to: the ends are the ends. */
+export function moved(from: number, move: Move, count: number): number {
+  const to = { next: from + 1, back: from - 1, first: 0, last: count - 1 }[move];
+  return Math.min(count - 1, Math.max(0, to));
+}
+
+/** "7 of 13 steps are there" while it is computed. */
+export function progressOf(contents: readonly Content[]): string {
+  const there = contents.filter((content) => content.state).length;
+  return there < contents.length ? `${there} of ${contents.length} steps are there` : "";
+}

@@ -1,0 +1,112 @@
+// One thing to look at, with its caption, its colour scale, and the value under the pointer.
+
+import type { Raster } from "../core/blend.ts";
+import { Composer, type Display, type Pixels } from "../core/compose.ts";
+import type { Frame } from "../core/frame.ts";
+import { readingText } from "../core/text.ts";
+import { make, setText } from "../shell/elements.ts";
+import { Inspector } from "../shell/inspector.ts";
+import { Stage } from "../shell/stage.ts";
+import { drawBars, drawCurve } from "./chart.ts";
+import type { Panel } from "./content.ts";
+
+const TICKS = 3;
+
+/** What a panel shows, found by its names. */
+export interface Seen {
+  panel: Panel;
+  picture: Pixels | null;
+  frame: Frame | null;
+  scale: Frame | null;
+  display: Display;
+}
+
+/** What is painted: the map over its picture, the map alone, or the picture. */
+export function pixelsOf(composer: Composer, { picture, frame, scale, display }: Seen): Pixels | null {
+  return frame ? composer.blend(frame, picture, display, composer.limits(scale ?? frame, display)) : picture;
+}
+
+export class PanelView {
+  readonly #canvas = make("canvas", "lesson-canvas", { role: "img" });
+  readonly #cursor = make("div", "cursor", { hidden: "" });
+  readonly #drawing = make("div", "lesson-drawing");
+  readonly #frame = make("div", "lesson-frame", {}, [this.#canvas, this.#cursor, this.#drawing]);
+  readonly #bar = make("canvas", "lesson-bar-scale", { "aria-hidden": "true" });
+  readonly #ticks = make("div", "lesson-ticks");
+  readonly #scale = make("div", "lesson-scale", {}, [this.#bar, this.#ticks]);
+  readonly #caption = make("figcaption", "lesson-caption");
+  readonly root = make("figure", "lesson-panel", {}, [this.#caption, this.#frame, this.#scale]);
+
+  readonly #composer = new Composer();
+  readonly #stage = new Stage(this.#canvas);
+  readonly #inspector: Inspector;
+  #seen: Seen | null = null;
+  #size: Raster | null = null;
+  #drawn: unknown = null;
+
+  /** `read` is called with the words on the pixel under the pointer; "" where there is none. */
+  constructor(read: (words: string) => void, life: AbortSignal) {
+    this.#bar.width = 256;
+    this.#bar.height = 1;
+    const elements = { canvas: this.#canvas, cursor: this.#cursor };
+    this.#inspector = new Inspector(
+      elements,
+      () => this.#size,
+      () => read(this.#reading()),
+      life,
+    );
+  }
+
+  /** Show it; true where pixels were painted or a chart was drawn. */
+  show(seen: Seen): boolean {
+    this.#seen = seen;
+    const { panel, frame, display } = seen;
+    setText(this.#caption, panel.caption);
+    const chart = panel.curve ?? panel.bars ?? null;
+    this.#canvas.hidden = chart !== null;
+    this.#drawing.hidden = chart === null;
+    this.#showScale(frame, display);
+    if (chart) return this.#draw(panel);
+    const pixels = pixelsOf(this.#composer, seen);
+    this.#size = pixels;
+    if (!pixels) return false;
+    this.root.style.setProperty("--sw-ratio", String(pixels.width / pixels.height));
+    this.#canvas.setAttribute("aria-label", panel.caption);
+    return this.#stage.draw(pixels, []);
+  }
+
+  #draw(panel: Panel): boolean {
+    this.#size = null;
+    this.root.style.setProperty("--sw-ratio", "1");
+    const chart = panel.curve ?? panel.bars;
+    if (chart !== this.#drawn) {
+      this.#drawn = chart;
+      const svg = panel.curve
+        ? drawCurve(panel.curve, panel.caption)
+        : drawBars(panel.bars ?? [], panel.chosen ?? -1, panel.caption);
+      this.#drawing.replaceChildren(svg);
+    }
+    return true;
+  }
+
+  #showScale(frame: Frame | null, display: Display): void {
+    this.#scale.classList.toggle("sw-off", !frame);
+    if (!frame) return;
+    const limits = this.#composer.limits(this.#seen?.scale ?? frame, display);
+    const drawn = this.#composer.bar(frame, display, TICKS, limits);
+    this.#bar.getContext("2d")?.putImageData(new ImageData(drawn.row, 256, 1), 0, 0);
+    this.#ticks.replaceChildren(
+      ...drawn.ticks.map((tick) => {
+        const label = make("span", "lesson-tick", {}, [tick.label]);
+        label.style.setProperty("--sw-at", String(tick.position));
+        return label;
+      }),
+    );
+  }
+
+  #reading(): string {
+    const place = this.#inspector.place;
+    if (!place || !this.#size || !this.#seen) return "";
+    return readingText(this.#composer.read(this.#seen.frame, this.#size, place.x, place.y));
+  }
+}

@@ -1,0 +1,347 @@
+// One lesson on a page: everything in it is in the model's traits, and works without a kernel.
+
+import type { AnyModel } from "@anywidget/types";
+import { Coalescer } from "../core/coalesce.ts";
+import type { Display, Pixels } from "../core/compose.ts";
+import { toBytes } from "../core/frame.ts";
+import { fill, make, setText } from "../shell/elements.ts";
+import { KernelWatch } from "../shell/kernel.ts";
+import { resolveModel } from "../shell/models.ts";
+import { decodePicture } from "../shell/picture.ts";
+import { watchSize } from "../shell/stage.ts";
+import { Chooser } from "./chooser.ts";
+import {
+  type Content,
+  isReady,
+  Maps,
+  moved,
+  moveOf,
+  type Panel,
+  progressOf,
+  type StepInfo,
+} from "./content.ts";
+import { type LessonElements, makeLessonElements } from "./elements.ts";
+import { PanelView, type Seen } from "./panel.ts";
+import { Strip } from "./strip.ts";
+import { bringIntoSight } from "./tried.ts";
+
+const TO_COME: Content = { message: "This step is being computed.", remedy: "It appears here by itself." };
+
+interface Status {
+  state?: "running" | "done" | "stopped";
+  message?: string;
+  remedy?: string;
+}
+
+export class LessonView {
+  readonly #elements: LessonElements;
+  readonly #life = new AbortController();
+  readonly #strip: Strip;
+  readonly #chooser: Chooser;
+  readonly #maps = new Maps();
+  readonly #pictures = new Map<string, { from: DataView; pixels: Pixels | null }>();
+  readonly #paints = new Coalescer(() => this.#paint());
+  readonly #kernel: KernelWatch;
+  #panels: PanelView[] = [];
+  #steps: StepInfo[] = [];
+  #step = 0;
+  #shots = new Map<string, number>();
+  #connected = false;
+  /** The same objects while the same colours are meant: what is painted is kept by them. */
+  #lut = new Uint8Array(0);
+  #diverging = new Uint8Array(0);
+
+  constructor(
+    private readonly model: AnyModel,
+    el: HTMLElement,
+  ) {
+    const life = this.#life.signal;
+    this.#strip = new Strip((step) => this.#go(step), life);
+    this.#chooser = new Chooser(
+      (shot) => this.#choose(shot),
+      () => this.#takeFocus(),
+      life,
+    );
+    this.#elements = makeLessonElements(this.#strip.root, this.#chooser.root);
+    const { root, back, next, tryIt, full, stop } = this.#elements;
+    const on = (button: HTMLElement, act: () => void) =>
+      button.addEventListener("click", act, { signal: life });
+    on(back, () => this.#go(moved(this.#step, "back", this.#steps.length)));
+    on(next, () => this.#go(moved(this.#step, "next", this.#steps.length)));
+    on(tryIt, () => this.#send({ type: "try", step: this.#info?.name, shot: this.#shot }));
+    on(stop, () => this.#send({ type: "stop" }));
+    on(full, () => this.#toggleFullScreen());
+    root.addEventListener("keydown", (event) => this.#key(event), { signal: life });
+    root.addEventListener("click", (event) => this.#clicked(event), { signal: life });
+    full.hidden = !document.fullscreenEnabled;
+    document.addEventListener("fullscreenchange", () => this.#showFullScreen(), { signal: life });
+    this.#kernel = new KernelWatch(model, () => this.#showKernel(), life);
+    this.#followKernel();
+    el.replaceChildren(root);
+    watchSize(this.#elements.stage, () => this.#paints.request("resize"), life);
+
+    const told = (message: unknown) => this.#onMessage(message);
+    model.on("msg:custom", told);
+    life.addEventListener("abort", () => model.off("msg:custom", told));
+    this.#on("lut", () => {
+      this.#lut = toBytes(this.model.get("lut") as DataView).slice();
+    });
+    this.#on("diverging", () => {
+      this.#diverging = toBytes(this.model.get("diverging") as DataView).slice();
+    });
+    this.#on("steps", () => this.#readSteps());
+    this.#on("title", () => setText(this.#elements.title, String(this.model.get("title") ?? "")));
+    this.#on("status", () => this.#readStatus());
+    this.#on("step", () => this.#turn(Number(this.model.get("step")) || 0));
+  }
+
+  /** Leave nothing behind: no listener, no observer, no timer. */
+  remove(): void {
+    this.#life.abort();
+    this.#paints.cancel();
+    this.#elements.root.remove();
+  }
+
+  #on(trait: string, read: () => void): void {
+    const event = `change:${trait}`;
+    this.model.on(event, read);
+    this.#life.signal.addEventListener("abort", () => this.model.off(event, read));
+    read();
+  }
+
+  #send(message: object): void {
+    try {
+      this.model.send(message);
+    } catch (error) {
+      // A saved page has no kernel; everything else in the view still works.
+      console.debug("[saliency_widgets] no kernel to send to", error);
+    }
+  }
+
+  // -- what arrives --------------------------------------------------------------------------------------
+
+  get #info(): StepInfo | undefined {
+    return this.#steps[this.#step];
+  }
+
+  #content(name: string | undefined): Content {
+    return (name && (this.model.get(`content_${name}`) as Content | undefined)) || {};
+  }
+
+  #readSteps(): void {
+    const steps = (this.model.get("steps") ?? []) as StepInfo[];
+    if (steps === this.#steps) return;
+    this.#steps = steps;
+    this.#strip.fill(steps);
+    for (const { name } of steps) this.#on(`content_${name}`, () => this.#readContent(name));
+  }
+
+  #readContent(name: string): void {
+    const content = this.#content(name);
+    this.#maps.add(content.maps);
+    for (const [key, bytes] of Object.entries(content.pictures ?? {})) this.#decode(key, bytes);
+    const known = this.#shots.get(name);
+    if (isReady(content) && (known === undefined || known >= content.shots!.length)) {
+      this.#shots.set(name, content.start ?? 0);
+    }
+    this.#readStatus();
+    this.#paints.request("frame");
+  }
+
+  async #decode(key: string, from: DataView): Promise<void> {
+    if (this.#pictures.get(key)?.from === from) return;
+    const entry = { from, pixels: null as Pixels | null };
+    this.#pictures.set(key, entry);
+    try {
+      entry.pixels = await decodePicture(toBytes(from));
+    } catch (error) {
+      console.debug(`[saliency_widgets] the picture ${key} could not be decoded`, error);
+    }
+    if (!this.#life.signal.aborted) this.#paints.request("frame");
+  }
+
+  #readStatus(): void {
+    const { root, stop, progress, problem, problemText } = this.#elements;
+    const { state = "running", message = "", remedy = "" } = (this.model.get("status") ?? {}) as Status;
+    const running = state === "running" && !this.#kernel?.gone;
+    const contents = this.#steps.map(({ name }) => this.#content(name));
+    root.dataset.state = state;
+    stop.classList.toggle("sw-off", !running || progressOf(contents) === "");
+    setText(progress, running ? progressOf(contents) : "");
+    problem.hidden = !message;
+    setText(problemText, `${message} ${remedy}`.trim());
+  }
+
+  #onMessage(message: unknown): void {
+    const { type, explorer, place } = (message ?? {}) as { type?: string; explorer?: string; place?: string };
+    if (type !== "tried" || !explorer || !place) return;
+    if (document.fullscreenElement === this.#elements.root) void this.#toggleFullScreen();
+    bringIntoSight(explorer, place, this.#life.signal);
+  }
+
+  async #followKernel(): Promise<void> {
+    // The model that a view is given doesn't tell whether its comm lives; its layout's does.
+    const sibling = await resolveModel(this.model.widget_manager, this.model.get("layout"));
+    if (this.#life.signal.aborted) return;
+    this.#connected = sibling !== null && sibling.comm_live !== false;
+    this.#kernel.follow(sibling);
+    this.#showKernel();
+  }
+
+  #showKernel(): void {
+    this.#elements.tryIt.classList.toggle("sw-off", !this.#connected || this.#kernel.gone);
+    this.#readStatus();
+  }
+
+  // -- what the person does ------------------------------------------------------------------------------
+
+  #go(step: number): void {
+    if (step === this.#step) return;
+    this.#turn(step);
+    try {
+      this.model.set("step", step);
+      this.model.save_changes();
+    } catch (error) {
+      console.debug("[saliency_widgets] no kernel to tell the step", error);
+    }
+  }
+
+  #turn(step: number): void {
+    this.#step = Math.min(Math.max(0, step), Math.max(0, this.#steps.length - 1));
+    const { counter, announcement, back, next, heading, texts, control } = this.#elements;
+    const count = this.#steps.length;
+    const info = this.#info;
+    setText(counter, `${this.#step + 1} of ${count}`);
+    this.#strip.mark(this.#step);
+    this.#setDisabled(back, this.#step === 0);
+    this.#setDisabled(next, this.#step >= count - 1);
+    // All texts lie in one place: it is as high as the longest, and nothing jumps.
+    fill(texts, [...this.#steps], ({ says }) => make("p", "lesson-says", {}, [says.join(" ")]));
+    [...texts.children].forEach((text, i) => {
+      text.classList.toggle("sw-off", i !== this.#step);
+      text.setAttribute("aria-hidden", String(i !== this.#step));
+    });
+    setText(heading, info?.title ?? "");
+    setText(control, info ? `In the explorer: ${info.control}` : "");
+    const says = info ? `${info.title}. ${info.says.join(" ")}` : "";
+    setText(announcement, `Step ${this.#step + 1} of ${count}: ${says}`);
+    this.#paints.request("display");
+  }
+
+  get #shot(): number {
+    return this.#shots.get(this.#info?.name ?? "") ?? 0;
+  }
+
+  #choose(shot: number): void {
+    if (this.#info) this.#shots.set(this.#info.name, shot);
+    this.#paints.request("display");
+  }
+
+  #key(event: KeyboardEvent): void {
+    if (event.ctrlKey || event.metaKey || event.altKey) return;
+    const { target } = event;
+    const focus =
+      target instanceof HTMLInputElement ? "slider" : target instanceof HTMLButtonElement ? "button" : "none";
+    const move = moveOf(event.key, focus);
+    // Keys that a control has a use for are not for the notebook either: it would keep them from the control.
+    if (move || focus === "slider") event.stopPropagation();
+    if (!move) return;
+    event.preventDefault();
+    this.#go(moved(this.#step, move, this.#steps.length));
+  }
+
+  /** After a click anywhere, also on a button, the keys turn the steps. A press of Enter or Space is no such click. */
+  #clicked(event: MouseEvent): void {
+    if (event.detail > 0) this.#takeFocus();
+  }
+
+  #takeFocus(): void {
+    this.#elements.root.focus({ preventScroll: true });
+  }
+
+  /** A disabled button loses the focus to the notebook, whose one-letter commands would then be live. */
+  #setDisabled(button: HTMLButtonElement, disabled: boolean): void {
+    const focused = document.activeElement === button;
+    button.disabled = disabled;
+    if (focused && disabled) this.#takeFocus();
+  }
+
+  async #toggleFullScreen(): Promise<void> {
+    const { root } = this.#elements;
+    try {
+      if (document.fullscreenElement === root) await document.exitFullscreen();
+      else await root.requestFullscreen();
+    } catch (error) {
+      console.debug("[saliency_widgets] the browser gives no full screen", error);
+    }
+    this.#takeFocus();
+  }
+
+  #showFullScreen(): void {
+    const full = document.fullscreenElement === this.#elements.root;
+    setText(this.#elements.full, full ? "Leave full screen" : "Full screen");
+    this.#paints.request("resize");
+  }
+
+  // -- what is shown -------------------------------------------------------------------------------------
+
+  #seen(panel: Panel): Seen {
+    const display: Display = {
+      lut: this.#lut,
+      diverging: this.#diverging,
+      opacity: panel.opacity ?? 1,
+      clip: panel.clip ?? [0, 100],
+      threshold: 0,
+      blend: panel.blend ?? 0,
+    };
+    return {
+      panel,
+      picture: panel.picture === undefined ? null : (this.#pictures.get(panel.picture)?.pixels ?? null),
+      frame: this.#maps.get(panel.map),
+      scale: this.#maps.get(panel.scale),
+      display,
+    };
+  }
+
+  #paint(): void {
+    const { stage, empty, message, remedy, facts, notes, root, readout } = this.#elements;
+    const content = this.#content(this.#info?.name);
+    const ready = isReady(content);
+    const shot = ready ? content.shots![Math.min(this.#shot, content.shots!.length - 1)] : null;
+    const panels = shot?.panels ?? [];
+    while (this.#panels.length < panels.length) {
+      const panel = new PanelView((words) => setText(readout, words), this.#life.signal);
+      this.#panels.push(panel);
+      stage.append(panel.root);
+    }
+    stage.style.setProperty("--sw-count", String(Math.max(1, panels.length)));
+    let painted = ready;
+    this.#panels.forEach((view, i) => {
+      view.root.hidden = i >= panels.length;
+      if (i < panels.length) painted = view.show(this.#seen(panels[i])) && painted;
+    });
+    const told = content.state ? content : TO_COME;
+    empty.hidden = ready;
+    setText(message, ready ? "" : (told.message ?? ""));
+    setText(remedy, ready ? "" : (told.remedy ?? ""));
+    setText(facts, shot?.says ?? "");
+    setText(notes, (content.notes ?? []).join(" "));
+    this.#chooser.show(ready ? content : {}, this.#shot);
+    this.#showStrip();
+    root.dataset.step = String(this.#step);
+    if (!painted) return;
+    root.dataset.painted = `${this.#step} ${this.#shot}`;
+    root.dispatchEvent(
+      new CustomEvent("sw-paint", { bubbles: true, detail: { step: this.#step, shot: this.#shot } }),
+    );
+  }
+
+  #showStrip(): void {
+    this.#steps.forEach(({ name }, i) => {
+      const content = this.#content(name);
+      const panels = isReady(content) ? content.shots![content.start ?? 0].panels : [];
+      const last = panels.findLast((panel) => panel.map || panel.bars) ?? panels[panels.length - 1];
+      this.#strip.show(i, content.state ?? "", last ? this.#seen(last) : null);
+    });
+  }
+}

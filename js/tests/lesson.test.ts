@@ -1,0 +1,133 @@
+import { describe, expect, it } from "vitest";
+import { Composer, type Display } from "../src/core/compose.ts";
+import { decodeFrame, LEVELS, type RawFrame } from "../src/core/frame.ts";
+import { roundTicks, shortened, valueAt } from "../src/lesson/chart.ts";
+import { isReady, Maps, moved, moveOf, progressOf } from "../src/lesson/content.ts";
+
+function raw(codes: number[], high = 1): RawFrame {
+  return {
+    generation: 0,
+    index: 0,
+    final: true,
+    height: 1,
+    width: codes.length,
+    low: 0,
+    high,
+    signed: false,
+    codes: Uint16Array.from(codes),
+  };
+}
+
+describe("the keys of a lesson", () => {
+  it("turn the steps wherever the focus is on none of its controls", () => {
+    for (const key of ["ArrowRight", "PageDown", " "]) expect(moveOf(key, "none")).toBe("next");
+    for (const key of ["ArrowLeft", "PageUp"]) expect(moveOf(key, "none")).toBe("back");
+    expect(moveOf("Home", "none")).toBe("first");
+    expect(moveOf("End", "none")).toBe("last");
+    for (const key of ["a", "Enter", "Tab", "ArrowUp", "Escape"]) expect(moveOf(key, "none")).toBeNull();
+  });
+
+  it("leave a slider its arrows and a button its space, and a presenter's remote turns all the same", () => {
+    for (const key of ["ArrowRight", "ArrowLeft", "Home", "End", " "])
+      expect(moveOf(key, "slider")).toBeNull();
+    expect(moveOf(" ", "button")).toBeNull();
+    expect(moveOf("ArrowRight", "button")).toBe("next");
+    for (const focus of ["slider", "button", "none"] as const) {
+      expect(moveOf("PageDown", focus)).toBe("next");
+      expect(moveOf("PageUp", focus)).toBe("back");
+    }
+  });
+
+  it("stop at both ends", () => {
+    expect(moved(0, "back", 5)).toBe(0);
+    expect(moved(4, "next", 5)).toBe(4);
+    expect(moved(2, "next", 5)).toBe(3);
+    expect(moved(2, "back", 5)).toBe(1);
+    expect(moved(2, "first", 5)).toBe(0);
+    expect(moved(2, "last", 5)).toBe(4);
+  });
+});
+
+describe("what a step has", () => {
+  it("is ready once it has a shot", () => {
+    const shots = [{ label: "", says: "", panels: [] }];
+    expect(isReady({ state: "ready", shots })).toBe(true);
+    expect(isReady({ state: "ready", shots: [] })).toBe(false);
+    expect(isReady({ state: "refused", shots })).toBe(false);
+    expect(isReady({})).toBe(false);
+  });
+
+  it("is counted, refused steps too, until all are there", () => {
+    expect(progressOf([{ state: "ready" }, { state: "refused" }, {}])).toBe("2 of 3 steps are there");
+    expect(progressOf([{ state: "ready" }])).toBe("");
+  });
+
+  it("is found among the maps of all steps, and decoded once", () => {
+    const maps = new Maps();
+    const first = raw([1, 2]);
+    maps.add({ a: first });
+    maps.add(undefined);
+    const frame = maps.get("a");
+    expect([...(frame?.codes ?? [])]).toEqual([1, 2]);
+    maps.add({ a: first, b: raw([3]) });
+    expect(maps.get("a")).toBe(frame);
+    expect([...(maps.get("b")?.codes ?? [])]).toEqual([3]);
+    maps.add({ a: raw([4]) });
+    expect([...(maps.get("a")?.codes ?? [])]).toEqual([4]);
+    expect(maps.get("c")).toBeNull();
+    expect(maps.get(undefined)).toBeNull();
+  });
+});
+
+describe("maps that share a scale", () => {
+  const lut = Uint8Array.from({ length: 768 }, (_, i) => Math.floor(i / 3));
+  const display: Display = { lut, diverging: lut, opacity: 1, clip: [0, 100], threshold: 0, blend: 1 };
+
+  it("have one colour for one value, where each alone would use all of them", () => {
+    const weak = decodeFrame(raw([0, LEVELS / 2]))!;
+    const strong = decodeFrame(raw([0, LEVELS]))!;
+    const red = (composer: Composer, scale = weak) =>
+      composer.blend(weak, null, display, composer.limits(scale, display)).data[4];
+    expect(red(new Composer())).toBe(255);
+    expect(red(new Composer(), strong)).toBe(128);
+    const composer = new Composer();
+    const drawn = composer.bar(weak, display, 2, composer.limits(strong, display));
+    expect(drawn.ticks.map((tick) => tick.value)).toEqual([0, 1]);
+  });
+});
+
+describe("a curve", () => {
+  it("has its points' values, and straight lines between them", () => {
+    const curve = { x: [0, 0.5, 1], y: [2, 4, 0] };
+    expect([0, 0.25, 0.5, 0.75, 1].map((at) => valueAt(curve, at))).toEqual([2, 3, 4, 2, 0]);
+    expect(valueAt(curve, 7)).toBe(0);
+  });
+
+  it("has round ticks within its limits, few of them", () => {
+    for (const [low, high] of [
+      [0, 9.1],
+      [-0.3, 0.4],
+      [0, 1],
+      [-1200, 3.4e5],
+      [0, 2e-7],
+    ]) {
+      const ticks = roundTicks(low, high);
+      expect(ticks.length).toBeGreaterThan(1);
+      expect(ticks.length).toBeLessThan(8);
+      const slack = 1e-9 * (high - low);
+      for (const tick of ticks) {
+        expect(tick).toBeGreaterThanOrEqual(low - slack);
+        expect(tick).toBeLessThanOrEqual(high + slack);
+        expect(Number(tick.toPrecision(3))).toBeCloseTo(tick, 12);
+      }
+      const steps = ticks.slice(1).map((tick, i) => tick - ticks[i]);
+      for (const step of steps) expect(step / steps[0]).toBeCloseTo(1, 6);
+    }
+    expect(roundTicks(3, 3)).toEqual([3]);
+  });
+
+  it("shortens a name only where it must", () => {
+    expect(shortened("Egyptian cat")).toBe("Egyptian cat");
+    expect(shortened("x".repeat(40))).toHaveLength(26);
+  });
+});

@@ -1,0 +1,337 @@
+"""``sw.lesson``: how a saliency map comes about and what to do about its weaknesses, for a class."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import ipywidgets as w
+import torch
+from torch import nn
+from tqdm.auto import tqdm
+
+from saliency_widgets.attribution.baselines import BASELINE
+from saliency_widgets.attribution.methods.smoothgrad import N_SAMPLES, NOISE_LEVEL
+from saliency_widgets.attribution.noise import SEED
+from saliency_widgets.attribution.targets import SCORE, class_index, is_function
+from saliency_widgets.engine import Subject
+from saliency_widgets.engine.allocator import keep_memory
+from saliency_widgets.engine.examiner import Check, Examiner, Told
+from saliency_widgets.engine.trust import one_sample
+from saliency_widgets.params import unknown
+from saliency_widgets.widgets.explorer import Explorer
+from saliency_widgets.widgets.lessons import basics, methods
+from saliency_widgets.widgets.lessons.board import Board, DoesNotApply
+from saliency_widgets.widgets.lessons.page import Page, Step
+from saliency_widgets.widgets.lessons.view import LessonView
+from saliency_widgets.widgets.parts import parts_of
+
+STEPS: dict[str, Step] = {
+    found.name: found
+    for found in (
+        replace(basics.input_, name="input"),
+        basics.prediction,
+        basics.gradient,
+        basics.absolute,
+        basics.channels,
+        basics.normalised,
+        basics.overlay,
+        methods.noise,
+        methods.smoothing,
+        replace(methods.saturated, name="saturation"),
+        methods.path,
+        replace(methods.guided, name="guided_backprop"),
+        replace(methods.layers, name="grad_cam"),
+    )
+}
+"""All steps by name, in order."""
+
+_SAMPLES = 64
+_LOOK = 0.1  # seconds between looks how far it is
+
+
+class Lesson(w.VBox):
+    """The steps of a saliency map as a strip: see :func:`lesson` for the arguments.
+
+    Attributes:
+        view: The strip and the current step; everything it shows is in its traits.
+        explorer: The explorer that "Try it" moves; None until it is needed.
+    """
+
+    _open = False
+
+    def __init__(
+        self,
+        model: nn.Module,
+        inputs: Any,
+        *,
+        target: Any = None,
+        transform: Any = None,
+        class_names: Any = None,
+        device: torch.device | str | None = None,
+        score: str = SCORE.default,
+        baseline: Any = None,
+        noise_level: float = NOISE_LEVEL.default,
+        n_samples: int = _SAMPLES,
+        seed: int = SEED.default,
+        steps: Sequence[str] | None = None,
+        explorer: Explorer | None = None,
+        executor: str = "thread",
+    ) -> None:
+        chosen = _chosen(steps)
+        if explorer is not None and not isinstance(explorer, Explorer):
+            raise TypeError(
+                f"explorer: expected what sw.explore returns for a picture, got a {type(explorer).__name__}."
+            )
+        asked = {
+            "score": SCORE.check(score),
+            "baseline": BASELINE.check(baseline),
+            "noise_level": NOISE_LEVEL.check(noise_level),
+            "n_samples": N_SAMPLES.check(n_samples),
+            "seed": SEED.check(seed),
+        }
+        keep_memory()
+        subject = Subject(model, inputs, transform=transform, class_names=class_names, device=device)
+        if subject.prepared.pictures is None:
+            raise ValueError(
+                f"inputs: a lesson is about a picture, and these have shape {tuple(subject.tensor.shape)}. Pass one."
+            )
+        one_sample(subject)
+        if not is_function(target):
+            logits = subject.logits[0]
+            if target is None and asked["score"] == "value" and len(logits) > 1:
+                raise ValueError(f"target: the model returns {len(logits)} values; say which one by its index.")
+            target = int(logits.argmax()) if target is None else class_index(target, len(logits), subject.class_names)
+        self._given = {"transform": transform, "class_names": class_names, "device": device}
+        self._model, self._inputs, self._target = model, inputs, target
+        self._subject = subject
+        self._board = Board(subject, target=target, **asked)
+        self._board.call().baseline(asked["baseline"], asked["seed"])  # one that doesn't fit is an error of this call
+        self._steps = {name: STEPS[name] for name in chosen}
+        self._settings: dict[str, list[dict[str, Any]]] = {}
+        self._failed: dict[str, Exception] = {}
+        self._finished: set[str] = set()
+        self.explorer: Explorer | None = explorer
+        self._own_explorer = False
+        title = f"{type(model).__name__} · {self._board.target_name}"
+        self.view = LessonView(title, list(self._steps.values()), on_stop=self.stop, on_try=self._on_try)
+        self.view.tell()
+        super().__init__([self.view], layout={"width": "100%", "overflow": "visible"})
+        self.add_class("sw-lesson-box")
+        self._open = True
+        self._examiner = Examiner(self._on_told, busy=self._is_busy, executor=executor)
+        for step in self._steps.values():
+            self._examiner.ask(Check(step.name, partial(self._board.page, step)))
+
+    def __repr__(self) -> str:
+        """What it is about, in one line."""
+        return f"Lesson({self.view.title!r}, {len(self._finished)} of {len(self._steps)} steps)"
+
+    @property
+    def steps(self) -> tuple[str, ...]:
+        """The names of the steps, in order."""
+        return tuple(self._steps)
+
+    @property
+    def step(self) -> str:
+        """The name of the step that is shown. Set it to turn to another, by name."""
+        return self.steps[self.view.step]
+
+    @step.setter
+    def step(self, name: str) -> None:
+        if name not in self._steps:
+            raise ValueError(unknown("step", name, self.steps))
+        self.view.go_to(self.steps.index(name))
+
+    def wait(self, timeout: float | None = None) -> Lesson:
+        """Wait until all steps are there, with a progress bar.
+
+        Args:
+            timeout: Seconds to wait at most.
+
+        Returns:
+            The lesson itself.
+
+        Raises:
+            TimeoutError: It was not finished in time.
+            RuntimeError: It was stopped, or it is closed.
+            Exception: What was not foreseen, in a step; a step that doesn't apply to the model is no error.
+        """
+        left = timeout
+        with tqdm(total=len(self._steps), unit="step", desc="Lesson") as bar:
+            done = False
+            while not done:
+                wait = _LOOK if left is None else min(_LOOK, left)
+                done = self._examiner.wait(wait)
+                if len(self._finished) > bar.n:  # an update of none is written, too
+                    bar.update(len(self._finished) - bar.n)
+                if left is not None and not done:
+                    left -= wait
+                    if left <= 0:
+                        raise TimeoutError(f"The lesson was not finished within {timeout} seconds.")
+        for error in self._failed.values():
+            if not isinstance(error, (TypeError, ValueError)):
+                raise error
+        if len(self._finished) < len(self._steps):
+            raise RuntimeError("The lesson is not finished: it was stopped, or it is closed. Make it again.")
+        return self
+
+    def stop(self) -> None:
+        """Stop computing; the steps that are there stay."""
+        self._examiner.drop()
+        if len(self._finished) == len(self._steps) or not self._open:
+            return
+        for name in self._steps:
+            if not self.view.content(name):
+                remedy = "Run the cell again to compute it."
+                self.view.show(name, {"state": "stopped", "message": "Stopped before this step.", "remedy": remedy})
+        self.view.tell(state="stopped")
+
+    def close(self) -> None:
+        """End the computation and its thread, and leave the page; an explorer that was given stays."""
+        if not self._open:
+            return
+        self._open = False
+        self._examiner.close()
+        self._board.forget()
+        self.view.retire()
+        if self.explorer is not None and self._own_explorer:
+            self.explorer.close()
+            self.children = [self.view]
+        self.explorer = None
+        parts = parts_of(self, [])
+        super().close()
+        for part in parts:
+            part.close()
+
+    # ---- what arrives
+
+    def _is_busy(self) -> bool:
+        return self.explorer is not None and self.explorer._session.busy
+
+    def _on_told(self, told: Told) -> None:
+        """A step is finished, or has failed. Called by the worker."""
+        name = told.check.name
+        if told.state == "running" or not self._open:
+            return
+        page, error = told.found, told.error
+        if isinstance(page, Page):
+            self._settings[name] = page.settings
+            self._board.brought |= page.names
+            self.view.show(name, page.content)
+        elif error is not None:
+            self._failed[name] = error
+            self.view.show(name, {"state": "refused", **_told(error)})
+        self._finished.add(name)
+        if len(self._finished) == len(self._steps):
+            self.view.tell(state="done")
+            self._board.forget()
+
+    # ---- trying it out
+
+    def _on_try(self, name: str, shot: int) -> None:
+        step = self._steps.get(name)
+        if step is None or not self._open:
+            return
+        try:
+            self._try(step, shot)
+        except Exception as error:
+            self.view.tell(**_told(error))
+
+    def _try(self, step: Step, shot: int) -> None:
+        own = self._settings.get(step.name, [])
+        settings = {"target": self._target, **step.settings, **(own[shot] if 0 <= shot < len(own) else {})}
+        if self.explorer is None:
+            self.explorer = Explorer(
+                self._model, self._inputs, target=self._target, score=self._board.score, **self._given
+            )
+            self._own_explorer = True
+            self.children = [self.view, self.explorer]
+        self.explorer.update(**settings)
+        mark = f"sw-tried-{self.view.model_id}"
+        self.explorer.add_class(mark)
+        self.view.tell(message="", remedy="")
+        self.view.send({"type": "tried", "explorer": mark, "place": step.place})
+
+
+def _told(error: Exception) -> dict[str, str]:
+    """What went wrong, and what to do."""
+    if isinstance(error, DoesNotApply):
+        return {"message": str(error), "remedy": error.remedy}
+    if isinstance(error, torch.OutOfMemoryError):
+        return {
+            "message": "The device ran out of memory for a single row.",
+            "remedy": "Pass a smaller picture, free the device's memory, or pass device='cpu'.",
+        }
+    if isinstance(error, (TypeError, ValueError)):
+        return {"message": str(error), "remedy": "This step is left out; the others are as they should be."}
+    return {"message": f"{type(error).__name__}: {error}", "remedy": "This was not foreseen: please report it."}
+
+
+def _chosen(steps: Sequence[str] | None) -> list[str]:
+    """The steps that are asked for, in the lesson's order."""
+    if steps is None:
+        return list(STEPS)
+    if isinstance(steps, str) or not isinstance(steps, Sequence):
+        raise TypeError(f"steps: expected a list of names such as ['input', 'gradient'], got {steps!r}.")
+    for name in steps:
+        if name not in STEPS:
+            raise ValueError(unknown("steps", str(name), list(STEPS)))
+    if not steps:
+        raise ValueError(f"steps: expected one at least. Known: {', '.join(STEPS)}.")
+    return [name for name in STEPS if name in steps]
+
+
+def lesson(
+    model: nn.Module,
+    image: Any,
+    *,
+    target: Any = None,
+    transform: Any = None,
+    class_names: Any = None,
+    device: torch.device | str | None = None,
+    score: str = SCORE.default,
+    baseline: Any = None,
+    noise_level: float = NOISE_LEVEL.default,
+    n_samples: int = _SAMPLES,
+    seed: int = SEED.default,
+    steps: Sequence[str] | None = None,
+    explorer: Explorer | None = None,
+) -> Lesson:
+    """A saliency map step by step, to be shown to a class: large type, arrow keys, a full screen.
+
+    From the picture to the overlay: the signed gradient, its size, one number for all channels, the colour scale. Then
+    what is wrong with it, and what helps: noise and smoothing, saturation and the way of Integrated Gradients, the
+    caveat of Guided Backprop, Grad-CAM's layers. Each step has its own control, and says which of the explorer's
+    controls changes the same; "Try it" moves an explorer there. All numbers and maps are this model's, those of
+    :func:`attribute`. They are computed once, step by step, and are then all in the page: turning and sliding need no
+    kernel.
+
+    Args:
+        model: Any ``torch.nn.Module`` that scores each row of a batch; call ``model.eval()`` first.
+        image: One picture, as for :func:`explore`.
+        target: A class index or name, None for the top prediction, or a function from the model's output to one number.
+        transform: From ``image`` to what the model takes, as for :func:`explore`.
+        class_names: As for :func:`explore`.
+        device: Where to compute; the model's own device unless given.
+        score: "logit", "probability", "log_probability", or "value" for regression.
+        baseline: Where the way to the picture begins: a name such as "black" or "blur", a tensor or a function.
+        noise_level: Of SmoothGrad: the noise's standard deviation, as a part of the input's max - min.
+        n_samples: Of SmoothGrad.
+        seed: Of all noise.
+        steps: Names of the steps to show; all of them unless given. See :attr:`Lesson.steps`.
+        explorer: The explorer that "Try it" moves; one is made below the lesson unless given.
+
+    Returns:
+        The lesson, a widget: it shows itself as the last line of a cell.
+
+    Raises:
+        TypeError: An argument of the wrong type.
+        ValueError: An argument out of range, an unknown step, an input that doesn't fit, or a model that failed.
+    """
+    return Lesson(
+        model, image, target=target, transform=transform, class_names=class_names, device=device, score=score,
+        baseline=baseline, noise_level=noise_level, n_samples=n_samples, seed=seed, steps=steps, explorer=explorer,
+    )  # fmt: skip

@@ -1,0 +1,219 @@
+"""The lesson in the real JupyterLab: the keys, the pixels, the letters' size and contrast, and no kernel at all."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import pytest
+from lab import Lab
+from playwright.sync_api import Locator, expect
+
+from saliency_widgets.widgets.lessons.lesson import STEPS
+
+pytestmark = pytest.mark.browser
+
+LESSON = """import saliency_widgets as sw
+from saliency_widgets.demos import planted
+
+clever = planted()
+lesson = sw.lesson(clever.model, clever.picture, class_names=clever.class_names, n_samples=4)
+lesson"""
+COUNT = len(STEPS)
+
+# What is seen of the stage: the canvases' pixels and the charts' drawing.
+_SEEN = """root => [...root.querySelectorAll('.sw-lesson-stage .sw-lesson-panel:not([hidden])')].map(panel => {
+  const canvas = panel.querySelector('canvas.sw-lesson-canvas:not([hidden])');
+  return canvas ? canvas.toDataURL() : panel.querySelector('svg').outerHTML;
+}).join()"""
+
+# Every visible element with words of its own: its size in pixels, its contrast by WCAG 2.1, and whether it is cut off.
+_WORDS = """root => {
+  const parse = text => (text.match(/[\\d.]+/g) || []).map(Number);
+  const canvas = document.createElement('canvas').getContext('2d', {willReadFrequently: true});
+  const rgba = text => {
+    canvas.clearRect(0, 0, 1, 1); canvas.fillStyle = text; canvas.fillRect(0, 0, 1, 1);
+    const [r, g, b, a] = canvas.getImageData(0, 0, 1, 1).data;
+    return [r, g, b, a / 255];
+  };
+  const over = (top, under) => [0, 1, 2].map(k => top[k] * top[3] + under[k] * (1 - top[3])).concat(1);
+  const ground = element => {
+    const layers = [];
+    for (let e = element; e; e = e.parentElement) layers.unshift(rgba(getComputedStyle(e).backgroundColor));
+    return layers.reduce((under, top) => over(top, under), [255, 255, 255, 1]);
+  };
+  const light = colour => {
+    const [r, g, b] = colour.map(c => c / 255).map(c => c <= 0.03928 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4);
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+  };
+  const edge = root.getBoundingClientRect();
+  const found = [];
+  for (const element of root.querySelectorAll('*')) {
+    const own = [...element.childNodes].some(n => n.nodeType === 3 && n.textContent.trim());
+    const style = getComputedStyle(element);
+    const box = element.getBoundingClientRect();
+    if (!own || style.visibility === 'hidden' || !box.width) continue;
+    if (element.closest('.sw-unseen, button:disabled')) continue;
+    const svg = element instanceof SVGElement ? element.ownerSVGElement : null;
+    const scale = svg ? svg.getBoundingClientRect().width / svg.viewBox.baseVal.width : 1;
+    const under = ground(element);
+    const ink = over(rgba(svg ? style.fill : style.color), under);
+    const [low, high] = [light(ink), light(under)].sort((a, b) => a - b);
+    const room = svg ? svg.getBoundingClientRect() : edge;
+    found.push({
+      words: element.textContent.trim(), name: element.getAttribute('class') || element.tagName,
+      size: parseFloat(style.fontSize) * scale, contrast: (high + 0.05) / (low + 0.05),
+      clipped: (!svg && (element.scrollWidth > element.clientWidth + 1 && style.display !== 'inline'))
+        || box.left < room.left - 1 || box.right > room.right + 1
+        || box.top < room.top - 1 || box.bottom > room.bottom + 1,
+    });
+  }
+  return found;
+}"""
+
+
+def shown(lab: Lab) -> Locator:
+    """A finished lesson on the page."""
+    lab.open(lab.write_notebook([LESSON, "1"]))
+    lab.run_all()
+    lab.execute("lesson.wait(120)", seconds=150)
+    root = lab.output(0).locator(".sw-lesson")
+    expect(root).to_have_attribute("data-state", "done", timeout=60_000)
+    return root
+
+
+def at(root: Locator, step: int) -> None:
+    """Wait until a step is painted."""
+    root.page.wait_for_function(
+        "([root, step]) => root.dataset.painted?.split(' ')[0] === String(step)", arg=[root.element_handle(), step]
+    )
+    expect(root.locator(".sw-lesson-counter")).to_have_text(f"{step + 1} of {COUNT}")
+    expect(root.locator("[aria-current='step']")).to_have_count(1)
+
+
+def seen(root: Locator) -> str:
+    return root.evaluate(_SEEN)
+
+
+def test_the_keys_go_through_all_steps_and_the_notebook_hears_nothing(lab: Lab) -> None:
+    root = shown(lab)
+    cell = "return [panel.content.activeCellIndex, panel.content.mode, panel.content.widgets.length];"
+    root.locator(".sw-lesson-canvas").first.click()
+    before = lab.js(cell)
+    at(root, 0)
+    looks = [seen(root)]
+    for step, key in zip(range(1, COUNT), itertools.cycle(["ArrowRight", "PageDown", "Space"]), strict=False):
+        lab.page.keyboard.press(key)
+        at(root, step)
+        looks.append(seen(root))
+        title = list(STEPS.values())[step].title
+        expect(root.locator(".sw-lesson-heading")).to_have_text(title)
+        expect(root.locator("[aria-live='polite'].sw-unseen")).to_contain_text(f"Step {step + 1} of {COUNT}: {title}")
+    assert all(a != b for a, b in itertools.pairwise(looks)), "each step shows something else"
+    lab.page.keyboard.press("ArrowRight")
+    at(root, COUNT - 1)
+    lab.wait_for_value("lesson.step", list(STEPS)[-1])
+    for key, step in (("ArrowLeft", COUNT - 2), ("PageUp", COUNT - 3), ("Home", 0), ("End", COUNT - 1)):
+        lab.page.keyboard.press(key)
+        at(root, step)
+    lab.page.keyboard.press("d")
+    lab.page.keyboard.press("d")
+    lab.page.keyboard.press("b")
+    assert lab.js(cell) == before
+    lab.execute("lesson.step = 'noise'")
+    at(root, list(STEPS).index("noise"))
+    assert lab.errors == []
+
+
+def test_everything_works_while_the_kernel_is_stopped(lab: Lab) -> None:
+    root = shown(lab)
+    with lab.paused_kernel():
+        root.locator(".sw-lesson-step").nth(list(STEPS).index("saturation")).click()
+        at(root, list(STEPS).index("saturation"))
+        slider = root.locator(".sw-lesson-slider")
+        looks = []
+        for shot in (12, 11, 0):
+            slider.fill(str(shot))
+            root.page.wait_for_function(
+                "([root, shot]) => root.dataset.painted.endsWith(` ${shot}`)", arg=[root.element_handle(), shot]
+            )
+            looks.append(seen(root))
+        assert len(set(looks)) == 3
+        # A press of an arrow moves the slider in focus, and a presenter's remote turns the step all the same.
+        slider.focus()
+        lab.page.keyboard.press("ArrowRight")
+        expect(slider).to_have_value("1")
+        lab.page.keyboard.press("PageDown")
+        at(root, list(STEPS).index("path"))
+        box = slider.bounding_box()
+        assert box is not None
+        lab.page.mouse.click(box["x"] + 0.5 * box["width"], box["y"] + box["height"] / 2)
+        expect(slider).to_have_value("6")
+        lab.page.keyboard.press("ArrowRight")  # the pointer has let go of the slider: the keys turn again
+        at(root, list(STEPS).index("guided_backprop"))
+        root.locator(".sw-lesson-choice").nth(1).click()
+        expect(root.locator(".sw-lesson-choice").nth(1)).to_have_attribute("aria-pressed", "true")
+        root.locator(".sw-lesson-canvas").first.hover()
+        expect(root.locator(".sw-lesson-readout")).to_contain_text("attribution")
+    assert lab.errors == []
+
+
+@pytest.mark.parametrize("size", [(1280, 800), (1920, 1080)], ids=lambda size: f"{size[0]}x{size[1]}")
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_words_are_large_and_clear_and_nothing_is_cut_off_or_jumps(lab: Lab, theme: Any, size: tuple[int, int]) -> None:
+    lab.page.set_viewport_size({"width": size[0], "height": size[1]})
+    root = shown(lab)
+    lab.theme(theme)
+    heights, places = set(), set()
+    for step in range(COUNT):
+        root.locator(".sw-lesson-step").nth(step).click()
+        at(root, step)
+        lab.page.mouse.move(0, 0)
+        words = root.evaluate(_WORDS)
+        sentences = [word for word in words if "lesson-says" in word["name"]]
+        assert len(sentences) == 1
+        assert sentences[0]["size"] >= 20
+        small = [word for word in words if word["size"] < 12]
+        assert not small, small
+        faint = [word for word in words if word["contrast"] < 7]
+        assert not faint, faint
+        cut = [word for word in words if word["clipped"]]
+        assert not cut, cut
+        heights.add(root.evaluate("root => root.getBoundingClientRect().height"))
+        next_ = root.locator(".sw-lesson-next").evaluate("b => b.offsetTop")
+        places.add(next_)
+    assert len(heights) == 1
+    assert len(places) == 1
+    assert heights.pop() <= size[1] - 110, "the whole lesson is seen at once below JupyterLab's bars"
+
+
+def test_try_it_moves_an_explorer_to_the_steps_control(lab: Lab) -> None:
+    root = shown(lab)
+    root.locator(".sw-lesson-step").nth(list(STEPS).index("channels")).click()
+    root.locator(".sw-lesson-choice").filter(has_text="L2").click()
+    root.locator(".sw-lesson-try").click()
+    control = lab.output(0).locator(".sw-control-channels")
+    control.wait_for(timeout=60_000)
+    lab.page.wait_for_function("() => document.querySelector('.sw-control-channels.sw-tried')", timeout=30_000)
+    expect(control).to_be_in_viewport()
+    lab.wait_for_value("lesson.explorer.panel.reduction.channels", "L2")
+    lab.wait_for_value("lesson.explorer.settings['method']", "gradient")
+    lab.page.wait_for_function("() => !document.querySelector('.sw-tried')", timeout=30_000)
+    lab.execute("lesson.close()")
+    assert lab.errors == []
+
+
+def test_it_fills_the_whole_screen_and_comes_back(lab: Lab) -> None:
+    root = shown(lab)
+    button = root.locator(".sw-lesson-full")
+    button.click()
+    lab.page.wait_for_function("() => document.fullscreenElement?.classList.contains('sw-lesson')")
+    expect(button).to_have_text("Leave full screen")
+    lab.page.keyboard.press("ArrowRight")
+    at(root, 1)
+    button.click()
+    lab.page.wait_for_function("() => !document.fullscreenElement")
+    expect(button).to_have_text("Full screen")
+    lab.page.keyboard.press("ArrowRight")
+    at(root, 2)
+    assert lab.errors == []

@@ -1,0 +1,350 @@
+"""The lesson: every step's maps are those of sw.attribute, and all that is shown is in the view's traits."""
+
+from __future__ import annotations
+
+import io
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import ipywidgets as w
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+from toys import conv_net, mlp, pictures, rows
+
+import saliency_widgets as sw
+from saliency_widgets import render
+from saliency_widgets.attribution import Reduction
+from saliency_widgets.engine import Subject
+from saliency_widgets.evaluation.similarity import spearman
+from saliency_widgets.widgets.lessons import methods
+from saliency_widgets.widgets.lessons.lesson import STEPS, Lesson
+
+NAMES = ["ant", "bee", "cow", "dog"]
+PICTURE = pictures()[:1]
+
+
+@pytest.fixture(scope="module")
+def model() -> nn.Module:
+    return conv_net()
+
+
+@pytest.fixture(scope="module")
+def lesson(model: nn.Module) -> Iterator[Lesson]:
+    made = sw.lesson(model, PICTURE, class_names=NAMES, n_samples=8)
+    yield made.wait(timeout=300)
+    made.close()
+
+
+def shots(lesson: Lesson, step: str) -> list[dict[str, Any]]:
+    content = lesson.view.content(step)
+    assert content["state"] == "ready", content
+    return content["shots"]
+
+
+def raw(lesson: Lesson, name: str) -> dict[str, Any]:
+    """A map by its name, whichever step has brought it."""
+    (found,) = [maps[name] for step in lesson.steps if name in (maps := lesson.view.content(step).get("maps", {}))]
+    return found
+
+
+def values(lesson: Lesson, name: str) -> np.ndarray:
+    found = raw(lesson, name)
+    codes = np.frombuffer(found["codes"], "<u2").reshape(found["height"], found["width"])
+    return render.dequantise(render.Quantised(codes, found["low"], found["high"], found["signed"]))
+
+
+def panel(lesson: Lesson, step: str, shot: int, number: int) -> dict[str, Any]:
+    return shots(lesson, step)[shot]["panels"][number]
+
+
+def assert_shown(lesson: Lesson, name: str, expected: torch.Tensor) -> None:
+    """The map is this one, to half a level of its 16 bits."""
+    found = raw(lesson, name)
+    level = (found["high"] - found["low"]) / render.LEVELS
+    assert np.abs(values(lesson, name) - expected.numpy()).max() <= 0.5001 * level + 1e-15
+
+
+def strength(found: sw.Attribution) -> torch.Tensor:
+    return Reduction()(found.values, PICTURE.shape[-2:])[0]
+
+
+def test_it_has_its_steps_in_order_each_with_two_sentences_and_a_control(lesson: Lesson) -> None:
+    assert lesson.steps == tuple(STEPS)
+    assert [step["name"] for step in lesson.view.steps] == list(STEPS)
+    for step in lesson.view.steps:
+        assert len(step["says"]) == 2
+        assert all(sentence.endswith((".", "?")) for sentence in step["says"])
+        assert step["control"]
+        assert step["place"].startswith("sw-")
+
+
+def test_the_prediction_is_the_models(lesson: Lesson, model: nn.Module) -> None:
+    shares = model(PICTURE)[0].softmax(0)
+    bars = panel(lesson, "prediction", 0, 1)
+    order = shares.argsort(descending=True).tolist()
+    assert [bar["label"] for bar in bars["bars"]] == [NAMES[k] for k in order]
+    assert [bar["share"] for bar in bars["bars"]] == pytest.approx(shares[order].tolist(), rel=1e-9)
+    assert bars["chosen"] == 0
+
+
+def test_the_gradient_and_what_becomes_of_it_are_those_of_attribute(lesson: Lesson, model: nn.Module) -> None:
+    gradient = sw.attribute(model, PICTURE, method="gradient")
+    for which in range(3):
+        assert_shown(lesson, panel(lesson, "gradient", which, 1)["map"], gradient.values[0, which])
+    loudest = int(gradient.values[0].abs().sum((1, 2)).argmax())
+    own = replace(gradient, values=gradient.values[:, loudest : loudest + 1]).values
+    for number, shot in enumerate(shots(lesson, "absolute")):
+        expected = Reduction(shot["label"])(own, PICTURE.shape[-2:])[0]
+        assert_shown(lesson, panel(lesson, "absolute", number, 1)["map"], expected)
+    for number, shot in enumerate(shots(lesson, "channels")):
+        expected = Reduction(channels=shot["label"])(gradient.values, PICTURE.shape[-2:])[0]
+        assert_shown(lesson, panel(lesson, "channels", number, 3)["map"], expected)
+
+
+def test_noise_is_one_sample_of_smoothgrad_beside_its_picture(lesson: Lesson, model: nn.Module) -> None:
+    clean = strength(sw.attribute(model, PICTURE, method="gradient"))
+    for number, level in enumerate(methods.NOISES):
+        found = sw.attribute(model, PICTURE, method="smoothgrad", noise_level=level, n_samples=1)
+        assert_shown(lesson, panel(lesson, "noise", number, 1)["map"], strength(found))
+        assert f"correlation of {spearman(clean, strength(found)):.2f}" in shots(lesson, "noise")[number]["says"]
+    assert "moves by 0.0 of 255" in shots(lesson, "noise")[0]["says"]
+    seen = Subject(model, PICTURE).prepared.pictures
+    assert seen is not None
+    png = lesson.view.content("noise")["pictures"][panel(lesson, "noise", 0, 0)["picture"]]
+    assert np.array_equal(np.asarray(Image.open(io.BytesIO(png))), seen[0])
+
+
+def test_smoothing_shows_the_means_of_the_first_samples(lesson: Lesson, model: nn.Module) -> None:
+    assert [shot["label"] for shot in shots(lesson, "smoothing")] == ["1", "2", "4", "8"]
+    for number, shot in enumerate(shots(lesson, "smoothing")):
+        found = sw.attribute(model, PICTURE, method="smoothgrad", n_samples=int(shot["label"]), chunk_size=1)
+        assert_shown(lesson, panel(lesson, "smoothing", number, 1)["map"], strength(found))
+    assert "correlation with the map of all 8: 1.00" in shots(lesson, "smoothing")[-1]["says"]
+
+
+def test_the_scores_curve_goes_from_the_baselines_score_to_the_pictures(lesson: Lesson, model: nn.Module) -> None:
+    target = int(model(PICTURE).argmax())
+    curve = panel(lesson, "saturation", 0, 1)["curve"]
+    black = torch.zeros_like(PICTURE)
+    assert (curve["x"][0], curve["x"][-1]) == (0, 1)
+    assert curve["y"][0] == pytest.approx(float(model(black)[0, target]), rel=1e-9)
+    assert curve["y"][-1] == pytest.approx(float(model(PICTURE)[0, target]), rel=1e-9)
+    for at in range(methods.PLACES + 1):
+        assert panel(lesson, "saturation", at, 1)["curve"]["at"] == pytest.approx(at / methods.PLACES)
+
+
+def test_what_is_added_up_on_the_way_is_integrated_gradients(lesson: Lesson, model: nn.Module) -> None:
+    target = int(model(PICTURE).argmax())
+    black = torch.zeros_like(PICTURE)
+    assert np.all(values(lesson, "path 0") == 0)
+    for at in (3, methods.PLACES):  # of the picture that is there, from the same baseline
+        there = PICTURE * at / methods.PLACES
+        exact = sw.attribute(
+            model, there, method="integrated_gradients", target=target, baseline=black, n_steps=1024, tolerance=0
+        )
+        expected = strength(exact).numpy()
+        assert np.abs(values(lesson, f"path {at}") - expected).sum() < 0.03 * expected.sum()
+    high = {raw(lesson, f"path {at}")["high"] for at in range(methods.PLACES + 1)}
+    assert len(high) == 1, "one scale, so that the map grows"
+    assert {panel(lesson, "path", at, 1)["scale"] for at in range(methods.PLACES + 1)} == {f"path {methods.PLACES}"}
+
+
+def test_on_a_linear_model_the_way_is_exact_and_nothing_saturates() -> None:
+    torch.manual_seed(0)
+    linear = nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, 2)).double().eval()
+    with sw_lesson(linear, PICTURE, target=1, steps=["saturation", "path"]) as made:
+        weights = linear[1].weight[1].detach().view_as(PICTURE)
+        for at in range(methods.PLACES + 1):
+            expected = strength_of(weights * PICTURE * at / methods.PLACES)
+            assert np.abs(values(made, f"path {at}") - expected).max() < 1e-4 * float(expected.max() or 1.0)
+        curve = panel(made, "saturation", 0, 1)["curve"]
+        straight = np.linspace(curve["y"][0], curve["y"][-1], len(curve["y"]))
+        assert np.allclose(curve["y"], straight, atol=1e-9)
+        assert np.allclose(panel(made, "saturation", 0, 2)["curve"]["y"], 1.0)
+
+
+class sw_lesson:  # noqa: N801 - a context around sw.lesson
+    """A lesson that is finished, and closed afterwards."""
+
+    def __init__(self, *given: Any, **asked: Any) -> None:
+        self._made = sw.lesson(*given, **asked)
+
+    def __enter__(self) -> Lesson:
+        return self._made.wait(timeout=300)
+
+    def __exit__(self, *_: object) -> None:
+        self._made.close()
+
+
+def strength_of(tensor: torch.Tensor) -> np.ndarray:
+    return Reduction()(tensor, PICTURE.shape[-2:])[0].numpy()
+
+
+def test_guided_backprop_is_compared_by_numbers_of_the_maps_shown(lesson: Lesson, model: nn.Module) -> None:
+    order = model(PICTURE)[0].argsort(descending=True).tolist()
+    first, last = shots(lesson, "guided_backprop")[:2]
+    assert [first["label"], last["label"]] == [NAMES[order[1]], NAMES[order[-1]]]
+    alike = {}
+    for number, method in enumerate(("guided_backprop", "gradient")):
+        maps = [strength(sw.attribute(model, PICTURE, method=method, target=k)) for k in (order[0], order[1])]
+        for side, expected in enumerate(maps):
+            assert_shown(lesson, first["panels"][2 * number + side]["map"], expected)
+        alike[method] = spearman(*maps)
+    assert f"Guided Backprop {alike['guided_backprop']:.3f}, gradient {alike['gradient']:.3f}" in first["says"]
+
+
+def test_grad_cam_keeps_the_resolution_of_its_layers(lesson: Lesson, model: nn.Module) -> None:
+    found = {shot["label"]: shot for shot in shots(lesson, "grad_cam")}
+    assert len(found) > 1
+    for layer, shot in found.items():
+        cam = sw.attribute(model, PICTURE, method="grad_cam", layer=layer)
+        assert_shown(lesson, shot["panels"][1]["map"], cam.values[0, 0].clamp(min=0))
+    start = lesson.view.content("grad_cam")["start"]
+    assert shots(lesson, "grad_cam")[start]["label"] == sw.attribute(model, PICTURE, method="grad_cam").layer
+
+
+def test_every_panel_finds_its_picture_its_map_and_its_scale(lesson: Lesson) -> None:
+    contents = [lesson.view.content(step) for step in lesson.steps]
+    brought_pictures = {name for content in contents for name in content["pictures"]}
+    brought_maps = {name for content in contents for name in content["maps"]}
+    for content in contents:
+        assert 0 <= content["start"] < len(content["shots"])
+        for shot in content["shots"]:
+            for one in shot["panels"]:
+                assert {one["picture"]} <= brought_pictures if "picture" in one else True
+                assert {one["map"], one["scale"]} <= brought_maps if "map" in one else True
+
+
+def test_steps_can_be_chosen_and_bring_all_that_they_need(model: nn.Module) -> None:
+    with sw_lesson(model, PICTURE, steps=["overlay", "gradient"]) as made:
+        assert made.steps == ("gradient", "overlay")
+        names = {one["map"] for shot in shots(made, "overlay") for one in shot["panels"] if "map" in one}
+        assert all(raw(made, name) for name in names)
+        assert "input" in made.view.content("gradient")["pictures"]
+
+
+def test_the_step_is_turned_to_by_name_and_by_the_page(lesson: Lesson) -> None:
+    lesson.step = "noise"
+    assert lesson.view.step == lesson.steps.index("noise")
+    lesson.view.set_state({"step": 2})
+    assert lesson.step == "gradient"
+    with pytest.raises(ValueError, match="Did you mean 'noise'"):
+        lesson.step = "nois"
+
+
+def test_a_step_that_does_not_apply_says_so_and_the_others_are_there() -> None:
+    smooth = nn.Sequential(nn.Flatten(), nn.Linear(192, 8), nn.GELU(), nn.Linear(8, 3)).double().eval()
+    with sw_lesson(smooth, PICTURE, n_samples=2) as made:
+        refused = {name for name in made.steps if made.view.content(name)["state"] == "refused"}
+        assert refused == {"guided_backprop", "grad_cam"}
+        guided = made.view.content("guided_backprop")
+        assert "No ReLU ran" in guided["message"]
+        assert "gradient" in guided["remedy"]
+        assert "No layer has a spatial output" in made.view.content("grad_cam")["message"]
+        assert "shots" not in guided
+
+
+def test_a_target_of_your_own_and_one_logit_have_a_lesson_too(model: nn.Module) -> None:
+    with sw_lesson(model, PICTURE, target=lambda out: out[:, 0] - out[:, 1], n_samples=2) as made:
+        assert [shot["label"] for shot in shots(made, "guided_backprop")] == ["upper layers random"]
+        difference = model(PICTURE)[0]
+        assert panel(made, "saturation", 0, 1)["curve"]["y"][-1] == pytest.approx(float(difference[0] - difference[1]))
+    with sw_lesson(conv_net(classes=1), PICTURE, n_samples=2) as made:
+        assert len(panel(made, "prediction", 0, 1)["bars"]) == 1
+
+
+def test_a_model_that_is_trained_meanwhile_is_not_mixed_with_what_it_was() -> None:
+    model = conv_net()
+    made = Lesson(model, PICTURE, steps=["gradient", "noise"], executor="inline")
+    board, step = made._board, STEPS["noise"]
+    with torch.no_grad():
+        model[0].weight.mul_(0.5)
+    with pytest.raises(ValueError, match="has changed since the lesson began"):
+        next(board.page(step, lambda: None))
+    made.close()
+
+
+def test_stop_keeps_what_is_there_and_says_what_is_not(model: nn.Module) -> None:
+    made = sw.lesson(model, PICTURE, n_samples=500)
+    made.view._on_message(made.view, {"type": "stop"}, [])
+    states = [made.view.content(name).get("state") for name in made.steps]
+    assert "stopped" in states
+    assert made.view.status["state"] == "stopped"
+    with pytest.raises(RuntimeError, match="stopped"):
+        made.wait(timeout=60)
+    made.close()
+
+
+def test_try_it_makes_an_explorer_once_and_moves_it(model: nn.Module) -> None:
+    with sw_lesson(model, PICTURE, class_names=NAMES, steps=["channels", "noise"]) as made:
+        sent: list[dict] = []
+        made.view.send = lambda content, buffers=None: sent.append(content)  # type: ignore[method-assign]
+        assert made.explorer is None
+        made.view._on_message(made.view, {"type": "try", "step": "channels", "shot": 2}, [])
+        explorer = made.explorer
+        assert explorer is not None
+        assert made.children == (made.view, explorer)
+        assert explorer.settings["method"] == "gradient"
+        assert explorer.panel.reduction.channels == "sum"
+        assert sent[-1]["place"] == "sw-control-channels"
+        made.view._on_message(made.view, {"type": "try", "step": "noise", "shot": 3}, [])
+        assert made.explorer is explorer
+        assert explorer.settings["noise_level"] == methods.NOISES[3]
+        assert explorer.settings["n_samples"] == 1
+
+
+def test_an_explorer_that_was_given_is_used_and_left_open(model: nn.Module) -> None:
+    explorer = sw.explore(model, PICTURE, method="gradient")
+    with sw_lesson(model, PICTURE, steps=["channels"], explorer=explorer) as made:
+        made.view._on_message(made.view, {"type": "try", "step": "channels", "shot": 3}, [])
+        assert made.children == (made.view,)
+        assert explorer.panel.reduction.channels == "L2"
+    assert explorer.wait(timeout=60).method == "gradient"
+    explorer.close()
+
+
+def test_close_leaves_no_thread_and_no_widget(model: nn.Module) -> None:
+    before, threads = set(w.Widget.widgets), set(threading.enumerate())
+    made = sw.lesson(model, PICTURE, n_samples=500)
+    made.view._on_message(made.view, {"type": "try", "step": "input", "shot": 0}, [])
+    made.close()
+    made.close()
+    assert set(w.Widget.widgets) == before
+    assert set(threading.enumerate()) <= threads
+
+
+@pytest.mark.parametrize(
+    ("asked", "error", "words"),
+    [
+        ({"steps": ["gradiant"]}, ValueError, "Did you mean 'gradient'"),
+        ({"steps": "gradient"}, TypeError, "a list of names"),
+        ({"steps": []}, ValueError, "one at least"),
+        ({"noise_level": 2}, ValueError, "noise_level"),
+        ({"n_samples": 0}, ValueError, "n_samples"),
+        ({"score": "logits"}, ValueError, "score"),
+        ({"baseline": "grey"}, ValueError, "baseline"),
+        ({"baseline": torch.zeros(5)}, ValueError, "broadcast"),
+        ({"target": "ant"}, ValueError, "class_names"),
+        ({"target": 9}, ValueError, "out of range"),
+        ({"explorer": 3}, TypeError, "explorer"),
+    ],
+)
+def test_a_wrong_argument_is_an_error_of_the_call_and_leaves_no_widget(
+    model: nn.Module, asked: dict[str, Any], error: type[Exception], words: str
+) -> None:
+    before = set(w.Widget.widgets)
+    with pytest.raises(error, match=words):
+        sw.lesson(model, PICTURE, **asked)
+    assert set(w.Widget.widgets) == before
+
+
+def test_rows_and_batches_are_no_lesson(model: nn.Module) -> None:
+    with pytest.raises(ValueError, match="a lesson is about a picture"):
+        sw.lesson(mlp(), rows(0, 1, 4))
+    with pytest.raises(ValueError, match="batch of 2"):
+        sw.lesson(model, pictures())
