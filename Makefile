@@ -98,4 +98,4 @@ $(NODE_DONE): js/package.json js/package-lock.json
 $(BUNDLE): $(JS_SOURCES) $(NODE_DONE)
 	@echo "Building the widget's JavaScript ..."
 	@$(NPM) run --silent build
-	@touch $(STATIC)/heatmap.js $(STATIC)/heatmap.css
+	@touch $(foreach name,heatmap page,$(STATIC)/$(name).js $(STATIC)/$(name).css)

@@ -1,4 +1,4 @@
-// One ESM file and one style sheet, into the Python package.
+// Into the Python package: the views as one ESM file with its style sheet, and the same for a saved page.
 import { statSync } from "node:fs";
 import * as esbuild from "esbuild";
 
@@ -6,7 +6,7 @@ const watch = process.argv.includes("--watch");
 const outdir = "../saliency_widgets/widgets/static";
 
 const options = {
-  entryPoints: ["src/heatmap.ts", "src/heatmap.css"],
+  entryPoints: ["heatmap.ts", "heatmap.css", "page.ts", "page.css"].map((name) => `src/${name}`),
   outdir,
   bundle: true,
   minify: !watch,
@@ -21,7 +21,7 @@ if (watch) {
   await context.watch();
 } else {
   await esbuild.build(options);
-  for (const name of ["heatmap.js", "heatmap.css"]) {
+  for (const name of ["heatmap.js", "heatmap.css", "page.js", "page.css"]) {
     console.log(`${name}  ${(statSync(`${outdir}/${name}`).size / 1000).toFixed(1)} kB`);
   }
 }

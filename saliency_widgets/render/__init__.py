@@ -5,6 +5,7 @@ from saliency_widgets.render.blending import blend, colour_index, fit
 from saliency_widgets.render.clip import clip_limits, histogram, magnitude, strength
 from saliency_widgets.render.colour import DIVERGING, SEQUENTIAL, lut, lut_bytes
 from saliency_widgets.render.display import DISPLAY
+from saliency_widgets.render.packing import pack_codes, unpack_codes
 from saliency_widgets.render.png import overlay_png
 from saliency_widgets.render.quantise import LEVELS, ZERO, Quantised, dequantise, quantise, shares
 
@@ -30,7 +31,9 @@ __all__ = [
     "lut_bytes",
     "magnitude",
     "overlay_png",
+    "pack_codes",
     "quantise",
     "shares",
     "strength",
+    "unpack_codes",
 ]

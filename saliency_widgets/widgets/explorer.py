@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import os
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import ipywidgets as w
@@ -21,8 +22,11 @@ from saliency_widgets.widgets.annotations import annotation_canvas
 from saliency_widgets.widgets.display import DISPLAY_NAMES, DisplaySettings
 from saliency_widgets.widgets.heatmap import HeatmapView
 from saliency_widgets.widgets.live import Live
+from saliency_widgets.widgets.page import Saved
 from saliency_widgets.widgets.picture_panel import REDUCTION_NAMES, PicturePanel
 from saliency_widgets.widgets.pictures import png_bytes
+from saliency_widgets.widgets.recording import PageSize
+from saliency_widgets.widgets.saving import LARGEST, LIMIT, PageWriter, save_html
 from saliency_widgets.widgets.tables import TableExplorer, is_row
 from saliency_widgets.widgets.trust import PictureTrust
 
@@ -136,6 +140,55 @@ class Explorer(Live):
         part = "" if found.complete else f" ({found.done} of {found.total} {found.unit})"
         quantised = render.Quantised(codes=f.codes, low=f.low, high=f.high, signed=f.signed)
         self._display.render(self._picture, quantised, path, scale=scale, title=self._title_of(shown) + part)
+
+    def page_size(self, record: Mapping[str, Any] | None = None) -> PageSize:
+        """How many maps, bytes and seconds :meth:`save_html` would take, before anything is computed.
+
+        Args:
+            record: As there.
+
+        Raises:
+            TypeError, ValueError: What is to be recorded can't be.
+            RuntimeError: There is no finished map yet.
+        """
+        return PageWriter(self, record).size
+
+    def save_html(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        record: Mapping[str, Any] | None = None,
+        title: str | None = None,
+        limit: int = LIMIT,
+        max_bytes: int = LARGEST,
+        progress: bool = True,
+    ) -> Saved:
+        """Write one HTML file that opens from disk: no kernel, no server, no request to anywhere.
+
+        The display settings stay live on it, and so do the settings that are recorded, over their recorded values.
+        Maps are computed as the sliders would, with everything that is kept; interrupted, nothing is written, and what
+        was computed is there the next time.
+
+        Args:
+            path: Where to; a file that is there is replaced, once all of it is written.
+            record: Settings that can be moved on the page, each with a list of values, or True for a handful of them:
+                ``{"noise_level": [0.05, 0.1, 0.2], "n_samples": True}``. Parameters of the method, "method", "target"
+                (classes by name or index), "score", "sign" and "channels". The map on the screen alone unless given.
+            title: What stands above it; which model it is about unless given.
+            limit: How many maps at most.
+            max_bytes: How large the file may be.
+            progress: Whether to show a progress bar.
+
+        Returns:
+            Path, size and number of maps.
+
+        Raises:
+            TypeError: ``record`` is no mapping, or a value is of the wrong type.
+            ValueError: A setting that isn't there, a value out of range, or a page over the limits.
+            FileNotFoundError: There is no such folder.
+            RuntimeError: The map was stopped, or the model was changed meanwhile.
+        """
+        return save_html(self, path, record, title, limit, max_bytes, progress)
 
     def _on_clip(self) -> None:
         """The clip range was moved, in the browser: the code to be copied is of what is seen."""
