@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from saliency_widgets.engine.tables import importance, shuffle
     from saliency_widgets.engine.trust import ablate, evaluate
     from saliency_widgets.widgets import Explorer, Sweep, TableExplorer, explore, sweep
+    from saliency_widgets.widgets.state import load
 
 __all__ = [
     "Attribution",
@@ -36,6 +37,7 @@ __all__ = [
     "explore",
     "from_captum",
     "importance",
+    "load",
     "methods",
     "shuffle",
     "sweep",
@@ -56,6 +58,7 @@ _ROOMS = {
     "explore": "widgets",
     "from_captum": "attribution.captum_bridge",
     "importance": "engine.tables",
+    "load": "widgets.state",
     "methods": "attribution.method",
     "shuffle": "engine.tables",
     "sweep": "widgets",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -10,6 +11,7 @@ import ipywidgets as w
 import numpy as np
 import torch
 from ipycanvas import Canvas
+from PIL import Image
 from torch import nn
 
 from saliency_widgets import render
@@ -41,6 +43,7 @@ class Explorer(Live):
         trust: The tests of the map that is shown.
     """
 
+    kind = "picture"
     panel: PicturePanel
     _outdated = (
         "The model or the input has changed: the map is of what they are now, the predictions of what they were. "
@@ -118,6 +121,12 @@ class Explorer(Live):
         return self._prepared.pictures[0]
 
     @property
+    def controls(self) -> dict[str, Any]:
+        """Where the controls stand, the display settings too."""
+        reduction = self.panel.reduction
+        return {**super().controls, "sign": reduction.sign, "channels": reduction.channels, **self._display.settings}
+
+    @property
     def _shown(self) -> dict[str, Any]:
         reduction = self.panel.reduction
         return {"sign": reduction.sign, "channels": reduction.channels, "clip": self._display.settings["clip"]}
@@ -126,12 +135,22 @@ class Explorer(Live):
     def _links(self) -> Sequence[w.Widget]:
         return self._display.links
 
-    def save_png(self, path: Any, *, scale: int | None = None) -> None:
-        """Write the overlay as it is shown, with its colour bar.
+    def save_png(self, path: Any, *, scale: float | None = None, caption: str = "") -> None:
+        """Write the overlay as it is shown, with its colour bar and what was drawn on it.
 
         Args:
             path: A path, or a file open for writing bytes.
-            scale: Size of one pixel of the picture; chosen to make a handy picture unless given.
+            scale: Size of one pixel of the picture in the file, any number: whole ones make squares, others average.
+                Chosen to make a handy picture unless given.
+            caption: Text below the colour bar, broken into lines; with letters that Pillow's font lacks, in one of the
+                system's fonts that has them.
+
+        Raises:
+            RuntimeError: There is no map yet.
+            TypeError, ValueError: ``scale`` is no number, or makes a picture of no pixels or of too many.
+
+        Warns:
+            UserWarning: No font has some of the letters: boxes are drawn.
         """
         shown = self._session.shown
         if shown is None or shown.frame is None or shown.attribution is None:
@@ -139,7 +158,15 @@ class Explorer(Live):
         f, found = shown.frame, shown.attribution
         part = "" if found.complete else f" ({found.done} of {found.total} {found.unit})"
         quantised = render.Quantised(codes=f.codes, low=f.low, high=f.high, signed=f.signed)
-        self._display.render(self._picture, quantised, path, scale=scale, title=self._title_of(shown) + part)
+        words = {"title": self._title_of(shown).replace(" · ", ", ") + part, "caption": caption}
+        layers = [Image.open(io.BytesIO(drawn)) for drawn in self._drawn.values()]
+        self._display.render(self._picture, quantised, path, scale=scale, layers=layers, **words)
+
+    @property
+    def _drawn(self) -> dict[w.Widget, bytes]:
+        """What is drawn on the annotations, as PNG bytes, as the page has told."""
+        drawn = self.annotations.image_data
+        return {self.annotations: bytes(drawn)} if drawn else {}
 
     def page_size(self, record: Mapping[str, Any] | None = None) -> PageSize:
         """How many maps, bytes and seconds :meth:`save_html` would take, before anything is computed.

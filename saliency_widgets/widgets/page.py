@@ -13,7 +13,6 @@ import json
 import math
 import os
 import re
-import secrets
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -26,6 +25,7 @@ from ipycanvas import Canvas
 from ipywidgets import Widget
 
 from saliency_widgets import render
+from saliency_widgets.attribution.storing import put
 from saliency_widgets.params import Param
 from saliency_widgets.widgets.bundle import bundle
 from saliency_widgets.widgets.display import DisplaySettings
@@ -83,18 +83,15 @@ class Saved:
         path: Where.
         bytes: Its size.
         maps: How many maps it holds.
-        notes: What a person should know of it.
     """
 
     path: Path
     bytes: int
     maps: int
-    notes: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         """In one line."""
-        told = [f"{self.path}: {count(self.maps, 'map')}, {size_text(self.bytes)}", *self.notes]
-        return ". ".join(told)
+        return f"{self.path}: {count(self.maps, 'map')}, {size_text(self.bytes)}"
 
 
 def write_page(
@@ -129,23 +126,6 @@ def write_page(
     about = {"predictions": predictions, "overrides": overrides, "pictures": pictures}
     text = page(view, title=title, provenance=provenance, recording=recording, **about)
     return put(path, text.encode())
-
-
-def put(path: str | os.PathLike[str], content: bytes) -> int:
-    """Write a file at once or not at all; returns its size."""
-    path = Path(path).expanduser()
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"path: there is no folder {str(path.parent)!r}. Make it first, or choose another.")
-    if path.is_dir():
-        raise IsADirectoryError(f"path: {str(path)!r} is a folder. Add the name of the file.")
-    beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    try:
-        beside.write_bytes(content)
-        beside.replace(path)
-    except BaseException:
-        beside.unlink(missing_ok=True)
-        raise
-    return len(content)
 
 
 def page(

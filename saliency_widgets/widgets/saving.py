@@ -14,9 +14,10 @@ from tqdm.auto import tqdm
 
 from saliency_widgets.attribution import Attribution, ModelChanged
 from saliency_widgets.attribution.result import code_of, written
+from saliency_widgets.attribution.storing import put
 from saliency_widgets.engine import Event, Request, frame_of
 from saliency_widgets.widgets import messages
-from saliency_widgets.widgets.page import Patch, Recording, Saved, count, packed_size, page, put, size_text
+from saliency_widgets.widgets.page import Patch, Recording, Saved, count, packed_size, page, size_text
 from saliency_widgets.widgets.recording import Entry, PageSize, Plan, estimate, plan
 
 if TYPE_CHECKING:
@@ -81,8 +82,6 @@ class PageWriter:
         *,
         check: Callable[[], None] = lambda: None,
         told: Callable[[int, int, str], None] = lambda _done, _total, _what: None,
-        pictures: Mapping[Any, bytes] | None = None,
-        notes: tuple[str, ...] = (),
     ) -> Saved:
         """Compute what is missing, and write the page.
 
@@ -90,8 +89,6 @@ class PageWriter:
             path: Where to.
             check: Called often; raises to end it. What is computed by then is kept for the next time.
             told: Called with the maps that are there, all of them, and what is computed next.
-            pictures: What is drawn on canvases, as PNG bytes.
-            notes: What a person should know of it.
         """
         explorer = self._explorer
         found: dict[tuple, tuple[Attribution, tuple | None]] = {}
@@ -107,9 +104,9 @@ class PageWriter:
             states[key] = {explorer.view: self._traits(entry, *found[entry.request.key])}
         recording = Recording(tuple(one.axis for one in self.plan.recorded), states, self.plan.targets)
         begin = self.plan.entries[self.plan.begin].request
-        text = self._page(recording, states[self.plan.begin][explorer.view], found[begin.key][0], pictures)
+        text = self._page(recording, states[self.plan.begin][explorer.view], found[begin.key][0])
         check()
-        return Saved(Path(path).expanduser(), put(path, text), len(states), notes)
+        return Saved(Path(path).expanduser(), put(path, text), len(states))
 
     def _there(self, request: Request) -> bool:
         return request.key == self._asked.key or self._session.kept(request) is not None
@@ -143,7 +140,6 @@ class PageWriter:
         recording: Recording,
         traits: Mapping[str, Any],
         found: Attribution | None,
-        pictures: Mapping[Any, bytes] | None = None,
     ) -> bytes:
         explorer = self._explorer
         assert found is not None
@@ -154,7 +150,7 @@ class PageWriter:
             recording=recording if len(recording.states) > 1 else replace(recording, axes=(), states={}),
             predictions=explorer.panel.predictions,
             overrides={explorer.view: {"marking": False, "region": {}, "controls": [], **traits}},
-            pictures=pictures,
+            pictures=explorer._drawn,
         )
         return text.encode()
 
