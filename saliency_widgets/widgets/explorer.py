@@ -28,6 +28,7 @@ from saliency_widgets.widgets.page import Saved
 from saliency_widgets.widgets.picture_panel import REDUCTION_NAMES, PicturePanel
 from saliency_widgets.widgets.pictures import png_bytes
 from saliency_widgets.widgets.recording import PageSize
+from saliency_widgets.widgets.save_panel import SavePanel
 from saliency_widgets.widgets.saving import LARGEST, LIMIT, PageWriter, save_html
 from saliency_widgets.widgets.tables import TableExplorer, is_row
 from saliency_widgets.widgets.trust import PictureTrust
@@ -39,6 +40,7 @@ class Explorer(Live):
     Attributes:
         annotations: An ipycanvas ``Canvas`` over the map, in the picture's pixels: draw on it from Python.
         panel: The controls.
+        saving: The section that saves a page.
         view: The picture with its map.
         trust: The tests of the map that is shown.
     """
@@ -112,7 +114,10 @@ class Explorer(Live):
         self.view.layout.max_width = f"max(320px, min(640px, {60 * width / height:.1f}vh))"
         self.panel.on_reduction(self._session.reduce)
         self._display.observe(lambda _change: self._on_clip(), names="clip")
-        self._begin(self.view, self.panel.widget, self.trust.widget)
+        self.saving = SavePanel(self, executor)
+        column = self.panel.widget
+        column.children = (*column.children, self.saving.widget)
+        self._begin(self.view, column, self.trust.widget)
 
     @property
     def _picture(self) -> np.ndarray:
@@ -136,7 +141,7 @@ class Explorer(Live):
         return self._display.links
 
     def save_png(self, path: Any, *, scale: float | None = None, caption: str = "") -> None:
-        """Write the overlay as it is shown, with its colour bar and what was drawn on it.
+        """Write the overlay as it is shown, with its colour bar, and the annotations as the page last showed them.
 
         Args:
             path: A path, or a file open for writing bytes.
@@ -194,7 +199,8 @@ class Explorer(Live):
 
         The display settings stay live on it, and so do the settings that are recorded, over their recorded values.
         Maps are computed as the sliders would, with everything that is kept; interrupted, nothing is written, and what
-        was computed is there the next time.
+        was computed is there the next time. Annotations come along as the page last showed them: draw in one cell, and
+        save in the next.
 
         Args:
             path: Where to; a file that is there is replaced, once all of it is written.
@@ -229,6 +235,14 @@ class Explorer(Live):
             self._prepared = self._subject.prepared
             self.view.picture = png_bytes(self._picture)
         super()._on_event(event)
+        if event.state == "done":
+            self.saving.show()
+
+    def close(self) -> None:
+        """End the computation and its thread, free the cache, and leave the page."""
+        if self._open:
+            self.saving.close()
+        super().close()
 
     def _case_of(self, event: Event) -> Case | None:
         if event.state != "done" or event.attribution is None or event.request is None:

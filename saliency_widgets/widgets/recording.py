@@ -20,6 +20,7 @@ from saliency_widgets.widgets.picture_panel import PicturePanel
 
 METHOD, TARGET = "method", "target"
 HANDFUL = 5
+_SHARED = (SCORE, SIGN, CHANNEL)
 _BACKWARD = 3.0  # a gradient takes about as long as three forward passes
 
 
@@ -121,10 +122,18 @@ def plan(panel: PicturePanel, subject: Subject, record: Mapping[str, Any] | None
     return Plan(recorded, dict(_entries(panel, recorded)), _key(recorded, [one.axis.begin for one in recorded]))
 
 
-def recordable(panel: PicturePanel, subject: Subject) -> list[tuple[Param, tuple[Any, ...]]]:
-    """What a person can record of the method that is shown, each with its handful of values."""
+def recordable(panel: PicturePanel, subject: Subject) -> dict[str, int]:
+    """What a person can record of the method that is shown, by name, and how many values a handful of it is."""
     reader = _Reader(panel, subject)
-    return [(param, values) for param in reader.params() if len(values := reader.handful(param)) > 1]
+    found = {TARGET: len(reader.top_targets())}
+    found |= {param.name: len(reader.handful(param)) for param in reader.params() if not param.advanced}
+    return {name: number for name, number in found.items() if number > 1}
+
+
+def offered(panel: PicturePanel) -> dict[str, Param]:
+    """Everything that :func:`recordable` may name, whatever method is shown."""
+    own = {param.name: param for entry in panel.menu.values() for param in entry.params}
+    return {TARGET: Param(TARGET, None, help="The class that is explained."), **own, **{p.name: p for p in _SHARED}}
 
 
 def estimate(plan: Plan, subject: Subject, there: Callable[[Request], bool], base: int, each: int) -> PageSize:
@@ -168,7 +177,7 @@ class _Reader:
     def params(self) -> list[Param]:
         """Everything that can be recorded besides the method and the target, of the methods that are recorded."""
         own = dict.fromkeys(param for entry in self._methods for param in entry.params)
-        return [*own, SCORE, SIGN, CHANNEL]
+        return [*own, *_SHARED]
 
     def read(self, record: dict[str, Any]) -> Iterator[Recorded]:
         if METHOD in record:
@@ -206,15 +215,18 @@ class _Reader:
 
     def _of_targets(self, given: Any) -> Recorded:
         shown = self._panel.asked[TARGET]
-        if given is True:
-            top = [index for index, _, _ in self._panel.predictions]
-            given = top if shown in top or not isinstance(shown, int) else [shown, *top]
+        given = self.top_targets() if given is True else given
         classes, names = self._subject.logits.shape[1], self._subject.class_names
         indices = [class_index(target, classes, names) for target in _listed(TARGET, given)]
         indices = list(dict.fromkeys(indices))
         labels = tuple(self._subject.name_of(index) for index in indices)
         begin = indices.index(shown) if shown in indices else 0
         return Recorded(TARGET, tuple(indices), Axis(TARGET, "Target", "The class that is explained.", labels, begin))
+
+    def top_targets(self) -> list[int]:
+        """The most probable classes, and the one that is explained."""
+        shown, top = self._panel.asked[TARGET], [index for index, _, _ in self._panel.predictions]
+        return top if shown in top or not isinstance(shown, int) else [shown, *top]
 
     def _of_params(self, params: Sequence[Param], given: Any) -> Recorded:
         param = params[0]
@@ -225,7 +237,7 @@ class _Reader:
         numbers = all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in values)
         ordered = numbers and len(values) > 2 and values == sorted(values)
         only = None
-        if not any(param in (SCORE, SIGN, CHANNEL) for param in params) and len(self._methods) > 1:
+        if not any(param in _SHARED for param in params) and len(self._methods) > 1:
             having = [place for place, entry in enumerate(self._methods) if {*params} & {*entry.params}]
             only = None if len(having) == len(self._methods) else (METHOD, tuple(having))
         labels = tuple(_label(param, value) for value in values)

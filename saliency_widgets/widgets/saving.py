@@ -10,6 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from torch import nn
 from tqdm.auto import tqdm
 
 from saliency_widgets.attribution import Attribution, ModelChanged
@@ -146,7 +147,7 @@ class PageWriter:
         text = page(
             explorer.view,
             title=self._title,
-            provenance=provenance(explorer, found, self.plan),
+            provenance=provenance(explorer._given["model"], found.settings, *_recorded(self.plan)),
             recording=recording if len(recording.states) > 1 else replace(recording, axes=(), states={}),
             predictions=explorer.panel.predictions,
             overrides={explorer.view: {"marking": False, "region": {}, "controls": [], **traits}},
@@ -155,19 +156,25 @@ class PageWriter:
         return text.encode()
 
 
-def provenance(explorer: Any, found: Attribution, recorded: Plan | None = None) -> str:
-    """Where a map comes from, in one line: version, model, date, method and settings."""
-    told = [f"{name}={written(name, value)}" for name, value in found.settings.items() if value is not None]
-    parts = [
-        f"saliency_widgets {version('saliency-widgets')}",
-        type(explorer._given["model"]).__name__,
-        datetime.now().astimezone().strftime("%Y-%m-%d %H:%M"),
-        ", ".join(told),
-    ]
-    if recorded is not None and recorded.recorded:
-        axes = [f"{one.name} ({len(one.values)})" for one in recorded.recorded]
-        parts.append(f"recorded: {', '.join(axes)}, {count(len(recorded.entries), 'map')}")
+def provenance(model: nn.Module, settings: Mapping[str, Any], *more: str) -> str:
+    """Where a page comes from, in one line: version, model, date, method and settings.
+
+    Args:
+        model: As the caller gave it.
+        settings: Of the attribution with which the page opens.
+        *more: What else is to be told.
+    """
+    told = [f"{name}={written(name, value)}" for name, value in settings.items() if value is not None]
+    date = datetime.now().astimezone().strftime("%Y-%m-%d %H:%M")
+    parts = [f"saliency_widgets {version('saliency-widgets')}", type(model).__name__, date, ", ".join(told), *more]
     return " · ".join(parts)
+
+
+def _recorded(plan: Plan) -> list[str]:
+    if not plan.recorded:
+        return []
+    axes = [f"{one.name} ({len(one.values)})" for one in plan.recorded]
+    return [f"recorded: {', '.join(axes)}, {count(len(plan.entries), 'map')}"]
 
 
 def save_html(

@@ -13,8 +13,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from lab import Lab
+from PIL import Image
 from playwright.sync_api import Browser, Page, expect
-from seen import PIXELS
+from seen import PIXELS, Seen
 from torch import nn
 
 import saliency_widgets as sw
@@ -24,6 +26,7 @@ from saliency_widgets.engine import frame_of
 from saliency_widgets.widgets import Explorer
 
 SIZE = 24
+FRESH = "sw.attribute(**explorer.settings)"
 EVIL = "</script><img src=https://example.invalid/x onerror=\"document.title='harmed'\">"
 NAMES = ["ant", EVIL, "猫", "cat", "dog & <b>eel</b>", "eel"]
 RECORD = {
@@ -322,3 +325,45 @@ def test_the_demo_fits_into_a_mail(browser: Browser, tmp_path, opened):
         found.harmless()
     finally:
         explorer.close()
+
+
+def test_the_save_section_writes_a_page_with_what_was_drawn(lab: Lab, browser: Browser) -> None:
+    lab.open(lab.write_notebook(["import saliency_widgets as sw\nexplorer = sw.demo(method='gradient')\nexplorer"]))
+    lab.run_all()
+    seen = Seen(lab, lab.output(0))
+    seen.wait()
+    lab.add_cell("explorer.annotations.fill_style = 'cyan'\nexplorer.annotations.fill_rect(10, 20, 60, 30)")
+    lab.wait_for_value("explorer.annotations.image_data is not None", True)
+
+    box = seen.output.locator(".sw-save")
+    box.get_by_text("Save as a page").click()
+    expect(box).to_contain_text("1 map, about")
+    before = box.bounding_box()
+    box.locator(".sw-record-target").get_by_text("Target").click()
+    expect(box).to_contain_text("5 maps, about")
+    assert box.bounding_box() == before
+    lab.screenshot("section", seen.output)
+    box.get_by_label("File").fill("cat")
+    box.get_by_label("File").press("Enter")
+    box.locator(".sw-save-now").click()
+    expect(box).to_contain_text("Saved: ", timeout=60_000)
+    assert box.bounding_box() == before
+    path = Path(lab.value("str(__import__('pathlib').Path('cat.html').resolve())"))
+    expected = seen.expected(FRESH)
+    lab.execute("explorer.save_png('cat.png', scale=1)")
+
+    context = browser.new_context(viewport={"width": 1024, "height": 768})
+    found = Opened(context.new_page(), path)
+    assert found.page.locator("[data-name=target] option").count() == 5
+    assert np.array_equal(found.codes(224), expected["codes"])
+    pixels = found.pixels(224)
+    drawn = np.abs(pixels.astype(int) - [0, 255, 255]).max(2) <= 8
+    assert drawn[22:48, 12:68].all()
+    assert drawn.mean() < 1.2 * 60 * 30 / 224**2
+    picture = np.asarray(Image.open(path.with_suffix(".png")).convert("RGB"))
+    assert (np.abs(picture.astype(int) - [0, 255, 255]).max(2) <= 8).sum() >= 56 * 26
+    found.choose("target", 2)
+    assert not np.array_equal(found.codes(224), expected["codes"])
+    found.harmless()
+    context.close()
+    assert lab.errors == []
