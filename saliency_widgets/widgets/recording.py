@@ -98,13 +98,14 @@ class Plan:
         return tuple(target if isinstance(target, int) else None for target in found)
 
 
-def plan(panel: PicturePanel, subject: Subject, record: Mapping[str, Any] | None) -> Plan:
+def plan(panel: PicturePanel, subject: Subject, record: Mapping[str, Any] | None, pace: int | None) -> Plan:
     """What to compute for a page.
 
     Args:
         panel: The controls: what isn't recorded stays where they are.
         subject: The model and the input.
         record: Values by the names of settings, or True for a handful of them.
+        pace: Rows of one pass, where the controls don't say.
 
     Raises:
         TypeError: ``record`` is no mapping, or a value is of the wrong type.
@@ -119,7 +120,7 @@ def plan(panel: PicturePanel, subject: Subject, record: Mapping[str, Any] | None
         )
     found = _Reader(panel, subject).read({name: given for name, given in record.items() if given is not False})
     recorded = tuple(found)
-    return Plan(recorded, dict(_entries(panel, recorded)), _key(recorded, [one.axis.begin for one in recorded]))
+    return Plan(recorded, dict(_entries(panel, recorded, pace)), _key(recorded, [one.axis.begin for one in recorded]))
 
 
 def recordable(panel: PicturePanel, subject: Subject) -> dict[str, int]:
@@ -336,7 +337,9 @@ def _key(recorded: Sequence[Recorded], at: Sequence[int]) -> tuple[int | None, .
     return tuple(place if matters(one.axis) else None for one, place in zip(recorded, at, strict=True))
 
 
-def _entries(panel: PicturePanel, recorded: Sequence[Recorded]) -> Iterator[tuple[tuple[int | None, ...], Entry]]:
+def _entries(
+    panel: PicturePanel, recorded: Sequence[Recorded], pace: int | None
+) -> Iterator[tuple[tuple[int | None, ...], Entry]]:
     seen: set[tuple[int | None, ...]] = set()
     for at in itertools.product(*(range(len(one.values)) for one in recorded)):
         key = _key(recorded, at)
@@ -344,4 +347,4 @@ def _entries(panel: PicturePanel, recorded: Sequence[Recorded]) -> Iterator[tupl
             continue
         seen.add(key)
         changes = {one.name: one.values[place] for one, place in zip(recorded, key, strict=True) if place is not None}
-        yield key, Entry(panel.request(changes), panel.reduction_of(changes))
+        yield key, Entry(panel.request(changes).paced(pace), panel.reduction_of(changes))

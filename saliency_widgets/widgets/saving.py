@@ -15,6 +15,7 @@ from tqdm.auto import tqdm
 
 from saliency_widgets.attribution import Attribution, ModelChanged
 from saliency_widgets.attribution.result import code_of, written
+from saliency_widgets.attribution.schedule import CHUNK_SIZE
 from saliency_widgets.attribution.storing import put
 from saliency_widgets.engine import Event, Request, frame_of
 from saliency_widgets.widgets import messages
@@ -44,17 +45,17 @@ class PageWriter:
 
     def __init__(self, explorer: Explorer, record: Mapping[str, Any] | None, title: str | None = None) -> None:
         self._explorer, self._session = explorer, explorer._session
-        self.plan: Plan = plan(explorer.panel, explorer._subject, record)
-        self._shown: Event | None = self._session.last
-        if explorer.attribution is None or self._shown is None or self._shown.frame is None:
+        shown = self._session.last
+        if explorer.attribution is None or shown is None or shown.frame is None or shown.request is None:
             raise RuntimeError("There is no finished map to save yet: call explorer.wait() first.")
-        self._asked = explorer._request
+        # In passes as long as those of the map on the screen: then their samples are each other's.
+        self._shown, pace = shown, dict(shown.request.params).get(CHUNK_SIZE.name) or explorer._subject.rows
+        self.plan: Plan = plan(explorer.panel, explorer._subject, record, pace)
         self._title = title or f"Which pixels moved the output of {type(explorer._given['model']).__name__}"
 
     @property
     def size(self) -> PageSize:
         """What the page would be, before anything is computed or written."""
-        assert self._shown is not None
         assert self._shown.frame is not None
         each = packed_size(self._shown.frame.codes) + 700  # and its readings and code
         base = len(self._page(Recording(), {}, self._shown.attribution))
@@ -110,12 +111,14 @@ class PageWriter:
         return Saved(Path(path).expanduser(), put(path, text), len(states))
 
     def _there(self, request: Request) -> bool:
-        return request.key == self._asked.key or self._session.kept(request) is not None
+        return self._is_shown(request) or self._session.kept(request) is not None
+
+    def _is_shown(self, request: Request) -> bool:
+        return self._shown.request is not None and request.key == self._shown.request.key
 
     def _answer(self, request: Request, check: Callable[[], None]) -> tuple[Attribution, tuple | None]:
-        shown = self._shown
-        if shown is not None and shown.attribution is not None and request.key == self._asked.key:
-            return shown.attribution, shown.version
+        if self._is_shown(request) and self._shown.attribution is not None:
+            return self._shown.attribution, self._shown.version
         try:
             return self._session.answer(request, check)
         except ModelChanged as error:
