@@ -43,9 +43,6 @@ class SavePanel:
         self._boxes: dict[str, w.Checkbox] = {}
         self._counts: dict[str, w.HTML] = {}
         self._rows: dict[str, w.HBox] = {}
-        # Of fixed height: what is said must not move what is pressed.
-        self._size, self._told = (w.HTML(layout={"height": "48px", "overflow": "auto"}) for _ in range(2))
-        self._bar = w.IntProgress(max=1, layout={"width": "auto", "height": "16px"})
         self._inside = w.VBox()
         self._fold = w.Accordion([self._inside], titles=["Save as a page"], selected_index=None)
         self._fold.observe(lambda _change: self.show(), names="selected_index")
@@ -89,6 +86,9 @@ class SavePanel:
             box.observe(lambda _change: self.show(), names="value")
             self._boxes[name], self._counts[name] = box, w.HTML()
             self._rows[name] = w.HBox([box, self._counts[name]], layout={"display": "none"})
+        # Of fixed height: what is said must not move what is pressed.
+        self._size, self._told = (w.HTML(layout={"height": "48px", "overflow": "auto"}) for _ in range(2))
+        self._bar = w.IntProgress(max=1, layout={"width": "auto", "height": "16px"})
         self._name = w.Text("saliency.html", description="File", continuous_update=False)
         self._name.style.description_width, self._name.layout.width = LABEL_WIDTH, "auto"
         save, stop = w.Button(description="Save", icon="save"), w.Button(description="Stop", icon="stop")

@@ -7,6 +7,7 @@ import threading
 
 import numpy as np
 import pytest
+from ipywidgets.widgets import widget as registry
 from toys import conv_net
 
 from saliency_widgets.engine import compute, session
@@ -58,8 +59,18 @@ def test_closed_it_makes_nothing_and_computes_nothing():
     found = made()
     assert found.saving._inside.children == ()
     found.update(n_samples=2)
-    assert found.saving._size.value == ""
+    assert found.saving._inside.children == ()
     found.close()
+
+
+@pytest.mark.parametrize("opened", [False, True])
+def test_it_is_closed_whole(opened):
+    before = set(registry._instances)
+    found = made()
+    if opened:
+        found.saving._fold.selected_index = 0
+    found.close()
+    assert set(registry._instances) <= before
 
 
 def test_what_the_method_has_is_offered_and_the_size_follows(explorer):
