@@ -98,4 +98,4 @@ $(NODE_DONE): js/package.json js/package-lock.json
 $(BUNDLE): $(JS_SOURCES) $(NODE_DONE)
 	@echo "Building the widget's JavaScript ..."
 	@$(NPM) run --silent build
-	@touch $(STATIC)/heatmap.js $(STATIC)/heatmap.css $(STATIC)/display.js
+	@touch $(foreach name,heatmap.js heatmap.css display.js page.js page.css,$(STATIC)/$(name))

@@ -1,12 +1,13 @@
-// The views in one ESM file with one style sheet, and the display settings' own, into the Python package.
+// Into the Python package: the views with their style sheet, the display settings, and what a saved page adds.
 import { statSync } from "node:fs";
 import * as esbuild from "esbuild";
 
 const watch = process.argv.includes("--watch");
+const NAMES = ["heatmap.js", "heatmap.css", "display.js", "page.js", "page.css"];
 const outdir = "../saliency_widgets/widgets/static";
 
 const options = {
-  entryPoints: ["src/heatmap.ts", "src/heatmap.css", "src/display.ts"],
+  entryPoints: NAMES.map((name) => `src/${name.replace(/js$/, "ts")}`),
   outdir,
   bundle: true,
   minify: !watch,
@@ -21,7 +22,7 @@ if (watch) {
   await context.watch();
 } else {
   await esbuild.build(options);
-  for (const name of ["heatmap.js", "heatmap.css", "display.js"]) {
+  for (const name of NAMES) {
     console.log(`${name}  ${(statSync(`${outdir}/${name}`).size / 1000).toFixed(1)} kB`);
   }
 }

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
         lesson,
         sweep,
     )
+    from saliency_widgets.widgets.state import load
 
 __all__ = [
     "Attribution",
@@ -50,6 +51,7 @@ __all__ = [
     "from_captum",
     "importance",
     "lesson",
+    "load",
     "methods",
     "shuffle",
     "sweep",
@@ -74,6 +76,7 @@ _ROOMS = {
     "from_captum": "attribution.captum_bridge",
     "importance": "engine.tables",
     "lesson": "widgets",
+    "load": "widgets.state",
     "methods": "attribution.method",
     "shuffle": "engine.tables",
     "sweep": "widgets",

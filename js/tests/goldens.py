@@ -135,7 +135,26 @@ def shared():
         }
 
 
+def packing():
+    """Maps and how they are packed: single pixels, smooth ones, and codes that wrap around between neighbours."""
+    smooth = (np.add.outer(np.arange(9), np.arange(40)) * 1300 % 65535).astype(np.uint16)
+    for codes in (rng.integers(0, 65535, (7, 5)).astype(np.uint16), smooth, np.full((3, 4), 65534, np.uint16)):
+        how, packed_codes = render.pack_codes(codes)
+        yield {
+            "packing": how,
+            "packed": base64.b64encode(packed_codes).decode(),
+            "codes": packed(codes, "<u2"),
+            "shape": codes.shape,
+        }
+
+
 cases = [case(*m) for _ in range(8) for m in maps()]
 choices = {p.name: list(p.options()) for p in render.DISPLAY if p.kind == "choice"}
-goldens = {"cases": cases, "shared": list(shared()), "numbers": numbers(), "blends": choices["blend"]}
+goldens = {
+    "cases": cases,
+    "shared": list(shared()),
+    "numbers": numbers(),
+    "blends": choices["blend"],
+    "packed": list(packing()),
+}
 (HERE / "goldens.json").write_text(json.dumps(goldens))

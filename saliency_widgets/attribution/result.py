@@ -194,7 +194,7 @@ class Attribution:
 
     def __repr__(self) -> str:
         """Provenance in one line; never the numbers."""
-        told = ", ".join(f"{name}={_written(name, value)}" for name, value in self.settings.items())
+        told = ", ".join(f"{name}={written(name, value)}" for name, value in self.settings.items())
         state = "" if self.complete else f", {self.done} of {self.total} {self.unit}"
         return f"Attribution({tuple(self.values.shape)}, {told}{state})"
 
@@ -218,11 +218,11 @@ def code_of(settings: Mapping[str, Any], *, transformed: bool, shown: Mapping[st
         "    model,",
         "    inputs,",
         *(f"    {name}={name}," for name in through),
-        *(f"    {name}={_written(name, value)}," for name, value in settings.items()),
+        *(f"    {name}={written(name, value)}," for name, value in settings.items()),
         ")",
     ]
     if shown is not None:
-        told = ", ".join(f"{name}={_written(name, value)}" for name, value in shown.items())
+        told = ", ".join(f"{name}={written(name, value)}" for name, value in shown.items())
         lines.append(f"shown = attribution.saliency_map({told})  # (H, W) in [0, 1]")
     return "\n".join(lines) + "\n"
 
@@ -237,6 +237,7 @@ def _plain(name: str, value: Any) -> Any:
     return {"argument": name}
 
 
-def _written(name: str, value: Any) -> str:
+def written(name: str, value: Any) -> str:
+    """The value as Python source; the name of the argument that brings it, where it can't be written down."""
     plain = _plain(name, value)
     return plain["argument"] if isinstance(plain, dict) else repr(value)

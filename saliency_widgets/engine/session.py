@@ -166,6 +166,32 @@ class Session:
         with self._state:
             return self._state.wait_for(lambda: self._closed or not (self._busy or self._mail), timeout)
 
+    def kept(self, request: Request) -> Attribution | None:
+        """The finished answer to a question, if it is known already."""
+        return self.cache.get((self, "map", self.subject.version(), request.paced(self.subject.rows).key))
+
+    def answer(self, request: Request, check: Callable[[], None] = lambda: None) -> tuple[Attribution, tuple]:
+        """The finished answer to a question, in the caller's thread and beside what is asked; kept, and not delivered.
+
+        Args:
+            request: The question.
+            check: Called before and inside each pass; raises to end the computation.
+
+        Returns:
+            The answer, and the version of the model and the inputs that it is about.
+        """
+        request, version = request.paced(self.subject.rows), self.subject.version()
+        key = (self, "map", version, request.key)
+        found = self.cache.get(key)
+        if found is None:
+            *_, found = compute(self.subject, request, check, version=version, cache=self.cache, owner=self)
+            if self.subject.version() != version:
+                self.cache.forget(self, version)
+                raise ModelChanged("The model or the inputs were changed meanwhile. Ask again once they stay.")
+            if not self._closed:
+                self.cache.put(key, found)
+        return found, version
+
     def close(self) -> None:
         """End the worker and free the cache."""
         with self._state:

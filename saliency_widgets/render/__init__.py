@@ -5,6 +5,7 @@ from saliency_widgets.render.blending import blend, colour_index, fit
 from saliency_widgets.render.clip import clip_limits, histogram, magnitude, strength
 from saliency_widgets.render.colour import DIVERGING, SEQUENTIAL, lut, lut_bytes
 from saliency_widgets.render.display import DISPLAY
+from saliency_widgets.render.packing import pack_codes, unpack_codes
 from saliency_widgets.render.png import overlay_png
 from saliency_widgets.render.quantise import LEVELS, ZERO, Quantised, dequantise, quantise, shares
 from saliency_widgets.render.sharing import difference, limits_of, shared_ends
@@ -33,8 +34,10 @@ __all__ = [
     "lut_bytes",
     "magnitude",
     "overlay_png",
+    "pack_codes",
     "quantise",
     "shared_ends",
     "shares",
     "strength",
+    "unpack_codes",
 ]

@@ -1,4 +1,4 @@
-"""The overlay as a picture file, with its colour bar."""
+"""The overlay as a picture file, with its colour bar and a caption."""
 
 from __future__ import annotations
 
@@ -9,14 +9,17 @@ from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from saliency_widgets.render.bar import bar_colours, bar_ticks
 from saliency_widgets.render.blending import blend as lay
 from saliency_widgets.render.clip import clip_limits
+from saliency_widgets.render.lettering import font_for, wrapped
 from saliency_widgets.render.quantise import Quantised
 
-_PAPER, _INK, _LINE = (255, 255, 255), (32, 32, 32), (160, 160, 160)
+_PAPER, _INK, _QUIET, _LINE = (255, 255, 255), (32, 32, 32), (90, 90, 90), (160, 160, 160)
+_USUAL, _LONGEST = 480, 20_000  # pixels of the longer side: unless a scale is given, and at most
+_PLAIN = 900  # above so many pixels, letters and margins grow with the picture
 
 
 def overlay_png(
@@ -29,8 +32,10 @@ def overlay_png(
     clip: Sequence[float],
     threshold: float,
     blend: str,
-    scale: int | None = None,
+    scale: float | None = None,
     title: str = "",
+    caption: str = "",
+    layers: Sequence[Image.Image] = (),
 ) -> None:
     """Write the blended picture with its colour bar and value labels as PNG.
 
@@ -43,40 +48,71 @@ def overlay_png(
         clip: As in `blend`.
         threshold: As in `blend`.
         blend: As in `blend`.
-        scale: Each pixel of the picture becomes a square of this many; by default as many as make the
-            longer side reach 480.
-        title: A line of text above the picture.
+        scale: How many pixels of the file one pixel of the picture is wide. A whole number makes squares; others, those
+            below 1 among them, average areas. By default, whole, so that the longer side reaches 480.
+        title: Text above the picture.
+        caption: Text below the colour bar. Both are broken into as many lines as they need.
+        layers: What lies on top: RGBA pictures, each stretched over the whole.
 
     Raises:
-        ValueError: A setting is out of its range, or ``scale`` is below 1.
-    """
-    if scale is not None and scale < 1:
-        raise ValueError(f"scale: expected a whole number of at least 1, got {scale!r}.")
-    overlay = lay(picture, quantised, lut=lut, opacity=opacity, clip=clip, threshold=threshold, blend=blend)
-    scale = scale or math.ceil(480 / max(picture.shape[:2]))
-    overlay = overlay.repeat(scale, axis=0).repeat(scale, axis=1)
-    height, width = overlay.shape[:2]
+        TypeError: ``scale`` is no number.
+        ValueError: A setting is out of its range, or the picture would have no pixel left or more than 20 000 a side.
 
-    margin, bar_height, font = 12, 14, ImageFont.load_default(size=14)
-    heading = 26 if title else 0
-    page_width = max(width, 320) + 2 * margin
-    page = Image.new("RGB", (page_width, heading + height + bar_height + 24 + 3 * margin), _PAPER)
+    Warns:
+        UserWarning: No font of this system has some of the letters.
+    """
+    overlay = lay(picture, quantised, lut=lut, opacity=opacity, clip=clip, threshold=threshold, blend=blend)
+    width, height = _size(picture.shape[1], picture.shape[0], scale)
+    squares = max(1, math.ceil(width / picture.shape[1]), math.ceil(height / picture.shape[0]))
+    shown = Image.fromarray(overlay.repeat(squares, axis=0).repeat(squares, axis=1))
+    shown = shown.resize((width, height), Image.Resampling.BOX)  # means of areas; of a whole number, as it is
+    for layer in layers:
+        stretched = layer.convert("RGBA").resize((width, height), Image.Resampling.LANCZOS)
+        shown.paste(stretched, (0, 0), stretched)
+
+    unit = max(1.0, max(width, height) / _PLAIN)
+    margin, bar_height, size = round(12 * unit), round(14 * unit), 14 * unit
+    page_width = max(width, round(320 * unit)) + 2 * margin
+    bar_width = page_width - 2 * margin
+    line = round(1.43 * size)
+    font = font_for(title + caption + "0123456789", size)
+    above, below = (wrapped(text, font, bar_width) for text in (title, caption))
+    heading = line * len(above) + margin // 2 if above else 0
+    ending = line * len(below) + margin // 2 if below else 0
+    page = Image.new("RGB", (page_width, heading + height + bar_height + line + ending + 3 * margin + 6), _PAPER)
     draw = ImageDraw.Draw(page)
-    if title:
-        draw.text((margin, margin), title, fill=_INK, font=font)
+    for place, text in enumerate(above):
+        draw.text((margin, margin + place * line), text, fill=_INK, font=font)
     top = margin + heading
-    page.paste(Image.fromarray(overlay), ((page_width - width) // 2, top))
+    page.paste(shown, ((page_width - width) // 2, top))
 
     limits = clip_limits(quantised.codes, quantised.signed, clip)
-    bar_width = page_width - 2 * margin
     row = bar_colours(quantised.signed, limits, lut=lut, threshold=threshold, width=bar_width)
     colours = np.where(row[:, 3:] > 0, row[:, :3], np.array(_PAPER, np.uint8))
     top += height + margin
     page.paste(Image.fromarray(np.broadcast_to(colours, (bar_height, bar_width, 3)).copy()), (margin, top))
     draw.rectangle((margin - 1, top - 1, margin + bar_width, top + bar_height), outline=_LINE)
+    top += bar_height + 4
     for tick in bar_ticks(quantised, limits):
         # The outer labels stay inside the bar.
         length = draw.textlength(tick.label, font=font)
-        x = margin + tick.position * (bar_width - length)
-        draw.text((x, top + bar_height + 4), tick.label, fill=_INK, font=font)
+        draw.text((margin + tick.position * (bar_width - length), top), tick.label, fill=_INK, font=font)
+    top += line + margin // 2
+    for place, text in enumerate(below):
+        draw.text((margin, top + place * line), text, fill=_QUIET, font=font)
     page.save(file, format="PNG")
+
+
+def _size(width: int, height: int, scale: float | None) -> tuple[int, int]:
+    """The picture's size in the file."""
+    if scale is None:
+        scale = math.ceil(_USUAL / max(width, height))
+    if isinstance(scale, bool) or not isinstance(scale, (int, float, np.integer, np.floating)):
+        raise TypeError(f"scale: expected a number such as 2 or 0.5, got {scale!r} ({type(scale).__name__}).")
+    smallest, largest = 1 / min(width, height), _LONGEST / max(width, height)
+    if not smallest <= scale <= largest:
+        raise ValueError(
+            f"scale: expected a number from {smallest:.3g} (one pixel) to {largest:.3g} ({_LONGEST} pixels) for a "
+            f"picture of {width} by {height}, got {scale!r}."
+        )
+    return max(1, round(width * scale)), max(1, round(height * scale))

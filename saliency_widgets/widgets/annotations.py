@@ -16,7 +16,8 @@ def annotation_canvas(width: int, height: int) -> Canvas:
         height: The picture's height.
     """
     scale = max(1, round(_SHARP / max(width, height)))
-    canvas = Canvas(width=width * scale, height=height * scale)
+    # The page tells what has been drawn: it goes into saved pages and pictures, and comes back after a reload.
+    canvas = Canvas(width=width * scale, height=height * scale, sync_image_data=True)
 
     def prepare() -> None:
         # A new page has a new drawing manager: what Python believes to be its current canvas is stale there, and one

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import io
+import os
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import ipywidgets as w
 import numpy as np
 import torch
 from ipycanvas import Canvas
+from PIL import Image
 from torch import nn
 
 from saliency_widgets import render
@@ -22,8 +26,12 @@ from saliency_widgets.widgets.comparing.pins import Pins
 from saliency_widgets.widgets.display import DISPLAY_NAMES, DisplaySettings
 from saliency_widgets.widgets.heatmap import HeatmapView
 from saliency_widgets.widgets.live import Live
+from saliency_widgets.widgets.page import Saved
 from saliency_widgets.widgets.picture_panel import REDUCTION_NAMES, PicturePanel
 from saliency_widgets.widgets.pictures import png_bytes
+from saliency_widgets.widgets.recording import PageSize
+from saliency_widgets.widgets.save_panel import SavePanel
+from saliency_widgets.widgets.saving import LARGEST, LIMIT, PageWriter, save_html
 from saliency_widgets.widgets.tables import TableExplorer, is_row
 from saliency_widgets.widgets.trust import PictureTrust
 
@@ -34,11 +42,13 @@ class Explorer(Live):
     Attributes:
         annotations: An ipycanvas ``Canvas`` over the map, in the picture's pixels: draw on it from Python.
         panel: The controls.
+        saving: The section that saves a page.
         view: The picture with its map.
         trust: The tests of the map that is shown.
         pins: The maps that were pinned, side by side.
     """
 
+    kind = "picture"
     panel: PicturePanel
     _outdated = (
         "The model or the input has changed: the map is of what they are now, the predictions of what they were. "
@@ -110,13 +120,22 @@ class Explorer(Live):
         self.pins = Pins(
             self._session, self._display, executor=executor, pinned=self.pin, wanted=self._show_again
         )  # fmt: skip
-        self._begin(self.view, self.panel.widget, self.pins.widget, self.trust.widget)
+        self.saving = SavePanel(self, executor)
+        column = self.panel.widget
+        column.children = (*column.children, self.saving.widget)
+        self._begin(self.view, column, self.pins.widget, self.trust.widget)
 
     @property
     def _picture(self) -> np.ndarray:
         """What the map on the screen is of: of inputs that were changed in place, as they were until a map is there."""
         assert self._prepared.pictures is not None
         return self._prepared.pictures[0]
+
+    @property
+    def controls(self) -> dict[str, Any]:
+        """Where the controls stand, the display settings too."""
+        reduction = self.panel.reduction
+        return {**super().controls, "sign": reduction.sign, "channels": reduction.channels, **self._display.settings}
 
     @property
     def _shown(self) -> dict[str, Any]:
@@ -127,23 +146,27 @@ class Explorer(Live):
         """Keep the map that the controls ask for beside the ones to come: as many as are to be compared."""
         self.pins.pin(self._request, self.panel.reduction)
 
-    def close(self) -> None:
-        """End the computation and its thread, free the cache, and leave the page."""
-        if self._open:
-            self.pins.close()
-        super().close()
-
     def _show_again(self, request: Request, reduction: Reduction) -> None:
         """A pinned map was clicked: move the controls to where they were."""
         asked = {name: value for name, value in request.settings.items() if name != "contrast"}
         self.update(**asked, sign=reduction.sign, channels=reduction.channels)
 
-    def save_png(self, path: Any, *, scale: int | None = None) -> None:
-        """Write the overlay as it is shown, with its colour bar.
+    def save_png(self, path: Any, *, scale: float | None = None, caption: str = "") -> None:
+        """Write the overlay as it is shown, with its colour bar, and the annotations as the page last showed them.
 
         Args:
             path: A path, or a file open for writing bytes.
-            scale: Size of one pixel of the picture; chosen to make a handy picture unless given.
+            scale: Size of one pixel of the picture in the file, any number: whole ones make squares, others average.
+                Chosen to make a handy picture unless given.
+            caption: Text below the colour bar, broken into lines; with letters that Pillow's font lacks, in one of the
+                system's fonts that has them.
+
+        Raises:
+            RuntimeError: There is no map yet.
+            TypeError, ValueError: ``scale`` is no number, or makes a picture of no pixels or of too many.
+
+        Warns:
+            UserWarning: No font has some of the letters: boxes are drawn.
         """
         shown = self._session.shown
         if shown is None or shown.frame is None or shown.attribution is None:
@@ -151,7 +174,65 @@ class Explorer(Live):
         f, found = shown.frame, shown.attribution
         part = "" if found.complete else f" ({found.done} of {found.total} {found.unit})"
         quantised = render.Quantised(codes=f.codes, low=f.low, high=f.high, signed=f.signed)
-        self._display.render(self._picture, quantised, path, scale=scale, title=self._title_of(shown) + part)
+        words = {"title": self._title_of(shown).replace(" · ", ", ") + part, "caption": caption}
+        layers = [Image.open(io.BytesIO(drawn)) for drawn in self._drawn.values()]
+        self._display.render(self._picture, quantised, path, scale=scale, layers=layers, **words)
+
+    @property
+    def _drawn(self) -> dict[w.Widget, bytes]:
+        """What is drawn on the annotations, as PNG bytes, as the page has told."""
+        drawn = self.annotations.image_data
+        return {self.annotations: bytes(drawn)} if drawn else {}
+
+    def page_size(self, record: Mapping[str, Any] | None = None) -> PageSize:
+        """How many maps, bytes and seconds :meth:`save_html` would take, before anything is computed.
+
+        Args:
+            record: As there.
+
+        Raises:
+            TypeError, ValueError: What is to be recorded can't be.
+            RuntimeError: There is no finished map yet.
+        """
+        return PageWriter(self, record).size
+
+    def save_html(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        record: Mapping[str, Any] | None = None,
+        title: str | None = None,
+        limit: int = LIMIT,
+        max_bytes: int = LARGEST,
+        progress: bool = True,
+    ) -> Saved:
+        """Write one HTML file that opens from disk: no kernel, no server, no request to anywhere.
+
+        The display settings stay live on it, and so do the settings that are recorded, over their recorded values.
+        Maps are computed as the sliders would, with everything that is kept; interrupted, nothing is written, and what
+        was computed is there the next time. Annotations come along as the page last showed them: draw in one cell, and
+        save in the next.
+
+        Args:
+            path: Where to; a file that is there is replaced, once all of it is written.
+            record: Settings that can be moved on the page, each with a list of values, or True for a handful of them:
+                ``{"noise_level": [0.05, 0.1, 0.2], "n_samples": True}``. Parameters of the method, "method", "target"
+                (classes by name or index), "score", "sign" and "channels". The map on the screen alone unless given.
+            title: What stands above it; which model it is about unless given.
+            limit: How many maps at most.
+            max_bytes: How large the file may be.
+            progress: Whether to show a progress bar.
+
+        Returns:
+            Path, size and number of maps.
+
+        Raises:
+            TypeError: ``record`` is no mapping, or a value is of the wrong type.
+            ValueError: A setting that isn't there, a value out of range, or a page over the limits.
+            FileNotFoundError: There is no such folder.
+            RuntimeError: The map was stopped, or the model was changed meanwhile.
+        """
+        return save_html(self, path, record, title, limit, max_bytes, progress)
 
     def _on_clip(self) -> None:
         """The clip range was moved, in the browser: the code to be copied is of what is seen."""
@@ -165,6 +246,15 @@ class Explorer(Live):
             self._prepared = self._subject.prepared
             self.view.picture = png_bytes(self._picture)
         super()._on_event(event)
+        if event.state == "done":
+            self.saving.show()
+
+    def close(self) -> None:
+        """End the computation and its thread, free the cache, and leave the page."""
+        if self._open:
+            self.pins.close()
+            self.saving.close()
+        super().close()
 
     def _case_of(self, event: Event) -> Case | None:
         if event.state != "done" or event.attribution is None or event.request is None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, ClassVar
 
 import ipywidgets as w
 
@@ -17,6 +19,7 @@ from saliency_widgets.widgets import messages
 from saliency_widgets.widgets.heatmap import HeatmapView
 from saliency_widgets.widgets.panel import Panel
 from saliency_widgets.widgets.parts import parts_of
+from saliency_widgets.widgets.state import load_state, save_state
 from saliency_widgets.widgets.trust import TrustPanel
 
 LAYOUT = {
@@ -135,6 +138,47 @@ class Live(w.Box):
     def _shown(self) -> dict[str, Any] | None:
         """How the values become what is seen, for the code."""
         return None
+
+    kind: ClassVar[str] = ""
+    """What is explained: "picture" or "row"."""
+
+    @property
+    def controls(self) -> dict[str, Any]:
+        """Where the controls stand: :meth:`update` with these moves them there."""
+        return {**self.panel.asked, **dict(self.panel.request().params)}
+
+    def save_state(self, path: str | os.PathLike[str]) -> Path:
+        """Write what is shown as ``path.json`` and ``path.npz``: the controls, the attribution, what it is of.
+
+        Numbers, names and arrays are stored, never code: :func:`saliency_widgets.load` reads it anywhere.
+
+        Args:
+            path: Of both files, without their endings. Files that are there are replaced.
+
+        Returns:
+            The path of the JSON file.
+
+        Raises:
+            TypeError: A setting can't be stored, such as a function as target. Nothing is written then.
+            FileNotFoundError: There is no such folder.
+            TimeoutError, RuntimeError: See :meth:`wait`.
+        """
+        return save_state(self, path)
+
+    def load_state(self, path: str | os.PathLike[str]) -> None:
+        """Move the controls to where they stood when a state was saved.
+
+        Args:
+            path: As it was given to :meth:`save_state`.
+
+        Raises:
+            FileNotFoundError: One of the two files is missing.
+            TypeError, ValueError: They are no such files, or this explorer lacks what they name. Nothing is moved then.
+
+        Warns:
+            UserWarning: The model or the input is another than then.
+        """
+        load_state(self, path)
 
     def cache_info(self) -> CacheInfo:
         """What is kept of finished maps and single passes, in bytes and by kind, and how often it helped.

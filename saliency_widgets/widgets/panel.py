@@ -126,16 +126,40 @@ class Panel:
         self._asked[entry.name] = given if isinstance(given, str) else entry
         return entry
 
-    def request(self) -> Request:
+    def request(self, changes: Mapping[str, Any] | None = None) -> Request:
         """The question that the controls ask now.
+
+        Args:
+            changes: What is asked otherwise: "method" by its name in the menu, "target", "score", parameters.
 
         Raises:
             TypeError: A value of the wrong type.
             ValueError: A value out of range.
         """
-        entry = self._methods[self._method.value]
-        values = {param.name: self._params[param].value for param in entry.params}
-        return Request.of(self._asked[entry.name], values, target=self._target, score=self._score.value)
+        asked = {**self.asked, **(changes or {})}
+        entry = self._methods[asked["method"]]
+        values = {param.name: asked.get(param.name, self._params[param].value) for param in entry.params}
+        return Request.of(self._asked[entry.name], values, target=asked["target"], score=asked["score"])
+
+    @property
+    def asked(self) -> dict[str, Any]:
+        """What is asked besides parameters: "method" by its name in the menu, "target", "score"."""
+        return {"method": self._method.value, "target": self._target, "score": self._score.value}
+
+    @property
+    def menu(self) -> Mapping[str, Method]:
+        """The methods of the menu by name."""
+        return self._methods
+
+    def control(self, param: Param) -> Control:
+        """The control of a parameter, of any method of the menu or of all of them."""
+        return self._params[param] if param in self._params else self._shared[param.name]
+
+    @property
+    def predictions(self) -> list[tuple[int, str, float]]:
+        """Index, name and probability of the classes that are shown, the most probable first."""
+        shown = self._predicted is not None and self._bars is not None
+        return list(zip(*self._top(self._predicted), strict=True)) if shown else []  # type: ignore[arg-type]
 
     @property
     def outdated(self) -> bool:

@@ -39,6 +39,14 @@ class PicturePanel(Panel):
         """How the values become a map."""
         return Reduction(self._sign.value, self._channels.value)
 
+    def reduction_of(self, changes: Mapping[str, Any]) -> Reduction:
+        """How the map of other settings is shown: a method in its paper's way, unless the person has chosen one."""
+        shown = self.reduction
+        sign = shown.sign
+        if "method" in changes and sign == self.menu[self.asked["method"]].sign:
+            sign = self.menu[changes["method"]].sign
+        return Reduction(changes.get(SIGN.name, sign), changes.get(CHANNEL.name, shown.channels))
+
     @property
     def _reducing(self) -> dict[str, Control]:
         return {SIGN.name: self._sign, CHANNEL.name: self._channels}

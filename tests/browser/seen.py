@@ -11,7 +11,7 @@ from lab import Lab
 from playwright.sync_api import Locator
 
 # The colour on the canvas at the middle of each pixel of the picture.
-_PIXELS = """(canvas, [height, width]) => {
+PIXELS = """(canvas, [height, width]) => {
   const context = canvas.getContext('2d');
   const data = context.getImageData(0, 0, canvas.width, canvas.height).data;
   const found = new Uint8Array(height * width * 3);
@@ -84,7 +84,7 @@ class Seen:
 
     def pixels(self) -> np.ndarray:
         """The canvas, one colour for each pixel of the picture: uint8 (224, 224, 3)."""
-        raw = self.canvas.evaluate(_PIXELS, [224, 224])
+        raw = self.canvas.evaluate(PIXELS, [224, 224])
         return np.frombuffer(base64.b64decode(raw), np.uint8).reshape(224, 224, 3)
 
     def listen(self) -> None:

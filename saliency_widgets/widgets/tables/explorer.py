@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import ipywidgets as w
 import numpy as np
@@ -52,6 +52,7 @@ class TableExplorer(Live):
         trust: The tests of the attributions that are shown.
     """
 
+    kind = "row"
     panel: TablePanel
 
     def __init__(
@@ -138,6 +139,18 @@ class TableExplorer(Live):
             found: Any = table.rows.iloc[0, table.names.index(name)]
             self.what_if.told(name, found.item() if isinstance(found, np.generic) else found)
         self._submit(self.panel.request())
+
+    def save_html(self, path: Any, **_given: Any) -> NoReturn:
+        """Not for rows: their bars are drawn by bqplot, which needs a notebook.
+
+        Raises:
+            NotImplementedError: Always; it says what there is instead.
+        """
+        raise NotImplementedError(
+            f"save_html: a page without a kernel can't draw the bars, so {str(path)!r} was not written. "
+            "explorer.save_state(path) keeps everything for sw.load, explorer.by_feature() is a table, and the "
+            "notebook can be stored with its widgets."
+        )
 
     def by_feature(self) -> Any:
         """The finished attributions by feature, a pandas Series, the largest first."""

@@ -1,0 +1,86 @@
+// The state of a saved page: one deflated block, JSON first, then the bytes it refers to.
+
+import { type Packing, unpack } from "../core/packing.ts";
+import type { Axis } from "../core/recording.ts";
+import type { Setting } from "./settings.ts";
+
+/** Traits by name. */
+export type Traits = Record<string, unknown>;
+
+export interface Archive {
+  /** The place of the root view's model among the models. */
+  root: number;
+  models: Traits[];
+  /** Canvases by the place of their model: PNG bytes, of this size. */
+  pictures: { model: number; width: number; height: number; png: DataView }[];
+  settings: Setting[];
+  /** Models whose traits the settings are. */
+  displays: number[];
+  axes: Axis[];
+  /** By the key of the recording: traits by the place of their model. */
+  states: Record<string, Record<string, Traits>>;
+  predictions: { index: number; name: string; share: number }[];
+  /** The class of each place on the axis "target", where that was recorded; else the one that is explained. */
+  targets: (number | null)[];
+}
+
+/** Read the block.
+ * @throws where the browser can't inflate, or the block is damaged
+ */
+export async function readArchive(text: string): Promise<Archive> {
+  const inflated = await inflate(fromBase64(text.trim()));
+  const size = new DataView(inflated).getUint32(0, true);
+  const told = JSON.parse(new TextDecoder().decode(new Uint8Array(inflated, 4, size)));
+  return filled(told, new Bytes(inflated, 4 + size, told.bytes)) as Archive;
+}
+
+function fromBase64(text: string): Uint8Array<ArrayBuffer> {
+  const raw = atob(text);
+  const bytes = new Uint8Array(raw.length);
+  for (let i = 0; i < raw.length; i++) bytes[i] = raw.charCodeAt(i);
+  return bytes;
+}
+
+async function inflate(bytes: Uint8Array<ArrayBuffer>): Promise<ArrayBuffer> {
+  const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"));
+  return new Response(stream).arrayBuffer();
+}
+
+type Stored = [length: number, packing: Packing, width: number];
+
+/** The blocks of bytes; each is unpacked once, when it is first asked for. */
+class Bytes {
+  readonly #starts: number[] = [];
+  readonly #views = new Map<number, DataView>();
+
+  constructor(
+    private readonly all: ArrayBuffer,
+    start: number,
+    private readonly stored: readonly Stored[],
+  ) {
+    for (const [length] of stored) {
+      this.#starts.push(start);
+      start += length;
+    }
+  }
+
+  get(place: number): DataView {
+    let view = this.#views.get(place);
+    if (!view) {
+      const [length, packing, width] = this.stored[place];
+      const bytes = unpack(packing, new Uint8Array(this.all, this.#starts[place], length), width);
+      view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+      this.#views.set(place, view);
+    }
+    return view;
+  }
+}
+
+/** The same value with `{"bytes": n}` replaced by the n-th block. */
+function filled(value: unknown, bytes: Bytes): unknown {
+  if (Array.isArray(value)) return value.map((item) => filled(item, bytes));
+  if (typeof value !== "object" || value === null) return value;
+  const pairs = Object.entries(value);
+  if (pairs.length === 1 && pairs[0][0] === "$bytes") return bytes.get(Number(pairs[0][1]));
+  return Object.fromEntries(pairs.map(([name, item]) => [name, filled(item, bytes)]));
+}

@@ -1,0 +1,96 @@
+"""Text in picture files: fonts that have the letters, and lines that fit."""
+
+from __future__ import annotations
+
+import functools
+import warnings
+from typing import Any
+
+from PIL import ImageFont
+
+# Of systems that have them, by the letters they are rich in; Pillow knows where each system keeps its fonts.
+_FONTS = (
+    *("DejaVuSans.ttf", "NotoSans-Regular.ttf", "LiberationSans-Regular.ttf", "arial.ttf", "Arial.ttf"),
+    *("Arial Unicode.ttf", "arialuni.ttf", "NotoSansCJK-Regular.ttc", "NotoSansCJKsc-Regular.otf", "PingFang.ttc"),
+    *("Hiragino Sans GB.ttc", "msyh.ttc", "meiryo.ttc", "malgun.ttf", "wqy-microhei.ttc", "DroidSansFallbackFull.ttf"),
+    *("NotoSansArabic-Regular.ttf", "NotoSansDevanagari-Regular.ttf"),
+)
+_NO_LETTER = "\U0010fffe"  # no font has it: what it draws is what stands for a missing letter
+
+
+def font_for(text: str, size: float) -> Any:
+    """A font of that size that has all the letters, or as many as any font of this system.
+
+    Pillow's own has those of English alone; for others the system's well-known fonts are tried.
+
+    Args:
+        text: What is to be written.
+        size: Of the letters, in pixels.
+
+    Warns:
+        UserWarning: No font has all the letters: the others are drawn as boxes.
+    """
+    own = ImageFont.load_default(size=size)
+    if not missing(text, own):
+        return own
+    fewest, best = missing(text, own), own
+    for name in _FONTS:
+        font = _system(name, size)
+        lacking = fewest if font is None else missing(text, font)
+        if len(lacking) < len(fewest):
+            fewest, best = lacking, font
+        if not fewest:
+            return best
+    warnings.warn(
+        f"No font of this system has {''.join(sorted(fewest))[:20]!r}: boxes are drawn instead. Install one that does "
+        "(such as Noto Sans, Noto Sans CJK), or write it in other letters.",
+        UserWarning,
+        stacklevel=2,
+    )
+    return best
+
+
+def missing(text: str, font: Any) -> set[str]:
+    """The letters that a font doesn't have."""
+    nothing = _drawn(_NO_LETTER, font)
+    return {letter for letter in set(text) if not letter.isspace() and _drawn(letter, font) == nothing}
+
+
+def wrapped(text: str, font: Any, width: float) -> list[str]:
+    """Lines no wider than that; words that are wider by themselves, and text without spaces, are broken anywhere.
+
+    Args:
+        text: May hold line breaks of its own.
+        font: It is written in.
+        width: In pixels.
+    """
+    lines: list[str] = []
+    for paragraph in text.splitlines():
+        line = ""
+        for word in paragraph.split():
+            joined = f"{line} {word}" if line else word
+            if font.getlength(joined) <= width:
+                line = joined
+                continue
+            if line:
+                lines.append(line)
+            line = word
+            while font.getlength(line) > width and len(line) > 1:
+                fitting = next(n for n in range(len(line) - 1, 0, -1) if n == 1 or font.getlength(line[:n]) <= width)
+                lines.append(line[:fitting])
+                line = line[fitting:]
+        lines.append(line)
+    return lines
+
+
+def _drawn(letter: str, font: Any) -> bytes:
+    mask = font.getmask(letter)
+    return bytes(mask) + repr(mask.size).encode()
+
+
+@functools.lru_cache(64)
+def _system(name: str, size: float) -> Any:
+    try:
+        return ImageFont.truetype(name, size)
+    except OSError:
+        return None

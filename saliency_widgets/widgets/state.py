@@ -1,0 +1,163 @@
+"""What an explorer shows as two files, and back: the controls, the attribution, what it was of."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Mapping
+from datetime import datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from saliency_widgets.attribution import Attribution
+from saliency_widgets.attribution.storing import Writer, attribution_of, read, read_files, stored, write_files
+from saliency_widgets.engine.sweeping.signature import signature
+
+if TYPE_CHECKING:
+    from saliency_widgets.widgets.explorer import Explorer
+    from saliency_widgets.widgets.live import Live
+    from saliency_widgets.widgets.tables import TableExplorer
+
+_ABOUT = ("explain", "fold", "precision")  # how the model was asked, besides the question
+
+
+def save_state(explorer: Live, path: str | os.PathLike[str]) -> Path:
+    """See :meth:`Live.save_state`."""
+    found = explorer.wait()
+    writer, subject = Writer(), explorer._subject
+    told = {
+        "saliency_widgets": version("saliency-widgets"),
+        "saved": datetime.now().astimezone().isoformat(timespec="seconds"),
+        "kind": explorer.kind,
+        "model": {"class": type(explorer._given["model"]).__name__, "fingerprint": fingerprint(subject.model)},
+        "class": subject.name_of(found.settings["target"]) if isinstance(found.settings["target"], int) else None,
+        "class_names": subject.class_names,
+        "controls": {name: writer.plain(name, value) for name, value in explorer.controls.items()},
+        "attribution": stored(found, writer),
+        "inputs": writer.plain("inputs", subject.tensor),
+        "code": explorer.to_code(),
+    }
+    if explorer.kind == "row":
+        told["row"] = writer.plain("row", explorer._given["inputs"])
+    return write_files(path, told, writer.arrays)
+
+
+def load_state(explorer: Live, path: str | os.PathLike[str]) -> None:
+    """See :meth:`Live.load_state`."""
+    told, arrays = read_files(path)
+    if told["kind"] != explorer.kind:
+        raise ValueError(f"path: it is the state of a {told['kind']}, and this explorer shows a {explorer.kind}.")
+    if told["kind"] == "row":
+        _edit(explorer, read(told["row"], arrays))
+    explorer.update(**{name: read(value, arrays) for name, value in told["controls"].items()})
+    _compare(explorer, told, arrays)
+
+
+def load(
+    path: str | os.PathLike[str], model: nn.Module | None = None, inputs: Any = None, **given: Any
+) -> Attribution | Explorer | TableExplorer:
+    """What ``explorer.save_state(path)`` wrote: the attribution, or an explorer of a model with the same controls.
+
+    Args:
+        path: As it was given there, with or without ".json" or ".npz".
+        model: The model, for an explorer; without one the attribution comes back, bit for bit.
+        inputs: What is explained; what the model saw then unless given.
+        **given: Further arguments of :func:`explore`, above all ``transform=``: functions are never stored.
+
+    Returns:
+        The frozen attribution, on the CPU; or the explorer.
+
+    Raises:
+        FileNotFoundError: One of the two files is missing.
+        TypeError: Arguments for an explorer, and no model.
+        ValueError: They are no such files, or don't belong together.
+
+    Warns:
+        UserWarning: The model or the inputs are others than those of the state.
+    """
+    told, arrays = read_files(path)
+    found = attribution_of(told["attribution"], arrays)
+    if model is None:
+        if inputs is not None or given:
+            raise TypeError("model: inputs and further arguments are for an explorer: pass the model too.")
+        return found
+    from saliency_widgets.widgets.explorer import explore  # which saves its state through this module
+
+    controls = {name: read(value, arrays) for name, value in told["controls"].items()}
+    about = {name: found.settings[name] for name in _ABOUT if name in found.settings}
+    if told["kind"] == "row":
+        if found.transformed and "transform" not in given:
+            raise ValueError(
+                "transform: the row went through one, and functions are not stored. Pass it as transform=."
+            )
+        inputs = read(told["row"], arrays) if inputs is None else inputs
+        about |= {name: found.settings[name] for name in ("feature_names", "background") if name in found.settings}
+    elif inputs is None:
+        inputs = read(told["inputs"], arrays)
+        if found.transformed:
+            warnings.warn(
+                "load: the picture went through a transform, and only what came out of it is stored: named baselines "
+                "may be other colours. Pass inputs= and transform= as you did then.",
+                UserWarning,
+                stacklevel=2,
+            )
+    if told["class_names"] is not None:
+        about["class_names"] = told["class_names"]
+    explorer = explore(model, inputs, **{**about, **controls, **given})
+    _compare(explorer, told, arrays)
+    return explorer
+
+
+def fingerprint(model: nn.Module) -> str | None:
+    """A digest of a model's weights and code that is the same on another day; None where there is none."""
+    try:
+        return signature(model)
+    except TypeError:
+        return None
+
+
+def _compare(explorer: Live, told: Mapping[str, Any], arrays: Mapping[str, Any]) -> None:
+    """Warn where the model or the inputs are others than those of the state."""
+    subject = explorer._subject
+    now, then = fingerprint(subject.model), told["model"]["fingerprint"]
+    inputs: Tensor = read(told["inputs"], arrays)
+    differ = []
+    if now is None or then is None:
+        try:
+            same = torch.equal(explorer.wait().values.cpu(), attribution_of(told["attribution"], arrays).values)
+        except (TypeError, ValueError, RuntimeError):
+            same = False
+        if not same:
+            differ.append("its map is another")
+    elif now != then:
+        name = type(explorer._given["model"]).__name__
+        differ.append(
+            f"the model is another: {name} with other weights or code than the {told['model']['class']} of then"
+        )
+    seen = subject.tensor.cpu()
+    if seen.shape != inputs.shape:
+        differ.append(f"the inputs have shape {tuple(seen.shape)}, and had {tuple(inputs.shape)}")
+    elif not torch.equal(seen, inputs):
+        differ.append("the inputs hold other numbers, as the model sees them")
+    if differ:
+        warnings.warn(
+            f"The controls are as they were stored, but {'; and '.join(differ)}. sw.load(path) without a model gives "
+            "the attribution of then.",
+            UserWarning,
+            stacklevel=3,
+        )
+
+
+def _edit(explorer: Any, row: Any) -> None:
+    """Ask about the row of a state."""
+    now = explorer.row
+    if list(map(str, row.columns)) != list(map(str, now.columns)):
+        raise ValueError(f"path: it is about a row with the columns {list(row.columns)}, not {list(now.columns)}.")
+    then, now = row.iloc[0], now.iloc[0]
+    changed = {str(name): then.iloc[k] for k, name in enumerate(row.columns) if then.iloc[k] != now.iloc[k]}
+    if changed:
+        explorer.edit(**changed)

@@ -1,0 +1,252 @@
+"""Saved pages without a browser: what is in them, what is computed for them, and what happens when it goes wrong."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+import zlib
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from toys import Tally, tallied
+
+import saliency_widgets as sw
+from saliency_widgets.attribution import Reduction
+from saliency_widgets.engine import compute, frame_of, session
+from saliency_widgets.render import unpack_codes
+from saliency_widgets.widgets import DisplaySettings, Explorer, HeatmapView
+from saliency_widgets.widgets.page import Axis, Recording, write_page
+
+NAMES = ["ant", "bee", "wood ant", "cat"]
+
+
+class Net(nn.Module):
+    passes = tallied("passes")
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv, self.head = nn.Conv2d(3, 4, 3, padding=1), nn.Linear(4 * 256, 4)
+        self.tally = Tally()
+
+    def forward(self, x):
+        self.passes += 1
+        return self.head(self.conv(x).relu().flatten(1))
+
+
+@pytest.fixture
+def model():
+    return Net().eval()
+
+
+@pytest.fixture
+def explorer(model):
+    picture = np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)
+    settings = {"method": "smoothgrad", "n_samples": 4, "chunk_size": 1, "fold": False}
+    made = Explorer(model, picture, class_names=NAMES, executor="inline", **settings)
+    yield made
+    made.close()
+
+
+def read(path):
+    """The state in a page, and its blocks of bytes as they were."""
+    text = path.read_text()
+    (packed,) = re.findall(r'<script type="text/plain" id="sw-archive">(.*?)</script>', text, re.DOTALL)
+    whole = zlib.decompress(base64.b64decode(packed))
+    size = int.from_bytes(whole[:4], "little")
+    told, at, blocks = json.loads(whole[4 : 4 + size]), 4 + size, []
+    for length, packing, width in told["bytes"]:
+        block, at = whole[at : at + length], at + length
+        if packing != "raw":
+            block = unpack_codes(packing, block, (length // (2 * width), width)).astype("<u2").tobytes()
+        blocks.append(block)
+    assert at == len(whole)
+    return told, blocks
+
+
+def codes(told, blocks, key):
+    (traits,) = told["states"][key].values()
+    frame = traits["frame"]
+    found = np.frombuffer(blocks[frame["codes"]["$bytes"]], "<u2").reshape(frame["height"], frame["width"])
+    return found, frame, traits["status"]
+
+
+def test_the_maps_of_a_page_are_those_that_attribute_gives(explorer, tmp_path):
+    record = {"target": [0, "cat"], "n_samples": [2, 4], "sign": ["absolute", "signed"]}
+    saved = explorer.save_html(tmp_path / "a.html", record=record, progress=False)
+    told, blocks = read(saved.path)
+    assert [axis["name"] for axis in told["axes"]] == ["target", "n_samples", "sign"]
+    assert len(told["states"]) == saved.maps == 8
+    assert told["targets"] == [0, 3]
+    for t, target in enumerate((0, 3)):
+        for n, samples in enumerate((2, 4)):
+            fresh = sw.attribute(**(explorer.settings | {"target": target, "n_samples": samples}))
+            for s, sign in enumerate(("absolute", "signed")):
+                expected = frame_of(fresh, Reduction(sign))
+                found, frame, status = codes(told, blocks, f"{t} {n} {s}")
+                assert np.array_equal(found, expected.codes)
+                assert (frame["low"], frame["high"], frame["signed"]) == (expected.low, expected.high, expected.signed)
+                assert status["title"] == f"SmoothGrad · {NAMES[target]}"
+                assert f"sign={sign!r}" in status["code"]
+                assert f"n_samples={samples}," in status["code"]
+
+
+def test_a_page_opens_with_what_is_on_the_screen_and_leaves_the_controls_behind(explorer, tmp_path):
+    told, blocks = read(explorer.save_html(tmp_path / "a.html", record={"n_samples": [2, 4]}, progress=False).path)
+    root = told["models"][told["root"]]
+    expected = frame_of(explorer.attribution, Reduction("absolute"))
+    assert blocks[root["frame"]["codes"]["$bytes"]] == expected.codes.astype("<u2").tobytes()
+    assert [axis["begin"] for axis in told["axes"]] == [1]
+    assert (root["kind"], root["controls"], root["marking"]) == ("heatmap", [], False)
+    assert root["display"] == f"IPY_MODEL_{told['displays'][0]}"
+    assert [f"IPY_MODEL_{picture['model']}" for picture in told["pictures"]] == root["layers"]
+    assert len(told["models"]) == 3
+    assert blocks[root["picture"]["$bytes"]][:4] == b"\x89PNG"
+
+
+def test_nothing_is_computed_twice(explorer, model, tmp_path):
+    before = model.passes
+    explorer.save_html(tmp_path / "a.html", progress=False)
+    explorer.save_html(tmp_path / "a.html", record={"n_samples": [1, 2, 4], "sign": True}, progress=False)
+    assert model.passes == before, "the samples of the map on the screen are all there"
+    size = explorer.page_size({"n_samples": [4, 8]})
+    assert (size.maps, size.new) == (2, 1)
+    explorer.save_html(tmp_path / "a.html", record={"n_samples": [4, 8]}, progress=False)
+    assert model.passes == before + 4
+    assert explorer.page_size({"n_samples": [4, 8]}).new == 0
+
+
+def test_parameters_that_a_method_does_not_have_are_not_recorded_twice(explorer):
+    record = {"method": ["gradient", "smoothgrad", "grad_cam"], "n_samples": [2, 4], "noise_level": [0.1, 0.2, 0.3]}
+    assert explorer.page_size(record).maps == 1 + 6 + 1
+
+
+def test_each_method_is_shown_in_its_papers_way_unless_the_person_chose_another(explorer, tmp_path):
+    record = {"method": ["smoothgrad", "grad_cam"], "n_samples": [2, 4]}
+    told, blocks = read(explorer.save_html(tmp_path / "a.html", record=record, progress=False).path)
+    shared = {name: explorer.settings[name] for name in ("model", "inputs", "target", "fold")}
+    cam = sw.attribute(**shared, method="grad_cam")
+    assert np.array_equal(codes(told, blocks, "1 -")[0], frame_of(cam, Reduction("positive")).codes)
+    explorer.update(sign="signed")
+    told, blocks = read(explorer.save_html(tmp_path / "a.html", record=record, progress=False).path)
+    assert np.array_equal(codes(told, blocks, "1 -")[0], frame_of(cam, Reduction("signed")).codes)
+
+
+def test_true_records_a_handful_with_the_one_on_the_screen(explorer, tmp_path):
+    record = {"n_samples": True, "noise_level": True, "channels": True}
+    told, _ = read(explorer.save_html(tmp_path / "a.html", record=record, progress=False).path)
+    axes = {axis["name"]: axis for axis in told["axes"]}
+    assert axes["n_samples"]["labels"] == ["1", "2", "4"]
+    assert axes["n_samples"]["begin"] == 2
+    assert axes["channels"]["labels"] == ["max", "mean", "sum", "L2"]
+    noise = axes["noise_level"]
+    assert noise["labels"][noise["begin"]] == f"{explorer.settings['noise_level']:g}"
+    assert noise["ordered"]
+
+
+def test_interrupted_nothing_is_written_and_what_was_computed_is_kept(explorer, model, tmp_path, monkeypatch):
+    path = tmp_path / "a.html"
+    path.write_text("the page of yesterday")
+    record = {"n_samples": [4], "noise_level": [0.1, 0.2, 0.3], "target": [explorer.settings["target"]]}
+    asked = []
+
+    def interrupted(subject, request, *rest, **given):
+        asked.append(request)
+        for found in compute(subject, request, *rest, **given):
+            if len(asked) == 2 and found.done == 2:
+                raise KeyboardInterrupt
+            yield found
+
+    monkeypatch.setattr(session, "compute", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        explorer.save_html(path, record=record, progress=False)
+    assert path.read_text() == "the page of yesterday"
+    assert [p.name for p in tmp_path.iterdir()] == ["a.html"]
+    monkeypatch.setattr(session, "compute", compute)
+    assert explorer.page_size(record).new == 2
+    explorer.update(method="gradient")
+    assert explorer.attribution.method == "gradient"
+    explorer.update(method="smoothgrad")
+    before = model.passes
+    assert explorer.save_html(path, record=record, progress=False).maps == 3
+    assert model.passes == before + 6, "one map and two of four samples were there"
+    assert path.read_text().startswith("<!DOCTYPE html>")
+
+
+def test_a_model_that_fails_for_one_value_is_named_with_it(explorer, tmp_path):
+    with pytest.raises(ValueError, match=r"record: .*This was asked for: method='grad_cam'.*layer='nowhere'"):
+        explorer.save_html(
+            tmp_path / "a.html", record={"method": ["grad_cam"], "layer": [None, "nowhere"]}, progress=False
+        )
+    assert list(tmp_path.iterdir()) == []
+    assert explorer.attribution is not None
+
+
+@pytest.mark.parametrize(
+    ("record", "error", "told"),
+    [
+        ([("n_samples", True)], TypeError, "record: expected a mapping from settings to lists of values"),
+        ({"n_sampels": [1]}, ValueError, "Did you mean 'n_samples'"),
+        ({"n_steps": [1]}, ValueError, "It is a parameter of .*Integrated Gradients"),
+        ({"n_samples": []}, ValueError, "record: n_samples has no values"),
+        ({"n_samples": {4}}, TypeError, "record: n_samples takes a list of values"),
+        ({"n_samples": ["many"]}, TypeError, "record: n_samples: expected a whole number"),
+        ({"noise_level": [0.1, 7.0]}, ValueError, "record: noise_level: expected a number from 0 to"),
+        ({"method": ["gradint"]}, ValueError, "Did you mean 'gradient'"),
+        ({"target": ["dragon"]}, ValueError, "dragon"),
+        ({"seed": range(300)}, ValueError, "300 maps, about .* over the limit of 200 maps.*pass limit=300"),
+    ],
+)
+def test_what_can_not_be_recorded_is_said_before_anything_is_computed(explorer, model, tmp_path, record, error, told):
+    before = model.passes
+    with pytest.raises(error, match=told):
+        explorer.save_html(tmp_path / "a.html", record=record, progress=False)
+    assert model.passes == before
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_page_too_large_says_how_large_and_what_to_do(explorer, tmp_path):
+    with pytest.raises(ValueError, match=r"over the limit of 1 kB for one page.*pass max_bytes=\d+"):
+        explorer.save_html(tmp_path / "a.html", max_bytes=1000, progress=False)
+
+
+def test_the_path_is_looked_at(explorer, tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"there is no folder .*nowhere.* Make it first"):
+        explorer.save_html(tmp_path / "nowhere" / "a.html", progress=False)
+    with pytest.raises(IsADirectoryError, match=r"is a folder\. Add the name of the file"):
+        explorer.save_html(tmp_path, progress=False)
+
+
+def test_a_model_that_is_trained_meanwhile_is_noticed(explorer, model, tmp_path, monkeypatch):
+    answer = explorer._session.answer
+
+    def trained(request, check=lambda: None):
+        found = answer(request, check)
+        with torch.no_grad():
+            model.head.bias += 1
+        return found
+
+    monkeypatch.setattr(explorer._session, "answer", trained)
+    with pytest.raises(RuntimeError, match="changed while the maps were computed: save it again"):
+        explorer.save_html(tmp_path / "a.html", record={"n_samples": [1, 2, 4]}, progress=False)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_any_view_of_ours_can_be_a_page_with_the_models_it_refers_to(tmp_path):
+    display = DisplaySettings(opacity=0.5)
+    view = HeatmapView(b"", display)
+    states = {(0,): {display: {"opacity": 0.1}}, (1,): {display: {"opacity": 0.9}, view: {"status": {"title": "b"}}}}
+    recording = Recording((Axis("which", "Which", "One of two.", ("a", "b")),), states)
+    write_page(tmp_path / "a.html", view, title="A & B", provenance="<here>", recording=recording)
+    told, _ = read(tmp_path / "a.html")
+    assert told["models"][1]["opacity"] == 0.5
+    assert told["states"] == {
+        "0": {"1": {"opacity": 0.1}},
+        "1": {"1": {"opacity": 0.9}, "0": {"status": {"title": "b"}}},
+    }
+    text = (tmp_path / "a.html").read_text()
+    assert "<h1>A &amp; B</h1>" in text
+    assert "&lt;here&gt;" in text

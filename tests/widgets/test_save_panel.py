@@ -1,0 +1,150 @@
+"""The section that saves a page, without a browser."""
+
+from __future__ import annotations
+
+import re
+import threading
+
+import numpy as np
+import pytest
+from ipywidgets.widgets import widget as registry
+from toys import conv_net
+
+from saliency_widgets.engine import compute, session
+from saliency_widgets.widgets import Explorer
+from saliency_widgets.widgets.heatmap import HeatmapView
+
+
+def made(executor="inline", **given):
+    picture = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+    settings = {"method": "smoothgrad", "n_samples": 4, **given}
+    return Explorer(conv_net().float(), picture, executor=executor, **settings)
+
+
+@pytest.fixture(autouse=True)
+def page(monkeypatch):
+    """A page that paints at once, so that every frame offered is sent."""
+    publish = HeatmapView._publish
+
+    def painted_at_once(view, frame, status):
+        publish(view, frame, status)
+        if frame is not None:
+            view._painted((frame["generation"], frame["index"]))
+
+    monkeypatch.setattr(HeatmapView, "_publish", painted_at_once)
+
+
+@pytest.fixture
+def explorer():
+    found = made()
+    found.saving._fold.selected_index = 0
+    yield found
+    found.close()
+
+
+def text(widget):
+    return re.sub(r"<[^>]*>", "", widget.value)
+
+
+def offered(explorer):
+    return {name for name, row in explorer.saving._rows.items() if row.layout.display != "none"}
+
+
+def button(explorer, name):
+    (found,) = (w for w in explorer.saving._inside.children[-3].children if w.description == name)
+    return found
+
+
+def test_closed_it_makes_nothing_and_computes_nothing():
+    found = made()
+    assert found.saving._inside.children == ()
+    found.update(n_samples=2)
+    assert found.saving._inside.children == ()
+    found.close()
+
+
+@pytest.mark.parametrize("opened", [False, True])
+def test_it_is_closed_whole(opened):
+    before = set(registry._instances)
+    found = made()
+    if opened:
+        found.saving._fold.selected_index = 0
+    found.close()
+    assert set(registry._instances) <= before
+
+
+def test_what_the_method_has_is_offered_and_the_size_follows(explorer):
+    assert offered(explorer) == {"target", "noise_level", "n_samples", "statistic", "base", "sign", "channels"}
+    assert text(explorer.saving._size).startswith("1 map, about ")
+    explorer.saving._boxes["n_samples"].value = True
+    explorer.saving._boxes["sign"].value = True
+    assert text(explorer.saving._size) == f"{explorer.page_size({'n_samples': True, 'sign': True})}."
+    assert text(explorer.saving._counts["n_samples"]) == "3 values"
+    explorer.update(method="gradient")
+    assert offered(explorer) == {"target", "sign", "channels"}
+    assert explorer.saving.record == {"sign": True}
+    assert text(explorer.saving._size) == f"{explorer.page_size({'sign': True})}."
+
+
+def test_too_much_is_told_before_it_is_tried(explorer, tmp_path):
+    for name in ("noise_level", "n_samples", "base", "sign", "channels", "target"):
+        explorer.saving._boxes[name].value = True
+    assert "Over the limit of 200" in text(explorer.saving._size)
+    explorer.saving._name.value = str(tmp_path / "a")
+    button(explorer, "Save").click()
+    assert "over the limit of 200 maps" in text(explorer.saving._told)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_save_writes_the_same_page_as_from_python(explorer, tmp_path):
+    explorer.saving._boxes["n_samples"].value = True
+    explorer.saving._name.value = str(tmp_path / "lesson")
+    button(explorer, "Save").click()
+    path = tmp_path / "lesson.html"
+    assert text(explorer.saving._told) == f"Saved: {path}"
+    assert explorer.saving._bar.value == explorer.saving._bar.max
+    again = explorer.save_html(tmp_path / "b.html", record={"n_samples": True}, progress=False)
+    stamp = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d")
+    assert stamp.sub("", path.read_text()) == stamp.sub("", again.path.read_text())
+    assert text(explorer.saving._size).endswith("computed already.")
+    button(explorer, "Save").click()
+    assert "in place of the one that was there" in text(explorer.saving._told)
+
+
+def test_an_error_says_what_to_do_and_the_next_try_works(explorer, tmp_path):
+    explorer.saving._name.value = str(tmp_path / "nowhere" / "a.html")
+    button(explorer, "Save").click()
+    assert "there is no folder" in text(explorer.saving._told)
+    assert "role='alert'" in explorer.saving._told.value
+    explorer.saving._name.value = str(tmp_path / "a.html")
+    button(explorer, "Save").click()
+    assert (tmp_path / "a.html").exists()
+
+
+def test_stop_writes_nothing_and_leaves_everything_usable(tmp_path, monkeypatch):
+    found = made(executor="thread")
+    found.wait(60)
+    reached, go_on = threading.Event(), threading.Event()
+
+    def slow(subject, request, *rest, **given):
+        reached.set()
+        assert go_on.wait(60)
+        yield from compute(subject, request, *rest, **given)
+
+    monkeypatch.setattr(session, "compute", slow)
+    found.saving._fold.selected_index = 0
+    found.saving._boxes["target"].value = True
+    found.saving._name.value = str(tmp_path / "a.html")
+    button(found, "Save").click()
+    assert reached.wait(60)
+    button(found, "Stop").click()
+    go_on.set()
+    assert found.saving.wait(60)
+    assert text(found.saving._told) == "Stopped: nothing was written. What was computed is kept."
+    assert list(tmp_path.iterdir()) == []
+    found.update(n_samples=2)
+    assert found.wait(60).complete
+    button(found, "Save").click()
+    assert found.saving.wait(60)
+    assert (tmp_path / "a.html").exists()
+    found.close()
