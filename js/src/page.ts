@@ -36,6 +36,8 @@ async function open(): Promise<void> {
   view.dataset.kind = String(root.get("kind") ?? "");
   view.replaceChildren();
   views.render({ model: root as unknown as AnyModel, el: view });
+  // A lesson is turned by key from the start.
+  view.querySelector<HTMLElement>(".sw-lesson")?.focus({ preventScroll: true });
   // For whoever looks into it from the browser's console.
   Object.assign(globalThis, { saliency: { models, root } });
   document.documentElement.dataset.opened = "true";

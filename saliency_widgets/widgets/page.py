@@ -128,6 +128,34 @@ def write_page(
     return put(path, text.encode())
 
 
+LARGEST = 50_000_000
+"""Bytes: what a browser opens without a pause, and a mail system mostly takes."""
+
+
+def save_view(
+    path: str | os.PathLike[str],
+    view: Widget,
+    *,
+    title: str,
+    provenance: str,
+    maps: int,
+    max_bytes: int,
+    overrides: Patch | None = None,
+) -> Saved:
+    """Write a view that holds all of its maps, if the page is within its limit; see :func:`write_page`.
+
+    Raises:
+        ValueError: It is larger; the message says how large. Nothing is written.
+    """
+    text = page(view, title=title, provenance=provenance, overrides=overrides).encode()
+    if len(text) > max_bytes:
+        raise ValueError(
+            f"max_bytes: the page has {size_text(len(text))} ({count(maps, 'map')}), over the limit of "
+            f"{size_text(max_bytes)}. Show fewer maps, or smaller pictures; or pass max_bytes={len(text)}."
+        )
+    return Saved(Path(path).expanduser(), put(path, text), maps)
+
+
 def page(
     view: Widget,
     *,

@@ -19,15 +19,13 @@ from saliency_widgets.attribution.schedule import CHUNK_SIZE
 from saliency_widgets.attribution.storing import put
 from saliency_widgets.engine import Event, Request, frame_of
 from saliency_widgets.widgets import messages
-from saliency_widgets.widgets.page import Patch, Recording, Saved, count, packed_size, page, size_text
+from saliency_widgets.widgets.page import LARGEST, Patch, Recording, Saved, count, packed_size, page, size_text
 from saliency_widgets.widgets.recording import Entry, PageSize, Plan, estimate, plan
 
 if TYPE_CHECKING:
     from saliency_widgets.widgets.explorer import Explorer
 
 LIMIT = 200
-LARGEST = 50_000_000
-"""Bytes: what a browser opens without a pause, and a mail system mostly takes."""
 
 
 class PageWriter:

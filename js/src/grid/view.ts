@@ -248,7 +248,8 @@ export class GridView {
   /** As large as the person wants the maps, or else as the columns have room. */
   #fit(): void {
     const columns = Number(this.#table.style.getPropertyValue("--sw-columns")) || 1;
-    const names = this.#table.classList.contains("sw-unnamed") ? 0 : 110;
+    const [first] = this.#table.getElementsByClassName("sw-row-heading");
+    const names = first ? first.clientWidth + 6 : 0;
     const room = Math.floor((this.#scroller.clientWidth - names - 8) / columns) - 6;
     const width = this.#width ?? Math.min(260, Math.max(SMALLEST, room));
     this.#root.style.setProperty("--sw-cell", `${width}px`);

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from typing import Any
 
 import ipywidgets as w
 import numpy as np
 import torch
+from ipywidgets import Widget
 
 from saliency_widgets import render
 from saliency_widgets.attribution import Attribution
@@ -25,8 +27,10 @@ from saliency_widgets.widgets.controls import Control
 from saliency_widgets.widgets.display import DISPLAY_NAMES, DisplaySettings
 from saliency_widgets.widgets.explorer import Explorer
 from saliency_widgets.widgets.live import LAYOUT
+from saliency_widgets.widgets.page import LARGEST, Saved, page, save_view
 from saliency_widgets.widgets.panel import section
 from saliency_widgets.widgets.parts import parts_of
+from saliency_widgets.widgets.saving import provenance
 
 _OWN = "each method's own"
 
@@ -180,6 +184,47 @@ class Comparison(w.Box):
             first, second = (render.shared_ends([one], clip)[1] or one.high or 1.0 for one in maps)
             units = first, second
         return render.dequantise(render.difference(maps[0], maps[1], units))
+
+    def page_size(self) -> int:
+        """How many bytes :meth:`save_html` would write, of the maps that are there."""
+        return len(page(self.view, title=repr(self), provenance=self._provenance, overrides=self._saved).encode())
+
+    def save_html(
+        self, path: str | os.PathLike[str], *, title: str | None = None, max_bytes: int = LARGEST, progress: bool = True
+    ) -> Saved:
+        """Write the grid that is shown as one HTML file that opens from disk: no kernel, no server, no request.
+
+        Display, scales, reading of pixels and differences work on it; no cell opens an explorer there. Waits for the
+        maps that are shown.
+
+        Args:
+            path: Where to; a file that is there is replaced, once all of it is written.
+            title: What stands above it.
+            max_bytes: How large the file may be; :meth:`page_size` tells how large it will be.
+            progress: Whether a progress bar is shown.
+
+        Returns:
+            Path, size and number of maps.
+
+        Raises:
+            ValueError: It would be larger than that, or no map could be computed. Nothing is written.
+            FileNotFoundError: There is no such folder.
+        """
+        found = self.wait(progress=progress)
+        return save_view(
+            path, self.view, title=title or "Saliency maps side by side", provenance=self._provenance,
+            maps=len(found), max_bytes=max_bytes, overrides=self._saved,
+        )  # fmt: skip
+
+    @property
+    def _saved(self) -> dict[Widget, dict[str, Any]]:
+        """What of the grid is otherwise on a page."""
+        return {self.view: {"controls": [], "opened": {}}}
+
+    @property
+    def _provenance(self) -> str:
+        told = {name: ", ".join(self._asked.axes[name].labels) for name in self._asked.varied}
+        return provenance(self._asked.axes["models"].values[0], {**told, **self._asked.params})
 
     def close(self) -> None:
         """End the computation, free what is kept, and leave the page."""

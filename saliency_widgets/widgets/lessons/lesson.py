@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -26,7 +27,9 @@ from saliency_widgets.widgets.lessons import basics, methods
 from saliency_widgets.widgets.lessons.board import Board, DoesNotApply
 from saliency_widgets.widgets.lessons.page import Page, Step
 from saliency_widgets.widgets.lessons.view import LessonView
+from saliency_widgets.widgets.page import LARGEST, Saved, page, save_view
 from saliency_widgets.widgets.parts import parts_of
+from saliency_widgets.widgets.saving import provenance
 
 STEPS: dict[str, Step] = {
     found.name: found
@@ -188,6 +191,41 @@ class Lesson(w.VBox):
                 remedy = "Run the cell again to compute it."
                 self.view.show(name, {"state": "stopped", "message": "Stopped before this step.", "remedy": remedy})
         self.view.tell(state="stopped")
+
+    def page_size(self) -> int:
+        """How many bytes :meth:`save_html` would write, of the steps that are there."""
+        return len(page(self.view, title=self.view.title, provenance=self._provenance).encode())
+
+    def save_html(self, path: str | os.PathLike[str], *, title: str | None = None, max_bytes: int = LARGEST) -> Saved:
+        """Write the lesson as one HTML file that opens from disk: no kernel, no server, no request to anywhere.
+
+        All steps, their controls and the keys work on it as they do here; only "Try it" is gone. Waits until all steps
+        are there, with a progress bar.
+
+        Args:
+            path: Where to; a file that is there is replaced, once all of it is written.
+            title: What stands above it; what the lesson is about unless given.
+            max_bytes: How large the file may be; :meth:`page_size` tells how large it will be.
+
+        Returns:
+            Path, size and number of maps.
+
+        Raises:
+            ValueError: It would be larger than that. Nothing is written.
+            FileNotFoundError: There is no such folder.
+            RuntimeError: The lesson was stopped, or it is closed.
+        """
+        self.wait()
+        maps = sum(len(self.view.content(name).get("maps", {})) for name in self.steps)
+        done = {**self.view.status, "message": "", "remedy": ""}
+        return save_view(
+            path, self.view, title=title or self.view.title, provenance=self._provenance, maps=maps,
+            max_bytes=max_bytes, overrides={self.view: {"status": done, "step": 0}},
+        )  # fmt: skip
+
+    @property
+    def _provenance(self) -> str:
+        return provenance(self._model, {"target": self._board.target_name, "score": self._board.score})
 
     def close(self) -> None:
         """End the computation and its thread, and leave the page; an explorer that was given stays."""
