@@ -37,6 +37,18 @@ sw.sweep(
 )"""
 
 
+COMPARE = """import saliency_widgets as sw
+from saliency_widgets.demos import classifier, picture
+
+net = classifier()
+sw.compare(
+    net.model,
+    {name: picture(name) for name in ("chelsea", "coffee", "astronaut", "rocket")},
+    methods=["gradient", "smoothgrad", "grad_cam"],
+    transform=net.transform,
+    class_names=net.class_names,
+)"""
+
 LESSON = "import saliency_widgets as sw\nlesson = sw.demo('lesson')\nlesson"
 
 
@@ -82,6 +94,25 @@ def sweep(lab: Lab) -> None:
     found = lab.output(0).locator(".sw-sweep")
     found.wait_for(timeout=120_000)
     in_both_themes(lab, "sweep", found)
+
+
+def compare(lab: Lab) -> None:
+    """Three methods and four pictures, a pixel read in all."""
+    lab.page.set_viewport_size({"width": 1440, "height": 1560})
+    lab.open(lab.write_notebook([COMPARE], "compare.ipynb"))
+    lab.run_all()
+    output = lab.output(0)
+    output.locator(".sw-grid[data-state=done]").wait_for(timeout=120_000)
+    canvas = output.locator(".sw-cell canvas").nth(5)
+    box = canvas.bounding_box()
+    assert box is not None
+    for theme in ("light", "dark"):
+        lab.theme(theme)
+        lab.page.wait_for_timeout(500)
+        canvas.hover(position={"x": box["width"] * 0.45, "y": box["height"] * 0.55})
+        lab.page.wait_for_timeout(300)
+        lab.screenshot(f"compare-{theme}", output)
+    lab.theme("light")
 
 
 def lesson(lab: Lab) -> None:
@@ -135,6 +166,7 @@ def main() -> None:
             trust(lab)
             table(lab)
             sweep(lab)
+            compare(lab)
             lesson(lab)
             lab.open(lab.write_notebook([EXPLORER.format("")], "methods.ipynb"))
             lab.run_all()

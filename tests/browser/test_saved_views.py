@@ -1,0 +1,153 @@
+"""Lessons and comparisons as pages from disk, without a network: the kernel's maps, turned by key, moved by slider."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from playwright.sync_api import Page, expect
+from torch import nn
+
+import saliency_widgets as sw
+
+pytestmark = pytest.mark.browser
+
+NAMES = ["cat", "</script><b>dog</b>", "boat"]
+
+# The codes that a model on the page holds, found by the path of its trait.
+_CODES = """([place, path]) => {
+  let found = saliency.models[place].get(path[0]);
+  for (const name of path.slice(1)) found = found[name];
+  const view = found.codes;
+  return Array.from(new Uint8Array(view.buffer, view.byteOffset, view.byteLength));
+}"""
+
+
+def net() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(3, 6, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(6, 8, 3, padding=1), nn.ReLU(),
+        nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(32, 3),
+    ).eval()  # fmt: skip
+
+
+def picture(seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (28, 32, 3), dtype=np.uint8)
+
+
+class Opened:
+    """A page from disk in a browser that is offline, and everything that it asked or complained of."""
+
+    def __init__(self, page: Page, path: Path) -> None:
+        self.page, self.requests, self.said, self.url = page, [], [], path.as_uri()
+        page.context.set_offline(True)
+        page.on("request", lambda request: self.requests.append(request.url))
+        page.on("console", lambda message: message.type == "error" and self.said.append(message.text))
+        page.on("pageerror", lambda error: self.said.append(str(error)))
+        page.goto(self.url)
+        page.wait_for_selector("html[data-opened=true]")
+
+    def codes(self, place: int, *path: str) -> np.ndarray:
+        return np.array(self.page.evaluate(_CODES, [place, list(path)]), np.uint8).view("<u2")
+
+    def place_of(self, kind: str) -> list[int]:
+        """Models on the page that have a trait."""
+        return self.page.evaluate(
+            "name => saliency.models.map((m, k) => [m, k]).filter(([m]) => m.get(name) !== undefined).map(p => p[1])",
+            kind,
+        )
+
+    def drawn(self, selector: str) -> list[str]:
+        """What the visible canvases show."""
+        self.page.evaluate("() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
+        return self.page.locator(f"{selector}:visible").evaluate_all("all => all.map(one => one.toDataURL())")
+
+    def harmless(self) -> None:
+        assert self.requests == [self.url]
+        assert self.said == []
+
+
+@pytest.fixture
+def lesson() -> Iterator[Any]:
+    made = sw.lesson(net(), picture(), class_names=NAMES, n_samples=8)
+    yield made
+    made.close()
+
+
+def test_a_lesson_is_turned_by_key_and_its_maps_are_the_kernels(lesson, tmp_path, page):
+    size = lesson.wait(300).page_size()
+    saved = lesson.save_html(tmp_path / "lesson.html")
+    assert saved.bytes == saved.path.stat().st_size
+    assert abs(saved.bytes - size) <= 200  # the step that is shown, and the minute
+    found = Opened(page, saved.path)
+    (root,) = found.place_of("steps")
+    maps = 0
+    for name in lesson.steps:
+        for key, raw in lesson.view.content(name).get("maps", {}).items():
+            kernel = np.frombuffer(raw["codes"], "<u2")
+            np.testing.assert_array_equal(found.codes(root, f"content_{name}", "maps", key), kernel)
+            maps += 1
+    assert maps == saved.maps > 20
+
+    moved = set()
+    for k, name in enumerate(lesson.steps):
+        assert page.evaluate("saliency.root.get('step')") == k
+        slider = page.locator(".sw-lesson input[type=range]:visible")
+        if slider.count():
+            before = found.drawn(".sw-lesson canvas")
+            slider.first.evaluate(
+                "one => { one.value = one.value === one.min ? one.max : one.min;"
+                " one.dispatchEvent(new Event('input', {bubbles: true})); }"
+            )
+            if found.drawn(".sw-lesson canvas") != before:
+                moved.add(name)
+        page.keyboard.press("PageDown")
+    assert {"normalised", "overlay", "noise", "smoothing", "path"} <= moved
+    page.keyboard.press("Home")
+    page.wait_for_function("saliency.root.get('step') === 0")
+    page.keyboard.press("ArrowRight")
+    page.wait_for_function("saliency.root.get('step') === 1")
+    expect(page.get_by_text("Try it")).not_to_be_visible()
+    found.harmless()
+
+
+def test_a_page_over_its_limit_is_not_written(lesson, tmp_path):
+    path = tmp_path / "lesson.html"
+    with pytest.raises(ValueError, match=r"max_bytes: the page has .* maps\), over the limit of 10 kB"):
+        lesson.save_html(path, max_bytes=10_000)
+    assert not path.exists()
+
+
+def test_a_comparison_is_shown_read_and_subtracted_without_a_kernel(tmp_path, page):
+    compared = sw.compare(net(), {"one": picture(1), "two": picture(2)}, methods=["gradient", "guided_backprop"],
+                          class_names=NAMES)  # fmt: skip
+    saved = compared.save_html(tmp_path / "grid.html", progress=False)
+    frames = [compared._maps.frame(place).codes for place in compared._shown]
+    compared.close()
+    assert saved.maps == 4
+    found = Opened(page, saved.path)
+    cells = found.place_of("group")
+    assert len(cells) == 4
+    for place, codes in zip(cells, frames, strict=True):
+        np.testing.assert_array_equal(found.codes(place, "frame"), codes.ravel())
+    before = found.drawn(".sw-cell canvas")
+    assert len(set(before)) == 4
+    slider = page.locator("[data-name=opacity] input")
+    slider.focus()
+    slider.press("Home")
+    after = found.drawn(".sw-cell canvas")
+    assert all(old != new for old, new in zip(before, after, strict=True))
+    page.get_by_text("Same clip for all").click()
+    page.locator(".sw-cell canvas").first.hover()
+    expect(page.locator(".sw-cell .sw-cursor:visible")).to_have_count(4)
+    page.locator(".sw-pair-summary").click()
+    for k in (0, 1):
+        page.locator(".sw-pair-select").nth(k).select_option(str(k))
+    expect(page.locator(".sw-pair .sw-cell-canvas")).to_be_visible()
+    expect(page.get_by_text("Stop")).not_to_be_visible()
+    page.locator(".sw-cell canvas").first.click()  # there is no kernel to open an explorer
+    found.harmless()
