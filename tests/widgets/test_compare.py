@@ -344,6 +344,22 @@ def test_a_parameter_that_a_method_does_not_have_is_told_at_its_map(made):
         assert any("has no n_samples" in note for note in told) == (compared._asked.method(place).name == "gradient")
 
 
+def test_after_training_and_other_pixels_the_grid_is_of_what_there_is_now(made):
+    model, (one, two) = net(), pictures(2)
+    compared = made(model, {"one": one, "two": two})
+    before = compared.wait(progress=False)
+    seen = [cell.picture for cell in compared.view.cells]
+    with torch.no_grad():
+        model[-1].weight.mul_(2)
+        two.mul_(0.5)
+    compared.update()
+    assert_cells(compared, 2)
+    after = compared.attributions
+    assert not any(torch.equal(before[name].values, after[name].values) for name in before)
+    assert compared.view.cells[0].picture == seen[0]
+    assert compared.view.cells[1].picture != seen[1]
+
+
 def test_the_caller_s_model_is_left_as_it_was_found(made):
     model = net().train()
     before = {name: value.clone() for name, value in model.state_dict().items()}

@@ -11,8 +11,9 @@ import { DisplayReader, type LiveModel, resolveModel, Subscriptions } from "../s
 import { primeControls } from "../shell/prime.ts";
 import { watchSize } from "../shell/stage.ts";
 import { Bars } from "./bars.ts";
-import { type CellModel, GridCell, type Spot, spotIn } from "./cell.ts";
+import { type CellModel, GridCell, type Spot } from "./cell.ts";
 import { ModelCheckUps, type RawCheckUp } from "./checkups.ts";
+import { listen } from "./hands.ts";
 import { PairView } from "./pair.ts";
 import { Scales } from "./scales.ts";
 import { SMALLEST, Toolbar } from "./toolbar.ts";
@@ -24,13 +25,6 @@ export interface Progress {
   total?: number;
   remaining?: number | null;
 }
-
-const ARROWS: Record<string, readonly [number, number]> = {
-  ArrowLeft: [-1, 0],
-  ArrowRight: [1, 0],
-  ArrowUp: [0, -1],
-  ArrowDown: [0, 1],
-};
 
 export class GridView {
   readonly #life = new AbortController();
@@ -96,7 +90,14 @@ export class GridView {
     );
     this.#watch = new IntersectionObserver((entries) => this.#see(entries), { rootMargin: "40px" });
     life.addEventListener("abort", () => this.#watch.disconnect());
-    this.#listen(life);
+    const grid = {
+      cells: () => this.#cells,
+      columns: () => ((this.model.get("columns") ?? []) as string[]).length || 1,
+      open: (cell: GridCell) => this.#open(cell),
+      toggle: (cell: GridCell) => this.#toggle(cell),
+      point: (spot: Spot | null) => this.#point(spot),
+    };
+    listen(this.#root, this.#table, this.#pair.canvas, grid, life);
     this.#pair.root.addEventListener("toggle", () => this.#soon("display"), { signal: life });
     this.#kernel = new KernelWatch(model, () => this.#readProgress(), life);
     el.replaceChildren(this.#root);
@@ -378,71 +379,6 @@ export class GridView {
   }
 
   // -- what a person does --------------------------------------------------------------------------------
-
-  #listen(life: AbortSignal): void {
-    const listen = { signal: life };
-    const cellOf = (event: Event) => {
-      const found = (event.target as Element).closest?.("[data-cell]");
-      return this.#cells.find(({ root }) => root === found);
-    };
-    this.#root.addEventListener(
-      "pointermove",
-      (event) => {
-        const cell = cellOf(event);
-        if (cell && event.target === cell.canvas) this.#point(spotIn(cell.canvas, event));
-        else if (event.target === this.#pair.canvas) this.#point(spotIn(this.#pair.canvas, event));
-        else if (this.#spot) this.#point(null);
-      },
-      listen,
-    );
-    this.#root.addEventListener("pointerleave", () => this.#point(null), listen);
-    this.#table.addEventListener(
-      "click",
-      (event) => {
-        const cell = cellOf(event);
-        if (!cell) return;
-        if (cell.lock.contains(event.target as Node)) this.#toggle(cell);
-        else this.#open(cell);
-      },
-      listen,
-    );
-    this.#table.addEventListener("keydown", (event) => this.#key(event, cellOf(event)), listen);
-    this.#table.addEventListener(
-      "focusin",
-      (event) => {
-        const cell = cellOf(event);
-        for (const one of this.#cells) one.root.tabIndex = one === cell ? 0 : -1;
-      },
-      listen,
-    );
-  }
-
-  #key(event: KeyboardEvent, cell: GridCell | undefined): void {
-    if (!cell || event.ctrlKey || event.metaKey || event.altKey) return;
-    const step = ARROWS[event.key];
-    const columns = ((this.model.get("columns") ?? []) as string[]).length || 1;
-    if (step && event.shiftKey) {
-      const { width, height } = cell.size;
-      const from = this.#spot ?? { u: 0.5, v: 0.5 };
-      const moved = (at: number, by: number, n: number) =>
-        (Math.min(n - 1, Math.max(0, Math.floor(at * n) + by)) + 0.5) / n;
-      this.#point({ u: moved(from.u, step[0], width), v: moved(from.v, step[1], height) });
-    } else if (step) {
-      const column = (cell.index % columns) + step[0];
-      const to = this.#cells.find(({ index }) => index === cell.index + step[0] + columns * step[1]);
-      if (to && column >= 0 && column < columns) to.root.focus();
-    } else if (event.key === "Enter" || event.key === " ") {
-      this.#open(cell);
-    } else if (event.key.toLowerCase() === "l") {
-      if (this.#shared) this.#toggle(cell);
-    } else if (event.key === "Escape" && this.#spot) {
-      this.#point(null);
-    } else {
-      return;
-    }
-    event.preventDefault();
-    event.stopPropagation();
-  }
 
   #toggle(cell: GridCell): void {
     if (cell.lock.disabled) return;

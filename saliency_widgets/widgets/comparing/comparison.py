@@ -141,6 +141,10 @@ class Comparison(w.Box):
             raise next(iter(self.errors.values()))
         return self.attributions
 
+    def update(self) -> None:
+        """Ask again: the maps and predictions of what the model and the inputs are now."""
+        self._show()
+
     def stop(self) -> None:
         """Stop; finished maps stay. :meth:`go` computes the rest."""
         self._maps.stop()

@@ -82,7 +82,7 @@ class Maps:
         self.view = GridView(display, self._on_message)
         self._entries: dict[Hashable, _Entry] = {}
         self._shown: list[Hashable] = []
-        self._pictures: dict[Subject, bytes] = {}
+        self._pictures: dict[Subject, tuple[Any, bytes]] = {}
         self._reduction: tuple[str | None, str | None] = (None, None)
         self._open, self._done = on_open, on_done
         self._changed = threading.Condition()
@@ -93,8 +93,18 @@ class Maps:
 
     # ---- what is wanted
 
-    def show(self, rows: Sequence[str], columns: Sequence[str], wanted: Mapping[Any, Wanted]) -> None:
-        """Show these maps row by row; the ones that are not there yet are computed."""
+    def show(
+        self, rows: Sequence[str], columns: Sequence[str], wanted: Mapping[Any, Wanted], *, again: bool = True
+    ) -> None:
+        """Show these maps row by row; the ones that are not there yet are computed.
+
+        Args:
+            rows: What the rows are called.
+            columns: What the columns are called.
+            wanted: The maps by key.
+            again: Whether finished maps are asked for again: they cost nothing, unless the model or the inputs were
+                changed meanwhile.
+        """
         for key, want in wanted.items():
             known = self._entries.get(key)
             if known is None:
@@ -106,7 +116,7 @@ class Maps:
         self.view.lay(rows, columns, [self._entries[key].cell for key in wanted])
         self._turns.prefer(self._shown)
         self._stopped = False
-        self._ask()
+        self._ask(again)
 
     def forget(self, keys: Iterable[Hashable]) -> None:
         """Let go of maps that are not shown any more."""
@@ -197,10 +207,7 @@ class Maps:
 
     def _entry(self, key: Hashable, want: Wanted) -> _Entry:
         subject = want.subject
-        if subject not in self._pictures:
-            assert subject.prepared.pictures is not None
-            self._pictures[subject] = png_bytes(subject.prepared.pictures[0])
-        cell = MapCell(self._pictures[subject], name=want.name, group=want.group)
+        cell = MapCell(self._picture(subject), name=want.name, group=want.group)
         session = Session(
             subject,
             lambda event: self._on_event(key, event),
@@ -210,6 +217,15 @@ class Maps:
         session.reduce(self._reduction_of(want))
         return _Entry(want, cell, session)
 
+    def _picture(self, subject: Subject) -> bytes:
+        """What the model sees, now."""
+        prepared, png = self._pictures.get(subject, (None, b""))
+        if prepared is not subject.prepared:  # the first time, or the inputs were changed in place
+            assert subject.prepared.pictures is not None
+            png = png_bytes(subject.prepared.pictures[0])
+            self._pictures[subject] = subject.prepared, png
+        return png
+
     def _reduction_of(self, want: Wanted) -> Reduction:
         if want.reduction is not None:
             return want.reduction
@@ -217,13 +233,13 @@ class Maps:
         given = {} if channels is None else {"channels": channels}
         return Reduction(sign or get_method(want.request.method).sign, **given)
 
-    def _ask(self) -> None:
+    def _ask(self, again: bool = False) -> None:
         """Ask for what is shown and is not there, or answers another question."""
         todo = []
         for key in self._shown:
             entry = self._entries[key]
             answered = entry.asked is not None and entry.asked.key == entry.wanted.request.key
-            if entry.state in ("done", "error") and answered:
+            if entry.state in ("done", "error") and answered and not again:
                 continue
             entry.state, entry.asked = "asked", entry.wanted.request
             todo.append(entry)
@@ -243,6 +259,8 @@ class Maps:
             target = found.settings["target"]
             name = want.subject.name_of(target).split(",")[0] if isinstance(target, int) else "own target"
             title = f"{name} {messages.number(found.score[0])}"
+        if event.state == "done" and entry.cell.picture is not (picture := self._picture(want.subject)):
+            entry.cell.picture = picture
         told = messages.status_of(event, title, want.name, notes=want.notes)
         entry.cell.offer(messages.frame_of(event), told)
         if event.state != "running":

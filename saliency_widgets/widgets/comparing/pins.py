@@ -106,7 +106,7 @@ class Pins:
         shown = None if self._pins else "none"
         for part in (self._last, self._clear, self._maps.view):
             part.layout.display = shown
-        self._maps.show([""], list(self._pins), self._pins)
+        self._maps.show([""], list(self._pins), self._pins, again=False)  # they stay what they were
 
     def _open(self, name: Hashable) -> None:
         want = self._pins.get(str(name))
