@@ -55,12 +55,20 @@ def coded(values: Tensor, *, signed: bool, high: float | None = None) -> Frame:
         values: Shape (H, W); without ``signed``, none below zero.
         signed: Whether zero is to be the middle code.
         high: The value of the highest code, for maps that share one scale; the map's own largest size unless given.
+
+    Raises:
+        ValueError: The values are no numbers, or too large for a scale.
     """
     if values.dtype in (torch.float16, torch.bfloat16):
         values = values.float()
     high = float(values.abs().max()) if high is None else high
     low = -high if signed else 0.0
     span = high - low
+    if not span <= torch.finfo(values.dtype).max:
+        raise ValueError(
+            f"The map reaches {high:g}, which no colour scale can show. Look at what the model makes of this input: a "
+            f"score or a gradient overflows."
+        )
     if span == 0:
         codes = torch.full_like(values, LEVELS // 2 if signed else 0)
     else:

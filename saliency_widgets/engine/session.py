@@ -89,7 +89,7 @@ class Session:
         subject: Subject,
         deliver: Callable[[Event], None],
         *,
-        executor: str | Callable[[Callable[[], None]], Executor] = "thread",
+        executor: str | Callable[[Callable[..., None]], Executor] = "thread",
         cache: Cache | None = None,
         owner: object = None,
         idle: Callable[[Callable[[], None]], None] | None = None,
@@ -206,7 +206,11 @@ class Session:
         give_back()
         self._deliver, self._idle = _nobody, None
 
-    def _work(self) -> None:
+    def _work(self, brief: bool = False) -> None:
+        """Answer what is asked; briefly: draw again what is there, and leave what is asked to others."""
+        if brief:
+            self._answer_all(brief=True)
+            return
         while True:
             self._answer_all()
             if self._idle is None or self._closed:
@@ -221,14 +225,15 @@ class Session:
         if self._closed or self._mail is not None or self._redraw:
             raise Cancelled
 
-    def _answer_all(self) -> None:
+    def _answer_all(self, brief: bool = False) -> None:
         while True:
             with self._state:
-                request, self._mail = self._mail, None
+                request = None if brief else self._mail
+                self._mail = self._mail if brief else None
                 generation = self._generation
                 redraw, self._redraw = self._redraw, False
                 last = self._last
-                interrupted = request is None and last is not None and last.state == "running"
+                interrupted = not brief and request is None and last is not None and last.state == "running"
                 if self._closed or (request is None and not redraw and not interrupted):
                     self._busy = False
                     self._state.notify_all()

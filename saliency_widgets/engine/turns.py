@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+import atexit
 import threading
+import weakref
 from collections.abc import Callable, Hashable, Iterable
 
 from saliency_widgets.attribution import Cancelled
 from saliency_widgets.engine.executors import EXECUTORS
+
+_OPEN: weakref.WeakSet[Turns] = weakref.WeakSet()
+
+
+@atexit.register
+def _close_all() -> None:
+    # A daemon thread inside torch at the interpreter's end aborts the process.
+    for turns in list(_OPEN):
+        turns.close()
 
 
 class Turns:
@@ -29,8 +40,9 @@ class Turns:
         self._closed = False
         self._long = EXECUTORS[executor](self._answer)
         self._short = EXECUTORS[executor](self._redraw)
+        _OPEN.add(self)
 
-    def seat(self, key: Hashable) -> Callable[[Callable[[], None]], _Seat]:
+    def seat(self, key: Hashable) -> Callable[[Callable[..., None]], _Seat]:
         """What makes a session's executor: pass it to the session."""
         return lambda work: _Seat(self, key, work)
 
@@ -45,6 +57,7 @@ class Turns:
             self._closed = True
             self._waiting.clear()
             self._brief.clear()
+        _OPEN.discard(self)
         self._long.close()
         self._short.close()
         self._idle = None
@@ -80,7 +93,7 @@ class Turns:
                 seat = None if key is None else self._brief.pop(key)
             if seat is None:
                 return
-            seat.work()
+            seat.work(brief=True)
 
     def _next(self) -> _Seat | None:
         with self._lock:
@@ -97,7 +110,7 @@ class Turns:
 class _Seat:
     """A session's place in the line. Its work is done by one thread at a time."""
 
-    def __init__(self, turns: Turns, key: Hashable, work: Callable[[], None]) -> None:
+    def __init__(self, turns: Turns, key: Hashable, work: Callable[..., None]) -> None:
         self._turns, self.key, self._work = turns, key, work
         self._working = threading.Lock()
         self._again = False
@@ -110,12 +123,15 @@ class _Seat:
         """Leave it; what is being worked at ends by itself."""
         self._turns._leave(self.key)
 
-    def work(self) -> None:
-        """Work; where another thread is at it, that one does what there is."""
-        self._again = True
+    def work(self, brief: bool = False) -> None:
+        """Work; brief work, where another thread is at it, is done by that one."""
+        if not brief:
+            with self._working:
+                self._work()
+        self._again = self._again or brief
         while self._again and self._working.acquire(blocking=False):
             try:
                 self._again = False
-                self._work()
+                self._work(brief=True)
             finally:
                 self._working.release()

@@ -38,6 +38,7 @@ class DisplaySettings(anywidget.AnyWidget):
     sources = traitlets.Dict(value_trait=traitlets.Instance(Widget)).tag(sync=True, **widget_serialization)
 
     def __init__(self, **settings: Any) -> None:
+        self._controls: dict[str, Control] = {}
         chosen = {name: param.check(settings.pop(name, param.default)) for name, param in _PARAMS.items()}
         if settings:
             raise TypeError(f"display: unknown settings {sorted(settings)}; known: {sorted(_PARAMS)}.")
@@ -57,14 +58,18 @@ class DisplaySettings(anywidget.AnyWidget):
         return {name: _from_trait(param, getattr(self, name)) for name, param in _PARAMS.items()}
 
     def set(self, name: str, value: Any) -> None:
-        """Set one setting by name, a choice by its name."""
-        setattr(self, name, _to_trait(_PARAMS[name], _PARAMS[name].check(value)))
+        """Set one setting by name, a choice by its name, and move its control."""
+        value = _PARAMS[name].check(value)
+        if name in self._controls:
+            self._controls[name].value = value
+        setattr(self, name, _to_trait(_PARAMS[name], value))
 
     def controls(self) -> dict[str, Control]:
         """A control for each setting; the settings follow it."""
         made = {name: Control(param, value=self.settings[name]) for name, param in _PARAMS.items()}
         for control in made.values():
             control.observe(lambda control=control: self._follow(control))
+        self._controls = made
         self.sources = {name: control.widget for name, control in made.items()}
         return made
 

@@ -21,7 +21,7 @@ class Worker:
         self.all = threading.Semaphore(0)
 
     def work(self, name: str):
-        def work() -> None:
+        def work(brief: bool = False) -> None:
             self.order.append(name)
             self.begun.set()
             assert self.go.wait(PATIENCE)
@@ -60,7 +60,7 @@ def test_brief_work_waits_for_nobody(turns):
     long.kick()
     assert worker.begun.wait(PATIENCE)
     drawn = threading.Event()
-    turns.seat("brief")(drawn.set).kick(brief=True)
+    turns.seat("brief")(lambda brief: drawn.set()).kick(brief=True)
     assert drawn.wait(PATIENCE)
     worker.go.set()
     worker.finished(1)
@@ -70,7 +70,7 @@ def test_one_seat_is_worked_at_by_one_thread_and_no_kick_is_lost(turns):
     inside, most, asked, done = 0, 0, 0, 0
     changed = threading.Condition()
 
-    def work() -> None:
+    def work(brief: bool = False) -> None:
         nonlocal inside, most, done
         with changed:
             inside += 1

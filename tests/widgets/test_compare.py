@@ -280,7 +280,10 @@ def test_a_finished_map_is_counted_once(made):
         ({"settings": {"n_samples": 4}, "methods": "smoothgrad"}, TypeError, "list of values"),
         ({"settings": {"n_sample": [4]}, "methods": "smoothgrad"}, TypeError, "n_samples"),
         ({"settings": 3}, TypeError, "expected a list of mappings"),
-        ({"n_steps": 3}, TypeError, "parameter of these methods"),
+        ({"n_steps": 3}, TypeError, "Gradient: no parameter is known, so 'n_steps' is none"),
+        ({"n_step": 3, "methods": "integrated_gradients"}, TypeError, "parameter of these methods.*n_steps"),
+        ({"limit": "x"}, ValueError, "limit: expected how many maps"),
+        ({"limit": 0}, ValueError, "limit: expected how many maps"),
         ({"methods": "smoothgrad", "n_samples": -1}, ValueError, "n_samples"),
         ({"settings": [{"n_samples": 2}], "n_samples": 3, "methods": "smoothgrad"}, ValueError, "Say it once"),
         ({"classes": ["cat", "horse"]}, ValueError, "horse"),
@@ -297,6 +300,129 @@ def test_a_finished_map_is_counted_once(made):
 def test_what_does_not_fit_is_said(made, given, error, said):
     with pytest.raises(error, match=said):
         made(net(), pictures(2), **given)
+
+
+def test_a_question_that_came_in_between_is_not_taken_for_the_newest(made):
+    """An old answer must neither be shown as the new one's nor keep the new one from being computed."""
+    compared = sw.compare(net(), pictures(1), methods="grad_cam", class_names=NAMES)
+    try:
+        compared.wait(60, progress=False)
+        (place,) = compared._shown
+        (entry,) = compared._maps._entries.values()
+        frame_of, slow = entry.session._frame_of, threading.Event()
+
+        def slowly(*args):
+            slow.wait(0.3)
+            return frame_of(*args)
+
+        entry.session._frame_of = slowly
+        compared._layers[0].value = "3"
+        compared._layers[0].value = "0"
+        compared.stop()
+        slow.wait(0.6)
+        compared.go()
+        compared.wait(60, progress=False)
+        assert compared._maps.attribution(place).layer == "0"
+    finally:
+        compared.close()
+
+
+def test_a_failed_map_is_asked_again_and_is_not_subtracted(made):
+    class Moody(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net, self.fails = net(), False
+
+        def forward(self, x):
+            if self.fails:
+                raise RuntimeError("not now")
+            return self.net(x)
+
+    model = Moody().eval()
+    compared = made(model, pictures(2))
+    compared.wait(progress=False)
+    names = list(compared.attributions)
+    model.fails = True
+    with torch.no_grad():
+        model.net[-1].weight.mul_(2)
+    compared.update()
+    with pytest.raises(ValueError, match="not now"):
+        compared.wait(progress=False)
+    with pytest.raises(RuntimeError, match="is not there"):
+        compared.difference(*names)
+    model.fails = False
+    compared.go()
+    assert_cells(compared, 2)
+
+
+def test_an_infinite_map_fails_alone(made):
+    class Huge(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = net()
+
+        def forward(self, x):
+            bright = (x.mean() > 0.9).float()
+            return self.net(x) + bright * 3e38 * x.mean() * torch.ones(3)
+
+    compared = made(
+        Huge().eval(), {"normal": pictures(1)[0], "huge": torch.ones(3, 16, 20)}, methods="input_x_gradient"
+    )
+    compared.wait(progress=False)
+    for cell in compared.view.cells:
+        assert all(np.isfinite(cell.frame.get(name, 0.0)) for name in ("low", "high"))
+
+
+def test_what_nobody_looks_at_is_not_computed(made):
+    compared = made(net(), pictures(2), classes=[0, 1, 2], methods=["gradient", "guided_backprop"],
+                    rows="methods", columns="inputs")  # fmt: skip
+    sent = []
+    compared.show(classes=1)
+    hidden = [entry for place, entry in compared._maps._entries.items() if place.classes == 0]
+    for entry in hidden:
+        entry.cell.observe(lambda change: sent.append(change["name"]), names="frame")
+    compared._sign.value = "signed"
+    assert sent == []
+    compared.show(classes=0)  # shown again, they are as the others
+    assert len(sent) >= len(hidden)
+    assert all(cell.frame["signed"] for cell in compared.view.cells)
+
+
+def test_axes_with_one_variant_can_go_down_and_away_again(made):
+    compared = made(net(), pictures(2), methods=["gradient", "guided_backprop"], rows="settings")
+    down, across = compared._pivot.turning
+    down.value = str(across.value)
+    assert {compared._pivot.rows, compared._pivot.columns} == {down.value, across.value}
+    compared.wait(progress=False)
+
+
+def test_a_click_on_a_difference_of_classes_is_refused_in_words(made):
+    compared = made(net(), pictures(1), classes=[0], contrast=1)
+    compared.wait(progress=False)
+    compared.view._handle_custom_msg({"type": "open", "cell": 0}, [])
+    assert "contrast" in compared.view.opened["words"]
+    assert compared._beneath._explorer is None
+
+
+def test_a_page_without_maps_is_not_written(made, tmp_path):
+    compared = made(net(), pictures(1))
+    compared._maps._entries[compared._shown[0]].state = "stopped"
+    compared._maps._stopped = True
+    with pytest.raises(ValueError, match="no finished map"):
+        compared.save_html(tmp_path / "x.html", progress=False)
+    compared.close()
+    with pytest.raises(ValueError, match="closed"):
+        compared.save_html(tmp_path / "x.html", progress=False)
+    assert not list(tmp_path.iterdir())
+
+
+def test_transforms_and_names_by_model_are_complete_or_said(made):
+    models = {"a": net(), "b": net(1)}
+    with pytest.raises(ValueError, match=r"class_names: it was given by the models' names, and for \['b'\]"):
+        made(models, pictures(1), class_names={"a": NAMES})
+    compared = made(models, pictures(1), transform={"a": lambda x: x, "b": lambda x: 1 - x}, columns="models")
+    found = compared.wait(progress=False)
+    assert len(found) == 2
 
 
 def test_models_and_inputs_that_do_not_fit_are_said(made):

@@ -40,6 +40,8 @@ def read_comparison(
     Raises:
         TypeError, ValueError: What doesn't fit, with what to do.
     """
+    if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
+        raise ValueError(f"limit: expected how many maps at most, a whole number from 1 on, got {limit!r}.")
     models = _models(model)
     told = [_for_model(about, models, k) for k in range(len(models))]
     variants, many = _settings(settings, limit)
@@ -78,14 +80,19 @@ def _models(model: Any) -> Axis:
 
 
 def _for_model(about: Mapping[str, Any], models: Axis, which: int) -> dict[str, Any]:
-    """What was given for all models, or by their names."""
-    names = set(models.labels)
-    return {
-        name: value[models.labels[which]]
-        if len(models) > 1 and isinstance(value, Mapping) and set(value) == names
-        else value
-        for name, value in about.items()
-    }
+    """What was given for all models, or by their names.
+
+    Raises:
+        ValueError: Something was given by name, and not for each.
+    """
+    found = {}
+    for name, value in about.items():
+        named = isinstance(value, Mapping) and set(models.labels) & set(value)
+        missing = [label for label in models.labels if named and label not in value]
+        if missing:
+            raise ValueError(f"{name}: it was given by the models' names, and for {missing} there is none.")
+        found[name] = value[models.labels[which]] if named else value
+    return found
 
 
 def _inputs(model: nn.Module, inputs: Any, about: Mapping[str, Any]) -> Axis:
@@ -155,7 +162,11 @@ def _check_names(axes: Mapping[str, Axis], params: Mapping[str, Any]) -> None:
     varied = {name for setting in axes["settings"].values for name in setting}
     for name in (*params, *varied):
         if name not in known:
-            raise TypeError(unknown("parameter of these methods", name, known))
+            titles = ", ".join(get_method(value).title for value in axes["methods"].values[:4])
+            said = unknown("parameter of these methods", name, known) if known else f"{titles}: no parameter is known"
+            raise TypeError(
+                said if known else f"{said}, so {name!r} is none. Leave it out, or add a method that has it."
+            )
     for name in varied & set(params):
         raise ValueError(f"settings: {name!r} is among the settings and given for all. Say it once.")
 

@@ -30,7 +30,7 @@ def predictions_of(subjects: Mapping[str, Subject]) -> str:
         shares = probabilities(logits.cpu().double())[0]
         top = torch.topk(shares, min(_TOP if len(subjects) <= 2 else 1, len(shares)))
         told = "".join(
-            f"<div style='display:flex;gap:8px'><span style='flex:1;overflow:hidden;text-overflow:ellipsis;"
+            f"<div style='display:flex;gap:8px'><span style='flex:1;min-width:0;overflow:hidden;text-overflow:ellipsis;"
             f"white-space:nowrap'>{html.escape(subject.name_of(int(index)).split(',')[0])}</span>"
             f"<span>{float(share):.1%}</span></div>"
             for index, share in zip(top.indices, top.values, strict=True)
@@ -61,7 +61,8 @@ class Beneath:
         mark = f"sw-opened-{explorer.model_id}"
         shut = w.Button(description="Close the explorer")
         shut.on_click(lambda _button: self.shut())
-        heading = w.HBox([w.HTML(f"<b>{html.escape(name)}</b>"), shut], layout={"align_items": "center"})
+        words = w.HTML(f"<b style='overflow-wrap:anywhere'>{html.escape(name)}</b>", layout={"min_width": "0"})
+        heading = w.HBox([words, shut], layout={"align_items": "center", "flex_flow": "row wrap"})
         explorer.add_class(mark)
         self._explorer = explorer
         self.widget.children = [heading, explorer]

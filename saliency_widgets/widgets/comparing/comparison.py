@@ -215,6 +215,10 @@ class Comparison(w.Box):
             FileNotFoundError: There is no such folder.
         """
         found = self.wait(progress=progress)
+        if not self._open:
+            raise ValueError("compare: it is closed, and its maps are gone. Make it again.")
+        if not found:
+            raise ValueError("compare: there is no finished map to save. Call .go() to compute what was stopped.")
         return save_view(
             path, self.view, title=title or "Saliency maps side by side", provenance=self._provenance,
             maps=len(found), max_bytes=max_bytes, overrides=self._saved,
@@ -246,6 +250,7 @@ class Comparison(w.Box):
 
     def _show(self) -> None:
         self._shown = self._pivot.places()
+        self._choice.layout.display = None if self._pivot.turning or self._pivot.choosable else "none"
         self._maps.show(*self._pivot.headings, {place: self._wanted(place) for place in self._shown})
         self._show_predictions()
 
@@ -278,9 +283,10 @@ class Comparison(w.Box):
 
     def _laid_out(self, displayed: Mapping[str, Control]) -> w.VBox:
         chosen = [*self._pivot.turning, *self._pivot.menus.values()]
+        self._choice = section("Shown", chosen)
         column = w.VBox(
             [
-                *([section("Shown", chosen)] if chosen else []),
+                *([self._choice] if chosen else []),
                 section("Predictions", [self._predictions]),
                 *([section("Layer", list(self._layers.values()))] if self._layers else []),
                 section("Map", [self._sign.widget, self._channels.widget]),
@@ -337,6 +343,10 @@ class Comparison(w.Box):
     def _look_into(self, place: Any) -> None:
         """A cell was clicked: open its map in an explorer below the grid."""
         asked = self._asked
+        if asked.contrast is not None:
+            words = "An explorer shows one class, and these maps are of the difference of two (contrast=): not opened."
+            self.view.tell(opened={"words": words, "mark": ""})
+            return
         name, request, method = asked.name(place), asked.request(place), asked.axes["methods"].values[place.methods]
         sign = self._sign.value if self._sign.value != _OWN else asked.method(place).sign
         explain = asked.subject(place).given.get("explain")

@@ -11,6 +11,7 @@ from typing import Any
 from tqdm.auto import tqdm
 
 from saliency_widgets.attribution import Attribution, Cancelled, Reduction, get_method
+from saliency_widgets.attribution.schedule import CHUNK_SIZE
 from saliency_widgets.engine import Event, Request, Session, Subject
 from saliency_widgets.engine.cache import SHARED
 from saliency_widgets.engine.checkup import check_up
@@ -19,6 +20,7 @@ from saliency_widgets.engine.turns import Turns
 from saliency_widgets.widgets import messages
 from saliency_widgets.widgets.comparing.grid import GridView, MapCell
 from saliency_widgets.widgets.display import DisplaySettings
+from saliency_widgets.widgets.parts import close_whole
 from saliency_widgets.widgets.pictures import png_bytes
 
 
@@ -112,7 +114,11 @@ class Maps:
             else:
                 known.wanted = want
                 known.cell.name = want.name
+        for key in self._shown:
+            if key not in wanted and self._entries[key].state in ("asked", "running"):
+                self._stop(self._entries[key])  # nobody looks at it; shown again, it is asked again
         self._shown = list(wanted)
+        self._reduce()
         self.view.lay(rows, columns, [self._entries[key].cell for key in wanted])
         self._turns.prefer(self._shown)
         self._stopped = False
@@ -121,16 +127,12 @@ class Maps:
     def forget(self, keys: Iterable[Hashable]) -> None:
         """Let go of maps that are not shown any more."""
         for key in list(keys):
-            entry = self._entries.pop(key)
-            entry.session.close()
-            entry.cell.retire()
-            entry.cell.close()
+            self._close(self._entries.pop(key))
 
     def reduce(self, sign: str | None, channels: str | None) -> None:
         """Show the values of all maps in another way; None is each method's own."""
         self._reduction = sign, channels
-        for entry in self._entries.values():
-            entry.session.reduce(self._reduction_of(entry.wanted))
+        self._reduce()
 
     def frame(self, key: Hashable) -> Frame:
         """A finished map in 16 bits, as it is shown.
@@ -138,9 +140,10 @@ class Maps:
         Raises:
             RuntimeError: It is not finished.
         """
-        event = self._entries[key].session.shown
-        if event is None or event.frame is None:
-            raise RuntimeError("This map is not there yet: call .wait() first.")
+        entry = self._entries[key]
+        event = entry.session.last
+        if entry.state != "done" or event is None or event.frame is None:
+            raise RuntimeError(f"The map {entry.wanted.name!r} is not there: call .wait() first, and see .errors.")
         return event.frame
 
     def attribution(self, key: Hashable) -> Attribution | None:
@@ -177,9 +180,7 @@ class Maps:
         self._stopped = True
         for entry in self._entries.values():
             if entry.state in ("asked", "running"):
-                entry.session.stop()
-                entry.state = "stopped"
-                entry.cell.offer(None, {**entry.cell.status, "state": "stopped"})
+                self._stop(entry)
         self._progress()
 
     def go(self) -> None:
@@ -195,15 +196,31 @@ class Maps:
         self._turns.close()
         self.view.retire()
         for entry in self._entries.values():
-            entry.session.close()
+            self._close(entry)
             if entry.wanted.owner is None:
                 SHARED.forget(entry.wanted.subject)
-            entry.cell.retire()
-            entry.cell.close()
         with self._changed:
             self._changed.notify_all()
 
     # ---- how it is answered
+
+    @staticmethod
+    def _stop(entry: _Entry) -> None:
+        entry.session.stop()
+        entry.state = "stopped"
+        entry.cell.offer(None, {**entry.cell.status, "state": "stopped"})
+
+    @staticmethod
+    def _close(entry: _Entry) -> None:
+        entry.session.close()
+        entry.cell.retire()
+        close_whole(entry.cell)
+
+    def _reduce(self) -> None:
+        """Draw what is shown as it is to be shown; the others when they are."""
+        for key in self._shown:
+            entry = self._entries[key]
+            entry.session.reduce(self._reduction_of(entry.wanted))
 
     def _entry(self, key: Hashable, want: Wanted) -> _Entry:
         subject = want.subject
@@ -239,7 +256,7 @@ class Maps:
         for key in self._shown:
             entry = self._entries[key]
             answered = entry.asked is not None and entry.asked.key == entry.wanted.request.key
-            if entry.state in ("done", "error") and answered and not again:
+            if entry.state == "done" and answered and not again:
                 continue
             entry.state, entry.asked = "asked", entry.wanted.request
             todo.append(entry)
@@ -252,7 +269,13 @@ class Maps:
         entry = self._entries.get(key)
         if entry is None or self._closed:
             return
-        entry.state = event.state
+        if event.asked is None or entry.asked is None:
+            return
+        pace = dict(event.asked.params).get(CHUNK_SIZE.name)
+        if entry.asked.paced(pace).key != event.asked.key:
+            return  # it was asked something else meanwhile
+        if not (entry.state == "stopped" and event.state == "running"):
+            entry.state = event.state
         want, found = entry.wanted, event.attribution
         title = ""
         if found is not None and found.score is not None:

@@ -42,6 +42,7 @@ class Pins:
     ) -> None:
         self._session, self._display, self._executor, self._wanted = session, display, executor, wanted
         self._pins: dict[str, Wanted] = {}
+        self._about: list[tuple] = []  # what each of them is a map of
         self._numbers = itertools.count(1)
         self._maps: Maps | None = None
         self._pin = w.Button(description="Pin this map", tooltip=_HOW)
@@ -64,10 +65,10 @@ class Pins:
 
     def pin(self, request: Request, reduction: Reduction) -> None:
         """Show one more map beside the others; what is pinned already stays where it is."""
-        asked = [(want.request.key, want.reduction) for want in self._pins.values()]
-        if (request.key, reduction) in asked:
-            return
         subject = self._session.subject
+        about = (subject.version(), request.key, reduction)
+        if about in self._about:  # the same map; of a model that was trained meanwhile it is another
+            return
         target = subject.name_of(request.target).split(",")[0] if isinstance(request.target, int) else "own target"
         name = " · ".join(
             [f"{next(self._numbers)} {get_method(request.method).title}", target, *told(request, reduction)]
@@ -78,12 +79,14 @@ class Pins:
         group = " · ".join(filter(None, [get_method(request.method).title, scale, squared, folded]))
         want = Wanted(subject, request, name, group, owner=self._session.owner, reduction=reduction)
         self._pins[name] = want
+        self._about.append(about)
         self._show()
 
     def unpin(self) -> None:
         """Let go of the map that was pinned last."""
         if self._pins:
             name, _ = self._pins.popitem()
+            self._about.pop()
             self._show()
             if self._maps is not None:
                 self._maps.forget([name])

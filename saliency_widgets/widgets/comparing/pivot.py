@@ -52,9 +52,14 @@ class Pivot:
         self.turning: list[w.Dropdown] = []
         if len(varied) > 1:
             for title, value in (("Down", self.rows), ("Across", self.columns)):
-                options = [(TITLES[name], name) for name in dict.fromkeys((*varied, value))]
+                options = [(TITLES[name], name) for name in dict.fromkeys((*varied, self.rows, self.columns))]
                 self.turning.append(menu(title, options, value, title.lower()))
                 self.turning[-1].observe(self._on_turn, names="value")
+
+    @property
+    def choosable(self) -> list[str]:
+        """The axes that have a menu to choose a variant: neither down nor across."""
+        return [name for name in self.menus if name not in (self.rows, self.columns)]
 
     @property
     def headings(self) -> tuple[list[str], list[str]]:
@@ -89,7 +94,7 @@ class Pivot:
             ValueError: There is no such menu or variant. Nothing is moved then.
         """
         found = {}
-        known = [name for name in self.menus if name not in (self.rows, self.columns)]
+        known = self.choosable
         for name, choice in choices.items():
             if name not in known:
                 raise ValueError(unknown("menu", name, known))
