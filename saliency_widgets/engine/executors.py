@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
 import sys
 import threading
+import weakref
 from collections.abc import Callable
 from typing import Protocol
 
@@ -20,6 +22,17 @@ class Executor(Protocol):
     def close(self) -> None:
         """There will be none any more."""
         ...
+
+
+_OPEN: weakref.WeakSet[ThreadExecutor] = weakref.WeakSet()
+
+
+@atexit.register
+def _close_all() -> None:
+    # A daemon thread inside torch at the interpreter's end aborts the process. Sessions, which are made of executors,
+    # have told theirs to stop by then: what was registered later is called sooner.
+    for executor in list(_OPEN):
+        executor.close()
 
 
 class InlineExecutor:
@@ -47,6 +60,7 @@ class ThreadExecutor:
         self._closed = False
         self._thread: threading.Thread | None = None
         self._lock = threading.Lock()
+        _OPEN.add(self)
 
     def kick(self, brief: bool = False) -> None:  # noqa: ARG002
         """Wake the worker."""

@@ -2,22 +2,11 @@
 
 from __future__ import annotations
 
-import atexit
 import threading
-import weakref
 from collections.abc import Callable, Hashable, Iterable
 
 from saliency_widgets.attribution import Cancelled
 from saliency_widgets.engine.executors import EXECUTORS
-
-_OPEN: weakref.WeakSet[Turns] = weakref.WeakSet()
-
-
-@atexit.register
-def _close_all() -> None:
-    # A daemon thread inside torch at the interpreter's end aborts the process.
-    for turns in list(_OPEN):
-        turns.close()
 
 
 class Turns:
@@ -40,7 +29,6 @@ class Turns:
         self._closed = False
         self._long = EXECUTORS[executor](self._answer)
         self._short = EXECUTORS[executor](self._redraw)
-        _OPEN.add(self)
 
     def seat(self, key: Hashable) -> Callable[[Callable[..., None]], _Seat]:
         """What makes a session's executor: pass it to the session."""
@@ -57,7 +45,6 @@ class Turns:
             self._closed = True
             self._waiting.clear()
             self._brief.clear()
-        _OPEN.discard(self)
         self._long.close()
         self._short.close()
         self._idle = None

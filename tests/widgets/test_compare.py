@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 
 import numpy as np
@@ -493,3 +495,19 @@ def test_the_caller_s_model_is_left_as_it_was_found(made):
     assert model.training
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_a_script_that_ends_in_the_middle_ends_well():
+    code = (
+        "import time, torch, saliency_widgets as sw\n"
+        "from torch import nn\n"
+        "model = nn.Sequential(nn.Conv2d(3, 64, 3), nn.ReLU(), nn.Conv2d(64, 64, 3), nn.ReLU(),\n"
+        "                      nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(256, 3)).eval()\n"
+        "compared = sw.compare(model, [torch.rand(3, 160, 160)] * 3, methods='smoothgrad', n_samples=1024)\n"
+        "while not any(cell.frame for cell in compared.view.cells):\n"
+        "    time.sleep(0.01)\n"
+        "print(compared.view.progress['state'])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "running"
