@@ -282,11 +282,10 @@ class Comparison(w.Box):
     # ---- controls
 
     def _laid_out(self, displayed: Mapping[str, Control]) -> w.VBox:
-        chosen = [*self._pivot.turning, *self._pivot.menus.values()]
-        self._choice = section("Shown", chosen)
+        self._choice = section("Shown", [*self._pivot.turning, *self._pivot.menus.values()])
         column = w.VBox(
             [
-                *([self._choice] if chosen else []),
+                self._choice,
                 section("Predictions", [self._predictions]),
                 *([section("Layer", list(self._layers.values()))] if self._layers else []),
                 section("Map", [self._sign.widget, self._channels.widget]),
