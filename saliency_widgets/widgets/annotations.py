@@ -17,7 +17,7 @@ def annotation_canvas(width: int, height: int) -> Canvas:
     """
     scale = max(1, round(_SHARP / max(width, height)))
     # The page tells what has been drawn: it goes into saved pages and pictures, and comes back after a reload.
-    canvas = Canvas(width=width * scale, height=height * scale, sync_image_data=True)
+    canvas = Canvas(width=width * scale, height=height * scale)
 
     def prepare() -> None:
         # A new page has a new drawing manager: what Python believes to be its current canvas is stale there, and one

@@ -40,7 +40,6 @@ class Explorer(Live):
     """Which pixels moved the model's output: see :func:`explore` for the arguments.
 
     Attributes:
-        annotations: An ipycanvas ``Canvas`` over the map, in the picture's pixels: draw on it from Python.
         panel: The controls.
         saving: The section that saves a page.
         view: The picture with its map.
@@ -102,13 +101,13 @@ class Explorer(Live):
         given = {"model": model, "inputs": inputs, "transform": transform, "class_names": class_names}
         super().__init__(subject, panel, executor, **given)
         height, width = self._picture.shape[:2]
-        self.annotations: Canvas = annotation_canvas(width, height)
+        self._annotations: Canvas = annotation_canvas(width, height)
         self.view = HeatmapView(
             png_bytes(self._picture),
             self._display,
             on_stop=self._session.stop,
             controls=self.panel.controls,
-            layers=(self.annotations,),
+            layers=(self._annotations,),
         )
         self.trust = PictureTrust(self.view, busy=lambda: self._session.busy, executor=executor)
         self.trust.widget.layout.flex = "1 1 100%"
@@ -124,6 +123,12 @@ class Explorer(Live):
         column = self.panel.widget
         column.children = (*column.children, self.saving.widget)
         self._begin(self.view, column, self.pins.widget, self.trust.widget)
+
+    @property
+    def annotations(self) -> Canvas:
+        """An ipycanvas ``Canvas`` over the map, in the picture's pixels: draw on it from Python."""
+        self._annotations.sync_image_data = True  # from now on there may be something to be saved
+        return self._annotations
 
     @property
     def _picture(self) -> np.ndarray:
@@ -181,8 +186,8 @@ class Explorer(Live):
     @property
     def _drawn(self) -> dict[w.Widget, bytes]:
         """What is drawn on the annotations, as PNG bytes, as the page has told."""
-        drawn = self.annotations.image_data
-        return {self.annotations: bytes(drawn)} if drawn else {}
+        drawn = self._annotations.image_data
+        return {self._annotations: bytes(drawn)} if drawn else {}
 
     def page_size(self, record: Mapping[str, Any] | None = None) -> PageSize:
         """How many maps, bytes and seconds :meth:`save_html` would take, before anything is computed.
@@ -254,6 +259,7 @@ class Explorer(Live):
         if self._open:
             self.pins.close()
             self.saving.close()
+            self._annotations.sync_image_data = False  # a page that still does would find nobody
         super().close()
 
     def _case_of(self, event: Event) -> Case | None:

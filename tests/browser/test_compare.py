@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from lab import Lab
 from playwright.sync_api import Locator, expect
-from seen import _PIXELS
+from seen import PIXELS
 
 from saliency_widgets import render
 
@@ -92,7 +92,7 @@ def kernel_maps(lab: Lab) -> list[tuple[render.Quantised, np.ndarray]]:
 
 
 def pixels(canvas: Locator, size: tuple[int, int]) -> np.ndarray:
-    raw = canvas.evaluate(_PIXELS, list(size))
+    raw = canvas.evaluate(PIXELS, list(size))
     return np.frombuffer(base64.b64decode(raw), np.uint8).reshape(*size, 3)
 
 
@@ -206,6 +206,8 @@ def test_a_cell_opens_in_the_explorer_by_click_and_by_key(lab: Lab) -> None:
     explorer.locator(".sw-heatmap[data-state=done]").wait_for(timeout=60_000)
     title = lab.value("compared._asked.method(compared._shown[1]).title")
     expect(explorer.locator(".sw-title").first).to_contain_text(title)
+    drawn = explorer.locator(".sw-predictions .bar, .sw-predictions rect").first
+    drawn.wait_for(state="attached")
     cells.nth(0).focus()
     lab.page.keyboard.press("ArrowDown")
     lab.page.keyboard.press("Enter")
@@ -213,10 +215,14 @@ def test_a_cell_opens_in_the_explorer_by_click_and_by_key(lab: Lab) -> None:
     title = lab.value(f"compared._asked.method(compared._shown[{columns}]).title")
     expect(lab.output(0).locator(".sw-explorer .sw-title").first).to_contain_text(title, timeout=60_000)
     expect(lab.output(0).locator(".sw-explorer")).to_have_count(1)
+    explorer.locator(".sw-heatmap[data-state=done]").wait_for(timeout=60_000)
+    drawn.wait_for(state="attached")
+    lab.page.wait_for_timeout(500)  # bqplot has more to do once its charts are there, and complains if they are gone
     lab.output(0).get_by_text("Close the explorer").click()
     expect(lab.output(0).locator(".sw-explorer")).to_have_count(0)
-    lab.output(0).locator(".sw-menu-models select").select_option("random")
+    lab.output(0).locator(".sw-menu-classes select").select_option(index=1)
+    lab.wait_for_value("{place.classes for place in compared._shown} == {1}", True)
     lab.output(0).locator(".sw-grid[data-state=done]").wait_for(timeout=60_000)
-    expect(grid.locator(".sw-model-checkup")).to_have_count(1)
+    expect(grid.locator(".sw-model-checkup")).to_have_count(2)
     lab.execute("compared.close()")
     assert lab.errors == []

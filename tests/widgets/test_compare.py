@@ -503,7 +503,7 @@ def test_a_script_that_ends_in_the_middle_ends_well():
         "from torch import nn\n"
         "model = nn.Sequential(nn.Conv2d(3, 64, 3), nn.ReLU(), nn.Conv2d(64, 64, 3), nn.ReLU(),\n"
         "                      nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(256, 3)).eval()\n"
-        "compared = sw.compare(model, [torch.rand(3, 160, 160)] * 3, methods='smoothgrad', n_samples=512)\n"
+        "compared = sw.compare(model, [torch.rand(3, 160, 160)] * 3, methods='smoothgrad', n_samples=256)\n"
         "while not any(cell.frame for cell in compared.view.cells):\n"
         "    time.sleep(0.01)\n"
         "print(compared.view.progress['state'])\n"
