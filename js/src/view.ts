@@ -22,6 +22,7 @@ import { primeControls } from "./shell/prime.ts";
 import { type RawRegion, RegionTools } from "./shell/region.ts";
 import { reserveHeight } from "./shell/reserve.ts";
 import { Stage, watchSize } from "./shell/stage.ts";
+import { follow, tell } from "./shell/traits.ts";
 
 const BROKEN_PICTURE: Problem = {
   message: "The picture could not be decoded.",
@@ -132,21 +133,12 @@ export class HeatmapView {
     this.#elements.root.remove();
   }
 
-  /** Read a trait now and whenever it changes. */
   #on(trait: string, read: () => void): void {
-    const event = `change:${trait}`;
-    this.model.on(event, read);
-    this.#life.signal.addEventListener("abort", () => this.model.off(event, read));
-    read();
+    follow(this.model, trait, read, this.#life.signal);
   }
 
   #send(message: object, buffers: ArrayBuffer[] = []): void {
-    try {
-      this.model.send(message, undefined, buffers);
-    } catch (error) {
-      // A saved page has no kernel; everything else in the view still works.
-      console.debug("[saliency_widgets] no kernel to send to", error);
-    }
+    tell(() => this.model.send(message, undefined, buffers));
   }
 
   // -- what arrives --------------------------------------------------------------------------------------

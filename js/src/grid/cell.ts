@@ -13,6 +13,7 @@ import { lockMark } from "../shell/marks.ts";
 import type { LiveModel } from "../shell/models.ts";
 import { decodePicture } from "../shell/picture.ts";
 import { Stage } from "../shell/stage.ts";
+import { tell } from "../shell/traits.ts";
 
 /** A place in a picture, as shares of its width and height: pictures of several sizes have it in common. */
 export interface Spot {
@@ -64,13 +65,7 @@ export class GridCell {
       stage,
       make("div", "caption", {}, [this.lock, this.#line]),
     ]);
-    this.#acknowledge = new Acknowledger((stamp) => {
-      try {
-        model.send?.({ type: "painted", ...stamp });
-      } catch (error) {
-        console.debug("[saliency_widgets] no kernel to send to", error);
-      }
-    });
+    this.#acknowledge = new Acknowledger((stamp) => tell(() => model.send?.({ type: "painted", ...stamp })));
     for (const event of EVENTS.split(" ")) model.on(event, this.#changed);
     this.#readPicture();
     this.#readFrame();

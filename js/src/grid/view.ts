@@ -10,6 +10,7 @@ import { KernelWatch } from "../shell/kernel.ts";
 import { DisplayReader, type LiveModel, resolveModel, Subscriptions } from "../shell/models.ts";
 import { primeControls } from "../shell/prime.ts";
 import { watchSize } from "../shell/stage.ts";
+import { follow, tell } from "../shell/traits.ts";
 import { Bars } from "./bars.ts";
 import { type CellModel, GridCell, type Spot } from "./cell.ts";
 import { ModelCheckUps, type RawCheckUp } from "./checkups.ts";
@@ -133,28 +134,17 @@ export class GridView {
   }
 
   #on(trait: string, read: () => void): void {
-    const event = `change:${trait}`;
-    this.model.on(event, read);
-    this.#life.signal.addEventListener("abort", () => this.model.off(event, read));
-    read();
+    follow(this.model, trait, read, this.#life.signal);
   }
 
   #send(message: object): void {
-    try {
-      this.model.send(message);
-    } catch (error) {
-      console.debug("[saliency_widgets] no kernel to send to", error);
-    }
+    tell(() => this.model.send(message));
   }
 
   /** What a person chooses of the grid as a whole: one message a choice, none while a slider moves. */
   #write(trait: string, value: unknown): void {
     this.model.set(trait, value);
-    try {
-      this.model.save_changes();
-    } catch (error) {
-      console.debug("[saliency_widgets] no kernel to tell", error);
-    }
+    tell(() => this.model.save_changes());
   }
 
   // -- what arrives --------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ import { KernelWatch } from "../shell/kernel.ts";
 import { resolveModel } from "../shell/models.ts";
 import { decodePicture } from "../shell/picture.ts";
 import { watchSize } from "../shell/stage.ts";
+import { follow, tell } from "../shell/traits.ts";
 import { Chooser } from "./chooser.ts";
 import {
   type Content,
@@ -103,19 +104,11 @@ export class LessonView {
   }
 
   #on(trait: string, read: () => void): void {
-    const event = `change:${trait}`;
-    this.model.on(event, read);
-    this.#life.signal.addEventListener("abort", () => this.model.off(event, read));
-    read();
+    follow(this.model, trait, read, this.#life.signal);
   }
 
   #send(message: object): void {
-    try {
-      this.model.send(message);
-    } catch (error) {
-      // A saved page has no kernel; everything else in the view still works.
-      console.debug("[saliency_widgets] no kernel to send to", error);
-    }
+    tell(() => this.model.send(message));
   }
 
   // -- what arrives --------------------------------------------------------------------------------------
