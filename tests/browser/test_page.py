@@ -333,7 +333,13 @@ def test_the_save_section_writes_a_page_with_what_was_drawn(lab: Lab, browser: B
     seen = Seen(lab, lab.output(0))
     seen.wait()
     lab.add_cell("explorer.annotations.fill_style = 'cyan'\nexplorer.annotations.fill_rect(10, 20, 60, 30)")
-    lab.wait_for_value("explorer.annotations.image_data is not None", True)
+    lab.execute(
+        "import io\nimport numpy as np\nfrom PIL import Image\n"
+        "def drawn():\n"
+        "    png = explorer.annotations.image_data\n"
+        "    return bool(png) and bool(np.asarray(Image.open(io.BytesIO(bytes(png)))).any())"
+    )
+    lab.wait_for_value("drawn()", True)  # an empty canvas is told first
 
     box = seen.output.locator(".sw-save")
     box.get_by_text("Save as a page").click()
