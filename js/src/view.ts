@@ -9,6 +9,7 @@ import { decodeFrame, type Frame, type RawFrame, toBytes } from "./core/frame.ts
 import { Acknowledger, Newest } from "./core/order.ts";
 import { pngSize } from "./core/png.ts";
 import { readingText, type Status, withoutKernel } from "./core/text.ts";
+import { drawBar } from "./shell/bar.ts";
 import { CheckUpLine } from "./shell/checkup.ts";
 import { CopyButton } from "./shell/copy.ts";
 import { type Elements, keepFocus, makeElements, setText } from "./shell/elements.ts";
@@ -297,14 +298,7 @@ export class HeatmapView {
     if (!frame || !display) return;
     const count = scale.clientWidth < 420 ? 3 : 5;
     const drawn = this.#composer.bar(frame, display, count);
-    bar.getContext("2d")?.putImageData(new ImageData(drawn.row, 256, 1), 0, 0);
-    while (ticks.children.length > drawn.ticks.length) ticks.lastChild?.remove();
-    while (ticks.children.length < drawn.ticks.length) ticks.append(document.createElement("span"));
-    drawn.ticks.forEach((tick, i) => {
-      const label = ticks.children[i] as HTMLElement;
-      setText(label, tick.label);
-      label.style.setProperty("--sw-at", String(tick.position));
-    });
+    drawBar(bar, ticks, drawn.row, drawn.ticks);
   }
 
   #showReading(): void {

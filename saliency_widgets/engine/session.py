@@ -168,7 +168,7 @@ class Session:
 
     def kept(self, request: Request) -> Attribution | None:
         """The finished answer to a question, if it is known already."""
-        return self.cache.get((self, "map", self.subject.version(), request.paced(self.subject.rows).key))
+        return self.cache.get((self.owner, "map", self.subject.version(), request.paced(self.subject.rows).key))
 
     def answer(self, request: Request, check: Callable[[], None] = lambda: None) -> tuple[Attribution, tuple]:
         """The finished answer to a question, in the caller's thread and beside what is asked; kept, and not delivered.
@@ -181,12 +181,12 @@ class Session:
             The answer, and the version of the model and the inputs that it is about.
         """
         request, version = request.paced(self.subject.rows), self.subject.version()
-        key = (self, "map", version, request.key)
+        key = (self.owner, "map", version, request.key)
         found = self.cache.get(key)
         if found is None:
-            *_, found = compute(self.subject, request, check, version=version, cache=self.cache, owner=self)
+            *_, found = compute(self.subject, request, check, version=version, cache=self.cache, owner=self.owner)
             if self.subject.version() != version:
-                self.cache.forget(self, version)
+                self.cache.forget(self.owner, version)
                 raise ModelChanged("The model or the inputs were changed meanwhile. Ask again once they stay.")
             if not self._closed:
                 self.cache.put(key, found)

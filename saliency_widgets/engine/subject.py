@@ -270,6 +270,10 @@ class Subject:
         """The name of a class, or its number."""
         return f"class {index}" if self.class_names is None else self.class_names[index]
 
+    def title_of(self, target: Any) -> str:
+        """What a target is called in a heading: the first of a class's names."""
+        return self.name_of(target).split(",")[0] if isinstance(target, int) else "own target"
+
     def version(self) -> tuple:
         """Changes whenever the model or the inputs do: see :mod:`~saliency_widgets.engine.fingerprint`.
 

@@ -94,60 +94,36 @@ class Saved:
         return f"{self.path}: {count(self.maps, 'map')}, {size_text(self.bytes)}"
 
 
+LARGEST = 50_000_000
+"""Bytes: what a browser opens without a pause, and a mail system mostly takes."""
+
+
 def write_page(
     path: str | os.PathLike[str],
     view: Widget,
     *,
     title: str,
     provenance: str,
-    recording: Recording | None = None,
-    predictions: Sequence[tuple[int, str, float]] = (),
-    overrides: Patch | None = None,
-    pictures: Mapping[Widget, bytes] | None = None,
-) -> int:
+    maps: int = 1,
+    max_bytes: int = LARGEST,
+    **about: Any,
+) -> Saved:
     """Write a view with everything it shows as one HTML file; what is there is replaced once all of it is written.
 
     Args:
         path: Where to.
-        view: Any widget of ours, whose state is in its synced traits; see :func:`page`.
+        view: Any widget of ours, whose state is in its synced traits.
         title: What stands above it.
         provenance: One line below it.
-        recording: What can be chosen on the page.
-        predictions: Index, name and probability of classes, the most probable first.
-        overrides: Traits that are others on the page than in the kernel.
-        pictures: What was drawn on canvases, as PNG bytes.
-
-    Returns:
-        The size of the file in bytes.
-
-    Raises:
-        FileNotFoundError, OSError: It can't be written there. Nothing is left behind.
-    """
-    about = {"predictions": predictions, "overrides": overrides, "pictures": pictures}
-    text = page(view, title=title, provenance=provenance, recording=recording, **about)
-    return put(path, text.encode())
-
-
-LARGEST = 50_000_000
-"""Bytes: what a browser opens without a pause, and a mail system mostly takes."""
-
-
-def save_view(
-    path: str | os.PathLike[str],
-    view: Widget,
-    *,
-    title: str,
-    provenance: str,
-    maps: int,
-    max_bytes: int,
-    overrides: Patch | None = None,
-) -> Saved:
-    """Write a view that holds all of its maps, if the page is within its limit; see :func:`write_page`.
+        maps: How many maps it holds.
+        max_bytes: How large the file may be.
+        **about: What else :func:`page` takes.
 
     Raises:
         ValueError: It is larger; the message says how large. Nothing is written.
+        FileNotFoundError, OSError: It can't be written there. Nothing is left behind.
     """
-    text = page(view, title=title, provenance=provenance, overrides=overrides).encode()
+    text = page(view, title=title, provenance=provenance, **about).encode()
     if len(text) > max_bytes:
         raise ValueError(
             f"max_bytes: the page has {size_text(len(text))} ({count(maps, 'map')}), over the limit of "
@@ -166,10 +142,19 @@ def page(
     overrides: Patch | None = None,
     pictures: Mapping[Widget, bytes] | None = None,
 ) -> str:
-    """The page as text; see :func:`write_page`.
+    """The page as text.
 
     Of the widgets that the view's traits refer to, as "IPY_MODEL_<id>" or "anywidget:<id>", those of ours and their
     own references come along, and canvases as the pictures that are given for them. Controls and layouts stay behind.
+
+    Args:
+        view: Any widget of ours, whose state is in its synced traits.
+        title: What stands above it.
+        provenance: One line below it.
+        recording: What can be chosen on the page.
+        predictions: Index, name and probability of classes, the most probable first.
+        overrides: Traits that are others on the page than in the kernel.
+        pictures: What was drawn on canvases, as PNG bytes.
     """
     recording = recording or Recording()
     models = _Models(overrides or {}, pictures or {})

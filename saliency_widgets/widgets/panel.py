@@ -181,8 +181,7 @@ class Panel:
 
     def title_of(self, request: Request) -> str:
         """Method and target of a request, for people."""
-        target = self._subject.name_of(request.target) if isinstance(request.target, int) else "own target"
-        return f"{get_method(request.method).title} · {target.split(',')[0]}"
+        return f"{get_method(request.method).title} · {self._subject.title_of(request.target)}"
 
     @property
     def controls(self) -> list[w.Widget]:
@@ -240,7 +239,7 @@ class Panel:
         try:
             self._method.value = name
             for setting, value in settings.items():
-                self._set(known[setting], value)
+                known[setting].value = value
             if self._bars is not None and logits is not None:
                 self._bars.show(*self._top(logits))
                 self._predicted = logits
@@ -251,9 +250,6 @@ class Panel:
 
     def _checked(self, control: Control, value: Any) -> Any:
         return control.param.check(value)
-
-    def _set(self, control: Control, value: Any) -> None:
-        control.value = value
 
     # ---- what is shown
 

@@ -31,7 +31,7 @@ class PicturePanel(Panel):
     def __init__(self, subject: Subject, display: DisplaySettings, **begin: Any) -> None:
         self._sign = Control(SIGN, get_method(begin["method"]).sign)
         self._channels = Control(CHANNEL)
-        self._settings, self._display = display, display.controls()
+        self._display = display.controls()
         super().__init__(subject, **begin)
 
     @property
@@ -80,11 +80,6 @@ class PicturePanel(Panel):
     def _layers(self) -> Mapping[str, Any]:
         sized = {f"{path} · {c} × {h} × {w}": path for path, (c, h, w) in self._subject.layers.items()}
         return {"auto · the last that matters": AUTO, **dict(reversed(sized.items()))}
-
-    def _set(self, control: Control, value: Any) -> None:
-        super()._set(control, value)
-        if self._display.get(control.param.name) is control:  # the link between them is in the browser, if anywhere
-            self._settings.set(control.param.name, value)
 
     def _on_method(self) -> None:
         # The paper's way of showing a method, unless the person had chosen another for the last one.

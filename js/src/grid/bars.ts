@@ -1,8 +1,9 @@
 // The colour bars of a grid: one for each scale that cells share.
 
-import { barColours, barTicks, type Tick } from "../core/bar.ts";
+import { barColours, barTicks } from "../core/bar.ts";
 import type { Display } from "../core/compose.ts";
 import { type Ends, highest, limitsOf } from "../core/sharing.ts";
+import { drawBar } from "../shell/bar.ts";
 import { make, setText } from "../shell/elements.ts";
 
 /** A scale and what shares it; without ends, each map has its own. */
@@ -10,22 +11,6 @@ export interface Scale {
   readonly name: string;
   readonly signed: boolean;
   readonly ends: Ends | null;
-}
-
-export function drawBar(
-  bar: HTMLCanvasElement,
-  place: HTMLElement,
-  row: Uint8ClampedArray<ArrayBuffer>,
-  ticks: readonly Tick[],
-): void {
-  bar.getContext("2d")?.putImageData(new ImageData(row, row.length / 4, 1), 0, 0);
-  while (place.children.length > ticks.length) place.lastChild?.remove();
-  while (place.children.length < ticks.length) place.append(document.createElement("span"));
-  ticks.forEach((tick, i) => {
-    const label = place.children[i] as HTMLElement;
-    setText(label, tick.label);
-    label.style.setProperty("--sw-at", String(tick.position));
-  });
 }
 
 export class Bars {

@@ -5,9 +5,9 @@ import { Composer, type Display } from "../core/compose.ts";
 import { difference } from "../core/difference.ts";
 import type { Frame } from "../core/frame.ts";
 import { formatNumber } from "../core/text.ts";
+import { drawBar } from "../shell/bar.ts";
 import { make, setText } from "../shell/elements.ts";
 import { Stage } from "../shell/stage.ts";
-import { drawBar } from "./bars.ts";
 import type { GridCell, Spot } from "./cell.ts";
 
 const NONE =

@@ -4,6 +4,7 @@ import type { Raster } from "../core/blend.ts";
 import { Composer, type Display, type Pixels } from "../core/compose.ts";
 import type { Frame } from "../core/frame.ts";
 import { readingText } from "../core/text.ts";
+import { drawBar } from "../shell/bar.ts";
 import { make, setText } from "../shell/elements.ts";
 import { Inspector } from "../shell/inspector.ts";
 import { Stage } from "../shell/stage.ts";
@@ -94,14 +95,7 @@ export class PanelView {
     if (!frame) return;
     const limits = this.#composer.limits(this.#seen?.scale ?? frame, display);
     const drawn = this.#composer.bar(frame, display, TICKS, limits);
-    this.#bar.getContext("2d")?.putImageData(new ImageData(drawn.row, 256, 1), 0, 0);
-    this.#ticks.replaceChildren(
-      ...drawn.ticks.map((tick) => {
-        const label = make("span", "lesson-tick", {}, [tick.label]);
-        label.style.setProperty("--sw-at", String(tick.position));
-        return label;
-      }),
-    );
+    drawBar(this.#bar, this.#ticks, drawn.row, drawn.ticks);
   }
 
   #reading(): string {

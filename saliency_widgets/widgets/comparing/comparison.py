@@ -27,7 +27,7 @@ from saliency_widgets.widgets.controls import Control
 from saliency_widgets.widgets.display import DISPLAY_NAMES, DisplaySettings
 from saliency_widgets.widgets.explorer import Explorer
 from saliency_widgets.widgets.live import LAYOUT
-from saliency_widgets.widgets.page import LARGEST, Saved, page, save_view
+from saliency_widgets.widgets.page import LARGEST, Saved, page, write_page
 from saliency_widgets.widgets.panel import section
 from saliency_widgets.widgets.parts import parts_of
 from saliency_widgets.widgets.saving import provenance
@@ -219,7 +219,7 @@ class Comparison(w.Box):
             raise ValueError("compare: it is closed, and its maps are gone. Make it again.")
         if not found:
             raise ValueError("compare: there is no finished map to save. Call .go() to compute what was stopped.")
-        return save_view(
+        return write_page(
             path, self.view, title=title or "Saliency maps side by side", provenance=self._provenance,
             maps=len(found), max_bytes=max_bytes, overrides=self._saved,
         )  # fmt: skip

@@ -231,7 +231,6 @@ class Maps:
             executor=self._turns.seat(key),
             owner=subject if want.owner is None else want.owner,
         )
-        session.reduce(self._reduction_of(want))
         return _Entry(want, cell, session)
 
     def _picture(self, subject: Subject) -> bytes:
@@ -279,9 +278,7 @@ class Maps:
         want, found = entry.wanted, event.attribution
         title = ""
         if found is not None and found.score is not None:
-            target = found.settings["target"]
-            name = want.subject.name_of(target).split(",")[0] if isinstance(target, int) else "own target"
-            title = f"{name} {messages.number(found.score[0])}"
+            title = f"{want.subject.title_of(found.settings['target'])} {messages.number(found.score[0])}"
         if event.state == "done" and entry.cell.picture is not (picture := self._picture(want.subject)):
             entry.cell.picture = picture
         told = messages.status_of(event, title, want.name, notes=want.notes)

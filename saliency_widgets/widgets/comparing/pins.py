@@ -69,10 +69,8 @@ class Pins:
         about = (subject.version(), request.key, reduction)
         if about in self._about:  # the same map; of a model that was trained meanwhile it is another
             return
-        target = subject.name_of(request.target).split(",")[0] if isinstance(request.target, int) else "own target"
-        name = " · ".join(
-            [f"{next(self._numbers)} {get_method(request.method).title}", target, *told(request, reduction)]
-        )
+        first = f"{next(self._numbers)} {get_method(request.method).title}"
+        name = " · ".join([first, subject.title_of(request.target), *told(request, reduction)])
         squared = SIGN.title.lower() + " squared" if reduction.sign == "squared" else ""
         folded = "" if reduction.channels == CHANNEL.default else f"{CHANNEL.title.lower()} {reduction.channels}"
         scale = "" if request.score == SCORE.default else request.score

@@ -27,7 +27,7 @@ from saliency_widgets.widgets.lessons import basics, methods
 from saliency_widgets.widgets.lessons.board import Board, DoesNotApply
 from saliency_widgets.widgets.lessons.page import Page, Step
 from saliency_widgets.widgets.lessons.view import LessonView
-from saliency_widgets.widgets.page import LARGEST, Saved, page, save_view
+from saliency_widgets.widgets.page import LARGEST, Saved, page, write_page
 from saliency_widgets.widgets.parts import parts_of
 from saliency_widgets.widgets.saving import provenance
 
@@ -218,7 +218,7 @@ class Lesson(w.VBox):
         self.wait()
         maps = sum(len(self.view.content(name).get("maps", {})) for name in self.steps)
         done = {**self.view.status, "message": "", "remedy": ""}
-        return save_view(
+        return write_page(
             path, self.view, title=title or self.view.title, provenance=self._provenance, maps=maps,
             max_bytes=max_bytes, overrides={self.view: {"status": done, "step": 0}},
         )  # fmt: skip
