@@ -6,7 +6,7 @@ import { type Cause, Coalescer } from "./core/coalesce.ts";
 import { Composer, type Display, type Pixels } from "./core/compose.ts";
 import type { Finding } from "./core/findings.ts";
 import { decodeFrame, type Frame, type RawFrame, toBytes } from "./core/frame.ts";
-import { Acknowledger, Newest } from "./core/order.ts";
+import { Acknowledger, Newest, receive } from "./core/order.ts";
 import { pngSize } from "./core/png.ts";
 import { readingText, type Status, withoutKernel } from "./core/text.ts";
 import { drawBar } from "./shell/bar.ts";
@@ -146,15 +146,7 @@ export class HeatmapView {
 
   #readFrame(): void {
     const raw = this.model.get("frame") as RawFrame | undefined;
-    const frame = decodeFrame(raw);
-    if (raw && frame) {
-      if (!this.#newest.offer(frame)) return;
-      this.#acknowledge.expect(frame, raw);
-    } else {
-      // An empty frame starts over: the next one may have any number.
-      this.#newest.clear();
-      this.#acknowledge.cancel();
-    }
+    if (!receive(decodeFrame(raw), raw, this.#newest, this.#acknowledge)) return;
     this.#paints.request("frame");
   }
 

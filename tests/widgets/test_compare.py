@@ -132,10 +132,10 @@ def test_two_models_have_predictions_layers_and_check_ups_of_their_own(made):
     assert "oftmax" in told["softmax"]
     assert "oftmax" not in told["plain"]
     for name in ("plain", "softmax"):
-        assert name in compared._predictions.value
-    assert [menu.description for menu in compared._layers.values()] == ["plain", "softmax"]
+        assert name in compared.panel.predictions.value
+    assert [menu.description for menu in compared.panel.layers.values()] == ["plain", "softmax"]
     before = compared.attributions["Grad-CAM", "softmax"]
-    compared._layers[0].value = "0"
+    compared.panel.layers[0].value = "0"
     compared.wait(progress=False)
     assert compared.attributions["Grad-CAM", "plain"].layer == "0"
     assert torch.equal(compared.attributions["Grad-CAM", "softmax"].values, before.values)
@@ -190,10 +190,10 @@ def test_sign_and_channels_of_all_maps_without_a_pass(made):
     compared = made(net(), pictures(1), methods=["gradient", "guided_backprop"])
     compared.wait(progress=False)
     passes = compared._asked.subjects[0].memory.passes
-    compared._sign.value = "signed"
+    compared.panel.sign.value = "signed"
     assert all(cell.frame["signed"] for cell in compared.view.cells)
     assert compared._asked.subjects[0].memory.passes == passes
-    compared._sign.value = "each method's own"
+    compared.panel.sign.value = "each method's own"
     assert not any(cell.frame["signed"] for cell in compared.view.cells)
 
 
@@ -318,8 +318,8 @@ def test_a_question_that_came_in_between_is_not_taken_for_the_newest(made):
             return frame_of(*args)
 
         entry.session._frame_of = slowly
-        compared._layers[0].value = "3"
-        compared._layers[0].value = "0"
+        compared.panel.layers[0].value = "3"
+        compared.panel.layers[0].value = "0"
         compared.stop()
         slow.wait(0.6)
         compared.go()
@@ -383,7 +383,7 @@ def test_what_nobody_looks_at_is_not_computed(made):
     hidden = [entry for place, entry in compared._maps._entries.items() if place.classes == 0]
     for entry in hidden:
         entry.cell.observe(lambda change: sent.append(change["name"]), names="frame")
-    compared._sign.value = "signed"
+    compared.panel.sign.value = "signed"
     assert sent == []
     compared.show(classes=0)  # shown again, they are as the others
     assert len(sent) >= len(hidden)

@@ -89,3 +89,23 @@ export class Acknowledger {
     this.#timer = null;
   }
 }
+
+/**
+ * Take what arrived in `message`; nothing at all starts over: the next one may have any number. False where it is
+ * older than what is held.
+ */
+export function receive<T extends Stamp>(
+  item: T | null,
+  message: object | undefined,
+  newest: Newest<T>,
+  acknowledge: Acknowledger,
+): boolean {
+  if (!item || !message) {
+    newest.clear();
+    acknowledge.cancel();
+    return true;
+  }
+  if (!newest.offer(item)) return false;
+  acknowledge.expect(item, message);
+  return true;
+}

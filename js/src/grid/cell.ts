@@ -4,7 +4,7 @@ import type { Raster } from "../core/blend.ts";
 import type { Limits } from "../core/clip.ts";
 import { Composer, type Display, type Pixels } from "../core/compose.ts";
 import { decodeFrame, type Frame, type RawFrame, toBytes } from "../core/frame.ts";
-import { Acknowledger, Newest } from "../core/order.ts";
+import { Acknowledger, Newest, receive } from "../core/order.ts";
 import { pngSize } from "../core/png.ts";
 import type { Pooled } from "../core/sharing.ts";
 import { formatNumber, formatShare, progressParts, type Status } from "../core/text.ts";
@@ -166,14 +166,7 @@ export class GridCell {
     const raw = this.model.get("frame") as RawFrame | undefined;
     if (raw === this.#raw) return;
     this.#raw = raw;
-    const frame = decodeFrame(raw);
-    if (raw && frame) {
-      if (!this.#newest.offer(frame)) return;
-      this.#acknowledge.expect(frame, raw);
-    } else {
-      this.#newest.clear();
-      this.#acknowledge.cancel();
-    }
+    if (!receive(decodeFrame(raw), raw, this.#newest, this.#acknowledge)) return;
     this.told.moved();
     this.told.dirty(this);
   }

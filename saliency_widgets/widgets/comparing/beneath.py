@@ -1,43 +1,14 @@
-"""What stands beside and below a grid: the predictions, and the explorer of the cell that was clicked."""
+"""What stands below a grid: the explorer of the cell that was clicked."""
 
 from __future__ import annotations
 
 import html
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 import ipywidgets as w
-import torch
 
-from saliency_widgets.attribution.targets import probabilities
-from saliency_widgets.engine import Subject
-from saliency_widgets.widgets.charts import QUIET, said
 from saliency_widgets.widgets.explorer import Explorer
 from saliency_widgets.widgets.parts import close_whole
-
-_TOP = 3
-
-
-def predictions_of(subjects: Mapping[str, Subject]) -> str:
-    """What each model says of each input, as far as it is known, as HTML.
-
-    Args:
-        subjects: By what each is called.
-    """
-    lines = []
-    for name, subject in subjects.items():
-        if (logits := subject.predicted) is None:
-            continue
-        shares = probabilities(logits.cpu().double())[0]
-        top = torch.topk(shares, min(_TOP if len(subjects) <= 2 else 1, len(shares)))
-        told = "".join(
-            f"<div style='display:flex;gap:8px'><span style='flex:1;min-width:0;overflow:hidden;text-overflow:ellipsis;"
-            f"white-space:nowrap'>{html.escape(subject.name_of(int(index)).split(',')[0])}</span>"
-            f"<span>{float(share):.1%}</span></div>"
-            for index, share in zip(top.indices, top.values, strict=True)
-        )
-        heading = f"<div style='color:{QUIET}'>{html.escape(name)}</div>" if name else ""
-        lines.append(f"<div style='margin-bottom:4px;line-height:1.35'>{heading}{told}</div>")
-    return "".join(lines) or said("Not computed yet")
 
 
 class Beneath:

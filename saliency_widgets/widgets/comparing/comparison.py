@@ -20,25 +20,23 @@ from saliency_widgets.engine.comparing import Place
 from saliency_widgets.engine.comparing.asked import LIMIT, read_comparison
 from saliency_widgets.inputs import Explain
 from saliency_widgets.params import unknown
-from saliency_widgets.widgets.comparing.beneath import Beneath, predictions_of
+from saliency_widgets.widgets.comparing.beneath import Beneath
 from saliency_widgets.widgets.comparing.maps import Maps, Wanted
-from saliency_widgets.widgets.comparing.pivot import Pivot, menu
-from saliency_widgets.widgets.controls import Control
+from saliency_widgets.widgets.comparing.panel import ComparisonPanel
+from saliency_widgets.widgets.comparing.pivot import Pivot
 from saliency_widgets.widgets.display import DISPLAY_NAMES, DisplaySettings
 from saliency_widgets.widgets.explorer import Explorer
 from saliency_widgets.widgets.live import LAYOUT
 from saliency_widgets.widgets.page import LARGEST, Saved, page, write_page
-from saliency_widgets.widgets.panel import section
 from saliency_widgets.widgets.parts import parts_of
 from saliency_widgets.widgets.saving import provenance
-
-_OWN = "each method's own"
 
 
 class Comparison(w.Box):
     """Maps side by side: see :func:`compare` for the arguments.
 
     Attributes:
+        panel: The controls.
         view: The grid.
     """
 
@@ -78,26 +76,23 @@ class Comparison(w.Box):
         self._pivot = Pivot(self._asked.axes, rows, columns, self._show)
         self._executor = executor
         self._maps = Maps(
-            self._display, executor=executor, on_open=self._look_into, on_done=lambda _place: self._show_predictions()
+            self._display,
+            executor=executor,
+            on_open=self._look_into,
+            on_done=lambda _place: self.panel.predict(self._shown),
         )
         self.view = self._maps.view
         self.view.scale = scale
-        self._sign = Control(SIGN, sign or _OWN, options={_OWN: _OWN, **{name: name for name in SIGN.options()}})
-        self._channels = Control(CHANNEL, channels)
-        self._layers = self._layer_menus()
-        self._predictions = w.HTML()
         self._beneath = Beneath(lambda: self.view.tell(opened={}))
         self._shown: list[Place] = []
-        displayed = self._display.controls()
-        self._panel = self._laid_out(displayed)
-        for control in (self._sign, self._channels):
-            control.observe(lambda: self._on_reduction(displayed))
-        self._on_reduction(displayed)
-        self.view.controls = [*self._pivot.menus.values(), *self._pivot.turning, *self._layers.values(),
-                              *self._sign.leaves, *self._channels.leaves]  # fmt: skip
+        self.panel = ComparisonPanel(
+            self._asked, self._pivot, self._display, sign=sign, channels=channels, reduced=self._maps.reduce,
+            moved=self._show,
+        )  # fmt: skip
+        self.view.controls = self.panel.controls
         self.view.layout.flex, self.view.layout.min_width = "4 1 420px", "260px"
         super().__init__(layout=LAYOUT)
-        self.children = [self.view, self._panel, self._beneath.widget]
+        self.children = [self.view, self.panel.widget, self._beneath.widget]
         self.add_class("sw-comparison")
         self._open = True
         self._show()
@@ -250,9 +245,8 @@ class Comparison(w.Box):
 
     def _show(self) -> None:
         self._shown = self._pivot.places()
-        self._choice.layout.display = None if self._pivot.turning or self._pivot.choosable else "none"
         self._maps.show(*self._pivot.headings, {place: self._wanted(place) for place in self._shown})
-        self._show_predictions()
+        self.panel.show(self._shown)
 
     def _wanted(self, place: Place) -> Wanted:
         asked, models = self._asked, self._asked.axes["models"]
@@ -279,66 +273,6 @@ class Comparison(w.Box):
         frame = self._maps.frame(place)
         return render.Quantised(codes=frame.codes, low=frame.low, high=frame.high, signed=frame.signed)
 
-    # ---- controls
-
-    def _laid_out(self, displayed: Mapping[str, Control]) -> w.VBox:
-        self._choice = section("Shown", [*self._pivot.turning, *self._pivot.menus.values()])
-        column = w.VBox(
-            [
-                self._choice,
-                section("Predictions", [self._predictions]),
-                *([section("Layer", list(self._layers.values()))] if self._layers else []),
-                section("Map", [self._sign.widget, self._channels.widget]),
-                section("Display", [control.widget for control in displayed.values()]),
-            ],
-            layout={"flex": "1 1 270px", "min_width": "260px", "max_width": "460px"},
-        )
-        return column.add_class("sw-panel")
-
-    def _on_reduction(self, displayed: Mapping[str, Control]) -> None:
-        own = self._sign.value == _OWN
-        signs = {self._asked.method(Place(methods=k)).sign for k in range(len(self._asked.axes["methods"]))}
-        signed = (signs if own else {self._sign.value}) & {"signed"}
-        unsigned = (signs if own else {self._sign.value}) - {"signed"}
-        displayed["diverging"].show(bool(signed))
-        displayed["colormap"].show(bool(unsigned))
-        self._maps.reduce(None if own else self._sign.value, self._channels.value)
-
-    def _layer_menus(self) -> dict[int, w.Dropdown]:
-        """A menu of layers for each model, where a method asks for one and the settings don't."""
-        axes = self._asked.axes
-        needed = any(
-            "layer" in {param.name for param in self._asked.method(Place(methods=k)).params}
-            for k in range(len(axes["methods"]))
-        )
-        if not needed or "layer" in self._asked.params or any("layer" in one for one in axes["settings"].values):
-            return {}
-        made = {}
-        for k, label in enumerate(axes["models"].labels):
-            sized = self._asked.subject(Place(models=k)).layers.items()
-            options = [(f"{path} · {c} × {h} × {width}", path) for path, (c, h, width) in reversed(sized)]
-            title = label if len(axes["models"]) > 1 else "Layer"
-            made[k] = menu(title, [("auto · the last that matters", ""), *options], "", f"layer-{k}")
-            made[k].observe(lambda change, k=k: self._on_layer(k, change["new"]), names="value")
-        return made
-
-    def _on_layer(self, model: int, path: str) -> None:
-        if path:
-            self._asked.layers[model] = path
-        else:
-            self._asked.layers.pop(model, None)
-        self._show()
-
-    def _show_predictions(self) -> None:
-        axes = self._asked.axes
-        seen = dict.fromkeys((place.models, place.inputs) for place in self._shown)
-        told = {}
-        for models, inputs in seen:
-            about = (("inputs", inputs), ("models", models))
-            heading = " · ".join(axes[name].labels[k] for name, k in about if len(axes[name]) > 1)
-            told[heading] = self._asked.subject(Place(models=models, inputs=inputs))
-        self._predictions.value = predictions_of(told)
-
     def _look_into(self, place: Any) -> None:
         """A cell was clicked: open its map in an explorer below the grid."""
         asked = self._asked
@@ -347,14 +281,14 @@ class Comparison(w.Box):
             self.view.tell(opened={"words": words, "mark": ""})
             return
         name, request, method = asked.name(place), asked.request(place), asked.axes["methods"].values[place.methods]
-        sign = self._sign.value if self._sign.value != _OWN else asked.method(place).sign
         explain = asked.subject(place).given.get("explain")
         about = {**asked.about[place.models], **({} if explain is None else {"explain": explain})}
         try:
             found = Explorer(
                 asked.axes["models"].values[place.models], asked.axes["inputs"].values[place.inputs],
-                target=request.target, score=request.score, method=method, executor=self._executor, sign=sign,
-                channels=self._channels.value, **about, **self._display.settings, **dict(request.params),
+                target=request.target, score=request.score, method=method, executor=self._executor,
+                sign=self.panel.sign_of(place),
+                channels=self.panel.channels.value, **about, **self._display.settings, **dict(request.params),
             )  # fmt: skip
         except (TypeError, ValueError) as error:
             self.view.tell(opened={"words": f"{name} can't be opened: {error}", "mark": ""})
