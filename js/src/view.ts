@@ -12,6 +12,7 @@ import { readingText, type Status, withoutKernel } from "./core/text.ts";
 import { drawBar } from "./shell/bar.ts";
 import { CheckUpLine } from "./shell/checkup.ts";
 import { CopyButton } from "./shell/copy.ts";
+import { Drawings } from "./shell/drawings.ts";
 import { type Elements, keepFocus, makeElements, setText } from "./shell/elements.ts";
 import { holdButton } from "./shell/hold.ts";
 import { Inspector } from "./shell/inspector.ts";
@@ -53,6 +54,8 @@ export class HeatmapView {
   readonly #layerChanges = new Subscriptions("new-frame change:width change:height", () =>
     this.#paints.request("layer"),
   );
+  readonly #drawings = new Drawings(() => this.#layers);
+  readonly #drawingChanges = new Subscriptions("new-frame change:image_data", () => this.#drawings.check());
 
   #picture: Pixels | null = null;
   #pictureSize: Raster | null = null;
@@ -131,6 +134,7 @@ export class HeatmapView {
     this.#acknowledge.cancel();
     this.#displayChanges.replace([]);
     this.#layerChanges.replace([]);
+    this.#drawingChanges.replace([]);
     this.#elements.root.remove();
   }
 
@@ -197,6 +201,8 @@ export class HeatmapView {
     if (this.#life.signal.aborted || references !== (this.model.get("layers") ?? references)) return;
     this.#layers = models.filter((m): m is LiveModel => m?.canvas instanceof HTMLCanvasElement);
     this.#layerChanges.replace(this.#layers);
+    this.#drawingChanges.replace(this.#layers);
+    this.#drawings.check(true);
     this.#paints.request("layer");
   }
 

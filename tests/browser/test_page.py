@@ -327,18 +327,46 @@ def test_the_demo_fits_into_a_mail(browser: Browser, tmp_path, opened):
         explorer.close()
 
 
+DRAWN = """
+import io
+import numpy as np
+from PIL import Image
+
+def drawn():
+    png = explorer.annotations.image_data
+    return bool(png) and bool(np.asarray(Image.open(io.BytesIO(bytes(png)))).any())
+"""
+DELAY_THE_FIRST = """() => {
+  const encode = HTMLCanvasElement.prototype.toBlob;
+  let calls = 0;
+  HTMLCanvasElement.prototype.toBlob = function (done, ...how) {
+    const first = calls++ === 0;
+    encode.call(this, blob => setTimeout(() => { done(blob); window.late ||= first; }, first ? 1500 : 0), ...how);
+  };
+}"""
+
+
+def test_what_is_drawn_is_kept_though_an_older_picture_is_told_last(lab: Lab) -> None:
+    lab.open(lab.write_notebook(["import saliency_widgets as sw\nexplorer = sw.demo(method='gradient')\nexplorer"]))
+    lab.run_all()
+    Seen(lab, lab.output(0)).wait()
+    lab.page.evaluate(DELAY_THE_FIRST)
+    lab.execute(DRAWN + "\nexplorer.annotations.fill_rect(10, 20, 60, 30)")
+    lab.page.wait_for_function("window.late")
+    lab.page.wait_for_timeout(2000)  # for the empty canvas to arrive, and to be corrected
+    lab.wait_for_value("drawn()", True)
+    lab.execute("explorer.annotations.clear()")
+    lab.wait_for_value("drawn()", False)
+    assert lab.errors == []
+
+
 def test_the_save_section_writes_a_page_with_what_was_drawn(lab: Lab, browser: Browser) -> None:
     lab.open(lab.write_notebook(["import saliency_widgets as sw\nexplorer = sw.demo(method='gradient')\nexplorer"]))
     lab.run_all()
     seen = Seen(lab, lab.output(0))
     seen.wait()
     lab.add_cell("explorer.annotations.fill_style = 'cyan'\nexplorer.annotations.fill_rect(10, 20, 60, 30)")
-    lab.execute(
-        "import io\nimport numpy as np\nfrom PIL import Image\n"
-        "def drawn():\n"
-        "    png = explorer.annotations.image_data\n"
-        "    return bool(png) and bool(np.asarray(Image.open(io.BytesIO(bytes(png)))).any())"
-    )
+    lab.execute(DRAWN)
     lab.wait_for_value("drawn()", True)  # an empty canvas is told first
 
     box = seen.output.locator(".sw-save")

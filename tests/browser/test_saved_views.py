@@ -95,6 +95,7 @@ def test_a_lesson_is_turned_by_key_and_its_maps_are_the_kernels(lesson, tmp_path
 
     moved = set()
     for k, name in enumerate(lesson.steps):
+        page.wait_for_selector(f".sw-lesson[data-painted^='{k} ']")  # until then its control is the last step's
         assert page.evaluate("saliency.root.get('step')") == k
         slider = page.locator(".sw-lesson input[type=range]:visible")
         if slider.count():

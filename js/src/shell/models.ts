@@ -8,6 +8,8 @@ export interface LiveModel {
   get(name: string): unknown;
   on(events: string, callback: () => void): void;
   off(events: string, callback: () => void): void;
+  set?(name: string, value: unknown): void;
+  save_changes?(): void;
   readonly canvas?: HTMLCanvasElement;
   /** False once nothing is at the other end; missing where a page doesn't tell. */
   readonly comm_live?: boolean;

@@ -1,0 +1,48 @@
+// What is drawn on the layers, as the kernel is told of it.
+
+import type { LiveModel } from "./models.ts";
+import { tell } from "./traits.ts";
+
+/**
+ * Tells the kernel what a canvas shows, where it was told something else.
+ *
+ * ipycanvas encodes a picture for every command, several at a time, and the browser may finish an older one last:
+ * the kernel would keep, and save, what is no longer on the page. So each word is checked, one at a time.
+ */
+export class Drawings {
+  #checking = false;
+  #again = false;
+
+  constructor(private readonly layers: () => readonly LiveModel[]) {}
+
+  /** Called when something was drawn or told; `begun`: or nothing yet, and an empty canvas has nothing to tell. */
+  async check(begun = false): Promise<void> {
+    this.#again = true;
+    if (this.#checking) return;
+    this.#checking = true;
+    for (let first = begun; this.#again; first = false) {
+      this.#again = false;
+      for (const layer of this.layers()) await correct(layer, first);
+    }
+    this.#checking = false;
+  }
+}
+
+async function correct(layer: LiveModel, begun: boolean): Promise<void> {
+  const { canvas } = layer;
+  if (!canvas || !layer.get("sync_image_data") || (begun && isEmpty(canvas))) return;
+  const blob = await new Promise<Blob | null>((done) => canvas.toBlob(done));
+  if (!blob) return;
+  const drawn = new Uint8ClampedArray(await blob.arrayBuffer());
+  const told = layer.get("image_data") as Uint8ClampedArray | null;
+  if (told?.length === drawn.length && told.every((byte, i) => byte === drawn[i])) return;
+  layer.set?.("image_data", drawn);
+  tell(() => layer.save_changes?.());
+}
+
+function isEmpty(canvas: HTMLCanvasElement): boolean {
+  const { width, height } = canvas;
+  const pixels =
+    width && height ? canvas.getContext("2d")?.getImageData(0, 0, width, height).data : undefined;
+  return !pixels?.some((part) => part > 0);
+}
