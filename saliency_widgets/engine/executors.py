@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from saliency_widgets.engine.allocator import give_back
+from saliency_widgets.params import unknown
 
 
 class Executor(Protocol):
@@ -104,3 +105,14 @@ EXECUTORS: dict[str, Callable[[Callable[[], None]], Executor]] = {
     "thread": ThreadExecutor,
     "inline": InlineExecutor,
 }
+
+
+def check_executor(name: str) -> str:
+    """The name of an executor.
+
+    Raises:
+        ValueError: There is none of this name.
+    """
+    if name not in EXECUTORS:
+        raise ValueError(unknown("executor", str(name), list(EXECUTORS)))
+    return name

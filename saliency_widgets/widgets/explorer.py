@@ -20,6 +20,7 @@ from saliency_widgets.attribution.method import DEFAULT
 from saliency_widgets.attribution.targets import SCORE
 from saliency_widgets.engine import Event, Request, Subject
 from saliency_widgets.engine.case import Case
+from saliency_widgets.engine.executors import check_executor
 from saliency_widgets.inputs import Explain
 from saliency_widgets.widgets.annotations import annotation_canvas
 from saliency_widgets.widgets.comparing.pins import Pins
@@ -73,6 +74,7 @@ class Explorer(Live):
         executor: str = "thread",
         **params: Any,
     ) -> None:
+        check_executor(executor)
         about = {"transform": transform, "class_names": class_names, "device": device, "fold": fold}
         about |= {"precision": precision, "cuda_graphs": cuda_graphs}
         subject = Subject(model, inputs, explain=explain, **about)

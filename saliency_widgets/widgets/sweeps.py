@@ -27,18 +27,22 @@ from saliency_widgets.widgets.charts import (
     round_ticks,
     said,
     sentence,
-    small,
-    thumbnail,
 )
+from saliency_widgets.widgets.comparing.still import StillMaps
 from saliency_widgets.widgets.controls import LABEL_WIDTH
-from saliency_widgets.widgets.live import Live
+from saliency_widgets.widgets.display import DisplaySettings
+from saliency_widgets.widgets.live import LAYOUT, Live
+from saliency_widgets.widgets.panel import section
 
 _HOW = (
     "Each line is one setting but for its samples or steps; further to the right costs more. The ring is the "
     "recommended setting, the diamond the knee of all lines together: beyond it, paying more gives little."
 )
 
-_TICKS, _WIDTH = 8, 104
+_MAPS = "The maps of one input, on one scale. ○ is the recommended setting; the number is the quality. Click a map {}."
+
+_TICKS = 8
+_MOST = 400  # maps that are shown side by side
 
 
 class SweepView(w.VBox):
@@ -51,11 +55,12 @@ class SweepView(w.VBox):
 
     def __init__(self, found: sweeping.Sweep, explorer: Live | None = None) -> None:
         self._found, self._explorer = found, explorer
-        self._words, self._maps, self._refused = w.HTML(), w.HTML(), w.HTML()
+        self._words, self._refused = w.HTML(), w.HTML()
         self._quality = self._menu("Quality", [m.name for m in found.metrics if not m.cost], found.quality)
         self._cost = self._menu("Cost", [m.name for m in found.metrics if m.cost], found.cost)
         self._input = w.IntSlider(
-            min=0, max=max(1, found.inputs - 1), description="Input", style={"description_width": LABEL_WIDTH},
+            min=0, max=max(1, found.inputs - 1), description="Input", continuous_update=False,
+            style={"description_width": LABEL_WIDTH},
             layout={"width": "auto", "max_width": "460px", "display": "" if found.inputs > 1 else "none"},
         )  # fmt: skip
         self._input.observe(lambda _change: self._show_maps(), names="value")
@@ -87,8 +92,11 @@ class SweepView(w.VBox):
         self._use.on_click(lambda _button: self._on_use())
         menus = w.HBox([self._quality, self._cost], layout={"flex_flow": "row wrap"})
         use = [w.HBox([self._use, self._refused])] if explorer is not None else []
+        self._places = [k for group in found.groups.values() for k in group][:_MOST]
+        self._maps = self._grid()
+        maps = [] if self._maps is None else [self._input, *self._around(self._maps)]
         super().__init__(
-            [self._words, *use, menus, self._figure, legend, sentence(_HOW), self._input, self._maps],
+            [self._words, *use, menus, self._figure, legend, sentence(_HOW), *maps],
             layout={"width": "100%", "overflow": "visible"},
         )
         self.add_class("sw-sweep")
@@ -106,6 +114,52 @@ class SweepView(w.VBox):
         )  # fmt: skip
         menu.observe(lambda _change: self._show(), names="value")
         return menu
+
+    def _grid(self) -> StillMaps | None:
+        """A place for the map of each setting: down what tells settings apart, across what refines them."""
+        found = self._found
+        values = [cell.values for cell in found.cells.values() if cell.values is not None and cell.values.ndim == 2]
+        if not values:
+            return None
+        rows, columns = list(found.groups), [found.told(k, found.refining) for k in next(iter(found.groups.values()))]
+        if len(rows) == 1 or not found.refining:
+            rows, columns = [""], [found.told(k) for k in self._places]
+        rows = rows[: -(-len(self._places) // len(columns))]
+        signed = any(bool((one < 0).any()) for one in values)
+        names = [found.told(k) for k in self._places]
+        maps = StillMaps(
+            DisplaySettings(), rows, columns, names, group=found.method.title, signed=signed, on_open=self._on_open
+        )
+        maps.view.scale = "own"  # noise makes values larger: on one scale the better maps would be the fainter ones
+        return maps
+
+    def _around(self, maps: StillMaps) -> list[w.Widget]:
+        """The grid beside its display settings, and how it is read."""
+        controls = maps.view.display.controls()
+        controls["colormap" if maps.signed else "diverging"].show(False)
+        side = section("Display", [control.widget for control in controls.values()]).add_class("sw-panel")
+        side.layout.flex, side.layout.min_width, side.layout.max_width = "1 1 270px", "260px", "460px"
+        maps.view.layout.flex, maps.view.layout.min_width = "4 1 420px", "260px"
+        does = "to bring the explorer there" if self._explorer is not None else "to read how an explorer shows it"
+        told = _MAPS.format(does)
+        if len(self._places) < len(self._found.settings):
+            told += f" These are {_MOST} of {len(self._found.settings)}; map_of(...) gives any."
+        return [sentence(told), w.Box([maps.view, side], layout=LAYOUT)]
+
+    def _on_open(self, place: int) -> None:
+        """A map was clicked."""
+        found, number = self._found, self._places[place]
+        setting = {"method": found.method.name, **found.fixed, **found.settings[number]}
+        words = f"The explorer goes to {found.told(number)}."
+        if self._explorer is None:
+            words = f"explorer.update({', '.join(f'{name}={value!r}' for name, value in setting.items())}) shows it."
+        else:
+            try:
+                self._explorer.update(**setting)
+            except (TypeError, ValueError) as error:
+                words = f"The explorer can't use it: {error}"
+        assert self._maps is not None
+        self._maps.view.tell(opened={"words": words, "mark": ""})
 
     def _on_use(self) -> None:
         if self._explorer is None or not self._found.recommended:
@@ -148,28 +202,17 @@ class SweepView(w.VBox):
         self._show_maps()
 
     def _show_maps(self) -> None:
+        if self._maps is None:
+            return
         found, place = self._found, int(self._input.value)
-        picture = found.pictures[place]
-        rows = (
-            [] if picture is None else [f"<div style='padding:4px'>{small(picture, 'the input', width=_WIDTH)}</div>"]
-        )
-        for colour, (name, group) in zip(self._colours, found.groups.items(), strict=True):
-            maps = [self._map(place, k) for k in group]
-            if not any(maps):
-                continue
-            heading = f"<div style='margin-top:6px'>{_named(colour, name)}</div>" if name else ""
-            rows.append(f"{heading}<div style='display:flex;flex-wrap:wrap;gap:6px'>{''.join(maps)}</div>")
-        self._maps.value = "".join(rows)
-
-    def _map(self, place: int, setting: int) -> str:
-        found = self._found
-        cell = found.cells.get((place, setting))
-        if cell is None or cell.values is None or cell.values.ndim != 2:
-            return ""
-        told = [found.told(setting, found.refining), number(found.number_of(place, setting, found.quality))]
-        caption = " · ".join(filter(None, told))
-        edge = INK if setting == found.choice else "transparent"
-        return f"<div style='padding:2px;border:2px solid {edge}'>{thumbnail(cell.values, caption, width=_WIDTH)}</div>"
+        maps, lines = [], []
+        for k in self._places:
+            cell = found.cells.get((place, k))
+            values = None if cell is None else cell.values
+            maps.append(values if values is not None else cell.error if cell is not None else "It was not computed.")
+            ring = "○ " if k == found.choice else ""
+            lines.append(ring + number(found.number_of(place, k, found.quality)))
+        self._maps.show(found.pictures[place], maps, lines)
 
 
 def _named(colour: str, name: str) -> str:

@@ -96,6 +96,17 @@ def pixels(canvas: Locator, size: tuple[int, int]) -> np.ndarray:
     return np.frombuffer(base64.b64decode(raw), np.uint8).reshape(*size, 3)
 
 
+def assert_painted(canvas: Locator, expected: np.ndarray) -> None:
+    """The canvas shows this, as soon as it is painted."""
+    off = 255
+    for _ in range(50):
+        off = np.abs(pixels(canvas, expected.shape[:2]).astype(int) - expected.astype(int)).max()
+        if off <= 1:
+            return
+        canvas.page.wait_for_timeout(100)
+    raise AssertionError(f"the pixels are off by {off}")
+
+
 def painted_last(lab: Lab) -> None:
     """Wait until nothing is left to be painted."""
     lab.page.wait_for_function("window.__grid.length > 0 && window.__grid.at(-1).left === 0")
@@ -139,14 +150,9 @@ def test_the_cells_show_the_kernels_maps_on_one_scale(lab: Lab) -> None:
 
     def assert_cell(k: int, limits: tuple[float, float] | None) -> None:
         quantised, picture = maps[k]
-        expected = render.blend(picture, quantised, lut=table, limits=limits, **defaults)
-        found = np.zeros_like(expected)
-        for _ in range(50):  # until it is painted
-            found = pixels(cells.nth(k).locator("canvas"), picture.shape[:2])
-            if np.abs(found.astype(int) - expected.astype(int)).max() <= 1:
-                return
-            lab.page.wait_for_timeout(100)
-        raise AssertionError(f"cell {k} is off by {np.abs(found.astype(int) - expected.astype(int)).max()}")
+        assert_painted(
+            cells.nth(k).locator("canvas"), render.blend(picture, quantised, lut=table, limits=limits, **defaults)
+        )
 
     columns = lab.value("len(compared.view.columns)")
     for row in range(2):
@@ -188,14 +194,11 @@ def test_one_pixel_is_read_in_all_cells_and_two_cells_are_subtracted(lab: Lab) -
     lab.wait_for_value("compared.view.pair", [0, 1])
     expect(grid.locator(".sw-pair-words")).to_contain_text("Numbers as they are")
     difference = render.difference(maps[0][0], maps[1][0])
-    shown = grid.locator(".sw-pair canvas").first
-    lab.page.wait_for_timeout(200)
     display = {param.name: param.default for param in render.DISPLAY}
     table = render.lut(display.pop("diverging"))
     display.pop("colormap")
     expected = render.blend(maps[0][1], difference, lut=table, **display)
-    found = pixels(shown, difference.codes.shape)
-    assert np.abs(found.astype(int) - expected.astype(int)).max() <= 1
+    assert_painted(grid.locator(".sw-pair canvas").first, expected)
     grid.locator(".sw-pair-select").nth(1).select_option(str(columns))
     expect(grid.locator(".sw-pair-words")).to_contain_text("different units")
     assert lab.errors == []

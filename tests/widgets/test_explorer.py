@@ -219,6 +219,7 @@ def test_how_it_is_shown_can_be_said_at_once(model, picture):
         ({"inputs": torch.rand(7)}, ValueError, "layer 'conv' .* shape \\(1, 7\\)"),
         ({"inputs": torch.rand(3, 9, 9)}, ValueError, "head"),
         ({"model": lambda x: x}, TypeError, "model"),
+        ({"executor": "threads"}, ValueError, "executor: 'threads' is not known. Did you mean 'thread'"),
     ],
 )
 def test_a_wrong_argument_is_an_error_of_the_call_and_leaves_nothing_open(model, picture, change, error, said):

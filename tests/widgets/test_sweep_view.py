@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-import base64
 import io
-import re
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from toys import conv_net, pictures
 
 import saliency_widgets as sw
-from saliency_widgets.widgets.charts import thumbnail
+from saliency_widgets.engine.frames import coded
+from saliency_widgets.engine.sweeping.cells import Found
+from saliency_widgets.widgets.comparing.grid import GridView
+from saliency_widgets.widgets.parts import parts_of
 
 GRID = {"noise_level": [0.1, 0.4], "n_samples": [2, 8, 32]}
 
@@ -56,17 +60,73 @@ def test_another_metric_is_another_choice_of_the_same_numbers(found: sw.Sweep) -
     assert view.found.words == found.words
 
 
-def test_each_setting_has_its_map_and_the_chosen_one_its_frame(found: sw.Sweep) -> None:
+def maps_of(view: Any) -> GridView:
+    """The grid on the page."""
+    (grid,) = [part for part in parts_of(view, []) if isinstance(part, GridView)]
+    return grid
+
+
+def test_each_setting_has_its_map_and_the_chosen_one_its_ring(found: sw.Sweep) -> None:
     view = found.widget
-    assert view._maps.value.count("<img") == 1 + 6  # the input, too
-    assert view._maps.value.count("border:2px solid var(") == 1
-    first = view._maps.value
+    grid = maps_of(view)
+    assert grid.rows == ["noise level 0.1", "noise level 0.4"]
+    assert grid.columns == ["2 samples", "8 samples", "32 samples"]
+    for place in (1, 0):
+        view._input.value = place
+        for k, cell in enumerate(grid.cells):
+            setting = {"noise_level": GRID["noise_level"][k // 3], "n_samples": GRID["n_samples"][k % 3]}
+            expected = coded(torch.from_numpy(found.map_of(place, **setting)), signed=False)
+            assert np.array_equal(np.frombuffer(cell.frame["codes"], "<u2"), expected.codes.ravel())
+            assert (cell.frame["low"], cell.frame["high"]) == (expected.low, expected.high)
+            assert np.array_equal(np.array(Image.open(io.BytesIO(cell.picture))), found.pictures[place])
+            assert cell.name == found.told(k)
+            assert cell.status["title"].endswith(f"{found.number_of(place, k, 'similarity'):.2f}")
+    ringed = [k for k, cell in enumerate(grid.cells) if cell.status["title"].startswith("○ ")]
+    assert ringed == [found.choice]
+    view._quality.value = "standard_error"
+    assert [cell.status["title"].startswith("○ ") for cell in grid.cells].index(True) == view.found.choice
+    view._quality.value = "similarity"
+
+
+def test_a_cell_that_went_wrong_says_so_and_shows_no_other_map(found: sw.Sweep) -> None:
+    cells = {**found.cells, (1, 2): Found({}, error="out of luck", failure="RuntimeError")}
+    broken = np.full_like(found.map_of(1, noise_level=0.4, n_samples=2), np.inf)
+    view = replace(found, cells={**cells, (1, 3): replace(found.cells[1, 3], values=broken)}).widget
+    grid = maps_of(view)
+    first = [cell.model_id for cell in grid.cells]
+    assert all(cell.frame for cell in grid.cells)
     view._input.value = 1
-    assert view._maps.value != first
-    sources = re.findall(r"base64,([^']+)'", view._maps.value)
-    picture = np.array(Image.open(io.BytesIO(base64.b64decode(sources[0]))))
-    assert np.array_equal(picture, found.pictures[1])
-    assert sources[3] in thumbnail(found.map_of(1, noise_level=0.1, n_samples=32), "")
+    assert grid.cells[2].status["message"] == "out of luck"
+    assert "no colour scale" in grid.cells[3].status["message"]
+    assert [k for k, cell in enumerate(grid.cells) if not cell.frame] == [2, 3]
+    # What a page has painted in the old cells must not stay: they are others.
+    assert [k for k, cell in enumerate(grid.cells) if cell.model_id != first[k]] == [2, 3]
+    view._input.value = 0
+    assert all(cell.frame and cell.status["state"] == "done" for cell in grid.cells)
+
+
+def test_a_signed_map_keeps_its_sign_and_one_parameter_is_one_row() -> None:
+    found = sw.sweep(
+        conv_net(), pictures()[:1], "integrated_gradients", {"baseline": ["zero", "blur"]}, ["insertion"],
+        sign="signed", n_steps=4, progress=False,
+    )  # fmt: skip
+    grid = maps_of(found.widget)
+    assert (grid.rows, grid.columns) == ([""], ["baseline zero", "baseline blur"])
+    assert all(cell.frame["signed"] for cell in grid.cells)
+
+
+def test_a_click_on_a_map_brings_the_explorer_there(found: sw.Sweep) -> None:
+    explorer = sw.explore(conv_net(), pictures()[:1], method="gradient", executor="inline")
+    grid = maps_of(found.widget_for(explorer))
+    grid._on_message(grid, {"type": "open", "cell": 4}, [])
+    assert explorer.settings["method"] == "smoothgrad"
+    assert {name: explorer.settings[name] for name in GRID} == {"noise_level": 0.4, "n_samples": 8}
+    assert grid.opened["words"] == "The explorer goes to noise level 0.4, 8 samples."
+    explorer.close()
+    alone = maps_of(found.widget)
+    alone._on_message(alone, {"type": "open", "cell": 4}, [])
+    told = "explorer.update(method='smoothgrad', noise_level=0.4, n_samples=8) shows it."
+    assert alone.opened["words"] == told
 
 
 def test_use_these_moves_the_sliders_of_an_explorer(found: sw.Sweep) -> None:
@@ -84,7 +144,7 @@ def test_rows_have_no_maps_but_all_the_rest() -> None:
         conv_net()[-1], pictures(0, 1, 1, 4, 5).reshape(1, 20), "smoothgrad", {"n_samples": [2, 8]}, ["similarity"],
         progress=False,
     )  # fmt: skip
-    assert "<img" not in found.widget._maps.value
+    assert not any(isinstance(part, GridView) for part in parts_of(found.widget, []))
     assert len(found.widget._lines) == 1
 
 

@@ -348,6 +348,7 @@ def test_rows_without_a_background_are_explored_too():
         ({"baseline": lambda p: p[["age"]].iloc[[0]]}, ValueError, "baseline: it has other columns"),
         ({"nosuch": lambda p: 0}, TypeError, "'nosuch' is not known"),
         ({"opacity": lambda p: 0.5}, TypeError, "'opacity' is not known"),
+        ({"executor": lambda p: "threads"}, ValueError, "executor: 'threads' is not known"),
     ],
 )
 def test_a_wrong_argument_is_an_error_of_the_call_and_leaves_nothing_open(people, given, change, error, said):

@@ -260,6 +260,8 @@ export class GridView {
           : `${state === "stopped" ? "Stopped at " : ""}${done} of ${total} maps`;
     this.#toolbar.showProgress(words, total ? done / total : 0, gone ? "done" : state);
     this.#root.dataset.state = state;
+    // Maps that were there before the grid have no progress.
+    this.#root.classList.toggle("sw-still", total === 0);
   }
 
   /** An explorer was opened below: bring it into sight, once it is there. */

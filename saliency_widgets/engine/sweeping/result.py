@@ -342,7 +342,7 @@ def _named(setting: Mapping[str, Any]) -> dict[str, Any]:
 def _spoken(param: Param, value: Any) -> str:
     """A value as people say it: "32 samples", "noise level 0.12"."""
     if param.kind == "int" and param.unit:
-        return f"{value} {param.unit}"
+        return f"{value} {param.unit.removesuffix('s') if value == 1 else param.unit}"
     told = f"{value:g}" if isinstance(value, float) else str(value)
     return f"{param.title[:1].lower()}{param.title[1:]} {told}"
 

@@ -17,6 +17,7 @@ from saliency_widgets.attribution.method import DEFAULT
 from saliency_widgets.attribution.targets import SCORE, probabilities
 from saliency_widgets.engine import Event, Subject
 from saliency_widgets.engine.case import Case
+from saliency_widgets.engine.executors import check_executor
 from saliency_widgets.engine.tables import labels_of
 from saliency_widgets.inputs import is_table, read_table
 from saliency_widgets.widgets.charts import INK, QUIET
@@ -77,6 +78,7 @@ class TableExplorer(Live):
         top: int | None = None,
         **params: Any,
     ) -> None:
+        check_executor(executor)
         table = read_table(inputs, background, feature_names=feature_names, transform=transform)
         if len(table.rows) != 1:
             raise ValueError(
