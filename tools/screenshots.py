@@ -88,11 +88,11 @@ def trust(lab: Lab) -> None:
 
 def sweep(lab: Lab) -> None:
     """Settings of SmoothGrad on two pictures."""
-    lab.page.set_viewport_size({"width": 1440, "height": 1560})
+    lab.page.set_viewport_size({"width": 1080, "height": 1560})
     lab.open(lab.write_notebook([SWEEP], "sweep.ipynb"))
-    lab.run_all()
+    lab.run_all(seconds=600)
     found = lab.output(0).locator(".sw-sweep")
-    found.wait_for(timeout=120_000)
+    found.locator(".sw-cell[data-generation]").nth(8).wait_for(timeout=120_000)
     in_both_themes(lab, "sweep", found)
 
 

@@ -39,7 +39,7 @@ _HOW = (
     "recommended setting, the diamond the knee of all lines together: beyond it, paying more gives little."
 )
 
-_MAPS = "The maps of one input, on one scale. ○ is the recommended setting; the number is the quality. Click a map {}."
+_MAPS = "The maps of one input, and the quality of each; ○ is the recommended setting. Click a map {}."
 
 _TICKS = 8
 _MOST = 400  # maps that are shown side by side

@@ -107,6 +107,16 @@ def assert_painted(canvas: Locator, expected: np.ndarray) -> None:
     raise AssertionError(f"the pixels are off by {off}")
 
 
+def charts_settled(lab: Lab) -> None:
+    """bqplot lays charts out again .3 s after they have come, and complains if they are gone by then.
+
+    On the page's own clock: on a busy machine it is late too.
+    """
+    lab.page.evaluate(
+        "() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(() => setTimeout(done, 800))))"
+    )
+
+
 def painted_last(lab: Lab) -> None:
     """Wait until nothing is left to be painted."""
     lab.page.wait_for_function("window.__grid.length > 0 && window.__grid.at(-1).left === 0")
@@ -214,6 +224,7 @@ def test_a_cell_opens_in_the_explorer_by_click_and_by_key(lab: Lab) -> None:
     expect(explorer.locator(".sw-title").first).to_contain_text(title)
     drawn = explorer.locator(".sw-predictions .bar, .sw-predictions rect").first
     drawn.wait_for(state="attached")
+    charts_settled(lab)
     cells.nth(0).focus()
     lab.page.keyboard.press("ArrowDown")
     lab.page.keyboard.press("Enter")
@@ -223,7 +234,7 @@ def test_a_cell_opens_in_the_explorer_by_click_and_by_key(lab: Lab) -> None:
     expect(lab.output(0).locator(".sw-explorer")).to_have_count(1)
     explorer.locator(".sw-heatmap[data-state=done]").wait_for(timeout=60_000)
     drawn.wait_for(state="attached")
-    lab.page.wait_for_timeout(500)  # bqplot has more to do once its charts are there, and complains if they are gone
+    charts_settled(lab)
     lab.output(0).get_by_text("Close the explorer").click()
     expect(lab.output(0).locator(".sw-explorer")).to_have_count(0)
     lab.output(0).locator(".sw-menu-classes select").select_option(index=1)

@@ -32,7 +32,7 @@ def test_the_recommended_setting_is_used_by_a_button(lab: Lab) -> None:
     expect(cells).to_have_count(6)
     expect(view.locator(".sw-cell[data-generation]")).to_have_count(6)
     expect(view.get_by_text("Stop")).not_to_be_visible()
-    expect(view.get_by_text("○ ")).to_have_count(1)
+    expect(view.locator(".sw-cell-line").filter(has_text="○")).to_have_count(1)
     canvas = cells.nth(4).locator("canvas")
     before = canvas.evaluate("one => one.toDataURL()")
     view.locator(".sw-control-opacity .noUi-handle").press("Home")
