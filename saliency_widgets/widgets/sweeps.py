@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import html
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from functools import cached_property
 from typing import Any
@@ -150,25 +150,28 @@ class SweepView(w.VBox):
         """A map was clicked."""
         found, number = self._found, self._places[place]
         setting = {"method": found.method.name, **found.fixed, **found.settings[number]}
-        words = f"The explorer goes to {found.told(number)}."
         if self._explorer is None:
-            words = f"explorer.update({', '.join(f'{name}={value!r}' for name, value in setting.items())}) shows it."
+            told = ", ".join(f"{name}={_brief(value)}" for name, value in setting.items())
+            words = f"explorer.update({told}) shows it."
         else:
-            try:
-                self._explorer.update(**setting)
-            except (TypeError, ValueError) as error:
-                words = f"The explorer can't use it: {error}"
+            words = self._bring(setting) or f"The explorer goes to {found.told(number)}."
         assert self._maps is not None
         self._maps.view.tell(opened={"words": words, "mark": ""})
 
     def _on_use(self) -> None:
-        if self._explorer is None or not self._found.recommended:
-            return
+        if self._found.recommended:
+            refused = self._bring({"method": self._found.method.name, **self._found.recommended})
+            self._refused.value = said(refused) if refused else ""
+
+    def _bring(self, setting: Mapping[str, Any]) -> str:
+        """Move the explorer's controls there. Returns why that can't be, or an empty text."""
+        if self._explorer is None or self._explorer.comm is None:
+            return "The explorer is closed: make another one, and pass it to widget_for."
         try:
-            self._explorer.update(method=self._found.method.name, **self._found.recommended)
-            self._refused.value = ""
+            self._explorer.update(**setting)
         except (TypeError, ValueError) as error:
-            self._refused.value = said(f"The explorer can't use it: {error}")
+            return f"The explorer can't use it: {error}"
+        return ""
 
     def _show(self) -> None:
         found = self._found = self._found.by(self._quality.value, self._cost.value)
@@ -221,6 +224,12 @@ def _named(colour: str, name: str) -> str:
         f"<span style='color:{INK};margin-right:14px;white-space:nowrap'><span aria-hidden='true' "
         f"style='color:{colour}'>●</span> {html.escape(name)}</span>"
     )
+
+
+def _brief(value: Any) -> str:
+    """A value in code; of a tensor, only that it is there."""
+    text = repr(value)
+    return text if len(text) <= 40 else "..."
 
 
 def _with_unit(name: str) -> str:

@@ -6,6 +6,7 @@ import io
 from dataclasses import replace
 from typing import Any
 
+import ipywidgets as w
 import numpy as np
 import pytest
 import torch
@@ -15,6 +16,7 @@ from toys import conv_net, pictures
 import saliency_widgets as sw
 from saliency_widgets.engine.frames import coded
 from saliency_widgets.engine.sweeping.cells import Found
+from saliency_widgets.widgets import sweeps
 from saliency_widgets.widgets.comparing.grid import GridView
 from saliency_widgets.widgets.parts import parts_of
 
@@ -115,6 +117,15 @@ def test_a_signed_map_keeps_its_sign_and_one_parameter_is_one_row() -> None:
     assert all(cell.frame["signed"] for cell in grid.cells)
 
 
+def test_more_maps_than_are_shown_are_told_of(found: sw.Sweep, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sweeps, "_MOST", 4)
+    view = sweeps.SweepView(found)
+    grid = maps_of(view)
+    assert (len(grid.cells), len(grid.rows), len(grid.columns)) == (4, 2, 3)
+    words = [part.value for part in parts_of(view, []) if isinstance(part, w.HTML)]
+    assert any("These are 4 of 6; map_of(...) gives any." in text for text in words)
+
+
 def test_a_click_on_a_map_brings_the_explorer_there(found: sw.Sweep) -> None:
     explorer = sw.explore(conv_net(), pictures()[:1], method="gradient", executor="inline")
     grid = maps_of(found.widget_for(explorer))
@@ -123,6 +134,8 @@ def test_a_click_on_a_map_brings_the_explorer_there(found: sw.Sweep) -> None:
     assert {name: explorer.settings[name] for name in GRID} == {"noise_level": 0.4, "n_samples": 8}
     assert grid.opened["words"] == "The explorer goes to noise level 0.4, 8 samples."
     explorer.close()
+    grid._on_message(grid, {"type": "open", "cell": 0}, [])
+    assert "The explorer is closed" in grid.opened["words"]
     alone = maps_of(found.widget)
     alone._on_message(alone, {"type": "open", "cell": 4}, [])
     told = "explorer.update(method='smoothgrad', noise_level=0.4, n_samples=8) shows it."

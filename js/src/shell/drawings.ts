@@ -22,7 +22,12 @@ export class Drawings {
     this.#checking = true;
     for (let first = begun; this.#again; first = false) {
       this.#again = false;
-      for (const layer of this.layers()) await correct(layer, first);
+      try {
+        for (const layer of this.layers()) await correct(layer, first);
+      } catch (error) {
+        // A picture from elsewhere on the canvas: the browser lets nobody read it.
+        console.debug("[saliency_widgets] what is drawn can't be read", error);
+      }
     }
     this.#checking = false;
   }
