@@ -101,6 +101,7 @@ class SweepView(w.VBox):
         )
         self.add_class("sw-sweep")
         self._show()
+        self._show_maps()
 
     @property
     def found(self) -> sweeping.Sweep:
@@ -143,7 +144,7 @@ class SweepView(w.VBox):
         does = "to bring the explorer there" if self._explorer is not None else "to read how an explorer shows it"
         told = _MAPS.format(does)
         if len(self._places) < len(self._found.settings):
-            told += f" These are {_MOST} of {len(self._found.settings)}; map_of(...) gives any."
+            told += f" These are {len(self._places)} of {len(self._found.settings)}; map_of(...) gives any."
         return [sentence(told), w.Box([maps.view, side], layout=LAYOUT)]
 
     def _on_open(self, place: int) -> None:
@@ -202,20 +203,27 @@ class SweepView(w.VBox):
         across.tick_values = np.array(paid if len(paid) <= _TICKS else paid[:: -(-len(paid) // _TICKS)])
         across.label = _with_unit(found.cost)
         up.label = METRICS[found.quality].title
-        self._show_maps()
+        self._say_quality()
 
     def _show_maps(self) -> None:
+        """The maps of the input that is chosen."""
+        if self._maps is None:
+            return
+        place = int(self._input.value)
+        cells = [self._found.cells[place, k] for k in self._places]
+        maps = [cell.error if cell.values is None else cell.values for cell in cells]
+        self._maps.show(self._found.pictures[place], maps)
+        self._say_quality()
+
+    def _say_quality(self) -> None:
+        """The quality below each map."""
         if self._maps is None:
             return
         found, place = self._found, int(self._input.value)
-        maps, lines = [], []
-        for k in self._places:
-            cell = found.cells.get((place, k))
-            values = None if cell is None else cell.values
-            maps.append(values if values is not None else cell.error if cell is not None else "It was not computed.")
-            ring = "○ " if k == found.choice else ""
-            lines.append(ring + number(found.number_of(place, k, found.quality)))
-        self._maps.show(found.pictures[place], maps, lines)
+        lines = [number(found.number_of(place, k, found.quality)) for k in self._places]
+        self._maps.say(
+            [f"○ {line}" if k == found.choice else line for k, line in zip(self._places, lines, strict=True)]
+        )
 
 
 def _named(colour: str, name: str) -> str:

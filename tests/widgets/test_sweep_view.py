@@ -85,7 +85,9 @@ def test_each_setting_has_its_map_and_the_chosen_one_its_ring(found: sw.Sweep) -
             assert cell.status["title"].endswith(f"{found.number_of(place, k, 'similarity'):.2f}")
     ringed = [k for k, cell in enumerate(grid.cells) if cell.status["title"].startswith("○ ")]
     assert ringed == [found.choice]
+    frames = [cell.frame for cell in grid.cells]
     view._quality.value = "standard_error"
+    assert all(cell.frame is frame for cell, frame in zip(grid.cells, frames, strict=True)), "no map is sent again"
     assert [cell.status["title"].startswith("○ ") for cell in grid.cells].index(True) == view.found.choice
     view._quality.value = "similarity"
 

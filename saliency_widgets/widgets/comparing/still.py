@@ -51,33 +51,37 @@ class StillMaps:
         self._generations = itertools.count(1)
         self.view.lay(rows, columns, [MapCell(b"", name=name, group=group) for name in names])
 
-    def show(self, picture: np.ndarray | None, maps: Sequence[np.ndarray | str], lines: Sequence[str]) -> None:
+    def show(self, picture: np.ndarray | None, maps: Sequence[np.ndarray | str]) -> None:
         """Show these maps, row by row.
 
         Args:
             picture: What they lie over, uint8 (H, W, 3).
             maps: Values, shape (H, W); or in words why there are none.
-            lines: What stands below each of them.
         """
         png = b"" if picture is None else png_bytes(picture)
         generation = next(self._generations)
         cells, left = list(self.view.cells), []
-        for k, (values, line) in enumerate(zip(maps, lines, strict=True)):
-            told = {"generation": generation, "state": "done", "title": line}
+        for k, values in enumerate(maps):
+            status = messages.status(generation=generation, state="done")
             try:
                 frame = self._frame(values, generation)
             except ValueError as error:
-                told |= {"state": "error", "message": str(error)}
+                status |= {"state": "error", "message": str(error)}
                 frame = {}
                 if cells[k].frame:  # a view keeps the newest map it was given, and this one has none
                     left.append(cells[k])
                     cells[k] = MapCell(png, name=self._names[k], group=self._group)
             with cells[k].hold_sync():
-                cells[k].picture, cells[k].status, cells[k].frame = png, messages.status(**told), frame
+                cells[k].picture, cells[k].status, cells[k].frame = png, status, frame
         if left:
             self.view.tell(cells=cells)
         for cell in left:
             close_whole(cell)
+
+    def say(self, lines: Sequence[str]) -> None:
+        """What stands below each map, row by row; below those that failed stands why."""
+        for cell, line in zip(self.view.cells, lines, strict=True):
+            cell.status = {**cell.status, "title": line}
 
     def _frame(self, values: np.ndarray | str, generation: int) -> dict[str, Any]:
         if isinstance(values, str):
