@@ -3,7 +3,7 @@ import { clipLimits, histogram } from "../src/core/clip.ts";
 import { type Cause, Coalescer } from "../src/core/coalesce.ts";
 import { Composer, type Display } from "../src/core/compose.ts";
 import { codeValue, decodeCodes, decodeFrame, LEVELS, nearest, toBytes, ZERO } from "../src/core/frame.ts";
-import { Acknowledger, compare, Newest, type Stamp } from "../src/core/order.ts";
+import { Acknowledger, compare, Newest, receive, type Stamp } from "../src/core/order.ts";
 import { pngSize } from "../src/core/png.ts";
 
 const raw = (codes: number[], extra = {}) => ({
@@ -197,6 +197,18 @@ describe("acknowledging", () => {
     hand.move(1000);
     expect(sent).toEqual([{ generation: 1, index: 0 }]);
     expect(hand.pending).toBe(0);
+  });
+
+  it("holds nothing any more once a frame was taken away", () => {
+    const { hand, sent, acknowledger } = start();
+    const newest = new Newest<Stamp>();
+    expect(receive({ generation: 5, index: 0 }, {}, newest, acknowledger)).toBe(true);
+    expect(receive({ generation: 4, index: 0 }, {}, newest, acknowledger)).toBe(false);
+    expect(receive(null, {}, newest, acknowledger)).toBe(true);
+    expect(newest.current).toBeNull();
+    hand.move(1000);
+    expect(sent).toEqual([]);
+    expect(receive({ generation: 1, index: 0 }, {}, newest, acknowledger)).toBe(true);
   });
 
   it("says nothing about a paint that no frame asked for", () => {

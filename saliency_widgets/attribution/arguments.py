@@ -13,7 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from saliency_widgets.attribution.baselines import PixelRange
+from saliency_widgets.attribution.baselines import PixelRange, baseline_of
+from saliency_widgets.attribution.columns import Columns
+from saliency_widgets.params import unknown
 
 
 @dataclass(frozen=True)
@@ -128,6 +130,51 @@ class Arguments:
             return [rows]
         flat = rows.split([part.size for part in self.parts], dim=1)
         return [piece.reshape(-1, *part.shape) for piece, part in zip(flat, self.parts, strict=True)]
+
+    def baseline(
+        self, value: Any, rows: Tensor, seed: int, *, pixels: PixelRange | None, columns: Columns | None
+    ) -> Tensor:
+        """The baseline of each row: see :func:`~saliency_widgets.attribution.baselines.baseline_of`.
+
+        Args:
+            value: As a person gives it; of several inputs, the same for each, or a mapping from their names.
+            rows: The explained tensor.
+            seed: Of a random one.
+            pixels: What black and white look like, where one input is explained.
+            columns: What is known of the table, likewise.
+
+        Raises:
+            TypeError, ValueError: A mapping for one input, or with a name that no input has; and as there.
+        """
+        names = [part.name for part in self.parts] or [self.name or ""]
+        for name in value if isinstance(value, Mapping) else ():
+            if names == [""]:
+                raise TypeError("baseline: a mapping is for several inputs, and there is one. Pass the tensor itself.")
+            if name not in names:
+                raise ValueError(unknown("baseline", str(name), names))
+
+        def of(x: Tensor, part: Part | None) -> Tensor:
+            name, shown = (self.name, pixels) if part is None else (part.name, part.pixels)
+            own = value.get(name) if isinstance(value, Mapping) else value
+            return baseline_of(own, x, shown, seed, columns if part is None else None)
+
+        return self.each(of, rows)
+
+    def spread(self, rows: Tensor, known: Tensor | None) -> Tensor:
+        """The range max - min of each row, broadcastable to them; of each of several inputs its own.
+
+        Args:
+            rows: The explained tensor.
+            known: The range of each feature, where that is told by other rows.
+        """
+
+        def of(x: Tensor, _part: Part | None) -> Tensor:
+            if known is not None:
+                return known.to(x)[None]
+            flat = x.flatten(1)
+            return (flat.amax(1) - flat.amin(1)).view(-1, *[1] * (x.ndim - 1))
+
+        return self.each(of, rows)
 
     def each(self, make: Callable[[Tensor, Part | None], Tensor], rows: Tensor) -> Tensor:
         """A tensor like ``rows``, made input by input.

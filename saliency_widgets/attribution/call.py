@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from saliency_widgets.attribution.arguments import Arguments, Part
-from saliency_widgets.attribution.baselines import PixelRange, baseline_of
+from saliency_widgets.attribution.baselines import PixelRange
 from saliency_widgets.attribution.columns import Columns
 from saliency_widgets.attribution.differentiation import differentiate, finite
 from saliency_widgets.attribution.errors import Cancelled, ModelChanged, model_failure
@@ -25,7 +25,6 @@ from saliency_widgets.attribution.schedule import chunks, most_rows
 from saliency_widgets.attribution.taps import Tap, tensor_in, watched
 from saliency_widgets.attribution.targets import Score, is_function, logits_of, notes_on
 from saliency_widgets.attribution.tuning import Tuned, has_hooks
-from saliency_widgets.params import unknown
 
 T = TypeVar("T")
 
@@ -148,34 +147,14 @@ class Call:
 
         Of several inputs that are explained together, each has its own; a mapping gives them by name.
         """
-        names = [part.name for part in self.parts] or [self._arguments.name or ""]
-        for name in value if isinstance(value, Mapping) else ():
-            if names == [""]:
-                raise TypeError("baseline: a mapping is for several inputs, and there is one. Pass the tensor itself.")
-            if name not in names:
-                raise ValueError(unknown("baseline", str(name), names))
-
-        def of(x: Tensor, part: Part | None) -> Tensor:
-            name, pixels = (self._arguments.name, self.pixels) if part is None else (part.name, part.pixels)
-            own = value.get(name) if isinstance(value, Mapping) else value
-            return baseline_of(own, x, pixels, seed, self.columns if part is None else None)
-
-        return self._arguments.each(of, self.inputs)
+        return self._arguments.baseline(value, self.inputs, seed, pixels=self.pixels, columns=self.columns)
 
     def spread(self) -> Tensor:
         """The range max - min of each sample's inputs, broadcastable to them; of each of several inputs its own.
 
         Of rows with a background, each feature's range there.
         """
-        known = None if self.columns is None else self.columns.spread()
-
-        def of(x: Tensor, _part: Part | None) -> Tensor:
-            if known is not None:
-                return known.to(x)[None]
-            flat = x.flatten(1)
-            return (flat.amax(1) - flat.amin(1)).view(-1, *[1] * (x.ndim - 1))
-
-        return self._arguments.each(of, self.inputs)
+        return self._arguments.spread(self.inputs, None if self.columns is None else self.columns.spread())
 
     def logits(self) -> tuple[Tensor, tuple[str, ...]]:
         """The model's class scores of the inputs, shape (B, K), and what to know of how they were found.

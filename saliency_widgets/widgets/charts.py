@@ -18,6 +18,7 @@ from saliency_widgets.widgets.pictures import png_bytes
 INK = "var(--jp-ui-font-color1, #333)"
 QUIET = "var(--jp-ui-font-color2, #777)"
 TICKS = {"font-size": "11px", "fill": INK}
+_SMALL = 72  # pixels that a thumbnail is wide
 ACCENT, SECOND, CHANCE = "#f37726", "#6b9bc8", "#9a9a9a"
 OTHERS = ("#4c9f70", "#9467bd", "#c44e52", "#8c613c", "#937860", "#da8bc3")
 
@@ -98,24 +99,13 @@ def said(text: str, *, strong: bool = False) -> str:
     return f"<div class='sw-said' style='color:{INK};font-weight:{weight};line-height:1.45'>{html.escape(text)}</div>"
 
 
-def thumbnail(values: np.ndarray, caption: str, *, width: int = 72) -> str:
+def thumbnail(values: np.ndarray, caption: str) -> str:
     """A small map with its caption, as HTML: sizes of the values, the largest is white."""
     sizes = np.abs(values.astype(np.float64))
     most = float(np.percentile(sizes, 99)) or 1.0
-    return small((np.clip(sizes / most, 0, 1) * 255).astype(np.uint8), caption, width=width)
-
-
-def small(picture: np.ndarray, caption: str, *, width: int = 72) -> str:
-    """A small picture with its caption, as HTML.
-
-    Args:
-        picture: uint8, shape (H, W, 3), or (H, W) for greys.
-        caption: What stands below it.
-        width: In pixels.
-    """
-    source = base64.b64encode(png_bytes(picture)).decode()
+    source = base64.b64encode(png_bytes((np.clip(sizes / most, 0, 1) * 255).astype(np.uint8))).decode()
     return (
-        f"<figure style='margin:0;width:{width}px'><img alt='' width='{width}' style='display:block;"
+        f"<figure style='margin:0;width:{_SMALL}px'><img alt='' width='{_SMALL}' style='display:block;"
         f"image-rendering:pixelated' src='data:image/png;base64,{source}'><figcaption style='font-size:11px;"
         f"line-height:1.3;color:{QUIET};overflow-wrap:anywhere'>{html.escape(caption)}</figcaption></figure>"
     )

@@ -15,6 +15,7 @@ from bqplot.marks import Lines, Scatter
 from bqplot.scales import LinearScale, LogScale
 
 from saliency_widgets.engine import sweeping
+from saliency_widgets.engine.comparing.asked import LIMIT
 from saliency_widgets.evaluation.metrics import METRICS
 from saliency_widgets.widgets.charts import (
     ACCENT,
@@ -42,7 +43,7 @@ _HOW = (
 _MAPS = "The maps of one input, and the quality of each; ○ is the recommended setting. Click a map {}."
 
 _TICKS = 8
-_MOST = 400  # maps that are shown side by side
+_MOST = LIMIT  # maps that are shown side by side, as in a comparison
 
 
 class SweepView(w.VBox):
@@ -63,7 +64,7 @@ class SweepView(w.VBox):
             style={"description_width": LABEL_WIDTH},
             layout={"width": "auto", "max_width": "460px", "display": "" if found.inputs > 1 else "none"},
         )  # fmt: skip
-        self._input.observe(lambda _change: self._show_maps(), names="value")
+        self._input.observe(lambda _change: self._on_input(), names="value")
         self._x, self._y = LogScale(min=1.0, max=2.0), LinearScale(min=0.0, max=1.0)
         scales = {"x": self._x, "y": self._y}
         lines = {"stroke_width": 2, "marker": "circle", "marker_size": 36}
@@ -100,8 +101,8 @@ class SweepView(w.VBox):
             layout={"width": "100%", "overflow": "visible"},
         )
         self.add_class("sw-sweep")
-        self._show()
         self._show_maps()
+        self._show()
 
     @property
     def found(self) -> sweeping.Sweep:
@@ -138,14 +139,16 @@ class SweepView(w.VBox):
         """The grid beside its display settings, and how it is read."""
         controls = maps.view.display.controls()
         controls["colormap" if maps.signed else "diverging"].show(False)
-        side = section("Display", [control.widget for control in controls.values()]).add_class("sw-panel")
-        side.layout.flex, side.layout.min_width, side.layout.max_width = "1 1 270px", "260px", "460px"
-        maps.view.layout.flex, maps.view.layout.min_width = "4 1 420px", "260px"
+        side = section("Display", [control.widget for control in controls.values()])
         does = "to bring the explorer there" if self._explorer is not None else "to read how an explorer shows it"
         told = _MAPS.format(does)
         if len(self._places) < len(self._found.settings):
             told += f" These are {len(self._places)} of {len(self._found.settings)}; map_of(...) gives any."
-        return [sentence(told), w.Box([maps.view, side], layout=LAYOUT)]
+        return [sentence(told), w.Box(maps.view.beside(side), layout=LAYOUT)]
+
+    def _on_input(self) -> None:
+        self._show_maps()
+        self._say_quality()
 
     def _on_open(self, place: int) -> None:
         """A map was clicked."""
@@ -213,7 +216,6 @@ class SweepView(w.VBox):
         cells = [self._found.cells[place, k] for k in self._places]
         maps = [cell.error if cell.values is None else cell.values for cell in cells]
         self._maps.show(self._found.pictures[place], maps)
-        self._say_quality()
 
     def _say_quality(self) -> None:
         """The quality below each map."""

@@ -97,14 +97,11 @@ def test_a_cell_that_went_wrong_says_so_and_shows_no_other_map(found: sw.Sweep) 
     broken = np.full_like(found.map_of(1, noise_level=0.4, n_samples=2), np.inf)
     view = replace(found, cells={**cells, (1, 3): replace(found.cells[1, 3], values=broken)}).widget
     grid = maps_of(view)
-    first = [cell.model_id for cell in grid.cells]
     assert all(cell.frame for cell in grid.cells)
     view._input.value = 1
     assert grid.cells[2].status["message"] == "out of luck"
     assert "no colour scale" in grid.cells[3].status["message"]
     assert [k for k, cell in enumerate(grid.cells) if not cell.frame] == [2, 3]
-    # What a page has painted in the old cells must not stay: they are others.
-    assert [k for k, cell in enumerate(grid.cells) if cell.model_id != first[k]] == [2, 3]
     view._input.value = 0
     assert all(cell.frame and cell.status["state"] == "done" for cell in grid.cells)
 

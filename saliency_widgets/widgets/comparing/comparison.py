@@ -90,9 +90,8 @@ class Comparison(w.Box):
             moved=self._show,
         )  # fmt: skip
         self.view.controls = self.panel.controls
-        self.view.layout.flex, self.view.layout.min_width = "4 1 420px", "260px"
         super().__init__(layout=LAYOUT)
-        self.children = [self.view, self.panel.widget, self._beneath.widget]
+        self.children = [*self.view.beside(self.panel.widget), self._beneath.widget]
         self.add_class("sw-comparison")
         self._open = True
         self._show()

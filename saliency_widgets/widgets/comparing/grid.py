@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import anywidget
+import ipywidgets as w
 import traitlets
 from ipywidgets import Widget, widget_serialization
 
@@ -72,6 +73,12 @@ class GridView(anywidget.AnyWidget):
     def __repr__(self) -> str:
         """How many maps, never their bytes."""
         return f"GridView({len(self.rows)} x {len(self.columns)} maps)"
+
+    def beside(self, column: w.Box) -> tuple[Widget, Widget]:
+        """The grid and a column of controls: side by side, or one below the other where there is no room."""
+        self.layout.flex, self.layout.min_width = "4 1 420px", "260px"
+        column.layout.flex, column.layout.min_width, column.layout.max_width = "1 1 270px", "260px", "460px"
+        return self, column.add_class("sw-panel")
 
     def lay(self, rows: Sequence[str], columns: Sequence[str], cells: Sequence[MapCell]) -> None:
         """Show other cells, row by row."""

@@ -60,17 +60,15 @@ class ComparisonPanel:
         self.predictions = w.HTML()
         self._display = display.controls()
         self._choice = section("Shown", [*pivot.turning, *pivot.menus.values()])
-        column = w.VBox(
+        self.widget = w.VBox(
             [
                 self._choice,
                 section("Predictions", [self.predictions]),
                 *([section("Layer", list(self.layers.values()))] if self.layers else []),
                 section("Map", [self.sign.widget, self.channels.widget]),
                 section("Display", [control.widget for control in self._display.values()]),
-            ],
-            layout={"flex": "1 1 270px", "min_width": "260px", "max_width": "460px"},
+            ]
         )
-        self.widget = column.add_class("sw-panel")
         for control in (self.sign, self.channels):
             control.observe(self._reduce)
         self._reduce()

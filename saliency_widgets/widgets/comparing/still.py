@@ -13,7 +13,6 @@ from saliency_widgets.engine.frames import coded
 from saliency_widgets.widgets import messages
 from saliency_widgets.widgets.comparing.grid import GridView, MapCell
 from saliency_widgets.widgets.display import DisplaySettings
-from saliency_widgets.widgets.parts import close_whole
 from saliency_widgets.widgets.pictures import png_bytes
 
 
@@ -46,7 +45,7 @@ class StillMaps:
         on_open: Callable[[int], None],
     ) -> None:
         self.view = GridView(display, self._on_message)
-        self._names, self._group, self._open = list(names), group, on_open
+        self._open = on_open
         self.signed = signed
         self._generations = itertools.count(1)
         self.view.lay(rows, columns, [MapCell(b"", name=name, group=group) for name in names])
@@ -60,23 +59,15 @@ class StillMaps:
         """
         png = b"" if picture is None else png_bytes(picture)
         generation = next(self._generations)
-        cells, left = list(self.view.cells), []
-        for k, values in enumerate(maps):
+        for cell, values in zip(self.view.cells, maps, strict=True):
             status = messages.status(generation=generation, state="done")
             try:
                 frame = self._frame(values, generation)
             except ValueError as error:
                 status |= {"state": "error", "message": str(error)}
-                frame = {}
-                if cells[k].frame:  # a view keeps the newest map it was given, and this one has none
-                    left.append(cells[k])
-                    cells[k] = MapCell(png, name=self._names[k], group=self._group)
-            with cells[k].hold_sync():
-                cells[k].picture, cells[k].status, cells[k].frame = png, status, frame
-        if left:
-            self.view.tell(cells=cells)
-        for cell in left:
-            close_whole(cell)
+                frame = {}  # views show the picture alone, whatever they have shown before
+            with cell.hold_sync():
+                cell.picture, cell.status, cell.frame = png, status, frame
 
     def say(self, lines: Sequence[str]) -> None:
         """What stands below each map, row by row; below those that failed stands why."""
@@ -89,5 +80,5 @@ class StillMaps:
         return messages.raw_frame(coded(torch.from_numpy(values), signed=self.signed), generation=generation)
 
     def _on_message(self, message: dict[str, Any]) -> None:
-        if message["type"] == "open" and 0 <= message["cell"] < len(self._names):
+        if message["type"] == "open" and 0 <= message["cell"] < len(self.view.cells):
             self._open(message["cell"])
