@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
@@ -22,7 +22,7 @@ from saliency_widgets.attribution.precision import computing
 from saliency_widgets.attribution.recording import Kept, of_inputs, of_layer, once
 from saliency_widgets.attribution.replay import Replays
 from saliency_widgets.attribution.schedule import chunks, most_rows
-from saliency_widgets.attribution.taps import Tap, tensor_in, watched
+from saliency_widgets.attribution.taps import Tap, watched
 from saliency_widgets.attribution.targets import Score, is_function, logits_of, notes_on
 from saliency_widgets.attribution.tuning import Tuned, has_hooks
 
@@ -277,23 +277,23 @@ class Call:
         activation, gradient, scores = self.memory.run(work, self.batch)
         return activation, gradient, scores, runs
 
-    def watch(self, seen: Callable[[str, Any], None]) -> Any:
-        """Run the model once on the first sample, and show what depends on it of each layer's output as it finishes.
+    def watch(
+        self,
+        seen: Callable[[str, Any], None],
+        around: Callable[[Tensor], AbstractContextManager[Any]] = nullcontext,
+    ) -> Any:
+        """Run the model once on the first sample, and show each layer's output as it finishes.
 
         Args:
             seen: Called with the layer's name and the output.
+            around: From the sample to a context that the pass runs in.
 
         Returns:
             The model's output.
         """
-
-        def dependent(path: str, output: Any) -> None:
-            tensor = tensor_in(output)
-            if tensor is not None and tensor.requires_grad:
-                seen(path, output)
-
-        with self.standing_in() as model, watched(model, dependent):
-            return self.plain.output(model, self.inputs[:1].detach().requires_grad_(True), range(1))
+        leaf = self.inputs[:1].detach().requires_grad_(True)
+        with self.standing_in() as model, around(leaf), watched(model, seen):
+            return self.plain.output(model, leaf, range(1))
 
     @contextmanager
     def lent(self, sample: int, seed: int) -> Iterator[tuple[nn.Module, dict[int, Any], Callable[[Tensor], Tensor]]]:

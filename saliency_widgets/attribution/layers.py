@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from saliency_widgets.attribution.call import Call
+from saliency_widgets.attribution.coordinates import Coordinates, Layout, layout_of
 from saliency_widgets.attribution.errors import Unread
 from saliency_widgets.attribution.isolation import is_scripted
 from saliency_widgets.attribution.recording import SPATIAL, once
@@ -26,125 +27,64 @@ LAYER = Param(
     "deeper is coarser and knows more of the class.",
 )
 
-Grid = Callable[[Tensor], Tensor]
-_PREFIX = 8  # class and distillation tokens, and registers
-
-
-def _token_size(tokens: int, size: tuple[int, int], seen: Sequence[Spatial]) -> tuple[int, int] | None:
-    """How many rows and columns of patches the tokens are; None where they can't be a picture's.
-
-    As a layer before them made them, or else as squares would cut the picture: tokens before them (class,
-    distillation, registers) are dropped, as few as possible, and no more than the first layer of tokens had, but one.
-    """
-    begun = [found.prefix for found in seen if found.prefix is not None]
-    most = begun[0] + 1 if begun else _PREFIX
-    cut = [(size[0] // patch, size[1] // patch) for patch in range(1, min(size) + 1)]
-    for height, width in (*(found.shape[1:] for found in reversed(seen)), *cut):
-        if 2 <= height * width <= tokens <= height * width + most:
-            return height, width
-    return None
-
-
-def _token_grid(output: Tensor, batch: int, grid: tuple[int, int] | None) -> Grid | None:
-    """How tokens (B, T, K), or (T, B, K), are read as a grid."""
-    first = output.shape[0] == batch
-    if grid is None or (not first and output.shape[1] != batch):
-        return None
-    count = grid[0] * grid[1]
-
-    def read(found: Tensor) -> Tensor:
-        rows = found if first else found.transpose(0, 1)
-        return rows[:, rows.shape[1] - count :].transpose(1, 2).unflatten(2, grid)
-
-    return read
-
-
-def _channels_last(output: Tensor, size: tuple[int, int] | None) -> bool:
-    """Whether (B, a, b, c) are channels behind a grid, as in Swin transformers: a x b has the picture's shape."""
-    if size is None:
-        return False
-
-    def like(height: int, width: int) -> float:
-        return abs(height / width * size[1] / size[0] - 1) if height <= size[0] and width <= size[1] else 2.0
-
-    _, a, b, c = output.shape
-    return like(a, b) < 0.1 < like(b, c)
-
-
-def _grid(output: Tensor, size: tuple[int, int] | None, batch: int, seen: Sequence[Spatial]) -> Grid | None:
-    """How a layer's output is read as (B, K, h, w), judged by its shape; None where it is not spatial.
-
-    Args:
-        output: The output.
-        size: Of the picture.
-        batch: B.
-        seen: The layers that ran before it.
-    """
-    if output.ndim == 4:
-        if _channels_last(output, size):
-            return lambda found: found.movedim(-1, 1)
-        return lambda found: found
-    if output.ndim != 3 or size is None:
-        return None
-    tokens = output.shape[1] if output.shape[0] == batch else output.shape[0]
-    return _token_grid(output, batch, _token_size(tokens, size, seen))
-
-
+_AUTO = "auto"
 RESHAPE = Param(
     "reshape",
-    default="by shape",
+    default=_AUTO,
     kind="open",
-    choices=("by shape", "channels first", "channels last", "tokens"),
+    choices=(_AUTO, "channels first", "channels last", "tokens"),
     advanced=True,
     label="Layer layout",
-    help="How the layer's output is read as channels on a grid: judged by its shape unless given. Transformers have "
-    "tokens, of which class tokens are dropped.",
+    help="How the layer's output is read as channels on a grid: by where its numbers lie on the image unless given. "
+    "Tokens that are no patch of it (class, distillation, registers, detection) are dropped.",
 )
 
 
-def _reader(path: str, output: Tensor, call: Call, reshape: Any, known: Spatial | None, told: bool) -> Grid:
-    """What reads the output of one layer, found or as asked.
+def _reader(path: str, output: Tensor, call: Call, reshape: Any) -> Callable[[Tensor], Tensor]:
+    """What reads the output of one layer as (B, K, h, w).
 
     Raises:
-        TypeError: ``reshape`` is neither a name nor a function.
         ValueError: The output can't be read so.
     """
     shape = tuple(output.shape)
-    if reshape == "by shape":
-        found = _known_grid(output, call, known) if known is not None or not told else None
-        if found is None:
-            raise ValueError(
-                f"layer: {path!r} has an output of shape {shape}; a class activation map needs (N, channels, height, "
-                f"width), or one token for each patch of a picture. Leave layer= out to take the last layer that has "
-                f"one, or pass reshape= a function from this output to that shape."
-            )
-        return found
     if callable(reshape):
-        return lambda found: _reshaped(reshape, found, path, call.batch)
-    if reshape == "tokens":
-        found = _known_grid(output, call, known) if output.ndim == 3 else None
-    else:
-        last = reshape == "channels last"
-        found = (
-            None
-            if output.ndim != 4 or output.shape[0] != call.batch
-            else lambda given: given.movedim(-1, 1) if last else given
-        )
-    if found is None:
-        raise ValueError(f"reshape: the output of {path!r}, of shape {shape}, can't be read as {reshape!r}.")
-    return found
+        return lambda tensor: _reshaped(reshape, tensor, path, call.batch)
+    if reshape in ("channels first", "channels last"):
+        if output.ndim != 4 or output.shape[0] != call.batch:
+            raise ValueError(f"reshape: the output of {path!r}, of shape {shape}, can't be read as {reshape!r}.")
+        return lambda tensor: tensor.movedim(-1, 1) if reshape == "channels last" else tensor
+    spatial = spatial_layers(call)
+    layer = spatial.get(_first_name(call.model, path))
+    if layer is not None and layer.layout.fits(output, call.batch) and (reshape == _AUTO or output.ndim == 3):
+        return layer.layout.read
+    nearest = _nearest(path, spatial, call.model)
+    near = f"The nearest layer that can is {nearest!r}; leave" if nearest else "Leave"
+    raise ValueError(
+        f"{'layer' if reshape == _AUTO else 'reshape'}: {path!r} has an output of shape {shape}; a class activation "
+        f"map needs (N, channels, height, width), or one token for each patch of the image, and these numbers can't "
+        f"be assigned to positions on the image. {near} layer= out to take the last layer that can, or pass reshape= a "
+        f"function from this output to that shape."
+    )
 
 
-def _known_grid(output: Tensor, call: Call, known: Spatial | None) -> Grid | None:
-    """The layout of tokens can be told only beside what ran before them: as it was found then.
+def _first_name(model: nn.Module, path: str) -> str:
+    """Of the several names that a module may have, the one under which its runs are listed."""
+    if turn_of(path) is not None:
+        return path
+    module = model.get_submodule(path)
+    return next(name for name, other in model.named_modules() if other is module)
 
-    What has other rows than samples (windows, crops, patches) has a place on the picture that nobody told.
-    """
-    if output.ndim == 4 and output.shape[0] != call.batch:
-        return None
-    if output.ndim == 3:
-        return None if known is None else _token_grid(output, call.batch, known.shape[1:])
-    return _grid(output, call.size, call.batch, [])
+
+def _nearest(path: str, spatial: Mapping[str, Spatial], model: nn.Module) -> str | None:
+    """The spatial layer around a layer, or else the last before it, or else the first behind it."""
+    parents = [path.rsplit(".", i)[0] for i in range(1, path.count(".") + 1)]
+    around = next((parent for parent in parents if parent in spatial), None)
+    if around is not None or not spatial:
+        return around
+    names = [name for name, _ in model.named_modules(remove_duplicate=False)]
+    rank = {name: i for i, name in enumerate(names)}
+    before = [name for name in spatial if rank.get(name, -1) < rank.get(path, 0)]
+    return max(before, key=lambda name: rank.get(name, -1)) if before else next(iter(spatial))
 
 
 def _reshaped(reshape: Callable[[Tensor], Any], output: Tensor, path: str, batch: int) -> Tensor:
@@ -204,18 +144,17 @@ def activation_maps(call: Call, layer: str | None, reshape: Any) -> ActivationMa
         call = _one_picture(call)
     if layer is not None:
         check_layer(call.model, layer)
-        return _maps(call, layer, reshape, None)
-    spatial = spatial_layers(call)
-    candidates = [path for path, found in spatial.items() if found.default]
+        return _maps(call, layer, reshape)
+    candidates = [path for path, spatial in spatial_layers(call).items() if spatial.default]
     if not candidates:
         raise ValueError(_NONE if not is_scripted(call.model) else _HIDDEN)
     for path in reversed(candidates[-_TRIED:]):
         # Of a transformer with a class token, the last layers' patches are read by nobody; other branches end unused.
         with contextlib.suppress(Unread):
-            maps = _maps(call, path, reshape, spatial)
+            maps = _maps(call, path, reshape)
             if bool(maps.gradient.any()):
                 return maps
-    return _maps(call, candidates[-1], reshape, spatial)
+    return _maps(call, candidates[-1], reshape)
 
 
 def _one_picture(call: Call) -> Call:
@@ -234,19 +173,12 @@ _NONE = (
 _HIDDEN = "layer: a scripted or traced model hides its layers. Pass the original module, from before torch.jit."
 
 
-def _maps(call: Call, path: str, reshape: Any, spatial: Mapping[str, Spatial] | None) -> ActivationMaps:
+def _maps(call: Call, path: str, reshape: Any) -> ActivationMaps:
     activation, gradient, score, runs = call.at_layer(path)
     notes = (f"The layer {path!r} ran {runs} times; this is its last run.",) if runs > 1 else ()
-    if spatial is None and not callable(reshape) and (activation.ndim == 3 or path.startswith(_inside(call.model))):
-        spatial = spatial_layers(call)  # how tokens lie is told by what ran before
-    known = (spatial or {}).get(path)
     with torch.no_grad():
-        read = _reader(path, activation, call, reshape, known, told=spatial is not None)
+        read = _reader(path, activation, call, reshape)
         return ActivationMaps(read(activation), read(gradient), score, path, notes)
-
-
-def _inside(model: nn.Module) -> tuple[str, ...]:
-    return tuple(f"{path}." for path in _blocks(model))
 
 
 def check_layer(model: nn.Module, layer: str) -> None:
@@ -266,65 +198,71 @@ class Spatial:
     """A layer with a spatial output.
 
     Attributes:
-        shape: Channels, height and width.
+        layout: How its output is read as channels on the grid.
         default: Whether it may be taken where no layer is named.
-        prefix: How many tokens before the grid are dropped; None where the output is a grid by itself.
+        listed: Whether menus show it: of several names for one tensor, the outermost.
         runs: How often it ran.
     """
 
-    shape: tuple[int, int, int]
+    layout: Layout
     default: bool
-    prefix: int | None = None
+    listed: bool = True
     runs: int = 1
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Channels, height and width."""
+        return self.layout.shape[self.layout.channel], *self.layout.grid
 
 
 def spatial_layers(call: Call) -> Mapping[str, Spatial]:
-    """The layers whose output has channels on a grid, kept from before or found by :func:`_spatial_layers`."""
+    """The layers whose output lies on a grid over the image, from before or by :func:`_spatial_layers`."""
     return once(call.recordings, SPATIAL, lambda: _spatial_layers(call))
 
 
 def _spatial_layers(call: Call) -> Mapping[str, Spatial]:
-    """The layers whose output has channels on a grid of more than one place, in the order in which they finish.
+    """The layers whose output has channels on a grid of more than one cell, in the order in which they finish.
 
-    The model is run once. Of several names for one tensor (a container and its last child, an activation in
-    place) the last to finish, the outermost, is kept. Convolutions that no module made are named by their turn.
+    The model is run once, and the coordinates of the image are carried along: see :mod:`~.coordinates`. Convolutions
+    that no module made are named by their turn.
 
     Args:
         call: The model and its inputs, of which the first sample is looked at.
     """
-    found: dict[str, tuple[Tensor, Spatial]] = {}
+    layers: dict[str, tuple[Tensor, Spatial]] = {}
     blocks = _blocks(call.model)
     tokens: set[str] = set()  # blocks that give tokens
 
+    coordinates = Coordinates()
+
     def seen(path: str, output: Any) -> None:
         tensor = tensor_in(output)
-        before = [spatial for _, spatial in found.values()]
-        read = None if tensor is None else _grid(tensor, call.size, 1, before)
-        if tensor is None or read is None or 1 not in tensor.shape[: 5 - tensor.ndim]:
-            return  # windows, crops or patches as rows of their own: whose place they have on the picture is not told
-        _, channels, height, width = read(tensor).shape
-        if height * width > 1:
-            if tensor is not output and any(known is tensor for known, _ in found.values()):
-                return  # one of several things that a container gives: whoever made it is the layer
-            same = [found.pop(p) for p, (known, _) in list(found.items()) if known is tensor]
-            earlier = found.pop(path, None)
-            runs = 1 if earlier is None else earlier[1].runs + 1
-            # Inside a transformer's block tokens are halfway; what a block gives is what people look at.
-            whole = tensor.ndim == 4 or path in blocks or any(spatial.default for _, spatial in same)
-            prefix = None
-            if tensor.ndim == 3:
-                prefix = tensor[..., 0].numel() - height * width
-                tokens.update({path} & blocks)
-            found[path] = tensor, Spatial((channels, height, width), whole, prefix, runs)
+        positions = None if tensor is None else coordinates.of(tensor)
+        if tensor is None or (positions is None and not tensor.requires_grad):
+            return  # it does not depend on the image
+        _, earlier = layers.pop(path, (None, None))
+        layout = None if positions is None else layout_of(positions, coordinates.size)
+        if layout is None:
+            return
+        same = {name: spatial for name, (other, spatial) in layers.items() if other is tensor}
+        # Inside a transformer's block tokens are halfway; what a block gives is what people look at.
+        whole = layout.channel == 1 and tensor.ndim == 4
+        default = whole or path in blocks or any(spatial.default for spatial in same.values())
+        # Of several things that a container gives, whoever made it is the layer.
+        listed = tensor is output or not same
+        if listed:
+            layers.update({name: (tensor, replace(spatial, listed=False)) for name, spatial in same.items()})
+        if not whole:
+            tokens.update({path} & blocks)
+        runs = 1 if earlier is None else earlier.runs + 1
+        layers[path] = tensor, Spatial(layout, default, listed, runs)
 
-    output = tensor_in(call.watch(seen))
+    output = tensor_in(call.watch(seen, coordinates.begin))
     halfway = tuple(f"{path}." for path in tokens)
-    return {
-        path: spatial if tensor is not output else replace(spatial, default=False)
-        for path, (tensor, spatial) in found.items()
-        # Inside a block of tokens, (B, heads, T, ...) are no channels on a picture.
-        if tensor.ndim == 3 or not path.startswith(halfway)
-    }
+    for path, (tensor, spatial) in layers.items():
+        default = spatial.default and spatial.listed and tensor is not output and not path.startswith(halfway)
+        layers[path] = tensor, replace(spatial, default=default)
+    return {path: spatial for path, (_, spatial) in layers.items()}
 
 
 def _blocks(model: nn.Module) -> set[str]:

@@ -248,7 +248,7 @@ class Subject:
     def layers(self) -> dict[str, tuple[int, int, int]]:
         """The layers with a spatial output: module path -> (C, h, w)."""
         self._spatial = self.version(), spatial_layers(self.call(_UNSCORED))
-        return {path: found.shape for path, found in self._spatial[1].items()}
+        return {path: layer.shape for path, layer in self._spatial[1].items() if layer.listed}
 
     def spatial_at(self, version: tuple) -> Mapping[str, Spatial] | None:
         """The same with all that is known of them, if they were looked at in that version."""

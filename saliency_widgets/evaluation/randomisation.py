@@ -14,6 +14,7 @@ from saliency_widgets.attribution import Call
 from saliency_widgets.attribution.errors import Cancelled
 from saliency_widgets.attribution.isolation import private_copy
 from saliency_widgets.attribution.noise import seeded
+from saliency_widgets.attribution.taps import tensor_in
 from saliency_widgets.evaluation.similarity import spearman, ssim
 from saliency_widgets.params import Param
 
@@ -136,9 +137,11 @@ def _layers(call: Call) -> list[tuple[str, nn.Module]]:
     """The modules with weights of their own, the last to run first; those that were not seen to run at the end."""
     seen: dict[str, None] = {}
 
-    def ran(path: str, _output: Any) -> None:
-        seen.pop(path, None)
-        seen[path] = None
+    def ran(path: str, output: Any) -> None:
+        tensor = tensor_in(output)
+        if tensor is not None and tensor.requires_grad:  # it depends on the inputs
+            seen.pop(path, None)
+            seen[path] = None
 
     call.watch(ran)
     named = dict(call.model.named_modules())

@@ -24,9 +24,13 @@ def by_hand(activations, model_from_there, target=1):
     return (g.mean((2, 3), keepdim=True) * a).sum(1, keepdim=True).detach()
 
 
+def listed(model, x=X):
+    """What menus show: layers and their sizes."""
+    return {path: layer.shape for path, layer in spatial_layers(call(model, x)).items() if layer.listed}
+
+
 def test_spatial_layers_in_order_with_their_sizes():
-    found = spatial_layers(call(conv_net(), X))
-    assert [(path, spatial.shape) for path, spatial in found.items()] == [
+    assert list(listed(conv_net()).items()) == [
         ("0", (6, 8, 8)),
         ("1", (6, 8, 8)),
         ("2", (5, 4, 4)),
@@ -35,11 +39,12 @@ def test_spatial_layers_in_order_with_their_sizes():
     ]
 
 
-def test_of_several_names_for_one_tensor_the_outermost_is_kept():
+def test_of_several_names_for_one_tensor_menus_show_the_outermost():
     block = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(inplace=True))
     model = nn.Sequential(nn.Sequential(block), nn.Flatten(), nn.LazyLinear(3)).double()
     model(X)
-    assert list(spatial_layers(call(model, X))) == ["0"]
+    assert list(listed(model)) == ["0"]
+    assert torch.equal(cam(model, layer="0.0.1").values, cam(model, layer="0").values)
 
 
 def test_the_last_layer_with_an_extent_is_the_default():
@@ -341,7 +346,9 @@ def test_heads_and_attention_weights_are_no_picture(fused):
     assert (found.layer, found.values.shape) == ("blocks.1", (2, 1, 4, 4))
     inner = "blocks.1.attn.k" if fused else "blocks.1.attn.weights"
     assert inner not in spatial_layers(call(model, x))
-    with pytest.raises(ValueError, match=rf"layer: '{inner}' has an output of shape .*reshape="):
+    with pytest.raises(
+        ValueError, match=rf"layer: '{inner}' has an output of shape .*nearest layer that can.*reshape="
+    ):
         sw.attribute(model, x, method="grad_cam", target=1, layer=inner)
 
 
@@ -402,7 +409,7 @@ def test_the_tokens_of_a_text_are_no_picture():
         sw.attribute(model, given, explain="x", method="grad_cam", target=1, layer="texts.1")
 
 
-def test_tokens_that_do_not_fit_the_grid_before_them_are_not_read_as_one():
+def test_channels_before_tokens_are_read_as_they_lie():
     class Transposed(nn.Module):
         def __init__(self):
             super().__init__()
@@ -416,8 +423,7 @@ def test_tokens_that_do_not_fit_the_grid_before_them_are_not_read_as_one():
             return self.head(self.mix(tokens.transpose(1, 2)).mean(2))  # (B, 22, 16): channels before places
 
     model = Transposed()
-    with pytest.raises(ValueError, match=r"layer: 'mix' has an output of shape \(2, 22, 16\).*reshape="):
-        cam(model, layer="mix")
-    found = cam(model, layer="mix", reshape=lambda out: out.unflatten(2, (4, 4)))
-    assert found.values.shape == (2, 1, 4, 4)
+    by_function = cam(model, layer="mix", reshape=lambda out: out.unflatten(2, (4, 4)))
+    assert by_function.values.shape == (2, 1, 4, 4)
+    assert torch.equal(cam(model, layer="mix").values, by_function.values)
     assert cam(model).layer == "cut"

@@ -1,0 +1,344 @@
+"""Where on the image the elements of an activation lie: coordinates carried along through the operations of a pass.
+
+Shapes don't tell which numbers of an activation belong to which part of the image: 18 tokens may be 16 patches and two
+others, (1, 2, 18, 8) may be the keys of two heads, and 100 queries of a decoder make a square as well as 100 patches.
+So each tensor that is computed from the image gets a companion of its shape, with the coordinates y + ix of each
+element in pixels of the image, and NaN where an element has no position: a class token, padding, what was mixed from
+everywhere. Whatever only moves elements (reshape, permute, cat, roll, index) moves the companion too; elementwise
+operations and normalizations pass it on; a contraction takes the mean of nearby coordinates; a convolution, pooling or
+resizing lays a new grid over the extent of the old one; attention answers at its queries. What is not listed here
+loses the coordinates: a layer is then not offered, and never shown in the wrong position.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.multiprocessing.reductions import StorageWeakRef
+from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_iter, tree_map
+
+_NONE = complex("nan+nanj")
+
+
+def _names(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+_MOVED = _names(
+    """
+    alias cat clone constant_pad_nd detach diagonal expand flip gather index index_select lift_fresh
+    permute repeat roll rot90 select slice split split_with_sizes squeeze stack t transpose unbind unfold
+    unsqueeze
+    """
+)
+_RESHAPED = frozenset(("view", "reshape", "_unsafe_view", "_reshape_alias"))
+_ELEMENTWISE = _names(
+    """
+    _to_copy _softmax _log_softmax native_layer_norm native_batch_norm _native_batch_norm_legit batch_norm
+    _native_batch_norm_legit_no_training cudnn_batch_norm miopen_batch_norm _batch_norm_with_update
+    _batch_norm_no_update native_group_norm _fused_rms_norm native_dropout dropout hardswish prelu _prelu_kernel
+    rrelu_with_noise rrelu_with_noise_functional masked_fill_ hardswish_ copy_ zero_ fill_ _conj
+    """
+)
+_REDUCED = _names("mean sum amax amin max min logsumexp var std prod norm linalg_vector_norm")
+_GRIDS = _names(
+    """
+    convolution _convolution mkldnn_convolution cudnn_convolution thnn_conv2d max_pool2d_with_indices max_pool2d
+    mkldnn_max_pool2d avg_pool2d _adaptive_avg_pool2d adaptive_avg_pool2d mkldnn_adaptive_avg_pool2d
+    adaptive_max_pool2d fractional_max_pool2d upsample_nearest2d _upsample_nearest_exact2d upsample_bilinear2d
+    _upsample_bilinear2d_aa upsample_bicubic2d _upsample_bicubic2d_aa pixel_shuffle pixel_unshuffle
+    deform_conv2d
+    """
+)
+_PADDED = frozenset(("reflection_pad2d", "replication_pad2d"))
+
+
+class Coordinates(TorchDispatchMode):
+    """Carries coordinates through all that is computed from an image while this mode is on.
+
+    Attributes:
+        size: The image's height and width; (0, 0) before there is one.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.size = (0.0, 0.0)
+        self._positions: dict[tuple, tuple[StorageWeakRef, Tensor]] = {}
+
+    def begin(self, inputs: Tensor) -> Coordinates:
+        """Begin with the inputs that are explained, of one sample; returns itself, to be entered.
+
+        Of an image, (1, C, H, W), the coordinates are those of its pixels' centers. Where the inputs are none (rows, a
+        waveform), the image is what the first 2-D convolution gets.
+        """
+        if inputs.ndim == 4:
+            self._begin(inputs)
+        return self
+
+    def _begin(self, image: Tensor) -> None:
+        height, width = image.shape[-2:]
+        self.size = (float(height), float(width))
+        rows, columns = torch.arange(height) + 0.5, torch.arange(width) + 0.5
+        self._set(image, torch.complex(*torch.meshgrid(rows, columns, indexing="ij")).expand(image.shape))
+
+    def of(self, tensor: Tensor) -> Tensor | None:
+        """The coordinates of each element, complex and of the tensor's shape; None where none is known."""
+        found = self._positions.get(_identity(tensor))
+        return None if found is None else found[1]
+
+    def _set(self, tensor: Tensor, positions: Tensor | None) -> None:
+        identity = _identity(tensor)
+        if positions is None:
+            self._positions.pop(identity, None)
+        else:  # the weak reference keeps the storage's address from being used again, not its memory
+            self._positions[identity] = StorageWeakRef(tensor.untyped_storage()), positions.expand(tensor.shape)
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict | None = None) -> Any:
+        """Run the operation, then its rule on the coordinates of its operands."""
+        result = func(*args, **(kwargs or {}))
+        operands = [item for item in tree_iter((args, kwargs)) if isinstance(item, Tensor)]
+        if not any(self.size) and func._schema.name == "aten::convolution" and operands[0].ndim == 4:
+            self._begin(operands[0])
+        if any(self.of(operand) is not None for operand in operands if operand.layout == torch.strided):
+            results = result if isinstance(result, (tuple, list)) else (result,)
+            positions: Any = None
+            with contextlib.suppress(Exception):  # an operand that no rule foresaw: its result has no coordinates
+                positions = self._carried(func, args, kwargs or {}, operands, results[0])
+            several = isinstance(positions, (tuple, list))
+            for i, tensor in enumerate(results):
+                if isinstance(tensor, Tensor) and tensor.layout == torch.strided:
+                    self._set(tensor, positions[i] if several else positions if i == 0 else None)
+        return result
+
+    def _carried(self, func: Any, args: tuple, kwargs: dict, operands: list[Tensor], result: Tensor) -> Any:
+        """The coordinates of the first result, or of each in a tuple; None where there are none."""
+        space, _, name = func._schema.name.rpartition("::")
+        if name in _MOVED:
+            if name == "constant_pad_nd":
+                return func(self._or_none(args[0]), args[1], _NONE)
+            moved, options = tree_map(self._movable, (args, kwargs))
+            return func(*moved, **options)
+        if name in _RESHAPED:
+            return self._or_none(args[0]).reshape(result.shape)
+        if name in _REDUCED:
+            dims = args[1] if len(args) > 1 else kwargs.get("dim")
+            reduced = self._reduce(self._or_none(args[0]), [dims] if isinstance(dims, int) else dims)
+            return None if reduced is None else reduced.reshape(result.shape)
+        if name in ("mm", "bmm", "addmm", "baddbmm"):
+            return self._contract(args[-2], args[-1], result)
+        if name.startswith("_scaled_dot_product"):
+            return self._reduce(self._or_none(args[0]), [-1])
+        if name in _GRIDS or (space not in ("aten", "prims") and result.ndim == 4):
+            return self._regrid(self._or_none(args[0]), result)
+        if name in _PADDED:
+            return F.pad(self._or_none(args[0]), args[1], value=_NONE)  # type: ignore[arg-type]
+        if name == "im2col":
+            return self._patches(args)
+        if name in _ELEMENTWISE or torch.Tag.pointwise in func.tags:
+            return _first([self.of(operand) for operand in operands], result)
+        return None
+
+    def _or_none(self, tensor: Tensor) -> Tensor:
+        positions = self.of(tensor)
+        return torch.full((1,), _NONE).expand(tensor.shape) if positions is None else positions
+
+    def _movable(self, item: Any) -> Any:
+        """An operand's coordinates in its stead; whole numbers and masks, which select, stay."""
+        if not isinstance(item, Tensor):
+            return item.type if isinstance(item, torch.device) else item
+        if item.is_floating_point() or item.is_complex() or self.of(item) is not None:
+            return self._or_none(item)
+        return item.cpu()
+
+    def _reduce(self, positions: Tensor, dims: Sequence[int] | None) -> Tensor | None:
+        return _mean_near(positions, dims, self.size) if dims else None
+
+    def _contract(self, left: Tensor, right: Tensor, result: Tensor) -> Tensor | None:
+        """Of a matrix product: a row lies where the left factor's row does, else a column where the right's does."""
+        for factor, dim in ((left, -1), (right, -2)):
+            if self.of(factor) is not None:
+                reduced = self._reduce(self._or_none(factor), [dim])
+                if reduced is not None and not bool(reduced.real.isnan().all()):
+                    return reduced.expand(result.shape)
+        return None
+
+    def _regrid(self, positions: Tensor, result: Tensor) -> Tensor | None:
+        """A grid of the result's height and width, over the extent of the operand's grid (N, C, h, w)."""
+        if result.ndim == 3:  # a convolution along tokens
+            return self._reduce(positions, [1]) if positions.shape[2] == result.shape[2] else None
+        if positions.ndim != 4 or result.shape[-2:] == (1, 1):
+            return None
+        channels = self._reduce(positions, [1])
+        if channels is None:
+            return None
+        axes = [
+            _axis(part, dim, length, size)
+            for part, dim, length, size in zip(
+                (channels.real, channels.imag), (2, 3), result.shape[-2:], self.size, strict=True
+            )
+        ]
+        if axes[0] is None or axes[1] is None:
+            return None
+        return torch.complex(*torch.broadcast_tensors(axes[0], axes[1]))
+
+    def _patches(self, args: tuple) -> Tensor | None:
+        """Of patches cut from (N, C, H, W), as (N, C * kernel, L): their grid, laid out along L."""
+        image, kernel, dilation, padding, stride = args[:5]
+        counts = [
+            (image.shape[2 + i] + 2 * padding[i] - dilation[i] * (kernel[i] - 1) - 1) // stride[i] + 1 for i in (0, 1)
+        ]
+        grid = self._regrid(self._or_none(image), torch.empty(1, 1, *counts, device="meta"))
+        return None if grid is None else grid.flatten(2)
+
+
+def _identity(tensor: Tensor) -> tuple:
+    return (tensor.untyped_storage()._cdata, tensor.storage_offset(), tuple(tensor.shape), tensor.stride())
+
+
+def _compact(positions: Tensor, dims: Sequence[int] | None = None) -> Tensor:
+    """One of each of what is only repeated along the dimensions, which are kept."""
+    for dim in range(positions.ndim) if dims is None else dims:
+        if positions.stride(dim) == 0:
+            positions = positions.narrow(dim, 0, 1)
+    return positions
+
+
+def _mean_near(positions: Tensor, dims: Sequence[int], size: tuple[float, float]) -> Tensor:
+    """The mean coordinates along some dimensions, which stay; NaN where they spread over half of the image."""
+    positions = _compact(positions, dims)
+    many = [dim for dim in dims if positions.shape[dim] > 1]
+    if not many:
+        return positions
+    missing = positions.real.isnan()
+    near, centers = torch.ones((), dtype=torch.bool), []
+    for coordinate, length in zip((positions.real, positions.imag), size, strict=True):
+        low = coordinate.masked_fill(missing, torch.inf).amin(many, keepdim=True)
+        high = coordinate.masked_fill(missing, -torch.inf).amax(many, keepdim=True)
+        near = near & (high - low < length / 2)
+        centers.append(coordinate.nanmean(many, keepdim=True))
+    return torch.complex(centers[0], centers[1]).masked_fill(~near, _NONE)
+
+
+def _first(operands: list[Tensor | None], result: Tensor) -> Tensor | None:
+    """The first operand's coordinates; where it has none, the next one's."""
+    chosen: Tensor | None = None
+    for positions in operands:
+        if positions is None:
+            continue
+        other = _compact(positions)
+        chosen = other if chosen is None else torch.where(chosen.real.isnan(), other, chosen)
+    return None if chosen is None else chosen.expand(result.shape)
+
+
+def _axis(coordinate: Tensor, dim: int, length: int, size: float) -> Tensor | None:
+    """New centers along one axis of a grid, (N, 1, length, 1) or (N, 1, 1, length); None where it is no grid's axis."""
+    other = 5 - dim
+    missing = coordinate.isnan()
+    low = coordinate.masked_fill(missing, torch.inf).amin((1, other))
+    high = coordinate.masked_fill(missing, -torch.inf).amax((1, other))
+    valid = ~missing.all(other).all(1)
+    if not bool(valid.any()) or not bool((valid == valid[:1]).all()):
+        return None
+    low, high = low[:, valid[0]], high[:, valid[0]]
+    steps = low.diff(dim=1)
+    if bool((high - low > 1e-3 * size).any()) or bool((steps <= 0).any()):
+        return None
+    if low.shape[1] == 1:
+        start, end = torch.zeros(len(low)), torch.full((len(low),), size)
+    else:
+        step = (low[:, -1] - low[:, 0]) / (low.shape[1] - 1)
+        start, end = low[:, 0] - step / 2, low[:, -1] + step / 2
+    centers = start[:, None] + (end - start)[:, None] * (torch.arange(length) + 0.5) / length
+    return centers[:, None, :, None] if dim == 2 else centers[:, None, None, :]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a layer's output is read as channels on a grid that covers the image.
+
+    Attributes:
+        shape: Of the output for one sample.
+        batch: The dimension of samples.
+        channel: The dimension of channels.
+        grid: Height and width.
+        order: The index of each cell among the other dimensions, row by row; None where they are the grid as it is.
+    """
+
+    shape: tuple[int, ...]
+    batch: int
+    channel: int
+    grid: tuple[int, int]
+    order: tuple[int, ...] | None = None
+
+    def fits(self, output: Tensor, batch: int) -> bool:
+        """Whether an output for so many samples has this form."""
+        shape = list(self.shape)
+        shape[self.batch] = batch
+        return list(output.shape) == shape
+
+    def read(self, output: Tensor) -> Tensor:
+        """The output as (B, K, h, w)."""
+        if self.order is None and (self.batch, self.channel) == (0, 1):
+            return output
+        cells = output.movedim((self.batch, self.channel), (0, 1)).flatten(2)
+        if self.order is not None:
+            first, count = self.order[0], len(self.order)
+            inside = self.order == tuple(range(first, first + count))  # a view where it can be
+            cells = cells[:, :, first : first + count] if inside else cells[:, :, list(self.order)]
+        return cells.unflatten(2, self.grid)
+
+
+_DIMENSIONS = {4: ((0, 1), (0, 3)), 3: ((0, 2), (1, 2), (0, 1))}  # of samples and of channels
+_ROUNDED = 16  # of a pixel: means of the same pixels in another order differ by rounding
+_MARGIN = 1 / 16  # of the image, or one cell: how much of an edge may lie outside of the grid
+
+
+def layout_of(positions: Tensor, size: tuple[float, float]) -> Layout | None:
+    """How an activation of one sample is read as channels on a grid that covers the image.
+
+    Args:
+        positions: The coordinates of its elements.
+        size: The image's height and width.
+
+    Returns:
+        The layout; None where the elements fill no grid, or only a part of the image.
+    """
+    for batch, channel in _DIMENSIONS.get(positions.ndim, ()):
+        if positions.shape[batch] != 1:
+            continue
+        cells = _mean_near(positions, [channel], size).movedim((batch, channel), (0, 1)).flatten()
+        filled = _filled(cells, size, whole=positions.ndim == 4)
+        if filled is not None:
+            order, grid = filled
+            plain = positions.ndim == 4 and order == tuple(range(len(order)))
+            return Layout(tuple(positions.shape), batch, channel, grid, None if plain else order)
+    return None
+
+
+def _filled(cells: Tensor, size: tuple[float, float], *, whole: bool) -> tuple[tuple[int, ...], tuple[int, int]] | None:
+    """The order in which cells fill a grid row by row, and its height and width."""
+    valid = ~cells.real.isnan()
+    places = cells[valid]
+    if len(places) < 2 or (whole and len(places) < len(cells)):
+        return None
+    ranks, counts = [], []
+    for coordinate, length in zip((places.real, places.imag), size, strict=True):
+        lines, rank = (coordinate * _ROUNDED).round().unique(return_inverse=True)
+        lines = lines / _ROUNDED
+        margin = max(length / len(lines), length * _MARGIN)
+        if len(lines) > 1 and (lines[0] > margin or lines[-1] < length - margin):
+            return None
+        ranks.append(rank)
+        counts.append(len(lines))
+    cell = ranks[0] * counts[1] + ranks[1]
+    order = cell.argsort()
+    if len(places) != counts[0] * counts[1] or not torch.equal(cell[order], torch.arange(len(cell))):
+        return None
+    return tuple(valid.nonzero()[:, 0][order].tolist()), (counts[0], counts[1])
