@@ -117,7 +117,7 @@ class Coordinates(TorchDispatchMode):
                     self._set(tensor, positions[i] if several else positions if i == 0 else None)
         return result
 
-    def _carried(self, func: Any, args: tuple, kwargs: dict, operands: list[Tensor], result: Tensor) -> Any:
+    def _carried(self, func: Any, args: tuple[Any, ...], kwargs: dict, operands: list[Tensor], result: Tensor) -> Any:
         """The coordinates of the first result, or of each in a tuple; None where there are none."""
         space, _, name = func._schema.name.rpartition("::")
         if name in _MOVED:
@@ -128,7 +128,7 @@ class Coordinates(TorchDispatchMode):
         if name in _RESHAPED:
             return self._or_none(args[0]).reshape(result.shape)
         if name in _REDUCED:
-            dims = args[1] if len(args) > 1 else kwargs.get("dim")
+            dims = (*args[1:2], kwargs.get("dim"))[0]
             reduced = self._reduce(self._or_none(args[0]), [dims] if isinstance(dims, int) else dims)
             return None if reduced is None else reduced.reshape(result.shape)
         if name in ("mm", "bmm", "addmm", "baddbmm"):
@@ -188,7 +188,7 @@ class Coordinates(TorchDispatchMode):
             return None
         return torch.complex(*torch.broadcast_tensors(axes[0], axes[1]))
 
-    def _patches(self, args: tuple) -> Tensor | None:
+    def _patches(self, args: tuple[Any, ...]) -> Tensor | None:
         """Of patches cut from (N, C, H, W), as (N, C * kernel, L): their grid, laid out along L."""
         image, kernel, dilation, padding, stride = args[:5]
         counts = [
@@ -277,6 +277,11 @@ class Layout:
     grid: tuple[int, int]
     order: tuple[int, ...] | None = None
 
+    @property
+    def image(self) -> bool:
+        """Whether it is (N, channels, height, width), and not tokens or channels last."""
+        return self.order is None and self.channel == 1
+
     def fits(self, output: Tensor, batch: int) -> bool:
         """Whether an output for so many samples has this form."""
         shape = list(self.shape)
@@ -285,7 +290,7 @@ class Layout:
 
     def read(self, output: Tensor) -> Tensor:
         """The output as (B, K, h, w)."""
-        if self.order is None and (self.batch, self.channel) == (0, 1):
+        if self.image:
             return output
         cells = output.movedim((self.batch, self.channel), (0, 1)).flatten(2)
         if self.order is not None:

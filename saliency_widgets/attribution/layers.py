@@ -246,21 +246,21 @@ def _spatial_layers(call: Call) -> Mapping[str, Spatial]:
             return
         same = {name: spatial for name, (other, spatial) in layers.items() if other is tensor}
         # Inside a transformer's block tokens are halfway; what a block gives is what people look at.
-        whole = layout.channel == 1 and tensor.ndim == 4
-        default = whole or path in blocks or any(spatial.default for spatial in same.values())
+        default = layout.image or path in blocks or any(spatial.default for spatial in same.values())
         # Of several things that a container gives, whoever made it is the layer.
         listed = tensor is output or not same
         if listed:
             layers.update({name: (tensor, replace(spatial, listed=False)) for name, spatial in same.items()})
-        if not whole:
+        if not layout.image:
             tokens.update({path} & blocks)
         runs = 1 if earlier is None else earlier.runs + 1
         layers[path] = tensor, Spatial(layout, default, listed, runs)
 
     output = tensor_in(call.watch(seen, coordinates.begin))
-    halfway = tuple(f"{path}." for path in tokens)
+    inside = tuple(f"{path}." for path in tokens)
     for path, (tensor, spatial) in layers.items():
-        default = spatial.default and spatial.listed and tensor is not output and not path.startswith(halfway)
+        halfway = spatial.layout.image and path.startswith(inside)
+        default = spatial.default and spatial.listed and tensor is not output and not halfway
         layers[path] = tensor, replace(spatial, default=default)
     return {path: spatial for path, (_, spatial) in layers.items()}
 
