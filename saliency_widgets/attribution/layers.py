@@ -229,7 +229,7 @@ def _spatial_layers(call: Call) -> Mapping[str, Spatial]:
     Args:
         call: The model and its inputs, of which the first sample is looked at.
     """
-    layers: dict[str, tuple[Tensor, Spatial]] = {}
+    layers: dict[str, tuple[Tensor, int, Spatial]] = {}  # with the version of the tensor at that moment
     blocks = _blocks(call.model)
     tokens: set[str] = set()  # blocks that give tokens
 
@@ -240,29 +240,37 @@ def _spatial_layers(call: Call) -> Mapping[str, Spatial]:
         positions = None if tensor is None else coordinates.of(tensor)
         if tensor is None or (positions is None and not tensor.requires_grad):
             return  # it does not depend on the image
-        _, earlier = layers.pop(path, (None, None))
+        earlier = layers.pop(path, (None, 0, None))[2]
         layout = None if positions is None else layout_of(positions, coordinates.size)
         if layout is None:
             return
-        same = {name: spatial for name, (other, spatial) in layers.items() if other is tensor}
+        same = [name for name, (other, _, _) in layers.items() if other is tensor]
         # Inside a transformer's block tokens are halfway; what a block gives is what people look at.
-        default = layout.image or path in blocks or any(spatial.default for spatial in same.values())
-        # Of several things that a container gives, whoever made it is the layer.
-        listed = tensor is output or not same
-        if listed:
-            layers.update({name: (tensor, replace(spatial, listed=False)) for name, spatial in same.items()})
+        default = layout.image or path in blocks or any(layers[name][2].default for name in same)
+        # Of several names for one tensor menus show the outermost of those who made it: not who only hands it on, nor
+        # a container that gives it among other things. A convolution without a name of its own gives way.
+        makers = [
+            name
+            for name in same
+            if turn_of(name) is None and not name.startswith(f"{path}.") and layers[name][1] == tensor._version
+        ]
+        listed = not same or (tensor is output and not makers)
+        for name in same if listed else ():
+            _, version, spatial = layers[name]
+            layers[name] = tensor, version, replace(spatial, listed=False)
         if not layout.image:
             tokens.update({path} & blocks)
         runs = 1 if earlier is None else earlier.runs + 1
-        layers[path] = tensor, Spatial(layout, default, listed, runs)
+        layers[path] = tensor, tensor._version, Spatial(layout, default, listed, runs)
 
     output = tensor_in(call.watch(seen, coordinates.begin))
     inside = tuple(f"{path}." for path in tokens)
-    for path, (tensor, spatial) in layers.items():
+    result = {}
+    for path, (tensor, _, spatial) in layers.items():
         halfway = spatial.layout.image and path.startswith(inside)
         default = spatial.default and spatial.listed and tensor is not output and not halfway
-        layers[path] = tensor, replace(spatial, default=default)
-    return {path: spatial for path, (_, spatial) in layers.items()}
+        result[path] = replace(spatial, default=default)
+    return result
 
 
 def _blocks(model: nn.Module) -> set[str]:

@@ -47,6 +47,14 @@ def test_of_several_names_for_one_tensor_menus_show_the_outermost():
     assert torch.equal(cam(model, layer="0.0.1").values, cam(model, layer="0").values)
 
 
+def test_who_only_hands_a_tensor_on_is_not_listed_in_place_of_who_made_it():
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Identity(), nn.Dropout(), nn.Flatten(), nn.Linear(144, 3))
+    model.double().eval()
+    assert list(listed(model)) == ["0", "1"]
+    assert torch.equal(cam(model, layer="3").values, cam(model).values)
+    assert cam(model).layer == "1"
+
+
 def test_the_last_layer_with_an_extent_is_the_default():
     model = conv_net()
     model[4] = nn.AdaptiveAvgPool2d(1)

@@ -1,0 +1,353 @@
+"""Where activations lie on the image: by the values of pixels that carry their own position, and by moving patches."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+from torch.nn import functional as F
+from toys import call, far, pictures
+
+import saliency_widgets as sw
+from saliency_widgets.attribution.coordinates import Coordinates, layout_of
+from saliency_widgets.attribution.layers import spatial_layers
+
+
+def numbered(height, width, channels=1):
+    """An image whose pixels hold their own number."""
+    return torch.arange(float(height * width)).view(1, 1, height, width).repeat(1, channels, 1, 1)
+
+
+def traced(x, function):
+    with Coordinates().begin(x) as coordinates:
+        result = function(x)
+        return result, coordinates.of(result), coordinates.size
+
+
+MOVES = {
+    "transpose": lambda t: t.transpose(-1, -2),
+    "flatten": lambda t: t.reshape(t.shape[0], -1, t.shape[-1]),
+    "first to last": lambda t: t.movedim(1, -1).contiguous(),
+    "roll": lambda t: t.roll((1, 2), (-1, -2)),
+    "flip": lambda t: t.flip(-1),
+    "halves": lambda t: torch.cat(t.chunk(2, -1)[::-1], -1),
+    "every second": lambda t: t[..., ::2],
+    "selected": lambda t: t[..., torch.arange(t.shape[-1] - 1, -1, -1)],
+    "windows": lambda t: t.unflatten(-1, (2, -1)).movedim(-2, 1).clone() if t.shape[-1] % 2 == 0 else t,
+    "twice": lambda t: torch.stack((t, t), 1)[:, 1],
+    "expanded": lambda t: t[:, None].expand(-1, 3, *t.shape[1:]).reshape(t.shape[0], -1, t.shape[-1]),
+    "in place": lambda t: t.clone().mul_(1).add_(0),
+    "gathered": lambda t: t.gather(-1, torch.arange(t.shape[-1]).flip(0).expand(t.shape)),
+}
+
+
+@given(st.lists(st.sampled_from(list(MOVES)), max_size=5))
+def test_what_only_moves_pixels_keeps_each_with_its_position(moves):
+    def chain(x):
+        for move in moves:
+            x = MOVES[move](x)
+        return x
+
+    result, positions, _ = traced(numbered(4, 8, 2), chain)
+    row, column = positions.real - 0.5, positions.imag - 0.5
+    assert torch.equal(row * 8 + column, result)
+
+
+X = pictures(0, 1, 3, 24, 36)
+KERNEL = torch.ones(5, 3, 6, 6).double()
+CUTS = {
+    "a convolution": lambda x: F.conv2d(x, torch.ones(5, 3, 6, 6).double(), stride=6),
+    "unfold": lambda x: F.unfold(x, 6, stride=6).unflatten(2, (4, 6)),
+    "reshaped patches": lambda x: (
+        x.view(1, 3, 4, 6, 6, 6).permute(0, 2, 4, 3, 5, 1).reshape(1, 24, -1) @ torch.ones(108, 5).double()
+    ).mT.unflatten(2, (4, 6)),
+    "pooling": lambda x: F.avg_pool2d(x, 6),
+    "a mean over patches": lambda x: x.unflatten(2, (4, 6)).unflatten(4, (6, 6)).mean((3, 5)),
+    "pixels beside channels": lambda x: F.conv2d(F.pixel_unshuffle(x, 6), torch.ones(2, 108, 1, 1).double()),
+    "a convolution behind padding": lambda x: F.conv2d(
+        F.pad(x, (3, 3, 3, 3)), torch.ones(5, 3, 7, 7).double(), stride=6
+    )[..., :4, :6],
+    "resized": lambda x: F.interpolate(x, size=(4, 6), mode="bilinear"),
+    "twice as fine, then pooled": lambda x: F.max_pool2d(F.interpolate(x, scale_factor=2), 12),
+}
+
+
+@pytest.mark.parametrize("cut", CUTS)
+def test_each_way_to_cut_patches_gives_their_centers(cut):
+    _, positions, size = traced(X, CUTS[cut])
+    rows, columns = 6 * torch.arange(4) + 3.0, 6 * torch.arange(6) + 3.0
+    expected = torch.complex(*torch.meshgrid(rows, columns, indexing="ij"))
+    # Padding, and windows that overlap, move the centers by less than a cell.
+    assert float((positions.reshape(1, -1, 4, 6)[0, 0] - expected).abs().max()) < (3 if "padding" in cut else 0.1)
+    assert layout_of(positions.reshape(1, -1, 4, 6), size).grid == (4, 6)
+
+
+LOST = {
+    "a mean over all": lambda x: x.mean((2, 3), keepdim=True).expand(-1, -1, 4, 6),
+    "pooled to one, and resized": lambda x: F.interpolate(F.adaptive_avg_pool2d(x, 1), size=(4, 6)),
+    "pixels sorted": lambda x: x.sort(-1).values,
+    "mixed by a matrix": lambda x: (x.flatten(2) @ torch.ones(864, 24).double()).unflatten(2, (4, 6)),
+    "queries that look at it": lambda x: F.scaled_dot_product_attention(
+        torch.ones(1, 24, 3).double(), x.flatten(2).mT, x.flatten(2).mT
+    ).mT.unflatten(2, (4, 6)),
+    "its spectrum": lambda x: torch.fft.fft2(x).real,
+    "a corner of it": lambda x: x[..., :12, :18],
+    "channels": lambda x: torch.einsum("bchw,bdhw->bcd", x, x)[..., None].expand(-1, -1, -1, 4),
+}
+
+
+@pytest.mark.parametrize("lose", LOST)
+def test_what_does_not_cover_the_image_is_no_grid(lose):
+    _, positions, size = traced(X, LOST[lose])
+    assert positions is None or layout_of(positions, size) is None
+
+
+def test_a_branch_that_sees_the_whole_image_does_not_blur_the_others():
+    """As in DeepLab's pyramid: convolutions at several rates, and the mean of all, concatenated and mixed."""
+
+    def pyramid(x):
+        branches = [F.conv2d(x, torch.ones(2, 3, 3, 3).double(), padding=rate, dilation=rate) for rate in (1, 2)]
+        overall = F.interpolate(F.adaptive_avg_pool2d(x, 1), size=x.shape[2:])
+        return F.conv2d(torch.cat([overall, *branches], 1), torch.ones(4, 7, 1, 1).double())
+
+    _, positions, size = traced(X, pyramid)
+    layout = layout_of(positions, size)
+    assert (layout.grid, layout.image) == ((24, 36), True)
+
+
+def test_tokens_are_read_in_any_order_among_any_others():
+    order = torch.randperm(24, generator=torch.Generator().manual_seed(0))
+
+    def tokens(x):
+        patches = F.unfold(x, 6, stride=6).mT
+        others = torch.zeros(1, 2, patches.shape[2]).double()
+        return torch.cat([others, patches[:, order[:10]], others[:, :1], patches[:, order[10:]]], 1)
+
+    result, positions, size = traced(X, tokens)
+    layout = layout_of(positions, size)
+    assert layout.grid == (4, 6)
+    assert torch.equal(layout.read(result), F.unfold(X, 6, stride=6).unflatten(2, (4, 6)))
+
+
+# ---- models, and what the layers themselves say when a patch moves
+
+
+class Encoder(nn.Module):
+    """A transformer of patches with tokens before and behind them, of which it reads one."""
+
+    def __init__(self, before, behind, *, sequence_first=False, width=16):
+        super().__init__()
+        torch.manual_seed(0)
+        self.cut = nn.Conv2d(3, width, 8, stride=8)
+        self.before, self.behind = (nn.Parameter(torch.randn(1, n, width)) for n in (before, behind))
+        self.blocks = nn.Sequential(
+            *[
+                nn.TransformerEncoderLayer(width, 2, 2 * width, batch_first=not sequence_first, norm_first=True)
+                for _ in range(3)
+            ]
+        )
+        self.sequence_first, self.head = sequence_first, nn.Linear(width, 3)
+        self.double().eval()
+
+    def tokens(self, x):
+        patches = self.cut(x).flatten(2).mT
+        around = [part.expand(len(x), -1, -1) for part in (self.before, self.behind)]
+        tokens = torch.cat([around[0], patches, around[1]], 1)
+        return tokens.transpose(0, 1) if self.sequence_first else tokens
+
+    def forward(self, x):
+        tokens = self.blocks(self.tokens(x))
+        return self.head((tokens.transpose(0, 1) if self.sequence_first else tokens).mean(1))
+
+
+def output_of(model, layer, x):
+    seen = {}
+    hook = model.get_submodule(layer).register_forward_hook(lambda _module, _inputs, output: seen.update(output=output))
+    with torch.no_grad():
+        model(x)
+    hook.remove()
+    return seen["output"]
+
+
+@pytest.mark.parametrize("sequence_first", [False, True])
+@pytest.mark.parametrize(("before", "behind"), [(0, 0), (1, 0), (2, 0), (5, 0), (0, 1), (1, 9), (12, 12)])
+def test_the_cell_that_answers_is_the_patch_that_moves(before, behind, sequence_first):
+    model, x = Encoder(before, behind, sequence_first=sequence_first), pictures(0, 2, 3, 24, 40)
+    layers = spatial_layers(call(model, x))
+    assert [layers[path].shape for path in ("blocks.0", "blocks.1", "blocks.2", "blocks")] == [(16, 3, 5)] * 4
+    at_rest = output_of(model, "blocks.1", x[:1])
+    for row, column in ((0, 0), (0, 4), (1, 2), (2, 1), (2, 4)):
+        moved = x[:1].clone()
+        moved[..., 8 * row : 8 * row + 8, 8 * column : 8 * column + 8] += 1
+        change = layers["blocks.1"].layout.read(output_of(model, "blocks.1", moved) - at_rest)
+        assert int(change[0].norm(dim=0).argmax()) == 5 * row + column
+
+
+@pytest.mark.parametrize(("before", "behind"), [(2, 0), (5, 0), (1, 9)])
+def test_the_default_map_is_the_blocks_by_hand(before, behind):
+    model, x = Encoder(before, behind), pictures(0, 2, 3, 24, 40)
+    for layer, count in (("blocks.1", 2), ("blocks", 3)):
+        tokens = model.blocks[:count](model.tokens(x)).detach().requires_grad_()
+        (gradient,) = torch.autograd.grad(model.head(model.blocks[count:](tokens).mean(1))[:, 1].sum(), tokens)
+        a, g = (t[:, before : before + 15].mT.unflatten(2, (3, 5)) for t in (tokens.detach(), gradient))
+        expected = (g.mean((2, 3), keepdim=True) * a).sum(1, keepdim=True)
+        assert far(sw.attribute(model, x, method="grad_cam", target=1, layer=layer).values, expected) < 1e-12
+    assert torch.equal(
+        sw.attribute(model, x, method="grad_cam", target=1).values,
+        sw.attribute(model, x, method="grad_cam", target=1, layer="blocks").values,
+    )
+
+
+def test_a_fixed_pooling_grid_is_not_taken_for_channels_behind_a_grid():
+    """Of an image of 24 x 36, 4 channels on 6 x 6 have the shape of a grid of 4 x 6 with 6 channels."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(6), nn.Flatten(), nn.Linear(144, 3)).double()
+    found = sw.attribute(model, X, method="grad_cam", target=1)
+    a = model[:2](X).detach().requires_grad_()
+    (g,) = torch.autograd.grad(model[2:](a)[:, 1].sum(), a)
+    assert found.values.shape == (1, 1, 6, 6)
+    assert far(found.values, (g.mean((2, 3), keepdim=True) * a).sum(1, keepdim=True).detach()) < 1e-13
+
+
+def test_a_square_grid_with_as_many_channels_is_read_by_where_it_lies():
+    class ChannelsLast(nn.Module):
+        def __init__(self):
+            super().__init__()
+            torch.manual_seed(0)
+            self.cut, self.blocks = (
+                nn.Conv2d(3, 4, 6, stride=6),
+                nn.ModuleList([nn.Sequential(nn.LayerNorm(4), nn.Tanh())]),
+            )
+            self.head = nn.Linear(4, 3)
+            self.double()
+
+        def forward(self, x):
+            x = self.cut(x).movedim(1, -1)
+            for block in self.blocks:
+                x = block(x)
+            return self.head(x.square().mean((1, 2)))
+
+    model, x = ChannelsLast(), pictures(0, 2, 3, 24, 24)
+    a = model.blocks[0](model.cut(x).movedim(1, -1)).detach().requires_grad_()
+    (g,) = torch.autograd.grad(model.head(a.square().mean((1, 2)))[:, 1].sum(), a)
+    expected = (g.mean((1, 2), keepdim=True) * a).sum(-1)[:, None].detach()
+    found = sw.attribute(model, x, method="grad_cam", target=1)
+    assert found.layer == "blocks.0"
+    assert far(found.values, expected) < 1e-13
+
+
+class Windows(nn.Module):
+    """Attention inside shifted windows, as in Swin transformers, with channels behind the grid."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.cut, self.head = nn.Conv2d(3, 8, 4, stride=4), nn.Linear(8, 3)
+        self.attention = nn.MultiheadAttention(8, 2, batch_first=True)
+        self.window, self.mlp = nn.Identity(), nn.Sequential(nn.Linear(8, 8), nn.GELU())
+        self.blocks = nn.ModuleList([nn.Sequential(nn.LayerNorm(8), nn.Identity())])
+        self.double().eval()
+
+    def forward(self, x):
+        x = self.cut(x).movedim(1, -1)  # (B, 8, 8, C)
+        shifted = x.roll((-1, -1), (1, 2)).unflatten(1, (2, 4)).unflatten(3, (2, 4))
+        windows = self.window(shifted.transpose(2, 3).flatten(0, 2).flatten(1, 2))  # (4 B, 16, C)
+        mixed = self.attention(windows, windows, windows)[0].view(len(x), 2, 2, 4, 4, 8).transpose(2, 3)
+        x = mixed.reshape(len(x), 8, 8, 8).roll((1, 1), (1, 2)) + x
+        return self.head(self.mlp(self.blocks[0](x)).mean((1, 2)))
+
+
+def test_shifted_windows_come_back_to_where_they_were():
+    model, x = Windows(), pictures(0, 2, 3, 32, 32)
+    layers = spatial_layers(call(model, x))
+    assert layers["blocks.0"].shape == (8, 8, 8)
+    assert "window" not in layers
+    with pytest.raises(ValueError, match=r"layer: 'window' has an output of shape .*reshape="):
+        sw.attribute(model, x, method="grad_cam", target=1, layer="window")
+    at_rest = output_of(model, "blocks.0", x[:1])
+    for row, column in ((0, 0), (3, 4), (7, 7)):
+        moved = x[:1].clone()
+        moved[..., 4 * row : 4 * row + 4, 4 * column : 4 * column + 4] += 1
+        change = layers["blocks.0"].layout.read(output_of(model, "blocks.0", moved) - at_rest)
+        assert int(change[0].norm(dim=0).argmax()) == 8 * row + column
+
+
+class Decoder(nn.Module):
+    """A detector: learned queries look at the encoder's tokens; 16 of them, as many as there are patches."""
+
+    def __init__(self, queries=16):
+        super().__init__()
+        torch.manual_seed(0)
+        self.cut, self.queries = nn.Conv2d(3, 8, 8, stride=8), nn.Parameter(torch.randn(1, queries, 8))
+        self.encoder = nn.ModuleList([nn.TransformerEncoderLayer(8, 2, 16, batch_first=True) for _ in range(2)])
+        self.decoder = nn.ModuleList([nn.TransformerDecoderLayer(8, 2, 16, batch_first=True) for _ in range(2)])
+        self.head = nn.Linear(8, 3)
+        self.double().eval()
+
+    def forward(self, x):
+        tokens = self.cut(x).flatten(2).mT
+        for block in self.encoder:
+            tokens = block(tokens)
+        queries = self.queries.expand(len(x), -1, -1)
+        for block in self.decoder:
+            queries = block(queries, tokens)
+        return self.head(queries)[:, 2]
+
+
+@pytest.mark.parametrize("queries", [16, 100])
+def test_the_queries_of_a_decoder_have_no_position(queries):
+    model, x = Decoder(queries), pictures(0, 2, 3, 32, 32)
+    found = sw.attribute(model, x, method="grad_cam", target=1)
+    assert (found.layer, tuple(found.values.shape)) == ("encoder.1", (2, 1, 4, 4))
+    for layer in ("decoder.0", "decoder.1", "decoder.1.linear2"):
+        with pytest.raises(
+            ValueError, match=rf"layer: '{layer}' .*The nearest layer that can is 'encoder\.1.*reshape="
+        ):
+            sw.attribute(model, x, method="grad_cam", target=1, layer=layer)
+        with pytest.raises(ValueError, match=rf"reshape: '{layer}' "):
+            sw.attribute(model, x, method="grad_cam", target=1, layer=layer, reshape="tokens")
+
+
+def test_a_model_that_never_sees_the_image_whole_is_refused():
+    class Glimpse(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.head = nn.Conv2d(3, 4, 3).double(), nn.Linear(4, 3).double()
+
+        def forward(self, x):
+            return self.head(self.conv(x[..., :12, :12]).mean((2, 3)))
+
+    with pytest.raises(ValueError, match="layer: no layer of this model has a spatial output"):
+        sw.attribute(Glimpse(), pictures(0, 1, 3, 32, 32), method="grad_cam", target=1)
+    shown = sw.attribute(
+        Glimpse(), pictures(0, 1, 3, 32, 32), method="grad_cam", target=1, layer="conv", reshape="channels first"
+    )
+    assert shown.values.shape == (1, 1, 10, 10)
+
+
+def test_of_an_input_that_is_no_image_the_first_convolution_defines_the_grid():
+    class Spectrogram(nn.Module):
+        def __init__(self):
+            super().__init__()
+            torch.manual_seed(0)
+            self.conv, self.pool, self.head = nn.Conv2d(1, 4, 3, padding=1), nn.MaxPool2d(2), nn.Linear(4, 3)
+            self.double()
+
+        def forward(self, x):
+            return self.head(self.pool(self.conv(x.view(-1, 1, 8, 12).cumsum(3))).mean((2, 3)))
+
+    found = sw.attribute(Spectrogram(), pictures(0, 2, 1, 1, 96)[:, 0, 0], method="grad_cam", target=1)
+    assert (found.layer, found.values.shape[2:]) == ("pool", (4, 6))
+
+
+def test_the_caller_s_mode_and_model_are_left_alone_when_a_pass_fails():
+    class Fails(nn.Module):
+        def forward(self, x):
+            raise RuntimeError("no")
+
+    with pytest.raises(ValueError, match="no"):
+        spatial_layers(call(Fails(), X))
+    assert torch._C._len_torch_dispatch_stack() == 0
+    assert math.isfinite(float(traced(X, lambda x: x)[1].real.sum()))
