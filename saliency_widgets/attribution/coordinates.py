@@ -152,7 +152,7 @@ class Coordinates(TorchDispatchMode):
     def _movable(self, item: Any) -> Any:
         """An operand's coordinates in its stead; whole numbers and masks, which select, stay."""
         if not isinstance(item, Tensor):
-            return item.type if isinstance(item, torch.device) else item
+            return item
         if item.is_floating_point() or item.is_complex() or self.of(item) is not None:
             return self._or_none(item)
         return item.cpu()

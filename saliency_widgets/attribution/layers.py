@@ -267,8 +267,9 @@ def _spatial_layers(call: Call) -> Mapping[str, Spatial]:
     inside = tuple(f"{path}." for path in tokens)
     result = {}
     for path, (tensor, _, spatial) in layers.items():
-        halfway = spatial.layout.image and path.startswith(inside)
-        default = spatial.default and spatial.listed and tensor is not output and not halfway
+        # Among blocks of tokens, a convolution serves attention, positions or a head.
+        aside = bool(tokens) and spatial.layout.image and (path not in blocks or path.startswith(inside))
+        default = spatial.default and spatial.listed and tensor is not output and not aside
         result[path] = replace(spatial, default=default)
     return result
 

@@ -1,0 +1,167 @@
+"""Print, for image models of timm and transformers, which layer Grad-CAM takes and whether it lies where it is drawn.
+
+One model of each architecture is made with random weights. Then one patch of the image after the other is changed, and
+the cell of the layer's grid that moves most is looked for: the patch's own, or one beside it. Random weights of deep
+networks blur that, so that a miss is a reason to look, and no fault by itself.
+
+    python tools/layer_table.py [timm | transformers] [name ...]
+"""
+
+from __future__ import annotations
+
+import gc
+import sys
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import torch
+from libraries import import_timm, import_transformers
+from torch import Tensor, nn
+
+import saliency_widgets as sw
+from saliency_widgets.attribution.layers import Spatial, spatial_layers
+from saliency_widgets.attribution.taps import tensor_in
+from saliency_widgets.attribution.targets import Score
+from saliency_widgets.engine.subject import Subject
+
+PATCHES = 6
+SMALL = (
+    "test_ atto femto pico nano xxs xxt pf tiny _ti _t_ _t0 _s0 n0 _m0 _b0 _050 _035 xs _s12 _12_ 18 10 26 small lite"
+)
+VARIANTS = (  # other tokens, positions and attention than the smallest of their file
+    "deit_tiny_distilled_patch16_224 vit_medium_patch16_reg4_gap_256 vit_wee_patch16_reg1_gap_256 "
+    "vit_small_patch14_reg4_dinov2 vit_relpos_small_patch16_224 vit_tiny_r_s16_p8_224 vit_base_patch16_siglip_224 "
+    "swinv2_cr_tiny_ns_224 botnet26t_256 lambda_resnet26t eca_botnext26ts_256 coatnet_nano_rw_224 resnet18 "
+    "maxvit_rmlp_pico_rw_256 vit_srelpos_small_patch16_224 beitv2_base_patch16_224 naflexvit_base_patch16_gap "
+    "test_vit2 test_vit3 test_vit4 convformer_s18 caformer_s18"
+)
+TASKS = "IMAGE_CLASSIFICATION OBJECT_DETECTION SEMANTIC_SEGMENTATION UNIVERSAL_SEGMENTATION DEPTH MASKED_IMAGE"
+LAYERS = {"num_hidden_layers": 3, "encoder_layers": 2, "decoder_layers": 2}
+Case = tuple[str, Callable[[], tuple[nn.Module, Tensor]]]
+
+
+def timm_cases() -> Iterator[Case]:
+    """The smallest model of each of timm's files, by its name, and some variants."""
+    timm = import_timm()
+    names = []
+    for module in timm.list_modules():
+        models = timm.list_models(module=module)
+        rank = {name: next((i for i, part in enumerate(SMALL.split()) if part in name), 99) for name in models}
+        names += sorted(models, key=lambda name: (rank[name], len(name), name))[:1]
+    for name in dict.fromkeys([*names, *VARIANTS.split()]):
+
+        def make(name: str = name) -> tuple[nn.Module, Tensor]:
+            model = timm.create_model(name, num_classes=10)
+            return model, torch.rand(1, *model.default_cfg.get("input_size", (3, 224, 224))) * 2 - 1
+
+        yield name, make
+
+
+def transformers_cases() -> Iterator[Case]:
+    """Each class for images, with its default configuration but few layers."""
+    transformers = import_transformers()
+    from transformers.models.auto import modeling_auto
+
+    names: dict[str, None] = {}
+    for task in (name for name in dir(modeling_auto) if name.endswith("_MAPPING_NAMES") and "ZERO" not in name):
+        if any(part in task for part in TASKS.split()):
+            for entry in getattr(modeling_auto, task).values():
+                names.update(dict.fromkeys(entry if isinstance(entry, (tuple, list)) else [entry]))
+    for name in names:
+
+        def make(name: str = name) -> tuple[nn.Module, Tensor]:
+            kind = getattr(transformers, name)
+            config = kind.config_class()
+            for key, value in {**LAYERS, "num_labels": 6, "use_pretrained_backbone": False}.items():
+                if isinstance(getattr(config, key, None), int):
+                    setattr(config, key, value)
+            parts = (config, getattr(config, "vision_config", None), getattr(config, "backbone_config", None))
+            size = next((s for part in parts if (s := getattr(part, "image_size", None))), 224)
+            height, width = size if isinstance(size, (list, tuple)) else (size, size)
+            shape = (getattr(config, "num_channels", 3) or 3, min(height, 512), min(width, 512))
+            return kind(config), torch.rand(1, *shape) * 2 - 1
+
+        yield name, make
+
+
+def first_scores(output: Any) -> Tensor:
+    """One score for the sample: the first floats of the output, weighed."""
+    tensors = list(floats_in(output))
+    scores = next((t for t in tensors if t.requires_grad), tensors[0]).flatten(1)
+    return scores @ torch.linspace(-1, 1, scores.shape[1], dtype=scores.dtype)
+
+
+def floats_in(output: Any) -> Iterator[Tensor]:
+    """All tensors of floats in an output."""
+    if isinstance(output, Tensor):
+        yield from [output] if output.is_floating_point() else []
+    elif isinstance(output, (dict, tuple, list)):
+        for item in output.values() if isinstance(output, dict) else output:
+            yield from floats_in(item)
+
+
+def output_of(model: nn.Module, path: str, image: Tensor) -> Tensor:
+    """What a layer gives for an image."""
+    seen: dict[str, Tensor] = {}
+    hook = model.get_submodule(path).register_forward_hook(lambda _m, _i, output: seen.update(it=tensor_in(output)))
+    with torch.no_grad():
+        model(image)
+    hook.remove()
+    return seen["it"].clone()
+
+
+def hits(model: nn.Module, path: str, layer: Spatial, image: Tensor) -> int:
+    """How often the cell that moves most, or one beside it, is that of the patch that was changed."""
+    at_rest, (height, width), (h, w) = output_of(model, path, image), image.shape[-2:], layer.layout.grid
+    generator, count = torch.Generator().manual_seed(0), 0
+    for _ in range(PATCHES):
+        row, column = (int(torch.randint(n, (), generator=generator)) for n in (h, w))
+        rows = slice(row * height // h, max((row + 1) * height // h, row * height // h + 1))
+        columns = slice(column * width // w, max((column + 1) * width // w, column * width // w + 1))
+        moved = image.clone()
+        moved[..., rows, columns] += 0.5 * torch.randn(moved[..., rows, columns].shape, generator=generator)
+        change = layer.layout.read(output_of(model, path, moved) - at_rest)[0].norm(dim=0)
+        peak = divmod(int(change.argmax()), w)
+        count += abs(peak[0] - row) <= max(1, h // 14) and abs(peak[1] - column) <= max(1, w // 14)
+    return count
+
+
+def describe(make: Callable[[], tuple[nn.Module, Tensor]]) -> str:
+    """What is to be said of one model."""
+    torch.manual_seed(0)
+    try:
+        model, image = make()
+    except Exception as error:
+        return f"not made: {type(error).__name__}: {str(error).strip().splitlines()[0][:90]}"
+    model.eval()
+    try:
+        layers = spatial_layers(Subject(model, image).call(Score(first_scores)))
+        result = sw.attribute(model, image, method="grad_cam", target=first_scores)
+    except ValueError as error:
+        return f"refused: {str(error)[:150]}"
+    assert result.layer is not None
+    layer, kind = layers[result.layer], type(model.get_submodule(result.layer)).__name__
+    _, height, width = layer.shape
+    size, near = " x ".join(map(str, image.shape[2:])), hits(model, result.layer, layer, image)
+    zero = "" if bool(result.values.any()) else " | zero map"
+    return f"{result.layer} ({kind}) | {height} x {width} of {size} | {near}/{PATCHES}{zero}"
+
+
+def main(arguments: list[str]) -> int:
+    """Print a row for each model."""
+    warnings.filterwarnings("ignore")
+    torch.set_num_threads(1)
+    sources: dict[str, Callable[[], Iterable[Case]]] = {"timm": timm_cases, "transformers": transformers_cases}
+    chosen = [name for name in arguments if name in sources] or list(sources)
+    only = [name for name in arguments if name not in sources]
+    for source in chosen:
+        for name, make in sources[source]():
+            if not only or name in only:
+                print(f"| {source} | {name} | {describe(make)} |", flush=True)
+                gc.collect()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
