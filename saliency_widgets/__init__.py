@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from saliency_widgets.attribution.method import methods
     from saliency_widgets.demos import demo
     from saliency_widgets.engine import attribute
+    from saliency_widgets.engine.allocator import tune_allocator
     from saliency_widgets.engine.checkup import checkup
     from saliency_widgets.engine.tables import importance, shuffle
     from saliency_widgets.engine.trust import ablate, evaluate
@@ -55,6 +56,7 @@ __all__ = [
     "methods",
     "shuffle",
     "sweep",
+    "tune_allocator",
 ]
 
 __version__ = _version("saliency-widgets")
@@ -80,6 +82,7 @@ _ROOMS = {
     "methods": "attribution.method",
     "shuffle": "engine.tables",
     "sweep": "widgets",
+    "tune_allocator": "engine.allocator",
 }
 
 

@@ -19,7 +19,6 @@ from saliency_widgets.attribution.method import DEFAULT, Method, get_method
 from saliency_widgets.attribution.noise import SEED
 from saliency_widgets.attribution.reduction import CHANNEL
 from saliency_widgets.attribution.targets import SCORE
-from saliency_widgets.engine.allocator import keep_memory
 from saliency_widgets.engine.case import has_seed, map_of, reduced
 from saliency_widgets.engine.compute import alone
 from saliency_widgets.engine.request import Request
@@ -124,7 +123,6 @@ def ablate(
         TypeError: An argument of the wrong type.
         ValueError: A mask of another size, an empty one, or an argument out of range.
     """
-    keep_memory()
     subject = Subject(model, inputs, **given)
     one_sample(subject)
     chosen = mask_of(mask, top, subject)
@@ -196,7 +194,6 @@ def evaluate(
     """
     import pandas as pd
 
-    keep_memory()
     entries = [get_method(given) for given in ((methods,) if isinstance(methods, str) else methods)]
     if not entries:
         raise ValueError("methods: there is none to be looked at. Pass methods=['gradient', 'grad_cam'] for example.")
