@@ -20,8 +20,9 @@ if TYPE_CHECKING:
     from saliency_widgets.engine import attribute
     from saliency_widgets.engine.allocator import tune_allocator
     from saliency_widgets.engine.checkup import checkup
+    from saliency_widgets.engine.evaluation import evaluate
     from saliency_widgets.engine.tables import importance, shuffle
-    from saliency_widgets.engine.trust import ablate, evaluate
+    from saliency_widgets.engine.trust import ablate
     from saliency_widgets.widgets import (
         Comparison,
         Explorer,
@@ -73,7 +74,7 @@ _ROOMS = {
     "checkup": "engine.checkup",
     "compare": "widgets",
     "demo": "demos",
-    "evaluate": "engine.trust",
+    "evaluate": "engine.evaluation",
     "explore": "widgets",
     "from_captum": "attribution.captum_bridge",
     "importance": "engine.tables",
