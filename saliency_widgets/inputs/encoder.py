@@ -16,9 +16,10 @@ def fitted(transform: Any) -> Any:
     return getattr(transform, "__self__", transform)
 
 
-def is_fitted_transform(transform: Any) -> bool:
-    """Whether a transform is one of scikit-learn's kind, which takes rows of a table."""
-    return hasattr(fitted(transform), "fit") and hasattr(fitted(transform), "transform")
+def is_for_tables(transform: Any) -> bool:
+    """Whether a transform is one of scikit-learn's kind; one with a predictor at its end is refused later, in words."""
+    estimator = fitted(transform)
+    return hasattr(estimator, "fit") and (hasattr(estimator, "transform") or hasattr(estimator, "predict"))
 
 
 def fitted_names(transform: Any) -> list[str] | None:

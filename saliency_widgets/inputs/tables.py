@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from saliency_widgets.attribution.columns import Columns
-from saliency_widgets.inputs.encoder import Encoder, fitted, fitted_names, is_fitted_transform
+from saliency_widgets.inputs.encoder import Encoder, fitted, fitted_names, is_for_tables
 from saliency_widgets.inputs.tracing import is_measured, trace
 from saliency_widgets.params import unknown
 
@@ -149,7 +149,7 @@ def is_table(inputs: Any, background: Any, feature_names: Any, transform: Any) -
     """Whether inputs are rows of a table: of pandas, said to be so, or values by their names."""
     if isinstance(inputs, (pd.DataFrame, pd.Series, Table)) or background is not None or feature_names is not None:
         return True
-    if is_fitted_transform(transform):
+    if is_for_tables(transform):
         return True
     plain = (Real, str, np.generic)
     # A single one is an input of the model by its name.

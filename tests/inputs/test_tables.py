@@ -486,3 +486,9 @@ def test_another_number_of_columns_than_an_unnamed_transform_has_is_said(bodies)
     scaler = StandardScaler().fit(bodies.to_numpy())
     with pytest.raises(ValueError, match=r"^inputs: the transform was fitted on 3 columns, and these rows have 2"):
         read_table(bodies[["age", "weight"]].iloc[0], transform=scaler)
+
+
+def test_a_pipeline_with_its_predictor_is_refused_for_rows_without_names_too(bodies):
+    whole = make_pipeline(StandardScaler(), LinearRegression()).fit(bodies, bodies["age"])
+    with pytest.raises(TypeError, match=r"pipeline\[:-1\]"):
+        sw.attribute(linear(WEIGHTS), bodies.iloc[0].to_numpy().copy(), transform=whole)
