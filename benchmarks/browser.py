@@ -37,6 +37,7 @@ TARGET = 285
 # 50 steps from Python make "50" a position of the slider, between 32 and 64. The map of another class warms up.
 OURS = f"""
 import saliency_widgets as sw
+sw.tune_allocator()
 explorer = sw.demo(method="integrated_gradients", n_steps={STEPS}, quadrature="trapezoid", target=281)
 explorer
 """

@@ -19,6 +19,7 @@ from tqdm.auto import tqdm
 from saliency_widgets.attribution import Cancelled, Reduction, Score
 from saliency_widgets.attribution.quadrature import RULES
 from saliency_widgets.engine import Cache, Event, Request, Session, Subject, attribute
+from saliency_widgets.engine.allocator import tune_allocator
 from saliency_widgets.engine.compute import compute
 from saliency_widgets.evaluation.ablation import ablate
 from saliency_widgets.evaluation.curves import curve
@@ -171,6 +172,33 @@ def speed(name: str, rounds: int, device: str = "cpu") -> list[Row]:
     return found
 
 
+def _methods_of(name: str, tuned: bool) -> Mapping[str, Callable[[], Any]]:
+    """Two methods from scratch, in a process whose allocator is tuned or left as it is."""
+    if tuned and not tune_allocator():
+        raise SystemExit("The C library here is not GNU's.")
+    ours = Ours(name)
+    settings = {"integrated_gradients": {"n_steps": N - 1, "quadrature": "trapezoid"}, "smoothgrad": {"n_samples": N}}
+
+    def from_scratch(method: str) -> Callable[[], None]:
+        return lambda: (ours.forget(), ours.ask(method, **settings[method]))[1]
+
+    return {method: from_scratch(method) for method in settings}
+
+
+def allocator(name: str, rounds: int) -> list[Row]:
+    """What ``sw.tune_allocator()`` brings: the same work in two processes, in turn."""
+    processes = {"tuned": Elsewhere(_methods_of, name, True), "as it is": Elsewhere(_methods_of, name, False)}
+    timers = {(who, method): p.timer(method) for who, p in processes.items() for method in p.names}
+    t = interleaved(timers, rounds)
+    for process in processes.values():
+        process.close()
+    return [
+        Row(name, f"{method}-{N}, allocator tuned / as it is", t["tuned", method] / t["as it is", method],
+            note=f"{t['as it is', method] / N * 1e3:.1f} ms a gradient as it is")
+        for method in processes["tuned"].names
+    ]  # fmt: skip
+
+
 def reuse(name: str, rounds: int, device: str = "cpu") -> list[Row]:
     """What another setting costs, when something was computed before."""
     ours = Ours(name, device)
@@ -305,6 +333,7 @@ def staleness(name: str, rounds: int, device: str = "cpu") -> list[Row]:
 def _peak(name: str, work: str, line: Any) -> None:
     """In a process of its own: how far the resident memory grew, in bytes."""
     torch.set_num_threads(1)
+    tune_allocator()
     ours = Ours(name)
     ours.ask("gradient")
     ours.forget()
@@ -390,6 +419,7 @@ def accuracy(name: str, steps: int = 1024) -> list[Row]:
 def measure(rounds: int, device: str = "cpu") -> list[Row]:
     """All of it; what is being measured is said as it goes."""
     torch.set_num_threads(1)
+    tune_allocator()
     parts: list[tuple[str, Callable[[], list[Row]]]] = []
     for name in MODELS:
         parts += [
@@ -399,6 +429,7 @@ def measure(rounds: int, device: str = "cpu") -> list[Row]:
             (f"{name}: trust", partial(trust, name, rounds, device)),
         ]
         if device == "cpu":
+            parts.append((f"{name}: allocator", partial(allocator, name, rounds)))
             parts.append((f"{name}: memory", partial(memory, name)))
     if device == "cpu":
         parts.append((f"{MODELS[0]}: accuracy", partial(accuracy, MODELS[0])))

@@ -8,9 +8,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from multiprocessing.connection import Connection
 from statistics import median
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
+
+Name = TypeVar("Name")
 
 
 @dataclass(frozen=True)
@@ -56,9 +58,9 @@ def seconds(work: Callable[[], Any]) -> float:
     return time.process_time() - began
 
 
-def interleaved(timers: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, float]:
+def interleaved(timers: Mapping[Name, Callable[[], float]], rounds: int) -> dict[Name, float]:
     """The median of each timer's seconds; all of them take part in each round, after one that doesn't count."""
-    found: dict[str, list[float]] = {name: [] for name in timers}
+    found: dict[Name, list[float]] = {name: [] for name in timers}
     for turn in range(rounds + 1):
         for name, timer in timers.items():
             spent = timer()

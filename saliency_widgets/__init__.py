@@ -18,9 +18,11 @@ if TYPE_CHECKING:
     from saliency_widgets.attribution.method import methods
     from saliency_widgets.demos import demo
     from saliency_widgets.engine import attribute
+    from saliency_widgets.engine.allocator import tune_allocator
     from saliency_widgets.engine.checkup import checkup
+    from saliency_widgets.engine.evaluation import evaluate
     from saliency_widgets.engine.tables import importance, shuffle
-    from saliency_widgets.engine.trust import ablate, evaluate
+    from saliency_widgets.engine.trust import ablate
     from saliency_widgets.widgets import (
         Comparison,
         Explorer,
@@ -55,6 +57,7 @@ __all__ = [
     "methods",
     "shuffle",
     "sweep",
+    "tune_allocator",
 ]
 
 __version__ = _version("saliency-widgets")
@@ -71,7 +74,7 @@ _ROOMS = {
     "checkup": "engine.checkup",
     "compare": "widgets",
     "demo": "demos",
-    "evaluate": "engine.trust",
+    "evaluate": "engine.evaluation",
     "explore": "widgets",
     "from_captum": "attribution.captum_bridge",
     "importance": "engine.tables",
@@ -80,6 +83,7 @@ _ROOMS = {
     "methods": "attribution.method",
     "shuffle": "engine.tables",
     "sweep": "widgets",
+    "tune_allocator": "engine.allocator",
 }
 
 

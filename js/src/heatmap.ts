@@ -3,6 +3,7 @@
 import type { AnyModel } from "@anywidget/types";
 import { GridView } from "./grid/view.ts";
 import { LessonView } from "./lesson/view.ts";
+import { mendControls } from "./shell/accessible.ts";
 import { HeatmapView } from "./view.ts";
 
 /** A view on a page: it shows its model in `el` until it is removed. */
@@ -13,7 +14,12 @@ const VIEWS: Record<string, View> = { grid: GridView, heatmap: HeatmapView, less
 
 function render({ model, el }: { model: AnyModel; el: HTMLElement }): () => void {
   const view = new VIEWS[String(model.get("kind") ?? "heatmap")](model, el);
-  return () => view.remove();
+  const life = new AbortController();
+  mendControls(el, life.signal);
+  return () => {
+    life.abort();
+    view.remove();
+  };
 }
 
 export default { render };

@@ -1,4 +1,4 @@
-"""How the C library hands out the host's memory, for passes that come one after another."""
+"""How the C library hands out the host's memory: left as it is, unless the caller opts in."""
 
 from __future__ import annotations
 
@@ -25,25 +25,36 @@ def _glibc() -> Any:
     return library
 
 
-@functools.cache
-def keep_memory() -> None:
-    """Keep freed memory for the next pass, once in a process; nothing where the C library is another.
+def tune_allocator() -> bool:
+    """Let the C library keep freed memory for the next pass: faster on CPUs, for the whole process and until it ends.
 
-    By default glibc gives large blocks back to the system as they are freed, and the next pass pays a page fault for
-    every 4 KiB: of 16 rows that is up to half of the time. A thread other than the main one gets an arena of its own,
-    in pieces of 64 MiB that come and go likewise: new threads share the main one instead.
+    Nothing in this package calls it: it is a setting of your process, which holds for all code in it. By default glibc
+    returns large blocks to the system as they are freed, and the next pass pays a page fault for every 4 KiB. After
+    this call up to 32 MiB a block are kept and reused, which is faster where passes have many rows, and the process
+    stays as large as its largest pass. A thread other than the main one gets an arena of its own by default, in pieces
+    of 64 MiB; after this call new threads share the main one.
+
+    Call it once, before the first model runs; in worker processes with
+    ``ProcessPoolExecutor(initializer=sw.tune_allocator)``.
+
+    Returns:
+        Whether it was done: False where the C library is not GNU's (macOS, Windows, Alpine), and nothing is changed.
     """
     library = _glibc()
     if library is None:
-        return
-    library.mallopt(_M_MMAP_THRESHOLD, 32 * _MIB)  # the most that it takes
-    library.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
-    library.mallopt(_M_TOP_PAD, 64 * _MIB)
-    library.mallopt(_M_ARENA_MAX, 1)
+        return False
+    settings = (
+        (_M_MMAP_THRESHOLD, 32 * _MIB),  # the most that it takes
+        (_M_TRIM_THRESHOLD, 2**31 - 1),
+        (_M_TOP_PAD, 64 * _MIB),
+        (_M_ARENA_MAX, 1),
+    )
+    taken = [library.mallopt(option, value) for option, value in settings]
+    return all(answer == 1 for answer in taken)
 
 
 def give_back() -> None:
-    """Give what is kept and unused back to the system."""
+    """Return what is free to the system; it changes no setting."""
     library = _glibc()
     if library is not None:
         library.malloc_trim(0)

@@ -14,7 +14,6 @@ from saliency_widgets.attribution.isolation import is_training
 from saliency_widgets.attribution.method import DEFAULT
 from saliency_widgets.attribution.recording import SPATIAL
 from saliency_widgets.attribution.targets import SCORE, is_function
-from saliency_widgets.engine.allocator import keep_memory
 from saliency_widgets.engine.cache import Cache, Scope
 from saliency_widgets.engine.fingerprint import identity
 from saliency_widgets.engine.request import Request
@@ -207,7 +206,6 @@ def attribute(
         ValueError: An argument out of range, an input that doesn't fit, or a model that failed.
     """
     request = Request.of(method, params, target=target, score=score, contrast=contrast)
-    keep_memory()
     subject = Subject(
         model, inputs, transform=transform, class_names=class_names, explain=explain, device=device, fold=fold,
         precision=precision, cuda_graphs=cuda_graphs, feature_names=feature_names, background=background,

@@ -12,7 +12,7 @@ from typing import Literal
 
 from saliency_widgets.attribution import Attribution, Cancelled, ModelChanged, Reduction
 from saliency_widgets.attribution.recording import once
-from saliency_widgets.engine.allocator import give_back, keep_memory
+from saliency_widgets.engine.allocator import give_back
 from saliency_widgets.engine.cache import SHARED, Cache, Scope
 from saliency_widgets.engine.compute import compute
 from saliency_widgets.engine.executors import EXECUTORS, Executor
@@ -94,7 +94,6 @@ class Session:
         owner: object = None,
         idle: Callable[[Callable[[], None]], None] | None = None,
     ) -> None:
-        keep_memory()
         self.subject = subject
         self._idle = idle
         self.cache = SHARED if cache is None else cache

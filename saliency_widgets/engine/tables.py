@@ -14,7 +14,6 @@ from saliency_widgets.attribution import Call, get_method
 from saliency_widgets.attribution.method import DEFAULT, Method
 from saliency_widgets.attribution.noise import SEED
 from saliency_widgets.attribution.targets import SCORE
-from saliency_widgets.engine.allocator import keep_memory
 from saliency_widgets.engine.compute import alone
 from saliency_widgets.engine.request import Request
 from saliency_widgets.engine.subject import Subject
@@ -59,7 +58,6 @@ def labels_of(labels: Any, subject: Subject, *, value: bool) -> tuple[Tensor | N
 
 
 def _read(model: nn.Module, inputs: Any, given: dict[str, Any]) -> Subject:
-    keep_memory()
     subject = Subject(model, inputs, **given)
     if subject.table is None:
         raise ValueError("inputs: expected a row of a table: a Series, a DataFrame, or numbers with feature_names=.")
@@ -175,7 +173,8 @@ def importance(
     request = Request.of(DEFAULT, {}, target=target, score=score, contrast=contrast)
     with alone():
         resolved, _ = subject.resolve(request)
-        subject.logits, many.logits  # noqa: B018 - both are looked at, so that names and labels are checked
+        for each in (subject, many):  # each runs the model once, which checks the names and fits them to the classes
+            each.logits_at(each.version())
         known, loss = labels_of(labels, many, value=score == "value")
         call, other = subject.call(resolved), many.call(resolved)
         assert call.columns is not None

@@ -54,9 +54,10 @@ def cheapest(
 def front(quality: Sequence[float], cost: Sequence[float], better: Literal["high", "low"]) -> list[int]:
     """The places of the settings than which none is both cheaper and better, the cheapest first."""
     lost, paid = losses(quality, better), np.asarray(cost, np.float64)
-    known = [k for k in range(len(lost)) if np.isfinite(lost[k]) and np.isfinite(paid[k])]
+    # A loss beside a best of zero is infinite, and yet cheaper settings count.
+    measured = [k for k in range(len(lost)) if not np.isnan(lost[k]) and np.isfinite(paid[k])]
     found: list[int] = []
-    for k in sorted(known, key=lambda k: (paid[k], lost[k], k)):
+    for k in sorted(measured, key=lambda k: (paid[k], lost[k], k)):
         if not found or lost[k] < lost[found[-1]]:
             found.append(k)
     return found

@@ -58,6 +58,13 @@ def check_masks(call: Call, masks: Tensor) -> Tensor:
     return masks.to(device=call.inputs.device, dtype=torch.bool)
 
 
+def default_fill(call: Call) -> str:
+    """What is put there where nobody says: "blur" in an image, the background's "mean" in a row, or else "zero"."""
+    if call.size is not None:
+        return FILL.default
+    return "zero" if call.columns is None or call.columns.rows is None else "mean"
+
+
 def filling(call: Call, fill: Any, seed: int = 0) -> Callable[[Tensor], Tensor]:
     """A way to take something away from the sample.
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from saliency_widgets.attribution import Call
+from saliency_widgets.attribution.errors import Unread
 from saliency_widgets.attribution.schedule import CHUNK_SIZE
 from saliency_widgets.evaluation.running import Running, refined
 
@@ -24,7 +25,7 @@ class Saturation(Running):
     Attributes:
         places: From 0, the baseline, to 1, the input, ascending, shape (n,).
         scores: The explained score, shape (n,).
-        slopes: The Euclidean norm of the gradient, shape (n,).
+        slopes: The Euclidean norm of the gradient, shape (n,); NaN where no gradient reaches the input.
         done: How many places there are.
         total: How many there will be.
     """
@@ -50,7 +51,7 @@ class Saturation(Running):
 
     @property
     def slope_left(self) -> float:
-        """The gradient's norm at the input, as a part of the largest on the way; NaN where it is zero all the way."""
+        """The gradient's norm at the input, as a part of the largest on the way; NaN where that is zero, or NaN."""
         steepest = float(self.slopes.max())
         return float(self.slopes[-1]) / steepest if steepest > 0 else float("nan")
 
@@ -85,7 +86,11 @@ def saturation(
 
     def computed(some: list[int]) -> tuple[Tensor, Tensor]:
         inputs = torch.lerp(start, call.inputs, _on_the_way(some, points).to(start).view(-1, *[1] * (start.ndim - 1)))
-        gradients, found = call.gradient(inputs)
+        try:
+            gradients, found = call.gradient(inputs)
+        except Unread:  # where the score settles can still be told
+            found = call.scores(inputs)
+            return found, torch.full_like(found, torch.nan)
         return found, gradients.flatten(1).norm(dim=1)
 
     for there, (scores, slopes) in refined(

@@ -64,6 +64,7 @@ def stability(
     explain: Callable[[Call, int], Tensor],
     *,
     seeded_method: bool,
+    noisy: bool = True,
     radius: float = RADIUS.default,
     turns: int = TURNS.default,
     seed: int = 0,
@@ -81,6 +82,7 @@ def stability(
         call: The model and its one sample.
         explain: From a question and a seed to a map, shape (H, W) or (F,).
         seeded_method: Whether the seed may matter to it; where another gives the same map, it doesn't.
+        noisy: Whether noises are looked at, too.
         radius: r, as a part of the input's range.
         turns: How many seeds, and how many noises.
         seed: The seed of the map; the others follow it.
@@ -89,15 +91,17 @@ def stability(
         The comparison with one more map.
     """
     own = explain(call, seed)
-    told = Stability((), (), 0.0, 0, turns * (1 + seeded_method))
+    told = Stability((), (), 0.0, 0, turns * (noisy + seeded_method))
     for turn in range(1, turns + 1):
         if seeded_method:
             other = explain(call, seed + turn)
             if turn == 1 and torch.equal(other, own):  # with these settings nothing is drawn
-                seeded_method, told = False, replace(told, total=turns)
+                seeded_method, told = False, replace(told, total=turns * noisy)
             else:
                 told = replace(told, seeds=(*told.seeds, spearman(own, other)), done=told.done + 1)
                 yield told
+        if not noisy:
+            continue
         generator = seeded(seed, "sensitivity", turn)
         drawn = 2 * torch.rand(call.inputs.shape, generator=generator, dtype=torch.float32, device="cpu") - 1
         found = explain(call.on(call.inputs + radius * call.spread() * drawn.to(call.inputs)), seed)
@@ -106,7 +110,7 @@ def stability(
         told = replace(
             told,
             noises=(*told.noises, spearman(own, found)),
-            sensitivity=max(told.sensitivity, change),
+            sensitivity=change if change != change else max(told.sensitivity, change),
             done=told.done + 1,
         )
         yield told

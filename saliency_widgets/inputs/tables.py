@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from saliency_widgets.attribution.columns import Columns
+from saliency_widgets.inputs.encoder import Encoder, fitted, fitted_names, is_for_tables
 from saliency_widgets.inputs.tracing import is_measured, trace
 from saliency_widgets.params import unknown
 
@@ -79,7 +80,7 @@ def read_table(
         rows: An array, a tensor or a list of numbers (C,) or (B, C); a pandas Series; a DataFrame; or a mapping from
             names to values.
         background: Rows of the same columns: a DataFrame, an array or a tensor (N, C).
-        feature_names: The columns' names, where the rows don't have them.
+        feature_names: The columns' names, where the rows don't have them; the transform's unless given.
         transform: A fitted scikit-learn transformer (a scaler, a ColumnTransformer), or a function from such rows to
             numbers (N, F); None where the model takes the columns as they are.
 
@@ -88,12 +89,16 @@ def read_table(
         ValueError: Missing values, text without a transform, other columns in the background, names that don't fit, or
             a transform that fails, gives no numbers, or mixes columns.
     """
-    names = None if feature_names is None else [str(name) for name in feature_names]
-    if names is None and isinstance(background, pd.DataFrame) and not _has_names(rows):
-        names = list(background.columns)
+    names, named = None if feature_names is None else [str(name) for name in feature_names], _has_names(rows)
+    if names is None and not named and isinstance(background, pd.DataFrame):
+        names, named = list(background.columns), True
     frame = _frame(rows, "inputs", names)
     if frame.empty:
         raise ValueError(f"inputs: expected rows of columns, got a table of shape {frame.shape}.")
+    of_transform = fitted_names(transform)
+    if of_transform is not None and names is None and not named and len(of_transform) == frame.shape[1]:
+        frame.columns = of_transform
+    encoder = Encoder(transform, [*frame.columns], named=named)
     rest = None if background is None else _frame(background, "background", list(frame.columns))
     if rest is not None:
         rest = _same_columns(frame, rest, "background")
@@ -101,13 +106,13 @@ def read_table(
             raise ValueError("background: it has no rows. Pass some of your training data.")
         frame = _as_in(rest, frame, exactly=not isinstance(rows, pd.DataFrame))
     _check("inputs", frame, transform)
-    tensor = _encoded(frame, transform)
+    tensor = encoder(frame)
 
     def encode(given: Any, argument: str) -> Tensor:
         found = _same_columns(frame, _frame(given, argument, list(frame.columns)), argument)
         found = _as_in(frame, found)
         _check(argument, found, transform)
-        encoded = _encoded(found, transform)
+        encoded = encoder(found)
         if encoded.shape[1] != tensor.shape[1]:
             raise ValueError(
                 f"transform: it gives {encoded.shape[1]} numbers for {argument}, and {tensor.shape[1]} for the inputs. "
@@ -122,7 +127,7 @@ def read_table(
         together = frame if rest is None else pd.concat([frame, rest], ignore_index=True)
         numbers = tensor if around is None else torch.cat([tensor, around])
         mixed = lambda rows: encode(rows, "mixed rows")  # noqa: E731
-        of, notes = trace(together, numbers, mixed, transform, alone=rest is None)
+        of, notes = trace(together, numbers, mixed, fitted(transform), alone=rest is None)
     if rest is not None:
         varied = dict(rest.nunique(dropna=False).items())
         constant = [str(name) for name, count in varied.items() if count == 1 and len(rest) > 1]
@@ -130,6 +135,8 @@ def read_table(
             notes += (
                 f"Constant in the background: {', '.join(constant[:6])}. Shuffling such a column changes nothing.",
             )
+    if encoder.unused:
+        notes += (f"Not used by the transform, which was fitted without them: {', '.join(encoder.unused[:6])}.",)
     try:
         median = None if rest is None else encode(_typical(rest), "the median row")[0]
     except ValueError:  # only who asks for it needs it
@@ -142,7 +149,7 @@ def is_table(inputs: Any, background: Any, feature_names: Any, transform: Any) -
     """Whether inputs are rows of a table: of pandas, said to be so, or values by their names."""
     if isinstance(inputs, (pd.DataFrame, pd.Series, Table)) or background is not None or feature_names is not None:
         return True
-    if hasattr(transform, "fit") and hasattr(transform, "transform"):  # of scikit-learn
+    if is_for_tables(transform):
         return True
     plain = (Real, str, np.generic)
     # A single one is an input of the model by its name.
@@ -245,6 +252,8 @@ def _frame(value: Any, argument: str, names: Sequence[str] | None) -> pd.DataFra
             f"{argument}: expected an array, a tensor, a pandas Series or a DataFrame, got a {type(value).__name__}."
         )
     array = np.asarray(value)
+    if array.dtype.kind == "U":  # NumPy makes texts of the numbers beside a text
+        array = np.asarray(value, dtype=object)
     if array.ndim == 1:
         array = array[None]
     if array.ndim != 2 or array.size == 0:
@@ -254,7 +263,7 @@ def _frame(value: Any, argument: str, names: Sequence[str] | None) -> pd.DataFra
         raise ValueError(
             f"feature_names: {len(columns)} names were given, and {argument} has {array.shape[1]} columns."
         )
-    return pd.DataFrame(array, columns=columns)
+    return pd.DataFrame(array, columns=columns).infer_objects()
 
 
 def _same_columns(row: pd.DataFrame, others: Any, argument: str) -> Any:
@@ -290,42 +299,6 @@ def _check(argument: str, rows: Any, transform: Any) -> None:
                 )
         elif not np.isfinite(column.to_numpy(dtype=np.float64)).all():
             raise ValueError(f"{argument}: {str(name)!r} holds infinite values.")
-
-
-def _encoded(rows: pd.DataFrame, transform: Any) -> Tensor:
-    if transform is None:
-        return torch.from_numpy(rows.to_numpy(dtype=np.float64, copy=True))
-    apply = getattr(transform, "transform", transform)
-    if not callable(apply):
-        hint = " Of a pipeline with its predictor, pass pipeline[:-1]." if hasattr(transform, "predict") else ""
-        raise TypeError(
-            f"transform: expected a fitted scikit-learn transformer or a function, got a "
-            f"{type(transform).__name__}.{hint}"
-        )
-    # A transformer that was fitted on an array warns about names, and one fitted on a frame about their absence.
-    named = hasattr(transform, "feature_names_in_") or not hasattr(transform, "n_features_in_")
-    try:
-        found: Any = apply(rows if named else rows.to_numpy())
-    except Exception as error:
-        raise ValueError(
-            f"transform: it raised {type(error).__name__} for these rows: {error}. It must be fitted, and take the "
-            f"columns that the row has."
-        ) from error
-    if hasattr(found, "toarray"):  # a sparse matrix
-        found = found.toarray()
-    if isinstance(found, Tensor):
-        found = found.detach().cpu().numpy()
-    numbers = np.asarray(found)
-    if numbers.dtype.kind not in "buif":
-        try:
-            numbers = numbers.astype(np.float64)
-        except (TypeError, ValueError):
-            raise ValueError("transform: what it gives are no numbers. Encode categories in it, too.") from None
-    if numbers.ndim != 2 or len(numbers) != len(rows):
-        raise ValueError(f"transform: expected {len(rows)} rows of numbers from it, got shape {numbers.shape}.")
-    if not np.isfinite(numbers).all():
-        raise ValueError("transform: it gives NaN or infinite values for these rows (a division by zero?).")
-    return torch.from_numpy(np.array(numbers, dtype=np.float64, order="C"))
 
 
 def _with(rows: pd.DataFrame, place: int, column: Any) -> pd.DataFrame:

@@ -41,6 +41,8 @@ class Control:
         self.widget.layout.width = "auto"
         self.widget.add_class("sw-control")
         self.widget.add_class(f"sw-control-{param.name}")
+        if param.unit.isalpha():
+            self.widget.add_class(f"sw-unit-{param.unit}")  # said behind the value to a screen reader
         self._holder = self.widget  # whose value it is
         self._exact = value if param.kind == "float" else None
 

@@ -350,6 +350,7 @@ class Panel:
         common = [c.widget for p, c in self._params.items() if not p.advanced]
         rare = [c.widget for p, c in self._params.items() if p.advanced] + [self._score.widget]
         more = w.Accordion(children=[w.VBox(rare)], titles=["More settings"], selected_index=None)
+        more.add_class("sw-fold")  # the page makes it a button for keyboards and screen readers
         target = self._target_section()
         sections = [
             *([section("Target", target)] if target else []),

@@ -46,7 +46,7 @@ class SavePanel:
         self._inside = w.VBox()
         self._fold = w.Accordion([self._inside], titles=["Save as a page"], selected_index=None)
         self._fold.observe(lambda _change: self.show(), names="selected_index")
-        self.widget = self._fold.add_class("sw-save")
+        self.widget = self._fold.add_class("sw-fold").add_class("sw-save")
         explorer.view.prime(self._fold)
 
     @property

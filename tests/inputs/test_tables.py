@@ -379,3 +379,116 @@ def test_a_transform_that_mixes_columns_is_refused(people):
     mixing = make_pipeline(StandardScaler(), PCA(2)).fit(numbers)
     with pytest.raises(ValueError, match="comes from several of the 2 columns"):
         read_table(numbers.iloc[0], numbers, transform=mixing)
+
+
+# ---- rows and transforms of which one has names
+
+
+FITTED = ["age", "height", "weight"]
+WEIGHTS = torch.tensor([2.0, -3.0, 5.0], dtype=torch.float64)
+
+
+@pytest.fixture
+def bodies():
+    numbers = np.random.default_rng(1).normal(size=(40, 3)) * [15, 10, 12] + [40, 170, 70]
+    return pd.DataFrame(numbers, columns=FITTED)
+
+
+def transforms(bodies):
+    scaler = StandardScaler().fit(bodies)
+    apart = ColumnTransformer([(name, StandardScaler(), [name]) for name in FITTED]).fit(bodies)
+    return {
+        "scaler": scaler,
+        "its bound method": scaler.transform,
+        "ColumnTransformer": apart,
+        "pipeline": make_pipeline(apart, StandardScaler(with_mean=False, with_std=False)).fit(bodies),
+    }
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("which", ["scaler", "its bound method", "ColumnTransformer", "pipeline"])
+def test_rows_without_names_behind_a_transform_fitted_with_names(bodies, which):
+    """w (x - mean) / std, by the names that the transform was fitted with."""
+    transform = transforms(bodies)[which]
+    row = bodies.iloc[3].to_numpy().copy()
+    expected = WEIGHTS.numpy() * (row - bodies.mean().to_numpy()) / bodies.std(ddof=0).to_numpy()
+    for given in (row, row[None], torch.from_numpy(row), row.tolist()):
+        found = sw.attribute(linear(WEIGHTS), given, method="input_x_gradient", score="value", transform=transform)
+        assert found.by_feature().columns.tolist() == FITTED
+        assert found.by_feature().iloc[0].to_numpy() == pytest.approx(expected)
+    for background in (bodies, bodies.to_numpy(), bodies[FITTED[::-1]]):
+        given = row if background is not None and list(getattr(background, "columns", FITTED)) == FITTED else row[::-1]
+        found = sw.attribute(
+            linear(WEIGHTS), given, method="input_x_gradient", score="value", transform=transform, background=background
+        )
+        assert found.by_feature().iloc[0][FITTED].to_numpy() == pytest.approx(expected)
+
+
+@pytest.mark.filterwarnings("error")
+def test_columns_go_to_the_transform_by_name(bodies):
+    row = bodies.iloc[[3]]
+    for name, transform in transforms(bodies).items():
+        expected = read_table(row, transform=transform).tensor
+        turned = row[["weight", "age", "height"]]
+        found = read_table(turned, bodies, transform=transform)
+        assert torch.equal(found.tensor, expected), name
+        assert found.columns.of.tolist() == [1, 2, 0]
+        more = read_table(turned.assign(shoe=43.0), transform=transform)
+        assert torch.equal(more.tensor, expected)
+        assert more.columns.of.tolist() == [1, 2, 0]
+        assert any("Not used by the transform" in note and "shoe" in note for note in more.notes)
+        called = read_table(turned.to_numpy(), feature_names=list(turned), transform=transform)
+        assert torch.equal(called.tensor, expected)
+
+
+@pytest.mark.filterwarnings("error")
+def test_names_for_people_stand_for_the_transforms_own_by_position(bodies):
+    scaler = StandardScaler().fit(bodies)
+    names = ["Age in years", "height", "kg"]
+    found = read_table(bodies.iloc[3].to_numpy(), bodies.to_numpy(), feature_names=names, transform=scaler)
+    assert torch.equal(found.tensor, read_table(bodies.iloc[3], transform=scaler).tensor)
+    assert found.names == names
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("bound", [False, True])
+def test_rows_with_names_behind_a_transform_fitted_without(bodies, bound):
+    scaler = StandardScaler().fit(bodies.to_numpy())
+    found = read_table(bodies.iloc[3], bodies, transform=scaler.transform if bound else scaler)
+    assert found.tensor.numpy() == pytest.approx(scaler.transform(bodies.iloc[[3]].to_numpy()))
+    assert found.names == FITTED
+
+
+def test_words_in_a_row_without_names(people, encoder):
+    row = people.iloc[3]
+    for given in (row.to_list(), row.to_numpy(), [row.to_list()]):
+        found = read_table(given, people, transform=encoder)
+        assert torch.equal(found.tensor, read_table(people.iloc[[3]], people, transform=encoder).tensor)
+
+
+@pytest.mark.parametrize(
+    ("given", "names", "message"),
+    [
+        (lambda b: b.iloc[0].to_numpy()[:2], None, "fitted on 3 columns, age, height, weight; these rows have 2"),
+        (lambda b: np.ones((2, 4)), None, "fitted on 3 columns.*these rows have 4"),
+        (lambda b: b[["age", "weight"]].iloc[[0]], None, "these rows have no height"),
+        (lambda b: b.iloc[[0]].rename(columns={"age": "Age"}), None, "these rows have no age"),
+        (lambda b: b.iloc[0].to_numpy(), ["kg", "age", "height"], "called kg, age, height, in another order"),
+    ],
+)
+def test_other_columns_than_the_transforms_are_said(bodies, given, names, message):
+    for transform in transforms(bodies).values():
+        with pytest.raises(ValueError, match=f"^inputs: .*{message}"):
+            read_table(given(bodies), feature_names=names, transform=transform)
+
+
+def test_another_number_of_columns_than_an_unnamed_transform_has_is_said(bodies):
+    scaler = StandardScaler().fit(bodies.to_numpy())
+    with pytest.raises(ValueError, match=r"^inputs: the transform was fitted on 3 columns, and these rows have 2"):
+        read_table(bodies[["age", "weight"]].iloc[0], transform=scaler)
+
+
+def test_a_pipeline_with_its_predictor_is_refused_for_rows_without_names_too(bodies):
+    whole = make_pipeline(StandardScaler(), LinearRegression()).fit(bodies, bodies["age"])
+    with pytest.raises(TypeError, match=r"pipeline\[:-1\]"):
+        sw.attribute(linear(WEIGHTS), bodies.iloc[0].to_numpy().copy(), transform=whole)

@@ -331,7 +331,7 @@ def test_rows_without_a_background_are_explored_too():
     [
         ({"inputs": lambda p: p.iloc[:2]}, ValueError, "one row, got 2"),
         ({"inputs": lambda p: p.head(0)}, ValueError, "table of shape"),
-        ({"inputs": lambda p: p.iloc[3].drop("job")}, ValueError, "other columns than the inputs, with job"),
+        ({"inputs": lambda p: p.iloc[3].drop("job")}, ValueError, "these rows have no job"),
         ({"inputs": lambda p: p.iloc[[3]].assign(age=np.nan)}, ValueError, "values of 'age' are missing"),
         ({"background": lambda p: p[["age"]]}, ValueError, "without income"),
         ({"background": lambda p: p.assign(job=None)}, ValueError, "50 of 50 values of 'job' are missing"),

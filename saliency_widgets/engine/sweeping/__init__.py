@@ -16,7 +16,6 @@ from saliency_widgets.attribution import Reduction
 from saliency_widgets.attribution.method import get_method
 from saliency_widgets.attribution.reduction import CHANNEL
 from saliency_widgets.attribution.targets import SCORE
-from saliency_widgets.engine.allocator import keep_memory
 from saliency_widgets.engine.compute import alone
 from saliency_widgets.engine.fingerprint import identity
 from saliency_widgets.engine.request import Request
@@ -149,7 +148,6 @@ def sweep(
         "transform": transform, "class_names": class_names, "explain": explain, "device": device, "fold": fold,
         "precision": precision, "feature_names": feature_names, "background": background,
     }  # fmt: skip
-    keep_memory()
     first, each = read_inputs(model, inputs, given, named=store is not None)
     reduction = Reduction(sign or entry.sign, channels)
     targets = read_targets(target, len(each))

@@ -22,7 +22,7 @@ import torch
 
 from saliency_widgets.attribution import Call, Cancelled, Reduction, get_method
 from saliency_widgets.attribution.noise import SEED
-from saliency_widgets.engine.allocator import give_back, keep_memory
+from saliency_widgets.engine.allocator import give_back
 from saliency_widgets.engine.case import has_seed, map_of, reduced
 from saliency_widgets.engine.compute import alone, compute
 from saliency_widgets.engine.request import Request
@@ -117,7 +117,6 @@ def _measure(payload: Payload, cell: Cell) -> Found:
         if payload.stopped[0]:
             raise Cancelled
 
-    keep_memory()
     subject = _subject(payload, cell)
     entry, reduction = get_method(payload.method), payload.reduction
     request = Request.of(

@@ -18,7 +18,6 @@ from saliency_widgets.attribution.methods.smoothgrad import N_SAMPLES, NOISE_LEV
 from saliency_widgets.attribution.noise import SEED
 from saliency_widgets.attribution.targets import SCORE, class_index, is_function
 from saliency_widgets.engine import Subject
-from saliency_widgets.engine.allocator import keep_memory
 from saliency_widgets.engine.examiner import Check, Examiner, Told
 from saliency_widgets.engine.trust import one_sample
 from saliency_widgets.params import unknown
@@ -95,7 +94,6 @@ class Lesson(w.VBox):
             "n_samples": N_SAMPLES.check(n_samples),
             "seed": SEED.check(seed),
         }
-        keep_memory()
         subject = Subject(model, inputs, transform=transform, class_names=class_names, device=device)
         if subject.prepared.pictures is None:
             raise ValueError(

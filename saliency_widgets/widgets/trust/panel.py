@@ -53,10 +53,10 @@ class TrustPanel:
         self._stack = w.Stack(selected_index=None)
         says = w.HTML(f"<div style='line-height:1.4;margin:2px 0 6px'>{self.says}</div>")
         inside = w.VBox([says, self._choice, self._told, self._stack])
-        self._fold = w.Accordion([inside], titles=["Is it to be trusted?"], selected_index=None)
+        self._fold = w.Accordion([inside], titles=["Can I trust this map?"], selected_index=None)
         self._fold.observe(lambda _change: self._on_fold(), names="selected_index")
         self._choice.observe(lambda _change: self._on_choice(), names="value")
-        self.widget = self._fold.add_class("sw-trust")
+        self.widget = self._fold.add_class("sw-fold").add_class("sw-trust")
         view.prime(self._fold, self._choice)
 
     def _made(self, kind: type[Section]) -> Section:

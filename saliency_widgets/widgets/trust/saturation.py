@@ -51,7 +51,7 @@ class SaturationSection(Section):
         change = float(found.scores[-1] - found.scores[0])
         steepest = float(found.slopes.max())
         scores = (found.scores - found.scores[0]).double().cpu().numpy() / (change or 1.0)
-        slopes = found.slopes.double().cpu().numpy() / (steepest or 1.0)
+        slopes = np.nan_to_num(found.slopes.double().cpu().numpy() / (steepest or 1.0))
         widened(self._share, scores, slopes)
         with self._lines.hold_sync():
             self._lines.x, self._lines.y = found.places.numpy(), [scores, slopes]
@@ -69,6 +69,8 @@ class SaturationSection(Section):
         else:
             at = f"the score is within 5 % of its end from {found.settled:.0%} of the way on"
             left = f"the gradient at the {self.what} has {found.slope_left:.0%} of its largest size on the way."
+            if found.slope_left != found.slope_left:
+                left = "there is no gradient on the way."
             if found.saturated:
                 text = f"Saturated: {at}, and {left} Don't believe the plain gradient here."
             else:
