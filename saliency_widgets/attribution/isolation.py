@@ -45,8 +45,8 @@ def device_of(model: nn.Module) -> torch.device:
     return torch.device("cpu") if first is None else first.device
 
 
-def dtype_of(model: nn.Module) -> torch.dtype:
-    """The floating type that most of the model's weights have, or else its buffers; torch's default without any."""
+def dtype_of(model: nn.Module) -> torch.dtype | None:
+    """The floating type that most of the model's weights have, or else its buffers; None where it has neither."""
     for tensors in (model.parameters(), model.buffers()):
         counts: dict[torch.dtype, int] = {}
         for tensor in tensors:
@@ -55,7 +55,7 @@ def dtype_of(model: nn.Module) -> torch.dtype:
                 counts[tensor.dtype] = counts.get(tensor.dtype, 0) + tensor.numel()
         if counts:
             return max(counts, key=counts.__getitem__)
-    return torch.get_default_dtype()
+    return None
 
 
 @contextlib.contextmanager
