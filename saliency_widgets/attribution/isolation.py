@@ -31,7 +31,12 @@ def modules_of(model: nn.Module) -> list[nn.Module]:
 
 def is_training(model: nn.Module) -> bool:
     """Whether any part of the model is in training mode (dropout active, BatchNorm learning)."""
-    return any(module.training for module in modules_of(model))
+    return any(map(training, modules_of(model)))
+
+
+def training(module: nn.Module) -> bool:
+    """Whether a module is in training mode; a frozen script has no mode, and computes as in eval mode."""
+    return getattr(module, "training", False)
 
 
 def is_scripted(model: nn.Module) -> bool:

@@ -116,7 +116,6 @@ def prepare_table(table: Table, *, device: torch.device | str, dtype: torch.dtyp
     Raises:
         ValueError: Numbers too large for that type.
     """
-
     if dtype is None:
         narrow = all(kind in (np.float32, np.float16) for kind in table.rows.dtypes)
         dtype = torch.float32 if narrow else table.tensor.dtype
