@@ -11,7 +11,7 @@ from torch.nn.modules.dropout import _DropoutNd
 
 from saliency_widgets.attribution.call import Call
 from saliency_widgets.attribution.findings import Checkup, Finding
-from saliency_widgets.attribution.isolation import device_of, is_scripted
+from saliency_widgets.attribution.isolation import device_of, is_scripted, training
 from saliency_widgets.attribution.layers import spatial_layers
 from saliency_widgets.attribution.memory import out_of_memory
 from saliency_widgets.attribution.method import Need, methods
@@ -23,7 +23,7 @@ from saliency_widgets.attribution.schedule import CHUNK_SIZE
 def examine(call: Call) -> Checkup:
     """Look at a model, run it a few times, and say what will make which method wrong or slow.
 
-    It takes about one gradient and four forward passes.
+    It takes about one gradient and nine forward passes.
 
     Args:
         call: The model, its inputs, and the score.
@@ -53,15 +53,15 @@ def _of_modules(model: nn.Module) -> Iterator[Finding]:
     def where(test: Callable[[nn.Module], bool]) -> tuple[str, ...]:
         return tuple(path for path, module in named if test(module))
 
-    dropouts = where(lambda m: m.training and (isinstance(m, _DropoutNd) and m.p > 0))
-    norms = where(lambda m: m.training and isinstance(m, _BatchNorm))
+    dropouts = where(lambda m: isinstance(m, _DropoutNd) and m.training and m.p > 0)
+    norms = where(lambda m: isinstance(m, _BatchNorm) and m.training)
     if dropouts:
         yield Finding(
             "Dropout is active: part of the model is switched off at random.",
             dropouts,
             remedy="Call model.eval().",
         )
-    between = where(lambda m: m.training and isinstance(m, nn.RNNBase) and m.dropout > 0)
+    between = where(lambda m: isinstance(m, nn.RNNBase) and m.training and m.dropout > 0)
     if between:
         yield Finding(
             "Dropout between recurrent layers is active in training; maps are made without it.",
@@ -76,13 +76,13 @@ def _of_modules(model: nn.Module) -> Iterator[Finding]:
             norms,
             remedy="Call model.eval().",
         )
-    if not (dropouts or between or norms) and model.training:
+    if not (dropouts or between or norms) and training(model):
         yield Finding(
             "The model is in training mode, though no layer of a kind known to behave otherwise is in it.",
             remedy="Call model.eval(), unless its own code asks for training.",
             severity="caution",
         )
-    stateless = where(lambda m: not m.training and isinstance(m, _BatchNorm) and m.running_mean is None)
+    stateless = where(lambda m: isinstance(m, _BatchNorm) and not m.training and m.running_mean is None)
     if stateless:
         yield Finding(
             "BatchNorm keeps no running statistics: even in eval mode the rows of a batch influence each other.",
@@ -90,7 +90,7 @@ def _of_modules(model: nn.Module) -> Iterator[Finding]:
             _in_chunks(),
             "Explain one input at a time with chunk_size=1.",
         )
-    scripted = where(lambda m: isinstance(m, torch.jit.ScriptModule))
+    scripted = where(_is_script)
     if scripted:
         yield Finding(
             "It is scripted or traced: its layers and ReLUs can't be seen.",
@@ -266,6 +266,28 @@ def _zeros(call: Call, seen: Observation) -> Iterator[Finding]:
 _MUCH = 0.1
 
 
+def _slopes(call: Call, seen: Observation) -> Iterator[Finding]:
+    """Whether the score changes as the gradient says: torch's own backward passes are wrong in places."""
+    off = [] if seen.slopes is None else [float(s) for s in seen.slopes if abs(s - 1) > _OFF]
+    if off:
+        scripted = [path or "the model itself" for path, m in call.model.named_modules() if _is_script(m)]
+        remedy = "Pass the original module, from before torch.jit: there, known faults of torch's are guarded against."
+        other = "Compare with a method that needs no gradient, such as 'captum.Occlusion'."
+        yield Finding(
+            f"The backward pass is wrong: along its gradient the score changes {off[0]:.2g} times as fast as the "
+            f"gradient says, by the score's own differences.",
+            tuple(scripted[:1]),
+            remedy=remedy if scripted else other,
+        )
+
+
+_OFF = 0.2
+
+
+def _is_script(module: nn.Module) -> bool:
+    return isinstance(module, torch.jit.ScriptModule)
+
+
 def _coupled(call: Call, _seen: Observation) -> Iterator[Finding]:
     """Whether what else is in the batch changes a row's score."""
     other = call.inputs + 0.5 * call.spread() * normal_noise(call.inputs, 0, range(1))[0]
@@ -337,6 +359,7 @@ _RULES: tuple[Callable[[Call, Observation], Iterator[Finding]], ...] = (
     _cuts,
     _random,
     _zeros,
+    _slopes,
     _coupled,
     _range,
 )

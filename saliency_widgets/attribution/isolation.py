@@ -31,7 +31,12 @@ def modules_of(model: nn.Module) -> list[nn.Module]:
 
 def is_training(model: nn.Module) -> bool:
     """Whether any part of the model is in training mode (dropout active, BatchNorm learning)."""
-    return any(module.training for module in modules_of(model))
+    return any(map(training, modules_of(model)))
+
+
+def training(module: nn.Module) -> bool:
+    """Whether a module is in training mode; a frozen script has no mode, and computes as in eval mode."""
+    return getattr(module, "training", False)
 
 
 def is_scripted(model: nn.Module) -> bool:
@@ -45,8 +50,8 @@ def device_of(model: nn.Module) -> torch.device:
     return torch.device("cpu") if first is None else first.device
 
 
-def dtype_of(model: nn.Module) -> torch.dtype:
-    """The floating type that most of the model's weights have, or else its buffers; torch's default without any."""
+def dtype_of(model: nn.Module) -> torch.dtype | None:
+    """The floating type that most of the model's weights have, or else its buffers; None where it has neither."""
     for tensors in (model.parameters(), model.buffers()):
         counts: dict[torch.dtype, int] = {}
         for tensor in tensors:
@@ -55,7 +60,7 @@ def dtype_of(model: nn.Module) -> torch.dtype:
                 counts[tensor.dtype] = counts.get(tensor.dtype, 0) + tensor.numel()
         if counts:
             return max(counts, key=counts.__getitem__)
-    return torch.get_default_dtype()
+    return None
 
 
 @contextlib.contextmanager

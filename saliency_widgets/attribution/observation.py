@@ -13,6 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.overrides import TorchFunctionMode
 
 from saliency_widgets.attribution.call import Call
+from saliency_widgets.attribution.isolation import training
 from saliency_widgets.attribution.randomness import draws
 from saliency_widgets.attribution.recording import nodes_of
 from saliency_widgets.attribution.relu_rules import RULE_NAME, SMOOTH, ReLURule
@@ -46,6 +47,8 @@ class Observation:
         gradient: Of the score, of the inputs' shape.
         norm: The first BatchNorm that ran, and how far its input is from what it has learnt: the median over the
             channels of |mean - running mean| / running deviation, and of variance / running variance.
+        slopes: How fast each sample's score changes along its gradient, as a share of what the gradient says, (B,):
+            one but for rounding where the backward pass is right. None where that can't be measured.
     """
 
     smooth: Places = field(default_factory=dict)
@@ -57,6 +60,7 @@ class Observation:
     last: str = ""
     gradient: Tensor | None = None
     norm: tuple[str, float, float] | None = None
+    slopes: Tensor | None = None
 
 
 class _Watch(TorchFunctionMode):
@@ -95,7 +99,7 @@ def observe(call: Call) -> Observation:
     """
     seen = Observation()
     with call.standing_in() as model:
-        stack: list[tuple[str, bool]] = [("", model.training)]
+        stack: list[tuple[str, bool]] = [("", training(model))]
         norms: list[tuple[str, Tensor]] = []
         _follow(model, stack, norms)
         leaf = call.inputs.detach().requires_grad_(True)
@@ -114,7 +118,35 @@ def observe(call: Call) -> Observation:
     for kind in list(seen.cuts):
         if not _matters(call, kind, seen.gradient):
             del seen.cuts[kind]
+    if not (seen.cuts or seen.custom or seen.random):  # which are told of by themselves
+        seen.slopes = _slopes(call, seen.gradient)
     return seen
+
+
+_STEP, _SMALL = 1e-3, 1e-3  # of the scores' size, and of the inputs' range: what bends them shall be further away
+_AGREE, _ROUNDING = 0.05, 300.0
+
+
+def _slopes(call: Call, gradient: Tensor) -> Tensor | None:
+    """Central differences of the score along the gradient, of two steps; NaN where they differ or are too small."""
+    if call.inputs.dtype not in (torch.float32, torch.float64) or call.precision not in (None, "full"):
+        return None
+    shape = (-1, *[1] * (gradient.ndim - 1))
+    flat = gradient.flatten(1)
+
+    def share(change: Tensor) -> Tensor:
+        step = (change / flat.square().sum(1)).view(shape) * gradient
+        return (call.scores(call.inputs + step) - call.scores(call.inputs - step)) / (2 * change)
+
+    try:
+        size = call.outcomes(call.inputs)[1].abs().flatten(1).amax(1)
+        reach = (_SMALL * call.spread()).expand_as(gradient).flatten(1).amin(1)  # the largest step of any input
+        change = torch.minimum(_STEP * size, reach * flat.square().sum(1) / flat.abs().amax(1))
+        far, near = share(change), share(change / 4)
+    except (ValueError, RuntimeError):  # the score isn't finite there, or memory ran out
+        return None
+    measured = (change > _ROUNDING * torch.finfo(size.dtype).eps * size) & ((far - near).abs() < _AGREE)
+    return near.where(measured, torch.nan)
 
 
 def _custom(scores: Tensor) -> dict[str, None]:

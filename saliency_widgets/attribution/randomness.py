@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
+from saliency_widgets.attribution.gradient_layout import MISREADING, guarded
 from saliency_widgets.attribution.interruption import asking
 from saliency_widgets.attribution.noise import seeded
 
@@ -43,9 +44,10 @@ _INITIAL = (nn.init.uniform_, nn.init.normal_, nn.init.kaiming_uniform_)
 # Written in Python, and drawing inside (a backward pass in hooks), where a function mode that has seen them is off.
 _COMPOSED = (F.gumbel_softmax, F.multi_head_attention_forward, torch.autograd.grad, Tensor.backward)
 
-# All that may draw: whatever else runs is told from it at once.
+# All that may draw, or needs a guard of its gradient: whatever else runs is told from it at once.
 _LOOKED_AT = frozenset(
     (
+        *MISREADING,
         *_DROPOUTS,
         *_RRELUS,
         *_DRAWS,
@@ -114,7 +116,8 @@ _RECOMPUTED = (
 class OwnRandomness(TorchFunctionMode):
     """While active on a thread, random numbers come from one seeded generator: the same for the same question.
 
-    Numbers are drawn on the CPU and moved, so that all devices see the same ones.
+    Numbers are drawn on the CPU and moved, so that all devices see the same ones. As this mode sees all that a pass
+    calls, and one more would take longer than many of them, it also guards what :mod:`~.gradient_layout` tells of.
 
     Args:
         seed: The generator's seed.
@@ -136,6 +139,8 @@ class OwnRandomness(TorchFunctionMode):
         if func not in _LOOKED_AT:
             return asking(func, args, kwargs)
         kwargs = kwargs or {}
+        if func in MISREADING:
+            return guarded(func, asking(func, args, kwargs))
         if func in _COMPOSED:
             with self:
                 return _opened(func)(*args, **kwargs)

@@ -297,7 +297,7 @@ class Subject:
                 self.prepared, self._seen, self._form = found, seen, self._kind()
             return number, seen
 
-    def _kind(self) -> tuple[torch.device, torch.dtype]:
+    def _kind(self) -> tuple[torch.device, torch.dtype | None]:
         """The form in which the model takes its inputs."""
         return device_of(self.model), dtype_of(self.model)
 

@@ -49,7 +49,7 @@ def prepare(
     transform: Transform | None = None,
     *,
     device: torch.device | str = "cpu",
-    dtype: torch.dtype = torch.float32,
+    dtype: torch.dtype | None = torch.float32,
     batched: bool = False,
 ) -> Prepared:
     """Bring inputs into the form a model takes.
@@ -61,7 +61,7 @@ def prepare(
         transform: From one such input, as it is, to what the model takes, e.g. torchvision's; None where the input
             is ready (tensors of floats) or only needs scaling to [0, 1] (pictures and bytes).
         device: Where the model is.
-        dtype: What it computes in.
+        dtype: What it computes in; None for the inputs' own floating type.
         batched: Whether numbers that are no bytes have their batch dimension already.
 
     Returns:
@@ -90,23 +90,35 @@ def prepare(
         _check(tensor)
         pixels = pictures.pixel_range(tensor, source, transform, notes)
         shown = pictures.recover(tensor, pixels, notes) if pixels is not None else None
+        if dtype is None:
+            typed = transform is not None or pictures.is_numbers(source)
+            dtype = floating_type(tensor) if typed else torch.get_default_dtype()
         ready = tensor.detach().clone().to(device=device, dtype=dtype)
         if not torch.isfinite(ready).all():
             raise ValueError(f"inputs: some numbers are too large for the model's type, {dtype}.")
         return Prepared(ready, pixels, shown, tuple(notes))
 
 
-def prepare_table(table: Table, *, device: torch.device | str, dtype: torch.dtype) -> Prepared:
+def floating_type(tensor: Tensor) -> torch.dtype:
+    """The type that a model without weights computes in: the tensor's own, or torch's default for other numbers."""
+    computes = tensor.is_floating_point() and tensor.element_size() > 1  # nothing computes in 8 bits
+    return tensor.dtype if computes else torch.get_default_dtype()
+
+
+def prepare_table(table: Table, *, device: torch.device | str, dtype: torch.dtype | None) -> Prepared:
     """Bring rows of a table into the form a model takes.
 
     Args:
         table: The rows, as they were read.
         device: Where the model is.
-        dtype: What it computes in.
+        dtype: What it computes in; None for the columns' own type, which is float64 unless all are narrower floats.
 
     Raises:
         ValueError: Numbers too large for that type.
     """
+    if dtype is None:
+        narrow = all(kind in (np.float32, np.float16) for kind in table.rows.dtypes)
+        dtype = torch.float32 if narrow else table.tensor.dtype
 
     def ready(values: Tensor | None) -> Tensor | None:
         if values is None:

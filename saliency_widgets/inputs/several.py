@@ -34,7 +34,7 @@ def prepare_for(
     explain: Explain,
     *,
     device: torch.device,
-    dtype: torch.dtype,
+    dtype: torch.dtype | None,
     feature_names: Sequence[str] | None = None,
     background: Any = None,
 ) -> Prepared:
@@ -52,7 +52,7 @@ def prepare_for(
         explain: Which of several inputs: a name or a position, or a list of them; all floating-point ones unless
             given.
         device: Where the model is.
-        dtype: What it computes in.
+        dtype: What it computes in; None for the inputs' own types, or for torch's default where it takes only that.
         feature_names: Of rows of a table, see :func:`~saliency_widgets.inputs.tables.read_table`.
         background: Other rows of it.
 
@@ -60,6 +60,27 @@ def prepare_for(
         TypeError: An input of no known kind.
         ValueError: An input that can't be explained, a name that isn't there, or batches of different sizes.
     """
+
+    def typed(dtype: torch.dtype | None) -> Prepared:
+        return _prepare_all(model, inputs, transform, explain, device, dtype, feature_names, background)
+
+    prepared, default = typed(dtype), torch.get_default_dtype()
+    alone = prepared.arguments is None
+    if dtype is not None or (alone and prepared.tensor.dtype == default) or _runs(model, prepared):
+        return prepared
+    # No module holds its weights: a list of models does, a closure, a quantized layer.
+    usual = typed(default)
+    return usual if _runs(model, usual) else prepared
+
+
+def _runs(model: nn.Module, prepared: Prepared) -> bool:
+    return _try(model, prepared.tensor, prepared.arguments).runs
+
+
+def _prepare_all(
+    model: nn.Module, inputs: Any, transform: Any, explain: Explain, device: torch.device, dtype: torch.dtype | None,
+    feature_names: Sequence[str] | None, background: Any,
+) -> Prepared:  # fmt: skip
     if is_table(inputs, background, feature_names, transform):
         if explain is not None:
             raise ValueError("explain: a row of a table is one input. Leave it out.")
@@ -256,7 +277,7 @@ def _asked(explain: Any, names: list[str]) -> list[str | int]:
 
 
 def _prepared(
-    model: nn.Module, value: Any, transform: Any, device: torch.device, dtype: torch.dtype, batched: bool
+    model: nn.Module, value: Any, transform: Any, device: torch.device, dtype: torch.dtype | None, batched: bool
 ) -> Prepared:
     notes: list[str] = []
     applied = transform_of(transform, model, value, notes)
@@ -290,7 +311,9 @@ def _try(model: nn.Module, rows: Tensor, arguments: Arguments | None = None) -> 
     return _Tried(runs=True, scores=torch.empty(len(rows), 0, device="cpu") if listed else None)
 
 
-def _told_apart(model: nn.Module, given: Tensor | np.ndarray, device: torch.device, dtype: torch.dtype) -> Prepared:
+def _told_apart(
+    model: nn.Module, given: Tensor | np.ndarray, device: torch.device, dtype: torch.dtype | None
+) -> Prepared:
     """(a, b, c) numbers, which are one picture or a batch of a: the model tells by what it can take."""
     with torch.inference_mode(False):
         rows, usual = (found.detach().clone() for found in (pictures.numbers(given), pictures.plain(given)))
@@ -317,7 +340,7 @@ def _told_apart(model: nn.Module, given: Tensor | np.ndarray, device: torch.devi
     return replace(found, notes=(f"Numbers of shape {tuple(given.shape)} were read as {note}", *found.notes))
 
 
-def _held(value: Any, device: torch.device, dtype: torch.dtype) -> Any:
+def _held(value: Any, device: torch.device, dtype: torch.dtype | None) -> Any:
     """A private copy of what is given beside the explained inputs."""
     if isinstance(value, np.ndarray) and value.dtype.kind in "biuf":
         value = torch.from_numpy(value.copy())

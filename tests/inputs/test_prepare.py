@@ -3,9 +3,11 @@
 import warnings
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from PIL import Image
+from torch import nn
 
 import saliency_widgets as sw
 from saliency_widgets.inputs import prepare
@@ -323,3 +325,93 @@ def test_numbers_that_the_models_type_can_not_hold():
 def test_a_tensor_that_is_no_plain_one_is_refused_with_the_way_out(given, said):
     with pytest.raises(TypeError, match=said):
         sw.attribute(torch.nn.Flatten(), given, method="gradient")
+
+
+# ---- models without weights
+
+
+class Quartic(nn.Module):
+    def forward(self, x):
+        return (x.flatten(1) ** 4).sum(1, keepdim=True)
+
+
+class Product(nn.Module):
+    """Two inputs, of which one may be held."""
+
+    def forward(self, a, b):
+        return (a**3).sum(1, keepdim=True) * (b**2).sum(1, keepdim=True)
+
+
+NUMBERS = torch.tensor([[0.1, -0.7, 1.3, 0.4]], dtype=torch.float64)
+DOUBLES = {
+    "tensor": NUMBERS,
+    "array": NUMBERS.numpy(),
+    "row": NUMBERS[0],
+    "list": NUMBERS[0].tolist(),
+    "table": pd.DataFrame(NUMBERS.numpy(), columns=list("abcd")),
+    "named": {"x": NUMBERS},
+}
+
+
+@pytest.mark.parametrize("form", DOUBLES)
+def test_a_model_without_weights_computes_in_its_inputs_own_type(form):
+    found = sw.attribute(Quartic().eval(), DOUBLES[form], target=0, method="gradient")
+    assert found.values.dtype == torch.float64
+    assert float((found.values - 4 * NUMBERS**3).abs().max()) < 1e-15
+
+
+@pytest.mark.parametrize(
+    ("dtype", "settings"),
+    [(torch.float32, {}), (torch.bfloat16, {}), (torch.float32, {"feature_names": list("abcd")})],
+)
+def test_it_does_not_widen_what_is_narrower(dtype, settings):
+    found = sw.attribute(Quartic().eval(), NUMBERS.to(dtype), target=0, method="gradient", **settings)
+    assert found.values.dtype == dtype
+
+
+def test_whole_numbers_and_bytes_take_torchs_default_type():
+    values = sw.attribute(Quartic().eval(), torch.tensor([[1, 2, 3]]), target=0, method="gradient").values
+    assert values.dtype == torch.float32
+    assert values.tolist() == [[4.0, 32.0, 108.0]]
+    assert sw.attribute(Quartic().eval(), PICTURE, target=0, method="gradient").values.dtype == torch.float32
+
+
+def test_what_a_transform_returns_is_the_input():
+    double = lambda array: torch.from_numpy(array.copy()).movedim(-1, 0).double() / 255  # noqa: E731
+    values = sw.attribute(Quartic().eval(), PICTURE, target=0, method="gradient", transform=double).values
+    assert float((values[0] - 4 * double(PICTURE) ** 3).abs().max()) < 1e-15
+
+
+@pytest.mark.parametrize("explain", [None, "a"])
+def test_several_inputs_of_a_model_without_weights(explain):
+    a, b = NUMBERS, NUMBERS.flip(1)
+    found = sw.attribute(Product().eval(), {"a": a, "b": b}, target=0, method="gradient", explain=explain)
+    values = found.values[:, :4].double()
+    assert float((values - 3 * a**2 * (b**2).sum()).abs().max()) < 1e-15
+
+
+def hidden(kind):
+    """Models whose weights are in no module, or packed."""
+    torch.manual_seed(0)
+    net = nn.Linear(4, 3)
+    if kind == "list":
+        model = nn.Module()
+        model.nets = [net]
+        model.forward = lambda x: model.nets[0](x)
+        return model, net
+    if kind == "closure":
+        model = nn.Module()
+        weight, bias = net.weight.detach(), net.bias.detach()
+        model.forward = lambda x: x @ weight.T + bias
+        return model, net
+    return torch.jit.freeze(torch.jit.script(nn.Sequential(net).eval())), net
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit")
+@pytest.mark.parametrize("kind", ["list", "closure", "frozen"])
+def test_a_model_whose_weights_are_hidden_computes_in_their_type(kind):
+    """An array of NumPy's is of doubles, which such a model can't take: it is tried, and torch's default is."""
+    model, net = hidden(kind)
+    for x in (NUMBERS.numpy(), NUMBERS.float(), pd.DataFrame(NUMBERS.numpy(), columns=list("abcd"))):
+        values = sw.attribute(model, x, target=1, method="gradient").values
+        assert torch.equal(values[0], net.weight[1].detach())
