@@ -10,8 +10,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
 from saliency_widgets.attribution.call import Call
+from saliency_widgets.attribution.errors import NeedsGradients, cause_of
 from saliency_widgets.attribution.findings import Checkup, Finding
-from saliency_widgets.attribution.isolation import device_of, is_scripted
+from saliency_widgets.attribution.isolation import device_of, is_scripted, quantized_layers
 from saliency_widgets.attribution.layers import spatial_layers
 from saliency_widgets.attribution.memory import out_of_memory
 from saliency_widgets.attribution.method import Need, methods
@@ -30,7 +31,11 @@ def examine(call: Call) -> Checkup:
     """
     found = list(_of_modules(call.model))
     try:
-        seen = observe(call)
+        try:
+            seen = observe(call)
+        except NeedsGradients:
+            call.memory.by_hand = True
+            seen = observe(call)
     except (TypeError, ValueError) as error:
         return Checkup([*found, broken(error)])
     for rule in _RULES:
@@ -98,12 +103,13 @@ def _of_modules(model: nn.Module) -> Iterator[Finding]:
             (*_needing("relu"), *(n for n in _needing("layer") if n not in _needing("relu"))),
             "Pass the original module, from before torch.jit.",
         )
-    quantised = where(lambda m: ".quantized." in f"{type(m).__module__}." and not type(m).__name__.endswith("Params"))
-    if quantised:
+    quantized = quantized_layers(model)
+    if quantized:
         yield Finding(
-            "Quantised layers have no gradient.",
-            quantised,
-            remedy="Explain the model from before quantisation.",
+            "The model is quantized: it computes with whole numbers, and has no gradient there.",
+            tuple(path or "the model itself" for path in quantized),
+            remedy="Explain the float model from before quantization, or use a method that needs no gradient, such as "
+            "'captum.FeatureAblation'.",
         )
     if device_of(model).type == "cpu" and torch.cuda.is_available():
         yield Finding("The model is on the CPU, and there is a GPU.", remedy="Pass device='cuda'.", severity="slow")
@@ -274,7 +280,8 @@ def _coupled(call: Call, _seen: Observation) -> Iterator[Finding]:
         together = call.scores(torch.cat([call.inputs, other]))[: call.batch]
     except ValueError as error:
         yield Finding(
-            f"It fails on a batch of {2 * call.batch} rows, though not on {call.batch}: {_cause(error)}.",
+            f"Its batch size is fixed: it fails on {2 * call.batch} rows, though not on {call.batch}: "
+            f"{cause_of(error.__cause__ or error)}.",
             methods=_in_chunks(),
             remedy="Let it take any number of rows, or pass chunk_size=1.",
         )
@@ -301,10 +308,6 @@ def _coupled(call: Call, _seen: Observation) -> Iterator[Finding]:
             remedy="Call model.eval(); if that doesn't help (a softmax over a batch of texts, say), explain one sample "
             "at a time with chunk_size=1.",
         )
-
-
-def _cause(error: BaseException) -> str:
-    return str(error.__cause__ or error).partition("\n")[0].rstrip(".")
 
 
 def _range(call: Call, seen: Observation) -> Iterator[Finding]:
