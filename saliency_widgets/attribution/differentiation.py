@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor, nn
 
 from saliency_widgets.attribution.errors import Cancelled, NotFinite, Unread, backward_failure, without_gradient
 from saliency_widgets.attribution.memory import out_of_memory
+
+if TYPE_CHECKING:
+    from saliency_widgets.attribution.call import Call
 
 
 def differentiate(
@@ -57,6 +64,36 @@ def differentiate(
     return finite(gradient, "gradient")
 
 
+@contextlib.contextmanager
+def blaming(call: Call, argument: str, points: Iterable[tuple[str, Tensor]], rest: str, remedy: str) -> Iterator[None]:
+    """Of what isn't finite in this block, say for which inputs: a method asks about others than the caller gave.
+
+    Args:
+        call: The model and its inputs, which are looked at first.
+        argument: What the others come from.
+        points: Some of them, each with a name, of shape (K * B, ...).
+        rest: The name of all the others.
+        remedy: What to do.
+
+    Raises:
+        NotFinite: Scores or gradients in the block, or else those at one of the points, aren't finite.
+    """
+    try:
+        yield
+    except NotFinite as error:
+        where, what = rest, error.what
+        call.gradient(call.inputs)
+        for name, rows in points:
+            try:
+                call.gradient(rows)
+            except NotFinite as again:
+                where, what = name, again.what
+                break
+        raise NotFinite(
+            f"{argument}: the model's {what} is NaN or infinite {where}, though not for the inputs. {remedy}", what
+        ) from error
+
+
 def finite(tensor: Tensor, what: str) -> Tensor:
     """The tensor itself.
 
@@ -67,6 +104,7 @@ def finite(tensor: Tensor, what: str) -> Tensor:
     if not torch.isfinite(tensor.detach().sum()) and not torch.isfinite(tensor).all():
         raise NotFinite(
             f"model: its {what} is NaN or infinite for these inputs. Check the weights and the inputs' scale; "
-            f"score='log_probability' is safer than a log of softmax written by hand."
+            f"score='log_probability' is safer than a log of softmax written by hand.",
+            what,
         )
     return tensor

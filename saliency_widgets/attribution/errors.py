@@ -24,7 +24,15 @@ class Unread(ValueError):  # noqa: N818 - it names what happened
 
 
 class NotFinite(ValueError):  # noqa: N818 - it names what happened
-    """Scores or gradients are NaN or infinite."""
+    """Scores or gradients are NaN or infinite.
+
+    Attributes:
+        what: Which of them.
+    """
+
+    def __init__(self, message: str, what: str = "score") -> None:
+        super().__init__(message)
+        self.what = what
 
 
 class NeedsGradients(ValueError):  # noqa: N818 - it names what happened
@@ -188,6 +196,14 @@ def fixed_batch(rows: int, more: int, error: Exception) -> str:
         f"method. For all that has no chunk_size, let the model take any number of rows: export it with "
         f"dynamic_shapes=, or write x.shape[0] in place of the number."
     )
+
+
+def in_backward(error: Exception) -> bool:
+    """Whether autograd raised it on the way back."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_frame.f_code.co_name != "_engine_run_backward":
+        trace = trace.tb_next
+    return trace is not None and not isinstance(error, Cancelled)
 
 
 def _function_in(trace: TracebackType | None) -> str:

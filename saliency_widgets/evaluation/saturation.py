@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from saliency_widgets.attribution import Call
+from saliency_widgets.attribution.baselines import on_the_path
 from saliency_widgets.attribution.schedule import CHUNK_SIZE
 from saliency_widgets.evaluation.running import Running, refined
 
@@ -85,7 +86,8 @@ def saturation(
 
     def computed(some: list[int]) -> tuple[Tensor, Tensor]:
         inputs = torch.lerp(start, call.inputs, _on_the_way(some, points).to(start).view(-1, *[1] * (start.ndim - 1)))
-        gradients, found = call.gradient(inputs)
+        with on_the_path(call, start, baseline):
+            gradients, found = call.gradient(inputs)
         return found, gradients.flatten(1).norm(dim=1)
 
     for there, (scores, slopes) in refined(
