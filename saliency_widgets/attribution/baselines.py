@@ -222,7 +222,13 @@ def on_the_path(call: Call, start: Tensor, baseline: Any) -> AbstractContextMana
         names = [f"at the baseline of the input {part.name!r}" for part in call.parts]
         points = [*zip(names, alone, strict=True), *points]
     rest = f"on the way from {_described(baseline, call)} to the inputs"
-    return blaming(call, "baseline", points, rest, "Choose another baseline, one for which the model gives numbers.")
+    return blaming(call, "baseline", points, rest, _OTHER)
+
+
+_OTHER = (
+    "Choose another baseline: 'mean' or 'blur' for pictures, a typical row for tables, or a tensor on which the model is "
+    "finite."
+)
 
 
 def _described(baseline: Any, call: Call) -> str:
@@ -230,4 +236,6 @@ def _described(baseline: Any, call: Call) -> str:
         return f"the baseline {baseline!r}"
     if baseline is None:
         return f"the default baseline, {default_name(call.pixels, call.columns)!r}"
-    return "the baseline, " + ("what the function gives" if callable(baseline) else f"the {type(baseline).__name__}")
+    if callable(baseline) and not isinstance(baseline, Tensor):
+        return "the baseline that the function gives"
+    return f"the baseline that was passed (a {type(baseline).__name__})"

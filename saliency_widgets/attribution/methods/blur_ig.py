@@ -66,7 +66,7 @@ def blur_ig(call: Call, n_steps: int, blur_level: float, chunk_size: int | None)
     for chunk in call.chunks(len(order), chunk_size, first=(1,)):
         nodes = order[chunk.start : chunk.stop]
         pictures = torch.stack([blurred(strongest * (1 - node / n_steps)) for node in nodes])
-        with blaming(call, "blur_level", (), "for blurred copies of the picture", "Take less blur, or another method."):
+        with blaming(call, "blur_level", (), "for blurred copies of the picture", "Lower blur_level."):
             gradients, scores = call.gradient(pictures.flatten(0, 1))
         for node, *seen in zip(nodes, gradients.view_as(pictures), pictures, strict=True):
             integral.add(node, *seen)

@@ -120,8 +120,8 @@ def smoothgrad(
 
     def drawn(samples: range) -> Chunk:
         inputs = noisy(call, noise_level, seed, samples)
-        copies = f"for copies of the inputs with noise of {noise_level:g} of their range"
-        with blaming(call, "noise_level", (), copies, "Take less noise, or a model that takes such inputs."):
+        copies = f"for noisy copies of the inputs, at a noise level of {noise_level:g}"
+        with blaming(call, "noise_level", (), copies, "Lower noise_level."):
             (estimate,) = inner.run(call.on(inputs.flatten(0, 1)), **inner.check_params({}))
         values = estimate.values.view_as(inputs)
         return moments.of(values**2 if statistic == "squared" else values, samples.start)
