@@ -226,8 +226,8 @@ def on_the_path(call: Call, start: Tensor, baseline: Any) -> AbstractContextMana
 
 
 _OTHER = (
-    "Choose another baseline: 'mean' or 'blur' for pictures, a typical row for tables, or a tensor on which the model is "
-    "finite."
+    "Choose another baseline: 'mean' or 'blur' for pictures, a typical row for tables, or a tensor on which the model "
+    "gives numbers."
 )
 
 

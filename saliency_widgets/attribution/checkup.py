@@ -12,7 +12,7 @@ from torch.nn.modules.dropout import _DropoutNd
 from saliency_widgets.attribution.call import Call
 from saliency_widgets.attribution.errors import NeedsGradients, cause_of
 from saliency_widgets.attribution.findings import Checkup, Finding
-from saliency_widgets.attribution.isolation import device_of, is_scripted, quantized_layers
+from saliency_widgets.attribution.isolation import device_of, is_exported, is_scripted, quantized_layers
 from saliency_widgets.attribution.layers import spatial_layers
 from saliency_widgets.attribution.memory import out_of_memory
 from saliency_widgets.attribution.method import Need, methods
@@ -81,7 +81,7 @@ def _of_modules(model: nn.Module) -> Iterator[Finding]:
             norms,
             remedy="Call model.eval().",
         )
-    if not (dropouts or between or norms) and model.training:
+    if not (dropouts or between or norms or is_exported(model)) and model.training:
         yield Finding(
             "The model is in training mode, though no layer of a kind known to behave otherwise is in it.",
             remedy="Call model.eval(), unless its own code asks for training.",
@@ -95,13 +95,13 @@ def _of_modules(model: nn.Module) -> Iterator[Finding]:
             _in_chunks(),
             "Explain one input at a time with chunk_size=1.",
         )
-    scripted = where(lambda m: isinstance(m, torch.jit.ScriptModule))
+    scripted = where(lambda m: isinstance(m, torch.jit.ScriptModule) or is_exported(m))
     if scripted:
         yield Finding(
-            "It is scripted or traced: its layers and ReLUs can't be seen.",
+            "It is scripted, traced or exported: its layers and ReLUs can't be seen.",
             scripted[:1],
             (*_needing("relu"), *(n for n in _needing("layer") if n not in _needing("relu"))),
-            "Pass the original module, from before torch.jit.",
+            "Pass the original module, from before torch.jit or torch.export.",
         )
     quantized = quantized_layers(model)
     if quantized:
@@ -175,7 +175,17 @@ def _counted(places: dict[str, None]) -> str:
 
 
 def _spatial(call: Call, _seen: Observation) -> Iterator[Finding]:
-    if not any(found.default for found in spatial_layers(call).values()):
+    try:
+        layers = spatial_layers(call)
+    except ValueError as error:  # of one sample, where a batch of several ran
+        yield Finding(
+            f"Its batch size is fixed: it fails on 1 row, though not on {call.batch}: "
+            f"{cause_of(error.__cause__ or error)}.",
+            methods=_needing("layer"),
+            remedy="Let it take any number of rows.",
+        )
+        return
+    if not any(found.default for found in layers.values()):
         yield Finding(
             "No layer has a spatial output, so there are no class activation maps.",
             methods=_needing("layer"),

@@ -72,15 +72,15 @@ def forward_failure(model: nn.Module, error: Exception, shape: tuple[int, ...]) 
     known = _no_gradient(model, error) or _exported(error, shape)
     if known:
         return ValueError(f"model: {known}")
-    if _UNGRADED in str(error):
-        return NeedsGradients(
-            f"model: it differentiates by itself, and that failed {where}: {cause_of(error)}. Check that `model(x)`, "
-            f"with x.requires_grad_(), runs on its own; torch.func.grad inside forward works in any mode."
-        )
     if _written_in_place(error):
         return ValueError(
             f"model: with gradients on, it raised {type(error).__name__} {where}: {cause_of(error)}. It may run under "
             f"torch.no_grad(), but it has no gradient. {_OUT_OF_PLACE}"
+        )
+    if _UNGRADED.search(str(error)):
+        return NeedsGradients(
+            f"model: it differentiates by itself, and that failed {where}: {cause_of(error)}. Check that `model(x)`, "
+            f"with x.requires_grad_(), runs on its own; torch.func.grad inside forward works in any mode."
         )
     if "when training" in str(error):
         hint = "Call model.eval() first."
@@ -122,7 +122,7 @@ def backward_failure(model: nn.Module, error: Exception) -> ValueError:
     if ".grad()" in str(error) and ".backward()" in str(error):
         return NeedsGradients(f"{message} Switch its checkpointing off, or use torch.utils.checkpoint.")
     hint = "Check that `model(x)[0].sum().backward()`, with x.requires_grad_(), runs on its own."
-    return (NeedsGradients if _UNGRADED in str(error) else ValueError)(f"{message} {hint}")
+    return (NeedsGradients if _UNGRADED.search(str(error)) else ValueError)(f"{message} {hint}")
 
 
 def without_gradient(model: nn.Module) -> str:
@@ -146,7 +146,7 @@ def cause_of(error: BaseException) -> str:
     return text.partition(" Hint: enable anomaly detection")[0].rstrip(". ")
 
 
-_UNGRADED = "not require grad"
+_UNGRADED = re.compile("requires?[ _]grad")
 _OUT_OF_PLACE = (
     "Look for `y[...] = ...`, `y *= ...`, a method such as `relu_()`, or inplace=True: write it out of place (`y = y * "
     "2`), or put `y = y.clone()` before it."

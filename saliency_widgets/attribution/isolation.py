@@ -36,8 +36,15 @@ def is_training(model: nn.Module) -> bool:
 
 
 def is_scripted(model: nn.Module) -> bool:
-    """Whether any part of the model is scripted or traced, and hides its layers and ReLUs."""
-    return any(isinstance(module, torch.jit.ScriptModule) for module in model.modules())
+    """Whether any part of the model is scripted, traced or exported, and hides its layers and ReLUs."""
+    return any(isinstance(module, torch.jit.ScriptModule) or is_exported(module) for module in model.modules())
+
+
+def is_exported(module: nn.Module) -> bool:
+    """Whether it is the module of a program of torch.export: a graph of operators, with the modules gone."""
+    if not isinstance(module, torch.fx.GraphModule):
+        return False
+    return any(isinstance(node.target, torch._ops.OpOverload) for node in module.graph.nodes)
 
 
 def quantized_layers(model: nn.Module) -> tuple[str, ...]:

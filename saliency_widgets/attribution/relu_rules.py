@@ -206,8 +206,8 @@ def rectified_gradient(call: Call, rule: Rule, title: str) -> tuple[Tensor, Tens
     # A part that is scripted may hold ReLUs beside those that were met.
     if is_scripted(call.model):
         raise ValueError(
-            f"method: {title} can't see the ReLUs of a scripted or traced model. Pass the original module, from "
-            f"before torch.jit."
+            f"method: {title} can't see the ReLUs of a scripted or traced model, nor of an exported one. Pass the "
+            f"original module, from before torch.jit or torch.export."
         )
     if mode.transformed:
         raise ValueError(
