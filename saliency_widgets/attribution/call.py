@@ -235,7 +235,7 @@ class Call:
                 with self.standing_in(tuned=True) as model:
                     leaf = some.detach().requires_grad_(True)
                     scores = self.scored(model, leaf, rows)
-                    return self._differentiated(model, scores, leaf).contiguous(), scores.detach()
+                    return self.differentiated(model, scores, leaf).contiguous(), scores.detach()
 
             if self.replays is None:
                 return plainly()
@@ -273,7 +273,7 @@ class Call:
             with call.standing_in(tuned=True) as model, Tap(model, layer, dependent=several) as tap:
                 scores = call.scored(model, inputs.detach().requires_grad_(True) if several else inputs, rows)
                 activation, runs = tap.leaf, tap.runs
-                gradient = self._differentiated(model, scores, activation, what=f"layer {layer!r}")
+                gradient = self.differentiated(model, scores, activation, what=f"layer {layer!r}")
                 return activation.detach(), gradient, scores.detach()
 
         activation, gradient, scores = self.memory.run(work, self.batch)
@@ -357,7 +357,8 @@ class Call:
                     ) from error
                 raise
 
-    def _differentiated(self, model: nn.Module, scores: Tensor, leaf: Tensor, what: str = "inputs") -> Tensor:
+    def differentiated(self, model: nn.Module, scores: Tensor, leaf: Tensor, what: str = "inputs") -> Tensor:
+        """The gradient of the scores of a pass: see :func:`~.differentiation.differentiate`."""
         return differentiate(model, scores, leaf, what, by_hand=self.memory.by_hand and owns_weights(model))
 
     def scored(self, model: nn.Module, inputs: Tensor, rows: range) -> Tensor:

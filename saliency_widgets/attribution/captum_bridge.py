@@ -214,10 +214,10 @@ class _Bridge:
                         f"method: the model's {error.what} is NaN or infinite for what captum's {self.label} makes of "
                         f"the inputs (its baseline, its noise, or what it leaves of them). Choose another baseline."
                     ) from error
-                if in_backward(error):
-                    raise backward_failure(model, error) from error
                 if error is scored.failure or isinstance(error, Cancelled) or out_of_memory(error):
                     raise
+                if in_backward(error):
+                    raise backward_failure(model, error) from error
                 raise ValueError(
                     f"method: captum's {self.label} raised {type(error).__name__}: {str(error).strip().rstrip('.')}. "
                     f"Check that it runs on this model by itself; from_captum takes further arguments of its attribute."

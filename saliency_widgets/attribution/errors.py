@@ -156,7 +156,7 @@ _BATCH = re.compile(r"(?:size\(\)|shape)\[0\] (?:==|to be equal to) (\d+)")
 
 
 def _written_in_place(error: Exception) -> bool:
-    return any(word in str(error) for word in ("inplace", "in-place"))
+    return isinstance(error, RuntimeError) and any(word in str(error) for word in ("inplace", "in-place"))
 
 
 def _no_gradient(model: nn.Module, error: Exception) -> str:
@@ -203,7 +203,7 @@ def in_backward(error: Exception) -> bool:
     trace = error.__traceback__
     while trace is not None and trace.tb_frame.f_code.co_name != "_engine_run_backward":
         trace = trace.tb_next
-    return trace is not None and not isinstance(error, Cancelled)
+    return trace is not None
 
 
 def _function_in(trace: TracebackType | None) -> str:

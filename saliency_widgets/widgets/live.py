@@ -124,8 +124,9 @@ class Live(w.Box):
         return found
 
     def stop(self) -> None:
-        """Stop the computation; the last estimate stays. The next move, or :meth:`update`, computes again."""
+        """Stop the map and its tests; the last estimate stays. The next move, or :meth:`update`, computes again."""
         self._session.stop()
+        self.trust.stop()
 
     def update(self, **settings: Any) -> None:
         """Move controls from Python: ``explorer.update(method="smoothgrad", n_samples=20, target="tabby")``.

@@ -138,6 +138,21 @@ def test_an_interrupted_wait_stops_a_comparison_and_go_resumes_it(monkeypatch):
     compared.close()
 
 
+def test_an_interrupted_wait_stops_a_lesson(monkeypatch):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 3, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()).eval()
+    lesson = sw.lesson(model, torch.rand(1, 3, 16, 16), steps=["input", "prediction"])
+    lesson.wait(60)
+    lesson._finished.discard("prediction")
+    monkeypatch.setattr(lesson._examiner, "wait", interrupted)
+    dropped = []
+    monkeypatch.setattr(lesson._examiner, "drop", lambda: dropped.append(True))
+    with pytest.raises(KeyboardInterrupt):
+        lesson.wait()
+    assert dropped
+    lesson.close()
+
+
 NOTEBOOK = """
 import threading, torch
 from torch import nn
