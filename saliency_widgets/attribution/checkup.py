@@ -290,7 +290,7 @@ def _coupled(call: Call, _seen: Observation) -> Iterator[Finding]:
         together = call.scores(torch.cat([call.inputs, other]))[: call.batch]
     except ValueError as error:
         yield Finding(
-            f"Its batch size is fixed: it fails on {2 * call.batch} rows, though not on {call.batch}: "
+            f"Its batch size is fixed: it fails on a batch of {2 * call.batch} rows, though not on {call.batch}: "
             f"{cause_of(error.__cause__ or error)}.",
             methods=_in_chunks(),
             remedy="Let it take any number of rows, or pass chunk_size=1.",

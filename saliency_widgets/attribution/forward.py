@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -51,13 +51,19 @@ def forward(model: nn.Module, arguments: Arguments, rows: Tensor, samples: Tenso
 
 
 def _runs_in_parts(run: Callable[[Tensor, Tensor], Any], rows: Tensor, samples: Tensor, size: int) -> bool:
-    """Whether rows on which a model failed together are all right in passes as small as it had before."""
+    """Whether rows on which a model fails together are all right in passes as small as it had before."""
     if len(rows) <= size or len(rows) % size:
         return False
+    with torch.no_grad():
+        if _runs(run, [(rows, samples)]):  # it failed once, for another reason
+            return False
+        return _runs(run, zip(rows.split(size), samples.split(size), strict=True))
+
+
+def _runs(run: Callable[[Tensor, Tensor], Any], passes: Iterable[tuple[Tensor, Tensor]]) -> bool:
     try:
-        with torch.no_grad():
-            for some, own in zip(rows.split(size), samples.split(size), strict=True):
-                run(some, own)
+        for rows, samples in passes:
+            run(rows, samples)
     except Cancelled:
         raise
     except Exception:
