@@ -7,8 +7,9 @@ Which one is meant decides the picture: what equals the baseline can get no attr
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -16,9 +17,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from saliency_widgets.attribution.columns import Columns
+from saliency_widgets.attribution.differentiation import blaming
 from saliency_widgets.attribution.memory import out_of_memory
 from saliency_widgets.attribution.noise import seeded
 from saliency_widgets.params import Param
+
+if TYPE_CHECKING:
+    from saliency_widgets.attribution.call import Call
 
 
 @dataclass(frozen=True)
@@ -167,9 +172,8 @@ def baseline_of(
         TypeError: ``value`` is of no known kind.
         ValueError: An unknown name, a function that raises, a shape that doesn't fit, or numbers that aren't finite.
     """
-    background = columns is not None and columns.rows is not None
     if value is None:
-        value = "mean" if background else "zero" if pixels is None else "black"
+        value = default_name(pixels, columns)
     if isinstance(value, str):
         name = BASELINE.check(value)
         told = None if columns is None else columns.named(name, seed)
@@ -194,3 +198,44 @@ def baseline_of(
     if not torch.isfinite(tensor).all():
         raise ValueError("baseline: it holds NaN or infinite values.")
     return tensor
+
+
+def default_name(pixels: PixelRange | None, columns: Columns | None) -> str:
+    """The name of the baseline where none is chosen."""
+    background = columns is not None and columns.rows is not None
+    return "mean" if background else "zero" if pixels is None else "black"
+
+
+def on_the_path(call: Call, start: Tensor, baseline: Any) -> AbstractContextManager[None]:
+    """Says of scores and gradients between a baseline and the inputs that aren't finite whether the baseline is why.
+
+    Args:
+        call: The model and its inputs.
+        start: The baseline of each sample, of the inputs' shape.
+        baseline: As a person gave it.
+    """
+    points = [(f"at {_described(baseline, call)}", start)]
+    if call.parts:  # one input alone at its baseline, the others as they are
+        ends = call.inputs.split([part.size for part in call.parts], 1)
+        starts = start.split([part.size for part in call.parts], 1)
+        alone = [torch.cat([*ends[:k], starts[k], *ends[k + 1 :]], 1) for k in range(len(ends))]
+        names = [f"at the baseline of the input {part.name!r}" for part in call.parts]
+        points = [*zip(names, alone, strict=True), *points]
+    rest = f"on the way from {_described(baseline, call)} to the inputs"
+    return blaming(call, "baseline", points, rest, _OTHER)
+
+
+_OTHER = (
+    "Choose another baseline: 'mean' or 'blur' for pictures, a typical row for tables, or a tensor on which the model "
+    "gives numbers."
+)
+
+
+def _described(baseline: Any, call: Call) -> str:
+    if isinstance(baseline, str):
+        return f"the baseline {baseline!r}"
+    if baseline is None:
+        return f"the default baseline, {default_name(call.pixels, call.columns)!r}"
+    if callable(baseline) and not isinstance(baseline, Tensor):
+        return "the baseline that the function gives"
+    return f"the baseline that was passed (a {type(baseline).__name__})"

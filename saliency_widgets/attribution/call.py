@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, TypeVar
 
 import torch
@@ -14,10 +15,11 @@ from saliency_widgets.attribution.arguments import Arguments, Part
 from saliency_widgets.attribution.baselines import PixelRange
 from saliency_widgets.attribution.columns import Columns
 from saliency_widgets.attribution.differentiation import differentiate, finite
-from saliency_widgets.attribution.errors import Cancelled, ModelChanged, model_failure
+from saliency_widgets.attribution.errors import ModelChanged
+from saliency_widgets.attribution.forward import forward
 from saliency_widgets.attribution.interruption import interruptible
-from saliency_widgets.attribution.isolation import beside, freeze, modules_of, own_weights, stand_in
-from saliency_widgets.attribution.memory import Memory, out_of_memory
+from saliency_widgets.attribution.isolation import beside, freeze, modules_of, own_weights, owns_weights, stand_in, thaw
+from saliency_widgets.attribution.memory import Memory
 from saliency_widgets.attribution.precision import computing
 from saliency_widgets.attribution.recording import Kept, of_inputs, of_layer, once
 from saliency_widgets.attribution.replay import Replays
@@ -46,7 +48,7 @@ class Call:
             explained together lie side by side, (B, F), see :mod:`~saliency_widgets.attribution.arguments`.
         score: From its output to one number per row.
         pixels: What black and white look like to it; None where the inputs are no pictures.
-        check: Raises :class:`Cancelled` when the result is no longer wanted; called before each pass.
+        check: Raises :class:`~.errors.Cancelled` when the result is no longer wanted; called before each pass.
         arguments: How the model is called with them.
         memory: How many rows fit into one pass.
         tuned: What gives the same numbers sooner; None where nothing does.
@@ -233,7 +235,7 @@ class Call:
                 with self.standing_in(tuned=True) as model:
                     leaf = some.detach().requires_grad_(True)
                     scores = self.scored(model, leaf, rows)
-                    return differentiate(model, scores, leaf).contiguous(), scores.detach()
+                    return self.differentiated(model, scores, leaf).contiguous(), scores.detach()
 
             if self.replays is None:
                 return plainly()
@@ -271,7 +273,7 @@ class Call:
             with call.standing_in(tuned=True) as model, Tap(model, layer, dependent=several) as tap:
                 scores = call.scored(model, inputs.detach().requires_grad_(True) if several else inputs, rows)
                 activation, runs = tap.leaf, tap.runs
-                gradient = differentiate(model, scores, activation, what=f"layer {layer!r}")
+                gradient = self.differentiated(model, scores, activation, what=f"layer {layer!r}")
                 return activation.detach(), gradient, scores.detach()
 
         activation, gradient, scores = self.memory.run(work, self.batch)
@@ -338,7 +340,9 @@ class Call:
             inside.enter_context(computing(self.precision, self.inputs.device))
             if self.check is not _never:
                 inside.enter_context(interruptible(self.check))
-            if tuned and self.tuned is not None:
+            if frozen and self.memory.by_hand:
+                thaw(model)
+            elif tuned and self.tuned is not None:
                 freeze(model, self.tuned.weight)
                 self.tuned.dress(model)
             elif frozen:
@@ -352,6 +356,10 @@ class Call:
                         "Ask again when it rests."
                     ) from error
                 raise
+
+    def differentiated(self, model: nn.Module, scores: Tensor, leaf: Tensor, what: str = "inputs") -> Tensor:
+        """The gradient of the scores of a pass: see :func:`~.differentiation.differentiate`."""
+        return differentiate(model, scores, leaf, what, by_hand=self.memory.by_hand and owns_weights(model))
 
     def scored(self, model: nn.Module, inputs: Tensor, rows: range) -> Tensor:
         """The scores of some rows, of which the first is number ``rows.start`` of a batch of K * B."""
@@ -371,13 +379,8 @@ class Call:
     def output(self, model: nn.Module, inputs: Tensor, rows: range) -> Any:
         """What the stand-in returns for some rows, of which the first is number ``rows.start`` of K * B."""
         laid = self.tuned is not None and self.tuned.channels_last
-        args, kwargs = self._arguments.fill(inputs, _samples(rows, self.batch), channels_last=laid)
-        try:
-            return model(*args, **kwargs)
-        except Exception as error:
-            if isinstance(error, Cancelled) or out_of_memory(error):
-                raise
-            raise model_failure(model, error, tuple(inputs.shape)) from error
+        fill = partial(self._arguments.fill, channels_last=laid)
+        return forward(model, fill, inputs, _samples(rows, self.batch), self.memory)
 
 
 def _samples(rows: range, batch: int) -> Tensor:

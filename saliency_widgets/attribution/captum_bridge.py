@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from saliency_widgets.attribution.baselines import BASELINE
 from saliency_widgets.attribution.call import Call
-from saliency_widgets.attribution.errors import Cancelled
+from saliency_widgets.attribution.errors import Cancelled, NotFinite, backward_failure, in_backward
 from saliency_widgets.attribution.layers import LAYER, RESHAPE, activation_maps
 from saliency_widgets.attribution.memory import out_of_memory
 from saliency_widgets.attribution.method import Estimate, Method
@@ -209,8 +209,15 @@ class _Bridge:
                 arguments |= {"return_convergence_delta": True} if delta else {}
                 found = attribution.attribute(_single(inputs), **arguments)
             except Exception as error:
+                if isinstance(error, NotFinite):
+                    raise ValueError(
+                        f"method: the model's {error.what} is NaN or infinite for what captum's {self.label} makes of "
+                        f"the inputs (its baseline, its noise, or what it leaves of them). Choose another baseline."
+                    ) from error
                 if error is scored.failure or isinstance(error, Cancelled) or out_of_memory(error):
                     raise
+                if in_backward(error):
+                    raise backward_failure(model, error) from error
                 raise ValueError(
                     f"method: captum's {self.label} raised {type(error).__name__}: {str(error).strip().rstrip('.')}. "
                     f"Check that it runs on this model by itself; from_captum takes further arguments of its attribute."

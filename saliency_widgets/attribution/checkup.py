@@ -10,8 +10,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
 from saliency_widgets.attribution.call import Call
+from saliency_widgets.attribution.errors import NeedsGradients, cause_of
 from saliency_widgets.attribution.findings import Checkup, Finding
-from saliency_widgets.attribution.isolation import device_of, is_scripted, training
+from saliency_widgets.attribution.isolation import device_of, is_exported, is_scripted, quantized_layers, training
 from saliency_widgets.attribution.layers import spatial_layers
 from saliency_widgets.attribution.memory import out_of_memory
 from saliency_widgets.attribution.method import Need, methods
@@ -30,7 +31,11 @@ def examine(call: Call) -> Checkup:
     """
     found = list(_of_modules(call.model))
     try:
-        seen = observe(call)
+        try:
+            seen = observe(call)
+        except NeedsGradients:
+            call.memory.by_hand = True
+            seen = observe(call)
     except (TypeError, ValueError) as error:
         return Checkup([*found, broken(error)])
     for rule in _RULES:
@@ -76,7 +81,7 @@ def _of_modules(model: nn.Module) -> Iterator[Finding]:
             norms,
             remedy="Call model.eval().",
         )
-    if not (dropouts or between or norms) and training(model):
+    if not (dropouts or between or norms or is_exported(model)) and training(model):
         yield Finding(
             "The model is in training mode, though no layer of a kind known to behave otherwise is in it.",
             remedy="Call model.eval(), unless its own code asks for training.",
@@ -90,20 +95,21 @@ def _of_modules(model: nn.Module) -> Iterator[Finding]:
             _in_chunks(),
             "Explain one input at a time with chunk_size=1.",
         )
-    scripted = where(_is_script)
+    scripted = where(lambda m: _is_script(m) or is_exported(m))
     if scripted:
         yield Finding(
-            "It is scripted or traced: its layers and ReLUs can't be seen.",
+            "It is scripted, traced or exported: its layers and ReLUs can't be seen.",
             scripted[:1],
             (*_needing("relu"), *(n for n in _needing("layer") if n not in _needing("relu"))),
-            "Pass the original module, from before torch.jit.",
+            "Pass the original module, from before torch.jit or torch.export.",
         )
-    quantised = where(lambda m: ".quantized." in f"{type(m).__module__}." and not type(m).__name__.endswith("Params"))
-    if quantised:
+    quantized = quantized_layers(model)
+    if quantized:
         yield Finding(
-            "Quantised layers have no gradient.",
-            quantised,
-            remedy="Explain the model from before quantisation.",
+            "The model is quantized: it computes with whole numbers, and has no gradient there.",
+            tuple(path or "the model itself" for path in quantized),
+            remedy="Explain the float model from before quantization, or use a method that needs no gradient, such as "
+            "'captum.FeatureAblation'.",
         )
     if device_of(model).type == "cpu" and torch.cuda.is_available():
         yield Finding("The model is on the CPU, and there is a GPU.", remedy="Pass device='cuda'.", severity="slow")
@@ -169,7 +175,17 @@ def _counted(places: dict[str, None]) -> str:
 
 
 def _spatial(call: Call, _seen: Observation) -> Iterator[Finding]:
-    if not any(found.default for found in spatial_layers(call).values()):
+    try:
+        layers = spatial_layers(call)
+    except ValueError as error:  # of one sample, where a batch of several ran
+        yield Finding(
+            f"Its batch size is fixed: it fails on 1 row, though not on {call.batch}: "
+            f"{cause_of(error.__cause__ or error)}.",
+            methods=_needing("layer"),
+            remedy="Let it take any number of rows.",
+        )
+        return
+    if not any(found.default for found in layers.values()):
         yield Finding(
             "No layer has a spatial output, so there are no class activation maps.",
             methods=_needing("layer"),
@@ -296,7 +312,8 @@ def _coupled(call: Call, _seen: Observation) -> Iterator[Finding]:
         together = call.scores(torch.cat([call.inputs, other]))[: call.batch]
     except ValueError as error:
         yield Finding(
-            f"It fails on a batch of {2 * call.batch} rows, though not on {call.batch}: {_cause(error)}.",
+            f"Its batch size is fixed: it fails on a batch of {2 * call.batch} rows, though not on {call.batch}: "
+            f"{cause_of(error.__cause__ or error)}.",
             methods=_in_chunks(),
             remedy="Let it take any number of rows, or pass chunk_size=1.",
         )
@@ -323,10 +340,6 @@ def _coupled(call: Call, _seen: Observation) -> Iterator[Finding]:
             remedy="Call model.eval(); if that doesn't help (a softmax over a batch of texts, say), explain one sample "
             "at a time with chunk_size=1.",
         )
-
-
-def _cause(error: BaseException) -> str:
-    return str(error.__cause__ or error).partition("\n")[0].rstrip(".")
 
 
 def _range(call: Call, seen: Observation) -> Iterator[Finding]:

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from saliency_widgets.attribution.checkpointing import without_reentrant_checkpoints
 from saliency_widgets.attribution.randomness import OwnRandomness
 from saliency_widgets.attribution.stand_in import Copier, cloned
 
@@ -40,13 +41,37 @@ def training(module: nn.Module) -> bool:
 
 
 def is_scripted(model: nn.Module) -> bool:
-    """Whether any part of the model is scripted or traced, and hides its layers and ReLUs."""
-    return any(isinstance(module, torch.jit.ScriptModule) for module in model.modules())
+    """Whether any part of the model is scripted, traced or exported, and hides its layers and ReLUs."""
+    return any(isinstance(module, torch.jit.ScriptModule) or is_exported(module) for module in model.modules())
+
+
+def is_exported(module: nn.Module) -> bool:
+    """Whether it is the module of a program of torch.export: a graph of operators, with the modules gone."""
+    if not isinstance(module, torch.fx.GraphModule):
+        return False
+    return any(isinstance(node.target, torch._ops.OpOverload) for node in module.graph.nodes)
+
+
+def quantized_layers(model: nn.Module) -> tuple[str, ...]:
+    """The paths of the layers that compute with whole numbers, and have no gradient; scripted ones too."""
+    return tuple(path for path, module in model.named_modules() if _is_quantized(module))
+
+
+def _is_quantized(module: nn.Module) -> bool:
+    kind = type(module)
+    name = f"{kind.__module__}.{kind.__qualname__}"
+    if isinstance(module, torch.jit.ScriptModule) and hasattr(module, "_c"):
+        name = module._c._type().qualified_name() or ""
+    # Float functions stand ready to be quantized; reference layers compute in floats.
+    if ".quantized." in name and not name.endswith(("Params", "FloatFunctional")) and ".reference." not in name:
+        return True
+    graph = getattr(module, "graph", None) if isinstance(module, torch.fx.GraphModule) else None
+    return graph is not None and any("quantize_per_" in str(node.target) for node in graph.nodes)
 
 
 def device_of(model: nn.Module) -> torch.device:
-    """The device of the model's first parameter or buffer; the CPU where it has none."""
-    first = next(itertools.chain(model.parameters(), model.buffers()), None)
+    """The device of the model's first parameter or buffer that holds numbers; the CPU where it has none."""
+    first = next((t for t in itertools.chain(model.parameters(), model.buffers()) if not t.is_meta), None)
     return torch.device("cpu") if first is None else first.device
 
 
@@ -85,7 +110,7 @@ def stand_in(model: nn.Module, seed: int = 0, copies: dict[int, Any] | None = No
     copier = Copier(copied)
     with torch.inference_mode(False):
         substitute = copier.module(model)
-    with _buffers_as_found(copier.scripted), undisturbed(model, seed):
+    with _buffers_as_found(copier.scripted), undisturbed(model, seed), without_reentrant_checkpoints():
         _COPIERS[id(substitute)] = copier
         try:
             yield substitute
@@ -158,6 +183,26 @@ def freeze(stand_in: nn.Module, instead: Callable[[nn.Parameter], nn.Parameter |
     for module in modules_of(stand_in):
         if isinstance(module, nn.RNNBase):
             module._flat_weights = [getattr(module, name) for name in module._flat_weights_names]
+
+
+def thaw(stand_in: nn.Module) -> None:
+    """Give a stand-in parameters of its own that need gradients as the model's do, and hold the same numbers.
+
+    For models that differentiate in forward, or whose autograd functions accumulate into parameters.
+    """
+
+    def part(weight: nn.Parameter) -> nn.Parameter:
+        if type(weight) is not nn.Parameter:
+            return weight
+        return nn.Parameter(weight.detach(), requires_grad=weight.requires_grad)
+
+    _exchange(stand_in, part)
+
+
+def owns_weights(stand_in: nn.Module) -> bool:
+    """Whether all parameters of a thawed stand-in that need a gradient are its own, and none is the caller's."""
+    others = any(type(weight) is not nn.Parameter and weight.requires_grad for weight in stand_in.parameters())
+    return not others and not is_scripted(stand_in)
 
 
 def _exchange(stand_in: nn.Module, make: Callable[[nn.Parameter], nn.Parameter]) -> None:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from saliency_widgets.attribution.call import Call
 from saliency_widgets.attribution.coordinates import Coordinates, Layout, layout_of
-from saliency_widgets.attribution.errors import Unread
+from saliency_widgets.attribution.errors import Unread, without_gradient
 from saliency_widgets.attribution.isolation import is_scripted
 from saliency_widgets.attribution.recording import SPATIAL, once
 from saliency_widgets.attribution.taps import tensor_in, turn_of
@@ -147,7 +147,8 @@ def activation_maps(call: Call, layer: str | None, reshape: Any) -> ActivationMa
         return _maps(call, layer, reshape)
     candidates = [path for path, spatial in spatial_layers(call).items() if spatial.default]
     if not candidates:
-        raise ValueError(_NONE if not is_scripted(call.model) else _HIDDEN)
+        quantized = without_gradient(call.model)
+        raise ValueError(f"model: {quantized}" if quantized else _HIDDEN if is_scripted(call.model) else _NONE)
     for path in reversed(candidates[-_TRIED:]):
         # Of a transformer with a class token, the last layers' patches are read by nobody; other branches end unused.
         with contextlib.suppress(Unread):
@@ -170,7 +171,10 @@ _NONE = (
     "layer: no layer of this model has a spatial output (channels, height, width), so a class activation map "
     "does not apply. Use a gradient method such as 'integrated_gradients'."
 )
-_HIDDEN = "layer: a scripted or traced model hides its layers. Pass the original module, from before torch.jit."
+_HIDDEN = (
+    "layer: a scripted or traced model hides its layers, and so does an exported one. Pass the original module, from "
+    "before torch.jit or torch.export."
+)
 
 
 def _maps(call: Call, path: str, reshape: Any) -> ActivationMaps:

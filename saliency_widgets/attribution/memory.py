@@ -1,4 +1,4 @@
-"""How many rows fit into one pass of the model, learnt by running out of memory."""
+"""How many rows fit into one pass of the model, learnt by running out of memory; and what else passes must be like."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
+
+from saliency_widgets.attribution.errors import NeedsGradients
 
 # What torch says where there is no OutOfMemoryError: of host memory, and on Apple's devices.
 _SAID = ("can't allocate memory", "not enough memory", "out of memory")
@@ -31,10 +33,14 @@ class Memory:
         failed: How many rows were too many.
         passes: How many passes of the model were begun.
         seconds: Of one row's forward pass, the shortest that was measured.
+        ran: The fewest rows that a forward pass had; None before the first.
+        by_hand: Whether passes need what ``.backward()`` by hand needs: parameters with gradients, and gradients on.
     """
 
     def __init__(self) -> None:
         self.passes = 0
+        self.ran: int | None = None
+        self.by_hand = False
         self.seconds = float("inf")
         self.limit: int | None = None
         self.failed: int | None = None
@@ -69,6 +75,11 @@ class Memory:
             try:
                 parts.append(work(range(done, done + size)))
                 done += size
+                continue
+            except NeedsGradients:
+                if self.by_hand:
+                    raise
+                self.by_hand = True
                 continue
             except Exception as error:
                 if not out_of_memory(error) or size == 1:

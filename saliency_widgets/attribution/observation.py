@@ -183,7 +183,7 @@ def _matters(call: Call, kind: str, gradient: Tensor) -> bool:
             leaf = call.inputs.detach().requires_grad_(True)
             with _Healed(kind):
                 scores = call.scored(model, leaf, range(call.batch))
-            (healed,) = torch.autograd.grad(scores.sum(), leaf)
+            healed = call.differentiated(model, scores, leaf)
     except (ValueError, RuntimeError):
         return True  # it can't be told: what was seen is said
     return not torch.allclose(healed, gradient, rtol=1e-3, atol=1e-4 * float(gradient.abs().max()))

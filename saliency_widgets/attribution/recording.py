@@ -106,7 +106,9 @@ def of_layer(call: Call, layer: str, *, dependent: bool) -> tuple[Graded, int] |
 
 def _recordable(call: Call) -> bool:
     limit = call.memory.limit
-    return call.recordings is not None and (limit is None or limit >= call.batch) and not call.looked_into
+    if call.recordings is None or call.memory.by_hand:
+        return False
+    return (limit is None or limit >= call.batch) and not call.looked_into
 
 
 def _unless_wrong(found: Callable[[], T]) -> T | None:

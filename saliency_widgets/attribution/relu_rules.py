@@ -155,6 +155,7 @@ class ReLURule(TorchFunctionMode):
     Attributes:
         calls: How many ReLUs were met.
         smooth: The smooth activations that were met and left alone: name -> how many.
+        transformed: Whether a ReLU ran inside torch.func (vmap, grad), where no rule can be given to it.
     """
 
     def __init__(self, rule: Rule) -> None:
@@ -162,11 +163,15 @@ class ReLURule(TorchFunctionMode):
         self.rule = rule
         self.calls = 0
         self.smooth: Counter[str] = Counter()
+        self.transformed = False
 
     def __torch_function__(self, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         """Send the forms of ReLU to the rule, everything else on its way."""
         kwargs = kwargs or {}
         form = _FORMS[func](args, kwargs) if func in _FORMS and "out" not in kwargs else None
+        if form is not None and torch._C._are_functorch_transforms_active():
+            self.transformed = True
+            return func(*args, **kwargs)
         if form is None or not form.x.requires_grad:
             if func in SMOOTH and _given(args, kwargs, 0, "input").requires_grad:
                 self.smooth[SMOOTH[func]] += 1
@@ -201,8 +206,13 @@ def rectified_gradient(call: Call, rule: Rule, title: str) -> tuple[Tensor, Tens
     # A part that is scripted may hold ReLUs beside those that were met.
     if is_scripted(call.model):
         raise ValueError(
-            f"method: {title} can't see the ReLUs of a scripted or traced model. Pass the original module, from "
-            f"before torch.jit."
+            f"method: {title} can't see the ReLUs of a scripted or traced model, nor of an exported one. Pass the "
+            f"original module, from before torch.jit or torch.export."
+        )
+    if mode.transformed:
+        raise ValueError(
+            f"method: {title} can't reach the ReLUs inside torch.func (vmap, grad). Use 'gradient' or "
+            f"'integrated_gradients', or explain one member of the ensemble."
         )
     if mode.calls:
         return values, score

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from saliency_widgets.attribution.copyable import (
     CONTAINERS,
@@ -138,6 +139,8 @@ class Copier:
 
     def _placed(self, value: Tensor) -> Tensor:
         if value.layout != torch.strided or value.is_quantized or value.is_conj() or value.is_neg() or value.is_meta:
+            return value.clone()
+        if is_traceable_wrapper_subclass(value):  # its numbers lie in the tensors inside
             return value.clone()
         memory = value.untyped_storage()
         size, key = memory.nbytes(), memory.data_ptr()

@@ -122,8 +122,8 @@ def _formed(found: Tensor, rows: int | None) -> Tensor:
     if rows is not None and found.shape[0] != rows:
         raise ValueError(
             f"model: it returned {found.shape[0]} rows of scores for {rows} inputs. "
-            f"A model to be explained must score each row of its batch (does a squeeze or a mean drop the batch "
-            f"dimension?)."
+            f"A model to be explained must score each row of its batch (does a squeeze, a mean or a view with a fixed "
+            f"number drop the batch dimension?). Where it takes only so many rows at a time, pass chunk_size=1."
         )
     return found
 

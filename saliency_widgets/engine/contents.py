@@ -40,6 +40,11 @@ class Contents:
             return places, versions, self._look()
 
 
+def is_empty(tensor: Tensor) -> bool:
+    """Whether it has a form and no numbers: on the meta device, as skeletons of modules are, or torch's FakeTensor."""
+    return tensor.is_meta or isinstance(tensor, torch._subclasses.FakeTensor)
+
+
 def _is_odd(tensor: Tensor) -> bool:
     return tensor.layout != torch.strided or tensor.is_nested
 
@@ -61,6 +66,8 @@ def _looking(tensors: list[Tensor]) -> Callable[[], list[int]]:
     away: list[Tensor] = []
     odd: list[Tensor] = []
     for tensor in tensors:
+        if is_empty(tensor):
+            continue
         flat = None if _is_odd(tensor) or tensor.is_quantized else _flat(tensor)
         if flat is None:
             odd.append(tensor)

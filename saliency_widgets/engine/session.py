@@ -278,6 +278,9 @@ class Session:
                     version = self.subject.version()
         except Cancelled:
             pass  # something newer is in the mailbox, or _work says that it was stopped
+        except KeyboardInterrupt:  # in place: the caller's own pass
+            self._tell(replace(self._last or base, state="stopped"))
+            raise
         except Exception as error:
             if generation == self._generation and not self._closed:
                 # The last map stays on the screen, as what it is.

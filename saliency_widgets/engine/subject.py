@@ -23,8 +23,10 @@ from saliency_widgets.attribution.recording import Kept
 from saliency_widgets.attribution.replay import Replays
 from saliency_widgets.attribution.schedule import paced_rows
 from saliency_widgets.attribution.survey import survey
+from saliency_widgets.attribution.taps import tensor_in
 from saliency_widgets.attribution.targets import is_function, resolve
 from saliency_widgets.attribution.tuning import Tuned
+from saliency_widgets.engine.contents import is_empty
 from saliency_widgets.engine.fingerprint import Fingerprint, identity
 from saliency_widgets.engine.request import Request
 from saliency_widgets.inputs import Explain, Prepared, Table, class_names_of, prepare_for, recover, unwrapped
@@ -70,11 +72,10 @@ class Subject:
             raise TypeError(f"model: expected a torch.nn.Module, got a {type(model).__name__}.")
         if any(is_lazy(tensor) for tensor in (*model.parameters(), *model.buffers())):
             raise ValueError("model: some layers have no weights yet (lazy modules). Run model(inputs) once first.")
-        if any(tensor.is_meta for tensor in (*model.parameters(), *model.buffers())):
-            raise ValueError(
-                "model: some weights are on the meta device and hold no numbers. Load them first, for example with "
-                "model.to_empty(device='cpu') and load_state_dict."
-            )
+        empty = [is_empty(tensor) for tensor in (*model.parameters(), *model.buffers())]
+        moved = device is not None and str(device) != str(device_of(model))
+        if any(empty) and (moved or all(empty)):
+            raise ValueError(_UNLOADED)
         if isinstance(device, bool) or not isinstance(device, (torch.device, str, int, type(None))):
             raise TypeError(
                 f"device: expected a torch.device or a name such as 'cpu' or 'cuda:0', got {device!r} "
@@ -126,6 +127,20 @@ class Subject:
         self._spatial: tuple[tuple, Mapping[str, Spatial]] | None = None
         self._fold = fold
         self._tuned: Tuned | None = None
+        if any(empty):
+            self._check_loaded()
+
+    def _check_loaded(self) -> None:
+        """Some weights hold no numbers: a skeleton that gets its weights in the call is right, and others are not."""
+        call = self.call(_UNSCORED)
+        try:
+            with call.standing_in() as model, torch.no_grad():
+                output = tensor_in(call.output(model, call.inputs, range(call.batch)))
+        except ValueError as error:
+            other = "" if "meta" in str(error) else f" If that is meant so (functional_call): {error}"
+            raise ValueError(_UNLOADED + other) from error
+        if output is not None and is_empty(output):
+            raise ValueError(_UNLOADED)
 
     @property
     def tensor(self) -> Tensor:
@@ -334,6 +349,10 @@ def _no_score(_output: Any) -> Tensor:
     raise NotImplementedError("the model is looked at without a score")
 
 
+_UNLOADED = (
+    "model: some weights are on the meta device and hold no numbers. Load them first, for example with "
+    "model.to_empty(device='cpu') and load_state_dict."
+)
 _UNSCORED = Score("logit", _no_score)
 
 

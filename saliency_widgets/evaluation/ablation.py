@@ -12,7 +12,7 @@ from torch import Tensor
 from saliency_widgets.attribution import Call
 from saliency_widgets.attribution.schedule import CHUNK_SIZE
 from saliency_widgets.attribution.targets import probabilities
-from saliency_widgets.evaluation.fills import check_masks, filling
+from saliency_widgets.evaluation.fills import check_masks, filling, outcomes_of
 from saliency_widgets.evaluation.ranking import by_chance
 from saliency_widgets.evaluation.running import Running
 from saliency_widgets.params import Param
@@ -154,7 +154,7 @@ def ablate(
         masks = torch.stack([mask if not k else by_chance(mask, k, seed=seed) for k in chunk])
         variants = without(masks)
         inputs = variants[:1] if inputs is None else inputs
-        found = call.outcomes(variants)
+        found = outcomes_of(call, variants, fill)
         scores.append(found[0])
         logits.append(found[1])
         after = torch.cat(scores)

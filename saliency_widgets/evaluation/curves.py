@@ -12,7 +12,7 @@ from torch import Tensor
 
 from saliency_widgets.attribution import Call, Score
 from saliency_widgets.attribution.schedule import CHUNK_SIZE
-from saliency_widgets.evaluation.fills import filling, places_of
+from saliency_widgets.evaluation.fills import filling, outcomes_of, places_of
 from saliency_widgets.evaluation.ranking import CHANCE, by_chance, ranks_of
 from saliency_widgets.evaluation.running import Running, refined
 from saliency_widgets.params import Param
@@ -128,7 +128,7 @@ def curve(
     def computed(some: list[int]) -> tuple[Tensor, Tensor]:
         taken = torch.tensor([counts[k] for k in some]).view(-1, *[1] * ranks.ndim)
         masks = ranks < taken if kind == "deletion" else ranks >= taken
-        return call.outcomes(without(masks))
+        return outcomes_of(call, without(masks), fill)
 
     order = hashlib.blake2b(ranks.numpy().tobytes()).digest()  # names a map for what matters here, wherever it is from
 

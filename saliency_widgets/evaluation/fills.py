@@ -15,6 +15,7 @@ from torch import Tensor
 
 from saliency_widgets.attribution import Call
 from saliency_widgets.attribution.baselines import BASELINE
+from saliency_widgets.attribution.differentiation import blaming
 from saliency_widgets.evaluation.imputation import noisy_linear
 from saliency_widgets.params import Param
 
@@ -97,3 +98,14 @@ def filling(call: Call, fill: Any, seed: int = 0) -> Callable[[Tensor], Tensor]:
         return torch.where(masks[:, None] if call.inputs.ndim == 4 else masks, instead(), call.inputs)
 
     return filled
+
+
+def outcomes_of(call: Call, variants: Tensor, fill: Any) -> tuple[Tensor, Tensor]:
+    """The scores and class scores of filled copies, see :meth:`Call.outcomes`.
+
+    Raises:
+        NotFinite: They aren't finite.
+    """
+    name = repr(fill) if isinstance(fill, str) else f"the {type(fill).__name__}"
+    with blaming(call, "fill", (), f"where {name} is filled in", "Choose another fill, such as 'mean' or 'blur'."):
+        return call.outcomes(variants)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from saliency_widgets.attribution import Call
+from saliency_widgets.attribution.baselines import on_the_path
 from saliency_widgets.attribution.errors import Unread
 from saliency_widgets.attribution.schedule import CHUNK_SIZE
 from saliency_widgets.evaluation.running import Running, refined
@@ -86,11 +87,12 @@ def saturation(
 
     def computed(some: list[int]) -> tuple[Tensor, Tensor]:
         inputs = torch.lerp(start, call.inputs, _on_the_way(some, points).to(start).view(-1, *[1] * (start.ndim - 1)))
-        try:
-            gradients, found = call.gradient(inputs)
-        except Unread:  # where the score settles can still be told
-            found = call.scores(inputs)
-            return found, torch.full_like(found, torch.nan)
+        with on_the_path(call, start, baseline):
+            try:
+                gradients, found = call.gradient(inputs)
+            except Unread:  # where the score settles can still be told
+                found = call.scores(inputs)
+                return found, torch.full_like(found, torch.nan)
         return found, gradients.flatten(1).norm(dim=1)
 
     for there, (scores, slopes) in refined(

@@ -17,6 +17,7 @@ from saliency_widgets.engine.case import Case
 from saliency_widgets.engine.checkup import check_up
 from saliency_widgets.widgets import messages
 from saliency_widgets.widgets.heatmap import HeatmapView
+from saliency_widgets.widgets.interrupts import stop_on_interrupt
 from saliency_widgets.widgets.panel import Panel
 from saliency_widgets.widgets.parts import parts_of
 from saliency_widgets.widgets.state import load_state, save_state
@@ -30,6 +31,9 @@ LAYOUT = {
     "width": "100%",
     "overflow": "visible",
 }
+
+
+_STOPPED = "Interrupted. Change a setting, or call .update(), to compute it again."
 
 
 class Live(w.Box):
@@ -65,6 +69,7 @@ class Live(w.Box):
         self.add_class("sw-explorer")
         self.panel.observe(self._on_move, self._on_wrong)
         self._open = True
+        stop_on_interrupt(self)
         self._submit(self._request)
 
     def __repr__(self) -> str:
@@ -100,8 +105,14 @@ class Live(w.Box):
             TimeoutError: It was not finished in time.
             RuntimeError: It was stopped, or the explorer is closed.
             TypeError, ValueError: What the computation ended with.
+            KeyboardInterrupt: The kernel was interrupted; the computation is stopped.
         """
-        if not self._session.wait(timeout):
+        try:
+            in_time = self._session.wait(timeout)
+        except KeyboardInterrupt:
+            self.stop()
+            raise
+        if not in_time:
             raise TimeoutError(f"The map was not finished within {timeout} seconds.")
         self.view.flush()  # a notebook that is stored now holds the finished map
         last = self._session.last
@@ -111,6 +122,11 @@ class Live(w.Box):
         if found is None:
             raise RuntimeError("There is no finished map: it was stopped, or the explorer is closed. Move a control.")
         return found
+
+    def stop(self) -> None:
+        """Stop the map and its tests; the last estimate stays. The next move, or :meth:`update`, computes again."""
+        self._session.stop()
+        self.trust.stop()
 
     def update(self, **settings: Any) -> None:
         """Move controls from Python: ``explorer.update(method="smoothgrad", n_samples=20, target="tabby")``.
@@ -240,7 +256,10 @@ class Live(w.Box):
             method="" if shown.request is None else get_method(shown.request.method).title,
             code=self._code_of(found) if found is not None and found.complete else "",
             aside=str(self._subject.memory),
-            notes=(self._outdated,) if self._outdated and self.panel.outdated else (),
+            notes=[
+                *([_STOPPED] if event.state == "stopped" else []),
+                *([self._outdated] if self._outdated and self.panel.outdated else []),
+            ],
         )
 
     def _check_up(self, check: Callable[[], None]) -> None:

@@ -250,3 +250,20 @@ def test_a_slider_goes_before_the_checks_and_closing_ends_them(model, picture):
     assert model.passes == passes
     explorer.close()
     assert threading.active_count() <= threads
+
+
+def test_stopping_the_explorer_ends_the_checks_and_opening_again_runs_them(model, picture):
+    explorer = Explorer(model, picture, method="gradient")
+    explorer.wait(20)
+    model.tally.gate.clear()
+    unfold(explorer, "randomisation")
+    explorer.stop()
+    model.tally.gate.set()
+    assert explorer.trust.wait(20)
+    assert "Interrupted" in explorer.trust._told.value
+    explorer.trust._fold.selected_index = None
+    unfold(explorer, "randomisation")
+    assert explorer.trust.wait(60)
+    assert explorer.trust._told.value == ""
+    assert section(explorer, "randomisation")._said.value
+    explorer.close()

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from saliency_widgets.attribution.call import Call
+from saliency_widgets.attribution.differentiation import blaming
 from saliency_widgets.attribution.method import Estimate, method
 from saliency_widgets.attribution.methods.integrated_gradients import N_STEPS
 from saliency_widgets.attribution.quadrature import coarse_to_fine
@@ -65,7 +66,8 @@ def blur_ig(call: Call, n_steps: int, blur_level: float, chunk_size: int | None)
     for chunk in call.chunks(len(order), chunk_size, first=(1,)):
         nodes = order[chunk.start : chunk.stop]
         pictures = torch.stack([blurred(strongest * (1 - node / n_steps)) for node in nodes])
-        gradients, scores = call.gradient(pictures.flatten(0, 1))
+        with blaming(call, "blur_level", (), "for blurred copies of the picture", "Lower blur_level."):
+            gradients, scores = call.gradient(pictures.flatten(0, 1))
         for node, *seen in zip(nodes, gradients.view_as(pictures), pictures, strict=True):
             integral.add(node, *seen)
         rows = zip(nodes, scores.view(len(nodes), -1), strict=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from saliency_widgets.attribution.baselines import NAMED, as_numbers
 from saliency_widgets.attribution.call import Call
+from saliency_widgets.attribution.differentiation import blaming
 from saliency_widgets.attribution.method import Estimate, method
 from saliency_widgets.attribution.methods.smoothgrad import N_SAMPLES
 from saliency_widgets.attribution.moments import Moments
@@ -74,14 +76,18 @@ def expected_gradients(
             start = pool[pick]
             picks.append(-1 - k if start is None else pick)
             starts.append(call.baseline("noise", noise) if start is None else start.expand_as(call.inputs))
+        named = [(f"at {_described(pick, baselines, call)}", start) for pick, start in zip(picks, starts, strict=True)]
+        blame = partial(blaming, call, "baselines", named, "on the way from the baselines to the inputs", _REMEDY)
         new = {pick: start for pick, start in zip(picks, starts, strict=True) if pick not in known}
         if new:
-            known |= zip(new, call.scores(torch.cat(list(new.values()))).view(len(new), -1), strict=True)
+            with blame():
+                known |= zip(new, call.scores(torch.cat(list(new.values()))).view(len(new), -1), strict=True)
         drawn += torch.stack([known[pick] for pick in picks]).sum(0)
         start = torch.stack(starts)
         way = call.inputs - start
         t = torch.stack(times).to(way).view(-1, *[1] * call.inputs.ndim)
-        gradients, _ = call.gradient((start + t * way).flatten(0, 1))
+        with blame():
+            gradients, _ = call.gradient((start + t * way).flatten(0, 1))
         moments.add(moments.of(way * gradients.view_as(way), samples.start))
         yield Estimate(
             moments.mean,
@@ -93,6 +99,19 @@ def expected_gradients(
             standard_error=moments.standard_error,
             agreement=moments.agreement,
         )
+
+
+_REMEDY = "Leave it out, or mend it: the model must give numbers for each of them."
+
+
+def _described(pick: int, baselines: Any, call: Call) -> str:
+    """What a drawn baseline is called; fresh noise counts from -1 down."""
+    if pick < 0:
+        return "a baseline of uniform noise"
+    if isinstance(baselines, str) and baselines != BACKGROUND:
+        return f"the baseline {baselines!r}"
+    rows = call.columns is not None and call.columns.rows is not None and baselines in (None, BACKGROUND)
+    return f"row {pick} of the background" if rows else f"number {pick} of the baselines"
 
 
 def _pool(value: Any, call: Call, seed: int) -> Sequence[Tensor | None] | Tensor:

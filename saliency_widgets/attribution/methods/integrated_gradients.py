@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from saliency_widgets.attribution.adaptive import AdaptiveTrapezoid
-from saliency_widgets.attribution.baselines import BASELINE
+from saliency_widgets.attribution.baselines import BASELINE, on_the_path
 from saliency_widgets.attribution.call import Call
 from saliency_widgets.attribution.halves import Half, full, kept_whole
 from saliency_widgets.attribution.method import Estimate, method
@@ -93,12 +93,14 @@ def integrated_gradients(
     """
     start = call.baseline(baseline, seed)
     if quadrature == ADAPTIVE:
-        yield from _adaptive(call, start, n_steps, tolerance, call.rows(chunk_size))
+        yield from _adaptive(call, start, baseline, n_steps, tolerance, call.rows(chunk_size))
     else:
-        yield from _fixed(call, start, quadrature, n_steps, chunk_size)
+        yield from _fixed(call, start, baseline, quadrature, n_steps, chunk_size)
 
 
-def _gradients(call: Call, start: Tensor, nodes: Tensor, *, first: int) -> tuple[Tensor | Half, Tensor]:
+def _gradients(
+    call: Call, start: Tensor, baseline: object, nodes: Tensor, *, first: int
+) -> tuple[Tensor | Half, Tensor]:
     """The gradients at nodes t, (K,) or (K, B) where each sample has its own: (K, B, ...); and the scores, (K, B).
 
     ``first`` is the number of the first node: beyond some, they are kept as halves.
@@ -109,20 +111,25 @@ def _gradients(call: Call, start: Tensor, nodes: Tensor, *, first: int) -> tuple
     def work() -> tuple[Tensor | Half, Tensor]:
         way = call.inputs - start
         t = nodes.to(way).view(len(nodes), -1, *[1] * (way.ndim - 1))
-        gradients, scores = call.gradient((start + t * way).flatten(0, 1))
+        with on_the_path(call, start, baseline):
+            gradients, scores = call.gradient((start + t * way).flatten(0, 1))
         gradients = gradients.view(len(nodes), *way.shape)
         return Half.of(gradients) if halved else gradients, scores.view(len(nodes), -1)
 
     return call.once(("nodes", halved, *nodes.flatten().tolist()), work)
 
 
-def _adaptive(call: Call, start: Tensor, n_steps: int, tolerance: float, rows: int) -> Iterator[Estimate]:
+def _adaptive(
+    call: Call, start: Tensor, baseline: object, n_steps: int, tolerance: float, rows: int
+) -> Iterator[Estimate]:
     rule = AdaptiveTrapezoid(call.inputs - start, n_steps, _ROUND)
     cap = max(1, rows // call.batch)
     score: Tensor | None = None
     within = torch.zeros(call.batch, dtype=torch.int64, device="cpu")  # rounds running
     while len(nodes := rule.ask()):
-        parts, scores = zip(*[_gradients(call, start, t, first=rule.done) for t in nodes.split(cap)], strict=True)
+        parts, scores = zip(
+            *[_gradients(call, start, baseline, t, first=rule.done) for t in nodes.split(cap)], strict=True
+        )
         score = scores[0][0] if score is None else score
         rule.tell(parts, torch.cat(scores))
         error = rule.error
@@ -148,19 +155,22 @@ def _adaptive(call: Call, start: Tensor, n_steps: int, tolerance: float, rows: i
             return
 
 
-def _fixed(call: Call, start: Tensor, quadrature: str, n_steps: int, chunk_size: int | None) -> Iterator[Estimate]:
+def _fixed(
+    call: Call, start: Tensor, baseline: object, quadrature: str, n_steps: int, chunk_size: int | None
+) -> Iterator[Estimate]:
     way = call.inputs - start
     nodes, weights = RULES[quadrature](n_steps)
     order = coarse_to_fine(len(nodes))
     nodes, weights = nodes[order], weights[order]
     ends = {}  # the score at both ends of the way: the first two nodes of some rules
     if nodes[0] != 1:
-        ends = {1.0: call.scores(call.inputs), 0.0: call.scores(start)}
+        with on_the_path(call, start, baseline):
+            ends = {1.0: call.scores(call.inputs), 0.0: call.scores(start)}
     wide = torch.promote_types(way.dtype, torch.float32)  # in half precision sums of many nodes drift away
     total = torch.zeros_like(way, dtype=wide)
     done = 0
     for chunk in call.chunks(len(nodes), chunk_size, first=(1,)):
-        gradients, scores = _gradients(call, start, nodes[chunk.start : chunk.stop], first=chunk.start)
+        gradients, scores = _gradients(call, start, baseline, nodes[chunk.start : chunk.stop], first=chunk.start)
         w = weights[chunk.start : chunk.stop].to(total)
         total += torch.tensordot(w, full(gradients).to(wide), dims=1)
         ends |= {float(nodes[j]): scores[j - done] for j in chunk if nodes[j] in (0, 1) and float(nodes[j]) not in ends}

@@ -8,6 +8,7 @@ from functools import partial
 from torch import Tensor
 
 from saliency_widgets.attribution.call import Call
+from saliency_widgets.attribution.differentiation import blaming
 from saliency_widgets.attribution.method import Estimate, get_method, method, methods
 from saliency_widgets.attribution.moments import Chunk, Moments
 from saliency_widgets.attribution.noise import SEED, normal_noise
@@ -119,7 +120,9 @@ def smoothgrad(
 
     def drawn(samples: range) -> Chunk:
         inputs = noisy(call, noise_level, seed, samples)
-        (estimate,) = inner.run(call.on(inputs.flatten(0, 1)), **inner.check_params({}))
+        copies = f"for noisy copies of the inputs, at a noise level of {noise_level:g}"
+        with blaming(call, "noise_level", (), copies, "Lower noise_level."):
+            (estimate,) = inner.run(call.on(inputs.flatten(0, 1)), **inner.check_params({}))
         values = estimate.values.view_as(inputs)
         return moments.of(values**2 if statistic == "squared" else values, samples.start)
 

@@ -15,6 +15,7 @@ import xxhash
 from torch import Tensor, nn
 
 from saliency_widgets.attribution.copyable import is_foreign, names_in
+from saliency_widgets.engine.contents import is_empty
 
 _PLAIN = (type(None), bool, int, float, complex, str, bytes, torch.dtype, torch.device, torch.Size, range)
 _TENSORS = ("_parameters", "_buffers", "_modules")
@@ -90,6 +91,9 @@ class _Signer:
     def _feed(self, value: Any, deep: int) -> None:
         add, each = self.state.update, functools.partial(self._each, deep=deep)
         if isinstance(value, Tensor):
+            if is_empty(value):
+                add(repr((value.dtype, tuple(value.shape), "meta")).encode())
+                return
             dense = (value.to_dense() if value.layout != torch.strided else value).detach().cpu().contiguous()
             add(repr((dense.dtype, tuple(dense.shape), str(value.layout))).encode())
             add(dense.view(-1).view(torch.uint8).numpy().tobytes() if dense.numel() else b"")

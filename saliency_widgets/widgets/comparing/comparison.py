@@ -26,6 +26,7 @@ from saliency_widgets.widgets.comparing.panel import ComparisonPanel
 from saliency_widgets.widgets.comparing.pivot import Pivot
 from saliency_widgets.widgets.display import DISPLAY_NAMES, DisplaySettings
 from saliency_widgets.widgets.explorer import Explorer
+from saliency_widgets.widgets.interrupts import stop_on_interrupt
 from saliency_widgets.widgets.live import LAYOUT
 from saliency_widgets.widgets.page import LARGEST, Saved, page, write_page
 from saliency_widgets.widgets.parts import parts_of
@@ -94,6 +95,7 @@ class Comparison(w.Box):
         self.children = [*self.view.beside(self.panel.widget), self._beneath.widget]
         self.add_class("sw-comparison")
         self._open = True
+        stop_on_interrupt(self)
         self._show()
 
     def __repr__(self) -> str:
@@ -128,9 +130,14 @@ class Comparison(w.Box):
 
         Raises:
             TimeoutError: They were not finished in time; the computation goes on.
+            KeyboardInterrupt: The kernel was interrupted; the computation is stopped, and :meth:`go` resumes it.
             TypeError, ValueError: What the first of them ended with, where none could be computed.
         """
-        self._maps.wait(timeout, progress=progress)
+        try:
+            self._maps.wait(timeout, progress=progress)
+        except KeyboardInterrupt:
+            self.stop()
+            raise
         if self._shown and len(self.errors) == len(self._shown):
             raise next(iter(self.errors.values()))
         return self.attributions

@@ -22,6 +22,7 @@ from saliency_widgets.engine.examiner import Check, Examiner, Told
 from saliency_widgets.engine.trust import one_sample
 from saliency_widgets.params import unknown
 from saliency_widgets.widgets.explorer import Explorer
+from saliency_widgets.widgets.interrupts import stop_on_interrupt
 from saliency_widgets.widgets.lessons import basics, methods
 from saliency_widgets.widgets.lessons.board import Board, DoesNotApply
 from saliency_widgets.widgets.lessons.page import Page, Step
@@ -125,6 +126,7 @@ class Lesson(w.VBox):
         self._examiner = Examiner(self._on_told, busy=self._is_busy, executor=executor)
         for step in self._steps.values():
             self._examiner.ask(Check(step.name, partial(self._board.page, step)))
+        stop_on_interrupt(self)
 
     def __repr__(self) -> str:
         """What it is about, in one line."""
@@ -158,8 +160,22 @@ class Lesson(w.VBox):
         Raises:
             TimeoutError: It was not finished in time.
             RuntimeError: It was stopped, or it is closed.
+            KeyboardInterrupt: The kernel was interrupted; the computation is stopped.
             Exception: What was not foreseen, in a step; a step that doesn't apply to the model is no error.
         """
+        try:
+            self._wait(timeout)
+        except KeyboardInterrupt:
+            self.stop()
+            raise
+        for error in self._failed.values():
+            if not isinstance(error, (TypeError, ValueError)):
+                raise error
+        if len(self._finished) < len(self._steps):
+            raise RuntimeError("The lesson is not finished: it was stopped, or it is closed. Make it again.")
+        return self
+
+    def _wait(self, timeout: float | None) -> None:
         left = timeout
         with tqdm(total=len(self._steps), unit="step", desc="Lesson") as bar:
             done = False
@@ -172,12 +188,6 @@ class Lesson(w.VBox):
                     left -= wait
                     if left <= 0:
                         raise TimeoutError(f"The lesson was not finished within {timeout} seconds.")
-        for error in self._failed.values():
-            if not isinstance(error, (TypeError, ValueError)):
-                raise error
-        if len(self._finished) < len(self._steps):
-            raise RuntimeError("The lesson is not finished: it was stopped, or it is closed. Make it again.")
-        return self
 
     def stop(self) -> None:
         """Stop computing; the steps that are there stay."""

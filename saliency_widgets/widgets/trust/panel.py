@@ -92,6 +92,12 @@ class TrustPanel:
         """Wait until nothing is being checked; False when the time is over first."""
         return self._examiner.wait(timeout)
 
+    def stop(self) -> None:
+        """End the tests that run; choosing one runs it again."""
+        if not self._examiner.wait(0):
+            self._examiner.drop()
+            self._told.value = "Interrupted. Close and open this panel to go on."
+
     def close(self) -> None:
         """End its worker, and let go of the maps."""
         self._examiner.close()
