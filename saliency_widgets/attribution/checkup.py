@@ -10,6 +10,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
 from saliency_widgets.attribution.call import Call
+from saliency_widgets.attribution.coupling import by_samples
 from saliency_widgets.attribution.findings import Checkup, Finding
 from saliency_widgets.attribution.isolation import device_of, is_scripted
 from saliency_widgets.attribution.layers import spatial_layers
@@ -30,12 +31,18 @@ def examine(call: Call) -> Checkup:
     """
     found = list(_of_modules(call.model))
     try:
+        call, coupling = by_samples(call)
+        found += [_joint(note) for note in coupling]
         seen = observe(call)
     except (TypeError, ValueError) as error:
         return Checkup([*found, broken(error)])
     for rule in _RULES:
         found += rule(call, seen)
     return Checkup(found)
+
+
+def _joint(note: str) -> Finding:
+    return Finding(note, remedy="Read a map as that of all rows together.", severity="caution")
 
 
 def broken(error: Exception) -> Finding:

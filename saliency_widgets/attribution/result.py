@@ -170,7 +170,7 @@ class Attribution:
     def to_json(self) -> str:
         """The settings as JSON; what can't be written down is named: ``{"argument": "baseline"}``.
 
-        :meth:`settings_from_json` reads them.
+        A tuple, such as the index of a target, is ``{"tuple": [1, 0]}``. :meth:`settings_from_json` reads them.
         """
         return json.dumps({name: _plain(name, value) for name, value in self.settings.items()})
 
@@ -185,8 +185,8 @@ class Attribution:
         Raises:
             TypeError: An argument is missing, or one is given that is not asked for.
         """
-        settings = json.loads(text)
-        wanted = {name for name, value in settings.items() if isinstance(value, dict)}
+        settings = {name: _read(value) for name, value in json.loads(text).items()}
+        wanted = {name for name, value in settings.items() if _is_argument(value)}
         if wanted != set(arguments):
             raise TypeError(f"settings: these can't be written down and must be given: {sorted(wanted)}; got "
                             f"{sorted(arguments)}.")  # fmt: skip
@@ -208,7 +208,7 @@ def code_of(settings: Mapping[str, Any], *, transformed: bool, shown: Mapping[st
         shown: Keyword arguments of :meth:`Attribution.saliency_map`: a line that makes this map is added.
     """
     through = ["transform"] if transformed else []
-    own = [name for name, value in settings.items() if isinstance(_plain(name, value), dict)]
+    own = [name for name, value in settings.items() if _is_argument(_plain(name, value))]
     needed = ["model", "inputs", *through, *own]
     lines = [
         f"# {', '.join(needed)}: yours",
@@ -233,11 +233,25 @@ def _plain(name: str, value: Any) -> Any:
         return value
     if isinstance(value, (tuple, list)):
         items = [_plain(name, item) for item in value]
-        return {"argument": name} if any(isinstance(item, dict) for item in items) else items
+        if any(map(_is_argument, items)):
+            return {"argument": name}
+        return {"tuple": items} if isinstance(value, tuple) else items
     return {"argument": name}
+
+
+def _is_argument(plain: Any) -> bool:
+    """Whether a value can't be written down, and an argument brings it."""
+    return isinstance(plain, dict) and "argument" in plain
+
+
+def _read(plain: Any) -> Any:
+    """A value from what :func:`_plain` made of it."""
+    if isinstance(plain, dict) and "tuple" in plain:
+        return tuple(map(_read, plain["tuple"]))
+    return list(map(_read, plain)) if isinstance(plain, list) else plain
 
 
 def written(name: str, value: Any) -> str:
     """The value as Python source; the name of the argument that brings it, where it can't be written down."""
     plain = _plain(name, value)
-    return plain["argument"] if isinstance(plain, dict) else repr(value)
+    return plain["argument"] if _is_argument(plain) else repr(value)

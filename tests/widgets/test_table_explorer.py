@@ -51,7 +51,7 @@ def given(people, encoder):
 
 @pytest.fixture
 def explorer(people, given):
-    made = TableExplorer(mlp(features=8, classes=1), people.iloc[3], **given)
+    made = TableExplorer(mlp(features=8, classes=1), people.iloc[3], target="yes", **given)
     yield made
     made.close()
 
