@@ -176,7 +176,13 @@ def _counted(places: dict[str, None]) -> str:
 
 
 def _spatial(call: Call, _seen: Observation) -> Iterator[Finding]:
-    if not any(found.default for found in spatial_layers(call).values()):
+    if call.joint:
+        yield Finding(
+            "Class activation maps are of single pictures, and the rows are explained together.",
+            methods=_needing("layer"),
+            remedy="Use a gradient method.",
+        )
+    elif not any(found.default for found in spatial_layers(call).values()):
         yield Finding(
             "No layer has a spatial output, so there are no class activation maps.",
             methods=_needing("layer"),

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from saliency_widgets.attribution.call import Call
 from saliency_widgets.attribution.errors import Cancelled
@@ -15,7 +16,7 @@ from saliency_widgets.attribution.isolation import beside
 from saliency_widgets.attribution.memory import out_of_memory
 from saliency_widgets.attribution.targets import is_function, is_single, scores_in
 
-COUPLED = "The rows influence each other, as nodes of a graph, steps of a sequence or a BatchNorm in training mode do"
+COUPLED = "The rows influence each other, as nodes of a graph or steps of a sequence do"
 _SUM = (
     f"{COUPLED}: they are no samples of their own. The sum of their scores is explained, and score and delta are of "
     f"that sum. For the score of one row pass target= a function to one number, such as lambda out: out[0, 1]."
@@ -37,7 +38,7 @@ def by_samples(call: Call, scores: Tensor | None = None) -> tuple[Call, tuple[st
         The call as it is, or with all rows as one sample, see :attr:`Call.joint`; and what a reader should know.
 
     Raises:
-        ValueError: The target is a function to a score for each row, and the rows influence each other; or several
+        ValueError: The rows influence each other, and the target is a function to a score for each of them, or several
             inputs are explained together.
     """
     if call.batch == 1:
@@ -53,7 +54,8 @@ def coupled(call: Call, read: Callable[[Any], Tensor | None] | None = None) -> b
     """Whether a row's score moves when another row does.
 
     The gradient of the weighted sum of independent scores is that of their sum, times the weight of each row. The
-    weights are powers of two, by which nothing is rounded.
+    weights are powers of two, by which nothing is rounded. A BatchNorm in training mode is looked at as in use: rows
+    that it alone ties together are samples.
 
     Args:
         call: The model and its rows.
@@ -61,6 +63,9 @@ def coupled(call: Call, read: Callable[[Any], Tensor | None] | None = None) -> b
     """
     try:
         with call.standing_in() as model:
+            for module in model.modules():
+                if isinstance(module, _BatchNorm):
+                    module.eval()
             leaf = call.inputs.detach().requires_grad_(True)
             rows = range(call.batch)
             scores = call.scored(model, leaf, rows) if read is None else read(call.output(model, leaf, rows))

@@ -28,8 +28,9 @@ class Attribution:
         values: Signed attribution, shape (B, ...) as the model sees the inputs; a class activation map keeps its
             layer's resolution, (B, 1, h, w), and names the ``layer``.
         settings: Keyword arguments that repeat it: ``sw.attribute(model, inputs, **settings)``.
-        score: The explained score of each sample, shape (B,), where the method computed it.
-        delta: Completeness error sum(values) - (F(x) - F(x')), shape (B,), for Integrated Gradients.
+        score: The explained score of each sample, shape (B,), where the method computed it; (1,) where rows that
+            influence each other are explained together.
+        delta: Completeness error sum(values) - (F(x) - F(x')), of the shape of the score, for Integrated Gradients.
         standard_error: Of each value, where samples were averaged.
         agreement: Rank correlation of the maps of two halves of the samples, shape (B,), where samples were averaged.
         map_error: Estimated error of the map, relative to it (L1), shape (B,), for adaptive Integrated Gradients.

@@ -183,7 +183,7 @@ def _sorted_out(target: Any, shape: Sequence[int], argument: str) -> Any:
         return target
     if dims in (1, 3) and {len(item) for item in items} == {1}:
         return [item[0] for item in items] if isinstance(target, list) else target[0]
-    if dims in (1, 3) and isinstance(target, tuple) and len(target) == shape[0]:
+    if dims == 1 and isinstance(target, tuple) and len(target) == shape[0]:
         return list(target)
     numbers = "one number" if dims == 1 else f"{dims} numbers"
     also = "; a list has one class for each sample" if dims in (1, 3) else ""

@@ -115,9 +115,9 @@ def _formed(found: Tensor, rows: int | None) -> Tensor:
     if found.ndim != 2 and not is_dense(found):
         raise ValueError(
             f"target: the model's output has shape {tuple(found.shape)}; (samples, classes) or (samples, classes, "
-            f"height, width) was expected. Pass target= an index into one sample's output as a tuple of "
-            f"{max(1, found.ndim - 1)} numbers, or a function from the output to one number per sample, for example "
-            f"lambda out: out[:, 0, 3]."
+            f"height, width) was expected. Pass target= an index into one sample's output, a tuple of "
+            f"{max(1, found.ndim - 1)} whole numbers, or a function from the output to one number per sample, for "
+            f"example lambda out: out[:, 0, 3]."
         )
     if rows is not None and found.shape[0] != rows:
         raise ValueError(

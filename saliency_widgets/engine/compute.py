@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from saliency_widgets.attribution import Attribution, Call, Estimate, Score, get_method
-from saliency_widgets.attribution.coupling import by_samples
+from saliency_widgets.attribution.coupling import COUPLED, by_samples
 from saliency_widgets.attribution.isolation import is_training
 from saliency_widgets.attribution.method import DEFAULT
 from saliency_widgets.attribution.recording import SPATIAL
@@ -72,6 +72,11 @@ def compute(
         call, coupled = by_samples(call, known)
         exact = subject.how_exact(call)
     if call.joint:
+        if {"layer", "picture"} & {*entry.needs}:
+            raise ValueError(
+                f"method: {entry.title} is about single pictures. {COUPLED}, and are explained together. Use "
+                f"'gradient' or 'integrated_gradients', or pass one row."
+            )
         known = None if known is None else known.sum()[None]
     estimates = entry.run(call, **dict(request.params))
     while True:
@@ -192,14 +197,17 @@ def attribute(
             what has as many rows as there are samples is repeated with them, anything else is given as it is.
         method: One of :func:`methods`; "captum." and the name of a class of ``captum.attr``; or such an object,
             see :func:`from_captum`.
-        target: A class index or name, None for the top prediction, a list or tensor of one index per input, or a
-            function from the model's output to one number per input.
+        target: A class index or name, None for the top prediction, or a list or tensor of one index per input. A tuple
+            of as many numbers as one input's output has dimensions is an index into it, (class, row, column) of a
+            segmentation; a list of tuples has one for each input. Or a function from the model's output to one number
+            per input; where the rows influence each other (nodes of a graph), to one number for all of them.
         score: "logit", "probability", "log_probability", or "value" for regression.
         contrast: Explain the target's score minus this class's score.
         transform: From ``inputs`` to what the model takes: a function, torchvision weights, a Hugging Face image
             processor, or a timm data config; of rows of a table, a fitted scaler or ColumnTransformer.
         class_names: Names of the classes in order, or by index, so that targets can be named; torchvision weights;
-            the model's own (``config.id2label`` and the like) unless given.
+            the model's own (``config.id2label`` and the like) unless given. Two names for a model of one logit z: z is
+            the score of class 1, and -z that of class 0; without them, z is target 0.
         explain: Which of several inputs, by name or position, or a list of them; all that have a gradient unless
             given. Several are explained together: see :meth:`Attribution.part`.
         device: Where to compute; the model's own device unless given.
@@ -215,11 +223,13 @@ def attribute(
         **params: The method's parameters, see ``sw.methods()``.
 
     Returns:
-        The attribution, with everything needed to repeat it.
+        The attribution, with everything needed to repeat it. Where the rows of a batch influence each other, they are
+        explained as one sample, and ``score`` and ``delta`` have shape (1,); a note says so.
 
     Raises:
         TypeError: An argument of the wrong type, or a parameter that the method doesn't have.
-        ValueError: An argument out of range, an input that doesn't fit, or a model that failed.
+        ValueError: An argument out of range, an input that doesn't fit, a function as target that gives a score for
+            each of several rows that influence each other, or a model that failed.
     """
     request = Request.of(method, params, target=target, score=score, contrast=contrast)
     keep_memory()
