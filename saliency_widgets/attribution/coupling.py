@@ -13,7 +13,6 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from saliency_widgets.attribution.call import Call
 from saliency_widgets.attribution.errors import Cancelled
 from saliency_widgets.attribution.isolation import beside
-from saliency_widgets.attribution.memory import out_of_memory
 from saliency_widgets.attribution.targets import is_function, is_single, scores_in
 
 COUPLED = "The rows influence each other, as nodes of a graph or steps of a sequence do"
@@ -75,13 +74,18 @@ def coupled(call: Call, read: Callable[[Any], Tensor | None] | None = None) -> b
             plain, weighted = (
                 torch.autograd.grad(one.sum(), leaf, retain_graph=True) for one in (scores, weights * scores)
             )
-    except (ValueError, RuntimeError) as error:
-        if isinstance(error, Cancelled):
-            raise
-        return False  # what is wrong is told by the method's own pass
+    except Cancelled:
+        raise
+    except Exception:
+        return False  # what is wrong is told by the method's own pass, which may be split where memory runs out
     expected = plain[0] * weights.to(leaf).view(-1, *[1] * (leaf.ndim - 1))
-    rounding = 1e3 * torch.finfo(leaf.dtype).eps * float(expected.abs().max())
+    rounding = _rounding(leaf) * float(expected.abs().max())
     return bool(((weighted[0] - expected).abs() > rounding).any())
+
+
+def _rounding(like: Tensor) -> float:
+    """How far apart numbers are that may be the same."""
+    return min(1e3 * torch.finfo(like.dtype).eps, 1e-2) if like.is_floating_point() else 0.0
 
 
 def _apart(call: Call, scores: Tensor | None) -> bool:
@@ -91,12 +95,11 @@ def _apart(call: Call, scores: Tensor | None) -> bool:
         known = call.scores(call.inputs) if scores is None else scores
         with call.standing_in() as model, torch.no_grad():
             alone = call.plain.scored(model, call.inputs[row : row + 1], range(row, row + 1))
-    except (ValueError, RuntimeError) as error:
-        if isinstance(error, Cancelled) or out_of_memory(error):
-            raise
-        return False
-    rounding = 1e3 * torch.finfo(alone.dtype).eps * (1 + known[row].abs())
-    return bool((alone[0] - known[row]).abs() <= rounding)
+    except Cancelled:
+        raise
+    except Exception:
+        return False  # such as a graph's edges, that name other rows
+    return bool((alone[0] - known[row]).abs() <= _rounding(alone) * (1 + known[row].abs()))
 
 
 def _by_function(call: Call) -> tuple[Call, tuple[str, ...]]:
@@ -105,7 +108,9 @@ def _by_function(call: Call) -> tuple[Call, tuple[str, ...]]:
         with call.standing_in() as model, torch.no_grad():
             output = call.output(model, call.inputs, range(call.batch))
             found = beside(model, call.score.target)(output)  # type: ignore[operator]
-    except ValueError:
+    except Cancelled:
+        raise
+    except Exception:
         return call, ()  # told by the method's own pass
     if not isinstance(found, Tensor):
         return call, ()

@@ -14,7 +14,6 @@ from torch import Tensor
 from saliency_widgets.attribution import get_method
 from saliency_widgets.attribution.layers import check_layer
 from saliency_widgets.attribution.method import Method, methods, unknown_method
-from saliency_widgets.attribution.selection import class_index
 from saliency_widgets.attribution.targets import SCORE, probabilities
 from saliency_widgets.engine import Request, Subject
 from saliency_widgets.params import Param, unknown
@@ -338,11 +337,7 @@ class Panel:
             labels = self._labels()
             text = labels.index(text) if text in labels else _number(text)
         try:
-            chosen = (
-                self._subject.choice(text)
-                if isinstance(text, tuple)
-                else class_index(text, self._classes, self._subject.class_names)
-            )
+            chosen = self._subject.choice(text, self._score.value)
         except (TypeError, ValueError) as error:
             self._wrong(error)
             return
