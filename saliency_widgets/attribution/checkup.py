@@ -178,7 +178,7 @@ def _counted(places: dict[str, None]) -> str:
 def _spatial(call: Call, _seen: Observation) -> Iterator[Finding]:
     if call.joint:
         yield Finding(
-            "Class activation maps are of single pictures, and the rows are explained together.",
+            "Class activation maps are of single images, and the rows are explained together.",
             methods=_needing("layer"),
             remedy="Use a gradient method.",
         )

@@ -92,14 +92,14 @@ def _apart(call: Call, scores: Tensor | None) -> bool:
     """Whether a row in the middle, with rows before and behind it, scores the same without them."""
     row = call.batch // 2
     try:
-        known = call.scores(call.inputs) if scores is None else scores
+        together = call.scores(call.inputs) if scores is None else scores
         with call.standing_in() as model, torch.no_grad():
             alone = call.plain.scored(model, call.inputs[row : row + 1], range(row, row + 1))
     except Cancelled:
         raise
     except Exception:
         return False  # such as a graph's edges, that name other rows
-    return bool((alone[0] - known[row]).abs() <= _rounding(alone) * (1 + known[row].abs()))
+    return bool((alone[0] - together[row]).abs() <= _rounding(alone) * (1 + together[row].abs()))
 
 
 def _by_function(call: Call) -> tuple[Call, tuple[str, ...]]:
@@ -107,18 +107,18 @@ def _by_function(call: Call) -> tuple[Call, tuple[str, ...]]:
     try:
         with call.standing_in() as model, torch.no_grad():
             output = call.output(model, call.inputs, range(call.batch))
-            found = beside(model, call.score.target)(output)  # type: ignore[operator]
+            value = beside(model, call.score.target)(output)  # type: ignore[operator]
     except Cancelled:
         raise
     except Exception:
         return call, ()  # told by the method's own pass
-    if not isinstance(found, Tensor):
+    if not isinstance(value, Tensor):
         return call, ()
     listed = isinstance(output, (list, tuple)) and len(output) == call.batch  # of each sample, as detectors do
-    if is_single(found) and not listed and coupled(call, lambda output: _by_row(output, call.batch)):
+    if is_single(value) and not listed and coupled(call, lambda output: _by_row(output, call.batch)):
         return _together(call), (_ONE,)
-    each = tuple(found.shape) in ((call.batch,), (call.batch, 1))
-    if each and not _apart(call, found.reshape(-1)) and coupled(call):
+    each = tuple(value.shape) in ((call.batch,), (call.batch, 1))
+    if each and not _apart(call, value.reshape(-1)) and coupled(call):
         raise ValueError(
             f"target: the function gives a score for each of the {call.batch} rows. {COUPLED}, so one map can't tell "
             f"these scores apart. Return one number, such as out[0, 1] for one row, or out[:, 1].sum() for their sum."
@@ -129,12 +129,12 @@ def _by_function(call: Call) -> tuple[Call, tuple[str, ...]]:
 def _by_row(output: Any, rows: int) -> Tensor | None:
     """One number for each row, from whatever the model returns for it; None where it returns no such rows."""
     try:
-        found = scores_in(output, rows)
+        scores = scores_in(output, rows)
     except TypeError:
         return None
-    if found.ndim == 0 or len(found) != rows or not found.is_floating_point():
+    if scores.ndim == 0 or len(scores) != rows or not scores.is_floating_point():
         return None
-    flat = found.flatten(1)
+    flat = scores.flatten(1)
     # Not their sum, which is 1 behind a softmax.
     return flat @ torch.linspace(1, 2, flat.shape[1], device=flat.device, dtype=flat.dtype)
 

@@ -209,13 +209,13 @@ def get_method(name: Any) -> Method:
     return known[name]
 
 
-def unknown_method(name: Any, known: Mapping[str, Method], what: str = "method") -> str:
+def unknown_method(name: Any, entries: Mapping[str, Method], what: str = "method") -> str:
     """The sentence for a method that is not known: what was meant, by name, title or what others call it.
 
     Args:
         name: What was passed.
-        known: The methods there are.
+        entries: The methods there are.
         what: The argument's name, for the sentence.
     """
-    aliases = {alias: name for name, entry in known.items() for alias in (entry.title, *entry.aliases)}
-    return unknown(what, name, list(known), aliases)
+    aliases = {alias: name for name, entry in entries.items() for alias in (entry.title, *entry.aliases)}
+    return unknown(what, name, list(entries), aliases)

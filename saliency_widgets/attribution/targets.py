@@ -194,11 +194,11 @@ class Score:
         """
         if isinstance(self.target, Tensor):
             return self(output, rows).sum()[None]
-        found = self.target(output)
-        if not isinstance(found, Tensor) or not is_single(found):
-            got = f"shape {tuple(found.shape)}" if isinstance(found, Tensor) else f"a {type(found).__name__}"
+        value = self.target(output)
+        if not isinstance(value, Tensor) or not is_single(value):
+            got = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
             raise ValueError(f"target: the function must return one number for all {rows} rows; got {got}.")
-        return found.flatten()[:1]
+        return value.flatten()[:1]
 
     def _scaled(self, logits: Tensor) -> Tensor:
         if self.binary and logits.shape[1] == 1:
@@ -229,14 +229,14 @@ def probabilities(logits: Tensor) -> Tensor:
     return logits.sigmoid() if logits.shape[1] == 1 else logits.softmax(1)
 
 
-def _indexable(found: Tensor, rows: int, numbers: int) -> Tensor:
+def _indexable(scores: Tensor, rows: int, numbers: int) -> Tensor:
     """The scores, in which an index of so many numbers picks one of each sample."""
-    if found.ndim != numbers + 1 or found.shape[0] != rows:
+    if scores.ndim != numbers + 1 or scores.shape[0] != rows:
         raise ValueError(
             f"target: an index of {numbers} numbers is for an output of shape (samples, ...) with {numbers} further "
-            f"dimensions; for {rows} inputs the model returned shape {tuple(found.shape)}."
+            f"dimensions; for {rows} inputs the model returned shape {tuple(scores.shape)}."
         )
-    return found
+    return scores
 
 
 def _pick(scores: Tensor, targets: Tensor) -> Tensor:
@@ -247,9 +247,9 @@ def _pick(scores: Tensor, targets: Tensor) -> Tensor:
     return scores[(torch.arange(len(targets), device=scores.device), *targets.unbind(1))]
 
 
-def is_single(found: Tensor) -> bool:
+def is_single(value: Tensor) -> bool:
     """Whether a tensor holds one number, which may be expanded."""
-    return found.numel() == 1 or (found.numel() > 0 and not any(found.stride()))
+    return value.numel() == 1 or (value.numel() > 0 and not any(value.stride()))
 
 
 def is_function(target: Any) -> bool:

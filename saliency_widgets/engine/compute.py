@@ -74,7 +74,7 @@ def compute(
     if call.joint:
         if {"layer", "picture"} & {*entry.needs}:
             raise ValueError(
-                f"method: {entry.title} is about single pictures. {COUPLED}, and are explained together. Use "
+                f"method: {entry.title} is about single images. {COUPLED}, and are explained together. Use "
                 f"'gradient' or 'integrated_gradients', or pass one row."
             )
         known = None if known is None else known.sum()[None]

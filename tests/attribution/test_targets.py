@@ -685,7 +685,7 @@ def test_class_activation_maps_are_not_made_of_rows_that_are_one_sample():
         def forward(self, x):
             return (self.conv(x) + self.conv(x).mean(0, keepdim=True)).tanh().mean((2, 3))
 
-    with pytest.raises(ValueError, match=r"method: Grad-CAM is about single pictures\. The rows influence each other"):
+    with pytest.raises(ValueError, match=r"method: Grad-CAM is about single images\. The rows influence each other"):
         sw.attribute(Frames(), rows(1, 3, 1, 6, 6), target=0, method="grad_cam")
 
 

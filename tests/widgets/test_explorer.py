@@ -696,7 +696,13 @@ def test_a_value_is_shown_as_it_is_and_not_as_a_probability(picture):
     assert made.panel._bars.widget.layout.display == "none"
     assert f"value: <b>{value:.4g}</b>" in made.panel._values.value
     assert made.panel.title == "Gradient · value"
+    made.trust._fold.selected_index = 0
+    section = made.trust._sections[0]
+    section.marked(np.arange(256).reshape(16, 16) < 99)
+    assert "the score goes from" in section._said.value
+    assert section._shares.layout.display == "none"
     made.update(score="logit")  # the same output, read as a class's
+    assert section._shares.layout.display is None
     assert made.panel._bars.widget.layout.display is None
     assert made.panel._values.layout.display == "none"
     assert len(made.panel.predictions) == 1
