@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import math
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, SupportsIndex, cast
 
@@ -115,13 +115,30 @@ class Param:
         return f"from {self.low:g} to {self.high:g}"
 
 
-def unknown(what: str, given: str, known: Sequence[str]) -> str:
-    """The sentence for a name that is not known: what was meant, or what there is."""
-    close = difflib.get_close_matches(str(given), list(known), n=3, cutoff=0.5)
+def unknown(what: str, given: str, known: Sequence[str], aliases: Mapping[str, str] | None = None) -> str:
+    """The sentence for a name that is not known: what was meant, or what there is.
+
+    Args:
+        what: The argument, for the sentence.
+        given: The name.
+        known: The names there are.
+        aliases: From what others call it to one of these names; case and punctuation don't matter.
+    """
+    spelled = {spelling(name): name for name in known}
+    spelled |= {spelling(alias): name for alias, name in (aliases or {}).items()}
+    close = [spelled[spelling(given)]] if spelling(given) in spelled else []
+    close = close or difflib.get_close_matches(str(given), list(known), n=3, cutoff=0.5)
+    close = close or [spelled[name] for name in difflib.get_close_matches(spelling(given), list(spelled), n=1)]
     hint = f"Did you mean {_listed(close)}?" if close else f"Known: {_listed(known)}."
     if not known:
         hint = "There is nothing to be named here: leave it out."
     return f"{what}: {given!r} is not known. {hint}"
+
+
+def spelling(name: str) -> str:
+    """A name as it is compared where case and punctuation don't matter: "Grad-CAM++" is "gradcamplusplus"."""
+    letters = str(name).lower().replace("+", "plus").replace("×", "x")
+    return "".join(filter(str.isalnum, letters)) or letters
 
 
 def _listed(names: Sequence[str]) -> str:

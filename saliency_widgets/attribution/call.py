@@ -57,6 +57,8 @@ class Call:
         precision: How exactly passes are computed: see :mod:`~.precision`.
         replays: Passes recorded as CUDA graphs: see :mod:`~.replay`.
         columns: Of the table that the inputs are rows of; None where they are none.
+        joint: Whether the rows that the model takes are parts of one sample, such as the nodes of a graph: ``inputs``
+            has shape (1, rows, ...) then, one pass is about one sample, and its score is that of all rows.
     """
 
     model: nn.Module
@@ -72,6 +74,7 @@ class Call:
     precision: str | None = None
     replays: Replays | None = None
     columns: Columns | None = None
+    joint: bool = False
 
     @property
     def batch(self) -> int:
@@ -117,9 +120,9 @@ class Call:
 
     def rows(self, chunk_size: int | None) -> int:
         """Rows of one pass: as asked, or what suits the device."""
-        if chunk_size is not None:
-            return chunk_size
-        return most_rows(self.inputs.device)
+        if self.joint:  # what ties the rows together would tie copies of them to the first
+            return 1
+        return most_rows(self.inputs.device) if chunk_size is None else chunk_size
 
     def chunks(self, total: int, chunk_size: int | None, first: Sequence[int] = (1, 3)) -> list[range]:
         """So many evaluations of each sample in passes: see :func:`~.schedule.chunks`."""
@@ -128,6 +131,8 @@ class Call:
 
     def on(self, inputs: Tensor) -> Call:
         """The same question about other inputs of shape (K * B, ...)."""
+        if self.joint:
+            return replace(self, inputs=inputs)
         times = inputs.shape[0] // self.batch
         return replace(
             self, inputs=inputs, score=self.score.tiled(times), arguments=self._arguments.tiled(times),
@@ -363,14 +368,17 @@ class Call:
 
     def scored(self, model: nn.Module, inputs: Tensor, rows: range) -> Tensor:
         """The scores of some rows, of which the first is number ``rows.start`` of a batch of K * B."""
+        if self.joint and len(rows) > 1:
+            each = [self.scored(model, inputs[k : k + 1], rows[k : k + 1]) for k in range(len(rows))]
+            return torch.cat(each)
         return self.told(self.output(model, inputs, rows), rows, model)
 
     def told(self, output: Any, rows: range, model: nn.Module) -> Tensor:
         """The scores in what a stand-in returned for some rows."""
-        score = self.score.of(_samples(rows, self.batch))
+        score = self.score if self.joint else self.score.of(_samples(rows, self.batch))
         if is_function(score.target):  # it may read what a hook of the caller's has kept
             score = replace(score, target=beside(model, score.target))
-        return self.widened(score(output, len(rows)))
+        return self.widened(score.total(output, self.inputs.shape[1]) if self.joint else score(output, len(rows)))
 
     def widened(self, scores: Tensor) -> Tensor:
         """Scores in the type in which they are told, whatever the passes compute in."""
@@ -379,8 +387,11 @@ class Call:
     def output(self, model: nn.Module, inputs: Tensor, rows: range) -> Any:
         """What the stand-in returns for some rows, of which the first is number ``rows.start`` of K * B."""
         laid = self.tuned is not None and self.tuned.channels_last
+        samples = _samples(rows, self.batch)
+        if self.joint:
+            inputs, samples = inputs[0], torch.arange(inputs.shape[1], device="cpu")
         fill = partial(self._arguments.fill, channels_last=laid)
-        return forward(model, fill, inputs, _samples(rows, self.batch), self.memory)
+        return forward(model, fill, inputs, samples, self.memory)
 
 
 def _samples(rows: range, batch: int) -> Tensor:

@@ -10,6 +10,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
 from saliency_widgets.attribution.call import Call
+from saliency_widgets.attribution.coupling import by_samples
 from saliency_widgets.attribution.errors import NeedsGradients, cause_of
 from saliency_widgets.attribution.findings import Checkup, Finding
 from saliency_widgets.attribution.isolation import device_of, is_exported, is_scripted, quantized_layers, training
@@ -31,6 +32,8 @@ def examine(call: Call) -> Checkup:
     """
     found = list(_of_modules(call.model))
     try:
+        call, coupling = by_samples(call)
+        found += [_joint(note) for note in coupling]
         try:
             seen = observe(call)
         except NeedsGradients:
@@ -41,6 +44,10 @@ def examine(call: Call) -> Checkup:
     for rule in _RULES:
         found += rule(call, seen)
     return Checkup(found)
+
+
+def _joint(note: str) -> Finding:
+    return Finding(note, remedy="Read a map as that of all rows together.", severity="caution")
 
 
 def broken(error: Exception) -> Finding:
@@ -175,6 +182,13 @@ def _counted(places: dict[str, None]) -> str:
 
 
 def _spatial(call: Call, _seen: Observation) -> Iterator[Finding]:
+    if call.joint:
+        yield Finding(
+            "Class activation maps are of single images, and the rows are explained together.",
+            methods=_needing("layer"),
+            remedy="Use a gradient method.",
+        )
+        return
     try:
         layers = spatial_layers(call)
     except ValueError as error:  # of one sample, where a batch of several ran
@@ -185,7 +199,7 @@ def _spatial(call: Call, _seen: Observation) -> Iterator[Finding]:
             remedy="Let it take any number of rows.",
         )
         return
-    if not any(found.default for found in layers.values()):
+    if not any(layer.default for layer in layers.values()):
         yield Finding(
             "No layer has a spatial output, so there are no class activation maps.",
             methods=_needing("layer"),

@@ -74,6 +74,7 @@ class Method:
         needs: What it takes besides gradients: "relu" (its backward rule is about ReLUs), "layer" (a layer with a
             spatial output), "picture" (inputs with places beside each other). The check-up names
             the methods whose needs a model doesn't meet.
+        aliases: What others call it; suggested where one of these names is passed.
         doc: The whole documentation, with formula and source.
     """
 
@@ -86,6 +87,7 @@ class Method:
     pointwise: bool = False
     sign: str = "absolute"
     needs: tuple[Need, ...] = ()
+    aliases: tuple[str, ...] = ()
     doc: str = ""
 
     def check_params(self, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -110,6 +112,7 @@ def method(
     pointwise: bool = False,
     sign: str = "absolute",
     needs: tuple[Need, ...] = (),
+    aliases: tuple[str, ...] = (),
 ) -> Callable[[Callable[..., Iterator[Estimate]]], Method]:
     """Make a generator an attribution method; the first line of its docstring is its help."""
 
@@ -125,6 +128,7 @@ def method(
             pointwise=pointwise,
             sign=sign,
             needs=needs,
+            aliases=aliases,
             doc=doc,
         )
 
@@ -201,5 +205,17 @@ def get_method(name: Any) -> Method:
         raise TypeError(f"method: expected a name such as 'smoothgrad', got a {type(name).__name__}.")
     known = methods()
     if name not in known:
-        raise ValueError(unknown("method", name, list(known)))
+        raise ValueError(unknown_method(name, known))
     return known[name]
+
+
+def unknown_method(name: Any, entries: Mapping[str, Method], what: str = "method") -> str:
+    """The sentence for a method that is not known: what was meant, by name, title or what others call it.
+
+    Args:
+        name: What was passed.
+        entries: The methods there are.
+        what: The argument's name, for the sentence.
+    """
+    aliases = {alias: name for name, entry in entries.items() for alias in (entry.title, *entry.aliases)}
+    return unknown(what, name, list(entries), aliases)

@@ -28,8 +28,9 @@ class Attribution:
         values: Signed attribution, shape (B, ...) as the model sees the inputs; a class activation map keeps its
             layer's resolution, (B, 1, h, w), and names the ``layer``.
         settings: Keyword arguments that repeat it: ``sw.attribute(model, inputs, **settings)``.
-        score: The explained score of each sample, shape (B,), where the method computed it.
-        delta: Completeness error sum(values) - (F(x) - F(x')), shape (B,), for Integrated Gradients.
+        score: The explained score of each sample, shape (B,), where the method computed it; (1,) where rows that
+            influence each other are explained together.
+        delta: Completeness error sum(values) - (F(x) - F(x')), of the shape of the score, for Integrated Gradients.
         standard_error: Of each value, where samples were averaged.
         agreement: Rank correlation of the maps of two halves of the samples, shape (B,), where samples were averaged.
         map_error: Estimated error of the map, relative to it (L1), shape (B,), for adaptive Integrated Gradients.
@@ -170,7 +171,7 @@ class Attribution:
     def to_json(self) -> str:
         """The settings as JSON; what can't be written down is named: ``{"argument": "baseline"}``.
 
-        :meth:`settings_from_json` reads them.
+        A tuple, such as the index of a target, is ``{"tuple": [1, 0]}``. :meth:`settings_from_json` reads them.
         """
         return json.dumps({name: _plain(name, value) for name, value in self.settings.items()})
 
@@ -185,8 +186,8 @@ class Attribution:
         Raises:
             TypeError: An argument is missing, or one is given that is not asked for.
         """
-        settings = json.loads(text)
-        wanted = {name for name, value in settings.items() if isinstance(value, dict)}
+        settings = {name: _read(value) for name, value in json.loads(text).items()}
+        wanted = {name for name, value in settings.items() if _is_argument(value)}
         if wanted != set(arguments):
             raise TypeError(f"settings: these can't be written down and must be given: {sorted(wanted)}; got "
                             f"{sorted(arguments)}.")  # fmt: skip
@@ -208,7 +209,7 @@ def code_of(settings: Mapping[str, Any], *, transformed: bool, shown: Mapping[st
         shown: Keyword arguments of :meth:`Attribution.saliency_map`: a line that makes this map is added.
     """
     through = ["transform"] if transformed else []
-    own = [name for name, value in settings.items() if isinstance(_plain(name, value), dict)]
+    own = [name for name, value in settings.items() if _is_argument(_plain(name, value))]
     needed = ["model", "inputs", *through, *own]
     lines = [
         f"# {', '.join(needed)}: yours",
@@ -233,11 +234,25 @@ def _plain(name: str, value: Any) -> Any:
         return value
     if isinstance(value, (tuple, list)):
         items = [_plain(name, item) for item in value]
-        return {"argument": name} if any(isinstance(item, dict) for item in items) else items
+        if any(map(_is_argument, items)):
+            return {"argument": name}
+        return {"tuple": items} if isinstance(value, tuple) else items
     return {"argument": name}
+
+
+def _is_argument(plain: Any) -> bool:
+    """Whether a value can't be written down, and an argument brings it."""
+    return isinstance(plain, dict) and "argument" in plain
+
+
+def _read(plain: Any) -> Any:
+    """A value from what :func:`_plain` made of it."""
+    if isinstance(plain, dict) and "tuple" in plain:
+        return tuple(map(_read, plain["tuple"]))
+    return list(map(_read, plain)) if isinstance(plain, list) else plain
 
 
 def written(name: str, value: Any) -> str:
     """The value as Python source; the name of the argument that brings it, where it can't be written down."""
     plain = _plain(name, value)
-    return plain["argument"] if isinstance(plain, dict) else repr(value)
+    return plain["argument"] if _is_argument(plain) else repr(value)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from saliency_widgets.attribution.call import Call
 from saliency_widgets.attribution.errors import Cancelled
+from saliency_widgets.attribution.targets import scores_in
 from saliency_widgets.attribution.tuning import TOLERANCE, Observed, Tuned, agree
 
 
@@ -27,6 +28,26 @@ class Survey:
     notes: tuple[str, ...]
     tuned: Tuned | None = None
     refused: str = ""
+
+
+def output_shape(call: Call) -> tuple[int, ...]:
+    """The shape of the scores as the model returns them for the inputs, (B, ...).
+
+    Raises:
+        TypeError: The model's output holds no tensor.
+        ValueError: The model failed.
+    """
+    shape: tuple[int, ...] = ()
+
+    def work(rows: range) -> tuple[Tensor]:
+        nonlocal shape
+        with call.standing_in() as model, torch.no_grad():
+            output = call.output(model, call.inputs[rows.start : rows.stop], rows)
+        shape = tuple(scores_in(output, len(rows)).shape)
+        return (torch.empty(len(rows), device="cpu"),)
+
+    call.memory.run(work, call.batch)
+    return (call.batch, *shape[1:])
 
 
 def survey(call: Call, *, fold: bool) -> Survey:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
-from typing import Any, Literal, cast, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from saliency_widgets.params import Param, unknown
+from saliency_widgets.params import Param
 
 Scale = Literal["logit", "probability", "log_probability", "value"]
 SCORE = Param(
@@ -22,7 +21,7 @@ SCORE = Param(
     advanced=True,
     help="The number that is explained: the class's logit, its probability, the logarithm of that, or a plain value.",
 )
-Target = int | str | Tensor | Sequence[int] | Callable[[Any], Tensor] | None
+Target = int | str | Tensor | Sequence[Any] | Callable[[Any], Tensor] | None
 
 
 _NAMES = ("logits", "out", "scores", "output", "predictions")
@@ -116,14 +115,17 @@ def _formed(found: Tensor, rows: int | None) -> Tensor:
     if found.ndim != 2 and not is_dense(found):
         raise ValueError(
             f"target: the model's output has shape {tuple(found.shape)}; (samples, classes) or (samples, classes, "
-            f"height, width) was expected. Pass target= a function from the output to one number per sample, "
-            f"for example lambda out: out[:, 0, 3]."
+            f"height, width) was expected. Pass target= an index into one sample's output, a tuple of "
+            f"{max(1, found.ndim - 1)} whole numbers, or a function from the output to one number per sample, for "
+            f"example lambda out: out[:, 0, 3]."
         )
     if rows is not None and found.shape[0] != rows:
         raise ValueError(
             f"model: it returned {found.shape[0]} rows of scores for {rows} inputs. "
             f"A model to be explained must score each row of its batch (does a squeeze, a mean or a view with a fixed "
-            f"number drop the batch dimension?). Where it takes only so many rows at a time, pass chunk_size=1."
+            f"number drop the batch dimension?). Where it takes only so many rows at a time, pass chunk_size=1. Where "
+            f"the rows are parts of one sample (nodes of a graph, steps of a sequence), pass target= a function from "
+            f"the output to one number for all of them, such as lambda out: out[0, 1]."
         )
     return found
 
@@ -138,13 +140,21 @@ class Score:
 
     Attributes:
         scale: ``"logit"``, ``"probability"``, ``"log_probability"`` or ``"value"``.
-        target: Class per sample, shape (B,); or a function from the model's output to shape (N,).
-        contrast: Another class per sample whose score is subtracted, shape (B,), or None.
+        target: Class per sample, shape (B,); an index into each sample's output, shape (B, D); or a function from the
+            model's output to shape (N,).
+        contrast: Another class or index per sample whose score is subtracted, of the target's shape, or None.
+        binary: Whether two classes have names: a single logit z is then the score of class 1, and -z that of class 0.
     """
 
     scale: Scale
     target: Tensor | Callable[[Any], Tensor]
     contrast: Tensor | None = None
+    binary: bool = False
+
+    @property
+    def of_classes(self) -> bool:
+        """Whether it is read off the class scores of :func:`logits_of`, and not at an index or by a function."""
+        return isinstance(self.target, Tensor) and self.target.ndim == 1
 
     def of(self, samples: Tensor) -> Score:
         """The score of some samples, which may be repeated.
@@ -169,12 +179,33 @@ class Score:
         """The scores, shape (rows,)."""
         if not isinstance(self.target, Tensor):
             return _checked(self.target(output), rows)
-        # Scaled first: of a segmentation, the mean probability and not that of the mean logits.
-        scores = _over_positions(self._scaled(_formed(scores_in(output, rows), rows)))
+        if self.of_classes:
+            # Scaled first: of a segmentation, the mean probability and not that of the mean logits.
+            scores = _over_positions(self._scaled(_formed(scores_in(output, rows), rows)))
+        else:
+            scores = self._scaled(_indexable(scores_in(output, rows), rows, self.target.shape[1]))
         picked = _pick(scores, self.target)
         return picked if self.contrast is None else picked - _pick(scores, self.contrast)
 
+    def total(self, output: Any, rows: int) -> Tensor:
+        """The one score of rows that are parts of one sample, shape (1,): the sum of theirs, or what a function gives.
+
+        Raises:
+            ValueError: The function gives more than one number.
+        """
+        if isinstance(self.target, Tensor):
+            return self(output, rows).sum()[None]
+        value = self.target(output)
+        if not isinstance(value, Tensor) or not is_single(value):
+            got = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
+            raise ValueError(f"target: the function must return one number for all {rows} rows; got {got}.")
+        return value.flatten()[:1]
+
     def _scaled(self, logits: Tensor) -> Tensor:
+        if self.binary and logits.shape[1] == 1:
+            logits = torch.cat([-logits, logits], 1)
+            scale = {"probability": Tensor.sigmoid, "log_probability": F.logsigmoid}.get(self.scale)
+            return logits if scale is None else scale(logits)
         if self.scale == "probability":
             return probabilities(logits)
         if self.scale == "log_probability":
@@ -182,33 +213,49 @@ class Score:
         return logits
 
 
+def in_classes(logits: Tensor, binary: bool) -> Tensor:
+    """The logits of the classes, shape (N, K, ...): a binary model's single logit z as the pair (0, z).
+
+    Their softmax is (1 - sigmoid(z), sigmoid(z)), and the larger one is the likelier class.
+
+    Args:
+        logits: Of the model, shape (N, K, ...).
+        binary: Whether two classes have names.
+    """
+    return torch.cat([torch.zeros_like(logits), logits], 1) if binary and logits.shape[1] == 1 else logits
+
+
 def probabilities(logits: Tensor) -> Tensor:
     """The probabilities of the classes, shape (N, K, ...) as the logits; one logit is a binary model's."""
     return logits.sigmoid() if logits.shape[1] == 1 else logits.softmax(1)
 
 
-def _pick(scores: Tensor, classes: Tensor) -> Tensor:
-    return scores.gather(1, classes.to(scores.device)[:, None])[:, 0]
+def _indexable(scores: Tensor, rows: int, numbers: int) -> Tensor:
+    """The scores, in which an index of so many numbers picks one of each sample."""
+    if scores.ndim != numbers + 1 or scores.shape[0] != rows:
+        raise ValueError(
+            f"target: an index of {numbers} numbers is for an output of shape (samples, ...) with {numbers} further "
+            f"dimensions; for {rows} inputs the model returned shape {tuple(scores.shape)}."
+        )
+    return scores
+
+
+def _pick(scores: Tensor, targets: Tensor) -> Tensor:
+    """The score of each sample's class, or at its index."""
+    targets = targets.to(scores.device)
+    if targets.ndim == 1:
+        return scores.gather(1, targets[:, None])[:, 0]
+    return scores[(torch.arange(len(targets), device=scores.device), *targets.unbind(1))]
+
+
+def is_single(value: Tensor) -> bool:
+    """Whether a tensor holds one number, which may be expanded."""
+    return value.numel() == 1 or (value.numel() > 0 and not any(value.stride()))
 
 
 def is_function(target: Any) -> bool:
     """Whether a target is a function from the model's output, which needs no classes."""
     return callable(target) and not isinstance(target, Tensor)
-
-
-def _told_by(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """The caller's function; what it raises is retold as an error of ``target``."""
-
-    def told(output: Any) -> Any:
-        try:
-            return function(output)
-        except Exception as error:
-            raise ValueError(
-                f"target: the function raised {type(error).__name__} for the model's output: {error}. "
-                f"It gets what the model returns and must give one number per sample."
-            ) from error
-
-    return told
 
 
 def _checked(scores: Any, rows: int) -> Tensor:
@@ -218,103 +265,3 @@ def _checked(scores: Any, rows: int) -> Tensor:
             f"target: the function must return one number per sample, a tensor of shape ({rows},); got {got}."
         )
     return scores.reshape(rows)
-
-
-def class_index(target: Any, classes: int, class_names: Sequence[str] | None = None, argument: str = "target") -> int:
-    """The index of one class given by number or by name.
-
-    Args:
-        target: A class index, or a class name: exact, or a part that only one name contains.
-        classes: How many classes the model scores.
-        class_names: Their names in order, if known.
-        argument: The argument's name, for the error.
-
-    Raises:
-        TypeError: It is neither a whole number nor a name.
-        ValueError: It is out of range, unknown or ambiguous.
-    """
-    if isinstance(target, str):
-        return _named(target, class_names, argument)
-    if isinstance(target, bool) or not hasattr(target, "__index__"):
-        raise TypeError(f"{argument}: expected a class index, a class name or None, got a {type(target).__name__}.")
-    index = operator.index(target)
-    if not 0 <= index < classes:
-        raise ValueError(f"{argument}: class {index} is out of range, the model scores classes 0 to {classes - 1}.")
-    return index
-
-
-def _named(name: str, class_names: Sequence[str] | None, argument: str) -> int:
-    if class_names is None:
-        raise ValueError(f"{argument}: got the class name {name!r}, but no class_names= were given.")
-    lowered = [str(n).lower() for n in class_names]
-    wanted = name.strip().lower()
-    hits = [i for i, n in enumerate(lowered) if n == wanted] or [
-        i for i, n in enumerate(lowered) if wanted and wanted in n
-    ]
-    if not hits:
-        raise ValueError(unknown(argument, name, [str(n) for n in class_names]))
-    if len(hits) > 1:
-        several = ", ".join(f"{i} ({class_names[i]})" for i in hits[:5])
-        raise ValueError(f"{argument}: {name!r} fits {len(hits)} classes: {several}. Pass the index.")
-    return hits[0]
-
-
-def resolve(
-    target: Target,
-    logits: Tensor | None,
-    batch: int,
-    *,
-    score: str = SCORE.default,
-    contrast: Target = None,
-    class_names: Sequence[str] | None = None,
-) -> Score:
-    """Turn what the caller said into a :class:`Score`.
-
-    Args:
-        target: A class index, a name, indices of shape (B,), a function, or None for the top prediction.
-        logits: The model's scores of the inputs, shape (B, K); not needed where ``target`` is a function.
-        batch: B, the number of samples.
-        score: The scale.
-        contrast: A second class, subtracted.
-        class_names: Names of the classes in order.
-
-    Raises:
-        TypeError: ``target`` is of no known kind.
-        ValueError: A class out of range, an unknown name, or a scale that doesn't fit.
-    """
-    scale = cast(Scale, SCORE.check(score))
-    if not isinstance(target, Tensor) and callable(target):
-        if contrast is not None:
-            raise ValueError("contrast: it can't be combined with target= a function; subtract inside the function.")
-        if scale not in ("logit", "value"):
-            raise ValueError(
-                f"score: {scale!r} can't be combined with target= a function; compute it inside the function, for "
-                f"example lambda out: out.softmax(1)[:, 3]."
-            )
-        return Score(scale, _told_by(target))
-    if logits is None:
-        raise ValueError("target: the model's scores are needed to resolve it.")
-    if target is None and scale == "value" and logits.shape[1] > 1:
-        raise ValueError(
-            f"target: the model returns {logits.shape[1]} values; with score='value' say which one by its index."
-        )
-    top = logits.argmax(1)
-    picked = top if target is None else _indices(target, batch, logits.shape[1], class_names, "target")
-    other = None if contrast is None else _indices(contrast, batch, logits.shape[1], class_names, "contrast")
-    if other is not None and bool((picked.to(other.device) == other).any()):
-        raise ValueError(
-            "contrast: it is the class of target itself, and the difference is zero. Choose another class."
-        )
-    return Score(scale, picked.to(logits.device), None if other is None else other.to(logits.device))
-
-
-def _indices(target: Any, batch: int, classes: int, class_names: Sequence[str] | None, argument: str) -> Tensor:
-    if hasattr(target, "tolist"):  # tensors and arrays, numbers among them
-        target = target.tolist()
-    if not isinstance(target, Sequence) or isinstance(target, str):
-        return torch.full((batch,), class_index(target, classes, class_names, argument), device="cpu")
-    nested = any(isinstance(item, Sequence) and not isinstance(item, str) for item in target)
-    if len(target) != batch or nested:
-        got = "a nested list" if nested else str(len(target))
-        raise ValueError(f"{argument}: expected one class for each of the {batch} inputs, got {got}.")
-    return torch.tensor([class_index(item, classes, class_names, argument) for item in target], device="cpu")

@@ -13,6 +13,7 @@ from torch import Tensor
 from saliency_widgets.attribution import Attribution, Call, Reduction, get_method
 from saliency_widgets.attribution.method import Method
 from saliency_widgets.attribution.noise import SEED, seeded
+from saliency_widgets.attribution.selection import is_index
 from saliency_widgets.attribution.targets import is_function
 from saliency_widgets.engine.cache import Cache, Scope
 from saliency_widgets.engine.examiner import Check
@@ -123,7 +124,10 @@ class Case:
 
         def begin(check: Callable[[], None]) -> Iterator[Ablation]:
             mask = region if isinstance(region, Tensor) else top(self.values, region)
-            yield from ablate(self._call(check, "ablation", self._scored), mask, fill=fill, draws=draws)
+            call = self._call(check, "ablation", self._scored)
+            names = None if self.subject.class_names is None else tuple(self.subject.class_names)
+            for found in ablate(call, mask, fill=fill, draws=draws):
+                yield replace(found, class_names=names)
 
         return Check("ablation", begin, urgent=True)
 
@@ -140,7 +144,8 @@ class Case:
 
         def begin(check: Callable[[], None]) -> Iterator[Curves]:
             # Passes hold all class scores: those for one class serve another.
-            about = self._scored if is_function(self.request.target) or self.request.score not in _LOGITS else ()
+            target, scale = self.request.target, self.request.score
+            about = self._scored if is_function(target) or is_index(target) or scale not in _LOGITS else ()
             yield from curves(
                 self._call(check, "curves", about, identity(fill)), self.values, fill=fill, steps=steps,
                 chance=chance, draws=draws, others={name: other.values for name, other in (others or {}).items()},

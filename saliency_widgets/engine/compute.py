@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from saliency_widgets.attribution import Attribution, Estimate, Score, get_method
+from saliency_widgets.attribution import Attribution, Call, Estimate, Score, get_method
+from saliency_widgets.attribution.coupling import COUPLED, by_samples
 from saliency_widgets.attribution.isolation import is_training
 from saliency_widgets.attribution.method import DEFAULT
 from saliency_widgets.attribution.recording import SPATIAL
@@ -62,12 +63,20 @@ def compute(
     settings = {
         **request.settings,
         **subject.given,
-        "target": _told(score.target, request.target),
-        "contrast": _told(score.contrast, request.contrast),
+        "target": _chosen(score.target, request.target),
+        "contrast": _chosen(score.contrast, request.contrast),
     }
     call = subject.call(score, check, kept, recordings)
     with alone():
+        call, coupled = by_samples(call, known)
         exact = subject.how_exact(call)
+    if call.joint:
+        if {"layer", "picture"} & {*entry.needs}:
+            raise ValueError(
+                f"method: {entry.title} is about single images. {COUPLED}, and are explained together. Use "
+                f"'gradient' or 'integrated_gradients', or pass one row."
+            )
+        known = None if known is None else known.sum()[None]
     estimates = entry.run(call, **dict(request.params))
     while True:
         # Not around the yield: whoever takes the estimate has a grad mode of his own.
@@ -77,19 +86,20 @@ def compute(
             return
         if estimate.layer is not None:
             settings["layer"] = estimate.layer
+        error = estimate.standard_error
         yield Attribution(
-            values=estimate.values.detach(),
+            values=_of_rows(call, estimate, estimate.values.detach()),
             settings=dict(settings),
             score=known if estimate.score is None else estimate.score,
             delta=estimate.delta,
-            standard_error=estimate.standard_error,
+            standard_error=None if error is None else _of_rows(call, estimate, error),
             agreement=estimate.agreement,
             map_error=estimate.map_error,
             evaluations=estimate.evaluations,
             layer=estimate.layer,
             input_shape=subject.input_shape,
             parts=subject.parts,
-            notes=(*exact, *_notes(subject, estimate, score)),
+            notes=(*exact, *coupled, *_notes(subject, estimate, score)),
             default_sign=entry.sign,
             done=estimate.done,
             total=estimate.total,
@@ -111,23 +121,33 @@ def alone() -> Iterator[None]:
         yield
 
 
+def _of_rows(call: Call, estimate: Estimate, values: Tensor) -> Tensor:
+    """Values in the shape in which the rows came; at a layer they have it already."""
+    return values[0] if call.joint and estimate.layer is None else values
+
+
 def _classes(score: Score) -> tuple:
-    """The classes that are explained, as numbers."""
+    """The classes or indices that are explained, as numbers."""
     both = (score.target, score.contrast)
-    return tuple(tuple(indices.tolist()) if isinstance(indices, Tensor) else None for indices in both)
+    return tuple(tuple(_numbers(chosen)) if isinstance(chosen, Tensor) else None for chosen in both)
 
 
-def _told(resolved: Any, asked: Any) -> Any:
-    """Classes as indices: the answer can be repeated without names, whatever the top prediction is by then."""
+def _chosen(resolved: Any, request: Any) -> Any:
+    """Classes as numbers, so that the map can be repeated whatever the top prediction is by then; indices as tuples."""
     if not isinstance(resolved, Tensor):
-        return asked
-    indices = resolved.tolist()
-    return indices[0] if len(set(indices)) == 1 else indices
+        return request
+    numbers = _numbers(resolved)
+    return numbers[0] if len(set(numbers)) == 1 else numbers
+
+
+def _numbers(chosen: Tensor) -> list[int] | list[tuple[int, ...]]:
+    """The class of each sample, or the index."""
+    return chosen.tolist() if chosen.ndim == 1 else [tuple(index) for index in chosen.tolist()]
 
 
 def _notes(subject: Subject, estimate: Estimate, score: Score) -> tuple[str, ...]:
     notes = [*subject.prepared.notes, *estimate.notes]
-    if not is_function(score.target):
+    if score.of_classes:
         notes += subject.output_notes
     if subject.memory.limit is not None:
         notes.append(f"Memory ran out: {subject.memory}. The last bits of the numbers may depend on that.")
@@ -176,14 +196,17 @@ def attribute(
             what has as many rows as there are samples is repeated with them, anything else is given as it is.
         method: One of :func:`methods`; "captum." and the name of a class of ``captum.attr``; or such an object,
             see :func:`from_captum`.
-        target: A class index or name, None for the top prediction, a list or tensor of one index per input, or a
-            function from the model's output to one number per input.
+        target: A class index or name, None for the top prediction, or a list or tensor of one index per input. A tuple
+            of as many numbers as one input's output has dimensions is an index into it, (class, row, column) of a
+            segmentation; a list of tuples has one for each input. Or a function from the model's output to one number
+            per input; where the rows influence each other (nodes of a graph), to one number for all of them.
         score: "logit", "probability", "log_probability", or "value" for regression.
         contrast: Explain the target's score minus this class's score.
         transform: From ``inputs`` to what the model takes: a function, torchvision weights, a Hugging Face image
             processor, or a timm data config; of rows of a table, a fitted scaler or ColumnTransformer.
         class_names: Names of the classes in order, or by index, so that targets can be named; torchvision weights;
-            the model's own (``config.id2label`` and the like) unless given.
+            the model's own (``config.id2label`` and the like) unless given. Two names for a model of one logit z: z is
+            the score of class 1, and -z that of class 0; without them, z is target 0.
         explain: Which of several inputs, by name or position, or a list of them; all that have a gradient unless
             given. Several are explained together: see :meth:`Attribution.part`.
         device: Where to compute; the model's own device unless given.
@@ -199,11 +222,13 @@ def attribute(
         **params: The method's parameters, see ``sw.methods()``.
 
     Returns:
-        The attribution, with everything needed to repeat it.
+        The attribution, with everything needed to repeat it. Where the rows of a batch influence each other, they are
+        explained as one sample, and ``score`` and ``delta`` have shape (1,); a note says so.
 
     Raises:
         TypeError: An argument of the wrong type, or a parameter that the method doesn't have.
-        ValueError: An argument out of range, an input that doesn't fit, or a model that failed.
+        ValueError: An argument out of range, an input that doesn't fit, a function as target that gives a score for
+            each of several rows that influence each other, or a model that failed.
     """
     request = Request.of(method, params, target=target, score=score, contrast=contrast)
     subject = Subject(

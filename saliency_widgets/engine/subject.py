@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import threading
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from typing import Any
@@ -18,18 +18,30 @@ from saliency_widgets.attribution import Call, Score
 from saliency_widgets.attribution.isolation import device_of, dtype_of
 from saliency_widgets.attribution.layers import Spatial, spatial_layers
 from saliency_widgets.attribution.memory import Memory
+from saliency_widgets.attribution.method import DEFAULT
 from saliency_widgets.attribution.precision import check_precision, imprecision
 from saliency_widgets.attribution.recording import Kept
 from saliency_widgets.attribution.replay import Replays
 from saliency_widgets.attribution.schedule import paced_rows
-from saliency_widgets.attribution.survey import survey
+from saliency_widgets.attribution.selection import is_index, resolve
+from saliency_widgets.attribution.survey import output_shape, survey
 from saliency_widgets.attribution.taps import tensor_in
-from saliency_widgets.attribution.targets import is_function, resolve
+from saliency_widgets.attribution.targets import SCORE, in_classes, is_function
 from saliency_widgets.attribution.tuning import Tuned
 from saliency_widgets.engine.contents import is_empty
 from saliency_widgets.engine.fingerprint import Fingerprint, identity
 from saliency_widgets.engine.request import Request
-from saliency_widgets.inputs import Explain, Prepared, Table, class_names_of, prepare_for, recover, unwrapped
+from saliency_widgets.inputs import (
+    Explain,
+    Prepared,
+    Table,
+    class_names_of,
+    prepare_for,
+    read_class_names,
+    recover,
+    short_names,
+    unwrapped,
+)
 
 
 class Subject:
@@ -105,8 +117,7 @@ class Subject:
         self.prepared: Prepared = self._prepare(inputs)
         self._seen = identity(inputs)
         names, self._names_given = class_names_of(class_names, transform, model)
-        self.class_names = _names(names)
-        self.negative = ""  # of a model with one logit: what a low one speaks for, where it has a name
+        self.class_names = read_class_names(names)
         # What must be said again, beside the settings of a request, to ask the same.
         self.given = {
             **({} if explain is None else {"explain": explain}),
@@ -123,7 +134,8 @@ class Subject:
         self._fingerprint, self._number, self._form = Fingerprint(model), 0, self._kind()
         self.output_notes: tuple[str, ...] = ()
         self.untuned = ""  # why it is not computed sooner, where it could have been
-        self._logits: tuple[tuple, Tensor] | None = None
+        self._logits: tuple[tuple, Tensor] | None = None  # as the model gives them
+        self._shape: tuple[tuple, tuple[int, ...]] | None = None  # of its output
         self._spatial: tuple[tuple, Mapping[str, Spatial]] | None = None
         self._fold = fold
         self._tuned: Tuned | None = None
@@ -180,7 +192,10 @@ class Subject:
 
     @property
     def logits(self) -> Tensor:
-        """The model's scores of the inputs, shape (B, K); computed anew when the model has changed.
+        """The logits of the classes, shape (B, K); computed anew when the model has changed.
+
+        A single logit z of a model whose two classes have names is the pair (0, z), see
+        :func:`~saliency_widgets.attribution.targets.in_classes`.
 
         Raises:
             TypeError: The model's output holds no tensor.
@@ -191,17 +206,27 @@ class Subject:
     def logits_at(self, version: tuple) -> Tensor:
         """The same, for whoever knows the version already."""
         with self._lock:
-            return self._logits_at(version)
+            return in_classes(self._logits_at(version), self.binary)
 
     @property
     def predicted(self) -> Tensor | None:
-        """The scores that were computed last, of whatever the model and the inputs were then."""
-        return None if self._logits is None else self._logits[1]
+        """The logits that were computed last, of whatever the model and the inputs were then."""
+        return None if self._logits is None else in_classes(self._logits[1], self.binary)
 
     def predicted_at(self, version: tuple | None) -> Tensor | None:
-        """The scores that were computed last, where they are those of that version."""
+        """The logits that were computed last, where they are those of that version."""
         found = self._logits
-        return found[1] if found is not None and found[0] == version else None
+        return in_classes(found[1], self.binary) if found is not None and found[0] == version else None
+
+    @property
+    def binary(self) -> bool:
+        """Whether the caller named two classes: one logit then speaks for both."""
+        return self._names_given and self.class_names is not None and len(self.class_names) == 2
+
+    @property
+    def paired(self) -> bool:
+        """Whether one logit speaks for two classes, as far as the model was looked at."""
+        return self.binary and self._logits is not None and self._logits[1].shape[1] == 1
 
     def _logits_at(self, version: tuple) -> Tensor:
         if self._logits is not None and self._logits[0] == version:
@@ -209,16 +234,17 @@ class Subject:
         self._tuned, self._replays = None, None
         found = survey(self.call(_UNSCORED), fold=self._fold)
         logits, self.output_notes, self._tuned, self.untuned = found.logits, found.notes, found.tuned, found.refused
-        if self._names_given and self.class_names is not None and len(self.class_names) == 2 and logits.shape[1] == 1:
-            self.negative, self.class_names = self.class_names[0], self.class_names[1:]
-        if self.class_names is not None and len(self.class_names) != logits.shape[1]:
+        classes = in_classes(logits, self.binary).shape[1]
+        if self.class_names is not None and len(self.class_names) != classes:
             if self._names_given:
                 raise ValueError(
-                    f"class_names: {len(self.class_names)} names were given, and the model scores "
-                    f"{logits.shape[1]} classes."
+                    f"class_names: {len(self.class_names)} names were given, and the model scores {classes} classes."
                 )
             self.class_names = None  # a fine-tuned model still carries the names of the classes it had
         self._logits = (version, logits)
+        self.given.pop("class_names", None)
+        if self.paired:  # without the names, target 0 is the logit itself
+            self.given["class_names"] = self.class_names
         self._replays = Replays() if self._cuda_graphs else None
         return logits
 
@@ -246,8 +272,12 @@ class Subject:
 
     def resolve(self, request: Request, version: tuple | None = None) -> tuple[Score, Tensor | None]:
         """The score that a request asks for, and its value for the inputs, shape (B,), where it is known."""
-        known = is_function(request.target)
-        logits = None if known else self.logits if version is None else self.logits_at(version)
+        logits = shape = None
+        if is_index(request.target) or is_index(request.contrast):
+            shape = self._output_shape(self.version() if version is None else version)
+        if not is_function(request.target) and len(shape or ()) in (0, 1, 2, 4):
+            with self._lock:
+                logits = self._logits_at(self.version() if version is None else version)
         batch = self.tensor.shape[0]
         score = resolve(
             request.target,
@@ -256,8 +286,25 @@ class Subject:
             score=request.score,
             contrast=request.contrast,
             class_names=self.class_names,
+            binary=self.binary,
+            shape=shape,
         )
-        return score, None if logits is None else score(logits, batch)
+        return score, score(logits, batch) if logits is not None and score.of_classes else None
+
+    def choice(self, target: Any, score: str = SCORE.default) -> Any:
+        """What a target means for one sample: a class as its number, an index as a tuple, a function as it is."""
+        if is_function(target):
+            return target
+        chosen = self.resolve(Request(DEFAULT, target, score))[0].target
+        assert isinstance(chosen, Tensor)
+        return int(chosen[0]) if chosen.ndim == 1 else tuple(chosen[0].tolist())
+
+    def _output_shape(self, version: tuple) -> tuple[int, ...]:
+        """The shape of the scores as the model returns them, (B, ...)."""
+        with self._lock:
+            if self._shape is None or self._shape[0] != version:
+                self._shape = version, output_shape(self.call(_UNSCORED))
+            return self._shape[1]
 
     @cached_property
     def layers(self) -> dict[str, tuple[int, int, int]]:
@@ -281,13 +328,33 @@ class Subject:
         pixels = self.prepared.pixels
         return None if pixels is None else recover(tensor, pixels, [])[0]
 
-    def name_of(self, index: int) -> str:
-        """The name of a class, or its number."""
-        return f"class {index}" if self.class_names is None else self.class_names[index]
+    def name_of(self, target: Any, score: str = SCORE.default, *, short: bool = False) -> str:
+        """What a target is called: a class by its name or number, an index by its numbers.
 
-    def title_of(self, target: Any) -> str:
-        """What a target is called in a heading: the first of a class's names."""
-        return self.name_of(target).split(",")[0] if isinstance(target, int) else "own target"
+        Args:
+            target: A class, an index or a function.
+            score: The scale: a model that predicts values has no classes.
+            short: Whether the first of a class's names is enough: see :func:`~saliency_widgets.inputs.short_names`.
+        """
+        if isinstance(target, tuple):
+            return f"output[{', '.join(map(str, target))}]"
+        if not isinstance(target, int):
+            return "own target"
+        if self.class_names is not None:
+            return short_names(self.class_names)[target] if short else self.class_names[target]
+        if score != "value":
+            return f"class {target}"
+        return "value" if self._logits is not None and self._logits[1].shape[1] == 1 else f"output {target}"
+
+    def values_of(self, logits: Tensor) -> list[tuple[str, float]]:
+        """What the model's outputs are called, and their values, where they are values and no classes.
+
+        Args:
+            logits: One row of :attr:`logits`.
+        """
+        if self.paired:  # one number, whatever both its ends are called
+            return [("value", float(logits[1]))]
+        return [(self.name_of(index, "value", short=True), float(value)) for index, value in enumerate(logits)]
 
     def version(self) -> tuple:
         """Changes whenever the model or the inputs do: see :mod:`~saliency_widgets.engine.fingerprint`.
@@ -315,34 +382,6 @@ class Subject:
     def _kind(self) -> tuple[torch.device, torch.dtype | None]:
         """The form in which the model takes its inputs."""
         return device_of(self.model), dtype_of(self.model)
-
-
-def _names(class_names: Sequence[str] | Mapping[int, str] | None) -> list[str] | None:
-    """The names in order: a sequence, or a mapping from index to name, as ``id2label`` is."""
-    if class_names is None:
-        return None
-    if isinstance(class_names, str):
-        raise TypeError(f"class_names: expected a list of names, got one string, {class_names[:30]!r}.")
-    if not isinstance(class_names, Mapping):
-        try:
-            if isinstance(class_names, (bytes, Set)):  # a set has no order
-                raise TypeError
-            return [str(name) for name in class_names]
-        except TypeError:
-            raise TypeError(
-                f"class_names: expected the names in order, as a list or a mapping from index to name, got "
-                f"a {type(class_names).__name__}."
-            ) from None
-    try:
-        by_index = {int(index): str(name) for index, name in class_names.items()}
-    except (TypeError, ValueError):
-        raise TypeError(
-            f"class_names: expected a mapping from index to name, got one from {next(iter(class_names))!r} to "
-            f"{next(iter(class_names.values()))!r}. Where that is label2id, pass id2label."
-        ) from None
-    if sorted(by_index) != list(range(len(by_index))):
-        raise ValueError(f"class_names: a mapping must name the classes 0 to {len(by_index) - 1}, each once.")
-    return [by_index[index] for index in range(len(by_index))]
 
 
 def _no_score(_output: Any) -> Tensor:

@@ -52,8 +52,7 @@ def labels_of(labels: Any, subject: Subject, *, value: bool) -> tuple[Tensor | N
     if background is None:
         raise ValueError("labels: they are those of the background's rows. Pass background= too.")
     classes = subject.logits.shape[1]
-    names = [subject.negative, *(subject.class_names or [])] if subject.negative else subject.class_names
-    found = read_labels(labels, len(background), classes, names, value=value)
+    found = read_labels(labels, len(background), classes, subject.class_names, value=value)
     return found, "squared error" if value else "cross-entropy"
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from saliency_widgets.attribution import Call
 from saliency_widgets.attribution.schedule import CHUNK_SIZE
-from saliency_widgets.attribution.targets import probabilities
+from saliency_widgets.attribution.targets import in_classes, probabilities
 from saliency_widgets.evaluation.fills import check_masks, filling, outcomes_of
 from saliency_widgets.evaluation.ranking import by_chance
 from saliency_widgets.evaluation.running import Running
@@ -70,6 +70,14 @@ class Ablation(Running):
             f"Ablation({self.share:.1%} taken away: {self.before:.4g} to {self.after:.4g}, {self.change:+.3g}{beside})"
         )
 
+    def strongest(self, top: int = 5) -> tuple[list[int], Tensor, Tensor]:
+        """The classes that are among the first with or without the region: their numbers, and both probabilities."""
+        logits = torch.stack([self.logits_before, self.logits_after]).double().cpu()
+        before, after = probabilities(in_classes(logits, self.class_names is not None and len(self.class_names) == 2))
+        count = min(top, len(before))
+        classes = list(dict.fromkeys([*before.topk(count).indices.tolist(), *after.topk(count).indices.tolist()]))
+        return classes, before[classes], after[classes]
+
     def predictions(self, top: int = 5) -> pd.DataFrame:
         """The strongest classes with and without the region: one row for each that is among the first in either.
 
@@ -81,11 +89,9 @@ class Ablation(Running):
         """
         import pandas as pd
 
-        before, after = probabilities(torch.stack([self.logits_before, self.logits_after]).double().cpu())
-        count = min(top, len(before))
-        places = list(dict.fromkeys([*before.topk(count).indices.tolist(), *after.topk(count).indices.tolist()]))
-        names = places if self.class_names is None else [self.class_names[place] for place in places]
-        columns = {"before": before[places].numpy(), "after": after[places].numpy()}
+        classes, before, after = self.strongest(top)
+        names = classes if self.class_names is None else [self.class_names[index] for index in classes]
+        columns = {"before": before.numpy(), "after": after.numpy()}
         frame = pd.DataFrame(columns, index=pd.Index(names, name="class"))
         return frame.assign(change=frame["after"] - frame["before"])
 

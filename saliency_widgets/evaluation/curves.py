@@ -145,7 +145,7 @@ def curve(
 
 def in_logits(score: Score) -> bool:
     """Whether a score is read off the class scores alone: what passes gave then serves every class."""
-    return isinstance(score.target, Tensor) and score.scale in ("logit", "value")
+    return score.of_classes and score.scale in ("logit", "value")
 
 
 @dataclass(frozen=True, eq=False)

@@ -298,13 +298,14 @@ def explore(
         inputs: One picture: PIL image, path, array (H, W, 3) of uint8, tensor (C, H, W) or (1, C, H, W). Or one row of
             a table: a Series, a DataFrame of one row, a mapping from names to values, an array or a tensor (F,). Of a
             model with several inputs: a tuple of them, or a mapping from their names. A row is copied.
-        target: A class index or name, None for the top prediction, or a function from the model's output to one number
-            per sample.
+        target: A class index or name, None for the top prediction, a tuple as an index into one sample's output, or a
+            function from the model's output to one number per sample.
         transform: From ``inputs`` to what the model takes: a function, torchvision weights, a Hugging Face image
             processor, or a timm data config; of rows, a fitted scikit-learn scaler or ColumnTransformer, of which
             one-hot groups are summed back to their column.
         class_names: Names of the classes in order, a mapping from index to name, or torchvision weights; the model's
-            own (``config.id2label`` and the like) unless given. Of a binary model with one logit, both classes' names.
+            own (``config.id2label`` and the like) unless given. Of a binary model with one logit, both classes' names:
+            class 1 is what a high logit speaks for.
         feature_names: Of a row without names of its own.
         background: Other rows of the table, such as the training data: baselines, Expected Gradients, the sliders of
             "what if", the noise and the shuffle test come from it.

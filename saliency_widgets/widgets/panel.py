@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -12,8 +13,8 @@ from torch import Tensor
 
 from saliency_widgets.attribution import get_method
 from saliency_widgets.attribution.layers import check_layer
-from saliency_widgets.attribution.method import Method, methods
-from saliency_widgets.attribution.targets import SCORE, class_index, is_function, probabilities
+from saliency_widgets.attribution.method import Method, methods, unknown_method
+from saliency_widgets.attribution.targets import SCORE, probabilities
 from saliency_widgets.engine import Request, Subject
 from saliency_widgets.params import Param, unknown
 from saliency_widgets.widgets.controls import AUTO, LABEL_WIDTH, Control
@@ -56,15 +57,14 @@ class Panel:
             self._admitted(given)
         begin = first.check_params(params)
         SCORE.check(score)
-        free = is_function(target)
+        self._target: Any = subject.choice(target, score)
         try:
             logits: Tensor | None = subject.logits[0]
         except (TypeError, ValueError):
-            if not free:
+            if isinstance(self._target, int):
                 raise
-            logits = None
+            logits = None  # a function or an index needs no classes
         self._classes = 0 if logits is None else len(logits)
-        self._target: Any = target if free else self._index(logits, target)
         self._moved: Callable[[], None] = lambda: None
         self._wrong: Callable[[Exception], None] = lambda _error: None
         self._hold = False
@@ -84,7 +84,9 @@ class Panel:
         self._score = Control(SCORE, score)
         shown = None if logits is None or not self._has_bars(len(logits)) else self._top(logits)
         self._bars = None if shown is None else PredictionBars(*shown, self._on_bar)
-        self._predicted = logits  # what the bars show
+        self._values = w.HTML().add_class("sw-values")
+        self._predicted = logits  # what the bars show, or the values
+        self._show_predicted()
         self._searched = self._class_search()
         self._choose(self._target)
         self._searched.observe(self._on_search, names="value")
@@ -158,8 +160,10 @@ class Panel:
     @property
     def predictions(self) -> list[tuple[int, str, float]]:
         """Index, name and probability of the classes that are shown, the most probable first."""
-        shown = self._predicted is not None and self._bars is not None
-        return list(zip(*self._top(self._predicted), strict=True)) if shown else []  # type: ignore[arg-type]
+        if self._predicted is None or self._bars is None or self._valued:
+            return []
+        indices, _, shares = self._top(self._predicted)
+        return [(index, self._subject.name_of(index), share) for index, share in zip(indices, shares, strict=True)]
 
     @property
     def outdated(self) -> bool:
@@ -181,7 +185,8 @@ class Panel:
 
     def title_of(self, request: Request) -> str:
         """Method and target of a request, for people."""
-        return f"{get_method(request.method).title} · {self._subject.title_of(request.target)}"
+        target = self._subject.name_of(request.target, request.score, short=True)
+        return f"{get_method(request.method).title} · {target}"
 
     @property
     def controls(self) -> list[w.Widget]:
@@ -206,6 +211,7 @@ class Panel:
 
         self._moved, self._wrong = move, wrong
         self._method.observe(self._on_method)
+        self._score.observe(self._show_predicted)
         self._score.observe(move)
         for control in self._params.values():
             control.observe(move)
@@ -215,7 +221,7 @@ class Panel:
         settings = dict(settings)
         name = settings.pop("method", self._method.value)
         if isinstance(name, str) and name not in self._methods:
-            raise ValueError(unknown("method", name, list(self._methods)))
+            raise ValueError(unknown_method(name, self._methods))
         entry = self._methods[name] if isinstance(name, str) else get_method(name)
         if self._methods.get(entry.name) is not entry:
             raise ValueError(
@@ -227,8 +233,8 @@ class Panel:
         logits = self._logits_now()
         target = self._target
         if "target" in settings:
-            target = settings.pop("target")
-            target = target if is_function(target) else self._index(self._subject.logits[0], target)
+            score = SCORE.check(settings.get(SCORE.name, self._score.value))
+            target = self._subject.choice(settings.pop("target"), score)
         for setting, value in settings.items():
             if setting not in known:
                 raise TypeError(unknown("setting", setting, ["method", "target", *known]))
@@ -244,6 +250,7 @@ class Panel:
                 self._bars.show(*self._top(logits))
                 self._predicted = logits
             self._choose(target)
+            self._show_predicted()
         finally:
             self._hold = False
         self._moved()
@@ -264,10 +271,23 @@ class Panel:
             control.show(param in entry.params)
         self._help.value = f"<div style='line-height:1.35;margin:2px 0 4px'><small>{entry.help}</small></div>"
 
-    def _index(self, logits: Any, target: Any) -> int:
-        if target is None:
-            return int(logits.argmax())
-        return class_index(target, len(logits), self._subject.class_names)
+    @property
+    def _valued(self) -> bool:
+        """Whether the model's outputs are shown as values, and not as classes with probabilities."""
+        return self._score.value == "value"
+
+    def _show_predicted(self) -> None:
+        """The predictions as bars of probabilities, or as values."""
+        if self._bars is None or self._predicted is None:
+            return
+        valued = self._valued
+        self._bars.widget.layout.display = "none" if valued else None
+        self._values.layout.display = None if valued else "none"
+        if valued:
+            values = self._subject.values_of(self._predicted)
+            lines = [f"{html.escape(name)}: <b>{value:.4g}</b>" for name, value in values[:_TOP]]
+            lines += [f"and {len(values) - _TOP} more"] if len(values) > _TOP else []
+            self._values.value = f"<div style='line-height:1.5'>{'<br>'.join(lines)}</div>"
 
     def _logits_now(self) -> Tensor | None:
         try:
@@ -279,7 +299,7 @@ class Panel:
         shares = probabilities(logits.cpu().double()[None])[0]
         top = torch.topk(shares, min(_TOP, len(shares)))
         indices = [int(i) for i in top.indices]
-        return indices, [self._subject.name_of(i) for i in indices], top.values.tolist()
+        return indices, [self._subject.name_of(i, short=True) for i in indices], top.values.tolist()
 
     def _class_search(self) -> Any:
         names = self._subject.class_names
@@ -317,7 +337,7 @@ class Panel:
             labels = self._labels()
             text = labels.index(text) if text in labels else _number(text)
         try:
-            chosen = class_index(text, self._classes, self._subject.class_names)
+            chosen = self._subject.choice(text, self._score.value)
         except (TypeError, ValueError) as error:
             self._wrong(error)
             return
@@ -325,6 +345,8 @@ class Panel:
         self._moved()
 
     def _label(self, target: Any) -> str:
+        if isinstance(target, tuple):
+            return ", ".join(map(str, target))
         if not isinstance(target, int):
             return ""
         return str(target) if self._subject.class_names is None else f"{self._subject.class_names[target]} ({target})"
@@ -340,7 +362,7 @@ class Panel:
             self._hold = held
 
     def _target_section(self) -> list[w.Widget]:
-        return [*([] if self._bars is None else [self._bars.widget]), self._searched]
+        return [*([] if self._bars is None else [self._bars.widget, self._values]), self._searched]
 
     def _sections(self) -> Sequence[w.Widget]:
         """What stands between the method and what is rarely needed."""
@@ -362,9 +384,12 @@ class Panel:
         return column.add_class("sw-panel")
 
 
-def _number(text: str) -> int | str:
-    """The index that was typed, or the text as it is."""
-    return int(text) if text.isascii() and text.isdigit() and len(text) < 9 else text
+def _number(text: str) -> int | tuple[int, ...] | str:
+    """The class number or the index that was typed ("3", or "1, 0, 1"), or the text as it is."""
+    parts = [part.strip() for part in text.strip("() ").split(",")]
+    if not all(part.isascii() and part.isdigit() and len(part) < 9 for part in parts):
+        return text
+    return int(parts[0]) if len(parts) == 1 else tuple(map(int, parts))
 
 
 def section(title: str, children: list[Any]) -> w.VBox:

@@ -99,13 +99,8 @@ class PredictionBars:
 
 
 def labels_of(names: Sequence[str], indices: Sequence[int]) -> list[str]:
-    """What classes are called beside their bars: short, and each in its own way."""
-    return _distinct([_short(name) for name in names], indices)
-
-
-def _short(name: str) -> str:
-    first = name.split(",")[0].strip()
-    return first if len(first) <= _LABEL else first[: _LABEL - 1] + "…"
+    """What classes are called beside their bars: cut to the room there is, and each in its own way."""
+    return _distinct([name if len(name) <= _LABEL else name[: _LABEL - 1] + "…" for name in names], indices)
 
 
 def _distinct(labels: list[str], indices: Sequence[int]) -> list[str]:

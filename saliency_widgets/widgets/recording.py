@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from saliency_widgets.attribution import Reduction
-from saliency_widgets.attribution.method import Method
+from saliency_widgets.attribution.method import Method, unknown_method
 from saliency_widgets.attribution.reduction import CHANNEL, SIGN
-from saliency_widgets.attribution.targets import SCORE, class_index
+from saliency_widgets.attribution.targets import SCORE
 from saliency_widgets.engine import Request, Subject
 from saliency_widgets.params import Param, unknown
 from saliency_widgets.widgets.controls import AUTO, Control
@@ -207,7 +207,7 @@ class _Reader:
         names = list(menu) if given is True else _listed(METHOD, given)
         for name in names:
             if name not in menu:
-                raise ValueError(unknown("record: method", name, list(menu)))
+                raise ValueError(unknown_method(name, menu, "record: method"))
         self._methods = [menu[name] for name in names]
         labels = tuple(entry.title for entry in self._methods)
         asked = self._panel.asked[METHOD]
@@ -217,10 +217,10 @@ class _Reader:
     def _of_targets(self, given: Any) -> Recorded:
         shown = self._panel.asked[TARGET]
         given = self.top_targets() if given is True else given
-        classes, names = self._subject.logits.shape[1], self._subject.class_names
-        indices = [class_index(target, classes, names) for target in _listed(TARGET, given)]
+        score = self._panel.asked[SCORE.name]
+        indices = [self._subject.choice(target, score) for target in _listed(TARGET, given)]
         indices = list(dict.fromkeys(indices))
-        labels = tuple(self._subject.name_of(index) for index in indices)
+        labels = tuple(self._subject.name_of(index, score) for index in indices)
         begin = indices.index(shown) if shown in indices else 0
         return Recorded(TARGET, tuple(indices), Axis(TARGET, "Target", "The class that is explained.", labels, begin))
 

@@ -475,3 +475,27 @@ def test_the_gravest_come_first_and_it_reads_well():
     assert repr(found).splitlines()[0] == told
     assert "<td" in found._repr_html_()
     assert "&lt;" in Checkup([Finding("<b>.")])._repr_html_()
+
+
+def test_rows_that_are_parts_of_one_sample_are_said_to_be_so():
+    class Graph(nn.Module):
+        """Each node takes the mean with the one before it, which the edges name."""
+
+        def __init__(self):
+            super().__init__()
+            self.net = mlp()
+
+        def forward(self, x, edges):
+            around = x.clone()
+            around[edges[1]] = (x[edges[0]] + x[edges[1]]) / 2
+            return self.net(around)
+
+    asked = {"x": (rows(0, 4, 4), torch.tensor([[0, 1, 2], [1, 2, 3]])), "explain": 0}
+    for target, said in ((1, "The sum of their scores"), (None, "The sum of"), (lambda out: out[0, 1], "one number")):
+        found = [f for f in about(Graph(), target=target, **asked) if "rows influence each other" in f.what]
+        assert [f.severity for f in found] == ["caution"]
+        assert said in found[0].what
+    (finding,) = about(Graph().eval(), target=lambda out: out[:, 1], **asked)
+    assert finding.what.startswith("There is no map at all: target: the function gives a score for each of the 4 rows")
+    healthy = about(mlp().eval(), rows(0, 4, 4), target=1)
+    assert not [f for f in healthy if "influence each other" in f.what]

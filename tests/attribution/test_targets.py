@@ -409,3 +409,301 @@ def test_a_function_may_read_what_a_hook_has_kept():
     (expected,) = torch.autograd.grad(model[:3](leaf)[:, 2].sum(), leaf)
     assert far(hidden.values, expected) < 1e-14
     assert "first" in kept, "from the call of the model above, by its owner"
+
+
+# ---- one logit, two names
+
+
+TWO = ["neg", "pos"]
+PAIR = {  # of class 0 and class 1, from the logit z
+    "logit": (lambda z: -z, lambda z: z),
+    "value": (lambda z: -z, lambda z: z),
+    "probability": (lambda z: 1 - z.sigmoid(), torch.sigmoid),
+    "log_probability": (lambda z: (1 - z.sigmoid()).log(), nn.functional.logsigmoid),
+}
+
+
+@pytest.mark.parametrize("score", PAIR)
+@pytest.mark.parametrize("squeezed", [False, True])
+def test_one_logit_speaks_for_both_classes_that_have_names(score, squeezed):
+    model = nn.Sequential(mlp(classes=1), nn.Flatten(0) if squeezed else nn.Identity())
+    for index, read in enumerate(PAIR[score]):
+        for target in (index, TWO[index], [index, index]):
+            found = gradient(model, target=target, class_names=TWO, score=score)
+            assert far(found.values, expected(read, model)) < 1e-13
+            assert far(found.score, read(model(X)).detach().flatten()) < 1e-14
+            assert found.settings["target"] == index
+            # The settings hold the names: without them, target 0 would be the logit itself.
+            assert torch.equal(sw.attribute(model, X, **found.settings).values, found.values)
+
+
+def test_the_names_of_a_binary_model_change_no_bit_of_the_logit():
+    model = mlp(classes=1)
+    for method in ("gradient", "integrated_gradients", "smoothgrad"):
+        found = sw.attribute(model, X, target="pos", class_names=TWO, method=method)
+        assert torch.equal(found.values, sw.attribute(model, X, target=0, method=method).values)
+
+
+def test_a_binary_model_explains_its_likelier_class():
+    model, x = mlp(classes=1), rows(3, 40, 4)
+    with torch.no_grad():
+        model[-1].bias -= model(x).median()
+    likelier = (model(x)[:, 0] > 0).long()
+    assert set(likelier.tolist()) == {0, 1}
+    found = gradient(model, x, class_names=TWO)
+    assert found.settings["target"] == likelier.tolist()
+    assert far(found.values, expected(torch.abs, model, x)) < 1e-13
+    assert gradient(model, x, class_names=TWO, score="value").settings["target"] == 1  # a value is no class
+
+
+def test_contrast_of_both_classes_of_one_logit():
+    model = mlp(classes=1)
+    for score, read in {"logit": lambda z: 2 * z, "log_probability": lambda z: z}.items():
+        found = gradient(model, target="pos", contrast="neg", class_names=TWO, score=score)
+        assert far(found.values, expected(read, model)) < 1e-13
+
+
+def test_one_logit_for_each_position_speaks_for_both_classes():
+    model = nn.Conv2d(1, 1, 3, padding=1).double()
+    x = rows(1, 2, 1, 6, 6)
+    found = gradient(model, x, target="background", class_names=["background", "object"], score="probability")
+    assert far(found.values, expected(lambda out: (1 - out.sigmoid()).mean((1, 2, 3)), model, x)) < 1e-14
+
+
+def test_one_name_is_that_of_the_logit():
+    model = mlp(classes=1)
+    found = gradient(model, target="hot", class_names=["hot"])
+    assert torch.equal(found.values, gradient(model, target=0).values)
+    with pytest.raises(ValueError, match=r"class 1 is out of range.*class_names=\[negative, positive\]"):
+        gradient(model, target=1)
+
+
+# ---- an index into the output
+
+
+def cube():
+    """Rows (N, 4) to (N, 2, 3, 2): out[:, a, b, c] = (a + 1) (c + 1) z_b."""
+
+    class Cube(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = mlp()
+
+        def forward(self, x):
+            z = self.net(x)[:, None, :, None]
+            return z * torch.tensor([1.0, 2.0])[:, None, None] * torch.tensor([1.0, 2.0])
+
+    return Cube()
+
+
+def test_a_tuple_is_an_index_into_each_samples_output():
+    found = gradient(cube(), target=(1, 2, 0))
+    assert far(found.values, expected(lambda out: 2 * out[:, 2])) < 1e-13
+    assert found.settings["target"] == (1, 2, 0)
+    assert far(found.score, 2 * mlp()(X)[:, 2].detach()) < 1e-14
+    assert not any("each position" in note for note in found.notes)
+
+
+@pytest.mark.parametrize("method", ["gradient", "smoothgrad", "integrated_gradients", "expected_gradients"])
+def test_a_list_of_tuples_has_an_index_for_each_sample(method):
+    settings = {"method": method, "chunk_size": 4} if method != "gradient" else {"method": method}
+    both = sw.attribute(cube(), X, target=[(1, 2, 0), (0, 1, 1)], **settings)
+    for row, target in enumerate([(1, 2, 0), (0, 1, 1)]):
+        alone = sw.attribute(cube(), X, target=target, **settings)
+        assert far(both.values[row], alone.values[row]) < 1e-13
+    assert both.settings["target"] == [(1, 2, 0), (0, 1, 1)]
+
+
+def test_an_index_may_be_contrasted_and_repeated():
+    found = gradient(cube(), target=(1, 2, 0), contrast=(0, 1, 0))
+    assert far(found.values, expected(lambda out: 2 * out[:, 2] - out[:, 1])) < 1e-13
+    assert sw.Attribution.settings_from_json(found.to_json()) == found.settings
+    names = {"model": cube(), "inputs": X}
+    exec(found.to_code(), names)
+    assert torch.equal(names["attribution"].values, found.values)
+
+
+def test_an_index_of_a_segmentation_is_one_class_at_one_position():
+    model = nn.Conv2d(1, 5, 3, padding=1).double()
+    x = rows(1, 2, 1, 6, 6)
+    scales = {"logit": lambda out: out, "probability": lambda out: out.softmax(1)}
+    for score, scale in scales.items():
+        found = gradient(model, x, target=(3, 2, 4), score=score)
+        assert far(found.values, expected(lambda out, scale=scale: scale(out)[:, 3, 2, 4], model, x)) < 1e-14
+        assert not any("each position" in note for note in found.notes)
+    names = ["off", "on"]
+    single = nn.Conv2d(1, 1, 3, padding=1).double()
+    found = gradient(single, x, target=(0, 2, 4), class_names=names)
+    assert far(found.values, expected(lambda out: -out[:, 0, 2, 4], single, x)) < 1e-14
+
+
+def test_of_class_scores_an_index_is_one_number():
+    assert gradient(target=(2,)).settings["target"] == 2
+    assert gradient(target=[(2,), (0,)]).settings["target"] == [2, 0]
+
+
+@pytest.mark.parametrize(
+    ("target", "said"),
+    [
+        ((1, 2), r"which has shape \(2, 3, 2\) here, so it has 3 numbers.*Got \(1, 2\)"),
+        ((2, 0, 0), r"index \(2, 0, 0\) is out of range, one sample's output has shape \(2, 3, 2\)"),
+        ((0, 0, -1), r"index \(0, 0, -1\) is out of range"),
+        ([(0, 0, 0)], "expected one index for each of the 2 inputs, got 1"),
+    ],
+)
+def test_an_index_that_does_not_fit(target, said):
+    with pytest.raises(ValueError, match=f"target: .*{said}"):
+        gradient(cube(), target=target)
+
+
+def test_what_an_index_does_not_go_with():
+    with pytest.raises(ValueError, match=r"has shape \(3,\) here, so it has one number; a list has one class for each"):
+        gradient(target=(0, 1, 2))
+    with pytest.raises(ValueError, match=r"contrast: expected an index of 3 numbers"):
+        gradient(cube(), target=(0, 1, 1), contrast=1)
+    tokens = nn.Sequential(nn.Linear(4, 6), nn.Unflatten(1, (2, 3))).double()
+    with pytest.raises(ValueError, match=r"score: for 'probability' it must be known along which dimension"):
+        gradient(tokens, target=(0, 1), score="probability")
+    with pytest.raises(ValueError, match="contrast: it is the class of target itself"):
+        gradient(tokens, target=(0, 1), contrast=(0, 1))
+
+
+# ---- rows that are no samples
+
+
+class Graph(nn.Module):
+    """Two layers of averages over neighbours: a node's score moves with the nodes near it."""
+
+    def __init__(self, pooled=False):
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.second, self.pooled = nn.Linear(4, 8), nn.Linear(8, 3), pooled
+        self.double().eval()
+
+    def forward(self, x, edges):
+        a = torch.eye(len(x), dtype=x.dtype)
+        a[edges[0], edges[1]] = 1
+        a = a / a.sum(1, keepdim=True)
+        out = self.second(a @ torch.tanh(a @ self.first(x)))
+        return out.mean(0, keepdim=True) if self.pooled else out
+
+
+NODES, EDGES = rows(5, 6, 4), torch.tensor([[0, 1, 2, 3, 4], [1, 2, 3, 4, 5]])
+
+
+class Steps(nn.Module):
+    """A sequence-first LSTM: its rows are steps, and only the steps before move a step's score."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.lstm, self.head = nn.LSTM(4, 8), nn.Linear(8, 3)
+        self.double().eval()
+
+    def forward(self, x, _edges=None):
+        return self.head(self.lstm(x)[0])
+
+
+COUPLED = {"graph": Graph, "steps": Steps}
+SUMS = {"class": (1, lambda out: out[:, 1].sum()), "one row": (lambda out: out[2, 1], lambda out: out[2, 1])}
+
+
+def on_path(model, read, t):
+    """The gradient of what is read at t times the nodes."""
+    leaf = (t * NODES).requires_grad_()
+    return torch.autograd.grad(read(model(leaf, EDGES)), leaf)[0]
+
+
+@pytest.mark.parametrize("what", SUMS)
+@pytest.mark.parametrize("kind", COUPLED)
+def test_rows_that_move_each_others_scores_are_explained_as_one_sample(kind, what):
+    model, (target, read) = COUPLED[kind](), SUMS[what]
+    asked = {"explain": 0, "target": target}
+    found = gradient(model, (NODES, EDGES), **asked)
+    assert far(found.values, on_path(model, read, 1.0)) < 1e-14
+    assert sum("The rows influence each other" in note for note in found.notes) == 1
+    score = read(model(NODES, EDGES)).detach()
+    assert far(found.score, score[None]) < 1e-14
+
+    fixed = {"method": "integrated_gradients", "baseline": "zero", "quadrature": "midpoint", "n_steps": 20}
+    by_hand = NODES * sum(on_path(model, read, (k + 0.5) / 20) for k in range(20)) / 20
+    with torch.no_grad():
+        change = read(model(NODES, EDGES)) - read(model(0 * NODES, EDGES))
+    for chunk_size in (None, 64):
+        path = sw.attribute(model, (NODES, EDGES), **asked, **fixed, chunk_size=chunk_size)
+        assert far(path.values, by_hand) < 1e-14
+        assert float((path.delta - (by_hand.sum() - change)).abs()) < 1e-14
+
+    noisy = {"method": "smoothgrad", "n_samples": 5, "noise_level": 0.0}
+    assert far(sw.attribute(model, (NODES, EDGES), **asked, **noisy).values, found.values) < 1e-14
+    one = {"method": "expected_gradients", "n_samples": 400, "baselines": torch.zeros(1, 6, 4)}
+    drawn = sw.attribute(model, (NODES, EDGES), **asked, **one)
+    assert drawn.values.shape == drawn.standard_error.shape == NODES.shape
+    assert float(((drawn.values - by_hand).abs() / drawn.standard_error.clamp(min=1e-4)).max()) < 4.5
+
+
+def test_noise_is_another_for_each_node():
+    """Of samples each row has the same noise, which would move all nodes of a graph alike."""
+    seen = []
+
+    class Spied(Graph):
+        def forward(self, x, edges):
+            seen.append(x.detach().clone())
+            return super().forward(x, edges)
+
+    sw.attribute(Spied(), (NODES, EDGES), explain=0, target=1, method="smoothgrad", n_samples=1)
+    noise = seen[-1] - NODES
+    assert len(noise[:, 0].unique()) == 6
+
+
+def test_one_number_for_a_graph_that_has_one_score():
+    model = Graph(pooled=True)
+    found = gradient(model, (NODES, EDGES), explain=0, target=lambda out: out[0, 1])
+    assert far(found.values, on_path(model, lambda out: out[0, 1], 1.0)) < 1e-14
+    with pytest.raises(ValueError, match=r"returned 1 rows of scores for 6 inputs.*one number for all of them"):
+        gradient(model, (NODES, EDGES), explain=0, target=1)
+
+
+def test_a_number_expanded_to_the_nodes_is_that_number():
+    found = gradient(Graph(), (NODES, EDGES), explain=0, target=lambda out: out[0, 1].expand(len(out)))
+    assert far(found.values, on_path(Graph(), lambda out: out[0, 1], 1.0)) < 1e-14
+
+
+def test_a_function_to_a_score_for_each_node_is_refused():
+    with pytest.raises(ValueError, match=r"target: the function gives a score for each of the 6 rows.*out\[0, 1\]"):
+        gradient(Graph(), (NODES, EDGES), explain=0, target=lambda out: out[:, 1])
+    with pytest.raises(ValueError, match=r"target: the function gives a score for each of the 2 rows"):
+        gradient(target=lambda out: out[0, 1].repeat(2))  # rows that only the function ties together
+
+
+def test_class_activation_maps_are_not_made_of_rows_that_are_one_sample():
+    class Frames(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv2d(1, 3, 3, padding=1).double()
+
+        def forward(self, x):
+            return (self.conv(x) + self.conv(x).mean(0, keepdim=True)).tanh().mean((2, 3))
+
+    with pytest.raises(ValueError, match=r"method: Grad-CAM is about single images\. The rows influence each other"):
+        sw.attribute(Frames(), rows(1, 3, 1, 6, 6), target=0, method="grad_cam")
+
+
+def test_several_inputs_of_nodes_are_explained_one_at_a_time():
+    class Two(Graph):
+        def forward(self, x, y):
+            return super().forward(x + y, EDGES)
+
+    with pytest.raises(ValueError, match=r"explain: The rows influence each other.*one of \['x', 'y'\]"):
+        gradient(Two(), (NODES, NODES), target=1)
+    found = gradient(Two(), (NODES, NODES), target=1, explain="y")
+    assert far(found.values, on_path(lambda x, _: Two()(x, NODES), lambda out: out[:, 1].sum(), 1.0)) < 1e-14
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_samples_stay_samples(training):
+    """A BatchNorm that was left in training mode makes no graph of a batch."""
+    model = nn.Sequential(nn.Linear(4, 6), nn.BatchNorm1d(6), nn.ReLU(), nn.Linear(6, 3)).double().train(training)
+    found = sw.attribute(model, rows(2, 5, 4), target=1, method="integrated_gradients")
+    assert found.delta.shape == (5,)
+    assert not any("The rows influence each other" in note for note in found.notes)

@@ -296,6 +296,27 @@ def test_each_input_has_a_target_of_its_own() -> None:
         assert np.array_equal(found.map_of(place, n_samples=4), Reduction()(told.values, (8, 8))[0].float().numpy())
 
 
+def test_a_tuple_is_an_index_for_all_inputs_and_a_list_has_one_for_each() -> None:
+    model = nn.Conv2d(3, 2, 3, padding=1).double().eval()
+    for target, each in (((1, 2, 3), [(1, 2, 3)] * 2), ([(1, 2, 3), (0, 4, 5)], [(1, 2, 3), (0, 4, 5)])):
+        found = sw.sweep(
+            model, pictures(), "smoothgrad", {"n_samples": [4]}, ["insertion"], target=target, progress=False
+        )
+        for k, own in enumerate(each):
+            told = sw.attribute(model, pictures()[k : k + 1], method="smoothgrad", n_samples=4, target=own)
+            assert np.array_equal(found.map_of(k, n_samples=4), Reduction()(told.values, (8, 8))[0].float().numpy())
+
+
+def test_a_sweep_of_the_negative_class_of_one_logit() -> None:
+    model = nn.Sequential(conv_net(), nn.Linear(4, 1).double()).eval()
+    asked = {"class_names": ["neg", "pos"], "progress": False, "metrics": ["insertion"]}
+    neg, pos = (
+        sw.sweep(model, pictures()[:1], "smoothgrad", {"n_samples": [4]}, target=target, sign="signed", **asked)
+        for target in ("neg", "pos")
+    )
+    np.testing.assert_array_equal(neg.map_of(n_samples=4), -pos.map_of(n_samples=4))
+
+
 def test_the_most_of_the_grid_is_told_as_such() -> None:
     found = sw.sweep(conv_net(), pictures(), "smoothgrad", {"n_samples": [1, 2]}, ["similarity"], progress=False)
     assert any("2 samples are the most of the grid" in note for note in found.notes)

@@ -304,7 +304,13 @@ def test_labels_may_be_names_of_both_classes_of_a_single_logit(people):
     model = mlp(classes=1)
     numbers = np.arange(60) % 2
     by_name = sw.importance(
-        model, people, np.where(numbers, "yes", "no"), class_names=["no", "yes"], progress=False, repeats=2
+        model,
+        people,
+        np.where(numbers, "yes", "no"),
+        class_names=["no", "yes"],
+        target="yes",
+        progress=False,
+        repeats=2,
     )
     pd.testing.assert_frame_equal(by_name, sw.importance(model, people, numbers, progress=False, repeats=2))
 

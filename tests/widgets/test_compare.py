@@ -511,3 +511,30 @@ def test_a_script_that_ends_in_the_middle_ends_well():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == "running"
+
+
+def test_values_names_and_indices_are_told_as_what_they_are(made):
+    binary = net(classes=1)
+    about = {"class_names": ["neg", "pos"], "classes": ["neg", 1]}
+    compared = made(binary, pictures(1), **about)
+    first, second = compared.wait(progress=False).values()
+    assert torch.equal(first.values, -second.values)
+    assert compared._asked.axes["classes"].labels == ["neg", "pos"]
+    assert all(name in compared.panel.predictions.value for name in ("neg", "pos"))
+
+    regression = made(binary, pictures(1), class_names=None, score="value")
+    regression.wait(progress=False)
+    with torch.no_grad():
+        value = binary(pictures(1)[0][None]).item()
+    assert f"<span>{value:.4g}</span>" in regression.panel.predictions.value
+    assert "%" not in regression.panel.predictions.value.partition("margin-bottom")[2]
+
+    names = ["scratch, deep", "scratch, shallow", "tabby, tabby cat"]
+    named = made(net(), pictures(1), class_names=names, classes=[0, 1, 2])
+    assert named._asked.axes["classes"].labels == ["scratch, deep", "scratch, shallow", "tabby"]
+
+    dense = nn.Conv2d(3, 2, 3, padding=1).eval()
+    indexed = made(dense, pictures(1), class_names=None, classes=[(1, 2, 3), (0, 2, 3)])
+    assert indexed._asked.axes["classes"].labels == ["output[1, 2, 3]", "output[0, 2, 3]"]
+    found = list(indexed.wait(progress=False).values())
+    assert torch.equal(found[0].values[0, :, 1:4, 2:5], dense.weight.detach()[1])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import io
+import re
 import threading
 import weakref
 
@@ -19,6 +20,7 @@ import saliency_widgets as sw
 from saliency_widgets import render
 from saliency_widgets.attribution import Reduction
 from saliency_widgets.attribution.method import methods
+from saliency_widgets.params import spelling
 from saliency_widgets.widgets import DisplaySettings, Explorer
 from saliency_widgets.widgets.controls import Control
 from saliency_widgets.widgets.heatmap import HeatmapView
@@ -633,3 +635,142 @@ def test_names_by_index_and_other_names(model, picture):
         sw.explore(model, picture, class_names="ant")
     with pytest.raises(ValueError, match="each once"):
         sw.explore(model, picture, class_names={1: "a", 2: "b"})
+
+
+# ---- what the target is called, and what is predicted
+
+
+def one_output(seed=0):
+    torch.manual_seed(seed)
+    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 1)).eval()
+
+
+def opened(model, picture, **settings):
+    return Explorer(model, picture, executor="inline", **{"method": "gradient", **settings})
+
+
+def test_both_names_of_one_logit_are_shown_and_can_be_chosen(picture):
+    model = one_output()
+    made = opened(model, picture, class_names=["neg", "pos"], target="neg")
+    with torch.no_grad():
+        share = model(made._subject.tensor).sigmoid().item()
+    shown = {name: probability for _, name, probability in made.panel.predictions}
+    assert shown == {"neg": pytest.approx(1 - share, abs=1e-6), "pos": pytest.approx(share, abs=1e-6)}
+    first = made.attribution
+    assert first.settings["target"] == 0
+    made.panel._searched.value = "pos"
+    assert torch.equal(made.attribution.values, -first.values)
+    assert made.panel.title == "Gradient · pos"
+    names = {"model": model, "inputs": picture}
+    exec(made.to_code(), names)
+    assert torch.equal(names["attribution"].values, made.attribution.values)
+    assert torch.equal(sw.attribute(**made.settings).values, made.attribution.values)
+    found = sw.ablate(model, picture, np.arange(256).reshape(16, 16) < 99, class_names=["neg", "pos"], target="neg")
+    assert sorted(found.predictions().index) == ["neg", "pos"]
+    assert found.predictions()["after"].sum() == pytest.approx(1)
+    assert found.predictions().loc["neg", "before"] == pytest.approx(1 - share, abs=1e-6)
+    made.close()
+
+
+def test_deletion_can_be_told_of_the_other_class_of_one_logit(picture):
+    made = opened(one_output(), picture, class_names=["neg", "pos"], target="pos")
+    made.trust._choice.value = [kind.name for kind in made.trust.kinds].index("curves")
+    made.trust._fold.selected_index = 0
+    section = next(section for section in made.trust._sections if section.name == "curves")
+    found, case = section._found
+    name, other = section._as_asked(found, case)
+    assert (name, other) == ("", found)
+    section._class.value = "neg"
+    name, other = section._as_asked(found, case)
+    assert name == "neg"
+    torch.testing.assert_close(other.own["deletion"].scores, -found.own["deletion"].scores)
+    made.close()
+
+
+def test_a_value_is_shown_as_it_is_and_not_as_a_probability(picture):
+    model = one_output()
+    made = opened(model, picture, score="value")
+    with torch.no_grad():
+        value = model(made._subject.tensor).item()
+    assert made.panel.predictions == []
+    assert made.panel._bars.widget.layout.display == "none"
+    assert f"value: <b>{value:.4g}</b>" in made.panel._values.value
+    assert made.panel.title == "Gradient · value"
+    made.trust._fold.selected_index = 0
+    section = made.trust._sections[0]
+    section.marked(np.arange(256).reshape(16, 16) < 99)
+    assert "the score goes from" in section._said.value
+    assert section._shares.layout.display == "none"
+    made.update(score="logit")  # the same output, read as a class's
+    assert section._shares.layout.display is None
+    assert made.panel._bars.widget.layout.display is None
+    assert made.panel._values.layout.display == "none"
+    assert len(made.panel.predictions) == 1
+    made.close()
+
+
+def test_of_several_values_one_is_chosen_by_its_index(model, picture):
+    with pytest.raises(ValueError, match=r"target: the model returns 6 values; with score='value' say which one"):
+        opened(model, picture, score="value")
+    made = opened(model, picture, score="value", target=3)
+    assert made.panel.title == "Gradient · output 3"
+    assert made.panel._values.value.count("output") == 5
+    assert "and 1 more" in made.panel._values.value
+    made.close()
+
+
+def test_names_with_commas_are_shortened_where_that_confuses_nothing(model, picture):
+    names = ["scratch, deep", "scratch, shallow", "tabby, tabby cat", "dent", ", odd", "eel"]
+    made = opened(model, picture, class_names=names, target=1)
+    assert made.panel.title == "Gradient · scratch, shallow"
+    assert set(made.panel._bars._bars.x) <= {"scratch, deep", "scratch, shallow", "tabby", "dent", ", odd", "eel"}
+    made.update(target=2)
+    assert made.panel.title == "Gradient · tabby"
+    made.close()
+
+
+def test_an_index_into_the_output_is_a_target_like_a_class(picture):
+    torch.manual_seed(0)
+    model = nn.Conv2d(3, 5, 3, padding=1).eval()
+    made = opened(model, picture, target=(2, 3, 4))
+    assert made.panel.title == "Gradient · output[2, 3, 4]"
+    assert made.panel._searched.value == "2, 3, 4"
+    reached = made.attribution.values[0].abs().sum(0).nonzero()
+    assert reached.amin(0).tolist() == [2, 3]  # what a 3 x 3 convolution sees of row 3, column 4
+    assert reached.amax(0).tolist() == [4, 5]
+    assert not any("each position" in note for note in made.attribution.notes)
+    made.panel._searched.value = "(1, 8, 9)"
+    assert made.attribution.settings["target"] == (1, 8, 9)
+    made.panel._searched.value = "1, 8, 99"
+    assert "out of range" in made.view.status["message"]
+    made.update(target=1)
+    assert made.attribution.settings["target"] == 1
+    assert any("each position" in note for note in made.attribution.notes)
+    made.close()
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        ("GradCAM", "grad_cam"), ("Grad-CAM++", "grad_cam_plus_plus"), ("ig", "integrated_gradients"),
+        ("IntegratedGradients", "integrated_gradients"), ("saliency", "gradient"), ("SHAP", "expected_gradients"),
+        ("guided_backpropagation", "guided_backprop"), ("smooth_grad", "smoothgrad"), ("deconvolution", "deconvnet"),
+    ],
+)  # fmt: skip
+def test_what_others_call_a_method_is_answered_with_its_name(explorer, given, meant):
+    said = f"method: {re.escape(repr(given))} is not known. Did you mean '{meant}'?"
+    for ask in (
+        lambda: sw.attribute(one_output(), torch.zeros(1, 3, 8, 8), method=given),
+        lambda: explorer.update(method=given),
+        lambda: explorer.page_size(record={"method": [given]}),
+    ):
+        with pytest.raises(ValueError, match=said):
+            ask()
+
+
+def test_no_alias_is_another_methods_name():
+    known = methods()
+    aliases = [spelling(alias) for entry in known.values() for alias in (entry.name, entry.title, *entry.aliases)]
+    owners = {alias: {name for name, e in known.items() if alias in map(spelling, (name, e.title, *e.aliases))}
+              for alias in aliases}  # fmt: skip
+    assert all(len(names) == 1 for names in owners.values())

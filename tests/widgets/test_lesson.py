@@ -348,3 +348,26 @@ def test_rows_and_batches_are_no_lesson(model: nn.Module) -> None:
         sw.lesson(mlp(), rows(0, 1, 4))
     with pytest.raises(ValueError, match="batch of 2"):
         sw.lesson(model, pictures())
+
+
+def test_a_lesson_of_a_value_speaks_of_no_class():
+    torch.manual_seed(0)
+    model = nn.Sequential(conv_net(), nn.Linear(4, 1).double()).eval()
+    made = sw.lesson(model, PICTURE, score="value", steps=["prediction"]).wait(timeout=60)
+    said = shots(made, "prediction")[0]["says"]
+    assert said.startswith("The value is ")
+    assert "class" not in said
+    made.close()
+
+
+def test_a_lesson_of_the_negative_class_of_one_logit():
+    torch.manual_seed(0)
+    model = nn.Sequential(conv_net(), nn.Linear(4, 1).double()).eval()
+    made = sw.lesson(model, PICTURE, class_names=["neg", "pos"], target="neg", steps=["prediction"]).wait(timeout=60)
+    with torch.no_grad():
+        logit = model(PICTURE)[0, 0]
+    said = shots(made, "prediction")[0]["says"]
+    assert said.startswith("The logit of neg is ")
+    share = float(1 - logit.sigmoid())
+    assert f"Its probability is {share:.0%}." in said
+    made.close()

@@ -253,3 +253,20 @@ def test_a_page_of_bars_is_refused_with_the_ways_out(row_explorer, tmp_path):
     with pytest.raises(NotImplementedError, match=r"can't draw the bars.*save_state.*by_feature"):
         row_explorer.save_html(tmp_path / "a.html", record={"n_steps": [8]})
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("about", ["one logit", "an index"])
+def test_targets_come_back_as_what_they_were(tmp_path, picture, about):
+    torch.manual_seed(0)
+    if about == "one logit":
+        model, asked = nn.Sequential(conv_net(), nn.Linear(4, 1).double()), {"class_names": ["neg", "pos"], "target": 0}
+    else:
+        model, asked = nn.Conv2d(3, 2, 3, padding=1).double(), {"target": (1, 2, 3)}
+    made = Explorer(model.eval(), picture, transform=tame, executor="inline", method="gradient", **asked)
+    made.save_state(tmp_path / "state")
+    assert_same(sw.load(tmp_path / "state"), made.attribution)
+    again = sw.load(tmp_path / "state", model=model, inputs=picture, transform=tame)
+    assert torch.equal(again.wait().values, made.attribution.values)
+    assert again.attribution.settings["target"] == made.attribution.settings["target"]
+    again.close()
+    made.close()

@@ -51,7 +51,7 @@ def given(people, encoder):
 
 @pytest.fixture
 def explorer(people, given):
-    made = TableExplorer(mlp(features=8, classes=1), people.iloc[3], **given)
+    made = TableExplorer(mlp(features=8, classes=1), people.iloc[3], target="yes", **given)
     yield made
     made.close()
 
@@ -570,3 +570,25 @@ def test_the_demo_of_tables(name):
     made.close()
     with pytest.raises(ValueError, match="demo: 'tables' is not known"):
         sw.demo("tables")
+
+
+@pytest.mark.parametrize("target", ["no", "yes"])
+def test_both_classes_of_one_logit_are_shown_and_explained(people, given, target):
+    model = mlp(features=8, classes=1)
+    made = TableExplorer(model, people.iloc[3], **given, target=target)
+    other = {"no": "yes", "yes": "no"}[target]
+    assert {name for _, name, _ in made.panel.predictions} == {"no", "yes"}
+    assert f"Orange speaks for {target}, blue against it ({other})" in made.bars._sum.value
+    first = made.attribution.by_feature().iloc[0]
+    made.update(target=other)
+    assert made.attribution.by_feature().iloc[0].to_numpy() == pytest.approx(-first.to_numpy())
+    made.close()
+
+
+def test_a_binary_row_begins_with_its_likelier_class(people, given):
+    made = TableExplorer(mlp(features=8, classes=1), people.iloc[3], **given)
+    (index, name, share), (_, _, rest) = made.panel.predictions
+    assert made.attribution.settings["target"] == index
+    assert share > rest
+    assert f"<b>{name} {share:.1%}</b>" in made._predicted.value
+    made.close()

@@ -28,7 +28,13 @@ BLUR_LEVEL = Param(
 )
 
 
-@method(title="Blur-IG", unit="gradients", params=(N_STEPS, BLUR_LEVEL, CHUNK_SIZE), needs=("picture",))
+@method(
+    title="Blur-IG",
+    unit="gradients",
+    params=(N_STEPS, BLUR_LEVEL, CHUNK_SIZE),
+    needs=("picture",),
+    aliases=("blur_integrated_gradients",),
+)
 def blur_ig(call: Call, n_steps: int, blur_level: float, chunk_size: int | None) -> Iterator[Estimate]:
     r"""The gradients on the way from the blurred picture to the sharp one, added up: no baseline colour goes unseen.
 

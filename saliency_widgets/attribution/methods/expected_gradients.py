@@ -35,6 +35,7 @@ BASELINES = Param(
     title="Expected Gradients",
     unit="samples",
     params=(N_SAMPLES, BASELINES, SEED, CHUNK_SIZE),
+    aliases=("eg", "shap", "gradient_shap"),
 )
 def expected_gradients(
     call: Call, n_samples: int, baselines: object, seed: int, chunk_size: int | None

@@ -8,7 +8,12 @@ from saliency_widgets.attribution.call import Call
 from saliency_widgets.attribution.method import Estimate, method
 
 
-@method(title="Gradient", unit="passes", pointwise=True)
+@method(
+    title="Gradient",
+    unit="passes",
+    pointwise=True,
+    aliases=("saliency", "vanilla", "vanilla_gradient", "gradients", "backprop"),
+)
 def gradient(call: Call) -> Iterator[Estimate]:
     r"""How fast the score changes with each input, here and now.
 

@@ -57,6 +57,7 @@ _ROUND = 8
     title="Integrated Gradients",
     unit="gradients",
     params=(N_STEPS, BASELINE, TOLERANCE, QUADRATURE, SEED, CHUNK_SIZE),
+    aliases=("ig", "path_integrated_gradients"),
 )
 def integrated_gradients(
     call: Call,

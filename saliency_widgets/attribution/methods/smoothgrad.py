@@ -80,6 +80,7 @@ def noisy(call: Call, noise_level: float, seed: int, samples: range) -> Tensor:
     title="SmoothGrad",
     unit="samples",
     params=(NOISE_LEVEL, N_SAMPLES, STATISTIC, BASE, TOLERANCE, SEED, CHUNK_SIZE),
+    aliases=("sg", "smooth_gradient", "noise_tunnel", "vargrad"),
 )
 def smoothgrad(
     call: Call,

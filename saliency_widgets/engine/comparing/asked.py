@@ -13,7 +13,8 @@ import numpy as np
 from torch import nn
 
 from saliency_widgets.attribution import get_method
-from saliency_widgets.attribution.targets import SCORE, class_index, is_function
+from saliency_widgets.attribution.selection import is_index
+from saliency_widgets.attribution.targets import SCORE, is_function
 from saliency_widgets.engine.comparing import Axis, Comparison, Place
 from saliency_widgets.engine.sweeping.asked import each_of
 from saliency_widgets.params import unknown
@@ -176,7 +177,8 @@ def _classes(classes: Any) -> Axis:
         classes = [classes]
     values = [value.item() if hasattr(value, "item") else value for value in _some("classes", list(classes))]
     for value in values:
-        if not (value is None or isinstance(value, (str, int, np.integer)) or is_function(value)):
+        single = isinstance(value, (str, int, np.integer)) or (isinstance(value, tuple) and is_index(value))
+        if not (value is None or single or is_function(value)):
             raise TypeError(f"classes: expected class names or indices, got {value!r} ({type(value).__name__}).")
     return Axis("classes", [""] * len(values), values)
 
@@ -189,11 +191,8 @@ def _name_classes(found: Comparison) -> None:
     for value in axis.values:
         if value is None:
             labels.append("top prediction")
-        elif is_function(value):
-            labels.append("own target")
         else:
-            index = class_index(value, subject.logits.shape[1], subject.class_names)
-            labels.append(subject.name_of(index).split(",")[0])
+            labels.append(subject.name_of(subject.choice(value, found.score), found.score, short=True))
     axis.labels[:] = distinct(labels)
 
 

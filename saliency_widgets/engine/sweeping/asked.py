@@ -10,6 +10,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from saliency_widgets.attribution.method import Method
+from saliency_widgets.attribution.selection import is_index
 from saliency_widgets.engine.case import has_seed
 from saliency_widgets.engine.subject import Subject
 from saliency_widgets.engine.sweeping.signature import signature
@@ -100,7 +101,10 @@ def read_metrics(
 
 def read_targets(target: Any, inputs: int) -> list[Any]:
     """What is explained of each input: one for all, or a list with one for each."""
-    if inputs > 1 and isinstance(target, (list, tuple, Tensor, np.ndarray)) and len(target) == inputs:
+    several = isinstance(target, (list, tuple, Tensor, np.ndarray)) and not (
+        isinstance(target, tuple) and is_index(target)
+    )
+    if inputs > 1 and several and len(target) == inputs:
         return [one.item() if hasattr(one, "item") else one for one in target]
     return [target] * inputs
 

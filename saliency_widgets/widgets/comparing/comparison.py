@@ -337,7 +337,8 @@ def compare(
         methods: As for :func:`attribute`, or several: a list of them, or a mapping from names to them.
         settings: Variants of the methods' parameters: a list of mappings, a mapping from names to mappings, or lists of
             values by name, of which all combinations are shown: ``{"noise_level": [0.1, 0.3], "n_samples": [8, 32]}``.
-        classes: What is explained: a class index or name, a function, None for each input's top prediction, or a list.
+        classes: What is explained: a class index or name, a function, None for each input's top prediction, or a list
+            of these, in which a tuple is an index into one sample's output.
         rows: What goes down: "methods", "settings", "models", "classes" or "inputs"; chosen unless given.
         columns: What goes across.
         score: As for :func:`attribute`.

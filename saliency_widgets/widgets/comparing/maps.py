@@ -278,7 +278,8 @@ class Maps:
         want, found = entry.wanted, event.attribution
         title = ""
         if found is not None and found.score is not None:
-            title = f"{want.subject.title_of(found.settings['target'])} {messages.number(found.score[0])}"
+            name = want.subject.name_of(found.settings["target"], want.request.score, short=True)
+            title = f"{name} {messages.number(found.score[0])}"
         if event.state == "done" and entry.cell.picture is not (picture := self._picture(want.subject)):
             entry.cell.picture = picture
         told = messages.status_of(event, title, want.name, notes=want.notes)

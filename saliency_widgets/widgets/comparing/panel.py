@@ -95,7 +95,7 @@ class ComparisonPanel:
             about = (("inputs", inputs), ("models", models))
             heading = " · ".join(axes[name].labels[k] for name, k in about if len(axes[name]) > 1)
             told[heading] = self._asked.subject(Place(models=models, inputs=inputs))
-        self.predictions.value = predictions_of(told)
+        self.predictions.value = predictions_of(told, self._asked.score)
 
     def _reduce(self) -> None:
         signs = {self.sign_of(Place(methods=k)) for k in range(len(self._asked.axes["methods"]))}
@@ -126,23 +126,29 @@ class ComparisonPanel:
         self._moved()
 
 
-def predictions_of(subjects: Mapping[str, Subject]) -> str:
+def predictions_of(subjects: Mapping[str, Subject], score: str) -> str:
     """What each model says of each input, as far as it is known, as HTML.
 
     Args:
         subjects: By what each is called.
+        score: The scale: values are shown as they are, and classes with their probabilities.
     """
     lines = []
     for name, subject in subjects.items():
         if (logits := subject.predicted) is None:
             continue
-        shares = probabilities(logits.cpu().double())[0]
-        top = torch.topk(shares, min(_TOP if len(subjects) <= 2 else 1, len(shares)))
+        count = _TOP if len(subjects) <= 2 else 1
+        if score == "value":
+            rows = [(name, f"{value:.4g}") for name, value in subject.values_of(logits[0])[:count]]
+        else:
+            shares = probabilities(logits.cpu().double())[0]
+            top = torch.topk(shares, min(count, len(shares)))
+            names = [subject.name_of(int(index), short=True) for index in top.indices]
+            rows = [(name, f"{float(share):.1%}") for name, share in zip(names, top.values, strict=True)]
         told = "".join(
             f"<div style='display:flex;gap:8px'><span style='flex:1;min-width:0;overflow:hidden;text-overflow:ellipsis;"
-            f"white-space:nowrap'>{html.escape(subject.name_of(int(index)).split(',')[0])}</span>"
-            f"<span>{float(share):.1%}</span></div>"
-            for index, share in zip(top.indices, top.values, strict=True)
+            f"white-space:nowrap'>{html.escape(name)}</span><span>{number}</span></div>"
+            for name, number in rows
         )
         heading = f"<div style='color:{QUIET}'>{html.escape(name)}</div>" if name else ""
         lines.append(f"<div style='margin-bottom:4px;line-height:1.35'>{heading}{told}</div>")

@@ -70,7 +70,9 @@ class Pins:
         if about in self._about:  # the same map; of a model that was trained meanwhile it is another
             return
         first = f"{next(self._numbers)} {get_method(request.method).title}"
-        name = " · ".join([first, subject.title_of(request.target), *told(request, reduction)])
+        name = " · ".join(
+            [first, subject.name_of(request.target, request.score, short=True), *told(request, reduction)]
+        )
         squared = SIGN.title.lower() + " squared" if reduction.sign == "squared" else ""
         folded = "" if reduction.channels == CHANNEL.default else f"{CHANNEL.title.lower()} {reduction.channels}"
         scale = "" if request.score == SCORE.default else request.score

@@ -62,7 +62,7 @@ def input_(board: Board, page: Page) -> None:
 def prediction(board: Board, page: Page) -> None:
     """The most probable classes, and the target."""
     shares = board.probable()
-    panels, said = [picture(board, page)], f"The {board.scale} of {board.target_name} is {number(board.scored)}."
+    panels, said = [picture(board, page)], f"The {board.score_name} is {number(board.scored)}."
     if shares is not None:
         top = [int(k) for k in torch.topk(shares, min(_BARS, len(shares))).indices]
         shown = top if board.target in top or not isinstance(board.target, int) else [*top[:-1], board.target]

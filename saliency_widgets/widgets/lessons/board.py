@@ -186,11 +186,16 @@ class Board:
     @property
     def target_name(self) -> str:
         """What is explained, for people."""
-        return self.name_of(self.target) if isinstance(self.target, int) else "your own target"
+        return "your own target" if is_function(self.target) else self.name_of(self.target)
 
-    def name_of(self, index: int) -> str:
-        """A class, for people."""
-        name = self.subject.name_of(index).split(",")[0]
+    @property
+    def score_name(self) -> str:
+        """The score that is explained, for people: "probability of tabby"; of a single value, "value"."""
+        return self.scale if self.target_name == self.scale else f"{self.scale} of {self.target_name}"
+
+    def name_of(self, target: Any) -> str:
+        """A class or an index, for people."""
+        name = self.subject.name_of(target, self.score, short=True)
         return name if len(name) <= _LONGEST else f"{name[: _LONGEST - 1]}…"
 
     @property
@@ -205,7 +210,7 @@ class Board:
         try:
             return probabilities(self.subject.logits.detach().cpu().double())[0]
         except (TypeError, ValueError):
-            if is_function(self.target):
+            if not isinstance(self.target, int):
                 return None
             raise
 

@@ -16,7 +16,7 @@ from tqdm.auto import tqdm
 from saliency_widgets.attribution.baselines import BASELINE
 from saliency_widgets.attribution.methods.smoothgrad import N_SAMPLES, NOISE_LEVEL
 from saliency_widgets.attribution.noise import SEED
-from saliency_widgets.attribution.targets import SCORE, class_index, is_function
+from saliency_widgets.attribution.targets import SCORE
 from saliency_widgets.engine import Subject
 from saliency_widgets.engine.examiner import Check, Examiner, Told
 from saliency_widgets.engine.trust import one_sample
@@ -101,11 +101,7 @@ class Lesson(w.VBox):
                 f"inputs: a lesson is about a picture, and these have shape {tuple(subject.tensor.shape)}. Pass one."
             )
         one_sample(subject)
-        if not is_function(target):
-            logits = subject.logits[0]
-            if target is None and asked["score"] == "value" and len(logits) > 1:
-                raise ValueError(f"target: the model returns {len(logits)} values; say which one by its index.")
-            target = int(logits.argmax()) if target is None else class_index(target, len(logits), subject.class_names)
+        target = subject.choice(target, asked["score"])
         self._given = {"transform": transform, "class_names": class_names, "device": device}
         self._model, self._inputs, self._target = model, inputs, target
         self._subject = subject

@@ -123,7 +123,7 @@ def _curve(board: Board, page: Page, at: int) -> dict:
     way = _way(board)
     settled = way.settled
     mark = (settled, "settled") if settled < 1 else None
-    caption = f"{board.scale.capitalize()} of {board.target_name}"
+    caption = f"{board.score_name[0].upper()}{board.score_name[1:]}"
     points = way.places.tolist(), way.scores.tolist()
     across = "0: baseline, 1: picture"
     return page.curve(caption, points, at / PLACES, across=across, up=board.scale, mark=mark)

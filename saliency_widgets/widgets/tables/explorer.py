@@ -101,7 +101,7 @@ class TableExplorer(Live):
         self._table = self._read = self._first = table  # as it is shown, as it is asked about, and as it was given
         # Of the row as it was given: the model's version, and its scores.
         self._before: tuple[Any, Tensor] | None = None
-        self._valued, self.bars = valued, bars
+        self.bars = bars
         self._predicted = w.HTML()
         super().__init__(subject, panel, executor, **given)
         self.what_if = WhatIf(table, self._on_edit)
@@ -222,35 +222,43 @@ class TableExplorer(Live):
         index = found.settings["target"]
         parts = []
         before = None if self._before is None or not self.what_if.changed else self._before[1]
-        if isinstance(index, int) and not self._valued and logits is not None:
+        valued = found.settings["score"] == "value"
+        if isinstance(index, int) and not valued and logits is not None:
             now = float(probabilities(logits[:1].double().cpu())[0, index])
             name = "the positive class" if logits.shape[1] == 1 and self._subject.class_names is None else None
             parts.append(f"<b>{html.escape(name or self._subject.name_of(index))} {now:.1%}</b>")
             if before is not None:
                 was = float(probabilities(before[None].double().cpu())[0, index])
                 parts.append(f"was {was:.1%} before the changes")
-            negative = self._subject.negative
-            if negative:
-                parts.append(f"{html.escape(negative)} {1 - now:.1%}")
+            if other := self._opposite(index):
+                parts.append(f"{html.escape(other)} {1 - now:.1%}")
         if score is not None:
             name = found.settings["score"].replace("_", " ")
-            if self._valued:
+            if valued:
                 named = self._subject.class_names is not None and isinstance(index, int)
                 what = html.escape(self._subject.name_of(index)) if named else "Prediction"
                 parts.insert(0, f"<b>{what} {score:.4g}</b>")
                 if before is not None and isinstance(index, int):
-                    parts.append(f"was {float(before[index]):.4g} before the changes")
+                    was = before[index] - before[1 - index] if self._subject.paired else before[index]
+                    parts.append(f"was {float(was):.4g} before the changes")
             else:
                 parts.append(f"{name} {score:.4g}")
         text = f" <span style='color:{QUIET}'>·</span> ".join(parts)
         return f"<div class='sw-predicted' style='color:{INK};line-height:1.5'>{text}</div>"
 
+    def _opposite(self, target: Any) -> str:
+        """Of two classes that one logit speaks for, the one that isn't explained; empty of others."""
+        names = self._subject.class_names
+        return names[1 - target] if self._subject.paired and names and isinstance(target, int) else ""
+
     def _added_up(self, found: Attribution) -> str:
         """What the colours say, and what the bars add up to, where that means something."""
         index, subject = found.settings["target"], self._subject
         named = isinstance(index, int) and subject.class_names is not None
-        name = subject.name_of(index) if named else "a higher prediction" if self._valued else "a higher score"
-        other = f" ({subject.negative})" if subject.negative else ""
+        valued = found.settings["score"] == "value"
+        name = subject.name_of(index) if named else "a higher prediction" if valued else "a higher score"
+        opposite = self._opposite(index)
+        other = f" ({opposite})" if opposite else ""
         text = f"Orange speaks for {name}, blue against it{other}. "
         total = float(found.values[0].double().sum())
         if found.delta is None or found.score is None:

@@ -100,7 +100,6 @@ class TablePanel(Panel):
         table = subject.table
         assert table is not None
         self._table = table
-        self._valued = begin["score"] == "value"
         super().__init__(subject, **begin)
 
     @property
@@ -122,6 +121,7 @@ class TablePanel(Panel):
         if self._bars is not None and (known is None or not torch.equal(known, logits)):
             self._bars.show(*self._top(logits))
             self._bars.mark(self._target)
+            self._show_predicted()
 
     def _fits(self, entry: Method) -> bool:
         return not {"layer", "picture"} & {*entry.needs}
@@ -140,13 +140,6 @@ class TablePanel(Panel):
         if control.param is BASELINE and hasattr(value, "iloc"):
             check_baseline(self._table, value)
         return super()._checked(control, value)
-
-    def _index(self, logits: Any, target: Any) -> int:
-        if target is None and self._valued and len(logits) > 1:
-            raise ValueError(
-                f"target: the model returns {len(logits)} values; with score='value' say which one by its index."
-            )
-        return super()._index(logits, target)
 
     def _drawn_from(self) -> Mapping[str, Any]:
         if self._table.background is None:

@@ -65,6 +65,7 @@ class AblationSection(Section):
         ]
         bars = framed([self._classes], axes, 230, {"top": 4, "bottom": 28, "left": 132, "right": 26})
         strip.layout.flex, bars.layout.flex = "1 1 300px", "1 1 320px"
+        self._shares = bars
         self.lay_out(w.HBox([strip, bars], layout={"flex_flow": "row wrap"}))
 
     def marked(self, mask: np.ndarray) -> None:
@@ -107,8 +108,10 @@ class AblationSection(Section):
             self._elsewhere.x, self._elsewhere.y = np.array(changes), np.full(len(changes), 0.5)
         with self._here.hold_sync():
             self._here.x, self._here.y = np.array([found.change]), np.array([0.5])
-        table = found.predictions()
-        places = list(table.index)
-        with self._classes.hold_sync():
-            self._classes.x = labels_of([case.subject.name_of(place) for place in places], places)
-            self._classes.y = [table["before"].to_numpy(), table["after"].to_numpy()]
+        valued = case.request.score == "value"  # no class, and no probability
+        self._shares.layout.display = "none" if valued else None
+        if not valued:
+            classes, before, after = found.strongest()
+            with self._classes.hold_sync():
+                self._classes.x = labels_of([case.subject.name_of(k, short=True) for k in classes], classes)
+                self._classes.y = [before.numpy(), after.numpy()]

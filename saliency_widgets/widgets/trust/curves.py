@@ -11,7 +11,8 @@ from bqplot.marks import Lines
 from bqplot.scales import LinearScale
 
 from saliency_widgets.attribution import Score
-from saliency_widgets.attribution.targets import class_index
+from saliency_widgets.attribution.selection import class_index
+from saliency_widgets.attribution.targets import in_classes
 from saliency_widgets.engine.case import Case
 from saliency_widgets.engine.examiner import Check
 from saliency_widgets.evaluation.curves import KINDS, STEPS, Curve, Curves
@@ -109,9 +110,10 @@ class CurvesSection(Section):
         if not text:
             return "", found
         subject = case.subject
-        place = next((curve.logits.shape[1] for curve in found.own.values()), 0)
-        index = class_index(int(text) if text.isdecimal() else text, place, subject.class_names, "class")
-        return subject.name_of(index), found.of(Score("logit", torch.tensor([index], device="cpu")))
+        count = next((in_classes(curve.logits, subject.binary).shape[1] for curve in found.own.values()), 0)
+        index = class_index(int(text) if text.isdecimal() else text, count, subject.class_names, "class")
+        score = Score("logit", torch.tensor([index], device="cpu"), binary=subject.binary)
+        return subject.name_of(index), found.of(score)
 
 
 def _heights(curve: Curve) -> np.ndarray:

@@ -1,0 +1,146 @@
+"""Whether the rows of a batch are samples of their own, or parts of one: nodes of a graph, steps of a sequence."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from saliency_widgets.attribution.call import Call
+from saliency_widgets.attribution.errors import Cancelled
+from saliency_widgets.attribution.isolation import beside
+from saliency_widgets.attribution.targets import is_function, is_single, scores_in
+
+COUPLED = "The rows influence each other, as nodes of a graph or steps of a sequence do"
+_SUM = (
+    f"{COUPLED}: they are no samples of their own. The sum of their scores is explained, and score and delta are of "
+    f"that sum. For the score of one row pass target= a function to one number, such as lambda out: out[0, 1]."
+)
+_ONE = f"{COUPLED}: all of them are explained together, and score and delta are of the one number that target= gives."
+
+
+def by_samples(call: Call, scores: Tensor | None = None) -> tuple[Call, tuple[str, ...]]:
+    """The question about samples: about all rows as one sample, where they influence each other.
+
+    A row that scores the same alone is taken for a sample, which costs one row's forward pass. Where it doesn't, the
+    gradients decide: see :func:`coupled`.
+
+    Args:
+        call: The model and its rows.
+        scores: Their scores, where they are known.
+
+    Returns:
+        The call as it is, or with all rows as one sample, see :attr:`Call.joint`; and what a reader should know.
+
+    Raises:
+        ValueError: The rows influence each other, and the target is a function to a score for each of them, or several
+            inputs are explained together.
+    """
+    if call.batch == 1:
+        return call, ()
+    if is_function(call.score.target):
+        return _by_function(call)
+    if not _apart(call, scores) and coupled(call):
+        return _together(call), (_SUM,)
+    return call, ()
+
+
+def coupled(call: Call, read: Callable[[Any], Tensor | None] | None = None) -> bool:
+    """Whether a row's score moves when another row does.
+
+    The gradient of the weighted sum of independent scores is that of their sum, times the weight of each row. The
+    weights are powers of two, by which nothing is rounded. A BatchNorm in training mode is looked at as in use: rows
+    that it alone ties together are samples.
+
+    Args:
+        call: The model and its rows.
+        read: From the model's output to one number for each row; the call's score unless given.
+    """
+    try:
+        with call.standing_in() as model:
+            for module in model.modules():
+                if isinstance(module, _BatchNorm):
+                    module.eval()
+            leaf = call.inputs.detach().requires_grad_(True)
+            rows = range(call.batch)
+            scores = call.scored(model, leaf, rows) if read is None else read(call.output(model, leaf, rows))
+            if scores is None:
+                return True
+            weights = 2.0 ** (torch.arange(call.batch, device=scores.device) % 7 - 3).to(scores)
+            plain, weighted = (
+                torch.autograd.grad(one.sum(), leaf, retain_graph=True) for one in (scores, weights * scores)
+            )
+    except Cancelled:
+        raise
+    except Exception:
+        return False  # what is wrong is told by the method's own pass, which may be split where memory runs out
+    expected = plain[0] * weights.to(leaf).view(-1, *[1] * (leaf.ndim - 1))
+    rounding = _rounding(leaf) * float(expected.abs().max())
+    return bool(((weighted[0] - expected).abs() > rounding).any())
+
+
+def _rounding(like: Tensor) -> float:
+    """How far apart numbers are that may be the same."""
+    return min(1e3 * torch.finfo(like.dtype).eps, 1e-2) if like.is_floating_point() else 0.0
+
+
+def _apart(call: Call, scores: Tensor | None) -> bool:
+    """Whether a row in the middle, with rows before and behind it, scores the same without them."""
+    row = call.batch // 2
+    try:
+        together = call.scores(call.inputs) if scores is None else scores
+        with call.standing_in() as model, torch.no_grad():
+            alone = call.plain.scored(model, call.inputs[row : row + 1], range(row, row + 1))
+    except Cancelled:
+        raise
+    except Exception:
+        return False  # such as a graph's edges, that name other rows
+    return bool((alone[0] - together[row]).abs() <= _rounding(alone) * (1 + together[row].abs()))
+
+
+def _by_function(call: Call) -> tuple[Call, tuple[str, ...]]:
+    """Of a target that is a function: one number for all rows is for rows that are one sample, and for no others."""
+    try:
+        with call.standing_in() as model, torch.no_grad():
+            output = call.output(model, call.inputs, range(call.batch))
+            value = beside(model, call.score.target)(output)  # type: ignore[operator]
+    except Cancelled:
+        raise
+    except Exception:
+        return call, ()  # told by the method's own pass
+    if not isinstance(value, Tensor):
+        return call, ()
+    listed = isinstance(output, (list, tuple)) and len(output) == call.batch  # of each sample, as detectors do
+    if is_single(value) and not listed and coupled(call, lambda output: _by_row(output, call.batch)):
+        return _together(call), (_ONE,)
+    each = tuple(value.shape) in ((call.batch,), (call.batch, 1))
+    if each and not _apart(call, value.reshape(-1)) and coupled(call):
+        raise ValueError(
+            f"target: the function gives a score for each of the {call.batch} rows. {COUPLED}, so one map can't tell "
+            f"these scores apart. Return one number, such as out[0, 1] for one row, or out[:, 1].sum() for their sum."
+        )
+    return call, ()
+
+
+def _by_row(output: Any, rows: int) -> Tensor | None:
+    """One number for each row, from whatever the model returns for it; None where it returns no such rows."""
+    try:
+        scores = scores_in(output, rows)
+    except TypeError:
+        return None
+    if scores.ndim == 0 or len(scores) != rows or not scores.is_floating_point():
+        return None
+    flat = scores.flatten(1)
+    # Not their sum, which is 1 behind a softmax.
+    return flat @ torch.linspace(1, 2, flat.shape[1], device=flat.device, dtype=flat.dtype)
+
+
+def _together(call: Call) -> Call:
+    if call.parts:
+        names = [part.name for part in call.parts]
+        raise ValueError(f"explain: {COUPLED}; then one input is explained at a time. Choose one of {names}.")
+    return replace(call, inputs=call.inputs[None], joint=True, recordings=None, kept=None, replays=None)

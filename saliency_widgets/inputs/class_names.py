@@ -1,0 +1,48 @@
+"""The names of classes: in order, and as short as they can be without being mistaken for each other."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence, Set
+
+
+def read_class_names(class_names: Sequence[str] | Mapping[int, str] | None) -> list[str] | None:
+    """The names in order: a sequence, or a mapping from index to name, as ``id2label`` is."""
+    if class_names is None:
+        return None
+    if isinstance(class_names, str):
+        raise TypeError(f"class_names: expected a list of names, got one string, {class_names[:30]!r}.")
+    if not isinstance(class_names, Mapping):
+        try:
+            if isinstance(class_names, (bytes, Set)):  # a set has no order
+                raise TypeError
+            return [str(name) for name in class_names]
+        except TypeError:
+            raise TypeError(
+                f"class_names: expected the names in order, as a list or a mapping from index to name, got "
+                f"a {type(class_names).__name__}."
+            ) from None
+    try:
+        by_index = {int(index): str(name) for index, name in class_names.items()}
+    except (TypeError, ValueError):
+        raise TypeError(
+            f"class_names: expected a mapping from index to name, got one from {next(iter(class_names))!r} to "
+            f"{next(iter(class_names.values()))!r}. Where that is label2id, pass id2label."
+        ) from None
+    if sorted(by_index) != list(range(len(by_index))):
+        raise ValueError(f"class_names: a mapping must name the classes 0 to {len(by_index) - 1}, each once.")
+    return [by_index[index] for index in range(len(by_index))]
+
+
+def short_names(class_names: Sequence[str]) -> list[str]:
+    """The first of each name's synonyms ("tabby, tabby cat"), where no other name begins with the same.
+
+    Args:
+        class_names: Names in order; synonyms are separated by commas, as in ImageNet.
+
+    Returns:
+        As many names; those whose first part would stand for several classes are left whole.
+    """
+    first = [name.partition(",")[0].strip() for name in class_names]
+    count = Counter(first)
+    return [short if short and count[short] == 1 else name for short, name in zip(first, class_names, strict=True)]
