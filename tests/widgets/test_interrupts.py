@@ -196,6 +196,15 @@ def kernel():
     manager.shutdown_kernel(now=True)
 
 
+def wait_until_idle(client, request):
+    """Only then ipykernel ignores interrupts: one that comes sooner would end the kernel's own code."""
+    while True:
+        message = client.get_iopub_msg(timeout=120)
+        state = message["content"].get("execution_state")
+        if message["parent_header"].get("msg_id") == request and state == "idle":
+            return
+
+
 def run(client, code, *, interrupted_by=None, **expressions):
     """Run a cell, and evaluate expressions behind it."""
     request = client.execute(code, user_expressions=expressions, store_history=False)
@@ -209,6 +218,7 @@ def run(client, code, *, interrupted_by=None, **expressions):
         reply = client.get_shell_msg(timeout=120)
         if reply["parent_header"]["msg_id"] == request:
             content = reply["content"]
+            wait_until_idle(client, request)
             return content["status"], {
                 name: value["data"]["text/plain"] for name, value in content.get("user_expressions", {}).items()
             }
