@@ -5,7 +5,6 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from jupyter_client.manager import start_new_kernel
 from torch import nn
 
 import saliency_widgets as sw
@@ -151,78 +150,3 @@ def test_an_interrupted_wait_stops_a_lesson(monkeypatch):
         lesson.wait()
     assert dropped
     lesson.close()
-
-
-NOTEBOOK = """
-import threading, torch
-from torch import nn
-import saliency_widgets as sw
-
-reached, opened = threading.Event(), threading.Event()
-
-class Gate(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.layer = nn.Linear(4, 3)
-    def forward(self, x):
-        Gate.count = getattr(Gate, "count", 0) + 1
-        if Gate.count > 10:
-            reached.set()
-            opened.wait()
-        return self.layer(x)
-
-def begin(n):
-    Gate.count = 0
-    reached.clear(), opened.clear()
-    explorer.update(n_samples=n)
-    assert reached.wait(60)
-
-def told():
-    opened.set()
-    explorer._session.wait(60)
-    return explorer._session.last.state
-
-model = Gate().eval()
-explorer = sw.explore(model, torch.rand(1, 4), target=1, method="smoothgrad", n_samples=1, chunk_size=1)
-explorer.wait()
-"""
-
-
-@pytest.fixture(scope="module")
-def kernel():
-    manager, client = start_new_kernel()
-    yield manager, client
-    client.stop_channels()
-    manager.shutdown_kernel(now=True)
-
-
-def run(client, code, *, interrupted_by=None, **expressions):
-    """Run a cell, and evaluate expressions behind it."""
-    request = client.execute(code, user_expressions=expressions, store_history=False)
-    if interrupted_by is not None:
-        while True:
-            message = client.get_iopub_msg(timeout=60)
-            if message["msg_type"] == "stream" and "begun" in message["content"]["text"]:
-                break
-        interrupted_by.interrupt_kernel()
-    while True:
-        reply = client.get_shell_msg(timeout=120)
-        if reply["parent_header"]["msg_id"] == request:
-            content = reply["content"]
-            return content["status"], {
-                name: value["data"]["text/plain"] for name, value in content.get("user_expressions", {}).items()
-            }
-
-
-def test_a_real_kernels_interrupt(kernel):
-    manager, client = kernel
-    assert run(client, NOTEBOOK)[0] == "ok"
-    cells = ["explorer.wait()", "import time; time.sleep(3600)", "import asyncio; await asyncio.sleep(3600)"]
-    for k, cell in enumerate(cells):
-        status, _ = run(client, f"begin({500 - k}); print('begun', flush=True)\n{cell}", interrupted_by=manager)
-        assert status == "error"
-        assert run(client, "", state="told()")[1] == {"state": "'stopped'"}
-    assert run(client, "begin(490)")[0] == "ok"
-    manager.interrupt_kernel()  # between cells
-    assert run(client, "", state="told()")[1] == {"state": "'stopped'"}
-    assert run(client, "explorer.update(n_samples=3); explorer.wait()", state="told()")[1] == {"state": "'done'"}
