@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import importlib
 import inspect
+import math
 import pkgutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from saliency_widgets.params import Param, unknown
+from saliency_widgets.params import Param, figure, unknown
 
 Need = Literal["relu", "layer", "picture"]
 
@@ -151,10 +152,11 @@ class Methods(Mapping[str, Method]):
         for entry in self._found.values():
             lines.append(f"{entry.name}: {entry.help}")
             for param in entry.params:
-                low, high = ("" if end is None else f"{end:g}" for end in (param.low, param.high))
+                low, high = ("" if end is None else figure(end) for end in (param.low, param.high))
                 span = f", {low or 'up'} to {high}" if high else f", at least {low}" if low else ""
+                beyond = " on the slider, and beyond" if param.limits[1] > (param.high or math.inf) else ""
                 choices = f", one of {', '.join(param.options())}" if param.options() else ""
-                lines.append(f"    {param.name} = {param.default!r}{span} {param.unit}".rstrip() + choices)
+                lines.append(f"    {param.name} = {param.default!r}{span} {param.unit}".rstrip() + beyond + choices)
         return "\n".join(lines)
 
 
@@ -162,7 +164,7 @@ def methods() -> Methods:
     """All attribution methods, found by looking into ``attribution/methods/``.
 
     Returns:
-        A mapping from name to :class:`Method`: parameters with ranges and defaults, one line of help.
+        A mapping from name to :class:`Method`: parameters with defaults and the ranges of their sliders, help.
     """
     room = importlib.import_module("saliency_widgets.attribution.methods")
     # Asked for at each move of a slider: looked through again when a file has come or gone.

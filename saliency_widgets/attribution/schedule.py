@@ -8,13 +8,14 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from saliency_widgets.params import Param
+from saliency_widgets.params import MANY, Param
 
 CHUNK_SIZE = Param(
     "chunk_size",
     default=None,
     low=1,
     high=1024,
+    maximum=MANY,
     kind="int",
     scale="log2",
     optional=True,

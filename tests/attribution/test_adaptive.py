@@ -53,6 +53,17 @@ def test_a_larger_budget_continues_a_smaller_one(few, many):
     assert torch.equal(long[: len(short)], short)
 
 
+def test_beyond_512_nodes_a_round_is_a_64th_of_them():
+    way = 5 * rows(1, 1, 3)
+    rule, asked = run(lambda t: (t[:, None] * way).sin(), lambda t: -(t[:, None] * way).cos().sum(1), way, 3000)
+    done = 9
+    for nodes in asked[2:]:
+        assert len(nodes) == min(max(8, done // 64), 3001 - done)
+        done += len(nodes)
+    assert rule.done == done == 3001
+    assert float(rule.delta.abs().max()) < 1e-5
+
+
 def test_it_looks_where_the_gradient_changes():
     _, asked = run(slopes, kinked, WAY, 64)
     nodes = torch.cat(asked)[:, 0].sort().values

@@ -245,6 +245,28 @@ def test_a_model_that_begins_to_fail_is_told_in_the_widget_and_the_next_move_wor
     assert explorer.attribution.done == 4
 
 
+def test_sliders_hold_what_python_gives_beyond_their_ends(model, picture, tmp_path):
+    made = Explorer(model, picture, executor="inline", method="smoothgrad", n_samples=700)
+    try:
+        assert (control(made, "n_samples").widget.max, control(made, "n_samples").value) == (700, 700)
+        made.update(n_samples=2000, noise_level=2.5)
+        assert made.attribution.evaluations == 2000
+        assert (made.attribution.settings["noise_level"], control(made, "noise_level").widget.max) == (2.5, 2.5)
+        again = sw.attribute(model, picture, **made.attribution.settings)
+        assert torch.equal(again.values, made.attribution.values)
+        made.save_state(tmp_path / "many")
+        made.update(n_samples=3, noise_level=0.1)
+        made.load_state(tmp_path / "many")
+        assert made.attribution.evaluations == 2000
+        made.update(method="integrated_gradients", n_steps=2001, tolerance=0)
+        assert made.attribution.evaluations == 2002
+        with pytest.raises(ValueError, match="n_steps: expected a number from 1 to 100000, got 200000"):
+            made.update(n_steps=200_000)
+        assert control(made, "n_steps").value == 2001
+    finally:
+        made.close()
+
+
 def test_a_method_that_does_not_apply_is_told_in_the_widget(picture):
     smooth_model = nn.Sequential(nn.Flatten(), nn.Linear(768, 8), nn.GELU(), nn.Linear(8, 3)).eval()
     made = Explorer(smooth_model, picture, executor="inline", method="gradient")

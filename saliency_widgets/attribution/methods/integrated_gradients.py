@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import torch
@@ -22,6 +23,7 @@ N_STEPS = Param(
     default=64,
     low=1,
     high=1024,
+    maximum=100_000,
     kind="int",
     scale="log2",
     label="IG steps",
@@ -35,6 +37,7 @@ TOLERANCE = Param(
     default=0.05,
     low=0.0,
     high=1.0,
+    maximum=math.inf,
     continued=True,
     help="Adaptive steps end as soon as the estimated error of the map, relative to it, was below this twice in a row; "
     "0 takes all steps.",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from functools import partial
 
@@ -12,13 +13,14 @@ from saliency_widgets.attribution.method import Estimate, get_method, method, me
 from saliency_widgets.attribution.moments import Chunk, Moments
 from saliency_widgets.attribution.noise import SEED, normal_noise
 from saliency_widgets.attribution.schedule import CHUNK_SIZE, ended
-from saliency_widgets.params import Param
+from saliency_widgets.params import MANY, Param
 
 NOISE_LEVEL = Param(
     "noise_level",
     default=0.15,
     low=0.0,
     high=1.0,
+    maximum=math.inf,
     unit="of the input's range",
     help="Standard deviation of the added noise, as a fraction of the input's max - min. More noise, smoother map; "
     "too much and another picture is explained.",
@@ -28,6 +30,7 @@ N_SAMPLES = Param(
     default=50,
     low=1,
     high=500,
+    maximum=MANY,
     kind="int",
     label="Sample count",
     unit="samples",
@@ -39,6 +42,7 @@ TOLERANCE = Param(
     default=0.0,
     low=0.0,
     high=1.0,
+    maximum=math.inf,
     advanced=True,
     continued=True,
     help="Stop as soon as the sampling error, the mean standard error over the mean size of the values, is below this; "
