@@ -186,11 +186,13 @@ class Attribution:
             TypeError: An argument is missing, or one is given that is not asked for.
         """
         settings = json.loads(text)
-        wanted = {name for name, value in settings.items() if isinstance(value, dict)}
+        wanted = {name for name, value in settings.items() if _missing(value)}
         if wanted != set(arguments):
             raise TypeError(f"settings: these can't be written down and must be given: {sorted(wanted)}; got "
                             f"{sorted(arguments)}.")  # fmt: skip
-        return settings | arguments
+        plain = {name: value for name, value in settings.items() if name not in wanted}
+        read = {name: value["mapping"] if isinstance(value, dict) else value for name, value in plain.items()}
+        return {name: arguments[name] if name in wanted else read[name] for name in settings}
 
     def __repr__(self) -> str:
         """Provenance in one line; never the numbers."""
@@ -208,7 +210,7 @@ def code_of(settings: Mapping[str, Any], *, transformed: bool, shown: Mapping[st
         shown: Keyword arguments of :meth:`Attribution.saliency_map`: a line that makes this map is added.
     """
     through = ["transform"] if transformed else []
-    own = [name for name, value in settings.items() if isinstance(_plain(name, value), dict)]
+    own = [name for name, value in settings.items() if _missing(_plain(name, value))]
     needed = ["model", "inputs", *through, *own]
     lines = [
         f"# {', '.join(needed)}: yours",
@@ -234,10 +236,18 @@ def _plain(name: str, value: Any) -> Any:
     if isinstance(value, (tuple, list)):
         items = [_plain(name, item) for item in value]
         return {"argument": name} if any(isinstance(item, dict) for item in items) else items
+    if isinstance(value, Mapping) and all(isinstance(key, str) for key in value):
+        each = {key: _plain(name, item) for key, item in value.items()}
+        return {"argument": name} if any(isinstance(item, dict) for item in each.values()) else {"mapping": each}
     return {"argument": name}
+
+
+def _missing(plain: Any) -> bool:
+    """Whether it is only the name of an argument that brings the value."""
+    return isinstance(plain, dict) and "argument" in plain
 
 
 def written(name: str, value: Any) -> str:
     """The value as Python source; the name of the argument that brings it, where it can't be written down."""
     plain = _plain(name, value)
-    return plain["argument"] if isinstance(plain, dict) else repr(value)
+    return plain["argument"] if _missing(plain) else repr(plain["mapping"] if isinstance(plain, dict) else value)

@@ -9,9 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from saliency_widgets.attribution import Attribution, Estimate, Score, get_method
+from saliency_widgets.attribution import BASELINE, Attribution, Call, Estimate, Score, get_method
 from saliency_widgets.attribution.isolation import is_training
-from saliency_widgets.attribution.method import DEFAULT
+from saliency_widgets.attribution.method import DEFAULT, Method
+from saliency_widgets.attribution.methods.expected_gradients import BASELINES, default_baselines
 from saliency_widgets.attribution.recording import SPATIAL
 from saliency_widgets.attribution.targets import SCORE, is_function
 from saliency_widgets.engine.allocator import keep_memory
@@ -67,6 +68,7 @@ def compute(
         "contrast": _told(score.contrast, request.contrast),
     }
     call = subject.call(score, check, kept, recordings)
+    started = _start(call, entry, settings)
     with alone():
         exact = subject.how_exact(call)
     estimates = entry.run(call, **dict(request.params))
@@ -90,7 +92,7 @@ def compute(
             layer=estimate.layer,
             input_shape=subject.input_shape,
             parts=subject.parts,
-            notes=(*exact, *_notes(subject, estimate, score)),
+            notes=(*exact, *started, *_notes(subject, estimate, score)),
             default_sign=entry.sign,
             done=estimate.done,
             total=estimate.total,
@@ -98,6 +100,22 @@ def compute(
             transformed=subject.transformed,
             columns=call.columns,
         )
+
+
+def _start(call: Call, entry: Method, settings: dict[str, Any]) -> tuple[str, ...]:
+    """Name the baseline that was left open, in the settings and, where zero is easily taken for black, in a note."""
+    if BASELINES in entry.params and settings[BASELINES.name] is None:
+        settings[BASELINES.name] = default_baselines(call)
+    if BASELINE not in entry.params:
+        return ()
+    left, settings[BASELINE.name] = settings[BASELINE.name], call.named_baseline(settings[BASELINE.name])
+    pixels = [part.pixels for part in call.parts if len(part.shape) == 3] if call.parts else [call.pixels]
+    pictured = bool(call.parts and pixels) or call.inputs.ndim == 4
+    if left is not None or not pictured or settings[BASELINE.name] != "zero":
+        return ()
+    black = all(known is not None for known in pixels)
+    why = "which is black where pixels go from 0 to 1" if black else "as nothing tells which numbers are black pixels"
+    return (f"The baseline is zero, {why}.",)
 
 
 @contextlib.contextmanager

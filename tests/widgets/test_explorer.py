@@ -178,7 +178,7 @@ def test_update_moves_everything_or_nothing(explorer):
     explorer.update(method="smoothgrad", n_samples=3)
     before = explorer.settings
     for wrong in (
-        {"n_samples": 5, "noise_level": 7},
+        {"n_samples": 5, "noise_level": -7},
         {"n_samples": 5, "colour": "red"},
         {"n_samples": 5, "target": "zebra"},
         {"method": "magic"},
