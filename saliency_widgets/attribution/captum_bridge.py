@@ -156,6 +156,7 @@ class _Bridge:
             unit="runs",
             sign="positive" if self.label.endswith("LayerGradCam") else "absolute",
             needs=("layer",) if self.maps else (),
+            blank="captum found nothing here that moves the score",
         )
 
     def _params(self, free: list[str]) -> tuple[Param, ...]:

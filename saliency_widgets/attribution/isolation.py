@@ -12,6 +12,9 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.dropout import _DropoutNd
+from torch.nn.modules.instancenorm import _InstanceNorm
 
 from saliency_widgets.attribution.randomness import OwnRandomness
 from saliency_widgets.attribution.stand_in import Copier, cloned
@@ -32,6 +35,21 @@ def modules_of(model: nn.Module) -> list[nn.Module]:
 def is_training(model: nn.Module) -> bool:
     """Whether any part of the model is in training mode (dropout active, BatchNorm learning)."""
     return any(module.training for module in modules_of(model))
+
+
+def unlike_in_eval(model: nn.Module) -> dict[str, tuple[str, ...]]:
+    """The kinds of layers in training mode that compute something else in eval mode, and where they are."""
+    kinds: dict[str, Callable[[nn.Module], bool]] = {
+        "dropout": lambda m: isinstance(m, _DropoutNd) and m.p > 0,
+        "BatchNorm": lambda m: isinstance(m, _BatchNorm),
+        "InstanceNorm with running statistics": lambda m: isinstance(m, _InstanceNorm) and m.track_running_stats,
+        "dropout of attention weights": lambda m: isinstance(m, nn.MultiheadAttention) and m.dropout > 0,
+        "RReLU": lambda m: isinstance(m, nn.RReLU) and m.lower != m.upper,
+        "stochastic depth": lambda m: type(m).__name__ in ("StochasticDepth", "DropPath"),
+    }
+    named = [(path or "the model itself", module) for path, module in model.named_modules() if module.training]
+    found = {kind: tuple(path for path, module in named if test(module)) for kind, test in kinds.items()}
+    return {kind: where for kind, where in found.items() if where}
 
 
 def is_scripted(model: nn.Module) -> bool:

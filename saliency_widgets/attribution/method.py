@@ -23,6 +23,9 @@ from saliency_widgets.params import Param, figure, unknown
 
 Need = Literal["relu", "layer", "picture"]
 
+FLAT = "the score does not move with the input here (a saturated output, or units that are all off)"
+"""What a map of zeros means, unless the method says otherwise."""
+
 DEFAULT = "integrated_gradients"
 """The method that is used where none is named: it accounts for the whole score, and says what it misses."""
 
@@ -76,6 +79,7 @@ class Method:
             spatial output), "picture" (inputs with places beside each other). The check-up names
             the methods whose needs a model doesn't meet.
         doc: The whole documentation, with formula and source.
+        blank: What a map of zeros means, where that is not ``FLAT``.
     """
 
     name: str
@@ -88,6 +92,7 @@ class Method:
     sign: str = "absolute"
     needs: tuple[Need, ...] = ()
     doc: str = ""
+    blank: str = ""
 
     def check_params(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """All parameters, the given ones checked, the others by default.
@@ -111,6 +116,7 @@ def method(
     pointwise: bool = False,
     sign: str = "absolute",
     needs: tuple[Need, ...] = (),
+    blank: str = "",
 ) -> Callable[[Callable[..., Iterator[Estimate]]], Method]:
     """Make a generator an attribution method; the first line of its docstring is its help."""
 
@@ -127,6 +133,7 @@ def method(
             sign=sign,
             needs=needs,
             doc=doc,
+            blank=blank,
         )
 
     return wrap

@@ -10,10 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from saliency_widgets.attribution import BASELINE, Attribution, Call, Estimate, Score, get_method
-from saliency_widgets.attribution.isolation import is_training
-from saliency_widgets.attribution.method import DEFAULT, Method
+from saliency_widgets.attribution.isolation import is_training, unlike_in_eval
+from saliency_widgets.attribution.method import DEFAULT, FLAT, Method
 from saliency_widgets.attribution.methods.expected_gradients import BASELINES, default_baselines
 from saliency_widgets.attribution.recording import SPATIAL
+from saliency_widgets.attribution.reduction import unseen
 from saliency_widgets.attribution.targets import SCORE, is_function
 from saliency_widgets.engine.allocator import keep_memory
 from saliency_widgets.engine.cache import Cache, Scope
@@ -92,7 +93,7 @@ def compute(
             layer=estimate.layer,
             input_shape=subject.input_shape,
             parts=subject.parts,
-            notes=(*exact, *started, *_notes(subject, estimate, score)),
+            notes=(*exact, *started, *_notes(subject, entry, estimate, score)),
             default_sign=entry.sign,
             done=estimate.done,
             total=estimate.total,
@@ -144,23 +145,35 @@ def _told(resolved: Any, asked: Any) -> Any:
     return indices[0] if len(set(indices)) == 1 else indices
 
 
-def _notes(subject: Subject, estimate: Estimate, score: Score) -> tuple[str, ...]:
+def _notes(subject: Subject, entry: Method, estimate: Estimate, score: Score) -> tuple[str, ...]:
     notes = [*subject.prepared.notes, *estimate.notes]
     if not is_function(score.target):
         notes += subject.output_notes
     if subject.memory.limit is not None:
         notes.append(f"Memory ran out: {subject.memory}. The last bits of the numbers may depend on that.")
     if is_training(subject.model):
-        notes.append(
-            "The model is in training mode: dropout and BatchNorm make this map unlike the one in use. "
-            "Call model.eval()."
-        )
-    if estimate.done >= estimate.total and not bool(estimate.values.any()):
-        notes.append(
-            "The map is zero everywhere: the score does not move with the input here (dead ReLUs, a saturated "
-            "output, or an input equal to the baseline)."
-        )
+        notes.append(_training(subject.model))
+    if estimate.done >= estimate.total:
+        empty = unseen(estimate.values, entry.sign)
+        notes += [empty] if empty else []
+        if not bool(estimate.values.any()):
+            notes.append(f"The map is zero everywhere: {entry.blank or FLAT}.")
     return tuple(notes)
+
+
+def _training(model: nn.Module) -> str:
+    """The note on training mode, about what is there."""
+    names = list(unlike_in_eval(model))
+    if not names:
+        return (
+            "The model is in training mode, though no layer of a kind known to behave otherwise is in it. "
+            "Call model.eval(), unless its own code asks for training."
+        )
+    listed = " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
+    return (
+        f"The model is in training mode: {listed} make{'s' * (len(names) == 1)} this map unlike the one in use. "
+        f"Call model.eval()."
+    )
 
 
 def attribute(

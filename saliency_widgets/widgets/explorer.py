@@ -264,6 +264,10 @@ class Explorer(Live):
             self._annotations.sync_image_data = False  # a page that still does would find nobody
         super().close()
 
+    @property
+    def _sign(self) -> str | None:
+        return self.panel.reduction.sign
+
     def _case_of(self, event: Event) -> Case | None:
         if event.state != "done" or event.attribution is None or event.request is None:
             return None

@@ -40,7 +40,7 @@ class Wrapped(nn.Module):
 
 
 def about(model, x=X, **settings):
-    """The findings but one that small random nets may rightly have: inputs nobody reads."""
+    """The findings but those that small random nets may rightly have: inputs nobody reads, maps without evidence."""
     return [f for f in sw.checkup(model, x, **settings) if "exactly zero" not in f.what]
 
 

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from saliency_widgets.attribution.call import Call
+from saliency_widgets.attribution.completeness import unaccounted
 from saliency_widgets.attribution.method import Estimate, method
-from saliency_widgets.attribution.methods.integrated_gradients import N_STEPS
+from saliency_widgets.attribution.methods.integrated_gradients import N_STEPS, TOLERANCE
 from saliency_widgets.attribution.quadrature import coarse_to_fine
 from saliency_widgets.attribution.schedule import CHUNK_SIZE
 from saliency_widgets.params import Param
@@ -31,7 +32,13 @@ BLUR_LEVEL = Param(
 _OPEN = 1024  # gaps that are open at a time: the coarse order of so many nodes is whole
 
 
-@method(title="Blur-IG", unit="gradients", params=(N_STEPS, BLUR_LEVEL, CHUNK_SIZE), needs=("picture",))
+@method(
+    title="Blur-IG",
+    unit="gradients",
+    params=(N_STEPS, BLUR_LEVEL, CHUNK_SIZE),
+    needs=("picture",),
+    blank="the gradients are zero all the way from the blurred picture, or the blur changes nothing",
+)
 def blur_ig(call: Call, n_steps: int, blur_level: float, chunk_size: int | None) -> Iterator[Estimate]:
     r"""The gradients on the way from the blurred picture to the sharp one, added up: no baseline colour goes unseen.
 
@@ -77,7 +84,13 @@ def blur_ig(call: Call, n_steps: int, blur_level: float, chunk_size: int | None)
         done += len(nodes)
         values = integral.values
         delta = values.flatten(1).sum(1) - (ends[n_steps] - ends[0]) if 0 in ends else None
-        yield Estimate(values, done=done, total=len(order), evaluations=done, score=ends[n_steps], delta=delta)
+        missing = ""
+        if done == len(order) and delta is not None:
+            missing = unaccounted(values, delta, ends[n_steps], TOLERANCE.default, precision=call.precision)
+        yield Estimate(
+            values, done=done, total=len(order), evaluations=done, score=ends[n_steps], delta=delta,
+            notes=(missing,) if missing else (),
+        )  # fmt: skip
 
 
 def scale_space(pictures: Tensor) -> Callable[[float], Tensor]:

@@ -33,6 +33,7 @@ BASELINES = Param(
     title="Expected Gradients",
     unit="samples",
     params=(N_SAMPLES, BASELINES, SEED, CHUNK_SIZE),
+    blank="the gradients between the baselines and the input are zero, or the baselines equal the input",
 )
 def expected_gradients(
     call: Call, n_samples: int, baselines: object, seed: int, chunk_size: int | None

@@ -11,7 +11,14 @@ from saliency_widgets.attribution.layers import LAYER, RESHAPE, activation_maps
 from saliency_widgets.attribution.method import Estimate, method
 
 
-@method(title="Grad-CAM++", unit="passes", params=(LAYER, RESHAPE), sign="positive", needs=("layer",))
+@method(
+    title="Grad-CAM++",
+    unit="passes",
+    params=(LAYER, RESHAPE),
+    sign="positive",
+    needs=("layer",),
+    blank="at this layer nothing is left of the activation weighed with its gradient",
+)
 def grad_cam_plus_plus(call: Call, layer: str | None, reshape: object) -> Iterator[Estimate]:
     r"""Grad-CAM with weights that do not fade for small or repeated objects.
 

@@ -9,7 +9,13 @@ from saliency_widgets.attribution.method import Estimate, method
 from saliency_widgets.attribution.relu_rules import rectified_gradient
 
 
-@method(title="Guided Backprop", unit="passes", pointwise=True, needs=("relu",))
+@method(
+    title="Guided Backprop",
+    unit="passes",
+    pointwise=True,
+    needs=("relu",),
+    blank="nothing positive comes back through the ReLUs",
+)
 def guided_backprop(call: Call) -> Iterator[Estimate]:
     r"""A gradient that stops at every ReLU where it is negative: sharp, but it hardly depends on the class.
 

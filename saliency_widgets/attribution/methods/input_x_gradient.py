@@ -8,7 +8,9 @@ from saliency_widgets.attribution.call import Call
 from saliency_widgets.attribution.method import Estimate, method
 
 
-@method(title="Input × Gradient", unit="passes", pointwise=True)
+@method(
+    title="Input × Gradient", unit="passes", pointwise=True, blank="wherever the input is not zero, the gradient is"
+)
 def input_x_gradient(call: Call) -> Iterator[Estimate]:
     r"""The gradient weighed with the input's own value: exact for a linear model without bias.
 

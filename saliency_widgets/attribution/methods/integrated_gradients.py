@@ -11,6 +11,7 @@ from torch import Tensor
 from saliency_widgets.attribution.adaptive import AdaptiveTrapezoid
 from saliency_widgets.attribution.baselines import BASELINE
 from saliency_widgets.attribution.call import Call
+from saliency_widgets.attribution.completeness import unaccounted
 from saliency_widgets.attribution.halves import Half, full, kept_whole
 from saliency_widgets.attribution.method import Estimate, method
 from saliency_widgets.attribution.noise import SEED
@@ -60,6 +61,7 @@ _ROUND = 8
     title="Integrated Gradients",
     unit="gradients",
     params=(N_STEPS, BASELINE, TOLERANCE, QUADRATURE, SEED, CHUNK_SIZE),
+    blank="the gradients are zero all the way from the baseline, or the input equals the baseline",
 )
 def integrated_gradients(
     call: Call,
@@ -80,7 +82,8 @@ def integrated_gradients(
     "adaptive", the default, is a nested trapezoid rule that bisects where the map still changes or completeness is
     missed, see :class:`~saliency_widgets.attribution.adaptive.AdaptiveTrapezoid`. It ends when ``map_error``, the
     estimated error of the map relative to it, was within ``tolerance`` in two rounds running, or at the latest after
-    n + 1 gradients, and says which. The other rules take n + 1 gradients ("trapezoid", "clenshaw_curtis") or n
+    n + 1 gradients, and says which; where more than ``tolerance`` of the score's change is missing then, it says that,
+    with the likely cause. The other rules take n + 1 gradients ("trapezoid", "clenshaw_curtis") or n
     ("midpoint", "gauss_legendre"), whatever the tolerance; until all are in, the estimate is their weighted mean,
     coarse to fine.
 
@@ -98,7 +101,7 @@ def integrated_gradients(
     if quadrature == ADAPTIVE:
         yield from _adaptive(call, start, n_steps, tolerance, call.rows(chunk_size))
     else:
-        yield from _fixed(call, start, quadrature, n_steps, chunk_size)
+        yield from _fixed(call, start, quadrature, n_steps, tolerance, chunk_size)
 
 
 def _gradients(call: Call, start: Tensor, nodes: Tensor, *, first: int) -> tuple[Tensor | Half, Tensor]:
@@ -134,9 +137,15 @@ def _adaptive(call: Call, start: Tensor, n_steps: int, tolerance: float, rows: i
             rule.rest(within >= 2)
         enough = bool((within >= 2).all())
         last = enough or rule.done == n_steps + 1
-        told = ()
-        if last and error is not None and tolerance > 0:
-            told = (ended(enough, rule.done, "gradients", "the map's error is estimated at", error, tolerance),)
+        told: tuple[str, ...] = ()
+        if last and tolerance > 0 and rule.delta is not None:
+            missing = unaccounted(
+                rule.values, rule.delta, score, tolerance, error=error, settled=enough, precision=call.precision
+            )
+            what = "the map's error is estimated at"
+            told = (missing,) if missing else ()
+            if error is not None:
+                told = (ended(enough, rule.done, "gradients", what, error, tolerance, missing),)
         yield Estimate(
             rule.values,
             done=rule.done,
@@ -151,7 +160,9 @@ def _adaptive(call: Call, start: Tensor, n_steps: int, tolerance: float, rows: i
             return
 
 
-def _fixed(call: Call, start: Tensor, quadrature: str, n_steps: int, chunk_size: int | None) -> Iterator[Estimate]:
+def _fixed(
+    call: Call, start: Tensor, quadrature: str, n_steps: int, tolerance: float, chunk_size: int | None
+) -> Iterator[Estimate]:
     way = call.inputs - start
     nodes, weights = RULES[quadrature](n_steps)
     order = coarse_to_fine(len(nodes))
@@ -171,4 +182,10 @@ def _fixed(call: Call, start: Tensor, quadrature: str, n_steps: int, chunk_size:
         values = way * total / float(weights[:done].sum())
         delta = values.flatten(1).sum(1) - (ends[1.0] - ends[0.0]) if len(ends) == 2 else None
         values = values.to(way.dtype)
-        yield Estimate(values, done=done, total=len(nodes), evaluations=done, score=ends.get(1.0), delta=delta)
+        missing = ""
+        if done == len(nodes) and tolerance > 0 and delta is not None:
+            missing = unaccounted(values, delta, ends[1.0], tolerance, precision=call.precision)
+        yield Estimate(
+            values, done=done, total=len(nodes), evaluations=done, score=ends.get(1.0), delta=delta,
+            notes=(missing,) if missing else (),
+        )  # fmt: skip

@@ -83,6 +83,7 @@ def noisy(call: Call, noise_level: float, seed: int, samples: range) -> Tensor:
     title="SmoothGrad",
     unit="samples",
     params=(NOISE_LEVEL, N_SAMPLES, STATISTIC, BASE, TOLERANCE, SEED, CHUNK_SIZE),
+    blank="the maps of all noisy copies are zero, or, for the variance, all the same",
 )
 def smoothgrad(
     call: Call,
