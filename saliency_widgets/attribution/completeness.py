@@ -31,7 +31,9 @@ def unaccounted(
 
     It is compared with the change of the score, sample by sample, and not with the size of the values: where large
     values of both signs cancel, the map may be settled while much of the little change is still missing. What is no
-    more than rounding of the scores and the values is none, however small the change.
+    more than rounding of the scores and the values is none, however small the change. What the error of the map can
+    explain may be twice the tolerance, as that error is known to a factor of two; what it can't explain, a jump or a
+    missing gradient, may not.
 
     Args:
         values: Of the map, shape (B, ...).
@@ -51,7 +53,10 @@ def unaccounted(
     top = torch.zeros_like(total) if score is None else score.double().abs()
     grain = max(torch.finfo(values.dtype).eps, _COARSE.get(precision or "", 0.0))
     floor = _ROUNDING * grain * (2 * top + change.abs() + size)
-    missing = missed.abs() > torch.maximum(tolerance * change.abs(), floor)
+    bound = floor if error is None else 2 * error.double() * size + floor  # what a quadrature may miss
+    beyond = missed.abs() > bound
+    allowed = tolerance * change.abs() * torch.where(beyond, 1.0, 2.0)
+    missing = missed.abs() > torch.maximum(allowed, floor)
     if not bool(missing.any()):
         return ""
     share = torch.where(missing, missed.abs() / change.abs(), 0.0)
@@ -63,7 +68,6 @@ def unaccounted(
     )
     if error is None:
         return f"{text} {_STEPS}"
-    bound = 2 * error.double() * size + floor
-    if bool((missing & (missed.abs() > bound)).any()):
+    if bool((missing & beyond).any()):
         return f"{text} {_JUMPS}"
     return f"{text} {_CANCELS if settled else _STEPS}"

@@ -267,6 +267,59 @@ def test_sliders_hold_what_python_gives_beyond_their_ends(model, picture, tmp_pa
         made.close()
 
 
+def options(made, name):
+    return [value for _, value in control(made, name).widget.options]
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_menus_offer_the_baselines_that_mean_something_the_default_first(model, picture, told):
+    x = picture if told else torch.randn(1, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    made = Explorer(model, x, executor="inline", method="integrated_gradients", n_steps=8)
+    try:
+        names = options(made, "baseline")
+        assert names[0] == control(made, "baseline").value == made.attribution.settings["baseline"]
+        assert names[0] == ("black" if told else "zero")
+        assert ({"black", "white"} <= set(names)) == told
+        assert ({"black", "white"} <= set(options(made, "baselines"))) == told
+        by_hand = sw.attribute(model, x, n_steps=8, target=made.attribution.settings["target"])
+        assert torch.equal(by_hand.values, made.attribution.values)
+        assert f"baseline={names[0]!r}" in made.to_code()
+        made.trust._fold.selected_index = 0
+        sections = {section.name: section for section in made.trust._sections}
+        for menu in (sections["ablation"]._fill, sections["curves"]._fill, sections["saturation"]._baseline):
+            assert ({"black", "white"} <= {value for _, value in menu.widget.options}) == told
+        made.update(baseline="white")
+        assert made.view.status["state"] == ("done" if told else "error")
+        assert told or "pass the picture and transform=" in made.view.status["message"]
+    finally:
+        made.close()
+
+
+def test_a_map_that_is_empty_under_its_sign_says_so_and_only_then(picture):
+    """With weights of -1 behind a ReLU, everything speaks against the class."""
+    against = nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2)
+    ).eval()
+    nn.init.constant_(against[4].weight, -1.0)
+    made = Explorer(against, picture, executor="inline", method="grad_cam", target=1)
+
+    def said():
+        return [note for note in made.view.status["notes"] if "shows nothing" in note]
+
+    try:
+        assert len(said()) == 1
+        assert "sign='positive'" in said()[0]
+        for sign in ("signed", "negative", "absolute", "squared"):
+            made.update(sign=sign)
+            assert said() == []
+        made.update(sign="positive")
+        assert len(said()) == 1
+        made.update(method="gradient", sign="positive")
+        assert said() == []
+    finally:
+        made.close()
+
+
 def test_a_method_that_does_not_apply_is_told_in_the_widget(picture):
     smooth_model = nn.Sequential(nn.Flatten(), nn.Linear(768, 8), nn.GELU(), nn.Linear(8, 3)).eval()
     made = Explorer(smooth_model, picture, executor="inline", method="gradient")
