@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from typing import Any, Literal, SupportsIndex, cast
 
 Kind = Literal["float", "int", "choice", "layer", "open", "range"]
+MANY = 10**6
+"""The largest number of samples, rows or repetitions: beyond it a slip of the keyboard is likelier than a wish."""
 
 
 @dataclass(frozen=True)
@@ -19,8 +21,11 @@ class Param:
     Attributes:
         name: The keyword argument's name, the field's standard term.
         default: The value used when the caller gives none.
-        low: Smallest allowed value (numbers and ranges).
-        high: Largest allowed value.
+        low: Where the slider begins (numbers and ranges).
+        high: Where it ends.
+        minimum: The smallest value that is allowed; ``low`` unless it says otherwise.
+        maximum: The largest value that is allowed, often beyond the slider's end; ``high`` unless it says otherwise.
+            ``math.inf`` is no limit.
         unit: What one unit is, for labels ("samples", "of the input's range").
         help: One sentence: what moving it does.
         kind: ``"float"``, ``"int"``, ``"choice"``, ``"range"`` (a pair of floats), or the two that also take
@@ -47,6 +52,15 @@ class Param:
     optional: bool = False
     advanced: bool = False
     continued: bool = False
+    minimum: float | None = None
+    maximum: float | None = None
+
+    @property
+    def limits(self) -> tuple[float, float]:
+        """The smallest and the largest value that is allowed; infinite where there is no limit."""
+        ends = ((self.minimum, self.low, -math.inf), (self.maximum, self.high, math.inf))
+        smallest, largest = (next(end for end in some if end is not None) for some in ends)
+        return smallest, largest
 
     @property
     def title(self) -> str:
@@ -102,17 +116,24 @@ class Param:
         except (TypeError, ValueError):
             wanted = "a whole number" if whole else "a number"
             raise TypeError(f"{self.name}: expected {wanted} {self._range()}, got {_told(value)}.") from None
-        outside = (self.low is not None and number < self.low) or (self.high is not None and number > self.high)
-        if not math.isfinite(number) or outside:
-            raise ValueError(f"{self.name}: expected a number {self._range()}, got {number!r}.")
+        smallest, largest = self.limits
+        if not math.isfinite(number) or not smallest <= number <= largest:
+            what = "a number" if math.isfinite(number) else "a finite number"
+            raise ValueError(f"{self.name}: expected {what} {self._range()}, got {number!r}.")
         return number
 
     def _range(self) -> str:
-        if self.low is None and self.high is None:
-            return "without limits"
-        if self.high is None:
-            return f"of at least {self.low:g}"
-        return f"from {self.low:g} to {self.high:g}"
+        smallest, largest = self.limits
+        if math.isfinite(smallest) and math.isfinite(largest):
+            return f"from {figure(smallest)} to {figure(largest)}"
+        if math.isfinite(smallest):
+            return f"of at least {figure(smallest)}"
+        return f"of at most {figure(largest)}" if math.isfinite(largest) else "without limits"
+
+
+def figure(number: float) -> str:
+    """A limit as people write it: whole numbers with all their digits."""
+    return str(int(number)) if float(number).is_integer() else f"{number:g}"
 
 
 def unknown(what: str, given: str, known: Sequence[str], aliases: Mapping[str, str] | None = None) -> str:

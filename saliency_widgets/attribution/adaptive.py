@@ -78,7 +78,7 @@ class AdaptiveTrapezoid:
         way: x - x', shape (B, ...).
         n_steps: n + 1 evaluations at most. A bigger budget only continues a smaller one of 8 or more; below 8 it is
             the plain trapezoid rule of n steps.
-        per_round: Bisections per round.
+        per_round: Bisections per round; beyond 64 times as many nodes, a 64th of the nodes.
     """
 
     def __init__(self, way: Tensor, n_steps: int, per_round: int = 8):
@@ -128,7 +128,7 @@ class AdaptiveTrapezoid:
         left = 0 if all(s.rests for s in self._samples) else self._n_steps + 1 - self.done
         n = min(self._n_steps, _START)
         nodes = [[1.0], [j / n for j in range(n)], []][min(self.done, 2)]
-        count = min(left, len(nodes) or min(self._per_round, self.done - 1))
+        count = min(left, len(nodes) or min(max(self._per_round, self.done // 64), self.done - 1))
         self._asked = torch.ones(count, len(self._samples), dtype=torch.float64, device="cpu")
         for b, sample in enumerate(self._samples):
             if count and not sample.rests:

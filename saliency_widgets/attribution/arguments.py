@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from saliency_widgets.attribution.baselines import PixelRange, baseline_of
+from saliency_widgets.attribution.baselines import PixelRange, baseline_of, baselines_for, default_baseline
 from saliency_widgets.attribution.columns import Columns
 from saliency_widgets.params import unknown
 
@@ -36,7 +36,7 @@ class Part:
     Attributes:
         name: Its name or position among the model's arguments.
         shape: Of one sample.
-        pixels: What black and white look like in it; None where it is no picture.
+        pixels: What black and white look like in it; None where nothing tells.
     """
 
     name: str
@@ -159,6 +159,31 @@ class Arguments:
             return baseline_of(own, x, shown, seed, columns if part is None else None)
 
         return self.each(of, rows)
+
+    def named_baseline(self, value: Any, *, pixels: PixelRange | None, columns: Columns | None) -> Any:
+        """A baseline as settings say it: what a person leaves open, by its name.
+
+        Returns:
+            ``value``; of None and of a mapping with gaps, the name of each input's default: one name where it is the
+            same for all, or a mapping from the inputs' names.
+        """
+        if value is not None and not isinstance(value, Mapping):
+            return value
+        shown = {part.name: (part.pixels, None) for part in self.parts} or {self.name or "": (pixels, columns)}
+        given = {name: (value or {}).get(name) for name in shown}
+        each = {name: default_baseline(*shown[name]) if given[name] is None else given[name] for name in shown}
+        first, *others = each.values()
+        alike = isinstance(first, str) and all(isinstance(other, str) and other == first for other in others)
+        return first if alike or not others else each
+
+    def baselines(self, rows: Tensor, *, pixels: PixelRange | None, columns: Columns | None) -> tuple[str, ...]:
+        """The names that mean something for every explained input, the first one's default first."""
+        if not self.parts:
+            return baselines_for(rows, pixels, columns)
+        first, *others = (
+            baselines_for(piece, part.pixels) for piece, part in zip(self.split(rows), self.parts, strict=True)
+        )
+        return tuple(name for name in first if all(name in other for other in others))
 
     def spread(self, rows: Tensor, known: Tensor | None) -> Tensor:
         """The range max - min of each row, broadcastable to them; of each of several inputs its own.

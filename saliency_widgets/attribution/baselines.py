@@ -33,21 +33,29 @@ class PixelRange:
     Attributes:
         black: The model's input for black pixels, broadcastable to the inputs' shape.
         white: The same for white pixels.
+        assumed: Whether nothing but the numbers speaks for it: floats in [0, 1], without a transform.
     """
 
     black: Tensor
     white: Tensor
+    assumed: bool = False
 
 
 def _black(inputs: Tensor, pixels: PixelRange | None, _: int) -> Tensor:
-    return _pixels("black", pixels).black.to(inputs).expand_as(inputs).clone()
+    return _pixels("black", pixels, inputs).black.to(inputs).expand_as(inputs).clone()
 
 
 def _white(inputs: Tensor, pixels: PixelRange | None, _: int) -> Tensor:
-    return _pixels("white", pixels).white.to(inputs).expand_as(inputs).clone()
+    return _pixels("white", pixels, inputs).white.to(inputs).expand_as(inputs).clone()
 
 
-def _pixels(name: str, pixels: PixelRange | None) -> PixelRange:
+def _pixels(name: str, pixels: PixelRange | None, inputs: Tensor) -> PixelRange:
+    if pixels is None and inputs.ndim == 4:
+        raise ValueError(
+            f"baseline: {name!r} means {name} pixels, and nothing tells which numbers those are: they are not in "
+            f"[0, 1], and there is no transform that a {name} picture comes through. Use 'zero', 'mean' or 'blur', a "
+            f"tensor, or pass the picture and transform=."
+        )
     if pixels is None:
         raise ValueError(
             f"baseline: {name!r} means {name} pixels, and these inputs are no picture. Use 'zero' or a tensor."
@@ -56,11 +64,15 @@ def _pixels(name: str, pixels: PixelRange | None) -> PixelRange:
 
 
 def _mean(inputs: Tensor, _pixels: PixelRange | None, _: int) -> Tensor:
+    if inputs.ndim == 1:
+        return inputs.clone()
     over = tuple(range(2, inputs.ndim)) or (1,)
     return inputs.mean(over, keepdim=True).expand_as(inputs).clone()
 
 
 def _median(inputs: Tensor, _pixels: PixelRange | None, _: int) -> Tensor:
+    if inputs.ndim == 1:
+        return inputs.clone()
     flat = inputs.flatten(2) if inputs.ndim > 2 else inputs[:, None]
     middle = flat.median(-1).values
     return middle.view(len(inputs), -1, *[1] * (inputs.ndim - 2)).expand_as(inputs).clone()
@@ -85,9 +97,12 @@ def _noise(inputs: Tensor, pixels: PixelRange | None, seed: int) -> Tensor:
     if pixels is not None:
         low, high = pixels.black.to(inputs), pixels.white.to(inputs)
     else:
-        flat = inputs.flatten(1)
+        flat = inputs.reshape(len(inputs), -1)
         shape = (-1, *[1] * (inputs.ndim - 1))
-        low, high = flat.amin(1).view(shape), flat.amax(1).view(shape)
+        low, high = flat.amin(1), flat.amax(1)
+        # As alone: a picture's noise is not to depend on the pictures beside it.
+        usual = (low >= 0) & (high <= 1) & (inputs.ndim == 4)
+        low, high = (torch.where(usual, end, own).view(shape) for end, own in ((0.0, low), (1.0, high)))
     return (low + uniform * (high - low)).expand_as(inputs).clone()
 
 
@@ -111,9 +126,25 @@ BASELINE = Param(
     kind="open",
     choices=tuple(NAMED),
     optional=True,
-    help="The input that stands for 'nothing there'; what equals it gets no attribution. Black for pictures, the mean "
-    "of the background for rows that have one, and zero for everything else unless given.",
+    help="The input that stands for 'nothing there'; what equals it gets no attribution. Unless given, black where a "
+    "transform or bytes tell what black is, the mean of the background for rows that have one, and zero otherwise.",
 )
+
+
+def default_baseline(pixels: PixelRange | None, columns: Columns | None = None) -> str:
+    """The baseline where none is given: "mean" of a background; "black" where that is told; "zero" otherwise."""
+    if columns is not None and columns.rows is not None:
+        return "mean"
+    return "black" if pixels is not None and not pixels.assumed else "zero"
+
+
+def baselines_for(inputs: Tensor, pixels: PixelRange | None, columns: Columns | None = None) -> tuple[str, ...]:
+    """The names that mean something for such inputs, the default first."""
+    first = default_baseline(pixels, columns)
+    needs = {"black": pixels is not None, "white": pixels is not None, "blur": inputs.ndim == 4}
+    if columns is not None:
+        needs |= {"mean": columns.rows is not None, "median": columns.median is not None}
+    return (first, *(name for name in NAMED if name != first and needs.get(name, True)))
 
 
 def as_numbers(value: Any, argument: str) -> Tensor:
@@ -158,11 +189,12 @@ def baseline_of(
 
     Args:
         value: A name ("black", "white", "mean", "median", "blur", "noise", "zero"), a tensor that broadcasts to the
-            inputs, a function from the inputs to such a tensor, or None for black pixels (pictures), the mean of the
-            background (rows that have one) or zeros. Of rows of a table, a Series or a DataFrame of one row, too.
+            inputs, a function from the inputs to such a tensor, or None for :func:`default_baseline`. Of rows of a
+            table, a Series or a DataFrame of one row, too.
         inputs: What the model sees, shape (B, ...).
-        pixels: What black and white look like to the model; None where the inputs are no pictures.
-        seed: The seed of "noise" (uniform between black and white, the same for all samples).
+        pixels: What black and white look like to the model; None where nothing tells.
+        seed: The seed of "noise": uniform between black and white, or between each sample's own least and largest
+            number where nothing tells them; the same shares for all samples.
         columns: The table that the inputs are rows of: "mean", "median" and "noise" are those of its background.
 
     Returns:
@@ -172,8 +204,7 @@ def baseline_of(
         TypeError: ``value`` is of no known kind.
         ValueError: An unknown name, a function that raises, a shape that doesn't fit, or numbers that aren't finite.
     """
-    if value is None:
-        value = default_name(pixels, columns)
+    value = default_baseline(pixels, columns) if value is None else value
     if isinstance(value, str):
         name = BASELINE.check(value)
         told = None if columns is None else columns.named(name, seed)
@@ -198,12 +229,6 @@ def baseline_of(
     if not torch.isfinite(tensor).all():
         raise ValueError("baseline: it holds NaN or infinite values.")
     return tensor
-
-
-def default_name(pixels: PixelRange | None, columns: Columns | None) -> str:
-    """The name of the baseline where none is chosen."""
-    background = columns is not None and columns.rows is not None
-    return "mean" if background else "zero" if pixels is None else "black"
 
 
 def on_the_path(call: Call, start: Tensor, baseline: Any) -> AbstractContextManager[None]:
@@ -235,7 +260,7 @@ def _described(baseline: Any, call: Call) -> str:
     if isinstance(baseline, str):
         return f"the baseline {baseline!r}"
     if baseline is None:
-        return f"the default baseline, {default_name(call.pixels, call.columns)!r}"
+        return f"the default baseline, {default_baseline(call.pixels, call.columns)!r}"
     if callable(baseline) and not isinstance(baseline, Tensor):
         return "the baseline that the function gives"
     return f"the baseline that was passed (a {type(baseline).__name__})"

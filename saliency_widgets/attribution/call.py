@@ -47,7 +47,7 @@ class Call:
         inputs: What is explained, shape (B, ...), on the model's device and of its type; several inputs that are
             explained together lie side by side, (B, F), see :mod:`~saliency_widgets.attribution.arguments`.
         score: From its output to one number per row.
-        pixels: What black and white look like to it; None where the inputs are no pictures.
+        pixels: What black and white look like to it; None where nothing tells.
         check: Raises :class:`~.errors.Cancelled` when the result is no longer wanted; called before each pass.
         arguments: How the model is called with them.
         memory: How many rows fit into one pass.
@@ -155,6 +155,15 @@ class Call:
         Of several inputs that are explained together, each has its own; a mapping gives them by name.
         """
         return self._arguments.baseline(value, self.inputs, seed, pixels=self.pixels, columns=self.columns)
+
+    def named_baseline(self, value: Any) -> Any:
+        """A baseline as settings say it: see :meth:`~.arguments.Arguments.named_baseline`."""
+        return self._arguments.named_baseline(value, pixels=self.pixels, columns=self.columns)
+
+    @property
+    def baselines(self) -> tuple[str, ...]:
+        """The names of the baselines that mean something for these inputs, the default first."""
+        return self._arguments.baselines(self.inputs, pixels=self.pixels, columns=self.columns)
 
     def spread(self) -> Tensor:
         """The range max - min of each sample's inputs, broadcastable to them; of each of several inputs its own.

@@ -32,7 +32,7 @@ from saliency_widgets.attribution.taps import turn_of
 from saliency_widgets.params import Param, unknown
 
 _MOVES = "Size of the patch that is hidden. It moves by half of itself."
-WINDOW = Param("window", default=0.125, low=0.02, high=1.0, unit="of each side", help=_MOVES)
+WINDOW = Param("window", default=0.125, low=0.02, high=1.0, minimum=0.0, unit="of each side", help=_MOVES)
 _ASKED = ("inputs", "target", "additional_forward_args", "return_convergence_delta")  # what the bridge itself gives
 _CHUNKS = ("internal_batch_size", "perturbations_per_eval")
 _SAMPLED = ("n_samples", "nt_samples")
@@ -156,6 +156,7 @@ class _Bridge:
             unit="runs",
             sign="positive" if self.label.endswith("LayerGradCam") else "absolute",
             needs=("layer",) if self.maps else (),
+            blank="captum found nothing here that moves the score",
         )
 
     def _params(self, free: list[str]) -> tuple[Param, ...]:
@@ -296,10 +297,12 @@ def _arguments(calls: list[Callable]) -> dict[str, inspect.Parameter]:
 
 
 def _slider(name: str, default: float, told: str) -> Param:
-    """Around the default: whole numbers up to ten times it, others up to four."""
+    """Around the default: whole numbers up to ten times it, others up to four. What captum takes is for it to say."""
     if isinstance(default, int):
-        return Param(name, default, low=min(default, 1), high=max(10 * default, 10), kind="int", help=told)
-    return Param(name, default, low=min(4 * default, 0.0), high=4 * default if default > 0 else 1.0, help=told)
+        low, high = min(default, 1), max(10 * default, 10)
+        return Param(name, default, low=low, high=high, maximum=math.inf, kind="int", help=told)
+    low, high = min(4 * default, 0.0), 4 * default if default > 0 else 1.0
+    return Param(name, default, low=low, high=high, minimum=-math.inf, maximum=math.inf, help=told)
 
 
 def _patches(shapes: list[tuple[int, ...]], share: float) -> dict[str, Any]:

@@ -7,25 +7,32 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.modules.dropout import _DropoutNd
 
 from saliency_widgets.attribution.call import Call
 from saliency_widgets.attribution.coupling import by_samples
 from saliency_widgets.attribution.errors import NeedsGradients, cause_of
 from saliency_widgets.attribution.findings import Checkup, Finding
-from saliency_widgets.attribution.isolation import device_of, is_exported, is_scripted, quantized_layers, training
+from saliency_widgets.attribution.isolation import (
+    device_of,
+    is_exported,
+    is_scripted,
+    quantized_layers,
+    training,
+    unlike_in_eval,
+)
 from saliency_widgets.attribution.layers import spatial_layers
 from saliency_widgets.attribution.memory import out_of_memory
 from saliency_widgets.attribution.method import Need, methods
 from saliency_widgets.attribution.noise import normal_noise
 from saliency_widgets.attribution.observation import Observation, observe
+from saliency_widgets.attribution.reduction import unseen
 from saliency_widgets.attribution.schedule import CHUNK_SIZE
 
 
 def examine(call: Call) -> Checkup:
     """Look at a model, run it a few times, and say what will make which method wrong or slow.
 
-    It takes about one gradient and nine forward passes.
+    It takes about one gradient and nine forward passes, and one from a layer on for each class activation map.
 
     Args:
         call: The model, its inputs, and the score.
@@ -65,8 +72,8 @@ def _of_modules(model: nn.Module) -> Iterator[Finding]:
     def where(test: Callable[[nn.Module], bool]) -> tuple[str, ...]:
         return tuple(path for path, module in named if test(module))
 
-    dropouts = where(lambda m: isinstance(m, _DropoutNd) and m.training and m.p > 0)
-    norms = where(lambda m: isinstance(m, _BatchNorm) and m.training)
+    unlike = unlike_in_eval(model)
+    dropouts, norms = unlike.pop("dropout", ()), unlike.pop("BatchNorm", ())
     if dropouts:
         yield Finding(
             "Dropout is active: part of the model is switched off at random.",
@@ -88,7 +95,13 @@ def _of_modules(model: nn.Module) -> Iterator[Finding]:
             norms,
             remedy="Call model.eval().",
         )
-    if not (dropouts or between or norms or is_exported(model)) and training(model):
+    for kind, places in unlike.items():
+        yield Finding(
+            f"In training mode, {kind} makes this model another than the one in use.",
+            places,
+            remedy="Call model.eval().",
+        )
+    if not (dropouts or between or norms or unlike or is_exported(model)) and training(model):
         yield Finding(
             "The model is in training mode, though no layer of a kind known to behave otherwise is in it.",
             remedy="Call model.eval(), unless its own code asks for training.",
@@ -207,6 +220,30 @@ def _spatial(call: Call, _seen: Observation) -> Iterator[Finding]:
         )
 
 
+def _one_sided(call: Call, _seen: Observation) -> Iterator[Finding]:
+    """Class activation maps in which everything speaks against the target: shown as in their papers, they are empty."""
+    empty, layer = [], ()
+    for name, entry in methods().items():
+        if entry.sign != "positive" or "layer" not in entry.needs:
+            continue
+        try:
+            *_, last = entry.run(call, **entry.check_params({}))
+        except (TypeError, ValueError):  # no layer for it, which another rule says
+            return
+        if unseen(last.values, entry.sign):
+            empty.append(name)
+            layer = () if last.layer is None else (last.layer,)
+    if empty:
+        yield Finding(
+            "Class activation maps of this target are negative or zero everywhere: under sign 'positive', as they are "
+            "usually shown, they are exactly zero.",
+            layer,
+            (*empty, *(["guided_grad_cam"] if "grad_cam" in empty else [])),
+            "Choose sign='signed' or sign='negative', another layer, or another target.",
+            "caution",
+        )
+
+
 def _output(call: Call, seen: Observation) -> Iterator[Finding]:
     scores = seen.scores
     if scores is not None and scores.dtype in _HALF and call.inputs.dtype not in _HALF:
@@ -269,9 +306,10 @@ def _zeros(call: Call, seen: Observation) -> Iterator[Finding]:
     gradient = seen.gradient
     if gradient is None:
         return
+    dead = ", dead ReLUs" if seen.relus else ""
     if not bool(gradient.any()):
         yield Finding(
-            "The gradient is exactly zero everywhere: the score is flat here (saturated, dead ReLUs, rounding).",
+            f"The gradient is exactly zero everywhere: the score is flat here (saturated{dead}, rounding).",
             remedy="Try score='logit', another target, or 'integrated_gradients', which looks beyond this point.",
         )
         return
@@ -288,7 +326,7 @@ def _zeros(call: Call, seen: Observation) -> Iterator[Finding]:
     elif share > _MUCH:
         yield Finding(
             f"The gradient of {share:.0%} of the inputs is exactly zero.",
-            remedy="The model doesn't look there, or something else won (cropping, strides, max pooling, dead ReLUs).",
+            remedy=f"The model doesn't look there, or something else won (cropping, strides, max pooling{dead}).",
             severity="caution",
         )
 
@@ -382,6 +420,7 @@ _RULES: tuple[Callable[[Call, Observation], Iterator[Finding]], ...] = (
     _activations,
     _custom,
     _spatial,
+    _one_sided,
     _output,
     _cuts,
     _random,

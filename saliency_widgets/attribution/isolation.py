@@ -12,6 +12,9 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.dropout import _DropoutNd
+from torch.nn.modules.instancenorm import _InstanceNorm
 
 from saliency_widgets.attribution.checkpointing import without_reentrant_checkpoints
 from saliency_widgets.attribution.randomness import OwnRandomness
@@ -38,6 +41,21 @@ def is_training(model: nn.Module) -> bool:
 def training(module: nn.Module) -> bool:
     """Whether a module is in training mode; a frozen script has no mode, and computes as in eval mode."""
     return getattr(module, "training", False)
+
+
+def unlike_in_eval(model: nn.Module) -> dict[str, tuple[str, ...]]:
+    """The kinds of layers in training mode that compute something else in eval mode, and where they are."""
+    kinds: dict[str, Callable[[nn.Module], bool]] = {
+        "dropout": lambda m: isinstance(m, _DropoutNd) and m.p > 0,
+        "BatchNorm": lambda m: isinstance(m, _BatchNorm),
+        "InstanceNorm with running statistics": lambda m: isinstance(m, _InstanceNorm) and m.track_running_stats,
+        "dropout of attention weights": lambda m: isinstance(m, nn.MultiheadAttention) and m.dropout > 0,
+        "RReLU": lambda m: isinstance(m, nn.RReLU) and m.lower != m.upper,
+        "stochastic depth": lambda m: type(m).__name__ in ("StochasticDepth", "DropPath"),
+    }
+    named = [(path or "the model itself", module) for path, module in model.named_modules() if training(module)]
+    found = {kind: tuple(path for path, module in named if test(module)) for kind, test in kinds.items()}
+    return {kind: where for kind, where in found.items() if where}
 
 
 def is_scripted(model: nn.Module) -> bool:

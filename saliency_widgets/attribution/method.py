@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import importlib
 import inspect
+import math
 import pkgutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -18,9 +19,12 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from saliency_widgets.params import Param, unknown
+from saliency_widgets.params import Param, figure, unknown
 
 Need = Literal["relu", "layer", "picture"]
+
+FLAT = "the score does not move with the input here (a saturated output, or units that are all off)"
+"""What a map of zeros means, unless the method says otherwise."""
 
 DEFAULT = "integrated_gradients"
 """The method that is used where none is named: it accounts for the whole score, and says what it misses."""
@@ -76,6 +80,7 @@ class Method:
             the methods whose needs a model doesn't meet.
         aliases: What others call it; suggested where one of these names is passed.
         doc: The whole documentation, with formula and source.
+        blank: What a map of zeros means, where that is not ``FLAT``.
     """
 
     name: str
@@ -89,6 +94,7 @@ class Method:
     needs: tuple[Need, ...] = ()
     aliases: tuple[str, ...] = ()
     doc: str = ""
+    blank: str = ""
 
     def check_params(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """All parameters, the given ones checked, the others by default.
@@ -113,6 +119,7 @@ def method(
     sign: str = "absolute",
     needs: tuple[Need, ...] = (),
     aliases: tuple[str, ...] = (),
+    blank: str = "",
 ) -> Callable[[Callable[..., Iterator[Estimate]]], Method]:
     """Make a generator an attribution method; the first line of its docstring is its help."""
 
@@ -130,6 +137,7 @@ def method(
             needs=needs,
             aliases=aliases,
             doc=doc,
+            blank=blank,
         )
 
     return wrap
@@ -155,10 +163,11 @@ class Methods(Mapping[str, Method]):
         for entry in self._found.values():
             lines.append(f"{entry.name}: {entry.help}")
             for param in entry.params:
-                low, high = ("" if end is None else f"{end:g}" for end in (param.low, param.high))
+                low, high = ("" if end is None else figure(end) for end in (param.low, param.high))
                 span = f", {low or 'up'} to {high}" if high else f", at least {low}" if low else ""
+                beyond = " on the slider, and beyond" if param.limits[1] > (param.high or math.inf) else ""
                 choices = f", one of {', '.join(param.options())}" if param.options() else ""
-                lines.append(f"    {param.name} = {param.default!r}{span} {param.unit}".rstrip() + choices)
+                lines.append(f"    {param.name} = {param.default!r}{span} {param.unit}".rstrip() + beyond + choices)
         return "\n".join(lines)
 
 
@@ -166,7 +175,7 @@ def methods() -> Methods:
     """All attribution methods, found by looking into ``attribution/methods/``.
 
     Returns:
-        A mapping from name to :class:`Method`: parameters with ranges and defaults, one line of help.
+        A mapping from name to :class:`Method`: parameters with defaults and the ranges of their sliders, help.
     """
     room = importlib.import_module("saliency_widgets.attribution.methods")
     # Asked for at each move of a slider: looked through again when a file has come or gone.

@@ -55,8 +55,10 @@ def clenshaw_curtis(n_steps: int) -> Rule:
     """
     j = torch.arange(n_steps + 1, dtype=torch.float64, device="cpu")
     k = torch.arange(1, n_steps // 2 + 1, dtype=torch.float64, device="cpu")
-    share = torch.where(2 * k == n_steps, 1.0, 2.0) / (4 * k**2 - 1)
-    weights = (1 - torch.cos(2 * math.pi * torch.outer(j, k) / n_steps) @ share) / n_steps
+    share = torch.zeros(n_steps, dtype=torch.float64, device="cpu")
+    share[1 : len(k) + 1] = torch.where(2 * k == n_steps, 1.0, 2.0) / (4 * k**2 - 1)
+    series = torch.fft.fft(share).real  # sum_k share_k cos(2 pi j k / n), without a matrix of n^2 cosines
+    weights = (1 - torch.cat([series, series[:1]])) / n_steps
     weights[0] = weights[0] / 2
     weights[-1] = weights[-1] / 2
     return (1 - torch.cos(math.pi * j / n_steps)) / 2, weights
@@ -70,11 +72,16 @@ RULES: dict[str, Callable[[int], Rule]] = {
 }
 
 
-def coarse_to_fine(count: int) -> list[int]:
+def coarse_to_fine(count: int, most: int | None = None) -> list[int]:
     """The indices 0 ... count - 1, far apart first: the last, the first, the middle, the quarters ...
 
     Any beginning of this order covers the whole interval evenly. With the trapezoid rule of 2^k steps, every
     beginning of 2^j + 1 nodes is exactly the rule of 2^j steps.
+
+    Args:
+        count: How many indices.
+        most: How many gaps may be open at a time: beyond, they are filled one after another, so that whoever needs
+            their ends holds no more of them. The beginning of the order is the same.
     """
     order = [count - 1, 0][: max(1, min(count, 2))]
     gaps = deque([(0, count - 1)])
@@ -84,5 +91,8 @@ def coarse_to_fine(count: int) -> list[int]:
             continue
         middle = (low + high) // 2
         order.append(middle)
-        gaps += [(low, middle), (middle, high)]
+        if most is None or len(gaps) < most:
+            gaps += [(low, middle), (middle, high)]
+        else:
+            gaps.extendleft([(middle, high), (low, middle)])
     return order

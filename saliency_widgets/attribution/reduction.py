@@ -54,6 +54,32 @@ CHANNEL = Param(
 )
 
 
+def unseen(values: Tensor, sign: str) -> str:
+    """Why a map under this sign shows nothing, though its values are not zero; empty where it shows something.
+
+    Args:
+        values: Shape (B, ...).
+        sign: One of ``SIGNS``.
+    """
+    flat = values.detach().flatten(1)
+    empty = flat.any(1) & ~SIGNS[sign](flat).any(1)
+    if not bool(empty.any()):
+        return ""
+    samples = empty.nonzero()[:, 0].tolist()
+    which = "" if len(flat) == 1 else f" of sample{'s' * (len(samples) > 1)} {', '.join(map(str, samples[:8]))}"
+    which += " and others" * (len(samples) > 8)
+    if sign == "squared":
+        return f"The values{which} are so small that their squares are zero: choose sign='absolute'."
+    are, against, other = {
+        "positive": ("negative", "speaks against the target", "negative"),
+        "negative": ("positive", "speaks for the target", "positive"),
+    }[sign]
+    return (
+        f"Every value{which} is {are} or zero: all that is there {against}, and under sign={sign!r} the map shows "
+        f"nothing. Choose sign='signed' or sign={other!r}, or another target."
+    )
+
+
 @dataclass(frozen=True)
 class Reduction:
     """How values become a map: the sign first, channel by channel, then the channels.

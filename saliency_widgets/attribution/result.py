@@ -186,12 +186,12 @@ class Attribution:
         Raises:
             TypeError: An argument is missing, or one is given that is not asked for.
         """
-        settings = {name: _read(value) for name, value in json.loads(text).items()}
-        wanted = {name for name, value in settings.items() if _is_argument(value)}
+        plain = json.loads(text)
+        wanted = {name for name, value in plain.items() if _is_argument(value)}
         if wanted != set(arguments):
             raise TypeError(f"settings: these can't be written down and must be given: {sorted(wanted)}; got "
                             f"{sorted(arguments)}.")  # fmt: skip
-        return settings | arguments
+        return {name: arguments[name] if name in wanted else _read(value) for name, value in plain.items()}
 
     def __repr__(self) -> str:
         """Provenance in one line; never the numbers."""
@@ -237,6 +237,9 @@ def _plain(name: str, value: Any) -> Any:
         if any(map(_is_argument, items)):
             return {"argument": name}
         return {"tuple": items} if isinstance(value, tuple) else items
+    if isinstance(value, Mapping) and all(isinstance(key, str) for key in value):
+        each = {key: _plain(name, item) for key, item in value.items()}
+        return {"argument": name} if any(map(_is_argument, each.values())) else {"mapping": each}
     return {"argument": name}
 
 
@@ -249,10 +252,12 @@ def _read(plain: Any) -> Any:
     """A value from what :func:`_plain` made of it."""
     if isinstance(plain, dict) and "tuple" in plain:
         return tuple(map(_read, plain["tuple"]))
+    if isinstance(plain, dict) and "mapping" in plain:
+        return {key: _read(item) for key, item in plain["mapping"].items()}
     return list(map(_read, plain)) if isinstance(plain, list) else plain
 
 
 def written(name: str, value: Any) -> str:
     """The value as Python source; the name of the argument that brings it, where it can't be written down."""
     plain = _plain(name, value)
-    return plain["argument"] if _is_argument(plain) else repr(value)
+    return plain["argument"] if _is_argument(plain) else repr(_read(plain))

@@ -9,11 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from saliency_widgets.attribution import Attribution, Call, Estimate, Score, get_method
+from saliency_widgets.attribution import BASELINE, Attribution, Call, Estimate, Score, get_method
 from saliency_widgets.attribution.coupling import COUPLED, by_samples
-from saliency_widgets.attribution.isolation import is_training
-from saliency_widgets.attribution.method import DEFAULT
+from saliency_widgets.attribution.isolation import is_training, unlike_in_eval
+from saliency_widgets.attribution.method import DEFAULT, FLAT, Method
+from saliency_widgets.attribution.methods.expected_gradients import BASELINES, default_baselines
 from saliency_widgets.attribution.recording import SPATIAL
+from saliency_widgets.attribution.reduction import unseen
 from saliency_widgets.attribution.targets import SCORE, is_function
 from saliency_widgets.engine.cache import Cache, Scope
 from saliency_widgets.engine.fingerprint import identity
@@ -67,6 +69,7 @@ def compute(
         "contrast": _chosen(score.contrast, request.contrast),
     }
     call = subject.call(score, check, kept, recordings)
+    started = _start(call, entry, settings)
     with alone():
         call, coupled = by_samples(call, known)
         exact = subject.how_exact(call)
@@ -99,7 +102,7 @@ def compute(
             layer=estimate.layer,
             input_shape=subject.input_shape,
             parts=subject.parts,
-            notes=(*exact, *coupled, *_notes(subject, estimate, score)),
+            notes=(*exact, *coupled, *started, *_notes(subject, entry, estimate, score)),
             default_sign=entry.sign,
             done=estimate.done,
             total=estimate.total,
@@ -107,6 +110,22 @@ def compute(
             transformed=subject.transformed,
             columns=call.columns,
         )
+
+
+def _start(call: Call, entry: Method, settings: dict[str, Any]) -> tuple[str, ...]:
+    """Name the baseline that was left open, in the settings and, where zero is easily taken for black, in a note."""
+    if BASELINES in entry.params and settings[BASELINES.name] is None:
+        settings[BASELINES.name] = default_baselines(call)
+    if BASELINE not in entry.params:
+        return ()
+    left, settings[BASELINE.name] = settings[BASELINE.name], call.named_baseline(settings[BASELINE.name])
+    pixels = [part.pixels for part in call.parts if len(part.shape) == 3] if call.parts else [call.pixels]
+    pictured = bool(call.parts and pixels) or call.inputs.ndim == 4
+    if left is not None or not pictured or settings[BASELINE.name] != "zero":
+        return ()
+    black = all(known is not None for known in pixels)
+    why = "which is black where pixels go from 0 to 1" if black else "as nothing tells which numbers are black pixels"
+    return (f"The baseline is zero, {why}.",)
 
 
 @contextlib.contextmanager
@@ -145,23 +164,35 @@ def _numbers(chosen: Tensor) -> list[int] | list[tuple[int, ...]]:
     return chosen.tolist() if chosen.ndim == 1 else [tuple(index) for index in chosen.tolist()]
 
 
-def _notes(subject: Subject, estimate: Estimate, score: Score) -> tuple[str, ...]:
+def _notes(subject: Subject, entry: Method, estimate: Estimate, score: Score) -> tuple[str, ...]:
     notes = [*subject.prepared.notes, *estimate.notes]
     if score.of_classes:
         notes += subject.output_notes
     if subject.memory.limit is not None:
         notes.append(f"Memory ran out: {subject.memory}. The last bits of the numbers may depend on that.")
     if is_training(subject.model):
-        notes.append(
-            "The model is in training mode: dropout and BatchNorm make this map unlike the one in use. "
-            "Call model.eval()."
-        )
-    if estimate.done >= estimate.total and not bool(estimate.values.any()):
-        notes.append(
-            "The map is zero everywhere: the score does not move with the input here (dead ReLUs, a saturated "
-            "output, or an input equal to the baseline)."
-        )
+        notes.append(_training(subject.model))
+    if estimate.done >= estimate.total:
+        empty = unseen(estimate.values, entry.sign)
+        notes += [empty] if empty else []
+        if not bool(estimate.values.any()):
+            notes.append(f"The map is zero everywhere: {entry.blank or FLAT}.")
     return tuple(notes)
+
+
+def _training(model: nn.Module) -> str:
+    """The note on training mode, about what is there."""
+    names = list(unlike_in_eval(model))
+    if not names:
+        return (
+            "The model is in training mode, though no layer of a kind known to behave otherwise is in it. "
+            "Call model.eval(), unless its own code asks for training."
+        )
+    listed = " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
+    return (
+        f"The model is in training mode: {listed} make{'s' * (len(names) == 1)} this map unlike the one in use. "
+        f"Call model.eval()."
+    )
 
 
 def attribute(

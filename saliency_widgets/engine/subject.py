@@ -249,6 +249,11 @@ class Subject:
         return logits
 
     @property
+    def baselines(self) -> tuple[str, ...]:
+        """The names of the baselines that mean something for these inputs, the default first."""
+        return self.call(_UNSCORED).baselines
+
+    @property
     def rows(self) -> int | None:
         """Rows of one pass that keep a person informed; None where the usual number does."""
         return paced_rows(self.tensor.device, self.memory.seconds)
@@ -325,8 +330,8 @@ class Subject:
 
     def picture_of(self, tensor: Tensor) -> np.ndarray | None:
         """Another input of this form as a picture for people, uint8 (H, W, 3); None where it is none."""
-        pixels = self.prepared.pixels
-        return None if pixels is None else recover(tensor, pixels, [])[0]
+        display = self.prepared.display
+        return None if display is None else recover(tensor, display, [])[0]
 
     def name_of(self, target: Any, score: str = SCORE.default, *, short: bool = False) -> str:
         """What a target is called: a class by its name or number, an index by its numbers.

@@ -15,7 +15,7 @@ from saliency_widgets.attribution.targets import in_classes, probabilities
 from saliency_widgets.evaluation.fills import check_masks, filling, outcomes_of
 from saliency_widgets.evaluation.ranking import by_chance
 from saliency_widgets.evaluation.running import Running
-from saliency_widgets.params import Param
+from saliency_widgets.params import MANY, Param
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -25,6 +25,7 @@ DRAWS = Param(
     default=8,
     low=0,
     high=256,
+    maximum=MANY,
     kind="int",
     continued=True,
     unit="draws",

@@ -15,7 +15,7 @@ from saliency_widgets.attribution.schedule import CHUNK_SIZE
 from saliency_widgets.evaluation.fills import filling, outcomes_of, places_of
 from saliency_widgets.evaluation.ranking import CHANCE, by_chance, ranks_of
 from saliency_widgets.evaluation.running import Running, refined
-from saliency_widgets.params import Param
+from saliency_widgets.params import MANY, Param
 
 Kind = Literal["deletion", "insertion"]
 
@@ -24,6 +24,7 @@ STEPS = Param(
     default=32,
     low=2,
     high=512,
+    maximum=MANY,
     kind="int",
     continued=True,
     unit="steps",

@@ -16,13 +16,14 @@ from saliency_widgets.attribution.isolation import private_copy
 from saliency_widgets.attribution.noise import seeded
 from saliency_widgets.attribution.taps import tensor_in
 from saliency_widgets.evaluation.similarity import spearman, ssim
-from saliency_widgets.params import Param
+from saliency_widgets.params import MANY, Param
 
 STAGES = Param(
     "stages",
     default=8,
     low=1,
     high=64,
+    maximum=MANY,
     kind="int",
     unit="stages",
     help="In how many steps all layers are randomised, from the output to the input.",

@@ -15,13 +15,14 @@ from saliency_widgets.attribution.columns import Columns
 from saliency_widgets.attribution.noise import seeded
 from saliency_widgets.attribution.schedule import CHUNK_SIZE, chunks
 from saliency_widgets.evaluation.running import Running
-from saliency_widgets.params import Param
+from saliency_widgets.params import MANY, Param
 
 DRAWS = Param(
     "draws",
     default=64,
     low=1,
     high=512,
+    maximum=MANY,
     kind="int",
     scale="log2",
     unit="rows",
@@ -32,6 +33,7 @@ REPEATS = Param(
     default=5,
     low=1,
     high=50,
+    maximum=MANY,
     kind="int",
     unit="permutations",
     help="How often each feature is permuted over the background.",

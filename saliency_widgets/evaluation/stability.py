@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -13,17 +14,27 @@ from saliency_widgets.attribution import Call
 from saliency_widgets.attribution.noise import seeded
 from saliency_widgets.evaluation.running import Running
 from saliency_widgets.evaluation.similarity import spearman
-from saliency_widgets.params import Param
+from saliency_widgets.params import MANY, Param
 
 RADIUS = Param(
     "radius",
     default=0.02,
     low=0.0,
     high=0.5,
+    maximum=math.inf,
     unit="of the input's range",
     help="How far each number of the input is moved at most; a person would hardly see it.",
 )
-TURNS = Param("turns", default=3, low=1, high=64, kind="int", unit="turns", help="How many other seeds and noises.")
+TURNS = Param(
+    "turns",
+    default=3,
+    low=1,
+    high=64,
+    maximum=MANY,
+    kind="int",
+    unit="turns",
+    help="How many other seeds and noises.",
+)
 
 Light = Literal["green", "amber", "red"]
 _GREEN, _AMBER = 0.8, 0.5  # rank correlation of the worst turn

@@ -174,7 +174,9 @@ def transformed(source: Any, transform: Callable) -> Tensor:
     return tensor
 
 
-def pixel_range(tensor: Tensor, source: Any, transform: Callable | None, notes: list[str]) -> PixelRange | None:
+def pixel_range(
+    tensor: Tensor, source: Any, transform: Callable | None, notes: list[str]
+) -> tuple[PixelRange | None, PixelRange | None]:
     """What black and white pixels look like to the model: a black and a white picture go the input's way.
 
     Args:
@@ -184,33 +186,37 @@ def pixel_range(tensor: Tensor, source: Any, transform: Callable | None, notes: 
         notes: Where a range that had to be guessed is mentioned.
 
     Returns:
-        The range; None where the input is no picture.
+        The range, None where nothing tells it; and the range that is shown from black to white, None where the input
+        is no picture.
     """
     if tensor.ndim != 4:
-        return None
+        return None, None
     flat = tensor.flatten(1)
     low, high = flat.amin(1), flat.amax(1)
     shape = (tensor.shape[1], 1, 1)
     if transform is not None:
         found = _probed(tensor, source, transform, notes)
         if found is not None:
-            return found
+            return found, found
         notes.append(
             "Black and white pictures don't come through the transform, or come out alike (does it normalise each "
-            "picture by itself?): the smallest number is shown as black and the largest as white."
+            "picture by itself?): for display only, the smallest number is shown as black and the largest as white."
         )
     elif bool((low >= 0).all() and (high <= 1).all()):
-        return PixelRange(torch.zeros(shape, device="cpu"), torch.ones(shape, device="cpu"))
+        black, white = torch.zeros(shape, device="cpu"), torch.ones(shape, device="cpu")
+        bytes_ = isinstance(source, Image.Image) or source.dtype in (np.uint8, torch.uint8)
+        found = PixelRange(black, white, assumed=not bytes_)
+        return found, found
     else:
         notes.append(
-            "No transform was given and the numbers are not in [0, 1]: the smallest is shown as black and the "
-            "largest as white. Pass the picture and transform= to see what the model sees."
+            "No transform was given and the numbers are not in [0, 1]: for display only, the smallest is shown as "
+            "black and the largest as white. Pass the picture and transform= to see what the model sees."
         )
-    # Of each picture by itself: its baseline is not to depend on the pictures beside it.
+    # Of each picture by itself: how it is shown is not to depend on the pictures beside it.
     usual = (low >= 0) & (high <= 1) if transform is None else torch.zeros_like(low, dtype=torch.bool)
     ends = (torch.where(usual, 0, low), torch.where(usual, 1, torch.where(high > low, high, low + 1)))
     black, white = (end.view(-1, 1, 1, 1).expand(-1, *shape) for end in ends)
-    return PixelRange(black, white) if len(tensor) > 1 else PixelRange(black[0], white[0])
+    return None, PixelRange(black, white) if len(tensor) > 1 else PixelRange(black[0], white[0])
 
 
 def _probed(tensor: Tensor, source: Any, transform: Callable, notes: list[str]) -> PixelRange | None:
@@ -309,7 +315,7 @@ def recover(tensor: Tensor, pixels: PixelRange, notes: list[str]) -> np.ndarray:
 
     Args:
         tensor: The model's input, shape (B, C, H, W).
-        pixels: What black and white look like to it.
+        pixels: What is shown as black and as white.
         notes: Where a picture that can't be recovered exactly is mentioned.
 
     Returns:

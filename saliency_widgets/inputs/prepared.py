@@ -27,7 +27,8 @@ class Prepared:
 
     Attributes:
         tensor: The model's input, shape (B, ...), a private copy.
-        pixels: What black and white pixels look like to the model; None where the inputs are no pictures.
+        pixels: What black and white pixels look like to the model; None where nothing tells.
+        display: What is shown as black and as white; None where the inputs are no pictures.
         pictures: What the model sees as pictures, uint8 (B, H, W, 3), or None.
         notes: What had to be guessed.
         arguments: How the model is called with the tensor, where it takes more than that.
@@ -42,6 +43,7 @@ class Prepared:
     arguments: Arguments | None = None
     table: Table | None = None
     columns: Columns | None = None
+    display: PixelRange | None = None
 
 
 def prepare(
@@ -88,15 +90,15 @@ def prepare(
         else:
             tensor = pictures.plain(source, notes)
         _check(tensor)
-        pixels = pictures.pixel_range(tensor, source, transform, notes)
-        shown = pictures.recover(tensor, pixels, notes) if pixels is not None else None
+        pixels, display = pictures.pixel_range(tensor, source, transform, notes)
+        shown = pictures.recover(tensor, display, notes) if display is not None else None
         if dtype is None:
             typed = transform is not None or pictures.is_numbers(source)
             dtype = floating_type(tensor) if typed else torch.get_default_dtype()
         ready = tensor.detach().clone().to(device=device, dtype=dtype)
         if not torch.isfinite(ready).all():
             raise ValueError(f"inputs: some numbers are too large for the model's type, {dtype}.")
-        return Prepared(ready, pixels, shown, tuple(notes))
+        return Prepared(ready, pixels, shown, tuple(notes), display=display)
 
 
 def floating_type(tensor: Tensor) -> torch.dtype:
@@ -179,21 +181,23 @@ def _stacked(parts: list[Prepared]) -> Prepared:
     shown = [part.pictures for part in parts if part.pictures is not None]
     return Prepared(
         torch.cat([part.tensor for part in parts]),
-        _together(parts),
+        _together([(part.pixels, part.tensor) for part in parts]),
         np.concatenate(shown) if len(shown) == len(parts) else None,
         tuple(dict.fromkeys(note for part in parts for note in part.notes)),
+        display=_together([(part.display, part.tensor) for part in parts]),
     )
 
 
-def _together(parts: list[Prepared]) -> PixelRange | None:
+def _together(parts: list[tuple[PixelRange | None, Tensor]]) -> PixelRange | None:
     """One range for all, or one for each sample where they differ: padding depends on a picture's own size."""
-    ranges = [(part.pixels, part.tensor) for part in parts if part.pixels is not None]
+    ranges = [(pixels, tensor) for pixels, tensor in parts if pixels is not None]
     if not ranges or len(ranges) < len(parts):
         return None
-    first = ranges[0][0]
+    first = replace(ranges[0][0], assumed=any(pixels.assumed for pixels, _ in ranges))
     if all(torch.equal(r.black, first.black) and torch.equal(r.white, first.white) for r, _ in ranges):
         return first
     return PixelRange(
         torch.cat([pixels.black.to(x).expand_as(x) for pixels, x in ranges]),
         torch.cat([pixels.white.to(x).expand_as(x) for pixels, x in ranges]),
+        first.assumed,
     )

@@ -66,6 +66,8 @@ class Control:
     def value(self, value: Any) -> None:
         if hasattr(self._holder, "options"):
             value = _admitted(self._holder, self.param, value)
+        if isinstance(self._holder, (w.FloatSlider, w.IntSlider)):  # which would move a value beyond its ends
+            self._holder.min, self._holder.max = _ends(self._holder.min, self._holder.max, value)
         if isinstance(self._holder, w.FloatSlider):
             self._exact = value
             if _between_steps(self._holder, value):
@@ -109,9 +111,17 @@ def _admitted(widget: Any, param: Param, value: Any) -> Any:
     return choice
 
 
+def _ends(low: float, high: float, value: float) -> tuple[float, float]:
+    """The ends of a slider that holds a value, which may lie beyond its usual range."""
+    return min(low, value), max(high, value)
+
+
 def _slider(param: Param, value: Any, _: dict) -> Any:
-    span = float(param.high) - float(param.low)  # type: ignore[arg-type]
-    made = w.FloatSlider(value=value, min=param.low, max=param.high, step=span / 100, readout_format=".2f")
+    assert param.low is not None
+    assert param.high is not None
+    span = float(param.high) - float(param.low)
+    low, high = _ends(param.low, param.high, value)
+    made = w.FloatSlider(value=value, min=low, max=high, step=span / 100, readout_format=".2f")
     if _between_steps(made, param.default):
         made.step = 10.0 ** math.floor(math.log10(span / 50))
     if _between_steps(made, value):
@@ -131,8 +141,10 @@ def _finer(slider: Any) -> float:
 
 def _int(param: Param, value: Any, _: dict) -> Any:
     if param.high is not None and param.low is not None and param.high - param.low <= 1000:
-        return w.IntSlider(value=value, min=int(param.low), max=int(param.high))
-    return w.BoundedIntText(value=value, min=int(param.low or 0), max=int(param.high or 2**31 - 1))
+        low, high = _ends(int(param.low), int(param.high), value)
+        return w.IntSlider(value=value, min=low, max=high)
+    least, most = param.limits
+    return w.BoundedIntText(value=value, min=int(max(least, 0)), max=int(min(most, 2**31 - 1)))
 
 
 def _log2(param: Param, value: Any, _: dict) -> Any:

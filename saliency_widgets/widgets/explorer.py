@@ -111,7 +111,7 @@ class Explorer(Live):
             controls=self.panel.controls,
             layers=(self._annotations,),
         )
-        self.trust = PictureTrust(self.view, busy=lambda: self._session.busy, executor=executor)
+        self.trust = PictureTrust(self.view, subject.baselines, busy=lambda: self._session.busy, executor=executor)
         self.trust.widget.layout.flex = "1 1 100%"
         self.view.layout.flex, self.view.layout.min_width = "3 1 260px", "240px"
         # As wide as the picture is at its greatest height (60vh, see heatmap.css): nothing empty beside it.
@@ -263,6 +263,10 @@ class Explorer(Live):
             self.saving.close()
             self._annotations.sync_image_data = False  # a page that still does would find nobody
         super().close()
+
+    @property
+    def _sign(self) -> str | None:
+        return self.panel.reduction.sign
 
     def _case_of(self, event: Event) -> Case | None:
         if event.state != "done" or event.attribution is None or event.request is None:

@@ -247,7 +247,7 @@ class Live(w.Box):
         """A finished answer, to be looked into."""
         raise NotImplementedError
 
-    def _status_of(self, event: Event, shown: Event, asked: str) -> dict[str, Any]:
+    def _status_of(self, event: Event, shown: Event, asked: str, sign: str | None = None) -> dict[str, Any]:
         found = shown.attribution
         return messages.status_of(
             event,
@@ -260,7 +260,13 @@ class Live(w.Box):
                 *([_STOPPED] if event.state == "stopped" else []),
                 *([self._outdated] if self._outdated and self.panel.outdated else []),
             ],
+            sign=self._sign if sign is None else sign,
         )
+
+    @property
+    def _sign(self) -> str | None:
+        """How a map is shown; None where there is no choice."""
+        return None
 
     def _check_up(self, check: Callable[[], None]) -> None:
         """What is done while nothing is asked: the check-up, once for each version of the model."""

@@ -11,6 +11,8 @@ import torch
 from saliency_widgets import render
 from saliency_widgets.attribution import Attribution
 from saliency_widgets.attribution.findings import Finding
+from saliency_widgets.attribution.reduction import unseen
+from saliency_widgets.attribution.schedule import percent
 from saliency_widgets.engine import Event, Frame
 from saliency_widgets.evaluation.metrics import completeness, sampling_error
 
@@ -48,6 +50,7 @@ def status_of(
     code: str = "",
     aside: str = "",
     notes: Sequence[str] = (),
+    sign: str | None = None,
 ) -> dict[str, Any]:
     """Progress, readings and errors of an event.
 
@@ -59,6 +62,7 @@ def status_of(
         code: Python that repeats the map on the screen; empty while that map is not finished.
         aside: A short text beside the progress, such as "4 rows a pass: memory ran out at 8".
         notes: What is to be known besides the map's own notes.
+        sign: How the map is shown; the method's own choice unless given.
     """
     found = event.attribution
     return status(
@@ -74,11 +78,19 @@ def status_of(
         elapsed=event.elapsed,
         remaining=event.remaining,
         readings=[] if found is None else readings(found),
-        notes=[*notes, *(() if found is None else found.notes)],
+        notes=[*notes, *(() if found is None else _notes(found, sign))],
         cached=event.cached,
         dim=event.error is not None and found is not None,
         **({} if event.error is None else told(event.error, asked)),
     )
+
+
+def _notes(found: Attribution, sign: str | None) -> list[str]:
+    """The map's notes; that it is empty as it is shown, and not that it would be, shown otherwise."""
+    if sign in (None, found.default_sign) or not found.complete:
+        return list(found.notes)
+    usual, now = (unseen(found.values[:1], one) for one in (found.default_sign, sign or ""))
+    return [*(note for note in found.notes if note != usual), *([now] if now else [])]
 
 
 def status(**given: Any) -> dict[str, Any]:
@@ -149,13 +161,14 @@ def readings(found: Attribution) -> list[dict[str, str]]:
         lines.append(_line(scale.capitalize(), number(found.score[0]), "The score that is explained."))
     if found.delta is not None:
         part = completeness(found)
-        share = "" if math.isnan(part) else f" ({part:.1%} of the change)"
+        share = "" if math.isnan(part) else f" ({percent(part)} of the change)"
         lines.append(
             _line(
                 "Completeness delta",
                 number(found.delta[0]) + share,
                 "Sum of all values minus the change of the score from the baseline to the input. "
-                "It should be small; more steps bring it down. It is never forced to zero.",
+                "It should be small; more steps bring it down, unless the score jumps on the way or a part of it has "
+                "no gradient. It is never forced to zero.",
             )
         )
     if found.standard_error is not None:
@@ -163,7 +176,7 @@ def readings(found: Attribution) -> list[dict[str, str]]:
         lines.append(
             _line(
                 "Sampling error",
-                f"{0.0 if math.isnan(error) else error:.0%}",
+                "0%" if not bool(found.standard_error.any()) else percent(error),
                 "Mean standard error over the mean size of the values: how much another seed would change the map. "
                 "Four times the samples halve it.",
             )
@@ -181,7 +194,7 @@ def readings(found: Attribution) -> list[dict[str, str]]:
         lines.append(
             _line(
                 "Map error",
-                f"≈ {float(found.map_error[0]):.1%}",
+                f"≈ {percent(float(found.map_error[0]))}",
                 "Estimated from what the last refinements changed, relative to the whole map. The tolerance is "
                 "compared with it; the completeness delta says less of the map.",
             )

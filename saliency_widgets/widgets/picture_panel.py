@@ -8,7 +8,8 @@ from typing import Any
 import ipywidgets as w
 
 from saliency_widgets.attribution import Reduction, get_method
-from saliency_widgets.attribution.methods.expected_gradients import BACKGROUND, BASELINES
+from saliency_widgets.attribution.baselines import BASELINE
+from saliency_widgets.attribution.methods.expected_gradients import BASELINES
 from saliency_widgets.attribution.reduction import CHANNEL, SIGN
 from saliency_widgets.engine import Subject
 from saliency_widgets.params import Param
@@ -73,8 +74,12 @@ class PicturePanel(Panel):
         reduced(self.reduction)
 
     def _control(self, param: Param, value: Any) -> Control:
+        names = self._subject.baselines
+        if param is BASELINE:
+            return Control(param, value, options={name: name for name in names})
         if param is BASELINES:  # a picture has no background of other rows
-            return Control(param, value, options={name: name for name in param.options() if name != BACKGROUND})
+            drawn = [name for name in param.options() if name in names]
+            return Control(param, value, options={name: name for name in drawn})
         return Control(param, value, options=self._layers() if param.kind == "layer" else None)
 
     def _layers(self) -> Mapping[str, Any]:

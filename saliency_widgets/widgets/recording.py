@@ -273,7 +273,7 @@ def _numbers(param: Param, control: Control) -> tuple[Any, ...]:
         halves = [int(now) >> k for k in range(HANDFUL)]
         return tuple(sorted({value for value in halves if value >= max(1, low or 1)}))
     if param.kind == "int":
-        return tuple(now + k for k in range(HANDFUL - 1) if high is None or now + k <= high)
+        return tuple(now + k for k in range(HANDFUL - 1) if now + k <= param.limits[1])
     if low is None or high is None:
         return (now,)
     steps = [low + (high - low) * k / (HANDFUL - 1) for k in range(HANDFUL)]

@@ -131,7 +131,7 @@ class PageWriter:
         """What the view shows of one map."""
         explorer, frame = self._explorer, frame_of(found, entry.reduction)
         event = Event(1, 1, "done", found, frame, request=entry.request, asked=entry.request, version=version)
-        status = explorer._status_of(event, event, "")
+        status = explorer._status_of(event, event, "", entry.reduction.sign)
         status["elapsed"], status["aside"] = None, ""
         shown = {**explorer._shown, "sign": entry.reduction.sign, "channels": entry.reduction.channels}
         status["code"] = code_of(found.settings, transformed=found.transformed, shown=shown)

@@ -29,6 +29,7 @@ def save_state(explorer: Live, path: str | os.PathLike[str]) -> Path:
     """See :meth:`Live.save_state`."""
     found = explorer.wait()
     writer, subject = Writer(), explorer._subject
+    pixels = subject.prepared.pixels
     told = {
         "saliency_widgets": version("saliency-widgets"),
         "saved": datetime.now().astimezone().isoformat(timespec="seconds"),
@@ -39,6 +40,7 @@ def save_state(explorer: Live, path: str | os.PathLike[str]) -> Path:
         "controls": {name: writer.plain(name, value) for name, value in explorer.controls.items()},
         "attribution": stored(found, writer),
         "inputs": writer.plain("inputs", subject.tensor),
+        "pixels": None if pixels is None else writer.plain("pixels", {"black": pixels.black, "white": pixels.white}),
         "code": explorer.to_code(),
     }
     if explorer.kind == "row":
@@ -99,9 +101,14 @@ def load(
     elif inputs is None:
         inputs = read(told["inputs"], arrays)
         if found.transformed:
+            pixels = read(told.get("pixels"), arrays) or {}
+            # Without the transform nothing else tells what black and white are.
+            named = controls.get("baseline")
+            if isinstance(named, str) and named in pixels:
+                controls["baseline"] = pixels[named]
             warnings.warn(
-                "load: the picture went through a transform, and only what came out of it is stored: named baselines "
-                "may be other colours. Pass inputs= and transform= as you did then.",
+                "load: the picture went through a transform, and only what came out of it is stored: black and white "
+                "are not known to other settings. Pass inputs= and transform= as you did then.",
                 UserWarning,
                 stacklevel=2,
             )

@@ -11,6 +11,7 @@ from toys import Formula, conv_net, estimates, far, linear, mlp, pictures, rows
 
 import saliency_widgets as sw
 from saliency_widgets.attribution.adaptive import AdaptiveTrapezoid
+from saliency_widgets.attribution.schedule import ended, percent
 
 
 def run(gradient, score, way: Tensor, n_steps: int) -> tuple[AdaptiveTrapezoid, list[Tensor]]:
@@ -51,6 +52,17 @@ def test_a_larger_budget_continues_a_smaller_one(few, many):
     short = torch.cat(run(slopes, kinked, WAY, few)[1])
     long = torch.cat(run(slopes, kinked, WAY, many)[1])
     assert torch.equal(long[: len(short)], short)
+
+
+def test_beyond_512_nodes_a_round_is_a_64th_of_them():
+    way = 5 * rows(1, 1, 3)
+    rule, asked = run(lambda t: (t[:, None] * way).sin(), lambda t: -(t[:, None] * way).cos().sum(1), way, 3000)
+    done = 9
+    for nodes in asked[2:]:
+        assert len(nodes) == min(max(8, done // 64), 3001 - done)
+        done += len(nodes)
+    assert rule.done == done == 3001
+    assert float(rule.delta.abs().max()) < 1e-5
 
 
 def test_it_looks_where_the_gradient_changes():
@@ -99,6 +111,83 @@ def test_it_ends_when_the_tolerance_was_held_twice_and_says_so():
     silent = sw.attribute(model, x[:1], target=1, n_steps=16, tolerance=0)
     assert torch.equal(silent.values, ended.values)
     assert not any("tolerance" in note for note in silent.notes)
+
+
+class Jump(torch.nn.Module):
+    """w . (x, or x + 3 where it is more than 0.3): the gradient sees w . x alone."""
+
+    def __init__(self, way):
+        super().__init__()
+        self.w, self.way = torch.nn.Parameter(torch.tensor([1.0, 2.0, -1.0], dtype=torch.float64)), way
+
+    def forward(self, x):
+        return {
+            "jump": lambda: torch.where(x > 0.3, x + 3, x) @ self.w,
+            "round": lambda: (x + torch.round(3 * x)) @ self.w,
+            "cut": lambda: (x + 3 * x.detach()) @ self.w,
+            "smooth": lambda: (x + torch.sin(3 * x)) @ self.w,
+            "offset": lambda: 1e5 + x @ self.w,
+        }[self.way]()[:, None]
+
+
+IN = torch.tensor([[0.9, 0.5, 0.1]], dtype=torch.float64)
+
+
+@pytest.mark.parametrize(("way", "missing"), [("jump", 9.0 / 10.8), ("round", 7.0 / 8.8), ("cut", 3 / 4)])
+@pytest.mark.parametrize("given", [{}, {"n_steps": 16}, {"tolerance": 0.3}, {"quadrature": "gauss_legendre"}])
+def test_what_no_gradient_accounts_for_is_said_with_its_figure(way, missing, given):
+    """By hand: w . x = 1.8 is all the map can have; the score changes by 1.8 + 9, 1.8 + 7 and 4 * 1.8."""
+    found = sw.attribute(Jump(way).eval(), IN, score="value", baseline="zero", **given)
+    assert abs(float(found.delta)) == pytest.approx(missing / (1 - missing) * 1.8, rel=1e-9)
+    (note,) = found.notes
+    assert f"{missing:.1%} of the score's change is unaccounted for" in note
+    assert "the values sum to 1.8, " in note
+    assert "enough" not in note
+    assert ("torch.where" in note) == ("quadrature" not in given)
+
+
+@pytest.mark.parametrize("way", ["smooth", "offset"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_nothing_is_missing_of_a_smooth_score_however_large_its_offset(way, dtype):
+    found = sw.attribute(Jump(way).to(dtype).eval(), IN.to(dtype), score="value", baseline="zero")
+    (note,) = found.notes
+    assert "were enough" in note
+    assert "unaccounted" not in note
+
+
+def test_where_values_cancel_the_change_counts_and_the_cause_is_another():
+    """A net that is smooth but for its ReLUs: more steps do bring the delta down."""
+    asked = {"target": 0, "baseline": "zero"}
+    model, x = conv_net(), pictures()[:1]
+    found = sw.attribute(model, x, **asked)
+    change = float(found.values.sum() - found.delta)
+    assert float(found.map_error) < 0.05
+    assert float(found.values.abs().sum()) > 50 * abs(change)
+    share = abs(float(found.delta)) / abs(change)
+    assert share > 0.1
+    (note,) = found.notes
+    assert f"{share:.1%} of the score's change is unaccounted for" in note
+    assert "enough" not in note
+    assert "cancel" in note
+    finer = sw.attribute(model, x, tolerance=1e-4, n_steps=1000, **asked)
+    assert abs(float(finer.delta)) < 0.05 * abs(change)
+
+
+def test_a_budget_that_ended_does_not_blame_an_error_within_the_tolerance():
+    weights = rows(1, 4)
+    (note,) = sw.attribute(linear(weights).eval(), rows(2), n_steps=8, score="value", baseline="zero").notes
+    assert note.startswith("All 9 gradients were taken")
+    assert "ended first" not in note
+    rough = sw.attribute(conv_net(), pictures()[:1], target=1, n_steps=9, tolerance=1e-9, baseline="zero").notes[0]
+    assert "ended first" in rough
+    assert " 0.0%" not in rough
+
+
+def test_small_shares_are_not_called_nothing():
+    said = {0: "0%", 5e-5: "0.005%", 3e-9: "<0.0001%", 0.0234: "2.3%", 5.0: "500.0%", 1e9: "over 10000%"}
+    assert {share: percent(share) for share in said} == said
+    assert percent(float("nan")) == "unknown"
+    assert "just above" in ended(False, 9, "samples", "the error is", torch.tensor([0.05004]), 0.05)
 
 
 def test_a_sample_ends_by_its_own_tolerance_whoever_is_beside_it():

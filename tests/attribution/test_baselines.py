@@ -232,6 +232,108 @@ def test_integrated_gradients_start_from_it(name):
     assert torch.allclose(X - found.values / weights, start, rtol=0, atol=1e-9)
 
 
+def started_from(model, found, x):
+    return x - found.values / model[1].weight.detach().view(1, *x.shape[1:])
+
+
+@pytest.fixture
+def flat():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, 1)).double()
+
+
+NORMAL = rows(0, 2, 3, 8, 8)
+BYTES = (pictures() * 255).to(torch.uint8)
+
+
+@pytest.mark.parametrize(
+    ("x", "named", "noted"),
+    [
+        (NORMAL, "zero", "The baseline is zero, as nothing tells which numbers are black pixels."),
+        (NORMAL[:1] + 9, "zero", "as nothing tells"),
+        (pictures(), "zero", "The baseline is zero, which is black where pixels go from 0 to 1."),
+        ((pictures() * 255).long(), "zero", "as nothing tells"),
+        (BYTES, "black", ""),
+        ([BYTES[0], BYTES[1]], "black", ""),
+        ([NORMAL[0], BYTES[1]], "zero", "as nothing tells"),
+    ],
+    ids=["normal", "far", "unit", "whole", "bytes", "list", "mixed"],
+)
+def test_the_default_is_zero_unless_a_transform_or_bytes_tell_what_black_is(flat, x, named, noted):
+    found = sw.attribute(flat, x, n_steps=1)
+    seen = (found.score - flat[1].bias.detach()).detach()  # = w . x
+    assert found.settings["baseline"] == named
+    assert far(found.values.flatten(1).sum(1), seen) < 1e-12  # from zero, which is black here
+    said = [note for note in found.notes if "baseline" in note]
+    assert len(said) == bool(noted)
+    assert not noted or noted in said[0]
+    assert torch.equal(sw.attribute(flat, x, **found.settings).values, found.values)
+
+
+def test_a_transform_that_tells_nothing_gives_zero_and_one_that_tells_gives_its_black(flat):
+    picture = BYTES[0].movedim(0, -1).numpy()
+
+    def own(p):
+        x = torch.from_numpy(p).movedim(-1, 0).double()
+        return (x - x.mean()) / x.std()
+
+    alone = sw.attribute(flat, picture, transform=own, n_steps=1)
+    assert alone.settings["baseline"] == "zero"
+    assert float(started_from(flat, alone, own(picture)[None]).abs().max()) < 1e-12
+    with pytest.raises(ValueError, match=r"nothing tells which numbers those are.*Use 'zero', 'mean' or 'blur'"):
+        sw.attribute(flat, picture, transform=own, baseline="black")
+    told = sw.attribute(flat, picture, transform=lambda p: torch.from_numpy(p).movedim(-1, 0) / 127.5 - 1, n_steps=1)
+    assert told.settings["baseline"] == "black"
+    start = started_from(flat, told, torch.from_numpy(picture).movedim(-1, 0)[None] / 127.5 - 1)
+    assert far(start, torch.full_like(start, -1)) < 1e-6
+
+
+@pytest.mark.parametrize("name", ["black", "white"])
+def test_pixels_that_nothing_tells_are_refused_in_words(flat, name):
+    for method in ("integrated_gradients", "expected_gradients"):
+        given = {"baselines": name} if method == "expected_gradients" else {"baseline": name}
+        said = rf"'{name}' means {name} pixels, and nothing tells.*or pass the picture and transform="
+        with pytest.raises(ValueError, match=said):
+            sw.attribute(flat, NORMAL, method=method, **given)
+    with pytest.raises(ValueError, match="pass the picture and transform="):
+        sw.ablate(flat, NORMAL[:1], np.ones((8, 8), dtype=bool), fill=name)
+
+
+def test_a_baseline_does_not_depend_on_the_pictures_beside_it(flat):
+    """One in [0, 1], for which noise is uniform there, beside one that isn't."""
+    both = torch.cat([pictures()[:1], NORMAL[:1]])
+    for given in ({}, {"baseline": "noise"}, {"method": "expected_gradients", "n_samples": 3}):
+        alone = sw.attribute(flat, both[:1], **given).values
+        assert far(sw.attribute(flat, both, **given).values[:1], alone) < 1e-12
+
+
+def test_settings_name_each_inputs_own_default_and_can_be_written_down():
+    class Both(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.of_image, self.of_row = nn.Linear(192, 2), nn.Linear(4, 2)
+
+        def forward(self, image, row):
+            return self.of_image(image.flatten(1)) + self.of_row(row)
+
+    model, inputs = Both().double(), {"image": BYTES[:1], "row": rows()[:1]}
+    found = sw.attribute(model, inputs, target=0, n_steps=2)
+    assert found.settings["baseline"] == {"image": "black", "row": "zero"}
+    assert "baseline={'image': 'black', 'row': 'zero'}," in found.to_code()
+    assert sw.Attribution.settings_from_json(found.to_json()) == found.settings
+    assert torch.equal(sw.attribute(model, inputs, **found.settings).values, found.values)
+    given = sw.attribute(model, inputs, target=0, n_steps=2, baseline={"row": "mean"})
+    assert given.settings["baseline"] == {"image": "black", "row": "mean"}
+    alike = sw.attribute(model, {**inputs, "image": NORMAL[:1]}, target=0, n_steps=2)
+    assert alike.settings["baseline"] == "zero"
+    own = sw.attribute(model, inputs, target=0, n_steps=2, baseline={"row": rows()[:1]})
+    assert "# model, inputs, baseline: yours" in own.to_code()
+
+
+def test_expected_gradients_name_what_they_draw_from(flat):
+    assert sw.attribute(flat, NORMAL, method="expected_gradients", n_samples=1).settings["baselines"] == "noise"
+
+
 def test_black_is_what_the_transform_makes_of_a_black_picture():
     mean, std = torch.tensor([0.4, 0.5, 0.6]).view(3, 1, 1), torch.tensor([0.2, 0.3, 0.25]).view(3, 1, 1)
 

@@ -10,6 +10,7 @@ from torch import nn
 from toys import Formula, conv_net, estimates, far, linear, mlp, pictures, rows
 
 import saliency_widgets as sw
+from saliency_widgets.attribution.methods import blur_ig as blur_ig_file
 from saliency_widgets.attribution.methods.blur_ig import scale_space
 from saliency_widgets.attribution.quadrature import coarse_to_fine
 
@@ -203,9 +204,19 @@ def test_the_blur_is_a_fraction_of_the_shorter_side():
     )
 
 
+@pytest.mark.parametrize("n_steps", [1, 2, 7, 64, 100, 1500, 3000])
+def test_what_is_held_is_bounded_and_let_go(n_steps):
+    order = coarse_to_fine(n_steps + 1, None if n_steps <= blur_ig_file._OPEN else blur_ig_file._OPEN // 2)
+    integral = blur_ig_file._Trapezoid(n_steps, torch.zeros(1), torch.full((1,), float(n_steps)))
+    for node in order:
+        integral.add(node, torch.tensor([float(node)]), torch.tensor([float(node)]))
+        assert len(integral._held) <= min(800, n_steps + 1)
+    assert float(integral.values) == n_steps**2 / 2  # the integral of t from 0 to n
+    assert len(integral._held) <= 1
+
+
 def test_what_is_no_picture_is_refused():
     with pytest.raises(ValueError, match=r"Blur-IG needs pictures \(N, C, H, W\), got inputs of shape \(2, 4\)\. Use"):
         explain(mlp(), rows(), target=1, score="logit")
-    for level in (0.0, 1.5):
-        with pytest.raises(ValueError, match=r"blur_level: expected a number from 0\.01 to 1, got"):
-            explain(conv_net(), pictures(), blur_level=level, target=1, score="logit")
+    with pytest.raises(ValueError, match=r"blur_level: expected a number of at least 0\.01, got 0"):
+        explain(conv_net(), pictures(), blur_level=0.0, target=1, score="logit")

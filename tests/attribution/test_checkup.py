@@ -12,6 +12,8 @@ from toys import conv_net, mlp, pictures, rows, state_of
 
 import saliency_widgets as sw
 from saliency_widgets.attribution.findings import Checkup, Finding
+from saliency_widgets.attribution.isolation import unlike_in_eval
+from saliency_widgets.attribution.reduction import unseen
 
 X = pictures(0, 1, 3, 8, 8)
 ROWS = rows(0, 2, 4)
@@ -40,7 +42,7 @@ class Wrapped(nn.Module):
 
 
 def about(model, x=X, **settings):
-    """The findings but one that small random nets may rightly have: inputs nobody reads."""
+    """The findings but those that small random nets may rightly have: inputs nobody reads, maps without evidence."""
     return [f for f in sw.checkup(model, x, **settings) if "exactly zero" not in f.what]
 
 
@@ -135,6 +137,80 @@ def test_training_mode_of_single_modules():
     harmless = only(conv_net().train())
     assert harmless.severity == "caution"
     assert harmless.what.startswith("The model is in training mode")
+
+
+def test_a_batch_of_layers_that_training_changes_and_none_that_is_not_there():
+    attention = nn.MultiheadAttention(4, 2, dropout=0.1, batch_first=True)
+    for layer, said in (
+        (nn.RReLU(), "RReLU"),
+        (nn.InstanceNorm2d(3, track_running_stats=True), "InstanceNorm with running statistics"),
+        (attention, "dropout of attention weights"),
+        (nn.Dropout(0.5), "dropout"),
+        (nn.BatchNorm2d(3), "BatchNorm"),
+    ):
+        assert unlike_in_eval(nn.Sequential(layer).train()) == {said: ("0",)}
+        assert unlike_in_eval(nn.Sequential(layer).eval()) == {}
+    assert unlike_in_eval(nn.Sequential(nn.Dropout(0.0), nn.RReLU(0.1, 0.1), nn.InstanceNorm2d(3)).train()) == {}
+
+
+@pytest.mark.parametrize(
+    ("layers", "names", "not_there"),
+    [
+        ([], (), ("dropout", "BatchNorm")),
+        ([nn.Dropout(0.5)], ("dropout makes this map",), ("BatchNorm",)),
+        ([nn.BatchNorm1d(4)], ("BatchNorm makes this map",), ("dropout",)),
+        ([nn.Dropout(0.5), nn.BatchNorm1d(4)], ("dropout and BatchNorm make this map",), ()),
+    ],
+)
+def test_the_note_on_training_mode_names_what_is_there(layers, names, not_there):
+    model = nn.Sequential(nn.Linear(4, 4), *layers, nn.Linear(4, 2)).double().train()
+    (note,) = sw.attribute(model, rows(0, 3, 4), method="gradient", target=0).notes
+    assert "training mode" in note
+    assert all(name in note for name in names)
+    assert not any(name in note for name in not_there)
+    assert sw.attribute(model.eval(), rows(0, 3, 4), method="gradient", target=0).notes == ()
+
+
+def against_everything():
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
+    nn.init.constant_(model[4].weight, -1.0)
+    return model.double().eval()
+
+
+def test_maps_without_evidence_are_told_by_the_map_and_by_the_check_up():
+    model = against_everything()
+    found = sw.attribute(model, X, target=1, method="grad_cam")
+    assert float(found.values.max()) <= 0
+    assert float(found.saliency_map().max()) == 0
+    (note,) = found.notes
+    assert "negative or zero" in note
+    assert "sign='signed'" in note
+    (finding,) = [f for f in sw.checkup(model, X, target=1) if "activation maps" in f.what]
+    assert {"grad_cam", "guided_grad_cam"} <= set(finding.methods)
+    assert (finding.severity, finding.where) == ("caution", ("1",))
+    nn.init.constant_(model[4].weight, 1.0)
+    assert sw.attribute(model, X, target=1, method="grad_cam").notes == ()
+    assert not [f for f in sw.checkup(model, X, target=1) if "activation maps" in f.what]
+
+
+def test_the_note_on_a_map_of_zeros_says_what_that_means_for_its_method():
+    model = against_everything()
+    notes = sw.attribute(model, X, target=1, method="guided_grad_cam").notes
+    assert any("Of Grad-CAM: Every value is negative" in note for note in notes)
+    assert any("zero everywhere: no edge" in note for note in notes)
+    line = nn.Linear(4, 1).double().eval()
+    (note,) = sw.attribute(line, rows(), method="smoothgrad", statistic="variance", n_samples=3, score="value").notes
+    assert "for the variance, all the same" in note
+    (note,) = sw.attribute(line, 0 * rows(), method="input_x_gradient", score="value").notes
+    assert "wherever the input is not zero, the gradient is" in note
+    notes = sw.attribute(line, rows(), baseline=rows(), score="value").notes
+    assert any("the input equals the baseline" in note for note in notes)
+    assert not any("ReLU" in note for note in notes)
+    signs = torch.tensor([[1.0, 2.0], [-1.0, 0.0], [0.0, 0.0], [-1.0, 1.0]])
+    assert "of sample 1 is negative" in unseen(signs, "positive")
+    assert "of sample 0 is positive" in unseen(signs, "negative")
+    assert unseen(signs, "absolute") == unseen(signs, "signed") == ""
+    assert "squares are zero" in unseen(torch.full((1, 3), 1e-30), "squared")
 
 
 def test_a_batchnorm_without_statistics_couples_the_rows_even_in_eval_mode():

@@ -44,6 +44,21 @@ def test_linear_the_variance_over_noise_is_zero_also_in_float32():
     assert float(found.abs().max()) == 0
 
 
+@pytest.mark.parametrize(
+    ("method", "params"),
+    [
+        ("smoothgrad", {"n_samples": 1000, "noise_level": 3.0}),
+        ("integrated_gradients", {"n_steps": 2001, "tolerance": 0.0, "baseline": "zero"}),
+        ("integrated_gradients", {"n_steps": 2001, "quadrature": "clenshaw_curtis", "baseline": "zero"}),
+        ("expected_gradients", {"n_samples": 2000, "baselines": "zero"}),
+    ],
+)
+def test_linear_beyond_where_the_sliders_end(method, params):
+    found = sw.attribute(linear(W, 3.0), X, method=method, score="value", **params)
+    assert found.evaluations == params.get("n_samples", params.get("n_steps", 0) + 1)
+    assert far(found.values, W.expand_as(X) if method == "smoothgrad" else W * X) < 1e-12
+
+
 # ---- sum of squares and of cubes
 
 

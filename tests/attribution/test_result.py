@@ -189,8 +189,9 @@ def test_the_table_of_methods_lists_names_defaults_ranges_and_units():
         assert f"{name}: {entry.help}" in told
         for param in entry.params:
             assert f"    {param.name} = {param.default!r}" in told
-    assert "    n_samples = 50, 1 to 500 samples" in told
-    assert "    noise_level = 0.15, 0 to 1 of the input's range" in told
+    assert "    n_samples = 50, 1 to 500 samples on the slider, and beyond" in told
+    assert "    noise_level = 0.15, 0 to 1 of the input's range on the slider, and beyond" in told
+    assert "    seed = 0, 0 to 2147483647\n" in told
     assert "    quadrature = 'adaptive', one of adaptive, trapezoid, midpoint, gauss_legendre, clenshaw_curtis" in told
 
 

@@ -200,6 +200,9 @@ def test_a_normalised_tensor_is_shown_from_its_smallest_to_its_largest_number():
     low, high = float(normalised.min()), float(normalised.max())
     expected = ((normalised[0] - low) / (high - low) * 255).round().movedim(0, -1)
     assert np.abs(found.pictures[0].astype(int) - expected.numpy()).max() <= 1
+    assert "for display only" in note
+    assert found.pixels is None  # how it is shown is no black to start from
+    assert float(found.display.black.min()) == low
 
 
 def test_a_constant_tensor_out_of_range_is_shown_black():

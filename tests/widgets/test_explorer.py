@@ -180,7 +180,7 @@ def test_update_moves_everything_or_nothing(explorer):
     explorer.update(method="smoothgrad", n_samples=3)
     before = explorer.settings
     for wrong in (
-        {"n_samples": 5, "noise_level": 7},
+        {"n_samples": 5, "noise_level": -7},
         {"n_samples": 5, "colour": "red"},
         {"n_samples": 5, "target": "zebra"},
         {"method": "magic"},
@@ -245,6 +245,81 @@ def test_a_model_that_begins_to_fail_is_told_in_the_widget_and_the_next_move_wor
     explorer.update(n_samples=4)
     assert explorer.view.status["state"] == "done"
     assert explorer.attribution.done == 4
+
+
+def test_sliders_hold_what_python_gives_beyond_their_ends(model, picture, tmp_path):
+    made = Explorer(model, picture, executor="inline", method="smoothgrad", n_samples=700)
+    try:
+        assert (control(made, "n_samples").widget.max, control(made, "n_samples").value) == (700, 700)
+        made.update(n_samples=2000, noise_level=2.5)
+        assert made.attribution.evaluations == 2000
+        assert (made.attribution.settings["noise_level"], control(made, "noise_level").widget.max) == (2.5, 2.5)
+        again = sw.attribute(model, picture, **made.attribution.settings)
+        assert torch.equal(again.values, made.attribution.values)
+        made.save_state(tmp_path / "many")
+        made.update(n_samples=3, noise_level=0.1)
+        made.load_state(tmp_path / "many")
+        assert made.attribution.evaluations == 2000
+        made.update(method="integrated_gradients", n_steps=2001, tolerance=0)
+        assert made.attribution.evaluations == 2002
+        with pytest.raises(ValueError, match="n_steps: expected a number from 1 to 100000, got 200000"):
+            made.update(n_steps=200_000)
+        assert control(made, "n_steps").value == 2001
+    finally:
+        made.close()
+
+
+def options(made, name):
+    return [value for _, value in control(made, name).widget.options]
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_menus_offer_the_baselines_that_mean_something_the_default_first(model, picture, told):
+    x = picture if told else torch.randn(1, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    made = Explorer(model, x, executor="inline", method="integrated_gradients", n_steps=8)
+    try:
+        names = options(made, "baseline")
+        assert names[0] == control(made, "baseline").value == made.attribution.settings["baseline"]
+        assert names[0] == ("black" if told else "zero")
+        assert ({"black", "white"} <= set(names)) == told
+        assert ({"black", "white"} <= set(options(made, "baselines"))) == told
+        by_hand = sw.attribute(model, x, n_steps=8, target=made.attribution.settings["target"])
+        assert torch.equal(by_hand.values, made.attribution.values)
+        assert f"baseline={names[0]!r}" in made.to_code()
+        made.trust._fold.selected_index = 0
+        sections = {section.name: section for section in made.trust._sections}
+        for menu in (sections["ablation"]._fill, sections["curves"]._fill, sections["saturation"]._baseline):
+            assert ({"black", "white"} <= {value for _, value in menu.widget.options}) == told
+        made.update(baseline="white")
+        assert made.view.status["state"] == ("done" if told else "error")
+        assert told or "pass the picture and transform=" in made.view.status["message"]
+    finally:
+        made.close()
+
+
+def test_a_map_that_is_empty_under_its_sign_says_so_and_only_then(picture):
+    """With weights of -1 behind a ReLU, everything speaks against the class."""
+    against = nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2)
+    ).eval()
+    nn.init.constant_(against[4].weight, -1.0)
+    made = Explorer(against, picture, executor="inline", method="grad_cam", target=1)
+
+    def said():
+        return [note for note in made.view.status["notes"] if "shows nothing" in note]
+
+    try:
+        assert len(said()) == 1
+        assert "sign='positive'" in said()[0]
+        for sign in ("signed", "negative", "absolute", "squared"):
+            made.update(sign=sign)
+            assert said() == []
+        made.update(sign="positive")
+        assert len(said()) == 1
+        made.update(method="gradient", sign="positive")
+        assert said() == []
+    finally:
+        made.close()
 
 
 def test_a_method_that_does_not_apply_is_told_in_the_widget(picture):

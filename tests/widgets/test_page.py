@@ -194,7 +194,7 @@ def test_a_model_that_fails_for_one_value_is_named_with_it(explorer, tmp_path):
         ({"n_samples": []}, ValueError, "record: n_samples has no values"),
         ({"n_samples": {4}}, TypeError, "record: n_samples takes a list of values"),
         ({"n_samples": ["many"]}, TypeError, "record: n_samples: expected a whole number"),
-        ({"noise_level": [0.1, 7.0]}, ValueError, "record: noise_level: expected a number from 0 to"),
+        ({"noise_level": [0.1, -7.0]}, ValueError, "record: noise_level: expected a number of at least 0"),
         ({"method": ["gradint"]}, ValueError, "Did you mean 'gradient'"),
         ({"target": ["dragon"]}, ValueError, "dragon"),
         ({"seed": range(300)}, ValueError, "300 maps, about .* over the limit of 200 maps.*pass limit=300"),

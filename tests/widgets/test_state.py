@@ -106,6 +106,21 @@ def test_without_the_inputs_what_the_model_saw_is_explained_and_the_missing_tran
     made.close()
 
 
+def test_black_of_a_transform_that_is_missing_stays_the_same_numbers(picture, tmp_path):
+    def centered(x):
+        return tame(x) * 2 - 1
+
+    there = Explorer(conv_net(), picture, transform=centered, executor="inline", n_steps=4)
+    assert there.attribution.settings["baseline"] == "black"
+    there.save_state(tmp_path / "a")
+    with pytest.warns(UserWarning, match="black and white"):
+        made = sw.load(tmp_path / "a", model=conv_net())
+    assert torch.allclose(made.wait(60).values, there.attribution.values, rtol=1e-9)
+    assert bool((made.attribution.settings["baseline"] == -1).all())
+    made.close()
+    there.close()
+
+
 def test_loading_moves_the_controls_of_an_explorer(explorer, picture, tmp_path):
     explorer.save_state(tmp_path / "a")
     then, values = explorer.controls, explorer.attribution.values

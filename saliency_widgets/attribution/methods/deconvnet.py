@@ -9,7 +9,14 @@ from saliency_widgets.attribution.method import Estimate, method
 from saliency_widgets.attribution.relu_rules import rectified_gradient
 
 
-@method(title="Deconvnet", unit="passes", pointwise=True, needs=("relu",), aliases=("deconv", "deconvolution"))
+@method(
+    title="Deconvnet",
+    unit="passes",
+    pointwise=True,
+    needs=("relu",),
+    aliases=("deconv", "deconvolution"),
+    blank="nothing positive comes back through the ReLUs",
+)
 def deconvnet(call: Call) -> Iterator[Estimate]:
     r"""The model run backwards, keeping what is positive: it paints what excites it, and hardly depends on the class.
 

@@ -36,6 +36,7 @@ BASELINES = Param(
     unit="samples",
     params=(N_SAMPLES, BASELINES, SEED, CHUNK_SIZE),
     aliases=("eg", "shap", "gradient_shap"),
+    blank="the gradients between the baselines and the input are zero, or the baselines equal the input",
 )
 def expected_gradients(
     call: Call, n_samples: int, baselines: object, seed: int, chunk_size: int | None
@@ -46,7 +47,7 @@ def expected_gradients(
 
     with t uniform in [0, 1] and x' drawn from ``baselines``: a name, a tensor (K, ...) of K inputs, or a list of both.
     "background", the default for rows that have one, are its rows. "noise", the default otherwise, is drawn anew for
-    each sample: uniform between black and white for pictures, between each row's min and max for everything else.
+    each sample: uniform between black and white where these are told, between each row's min and max otherwise.
     Sample k of a seed is the same draw at every sample count, and the same for all rows of a batch. Completeness: the
     exact values sum to F(x) - E[F(x')]; ``delta`` is what is missing to the mean of F over the baselines drawn so far.
     That takes one more forward pass for each new baseline.
@@ -115,6 +116,11 @@ def _described(pick: int, baselines: Any, call: Call) -> str:
     return f"row {pick} of the background" if rows else f"number {pick} of the baselines"
 
 
+def default_baselines(call: Call) -> str:
+    """What baselines are drawn from where none are given: the rows of a background, or noise."""
+    return "noise" if call.columns is None or call.columns.rows is None else BACKGROUND
+
+
 def _pool(value: Any, call: Call, seed: int) -> Sequence[Tensor | None] | Tensor:
     """What baselines are drawn from, each broadcastable to the inputs; None is fresh noise."""
     if isinstance(value, (list, tuple)):
@@ -122,14 +128,14 @@ def _pool(value: Any, call: Call, seed: int) -> Sequence[Tensor | None] | Tensor
             raise ValueError("baselines: the list is empty. Give at least one, or leave it out for noise.")
         return [entry for item in value for entry in _pool(item, call, seed)]
     if value is None or isinstance(value, str):
-        name = BASELINES.check(value)
+        name = BASELINES.check(value) or default_baselines(call)
         rows = None if call.columns is None else call.columns.rows
-        if rows is not None and name in (None, BACKGROUND):
+        if rows is not None and name == BACKGROUND:
             return rows.to(call.inputs)[:, None]
         if name == BACKGROUND:
             raise ValueError("baselines: there is no background. Pass background= rows of your data.")
         try:
-            return [None if name in (None, "noise") else call.baseline(name, seed)]
+            return [None if name == "noise" else call.baseline(name, seed)]
         except ValueError as error:
             raise ValueError(str(error).replace("baseline:", "baselines:", 1)) from error
     if not hasattr(value, "__array__"):

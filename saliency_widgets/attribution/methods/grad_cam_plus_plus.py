@@ -18,6 +18,7 @@ from saliency_widgets.attribution.method import Estimate, method
     sign="positive",
     needs=("layer",),
     aliases=("gradcam_pp",),
+    blank="at this layer nothing is left of the activation weighed with its gradient",
 )
 def grad_cam_plus_plus(call: Call, layer: str | None, reshape: object) -> Iterator[Estimate]:
     r"""Grad-CAM with weights that do not fade for small or repeated objects.

@@ -10,7 +10,12 @@ from saliency_widgets.attribution.relu_rules import rectified_gradient
 
 
 @method(
-    title="Guided Backprop", unit="passes", pointwise=True, needs=("relu",), aliases=("gbp", "guided_backpropagation")
+    title="Guided Backprop",
+    unit="passes",
+    pointwise=True,
+    needs=("relu",),
+    aliases=("gbp", "guided_backpropagation"),
+    blank="nothing positive comes back through the ReLUs",
 )
 def guided_backprop(call: Call) -> Iterator[Estimate]:
     r"""A gradient that stops at every ReLU where it is negative: sharp, but it hardly depends on the class.

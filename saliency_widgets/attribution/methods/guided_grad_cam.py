@@ -9,9 +9,16 @@ from torch.nn import functional as F
 from saliency_widgets.attribution.call import Call
 from saliency_widgets.attribution.layers import LAYER, RESHAPE
 from saliency_widgets.attribution.method import Estimate, get_method, method
+from saliency_widgets.attribution.reduction import unseen
 
 
-@method(title="Guided Grad-CAM", unit="passes", params=(LAYER, RESHAPE), needs=("relu", "layer"))
+@method(
+    title="Guided Grad-CAM",
+    unit="passes",
+    params=(LAYER, RESHAPE),
+    needs=("relu", "layer"),
+    blank="no edge of Guided Backprop lies where Grad-CAM is positive",
+)
 def guided_grad_cam(call: Call, layer: str | None, reshape: object) -> Iterator[Estimate]:
     r"""Guided Backprop's edges, kept only where Grad-CAM sees evidence for the class.
 
@@ -36,4 +43,6 @@ def guided_grad_cam(call: Call, layer: str | None, reshape: object) -> Iterator[
     (guided,) = get_method("guided_backprop").run(call)
     size = tuple(call.inputs.shape[-2:])
     mask = F.interpolate(cam.values.clamp(min=0), size=size, mode="bilinear", align_corners=False)
-    yield Estimate(guided.values * mask, evaluations=2, score=cam.score, notes=cam.notes)
+    hidden = unseen(cam.values, "positive")
+    notes = (*cam.notes, f"Of Grad-CAM: {hidden}") if hidden else cam.notes
+    yield Estimate(guided.values * mask, evaluations=2, score=cam.score, notes=notes)

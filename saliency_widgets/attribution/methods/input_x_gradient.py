@@ -13,6 +13,7 @@ from saliency_widgets.attribution.method import Estimate, method
     unit="passes",
     pointwise=True,
     aliases=("gradient_x_input", "gradient_times_input", "input_times_gradient", "input*gradient"),
+    blank="wherever the input is not zero, the gradient is",
 )
 def input_x_gradient(call: Call) -> Iterator[Estimate]:
     r"""The gradient weighed with the input's own value: exact for a linear model without bias.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 from saliency_widgets.attribution.adaptive import AdaptiveTrapezoid
 from saliency_widgets.attribution.baselines import BASELINE, on_the_path
 from saliency_widgets.attribution.call import Call
+from saliency_widgets.attribution.completeness import unaccounted
 from saliency_widgets.attribution.halves import Half, full, kept_whole
 from saliency_widgets.attribution.method import Estimate, method
 from saliency_widgets.attribution.noise import SEED
@@ -22,6 +24,7 @@ N_STEPS = Param(
     default=64,
     low=1,
     high=1024,
+    maximum=100_000,
     kind="int",
     scale="log2",
     label="IG steps",
@@ -35,6 +38,7 @@ TOLERANCE = Param(
     default=0.05,
     low=0.0,
     high=1.0,
+    maximum=math.inf,
     continued=True,
     help="Adaptive steps end as soon as the estimated error of the map, relative to it, was below this twice in a row; "
     "0 takes all steps.",
@@ -58,6 +62,7 @@ _ROUND = 8
     unit="gradients",
     params=(N_STEPS, BASELINE, TOLERANCE, QUADRATURE, SEED, CHUNK_SIZE),
     aliases=("ig", "path_integrated_gradients"),
+    blank="the gradients are zero all the way from the baseline, or the input equals the baseline",
 )
 def integrated_gradients(
     call: Call,
@@ -78,7 +83,8 @@ def integrated_gradients(
     "adaptive", the default, is a nested trapezoid rule that bisects where the map still changes or completeness is
     missed, see :class:`~saliency_widgets.attribution.adaptive.AdaptiveTrapezoid`. It ends when ``map_error``, the
     estimated error of the map relative to it, was within ``tolerance`` in two rounds running, or at the latest after
-    n + 1 gradients, and says which. The other rules take n + 1 gradients ("trapezoid", "clenshaw_curtis") or n
+    n + 1 gradients, and says which; where more than ``tolerance`` of the score's change is missing then, it says that,
+    with the likely cause. The other rules take n + 1 gradients ("trapezoid", "clenshaw_curtis") or n
     ("midpoint", "gauss_legendre"), whatever the tolerance; until all are in, the estimate is their weighted mean,
     coarse to fine.
 
@@ -96,7 +102,7 @@ def integrated_gradients(
     if quadrature == ADAPTIVE:
         yield from _adaptive(call, start, baseline, n_steps, tolerance, call.rows(chunk_size))
     else:
-        yield from _fixed(call, start, baseline, quadrature, n_steps, chunk_size)
+        yield from _fixed(call, start, baseline, quadrature, n_steps, tolerance, chunk_size)
 
 
 def _gradients(
@@ -139,9 +145,15 @@ def _adaptive(
             rule.rest(within >= 2)
         enough = bool((within >= 2).all())
         last = enough or rule.done == n_steps + 1
-        told = ()
-        if last and error is not None and tolerance > 0:
-            told = (ended(enough, rule.done, "gradients", "the map's error is estimated at", error, tolerance),)
+        told: tuple[str, ...] = ()
+        if last and tolerance > 0 and rule.delta is not None:
+            missing = unaccounted(
+                rule.values, rule.delta, score, tolerance, error=error, settled=enough, precision=call.precision
+            )
+            what = "the map's error is estimated at"
+            told = (missing,) if missing else ()
+            if error is not None:
+                told = (ended(enough, rule.done, "gradients", what, error, tolerance, missing),)
         yield Estimate(
             rule.values,
             done=rule.done,
@@ -157,7 +169,13 @@ def _adaptive(
 
 
 def _fixed(
-    call: Call, start: Tensor, baseline: object, quadrature: str, n_steps: int, chunk_size: int | None
+    call: Call,
+    start: Tensor,
+    baseline: object,
+    quadrature: str,
+    n_steps: int,
+    tolerance: float,
+    chunk_size: int | None,
 ) -> Iterator[Estimate]:
     way = call.inputs - start
     nodes, weights = RULES[quadrature](n_steps)
@@ -179,4 +197,10 @@ def _fixed(
         values = way * total / float(weights[:done].sum())
         delta = values.flatten(1).sum(1) - (ends[1.0] - ends[0.0]) if len(ends) == 2 else None
         values = values.to(way.dtype)
-        yield Estimate(values, done=done, total=len(nodes), evaluations=done, score=ends.get(1.0), delta=delta)
+        missing = ""
+        if done == len(nodes) and tolerance > 0 and delta is not None:
+            missing = unaccounted(values, delta, ends[1.0], tolerance, precision=call.precision)
+        yield Estimate(
+            values, done=done, total=len(nodes), evaluations=done, score=ends.get(1.0), delta=delta,
+            notes=(missing,) if missing else (),
+        )  # fmt: skip

@@ -9,7 +9,14 @@ from saliency_widgets.attribution.layers import LAYER, RESHAPE, activation_maps
 from saliency_widgets.attribution.method import Estimate, method
 
 
-@method(title="Layer-CAM", unit="passes", params=(LAYER, RESHAPE), sign="positive", needs=("layer",))
+@method(
+    title="Layer-CAM",
+    unit="passes",
+    params=(LAYER, RESHAPE),
+    sign="positive",
+    needs=("layer",),
+    blank="at this layer nothing is left of the activation weighed with its gradient",
+)
 def layer_cam(call: Call, layer: str | None, reshape: object) -> Iterator[Estimate]:
     r"""Grad-CAM with a weight for each location: it stays sharp at shallow layers.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from functools import partial
 
@@ -13,13 +14,14 @@ from saliency_widgets.attribution.method import Estimate, get_method, method, me
 from saliency_widgets.attribution.moments import Chunk, Moments
 from saliency_widgets.attribution.noise import SEED, normal_noise
 from saliency_widgets.attribution.schedule import CHUNK_SIZE, ended
-from saliency_widgets.params import Param
+from saliency_widgets.params import MANY, Param
 
 NOISE_LEVEL = Param(
     "noise_level",
     default=0.15,
     low=0.0,
     high=1.0,
+    maximum=math.inf,
     unit="of the input's range",
     help="Standard deviation of the added noise, as a fraction of the input's max - min. More noise, smoother map; "
     "too much and another picture is explained.",
@@ -29,6 +31,7 @@ N_SAMPLES = Param(
     default=50,
     low=1,
     high=500,
+    maximum=MANY,
     kind="int",
     label="Sample count",
     unit="samples",
@@ -40,6 +43,7 @@ TOLERANCE = Param(
     default=0.0,
     low=0.0,
     high=1.0,
+    maximum=math.inf,
     advanced=True,
     continued=True,
     help="Stop as soon as the sampling error, the mean standard error over the mean size of the values, is below this; "
@@ -81,6 +85,7 @@ def noisy(call: Call, noise_level: float, seed: int, samples: range) -> Tensor:
     unit="samples",
     params=(NOISE_LEVEL, N_SAMPLES, STATISTIC, BASE, TOLERANCE, SEED, CHUNK_SIZE),
     aliases=("sg", "smooth_gradient", "noise_tunnel", "vargrad"),
+    blank="the maps of all noisy copies are zero, or, for the variance, all the same",
 )
 def smoothgrad(
     call: Call,

@@ -241,7 +241,7 @@ class Sweep:
         for param in self.method.params:
             values = self.grid.get(param.name, ())
             if param.name in self.refining:
-                if self.settings[self.choice][param.name] == max(values) != param.high:
+                if self.settings[self.choice][param.name] == max(values) != param.limits[1]:
                     told.append(
                         f"{_capital(_spoken(param, max(values)))} are the most of the grid: only more would tell "
                         f"whether they are enough."
@@ -250,7 +250,7 @@ class Sweep:
             if len(values) < 2 or not all(isinstance(v, (int, float)) for v in values):
                 continue
             chosen = self.settings[self.choice][param.name]
-            if chosen in (min(values), max(values)) and chosen not in (param.low, param.high):
+            if chosen in (min(values), max(values)) and chosen not in param.limits:
                 last, next_one = ("smallest", "smaller") if chosen == min(values) else ("largest", "larger")
                 told.append(
                     f"{_capital(_spoken(param, chosen))} is the {last} of the grid: a {next_one} one may be better."

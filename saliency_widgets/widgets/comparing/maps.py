@@ -282,7 +282,7 @@ class Maps:
             title = f"{name} {messages.number(found.score[0])}"
         if event.state == "done" and entry.cell.picture is not (picture := self._picture(want.subject)):
             entry.cell.picture = picture
-        told = messages.status_of(event, title, want.name, notes=want.notes)
+        told = messages.status_of(event, title, want.name, notes=want.notes, sign=self._reduction_of(want).sign)
         entry.cell.offer(messages.frame_of(event), told)
         if event.state != "running":
             self._progress()

@@ -55,6 +55,11 @@ class Board:
         self._kept: dict[Hashable, Any] = {}
         self._version: tuple | None = None
 
+    @property
+    def baseline_name(self) -> str:
+        """The baseline in words."""
+        return repr(self.baseline) if isinstance(self.baseline, str) else "your own"
+
     def page(self, step: Step, check: Callable[[], None]) -> Iterator[Page]:
         """What a step shows, in one piece.
 

@@ -105,6 +105,7 @@ class Lesson(w.VBox):
         self._given = {"transform": transform, "class_names": class_names, "device": device}
         self._model, self._inputs, self._target = model, inputs, target
         self._subject = subject
+        asked["baseline"] = subject.baselines[0] if baseline is None else baseline
         self._board = Board(subject, target=target, **asked)
         self._board.call().baseline(asked["baseline"], asked["seed"])  # one that doesn't fit is an error of this call
         self._steps = {name: STEPS[name] for name in chosen}

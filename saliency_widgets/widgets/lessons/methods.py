@@ -148,6 +148,7 @@ def saturated(board: Board, page: Page) -> None:
     """The score and the size of its gradient on the way."""
     page.asks("Position on the way", slider=True, start=PLACES)
     way = _way(board)
+    begin = f"The baseline is {board.baseline_name}. "
     steepest = float(way.slopes.max()) or 1.0
     sizes = (way.slopes / steepest).tolist()
     settled = way.settled
@@ -161,7 +162,7 @@ def saturated(board: Board, page: Page) -> None:
         here, risen = _risen(board, at)
         share = "" if risen != risen else f", {percent(risen)} of its change,"
         said = (
-            f"Here the {board.scale} is {number(here)}{share} and the gradient has "
+            f"{begin}Here the {board.scale} is {number(here)}{share} and the gradient has "
             f"{percent(sizes[at * _FINER])} of its largest size. {end}"
         )
         size = page.curve(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -152,7 +152,7 @@ class TableSaturation(SaturationSection):
         self._table = table
         super().__init__()
 
-    def _start(self) -> Control:
+    def _start(self, baselines: Sequence[str]) -> Control:  # noqa: ARG002
         return BaselineControl(self._table)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import ipywidgets as w
 import numpy as np
@@ -14,12 +14,11 @@ from bqplot.scales import LinearScale, OrdinalScale
 from saliency_widgets.engine.case import Case
 from saliency_widgets.engine.examiner import Check
 from saliency_widgets.evaluation.ablation import Ablation
-from saliency_widgets.evaluation.fills import FILL
 from saliency_widgets.params import Param
 from saliency_widgets.widgets.charts import ACCENT, CHANCE, TICKS, chart, framed, said, widened
 from saliency_widgets.widgets.controls import Control
 from saliency_widgets.widgets.predictions import labels_of
-from saliency_widgets.widgets.trust.section import Section
+from saliency_widgets.widgets.trust.section import Section, fill_control
 
 _SHARE = Param(
     "share",
@@ -43,8 +42,8 @@ class AblationSection(Section):
     name, title = "ablation", "Ablation"
     waiting, how = "Mark a region on the picture, or move the slider.", _HOW
 
-    def __init__(self, mark: Callable[[np.ndarray], None]) -> None:
-        self._fill, self._share = Control(FILL), Control(_SHARE)
+    def __init__(self, mark: Callable[[np.ndarray], None], baselines: Sequence[str]) -> None:
+        self._fill, self._share = fill_control(baselines), Control(_SHARE)
         super().__init__(self._fill, self._share)
         self._region: torch.Tensor | float | None = None  # what is marked, or how much of the map
         self._mark = mark

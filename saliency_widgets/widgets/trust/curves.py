@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import ipywidgets as w
 import numpy as np
@@ -16,11 +16,10 @@ from saliency_widgets.attribution.targets import in_classes
 from saliency_widgets.engine.case import Case
 from saliency_widgets.engine.examiner import Check
 from saliency_widgets.evaluation.curves import KINDS, STEPS, Curve, Curves
-from saliency_widgets.evaluation.fills import FILL
 from saliency_widgets.evaluation.ranking import CHANCE as CHANCE_PARAM
 from saliency_widgets.widgets.charts import ACCENT, CHANCE, OTHERS, chart, number, said, widened
 from saliency_widgets.widgets.controls import LABEL_WIDTH, Control
-from saliency_widgets.widgets.trust.section import Section
+from saliency_widgets.widgets.trust.section import Section, fill_control
 
 _HOW = (
     "Left: the most important pixels go first, and the curve should fall early. Right: they come first, and it should "
@@ -35,8 +34,8 @@ class CurvesSection(Section):
     name, title = "curves", "Deletion and insertion"
     waiting, how = "The curves come as soon as the map is there.", _HOW
 
-    def __init__(self, others: Callable[[], Mapping[str, Case]]) -> None:
-        self._fill, self._steps, self._chance = Control(FILL), Control(STEPS), Control(CHANCE_PARAM)
+    def __init__(self, others: Callable[[], Mapping[str, Case]], baselines: Sequence[str]) -> None:
+        self._fill, self._steps, self._chance = fill_control(baselines), Control(STEPS), Control(CHANCE_PARAM)
         super().__init__(self._fill, self._steps, self._chance)
         self._others = others
         self._found: tuple[Curves, Case] | None = None

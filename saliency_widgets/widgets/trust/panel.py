@@ -61,8 +61,7 @@ class TrustPanel:
 
     def _made(self, kind: type[Section]) -> Section:
         """One of the tests; those that compare get the other methods' maps."""
-        compares = issubclass(kind, (CurvesSection, StabilitySection))
-        return kind(self._others) if compares else kind()  # type: ignore[arg-type]
+        return kind(self._others) if issubclass(kind, StabilitySection) else kind()  # type: ignore[arg-type]
 
     def _make(self) -> None:
         self._sections = [self._made(kind) for kind in self.kinds]
@@ -152,15 +151,30 @@ class TrustPanel:
 
 
 class PictureTrust(TrustPanel):
-    """Ablation, deletion and insertion, random weights, saturation, stability and agreement of a picture's map."""
+    """Ablation, deletion and insertion, random weights, saturation, stability and agreement of a picture's map.
+
+    Args:
+        view: Where the picture and its map are shown.
+        baselines: The names that mean something for the picture, the default first.
+        busy: Whether a map is being computed.
+        executor: "thread" or "inline".
+    """
 
     kinds = (AblationSection, CurvesSection, RandomisationSection, SaturationSection, StabilitySection)
     says = "A bright region shows what the score is sensitive to, not what causes it. Test it here."
 
+    def __init__(self, view: HeatmapView, baselines: Sequence[str], *, busy: Callable[[], bool], executor: str) -> None:
+        self._baselines = baselines
+        super().__init__(view, busy=busy, executor=executor)
+
     def _made(self, kind: type[Section]) -> Section:
+        if kind is SaturationSection:
+            return SaturationSection(self._baselines)
+        if kind is CurvesSection:
+            return CurvesSection(self._others, self._baselines)
         if kind is not AblationSection:
             return super()._made(kind)
-        ablation = AblationSection(self._view.mark)
+        ablation = AblationSection(self._view.mark, self._baselines)
         self._view.on_region(ablation.marked)
         return ablation
 

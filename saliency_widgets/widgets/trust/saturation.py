@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from bqplot.marks import Lines
 from bqplot.scales import LinearScale
@@ -29,8 +31,8 @@ class SaturationSection(Section):
 
     what = "picture"
 
-    def __init__(self) -> None:
-        self._baseline = self._start()
+    def __init__(self, baselines: Sequence[str] = ()) -> None:
+        self._baseline = self._start(baselines)
         super().__init__(self._baseline)
         x, self._share = LinearScale(min=0.0, max=1.0), LinearScale(min=0.0, max=1.0)
         scales = {"x": x, "y": self._share}
@@ -39,8 +41,8 @@ class SaturationSection(Section):
         across = f"from the baseline to the {self.what}"
         self.lay_out(chart([self._lines, self._settled], x, self._share, across=across, up="share"))
 
-    def _start(self) -> Control:
-        return Control(BASELINE)
+    def _start(self, baselines: Sequence[str]) -> Control:
+        return Control(BASELINE, options={name: name for name in baselines})
 
     def check(self, case: Case) -> Check:
         """The way from this baseline."""

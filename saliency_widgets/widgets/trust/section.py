@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 import ipywidgets as w
 
 from saliency_widgets.engine.case import Case
 from saliency_widgets.engine.examiner import Check
+from saliency_widgets.evaluation.fills import FILL, NEIGHBOURS
 from saliency_widgets.widgets.charts import said, sentence
 from saliency_widgets.widgets.controls import Control
+
+
+def fill_control(baselines: Sequence[str]) -> Control:
+    """The menu of what is put where something is taken away: what means something for the picture."""
+    names = [name for name in FILL.options() if name in (NEIGHBOURS, *baselines)]
+    return Control(FILL, options={name: name for name in names})
 
 
 class Section:
