@@ -51,11 +51,15 @@ def _pixels(name: str, pixels: PixelRange | None) -> PixelRange:
 
 
 def _mean(inputs: Tensor, _pixels: PixelRange | None, _: int) -> Tensor:
+    if inputs.ndim == 1:  # one number for each sample
+        return inputs.clone()
     over = tuple(range(2, inputs.ndim)) or (1,)
     return inputs.mean(over, keepdim=True).expand_as(inputs).clone()
 
 
 def _median(inputs: Tensor, _pixels: PixelRange | None, _: int) -> Tensor:
+    if inputs.ndim == 1:
+        return inputs.clone()
     flat = inputs.flatten(2) if inputs.ndim > 2 else inputs[:, None]
     middle = flat.median(-1).values
     return middle.view(len(inputs), -1, *[1] * (inputs.ndim - 2)).expand_as(inputs).clone()
@@ -80,7 +84,7 @@ def _noise(inputs: Tensor, pixels: PixelRange | None, seed: int) -> Tensor:
     if pixels is not None:
         low, high = pixels.black.to(inputs), pixels.white.to(inputs)
     else:
-        flat = inputs.flatten(1)
+        flat = inputs.reshape(len(inputs), -1)
         shape = (-1, *[1] * (inputs.ndim - 1))
         low, high = flat.amin(1).view(shape), flat.amax(1).view(shape)
     return (low + uniform * (high - low)).expand_as(inputs).clone()

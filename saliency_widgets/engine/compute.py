@@ -76,20 +76,21 @@ def compute(
             estimate = next(estimates, None)
         if estimate is None:
             return
-        if estimate.layer is not None:
+        if estimate.layer is not None and any(param.name == "layer" for param in entry.params):
             settings["layer"] = estimate.layer
+        of_inputs = subject.parts if estimate.layer is None else {}
         yield Attribution(
-            values=estimate.values.detach(),
+            values=subject.shaped(estimate.values.detach()),
             settings=dict(settings),
             score=known if estimate.score is None else estimate.score,
             delta=estimate.delta,
-            standard_error=estimate.standard_error,
+            standard_error=None if estimate.standard_error is None else subject.shaped(estimate.standard_error),
             agreement=estimate.agreement,
             map_error=estimate.map_error,
             evaluations=estimate.evaluations,
             layer=estimate.layer,
             input_shape=subject.input_shape,
-            parts=subject.parts,
+            parts=of_inputs if estimate.parts is None else estimate.parts,
             notes=(*exact, *_notes(subject, estimate, score)),
             default_sign=entry.sign,
             done=estimate.done,
@@ -211,6 +212,7 @@ def attribute(
     subject = Subject(
         model, inputs, transform=transform, class_names=class_names, explain=explain, device=device, fold=fold,
         precision=precision, cuda_graphs=cuda_graphs, feature_names=feature_names, background=background,
+        gradients=get_method(method).gradients,
     )  # fmt: skip
     *_, last = compute(subject, request)
     return last
