@@ -176,6 +176,10 @@ def baseline_of(
         value = "mean" if background else "zero" if pixels is None else "black"
     if isinstance(value, str):
         name = BASELINE.check(value)
+        if name not in ("zero", "black", "white") and not inputs.is_floating_point():
+            raise ValueError(
+                f"baseline: {name!r} of whole numbers or truth values is none of them. Use 'zero', or a tensor of them."
+            )
         told = None if columns is None else columns.named(name, seed)
         return NAMED[name](inputs, pixels, seed) if told is None else told.to(inputs).expand_as(inputs).clone()
     if hasattr(value, "iloc"):  # a row as people have it
@@ -189,6 +193,8 @@ def baseline_of(
             f"baseline: expected a name, a tensor or a function that returns one, got a {type(value).__name__}."
         )
     value = as_numbers(value, "baseline")
+    if not inputs.is_floating_point() and bool((value.to(inputs) != value).any()):
+        raise ValueError(f"baseline: the inputs are {inputs.dtype}, and it holds other numbers than these can be.")
     try:
         tensor = value.detach().to(inputs).expand_as(inputs).clone()
     except RuntimeError as error:

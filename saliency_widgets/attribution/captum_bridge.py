@@ -261,6 +261,11 @@ class _Bridge:
                 arguments |= {"return_convergence_delta": True} if delta else {}
                 found = attribution.attribute(single(inputs), **arguments)
             except Exception as error:
+                if "cannot register a hook on a tensor" in str(error):
+                    raise ValueError(
+                        f"method: captum's {self.label} hooks layers that run on inputs which are not explained, and "
+                        f"these have no gradient. Leave out explain=, so that all inputs are explained together."
+                    ) from error
                 if error is scored.failure or isinstance(error, Cancelled) or out_of_memory(error):
                     raise
                 raise ValueError(

@@ -166,8 +166,9 @@ class Attribution:
             raise ValueError(f"sample: expected 0 to {len(self.values) - 1}, got {sample!r}.")
         reduction = Reduction(sign or self.default_sign, channels)
         if self.values.ndim != 4 or len(self.input_shape) < 3:
+            one = (1, *self.values.shape[1:])
             raise ValueError(
-                f"values: a map needs shape (B, C, H, W), got {tuple(self.values.shape)}, which is no picture's. Read "
+                f"values: a map needs shape (B, C, H, W), got {one}, which is no picture's. Read "
                 f"the numbers from .values, or .part(name).values where several inputs were explained."
             )
         height, width = self.input_shape[-2:]

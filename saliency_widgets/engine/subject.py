@@ -267,6 +267,8 @@ class Subject:
         """What is to be said of the precision that was chosen, of one question."""
         if self._precision in (None, "full"):
             return ()
+        if not call.inputs.is_floating_point():
+            return (f"Computed in {self._precision}.",)
         off = call.once("imprecision", lambda: imprecision(call))
         return (f"Computed in {self._precision}: a gradient of this score is off by {off:.1%} (L1) for that.",)
 

@@ -60,6 +60,11 @@ def prepare_for(
         TypeError: An input of no known kind.
         ValueError: An input that can't be explained, a name that isn't there, or batches of different sizes.
     """
+    if background is not None and is_nest(inputs) and not _are_rows(inputs):
+        raise ValueError(
+            "background: it is of rows of a table. Of a model of several inputs, pass method='expected_gradients' and "
+            "baselines= a mapping from names to stacks."
+        )
     if is_table(inputs, background, feature_names, transform):
         if explain is not None:
             raise ValueError("explain: a row of a table is one input. Leave it out.")
@@ -143,6 +148,13 @@ def _lone(
     if transform is None and isinstance(inputs, (Tensor, np.ndarray)) and _is_undecided(inputs):
         return _told_apart(model, inputs, device, dtype)
     return _prepared(model, inputs, transform, device, dtype, batched=False)
+
+
+def _are_rows(inputs: Any) -> bool:
+    """Whether it is rows of a table one by one, and not several inputs."""
+    if not isinstance(inputs, (list, tuple)):
+        return not isinstance(inputs, Mapping)
+    return all(getattr(item, "ndim", 0) == 1 for item in inputs)
 
 
 def _is_undecided(inputs: Tensor | np.ndarray) -> bool:

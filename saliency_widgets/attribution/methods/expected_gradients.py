@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from saliency_widgets.attribution.arguments import Part
+from saliency_widgets.attribution.arguments import Arguments, Part
 from saliency_widgets.attribution.baselines import NAMED, as_numbers
 from saliency_widgets.attribution.call import Call
 from saliency_widgets.attribution.method import Estimate, method
@@ -136,9 +136,13 @@ def _pool(value: Any, call: Call, seed: int) -> Sequence[Entry] | Tensor:
         TypeError: Baselines of no known kind.
         ValueError: None at all, an unknown name, a shape that doesn't fit, or as many of one input as of no other.
     """
-    named = call.arguments.by_input(value, "baselines") if call.arguments is not None and call.parts else None
+    if not call.parts and not isinstance(value, Mapping):
+        return _entries(value, call, seed, None)
+    named = (call.arguments or Arguments()).by_input(value, "baselines")
     if named is None:
         return _entries(value, call, seed, None)
+    if not call.parts:
+        return _entries(next(iter(named.values()), None), call, seed, None)
     pools = [_entries(named.get(part.name), call, seed, part) for part in call.parts]
     count = max(map(len, pools))
     if any(len(pool) not in (1, count) for pool in pools):
