@@ -197,9 +197,11 @@ class Arguments:
 
         def assign(name: str, item: Any) -> None:
             inside = [other for other in names if other == name or other.startswith(f"{name}.")]
+            if item is None and not inside:  # of an input that is held, in what is nested as the inputs are
+                return
             if not inside:
                 raise ValueError(unknown(argument, name, names))
-            nested = isinstance(item, Mapping) or (isinstance(item, (list, tuple)) and inside != [name])
+            nested = isinstance(item, Mapping) or (entries(item) is not None and inside != [name])
             for key, inner in entries(item) or () if nested else ():
                 assign(f"{name}.{key}", inner)
             result.update(dict.fromkeys(() if nested else inside, item))

@@ -202,18 +202,18 @@ class _Bridge:
     def _run(self, call: Call, **params: Any) -> Iterator[Estimate]:
         layers = self._layers(call, params.pop("layer", None))
         seed, chunk = params.pop("seed", SEED.default), call.rows(params.pop("chunk_size", None))
-        given = {name: chunk for name in _CHUNKS if name in self.arguments} | params | dict(self.fixed)
-        if "baseline" in given:
-            given["baselines"] = call.baseline(given.pop("baseline"), seed)
+        arguments = {name: chunk for name in _CHUNKS if name in self.arguments} | params | dict(self.fixed)
+        if "baseline" in arguments:
+            arguments["baselines"] = call.baseline(arguments.pop("baseline"), seed)
         if self.whole_batch and call.batch == 1:
             raise ValueError(
                 f"inputs: {self.label} shuffles a feature among the samples of a batch, and there is one sample. Pass "
                 f"several, or use 'captum.FeatureAblation'."
             )
         samples = [slice(0, call.batch)] if self.whole_batch else [slice(k, k + 1) for k in range(call.batch)]
-        done = [self._explain(call, some, layers, given, seed) for some in samples]
+        done = [self._explain(call, some, layers, arguments, seed) for some in samples]
         deltas = [delta for _, delta, _ in done if delta is not None]
-        values, parts = self._read(call, [found for found, _, _ in done], layers)
+        values, parts = self._read(call, [tensors for tensors, _, _ in done], layers)
         yield Estimate(
             values,
             evaluations=math.ceil(sum(rows for _, _, rows in done) / call.batch),
@@ -240,11 +240,11 @@ class _Bridge:
         return [layer]
 
     def _explain(
-        self, call: Call, samples: slice, layers: list[str], given: Mapping[str, Any], seed: int
+        self, call: Call, samples: slice, layers: list[str], settings: Mapping[str, Any], seed: int
     ) -> tuple[list[Tensor], Tensor | None, int]:
         """What captum says of some samples: tensors, the delta, and how many rows the model was run on."""
         inputs = _split(call, call.inputs[samples].detach().clone())
-        arguments = {name: self._of_sample(call, name, value, samples) for name, value in given.items()}
+        arguments = {name: self._of_sample(call, name, value, samples) for name, value in settings.items()}
         if "window" in arguments:
             arguments = patches([tuple(x.shape[1:]) for x in inputs], arguments.pop("window")) | arguments
         with call.lent(None if self.whole_batch else samples.start, seed) as (model, copies, score), _undisturbed(seed):
@@ -259,7 +259,7 @@ class _Bridge:
                 attribution = self.make(scored, {**copies, id(call.model): scored}, layer)
                 delta = delta and attribution.has_convergence_delta() and attribution.multiplies_by_inputs
                 arguments |= {"return_convergence_delta": True} if delta else {}
-                found = attribution.attribute(single(inputs), **arguments)
+                result = attribution.attribute(single(inputs), **arguments)
             except Exception as error:
                 if "cannot register a hook on a tensor" in str(error):
                     raise ValueError(
@@ -272,9 +272,9 @@ class _Bridge:
                     f"method: captum's {self.label} raised {type(error).__name__}: {str(error).strip().rstrip('.')}. "
                     f"Check that it runs on this model by itself; from_captum takes further arguments of its attribute."
                 ) from error
-        found, missed = found if delta else (found, None)
+        result, missed = result if delta else (result, None)
         missed = None if missed is None or missed.numel() > 1 else missed.detach().reshape(1).to(call.inputs.device)
-        return [item.detach() for item in _tensors(found)], missed, scored.rows
+        return [item.detach() for item in _tensors(result)], missed, scored.rows
 
     def _of_sample(self, call: Call, name: str, value: Any, samples: slice) -> Any:
         """An argument for some samples, on their device; of several explained inputs, one for each."""
@@ -284,38 +284,38 @@ class _Bridge:
             return value
         # Where there is no default, captum draws from what it is given, of which it wants several.
         drawn = name == "baselines" and self.arguments[name].default is inspect.Parameter.empty
-        own = value.to(call.inputs.device)
+        tensor = value.to(call.inputs.device)
         if name not in self.fixed:
-            return single(_split(call, own[samples].repeat(1 + drawn, *[1] * (own.ndim - 1))))
-        each = name in _BY_SAMPLE and own.ndim > 0 and len(own) == call.batch and not drawn
-        return own[samples] if each else own
+            return single(_split(call, tensor[samples].repeat(1 + drawn, *[1] * (tensor.ndim - 1))))
+        each = name in _BY_SAMPLE and tensor.ndim > 0 and len(tensor) == call.batch and not drawn
+        return tensor[samples] if each else tensor
 
     def _read(
-        self, call: Call, found: list[list[Tensor]], layers: list[str]
+        self, call: Call, results: list[list[Tensor]], layers: list[str]
     ) -> tuple[Tensor, dict[str, tuple[int, ...]] | None]:
         """The values: like the inputs, or a layer's; and the parts of a layer that gives several tensors."""
-        shapes, told = [tuple(item.shape) for item in found[0]], f"captum's {self.label} gave"
-        if not all(bool(torch.isfinite(item).all()) for items in found for item in items):
-            raise ValueError(f"method: {told} NaN or infinite values. Try another baseline, layer or method.")
+        shapes, who = [tuple(item.shape) for item in results[0]], f"captum's {self.label} gave"
+        if not all(bool(torch.isfinite(item).all()) for items in results for item in items):
+            raise ValueError(f"method: {who} NaN or infinite values. Try another baseline, layer or method.")
         if not self.of_layer:
-            if shapes != [tuple(x.shape) for x in _split(call, call.inputs[: len(found[0][0])])]:
+            if shapes != [tuple(x.shape) for x in _split(call, call.inputs[: len(results[0][0])])]:
                 leave = "Leave out the arguments that change the shape."
-                raise ValueError(f"method: {told} values of shape {single(shapes)}, which is not the inputs'. {leave}")
+                raise ValueError(f"method: {who} values of shape {single(shapes)}, which is not the inputs'. {leave}")
             if call.arguments is None or not call.arguments.parts:
-                return torch.cat([items[0] for items in found]), None
-            return torch.cat([_flat(items) for items in found]), None
+                return torch.cat([items[0] for items in results]), None
+            return torch.cat([_flat(items) for items in results]), None
         if not shapes:
-            raise ValueError(f"layer: {told} no values at {single(layers)!r}.")
-        if len(found) > 1 and any(len(item) != 1 for items in found for item in items):
+            raise ValueError(f"layer: {who} no values at {single(layers)!r}.")
+        if len(results) > 1 and any(len(item) != 1 for items in results for item in items):
             raise ValueError(
-                f"layer: {told} values of shape {single(shapes)} for one sample at {single(layers)!r}, whose first "
+                f"layer: {who} values of shape {single(shapes)} for one sample at {single(layers)!r}, whose first "
                 f"dimension is not the samples. Explain one sample at a time."
             )
         if len(shapes) == 1:
-            values = torch.cat([items[0] for items in found])
+            values = torch.cat([items[0] for items in results])
             return (values.sum(1, keepdim=True) if self._is_map(call, values, layers[0]) else values), None
         names = layers if len(layers) == len(shapes) else [f"{layers[0]}[{k}]" for k in range(len(shapes))]
-        return torch.cat([_flat(items) for items in found]), dict(zip(names, (s[1:] for s in shapes), strict=True))
+        return torch.cat([_flat(items) for items in results]), dict(zip(names, (s[1:] for s in shapes), strict=True))
 
     def _is_map(self, call: Call, values: Tensor, layer: str) -> bool:
         """Whether a layer's values are channels on the grid of a picture, and are shown as one map.
@@ -362,9 +362,9 @@ class _Scored(nn.Module):
             raise
 
 
-def _tensors(found: Any) -> list[Tensor]:
+def _tensors(output: Any) -> list[Tensor]:
     """What captum returned, several layers' tuples one after the other."""
-    return [found] if isinstance(found, Tensor) else [tensor for item in found for tensor in _tensors(item)]
+    return [output] if isinstance(output, Tensor) else [tensor for item in output for tensor in _tensors(item)]
 
 
 def _flat(items: list[Tensor]) -> Tensor:

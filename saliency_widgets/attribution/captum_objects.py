@@ -16,21 +16,21 @@ WINDOW = Param("window", default=0.125, low=0.02, high=1.0, unit="of each side",
 
 def arguments_of(calls: list[Callable]) -> dict[str, inspect.Parameter]:
     """Of the outer one; and of those inside it to which it hands on what it doesn't know."""
-    found: dict[str, inspect.Parameter] = {}
+    arguments: dict[str, inspect.Parameter] = {}
     for k, attribute in enumerate(calls):
-        own = inspect.signature(attribute).parameters.values()
-        handed_on = [p.name for p in own if p.kind == p.VAR_KEYWORD and k < len(calls) - 1]
-        found |= {p.name: p for p in own if p.name not in ("self", *found, *handed_on)}
-        if all(p.kind != p.VAR_KEYWORD for p in own):
+        parameters = inspect.signature(attribute).parameters.values()
+        handed_on = [p.name for p in parameters if p.kind == p.VAR_KEYWORD and k < len(calls) - 1]
+        arguments |= {p.name: p for p in parameters if p.name not in ("self", *arguments, *handed_on)}
+        if all(p.kind != p.VAR_KEYWORD for p in parameters):
             break
-    return found
+    return arguments
 
 
-def slider_of(name: str, default: float, told: str) -> Param:
+def slider_of(name: str, default: float, text: str) -> Param:
     """Around the default: whole numbers up to ten times it, others up to four."""
     if isinstance(default, int):
-        return Param(name, default, low=min(default, 1), high=max(10 * default, 10), kind="int", help=told)
-    return Param(name, default, low=min(4 * default, 0.0), high=4 * default if default > 0 else 1.0, help=told)
+        return Param(name, default, low=min(default, 1), high=max(10 * default, 10), kind="int", help=text)
+    return Param(name, default, low=min(4 * default, 0.0), high=4 * default if default > 0 else 1.0, help=text)
 
 
 def patches(shapes: list[tuple[int, ...]], share: float) -> dict[str, Any]:

@@ -174,8 +174,9 @@ def attribute(
             tuple, a mapping, a dataclass or an object with ``.logits``.
         inputs: A picture (PIL, path, array of uint8), a tensor (C, H, W) or (N, C, H, W), rows of numbers, rows of a
             table (a DataFrame, a Series, a mapping from names to values), or a list of pictures of one size. Of a
-            model with several inputs: a tuple, or a mapping from their names;
-            what has as many rows as there are samples is repeated with them, anything else is given as it is.
+            model with several inputs: a tuple, or a mapping from their names, in which shape (N,) is one number for
+            each sample; they may lie inside lists, tuples, mappings and dataclasses, and go by their path, "batch.x".
+            What has as many rows as there are samples is repeated with them, anything else is given as it is.
         method: One of :func:`methods`; "captum." and the name of a class of ``captum.attr``; or such an object,
             see :func:`from_captum`.
         target: A class index or name, None for the top prediction, a list or tensor of one index per input, or a
@@ -186,8 +187,9 @@ def attribute(
             processor, or a timm data config; of rows of a table, a fitted scaler or ColumnTransformer.
         class_names: Names of the classes in order, or by index, so that targets can be named; torchvision weights;
             the model's own (``config.id2label`` and the like) unless given.
-        explain: Which of several inputs, by name or position, or a list of them; all that have a gradient unless
-            given. Several are explained together: see :meth:`Attribution.part`.
+        explain: Which of several inputs, by name, path ("xs.0"), the beginning of paths ("xs") or position, or a list
+            of them; all that have a gradient and a row for each sample unless given. Several are explained together:
+            see :meth:`Attribution.part`.
         device: Where to compute; the model's own device unless given.
         fold: Whether to fold BatchNorms into the convolutions before them, on a private copy, and to lay out channels
             last, where that gives the model's own scores: the same map but for rounding, sooner.

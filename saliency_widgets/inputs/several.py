@@ -200,17 +200,17 @@ def _together(prepared: dict[str, Prepared], called: Arguments) -> Prepared:
         ((name, only),) = prepared.items()
         if only.tensor.ndim > 1:
             return replace(only, arguments=replace(called, name=name))
-    types = {found.tensor.dtype for found in prepared.values()}
+    types = {one.tensor.dtype for one in prepared.values()}
     wide = torch.float64 if len(types) > 1 else next(iter(types))  # holds each of them as it is
     parts = tuple(
-        Part(name, tuple(found.tensor.shape[1:]), found.pixels, found.tensor.dtype if len(types) > 1 else None)
-        for name, found in prepared.items()
+        Part(name, tuple(one.tensor.shape[1:]), one.pixels, one.tensor.dtype if len(types) > 1 else None)
+        for name, one in prepared.items()
     )
     return Prepared(
-        torch.cat([found.tensor.reshape(called.batch, -1).to(wide) for found in prepared.values()], 1),
+        torch.cat([one.tensor.reshape(called.batch, -1).to(wide) for one in prepared.values()], 1),
         pixels=None,
         pictures=None,
-        notes=tuple(dict.fromkeys(note for found in prepared.values() for note in found.notes)),
+        notes=tuple(dict.fromkeys(note for one in prepared.values() for note in one.notes)),
         arguments=replace(called, parts=parts, name=parts[0].name if len(parts) == 1 else None),
     )
 

@@ -225,6 +225,8 @@ BASELINES = {
     "by name, nested": {"batch": {"x": {"a": BASES[0], "rest": tuple(BASES[1:])}}},
     "by path": dict(zip(FORMS["mappings"][2], BASES, strict=True)),
     "by beginnings": {"batch.x.a": BASES[0], "batch.x.rest": BASES[1:]},
+    "with nothing for what is held": {"batch": {"x": {"a": BASES[0], "rest": BASES[1:]}, "ids": None}},
+    "in a dataclass": {"batch.x": Batch(BASES[0], BASES[1:], None)},
 }
 
 

@@ -146,10 +146,10 @@ def _pool(value: Any, call: Call, seed: int) -> Sequence[Entry] | Tensor:
     pools = [_entries(named.get(part.name), call, seed, part) for part in call.parts]
     count = max(map(len, pools))
     if any(len(pool) not in (1, count) for pool in pools):
-        told = {part.name: len(pool) for part, pool in zip(call.parts, pools, strict=True)}
+        counts = {part.name: len(pool) for part, pool in zip(call.parts, pools, strict=True)}
         raise ValueError(
             f"baselines: row k of each input's is drawn together, so that each must have as many rows, or one; got "
-            f"{told}."
+            f"{counts}."
         )
     return [tuple(pool[k % len(pool)] for pool in pools) for k in range(count)]
 
