@@ -351,6 +351,27 @@ def test_a_baseline_that_is_no_whole_number(baseline):
 # ---- arguments
 
 
+STACKS = (BACKGROUND, rows(4, 3, 4))
+GRADIENTS = {
+    "Saliency": {"abs": False},
+    "InputXGradient": {},
+    "IntegratedGradients": {"n_steps": 5, "method": "riemann_trapezoid", "internal_batch_size": 2, "baselines": (0, Y)},
+    "DeepLift": {"baselines": (X[:1] / 3, Y)},
+    "DeepLiftShap": {"baselines": STACKS},
+    "GradientShap": {"baselines": STACKS, "n_samples": 3, "stdevs": 0.1},
+    "GuidedBackprop": {},
+    "Deconvolution": {},
+}
+
+
+@pytest.mark.parametrize("name", GRADIENTS)
+def test_gradients_of_several_inputs_are_captums(name):
+    kind, arguments = getattr(ca, name), GRADIENTS[name]
+    check(kind, Rows(), (X, Y), **arguments)
+    if not name.endswith("Shap"):  # these have samples and spreads of their own
+        check(lambda m: ca.NoiseTunnel(kind(m)), Rows(), (X, Y), nt_samples=3, stdevs=(0.1, 0.2), **arguments)
+
+
 @pytest.mark.parametrize("name", ["FeatureAblation", "Lime", "ShapleyValueSampling"])
 @pytest.mark.parametrize(
     "arguments",
