@@ -6,12 +6,14 @@ side by side, flat; each keeps its own range, baseline and shape.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import PackedSequence
 
 from saliency_widgets.attribution.baselines import PixelRange, baseline_of, baselines_for, default_baseline
 from saliency_widgets.attribution.columns import Columns
@@ -31,17 +33,19 @@ class Slot:
 
 @dataclass(frozen=True)
 class Part:
-    """One of several inputs that are explained together.
+    """One of several inputs that are explained together, or the only one where a sample of it is one number.
 
     Attributes:
         name: Its name or position among the model's arguments.
-        shape: Of one sample.
+        shape: Of one sample; () where that is one number.
         pixels: What black and white look like in it; None where nothing tells.
+        dtype: Its type, where that is not the type of the tensor that holds all of them.
     """
 
     name: str
     shape: tuple[int, ...]
     pixels: PixelRange | None = None
+    dtype: torch.dtype | None = None
 
     @property
     def size(self) -> int:
@@ -54,10 +58,11 @@ class Arguments:
     """The model's arguments, with slots for what is explained.
 
     Attributes:
-        args: Positional arguments; slots may be inside dicts, lists and tuples.
+        args: Positional arguments; slots may be inside dicts, lists, tuples and dataclasses.
         kwargs: Keyword arguments.
         batch: B: held tensors with B rows are repeated with the samples, others are given as they are.
-        parts: What is explained together; empty where it is one input, in its own shape.
+        parts: What is explained together; empty where it is one input, in its own shape. One number for each sample,
+            shape (B,), is a part even where it is the only one: methods see (B, 1).
         name: The name of the explained input, where there are others beside it.
     """
 
@@ -68,17 +73,17 @@ class Arguments:
     name: str | None = None
 
     @property
-    def explained(self) -> str | list[str] | None:
-        """The names of what is explained, as ``explain=`` takes them; None for a model of one input."""
-        return [part.name for part in self.parts] if self.parts else self.name
+    def several(self) -> tuple[Part, ...]:
+        """The parts, where there are several."""
+        return self.parts if len(self.parts) > 1 else ()
 
     def fill(
-        self, rows: Tensor, samples: Tensor, *, channels_last: bool = False
+        self, rows: Tensor | Sequence[Tensor], samples: Tensor, *, channels_last: bool = False
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """The arguments for some rows; nothing in them is the caller's, as some models write to what they are given.
 
         Args:
-            rows: The explained tensor, shape (N, ...).
+            rows: The explained tensor, shape (N, ...); or the explained inputs one by one, each in its own shape.
             samples: Which sample each row belongs to, shape (N,).
             channels_last: Whether pictures are laid out so in memory.
         """
@@ -88,7 +93,7 @@ class Arguments:
                 piece.clone(memory_format=torch.channels_last) if channels_last and piece.ndim == 4 else piece.clone()
             )
 
-        pieces = [own(piece) for piece in self.split(rows)]
+        pieces = [own(piece) for piece in (self.split(rows) if isinstance(rows, Tensor) else rows)]
 
         def filled(node: Any) -> Any:
             if isinstance(node, Slot):
@@ -96,7 +101,7 @@ class Arguments:
             if isinstance(node, Tensor):
                 batched = node.ndim > 0 and node.shape[0] == self.batch
                 return node.index_select(0, samples.to(node.device)) if batched else node.clone()
-            return _mapped(filled, node)
+            return mapped(filled, node)
 
         return tuple(map(filled, self.args)), {name: filled(value) for name, value in self.kwargs.items()}
 
@@ -106,7 +111,7 @@ class Arguments:
         def again(node: Any) -> Any:
             if isinstance(node, Tensor) and node.ndim > 0 and node.shape[0] == self.batch:
                 return node.repeat(times, *[1] * (node.ndim - 1))
-            return _mapped(again, node)
+            return mapped(again, node)
 
         kwargs = {name: again(value) for name, value in self.kwargs.items()}
         return replace(self, args=tuple(map(again, self.args)), kwargs=kwargs, batch=self.batch * times)
@@ -119,7 +124,7 @@ class Arguments:
         def held(node: Any) -> Any:
             if isinstance(node, Slot):
                 return Slot() if node.index == index else pieces[node.index]
-            return _mapped(held, node)
+            return mapped(held, node)
 
         kwargs = {name: held(value) for name, value in self.kwargs.items()}
         return Arguments(tuple(map(held, self.args)), kwargs, self.batch, name=part.name), pieces[index]
@@ -129,7 +134,8 @@ class Arguments:
         if not self.parts:
             return [rows]
         flat = rows.split([part.size for part in self.parts], dim=1)
-        return [piece.reshape(-1, *part.shape) for piece, part in zip(flat, self.parts, strict=True)]
+        shaped = [piece.reshape(-1, *part.shape) for piece, part in zip(flat, self.parts, strict=True)]
+        return [x if part.dtype is None else x.to(part.dtype) for x, part in zip(shaped, self.parts, strict=True)]
 
     def baseline(
         self, value: Any, rows: Tensor, seed: int, *, pixels: PixelRange | None, columns: Columns | None
@@ -137,7 +143,7 @@ class Arguments:
         """The baseline of each row: see :func:`~saliency_widgets.attribution.baselines.baseline_of`.
 
         Args:
-            value: As a person gives it; of several inputs, the same for each, or a mapping from their names.
+            value: As a person gives it; of several inputs, the same for each, or one for each: see :meth:`by_input`.
             rows: The explained tensor.
             seed: Of a random one.
             pixels: What black and white look like, where one input is explained.
@@ -146,16 +152,11 @@ class Arguments:
         Raises:
             TypeError, ValueError: A mapping for one input, or with a name that no input has; and as there.
         """
-        names = [part.name for part in self.parts] or [self.name or ""]
-        for name in value if isinstance(value, Mapping) else ():
-            if names == [""]:
-                raise TypeError("baseline: a mapping is for several inputs, and there is one. Pass the tensor itself.")
-            if name not in names:
-                raise ValueError(unknown("baseline", str(name), names))
+        each = self.by_input(value, "baseline")
 
         def of(x: Tensor, part: Part | None) -> Tensor:
             name, shown = (self.name, pixels) if part is None else (part.name, part.pixels)
-            own = value.get(name) if isinstance(value, Mapping) else value
+            own = value if each is None else each.get(name or "")
             return baseline_of(own, x, shown, seed, columns if part is None else None)
 
         return self.each(of, rows)
@@ -164,14 +165,14 @@ class Arguments:
         """A baseline as settings say it: what a person leaves open, by its name.
 
         Returns:
-            ``value``; of None and of a mapping with gaps, the name of each input's default: one name where it is the
-            same for all, or a mapping from the inputs' names.
+            ``value``; of None and of what is for each input, with the name of the default in gaps: one name where it
+            is the same for all, or a mapping from the inputs' names.
         """
-        if value is not None and not isinstance(value, Mapping):
+        given = {} if value is None else self.by_input(value, "baseline")
+        if given is None:
             return value
         shown = {part.name: (part.pixels, None) for part in self.parts} or {self.name or "": (pixels, columns)}
-        given = {name: (value or {}).get(name) for name in shown}
-        each = {name: default_baseline(*shown[name]) if given[name] is None else given[name] for name in shown}
+        each = {name: default_baseline(*shown[name]) if given.get(name) is None else given[name] for name in shown}
         first, *others = each.values()
         alike = isinstance(first, str) and all(isinstance(other, str) and other == first for other in others)
         return first if alike or not others else each
@@ -185,6 +186,55 @@ class Arguments:
         )
         return tuple(name for name in first if all(name in other for other in others))
 
+    def by_input(self, value: Any, argument: str) -> dict[str, Any] | None:
+        """What somebody gave for each explained input, by the inputs' names; None where it is one thing for all.
+
+        Args:
+            value: A mapping from names or their beginnings ("xs" is for "xs.0" and "xs.1"); a tuple with one for each
+                explained input in order; or either nested as the inputs are. Inputs may be left out of a mapping.
+            argument: Its name, for the error.
+
+        Raises:
+            TypeError: It is for several inputs, and there is one that has no name.
+            ValueError: A name that no explained input has, or a tuple of another length.
+        """
+        if not isinstance(value, (Mapping, tuple)):
+            return None
+        names = [part.name for part in self.parts] or [self.name or ""]
+        if names == [""]:
+            if isinstance(value, Mapping):
+                raise TypeError(
+                    f"{argument}: a mapping is for several inputs, and there is one. Pass the tensor itself."
+                )
+            return None
+        if isinstance(value, Mapping):
+            items = [(str(key), item) for key, item in value.items()]
+        else:
+            tops = list(dict.fromkeys(name.partition(".")[0] for name in names))
+            order = next((some for some in (names, tops) if len(some) == len(value)), None)
+            if order is None:
+                raise ValueError(
+                    f"{argument}: a tuple has one for each explained input, {names}; this one has {len(value)}. Pass a "
+                    f"mapping from names where some are left out."
+                )
+            items = list(zip(order, value, strict=True))
+        result: dict[str, Any] = {}
+
+        def assign(name: str, item: Any) -> None:
+            inside = [other for other in names if other == name or other.startswith(f"{name}.")]
+            if item is None and not inside:  # of an input that is held, in what is nested as the inputs are
+                return
+            if not inside:
+                raise ValueError(unknown(argument, name, names))
+            nested = isinstance(item, Mapping) or (entries(item) is not None and inside != [name])
+            for key, inner in entries(item) or () if nested else ():
+                assign(f"{name}.{key}", inner)
+            result.update(dict.fromkeys(() if nested else inside, item))
+
+        for name, item in items:
+            assign(name, item)
+        return result
+
     def spread(self, rows: Tensor, known: Tensor | None) -> Tensor:
         """The range max - min of each row, broadcastable to them; of each of several inputs its own.
 
@@ -196,7 +246,7 @@ class Arguments:
         def of(x: Tensor, _part: Part | None) -> Tensor:
             if known is not None:
                 return known.to(x)[None]
-            flat = x.flatten(1)
+            flat = x.reshape(len(x), -1)
             return (flat.amax(1) - flat.amin(1)).view(-1, *[1] * (x.ndim - 1))
 
         return self.each(of, rows)
@@ -211,12 +261,56 @@ class Arguments:
         if not self.parts:
             return make(rows, None)
         pieces = zip(self.split(rows), self.parts, strict=True)
-        return torch.cat([make(piece, part).expand_as(piece).flatten(1) for piece, part in pieces], 1)
+        made = [make(piece, part).expand_as(piece) for piece, part in pieces]
+        return torch.cat([piece.reshape(len(rows), -1) for piece in made], 1).to(rows.dtype)
 
 
-def _mapped(change: Callable[[Any], Any], node: Any) -> Any:
+def entries(node: Any) -> list[tuple[Any, Any]] | None:
+    """What a mapping, a list, a tuple or a dataclass holds, by key, position or field; None for everything else."""
     if isinstance(node, Mapping):
-        return {key: change(value) for key, value in node.items()}
-    if isinstance(node, list):
-        return [change(item) for item in node]
-    return tuple(change(item) for item in node) if type(node) is tuple else node
+        return list(node.items())
+    if isinstance(node, PackedSequence):  # in which samples lie between each other
+        return None
+    if isinstance(node, (list, tuple)):
+        return list(enumerate(node))
+    if is_dataclass(node) and not isinstance(node, type):
+        return [(part.name, getattr(node, part.name)) for part in fields(node)]
+    return None
+
+
+def mapped(change: Callable[[Any], Any], node: Any) -> Any:
+    """A new container of the same kind, with everything in it changed; what is no container as it is."""
+    items = entries(node)
+    if items is None:
+        return node
+    made = {key: change(item) for key, item in items}
+    unchanged = is_dataclass(node) and all(made[key] is item for key, item in items)
+    return node if unchanged else rebuilt(node, made)
+
+
+def rebuilt(node: Any, items: Mapping[Any, Any]) -> Any:
+    """A container like ``node``, see :func:`entries`, with other things in it.
+
+    Args:
+        node: The container; it is left as it is.
+        items: What it is to hold, by the same keys.
+    """
+    values = list(items.values())
+    if type(node) in (list, tuple):
+        return type(node)(values)
+    if isinstance(node, tuple):
+        return type(node)(*values) if hasattr(node, "_fields") else node  # torch.Size, which holds numbers
+    if type(node) is dict:
+        return dict(items)
+    try:
+        made = copy.copy(node)  # with the attributes that a kind of somebody's has besides
+        if isinstance(node, list):
+            made[:] = values
+        for key, value in () if isinstance(node, list) else items.items():
+            if isinstance(node, Mapping):
+                made[key] = value
+            else:
+                object.__setattr__(made, key, value)
+    except TypeError:  # a mapping that can't be written to
+        return dict(items)
+    return made

@@ -64,7 +64,7 @@ def _pixels(name: str, pixels: PixelRange | None, inputs: Tensor) -> PixelRange:
 
 
 def _mean(inputs: Tensor, _pixels: PixelRange | None, _: int) -> Tensor:
-    if inputs.ndim == 1:
+    if inputs.ndim == 1:  # one number for each sample
         return inputs.clone()
     over = tuple(range(2, inputs.ndim)) or (1,)
     return inputs.mean(over, keepdim=True).expand_as(inputs).clone()
@@ -207,6 +207,10 @@ def baseline_of(
     value = default_baseline(pixels, columns) if value is None else value
     if isinstance(value, str):
         name = BASELINE.check(value)
+        if name not in ("zero", "black", "white") and not inputs.is_floating_point():
+            raise ValueError(
+                f"baseline: {name!r} of whole numbers or truth values is none of them. Use 'zero', or a tensor of them."
+            )
         told = None if columns is None else columns.named(name, seed)
         return NAMED[name](inputs, pixels, seed) if told is None else told.to(inputs).expand_as(inputs).clone()
     if hasattr(value, "iloc"):  # a row as people have it
@@ -220,6 +224,8 @@ def baseline_of(
             f"baseline: expected a name, a tensor or a function that returns one, got a {type(value).__name__}."
         )
     value = as_numbers(value, "baseline")
+    if not inputs.is_floating_point() and bool((value.to(inputs) != value).any()):
+        raise ValueError(f"baseline: the inputs are {inputs.dtype}, and it holds other numbers than these can be.")
     try:
         tensor = value.detach().to(inputs).expand_as(inputs).clone()
     except RuntimeError as error:

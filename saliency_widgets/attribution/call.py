@@ -84,7 +84,7 @@ class Call:
     @property
     def parts(self) -> tuple[Part, ...]:
         """The inputs that are explained together; empty where it is one."""
-        return self._arguments.parts
+        return self._arguments.several
 
     @property
     def size(self) -> tuple[int, int] | None:
@@ -152,7 +152,7 @@ class Call:
     def baseline(self, value: Any, seed: int) -> Tensor:
         """The baseline of each sample: see :func:`~saliency_widgets.attribution.baselines.baseline_of`.
 
-        Of several inputs that are explained together, each has its own; a mapping gives them by name.
+        Of several inputs that are explained together, each has its own; a mapping gives them by name, a tuple in order.
         """
         return self._arguments.baseline(value, self.inputs, seed, pixels=self.pixels, columns=self.columns)
 
@@ -164,6 +164,10 @@ class Call:
     def baselines(self) -> tuple[str, ...]:
         """The names of the baselines that mean something for these inputs, the default first."""
         return self._arguments.baselines(self.inputs, pixels=self.pixels, columns=self.columns)
+
+    def split(self, rows: Tensor) -> list[Tensor]:
+        """The explained inputs in rows of the tensor that methods see, each in its own shape and type."""
+        return self._arguments.split(rows)
 
     def spread(self) -> Tensor:
         """The range max - min of each sample's inputs, broadcastable to them; of each of several inputs its own.
@@ -312,24 +316,28 @@ class Call:
             return self.plain.output(model, leaf, range(1))
 
     @contextmanager
-    def lent(self, sample: int, seed: int) -> Iterator[tuple[nn.Module, dict[int, Any], Callable[[Tensor], Tensor]]]:
+    def lent(
+        self, sample: int | None, seed: int
+    ) -> Iterator[tuple[nn.Module, dict[int, Any], Callable[[Sequence[Tensor]], Tensor]]]:
         """For code that is not ours, which may run a model, hook it and change it: many passes with one stand-in.
 
         Args:
-            sample: Which sample it is about.
+            sample: Which sample it is about; None for all, block by block.
             seed: Of the random numbers that torch draws.
 
         Yields:
             The stand-in, with weights of its own; which object of the model, by its id, became which of the
-            stand-in's; and a function from N variants of the sample, shape (N, ...), to their scores, shape (N,).
+            stand-in's; and a function from N variants of the sample, a tensor (N, ...) for each explained input, to
+            their scores, shape (N,).
         """
         copies: dict[int, Any] = {}
         with self.standing_in(seed, copies, frozen=False) as model:
             own_weights(model)
 
-            def score(variants: Tensor) -> Tensor:
+            def score(variants: Sequence[Tensor]) -> Tensor:
                 self.check()
-                rows = range(sample, sample + len(variants) * self.batch, self.batch)
+                first, step = (0, 1) if sample is None else (sample, self.batch)
+                rows = range(first, first + len(variants[0]) * step, step)
                 return finite(self.plain.scored(model, variants, rows), "score")
 
             yield model, copies, score
@@ -375,7 +383,7 @@ class Call:
         """The gradient of the scores of a pass: see :func:`~.differentiation.differentiate`."""
         return differentiate(model, scores, leaf, what, by_hand=self.memory.by_hand and owns_weights(model))
 
-    def scored(self, model: nn.Module, inputs: Tensor, rows: range) -> Tensor:
+    def scored(self, model: nn.Module, inputs: Tensor | Sequence[Tensor], rows: range) -> Tensor:
         """The scores of some rows, of which the first is number ``rows.start`` of a batch of K * B."""
         if self.joint and len(rows) > 1:
             each = [self.scored(model, inputs[k : k + 1], rows[k : k + 1]) for k in range(len(rows))]
@@ -393,12 +401,12 @@ class Call:
         """Scores in the type in which they are told, whatever the passes compute in."""
         return scores.to(self.inputs.dtype) if self.precision == "bfloat16" else scores
 
-    def output(self, model: nn.Module, inputs: Tensor, rows: range) -> Any:
-        """What the stand-in returns for some rows, of which the first is number ``rows.start`` of K * B."""
+    def output(self, model: nn.Module, inputs: Tensor | Sequence[Tensor], rows: range) -> Any:
+        """What the stand-in returns for some rows (or explained inputs one by one), see :meth:`scored`."""
         laid = self.tuned is not None and self.tuned.channels_last
         samples = _samples(rows, self.batch)
         if self.joint:
-            inputs, samples = inputs[0], torch.arange(inputs.shape[1], device="cpu")
+            inputs, samples = inputs[0], torch.arange(inputs[0].shape[0], device="cpu")
         fill = partial(self._arguments.fill, channels_last=laid)
         return forward(model, fill, inputs, samples, self.memory)
 

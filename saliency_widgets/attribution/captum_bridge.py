@@ -8,10 +8,11 @@ a stand-in with weights of its own, in a module that gives one score for each ro
 from __future__ import annotations
 
 import copy
+import difflib
 import inspect
 import math
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -22,8 +23,18 @@ from torch import Tensor, nn
 
 from saliency_widgets.attribution.baselines import BASELINE
 from saliency_widgets.attribution.call import Call
+from saliency_widgets.attribution.captum_objects import (
+    WINDOW,
+    arguments_of,
+    held_by,
+    kinds_of,
+    patches,
+    single,
+    slider_of,
+    unwrapped_model,
+)
 from saliency_widgets.attribution.errors import Cancelled, NotFinite, backward_failure, in_backward
-from saliency_widgets.attribution.layers import LAYER, RESHAPE, activation_maps
+from saliency_widgets.attribution.layers import LAYER, RESHAPE, activation_maps, check_layer
 from saliency_widgets.attribution.memory import out_of_memory
 from saliency_widgets.attribution.method import Estimate, Method
 from saliency_widgets.attribution.noise import SEED
@@ -31,11 +42,15 @@ from saliency_widgets.attribution.schedule import CHUNK_SIZE
 from saliency_widgets.attribution.taps import turn_of
 from saliency_widgets.params import Param, unknown
 
-_MOVES = "Size of the patch that is hidden. It moves by half of itself."
-WINDOW = Param("window", default=0.125, low=0.02, high=1.0, minimum=0.0, unit="of each side", help=_MOVES)
-_ASKED = ("inputs", "target", "additional_forward_args", "return_convergence_delta")  # what the bridge itself gives
+_ASKED = {  # what the bridge itself gives
+    "inputs": "They are those of sw.attribute.",
+    "target": "Say it to sw.attribute(..., target=).",
+    "additional_forward_args": "Pass all the model's inputs to sw.attribute, as a tuple or by name, and explain= some.",
+    "return_convergence_delta": "It is computed where captum has one: see Attribution.delta.",
+}
 _CHUNKS = ("internal_batch_size", "perturbations_per_eval")
 _SAMPLED = ("n_samples", "nt_samples")
+_BY_SAMPLE = ("baselines", "feature_mask", "layer_baselines", "layer_mask")
 _WITH_DELTA = {"baselines", "return_convergence_delta"}
 
 
@@ -52,13 +67,16 @@ def from_captum(attribution: Any, *, title: str | None = None, **fixed: Any) -> 
         **fixed: Further keyword arguments of its ``attribute``, such as ``sliding_window_shapes=(3, 8, 8)``.
 
     Returns:
-        The method. Its values are captum's: of the inputs' shape, or a layer's summed over the channels,
-        (B, 1, h, w). ``delta`` is there where captum gives one for each sample and a baseline; ``evaluations`` are the
+        The method. Its values are captum's: of the inputs' shape; of a layer of a picture summed over the channels,
+        (B, 1, h, w); and of any other layer as captum gives them, (B, ...), where several tensors lie side by side and
+        :meth:`.Attribution.part` gives one. Methods that need no gradient of the inputs (ablation, permutation,
+        occlusion, Shapley values, Lime, KernelShap, and those of layers) take whole numbers and truth values as they
+        are. ``delta`` is there where captum gives one for each sample and a baseline; ``evaluations`` are the
         rows that captum ran the model on, with gradients or without, per sample.
 
     Raises:
         TypeError: It is no such object, or has no such argument.
-        ValueError: It needs an argument that is missing, or compares the samples of a batch.
+        ValueError: It needs an argument that is missing.
     """
     if inspect.isclass(attribution) or not callable(getattr(attribution, "attribute", None)):
         wanted = "captum.attr.DeepLift(model), or the name 'captum.DeepLift'"
@@ -67,24 +85,24 @@ def from_captum(attribution: Any, *, title: str | None = None, **fixed: Any) -> 
     while (inner := getattr(chain[-1], "attribution_method", None)) is not None:
         chain.append(inner)
     label = "(".join(type(link).__name__ for link in chain) + ")" * (len(chain) - 1)
-    models, layers = list(_held(attribution, "forward_func", "model")), list(_held(attribution, "layer"))
+    models, layers = list(held_by(attribution, "forward_func", "model")), list(held_by(attribution, "layer"))
 
-    def path(model: nn.Module) -> str | None:
-        if any(_whole(held) is not model for held in models):
+    def paths(model: nn.Module) -> list[str]:
+        if any(unwrapped_model(held) is not model for held in models):
             raise ValueError(
                 f"method: this {label} was made for another model or a function. Make it with the model that is "
                 f"explained, without device=, and say by target= and score= what of its output is meant."
             )
-        paths = [next((name for name, module in model.named_modules() if module is layer), None) for layer in layers]
-        if None in paths:
+        names = {id(module): name for name, module in reversed([*model.named_modules()])}
+        if any(id(layer) not in names for layer in layers):
             raise ValueError(f"method: the layer that this {label} was made for is no part of the model.")
-        return paths[0] if paths else None
+        return [names[id(layer)] for layer in layers]
 
     def made(scored: nn.Module, copies: dict[int, Any], _: str | None) -> Any:
         return copy.deepcopy(attribution, {**copies, **{id(held): scored for held in models}})
 
-    calls = [link.attribute for link in chain]
-    return _Bridge(label, _arguments(calls), _is_layers(type(chain[-1])), made, path, fixed=fixed).method(title)
+    bridge = _Bridge(label, arguments_of([link.attribute for link in chain]), kinds_of(chain), made, paths, fixed=fixed)
+    return bridge.method(title)
 
 
 def captum_method(name: str) -> Method:
@@ -110,7 +128,7 @@ def captum_method(name: str) -> Method:
     def made(scored: nn.Module, _: dict[int, Any], layer: str | None) -> Any:
         return kind(scored) if layer is None else kind(scored, scored.get_submodule(f"model.{layer}"))
 
-    return _Bridge(label, _arguments([kind.attribute]), _is_layers(kind), made, chosen="layer" in needs).method()
+    return _Bridge(label, arguments_of([kind.attribute]), kinds_of([kind]), made, chosen="layer" in needs).method()
 
 
 @dataclass(frozen=True)
@@ -119,44 +137,57 @@ class _Bridge:
 
     Attributes:
         label: Its name there.
-        arguments: Of its ``attribute``, and of those inside it.
-        maps: Whether the values are a layer's.
+        arguments: Of its ``attribute``, and of those inside it; ``**kwargs``, where the last of them has it.
+        kinds: The names of its classes' bases.
         make: From the module that captum gets, the copies of the model's modules and the layer to captum's object.
-        path: From the model to the path of the layer that the object was made for.
+        paths: From the model to the paths of the layers that the object was made for.
         chosen: Whether the layer is a parameter.
         fixed: Arguments that are no parameters.
     """
 
     label: str
     arguments: Mapping[str, inspect.Parameter]
-    maps: bool
+    kinds: frozenset[str]
     make: Callable[[nn.Module, dict[int, Any], str | None], Any]
-    path: Callable[[nn.Module], str | None] = lambda _model: None
+    paths: Callable[[nn.Module], list[str]] = lambda _model: []
     chosen: bool = False
     fixed: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def of_layer(self) -> bool:
+        """Whether the values are a layer's."""
+        return "LayerAttribution" in self.kinds
+
+    @property
+    def whole_batch(self) -> bool:
+        """Whether it compares the samples of a batch, which are otherwise explained one by one."""
+        return "FeaturePermutation" in self.kinds
+
     def method(self, title: str | None = None) -> Method:
         """The method, with its arguments looked through."""
-        known = [name for name in self.arguments if name not in _ASKED]
-        for name in set(self.fixed) - set(known):
-            raise TypeError(unknown(f"argument of {self.label}", name, known or ["none"]))
-        if "Permutation" in self.label:
-            told = "shuffles a feature among the samples of a batch, and here each is explained by itself"
-            raise ValueError(f"method: {self.label} {told}. Use 'captum.FeatureAblation'.")
+        named = [name for name, p in self.arguments.items() if p.kind != p.VAR_KEYWORD and name not in _ASKED]
+        for name in self.fixed:
+            if name in _ASKED:
+                raise TypeError(f"{unknown(f'argument of {self.label}', name, named or ['none'])} {_ASKED[name]}")
+            # What goes to **kwargs is captum's business, or that of the caller's functions; but for slips of the pen.
+            slip = difflib.get_close_matches(name, named, n=1, cutoff=0.8)
+            if name not in named and (slip or not any(p.kind == p.VAR_KEYWORD for p in self.arguments.values())):
+                raise TypeError(unknown(f"argument of {self.label}", name, named or ["none"]))
         given = {"baselines", "sliding_window_shapes", *self.fixed}
-        if missing := [n for n in known if self.arguments[n].default is inspect.Parameter.empty and n not in given]:
+        if missing := [n for n in named if self.arguments[n].default is inspect.Parameter.empty and n not in given]:
             needed = f"{self.label} needs {', '.join(missing)}"
             raise ValueError(f"method: {needed}. Pass from_captum(object, {missing[0]}=...).")
         return Method(
             name=f"captum.{self.label}",
             title=title or f"{self.label} (captum)",
             help=f"{self.label}, as captum computes it, on a copy of the model.",
-            params=self._params([name for name in known if name not in self.fixed]),
+            params=self._params([name for name in named if name not in self.fixed]),
             run=self._run,
             unit="runs",
             sign="positive" if self.label.endswith("LayerGradCam") else "absolute",
-            needs=("layer",) if self.maps else (),
+            needs=("layer",) if self.of_layer else (),
             blank="captum found nothing here that moves the score",
+            gradients=not self.kinds & {"PerturbationAttribution", "LayerAttribution"} or "NoiseTunnel" in self.kinds,
         )
 
     def _params(self, free: list[str]) -> tuple[Param, ...]:
@@ -165,39 +196,59 @@ class _Bridge:
         for name in free:
             default = self.arguments[name].default
             if name not in _CHUNKS and isinstance(default, (int, float)) and not isinstance(default, bool):
-                found.append(_slider(name, default, f"captum's {name} of {self.label}.attribute."))
+                found.append(slider_of(name, default, f"captum's {name} of {self.label}.attribute."))
         found += [SEED] if "baselines" in free or set(_SAMPLED) & set(self.arguments) else []
         return (*found, *([CHUNK_SIZE] if set(_CHUNKS) & set(free) else []))
 
     def _run(self, call: Call, **params: Any) -> Iterator[Estimate]:
-        layer, grid = self.path(call.model), ()
-        if self.chosen or self.maps:
-            known = activation_maps(call, params.pop("layer", layer), RESHAPE.default)
-            layer, grid = known.layer, tuple(known.activation.shape[-2:])
-            if turn_of(layer) is not None:
-                raise ValueError(f"layer: {layer!r} is no module, and captum needs one. Pass layer= a module's path.")
+        layers = self._layers(call, params.pop("layer", None))
         seed, chunk = params.pop("seed", SEED.default), call.rows(params.pop("chunk_size", None))
-        given = {name: chunk for name in _CHUNKS if name in self.arguments} | params | dict(self.fixed)
-        if "baseline" in given:
-            given["baselines"] = call.baseline(given.pop("baseline"), seed)
-        done = [self._explain(call, sample, layer, given, seed) for sample in range(call.batch)]
+        arguments = {name: chunk for name in _CHUNKS if name in self.arguments} | params | dict(self.fixed)
+        if "baseline" in arguments:
+            arguments["baselines"] = call.baseline(arguments.pop("baseline"), seed)
+        if self.whole_batch and call.batch == 1:
+            raise ValueError(
+                f"inputs: {self.label} shuffles a feature among the samples of a batch, and there is one sample. Pass "
+                f"several, or use 'captum.FeatureAblation'."
+            )
+        samples = [slice(0, call.batch)] if self.whole_batch else [slice(k, k + 1) for k in range(call.batch)]
+        done = [self._explain(call, some, layers, arguments, seed) for some in samples]
         deltas = [delta for _, delta, _ in done if delta is not None]
+        values, parts = self._read(call, [tensors for tensors, _, _ in done], layers)
         yield Estimate(
-            torch.cat([self._read(call, found, layer, grid) for found, _, _ in done]),
+            values,
             evaluations=math.ceil(sum(rows for _, _, rows in done) / call.batch),
             delta=torch.cat(deltas) if len(deltas) == call.batch else None,
-            layer=layer if self.maps else None,
+            layer=", ".join(layers) if self.of_layer else None,
+            parts=parts,
         )
 
+    def _layers(self, call: Call, layer: str | None) -> list[str]:
+        """The paths of the layers that it is about."""
+        if not self.chosen:
+            return self.paths(call.model)
+        if layer is None:
+            try:
+                layer = activation_maps(call, None, RESHAPE.default).layer
+            except ValueError as error:
+                paths = [path for path, _ in call.model.named_modules() if path]
+                raise ValueError(
+                    f"layer: {self.label} is about one layer, and none was chosen. Pass layer= one of {paths}."
+                ) from error
+        check_layer(call.model, layer)
+        if turn_of(layer) is not None:
+            raise ValueError(f"layer: {layer!r} is no module, and captum needs one. Pass layer= a module's path.")
+        return [layer]
+
     def _explain(
-        self, call: Call, sample: int, layer: str | None, given: Mapping[str, Any], seed: int
+        self, call: Call, samples: slice, layers: list[str], settings: Mapping[str, Any], seed: int
     ) -> tuple[list[Tensor], Tensor | None, int]:
-        """What captum says of one sample: tensors, the delta, and how many rows the model was run on."""
-        inputs = _split(call, call.inputs[sample : sample + 1].detach().clone())
-        arguments = {name: self._of_sample(call, name, value, sample) for name, value in given.items()}
+        """What captum says of some samples: tensors, the delta, and how many rows the model was run on."""
+        inputs = _split(call, call.inputs[samples].detach().clone())
+        arguments = {name: self._of_sample(call, name, value, samples) for name, value in settings.items()}
         if "window" in arguments:
-            arguments = _patches([tuple(x.shape[1:]) for x in inputs], arguments.pop("window")) | arguments
-        with call.lent(sample, seed) as (model, copies, score), _undisturbed(seed):
+            arguments = patches([tuple(x.shape[1:]) for x in inputs], arguments.pop("window")) | arguments
+        with call.lent(None if self.whole_batch else samples.start, seed) as (model, copies, score), _undisturbed(seed):
             for module in model.modules():
                 if hasattr(module, "rule"):  # the caller's choice for LRP, which keeps what it sees in it
                     module.rule = copy.copy(module.rule)
@@ -205,15 +256,21 @@ class _Bridge:
             # Ours is the error of the sum against F(x) - F(x'); of noisy copies, or without x', captum's is another.
             delta = {*_WITH_DELTA, *_SAMPLED} & set(self.arguments) == _WITH_DELTA
             try:
-                attribution = self.make(scored, {**copies, id(call.model): scored}, layer if self.chosen else None)
+                layer = layers[0] if self.chosen else None
+                attribution = self.make(scored, {**copies, id(call.model): scored}, layer)
                 delta = delta and attribution.has_convergence_delta() and attribution.multiplies_by_inputs
                 arguments |= {"return_convergence_delta": True} if delta else {}
-                found = attribution.attribute(_single(inputs), **arguments)
+                result = attribution.attribute(single(inputs), **arguments)
             except Exception as error:
                 if isinstance(error, NotFinite):
                     raise ValueError(
                         f"method: the model's {error.what} is NaN or infinite for what captum's {self.label} makes of "
                         f"the inputs (its baseline, its noise, or what it leaves of them). Choose another baseline."
+                    ) from error
+                if "cannot register a hook on a tensor" in str(error):
+                    raise ValueError(
+                        f"method: captum's {self.label} hooks layers that run on inputs which are not explained, and "
+                        f"these have no gradient. Leave out explain=, so that all inputs are explained together."
                     ) from error
                 if error is scored.failure or isinstance(error, Cancelled) or out_of_memory(error):
                     raise
@@ -223,42 +280,71 @@ class _Bridge:
                     f"method: captum's {self.label} raised {type(error).__name__}: {str(error).strip().rstrip('.')}. "
                     f"Check that it runs on this model by itself; from_captum takes further arguments of its attribute."
                 ) from error
-        found, missed = found if delta else (found, None)
-        values = [item.detach() for item in (found if isinstance(found, (tuple, list)) else [found])]
-        missed = None if missed is None or missed.numel() > 1 else missed.detach().reshape(1).to(call.inputs)
-        return values, missed, scored.rows
+        result, missed = result if delta else (result, None)
+        missed = None if missed is None or missed.numel() > 1 else missed.detach().reshape(1).to(call.inputs.device)
+        return [item.detach() for item in _tensors(result)], missed, scored.rows
 
-    def _of_sample(self, call: Call, name: str, value: Any, sample: int) -> Any:
-        """An argument for one sample, on its device; of several explained inputs, one for each."""
+    def _of_sample(self, call: Call, name: str, value: Any, samples: slice) -> Any:
+        """An argument for some samples, on their device; of several explained inputs, one for each."""
         if isinstance(value, (tuple, list)) and any(isinstance(item, Tensor) for item in value):
-            return tuple(self._of_sample(call, name, item, sample) for item in value)
+            return tuple(self._of_sample(call, name, item, samples) for item in value)
         if not isinstance(value, Tensor):
             return value
         # Where there is no default, captum draws from what it is given, of which it wants several.
         drawn = name == "baselines" and self.arguments[name].default is inspect.Parameter.empty
-        own = value.to(call.inputs.device)
+        tensor = value.to(call.inputs.device)
         if name not in self.fixed:
-            return _single(_split(call, own[sample : sample + 1].repeat(1 + drawn, *[1] * (own.ndim - 1))))
-        each = name in ("baselines", "feature_mask") and len(own) == call.batch and not drawn
-        return own[sample : sample + 1] if each else own
+            return single(_split(call, tensor[samples].repeat(1 + drawn, *[1] * (tensor.ndim - 1))))
+        each = name in _BY_SAMPLE and tensor.ndim > 0 and len(tensor) == call.batch and not drawn
+        return tensor[samples] if each else tensor
 
-    def _read(self, call: Call, found: list[Tensor], layer: str | None, grid: tuple[int, ...]) -> Tensor:
-        """The values of one sample, (1, ...) like the inputs or (1, 1, h, w)."""
-        shapes, told = [tuple(item.shape) for item in found], f"captum's {self.label} gave"
-        if not all(bool(torch.isfinite(item).all()) for item in found):
-            raise ValueError(f"method: {told} NaN or infinite values. Try another baseline, layer or method.")
-        if self.maps:
-            other = self.fixed.get("attribute_to_layer_input")  # which may have another size
-            if len(found) == 1 and found[0].ndim == 4 and (other or shapes[0][2:] == grid):
-                return found[0].sum(1, keepdim=True)
+    def _read(
+        self, call: Call, results: list[list[Tensor]], layers: list[str]
+    ) -> tuple[Tensor, dict[str, tuple[int, ...]] | None]:
+        """The values: like the inputs, or a layer's; and the parts of a layer that gives several tensors."""
+        shapes, who = [tuple(item.shape) for item in results[0]], f"captum's {self.label} gave"
+        if not all(bool(torch.isfinite(item).all()) for items in results for item in items):
+            raise ValueError(f"method: {who} NaN or infinite values. Try another baseline, layer or method.")
+        if not self.of_layer:
+            if shapes != [tuple(x.shape) for x in _split(call, call.inputs[: len(results[0][0])])]:
+                leave = "Leave out the arguments that change the shape."
+                raise ValueError(f"method: {who} values of shape {single(shapes)}, which is not the inputs'. {leave}")
+            if call.arguments is None or not call.arguments.parts:
+                return torch.cat([items[0] for items in results]), None
+            return torch.cat([_flat(items) for items in results]), None
+        if not shapes:
+            raise ValueError(f"layer: {who} no values at {single(layers)!r}.")
+        if len(results) > 1 and any(len(item) != 1 for items in results for item in items):
             raise ValueError(
-                f"layer: {told} values of shape {_single(shapes)} at {layer!r}; a map needs (N, channels, height, "
-                f"width). Choose a layer with such an output; of tokens, 'layer_cam' makes maps."
+                f"layer: {who} values of shape {single(shapes)} for one sample at {single(layers)!r}, whose first "
+                f"dimension is not the samples. Explain one sample at a time."
             )
-        if shapes != [tuple(x.shape) for x in _split(call, call.inputs[:1])]:
-            leave = "Leave out the arguments that change the shape."
-            raise ValueError(f"method: {told} values of shape {_single(shapes)}, which is not the inputs'. {leave}")
-        return torch.cat([item.flatten(1) for item in found], 1) if call.parts else found[0]
+        if len(shapes) == 1:
+            values = torch.cat([items[0] for items in results])
+            return (values.sum(1, keepdim=True) if self._is_map(call, values, layers[0]) else values), None
+        names = layers if len(layers) == len(shapes) else [f"{layers[0]}[{k}]" for k in range(len(shapes))]
+        return torch.cat([_flat(items) for items in results]), dict(zip(names, (s[1:] for s in shapes), strict=True))
+
+    def _is_map(self, call: Call, values: Tensor, layer: str) -> bool:
+        """Whether a layer's values are channels on the grid of a picture, and are shown as one map.
+
+        Raises:
+            ValueError: Captum averages over other dimensions than those of the grid.
+        """
+        if values.ndim != 4 or call.size is None:
+            return False
+        if self.fixed.get("attribute_to_layer_input"):  # whose size is another
+            return True
+        try:
+            grid = tuple(activation_maps(call, layer, RESHAPE.default).activation.shape[-2:])
+        except (TypeError, ValueError):  # no grid of channels, or one that the score doesn't depend on
+            return False
+        if tuple(values.shape[2:]) != grid and self.label.endswith("LayerGradCam"):
+            raise ValueError(
+                f"layer: captum's {self.label} gave values of shape {tuple(values.shape)} at {layer!r}, whose channels "
+                f"lie behind its grid of {grid[0]} x {grid[1]}: captum takes others for them. Use 'grad_cam'."
+            )
+        return tuple(values.shape[2:]) == grid
 
 
 class _Scored(nn.Module):
@@ -269,80 +355,32 @@ class _Scored(nn.Module):
         failure: What it raised, which is told already.
     """
 
-    def __init__(self, model: nn.Module, score: Callable[[Tensor], Tensor]) -> None:
+    def __init__(self, model: nn.Module, score: Callable[[Sequence[Tensor]], Tensor]) -> None:
         super().__init__()
         self.model, self._score, self.rows = model, score, 0
         self.failure: Exception | None = None
 
     def forward(self, *inputs: Tensor) -> Tensor:
         """The scores, shape (N,)."""
-        variants = inputs[0] if len(inputs) == 1 else torch.cat([x.flatten(1) for x in inputs], 1)
-        self.rows += len(variants)
+        self.rows += len(inputs[0])
         try:
-            return self._score(variants)
+            return self._score(inputs)
         except Exception as error:
             self.failure = error
             raise
 
 
-def _arguments(calls: list[Callable]) -> dict[str, inspect.Parameter]:
-    """Of the outer one; and of those inside it to which it hands on what it doesn't know."""
-    found: dict[str, inspect.Parameter] = {}
-    for attribute in calls:
-        own = inspect.signature(attribute).parameters.values()
-        found |= {p.name: p for p in own if p.name not in ("self", *found) and p.kind != p.VAR_KEYWORD}
-        if all(p.kind != p.VAR_KEYWORD for p in own):
-            break
-    return found
+def _tensors(output: Any) -> list[Tensor]:
+    """What captum returned, several layers' tuples one after the other."""
+    return [output] if isinstance(output, Tensor) else [tensor for item in output for tensor in _tensors(item)]
 
 
-def _slider(name: str, default: float, told: str) -> Param:
-    """Around the default: whole numbers up to ten times it, others up to four. What captum takes is for it to say."""
-    if isinstance(default, int):
-        low, high = min(default, 1), max(10 * default, 10)
-        return Param(name, default, low=low, high=high, maximum=math.inf, kind="int", help=told)
-    low, high = min(4 * default, 0.0), 4 * default if default > 0 else 1.0
-    return Param(name, default, low=low, high=high, minimum=-math.inf, maximum=math.inf, help=told)
-
-
-def _patches(shapes: list[tuple[int, ...]], share: float) -> dict[str, Any]:
-    """Patches over all channels, a share of each side, in steps of half a patch."""
-    sizes = []
-    for shape in shapes:
-        channels = len(shape) > 1
-        sizes.append(shape[:channels] + tuple(max(1, round(side * share)) for side in shape[channels:]))
-    steps = [tuple(max(1, n // 2) for n in size) for size in sizes]
-    return {"sliding_window_shapes": _single(sizes), "strides": _single(steps)}
-
-
-def _held(attribution: Any, *names: str) -> Iterator[Any]:
-    """What an object of captum's, and those inside it, keep under some names."""
-    for name, value in vars(attribution).items():
-        if name in names:
-            yield from value if isinstance(value, list) else [value]
-        elif callable(getattr(value, "attribute", None)):
-            yield from _held(value, *names)
-
-
-def _whole(model: Any) -> Any:
-    """The module behind its bound forward, ``torch.compile`` and ``DataParallel``."""
-    if inspect.ismethod(model):
-        return _whole(model.__self__) if model.__name__ in ("forward", "__call__") else None
-    wrapped = isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel))
-    inner = model.module if wrapped else getattr(model, "_orig_mod", None)
-    return model if inner is None else _whole(inner)
-
-
-def _is_layers(kind: type) -> bool:
-    return "LayerAttribution" in [base.__name__ for base in kind.__mro__]
+def _flat(items: list[Tensor]) -> Tensor:
+    return torch.cat([item.reshape(len(item), -1) for item in items], 1)
 
 
 def _split(call: Call, rows: Tensor) -> list[Tensor]:
     return [rows] if call.arguments is None else call.arguments.split(rows)
-
-
-def _single(items: list) -> Any:
-    return items[0] if len(items) == 1 else tuple(items)
 
 
 @contextmanager

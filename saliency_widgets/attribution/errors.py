@@ -66,7 +66,8 @@ def forward_failure(model: nn.Module, error: Exception, shape: tuple[int, ...]) 
     if layer and isinstance(model.get_submodule(layer), (nn.Embedding, nn.EmbeddingBag)):
         return ValueError(
             f"model: it looks its input up in the embedding {layer!r}, and whole numbers (tokens, categories) can't be "
-            f"moved a little. Pass the embeddings instead, if the model takes them, or a module of what follows them."
+            f"moved a little. Pass the embeddings instead, if the model takes them, or a module of what follows them; "
+            f"or ask sw.attribute for a method that needs no gradient, such as method='captum.FeatureAblation'."
         )
     where = f"in layer {layer!r} ({type(model.get_submodule(layer)).__name__})" if layer else "in its forward"
     known = _no_gradient(model, error) or _exported(error, shape)

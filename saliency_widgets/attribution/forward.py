@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -12,22 +12,32 @@ from torch import Tensor, nn
 from saliency_widgets.attribution.errors import Cancelled, fixed_batch, forward_failure
 from saliency_widgets.attribution.memory import Memory, out_of_memory
 
-Arguments = Callable[[Tensor, Tensor], tuple[tuple[Any, ...], dict[str, Any]]]
+Arguments = Callable[[Any, Tensor], tuple[tuple[Any, ...], dict[str, Any]]]
 
 
-def forward(model: nn.Module, arguments: Arguments, rows: Tensor, samples: Tensor, memory: Memory) -> Any:
+def forward(
+    model: nn.Module, arguments: Arguments, rows: Tensor | Sequence[Tensor], samples: Tensor, memory: Memory
+) -> Any:
     """What a stand-in returns for some rows.
 
     Args:
         model: The stand-in.
         arguments: From rows and their samples to the arguments of its forward.
-        rows: Shape (N, ...).
+        rows: Shape (N, ...), or the explained inputs one by one.
         samples: Which sample each row belongs to, shape (N,).
         memory: What was learnt of its passes.
 
     Raises:
         ValueError: It failed.
     """
+    if not isinstance(rows, Tensor):
+        args, kwargs = arguments(rows, samples)
+        try:
+            return model(*args, **kwargs)
+        except Exception as error:
+            if isinstance(error, Cancelled) or out_of_memory(error):
+                raise
+            raise forward_failure(model, error, tuple(rows[0].shape)) from error
 
     def run(rows: Tensor, samples: Tensor) -> Any:
         # Where forward differentiates by itself, it does so in passes without gradients too.

@@ -44,7 +44,8 @@ class Estimate:
         standard_error: Of each value, where samples are averaged.
         agreement: Rank correlation of the maps of two halves of the samples, shape (B,), where samples are averaged.
         map_error: Estimated error of the map, relative to it (L1), shape (B,), where it can be told.
-        layer: The layer whose resolution the values have.
+        layer: The layer that the values are of, or whose resolution they have.
+        parts: Of a layer that gives several tensors: their names and shapes of one sample. The values lie side by side.
         notes: What a reader should know before believing it.
     """
 
@@ -58,6 +59,7 @@ class Estimate:
     agreement: Tensor | None = None
     map_error: Tensor | None = None
     layer: str | None = None
+    parts: Mapping[str, tuple[int, ...]] | None = None
     notes: tuple[str, ...] = ()
 
 
@@ -75,6 +77,7 @@ class Method:
         pointwise: One gradient per input and a result of the inputs' shape: it can be averaged by SmoothGrad.
         sign: The part of the values that the method's paper shows: see
             :mod:`~saliency_widgets.attribution.reduction`.
+        gradients: Whether it needs gradients of the inputs; without, whole numbers and truth values can be explained.
         needs: What it takes besides gradients: "relu" (its backward rule is about ReLUs), "layer" (a layer with a
             spatial output), "picture" (inputs with places beside each other). The check-up names
             the methods whose needs a model doesn't meet.
@@ -95,6 +98,7 @@ class Method:
     aliases: tuple[str, ...] = ()
     doc: str = ""
     blank: str = ""
+    gradients: bool = True
 
     def check_params(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """All parameters, the given ones checked, the others by default.

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from saliency_widgets import render
@@ -26,7 +27,8 @@ class Attribution:
 
     Attributes:
         values: Signed attribution, shape (B, ...) as the model sees the inputs; a class activation map keeps its
-            layer's resolution, (B, 1, h, w), and names the ``layer``.
+            layer's resolution, (B, 1, h, w), and names the ``layer``; captum's methods of layers that are no pictures
+            give theirs as captum returns them.
         settings: Keyword arguments that repeat it: ``sw.attribute(model, inputs, **settings)``.
         score: The explained score of each sample, shape (B,), where the method computed it; (1,) where rows that
             influence each other are explained together.
@@ -35,7 +37,7 @@ class Attribution:
         agreement: Rank correlation of the maps of two halves of the samples, shape (B,), where samples were averaged.
         map_error: Estimated error of the map, relative to it (L1), shape (B,), for adaptive Integrated Gradients.
         evaluations: Gradients of the model spent per sample.
-        layer: The layer whose resolution the values have, or None.
+        layer: The layer that the values are of, or whose resolution they have; several with commas; or None.
         input_shape: Shape of what the model saw, (B, ...); where several inputs were explained together, of the
             picture among them.
         notes: What a reader should know before believing it.
@@ -45,7 +47,8 @@ class Attribution:
         unit: What these units are.
         transformed: Whether the input went through a transform of the caller's.
         parts: Where several inputs were explained together: their names and the shape of one sample of each. The
-            values lie side by side, (B, F); :meth:`part` gives one input's.
+            values lie side by side, (B, F); :meth:`part` gives one input's. Inputs inside lists, tuples, mappings and
+            dataclasses are named by their path, "batch.x". Likewise of a layer that gives several tensors.
         columns: Of the table that the inputs were rows of, or None: see :meth:`by_feature`.
     """
 
@@ -82,24 +85,30 @@ class Attribution:
         """The attribution of one of several inputs that were explained together.
 
         Args:
-            name: One of ``parts``.
+            name: One of ``parts``, or the beginning that several have in common: "xs" of "xs.0" and "xs.1".
 
         Returns:
-            Values and standard error in that input's shape, (B, ...). ``delta`` is of all inputs together and is left
-            out.
+            Values and standard error in that input's shape, (B, ...); of several, side by side, (B, F), with their own
+            ``parts``. ``delta`` is of all inputs together and is left out.
 
         Raises:
             ValueError: There is no such input, or the values are a layer's and belong to no input.
         """
-        if name not in self.parts:
-            raise ValueError(unknown("part", name, list(self.parts)) if self.parts else "part: there is one input.")
-        if self.layer is not None:
+        if not self.parts and self.layer is not None:
             raise ValueError(f"part: the values are those of layer {self.layer!r}, not of an input.")
+        inside = {one: shape for one, shape in self.parts.items() if one == name or one.startswith(f"{name}.")}
+        if not inside:
+            raise ValueError(unknown("part", name, list(self.parts)) if self.parts else "part: there is one input.")
         sizes = [math.prod(shape) for shape in self.parts.values()]
-        place, shape = list(self.parts).index(name), self.parts[name]
 
         def own(tensor: Tensor | None) -> Tensor | None:
-            return None if tensor is None else tensor.split(sizes, 1)[place].reshape(-1, *shape)
+            if tensor is None:
+                return None
+            pieces = dict(zip(self.parts, tensor.split(sizes, 1), strict=True))
+            if len(inside) > 1:
+                return torch.cat([pieces[one] for one in inside], 1)
+            ((one, shape),) = inside.items()
+            return pieces[one].reshape(-1, *shape)
 
         values = own(self.values)
         assert values is not None
@@ -109,7 +118,7 @@ class Attribution:
             standard_error=own(self.standard_error),
             delta=None,
             input_shape=tuple(values.shape),
-            parts={},
+            parts=inside if len(inside) > 1 else {},
         )
 
     def by_feature(self) -> pd.DataFrame:
@@ -157,6 +166,12 @@ class Attribution:
         if not 0 <= sample < len(self.values):
             raise ValueError(f"sample: expected 0 to {len(self.values) - 1}, got {sample!r}.")
         reduction = Reduction(sign or self.default_sign, channels)
+        if self.values.ndim != 4 or len(self.input_shape) < 3:
+            one = (1, *self.values.shape[1:])
+            raise ValueError(
+                f"values: a map needs shape (B, C, H, W), got {one}, which is no picture's. Read "
+                f"the numbers from .values, or .part(name).values where several inputs were explained."
+            )
         height, width = self.input_shape[-2:]
         values = reduction(self.values[sample : sample + 1], (height, width))[0].cpu().double().numpy()
         quantised = render.quantise(values, signed=reduction.signed)

@@ -54,7 +54,9 @@ def map_of(entry: Method, params: dict[str, Any], reduction: Reduction, call: Ca
 
 def reduced(values: Tensor, reduction: Reduction, size: tuple[int, int] | None) -> Tensor:
     """The map of one sample's values: shape (H, W), or (F,) for rows."""
-    return reduction(values[:1], size)[0] if size is not None else values[0].abs()
+    if size is not None:
+        return reduction(values[:1], size)[0]
+    return (values if values.ndim > 1 else values[:, None])[0].abs()
 
 
 def has_seed(entry: Method) -> bool:

@@ -87,21 +87,22 @@ def compute(
             estimate = next(estimates, None)
         if estimate is None:
             return
-        if estimate.layer is not None:
+        if estimate.layer is not None and any(param.name == "layer" for param in entry.params):
             settings["layer"] = estimate.layer
+        of_inputs = subject.parts if estimate.layer is None else {}
         error = estimate.standard_error
         yield Attribution(
-            values=_of_rows(call, estimate, estimate.values.detach()),
+            values=subject.shaped(_of_rows(call, estimate, estimate.values.detach())),
             settings=dict(settings),
             score=known if estimate.score is None else estimate.score,
             delta=estimate.delta,
-            standard_error=None if error is None else _of_rows(call, estimate, error),
+            standard_error=None if error is None else subject.shaped(_of_rows(call, estimate, error)),
             agreement=estimate.agreement,
             map_error=estimate.map_error,
             evaluations=estimate.evaluations,
             layer=estimate.layer,
             input_shape=subject.input_shape,
-            parts=subject.parts,
+            parts=of_inputs if estimate.parts is None else estimate.parts,
             notes=(*exact, *coupled, *started, *_notes(subject, entry, estimate, score)),
             default_sign=entry.sign,
             done=estimate.done,
@@ -223,8 +224,9 @@ def attribute(
             tuple, a mapping, a dataclass or an object with ``.logits``.
         inputs: A picture (PIL, path, array of uint8), a tensor (C, H, W) or (N, C, H, W), rows of numbers, rows of a
             table (a DataFrame, a Series, a mapping from names to values), or a list of pictures of one size. Of a
-            model with several inputs: a tuple, or a mapping from their names;
-            what has as many rows as there are samples is repeated with them, anything else is given as it is.
+            model with several inputs: a tuple, or a mapping from their names, in which shape (N,) is one number for
+            each sample; they may lie inside lists, tuples, mappings and dataclasses, and go by their path, "batch.x".
+            What has as many rows as there are samples is repeated with them, anything else is given as it is.
         method: One of :func:`methods`; "captum." and the name of a class of ``captum.attr``; or such an object,
             see :func:`from_captum`.
         target: A class index or name, None for the top prediction, or a list or tensor of one index per input. A tuple
@@ -238,8 +240,9 @@ def attribute(
         class_names: Names of the classes in order, or by index, so that targets can be named; torchvision weights;
             the model's own (``config.id2label`` and the like) unless given. Two names for a model of one logit z: z is
             the score of class 1, and -z that of class 0; without them, z is target 0.
-        explain: Which of several inputs, by name or position, or a list of them; all that have a gradient unless
-            given. Several are explained together: see :meth:`Attribution.part`.
+        explain: Which of several inputs, by name, path ("xs.0"), the beginning of paths ("xs") or position, or a list
+            of them; all that have a gradient and a row for each sample unless given. Several are explained together:
+            see :meth:`Attribution.part`.
         device: Where to compute; the model's own device unless given.
         fold: Whether to fold BatchNorms into the convolutions before them, on a private copy, and to lay out channels
             last, where that gives the model's own scores: the same map but for rounding, sooner.
@@ -265,6 +268,7 @@ def attribute(
     subject = Subject(
         model, inputs, transform=transform, class_names=class_names, explain=explain, device=device, fold=fold,
         precision=precision, cuda_graphs=cuda_graphs, feature_names=feature_names, background=background,
+        gradients=get_method(method).gradients,
     )  # fmt: skip
     *_, last = compute(subject, request)
     return last

@@ -7,12 +7,14 @@ import types
 import weakref
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import is_dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from saliency_widgets.attribution.arguments import entries
 from saliency_widgets.attribution.copyable import draws_numbers, is_foreign, members_of, names_in
 from saliency_widgets.attribution.tuning import global_hooks
 from saliency_widgets.engine.contents import Contents, digest
@@ -257,11 +259,17 @@ def identity(value: Any) -> Any:
     if isinstance(value, np.ndarray):
         return ("array", Held(value), value.shape, None if value.dtype.hasobject else digest(value))
     if isinstance(value, Mapping):
-        return tuple((str(key), identity(item)) for key, item in value.items())
+        return tuple((str(key), _inner(item)) for key, item in value.items())
     if isinstance(value, (list, tuple)):
-        return tuple(identity(item) for item in value)
+        return tuple(_inner(item) for item in value)
     if isinstance(value, (str, int, float, bool, type(None))):
         return (type(value).__name__, value)
     if hasattr(value, "tobytes") and hasattr(value, "getpixel"):  # a picture of PIL's
         return ("picture", Held(value), value.size, value.mode, digest(np.frombuffer(value.tobytes(), np.uint8)))
     return ("object", Held(value))
+
+
+def _inner(item: Any) -> Any:
+    """Of something inside a container, where a dataclass is one too."""
+    fields = entries(item) if is_dataclass(item) else None
+    return identity(item) if fields is None else ("dataclass", Held(item), identity(dict(fields)))

@@ -59,6 +59,7 @@ class Subject:
         cuda_graphs: Whether passes whose shape comes again are recorded and replayed.
         feature_names: The columns' names, of rows of a table that don't have them.
         background: Other rows of the table.
+        gradients: Whether what is asked needs gradients of the inputs.
 
     Raises:
         TypeError: ``model`` is no module, or another argument is of no known kind.
@@ -79,6 +80,7 @@ class Subject:
         cuda_graphs: bool = False,
         feature_names: Sequence[str] | None = None,
         background: Any = None,
+        gradients: bool = True,
     ) -> None:
         if not isinstance(model, nn.Module):
             raise TypeError(f"model: expected a torch.nn.Module, got a {type(model).__name__}.")
@@ -101,7 +103,7 @@ class Subject:
         self._inputs = inputs
         self._prepare = lambda inputs: prepare_for(
             model, inputs, transform, explain, device=device_of(model), dtype=dtype_of(model),
-            feature_names=feature_names, background=background,
+            feature_names=feature_names, background=background, gradients=gradients,
         )  # fmt: skip
         self._precision = check_precision(precision, device_of(model))
         for name, switch in (("fold", fold), ("cuda_graphs", cuda_graphs)):
@@ -177,7 +179,14 @@ class Subject:
     def parts(self) -> dict[str, tuple[int, ...]]:
         """Where several inputs are explained together: their names and the shapes of one sample of each."""
         arguments = self.prepared.arguments
-        return {} if arguments is None else {part.name: part.shape for part in arguments.parts}
+        return {} if arguments is None else {part.name: part.shape for part in arguments.several}
+
+    def shaped(self, values: Tensor) -> Tensor:
+        """Values in the inputs' own shape: methods see (B, 1) where the input is one number for each sample, (B,)."""
+        arguments = self.prepared.arguments
+        if arguments is None or arguments.several or not arguments.parts or values.shape != self.tensor.shape:
+            return values
+        return values.reshape(-1, *arguments.parts[0].shape)
 
     @property
     def size(self) -> tuple[int, int] | None:
@@ -188,7 +197,7 @@ class Subject:
     def input_shape(self) -> tuple[int, ...]:
         """The shape of the picture that is explained, or else of the inputs, (B, ...)."""
         pictures = [shape for shape in self.parts.values() if len(shape) == 3]
-        return (len(self.tensor), *pictures[0]) if pictures else tuple(self.tensor.shape)
+        return (len(self.tensor), *pictures[0]) if pictures else tuple(self.shaped(self.tensor).shape)
 
     @property
     def logits(self) -> Tensor:
@@ -325,6 +334,8 @@ class Subject:
         """What is to be said of the precision that was chosen, of one question."""
         if self._precision in (None, "full"):
             return ()
+        if not call.inputs.is_floating_point():
+            return (f"Computed in {self._precision}.",)
         off = call.once("imprecision", lambda: imprecision(call))
         return (f"Computed in {self._precision}: a gradient of this score is off by {off:.1%} (L1) for that.",)
 

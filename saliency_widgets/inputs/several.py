@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import inspect
-import operator
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -15,16 +13,14 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from saliency_widgets.attribution.arguments import Arguments, Part, Slot
+from saliency_widgets.attribution.arguments import Arguments, Part, Slot, entries, mapped, rebuilt
 from saliency_widgets.attribution.isolation import stand_in
 from saliency_widgets.attribution.targets import scores_in
 from saliency_widgets.inputs import pictures
+from saliency_widgets.inputs.nested import Explain, chosen, is_nest, is_picture, is_several, is_whole, leaves, listed
 from saliency_widgets.inputs.prepared import Prepared, check_kind, prepare, prepare_table
 from saliency_widgets.inputs.protocols import transform_of
 from saliency_widgets.inputs.tables import Table, is_table, read_table
-from saliency_widgets.params import unknown
-
-Explain = str | int | Sequence[str | int] | None
 
 
 def prepare_for(
@@ -37,6 +33,7 @@ def prepare_for(
     dtype: torch.dtype | None,
     feature_names: Sequence[str] | None = None,
     background: Any = None,
+    gradients: bool = True,
 ) -> Prepared:
     """Bring whatever a model takes into the form it takes it in.
 
@@ -44,17 +41,20 @@ def prepare_for(
         model: The model; the signature of its ``forward`` tells how it is called.
         inputs: One input, see :func:`~saliency_widgets.inputs.prepared.prepare`; a tuple of several, as positional
             arguments; or a mapping, as keyword arguments (as one dict where ``forward`` doesn't take these names).
-            Numbers have their batch dimension then; those that aren't explained are given as they are, floating-point
-            ones in the model's type. A list of numbers is an array where it is explained, or has one for each sample.
-            One input of shape (a, b, c) is a picture or a batch of a, whichever the model can take.
+            Numbers have their batch dimension then: shape (N,) is one number for each sample, where a lone tensor of
+            shape (F,) is a row. What isn't explained is given as it is, floating-point numbers in the model's type.
+            A list of numbers is an array where it is explained, or has one for each sample. Tensors may lie inside
+            lists, tuples, mappings and dataclasses; they go by their path, "batch.x" or "xs.0". A list by itself is a
+            batch of inputs. One input of shape (a, b, c) is a picture or a batch of a, whichever the model can take.
         transform: See :func:`~saliency_widgets.inputs.protocols.transform_of`; of several inputs it is for the
             pictures, or a mapping from names to transforms.
-        explain: Which of several inputs: a name or a position, or a list of them; all floating-point ones unless
-            given.
+        explain: Which of several inputs: a name, a path or its beginning, or a position, or a list of them; all
+            floating-point ones with a row for each sample unless given.
         device: Where the model is.
         dtype: What it computes in; None for the inputs' own types, or for torch's default where it takes only that.
         feature_names: Of rows of a table, see :func:`~saliency_widgets.inputs.tables.read_table`.
         background: Other rows of it.
+        gradients: Whether the method needs gradients; without, whole numbers and truth values are explained, too.
 
     Raises:
         TypeError: An input of no known kind.
@@ -62,7 +62,9 @@ def prepare_for(
     """
 
     def typed(dtype: torch.dtype | None) -> Prepared:
-        return _prepare_all(model, inputs, transform, explain, device, dtype, feature_names, background)
+        return _prepare_all(
+            model, inputs, transform, explain, device, dtype, feature_names, background, gradients=gradients
+        )
 
     prepared, default = typed(dtype), torch.get_default_dtype()
     alone = prepared.arguments is None
@@ -79,8 +81,13 @@ def _runs(model: nn.Module, prepared: Prepared) -> bool:
 
 def _prepare_all(
     model: nn.Module, inputs: Any, transform: Any, explain: Explain, device: torch.device, dtype: torch.dtype | None,
-    feature_names: Sequence[str] | None, background: Any,
+    feature_names: Sequence[str] | None, background: Any, *, gradients: bool,
 ) -> Prepared:  # fmt: skip
+    if background is not None and is_nest(inputs) and not _are_rows(inputs):
+        raise ValueError(
+            "background: it is of rows of a table. Of a model of several inputs, pass method='expected_gradients' and "
+            "baselines= a mapping from names to stacks."
+        )
     if is_table(inputs, background, feature_names, transform):
         if explain is not None:
             raise ValueError("explain: a row of a table is one input. Leave it out.")
@@ -88,67 +95,146 @@ def _prepare_all(
         read = read or read_table(inputs, background, feature_names=feature_names, transform=transform)
         return prepare_table(read, device=device, dtype=dtype)
     if isinstance(inputs, Mapping):
-        names = [str(name) for name in inputs]
-        values = dict(zip(names, inputs.values(), strict=True))
-    elif _is_several(inputs):
-        names = _positional_names(model, len(inputs))
-        values = dict(zip(names, inputs, strict=True))
+        top = {str(name): value for name, value in inputs.items()}
+    elif is_several(inputs):
+        top = dict(zip(_positional_names(model, len(inputs)), inputs, strict=True))
     else:
         if explain is not None:
             raise ValueError("explain: there is one input. Leave it out, or pass the inputs as a tuple or a dict.")
-        if isinstance(inputs, Tensor):
-            check_kind(inputs)
-        if transform is None and pictures.is_numbers(inputs) and inputs.ndim == 3:
-            return _told_apart(model, inputs, device, dtype)
-        return _prepared(model, inputs, transform, device, dtype, batched=False)
-    chosen = _chosen(explain, values)
-    listed = {name: _listed(values[name]) for name in chosen}
-    values |= {name: array for name, array in listed.items() if array is not None}
+        return _lone(model, inputs, transform, device, dtype, gradients)
+    notes: list[str] = []
+    values = leaves(top)
+    explained = chosen(explain, values, list(top), notes, gradients=gradients)
+    arrays = {name: listed(values[name]) for name in explained}
+    values |= {name: array for name, array in arrays.items() if array is not None}
     named: Mapping[str, Any] | None = (
         transform if isinstance(transform, Mapping) and set(transform) <= set(values) else None
     )
-    if transform is not None and named is None and not any(_is_picture(value) for value in values.values()):
+    if transform is not None and named is None and not any(is_picture(value) for value in values.values()):
         raise ValueError(
             f"transform: no input is a picture that it would be applied to (PIL, a path, bytes). Pass a mapping from "
-            f"names, transform={{{chosen[0]!r}: ...}}, or leave it out for tensors that went through it."
+            f"names, transform={{{explained[0]!r}: ...}}, or leave it out for tensors that went through it."
         )
     prepared = {}
-    for name in chosen:
-        own = named.get(name) if named is not None else transform if _is_picture(values[name]) else None
+    for name in explained:
+        if not gradients and is_whole(values[name]):
+            prepared[name] = Prepared(_whole_numbers(values[name], device), None, None)
+            continue
+        own = named.get(name) if named is not None else transform if is_picture(values[name]) else None
         prepared[name] = _prepared(model, values[name], own, device, dtype, batched=True)
     for name, value in values.items():
-        if name not in chosen and isinstance(value, (Image.Image, os.PathLike)):
+        if name not in explained and isinstance(value, (Image.Image, os.PathLike)):
             own = named.get(name) if named is not None else transform
             values[name] = _prepared(model, value, own, device, dtype, batched=True).tensor
     batches = {name: len(found.tensor) for name, found in prepared.items()}
     if len(set(batches.values())) > 1:
         flat = [name for name, found in prepared.items() if found.tensor.ndim == 1]
         hint = f" {_BATCHED} {flat[0]}[None] for one sample." if flat else ""
+        hint = hint or " Pass explain= those of one size; the others are held."
         raise ValueError(f"inputs: what is explained must have as many samples each, got {batches}.{hint}")
     batch = next(iter(batches.values()))
-    slots = {name: Slot(index) for index, name in enumerate(chosen)}
-    tree = {name: slots.get(name) or _held(_by_sample(value, batch), device, dtype) for name, value in values.items()}
-    args, kwargs = _as_called(model, tree) if isinstance(inputs, Mapping) else (tuple(tree.values()), {})
+    slots = {name: Slot(index) for index, name in enumerate(explained)}
+
+    def laid_out(path: str, value: Any) -> Any:
+        if is_nest(value):
+            return rebuilt(value, {key: laid_out(f"{path}.{key}", item) for key, item in entries(value) or ()})
+        return slots.get(path) or _held(_by_sample(values[path], batch), device, dtype)
+
+    tree = {name: laid_out(name, value) for name, value in top.items()}
+    args, kwargs = _as_called(model, inputs, tree) if isinstance(inputs, Mapping) else (tuple(tree.values()), {})
     found = _together(prepared, Arguments(args, kwargs, batch))
     _check_rows(model, prepared, found)
-    return found
+    return replace(found, notes=(*notes, *found.notes))
+
+
+def _lone(
+    model: nn.Module, inputs: Any, transform: Any, device: torch.device, dtype: torch.dtype | None, gradients: bool
+) -> Prepared:
+    """The only input of a model."""
+    if isinstance(inputs, Tensor):
+        check_kind(inputs)
+    inside = next((item for item in inputs if _is_no_row(item)), None) if type(inputs) is list else None
+    if inside is not None or (_is_no_row(inputs) and type(inputs) is not tuple):
+        what = (
+            f"a {type(inputs).__name__} is no input by itself"
+            if inside is None
+            else f"a list is a batch of inputs of one shape, and this one holds a {type(inside).__name__} of tensors"
+        )
+        raise TypeError(
+            f"inputs: {what}. Pass a tuple of the model's arguments, (a, b) for two and (a,) for one that is a tuple, "
+            f"a list or a dataclass; or a mapping from their names."
+        )
+    whole = _whole_rows(inputs, device) if not gradients and transform is None else None
+    # The model tells by what it can take: of one that computes with them, rows of whole numbers are floats.
+    if whole is not None and (_try(model, whole).runs or not _try(model, whole.to(dtype)).runs):
+        return Prepared(whole, None, None)
+    if transform is None and isinstance(inputs, (Tensor, np.ndarray)) and _is_undecided(inputs):
+        return _told_apart(model, inputs, device, dtype)
+    return _prepared(model, inputs, transform, device, dtype, batched=False)
+
+
+def _are_rows(inputs: Any) -> bool:
+    """Whether it is rows of a table one by one, and not several inputs."""
+    if not isinstance(inputs, (list, tuple)):
+        return not isinstance(inputs, Mapping)
+    return all(getattr(item, "ndim", 0) == 1 for item in inputs)
+
+
+def _is_undecided(inputs: Tensor | np.ndarray) -> bool:
+    """Whether it is one picture as numbers, or a batch of rows of them."""
+    return pictures.is_numbers(inputs) and inputs.ndim == 3
+
+
+def _is_no_row(item: Any) -> bool:
+    return is_nest(item) and not isinstance(item, list)
+
+
+def _whole_rows(inputs: Any, device: torch.device) -> Tensor | None:
+    """Whole numbers or truth values as a batch in their own type; None where they are none."""
+    array: Any = inputs
+    if isinstance(inputs, (list, tuple)) and not is_nest(inputs):
+        try:
+            array = np.asarray(inputs)
+        except ValueError:  # of different lengths
+            return None
+    return pictures.batched(_whole_numbers(array, device)) if is_whole(array) else None
+
+
+def _whole_numbers(value: Tensor | np.ndarray, device: torch.device) -> Tensor:
+    """A private copy of whole numbers or truth values, in their own type.
+
+    Raises:
+        ValueError: There are none.
+    """
+    if isinstance(value, np.ndarray):
+        value = torch.from_numpy(value.astype(np.int64) if value.dtype.kind == "u" else np.array(value, order="C"))
+    if not value.numel():
+        raise ValueError(f"inputs: nothing in them, the shape is {tuple(value.shape)}.")
+    with torch.inference_mode(False):
+        return value.detach().clone().to(device)
 
 
 _BATCHED = "In a mapping or a tuple numbers have their batch dimension already: pass"
 
 
 def _together(prepared: dict[str, Prepared], called: Arguments) -> Prepared:
-    """What is explained as one tensor: the only one as it is, several side by side."""
+    """What is explained as one tensor: the only one as it is, several side by side, and single numbers as (B, 1)."""
     if len(prepared) == 1:
         ((name, only),) = prepared.items()
-        return replace(only, arguments=replace(called, name=name))
-    parts = tuple(Part(name, tuple(found.tensor.shape[1:]), found.pixels) for name, found in prepared.items())
+        if only.tensor.ndim > 1:
+            return replace(only, arguments=replace(called, name=name))
+    types = {one.tensor.dtype for one in prepared.values()}
+    wide = torch.float64 if len(types) > 1 else next(iter(types))  # holds each of them as it is
+    parts = tuple(
+        Part(name, tuple(one.tensor.shape[1:]), one.pixels, one.tensor.dtype if len(types) > 1 else None)
+        for name, one in prepared.items()
+    )
     return Prepared(
-        torch.cat([found.tensor.reshape(called.batch, -1) for found in prepared.values()], 1),
+        torch.cat([one.tensor.reshape(called.batch, -1).to(wide) for one in prepared.values()], 1),
         pixels=None,
         pictures=None,
-        notes=tuple(dict.fromkeys(note for found in prepared.values() for note in found.notes)),
-        arguments=replace(called, parts=parts),
+        notes=tuple(dict.fromkeys(note for one in prepared.values() for note in one.notes)),
+        arguments=replace(called, parts=parts, name=parts[0].name if len(parts) == 1 else None),
     )
 
 
@@ -169,11 +255,6 @@ def _check_rows(model: nn.Module, prepared: dict[str, Prepared], found: Prepared
         )
 
 
-def _is_several(inputs: Any) -> bool:
-    """A tuple with tensors or arrays in it; pictures and numbers in a tuple are a batch and a row."""
-    return isinstance(inputs, tuple) and any(isinstance(item, (Tensor, np.ndarray)) for item in inputs)
-
-
 def _positional_names(model: nn.Module, count: int) -> list[str]:
     kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     named = [p.name for p in _signature(model).parameters.values() if p.kind in kinds][:count]
@@ -187,93 +268,18 @@ def _signature(model: nn.Module) -> inspect.Signature:
         return inspect.Signature()
 
 
-def _as_called(model: nn.Module, values: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+def _as_called(model: nn.Module, inputs: Mapping, tree: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
     try:
-        _signature(model).bind(**values)
+        _signature(model).bind(**tree)
     except TypeError:
-        return (values,), {}
-    return (), values
-
-
-def _is_picture(value: Any) -> bool:
-    if isinstance(value, (np.ndarray, Tensor)):
-        return value.dtype in (np.uint8, torch.uint8) and value.ndim >= 2
-    return isinstance(value, (Image.Image, os.PathLike))
-
-
-def _can_be_explained(value: Any) -> bool:
-    if isinstance(value, Tensor):
-        return value.is_floating_point() or _is_picture(value)
-    return _is_picture(value) or (isinstance(value, np.ndarray) and value.dtype.kind == "f")
-
-
-def _listed(value: Any) -> np.ndarray | None:
-    """A list of numbers, nested or not, as an array of floats; None for everything else, whole numbers too."""
-    flat = [value] if isinstance(value, list) else []
-    while flat and all(isinstance(item, list) for item in flat):
-        flat = [inner for item in flat for inner in item]
-    if not flat or not all(isinstance(item, Real) for item in flat):
-        return None
-    try:
-        array = np.asarray(value)
-    except ValueError:  # rows of different lengths
-        return None
-    return array if array.dtype.kind == "f" else None
+        return (rebuilt(inputs, dict(zip(inputs, tree.values(), strict=True))),), {}
+    return (), tree
 
 
 def _by_sample(value: Any, batch: int) -> Any:
     """A list of a number for each sample as an array, so that it goes with its samples; others may be settings."""
-    array = _listed(value)
+    array = listed(value)
     return value if array is None or len(array) != batch else array
-
-
-def _chosen(explain: Explain, values: Mapping[str, Any]) -> list[str]:
-    if not values:
-        raise ValueError("inputs: the mapping is empty. Pass what the model's forward takes, by name.")
-    if explain is None:
-        chosen = [name for name, value in values.items() if _can_be_explained(value)]
-        # Beside a tensor, a list may as well be a setting.
-        chosen = chosen or [name for name, value in values.items() if _listed(value) is not None]
-        if not chosen:
-            kinds = {name: str(getattr(value, "dtype", type(value).__name__)) for name, value in values.items()}
-            raise ValueError(
-                f"inputs: none of them has a gradient; got {kinds}. Whole numbers (tokens, categories) can't be "
-                f"moved a little: pass their embeddings, if the model takes them (inputs_embeds=)."
-            )
-        return chosen
-    names = list(values)
-    chosen = []
-    for item in _asked(explain, names):
-        name = names[item] if isinstance(item, int) and -len(names) <= item < len(names) else str(item)
-        if name not in values:
-            raise ValueError(unknown("explain", name, names))
-        if isinstance(values[name], Tensor) and not _can_be_explained(values[name]):
-            raise ValueError(
-                f"explain: {name!r} holds {values[name].dtype}, and whole numbers have no gradient. Choose another "
-                f"input, or pass embeddings in its place."
-            )
-        chosen.append(name)
-    if not chosen or len(set(chosen)) < len(chosen):
-        raise ValueError(f"explain: expected one or more of {names}, each once, got {explain!r}.")
-    return [name for name in names if name in chosen]
-
-
-def _asked(explain: Any, names: list[str]) -> list[str | int]:
-    """The names and positions that were asked for."""
-    several = isinstance(explain, Iterable) and not isinstance(explain, (str, bytes, Mapping, Tensor))
-    items: list[Any] = list(explain) if several else [explain]
-    found: list[str | int] = []
-    for item in items:
-        try:
-            if isinstance(item, bool):
-                raise TypeError
-            found.append(item if isinstance(item, str) else operator.index(item))
-        except TypeError:
-            raise TypeError(
-                f"explain: expected a name or a position, or a list of them, got {item!r} ({type(item).__name__}). "
-                f"Choose from {names}."
-            ) from None
-    return found
 
 
 def _prepared(
@@ -348,10 +354,4 @@ def _held(value: Any, device: torch.device, dtype: torch.dtype | None) -> Any:
         with torch.inference_mode(False):
             copied = value.detach().clone()
         return copied.to(device=device, dtype=dtype if value.is_floating_point() else value.dtype)
-    if isinstance(value, Mapping):
-        return {key: _held(item, device, dtype) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_held(item, device, dtype) for item in value]
-    if type(value) is tuple:
-        return tuple(_held(item, device, dtype) for item in value)
-    return value
+    return mapped(lambda item: _held(item, device, dtype), value)

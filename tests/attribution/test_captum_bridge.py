@@ -519,7 +519,6 @@ def test_without_captum_the_message_says_how_to_get_it(model, monkeypatch):
         (lambda m: "captum.DeepLft", ValueError, "'captum.DeepLft' is not known. Did you mean 'captum.DeepLift'"),
         (lambda m: "captum.NoiseTunnel", ValueError, "needs attribution_method too. Make the object"),
         (lambda m: "captum.NeuronGradient", ValueError, "NeuronGradient needs neuron_selector"),
-        (lambda m: "captum.FeaturePermutation", ValueError, "shuffles a feature among the samples"),
         (lambda m: ca.DeepLift, TypeError, "expected an object of captum's"),
         (lambda m: ca.DeepLift(copy.deepcopy(m)), ValueError, "DeepLift was made for another model"),
         (lambda m: ca.NoiseTunnel(ca.Saliency(copy.deepcopy(m))), ValueError, "made for another model"),
@@ -529,18 +528,12 @@ def test_without_captum_the_message_says_how_to_get_it(model, monkeypatch):
             ValueError,
             "the layer that this LayerGradCam was made for",
         ),
-        (lambda m: ca.LayerActivation(m, m[6]), ValueError, r"layer: '6' has an output of shape"),
         (
             lambda m: from_captum(ca.Saliency(m), absolute=False),
             TypeError,
             "'absolute' is not known. Did you mean 'abs'",
         ),
         (lambda m: from_captum(ca.Saliency(m), target=1), TypeError, "argument of Saliency: 'target' is not known"),
-        (
-            lambda m: ca.LayerActivation(m, [m[0], m[2]]),
-            ValueError,
-            r"gave values of shape \(\(1, 6, 8, 8\), \(1, 5, 4, 4",
-        ),
         (lambda m: Duck(m, lambda x: x / 0), ValueError, "captum's Duck gave NaN or infinite values"),
         (
             lambda m: Duck(m, lambda x: x[:, :1]),
@@ -576,7 +569,7 @@ class ChannelsLast(nn.Module):
 def test_a_layer_that_captum_reads_wrongly_is_refused():
     """Its Grad-CAM takes the rows of a picture for channels."""
     model = ChannelsLast()
-    with pytest.raises(ValueError, match=r"gave values of shape \(1, 1, 8, 5\) at 'lift'"):
+    with pytest.raises(ValueError, match=r"gave values of shape \(2, 1, 8, 5\) at 'lift'.*Use 'grad_cam'"):
         sw.attribute(model, X, method="captum.LayerGradCam", target=1)
     assert sw.attribute(model, X, method="grad_cam", target=1).values.shape == (2, 1, 8, 8)
 

@@ -101,6 +101,29 @@ def test_of_several_inputs_the_picture_is_shown_and_the_others_are_held():
         explorer(model, inputs, explain="table")
 
 
+def test_a_picture_inside_a_mapping_is_shown_and_edits_of_what_is_beside_it_are_seen():
+    class Nested(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net, self.table = net(), mlp().float()
+
+        def forward(self, batch, gate):
+            return self.net(batch["image"])[:, :3] * self.table(batch["row"]) * gate[:, None]
+
+    model, row, gate = Nested().eval(), rows(0, 1, 4).float(), torch.tensor([2.0])
+    made = explorer(model, {"batch": {"image": X, "row": row}, "gate": gate}, method="gradient", target=1)
+    assert made.settings["explain"] == "batch.image"
+    for target in (1, 2):
+        made.update(target=target)
+        made.wait()
+        leaf = X.clone().requires_grad_()
+        (expected,) = torch.autograd.grad(model({"image": leaf, "row": row}, gate)[0, target], leaf)
+        torch.testing.assert_close(made.attribution.values, expected)
+        row += 1
+        gate *= 3
+    made.close()
+
+
 def test_the_layer_menu_lists_layers_with_their_shapes_the_last_first():
     made = explorer(method="grad_cam")
     control = next(c for p, c in made.panel._params.items() if p.name == "layer")

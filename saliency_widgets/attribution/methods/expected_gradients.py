@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from saliency_widgets.attribution.arguments import Arguments, Part
 from saliency_widgets.attribution.baselines import NAMED, as_numbers
 from saliency_widgets.attribution.call import Call
 from saliency_widgets.attribution.differentiation import blaming
 from saliency_widgets.attribution.method import Estimate, method
-from saliency_widgets.attribution.methods.smoothgrad import N_SAMPLES
+from saliency_widgets.attribution.methods.smoothgrad import N_SAMPLES, constant
 from saliency_widgets.attribution.moments import Moments
 from saliency_widgets.attribution.noise import SEED, seeded
 from saliency_widgets.attribution.schedule import CHUNK_SIZE
@@ -46,6 +47,8 @@ def expected_gradients(
     .. math:: a_i = E_{x', t} \left[ (x_i - x'_i) \, \frac{\partial F(x' + t (x - x'))}{\partial x_i} \right]
 
     with t uniform in [0, 1] and x' drawn from ``baselines``: a name, a tensor (K, ...) of K inputs, or a list of both.
+    Of several inputs, a mapping from their names to these, or a tuple with one for each: where several have K rows,
+    row k of all of them is one baseline, and one that is alone goes with each.
     "background", the default for rows that have one, are its rows. "noise", the default otherwise, is drawn anew for
     each sample: uniform between black and white where these are told, between each row's min and max otherwise.
     Sample k of a seed is the same draw at every sample count, and the same for all rows of a batch. Completeness: the
@@ -64,6 +67,8 @@ def expected_gradients(
         ValueError: No baselines, an unknown name, a shape that doesn't fit, or numbers that aren't finite.
     """
     pool = _pool(baselines, call, seed)
+    still = _still(call, pool)
+    notes = (f"No noise stands for {', '.join(still)}: it lies between a sample's min and max, which are one.",)
     score = call.scores(call.inputs)
     moments = Moments(call.inputs)
     known: dict[int, Tensor] = {}  # the score of each baseline that was drawn; fresh noise counts from -1 down
@@ -76,8 +81,9 @@ def expected_gradients(
             noise = int(torch.randint(2**31, (), generator=generator, device="cpu"))
             pick = int(torch.randint(len(pool), (), generator=generator, device="cpu"))
             start = pool[pick]
-            picks.append(-1 - k if start is None else pick)
-            starts.append(call.baseline("noise", noise) if start is None else start.expand_as(call.inputs))
+            fresh = any(x is None for x in (start if isinstance(start, tuple) else (start,)))
+            picks.append(-1 - k if fresh else pick)
+            starts.append(_start(call, start, noise))
         named = [(f"at {_described(pick, baselines, call)}", start) for pick, start in zip(picks, starts, strict=True)]
         blame = partial(blaming, call, "baselines", named, "on the way from the baselines to the inputs", _REMEDY)
         new = {pick: start for pick, start in zip(picks, starts, strict=True) if pick not in known}
@@ -100,6 +106,7 @@ def expected_gradients(
             delta=moments.mean.flatten(1).sum(1) - (score - drawn / moments.count),
             standard_error=moments.standard_error,
             agreement=moments.agreement,
+            notes=notes if still else (),
         )
 
 
@@ -121,12 +128,64 @@ def default_baselines(call: Call) -> str:
     return "noise" if call.columns is None or call.columns.rows is None else BACKGROUND
 
 
-def _pool(value: Any, call: Call, seed: int) -> Sequence[Tensor | None] | Tensor:
-    """What baselines are drawn from, each broadcastable to the inputs; None is fresh noise."""
+Entry = Tensor | tuple[Tensor | None, ...] | None
+"""A baseline that is drawn: as methods see inputs, or a tuple with one for each input; None is fresh noise."""
+
+
+def _start(call: Call, entry: Entry, seed: int) -> Tensor:
+    """A baseline of each sample, of the inputs' shape."""
+    if entry is None:
+        return call.baseline("noise", seed)
+    if isinstance(entry, Tensor):
+        return entry.expand_as(call.inputs)
+    fresh = {part.name: "noise" for part, x in zip(call.parts, entry, strict=True) if x is None}
+    pieces = zip(call.split(call.baseline(fresh, seed)), entry, strict=True)
+    return torch.cat([(noise if x is None else x.expand_as(noise)).reshape(call.batch, -1) for noise, x in pieces], 1)
+
+
+def _still(call: Call, pool: Sequence[Entry] | Tensor) -> list[str]:
+    """The inputs that are compared with noise, and have no range for it to lie in."""
+    if isinstance(pool, Tensor):
+        return []
+    fresh = [x for x in pool if not isinstance(x, Tensor)]
+    names = set(constant(call)) if fresh else set()
+    if not call.parts:
+        return [] if call.pixels is not None else [*names]
+    each = [part for k, part in enumerate(call.parts) if any(x is None or x[k] is None for x in fresh)]
+    return [part.name for part in each if part.pixels is None and part.name in names]
+
+
+def _pool(value: Any, call: Call, seed: int) -> Sequence[Entry] | Tensor:
+    """What baselines are drawn from, each broadcastable to the inputs.
+
+    Raises:
+        TypeError: Baselines of no known kind.
+        ValueError: None at all, an unknown name, a shape that doesn't fit, or as many of one input as of no other.
+    """
+    if not call.parts and not isinstance(value, Mapping):
+        return _entries(value, call, seed, None)
+    named = (call.arguments or Arguments()).by_input(value, "baselines")
+    if named is None:
+        return _entries(value, call, seed, None)
+    if not call.parts:
+        return _entries(next(iter(named.values()), None), call, seed, None)
+    pools = [_entries(named.get(part.name), call, seed, part) for part in call.parts]
+    count = max(map(len, pools))
+    if any(len(pool) not in (1, count) for pool in pools):
+        counts = {part.name: len(pool) for part, pool in zip(call.parts, pools, strict=True)}
+        raise ValueError(
+            f"baselines: row k of each input's is drawn together, so that each must have as many rows, or one; got "
+            f"{counts}."
+        )
+    return [tuple(pool[k % len(pool)] for pool in pools) for k in range(count)]
+
+
+def _entries(value: Any, call: Call, seed: int, part: Part | None) -> Sequence[Tensor | None] | Tensor:
+    """The baselines of all inputs as methods see them, or those of one of several in its own shape."""
     if isinstance(value, (list, tuple)):
         if not value:
             raise ValueError("baselines: the list is empty. Give at least one, or leave it out for noise.")
-        return [entry for item in value for entry in _pool(item, call, seed)]
+        return [entry for item in value for entry in _entries(item, call, seed, part)]
     if value is None or isinstance(value, str):
         name = BASELINES.check(value) or default_baselines(call)
         rows = None if call.columns is None else call.columns.rows
@@ -134,24 +193,40 @@ def _pool(value: Any, call: Call, seed: int) -> Sequence[Tensor | None] | Tensor
             return rows.to(call.inputs)[:, None]
         if name == BACKGROUND:
             raise ValueError("baselines: there is no background. Pass background= rows of your data.")
+        if name in (None, "noise"):
+            return [None]
         try:
-            return [None if name == "noise" else call.baseline(name, seed)]
+            whole = call.baseline(name if part is None else {part.name: name}, seed)
         except ValueError as error:
             raise ValueError(str(error).replace("baseline:", "baselines:", 1)) from error
+        return [whole if part is None else call.split(whole)[call.parts.index(part)]]
     if not hasattr(value, "__array__"):
         raise TypeError(
             f"baselines: expected a name, a tensor of several inputs or a list of both, got a {type(value).__name__}."
         )
     stack = as_numbers(value, "baselines")
-    one = tuple(call.inputs.shape[1:])
+    seen = call.inputs if call.parts else call.split(call.inputs)[0]  # one number for each sample has shape (B,)
+    one = tuple(seen.shape[1:]) if part is None else part.shape
     if stack.shape == one:
         stack = stack[None]
-    if tuple(stack.shape[1:]) != one or not len(stack):
-        raise ValueError(
-            f"baselines: expected a stack of shape (K, {', '.join(map(str, one))}), K inputs as the model sees them, "
-            f"got shape {tuple(stack.shape)}. Put them through the transform and torch.stack them."
-        )
+    if stack.ndim == 0 or tuple(stack.shape[1:]) != one or not len(stack):
+        raise ValueError(_misshapen(stack, one, call, part))
     stack = stack.detach().to(call.inputs)
     if not torch.isfinite(stack).all():
         raise ValueError("baselines: they hold NaN or infinite values. Remove those inputs, or mend them.")
     return list(stack[:, None])
+
+
+def _misshapen(stack: Tensor, one: tuple[int, ...], call: Call, part: Part | None) -> str:
+    if call.parts and part is None:
+        names = ", ".join(f"{part.name!r}: {('K', *part.shape)}".replace("'K'", "K") for part in call.parts)
+        return (
+            f"baselines: each of the inputs has its own. Pass a mapping from names to stacks, {{{names}}}, or a tuple "
+            f"of them; got one of shape {tuple(stack.shape)}."
+        )
+    of = "" if part is None else f" for {part.name!r}"
+    wanted = f"(K, {', '.join(map(str, one))})".replace(", )", ",)")
+    return (
+        f"baselines: expected a stack of shape {wanted}{of}, K inputs as the model sees them, got shape "
+        f"{tuple(stack.shape)}. Put them through the transform and torch.stack them."
+    )

@@ -121,6 +121,9 @@ def smoothgrad(
     if statistic == "variance" and n_samples < 2:
         raise ValueError("n_samples: a variance needs at least 2 samples, got 1.")
     inner = get_method(base)
+    still = constant(call) if noise_level > 0 else []
+    why = "noise is a part of max - min within a sample, which is 0 there"
+    quiet = (f"No noise was added to {', '.join(still)}: {why}.",) if still else ()
     moments = Moments(call.inputs)
     told = statistic != "variance"  # of a variance, the error is not estimated
 
@@ -136,9 +139,9 @@ def smoothgrad(
         moments.add(call.once((samples.start, samples.stop), partial(drawn, samples)))
         error = moments.relative_error if told else None
         enough = tolerance > 0 and error is not None and bool((error <= tolerance).all())
-        notes = ()
+        notes = quiet
         if tolerance > 0 and error is not None and (enough or moments.count == n_samples):
-            notes = (ended(enough, moments.count, "samples", "the sampling error is", error, tolerance),)
+            notes += (ended(enough, moments.count, "samples", "the sampling error is", error, tolerance),)
         yield Estimate(
             moments.mean if told else moments.variance,
             done=moments.count,
@@ -150,3 +153,10 @@ def smoothgrad(
         )
         if enough:
             return
+
+
+def constant(call: Call) -> list[str]:
+    """The inputs that are one number in each sample, and have no range that noise could be a part of."""
+    scales = call.split(call.spread().expand_as(call.inputs))
+    names = [part.name for part in call.parts] or ["the input"]
+    return [name for name, scale in zip(names, scales, strict=True) if not bool(scale.any())]

@@ -1,0 +1,203 @@
+"""Inputs inside lists, tuples, mappings and dataclasses: by which names they go, and which of them are explained."""
+
+from __future__ import annotations
+
+import operator
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from numbers import Real
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from saliency_widgets.attribution.arguments import entries
+from saliency_widgets.params import unknown
+
+Explain = str | int | Sequence[str | int] | None
+
+
+def is_nest(value: Any) -> bool:
+    """Whether it is a container with tensors or arrays in it, at any depth; a list of pictures is a batch of them."""
+    items = [item for _, item in entries(value) or ()]
+    if isinstance(value, list) and items and all(map(is_picture, items)):
+        return False
+    return any(isinstance(item, (Tensor, np.ndarray)) or is_nest(item) for item in items)
+
+
+def is_several(inputs: Any) -> bool:
+    """Whether a tuple holds several arguments of the model; pictures and numbers in a tuple are a batch and a row."""
+    return isinstance(inputs, tuple) and any(isinstance(item, (Tensor, np.ndarray)) or is_nest(item) for item in inputs)
+
+
+def leaves(top: Mapping[str, Any]) -> dict[str, Any]:
+    """What lies inside the arguments, by its path: "batch.x", "xs.0".
+
+    Raises:
+        ValueError: Two of them have the same path.
+    """
+    result: dict[str, Any] = {}
+
+    def walk(path: str, value: Any) -> None:
+        if is_nest(value):
+            for key, item in entries(value) or ():
+                walk(f"{path}.{key}", item)
+        elif path in result:
+            raise ValueError(f"inputs: two of them are called {path!r}. Rename a key of the mapping.")
+        else:
+            result[path] = value
+
+    for name, value in top.items():
+        walk(name, value)
+    return result
+
+
+def is_picture(value: Any) -> bool:
+    """Whether it is a picture in people's form."""
+    if isinstance(value, (np.ndarray, Tensor)):
+        return value.dtype in (np.uint8, torch.uint8) and value.ndim >= 2
+    return isinstance(value, (Image.Image, os.PathLike))
+
+
+def is_whole(value: Any) -> bool:
+    """Whether it is a tensor or an array of whole numbers or truth values."""
+    if isinstance(value, Tensor):
+        return not (value.is_floating_point() or value.is_complex() or is_picture(value))
+    return isinstance(value, np.ndarray) and value.dtype.kind in "iub" and not is_picture(value)
+
+
+def listed(value: Any) -> np.ndarray | None:
+    """A list of numbers, nested or not, as an array of floats; None for everything else, whole numbers too."""
+    flat = [value] if isinstance(value, list) else []
+    while flat and all(isinstance(item, list) for item in flat):
+        flat = [inner for item in flat for inner in item]
+    if not flat or not all(isinstance(item, Real) for item in flat):
+        return None
+    try:
+        array = np.asarray(value)
+    except ValueError:  # rows of different lengths
+        return None
+    return array if array.dtype.kind == "f" else None
+
+
+def chosen(
+    explain: Explain, values: Mapping[str, Any], top: Sequence[str], notes: list[str], *, gradients: bool
+) -> list[str]:
+    """Which inputs are explained, by their paths, in their order.
+
+    Args:
+        explain: As a person gives it: paths, beginnings of paths, or positions of arguments.
+        values: The inputs by their paths, see :func:`leaves`.
+        top: The arguments' names.
+        notes: Where it is said which are held though they have a gradient.
+        gradients: Whether the method needs gradients.
+
+    Raises:
+        TypeError: ``explain`` is of no known kind.
+        ValueError: It names no input, one that can't be explained, or one twice; or none can be explained.
+    """
+    if not values:
+        raise ValueError("inputs: the mapping is empty. Pass what the model's forward takes, by name.")
+    if explain is None:
+        return _all_of_them(values, top, notes, gradients)
+    names: list[str] = []
+    for item in _requested(explain, [*dict.fromkeys([*values, *top])]):
+        name = top[item] if isinstance(item, int) and -len(top) <= item < len(top) else str(item)
+        inside = [path for path in values if path == name or path.startswith(f"{name}.")]
+        if not inside:
+            raise ValueError(unknown("explain", name, [*dict.fromkeys([*top, *values])]))
+        if name not in values:
+            some = [path for path in inside if _has_samples(values[path])]
+            inside = some or [path for path in inside if not gradients and is_whole(values[path])]
+            if not inside:
+                kinds = _kinds({path: value for path, value in values.items() if path.startswith(f"{name}.")})
+                raise ValueError(f"explain: nothing in {name!r} can be explained; it holds {kinds}.")
+        for path in inside:
+            _check(path, values[path], gradients)
+        names += inside
+    if not names or len(set(names)) < len(names):
+        raise ValueError(f"explain: expected one or more of {list(values)}, each once, got {explain!r}.")
+    return [name for name in values if name in names]
+
+
+def _all_of_them(values: Mapping[str, Any], top: Sequence[str], notes: list[str], gradients: bool) -> list[str]:
+    """Those that have a gradient; where none has and none is needed, the whole numbers."""
+    names = [name for name, value in values.items() if _has_samples(value)]
+    # Beside a tensor, a list may as well be a setting.
+    names = names or [name for name, value in values.items() if listed(value) is not None]
+    if not names and not gradients:
+        names = [name for name, value in values.items() if is_whole(value) and value.ndim > 0]
+    if not names:
+        whole = any(is_whole(value) or isinstance(value, int) for value in values.values())
+        why = (
+            "Whole numbers (tokens, categories) can't be moved a little: pass their embeddings, if the model takes "
+            "them (inputs_embeds=); or ask sw.attribute for a method that needs no gradient, such as "
+            "method='captum.FeatureAblation'."
+            if whole
+            else "Pass tensors of floating-point numbers with a row for each sample; they may lie inside lists, "
+            "tuples, mappings and dataclasses."
+        )
+        raise ValueError(f"inputs: none of them has a gradient; got {_kinds(values)}. {why}")
+    outer = [name for name in names if name in top]
+    if not outer or len(outer) == len(names):
+        return names
+    samples = _samples(values[outer[0]])
+    others = [name for name in names if name not in top and _samples(values[name]) != samples]
+    if others:
+        sizes = {name: _samples(values[name]) for name in others}
+        notes.append(f"Held, as they have other rows than the {samples} samples: {sizes}. explain= chooses others.")
+    return [name for name in names if name not in others]
+
+
+def _kinds(values: Mapping[str, Any]) -> dict[str, str]:
+    return {name: str(getattr(value, "dtype", type(value).__name__)) for name, value in values.items()}
+
+
+def _has_samples(value: Any) -> bool:
+    """Whether it is a picture, or floating-point numbers with a row for each sample."""
+    if isinstance(value, Tensor):
+        return (value.is_floating_point() and value.ndim > 0) or is_picture(value)
+    return is_picture(value) or (isinstance(value, np.ndarray) and value.dtype.kind == "f" and value.ndim > 0)
+
+
+def _samples(value: Any) -> int:
+    """How many samples are in it; of what is no tensor, one."""
+    array = listed(value)
+    value = value if array is None else array
+    return len(value) if isinstance(value, (Tensor, np.ndarray)) and not (is_picture(value) and value.ndim < 4) else 1
+
+
+def _check(name: str, value: Any, gradients: bool) -> None:
+    if not isinstance(value, (Tensor, np.ndarray)) or is_picture(value):
+        return
+    if value.ndim == 0:
+        raise ValueError(
+            f"explain: {name!r} is a single number for all samples. What is explained has a row for each: pass one "
+            f"number for each sample, shape (N,)."
+        )
+    if isinstance(value, Tensor) and gradients and is_whole(value):
+        raise ValueError(
+            f"explain: {name!r} holds {value.dtype}, and whole numbers have no gradient. Choose another "
+            f"input, or pass embeddings in its place; methods that need no gradient, such as "
+            f"method='captum.FeatureAblation' of sw.attribute, take it as it is."
+        )
+
+
+def _requested(explain: Any, names: list[str]) -> list[str | int]:
+    """The names and positions that were given."""
+    several = isinstance(explain, Iterable) and not isinstance(explain, (str, bytes, Mapping, Tensor))
+    items: list[Any] = list(explain) if several else [explain]
+    result: list[str | int] = []
+    for item in items:
+        try:
+            if isinstance(item, bool):
+                raise TypeError
+            result.append(item if isinstance(item, str) else operator.index(item))
+        except TypeError:
+            raise TypeError(
+                f"explain: expected a name or a position, or a list of them, got {item!r} ({type(item).__name__}). "
+                f"Choose from {names}."
+            ) from None
+    return result

@@ -1,0 +1,513 @@
+"""What captum's own methods take, the bridge takes: the same numbers on layers, whole numbers and several inputs."""
+
+import copy
+import dataclasses
+import warnings
+from functools import partial
+
+import captum.attr as ca
+import numpy as np
+import pytest
+import torch
+from captum._utils.models.linear_model import SkLearnLinearRegression
+from torch import nn
+from toys import Formula, far, linear, rows, state_of
+
+import saliency_widgets as sw
+from saliency_widgets.attribution.captum_bridge import from_captum
+from saliency_widgets.attribution.randomness import OwnRandomness
+
+X, Y = rows(1, 2, 4), rows(2, 2, 4)
+IDS, POSITIONS = torch.tensor([[3, 1, 4], [1, 5, 9]]), torch.tensor([[0, 1, 2], [2, 3, 4]])
+FLAGS = torch.tensor([[True, False, True], [True, True, True]])
+TARGETS = [1, 2]
+BACKGROUND = rows(3, 3, 4)
+
+
+class Halves(nn.Module):
+    """A layer that gives two tensors."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner = nn.Linear(4, 8).double()
+
+    def forward(self, x):
+        return self.inner(x).chunk(2, 1)
+
+
+class Rows(nn.Module):
+    """Of one input or two."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.act, self.halves = nn.Linear(4, 4).double(), nn.Tanh(), Halves()
+        self.last = nn.Linear(4, 3).double()
+
+    def forward(self, a, b=None):
+        left, right = self.halves(self.act(self.first(a if b is None else a + 2 * b)))
+        return self.last(left * right)
+
+
+class Tokens(nn.Module):
+    """Of tokens, and where they stand; it takes nothing but whole numbers."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.words, self.places = nn.Embedding(10, 4).double(), nn.Embedding(9, 4).double()
+        self.last = nn.Linear(4, 3).double()
+
+    def forward(self, ids, positions=None):
+        found = self.words(ids) if positions is None else self.words(ids) + self.places(positions)
+        return self.last(torch.tanh(found).sum(1))
+
+
+class Flags(nn.Module):
+    """Of truth values and nothing else."""
+
+    def __init__(self):
+        super().__init__()
+        self.one = nn.Parameter(torch.ones((), dtype=torch.float64))
+
+    def forward(self, flags):
+        assert flags.dtype is torch.bool
+        a, b, c = flags.double().unbind(1)
+        return self.one * torch.stack([a + b + c, 2 * a * b, a * c - b], 1)
+
+
+class Mixed(Tokens):
+    """Each input in a type of its own."""
+
+    def forward(self, x, ids, flags):
+        assert (x.dtype, ids.dtype, flags.dtype) == (torch.float64, torch.int64, torch.bool)
+        return self.last(torch.tanh(self.words(ids)).sum(1) * x * flags.double().sum(1, keepdim=True))
+
+
+def flat(found):
+    tensors = [found] if isinstance(found, torch.Tensor) else [flat(item) for item in found]
+    return torch.cat([tensor.reshape(len(tensor), -1) for tensor in tensors], 1).detach()
+
+
+def directly(make, model, inputs, targets, arguments):
+    """What captum says without us, sample by sample, all its tensors side by side."""
+    model, found = copy.deepcopy(model), []
+
+    def own(value, k):
+        if isinstance(value, tuple):
+            return tuple(own(item, k) for item in value)
+        return value[k : k + 1] if isinstance(value, torch.Tensor) and value.ndim and len(value) == 2 else value
+
+    state = np.random.get_state()  # noqa: NPY002
+    for k, target in enumerate(targets):
+        np.random.seed(0)  # noqa: NPY002
+        with warnings.catch_warnings(), OwnRandomness(0):
+            warnings.simplefilter("ignore")
+            of_sample = {name: own(value, k) for name, value in arguments.items()}
+            about = {} if target is None else {"target": target}
+            pieces = tuple(x[k : k + 1].clone() for x in inputs)
+            found.append(flat(make(model).attribute(pieces if len(pieces) > 1 else pieces[0], **about, **of_sample)))
+    np.random.set_state(state)  # noqa: NPY002
+    return torch.cat(found)
+
+
+def check(make, model, inputs, *, targets=TARGETS, explain=None, **arguments):
+    """The bridge's values beside captum's; the result."""
+    expected = directly(make, model, inputs, targets, arguments)
+    before = state_of(model), [x.clone() for x in inputs]
+    found = sw.attribute(
+        model, inputs if len(inputs) > 1 else inputs[0], method=from_captum(make(model), **arguments),
+        target=TARGETS, explain=explain,
+    )  # fmt: skip
+    assert state_of(model) == before[0]
+    assert all(map(torch.equal, inputs, before[1]))
+    values = found.values.reshape(len(expected), -1)
+    assert values.dtype == expected.dtype
+    assert torch.allclose(values, expected, rtol=1e-10, atol=1e-14)
+    assert float(expected.abs().max()) > 0
+    return found
+
+
+def of_layer(kind, *names):
+    """An object of captum's about layers of a model."""
+
+    def make(model):
+        layers = [model.get_submodule(name) for name in names]
+        return kind(model, layers[0] if len(layers) == 1 else layers)
+
+    return make
+
+
+# ---- layers that are no pictures
+
+
+LAYERS = {
+    "LayerActivation": {},
+    "LayerConductance": {"n_steps": 5, "internal_batch_size": 3},
+    "InternalInfluence": {"n_steps": 5},
+    "LayerIntegratedGradients": {"n_steps": 5},
+    "LayerGradientXActivation": {},
+    "LayerDeepLift": {},
+    "LayerFeatureAblation": {"perturbations_per_eval": 2},
+    "LayerGradCam": {},
+}
+
+
+@pytest.mark.parametrize("inputs", [(X,), (X, Y)], ids=["one", "two"])
+@pytest.mark.parametrize("name", LAYERS)
+def test_the_values_at_a_layer_of_rows_are_captums_as_they_are(name, inputs):
+    targets = [None, None] if name == "LayerActivation" else TARGETS
+    ask = partial(check, model=Rows(), inputs=inputs, targets=targets, **LAYERS[name])
+    kind = getattr(ca, name)
+    found = ask(of_layer(kind, "first"))
+    assert found.values.shape == ((2, 1) if name == "LayerGradCam" else (2, 4))
+    assert found.layer == "first"
+    assert ask(of_layer(kind, "last"), attribute_to_layer_input=True).layer == "last"
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_of_a_layer_that_gives_several_tensors_each_is_a_part(name):
+    targets = [None, None] if name == "LayerActivation" else TARGETS
+    found = check(of_layer(getattr(ca, name), "halves"), Rows(), (X,), targets=targets, **LAYERS[name])
+    size = 1 if name == "LayerGradCam" else 4
+    assert dict(found.parts) == {"halves[0]": (size,), "halves[1]": (size,)}
+    assert torch.equal(found.part("halves[1]").values, found.values[:, size:])
+
+
+@pytest.mark.parametrize("name", ["LayerActivation", "LayerGradientXActivation"])
+def test_of_several_layers_each_is_a_part(name):
+    targets = [None, None] if name == "LayerActivation" else TARGETS
+    found = check(of_layer(getattr(ca, name), "first", "last"), Rows(), (X, Y), targets=targets)
+    assert found.layer == "first, last"
+    assert dict(found.parts) == {"first": (4,), "last": (3,)}
+    with pytest.raises(ValueError, match="'a' is not known"):
+        found.part("a")
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("LayerGradientShap", {"baselines": BACKGROUND, "n_samples": 3, "stdevs": 0.1}),
+        ("LayerDeepLiftShap", {"baselines": BACKGROUND}),
+        ("LayerFeatureAblation", {"layer_mask": torch.tensor([[0, 0, 1, 1]]), "layer_baselines": 0.5}),
+        ("LayerFeatureAblation", {"layer_mask": torch.tensor([[0, 1, 1, 1], [0, 0, 0, 1]]), "layer_baselines": Y}),
+    ],
+    ids=range(4),
+)
+def test_arguments_of_layers(name, arguments):
+    check(of_layer(getattr(ca, name), "first"), Rows(), (X,), **arguments)
+
+
+@pytest.mark.filterwarnings("ignore:Multiple layers provided")
+def test_embeddings_are_layers_and_their_inputs_whole_numbers():
+    """Integrated Gradients at an embedding, as people explain tokens: it sums to F(x) - F(x')."""
+    model, arguments = Tokens(), {"n_steps": 40, "baselines": (torch.zeros_like(IDS), torch.zeros_like(IDS))}
+    found = check(of_layer(ca.LayerIntegratedGradients, "words", "places"), model, (IDS, POSITIONS), **arguments)
+    assert found.part("words").values.shape == (2, 3, 4)
+    change = (model(IDS, POSITIONS) - model(IDS * 0, IDS * 0)).gather(1, torch.tensor(TARGETS)[:, None])[:, 0]
+    assert far(found.values.sum(1), change.detach()) < 1e-6
+    by_name = sw.attribute(
+        model, IDS, method="captum.LayerIntegratedGradients", layer="words", target=TARGETS, n_steps=40
+    )
+    assert torch.equal(sw.attribute(model, IDS, **by_name.settings).values, by_name.values)
+
+
+def test_an_object_with_its_layer_is_repeated_by_its_settings():
+    model = Rows()
+    found = sw.attribute(model, X, method=ca.LayerActivation(model, model.first), target=0)
+    assert "layer" not in found.settings
+    assert torch.equal(sw.attribute(model, X, **found.settings).values, found.values)
+    with pytest.raises(ValueError, match="the values are those of layer 'first'"):
+        found.part("a")
+
+
+class Turned(nn.Module):
+    """Its layer's first dimension is time."""
+
+    def __init__(self):
+        super().__init__()
+        self.step = nn.Linear(2, 3).double()
+
+    def forward(self, x):
+        return self.step(x.view(len(x), 2, 2).transpose(0, 1)).sum(0)
+
+
+def test_values_whose_first_dimension_is_not_the_samples():
+    model = Turned()
+    method = ca.LayerActivation(model, model.step)
+    one = sw.attribute(model, X[:1], method=method, target=0)
+    assert torch.equal(one.values, model.step(X[:1].view(1, 2, 2).transpose(0, 1)).detach())
+    with pytest.raises(ValueError, match=r"shape \(2, 1, 3\) for one sample at 'step'.*one sample at a time"):
+        sw.attribute(model, X, method=method, target=0)
+
+
+@pytest.mark.parametrize(
+    ("layer", "said"),
+    [(None, r"about one layer, and none was chosen. Pass layer= one of \['first', 'act'"), ("frist", "mean 'first'")],
+)
+def test_which_layer(layer, said):
+    with pytest.raises(ValueError, match=said):
+        sw.attribute(Rows(), X, method="captum.LayerConductance", layer=layer, target=0)
+    found = sw.attribute(Rows(), X, method="captum.LayerConductance", layer="first", target=0)
+    assert found.settings["layer"] == "first"
+
+
+NEURONS = {
+    "NeuronGradient": {"neuron_selector": 2},
+    "NeuronIntegratedGradients": {"neuron_selector": (2,), "n_steps": 5},
+    "NeuronConductance": {"neuron_selector": 2, "n_steps": 5},
+    "NeuronDeepLift": {"neuron_selector": lambda out: out[:, 1:3].sum(1)},
+    "NeuronFeatureAblation": {"neuron_selector": 1, "attribute_to_neuron_input": True},
+    "NeuronGuidedBackprop": {"neuron_selector": 0},
+}
+
+
+@pytest.mark.parametrize("inputs", [(X,), (X, Y)], ids=["one", "two"])
+@pytest.mark.parametrize("name", NEURONS)
+def test_a_neurons_values_have_the_inputs_shape(name, inputs):
+    targets = TARGETS if name == "NeuronConductance" else [None, None]
+    found = check(of_layer(getattr(ca, name), "first"), Rows(), inputs, targets=targets, **NEURONS[name])
+    assert found.values.shape == (2, 4 * len(inputs))
+    assert found.layer is None
+
+
+# ---- whole numbers and truth values
+
+
+METHODS = {
+    "FeatureAblation": {},
+    "ShapleyValueSampling": {"n_samples": 2},
+    "Lime": {"n_samples": 20},
+    "KernelShap": {"n_samples": 20},
+    "Occlusion": {"sliding_window_shapes": (1,)},
+}
+WHOLE = {
+    "tokens": (Tokens, (IDS,)),
+    "int32": (Tokens, (IDS.int(),)),
+    "truth values": (Flags, (FLAGS,)),
+    "two": (Tokens, (IDS, POSITIONS)),
+    "mixed": (Mixed, (X, IDS, FLAGS)),
+}
+
+
+@pytest.mark.parametrize("of", WHOLE)
+@pytest.mark.parametrize("name", METHODS)
+def test_perturbations_of_whole_numbers_are_captums(name, of):
+    kind, inputs = WHOLE[of]
+    arguments = dict(METHODS[name])
+    if name == "Occlusion" and len(inputs) > 1:
+        arguments["sliding_window_shapes"] = ((1,),) * len(inputs)
+    explain = list(range(len(inputs))) if len(inputs) > 1 else None
+    found = check(getattr(ca, name), kind(), inputs, explain=explain, **arguments)
+    assert found.values.shape == (2, sum(x.shape[1] for x in inputs))
+
+
+def test_by_hand_a_token_that_is_taken_away():
+    model = Tokens()
+    found = sw.attribute(model, (IDS,), method="captum.FeatureAblation", target=0)
+    score = model(IDS)[:, 0]
+    for k in range(3):
+        without = IDS.clone()
+        without[:, k] = 0
+        assert far(found.values[:, k], (score - model(without)[:, 0]).detach()) < 1e-14
+    for same in (IDS, IDS.numpy(), IDS.tolist(), {"ids": IDS}, (IDS.numpy(),)):
+        assert torch.equal(sw.attribute(model, same, method="captum.FeatureAblation", target=0).values, found.values)
+
+
+def test_rows_of_whole_numbers_are_floats_to_a_model_that_computes_with_them():
+    weights = torch.tensor([1.0, -2.0, 3.0], dtype=torch.float64)
+    found = sw.attribute(linear(weights), IDS, method="captum.FeatureAblation", score="value")
+    assert far(found.values, IDS * weights) < 1e-14
+
+
+def test_large_whole_numbers_are_not_rounded_beside_others():
+    big = torch.tensor([[2**40 + 1]])
+
+    class Parity(nn.Module):
+        def forward(self, x, n):
+            return x.sum(1, keepdim=True) + (n % 2)
+
+    found = sw.attribute(Parity(), (X[:1].float(), big), explain=[0, 1], method="captum.FeatureAblation", target=0)
+    assert float(found.part("n").values) == 1
+
+
+@pytest.mark.parametrize("method", ["gradient", "captum.Saliency", "captum.IntegratedGradients"])
+@pytest.mark.parametrize(("inputs", "explain"), [(IDS, None), ((IDS,), None), ((IDS,), 0)])
+def test_gradients_of_whole_numbers_are_refused_with_the_way_out(method, inputs, explain):
+    with pytest.raises(ValueError, match=r"(?i)whole numbers.*method='captum\.FeatureAblation'"):
+        sw.attribute(Tokens(), inputs, method=method, explain=explain, target=0)
+
+
+@pytest.mark.parametrize("baseline", ["mean", "noise", 0.5 * torch.ones(1, 3), torch.tensor(1.5)])
+def test_a_baseline_that_is_no_whole_number(baseline):
+    with pytest.raises(ValueError, match="baseline: "):
+        sw.attribute(Tokens(), IDS, method="captum.FeatureAblation", baseline=baseline, target=0)
+    kept = torch.tensor([[7.0, 0.0, 7.0]])
+    found = sw.attribute(Tokens(), IDS, method="captum.FeatureAblation", baseline=kept, target=0)
+    same = sw.attribute(Tokens(), IDS, method="captum.FeatureAblation", baseline=kept.long(), target=0)
+    assert torch.equal(found.values, same.values)
+
+
+# ---- arguments
+
+
+STACKS = (BACKGROUND, rows(4, 3, 4))
+GRADIENTS = {
+    "Saliency": {"abs": False},
+    "InputXGradient": {},
+    "IntegratedGradients": {"n_steps": 5, "method": "riemann_trapezoid", "internal_batch_size": 2, "baselines": (0, Y)},
+    "DeepLift": {"baselines": (X[:1] / 3, Y)},
+    "DeepLiftShap": {"baselines": STACKS},
+    "GradientShap": {"baselines": STACKS, "n_samples": 3, "stdevs": 0.1},
+    "GuidedBackprop": {},
+    "Deconvolution": {},
+}
+
+
+@pytest.mark.parametrize("name", GRADIENTS)
+def test_gradients_of_several_inputs_are_captums(name):
+    kind, arguments = getattr(ca, name), GRADIENTS[name]
+    check(kind, Rows(), (X, Y), **arguments)
+    if not name.endswith("Shap"):  # these have samples and spreads of their own
+        check(lambda m: ca.NoiseTunnel(kind(m)), Rows(), (X, Y), nt_samples=3, stdevs=(0.1, 0.2), **arguments)
+
+
+@pytest.mark.parametrize("name", ["FeatureAblation", "Lime", "ShapleyValueSampling"])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"feature_mask": torch.tensor(0)},
+        {"feature_mask": torch.tensor([[0, 0, 1, 1]])},
+        {"feature_mask": torch.tensor([[0, 0, 1, 1], [0, 1, 1, 0]]), "baselines": Y},
+        {"baselines": 0.5},
+        {"baselines": Y[:1], "perturbations_per_eval": 3},
+    ],
+    ids=range(5),
+)
+def test_masks_and_baselines_of_one_input(name, arguments):
+    check(getattr(ca, name), Rows(), (X,), **METHODS[name], **arguments)
+
+
+@pytest.mark.parametrize("name", ["FeatureAblation", "Lime"])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"feature_mask": (torch.tensor(0), torch.tensor([[1, 1, 2, 2]]))},
+        {"feature_mask": (torch.tensor([[0, 0, 1, 1]]), torch.tensor([[0, 1, 1, 1]])), "baselines": (0, 1.5)},
+        {"baselines": (Y, X[:1])},
+        {"baselines": (torch.zeros(1, 4).double(), 2)},
+    ],
+    ids=range(4),
+)
+def test_masks_and_baselines_of_several_inputs(name, arguments):
+    check(getattr(ca, name), Rows(), (X, Y), **METHODS[name], **arguments)
+
+
+def test_a_baseline_of_no_dimensions():
+    """By hand: all of a sum is one group, which is the sum; without a group, each is what it adds to the baseline."""
+    model = Formula(lambda x: x.sum(1))
+    group = from_captum(ca.FeatureAblation(model), feature_mask=torch.tensor(0))
+    assert far(sw.attribute(model, X, method=group, target=0).values, X.sum(1, keepdim=True).expand(2, 4)) < 1e-14
+    two = from_captum(ca.FeatureAblation(model), baselines=torch.tensor(2.0))
+    assert far(sw.attribute(model, X, method=two, target=0).values, X - 2) < 1e-14
+
+
+def test_arguments_that_captum_hands_on():
+    """Of a linear model, a local linear one is the model itself; the functions get the caller's own arguments."""
+    seen = []
+
+    def perturbed(original, **given):
+        seen.append(given["share"])
+        return torch.bernoulli(torch.full((1, 4), given["share"]))
+
+    weights = torch.tensor([1.0, -2.0, 3.0, 0.5], dtype=torch.float64)
+    model = linear(weights)
+    base = ca.LimeBase(
+        model, SkLearnLinearRegression(), lambda *_args, **_given: torch.tensor(1.0), perturbed, True,
+        lambda chosen, original, **_given: original * chosen, None,
+    )  # fmt: skip
+    found = sw.attribute(model, X, method=from_captum(base, n_samples=30, share=0.4), score="value")
+    assert far(found.values.double(), X * weights) < 1e-5  # captum fits in float32
+    assert set(seen) == {0.4}
+    check(ca.FeatureAblation, Rows(), (X, Y), enable_cross_tensor_attribution=True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ({"baseline": 0}, "'baseline' is not known. Did you mean 'baselines'"),
+        ({"perturbation_per_eval": 2}, "Did you mean 'perturbations_per_eval'"),
+        ({"additional_forward_args": 1}, "is not known.*Pass all the model's inputs to sw.attribute"),
+        ({"return_convergence_delta": True}, "see Attribution.delta"),
+    ],
+)
+def test_slips_are_told_and_what_the_bridge_gives_itself(arguments, said):
+    with pytest.raises(TypeError, match=said):
+        from_captum(ca.FeatureAblation(Rows()), **arguments)
+
+
+def test_permutation_of_a_batch():
+    """Two samples can only be exchanged: of a linear model each feature moves the score by w (x - the other x)."""
+    weights = torch.tensor([1.0, -2.0, 3.0, 0.5], dtype=torch.float64)
+    model = linear(weights)
+    found = sw.attribute(model, X, method="captum.FeaturePermutation", score="value")
+    assert far(found.values, weights * (X - X.flip(0))) < 1e-14
+    assert sw.attribute(Tokens(), IDS, method="captum.FeaturePermutation", target=TARGETS).values.shape == (2, 3)
+    with pytest.raises(ValueError, match="shuffles a feature among the samples of a batch, and there is one sample"):
+        sw.attribute(model, X[:1], method="captum.FeaturePermutation", score="value")
+
+
+def test_hooks_on_what_is_not_explained_are_captums_and_no_fault_of_the_model():
+    class Both(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.left, self.right, self.one = nn.ReLU(), nn.ReLU(), nn.Parameter(torch.ones(()).double())
+
+        def forward(self, a, b):
+            return self.one * (self.left(a) * self.right(b)).sum(1, keepdim=True)
+
+    with pytest.raises(ValueError, match=r"method: captum's DeepLift hooks layers.*Leave out explain="):
+        sw.attribute(Both(), (X, Y), method="captum.DeepLift", explain="a", target=0)
+
+
+# ---- one number for each sample, and inputs inside others
+
+
+@pytest.mark.parametrize("name", ["DeepLift", "Saliency", "IntegratedGradients", "FeatureAblation", "Occlusion"])
+def test_one_number_for_each_sample_beside_others(name):
+    """captum's own ReLUDeepLiftModel, of two inputs (N,)."""
+
+    class Two(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.left, self.right, self.one = nn.ReLU(), nn.ReLU(), nn.Parameter(torch.ones(()).double())
+
+        def forward(self, a, b):
+            return self.one * torch.stack([2 * self.left(a) + 2 * self.right(b - 1.5)] * 3, 1)
+
+    a, b = torch.tensor([1.0, 3.0]).double(), torch.tensor([2.0, 1.0]).double()
+    arguments = {"sliding_window_shapes": ((), ())} if name == "Occlusion" else {}
+    if name == "DeepLift":
+        arguments = {"baselines": (torch.zeros(1).double(), torch.zeros(1).double())}
+    found = check(getattr(ca, name), Two(), (a, b), **arguments)
+    assert found.part("b").values.shape == (2,)
+    if name == "DeepLift":
+        assert torch.equal(found.values, torch.tensor([[2.0, 1.0], [6.0, 0.0]]).double())
+
+
+def test_inputs_inside_a_dataclass_are_those_of_a_tuple():
+    @dataclasses.dataclass
+    class Batch:
+        rows: dict
+        names: list
+
+    class Nested(Rows):
+        def forward(self, batch):
+            return super().forward(batch.rows["a"], batch.rows["b"])
+
+    found = sw.attribute(
+        Nested(), (Batch({"a": X, "b": Y}, ["p", "q"]),), method="captum.IntegratedGradients", target=1
+    )
+    flat_ = sw.attribute(Rows(), (X, Y), method="captum.IntegratedGradients", target=1)
+    assert torch.equal(found.values, flat_.values)
+    assert list(found.parts) == ["batch.rows.a", "batch.rows.b"]
