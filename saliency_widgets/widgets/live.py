@@ -19,6 +19,7 @@ from saliency_widgets.widgets import messages
 from saliency_widgets.widgets.heatmap import HeatmapView
 from saliency_widgets.widgets.panel import Panel
 from saliency_widgets.widgets.parts import parts_of
+from saliency_widgets.widgets.resending import WorkerWrites
 from saliency_widgets.widgets.state import load_state, save_state
 from saliency_widgets.widgets.trust import TrustPanel
 
@@ -64,6 +65,7 @@ class Live(w.Box):
         self.children = children
         self.add_class("sw-explorer")
         self.panel.observe(self._on_move, self._on_wrong)
+        self._writes = WorkerWrites(self)
         self._open = True
         self._submit(self._request)
 
@@ -103,7 +105,7 @@ class Live(w.Box):
         """
         if not self._session.wait(timeout):
             raise TimeoutError(f"The map was not finished within {timeout} seconds.")
-        self.view.flush()  # a notebook that is stored now holds the finished map
+        self._send_again()
         last = self._session.last
         if last is not None and last.error is not None:
             raise last.error
@@ -111,6 +113,11 @@ class Live(w.Box):
         if found is None:
             raise RuntimeError("There is no finished map: it was stopped, or the explorer is closed. Move a control.")
         return found
+
+    def _send_again(self) -> None:
+        """Send what the worker has shown: a notebook that is stored now holds the finished map."""
+        self.view.flush()
+        self._writes.send()
 
     def update(self, **settings: Any) -> None:
         """Move controls from Python: ``explorer.update(method="smoothgrad", n_samples=20, target="tabby")``.

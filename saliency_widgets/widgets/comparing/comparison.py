@@ -29,6 +29,7 @@ from saliency_widgets.widgets.explorer import Explorer
 from saliency_widgets.widgets.live import LAYOUT
 from saliency_widgets.widgets.page import LARGEST, Saved, page, write_page
 from saliency_widgets.widgets.parts import parts_of
+from saliency_widgets.widgets.resending import WorkerWrites
 from saliency_widgets.widgets.saving import provenance
 
 
@@ -93,6 +94,7 @@ class Comparison(w.Box):
         super().__init__(layout=LAYOUT)
         self.children = [*self.view.beside(self.panel.widget), self._beneath.widget]
         self.add_class("sw-comparison")
+        self._writes = WorkerWrites(self)
         self._open = True
         self._show()
 
@@ -131,6 +133,7 @@ class Comparison(w.Box):
             TypeError, ValueError: What the first of them ended with, where none could be computed.
         """
         self._maps.wait(timeout, progress=progress)
+        self._writes.send()  # a notebook that is stored now holds the finished maps
         if self._shown and len(self.errors) == len(self._shown):
             raise next(iter(self.errors.values()))
         return self.attributions
