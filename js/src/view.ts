@@ -8,7 +8,7 @@ import type { Finding } from "./core/findings.ts";
 import { decodeFrame, type Frame, type RawFrame, toBytes } from "./core/frame.ts";
 import { Acknowledger, Newest, receive } from "./core/order.ts";
 import { pngSize } from "./core/png.ts";
-import { readingText, type Status, withoutKernel } from "./core/text.ts";
+import { readingText, type Status, unanswered, withoutKernel } from "./core/text.ts";
 import { drawBar } from "./shell/bar.ts";
 import { CheckUpLine } from "./shell/checkup.ts";
 import { CopyButton } from "./shell/copy.ts";
@@ -91,6 +91,7 @@ export class HeatmapView {
       (mask) => {
         const { width, height } = mask;
         this.#send({ type: "region", width, height }, [mask.pack().buffer as ArrayBuffer]);
+        this.#kernel.ask();
       },
       life,
     );
@@ -106,6 +107,7 @@ export class HeatmapView {
     stop.addEventListener("click", () => this.#stop(), { signal: life });
     this.#copy = new CopyButton(this.#elements, life);
     this.#kernel = new KernelWatch(model, () => this.#readStatus(), life);
+    this.#kernel.watchClicks(root, ".sw-explorer", ".jupyter-button, .sw-bars, .sw-predictions");
     el.replaceChildren(root);
     const resized = () => {
       this.#reserveReadings();
@@ -208,12 +210,15 @@ export class HeatmapView {
 
   #primeControls(): void {
     const references = this.model.get("controls");
-    if (Array.isArray(references)) primeControls(this.model.widget_manager, references, this.#life.signal);
+    if (!Array.isArray(references)) return;
+    primeControls(this.model.widget_manager, references, this.#life.signal);
+    this.#kernel.watch(this.model.widget_manager, references);
   }
 
   #readStatus(): void {
     const told = (this.model.get("status") ?? {}) as Status;
-    const status = this.#kernel.gone ? withoutKernel(told) : told;
+    const line = this.#kernel.unanswered ? unanswered(this.model.get("plain") ? "plain" : "image") : "";
+    const status = this.#kernel.gone ? withoutKernel(told, line) : told;
     const [problem = null] = this.#problems.values();
     showStatus(this.#elements, status, problem);
     this.#copy.show(status.code ?? "");

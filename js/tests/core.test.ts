@@ -204,6 +204,7 @@ describe("acknowledging", () => {
     const newest = new Newest<Stamp>();
     expect(receive({ generation: 5, index: 0 }, {}, newest, acknowledger)).toBe(true);
     expect(receive({ generation: 4, index: 0 }, {}, newest, acknowledger)).toBe(false);
+    expect(receive({ generation: 5, index: 0 }, {}, newest, acknowledger)).toBe(false); // sent again
     expect(receive(null, {}, newest, acknowledger)).toBe(true);
     expect(newest.current).toBeNull();
     hand.move(1000);

@@ -8,6 +8,7 @@ import {
   progressText,
   readingText,
   type Status,
+  unanswered,
   withoutKernel,
 } from "../src/core/text.ts";
 
@@ -99,6 +100,18 @@ it("stops saying that it runs once the kernel is gone", () => {
   for (const status of [done, { ...running, state: "stopped" }, { state: "error" }, {}] as Status[]) {
     expect(withoutKernel(status)).toBe(status);
   }
+});
+
+it("says in one line, once something was moved, that the kernel is gone and what still works", () => {
+  const line = unanswered("image");
+  expect(line).toBe(`${KERNEL_GONE}. Opacity, colors, clip range and threshold still work.`);
+  const failed: Status = { ...done, state: "error", message: "No such layer.", remedy: "Change a setting." };
+  for (const status of [running, done, failed]) {
+    const { message, remedy, notes } = withoutKernel({ ...status, notes: ["slow"] }, line);
+    expect([message, remedy, notes]).toEqual([line, "", ["slow"]]);
+  }
+  expect(withoutKernel(running, line).state).toBe("stopped");
+  expect(withoutKernel(done, line).state).toBe("done");
 });
 
 it("reads a pixel aloud", () => {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -15,7 +16,7 @@ from PIL import Image
 from torch import nn
 
 from saliency_widgets import render
-from saliency_widgets.attribution import Reduction
+from saliency_widgets.attribution import Attribution, Reduction
 from saliency_widgets.attribution.method import DEFAULT
 from saliency_widgets.attribution.targets import SCORE
 from saliency_widgets.engine import Event, Request, Subject
@@ -148,6 +149,16 @@ class Explorer(Live):
     def _shown(self) -> dict[str, Any]:
         reduction = self.panel.reduction
         return {"sign": reduction.sign, "channels": reduction.channels, "clip": self._display.settings["clip"]}
+
+    def wait(self, timeout: float | None = None) -> Attribution:
+        """Wait for the map of the newest settings, and for the pinned ones: see :meth:`Live.wait`."""
+        until = None if timeout is None else time.monotonic() + timeout
+        try:
+            self.pins.wait(timeout)
+        except KeyboardInterrupt:
+            self.stop()
+            raise
+        return super().wait(None if until is None else max(0.0, until - time.monotonic()))
 
     def pin(self) -> None:
         """Keep the map that the controls ask for beside the ones to come: as many as are to be compared."""

@@ -20,6 +20,7 @@ from saliency_widgets.widgets.heatmap import HeatmapView
 from saliency_widgets.widgets.interrupts import stop_on_interrupt
 from saliency_widgets.widgets.panel import Panel
 from saliency_widgets.widgets.parts import parts_of
+from saliency_widgets.widgets.resending import WorkerWrites
 from saliency_widgets.widgets.state import load_state, save_state
 from saliency_widgets.widgets.trust import TrustPanel
 
@@ -68,6 +69,7 @@ class Live(w.Box):
         self.children = children
         self.add_class("sw-explorer")
         self.panel.observe(self._on_move, self._on_wrong)
+        self._writes = WorkerWrites(self)
         self._open = True
         stop_on_interrupt(self)
         self._submit(self._request)
@@ -114,7 +116,7 @@ class Live(w.Box):
             raise
         if not in_time:
             raise TimeoutError(f"The map was not finished within {timeout} seconds.")
-        self.view.flush()  # a notebook that is stored now holds the finished map
+        self._send_again()
         last = self._session.last
         if last is not None and last.error is not None:
             raise last.error
@@ -127,6 +129,11 @@ class Live(w.Box):
         """Stop the map and its tests; the last estimate stays. The next move, or :meth:`update`, computes again."""
         self._session.stop()
         self.trust.stop()
+
+    def _send_again(self) -> None:
+        """Send what the worker has shown: a notebook that is stored now holds the finished map."""
+        self.view.flush()
+        self._writes.send()
 
     def update(self, **settings: Any) -> None:
         """Move controls from Python: ``explorer.update(method="smoothgrad", n_samples=20, target="tabby")``.

@@ -1,9 +1,14 @@
-"""What shows frames of one map: they are sent no faster than they are painted."""
+"""What shows frames of one map: they are sent no faster than they are painted.
+
+Locks, in the order in which they are taken: a view's ``_pace``, then the waiter's condition. The waiter lets go of its
+condition before it calls a view, and is joined with neither in hand.
+"""
 
 from __future__ import annotations
 
+import sys
 import threading
-import weakref
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,11 +20,65 @@ from ipywidgets import Widget
 _ACKNOWLEDGEMENT_TIMEOUT = 2.0
 
 
-def _overdue(view: weakref.ref[Paced], frame: tuple[int, int]) -> None:
-    """Nobody answered: go on as if the frame had been painted. The timer keeps no view alive."""
-    found = view()
-    if found is not None:
-        found._painted(frame)
+class _Waiter:
+    """Lets views go on whose page doesn't answer: one thread for all of them, only while a frame waits for its turn."""
+
+    def __init__(self) -> None:
+        self._state = threading.Condition()
+        self._due: dict[Paced, float] = {}
+        self._wake = 0.0
+        self._thread: threading.Thread | None = None
+
+    def expect(self, view: Paced, due: float) -> None:
+        """Call the view at that time of the monotonic clock, unless it is forgotten before."""
+        with self._state:
+            self._due[view] = due
+            if self._thread is None:
+                self._wake = due
+                self._thread = threading.Thread(target=self._run, name="saliency-pace", daemon=True)
+                self._thread.start()
+            elif due < self._wake:
+                self._state.notify_all()
+
+    def forget(self, view: Paced) -> None:
+        """Its page has answered. The thread sleeps on: it is there for the next frame, and ends if there is none."""
+        with self._state:
+            self._due.pop(view, None)
+
+    def dismiss(self, view: Paced) -> None:
+        """The view is closed. Where no other view waits, the thread has ended when this returns."""
+        with self._state:
+            self._due.pop(view, None)
+            if self._due:
+                return
+            thread, self._thread = self._thread, None
+            self._state.notify_all()
+        if thread is not None and thread is not threading.current_thread():
+            thread.join(timeout=10)
+
+    def _run(self) -> None:
+        while True:
+            with self._state:
+                if self._thread is not threading.current_thread():
+                    return
+                if not self._due:
+                    self._thread = None
+                    return
+                view = min(self._due, key=self._due.__getitem__)
+                self._wake = self._due[view]
+                left = self._wake - time.monotonic()
+                if left > 0:
+                    self._state.wait(left)
+                    continue
+                del self._due[view]
+            try:
+                view._overdue()
+            except Exception:  # one view that can't be sent must not hold up the others
+                threading.excepthook(threading.ExceptHookArgs((*sys.exc_info(), threading.current_thread())))
+            del view
+
+
+_WAITER = _Waiter()
 
 
 class Paced(anywidget.AnyWidget):
@@ -37,8 +96,8 @@ class Paced(anywidget.AnyWidget):
     def __init__(self, picture: bytes = b"", **traits: Any) -> None:
         self._pace = threading.RLock()
         self._in_flight: tuple[int, int] | None = None
+        self._due = 0.0  # when the frame in flight counts as painted, answered or not
         self._pending: tuple[Mapping[str, Any] | None, Mapping[str, Any]] | None = None
-        self._timer: threading.Timer | None = None
         self._acknowledged = False
         super().__init__(picture=picture, **traits)
         self.on_msg(self._on_message)
@@ -57,20 +116,27 @@ class Paced(anywidget.AnyWidget):
         with self._pace:
             # Where no page has ever answered (a script, nbconvert), what is finished must not wait for one.
             finished = frame is not None and frame.get("final") and not self._acknowledged
-            if self._in_flight is None or finished:
-                self._pending = None
-                self._publish(frame, status)
-                return
             if frame is None and self._pending is not None:
                 frame = self._pending[0]
+            if self._in_flight is None or finished or time.monotonic() >= self._due:
+                self._forget()
+                self._publish(frame, status)
+                return
             self._pending = (frame, status)
+            _WAITER.expect(self, self._due)
 
     def flush(self) -> None:
         """Send what waits at once, painted or not: for a page that is stored, or nobody looks at."""
         with self._pace:
-            pending, self._pending = self._pending, None
+            pending = self._pending
+            self._forget()
             if pending is not None and self.comm is not None:
                 self._publish(*pending)
+
+    def _forget(self) -> None:
+        """Nothing waits any more."""
+        self._pending = None
+        _WAITER.forget(self)
 
     def _publish(self, frame: Mapping[str, Any] | None, status: Mapping[str, Any]) -> None:
         with self.hold_sync():
@@ -79,20 +145,20 @@ class Paced(anywidget.AnyWidget):
                 self.frame = dict(frame)
         if frame is not None:
             self._in_flight = (frame["generation"], frame["index"])
-            if self._timer is not None:
-                self._timer.cancel()
-            self._timer = threading.Timer(_ACKNOWLEDGEMENT_TIMEOUT, _overdue, (weakref.ref(self), self._in_flight))
-            self._timer.daemon = True
-            self._timer.start()
+            self._due = time.monotonic() + _ACKNOWLEDGEMENT_TIMEOUT
 
     def _painted(self, frame: tuple[int, int]) -> None:
         with self._pace:
             if self._in_flight is None or frame < self._in_flight:
                 return
             self._in_flight = None
-            if self._timer is not None:
-                self._timer.cancel()
             self.flush()
+
+    def _overdue(self) -> None:
+        """Nobody has answered: go on as if the frame had been painted."""
+        with self._pace:
+            if self._in_flight is not None and time.monotonic() >= self._due:  # else one was sent meanwhile
+                self._painted(self._in_flight)
 
     def _on_message(self, _widget: Widget, content: Any, buffers: Any) -> None:  # noqa: ARG002
         if isinstance(content, dict) and content.get("type") == "painted":
@@ -103,5 +169,9 @@ class Paced(anywidget.AnyWidget):
         """Send nothing more."""
         with self._pace:
             self._pending = None
-            if self._timer is not None:
-                self._timer.cancel()
+        _WAITER.dismiss(self)
+
+    def close(self) -> None:
+        """Leave the page."""
+        _WAITER.forget(self)  # not dismissed: the garbage collector closes widgets too, whatever is in hand then
+        super().close()

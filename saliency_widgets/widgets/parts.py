@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Any
+
 import ipywidgets as w
 
 
@@ -18,11 +21,14 @@ def parts_of(widget: w.Widget, found: list[w.Widget]) -> list[w.Widget]:
     for name in widget.keys:
         if name == "_canvas_manager":  # all canvases of the kernel share it
             continue
-        value = getattr(widget, name)
-        for item in (
-            value.values() if isinstance(value, dict) else value if isinstance(value, (list, tuple)) else (value,)
-        ):
-            if isinstance(item, w.Widget) and not any(item is known for known in found):
+        for item in widgets_in(getattr(widget, name)):
+            if not any(item is known for known in found):
                 found.append(item)
                 parts_of(item, found)
     return found
+
+
+def widgets_in(value: Any) -> Iterator[w.Widget]:
+    """The widgets that a trait holds: one, or a list or a mapping of them."""
+    items = value.values() if isinstance(value, dict) else value if isinstance(value, (list, tuple)) else (value,)
+    return (item for item in items if isinstance(item, w.Widget))

@@ -132,6 +132,7 @@ class SweepView(w.VBox):
         maps = StillMaps(
             DisplaySettings(), rows, columns, names, group=found.method.title, signed=signed, on_open=self._on_open
         )
+        maps.view.controls = [self._quality, self._cost, self._input]
         maps.view.scale = "own"  # noise makes values larger: on one scale the better maps would be the fainter ones
         return maps
 

@@ -329,6 +329,22 @@ def test_a_kernel_that_is_gone_is_told_and_the_display_still_moves(lab: Lab) -> 
     lab.page.wait_for_function("() => window.__paints.length")
 
 
+def test_wait_sends_again_what_the_page_has_and_nothing_is_painted(lab: Lab) -> None:
+    seen = demo(lab, "method='gradient'")
+    lab.execute("explorer._session._executor.close()")  # nothing else is sent meanwhile
+    received = "window.__messages['recv comm_msg'] ?? 0"
+    seen.listen()
+    before = lab.page.evaluate(received)
+    lab.execute("explorer.wait(60) and None")
+    sent = lab.page.evaluate(received) - before
+    assert 0 < sent < 40
+    lab.execute("explorer.wait(60) and None")
+    assert lab.page.evaluate(received) - before == sent
+    lab.page.evaluate("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
+    assert seen.paints() == []
+    assert lab.errors == []
+
+
 def test_hover_tells_the_pixel_its_value_and_its_share(lab: Lab) -> None:
     seen = demo(lab, "method='gradient'")
     found = seen.expected(FRESH)

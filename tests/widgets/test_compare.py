@@ -17,6 +17,7 @@ from saliency_widgets import render
 from saliency_widgets.attribution import Reduction
 from saliency_widgets.engine import frame_of
 from saliency_widgets.engine.comparing import Place
+from saliency_widgets.widgets.comparing.grid import MapCell
 
 NAMES = ["cat", "dog", "boat"]
 
@@ -495,6 +496,25 @@ def test_the_caller_s_model_is_left_as_it_was_found(made):
     assert model.training
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_a_map_counts_as_finished_once_all_of_it_was_sent(monkeypatch):
+    made, counted = threading.Event(), []
+    offer = MapCell.offer
+
+    def noted(cell, frame, status):
+        assert made.wait(60)
+        offer(cell, frame, status)
+        if status["state"] == "done":
+            counted.append((compared._maps._counted(), compared.view.progress["done"]))
+
+    monkeypatch.setattr(MapCell, "offer", noted)
+    compared = sw.compare(net(), pictures(2), methods="gradient")
+    made.set()
+    assert len(compared.wait(60, progress=False)) == 2
+    assert counted == [(0, 0), (1, 1)]
+    assert compared.view.progress["done"] == 2
+    compared.close()
 
 
 def test_a_script_that_ends_in_the_middle_ends_well():

@@ -21,7 +21,7 @@ from saliency_widgets import render
 from saliency_widgets.attribution import Reduction
 from saliency_widgets.attribution.method import methods
 from saliency_widgets.params import spelling
-from saliency_widgets.widgets import DisplaySettings, Explorer
+from saliency_widgets.widgets import DisplaySettings, Explorer, paced
 from saliency_widgets.widgets.controls import Control
 from saliency_widgets.widgets.heatmap import HeatmapView
 
@@ -60,7 +60,7 @@ def picture() -> np.ndarray:
 @pytest.fixture(autouse=True)
 def page(request, monkeypatch):
     """A page that paints at once, so that every frame offered is sent."""
-    if request.cls is TestPace:
+    if request.cls in (TestPace, TestWaiter):
         return
     publish = HeatmapView._publish
 
@@ -225,11 +225,11 @@ def test_how_it_is_shown_can_be_said_at_once(model, picture):
     ],
 )
 def test_a_wrong_argument_is_an_error_of_the_call_and_leaves_nothing_open(model, picture, change, error, said):
-    threads = threading.active_count()
+    threads = set(threading.enumerate())
     arguments = {"model": model, "inputs": picture, "class_names": NAMES} | change
     with pytest.raises(error, match=said):
         sw.explore(**arguments)
-    assert threading.active_count() == threads
+    assert set(threading.enumerate()) <= threads
 
 
 def test_a_model_that_begins_to_fail_is_told_in_the_widget_and_the_next_move_works(explorer, model):
@@ -443,28 +443,102 @@ def toy_scaled_gradient(call, toy_gain):
     made.close()
 
 
+class TestWaiter:
+    """One thread for all views whose page doesn't answer, only while one waits."""
+
+    @pytest.fixture
+    def waiter(self, monkeypatch):
+        made = paced._Waiter()
+        monkeypatch.setattr(paced, "_WAITER", made)
+        yield made
+        assert not made._due
+
+    def offered(self, count: int) -> list[HeatmapView]:
+        """Views with a frame in flight and one that waits."""
+        made = [HeatmapView(b"", None) for _ in range(count)]
+        for view in made:
+            view.offer(TestPace.frame(1), {})
+            view.offer(TestPace.frame(2), {})
+        return made
+
+    def test_one_thread_serves_all_views_and_frames_and_is_gone_at_close(self, waiter, monkeypatch):
+        monkeypatch.setattr(paced, "_ACKNOWLEDGEMENT_TIMEOUT", 3600.0)
+        views = self.offered(20)
+        thread = waiter._thread
+        for index in range(1, 100):
+            for view in views:
+                view._handle_custom_msg({"type": "painted", "generation": 1, "index": index}, [])
+                view.offer(TestPace.frame(index + 2), {})
+        assert [view.frame["index"] for view in views] == [100] * 20
+        assert waiter._thread is thread
+        for view in views:
+            assert thread.is_alive()
+            view.retire()
+        assert not thread.is_alive()
+        for view in views:
+            view.close()
+
+    def test_it_sends_what_is_overdue_and_ends_by_itself(self, waiter, monkeypatch):
+        monkeypatch.setattr(paced, "_ACKNOWLEDGEMENT_TIMEOUT", 0.05)
+        views = self.offered(3)
+        while (thread := waiter._thread) is not None:
+            thread.join(timeout=60)
+            assert not thread.is_alive()
+        assert [view.frame["index"] for view in views] == [2, 2, 2]
+        for view in views:
+            view.close()
+
+    def test_the_one_that_is_due_first_is_not_held_up_by_a_later_one(self, waiter, monkeypatch):
+        monkeypatch.setattr(paced, "_ACKNOWLEDGEMENT_TIMEOUT", 3600.0)
+        (late,) = self.offered(1)
+        monkeypatch.setattr(paced, "_ACKNOWLEDGEMENT_TIMEOUT", 0.05)
+        first = HeatmapView(b"", None)
+        sent = threading.Event()
+        first.observe(lambda change: change["new"]["index"] == 2 and sent.set(), names="frame")
+        first.offer(TestPace.frame(1), {})
+        first.offer(TestPace.frame(2), {})
+        assert sent.wait(60)
+        assert late.frame["index"] == 1
+        for view in (first, late):
+            view.retire()
+            view.close()
+
+    def test_one_that_fails_does_not_hold_up_the_others(self, waiter, monkeypatch):
+        failed = []
+        monkeypatch.setattr(threading, "excepthook", failed.append)
+        monkeypatch.setattr(paced, "_ACKNOWLEDGEMENT_TIMEOUT", 0.05)
+        broken, view = HeatmapView(b"", None), HeatmapView(b"", None)
+        sent = threading.Event()
+        view.observe(lambda change: change["new"]["index"] == 2 and sent.set(), names="frame")
+        with monkeypatch.context() as patched:
+            patched.setattr(broken, "_overdue", lambda: 1 / 0)
+            waiter.expect(broken, 0.0)
+            view.offer(TestPace.frame(1), {})
+            view.offer(TestPace.frame(2), {})
+            assert sent.wait(60)
+        view.retire()
+        assert [one.exc_type for one in failed] == [ZeroDivisionError]
+        for one in (broken, view):
+            one.close()
+
+
 class TestPace:
     """Frames leave no faster than they are painted."""
 
     @pytest.fixture
     def view(self, monkeypatch):
-        self.timers = []
+        self.now, self.expected = 100.0, {}
 
-        class Timer:
-            def __init__(timer, _seconds, function, args=()):  # noqa: N805
-                timer.function, timer.args, timer.cancelled = function, args, False
-                self.timers.append(timer)
+        class Waiter:
+            expect = staticmethod(self.expected.__setitem__)
+            forget = dismiss = staticmethod(lambda view: self.expected.pop(view, None))
 
-            def start(timer):  # noqa: N805
-                pass
-
-            def cancel(timer):  # noqa: N805
-                timer.cancelled = True
-
-        monkeypatch.setattr("saliency_widgets.widgets.paced.threading.Timer", Timer)
+        monkeypatch.setattr(paced, "_WAITER", Waiter)
+        monkeypatch.setattr(paced.time, "monotonic", lambda: self.now)
         made = HeatmapView(b"", DisplaySettings())
         yield made
         made.close()
+        assert not self.expected
 
     @staticmethod
     def frame(index: int) -> dict:
@@ -512,10 +586,35 @@ class TestPace:
 
     def test_a_page_that_never_answers_holds_up_nothing_for_long(self, view):
         view.offer(self.frame(1), {})
+        assert not self.expected  # nothing waits
         view.offer(self.frame(2), {})
-        timer = self.timers[0]
-        timer.function(*timer.args)
+        assert self.expected == {view: 102.0}
+        self.now = 101.9
+        view._overdue()
+        assert view.frame["index"] == 1
+        self.now = 102.0
+        view._overdue()
         assert view.frame["index"] == 2
+        self.now = 103.9
+        view.offer(self.frame(3), {})
+        assert (view.frame["index"], self.expected[view]) == (2, 104.0)
+        self.now = 104.0
+        view.offer(self.frame(4), {})  # sooner than the waiter
+        assert view.frame["index"] == 4
+
+    @pytest.mark.parametrize("end", ["painted", "flushed", "finished", "retired", "closed"])
+    def test_nobody_waits_for_what_was_sent_or_given_up(self, view, end):
+        view.offer(self.frame(1), {})
+        view.offer(self.frame(2), {})
+        assert view in self.expected
+        {
+            "painted": lambda: self.painted(view, 1),
+            "flushed": view.flush,
+            "finished": lambda: view.offer(self.frame(3) | {"final": True}, {}),
+            "retired": view.retire,
+            "closed": view.close,
+        }[end]()
+        assert not self.expected
 
     def test_the_stop_button_calls_back(self):
         pressed = []

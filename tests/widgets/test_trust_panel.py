@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from dataclasses import replace
 
 import numpy as np
@@ -231,8 +230,8 @@ def test_an_error_is_shown_and_the_next_check_recovers(explorer):
     assert explorer.trust._told.value == ""
 
 
-def test_a_slider_goes_before_the_checks_and_closing_ends_them(model, picture):
-    threads = threading.active_count()
+def test_a_slider_goes_before_the_checks_and_closing_ends_them(model, picture, monkeypatch):
+    threads = set(threading.enumerate())
     explorer = Explorer(model, picture, method="gradient")
     explorer.wait(20)
     explorer.trust._choice.value = TABS.index("randomisation")
@@ -245,11 +244,13 @@ def test_a_slider_goes_before_the_checks_and_closing_ends_them(model, picture):
     assert "SmoothGrad" in section(explorer, "randomisation")._said.value
     explorer.trust._fold.selected_index = None
     assert explorer.view.marking is False
-    passes = model.passes
-    time.sleep(0.05)
-    assert model.passes == passes
+    asked = []
+    monkeypatch.setattr(explorer.trust._examiner, "ask", asked.append)
+    explorer.update(n_samples=4)
+    assert explorer.wait(20).settings["n_samples"] == 4
+    assert asked == []
     explorer.close()
-    assert threading.active_count() <= threads
+    assert set(threading.enumerate()) <= threads
 
 
 def test_stopping_the_explorer_ends_the_checks_and_opening_again_runs_them(model, picture):

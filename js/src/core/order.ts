@@ -18,9 +18,9 @@ export class Newest<T extends Stamp> {
     return this.#current;
   }
 
-  /** Take it unless it is older than the one held; say whether it was taken. */
+  /** Take it unless it is older than the one held, or is that one sent again; say whether it was taken. */
   offer(item: T): boolean {
-    if (this.#current && compare(item, this.#current) < 0) return false;
+    if (this.#current && compare(item, this.#current) <= 0) return false;
     this.#current = item;
     return true;
   }
@@ -92,7 +92,7 @@ export class Acknowledger {
 
 /**
  * Take what arrived in `message`; nothing at all starts over: the next one may have any number. False where it is
- * older than what is held.
+ * older than what is held, or the same again.
  */
 export function receive<T extends Stamp>(
   item: T | null,

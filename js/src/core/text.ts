@@ -97,11 +97,24 @@ export function isWhole({ done = 0, total = 0 }: Status): boolean {
 
 export const KERNEL_GONE = "The kernel is gone: run the cell again";
 
-/** What there is to say once nobody computes any more. */
-export function withoutKernel(status: Status): Status {
-  if (status.state !== "running") return status;
+/** What of a view needs no kernel, for the line that says that there is none. */
+export const STILL_WORKS = {
+  image: "Opacity, colors, clip range and threshold still work.",
+  grid: "Opacity, colors, clip range, threshold and scales still work.",
+  plain: "What is shown stays as it is.",
+};
+
+/** What is said, in one line, of a move that nobody answers. */
+export function unanswered(view: keyof typeof STILL_WORKS): string {
+  return `${KERNEL_GONE}. ${STILL_WORKS[view]}`;
+}
+
+/** What there is to say once nobody computes any more; `line` once something was moved that asks the kernel. */
+export function withoutKernel(status: Status, line = ""): Status {
   const { remaining: _, ...rest } = status;
-  return { ...rest, state: "stopped", notes: [KERNEL_GONE, ...(status.notes ?? [])] };
+  const ended: Status = status.state === "running" ? { ...rest, state: "stopped" } : status;
+  if (line) return { ...ended, message: line, remedy: "" };
+  return ended === status ? status : { ...ended, notes: [KERNEL_GONE, ...(status.notes ?? [])] };
 }
 
 export interface Reading {

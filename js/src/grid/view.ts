@@ -4,7 +4,7 @@ import type { AnyModel } from "@anywidget/types";
 import type { Limits } from "../core/clip.ts";
 import type { Display } from "../core/compose.ts";
 import { limitsOf } from "../core/sharing.ts";
-import { formatTime, KERNEL_GONE } from "../core/text.ts";
+import { formatTime, KERNEL_GONE, unanswered } from "../core/text.ts";
 import { make, setText } from "../shell/elements.ts";
 import { KernelWatch } from "../shell/kernel.ts";
 import { DisplayReader, type LiveModel, resolveModel, Subscriptions } from "../shell/models.ts";
@@ -66,7 +66,10 @@ export class GridView {
     const life = this.#life.signal;
     this.#toolbar = new Toolbar(
       {
-        stop: () => this.#send({ type: this.#progress.state === "running" ? "stop" : "go" }),
+        stop: () => {
+          this.#send({ type: this.#progress.state === "running" ? "stop" : "go" });
+          this.#kernel.ask();
+        },
         scale: (scale) => this.#write("scale", scale),
         width: (width) => {
           this.#width = width;
@@ -100,7 +103,12 @@ export class GridView {
     };
     listen(this.#root, this.#table, this.#pair.canvas, grid, life);
     this.#pair.root.addEventListener("toggle", () => this.#soon("display"), { signal: life });
-    this.#kernel = new KernelWatch(model, () => this.#readProgress(), life);
+    const changed = () => {
+      this.#readProgress();
+      this.#readOpened();
+    };
+    this.#kernel = new KernelWatch(model, changed, life);
+    this.#kernel.watchClicks(this.#root, ".sw-sweep", ".jupyter-button");
     el.replaceChildren(this.#root);
     const resized = () => {
       this.#fit();
@@ -121,7 +129,9 @@ export class GridView {
     this.#on("opened", () => this.#readOpened());
     this.#on("controls", () => {
       const references = this.model.get("controls");
-      if (Array.isArray(references)) primeControls(this.model.widget_manager, references, life);
+      if (!Array.isArray(references)) return;
+      primeControls(this.model.widget_manager, references, life);
+      this.#kernel.watch(this.model.widget_manager, references);
     });
   }
 
@@ -267,7 +277,7 @@ export class GridView {
   /** An explorer was opened below: bring it into sight, once it is there. */
   #readOpened(): void {
     const { words = "", mark = "" } = (this.model.get("opened") ?? {}) as { words?: string; mark?: string };
-    setText(this.#opened, words);
+    setText(this.#opened, this.#kernel.unanswered ? unanswered("grid") : words);
     if (!mark) return;
     const until = performance.now() + 8000;
     const look = () => {
@@ -380,7 +390,8 @@ export class GridView {
   }
 
   #open(cell: GridCell): void {
-    this.#asked = true;
+    this.#asked = !this.#kernel.gone;
     this.#send({ type: "open", cell: cell.index });
+    this.#kernel.ask();
   }
 }

@@ -4,6 +4,7 @@ import type { AnyModel } from "@anywidget/types";
 import { Coalescer } from "../core/coalesce.ts";
 import type { Display, Pixels } from "../core/compose.ts";
 import { toBytes } from "../core/frame.ts";
+import { KERNEL_GONE } from "../core/text.ts";
 import { fill, make, setText } from "../shell/elements.ts";
 import { KernelWatch } from "../shell/kernel.ts";
 import { resolveModel } from "../shell/models.ts";
@@ -27,6 +28,7 @@ import { Strip } from "./strip.ts";
 import { bringIntoSight } from "./tried.ts";
 
 const TO_COME: Content = { message: "This step is being computed.", remedy: "It appears here by itself." };
+const NEVER: Content = { message: `${KERNEL_GONE}.`, remedy: "The steps that were finished still work." };
 
 interface Status {
   state?: "running" | "done" | "stopped";
@@ -184,6 +186,7 @@ export class LessonView {
   #showKernel(): void {
     this.#elements.tryIt.classList.toggle("sw-off", !this.#connected || this.#kernel.gone);
     this.#readStatus();
+    this.#paints.request("display");
   }
 
   // -- what the person does ------------------------------------------------------------------------------
@@ -313,7 +316,7 @@ export class LessonView {
       view.root.hidden = i >= panels.length;
       if (i < panels.length) painted = view.show(this.#seen(panels[i])) && painted;
     });
-    const told = content.state ? content : TO_COME;
+    const told = content.state ? content : this.#kernel.gone ? NEVER : TO_COME;
     empty.hidden = ready;
     setText(message, ready ? "" : (told.message ?? ""));
     setText(remedy, ready ? "" : (told.remedy ?? ""));

@@ -30,6 +30,7 @@ from saliency_widgets.widgets.interrupts import stop_on_interrupt
 from saliency_widgets.widgets.live import LAYOUT
 from saliency_widgets.widgets.page import LARGEST, Saved, page, write_page
 from saliency_widgets.widgets.parts import parts_of
+from saliency_widgets.widgets.resending import WorkerWrites
 from saliency_widgets.widgets.saving import provenance
 
 
@@ -94,6 +95,7 @@ class Comparison(w.Box):
         super().__init__(layout=LAYOUT)
         self.children = [*self.view.beside(self.panel.widget), self._beneath.widget]
         self.add_class("sw-comparison")
+        self._writes = WorkerWrites(self)
         self._open = True
         stop_on_interrupt(self)
         self._show()
@@ -138,6 +140,7 @@ class Comparison(w.Box):
         except KeyboardInterrupt:
             self.stop()
             raise
+        self._writes.send()  # a notebook that is stored now holds the finished maps
         if self._shown and len(self.errors) == len(self._shown):
             raise next(iter(self.errors.values()))
         return self.attributions

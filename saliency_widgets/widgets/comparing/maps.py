@@ -273,8 +273,6 @@ class Maps:
         pace = dict(event.asked.params).get(CHUNK_SIZE.name)
         if entry.asked.paced(pace).key != event.asked.key:
             return  # it was asked something else meanwhile
-        if not (entry.state == "stopped" and event.state == "running"):
-            entry.state = event.state
         want, found = entry.wanted, event.attribution
         title = ""
         if found is not None and found.score is not None:
@@ -284,10 +282,13 @@ class Maps:
             entry.cell.picture = picture
         told = messages.status_of(event, title, want.name, notes=want.notes, sign=self._reduction_of(want).sign)
         entry.cell.offer(messages.frame_of(event), told)
-        if event.state != "running":
-            self._progress()
         if event.state == "done":
             self._done(key)
+        with self._changed:  # last, and in one: whoever waits for it finds everything said
+            if not (entry.state == "stopped" and event.state == "running"):
+                entry.state = event.state
+            if event.state != "running":
+                self._progress()
 
     def _counted(self) -> int:
         """How many of the maps shown have come to their end."""

@@ -96,6 +96,15 @@ class Pins:
         while self._pins:
             self.unpin()
 
+    def wait(self, timeout: float | None = None) -> None:
+        """Wait until every pinned map is finished, failed or stopped.
+
+        Raises:
+            TimeoutError: They were not in time.
+        """
+        if self._maps is not None:
+            self._maps.wait(timeout)
+
     def close(self) -> None:
         """End what is being computed."""
         if self._maps is not None:

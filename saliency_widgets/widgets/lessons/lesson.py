@@ -29,6 +29,7 @@ from saliency_widgets.widgets.lessons.page import Page, Step
 from saliency_widgets.widgets.lessons.view import LessonView
 from saliency_widgets.widgets.page import LARGEST, Saved, page, write_page
 from saliency_widgets.widgets.parts import parts_of
+from saliency_widgets.widgets.resending import WorkerWrites
 from saliency_widgets.widgets.saving import provenance
 
 STEPS: dict[str, Step] = {
@@ -119,6 +120,7 @@ class Lesson(w.VBox):
         self.view.tell()
         super().__init__([self.view], layout={"width": "100%", "overflow": "visible"})
         self.add_class("sw-lesson-box")
+        self._writes = WorkerWrites(self)
         self._open = True
         self._examiner = Examiner(self._on_told, busy=self._is_busy, executor=executor)
         for step in self._steps.values():
@@ -165,6 +167,7 @@ class Lesson(w.VBox):
         except KeyboardInterrupt:
             self.stop()
             raise
+        self._writes.send()  # a notebook that is stored now holds the steps
         for error in self._failed.values():
             if not isinstance(error, (TypeError, ValueError)):
                 raise error

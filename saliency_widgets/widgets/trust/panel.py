@@ -84,7 +84,7 @@ class TrustPanel:
         self._cases = {name: kept for name, kept in self._cases.items() if kept.beside(case) and name != title}
         self._cases[title] = self._case = case
         self._cases = dict(list(self._cases.items())[-_REMEMBERED:])
-        if self.opened:
+        if self.opened and self._sections:  # being opened on another thread, it asks about this case by itself
             self._ask(self._visible)
 
     def wait(self, timeout: float | None = None) -> bool:

@@ -1,0 +1,155 @@
+"""Views in the real JupyterLab whose kernel was restarted: what is finished stays, and a move says that it is gone."""
+
+from __future__ import annotations
+
+import pytest
+from lab import Lab
+from playwright.sync_api import Locator, expect
+
+pytestmark = pytest.mark.browser
+
+GONE = "The kernel is gone: run the cell again."
+IMAGE = f"{GONE} Opacity, colors, clip range and threshold still work."
+GRID = f"{GONE} Opacity, colors, clip range, threshold and scales still work."
+PLAIN = f"{GONE} What is shown stays as it is."
+
+MODEL = """import numpy as np
+import pandas as pd
+import torch
+import saliency_widgets as sw
+from torch import nn
+
+torch.set_num_threads(1)
+torch.manual_seed(0)
+net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Linear(128, 3)).eval()
+image = np.random.default_rng(0).integers(0, 256, (48, 48, 3), dtype=np.uint8)
+names = {"class_names": ["cat", "dog", "boat"]}
+"""
+EXPLORER = MODEL + "made = sw.explore(net, image, method='smoothgrad', n_samples=2, **names)\nmade"
+TABLE = (
+    MODEL
+    + """table = pd.DataFrame(np.random.default_rng(0).normal(size=(50, 4)).astype("float32"), columns=list("abcd"))
+made = sw.explore(nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3)).eval(), table.iloc[[0]], background=table)
+made"""
+)
+COMPARISON = MODEL + "made = sw.compare(net, image, methods=['gradient', 'grad_cam'], classes=[0, 1], **names)\nmade"
+SWEEP = MODEL + "sw.sweep(net, image, 'smoothgrad', {'n_samples': [2, 4]}, progress=False, **names)"
+LESSON = (
+    MODEL
+    + """import threading
+
+held = []
+
+class Held(nn.Module):
+    def forward(self, x):
+        if held:
+            threading.Event().wait()
+        return net(x)
+
+made = sw.lesson(Held(), image, n_samples=500, **names)
+held.append(True)
+made"""
+)
+
+
+def finished(lab: Lab, code: str) -> Locator:
+    """A view with all that it has to show, whose kernel is restarted then."""
+    lab.open(lab.write_notebook([code]))
+    lab.run_all()
+    lab.execute("made.wait(120) and None", seconds=150)
+    output = lab.output(0)
+    output.locator(".sw-view").first.wait_for(timeout=90_000)
+    output.locator(":is(.sw-heatmap, .sw-grid, .sw-lesson)[data-state=done]").first.wait_for(timeout=90_000)
+    return output
+
+
+def step(handle: Locator) -> None:
+    handle.focus()
+    handle.press("ArrowRight")
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_an_explorer_says_what_still_works_once_a_menu_moves(lab: Lab, theme: str) -> None:
+    lab.theme(theme)  # type: ignore[arg-type]
+    output = finished(lab, EXPLORER)
+    view = output.locator(".sw-heatmap").first
+    lab.restart_kernel()
+    line = view.locator(".sw-message")
+    step(output.locator(".sw-control-opacity .noUi-handle").first)
+    expect(line).to_be_hidden()
+    seen = view.locator("canvas.sw-canvas")
+    before = seen.evaluate("one => one.toDataURL()")
+    output.locator(".sw-control-method select").select_option("Gradient")
+    expect(line).to_have_text(IMAGE)
+    expect(line).to_be_visible()
+    expect(view.locator(".sw-remedy")).to_be_hidden()
+    expect(view.locator(".sw-notes")).not_to_contain_text("gone")
+    assert seen.evaluate("one => one.toDataURL()") == before  # the map stays
+    step(output.locator(".sw-control-threshold .noUi-handle").first)
+    lab.page.wait_for_function("([one, old]) => one.toDataURL() !== old", arg=[seen.element_handle(), before])
+    lab.screenshot(f"explorer-{theme}", output)
+
+
+@pytest.mark.parametrize("asked", ["slider", "pin", "predictions", "trust"])
+def test_whatever_asks_the_kernel_is_answered_by_the_line(lab: Lab, asked: str) -> None:
+    output = finished(lab, EXPLORER)
+    lab.restart_kernel()
+    line = output.locator(".sw-heatmap .sw-message").first
+    expect(line).to_be_hidden()
+    if asked == "slider":
+        step(output.locator(".sw-control-n_samples .noUi-handle").first)
+    elif asked == "pin":
+        output.get_by_role("button", name="Pin this map").click()
+    elif asked == "predictions":
+        output.locator(".sw-predictions .svg-figure").click()
+    else:
+        output.get_by_text("Is it to be trusted?").click()
+    expect(line).to_have_text(IMAGE)
+
+
+def test_a_table_says_it_too(lab: Lab) -> None:
+    output = finished(lab, TABLE)
+    lab.restart_kernel()
+    line = output.locator(".sw-heatmap .sw-message").first
+    expect(line).to_be_hidden()
+    step(output.locator(".sw-control-what-if-value .noUi-handle").first)
+    expect(line).to_have_text(PLAIN)
+    lab.screenshot("table", output)
+
+
+@pytest.mark.parametrize("asked", ["menu", "cell"])
+def test_a_comparison_says_it_too(lab: Lab, asked: str) -> None:
+    output = finished(lab, COMPARISON)
+    lab.restart_kernel()
+    line = output.locator(".sw-grid .sw-opened")
+    expect(line).to_have_text("")
+    output.get_by_text("Same clip for all").click()
+    expect(line).to_have_text("")
+    if asked == "menu":
+        output.locator(".sw-control-channels select").select_option(index=1)
+    else:
+        output.locator(".sw-cell canvas").first.click()
+    expect(line).to_have_text(GRID)
+    lab.screenshot(f"comparison-{asked}", output)
+
+
+def test_a_sweep_says_it_too(lab: Lab) -> None:
+    lab.open(lab.write_notebook([SWEEP]))
+    lab.run_all()
+    output = lab.output(0)
+    expect(output.locator(".sw-cell[data-generation]")).to_have_count(2)
+    lab.restart_kernel()
+    output.locator("select").first.select_option(index=1)
+    expect(output.locator(".sw-grid .sw-opened")).to_have_text(GRID)
+
+
+def test_a_lesson_turns_on_and_says_which_steps_never_came(lab: Lab) -> None:
+    lab.open(lab.write_notebook([LESSON]))
+    lab.run_all()
+    lesson = lab.output(0).locator(".sw-lesson")
+    lesson.wait_for()
+    lab.restart_kernel()
+    lesson.focus()
+    lab.page.keyboard.press("End")
+    expect(lesson.locator(".sw-lesson-empty")).to_contain_text(f"{GONE}")
+    expect(lesson.get_by_text("Try it")).not_to_be_visible()
