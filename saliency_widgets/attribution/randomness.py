@@ -42,7 +42,10 @@ _IN_PLACE = {
 _METHODS = {Tensor.bernoulli: torch.bernoulli, Tensor.multinomial: torch.multinomial}
 _INITIAL = (nn.init.uniform_, nn.init.normal_, nn.init.kaiming_uniform_)
 # Written in Python, and drawing inside (a backward pass in hooks), where a function mode that has seen them is off.
-_COMPOSED = (F.gumbel_softmax, F.multi_head_attention_forward, torch.autograd.grad, Tensor.backward)
+_COMPOSED = (
+    *(F.gumbel_softmax, F.multi_head_attention_forward),
+    *(torch.autograd.grad, torch.autograd.backward, Tensor.backward),
+)
 
 # All that may draw, or needs a guard of its gradient: whatever else runs is told from it at once.
 _LOOKED_AT = frozenset(

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 from toys import far, pictures, rows
 
 import saliency_widgets as sw
@@ -124,6 +125,22 @@ def test_twice_differentiated():
     with undisturbed(nn.Identity()):
         found = penalty(NORMS["eval"][0])
     assert far(found, penalty(by_running)) < EXACT
+
+
+@pytest.mark.parametrize("reentrant", [False, True])
+def test_computed_again_in_the_backward_pass(reentrant):
+    """A checkpoint that runs the forward pass of its part once more, and differentiates that."""
+    x, g = rows(5, 1, 4, 3, 5), rows(6, 1, 15, 4)
+
+    def derived(norm):
+        leaf = x.clone().requires_grad_(True)
+        part = lambda x: norm(x).flatten(2).transpose(1, 2)  # noqa: E731
+        (checkpoint(part, leaf, use_reentrant=reentrant) ** 3 * g).sum().backward()
+        return leaf.grad
+
+    with undisturbed(nn.Identity()):
+        found = derived(NORMS["eval"][0])
+    assert far(found, derived(by_running)) < EXACT
 
 
 @pytest.mark.parametrize("transform", ["grad", "vmap", "jacobian"])

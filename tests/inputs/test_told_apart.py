@@ -275,7 +275,7 @@ def test_the_models_type_is_that_of_most_of_its_weights():
     buffers.register_buffer("steps", torch.zeros(9, dtype=torch.int64))
     buffers.register_buffer("mean", torch.zeros(3, dtype=torch.float64))
     assert dtype_of(buffers) == torch.float64
-    assert dtype_of(nn.Identity()) == torch.float32
+    assert dtype_of(nn.Identity()) is None
     stored = nn.Linear(4, 3)
     stored.weight = nn.Parameter(stored.weight.detach().to(torch.float8_e4m3fn), requires_grad=False)
     assert dtype_of(stored) == torch.float32
