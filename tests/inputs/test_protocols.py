@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from saliency_widgets.inputs import prepare
+from saliency_widgets.inputs import prepare, short_names
 from saliency_widgets.inputs.protocols import class_names_of, transform_of, unwrapped
 
 RNG = np.random.default_rng(2)
@@ -708,3 +708,16 @@ def test_distributed_models():
         assert "inside DistributedDataParallel" in note
     finally:
         torch.distributed.destroy_process_group()
+
+
+@pytest.mark.parametrize(
+    ("names", "short"),
+    [
+        (["tabby, tabby cat", "crane, lift", "crane"], ["tabby", "crane, lift", "crane"]),
+        (["scratch, deep", "scratch, shallow"], ["scratch, deep", "scratch, shallow"]),
+        (["a", "a"], ["a", "a"]),
+        ([", odd", ""], [", odd", ""]),
+    ],
+)
+def test_a_name_is_shortened_where_that_is_another_of_no_class(names, short):
+    assert short_names(names) == short
