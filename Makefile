@@ -4,11 +4,13 @@
 PYTHON ?= python3
 PYTEST_ARGS ?=
 BENCH_ARGS ?=
+LAYER_ARGS ?=
 
 VENV   := .venv
 BIN    := $(VENV)/bin
 STATIC := saliency_widgets/widgets/static
 BUNDLE := $(STATIC)/heatmap.js
+ZOO    := build/zoo
 
 # Stamps lie inside what they vouch for: whoever deletes .venv or node_modules deletes the stamp with it.
 VENV_MADE   := $(VENV)/.made
@@ -27,7 +29,7 @@ export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test test-fast lint setup bundle browser bench screenshots clean
+.PHONY: help demo test test-fast lint setup bundle browser bench layers screenshots clean
 
 help: ## list the targets
 	@echo "make TARGET, where TARGET is one of"
@@ -62,6 +64,11 @@ browser: setup ## find a browser for the tests, or install one
 
 bench: browser ## print the table of speed, reuse, memory and accuracy, beside the peers (half an hour)
 	@$(BIN)/python benchmarks/run.py $(BENCH_ARGS)
+
+layers: setup ## print which layer Grad-CAM takes in image models of timm and transformers (half an hour)
+	@test -d $(ZOO) || $(PIP) install $(QUIET) --no-deps --target $(ZOO) \
+		$$(sed -n 's/^zoo = \["\(timm[^"]*\)", "\(torchvision[^"]*\)"\]$$/\1 \2/p' pyproject.toml)
+	@PYTHONPATH=$(ZOO) $(BIN)/python tools/layer_table.py $(LAYER_ARGS)
 
 screenshots: browser ## take the README's pictures again
 	@PYTHONPATH=tests/browser $(BIN)/python tools/screenshots.py

@@ -13,10 +13,10 @@ import gc
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator
+from types import ModuleType
 from typing import Any
 
 import torch
-from libraries import import_timm, import_transformers
 from torch import Tensor, nn
 
 import saliency_widgets as sw
@@ -39,6 +39,44 @@ VARIANTS = (  # other tokens, positions and attention than the smallest of their
 TASKS = "IMAGE_CLASSIFICATION OBJECT_DETECTION SEMANTIC_SEGMENTATION UNIVERSAL_SEGMENTATION DEPTH MASKED_IMAGE"
 LAYERS = {"num_hidden_layers": 3, "encoder_layers": 2, "decoder_layers": 2}
 Case = tuple[str, Callable[[], tuple[nn.Module, Tensor]]]
+
+
+def import_torchvision() -> ModuleType:
+    """Torchvision without its own operators (nms, deformable convolutions) where they don't load.
+
+    The wheel of the package index is built for CUDA; beside a CPU build of torch its operators are missing, and the
+    import fails where it describes them.
+    """
+    register_fake = torch.library.register_fake
+
+    def register_present(name: Any, *args: Any, **options: Any) -> Callable[..., Any]:
+        if isinstance(name, str) and name.startswith("torchvision::"):
+            return lambda function: function
+        return register_fake(name, *args, **options)
+
+    torch.library.register_fake = register_present
+    try:
+        import torchvision
+    finally:
+        torch.library.register_fake = register_fake
+    return torchvision
+
+
+def import_timm() -> ModuleType:
+    """Timm, with its models registered."""
+    import_torchvision()
+    import timm
+
+    return timm
+
+
+def import_transformers() -> ModuleType:
+    """Transformers, without what it says about missing parts."""
+    import_torchvision()
+    import transformers
+
+    transformers.utils.logging.set_verbosity_error()
+    return transformers
 
 
 def timm_cases() -> Iterator[Case]:
