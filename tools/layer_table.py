@@ -174,7 +174,7 @@ def describe(make: Callable[[], tuple[nn.Module, Tensor]]) -> str:
         return f"not made: {type(error).__name__}: {str(error).strip().splitlines()[0][:90]}"
     model.eval()
     try:
-        layers = spatial_layers(Subject(model, image).call(Score(first_scores)))
+        layers = spatial_layers(Subject(model, image).call(Score("logit", first_scores)))
         result = sw.attribute(model, image, method="grad_cam", target=first_scores)
     except ValueError as error:
         return f"refused: {str(error)[:150]}"

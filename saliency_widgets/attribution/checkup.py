@@ -6,27 +6,21 @@ from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from saliency_widgets.attribution.call import Call
 from saliency_widgets.attribution.coupling import by_samples
 from saliency_widgets.attribution.errors import NeedsGradients, cause_of
 from saliency_widgets.attribution.findings import Checkup, Finding
 from saliency_widgets.attribution.isolation import (
-    device_of,
-    is_exported,
     is_scripted,
-    quantized_layers,
-    training,
-    unlike_in_eval,
 )
 from saliency_widgets.attribution.layers import spatial_layers
 from saliency_widgets.attribution.memory import out_of_memory
-from saliency_widgets.attribution.method import Need, methods
+from saliency_widgets.attribution.method import methods
+from saliency_widgets.attribution.module_rules import HALF, in_chunks, is_script, needing, of_modules
 from saliency_widgets.attribution.noise import normal_noise
 from saliency_widgets.attribution.observation import Observation, observe
 from saliency_widgets.attribution.reduction import unseen
-from saliency_widgets.attribution.schedule import CHUNK_SIZE
 
 
 def examine(call: Call) -> Checkup:
@@ -37,7 +31,7 @@ def examine(call: Call) -> Checkup:
     Args:
         call: The model, its inputs, and the score.
     """
-    found = list(_of_modules(call.model))
+    found = list(of_modules(call.model))
     try:
         call, coupling = by_samples(call)
         found += [_joint(note) for note in coupling]
@@ -66,94 +60,6 @@ def broken(error: Exception) -> Finding:
 # ---- what can be seen without running it
 
 
-def _of_modules(model: nn.Module) -> Iterator[Finding]:
-    named = [(path or "the model itself", module) for path, module in model.named_modules()]
-
-    def where(test: Callable[[nn.Module], bool]) -> tuple[str, ...]:
-        return tuple(path for path, module in named if test(module))
-
-    unlike = unlike_in_eval(model)
-    dropouts, norms = unlike.pop("dropout", ()), unlike.pop("BatchNorm", ())
-    if dropouts:
-        yield Finding(
-            "Dropout is active: part of the model is switched off at random.",
-            dropouts,
-            remedy="Call model.eval().",
-        )
-    between = where(lambda m: isinstance(m, nn.RNNBase) and m.training and m.dropout > 0)
-    if between:
-        yield Finding(
-            "Dropout between recurrent layers is active in training; maps are made without it.",
-            between,
-            remedy="Call model.eval(), so that the model is the one that is explained.",
-            severity="caution",
-        )
-    if norms:
-        yield Finding(
-            "BatchNorm is in training mode: it normalises with the statistics of the batch, so the samples, and the "
-            "noisy or interpolated copies of one, influence each other.",
-            norms,
-            remedy="Call model.eval().",
-        )
-    for kind, places in unlike.items():
-        yield Finding(
-            f"In training mode, {kind} makes this model another than the one in use.",
-            places,
-            remedy="Call model.eval().",
-        )
-    if not (dropouts or between or norms or unlike or is_exported(model)) and training(model):
-        yield Finding(
-            "The model is in training mode, though no layer of a kind known to behave otherwise is in it.",
-            remedy="Call model.eval(), unless its own code asks for training.",
-            severity="caution",
-        )
-    stateless = where(lambda m: isinstance(m, _BatchNorm) and not m.training and m.running_mean is None)
-    if stateless:
-        yield Finding(
-            "BatchNorm keeps no running statistics: even in eval mode the rows of a batch influence each other.",
-            stateless,
-            _in_chunks(),
-            "Explain one input at a time with chunk_size=1.",
-        )
-    scripted = where(lambda m: _is_script(m) or is_exported(m))
-    if scripted:
-        yield Finding(
-            "It is scripted, traced or exported: its layers and ReLUs can't be seen.",
-            scripted[:1],
-            (*_needing("relu"), *(n for n in _needing("layer") if n not in _needing("relu"))),
-            "Pass the original module, from before torch.jit or torch.export.",
-        )
-    quantized = quantized_layers(model)
-    if quantized:
-        yield Finding(
-            "The model is quantized: it computes with whole numbers, and has no gradient there.",
-            tuple(path or "the model itself" for path in quantized),
-            remedy="Explain the float model from before quantization, or use a method that needs no gradient, such as "
-            "'captum.FeatureAblation'.",
-        )
-    if device_of(model).type == "cpu" and torch.cuda.is_available():
-        yield Finding("The model is on the CPU, and there is a GPU.", remedy="Pass device='cuda'.", severity="slow")
-    half = {p.dtype for p in model.parameters()} & _HALF
-    if half:
-        yield Finding(
-            f"It computes in {', '.join(str(t).removeprefix('torch.') for t in half)}: small gradients vanish, and "
-            f"differences have two or three digits.",
-            remedy="Pass a copy in full precision: copy.deepcopy(model).float().",
-            severity="caution",
-        )
-
-
-_HALF = {torch.float16, torch.bfloat16}
-
-
-def _needing(need: Need) -> tuple[str, ...]:
-    return tuple(name for name, entry in methods().items() if need in entry.needs)
-
-
-def _in_chunks() -> tuple[str, ...]:
-    return tuple(name for name, entry in methods().items() if CHUNK_SIZE in entry.params)
-
-
 # ---- what a pass shows
 
 
@@ -166,14 +72,14 @@ def _activations(call: Call, seen: Observation) -> Iterator[Finding]:
         yield Finding(
             f"No ReLU ran{f', but {met}' if met else ''}: the rules for ReLUs do not apply.",
             where,
-            _needing("relu"),
+            needing("relu"),
             "Use 'gradient', 'smoothgrad' or 'integrated_gradients'.",
         )
     elif smooth:
         yield Finding(
             f"The rules for ReLUs do not apply to {met}: there the plain gradient goes through.",
             where,
-            _needing("relu"),
+            needing("relu"),
             "Read these maps as part ReLU rule and part gradient.",
             "caution",
         )
@@ -184,7 +90,7 @@ def _custom(_call: Call, seen: Observation) -> Iterator[Finding]:
         yield Finding(
             f"Autograd functions of its own ({', '.join(seen.custom)}) can't be looked into: the rules for ReLUs don't "
             f"reach what is inside.",
-            methods=_needing("relu"),
+            methods=needing("relu"),
             remedy="Where one stands for a ReLU, let the model use torch.relu instead.",
             severity="caution",
         )
@@ -198,7 +104,7 @@ def _spatial(call: Call, _seen: Observation) -> Iterator[Finding]:
     if call.joint:
         yield Finding(
             "Class activation maps are of single images, and the rows are explained together.",
-            methods=_needing("layer"),
+            methods=needing("layer"),
             remedy="Use a gradient method.",
         )
         return
@@ -208,14 +114,14 @@ def _spatial(call: Call, _seen: Observation) -> Iterator[Finding]:
         yield Finding(
             f"Its batch size is fixed: it fails on 1 row, though not on {call.batch}: "
             f"{cause_of(error.__cause__ or error)}.",
-            methods=_needing("layer"),
+            methods=needing("layer"),
             remedy="Let it take any number of rows.",
         )
         return
     if not any(layer.default for layer in layers.values()):
         yield Finding(
             "No layer has a spatial output, so there are no class activation maps.",
-            methods=_needing("layer"),
+            methods=needing("layer"),
             remedy="Use a gradient method, or pass layer= and reshape= if you know how a layer lies on the picture.",
         )
 
@@ -246,7 +152,7 @@ def _one_sided(call: Call, _seen: Observation) -> Iterator[Finding]:
 
 def _output(call: Call, seen: Observation) -> Iterator[Finding]:
     scores = seen.scores
-    if scores is not None and scores.dtype in _HALF and call.inputs.dtype not in _HALF:
+    if scores is not None and scores.dtype in HALF and call.inputs.dtype not in HALF:
         yield Finding(
             f"It switches to {str(scores.dtype).removeprefix('torch.')} inside (autocast): small gradients vanish.",
             remedy="Explain it without autocast inside forward.",
@@ -338,7 +244,7 @@ def _slopes(call: Call, seen: Observation) -> Iterator[Finding]:
     """Whether the score changes as the gradient says: torch's own backward passes are wrong in places."""
     off = [] if seen.slopes is None else [float(s) for s in seen.slopes if abs(s - 1) > _OFF]
     if off:
-        scripted = [path or "the model itself" for path, m in call.model.named_modules() if _is_script(m)]
+        scripted = [path or "the model itself" for path, m in call.model.named_modules() if is_script(m)]
         remedy = "Pass the original module, from before torch.jit: there, known faults of torch's are guarded against."
         other = "Compare with a method that needs no gradient, such as 'captum.Occlusion'."
         yield Finding(
@@ -352,10 +258,6 @@ def _slopes(call: Call, seen: Observation) -> Iterator[Finding]:
 _OFF = 0.2
 
 
-def _is_script(module: nn.Module) -> bool:
-    return isinstance(module, torch.jit.ScriptModule)
-
-
 def _coupled(call: Call, _seen: Observation) -> Iterator[Finding]:
     """Whether what else is in the batch changes a row's score."""
     other = call.inputs + 0.5 * call.spread() * normal_noise(call.inputs, 0, range(1))[0]
@@ -366,7 +268,7 @@ def _coupled(call: Call, _seen: Observation) -> Iterator[Finding]:
         yield Finding(
             f"Its batch size is fixed: it fails on a batch of {2 * call.batch} rows, though not on {call.batch}: "
             f"{cause_of(error.__cause__ or error)}.",
-            methods=_in_chunks(),
+            methods=in_chunks(),
             remedy="Let it take any number of rows, or pass chunk_size=1.",
         )
         return
@@ -388,7 +290,7 @@ def _coupled(call: Call, _seen: Observation) -> Iterator[Finding]:
         yield Finding(
             f"The rows of a batch influence each other: the score goes from {float(alone[0]):.4g} to "
             f"{float(together[0]):.4g} beside other rows.",
-            methods=_in_chunks(),
+            methods=in_chunks(),
             remedy="Call model.eval(); if that doesn't help (a softmax over a batch of texts, say), explain one sample "
             "at a time with chunk_size=1.",
         )

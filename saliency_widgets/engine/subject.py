@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -29,6 +28,7 @@ from saliency_widgets.attribution.taps import tensor_in
 from saliency_widgets.attribution.targets import SCORE, in_classes, is_function
 from saliency_widgets.attribution.tuning import Tuned
 from saliency_widgets.engine.contents import is_empty
+from saliency_widgets.engine.devices import on_device
 from saliency_widgets.engine.fingerprint import Fingerprint, identity
 from saliency_widgets.engine.request import Request
 from saliency_widgets.inputs import (
@@ -409,21 +409,3 @@ _UNLOADED = (
     "model.to_empty(device='cpu') and load_state_dict."
 )
 _UNSCORED = Score("logit", _no_score)
-
-
-def on_device(model: nn.Module, device: torch.device | str) -> nn.Module:
-    """The model itself where it is there already, or else a private copy."""
-    try:
-        asked = torch.device(device)
-        if _same_device(asked, device_of(model)):
-            return model
-        return copy.deepcopy(model).to(asked)
-    except (RuntimeError, AssertionError) as error:
-        raise ValueError(
-            f"device: {str(device)!r} can't be used here: {error}. Leave it out to stay where the model is."
-        ) from error
-
-
-def _same_device(asked: torch.device, found: torch.device) -> bool:
-    """Whether ``asked``, which may leave out the number ("cuda"), is where the model already is."""
-    return asked.type == found.type and asked.index in (None, found.index)

@@ -25,8 +25,9 @@ from saliency_widgets.attribution.noise import SEED
 from saliency_widgets.engine.allocator import give_back
 from saliency_widgets.engine.case import has_seed, map_of, reduced
 from saliency_widgets.engine.compute import alone, compute
+from saliency_widgets.engine.devices import on_device
 from saliency_widgets.engine.request import Request
-from saliency_widgets.engine.subject import Subject, on_device
+from saliency_widgets.engine.subject import Subject
 from saliency_widgets.evaluation.metrics import METRICS, Measured
 from saliency_widgets.inputs import unwrapped
 
