@@ -27,12 +27,12 @@ LAYER = Param(
     "deeper is coarser and knows more of the class.",
 )
 
-_AUTO = "auto"
+_BY_POSITION = "by position"
 RESHAPE = Param(
     "reshape",
-    default=_AUTO,
+    default=_BY_POSITION,
     kind="open",
-    choices=(_AUTO, "channels first", "channels last", "tokens"),
+    choices=(_BY_POSITION, "channels first", "channels last", "tokens"),
     advanced=True,
     label="Layer layout",
     help="How the layer's output is read as channels on a grid: by where its numbers lie on the image unless given. "
@@ -55,12 +55,12 @@ def _reader(path: str, output: Tensor, call: Call, reshape: Any) -> Callable[[Te
         return lambda tensor: tensor.movedim(-1, 1) if reshape == "channels last" else tensor
     spatial = spatial_layers(call)
     layer = spatial.get(_first_name(call.model, path))
-    if layer is not None and layer.layout.fits(output, call.batch) and (reshape == _AUTO or output.ndim == 3):
+    if layer is not None and layer.layout.fits(output, call.batch) and (reshape == _BY_POSITION or output.ndim == 3):
         return layer.layout.read
     nearest = _nearest(path, spatial, call.model)
     near = f"The nearest layer that can is {nearest!r}; leave" if nearest else "Leave"
     raise ValueError(
-        f"{'layer' if reshape == _AUTO else 'reshape'}: {path!r} has an output of shape {shape}; a class activation "
+        f"{'layer' if reshape == _BY_POSITION else 'reshape'}: {path!r} has an output of shape {shape}; a class activation "
         f"map needs (N, channels, height, width), or one token for each patch of the image, and these numbers can't "
         f"be assigned to positions on the image. {near} layer= out to take the last layer that can, or pass reshape= a "
         f"function from this output to that shape."

@@ -633,7 +633,7 @@ def test_hugging_faces_resnet(hugging_face, method):
     assert state_of(model) == before
 
 
-@pytest.mark.parametrize("reshape", ["auto", "tokens", block_tokens], ids=["found", "by name", "function"])
+@pytest.mark.parametrize("reshape", ["by position", "tokens", block_tokens], ids=["found", "by name", "function"])
 @pytest.mark.parametrize("method", ["grad_cam", "grad_cam_plus_plus", "layer_cam"])
 def test_a_layer_of_the_vit_by_path(hugging_face, method, reshape):
     model = vit(hugging_face)
