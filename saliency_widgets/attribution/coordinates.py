@@ -85,7 +85,7 @@ class Coordinates(TorchDispatchMode):
     def _begin(self, image: Tensor) -> None:
         height, width = image.shape[-2:]
         self.size = (float(height), float(width))
-        rows, columns = torch.arange(height) + 0.5, torch.arange(width) + 0.5
+        rows, columns = (torch.arange(length, dtype=torch.float32) + 0.5 for length in (height, width))
         self._set(image, torch.complex(*torch.meshgrid(rows, columns, indexing="ij")).expand(image.shape))
 
     def of(self, tensor: Tensor) -> Tensor | None:
@@ -99,6 +99,10 @@ class Coordinates(TorchDispatchMode):
             self._positions.pop(identity, None)
         else:  # the weak reference keeps the storage's address from being used again, not its memory
             self._positions[identity] = StorageWeakRef(tensor.untyped_storage()), positions.expand(tensor.shape)
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # to be skipped, torch would import its compiler, which takes a second
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict | None = None) -> Any:
         """Run the operation, then its rule on the coordinates of its operands."""
@@ -147,7 +151,7 @@ class Coordinates(TorchDispatchMode):
 
     def _or_none(self, tensor: Tensor) -> Tensor:
         positions = self.of(tensor)
-        return torch.full((1,), _NONE).expand(tensor.shape) if positions is None else positions
+        return torch.full((1,), _NONE, dtype=torch.complex64).expand(tensor.shape) if positions is None else positions
 
     def _movable(self, item: Any) -> Any:
         """An operand's coordinates in its stead; whole numbers and masks, which select, stay."""
@@ -251,11 +255,11 @@ def _axis(coordinate: Tensor, dim: int, length: int, size: float) -> Tensor | No
     if bool((high - low > 1e-3 * size).any()) or bool((steps <= 0).any()):
         return None
     if low.shape[1] == 1:
-        start, end = torch.zeros(len(low)), torch.full((len(low),), size)
+        start, end = torch.zeros_like(low[:, 0]), torch.full_like(low[:, 0], size)
     else:
         step = (low[:, -1] - low[:, 0]) / (low.shape[1] - 1)
         start, end = low[:, 0] - step / 2, low[:, -1] + step / 2
-    centers = start[:, None] + (end - start)[:, None] * (torch.arange(length) + 0.5) / length
+    centers = start[:, None] + (end - start)[:, None] * (torch.arange(length, dtype=torch.float32) + 0.5) / length
     return centers[:, None, :, None] if dim == 2 else centers[:, None, None, :]
 
 

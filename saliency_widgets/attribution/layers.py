@@ -59,8 +59,9 @@ def _reader(path: str, output: Tensor, call: Call, reshape: Any) -> Callable[[Te
         return layer.layout.read
     nearest = _nearest(path, spatial, call.model)
     near = f"The nearest layer that can is {nearest!r}; leave" if nearest else "Leave"
+    argument = "layer" if reshape == _BY_POSITION else "reshape"
     raise ValueError(
-        f"{'layer' if reshape == _BY_POSITION else 'reshape'}: {path!r} has an output of shape {shape}; a class activation "
+        f"{argument}: {path!r} has an output of shape {shape}; a class activation "
         f"map needs (N, channels, height, width), or one token for each patch of the image, and these numbers can't "
         f"be assigned to positions on the image. {near} layer= out to take the last layer that can, or pass reshape= a "
         f"function from this output to that shape."
