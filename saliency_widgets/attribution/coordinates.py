@@ -85,7 +85,7 @@ class Coordinates(TorchDispatchMode):
     def _begin(self, image: Tensor) -> None:
         height, width = image.shape[-2:]
         self.size = (float(height), float(width))
-        rows, columns = (torch.arange(length, dtype=torch.float32) + 0.5 for length in (height, width))
+        rows, columns = (torch.arange(length, dtype=torch.float32, device="cpu") + 0.5 for length in (height, width))
         self._set(image, torch.complex(*torch.meshgrid(rows, columns, indexing="ij")).expand(image.shape))
 
     def of(self, tensor: Tensor) -> Tensor | None:
@@ -151,7 +151,11 @@ class Coordinates(TorchDispatchMode):
 
     def _or_none(self, tensor: Tensor) -> Tensor:
         positions = self.of(tensor)
-        return torch.full((1,), _NONE, dtype=torch.complex64).expand(tensor.shape) if positions is None else positions
+        return (
+            torch.full((1,), _NONE, dtype=torch.complex64, device="cpu").expand(tensor.shape)
+            if positions is None
+            else positions
+        )
 
     def _movable(self, item: Any) -> Any:
         """An operand's coordinates in its stead; whole numbers and masks, which select, stay."""
@@ -221,7 +225,7 @@ def _mean_near(positions: Tensor, dims: Sequence[int], size: tuple[float, float]
     if not many:
         return positions
     missing = positions.real.isnan()
-    near, centers = torch.ones((), dtype=torch.bool), []
+    near, centers = torch.ones((), dtype=torch.bool, device="cpu"), []
     for coordinate, length in zip((positions.real, positions.imag), size, strict=True):
         low = coordinate.masked_fill(missing, torch.inf).amin(many, keepdim=True)
         high = coordinate.masked_fill(missing, -torch.inf).amax(many, keepdim=True)
@@ -259,7 +263,10 @@ def _axis(coordinate: Tensor, dim: int, length: int, size: float) -> Tensor | No
     else:
         step = (low[:, -1] - low[:, 0]) / (low.shape[1] - 1)
         start, end = low[:, 0] - step / 2, low[:, -1] + step / 2
-    centers = start[:, None] + (end - start)[:, None] * (torch.arange(length, dtype=torch.float32) + 0.5) / length
+    centers = (
+        start[:, None]
+        + (end - start)[:, None] * (torch.arange(length, dtype=torch.float32, device="cpu") + 0.5) / length
+    )
     return centers[:, None, :, None] if dim == 2 else centers[:, None, None, :]
 
 
@@ -348,6 +355,6 @@ def _filled(cells: Tensor, size: tuple[float, float], *, whole: bool) -> tuple[t
         counts.append(len(lines))
     cell = ranks[0] * counts[1] + ranks[1]
     order = cell.argsort()
-    if len(places) != counts[0] * counts[1] or not torch.equal(cell[order], torch.arange(len(cell))):
+    if len(places) != counts[0] * counts[1] or not torch.equal(cell[order], torch.arange(len(cell), device="cpu")):
         return None
     return tuple(valid.nonzero()[:, 0][order].tolist()), (counts[0], counts[1])

@@ -53,6 +53,8 @@ def _reader(path: str, output: Tensor, call: Call, reshape: Any) -> Callable[[Te
         if output.ndim != 4 or output.shape[0] != call.batch:
             raise ValueError(f"reshape: the output of {path!r}, of shape {shape}, can't be read as {reshape!r}.")
         return lambda tensor: tensor.movedim(-1, 1) if reshape == "channels last" else tensor
+    if output.ndim == 4 and shape[0] == call.batch and shape[2:] == (1, 1):
+        return lambda tensor: tensor  # one cell for the whole image
     spatial = spatial_layers(call)
     layer = spatial.get(_first_name(call.model, path))
     if layer is not None and layer.layout.fits(output, call.batch) and (reshape == _BY_POSITION or output.ndim == 3):
@@ -236,7 +238,8 @@ def _spatial_layers(call: Call) -> Mapping[str, Spatial]:
     """
     layers: dict[str, tuple[Tensor, int, Spatial]] = {}  # with the version of the tensor at that moment
     blocks = _blocks(call.model)
-    tokens: set[str] = set()  # blocks that give tokens
+    whole: set[str] = set()  # what gives a block's output
+    tokens: set[str] = set()  # blocks that give tokens, or channels behind a grid
 
     coordinates = Coordinates()
 
@@ -250,8 +253,8 @@ def _spatial_layers(call: Call) -> Mapping[str, Spatial]:
         if layout is None:
             return
         same = [name for name, (other, _, _) in layers.items() if other is tensor]
-        # Inside a transformer's block tokens are halfway; what a block gives is what people look at.
-        default = layout.image or path in blocks or any(layers[name][2].default for name in same)
+        if path in blocks or whole.intersection(same):
+            whole.add(path)
         # Of several names for one tensor menus show the outermost of those who made it: not who only hands it on, nor
         # a container that gives it among other things. A convolution without a name of its own gives way.
         makers = [
@@ -266,14 +269,14 @@ def _spatial_layers(call: Call) -> Mapping[str, Spatial]:
         if not layout.image:
             tokens.update({path} & blocks)
         runs = 1 if earlier is None else earlier.runs + 1
-        layers[path] = tensor, tensor._version, Spatial(layout, default, listed, runs)
+        layers[path] = tensor, tensor._version, Spatial(layout, tensor.ndim == 4 or path in whole, listed, runs)
 
     output = tensor_in(call.watch(seen, coordinates.begin))
     inside = tuple(f"{path}." for path in tokens)
     result = {}
     for path, (tensor, _, spatial) in layers.items():
-        # Among blocks of tokens, a convolution serves attention, positions or a head.
-        aside = bool(tokens) and spatial.layout.image and (path not in blocks or path.startswith(inside))
+        # Between blocks of tokens everything is halfway: convolutions serve attention, positions or a head.
+        aside = bool(tokens) and (path not in whole or (spatial.layout.image and path.startswith(inside)))
         default = spatial.default and spatial.listed and tensor is not output and not aside
         result[path] = replace(spatial, default=default)
     return result

@@ -20,7 +20,7 @@ WORK = {"n_steps": 6, "n_samples": 6, "chunk_size": 4}  # several chunks, and qu
 
 
 class Trap(nn.Module):
-    """Does nothing, until a pass for which it is set."""
+    """Does nothing, until the pass for which it is set, and from there on."""
 
     passes = tallied("passes")
 
@@ -31,7 +31,7 @@ class Trap(nn.Module):
 
     def forward(self, x):
         self.passes += 1
-        if self.passes == self.springs_at:
+        if self.springs_at is not None and self.passes >= self.springs_at:
             raise self.error
         return x
 
@@ -189,6 +189,7 @@ def test_an_error_inside_the_model_is_told_and_leaves_everything_as_found(method
     with as_found(model, x), pytest.raises(ValueError, match=rf"layer 'traps\.{trap}' \(Trap\).*no more") as caught:
         explain(method, model, x)
     assert caught.value.__cause__ is culprit.error
+    culprit.springs_at = None
     with as_found(model, x):
         assert explain(method, model, x)[-1].complete  # the next call works
 
@@ -206,6 +207,7 @@ def test_an_interruption_inside_the_model_passes_through_as_it_is(method, interr
         with as_found(model, x), pytest.raises(type(interruption)) as caught:
             explain(method, model, x)
         assert caught.value is interruption
+        trap.springs_at = None
         expected = explain(method, make(training=training)[0], x)[-1].values
         assert torch.equal(explain(method, model, x)[-1].values, expected)
 
