@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.modules import module as module_hooks
 
 from saliency_widgets.attribution import Attribution, Call, Score
+from saliency_widgets.attribution.taps import tensor_in
 from saliency_widgets.engine.compute import compute
 from saliency_widgets.engine.request import Request
 from saliency_widgets.engine.subject import Subject
@@ -155,3 +156,13 @@ class Shared(list):
 def tallied(name: str) -> property:
     """A module's attribute that stands in its ``tally``."""
     return property(lambda self: getattr(self.tally, name), lambda self, value: setattr(self.tally, name, value))
+
+
+def output_of(model: nn.Module, layer: str, x: Tensor) -> Tensor:
+    """What a layer of the model itself gives, or the first tensor of it."""
+    seen: list[Any] = []
+    hook = model.get_submodule(layer).register_forward_hook(lambda _m, _i, output: seen.append(tensor_in(output)))
+    with torch.no_grad():
+        model(x)
+    hook.remove()
+    return seen[-1]

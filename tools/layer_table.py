@@ -173,6 +173,9 @@ def describe(make: Callable[[], tuple[nn.Module, Tensor]]) -> str:
     except Exception as error:
         return f"not made: {type(error).__name__}: {str(error).strip().splitlines()[0][:90]}"
     model.eval()
+    for weight in model.parameters():  # some heads begin with zeros, and would hide everything
+        if weight.ndim > 1 and not bool(weight.any()):
+            nn.init.normal_(weight, std=0.02)
     try:
         layers = spatial_layers(Subject(model, image).call(Score("logit", first_scores)))
         result = sw.attribute(model, image, method="grad_cam", target=first_scores)

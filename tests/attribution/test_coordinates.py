@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
-from toys import call, far, pictures
+from toys import call, far, output_of, pictures
 
 import saliency_widgets as sw
 from saliency_widgets.attribution.coordinates import Coordinates, layout_of
@@ -160,15 +160,6 @@ class Encoder(nn.Module):
     def forward(self, x):
         tokens = self.blocks(self.tokens(x))
         return self.head((tokens.transpose(0, 1) if self.sequence_first else tokens).mean(1))
-
-
-def output_of(model, layer, x):
-    seen = {}
-    hook = model.get_submodule(layer).register_forward_hook(lambda _module, _inputs, output: seen.update(output=output))
-    with torch.no_grad():
-        model(x)
-    hook.remove()
-    return seen["output"]
 
 
 @pytest.mark.parametrize("sequence_first", [False, True])
