@@ -13,7 +13,7 @@ loses the coordinates: a layer is then not offered, and never shown in the wrong
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_iter, tree_map
+from torch.utils._pytree import tree_map
 
 _NONE = complex("nan+nanj")
 
@@ -33,7 +33,7 @@ def _names(text: str) -> frozenset[str]:
 
 _MOVED = _names(
     """
-    alias cat clone constant_pad_nd detach diagonal expand flip gather index index_select lift_fresh
+    cat constant_pad_nd diagonal expand flip gather index index_select
     permute repeat roll rot90 select slice split split_with_sizes squeeze stack t transpose unbind unfold
     unsqueeze
     """
@@ -41,7 +41,8 @@ _MOVED = _names(
 _RESHAPED = frozenset(("view", "reshape", "_unsafe_view", "_reshape_alias"))
 _ELEMENTWISE = _names(
     """
-    _to_copy _softmax _log_softmax native_layer_norm native_batch_norm _native_batch_norm_legit batch_norm
+    alias clone detach lift_fresh _to_copy _softmax _log_softmax native_layer_norm native_batch_norm batch_norm
+    _native_batch_norm_legit
     _native_batch_norm_legit_no_training cudnn_batch_norm miopen_batch_norm _batch_norm_with_update
     _batch_norm_no_update native_group_norm _fused_rms_norm native_dropout dropout hardswish prelu _prelu_kernel
     rrelu_with_noise rrelu_with_noise_functional masked_fill_ hardswish_ copy_ zero_ fill_ _conj
@@ -71,6 +72,9 @@ class Coordinates(TorchDispatchMode):
         super().__init__()
         self.size = (0.0, 0.0)
         self._positions: dict[tuple, tuple[StorageWeakRef, Tensor]] = {}
+        # Most layers share few grids: each is looked at once. The key's tensor is kept, so that its address stays its.
+        self._grids: dict[tuple, tuple[Tensor, Tensor | None]] = {}
+        self._layouts: dict[tuple, tuple[Tensor, _Filled | None]] = {}
 
     def begin(self, inputs: Tensor) -> Coordinates:
         """Begin with the inputs that are explained, of one sample; returns itself, to be entered.
@@ -93,6 +97,27 @@ class Coordinates(TorchDispatchMode):
         found = self._positions.get(_identity(tensor))
         return None if found is None else found[1]
 
+    def layout(self, positions: Tensor) -> Layout | None:
+        """How an activation of one sample is read as channels on a grid that covers the image.
+
+        Args:
+            positions: The coordinates of its elements.
+
+        Returns:
+            The layout; None where the elements fill no grid, or only a part of the image.
+        """
+        for batch, channel in _DIMENSIONS.get(positions.ndim, ()):
+            if positions.shape[batch] != 1:
+                continue
+            cells = _mean_near(positions, [channel], self.size).movedim((batch, channel), (0, 1))[0, 0]
+            key = _identity(cells)
+            if key not in self._layouts:
+                self._layouts[key] = cells, _filled(cells, self.size)
+            filled = self._layouts[key][1]
+            if filled is not None:
+                return Layout(tuple(positions.shape), batch, channel, *filled)
+        return None
+
     def _set(self, tensor: Tensor, positions: Tensor | None) -> None:
         identity = _identity(tensor)
         if positions is None:
@@ -107,7 +132,7 @@ class Coordinates(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict | None = None) -> Any:
         """Run the operation, then its rule on the coordinates of its operands."""
         result = func(*args, **(kwargs or {}))
-        operands = [item for item in tree_iter((args, kwargs)) if isinstance(item, Tensor)]
+        operands = list(_tensors((*args, *(kwargs or {}).values())))
         if not any(self.size) and func._schema.name == "aten::convolution" and operands[0].ndim == 4:
             self._begin(operands[0])
         if any(self.of(operand) is not None for operand in operands if operand.layout == torch.strided):
@@ -126,7 +151,11 @@ class Coordinates(TorchDispatchMode):
         space, _, name = func._schema.name.rpartition("::")
         if name in _MOVED:
             if name == "constant_pad_nd":
-                return func(self._or_none(args[0]), args[1], _NONE)
+                return func(_compact(self._or_none(args[0]), range(result.ndim - len(args[1]) // 2)), args[1], _NONE)
+            if name == "cat":
+                parts = [_compact(self._or_none(tensor), args[1:2]) for tensor in args[0]]
+                if len({_identity(part) for part in parts}) == 1 and parts[0].shape != args[0][0].shape:
+                    return parts[0]  # channels of one grid
             moved, options = tree_map(self._movable, (args, kwargs))
             return func(*moved, **options)
         if name in _RESHAPED:
@@ -186,15 +215,12 @@ class Coordinates(TorchDispatchMode):
         channels = self._reduce(positions, [1])
         if channels is None:
             return None
-        axes = [
-            _axis(part, dim, length, size)
-            for part, dim, length, size in zip(
-                (channels.real, channels.imag), (2, 3), result.shape[-2:], self.size, strict=True
-            )
-        ]
-        if axes[0] is None or axes[1] is None:
-            return None
-        return torch.complex(*torch.broadcast_tensors(axes[0], axes[1]))
+        key = (*_identity(channels), *result.shape[-2:])
+        if key not in self._grids:
+            grid = _grid_over(channels, result.shape[-2:], self.size)
+            same = grid is not None and grid.shape == channels.shape and torch.allclose(grid, channels)
+            self._grids[key] = channels, channels if same else grid
+        return self._grids[key][1]
 
     def _patches(self, args: tuple[Any, ...]) -> Tensor | None:
         """Of patches cut from (N, C, H, W), as (N, C * kernel, L): their grid, laid out along L."""
@@ -206,6 +232,14 @@ class Coordinates(TorchDispatchMode):
         return None if grid is None else grid.flatten(2)
 
 
+def _tensors(operands: Sequence[Any]) -> Iterator[Tensor]:
+    for operand in operands:
+        if isinstance(operand, Tensor):
+            yield operand
+        elif isinstance(operand, (list, tuple)):
+            yield from _tensors(operand)
+
+
 def _identity(tensor: Tensor) -> tuple:
     return (tensor.untyped_storage()._cdata, tensor.storage_offset(), tuple(tensor.shape), tensor.stride())
 
@@ -213,7 +247,7 @@ def _identity(tensor: Tensor) -> tuple:
 def _compact(positions: Tensor, dims: Sequence[int] | None = None) -> Tensor:
     """One of each of what is only repeated along the dimensions, which are kept."""
     for dim in range(positions.ndim) if dims is None else dims:
-        if positions.stride(dim) == 0:
+        if positions.stride(dim) == 0 and positions.shape[dim] > 1:
             positions = positions.narrow(dim, 0, 1)
     return positions
 
@@ -243,6 +277,17 @@ def _first(operands: list[Tensor | None], result: Tensor) -> Tensor | None:
         other = _compact(positions)
         chosen = other if chosen is None else torch.where(chosen.real.isnan(), other, chosen)
     return None if chosen is None else chosen.expand(result.shape)
+
+
+def _grid_over(channels: Tensor, shape: Sequence[int], size: tuple[float, float]) -> Tensor | None:
+    """A grid of some height and width over the extent of another one, (N, 1, h, w); None where that is no grid."""
+    axes = [
+        _axis(part, dim, length, whole)
+        for part, dim, length, whole in zip((channels.real, channels.imag), (2, 3), shape, size, strict=True)
+    ]
+    if axes[0] is None or axes[1] is None:
+        return None
+    return torch.complex(*torch.broadcast_tensors(axes[0], axes[1]))
 
 
 def _axis(coordinate: Tensor, dim: int, length: int, size: float) -> Tensor | None:
@@ -316,45 +361,51 @@ _ROUNDED = 16  # of a pixel: means of the same pixels in another order differ by
 _MARGIN = 1 / 16  # of the image, or one cell: how much of an edge may lie outside of the grid
 
 
-def layout_of(positions: Tensor, size: tuple[float, float]) -> Layout | None:
-    """How an activation of one sample is read as channels on a grid that covers the image.
-
-    Args:
-        positions: The coordinates of its elements.
-        size: The image's height and width.
-
-    Returns:
-        The layout; None where the elements fill no grid, or only a part of the image.
-    """
-    for batch, channel in _DIMENSIONS.get(positions.ndim, ()):
-        if positions.shape[batch] != 1:
-            continue
-        cells = _mean_near(positions, [channel], size).movedim((batch, channel), (0, 1)).flatten()
-        filled = _filled(cells, size, whole=positions.ndim == 4)
-        if filled is not None:
-            order, grid = filled
-            plain = positions.ndim == 4 and order == tuple(range(len(order)))
-            return Layout(tuple(positions.shape), batch, channel, grid, None if plain else order)
-    return None
+_Filled = tuple[tuple[int, int], tuple[int, ...] | None]
 
 
-def _filled(cells: Tensor, size: tuple[float, float], *, whole: bool) -> tuple[tuple[int, ...], tuple[int, int]] | None:
-    """The order in which cells fill a grid row by row, and its height and width."""
+def _filled(cells: Tensor, size: tuple[float, float]) -> _Filled | None:
+    """Height and width of the grid that rows and columns of cells, or cells in any order, fill; and that order."""
+    plain = _plain_grid(cells, size) if cells.ndim == 2 else None
+    return (plain, None) if plain is not None else _ordered(cells.flatten(), size, whole=cells.ndim == 2)
+
+
+def _plain_grid(cells: Tensor, size: tuple[float, float]) -> tuple[int, int] | None:
+    """Height and width of cells that lie row by row as they are, (h, w); None where they don't."""
+    rows, columns = cells.real[:, 0], cells.imag[0]
+    near = 1 / _ROUNDED
+    if not bool(((cells.real - rows[:, None]).abs() < near).all() & ((cells.imag - columns).abs() < near).all()):
+        return None  # NaN is near nothing
+    if cells.numel() < 2 or not all(_covers(axis, length) for axis, length in zip((rows, columns), size, strict=True)):
+        return None
+    return cells.shape[0], cells.shape[1]
+
+
+def _covers(lines: Tensor, length: float) -> bool:
+    """Whether the centers of rows or columns increase, and leave no edge of the image out."""
+    if len(lines) == 1:
+        return True
+    margin = max(length / len(lines), length * _MARGIN)
+    return bool((lines.diff() > 0).all() & (lines[0] <= margin) & (lines[-1] >= length - margin))
+
+
+def _ordered(cells: Tensor, size: tuple[float, float], *, whole: bool) -> _Filled | None:
+    """The grid that cells, some of them nowhere unless whole, fill in some order."""
     valid = ~cells.real.isnan()
-    places = cells[valid]
-    if len(places) < 2 or (whole and len(places) < len(cells)):
+    centers = cells[valid]
+    if len(centers) < 2 or (whole and len(centers) < len(cells)):
         return None
-    ranks, counts = [], []
-    for coordinate, length in zip((places.real, places.imag), size, strict=True):
-        lines, rank = (coordinate * _ROUNDED).round().unique(return_inverse=True)
-        lines = lines / _ROUNDED
-        margin = max(length / len(lines), length * _MARGIN)
-        if len(lines) > 1 and (lines[0] > margin or lines[-1] < length - margin):
-            return None
-        ranks.append(rank)
-        counts.append(len(lines))
-    cell = ranks[0] * counts[1] + ranks[1]
+    lines, ranks = zip(
+        *((coordinate * _ROUNDED).round().unique(return_inverse=True) for coordinate in (centers.real, centers.imag)),
+        strict=True,
+    )
+    height, width = len(lines[0]), len(lines[1])
+    if len(centers) != height * width or not all(
+        _covers(line / _ROUNDED, length) for line, length in zip(lines, size, strict=True)
+    ):
+        return None
+    cell = ranks[0] * width + ranks[1]
     order = cell.argsort()
-    if len(places) != counts[0] * counts[1] or not torch.equal(cell[order], torch.arange(len(cell), device="cpu")):
+    if not torch.equal(cell[order], torch.arange(len(cell), device="cpu")):
         return None
-    return tuple(valid.nonzero()[:, 0][order].tolist()), (counts[0], counts[1])
+    return (height, width), tuple(valid.nonzero()[:, 0][order].tolist())

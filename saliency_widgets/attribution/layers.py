@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from saliency_widgets.attribution.call import Call
-from saliency_widgets.attribution.coordinates import Coordinates, Layout, layout_of
+from saliency_widgets.attribution.coordinates import Coordinates, Layout
 from saliency_widgets.attribution.errors import Unread, without_gradient
 from saliency_widgets.attribution.isolation import is_scripted
 from saliency_widgets.attribution.recording import SPATIAL, once
@@ -40,7 +40,9 @@ RESHAPE = Param(
 )
 
 
-def _reader(path: str, output: Tensor, call: Call, reshape: Any) -> Callable[[Tensor], Tensor]:
+def _reader(
+    path: str, output: Tensor, call: Call, reshape: Any, spatial: Mapping[str, Spatial] | None
+) -> Callable[[Tensor], Tensor]:
     """What reads the output of one layer as (B, K, h, w).
 
     Raises:
@@ -55,7 +57,7 @@ def _reader(path: str, output: Tensor, call: Call, reshape: Any) -> Callable[[Te
         return lambda tensor: tensor.movedim(-1, 1) if reshape == "channels last" else tensor
     if output.ndim == 4 and shape[0] == call.batch and shape[2:] == (1, 1):
         return lambda tensor: tensor  # one cell for the whole image
-    spatial = spatial_layers(call)
+    spatial = spatial_layers(call) if spatial is None else spatial
     layer = spatial.get(_first_name(call.model, path))
     if layer is not None and layer.layout.fits(output, call.batch) and (reshape == _BY_POSITION or output.ndim == 3):
         return layer.layout.read
@@ -147,18 +149,19 @@ def activation_maps(call: Call, layer: str | None, reshape: Any) -> ActivationMa
         call = _one_picture(call)
     if layer is not None:
         check_layer(call.model, layer)
-        return _maps(call, layer, reshape)
-    candidates = [path for path, spatial in spatial_layers(call).items() if spatial.default]
+        return _maps(call, layer, reshape, None)
+    spatial = spatial_layers(call)
+    candidates = [path for path, entry in spatial.items() if entry.default]
     if not candidates:
         quantized = without_gradient(call.model)
         raise ValueError(f"model: {quantized}" if quantized else _HIDDEN if is_scripted(call.model) else _NONE)
     for path in reversed(candidates[-_TRIED:]):
         # Of a transformer with a class token, the last layers' patches are read by nobody; other branches end unused.
         with contextlib.suppress(Unread):
-            maps = _maps(call, path, reshape)
+            maps = _maps(call, path, reshape, spatial)
             if bool(maps.gradient.any()):
                 return maps
-    return _maps(call, candidates[-1], reshape)
+    return _maps(call, candidates[-1], reshape, spatial)
 
 
 def _one_picture(call: Call) -> Call:
@@ -180,11 +183,11 @@ _HIDDEN = (
 )
 
 
-def _maps(call: Call, path: str, reshape: Any) -> ActivationMaps:
+def _maps(call: Call, path: str, reshape: Any, spatial: Mapping[str, Spatial] | None) -> ActivationMaps:
     activation, gradient, score, runs = call.at_layer(path)
     notes = (f"The layer {path!r} ran {runs} times; this is its last run.",) if runs > 1 else ()
     with torch.no_grad():
-        read = _reader(path, activation, call, reshape)
+        read = _reader(path, activation, call, reshape, spatial)
         return ActivationMaps(read(activation), read(gradient), score, path, notes)
 
 
@@ -236,50 +239,66 @@ def _spatial_layers(call: Call) -> Mapping[str, Spatial]:
     Args:
         call: The model and its inputs, of which the first sample is looked at.
     """
-    layers: dict[str, tuple[Tensor, int, Spatial]] = {}  # with the version of the tensor at that moment
+    coordinates, runs = Coordinates(), []
+
+    def ran(path: str, output: Any) -> None:
+        tensor = tensor_in(output)
+        if tensor is not None and (tensor.requires_grad or coordinates.of(tensor) is not None):  # of the image
+            runs.append(_Run(path, tensor, tensor._version, tensor is output, coordinates.of(tensor)))
+
+    output = tensor_in(call.watch(ran, coordinates.begin))
     blocks = _blocks(call.model)
     whole: set[str] = set()  # what gives a block's output
     tokens: set[str] = set()  # blocks that give tokens, or channels behind a grid
-
-    coordinates = Coordinates()
-
-    def seen(path: str, output: Any) -> None:
-        tensor = tensor_in(output)
-        positions = None if tensor is None else coordinates.of(tensor)
-        if tensor is None or (positions is None and not tensor.requires_grad):
-            return  # it does not depend on the image
-        earlier = layers.pop(path, (None, 0, None))[2]
-        layout = None if positions is None else layout_of(positions, coordinates.size)
+    layers: dict[str, tuple[_Run, Spatial]] = {}
+    for run in runs:
+        _, earlier = layers.pop(run.path, (None, None))
+        layout = None if run.positions is None else coordinates.layout(run.positions)
         if layout is None:
-            return
-        same = [name for name, (other, _, _) in layers.items() if other is tensor]
-        if path in blocks or whole.intersection(same):
-            whole.add(path)
-        # Of several names for one tensor menus show the outermost of those who made it: not who only hands it on, nor
-        # a container that gives it among other things. A convolution without a name of its own gives way.
-        makers = [
-            name
-            for name in same
-            if turn_of(name) is None and not name.startswith(f"{path}.") and layers[name][1] == tensor._version
-        ]
-        listed = not same or (tensor is output and not makers)
-        for name in same if listed else ():
-            _, version, spatial = layers[name]
-            layers[name] = tensor, version, replace(spatial, listed=False)
-        if not layout.image:
-            tokens.update({path} & blocks)
-        runs = 1 if earlier is None else earlier.runs + 1
-        layers[path] = tensor, tensor._version, Spatial(layout, tensor.ndim == 4 or path in whole, listed, runs)
-
-    output = tensor_in(call.watch(seen, coordinates.begin))
+            continue
+        same = [path for path, (other, _) in layers.items() if other.tensor is run.tensor]
+        if run.path in blocks or whole.intersection(same):
+            whole.add(run.path)
+        if run.path in blocks and not layout.image:
+            tokens.add(run.path)
+        listed = _makes(run, [layers[path][0] for path in same])
+        for path in same if listed else ():
+            layers[path] = layers[path][0], replace(layers[path][1], listed=False)
+        default = run.tensor.ndim == 4 or run.path in whole
+        layers[run.path] = run, Spatial(layout, default, listed, 1 if earlier is None else earlier.runs + 1)
     inside = tuple(f"{path}." for path in tokens)
     result = {}
-    for path, (tensor, _, spatial) in layers.items():
+    for path, (run, spatial) in layers.items():
         # Between blocks of tokens everything is halfway: convolutions serve attention, positions or a head.
         aside = bool(tokens) and (path not in whole or (spatial.layout.image and path.startswith(inside)))
-        default = spatial.default and spatial.listed and tensor is not output and not aside
+        default = spatial.default and spatial.listed and run.tensor is not output and not aside
         result[path] = replace(spatial, default=default)
     return result
+
+
+@dataclass(frozen=True)
+class _Run:
+    """A run of a layer: its first tensor with its version then, whether that is all it gives, and where it lies."""
+
+    path: str
+    tensor: Tensor
+    version: int
+    alone: bool
+    positions: Tensor | None
+
+
+def _makes(run: _Run, same: Sequence[_Run]) -> bool:
+    """Whether menus show a layer in place of those that gave its very tensor before.
+
+    They show the outermost of those who made it: not who only hands it on, nor a container that gives it among other
+    things. A convolution without a name of its own gives way.
+    """
+    makers = [
+        other
+        for other in same
+        if turn_of(other.path) is None and not other.path.startswith(f"{run.path}.") and other.version == run.version
+    ]
+    return not same or (run.alone and not makers)
 
 
 def _blocks(model: nn.Module) -> set[str]:

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from toys import call, far, output_of, pictures
 
 import saliency_widgets as sw
-from saliency_widgets.attribution.coordinates import Coordinates, layout_of
+from saliency_widgets.attribution.coordinates import Coordinates
 from saliency_widgets.attribution.layers import spatial_layers
 
 
@@ -23,7 +23,7 @@ def numbered(height, width, channels=1):
 def traced(x, function):
     with Coordinates().begin(x) as coordinates:
         result = function(x)
-        return result, coordinates.of(result), coordinates.size
+        return result, coordinates.of(result), coordinates
 
 
 MOVES = {
@@ -76,12 +76,12 @@ CUTS = {
 
 @pytest.mark.parametrize("cut", CUTS)
 def test_each_way_to_cut_patches_gives_their_centers(cut):
-    _, positions, size = traced(X, CUTS[cut])
+    _, positions, coordinates = traced(X, CUTS[cut])
     rows, columns = 6 * torch.arange(4) + 3.0, 6 * torch.arange(6) + 3.0
     expected = torch.complex(*torch.meshgrid(rows, columns, indexing="ij"))
     # Padding, and windows that overlap, move the centers by less than a cell.
     assert float((positions.reshape(1, -1, 4, 6)[0, 0] - expected).abs().max()) < (3 if "padding" in cut else 0.1)
-    assert layout_of(positions.reshape(1, -1, 4, 6), size).grid == (4, 6)
+    assert coordinates.layout(positions.reshape(1, -1, 4, 6)).grid == (4, 6)
 
 
 LOST = {
@@ -100,8 +100,8 @@ LOST = {
 
 @pytest.mark.parametrize("lose", LOST)
 def test_what_does_not_cover_the_image_is_no_grid(lose):
-    _, positions, size = traced(X, LOST[lose])
-    assert positions is None or layout_of(positions, size) is None
+    _, positions, coordinates = traced(X, LOST[lose])
+    assert positions is None or coordinates.layout(positions) is None
 
 
 def test_a_branch_that_sees_the_whole_image_does_not_blur_the_others():
@@ -112,8 +112,8 @@ def test_a_branch_that_sees_the_whole_image_does_not_blur_the_others():
         overall = F.interpolate(F.adaptive_avg_pool2d(x, 1), size=x.shape[2:])
         return F.conv2d(torch.cat([overall, *branches], 1), torch.ones(4, 7, 1, 1).double())
 
-    _, positions, size = traced(X, pyramid)
-    layout = layout_of(positions, size)
+    _, positions, coordinates = traced(X, pyramid)
+    layout = coordinates.layout(positions)
     assert (layout.grid, layout.image) == ((24, 36), True)
 
 
@@ -125,8 +125,8 @@ def test_tokens_are_read_in_any_order_among_any_others():
         others = torch.zeros(1, 2, patches.shape[2]).double()
         return torch.cat([others, patches[:, order[:10]], others[:, :1], patches[:, order[10:]]], 1)
 
-    result, positions, size = traced(X, tokens)
-    layout = layout_of(positions, size)
+    result, positions, coordinates = traced(X, tokens)
+    layout = coordinates.layout(positions)
     assert layout.grid == (4, 6)
     assert torch.equal(layout.read(result), F.unfold(X, 6, stride=6).unflatten(2, (4, 6)))
 
