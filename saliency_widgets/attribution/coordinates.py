@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -23,6 +22,8 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map
+
+from saliency_widgets.attribution.layout import DIMENSIONS, Filled, Layout, filled_grid
 
 _NONE = complex("nan+nanj")
 
@@ -74,7 +75,7 @@ class Coordinates(TorchDispatchMode):
         self._positions: dict[tuple, tuple[StorageWeakRef, Tensor]] = {}
         # Most layers share few grids: each is looked at once. The key's tensor is kept, so that its address stays its.
         self._grids: dict[tuple, tuple[Tensor, Tensor | None]] = {}
-        self._layouts: dict[tuple, tuple[Tensor, _Filled | None]] = {}
+        self._layouts: dict[tuple, tuple[Tensor, Filled | None]] = {}
 
     def begin(self, inputs: Tensor) -> Coordinates:
         """Begin with the inputs that are explained, of one sample; returns itself, to be entered.
@@ -106,13 +107,13 @@ class Coordinates(TorchDispatchMode):
         Returns:
             The layout; None where the elements fill no grid, or only a part of the image.
         """
-        for batch, channel in _DIMENSIONS.get(positions.ndim, ()):
+        for batch, channel in DIMENSIONS.get(positions.ndim, ()):
             if positions.shape[batch] != 1:
                 continue
             cells = _mean_near(positions, [channel], self.size).movedim((batch, channel), (0, 1))[0, 0]
             key = _identity(cells)
             if key not in self._layouts:
-                self._layouts[key] = cells, _filled(cells, self.size)
+                self._layouts[key] = cells, filled_grid(cells, self.size)
             filled = self._layouts[key][1]
             if filled is not None:
                 return Layout(tuple(positions.shape), batch, channel, *filled)
@@ -313,99 +314,3 @@ def _axis(coordinate: Tensor, dim: int, length: int, size: float) -> Tensor | No
         + (end - start)[:, None] * (torch.arange(length, dtype=torch.float32, device="cpu") + 0.5) / length
     )
     return centers[:, None, :, None] if dim == 2 else centers[:, None, None, :]
-
-
-@dataclass(frozen=True)
-class Layout:
-    """How a layer's output is read as channels on a grid that covers the image.
-
-    Attributes:
-        shape: Of the output for one sample.
-        batch: The dimension of samples.
-        channel: The dimension of channels.
-        grid: Height and width.
-        order: The index of each cell among the other dimensions, row by row; None where they are the grid as it is.
-    """
-
-    shape: tuple[int, ...]
-    batch: int
-    channel: int
-    grid: tuple[int, int]
-    order: tuple[int, ...] | None = None
-
-    @property
-    def image(self) -> bool:
-        """Whether it is (N, channels, height, width), and not tokens or channels last."""
-        return self.order is None and self.channel == 1
-
-    def fits(self, output: Tensor, batch: int) -> bool:
-        """Whether an output for so many samples has this form."""
-        shape = list(self.shape)
-        shape[self.batch] = batch
-        return list(output.shape) == shape
-
-    def read(self, output: Tensor) -> Tensor:
-        """The output as (B, K, h, w)."""
-        if self.image:
-            return output
-        cells = output.movedim((self.batch, self.channel), (0, 1)).flatten(2)
-        if self.order is not None:
-            first, count = self.order[0], len(self.order)
-            inside = self.order == tuple(range(first, first + count))  # a view where it can be
-            cells = cells[:, :, first : first + count] if inside else cells[:, :, list(self.order)]
-        return cells.unflatten(2, self.grid)
-
-
-_DIMENSIONS = {4: ((0, 1), (0, 3)), 3: ((0, 2), (1, 2), (0, 1))}  # of samples and of channels
-_ROUNDED = 16  # of a pixel: means of the same pixels in another order differ by rounding
-_MARGIN = 1 / 16  # of the image, or one cell: how much of an edge may lie outside of the grid
-
-
-_Filled = tuple[tuple[int, int], tuple[int, ...] | None]
-
-
-def _filled(cells: Tensor, size: tuple[float, float]) -> _Filled | None:
-    """Height and width of the grid that rows and columns of cells, or cells in any order, fill; and that order."""
-    plain = _plain_grid(cells, size) if cells.ndim == 2 else None
-    return (plain, None) if plain is not None else _ordered(cells.flatten(), size, whole=cells.ndim == 2)
-
-
-def _plain_grid(cells: Tensor, size: tuple[float, float]) -> tuple[int, int] | None:
-    """Height and width of cells that lie row by row as they are, (h, w); None where they don't."""
-    rows, columns = cells.real[:, 0], cells.imag[0]
-    near = 1 / _ROUNDED
-    if not bool(((cells.real - rows[:, None]).abs() < near).all() & ((cells.imag - columns).abs() < near).all()):
-        return None  # NaN is near nothing
-    if cells.numel() < 2 or not all(_covers(axis, length) for axis, length in zip((rows, columns), size, strict=True)):
-        return None
-    return cells.shape[0], cells.shape[1]
-
-
-def _covers(lines: Tensor, length: float) -> bool:
-    """Whether the centers of rows or columns increase, and leave no edge of the image out."""
-    if len(lines) == 1:
-        return True
-    margin = max(length / len(lines), length * _MARGIN)
-    return bool((lines.diff() > 0).all() & (lines[0] <= margin) & (lines[-1] >= length - margin))
-
-
-def _ordered(cells: Tensor, size: tuple[float, float], *, whole: bool) -> _Filled | None:
-    """The grid that cells, some of them nowhere unless whole, fill in some order."""
-    valid = ~cells.real.isnan()
-    centers = cells[valid]
-    if len(centers) < 2 or (whole and len(centers) < len(cells)):
-        return None
-    lines, ranks = zip(
-        *((coordinate * _ROUNDED).round().unique(return_inverse=True) for coordinate in (centers.real, centers.imag)),
-        strict=True,
-    )
-    height, width = len(lines[0]), len(lines[1])
-    if len(centers) != height * width or not all(
-        _covers(line / _ROUNDED, length) for line, length in zip(lines, size, strict=True)
-    ):
-        return None
-    cell = ranks[0] * width + ranks[1]
-    order = cell.argsort()
-    if not torch.equal(cell[order], torch.arange(len(cell), device="cpu")):
-        return None
-    return (height, width), tuple(valid.nonzero()[:, 0][order].tolist())

@@ -11,9 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from saliency_widgets.attribution.call import Call
-from saliency_widgets.attribution.coordinates import Coordinates, Layout
+from saliency_widgets.attribution.coordinates import Coordinates
 from saliency_widgets.attribution.errors import Unread, without_gradient
 from saliency_widgets.attribution.isolation import is_scripted
+from saliency_widgets.attribution.layout import Layout
 from saliency_widgets.attribution.recording import SPATIAL, once
 from saliency_widgets.attribution.taps import tensor_in, turn_of
 from saliency_widgets.params import Param, unknown

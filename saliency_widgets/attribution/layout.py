@@ -1,0 +1,104 @@
+"""How an activation whose elements have coordinates is read as channels on a grid that covers the image."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a layer's output is read as channels on a grid that covers the image.
+
+    Attributes:
+        shape: Of the output for one sample.
+        batch: The dimension of samples.
+        channel: The dimension of channels.
+        grid: Height and width.
+        order: The index of each cell among the other dimensions, row by row; None where they are the grid as it is.
+    """
+
+    shape: tuple[int, ...]
+    batch: int
+    channel: int
+    grid: tuple[int, int]
+    order: tuple[int, ...] | None = None
+
+    @property
+    def image(self) -> bool:
+        """Whether it is (N, channels, height, width), and not tokens or channels last."""
+        return self.order is None and self.channel == 1
+
+    def fits(self, output: Tensor, batch: int) -> bool:
+        """Whether an output for so many samples has this form."""
+        shape = list(self.shape)
+        shape[self.batch] = batch
+        return list(output.shape) == shape
+
+    def read(self, output: Tensor) -> Tensor:
+        """The output as (B, K, h, w)."""
+        if self.image:
+            return output
+        cells = output.movedim((self.batch, self.channel), (0, 1)).flatten(2)
+        if self.order is not None:
+            first, count = self.order[0], len(self.order)
+            inside = self.order == tuple(range(first, first + count))  # a view where it can be
+            cells = cells[:, :, first : first + count] if inside else cells[:, :, list(self.order)]
+        return cells.unflatten(2, self.grid)
+
+
+DIMENSIONS = {4: ((0, 1), (0, 3)), 3: ((0, 2), (1, 2), (0, 1))}  # of samples and of channels
+_ROUNDED = 16  # of a pixel: means of the same pixels in another order differ by rounding
+_MARGIN = 1 / 16  # of the image, or one cell: how much of an edge may lie outside of the grid
+
+
+Filled = tuple[tuple[int, int], tuple[int, ...] | None]
+
+
+def filled_grid(cells: Tensor, size: tuple[float, float]) -> Filled | None:
+    """Height and width of the grid that rows and columns of cells, or cells in any order, fill; and that order."""
+    plain = _plain_grid(cells, size) if cells.ndim == 2 else None
+    return (plain, None) if plain is not None else _ordered(cells.flatten(), size, whole=cells.ndim == 2)
+
+
+def _plain_grid(cells: Tensor, size: tuple[float, float]) -> tuple[int, int] | None:
+    """Height and width of cells that lie row by row as they are, (h, w); None where they don't."""
+    rows, columns = cells.real[:, 0], cells.imag[0]
+    near = 1 / _ROUNDED
+    if not bool(((cells.real - rows[:, None]).abs() < near).all() & ((cells.imag - columns).abs() < near).all()):
+        return None  # NaN is near nothing
+    if cells.numel() < 2 or not all(_covers(axis, length) for axis, length in zip((rows, columns), size, strict=True)):
+        return None
+    return cells.shape[0], cells.shape[1]
+
+
+def _covers(lines: Tensor, length: float) -> bool:
+    """Whether the centers of rows or columns increase, and leave no edge of the image out."""
+    if len(lines) == 1:
+        return True
+    margin = max(length / len(lines), length * _MARGIN)
+    return bool((lines.diff() > 0).all() & (lines[0] <= margin) & (lines[-1] >= length - margin))
+
+
+def _ordered(cells: Tensor, size: tuple[float, float], *, whole: bool) -> Filled | None:
+    """The grid that cells, some of them nowhere unless whole, fill in some order."""
+    valid = ~cells.real.isnan()
+    centers = cells[valid]
+    if len(centers) < 2 or (whole and len(centers) < len(cells)):
+        return None
+    lines, ranks = zip(
+        *((coordinate * _ROUNDED).round().unique(return_inverse=True) for coordinate in (centers.real, centers.imag)),
+        strict=True,
+    )
+    height, width = len(lines[0]), len(lines[1])
+    if len(centers) != height * width or not all(
+        _covers(line / _ROUNDED, length) for line, length in zip(lines, size, strict=True)
+    ):
+        return None
+    cell = ranks[0] * width + ranks[1]
+    order = cell.argsort()
+    if not torch.equal(cell[order], torch.arange(len(cell), device="cpu")):
+        return None
+    return (height, width), tuple(valid.nonzero()[:, 0][order].tolist())
