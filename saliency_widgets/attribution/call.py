@@ -301,19 +301,21 @@ class Call:
         self,
         seen: Callable[[str, Any], None],
         around: Callable[[Tensor], AbstractContextManager[Any]] = nullcontext,
+        sample: int = 0,
     ) -> Any:
-        """Run the model once on the first sample, and show each layer's output as it finishes.
+        """Run the model once on one sample, and show each layer's output as it finishes.
 
         Args:
             seen: Called with the layer's name and the output.
             around: From the sample to a context that the pass runs in.
+            sample: Which.
 
         Returns:
             The model's output.
         """
-        leaf = self.inputs[:1].detach().requires_grad_(True)
+        leaf = self.inputs[sample : sample + 1].detach().requires_grad_(True)
         with self.standing_in() as model, around(leaf), watched(model, seen):
-            return self.plain.output(model, leaf, range(1))
+            return self.plain.output(model, leaf, range(sample, sample + 1))
 
     @contextmanager
     def lent(

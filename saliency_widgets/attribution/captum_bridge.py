@@ -201,6 +201,11 @@ class _Bridge:
         return (*found, *([CHUNK_SIZE] if set(_CHUNKS) & set(free) else []))
 
     def _run(self, call: Call, **params: Any) -> Iterator[Estimate]:
+        if self.label.endswith("LRP") and not _is_an_output(call):
+            raise ValueError(
+                f"score: {self.label} shares out an output of the model as it is, and no difference (contrast=), "
+                f"probability, or negative of one logit. Use score='logit' without contrast=, or target=1 of two names."
+            )
         layers = self._layers(call, params.pop("layer", None))
         seed, chunk = params.pop("seed", SEED.default), call.rows(params.pop("chunk_size", None))
         arguments = {name: chunk for name in _CHUNKS if name in self.arguments} | params | dict(self.fixed)
@@ -368,6 +373,17 @@ class _Scored(nn.Module):
         except Exception as error:
             self.failure = error
             raise
+
+
+def _is_an_output(call: Call) -> bool:
+    """Whether the score is a number that the model returns, and not made from some of these."""
+    score = call.score
+    if not isinstance(score.target, Tensor):
+        return True  # what a function makes is for the caller to know
+    if score.contrast is not None or score.scale in ("probability", "log_probability"):
+        return False
+    negative = score.binary and score.of_classes and bool((score.target == 0).any())
+    return not negative or call.logits()[0].shape[1] > 1
 
 
 def _tensors(output: Any) -> list[Tensor]:

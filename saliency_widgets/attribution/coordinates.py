@@ -4,9 +4,9 @@ Shapes don't tell which numbers of an activation belong to which part of the ima
 others, (1, 2, 18, 8) may be the keys of two heads, and 100 queries of a decoder make a square as well as 100 patches.
 So each tensor that is computed from the image gets a companion of its shape, with the coordinates y + ix of each
 element in pixels of the image, and NaN where an element has no position: a class token, padding, what was mixed from
-everywhere. Whatever only moves elements (reshape, permute, cat, roll, index) moves the companion too; elementwise
-operations and normalizations pass it on; a contraction takes the mean of nearby coordinates; a convolution, pooling or
-resizing lays a new grid over the extent of the old one; attention answers at its queries. What is not listed here
+everywhere. Whatever only moves elements (reshape, permute, cat, roll, index, writes to a part) moves the companion too;
+elementwise operations and normalizations pass it on; a contraction takes the mean of nearby coordinates; a convolution,
+pooling or resizing lays a new grid over the extent of the old one; attention answers at its queries. What is not listed
 loses the coordinates: a layer is then not offered, and never shown in the wrong position.
 """
 
@@ -19,7 +19,6 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
-from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map
 
@@ -46,7 +45,7 @@ _ELEMENTWISE = _names(
     _native_batch_norm_legit
     _native_batch_norm_legit_no_training cudnn_batch_norm miopen_batch_norm _batch_norm_with_update
     _batch_norm_no_update native_group_norm _fused_rms_norm native_dropout dropout hardswish prelu _prelu_kernel
-    rrelu_with_noise rrelu_with_noise_functional masked_fill_ hardswish_ copy_ zero_ fill_ _conj
+    rrelu_with_noise rrelu_with_noise_functional log_sigmoid_forward masked_fill_ hardswish_ zero_ fill_ _conj
     """
 )
 _REDUCED = _names("mean sum amax amin max min logsumexp var std prod norm linalg_vector_norm")
@@ -56,9 +55,10 @@ _GRIDS = _names(
     mkldnn_max_pool2d avg_pool2d _adaptive_avg_pool2d adaptive_avg_pool2d mkldnn_adaptive_avg_pool2d
     adaptive_max_pool2d fractional_max_pool2d upsample_nearest2d _upsample_nearest_exact2d upsample_bilinear2d
     _upsample_bilinear2d_aa upsample_bicubic2d _upsample_bicubic2d_aa pixel_shuffle pixel_unshuffle
-    deform_conv2d
+    max_unpool2d channel_shuffle native_channel_shuffle deform_conv2d
     """
 )
+_CONTRACTED = frozenset(("mm", "bmm", "addmm", "baddbmm"))
 _PADDED = frozenset(("reflection_pad2d", "replication_pad2d"))
 
 
@@ -73,6 +73,8 @@ class Coordinates(TorchDispatchMode):
         super().__init__()
         self.size = (0.0, 0.0)
         self._positions: dict[tuple, tuple[StorageWeakRef, Tensor]] = {}
+        self._canvases: dict[int, tuple[StorageWeakRef, Tensor]] = {}  # of storages that are written to in parts
+        self._pairs: set[tuple] = set()  # attention matrices, which lie at two positions at once
         # Most layers share few grids: each is looked at once. The key's tensor is kept, so that its address stays its.
         self._grids: dict[tuple, tuple[Tensor, Tensor | None]] = {}
         self._layouts: dict[tuple, tuple[Tensor, Filled | None]] = {}
@@ -95,8 +97,19 @@ class Coordinates(TorchDispatchMode):
 
     def of(self, tensor: Tensor) -> Tensor | None:
         """The coordinates of each element, complex and of the tensor's shape; None where none is known."""
-        found = self._positions.get(_identity(tensor))
-        return None if found is None else found[1]
+        try:
+            identity = _identity(tensor)
+        except (NotImplementedError, RuntimeError):  # nested, or inside of vmap: without a storage of its own
+            return None
+        if identity[0] in self._canvases:
+            return self._canvases[identity[0]][1].as_strided(tensor.shape, tensor.stride(), tensor.storage_offset())
+        entry = self._positions.get(identity)
+        return None if entry is None else entry[1]
+
+    def placed(self, tensor: Tensor) -> Tensor | None:
+        """The same, and None of an attention matrix: its elements belong to two positions each."""
+        positions = self.of(tensor)
+        return None if positions is None or _identity(tensor) in self._pairs else positions
 
     def layout(self, positions: Tensor) -> Layout | None:
         """How an activation of one sample is read as channels on a grid that covers the image.
@@ -111,20 +124,48 @@ class Coordinates(TorchDispatchMode):
             if positions.shape[batch] != 1:
                 continue
             cells = _mean_near(positions, [channel], self.size).movedim((batch, channel), (0, 1))[0, 0]
+            inside = (cells.real >= 0) & (cells.real < self.size[0]) & (cells.imag >= 0) & (cells.imag < self.size[1])
             key = _identity(cells)
             if key not in self._layouts:
-                self._layouts[key] = cells, filled_grid(cells, self.size)
+                self._layouts[key] = cells, filled_grid(cells.masked_fill(~inside, _NONE), self.size)
             filled = self._layouts[key][1]
             if filled is not None:
                 return Layout(tuple(positions.shape), batch, channel, *filled)
         return None
 
-    def _set(self, tensor: Tensor, positions: Tensor | None) -> None:
+    def _set(self, tensor: Tensor, positions: Tensor | None, *, pair: bool = False) -> None:
         identity = _identity(tensor)
-        if positions is None:
+        self._pairs.discard(identity)
+        if identity[0] in self._canvases:
+            self._write(tensor, positions)
+        elif positions is None:
             self._positions.pop(identity, None)
         else:  # the weak reference keeps the storage's address from being used again, not its memory
             self._positions[identity] = StorageWeakRef(tensor.untyped_storage()), positions.expand(tensor.shape)
+            if pair:
+                self._pairs.add(identity)
+
+    def _write(self, tensor: Tensor, positions: Tensor | None) -> None:
+        """Coordinates of what is written to a part of a storage, seen by all tensors that share it."""
+        storage = tensor.untyped_storage()
+        key = storage._cdata
+        if key not in self._canvases:
+            canvas = torch.full(
+                (storage.nbytes() // tensor.element_size(),), _NONE, dtype=torch.complex64, device="cpu"
+            )
+            for (other, offset, shape, stride), (_, known) in self._positions.items():
+                if other == key:
+                    canvas.as_strided(shape, stride, offset).copy_(known)
+            self._canvases[key] = StorageWeakRef(storage), canvas
+        part = self._canvases[key][1].as_strided(tensor.shape, tensor.stride(), tensor.storage_offset())
+        part.fill_(_NONE) if positions is None else part.copy_(positions.expand(tensor.shape))
+
+    def _forget(self, tensor: Tensor) -> None:
+        """Nothing is known any more of a storage that was written to in a way that no rule covers."""
+        key = tensor.untyped_storage()._cdata
+        self._canvases.pop(key, None)
+        for identity in [identity for identity in self._positions if identity[0] == key]:
+            del self._positions[identity]
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
@@ -136,20 +177,43 @@ class Coordinates(TorchDispatchMode):
         operands = list(_tensors((*args, *(kwargs or {}).values())))
         if not any(self.size) and func._schema.name == "aten::convolution" and operands[0].ndim == 4:
             self._begin(operands[0])
-        if any(self.of(operand) is not None for operand in operands if operand.layout == torch.strided):
-            results = result if isinstance(result, (tuple, list)) else (result,)
-            positions: Any = None
-            with contextlib.suppress(Exception):  # an operand that no rule foresaw: its result has no coordinates
-                positions = self._carried(func, args, kwargs or {}, operands, results[0])
-            several = isinstance(positions, (tuple, list))
-            for i, tensor in enumerate(results):
-                if isinstance(tensor, Tensor) and tensor.layout == torch.strided:
-                    self._set(tensor, positions[i] if several else positions if i == 0 else None)
+        strided = [operand for operand in operands if operand.layout == torch.strided]
+        if not any(self.of(operand) is not None for operand in strided):
+            return result
+        name = func._schema.name.rpartition("::")[2]
+        if name in ("copy_", "index_put_"):
+            self._overwrite(name, args)
+            return result
+        results = result if isinstance(result, (tuple, list)) else (result,)
+        positions: Any = None
+        self._pair = name not in _CONTRACTED and any(
+            self.of(operand) is not None and _identity(operand) in self._pairs for operand in strided
+        )
+        with contextlib.suppress(Exception):  # an operand that no rule foresaw: its result has no coordinates
+            positions = self._carried(func, args, kwargs or {}, operands, results[0])
+        if positions is None and name.endswith("_") and strided:
+            self._forget(strided[0])
+            return result
+        several = isinstance(positions, (tuple, list))
+        for i, tensor in enumerate(results):
+            if isinstance(tensor, Tensor) and tensor.layout == torch.strided:
+                self._set(tensor, positions[i] if several else positions if i == 0 else None, pair=self._pair)
         return result
+
+    def _overwrite(self, name: str, args: tuple[Any, ...]) -> None:
+        """A part of a tensor gets other elements, and their coordinates."""
+        target, old = args[0], self._or_none(args[0])
+        if name == "copy_":
+            new = self._or_none(args[1]).expand(target.shape)
+        else:
+            moved = tree_map(self._movable, args[1:3])
+            new = torch.ops.aten.index_put(old.clone(), moved[0], moved[1])
+        if not torch.equal(torch.view_as_real(old).nan_to_num(-1), torch.view_as_real(new).nan_to_num(-1)):
+            self._write(target, new)
 
     def _carried(self, func: Any, args: tuple[Any, ...], kwargs: dict, operands: list[Tensor], result: Tensor) -> Any:
         """The coordinates of the first result, or of each in a tuple; None where there are none."""
-        space, _, name = func._schema.name.rpartition("::")
+        name = func._schema.name.rpartition("::")[2]
         if name in _MOVED:
             if name == "constant_pad_nd":
                 return func(_compact(self._or_none(args[0]), range(result.ndim - len(args[1]) // 2)), args[1], _NONE)
@@ -165,17 +229,20 @@ class Coordinates(TorchDispatchMode):
             dims = (*args[1:2], kwargs.get("dim"))[0]
             reduced = self._reduce(self._or_none(args[0]), [dims] if isinstance(dims, int) else dims)
             return None if reduced is None else reduced.reshape(result.shape)
-        if name in ("mm", "bmm", "addmm", "baddbmm"):
+        if name in _CONTRACTED:
             return self._contract(args[-2], args[-1], result)
         if name.startswith("_scaled_dot_product"):
             return self._reduce(self._or_none(args[0]), [-1])
-        if name in _GRIDS or (space not in ("aten", "prims") and result.ndim == 4):
-            return self._regrid(self._or_none(args[0]), result)
+        if name in _GRIDS:
+            return self._regrid(self._or_none(args[0]), result.shape, _reach(name, args))
         if name in _PADDED:
-            return F.pad(self._or_none(args[0]), args[1], value=_NONE)  # type: ignore[arg-type]
-        if name == "im2col":
-            return self._patches(args)
-        if name in _ELEMENTWISE or torch.Tag.pointwise in func.tags:
+            return torch.ops.aten.constant_pad_nd(self._or_none(args[0]), args[1], _NONE)
+        if name in ("im2col", "col2im"):
+            return self._patches(name, args, result)
+        if name == "glu":
+            dim = (*args[1:2], -1)[0]
+            return self._or_none(args[0]).narrow(dim, 0, result.shape[dim])
+        if name in _ELEMENTWISE or _pointwise(func, name):
             return _first([self.of(operand) for operand in operands], result)
         return None
 
@@ -200,37 +267,70 @@ class Coordinates(TorchDispatchMode):
 
     def _contract(self, left: Tensor, right: Tensor, result: Tensor) -> Tensor | None:
         """Of a matrix product: a row lies where the left factor's row does, else a column where the right's does."""
-        for factor, dim in ((left, -1), (right, -2)):
-            if self.of(factor) is not None:
-                reduced = self._reduce(self._or_none(factor), [dim])
-                if reduced is not None and not bool(reduced.real.isnan().all()):
-                    return reduced.expand(result.shape)
-        return None
+        both = [
+            self._reduce(self._or_none(factor), [dim])
+            for factor, dim in ((left, -1), (right, -2))
+            if self.of(factor) is not None
+        ]
+        known = [reduced for reduced in both if reduced is not None and not bool(reduced.real.isnan().all())]
+        self._pair = len(known) == 2
+        return known[0].expand(result.shape) if known else None
 
-    def _regrid(self, positions: Tensor, result: Tensor) -> Tensor | None:
-        """A grid of the result's height and width, over the extent of the operand's grid (N, C, h, w)."""
-        if result.ndim == 3:  # a convolution along tokens
-            return self._reduce(positions, [1]) if positions.shape[2] == result.shape[2] else None
-        if positions.ndim != 4 or result.shape[-2:] == (1, 1):
+    def _regrid(self, positions: Tensor, shape: Sequence[int], reach: Sequence[int] = (0, 0)) -> Tensor | None:
+        """A grid of some height and width over the extent of the operand's grid (N, C, h, w).
+
+        Args:
+            positions: Of the operand.
+            shape: Of the result.
+            reach: How many padded rows and columns an operation needs to keep its size: so many are no part of the
+                extent, and more are.
+        """
+        if len(shape) == 3:  # a convolution along tokens
+            return self._reduce(positions, [1]) if positions.shape[2] == shape[2] else None
+        if positions.ndim != 4 or tuple(shape[-2:]) == (1, 1):
             return None
         channels = self._reduce(positions, [1])
         if channels is None:
             return None
-        key = (*_identity(channels), *result.shape[-2:])
+        key = (*_identity(channels), *shape[-2:], *reach)
         if key not in self._grids:
-            grid = _grid_over(channels, result.shape[-2:], self.size)
+            grid = _grid_over(channels, shape[-2:], reach, self.size)
             same = grid is not None and grid.shape == channels.shape and torch.allclose(grid, channels)
             self._grids[key] = channels, channels if same else grid
         return self._grids[key][1]
 
-    def _patches(self, args: tuple[Any, ...]) -> Tensor | None:
-        """Of patches cut from (N, C, H, W), as (N, C * kernel, L): their grid, laid out along L."""
-        image, kernel, dilation, padding, stride = args[:5]
-        counts = [
-            (image.shape[2 + i] + 2 * padding[i] - dilation[i] * (kernel[i] - 1) - 1) // stride[i] + 1 for i in (0, 1)
-        ]
-        grid = self._regrid(self._or_none(image), torch.empty(1, 1, *counts, device="meta"))
-        return None if grid is None else grid.flatten(2)
+    def _patches(self, name: str, args: tuple[Any, ...], result: Tensor) -> Tensor | None:
+        """Of patches cut from (N, C, H, W), as (N, C * kernel, L), their grid, laid out along L; and back."""
+        kernel, dilation, padding, stride = args[-4:]
+        size = args[0].shape[2:] if name == "im2col" else args[1]
+        counts = [(size[i] + 2 * padding[i] - dilation[i] * (kernel[i] - 1) - 1) // stride[i] + 1 for i in (0, 1)]
+        if name == "im2col":
+            grid = self._regrid(self._or_none(args[0]), (1, 1, *counts))
+            return None if grid is None else grid.flatten(2)
+        cells = self._reduce(self._or_none(args[0]), [1])
+        return None if cells is None else self._regrid(cells.unflatten(2, counts), result.shape)
+
+
+def _pointwise(func: Any, name: str) -> bool:
+    """Whether an operation is elementwise; of one in place the other form may say so."""
+    if torch.Tag.pointwise in func.tags:
+        return True
+    other = getattr(torch.ops.aten, name.rstrip("_"), None) if name.endswith("_") else None
+    return other is not None and any(torch.Tag.pointwise in getattr(other, o).tags for o in other.overloads())
+
+
+def _reach(name: str, args: tuple[Any, ...]) -> tuple[int, int]:
+    """Rows and columns of padding that a convolution or a pooling needs to keep its size."""
+    if "convolution" in name or name == "thnn_conv2d":
+        kernel, stride, dilation = args[1].shape[2:], args[3], args[5] if len(args) > 5 else [1, 1]
+    elif "pool2d" in name and "adaptive" not in name and "unpool" not in name:
+        kernel, stride, dilation = args[1], (*args[2:3], args[1])[0] or args[1], [1, 1]
+    else:
+        return 0, 0
+    kernel, stride, dilation = (
+        list(value) * 2 if len(value) == 1 else list(value) for value in (kernel, stride, dilation)
+    )
+    return tuple(dilation[i] * (kernel[i] - 1) + stride[i] - 1 for i in (0, 1))  # type: ignore[return-value]
 
 
 def _tensors(operands: Sequence[Any]) -> Iterator[Tensor]:
@@ -280,37 +380,70 @@ def _first(operands: list[Tensor | None], result: Tensor) -> Tensor | None:
     return None if chosen is None else chosen.expand(result.shape)
 
 
-def _grid_over(channels: Tensor, shape: Sequence[int], size: tuple[float, float]) -> Tensor | None:
+def _grid_over(
+    channels: Tensor, shape: Sequence[int], reach: Sequence[int], size: tuple[float, float]
+) -> Tensor | None:
     """A grid of some height and width over the extent of another one, (N, 1, h, w); None where that is no grid."""
-    axes = [
-        _axis(part, dim, length, whole)
-        for part, dim, length, whole in zip((channels.real, channels.imag), (2, 3), shape, size, strict=True)
-    ]
-    if axes[0] is None or axes[1] is None:
-        return None
-    return torch.complex(*torch.broadcast_tensors(axes[0], axes[1]))
+    for rows, columns in ((2, 3), (3, 2)):  # the second is of an image with its sides exchanged
+        vertical = _axis(channels.real, rows, shape[rows - 2], reach[rows - 2], size[0])
+        horizontal = _axis(channels.imag, columns, shape[columns - 2], reach[columns - 2], size[1])
+        if vertical is not None and horizontal is not None:
+            return torch.complex(*torch.broadcast_tensors(vertical, horizontal))
+    return None
 
 
-def _axis(coordinate: Tensor, dim: int, length: int, size: float) -> Tensor | None:
+def _axis(coordinate: Tensor, dim: int, length: int, reach: int, size: float) -> Tensor | None:
     """New centers along one axis of a grid, (N, 1, length, 1) or (N, 1, 1, length); None where it is no grid's axis."""
     other = 5 - dim
     missing = coordinate.isnan()
     low = coordinate.masked_fill(missing, torch.inf).amin((1, other))
     high = coordinate.masked_fill(missing, -torch.inf).amax((1, other))
-    valid = ~missing.all(other).all(1)
-    if not bool(valid.any()) or not bool((valid == valid[:1]).all()):
+    first, last, times = _even_lines(low[0].masked_fill(missing[0].all(0).all(other - 2), torch.nan))
+    before, after = first // times, (low.shape[1] - 1 - last) // times
+    low, high = low[:, first : last + 1], high[:, first : last + 1]
+    if last < first or bool((high - low > 1e-3 * size).any()):
         return None
-    low, high = low[:, valid[0]], high[:, valid[0]]
-    steps = low.diff(dim=1)
-    if bool((high - low > 1e-3 * size).any()) or bool((steps <= 0).any()):
-        return None
+    low = low[:, ::times]
     if low.shape[1] == 1:
+        inner = bool(((low - size / 2).abs() < size / 16).all())
+        if before or after or (length > 1 and not inner):
+            return None
         start, end = torch.zeros_like(low[:, 0]), torch.full_like(low[:, 0], size)
+        if length == 1:
+            start = end = low[:, 0]
     else:
-        step = (low[:, -1] - low[:, 0]) / (low.shape[1] - 1)
-        start, end = low[:, 0] - step / 2, low[:, -1] + step / 2
-    centers = (
-        start[:, None]
-        + (end - start)[:, None] * (torch.arange(length, dtype=torch.float32, device="cpu") + 0.5) / length
-    )
+        steps = low.diff(dim=1)
+        step = steps.mean(1)
+        if bool(((steps - step[:, None]).abs() > 0.1 * step[:, None].abs() + 1e-3).any()):
+            return None
+        if before + after <= reach:  # what keeps the size
+            before, after = 0, 0
+        start, end = low[:, 0] - (before + 0.5) * step, low[:, -1] + (after + 0.5) * step
+    centers = start[:, None] + (end - start)[:, None] * (
+        torch.arange(length, dtype=torch.float32, device="cpu") + 0.5
+    ) / length  # fmt: skip
     return centers[:, None, :, None] if dim == 2 else centers[:, None, None, :]
+
+
+def _even_lines(lines: Tensor) -> tuple[int, int, int]:
+    """The first and the last of the longest run of evenly spaced rows or columns, and how often each is repeated.
+
+    What lies around it is padding: NaN, or a part of the image once more.
+    """
+    values = lines.tolist()
+    times = next((n for n in range(1, len(values)) if values[n] != values[0]), 1) if values else 1
+    times = times if len(values) % times == 0 and lines.unflatten(0, (-1, times)).std(1, correction=0).sum() == 0 else 1
+    values = values[::times]
+    best, first = (0, -1), 0
+    for i in range(len(values)):
+        if values[i] != values[i]:  # NaN
+            first = i + 1
+            continue
+        step = values[i] - values[i - 1]
+        if i - first >= 1 and step == 0:
+            first = i
+        elif i - first >= 2 and abs(step - (values[i - 1] - values[i - 2])) > 0.1 * abs(step) + 1e-3:
+            first = i - 1
+        if i - first > best[1] - best[0]:
+            best = first, i
+    return best[0] * times, (best[1] + 1) * times - 1, times

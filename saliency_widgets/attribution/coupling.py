@@ -13,6 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from saliency_widgets.attribution.call import Call
 from saliency_widgets.attribution.errors import Cancelled
 from saliency_widgets.attribution.isolation import beside
+from saliency_widgets.attribution.noise import seeded
 from saliency_widgets.attribution.targets import is_function, is_single, scores_in
 
 COUPLED = "The rows influence each other, as nodes of a graph or steps of a sequence do"
@@ -26,8 +27,8 @@ _ONE = f"{COUPLED}: all of them are explained together, and score and delta are 
 def by_samples(call: Call, scores: Tensor | None = None) -> tuple[Call, tuple[str, ...]]:
     """The question about samples: about all rows as one sample, where they influence each other.
 
-    A row that scores the same alone is taken for a sample, which costs one row's forward pass. Where it doesn't, the
-    gradients decide: see :func:`coupled`.
+    Rows of which some score the same without the others are taken for samples, which costs a forward pass of seven.
+    Where they don't, the gradients decide: see :func:`coupled`.
 
     Args:
         call: The model and its rows.
@@ -70,7 +71,8 @@ def coupled(call: Call, read: Callable[[Any], Tensor | None] | None = None) -> b
             scores = call.scored(model, leaf, rows) if read is None else read(call.output(model, leaf, rows))
             if scores is None:
                 return True
-            weights = 2.0 ** (torch.arange(call.batch, device=scores.device) % 7 - 3).to(scores)
+            order = torch.randperm(call.batch, generator=seeded(0, "weights of rows"), device="cpu")
+            weights = 2.0 ** (order % 7 - 3).to(scores)  # without a period, which groups of rows might share
             plain, weighted = (
                 torch.autograd.grad(one.sum(), leaf, retain_graph=True) for one in (scores, weights * scores)
             )
@@ -89,17 +91,23 @@ def _rounding(like: Tensor) -> float:
 
 
 def _apart(call: Call, scores: Tensor | None) -> bool:
-    """Whether a row in the middle, with rows before and behind it, scores the same without them."""
-    row = call.batch // 2
+    """Whether the first rows, the last ones and one in the middle score the same without all others."""
+    if call.score.scale in ("probability", "log_probability"):  # where these are sure, nothing moves them
+        call, scores = replace(call, score=replace(call.score, scale="logit")), None
+    few, middle = min(3, call.batch // 2), call.batch // 2
     try:
         together = call.scores(call.inputs) if scores is None else scores
-        with call.standing_in() as model, torch.no_grad():
-            alone = call.plain.scored(model, call.inputs[row : row + 1], range(row, row + 1))
+        rounding = _rounding(together) * together.abs().max()
+        for rows in (range(few), range(call.batch - few, call.batch), range(middle, middle + 1)):
+            with call.standing_in() as model, torch.no_grad():
+                alone = call.plain.scored(model, call.inputs[rows.start : rows.stop], rows)
+            if bool(((alone - together[rows.start : rows.stop]).abs() > rounding).any()):
+                return False
     except Cancelled:
         raise
     except Exception:
         return False  # such as a graph's edges, that name other rows
-    return bool((alone[0] - together[row]).abs() <= _rounding(alone) * (1 + together[row].abs()))
+    return True
 
 
 def _by_function(call: Call) -> tuple[Call, tuple[str, ...]]:
@@ -140,6 +148,8 @@ def _by_row(output: Any, rows: int) -> Tensor | None:
 
 
 def _together(call: Call) -> Call:
+    if call.inputs.ndim == 2 and call.parts and call.parts[0].shape == ():
+        raise ValueError(f"inputs: {COUPLED}, and each is one number. Pass them as (N, 1), which the model squeezes.")
     if call.parts:
         names = [part.name for part in call.parts]
         raise ValueError(f"explain: {COUPLED}; then one input is explained at a time. Choose one of {names}.")

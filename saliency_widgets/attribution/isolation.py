@@ -43,12 +43,16 @@ def training(module: nn.Module) -> bool:
     return getattr(module, "training", False)
 
 
+BETWEEN_LAYERS = "dropout between recurrent layers"  # which passes of ours never have
+
+
 def unlike_in_eval(model: nn.Module) -> dict[str, tuple[str, ...]]:
     """The kinds of layers in training mode that compute something else in eval mode, and where they are."""
     kinds: dict[str, Callable[[nn.Module], bool]] = {
         "dropout": lambda m: isinstance(m, _DropoutNd) and m.p > 0,
         "BatchNorm": lambda m: isinstance(m, _BatchNorm),
         "InstanceNorm with running statistics": lambda m: isinstance(m, _InstanceNorm) and m.track_running_stats,
+        BETWEEN_LAYERS: lambda m: isinstance(m, nn.RNNBase) and m.dropout > 0 and m.num_layers > 1,
         "dropout of attention weights": lambda m: isinstance(m, nn.MultiheadAttention) and m.dropout > 0,
         "RReLU": lambda m: isinstance(m, nn.RReLU) and m.lower != m.upper,
         "stochastic depth": lambda m: type(m).__name__ in ("StochasticDepth", "DropPath"),

@@ -61,6 +61,7 @@ def _reader(
     spatial = spatial_layers(call) if spatial is None else spatial
     layer = spatial.get(_first_name(call.model, path))
     if layer is not None and layer.layout.fits(output, call.batch) and (reshape == _BY_POSITION or output.ndim == 3):
+        _check_orders(call, _first_name(call.model, path), layer.layout)
         return layer.layout.read
     nearest = _nearest(path, spatial, call.model)
     near = f"The nearest layer that can is {nearest!r}; leave" if nearest else "Leave"
@@ -71,6 +72,20 @@ def _reader(
         f"be assigned to positions on the image. {near} layer= out to take the last layer that can, or pass reshape= a "
         f"function from this output to that shape."
     )
+
+
+def _check_orders(call: Call, path: str, layout: Layout) -> None:
+    """Look at the other samples where tokens lie in an order that may depend on the image.
+
+    Raises:
+        ValueError: They lie otherwise there.
+    """
+    for sample in range(1, call.batch if layout.shuffled else 1):
+        other = _spatial_layers(call, sample).get(path)
+        if other is None or other.layout != layout:
+            raise ValueError(
+                f"layer: the tokens of {path!r} lie in another order for each image. Explain one image at a time."
+            )
 
 
 def _first_name(model: nn.Module, path: str) -> str:
@@ -156,12 +171,12 @@ def activation_maps(call: Call, layer: str | None, reshape: Any) -> ActivationMa
     if not candidates:
         quantized = without_gradient(call.model)
         raise ValueError(f"model: {quantized}" if quantized else _HIDDEN if is_scripted(call.model) else _NONE)
-    for path in reversed(candidates[-_TRIED:]):
+    for path in reversed(candidates):
         # Of a transformer with a class token, the last layers' patches are read by nobody; other branches end unused.
         with contextlib.suppress(Unread):
             maps = _maps(call, path, reshape, spatial)
             if bool(maps.gradient.any()):
-                return maps
+                return maps if spatial[path].last else replace(maps, notes=(*maps.notes, _LOST.format(path)))
     return _maps(call, candidates[-1], reshape, spatial)
 
 
@@ -173,10 +188,14 @@ def _one_picture(call: Call) -> Call:
     return call.alone(pictures[0])
 
 
-_TRIED = 4
 _NONE = (
-    "layer: no layer of this model has a spatial output (channels, height, width), so a class activation map "
-    "does not apply. Use a gradient method such as 'integrated_gradients'."
+    "layer: no layer of this model has a spatial output (channels, height, width) that can be assigned to positions on "
+    "the image, so a class activation map does not apply by itself. Use a gradient method such as "
+    "'integrated_gradients', or pass layer= and, where you know how it lies on the image, reshape=."
+)
+_LOST = (
+    "Convolutions behind the layer {!r} can't be assigned to positions on the image, so an earlier layer is taken. "
+    "Pass layer= and reshape= if you know how one of them lies."
 )
 _HIDDEN = (
     "layer: a scripted or traced model hides its layers, and so does an exported one. Pass the original module, from "
@@ -213,12 +232,14 @@ class Spatial:
         default: Whether it may be taken where no layer is named.
         listed: Whether menus show it: of several names for one tensor, the outermost.
         runs: How often it ran.
+        last: Whether no convolution behind it has lost its position.
     """
 
     layout: Layout
     default: bool
     listed: bool = True
     runs: int = 1
+    last: bool = True
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -231,24 +252,26 @@ def spatial_layers(call: Call) -> Mapping[str, Spatial]:
     return once(call.recordings, SPATIAL, lambda: _spatial_layers(call))
 
 
-def _spatial_layers(call: Call) -> Mapping[str, Spatial]:
+def _spatial_layers(call: Call, sample: int = 0) -> Mapping[str, Spatial]:
     """The layers whose output has channels on a grid of more than one cell, in the order in which they finish.
 
     The model is run once, and the coordinates of the image are carried along: see :mod:`~.coordinates`. Convolutions
     that no module made are named by their turn.
 
     Args:
-        call: The model and its inputs, of which the first sample is looked at.
+        call: The model and its inputs.
+        sample: Which of them is looked at.
     """
     coordinates, runs = Coordinates(), []
 
     def ran(path: str, output: Any) -> None:
         tensor = tensor_in(output)
         if tensor is not None and (tensor.requires_grad or coordinates.of(tensor) is not None):  # of the image
-            runs.append(_Run(path, tensor, tensor._version, tensor is output, coordinates.of(tensor)))
+            runs.append(_Run(path, tensor, tensor._version, tensor is output, coordinates.placed(tensor)))
 
-    output = tensor_in(call.watch(ran, coordinates.begin))
+    output = tensor_in(call.watch(ran, coordinates.begin, sample))
     blocks = _blocks(call.model)
+    composed = {path for path, module in call.model.named_modules() if any(True for _ in module.children())}
     whole: set[str] = set()  # what gives a block's output
     tokens: set[str] = set()  # blocks that give tokens, or channels behind a grid
     layers: dict[str, tuple[_Run, Spatial]] = {}
@@ -258,6 +281,8 @@ def _spatial_layers(call: Call) -> Mapping[str, Spatial]:
         if layout is None:
             continue
         same = [path for path, (other, _) in layers.items() if other.tensor is run.tensor]
+        if earlier is not None and run.path in composed:  # a block that runs again and again
+            blocks.add(run.path)
         if run.path in blocks or whole.intersection(same):
             whole.add(run.path)
         if run.path in blocks and not layout.image:
@@ -265,19 +290,24 @@ def _spatial_layers(call: Call) -> Mapping[str, Spatial]:
         listed = _makes(run, [layers[path][0] for path in same])
         for path in same if listed else ():
             layers[path] = layers[path][0], replace(layers[path][1], listed=False)
-        default = run.tensor.ndim == 4 or run.path in whole
+        default = layout.planar or run.path in whole
         layers[run.path] = run, Spatial(layout, default, listed, 1 if earlier is None else earlier.runs + 1)
     inside = tuple(f"{path}." for path in tokens)
+    order = list(layers)
+    last = max((order.index(path) for path in tokens if path in layers), default=-1)
+    lost = max((i for i, run in enumerate(runs) if run.lost), default=-1)
     result = {}
     for path, (run, spatial) in layers.items():
-        # Between blocks of tokens everything is halfway: convolutions serve attention, positions or a head.
-        aside = bool(tokens) and (path not in whole or (spatial.layout.image and path.startswith(inside)))
+        # Before and in blocks of tokens everything is halfway: convolutions there serve attention or positions.
+        behind = spatial.layout.image and order.index(path) > last
+        halfway = path not in whole or (spatial.layout.image and path.startswith(inside))
+        aside = bool(tokens) and not behind and halfway
         default = spatial.default and spatial.listed and run.tensor is not output and not aside
-        result[path] = replace(spatial, default=default)
+        result[path] = replace(spatial, default=default, last=runs.index(run) > lost)
     return result
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Run:
     """A run of a layer: its first tensor with its version then, whether that is all it gives, and where it lies."""
 
@@ -286,6 +316,16 @@ class _Run:
     version: int
     alone: bool
     positions: Tensor | None
+
+    @property
+    def lost(self) -> bool:
+        """Whether a convolution's result of one sample lies nowhere."""
+        return (
+            turn_of(self.path) is not None
+            and self.positions is None
+            and self.tensor.shape[0] == 1
+            and self.tensor[0, 0].numel() > 1
+        )
 
 
 def _makes(run: _Run, same: Sequence[_Run]) -> bool:
@@ -303,13 +343,18 @@ def _makes(run: _Run, same: Sequence[_Run]) -> bool:
 
 
 def _blocks(model: nn.Module) -> set[str]:
-    """The modules with parts that stand in a list or a sequence: a transformer's blocks."""
-    rows = [
-        (path, module) for path, module in model.named_modules() if isinstance(module, (nn.ModuleList, nn.Sequential))
-    ]
-    return {
-        f"{path}.{name}".lstrip(".")
-        for path, row in rows
-        for name, block in row.named_children()
-        if any(True for _ in block.children())
-    }
+    """A transformer's blocks: modules of one kind beside each other, in a list or as attributes, that are no layer.
+
+    With parts of their own, or with parameters and code that is not torch's.
+    """
+    blocks = set()
+    for path, parent in model.named_modules():
+        listed = isinstance(parent, (nn.ModuleList, nn.ModuleDict, nn.Sequential))
+        children = dict(parent.named_children())
+        kinds = [type(child) for child in children.values()]
+        for name, child in children.items():
+            composed = any(True for _ in child.children())
+            bare = not type(child).__module__.startswith("torch.nn") and any(True for _ in child.parameters(False))
+            if (composed or bare) and (listed or kinds.count(type(child)) > 1):
+                blocks.add(f"{path}.{name}".lstrip("."))
+    return blocks

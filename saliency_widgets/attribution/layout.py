@@ -27,9 +27,20 @@ class Layout:
     order: tuple[int, ...] | None = None
 
     @property
+    def planar(self) -> bool:
+        """Whether rows and columns have a dimension each."""
+        sides = [n for dim, n in enumerate(self.shape) if dim not in (self.batch, self.channel)]
+        return len(sides) == 2 and (self.order is None or min(sides) > 1)
+
+    @property
     def image(self) -> bool:
         """Whether it is (N, channels, height, width), and not tokens or channels last."""
-        return self.order is None and self.channel == 1
+        return self.planar and self.channel == 1
+
+    @property
+    def shuffled(self) -> bool:
+        """Whether the cells don't follow each other as they are."""
+        return self.order is not None and self.order != tuple(range(self.order[0], self.order[0] + len(self.order)))
 
     def fits(self, output: Tensor, batch: int) -> bool:
         """Whether an output for so many samples has this form."""
@@ -39,19 +50,18 @@ class Layout:
 
     def read(self, output: Tensor) -> Tensor:
         """The output as (B, K, h, w)."""
-        if self.image:
+        if self.order is None and self.channel == 1:
             return output
         cells = output.movedim((self.batch, self.channel), (0, 1)).flatten(2)
         if self.order is not None:
             first, count = self.order[0], len(self.order)
-            inside = self.order == tuple(range(first, first + count))  # a view where it can be
-            cells = cells[:, :, first : first + count] if inside else cells[:, :, list(self.order)]
+            cells = cells[:, :, list(self.order)] if self.shuffled else cells[:, :, first : first + count]
         return cells.unflatten(2, self.grid)
 
 
 DIMENSIONS = {4: ((0, 1), (0, 3)), 3: ((0, 2), (1, 2), (0, 1))}  # of samples and of channels
 _ROUNDED = 16  # of a pixel: means of the same pixels in another order differ by rounding
-_MARGIN = 1 / 16  # of the image, or one cell: how much of an edge may lie outside of the grid
+_MARGIN = 0.3  # of a cell: how far the grid's edges may be from the image's, as where every second token is taken
 
 
 Filled = tuple[tuple[int, int], tuple[int, ...] | None]
@@ -60,7 +70,7 @@ Filled = tuple[tuple[int, int], tuple[int, ...] | None]
 def filled_grid(cells: Tensor, size: tuple[float, float]) -> Filled | None:
     """Height and width of the grid that rows and columns of cells, or cells in any order, fill; and that order."""
     plain = _plain_grid(cells, size) if cells.ndim == 2 else None
-    return (plain, None) if plain is not None else _ordered(cells.flatten(), size, whole=cells.ndim == 2)
+    return (plain, None) if plain is not None else _ordered(cells.flatten(), size)
 
 
 def _plain_grid(cells: Tensor, size: tuple[float, float]) -> tuple[int, int] | None:
@@ -75,18 +85,19 @@ def _plain_grid(cells: Tensor, size: tuple[float, float]) -> tuple[int, int] | N
 
 
 def _covers(lines: Tensor, length: float) -> bool:
-    """Whether the centers of rows or columns increase, and leave no edge of the image out."""
-    if len(lines) == 1:
-        return True
-    margin = max(length / len(lines), length * _MARGIN)
-    return bool((lines.diff() > 0).all() & (lines[0] <= margin) & (lines[-1] >= length - margin))
+    """Whether the centers of rows or columns are evenly spaced, and leave no edge of the image out."""
+    step = length if len(lines) == 1 else float(lines[-1] - lines[0]) / (len(lines) - 1)
+    if step <= 0 or bool(((lines.diff() - step).abs() > 0.1 * step + 2 / _ROUNDED).any()):
+        return False
+    edges = abs(float(lines[0]) - step / 2), abs(length - step / 2 - float(lines[-1]))
+    return max(edges) <= (_MARGIN * step if len(lines) > 1 else length / 16) + 1 / _ROUNDED
 
 
-def _ordered(cells: Tensor, size: tuple[float, float], *, whole: bool) -> Filled | None:
-    """The grid that cells, some of them nowhere unless whole, fill in some order."""
+def _ordered(cells: Tensor, size: tuple[float, float]) -> Filled | None:
+    """The grid that cells, some of them nowhere, fill in some order."""
     valid = ~cells.real.isnan()
     centers = cells[valid]
-    if len(centers) < 2 or (whole and len(centers) < len(cells)):
+    if len(centers) < 2:
         return None
     lines, ranks = zip(
         *((coordinate * _ROUNDED).round().unique(return_inverse=True) for coordinate in (centers.real, centers.imag)),

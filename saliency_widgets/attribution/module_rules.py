@@ -10,6 +10,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from saliency_widgets.attribution.findings import Finding
 from saliency_widgets.attribution.isolation import (
+    BETWEEN_LAYERS,
     device_of,
     is_exported,
     quantized_layers,
@@ -31,13 +32,13 @@ def of_modules(model: nn.Module) -> Iterator[Finding]:
 
     unlike = unlike_in_eval(model)
     dropouts, norms = unlike.pop("dropout", ()), unlike.pop("BatchNorm", ())
+    between = unlike.pop(BETWEEN_LAYERS, ())
     if dropouts:
         yield Finding(
             "Dropout is active: part of the model is switched off at random.",
             dropouts,
             remedy="Call model.eval().",
         )
-    between = where(lambda m: isinstance(m, nn.RNNBase) and m.training and m.dropout > 0)
     if between:
         yield Finding(
             "Dropout between recurrent layers is active in training; maps are made without it.",

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from saliency_widgets.attribution import BASELINE, Attribution, Call, Estimate, Score, get_method
 from saliency_widgets.attribution.coupling import COUPLED, by_samples
-from saliency_widgets.attribution.isolation import is_training, unlike_in_eval
+from saliency_widgets.attribution.isolation import BETWEEN_LAYERS, is_training, unlike_in_eval
 from saliency_widgets.attribution.method import DEFAULT, FLAT, Method
 from saliency_widgets.attribution.methods.expected_gradients import BASELINES, default_baselines
 from saliency_widgets.attribution.recording import SPATIAL
@@ -74,9 +74,10 @@ def compute(
         call, coupled = by_samples(call, known)
         exact = subject.how_exact(call)
     if call.joint:
-        if {"layer", "picture"} & {*entry.needs}:
+        if {"layer", "picture"} & {*entry.needs} or entry.name.startswith("captum."):
+            what = "runs the model by itself" if entry.name.startswith("captum.") else "is about single images"
             raise ValueError(
-                f"method: {entry.title} is about single images. {COUPLED}, and are explained together. Use "
+                f"method: {entry.title} {what}. {COUPLED}, and are explained together. Use "
                 f"'gradient' or 'integrated_gradients', or pass one row."
             )
         known = None if known is None else known.sum()[None]
@@ -184,6 +185,10 @@ def _notes(subject: Subject, entry: Method, estimate: Estimate, score: Score) ->
 def _training(model: nn.Module) -> str:
     """The note on training mode, about what is there."""
     names = list(unlike_in_eval(model))
+    between = BETWEEN_LAYERS in names
+    names = [name for name in names if name != BETWEEN_LAYERS]
+    if between and not names:
+        return f"The model is in training mode; maps are made without {BETWEEN_LAYERS}, as in eval mode."
     if not names:
         return (
             "The model is in training mode, though no layer of a kind known to behave otherwise is in it. "

@@ -23,7 +23,20 @@ def numbered(height, width, channels=1):
 def traced(x, function):
     with Coordinates().begin(x) as coordinates:
         result = function(x)
-        return result, coordinates.of(result), coordinates
+        return result, coordinates.placed(result), coordinates
+
+
+def written_in_parts(t):
+    half = t.shape[-1] // 2
+    result = t.clone()
+    result[..., :half], result[..., half:] = t[..., -half:] if half else t[..., :0], t[..., : t.shape[-1] - half]
+    return result
+
+
+def written_at(t, rows):
+    result = torch.zeros_like(t)
+    result[..., rows, :] = t
+    return result
 
 
 MOVES = {
@@ -39,6 +52,9 @@ MOVES = {
     "twice": lambda t: torch.stack((t, t), 1)[:, 1],
     "expanded": lambda t: t[:, None].expand(-1, 3, *t.shape[1:]).reshape(t.shape[0], -1, t.shape[-1]),
     "in place": lambda t: t.clone().mul_(1).add_(0),
+    "written in parts": lambda t: written_in_parts(t),
+    "written at rows": lambda t: written_at(t, torch.arange(t.shape[-2]).flip(0)),
+    "copied over": lambda t: t.clone().copy_(t.flip(-1)),
     "gathered": lambda t: t.gather(-1, torch.arange(t.shape[-1]).flip(0).expand(t.shape)),
 }
 
@@ -92,6 +108,10 @@ LOST = {
     "queries that look at it": lambda x: F.scaled_dot_product_attention(
         torch.ones(1, 24, 3).double(), x.flatten(2).mT, x.flatten(2).mT
     ).mT.unflatten(2, (4, 6)),
+    "columns cut out of the middle": lambda x: torch.cat([x[..., :12], x[..., 24:]], 3),
+    "the first rows": lambda x: F.avg_pool2d(x[..., :4, :], 4),
+    "every corner": lambda x: F.avg_pool2d(x, 6)[..., ::3, ::5],
+    "an attention matrix": lambda x: (x.flatten(2).mT @ x.flatten(2)).softmax(-1)[:, None],
     "its spectrum": lambda x: torch.fft.fft2(x).real,
     "a corner of it": lambda x: x[..., :12, :18],
     "channels": lambda x: torch.einsum("bchw,bdhw->bcd", x, x)[..., None].expand(-1, -1, -1, 4),
@@ -102,6 +122,39 @@ LOST = {
 def test_what_does_not_cover_the_image_is_no_grid(lose):
     _, positions, coordinates = traced(X, LOST[lose])
     assert positions is None or coordinates.layout(positions) is None
+
+
+TURNED = {
+    "mirrored": lambda x: F.conv2d(x.flip(3), KERNEL, stride=6),
+    "upside down": lambda x: F.conv2d(x.rot90(2, (2, 3)), KERNEL, stride=6),
+    "transposed": lambda x: F.conv2d(x.transpose(2, 3), KERNEL, stride=6),
+    "wrapped around": lambda x: F.conv2d(F.pad(x, (2, 3, 3, 2), mode="circular"), KERNEL, stride=6)[..., :4, :6],
+    "reflected": lambda x: F.conv2d(F.pad(x, (1, 1, 1, 1), mode="reflect"), KERNEL, stride=6),
+    "repeated": lambda x: F.conv2d(x.repeat_interleave(2, 2).repeat_interleave(2, 3), KERNEL, stride=6)[..., ::2, ::2],
+    "folded back": lambda x: F.conv2d(F.fold(F.unfold(x, 6, stride=6), (24, 36), 6, stride=6), KERNEL, stride=6),
+}
+
+
+@pytest.mark.parametrize("turn", TURNED)
+def test_a_turned_image_is_read_as_it_was_shown(turn):
+    """Of one bright patch, the bright cell of the map is the patch's."""
+    x = torch.zeros(1, 3, 24, 36).double()
+    x[..., 6:12, 24:30] = 1
+    result, positions, coordinates = traced(x, TURNED[turn])
+    cells = coordinates.layout(positions).read(result)[0].sum(0)
+    assert cells.shape == (4, 6)
+    assert divmod(int(cells.argmax()), 6) == (1, 4)
+
+
+def test_an_image_on_a_larger_canvas_is_cut_out_again():
+    """Padded to a square: the cells outside of the image are no part of the map."""
+    x = torch.zeros(1, 3, 24, 48).double()
+    x[..., 18:24, :] = 1
+    result, positions, coordinates = traced(x, lambda x: F.conv2d(F.pad(x, (0, 0, 12, 12)), KERNEL, stride=6))
+    cells = coordinates.layout(positions).read(result)[0].sum(0)
+    assert cells.shape == (4, 8)
+    assert bool((cells[3] > 0).all())
+    assert not bool(cells[:3].any())
 
 
 def test_a_branch_that_sees_the_whole_image_does_not_blur_the_others():
@@ -263,6 +316,110 @@ def test_shifted_windows_come_back_to_where_they_were():
         moved[..., 4 * row : 4 * row + 4, 4 * column : 4 * column + 4] += 1
         change = layers["blocks.0"].layout.read(output_of(model, "blocks.0", moved) - at_rest)
         assert int(change[0].norm(dim=0).argmax()) == 8 * row + column
+
+
+class Sorted(nn.Module):
+    """Tokens in the order of a score of their own."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.cut, self.head = nn.Conv2d(3, 8, 8, stride=8), nn.Linear(8, 3)
+        self.blocks = nn.ModuleList([nn.TransformerEncoderLayer(8, 2, 16, batch_first=True) for _ in range(2)])
+        self.double().eval()
+
+    def tokens(self, x):
+        tokens = self.cut(x).flatten(2).mT
+        self.order = tokens[..., 0].argsort(1)
+        return tokens.gather(1, self.order[..., None].expand_as(tokens))
+
+    def forward(self, x):
+        tokens = self.tokens(x)
+        for block in self.blocks:
+            tokens = block(tokens)
+        return self.head(tokens.square().mean(1))
+
+
+def test_tokens_in_an_order_of_their_own_are_read_one_image_at_a_time():
+    model, x = Sorted(), pictures(0, 2, 3, 32, 32)
+    with pytest.raises(ValueError, match=r"layer: the tokens of 'blocks.1' lie in another order for each image"):
+        sw.attribute(model, x, method="grad_cam", target=1)
+    for image in x[:, None]:
+        found = sw.attribute(model, image, method="grad_cam", target=1)
+        tokens = model.blocks[1](model.blocks[0](model.tokens(image))).detach().requires_grad_()
+        (g,) = torch.autograd.grad(model.head(tokens.square().mean(1))[:, 1].sum(), tokens)
+        cam = (g.mean(1, keepdim=True) * tokens).sum(2).detach()
+        expected = torch.zeros_like(cam).scatter(1, model.order, cam).view(1, 1, 4, 4)
+        assert far(found.values, expected) < 1e-12
+
+
+class Single(nn.Module):
+    """Attention of one head, whose matrix passes a module."""
+
+    def __init__(self):
+        super().__init__()
+        self.qkv, self.drop = nn.Linear(8, 24), nn.Dropout()
+
+    def forward(self, x):
+        q, k, v = self.qkv(x)[:, None].chunk(3, -1)
+        return x + (self.drop((q @ k.mT).softmax(-1)) @ v)[:, 0]
+
+
+class Attributes(nn.Module):
+    """Blocks that stand in no list, and a branch behind them that the score does not read."""
+
+    def __init__(self, unread=0):
+        super().__init__()
+        torch.manual_seed(0)
+        self.cut, self.head = nn.Conv2d(3, 8, 8, stride=8), nn.Linear(8, 3)
+        self.block1, self.block2 = Single(), Single()
+        self.unread = nn.ModuleList([Single() for _ in range(unread)])
+        self.double().eval()
+
+    def forward(self, x):
+        tokens = self.block2(self.block1(self.cut(x).flatten(2).mT))
+        scores = self.head(tokens.square().mean(1))
+        for block in self.unread:
+            tokens = block(tokens)
+        return {"logits": scores, "rest": tokens}
+
+
+@pytest.mark.parametrize("unread", [0, 6])
+def test_the_last_block_that_is_read_wherever_it_stands(unread):
+    model, x = Attributes(unread), pictures(0, 1, 3, 32, 32)
+    assert sw.attribute(model, x, method="grad_cam", target=1).layer == "block2"
+    with pytest.raises(ValueError, match=r"layer: 'block2.drop' has .*nearest layer that can is 'block2'"):
+        sw.attribute(model, x, method="grad_cam", target=1, layer="block2.drop")
+
+
+def test_a_head_inside_vmap_hides_itself_and_nothing_else():
+    class Ensemble(nn.Module):
+        def __init__(self):
+            super().__init__()
+            torch.manual_seed(0)
+            self.conv, self.lin = nn.Conv2d(3, 4, 3), nn.Linear(4, 3)
+            self.double()
+
+        def forward(self, x):
+            return torch.vmap(self.lin)(self.conv(x).relu().mean((2, 3)))
+
+    assert sw.attribute(Ensemble(), X, method="grad_cam", target=1).layer == "conv"
+
+
+def test_where_later_convolutions_lie_nowhere_a_note_says_so():
+    class Spectral(nn.Module):
+        def __init__(self):
+            super().__init__()
+            torch.manual_seed(0)
+            self.first, self.second, self.head = nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3), nn.Linear(4, 3)
+            self.double()
+
+        def forward(self, x):
+            return self.head(self.second(torch.fft.fft2(self.first(x)).real).relu().mean((2, 3)))
+
+    found = sw.attribute(Spectral(), X, method="grad_cam", target=1)
+    assert found.layer == "first"
+    assert any(note.startswith("Convolutions behind the layer 'first' can't be assigned") for note in found.notes)
 
 
 class Decoder(nn.Module):
