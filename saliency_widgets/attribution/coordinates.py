@@ -22,6 +22,7 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map
 
+from saliency_widgets.attribution.grids import grid_over, reach_of
 from saliency_widgets.attribution.layout import DIMENSIONS, Filled, Layout, filled_grid
 
 _NONE = complex("nan+nanj")
@@ -234,7 +235,7 @@ class Coordinates(TorchDispatchMode):
         if name.startswith("_scaled_dot_product"):
             return self._reduce(self._or_none(args[0]), [-1])
         if name in _GRIDS:
-            return self._regrid(self._or_none(args[0]), result.shape, _reach(name, args))
+            return self._regrid(self._or_none(args[0]), result.shape, reach_of(name, args))
         if name in _PADDED:
             return torch.ops.aten.constant_pad_nd(self._or_none(args[0]), args[1], _NONE)
         if name in ("im2col", "col2im"):
@@ -294,7 +295,7 @@ class Coordinates(TorchDispatchMode):
             return None
         key = (*_identity(channels), *shape[-2:], *reach)
         if key not in self._grids:
-            grid = _grid_over(channels, shape[-2:], reach, self.size)
+            grid = grid_over(channels, shape[-2:], reach, self.size)
             same = grid is not None and grid.shape == channels.shape and torch.allclose(grid, channels)
             self._grids[key] = channels, channels if same else grid
         return self._grids[key][1]
@@ -317,20 +318,6 @@ def _pointwise(func: Any, name: str) -> bool:
         return True
     other = getattr(torch.ops.aten, name.rstrip("_"), None) if name.endswith("_") else None
     return other is not None and any(torch.Tag.pointwise in getattr(other, o).tags for o in other.overloads())
-
-
-def _reach(name: str, args: tuple[Any, ...]) -> tuple[int, int]:
-    """Rows and columns of padding that a convolution or a pooling needs to keep its size."""
-    if "convolution" in name or name == "thnn_conv2d":
-        kernel, stride, dilation = args[1].shape[2:], args[3], args[5] if len(args) > 5 else [1, 1]
-    elif "pool2d" in name and "adaptive" not in name and "unpool" not in name:
-        kernel, stride, dilation = args[1], (*args[2:3], args[1])[0] or args[1], [1, 1]
-    else:
-        return 0, 0
-    kernel, stride, dilation = (
-        list(value) * 2 if len(value) == 1 else list(value) for value in (kernel, stride, dilation)
-    )
-    return tuple(dilation[i] * (kernel[i] - 1) + stride[i] - 1 for i in (0, 1))  # type: ignore[return-value]
 
 
 def _tensors(operands: Sequence[Any]) -> Iterator[Tensor]:
@@ -378,72 +365,3 @@ def _first(operands: list[Tensor | None], result: Tensor) -> Tensor | None:
         other = _compact(positions)
         chosen = other if chosen is None else torch.where(chosen.real.isnan(), other, chosen)
     return None if chosen is None else chosen.expand(result.shape)
-
-
-def _grid_over(
-    channels: Tensor, shape: Sequence[int], reach: Sequence[int], size: tuple[float, float]
-) -> Tensor | None:
-    """A grid of some height and width over the extent of another one, (N, 1, h, w); None where that is no grid."""
-    for rows, columns in ((2, 3), (3, 2)):  # the second is of an image with its sides exchanged
-        vertical = _axis(channels.real, rows, shape[rows - 2], reach[rows - 2], size[0])
-        horizontal = _axis(channels.imag, columns, shape[columns - 2], reach[columns - 2], size[1])
-        if vertical is not None and horizontal is not None:
-            return torch.complex(*torch.broadcast_tensors(vertical, horizontal))
-    return None
-
-
-def _axis(coordinate: Tensor, dim: int, length: int, reach: int, size: float) -> Tensor | None:
-    """New centers along one axis of a grid, (N, 1, length, 1) or (N, 1, 1, length); None where it is no grid's axis."""
-    other = 5 - dim
-    missing = coordinate.isnan()
-    low = coordinate.masked_fill(missing, torch.inf).amin((1, other))
-    high = coordinate.masked_fill(missing, -torch.inf).amax((1, other))
-    first, last, times = _even_lines(low[0].masked_fill(missing[0].all(0).all(other - 2), torch.nan))
-    before, after = first // times, (low.shape[1] - 1 - last) // times
-    low, high = low[:, first : last + 1], high[:, first : last + 1]
-    if last < first or bool((high - low > 1e-3 * size).any()):
-        return None
-    low = low[:, ::times]
-    if low.shape[1] == 1:
-        inner = bool(((low - size / 2).abs() < size / 16).all())
-        if before or after or (length > 1 and not inner):
-            return None
-        start, end = torch.zeros_like(low[:, 0]), torch.full_like(low[:, 0], size)
-        if length == 1:
-            start = end = low[:, 0]
-    else:
-        steps = low.diff(dim=1)
-        step = steps.mean(1)
-        if bool(((steps - step[:, None]).abs() > 0.1 * step[:, None].abs() + 1e-3).any()):
-            return None
-        if before + after <= reach:  # what keeps the size
-            before, after = 0, 0
-        start, end = low[:, 0] - (before + 0.5) * step, low[:, -1] + (after + 0.5) * step
-    centers = start[:, None] + (end - start)[:, None] * (
-        torch.arange(length, dtype=torch.float32, device="cpu") + 0.5
-    ) / length  # fmt: skip
-    return centers[:, None, :, None] if dim == 2 else centers[:, None, None, :]
-
-
-def _even_lines(lines: Tensor) -> tuple[int, int, int]:
-    """The first and the last of the longest run of evenly spaced rows or columns, and how often each is repeated.
-
-    What lies around it is padding: NaN, or a part of the image once more.
-    """
-    values = lines.tolist()
-    times = next((n for n in range(1, len(values)) if values[n] != values[0]), 1) if values else 1
-    times = times if len(values) % times == 0 and lines.unflatten(0, (-1, times)).std(1, correction=0).sum() == 0 else 1
-    values = values[::times]
-    best, first = (0, -1), 0
-    for i in range(len(values)):
-        if values[i] != values[i]:  # NaN
-            first = i + 1
-            continue
-        step = values[i] - values[i - 1]
-        if i - first >= 1 and step == 0:
-            first = i
-        elif i - first >= 2 and abs(step - (values[i - 1] - values[i - 2])) > 0.1 * abs(step) + 1e-3:
-            first = i - 1
-        if i - first > best[1] - best[0]:
-            best = first, i
-    return best[0] * times, (best[1] + 1) * times - 1, times
