@@ -1,1 +1,1 @@
-"""Is it to be trusted: ablation, deletion and insertion, randomisation, stability."""
+"""Whether a map can be trusted: ablation, deletion and insertion, randomization, stability."""

@@ -120,7 +120,7 @@ def test_display_moves_repaint_with_the_kernel_stopped(lab: Lab) -> None:
         threshold.focus()
         for _ in range(10):
             threshold.press("ArrowRight")
-        expect(threshold).to_have_attribute("aria-valuetext", "0.1")
+        expect(threshold).to_have_attribute("aria-valuetext", "0.10")
         lab.page.evaluate("() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
         shown = {
             "opacity": 0.96,

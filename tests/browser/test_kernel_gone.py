@@ -103,7 +103,7 @@ def test_whatever_asks_the_kernel_is_answered_by_the_line(lab: Lab, asked: str) 
     elif asked == "predictions":
         output.locator(".sw-predictions .svg-figure").click()
     else:
-        output.get_by_text("Is it to be trusted?").click()
+        output.get_by_text("Can I trust this map?").click()
     expect(line).to_have_text(IMAGE)
 
 
