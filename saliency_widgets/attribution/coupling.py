@@ -12,7 +12,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from saliency_widgets.attribution.call import Call
 from saliency_widgets.attribution.errors import Cancelled
-from saliency_widgets.attribution.isolation import beside
+from saliency_widgets.attribution.isolation import beside, modules_of, training
 from saliency_widgets.attribution.noise import seeded
 from saliency_widgets.attribution.targets import is_function, is_single, scores_in
 
@@ -22,6 +22,12 @@ _SUM = (
     f"that sum. For the score of one row pass target= a function to one number, such as lambda out: out[0, 1]."
 )
 _ONE = f"{COUPLED}: all of them are explained together, and score and delta are of the one number that target= gives."
+
+
+_UNSEEN = (
+    "A row scores otherwise without the other rows, though no gradient goes from one to another (detach, no_grad): "
+    "what they do to each other is in no map, and a completeness delta misses it."
+)
 
 
 def by_samples(call: Call, scores: Tensor | None = None) -> tuple[Call, tuple[str, ...]]:
@@ -45,9 +51,12 @@ def by_samples(call: Call, scores: Tensor | None = None) -> tuple[Call, tuple[st
         return call, ()
     if is_function(call.score.target):
         return _by_function(call)
-    if not _apart(call, scores) and coupled(call):
+    apart = _apart(call, scores)
+    if apart:
+        return call, ()
+    if coupled(call):
         return _together(call), (_SUM,)
-    return call, ()
+    return call, (_UNSEEN,) if apart is False and _settled(call) else ()
 
 
 def coupled(call: Call, read: Callable[[Any], Tensor | None] | None = None) -> bool:
@@ -90,8 +99,11 @@ def _rounding(like: Tensor) -> float:
     return min(1e3 * torch.finfo(like.dtype).eps, 1e-2) if like.is_floating_point() else 0.0
 
 
-def _apart(call: Call, scores: Tensor | None) -> bool:
-    """Whether the first rows, the last ones and one in the middle score the same without all others."""
+def _apart(call: Call, scores: Tensor | None) -> bool | None:
+    """Whether the first rows, the last ones and one in the middle score the same without all others.
+
+    None where they can't be run alone, such as the nodes of a graph, whose edges name other rows.
+    """
     if call.score.scale in ("probability", "log_probability"):  # where these are sure, nothing moves them
         call, scores = replace(call, score=replace(call.score, scale="logit")), None
     few, middle = min(3, call.batch // 2), call.batch // 2
@@ -106,8 +118,15 @@ def _apart(call: Call, scores: Tensor | None) -> bool:
     except Cancelled:
         raise
     except Exception:
-        return False  # such as a graph's edges, that name other rows
+        return None
     return True
+
+
+def _settled(call: Call) -> bool:
+    """Whether a row's score depends on nothing but the model's inputs: no training mode, no random draws."""
+    if any(training(module) for module in modules_of(call.model)):
+        return False
+    return torch.equal(call.scores(call.inputs), call.scores(call.inputs, seed=1))
 
 
 def _by_function(call: Call) -> tuple[Call, tuple[str, ...]]:
@@ -148,7 +167,7 @@ def _by_row(output: Any, rows: int) -> Tensor | None:
 
 
 def _together(call: Call) -> Call:
-    if call.inputs.ndim == 2 and call.parts and call.parts[0].shape == ():
+    if call.arguments is not None and any(part.shape == () for part in call.arguments.parts):
         raise ValueError(f"inputs: {COUPLED}, and each is one number. Pass them as (N, 1), which the model squeezes.")
     if call.parts:
         names = [part.name for part in call.parts]

@@ -707,3 +707,55 @@ def test_samples_stay_samples(training):
     found = sw.attribute(model, rows(2, 5, 4), target=1, method="integrated_gradients")
     assert found.delta.shape == (5,)
     assert not any("The rows influence each other" in note for note in found.notes)
+
+
+@pytest.mark.parametrize("rows_of", [14, 28])
+def test_rows_whose_groups_repeat_are_found(rows_of):
+    """Consensus of segments: rows of one segment share their score, at any distance."""
+
+    class Consensus(nn.Module):
+        def forward(self, x):
+            return x.square().view(2, -1, x.shape[1]).mean(0).repeat(2, 1)
+
+    x = rows(0, rows_of, 3)
+    found = sw.attribute(Consensus(), x, method="integrated_gradients", target=1, quadrature="midpoint", n_steps=8)
+    assert found.notes[0].startswith("The rows influence each other")
+    assert found.delta.shape == (1,)
+    assert far(found.values[:, 1], x[:, 1] ** 2) < 1e-12
+
+
+def test_rows_tied_without_a_gradient_are_told():
+    class Detached(nn.Module):
+        def forward(self, x):
+            return x + x.mean(0).detach()
+
+    found = sw.attribute(Detached().eval(), rows(0, 6, 3), method="gradient", target=1)
+    assert any("no gradient goes from one to another" in note for note in found.notes)
+    noisy = nn.Sequential(nn.Linear(3, 3), nn.RReLU(), nn.BatchNorm1d(3)).double().train()
+    assert not any("no gradient goes" in note for note in sw.attribute(noisy, rows(0, 6, 3), target=1).notes)
+
+
+def test_methods_that_run_the_model_by_themselves_refuse_rows_of_one_sample():
+    class Mean(nn.Module):
+        def forward(self, x):
+            return x * x.mean(0)
+
+    with pytest.raises(ValueError, match=r"method: InputXGradient \(captum\) runs the model by itself.*'gradient'"):
+        sw.attribute(Mean(), rows(0, 6, 3), method="captum.InputXGradient", target=1)
+    with pytest.raises(ValueError, match=r"inputs: The rows influence each other.*Pass them as \(N, 1\)"):
+        sw.attribute(centered(), {"a": rows(0, 5, 1)[:, 0]}, method="integrated_gradients", target=0)
+
+
+def centered():
+    class Centered(nn.Module):
+        def forward(self, a):
+            return torch.stack([torch.tanh(a - 2 * a.mean()), a * a], 1)
+
+    return Centered()
+
+
+def test_lrp_shares_out_outputs_and_nothing_made_of_them():
+    model = mlp(classes=1)
+    for settings in ({"target": 0}, {"score": "probability", "target": 1}):
+        with pytest.raises(ValueError, match="score: LRP shares out an output of the model as it is"):
+            sw.attribute(model, rows(), method="captum.LRP", class_names=["no", "yes"], **settings)
