@@ -272,6 +272,9 @@ def _spatial_layers(call: Call, sample: int = 0) -> Mapping[str, Spatial]:
     output = tensor_in(call.watch(ran, coordinates.begin, sample))
     blocks = _blocks(call.model)
     composed = {path for path, module in call.model.named_modules() if any(True for _ in module.children())}
+    padded = {
+        path for path, module in call.model.named_modules() if type(module).__module__.endswith("nn.modules.padding")
+    }
     whole: set[str] = set()  # what gives a block's output
     tokens: set[str] = set()  # blocks that give tokens, or channels behind a grid
     layers: dict[str, tuple[_Run, Spatial]] = {}
@@ -290,7 +293,8 @@ def _spatial_layers(call: Call, sample: int = 0) -> Mapping[str, Spatial]:
         listed = _makes(run, [layers[path][0] for path in same])
         for path in same if listed else ():
             layers[path] = layers[path][0], replace(layers[path][1], listed=False)
-        default = layout.planar or run.path in whole
+        # What padding puts around a map has no evidence of its own.
+        default = (layout.planar and run.path not in padded) or run.path in whole
         layers[run.path] = run, Spatial(layout, default, listed, 1 if earlier is None else earlier.runs + 1)
     inside = tuple(f"{path}." for path in tokens)
     order = list(layers)
@@ -343,18 +347,20 @@ def _makes(run: _Run, same: Sequence[_Run]) -> bool:
 
 
 def _blocks(model: nn.Module) -> set[str]:
-    """A transformer's blocks: modules of one kind beside each other, in a list or as attributes, that are no layer.
+    """A transformer's blocks: modules with parts in a list or a sequence, or several of one kind beside each other.
 
-    With parts of their own, or with parameters and code that is not torch's.
+    The latter may stand as attributes where no block is around them, which has such parts itself; or be without parts
+    in a list, with parameters and code that is not torch's.
     """
-    blocks = set()
-    for path, parent in model.named_modules():
+    blocks: set[str] = set()
+    for path, parent in model.named_modules():  # parents before their children
         listed = isinstance(parent, (nn.ModuleList, nn.ModuleDict, nn.Sequential))
         children = dict(parent.named_children())
         kinds = [type(child) for child in children.values()]
+        around = any(path == block or path.startswith(f"{block}.") for block in blocks)
         for name, child in children.items():
-            composed = any(True for _ in child.children())
+            composed, several = any(True for _ in child.children()), kinds.count(type(child)) > 1
             bare = not type(child).__module__.startswith("torch.nn") and any(True for _ in child.parameters(False))
-            if (composed or bare) and (listed or kinds.count(type(child)) > 1):
+            if (composed and (listed or (several and not around))) or (bare and listed and several):
                 blocks.add(f"{path}.{name}".lstrip("."))
     return blocks
