@@ -61,7 +61,9 @@ class Layout:
 
 DIMENSIONS = {4: ((0, 1), (0, 3)), 3: ((0, 2), (1, 2), (0, 1))}  # of samples and of channels
 _ROUNDED = 16  # of a pixel: means of the same pixels in another order differ by rounding
-_MARGIN = 0.3  # of a cell: how far the grid's edges may be from the image's, as where every second token is taken
+_MARGIN = (
+    0.38  # of a cell: how far the grid's edges may be from the image's, as where every second token is taken twice
+)
 
 
 Filled = tuple[tuple[int, int], tuple[int, ...] | None]
