@@ -271,10 +271,9 @@ def _spatial_layers(call: Call, sample: int = 0) -> Mapping[str, Spatial]:
 
     output = tensor_in(call.watch(ran, coordinates.begin, sample))
     blocks = _blocks(call.model)
-    composed = {path for path, module in call.model.named_modules() if any(True for _ in module.children())}
-    padded = {
-        path for path, module in call.model.named_modules() if type(module).__module__.endswith("nn.modules.padding")
-    }
+    named = dict(call.model.named_modules())
+    composed = {path for path, module in named.items() if not blocks and any(True for _ in module.children())}
+    padded = {path for path, module in named.items() if type(module).__module__.endswith("nn.modules.padding")}
     whole: set[str] = set()  # what gives a block's output
     tokens: set[str] = set()  # blocks that give tokens, or channels behind a grid
     layers: dict[str, tuple[_Run, Spatial]] = {}
@@ -284,7 +283,7 @@ def _spatial_layers(call: Call, sample: int = 0) -> Mapping[str, Spatial]:
         if layout is None:
             continue
         same = [path for path, (other, _) in layers.items() if other.tensor is run.tensor]
-        if earlier is not None and run.path in composed:  # a block that runs again and again
+        if earlier is not None and run.path in composed:  # there is no list of blocks: one runs again and again
             blocks.add(run.path)
         if run.path in blocks or whole.intersection(same):
             whole.add(run.path)
