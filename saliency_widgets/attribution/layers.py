@@ -346,20 +346,22 @@ def _makes(run: _Run, same: Sequence[_Run]) -> bool:
 
 
 def _blocks(model: nn.Module) -> set[str]:
-    """A transformer's blocks: modules with parts in a list or a sequence, or several of one kind beside each other.
+    """A transformer's blocks: modules with parts in a list or a sequence, or with code and parameters of their own.
 
-    The latter may stand as attributes where no block is around them, which has such parts itself; or be without parts
-    in a list, with parameters and code that is not torch's.
+    Where no list has any, several modules of one kind with parts, which are not inside each other.
     """
-    blocks: set[str] = set()
+    listed: set[str] = set()
+    attributes: set[str] = set()
     for path, parent in model.named_modules():  # parents before their children
-        listed = isinstance(parent, (nn.ModuleList, nn.ModuleDict, nn.Sequential))
         children = dict(parent.named_children())
         kinds = [type(child) for child in children.values()]
-        around = any(path == block or path.startswith(f"{block}.") for block in blocks)
+        inside = any(path == block or path.startswith(f"{block}.") for block in attributes)
         for name, child in children.items():
             composed, several = any(True for _ in child.children()), kinds.count(type(child)) > 1
             bare = not type(child).__module__.startswith("torch.nn") and any(True for _ in child.parameters(False))
-            if (composed and (listed or (several and not around))) or (bare and listed and several):
-                blocks.add(f"{path}.{name}".lstrip("."))
-    return blocks
+            here = f"{path}.{name}".lstrip(".")
+            if isinstance(parent, (nn.ModuleList, nn.ModuleDict, nn.Sequential)):
+                listed.update({here} if composed or (bare and several) else ())
+            elif composed and several and not inside:
+                attributes.add(here)
+    return listed or attributes
