@@ -348,10 +348,10 @@ def _makes(run: _Run, same: Sequence[_Run]) -> bool:
 def _blocks(model: nn.Module) -> set[str]:
     """A transformer's blocks: modules with parts in a list or a sequence, or with code and parameters of their own.
 
-    Where no list has any, several modules of one kind with parts, which are not inside each other.
+    And as attributes, several modules of one kind with parts: of a kind that lists have, or of any where these have none.
     """
-    listed: set[str] = set()
-    attributes: set[str] = set()
+    listed: dict[str, type] = {}
+    attributes: dict[str, type] = {}
     for path, parent in model.named_modules():  # parents before their children
         children = dict(parent.named_children())
         kinds = [type(child) for child in children.values()]
@@ -361,7 +361,8 @@ def _blocks(model: nn.Module) -> set[str]:
             bare = not type(child).__module__.startswith("torch.nn") and any(True for _ in child.parameters(False))
             here = f"{path}.{name}".lstrip(".")
             if isinstance(parent, (nn.ModuleList, nn.ModuleDict, nn.Sequential)):
-                listed.update({here} if composed or (bare and several) else ())
+                listed |= {here: type(child)} if composed or (bare and several) else {}
             elif composed and several and not inside:
-                attributes.add(here)
-    return listed or attributes
+                attributes[here] = type(child)
+    of_a_kind = {path for path, kind in attributes.items() if not listed or kind in listed.values()}
+    return listed.keys() | of_a_kind
