@@ -348,7 +348,7 @@ def _makes(run: _Run, same: Sequence[_Run]) -> bool:
 def _blocks(model: nn.Module) -> set[str]:
     """A transformer's blocks: modules with parts in a list or a sequence, or with code and parameters of their own.
 
-    And as attributes, several modules of one kind with parts: of a kind that lists have, or of any where they have none.
+    And as attributes, several modules of one kind with parts: of a kind that lists have, or of any if they have none.
     """
     listed: dict[str, type] = {}
     attributes: dict[str, type] = {}
