@@ -13,7 +13,7 @@ loses the coordinates: a layer is then not offered, and never shown in the wrong
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -24,6 +24,7 @@ from torch.utils._pytree import tree_map
 
 from saliency_widgets.attribution.grids import grid_over, reach_of
 from saliency_widgets.attribution.layout import DIMENSIONS, Filled, Layout, filled_grid
+from saliency_widgets.attribution.taps import tensors_in
 
 _NONE = complex("nan+nanj")
 
@@ -103,7 +104,8 @@ class Coordinates(TorchDispatchMode):
         except (NotImplementedError, RuntimeError):  # nested, or inside of vmap: without a storage of its own
             return None
         if identity[0] in self._canvases:
-            return self._canvases[identity[0]][1].as_strided(tensor.shape, tensor.stride(), tensor.storage_offset())
+            canvas = self._canvases[identity[0]][1]  # a copy of it: later writes are no part of this answer
+            return canvas.as_strided(tensor.shape, tensor.stride(), tensor.storage_offset()).clone()
         entry = self._positions.get(identity)
         return None if entry is None else entry[1]
 
@@ -175,7 +177,7 @@ class Coordinates(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict | None = None) -> Any:
         """Run the operation, then its rule on the coordinates of its operands."""
         result = func(*args, **(kwargs or {}))
-        operands = list(_tensors((*args, *(kwargs or {}).values())))
+        operands = list(tensors_in((*args, *(kwargs or {}).values())))
         if not any(self.size) and func._schema.name == "aten::convolution" and operands[0].ndim == 4:
             self._begin(operands[0])
         strided = [operand for operand in operands if operand.layout == torch.strided]
@@ -197,7 +199,10 @@ class Coordinates(TorchDispatchMode):
             return result
         several = isinstance(positions, (tuple, list))
         for i, tensor in enumerate(results):
-            if isinstance(tensor, Tensor) and tensor.layout == torch.strided:
+            if not isinstance(tensor, Tensor) or tensor.layout != torch.strided:
+                continue
+            view = tensor.untyped_storage()._cdata in self._canvases and not name.endswith("_")
+            if not view:  # the canvas knows it already
                 self._set(tensor, positions[i] if several else positions if i == 0 else None, pair=self._pair)
         return result
 
@@ -318,14 +323,6 @@ def _pointwise(func: Any, name: str) -> bool:
         return True
     other = getattr(torch.ops.aten, name.rstrip("_"), None) if name.endswith("_") else None
     return other is not None and any(torch.Tag.pointwise in getattr(other, o).tags for o in other.overloads())
-
-
-def _tensors(operands: Sequence[Any]) -> Iterator[Tensor]:
-    for operand in operands:
-        if isinstance(operand, Tensor):
-            yield operand
-        elif isinstance(operand, (list, tuple)):
-            yield from _tensors(operand)
 
 
 def _identity(tensor: Tensor) -> tuple:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -17,7 +17,7 @@ from saliency_widgets.attribution.isolation import training
 from saliency_widgets.attribution.randomness import draws
 from saliency_widgets.attribution.recording import nodes_of
 from saliency_widgets.attribution.relu_rules import RULE_NAME, SMOOTH, ReLURule
-from saliency_widgets.attribution.taps import hookable
+from saliency_widgets.attribution.taps import hookable, tensors_in
 from saliency_widgets.attribution.targets import is_function, scores_in
 
 Places = dict[str, dict[str, None]]
@@ -76,7 +76,7 @@ class _Watch(TorchFunctionMode):
         kwargs = kwargs or {}
         if func is torch._C._set_grad_enabled:
             self._off = not args[0]
-        depends = any(tensor.requires_grad for tensor in _tensors((*args, *kwargs.values())))
+        depends = any(tensor.requires_grad for tensor in tensors_in((*args, *kwargs.values())))
         path, training = self._where()
         if depends and func in SMOOTH:
             self._seen.smooth.setdefault(SMOOTH[func], {})[path] = None
@@ -187,14 +187,6 @@ def _matters(call: Call, kind: str, gradient: Tensor) -> bool:
     except (ValueError, RuntimeError):
         return True  # it can't be told: what was seen is said
     return not torch.allclose(healed, gradient, rtol=1e-3, atol=1e-4 * float(gradient.abs().max()))
-
-
-def _tensors(values: Iterable[Any]) -> Iterator[Tensor]:
-    for value in values:
-        if isinstance(value, Tensor):
-            yield value
-        elif isinstance(value, (tuple, list)):
-            yield from _tensors(value)
 
 
 def _last(scores: Tensor) -> str:

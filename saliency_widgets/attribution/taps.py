@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -146,6 +146,15 @@ def tensor_in(output: Any) -> Tensor | None:
         return output
     items = output.values() if isinstance(output, Mapping) else output if isinstance(output, (tuple, list)) else ()
     return next((item for item in items if isinstance(item, Tensor)), None)
+
+
+def tensors_in(values: Iterable[Any]) -> Iterator[Tensor]:
+    """The tensors among the arguments of an operation, and in tuples and lists among them."""
+    for value in values:
+        if isinstance(value, Tensor):
+            yield value
+        elif isinstance(value, (tuple, list)):
+            yield from tensors_in(value)
 
 
 def exchanged(output: Any, old: Tensor, new: Tensor) -> Any:

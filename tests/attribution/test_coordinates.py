@@ -157,6 +157,19 @@ def test_an_image_on_a_larger_canvas_is_cut_out_again():
     assert not bool(cells[:3].any())
 
 
+def test_what_is_written_later_is_no_part_of_what_was_seen():
+    x = numbered(4, 8)
+    with Coordinates().begin(x) as coordinates:
+        t = x.clone()
+        t[..., :4], t[..., 4:] = x[..., 4:], x[..., :4]
+        swapped, layout = coordinates.of(t), coordinates.layout(coordinates.of(t))
+        t[..., :4], t[..., 4:] = x[..., :4], x[..., 4:]
+        restored = coordinates.of(t)
+        assert coordinates.layout(restored) != layout
+    assert torch.equal(swapped.imag - 0.5, (x + 4) % 8)
+    assert torch.equal(restored.imag - 0.5, x % 8)
+
+
 def test_a_branch_that_sees_the_whole_image_does_not_blur_the_others():
     """As in DeepLab's pyramid: convolutions at several rates, and the mean of all, concatenated and mixed."""
 
