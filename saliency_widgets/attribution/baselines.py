@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -219,6 +220,8 @@ def baseline_of(
         value = columns.encode(value, "baseline")
     if callable(value) and not isinstance(value, Tensor):
         value = _made(value, inputs)
+    if isinstance(value, Real) and not isinstance(value, bool):
+        value = torch.tensor(value, dtype=torch.float64, device="cpu")
     if not isinstance(value, Tensor) and not hasattr(value, "__array__"):
         raise TypeError(
             f"baseline: expected a name, a tensor or a function that returns one, got a {type(value).__name__}."

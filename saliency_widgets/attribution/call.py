@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from saliency_widgets.attribution.arguments import Arguments, Part
 from saliency_widgets.attribution.baselines import PixelRange
 from saliency_widgets.attribution.columns import Columns
+from saliency_widgets.attribution.coupling import why_apart
 from saliency_widgets.attribution.differentiation import differentiate, finite
 from saliency_widgets.attribution.errors import ModelChanged
 from saliency_widgets.attribution.forward import forward
@@ -120,7 +121,7 @@ class Call:
 
     def rows(self, chunk_size: int | None) -> int:
         """Rows of one pass: as asked, or what suits the device."""
-        if self.joint:  # what ties the rows together would tie copies of them to the first
+        if self.joint or self.memory.apart:  # what ties the rows together would tie copies of them to the first
             return 1
         return most_rows(self.inputs.device) if chunk_size is None else chunk_size
 
@@ -133,11 +134,18 @@ class Call:
         """The same question about other inputs of shape (K * B, ...)."""
         if self.joint:
             return replace(self, inputs=inputs)
+        self.look_at(inputs)
         times = inputs.shape[0] // self.batch
         return replace(
             self, inputs=inputs, score=self.score.tiled(times), arguments=self._arguments.tiled(times),
             kept=None, recordings=None,
         )  # fmt: skip
+
+    def look_at(self, copies: Tensor) -> None:
+        """Look, once, whether copies of the one sample may share a pass: see :func:`~.coupling.why_apart`."""
+        if self.memory.apart is None and len(copies) > self.batch == 1 and not self.joint:
+            self.memory.apart = ""  # for the passes of the look itself
+            self.memory.apart = why_apart(self, copies)
 
     def once(self, key: Hashable, work: Callable[[], T]) -> T:
         """What one pass gives, kept from before or computed now: for work that a larger setting continues.
@@ -209,6 +217,7 @@ class Call:
             with self.standing_in(seed, tuned=True) as model, torch.no_grad():
                 return (finite(self.scored(model, inputs[rows.start : rows.stop], rows), "score").detach(),)
 
+        self.look_at(inputs)
         return self.memory.run(work, inputs.shape[0])[0]
 
     def outcomes(self, inputs: Tensor, seed: int = 0) -> tuple[Tensor, Tensor]:
@@ -226,6 +235,7 @@ class Call:
                 except (TypeError, ValueError):
                     return scores, scores[:, None]
 
+        self.look_at(inputs)
         scores, logits = self.memory.run(work, inputs.shape[0])
         return scores, logits
 
@@ -260,6 +270,7 @@ class Call:
             asked = replace(self, inputs=some, score=self.score.of(_samples(rows, self.batch)))
             return self.replays.of(asked, some, plainly)
 
+        self.look_at(inputs)
         gradients, scores = self.memory.run(work, inputs.shape[0])
         return gradients, scores
 
@@ -385,14 +396,14 @@ class Call:
         """The gradient of the scores of a pass: see :func:`~.differentiation.differentiate`."""
         return differentiate(model, scores, leaf, what, by_hand=self.memory.by_hand and owns_weights(model))
 
-    def scored(self, model: nn.Module, inputs: Tensor | Sequence[Tensor], rows: range) -> Tensor:
-        """The scores of some rows, of which the first is number ``rows.start`` of a batch of K * B."""
+    def scored(self, model: nn.Module, inputs: Tensor | Sequence[Tensor], rows: Sequence[int]) -> Tensor:
+        """The scores of some rows, which have these numbers in a batch of K * B."""
         if self.joint and len(rows) > 1:
             each = [self.scored(model, inputs[k : k + 1], rows[k : k + 1]) for k in range(len(rows))]
             return torch.cat(each)
         return self.told(self.output(model, inputs, rows), rows, model)
 
-    def told(self, output: Any, rows: range, model: nn.Module) -> Tensor:
+    def told(self, output: Any, rows: Sequence[int], model: nn.Module) -> Tensor:
         """The scores in what a stand-in returned for some rows."""
         score = self.score if self.joint else self.score.of(_samples(rows, self.batch))
         if is_function(score.target):  # it may read what a hook of the caller's has kept
@@ -403,7 +414,7 @@ class Call:
         """Scores in the type in which they are told, whatever the passes compute in."""
         return scores.to(self.inputs.dtype) if self.precision == "bfloat16" else scores
 
-    def output(self, model: nn.Module, inputs: Tensor | Sequence[Tensor], rows: range) -> Any:
+    def output(self, model: nn.Module, inputs: Tensor | Sequence[Tensor], rows: Sequence[int]) -> Any:
         """What the stand-in returns for some rows (or explained inputs one by one), see :meth:`scored`."""
         laid = self.tuned is not None and self.tuned.channels_last
         samples = _samples(rows, self.batch)
@@ -413,8 +424,9 @@ class Call:
         return forward(model, fill, inputs, samples, self.memory)
 
 
-def _samples(rows: range, batch: int) -> Tensor:
-    return torch.arange(rows.start, rows.stop, rows.step, device="cpu") % batch
+def _samples(rows: Sequence[int], batch: int) -> Tensor:
+    numbers = torch.arange(rows.start, rows.stop, rows.step) if isinstance(rows, range) else torch.tensor(rows)
+    return numbers.to("cpu") % batch
 
 
 def _versions(model: nn.Module) -> list[int | None]:

@@ -33,6 +33,7 @@ from saliency_widgets.attribution.captum_objects import (
     slider_of,
     unwrapped_model,
 )
+from saliency_widgets.attribution.completeness import unaccounted
 from saliency_widgets.attribution.errors import Cancelled, NotFinite, backward_failure, in_backward
 from saliency_widgets.attribution.layers import LAYER, RESHAPE, activation_maps, check_layer
 from saliency_widgets.attribution.memory import out_of_memory
@@ -51,6 +52,8 @@ _ASKED = {  # what the bridge itself gives
 _CHUNKS = ("internal_batch_size", "perturbations_per_eval")
 _SAMPLED = ("n_samples", "nt_samples")
 _BY_SAMPLE = ("baselines", "feature_mask", "layer_baselines", "layer_mask")
+_UNSAID = 0.05  # of the score's change, which may be missing without a word
+_NO_STEPS = "A part of the score has no gradient (detach, no_grad), or the method has no rule for an operation inside."
 _WITH_DELTA = {"baselines", "return_convergence_delta"}
 
 
@@ -207,6 +210,7 @@ class _Bridge:
                 f"probability, or negative of one logit. Use score='logit' without contrast=, or target=1 of two names."
             )
         layers = self._layers(call, params.pop("layer", None))
+        self._separate(call)
         seed, chunk = params.pop("seed", SEED.default), call.rows(params.pop("chunk_size", None))
         arguments = {name: chunk for name in _CHUNKS if name in self.arguments} | params | dict(self.fixed)
         if "baseline" in arguments:
@@ -220,13 +224,29 @@ class _Bridge:
         done = [self._explain(call, some, layers, arguments, seed) for some in samples]
         deltas = [delta for _, delta, _ in done if delta is not None]
         values, parts = self._read(call, [tensors for tensors, _, _ in done], layers)
+        delta = torch.cat(deltas) if len(deltas) == call.batch else None
+        why = None if "n_steps" in self.arguments else _NO_STEPS
+        missing = "" if delta is None else unaccounted(values, delta, None, _UNSAID, precision=call.precision, why=why)
         yield Estimate(
             values,
             evaluations=math.ceil(sum(rows for _, _, rows in done) / call.batch),
-            delta=torch.cat(deltas) if len(deltas) == call.batch else None,
+            delta=delta,
+            notes=(missing,) if missing else (),
             layer=", ".join(layers) if self.of_layer else None,
             parts=parts,
         )
+
+    def _separate(self, call: Call) -> None:
+        """Look whether captum may run variants of one sample in one pass, and refuse where it would and may not."""
+        several = {*_CHUNKS, *_SAMPLED, "baselines"} & set(self.arguments)
+        if call.batch > 1 or not several:
+            return
+        call.look_at(torch.cat([torch.zeros_like(call.inputs), call.inputs]))
+        if call.memory.apart and not set(_CHUNKS) & several:
+            raise ValueError(
+                f"method: {self.label} runs the input beside variants of it in one pass. {call.memory.apart} Use "
+                f"'integrated_gradients' or 'smoothgrad', which do that."
+            )
 
     def _layers(self, call: Call, layer: str | None) -> list[str]:
         """The paths of the layers that it is about."""
@@ -250,7 +270,7 @@ class _Bridge:
     ) -> tuple[list[Tensor], Tensor | None, int]:
         """What captum says of some samples: tensors, the delta, and how many rows the model was run on."""
         inputs = _split(call, call.inputs[samples].detach().clone())
-        arguments = {name: self._of_sample(call, name, value, samples) for name, value in settings.items()}
+        arguments = {name: self._of_sample(call, name, value, samples, inputs) for name, value in settings.items()}
         if "window" in arguments:
             arguments = patches([tuple(x.shape[1:]) for x in inputs], arguments.pop("window")) | arguments
         with call.lent(None if self.whole_batch else samples.start, seed) as (model, copies, score), _undisturbed(seed):
@@ -289,10 +309,11 @@ class _Bridge:
         missed = None if missed is None or missed.numel() > 1 else missed.detach().reshape(1).to(call.inputs.device)
         return [item.detach() for item in _tensors(result)], missed, scored.rows
 
-    def _of_sample(self, call: Call, name: str, value: Any, samples: slice) -> Any:
+    def _of_sample(self, call: Call, name: str, value: Any, samples: slice, inputs: Sequence[Tensor]) -> Any:
         """An argument for some samples, on their device; of several explained inputs, one for each."""
         if isinstance(value, (tuple, list)) and any(isinstance(item, Tensor) for item in value):
-            return tuple(self._of_sample(call, name, item, samples) for item in value)
+            of_each = [[x] for x in inputs] if len(value) == len(inputs) else [inputs] * len(value)
+            return tuple(self._of_sample(call, name, item, samples, x) for item, x in zip(value, of_each, strict=True))
         if not isinstance(value, Tensor):
             return value
         # Where there is no default, captum draws from what it is given, of which it wants several.
@@ -300,8 +321,12 @@ class _Bridge:
         tensor = value.to(call.inputs.device)
         if name not in self.fixed:
             return single(_split(call, tensor[samples].repeat(1 + drawn, *[1] * (tensor.ndim - 1))))
-        each = name in _BY_SAMPLE and tensor.ndim > 0 and len(tensor) == call.batch and not drawn
-        return tensor[samples] if each else tensor
+        if drawn or name not in _BY_SAMPLE or tensor.ndim == 0:
+            return tensor
+        like = inputs[0] if len(inputs) == 1 and not name.startswith("layer_") else None
+        if len(tensor) == call.batch and (like is None or tensor.ndim == like.ndim):
+            tensor = tensor[samples]
+        return tensor if like is None else _expanded(tensor, (1, *like.shape[1:]))
 
     def _read(
         self, call: Call, results: list[list[Tensor]], layers: list[str]
@@ -393,6 +418,14 @@ def _tensors(output: Any) -> list[Tensor]:
 
 def _flat(items: list[Tensor]) -> Tensor:
     return torch.cat([item.reshape(len(item), -1) for item in items], 1)
+
+
+def _expanded(tensor: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """A mask or baseline for any sample in full: one of fewer dimensions captum takes with one variant a pass only."""
+    try:
+        return tensor.expand(shape)
+    except RuntimeError:  # it is of another shape, of which captum says what is wrong
+        return tensor
 
 
 def _split(call: Call, rows: Tensor) -> list[Tensor]:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from saliency_widgets.attribution.call import Call
 from saliency_widgets.attribution.coupling import by_samples
-from saliency_widgets.attribution.errors import NeedsGradients, cause_of
+from saliency_widgets.attribution.errors import NeedsGradients, NotFinite, cause_of
 from saliency_widgets.attribution.findings import Checkup, Finding
 from saliency_widgets.attribution.isolation import (
     is_scripted,
@@ -264,7 +264,16 @@ def _coupled(call: Call, _seen: Observation) -> Iterator[Finding]:
     try:
         alone, again = call.scores(call.inputs), call.scores(call.inputs)
         together = call.scores(torch.cat([call.inputs, other]))[: call.batch]
+    except NotFinite:  # of inputs that were moved a little
+        return
     except ValueError as error:
+        if not str(error).startswith("model:"):
+            yield Finding(
+                f"It runs on {call.batch} row{'s' * (call.batch > 1)} and not on {2 * call.batch}: {error!s}",
+                methods=in_chunks(),
+                remedy="Pass chunk_size=1.",
+            )
+            return
         yield Finding(
             f"Its batch size is fixed: it fails on a batch of {2 * call.batch} rows, though not on {call.batch}: "
             f"{cause_of(error.__cause__ or error)}.",
@@ -275,6 +284,14 @@ def _coupled(call: Call, _seen: Observation) -> Iterator[Finding]:
     except RuntimeError as error:
         if not out_of_memory(error):
             raise
+        return
+    if call.memory.apart:
+        yield Finding(
+            call.memory.apart,
+            methods=in_chunks(),
+            remedy="Where that is meant, expect them to take longer.",
+            severity="caution",
+        )
         return
     if not torch.equal(alone, again):
         yield Finding(

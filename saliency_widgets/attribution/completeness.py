@@ -26,6 +26,7 @@ def unaccounted(
     error: Tensor | None = None,
     settled: bool = False,
     precision: str | None = None,
+    why: str | None = None,
 ) -> str:
     """The sentence about a completeness delta above the tolerance.
 
@@ -43,6 +44,7 @@ def unaccounted(
         error: Estimated error of the map, relative to it (L1), shape (B,): it bounds what a quadrature may miss.
         settled: Whether the map was within its own tolerance.
         precision: Of the passes.
+        why: The likely cause, where the caller knows; otherwise that of a sum over steps.
 
     Returns:
         How much is missing in the worst sample, and the likely cause; empty where nothing is.
@@ -66,8 +68,8 @@ def unaccounted(
         f"{percent(float(share[worst]))} of the score's change{which} is unaccounted for: the values sum to "
         f"{float(total[worst]):.4g}, and the score changes by {float(change[worst]):.4g}."
     )
-    if error is None:
-        return f"{text} {_STEPS}"
+    if why is not None or error is None:
+        return f"{text} {_STEPS if why is None else why}"
     if bool((missing & beyond).any()):
         return f"{text} {_JUMPS}"
     return f"{text} {_CANCELS if settled else _STEPS}"

@@ -4,18 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from saliency_widgets.attribution.call import Call
-from saliency_widgets.attribution.errors import Cancelled
+from saliency_widgets.attribution.errors import Cancelled, OneForAll
 from saliency_widgets.attribution.isolation import beside, modules_of, training
 from saliency_widgets.attribution.noise import seeded
 from saliency_widgets.attribution.targets import is_function, is_single, scores_in
 
+if TYPE_CHECKING:
+    from saliency_widgets.attribution.call import Call
+
+_ONE_FOR_ALL = (
+    "The model, or the function that was passed as target=, gives one number for a whole batch: each copy of the input "
+    "is run by itself, which takes longer."
+)
+_MIXED = (
+    "What shares a batch with the input changes its score (attention, a softmax or a recurrence along the batch "
+    "dimension?): each of its copies is run by itself. If that dimension is not meant, look for batch_first."
+)
 COUPLED = "The rows influence each other, as nodes of a graph or steps of a sequence do"
 _SUM = (
     f"{COUPLED}: they are no samples of their own. The sum of their scores is explained, and score and delta are of "
@@ -24,6 +34,8 @@ _SUM = (
 _ONE = f"{COUPLED}: all of them are explained together, and score and delta are of the one number that target= gives."
 
 
+_SURE = ("probability", "log_probability")  # where these are sure, nothing moves them
+_MOST = 32  # rows that are looked at
 _UNSEEN = (
     "A row scores otherwise without the other rows, though no gradient goes from one to another (detach, no_grad): "
     "what they do to each other is in no map, and a completeness delta misses it."
@@ -33,7 +45,8 @@ _UNSEEN = (
 def by_samples(call: Call, scores: Tensor | None = None) -> tuple[Call, tuple[str, ...]]:
     """The question about samples: about all rows as one sample, where they influence each other.
 
-    Rows of which some score the same without the others are taken for samples, which costs a forward pass of seven.
+    Rows of which some score the same without the others are taken for samples, which costs a forward pass of half of
+    them, and of 32 at most.
     Where they don't, the gradients decide: see :func:`coupled`.
 
     Args:
@@ -90,30 +103,69 @@ def coupled(call: Call, read: Callable[[Any], Tensor | None] | None = None) -> b
     except Exception:
         return False  # what is wrong is told by the method's own pass, which may be split where memory runs out
     expected = plain[0] * weights.to(leaf).view(-1, *[1] * (leaf.ndim - 1))
-    rounding = _rounding(leaf) * float(expected.abs().max())
+    rounding = _rounding(call, leaf) * float(expected.abs().max())
     return bool(((weighted[0] - expected).abs() > rounding).any())
 
 
-def _rounding(like: Tensor) -> float:
-    """How far apart numbers are that may be the same."""
-    return min(1e3 * torch.finfo(like.dtype).eps, 1e-2) if like.is_floating_point() else 0.0
+def why_apart(call: Call, rows: Tensor) -> str:
+    """Why copies of the one sample may not share a pass; empty where they may.
+
+    They may not where they change each other's scores, as a softmax or attention over the batch does, or where one
+    score comes for all of them.
+
+    Args:
+        call: The model and one sample.
+        rows: Copies of it that are to share a pass, shape (K, ...). The last is run alone too, as what runs forward
+            over the rows, such as a recurrent network, reaches it.
+    """
+    if call.score.scale in _SURE:
+        call = replace(call, score=replace(call.score, scale="logit"))
+    pair = torch.stack([rows[0], rows[-1]])
+    try:
+        with call.standing_in() as model, torch.no_grad():
+            alone = call.plain.scored(model, pair[1:], range(1))
+    except Cancelled:
+        raise
+    except Exception:
+        return ""  # what is wrong is told by the method's own pass
+    try:
+        with call.standing_in() as model, torch.no_grad():
+            together = call.plain.scored(model, pair, range(2))
+    except Cancelled:
+        raise
+    except OneForAll:
+        return _ONE_FOR_ALL
+    except Exception:
+        return ""
+    if not bool((together[1] - alone[0]).abs() > _rounding(call, together) * together.abs().max()):
+        return ""
+    mixed = coupled(call.on(pair)) if pair.is_floating_point() else _settled(call)
+    return _MIXED if mixed else ""
+
+
+def _rounding(call: Call, like: Tensor) -> float:
+    """How far apart numbers are that may be the same, in the coarsest type that they may have been computed in."""
+    weights = (weight for module in modules_of(call.model) for weight in module._parameters.values())
+    types = {t.dtype for t in (like, call.inputs, *weights) if t is not None and t.is_floating_point()}
+    return min(1e3 * max((torch.finfo(kind).eps for kind in types), default=0.0), 1e-2)
 
 
 def _apart(call: Call, scores: Tensor | None) -> bool | None:
-    """Whether the first rows, the last ones and one in the middle score the same without all others.
+    """Whether some of the rows, and one of them alone, score the same without all others.
 
-    None where they can't be run alone, such as the nodes of a graph, whose edges name other rows.
+    Half of them, drawn at random: parts of one sample, such as the instances of a bag, mostly miss others then,
+    wherever these lie. None where they can't be run alone, such as the nodes of a graph, whose edges name other rows.
     """
-    if call.score.scale in ("probability", "log_probability"):  # where these are sure, nothing moves them
+    if call.score.scale in _SURE:
         call, scores = replace(call, score=replace(call.score, scale="logit")), None
-    few, middle = min(3, call.batch // 2), call.batch // 2
+    drawn = torch.randperm(call.batch, generator=seeded(0, "rows"), device="cpu")[: min(call.batch // 2, _MOST)]
     try:
         together = call.scores(call.inputs) if scores is None else scores
-        rounding = _rounding(together) * together.abs().max()
-        for rows in (range(few), range(call.batch - few, call.batch), range(middle, middle + 1)):
+        rounding = _rounding(call, together) * together.abs().max()
+        for rows in (sorted(drawn.tolist()), [call.batch // 2]):
             with call.standing_in() as model, torch.no_grad():
-                alone = call.plain.scored(model, call.inputs[rows.start : rows.stop], rows)
-            if bool(((alone - together[rows.start : rows.stop]).abs() > rounding).any()):
+                alone = call.plain.scored(model, call.inputs[rows], rows)
+            if bool(((alone - together[rows]).abs() > rounding).any()):
                 return False
     except Cancelled:
         raise

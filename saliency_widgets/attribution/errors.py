@@ -23,6 +23,10 @@ class Unread(ValueError):  # noqa: N818 - it names what happened
     """The score does not depend on what it was to be differentiated by."""
 
 
+class OneForAll(ValueError):  # noqa: N818 - it names what happened
+    """One number came for a whole batch, and not one for each row."""
+
+
 class NotFinite(ValueError):  # noqa: N818 - it names what happened
     """Scores or gradients are NaN or infinite.
 

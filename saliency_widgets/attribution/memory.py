@@ -34,12 +34,15 @@ class Memory:
         passes: How many passes of the model were begun.
         seconds: Of one row's forward pass, the shortest that was measured.
         ran: The fewest rows that a forward pass had; None before the first.
+        apart: Why each row has a pass of its own; empty where rows may share one, and None before anybody looked, see
+            :func:`~.coupling.why_apart`.
         by_hand: Whether passes need what ``.backward()`` by hand needs: parameters with gradients, and gradients on.
     """
 
     def __init__(self) -> None:
         self.passes = 0
         self.ran: int | None = None
+        self.apart: str | None = None
         self.by_hand = False
         self.seconds = float("inf")
         self.limit: int | None = None
@@ -71,7 +74,7 @@ class Memory:
         parts: list[tuple[Tensor, ...]] = []
         done = 0
         while done < rows:
-            size = min(rows - done, self.limit or rows)
+            size = 1 if self.apart else min(rows - done, self.limit or rows)
             try:
                 parts.append(work(range(done, done + size)))
                 done += size

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from saliency_widgets.attribution.errors import OneForAll
 from saliency_widgets.params import Param
 
 Scale = Literal["logit", "probability", "log_probability", "value"]
@@ -112,6 +113,12 @@ def _formed(found: Tensor, rows: int | None) -> Tensor:
         found = found[None]  # squeezed by the model
     if found.ndim == 1:
         found = found[:, None]
+    if found.ndim == 0:
+        raise OneForAll(
+            f"model: it returned one number, without a dimension, for {rows or 'several'} inputs. A model to be "
+            f"explained scores each row of its batch (a squeeze() or a sum() too many?). Where it takes one row at a "
+            f"time, pass chunk_size=1."
+        )
     if found.ndim != 2 and not is_dense(found):
         raise ValueError(
             f"target: the model's output has shape {tuple(found.shape)}; (samples, classes) or (samples, classes, "
@@ -259,9 +266,9 @@ def is_function(target: Any) -> bool:
 
 
 def _checked(scores: Any, rows: int) -> Tensor:
-    if not isinstance(scores, Tensor) or tuple(scores.shape) not in ((rows,), (rows, 1)):
+    alone = rows == 1 and isinstance(scores, Tensor) and scores.shape == ()
+    if not alone and (not isinstance(scores, Tensor) or tuple(scores.shape) not in ((rows,), (rows, 1))):
         got = f"shape {tuple(scores.shape)}" if isinstance(scores, Tensor) else f"a {type(scores).__name__}"
-        raise ValueError(
-            f"target: the function must return one number per sample, a tensor of shape ({rows},); got {got}."
-        )
+        kind = OneForAll if isinstance(scores, Tensor) and scores.numel() == 1 else ValueError
+        raise kind(f"target: the function must return one number per sample, a tensor of shape ({rows},); got {got}.")
     return scores.reshape(rows)

@@ -170,6 +170,8 @@ def _notes(subject: Subject, entry: Method, estimate: Estimate, score: Score) ->
     notes = [*subject.prepared.notes, *estimate.notes]
     if score.of_classes:
         notes += subject.output_notes
+    if subject.memory.apart:
+        notes.append(subject.memory.apart)
     if subject.memory.limit is not None:
         notes.append(f"Memory ran out: {subject.memory}. The last bits of the numbers may depend on that.")
     if is_training(subject.model):

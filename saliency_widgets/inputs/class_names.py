@@ -30,7 +30,11 @@ def read_class_names(class_names: Sequence[str] | Mapping[int, str] | None) -> l
             f"{next(iter(class_names.values()))!r}. Where that is label2id, pass id2label."
         ) from None
     if sorted(by_index) != list(range(len(by_index))):
-        raise ValueError(f"class_names: a mapping must name the classes 0 to {len(by_index) - 1}, each once.")
+        last = max(by_index) if min(by_index, default=0) >= 0 else len(by_index) - 1
+        missing = [index for index in range(last + 1) if index not in by_index][:5]
+        raise ValueError(
+            f"class_names: a mapping must name the classes 0 to {last}, each once; {missing} have no name."
+        )
     return [by_index[index] for index in range(len(by_index))]
 
 

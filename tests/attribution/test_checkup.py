@@ -217,12 +217,15 @@ def test_a_batchnorm_without_statistics_couples_the_rows_even_in_eval_mode():
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4, track_running_stats=False), *conv_net(channels=4))
     found = about(model.double().eval())
     assert [f.where for f in found if "no running statistics" in f.what] == [("1",)]
-    coupled = next(f for f in found if "influence each other: the score goes" in f.what)
+    coupled = next(f for f in found if "What shares a batch with the input changes its score" in f.what)
     assert set(coupled.methods) == CHUNKED
 
 
 def test_rows_that_influence_each_other_by_code():
     finding = only(Wrapped(after=lambda y: y - y.mean(0)))
+    assert "each of its copies is run by itself" in finding.what
+    assert set(finding.methods) == CHUNKED
+    finding = about(Wrapped(after=lambda y: y - y.mean(0).detach()))[0]
     assert "The rows of a batch influence each other" in finding.what
     assert set(finding.methods) == CHUNKED
     assert "chunk_size=1" in finding.remedy
@@ -452,7 +455,7 @@ def test_random_numbers_that_are_not_used_are_no_finding():
 
 def test_weak_coupling_of_rows_is_seen_and_rounding_is_not():
     for after in (lambda y: 1000 + y - 0.9 * y.mean(0), lambda y: y + 0.01 * (y - y.mean(0)) * len(y)):
-        assert [f for f in about(Wrapped(after=after)) if "influence each other" in f.what]
+        assert [f for f in about(Wrapped(after=after)) if "What shares a batch" in f.what]
     for scale in (1e-3, 1.0, 1e3):
         assert about(Wrapped(after=lambda y, s=scale: s * y).float(), X.float()) == []
 

@@ -735,6 +735,73 @@ def test_rows_tied_without_a_gradient_are_told():
     assert not any("no gradient goes" in note for note in sw.attribute(noisy, rows(0, 6, 3), target=1).notes)
 
 
+class Bags(nn.Module):
+    """Instances of bags: a softmax over each bag's rows. The bags lie side by side, so that whole ones stay whole."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.weigh, self.head = nn.Linear(4, 1), nn.Linear(4, 3)
+        self.double().eval()
+
+    def forward(self, x, bag):
+        weights = torch.zeros(len(x), 1, dtype=x.dtype)
+        for one in bag.unique():
+            weights[bag == one] = self.weigh(x[bag == one]).softmax(0)
+        return self.head(torch.tanh(weights * x))
+
+
+@pytest.mark.parametrize("bags", [[0, 0, 0, 1, 2, 2, 2], [0, 1] * 6, [0] * 3 + [*range(1, 31)] + [31] * 3])
+def test_rows_of_bags_are_not_samples(bags):
+    bag = torch.tensor(bags)
+    x = rows(0, len(bags), 4)
+    found = sw.attribute(Bags(), (x, bag), explain=0, target=1, method="integrated_gradients", tolerance=1e-3)
+    assert found.notes[0].startswith("The rows influence each other")
+    with torch.no_grad():
+        change = (Bags()(x, bag) - Bags()(0 * x, bag))[:, 1].sum()
+    assert float((found.delta - (found.values.sum() - change)).abs()) < 1e-12
+    assert not [f for f in sw.checkup(Bags(), (x, bag), explain=0, target=1) if "backward" in f.what]
+
+
+@pytest.mark.parametrize("rows_of", [2, 3, 8, 16])
+@pytest.mark.parametrize("kind", ["output", "head"])
+def test_rounding_inside_is_no_influence(rows_of, kind):
+    """Scores in float64 of what was computed in float32 differ by float32's rounding where other rows go along."""
+
+    class Widened(nn.Module):
+        def __init__(self):
+            super().__init__()
+            torch.manual_seed(0)
+            self.body, self.head = nn.Sequential(nn.Linear(64, 32), nn.ReLU()), nn.Linear(32, 3)
+            if kind == "head":
+                self.head.double()
+
+        def forward(self, x):
+            return self.head(self.body(x).to(self.head.weight.dtype)).double()
+
+    found = gradient(Widened().eval(), rows(0, rows_of, 64).float(), target=1)
+    assert not any("other rows" in note or "influence" in note for note in found.notes)
+
+
+def test_checks_of_single_inputs_refuse_rows_of_one_sample():
+    x = rows(0, 6, 4)
+    model = nn.Sequential(Centered(), nn.Linear(4, 3)).double().eval()
+    for ask in (
+        lambda: sw.evaluate(model, x, "gradient", target=1, progress=False),
+        lambda: sw.sweep(model, x, "smoothgrad", {"n_samples": [2, 4]}, target=1, progress=False),
+        lambda: sw.evaluate(Graph(), (NODES, EDGES), "gradient", target=1, explain=0, progress=False),
+    ):
+        with pytest.raises(ValueError, match=r"inputs: the rows influence each other.*one map of all 6"):
+            ask()
+
+
+class Centered(nn.Module):
+    """The rows less their mean."""
+
+    def forward(self, x):
+        return torch.tanh(x - x.mean(0, keepdim=True))
+
+
 def test_methods_that_run_the_model_by_themselves_refuse_rows_of_one_sample():
     class Mean(nn.Module):
         def forward(self, x):

@@ -12,8 +12,10 @@ from torch import Tensor
 from saliency_widgets.attribution.arguments import Arguments, Part
 from saliency_widgets.attribution.baselines import NAMED, as_numbers
 from saliency_widgets.attribution.call import Call
+from saliency_widgets.attribution.completeness import unaccounted
 from saliency_widgets.attribution.differentiation import blaming
 from saliency_widgets.attribution.method import Estimate, method
+from saliency_widgets.attribution.methods.integrated_gradients import TOLERANCE
 from saliency_widgets.attribution.methods.smoothgrad import N_SAMPLES, constant
 from saliency_widgets.attribution.moments import Moments
 from saliency_widgets.attribution.noise import SEED, seeded
@@ -67,12 +69,13 @@ def expected_gradients(
         ValueError: No baselines, an unknown name, a shape that doesn't fit, or numbers that aren't finite.
     """
     pool = _pool(baselines, call, seed)
-    still = _still(call, pool)
-    notes = (f"No noise stands for {', '.join(still)}: it lies between a sample's min and max, which are one.",)
+    flat = ", ".join(_still(call, pool))
+    notes = (f"No noise stands for {flat}: it lies between a sample's min and max, which are one.",) if flat else ()
     score = call.scores(call.inputs)
     moments = Moments(call.inputs)
     known: dict[int, Tensor] = {}  # the score of each baseline that was drawn; fresh noise counts from -1 down
     drawn = torch.zeros_like(score)
+    missed: list[Tensor] = []  # by each draw, shape (n, B)
     for samples in call.chunks(n_samples, chunk_size):
         picks, starts, times = [], [], []
         for k in samples:
@@ -97,16 +100,19 @@ def expected_gradients(
         with blame():
             gradients, _ = call.gradient((start + t * way).flatten(0, 1))
         moments.add(moments.of(way * gradients.view_as(way), samples.start))
+        totals = (way * gradients.view_as(way)).flatten(2).sum(2)
+        missed.append((totals - score + torch.stack([known[pick] for pick in picks])).double())
+        delta = moments.mean.flatten(1).sum(1) - (score - drawn / moments.count)
         yield Estimate(
             moments.mean,
             done=moments.count,
             total=n_samples,
             evaluations=moments.count,
             score=score,
-            delta=moments.mean.flatten(1).sum(1) - (score - drawn / moments.count),
+            delta=delta,
             standard_error=moments.standard_error,
             agreement=moments.agreement,
-            notes=notes if still else (),
+            notes=(*notes, *(_unaccounted(moments.mean, delta, score, missed) if moments.count == n_samples else ())),
         )
 
 
@@ -153,6 +159,22 @@ def _still(call: Call, pool: Sequence[Entry] | Tensor) -> list[str]:
         return [] if call.pixels is not None else [*names]
     each = [part for k, part in enumerate(call.parts) if any(x is None or x[k] is None for x in fresh)]
     return [part.name for part in each if part.pixels is None and part.name in names]
+
+
+def _unaccounted(values: Tensor, delta: Tensor, score: Tensor, missed: list[Tensor]) -> tuple[str, ...]:
+    """The note on what of the score's change is missing, where that is more than too few draws explain."""
+    errors = torch.cat(missed)
+    if len(errors) < _FEW or not bool((delta.abs() > _BEYOND * errors.std(0) / len(errors) ** 0.5).any()):
+        return ()
+    text = unaccounted(values, delta, score, TOLERANCE.default, why=_JUMPS)
+    return (text,) if text else ()
+
+
+_FEW, _BEYOND = 8, 5.0  # draws, whose spread says little below; standard errors, which a heavy tail underestimates
+_JUMPS = (
+    "More samples will hardly bring it down: most likely the score jumps on the way (rounding, a comparison, "
+    "torch.where), or a part of it has no gradient or a surrogate one (detach, no_grad)."
+)
 
 
 def _pool(value: Any, call: Call, seed: int) -> Sequence[Entry] | Tensor:

@@ -9,9 +9,12 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
-from saliency_widgets.attribution.method import Method
+from saliency_widgets.attribution.coupling import COUPLED, by_samples
+from saliency_widgets.attribution.method import DEFAULT, Method
 from saliency_widgets.attribution.selection import is_index
 from saliency_widgets.engine.case import has_seed
+from saliency_widgets.engine.compute import alone
+from saliency_widgets.engine.request import Request
 from saliency_widgets.engine.subject import Subject
 from saliency_widgets.engine.sweeping.signature import signature
 from saliency_widgets.evaluation.metrics import METRICS, Metric
@@ -187,17 +190,34 @@ def each_of(model: nn.Module, inputs: Any, given: Mapping[str, Any]) -> list[Any
 
     Raises:
         TypeError: Several samples of a kind that can't be taken apart.
+        ValueError: Rows that influence each other, which are no samples.
     """
     if isinstance(inputs, list) and not (inputs and all(isinstance(value, (int, float)) for value in inputs)):
         return list(inputs)
-    rows = len(Subject(model, inputs, **given).tensor)
+    subject = Subject(model, inputs, **given)
+    rows = len(subject.tensor)
     if rows == 1:
         return [inputs]
+    if _tied(subject):
+        raise ValueError(
+            f"inputs: {COUPLED[0].lower()}{COUPLED[1:]}. They can't be looked at one by one, as is done here; "
+            f"sw.attribute makes one map of all {rows}."
+        )
     if (frame := getattr(inputs, "iloc", None)) is not None:
         return [frame[[k]] for k in range(rows)]
     if hasattr(inputs, "shape") and len(inputs) == rows:
         return [inputs[k : k + 1].clone() if isinstance(inputs, Tensor) else inputs[k : k + 1] for k in range(rows)]
     raise TypeError(f"inputs: {rows} samples in a {type(inputs).__name__}. Pass a list with one for each.")
+
+
+def _tied(subject: Subject) -> bool:
+    """Whether the rows influence each other's class scores; where there are none, nothing is said here."""
+    with alone():
+        try:
+            score, scores = subject.resolve(Request.of(DEFAULT, {}))
+            return by_samples(subject.call(score), scores)[0].joint
+        except (TypeError, ValueError):
+            return False
 
 
 def duration(seconds: float) -> str:

@@ -1,0 +1,158 @@
+"""Copies of one sample that share a pass: each counts as if it were alone, whatever the model does with a batch."""
+
+import pytest
+import torch
+from torch import nn
+from toys import far
+
+import saliency_widgets as sw
+
+X = torch.randn(1, 5, 8, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+METHODS = {
+    "integrated_gradients": {"n_steps": 12, "tolerance": 0.0},
+    "smoothgrad": {"n_samples": 9},
+    "expected_gradients": {"n_samples": 9, "baselines": torch.zeros(1, 5, 8)},
+    "captum.IntegratedGradients": {"n_steps": 7},
+    "captum.FeatureAblation": {},
+}
+
+
+class Attention(nn.Module):
+    """An encoder whose author forgot ``batch_first=True``: its attention runs along the batch."""
+
+    def __init__(self, batch_first=False):
+        super().__init__()
+        self.encoder = nn.TransformerEncoderLayer(8, 2, 16, dropout=0.0, batch_first=batch_first)
+        self.head = nn.Linear(8, 3)
+
+    def forward(self, x):
+        return self.head(self.encoder(x).mean(1))
+
+
+class Recurrent(nn.Module):
+    """A network whose steps are the rows: only later ones see earlier ones."""
+
+    def __init__(self):
+        super().__init__()
+        self.lstm, self.head = nn.LSTM(8, 6), nn.Linear(6, 3)
+
+    def forward(self, x):
+        return self.head(self.lstm(x)[0].mean(1))
+
+
+class Softmax(nn.Module):
+    """A softmax over the wrong dimension of an inner layer."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.head = nn.Linear(40, 6), nn.Linear(6, 3)
+
+    def forward(self, x):
+        return self.head((self.first(x.flatten(1)) * 3).softmax(0) + x.flatten(1)[:, :6])
+
+
+class Alone(nn.Module):
+    """A model that is run on one row after the other."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def forward(self, x):
+        return torch.cat([self.model(row[None]) for row in x])
+
+
+MIXING = {"attention": Attention, "recurrent": Recurrent, "softmax": Softmax}
+
+
+def made(kind):
+    torch.manual_seed(0)
+    return kind().double().eval()
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("kind", MIXING)
+def test_a_map_is_that_of_the_rows_one_by_one(kind, method):
+    model = made(MIXING[kind])
+    found = sw.attribute(model, X, method=method, target=1, **METHODS[method])
+    right = sw.attribute(Alone(model), X, method=method, target=1, **METHODS[method])
+    assert far(found.values, right.values) < 1e-12
+    assert sum("each of its copies is run by itself" in note for note in found.notes) == 1
+    assert not any("run by itself" in note for note in right.notes)
+    if found.delta is not None:
+        assert float((found.delta - right.delta).abs()) < 1e-12
+
+
+def test_so_is_a_table_of_checks():
+    row = X.flatten(1)
+
+    class Flat(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.model = made(Attention)
+
+        def forward(self, x):
+            return self.model(x.view(-1, 5, 8))
+
+    model = Flat().eval()
+    asked = {"methods": ["gradient", "smoothgrad"], "target": 1, "fill": "mean", "progress": False}
+    found, right = (sw.evaluate(m, row, **asked, params={"n_samples": 4}) for m in (model, Alone(model)))
+    same = [name for name in found.columns if not name.startswith("randomised")]  # whose weights go by their names
+    assert found.loc["gradient", ["deletion", "insertion", "noises", "settled"]].notna().all()
+    assert float((found - right)[same].abs().max().max()) < 1e-9
+
+
+@pytest.mark.parametrize("method", ["captum.DeepLift", "captum.GradientShap"])
+def test_captum_methods_that_need_rows_in_one_pass_are_refused(method):
+    with pytest.raises(ValueError, match=r"runs the input beside variants of it.*batch_first"):
+        sw.attribute(made(Attention), X, method=method, target=1)
+    assert sw.attribute(Alone(made(Attention)), X, method="captum.Saliency", target=1).values.any()
+
+
+def test_copies_share_passes_where_they_may():
+    sizes = []
+
+    class Spied(Attention):
+        def forward(self, x):
+            sizes.append(len(x))
+            return super().forward(x)
+
+    torch.manual_seed(0)
+    model = Spied(batch_first=True).double().eval()
+    found = sw.attribute(
+        model, X, method="integrated_gradients", target=1, n_steps=16, quadrature="midpoint", chunk_size=8
+    )
+    assert max(sizes) == 8
+    assert not any("run by itself" in note for note in found.notes)
+
+
+@pytest.mark.parametrize("training", [nn.Dropout(0.5), nn.RReLU()])
+def test_random_draws_mix_nothing(training):
+    model = nn.Sequential(nn.Flatten(), nn.Linear(40, 6), training, nn.Linear(6, 3)).double().train()
+    found = sw.attribute(model, X, method="smoothgrad", target=1, n_samples=5)
+    assert not any("run by itself" in note for note in found.notes)
+
+
+ONE_FOR_ALL = {
+    "an output without a dimension": (lambda out: out[:, 1].sum(), None),
+    "a function to one number": (lambda out: out, lambda out: out[0, 1]),
+}
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("what", ONE_FOR_ALL)
+def test_one_number_for_a_whole_batch_is_taken_row_by_row(what, method):
+    after, target = ONE_FOR_ALL[what]
+
+    class Reduced(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.model = made(lambda: Attention(batch_first=True))
+
+        def forward(self, x):
+            return after(self.model(x))
+
+    found = sw.attribute(Reduced().eval(), X, method=method, target=target, **METHODS[method])
+    right = sw.attribute(Reduced().eval().model, X, method=method, target=1, **METHODS[method])
+    assert far(found.values, right.values) < 1e-12
+    assert sum("gives one number for a whole batch" in note for note in found.notes) == 1
