@@ -198,9 +198,11 @@ class Arguments:
             TypeError: It is for several inputs, and there is one that has no name.
             ValueError: A name that no explained input has, or a tuple of another length.
         """
+        names = [part.name for part in self.parts] or [self.name or ""]
+        if isinstance(value, list) and argument == "baseline" and len(names) > 1:
+            value = tuple(value)
         if not isinstance(value, (Mapping, tuple)):
             return None
-        names = [part.name for part in self.parts] or [self.name or ""]
         if names == [""]:
             if isinstance(value, Mapping):
                 raise TypeError(
@@ -222,7 +224,7 @@ class Arguments:
 
         def assign(name: str, item: Any) -> None:
             inside = [other for other in names if other == name or other.startswith(f"{name}.")]
-            if item is None and not inside:  # of an input that is held, in what is nested as the inputs are
+            if not inside and (item is None or self._holds(name)):  # in what is nested as the inputs are
                 return
             if not inside:
                 raise ValueError(unknown(argument, name, names))
@@ -234,6 +236,16 @@ class Arguments:
         for name, item in items:
             assign(name, item)
         return result
+
+    def _holds(self, name: str) -> bool:
+        """Whether something that is held goes by this path; arguments by position have no names here."""
+        top, *path = name.split(".")
+        for node in [self.kwargs[top]] if top in self.kwargs else self.args if path else ():
+            for key in path:
+                node = {str(k): inner for k, inner in entries(node) or ()}.get(key, _ABSENT)
+            if node is not _ABSENT:
+                return True
+        return False
 
     def spread(self, rows: Tensor, known: Tensor | None) -> Tensor:
         """The range max - min of each row, broadcastable to them; of each of several inputs its own.
@@ -263,6 +275,9 @@ class Arguments:
         pieces = zip(self.split(rows), self.parts, strict=True)
         made = [make(piece, part).expand_as(piece) for piece, part in pieces]
         return torch.cat([piece.reshape(len(rows), -1) for piece in made], 1).to(rows.dtype)
+
+
+_ABSENT = object()
 
 
 def entries(node: Any) -> list[tuple[Any, Any]] | None:

@@ -108,6 +108,15 @@ def from_captum(attribution: Any, *, title: str | None = None, **fixed: Any) -> 
     return bridge.method(title)
 
 
+def captum_names() -> list[str]:
+    """The classes of ``captum.attr`` that explain something; none where captum is not installed."""
+    try:
+        import captum.attr as found
+    except ImportError:
+        return []
+    return [name for name in found.__all__ if hasattr(getattr(found, name), "attribute")]
+
+
 def captum_method(name: str) -> Method:
     """A class of ``captum.attr`` by its name, "captum.DeepLift", bound to the model when it runs.
 
@@ -119,7 +128,7 @@ def captum_method(name: str) -> Method:
         import captum.attr as found
     except ImportError as error:
         raise ImportError(f"method: {name!r} needs captum: pip install 'saliency-widgets[captum]'") from error
-    kinds = {f"captum.{n}": kind for n in found.__all__ if hasattr(kind := getattr(found, n), "attribute")}
+    kinds = {f"captum.{n}": getattr(found, n) for n in captum_names()}
     if name not in kinds:
         raise ValueError(unknown("method", name, list(kinds)))
     kind, label = kinds[name], name.removeprefix("captum.")
@@ -423,7 +432,7 @@ def _flat(items: list[Tensor]) -> Tensor:
 def _expanded(tensor: Tensor, shape: tuple[int, ...]) -> Tensor:
     """A mask or baseline for any sample in full: one of fewer dimensions captum takes with one variant a pass only."""
     try:
-        return tensor.expand(shape)
+        return tensor.expand(shape).contiguous()
     except RuntimeError:  # it is of another shape, of which captum says what is wrong
         return tensor
 

@@ -186,9 +186,14 @@ def _exported(error: Exception, shape: tuple[int, ...]) -> str:
     batch = _BATCH.search(str(error))
     if batch and int(batch[1]) < shape[0]:
         return fixed_batch(int(batch[1]), shape[0], error)
-    what = f"a batch size of {batch[1]}" if batch else "other inputs"
+    if batch:
+        return (
+            f"it was exported for a batch size of {batch[1]}, and this pass has {shape[0]} ({cause_of(error)}). Pass a "
+            f"batch of that size. What goes sample by sample, as class activation maps, captum's methods and checks "
+            f"do, needs a model that was exported with dynamic_shapes=."
+        )
     return (
-        f"it was exported for {what}, and the inputs have shape {shape} ({cause_of(error)}). Pass inputs of that form, "
+        f"it was exported for other inputs than these, of shape {shape} ({cause_of(error)}). Pass inputs of that form, "
         f"or export it again with dynamic_shapes=."
     )
 

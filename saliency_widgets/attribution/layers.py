@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from saliency_widgets.attribution.call import Call
 from saliency_widgets.attribution.coordinates import Coordinates
 from saliency_widgets.attribution.errors import Unread, without_gradient
-from saliency_widgets.attribution.isolation import is_scripted
+from saliency_widgets.attribution.isolation import is_exported, is_scripted
 from saliency_widgets.attribution.layout import Layout
 from saliency_widgets.attribution.recording import SPATIAL, once
 from saliency_widgets.attribution.taps import tensor_in, turn_of
@@ -262,6 +262,8 @@ def _spatial_layers(call: Call, sample: int = 0) -> Mapping[str, Spatial]:
         call: The model and its inputs.
         sample: Which of them is looked at.
     """
+    if isinstance(call.model, torch.jit.ScriptModule) or is_exported(call.model):  # there are no layers to be seen
+        return {}
     coordinates, runs = Coordinates(), []
 
     def ran(path: str, output: Any) -> None:

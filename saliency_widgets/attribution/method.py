@@ -230,5 +230,8 @@ def unknown_method(name: Any, entries: Mapping[str, Method], what: str = "method
         entries: The methods there are.
         what: The argument's name, for the sentence.
     """
-    aliases = {alias: name for name, entry in entries.items() for alias in (entry.title, *entry.aliases)}
+    from saliency_widgets.attribution.captum_bridge import captum_names  # it builds upon this module
+
+    aliases = {alias: f"captum.{n}" for n in captum_names() for alias in (n, f"captum.{n}")} if what == "method" else {}
+    aliases |= {alias: name for name, entry in entries.items() for alias in (name, entry.title, *entry.aliases)}
     return unknown(what, name, list(entries), aliases)

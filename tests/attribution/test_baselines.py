@@ -184,7 +184,8 @@ def test_nothing_said_is_black_for_pictures_and_zero_for_rows():
         (torch.full((3, 1, 1), float("inf")), ValueError, r"baseline: it holds NaN or infinite"),
         (lambda x: "black", TypeError, r"baseline: expected a name, a tensor or a function.*str"),
         ([0, 0, 0], TypeError, r"baseline: expected a name, a tensor or a function.*list"),
-        (0.5, TypeError, r"baseline: expected a name, a tensor or a function.*float"),
+        (True, TypeError, r"baseline: expected a name, a tensor or a function.*bool"),
+        (float("nan"), ValueError, r"baseline: it holds NaN"),
         (np.array(["a"]), TypeError, r"baseline: expected numbers, got an array of <U1"),
         (np.array([None, 1.0]), TypeError, r"baseline: expected numbers, got an array of object"),
         (lambda x: np.array([object()]), TypeError, r"baseline: expected numbers, got an array of object"),
@@ -206,6 +207,11 @@ def test_nothing_said_is_black_for_pictures_and_zero_for_rows():
 def test_what_is_no_baseline(value, error, said):
     with pytest.raises(error, match=said):
         of(value)
+
+
+@pytest.mark.parametrize("value", [0, 0.5, np.float64(0.5), torch.tensor(0.5)])
+def test_a_number_is_a_baseline(value):
+    assert torch.equal(of(value), torch.full_like(of("zero"), float(value)))
 
 
 @pytest.mark.parametrize("name", ["black", "white"])

@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import re
 import warnings
 from functools import partial
 
@@ -401,6 +402,51 @@ def test_masks_and_baselines_of_one_input(name, arguments):
 )
 def test_masks_and_baselines_of_several_inputs(name, arguments):
     check(getattr(ca, name), Rows(), (X, Y), **METHODS[name], **arguments)
+
+
+SEGMENTS = torch.arange(16).view(4, 4) // 5  # superpixels, as they come
+FEWER = {
+    "a row's mask": (rows(0, 3, 4), {"feature_mask": torch.tensor([0, 0, 1, 2])}),
+    "as many rows as columns": (rows(0, 4, 4), {"feature_mask": torch.tensor([0, 0, 1, 2])}),
+    "superpixels": (rows(0, 4, 3, 4, 4), {"feature_mask": SEGMENTS}),
+    "superpixels of one image": (rows(0, 1, 3, 4, 4), {"feature_mask": SEGMENTS}),
+    "superpixels with a channel": (rows(0, 2, 3, 4, 4), {"feature_mask": SEGMENTS[None]}),
+    "a mask of each channel": (rows(0, 3, 3, 4, 4), {"feature_mask": torch.stack([SEGMENTS, SEGMENTS + 4, SEGMENTS])}),
+    "means of channels": (rows(0, 3, 3, 4, 4), {"baselines": torch.tensor([0.1, 0.2, 0.3]).view(3, 1, 1)}),
+    "a row as baseline": (rows(0, 4, 4), {"baselines": torch.tensor([0.1, 0.2, 0.3, 0.4])}),
+}
+
+
+@pytest.mark.parametrize("chunk_size", [None, 1])
+@pytest.mark.parametrize("name", ["FeatureAblation", "ShapleyValueSampling"])
+@pytest.mark.parametrize("form", FEWER)
+def test_masks_and_baselines_of_fewer_dimensions_are_for_every_sample(form, name, chunk_size):
+    """However many samples there are, as many as the mask is long among them."""
+    x, arguments = FEWER[form]
+    model = Formula(lambda x: x.flatten(1).square().cumsum(1).tanh().sum(1))
+    kind, given = getattr(ca, name), {**METHODS[name], **arguments}
+    found = sw.attribute(model, x, method=from_captum(kind(model), **given), target=0, chunk_size=chunk_size)
+    one = [sw.attribute(model, row[None], method=from_captum(kind(model), **{
+        key: value.expand(1, *row.shape).contiguous() if isinstance(value, torch.Tensor) else value
+        for key, value in given.items()}), target=0, chunk_size=1).values for row in x]  # fmt: skip
+    assert far(found.values, torch.cat(one)) < 1e-12
+    if name == "FeatureAblation":
+        assert torch.allclose(found.values, kind(model).attribute(x, **arguments), atol=1e-12)
+
+
+def test_what_captums_deltas_leave_out_is_said():
+    class Hidden(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.head = torch.nn.Linear(4, 3).double()
+
+        def forward(self, x):
+            return self.head(x) + 100 * self.head(x).detach()
+
+    for name, why in (("IntegratedGradients", "More steps"), ("DeepLift", "has no gradient")):
+        note = " ".join(sw.attribute(Hidden().eval(), X, method=f"captum.{name}", target=1).notes)
+        assert re.search(rf"of the score's change of sample \d is unaccounted for.*{why}", note), note
+        assert not sw.attribute(Hidden().eval().head, X, method=f"captum.{name}", target=1).notes
 
 
 def test_a_baseline_of_no_dimensions():

@@ -453,6 +453,17 @@ def test_random_numbers_that_are_not_used_are_no_finding():
     assert about(Wrapped(before=lambda x: x + 0 * torch.rand_like(x))) == []
 
 
+def test_inputs_that_a_step_makes_impossible_are_no_fixed_batch_size():
+    model = Wrapped(before=lambda x: (x - X.min() + 0.01).log())
+    assert not [f for f in about(model) if "batch size" in f.what]
+
+
+def test_a_target_for_so_many_rows_only_is_told_in_its_own_words():
+    found = sw.checkup(conv_net().double().eval(), torch.cat([X[:1]] * 2), target=lambda out: out[:2, 0])
+    assert [f for f in found if "on 2 rows and not on 4: target: the function must return one number per" in f.what]
+    assert not [f for f in found if "batch size is fixed" in f.what]
+
+
 def test_weak_coupling_of_rows_is_seen_and_rounding_is_not():
     for after in (lambda y: 1000 + y - 0.9 * y.mean(0), lambda y: y + 0.01 * (y - y.mean(0)) * len(y)):
         assert [f for f in about(Wrapped(after=after)) if "What shares a batch" in f.what]

@@ -164,6 +164,22 @@ def test_each_baseline_is_scored_once():
     assert far(found.delta, found.values.sum(1) - (X**2 - mean**2).sum(1)) < 1e-12
 
 
+def test_what_more_samples_will_not_bring_is_said():
+    """Half of the score has no gradient; of what has one, few samples miss a part too, which goes without saying."""
+
+    class Half(nn.Module):
+        def forward(self, x):
+            smooth = x.square().sum(1, keepdim=True)
+            return smooth + smooth.detach()
+
+    noisy = torch.randn(20, 4, generator=torch.Generator().manual_seed(0))
+    for baselines in (torch.zeros(1, 4), noisy):
+        (note,) = explain(Half().eval(), baselines=baselines, n_samples=100).notes
+        assert "of the score's change of sample" in note
+        assert "More samples will hardly bring it down" in note
+        assert not explain(power(2).eval(), baselines=baselines, n_samples=20).notes
+
+
 def test_delta_falls_with_the_samples():
     deltas = [explain(power(3), baselines="zero", n_samples=n).delta.abs() for n in (5, 500)]
     assert bool((deltas[1] < deltas[0]).all())

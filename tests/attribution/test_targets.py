@@ -826,3 +826,8 @@ def test_lrp_shares_out_outputs_and_nothing_made_of_them():
     for settings in ({"target": 0}, {"score": "probability", "target": 1}):
         with pytest.raises(ValueError, match="score: LRP shares out an output of the model as it is"):
             sw.attribute(model, rows(), method="captum.LRP", class_names=["no", "yes"], **settings)
+
+
+def test_a_mapping_of_names_with_gaps_says_which():
+    with pytest.raises(ValueError, match=r"class_names: a mapping must name the classes 0 to 2, each once; \[1\] have"):
+        gradient(target="a", class_names={0: "a", 2: "c"})

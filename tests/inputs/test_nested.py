@@ -226,6 +226,8 @@ BASELINES = {
     "by path": dict(zip(FORMS["mappings"][2], BASES, strict=True)),
     "by beginnings": {"batch.x.a": BASES[0], "batch.x.rest": BASES[1:]},
     "with nothing for what is held": {"batch": {"x": {"a": BASES[0], "rest": BASES[1:]}, "ids": None}},
+    "with what is held as it is": {"batch": {"x": {"a": BASES[0], "rest": BASES[1:]}, "ids": torch.tensor([1, 2])}},
+    "a list": BASES,
     "in a dataclass": {"batch.x": Batch(BASES[0], BASES[1:], None)},
 }
 
@@ -238,6 +240,25 @@ def test_baselines_by_position_name_and_path(form):
     assert far(found.values, sw.attribute(Flat(), TOGETHER, baseline=torch.cat(BASES, 1), **few).values) < 1e-12
     captum = sw.attribute(kind(), inputs, method="captum.IntegratedGradients", baseline=BASELINES[form], target=1)
     assert far(captum.values, found.values) < 1e-6
+
+
+@dataclasses.dataclass
+class Scaled:
+    x: torch.Tensor
+    k: float
+
+
+def test_a_baseline_nested_as_inputs_with_settings_in_them():
+    class Net(nn.Module):
+        def forward(self, z, config):
+            return (z.x * z.k) @ torch.ones(4, 2, dtype=torch.float64) * config["scale"]
+
+    inputs = {"z": Scaled(A, 2.0), "config": {"scale": 3.0, "name": "big"}}
+    base = {"z": Scaled(BASES[0], 5.0), "config": {"scale": 3.0, "name": "big"}}
+    found = sw.attribute(Net(), inputs, baseline=base, target=1)
+    assert far(found.values, 6 * (A - BASES[0])) < 1e-12
+    with pytest.raises(ValueError, match=r"baseline: 'z\.y' is not known"):
+        sw.attribute(Net(), inputs, baseline={"z": {"x": BASES[0], "y": 5.0}}, target=1)
 
 
 def test_one_name_for_all_beneath_a_path():

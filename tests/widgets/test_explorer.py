@@ -928,6 +928,7 @@ def test_an_index_into_the_output_is_a_target_like_a_class(picture):
     [
         ("GradCAM", "grad_cam"), ("Grad-CAM++", "grad_cam_plus_plus"), ("ig", "integrated_gradients"),
         ("IntegratedGradients", "integrated_gradients"), ("saliency", "gradient"), ("SHAP", "expected_gradients"),
+        ("grad*input", "input_x_gradient"),
         ("guided_backpropagation", "guided_backprop"), ("smooth_grad", "smoothgrad"), ("deconvolution", "deconvnet"),
     ],
 )  # fmt: skip
@@ -940,6 +941,14 @@ def test_what_others_call_a_method_is_answered_with_its_name(explorer, given, me
     ):
         with pytest.raises(ValueError, match=said):
             ask()
+
+
+@pytest.mark.parametrize("given", ["occlusion", "DeepLift", "Captum.IntegratedGradients", "kernel_shap"])
+def test_so_are_names_of_captum(given):
+    with pytest.raises(
+        ValueError, match=r"is not known\. Did you mean 'captum\.(Occlusion|DeepLift|Int\w+|KernelShap)'"
+    ):
+        sw.attribute(one_output(), torch.zeros(1, 3, 8, 8), method=given)
 
 
 def test_no_alias_is_another_methods_name():

@@ -38,7 +38,7 @@ BASELINES = Param(
     title="Expected Gradients",
     unit="samples",
     params=(N_SAMPLES, BASELINES, SEED, CHUNK_SIZE),
-    aliases=("eg", "shap", "gradient_shap"),
+    aliases=("eg", "shap", "gradient_shap", "gradient_explainer"),
     blank="the gradients between the baselines and the input are zero, or the baselines equal the input",
 )
 def expected_gradients(

@@ -12,7 +12,7 @@ from saliency_widgets.attribution.method import Estimate, method
     title="Input × Gradient",
     unit="passes",
     pointwise=True,
-    aliases=("gradient_x_input", "gradient_times_input", "input_times_gradient", "input*gradient"),
+    aliases=("gradient_x_input", "gradient_times_input", "input_times_gradient", "input*gradient", "grad*input"),
     blank="wherever the input is not zero, the gradient is",
 )
 def input_x_gradient(call: Call) -> Iterator[Estimate]:

@@ -61,7 +61,7 @@ _ROUND = 8
     title="Integrated Gradients",
     unit="gradients",
     params=(N_STEPS, BASELINE, TOLERANCE, QUADRATURE, SEED, CHUNK_SIZE),
-    aliases=("ig", "path_integrated_gradients"),
+    aliases=("ig", "intgrad", "path_integrated_gradients"),
     blank="the gradients are zero all the way from the baseline, or the input equals the baseline",
 )
 def integrated_gradients(
