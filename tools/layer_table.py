@@ -181,7 +181,8 @@ def hits(model: nn.Module, path: str, layer: Spatial, image: Tensor) -> int:
         columns = slice(column * width // w, max((column + 1) * width // w, column * width // w + 1))
         moved = image.clone()
         moved[..., rows, columns] += 0.5 * torch.randn(moved[..., rows, columns].shape, generator=generator).to(image)
-        change = layer.layout.read(output_of(model, path, moved) - at_rest)[0].norm(dim=0)
+        change = layer.layout.read(output_of(model, path, moved) - at_rest)[0]
+        change = (change - change.mean((1, 2), keepdim=True)).norm(dim=0)  # random attention moves all cells alike
         peak = divmod(int(change.argmax()), w)
         count += abs(peak[0] - row) <= max(1, h // 14) and abs(peak[1] - column) <= max(1, w // 14)
     return count

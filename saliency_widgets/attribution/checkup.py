@@ -163,16 +163,18 @@ def _output(call: Call, seen: Observation) -> Iterator[Finding]:
     scores = scores.double()
     several = scores.ndim > 1 and scores.shape[1] > 1
     sums, logged = (scores.sum(1), scores.exp().sum(1)) if several else (scores, scores)
-    what = None
+    what, taken = None, False
     if several and bool((scores >= 0).all()) and _all_one(sums):
-        what = "probabilities (they sum to 1): softmax was applied already"
+        what, taken = "probabilities (they sum to 1): softmax was applied already", True
     elif several and bool((scores <= 0).all()) and _all_one(logged):
-        what = "log-probabilities: log_softmax was applied already"
+        what, taken = "log-probabilities: log_softmax was applied already", True
     elif seen.last == "sigmoid" and bool(((scores >= 0) & (scores <= 1)).all()):
-        what = "the results of a sigmoid, between 0 and 1"
-    if what is not None and call.score.scale in ("logit", "probability", "log_probability"):
+        what, taken = "the results of a sigmoid, between 0 and 1", not several
+    scales = ("logit",) if taken else ("logit", "probability", "log_probability")
+    if what is not None and call.score.scale in scales:
+        twice = "" if taken else ", and 'probability' would squash it twice"
         yield Finding(
-            f"The model's outputs are {what}. The score 'logit' is no logit, and 'probability' would squash it twice.",
+            f"The model's outputs are {what}. The score 'logit' is no logit{twice}.",
             remedy="Explain the model without its last layer, or pass score='value' and read it for what it is.",
             severity="caution" if call.score.scale == "logit" else "wrong",
         )

@@ -86,13 +86,14 @@ def _is_whole(number: Any) -> bool:
     return hasattr(number, "__index__") and not isinstance(number, bool)
 
 
-def top_classes(logits: Tensor, *, score: str = SCORE.default, binary: bool = False) -> Tensor:
+def top_classes(logits: Tensor, *, score: str = SCORE.default, binary: bool = False, squashed: bool = False) -> Tensor:
     """What is explained where nothing is named: the likeliest class of each sample, or the only value.
 
     Args:
         logits: The model's scores, shape (B, K).
         score: The scale.
         binary: Whether two classes have names: see :class:`Score`.
+        squashed: Whether they are probabilities already.
 
     Returns:
         Shape (B,).
@@ -101,7 +102,7 @@ def top_classes(logits: Tensor, *, score: str = SCORE.default, binary: bool = Fa
         ValueError: The model returns several values.
     """
     if score != "value":
-        return in_classes(logits, binary).argmax(1)
+        return in_classes(logits, binary, squashed).argmax(1)
     if logits.shape[1] > 1:
         raise ValueError(
             f"target: the model returns {logits.shape[1]} values; with score='value' say which one by its index."
@@ -118,6 +119,7 @@ def resolve(
     contrast: Target = None,
     class_names: Sequence[str] | None = None,
     binary: bool = False,
+    squashed: bool = False,
     shape: Sequence[int] | None = None,
 ) -> Score:
     """Turn what the caller said into a :class:`Score`.
@@ -132,6 +134,7 @@ def resolve(
         contrast: A second class or index, subtracted.
         class_names: Names of the classes in order.
         binary: Whether two classes have names: see :class:`Score`.
+        squashed: Whether the model's scores are probabilities already.
         shape: Of the model's scores as it returns them, (B, ...); needed where ``target`` or ``contrast`` is a tuple.
 
     Raises:
@@ -159,12 +162,12 @@ def resolve(
     if logits is None:
         raise ValueError("target: the model's scores are needed to resolve it.")
     classes = in_classes(logits, binary).shape[1]
-    top = top_classes(logits, score=scale, binary=binary) if target is None else None
+    top = top_classes(logits, score=scale, binary=binary, squashed=squashed) if target is None else None
     picked = top if top is not None else _indices(target, batch, classes, class_names, "target")
     other = None if contrast is None else _indices(contrast, batch, classes, class_names, "contrast")
     _check_apart(picked, other)
     picked, other = picked.to(logits.device), None if other is None else other.to(logits.device)
-    return Score(scale, picked, other, binary)
+    return Score(scale, picked, other, binary, squashed)
 
 
 def _check_apart(picked: Tensor, other: Tensor | None) -> None:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
 
 from saliency_widgets.attribution.call import Call
 from saliency_widgets.attribution.errors import Cancelled
@@ -20,12 +24,14 @@ class Survey:
     Attributes:
         logits: The class scores of the inputs, shape (B, K).
         notes: What to know of how they were found.
+        squashed: Whether they are probabilities: several that are positive and sum to 1, or one that a sigmoid gave.
         tuned: What gives them sooner; None where nothing does.
         refused: Why it, or a part of it, is not used; empty where all is.
     """
 
     logits: Tensor
     notes: tuple[str, ...]
+    squashed: bool = False
     tuned: Tuned | None = None
     refused: str = ""
 
@@ -61,25 +67,60 @@ def survey(call: Call, *, fold: bool) -> Survey:
         TypeError: The model's output holds no tensor.
         ValueError: The model failed, or its output has another form.
     """
-    if not fold:
-        return Survey(*call.logits())
     notes: tuple[str, ...] = ()
     tuned: Tuned | None = None
+    sigmoid = False
     laid = call.inputs.dtype == torch.float32 and call.size is not None
 
     def work(rows: range) -> tuple[Tensor]:
-        nonlocal notes, tuned
+        nonlocal notes, tuned, sigmoid
         with call.standing_in() as model, torch.no_grad():
             if rows.start:
                 _, logits, notes = call.read(model, rows)
             else:
-                with Observed(model) as seen:
+                with Ends() as ends, Observed(model) if fold else nullcontext() as seen:
                     output, logits, notes = call.read(model, rows)
-                tuned = seen.tuned(output, call.model, channels_last=laid)
+                sigmoid = ends.in_sigmoid(scores_in(output, len(rows)))
+                tuned = None if seen is None else seen.tuned(output, call.model, channels_last=laid)
             return (logits,)
 
     logits = call.memory.run(work, call.batch)[0]
-    return Survey(logits, notes, *_proven(call, tuned, logits)) if tuned else Survey(logits, notes)
+    squashed = sigmoid if logits.shape[1] == 1 else are_probabilities(logits)
+    tuned, refused = _proven(call, tuned, logits) if tuned else (None, "")
+    return Survey(logits, notes, squashed, tuned, refused)
+
+
+def are_probabilities(scores: Tensor) -> bool:
+    """Whether class scores, shape (B, K), are positive and sum to 1."""
+    return bool((scores >= 0).all()) and bool(((scores.double().sum(1) - 1).abs() < _OFF).all())
+
+
+_OFF = 1e-3
+_SIGMOIDS = (torch.sigmoid, torch.sigmoid_, Tensor.sigmoid, Tensor.sigmoid_, F.sigmoid, torch.special.expit)
+_SAME = (  # they give the numbers that they get
+    Tensor.view, Tensor.reshape, torch.reshape, Tensor.squeeze, torch.squeeze, Tensor.unsqueeze, torch.unsqueeze,
+    Tensor.flatten, torch.flatten, Tensor.float, Tensor.double, Tensor.to, Tensor.clone, Tensor.contiguous,
+    Tensor.__getitem__,
+)  # fmt: skip
+
+
+class Ends(TorchFunctionMode):
+    """Watches whether a sigmoid makes what a model returns."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._made: list[Tensor] = []
+
+    def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        """Keep the results of the last sigmoids, whatever reshaped them."""
+        result = func(*args, **(kwargs or {}))
+        if func in _SIGMOIDS or (func in _SAME and self.in_sigmoid(args[0])):
+            self._made = [*self._made[-1:], result]
+        return result
+
+    def in_sigmoid(self, scores: Any) -> bool:
+        """Whether a sigmoid made these numbers."""
+        return any(scores is tensor for tensor in self._made)
 
 
 def _proven(call: Call, tuned: Tuned, logits: Tensor) -> tuple[Tuned | None, str]:

@@ -151,12 +151,14 @@ class Score:
             model's output to shape (N,).
         contrast: Another class or index per sample whose score is subtracted, of the target's shape, or None.
         binary: Whether two classes have names: a single logit z is then the score of class 1, and -z that of class 0.
+        squashed: Whether the model's outputs are probabilities already: see :func:`~.survey.survey`.
     """
 
     scale: Scale
     target: Tensor | Callable[[Any], Tensor]
     contrast: Tensor | None = None
     binary: bool = False
+    squashed: bool = False
 
     @property
     def of_classes(self) -> bool:
@@ -209,6 +211,10 @@ class Score:
         return value.flatten()[:1]
 
     def _scaled(self, logits: Tensor) -> Tensor:
+        if self.squashed and self.scale in ("probability", "log_probability"):
+            pair = self.binary and logits.shape[1] == 1
+            shares = torch.cat([1 - logits, logits], 1) if pair else logits
+            return shares if self.scale == "probability" else shares.log()
         if self.binary and logits.shape[1] == 1:
             logits = torch.cat([-logits, logits], 1)
             scale = {"probability": Tensor.sigmoid, "log_probability": F.logsigmoid}.get(self.scale)
@@ -220,7 +226,7 @@ class Score:
         return logits
 
 
-def in_classes(logits: Tensor, binary: bool) -> Tensor:
+def in_classes(logits: Tensor, binary: bool, squashed: bool = False) -> Tensor:
     """The logits of the classes, shape (N, K, ...): a binary model's single logit z as the pair (0, z).
 
     Their softmax is (1 - sigmoid(z), sigmoid(z)), and the larger one is the likelier class.
@@ -228,8 +234,19 @@ def in_classes(logits: Tensor, binary: bool) -> Tensor:
     Args:
         logits: Of the model, shape (N, K, ...).
         binary: Whether two classes have names.
+        squashed: Whether they are probabilities: theirs are the logits whose softmax, or sigmoid, they are.
     """
+    if squashed:
+        bounded = logits.clamp(min=torch.finfo(logits.dtype).tiny)
+        logits = bounded.log() if logits.shape[1] > 1 else bounded.log() - (1 - logits).clamp(min=_SMALL).log()
     return torch.cat([torch.zeros_like(logits), logits], 1) if binary and logits.shape[1] == 1 else logits
+
+
+_SMALL = 1e-30
+SQUASHED = (
+    "The model's outputs are probabilities already (it ends in a softmax or a sigmoid), and score='logit' explains "
+    "them as they are. For the logits, explain the model without its last layer."
+)
 
 
 def probabilities(logits: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from saliency_widgets.attribution.method import DEFAULT, FLAT, Method
 from saliency_widgets.attribution.methods.expected_gradients import BASELINES, default_baselines
 from saliency_widgets.attribution.recording import SPATIAL
 from saliency_widgets.attribution.reduction import unseen
-from saliency_widgets.attribution.targets import SCORE, is_function
+from saliency_widgets.attribution.targets import SCORE, SQUASHED, is_function
 from saliency_widgets.engine.cache import Cache, Scope
 from saliency_widgets.engine.fingerprint import identity
 from saliency_widgets.engine.request import Request
@@ -170,6 +170,8 @@ def _notes(subject: Subject, entry: Method, estimate: Estimate, score: Score) ->
     notes = [*subject.prepared.notes, *estimate.notes]
     if score.of_classes:
         notes += subject.output_notes
+        if score.squashed and score.scale == "logit":
+            notes.append(SQUASHED)
     if subject.memory.apart:
         notes.append(subject.memory.apart)
     if subject.memory.limit is not None:

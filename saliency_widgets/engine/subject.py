@@ -135,6 +135,7 @@ class Subject:
         self._lock = threading.RLock()
         self._fingerprint, self._number, self._form = Fingerprint(model), 0, self._kind()
         self.output_notes: tuple[str, ...] = ()
+        self.squashed = False  # its outputs are probabilities already
         self.untuned = ""  # why it is not computed sooner, where it could have been
         self._logits: tuple[tuple, Tensor] | None = None  # as the model gives them
         self._shape: tuple[tuple, tuple[int, ...]] | None = None  # of its output
@@ -215,17 +216,19 @@ class Subject:
     def logits_at(self, version: tuple) -> Tensor:
         """The same, for whoever knows the version already."""
         with self._lock:
-            return in_classes(self._logits_at(version), self.binary)
+            return in_classes(self._logits_at(version), self.binary, self.squashed)
 
     @property
     def predicted(self) -> Tensor | None:
         """The logits that were computed last, of whatever the model and the inputs were then."""
-        return None if self._logits is None else in_classes(self._logits[1], self.binary)
+        return None if self._logits is None else in_classes(self._logits[1], self.binary, self.squashed)
 
     def predicted_at(self, version: tuple | None) -> Tensor | None:
         """The logits that were computed last, where they are those of that version."""
         found = self._logits
-        return in_classes(found[1], self.binary) if found is not None and found[0] == version else None
+        if found is None or found[0] != version:
+            return None
+        return in_classes(found[1], self.binary, self.squashed)
 
     @property
     def binary(self) -> bool:
@@ -243,6 +246,7 @@ class Subject:
         self._tuned, self._replays = None, None
         found = survey(self.call(_UNSCORED), fold=self._fold)
         logits, self.output_notes, self._tuned, self.untuned = found.logits, found.notes, found.tuned, found.refused
+        self.squashed = found.squashed
         classes = in_classes(logits, self.binary).shape[1]
         if self.class_names is not None and len(self.class_names) != classes:
             if self._names_given:
@@ -301,6 +305,7 @@ class Subject:
             contrast=request.contrast,
             class_names=self.class_names,
             binary=self.binary,
+            squashed=logits is not None and self.squashed,
             shape=shape,
         )
         return score, score(logits, batch) if logits is not None and score.of_classes else None

@@ -165,7 +165,10 @@ def ablate(
         scores.append(found[0])
         logits.append(found[1])
         after = torch.cat(scores)
+        before, without_it = whole[1][0], logits[0][0]
+        if call.score.squashed:
+            pairs = in_classes(torch.stack([before, without_it]), call.score.binary, squashed=True)
+            before, without_it = pairs.unbind(0)
         yield Ablation(
-            mask, inputs, float(whole[0][0]), float(after[0]), whole[1][0], logits[0][0], after[1:], len(after),
-            1 + draws,
-        )  # fmt: skip
+            mask, inputs, float(whole[0][0]), float(after[0]), before, without_it, after[1:], len(after), 1 + draws
+        )

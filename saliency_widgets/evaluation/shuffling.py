@@ -14,6 +14,7 @@ from saliency_widgets.attribution import Call
 from saliency_widgets.attribution.columns import Columns
 from saliency_widgets.attribution.noise import seeded
 from saliency_widgets.attribution.schedule import CHUNK_SIZE, chunks
+from saliency_widgets.attribution.targets import in_classes
 from saliency_widgets.evaluation.running import Running
 from saliency_widgets.params import MANY, Param
 
@@ -193,6 +194,7 @@ def permutation_importance(
         scores, logits = found
         if labels is None:
             return float((scores.double() - whole[0].double()).abs().mean())
+        logits = in_classes(logits, binary=False, squashed=call.score.squashed)
         return _loss(loss, scores, logits, labels)
 
     whole = outcomes(("background",), rows)

@@ -294,20 +294,22 @@ def test_no_spatial_layer():
 
 
 @pytest.mark.parametrize(
-    ("last", "said"),
+    ("last", "said", "squashed"),
     [
-        (nn.Softmax(1), "probabilities (they sum to 1): softmax"),
-        (nn.LogSoftmax(1), "log-probabilities: log_softmax"),
-        (nn.Sigmoid(), "a sigmoid"),
+        (nn.Softmax(1), "probabilities (they sum to 1): softmax", []),
+        (nn.LogSoftmax(1), "log-probabilities: log_softmax", []),
+        (nn.Sigmoid(), "a sigmoid", ["wrong"]),
+        (nn.Sequential(nn.Linear(4, 1).double(), nn.Sigmoid()), "a sigmoid", []),
     ],
 )
-def test_outputs_that_are_no_logits(last, said):
+def test_outputs_that_are_no_logits(last, said, squashed):
+    """Of several sigmoids, a softmax would make other probabilities; of the others they are taken as they are."""
     model = nn.Sequential(*conv_net(), last).eval()
     found = [f for f in about(model) if "outputs are" in f.what]
     assert len(found) == 1
     assert said in found[0].what
     assert found[0].severity == "caution"
-    assert [f.severity for f in about(model, score="probability") if "outputs are" in f.what] == ["wrong"]
+    assert [f.severity for f in about(model, score="probability") if "outputs are" in f.what] == squashed
     assert not [f for f in about(model, score="value", target=0) if "outputs are" in f.what]
 
 

@@ -1,7 +1,7 @@
 """Targets and scores: which number of the model's output is explained."""
 
 from collections import OrderedDict
-from types import SimpleNamespace
+from types import MappingProxyType, SimpleNamespace
 
 import numpy as np
 import pytest
@@ -831,3 +831,89 @@ def test_lrp_shares_out_outputs_and_nothing_made_of_them():
 def test_a_mapping_of_names_with_gaps_says_which():
     with pytest.raises(ValueError, match=r"class_names: a mapping must name the classes 0 to 2, each once; \[1\] have"):
         gradient(target="a", class_names={0: "a", 2: "c"})
+
+
+# ---- outputs that are probabilities already
+
+
+class Squashed(nn.Module):
+    """One output behind a sigmoid, as people write it; class 1 is unlikely."""
+
+    FORMS = MappingProxyType(
+        {
+            "module": None,
+            "functional": torch.sigmoid,
+            "squeezed": lambda z: z.sigmoid().squeeze(1),
+            "indexed": lambda z: nn.functional.sigmoid(z)[:, 0],
+            "flattened": lambda z: torch.special.expit(z).view(-1),
+        }
+    )
+
+    def __init__(self, form):
+        super().__init__()
+        torch.manual_seed(0)
+        self.net = nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 1)).double()
+        with torch.no_grad():
+            self.net[2].bias.fill_(-2.0)
+        self.last = self.FORMS[form] or nn.Sigmoid()
+        self.eval()
+
+    def forward(self, x):
+        return self.last(self.net(x))
+
+
+ON_SCALES = {
+    "logit": (lambda p: -p, lambda p: p),
+    "probability": (lambda p: 1 - p, lambda p: p),
+    "log_probability": (lambda p: (1 - p).log(), torch.log),
+}
+
+
+@pytest.mark.parametrize("fold", [True, False])
+@pytest.mark.parametrize("form", Squashed.FORMS)
+def test_a_probability_is_not_squashed_again(form, fold):
+    model, x = Squashed(form), rows(0, 3, 4)
+    names = {"class_names": ["neg", "pos"], "fold": fold}
+    top = gradient(model, x, **names)
+    assert top.settings["target"] == 0
+    assert sum("probabilities already" in note for note in top.notes) == 1
+    for scale, reads in ON_SCALES.items():
+        for target, read in enumerate(reads):
+            leaf = x.clone().requires_grad_()
+            score = read(model(leaf).reshape(3))
+            found = gradient(model, x, target=target, score=scale, **names)
+            assert far(found.values, torch.autograd.grad(score.sum(), leaf)[0]) < 1e-12
+            assert far(found.score, score.detach()) < 1e-12
+    assert not any("probabilities already" in note for note in found.notes)
+
+
+def test_of_a_softmax_probabilities_are_taken_as_they_are():
+    model, x = nn.Sequential(mlp(), nn.Softmax(1)).eval(), rows(0, 3, 4)
+    leaf = x.clone().requires_grad_()
+    share = model(leaf)[:, 1]
+    found = gradient(model, x, target=1, score="probability")
+    assert far(found.score, share.detach()) < 1e-12
+    assert far(found.values, torch.autograd.grad(share.sum(), leaf)[0]) < 1e-12
+    assert any("probabilities already" in note for note in gradient(model, x, target=1).notes)
+    assert not any("probabilities already" in note for note in gradient(mlp(), x, target=1).notes)
+
+
+def test_gates_inside_are_no_end():
+    class Gated(Squashed):
+        def forward(self, x):
+            return self.net(x) * x[:, :1].sigmoid()
+
+    found = gradient(Gated("module"), rows(0, 3, 4), class_names=["neg", "pos"], target=1, score="probability")
+    with torch.no_grad():
+        assert far(found.score, Gated("module")(rows(0, 3, 4)).sigmoid()[:, 0]) < 1e-12
+    assert not any("probabilities already" in note for note in found.notes)
+
+
+def test_what_is_shown_of_a_probability_is_that():
+    model, x = Squashed("squeezed"), rows(0, 1, 4)
+    share = float(model(x))
+    assert 0 < share < 0.3
+    table = sw.ablate(model, x, torch.tensor([True, False, False, False]), class_names=["neg", "pos"], draws=0)
+    assert table.predictions()["before"].to_dict() == pytest.approx({"neg": 1 - share, "pos": share})
+    alone = sw.ablate(model, x, torch.tensor([True, False, False, False]), target=0, draws=0).predictions()
+    assert alone["before"].tolist() == pytest.approx([share])
