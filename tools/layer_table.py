@@ -207,8 +207,11 @@ def describe(make: Callable[[], tuple[nn.Module, Tensor]]) -> str:
     assert result.layer is not None
     layer, kind = layers[result.layer], type(model.get_submodule(result.layer)).__name__
     _, height, width = layer.shape
-    # Random weights let what moves fade away, to less than the rounding of float32.
-    size, near = " x ".join(map(str, image.shape[2:])), hits(model.double(), result.layer, layer, image.double())
+    size = " x ".join(map(str, image.shape[2:]))
+    try:  # random weights let what moves fade away, to less than the rounding of float32
+        near = hits(model.double(), result.layer, layer, image.double())
+    except RuntimeError:  # it makes float32 by itself
+        near = hits(model.float(), result.layer, layer, image)
     zero = "" if bool(result.values.any()) else " | zero map"
     return f"{result.layer} ({kind}) | {height} x {width} of {size} | {near}/{PATCHES}{zero}"
 
