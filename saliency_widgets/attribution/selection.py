@@ -229,6 +229,8 @@ def _at_index(target: Any, contrast: Any, shape: Sequence[int], scale: Scale, bi
 def _indices(target: Any, batch: int, classes: int, class_names: Sequence[str] | None, argument: str) -> Tensor:
     if hasattr(target, "tolist"):  # tensors and arrays, numbers among them
         target = target.tolist()
+        if isinstance(target, list) and len(target) == 1:  # one for all
+            target = target[0]
     if not isinstance(target, Sequence) or isinstance(target, str):
         return torch.full((batch,), class_index(target, classes, class_names, argument), device="cpu")
     nested = any(isinstance(item, Sequence) and not isinstance(item, str) for item in target)

@@ -98,6 +98,11 @@ def read_table(
     of_transform = fitted_names(transform)
     if of_transform is not None and names is None and not named and len(of_transform) == frame.shape[1]:
         frame.columns = of_transform
+    ordered: tuple[str, ...] = ()
+    other = [] if of_transform is not None or not isinstance(background, pd.DataFrame) else [*background.columns]
+    if {*other} == {*frame.columns} and len(other) == len(frame.columns) and other != [*frame.columns]:
+        ordered = ("The inputs' columns are put in the order of the background's, which nothing but it tells.",)
+        frame = frame.reindex(columns=other)
     encoder = Encoder(transform, [*frame.columns], named=named)
     rest = None if background is None else _frame(background, "background", list(frame.columns))
     if rest is not None:
@@ -135,6 +140,7 @@ def read_table(
             notes += (
                 f"Constant in the background: {', '.join(constant[:6])}. Shuffling such a column changes nothing.",
             )
+    notes += ordered
     if encoder.unused:
         notes += (f"Not used by the transform, which was fitted without them: {', '.join(encoder.unused[:6])}.",)
     try:

@@ -917,3 +917,8 @@ def test_what_is_shown_of_a_probability_is_that():
     assert table.predictions()["before"].to_dict() == pytest.approx({"neg": 1 - share, "pos": share})
     alone = sw.ablate(model, x, torch.tensor([True, False, False, False]), target=0, draws=0).predictions()
     assert alone["before"].tolist() == pytest.approx([share])
+
+
+@pytest.mark.parametrize("one", [torch.tensor([1]), np.array([1]), torch.tensor(1)])
+def test_an_array_of_one_class_is_for_all(one):
+    assert torch.equal(gradient(target=one).values, gradient(target=1).values)

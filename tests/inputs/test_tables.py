@@ -492,3 +492,19 @@ def test_a_pipeline_with_its_predictor_is_refused_for_rows_without_names_too(bod
     whole = make_pipeline(StandardScaler(), LinearRegression()).fit(bodies, bodies["age"])
     with pytest.raises(TypeError, match=r"pipeline\[:-1\]"):
         sw.attribute(linear(WEIGHTS), bodies.iloc[0].to_numpy().copy(), transform=whole)
+
+
+@pytest.mark.parametrize("transform", [None, "by position"])
+def test_columns_go_in_the_backgrounds_order_where_nothing_else_tells_it(transform):
+    """Names in another order than the training data's: the model knows that order and no names."""
+    generator = np.random.default_rng(0)
+    background = pd.DataFrame(generator.normal(size=(20, 3)) * [1, 10, 100], columns=list("abc"))
+    scaler = None if transform is None else StandardScaler().fit(background.to_numpy())
+    row = background.iloc[0]
+    straight = read_table(row, background, transform=scaler)
+    for other in ({name: row[name] for name in "cab"}, row[list("bca")], background.iloc[[0]][list("cba")]):
+        table = read_table(other, background, transform=scaler)
+        assert torch.equal(table.tensor, straight.tensor)
+        assert list(table.rows.columns) == list("abc")
+        assert any("order of the background's" in note for note in table.notes)
+    assert not any("order of" in note for note in straight.notes)
