@@ -425,8 +425,9 @@ class Call:
 
 
 def _samples(rows: Sequence[int], batch: int) -> Tensor:
-    numbers = torch.arange(rows.start, rows.stop, rows.step) if isinstance(rows, range) else torch.tensor(rows)
-    return numbers.to("cpu") % batch
+    span = isinstance(rows, range)
+    numbers = torch.arange(rows.start, rows.stop, rows.step, device="cpu") if span else torch.tensor(rows, device="cpu")
+    return numbers % batch
 
 
 def _versions(model: nn.Module) -> list[int | None]:
