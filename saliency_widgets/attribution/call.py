@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
@@ -144,8 +145,9 @@ class Call:
     def look_at(self, copies: Tensor) -> None:
         """Look, once, whether copies of the one sample may share a pass: see :func:`~.coupling.why_apart`."""
         if self.memory.apart is None and len(copies) > self.batch == 1 and not self.joint:
-            self.memory.apart = ""  # for the passes of the look itself
-            self.memory.apart = why_apart(self, copies)
+            memory = copy.copy(self.memory)
+            memory.apart = ""  # for the passes of the look itself
+            self.memory.apart = why_apart(replace(self, memory=memory), copies)
 
     def once(self, key: Hashable, work: Callable[[], T]) -> T:
         """What one pass gives, kept from before or computed now: for work that a larger setting continues.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, cast
 
 import torch
@@ -158,7 +159,7 @@ def resolve(
             _sorted_out(value, shape, name) for value, name in ((target, "target"), (contrast, "contrast"))
         )
     if is_index(target) or is_index(contrast):
-        return _at_index(target, contrast, shape or (), scale, binary)
+        return replace(_at_index(target, contrast, shape or (), scale, binary), squashed=squashed)
     if logits is None:
         raise ValueError("target: the model's scores are needed to resolve it.")
     classes = in_classes(logits, binary).shape[1]

@@ -97,10 +97,10 @@ def are_probabilities(scores: Tensor) -> bool:
 
 _OFF = 1e-3
 _SIGMOIDS = (torch.sigmoid, torch.sigmoid_, Tensor.sigmoid, Tensor.sigmoid_, F.sigmoid, torch.special.expit)
-_SAME = (  # they give the numbers that they get
+_SAME = (  # they give the numbers that they get, but for a bound
     Tensor.view, Tensor.reshape, torch.reshape, Tensor.squeeze, torch.squeeze, Tensor.unsqueeze, torch.unsqueeze,
     Tensor.flatten, torch.flatten, Tensor.float, Tensor.double, Tensor.to, Tensor.clone, Tensor.contiguous,
-    Tensor.__getitem__,
+    Tensor.__getitem__, Tensor.clamp, torch.clamp,
 )  # fmt: skip
 
 

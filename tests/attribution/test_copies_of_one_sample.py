@@ -6,6 +6,9 @@ from torch import nn
 from toys import far
 
 import saliency_widgets as sw
+from saliency_widgets.attribution import Call, Score
+from saliency_widgets.attribution.errors import Cancelled
+from saliency_widgets.attribution.memory import Memory
 
 X = torch.randn(1, 5, 8, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
 METHODS = {
@@ -156,3 +159,17 @@ def test_one_number_for_a_whole_batch_is_taken_row_by_row(what, method):
     right = sw.attribute(Reduced().eval().model, X, method=method, target=1, **METHODS[method])
     assert far(found.values, right.values) < 1e-12
     assert sum("gives one number for a whole batch" in note for note in found.notes) == 1
+
+
+def test_a_look_that_was_cancelled_is_made_again():
+    model, memory = made(Attention), Memory()
+
+    def stop():
+        raise Cancelled
+
+    score = Score("logit", torch.tensor([1]))
+    with pytest.raises(Cancelled):
+        Call(model, X, score, check=stop, memory=memory).scores(X.repeat(3, 1, 1))
+    assert memory.apart is None
+    Call(model, X, score, memory=memory).scores(X * torch.tensor([0.5, 1.0, 2.0])[:, None, None])
+    assert "changes its score" in memory.apart

@@ -846,6 +846,7 @@ class Squashed(nn.Module):
             "squeezed": lambda z: z.sigmoid().squeeze(1),
             "indexed": lambda z: nn.functional.sigmoid(z)[:, 0],
             "flattened": lambda z: torch.special.expit(z).view(-1),
+            "bounded": lambda z: torch.sigmoid(z).clamp(1e-6, 1 - 1e-6),
         }
     )
 
@@ -922,3 +923,11 @@ def test_what_is_shown_of_a_probability_is_that():
 @pytest.mark.parametrize("one", [torch.tensor([1]), np.array([1]), torch.tensor(1)])
 def test_an_array_of_one_class_is_for_all(one):
     assert torch.equal(gradient(target=one).values, gradient(target=1).values)
+
+
+def test_the_probability_of_a_pixel_is_not_squashed_again():
+    torch.manual_seed(0)
+    model, x = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1).double(), nn.Softmax(1)).eval(), rows(0, 1, 3, 5, 6)
+    found = gradient(model, x, target=(2, 1, 4), score="probability")
+    with torch.no_grad():
+        assert far(found.score, model(x)[:, 2, 1, 4]) < 1e-12

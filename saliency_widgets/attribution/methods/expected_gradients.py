@@ -112,7 +112,10 @@ def expected_gradients(
             delta=delta,
             standard_error=moments.standard_error,
             agreement=moments.agreement,
-            notes=(*notes, *(_unaccounted(moments.mean, delta, score, missed) if moments.count == n_samples else ())),
+            notes=(
+                *notes,
+                *(_unaccounted(call, moments.mean, delta, score, missed) if moments.count == n_samples else ()),
+            ),
         )
 
 
@@ -161,12 +164,12 @@ def _still(call: Call, pool: Sequence[Entry] | Tensor) -> list[str]:
     return [part.name for part in each if part.pixels is None and part.name in names]
 
 
-def _unaccounted(values: Tensor, delta: Tensor, score: Tensor, missed: list[Tensor]) -> tuple[str, ...]:
+def _unaccounted(call: Call, values: Tensor, delta: Tensor, score: Tensor, missed: list[Tensor]) -> tuple[str, ...]:
     """The note on what of the score's change is missing, where that is more than too few draws explain."""
     errors = torch.cat(missed)
     if len(errors) < _FEW or not bool((delta.abs() > _BEYOND * errors.std(0) / len(errors) ** 0.5).any()):
         return ()
-    text = unaccounted(values, delta, score, TOLERANCE.default, why=_JUMPS)
+    text = unaccounted(values, delta, score, TOLERANCE.default, precision=call.precision, why=_JUMPS)
     return (text,) if text else ()
 
 
