@@ -20,8 +20,9 @@ import torch
 from torch import Tensor, nn
 
 import saliency_widgets as sw
+from saliency_widgets.attribution.isolation import stand_in
 from saliency_widgets.attribution.layers import Spatial, spatial_layers
-from saliency_widgets.attribution.taps import tensor_in
+from saliency_widgets.attribution.taps import Tap
 from saliency_widgets.attribution.targets import Score
 from saliency_widgets.engine.subject import Subject
 
@@ -163,12 +164,9 @@ def floats_in(output: Any) -> Iterator[Tensor]:
 
 def output_of(model: nn.Module, path: str, image: Tensor) -> Tensor:
     """What a layer gives for an image."""
-    seen: dict[str, Tensor] = {}
-    hook = model.get_submodule(path).register_forward_hook(lambda _m, _i, output: seen.update(it=tensor_in(output)))
-    with torch.no_grad():
-        model(image)
-    hook.remove()
-    return seen["it"].clone()
+    with stand_in(model, 0) as copy, torch.no_grad(), Tap(copy, path) as tap:
+        copy(image)
+    return tap.leaf.detach()
 
 
 def hits(model: nn.Module, path: str, layer: Spatial, image: Tensor) -> int:
@@ -205,7 +203,8 @@ def describe(make: Callable[[], tuple[nn.Module, Tensor]]) -> str:
     except ValueError as error:
         return f"refused: {str(error)[:150]}"
     assert result.layer is not None
-    layer, kind = layers[result.layer], type(model.get_submodule(result.layer)).__name__
+    layer, module = layers[result.layer], dict(model.named_modules()).get(result.layer)
+    kind = "no module's" if module is None else type(module).__name__
     _, height, width = layer.shape
     size = " x ".join(map(str, image.shape[2:]))
     try:  # random weights let what moves fade away, to less than the rounding of float32
