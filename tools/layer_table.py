@@ -146,11 +146,15 @@ def image_for(config: Any) -> Tensor:
     return torch.rand(1, getattr(config, "num_channels", 3) or 3, min(height, 512), min(width, 512)) * 2 - 1
 
 
-def first_scores(output: Any) -> Tensor:
-    """One score for the sample: the first floats of the output, weighed."""
-    tensors = list(floats_in(output))
-    scores = next((t for t in tensors if t.requires_grad), tensors[0]).flatten(1)
-    return scores @ torch.linspace(-1, 1, scores.shape[1], dtype=scores.dtype)
+def score_of(model: nn.Module, image: Tensor) -> Callable[[Any], Tensor]:
+    """One score for the sample, as a target: the first floats of the output that depend on the image, weighed."""
+    which = next((k for k, t in enumerate(floats_in(model(image.clone().requires_grad_()))) if t.requires_grad), 0)
+
+    def score(output: Any) -> Tensor:
+        scores = list(floats_in(output))[which].flatten(1)
+        return scores @ torch.linspace(-1, 1, scores.shape[1], dtype=scores.dtype)
+
+    return score
 
 
 def floats_in(output: Any) -> Iterator[Tensor]:
@@ -198,10 +202,13 @@ def describe(make: Callable[[], tuple[nn.Module, Tensor]]) -> str:
         if weight.ndim > 1 and not bool(weight.any()):
             nn.init.normal_(weight, std=0.02)
     try:
-        layers = spatial_layers(Subject(model, image).call(Score("logit", first_scores)))
-        result = sw.attribute(model, image, method="grad_cam", target=first_scores)
+        score = score_of(model, image)
+        layers = spatial_layers(Subject(model, image).call(Score("logit", score)))
+        result = sw.attribute(model, image, method="grad_cam", target=score)
     except ValueError as error:
         return f"refused: {str(error)[:150]}"
+    except Exception as error:
+        return f"failed: {type(error).__name__}: {str(error).strip()[:90]}"
     assert result.layer is not None
     layer, module = layers[result.layer], dict(model.named_modules()).get(result.layer)
     kind = "no module's" if module is None else type(module).__name__
