@@ -304,7 +304,7 @@ def _spatial_layers(call: Call, sample: int = 0) -> Mapping[str, Spatial]:
     result = {}
     for path, (run, spatial) in layers.items():
         # Before and in blocks of tokens everything is halfway: convolutions there serve attention or positions.
-        behind = spatial.layout.image and order.index(path) > last
+        behind = spatial.layout.image and order.index(path) > last and turn_of(path) is None  # a query or key by code
         halfway = path not in whole or (spatial.layout.image and path.startswith(inside))
         aside = bool(tokens) and not behind and halfway
         default = spatial.default and spatial.listed and run.tensor is not output and not aside

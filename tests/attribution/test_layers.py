@@ -360,6 +360,22 @@ def test_heads_and_attention_weights_are_no_picture(fused):
         sw.attribute(model, x, method="grad_cam", target=1, layer=inner)
 
 
+def test_keys_that_a_function_convolves_are_no_default():
+    """Attention maps of a segmentation's heads, as in DETR's: the keys are the tokens, convolved without a module."""
+
+    class Masks(Patches):
+        def forward(self, x):
+            tokens = self.cut(x).flatten(2).transpose(1, 2)
+            for block in self.blocks:
+                tokens = block(tokens)
+            keys = F.conv2d(tokens.transpose(1, 2).unflatten(2, (4, 4)), self.head.weight[:, :, None, None])
+            return (keys.flatten(2) * self.first.sum()).softmax(2).square().sum(2)
+
+    model = Masks(8).eval()
+    assert sw.attribute(model, pictures(0, 1, 3, 32, 32), method="grad_cam", target=1).layer == "blocks.2"
+    assert "conv2d #2" in spatial_layers(call(model, pictures(0, 1, 3, 32, 32)))
+
+
 def test_the_scores_of_a_segmentation_are_not_its_last_layer():
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(3, 6, 3, padding=1), nn.ReLU(), nn.Conv2d(6, 4, 1)).double()
