@@ -113,8 +113,9 @@ class Ends(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         """Keep the results of the last sigmoids, whatever reshaped them."""
-        result = func(*args, **(kwargs or {}))
-        if func in _SIGMOIDS or (func in _SAME and self.in_sigmoid(args[0])):
+        kwargs = kwargs or {}
+        result = func(*args, **kwargs)
+        if func in _SIGMOIDS or (func in _SAME and self.in_sigmoid(args[0] if args else kwargs.get("input"))):
             self._made = [*self._made[-1:], result]
         return result
 
