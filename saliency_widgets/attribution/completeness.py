@@ -10,11 +10,11 @@ from saliency_widgets.attribution.schedule import percent
 _ROUNDING = 64  # units in the last place of the numbers that are subtracted: a delta below is rounding
 _COARSE = {"tf32": 2.0**-10, "bfloat16": 2.0**-7}
 _JUMPS = (
-    "More steps will hardly bring it down: most likely the score jumps on the way (rounding, a comparison, "
+    "More {unit} will hardly bring it down: most likely the score jumps on the way (rounding, a comparison, "
     "torch.where), or a part of it has no gradient or a surrogate one (detach, no_grad)."
 )
 _CANCELS = "Values of both signs cancel in the sum: a smaller tolerance= brings it down."
-_STEPS = "More steps bring it down, unless the score jumps on the way or a part of it has no gradient."
+_STEPS = "More {unit} bring it down, unless the score jumps on the way or a part of it has no gradient."
 
 
 def unaccounted(
@@ -27,6 +27,7 @@ def unaccounted(
     settled: bool = False,
     precision: str | None = None,
     why: str | None = None,
+    unit: str = "steps",
 ) -> str:
     """The sentence about a completeness delta above the tolerance.
 
@@ -44,7 +45,8 @@ def unaccounted(
         error: Estimated error of the map, relative to it (L1), shape (B,): it bounds what a quadrature may miss.
         settled: Whether the map was within its own tolerance.
         precision: Of the passes.
-        why: The likely cause, where the caller knows; otherwise that of a sum over steps.
+        why: The likely cause, where the caller knows; otherwise that of a sum.
+        unit: What is summed over.
 
     Returns:
         How much is missing in the worst sample, and the likely cause; empty where nothing is.
@@ -69,7 +71,7 @@ def unaccounted(
         f"{float(total[worst]):.4g}, and the score changes by {float(change[worst]):.4g}."
     )
     if why is not None or error is None:
-        return f"{text} {_STEPS if why is None else why}"
+        return f"{text} {_STEPS.format(unit=unit) if why is None else why}"
     if bool((missing & beyond).any()):
-        return f"{text} {_JUMPS}"
-    return f"{text} {_CANCELS if settled else _STEPS}"
+        return f"{text} {_JUMPS.format(unit=unit)}"
+    return f"{text} {_CANCELS if settled else _STEPS.format(unit=unit)}"

@@ -169,15 +169,12 @@ def _unaccounted(call: Call, values: Tensor, delta: Tensor, score: Tensor, misse
     errors = torch.cat(missed)
     if len(errors) < _FEW or not bool((delta.abs() > _BEYOND * errors.std(0) / len(errors) ** 0.5).any()):
         return ()
-    text = unaccounted(values, delta, score, TOLERANCE.default, precision=call.precision, why=_JUMPS)
+    exact = torch.zeros_like(delta)  # more draws would bring none of it
+    text = unaccounted(values, delta, score, TOLERANCE.default, error=exact, precision=call.precision, unit="samples")
     return (text,) if text else ()
 
 
 _FEW, _BEYOND = 8, 5.0  # draws, whose spread says little below; standard errors, which a heavy tail underestimates
-_JUMPS = (
-    "More samples will hardly bring it down: most likely the score jumps on the way (rounding, a comparison, "
-    "torch.where), or a part of it has no gradient or a surrogate one (detach, no_grad)."
-)
 
 
 def _pool(value: Any, call: Call, seed: int) -> Sequence[Entry] | Tensor:
