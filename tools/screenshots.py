@@ -103,7 +103,7 @@ def compare(lab: Lab) -> None:
     lab.run_all()
     output = lab.output(0)
     output.locator(".sw-grid[data-state=done]").wait_for(timeout=120_000)
-    output.get_by_text("Check-up: nothing found").wait_for(timeout=120_000)
+    output.locator(".sw-checkup", has_text="nothing found").wait_for(timeout=120_000)
     canvas = output.locator(".sw-cell canvas").nth(5)
     box = canvas.bounding_box()
     assert box is not None
