@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from saliency_widgets.attribution.call import Call
 from saliency_widgets.attribution.coupling import by_samples
@@ -21,6 +21,7 @@ from saliency_widgets.attribution.module_rules import HALF, in_chunks, is_script
 from saliency_widgets.attribution.noise import normal_noise
 from saliency_widgets.attribution.observation import Observation, observe
 from saliency_widgets.attribution.reduction import unseen
+from saliency_widgets.attribution.survey import are_probabilities
 
 
 def examine(call: Call) -> Checkup:
@@ -162,11 +163,10 @@ def _output(call: Call, seen: Observation) -> Iterator[Finding]:
         return
     scores = scores.double()
     several = scores.ndim > 1 and scores.shape[1] > 1
-    sums, logged = (scores.sum(1), scores.exp().sum(1)) if several else (scores, scores)
     what, taken = None, False
-    if several and bool((scores >= 0).all()) and _all_one(sums):
+    if several and are_probabilities(scores):
         what, taken = "probabilities (they sum to 1): softmax was applied already", True
-    elif several and bool((scores <= 0).all()) and _all_one(logged):
+    elif several and bool((scores <= 0).all()) and are_probabilities(scores.exp()):
         what, taken = "log-probabilities: log_softmax was applied already", True
     elif seen.last == "sigmoid" and bool(((scores >= 0) & (scores <= 1)).all()):
         what, taken = "the results of a sigmoid, between 0 and 1", not several
@@ -178,10 +178,6 @@ def _output(call: Call, seen: Observation) -> Iterator[Finding]:
             remedy="Explain the model without its last layer, or pass score='value' and read it for what it is.",
             severity="caution" if call.score.scale == "logit" else "wrong",
         )
-
-
-def _all_one(sums: Tensor) -> bool:
-    return bool(((sums - 1).abs() < 1e-3).all())
 
 
 def _cuts(_call: Call, seen: Observation) -> Iterator[Finding]:

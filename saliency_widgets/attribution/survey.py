@@ -91,7 +91,7 @@ def survey(call: Call, *, fold: bool) -> Survey:
 
 
 def are_probabilities(scores: Tensor) -> bool:
-    """Whether class scores, shape (B, K), are positive and sum to 1."""
+    """Whether class scores, shape (B, K, ...), are positive and sum to 1."""
     return bool((scores >= 0).all()) and bool(((scores.double().sum(1) - 1).abs() < _OFF).all())
 
 
