@@ -8,7 +8,8 @@ found any more.
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict
+import weakref
+from collections import OrderedDict, deque
 from collections.abc import Hashable, Iterator
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
@@ -53,6 +54,13 @@ class Cache:
         self._hits: dict[str, int] = {}
         self._misses: dict[str, int] = {}
         self._lock = threading.Lock()
+        self._released: deque[object] = deque()
+
+    def owner_of(self, thing: object) -> object:
+        """What keys begin with that hold what is computed about a thing; all of it is forgotten when the thing dies."""
+        owner = object()
+        weakref.finalize(thing, self._release, owner).atexit = False
+        return owner
 
     def get(self, key: Hashable) -> Any:
         """What is kept under ``key``, now the most recently used, or None.
@@ -60,6 +68,7 @@ class Cache:
         What was written to since is not given out again.
         """
         with self._lock:
+            self._drop_released()
             found = self._kept.get(key)
             if found is not None and _versions(found[0]) != found[2]:
                 self._drop(key)
@@ -75,6 +84,7 @@ class Cache:
         """Keep a value."""
         size = _size(value)
         with self._lock:
+            self._drop_released()
             if key in self._kept:
                 self._drop(key)
             if size > self.max_bytes or (_kind(key) != "map" and size * _LARGEST > self.max_bytes):
@@ -86,15 +96,33 @@ class Cache:
 
     def forget(self, owner: object, version: Hashable = None) -> None:
         """Forget what is kept under keys that begin with ``owner``; with a version, what is kept of that one alone."""
+        with self._lock:
+            self._forget(owner, version)
 
+    def _forget(self, owner: object, version: Hashable = None) -> None:
         def meant(key: Hashable) -> bool:
             if not isinstance(key, tuple) or not key or key[0] is not owner:
                 return False
             return version is None or (len(key) > 2 and key[2] == version)
 
-        with self._lock:
-            for key in list(filter(meant, self._kept)):
-                self._drop(key)
+        for key in list(filter(meant, self._kept)):
+            self._drop(key)
+
+    def _release(self, owner: object) -> None:
+        """Forget what an owner that died has left. The garbage collector calls it, whatever its thread is at.
+
+        It doesn't wait for the lock, which that very thread may hold: whoever takes it next does it then.
+        """
+        self._released.append(owner)
+        if self._lock.acquire(blocking=False):
+            try:
+                self._drop_released()
+            finally:
+                self._lock.release()
+
+    def _drop_released(self) -> None:
+        while self._released:
+            self._forget(self._released.popleft())
 
     def _drop(self, key: Hashable) -> None:
         self._bytes -= self._kept.pop(key)[1]
@@ -102,6 +130,7 @@ class Cache:
     def info(self) -> CacheInfo:
         """What is kept, and how often it helped."""
         with self._lock:
+            self._drop_released()
             entries: dict[str, int] = {}
             for key in self._kept:
                 entries[_kind(key)] = entries.get(_kind(key), 0) + 1

@@ -9,7 +9,7 @@ from typing import Any
 
 from saliency_widgets.attribution import Cancelled
 from saliency_widgets.engine.compute import alone
-from saliency_widgets.engine.executors import EXECUTORS
+from saliency_widgets.engine.executors import EXECUTORS, Ending, worker_error
 
 _WAIT = 0.02  # seconds between looks whether the map is there
 
@@ -56,6 +56,9 @@ class Examiner:
         deliver: Called with what each check tells, on the worker's thread, one at a time.
         busy: Whether a map is being computed.
         executor: "thread", or "inline" to work inside :meth:`ask`.
+
+    Attributes:
+        ending: Ends it, as :meth:`close` does, for the garbage collector.
     """
 
     def __init__(
@@ -66,13 +69,13 @@ class Examiner:
         self._state = threading.Condition()
         self._asked: dict[str, Check] = {}
         self._now: Check | None = None
-        self._closed = False
+        self.ending = Ending()
         self._executor = EXECUTORS[executor](self._work)
 
     def ask(self, check: Check) -> None:
         """Ask; what was asked before under this name, and isn't finished, is dropped. Returns at once."""
         with self._state:
-            if self._closed:
+            if self.ending.over:
                 return
             self._asked.pop(check.name, None)
             self._asked[check.name] = check
@@ -89,12 +92,12 @@ class Examiner:
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until nothing is asked any more. Returns False when the time is over first."""
         with self._state:
-            return self._state.wait_for(lambda: self._closed or not (self._asked or self._now), timeout)
+            return self._state.wait_for(lambda: self.ending.over or not (self._asked or self._now), timeout)
 
     def close(self) -> None:
         """End the worker."""
         with self._state:
-            self._closed = True
+            self.ending.end()
             self._asked.clear()
             self._state.notify_all()
         self._executor.close()
@@ -105,7 +108,7 @@ class Examiner:
             with self._state:
                 self._now = next(iter(sorted(self._asked.values(), key=lambda check: not check.urgent)), None)
                 check = self._now
-                if check is None or self._closed:
+                if check is None or self.ending.over:
                     self._now = None
                     self._state.notify_all()
                     return
@@ -113,8 +116,8 @@ class Examiner:
                 self._answer(check)
             except Cancelled:
                 pass  # dropped, or put off: then it is still among those asked
-            except Exception as error:
-                self._finish(check, Told(check, None, "error", error))
+            except BaseException as error:
+                self._finish(check, Told(check, None, "error", worker_error(error)))
             finally:
                 with self._state:
                     self._now = None
@@ -124,9 +127,9 @@ class Examiner:
         def look() -> None:
             with self._state:
                 # Looked at inside passes: for the map that is computed meanwhile, the device is to be free.
-                while not check.urgent and self._asked.get(check.name) is check and self._busy():
+                while not (check.urgent or self.ending.over) and self._asked.get(check.name) is check and self._busy():
                     self._state.wait(_WAIT)
-                if self._asked.get(check.name) is not check:
+                if self.ending.over or self._asked.get(check.name) is not check:
                     raise Cancelled
                 if not check.urgent and any(other.urgent for other in self._asked.values()):
                     raise Cancelled

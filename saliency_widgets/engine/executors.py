@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import atexit
+import copy
+import queue
 import sys
 import threading
+import traceback
 import weakref
 from collections.abc import Callable
-from typing import Protocol
+from typing import NoReturn, Protocol
 
 from saliency_widgets.engine.allocator import give_back
 from saliency_widgets.params import unknown
@@ -23,6 +26,19 @@ class Executor(Protocol):
     def close(self) -> None:
         """There will be none any more."""
         ...
+
+
+class Ending:
+    """Whether what a worker computes is to end. Without a lock: the garbage collector may say so.
+
+    Its finalizers refer to this alone, and not to the worker, whose model would outlive them.
+    """
+
+    over = False
+
+    def end(self) -> None:
+        """Nobody waits any more."""
+        self.over = True
 
 
 _OPEN: weakref.WeakSet[ThreadExecutor] = weakref.WeakSet()
@@ -51,16 +67,22 @@ class InlineExecutor:
 
 
 class ThreadExecutor:
-    """One worker thread, started by a kick; it ends by itself after a while without one. A kick returns at once."""
+    """One worker thread, started by a kick; it ends by itself after a while without one. A kick returns at once.
+
+    While it waits, the thread holds nothing but the queue of kicks: an executor that nobody refers to any more is
+    collected, and its thread ends.
+    """
 
     idle_seconds = 10.0
 
     def __init__(self, work: Callable[[], None]) -> None:
         self._work = work
-        self._kicked = threading.Event()
+        # Unlike an Event, it may be written to by the garbage collector, whatever its thread holds then.
+        self._kicks: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._closed = False
         self._thread: threading.Thread | None = None
         self._lock = threading.Lock()
+        weakref.finalize(self, self._kicks.put, None).atexit = False
         _OPEN.add(self)
 
     def kick(self, brief: bool = False) -> None:  # noqa: ARG002
@@ -69,36 +91,103 @@ class ThreadExecutor:
             if self._closed:
                 return
             if self._thread is None:
-                self._thread = threading.Thread(target=self._loop, name="saliency-worker", daemon=True)
+                waiting = weakref.ref(self), self._kicks, self.idle_seconds
+                self._thread = threading.Thread(target=_serve, args=waiting, name="saliency-worker", daemon=True)
                 self._thread.start()
-            self._kicked.set()
+            self._kicks.put(None)
 
     def close(self) -> None:
         """End the worker; it stops before its next chunk. Waits for that, unless the worker itself calls."""
         with self._lock:
             self._closed = True
             thread = self._thread
-        self._kicked.set()
+        self._kicks.put(None)
         if thread is not None and thread is not threading.current_thread():
             thread.join(timeout=10)
 
-    def _loop(self) -> None:
-        while True:
-            # A cell that is run twenty times must not leave twenty threads behind.
-            if not self._kicked.wait(self.idle_seconds):
-                with self._lock:
-                    if not self._kicked.is_set():
-                        self._thread = None
-                        give_back()
-                        return
-            self._kicked.clear()
-            if self._closed:
-                return
-            try:
-                self._work()
-            except Exception:
-                # Work tells its own errors; one that it can't tell must not end the worker, nor vanish.
-                threading.excepthook(threading.ExceptHookArgs((*sys.exc_info(), threading.current_thread())))
+    def work(self) -> bool:
+        """Work, on the worker's thread. Returns False where the executor is closed."""
+        if self._closed:
+            return False
+        try:
+            self._work()
+        except BaseException:
+            # Work reports its own errors; one that it can't report must not end the worker, nor vanish.
+            report_error()
+        return not self._closed
+
+    def retire(self) -> bool:
+        """End the thread, if no kick has come; asked by the thread, after a while without one."""
+        with self._lock:
+            if not self._kicks.empty():
+                return False
+            self._thread = None
+        return True
+
+
+def _serve(executor: weakref.ref[ThreadExecutor], kicks: queue.SimpleQueue[None], idle_seconds: float) -> None:
+    """The thread of an executor: work after each kick."""
+    while True:
+        # A cell that is run twenty times must not leave twenty threads behind.
+        try:
+            kicks.get(timeout=idle_seconds)
+        except queue.Empty:
+            current = executor()
+            if current is None or current.retire():
+                break
+            del current  # before it waits again
+            continue
+        while not kicks.empty():  # many kicks are one call of the work; no other thread takes them
+            kicks.get()
+        current = executor()
+        if current is None or not current.work():
+            break
+        del current
+    give_back()
+
+
+def report_error() -> None:
+    """Give the exception that is being handled on this thread to ``threading.excepthook``."""
+    kind, error, trace = sys.exc_info()
+    if isinstance(error, SystemExit):  # which the hook passes over in silence
+        kind, error = RuntimeError, worker_error(error)
+    threading.excepthook(threading.ExceptHookArgs((kind, error, trace, threading.current_thread())))
+
+
+def worker_error(error: BaseException) -> Exception:
+    """What a worker reports of an exception: itself, without the values of the frames that it came through.
+
+    One that would end a thread or the process (SystemExit, KeyboardInterrupt, GeneratorExit and the like) was raised
+    by the model's code, as nobody else does on a worker: it becomes a ValueError.
+    """
+    cause: BaseException | None = error
+    seen: set[int] = set()
+    while cause is not None and id(cause) not in seen:
+        seen.add(id(cause))
+        traceback.clear_frames(cause.__traceback__)
+        cause = cause.__cause__ or cause.__context__
+    if isinstance(error, Exception):
+        return error
+    what = repr(error) if error.args else type(error).__name__
+    made = ValueError(
+        f"model: its code raised {what} while it was computed, which would have ended the thread. Raise an Exception "
+        f"there instead, such as a RuntimeError."
+    )
+    made.__cause__ = error
+    return made
+
+
+def raise_again(error: BaseException) -> NoReturn:
+    """Raise a copy of an exception that was kept, with the traceback of where it came from.
+
+    The same object raised again and again would gather the frames, and with them the values, of all who caught it.
+    """
+    try:
+        fresh = copy.copy(error)
+    except Exception:  # its class takes other arguments than it keeps
+        fresh = type(error).__new__(type(error), *error.args)
+        fresh.__dict__.update(error.__dict__)
+    raise fresh.with_traceback(error.__traceback__) from error.__cause__
 
 
 EXECUTORS: dict[str, Callable[[Callable[[], None]], Executor]] = {

@@ -15,7 +15,7 @@ from saliency_widgets.attribution.recording import once
 from saliency_widgets.engine.allocator import give_back
 from saliency_widgets.engine.cache import SHARED, Cache, Scope
 from saliency_widgets.engine.compute import compute
-from saliency_widgets.engine.executors import EXECUTORS, Executor
+from saliency_widgets.engine.executors import EXECUTORS, Ending, Executor, worker_error
 from saliency_widgets.engine.fingerprint import Held
 from saliency_widgets.engine.frames import Frame, frame_of
 from saliency_widgets.engine.request import Request
@@ -74,7 +74,8 @@ class Session:
 
     Args:
         subject: The model and the input.
-        deliver: Called with each event, on the worker's thread, one at a time.
+        deliver: Called with each event, on the worker's thread, one at a time. Of an object that should be collected
+            when nobody shows it, pass a weak method here, and ``ending.end`` to its finalizer.
         executor: "thread", or "inline" to work inside :meth:`submit`; or what makes one of the work, where several
             sessions share a worker.
         cache: Where finished maps are kept; all sessions share one unless given.
@@ -82,6 +83,9 @@ class Session:
             the owner then forgets them.
         idle: What is to be done whenever nothing is asked any more; called with a check that raises
             :class:`~saliency_widgets.attribution.Cancelled` as soon as something is.
+
+    Attributes:
+        ending: Ends it, as :meth:`close` does, for the garbage collector.
     """
 
     def __init__(
@@ -97,7 +101,8 @@ class Session:
         self.subject = subject
         self._idle = idle
         self.cache = SHARED if cache is None else cache
-        self.owner = self if owner is None else owner
+        self.owner = self.cache.owner_of(self) if owner is None else owner
+        self._owns = owner is None
         self._deliver = deliver
         self._state = threading.Condition()
         self._generation = 0
@@ -106,7 +111,7 @@ class Session:
         self._reduction = Reduction()
         self._redraw = False
         self._busy = False
-        self._closed = False
+        self.ending = Ending()
         self._index = 0
         self._last: Event | None = None
         self._shown: Event | None = None
@@ -137,7 +142,7 @@ class Session:
     def submit(self, request: Request) -> int:
         """Ask; what was asked before and isn't finished is dropped. Returns its generation at once."""
         with self._state:
-            if self._closed:
+            if self.ending.over:
                 raise RuntimeError("session: it is closed; make a new explorer.")
             self._generation += 1
             self._mail = request
@@ -148,7 +153,7 @@ class Session:
     def reduce(self, reduction: Reduction) -> None:
         """Show the values in another way: the next frame uses it, without a call of the model."""
         with self._state:
-            if self._closed or reduction == self._reduction:
+            if self.ending.over or reduction == self._reduction:
                 return
             self._reduction = reduction
             self._redraw = True
@@ -163,7 +168,7 @@ class Session:
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until nothing is asked or computed any more. Returns False when the time is over first."""
         with self._state:
-            return self._state.wait_for(lambda: self._closed or not (self._busy or self._mail), timeout)
+            return self._state.wait_for(lambda: self.ending.over or not (self._busy or self._mail), timeout)
 
     def kept(self, request: Request) -> Attribution | None:
         """The finished answer to a question, if it is known already."""
@@ -187,20 +192,20 @@ class Session:
             if self.subject.version() != version:
                 self.cache.forget(self.owner, version)
                 raise ModelChanged("The model or the inputs were changed meanwhile. Ask again once they stay.")
-            if not self._closed:
+            if not self.ending.over:
                 self.cache.put(key, found)
         return found, version
 
     def close(self) -> None:
         """End the worker and free the cache."""
         with self._state:
-            self._closed = True
+            self.ending.end()
             self._mail = None
             self._state.notify_all()
         _OPEN.discard(self)
         self._executor.close()
-        if self.owner is self:
-            self.cache.forget(self)
+        if self._owns:
+            self.cache.forget(self.owner)
         self._last = self._shown = None
         give_back()
         self._deliver, self._idle = _nobody, None
@@ -212,7 +217,7 @@ class Session:
             return
         while True:
             self._answer_all()
-            if self._idle is None or self._closed:
+            if self._idle is None or self.ending.over:
                 return
             try:
                 self._idle(self._check_idle)
@@ -221,7 +226,7 @@ class Session:
                 pass  # something was asked meanwhile
 
     def _check_idle(self) -> None:
-        if self._closed or self._mail is not None or self._redraw:
+        if self.ending.over or self._mail is not None or self._redraw:
             raise Cancelled
 
     def _answer_all(self, brief: bool = False) -> None:
@@ -233,7 +238,7 @@ class Session:
                 redraw, self._redraw = self._redraw, False
                 last = self._last
                 interrupted = not brief and request is None and last is not None and last.state == "running"
-                if self._closed or (request is None and not redraw and not interrupted):
+                if self.ending.over or (request is None and not redraw and not interrupted):
                     self._busy = False
                     self._state.notify_all()
                     return
@@ -253,7 +258,7 @@ class Session:
 
     def _answer(self, request: Request, generation: int) -> None:
         def check() -> None:
-            if self._closed or generation != self._generation or generation == self._stopped:
+            if self.ending.over or generation != self._generation or generation == self._stopped:
                 raise Cancelled
 
         began = time.perf_counter()
@@ -278,15 +283,15 @@ class Session:
                     version = self.subject.version()
         except Cancelled:
             pass  # something newer is in the mailbox, or _work says that it was stopped
-        except KeyboardInterrupt:  # in place: the caller's own pass
-            self._tell(replace(self._last or base, state="stopped"))
-            raise
-        except Exception as error:
-            if generation == self._generation and not self._closed:
+        except BaseException as error:
+            if isinstance(error, KeyboardInterrupt) and threading.current_thread() is threading.main_thread():
+                self._tell(replace(self._last or base, state="stopped"))
+                raise  # in place: the caller's own pass was interrupted
+            if generation == self._generation and not self.ending.over:
                 # The last map stays on the screen, as what it is.
                 shown = self._shown
                 about = base if shown is None else replace(shown, generation=generation, asked=request)
-                self._tell(replace(about, state="error", error=error))
+                self._tell(replace(about, state="error", error=worker_error(error)))
 
     def _compute(self, request: Request, base: Event, began: float, version: tuple, check: Callable[[], None]) -> None:
         passes = self.subject.memory.passes

@@ -15,6 +15,8 @@ def annotation_canvas(width: int, height: int) -> Canvas:
         width: The picture's width.
         height: The picture's height.
     """
+    if _ipycanvas._CANVAS_MANAGER.comm is None:  # closed with all other widgets, by Widget.close_all()
+        _ipycanvas._CANVAS_MANAGER.open()
     scale = max(1, round(_SHARP / max(width, height)))
     # The page tells what has been drawn: it goes into saved pages and pictures, and comes back after a reload.
     canvas = Canvas(width=width * scale, height=height * scale)
@@ -27,4 +29,5 @@ def annotation_canvas(width: int, height: int) -> Canvas:
 
     canvas.on_client_ready(prepare)
     canvas.set_transform(scale, 0, 0, scale, 0, 0)
+    _ipycanvas._CANVAS_MANAGER._current_canvas = None  # the manager would keep it
     return canvas

@@ -112,7 +112,8 @@ class Explorer(Live):
             controls=self.panel.controls,
             layers=(self._annotations,),
         )
-        self.trust = PictureTrust(self.view, subject.baselines, busy=lambda: self._session.busy, executor=executor)
+        session = self._session  # the panel's worker must not refer to the explorer
+        self.trust = PictureTrust(self.view, subject.baselines, busy=lambda: session.busy, executor=executor)
         self.trust.widget.layout.flex = "1 1 100%"
         self.view.layout.flex, self.view.layout.min_width = "3 1 260px", "240px"
         # As wide as the picture is at its greatest height (60vh, see heatmap.css): nothing empty beside it.
@@ -283,7 +284,9 @@ class Explorer(Live):
         if event.state != "done" or event.attribution is None or event.request is None:
             return None
         session, reduction = self._session, self.panel.reduction
-        return Case(self._subject, event.request, event.attribution, reduction, event.version, session.cache, session)
+        return Case(
+            self._subject, event.request, event.attribution, reduction, event.version, session.cache, session.owner
+        )
 
 
 def explore(

@@ -16,7 +16,7 @@ from saliency_widgets.widgets.paced import Paced
 
 
 class HeatmapView(Paced):
-    """Shows frames over a picture. Written by one worker at a time; its front end writes no trait.
+    """Shows frames over a picture. Written by one worker at a time; its front end counts views alone.
 
     Args:
         picture: What the model sees, as PNG bytes; None where it is no picture: progress, readings, the check-up and

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import weakref
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -15,9 +16,11 @@ from saliency_widgets.attribution.result import code_of
 from saliency_widgets.engine import CacheInfo, Event, Request, Session, Subject
 from saliency_widgets.engine.case import Case
 from saliency_widgets.engine.checkup import check_up
+from saliency_widgets.engine.executors import raise_again, worker_error
 from saliency_widgets.widgets import messages
 from saliency_widgets.widgets.heatmap import HeatmapView
 from saliency_widgets.widgets.interrupts import stop_on_interrupt
+from saliency_widgets.widgets.lifetime import Showable, weakly
 from saliency_widgets.widgets.panel import Panel
 from saliency_widgets.widgets.parts import parts_of
 from saliency_widgets.widgets.resending import WorkerWrites
@@ -37,7 +40,7 @@ LAYOUT = {
 _STOPPED = "Interrupted. Change a setting, or call .update(), to compute it again."
 
 
-class Live(w.Box):
+class Live(Showable, w.Box):
     """Answers what the controls ask, live.
 
     Args:
@@ -61,7 +64,10 @@ class Live(w.Box):
         self._given, self._subject, self.panel = given, subject, panel
         self._examined: Any = None
         self._request = self.panel.request()  # before anything is shown: a wrong argument is an error of this call
-        self._session = Session(subject, self._on_event, executor=executor, idle=self._check_up)
+        self._session = Session(
+            subject, weakly(self._on_event), executor=executor, idle=weakly(self._check_up)
+        )  # fmt: skip
+        weakref.finalize(self, self._session.ending.end).atexit = False
         super().__init__(layout=LAYOUT)
 
     def _begin(self, *children: w.Widget) -> None:
@@ -70,6 +76,7 @@ class Live(w.Box):
         self.add_class("sw-explorer")
         self.panel.observe(self._on_move, self._on_wrong)
         self._writes = WorkerWrites(self)
+        self._open_lifetime(self.view)
         self._open = True
         stop_on_interrupt(self)
         self._submit(self._request)
@@ -119,7 +126,7 @@ class Live(w.Box):
         self._send_again()
         last = self._session.last
         if last is not None and last.error is not None:
-            raise last.error
+            raise_again(last.error)
         found = self.attribution
         if found is None:
             raise RuntimeError("There is no finished map: it was stopped, or the explorer is closed. Move a control.")
@@ -284,7 +291,8 @@ class Live(w.Box):
             found = check_up(self._subject, self._request, check)
         except Cancelled:
             raise
-        except Exception as error:
+        except BaseException as caught:
+            error = worker_error(caught)
             found = [
                 Finding(
                     f"The check-up failed: {type(error).__name__}: {error}.",

@@ -82,7 +82,7 @@ _WAITER = _Waiter()
 
 
 class Paced(anywidget.AnyWidget):
-    """A picture and the frames of one map over it. Written by one worker at a time; its front end writes no trait.
+    """A picture and the frames of one map over it. Written by one worker at a time; its front end counts views alone.
 
     Args:
         picture: What the model sees, as PNG bytes.
@@ -105,6 +105,11 @@ class Paced(anywidget.AnyWidget):
     def __repr__(self) -> str:
         """Never the bytes, nor the code."""
         return f"{type(self).__name__}({self.status.get('title', '')!r}, {self.status.get('state', 'idle')})"
+
+    def set_state(self, sync_data: dict[str, Any]) -> None:
+        """What the page writes; never while the worker does."""
+        with self._pace:
+            super().set_state(sync_data)
 
     def offer(self, frame: Mapping[str, Any] | None, status: Mapping[str, Any]) -> None:
         """Show a frame and a status as soon as the last frame has been painted; the newest offer wins.

@@ -29,6 +29,7 @@ from saliency_widgets.attribution.storing import put
 from saliency_widgets.params import Param
 from saliency_widgets.widgets.bundle import bundle
 from saliency_widgets.widgets.display import DisplaySettings
+from saliency_widgets.widgets.lifetime import widget_of
 
 Patch = Mapping[Widget, Mapping[str, Any]]
 """Traits by name, of some of the models."""
@@ -248,7 +249,7 @@ class _Models:
 
     def _reference(self, text: str) -> str:
         match = _REFERENCE.fullmatch(text)
-        found = None if match is None else _known(match[2])
+        found = None if match is None else widget_of(match[2])
         if match is None or not isinstance(found, (anywidget.AnyWidget, Canvas)):
             return text
         return f"{match[1]}{self.place(found)}"
@@ -269,12 +270,6 @@ class _Models:
         text = json.dumps({**told, "bytes": self._stored}, allow_nan=False, separators=(",", ":")).encode()
         whole = b"".join([len(text).to_bytes(4, "little"), text, *self._bytes])
         return base64.b64encode(zlib.compress(whole)).decode()
-
-
-def _known(model_id: str) -> Widget | None:
-    from ipywidgets.widgets import widget as registry
-
-    return registry._instances.get(model_id)  # what ipywidgets' own deserialiser looks in
 
 
 def _is_own(name: str) -> bool:

@@ -14,6 +14,7 @@ from typing import Any
 from ipywidgets import Widget
 from traitlets import All
 
+from saliency_widgets.widgets.lifetime import refer_weakly
 from saliency_widgets.widgets.parts import parts_of, widgets_in
 
 
@@ -45,6 +46,7 @@ class WorkerWrites:
             if widget not in self._watched:
                 self._watched.add(widget)
                 widget.observe(self._on_change, names=All)
+                refer_weakly(widget)  # it lives as long as the root does
 
     def _on_change(self, change: Any) -> None:
         widget, name = change["owner"], change["name"]

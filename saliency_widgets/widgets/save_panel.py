@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import ipywidgets as w
 
 from saliency_widgets.attribution import Cancelled
-from saliency_widgets.engine.executors import EXECUTORS
+from saliency_widgets.engine.executors import EXECUTORS, worker_error
 from saliency_widgets.widgets.charts import INK, QUIET
 from saliency_widgets.widgets.controls import LABEL_WIDTH
 from saliency_widgets.widgets.recording import offered, recordable
@@ -38,7 +38,7 @@ class SavePanel:
         self._explorer, self._inline = explorer, executor == "inline"
         self._state = threading.Condition()
         self._asked: Path | None = None  # where to save to, if that is asked
-        self._saving = self._stopped = self._closed = False
+        self._saving = self._stopped = self._closed = self._made = False
         self._executor = EXECUTORS[executor](self._work)
         self._boxes: dict[str, w.Checkbox] = {}
         self._counts: dict[str, w.HTML] = {}
@@ -63,8 +63,10 @@ class SavePanel:
     def show(self) -> None:
         """Another map is on the screen, or another choice was made: tell the size, if anybody looks."""
         if self.opened and not self._closed:
-            if not self._boxes:
-                self._make()
+            with self._state:  # opened in the moment in which a map is finished, two threads come here
+                if not self._made:
+                    self._make()
+                    self._made = True
             self._executor.kick()
 
     def close(self) -> None:
@@ -132,7 +134,7 @@ class SavePanel:
 
     def _tell_size(self) -> None:
         explorer = self._explorer
-        if self._closed or not self._boxes:
+        if self._closed or not self._made:
             return
         there = recordable(explorer.panel, explorer._subject)
         for name, row in self._rows.items():
@@ -142,8 +144,8 @@ class SavePanel:
             _put(self._counts[name], _said(f"{there.get(name, 0)} values", QUIET))
         try:
             size = PageWriter(explorer, self.record).size
-        except (TypeError, ValueError, RuntimeError) as error:
-            _put(self._size, _said(str(error), QUIET))
+        except BaseException as error:
+            _put(self._size, _said(str(worker_error(error)), QUIET))
             return
         over = f" Over the limit of {LIMIT}: record less." if size.maps > LIMIT else ""
         _put(self._size, _said(f"{size}.{over}", INK))
@@ -156,7 +158,8 @@ class SavePanel:
             saved = writer.write(path, check=self._check, told=self._progress)
         except Cancelled:
             self._finish(0, _said("Stopped: nothing was written. What was computed is kept.", INK))
-        except Exception as error:
+        except BaseException as caught:
+            error = worker_error(caught)
             known = isinstance(error, (TypeError, ValueError, RuntimeError, OSError))
             what = str(error) if known else f"{type(error).__name__}: {error}. This was not foreseen: please report it."
             self._finish(0, _alarm(f"{what} Nothing was written; change something and save again."))

@@ -32,8 +32,10 @@ from saliency_widgets.widgets.charts import (
 from saliency_widgets.widgets.comparing.still import StillMaps
 from saliency_widgets.widgets.controls import LABEL_WIDTH
 from saliency_widgets.widgets.display import DisplaySettings
+from saliency_widgets.widgets.lifetime import Showable, refer_weakly
 from saliency_widgets.widgets.live import LAYOUT, Live
 from saliency_widgets.widgets.panel import section
+from saliency_widgets.widgets.parts import parts_of
 
 _HOW = (
     "Each line is one setting but for its samples or steps; further to the right costs more. The ring is the "
@@ -46,7 +48,7 @@ _TICKS = 8
 _MOST = LIMIT  # maps that are shown side by side, as in a comparison
 
 
-class SweepView(w.VBox):
+class SweepView(Showable, w.VBox):
     """What a sweep found.
 
     Args:
@@ -103,6 +105,9 @@ class SweepView(w.VBox):
         self.add_class("sw-sweep")
         self._show_maps()
         self._show()
+        for widget in (self, *parts_of(self, []), self._use, self._refused):  # the last two may be on no page
+            refer_weakly(widget)
+        self._open_lifetime()
 
     @property
     def found(self) -> sweeping.Sweep:

@@ -1,1 +1,1 @@
-"""The product attacked at random, for as long as one likes: `make soak` runs all of it, `make test` a minute of each."""
+"""The product attacked at random: `make soak` runs all of it for as long as one likes, `make test` a minute of each."""

@@ -18,6 +18,7 @@ from saliency_widgets.attribution.reduction import CHANNEL, SIGN
 from saliency_widgets.attribution.targets import SCORE
 from saliency_widgets.engine.comparing import Place
 from saliency_widgets.engine.comparing.asked import LIMIT, read_comparison
+from saliency_widgets.engine.executors import raise_again, worker_error
 from saliency_widgets.inputs import Explain
 from saliency_widgets.params import unknown
 from saliency_widgets.widgets.comparing.beneath import Beneath
@@ -27,6 +28,7 @@ from saliency_widgets.widgets.comparing.pivot import Pivot
 from saliency_widgets.widgets.display import DISPLAY_NAMES, DisplaySettings
 from saliency_widgets.widgets.explorer import Explorer
 from saliency_widgets.widgets.interrupts import stop_on_interrupt
+from saliency_widgets.widgets.lifetime import Showable
 from saliency_widgets.widgets.live import LAYOUT
 from saliency_widgets.widgets.page import LARGEST, Saved, page, write_page
 from saliency_widgets.widgets.parts import parts_of
@@ -34,7 +36,7 @@ from saliency_widgets.widgets.resending import WorkerWrites
 from saliency_widgets.widgets.saving import provenance
 
 
-class Comparison(w.Box):
+class Comparison(Showable, w.Box):
     """Maps side by side: see :func:`compare` for the arguments.
 
     Attributes:
@@ -96,6 +98,7 @@ class Comparison(w.Box):
         self.children = [*self.view.beside(self.panel.widget), self._beneath.widget]
         self.add_class("sw-comparison")
         self._writes = WorkerWrites(self)
+        self._open_lifetime(self.view)
         self._open = True
         stop_on_interrupt(self)
         self._show()
@@ -142,7 +145,7 @@ class Comparison(w.Box):
             raise
         self._writes.send()  # a notebook that is stored now holds the finished maps
         if self._shown and len(self.errors) == len(self._shown):
-            raise next(iter(self.errors.values()))
+            raise_again(next(iter(self.errors.values())))
         return self.attributions
 
     def update(self) -> None:
@@ -299,8 +302,8 @@ class Comparison(w.Box):
                 sign=self.panel.sign_of(place),
                 channels=self.panel.channels.value, **about, **self._display.settings, **dict(request.params),
             )  # fmt: skip
-        except (TypeError, ValueError) as error:
-            self.view.tell(opened={"words": f"{name} can't be opened: {error}", "mark": ""})
+        except BaseException as error:
+            self.view.tell(opened={"words": f"{name} can't be opened: {worker_error(error)}", "mark": ""})
             return
         self.view.tell(opened={"words": f"Opened below: {name}", "mark": self._beneath.show(found, name)})
 

@@ -74,6 +74,11 @@ class GridView(anywidget.AnyWidget):
         """How many maps, never their bytes."""
         return f"GridView({len(self.rows)} x {len(self.columns)} maps)"
 
+    def set_state(self, sync_data: dict[str, Any]) -> None:
+        """What the person did on the page; never while the worker writes."""
+        with self._writing:
+            super().set_state(sync_data)
+
     def beside(self, column: w.Box) -> tuple[Widget, Widget]:
         """The grid and a column of controls: side by side, or one below the other where there is no room."""
         self.layout.flex, self.layout.min_width = "4 1 420px", "260px"

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import threading
 import time
+import weakref
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from tqdm.auto import tqdm
@@ -15,11 +17,13 @@ from saliency_widgets.attribution.schedule import CHUNK_SIZE
 from saliency_widgets.engine import Event, Request, Session, Subject
 from saliency_widgets.engine.cache import SHARED
 from saliency_widgets.engine.checkup import check_up
+from saliency_widgets.engine.executors import worker_error
 from saliency_widgets.engine.frames import Frame
 from saliency_widgets.engine.turns import Turns
 from saliency_widgets.widgets import messages
 from saliency_widgets.widgets.comparing.grid import GridView, MapCell
 from saliency_widgets.widgets.display import DisplaySettings
+from saliency_widgets.widgets.lifetime import weakly
 from saliency_widgets.widgets.parts import close_whole
 from saliency_widgets.widgets.pictures import png_bytes
 
@@ -91,7 +95,8 @@ class Maps:
         self._stopped = self._closed = False
         self._began, self._before = time.perf_counter(), 0
         self._examined: dict[str, tuple] = {}
-        self._turns = Turns(executor, idle=self._check_up if check_up else None)
+        self._turns = Turns(executor, idle=weakly(self._check_up) if check_up else None)
+        self._owners: dict[Subject, object] = {}  # whose finished maps all cells of a subject share
 
     # ---- what is wanted
 
@@ -197,8 +202,8 @@ class Maps:
         self.view.retire()
         for entry in self._entries.values():
             self._close(entry)
-            if entry.wanted.owner is None:
-                SHARED.forget(entry.wanted.subject)
+        for owner in self._owners.values():
+            SHARED.forget(owner)
         with self._changed:
             self._changed.notify_all()
 
@@ -225,13 +230,13 @@ class Maps:
     def _entry(self, key: Hashable, want: Wanted) -> _Entry:
         subject = want.subject
         cell = MapCell(self._picture(subject), name=want.name, group=want.group)
+        owner = want.owner or self._owners.setdefault(subject, SHARED.owner_of(subject))
         session = Session(
-            subject,
-            lambda event: self._on_event(key, event),
-            executor=self._turns.seat(key),
-            owner=subject if want.owner is None else want.owner,
-        )
-        return _Entry(want, cell, session)
+            subject, partial(weakly(self._on_event), key), executor=self._turns.seat(key), owner=owner
+        )  # fmt: skip
+        entry = _Entry(want, cell, session)
+        weakref.finalize(entry, session.ending.end).atexit = False
+        return entry
 
     def _picture(self, subject: Subject) -> bytes:
         """What the model sees, now."""
@@ -335,8 +340,10 @@ class Maps:
                 found = check_up(subject, entry.wanted.request, check)
             except Cancelled:
                 raise
-            except (TypeError, ValueError):  # the cells say why
-                continue
+            except BaseException as error:
+                if not isinstance(worker_error(error), (TypeError, ValueError)):
+                    raise
+                continue  # the cells say why
             found = [one for one in found if not one.methods or any(method in methods for method in one.methods)]
             self._examined[name] = version
             told[name] = {"name": name, "findings": messages.findings_of(found, methods), "checked": True}

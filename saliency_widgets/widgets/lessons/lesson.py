@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import weakref
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -19,6 +20,7 @@ from saliency_widgets.attribution.noise import SEED
 from saliency_widgets.attribution.targets import SCORE
 from saliency_widgets.engine import Subject
 from saliency_widgets.engine.examiner import Check, Examiner, Told
+from saliency_widgets.engine.executors import raise_again, worker_error
 from saliency_widgets.engine.trust import one_sample
 from saliency_widgets.params import unknown
 from saliency_widgets.widgets.explorer import Explorer
@@ -27,6 +29,7 @@ from saliency_widgets.widgets.lessons import basics, methods
 from saliency_widgets.widgets.lessons.board import Board, DoesNotApply
 from saliency_widgets.widgets.lessons.page import Page, Step
 from saliency_widgets.widgets.lessons.view import LessonView
+from saliency_widgets.widgets.lifetime import Showable, weakly
 from saliency_widgets.widgets.page import LARGEST, Saved, page, write_page
 from saliency_widgets.widgets.parts import parts_of
 from saliency_widgets.widgets.resending import WorkerWrites
@@ -56,7 +59,7 @@ _SAMPLES = 64
 _LOOK = 0.1  # seconds between looks how far it is
 
 
-class Lesson(w.VBox):
+class Lesson(Showable, w.VBox):
     """The steps of a saliency map as a strip: see :func:`lesson` for the arguments.
 
     Attributes:
@@ -122,7 +125,9 @@ class Lesson(w.VBox):
         self.add_class("sw-lesson-box")
         self._writes = WorkerWrites(self)
         self._open = True
-        self._examiner = Examiner(self._on_told, busy=self._is_busy, executor=executor)
+        self._open_lifetime(self.view)
+        self._examiner = Examiner(weakly(self._on_told), busy=self._is_busy, executor=executor)
+        weakref.finalize(self, self._examiner.ending.end).atexit = False
         for step in self._steps.values():
             self._examiner.ask(Check(step.name, partial(self._board.page, step)))
         stop_on_interrupt(self)
@@ -170,7 +175,7 @@ class Lesson(w.VBox):
         self._writes.send()  # a notebook that is stored now holds the steps
         for error in self._failed.values():
             if not isinstance(error, (TypeError, ValueError)):
-                raise error
+                raise_again(error)
         if len(self._finished) < len(self._steps):
             raise RuntimeError("The lesson is not finished: it was stopped, or it is closed. Make it again.")
         return self
@@ -283,8 +288,8 @@ class Lesson(w.VBox):
             return
         try:
             self._try(step, shot)
-        except Exception as error:
-            self.view.tell(**_told(error))
+        except BaseException as error:
+            self.view.tell(**_told(worker_error(error)))
 
     def _try(self, step: Step, shot: int) -> None:
         own = self._settings.get(step.name, [])

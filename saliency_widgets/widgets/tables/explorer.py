@@ -108,8 +108,10 @@ class TableExplorer(Live):
         controls = [*panel.controls, *self.bars.controls, *self.what_if.controls]
         self.view = HeatmapView(None, None, on_stop=self._session.stop, controls=controls)
         self.what_if.made = self.view.prime
-        busy = lambda: self._session.busy  # noqa: E731
-        self.trust = TableTrust(self.view, table, labels, bars, value=valued, busy=busy, executor=executor)
+        session = self._session  # the panel's worker must not refer to the explorer
+        self.trust = TableTrust(
+            self.view, table, labels, bars, value=valued, busy=lambda: session.busy, executor=executor
+        )  # fmt: skip
         self.trust.widget.layout.flex = "1 1 100%"
         column = panel.widget
         column.children = (*column.children[:-1], section("What if", [self.what_if.widget]), column.children[-1])
@@ -194,7 +196,9 @@ class TableExplorer(Live):
             return None
         session = self._session
         signed = Reduction("signed")
-        return Case(self._subject, event.request, event.attribution, signed, event.version, session.cache, session)
+        return Case(
+            self._subject, event.request, event.attribution, signed, event.version, session.cache, session.owner
+        )
 
     def _code_of(self, found: Attribution | None) -> str:
         code = super()._code_of(found)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import weakref
 from collections.abc import Callable, Sequence
 from typing import ClassVar
 
@@ -12,6 +13,7 @@ import torch
 from saliency_widgets.engine.case import Case
 from saliency_widgets.engine.examiner import Check, Examiner, Told
 from saliency_widgets.widgets.heatmap import HeatmapView
+from saliency_widgets.widgets.lifetime import weakly
 from saliency_widgets.widgets.trust.ablation import AblationSection
 from saliency_widgets.widgets.trust.curves import CurvesSection
 from saliency_widgets.widgets.trust.randomisation import RandomisationSection
@@ -44,7 +46,8 @@ class TrustPanel:
         self._case: Case | None = None
         self._asked: dict[str, tuple[Check, Case]] = {}  # by the name of the check: the newest, and what it is about
         self._cases: dict[str, Case] = {}  # of the methods computed so far, by title
-        self._examiner = Examiner(self._on_told, busy=busy, executor=executor)
+        self._examiner = Examiner(weakly(self._on_told), busy=busy, executor=executor)
+        weakref.finalize(self, self._examiner.ending.end).atexit = False
         self._sections: list[Section] = []  # made when the panel is opened first: most people look at the map alone
         self._choice = w.ToggleButtons(options=[(kind.title, k) for k, kind in enumerate(self.kinds)], value=0)
         self._choice.style.button_width = "auto"
@@ -138,7 +141,7 @@ class TrustPanel:
         if told.error is not None:
             self._told.value = (
                 f"<div role='alert' style='padding:4px 8px;border-left:3px solid var(--jp-error-color1, #d32f2f)'>"
-                f"{html.escape(str(told.error))}</div>"
+                f"{html.escape(str(told.error) or type(told.error).__name__)}</div>"
             )
             return
         if told.found is None:

@@ -1,0 +1,136 @@
+"""When a widget's model, cache and threads are let go: once no page shows it and no name refers to it.
+
+ipywidgets refers to every widget that was ever made, and so would keep every model that was ever explored. Here its
+references are weak. What is displayed is held until its last view on a page is closed, as when its cell runs again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import re
+import weakref
+from collections.abc import Callable
+from typing import Any, ParamSpec
+
+import ipywidgets as w
+from IPython.core.getipython import get_ipython
+from ipywidgets.widgets import widget as registry
+
+P = ParamSpec("P")
+
+_OUTPUT = re.compile(r"_{1,3}|_\d+")  # IPython's names of what was shown
+
+_SHOWN: set[w.Widget] = set()  # on a page, or displayed and on their way there
+_OPEN: weakref.WeakSet[w.Widget] = weakref.WeakSet()
+_survivors = 0  # of the last collection, which are not shown
+
+
+def weakly(method: Callable[P, Any]) -> Callable[P, None]:
+    """A bound method that doesn't keep its object alive; once that is gone, nothing is done."""
+    reference = weakref.WeakMethod(method)  # type: ignore[arg-type]
+
+    def call(*args: P.args, **kwargs: P.kwargs) -> None:
+        bound = reference()
+        if bound is not None:
+            bound(*args, **kwargs)
+
+    return call
+
+
+def refer_weakly(widget: w.Widget) -> None:
+    """Make the references that ipywidgets and the kernel have to an open widget weak ones.
+
+    The widget's comm is closed when it is collected.
+    """
+    if widget.comm is not None:
+        registry._instances[widget.model_id] = weakref.proxy(widget)
+        widget.comm.on_msg(weakly(widget._handle_msg))
+
+
+def widget_of(model_id: str) -> w.Widget | None:
+    """The open widget of a model id, itself."""
+    widget = registry._instances.get(model_id)
+    return None if widget is None else widget.open.__self__  # through a weak reference, whose methods are its
+
+
+class Showable(w.Widget):
+    """A widget that is held while it is shown, and else by those who refer to it alone."""
+
+    def _open_lifetime(self, *views: w.Widget) -> None:
+        """Hold this widget whenever it, or one of these parts, is on a page."""
+        collect_unshown()
+        _OPEN.add(self)
+        changed = weakly(self._count_views)
+        for view in (self, *views):
+            view._view_count = 0  # from now on pages count their views of it
+            view.observe(lambda _change: changed(), names="_view_count")
+        self._counted = views
+        shell: Any = get_ipython()
+        if shell is not None:
+            shell.events.register("post_run_cell", collect_unshown)  # once, however often
+
+    def _count_views(self) -> None:
+        if any(view._view_count for view in (self, *self._counted)):
+            _SHOWN.add(self)
+        elif self in _SHOWN:
+            _SHOWN.discard(self)
+            _forget_output(self)
+            _collect_soon()
+
+    def _repr_mimebundle_(self, **kwargs: Any) -> Any:
+        _SHOWN.add(self)
+        return super()._repr_mimebundle_(**kwargs)
+
+    def close(self) -> None:
+        """Leave the page."""
+        _SHOWN.discard(self)
+        _OPEN.discard(self)
+        super().close()
+
+    def __del__(self) -> None:
+        # Its comm alone: the garbage collector runs on any thread, whatever locks that holds, and may not wait.
+        # Workers end by themselves, and all parts close their own comms.
+        w.Widget.close(self)
+
+
+def collect_unshown(*_result: Any) -> None:
+    """Collect what a name referred to until now, where there are more that no page shows than after the last time.
+
+    Before another one is made, and after each cell.
+    """
+    global _survivors
+    few = 8  # of many that are referred to, a part: making them one by one must not take quadratic time
+    if _unshown() > (_survivors if _survivors < few else _survivors * 5 // 4):
+        gc.collect()
+        _survivors = _unshown()
+
+
+def _unshown() -> int:
+    return sum(widget not in _SHOWN for widget in _OPEN)
+
+
+def _collect_soon() -> None:
+    """Collect, as a model is too large to wait for Python's next full collection, once this message is handled."""
+    try:
+        asyncio.get_running_loop().call_soon(gc.collect)
+    except RuntimeError:  # no kernel
+        gc.collect()
+
+
+def _forget_output(widget: w.Widget) -> None:
+    """IPython refers to what a cell has shown, as ``Out[n]``, ``_n`` and ``_``: not once its output is gone."""
+    shell: Any = get_ipython()
+    if shell is None:
+        return
+    outputs = shell.history_manager.output_hist
+    for number in [number for number, value in outputs.items() if value is widget]:
+        del outputs[number]
+    for names in (shell.user_ns, shell.user_ns_hidden):
+        for name in [name for name, value in list(names.items()) if value is widget and _OUTPUT.fullmatch(name)]:
+            del names[name]
+    for name in ("_", "__", "___"):
+        if getattr(shell.displayhook, name) is widget:
+            setattr(shell.displayhook, name, None)
+    if getattr(shell.last_execution_result, "result", None) is widget:
+        shell.last_execution_result.result = None

@@ -1,0 +1,225 @@
+"""Models are let go once nobody refers to the widget and no page shows it; before that, never."""
+
+from __future__ import annotations
+
+import gc
+import threading
+import weakref
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import ipywidgets as w
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from IPython.core.interactiveshell import InteractiveShell
+from ipywidgets.widgets import widget as registry
+from torch import nn
+
+import saliency_widgets as sw
+from saliency_widgets.widgets.lifetime import _SHOWN
+
+IMAGE = np.random.default_rng(0).integers(0, 256, (12, 12, 3), dtype=np.uint8)
+TABLE = pd.DataFrame(np.random.default_rng(0).normal(size=(20, 4)), columns=list("abcd"))
+
+
+def picture_model() -> nn.Module:
+    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(16, 3)).eval()
+
+
+def explorer(model: nn.Module) -> Any:
+    made = sw.explore(model, IMAGE, method="smoothgrad", n_samples=2)
+    made.wait(60)
+    return made
+
+
+def used_explorer(model: nn.Module) -> Any:
+    """With everything made that is made late: tests, pins, the section that saves."""
+    made = explorer(model)
+    made.trust._fold.selected_index = 0
+    made.trust.wait(60)
+    made.saving._fold.selected_index = 0
+    made.pin()
+    made.wait(60)
+    return made
+
+
+def comparison(model: nn.Module) -> Any:
+    made = sw.compare(model, IMAGE, methods=["gradient", "grad_cam"])
+    made.wait(60, progress=False)
+    return made
+
+
+def lesson(model: nn.Module) -> Any:
+    return sw.lesson(model, IMAGE, steps=["input", "gradient"], n_samples=2).wait(60)
+
+
+KINDS = {"explorer": explorer, "used": used_explorer, "comparison": comparison, "lesson": lesson}
+
+
+@pytest.fixture(autouse=True)
+def none_left() -> Iterator[None]:
+    gc.collect()
+    before = set(registry._instances)
+    yield
+    gc.collect()
+    left = [type(registry._instances[one].open.__self__).__name__ for one in set(registry._instances) - before]
+    assert left == []
+    assert not _SHOWN
+
+
+def alive(reference: weakref.ref) -> bool:
+    gc.collect()
+    return reference() is not None
+
+
+def settled(condition: Callable[[], bool]) -> bool:
+    """Whether it comes true; workers take a moment to end."""
+    waiting = threading.Event()
+    return any(condition() or waiting.wait(0.05) for _ in range(400))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_widget_that_nobody_refers_to_is_gone_with_its_model(kind: str) -> None:
+    model = picture_model()
+    made, held = KINDS[kind](model), weakref.ref(model)
+    widget = weakref.ref(made)
+    del model
+    assert alive(held)
+    del made
+    assert settled(lambda: not alive(widget) and not alive(held))
+    assert settled(lambda: not any(thread.name.startswith("saliency") for thread in threading.enumerate()))
+
+
+def test_a_row_explorer_is_gone_with_its_model() -> None:
+    model = nn.Linear(4, 3)
+    made, held = sw.explore(model, TABLE.iloc[[0]], background=TABLE), weakref.ref(model)
+    made.wait(60)
+    made.trust._fold.selected_index = 0
+    made.trust.wait(60)
+    del model, made
+    assert settled(lambda: not alive(held))
+
+
+def test_a_sweep_that_is_shown_no_more_is_gone() -> None:
+    sweep = sw.sweep(picture_model(), IMAGE, "smoothgrad", {"n_samples": [1, 2]}, progress=False)
+    view = weakref.ref(sweep.widget)
+    del sweep
+    assert settled(lambda: not alive(view))
+
+
+def test_of_ten_runs_of_a_cell_two_models_are_held_at_most() -> None:
+    made, held = None, []
+    for _ in range(10):
+        model = picture_model()
+        held.append(weakref.ref(model))
+        made = explorer(model)
+        del model
+        assert sum(reference() is not None for reference in held) <= 2  # nobody collects here but the package
+    assert made is not None
+    del made
+    assert settled(lambda: not any(alive(reference) for reference in held))
+
+
+def test_one_whose_map_is_being_computed_ends_and_is_gone() -> None:
+    entered, go_on = threading.Event(), threading.Event()
+
+    class Slow(nn.Module):
+        passes = 0
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = picture_model()
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            if threading.current_thread() is not threading.main_thread():
+                Slow.passes += 1
+                entered.set()
+                go_on.wait(60)
+            return self.inner(x)
+
+    model = Slow()
+    made, held = sw.explore(model, IMAGE, method="smoothgrad", n_samples=50, chunk_size=1), weakref.ref(model)
+    assert entered.wait(60)
+    del model
+    widget = weakref.ref(made)
+    del made
+    assert settled(lambda: not alive(widget))  # while its worker is in the middle of a pass
+    go_on.set()
+    assert settled(lambda: not alive(held))
+    assert Slow.passes < 50
+
+
+def test_what_is_displayed_is_held_until_its_last_view_is_closed() -> None:
+    made = explorer(picture_model())
+    held = weakref.ref(made)
+    made._repr_mimebundle_()
+    del made
+    assert alive(held)
+    shown = held()
+    assert shown is not None
+    for count in (1, 2, 1):  # two outputs show it, then one
+        shown._handle_msg(update(_view_count=count))
+    del shown
+    assert alive(held)
+    held()._handle_msg(update(_view_count=0))  # type: ignore[union-attr]
+    assert settled(lambda: not alive(held))
+
+
+def test_its_picture_alone_on_a_page_holds_it_too() -> None:
+    made = explorer(picture_model())
+    held, view = weakref.ref(made), made.view
+    view._handle_msg(update(_view_count=1))
+    del made, view
+    assert alive(held)
+    held().view._handle_msg(update(_view_count=0))  # type: ignore[union-attr]
+    assert settled(lambda: not alive(held))
+
+
+def test_a_closed_view_leaves_what_has_a_name_as_it_was() -> None:
+    made = explorer(picture_model())
+    made._repr_mimebundle_()
+    made._handle_msg(update(_view_count=1))
+    made._handle_msg(update(_view_count=0))
+    gc.collect()
+    made.update(n_samples=3)
+    assert made.wait(60).settings["n_samples"] == 3
+    assert registry._instances[made.model_id] == made
+    made.close()
+
+
+def test_what_a_cell_has_shown_is_not_kept_by_ipython() -> None:
+    shell = InteractiveShell.instance()
+    try:
+        shell.user_ns["make"] = lambda: explorer(picture_model())
+        shell.run_cell("make()", store_history=True)
+        (number,) = [number for number, value in shell.user_ns["Out"].items() if isinstance(value, sw.widgets.Explorer)]
+        held = weakref.ref(shell.user_ns["Out"][number])
+        held()._handle_msg(update(_view_count=1))  # type: ignore[union-attr]
+        assert alive(held)
+        held()._handle_msg(update(_view_count=0))  # type: ignore[union-attr]
+        assert settled(lambda: not alive(held))
+    finally:
+        InteractiveShell.clear_instance()
+
+
+def test_all_widgets_closed_at_once_leave_no_explorer_and_the_next_one_works() -> None:
+    old = [explorer(picture_model()), comparison(picture_model())]
+    w.Widget.close_all()
+    assert not any(one._open for one in old)
+    for _ in range(2):
+        made = explorer(picture_model())
+        assert made.annotations._canvas_manager.comm is not None
+        made.close()
+
+
+def test_the_references_of_ipywidgets_are_enough_for_saving_and_for_a_reload() -> None:
+    made = explorer(picture_model())
+    state = w.Widget.get_manager_state()["state"]
+    assert {made.model_id, made.view.model_id} <= set(state)
+    made.close()
+
+
+def update(**state: Any) -> dict[str, Any]:
+    return {"content": {"data": {"method": "update", "state": state, "buffer_paths": []}}, "buffers": []}
