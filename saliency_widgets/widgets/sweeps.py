@@ -105,8 +105,9 @@ class SweepView(Showable, w.VBox):
         self.add_class("sw-sweep")
         self._show_maps()
         self._show()
-        for widget in (self, *parts_of(self, []), self._use, self._refused):  # the last two may be on no page
-            refer_weakly(widget)
+        for whole in (self, self._use, self._refused):  # the last two may be on no page
+            for widget in (whole, *parts_of(whole, [])):
+                refer_weakly(widget)
         self._open_lifetime()
 
     @property

@@ -1,0 +1,203 @@
+"""Whatever a model raises ends one computation: what is shown says so, the thread goes on, and the next move works."""
+
+from __future__ import annotations
+
+import gc
+import threading
+import weakref
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch import nn
+
+import saliency_widgets as sw
+
+IMAGE = np.random.default_rng(0).integers(0, 256, (12, 12, 3), dtype=np.uint8)
+TABLE = pd.DataFrame(np.random.default_rng(0).normal(size=(20, 4)), columns=list("abcd"))
+
+
+class Leave(BaseException):
+    """A user's own, whose constructor takes more than it keeps."""
+
+    def __init__(self, reason: str, code: int) -> None:
+        super().__init__(reason)
+        self.code = code
+
+
+RAISED: dict[str, Callable[[], BaseException]] = {
+    "SystemExit": lambda: SystemExit(1),
+    "KeyboardInterrupt": KeyboardInterrupt,
+    "GeneratorExit": GeneratorExit,
+    "Leave": lambda: Leave("enough", 3),
+    "StopIteration": StopIteration,
+    "RuntimeError": lambda: RuntimeError("broken"),
+    "MemoryError": MemoryError,
+}
+
+
+class Faulty(nn.Module):
+    """Raises on workers' threads, as long as ``fault`` is set."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+        self.fault: list[Callable[[], BaseException]] = []
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.fault and threading.current_thread() is not threading.main_thread():
+            raise self.fault[0]()
+        return self.inner(x)
+
+
+def picture_model() -> Faulty:
+    torch.manual_seed(0)
+    return Faulty(nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(400, 3))).eval()
+
+
+@pytest.fixture(autouse=True)
+def nothing_escapes(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    escaped: list[Any] = []
+    monkeypatch.setattr(threading, "excepthook", escaped.append)
+    yield
+    assert escaped == []
+
+
+@pytest.mark.parametrize("name", RAISED)
+def test_in_an_explorer_its_tests_and_its_saving(name: str, tmp_path: Path) -> None:
+    model = picture_model()
+    explorer = sw.explore(model, IMAGE, target=0, method="smoothgrad", n_samples=2)
+    before = explorer.wait(60)
+    explorer.trust._fold.selected_index = 0
+    explorer.saving._fold.selected_index = 0
+    explorer.trust.wait(60)
+    model.fault.append(RAISED[name])
+
+    explorer.trust._choice.value = 2
+    assert explorer.trust.wait(60)
+    assert name in explorer.trust._told.value
+    explorer.saving._boxes["n_samples"].value = True
+    explorer.saving._name.value = str(tmp_path / "page.html")
+    explorer.saving._save()
+    assert explorer.saving.wait(60)
+    assert name in explorer.saving._told.value
+    assert not any(tmp_path.iterdir())
+    explorer.update(n_samples=3)
+    with pytest.raises((ValueError, MemoryError)):
+        explorer.wait(60)
+    assert explorer.view.status["state"] == "error"
+    assert name in explorer.view.status["message"]
+
+    model.fault.clear()
+    explorer.update(n_samples=2)
+    assert torch.equal(explorer.wait(60).values, before.values)
+    explorer.close()
+
+
+@pytest.mark.parametrize("name", RAISED)
+def test_in_an_explorer_of_rows(name: str) -> None:
+    model = Faulty(nn.Linear(4, 3)).eval()
+    explorer = sw.explore(model, TABLE.iloc[[0]], background=TABLE, target=0, method="gradient")
+    before = explorer.wait(60)
+    model.fault.append(RAISED[name])
+    explorer.update(method="integrated_gradients")
+    with pytest.raises((ValueError, MemoryError)):
+        explorer.wait(60)
+    assert name in explorer.view.status["message"]
+    model.fault.clear()
+    explorer.update(method="gradient")
+    assert torch.equal(explorer.wait(60).values, before.values)
+    explorer.close()
+
+
+@pytest.mark.parametrize("name", RAISED)
+def test_in_a_comparison(name: str) -> None:
+    model = picture_model()
+    comparison = sw.compare(model, IMAGE, methods=["gradient", "grad_cam"], classes=[0])
+    before = comparison.wait(60, progress=False)
+    model.fault.append(RAISED[name])
+    weights = {key: weight.clone() for key, weight in model.state_dict().items()}
+    model.inner[0].bias.data += 0.25  # another version: nothing that was kept helps
+    comparison.update()
+    with pytest.raises((ValueError, MemoryError)):
+        comparison.wait(60, progress=False)
+    assert all(name in cell.status["message"] for cell in comparison.view.cells)
+    model.fault.clear()
+    model.load_state_dict(weights)
+    comparison.update()
+    after = comparison.wait(60, progress=False)
+    assert {key: torch.equal(found.values, before[key].values) for key, found in after.items()} == dict.fromkeys(
+        before, True
+    )
+    comparison.close()
+
+
+@pytest.mark.parametrize("name", RAISED)
+def test_in_a_lesson(name: str) -> None:
+    model = picture_model()
+    model.fault.append(RAISED[name])
+    lesson = sw.lesson(model, IMAGE, steps=["input", "gradient"], target=0)
+    if name == "MemoryError":
+        with pytest.raises(MemoryError):
+            lesson.wait(60)
+    else:
+        lesson.wait(60)
+    assert lesson.view.content("input")["state"] == "ready"
+    assert name in lesson.view.content("gradient")["message"]
+    lesson.close()
+
+
+def test_each_wait_raises_an_exception_of_its_own_that_holds_nobody() -> None:
+    model = picture_model()
+    explorer = sw.explore(model, IMAGE, target=0, method="smoothgrad", n_samples=2)
+    explorer.wait(60)
+    model.fault.append(lambda: Leave("enough", 3))
+    explorer.update(n_samples=3)
+
+    class Large:
+        pass
+
+    def wait() -> tuple[BaseException, int, weakref.ref]:
+        large = Large()
+        held = weakref.ref(large)
+        with pytest.raises(ValueError, match="Leave") as caught:
+            explorer.wait(60)
+        frames = list(caught.traceback)
+        assert large is not None
+        return caught.value, len(frames), held
+
+    raised, frames, held = zip(*(wait() for _ in range(5)), strict=True)
+    assert len({id(error) for error in raised}) == 5
+    assert set(frames) == {frames[0]}
+    assert isinstance(raised[0].__cause__, Leave)
+    del raised
+    gc.collect()
+    assert [one() for one in held] == [None] * 5
+    explorer.close()
+
+
+ACTIVATIONS: list[weakref.ref] = []  # not in a closure, which passes have a copy of
+
+
+def test_the_pass_that_failed_is_not_kept_by_its_error() -> None:
+    model = picture_model()
+    explorer = sw.explore(model, IMAGE, target=0, method="smoothgrad", n_samples=2)
+    explorer.wait(60)
+
+    def fail() -> BaseException:
+        activation = torch.zeros(1000)
+        ACTIVATIONS.append(weakref.ref(activation))
+        return RuntimeError(f"broken with {len(activation)}")
+
+    model.fault.append(fail)
+    explorer.update(n_samples=3)
+    with pytest.raises(ValueError, match="broken"):
+        explorer.wait(60)
+    gc.collect()
+    assert ACTIVATIONS
+    assert [one() for one in ACTIVATIONS] == [None] * len(ACTIVATIONS)
+    explorer.close()
