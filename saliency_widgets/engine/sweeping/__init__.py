@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import time
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -33,7 +33,7 @@ from saliency_widgets.engine.sweeping.asked import (
 from saliency_widgets.engine.sweeping.cells import Cell, Found, Payload, measure
 from saliency_widgets.engine.sweeping.dispatch import ExecutorDiedError, check_executor, dispatch
 from saliency_widgets.engine.sweeping.result import Sweep, with_likeness
-from saliency_widgets.engine.sweeping.store import Memory, Store
+from saliency_widgets.engine.sweeping.store import Memory, Store, StoreError
 from saliency_widgets.evaluation.choice import WITHIN
 from saliency_widgets.evaluation.curves import KINDS, STEPS
 from saliency_widgets.evaluation.fills import FILL, filling
@@ -99,8 +99,9 @@ def sweep(
         cost: The metric that is to be kept low: "evaluations", "time" or "memory".
         within: How much worse than the best the recommended setting may be, as a part of the best.
         store: A file (SQLite) for finished cells. They are found again by the model's weights, attributes and code, and
-            by what it sees; what code reads from elsewhere (a file, a library's settings) is not looked at. Without a
-            file they are kept in memory until the next other sweep.
+            by what it sees; what code reads from elsewhere (a file, a library's settings) is not looked at. Maps that
+            were damaged since are computed again, with a warning. Without a file they are kept in memory until the
+            next other sweep.
         executor: Any ``concurrent.futures.Executor``: a thread pool, a process pool that spawns, or
             ``dask.distributed.Client(...).get_executor()``. The model travels once to each worker's process. Computed
             here, one after another, unless given.
@@ -132,10 +133,10 @@ def sweep(
     Raises:
         TypeError: An argument of the wrong type, or one that can't be sent to a worker.
         ValueError: An argument out of range, an unknown name, an empty grid or one over the limit, inputs of different
-            sizes, or no cell that could be computed.
+            sizes, or no cell that could be computed; a store that is another program's, damaged beyond use, locked,
+            or can't be written, where what was finished is kept in memory.
         ExecutorDiedError: The executor does not answer any more. What was finished is kept.
     """
-    global _unsaved
     entry = get_method(method)
     grid = read_grid(entry, grid, params)
     chosen, quality = read_metrics(entry, grid, metrics, quality, cost)
@@ -174,18 +175,23 @@ def sweep(
     settings = [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
     whole = [entry.check_params({**params, **setting}) for setting in settings]
     cells = [Cell(place, k, one.item, whole[k], targets[place]) for place, one in enumerate(each) for k in range(count)]
-    if store is not None:
-        kept: Store | Memory = Store(store)
-        names: list[Hashable] = [*_names(payload, method, each, cells)]
-    else:
-        names = [(cell.input, identity(cell.params)) for cell in cells]
+
+    def in_memory() -> Memory:
+        """What an earlier call of this sweep left there, or nothing yet."""
+        global _unsaved
         about = identity([inputs, method, target, score, contrast, sign, channels, fill, steps, turns, payload.metrics])
         about = (about, identity(given))
         if _unsaved is None or not _unsaved.is_of(model, about):
             _unsaved = Memory(model, about)
-        kept = _unsaved
+        return _unsaved
+
+    if store is not None:
+        names: list[Hashable] = [*_names(payload, method, each, cells)]
+        kept: Store | Memory = Store(store, first.size)
+    else:
+        names, kept = [*map(_name_in_memory, cells)], in_memory()
     try:
-        found = _finish(kept, names, payload, cells, executor, progress)
+        found = _finish(kept, names, payload, cells, executor, progress, in_memory)
     finally:
         kept.close()
     if all(cell.error for cell in found.values()):
@@ -197,10 +203,20 @@ def sweep(
     return result if metrics is not None else result.with_numbers()
 
 
+def _name_in_memory(cell: Cell) -> Hashable:
+    return cell.input, identity(cell.params)
+
+
 def _finish(
-    kept: Store | Memory, names: list[Hashable], payload: Payload, cells: list[Cell], executor: Any, progress: bool
+    kept: Store | Memory,
+    names: list[Hashable],
+    payload: Payload,
+    cells: list[Cell],
+    executor: Any,
+    progress: bool,
+    in_memory: Callable[[], Memory],
 ) -> dict[tuple[int, int], Found]:
-    """What is kept, and then the rest."""
+    """What is kept, and then the rest; where a file fails, all goes into memory."""
     there = kept.get(names)
     name_of = {(cell.input, cell.setting): name for cell, name in zip(cells, names, strict=True)}
     found = {place: there[name] for place, name in name_of.items() if name in there}
@@ -220,6 +236,16 @@ def _finish(
         raise ExecutorDiedError(
             f"executor: it does not answer any more, after {len(found)} of {len(cells)} cells ({error}). They are kept "
             f"{where}: call again with another executor, or none, to compute the rest."
+        ) from error
+    except StoreError as error:
+        memory = in_memory()
+        for cell in cells:
+            result = found.get((cell.input, cell.setting))
+            if result is not None and not result.error:
+                memory.put(_name_in_memory(cell), result)
+        raise StoreError(
+            f"{error} The {len(found)} of {len(cells)} cells that are finished are kept in memory: call again without "
+            f"store= to compute the rest."
         ) from error
     finally:
         answers.close()  # pyright: ignore[reportAttributeAccessIssue]
