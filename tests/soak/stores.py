@@ -262,31 +262,31 @@ def _set_columns(rng: random.Random, path: Path, _: bytes) -> None:
             file.execute(f"UPDATE cells SET {column} = ? WHERE rowid % 3 <> ?", (rng.choice(values), rng.randrange(4)))
 
 
-_MAPS = {(k,): np.arange(k, dtype="<f4").tobytes() for k in (4, 25)}
+_FOUR = np.arange(4, dtype="<f4").tobytes()
 FORGED = [
     ("{}", "[4]", np.full(4, np.nan, "<f4").tobytes()),
     ("{}", "[4]", np.array([0, 1, np.inf, 2], "<f4").tobytes()),
-    ("{}", "[5]", _MAPS[4,]),
-    ("{}", "[-1]", _MAPS[4,]),
-    ("{}", "[2.0, 2]", _MAPS[4,]),
-    ("{}", "[true, 4]", _MAPS[4,]),
+    ("{}", "[5]", _FOUR),
+    ("{}", "[-1]", _FOUR),
+    ("{}", "[2.0, 2]", _FOUR),
+    ("{}", "[true, 4]", _FOUR),
     ("{}", f"[{10**30}, 0]", b""),
-    ("{}", "4", _MAPS[4,]),
-    ("{}", "null", _MAPS[4,]),
-    ("{}", f"[{', '.join('1' * 200)}, 4]", _MAPS[4,]),
-    ("{}", "[4]", _MAPS[4,] + b"."),
-    ("[]", "[4]", _MAPS[4,]),
-    ("null", "[4]", _MAPS[4,]),
-    ('{"time": "now"}', "[4]", _MAPS[4,]),
-    ('{"time": [1.0]}', "[4]", _MAPS[4,]),
-    ('{"time": true}', "[4]", _MAPS[4,]),
-    (f'{{"time": {"9" * 5000}}}', "[4]", _MAPS[4,]),
-    ("[" * 50_000, "[4]", _MAPS[4,]),
-    ('{"a":' * 10_000, "[4]", _MAPS[4,]),
-    ("{}" + " " * 100_000, "[4]", _MAPS[4,]),
-    ("{", "[4]", _MAPS[4,]),
-    ("{}", "[", _MAPS[4,]),
-    ("{}", "[" * 50_000, _MAPS[4,]),
+    ("{}", "4", _FOUR),
+    ("{}", "null", _FOUR),
+    ("{}", f"[{', '.join('1' * 200)}, 4]", _FOUR),
+    ("{}", "[4]", _FOUR + b"."),
+    ("[]", "[4]", _FOUR),
+    ("null", "[4]", _FOUR),
+    ('{"time": "now"}', "[4]", _FOUR),
+    ('{"time": [1.0]}', "[4]", _FOUR),
+    ('{"time": true}', "[4]", _FOUR),
+    (f'{{"time": {"9" * 5000}}}', "[4]", _FOUR),
+    ("[" * 50_000, "[4]", _FOUR),
+    ('{"a":' * 10_000, "[4]", _FOUR),
+    ("{}" + " " * 100_000, "[4]", _FOUR),
+    ("{", "[4]", _FOUR),
+    ("{}", "[", _FOUR),
+    ("{}", "[" * 50_000, _FOUR),
 ]  # fmt: skip
 
 
