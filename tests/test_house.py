@@ -281,3 +281,12 @@ def test_without_a_browser_the_browser_tests_fail_and_do_not_skip() -> None:
     assert MISSING in result.stdout
     assert "1 error" in result.stdout
     assert "skipped" not in result.stdout
+
+
+def test_each_lock_has_its_row_in_the_architecture() -> None:
+    text = (ROOT / "docs" / "ARCHITECTURE.md").read_text()
+    made = re.compile(r"(\w+)(?:: [^=\n]+)? = threading\.(?:Lock|RLock|Condition|Semaphore|Event)\(")
+    for path in (ROOT / "saliency_widgets").rglob("*.py"):
+        name = path.relative_to(ROOT / "saliency_widgets").as_posix()
+        for lock in made.findall(path.read_text()):
+            assert re.search(rf"^\| `(?:\w+\.)?{lock}` \(`{name}`\)", text, re.MULTILINE), f"{lock} of {name}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import threading
 from collections.abc import Callable, Hashable
 
 import ipywidgets as w
@@ -41,6 +42,7 @@ class Pins:
         wanted: Callable[[Request, Reduction], None],
     ) -> None:
         self._session, self._display, self._executor, self._wanted = session, display, executor, wanted
+        self._pinning = threading.RLock()
         self._pins: dict[str, Wanted] = {}
         self._about: list[tuple] = []  # what each of them is a map of
         self._numbers = itertools.count(1)
@@ -65,6 +67,10 @@ class Pins:
 
     def pin(self, request: Request, reduction: Reduction) -> None:
         """Show one more map beside the others; what is pinned already stays where it is."""
+        with self._pinning:
+            self._add(request, reduction)
+
+    def _add(self, request: Request, reduction: Reduction) -> None:
         subject = self._session.subject
         about = (subject.version(), request.key, reduction)
         if about in self._about:  # the same map; of a model that was trained meanwhile it is another
@@ -84,12 +90,13 @@ class Pins:
 
     def unpin(self) -> None:
         """Let go of the map that was pinned last."""
-        if self._pins:
-            name, _ = self._pins.popitem()
-            self._about.pop()
-            self._show()
-            if self._maps is not None:
-                self._maps.forget([name])
+        with self._pinning:
+            if self._pins:
+                name, _ = self._pins.popitem()
+                self._about.pop()
+                self._show()
+                if self._maps is not None:
+                    self._maps.forget([name])
 
     def clear(self) -> None:
         """Let go of all of them."""

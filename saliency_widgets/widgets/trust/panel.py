@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import threading
 import weakref
 from collections.abc import Callable, Sequence
 from typing import ClassVar
@@ -48,6 +49,7 @@ class TrustPanel:
         self._cases: dict[str, Case] = {}  # of the methods computed so far, by title
         self._examiner = Examiner(weakly(self._on_told), busy=busy, executor=executor)
         weakref.finalize(self, self._examiner.ending.end).atexit = False
+        self._making = threading.RLock()
         self._sections: list[Section] = []  # made when the panel is opened first: most people look at the map alone
         self._choice = w.ToggleButtons(options=[(kind.title, k) for k, kind in enumerate(self.kinds)], value=0)
         self._choice.style.button_width = "auto"
@@ -67,11 +69,12 @@ class TrustPanel:
         return kind(self._others) if issubclass(kind, StabilitySection) else kind()  # type: ignore[arg-type]
 
     def _make(self) -> None:
-        self._sections = [self._made(kind) for kind in self.kinds]
-        for section in self._sections:
+        sections = [self._made(kind) for kind in self.kinds]
+        for section in sections:
             section.ask = lambda section=section: self._ask(section)
-        self._stack.children = [section.widget for section in self._sections]
-        self._view.prime(*(one for section in self._sections for one in section.leaves))
+        self._stack.children = [section.widget for section in sections]
+        self._view.prime(*(one for section in sections for one in section.leaves))
+        self._sections = sections  # last: other threads look here whether all is made
 
     @property
     def opened(self) -> bool:
@@ -110,15 +113,17 @@ class TrustPanel:
         return {name: case for name, case in self._cases.items() if case is not self._case}
 
     def _on_fold(self) -> None:
-        if not self._sections:
-            self._make()
+        with self._making:
+            if not self._sections:
+                self._make()
         self._on_choice()
         if not self.opened:
             self._examiner.drop()
 
     def _on_choice(self) -> None:
-        self._stack.selected_index = self._choice.value if self.opened else None
-        if self.opened:
+        opened = self.opened and bool(self._sections)  # being opened on another thread, it shows them by itself
+        self._stack.selected_index = self._choice.value if opened else None
+        if opened:
             self._ask(self._visible)
 
     def _ask(self, section: Section) -> None:
