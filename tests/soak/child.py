@@ -1,0 +1,63 @@
+"""What runs one attack: ``python -m soak.child MODULE SEED SECONDS LIMIT REPORT``; see ``running``."""
+
+from __future__ import annotations
+
+import faulthandler
+import gc
+import importlib
+import json
+import sys
+import threading
+import time
+import traceback
+from pathlib import Path
+
+import psutil
+
+_PATIENCE = 20.0  # seconds: idle workers end by themselves after ten
+
+
+def main(module: str, seed: str, seconds: str, limit: str, report: str) -> None:
+    # Where it hangs, the traces of all threads are what there is to see; not even Python need run any more.
+    faulthandler.dump_traceback_later(float(limit), exit=True)
+    attack = importlib.import_module(module).attack
+    process = psutil.Process()
+    threads, descriptors, memory = set(threading.enumerate()), process.num_fds(), _megabytes(process)
+    began = time.time()
+    figures = attack(int(seed), float(seconds))
+    ended = time.time()
+    left = _threads_left(threads)
+    gc.collect()
+    usage = {
+        "began": began,
+        "ended": ended,
+        "memory": (memory, _megabytes(process)),
+        "threads": left,
+        "descriptors": process.num_fds() - descriptors,
+        "opened": [file.path for file in process.open_files()][:20],
+    }
+    Path(report).write_text(json.dumps({**vars(figures), **usage}))
+
+
+def _megabytes(process: psutil.Process) -> float:
+    return process.memory_info().rss / 2**20
+
+
+def _threads_left(before: set[threading.Thread]) -> list[str]:
+    """The threads that the attack has left running, each with what it does."""
+    until = time.monotonic() + _PATIENCE
+    while (left := [one for one in threading.enumerate() if one not in before and not _of_others(one)]) and (
+        time.monotonic() < until
+    ):
+        time.sleep(0.1)
+    frames = sys._current_frames()
+    return [f"{one.name}:\n{''.join(traceback.format_stack(frames.get(one.ident or 0)))}" for one in left]
+
+
+def _of_others(thread: threading.Thread) -> bool:
+    """Whether it belongs to a library that keeps it: tqdm's monitor."""
+    return type(thread).__module__.startswith("tqdm")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
