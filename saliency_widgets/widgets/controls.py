@@ -8,11 +8,18 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import ipywidgets as w
+import traitlets
 
 from saliency_widgets.params import Param
 
 LABEL_WIDTH = "104px"
 AUTO = "auto"  # stands for None: a selection slider takes None for "nothing selected"
+
+
+class Menu(w.Dropdown):
+    """A menu in which something is always chosen; a page that takes the choice away is refused."""
+
+    index = traitlets.Int().tag(sync=True)
 
 
 class Control:
@@ -158,7 +165,7 @@ def _log2(param: Param, value: Any, _: dict) -> Any:
 
 def _choice(param: Param, value: Any, options: dict) -> Any:
     pairs = list(options.items()) or [(name, name) for name in param.options()]
-    widget = w.Dropdown(options=pairs, value=pairs[0][1] if pairs else None)
+    widget = Menu(options=pairs, value=pairs[0][1] if pairs else None)
     if value is not None:
         widget.value = _admitted(widget, param, value)
     return widget

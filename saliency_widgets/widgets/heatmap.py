@@ -12,6 +12,7 @@ from ipywidgets import Widget, widget_serialization
 
 from saliency_widgets.widgets.bundle import bundle
 from saliency_widgets.widgets.display import DisplaySettings
+from saliency_widgets.widgets.inbox import whole_number
 from saliency_widgets.widgets.paced import Paced
 
 
@@ -96,9 +97,9 @@ class HeatmapView(Paced):
         if kind == "stop" and self._on_stop is not None:
             self._on_stop()
         elif kind == "region" and buffers:
-            height, width = int(content["height"]), int(content["width"])
+            height, width = whole_number(content, "height") or 0, whole_number(content, "width") or 0
             bits = np.unpackbits(np.frombuffer(buffers[0], np.uint8))
-            if len(bits) >= height * width:
+            if height > 0 and width > 0 and len(bits) >= height * width:
                 self._marked(bits[: height * width].reshape(height, width).astype(bool))
 
     def retire(self) -> None:

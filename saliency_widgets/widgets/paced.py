@@ -16,6 +16,8 @@ import anywidget
 import traitlets
 from ipywidgets import Widget
 
+from saliency_widgets.widgets.inbox import whole_number
+
 # A page that was closed never acknowledges: after this long the next frame is sent all the same.
 _ACKNOWLEDGEMENT_TIMEOUT = 2.0
 
@@ -167,8 +169,10 @@ class Paced(anywidget.AnyWidget):
 
     def _on_message(self, _widget: Widget, content: Any, buffers: Any) -> None:  # noqa: ARG002
         if isinstance(content, dict) and content.get("type") == "painted":
-            self._acknowledged = True
-            self._painted((int(content["generation"]), int(content["index"])))
+            generation, index = whole_number(content, "generation"), whole_number(content, "index")
+            if generation is not None and index is not None:
+                self._acknowledged = True
+                self._painted((generation, index))
 
     def retire(self) -> None:
         """Send nothing more."""

@@ -11,6 +11,8 @@ from bqplot.figure import Figure
 from bqplot.marks import Bars, Label
 from bqplot.scales import LinearScale, OrdinalScale
 
+from saliency_widgets.widgets.inbox import clicked_index
+
 _CHOSEN, _OTHER = "#f37726", "#6b9bc8"
 _LABEL = 19
 _ROOM = 1.25  # of the scale: a bar of 100 % still has its number beside it
@@ -54,7 +56,8 @@ class PredictionBars:
             opacities=[0.0],
             padding=0.0,
         )
-        self._rows.on_element_click(lambda _bars, event: on_choose(self.indices[int(event["data"]["index"])]))
+        self._on_choose = on_choose
+        self._rows.on_element_click(lambda _bars, event: self._on_click(clicked_index(event)))
         self._shares = Label(
             x=[],
             y=[],
@@ -92,6 +95,10 @@ class PredictionBars:
         with self._shares.hold_sync():
             self._shares.x, self._shares.y = values, labels
             self._shares.text = [f"{value:.1%}" for value in values]
+
+    def _on_click(self, index: int | None) -> None:
+        if index is not None and 0 <= index < len(self.indices):
+            self._on_choose(self.indices[index])
 
     def mark(self, index: Any) -> None:
         """Show which class is explained."""

@@ -30,7 +30,7 @@ from saliency_widgets.widgets.charts import (
     sentence,
 )
 from saliency_widgets.widgets.comparing.still import StillMaps
-from saliency_widgets.widgets.controls import LABEL_WIDTH
+from saliency_widgets.widgets.controls import LABEL_WIDTH, Menu
 from saliency_widgets.widgets.display import DisplaySettings
 from saliency_widgets.widgets.lifetime import Showable, refer_weakly
 from saliency_widgets.widgets.live import LAYOUT, Live
@@ -115,8 +115,8 @@ class SweepView(Showable, w.VBox):
         """The sweep, chosen by the metrics of the menus."""
         return self._found
 
-    def _menu(self, title: str, names: Sequence[str], value: str) -> w.Dropdown:
-        menu = w.Dropdown(
+    def _menu(self, title: str, names: Sequence[str], value: str) -> Menu:
+        menu = Menu(
             options=[(METRICS[name].title, name) for name in names], value=value, description=title,
             style={"description_width": LABEL_WIDTH}, layout={"width": "auto", "min_width": "300px"},
         )  # fmt: skip

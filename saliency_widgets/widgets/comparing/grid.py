@@ -13,6 +13,7 @@ from ipywidgets import Widget, widget_serialization
 
 from saliency_widgets.widgets.bundle import bundle
 from saliency_widgets.widgets.display import DisplaySettings
+from saliency_widgets.widgets.inbox import whole_number
 from saliency_widgets.widgets.paced import Paced
 
 
@@ -102,5 +103,10 @@ class GridView(anywidget.AnyWidget):
         self._told = lambda _message: None
 
     def _on_message(self, _widget: Widget, content: Any, _buffers: Any) -> None:
-        if isinstance(content, dict) and content.get("type") in ("stop", "go", "open", "visible"):
-            self._told(content)
+        kind = content.get("type") if isinstance(content, dict) else None
+        if kind in ("stop", "go"):
+            self._told({"type": kind})
+        elif kind == "open" and (cell := whole_number(content, "cell")) is not None:
+            self._told({"type": kind, "cell": cell})
+        elif kind == "visible" and isinstance(content.get("cells"), list):
+            self._told({"type": kind, "cells": [cell for cell in content["cells"] if isinstance(cell, int)]})

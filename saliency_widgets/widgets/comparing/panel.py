@@ -14,7 +14,7 @@ from saliency_widgets.engine import Subject
 from saliency_widgets.engine.comparing import Comparison, Place
 from saliency_widgets.widgets.charts import QUIET, said
 from saliency_widgets.widgets.comparing.pivot import Pivot, menu
-from saliency_widgets.widgets.controls import Control
+from saliency_widgets.widgets.controls import Control, Menu
 from saliency_widgets.widgets.display import DisplaySettings
 from saliency_widgets.widgets.panel import section
 
@@ -103,7 +103,7 @@ class ComparisonPanel:
         self._display["colormap"].show(bool(signs - {"signed"}))
         self._reduced(None if self.sign.value == _OWN else self.sign.value, self.channels.value)
 
-    def _layer_menus(self) -> dict[int, w.Dropdown]:
+    def _layer_menus(self) -> dict[int, Menu]:
         asked, axes = self._asked, self._asked.axes
         methods = [asked.method(Place(methods=k)) for k in range(len(axes["methods"]))]
         needed = any(param.name == "layer" for method in methods for param in method.params)

@@ -5,16 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import ipywidgets as w
-
 from saliency_widgets.engine.comparing import TITLES, Axis, Place
 from saliency_widgets.params import unknown
-from saliency_widgets.widgets.controls import LABEL_WIDTH
+from saliency_widgets.widgets.controls import LABEL_WIDTH, Menu
 
 
-def menu(title: str, options: Any, value: Any, name: str) -> w.Dropdown:
+def menu(title: str, options: Any, value: Any, name: str) -> Menu:
     """A menu in the panel of a comparison."""
-    made = w.Dropdown(
+    made = Menu(
         options=options, value=value, description=title, style={"description_width": LABEL_WIDTH},
         layout={"width": "auto"},
     )  # fmt: skip
@@ -49,7 +47,7 @@ class Pivot:
         }
         for one in self.menus.values():
             one.observe(lambda _change: moved(), names="value")
-        self.turning: list[w.Dropdown] = []
+        self.turning: list[Menu] = []
         if len(varied) > 1:
             for title, value in (("Down", self.rows), ("Across", self.columns)):
                 options = [(TITLES[name], name) for name in dict.fromkeys((*varied, self.rows, self.columns))]

@@ -12,6 +12,7 @@ from ipywidgets import Widget
 
 from saliency_widgets import render
 from saliency_widgets.widgets.bundle import bundle
+from saliency_widgets.widgets.inbox import whole_number
 from saliency_widgets.widgets.lessons.page import Step
 
 _LUTS = {param.name: param.default for param in render.DISPLAY}
@@ -107,7 +108,9 @@ class LessonView(anywidget.AnyWidget):
         if kind == "stop":
             self._on_stop()
         elif kind == "try":
-            self._on_try(str(content["step"]), int(content["shot"]))
+            name, shot = content.get("step"), whole_number(content, "shot")
+            if isinstance(name, str) and shot is not None:
+                self._on_try(name, shot)
 
     def retire(self) -> None:
         """Let go of whoever listened."""

@@ -14,6 +14,7 @@ from bqplot.scales import LinearScale, OrdinalScale
 from saliency_widgets.params import Param
 from saliency_widgets.widgets.charts import ACCENT, INK, QUIET, SECOND, TICKS, framed, round_ticks
 from saliency_widgets.widgets.controls import Control
+from saliency_widgets.widgets.inbox import clicked_index
 
 _NAME, _VALUE = 24, 10  # characters
 _ROW, _EDGES = 24, 28  # pixels
@@ -60,7 +61,7 @@ class FeatureBars:
         self._bars = Bars(padding=0.3, colors=[ACCENT], **common)
         # The whole row takes the click: a small bar is hard to hit.
         self._rows = Bars(padding=0.0, opacities=[0.0], colors=[ACCENT], **common)
-        self._rows.on_element_click(lambda _bars, event: self._on_click(int(event["data"]["index"])))
+        self._rows.on_element_click(lambda _bars, event: self._on_click(clicked_index(event)))
         across = {"x": self._size, "y": self._place}
         self._numbers = [
             Label(
@@ -124,8 +125,8 @@ class FeatureBars:
         shown = min(int(self._top.value), max(1, len(self._values)))
         return _ROW * (shown + (self._signed and shown < len(self._values))) + _EDGES
 
-    def _on_click(self, index: int) -> None:
-        if index < min(int(self._top.value), len(self._order)):
+    def _on_click(self, index: int | None) -> None:
+        if index is not None and 0 <= index < min(int(self._top.value), len(self._order)):
             self._on_choose(self._order[index])
 
     def _draw(self) -> None:

@@ -14,7 +14,7 @@ import pandas as pd
 from saliency_widgets.inputs import Table
 from saliency_widgets.inputs.tables import is_numeric
 from saliency_widgets.widgets.charts import INK, QUIET
-from saliency_widgets.widgets.controls import LABEL_WIDTH
+from saliency_widgets.widgets.controls import LABEL_WIDTH, Menu
 from saliency_widgets.widgets.parts import close_whole
 from saliency_widgets.widgets.tables.bars import value_text
 
@@ -40,7 +40,7 @@ class WhatIf:
         self._changed: dict[str, Any] = {}
         self._step = 1.0
         style, layout = {"description_width": LABEL_WIDTH}, {"width": "auto"}
-        self._feature: Any = w.Dropdown(options=table.names, description="Feature", style=style, layout=layout)
+        self._feature: Any = Menu(options=table.names, description="Feature", style=style, layout=layout)
         self._value: Any = None
         self._place = w.VBox()
         self._back = w.Button(description="Undo this", tooltip="The feature's own value again")
@@ -134,7 +134,7 @@ class WhatIf:
         if not is_numeric(column) or pd.api.types.is_bool_dtype(column):
             common_first = column.value_counts().index.tolist()[:_CHOICES]
             options = sorted({*common_first, value}, key=str)
-            return w.Dropdown(options=[(str(option), option) for option in options], value=value, **common)
+            return Menu(options=[(str(option), option) for option in options], value=value, **common)
         low, high = float(column.min()), float(column.max())
         if low == high:  # nobody has another: around it
             low, high = low - max(1.0, abs(low)), high + max(1.0, abs(high))

@@ -1,0 +1,97 @@
+"""Messages that no page of ours sends: nothing is raised at them, nothing moves, and the next right one works."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from toys import conv_net, mlp, pictures
+from traitlets import TraitError
+
+import saliency_widgets as sw
+from saliency_widgets.widgets import Explorer
+from saliency_widgets.widgets.heatmap import HeatmapView
+
+WRONG = [None, "x", "3", True, 0.5, float("nan"), -1, 10**30, [], [None], {}, {"index": None}]
+
+
+@pytest.fixture
+def explorer() -> Iterator[Explorer]:
+    made = Explorer(conv_net(), pictures()[:1], executor="inline", method="gradient")
+    yield made
+    made.close()
+
+
+def spoiled(message: dict[str, Any]) -> list[Any]:
+    """The message with each of its values left out, or wrong."""
+    without = [{name: value for name, value in message.items() if name != left} for left in message]
+    return [*WRONG, *without, *[{**message, name: wrong} for name in message if name != "type" for wrong in WRONG]]
+
+
+@pytest.mark.parametrize("message", spoiled({"type": "painted", "generation": 1, "index": 1}), ids=str)
+def test_an_acknowledgement_that_is_none_paints_nothing_but_the_next_does(message: Any) -> None:
+    view = HeatmapView(b"", None)
+    view.offer({"generation": 1, "index": 2}, {})
+    view.offer({"generation": 1, "index": 3}, {})
+    view._on_message(view, message, [])
+    newer = isinstance(message, dict) and 10**30 in message.values()  # a page that is ahead has painted this one too
+    assert view.frame["index"] == (3 if newer else 2)
+    view._on_message(view, {"type": "painted", "generation": 1, "index": 2}, [])
+    assert view.frame["index"] == 3
+    view.retire()
+    view.close()
+
+
+@pytest.mark.parametrize("message", spoiled({"type": "region", "height": 8, "width": 8}), ids=str)
+def test_a_region_without_its_size_marks_nothing(explorer: Explorer, message: Any) -> None:
+    masks: list[np.ndarray] = []
+    explorer.view.on_region(masks.append)
+    explorer.view._on_message(explorer.view, message, [b"\xff" * 8])
+    explorer.view._on_message(explorer.view, message, [])
+    assert masks == []
+    explorer.view._on_message(explorer.view, {"type": "region", "height": 8, "width": 8}, [b"\xff" * 8])
+    assert [mask.shape for mask in masks] == [(8, 8)]
+
+
+def test_a_grid_opens_no_cell_and_prefers_none() -> None:
+    grid = sw.compare(conv_net(), pictures(), methods=["gradient", "input_x_gradient"])
+    grid.wait(60, progress=False)
+    for message in [*spoiled({"type": "open", "cell": 9}), *spoiled({"type": "visible", "cells": [0]})]:
+        grid.view._on_message(grid.view, message, [])
+    assert grid._beneath._explorer is None
+    grid.view._on_message(grid.view, {"type": "open", "cell": 0}, [])
+    assert grid._beneath._explorer is not None
+    grid.close()
+
+
+def test_a_lesson_tries_nothing() -> None:
+    lesson = sw.lesson(conv_net(), pictures()[:1], n_samples=2, steps=["input", "gradient"])
+    for message in spoiled({"type": "try", "step": "no such step", "shot": 0}):
+        lesson.view._on_message(lesson.view, message, [])
+    assert lesson.explorer is None
+    lesson.close()
+
+
+def test_a_bar_that_is_not_there_chooses_nothing(explorer: Explorer) -> None:
+    rows = pd.DataFrame(np.random.default_rng(0).normal(size=(9, 4)), columns=list("abcd"))
+    table = sw.explore(mlp(), rows.iloc[[0]], background=rows)
+    before = explorer.panel.asked["target"], table.what_if._feature.value
+    for clicked in (explorer.panel._bars._rows, table.bars._rows):
+        for event in [*WRONG, *[{"data": wrong} for wrong in WRONG], *[{"data": {"index": wrong}} for wrong in WRONG]]:
+            (on_click,) = clicked._element_click_handlers.callbacks
+            on_click(clicked, event)
+    assert (explorer.panel.asked["target"], table.what_if._feature.value) == before
+    table.close()
+
+
+def test_a_menu_keeps_its_choice(explorer: Explorer) -> None:
+    menu = explorer.panel._method.widget
+    with pytest.raises(TraitError):
+        menu.set_state({"index": None})
+    assert explorer.settings["method"] == menu.value == "gradient"
+    menu.set_state({"index": [value for _, value in menu.options].index("smoothgrad")})
+    assert explorer.attribution is not None
+    assert explorer.attribution.settings["method"] == "smoothgrad"
