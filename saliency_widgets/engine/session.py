@@ -166,9 +166,9 @@ class Session:
             self._mail = None
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Wait until nothing is asked or computed any more. Returns False when the time is over first."""
+        """Wait until nothing is asked, computed or to be drawn again. Returns False when the time is over first."""
         with self._state:
-            return self._state.wait_for(lambda: self.ending.over or not (self._busy or self._mail), timeout)
+            return self._state.wait_for(lambda: self.ending.over or not (self.busy or self._redraw), timeout)
 
     def kept(self, request: Request) -> Attribution | None:
         """The finished answer to a question, if it is known already."""

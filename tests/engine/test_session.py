@@ -231,6 +231,21 @@ def test_a_reduction_chosen_while_computing_is_used_from_the_next_frame_on(subje
     assert {e.generation for e in events} == {1}
 
 
+def test_waiting_covers_a_map_that_is_to_be_drawn_again(subject, monkeypatch):
+    events = Recorder()
+    session = Session(subject, events)
+    session.submit(smooth(2))
+    assert session.wait(30)
+    with monkeypatch.context() as patched:
+        patched.setattr(session._executor, "kick", lambda brief=False: None)
+        session.reduce(Reduction("signed"))
+        assert not session.wait(0)
+    session._executor.kick(brief=True)
+    assert session.wait(30)
+    assert events[-1].frame.signed
+    session.close()
+
+
 def test_close_ends_the_thread_and_frees_the_cache(subject, model):
     before = set(threading.enumerate())
     session = Session(subject, Recorder())

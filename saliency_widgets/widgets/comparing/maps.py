@@ -178,7 +178,10 @@ class Maps:
                 self._changed.wait(0.5 if left is None else min(left, 0.5))
             bar.update(self._counted() - bar.n)
         for key in self._shown:
-            self._entries[key].cell.flush()  # a notebook that is stored now holds the finished maps
+            entry = self._entries[key]
+            if not entry.session.wait(None if until is None else max(0.0, until - time.perf_counter())):
+                raise TimeoutError(f"{entry.wanted.name} was not drawn within {timeout} seconds.")
+            entry.cell.flush()  # a notebook that is stored now holds the finished maps
 
     def stop(self) -> None:
         """Stop; finished maps stay, and :meth:`go` computes the rest."""
