@@ -9,10 +9,11 @@ import json
 import sys
 import threading
 import time
-import traceback
 from pathlib import Path
 
 import psutil
+
+from soak.threads import running, traces
 
 _PATIENCE = 20.0  # seconds: idle workers end by themselves after ten
 
@@ -22,7 +23,7 @@ def main(module: str, seed: str, seconds: str, limit: str, report: str) -> None:
     faulthandler.dump_traceback_later(float(limit), exit=True)
     attack = importlib.import_module(module).attack
     process = psutil.Process()
-    threads, descriptors, memory = set(threading.enumerate()), process.num_fds(), _megabytes(process)
+    threads, descriptors, memory = running(), process.num_fds(), _megabytes(process)
     began = time.time()
     figures = attack(int(seed), float(seconds))
     ended = time.time()
@@ -46,17 +47,9 @@ def _megabytes(process: psutil.Process) -> float:
 def _threads_left(before: set[threading.Thread]) -> list[str]:
     """The threads that the attack has left running, each with what it does."""
     until = time.monotonic() + _PATIENCE
-    while (left := [one for one in threading.enumerate() if one not in before and not _of_others(one)]) and (
-        time.monotonic() < until
-    ):
+    while (left := running() - before) and time.monotonic() < until:
         time.sleep(0.1)
-    frames = sys._current_frames()
-    return [f"{one.name}:\n{''.join(traceback.format_stack(frames.get(one.ident or 0)))}" for one in left]
-
-
-def _of_others(thread: threading.Thread) -> bool:
-    """Whether it belongs to a library that keeps it: tqdm's monitor."""
-    return type(thread).__module__.startswith("tqdm")
+    return traces(left)
 
 
 if __name__ == "__main__":

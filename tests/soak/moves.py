@@ -6,8 +6,9 @@ import gc
 import random
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import ipywidgets as w
@@ -23,10 +24,10 @@ from saliency_widgets.engine import Cache, Subject, frame_of
 from saliency_widgets.engine.cache import SHARED
 from saliency_widgets.widgets.comparing.maps import Maps
 from saliency_widgets.widgets.lessons import Lesson
-from saliency_widgets.widgets.parts import parts_of
 from saliency_widgets.widgets.tables import TableExplorer
 from soak.figures import Figures
-from soak.pages import Page, traced
+from soak.pages import Page, traced, whole
+from soak.threads import running, traces
 
 HANG, OTHER, UNDONE, TEST, UNFORESEEN = "hang", "another map", "state is not done", "another test result", "unforeseen"
 LEFT = "left after closing"
@@ -72,7 +73,7 @@ class Round:
         self.model = conv_net(seed % 5)
 
     def play(self) -> None:
-        before = _there()
+        before = Rest.now()
         kind = self.draw.choice([self.explorer, self.explorer, self.table, self.comparison, self.lesson])
         self.page.step = f"seed {self.seed}, {kind.__name__}"
         widget, settle = kind()
@@ -101,20 +102,21 @@ class Round:
         elif what == "wait":
             time.sleep(self.draw.uniform(0, 0.05))
         elif what == "reload":
-            for part in (widget, *parts_of(widget, [])):
+            for part in whole(widget):
                 self.page.send(part, {"method": "request_state"})
         else:
             self.counts["settled"] += 1
             settle()
         self.page.answer()
 
-    def _look_for_rest(self, before: tuple[int, int, int]) -> None:
+    def _look_for_rest(self, before: Rest) -> None:
+        """Widgets, threads and cached maps are gone when their explorer is; idle threads a little later."""
         until = time.monotonic() + 20
-        while (after := _there()) > before and time.monotonic() < until:
+        while (left := Rest.now().beyond(before)) and time.monotonic() < until:
             gc.collect()
             time.sleep(0.05)
-        if any(now > then for now, then in zip(after, before, strict=True)):
-            self.page.fault(LEFT, f"widgets, threads, cached bytes {before} before and {after} after")
+        if left:
+            self.page.fault(LEFT, left)
 
     # ---- what is moved
 
@@ -132,7 +134,10 @@ class Round:
     def comparison(self) -> tuple[Any, Callable[[], None]]:
         inputs = {"first": image(self.seed), "second": image(self.seed + 1)}
         methods = self.draw.sample(["gradient", "smoothgrad", "grad_cam", "guided_backprop", "blur_ig"], 3)
-        made = sw.compare(self.model, inputs, methods=methods, classes=[0, 1], n_samples=4, n_steps=4)
+        params = {
+            name: 4 for method, name in (("smoothgrad", "n_samples"), ("blur_ig", "n_steps")) if method in methods
+        }
+        made = sw.compare(self.model, inputs, methods=methods, classes=[0, 1], **params)
         return made, lambda: self.settle_comparison(made)
 
     def lesson(self) -> tuple[Any, Callable[[], None]]:
@@ -144,7 +149,7 @@ class Round:
 
     def settle_explorer(self, explorer: Any) -> None:
         done = self._wait(explorer.wait)
-        if done is None:
+        if done is None or "Nothing has moved" in explorer.view.status["remedy"]:
             explorer.update(**RECOVERY)
             done = self._wait(explorer.wait)
         if done is None:
@@ -261,11 +266,31 @@ class Round:
             self.settle_explorer(lesson.explorer)
 
 
-def _there() -> tuple[int, int, int]:
-    """How many widgets and threads there are, and how much is cached."""
-    return len(_instances), threading.active_count(), SHARED.bytes
+@dataclass
+class Rest:
+    """What there is besides what is being attacked."""
+
+    widgets: dict[str, w.Widget]
+    threads: set[threading.Thread]
+    cached: int
+
+    @classmethod
+    def now(cls) -> Rest:
+        return cls(dict(_instances), running(), SHARED.bytes)
+
+    def beyond(self, before: Rest) -> str:
+        """What there was not before, in words."""
+        kinds = Counter(type(self.widgets[name]).__name__ for name in self.widgets.keys() - before.widgets.keys())
+        lines = [f"{count} {kind}" for kind, count in kinds.items()]
+        lines += traces(self.threads - before.threads)
+        if self.cached > before.cached:
+            lines.append(f"{self.cached - before.cached} bytes cached")
+        return ", ".join(lines)
 
 
 def _state_of(widget: w.Widget) -> list[Any]:
-    states = [_remove_buffers(one.get_state()) for one in (widget, *parts_of(widget, []))]
-    return [(state, paths, [bytes(buffer) for buffer in buffers]) for state, paths, buffers in states]
+    """What a widget shows; bqplot's axes are told to plan their ticks anew by a count that means nothing."""
+    states = [_remove_buffers(one.get_state()) for one in whole(widget)]
+    return [
+        ({**state, "num_ticks": None}, paths, [bytes(buffer) for buffer in buffers]) for state, paths, buffers in states
+    ]

@@ -17,13 +17,14 @@ from bqplot.marks import Bars
 from comm.base_comm import BaseComm
 from ipywidgets.widgets.widget import _instances
 from ipywidgets.widgets.widget_selection import _Selection
+from traitlets import TraitError
 from traitlets.log import get_logger
 
 from saliency_widgets.widgets.comparing.grid import GridView
 from saliency_widgets.widgets.heatmap import HeatmapView
 from saliency_widgets.widgets.lessons.view import LessonView
 from saliency_widgets.widgets.paced import Paced
-from saliency_widgets.widgets.parts import parts_of
+from saliency_widgets.widgets.parts import widgets_in
 from soak.figures import Figures
 
 UNCAUGHT, RAW, DISORDER = "uncaught exception", "raw traceback", "frame out of order"
@@ -184,7 +185,8 @@ class Page:
 
     def _raw(self, error: BaseException, what: str) -> None:
         """What ipywidgets refuses by itself, it refuses; our own code raises nothing at a page."""
-        if any("saliency_widgets" in frame.filename for frame in traceback.extract_tb(error.__traceback__)):
+        ours = any("saliency_widgets" in frame.filename for frame in traceback.extract_tb(error.__traceback__))
+        if ours and not isinstance(error, TraitError):
             self.fault(RAW, f"{what}: {traced(error)}")
         else:
             self.figures.counts["messages refused by ipywidgets"] += 1
@@ -208,7 +210,21 @@ def traced(error: BaseException | None) -> str:
 
 def movable(root: w.Widget) -> list[w.Widget]:
     """What a person can move of a widget, in the order in which it is made."""
-    return [widget for widget in (root, *parts_of(root, [])) if isinstance(widget, tuple(_MOVES))]
+    return [widget for widget in whole(root) if isinstance(widget, tuple(_MOVES))]
+
+
+def whole(root: w.Widget) -> list[w.Widget]:
+    """A widget with everything that it is made of."""
+    parts = {root.model_id: root} if root.comm is not None else {}
+    todo = [root]
+    while todo:
+        widget = todo.pop()
+        for name in widget.keys if widget.comm is not None else ():
+            for part in widgets_in(getattr(widget, name)):
+                if name != "_canvas_manager" and part.comm is not None and part.model_id not in parts:
+                    parts[part.model_id] = part
+                    todo.append(part)
+    return list(parts.values())
 
 
 def press(name: str) -> dict[str, Any]:
