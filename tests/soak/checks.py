@@ -1,0 +1,168 @@
+"""What must be true of a widget once it has settled, whatever was done to it."""
+
+from __future__ import annotations
+
+import gc
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import ipywidgets as w
+import torch
+from ipywidgets.widgets.widget import _instances, _remove_buffers
+
+import saliency_widgets as sw
+from saliency_widgets.attribution import Attribution
+from saliency_widgets.engine import Cache, Subject, frame_of
+from saliency_widgets.engine.cache import SHARED
+from saliency_widgets.widgets.lessons import Lesson
+from soak.pages import Page, whole
+from soak.threads import running, traces
+
+HANG, DEATH, OTHER, UNDONE, TEST = "hang", "silent death", "another map", "state is not done", "another test result"
+UNFORESEEN, LEFT = "unforeseen", "left after closing"
+FAULTS = (HANG, DEATH, OTHER, UNDONE, TEST, UNFORESEEN, LEFT)
+
+_COMPARED = (
+    "values", "score", "delta", "standard_error", "agreement", "map_error", "evaluations", "layer", "notes", "done",
+)  # fmt: skip
+
+PATIENCE = 120.0  # seconds after which something hangs
+GIVEN = ("model", "inputs", "transform", "class_names")
+
+
+def settled(page: Page, wait: Callable[[float], Any]) -> Any:
+    """What it settles with; None where it was refused in words, or stopped."""
+    try:
+        return wait(PATIENCE)
+    except TimeoutError as error:
+        alive = any(one.name == "saliency-worker" for one in running())
+        page.fault(HANG if alive else DEATH, f"{error} {' '.join(traces(running()))}")
+    except (TypeError, ValueError):
+        page.figures.counts["refused in words"] += 1
+    except RuntimeError as error:
+        if "stopped" not in str(error):
+            raise
+        page.figures.counts["stopped"] += 1
+    return None
+
+
+def compare(page: Page, done: Attribution, settings: dict[str, Any]) -> None:
+    """A map is that of a fresh start, bit for bit; to rounding, where it says that memory ran out."""
+    fresh = sw.attribute(**settings)
+    page.figures.counts["maps compared"] += 1
+    if any("Memory ran out" in note for note in done.notes):
+        same = torch.allclose(done.values, fresh.values, rtol=1e-6, atol=1e-9)
+    else:
+        same = all(_equal(getattr(done, name), getattr(fresh, name)) for name in _COMPARED)
+    if not same:
+        page.fault(OTHER, f"{done.settings}")
+
+
+def _equal(one: Any, other: Any) -> bool:
+    if isinstance(one, torch.Tensor) and isinstance(other, torch.Tensor):
+        return torch.equal(one, other)
+    return one == other
+
+
+def compare_frame(page: Page, view: Any, done: Attribution, reduction: Any) -> None:
+    """What has arrived on the page is the map that was computed, as it is to be shown."""
+    frame, codes = page.frame(view)
+    expected = frame_of(done, reduction)
+    about = (expected.low, expected.high, expected.signed)
+    if codes != expected.codes.astype("<u2").tobytes() or about != (frame["low"], frame["high"], frame["signed"]):
+        page.fault(OTHER, f"on the page: {done.settings} {reduction}")
+
+
+def compare_test(page: Page, explorer: Any) -> None:
+    """A trust test shows what it shows of a fresh start: shown again from there, nothing changes."""
+    trust = explorer.trust
+    if not trust.opened:
+        return
+    for fold in (None, 0):
+        page.send(trust._fold, {"method": "update", "state": {"selected_index": fold}})
+    if not trust.wait(PATIENCE):
+        page.fault(HANG, f"a trust test {' '.join(traces(running()))}")
+        return
+    section, case = trust._visible, trust._case
+    check = section.check(case)
+    if check is None or trust._told.value:
+        return
+    page.figures.counts["tests compared"] += 1
+    shown = _state_of(section.widget)
+    settings = explorer.settings
+    about = {name: settings[name] for name in (*GIVEN, "background", "feature_names") if name in settings}
+    fresh = replace(case, subject=Subject(**about), cache=Cache(), owner=object())
+    check = section.check(fresh)
+    with torch.no_grad():
+        *_, last = check.begin(lambda: None)
+        section.show(last, fresh)
+    if _state_of(section.widget) != shown:
+        page.fault(TEST, f"{section.name} of {case.request}")
+
+
+def compare_comparison(page: Page, comparison: Any) -> None:
+    """Each cell is a fresh map, and on the page as it is to be shown."""
+    maps, axes = comparison._maps, comparison._asked.axes
+    for spot in comparison._shown:
+        done = maps.attribution(spot)
+        if done is None:
+            page.fault(UNDONE, f"{spot}: {maps.error(spot)}")
+            continue
+        model, inputs = axes["models"].values[spot.models], axes["inputs"].values[spot.inputs]
+        compare(page, done, {"model": model, "inputs": inputs, **done.settings})
+        entry = maps._entries[spot]
+        compare_frame(page, entry.cell, done, maps._reduction_of(entry.wanted))
+
+
+def compare_lesson(page: Page, lesson: Any, model: Any, image: Any, about: dict[str, Any]) -> None:
+    """Each step is that of a lesson that nobody disturbed."""
+    fresh = Lesson(model, image, executor="inline", **about)
+    page.figures.counts["lessons compared"] += 1
+    for name in lesson.steps:
+        if lesson.view.content(name) != fresh.view.content(name):
+            page.fault(OTHER, f"in the step {name}")
+    fresh.close()
+
+
+@dataclass
+class Rest:
+    """What there is besides what is being attacked."""
+
+    widgets: dict[str, w.Widget]
+    threads: set[threading.Thread]
+    cached: int
+
+    @classmethod
+    def now(cls) -> Rest:
+        return cls(dict(_instances), running(), SHARED.bytes)
+
+    def beyond(self, before: Rest) -> str:
+        """What there was not before, in words."""
+        kinds = Counter(type(self.widgets[name]).__name__ for name in self.widgets.keys() - before.widgets.keys())
+        lines = [f"{count} {kind}" for kind, count in kinds.items()]
+        lines += traces(self.threads - before.threads)
+        if self.cached > before.cached:
+            lines.append(f"{self.cached - before.cached} bytes cached")
+        return ", ".join(lines)
+
+
+def look_for_rest(page: Page, before: Rest) -> None:
+    """Widgets, threads and cached maps are gone when what had them is closed; idle threads a little later."""
+    until = time.monotonic() + 20
+    while (left := Rest.now().beyond(before)) and time.monotonic() < until:
+        gc.collect()
+        time.sleep(0.05)
+    if left:
+        page.fault(LEFT, left)
+
+
+def _state_of(widget: w.Widget) -> list[Any]:
+    """What a widget shows; bqplot's axes are told to plan their ticks anew by a count that means nothing."""
+    states = [_remove_buffers(one.get_state()) for one in whole(widget)]
+    return [
+        ({**state, "num_ticks": None}, paths, [bytes(buffer) for buffer in buffers]) for state, paths, buffers in states
+    ]

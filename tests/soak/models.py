@@ -1,0 +1,404 @@
+"""Models that raise anything, return nonsense, or are changed meanwhile; the next healthy move gives the right map."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import random
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from toys import conv_net, mlp, state_of
+
+import saliency_widgets as sw
+from soak.checks import (
+    DEATH,
+    FAULTS,
+    HANG,
+    UNDONE,
+    UNFORESEEN,
+    Rest,
+    compare,
+    compare_comparison,
+    compare_lesson,
+    compare_test,
+    look_for_rest,
+    settled,
+)
+from soak.figures import Figures
+from soak.moves import NAMES, image, make_what_stays, table
+from soak.pages import Page, traced
+
+CHANGED, HALF = "changed model", "half a file"
+STEPS = 6  # of a round
+
+
+class Own(BaseException):
+    """What somebody's own code raises; it takes more than its message."""
+
+    def __init__(self, code: int, *, more: str) -> None:
+        super().__init__(f"{code} {more}")
+
+
+class SilentError(Exception):
+    """An exception that can't say what it is."""
+
+    def __str__(self) -> str:
+        raise RuntimeError("no words")
+
+
+ERRORS: tuple[Callable[[], BaseException], ...] = (
+    lambda: ValueError("no"), lambda: RuntimeError("no"), lambda: torch.OutOfMemoryError("no"), MemoryError,
+    lambda: SystemExit(1), KeyboardInterrupt, GeneratorExit, lambda: Own(1, more="x"), StopIteration,
+    RecursionError, AssertionError, StopAsyncIteration, asyncio.CancelledError, lambda: KeyError(3), SilentError,
+    lambda: BaseExceptionGroup("many", [KeyboardInterrupt(), SystemExit()]), lambda: OSError(5, "no"),
+)  # fmt: skip
+
+RETURNS: tuple[Callable[[Tensor], Any], ...] = (
+    lambda out: out * float("nan"), lambda out: out + float("inf"), lambda out: out[:, :1], lambda out: out[0],
+    lambda out: torch.cat([out, out]), lambda out: out.sum(), lambda out: out.detach(), lambda out: out.long(),
+    lambda out: out[:0], lambda out: None, lambda out: "scores", lambda out: {}, lambda out: [1, 2],
+    lambda out: out.to(torch.complex64), lambda out: out[..., None, None], lambda out: torch.zeros(()),
+)  # fmt: skip
+
+SPOTS = ("forward", "hook", "backward", "target")
+
+
+class Trouble:
+    """What goes wrong once, at one spot, after some passes. All copies of a model share it."""
+
+    def __init__(self) -> None:
+        self.spot, self.left, self.happened = "", 0, False
+        self.cause: Callable[[Any], Any] = lambda value: value
+
+    def __copy__(self) -> Trouble:
+        return self
+
+    def __deepcopy__(self, memo: Any) -> Trouble:
+        return self
+
+    def arm(self, spot: str, passes: int, cause: Callable[[Any], Any]) -> None:
+        self.left, self.cause, self.happened, self.spot = passes, cause, False, spot
+
+    def disarm(self) -> bool:
+        """Let everything be well again; whether something went wrong."""
+        self.spot = ""
+        return self.happened
+
+    def at(self, spot: str, value: Any) -> Any:
+        """What passes a spot."""
+        if spot != self.spot:
+            return value
+        self.left -= 1
+        if self.left >= 0:
+            return value
+        self.spot, self.happened = "", True
+        return self.cause(value)
+
+
+class Through(torch.autograd.Function):
+    """Nothing but a backward pass in which something can go wrong."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, trouble: Trouble) -> Tensor:
+        ctx.trouble = trouble
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Any, None]:
+        return ctx.trouble.at("backward", gradient), None
+
+
+class Troubled(nn.Module):
+    """A model with a hook of the caller's, and spots where something can go wrong."""
+
+    def __init__(self, body: nn.Module, trouble: Trouble) -> None:
+        super().__init__()
+        self.body, self.trouble = body, trouble
+        next(iter(body.children())).register_forward_hook(lambda _module, _inputs, out: trouble.at("hook", out))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.trouble.at("forward", self.body(Through.apply(x, self.trouble)))
+
+
+def attack(seed: int, seconds: float) -> Figures:
+    """Rounds of trouble: round k is what seed + k begins with."""
+    figures = Figures()
+    figures.expect_none_of(*FAULTS, CHANGED, HALF)
+    until = time.monotonic() + seconds
+    with Page(figures, seed) as page:
+        make_what_stays()
+        while time.monotonic() < until:
+            page.begin(seed)
+            Round(page, seed).play()
+            seed += 1
+    return figures
+
+
+class Round:
+    """One model in trouble, again and again, in one use of it."""
+
+    def __init__(self, page: Page, seed: int) -> None:
+        self.page, self.seed = page, seed
+        self.draw = random.Random(seed)
+        self.counts = page.figures.counts
+        self.trouble = Trouble()
+        self.model = Troubled(conv_net(seed % 5), self.trouble)
+
+    def play(self) -> None:
+        before = Rest.now()
+        use = self.draw.choice(
+            [self.explorer, self.explorer, self.table, self.comparison, self.lesson, self.test, self.call, self.save]
+        )  # fmt: skip
+        self.counts[f"{use.__name__} rounds"] += 1
+        self.page.step = self._where = f"seed {self.seed}, {use.__name__}"
+        try:
+            use()
+        except Exception as error:
+            self.page.fault(UNFORESEEN, traced(error))
+        look_for_rest(self.page, before)
+
+    # ---- what goes wrong
+
+    def _arm(self, *spots: str) -> None:
+        """Something is to go wrong soon."""
+        spot = self.draw.choice(spots or SPOTS[:3])
+        passes = self.draw.choice([0, 0, 1, 2, 3, 5, 9])
+        raises = self.draw.random() < 0.7
+        k = self.draw.randrange(len(ERRORS if raises else RETURNS))
+        self.returns = not raises
+        if raises:
+            self.trouble.arm(spot, passes, lambda _value: _raise(ERRORS[k]()))
+        else:
+            self.trouble.arm(spot, passes, RETURNS[k])
+        what = repr(type(ERRORS[k]())) if raises else f"return {k}"
+        self.page.step = f"{self._where}: {what} at {spot} after {passes} passes"
+
+    def _recover(self) -> None:
+        """It is well again. What the model returned it returned, as far as anybody can know: it becomes another."""
+        happened = self.trouble.disarm()
+        self.counts["troubles"] += happened
+        if happened and self.returns:
+            self._train()
+
+    def _train(self) -> None:
+        with torch.no_grad():
+            for parameter in self.model.parameters():
+                parameter.mul_(0.97)
+
+    def _change(self) -> None:
+        """What people do to a model while it is explained."""
+        self.counts["changes"] += 1
+        model, body = self.model, self.model.body
+        state = {name: value * 0.9 for name, value in copy.deepcopy(model.state_dict()).items()}
+        changes: dict[str, Callable[[], Any]] = {
+            "trained": self._train,
+            "state loaded": lambda: model.load_state_dict(state),
+            "mode": lambda: model.train(not model.training),
+            "moved": lambda: model.to(self.draw.choice([torch.float32, torch.float64])),
+            "laid out": lambda: model.to(memory_format=torch.channels_last),
+            "patched": lambda: setattr(body[0], "forward", lambda x: type(body[0]).forward(body[0], x) * 2),
+            "another module": lambda: setattr(body, "1", nn.ReLU()),
+            "a hook more": lambda: body[2].register_forward_hook(lambda _m, _i, out: out * 1.5),
+            "data": lambda: setattr(body[0].weight, "data", body[0].weight.data * 1.1),
+            "grad": lambda: model.requires_grad_(self.draw.random() < 0.5),
+        }
+        name = self.draw.choice(list(changes))
+        self.page.step = f"{self._where}: {name}"
+        changes[name]()
+
+    # ---- where it goes wrong
+
+    def explorer(self) -> None:
+        aim = self.draw.choice([None, 1, lambda out: self.trouble.at("target", out[:, 1] - out[:, 2])])
+        spots = SPOTS if callable(aim) else SPOTS[:3]
+        made = sw.explore(self.model, image(self.seed), target=aim, class_names=NAMES, method="gradient")
+        self._disturb(made, spots)
+
+    def table(self) -> None:
+        rows = table(self.seed)
+        self.model = Troubled(mlp(self.seed % 5), self.trouble)
+        made = sw.explore(self.model, rows.iloc[[0]], background=rows, class_names=NAMES[:3], method="gradient")
+        self._disturb(made, SPOTS[:3], methods=("gradient", "smoothgrad", "integrated_gradients"))
+
+    def _disturb(self, explorer: Any, spots: tuple[str, ...], methods: tuple[str, ...] = ()) -> None:
+        try:
+            settled(self.page, explorer.wait)
+            for step in range(STEPS):
+                self._where = f"{self._where.partition(' step')[0]} step {step}"
+                before = state_of(self.model)
+                trouble = self.draw.random() < 0.6
+                if trouble:
+                    self._arm(*spots)
+                self._move(explorer, methods)
+                if not trouble:
+                    time.sleep(self.draw.uniform(0, 0.02))
+                    self._change()
+                    before = state_of(self.model)
+                settled(self.page, self._caught(explorer.wait))
+                self._look_at(explorer, before)
+                self._recover()
+                if not self._heal(explorer):
+                    return
+        finally:
+            explorer.close()
+
+    def _move(self, explorer: Any, methods: tuple[str, ...]) -> None:
+        """A move by protocol, or from Python, where what the model raises reaches the caller."""
+        names = methods or ("gradient", "smoothgrad", "integrated_gradients", "grad_cam", "guided_backprop", "blur_ig")
+        name = self.draw.choice(names)
+        menu = explorer.panel._method.widget
+        noise = next(control for param, control in explorer.panel._params.items() if param.name == "noise_level")
+        if self.draw.random() < 0.7:
+            index = [value for _, value in menu.options].index(name)
+            self.page.send(noise._holder, {"method": "update", "state": {"value": self.draw.uniform(0.01, 0.4)}})
+            self.page.send(menu, {"method": "update", "state": {"index": index}})
+            return
+        more = {"noise_level": self.draw.uniform(0.01, 0.4)} if name == "smoothgrad" else {}
+        self._caught(explorer.update)(method=name, **more)
+
+    def _caught(self, call: Callable[..., Any]) -> Callable[..., Any]:
+        """A call in which the model may raise anything at the caller."""
+
+        def calling(*args: Any, **settings: Any) -> Any:
+            try:
+                return call(*args, **settings)
+            except TimeoutError:
+                raise
+            except BaseException as error:
+                self.counts[f"raised {type(error).__name__}"] += 1
+                return None
+
+        return calling
+
+    def _look_at(self, explorer: Any, before: dict[str, Any]) -> None:
+        state = explorer.view.status["state"]
+        if state == "running":
+            self.page.fault(UNDONE, "it says that it is running, and nothing is")
+        self._look_at_model(before)
+
+    def _look_at_model(self, before: dict[str, Any]) -> None:
+        after = state_of(self.model)
+        if after != before:
+            self.page.fault(CHANGED, ", ".join(name for name in before if before[name] != after[name]))
+
+    def _heal(self, explorer: Any) -> bool:
+        """The same question again, of a healthy model: what a fresh start says, be it a map or why there is none."""
+        explorer.update()
+        faults = self.page.figures.faults[HANG] + self.page.figures.faults[DEATH]
+        done = settled(self.page, explorer.wait)
+        if self.page.figures.faults[HANG] + self.page.figures.faults[DEATH] > faults:
+            return False
+        settings = explorer.settings
+        if done is not None:
+            compare(self.page, done, settings)
+            if explorer.view.status["state"] != "done":
+                self.page.fault(UNDONE, str(explorer.view.status["message"]))
+            return True
+        try:
+            sw.attribute(**settings)
+        except (TypeError, ValueError):
+            self.counts["refused by a fresh start too"] += 1
+        else:
+            self.page.fault(UNDONE, f"a fresh start gives a map: {explorer.view.status['message']}")
+        return True
+
+    def comparison(self) -> None:
+        methods = ["gradient", "smoothgrad", "grad_cam"]
+        made = sw.compare(self.model, image(self.seed), methods=methods, classes=[0, 1], n_samples=4)
+        try:
+            for _ in range(STEPS):
+                settled(self.page, self._waiting(made))
+                self._train()
+                before = state_of(self.model)
+                self._arm()
+                self._caught(made.update)()
+                settled(self.page, self._caught(self._waiting(made)))
+                self._look_at_model(before)
+                self._recover()
+                made.update()
+                settled(self.page, self._waiting(made))
+                compare_comparison(self.page, made)
+        finally:
+            made.close()
+
+    def _waiting(self, comparison: Any) -> Callable[[float], Any]:
+        return lambda patience: comparison.wait(patience, progress=False)
+
+    def lesson(self) -> None:
+        about = {"target": 1, "n_samples": 4, "class_names": NAMES}
+        before = state_of(self.model)
+        self._arm()
+        made = self._caught(sw.lesson)(self.model, image(self.seed), **about)
+        if made is not None:
+            settled(self.page, self._caught(made.wait))
+            made.close()
+        self._look_at_model(before)
+        self._recover()
+        healthy = sw.lesson(self.model, image(self.seed), **about)
+        if settled(self.page, healthy.wait) is not None:
+            compare_lesson(self.page, healthy, self.model, image(self.seed), about)
+        healthy.close()
+
+    def test(self) -> None:
+        made = sw.explore(self.model, image(self.seed), target=1, class_names=NAMES, method="gradient")
+        try:
+            settled(self.page, made.wait)
+            trust = made.trust
+            self.page.send(trust._fold, {"method": "update", "state": {"selected_index": 0}})
+            for _ in range(STEPS):
+                before = state_of(self.model)
+                self._arm()
+                self.page.send(trust._choice, {"method": "update", "state": {"index": self.draw.randrange(5)}})
+                if not trust.wait(120):
+                    self.page.fault(HANG, "a trust test")
+                    return
+                self._look_at_model(before)
+                self._recover()
+                self._heal(made)
+                compare_test(self.page, made)
+        finally:
+            made.close()
+
+    def call(self) -> None:
+        """Without a thread of its own: what the model raises reaches the caller, and nothing stays."""
+        for _ in range(STEPS):
+            settings = {"method": "smoothgrad", "target": 1, "noise_level": self.draw.uniform(0.1, 0.4), "n_samples": 6}
+            before = state_of(self.model)
+            self._arm()
+            self._caught(sw.attribute)(self.model, image(self.seed), **settings)
+            self._look_at_model(before)
+            self._recover()
+            once = sw.attribute(self.model, image(self.seed), **settings)
+            compare(self.page, once, {"model": self.model, "inputs": image(self.seed), **settings})
+
+    def save(self) -> None:
+        """A page that is being written when something goes wrong is written whole, or not at all."""
+        made = sw.explore(self.model, image(self.seed), target=1, class_names=NAMES, method="smoothgrad", n_samples=4)
+        path = Path(f"page-{self.seed}.html")
+        try:
+            settled(self.page, made.wait)
+            for _ in range(STEPS):
+                path.write_text("what was there before")
+                before = state_of(self.model)
+                self._arm()
+                record = {"noise_level": [self.draw.uniform(0.1, 0.4) for _ in range(3)]}
+                saved = self._caught(made.save_html)(path, record=record, progress=False)
+                text = path.read_text()
+                if (saved is None and text != "what was there before") or (saved and "</html>" not in text[-100:]):
+                    self.page.fault(HALF, f"{len(text)} characters, {saved}")
+                self._look_at_model(before)
+                self._recover()
+                self._heal(made)
+                made.save_html(path, record=record, progress=False)
+        finally:
+            made.close()
+            path.unlink(missing_ok=True)
+
+
+def _raise(error: BaseException) -> Any:
+    raise error
