@@ -4,6 +4,7 @@
 PYTHON ?= python3
 PYTEST_ARGS ?=
 BENCH_ARGS ?=
+SOAK_ARGS ?=
 LAYER_ARGS ?=
 
 VENV   := .venv
@@ -29,7 +30,7 @@ export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test test-fast lint setup bundle browser bench layers screenshots clean
+.PHONY: help demo test test-fast lint setup bundle browser bench soak layers screenshots clean
 
 help: ## list the targets
 	@echo "make TARGET, where TARGET is one of"
@@ -64,6 +65,9 @@ browser: setup ## find a browser for the tests, or install one
 
 bench: browser ## print the table of speed, reuse, memory and accuracy, beside the peers (half an hour)
 	@$(BIN)/python benchmarks/run.py $(BENCH_ARGS)
+
+soak: browser ## attack the product at random, and print what was found (an hour)
+	@PYTHONPATH=tests $(BIN)/python -m soak $(SOAK_ARGS)
 
 layers: setup ## print which layer Grad-CAM takes in image models of timm and transformers (half an hour)
 	@test -d $(ZOO) || $(PIP) install $(QUIET) --no-deps --target $(ZOO) \

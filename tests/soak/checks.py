@@ -31,6 +31,7 @@ _COMPARED = (
 )  # fmt: skip
 
 PATIENCE = 120.0  # seconds after which something hangs
+LEAVING = 20.0  # seconds in which idle threads end
 GIVEN = ("model", "inputs", "transform", "class_names")
 
 
@@ -152,7 +153,7 @@ class Rest:
 
 def look_for_rest(page: Page, before: Rest) -> None:
     """Widgets, threads and cached maps are gone when what had them is closed; idle threads a little later."""
-    until = time.monotonic() + 20
+    until = time.monotonic() + LEAVING
     while (left := Rest.now().beyond(before)) and time.monotonic() < until:
         gc.collect()
         time.sleep(0.05)

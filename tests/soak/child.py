@@ -1,4 +1,4 @@
-"""What runs one attack: ``python -m soak.child MODULE SEED SECONDS LIMIT REPORT``; see ``running``."""
+"""What runs one attack: ``python -m soak.child MODULE SEED SECONDS LIMIT GRACE REPORT``; see ``running``."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ import psutil
 
 from soak.threads import running, traces
 
-_PATIENCE = 20.0  # seconds: idle workers end by themselves after ten
+_IDLE = 20.0  # seconds: idle workers end by themselves after ten
 
 
-def main(module: str, seed: str, seconds: str, limit: str, report: str) -> None:
+def main(module: str, seed: str, seconds: str, limit: str, grace: str, report: str) -> None:
     # Where it hangs, the traces of all threads are what there is to see; not even Python need run any more.
     faulthandler.dump_traceback_later(float(limit), exit=True)
     attack = importlib.import_module(module).attack
@@ -27,7 +27,9 @@ def main(module: str, seed: str, seconds: str, limit: str, report: str) -> None:
     began = time.time()
     figures = attack(int(seed), float(seconds))
     ended = time.time()
-    left = _threads_left(threads)
+    patience = min(_IDLE, float(grace))
+    faulthandler.dump_traceback_later(patience + float(grace), exit=True)  # its interpreter must end too
+    left = _threads_left(threads, patience)
     gc.collect()
     usage = {
         "began": began,
@@ -44,9 +46,9 @@ def _megabytes(process: psutil.Process) -> float:
     return process.memory_info().rss / 2**20
 
 
-def _threads_left(before: set[threading.Thread]) -> list[str]:
+def _threads_left(before: set[threading.Thread], patience: float) -> list[str]:
     """The threads that the attack has left running, each with what it does."""
-    until = time.monotonic() + _PATIENCE
+    until = time.monotonic() + patience
     while (left := running() - before) and time.monotonic() < until:
         time.sleep(0.1)
     return traces(left)

@@ -30,6 +30,7 @@ ENDED, GROWS, THREADS, PROCESSES, DESCRIPTORS = (
 
 _LOOK = 0.25  # seconds between samples
 _GROWTH = 64.0  # MB that the floor of memory may rise after the warm-up
+_LEAVING = 5.0  # seconds in which its processes may end after it
 _OPEN = 16  # descriptors that libraries may leave open for themselves
 _TRACE = 6000  # characters of what a process that didn't end said last
 
@@ -104,13 +105,13 @@ def _watched(
     command = [sys.executable, "-X", "faulthandler", "-m", "soak.child"]
     with (work / "output").open("wb") as output:
         child = subprocess.Popen(
-            [*command, f"{folder.name}.{name}", str(seed), str(seconds), str(limit), str(work / "report")],
+            [*command, f"{folder.name}.{name}", str(seed), str(seconds), str(limit), str(grace), str(work / "report")],
             cwd=work / "cwd", env=environ, stdin=subprocess.DEVNULL, stdout=output, stderr=output,
             start_new_session=True,
         )  # fmt: skip
     (work / "pid").write_text(str(child.pid))
     samples: list[tuple[float, float]] = []
-    until = time.monotonic() + limit + max(10.0, grace / 10)  # the child ends itself, unless it can't
+    until = time.monotonic() + limit + 2 * grace + 10  # the child ends itself, unless it can't
     try:
         while (status := child.poll()) is None and time.monotonic() < until:
             samples.append((time.time(), _memory(child.pid)))
@@ -175,13 +176,14 @@ def _tail(output: Path) -> str:
     return text if len(text) <= _TRACE else f"... {text[-_TRACE:]}"
 
 
-def _end_all(group: int, patience: float = 5.0) -> list[str]:
+def _end_all(group: int) -> list[str]:
     """End what runs in an attack's process group; what was still there after a while, by name."""
-    until = time.monotonic() + patience
+    until = time.monotonic() + _LEAVING
     while (left := _members(group)) and time.monotonic() < until:
         time.sleep(_LOOK)
     for process in left:
         process.kill()
+    psutil.wait_procs(left, timeout=_LEAVING)
     return [f"{process.info['name']} ({process.pid})" for process in left]
 
 

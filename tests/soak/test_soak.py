@@ -1,0 +1,192 @@
+"""Every attack for a short while; and that what goes wrong in one is seen."""
+
+from __future__ import annotations
+
+import json
+import random
+import textwrap
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+from toys import conv_net, pictures
+
+from saliency_widgets.widgets import Explorer
+from soak import running
+from soak.__main__ import main
+from soak.figures import Figures
+from soak.pages import Page, movable
+
+SECONDS = 20.0
+ATTACKS = [name for name in running.attacks() if not name.startswith("browser")]  # which tests/browser runs
+
+Plant = Callable[[str, str], None]
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_a_short_attack_finds_nothing(name: str) -> None:
+    figures = running.run(name, 1, SECONDS).figures
+    assert figures.counts.total() > 0
+    assert {name: count for name, count in figures.faults.items() if count} == {}, figures.examples
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_seed_says_the_same_to_the_page_again(seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)  # "Save" may be pressed
+    said: list[list[str]] = []
+    for _ in range(2):
+        with Page(Figures(), seed) as page:
+            explorer = Explorer(conv_net(), pictures()[:1], executor="inline", method="gradient")
+            draw, trails = random.Random(seed), []
+            for _ in range(20):
+                page.move(draw, explorer)
+                page.nonsense(draw, explorer)
+                trails += page._trail
+            said.append([*trails, *[type(widget).__name__ for widget in movable(explorer)]])
+            explorer.close()
+    assert said[0] == said[1]
+
+
+# ---- the runner sees what goes wrong
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    made = tmp_path / "planted"
+    made.mkdir()
+    return made
+
+
+@pytest.fixture
+def plant(folder: Path) -> Plant:
+    """Writes a module with an attack of these lines."""
+
+    def write(name: str, lines: str) -> None:
+        begin = "import os, re, signal, subprocess, sys, threading, time\nfrom soak.figures import Figures\n\n"
+        body = textwrap.indent(textwrap.dedent(lines).strip(), "    ")
+        text = (
+            f'"""Planted."""\n{begin}def attack(seed, seconds):\n    figures = Figures()\n{body}\n    return figures\n'
+        )
+        (folder / f"{name}.py").write_text(text)
+
+    return write
+
+
+ENDINGS = {
+    "raises": ("raise ValueError('planted')", "ValueError: planted"),
+    "crashes": ("os.kill(os.getpid(), signal.SIGSEGV)", "Fatal Python error: Segmentation fault"),
+    "exits": ("os._exit(3)", "ended with status 3"),
+    "is killed": ("os.kill(os.getpid(), signal.SIGKILL)", "SIGKILL"),
+    "hangs": ("threading.Event().wait()", "in attack"),
+    "hangs in C": ("re.match(r'(a+)+$', 'a' * 60 + 'b')", "in attack"),
+    "hangs at its end": ("threading.Thread(target=threading.Event().wait).start()", "Timeout"),
+}
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_an_attack_that_does_not_end_is_seen_with_where_it_was(plant: Plant, folder: Path, ending: str) -> None:
+    lines, trace = ENDINGS[ending]
+    plant("bad", lines)
+    figures = running.run("bad", 7, 0.1, folder=folder, grace=6).figures
+    assert figures.faults[running.ENDED] == 1
+    (example,) = figures.examples[running.ENDED]
+    assert example.startswith("seed 7: ")
+    assert trace in example
+
+
+def test_a_leak_is_seen_and_a_large_attack_is_none(plant: Plant, folder: Path) -> None:
+    plant("leaks", "global held; held = [time.sleep(0.05) or bytearray(b'x' * 2**22) for _ in range(120)]")
+    plant("large", "held = bytearray(b'x' * 2**28); [time.sleep(0.05) for _ in range(120)]")
+    assert running.run("leaks", 0, 6, folder=folder).figures.faults[running.GROWS] == 1
+    large = running.run("large", 0, 6, folder=folder)
+    assert large.figures.faults.total() == 0
+    assert large.memory is not None
+
+
+def test_what_is_left_running_is_seen_and_ended(plant: Plant, folder: Path, tmp_path: Path) -> None:
+    plant(
+        "forgets",
+        f"""
+        threading.Thread(target=threading.Event().wait, name="forgotten", daemon=True).start()
+        child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+        open({str(tmp_path / "pid")!r}, "w").write(str(child.pid))
+        global held
+        held = [os.open(os.devnull, os.O_RDONLY) for _ in range(50)]
+        """,
+    )
+    figures = running.run("forgets", 0, 0.1, folder=folder, grace=2).figures
+    assert {name for name, count in figures.faults.items() if count} == {
+        running.THREADS, running.PROCESSES, running.DESCRIPTORS,
+    }  # fmt: skip
+    assert "forgotten" in figures.examples[running.THREADS][0]
+    child = int((tmp_path / "pid").read_text())
+    assert not psutil.pid_exists(child) or psutil.Process(child).status() == psutil.STATUS_ZOMBIE
+
+
+def test_the_figures_are_a_table_and_the_status_says_whether_there_is_a_fault(
+    plant: Plant, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plant("clean", "figures.counts['moves'] = 1234; figures.expect_none_of('another map')")
+    plant("wrong", "figures.fault('another map', f'seed {seed} step 3')")
+    file = tmp_path / "figures.json"
+    some = ["--seed", "5", "--minutes", "0.002", "--json", str(file)]
+    assert main(["--only", "clean", *some], folder) == 0
+    assert main(some, folder) == 1
+    printed = capsys.readouterr().out
+    assert "done: moves 1,234" in printed
+    assert "another map: seed 5 step 3" in printed
+    first, second = json.loads(file.read_text())
+    assert (first["name"], first["figures"]["counts"], first["seed"]) == ("clean", {"moves": 1234}, 5)
+    assert second["figures"]["faults"]["another map"] == 1
+    assert main(["--list"], folder) == 0
+    assert "clean        Planted." in capsys.readouterr().out
+
+
+# ---- the attacks see what goes wrong in the package
+
+PLANTED = {
+    # The version of the model is that of yesterday: maps of another model.
+    "another map": """
+        from soak import checks, models
+        from saliency_widgets.engine.subject import Subject
+        checks.PATIENCE, checks.LEAVING = 30.0, 0.0
+        Subject.version = lambda self: (0, 0)
+        return models.attack(seed, seconds)
+    """,
+    # Work that ends the thread: whoever waits waits for ever.
+    "silent death": """
+        from soak import checks, moves
+        from saliency_widgets.engine.session import Session
+        checks.PATIENCE, checks.LEAVING = 1.0, 0.0
+        Session._answer = lambda self, request, generation: sys.exit()
+        return moves.attack(seed, seconds)
+    """,
+    # Frames that overtake each other.
+    "frame out of order": """
+        from soak import checks, moves
+        from saliency_widgets.widgets.paced import Paced
+        checks.LEAVING = 0.0
+        publish, held = Paced._publish, []
+        def later(view, frame, status):
+            held.append((frame, status))
+            if len(held) > 1:
+                publish(view, *held.pop(-1))
+                publish(view, *held.pop(0))
+        Paced._publish = later
+        return moves.attack(seed, seconds)
+    """,
+    "left after closing": """
+        from soak import checks, moves
+        from saliency_widgets.widgets import explorer
+        checks.LEAVING = 1.0
+        explorer.Explorer.close = lambda self: None
+        return moves.attack(seed, seconds)
+    """,
+}
+
+
+@pytest.mark.parametrize("fault", PLANTED)
+def test_a_fault_of_the_package_is_seen(plant: Plant, folder: Path, fault: str) -> None:
+    plant("mutant", PLANTED[fault])
+    assert running.run("mutant", 1, 5, folder=folder).figures.faults[fault] > 0
