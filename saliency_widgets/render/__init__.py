@@ -6,9 +6,10 @@ from saliency_widgets.render.clip import clip_limits, histogram, magnitude, stre
 from saliency_widgets.render.colour import DIVERGING, SEQUENTIAL, lut, lut_bytes
 from saliency_widgets.render.display import DISPLAY
 from saliency_widgets.render.packing import pack_codes, unpack_codes
-from saliency_widgets.render.png import overlay_png
+from saliency_widgets.render.png import overlay_image, overlay_png
 from saliency_widgets.render.quantise import LEVELS, ZERO, Quantised, dequantise, quantise, shares
 from saliency_widgets.render.sharing import difference, limits_of, shared_ends
+from saliency_widgets.render.sheet import draw_bars, draw_curve, draw_grid
 
 __all__ = [
     "DISPLAY",
@@ -26,6 +27,9 @@ __all__ = [
     "colour_index",
     "dequantise",
     "difference",
+    "draw_bars",
+    "draw_curve",
+    "draw_grid",
     "fit",
     "format_number",
     "histogram",
@@ -33,6 +37,7 @@ __all__ = [
     "lut",
     "lut_bytes",
     "magnitude",
+    "overlay_image",
     "overlay_png",
     "pack_codes",
     "quantise",

@@ -30,23 +30,28 @@ def font_for(text: str, size: float) -> Any:
     Warns:
         UserWarning: No font has all the letters: the others are drawn as boxes.
     """
-    own = ImageFont.load_default(size=size)
-    if not missing(text, own):
-        return own
-    fewest, best = missing(text, own), own
-    for name in _FONTS:
+    best = best_font(text, size)
+    if lacking := missing(text, best):
+        warnings.warn(
+            f"No font of this system has {''.join(sorted(lacking))[:20]!r}: boxes are drawn instead. Install one that "
+            "does (such as Noto Sans, Noto Sans CJK), or write it in other letters.",
+            UserWarning,
+            stacklevel=2,
+        )
+    return best
+
+
+def best_font(text: str, size: float) -> Any:
+    """The same without a warning, for drawings that nobody has asked for."""
+    best = ImageFont.load_default(size=size)
+    fewest = missing(text, best)
+    for name in _FONTS if fewest else ():
         font = _system(name, size)
         lacking = fewest if font is None else missing(text, font)
         if len(lacking) < len(fewest):
             fewest, best = lacking, font
         if not fewest:
-            return best
-    warnings.warn(
-        f"No font of this system has {''.join(sorted(fewest))[:20]!r}: boxes are drawn instead. Install one that does "
-        "(such as Noto Sans, Noto Sans CJK), or write it in other letters.",
-        UserWarning,
-        stacklevel=2,
-    )
+            break
     return best
 
 

@@ -1,11 +1,11 @@
-"""The overlay as a picture file, with its colour bar and a caption."""
+"""The overlay as a picture, with its colour bar and a caption."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,8 +22,12 @@ _USUAL, _LONGEST = 480, 20_000  # pixels of the longer side: unless a scale is g
 _PLAIN = 900  # above so many pixels, letters and margins grow with the picture
 
 
-def overlay_png(
-    file: str | Path | IO[bytes],
+def overlay_png(file: str | Path | IO[bytes], *args: Any, **settings: Any) -> None:
+    """Write what :func:`overlay_image` draws as PNG: to a path, or a file open for writing bytes."""
+    overlay_image(*args, **settings).save(file, format="PNG")
+
+
+def overlay_image(
     picture: NDArray[np.uint8],
     quantised: Quantised,
     *,
@@ -36,11 +40,10 @@ def overlay_png(
     title: str = "",
     caption: str = "",
     layers: Sequence[Image.Image] = (),
-) -> None:
-    """Write the blended picture with its colour bar and value labels as PNG.
+) -> Image.Image:
+    """Draw the blended picture with its colour bar and value labels.
 
     Args:
-        file: A path, or a file open for writing bytes.
         picture: ``uint8 (H, W, 3)``.
         quantised: The map.
         lut: As in `blend`.
@@ -100,7 +103,7 @@ def overlay_png(
     top += line + margin // 2
     for place, text in enumerate(below):
         draw.text((margin, top + place * line), text, fill=_QUIET, font=font)
-    page.save(file, format="PNG")
+    return page
 
 
 def _size(width: int, height: int, scale: float | None) -> tuple[int, int]:

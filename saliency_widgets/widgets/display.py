@@ -79,13 +79,15 @@ class DisplaySettings(anywidget.AnyWidget):
         with self._lock_property(**{name: value}):
             setattr(self, name, value)
 
+    def look(self, signed: bool) -> dict[str, Any]:
+        """The settings as :func:`saliency_widgets.render.blend` takes them for such a map."""
+        chosen = self.settings
+        names = {True: chosen.pop("diverging"), False: chosen.pop("colormap")}
+        return {**chosen, "lut": render.lut(names[signed])}
+
     def render(self, picture: np.ndarray, quantised: render.Quantised, path: Any, **kwargs: Any) -> None:
         """Write the overlay as PNG, as the browser shows it."""
-        chosen = self.settings
-        table = render.lut(chosen.pop("diverging") if quantised.signed else chosen.pop("colormap"))
-        chosen.pop("diverging", None)
-        chosen.pop("colormap", None)
-        render.overlay_png(path, picture, quantised, lut=table, **chosen, **kwargs)
+        render.overlay_png(path, picture, quantised, **self.look(quantised.signed), **kwargs)
 
 
 def _to_trait(param: Param, value: Any) -> Any:
