@@ -35,6 +35,7 @@ if TYPE_CHECKING:
         sweep,
     )
     from saliency_widgets.widgets.state import load
+    from saliency_widgets.widgets.static_output import static_output
 
 __all__ = [
     "Attribution",
@@ -56,6 +57,7 @@ __all__ = [
     "load",
     "methods",
     "shuffle",
+    "static_output",
     "sweep",
     "tune_allocator",
 ]
@@ -82,6 +84,7 @@ _ROOMS = {
     "load": "widgets.state",
     "methods": "attribution.method",
     "shuffle": "engine.tables",
+    "static_output": "widgets.static_output",
     "sweep": "widgets",
     "tune_allocator": "engine.allocator",
 }

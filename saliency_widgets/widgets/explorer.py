@@ -23,6 +23,7 @@ from saliency_widgets.engine import Event, Request, Subject
 from saliency_widgets.engine.case import Case
 from saliency_widgets.engine.executors import check_executor
 from saliency_widgets.inputs import Explain
+from saliency_widgets.widgets import snapshots
 from saliency_widgets.widgets.annotations import annotation_canvas
 from saliency_widgets.widgets.comparing.pins import Pins
 from saliency_widgets.widgets.display import DISPLAY_NAMES, DisplaySettings
@@ -34,6 +35,7 @@ from saliency_widgets.widgets.pictures import png_bytes
 from saliency_widgets.widgets.recording import PageSize
 from saliency_widgets.widgets.save_panel import SavePanel
 from saliency_widgets.widgets.saving import LARGEST, LIMIT, PageWriter, save_html
+from saliency_widgets.widgets.static_output import Snapshot
 from saliency_widgets.widgets.tables import TableExplorer, is_row
 from saliency_widgets.widgets.trust import PictureTrust
 
@@ -279,6 +281,12 @@ class Explorer(Live):
     @property
     def _sign(self) -> str | None:
         return self.panel.reduction.sign
+
+    def _snapshot(self) -> Snapshot:
+        return snapshots.of_explorer(self)
+
+    def _snapshot_sources(self) -> Mapping[w.Widget, Sequence[str]]:
+        return {**super()._snapshot_sources(), self._display: DISPLAY_NAMES, self._annotations: ("image_data",)}
 
     def _case_of(self, event: Event) -> Case | None:
         if event.state != "done" or event.attribution is None or event.request is None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -25,6 +25,7 @@ from saliency_widgets.widgets.panel import Panel
 from saliency_widgets.widgets.parts import parts_of
 from saliency_widgets.widgets.resending import WorkerWrites
 from saliency_widgets.widgets.state import load_state, save_state
+from saliency_widgets.widgets.static_output import WithStaticOutput
 from saliency_widgets.widgets.trust import TrustPanel
 
 LAYOUT = {
@@ -40,7 +41,7 @@ LAYOUT = {
 _STOPPED = "Interrupted. Change a setting, or call .update(), to compute it again."
 
 
-class Live(Showable, w.Box):
+class Live(WithStaticOutput, Showable, w.Box):
     """Answers what the controls ask, live.
 
     Args:
@@ -141,6 +142,7 @@ class Live(Showable, w.Box):
         """Send what the worker has shown: a notebook that is stored now holds the finished map."""
         self.view.flush()
         self._writes.send()
+        self._update_static()
 
     def update(self, **settings: Any) -> None:
         """Move controls from Python: ``explorer.update(method="smoothgrad", n_samples=20, target="tabby")``.
@@ -222,6 +224,7 @@ class Live(Showable, w.Box):
         if not self._open:  # closed already, or an argument was wrong and it was never made
             return
         self._open = False
+        self._update_static()
         self.trust.close()
         self._session.close()
         self.view.retire()
@@ -310,6 +313,9 @@ class Live(Showable, w.Box):
     def _concerning(self, findings: Sequence[Finding]) -> Sequence[Finding]:
         """Those of the findings that are about what can be asked here."""
         return findings
+
+    def _snapshot_sources(self) -> Mapping[w.Widget, Sequence[str]]:
+        return {self.view: ("status", "frame")}
 
     def _title_of(self, event: Event) -> str:
         return "" if event.request is None else self.panel.title_of(event.request)

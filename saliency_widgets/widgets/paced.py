@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol
 
 import anywidget
 import traitlets
@@ -22,16 +22,22 @@ from saliency_widgets.widgets.inbox import whole_number
 _ACKNOWLEDGEMENT_TIMEOUT = 2.0
 
 
+class Waiting(Protocol):
+    """What is to be called at a time."""
+
+    def _overdue(self) -> None: ...
+
+
 class _Waiter:
     """Lets views go on whose page doesn't answer: one thread for all of them, only while a frame waits for its turn."""
 
     def __init__(self) -> None:
         self._state = threading.Condition()
-        self._due: dict[Paced, float] = {}
+        self._due: dict[Waiting, float] = {}
         self._wake = 0.0
         self._thread: threading.Thread | None = None
 
-    def expect(self, view: Paced, due: float) -> None:
+    def expect(self, view: Waiting, due: float) -> None:
         """Call the view at that time of the monotonic clock, unless it is forgotten before."""
         with self._state:
             self._due[view] = due
@@ -42,7 +48,7 @@ class _Waiter:
             elif due < self._wake:
                 self._state.notify_all()
 
-    def forget(self, view: Paced) -> None:
+    def forget(self, view: Waiting) -> None:
         """Its page has answered. The thread sleeps on: it is there for the next frame, and ends if there is none."""
         with self._state:
             self._due.pop(view, None)

@@ -17,6 +17,7 @@ from bqplot.scales import LinearScale, LogScale
 from saliency_widgets.engine import sweeping
 from saliency_widgets.engine.comparing.asked import LIMIT
 from saliency_widgets.evaluation.metrics import METRICS
+from saliency_widgets.widgets import snapshots
 from saliency_widgets.widgets.charts import (
     ACCENT,
     INK,
@@ -31,11 +32,12 @@ from saliency_widgets.widgets.charts import (
 )
 from saliency_widgets.widgets.comparing.still import StillMaps
 from saliency_widgets.widgets.controls import LABEL_WIDTH, Menu
-from saliency_widgets.widgets.display import DisplaySettings
+from saliency_widgets.widgets.display import DISPLAY_NAMES, DisplaySettings
 from saliency_widgets.widgets.lifetime import Showable, refer_weakly
 from saliency_widgets.widgets.live import LAYOUT, Live
 from saliency_widgets.widgets.panel import section
 from saliency_widgets.widgets.parts import parts_of
+from saliency_widgets.widgets.static_output import Snapshot, WithStaticOutput
 
 _HOW = (
     "Each line is one setting but for its samples or steps; further to the right costs more. The ring is the "
@@ -48,7 +50,7 @@ _TICKS = 8
 _MOST = LIMIT  # maps that are shown side by side, as in a comparison
 
 
-class SweepView(Showable, w.VBox):
+class SweepView(WithStaticOutput, Showable, w.VBox):
     """What a sweep found.
 
     Args:
@@ -114,6 +116,20 @@ class SweepView(Showable, w.VBox):
     def found(self) -> sweeping.Sweep:
         """The sweep, chosen by the metrics of the menus."""
         return self._found
+
+    @property
+    def maps(self) -> StillMaps | None:
+        """The maps of all settings, where there are any."""
+        return self._maps
+
+    def _snapshot(self) -> Snapshot:
+        return snapshots.of_sweep(self)
+
+    def _snapshot_sources(self) -> Mapping[w.Widget, Sequence[str]]:
+        shown: dict[w.Widget, Sequence[str]] = {self._words: ("value",), self._input: ("value",)}
+        if self._maps is not None:
+            shown |= {self._maps.view: ("scale", "unlocked"), self._maps.view.display: DISPLAY_NAMES}
+        return shown
 
     def _menu(self, title: str, names: Sequence[str], value: str) -> Menu:
         menu = Menu(
@@ -268,6 +284,9 @@ class Sweep(sweeping.Sweep):
 
     def _repr_mimebundle_(self, **kwargs: Any) -> Any:
         return self.widget._repr_mimebundle_(**kwargs)
+
+    def _ipython_display_(self) -> None:
+        self.widget._ipython_display_()
 
 
 @functools.wraps(sweeping.sweep)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import ipywidgets as w
@@ -21,6 +21,7 @@ from saliency_widgets.engine.comparing.asked import LIMIT, read_comparison
 from saliency_widgets.engine.executors import raise_again, worker_error
 from saliency_widgets.inputs import Explain
 from saliency_widgets.params import unknown
+from saliency_widgets.widgets import snapshots
 from saliency_widgets.widgets.comparing.beneath import Beneath
 from saliency_widgets.widgets.comparing.maps import Maps, Wanted
 from saliency_widgets.widgets.comparing.panel import ComparisonPanel
@@ -34,9 +35,10 @@ from saliency_widgets.widgets.page import LARGEST, Saved, page, write_page
 from saliency_widgets.widgets.parts import parts_of
 from saliency_widgets.widgets.resending import WorkerWrites
 from saliency_widgets.widgets.saving import provenance
+from saliency_widgets.widgets.static_output import Snapshot, WithStaticOutput
 
 
-class Comparison(Showable, w.Box):
+class Comparison(WithStaticOutput, Showable, w.Box):
     """Maps side by side: see :func:`compare` for the arguments.
 
     Attributes:
@@ -144,6 +146,7 @@ class Comparison(Showable, w.Box):
             self.stop()
             raise
         self._writes.send()  # a notebook that is stored now holds the finished maps
+        self._update_static()
         if self._shown and len(self.errors) == len(self._shown):
             raise_again(next(iter(self.errors.values())))
         return self.attributions
@@ -238,14 +241,21 @@ class Comparison(Showable, w.Box):
 
     @property
     def _provenance(self) -> str:
-        told = {name: ", ".join(self._asked.axes[name].labels) for name in self._asked.varied}
-        return provenance(self._asked.axes["models"].values[0], {**told, **self._asked.params})
+        axes = {
+            name: ", ".join(axis.labels)
+            for name, axis in self._asked.axes.items()
+            if name in ("methods", "classes", *self._asked.varied)
+        }
+        return provenance(
+            self._asked.axes["models"].values[0], {**axes, "score": self._asked.score, **self._asked.params}
+        )
 
     def close(self) -> None:
         """End the computation, free what is kept, and leave the page."""
         if not self._open:
             return
         self._open = False
+        self._update_static()
         self._beneath.shut()
         self._maps.close()
         parts = parts_of(self, [])
@@ -254,6 +264,12 @@ class Comparison(Showable, w.Box):
             part.close()
 
     # ---- what is shown
+
+    def _snapshot(self) -> Snapshot:
+        return snapshots.of_comparison(self)
+
+    def _snapshot_sources(self) -> Mapping[Widget, Sequence[str]]:
+        return {self.view: ("progress", "scale", "unlocked"), self._display: DISPLAY_NAMES}
 
     def _show(self) -> None:
         self._shown = self._pivot.places()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import weakref
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -23,6 +23,7 @@ from saliency_widgets.engine.examiner import Check, Examiner, Told
 from saliency_widgets.engine.executors import raise_again, worker_error
 from saliency_widgets.engine.trust import one_sample
 from saliency_widgets.params import unknown
+from saliency_widgets.widgets import snapshots
 from saliency_widgets.widgets.explorer import Explorer
 from saliency_widgets.widgets.interrupts import stop_on_interrupt
 from saliency_widgets.widgets.lessons import basics, methods
@@ -34,6 +35,7 @@ from saliency_widgets.widgets.page import LARGEST, Saved, page, write_page
 from saliency_widgets.widgets.parts import parts_of
 from saliency_widgets.widgets.resending import WorkerWrites
 from saliency_widgets.widgets.saving import provenance
+from saliency_widgets.widgets.static_output import Snapshot, WithStaticOutput
 
 STEPS: dict[str, Step] = {
     found.name: found
@@ -59,7 +61,7 @@ _SAMPLES = 64
 _LOOK = 0.1  # seconds between looks how far it is
 
 
-class Lesson(Showable, w.VBox):
+class Lesson(WithStaticOutput, Showable, w.VBox):
     """The steps of a saliency map as a strip: see :func:`lesson` for the arguments.
 
     Attributes:
@@ -173,6 +175,7 @@ class Lesson(Showable, w.VBox):
             self.stop()
             raise
         self._writes.send()  # a notebook that is stored now holds the steps
+        self._update_static()
         for error in self._failed.values():
             if not isinstance(error, (TypeError, ValueError)):
                 raise_again(error)
@@ -245,6 +248,7 @@ class Lesson(Showable, w.VBox):
         if not self._open:
             return
         self._open = False
+        self._update_static()
         self._examiner.close()
         self._board.forget()
         self.view.retire()
@@ -256,6 +260,12 @@ class Lesson(Showable, w.VBox):
         super().close()
         for part in parts:
             part.close()
+
+    def _snapshot(self) -> Snapshot:
+        return snapshots.of_lesson(self)
+
+    def _snapshot_sources(self) -> Mapping[w.Widget, Sequence[str]]:
+        return {self.view: ("status", "step")}
 
     # ---- what arrives
 

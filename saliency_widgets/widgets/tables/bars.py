@@ -98,6 +98,12 @@ class FeatureBars:
         """How many bars there are."""
         return self._top
 
+    @property
+    def shown(self) -> list[tuple[str, float, str, str]]:
+        """The bars from above: of each its label, its size, its size in words, and its colour."""
+        bars = zip(self.labels, map(float, self._bars.y), self._bars.colors, strict=True)
+        return [(label, size, size_text(size, signed=self._signed), colour) for label, size, colour in bars]
+
     def show(self, values: np.ndarray, told: Sequence[str] | None = None, *, final: bool) -> None:
         """Show the attributions of a row; it may be called from any thread.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NoReturn
 
 import ipywidgets as w
@@ -20,10 +20,12 @@ from saliency_widgets.engine.case import Case
 from saliency_widgets.engine.executors import check_executor
 from saliency_widgets.engine.tables import labels_of
 from saliency_widgets.inputs import is_table, read_table
+from saliency_widgets.widgets import snapshots
 from saliency_widgets.widgets.charts import INK, QUIET
 from saliency_widgets.widgets.heatmap import HeatmapView
 from saliency_widgets.widgets.live import Live
 from saliency_widgets.widgets.panel import section
+from saliency_widgets.widgets.static_output import Snapshot
 from saliency_widgets.widgets.tables.bars import FeatureBars, top_of, value_text
 from saliency_widgets.widgets.tables.panel import TablePanel, check_baseline
 from saliency_widgets.widgets.tables.trust import TableTrust
@@ -190,6 +192,12 @@ class TableExplorer(Live):
             self._predicted.value = self._prediction(found, logits)
             self.bars.say(self._added_up(found))
         super()._on_event(event)
+
+    def _snapshot(self) -> Snapshot:
+        return snapshots.of_table(self)
+
+    def _snapshot_sources(self) -> Mapping[w.Widget, Sequence[str]]:
+        return {**super()._snapshot_sources(), **dict.fromkeys(self.bars.top.leaves, ("value",))}
 
     def _case_of(self, event: Event) -> Case | None:
         if event.state != "done" or event.attribution is None or event.request is None:
