@@ -350,7 +350,8 @@ def explore(
             as "opacity", "clip" and "colormap"; of a row, "top", how many bars there are.
 
     Returns:
-        The explorer, a widget: it shows itself as the last line of a cell.
+        The explorer, a widget: it shows itself as the last line of a cell, and leaves an image and a text there for
+        readers without a kernel (see :func:`~saliency_widgets.static_output`).
 
     Raises:
         TypeError: An argument of the wrong type, or one that nothing here has.

@@ -271,7 +271,10 @@ def _with_unit(name: str) -> str:
 
 
 class Sweep(sweeping.Sweep):
-    """A sweep that a notebook shows as a widget."""
+    """A sweep that a notebook shows as a widget, with an image and a text for readers without a kernel.
+
+    See :func:`~saliency_widgets.static_output`.
+    """
 
     @cached_property
     def widget(self) -> SweepView:

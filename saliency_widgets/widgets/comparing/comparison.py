@@ -380,7 +380,8 @@ def compare(
             "opacity", "clip" and "colormap".
 
     Returns:
-        The comparison, a widget: it shows itself as the last line of a cell. ``.wait()`` gives the attributions.
+        The comparison, a widget: it shows itself as the last line of a cell, and leaves an image and a text there for
+        readers without a kernel (see :func:`~saliency_widgets.static_output`). ``.wait()`` gives the attributions.
 
     Raises:
         TypeError: An argument of the wrong type, or a parameter that no method here has.

@@ -386,7 +386,8 @@ def lesson(
         explorer: The explorer that "Try it" moves; one is made below the lesson unless given.
 
     Returns:
-        The lesson, a widget: it shows itself as the last line of a cell.
+        The lesson, a widget: it shows itself as the last line of a cell, and leaves the current step there as an image
+        and a text for readers without a kernel (see :func:`~saliency_widgets.static_output`).
 
     Raises:
         TypeError: An argument of the wrong type.
