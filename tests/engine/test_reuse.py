@@ -46,7 +46,7 @@ def asked():
     ask.session, ask.events, ask.model = session, events, model
     ask("gradient")
     ask("smoothgrad", n_samples=8)  # which looks, once, whether copies may share a pass
-    session.cache.forget(session)
+    session.cache.forget(session.owner)
     yield ask
     session.close()
 

@@ -18,7 +18,7 @@ from ipywidgets.widgets import widget as registry
 from torch import nn
 
 import saliency_widgets as sw
-from saliency_widgets.widgets.lifetime import _SHOWN
+from saliency_widgets.widgets import lifetime
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (12, 12, 3), dtype=np.uint8)
 TABLE = pd.DataFrame(np.random.default_rng(0).normal(size=(20, 4)), columns=list("abcd"))
@@ -66,7 +66,7 @@ def none_left() -> Iterator[None]:
     gc.collect()
     left = [type(registry._instances[one].open.__self__).__name__ for one in set(registry._instances) - before]
     assert left == []
-    assert not _SHOWN
+    assert not lifetime._SHOWN
 
 
 def alive(reference: weakref.ref) -> bool:
@@ -109,7 +109,9 @@ def test_a_sweep_that_is_shown_no_more_is_gone() -> None:
     assert settled(lambda: not alive(view))
 
 
-def test_of_ten_runs_of_a_cell_two_models_are_held_at_most() -> None:
+def test_of_ten_runs_of_a_cell_two_models_are_held_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lifetime, "_OPEN", weakref.WeakSet())  # without what other tests have left open
+    monkeypatch.setattr(lifetime, "_survivors", 0)
     made, held = None, []
     for _ in range(10):
         model = picture_model()
