@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import os
-import secrets
 import zipfile
 from collections.abc import Mapping
 from dataclasses import fields
@@ -19,6 +18,7 @@ from torch import Tensor
 
 from saliency_widgets.attribution.columns import Columns
 from saliency_widgets.attribution.result import Attribution
+from saliency_widgets.files import as_path, put
 
 FORMAT = 1
 _ODD = {torch.bfloat16: torch.int16}  # what NumPy has no type for, by what has as many bits
@@ -146,32 +146,10 @@ def _no_transform(_rows: Any, name: str) -> NoReturn:
 
 def paths_of(path: str | os.PathLike[str]) -> tuple[Path, Path]:
     """The two files that a name stands for, with or without one of their endings."""
-    path = Path(path).expanduser()
+    path = as_path(path)
     if path.suffix in (".json", ".npz"):
         path = path.with_suffix("")
     return path.with_name(path.name + ".json"), path.with_name(path.name + ".npz")
-
-
-def put(path: str | os.PathLike[str], content: bytes) -> int:
-    """Write a file at once or not at all; returns its size.
-
-    Raises:
-        FileNotFoundError: There is no such folder.
-        IsADirectoryError: The path is a folder.
-    """
-    path = Path(path).expanduser()
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"path: there is no folder {str(path.parent)!r}. Make it first, or choose another.")
-    if path.is_dir():
-        raise IsADirectoryError(f"path: {str(path)!r} is a folder. Add the name of the file.")
-    beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    try:
-        beside.write_bytes(content)
-        beside.replace(path)
-    except BaseException:
-        beside.unlink(missing_ok=True)
-        raise
-    return len(content)
 
 
 def write_files(path: str | os.PathLike[str], told: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Path:

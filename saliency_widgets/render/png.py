@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
+from saliency_widgets.files import put, resolve_target
 from saliency_widgets.render.bar import bar_colours, bar_ticks
 from saliency_widgets.render.blending import blend as lay
 from saliency_widgets.render.clip import clip_limits
@@ -23,8 +25,26 @@ _PLAIN = 900  # above so many pixels, letters and margins grow with the picture
 
 
 def overlay_png(file: str | Path | IO[bytes], *args: Any, **settings: Any) -> None:
-    """Write what :func:`overlay_image` draws as PNG: to a path, or a file open for writing bytes."""
-    overlay_image(*args, **settings).save(file, format="PNG")
+    """Write what :func:`overlay_image` draws as PNG.
+
+    Args:
+        file: A path, or a file open for writing bytes. It is written at once: see :func:`saliency_widgets.files.put`.
+        *args: See there.
+        **settings: See there.
+
+    Raises:
+        TypeError: ``file`` is neither a path nor a file.
+        OSError: It can't be written there.
+    """
+    write = getattr(file, "write", None)
+    if write is None:
+        resolve_target(file)  # before anything is drawn
+    encoded = io.BytesIO()
+    overlay_image(*args, **settings).save(encoded, format="PNG")
+    if write is None:
+        put(file, encoded.getvalue())
+    else:
+        write(encoded.getvalue())
 
 
 def overlay_image(

@@ -176,7 +176,7 @@ class Explorer(Live):
         """Write the overlay as it is shown, with its colour bar, and the annotations as the page last showed them.
 
         Args:
-            path: A path, or a file open for writing bytes.
+            path: A path, or a file open for writing bytes. A file that is there is replaced, once all of it is written.
             scale: Size of one pixel of the picture in the file, any number: whole ones make squares, others average.
                 Chosen to make a handy picture unless given.
             caption: Text below the colour bar, broken into lines; with letters that Pillow's font lacks, in one of the
@@ -184,7 +184,9 @@ class Explorer(Live):
 
         Raises:
             RuntimeError: There is no map yet.
-            TypeError, ValueError: ``scale`` is no number, or makes a picture of no pixels or of too many.
+            TypeError, ValueError: ``scale`` is no number, or makes a picture of no pixels or of too many; or the path
+                is none.
+            OSError: It can't be written there. What was there stays.
 
         Warns:
             UserWarning: No font has some of the letters: boxes are drawn.
@@ -250,7 +252,7 @@ class Explorer(Live):
         Raises:
             TypeError: ``record`` is no mapping, or a value is of the wrong type.
             ValueError: A setting that isn't there, a value out of range, or a page over the limits.
-            FileNotFoundError: There is no such folder.
+            OSError: It can't be written there; nothing is computed then.
             RuntimeError: The map was stopped, or the model was changed meanwhile.
         """
         return save_html(self, path, record, title, limit, max_bytes, progress)

@@ -25,7 +25,7 @@ from ipycanvas import Canvas
 from ipywidgets import Widget
 
 from saliency_widgets import render
-from saliency_widgets.attribution.storing import put
+from saliency_widgets.files import as_path, put
 from saliency_widgets.params import Param
 from saliency_widgets.widgets.bundle import bundle
 from saliency_widgets.widgets.display import DisplaySettings
@@ -122,7 +122,7 @@ def write_page(
 
     Raises:
         ValueError: It is larger; the message says how large. Nothing is written.
-        FileNotFoundError, OSError: It can't be written there. Nothing is left behind.
+        TypeError, ValueError, OSError: It can't be written there. What was there stays, and nothing else.
     """
     text = page(view, title=title, provenance=provenance, **about).encode()
     if len(text) > max_bytes:
@@ -130,7 +130,7 @@ def write_page(
             f"max_bytes: the page has {size_text(len(text))} ({count(maps, 'map')}), over the limit of "
             f"{size_text(max_bytes)}. Show fewer maps, or smaller pictures; or pass max_bytes={len(text)}."
         )
-    return Saved(Path(path).expanduser(), put(path, text), maps)
+    return Saved(as_path(path), put(path, text), maps)
 
 
 def page(

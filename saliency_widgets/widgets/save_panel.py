@@ -11,6 +11,7 @@ import ipywidgets as w
 
 from saliency_widgets.attribution import Cancelled
 from saliency_widgets.engine.executors import EXECUTORS, worker_error
+from saliency_widgets.files import resolve_target
 from saliency_widgets.widgets.charts import INK, QUIET
 from saliency_widgets.widgets.controls import LABEL_WIDTH
 from saliency_widgets.widgets.recording import offered, recordable
@@ -151,8 +152,8 @@ class SavePanel:
         _put(self._size, _said(f"{size}.{over}", INK))
 
     def _write(self, path: Path) -> None:
-        there = path.expanduser().exists()
         try:
+            there = resolve_target(path).exists()
             writer = PageWriter(self._explorer, self.record)
             writer.check(LIMIT)
             saved = writer.write(path, check=self._check, told=self._progress)

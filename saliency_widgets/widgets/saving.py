@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import datetime
 from importlib.metadata import version
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torch import nn
@@ -16,8 +15,8 @@ from tqdm.auto import tqdm
 from saliency_widgets.attribution import Attribution, ModelChanged
 from saliency_widgets.attribution.result import code_of, written
 from saliency_widgets.attribution.schedule import CHUNK_SIZE
-from saliency_widgets.attribution.storing import put
 from saliency_widgets.engine import Event, Request, frame_of
+from saliency_widgets.files import as_path, put, resolve_target
 from saliency_widgets.widgets import messages
 from saliency_widgets.widgets.page import LARGEST, Patch, Recording, Saved, count, packed_size, page, size_text
 from saliency_widgets.widgets.recording import Entry, PageSize, Plan, estimate, plan
@@ -90,6 +89,7 @@ class PageWriter:
             check: Called often; raises to end it. What is computed by then is kept for the next time.
             told: Called with the maps that are there, all of them, and what is computed next.
         """
+        resolve_target(path)  # before anything is computed for it
         explorer = self._explorer
         found: dict[tuple, tuple[Attribution, tuple | None]] = {}
         questions = self.plan.questions
@@ -106,7 +106,7 @@ class PageWriter:
         begin = self.plan.entries[self.plan.begin].request
         text = self._page(recording, states[self.plan.begin][explorer.view], found[begin.key][0])
         check()
-        return Saved(Path(path).expanduser(), put(path, text), len(states))
+        return Saved(as_path(path), put(path, text), len(states))
 
     def _there(self, request: Request) -> bool:
         return self._is_shown(request) or self._session.kept(request) is not None
@@ -188,6 +188,7 @@ def save_html(
     progress: bool,
 ) -> Saved:
     """See :meth:`Explorer.save_html`."""
+    resolve_target(path)
     explorer.wait()
     writer = PageWriter(explorer, record, title)
     size = writer.check(limit, max_bytes)

@@ -18,6 +18,8 @@ from saliency_widgets.attribution import Reduction
 from saliency_widgets.engine import compute, frame_of, session
 from saliency_widgets.render import unpack_codes
 from saliency_widgets.widgets import DisplaySettings, Explorer, HeatmapView
+from saliency_widgets.widgets.comparing.comparison import Comparison
+from saliency_widgets.widgets.lessons.lesson import Lesson
 from saliency_widgets.widgets.page import Axis, Recording, write_page
 
 NAMES = ["ant", "bee", "wood ant", "cat"]
@@ -213,11 +215,38 @@ def test_a_page_too_large_says_how_large_and_what_to_do(explorer, tmp_path):
         explorer.save_html(tmp_path / "a.html", max_bytes=1000, progress=False)
 
 
-def test_the_path_is_looked_at(explorer, tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"there is no folder .*nowhere.* Make it first"):
-        explorer.save_html(tmp_path / "nowhere" / "a.html", progress=False)
-    with pytest.raises(IsADirectoryError, match=r"is a folder\. Add the name of the file"):
-        explorer.save_html(tmp_path, progress=False)
+@pytest.mark.parametrize(
+    ("path", "error", "said"),
+    [
+        ("nowhere/a.html", FileNotFoundError, r"there is no folder .*nowhere.* Make it first"),
+        (".", IsADirectoryError, r"is a folder\. Add the name of the file"),
+        ("/dev/null", ValueError, "is a device"),
+        (None, TypeError, "expected a path such as 'maps/cat', got a NoneType"),
+        ("", ValueError, "expected a path"),
+    ],
+)
+def test_the_path_is_looked_at_before_anything_is_computed(explorer, model, tmp_path, monkeypatch, path, error, said):
+    monkeypatch.chdir(tmp_path)
+    before = model.passes
+    with pytest.raises(error, match=f"^path: .*{said}"):
+        explorer.save_html(path, record={"n_samples": [8, 16]}, progress=False)
+    assert model.passes == before
+    for kind in (Comparison, Lesson):
+        monkeypatch.setattr(kind, "wait", lambda *_arguments, **_keywords: pytest.fail("it waited"))
+        with pytest.raises(error, match=f"^path: .*{said}"):
+            kind.save_html(kind.__new__(kind), path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_page_replaces_what_a_link_points_to_and_keeps_its_mode(explorer, tmp_path):
+    (tmp_path / "real.html").write_text("old")
+    (tmp_path / "real.html").chmod(0o600)
+    (tmp_path / "link.html").symlink_to("real.html")
+    saved = explorer.save_html(tmp_path / "link.html", progress=False)
+    assert saved.path == tmp_path / "link.html"
+    assert saved.path.is_symlink()
+    assert saved.bytes == (tmp_path / "real.html").stat().st_size > 1000
+    assert (tmp_path / "real.html").stat().st_mode & 0o777 == 0o600
 
 
 def test_a_model_that_is_trained_meanwhile_is_noticed(explorer, model, tmp_path, monkeypatch):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import threading
 
@@ -111,10 +112,22 @@ def test_save_writes_the_same_page_as_from_python(explorer, tmp_path):
     assert "in place of the one that was there" in text(explorer.saving._told)
 
 
-def test_an_error_says_what_to_do_and_the_next_try_works(explorer, tmp_path):
-    explorer.saving._name.value = str(tmp_path / "nowhere" / "a.html")
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("nowhere/a.html", "there is no folder"),
+        ("~nobody-of-this-name/a.html", "nobody here is called"),
+        ("a" * 300, "too long"),
+        ("a\0b.html", "expected a path"),
+        ("pipe.html", "is a pipe"),
+    ],
+)
+def test_an_error_says_what_to_do_and_the_next_try_works(explorer, tmp_path, monkeypatch, name, said):
+    monkeypatch.chdir(tmp_path)
+    os.mkfifo("pipe.html")
+    explorer.saving._name.value = name
     button(explorer, "Save").click()
-    assert "there is no folder" in text(explorer.saving._told)
+    assert said in text(explorer.saving._told)
     assert "role='alert'" in explorer.saving._told.value
     explorer.saving._name.value = str(tmp_path / "a.html")
     button(explorer, "Save").click()

@@ -19,6 +19,7 @@ from saliency_widgets.attribution.targets import SCORE
 from saliency_widgets.engine.comparing import Place
 from saliency_widgets.engine.comparing.asked import LIMIT, read_comparison
 from saliency_widgets.engine.executors import raise_again, worker_error
+from saliency_widgets.files import resolve_target
 from saliency_widgets.inputs import Explain
 from saliency_widgets.params import unknown
 from saliency_widgets.widgets import snapshots
@@ -222,8 +223,9 @@ class Comparison(WithStaticOutput, Showable, w.Box):
 
         Raises:
             ValueError: It would be larger than that, or no map could be computed. Nothing is written.
-            FileNotFoundError: There is no such folder.
+            TypeError, ValueError, OSError: It can't be written there: see :func:`~.files.resolve_target`.
         """
+        resolve_target(path)
         found = self.wait(progress=progress)
         if not self._open:
             raise ValueError("compare: it is closed, and its maps are gone. Make it again.")

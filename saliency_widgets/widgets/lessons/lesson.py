@@ -22,6 +22,7 @@ from saliency_widgets.engine import Subject
 from saliency_widgets.engine.examiner import Check, Examiner, Told
 from saliency_widgets.engine.executors import raise_again, worker_error
 from saliency_widgets.engine.trust import one_sample
+from saliency_widgets.files import resolve_target
 from saliency_widgets.params import unknown
 from saliency_widgets.widgets import snapshots
 from saliency_widgets.widgets.explorer import Explorer
@@ -228,9 +229,10 @@ class Lesson(WithStaticOutput, Showable, w.VBox):
 
         Raises:
             ValueError: It would be larger than that. Nothing is written.
-            FileNotFoundError: There is no such folder.
+            TypeError, ValueError, OSError: It can't be written there: see :func:`~.files.resolve_target`.
             RuntimeError: The lesson was stopped, or it is closed.
         """
+        resolve_target(path)
         self.wait()
         maps = sum(len(self.view.content(name).get("maps", {})) for name in self.steps)
         done = {**self.view.status, "message": "", "remedy": ""}

@@ -1,0 +1,137 @@
+"""Files that people name: written at once or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+_KINDS = {stat.S_IFIFO: "pipe", stat.S_IFSOCK: "socket", stat.S_IFCHR: "device", stat.S_IFBLK: "device"}
+
+
+def as_path(path: Any) -> Path:
+    """A path as people pass it, with "~" spelled out.
+
+    Raises:
+        TypeError: It is no path.
+        ValueError: It is empty, or names nothing that a file system could hold.
+    """
+    if not isinstance(path, (str, bytes, os.PathLike)):
+        raise TypeError(f"path: expected a path such as 'maps/cat', got a {type(path).__name__}.")
+    try:
+        text = os.fsdecode(path)
+        os.fsencode(text)
+    except UnicodeError:
+        raise ValueError("path: it holds letters that no name of a file can have. Choose another.") from None
+    if not text or "\0" in text:
+        raise ValueError(f"path: expected a path such as 'maps/cat', got {text[:60]!r}.")
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        raise ValueError(f"path: nobody here is called {Path(text).parts[0]!r}. Spell the home folder out.") from None
+
+
+def resolve_target(path: Any) -> Path:
+    """The file that is written for a path: links are followed, also to a file that isn't there yet.
+
+    Raises:
+        TypeError, ValueError: See :func:`as_path`; or it is a pipe, a socket, a device, or a link to itself.
+        FileNotFoundError: There is no such folder.
+        IsADirectoryError: It is a folder.
+        PermissionError: The folder, or the file, can't be written to.
+        OSError: The system refuses it otherwise, for example as too long.
+    """
+    path = as_path(path)
+    named = repr(str(path))
+    with path_errors(path, "can't be written"):
+        target = Path(os.path.realpath(path))
+        folder = target.parent
+        if not folder.is_dir():
+            raise FileNotFoundError(f"path: there is no folder {str(folder)!r}. Make it first, or choose another.")
+        mode = None
+        with contextlib.suppress(FileNotFoundError):
+            mode = target.lstat().st_mode
+    if mode is not None and stat.S_ISDIR(mode):
+        raise IsADirectoryError(f"path: {named} is a folder. Add the name of the file.")
+    if mode is not None and stat.S_ISLNK(mode):
+        raise ValueError(f"path: the link {named} leads back to itself. Choose another name.")
+    if mode is not None and not stat.S_ISREG(mode):
+        kind = _KINDS.get(stat.S_IFMT(mode), "special file")
+        raise ValueError(f"path: {named} is a {kind}, which nothing is written to. Choose another name.")
+    if mode is not None and not os.access(target, os.W_OK):
+        raise PermissionError(f"path: {named} is write-protected. Choose another name, or change its mode.")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise PermissionError(f"path: the folder {str(folder)!r} can't be written to. Choose another.")
+    return target
+
+
+def put(path: Any, content: bytes | memoryview) -> int:
+    """Write a file at once or not at all: on an error, what was there stays, and nothing else.
+
+    A file that is replaced keeps its mode, and a link to it stays a link.
+
+    Returns:
+        Its size.
+
+    Raises:
+        TypeError, ValueError, OSError: See :func:`resolve_target`; or it can't be written.
+    """
+    target = resolve_target(path)
+    temporary = target.with_name(f".{secrets.token_hex(8)}.tmp")
+    with path_errors(as_path(path), "can't be written; what was there stays"):
+        try:
+            mode = stat.S_IMODE(target.stat().st_mode) if target.exists() else None
+            # Of a file that may be private, the copy is, too.
+            begin = 0o666 if mode is None else 0o600
+            with open(temporary, "xb", opener=lambda name, flags: os.open(name, flags, begin)) as file:
+                size = file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            if mode is not None:
+                temporary.chmod(mode)
+            temporary.replace(target)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
+            raise
+    sync_folder(target.parent)
+    return size
+
+
+def sync_folder(folder: Path) -> None:
+    """Make sure that what was renamed in a folder still is after a power cut, where the system can."""
+    with contextlib.suppress(OSError):
+        opened = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(opened)
+        finally:
+            os.close(opened)
+
+
+def is_file(path: Path) -> bool:
+    """Whether there is such a regular file, which can be read without waiting for anybody."""
+    with contextlib.suppress(OSError):
+        return path.is_file()
+    return False
+
+
+@contextlib.contextmanager
+def path_errors(path: Path, failure: str) -> Iterator[None]:
+    """Errors of the system as errors of the argument; their number stays.
+
+    Args:
+        path: As it was passed.
+        failure: What can't be done, in words.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.strerror is None:  # it is one of ours
+            raise
+        clear = type(error)(f"path: {str(path)!r} {failure}: {error.strerror}.")
+        clear.errno = error.errno
+        raise clear from error
