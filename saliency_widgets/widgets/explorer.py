@@ -18,6 +18,7 @@ from torch import nn
 from saliency_widgets import render
 from saliency_widgets.attribution import Attribution, Reduction
 from saliency_widgets.attribution.method import DEFAULT
+from saliency_widgets.attribution.reduction import CHANNEL, SIGN
 from saliency_widgets.attribution.targets import SCORE
 from saliency_widgets.engine import Event, Request, Subject
 from saliency_widgets.engine.case import Case
@@ -30,6 +31,7 @@ from saliency_widgets.widgets.display import DISPLAY_NAMES, DisplaySettings
 from saliency_widgets.widgets.heatmap import HeatmapView
 from saliency_widgets.widgets.live import Live
 from saliency_widgets.widgets.page import Saved
+from saliency_widgets.widgets.parts import close_whole
 from saliency_widgets.widgets.picture_panel import REDUCTION_NAMES, PicturePanel
 from saliency_widgets.widgets.pictures import png_bytes
 from saliency_widgets.widgets.recording import PageSize
@@ -95,11 +97,17 @@ class Explorer(Live):
             )
         shown = {name: params.pop(name) for name in list(params) if name in (*DISPLAY_NAMES, *REDUCTION_NAMES)}
         reduced = {name: shown.pop(name) for name in REDUCTION_NAMES if name in shown}
+        for param in (SIGN, CHANNEL):
+            param.check(reduced.get(param.name, param.default))
         self._display = DisplaySettings(**shown)
         methods = (methods,) if isinstance(methods, str) else methods
-        panel = PicturePanel(
-            subject, self._display, method=method, target=target, score=score, params=params, more=methods
-        )
+        try:
+            panel = PicturePanel(
+                subject, self._display, method=method, target=target, score=score, params=params, more=methods
+            )
+        except BaseException:
+            close_whole(self._display)
+            raise
         if reduced:
             panel.update(reduced)
         self._prepared = subject.prepared

@@ -56,6 +56,8 @@ class Panel:
         for given in more:
             self._admitted(given)
         begin = first.check_params(params)
+        for param in first.params:
+            self._check_layer(param, begin[param.name])
         SCORE.check(score)
         self._target: Any = subject.choice(target, score)
         try:
@@ -69,6 +71,7 @@ class Panel:
         self._wrong: Callable[[Exception], None] = lambda _error: None
         self._hold = False
         self._shown = first.name
+        self._make_shared(first)
 
         self._method = Control(
             Param("method", first.name, kind="choice", help="How attribution is computed."),
@@ -92,6 +95,9 @@ class Panel:
         self._searched.observe(self._on_search, names="value")
         self.widget = self._laid_out()
         self._show_used()
+
+    def _make_shared(self, first: Method) -> None:
+        """Make the controls that all methods have in common, once all arguments are checked."""
 
     # ---- what is asked
 
@@ -239,8 +245,7 @@ class Panel:
             if setting not in known:
                 raise TypeError(unknown("setting", setting, ["method", "target", *known]))
             settings[setting] = value = self._checked(known[setting], value)
-            if known[setting].param.kind == "layer" and value not in (None, AUTO):
-                check_layer(self._subject.model, value)
+            self._check_layer(known[setting].param, value)
         self._hold = True
         try:
             self._method.value = name
@@ -254,6 +259,10 @@ class Panel:
         finally:
             self._hold = False
         self._moved()
+
+    def _check_layer(self, param: Param, value: Any) -> None:
+        if param.kind == "layer" and value not in (None, AUTO):
+            check_layer(self._subject.model, value)
 
     def _checked(self, control: Control, value: Any) -> Any:
         return control.param.check(value)

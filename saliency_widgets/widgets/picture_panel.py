@@ -7,8 +7,9 @@ from typing import Any
 
 import ipywidgets as w
 
-from saliency_widgets.attribution import Reduction, get_method
+from saliency_widgets.attribution import Reduction
 from saliency_widgets.attribution.baselines import BASELINE
+from saliency_widgets.attribution.method import Method
 from saliency_widgets.attribution.methods.expected_gradients import BASELINES
 from saliency_widgets.attribution.reduction import CHANNEL, SIGN
 from saliency_widgets.engine import Subject
@@ -30,10 +31,13 @@ class PicturePanel(Panel):
     """
 
     def __init__(self, subject: Subject, display: DisplaySettings, **begin: Any) -> None:
-        self._sign = Control(SIGN, get_method(begin["method"]).sign)
-        self._channels = Control(CHANNEL)
-        self._display = display.controls()
+        self._settings = display
         super().__init__(subject, **begin)
+
+    def _make_shared(self, first: Method) -> None:
+        self._sign = Control(SIGN, first.sign)
+        self._channels = Control(CHANNEL)
+        self._display = self._settings.controls()
 
     @property
     def reduction(self) -> Reduction:

@@ -12,6 +12,7 @@ import ipywidgets
 import numpy as np
 import pytest
 import torch
+from ipywidgets.widgets import widget as registry
 from PIL import Image
 from torch import nn
 from toys import Tally, tallied
@@ -212,6 +213,7 @@ def test_how_it_is_shown_can_be_said_at_once(model, picture):
         ({"opacity": 3}, ValueError, "opacity"),
         ({"sign": "up"}, ValueError, "sign"),
         ({"n_sampels": 3, "method": "smoothgrad"}, TypeError, "n_samples"),
+        ({"method": "grad_cam", "layer": "__class__"}, ValueError, "layer: '__class__' is not known"),
         ({"target": 6}, ValueError, "out of range"),
         ({"target": "zebra"}, ValueError, "target"),
         ({"score": "odds"}, ValueError, "score"),
@@ -225,11 +227,12 @@ def test_how_it_is_shown_can_be_said_at_once(model, picture):
     ],
 )
 def test_a_wrong_argument_is_an_error_of_the_call_and_leaves_nothing_open(model, picture, change, error, said):
-    threads = set(threading.enumerate())
+    threads, widgets = set(threading.enumerate()), set(registry._instances)
     arguments = {"model": model, "inputs": picture, "class_names": NAMES} | change
     with pytest.raises(error, match=said):
         sw.explore(**arguments)
     assert set(threading.enumerate()) <= threads
+    assert set(registry._instances) <= widgets
 
 
 def test_a_model_that_begins_to_fail_is_told_in_the_widget_and_the_next_move_works(explorer, model):
@@ -396,8 +399,6 @@ def test_models_of_one_logit_and_without_names(picture):
 
 
 def test_close_closes_every_widget_and_twice_is_fine(model, picture):
-    from ipywidgets.widgets import widget as registry
-
     before = set(registry._instances)
     made = Explorer(model, picture, executor="inline", class_names=NAMES, method="gradient")
     assert len(set(registry._instances)) > len(before) + 20
