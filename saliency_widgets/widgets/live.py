@@ -144,7 +144,7 @@ class Live(WithStaticOutput, Showable, w.Box):
         self._writes.send()
         self._update_static()
 
-    def update(self, **settings: Any) -> None:
+    def update(self, /, **settings: Any) -> None:
         """Move controls from Python: ``explorer.update(method="smoothgrad", n_samples=20, target="tabby")``.
 
         Args:
@@ -182,17 +182,19 @@ class Live(WithStaticOutput, Showable, w.Box):
     def save_state(self, path: str | os.PathLike[str]) -> Path:
         """Write what is shown as ``path.json`` and ``path.npz``: the controls, the attribution, what it is of.
 
-        Numbers, names and arrays are stored, never code: :func:`saliency_widgets.load` reads it anywhere.
+        Numbers, names and arrays are stored, never code: :func:`saliency_widgets.load` reads it anywhere. Both files
+        are written, or none: on an error, even when the process is killed, the state that was there can be loaded.
 
         Args:
-            path: Of both files, without their endings. Files that are there are replaced.
+            path: Of both files, without their endings. Files that are there are replaced; links to them stay.
 
         Returns:
             The path of the JSON file.
 
         Raises:
-            TypeError: A setting can't be stored, such as a function as target. Nothing is written then.
-            FileNotFoundError: There is no such folder.
+            TypeError: A setting can't be stored, such as a function as target; or that is no path. Nothing is written.
+            ValueError: The state is larger than :func:`saliency_widgets.load` reads. Nothing is written.
+            OSError: The files can't be written there. What was there stays.
             TimeoutError, RuntimeError: See :meth:`wait`.
         """
         return save_state(self, path)

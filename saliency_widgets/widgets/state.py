@@ -8,13 +8,13 @@ from collections.abc import Mapping
 from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from saliency_widgets.attribution import Attribution
-from saliency_widgets.attribution.storing import Writer, attribution_of, read, read_files, stored, write_files
+from saliency_widgets.attribution.storing import Writer, check_target, read_state, stored, write_files
 from saliency_widgets.engine.sweeping.signature import signature
 
 if TYPE_CHECKING:
@@ -27,10 +27,11 @@ _ABOUT = ("explain", "fold", "precision")  # how the model was asked, besides th
 
 def save_state(explorer: Live, path: str | os.PathLike[str]) -> Path:
     """See :meth:`Live.save_state`."""
+    check_target(path)
     found = explorer.wait()
     writer, subject = Writer(), explorer._subject
     pixels = subject.prepared.pixels
-    told = {
+    state = {
         "saliency_widgets": version("saliency-widgets"),
         "saved": datetime.now().astimezone().isoformat(timespec="seconds"),
         "kind": explorer.kind,
@@ -41,28 +42,34 @@ def save_state(explorer: Live, path: str | os.PathLike[str]) -> Path:
         "attribution": stored(found, writer),
         "inputs": writer.plain("inputs", subject.tensor),
         "pixels": None if pixels is None else writer.plain("pixels", {"black": pixels.black, "white": pixels.white}),
+        "row": writer.plain("row", explorer._given["inputs"]) if explorer.kind == "row" else None,
         "code": explorer.to_code(),
     }
-    if explorer.kind == "row":
-        told["row"] = writer.plain("row", explorer._given["inputs"])
-    return write_files(path, told, writer.arrays)
+    return write_files(path, state, writer.arrays)
 
 
 def load_state(explorer: Live, path: str | os.PathLike[str]) -> None:
     """See :meth:`Live.load_state`."""
-    told, arrays = read_files(path)
-    if told["kind"] != explorer.kind:
-        raise ValueError(f"path: it is the state of a {told['kind']}, and this explorer shows a {explorer.kind}.")
-    if told["kind"] == "row":
-        _edit(explorer, read(told["row"], arrays))
-    explorer.update(**{name: read(value, arrays) for name, value in told["controls"].items()})
-    _compare(explorer, told, arrays)
+    state = read_state(path)
+    if state["kind"] != explorer.kind:
+        raise ValueError(f"path: it is the state of a {state['kind']}, and this explorer shows a {explorer.kind}.")
+    undo = _edit(explorer, state["row"]) if state["kind"] == "row" else {}
+    try:
+        explorer.update(**state["controls"])
+    except (TypeError, ValueError):
+        if undo:
+            cast("TableExplorer", explorer).edit(**undo)
+        raise
+    _compare(explorer, state)
 
 
 def load(
     path: str | os.PathLike[str], model: nn.Module | None = None, inputs: Any = None, **given: Any
 ) -> Attribution | Explorer | TableExplorer:
     """What ``explorer.save_state(path)`` wrote: the attribution, or an explorer of a model with the same controls.
+
+    The files may be anybody's: nothing in them runs, no more is read than they state, a GiB at most, and whatever is
+    not as it was written is an error.
 
     Args:
         path: As it was given there, with or without ".json" or ".npz".
@@ -76,32 +83,44 @@ def load(
     Raises:
         FileNotFoundError: One of the two files is missing.
         TypeError: Arguments for an explorer, and no model.
-        ValueError: They are no such files, or don't belong together.
+        ValueError: They are no such files, or don't belong together, or were changed; or the model can't be asked what
+            their controls ask.
 
     Warns:
         UserWarning: The model or the inputs are others than those of the state.
     """
-    told, arrays = read_files(path)
-    found = attribution_of(told["attribution"], arrays)
+    state = read_state(path)
     if model is None:
         if inputs is not None or given:
             raise TypeError("model: inputs and further arguments are for an explorer: pass the model too.")
-        return found
+        return state["attribution"]
     from saliency_widgets.widgets.explorer import explore  # which saves its state through this module
 
-    controls = {name: read(value, arrays) for name, value in told["controls"].items()}
+    inputs, arguments = _arguments(state, inputs, given)
+    explorer = explore(model, inputs, **arguments)
+    try:
+        _compare(explorer, state)
+    except BaseException:  # a warning that is an error, too
+        explorer.close()
+        raise
+    return explorer
+
+
+def _arguments(state: Mapping[str, Any], inputs: Any, given: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """The inputs and the other arguments with which an explorer is where it was."""
+    found, controls = state["attribution"], dict(state["controls"])
     about = {name: found.settings[name] for name in _ABOUT if name in found.settings}
-    if told["kind"] == "row":
+    if state["kind"] == "row":
         if found.transformed and "transform" not in given:
             raise ValueError(
                 "transform: the row went through one, and functions are not stored. Pass it as transform=."
             )
-        inputs = read(told["row"], arrays) if inputs is None else inputs
+        inputs = state["row"] if inputs is None else inputs
         about |= {name: found.settings[name] for name in ("feature_names", "background") if name in found.settings}
     elif inputs is None:
-        inputs = read(told["inputs"], arrays)
+        inputs = state["inputs"]
         if found.transformed:
-            pixels = read(told.get("pixels"), arrays) or {}
+            pixels = state["pixels"] or {}
             # Without the transform nothing else tells what black and white are.
             named = controls.get("baseline")
             if isinstance(named, str) and named in pixels:
@@ -110,13 +129,11 @@ def load(
                 "load: the picture went through a transform, and only what came out of it is stored: black and white "
                 "are not known to other settings. Pass inputs= and transform= as you did then.",
                 UserWarning,
-                stacklevel=2,
+                stacklevel=3,
             )
-    if told["class_names"] is not None:
-        about["class_names"] = told["class_names"]
-    explorer = explore(model, inputs, **{**about, **controls, **given})
-    _compare(explorer, told, arrays)
-    return explorer
+    if state["class_names"] is not None:
+        about["class_names"] = state["class_names"]
+    return inputs, {**about, **controls, **given}
 
 
 def fingerprint(model: nn.Module) -> str | None:
@@ -127,15 +144,15 @@ def fingerprint(model: nn.Module) -> str | None:
         return None
 
 
-def _compare(explorer: Live, told: Mapping[str, Any], arrays: Mapping[str, Any]) -> None:
+def _compare(explorer: Live, state: Mapping[str, Any]) -> None:
     """Warn where the model or the inputs are others than those of the state."""
     subject = explorer._subject
-    now, then = fingerprint(subject.model), told["model"]["fingerprint"]
-    inputs: Tensor = read(told["inputs"], arrays)
+    now, then = fingerprint(subject.model), state["model"]["fingerprint"]
+    inputs: Tensor = state["inputs"]
     differ = []
     if now is None or then is None:
         try:
-            same = torch.equal(explorer.wait().values.cpu(), attribution_of(told["attribution"], arrays).values)
+            same = torch.equal(explorer.wait().values.cpu(), state["attribution"].values)
         except (TypeError, ValueError, RuntimeError):
             same = False
         if not same:
@@ -143,12 +160,12 @@ def _compare(explorer: Live, told: Mapping[str, Any], arrays: Mapping[str, Any])
     elif now != then:
         name = type(explorer._given["model"]).__name__
         differ.append(
-            f"the model is another: {name} with other weights or code than the {told['model']['class']} of then"
+            f"the model is another: {name} with other weights or code than the {state['model']['class']} of then"
         )
     seen = subject.tensor.cpu()
     if seen.shape != inputs.shape:
         differ.append(f"the inputs have shape {tuple(seen.shape)}, and had {tuple(inputs.shape)}")
-    elif not torch.equal(seen, inputs):
+    elif seen.dtype != inputs.dtype or not torch.equal(seen, inputs):
         differ.append("the inputs hold other numbers, as the model sees them")
     if differ:
         warnings.warn(
@@ -159,12 +176,14 @@ def _compare(explorer: Live, told: Mapping[str, Any], arrays: Mapping[str, Any])
         )
 
 
-def _edit(explorer: Any, row: Any) -> None:
-    """Ask about the row of a state."""
+def _edit(explorer: Any, row: Any) -> dict[str, Any]:
+    """Ask about the row of a state; returns the edits that undo it."""
     now = explorer.row
     if list(map(str, row.columns)) != list(map(str, now.columns)):
         raise ValueError(f"path: it is about a row with the columns {list(row.columns)}, not {list(now.columns)}.")
     then, now = row.iloc[0], now.iloc[0]
-    changed = {str(name): then.iloc[k] for k, name in enumerate(row.columns) if then.iloc[k] != now.iloc[k]}
+    names = [str(name) for name in row.columns]
+    changed = {name: (then.iloc[k], now.iloc[k]) for k, name in enumerate(names) if then.iloc[k] != now.iloc[k]}
     if changed:
-        explorer.edit(**changed)
+        explorer.edit(**{name: value for name, (value, _) in changed.items()})
+    return {name: value for name, (_, value) in changed.items()}

@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
+import os
+import shutil
+import threading
+import tracemalloc
 import warnings
+import zipfile
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+import xxhash
+from ipywidgets.widgets import widget as registry
 from torch import nn
 from toys import conv_net, mlp
 
 import saliency_widgets as sw
+from saliency_widgets.attribution import storing
+from saliency_widgets.attribution.storing import arrays, document, schema
 from saliency_widgets.widgets import Explorer, TableExplorer
 
 NAMES = ["ant", "猫", "</script>", "dog"]
@@ -80,7 +90,11 @@ def test_the_json_says_what_it_is_of(explorer, tmp_path):
     assert told["controls"]["noise_level"] == 0.123
     assert told["code"] == explorer.to_code()
     with np.load(tmp_path / "a.npz", allow_pickle=False) as arrays:
-        kept = dict(zip(told["arrays"], (arrays[str(k)] for k in range(len(told["arrays"]))), strict=True))
+        kept = {one["name"]: arrays[str(k)] for k, one in enumerate(told["arrays"])}
+        assert len(arrays.files) == len(kept)
+    assert [(one["dtype"], tuple(one["shape"])) for one in told["arrays"]] == [
+        (array.dtype.str, array.shape) for array in kept.values()
+    ]
     assert np.array_equal(kept["values"], explorer.attribution.values.numpy())
     assert np.array_equal(kept["inputs"], tame(explorer._given["inputs"])[None].numpy())
 
@@ -222,6 +236,493 @@ def test_arguments_for_an_explorer_need_a_model(explorer, tmp_path):
         sw.load(tmp_path / "a", transform=tame)
 
 
+# ---- files that are there already
+
+
+def test_a_state_replaces_what_links_point_to_and_keeps_its_mode(explorer, tmp_path):
+    (tmp_path / "there").mkdir()
+    explorer.save_state(tmp_path / "there" / "a")
+    for ending in ("json", "npz"):
+        (tmp_path / "there" / f"a.{ending}").chmod(0o600)
+        (tmp_path / f"link.{ending}").symlink_to(f"there/a.{ending}")
+    explorer.update(n_samples=2)
+    explorer.save_state(tmp_path / "link")
+    assert_same(sw.load(tmp_path / "there" / "a"), explorer.attribution)
+    assert sorted(path.name for path in (tmp_path / "there").iterdir()) == ["a.json", "a.npz"]
+    assert all(path.stat().st_mode & 0o777 == 0o600 for path in (tmp_path / "there").iterdir())
+    assert (tmp_path / "link.json").is_symlink()
+    assert (tmp_path / "link.npz").is_symlink()
+
+
+@pytest.mark.parametrize("there", [True, False])
+@pytest.mark.parametrize("failing", [".npz", ".json"])
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
+def test_a_state_that_can_not_be_written_leaves_the_old_one(explorer, tmp_path, monkeypatch, there, failing, error):
+    if there:
+        explorer.save_state(tmp_path / "a")
+    before, old = sorted(tmp_path.iterdir()), explorer.attribution
+    explorer.update(n_samples=2)
+    put = storing.put
+
+    def full(path, content):
+        if path.suffix == failing:
+            raise error
+        return put(path, content)
+
+    monkeypatch.setattr(storing, "put", full)
+    with pytest.raises(type(error)):
+        explorer.save_state(tmp_path / "a")
+    assert sorted(tmp_path.iterdir()) == before
+    if there:
+        assert_same(sw.load(tmp_path / "a"), old)
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_a_process_killed_between_both_files_leaves_the_old_state(explorer, tmp_path, monkeypatch, links):
+    explorer.save_state(tmp_path / "a")
+    old, killed = explorer.attribution, tmp_path / "killed"
+    put = storing.put
+    if not links:
+        monkeypatch.delattr(os, "link")
+        monkeypatch.setattr(
+            os, "link", lambda *_arguments: (_ for _ in ()).throw(OSError("no links here")), raising=False
+        )
+
+    def until_json(path, content):
+        if path.suffix == ".json":
+            shutil.copytree(tmp_path, killed)
+        return put(path, content)
+
+    monkeypatch.setattr(storing, "put", until_json)
+    explorer.update(n_samples=2)
+    explorer.save_state(tmp_path / "a")
+    assert_same(sw.load(killed / "a"), old)
+    assert_same(sw.load(tmp_path / "a"), explorer.attribution)
+    monkeypatch.setattr(storing, "put", put)
+    explorer.update(n_samples=4)
+    explorer.save_state(killed / "a")  # and it goes on from there
+    assert_same(sw.load(killed / "a"), explorer.attribution)
+
+
+@pytest.mark.parametrize(
+    ("path", "error", "said"),
+    [
+        (None, TypeError, "expected a path"),
+        (5, TypeError, "expected a path"),
+        ("", ValueError, "expected a path"),
+        (".", IsADirectoryError, "is a folder"),
+        ("..", IsADirectoryError, "is a folder"),
+        ("x" * 300, OSError, "File name too long|there is no file"),
+    ],
+)
+def test_a_path_of_the_wrong_kind_is_told_before_anything_is_computed(
+    explorer, tmp_path, monkeypatch, path, error, said
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(Explorer, "wait", lambda *_arguments: pytest.fail("it waited"))
+    for refuse in (explorer.save_state, explorer.load_state, sw.load):
+        with pytest.raises(error, match=f"^path: .*({said})"):
+            refuse(path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_can_not_be_read_again_is_not_written(picture, tmp_path, monkeypatch):
+    made = Explorer(conv_net(), picture, transform=tame, executor="inline", class_names=["\ud800", "b", "c", "d"])
+    with pytest.raises(ValueError, match=r"nothing was written: a text in it holds .*half a letter"):
+        made.save_state(tmp_path / "a")
+    made._subject.class_names = NAMES
+    monkeypatch.setattr(arrays, "LARGEST", 1000)
+    with pytest.raises(ValueError, match="nothing was written: arrays: they hold"):
+        made.save_state(tmp_path / "a")
+    monkeypatch.setattr(document, "MANY", 100)
+    monkeypatch.undo()
+    made.close()
+    assert list(tmp_path.iterdir()) == []
+
+
+# ---- files that are not as they were written
+
+
+def rewrite(path, change=lambda _told: None, packed=None):
+    """Change a state as somebody who knows the format would: all that names content is brought up to date."""
+    text, npz = path.with_suffix(".json"), path.with_suffix(".npz")
+    told = json.loads(text.read_text())
+    if packed is not None:
+        npz.write_bytes(packed)
+        told["npz"] = xxhash.xxh3_128_hexdigest(packed)
+    change(told)
+    told["checksum"] = document.checksum(told)
+    text.write_text(json.dumps(told))
+
+
+@pytest.fixture(scope="module")
+def pristine(tmp_path_factory):
+    """A state, to be copied."""
+    path = tmp_path_factory.mktemp("state") / "a"
+    picture = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+    made = Explorer(
+        conv_net(), picture, transform=tame, class_names=NAMES, executor="inline", method="smoothgrad", n_samples=3
+    )
+    made.save_state(path)
+    made.close()
+    return path
+
+
+@pytest.fixture
+def good(pristine, tmp_path):
+    for ending in (".json", ".npz"):
+        shutil.copy(pristine.with_suffix(ending), tmp_path)
+    return tmp_path / "a"
+
+
+def refused(path, said="", **given):
+    with pytest.raises(ValueError, match=rf"^path: .*{said}") as caught:
+        sw.load(path, **given)
+    assert type(caught.value) is ValueError
+    assert len(str(caught.value)) < 1000
+    return str(caught.value)
+
+
+def test_rewritten_without_a_change_it_is_the_same(good):
+    before = sw.load(good)
+    rewrite(good)
+    assert_same(sw.load(good), before)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"", "not written by save_state"),
+        (b"[]", "not written by save_state"),
+        (b"null", "not written by save_state"),
+        (b"\x00\x01", "not written by save_state"),
+        (b'{"a":"\xff"}', "not written by save_state"),
+        (b'{"format":NaN}', "NaN is no number"),
+        (b'{"format":1e999}', "1e999 is no number"),
+        (b'{"format":2,"format":2}', "a name is there twice"),
+        (b'{"format":' + b"9" * 5000 + b"}", "a number of 5000 digits"),
+        (b'{"format":true}', "not written by save_state"),
+        (b'{"format":"2"}', "not written by save_state"),
+        (b'{"format":99}', "a newer saliency_widgets"),
+        (b'{"format":1}', "an older saliency_widgets"),
+        (b'{"format":2}', "changed or damaged"),
+        (b"[" * 200_000 + b"]" * 200_000, "holds more than that of a state may"),
+        (b'{"a":' * 90_000 + b"1" + b"}" * 90_000, "recursion"),
+        (b"[" + b"1," * 2**20 + b"1]", "holds more than that of a state may"),
+        (b" " * (2**24 + 1), "more than the 16777216 bytes"),
+    ],
+    ids=range(18),
+)
+def test_a_text_that_is_none_is_one_clear_error(good, content, said):
+    good.with_suffix(".json").write_bytes(content)
+    refused(good, said)
+
+
+def test_a_byte_order_mark_is_refused_and_spaces_mean_nothing(good):
+    text, before = good.with_suffix(".json"), sw.load(good)
+    content = text.read_bytes()
+    text.write_bytes(json.dumps(json.loads(content), separators=(",", ":")).encode())
+    assert_same(sw.load(good), before)
+    text.write_bytes(b"\xef\xbb\xbf" + content)
+    refused(good, "BOM")
+
+
+def test_nested_too_deeply_within_the_bounds(good):
+    def nest(told):
+        for _ in range(50):
+            told["code"] = [told["code"]]
+
+    rewrite(good, nest)
+    refused(good, "nested too deeply")
+
+
+@pytest.mark.parametrize(
+    "change", [lambda told: told.update(code="x"), lambda told: told["controls"].update(n_samples=4)]
+)
+def test_a_text_that_was_changed_is_refused(good, change):
+    told = json.loads(good.with_suffix(".json").read_text())
+    change(told)
+    good.with_suffix(".json").write_text(json.dumps(told))
+    refused(good, "changed or damaged since save_state wrote it")
+
+
+WRONG = [None, True, -1, 0.5, 10**19, "x", "__builtins__", [], {}, [1], {"tuple": 5}, {"tuple": [-1]}, {"mapping": [1]},
+         {"mapping": [[[1], 2]]}, {"mapping": [["a", 1], ["a", 2]]}, {"tensor": "score", "dtype": "float64"},
+         {"tensor": "values", "dtype": "float64"}, {"tensor": "values", "dtype": "__builtins__"}, {"array": "zzz"},
+         {"frame": [], "columns": [], "index": [1, 2]}, {"series": 5, "name": None, "index": []}]  # fmt: skip
+# Which of these are other values of the kind.
+FINE = {
+    *((name, repr(text)) for name in ("saliency_widgets", "saved", "class", "code", "unit", "layer")
+      for text in ("x", "__builtins__")),
+    ("class", "None"), ("class_names", "None"), ("transformed", "True"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("rules", "inside"), [(schema.STATE, ()), (schema.ATTRIBUTION, ("attribution",))], ids=["state", "attribution"]
+)
+def test_a_field_that_is_not_what_it_must_be_is_refused(good, rules, inside):
+    text = good.with_suffix(".json").read_text()
+    for name in rules:
+        for wrong in WRONG:
+            good.with_suffix(".json").write_text(text)
+            same = []
+
+            def change(told, name=name, wrong=wrong, same=same):
+                for one in inside:
+                    told = told[one]
+                same.append(told[name] == wrong)
+                told[name] = wrong
+
+            rewrite(good, change)
+            if same == [True] or (name, repr(wrong)) in FINE:
+                assert isinstance(sw.load(good), sw.Attribution)
+            else:
+                refused(good)
+
+
+@pytest.mark.parametrize("where", ["", "attribution", "controls", "settings"])
+def test_a_field_that_is_missing_or_unknown_is_named(good, where):
+    text = good.with_suffix(".json").read_text()
+
+    def inside(told):
+        return {"": told, "controls": told["controls"], "attribution": told["attribution"],
+                "settings": told["attribution"]["settings"]}[where]  # fmt: skip
+
+    rewrite(good, lambda told: inside(told).update(evil=1))
+    refused(good, "evil")
+    for name in inside(json.loads(text)):
+        if name not in ("arrays", "npz", "checksum", "format") and (where in ("", "attribution") or name == "method"):
+            good.with_suffix(".json").write_text(text)
+            rewrite(good, lambda told, name=name: inside(told).pop(name))
+            refused(good, name if name != "settings" else "values by name")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda a: a.update(input_shape={"tuple": [1, 3, 8, 9]}), "values: of the inputs' shape"),
+        (lambda a: a.update(input_shape={"tuple": []}), "input_shape: it begins"),
+        (lambda a: a.update(parts={"mapping": [["a", {"tuple": [3]}]]}), "parts: they share out"),
+        (lambda a: a.update(evaluations=-1), "evaluations: expected a whole number, 0 or more, got -1"),
+        (lambda a: a.update(default_sign="up"), "sign: 'up' is not known"),
+        (lambda a: a["settings"].update(method="magic"), "'magic' is not known"),
+        (lambda a: a["settings"].update(score="odds"), "'odds' is not known"),
+        (lambda a: a["settings"].update(target="ant"), "settings/target: expected a class, or an index"),
+        (lambda a: a["settings"].update(target=4), "there are 4 classes, got 4"),
+        (lambda a: a["settings"].update(n_samples=10**9), "n_samples: expected a number from 1 to"),
+        (lambda a: a["settings"].update(n_steps=4), "smoothgrad has no parameter 'n_steps'"),
+        (lambda a: a["settings"].update(method="captum.No Class"), "method"),
+        (lambda a: a["settings"].update({"x)\nimport os\n(": 1}), "has no parameter"),
+        (lambda a: a.update(score={"array": "score"}), "score: expected a number for each sample"),
+    ],
+)
+def test_what_makes_a_wrong_attribution_is_refused(good, change, said):
+    rewrite(good, lambda told: change(told["attribution"]))
+    refused(good, said)
+
+
+# ---- arrays that are not what is stated
+
+
+def npz(members, compression=zipfile.ZIP_DEFLATED):
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", compression) as archive, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # names that are there twice
+        for name, content in members:
+            archive.writestr(name, content)
+    return file.getvalue()
+
+
+def members_of(path):
+    with zipfile.ZipFile(path.with_suffix(".npz")) as archive:
+        return [(member.filename, archive.read(member)) for member in archive.infolist()]
+
+
+def npy(array, **given):
+    file = io.BytesIO()
+    np.lib.format.write_array(file, array, **given)
+    return file.getvalue()
+
+
+REPACKED = {
+    "swapped": lambda members: [(members[0][0], members[1][1]), (members[1][0], members[0][1]), *members[2:]],
+    "reordered": lambda members: members[::-1],
+    "twice": lambda members: [members[0], *members],
+    "too many": lambda members: [*members, ("9.npy", members[0][1])],
+    "too few": lambda members: members[:-1],
+    "renamed": lambda members: [("../" + members[0][0], members[0][1]), *members[1:]],
+    "no array": lambda members: [(name, b"hello") for name, _ in members],
+    "objects": lambda members: [(name, npy(np.array([{}], dtype=object), allow_pickle=True)) for name, _ in members],
+    "records": lambda members: [(name, npy(np.zeros(3, [("a", "f4"), ("b", "i4")]))) for name, _ in members],
+    "other shape": lambda members: [(name, npy(np.zeros(192).reshape(192, 1))) for name, _ in members],
+    "other dtype": lambda members: [(name, npy(np.zeros((1, 3, 8, 8), ">f8"))) for name, _ in members],
+    "columns first": lambda members: [(name, npy(np.asfortranarray(np.zeros((1, 3, 8, 8))))) for name, _ in members],
+    "shorter": lambda members: [(name, content[:-1]) for name, content in members],
+    "longer": lambda members: [(name, content + b"1") for name, content in members],
+    "giant shape": lambda members: [(n, c.replace(b"(1, 3, 8, 8), }  ", b"(10000, 10000), }")) for n, c in members],
+    "code": lambda members: [(n, c[:10] + b"__import__('os').abort()".ljust(len(c) - 10)) for n, c in members],
+}
+
+
+@pytest.mark.parametrize("name", REPACKED)
+@pytest.mark.parametrize("compression", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2])
+def test_arrays_that_are_not_those_that_are_stated_are_refused(good, name, compression):
+    rewrite(good, packed=npz(REPACKED[name](members_of(good)), compression))
+    refused(good, "arrays: ")
+
+
+@pytest.mark.parametrize("packed", [b"", b"PK", bytes(1000)])
+def test_what_is_no_npz_is_refused(good, packed):
+    rewrite(good, packed=packed)
+    refused(good, "zip file")
+
+
+def test_a_truth_value_that_is_none_is_refused(good):
+    members = members_of(good)
+    content = npy(np.zeros((1, 3, 8, 8), bool))
+    members[0] = (members[0][0], content[:-1] + b"\2")
+
+    def change(told):
+        told["arrays"][0]["dtype"] = "|b1"
+
+    rewrite(good, change, npz(members))
+    refused(good, "no truth values")
+
+
+def peak_of(path):
+    """The memory that a refusal takes."""
+    sw.load  # noqa: B018
+    tracemalloc.start()
+    try:
+        refused(path)
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("honest", [True, False])
+def test_a_bomb_is_refused_without_its_memory(good, honest):
+    """1.6 GB of zeros in 1.6 MB, which the JSON states, or doesn't."""
+    file = io.BytesIO()
+    head = npy(np.zeros(0, "<f4"))[:128].replace(b"(0,), }        ", b"(400000000,), }")
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
+        with archive.open("0.npy", "w", force_zip64=True) as member:
+            member.write(head)
+            for _ in range(400):
+                member.write(bytes(4_000_000))
+        for name, content in members_of(good)[1:]:
+            archive.writestr(name, content)
+
+    def state(told):
+        if honest:
+            told["arrays"][0] |= {"dtype": "<f4", "shape": [400_000_000]}
+
+    rewrite(good, state, file.getvalue())
+    assert peak_of(good) < 8 * 2**20
+
+
+def test_entries_without_end_are_refused_without_their_memory(good):
+    """A directory of a million entries, each of which would become an object, for arrays of as many bytes."""
+    entry = npz([("0.npy", b"")])
+    begin = entry.index(b"PK\1\2")
+    end = entry.index(b"PK\5\6")
+    rewrite(
+        good,
+        lambda told: told["arrays"][0].update(shape=[2**26]),
+        entry[:begin] + entry[begin:end] * 10**6 + entry[end:],
+    )
+    assert peak_of(good) < 3 * good.with_suffix(".npz").stat().st_size
+
+
+def test_one_array_is_of_one_value(good):
+    """Else a small file could make many copies of one array."""
+    rewrite(good, lambda told: told["attribution"].update(standard_error=told["attribution"]["values"]))
+    refused(good, "named twice|no value has")
+
+
+def test_a_wrong_pair_that_was_put_aside_by_name_is_not_taken(good):
+    """What lies under the name of a content must have that content."""
+    digest = json.loads(good.with_suffix(".json").read_text())["npz"]
+    packed = good.with_suffix(".npz")
+    (good.parent / f".{digest}.npz").write_bytes(packed.read_bytes()[:-1] + b"1")
+    packed.write_bytes(b"another")
+    refused(good, "is not the one that")
+
+
+@pytest.mark.parametrize("digest", ["../" * 10 + "etc/passwd", "a" * 31, 5, None, []])
+def test_a_name_of_content_that_is_none_is_refused(good, digest):
+    rewrite(good, lambda told: told.update(npz=digest))
+    refused(good, "npz: expected a digest")
+
+
+@pytest.mark.parametrize("ending", [".json", ".npz"])
+def test_a_pipe_in_place_of_a_file_is_none(good, ending):
+    path = good.with_suffix(ending)
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(FileNotFoundError, match=rf"^path: there is no file .*a\{ending}"):
+        sw.load(good)
+
+
+# ---- controls that are not what an explorer has
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"method": "zzz"}, "method: 'zzz' is not known"),
+        ({"method": 5}, "controls/method: expected the name of a method"),
+        ({"n_samples": 10**9}, "n_samples: expected a number"),
+        ({"device": "cuda:99"}, "smoothgrad has no parameter 'device'"),
+        ({"executor": "os.system"}, "executor"),
+        ({"transform": "x"}, "transform"),
+        ({"self": 1}, "self"),
+        ({"sign": "up"}, "sign: 'up' is not known"),
+        ({"opacity": 7}, "opacity"),
+        ({"clip": {"tuple": [5]}}, "clip: expected a pair"),
+        ({"target": "x" * 10**6}, "controls/target"),
+        ({"score": "x" * 10**6}, "controls/score"),
+        ({"target": 3, "score": None}, "controls/score"),
+    ],
+)
+def test_controls_that_no_explorer_has_are_refused_and_nothing_is_opened(good, change, said):
+    rewrite(good, lambda told: told["controls"].update(change))
+    threads, widgets = set(threading.enumerate()), set(registry._instances)
+    model = conv_net()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        refused(good, said)
+        refused(good, said, model=model)
+    assert set(threading.enumerate()) <= threads
+    assert set(registry._instances) <= widgets
+
+
+@pytest.mark.parametrize(
+    ("change", "said"), [({"target": 3000}, "out of range"), ({"method": "grad_cam", "layer": "zzz"}, "layer: 'zzz'")]
+)
+def test_controls_that_this_model_lacks_are_refused_and_nothing_is_opened(good, change, said):
+    def ask(told):
+        told["controls"] = {name: told["controls"][name] for name in ("method", "target", "score")} | change
+
+    rewrite(good, ask)
+    threads, widgets = set(threading.enumerate()), set(registry._instances)
+    with pytest.raises(ValueError, match=said), pytest.warns(UserWarning, match="went through a transform"):
+        sw.load(good, model=conv_net())
+    assert set(threading.enumerate()) <= threads
+    assert set(registry._instances) <= widgets
+
+
+def test_a_warning_that_is_an_error_leaves_nothing_open(good, picture):
+    threads, widgets = set(threading.enumerate()), set(registry._instances)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        with pytest.raises(UserWarning, match="the model is another"):
+            sw.load(good, model=conv_net(1), inputs=picture, transform=tame)
+    assert set(threading.enumerate()) <= threads
+    assert set(registry._instances) <= widgets
+
+
 # ---- rows of tables
 
 
@@ -256,6 +757,48 @@ def test_a_rows_state_comes_back_with_its_features_and_edits(row_explorer, table
     assert row_explorer.row["c d"].item() == 0.25
     assert row_explorer.row["a"].item() == table["a"][0]
     assert torch.equal(row_explorer.attribution.values, found.values)
+
+
+def test_a_table_of_words_dates_and_categories_comes_back_as_it_was(tmp_path):
+    rng = np.random.default_rng(0)
+    table = pd.DataFrame(
+        {
+            "n": rng.normal(size=6),
+            "word": ["u", "v", "ö", "v", "u", "u"],
+            "whole": np.arange(6, dtype=np.int32),
+            "flag": [True, False] * 3,
+            "day": pd.date_range("2020-01-01", periods=6),
+        },
+        index=[f"row {k}" for k in range(6)],
+    )
+
+    def numbers(rows):
+        words = pd.DataFrame(rows)["word"].map({"u": 0.0, "v": 1.0, "ö": 2.0})
+        return np.stack([rows["n"], words, rows["whole"], rows["flag"]], 1).astype(float)
+
+    made = TableExplorer(mlp(), table.iloc[[0]], background=table, transform=numbers, executor="inline", n_steps=4)
+    made.save_state(tmp_path / "a")
+    loaded = sw.load(tmp_path / "a")
+    pd.testing.assert_frame_equal(loaded.settings["background"], table, check_freq=False)
+    pd.testing.assert_frame_equal(loaded.by_feature(), made.attribution.by_feature())
+    again = sw.load(tmp_path / "a", model=mlp(), transform=numbers)
+    assert torch.equal(again.wait(60).values, made.attribution.values)
+    again.close()
+    made.close()
+
+
+def test_a_row_whose_controls_are_refused_is_not_moved_either(row_explorer, table, tmp_path):
+    other = TableExplorer(
+        mlp(), table.iloc[[1]], background=table, class_names=NAMES[:3], executor="inline", methods="captum.Saliency",
+        method="captum.Saliency",
+    )  # fmt: skip
+    other.save_state(tmp_path / "a")
+    other.close()
+    row, controls = row_explorer.row, row_explorer.controls
+    with pytest.raises(ValueError, match="method"):
+        row_explorer.load_state(tmp_path / "a")
+    pd.testing.assert_frame_equal(row_explorer.row, row)
+    assert row_explorer.controls == controls
 
 
 def test_a_row_is_no_picture(row_explorer, explorer, tmp_path):

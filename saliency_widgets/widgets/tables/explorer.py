@@ -126,7 +126,7 @@ class TableExplorer(Live):
         """The row that is asked about, edits included: a DataFrame of one row."""
         return self._read.rows.copy()
 
-    def edit(self, **values: Any) -> None:
+    def edit(self, /, **values: Any) -> None:
         """Ask about the row with other values: ``explorer.edit(age=40)``, or ``explorer.edit(**{"mean radius": 9})``.
 
         Args:
