@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import re
@@ -39,6 +40,71 @@ def test_each_method_has_its_row_in_the_table_of_oracles_and_each_file_named_the
     assert sorted(rows) == sorted(methods())
     there = {path.stem for path in (ROOT / "tests").rglob("test_*.py")}
     assert set(re.findall(r"\btest_[a-z_]+\b", table)) <= there
+
+
+# ---- HTML
+
+_MARKUP, _TEXT = "saliency_widgets/markup.py", "saliency_widgets/widgets/text.py"
+_ONLY_IN = {  # what makes HTML of text, and where it may stand
+    **dict.fromkeys(("html", "Markup()"), _MARKUP),
+    **dict.fromkeys(("HTML", "HTMLMath", "description_allow_html"), _TEXT),
+}
+_HTML_IN_THE_BROWSER = re.compile(
+    r"\b(innerHTML|outerHTML|insertAdjacentHTML|document\.write|createContextualFragment|DOMParser|srcdoc)\b"
+)
+
+
+def html_makers(path: str, source: str) -> list[str]:
+    """Where a Python file makes HTML by itself, without the one function that escapes."""
+    names = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+            names.append((f"{node.func.id}()", node.lineno))
+        elif isinstance(node, ast.Import):
+            names += [(alias.name.partition(".")[0], node.lineno) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            names += [(name, node.lineno) for name in (node.module or "", *(alias.name for alias in node.names))]
+        elif isinstance(node, ast.Attribute):
+            names.append((node.attr, node.lineno))
+        elif isinstance(node, ast.keyword):
+            names.append((node.arg or "", node.value.lineno))
+    return [f"{path}:{line}: {name}" for name, line in names if _ONLY_IN.get(name, path) != path]
+
+
+def test_all_text_becomes_html_in_one_place() -> None:
+    sources = {path.relative_to(ROOT).as_posix(): path for path in (ROOT / "saliency_widgets").rglob("*.py")}
+    assert {_MARKUP, _TEXT} <= set(sources)
+    assert [one for name, path in sources.items() for one in html_makers(name, path.read_text())] == []
+
+
+@pytest.mark.parametrize(
+    "planted",
+    [
+        "self._help = w.HTML(f'<b>{name}</b>')",
+        "from ipywidgets import HTML as Text",
+        "box = ipywidgets.HTMLMath",
+        "w.Text(description=name, description_allow_html=True)",
+        "control.description_allow_html = True",
+        "import html",
+        "from html import escape",
+        "value = Markup(f'<b>{name}</b>')",
+    ],
+)
+def test_html_made_elsewhere_is_seen(planted: str) -> None:
+    assert len(html_makers("saliency_widgets/widgets/panel.py", planted)) == 1
+
+
+def test_nothing_in_the_browser_is_made_of_html() -> None:
+    sources = list((ROOT / "js" / "src").rglob("*.ts"))
+    assert sources
+    assert [path.name for path in sources if _HTML_IN_THE_BROWSER.search(path.read_text())] == []
+
+
+@pytest.mark.parametrize(
+    "planted", ["label.innerHTML = name;", "el.insertAdjacentHTML('beforeend', x)", "document.write(x)"]
+)
+def test_html_in_the_browser_is_seen(planted: str) -> None:
+    assert _HTML_IN_THE_BROWSER.search(planted)
 
 
 # ---- the package

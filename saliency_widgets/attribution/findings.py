@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal, overload
+
+from saliency_widgets.markup import Markup, element
 
 Severity = Literal["wrong", "caution", "slow"]
 
@@ -55,15 +56,15 @@ class Checkup(Sequence[Finding]):
 
     def _repr_html_(self) -> str:
         if not self._findings:
-            return f"<p>{self!r}</p>"
+            return element("p", repr(self))
 
-        def row(kind: str, cells: Iterable[str]) -> str:
+        def row(kind: str, cells: Iterable[str]) -> Markup:
             style = "text-align:left;vertical-align:top"
-            return "<tr>" + "".join(f"<{kind} style='{style}'>{html.escape(cell)}</{kind}>" for cell in cells) + "</tr>"
+            return element("tr", *(element(kind, cell, style=style) for cell in cells))
 
         told = [(f.severity, f.what, _listed(f.where), ", ".join(f.methods) or "all", f.remedy) for f in self._findings]
         head = row("th", ("", "what", "where", "methods", "what to do"))
-        return f"<table>{head}{''.join(row('td', cells) for cells in told)}</table>"
+        return element("table", head, *(row("td", cells) for cells in told))
 
 
 def _in(where: Sequence[str]) -> str:

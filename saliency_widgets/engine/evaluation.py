@@ -34,6 +34,7 @@ from saliency_widgets.evaluation.ranking import CHANCE
 from saliency_widgets.evaluation.saturation import saturation
 from saliency_widgets.evaluation.similarity import spearman
 from saliency_widgets.evaluation.stability import RADIUS, TURNS, stability
+from saliency_widgets.markup import element
 
 _CURVES = tuple(f"{kind}{end}" for kind in KINDS for end in ("", "_chance"))
 _WEIGHTS = ("randomised_half", "randomised")
@@ -80,11 +81,11 @@ class Evaluation(pd.DataFrame):
         return "\n".join([super().__repr__(), *self._why()])
 
     def _repr_html_(self) -> str | None:
-        from html import escape
-
         table: Any = super()._repr_html_()  # pyright: ignore[reportAttributeAccessIssue] - pandas' stubs leave it out
-        why = "".join(f"<li>{escape(sentence)}</li>" for sentence in self._why())
-        return table if not why or table is None else f"{table}<ul>{why}</ul>"
+        why = self._why()
+        if not why or table is None:
+            return table
+        return table + element("ul", *(element("li", sentence) for sentence in why))
 
 
 @dataclass

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import base64
-import html
 from collections.abc import Sequence
 from typing import Any
 
-import ipywidgets as w
 import numpy as np
 from bqplot.axes import Axis
 from bqplot.figure import Figure
 from bqplot.scales import LinearScale, LogScale
 
+from saliency_widgets.markup import Markup, element
 from saliency_widgets.widgets.pictures import png_bytes
+from saliency_widgets.widgets.text import RichText
 
 INK = "var(--jp-ui-font-color1, #333)"
 QUIET = "var(--jp-ui-font-color2, #777)"
@@ -88,27 +88,32 @@ def round_ticks(low: float, high: float) -> np.ndarray:
     return np.arange(np.ceil(low / step), np.floor(high / step) + 1) * step
 
 
-def sentence(text: str) -> w.HTML:
+def sentence(text: str) -> RichText:
     """How a chart is read."""
-    return w.HTML(f"<div class='sw-how' style='color:{QUIET};line-height:1.4'>{html.escape(text)}</div>")
+    return RichText(element("div", text, class_="sw-how", style=f"color:{QUIET};line-height:1.4"))
 
 
-def said(text: str, *, strong: bool = False) -> str:
-    """A line of the answer, as HTML."""
+def said(*parts: str, strong: bool = False) -> Markup:
+    """A line of the answer."""
     weight = "600" if strong else "400"
-    return f"<div class='sw-said' style='color:{INK};font-weight:{weight};line-height:1.45'>{html.escape(text)}</div>"
+    return element("div", *parts, class_="sw-said", style=f"color:{INK};font-weight:{weight};line-height:1.45")
 
 
-def thumbnail(values: np.ndarray, caption: str) -> str:
+def alarm(text: str) -> Markup:
+    """What went wrong, which a screen reader says at once."""
+    line = "border-left:3px solid var(--jp-error-color1, #d32f2f)"
+    return element("div", text, role="alert", style=f"line-height:1.35;padding:4px 8px;overflow-wrap:anywhere;{line}")
+
+
+def thumbnail(values: np.ndarray, caption: str) -> Markup:
     """A small map with its caption, as HTML: sizes of the values, the largest is white."""
     sizes = np.abs(values.astype(np.float64))
     most = float(np.percentile(sizes, 99)) or 1.0
     source = base64.b64encode(png_bytes((np.clip(sizes / most, 0, 1) * 255).astype(np.uint8))).decode()
-    return (
-        f"<figure style='margin:0;width:{_SMALL}px'><img alt='' width='{_SMALL}' style='display:block;"
-        f"image-rendering:pixelated' src='data:image/png;base64,{source}'><figcaption style='font-size:11px;"
-        f"line-height:1.3;color:{QUIET};overflow-wrap:anywhere'>{html.escape(caption)}</figcaption></figure>"
-    )
+    look = "display:block;image-rendering:pixelated"
+    image = element("img", alt="", width=_SMALL, style=look, src=f"data:image/png;base64,{source}")
+    below = element("figcaption", caption, style=f"font-size:11px;line-height:1.3;color:{QUIET};overflow-wrap:anywhere")
+    return element("figure", image, below, style=f"margin:0;width:{_SMALL}px")
 
 
 def number(value: float) -> str:

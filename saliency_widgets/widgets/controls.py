@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import math
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -11,6 +10,7 @@ import ipywidgets as w
 import traitlets
 
 from saliency_widgets.params import Param
+from saliency_widgets.widgets.text import describe
 
 LABEL_WIDTH = "104px"
 AUTO = "auto"  # stands for None: a selection slider takes None for "nothing selected"
@@ -41,8 +41,7 @@ class Control:
         maker = _MAKERS["log2" if param.scale == "log2" else param.kind]
         self.widget: Any = maker(param, value, dict(options or {}))
         title = f"{param.title} (%)" if param.unit == "%" else param.title
-        self.widget.description = f'<span title="{html.escape(param.help)}">{html.escape(title)}</span>'
-        self.widget.description_allow_html = True  # of a menu, ipywidgets shows no tooltip
+        describe(self.widget, title, param.help)
         self.widget.tooltip = param.help
         self.widget.style.description_width = LABEL_WIDTH
         self.widget.layout.width = "auto"

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import html
 import json
 import math
 import os
@@ -26,6 +25,7 @@ from ipywidgets import Widget
 
 from saliency_widgets import render
 from saliency_widgets.files import as_path, put
+from saliency_widgets.markup import element
 from saliency_widgets.params import Param
 from saliency_widgets.widgets.bundle import bundle
 from saliency_widgets.widgets.display import DisplaySettings
@@ -297,7 +297,6 @@ def _document(title: str, provenance: str, archive: str) -> str:
         f"default-src 'none'; script-src 'sha256-{digest}'; style-src 'unsafe-inline'; img-src data: blob:; "
         "base-uri 'none'; form-action 'none'"
     )
-    said = html.escape(title)
     return f"""<!DOCTYPE html>
 <html lang="en">
 <head>
@@ -306,18 +305,18 @@ def _document(title: str, provenance: str, archive: str) -> str:
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta name="color-scheme" content="light dark">
 <meta name="generator" content="saliency_widgets">
-<title>{said}</title>
+{element("title", title)}
 <link rel="icon" href="data:,">
 <style>{style}</style>
 </head>
 <body>
 <div class="sw-page">
-<h1>{said}</h1>
+{element("h1", title)}
 <main class="sw-main">
 <div id="sw-view"><noscript>This page draws its maps with JavaScript, which is turned off here.</noscript></div>
 <div id="sw-controls"></div>
 </main>
-<p class="sw-provenance">{html.escape(provenance)}</p>
+{element("p", provenance, class_="sw-provenance")}
 </div>
 <script type="text/plain" id="sw-archive">{archive}</script>
 <script type="module">{script}</script>

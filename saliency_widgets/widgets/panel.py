@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -16,9 +15,11 @@ from saliency_widgets.attribution.layers import check_layer
 from saliency_widgets.attribution.method import Method, methods, unknown_method
 from saliency_widgets.attribution.targets import SCORE, probabilities
 from saliency_widgets.engine import Request, Subject
+from saliency_widgets.markup import element, joined
 from saliency_widgets.params import Param, unknown
 from saliency_widgets.widgets.controls import AUTO, LABEL_WIDTH, Control
 from saliency_widgets.widgets.predictions import PredictionBars
+from saliency_widgets.widgets.text import RichText
 
 _TOP = 5
 
@@ -77,7 +78,7 @@ class Panel:
             Param("method", first.name, kind="choice", help="How attribution is computed."),
             options={entry.title: name for name, entry in self._methods.items()},
         )
-        self._help = w.HTML().add_class("sw-help")
+        self._help = RichText().add_class("sw-help")
         self._params: dict[Param, Control] = {}
         for entry in self._methods.values():
             for param in entry.params:
@@ -87,7 +88,7 @@ class Panel:
         self._score = Control(SCORE, score)
         shown = None if logits is None or not self._has_bars(len(logits)) else self._top(logits)
         self._bars = None if shown is None else PredictionBars(*shown, self._on_bar)
-        self._values = w.HTML().add_class("sw-values")
+        self._values = RichText().add_class("sw-values")
         self._predicted = logits  # what the bars show, or the values
         self._show_predicted()
         self._searched = self._class_search()
@@ -128,8 +129,8 @@ class Panel:
                 f"{', '.join(self._methods)}."
             )
         alike = sum(known.title.partition(" #")[0] == entry.title for known in self._methods.values())
-        number = f" #{alike + 1}" if alike else ""
-        entry = replace(entry, name=entry.name + number, title=entry.title + number)
+        if alike:
+            entry = replace(entry, name=f"{entry.name} #{alike + 1}", title=f"{entry.title} #{alike + 1}")
         self._methods[entry.name] = entry
         self._asked[entry.name] = given if isinstance(given, str) else entry
         return entry
@@ -278,7 +279,7 @@ class Panel:
         entry = self._methods[self._method.value]
         for param, control in self._params.items():
             control.show(param in entry.params)
-        self._help.value = f"<div style='line-height:1.35;margin:2px 0 4px'><small>{entry.help}</small></div>"
+        self._help.value = element("div", element("small", entry.help), style="line-height:1.35;margin:2px 0 4px")
 
     @property
     def _valued(self) -> bool:
@@ -294,9 +295,9 @@ class Panel:
         self._values.layout.display = None if valued else "none"
         if valued:
             values = self._subject.values_of(self._predicted)
-            lines = [f"{html.escape(name)}: <b>{value:.4g}</b>" for name, value in values[:_TOP]]
+            lines: list[str] = [joined([f"{name}: ", element("b", f"{value:.4g}")]) for name, value in values[:_TOP]]
             lines += [f"and {len(values) - _TOP} more"] if len(values) > _TOP else []
-            self._values.value = f"<div style='line-height:1.5'>{'<br>'.join(lines)}</div>"
+            self._values.value = element("div", joined(lines, element("br")), style="line-height:1.5")
 
     def _logits_now(self) -> Tensor | None:
         try:
@@ -403,5 +404,5 @@ def _number(text: str) -> int | tuple[int, ...] | str:
 
 def section(title: str, children: list[Any]) -> w.VBox:
     """Some controls under a heading."""
-    heading = w.HTML(f"<b>{title}</b>").add_class("sw-heading")
+    heading = RichText(element("b", title)).add_class("sw-heading")
     return w.VBox([heading, *children], layout={"width": "auto"}).add_class("sw-section")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,10 +11,12 @@ import ipywidgets as w
 from saliency_widgets.attribution import Cancelled
 from saliency_widgets.engine.executors import EXECUTORS, worker_error
 from saliency_widgets.files import resolve_target
-from saliency_widgets.widgets.charts import INK, QUIET
+from saliency_widgets.markup import Markup, element
+from saliency_widgets.widgets.charts import INK, QUIET, alarm
 from saliency_widgets.widgets.controls import LABEL_WIDTH
 from saliency_widgets.widgets.recording import offered, recordable
 from saliency_widgets.widgets.saving import LIMIT, PageWriter
+from saliency_widgets.widgets.text import RichText
 
 if TYPE_CHECKING:
     from saliency_widgets.widgets.explorer import Explorer
@@ -42,7 +43,7 @@ class SavePanel:
         self._saving = self._stopped = self._closed = self._made = False
         self._executor = EXECUTORS[executor](self._work)
         self._boxes: dict[str, w.Checkbox] = {}
-        self._counts: dict[str, w.HTML] = {}
+        self._counts: dict[str, RichText] = {}
         self._rows: dict[str, w.HBox] = {}
         self._inside = w.VBox()
         self._fold = w.Accordion([self._inside], titles=["Save as a page"], selected_index=None)
@@ -87,10 +88,10 @@ class SavePanel:
             box.layout.flex = "1 1 auto"
             box.add_class(f"sw-record-{name}")
             box.observe(lambda _change: self.show(), names="value")
-            self._boxes[name], self._counts[name] = box, w.HTML()
+            self._boxes[name], self._counts[name] = box, RichText()
             self._rows[name] = w.HBox([box, self._counts[name]], layout={"display": "none"})
         # Of fixed height: what is said must not move what is pressed.
-        self._size, self._told = (w.HTML(layout={"height": "48px", "overflow": "auto"}) for _ in range(2))
+        self._size, self._told = (RichText(layout={"height": "48px", "overflow": "auto"}) for _ in range(2))
         self._bar = w.IntProgress(max=1, layout={"width": "auto", "height": "16px"})
         self._name = w.Text("saliency.html", description="File", continuous_update=False)
         self._name.style.description_width, self._name.layout.width = LABEL_WIDTH, "auto"
@@ -99,7 +100,7 @@ class SavePanel:
             button.layout.width = "96px"
         save.on_click(lambda _button: self._save())
         stop.on_click(lambda _button: self._stop())
-        says = w.HTML(f"<div style='line-height:1.35;margin:0 0 4px;color:{QUIET}'>{_SAYS}</div>")
+        says = RichText(element("div", _SAYS, style=f"line-height:1.35;margin:0 0 4px;color:{QUIET}"))
         buttons = w.HBox([save.add_class("sw-save-now"), stop.add_class("sw-save-stop")])
         rows = list(self._rows.values())
         self._inside.children = [says, *rows, self._size, self._name, buttons, self._bar, self._told]
@@ -163,12 +164,12 @@ class SavePanel:
             error = worker_error(caught)
             known = isinstance(error, (TypeError, ValueError, RuntimeError, OSError))
             what = str(error) if known else f"{type(error).__name__}: {error}. This was not foreseen: please report it."
-            self._finish(0, _alarm(f"{what} Nothing was written; change something and save again."))
+            self._finish(0, alarm(f"{what} Nothing was written; change something and save again."))
         else:
             replaced = ", in place of the one that was there" if there else ""
             self._finish(1, _said(f"Saved{replaced}: {saved.path.resolve()}", INK))
 
-    def _finish(self, share: int, told: str) -> None:
+    def _finish(self, share: int, told: Markup) -> None:
         self._bar.max, self._bar.value = 1, share
         _put(self._told, told)
 
@@ -186,17 +187,10 @@ class SavePanel:
         _put(self._told, _said(f"{done} of {total} maps · {what}", INK))
 
 
-def _put(widget: Any, text: str) -> None:
+def _put(widget: Any, text: Markup) -> None:
     if widget.value != text:
         widget.value = text
 
 
-def _said(text: str, colour: str) -> str:
-    return f"<div style='line-height:1.35;color:{colour};overflow-wrap:anywhere'>{html.escape(text)}</div>"
-
-
-def _alarm(text: str) -> str:
-    return (
-        "<div role='alert' style='line-height:1.35;padding:4px 8px;overflow-wrap:anywhere;"
-        f"border-left:3px solid var(--jp-error-color1, #d32f2f)'>{html.escape(text)}</div>"
-    )
+def _said(text: str, color: str) -> Markup:
+    return element("div", text, style=f"line-height:1.35;color:{color};overflow-wrap:anywhere")

@@ -8,7 +8,6 @@ both, and so it does with JupyterLab's "model not found" once the widget is gone
 from __future__ import annotations
 
 import base64
-import html
 import io
 import itertools
 import math
@@ -23,6 +22,7 @@ from IPython.core.getipython import get_ipython
 from ipywidgets import Widget
 from PIL import Image
 
+from saliency_widgets.markup import element, joined
 from saliency_widgets.widgets import paced
 
 if TYPE_CHECKING:
@@ -172,8 +172,8 @@ def bundles(snapshot: Snapshot) -> dict[str, dict[str, str]]:
     """
     lines = "\n".join(_shortened(line, _LINE) for line in snapshot.lines if line)
     plain = _shortened(lines, _TEXT)
-    title, *others = map(html.escape, plain.split("\n"))
-    words = "<br>".join([f"<b>{title}</b>", *others])
+    title, *others = plain.split("\n")
+    words = joined([element("b", title), *others], element("br"))
     if snapshot.table is not None:
         about = {"max_rows": _ROWS, "index": False}
         rows, table = snapshot.table.to_string(**about), snapshot.table.to_html(**about)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import html
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from functools import cached_property
@@ -17,6 +16,7 @@ from bqplot.scales import LinearScale, LogScale
 from saliency_widgets.engine import sweeping
 from saliency_widgets.engine.comparing.asked import LIMIT
 from saliency_widgets.evaluation.metrics import METRICS
+from saliency_widgets.markup import Markup, element, joined
 from saliency_widgets.widgets import snapshots
 from saliency_widgets.widgets.charts import (
     ACCENT,
@@ -38,6 +38,7 @@ from saliency_widgets.widgets.live import LAYOUT, Live
 from saliency_widgets.widgets.panel import section
 from saliency_widgets.widgets.parts import parts_of
 from saliency_widgets.widgets.static_output import Snapshot, WithStaticOutput
+from saliency_widgets.widgets.text import RichText
 
 _HOW = (
     "Each line is one setting but for its samples or steps; further to the right costs more. The ring is the "
@@ -60,7 +61,7 @@ class SweepView(WithStaticOutput, Showable, w.VBox):
 
     def __init__(self, found: sweeping.Sweep, explorer: Live | None = None) -> None:
         self._found, self._explorer = found, explorer
-        self._words, self._refused = w.HTML(), w.HTML()
+        self._words, self._refused = RichText(), RichText()
         self._quality = self._menu("Quality", [m.name for m in found.metrics if not m.cost], found.quality)
         self._cost = self._menu("Cost", [m.name for m in found.metrics if m.cost], found.cost)
         self._input = w.IntSlider(
@@ -90,7 +91,7 @@ class SweepView(WithStaticOutput, Showable, w.VBox):
         for axis in self._figure.axes:
             axis.tick_format = "~g"
         named = zip(self._colours, found.groups, strict=True)
-        legend = w.HTML("".join(_named(colour, name) for colour, name in named if name))
+        legend = RichText(joined(_named(colour, name) for colour, name in named if name))
         self._use = w.Button(
             description="Use these", tooltip="Moves the explorer's sliders to the recommended setting."
         )
@@ -202,9 +203,9 @@ class SweepView(WithStaticOutput, Showable, w.VBox):
 
     def _show(self) -> None:
         found = self._found = self._found.by(self._quality.value, self._cost.value)
-        notes = "".join(f"<li>{html.escape(note)}</li>" for note in found.notes)
-        listed = f"<ul style='margin:2px 0;padding-left:18px;color:{QUIET};line-height:1.4'>{notes}</ul>"
-        self._words.value = said(found.words, strong=True) + (listed if notes else "")
+        notes = [element("li", note) for note in found.notes]
+        listed = element("ul", *notes, style=f"margin:2px 0;padding-left:18px;color:{QUIET};line-height:1.4")
+        self._words.value = joined([said(found.words, strong=True), *([listed] if notes else [])])
         self._use.disabled = not found.recommended
         quality, cost = (found.summary[name].to_numpy(float) for name in (found.quality, found.cost))
         known = np.isfinite(quality) & (cost > 0)
@@ -251,12 +252,10 @@ class SweepView(WithStaticOutput, Showable, w.VBox):
         )
 
 
-def _named(colour: str, name: str) -> str:
+def _named(colour: str, name: str) -> Markup:
     """A line's name behind a dot of its colour."""
-    return (
-        f"<span style='color:{INK};margin-right:14px;white-space:nowrap'><span aria-hidden='true' "
-        f"style='color:{colour}'>●</span> {html.escape(name)}</span>"
-    )
+    dot = element("span", "●", aria_hidden="true", style=f"color:{colour}")
+    return element("span", dot, f" {name}", style=f"color:{INK};margin-right:14px;white-space:nowrap")
 
 
 def _brief(value: Any) -> str:

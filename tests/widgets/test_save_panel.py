@@ -128,7 +128,7 @@ def test_an_error_says_what_to_do_and_the_next_try_works(explorer, tmp_path, mon
     explorer.saving._name.value = name
     button(explorer, "Save").click()
     assert said in text(explorer.saving._told)
-    assert "role='alert'" in explorer.saving._told.value
+    assert 'role="alert"' in explorer.saving._told.value
     explorer.saving._name.value = str(tmp_path / "a.html")
     button(explorer, "Save").click()
     assert (tmp_path / "a.html").exists()

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from html import escape
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -17,6 +16,7 @@ from saliency_widgets.engine.sweeping.cells import Found
 from saliency_widgets.evaluation.choice import WITHIN, cheapest, knee, losses
 from saliency_widgets.evaluation.metrics import METRICS, Metric
 from saliency_widgets.evaluation.similarity import spearman
+from saliency_widgets.markup import element, joined
 from saliency_widgets.params import Param, unknown
 
 if TYPE_CHECKING:
@@ -229,9 +229,9 @@ class Sweep:
         return f"Sweep({self.method.name!r}, {len(self.settings)} settings x {self.inputs} inputs: {self.words})"
 
     def _repr_html_(self) -> str:
-        notes = "".join(f"<li>{escape(note)}</li>" for note in self.notes)
+        told = element("p", element("b", self.words)), element("ul", *(element("li", note) for note in self.notes))
         ranked = self.summary.sort_values(self.quality, ascending=self._better == "low", kind="stable")
-        return f"<p><b>{escape(self.words)}</b></p><ul>{notes}</ul>{ranked.to_html(max_rows=_ROWS, index=False)}"
+        return joined(told) + ranked.to_html(max_rows=_ROWS, index=False)
 
     def _edges(self) -> list[str]:
         """Numbers whose best value is the last of the grid: a better one may lie beyond."""

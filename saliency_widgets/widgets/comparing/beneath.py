@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Callable
 
 import ipywidgets as w
 
+from saliency_widgets.markup import element
 from saliency_widgets.widgets.explorer import Explorer
 from saliency_widgets.widgets.parts import close_whole
+from saliency_widgets.widgets.text import RichText
 
 
 class Beneath:
@@ -32,7 +33,7 @@ class Beneath:
         mark = f"sw-opened-{explorer.model_id}"
         shut = w.Button(description="Close the explorer")
         shut.on_click(lambda _button: self.shut())
-        words = w.HTML(f"<b style='overflow-wrap:anywhere'>{html.escape(name)}</b>", layout={"min_width": "0"})
+        words = RichText(element("b", name, style="overflow-wrap:anywhere"), layout={"min_width": "0"})
         heading = w.HBox([words, shut], layout={"align_items": "center", "flex_flow": "row wrap"})
         explorer.add_class(mark)
         self._explorer = explorer

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Callable, Mapping, Sequence
 
 import ipywidgets as w
@@ -12,14 +11,17 @@ from saliency_widgets.attribution.reduction import CHANNEL, SIGN
 from saliency_widgets.attribution.targets import probabilities
 from saliency_widgets.engine import Subject
 from saliency_widgets.engine.comparing import Comparison, Place
+from saliency_widgets.markup import Markup, element, joined
 from saliency_widgets.widgets.charts import QUIET, said
 from saliency_widgets.widgets.comparing.pivot import Pivot, menu
 from saliency_widgets.widgets.controls import Control, Menu
 from saliency_widgets.widgets.display import DisplaySettings
 from saliency_widgets.widgets.panel import section
+from saliency_widgets.widgets.text import RichText
 
 _OWN = "each method's own"
 _TOP = 3
+_CUT = "flex:1;min-width:0;overflow:hidden;text-overflow:ellipsis;white-space:nowrap"
 
 
 class ComparisonPanel:
@@ -57,7 +59,7 @@ class ComparisonPanel:
         self.sign = Control(SIGN, sign or _OWN, options={_OWN: _OWN, **{name: name for name in SIGN.options()}})
         self.channels = Control(CHANNEL, channels)
         self.layers = self._layer_menus()
-        self.predictions = w.HTML()
+        self.predictions = RichText()
         self._display = display.controls()
         self._choice = section("Shown", [*pivot.turning, *pivot.menus.values()])
         self.widget = w.VBox(
@@ -126,7 +128,7 @@ class ComparisonPanel:
         self._moved()
 
 
-def predictions_of(subjects: Mapping[str, Subject], score: str) -> str:
+def predictions_of(subjects: Mapping[str, Subject], score: str) -> Markup:
     """What each model says of each input, as far as it is known, as HTML.
 
     Args:
@@ -145,11 +147,10 @@ def predictions_of(subjects: Mapping[str, Subject], score: str) -> str:
             top = torch.topk(shares, min(count, len(shares)))
             names = [subject.name_of(int(index), short=True) for index in top.indices]
             rows = [(name, f"{float(share):.1%}") for name, share in zip(names, top.values, strict=True)]
-        told = "".join(
-            f"<div style='display:flex;gap:8px'><span style='flex:1;min-width:0;overflow:hidden;text-overflow:ellipsis;"
-            f"white-space:nowrap'>{html.escape(name)}</span><span>{number}</span></div>"
+        heading = [element("div", name, style=f"color:{QUIET}")] if name else []
+        told = [
+            element("div", element("span", name, style=_CUT), element("span", number), style="display:flex;gap:8px")
             for name, number in rows
-        )
-        heading = f"<div style='color:{QUIET}'>{html.escape(name)}</div>" if name else ""
-        lines.append(f"<div style='margin-bottom:4px;line-height:1.35'>{heading}{told}</div>")
-    return "".join(lines) or said("Not computed yet")
+        ]
+        lines.append(element("div", *heading, *told, style="margin-bottom:4px;line-height:1.35"))
+    return joined(lines) if lines else said("Not computed yet")

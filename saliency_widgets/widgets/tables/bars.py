@@ -11,10 +11,12 @@ from bqplot.axes import Axis
 from bqplot.marks import Bars, Label, Scatter
 from bqplot.scales import LinearScale, OrdinalScale
 
+from saliency_widgets.markup import Markup
 from saliency_widgets.params import Param
 from saliency_widgets.widgets.charts import ACCENT, INK, QUIET, SECOND, TICKS, framed, round_ticks
 from saliency_widgets.widgets.controls import Control
 from saliency_widgets.widgets.inbox import clicked_index
+from saliency_widgets.widgets.text import RichText
 
 _NAME, _VALUE = 24, 10  # characters
 _ROW, _EDGES = 24, 28  # pixels
@@ -88,7 +90,7 @@ class FeatureBars:
         )  # fmt: skip
         self._figure.layout.max_width = "900px"
         self._figure.add_class("sw-bars")
-        self._sum = w.HTML()
+        self._sum = RichText()
         self._top.widget.layout.max_width = "460px"
         self.widget = w.VBox([self._figure, self._sum, self._top.widget], layout={"width": "100%"})
         self.controls = [self._rows, *self._top.leaves]
@@ -123,8 +125,8 @@ class FeatureBars:
         self._beside = shuffled
         self._draw()
 
-    def say(self, text: str) -> None:
-        """What the bars add up to, as HTML."""
+    def say(self, text: Markup) -> None:
+        """What the bars add up to."""
         self._sum.value = text
 
     def _height(self) -> int:

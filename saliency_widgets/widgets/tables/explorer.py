@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NoReturn
 
@@ -20,6 +19,7 @@ from saliency_widgets.engine.case import Case
 from saliency_widgets.engine.executors import check_executor
 from saliency_widgets.engine.tables import labels_of
 from saliency_widgets.inputs import is_table, read_table
+from saliency_widgets.markup import Markup, element, joined
 from saliency_widgets.widgets import snapshots
 from saliency_widgets.widgets.charts import INK, QUIET
 from saliency_widgets.widgets.heatmap import HeatmapView
@@ -30,6 +30,7 @@ from saliency_widgets.widgets.tables.bars import FeatureBars, top_of, value_text
 from saliency_widgets.widgets.tables.panel import TablePanel, check_baseline
 from saliency_widgets.widgets.tables.trust import TableTrust
 from saliency_widgets.widgets.tables.what_if import WhatIf
+from saliency_widgets.widgets.text import RichText
 
 
 def is_row(inputs: Any, background: Any, feature_names: Any, transform: Any) -> bool:
@@ -104,7 +105,7 @@ class TableExplorer(Live):
         # Of the row as it was given: the model's version, and its scores.
         self._before: tuple[Any, Tensor] | None = None
         self.bars = bars
-        self._predicted = w.HTML()
+        self._predicted = RichText()
         super().__init__(subject, panel, executor, **given)
         self.what_if = WhatIf(table, self._on_edit)
         controls = [*panel.controls, *self.bars.controls, *self.what_if.controls]
@@ -228,42 +229,42 @@ class TableExplorer(Live):
         menu = self.panel.titles
         return [finding for finding in findings if not finding.methods or {*finding.methods} & {*menu}]
 
-    def _prediction(self, found: Attribution, logits: Tensor | None) -> str:
+    def _prediction(self, found: Attribution, logits: Tensor | None) -> Markup:
         """What the model says of the row, in words."""
         score = None if found.score is None else float(found.score[0])
         index = found.settings["target"]
-        parts = []
+        parts: list[str] = []
         before = None if self._before is None or not self.what_if.changed else self._before[1]
         valued = found.settings["score"] == "value"
         if isinstance(index, int) and not valued and logits is not None:
             now = float(probabilities(logits[:1].double().cpu())[0, index])
             name = "the positive class" if logits.shape[1] == 1 and self._subject.class_names is None else None
-            parts.append(f"<b>{html.escape(name or self._subject.name_of(index))} {now:.1%}</b>")
+            parts.append(element("b", f"{name or self._subject.name_of(index)} {now:.1%}"))
             if before is not None:
                 was = float(probabilities(before[None].double().cpu())[0, index])
                 parts.append(f"was {was:.1%} before the changes")
             if other := self._opposite(index):
-                parts.append(f"{html.escape(other)} {1 - now:.1%}")
+                parts.append(f"{other} {1 - now:.1%}")
         if score is not None:
             name = found.settings["score"].replace("_", " ")
             if valued:
                 named = self._subject.class_names is not None and isinstance(index, int)
-                what = html.escape(self._subject.name_of(index)) if named else "Prediction"
-                parts.insert(0, f"<b>{what} {score:.4g}</b>")
+                what = self._subject.name_of(index) if named else "Prediction"
+                parts.insert(0, element("b", f"{what} {score:.4g}"))
                 if before is not None and isinstance(index, int):
                     was = before[index] - before[1 - index] if self._subject.paired else before[index]
                     parts.append(f"was {float(was):.4g} before the changes")
             else:
                 parts.append(f"{name} {score:.4g}")
-        text = f" <span style='color:{QUIET}'>·</span> ".join(parts)
-        return f"<div class='sw-predicted' style='color:{INK};line-height:1.5'>{text}</div>"
+        text = joined(parts, joined([" ", element("span", "·", style=f"color:{QUIET}"), " "]))
+        return element("div", text, class_="sw-predicted", style=f"color:{INK};line-height:1.5")
 
     def _opposite(self, target: Any) -> str:
         """Of two classes that one logit speaks for, the one that isn't explained; empty of others."""
         names = self._subject.class_names
         return names[1 - target] if self._subject.paired and names and isinstance(target, int) else ""
 
-    def _added_up(self, found: Attribution) -> str:
+    def _added_up(self, found: Attribution) -> Markup:
         """What the colours say, and what the bars add up to, where that means something."""
         index, subject = found.settings["target"], self._subject
         named = isinstance(index, int) and subject.class_names is not None
@@ -278,4 +279,4 @@ class TableExplorer(Live):
         else:
             start = float(found.score[0]) - (total - float(found.delta[0]))
             text += f"The bars add up to {total:+.4g}: from {start:.4g} at the baseline to {float(found.score[0]):.4g}."
-        return f"<div class='sw-sum' style='color:{QUIET};line-height:1.4'>{html.escape(text)}</div>"
+        return element("div", text, class_="sw-sum", style=f"color:{QUIET};line-height:1.4")

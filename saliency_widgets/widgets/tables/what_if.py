@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import math
 from collections.abc import Callable
 from typing import Any
@@ -13,10 +12,12 @@ import pandas as pd
 
 from saliency_widgets.inputs import Table
 from saliency_widgets.inputs.tables import is_numeric
+from saliency_widgets.markup import element
 from saliency_widgets.widgets.charts import INK, QUIET
 from saliency_widgets.widgets.controls import LABEL_WIDTH, Menu
 from saliency_widgets.widgets.parts import close_whole
 from saliency_widgets.widgets.tables.bars import value_text
+from saliency_widgets.widgets.text import RichText
 
 _STEPS = 200  # of a slider
 _CHOICES = 300  # of a menu, the most frequent
@@ -45,7 +46,7 @@ class WhatIf:
         self._place = w.VBox()
         self._back = w.Button(description="Undo this", tooltip="The feature's own value again")
         self._all = w.Button(description="Undo all", tooltip="The row as it was given")
-        self._said = w.HTML()
+        self._said = RichText()
         self._feature.add_class("sw-control").add_class("sw-control-what-if-feature")
         buttons = w.HBox([self._back, self._all])
         self.widget = w.VBox([self._feature, self._place, buttons, self._said])
@@ -85,7 +86,7 @@ class WhatIf:
             self._changed[name] = value
         parts = [f"{key} {value_text(self._own(key))} → {value_text(new)}" for key, new in self._changed.items()]
         text = f"Changed: {'; '.join(parts)}." if parts else "Nothing is changed."
-        self._said.value = f"<div style='line-height:1.4;color:{INK if parts else QUIET}'>{html.escape(text)}</div>"
+        self._said.value = element("div", text, style=f"line-height:1.4;color:{INK if parts else QUIET}")
         self._back.disabled = self._feature.value not in self._changed
         self._all.disabled = not self._changed
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import threading
 import weakref
 from collections.abc import Callable, Sequence
@@ -13,8 +12,11 @@ import torch
 
 from saliency_widgets.engine.case import Case
 from saliency_widgets.engine.examiner import Check, Examiner, Told
+from saliency_widgets.markup import element
+from saliency_widgets.widgets.charts import alarm
 from saliency_widgets.widgets.heatmap import HeatmapView
 from saliency_widgets.widgets.lifetime import weakly
+from saliency_widgets.widgets.text import RichText
 from saliency_widgets.widgets.trust.ablation import AblationSection
 from saliency_widgets.widgets.trust.curves import CurvesSection
 from saliency_widgets.widgets.trust.randomisation import RandomisationSection
@@ -53,10 +55,10 @@ class TrustPanel:
         self._sections: list[Section] = []  # made when the panel is opened first: most people look at the map alone
         self._choice = w.ToggleButtons(options=[(kind.title, k) for k, kind in enumerate(self.kinds)], value=0)
         self._choice.style.button_width = "auto"
-        self._told = w.HTML()
+        self._told = RichText()
         # Shows one section, and none while it is closed: bqplot needs a size to draw into.
         self._stack = w.Stack(selected_index=None)
-        says = w.HTML(f"<div style='line-height:1.4;margin:2px 0 6px'>{self.says}</div>")
+        says = RichText(element("div", self.says, style="line-height:1.4;margin:2px 0 6px"))
         inside = w.VBox([says, self._choice, self._told, self._stack])
         self._fold = w.Accordion([inside], titles=["Can I trust this map?"], selected_index=None)
         self._fold.observe(lambda _change: self._on_fold(), names="selected_index")
@@ -144,10 +146,7 @@ class TrustPanel:
         if check is not told.check or case is None:
             return  # about a map that was left since
         if told.error is not None:
-            self._told.value = (
-                f"<div role='alert' style='padding:4px 8px;border-left:3px solid var(--jp-error-color1, #d32f2f)'>"
-                f"{html.escape(str(told.error) or type(told.error).__name__)}</div>"
-            )
+            self._told.value = alarm(str(told.error) or type(told.error).__name__)
             return
         if told.found is None:
             return

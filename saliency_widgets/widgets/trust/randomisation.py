@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipywidgets as w
 import numpy as np
 from bqplot.marks import Lines
 from bqplot.scales import LinearScale
@@ -11,8 +10,10 @@ from saliency_widgets.attribution import get_method
 from saliency_widgets.engine.case import Case
 from saliency_widgets.engine.examiner import Check
 from saliency_widgets.evaluation.randomisation import STAGES, Randomisation
+from saliency_widgets.markup import element
 from saliency_widgets.widgets.charts import ACCENT, SECOND, chart, number, said, thumbnail, widened
 from saliency_widgets.widgets.controls import Control
+from saliency_widgets.widgets.text import RichText
 from saliency_widgets.widgets.trust.section import Section
 
 _HOW = (
@@ -40,7 +41,7 @@ class RandomisationSection(Section):
             [self._lines], x, self._similarity, across="share of the layers that are random", up="similarity",
             up_at=(-0.25, 0, 0.25, 0.5, 0.75, 1),
         )  # fmt: skip
-        self._maps = w.HTML()
+        self._maps = RichText()
         self.lay_out(figure, self._maps)
 
     def check(self, case: Case) -> Check:
@@ -57,7 +58,7 @@ class RandomisationSection(Section):
         names = ["as trained", *(layer.rpartition(".")[2] if len(layer) > 22 else layer for layer in found.layers[1:])]
         pairs = zip(found.maps, names, strict=True)
         maps = [thumbnail(values.float().cpu().numpy(), name) for values, name in pairs if values.ndim == 2]
-        self._maps.value = f"<div style='display:flex;flex-wrap:wrap;gap:6px'>{''.join(maps)}</div>"
+        self._maps.value = element("div", *maps, style="display:flex;flex-wrap:wrap;gap:6px")
         title = get_method(case.request.method).title
         half = f"with the upper half of the layers random (rank correlation {number(found.halfway)})"
         if found.done <= found.total // 2:

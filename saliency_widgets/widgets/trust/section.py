@@ -12,6 +12,7 @@ from saliency_widgets.engine.examiner import Check
 from saliency_widgets.evaluation.fills import FILL, NEIGHBOURS
 from saliency_widgets.widgets.charts import said, sentence
 from saliency_widgets.widgets.controls import Control
+from saliency_widgets.widgets.text import RichText
 
 
 def fill_control(baselines: Sequence[str]) -> Control:
@@ -47,7 +48,7 @@ class Section:
     def __init__(self, *controls: Control) -> None:
         self.ask: Callable[[], None] = lambda: None
         self.controls = controls
-        self._said = w.HTML(said(self.waiting))
+        self._said = RichText(said(self.waiting))
         for control in controls:
             control.observe(lambda control=control: self.moved(control))
 

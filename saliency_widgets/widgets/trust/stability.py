@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Callable, Mapping
 
-import ipywidgets as w
 from torch import Tensor
 
 from saliency_widgets.engine.case import Case
 from saliency_widgets.engine.examiner import Check
 from saliency_widgets.evaluation.stability import RADIUS, TURNS, Stability, agreement
+from saliency_widgets.markup import Markup, element
 from saliency_widgets.widgets.charts import INK, QUIET, number, said
 from saliency_widgets.widgets.controls import Control
+from saliency_widgets.widgets.text import RichText
 from saliency_widgets.widgets.trust.section import Section
 
 _HOW = (
@@ -33,7 +33,7 @@ class StabilitySection(Section):
         self._turns, self._radius = Control(TURNS), Control(RADIUS)
         super().__init__(self._turns, self._radius)
         self._others = others
-        self._table = w.HTML()
+        self._table = RichText()
         self.lay_out(self._table)
 
     def check(self, case: Case) -> Check:
@@ -53,29 +53,26 @@ class StabilitySection(Section):
             size = float(case.attribution.values.abs().mean())
             numbers.append(f"sampling error {float(error.mean()) / size:.0%}" if size else "no values")
         state = "" if found.complete else f" ({found.done} of {found.total})"
-        self._said.value = (
-            f"<div class='sw-said' style='color:{INK};font-weight:600;line-height:1.45'><span style='color:{colour}'>"
-            f"{mark}</span> {word}{state}: {html.escape('; '.join(numbers))}.</div>"
-        )
+        light = element("span", mark, style=f"color:{colour}")
+        self._said.value = said(light, f" {word}{state}: {'; '.join(numbers)}.", strong=True)
         self._table.value = _table(
             {"this map": case.values, **{name: other.values for name, other in self._others().items()}}
         )
 
 
-def _table(maps: Mapping[str, Tensor]) -> str:
+def _table(maps: Mapping[str, Tensor]) -> Markup:
     if len(maps) < 2:
         return said("Choose other methods, and their maps are compared here.")
     cells = agreement(maps).tolist()
     quiet = f"padding:2px 8px;color:{QUIET}"
 
-    def cell(value: float) -> str:
+    def cell(value: float) -> Markup:
         ground = f"rgba(243,119,38,{max(0.0, value) * 0.5:.2f})"  # NaN is no ground
-        return f"<td style='text-align:right;padding:2px 8px;color:{INK};background:{ground}'>{number(value)}</td>"
+        return element("td", number(value), style=f"text-align:right;padding:2px 8px;color:{INK};background:{ground}")
 
-    head = "".join(f"<th style='{quiet}'>{html.escape(name)}</th>" for name in maps)
+    head = element("tr", element("td"), *(element("th", name, style=quiet) for name in maps))
     rows = (
-        f"<tr><th style='text-align:left;{quiet}'>{html.escape(name)}</th>{''.join(map(cell, row))}</tr>"
+        element("tr", element("th", name, style=f"text-align:left;{quiet}"), *map(cell, row))
         for name, row in zip(maps, cells, strict=True)
     )
-    body = "".join(rows)
-    return f"<table class='sw-agreement' style='border-collapse:collapse'><tr><td></td>{head}</tr>{body}</table>"
+    return element("table", head, *rows, class_="sw-agreement", style="border-collapse:collapse")
