@@ -5,11 +5,16 @@ from __future__ import annotations
 import difflib
 import math
 import operator
+import reprlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Literal, SupportsIndex, cast
 
 Kind = Literal["float", "int", "choice", "layer", "open", "range"]
+_COMPARED, _LONGEST = 500, 100  # names, and their letters, that a wrong name is compared with
+_BRIEF = reprlib.Repr()
+_BRIEF.maxstring = _BRIEF.maxother = _BRIEF.maxlong = 80
 MANY = 10**6
 """The largest number of samples, rows or repetitions: beyond it a slip of the keyboard is likelier than a wish."""
 
@@ -145,15 +150,27 @@ def unknown(what: str, given: str, known: Sequence[str], aliases: Mapping[str, s
         known: The names there are.
         aliases: From what others call it to one of these names; case and punctuation don't matter.
     """
-    spelled = {spelling(name): name for name in known}
-    spelled |= {spelling(alias): name for alias, name in (aliases or {}).items()}
-    close = [spelled[spelling(given)]] if spelling(given) in spelled else []
-    close = close or difflib.get_close_matches(str(given), list(known), n=3, cutoff=0.5)
-    close = close or [spelled[name] for name in difflib.get_close_matches(spelling(given), list(spelled), n=1)]
+    close = _close(str(given), known, aliases or {})
     hint = f"Did you mean {_listed(close)}?" if close else f"Known: {_listed(known)}."
     if not known:
         hint = "There is nothing to be named here: leave it out."
-    return f"{what}: {given!r} is not known. {hint}"
+    return f"{what}: {brief(given)} is not known. {hint}"
+
+
+def _close(name: str, known: Sequence[str], aliases: Mapping[str, str]) -> list[str]:
+    """The names that were probably meant; difflib's work grows with the square of what it compares."""
+    if len(name) > _LONGEST:
+        return []
+    compared = known
+    if len(known) > _COMPARED:
+        start = name[:1].lower()
+        compared = list(islice((one for one in known if one[:1].lower() == start), _COMPARED))
+    compared = [one for one in compared if len(one) <= _LONGEST]
+    spelled = {spelling(one): one for one in compared} | {spelling(alias): one for alias, one in aliases.items()}
+    if spelling(name) in spelled:
+        return [spelled[spelling(name)]]
+    close = difflib.get_close_matches(name, compared, n=3, cutoff=0.5)
+    return close or [spelled[one] for one in difflib.get_close_matches(spelling(name), list(spelled), n=1)]
 
 
 def spelling(name: str) -> str:
@@ -163,9 +180,18 @@ def spelling(name: str) -> str:
 
 
 def _listed(names: Sequence[str]) -> str:
-    shown = ", ".join(repr(n) for n in names[:12])
+    shown = ", ".join(brief(name) for name in names[:12])
     return shown + (f" and {len(names) - 12} more" if len(names) > 12 else "")
 
 
+def brief(value: Any) -> str:
+    """A value as code, cut where it is long; where it can't be written, its type."""
+    try:
+        return _BRIEF.repr(value)
+    except Exception:  # an integer of many digits, or whatever an object's own __repr__ raises
+        return f"a {type(value).__name__}"
+
+
 def _told(value: Any) -> str:
-    return f"{value!r} ({type(value).__name__})" if len(repr(value)) < 60 else f"a {type(value).__name__}"
+    text = brief(value)
+    return f"{text} ({type(value).__name__})" if len(text) < 60 else f"a {type(value).__name__}"

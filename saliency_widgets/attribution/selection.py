@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from saliency_widgets.attribution.targets import SCORE, Scale, Score, Target, in_classes, is_function
-from saliency_widgets.params import unknown
+from saliency_widgets.params import brief, unknown
 
 
 def _told_by(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
@@ -42,8 +42,15 @@ def class_index(target: Any, classes: int, class_names: Sequence[str] | None = N
         TypeError: It is neither a whole number nor a name.
         ValueError: It is out of range, unknown or ambiguous.
     """
+    by_name = _ByName(class_names) if isinstance(target, str) and class_names is not None else None
+    return _class_index(target, classes, by_name, argument)
+
+
+def _class_index(target: Any, classes: int, by_name: _ByName | None, argument: str) -> int:
     if isinstance(target, str):
-        return _named(target, class_names, argument)
+        if by_name is None:
+            raise ValueError(f"{argument}: got the class name {brief(target)}, but no class_names= were given.")
+        return by_name.index(target, argument)
     if isinstance(target, bool) or not hasattr(target, "__index__"):
         raise TypeError(f"{argument}: expected a class index, a class name or None, got a {type(target).__name__}.")
     index = operator.index(target)
@@ -61,20 +68,26 @@ _ONE_OUTPUT = (
 )
 
 
-def _named(name: str, class_names: Sequence[str] | None, argument: str) -> int:
-    if class_names is None:
-        raise ValueError(f"{argument}: got the class name {name!r}, but no class_names= were given.")
-    lowered = [str(n).lower() for n in class_names]
-    wanted = name.strip().lower()
-    hits = [i for i, n in enumerate(lowered) if n == wanted] or [
-        i for i, n in enumerate(lowered) if wanted and wanted in n
-    ]
-    if not hits:
-        raise ValueError(unknown(argument, name, [str(n) for n in class_names]))
-    if len(hits) > 1:
-        several = ", ".join(f"{i} ({class_names[i]})" for i in hits[:5])
-        raise ValueError(f"{argument}: {name!r} fits {len(hits)} classes: {several}. Pass the index.")
-    return hits[0]
+class _ByName:
+    """Classes by their names, of which many are looked up: each in the time of one."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self._names = [str(name) for name in names]
+        self._indices: dict[str, list[int]] = {}
+        for index, name in enumerate(self._names):
+            self._indices.setdefault(name.lower(), []).append(index)
+
+    def index(self, name: str, argument: str) -> int:
+        wanted = name.strip().lower()
+        hits = self._indices.get(wanted) or [
+            index for other, some in self._indices.items() if wanted and wanted in other for index in some
+        ]
+        if not hits:
+            raise ValueError(unknown(argument, name, self._names))
+        if len(hits) > 1:
+            several = ", ".join(f"{index} ({self._names[index]})" for index in sorted(hits)[:5])
+            raise ValueError(f"{argument}: {brief(name)} fits {len(hits)} classes: {several}. Pass the index.")
+        return hits[0]
 
 
 def is_index(target: Any) -> bool:
@@ -238,4 +251,5 @@ def _indices(target: Any, batch: int, classes: int, class_names: Sequence[str] |
     if len(target) != batch or nested:
         got = "a nested list" if nested else str(len(target))
         raise ValueError(f"{argument}: expected one class for each of the {batch} inputs, got {got}.")
-    return torch.tensor([class_index(item, classes, class_names, argument) for item in target], device="cpu")
+    by_name = None if class_names is None else _ByName(class_names)
+    return torch.tensor([_class_index(item, classes, by_name, argument) for item in target], device="cpu")

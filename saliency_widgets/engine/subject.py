@@ -349,6 +349,11 @@ class Subject:
         display = self.prepared.display
         return None if display is None else recover(tensor, display, [])[0]
 
+    @cached_property
+    def _short_names(self) -> list[str]:
+        """Once: the names are many where the classes are, and are left or taken as a whole."""
+        return short_names(self.class_names or [])
+
     def name_of(self, target: Any, score: str = SCORE.default, *, short: bool = False) -> str:
         """What a target is called: a class by its name or number, an index by its numbers.
 
@@ -362,7 +367,7 @@ class Subject:
         if not isinstance(target, int):
             return "own target"
         if self.class_names is not None:
-            return short_names(self.class_names)[target] if short else self.class_names[target]
+            return (self._short_names if short else self.class_names)[target]
         if score != "value":
             return f"class {target}"
         return "value" if self._logits is not None and self._logits[1].shape[1] == 1 else f"output {target}"

@@ -3,7 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Iterable, Mapping, Sequence, Set
+from itertools import islice
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from saliency_widgets.params import brief
+
+_NAMES = (str, int, float, np.generic)
 
 
 def read_class_names(class_names: Sequence[str] | Mapping[int, str] | None) -> list[str] | None:
@@ -13,29 +22,42 @@ def read_class_names(class_names: Sequence[str] | Mapping[int, str] | None) -> l
     if isinstance(class_names, str):
         raise TypeError(f"class_names: expected a list of names, got one string, {class_names[:30]!r}.")
     if not isinstance(class_names, Mapping):
-        try:
-            if isinstance(class_names, (bytes, Set)):  # a set has no order
-                raise TypeError
-            return [str(name) for name in class_names]
-        except TypeError:
-            raise TypeError(
-                f"class_names: expected the names in order, as a list or a mapping from index to name, got "
-                f"a {type(class_names).__name__}."
-            ) from None
+        return _names(_listed(class_names))
+    _names(class_names.values())
     try:
         by_index = {int(index): str(name) for index, name in class_names.items()}
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise TypeError(
             f"class_names: expected a mapping from index to name, got one from {next(iter(class_names))!r} to "
             f"{next(iter(class_names.values()))!r}. Where that is label2id, pass id2label."
         ) from None
     if sorted(by_index) != list(range(len(by_index))):
         last = max(by_index) if min(by_index, default=0) >= 0 else len(by_index) - 1
-        missing = [index for index in range(last + 1) if index not in by_index][:5]
+        missing = list(islice((index for index in range(last + 1) if index not in by_index), 5))
         raise ValueError(
             f"class_names: a mapping must name the classes 0 to {last}, each once; {missing} have no name."
         )
     return [by_index[index] for index in range(len(by_index))]
+
+
+def _listed(class_names: Any) -> list[Any]:
+    """The names as they came, of whatever holds a certain number of them in order."""
+    unordered = isinstance(class_names, (bytes, bytearray, Set, Tensor))  # a tensor holds numbers
+    if unordered or not hasattr(class_names, "__len__") or getattr(class_names, "ndim", 1) != 1:
+        raise TypeError(
+            f"class_names: expected the names in order, as a list or a mapping from index to name, got "
+            f"a {type(class_names).__name__}."
+        )
+    return list(class_names)
+
+
+def _names(names: Iterable[Any]) -> list[str]:
+    strange = [name for name in names if not isinstance(name, _NAMES)]
+    if strange:
+        raise TypeError(
+            f"class_names: expected texts, got {brief(strange[0])} ({type(strange[0]).__name__}) among them."
+        )
+    return list(map(str, names))
 
 
 def short_names(class_names: Sequence[str]) -> list[str]:

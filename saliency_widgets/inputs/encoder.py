@@ -61,7 +61,8 @@ class Encoder:
             )
         if self._names is not None:
             self._select = _places(self._names, [*columns], named)
-            self.unused = [str(name) for k, name in enumerate(columns) if k not in self._select]
+            taken = set(self._select)
+            self.unused = [str(name) for k, name in enumerate(columns) if k not in taken]
         else:
             count = getattr(fitted(transform), "n_features_in_", None)
             if count is not None and count != len(columns):
@@ -110,11 +111,12 @@ class Encoder:
 
 def _places(wanted: list[str], columns: list[Any], named: bool) -> list[int]:
     """Where the columns that a transform was fitted on lie among those of the rows."""
-    missing = [name for name in wanted if name not in columns]
+    places = {name: place for place, name in reversed([*enumerate(columns)])}
+    missing = [name for name in wanted if name not in places]
     if not missing:
-        return [columns.index(name) for name in wanted]
+        return [places[name] for name in wanted]
     in_order = len(columns) == len(wanted) and all(
-        name == other or name not in columns for name, other in zip(wanted, columns, strict=True)
+        name == other or name not in places for name, other in zip(wanted, columns, strict=True)
     )
     if in_order and not named:
         return [*range(len(wanted))]

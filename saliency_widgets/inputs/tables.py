@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import islice
 from numbers import Real
 from typing import Any
 
@@ -16,7 +18,7 @@ from torch import Tensor
 from saliency_widgets.attribution.columns import Columns
 from saliency_widgets.inputs.encoder import Encoder, fitted, fitted_names, is_for_tables
 from saliency_widgets.inputs.tracing import is_measured, trace
-from saliency_widgets.params import unknown
+from saliency_widgets.params import brief, unknown
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,17 +56,24 @@ class Table:
             raise ValueError("background: the median is one of other rows. Pass background= your training data.")
         return _typical(self.background)
 
-    def with_value(self, name: str, value: Any) -> Table:
-        """The same with another value in one column of its row.
+    @cached_property
+    def places(self) -> dict[str, int]:
+        """Where each column is, by its name."""
+        return {name: place for place, name in enumerate(self.columns.names)}
+
+    def with_values(self, values: Mapping[str, Any]) -> Table:
+        """The same with other values in some columns of its row.
 
         Raises:
-            ValueError: There is no such column, or the value is missing, or not one that the transform knows.
+            ValueError: There is no such column, or a value is missing, or not one that the transform knows.
         """
-        if name not in self.names:
-            raise ValueError(unknown("feature", name, self.names))
-        place = self.names.index(name)
-        rows = _with(self.rows, place, _of_kind(self.given.iloc[:, place], value, name))
-        return replace(self, rows=rows, tensor=self.columns.encode(rows, name))
+        rows = self.rows.copy()
+        for name, value in values.items():
+            if name not in self.places:
+                raise ValueError(unknown("feature", name, self.names))
+            place = self.places[name]
+            rows.isetitem(place, _of_kind(self.given.iloc[:, place], value, name))
+        return replace(self, rows=rows, tensor=self.columns.encode(rows, ", ".join(islice(values, 4))))
 
 
 def read_table(
@@ -225,6 +234,8 @@ def _as_in(model: Any, rows: Any, *, exactly: bool = False) -> Any:
         rows: The rows.
         exactly: Whether they came without types, and take those that keep their values.
     """
+    if list(rows.dtypes) == list(model.dtypes):
+        return rows
     found = {}
     for name in rows.columns:
         own, wanted = rows[name], model[name].dtype
@@ -285,29 +296,24 @@ def _same_columns(row: pd.DataFrame, others: Any, argument: str) -> Any:
 
 
 def _check(argument: str, rows: Any, transform: Any) -> None:
-    names = [str(name) for name in rows.columns]
-    twice = [name for place, name in enumerate(names) if name in names[:place]]
-    if twice:
-        raise ValueError(f"{argument}: several columns are called {twice[0]!r}. Give each a name of its own.")
-    for name in rows.columns:
-        column = rows[name]
-        gone = int(column.isna().sum())
-        if gone:
-            raise ValueError(
-                f"{argument}: {gone} of {len(rows)} values of {str(name)!r} are missing. Fill them in as the model was "
-                f"trained, for example with the imputer of its pipeline, before it is explained."
-            )
-        if not is_numeric(column):
-            if transform is None:
-                raise ValueError(
-                    f"{argument}: {str(name)!r} holds {column.iloc[0]!r}, which is no number. Pass transform= the "
-                    f"encoder that the model was trained with, such as a fitted ColumnTransformer."
-                )
-        elif not np.isfinite(column.to_numpy(dtype=np.float64)).all():
-            raise ValueError(f"{argument}: {str(name)!r} holds infinite values.")
-
-
-def _with(rows: pd.DataFrame, place: int, column: Any) -> pd.DataFrame:
-    found = rows.copy()
-    found.isetitem(place, column)
-    return found
+    names = pd.Index([str(name) for name in rows.columns])
+    if not names.is_unique:
+        twice = names[names.duplicated()][0]
+        raise ValueError(f"{argument}: several columns are called {brief(twice)}. Give each a name of its own.")
+    gone = rows.isna().to_numpy().sum(0)
+    if gone.any():
+        place = int(gone.argmax())
+        raise ValueError(
+            f"{argument}: {gone[place]} of {len(rows)} values of {brief(names[place])} are missing. Fill them in as "
+            f"the model was trained, for example with the imputer of its pipeline, before it is explained."
+        )
+    numeric = np.array([is_numeric(dtype) for dtype in rows.dtypes])
+    if transform is None and not numeric.all():
+        place = int(numeric.argmin())
+        raise ValueError(
+            f"{argument}: {brief(names[place])} holds {brief(rows.iloc[0, place])}, which is no number. Pass "
+            f"transform= the encoder that the model was trained with, such as a fitted ColumnTransformer."
+        )
+    infinite = ~np.isfinite(rows.loc[:, numeric].to_numpy(dtype=np.float64)).all(0)
+    if infinite.any():
+        raise ValueError(f"{argument}: {brief(names[numeric][infinite][0])} holds infinite values.")

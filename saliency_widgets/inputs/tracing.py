@@ -176,26 +176,43 @@ def _guessed(of: list[int], names: list[str], transform: Any) -> Tensor:
     """Numbers that never vary: to the column that their name tells, or that could be theirs alone."""
     found = [*of]
     known = _feature_names(transform, len(of))
-    told = None if known is None else [_columns_called(name, names) for name in known]
+    told = None if known is None else _columns_called(known, names)
     if told is not None and any(place not in fits for place, fits in zip(of, told, strict=True) if place != NOWHERE):
         told = None  # these names mean something else
+    before, behind = _nearest(of), _nearest(of[::-1])[::-1]
+    every = {*range(len(names))} <= {*of}
     for feature, place in enumerate(of):
         if place != NOWHERE:
             continue
         if told is not None:
             found[feature] = told[feature][0] if len(told[feature]) == 1 else NOWHERE
-        elif all(column in of for column in range(len(names))):
+        elif every and before[feature] == behind[feature]:
             # A category that no row has lies among the others of its column.
-            before = next((p for p in reversed(of[:feature]) if p != NOWHERE), None)
-            behind = next((p for p in of[feature:] if p != NOWHERE), None)
-            found[feature] = before if before is not None and before == behind else NOWHERE
+            found[feature] = before[feature]
     return torch.tensor(found, device="cpu")
 
 
-def _columns_called(feature: str, names: list[str]) -> list[int]:
-    """The columns that a number's name may mean: "job_pilot" and "words__job_pilot" are both of "job"."""
-    told = {feature, feature.partition("__")[2] or feature}
-    return [k for k, name in enumerate(names) if any(one == name or one.startswith(f"{name}_") for one in told)]
+def _nearest(of: list[int]) -> list[int]:
+    """The last column that is known before each number, or its own."""
+    last, found = NOWHERE, []
+    for place in of:
+        last = last if place == NOWHERE else place
+        found.append(last)
+    return found
+
+
+def _columns_called(features: list[str], names: list[str]) -> list[list[int]]:
+    """The columns that numbers' names may mean: "job_pilot" and "words__job_pilot" are both of "job"."""
+    places: dict[str, list[int]] = {}
+    for place, name in enumerate(names):
+        places.setdefault(name, []).append(place)
+    longest = max(map(len, names), default=0)
+    found = []
+    for feature in features:
+        told = {feature, feature.partition("__")[2] or feature}
+        starts = {one[:k] for one in told for k in range(min(len(one), longest) + 1) if one[k : k + 1] in ("_", "")}
+        found.append(sorted({place for start in starts for place in places.get(start, ())}))
+    return found
 
 
 def _feature_names(transform: Any, features: int) -> list[str] | None:

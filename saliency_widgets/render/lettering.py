@@ -74,18 +74,37 @@ def wrapped(text: str, font: Any, width: float) -> list[str]:
         line = ""
         for word in paragraph.split():
             joined = f"{line} {word}" if line else word
-            if font.getlength(joined) <= width:
+            if _fitting(joined, 0, font, width) == len(joined):
                 line = joined
                 continue
             if line:
                 lines.append(line)
-            line = word
-            while font.getlength(line) > width and len(line) > 1:
-                fitting = next(n for n in range(len(line) - 1, 0, -1) if n == 1 or font.getlength(line[:n]) <= width)
-                lines.append(line[:fitting])
-                line = line[fitting:]
+            start = 0
+            while (end := start + _fitting(word, start, font, width)) < len(word):
+                lines.append(word[start:end])
+                start = end
+            line = word[start:]
         lines.append(line)
     return lines
+
+
+def _fitting(text: str, start: int, font: Any, width: float) -> int:
+    """How many letters fit, from there on, one at least.
+
+    What is measured is at most twice as long as what fits: the time for a text grows with its length alone.
+    """
+    count = step = 1
+    while start + count < len(text) and _fits(text[start : start + count + step], font, width):
+        count, step = count + step, 2 * step
+    while step > 1:
+        step //= 2
+        if start + count < len(text) and _fits(text[start : start + count + step], font, width):
+            count += step
+    return min(count, len(text) - start)
+
+
+def _fits(text: str, font: Any, width: float) -> bool:
+    return font.getlength(text) <= width
 
 
 def _drawn(letter: str, font: Any) -> bytes:

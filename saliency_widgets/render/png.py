@@ -22,6 +22,8 @@ from saliency_widgets.render.quantise import Quantised
 _PAPER, _INK, _QUIET, _LINE = (255, 255, 255), (32, 32, 32), (90, 90, 90), (160, 160, 160)
 _USUAL, _LONGEST = 480, 20_000  # pixels of the longer side: unless a scale is given, and at most
 _PLAIN = 900  # above so many pixels, letters and margins grow with the picture
+_LETTERS, _LINES = 4000, 100  # of a caption: a picture of more would be text
+_TITLE = 300  # letters
 
 
 def overlay_png(file: str | Path | IO[bytes], *args: Any, **settings: Any) -> None:
@@ -73,17 +75,21 @@ def overlay_image(
         blend: As in `blend`.
         scale: How many pixels of the file one pixel of the picture is wide. A whole number makes squares; others, those
             below 1 among them, average areas. By default, whole, so that the longer side reaches 480.
-        title: Text above the picture.
-        caption: Text below the colour bar. Both are broken into as many lines as they need.
+        title: Text above the picture, cut after 300 letters.
+        caption: Text below the colour bar, at most 4000 letters and 100 lines. Both are broken into as many lines as
+            they need.
         layers: What lies on top: RGBA pictures, each stretched over the whole.
 
     Raises:
-        TypeError: ``scale`` is no number.
-        ValueError: A setting is out of its range, or the picture would have no pixel left or more than 20 000 a side.
+        TypeError: ``scale`` is no number, or ``caption`` no text.
+        ValueError: A setting is out of its range, the picture would have no pixel left or more than 20 000 a side, or
+            the caption is too long.
 
     Warns:
         UserWarning: No font of this system has some of the letters.
     """
+    _check_caption(caption)
+    title = title if len(title) <= _TITLE else f"{title[: _TITLE - 1]}…"
     overlay = lay(picture, quantised, lut=lut, opacity=opacity, clip=clip, threshold=threshold, blend=blend)
     width, height = _size(picture.shape[1], picture.shape[0], scale)
     squares = max(1, math.ceil(width / picture.shape[1]), math.ceil(height / picture.shape[0]))
@@ -124,6 +130,17 @@ def overlay_image(
     for place, text in enumerate(below):
         draw.text((margin, top + place * line), text, fill=_QUIET, font=font)
     return page
+
+
+def _check_caption(caption: str) -> None:
+    if not isinstance(caption, str):
+        raise TypeError(f"caption: expected a text, got a {type(caption).__name__}.")
+    lines = len(caption.splitlines())
+    if len(caption) > _LETTERS or lines > _LINES:
+        raise ValueError(
+            f"caption: expected at most {_LETTERS} letters and {_LINES} lines, got {len(caption)} letters and {lines} "
+            f"lines. Write the rest beside the picture."
+        )
 
 
 def _size(width: int, height: int, scale: float | None) -> tuple[int, int]:

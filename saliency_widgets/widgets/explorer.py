@@ -187,13 +187,13 @@ class Explorer(Live):
             path: A path, or a file open for writing bytes. A file that is there is replaced, once all of it is written.
             scale: Size of one pixel of the picture in the file, any number: whole ones make squares, others average.
                 Chosen to make a handy picture unless given.
-            caption: Text below the colour bar, broken into lines; with letters that Pillow's font lacks, in one of the
-                system's fonts that has them.
+            caption: Text below the colour bar, broken into lines, at most 4000 letters and 100 lines; with letters that
+                Pillow's font lacks, in one of the system's fonts that has them.
 
         Raises:
             RuntimeError: There is no map yet.
-            TypeError, ValueError: ``scale`` is no number, or makes a picture of no pixels or of too many; or the path
-                is none.
+            TypeError, ValueError: ``scale`` is no number, or makes a picture of no pixels or of too many; ``caption``
+                is no text, or too long; or the path is none.
             OSError: It can't be written there. What was there stays.
 
         Warns:

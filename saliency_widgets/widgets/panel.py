@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -22,6 +23,8 @@ from saliency_widgets.widgets.predictions import PredictionBars
 from saliency_widgets.widgets.text import RichText
 
 _TOP = 5
+_LISTED = 30_000  # classes: a menu of more is slow in the page, and a name that is typed is looked up as well
+_LABEL = re.compile(r" \((\d{1,9})\)$", re.ASCII)
 
 
 class Panel:
@@ -323,7 +326,7 @@ class Panel:
             search: Any = w.Text(placeholder="type an index", continuous_update=False, **common)
         else:
             search = w.Combobox(
-                options=self._labels(),
+                options=[self._label(index) for index in range(len(names))] if len(names) <= _LISTED else [],
                 placeholder="type a name or an index",
                 continuous_update=False,
                 **common,
@@ -331,9 +334,6 @@ class Panel:
         search.add_class("sw-control")
         search.add_class("sw-control-target")
         return search
-
-    def _labels(self) -> list[str]:
-        return [f"{name} ({i})" for i, name in enumerate(self._subject.class_names or [])]
 
     def _on_bar(self, index: int) -> None:
         self._choose(index)
@@ -344,8 +344,7 @@ class Panel:
         if self._hold or text == "":
             return
         if isinstance(text, str):
-            labels = self._labels()
-            text = labels.index(text) if text in labels else _number(text)
+            text = self._labelled(text)
         try:
             chosen = self._subject.choice(text, self._score.value)
         except (TypeError, ValueError) as error:
@@ -353,6 +352,13 @@ class Panel:
             return
         self._choose(chosen)
         self._moved()
+
+    def _labelled(self, text: str) -> int | tuple[int, ...] | str:
+        """The class whose label was chosen, the class number or the index that was typed, or the text as it is."""
+        match = _LABEL.search(text)
+        index = -1 if match is None else int(match[1])
+        chosen = 0 <= index < len(self._subject.class_names or ()) and self._label(index) == text
+        return index if chosen else _number(text)
 
     def _label(self, target: Any) -> str:
         if isinstance(target, tuple):

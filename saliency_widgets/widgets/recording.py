@@ -20,6 +20,7 @@ from saliency_widgets.widgets.picture_panel import PicturePanel
 
 METHOD, TARGET = "method", "target"
 HANDFUL = 5
+_MOST = 10_000  # maps of a page, whatever the limit is
 _SHARED = (SCORE, SIGN, CHANNEL)
 _BACKWARD = 3.0  # a gradient takes about as long as three forward passes
 
@@ -120,6 +121,9 @@ def plan(panel: PicturePanel, subject: Subject, record: Mapping[str, Any] | None
         )
     found = _Reader(panel, subject).read({name: given for name, given in record.items() if given is not False})
     recorded = tuple(found)
+    count = math.prod(len(one.values) for one in recorded)
+    if count > _MOST:
+        raise ValueError(f"record: {count:,} maps are more than the {_MOST:,} of one page. Record fewer values.")
     return Plan(recorded, dict(_entries(panel, recorded, pace)), _key(recorded, [one.axis.begin for one in recorded]))
 
 
@@ -293,17 +297,19 @@ def _listed(name: str, given: Any) -> list[Any]:
         values = [values]
     if not isinstance(values, (list, tuple, range)):
         raise TypeError(f"record: {name} takes a list of values, or True for a handful; got a {type(given).__name__}.")
-    if not values:
+    some = list(itertools.islice(values, _MOST + 1))
+    if not some:
         raise ValueError(f"record: {name} has no values. Leave it out, or give at least one.")
-    return list(values)
+    if len(some) > _MOST:
+        raise ValueError(f"record: {name} has more than {_MOST:,} values. Record fewer of them.")
+    return some
 
 
 def _distinct(values: Sequence[Any]) -> list[Any]:
-    found: list[Any] = []
+    unique: dict[Any, Any] = {}
     for value in values:
-        if not any(value is known or (_is_plain(value) and _is_plain(known) and value == known) for known in found):
-            found.append(value)
-    return found
+        unique.setdefault(value if _is_plain(value) else (id(value),), value)
+    return list(unique.values())
 
 
 def _is_plain(value: Any) -> bool:

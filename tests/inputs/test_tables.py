@@ -267,36 +267,36 @@ def test_columns_keep_their_own_types():
         assert found.tensor.tolist() == [[1, 0, 0, 0, 1]]
         assert found.columns.of.tolist() == [0, 0, 0, 1, 2]
         assert found.columns.median.tolist() == [1, 0, 0, 4, 1]
-        edited = found.with_value("city", "c").with_value("day", when[7]).with_value("flag", 0)
+        edited = found.with_values({"city": "c", "day": when[7]}).with_values({"flag": 0})
         assert edited.tensor.tolist() == [[0, 0, 1, 7, 0]]
         assert edited.rows.dtypes.to_dict() == rows.dtypes.to_dict()
     with pytest.raises(ValueError, match=r"city: 'z' is not known\. Known: 'a', 'b', 'c'"):
-        found.with_value("city", "z")
+        found.with_values({"city": "z"})
     with pytest.raises(ValueError, match="flag: expected True or False"):
-        found.with_value("flag", 7)
+        found.with_values({"flag": 7})
     with pytest.raises(ValueError, match="day: expected a value of type datetime64"):
-        found.with_value("day", "soon")
+        found.with_values({"day": "soon"})
 
 
 def test_a_whole_number_may_become_another():
     table = read_table(pd.DataFrame({"n": np.array([3], np.uint8)}))
     for value in (7, 300, -1, 2.5, np.float32(0.25), 2**63):
-        assert table.with_value("n", value).tensor.tolist() == [[float(value)]]
+        assert table.with_values({"n": value}).tensor.tolist() == [[float(value)]]
     with pytest.raises(ValueError, match=r"n: .* is too large a number"):
-        table.with_value("n", 10**400)
+        table.with_values({"n": 10**400})
 
 
 def test_an_undone_value_is_of_its_own_type_again():
     rows = pd.DataFrame({"zip": np.array([101, 102, 103], np.int16), "flag": [True, False, True]})
     table = read_table(rows.iloc[[0]], rows)
-    edited = table.with_value("zip", 101.5)
+    edited = table.with_values({"zip": 101.5})
     assert edited.rows["zip"].dtype == float
-    again = edited.with_value("zip", 102)
+    again = edited.with_values({"zip": 102})
     assert again.rows["zip"].dtype == np.int16
     with pytest.raises(ValueError, match="zip: expected one value"):
-        again.with_value("zip", [101])
+        again.with_values({"zip": [101]})
     with pytest.raises(ValueError, match="flag: expected one value, got <NA>"):
-        again.with_value("flag", pd.NA)
+        again.with_values({"flag": pd.NA})
 
 
 def test_a_row_without_types_takes_those_of_the_background():

@@ -136,15 +136,12 @@ class TableExplorer(Live):
         Raises:
             ValueError: A column that isn't there, or a value that can't be used. Nothing is changed then.
         """
-        table = self._read
-        for name, value in values.items():
-            table = table.with_value(name, value)
+        table = self._read.with_values(values)
         self._read = table
         self._subject.move(table)
         self._given["inputs"] = table.rows
-        for name in values:
-            found: Any = table.rows.iloc[0, table.names.index(name)]
-            self.what_if.told(name, found.item() if isinstance(found, np.generic) else found)
+        changed = {name: table.rows.iloc[0, table.places[name]] for name in values}
+        self.what_if.told({k: one.item() if isinstance(one, np.generic) else one for k, one in changed.items()})
         self._submit(self.panel.request())
 
     def save_html(self, path: Any, **_given: Any) -> NoReturn:

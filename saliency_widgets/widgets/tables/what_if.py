@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from itertools import islice
 from typing import Any
 
 import ipywidgets as w
@@ -21,6 +22,7 @@ from saliency_widgets.widgets.text import RichText
 
 _STEPS = 200  # of a slider
 _CHOICES = 300  # of a menu, the most frequent
+_LISTED = 20  # of the changed values
 _SAME = 1e-6  # of a step: what the browser sends back differs in the last bits
 
 
@@ -70,21 +72,26 @@ class WhatIf:
         """Move another feature from now on."""
         self._feature.value = self._table.names[column]
 
-    def told(self, name: str, value: Any) -> None:
-        """A value was set from Python."""
-        self._note(name, value)
-        if name == self._feature.value and not self._same(self._value.value, value):
+    def told(self, values: Mapping[str, Any]) -> None:
+        """Values were set from Python."""
+        self._note(values)
+        shown = self._feature.value
+        if shown in values and not self._same(self._value.value, values[shown]):
             self._show()
 
     def _own(self, name: str) -> Any:
-        return self._table.rows.iloc[0, self._table.names.index(name)]
+        return self._table.rows.iloc[0, self._table.places[name]]
 
-    def _note(self, name: str, value: Any) -> None:
-        if value == self._own(name):
-            self._changed.pop(name, None)
-        else:
-            self._changed[name] = value
-        parts = [f"{key} {value_text(self._own(key))} → {value_text(new)}" for key, new in self._changed.items()]
+    def _note(self, values: Mapping[str, Any]) -> None:
+        for name, value in values.items():
+            if value == self._own(name):
+                self._changed.pop(name, None)
+            else:
+                self._changed[name] = value
+        some = islice(self._changed.items(), _LISTED)
+        parts = [f"{key} {value_text(self._own(key))} → {value_text(new)}" for key, new in some]
+        if len(self._changed) > _LISTED:
+            parts.append(f"and {len(self._changed) - _LISTED} more")
         text = f"Changed: {'; '.join(parts)}." if parts else "Nothing is changed."
         self._said.value = element("div", text, style=f"line-height:1.4;color:{INK if parts else QUIET}")
         self._back.disabled = self._feature.value not in self._changed
@@ -114,7 +121,7 @@ class WhatIf:
         """
         name = self._feature.value
         value = self._changed.get(name, self._own(name))
-        place = self._table.names.index(name)
+        place = self._table.places[name]
         own = self._table.rows.iloc[:, place]
         rest = None if self._table.background is None else self._table.background.iloc[:, place]
         old, self._value = self._value, self._made(own if rest is None else pd.concat([own, rest]), value)
@@ -124,7 +131,7 @@ class WhatIf:
         if old is not None:
             close_whole(old)
         self.made(self._value)
-        self._note(name, value)
+        self._note({name: value})
 
     def _made(self, column: Any, value: Any) -> Any:
         common: dict[str, Any] = {
