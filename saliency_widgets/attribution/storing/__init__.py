@@ -11,6 +11,7 @@ import hashlib
 import io
 import json
 import os
+import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from pathlib import Path
@@ -117,7 +118,7 @@ def read_state(path: Any) -> dict[str, Any]:
         except (OSError, MemoryError):
             raise
         except Exception as error:  # whatever hostile bytes make the libraries say
-            raise ValueError(f"path: {str(text)!r} can't be read: {error}") from error
+            raise ValueError(f"path: {str(text)!r} can't be read: {str(error)[:300]}") from error
 
 
 def _decode(document: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
@@ -168,35 +169,41 @@ def _aside(packed: Path, digest: str) -> Path:
 @contextlib.contextmanager
 def _set_aside(packed: Path, until: Path) -> Iterator[None]:
     """Put a file aside while it is replaced; on an error it comes back, unless the other one is replaced by then."""
-    target, before, aside = resolve_target(packed), _version(until), None
-    if target.exists():
-        with target.open("rb") as file:
-            aside = _aside(packed, hashlib.file_digest(file, xxhash.xxh3_128).hexdigest())
-    try:
-        if aside is not None:
-            _link(target, aside)
-        yield
-    except BaseException:
-        _settle(target, aside, replaced=_version(until) != before)
-        raise
-    _settle(target, aside, replaced=True)
+    target, aside = resolve_target(packed), None
+    before = _version(target), _version(until)
+    with path_errors(packed, "can't be replaced"):
+        if target.exists():
+            with target.open("rb") as file:
+                aside = _aside(packed, hashlib.file_digest(file, xxhash.xxh3_128).hexdigest())
+        try:
+            if aside is not None:
+                _copy(target, aside)
+            yield
+        except BaseException:
+            if _version(target) != before[0] and _version(until) == before[1]:
+                _restore(target, aside)
+            _remove(aside)
+            raise
+        _remove(aside)
 
 
-def _link(target: Path, aside: Path) -> None:
+def _restore(target: Path, aside: Path | None) -> None:
+    if aside is None:
+        target.unlink()
+    else:
+        aside.replace(target)
+
+
+def _remove(aside: Path | None) -> None:
+    if aside is not None:
+        aside.unlink(missing_ok=True)
+
+
+def _copy(target: Path, aside: Path) -> None:
     try:
         os.link(target, aside)
     except OSError:  # no links here, or one that a killed process left
-        target.replace(aside)
-
-
-def _settle(target: Path, aside: Path | None, *, replaced: bool) -> None:
-    if aside is None:
-        if not replaced:
-            target.unlink(missing_ok=True)
-        return
-    if not replaced and aside.exists():
-        aside.replace(target)
-    aside.unlink(missing_ok=True)  # of two links to one file, replacing leaves both
+        shutil.copy2(target, aside)
 
 
 def _version(path: Path) -> tuple[int, int] | None:
