@@ -13,7 +13,7 @@ from saliency_widgets.params import MANY
 
 FORMAT = 2
 # Python's values take many times the bytes of their JSON.
-LARGEST_TEXT, _MOST_NESTED, _DEEPEST = 2**24, 10**5, 40
+LARGEST_TEXT, _MOST_NESTED, _DEEPEST = 2**23, 10**5, 40
 
 
 def parse(content: bytes) -> dict[str, Any]:
