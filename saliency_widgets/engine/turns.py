@@ -64,7 +64,12 @@ class Turns:
     def _answer(self) -> None:
         while True:
             while (seat := self._next()) is not None:
-                seat.work()
+                try:
+                    seat.work()
+                except BaseException:
+                    if self._waiting:  # the others must not wait for another move
+                        self._long.kick()
+                    raise
             if self._idle is None or self._closed:
                 return
             try:
@@ -80,7 +85,12 @@ class Turns:
                 seat = None if key is None else self._brief.pop(key)
             if seat is None:
                 return
-            seat.work(brief=True)
+            try:
+                seat.work(brief=True)
+            except BaseException:
+                if self._brief:
+                    self._short.kick()
+                raise
 
     def _next(self) -> _Seat | None:
         with self._lock:

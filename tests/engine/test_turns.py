@@ -66,6 +66,29 @@ def test_brief_work_waits_for_nobody(turns):
     worker.finished(1)
 
 
+@pytest.mark.parametrize("brief", [False, True])
+def test_work_that_raises_holds_up_nobody(turns, brief, monkeypatch):
+    raised = threading.Semaphore(0)
+    monkeypatch.setattr(threading, "excepthook", lambda _args: raised.release())
+    worker = Worker()
+
+    def failing(name: str):
+        def work(brief: bool = False) -> None:
+            worker.work(name)(brief)
+            raise ArithmeticError
+
+        return work
+
+    works = {"a": worker.work("a"), "b": failing("b"), "c": failing("c"), "d": worker.work("d")}
+    for name, work in works.items():
+        turns.seat(name)(work).kick(brief=brief)
+        assert worker.begun.wait(PATIENCE)  # the others come while the first is worked at
+    worker.go.set()
+    worker.finished(4)
+    assert all(raised.acquire(timeout=PATIENCE) for _ in "bc")
+    assert worker.order == [*works]
+
+
 def test_one_seat_is_worked_at_by_one_thread_and_no_kick_is_lost(turns):
     inside, most, asked, done = 0, 0, 0, 0
     changed = threading.Condition()

@@ -517,6 +517,21 @@ def test_a_map_counts_as_finished_once_all_of_it_was_sent(monkeypatch):
     compared.close()
 
 
+def test_nobody_waits_for_a_map_that_can_not_be_shown(monkeypatch):
+    said = []
+    monkeypatch.setattr(threading, "excepthook", lambda args: said.append(args.exc_type))
+
+    def unshown(*_event, **_words):
+        raise ArithmeticError("no words for it")
+
+    monkeypatch.setattr("saliency_widgets.widgets.messages.status_of", unshown)
+    compared = sw.compare(net(), pictures(2), methods="gradient")
+    with pytest.raises(ArithmeticError, match="no words"):
+        compared.wait(60, progress=False)
+    compared.close()
+    assert set(said) == {ArithmeticError}
+
+
 def test_a_script_that_ends_in_the_middle_ends_well():
     code = (
         "import time, torch, saliency_widgets as sw\n"

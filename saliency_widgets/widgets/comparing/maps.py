@@ -281,6 +281,16 @@ class Maps:
         pace = dict(event.asked.params).get(CHUNK_SIZE.name)
         if entry.asked.paced(pace).key != event.asked.key:
             return  # it was asked something else meanwhile
+        try:
+            self._show_event(key, entry, event)
+        finally:  # last, and in one: whoever waits for it finds everything said
+            with self._changed:
+                if not (entry.state == "stopped" and event.state == "running"):
+                    entry.state = event.state
+                if event.state != "running":
+                    self._progress()
+
+    def _show_event(self, key: Hashable, entry: _Entry, event: Event) -> None:
         want, found = entry.wanted, event.attribution
         title = ""
         if found is not None and found.score is not None:
@@ -292,11 +302,6 @@ class Maps:
         entry.cell.offer(messages.frame_of(event), told)
         if event.state == "done":
             self._done(key)
-        with self._changed:  # last, and in one: whoever waits for it finds everything said
-            if not (entry.state == "stopped" and event.state == "running"):
-                entry.state = event.state
-            if event.state != "running":
-                self._progress()
 
     def _counted(self) -> int:
         """How many of the maps shown have come to their end."""
