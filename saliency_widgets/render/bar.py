@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from decimal import ROUND_HALF_UP, Decimal
 
@@ -89,6 +90,8 @@ def format_number(value: float) -> str:
     """Three significant digits; an exponent only below 0.001 and from 10000 on. Halves round away from 0."""
     if value == 0:
         return "0"
+    if not math.isfinite(value):  # as the page's own code says it
+        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
     exact = Decimal(abs(value))
     exponent = exact.adjusted()
     digits = exact.scaleb(-exponent).quantize(Decimal("0.01"), ROUND_HALF_UP)

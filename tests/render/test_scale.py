@@ -1,5 +1,6 @@
 """Colour tables, the colour bar, numbers as text, and the statement of the display settings."""
 
+import math
 import re
 
 import numpy as np
@@ -113,6 +114,9 @@ def test_a_map_of_zeros_has_one_label(signed):
         (9995, "1e4"),
         (-12345, "-1.23e4"),
         (1e300, "1e300"),
+        (math.inf, "Infinity"),
+        (-math.inf, "-Infinity"),
+        (math.nan, "NaN"),
     ],
 )
 def test_numbers_as_text(value, text):
