@@ -168,7 +168,7 @@ class Round:
         """Something is to go wrong soon."""
         spot = self.draw.choice(spots or SPOTS[:3])
         passes = self.draw.choice([0, 0, 1, 2, 3, 5, 9])
-        raises = self.draw.random() < 0.7
+        raises = spot == "target" or self.draw.random() < 0.7
         k = self.draw.randrange(len(ERRORS if raises else RETURNS))
         self.returns = not raises
         if raises:
