@@ -8,7 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NoReturn
 
 import ipywidgets as w
 import torch
@@ -35,13 +35,27 @@ LEAVING = 20.0  # seconds in which idle threads end
 GIVEN = ("model", "inputs", "transform", "class_names")
 
 
+class StuckError(Exception):
+    """It hangs, which is counted: what is attacked is of no more use."""
+
+
+def stuck(page: Page, what: object) -> NoReturn:
+    """Count a hang, and say where all threads are."""
+    alive = any(one.name == "saliency-worker" for one in running())
+    page.fault(HANG if alive else DEATH, f"{what} {' '.join(traces(running()))}")
+    raise StuckError
+
+
 def settled(page: Page, wait: Callable[[float], Any]) -> Any:
-    """What it settles with; None where it was refused in words, or stopped."""
+    """What it settles with; None where it was refused in words, or stopped.
+
+    Raises:
+        StuckError: It doesn't settle.
+    """
     try:
         return wait(PATIENCE)
     except TimeoutError as error:
-        alive = any(one.name == "saliency-worker" for one in running())
-        page.fault(HANG if alive else DEATH, f"{error} {' '.join(traces(running()))}")
+        stuck(page, error)
     except (TypeError, ValueError):
         page.figures.counts["refused in words"] += 1
     except RuntimeError as error:
@@ -86,8 +100,7 @@ def compare_test(page: Page, explorer: Any) -> None:
     for fold in (None, 0):
         page.send(trust._fold, {"method": "update", "state": {"selected_index": fold}})
     if not trust.wait(PATIENCE):
-        page.fault(HANG, f"a trust test {' '.join(traces(running()))}")
-        return
+        stuck(page, "a trust test")
     section, case = trust._visible, trust._case
     check = section.check(case)
     if check is None or trust._told.value:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import copy
 import random
 import time
@@ -11,118 +10,32 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from toys import conv_net, mlp, state_of
 
 import saliency_widgets as sw
 from soak.checks import (
-    DEATH,
     FAULTS,
-    HANG,
+    PATIENCE,
     UNDONE,
     UNFORESEEN,
     Rest,
+    StuckError,
     compare,
     compare_comparison,
     compare_lesson,
     compare_test,
     look_for_rest,
     settled,
+    stuck,
 )
 from soak.figures import Figures
 from soak.moves import NAMES, image, make_what_stays, table
 from soak.pages import Page, traced
+from soak.troubles import ERRORS, RETURNS, SPOTS, Trouble, Troubled, raising
 
 CHANGED, HALF = "changed model", "half a file"
 STEPS = 6  # of a round
-
-
-class Own(BaseException):
-    """What somebody's own code raises; it takes more than its message."""
-
-    def __init__(self, code: int, *, more: str) -> None:
-        super().__init__(f"{code} {more}")
-
-
-class SilentError(Exception):
-    """An exception that can't say what it is."""
-
-    def __str__(self) -> str:
-        raise RuntimeError("no words")
-
-
-ERRORS: tuple[Callable[[], BaseException], ...] = (
-    lambda: ValueError("no"), lambda: RuntimeError("no"), lambda: torch.OutOfMemoryError("no"), MemoryError,
-    lambda: SystemExit(1), KeyboardInterrupt, GeneratorExit, lambda: Own(1, more="x"), StopIteration,
-    RecursionError, AssertionError, StopAsyncIteration, asyncio.CancelledError, lambda: KeyError(3), SilentError,
-    lambda: BaseExceptionGroup("many", [KeyboardInterrupt(), SystemExit()]), lambda: OSError(5, "no"),
-)  # fmt: skip
-
-RETURNS: tuple[Callable[[Tensor], Any], ...] = (
-    lambda out: out * float("nan"), lambda out: out + float("inf"), lambda out: out[:, :1], lambda out: out[0],
-    lambda out: torch.cat([out, out]), lambda out: out.sum(), lambda out: out.detach(), lambda out: out.long(),
-    lambda out: out[:0], lambda out: None, lambda out: "scores", lambda out: {}, lambda out: [1, 2],
-    lambda out: out.to(torch.complex64), lambda out: out[..., None, None], lambda out: torch.zeros(()),
-)  # fmt: skip
-
-SPOTS = ("forward", "hook", "backward", "target")
-
-
-class Trouble:
-    """What goes wrong once, at one spot, after some passes. All copies of a model share it."""
-
-    def __init__(self) -> None:
-        self.spot, self.left, self.happened = "", 0, False
-        self.cause: Callable[[Any], Any] = lambda value: value
-
-    def __copy__(self) -> Trouble:
-        return self
-
-    def __deepcopy__(self, memo: Any) -> Trouble:
-        return self
-
-    def arm(self, spot: str, passes: int, cause: Callable[[Any], Any]) -> None:
-        self.left, self.cause, self.happened, self.spot = passes, cause, False, spot
-
-    def disarm(self) -> bool:
-        """Let everything be well again; whether something went wrong."""
-        self.spot = ""
-        return self.happened
-
-    def at(self, spot: str, value: Any) -> Any:
-        """What passes a spot."""
-        if spot != self.spot:
-            return value
-        self.left -= 1
-        if self.left >= 0:
-            return value
-        self.spot, self.happened = "", True
-        return self.cause(value)
-
-
-class Through(torch.autograd.Function):
-    """Nothing but a backward pass in which something can go wrong."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, trouble: Trouble) -> Tensor:
-        ctx.trouble = trouble
-        return x.clone()
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Any, None]:
-        return ctx.trouble.at("backward", gradient), None
-
-
-class Troubled(nn.Module):
-    """A model with a hook of the caller's, and spots where something can go wrong."""
-
-    def __init__(self, body: nn.Module, trouble: Trouble) -> None:
-        super().__init__()
-        self.body, self.trouble = body, trouble
-        next(iter(body.children())).register_forward_hook(lambda _module, _inputs, out: trouble.at("hook", out))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.trouble.at("forward", self.body(Through.apply(x, self.trouble)))
 
 
 def attack(seed: int, seconds: float) -> Figures:
@@ -158,6 +71,8 @@ class Round:
         self.page.step = self._where = f"seed {self.seed}, {use.__name__}"
         try:
             use()
+        except StuckError:
+            pass
         except Exception as error:
             self.page.fault(UNFORESEEN, traced(error))
         look_for_rest(self.page, before)
@@ -172,7 +87,7 @@ class Round:
         k = self.draw.randrange(len(ERRORS if raises else RETURNS))
         self.returns = not raises
         if raises:
-            self.trouble.arm(spot, passes, lambda _value: _raise(ERRORS[k]()))
+            self.trouble.arm(spot, passes, lambda _value: raising(ERRORS[k]()))
         else:
             self.trouble.arm(spot, passes, RETURNS[k])
         what = repr(type(ERRORS[k]())) if raises else f"return {k}"
@@ -242,8 +157,7 @@ class Round:
                 settled(self.page, self._caught(explorer.wait))
                 self._look_at(explorer, before)
                 self._recover()
-                if not self._heal(explorer):
-                    return
+                self._heal(explorer)
         finally:
             explorer.close()
 
@@ -286,26 +200,22 @@ class Round:
         if after != before:
             self.page.fault(CHANGED, ", ".join(name for name in before if before[name] != after[name]))
 
-    def _heal(self, explorer: Any) -> bool:
+    def _heal(self, explorer: Any) -> None:
         """The same question again, of a healthy model: what a fresh start says, be it a map or why there is none."""
         explorer.update()
-        faults = self.page.figures.faults[HANG] + self.page.figures.faults[DEATH]
         done = settled(self.page, explorer.wait)
-        if self.page.figures.faults[HANG] + self.page.figures.faults[DEATH] > faults:
-            return False
         settings = explorer.settings
         if done is not None:
             compare(self.page, done, settings)
             if explorer.view.status["state"] != "done":
                 self.page.fault(UNDONE, str(explorer.view.status["message"]))
-            return True
+            return
         try:
             sw.attribute(**settings)
         except (TypeError, ValueError):
             self.counts["refused by a fresh start too"] += 1
         else:
             self.page.fault(UNDONE, f"a fresh start gives a map: {explorer.view.status['message']}")
-        return True
 
     def comparison(self) -> None:
         methods = ["gradient", "smoothgrad", "grad_cam"]
@@ -354,9 +264,8 @@ class Round:
                 before = state_of(self.model)
                 self._arm()
                 self.page.send(trust._choice, {"method": "update", "state": {"index": self.draw.randrange(5)}})
-                if not trust.wait(120):
-                    self.page.fault(HANG, "a trust test")
-                    return
+                if not trust.wait(PATIENCE):
+                    stuck(self.page, "a trust test")
                 self._look_at_model(before)
                 self._recover()
                 self._heal(made)
@@ -398,7 +307,3 @@ class Round:
         finally:
             made.close()
             path.unlink(missing_ok=True)
-
-
-def _raise(error: BaseException) -> Any:
-    raise error

@@ -20,6 +20,7 @@ from soak.checks import (
     UNDONE,
     UNFORESEEN,
     Rest,
+    StuckError,
     compare,
     compare_comparison,
     compare_frame,
@@ -88,6 +89,8 @@ class Round:
             for step in range(STEPS):
                 self.page.step = f"seed {self.seed}, {name}, step {step}"
                 self._step(widget, settle)
+        except StuckError:
+            pass
         except Exception as error:
             self.page.fault(UNFORESEEN, traced(error))
         finally:

@@ -6,18 +6,11 @@ import sys
 import threading
 import traceback
 from collections.abc import Iterable
-from multiprocessing import resource_sharer
 
 
 def running() -> set[threading.Thread]:
-    """The threads of this process, without those that libraries start once and keep."""
-    return {one for one in threading.enumerate() if not _of_library(one)}
-
-
-def _of_library(thread: threading.Thread) -> bool:
-    """tqdm's monitor, and what multiprocessing hands tensors to other processes with."""
-    work = getattr(thread, "_target", None)
-    return type(thread).__module__.startswith("tqdm") or getattr(work, "__module__", "") == resource_sharer.__name__
+    """The threads of this process, without tqdm's monitor, which stays."""
+    return {one for one in threading.enumerate() if not type(one).__module__.startswith("tqdm")}
 
 
 def traces(threads: Iterable[threading.Thread]) -> list[str]:

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from multiprocessing import resource_sharer
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +104,7 @@ class Round:
             self._fault(OTHER, f"{[(spot, sweep.cells[spot].error) for spot in wrong]}")
 
     def _look_for_rest(self, threads: set[Any], children: set[int]) -> None:
+        resource_sharer.stop(timeout=20)  # it keeps tensors for workers that will not fetch them any more
         until = time.monotonic() + 20
         while (left := _children() - children) | (busy := running() - threads) and time.monotonic() < until:
             time.sleep(0.05)
