@@ -10,7 +10,7 @@ import asyncio
 import gc
 import re
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, MutableMapping
 from typing import Any, ParamSpec
 
 import ipywidgets as w
@@ -38,6 +38,54 @@ def weakly(method: Callable[P, Any]) -> Callable[P, None]:
     return call
 
 
+class _Registry(MutableMapping[str, w.Widget]):
+    """ipywidgets' references to open widgets, some of which are weak: read, they are the widgets themselves.
+
+    A page may name any widget as the value of a trait, which then has to hold it. And who iterates gets lists: objects
+    are made meanwhile, and the garbage collector may take widgets out.
+
+    Args:
+        references: The dictionary itself, which others may have imported.
+    """
+
+    def __init__(self, references: MutableMapping[str, w.Widget]) -> None:
+        self._references = references
+
+    def __getitem__(self, model_id: str) -> w.Widget:
+        widget = self._references[model_id]
+        if type(widget) not in weakref.ProxyTypes:
+            return widget
+        try:
+            return widget.open.__self__  # the method is bound to the widget itself
+        except ReferenceError:
+            raise KeyError(model_id) from None
+
+    def __setitem__(self, model_id: str, widget: w.Widget) -> None:
+        self._references[model_id] = widget
+
+    def __delitem__(self, model_id: str) -> None:
+        del self._references[model_id]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(list(self._references))
+
+    def __len__(self) -> int:
+        return len(self._references)
+
+    def pop(self, model_id: str, *default: Any) -> Any:
+        """Without a look at it: one that is being collected takes itself out."""
+        return self._references.pop(model_id, *default)
+
+    def values(self) -> Any:
+        return [widget for _, widget in self.items()]
+
+    def items(self) -> Any:
+        return [(model_id, widget) for model_id in self if (widget := self.get(model_id)) is not None]
+
+
+registry._instances = _Registry(registry._instances)
+
+
 def refer_weakly(widget: w.Widget) -> None:
     """Make the references that ipywidgets and the kernel have to an open widget weak ones.
 
@@ -46,12 +94,6 @@ def refer_weakly(widget: w.Widget) -> None:
     if widget.comm is not None:
         registry._instances[widget.model_id] = weakref.proxy(widget)
         widget.comm.on_msg(weakly(widget._handle_msg))
-
-
-def widget_of(model_id: str) -> w.Widget | None:
-    """The open widget of a model id, itself."""
-    widget = registry._instances.get(model_id)
-    return None if widget is None else widget.open.__self__  # through a weak reference, whose methods are its
 
 
 class Showable(w.Widget):

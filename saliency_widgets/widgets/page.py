@@ -22,6 +22,7 @@ import anywidget
 import numpy as np
 from ipycanvas import Canvas
 from ipywidgets import Widget
+from ipywidgets.widgets import widget as registry
 
 from saliency_widgets import render
 from saliency_widgets.files import as_path, put
@@ -29,7 +30,6 @@ from saliency_widgets.markup import element
 from saliency_widgets.params import Param
 from saliency_widgets.widgets.bundle import bundle
 from saliency_widgets.widgets.display import DisplaySettings
-from saliency_widgets.widgets.lifetime import widget_of
 
 Patch = Mapping[Widget, Mapping[str, Any]]
 """Traits by name, of some of the models."""
@@ -249,7 +249,7 @@ class _Models:
 
     def _reference(self, text: str) -> str:
         match = _REFERENCE.fullmatch(text)
-        found = None if match is None else widget_of(match[2])
+        found = None if match is None else registry._instances.get(match[2])
         if match is None or not isinstance(found, (anywidget.AnyWidget, Canvas)):
             return text
         return f"{match[1]}{self.place(found)}"

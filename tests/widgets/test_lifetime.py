@@ -6,6 +6,7 @@ import gc
 import threading
 import weakref
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import ipywidgets as w
@@ -19,6 +20,7 @@ from torch import nn
 
 import saliency_widgets as sw
 from saliency_widgets.widgets import lifetime
+from saliency_widgets.widgets.parts import close_whole, parts_of
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (12, 12, 3), dtype=np.uint8)
 TABLE = pd.DataFrame(np.random.default_rng(0).normal(size=(20, 4)), columns=list("abcd"))
@@ -64,7 +66,7 @@ def none_left() -> Iterator[None]:
     before = set(registry._instances)
     yield
     gc.collect()
-    left = [type(registry._instances[one].open.__self__).__name__ for one in set(registry._instances) - before]
+    left = [type(registry._instances[one]).__name__ for one in set(registry._instances) - before]
     assert left == []
     assert not lifetime._SHOWN
 
@@ -221,6 +223,51 @@ def test_the_references_of_ipywidgets_are_enough_for_saving_and_for_a_reload() -
     state = w.Widget.get_manager_state()["state"]
     assert {made.model_id, made.view.model_id} <= set(state)
     made.close()
+
+
+def test_what_a_page_names_is_held_by_the_trait_it_is_named_for() -> None:
+    made = explorer(picture_model())
+    view = made.view
+    parts = {name: getattr(view, name).model_id for name in ("display", "layout")}
+    view._handle_msg(update(**{name: f"IPY_MODEL_{one}" for name, one in parts.items()}))
+    made._handle_msg(update(children=[f"IPY_MODEL_{child.model_id}" for child in made.children]))
+    gc.collect()
+    assert {name: getattr(view, name).model_id for name in parts} == parts
+    assert view is made.children[0]
+    assert all(part.comm is not None for part in parts_of(made, []))
+    made.close()
+
+
+@pytest.mark.parametrize("reading", ["save", "reload", "close"])
+def test_what_is_collected_while_all_widgets_are_read_does_no_harm(
+    reading: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown = w.HTML("shown")
+    made = explorer(picture_model())
+    others = set(registry._instances) - {shown.model_id}
+    del made
+    sent: list[Any] = []
+
+    def collect(read: Callable[..., Any]) -> Callable[..., Any]:
+        def collected(*args: Any, **kwargs: Any) -> Any:
+            gc.collect()
+            return read(*args, **kwargs)
+
+        return collected
+
+    for name in ("_get_embed_state", "get_state", "close"):
+        monkeypatch.setattr(w.HTML, name, collect(getattr(w.HTML, name)))
+    page = SimpleNamespace(send=lambda data, **_: sent.append(data))
+    monkeypatch.setattr(w.Widget, "_control_comm", page)
+    assert registry._instances.keys() & others
+    if reading == "save":
+        assert set(w.Widget.get_manager_state()["state"]) >= {shown.model_id}
+    elif reading == "reload":
+        w.Widget._handle_control_comm_msg({"content": {"data": {"method": "request_states"}}})
+        assert shown.model_id in sent[0]["states"]
+    else:
+        w.Widget.close_all()
+    close_whole(shown)
 
 
 def update(**state: Any) -> dict[str, Any]:
