@@ -9,7 +9,7 @@ from typing import Any
 
 from saliency_widgets.attribution import Cancelled
 from saliency_widgets.engine.compute import alone
-from saliency_widgets.engine.executors import EXECUTORS, Ending, worker_error
+from saliency_widgets.engine.executors import EXECUTORS, Ending, report_error, worker_error
 
 _WAIT = 0.02  # seconds between looks whether the map is there
 
@@ -117,11 +117,17 @@ class Examiner:
             except Cancelled:
                 pass  # dropped, or put off: then it is still among those asked
             except BaseException as error:
-                self._finish(check, Told(check, None, "error", worker_error(error)))
+                self._fail(check, worker_error(error))
             finally:
                 with self._state:
                     self._now = None
                     self._state.notify_all()
+
+    def _fail(self, check: Check, error: Exception) -> None:
+        try:
+            self._finish(check, Told(check, None, "error", error))
+        except BaseException:  # what can't be told must not keep the other checks waiting
+            report_error()
 
     def _answer(self, check: Check) -> None:
         def look() -> None:

@@ -151,14 +151,18 @@ def report_error() -> None:
     kind, error, trace = sys.exc_info()
     if isinstance(error, SystemExit):  # which the hook passes over in silence
         kind, error = RuntimeError, worker_error(error)
-    threading.excepthook(threading.ExceptHookArgs((kind, error, trace, threading.current_thread())))
+    told = threading.ExceptHookArgs((kind, error, trace, threading.current_thread()))
+    try:
+        threading.excepthook(told)
+    except BaseException:  # a hook of somebody's own
+        threading.__excepthook__(told)
 
 
 def worker_error(error: BaseException) -> Exception:
     """What a worker reports of an exception: itself, without the values of the frames that it came through.
 
     One that would end a thread or the process (SystemExit, KeyboardInterrupt, GeneratorExit and the like) was raised
-    by the model's code, as nobody else does on a worker: it becomes a ValueError.
+    by the model's code, as nobody else does on a worker: it becomes a ValueError. So does one that can't be shown.
     """
     cause: BaseException | None = error
     seen: set[int] = set()
@@ -166,9 +170,13 @@ def worker_error(error: BaseException) -> Exception:
         seen.add(id(cause))
         traceback.clear_frames(cause.__traceback__)
         cause = cause.__cause__ or cause.__context__
-    if isinstance(error, Exception):
-        return error
-    what = repr(error) if error.args else type(error).__name__
+    name = type(error).__name__
+    try:
+        what = repr(error) if error.args else name
+        if isinstance(error, Exception) and str(error) is not None:
+            return error
+    except BaseException:  # its own words fail, and whoever shows it would fail with them
+        what = name
     made = ValueError(
         f"model: its code raised {what} while it was computed, which would have ended the thread. Raise an Exception "
         f"there instead, such as a RuntimeError."
@@ -182,12 +190,26 @@ def raise_again(error: BaseException) -> NoReturn:
 
     The same object raised again and again would gather the frames, and with them the values, of all who caught it.
     """
+    fresh = _copied(error)
+    fresh.__context__, fresh.__cause__ = error.__context__, error.__cause__
+    fresh.__suppress_context__ = error.__suppress_context__
+    raise fresh.with_traceback(error.__traceback__)
+
+
+def _copied(error: BaseException) -> BaseException:
+    kind = type(error)
     try:
         fresh = copy.copy(error)
-    except Exception:  # its class takes other arguments than it keeps
-        fresh = type(error).__new__(type(error), *error.args)
+        if fresh is not error and type(fresh) is kind:
+            return fresh
+    except BaseException:  # its class takes other arguments than it keeps, or can't be copied
+        pass
+    try:
+        fresh = kind.__new__(kind, *error.args)
         fresh.__dict__.update(error.__dict__)
-    raise fresh.with_traceback(error.__traceback__) from error.__cause__
+        return fresh
+    except BaseException:
+        return ValueError(f"{kind.__name__}: {error}")
 
 
 EXECUTORS: dict[str, Callable[[Callable[[], None]], Executor]] = {

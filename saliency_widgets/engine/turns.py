@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Hashable, Iterable
 
 from saliency_widgets.attribution import Cancelled
-from saliency_widgets.engine.executors import EXECUTORS
+from saliency_widgets.engine.executors import EXECUTORS, report_error
 
 
 class Turns:
@@ -66,10 +66,8 @@ class Turns:
             while (seat := self._next()) is not None:
                 try:
                     seat.work()
-                except BaseException:
-                    if self._waiting:  # the others must not wait for another move
-                        self._long.kick()
-                    raise
+                except BaseException:  # what one can't report must not keep the others waiting
+                    report_error()
             if self._idle is None or self._closed:
                 return
             try:

@@ -91,6 +91,30 @@ def test_an_error_is_told_and_the_next_check_is_answered(told):
     examiner.close()
 
 
+def test_an_error_that_cannot_be_told_keeps_no_other_check_waiting(monkeypatch):
+    reported, told, both = [], [], threading.Event()
+    monkeypatch.setattr(threading, "excepthook", reported.append)
+
+    def broken(_check):
+        assert both.wait(30)
+        raise ValueError("no region")
+        yield
+
+    def deliver(news):
+        if news.state == "error":
+            raise SystemExit
+        told.append(news)
+
+    examiner = Examiner(deliver)
+    examiner.ask(Check("ablation", broken))
+    examiner.ask(Check("curves", counting(1)))
+    both.set()
+    assert examiner.wait(30)
+    assert told[-1].state == "done"
+    assert [type(one.exc_value) for one in reported] == [ValueError]
+    examiner.close()
+
+
 @pytest.mark.parametrize("how", ["drop", "close"])
 def test_what_is_dropped_ends_and_tells_nothing_more(told, how):
     gate, begun, ended = threading.Event(), threading.Event(), threading.Event()

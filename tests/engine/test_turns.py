@@ -54,6 +54,30 @@ def test_the_preferred_come_first_whenever_they_came(turns):
     assert "".join(worker.order) == "aecbdf"
 
 
+@pytest.mark.parametrize("hook", ["reports", "fails"])
+def test_what_one_seat_cannot_report_keeps_no_other_waiting(turns, hook, monkeypatch, capsys):
+    reported = []
+
+    def report(failure):
+        reported.append(failure.exc_value)
+        if hook == "fails":
+            raise SystemExit
+
+    monkeypatch.setattr(threading, "excepthook", report)
+
+    def fail():
+        raise ValueError("not mine")
+
+    worker = Worker()
+    seats = [turns.seat("a")(worker.work("a")), turns.seat("b")(fail), turns.seat("c")(worker.work("c"))]
+    for seat in seats:
+        seat.kick()
+    worker.go.set()
+    worker.finished(2)
+    assert [str(error) for error in reported] == ["not mine"]
+    assert ("not mine" in capsys.readouterr().err) == (hook == "fails")
+
+
 def test_brief_work_waits_for_nobody(turns):
     worker = Worker()
     long = turns.seat("long")(worker.work("long"))

@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 import saliency_widgets as sw
+from saliency_widgets.engine.executors import raise_again
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (12, 12, 3), dtype=np.uint8)
 TABLE = pd.DataFrame(np.random.default_rng(0).normal(size=(20, 4)), columns=list("abcd"))
@@ -29,11 +30,21 @@ class Leave(BaseException):
         self.code = code
 
 
+class Unspeakable(BaseException):
+    """One whose own words end the thread, too."""
+
+    def __str__(self) -> str:
+        raise SystemExit
+
+    __repr__ = __str__
+
+
 RAISED: dict[str, Callable[[], BaseException]] = {
     "SystemExit": lambda: SystemExit(1),
     "KeyboardInterrupt": KeyboardInterrupt,
     "GeneratorExit": GeneratorExit,
     "Leave": lambda: Leave("enough", 3),
+    "Unspeakable": lambda: Unspeakable("nothing"),
     "StopIteration": StopIteration,
     "RuntimeError": lambda: RuntimeError("broken"),
     "MemoryError": MemoryError,
@@ -201,3 +212,58 @@ def test_the_pass_that_failed_is_not_kept_by_its_error() -> None:
     assert ACTIVATIONS
     assert [one() for one in ACTIVATIONS] == [None] * len(ACTIVATIONS)
     explorer.close()
+
+
+@pytest.mark.parametrize("kind", [RuntimeError, SystemExit])
+def test_what_observes_a_cell_and_fails_keeps_no_comparison_waiting(
+    kind: type[BaseException], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reported: list[Any] = []
+    monkeypatch.setattr(threading, "excepthook", reported.append)
+    model = picture_model()
+    comparison = sw.compare(model, IMAGE, methods=["gradient", "grad_cam"], classes=[0])
+    comparison.wait(60, progress=False)
+
+    def fail(_change: Any) -> None:
+        raise kind("observer")
+
+    comparison.view.cells[0].observe(fail, "status")
+    model.inner[0].bias.data += 0.25
+    comparison.update()
+    assert list(comparison.wait(60, progress=False)) == [("", "Grad-CAM")]
+    assert list(comparison.errors) == [("", "Gradient")]
+    assert reported
+    comparison.view.cells[0].unobserve(fail, "status")
+    comparison.update()
+    assert len(comparison.wait(60, progress=False)) == 2
+    comparison.close()
+
+
+class OddError(Exception):
+    """Can be neither copied nor made again."""
+
+    def __new__(cls, *_args: Any, made: bool = False) -> OddError:
+        if not made:
+            raise KeyboardInterrupt
+        return super().__new__(cls)
+
+    def __init__(self, *, made: bool) -> None:
+        super().__init__("odd words")
+
+
+class SameError(Exception):
+    """Says that it was copied, and wasn't."""
+
+    def __copy__(self) -> SameError:
+        return self
+
+
+@pytest.mark.parametrize("error", [OddError(made=True), SameError("odd words"), Leave("odd words", 3)])
+def test_what_cannot_be_copied_is_raised_again_as_another_all_the_same(error: BaseException) -> None:
+    error.__context__ = KeyError("before")
+    with pytest.raises(BaseException, match="odd words") as caught:
+        raise_again(error)
+    assert caught.value is not error
+    assert caught.value.__context__ is error.__context__
+    assert not caught.value.__suppress_context__
+    assert error.__traceback__ is None

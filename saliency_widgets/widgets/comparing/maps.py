@@ -281,16 +281,24 @@ class Maps:
         pace = dict(event.asked.params).get(CHUNK_SIZE.name)
         if entry.asked.paced(pace).key != event.asked.key:
             return  # it was asked something else meanwhile
+        drawn = event.state == "error"  # even if that can't be drawn; what fails in another is told as an error next
         try:
-            self._show_event(key, entry, event)
-        finally:  # last, and in one: whoever waits for it finds everything said
-            with self._changed:
-                if not (entry.state == "stopped" and event.state == "running"):
-                    entry.state = event.state
-                if event.state != "running":
-                    self._progress()
+            self._draw(entry, event)
+            if event.state == "done":
+                self._done(key)
+            drawn = True
+        finally:
+            if drawn:
+                self._settle(entry, event.state)
 
-    def _show_event(self, key: Hashable, entry: _Entry, event: Event) -> None:
+    def _settle(self, entry: _Entry, state: str) -> None:
+        with self._changed:  # last, and in one: whoever waits for it finds everything said
+            if not (entry.state == "stopped" and state == "running"):
+                entry.state = state
+            if state != "running":
+                self._progress()
+
+    def _draw(self, entry: _Entry, event: Event) -> None:
         want, found = entry.wanted, event.attribution
         title = ""
         if found is not None and found.score is not None:
@@ -300,8 +308,6 @@ class Maps:
             entry.cell.picture = picture
         told = messages.status_of(event, title, want.name, notes=want.notes, sign=self._reduction_of(want).sign)
         entry.cell.offer(messages.frame_of(event), told)
-        if event.state == "done":
-            self._done(key)
 
     def _counted(self) -> int:
         """How many of the maps shown have come to their end."""
