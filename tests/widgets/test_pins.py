@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+import threading
+
 import numpy as np
 import pytest
 import torch
@@ -102,3 +105,34 @@ def test_after_training_it_is_another_map_and_is_pinned_beside_the_old_one(explo
     explorer.pin()
     first, second = explorer.pins._maps.view.cells
     assert second.frame["high"] == pytest.approx(2 * first.frame["high"], rel=1e-4)
+
+
+def test_two_threads_may_pin_and_unpin():
+    model = nn.Sequential(nn.Conv2d(3, 2, 3), nn.Flatten(), nn.Linear(2 * 14 * 18, 3)).eval()
+    made = Explorer(model, torch.rand(3, 16, 20), target=0, method="smoothgrad", n_samples=1)
+    made.wait(60)
+    failed: list[BaseException] = []
+
+    def change(samples: int) -> None:
+        try:
+            for k in range(12):
+                made.update(n_samples=samples + k)
+                made.pin()
+                made.pins.unpin()
+        except BaseException as error:
+            failed.append(error)
+
+    threads = [threading.Thread(target=change, args=(samples,)) for samples in (2, 20, 40)]
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(interval)
+    assert failed == []
+    made.pins.clear()
+    assert made.pins._maps._entries == {}
+    made.close()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pandas as pd
@@ -106,6 +108,25 @@ def test_the_screen_is_what_attribute_gives_and_what_the_code_says(explorer, peo
     }  # fmt: skip
     exec(code, names)
     assert torch.equal(names["attribution"].values, explorer.attribution.values)
+
+
+def test_edits_of_two_threads_are_both_in_the_row(people, given):
+    made = TableExplorer(mlp(features=8, classes=1), people.iloc[[3]], **(given | {"executor": "thread"}))
+
+    def edit(name):
+        for k in range(20):
+            made.edit(**{name: 20 + k})
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(2) as pool:
+            list(pool.map(edit, ["age", "debt"]))
+    finally:
+        sys.setswitchinterval(interval)
+    assert made.row[["age", "debt"]].to_numpy().tolist() == [[39, 39]]
+    assert made.wait(60) is not None
+    made.close()
 
 
 def test_the_row_is_a_copy_and_nothing_of_the_callers_is_changed(people, given):

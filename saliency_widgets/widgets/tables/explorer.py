@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NoReturn
 
@@ -102,6 +103,7 @@ class TableExplorer(Live):
         bars = FeatureBars(table.names, self._on_bar, top=top)
         given = {"model": model, "inputs": table.rows, "transform": transform, "class_names": class_names}
         self._table = self._read = self._first = table  # as it is shown, as it is asked about, and as it was given
+        self._editing = threading.RLock()  # each edit is of the row that the last one left
         # Of the row as it was given: the model's version, and its scores.
         self._before: tuple[Any, Tensor] | None = None
         self.bars = bars
@@ -136,13 +138,14 @@ class TableExplorer(Live):
         Raises:
             ValueError: A column that isn't there, or a value that can't be used. Nothing is changed then.
         """
-        table = self._read.with_values(values)
-        self._read = table
-        self._subject.move(table)
-        self._given["inputs"] = table.rows
-        changed = {name: table.rows.iloc[0, table.places[name]] for name in values}
-        self.what_if.told({k: one.item() if isinstance(one, np.generic) else one for k, one in changed.items()})
-        self._submit(self.panel.request())
+        with self._editing:
+            table = self._read.with_values(values)
+            self._read = table
+            self._subject.move(table)
+            self._given["inputs"] = table.rows
+            changed = {name: table.rows.iloc[0, table.places[name]] for name in values}
+            self.what_if.told({k: one.item() if isinstance(one, np.generic) else one for k, one in changed.items()})
+            self._submit(self.panel.request())
 
     def save_html(self, path: Any, **_given: Any) -> NoReturn:
         """Not for rows: their bars are drawn by bqplot, which needs a notebook.
@@ -162,7 +165,8 @@ class TableExplorer(Live):
         return found.sort_values(key=np.abs, ascending=False, kind="stable").rename("attribution")
 
     def _on_bar(self, column: int) -> None:
-        self.what_if.choose(column)
+        with self._editing:
+            self.what_if.choose(column)
 
     def _on_edit(self, name: str, value: Any) -> bool:
         try:
