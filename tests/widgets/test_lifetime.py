@@ -111,6 +111,15 @@ def test_a_sweep_that_is_shown_no_more_is_gone() -> None:
     assert settled(lambda: not alive(view))
 
 
+def test_a_sweep_that_is_finished_refers_to_no_model() -> None:
+    model = picture_model()
+    held = weakref.ref(model)
+    sweep = sw.sweep(model, IMAGE, "smoothgrad", {"n_samples": [1, 2]}, progress=False)
+    del model
+    assert settled(lambda: not alive(held))
+    assert len(sweep.table) == 2
+
+
 def test_of_ten_runs_of_a_cell_two_models_are_held_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lifetime, "_OPEN", weakref.WeakSet())  # without what other tests have left open
     monkeypatch.setattr(lifetime, "_survivors", 0)

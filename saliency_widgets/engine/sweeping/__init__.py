@@ -45,7 +45,7 @@ __all__ = ["ExecutorDiedError", "Sweep", "sweep"]
 LIMIT = 5000
 """Cells that are computed without being asked for."""
 
-# The last sweep that had no file: an interrupted one goes on where it was, as long as the process lives.
+# The interrupted sweep that had no file: called again, it goes on where it was.
 _unsaved: Memory | None = None
 
 
@@ -194,6 +194,7 @@ def sweep(
         found = _finish(kept, names, payload, cells, executor, progress, in_memory)
     finally:
         kept.close()
+    _let_go()  # it is finished: there is nothing to go on with
     if all(cell.error for cell in found.values()):
         raise ValueError(f"sweep: no cell could be computed. {next(iter(found.values())).error}")
     if any(metric.name == FINEST for metric in chosen):
@@ -201,6 +202,12 @@ def sweep(
     shown = [one.picture for one in each]
     result = Sweep(entry, grid, settings, dict(params), chosen, found, shown, quality, cost, within)
     return result if metrics is not None else result.with_numbers()
+
+
+def _let_go() -> None:
+    """Forget the last sweep without a file, and with it the model."""
+    global _unsaved
+    _unsaved = None
 
 
 def _name_in_memory(cell: Cell) -> Hashable:
