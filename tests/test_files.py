@@ -17,7 +17,7 @@ from PIL import Image
 from saliency_widgets import render
 from saliency_widgets.files import as_path, put, resolve_target
 
-root_only = pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write anywhere")
+not_as_root = pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write anywhere")
 
 
 def mode_of(path):
@@ -113,7 +113,7 @@ def test_what_is_no_regular_file_is_refused_and_stays(special, monkeypatch, path
     assert {one.name: one.lstat().st_mode for one in special.iterdir()} == before
 
 
-@root_only
+@not_as_root
 def test_what_is_write_protected_is_refused(tmp_path):
     (tmp_path / "file").write_bytes(b"old")
     (tmp_path / "file").chmod(0o444)

@@ -106,25 +106,26 @@ def load(
     return explorer
 
 
-def _arguments(state: Mapping[str, Any], inputs: Any, given: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
+def _arguments(state: Mapping[str, Any], inputs: Any, further: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
     """The inputs and the other arguments with which an explorer is where it was."""
-    found, controls = state["attribution"], dict(state["controls"])
-    about = {name: found.settings[name] for name in _ABOUT if name in found.settings}
+    attribution, controls = state["attribution"], dict(state["controls"])
+    settings = attribution.settings
+    about = {name: settings[name] for name in _ABOUT if name in settings}
     if state["kind"] == "row":
-        if found.transformed and "transform" not in given:
+        if attribution.transformed and "transform" not in further:
             raise ValueError(
                 "transform: the row went through one, and functions are not stored. Pass it as transform=."
             )
         inputs = state["row"] if inputs is None else inputs
-        about |= {name: found.settings[name] for name in ("feature_names", "background") if name in found.settings}
+        about |= {name: settings[name] for name in ("feature_names", "background") if name in settings}
     elif inputs is None:
         inputs = state["inputs"]
-        if found.transformed:
+        if attribution.transformed:
             pixels = state["pixels"] or {}
             # Without the transform nothing else tells what black and white are.
-            named = controls.get("baseline")
-            if isinstance(named, str) and named in pixels:
-                controls["baseline"] = pixels[named]
+            baseline = controls.get("baseline")
+            if isinstance(baseline, str) and baseline in pixels:
+                controls["baseline"] = pixels[baseline]
             warnings.warn(
                 "load: the picture went through a transform, and only what came out of it is stored: black and white "
                 "are not known to other settings. Pass inputs= and transform= as you did then.",
@@ -133,7 +134,7 @@ def _arguments(state: Mapping[str, Any], inputs: Any, given: Mapping[str, Any]) 
             )
     if state["class_names"] is not None:
         about["class_names"] = state["class_names"]
-    return inputs, {**about, **controls, **given}
+    return inputs, {**about, **controls, **further}
 
 
 def fingerprint(model: nn.Module) -> str | None:

@@ -177,6 +177,8 @@ class Failing:
             raise OSError(errno.ENOSPC, "No space left on device")
         result = function(*arguments, **keywords)
         if now and self.how == "interrupt after":
+            if function.__name__ == "open":  # Python would have it by then
+                os.close(result)
             raise KeyboardInterrupt
         return result
 

@@ -331,11 +331,14 @@ def test_what_can_not_be_read_again_is_not_written(picture, tmp_path, monkeypatc
     with pytest.raises(ValueError, match=r"nothing was written: a text in it holds .*half a letter"):
         made.save_state(tmp_path / "a")
     made._subject.class_names = NAMES
-    monkeypatch.setattr(arrays, "LARGEST", 1000)
-    with pytest.raises(ValueError, match="nothing was written: arrays: they hold"):
-        made.save_state(tmp_path / "a")
-    monkeypatch.setattr(document, "MANY", 100)
-    monkeypatch.undo()
+    for module, limit, said in (
+        (arrays, "LARGEST", "arrays: they hold"),
+        (document, "MANY", "its JSON, .* bytes, holds"),
+    ):
+        with monkeypatch.context() as patched:
+            patched.setattr(module, limit, 100)
+            with pytest.raises(ValueError, match=f"nothing was written: {said}"):
+                made.save_state(tmp_path / "a")
     made.close()
     assert list(tmp_path.iterdir()) == []
 
@@ -343,16 +346,16 @@ def test_what_can_not_be_read_again_is_not_written(picture, tmp_path, monkeypatc
 # ---- files that are not as they were written
 
 
-def rewrite(path, change=lambda _told: None, packed=None):
+def rewrite(path, change=lambda _fields: None, packed=None):
     """Change a state as somebody who knows the format would: all that names content is brought up to date."""
     text, npz = path.with_suffix(".json"), path.with_suffix(".npz")
-    told = json.loads(text.read_text())
+    fields = json.loads(text.read_text())
     if packed is not None:
         npz.write_bytes(packed)
-        told["npz"] = xxhash.xxh3_128_hexdigest(packed)
-    change(told)
-    told["checksum"] = document.checksum(told)
-    text.write_text(json.dumps(told))
+        fields["npz"] = xxhash.xxh3_128_hexdigest(packed)
+    change(fields)
+    fields["checksum"] = document.checksum(fields)
+    text.write_text(json.dumps(fields))
 
 
 @pytest.fixture(scope="module")
@@ -428,21 +431,21 @@ def test_a_byte_order_mark_is_refused_and_spaces_mean_nothing(good):
 
 
 def test_nested_too_deeply_within_the_bounds(good):
-    def nest(told):
+    def nest(fields):
         for _ in range(50):
-            told["code"] = [told["code"]]
+            fields["code"] = [fields["code"]]
 
     rewrite(good, nest)
     refused(good, "nested too deeply")
 
 
 @pytest.mark.parametrize(
-    "change", [lambda told: told.update(code="x"), lambda told: told["controls"].update(n_samples=4)]
+    "change", [lambda fields: fields.update(code="x"), lambda fields: fields["controls"].update(n_samples=4)]
 )
 def test_a_text_that_was_changed_is_refused(good, change):
-    told = json.loads(good.with_suffix(".json").read_text())
-    change(told)
-    good.with_suffix(".json").write_text(json.dumps(told))
+    fields = json.loads(good.with_suffix(".json").read_text())
+    change(fields)
+    good.with_suffix(".json").write_text(json.dumps(fields))
     refused(good, "changed or damaged since save_state wrote it")
 
 
@@ -468,11 +471,11 @@ def test_a_field_that_is_not_what_it_must_be_is_refused(good, rules, inside):
             good.with_suffix(".json").write_text(text)
             same = []
 
-            def change(told, name=name, wrong=wrong, same=same):
+            def change(fields, name=name, wrong=wrong, same=same):
                 for one in inside:
-                    told = told[one]
-                same.append(told[name] == wrong)
-                told[name] = wrong
+                    fields = fields[one]
+                same.append(fields[name] == wrong)
+                fields[name] = wrong
 
             rewrite(good, change)
             if same == [True] or (name, repr(wrong)) in FINE:
@@ -485,16 +488,16 @@ def test_a_field_that_is_not_what_it_must_be_is_refused(good, rules, inside):
 def test_a_field_that_is_missing_or_unknown_is_named(good, where):
     text = good.with_suffix(".json").read_text()
 
-    def inside(told):
-        return {"": told, "controls": told["controls"], "attribution": told["attribution"],
-                "settings": told["attribution"]["settings"]}[where]  # fmt: skip
+    def inside(fields):
+        return {"": fields, "controls": fields["controls"], "attribution": fields["attribution"],
+                "settings": fields["attribution"]["settings"]}[where]  # fmt: skip
 
-    rewrite(good, lambda told: inside(told).update(evil=1))
+    rewrite(good, lambda fields: inside(fields).update(evil=1))
     refused(good, "evil")
     for name in inside(json.loads(text)):
         if name not in ("arrays", "npz", "checksum", "format") and (where in ("", "attribution") or name == "method"):
             good.with_suffix(".json").write_text(text)
-            rewrite(good, lambda told, name=name: inside(told).pop(name))
+            rewrite(good, lambda fields, name=name: inside(fields).pop(name))
             refused(good, name if name != "settings" else "values by name")
 
 
@@ -518,7 +521,7 @@ def test_a_field_that_is_missing_or_unknown_is_named(good, where):
     ],
 )
 def test_what_makes_a_wrong_attribution_is_refused(good, change, said):
-    rewrite(good, lambda told: change(told["attribution"]))
+    rewrite(good, lambda fields: change(fields["attribution"]))
     refused(good, said)
 
 
@@ -583,8 +586,8 @@ def test_a_truth_value_that_is_none_is_refused(good):
     content = npy(np.zeros((1, 3, 8, 8), bool))
     members[0] = (members[0][0], content[:-1] + b"\2")
 
-    def change(told):
-        told["arrays"][0]["dtype"] = "|b1"
+    def change(fields):
+        fields["arrays"][0]["dtype"] = "|b1"
 
     rewrite(good, change, npz(members))
     refused(good, "no truth values")
@@ -608,7 +611,7 @@ def test_a_bomb_is_refused_without_its_memory(good, lie):
     packed = npz([(members[0][0], head + bytes(2**26)), *members[1:]])
     if lie == "the npz":
         packed = packed.replace((128 + 2**26).to_bytes(4, "little"), len(members[0][1]).to_bytes(4, "little"))
-    rewrite(good, lambda told: told["arrays"][0].update(shape=[2 * 10**8]) if lie == "none" else None, packed)
+    rewrite(good, lambda fields: fields["arrays"][0].update(shape=[2 * 10**8]) if lie == "none" else None, packed)
     assert peak_of(good) < 2**22
 
 
@@ -619,7 +622,7 @@ def test_entries_without_end_are_refused_without_their_memory(good):
     end = entry.index(b"PK\5\6")
     rewrite(
         good,
-        lambda told: told["arrays"][0].update(shape=[2**26]),
+        lambda fields: fields["arrays"][0].update(shape=[2**26]),
         entry[:begin] + entry[begin:end] * 10**6 + entry[end:],
     )
     assert peak_of(good) < 3 * good.with_suffix(".npz").stat().st_size
@@ -627,7 +630,7 @@ def test_entries_without_end_are_refused_without_their_memory(good):
 
 def test_one_array_is_of_one_value(good):
     """Else a small file could make many copies of one array."""
-    rewrite(good, lambda told: told["attribution"].update(standard_error=told["attribution"]["values"]))
+    rewrite(good, lambda fields: fields["attribution"].update(standard_error=fields["attribution"]["values"]))
     refused(good, "named twice|no value has")
 
 
@@ -642,7 +645,7 @@ def test_a_wrong_pair_that_was_put_aside_by_name_is_not_taken(good):
 
 @pytest.mark.parametrize("digest", ["../" * 10 + "etc/passwd", "a" * 31, 5, None, []])
 def test_a_name_of_content_that_is_none_is_refused(good, digest):
-    rewrite(good, lambda told: told.update(npz=digest))
+    rewrite(good, lambda fields: fields.update(npz=digest))
     refused(good, "npz: expected a digest")
 
 
@@ -677,7 +680,7 @@ def test_a_pipe_in_place_of_a_file_is_none(good, ending):
     ],
 )
 def test_controls_that_no_explorer_has_are_refused_and_nothing_is_opened(good, change, said):
-    rewrite(good, lambda told: told["controls"].update(change))
+    rewrite(good, lambda fields: fields["controls"].update(change))
     threads, widgets = set(threading.enumerate()), set(registry._instances)
     model = conv_net()
     with warnings.catch_warnings():
@@ -692,8 +695,8 @@ def test_controls_that_no_explorer_has_are_refused_and_nothing_is_opened(good, c
     ("change", "said"), [({"target": 3000}, "out of range"), ({"method": "grad_cam", "layer": "zzz"}, "layer: 'zzz'")]
 )
 def test_controls_that_this_model_lacks_are_refused_and_nothing_is_opened(good, change, said):
-    def ask(told):
-        told["controls"] = {name: told["controls"][name] for name in ("method", "target", "score")} | change
+    def ask(fields):
+        fields["controls"] = {name: fields["controls"][name] for name in ("method", "target", "score")} | change
 
     rewrite(good, ask)
     threads, widgets = set(threading.enumerate()), set(registry._instances)
