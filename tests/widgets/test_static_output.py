@@ -225,6 +225,7 @@ def test_a_sweep_leaves_its_recommendation_its_maps_and_its_table(page: Page) ->
     found.widget._update_static()
     assert page.updates == 1
     assert page.text.startswith(found.by("standard_error").words)
+    found.widget.close()
 
 
 def test_before_the_first_map_there_is_a_text_that_says_so(page: Page) -> None:
