@@ -34,7 +34,7 @@ from soak.figures import Figures
 FAULTS = ("raw error", "memory", "another map", "an unusable map", "an explorer left open")
 CONSTANT = 2 * 2**20  # bytes of memory besides twice what a state states
 IN_MEMORY = "/dev/shm" if Path("/dev/shm").is_dir() else None  # where files are, if that can be had
-OPENED = 50  # of one in so many an explorer is made
+OPENED = 4  # of one in so many an explorer is made, of what means the same of one in ten times as many
 EVERY = 25  # the memory of one in so many is measured: that is slow
 
 
@@ -119,7 +119,7 @@ def _load(figures: Figures, folder: Path, state: State, changed: Changed, exampl
             figures.fault("memory", f"{example}: {peak / 2**20:.1f} MiB")
     if attribution is not None:
         _look_at(figures, state, changed, attribution, example)
-        if changed.consistent or figures.counts["the same map"] % OPENED == 0:
+        if step % (OPENED if changed.consistent else 10 * OPENED) == 0:
             _open(figures, path, state, example)
 
 
