@@ -4,6 +4,7 @@ import type { AnyModel } from "@anywidget/types";
 import { GridView } from "./grid/view.ts";
 import { LessonView } from "./lesson/view.ts";
 import { mendControls } from "./shell/accessible.ts";
+import { releaseClosed } from "./shell/release.ts";
 import { HeatmapView } from "./view.ts";
 
 /** A view on a page: it shows its model in `el` until it is removed. */
@@ -16,9 +17,11 @@ function render({ model, el }: { model: AnyModel; el: HTMLElement }): () => void
   const view = new VIEWS[String(model.get("kind") ?? "heatmap")](model, el);
   const life = new AbortController();
   mendControls(el, life.signal);
+  const release = releaseClosed(model.widget_manager, model.get("root"));
   return () => {
     life.abort();
     view.remove();
+    release();
   };
 }
 

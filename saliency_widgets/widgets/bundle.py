@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import anywidget
+import traitlets
+
 _STATIC = Path(__file__).parent / "static"
 
 
@@ -24,3 +27,16 @@ def bundle(name: str) -> str:
         )
     # As text: anywidget would watch a file, and its watcher would keep every view alive.
     return path.read_text(encoding="utf-8")
+
+
+class BundledView(anywidget.AnyWidget):
+    """A view of the front end's script.
+
+    Attributes:
+        root: The model id of the widget that it is shown in. Once that is closed, the page forgets all its parts.
+    """
+
+    _esm = bundle("heatmap.js")
+    _css = bundle("heatmap.css")
+
+    root = traitlets.Unicode().tag(sync=True)

@@ -10,13 +10,13 @@ import traitlets
 from ipycanvas import Canvas
 from ipywidgets import Widget, widget_serialization
 
-from saliency_widgets.widgets.bundle import bundle
+from saliency_widgets.widgets.bundle import BundledView
 from saliency_widgets.widgets.display import DisplaySettings
 from saliency_widgets.widgets.inbox import whole_number
 from saliency_widgets.widgets.paced import Paced
 
 
-class HeatmapView(Paced):
+class HeatmapView(BundledView, Paced):
     """Shows frames over a picture. Written by one worker at a time; its front end counts views alone.
 
     Args:
@@ -27,9 +27,6 @@ class HeatmapView(Paced):
         controls: What the person may move beside it; their way to the kernel is opened once the view is on a page.
         layers: Canvases drawn on top.
     """
-
-    _esm = bundle("heatmap.js")
-    _css = bundle("heatmap.css")
 
     kind = traitlets.Unicode("heatmap").tag(sync=True)
     plain = traitlets.Bool(False).tag(sync=True)

@@ -73,6 +73,7 @@ class Live(WithStaticOutput, Showable, w.Box):
 
     def _begin(self, *children: w.Widget) -> None:
         """Show it, and ask what the controls ask."""
+        self.view.root = self.model_id
         self.children = children
         self.add_class("sw-explorer")
         self.panel.observe(self._on_move, self._on_wrong)

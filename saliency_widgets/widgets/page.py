@@ -274,7 +274,7 @@ class _Models:
 
 def _is_own(name: str) -> bool:
     """Whether a trait is the view's, rather than about how Jupyter lays it out and finds it."""
-    return not name.startswith("_") and name not in ("layout", "tabbable", "tooltip")
+    return not name.startswith("_") and name not in ("layout", "root", "tabbable", "tooltip")
 
 
 def _setting(param: Param) -> dict[str, Any]:

@@ -105,6 +105,8 @@ class SweepView(WithStaticOutput, Showable, w.VBox):
             [self._words, *use, menus, self._figure, legend, sentence(_HOW), *maps],
             layout={"width": "100%", "overflow": "visible"},
         )
+        if self._maps is not None:
+            self._maps.view.root = self.model_id
         self.add_class("sw-sweep")
         self._show_maps()
         self._show()

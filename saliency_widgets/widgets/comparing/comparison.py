@@ -98,6 +98,7 @@ class Comparison(WithStaticOutput, Showable, w.Box):
         )  # fmt: skip
         self.view.controls = self.panel.controls
         super().__init__(layout=LAYOUT)
+        self.view.root = self.model_id
         self.children = [*self.view.beside(self.panel.widget), self._beneath.widget]
         self.add_class("sw-comparison")
         self._writes = WorkerWrites(self)

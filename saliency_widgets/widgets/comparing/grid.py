@@ -6,12 +6,11 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import anywidget
 import ipywidgets as w
 import traitlets
 from ipywidgets import Widget, widget_serialization
 
-from saliency_widgets.widgets.bundle import bundle
+from saliency_widgets.widgets.bundle import BundledView
 from saliency_widgets.widgets.display import DisplaySettings
 from saliency_widgets.widgets.inbox import whole_number
 from saliency_widgets.widgets.paced import Paced
@@ -35,7 +34,7 @@ class MapCell(Paced):
         super().__init__(picture, name=name, group=group)
 
 
-class GridView(anywidget.AnyWidget):
+class GridView(BundledView):
     """Shows cells row by row. Its front end writes ``scale``, ``unlocked`` and ``pair``, when a person chooses them.
 
     Args:
@@ -48,9 +47,6 @@ class GridView(anywidget.AnyWidget):
         unlocked: Places of the cells that have a scale of their own all the same.
         pair: Places of the two cells whose difference is shown; -1 for none.
     """
-
-    _esm = bundle("heatmap.js")
-    _css = bundle("heatmap.css")
 
     kind = traitlets.Unicode("grid").tag(sync=True)
     rows = traitlets.List(traitlets.Unicode()).tag(sync=True)

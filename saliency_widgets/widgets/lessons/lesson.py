@@ -125,6 +125,7 @@ class Lesson(WithStaticOutput, Showable, w.VBox):
         self.view = LessonView(title, list(self._steps.values()), on_stop=self.stop, on_try=self._on_try)
         self.view.tell()
         super().__init__([self.view], layout={"width": "100%", "overflow": "visible"})
+        self.view.root = self.model_id
         self.add_class("sw-lesson-box")
         self._writes = WorkerWrites(self)
         self._open = True

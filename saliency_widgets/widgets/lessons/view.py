@@ -6,12 +6,11 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import anywidget
 import traitlets
 from ipywidgets import Widget
 
 from saliency_widgets import render
-from saliency_widgets.widgets.bundle import bundle
+from saliency_widgets.widgets.bundle import BundledView
 from saliency_widgets.widgets.inbox import whole_number
 from saliency_widgets.widgets.lessons.page import Step
 
@@ -23,7 +22,7 @@ def content_of(name: str) -> str:
     return f"content_{name}"
 
 
-class LessonView(anywidget.AnyWidget):
+class LessonView(BundledView):
     """The strip of steps, the current one's pictures with their control, and the way to the next.
 
     Each step's content is a trait of its own, ``content_<name>``: an empty one is still to come.
@@ -34,9 +33,6 @@ class LessonView(anywidget.AnyWidget):
         on_stop: Called when the person presses Stop.
         on_try: Called with a step's name and the shot's number when the person presses "Try it".
     """
-
-    _esm = bundle("heatmap.js")
-    _css = bundle("heatmap.css")
 
     kind = traitlets.Unicode("lesson").tag(sync=True)
     title = traitlets.Unicode().tag(sync=True)

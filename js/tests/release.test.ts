@@ -1,0 +1,77 @@
+// What a closed explorer's comms still call: nothing, whatever it is made of and whenever that came.
+import { describe, expect, it } from "vitest";
+import { releaseClosed } from "../src/shell/release.ts";
+
+/** A model as ipywidgets has it, whose comm remembers what it calls. */
+class Model {
+  readonly calls = new Set(["model"]);
+  readonly comm = {
+    on_msg: () => this.calls.delete("model"),
+    on_close: () => this.calls.delete("model"),
+  };
+  readonly #listeners: (() => void)[] = [];
+
+  constructor(readonly attributes: Record<string, unknown> = {}) {}
+
+  get(name: string): unknown {
+    return this.attributes[name];
+  }
+
+  on(event: string, listener: () => void): void {
+    if (event === "destroy") this.#listeners.push(listener);
+  }
+
+  off(): void {}
+
+  /** Close it; returns whether its comm calls nobody then. */
+  close(): boolean {
+    for (const listener of this.#listeners) listener();
+    return this.calls.size === 0;
+  }
+}
+
+function pageOf(models: Record<string, Model>) {
+  return {
+    get_model: async (id: string) => {
+      if (!models[id]) throw new Error("widget model not found");
+      return models[id];
+    },
+  };
+}
+
+describe("a closed explorer", () => {
+  it("lets go of every part: attributes, lists, mappings and references, in circles too", async () => {
+    const [layout, mark, scale, display, root] = [1, 2, 3, 4, 5].map(() => new Model());
+    mark.attributes.scales = { x: scale };
+    const view = new Model({
+      display: "IPY_MODEL_display",
+      frame: { codes: new DataView(new ArrayBuffer(8)) },
+    });
+    Object.assign(root.attributes, { layout, children: [view, mark], title: "a text" });
+    scale.attributes.parent = root;
+    releaseClosed(pageOf({ root, display }), "root");
+    const parts = [root, layout, view, mark, scale, display];
+    await expect.poll(() => parts.every((part) => part.close())).toBe(true);
+  });
+
+  it("keeps what is open as it is", async () => {
+    const root = new Model();
+    releaseClosed(pageOf({ root }), "root")();
+    await Promise.resolve();
+    expect([...root.calls]).toEqual(["model"]);
+  });
+
+  it("lets go of parts that came after it was shown", async () => {
+    const root = new Model({ children: [] });
+    const release = releaseClosed(pageOf({ root }), "root");
+    await expect.poll(() => root.close()).toBe(true);
+    const late = new Model();
+    root.attributes.children = [late];
+    release();
+    expect(late.close()).toBe(true);
+  });
+
+  it("may be none, or one that this page doesn't have", () => {
+    for (const root of ["", "gone", undefined]) expect(() => releaseClosed(pageOf({}), root)()).not.toThrow();
+  });
+});
