@@ -29,6 +29,28 @@ def bundle(name: str) -> str:
     return path.read_text(encoding="utf-8")
 
 
+# A browser keeps every module that it has loaded, and anywidget loads each widget's own: this one is small, and loads
+# the script once for all views of a page.
+_LOADER = """
+const scripts = (globalThis.saliencyWidgetsScripts ??= new Map());
+
+function load(script) {
+  if (!scripts.has(script)) {
+    const url = URL.createObjectURL(new Blob([script], { type: "text/javascript" }));
+    scripts.set(script, import(url).finally(() => URL.revokeObjectURL(url)));
+  }
+  return scripts.get(script);
+}
+
+export default {
+  async render(context) {
+    const { default: views } = await load(context.model.get("_script"));
+    return views.render(context);
+  },
+};
+"""
+
+
 class BundledView(anywidget.AnyWidget):
     """A view of the front end's script.
 
@@ -36,7 +58,8 @@ class BundledView(anywidget.AnyWidget):
         root: The model id of the widget that it is shown in. Once that is closed, the page forgets all its parts.
     """
 
-    _esm = bundle("heatmap.js")
+    _esm = _LOADER
     _css = bundle("heatmap.css")
 
+    _script = traitlets.Unicode(bundle("heatmap.js")).tag(sync=True)
     root = traitlets.Unicode().tag(sync=True)
