@@ -10,6 +10,8 @@ import numpy as np
 from lab import Lab
 from playwright.sync_api import Locator
 
+from saliency_widgets import render
+
 # The colour on the canvas at the middle of each pixel of the picture.
 PIXELS = """(canvas, [height, width]) => {
   const context = canvas.getContext('2d');
@@ -49,6 +51,16 @@ def _arrays(explorer, attribution):
 """
 
 
+def overlay(found: dict, **changes: object) -> np.ndarray:
+    """The overlay that render paints for these codes with the display's defaults, changed where said."""
+    display = {param.name: param.default for param in render.DISPLAY} | changes
+    table = render.lut(display.pop("diverging" if found["signed"] else "colormap"))
+    for name in ("diverging", "colormap"):
+        display.pop(name, None)
+    quantised = render.Quantised(found["codes"], found["low"], found["high"], found["signed"])
+    return render.blend(found["picture"], quantised, lut=table, **display)
+
+
 class Seen:
     """One explorer in the page.
 
@@ -82,10 +94,10 @@ class Seen:
             if painted == number:
                 return
 
-    def pixels(self) -> np.ndarray:
-        """The canvas, one colour for each pixel of the picture: uint8 (224, 224, 3)."""
-        raw = self.canvas.evaluate(PIXELS, [224, 224])
-        return np.frombuffer(base64.b64decode(raw), np.uint8).reshape(224, 224, 3)
+    def pixels(self, size: int = 224) -> np.ndarray:
+        """The canvas, one colour for each pixel of the picture, which has this size: uint8 (size, size, 3)."""
+        raw = self.canvas.evaluate(PIXELS, [size, size])
+        return np.frombuffer(base64.b64decode(raw), np.uint8).reshape(size, size, 3)
 
     def listen(self) -> None:
         """Note every paint from now on."""

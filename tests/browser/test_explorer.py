@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from lab import Lab
 from playwright.sync_api import expect
-from seen import Seen
+from seen import Seen, overlay
 
 from saliency_widgets import render
 
@@ -17,16 +17,6 @@ pytestmark = pytest.mark.browser
 NOTEBOOK = Path(__file__).parents[2] / "notebooks" / "explore.ipynb"
 DEMO = "import saliency_widgets as sw\nexplorer = sw.demo({})\nexplorer"
 FRESH = "sw.attribute(**explorer.settings)"
-
-
-def overlay(found: dict, **changes: object) -> np.ndarray:
-    """The overlay that render paints for these codes with the display's defaults, changed where said."""
-    display = {param.name: param.default for param in render.DISPLAY} | changes
-    table = render.lut(display.pop("diverging" if found["signed"] else "colormap"))
-    for name in ("diverging", "colormap"):
-        display.pop(name, None)
-    quantised = render.Quantised(found["codes"], found["low"], found["high"], found["signed"])
-    return render.blend(found["picture"], quantised, lut=table, **display)
 
 
 def assert_seen(seen: Seen, expected: np.ndarray) -> None:

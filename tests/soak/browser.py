@@ -1,0 +1,324 @@
+"""Mouse and keyboard in a real JupyterLab: each settled map is that of a fresh start, and the page keeps nothing."""
+
+from __future__ import annotations
+
+import random
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ensure_browser import FLAGS, MISSING, find_browser
+from lab import Lab
+from lab_server import LabServer
+from memory import Held, PageMemory
+from playwright.sync_api import Error, sync_playwright
+from seen import Seen, overlay
+
+from soak.figures import Figures
+
+MOVES = 20  # of one widget, which the cell's next run replaces
+SETTLED = 10  # moves after which it is looked at
+GROWTH = 150  # nodes in 100 moves: JupyterLab's own, and bqplot's tooltips
+SIZE = 32  # of the picture
+_VIEWPORT = {"width": 1440, "height": 900}
+
+OTHER, CONSOLE, KERNEL, DISORDER, SILENT, GROWS, UNFORESEEN = (
+    "another map", "console error", "kernel error", "frame out of order", "message unanswered", "nodes grow",
+    "unforeseen",
+)  # fmt: skip
+
+SETUP = f"""
+import sys
+sys.path.insert(0, {str(Path(__file__).parents[1])!r})
+import numpy as np
+import saliency_widgets as sw
+from soak.in_kernel import problems
+from toys import conv_net, mlp
+
+net, rows = conv_net(), mlp()
+names = ["ant", "bee", "cow", "dog"]
+draw = np.random.default_rng(0)
+image = draw.integers(0, 256, ({SIZE}, {SIZE}, 3), dtype=np.uint8)
+table = draw.normal(size=(30, 4))
+"""
+SHOWN = {
+    "explorer": "sw.explore(net, image, class_names=names, method='smoothgrad')",
+    "table": "sw.explore(rows, table[0], background=table, class_names=names[:3], feature_names=list('abcd'))",
+    "comparison": "sw.compare(net, image, class_names=names, methods=['gradient', 'smoothgrad', 'grad_cam'])",
+}
+
+# What can be moved, by how it is.
+PARTS = {
+    "slide": ".noUi-handle",
+    "choose": "select",
+    "type": "input[type=text], input[type=number], .widget-readout[contenteditable=true]",
+    "press": "button, input[type=checkbox]",
+    "fold": ".jupyter-widget-Collapse-header, summary",
+    "draw": "canvas",
+    "click": ".bqplot .bar, .bqplot rect",
+}
+WORDS = ["bee", "cow (2)", "3", "7", "1.5", "-2", "0.25", "1e9", "", "no such class", "<b>&amp;", "名前"]
+
+# The page's own account of what must not happen, from now on.
+WATCH = """
+const watched = window.__soak = {unanswered: new Set(), kernel: [], disorder: []};
+const last = new WeakMap();
+document.addEventListener('sw-paint', ({target, detail}) => {
+  const [generation, index] = last.get(target) ?? [0, -1];
+  if (detail.generation < generation || (detail.generation === generation && detail.index < index))
+    watched.disorder.push(`${detail.generation}.${detail.index} after ${generation}.${index}`);
+  last.set(target, [detail.generation, detail.index]);
+});
+kernel.anyMessage.connect((_, {msg, direction}) => {
+  const {header: {msg_type: type, msg_id: id}, parent_header: parent, content} = msg;
+  if (direction === 'send' && type === 'comm_msg') watched.unanswered.add(id);
+  if (type === 'status' && content.execution_state === 'idle') watched.unanswered.delete(parent.msg_id);
+  if (type === 'error') watched.kernel.push(content.traceback.join('\\n'));
+  if (type === 'stream' && content.text.includes('Traceback')) watched.kernel.push(content.text);
+});
+"""
+TAKE = """
+const {kernel: errors, disorder, unanswered} = window.__soak;
+return {kernel: errors.splice(0), disorder: disorder.splice(0), unanswered: unanswered.size};
+"""
+# One of the parts that can be seen and moved, brought into sight.
+PICK = """(output, [selector, share, focus]) => {
+  const parts = [...output.querySelectorAll(selector)].filter(part =>
+    !part.disabled && part.checkVisibility({visibilityProperty: true}) && part.getBoundingClientRect().width > 0);
+  const part = parts[Math.floor(share * parts.length)];
+  if (!part) return null;
+  part.scrollIntoView({block: 'center'});
+  if (focus) part.focus({preventScroll: true});
+  const {x, y, width, height} = part.getBoundingClientRect();
+  return {x, y, width, height, choices: part.options?.length ?? 0};
+}"""
+CHOOSE = """(output, index) => {
+  const menu = output.ownerDocument.activeElement;
+  menu.selectedIndex = index;
+  for (const name of ['input', 'change']) menu.dispatchEvent(new Event(name, {bubbles: true}));
+}"""
+
+
+def attack(seed: int, seconds: float) -> Figures:
+    """Moves in a browser of its own, one widget after the other."""
+    figures = Figures()
+    with opened() as (lab, log):
+        play(lab, log, figures, seed, until=time.monotonic() + seconds)
+    return figures
+
+
+@contextmanager
+def opened() -> Iterator[tuple[Lab, Path]]:
+    """A JupyterLab with a server of its own, and the server's log."""
+    path = find_browser()
+    if path is None:
+        raise RuntimeError(MISSING)
+    with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
+        root, log = Path(folder, "root"), Path(folder, "lab.log")
+        root.mkdir()
+        with LabServer(root, Path(folder, "home"), token="", log=log, expose_app=True) as server:
+            browser = playwright.chromium.launch(executable_path=path, args=FLAGS)
+            page = browser.new_page(viewport=_VIEWPORT, device_scale_factor=1)
+            lab = Lab(page, server.base_url, server.root, server.root, Path(folder, "artifacts"))
+            lab.start()
+            yield lab, log
+            browser.close()
+
+
+def play(
+    lab: Lab, log: Path, figures: Figures, seed: int, *, until: float = float("inf"), widgets: int = 10**9
+) -> None:
+    """Move one widget after the other, so many of them or until that time of the monotonic clock."""
+    figures.expect_none_of(OTHER, CONSOLE, KERNEL, DISORDER, SILENT, GROWS, UNFORESEEN)
+    player = Player(lab, log, figures, seed)
+    first: tuple[int, Held] | None = None
+    for number in range(widgets):
+        if time.monotonic() > until:
+            break
+        try:
+            player.play(list(SHOWN)[number % len(SHOWN)])
+        except (AssertionError, Error) as error:
+            figures.fault(UNFORESEEN, f"{player.step}: {error}")
+            break
+        if number == len(SHOWN) - 1:  # by now the page has all that it keeps of any kind
+            first = figures.counts["moves"], player.memory.held()
+    if first is not None and figures.counts["moves"] > first[0]:
+        player.compare_memory(*first)
+
+
+class Player:
+    """Moves what is shown in one cell of a notebook, and looks at it.
+
+    Args:
+        lab: The page.
+        log: The server's log, where the kernel's uncaught errors are.
+        figures: What is counted.
+        seed: Of the moves.
+    """
+
+    def __init__(self, lab: Lab, log: Path, figures: Figures, seed: int) -> None:
+        self.lab, self.log, self.figures = lab, log, figures
+        self.seed, self.draw = seed, random.Random(seed)
+        self.step, self._seen, self._read = f"seed {seed}", 0, 0
+        lab.js("if (!app.shell.leftCollapsed) app.shell.collapseLeft();")
+        lab.open(lab.write_notebook([SETUP, ""]))
+        lab.run_cell(0, seconds=180)
+        lab.js(WATCH)
+        self._read = log.stat().st_size
+        self.memory = PageMemory(lab)
+        self.output = lab.output(1)
+
+    def play(self, kind: str) -> None:
+        """Show a widget, move it, look at it, and take it away."""
+        counts = self.figures.counts
+        self._show(kind)
+        counts[f"{kind}s"] += 1
+        for number in range(1, MOVES + 1):
+            counts["moves"] += 1
+            self._move(kind)
+            if number % SETTLED == 0:
+                self._settle(kind)
+        self.lab.page.set_viewport_size(_VIEWPORT)
+        self._run("shown.close()")
+        self._take()
+
+    def compare_memory(self, begun: int, before: Held) -> None:
+        """Count what the page holds more than then, for each 100 moves."""
+        share = (self.figures.counts["moves"] - begun) / 100
+        grown = self.memory.growth(before, round(GROWTH * share))
+        nodes, kilobytes = round(grown.nodes / share), round(grown.heap / share / 1000)
+        self.figures.counts["nodes in 100 moves"] += nodes
+        self.figures.counts["kB of heap in 100 moves"] += kilobytes
+        if nodes > GROWTH:
+            self.figures.fault(GROWS, f"seed {self.seed}: {nodes} in 100 moves")
+
+    def _show(self, kind: str) -> None:
+        self._run(f"shown = {SHOWN[kind]}\nshown")
+        self.output.locator(".sw-view, .sw-grid").first.wait_for(timeout=60_000)
+
+    def _run(self, code: str) -> None:
+        self.lab.set_source(1, code)
+        self.lab.run_cell(1, seconds=120)
+
+    # ---- moves
+
+    def _move(self, kind: str) -> None:
+        names = [*PARTS, "slide", "choose", "press", "fold", "look", "resize", "theme", "run again"]
+        name = self.draw.choices(names, [*[6] * (len(names) - 4), 4, 2, 1, 1])[0]
+        self.step = f"seed {self.seed}, {kind}, move {self.figures.counts['moves']}: {name}"
+        box = None
+        if name in PARTS:
+            where = [PARTS[name], self.draw.random(), name in ("slide", "choose", "draw")]
+            box = self.output.evaluate(PICK, where)
+            if box is None:
+                self.figures.counts["nothing to move"] += 1
+                return
+        getattr(self, "_" + name.replace(" ", "_"))(box)
+
+    def _slide(self, box: dict[str, float]) -> None:
+        if self.draw.random() < 0.5:
+            self._drag(box, self.draw.uniform(-150, 150), 0)
+        else:
+            key = self.draw.choice(["ArrowLeft", "ArrowRight", "PageUp", "PageDown", "Home", "End"])
+            for _ in range(self.draw.randrange(1, 6)):
+                self.lab.page.keyboard.press(key)
+
+    def _choose(self, box: dict[str, float]) -> None:
+        self.output.evaluate(CHOOSE, self.draw.randrange(max(1, int(box["choices"]))))
+
+    def _type(self, box: dict[str, float]) -> None:
+        keyboard = self.lab.page.keyboard
+        self._press(box)
+        keyboard.press("ControlOrMeta+a")
+        keyboard.insert_text(self.draw.choice(WORDS))
+        keyboard.press("Enter")
+
+    def _press(self, box: dict[str, float]) -> None:
+        self.lab.page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+
+    _fold = _click = _press
+
+    def _draw(self, box: dict[str, float]) -> None:
+        if self.draw.random() < 0.5:
+            reach = 0.4 * box["width"]
+            self._drag(box, self.draw.uniform(-reach, reach), self.draw.uniform(-reach, reach))
+            return
+        for _ in range(self.draw.randrange(1, 8)):
+            key = self.draw.choice(
+                ["ArrowLeft", "ArrowDown", "Shift+ArrowRight", "Space", "[", "]", "i", "u", "Delete"]
+            )
+            self.lab.page.keyboard.press(key)
+
+    def _drag(self, box: dict[str, float], across: float, down: float) -> None:
+        mouse, x, y = self.lab.page.mouse, box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+        mouse.move(x, y)
+        mouse.down()
+        mouse.move(x + across, y + down, steps=self.draw.randrange(1, 9))
+        mouse.up()
+
+    def _look(self, _box: None) -> None:
+        self.lab.page.mouse.move(self.draw.uniform(50, 1000), self.draw.uniform(50, 700))
+        self.lab.page.mouse.wheel(0, self.draw.choice([-300, 300]))
+
+    def _resize(self, _box: None) -> None:
+        self.lab.page.set_viewport_size({"width": self.draw.choice([900, 1200, 1440]), "height": 900})
+
+    def _theme(self, _box: None) -> None:
+        self.lab.theme(self.draw.choice(["light", "dark"]))
+
+    def _run_again(self, _box: None) -> None:
+        self.lab.run_cell(1, seconds=120)
+
+    # ---- what must be true
+
+    def _settle(self, kind: str) -> None:
+        """Once everything is answered and painted, look at the map and at what the page has noted."""
+        self._answered()
+        self.step += ", settled"
+        for problem in self.lab.value("problems(shown)", seconds=300):
+            self.figures.fault(OTHER, f"{self.step}: {problem}")
+        self.figures.counts["settled"] += 1
+        if kind == "explorer":
+            self._compare_pixels()
+        self._take()
+
+    def _answered(self) -> None:
+        """Wait until the kernel has handled all that the page has sent: a control sends its next word only then."""
+        try:
+            self.lab.page.wait_for_function("() => window.__soak.unanswered.size === 0", timeout=120_000)
+        except Error as error:
+            self.figures.fault(SILENT, f"{self.step}: {error}")
+
+    def _compare_pixels(self) -> None:
+        seen = Seen(self.lab, self.output, "shown")
+        seen.wait()
+        self._answered()
+        if self.lab.value("bool(shown.view.region)") or seen.canvas.evaluate("canvas => canvas.width") < SIZE:
+            return
+        found = seen.expected("shown.attribution")
+        display: dict[str, Any] = self.lab.value("shown._display.settings")
+        off = np.abs(seen.pixels(SIZE).astype(int) - overlay(found, **display).astype(int)).max()
+        self.figures.counts["pictures compared"] += 1
+        if off > 1:
+            self.figures.fault(OTHER, f"{self.step}: on the screen, pixels are off by {off}")
+
+    def _take(self) -> None:
+        """Count what the page, the console and the server's log have noted since."""
+        noted = self.lab.js(TAKE)
+        for name, texts in ((KERNEL, noted["kernel"]), (DISORDER, noted["disorder"])):
+            for text in texts:
+                self.figures.fault(name, f"{self.step}: {text[-1500:]}")
+        errors = self.lab.errors
+        for text in errors[self._seen :]:
+            self.figures.fault(CONSOLE, f"{self.step}: {text[:1500]}")
+        self._seen = len(errors)
+        with self.log.open("rb") as log:
+            log.seek(self._read)
+            added = log.read()
+        self._read += len(added)
+        if b"Traceback" in added:
+            self.figures.fault(KERNEL, f"{self.step}: {added.decode(errors='replace')[-1500:]}")

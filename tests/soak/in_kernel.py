@@ -1,0 +1,61 @@
+"""What the kernel of a browser's attack looks at."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+import saliency_widgets as sw
+from saliency_widgets.attribution import Attribution
+from saliency_widgets.engine import frame_of
+from saliency_widgets.widgets.comparing.comparison import Comparison
+
+PATIENCE = 120.0
+RECOVERY = {"method": "gradient", "target": 0, "score": "logit"}  # what any of them can be asked
+
+
+def problems(shown: Any) -> list[str]:
+    """What is wrong with a widget that nobody moves any more, in words."""
+    return list(_of_comparison(shown) if isinstance(shown, Comparison) else _of_explorer(shown))
+
+
+def _of_explorer(shown: Any) -> list[str]:
+    try:
+        shown.wait(PATIENCE)
+    except (RuntimeError, TypeError, ValueError):  # stopped, or refused in words
+        shown.update(**RECOVERY)
+    if shown.view.status["state"] != "done":  # what was typed can't be used, and is said
+        shown.update(**RECOVERY)
+    done = shown.wait(PATIENCE)
+    found = _different(done, shown.settings)
+    if hasattr(shown.panel, "reduction"):
+        found += _otherwise_shown(shown.view.frame, done, shown.panel.reduction)
+    return found
+
+
+def _of_comparison(shown: Any) -> list[str]:
+    shown.go()
+    shown.wait(PATIENCE, progress=False)
+    maps, axes, found = shown._maps, shown._asked.axes, []
+    for spot in shown._shown:
+        done = maps.attribution(spot)
+        if done is None:
+            found.append(f"{spot}: {maps.error(spot)}")
+            continue
+        model, inputs = axes["models"].values[spot.models], axes["inputs"].values[spot.inputs]
+        found += _different(done, {"model": model, "inputs": inputs, **done.settings})
+    return found
+
+
+def _different(done: Attribution, settings: dict[str, Any]) -> list[str]:
+    fresh = sw.attribute(**settings)
+    return [] if torch.equal(done.values, fresh.values) else [f"values of {done.settings}"]
+
+
+def _otherwise_shown(frame: dict[str, Any], done: Attribution, reduction: Any) -> list[str]:
+    expected = frame_of(done, reduction)
+    about = (expected.low, expected.high, expected.signed)
+    same = bytes(frame["codes"]) == expected.codes.astype("<u2").tobytes()
+    same = same and about == (frame["low"], frame["high"], frame["signed"])
+    return [] if same else [f"codes of {done.settings}"]
