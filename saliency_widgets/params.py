@@ -6,7 +6,7 @@ import difflib
 import math
 import operator
 import reprlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Literal, SupportsIndex, cast
@@ -15,6 +15,7 @@ Kind = Literal["float", "int", "choice", "layer", "open", "range"]
 _COMPARED, _LONGEST = 500, 100  # names, and their letters, that a wrong name is compared with
 _BRIEF = reprlib.Repr()
 _BRIEF.maxstring = _BRIEF.maxother = _BRIEF.maxlong = 80
+_YEAR = 366 * 24 * 3600
 MANY = 10**6
 """The largest number of samples, rows or repetitions: beyond it a slip of the keyboard is likelier than a wish."""
 
@@ -86,7 +87,7 @@ class Param:
         if value is None and self.optional:
             return None
         if self.kind == "choice" or (self.kind == "open" and isinstance(value, str)):
-            return self._check_choice(value)
+            return check_choice(self.name, value, self.options())
         if self.kind == "open":
             return value
         if self.kind == "layer":
@@ -102,14 +103,6 @@ class Param:
             return (low, high)
         return self._check_number(value)
 
-    def _check_choice(self, value: Any) -> str:
-        options = self.options()
-        if not isinstance(value, str):
-            raise TypeError(f"{self.name}: expected one of {_listed(options)}, got {_told(value)}.")
-        if value not in options:
-            raise ValueError(unknown(self.name, value, options))
-        return value
-
     def _check_number(self, value: Any) -> float | int:
         whole = self.kind == "int"
         if whole and isinstance(value, float) and value.is_integer():
@@ -118,13 +111,14 @@ class Param:
             if isinstance(value, (bool, str)):
                 raise TypeError
             number: float = operator.index(cast(SupportsIndex, value)) if whole else float(value)
-        except (TypeError, ValueError):
+        except Exception:  # whatever it raises that is no number, and an integer too large for a float
             wanted = "a whole number" if whole else "a number"
             raise TypeError(f"{self.name}: expected {wanted} {self._range()}, got {_told(value)}.") from None
         smallest, largest = self.limits
-        if not math.isfinite(number) or not smallest <= number <= largest:
-            what = "a number" if math.isfinite(number) else "a finite number"
-            raise ValueError(f"{self.name}: expected {what} {self._range()}, got {number!r}.")
+        finite = whole or math.isfinite(number)
+        if not finite or not smallest <= number <= largest:
+            what = "a number" if finite else "a finite number"
+            raise ValueError(f"{self.name}: expected {what} {self._range()}, got {brief(number)}.")
         return number
 
     def _range(self) -> str:
@@ -134,6 +128,80 @@ class Param:
         if math.isfinite(smallest):
             return f"of at least {figure(smallest)}"
         return f"of at most {figure(largest)}" if math.isfinite(largest) else "without limits"
+
+
+def check_choice(argument: str, value: Any, choices: Sequence[str]) -> str:
+    """One of some names.
+
+    Raises:
+        TypeError: It is no text.
+        ValueError: It is none of them.
+    """
+    if not isinstance(value, str):
+        raise TypeError(f"{argument}: expected one of {_listed(choices)}, got {_told(value)}.")
+    if value not in choices:
+        raise ValueError(unknown(argument, value, choices))
+    return value
+
+
+def check_switch(argument: str, value: Any) -> bool:
+    """True or False, and nothing that only looks like it.
+
+    Raises:
+        TypeError: It is neither.
+    """
+    if not isinstance(value, bool):
+        raise TypeError(f"{argument}: expected True or False, got {_told(value)}.")
+    return value
+
+
+def check_text(argument: str, value: Any) -> str:
+    """A text that can be written to a file and sent to a page.
+
+    Raises:
+        TypeError: It is no text.
+        ValueError: It holds halves of characters (surrogates), as broken file names do.
+    """
+    if not isinstance(value, str):
+        raise TypeError(f"{argument}: expected a text, got {_told(value)}.")
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"{argument}: expected a text, and letter {error.start} of it is half a character.") from None
+    return value
+
+
+def check_mapping(argument: str, value: Any) -> dict[str, Any]:
+    """Values by their names; nothing where it is None.
+
+    Raises:
+        TypeError: It is no mapping, or its keys are no texts.
+    """
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping) or not all(isinstance(name, str) for name in value):
+        raise TypeError(f"{argument}: expected a mapping from names to values, got {_told(value)}.")
+    return dict(value)
+
+
+def check_list(argument: str, value: Any, example: str) -> list[Any]:
+    """Several of something, a certain number of them.
+
+    Args:
+        argument: Its name, for the error.
+        value: A list, a tuple, an array, or anything else that has a length.
+        example: What could be passed, for the error.
+
+    Raises:
+        TypeError: It is none of these: one text, an iterator without end, a mapping, a set.
+    """
+    unordered = isinstance(value, (str, bytes, Mapping, set, frozenset))
+    if unordered or not isinstance(value, Iterable) or not isinstance(value, Sized):
+        raise TypeError(f"{argument}: expected a list such as {example}, got {_told(value)}.")
+    try:
+        return list(value)
+    except Exception as error:
+        raise TypeError(f"{argument}: it can't be read: {type(error).__name__}: {error}. Pass {example}.") from error
 
 
 def figure(number: float) -> str:
@@ -150,7 +218,7 @@ def unknown(what: str, given: str, known: Sequence[str], aliases: Mapping[str, s
         known: The names there are.
         aliases: From what others call it to one of these names; case and punctuation don't matter.
     """
-    close = _close(str(given), known, aliases or {})
+    close = _close(given, known, aliases or {}) if isinstance(given, str) else []
     hint = f"Did you mean {_listed(close)}?" if close else f"Known: {_listed(known)}."
     if not known:
         hint = "There is nothing to be named here: leave it out."
@@ -195,3 +263,9 @@ def brief(value: Any) -> str:
 def _told(value: Any) -> str:
     text = brief(value)
     return f"{text} ({type(value).__name__})" if len(text) < 60 else f"a {type(value).__name__}"
+
+
+MAPS = Param("limit", None, low=1, kind="int", maximum=math.inf, help="How many maps at most.")
+TIMEOUT = Param(
+    "timeout", None, low=0.0, maximum=_YEAR, optional=True, unit="s", help="How long to wait; without end unless given."
+)

@@ -12,16 +12,16 @@ from dataclasses import dataclass
 from numbers import Real
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from saliency_widgets.attribution.arrays import as_numbers
 from saliency_widgets.attribution.columns import Columns
 from saliency_widgets.attribution.differentiation import blaming
 from saliency_widgets.attribution.memory import out_of_memory
 from saliency_widgets.attribution.noise import seeded
-from saliency_widgets.params import Param
+from saliency_widgets.params import Param, brief
 
 if TYPE_CHECKING:
     from saliency_widgets.attribution.call import Call
@@ -148,28 +148,6 @@ def baselines_for(inputs: Tensor, pixels: PixelRange | None, columns: Columns | 
     return (first, *(name for name in NAMED if name != first and needs.get(name, True)))
 
 
-def as_numbers(value: Any, argument: str) -> Tensor:
-    """A tensor or an array, as a tensor of real numbers.
-
-    Args:
-        value: It.
-        argument: The argument's name, for the error.
-
-    Raises:
-        TypeError: It holds no numbers, or complex ones.
-    """
-    if not isinstance(value, Tensor):
-        array = np.asarray(value)
-        if array.dtype.kind not in "buifc":
-            raise TypeError(f"{argument}: expected numbers, got an array of {array.dtype}.")
-        array = array.astype(np.float64) if array.dtype == np.longdouble else array
-        # torch takes neither negative strides nor another byte order.
-        value = torch.from_numpy(np.array(array, dtype=array.dtype.newbyteorder("="), order="C"))
-    if value.is_complex():
-        raise TypeError(f"{argument}: expected real numbers, got {value.dtype}. Pass .real or .abs().")
-    return value
-
-
 def _made(function: Callable[[Tensor], Any], inputs: Tensor) -> Any:
     """What the caller's function makes of the inputs; what it raises is retold as an error of ``baseline``."""
     try:
@@ -221,7 +199,7 @@ def baseline_of(
     if callable(value) and not isinstance(value, Tensor):
         value = _made(value, inputs)
     if isinstance(value, Real) and not isinstance(value, bool):
-        value = torch.tensor(value, dtype=torch.float64, device="cpu")
+        value = _number(value)
     if not isinstance(value, Tensor) and not hasattr(value, "__array__"):
         raise TypeError(
             f"baseline: expected a name, a tensor or a function that returns one, got a {type(value).__name__}."
@@ -238,6 +216,13 @@ def baseline_of(
     if not torch.isfinite(tensor).all():
         raise ValueError("baseline: it holds NaN or infinite values.")
     return tensor
+
+
+def _number(value: Real) -> Tensor:
+    try:
+        return torch.tensor(value, dtype=torch.float64, device="cpu")
+    except OverflowError:
+        raise ValueError(f"baseline: {brief(value)} is too large a number.") from None
 
 
 def on_the_path(call: Call, start: Tensor, baseline: Any) -> AbstractContextManager[None]:

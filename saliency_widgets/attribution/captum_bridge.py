@@ -41,7 +41,7 @@ from saliency_widgets.attribution.method import Estimate, Method
 from saliency_widgets.attribution.noise import SEED
 from saliency_widgets.attribution.schedule import CHUNK_SIZE
 from saliency_widgets.attribution.taps import turn_of
-from saliency_widgets.params import Param, unknown
+from saliency_widgets.params import Param, brief, check_text, unknown
 
 _ASKED = {  # what the bridge itself gives
     "inputs": "They are those of sw.attribute.",
@@ -83,7 +83,7 @@ def from_captum(attribution: Any, *, title: str | None = None, **fixed: Any) -> 
     """
     if inspect.isclass(attribution) or not callable(getattr(attribution, "attribute", None)):
         wanted = "captum.attr.DeepLift(model), or the name 'captum.DeepLift'"
-        raise TypeError(f"method: expected an object of captum's such as {wanted}; got {attribution!r}.")
+        raise TypeError(f"method: expected an object of captum's such as {wanted}; got {brief(attribution)}.")
     chain = [attribution]
     while (inner := getattr(chain[-1], "attribution_method", None)) is not None:
         chain.append(inner)
@@ -191,7 +191,7 @@ class _Bridge:
             raise ValueError(f"method: {needed}. Pass from_captum(object, {missing[0]}=...).")
         return Method(
             name=f"captum.{self.label}",
-            title=title or f"{self.label} (captum)",
+            title=f"{self.label} (captum)" if title is None else check_text("title", title),
             help=f"{self.label}, as captum computes it, on a copy of the model.",
             params=self._params([name for name in named if name not in self.fixed]),
             run=self._run,

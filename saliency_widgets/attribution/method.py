@@ -19,7 +19,7 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from saliency_widgets.params import Param, figure, unknown
+from saliency_widgets.params import Param, check_mapping, figure, unknown
 
 Need = Literal["relu", "layer", "picture"]
 
@@ -108,7 +108,7 @@ class Method:
             ValueError: A value out of range.
         """
         known = {param.name: param for param in self.params}
-        for name in given:
+        for name in check_mapping("params", given):
             if name not in known:
                 raise TypeError(unknown(f"parameter of {self.name}", name, list(known) or ["none"]))
         return {name: param.check(given.get(name, param.default)) for name, param in known.items()}

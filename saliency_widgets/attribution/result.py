@@ -15,7 +15,7 @@ from torch import Tensor
 from saliency_widgets import render
 from saliency_widgets.attribution.columns import Columns
 from saliency_widgets.attribution.reduction import CHANNEL, Reduction
-from saliency_widgets.params import unknown
+from saliency_widgets.params import Param, brief, check_text, unknown
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -94,6 +94,7 @@ class Attribution:
         Raises:
             ValueError: There is no such input, or the values are a layer's and belong to no input.
         """
+        check_text("name", name)
         if not self.parts and self.layer is not None:
             raise ValueError(f"part: the values are those of layer {self.layer!r}, not of an input.")
         inside = {one: shape for one, shape in self.parts.items() if one == name or one.startswith(f"{name}.")}
@@ -163,9 +164,8 @@ class Attribution:
         Raises:
             ValueError: An unknown sign or channel rule, a sample that isn't there, or values that are no picture's.
         """
-        if not 0 <= sample < len(self.values):
-            raise ValueError(f"sample: expected 0 to {len(self.values) - 1}, got {sample!r}.")
-        reduction = Reduction(sign or self.default_sign, channels)
+        sample = Param("sample", 0, low=0, high=len(self.values) - 1, kind="int").check(sample)
+        reduction = Reduction(self.default_sign if sign is None else sign, channels)
         if self.values.ndim != 4 or len(self.input_shape) < 3:
             one = (1, *self.values.shape[1:])
             raise ValueError(
@@ -175,7 +175,8 @@ class Attribution:
         height, width = self.input_shape[-2:]
         values = reduction(self.values[sample : sample + 1], (height, width))[0].cpu().double().numpy()
         quantised = render.quantise(values, signed=reduction.signed)
-        percentiles = clip or next(param.default for param in render.DISPLAY if param.name == "clip")
+        clipping = next(param for param in render.DISPLAY if param.name == "clip")
+        percentiles = clipping.default if clip is None else clipping.check(clip)
         limits = render.clip_limits(quantised.codes, quantised.signed, percentiles)
         return render.strength(quantised.codes, quantised.signed, limits)
 
@@ -199,9 +200,15 @@ class Attribution:
             **arguments: What could not be written down: tensors, functions, by the names of their settings.
 
         Raises:
-            TypeError: An argument is missing, or one is given that is not asked for.
+            TypeError: An argument is missing, or one is given that is not asked for; ``text`` is none.
+            ValueError: The text is not what :meth:`to_json` wrote.
         """
-        plain = json.loads(text)
+        try:
+            plain = json.loads(check_text("text", text))
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"text: expected what Attribution.to_json wrote, got other text: {error}.") from error
+        if not isinstance(plain, dict):
+            raise ValueError(f"text: expected settings by their names, got {brief(plain)}. Pass what to_json wrote.")
         wanted = {name for name, value in plain.items() if _is_argument(value)}
         if wanted != set(arguments):
             raise TypeError(f"settings: these can't be written down and must be given: {sorted(wanted)}; got "

@@ -10,6 +10,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from saliency_widgets.attribution.arrays import as_array
 from saliency_widgets.attribution.targets import SCORE, Scale, Score, Target, in_classes, is_function
 from saliency_widgets.params import brief, unknown
 
@@ -51,12 +52,12 @@ def _class_index(target: Any, classes: int, by_name: _ByName | None, argument: s
         if by_name is None:
             raise ValueError(f"{argument}: got the class name {brief(target)}, but no class_names= were given.")
         return by_name.index(target, argument)
-    if isinstance(target, bool) or not hasattr(target, "__index__"):
+    if not _is_whole(target):
         raise TypeError(f"{argument}: expected a class index, a class name or None, got a {type(target).__name__}.")
     index = operator.index(target)
     if not 0 <= index < classes:
         raise ValueError(
-            f"{argument}: class {index} is out of range, the model scores classes 0 to {classes - 1}."
+            f"{argument}: class {brief(index)} is out of range, the model scores classes 0 to {classes - 1}."
             + (_ONE_OUTPUT if classes == 1 else "")
         )
     return index
@@ -97,7 +98,13 @@ def is_index(target: Any) -> bool:
 
 
 def _is_whole(number: Any) -> bool:
-    return hasattr(number, "__index__") and not isinstance(number, bool)
+    if isinstance(number, bool):
+        return False
+    try:
+        operator.index(number)
+    except Exception:  # an array, which may have an index and may not
+        return False
+    return True
 
 
 def top_classes(logits: Tensor, *, score: str = SCORE.default, binary: bool = False, squashed: bool = False) -> Tensor:
@@ -241,8 +248,8 @@ def _at_index(target: Any, contrast: Any, shape: Sequence[int], scale: Scale, bi
 
 
 def _indices(target: Any, batch: int, classes: int, class_names: Sequence[str] | None, argument: str) -> Tensor:
-    if hasattr(target, "tolist"):  # tensors and arrays, numbers among them
-        target = target.tolist()
+    if hasattr(target, "__array__"):
+        target = as_array(target, argument).tolist()
         if isinstance(target, list) and len(target) == 1:  # one for all
             target = target[0]
     if not isinstance(target, Sequence) or isinstance(target, str):

@@ -6,7 +6,7 @@ from typing import Any
 
 from saliency_widgets.demos.imagenet import PICTURES, classifier, picture
 from saliency_widgets.demos.tables import TABLES, table_model
-from saliency_widgets.params import unknown
+from saliency_widgets.params import check_choice
 from saliency_widgets.widgets import Explorer, Lesson, TableExplorer, explore, lesson
 
 _LESSON = "lesson"
@@ -23,15 +23,14 @@ def demo(name: str = "chelsea", **settings: Any) -> Explorer | TableExplorer | L
 
     Raises:
         ImportError: The packages of the extra ``demo`` are missing: ``pip install 'saliency-widgets[demo]'``.
-        ValueError: There is no such demo.
+        TypeError, ValueError: There is no such demo.
     """
+    check_choice("name", name, [*PICTURES, *TABLES, _LESSON])
     if name in TABLES:
         table = table_model(name)
         about = {"background": table.background, "labels": table.labels, "class_names": table.class_names}
         given = {"transform": table.transform, "score": table.score, **about, **settings}
         return explore(table.model, table.rows.iloc[0], **given)
-    if name not in (*PICTURES, _LESSON):
-        raise ValueError(unknown("demo", name, [*PICTURES, *TABLES, _LESSON]))
     found = classifier()
     about = {"transform": found.transform, "class_names": found.class_names}
     if name == _LESSON:

@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 
 from saliency_widgets.attribution import Attribution, Call, Reduction, Score
-from saliency_widgets.attribution.baselines import as_numbers
+from saliency_widgets.attribution.arrays import as_numbers
 from saliency_widgets.attribution.method import Method, get_method
 from saliency_widgets.attribution.targets import SCORE
 from saliency_widgets.engine.case import map_of, reduced
 from saliency_widgets.engine.request import Request
 from saliency_widgets.evaluation.fills import places_of
-from saliency_widgets.params import unknown
+from saliency_widgets.params import check_list, unknown
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,10 +117,10 @@ def read_candidates(methods: Any, params: Mapping[str, Any], sign: str | None, c
     named: list[tuple[str | None, Any]]
     if isinstance(methods, Mapping):
         named = [(str(name), value) for name, value in methods.items()]
-    elif _is_one(methods) or not isinstance(methods, Iterable):
+    elif _is_one(methods):
         named = [(None, methods)]
     else:
-        named = [(None, value) for value in methods]
+        named = [(None, value) for value in check_list("methods", methods, "['gradient', 'grad_cam']")]
     if not named:
         raise ValueError("methods: there is none to be looked at. Pass methods=['gradient', 'grad_cam'] for example.")
     entries = [None if _is_map(value) else _method(value) for _, value in named]
@@ -199,16 +199,18 @@ def _candidate(
     if entry is not None:
         names = {param.name for param in entry.params}
         chosen = entry.check_params({param: one for param, one in params.items() if param in names})
-        return Candidate(name, entry, chosen, Reduction(sign or entry.sign, channels))
+        return Candidate(name, entry, chosen, Reduction(entry.sign if sign is None else sign, channels))
     if isinstance(value, Attribution):
         method = get_method(value.settings["method"])
         names = {param.name for param in method.params}
         chosen = method.check_params({param: one for param, one in value.settings.items() if param in names})
-        reduction = Reduction(sign or value.default_sign, channels)
+        reduction = Reduction(value.default_sign if sign is None else sign, channels)
         return Candidate(name, method, chosen, reduction, value.values.detach(), value)
     values = as_numbers(value, f"methods: {name!r}").detach()
     values = values if values.is_floating_point() else values.double()
-    return Candidate(name, None, {}, Reduction(sign or "absolute", channels), values, ordered=sign is None)
+    return Candidate(
+        name, None, {}, Reduction("absolute" if sign is None else sign, channels), values, ordered=sign is None
+    )
 
 
 def _unlike(name: str, others: list[str]) -> str:

@@ -17,7 +17,7 @@ def on_device(model: nn.Module, device: torch.device | str) -> nn.Module:
         if _same_device(wanted, device_of(model)):
             return model
         return copy.deepcopy(model).to(wanted)
-    except (RuntimeError, AssertionError) as error:
+    except (RuntimeError, AssertionError, ValueError) as error:
         raise ValueError(
             f"device: {str(device)!r} can't be used here: {error}. Leave it out to stay where the model is."
         ) from error

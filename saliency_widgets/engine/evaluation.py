@@ -35,6 +35,7 @@ from saliency_widgets.evaluation.saturation import saturation
 from saliency_widgets.evaluation.similarity import spearman
 from saliency_widgets.evaluation.stability import RADIUS, TURNS, stability
 from saliency_widgets.markup import element
+from saliency_widgets.params import check_mapping, check_switch
 
 _CURVES = tuple(f"{kind}{end}" for kind in KINDS for end in ("", "_chance"))
 _WEIGHTS = ("randomised_half", "randomised")
@@ -193,7 +194,8 @@ def evaluate(
         ValueError: An argument out of range, an input that doesn't fit, a model that failed, or a map of another size,
             with NaN in it, or of another class.
     """
-    candidates = read_candidates(methods, params or {}, sign, channels)
+    check_switch("progress", progress)
+    candidates = read_candidates(methods, check_mapping("params", params), sign, channels)
     settings = _Settings(
         fill, STEPS.check(steps), CHANCE.check(chance), DRAWS.check(draws), STAGES.check(stages), TURNS.check(turns),
         RADIUS.check(radius), SEED.check(seed),

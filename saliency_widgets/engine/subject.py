@@ -42,6 +42,7 @@ from saliency_widgets.inputs import (
     short_names,
     unwrapped,
 )
+from saliency_widgets.params import brief
 
 
 class Subject:
@@ -86,15 +87,19 @@ class Subject:
             raise TypeError(f"model: expected a torch.nn.Module, got a {type(model).__name__}.")
         if any(is_lazy(tensor) for tensor in (*model.parameters(), *model.buffers())):
             raise ValueError("model: some layers have no weights yet (lazy modules). Run model(inputs) once first.")
+        if isinstance(device, bool) or not isinstance(device, (torch.device, str, int, type(None))):
+            raise TypeError(
+                f"device: expected a torch.device or a name such as 'cpu' or 'cuda:0', got {brief(device)} "
+                f"({type(device).__name__}). Leave it out to stay where the model is."
+            )
+        if isinstance(device, int) and not 0 <= device < 1000:
+            raise ValueError(
+                f"device: expected the number of a device, got {brief(device)}. Leave it out to stay here."
+            )
         empty = [is_empty(tensor) for tensor in (*model.parameters(), *model.buffers())]
         moved = device is not None and str(device) != str(device_of(model))
         if any(empty) and (moved or all(empty)):
             raise ValueError(_UNLOADED)
-        if isinstance(device, bool) or not isinstance(device, (torch.device, str, int, type(None))):
-            raise TypeError(
-                f"device: expected a torch.device or a name such as 'cpu' or 'cuda:0', got {device!r} "
-                f"({type(device).__name__}). Leave it out to stay where the model is."
-            )
         if device is not None and str(device).startswith("meta"):
             raise ValueError("device: nothing is computed on 'meta'. Leave it out to stay where the model is.")
         model, self.wrapped = unwrapped(model)

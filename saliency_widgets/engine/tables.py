@@ -7,10 +7,12 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from saliency_widgets.attribution import Call, get_method
+from saliency_widgets.attribution.arrays import check_dense
 from saliency_widgets.attribution.method import DEFAULT, Method
 from saliency_widgets.attribution.noise import SEED
 from saliency_widgets.attribution.targets import SCORE
@@ -21,6 +23,7 @@ from saliency_widgets.evaluation.importance import importance as importances
 from saliency_widgets.evaluation.shuffling import DRAWS, REPEATS, Loss, permutation_importance
 from saliency_widgets.evaluation.shuffling import shuffle as shuffled
 from saliency_widgets.inputs.labels import read_labels
+from saliency_widgets.params import check_switch
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -165,7 +168,8 @@ def importance(
     import pandas as pd
 
     entry = get_method(method)
-    chosen = entry.check_params(params or {})
+    chosen = entry.check_params({} if params is None else params)
+    check_switch("progress", progress)
     about = {**given, "feature_names": feature_names}
     subject = _read(model, _first(rows), {**about, "background": rows if background is None else background})
     many = subject if background is None else _read(model, _first(rows), {**about, "background": rows})
@@ -200,8 +204,10 @@ def importance(
 
 def _first(rows: Any) -> Any:
     """The first of some rows, in the form in which they came."""
-    if hasattr(rows, "iloc"):
-        return rows.iloc[[0]]
+    if isinstance(rows, torch.Tensor):
+        check_dense(rows, "rows")
+    elif hasattr(rows, "iloc"):
+        return rows.iloc[:1]
     try:
         return rows[:1]
     except (TypeError, KeyError, IndexError):

@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from saliency_widgets.attribution import Attribution, Reduction
-from saliency_widgets.attribution.baselines import as_numbers
+from saliency_widgets.attribution.arrays import as_numbers
 from saliency_widgets.attribution.method import DEFAULT
 from saliency_widgets.attribution.noise import SEED
 from saliency_widgets.attribution.targets import SCORE
@@ -23,6 +23,7 @@ from saliency_widgets.evaluation.ablation import DRAWS, Ablation
 from saliency_widgets.evaluation.ablation import ablate as ablations
 from saliency_widgets.evaluation.fills import default_fill
 from saliency_widgets.evaluation.ranking import top
+from saliency_widgets.params import brief
 
 if TYPE_CHECKING:
     pass
@@ -56,7 +57,7 @@ def mask_of(mask: Any, share: float | None, subject: Subject) -> Tensor:
         ValueError: Numbers that are no truth values, a share that is missing or out of range, or another size.
     """
     if share is not None and not (isinstance(share, (int, float)) and not isinstance(share, bool) and 0 < share <= 1):
-        raise ValueError(f"top: expected a share of the map above 0 and at most 1, such as 0.05; got {share!r}.")
+        raise ValueError(f"top: expected a share of the map above 0 and at most 1, such as 0.05; got {brief(share)}.")
     if isinstance(mask, Attribution):
         if share is None:
             raise ValueError("top: of an attribution, say how much is taken away: top=0.05 is its strongest 5 %.")

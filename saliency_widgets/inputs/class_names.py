@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Iterable, Mapping, Sequence, Set, Sized
 from itertools import islice
 from typing import Any
 
@@ -19,11 +19,9 @@ def read_class_names(class_names: Sequence[str] | Mapping[int, str] | None) -> l
     """The names in order: a sequence, or a mapping from index to name, as ``id2label`` is."""
     if class_names is None:
         return None
-    if isinstance(class_names, str):
-        raise TypeError(f"class_names: expected a list of names, got one string, {class_names[:30]!r}.")
     if not isinstance(class_names, Mapping):
-        return _names(_listed(class_names))
-    _names(class_names.values())
+        return read_names("class_names", class_names)
+    _texts("class_names", class_names.values())
     try:
         by_index = {int(index): str(name) for index, name in class_names.items()}
     except (TypeError, ValueError, OverflowError):
@@ -40,24 +38,41 @@ def read_class_names(class_names: Sequence[str] | Mapping[int, str] | None) -> l
     return [by_index[index] for index in range(len(by_index))]
 
 
-def _listed(class_names: Any) -> list[Any]:
-    """The names as they came, of whatever holds a certain number of them in order."""
-    unordered = isinstance(class_names, (bytes, bytearray, Set, Tensor))  # a tensor holds numbers
-    if unordered or not hasattr(class_names, "__len__") or getattr(class_names, "ndim", 1) != 1:
+def read_names(argument: str, names: Any) -> list[str]:
+    """Names in order, as a list.
+
+    Args:
+        argument: The argument's name, for the error.
+        names: A list, an array or whatever else holds a certain number of texts in order.
+
+    Raises:
+        TypeError: It is a single text, a set, a tensor, which holds numbers, an iterator, or anything else.
+    """
+    if isinstance(names, str):
+        raise TypeError(f"{argument}: expected a list of names, got one string, {names[:30]!r}.")
+    ordered = isinstance(names, Sized) and not isinstance(names, (bytes, bytearray, Set, Tensor, Mapping))
+    if not ordered or getattr(names, "ndim", 1) != 1:
+        also = " or a mapping from index to name" if argument == "class_names" else ""
+        raise TypeError(f"{argument}: expected the names in order, as a list{also}, got a {type(names).__name__}.")
+    try:
+        listed = list(names)  # type: ignore[call-overload]
+    except Exception as error:
         raise TypeError(
-            f"class_names: expected the names in order, as a list or a mapping from index to name, got "
-            f"a {type(class_names).__name__}."
-        )
-    return list(class_names)
+            f"{argument}: expected the names in order, got a {type(names).__name__} that can't be read: {error}."
+        ) from error
+    return _texts(argument, listed)
 
 
-def _names(names: Iterable[Any]) -> list[str]:
-    strange = [name for name in names if not isinstance(name, _NAMES)]
+def _texts(argument: str, names: Iterable[Any]) -> list[str]:
+    strange = [name for name in names if not isinstance(name, _NAMES) or name != name]  # NaN: pandas' missing text
     if strange:
         raise TypeError(
-            f"class_names: expected texts, got {brief(strange[0])} ({type(strange[0]).__name__}) among them."
+            f"{argument}: expected texts, got {brief(strange[0])} ({type(strange[0]).__name__}) among them."
         )
-    return list(map(str, names))
+    try:
+        return list(map(str, names))
+    except ValueError as error:  # an integer of thousands of digits
+        raise TypeError(f"{argument}: expected texts, and one of them can't be written: {error}.") from error
 
 
 def short_names(class_names: Sequence[str]) -> list[str]:

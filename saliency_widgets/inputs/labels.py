@@ -10,7 +10,8 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from saliency_widgets.params import unknown
+from saliency_widgets.attribution.arrays import as_array
+from saliency_widgets.params import brief, unknown
 
 
 def read_labels(labels: Any, rows: int, classes: int, class_names: Sequence[str] | None, *, value: bool) -> Tensor:
@@ -38,7 +39,7 @@ def read_labels(labels: Any, rows: int, classes: int, class_names: Sequence[str]
     numeric = pd.api.types.is_numeric_dtype(found) or pd.api.types.is_bool_dtype(found)
     if value:
         if not numeric:
-            raise ValueError(f"labels: expected numbers, as the model predicts a value; got {found.iloc[0]!r}.")
+            raise ValueError(f"labels: expected numbers, as the model predicts a value; got {brief(found.iloc[0])}.")
         values = found.to_numpy(dtype=np.float64, copy=True)
         if not np.isfinite(values).all():
             raise ValueError("labels: some are infinite. Leave those rows out.")
@@ -48,12 +49,10 @@ def read_labels(labels: Any, rows: int, classes: int, class_names: Sequence[str]
 
 def _column(labels: Any) -> Any:
     """The labels as one column of pandas, of the simplest type that holds them."""
-    if isinstance(labels, Tensor):
-        labels = labels.detach().cpu().numpy()
     if isinstance(labels, str) or not (hasattr(labels, "__array__") or isinstance(labels, Sequence)):
         raise TypeError(f"labels: expected one for each row of the background, got a {type(labels).__name__}.")
     if not isinstance(labels, pd.Series):
-        array = np.asarray(labels)
+        array = as_array(labels, "labels")
         flat = array[:, 0] if array.ndim == 2 and array.shape[1] == 1 else array
         if flat.ndim != 1:
             raise ValueError(
@@ -67,7 +66,7 @@ def _column(labels: Any) -> Any:
 
 def _by_name(found: Any, class_names: Sequence[str] | None) -> Any:
     if class_names is None:
-        raise ValueError(f"labels: got {found.iloc[0]!r}, but no class_names= were given to look it up in.")
+        raise ValueError(f"labels: got {brief(found.iloc[0])}, but no class_names= were given to look it up in.")
     places = {str(name): place for place, name in enumerate(class_names)}
     other = next((label for label in found if str(label) not in places), None)
     if other is not None:

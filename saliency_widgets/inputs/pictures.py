@@ -14,6 +14,8 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from saliency_widgets.attribution import PixelRange
+from saliency_widgets.attribution.arrays import as_array
+from saliency_widgets.params import brief
 
 _CHANNELS = (1, 3, 4)
 _CURVED = "The transform is not linear in the pixels: the picture shown is close to what the model sees, not exact."
@@ -44,18 +46,27 @@ def load(inputs: Any) -> Any:
     """
     if isinstance(inputs, (str, os.PathLike)):
         path = Path(inputs)
-        if not path.is_file():
-            raise ValueError(f"inputs: there is no file {str(path)!r}.")
+        if not _is_file(path):
+            raise ValueError(f"inputs: there is no file {brief(str(path))}. Pass the path of a picture.")
         try:
             with Image.open(path) as opened:
                 inputs = ImageOps.exif_transpose(opened).copy()
         except UnidentifiedImageError as error:
             raise ValueError(f"inputs: {str(path)!r} is no picture that Pillow can read.") from error
+        except Exception as error:  # no permission, a file cut short, a picture of a billion pixels
+            raise ValueError(f"inputs: {str(path)!r} can't be read as a picture: {error}.") from error
     if isinstance(inputs, (Image.Image, Tensor, np.ndarray)):
         return inputs
     if hasattr(inputs, "__array__") or isinstance(inputs, (list, tuple)):
-        return np.asarray(inputs)
+        return as_array(inputs, "inputs")
     raise TypeError(f"inputs: expected a PIL image, a path, an array or a tensor, got a {type(inputs).__name__}.")
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a name that is too long
+        return False
 
 
 def eight_bit(picture: Image.Image) -> Image.Image:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from saliency_widgets.attribution import PixelRange
 from saliency_widgets.attribution.arguments import Arguments
+from saliency_widgets.attribution.arrays import check_dense
 from saliency_widgets.attribution.columns import Columns
 from saliency_widgets.inputs import pictures
 from saliency_widgets.inputs.tables import Table
@@ -78,7 +79,7 @@ def prepare(
         if isinstance(inputs, (list, tuple)) and inputs and not _numbers(inputs):
             return _stacked([prepare(item, transform, device=device, dtype=dtype) for item in inputs])
         if isinstance(inputs, Tensor):
-            check_kind(inputs)
+            check_dense(inputs, "inputs")
         source = pictures.load(inputs)
         notes: list[str] = []
         if transform is not None:
@@ -139,23 +140,6 @@ def prepare_table(table: Table, *, device: torch.device | str, dtype: torch.dtyp
 
 def _numbers(items: Any) -> bool:
     return all(isinstance(item, Real) for item in items)
-
-
-def check_kind(tensor: Tensor) -> None:
-    """Look at what can be looked at before anything is computed.
-
-    Raises:
-        TypeError: It is no dense tensor of numbers.
-    """
-    ways = {
-        "nested": (tensor.is_nested, "Pass one of its parts, or a padded tensor."),
-        "quantised": (tensor.is_quantized, "Pass inputs.dequantize()."),
-        "on the meta device, and holds no numbers": (tensor.is_meta, "Load it first."),
-        "sparse": (tensor.layout != torch.strided, "Pass inputs.to_dense()."),
-    }
-    for what, (it_is, remedy) in ways.items():
-        if it_is:
-            raise TypeError(f"inputs: expected a dense tensor of numbers, got one that is {what}. {remedy}")
 
 
 def _check(tensor: Tensor) -> None:

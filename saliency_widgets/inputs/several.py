@@ -14,11 +14,12 @@ from PIL import Image
 from torch import Tensor, nn
 
 from saliency_widgets.attribution.arguments import Arguments, Part, Slot, entries, mapped, rebuilt
+from saliency_widgets.attribution.arrays import check_dense
 from saliency_widgets.attribution.isolation import stand_in
 from saliency_widgets.attribution.targets import scores_in
 from saliency_widgets.inputs import pictures
 from saliency_widgets.inputs.nested import Explain, chosen, is_nest, is_picture, is_several, is_whole, leaves, listed
-from saliency_widgets.inputs.prepared import Prepared, check_kind, prepare, prepare_table
+from saliency_widgets.inputs.prepared import Prepared, prepare, prepare_table
 from saliency_widgets.inputs.protocols import transform_of
 from saliency_widgets.inputs.tables import Table, is_table, read_table
 
@@ -152,7 +153,7 @@ def _lone(
 ) -> Prepared:
     """The only input of a model."""
     if isinstance(inputs, Tensor):
-        check_kind(inputs)
+        check_dense(inputs, "inputs")
     inside = next((item for item in inputs if _is_no_row(item)), None) if type(inputs) is list else None
     if inside is not None or (_is_no_row(inputs) and type(inputs) is not tuple):
         what = (

@@ -15,7 +15,9 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from saliency_widgets.attribution.arrays import as_array
 from saliency_widgets.attribution.columns import Columns
+from saliency_widgets.inputs.class_names import read_names
 from saliency_widgets.inputs.encoder import Encoder, fitted, fitted_names, is_for_tables
 from saliency_widgets.inputs.tracing import is_measured, trace
 from saliency_widgets.params import brief, unknown
@@ -98,7 +100,7 @@ def read_table(
         ValueError: Missing values, text without a transform, other columns in the background, names that don't fit, or
             a transform that fails, gives no numbers, or mixes columns.
     """
-    names, named = None if feature_names is None else [str(name) for name in feature_names], _has_names(rows)
+    names, named = None if feature_names is None else read_names("feature_names", feature_names), _has_names(rows)
     if names is None and not named and isinstance(background, pd.DataFrame):
         names, named = list(background.columns), True
     frame = _frame(rows, "inputs", names)
@@ -199,15 +201,15 @@ def _of_kind(column: Any, value: Any, name: str) -> Any:
         ValueError: It is of another kind.
     """
     if not pd.api.types.is_scalar(value) or value is pd.NA:
-        raise ValueError(f"{name}: expected one value, got {value!r}.")
+        raise ValueError(f"{name}: expected one value, got {brief(value)}.")
     values: Any = [value] * len(column)
     if pd.api.types.is_bool_dtype(column):
         if value not in (False, True):
-            raise ValueError(f"{name}: expected True or False, as the column holds, got {value!r}.")
+            raise ValueError(f"{name}: expected True or False, as the column holds, got {brief(value)}.")
         return pd.Series([bool(value)] * len(column), dtype=column.dtype)
     if is_numeric(column):
         if not isinstance(value, (Real, np.number)):
-            raise ValueError(f"{name}: expected a number, as the column holds, got {value!r}.")
+            raise ValueError(f"{name}: expected a number, as the column holds, got {brief(value)}.")
         try:
             kept = pd.Series(values, dtype=column.dtype)
             if value != value or bool((kept == value).all()):
@@ -217,13 +219,13 @@ def _of_kind(column: Any, value: Any, name: str) -> Any:
         try:
             return pd.Series([float(value)] * len(column))
         except OverflowError:
-            raise ValueError(f"{name}: {value!r} is too large a number.") from None
+            raise ValueError(f"{name}: {brief(value)} is too large a number.") from None
     if isinstance(column.dtype, pd.CategoricalDtype) and value not in column.cat.categories:
         raise ValueError(unknown(name, str(value), [str(known) for known in column.cat.categories]))
     try:
         return pd.Series(values, dtype=column.dtype)
     except (TypeError, ValueError) as error:
-        raise ValueError(f"{name}: expected a value of type {column.dtype}, got {value!r}.") from error
+        raise ValueError(f"{name}: expected a value of type {column.dtype}, got {brief(value)}.") from error
 
 
 def _as_in(model: Any, rows: Any, *, exactly: bool = False) -> Any:
@@ -262,13 +264,11 @@ def _frame(value: Any, argument: str, names: Sequence[str] | None) -> pd.DataFra
         return pd.DataFrame([value.to_list()], columns=list(value.index))
     if isinstance(value, Mapping):
         return pd.DataFrame([list(value.values())], columns=list(value))
-    if isinstance(value, Tensor):
-        value = value.detach().cpu().numpy()
     if not hasattr(value, "__array__") and not isinstance(value, (list, tuple)):
         raise TypeError(
             f"{argument}: expected an array, a tensor, a pandas Series or a DataFrame, got a {type(value).__name__}."
         )
-    array = np.asarray(value)
+    array = as_array(value, argument)
     if array.dtype.kind == "U":  # NumPy makes texts of the numbers beside a text
         array = np.asarray(value, dtype=object)
     if array.ndim == 1:
@@ -306,6 +306,11 @@ def _check(argument: str, rows: Any, transform: Any) -> None:
         raise ValueError(
             f"{argument}: {gone[place]} of {len(rows)} values of {brief(names[place])} are missing. Fill them in as "
             f"the model was trained, for example with the imputer of its pipeline, before it is explained."
+        )
+    complex_ = np.array([dtype.kind == "c" for dtype in rows.dtypes])
+    if complex_.any():
+        raise TypeError(
+            f"{argument}: {brief(names[complex_][0])} holds complex numbers. Pass real and imaginary parts."
         )
     numeric = np.array([is_numeric(dtype) for dtype in rows.dtypes])
     if transform is None and not numeric.all():

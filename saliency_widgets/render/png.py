@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from saliency_widgets.files import put, resolve_target
+from saliency_widgets.params import brief, check_text
 from saliency_widgets.render.bar import bar_colours, bar_ticks
 from saliency_widgets.render.blending import blend as lay
 from saliency_widgets.render.clip import clip_limits
@@ -133,9 +134,7 @@ def overlay_image(
 
 
 def _check_caption(caption: str) -> None:
-    if not isinstance(caption, str):
-        raise TypeError(f"caption: expected a text, got a {type(caption).__name__}.")
-    lines = len(caption.splitlines())
+    lines = len(check_text("caption", caption).splitlines())
     if len(caption) > _LETTERS or lines > _LINES:
         raise ValueError(
             f"caption: expected at most {_LETTERS} letters and {_LINES} lines, got {len(caption)} letters and {lines} "
@@ -148,11 +147,11 @@ def _size(width: int, height: int, scale: float | None) -> tuple[int, int]:
     if scale is None:
         scale = math.ceil(_USUAL / max(width, height))
     if isinstance(scale, bool) or not isinstance(scale, (int, float, np.integer, np.floating)):
-        raise TypeError(f"scale: expected a number such as 2 or 0.5, got {scale!r} ({type(scale).__name__}).")
+        raise TypeError(f"scale: expected a number such as 2 or 0.5, got {brief(scale)} ({type(scale).__name__}).")
     smallest, largest = 1 / min(width, height), _LONGEST / max(width, height)
     if not smallest <= scale <= largest:
         raise ValueError(
             f"scale: expected a number from {smallest:.3g} (one pixel) to {largest:.3g} ({_LONGEST} pixels) for a "
-            f"picture of {width} by {height}, got {scale!r}."
+            f"picture of {width} by {height}, got {brief(scale)}."
         )
     return max(1, round(width * scale)), max(1, round(height * scale))

@@ -24,6 +24,7 @@ from saliency_widgets.engine import Event, Request, Subject
 from saliency_widgets.engine.case import Case
 from saliency_widgets.engine.executors import check_executor
 from saliency_widgets.inputs import Explain
+from saliency_widgets.params import TIMEOUT, check_list
 from saliency_widgets.widgets import snapshots
 from saliency_widgets.widgets.annotations import annotation_canvas
 from saliency_widgets.widgets.comparing.pins import Pins
@@ -100,7 +101,7 @@ class Explorer(Live):
         for param in (SIGN, CHANNEL):
             param.check(reduced.get(param.name, param.default))
         self._display = DisplaySettings(**shown)
-        methods = (methods,) if isinstance(methods, str) else methods
+        methods = [methods] if isinstance(methods, str) else check_list("methods", methods, "['gradient']")
         try:
             panel = PicturePanel(
                 subject, self._display, method=method, target=target, score=score, params=params, more=methods
@@ -163,6 +164,7 @@ class Explorer(Live):
 
     def wait(self, timeout: float | None = None) -> Attribution:
         """Wait for the map of the newest settings, and for the pinned ones: see :meth:`Live.wait`."""
+        timeout = TIMEOUT.check(timeout)
         until = None if timeout is None else time.monotonic() + timeout
         try:
             self.pins.wait(timeout)
@@ -173,6 +175,8 @@ class Explorer(Live):
 
     def pin(self) -> None:
         """Keep the map that the controls ask for beside the ones to come: as many as are to be compared."""
+        if not self._open:
+            raise RuntimeError("pin: the explorer is closed. Make another one.")
         self.pins.pin(self._request, self.panel.reduction)
 
     def _show_again(self, request: Request, reduction: Reduction) -> None:

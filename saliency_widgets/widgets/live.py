@@ -17,6 +17,7 @@ from saliency_widgets.engine import CacheInfo, Event, Request, Session, Subject
 from saliency_widgets.engine.case import Case
 from saliency_widgets.engine.checkup import check_up
 from saliency_widgets.engine.executors import raise_again, worker_error
+from saliency_widgets.params import TIMEOUT
 from saliency_widgets.widgets import messages
 from saliency_widgets.widgets.heatmap import HeatmapView
 from saliency_widgets.widgets.interrupts import stop_on_interrupt
@@ -118,6 +119,7 @@ class Live(WithStaticOutput, Showable, w.Box):
             TypeError, ValueError: What the computation ended with.
             KeyboardInterrupt: The kernel was interrupted; the computation is stopped.
         """
+        timeout = TIMEOUT.check(timeout)
         try:
             in_time = self._session.wait(timeout)
         except KeyboardInterrupt:

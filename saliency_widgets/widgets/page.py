@@ -27,7 +27,7 @@ from ipywidgets.widgets import widget as registry
 from saliency_widgets import render
 from saliency_widgets.files import as_path, put
 from saliency_widgets.markup import element
-from saliency_widgets.params import Param
+from saliency_widgets.params import Param, check_text
 from saliency_widgets.widgets.bundle import bundle
 from saliency_widgets.widgets.display import DisplaySettings
 
@@ -99,6 +99,14 @@ LARGEST = 50_000_000
 """Bytes: what a browser opens without a pause, and a mail system mostly takes."""
 
 
+MAX_BYTES = Param("max_bytes", LARGEST, low=1, kind="int", maximum=math.inf, help="How large the file may be.")
+
+
+def titled(title: Any, usual: str) -> str:
+    """What stands above a page: what was given, or the usual."""
+    return usual if title is None else check_text("title", title)
+
+
 def write_page(
     path: str | os.PathLike[str],
     view: Widget,
@@ -124,6 +132,7 @@ def write_page(
         ValueError: It is larger; the message says how large. Nothing is written.
         TypeError, ValueError, OSError: It can't be written there. What was there stays, and nothing else.
     """
+    max_bytes = MAX_BYTES.check(max_bytes)
     text = page(view, title=title, provenance=provenance, **about).encode()
     if len(text) > max_bytes:
         raise ValueError(

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from saliency_widgets.attribution import Reduction
+from saliency_widgets.attribution.arrays import as_array
 from saliency_widgets.attribution.method import Method, unknown_method
 from saliency_widgets.attribution.reduction import CHANNEL, SIGN
 from saliency_widgets.attribution.targets import SCORE
@@ -292,7 +293,7 @@ def _spread(options: list[Any], now: Any, most: int) -> tuple[Any, ...]:
 
 
 def _listed(name: str, given: Any) -> list[Any]:
-    values = given.tolist() if hasattr(given, "tolist") else given
+    values = as_array(given, f"record: {name}").tolist() if hasattr(given, "__array__") else given
     if isinstance(values, (str, int, float)) and not isinstance(values, bool):
         values = [values]
     if not isinstance(values, (list, tuple, range)):

@@ -17,8 +17,20 @@ from saliency_widgets.attribution.result import code_of, written
 from saliency_widgets.attribution.schedule import CHUNK_SIZE
 from saliency_widgets.engine import Event, Request, frame_of
 from saliency_widgets.files import as_path, put, resolve_target
+from saliency_widgets.params import MAPS, check_switch
 from saliency_widgets.widgets import messages
-from saliency_widgets.widgets.page import LARGEST, Patch, Recording, Saved, count, packed_size, page, size_text
+from saliency_widgets.widgets.page import (
+    LARGEST,
+    MAX_BYTES,
+    Patch,
+    Recording,
+    Saved,
+    count,
+    packed_size,
+    page,
+    size_text,
+    titled,
+)
 from saliency_widgets.widgets.recording import Entry, PageSize, Plan, estimate, plan
 
 if TYPE_CHECKING:
@@ -48,7 +60,7 @@ class PageWriter:
         # In passes as long as those of the map on the screen: then their samples are each other's.
         self._shown, pace = shown, dict(shown.request.params).get(CHUNK_SIZE.name) or explorer._subject.rows
         self.plan: Plan = plan(explorer.panel, explorer._subject, record, pace)
-        self._title = title or f"Which pixels moved the output of {type(explorer._given['model']).__name__}"
+        self._title = titled(title, f"Which pixels moved the output of {type(explorer._given['model']).__name__}")
 
     @property
     def size(self) -> PageSize:
@@ -64,6 +76,7 @@ class PageWriter:
         Raises:
             ValueError: It is not; the message says how large it would be, and what to do.
         """
+        limit, largest = MAPS.check(limit), MAX_BYTES.check(largest)
         size = self.size
         fewer = "Record fewer settings, or fewer values of them"
         if size.maps > limit:
@@ -189,6 +202,7 @@ def save_html(
 ) -> Saved:
     """See :meth:`Explorer.save_html`."""
     resolve_target(path)
+    check_switch("progress", progress)
     explorer.wait()
     writer = PageWriter(explorer, record, title)
     size = writer.check(limit, max_bytes)

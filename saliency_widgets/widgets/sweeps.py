@@ -283,7 +283,13 @@ class Sweep(sweeping.Sweep):
         return SweepView(self)
 
     def widget_for(self, explorer: Live) -> SweepView:
-        """The same, with a button that moves an explorer's sliders to what is recommended."""
+        """The same, with a button that moves an explorer's sliders to what is recommended.
+
+        Raises:
+            TypeError: It is no explorer.
+        """
+        if not isinstance(explorer, Live):
+            raise TypeError(f"explorer: expected what sw.explore returns, got a {type(explorer).__name__}.")
         return SweepView(self, explorer)
 
     def _repr_mimebundle_(self, **kwargs: Any) -> Any:

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from saliency_widgets.attribution.arguments import Arguments, Part
-from saliency_widgets.attribution.baselines import NAMED, as_numbers
+from saliency_widgets.attribution.arrays import as_numbers
+from saliency_widgets.attribution.baselines import NAMED
 from saliency_widgets.attribution.call import Call
 from saliency_widgets.attribution.completeness import unaccounted
 from saliency_widgets.attribution.differentiation import blaming

@@ -10,14 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torch import nn
+from torch import Tensor, nn
 
 from saliency_widgets.attribution import get_method
+from saliency_widgets.attribution.arrays import as_array, check_dense
 from saliency_widgets.attribution.selection import is_index
 from saliency_widgets.attribution.targets import SCORE, is_function
 from saliency_widgets.engine.comparing import Axis, Comparison, Place
 from saliency_widgets.engine.sweeping.asked import each_of
-from saliency_widgets.params import unknown
+from saliency_widgets.params import MAPS, brief, check_list, check_mapping, unknown
 
 LIMIT = 400
 """Maps that are compared without being asked for."""
@@ -41,8 +42,7 @@ def read_comparison(
     Raises:
         TypeError, ValueError: What doesn't fit, with what to do.
     """
-    if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
-        raise ValueError(f"limit: expected how many maps at most, a whole number from 1 on, got {limit!r}.")
+    limit = MAPS.check(limit)
     models = _models(model)
     told = [_for_model(about, models, k) for k in range(len(models))]
     variants, many = _settings(settings, limit)
@@ -127,23 +127,25 @@ def _settings(settings: Any, limit: int) -> tuple[Axis, int]:
     if settings is None:
         return Axis("settings", [""], [{}]), 1
     if isinstance(settings, Mapping) and settings and all(isinstance(value, Mapping) for value in settings.values()):
-        return Axis("settings", [str(name) for name in settings], [dict(v) for v in settings.values()]), len(settings)
+        return Axis(
+            "settings", [str(name) for name in settings], [check_mapping("settings", v) for v in settings.values()]
+        ), len(settings)
     if isinstance(settings, Mapping):
         lists = {}
         for name, values in settings.items():
-            if isinstance(values, (str, bytes)) or not hasattr(values, "__iter__"):
-                raise TypeError(f"settings: expected a list of values for {name!r}, got {values!r}.")
-            lists[name] = _some(f"settings: {name}", list(values))
+            if isinstance(values, Tensor):
+                check_dense(values, f"settings: {name}")
+            lists[name] = _some(f"settings: {name}", check_list(f"settings: {name}", values, "[8, 32]"))
         some = itertools.islice(itertools.product(*lists.values()), max(1, limit))
         found = _some("settings", [dict(zip(lists, values, strict=True)) for values in some] if lists else [])
         count = math.prod(map(len, lists.values()))
     elif isinstance(settings, Sequence) and all(isinstance(one, Mapping) for one in settings):
-        found = _some("settings", [dict(one) for one in settings])
+        found = _some("settings", [check_mapping("settings", one) for one in settings])
         count = len(found)
     else:
         raise TypeError(
             f"settings: expected a list of mappings such as [{{'n_steps': 16}}, {{'n_steps': 64}}], or lists of values "
-            f"by name such as {{'n_steps': [16, 64]}}, got {settings!r}."
+            f"by name such as {{'n_steps': [16, 64]}}, got {brief(settings)}."
         )
     return Axis("settings", distinct([_told(one) for one in found]), found), count
 
@@ -175,11 +177,14 @@ def _check_names(axes: Mapping[str, Axis], params: Mapping[str, Any]) -> None:
 def _classes(classes: Any) -> Axis:
     if classes is None or isinstance(classes, (str, int)) or is_function(classes):
         classes = [classes]
-    values = [value.item() if hasattr(value, "item") else value for value in _some("classes", list(classes))]
+    if hasattr(classes, "__array__"):
+        classes = np.atleast_1d(as_array(classes, "classes")).tolist()
+    listed = _some("classes", check_list("classes", classes, "[0, 1]"))
+    values = [as_array(value, "classes").tolist() if hasattr(value, "__array__") else value for value in listed]
     for value in values:
         single = isinstance(value, (str, int, np.integer)) or (isinstance(value, tuple) and is_index(value))
         if not (value is None or single or is_function(value)):
-            raise TypeError(f"classes: expected class names or indices, got {value!r} ({type(value).__name__}).")
+            raise TypeError(f"classes: expected class names or indices, got {brief(value)} ({type(value).__name__}).")
     return Axis("classes", [""] * len(values), values)
 
 

@@ -35,10 +35,11 @@ from saliency_widgets.engine.sweeping.dispatch import ExecutorDiedError, check_e
 from saliency_widgets.engine.sweeping.result import Sweep, with_likeness
 from saliency_widgets.engine.sweeping.store import Memory, Store, StoreError
 from saliency_widgets.evaluation.choice import WITHIN
-from saliency_widgets.evaluation.curves import KINDS, STEPS
+from saliency_widgets.evaluation.curves import STEPS
 from saliency_widgets.evaluation.fills import FILL, filling
 from saliency_widgets.evaluation.stability import TURNS
 from saliency_widgets.inputs import Explain
+from saliency_widgets.params import MAPS, check_switch
 
 __all__ = ["ExecutorDiedError", "Sweep", "sweep"]
 
@@ -141,8 +142,8 @@ def sweep(
     grid = read_grid(entry, grid, params)
     chosen, quality = read_metrics(entry, grid, metrics, quality, cost)
     check_executor(executor)
-    if not isinstance(limit, int):
-        raise TypeError(f"limit: expected a number of maps, got a {type(limit).__name__}.")
+    limit = MAPS.check(limit)
+    check_switch("progress", progress)
     score = SCORE.check(score)
     within = WITHIN.check(within)
     given = {
@@ -150,7 +151,7 @@ def sweep(
         "precision": precision, "feature_names": feature_names, "background": background,
     }  # fmt: skip
     first, each = read_inputs(model, inputs, given, named=store is not None)
-    reduction = Reduction(sign or entry.sign, channels)
+    reduction = Reduction(entry.sign if sign is None else sign, channels)
     targets = read_targets(target, len(each))
     wanted = Request.of(
         method, {**params, **{name: values[0] for name, values in grid.items()}}, target=targets[0], score=score,
@@ -161,8 +162,7 @@ def sweep(
         if fill is None:
             rows = "zero" if first.prepared.columns is None or first.prepared.columns.rows is None else "mean"
             fill = FILL.default if first.size is not None else rows
-        if any(metric.name in KINDS for metric in chosen):
-            filling(first.call(resolved), fill, 0)
+        filling(first.call(resolved), fill, 0)
     payload = Payload(
         model, given, method, score, contrast, reduction, tuple(metric.name for metric in chosen), fill,
         STEPS.check(steps), TURNS.check(turns),

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
+from saliency_widgets.attribution.arrays import check_dense
 from saliency_widgets.attribution.coupling import COUPLED, by_samples
 from saliency_widgets.attribution.method import DEFAULT, Method
 from saliency_widgets.attribution.selection import is_index
@@ -18,7 +19,7 @@ from saliency_widgets.engine.request import Request
 from saliency_widgets.engine.subject import Subject
 from saliency_widgets.engine.sweeping.signature import signature
 from saliency_widgets.evaluation.metrics import METRICS, Metric
-from saliency_widgets.params import Param, unknown
+from saliency_widgets.params import Param, check_choice, check_list, unknown
 
 FINEST = "similarity"
 
@@ -44,8 +45,9 @@ def read_grid(entry: Method, grid: Mapping[str, Sequence[Any]], params: Mapping[
             raise ValueError(unknown("grid", name, list(known)))
         if name in params:
             raise ValueError(f"grid: {name!r} is in the grid and among the fixed parameters. Say it once.")
-        if isinstance(values, (str, bytes)) or not hasattr(values, "__iter__") or isinstance(values, Mapping):
-            raise TypeError(f"grid: expected a list of values for {name!r}, got {values!r}.")
+        if isinstance(values, Tensor):
+            check_dense(values, f"grid: {name}")
+        values = check_list(f"grid: {name}", values, "[8, 32]")
         found[name] = [known[name].check(getattr(value, "item", lambda v=value: v)()
                        if getattr(value, "ndim", None) == 0 else value) for value in values]  # fmt: skip
         if not found[name]:
@@ -69,18 +71,17 @@ def read_metrics(
     finer = [param.name for param in refining(entry) if param.name in grid]
     if isinstance(asked, str):
         asked = [asked]
-    if asked is not None and not asked:
+    names: list[str] = [] if asked is None else check_list("metrics", asked, "['similarity', 'time']")
+    if asked is not None and not names:
         raise ValueError(f"metrics: the list is empty. Choose of {list(METRICS)}, or leave it out.")
-    names = list(asked or ())
     if asked is None:
         names = [FINEST] * bool(finer) + ["insertion"] * (set(grid) > set(finer) or not finer)
         names = [*reversed(names), "delta", "standard_error", "evaluations", "time"]
-    for name, what in ((cost, "cost"), (cost if quality is None else quality, "quality")):
-        if name not in METRICS:
-            raise ValueError(unknown(what, name, list(METRICS)))
+    check_choice("cost", cost, list(METRICS))
+    if quality is not None:
+        check_choice("quality", quality, list(METRICS))
     for name in names:
-        if name not in METRICS:
-            raise ValueError(unknown("metrics", name, list(METRICS)))
+        check_choice("metrics", name, list(METRICS))
     if not METRICS[cost].cost:
         raise ValueError(f"cost: {cost!r} is no cost. Expected one of {[n for n, m in METRICS.items() if m.cost]}.")
     if FINEST in (*names, quality) and not finer:

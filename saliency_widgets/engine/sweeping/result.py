@@ -17,7 +17,7 @@ from saliency_widgets.evaluation.choice import WITHIN, cheapest, knee, losses
 from saliency_widgets.evaluation.metrics import METRICS, Metric
 from saliency_widgets.evaluation.similarity import spearman
 from saliency_widgets.markup import element, joined
-from saliency_widgets.params import Param, unknown
+from saliency_widgets.params import Param, brief, check_choice, check_list, unknown
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -94,6 +94,7 @@ class Sweep:
         Raises:
             ValueError: There is no such cell, or it went wrong.
         """
+        number = self._numbered("number", number, self.inputs)
         found = self.cells.get((number, self._place(setting)))
         if found is None or found.values is None:
             raise ValueError(f"map_of: there is no map for input {number} and {_named(setting)}" + (
@@ -121,8 +122,8 @@ class Sweep:
         """
         for what, name, paid in (("quality", quality, False), ("cost", cost, True)):
             known = [metric.name for metric in self.metrics if metric.cost == paid]
-            if name is not None and name not in known:
-                raise ValueError(unknown(what, name, known))
+            if name is not None:
+                check_choice(what, name, known)
         tolerance = self.within if within is None else WITHIN.check(within)
         return replace(self, quality=quality or self.quality, cost=cost or self.cost, within=tolerance)
 
@@ -214,7 +215,13 @@ class Sweep:
         Args:
             number: Which setting.
             names: Which of its parameters; all unless given.
+
+        Raises:
+            TypeError, ValueError: There is no such setting or parameter.
         """
+        number = self._numbered("number", number, len(self.settings))
+        if names is not None:
+            names = [check_choice("names", name, list(self.grid)) for name in check_list("names", names, "['seed']")]
         named = {param.name: param for param in self.method.params}
         chosen = {name: value for name, value in self._written(number).items() if names is None or name in names}
         return ", ".join(_spoken(named[name], value) for name, value in chosen.items())
@@ -275,9 +282,20 @@ class Sweep:
         return _places(self.grid, number)
 
     def number_of(self, place: int, setting: int, metric: str) -> float:
-        """What a metric says of an input at a setting, both by their numbers; NaN where it says nothing."""
+        """What a metric says of an input at a setting, both by their numbers; NaN where it says nothing.
+
+        Raises:
+            TypeError, ValueError: There is no such input, setting or metric.
+        """
+        place = self._numbered("place", place, self.inputs)
+        setting = self._numbered("setting", setting, len(self.settings))
+        check_choice("metric", metric, list(METRICS))
         found = self.cells.get((place, setting))
         return float("nan") if found is None else found.numbers.get(metric, float("nan"))
+
+    @staticmethod
+    def _numbered(argument: str, number: Any, count: int) -> int:
+        return Param(argument, 0, low=0, high=count - 1, kind="int").check(number)
 
     def _numbers(self, metric: str) -> np.ndarray:
         """Of each input and setting."""
@@ -335,8 +353,9 @@ def _places(grid: Mapping[str, Sequence[Any]], number: int) -> tuple[int, ...]:
     return tuple(map(int, np.unravel_index(number, [len(values) for values in grid.values()])))
 
 
-def _named(setting: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: v if isinstance(v, _SAID) else f"a {type(v).__name__}" for name, v in setting.items()}
+def _named(setting: Mapping[str, Any]) -> str:
+    told = [f"{name!r}: {brief(v) if isinstance(v, _SAID) else f'a {type(v).__name__}'}" for name, v in setting.items()]
+    return f"{{{', '.join(told)}}}"
 
 
 def _spoken(param: Param, value: Any) -> str:
@@ -354,7 +373,9 @@ def _capital(text: str) -> str:
 def _same(a: Any, b: Any) -> bool:
     if isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor):
         return a is b or (a.shape == b.shape and torch.equal(a, b))
-    return a is b or (isinstance(a, (int, float, str)) and a == b)
+    plain = isinstance(a, (int, float, str)) and isinstance(b, (int, float, str, np.generic))
+    plain = plain and isinstance(a, bool) == isinstance(b, (bool, np.bool_))
+    return a is b or (plain and bool(a == b))
 
 
 def _percent(lost: float) -> str:

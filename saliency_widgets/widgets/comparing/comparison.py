@@ -21,7 +21,7 @@ from saliency_widgets.engine.comparing.asked import LIMIT, read_comparison
 from saliency_widgets.engine.executors import raise_again, worker_error
 from saliency_widgets.files import resolve_target
 from saliency_widgets.inputs import Explain
-from saliency_widgets.params import unknown
+from saliency_widgets.params import TIMEOUT, brief, check_choice, check_switch
 from saliency_widgets.widgets import snapshots
 from saliency_widgets.widgets.comparing.beneath import Beneath
 from saliency_widgets.widgets.comparing.maps import Maps, Wanted
@@ -32,7 +32,7 @@ from saliency_widgets.widgets.explorer import Explorer
 from saliency_widgets.widgets.interrupts import stop_on_interrupt
 from saliency_widgets.widgets.lifetime import Showable
 from saliency_widgets.widgets.live import LAYOUT
-from saliency_widgets.widgets.page import LARGEST, Saved, page, write_page
+from saliency_widgets.widgets.page import LARGEST, Saved, page, titled, write_page
 from saliency_widgets.widgets.parts import parts_of
 from saliency_widgets.widgets.resending import WorkerWrites
 from saliency_widgets.widgets.saving import provenance
@@ -74,8 +74,9 @@ class Comparison(WithStaticOutput, Showable, w.Box):
         self._display = DisplaySettings(**display)
         if sign is not None:
             SIGN.check(sign)
-        if scale not in ("shared", "own"):
-            raise ValueError(unknown("scale", str(scale), ["shared", "own"]))
+        if channels is not None:
+            CHANNEL.check(channels)
+        check_choice("scale", scale, ("shared", "own"))
         self._asked = read_comparison(
             model, inputs, methods=methods, settings=settings, classes=classes, score=score, contrast=contrast,
             limit=limit, params=params, about=about,
@@ -142,6 +143,7 @@ class Comparison(WithStaticOutput, Showable, w.Box):
             KeyboardInterrupt: The kernel was interrupted; the computation is stopped, and :meth:`go` resumes it.
             TypeError, ValueError: What the first of them ended with, where none could be computed.
         """
+        timeout, progress = TIMEOUT.check(timeout), check_switch("progress", progress)
         try:
             self._maps.wait(timeout, progress=progress)
         except KeyboardInterrupt:
@@ -192,7 +194,7 @@ class Comparison(WithStaticOutput, Showable, w.Box):
             ValueError: There is no such cell, or the two maps differ in size.
             RuntimeError: One of them is not there yet.
         """
-        places = [self._place(name) for name in (a, b)]
+        places = [self._place(argument, name) for argument, name in (("a", a), ("b", b))]
         maps = [self._quantised(place) for place in places]
         units = (1.0, 1.0)
         if len({self._asked.group(place) for place in places}) > 1:
@@ -203,6 +205,7 @@ class Comparison(WithStaticOutput, Showable, w.Box):
 
     def page_size(self) -> int:
         """How many bytes :meth:`save_html` would write, of the maps that are there."""
+        self._check_open()
         return len(page(self.view, title=repr(self), provenance=self._provenance, overrides=self._saved).encode())
 
     def save_html(
@@ -227,15 +230,19 @@ class Comparison(WithStaticOutput, Showable, w.Box):
             TypeError, ValueError, OSError: It can't be written there: see :func:`~.files.resolve_target`.
         """
         resolve_target(path)
+        title = titled(title, "Saliency maps side by side")
         found = self.wait(progress=progress)
-        if not self._open:
-            raise ValueError("compare: it is closed, and its maps are gone. Make it again.")
+        self._check_open()
         if not found:
             raise ValueError("compare: there is no finished map to save. Call .go() to compute what was stopped.")
         return write_page(
-            path, self.view, title=title or "Saliency maps side by side", provenance=self._provenance,
+            path, self.view, title=title, provenance=self._provenance,
             maps=len(found), max_bytes=max_bytes, overrides=self._saved,
         )  # fmt: skip
+
+    def _check_open(self) -> None:
+        if not self._open:
+            raise ValueError("compare: it is closed, and its maps are gone. Make it again.")
 
     @property
     def _saved(self) -> dict[Widget, dict[str, Any]]:
@@ -292,12 +299,14 @@ class Comparison(WithStaticOutput, Showable, w.Box):
             notes=notes if ignored else (),
         )
 
-    def _place(self, name: tuple[str, str]) -> Place:
+    def _place(self, argument: str, name: tuple[str, str]) -> Place:
+        if not isinstance(name, (tuple, list)) or not all(isinstance(label, str) for label in name):
+            raise TypeError(f"{argument}: expected a cell as (row, column), both by name, got {brief(name)}.")
         for place in self._shown:
             if self._pivot.name(place) == tuple(name):
                 return place
         raise ValueError(
-            f"difference: there is no cell {name!r}. There are {[self._pivot.name(p) for p in self._shown]}."
+            f"{argument}: there is no cell {brief(name)}. There are {[self._pivot.name(p) for p in self._shown]}."
         )
 
     def _quantised(self, place: Place) -> render.Quantised:

@@ -56,7 +56,9 @@ class ComparisonPanel:
         moved: Callable[[], None],
     ) -> None:
         self._asked, self._pivot, self._reduced, self._moved = asked, pivot, reduced, moved
-        self.sign = Control(SIGN, sign or _OWN, options={_OWN: _OWN, **{name: name for name in SIGN.options()}})
+        self.sign = Control(
+            SIGN, _OWN if sign is None else sign, options={_OWN: _OWN, **{name: name for name in SIGN.options()}}
+        )
         self.channels = Control(CHANNEL, channels)
         self.layers = self._layer_menus()
         self.predictions = RichText()

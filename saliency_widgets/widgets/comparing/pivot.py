@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from saliency_widgets.engine.comparing import TITLES, Axis, Place
-from saliency_widgets.params import unknown
+from saliency_widgets.params import check_choice, unknown
 from saliency_widgets.widgets.controls import LABEL_WIDTH, Menu
 
 
@@ -97,9 +97,10 @@ class Pivot:
             if name not in known:
                 raise ValueError(unknown("menu", name, known))
             labels = self._axes[name].labels
-            if choice not in labels and not (isinstance(choice, int) and 0 <= choice < len(labels)):
-                raise ValueError(unknown(name, str(choice), labels))
-            found[name] = labels.index(choice) if choice in labels else choice
+            if isinstance(choice, int) and not isinstance(choice, bool) and 0 <= choice < len(labels):
+                found[name] = choice
+            else:
+                found[name] = labels.index(check_choice(name, choice, labels))
         for name, value in found.items():
             self.menus[name].value = value
 
@@ -116,8 +117,8 @@ class Pivot:
 def _chosen(varied: list[str], rows: str | None, columns: str | None) -> tuple[str, str]:
     """What goes down and what across: what was asked for, or else the first that varies."""
     for name, given in (("rows", rows), ("columns", columns)):
-        if given is not None and given not in TITLES:
-            raise ValueError(unknown(name, given, list(TITLES)))
+        if given is not None:
+            check_choice(name, given, list(TITLES))
     if rows is not None and rows == columns:
         raise ValueError(f"rows: {rows!r} are the columns already. Choose another of {list(TITLES)}.")
     free = [name for name in dict.fromkeys((*varied, *TITLES)) if name not in (rows, columns)]

@@ -17,13 +17,13 @@ from tqdm.auto import tqdm
 from saliency_widgets.attribution.baselines import BASELINE
 from saliency_widgets.attribution.methods.smoothgrad import N_SAMPLES, NOISE_LEVEL
 from saliency_widgets.attribution.noise import SEED
-from saliency_widgets.attribution.targets import SCORE
+from saliency_widgets.attribution.targets import SCORE, is_function
 from saliency_widgets.engine import Subject
 from saliency_widgets.engine.examiner import Check, Examiner, Told
 from saliency_widgets.engine.executors import raise_again, worker_error
 from saliency_widgets.engine.trust import one_sample
 from saliency_widgets.files import resolve_target
-from saliency_widgets.params import unknown
+from saliency_widgets.params import TIMEOUT, check_choice, check_list
 from saliency_widgets.widgets import snapshots
 from saliency_widgets.widgets.explorer import Explorer
 from saliency_widgets.widgets.interrupts import stop_on_interrupt
@@ -32,7 +32,7 @@ from saliency_widgets.widgets.lessons.board import Board, DoesNotApply
 from saliency_widgets.widgets.lessons.page import Page, Step
 from saliency_widgets.widgets.lessons.view import LessonView
 from saliency_widgets.widgets.lifetime import Showable, weakly
-from saliency_widgets.widgets.page import LARGEST, Saved, page, write_page
+from saliency_widgets.widgets.page import LARGEST, Saved, page, titled, write_page
 from saliency_widgets.widgets.parts import parts_of
 from saliency_widgets.widgets.resending import WorkerWrites
 from saliency_widgets.widgets.saving import provenance
@@ -114,7 +114,10 @@ class Lesson(WithStaticOutput, Showable, w.VBox):
         self._subject = subject
         asked["baseline"] = subject.baselines[0] if baseline is None else baseline
         self._board = Board(subject, target=target, **asked)
-        self._board.call().baseline(asked["baseline"], asked["seed"])  # one that doesn't fit is an error of this call
+        call = self._board.call()  # what doesn't fit is an error of this call
+        call.baseline(asked["baseline"], asked["seed"])
+        if is_function(target):
+            call.scores(call.inputs)
         self._steps = {name: STEPS[name] for name in chosen}
         self._settings: dict[str, list[dict[str, Any]]] = {}
         self._failed: dict[str, Exception] = {}
@@ -152,9 +155,7 @@ class Lesson(WithStaticOutput, Showable, w.VBox):
 
     @step.setter
     def step(self, name: str) -> None:
-        if name not in self._steps:
-            raise ValueError(unknown("step", name, self.steps))
-        self.view.go_to(self.steps.index(name))
+        self.view.go_to(self.steps.index(check_choice("step", name, self.steps)))
 
     def wait(self, timeout: float | None = None) -> Lesson:
         """Wait until all steps are there, with a progress bar.
@@ -171,6 +172,7 @@ class Lesson(WithStaticOutput, Showable, w.VBox):
             KeyboardInterrupt: The kernel was interrupted; the computation is stopped.
             Exception: What was not foreseen, in a step; a step that doesn't apply to the model is no error.
         """
+        timeout = TIMEOUT.check(timeout)
         try:
             self._wait(timeout)
         except KeyboardInterrupt:
@@ -212,6 +214,8 @@ class Lesson(WithStaticOutput, Showable, w.VBox):
 
     def page_size(self) -> int:
         """How many bytes :meth:`save_html` would write, of the steps that are there."""
+        if not self._open:
+            raise RuntimeError("page_size: the lesson is closed. Make it again.")
         return len(page(self.view, title=self.view.title, provenance=self._provenance).encode())
 
     def save_html(self, path: str | os.PathLike[str], *, title: str | None = None, max_bytes: int = LARGEST) -> Saved:
@@ -234,11 +238,12 @@ class Lesson(WithStaticOutput, Showable, w.VBox):
             RuntimeError: The lesson was stopped, or it is closed.
         """
         resolve_target(path)
+        title = titled(title, self.view.title)
         self.wait()
         maps = sum(len(self.view.content(name).get("maps", {})) for name in self.steps)
         done = {**self.view.status, "message": "", "remedy": ""}
         return write_page(
-            path, self.view, title=title or self.view.title, provenance=self._provenance, maps=maps,
+            path, self.view, title=title, provenance=self._provenance, maps=maps,
             max_bytes=max_bytes, overrides={self.view: {"status": done, "step": 0}},
         )  # fmt: skip
 
@@ -338,14 +343,10 @@ def _chosen(steps: Sequence[str] | None) -> list[str]:
     """The steps that are asked for, in the lesson's order."""
     if steps is None:
         return list(STEPS)
-    if isinstance(steps, str) or not isinstance(steps, Sequence):
-        raise TypeError(f"steps: expected a list of names such as ['input', 'gradient'], got {steps!r}.")
-    for name in steps:
-        if name not in STEPS:
-            raise ValueError(unknown("steps", str(name), list(STEPS)))
-    if not steps:
+    named = [check_choice("steps", name, list(STEPS)) for name in check_list("steps", steps, "['input', 'gradient']")]
+    if not named:
         raise ValueError(f"steps: expected one at least. Known: {', '.join(STEPS)}.")
-    return [name for name in STEPS if name in steps]
+    return [name for name in STEPS if name in named]
 
 
 def lesson(

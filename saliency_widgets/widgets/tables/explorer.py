@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from saliency_widgets.attribution import Attribution, Reduction
+from saliency_widgets.attribution.arrays import check_dense
 from saliency_widgets.attribution.findings import Finding
 from saliency_widgets.attribution.method import DEFAULT
 from saliency_widgets.attribution.targets import SCORE, probabilities
@@ -21,6 +22,7 @@ from saliency_widgets.engine.executors import check_executor
 from saliency_widgets.engine.tables import labels_of
 from saliency_widgets.inputs import is_table, read_table
 from saliency_widgets.markup import Markup, element, joined
+from saliency_widgets.params import brief, check_list
 from saliency_widgets.widgets import snapshots
 from saliency_widgets.widgets.charts import INK, QUIET
 from saliency_widgets.widgets.heatmap import HeatmapView
@@ -42,6 +44,8 @@ def is_row(inputs: Any, background: Any, feature_names: Any, transform: Any) -> 
         return bool(inputs) and all(isinstance(item, (int, float)) for item in inputs)
     if not isinstance(inputs, (Tensor, np.ndarray)) or transform is not None:
         return False
+    if isinstance(inputs, Tensor):
+        check_dense(inputs, "inputs")
     flat = inputs.ndim == 1 or (inputs.ndim == 2 and len(inputs) == 1)
     return flat and inputs.dtype not in (torch.uint8, np.uint8)
 
@@ -95,7 +99,7 @@ class TableExplorer(Live):
         )  # fmt: skip
         if hasattr(params.get("baseline"), "iloc"):
             check_baseline(table, params["baseline"])
-        methods = (methods,) if isinstance(methods, str) else methods
+        methods = [methods] if isinstance(methods, str) else check_list("methods", methods, "['gradient']")
         valued = score == "value"
         labels_of(labels, subject, value=valued)  # what doesn't fit is an error of this call
         top = None if top is None else top_of(len(table.names)).check(top)
@@ -154,7 +158,7 @@ class TableExplorer(Live):
             NotImplementedError: Always; it says what there is instead.
         """
         raise NotImplementedError(
-            f"save_html: a page without a kernel can't draw the bars, so {str(path)!r} was not written. "
+            f"save_html: a page without a kernel can't draw the bars, so {brief(path)} was not written. "
             "explorer.save_state(path) keeps everything for sw.load, explorer.by_feature() is a table, and the "
             "notebook can be stored with its widgets."
         )

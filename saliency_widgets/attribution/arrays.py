@@ -1,0 +1,72 @@
+"""Arrays and tensors as people pass them: what holds no plain numbers is refused here."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+def check_dense(tensor: Tensor, argument: str) -> None:
+    """Look at what can be looked at before anything is computed.
+
+    Args:
+        tensor: It.
+        argument: The argument's name, for the error.
+
+    Raises:
+        TypeError: It is no dense tensor that holds numbers.
+    """
+    kinds = {
+        "nested": (tensor.is_nested, "Pass one of its parts, or a padded tensor."),
+        "quantised": (tensor.is_quantized, f"Pass {argument}.dequantize()."),
+        "on the meta device, and holds no numbers": (tensor.is_meta, "Load it first."),
+        "sparse": (tensor.layout != torch.strided, f"Pass {argument}.to_dense()."),
+    }
+    for what, (it_is, remedy) in kinds.items():
+        if it_is:
+            raise TypeError(f"{argument}: expected a dense tensor of numbers, got one that is {what}. {remedy}")
+
+
+def as_array(value: Any, argument: str) -> np.ndarray:
+    """A tensor, a list or anything else that NumPy takes, as an array of whatever it holds.
+
+    Raises:
+        TypeError: It can't be read.
+        ValueError: Its rows differ in length.
+    """
+    if isinstance(value, Tensor):
+        check_dense(value, argument)
+        value = value.detach().cpu()
+        value = (value.float() if value.dtype == torch.bfloat16 else value).numpy()
+    try:
+        return np.asarray(value)
+    except ValueError as error:
+        raise ValueError(f"{argument}: expected rows of one length, and they differ: {error}.") from error
+    except Exception as error:
+        raise TypeError(
+            f"{argument}: expected an array, got a {type(value).__name__} that is none: {error}."
+        ) from error
+
+
+def as_numbers(value: Any, argument: str) -> Tensor:
+    """A tensor, an array or a list, as a tensor of real numbers.
+
+    Raises:
+        TypeError: It holds no numbers, or complex ones.
+        ValueError: Its rows differ in length.
+    """
+    if isinstance(value, Tensor):
+        check_dense(value, argument)
+    else:
+        array = as_array(value, argument)
+        if array.dtype.kind not in "buifc":
+            raise TypeError(f"{argument}: expected numbers, got an array of {array.dtype}.")
+        array = array.astype(np.float64) if array.dtype == np.longdouble else array
+        # torch takes neither negative strides nor another byte order.
+        value = torch.from_numpy(np.array(array, dtype=array.dtype.newbyteorder("="), order="C"))
+    if value.is_complex():
+        raise TypeError(f"{argument}: expected real numbers, got {value.dtype}. Pass .real or .abs().")
+    return value
