@@ -188,5 +188,10 @@ class Paced(anywidget.AnyWidget):
 
     def close(self) -> None:
         """Leave the page."""
-        _WAITER.forget(self)  # not dismissed: the garbage collector closes widgets too, whatever is in hand then
+        _WAITER.forget(self)
         super().close()
+
+    def __del__(self) -> None:
+        # Its comm alone: the garbage collector runs on any thread, and may not wait for a lock. The waiter refers to
+        # the views that wait, so that none of them is collected.
+        Widget.close(self)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import threading
 import weakref
@@ -19,7 +20,7 @@ from ipywidgets.widgets import widget as registry
 from torch import nn
 
 import saliency_widgets as sw
-from saliency_widgets.widgets import lifetime
+from saliency_widgets.widgets import lifetime, paced
 from saliency_widgets.widgets.parts import close_whole, parts_of
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (12, 12, 3), dtype=np.uint8)
@@ -65,7 +66,7 @@ def none_left() -> Iterator[None]:
     gc.collect()
     before = set(registry._instances)
     yield
-    gc.collect()
+    settled(lambda: gc.collect() >= 0 and set(registry._instances) <= before)
     left = [type(registry._instances[one]).__name__ for one in set(registry._instances) - before]
     assert left == []
     assert not lifetime._SHOWN
@@ -215,6 +216,23 @@ def test_what_a_cell_has_shown_is_not_kept_by_ipython() -> None:
         assert settled(lambda: not alive(held))
     finally:
         InteractiveShell.clear_instance()
+
+
+def test_what_is_collected_waits_for_no_lock() -> None:
+    made = [explorer(picture_model())]
+    locks = [paced._WAITER._state, made[0].view._pace, made[0]._session._state, made[0]._session.cache._lock]
+
+    def collect() -> None:
+        made.clear()
+        gc.collect()
+
+    thread = threading.Thread(target=collect, daemon=True)
+    with contextlib.ExitStack() as held:  # as by a thread that is waiting for this one to begin
+        for lock in locks:
+            held.enter_context(lock)
+        thread.start()
+        thread.join(60)
+        assert not thread.is_alive()
 
 
 def test_all_widgets_closed_at_once_leave_no_explorer_and_the_next_one_works() -> None:
