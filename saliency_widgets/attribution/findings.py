@@ -73,3 +73,9 @@ def _in(where: Sequence[str]) -> str:
 
 def _listed(where: Sequence[str], most: int = 4) -> str:
     return ", ".join(where[:most]) + (f" and {len(where) - most} more" if len(where) > most else "")
+
+
+def failed_checkup(error: Exception) -> Finding:
+    """That the check-up itself failed, which is no fault of the model."""
+    what = f"The check-up failed: {type(error).__name__}: {error}."
+    return Finding(what, remedy="Please report it.", severity="caution")

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import ipywidgets as w
 
 from saliency_widgets.attribution import Attribution, Cancelled, get_method
-from saliency_widgets.attribution.findings import Finding
+from saliency_widgets.attribution.findings import Finding, failed_checkup
 from saliency_widgets.attribution.result import code_of
 from saliency_widgets.engine import CacheInfo, Event, Request, Session, Subject
 from saliency_widgets.engine.case import Case
@@ -299,15 +299,8 @@ class Live(WithStaticOutput, Showable, w.Box):
             found = check_up(self._subject, self._request, check)
         except Cancelled:
             raise
-        except BaseException as caught:
-            error = worker_error(caught)
-            found = [
-                Finding(
-                    f"The check-up failed: {type(error).__name__}: {error}.",
-                    remedy="Please report it.",
-                    severity="caution",
-                )
-            ]
+        except BaseException as error:
+            found = [failed_checkup(worker_error(error))]
         self._examined = version
         self.view.tell(messages.findings_of(self._concerning(found), self.panel.titles))
 

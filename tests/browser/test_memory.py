@@ -36,7 +36,7 @@ def left_by_a_run(lab: Lab, memory: PageMemory, index: int, margin: int = MARGIN
 
     def run() -> None:
         lab.run_cell(index, seconds=120)
-        lab.output(index).locator(".jupyter-widgets").last.wait_for()
+        lab.output(index).locator(".jupyter-widgets").first.wait_for()
         lab.execute(WAIT, seconds=150)
 
     for _ in range(2):

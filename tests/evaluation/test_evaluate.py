@@ -222,7 +222,7 @@ def test_what_does_not_fit_is_said_before_anything_is_computed():
         (attribution, {"inputs": pictures(0, 1, 3, 9, 9)}, ValueError, r"inputs of shape \(1, 3, 8, 8\)"),
         (attribution, {"inputs": pictures(0, 2, 3, 8, 8)}, ValueError, r"and \(2, 3, 8, 8\) is evaluated"),
         (np.ones((8, 8)), {"inputs": pictures(0, 2, 3, 8, 8)}, ValueError, r"\(2, 3, 8, 8\) or \(2, 8, 8\)"),
-        (3, {}, TypeError, "got a int"),
+        (3, {}, TypeError, r"expected a list such as .*, got 3 \(int\)"),
         ([None], {}, TypeError, "got a NoneType"),
         ([[[0.1, 0.2]]], {}, TypeError, "numpy.asarray"),
         (np.array(["a"]), {}, TypeError, "expected numbers"),

@@ -322,7 +322,7 @@ def test_close_leaves_no_thread_and_no_widget(model: nn.Module) -> None:
     ("asked", "error", "words"),
     [
         ({"steps": ["gradiant"]}, ValueError, "Did you mean 'gradient'"),
-        ({"steps": "gradient"}, TypeError, "a list of names"),
+        ({"steps": "gradient"}, TypeError, r"expected a list such as \['input', 'gradient'\]"),
         ({"steps": []}, ValueError, "one at least"),
         ({"noise_level": -2}, ValueError, "noise_level"),
         ({"n_samples": 0}, ValueError, "n_samples"),

@@ -588,7 +588,7 @@ def test_the_demo_of_tables(name):
     assert made.wait(60).complete
     assert ("malignant" in made._predicted.value) == (name == "tabular")
     made.close()
-    with pytest.raises(ValueError, match="demo: 'tables' is not known"):
+    with pytest.raises(ValueError, match="name: 'tables' is not known"):
         sw.demo("tables")
 
 

@@ -13,6 +13,7 @@ from typing import Any
 from tqdm.auto import tqdm
 
 from saliency_widgets.attribution import Attribution, Cancelled, Reduction, get_method
+from saliency_widgets.attribution.findings import failed_checkup
 from saliency_widgets.attribution.schedule import CHUNK_SIZE
 from saliency_widgets.engine import Event, Request, Session, Subject
 from saliency_widgets.engine.cache import SHARED
@@ -354,10 +355,11 @@ class Maps:
                 found = check_up(subject, entry.wanted.request, check)
             except Cancelled:
                 raise
-            except BaseException as error:
-                if not isinstance(worker_error(error), (TypeError, ValueError)):
-                    raise
-                continue  # the cells say why
+            except BaseException as caught:
+                error = worker_error(caught)
+                if isinstance(error, (TypeError, ValueError)):  # the cells say why
+                    continue
+                found = [failed_checkup(error)]
             found = [one for one in found if not one.methods or any(method in methods for method in one.methods)]
             self._examined[name] = version
             told[name] = {"name": name, "findings": messages.findings_of(found, methods), "checked": True}
