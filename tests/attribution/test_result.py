@@ -69,8 +69,8 @@ def test_a_map_of_nothing_is_flat(found):
     [
         ({"sign": "both"}, "sign: 'both' is not known"),
         ({"channels": "median"}, "channels: 'median' is not known"),
-        ({"sample": 2}, "sample: expected 0 to 1, got 2"),
-        ({"sample": -1}, "sample: expected 0 to 1, got -1"),
+        ({"sample": 2}, "sample: expected a number from 0 to 1, got 2"),
+        ({"sample": -1}, "sample: expected a number from 0 to 1, got -1"),
     ],
 )
 def test_maps_that_can_not_be(found, settings, said):
