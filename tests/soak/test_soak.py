@@ -154,14 +154,6 @@ PLANTED = {
         Subject.version = lambda self: (0, 0)
         return models.attack(seed, seconds)
     """,
-    # Work that ends the thread: whoever waits waits for ever.
-    "silent death": """
-        from soak import checks, moves
-        from saliency_widgets.engine.session import Session
-        checks.PATIENCE, checks.LEAVING = 1.0, 0.0
-        Session._answer = lambda self, request, generation: sys.exit()
-        return moves.attack(seed, seconds)
-    """,
     # Frames that overtake each other.
     "frame out of order": """
         from soak import checks, moves
