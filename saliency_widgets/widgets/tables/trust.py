@@ -14,6 +14,7 @@ from saliency_widgets.evaluation.importance import ROWS, Importance
 from saliency_widgets.evaluation.shuffling import DRAWS, REPEATS, Permutation, Shuffled
 from saliency_widgets.evaluation.similarity import spearman
 from saliency_widgets.inputs import Table
+from saliency_widgets.markup import joined
 from saliency_widgets.widgets.charts import number, said
 from saliency_widgets.widgets.controls import Control
 from saliency_widgets.widgets.heatmap import HeatmapView
@@ -75,7 +76,7 @@ class ShuffleSection(Section):
             values = over.importance.numpy()
             self._bars.show(np.nan_to_num(values), final=over.complete)
             lines.append(_told_over(over, values, names))
-        self._said.value = "".join(said(line, strong=True) for line in lines)
+        self._said.value = joined(said(line, strong=True) for line in lines)
 
 
 def _told_here(local: Shuffled, worth: np.ndarray, own: np.ndarray, names: list[str]) -> str:
