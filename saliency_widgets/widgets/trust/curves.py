@@ -17,6 +17,7 @@ from saliency_widgets.engine.case import Case
 from saliency_widgets.engine.examiner import Check
 from saliency_widgets.evaluation.curves import KINDS, STEPS, Curve, Curves
 from saliency_widgets.evaluation.ranking import CHANCE as CHANCE_PARAM
+from saliency_widgets.markup import joined
 from saliency_widgets.widgets.charts import ACCENT, CHANCE, OTHERS, chart, number, said, widened
 from saliency_widgets.widgets.controls import LABEL_WIDTH, Control
 from saliency_widgets.widgets.trust.section import Section, fill_control
@@ -97,7 +98,7 @@ class CurvesSection(Section):
                 rest.x = [c.shares.numpy() for c in others.values()]
                 rest.y = [_heights(c) for c in others.values()]
             lines.append(_told(kind, curve, found))
-        self._said.value = "".join(said(line, strong=True) for line in lines)
+        self._said.value = joined(said(line, strong=True) for line in lines)
 
     def _again(self) -> None:
         if self._found is not None:
