@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
 
+from saliency_widgets.attribution import Cancelled
 from saliency_widgets.attribution.checkup import broken, examine
-from saliency_widgets.attribution.findings import Checkup, Finding
+from saliency_widgets.attribution.findings import Checkup, Finding, failed_checkup
 from saliency_widgets.attribution.method import DEFAULT
 from saliency_widgets.attribution.targets import SCORE
+from saliency_widgets.engine.executors import worker_error
 from saliency_widgets.engine.request import Request
 from saliency_widgets.engine.subject import Subject
 from saliency_widgets.inputs import Explain
@@ -36,6 +39,49 @@ def check_up(subject: Subject, request: Request, check: Callable[[], None] | Non
         what = f"It is computed as it is written: {subject.untuned.rstrip('.')}."
         around.append(Finding(what, remedy="The maps are right. A .reshape for a .view may help.", severity="slow"))
     return Checkup([*around, *examine(subject.call(score, check).plain)])
+
+
+@dataclass(frozen=True)
+class Due:
+    """A check-up that a worker is to make.
+
+    Attributes:
+        subject: The model and the inputs.
+        request: Its target and score are looked at.
+        version: What it is about: of the model and the inputs.
+        name: Of the model, where there are several.
+    """
+
+    subject: Subject
+    request: Request
+    version: Any
+    name: str = ""
+
+
+def check_up_when_idle(
+    due: Callable[[], Iterable[Due] | None], deliver: Callable[[Due, Sequence[Finding]], None]
+) -> Callable[[Callable[[], None]], None]:
+    """What a worker does while nothing is asked. Between the two calls, their object isn't held if they are weak.
+
+    Args:
+        due: The check-ups that are to be made; None where there is nobody for them any more.
+        deliver: Called with the findings of each.
+
+    Returns:
+        To be called with a check that raises :class:`Cancelled` to end it.
+    """
+
+    def work(check: Callable[[], None]) -> None:
+        for one in due() or ():
+            try:
+                findings: Sequence[Finding] = check_up(one.subject, one.request, check)
+            except Cancelled:
+                raise
+            except BaseException as error:
+                findings = [failed_checkup(worker_error(error))]
+            deliver(one, findings)
+
+    return work
 
 
 def checkup(

@@ -52,6 +52,10 @@ def _close_all() -> None:
         executor.close()
 
 
+def do_nothing(**_options: bool) -> None:
+    """The work of an executor that is closed: it refers to nobody."""
+
+
 class InlineExecutor:
     """Works inside :meth:`kick`; returns when the work is done."""
 
@@ -101,6 +105,7 @@ class ThreadExecutor:
         with self._lock:
             self._closed = True
             thread = self._thread
+        self._work = do_nothing
         self._kicks.put(None)
         if thread is not None and thread is not threading.current_thread():
             thread.join(timeout=10)

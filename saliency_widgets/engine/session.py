@@ -212,18 +212,21 @@ class Session:
 
     def _work(self, brief: bool = False) -> None:
         """Answer what is asked; briefly: draw again what is there, and leave what is asked to others."""
-        if brief:
-            self._answer_all(brief=True)
-            return
-        while True:
-            self._answer_all()
-            if self._idle is None or self.ending.over:
-                return
-            try:
+        again = True
+        while again and not self.ending.over:
+            self._answer_all(brief)
+            again = not brief and not self._finish_idle()
+        if self.ending.over:
+            self._executor.close()  # it refers to this session, which nobody else may do any more
+
+    def _finish_idle(self) -> bool:
+        """Do what is done while nothing is asked; False where something was asked meanwhile."""
+        try:
+            if self._idle is not None:
                 self._idle(self._check_idle)
-                return
-            except Cancelled:
-                pass  # something was asked meanwhile
+        except Cancelled:
+            return False
+        return True
 
     def _check_idle(self) -> None:
         if self.ending.over or self._mail is not None or self._redraw:

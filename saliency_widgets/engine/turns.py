@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Hashable, Iterable
 
 from saliency_widgets.attribution import Cancelled
-from saliency_widgets.engine.executors import EXECUTORS, report_error
+from saliency_widgets.engine.executors import EXECUTORS, do_nothing, report_error
 
 
 class Turns:
@@ -117,6 +117,7 @@ class _Seat:
     def close(self) -> None:
         """Leave it; what is being worked at ends by itself."""
         self._turns._leave(self.key)
+        self._work = do_nothing
 
     def work(self, brief: bool = False) -> None:
         """Work; brief work, where another thread is at it, is done by that one."""

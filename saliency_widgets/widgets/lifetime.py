@@ -11,13 +11,14 @@ import gc
 import re
 import weakref
 from collections.abc import Callable, Iterator, MutableMapping
-from typing import Any, ParamSpec
+from typing import Any, ParamSpec, TypeVar
 
 import ipywidgets as w
 from IPython.core.getipython import get_ipython
 from ipywidgets.widgets import widget as registry
 
 P = ParamSpec("P")
+R = TypeVar("R")
 
 _OUTPUT = re.compile(r"_{1,3}|_\d+")  # IPython's names of what was shown
 
@@ -26,14 +27,13 @@ _OPEN: weakref.WeakSet[w.Widget] = weakref.WeakSet()
 _survivors = 0  # of the last collection, which are not shown
 
 
-def weakly(method: Callable[P, Any]) -> Callable[P, None]:
-    """A bound method that doesn't keep its object alive; once that is gone, nothing is done."""
+def weakly(method: Callable[P, R]) -> Callable[P, R | None]:
+    """A bound method that doesn't keep its object alive; once that is gone, nothing is done, and None returned."""
     reference = weakref.WeakMethod(method)  # type: ignore[arg-type]
 
-    def call(*args: P.args, **kwargs: P.kwargs) -> None:
+    def call(*args: P.args, **kwargs: P.kwargs) -> R | None:
         bound = reference()
-        if bound is not None:
-            bound(*args, **kwargs)
+        return None if bound is None else bound(*args, **kwargs)
 
     return call
 

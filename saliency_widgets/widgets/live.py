@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import os
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
 import ipywidgets as w
 
-from saliency_widgets.attribution import Attribution, Cancelled, get_method
-from saliency_widgets.attribution.findings import Finding, failed_checkup
+from saliency_widgets.attribution import Attribution, get_method
+from saliency_widgets.attribution.findings import Finding
 from saliency_widgets.attribution.result import code_of
 from saliency_widgets.engine import CacheInfo, Event, Request, Session, Subject
 from saliency_widgets.engine.case import Case
-from saliency_widgets.engine.checkup import check_up
-from saliency_widgets.engine.executors import raise_again, worker_error
+from saliency_widgets.engine.checkup import Due, check_up_when_idle
+from saliency_widgets.engine.executors import raise_again
 from saliency_widgets.params import TIMEOUT
 from saliency_widgets.widgets import messages
 from saliency_widgets.widgets.heatmap import HeatmapView
@@ -66,9 +66,8 @@ class Live(WithStaticOutput, Showable, w.Box):
         self._given, self._subject, self.panel = given, subject, panel
         self._examined: Any = None
         self._request = self.panel.request()  # before anything is shown: a wrong argument is an error of this call
-        self._session = Session(
-            subject, weakly(self._on_event), executor=executor, idle=weakly(self._check_up)
-        )  # fmt: skip
+        idle = check_up_when_idle(weakly(self._due_checkups), weakly(self._on_checkup))
+        self._session = Session(subject, weakly(self._on_event), executor=executor, idle=idle)
         weakref.finalize(self, self._session.ending.end).atexit = False
         super().__init__(layout=LAYOUT)
 
@@ -290,19 +289,14 @@ class Live(WithStaticOutput, Showable, w.Box):
         """How a map is shown; None where there is no choice."""
         return None
 
-    def _check_up(self, check: Callable[[], None]) -> None:
-        """What is done while nothing is asked: the check-up, once for each version of the model."""
+    def _due_checkups(self) -> list[Due]:
+        """The check-up, once for each version of the model."""
         version = self._looked_at(self._subject.version())
-        if version == self._examined:
-            return
-        try:
-            found = check_up(self._subject, self._request, check)
-        except Cancelled:
-            raise
-        except BaseException as error:
-            found = [failed_checkup(worker_error(error))]
-        self._examined = version
-        self.view.tell(messages.findings_of(self._concerning(found), self.panel.titles))
+        return [] if version == self._examined else [Due(self._subject, self._request, version)]
+
+    def _on_checkup(self, due: Due, findings: Sequence[Finding]) -> None:
+        self._examined = due.version
+        self.view.tell(messages.findings_of(self._concerning(findings), self.panel.titles))
 
     def _looked_at(self, version: tuple) -> Any:
         """What of a version the check-up is about."""

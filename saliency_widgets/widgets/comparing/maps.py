@@ -12,13 +12,12 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
-from saliency_widgets.attribution import Attribution, Cancelled, Reduction, get_method
-from saliency_widgets.attribution.findings import failed_checkup
+from saliency_widgets.attribution import Attribution, Reduction, get_method
+from saliency_widgets.attribution.findings import Finding
 from saliency_widgets.attribution.schedule import CHUNK_SIZE
 from saliency_widgets.engine import Event, Request, Session, Subject
 from saliency_widgets.engine.cache import SHARED
-from saliency_widgets.engine.checkup import check_up
-from saliency_widgets.engine.executors import worker_error
+from saliency_widgets.engine.checkup import Due, check_up_when_idle
 from saliency_widgets.engine.frames import Frame
 from saliency_widgets.engine.turns import Turns
 from saliency_widgets.widgets import messages
@@ -96,7 +95,8 @@ class Maps:
         self._stopped = self._closed = False
         self._began, self._before = time.perf_counter(), 0
         self._examined: dict[str, tuple] = {}
-        self._turns = Turns(executor, idle=weakly(self._check_up) if check_up else None)
+        idle = check_up_when_idle(weakly(self._due_checkups), weakly(self._on_checkup))
+        self._turns = Turns(executor, idle=idle if check_up else None)
         self._owners: dict[Subject, object] = {}  # whose finished maps all cells of a subject share
 
     # ---- what is wanted
@@ -338,29 +338,33 @@ class Maps:
 
     # ---- what is done while nothing is asked
 
-    def _check_up(self, check: Callable[[], None]) -> None:
+    def _due_checkups(self) -> list[Due]:
         """The check-up, once for each version of each model that is shown."""
-        entries = [self._entries[key] for key in self._shown]
-        methods = {entry.wanted.request.method: get_method(entry.wanted.request.method).title for entry in entries}
-        models: dict[str, _Entry] = {}
-        for entry in entries:
-            models.setdefault(entry.wanted.model, entry)
-        told = {line["name"]: line for line in self.view.checkups}
-        for name, entry in models.items():
-            subject = entry.wanted.subject
-            version = (subject.version(), tuple(methods))
-            if self._examined.get(name) == version:
-                continue
-            try:
-                found = check_up(subject, entry.wanted.request, check)
-            except Cancelled:
-                raise
-            except BaseException as caught:
-                error = worker_error(caught)
-                if isinstance(error, (TypeError, ValueError)):  # the cells say why
-                    continue
-                found = [failed_checkup(error)]
-            found = [one for one in found if not one.methods or any(method in methods for method in one.methods)]
-            self._examined[name] = version
-            told[name] = {"name": name, "findings": messages.findings_of(found, methods), "checked": True}
-            self.view.tell(checkups=[told[model] for model in models if model in told])
+        methods, due = tuple(self._methods()), []
+        for name, want in self._models().items():
+            version = want.subject.version(), methods
+            if self._examined.get(name) != version:
+                due.append(Due(want.subject, want.request, version, name))
+        return due
+
+    def _on_checkup(self, due: Due, findings: Sequence[Finding]) -> None:
+        methods = self._methods()
+        concerning = [one for one in findings if not one.methods or any(method in methods for method in one.methods)]
+        self._examined[due.name] = due.version
+        checkups = {line["name"]: line for line in self.view.checkups}
+        said = messages.findings_of(concerning, methods)
+        checkups[due.name] = {"name": due.name, "findings": said, "checked": True}
+        self.view.tell(checkups=[checkups[name] for name in self._models() if name in checkups])
+
+    def _models(self) -> dict[str, Wanted]:
+        """The first map that is shown of each model."""
+        models: dict[str, Wanted] = {}
+        for key in self._shown:
+            want = self._entries[key].wanted
+            models.setdefault(want.model, want)
+        return models
+
+    def _methods(self) -> dict[str, str]:
+        """The methods of all maps that are shown, with their titles."""
+        names = dict.fromkeys(self._entries[key].wanted.request.method for key in self._shown)
+        return {name: get_method(name).title for name in names}
