@@ -94,6 +94,22 @@ def test_html_made_elsewhere_is_seen(planted: str) -> None:
     assert len(html_makers("saliency_widgets/widgets/panel.py", planted)) == 1
 
 
+def test_markup_that_became_text_again_is_an_error_of_types(tmp_path: Path) -> None:
+    planted = tmp_path / "planted.py"
+    planted.write_text(
+        "from saliency_widgets.markup import element, joined\n"
+        "from saliency_widgets.widgets.text import RichText\n\n"
+        "lines, shown = [element('b', 'a')], RichText()\n"
+        "shown.value = joined(lines)\n"
+        "shown.value = ''.join(lines)\n"
+        "shown.value = f'{lines[0]}'\n"
+    )
+    command = [sys.executable, "-m", "pyright", "--outputjson", "--pythonpath", sys.executable, str(planted)]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, cwd=ROOT)
+    errors = json.loads(ran.stdout)["generalDiagnostics"]
+    assert [error["range"]["start"]["line"] for error in errors] == [5, 6], ran.stdout
+
+
 def test_nothing_in_the_browser_is_made_of_html() -> None:
     sources = list((ROOT / "js" / "src").rglob("*.ts"))
     assert sources

@@ -16,7 +16,7 @@ from bqplot.scales import LinearScale, LogScale
 from saliency_widgets.engine import sweeping
 from saliency_widgets.engine.comparing.asked import LIMIT
 from saliency_widgets.evaluation.metrics import METRICS
-from saliency_widgets.markup import Markup, element, joined
+from saliency_widgets.markup import Markup, element, escape, joined
 from saliency_widgets.widgets import snapshots
 from saliency_widgets.widgets.charts import (
     ACCENT,
@@ -191,7 +191,7 @@ class SweepView(WithStaticOutput, Showable, w.VBox):
     def _on_use(self) -> None:
         if self._found.recommended:
             refused = self._bring({"method": self._found.method.name, **self._found.recommended})
-            self._refused.value = said(refused) if refused else ""
+            self._refused.value = said(refused) if refused else escape("")
 
     def _bring(self, setting: Mapping[str, Any]) -> str:
         """Move the explorer's controls there. Returns why that can't be, or an empty text."""

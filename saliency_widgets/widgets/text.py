@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ipywidgets as w
 import traitlets
 
-from saliency_widgets.markup import element, escape
+from saliency_widgets.markup import Markup, element, escape
+
+if TYPE_CHECKING:
+    _Markup = traitlets.Unicode[Markup, Markup]  # lines that are joined by str.join would be escaped twice
+else:
+    _Markup = traitlets.Unicode
 
 
-class _Escaped(traitlets.Unicode):
+class _Escaped(_Markup):
     """A trait that holds markup: plain text becomes it."""
 
-    def validate(self, obj: Any, value: Any) -> str:
+    def validate(self, obj: Any, value: Any) -> Markup:
         return escape(super().validate(obj, value))
 
 

@@ -12,7 +12,7 @@ import torch
 
 from saliency_widgets.engine.case import Case
 from saliency_widgets.engine.examiner import Check, Examiner, Told
-from saliency_widgets.markup import element
+from saliency_widgets.markup import element, escape
 from saliency_widgets.widgets.charts import alarm
 from saliency_widgets.widgets.heatmap import HeatmapView
 from saliency_widgets.widgets.lifetime import weakly
@@ -103,7 +103,7 @@ class TrustPanel:
         """End the tests that run; choosing one runs it again."""
         if not self._examiner.wait(0):
             self._examiner.drop()
-            self._told.value = "Interrupted. Close and open this panel to go on."
+            self._told.value = escape("Interrupted. Close and open this panel to go on.")
 
     def close(self) -> None:
         """End its worker, and let go of the maps."""
@@ -151,7 +151,7 @@ class TrustPanel:
         if told.found is None:
             return
         if self._told.value:
-            self._told.value = ""
+            self._told.value = escape("")
         section = next(section for section in self._sections if section.name == told.check.name)
         with torch.no_grad():
             section.show(told.found, case)
