@@ -154,6 +154,14 @@ PLANTED = {
         Subject.version = lambda self: (0, 0)
         return models.attack(seed, seconds)
     """,
+    # A worker that ends with its first work: whoever waits waits for ever.
+    "silent death": """
+        from soak import checks, moves
+        from saliency_widgets.engine.executors import ThreadExecutor
+        checks.PATIENCE, checks.LEAVING = 1.0, 0.0
+        ThreadExecutor.work = lambda self: False
+        return moves.attack(seed, seconds)
+    """,
     # Frames that overtake each other.
     "frame out of order": """
         from soak import checks, moves
