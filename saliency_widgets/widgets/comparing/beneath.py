@@ -37,8 +37,8 @@ class Beneath:
         heading = w.HBox([words, shut], layout={"align_items": "center", "flex_flow": "row wrap"})
         explorer.add_class(mark)
         self._explorer = explorer
+        self.widget.layout.display = None  # first: bqplot needs a size to draw into
         self.widget.children = [heading, explorer]
-        self.widget.layout.display = None
         for child in old:
             close_whole(child)
         if left is not None:
