@@ -64,6 +64,7 @@ def framed(marks: Sequence[Any], axes: Sequence[Axis], height: int, margins: dic
         padding_x=0.0,
         padding_y=0.0,
         animation_duration=0,
+        display_toolbar=False,  # its "Reset" fails in bqplot 0.13.1 where nothing was moved
         background_style={"fill": "transparent"},
     ).add_class("sw-chart")
 

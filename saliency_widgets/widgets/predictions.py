@@ -79,6 +79,7 @@ class PredictionBars:
             padding_x=0,
             padding_y=0,
             animation_duration=0,
+            display_toolbar=False,  # over the bars; its "Reset" fails in bqplot 0.13.1 where nothing was moved
         )
         self.widget.add_class("sw-predictions")
 
