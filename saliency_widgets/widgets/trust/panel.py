@@ -56,7 +56,8 @@ class TrustPanel:
         self._choice = w.ToggleButtons(options=[(kind.title, k) for k, kind in enumerate(self.kinds)], value=0)
         self._choice.style.button_width = "auto"
         self._told = RichText()
-        # Shows one section, and none while it is closed: bqplot needs a size to draw into.
+        # Shows one section, none before it is opened first. It stays when the fold is closed, which may be while
+        # bqplot draws, and what bqplot draws needs a size: the style sheet folds it without taking its width.
         self._stack = w.Stack(selected_index=None)
         says = RichText(element("div", self.says, style="line-height:1.4;margin:2px 0 6px"))
         inside = w.VBox([says, self._choice, self._told, self._stack])
@@ -123,9 +124,8 @@ class TrustPanel:
             self._examiner.drop()
 
     def _on_choice(self) -> None:
-        opened = self.opened and bool(self._sections)  # being opened on another thread, it shows them by itself
-        self._stack.selected_index = self._choice.value if opened else None
-        if opened:
+        if self.opened and self._sections:  # being opened on another thread, it shows them by itself
+            self._stack.selected_index = self._choice.value
             self._ask(self._visible)
 
     def _ask(self, section: Section) -> None:
