@@ -61,6 +61,7 @@ PARTS = {
     "draw": "canvas",
     "click": ".bqplot .bar, .bqplot rect",
 }
+MARKED = ".sw-region:not([hidden]) [title^='Mark nothing']:enabled"  # a region lies over the map
 WORDS = ["bee", "cow (2)", "3", "7", "1.5", "-2", "0.25", "1e9", "", "no such class", "<b>&amp;", "名前"]
 
 # The page's own account of what must not happen, from now on.
@@ -297,7 +298,8 @@ class Player:
         seen = Seen(self.lab, self.output, "shown")
         seen.wait()
         self._answered()
-        if self.lab.value("bool(shown.view.region)") or seen.canvas.evaluate("canvas => canvas.width") < SIZE:
+        marked = seen.root.locator(MARKED).count() or self.lab.value("bool(shown.view.region)")
+        if marked or seen.canvas.evaluate("canvas => canvas.width") < SIZE:
             return
         found = seen.expected("shown.attribution")
         display: dict[str, Any] = self.lab.value("shown._display.settings")
