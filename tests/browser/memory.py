@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import astuple, dataclass
 
 from lab import Lab
@@ -68,9 +69,7 @@ class PageMemory:
 
         What the kernel closes, it closes when it has time.
         """
-        for _ in range(int(4 * seconds)):
-            grown = self.held() - since
-            if grown.nodes <= nodes:
-                break
+        until = time.monotonic() + seconds
+        while (grown := self.held() - since).nodes > nodes and time.monotonic() < until:
             self._page.wait_for_timeout(250)
         return grown
