@@ -194,14 +194,33 @@ def check_list(argument: str, value: Any, example: str) -> list[Any]:
 
     Raises:
         TypeError: It is none of these: one text, an iterator without end, a mapping, a set.
+        ValueError: It is longer than any that is meant.
     """
     unordered = isinstance(value, (str, bytes, Mapping, set, frozenset))
     if unordered or not isinstance(value, Iterable) or not isinstance(value, Sized):
         raise TypeError(f"{argument}: expected a list such as {example}, got {_told(value)}.")
+    check_length(argument, value)
     try:
         return list(value)
     except Exception as error:
         raise TypeError(f"{argument}: it can't be read: {type(error).__name__}: {error}. Pass {example}.") from error
+
+
+def check_length(argument: str, value: Any) -> None:
+    """Look at the length of what goes through it one by one: of a range that is work without end.
+
+    Raises:
+        TypeError: It has a length that can't be read.
+        ValueError: It is longer than any that is meant.
+    """
+    try:
+        count = len(value)
+    except OverflowError:  # of a range, longer than can be counted
+        count = MANY + 1
+    except Exception as error:
+        raise TypeError(f"{argument}: its length can't be read: {type(error).__name__}: {error}.") from error
+    if count > MANY:
+        raise ValueError(f"{argument}: expected at most {MANY} of them, got {_told(value)}. Pass those that are meant.")
 
 
 def figure(number: float) -> str:

@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from saliency_widgets.params import check_length
+
 
 def check_dense(tensor: Tensor, argument: str) -> None:
     """Look at what can be looked at before anything is computed.
@@ -41,6 +43,8 @@ def as_array(value: Any, argument: str) -> np.ndarray:
         check_dense(value, argument)
         value = value.detach().cpu()
         value = (value.float() if value.dtype == torch.bfloat16 else value).numpy()
+    if isinstance(value, range):  # the only list that takes no memory until it is an array
+        check_length(argument, value)
     try:
         return np.asarray(value)
     except ValueError as error:

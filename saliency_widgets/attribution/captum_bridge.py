@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from saliency_widgets.attribution.arrays import check_dense
 from saliency_widgets.attribution.baselines import BASELINE
 from saliency_widgets.attribution.call import Call
 from saliency_widgets.attribution.captum_objects import (
@@ -41,7 +42,7 @@ from saliency_widgets.attribution.method import Estimate, Method
 from saliency_widgets.attribution.noise import SEED
 from saliency_widgets.attribution.schedule import CHUNK_SIZE
 from saliency_widgets.attribution.taps import turn_of
-from saliency_widgets.params import Param, brief, check_text, unknown
+from saliency_widgets.params import Param, brief, check_switch, check_text, unknown
 
 _ASKED = {  # what the bridge itself gives
     "inputs": "They are those of sw.attribute.",
@@ -185,6 +186,8 @@ class _Bridge:
             slip = difflib.get_close_matches(name, named, n=1, cutoff=0.8)
             if name not in named and (slip or not any(p.kind == p.VAR_KEYWORD for p in self.arguments.values())):
                 raise TypeError(unknown(f"argument of {self.label}", name, named or ["none"]))
+            if name in self.arguments:
+                _check_fixed(name, self.fixed[name], self.arguments[name].default)
         given = {"baselines", "sliding_window_shapes", *self.fixed}
         if missing := [n for n in named if self.arguments[n].default is inspect.Parameter.empty and n not in given]:
             needed = f"{self.label} needs {', '.join(missing)}"
@@ -279,6 +282,12 @@ class _Bridge:
     ) -> tuple[list[Tensor], Tensor | None, int]:
         """What captum says of some samples: tensors, the delta, and how many rows the model was run on."""
         inputs = _split(call, call.inputs[samples].detach().clone())
+        for name in ("baselines", "feature_mask"):
+            if isinstance(given := self.fixed.get(name), tuple) and len(given) != len(inputs):
+                raise ValueError(
+                    f"{name}: a tuple has one for each explained input, {len(inputs)} here, and this one has "
+                    f"{len(given)}."
+                )
         arguments = {name: self._of_sample(call, name, value, samples, inputs) for name, value in settings.items()}
         if "window" in arguments:
             arguments = patches([tuple(x.shape[1:]) for x in inputs], arguments.pop("window")) | arguments
@@ -407,6 +416,21 @@ class _Scored(nn.Module):
         except Exception as error:
             self.failure = error
             raise
+
+
+def _check_fixed(name: str, value: Any, default: Any) -> None:
+    """Look at an argument that captum gets, as far as can be told without knowing it.
+
+    Raises:
+        TypeError: A switch that is neither True nor False, one of these where numbers go, or no dense tensor.
+    """
+    if isinstance(default, bool):
+        check_switch(name, value)
+    elif isinstance(value, bool):
+        raise TypeError(f"{name}: expected what captum's attribute takes there, got {value}. Leave it out.")
+    for item in value if isinstance(value, (list, tuple)) else (value,):
+        if isinstance(item, Tensor):
+            check_dense(item, name)
 
 
 def _is_an_output(call: Call) -> bool:

@@ -18,12 +18,12 @@ PRECISIONS = ("full", "tf32", "bfloat16")
 _TYPES = {"full": "ieee", "tf32": "tf32"}
 
 
-def check_precision(precision: Any, device: torch.device) -> str | None:
-    """The precision, if it can be had.
+def check_precision_name(precision: Any) -> str | None:
+    """The precision, wherever it is to be had.
 
     Raises:
         TypeError: It is no name.
-        ValueError: There is no such precision, or not on this device.
+        ValueError: There is no such precision.
     """
     if precision is None:
         return None
@@ -31,6 +31,17 @@ def check_precision(precision: Any, device: torch.device) -> str | None:
         raise TypeError(f"precision: expected one of {PRECISIONS} or None, got a {type(precision).__name__}.")
     if precision not in PRECISIONS:
         raise ValueError(unknown("precision", precision, list(PRECISIONS)))
+    return precision
+
+
+def check_precision(precision: Any, device: torch.device) -> str | None:
+    """The precision, if it can be had.
+
+    Raises:
+        TypeError: It is no name.
+        ValueError: There is no such precision, or not on this device.
+    """
+    precision = check_precision_name(precision)
     if precision == "tf32" and device.type != "cuda":
         raise ValueError(
             f"precision: 'tf32' is a way of CUDA devices to multiply, and the model is on {str(device)!r}. "

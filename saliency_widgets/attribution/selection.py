@@ -254,8 +254,9 @@ def _indices(target: Any, batch: int, classes: int, class_names: Sequence[str] |
             target = target[0]
     if not isinstance(target, Sequence) or isinstance(target, str):
         return torch.full((batch,), class_index(target, classes, class_names, argument), device="cpu")
-    nested = any(isinstance(item, Sequence) and not isinstance(item, str) for item in target)
-    if len(target) != batch or nested:
+    fits = len(target) == batch
+    nested = fits and any(isinstance(item, Sequence) and not isinstance(item, str) for item in target)
+    if not fits or nested:
         got = "a nested list" if nested else str(len(target))
         raise ValueError(f"{argument}: expected one class for each of the {batch} inputs, got {got}.")
     by_name = None if class_names is None else _ByName(class_names)

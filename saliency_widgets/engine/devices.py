@@ -3,11 +3,31 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import torch
 from torch import nn
 
 from saliency_widgets.attribution.isolation import device_of
+from saliency_widgets.params import brief
+
+
+def check_device(device: Any) -> None:
+    """Look whether it could be a device; whether there is such a one is seen where it is used.
+
+    Raises:
+        TypeError: It is of no known kind.
+        ValueError: The number of no device, or one on which nothing is computed.
+    """
+    if isinstance(device, bool) or not isinstance(device, (torch.device, str, int, type(None))):
+        raise TypeError(
+            f"device: expected a torch.device or a name such as 'cpu' or 'cuda:0', got {brief(device)} "
+            f"({type(device).__name__}). Leave it out to stay where the model is."
+        )
+    if isinstance(device, int) and not 0 <= device < 1000:
+        raise ValueError(f"device: expected the number of a device, got {brief(device)}. Leave it out to stay here.")
+    if device is not None and str(device).startswith("meta"):
+        raise ValueError("device: nothing is computed on 'meta'. Leave it out to stay where the model is.")
 
 
 def on_device(model: nn.Module, device: torch.device | str) -> nn.Module:

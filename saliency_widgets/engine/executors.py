@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import NoReturn, Protocol
 
 from saliency_widgets.engine.allocator import give_back
-from saliency_widgets.params import unknown
+from saliency_widgets.params import check_choice
 
 
 class Executor(Protocol):
@@ -227,8 +227,7 @@ def check_executor(name: str) -> str:
     """The name of an executor.
 
     Raises:
+        TypeError: It is no name.
         ValueError: There is none of this name.
     """
-    if name not in EXECUTORS:
-        raise ValueError(unknown("executor", str(name), list(EXECUTORS)))
-    return name
+    return check_choice("executor", name, list(EXECUTORS))

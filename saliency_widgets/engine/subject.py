@@ -28,7 +28,7 @@ from saliency_widgets.attribution.taps import tensor_in
 from saliency_widgets.attribution.targets import SCORE, in_classes, is_function
 from saliency_widgets.attribution.tuning import Tuned
 from saliency_widgets.engine.contents import is_empty
-from saliency_widgets.engine.devices import on_device
+from saliency_widgets.engine.devices import check_device, on_device
 from saliency_widgets.engine.fingerprint import Fingerprint, identity
 from saliency_widgets.engine.request import Request
 from saliency_widgets.inputs import (
@@ -42,7 +42,6 @@ from saliency_widgets.inputs import (
     short_names,
     unwrapped,
 )
-from saliency_widgets.params import brief
 
 
 class Subject:
@@ -87,21 +86,11 @@ class Subject:
             raise TypeError(f"model: expected a torch.nn.Module, got a {type(model).__name__}.")
         if any(is_lazy(tensor) for tensor in (*model.parameters(), *model.buffers())):
             raise ValueError("model: some layers have no weights yet (lazy modules). Run model(inputs) once first.")
-        if isinstance(device, bool) or not isinstance(device, (torch.device, str, int, type(None))):
-            raise TypeError(
-                f"device: expected a torch.device or a name such as 'cpu' or 'cuda:0', got {brief(device)} "
-                f"({type(device).__name__}). Leave it out to stay where the model is."
-            )
-        if isinstance(device, int) and not 0 <= device < 1000:
-            raise ValueError(
-                f"device: expected the number of a device, got {brief(device)}. Leave it out to stay here."
-            )
+        check_device(device)
         empty = [is_empty(tensor) for tensor in (*model.parameters(), *model.buffers())]
         moved = device is not None and str(device) != str(device_of(model))
         if any(empty) and (moved or all(empty)):
             raise ValueError(_UNLOADED)
-        if device is not None and str(device).startswith("meta"):
-            raise ValueError("device: nothing is computed on 'meta'. Leave it out to stay where the model is.")
         model, self.wrapped = unwrapped(model)
         self.model = model if device is None else on_device(model, device)
         model = self.model

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from saliency_widgets.params import brief
+from saliency_widgets.params import brief, check_length
 
 _NAMES = (str, int, float, np.generic)
 
@@ -54,6 +54,7 @@ def read_names(argument: str, names: Any) -> list[str]:
     if not ordered or getattr(names, "ndim", 1) != 1:
         also = " or a mapping from index to name" if argument == "class_names" else ""
         raise TypeError(f"{argument}: expected the names in order, as a list{also}, got a {type(names).__name__}.")
+    check_length(argument, names)
     try:
         listed = list(names)  # type: ignore[call-overload]
     except Exception as error:

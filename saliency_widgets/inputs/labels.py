@@ -61,6 +61,8 @@ def _column(labels: Any) -> Any:
         labels = pd.Series(flat)
     if isinstance(labels.dtype, pd.CategoricalDtype):
         labels = labels.astype(object)
+    if pd.api.types.is_complex_dtype(labels):
+        raise TypeError("labels: expected classes or numbers, got complex ones.")
     return labels.reset_index(drop=True).infer_objects()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import operator
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import is_dataclass
 from numbers import Real
 from typing import Any
 
@@ -16,7 +17,28 @@ from torch import Tensor
 from saliency_widgets.attribution.arguments import entries
 from saliency_widgets.params import unknown
 
+_DEEPEST = 32
 Explain = str | int | Sequence[str | int] | None
+
+
+def check_depth(inputs: Any) -> None:
+    """Look how deep lists, tuples, mappings and dataclasses lie in each other, before anything goes through them.
+
+    Raises:
+        ValueError: Deeper than any that is meant, or for ever: one of them holds itself.
+    """
+    layer = [inputs]
+    for _ in range(_DEEPEST):
+        items = (item for node in layer for _, item in entries(node) or ())
+        layer = list({id(item): item for item in items if _is_container(item)}.values())  # each once
+    if layer:
+        raise ValueError(
+            f"inputs: they lie in each other more than {_DEEPEST} deep, or hold themselves. Pass the tensors by name."
+        )
+
+
+def _is_container(value: Any) -> bool:
+    return isinstance(value, (list, tuple, Mapping)) or (is_dataclass(value) and not isinstance(value, type))
 
 
 def is_nest(value: Any) -> bool:

@@ -18,7 +18,17 @@ from saliency_widgets.attribution.arrays import check_dense
 from saliency_widgets.attribution.isolation import stand_in
 from saliency_widgets.attribution.targets import scores_in
 from saliency_widgets.inputs import pictures
-from saliency_widgets.inputs.nested import Explain, chosen, is_nest, is_picture, is_several, is_whole, leaves, listed
+from saliency_widgets.inputs.nested import (
+    Explain,
+    check_depth,
+    chosen,
+    is_nest,
+    is_picture,
+    is_several,
+    is_whole,
+    leaves,
+    listed,
+)
 from saliency_widgets.inputs.prepared import Prepared, prepare, prepare_table
 from saliency_widgets.inputs.protocols import transform_of
 from saliency_widgets.inputs.tables import Table, is_table, read_table
@@ -61,6 +71,7 @@ def prepare_for(
         TypeError: An input of no known kind.
         ValueError: An input that can't be explained, a name that isn't there, or batches of different sizes.
     """
+    check_depth(inputs)
 
     def typed(dtype: torch.dtype | None) -> Prepared:
         return _prepare_all(

@@ -242,7 +242,7 @@ def _as_in(model: Any, rows: Any, *, exactly: bool = False) -> Any:
     for name in rows.columns:
         own, wanted = rows[name], model[name].dtype
         special = isinstance(wanted, pd.CategoricalDtype) or wanted.kind in "mM"
-        if own.dtype != wanted and (special or exactly):
+        if own.dtype != wanted and own.dtype.kind != "c" and (special or exactly):
             with contextlib.suppress(TypeError, ValueError):  # what is wrong with it is said where it is used
                 moved = own.astype(wanted)
                 kept = moved.notna() | own.isna() if special else moved == own

@@ -100,8 +100,8 @@ class Explorer(Live):
         reduced = {name: shown.pop(name) for name in REDUCTION_NAMES if name in shown}
         for param in (SIGN, CHANNEL):
             param.check(reduced.get(param.name, param.default))
-        self._display = DisplaySettings(**shown)
         methods = [methods] if isinstance(methods, str) else check_list("methods", methods, "['gradient']")
+        self._display = DisplaySettings(**shown)
         try:
             panel = PicturePanel(
                 subject, self._display, method=method, target=target, score=score, params=params, more=methods

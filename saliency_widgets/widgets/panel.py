@@ -91,7 +91,7 @@ class Panel:
         self._score = Control(SCORE, score)
         shown = None if logits is None or not self._has_bars(len(logits)) else self._top(logits)
         self._bars = None if shown is None else PredictionBars(*shown, self._on_bar)
-        self._values = RichText().add_class("sw-values")
+        self._values: Any = None if self._bars is None else RichText().add_class("sw-values")
         self._predicted = logits  # what the bars show, or the values
         self._show_predicted()
         self._searched = self._class_search()

@@ -23,6 +23,7 @@ from ipywidgets import Widget
 from PIL import Image
 
 from saliency_widgets.markup import element, joined
+from saliency_widgets.params import check_switch
 from saliency_widgets.widgets import paced
 
 if TYPE_CHECKING:
@@ -58,9 +59,7 @@ def static_output(on: bool) -> None:
         TypeError: ``on`` is neither True nor False.
     """
     global _enabled
-    if not isinstance(on, bool):
-        raise TypeError(f"on: expected True or False, got {on!r} ({type(on).__name__}).")
-    _enabled = on
+    _enabled = check_switch("on", on)
 
 
 @dataclass(frozen=True)

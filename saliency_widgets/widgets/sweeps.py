@@ -287,9 +287,12 @@ class Sweep(sweeping.Sweep):
 
         Raises:
             TypeError: It is no explorer.
+            ValueError: It is closed.
         """
         if not isinstance(explorer, Live):
             raise TypeError(f"explorer: expected what sw.explore returns, got a {type(explorer).__name__}.")
+        if not explorer._open:
+            raise ValueError("explorer: it is closed. Make another one.")
         return SweepView(self, explorer)
 
     def _repr_mimebundle_(self, **kwargs: Any) -> Any:

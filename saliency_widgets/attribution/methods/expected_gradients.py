@@ -208,6 +208,12 @@ def _entries(value: Any, call: Call, seed: int, part: Part | None) -> Sequence[T
     if isinstance(value, (list, tuple)):
         if not value:
             raise ValueError("baselines: the list is empty. Give at least one, or leave it out for noise.")
+        strange = [type(item).__name__ for item in value if item is None or isinstance(item, (list, tuple))]
+        if strange:
+            raise TypeError(
+                f"baselines: expected names and tensors in the list, got a {strange[0]}. Leave it out, or pass numbers "
+                f"with torch.tensor."
+            )
         return [entry for item in value for entry in _entries(item, call, seed, part)]
     if value is None or isinstance(value, str):
         name = BASELINES.check(value) or default_baselines(call)

@@ -115,7 +115,7 @@ def _methods(methods: Any) -> Axis:
         labels, values = [str(name) for name in methods], list(methods.values())
     else:
         several = isinstance(methods, Sequence) and not isinstance(methods, str)
-        values = list(methods) if several else [methods]
+        values = check_list("methods", methods, "['gradient', 'grad_cam']") if several else [methods]
         labels = distinct([get_method(value).title for value in values])
     for value in _some("methods", values):
         get_method(value)

@@ -14,9 +14,11 @@ from tqdm.auto import tqdm
 
 from saliency_widgets.attribution import Reduction
 from saliency_widgets.attribution.method import get_method
+from saliency_widgets.attribution.precision import check_precision_name
 from saliency_widgets.attribution.reduction import CHANNEL
 from saliency_widgets.attribution.targets import SCORE
 from saliency_widgets.engine.compute import alone
+from saliency_widgets.engine.devices import check_device
 from saliency_widgets.engine.fingerprint import identity
 from saliency_widgets.engine.request import Request
 from saliency_widgets.engine.sweeping.asked import (
@@ -36,7 +38,7 @@ from saliency_widgets.engine.sweeping.result import Sweep, with_likeness
 from saliency_widgets.engine.sweeping.store import Memory, Store, StoreError
 from saliency_widgets.evaluation.choice import WITHIN
 from saliency_widgets.evaluation.curves import STEPS
-from saliency_widgets.evaluation.fills import FILL, filling
+from saliency_widgets.evaluation.fills import FILL, filling, places_of
 from saliency_widgets.evaluation.stability import TURNS
 from saliency_widgets.inputs import Explain
 from saliency_widgets.params import MAPS, check_switch
@@ -146,6 +148,8 @@ def sweep(
     check_switch("progress", progress)
     score = SCORE.check(score)
     within = WITHIN.check(within)
+    check_device(device)
+    check_precision_name(precision)
     given = {
         "transform": transform, "class_names": class_names, "explain": explain, "device": device, "fold": fold,
         "precision": precision, "feature_names": feature_names, "background": background,
@@ -162,7 +166,8 @@ def sweep(
         if fill is None:
             rows = "zero" if first.prepared.columns is None or first.prepared.columns.rows is None else "mean"
             fill = FILL.default if first.size is not None else rows
-        filling(first.call(resolved), fill, 0)
+        call = first.call(resolved)
+        filling(call, fill, 0)(torch.zeros(places_of(call), dtype=torch.bool))
     payload = Payload(
         model, given, method, score, contrast, reduction, tuple(metric.name for metric in chosen), fill,
         STEPS.check(steps), TURNS.check(turns),

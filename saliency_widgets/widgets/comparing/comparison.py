@@ -18,10 +18,10 @@ from saliency_widgets.attribution.reduction import CHANNEL, SIGN
 from saliency_widgets.attribution.targets import SCORE
 from saliency_widgets.engine.comparing import Place
 from saliency_widgets.engine.comparing.asked import LIMIT, read_comparison
-from saliency_widgets.engine.executors import raise_again, worker_error
+from saliency_widgets.engine.executors import check_executor, raise_again, worker_error
 from saliency_widgets.files import resolve_target
 from saliency_widgets.inputs import Explain
-from saliency_widgets.params import TIMEOUT, brief, check_choice, check_switch
+from saliency_widgets.params import TIMEOUT, brief, check_choice, check_mapping, check_switch
 from saliency_widgets.widgets import snapshots
 from saliency_widgets.widgets.comparing.beneath import Beneath
 from saliency_widgets.widgets.comparing.maps import Maps, Wanted
@@ -33,7 +33,7 @@ from saliency_widgets.widgets.interrupts import stop_on_interrupt
 from saliency_widgets.widgets.lifetime import Showable
 from saliency_widgets.widgets.live import LAYOUT
 from saliency_widgets.widgets.page import LARGEST, Saved, page, titled, write_page
-from saliency_widgets.widgets.parts import parts_of
+from saliency_widgets.widgets.parts import close_whole, parts_of
 from saliency_widgets.widgets.resending import WorkerWrites
 from saliency_widgets.widgets.saving import provenance
 from saliency_widgets.widgets.static_output import Snapshot, WithStaticOutput
@@ -69,9 +69,9 @@ class Comparison(WithStaticOutput, Showable, w.Box):
         params: Mapping[str, Any],
         **about: Any,
     ) -> None:
-        display = {name: value for name, value in params.items() if name in DISPLAY_NAMES}
-        params = {name: value for name, value in params.items() if name not in display}
-        self._display = DisplaySettings(**display)
+        check_executor(executor)
+        params = check_mapping("params", params)
+        display = {name: params.pop(name) for name in DISPLAY_NAMES if name in params}
         if sign is not None:
             SIGN.check(sign)
         if channels is not None:
@@ -81,7 +81,12 @@ class Comparison(WithStaticOutput, Showable, w.Box):
             model, inputs, methods=methods, settings=settings, classes=classes, score=score, contrast=contrast,
             limit=limit, params=params, about=about,
         )  # fmt: skip
-        self._pivot = Pivot(self._asked.axes, rows, columns, self._show)
+        self._display = DisplaySettings(**display)
+        try:
+            self._pivot = Pivot(self._asked.axes, rows, columns, self._show)
+        except BaseException:
+            close_whole(self._display)
+            raise
         self._executor = executor
         self._maps = Maps(
             self._display,
@@ -142,8 +147,10 @@ class Comparison(WithStaticOutput, Showable, w.Box):
             TimeoutError: They were not finished in time; the computation goes on.
             KeyboardInterrupt: The kernel was interrupted; the computation is stopped, and :meth:`go` resumes it.
             TypeError, ValueError: What the first of them ended with, where none could be computed.
+            ValueError: It is closed.
         """
         timeout, progress = TIMEOUT.check(timeout), check_switch("progress", progress)
+        self._check_open()
         try:
             self._maps.wait(timeout, progress=progress)
         except KeyboardInterrupt:
@@ -174,8 +181,9 @@ class Comparison(WithStaticOutput, Showable, w.Box):
             **choices: "methods", "settings", "models", "classes" or "inputs": a label of the menu, or its place.
 
         Raises:
-            ValueError: There is no such menu or variant. Nothing is moved then.
+            ValueError: There is no such menu or variant, or it is closed. Nothing is moved then.
         """
+        self._check_open()
         self._pivot.choose(choices)
 
     def difference(self, a: tuple[str, str], b: tuple[str, str]) -> np.ndarray:
@@ -401,7 +409,7 @@ def compare(
     """
     return Comparison(
         model, inputs, methods=DEFAULT if methods is None else methods, settings=settings, classes=classes, rows=rows,
-        columns=columns, score=score, contrast=contrast, limit=limit, sign=sign, channels=channels, scale=scale,
-        params=params,
+        columns=columns, score=score, contrast=contrast, limit=limit, sign=sign, scale=scale,
+        channels=CHANNEL.check(channels), params=params,
         transform=transform, class_names=class_names, explain=explain, device=device, fold=fold, precision=precision,
     )  # fmt: skip

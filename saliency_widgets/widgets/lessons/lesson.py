@@ -20,7 +20,7 @@ from saliency_widgets.attribution.noise import SEED
 from saliency_widgets.attribution.targets import SCORE, is_function
 from saliency_widgets.engine import Subject
 from saliency_widgets.engine.examiner import Check, Examiner, Told
-from saliency_widgets.engine.executors import raise_again, worker_error
+from saliency_widgets.engine.executors import check_executor, raise_again, worker_error
 from saliency_widgets.engine.trust import one_sample
 from saliency_widgets.files import resolve_target
 from saliency_widgets.params import TIMEOUT, check_choice, check_list
@@ -90,11 +90,14 @@ class Lesson(WithStaticOutput, Showable, w.VBox):
         explorer: Explorer | None = None,
         executor: str = "thread",
     ) -> None:
+        check_executor(executor)
         chosen = _chosen(steps)
         if explorer is not None and not isinstance(explorer, Explorer):
             raise TypeError(
                 f"explorer: expected what sw.explore returns for a picture, got a {type(explorer).__name__}."
             )
+        if explorer is not None and not explorer._open:
+            raise ValueError("explorer: it is closed. Make another one, or leave it out.")
         asked = {
             "score": SCORE.check(score),
             "baseline": BASELINE.check(baseline),
@@ -155,7 +158,10 @@ class Lesson(WithStaticOutput, Showable, w.VBox):
 
     @step.setter
     def step(self, name: str) -> None:
-        self.view.go_to(self.steps.index(check_choice("step", name, self.steps)))
+        place = self.steps.index(check_choice("step", name, self.steps))
+        if not self._open:
+            raise RuntimeError("step: the lesson is closed. Make it again.")
+        self.view.go_to(place)
 
     def wait(self, timeout: float | None = None) -> Lesson:
         """Wait until all steps are there, with a progress bar.
