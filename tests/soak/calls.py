@@ -7,10 +7,16 @@ table below says are fine for it; in a traceback of somebody else's; or not at a
 from __future__ import annotations
 
 import contextlib
+import functools
 import inspect
 import linecache
+import random
 import re
+import resource
+import shutil
 import signal
+import tempfile
+import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -20,19 +26,32 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import psutil
 import torch
-from captum.attr import Saliency
+from captum.attr import Occlusion, Saliency
+from ipywidgets.widgets import widget as registry
 from torch import nn
+from toys import state_of
 
 import saliency_widgets as sw
 from saliency_widgets.attribution.findings import Checkup
+from soak.figures import Figures
+from soak.fitting import is_right
 
+FAULTS = RAW, UNBOUNDED, NONSENSE, REFUSED, CHANGED, LEFT, BROKEN = (
+    "raw traceback", "unbounded work", "accepted nonsense", "right call refused", "changed model", "widgets left",
+    "broken widget",
+)  # fmt: skip
+_FRESH = 10  # of the calls of a widget that moved nothing, its map is compared with a fresh one after one in so many
 _PACKAGE = str(Path(sw.__file__).parent)
+_MEMORY = 6 * 2**30  # bytes that a call may ask for
 _CPU, _HANG = 10.0, 300.0  # seconds of this process's work, and of waiting, that no call may take
 _CLEAR = (TypeError, ValueError, RuntimeError, OSError, TimeoutError, NotImplementedError)
-_BROKEN = "There is no map at all: "
+_NO_MAP = "There is no map at all: "
 _NAMED = re.compile(r"^[A-Za-z_][\w. ]*('[^']*')?( of [\w. ']+)?: ")
-_ADVICE = re.compile(r"\b(Pass|Call|call|Make|Leave|Choose|Show|Wait|Install|Known|Did you mean|expected|instead)\b")
+_ADVICE = re.compile(
+    r"\b(Pass|Call|Check|call|Make|Leave|Choose|Show|Wait|Install|Known|Did you mean|expected|instead)\b"
+)
 
 
 # ---- what is wrong
@@ -61,6 +80,26 @@ def endless() -> Iterator[int]:
 
 def raising(*_args: Any) -> Any:
     raise ArithmeticError("never")
+
+
+def nested(depth: int) -> list:
+    """A list in a list in a list, deeper than Python follows by itself."""
+    inner: list = []
+    for _ in range(depth):
+        inner = [inner]
+    return inner
+
+
+def looped() -> list:
+    """A list that holds itself."""
+    itself: list = []
+    itself.append(itself)
+    return itself
+
+
+@functools.cache
+def closed_explorer() -> Any:
+    return _closed(sw.explore(net(), image(), method="gradient", target=0))
 
 
 WRONG: dict[str, Callable[[], Any]] = {
@@ -110,6 +149,10 @@ WRONG: dict[str, Callable[[], Any]] = {
     "endless": endless,
     "hostile": Hostile,
     "surrogate": lambda: "\ud800",
+    "range": lambda: range(10**9),
+    "deep": lambda: nested(10**4),
+    "loop": looped,
+    "closed": closed_explorer,
 }
 
 
@@ -135,13 +178,24 @@ class Stage:
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.model, self.linear = folder, net(), nn.Linear(3, 2).eval()
+        self.moved: set[str] = set()
         self._made: dict[str, Any] = {}
         self._makers: dict[str, Callable[[], Any]] = {
             "explorer": lambda: _ready(sw.explore(self.model, image(), method="smoothgrad", n_samples=2, target=0)),
             "rows": lambda: _ready(
                 sw.explore(self.linear, table().iloc[[0]], background=table(), method="gradient", target=0)
             ),
-            "comparison": lambda: _ready(sw.compare(self.model, image(), methods=["gradient", "smoothgrad"])),
+            "comparison": lambda: _ready(
+                sw.compare(
+                    self.model,
+                    {"one": image(), "two": image()},
+                    methods=["gradient", "smoothgrad"],
+                    classes=[0, 1],
+                    rows="methods",
+                    columns="inputs",
+                    n_samples=2,
+                )
+            ),
             "lesson": lambda: _ready(sw.lesson(self.model, image(), steps=["input"], target=0)),
             "sweep": lambda: sw.sweep(self.model, image(), "smoothgrad", {"n_samples": [1, 2]}, progress=False),
             "attribution": lambda: sw.attribute(self.model, image(), method="gradient", target=0),
@@ -162,9 +216,15 @@ class Stage:
 
     def forget(self, name: str) -> None:
         """What was moved or closed is made anew."""
+        self.moved.discard(name)
         made = self._made.pop(name, None)
         if hasattr(made, "close"):
             made.close()
+
+    def renew(self) -> None:
+        """Everything is made anew, the models too."""
+        self.close()
+        self.model, self.linear = net(), nn.Linear(3, 2).eval()
 
     def close(self) -> None:
         for name in list(self._made):
@@ -245,8 +305,18 @@ def _bound(call: Callable, stage: Stage) -> Callable[[Any], Any]:
     return lambda value: call(stage, value)
 
 
+def _owner_in(name: str) -> str:
+    return "explorer" if name.startswith("explorer.") else ""
+
+
+def _valued(value: Any, _stage: Stage) -> Mapping[str, Any]:
+    return {"value": value}
+
+
 def _open(made: Any) -> Any:
-    """A widget, waited for and closed."""
+    """A widget, waited for and closed; anything else as it is."""
+    if not hasattr(made, "close"):
+        return made
     try:
         return _ready(made)
     finally:
@@ -263,12 +333,23 @@ def _opened(function: Callable) -> Callable:
     return call
 
 
+def _windowed(stage: Stage) -> Callable:
+    """A method of captum's that is made and run."""
+
+    def call(**given: Any) -> Any:
+        return sw.attribute(stage.model, image(), method=sw.from_captum(**given), target=0)
+
+    call.__signature__ = inspect.signature(sw.from_captum)  # type: ignore[attr-defined]
+    return call
+
+
 def _moved(owner: str, name: str, stage: Stage) -> Callable:
     """A method that moves something; what is computed then is waited for."""
     method = getattr(stage[owner], name)
 
     def call(**given: Any) -> Any:
         method(**given)
+        stage.moved.add(owner)
         return _ready(stage[owner])
 
     call.__signature__ = inspect.signature(method)  # type: ignore[attr-defined]
@@ -306,6 +387,9 @@ def every() -> list[Called]:
         }, ("transform", "class_names", "device", "fold", "precision")),
         Called("shuffle", lambda _: sw.shuffle, _tabled(draws=2), ("feature_names", *_ABOUT)),
         Called("from_captum", lambda _: sw.from_captum, lambda stage: {"attribution": Saliency(stage.model)}, ("abs",)),
+        Called("attribute(from_captum)", _windowed, lambda stage: {
+            "attribution": Occlusion(stage.model), "sliding_window_shapes": (3, 2, 2)},
+            ("strides", "baselines", "show_progress", "perturbations_per_eval")),
         Called("sweep", lambda _: sw.sweep, _pictured(
             method="smoothgrad", grid={"n_samples": [1, 2]}, progress=False, steps=2, turns=1, target=0,
         ), ("noise_level", "seed")),
@@ -315,8 +399,15 @@ def every() -> list[Called]:
                ("n_samples", "noise_level", *_LOOK)),
         Called("lesson", lambda _: _opened(sw.lesson), lambda stage: {
             "model": stage.model, "image": image(), "steps": ["input"], "n_samples": 2}),
-        Called("demo", lambda _: sw.demo, lambda _stage: {}),
-        Called("load", lambda _: sw.load, lambda stage: {
+        Called("demo", lambda _: _opened(sw.demo), lambda _stage: {"name": "diabetes"}),
+        Called("static_output", lambda _: sw.static_output, lambda _stage: {"on": True}),
+        Called("Explorer", lambda _: _opened(sw.Explorer), _pictured(**_FEW)),
+        Called("TableExplorer", lambda _: _opened(sw.TableExplorer), _tabled(method="gradient")),
+        Called("Comparison", lambda _: _opened(sw.Comparison), _pictured(
+            methods=["gradient"], settings=None, classes=None, rows=None, columns=None, score="logit", contrast=None,
+            limit=4, params={"opacity": 0.5})),
+        Called("Lesson", lambda _: _opened(sw.Lesson), _pictured(steps=["input"])),
+        Called("load", lambda _: _opened(sw.load), lambda stage: {
             "path": _state(stage), "model": stage.model, "inputs": image(),
         }, ("transform", "class_names")),
         Called("Attribution.settings_from_json", lambda _: sw.Attribution.settings_from_json,
@@ -351,28 +442,41 @@ def every() -> list[Called]:
         "explore(methods=[...])": lambda stage, value: _open(
             sw.explore(stage.model, image(), method="gradient", methods=[value])),
         "explore(labels=[...])": lambda stage, value: _open(sw.explore(
-            stage.linear, table().iloc[[0]], background=table(), labels=[value] * 6, method="gradient")),
+            stage.linear, table().iloc[[0]], background=table(), labels=[value, 0, 1, 0, 1, 0], method="gradient")),
         "lesson(steps=[...])": lambda stage, value: _open(sw.lesson(stage.model, image(), steps=[value])),
         "explorer.page_size({...})": lambda stage, value: stage["explorer"].page_size({"noise_level": value}),
         "explorer.page_size({[...]})": lambda stage, value: stage["explorer"].page_size({"target": [value]}),
     }  # fmt: skip
-    within = [Called(name, partial(_bound, call), lambda _stage: {"value": None}) for name, call in inside.items()]
+    right = {  # the lists and mappings with something right in them
+        "attribute(inputs=[...])": image(), "attribute(target=[...])": 0, "attribute(class_names=[...])": "ant",
+        "attribute(inputs={...})": 1.0, "evaluate(methods=[...])": "gradient", "evaluate(params={...})": 2,
+        "sweep(grid={...})": [1, 2], "sweep(grid={[...]})": 2, "sweep(metrics=[...])": "similarity",
+        "compare(methods=[...])": "gradient", "compare(settings={...})": [1, 2], "compare(settings=[...])": {},
+        "compare(classes=[...])": 0, "compare(model=[...])": net(), "compare(inputs={...})": image(),
+        "explore(methods=[...])": "smoothgrad", "explore(labels=[...])": 1, "lesson(steps=[...])": "input",
+        "explorer.page_size({...})": [0.1], "explorer.page_size({[...]})": 0,
+    }  # fmt: skip
+    within = [
+        Called(name, partial(_bound, call), partial(_valued, right[name]), owner=_owner_in(name))
+        for name, call in inside.items()
+    ]
     page = {"path": _file("page.html")}
     members = [
         _method("explorer", "wait", timeout=60),
-        _method("explorer", "update", "method", "target", "score", *_SMOOTHGRAD, *_LOOK),
+        _method("explorer", "update", "method", "target", "score", *_SMOOTHGRAD, *_LOOK, n_samples=3, opacity=0.5),
         _method("explorer", "save_png", path=_file("map.png")),
         _method("explorer", "page_size"),
         _method("explorer", "save_html", **page, progress=False),
         _method("explorer", "save_state", path=_file("state")),
-        _method("explorer", "load_state", path=lambda stage: _state(stage)),
+        _method("explorer", "load_state", path=lambda stage: _state(stage, "explorer")),
         _method("rows", "wait", timeout=60),
         _method("rows", "update", "method", "target", "score"),
-        _method("rows", "edit", "a"),
+        _method("rows", "edit", a=0.5),
         _method("rows", "save_html", **page),
         _method("rows", "save_state", path=_file("rows")),
+        _method("rows", "load_state", path=lambda stage: _state(stage, "rows")),
         _method("comparison", "wait", timeout=60, progress=False),
-        _method("comparison", "show", "methods", "settings"),
+        _method("comparison", "show", "methods", classes=1),
         _method("comparison", "difference", a=lambda stage: _cells(stage)[0], b=lambda stage: _cells(stage)[1]),
         _method("comparison", "save_html", **page, progress=False),
         _method("lesson", "wait", timeout=60),
@@ -390,10 +494,10 @@ def every() -> list[Called]:
     return [*functions, *within, *members]
 
 
-def _state(stage: Stage) -> Path:
-    path = stage.folder / "kept"
+def _state(stage: Stage, owner: str = "explorer") -> Path:
+    path = stage.folder / f"state of {owner}"
     if not path.with_suffix(".json").exists():
-        stage["explorer"].save_state(path)
+        stage[owner].save_state(path)
     return path
 
 
@@ -470,8 +574,20 @@ def is_clear(error: BaseException) -> bool:
         return False
     file, line = trace.tb_frame.f_code.co_filename, trace.tb_lineno
     ours = file.startswith(_PACKAGE) and linecache.getline(file, line).strip().startswith("raise ")
-    message = str(error)
-    return ours and len(message) < 4000 and bool(_NAMED.match(message) or _ADVICE.search(message))
+    message = _text(error)
+    return ours and len(message) < 4000 and _is_said(message)
+
+
+def _text(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception as other:  # of what holds something that can't be written
+        return f"an error that can't be written: {other}"
+
+
+def _is_said(message: str) -> bool:
+    """Whether it names the argument, or says what to do."""
+    return bool(_NAMED.match(message) or _ADVICE.search(message))
 
 
 @dataclass
@@ -491,9 +607,199 @@ def outcome(call: Callable[[], Any]) -> Outcome:
     except Overrun:
         return Outcome("unbounded")
     except Exception as error:
-        said = f"{type(error).__name__}: {str(error)[:160]}"
+        said = f"{type(error).__name__}: {_text(error)[:160]}"
         return Outcome("clear" if is_clear(error) else "raw", said, error)
-    broken = [one.what for one in found if one.what.startswith(_BROKEN)] if isinstance(found, Checkup) else []
-    if broken and _NAMED.match(broken[0].removeprefix(_BROKEN)):
+    broken = [one.what for one in found if one.what.startswith(_NO_MAP)] if isinstance(found, Checkup) else []
+    if broken and _is_said(broken[0].removeprefix(_NO_MAP)):
         return Outcome("clear", broken[0])  # a check-up tells it as what it found
     return Outcome("accepted", type(found).__name__)
+
+
+# ---- the attack
+
+
+@dataclass(frozen=True)
+class Case:
+    """A call with one thing wrong: an argument, or where there is none, that its widget is closed."""
+
+    called: Called
+    argument: str = ""
+    wrong: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.called.name}({self.argument}={self.wrong})" if self.argument else f"{self.called.name}()"
+
+
+def cases(stage: Stage) -> list[Case]:
+    """All of them: each argument of everything public in turn wrong in each way, and what is called when closed."""
+    found = [Case(called, name, wrong) for called in every() for name in called.arguments(stage) for wrong in WRONG]
+    return [*found, *map(Case, closed_calls())]
+
+
+def attack(seed: int, seconds: float) -> Figures:
+    """Calls with one thing wrong, in the order that the seed gives, until all are done or the time is over.
+
+    Before that, outside the time, each call with nothing wrong, which warms up what is imported when it is first used.
+    """
+    figures = Figures()
+    figures.expect_none_of(*FAULTS)
+    sw.explore(net(), image(), method="gradient").close()  # what is made once and stays is there from now on
+    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
+        work = Path(folder) / "work"
+        work.mkdir()
+        stack.enter_context(contextlib.chdir(work))
+        stack.enter_context(_limited_memory())
+        stage = Stage(Path(folder))
+        stack.callback(stage.close)
+        left = cases(stage)
+        figures.counts["of all calls"] = len(left)
+        random.Random(seed).shuffle(left)
+        trial = Trial(figures, stage, work, f"seed {seed}")
+        for called in {case.called.name: case.called for case in left if case.argument}.values():
+            trial.try_right(called)
+        until = time.monotonic() + seconds
+        for case in left:
+            if time.monotonic() > until:
+                break
+            trial.make(case)
+    closed_explorer.cache_clear()
+    return figures
+
+
+@contextlib.contextmanager
+def _limited_memory() -> Iterator[None]:
+    """What asks for much more memory than there is now fails, and takes none from others."""
+    old = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (psutil.Process().memory_info().vms + _MEMORY, old[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, old)
+
+
+@dataclass
+class Trial:
+    """Makes calls, and looks at what they leave behind.
+
+    Attributes:
+        figures: Where it is counted.
+        stage: What is called.
+        work: The current folder, which is emptied after each call.
+        origin: What shows an example again.
+    """
+
+    figures: Figures
+    stage: Stage
+    work: Path
+    origin: str
+    _calls: int = 0
+
+    def make(self, case: Case) -> None:
+        ended = self._ended(case, {case.argument: WRONG[case.wrong]()} if case.argument else {})
+        self.figures.counts["calls"] += 1
+        self.figures.counts[ended.kind] += 1
+        if ended.kind == "raw":
+            self._fault(RAW, case, ended.detail)
+        elif ended.kind == "unbounded":
+            self._fault(UNBOUNDED, case, f"more than {_CPU:.0f} s of work or {_HANG:.0f} s of waiting")
+        elif ended.kind == "accepted" and not self._is_right(case):
+            self._fault(NONSENSE, case, ended.detail)
+
+    def try_right(self, called: Called) -> None:
+        """A call with nothing wrong works; otherwise its refusals would mean nothing."""
+        ended = self._ended(Case(called), {})
+        if ended.kind != "accepted" and called.name not in UNAVAILABLE:
+            self._fault(REFUSED, Case(called), f"{ended.kind}: {ended.detail}")
+
+    def _is_right(self, case: Case) -> bool:
+        if not case.argument:
+            return case.called.name.partition(".")[2] in READ_WHEN_CLOSED
+        of = case.called.of(self.stage)
+        defaults = [*map(inspect.signature, (of, sw.attribute, sw.TableExplorer))]  # what is handed on has theirs
+        named = [one.parameters[case.argument].default for one in defaults if case.argument in one.parameters]
+        valid = case.called.valid(self.stage)
+        named += [valid[case.argument]] if case.argument in valid else []
+        return is_right(case.called.name, case.argument, case.wrong, WRONG[case.wrong](), named)
+
+    def _ended(self, case: Case, wrong: Mapping[str, Any]) -> Outcome:
+        """Call it, and look at what it leaves."""
+        called = case.called
+        given = {**called.valid(self.stage), **wrong}
+        call = called.of(self.stage)
+        models, settings, widgets = self._models(), self._settings(called.owner), set(registry._instances)
+        ended = outcome(lambda: call(**given))
+        if self._models() != models:
+            self._fault(CHANGED, case, ended.detail)
+            self.stage.renew()
+        elif called.owner in RECOVERY:
+            self._look_after(case, ended, settings)
+        elif not called.owner and (left := set(registry._instances) - widgets):
+            self._fault(LEFT, case, f"{len(left)} after {ended.kind}")
+            for name in left & set(registry._instances):
+                with contextlib.suppress(Exception):  # it may be half made
+                    registry._instances[name].close()
+        for path in self.work.iterdir():
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        return ended
+
+    def _models(self) -> list[dict[str, Any]]:
+        return [state_of(self.stage.model), state_of(self.stage.linear)]
+
+    def _settings(self, owner: str) -> str:
+        return repr(self.stage[owner].settings) if owner in ("explorer", "rows") else ""
+
+    def _look_after(self, case: Case, ended: Outcome, settings: str) -> None:
+        """A widget works as it did; and where something was moved and failed then, the next right move mends it."""
+        owner, stage = case.called.owner, self.stage
+        self._calls += 1
+        moved, refused = owner in stage.moved, ended.kind != "accepted"
+        try:
+            if refused and not moved and self._settings(owner) != settings:
+                self._fault(BROKEN, case, f"it was refused, and moved something: {ended.detail}")
+            if refused and (moved or self._calls % _FRESH == 0):
+                self._compare(case)
+        except Exception as error:
+            self._fault(BROKEN, case, f"after {ended.detail}: {type(error).__name__}: {str(error)[:160]}")
+            stage.moved.add(owner)
+        if moved or not refused or owner in stage.moved:
+            stage.forget(owner)
+
+    def _compare(self, case: Case) -> None:
+        """What a widget shows after a right move is what a fresh start gives."""
+        owner = case.called.owner
+        widget = self.stage[owner]
+        if owner in self.stage.moved:
+            RECOVERY[owner](widget)
+        _ready(widget)
+        self.figures.counts["compared"] += 1
+        if owner not in ("explorer", "rows"):
+            return
+        if not torch.equal(widget.wait(60).values, sw.attribute(**widget.settings).values):
+            self._fault(BROKEN, case, "another map than a fresh start gives")
+
+    def _fault(self, name: str, case: Case, detail: str) -> None:
+        self.figures.fault(name, f"{self.origin}: {case}: {detail}")
+
+
+_RIGHT = {"method": "gradient", "target": 0, "score": "logit"}
+
+
+def _mend_rows(rows: Any) -> None:
+    rows.edit(a=0.5)
+    rows.update(**_RIGHT)
+
+
+RECOVERY: dict[str, Callable[[Any], None]] = {
+    "explorer": lambda explorer: explorer.update(**_RIGHT),
+    "rows": _mend_rows,
+    "comparison": lambda comparison: comparison.show(classes=0),
+    "lesson": lambda lesson: setattr(lesson, "step", "input"),
+}
+"""A right move of each widget that is moved."""
+UNAVAILABLE = {"rows.save_html"}
+"""What refuses whatever it is given."""
+READ_WHEN_CLOSED = {
+    "stop", "close", "to_code", "cache_info", "controls", "settings", "annotations", "attribution", "row",
+    "attributions", "errors", "step", "steps",
+}  # fmt: skip
+"""What may be done with a widget that is closed: read what it was, and end it again."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import random
 import textwrap
@@ -12,8 +13,9 @@ import psutil
 import pytest
 from toys import conv_net, pictures
 
+import saliency_widgets as sw
 from saliency_widgets.widgets import Explorer
-from soak import running
+from soak import calls, running
 from soak.__main__ import main
 from soak.figures import Figures
 from soak.pages import Page, movable
@@ -46,6 +48,28 @@ def test_a_seed_says_the_same_to_the_page_again(seed: int, tmp_path: Path, monke
             said.append([*trails, *[type(widget).__name__ for widget in movable(explorer)]])
             explorer.close()
     assert said[0] == said[1]
+
+
+OWNERS = {
+    "Explorer": "explorer", "TableExplorer": "rows", "Comparison": "comparison", "Lesson": "lesson", "Sweep": "sweep",
+}  # fmt: skip
+RESULTS = {"Attribution", "Sweep"}  # which nobody makes
+
+
+def test_everything_public_that_takes_arguments_is_called_wrongly() -> None:
+    called = {one.name.partition(" ")[0] for one in calls.every()}
+    called |= {"attribution.part", "attribution.settings_from_json"}  # by other names
+    missing = []
+    for name in sw.__all__:
+        public = getattr(sw, name)
+        if inspect.isclass(public):
+            for method, function in inspect.getmembers(public, inspect.isfunction):
+                ours = function.__module__.startswith("saliency_widgets") and not method.startswith("_")
+                if ours and len(inspect.signature(function).parameters) > 1:
+                    missing += [f"{OWNERS.get(name, name.lower())}.{method}"]
+        if name not in RESULTS and inspect.signature(public).parameters:
+            missing.append(name)
+    assert [name for name in missing if name not in called] == []
 
 
 # ---- the runner sees what goes wrong
@@ -175,6 +199,67 @@ PLANTED = {
                 publish(view, *held.pop(0))
         Paced._publish = later
         return moves.attack(seed, seconds)
+    """,
+    # Parameters that take anything.
+    "accepted nonsense": """
+        from soak import calls
+        from saliency_widgets.params import Param
+        cases = calls.cases
+        calls.cases = lambda stage: [case for case in cases(stage) if str(case) == "explore(opacity=5)"]
+        Param.check = lambda self, value: value
+        return calls.attack(seed, 60)
+    """,
+    "raw traceback": """
+        from soak import calls
+        from saliency_widgets.params import Param
+        cases = calls.cases
+        calls.cases = lambda stage: [case for case in cases(stage) if str(case) == "attribute(n_samples=module)"]
+        Param.check = lambda self, value: value
+        return calls.attack(seed, 60)
+    """,
+    "unbounded work": """
+        from soak import calls
+        from saliency_widgets.attribution import selection
+        cases = calls.cases
+        calls.cases = lambda stage: [case for case in cases(stage) if str(case) == "attribute(target=range)"]
+        indices = selection._indices
+        def patient(target, *about):
+            return sum(1 for _ in target) if isinstance(target, range) else indices(target, *about)
+        selection._indices = patient
+        calls.bounded.__wrapped__.__defaults__ = (1.0, 60.0)
+        return calls.attack(seed, 60)
+    """,
+    "widgets left": """
+        from soak import calls
+        from saliency_widgets.widgets.comparing import comparison
+        cases = calls.cases
+        calls.cases = lambda stage: [case for case in cases(stage) if str(case) == "compare(rows='x')"]
+        comparison.close_whole = lambda widget: None
+        return calls.attack(seed, 60)
+    """,
+    # An explorer that moves before it looks.
+    "broken widget": """
+        from soak import calls
+        from saliency_widgets.widgets.explorer import Explorer
+        cases, update = calls.cases, Explorer.update
+        calls.cases = lambda stage: [case for case in cases(stage) if str(case) == "explorer.update(seed=-1)"]
+        def hasty(explorer, /, **settings):
+            update(explorer, n_samples=3)
+            update(explorer, **settings)
+        Explorer.update = hasty
+        return calls.attack(seed, 60)
+    """,
+    "changed model": """
+        from soak import calls
+        from saliency_widgets.attribution import selection
+        cases, index = calls.cases, selection.class_index
+        calls.cases = lambda stage: [case for case in cases(stage) if str(case) == "attribute(target=5)"]
+        def careless(*about):
+            import torch
+            torch.rand(1)
+            return index(*about)
+        selection.class_index = careless
+        return calls.attack(seed, 60)
     """,
     "left after closing": """
         from soak import checks, moves
