@@ -83,14 +83,18 @@ class Seen:
         self.lab.execute(f"{self.name}.view.flush()")
         while True:  # a redraw may overtake the frame that was asked for
             number = self.lab.value(f"[{self.name}.view.frame['generation'], {self.name}.view.frame['index']]")
-            painted = self.lab.page.wait_for_function(
+            root = self.root.element_handle()
+            reached = self.lab.page.wait_for_function(
                 """([root, generation, index]) => {
                   const painted = [Number(root.dataset.generation), Number(root.dataset.index)];
                   const ahead = painted[0] - generation || painted[1] - index;
                   return ahead >= 0 && painted;
                 }""",
-                arg=[self.root.element_handle(), *number],
-            ).json_value()
+                arg=[root, *number],
+            )
+            painted = reached.json_value()
+            for handle in (root, reached):  # which the page holds until then, closed or not
+                handle.dispose()
             if painted == number:
                 return
 
