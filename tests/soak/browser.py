@@ -86,9 +86,16 @@ TAKE = """
 const {kernel: errors, disorder, unanswered} = window.__soak;
 return {kernel: errors.splice(0), disorder: disorder.splice(0), unanswered: unanswered.size};
 """
-# JupyterLab 4.6.6 holds every key press for good, and so the elements it went through, wherever that was: see
-# README.md. What is counted is held otherwise.
-FORGET_KEYS = "app.commands._holdKeyBindingPromises?.clear();"
+# JupyterLab 4.6.6 holds every key press for good, and in each cell the element that was pressed last; and so the
+# widgets that these were in, whoever made them: see README.md. What is counted is held otherwise.
+FORGET_INPUT = """
+app.commands._holdKeyBindingPromises?.clear();
+for (const cell of panel.content.widgets) {
+  const [target, handler] = [cell._lastTarget, cell._lastOnCaretMovedHandler];
+  for (const from of [target, document]) from?.removeEventListener('selectionchange', handler);
+  cell._lastTarget = cell._lastOnCaretMovedHandler = null;
+}
+"""
 # One of the parts that can be seen and moved, brought into sight.
 PICK = """(output, [selector, share, focus]) => {
   const parts = [...output.querySelectorAll(selector)].filter(part =>
@@ -136,13 +143,13 @@ def opened() -> Iterator[tuple[Lab, Path]]:
 def play(
     lab: Lab, log: Path, figures: Figures, seed: int, *, until: float = float("inf"), widgets: int = 10**9
 ) -> None:
-    """Move one widget after the other, so many of them or until that time of the monotonic clock."""
+    """Move one widget after the other, so many of them or until that time of the monotonic clock, in whole rounds."""
     figures.expect_none_of(OTHER, CONSOLE, KERNEL, DISORDER, SILENT, GROWS, UNFORESEEN)
     player = Player(lab, log, figures, seed)
     first: tuple[int, Held] | None = None
     for number in range(widgets):
-        if time.monotonic() > until:
-            break
+        if number % len(SHOWN) == 0 and time.monotonic() > until:
+            break  # after a widget of the last kind, as where the memory was read first
         try:
             player.play(list(SHOWN)[number % len(SHOWN)])
         except (AssertionError, Error) as error:
@@ -191,14 +198,14 @@ class Player:
         self._take()
 
     def held(self) -> Held:
-        """What the page holds, but for key presses."""
-        self.lab.js(FORGET_KEYS)
+        """What the page holds, but for what was pressed."""
+        self.lab.js(FORGET_INPUT)
         return self.memory.held()
 
     def compare_memory(self, begun: int, before: Held) -> None:
         """Count what the page holds more than then, for each 100 moves."""
         share = (self.figures.counts["moves"] - begun) / 100
-        self.lab.js(FORGET_KEYS)
+        self.lab.js(FORGET_INPUT)
         grown = self.memory.growth(before, round(GROWTH * share))
         nodes, kilobytes = round(grown.nodes / share), round(grown.heap / share / 1000)
         self.figures.counts["nodes in 100 moves"] += nodes
