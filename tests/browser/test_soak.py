@@ -1,0 +1,20 @@
+"""A minute of mouse and keyboard at random on every kind of widget: nothing is wrong on the page or in the kernel."""
+
+from __future__ import annotations
+
+import pytest
+from soak import running
+from soak.browser import SHOWN
+
+pytestmark = pytest.mark.browser
+
+SECONDS = 45.0  # and what is left of a round
+
+
+def test_a_short_attack_in_the_browser_finds_nothing() -> None:
+    figures = running.run("browser", 1, SECONDS).figures
+    assert figures.counts["moves"] >= 20 * len(SHOWN)
+    assert figures.counts["settled"] > 0
+    assert figures.counts["pictures compared"] > 0
+    assert all(figures.counts[f"{kind}s"] > 0 for kind in SHOWN)
+    assert {name: count for name, count in figures.faults.items() if count} == {}, figures.examples
