@@ -17,7 +17,7 @@ def check_device(device: Any) -> None:
 
     Raises:
         TypeError: It is of no known kind.
-        ValueError: The number of no device, or one on which nothing is computed.
+        ValueError: The number of no device.
     """
     if isinstance(device, bool) or not isinstance(device, (torch.device, str, int, type(None))):
         raise TypeError(
@@ -26,8 +26,6 @@ def check_device(device: Any) -> None:
         )
     if isinstance(device, int) and not 0 <= device < 1000:
         raise ValueError(f"device: expected the number of a device, got {brief(device)}. Leave it out to stay here.")
-    if device is not None and str(device).startswith("meta"):
-        raise ValueError("device: nothing is computed on 'meta'. Leave it out to stay where the model is.")
 
 
 def on_device(model: nn.Module, device: torch.device | str) -> nn.Module:

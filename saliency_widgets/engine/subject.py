@@ -91,6 +91,8 @@ class Subject:
         moved = device is not None and str(device) != str(device_of(model))
         if any(empty) and (moved or all(empty)):
             raise ValueError(_UNLOADED)
+        if device is not None and str(device).startswith("meta"):
+            raise ValueError("device: nothing is computed on 'meta'. Leave it out to stay where the model is.")
         model, self.wrapped = unwrapped(model)
         self.model = model if device is None else on_device(model, device)
         model = self.model

@@ -45,6 +45,7 @@ RIGHT: dict[str, set[str]] = {
 
 RIGHT_OF: dict[tuple[str, str], set[str]] = {
     ("attribute (rows)", "class_names"): {"(1, 2)"},
+    ("attribute (rows)", "baselines"): {"[None]"},  # None is the default among others
     ("importance", "class_names"): {"(1, 2)"},
     ("shuffle", "class_names"): {"(1, 2)"},
     ("explore (rows)", "class_names"): {"(1, 2)"},

@@ -203,18 +203,17 @@ def _pool(value: Any, call: Call, seed: int) -> Sequence[Entry] | Tensor:
     return [tuple(pool[k % len(pool)] for pool in pools) for k in range(count)]
 
 
-def _entries(value: Any, call: Call, seed: int, part: Part | None) -> Sequence[Tensor | None] | Tensor:
+_DEEPEST = 8  # of lists in lists
+
+
+def _entries(value: Any, call: Call, seed: int, part: Part | None, depth: int = 0) -> Sequence[Tensor | None] | Tensor:
     """The baselines of all inputs as methods see them, or those of one of several in its own shape."""
     if isinstance(value, (list, tuple)):
         if not value:
             raise ValueError("baselines: the list is empty. Give at least one, or leave it out for noise.")
-        strange = [type(item).__name__ for item in value if item is None or isinstance(item, (list, tuple))]
-        if strange:
-            raise TypeError(
-                f"baselines: expected names and tensors in the list, got a {strange[0]}. Leave it out, or pass numbers "
-                f"with torch.tensor."
-            )
-        return [entry for item in value for entry in _entries(item, call, seed, part)]
+        if depth == _DEEPEST:
+            raise ValueError("baselines: the lists lie in each other without end. Pass one list.")
+        return [entry for item in value for entry in _entries(item, call, seed, part, depth + 1)]
     if value is None or isinstance(value, str):
         name = BASELINES.check(value) or default_baselines(call)
         rows = None if call.columns is None else call.columns.rows
