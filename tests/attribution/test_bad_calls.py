@@ -6,6 +6,7 @@ import re
 import numpy as np
 import pytest
 import torch
+from captum.attr import Occlusion, Saliency
 from torch import nn
 from toys import conv_net, mlp, pictures, rows, state_of
 
@@ -373,3 +374,51 @@ def test_the_result_can_be_used_anywhere(ambient):
     factor = torch.ones((), dtype=torch.float64, requires_grad=True)
     (found.values * factor).sum().backward()
     assert factor.grad is not None
+
+
+# ---- without an end
+
+
+def looped():
+    itself = []
+    itself.append(itself)
+    return itself
+
+
+@pytest.mark.parametrize(
+    ("argument", "value", "said"),
+    [
+        ("inputs", looped(), r"inputs: they lie in each other more than 32 deep, or hold themselves\. Pass"),
+        ("inputs", range(10**9), r"inputs: expected"),
+        ("target", range(10**9), r"target: expected one class for each of the 2 inputs, got 1000000000"),
+        ("class_names", range(10**9), r"class_names: expected at most 1000000 of them, got range"),
+        ("feature_names", range(10**30), r"feature_names: expected at most 1000000 of them, got range"),
+    ],
+    ids=str,
+)
+def test_what_has_no_end_is_not_gone_through(argument, value, said):
+    given = {"inputs": X, "method": "gradient", "target": 0, argument: value}
+    with pytest.raises((TypeError, ValueError), match=said):
+        sw.attribute(conv_net(), **given)
+
+
+def test_complex_rows_and_labels_are_refused_whatever_they_hold():
+    table, complex_ = rows(0, 6, 4), torch.zeros(6, dtype=torch.complex64)
+    with pytest.raises(TypeError, match=r"inputs: .* holds complex numbers"):
+        sw.attribute(mlp(), complex_.new_zeros(4), background=table.numpy(), method="gradient", target=0)
+    with pytest.raises(TypeError, match=r"labels: expected classes or numbers, got complex ones"):
+        sw.importance(mlp(), table.numpy(), complex_, method="gradient", target=0, progress=False)
+
+
+def test_captums_switches_and_tuples_are_looked_at():
+    with pytest.raises(TypeError, match=r"abs: expected True or False, got 'x'"):
+        sw.from_captum(Saliency(conv_net()), abs="x")
+    model = conv_net()
+    method = sw.from_captum(Occlusion(model), sliding_window_shapes=(3, 2, 2), baselines=(0, 1))
+    with pytest.raises(ValueError, match=r"baselines: a tuple has one for each explained input, 1 here"):
+        sw.attribute(model, X, method=method, target=0)
+
+
+def test_a_fill_that_does_not_fit_is_an_error_of_the_sweep_whatever_is_measured():
+    with pytest.raises((TypeError, ValueError), match=r"fill|baseline"):
+        sw.sweep(conv_net(), X[:1], "smoothgrad", {"n_samples": [1, 2]}, ["similarity"], fill={1}, progress=False)

@@ -51,9 +51,10 @@ RIGHT_OF: dict[tuple[str, str], set[str]] = {
     ("explore (rows)", "class_names"): {"(1, 2)"},
     ("TableExplorer", "class_names"): {"(1, 2)"},
     ("explorer.save_png", "scale"): {"5", "2.5"},
-    ("from_captum", "abs"): {"True"},  # this and those of the next three are captum's own
+    ("from_captum", "abs"): {"True"},  # this and those of the next four are captum's own
     ("attribute(from_captum)", "baselines"): {"None"} | _CONSTANT,
     ("attribute(from_captum)", "strides"): {"None"},
+    ("attribute(from_captum)", "show_progress"): {"True"},
     ("attribute(from_captum)", "perturbations_per_eval"): {"5"},
     ("rows.edit", "a"): _CONSTANT - {"scalar"} | {"True"},
     ("attribute(target=[...])", "value"): {"0"},
