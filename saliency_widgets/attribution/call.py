@@ -37,6 +37,17 @@ def _never() -> None:
     """The check of a computation that nobody can cancel."""
 
 
+@dataclass
+class Sharing:
+    """Whether copies of the one sample may share a pass, as far as anybody looked: see :func:`~.coupling.why_apart`.
+
+    Attributes:
+        apart: Why each has a pass to itself; empty where they may share one, and None before the look.
+    """
+
+    apart: str | None = None
+
+
 @dataclass(frozen=True)
 class Call:
     """A model bound to inputs and to one score per sample.
@@ -53,6 +64,7 @@ class Call:
         check: Raises :class:`~.errors.Cancelled` when the result is no longer wanted; called before each pass.
         arguments: How the model is called with them.
         memory: How many rows fit into one pass.
+        sharing: Whether rows may share a pass.
         tuned: What gives the same numbers sooner; None where nothing does.
         kept: What single passes gave before, for this question to this method: see :meth:`once`.
         recordings: Passes of the inputs with their graphs, for any question about them.
@@ -70,6 +82,7 @@ class Call:
     check: Callable[[], None] = _never
     arguments: Arguments | None = None
     memory: Memory = field(default_factory=Memory)
+    sharing: Sharing = field(default_factory=Sharing)
     tuned: Tuned | None = None
     kept: Kept | None = None
     recordings: Kept | None = None
@@ -122,7 +135,7 @@ class Call:
 
     def rows(self, chunk_size: int | None) -> int:
         """Rows of one pass: as asked, or what suits the device."""
-        if self.joint or self.memory.apart:  # what ties the rows together would tie copies of them to the first
+        if self.joint or self.sharing.apart:  # what ties the rows together would tie copies of them to the first
             return 1
         return most_rows(self.inputs.device) if chunk_size is None else chunk_size
 
@@ -144,10 +157,9 @@ class Call:
 
     def look_at(self, copies: Tensor) -> None:
         """Look, once, whether copies of the one sample may share a pass: see :func:`~.coupling.why_apart`."""
-        if self.memory.apart is None and len(copies) > self.batch == 1 and not self.joint:
-            memory = copy.copy(self.memory)
-            memory.apart = ""  # for the passes of the look itself
-            self.memory.apart = why_apart(replace(self, memory=memory), copies)
+        if self.sharing.apart is None and len(copies) > self.batch == 1 and not self.joint:
+            look = replace(self, memory=copy.copy(self.memory), sharing=Sharing(""))
+            self.sharing.apart = why_apart(look, copies)
 
     def once(self, key: Hashable, work: Callable[[], T]) -> T:
         """What one pass gives, kept from before or computed now: for work that a larger setting continues.
@@ -201,7 +213,7 @@ class Call:
                 logits, notes = self.read(model, rows)[1:]
                 return (logits,)
 
-        return self.memory.run(work, self.batch)[0], notes
+        return self.run(work, self.batch)[0], notes
 
     def read(self, model: nn.Module, rows: range) -> tuple[Any, Tensor, tuple[str, ...]]:
         """What a stand-in returns for some of the inputs, the class scores in it, and what to know of these."""
@@ -212,6 +224,10 @@ class Call:
         finite(logits.nan_to_num(nan=float("nan"), posinf=0.0, neginf=0.0), "score")
         return output, logits, notes_on(output, len(rows))
 
+    def run(self, work: Callable[[range], tuple[Tensor, ...]], rows: int) -> tuple[Tensor, ...]:
+        """Do the work for all rows, in as few passes as fit and as rows may share: see :meth:`Memory.run`."""
+        return self.memory.run(work, rows, singly=bool(self.sharing.apart))
+
     def scores(self, inputs: Tensor, seed: int = 0) -> Tensor:
         """The scores of K * B rows, shape (K * B,), without gradients; ``seed`` is of what the model draws."""
 
@@ -220,7 +236,7 @@ class Call:
                 return (finite(self.scored(model, inputs[rows.start : rows.stop], rows), "score").detach(),)
 
         self.look_at(inputs)
-        return self.memory.run(work, inputs.shape[0])[0]
+        return self.run(work, inputs.shape[0])[0]
 
     def outcomes(self, inputs: Tensor, seed: int = 0) -> tuple[Tensor, Tensor]:
         """The scores of K * B rows, shape (K * B,), and the class scores in the model's output, (K * B, classes).
@@ -238,7 +254,7 @@ class Call:
                     return scores, scores[:, None]
 
         self.look_at(inputs)
-        scores, logits = self.memory.run(work, inputs.shape[0])
+        scores, logits = self.run(work, inputs.shape[0])
         return scores, logits
 
     def gradient(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
@@ -273,7 +289,7 @@ class Call:
             return self.replays.of(asked, some, plainly)
 
         self.look_at(inputs)
-        gradients, scores = self.memory.run(work, inputs.shape[0])
+        gradients, scores = self.run(work, inputs.shape[0])
         return gradients, scores
 
     def at_layer(self, layer: str) -> tuple[Tensor, Tensor, Tensor, int]:
@@ -307,7 +323,7 @@ class Call:
                 gradient = self.differentiated(model, scores, activation, what=f"layer {layer!r}")
                 return activation.detach(), gradient, scores.detach()
 
-        activation, gradient, scores = self.memory.run(work, self.batch)
+        activation, gradient, scores = self.run(work, self.batch)
         return activation, gradient, scores, runs
 
     def watch(

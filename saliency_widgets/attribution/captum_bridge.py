@@ -254,9 +254,9 @@ class _Bridge:
         if call.batch > 1 or not several:
             return
         call.look_at(torch.cat([torch.zeros_like(call.inputs), call.inputs]))
-        if call.memory.apart and not set(_CHUNKS) & several:
+        if call.sharing.apart and not set(_CHUNKS) & several:
             raise ValueError(
-                f"method: {self.label} runs the input beside variants of it in one pass. {call.memory.apart} Use "
+                f"method: {self.label} runs the input beside variants of it in one pass. {call.sharing.apart} Use "
                 f"'integrated_gradients' or 'smoothgrad', which do that."
             )
 

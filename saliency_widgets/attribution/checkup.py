@@ -283,9 +283,9 @@ def _coupled(call: Call, _seen: Observation) -> Iterator[Finding]:
         if not out_of_memory(error):
             raise
         return
-    if call.memory.apart:
+    if call.sharing.apart:
         yield Finding(
-            call.memory.apart,
+            call.sharing.apart,
             methods=in_chunks(),
             remedy="Where that is meant, expect them to take longer.",
             severity="caution",

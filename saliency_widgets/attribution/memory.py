@@ -34,15 +34,12 @@ class Memory:
         passes: How many passes of the model were begun.
         seconds: Of one row's forward pass, the shortest that was measured.
         ran: The fewest rows that a forward pass had; None before the first.
-        apart: Why each row has a pass of its own; empty where rows may share one, and None before anybody looked, see
-            :func:`~.coupling.why_apart`.
         by_hand: Whether passes need what ``.backward()`` by hand needs: parameters with gradients, and gradients on.
     """
 
     def __init__(self) -> None:
         self.passes = 0
         self.ran: int | None = None
-        self.apart: str | None = None
         self.by_hand = False
         self.seconds = float("inf")
         self.limit: int | None = None
@@ -61,12 +58,15 @@ class Memory:
         yield
         self.seconds = min(self.seconds, (time.perf_counter() - began) / rows)
 
-    def run(self, work: Callable[[range], tuple[Tensor, ...]], rows: int) -> tuple[Tensor, ...]:
+    def run(
+        self, work: Callable[[range], tuple[Tensor, ...]], rows: int, *, singly: bool = False
+    ) -> tuple[Tensor, ...]:
         """Do the work for all rows, in as few passes as fit.
 
         Args:
             work: From some of the rows to tensors with as many rows.
             rows: How many there are.
+            singly: Whether each row has a pass to itself.
 
         Raises:
             torch.OutOfMemoryError: One row alone is too much.
@@ -74,7 +74,7 @@ class Memory:
         parts: list[tuple[Tensor, ...]] = []
         done = 0
         while done < rows:
-            size = 1 if self.apart else min(rows - done, self.limit or rows)
+            size = 1 if singly else min(rows - done, self.limit or rows)
             try:
                 parts.append(work(range(done, done + size)))
                 done += size

@@ -52,7 +52,7 @@ def output_shape(call: Call) -> tuple[int, ...]:
         shape = tuple(scores_in(output, len(rows)).shape)
         return (torch.empty(len(rows), device="cpu"),)
 
-    call.memory.run(work, call.batch)
+    call.run(work, call.batch)
     return (call.batch, *shape[1:])
 
 
@@ -84,7 +84,7 @@ def survey(call: Call, *, fold: bool) -> Survey:
                 tuned = None if seen is None else seen.tuned(output, call.model, channels_last=laid)
             return (logits,)
 
-    logits = call.memory.run(work, call.batch)[0]
+    logits = call.run(work, call.batch)[0]
     squashed = sigmoid if logits.shape[1] == 1 else are_probabilities(logits)
     tuned, refused = _proven(call, tuned, logits) if tuned else (None, "")
     return Survey(logits, notes, squashed, tuned, refused)

@@ -72,7 +72,11 @@ def check_up_when_idle(
     """
 
     def work(check: Callable[[], None]) -> None:
-        for one in due() or ():
+        try:
+            todo = list(due() or ())
+        except (TypeError, ValueError):
+            return  # the inputs were changed into something that doesn't fit: the next map says it
+        for one in todo:
             try:
                 findings: Sequence[Finding] = check_up(one.subject, one.request, check)
             except Cancelled:

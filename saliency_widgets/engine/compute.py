@@ -104,7 +104,7 @@ def compute(
             layer=estimate.layer,
             input_shape=subject.input_shape,
             parts=of_inputs if estimate.parts is None else estimate.parts,
-            notes=(*exact, *coupled, *started, *_notes(subject, entry, estimate, score)),
+            notes=(*exact, *coupled, *started, *_notes(subject, call, entry, estimate)),
             default_sign=entry.sign,
             done=estimate.done,
             total=estimate.total,
@@ -166,14 +166,15 @@ def _numbers(chosen: Tensor) -> list[int] | list[tuple[int, ...]]:
     return chosen.tolist() if chosen.ndim == 1 else [tuple(index) for index in chosen.tolist()]
 
 
-def _notes(subject: Subject, entry: Method, estimate: Estimate, score: Score) -> tuple[str, ...]:
+def _notes(subject: Subject, call: Call, entry: Method, estimate: Estimate) -> tuple[str, ...]:
+    score = call.score
     notes = [*subject.prepared.notes, *estimate.notes]
     if score.of_classes:
         notes += subject.output_notes
         if score.squashed and score.scale == "logit":
             notes.append(SQUASHED)
-    if subject.memory.apart:
-        notes.append(subject.memory.apart)
+    if call.sharing.apart:
+        notes.append(call.sharing.apart)
     if subject.memory.limit is not None:
         notes.append(f"Memory ran out: {subject.memory}. The last bits of the numbers may depend on that.")
     if is_training(subject.model):

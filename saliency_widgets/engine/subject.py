@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from saliency_widgets.attribution import Call, Score
+from saliency_widgets.attribution.call import Sharing
 from saliency_widgets.attribution.isolation import device_of, dtype_of
 from saliency_widgets.attribution.layers import Spatial, spatial_layers
 from saliency_widgets.attribution.memory import Memory
@@ -29,7 +30,7 @@ from saliency_widgets.attribution.targets import SCORE, in_classes, is_function
 from saliency_widgets.attribution.tuning import Tuned
 from saliency_widgets.engine.contents import is_empty
 from saliency_widgets.engine.devices import check_device, on_device
-from saliency_widgets.engine.fingerprint import Fingerprint, identity
+from saliency_widgets.engine.fingerprint import Fingerprint, Held, identity
 from saliency_widgets.engine.request import Request
 from saliency_widgets.inputs import (
     Explain,
@@ -128,6 +129,7 @@ class Subject:
         }
         self.transformed = transform is not None
         self.memory = Memory()
+        self._sharing: dict[tuple, Sharing] = {}
         self._lock = threading.RLock()
         self._fingerprint, self._number, self._form = Fingerprint(model), 0, self._kind()
         self.output_notes: tuple[str, ...] = ()
@@ -278,11 +280,19 @@ class Subject:
         found, looked_at = self.prepared, score is _UNSCORED
         bound = Call(
             self.model, found.tensor, score, found.pixels, arguments=found.arguments, memory=self.memory,
+            sharing=self._sharing_of(score),
             tuned=None if is_function(score.target) and not looked_at else self._tuned,
             kept=kept, recordings=recordings, precision=None if looked_at else self._precision,
             replays=None if looked_at else self._replays, columns=found.columns,
         )  # fmt: skip
         return bound if check is None else replace(bound, check=check)
+
+    def _sharing_of(self, score: Score) -> Sharing:
+        """What is known of how rows go together: another model or another function may do it otherwise."""
+        about = self._number, self._seen, Held(score.target) if is_function(score.target) else None
+        if len(self._sharing) >= _SHARED:
+            self._sharing.clear()  # what is computed now holds its own
+        return self._sharing.setdefault(about, Sharing())
 
     def resolve(self, request: Request, version: tuple | None = None) -> tuple[Score, Tensor | None]:
         """The score that a request asks for, and its value for the inputs, shape (B,), where it is known."""
@@ -410,6 +420,7 @@ def _no_score(_output: Any) -> Tensor:
     raise NotImplementedError("the model is looked at without a score")
 
 
+_SHARED = 8  # versions of the model and functions
 _UNLOADED = (
     "model: some weights are on the meta device and hold no numbers. Load them first, for example with "
     "model.to_empty(device='cpu') and load_state_dict."

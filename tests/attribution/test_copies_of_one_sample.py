@@ -7,8 +7,10 @@ from toys import far
 
 import saliency_widgets as sw
 from saliency_widgets.attribution import Call, Score
+from saliency_widgets.attribution.call import Sharing
 from saliency_widgets.attribution.errors import Cancelled
-from saliency_widgets.attribution.memory import Memory
+from saliency_widgets.engine import Request, Subject
+from saliency_widgets.engine.compute import compute
 
 X = torch.randn(1, 5, 8, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
 METHODS = {
@@ -162,14 +164,50 @@ def test_one_number_for_a_whole_batch_is_taken_row_by_row(what, method):
 
 
 def test_a_look_that_was_cancelled_is_made_again():
-    model, memory = made(Attention), Memory()
+    model, sharing = made(Attention), Sharing()
 
     def stop():
         raise Cancelled
 
     score = Score("logit", torch.tensor([1]))
     with pytest.raises(Cancelled):
-        Call(model, X, score, check=stop, memory=memory).scores(X.repeat(3, 1, 1))
-    assert memory.apart is None
-    Call(model, X, score, memory=memory).scores(X * torch.tensor([0.5, 1.0, 2.0])[:, None, None])
-    assert "changes its score" in memory.apart
+        Call(model, X, score, check=stop, sharing=sharing).scores(X.repeat(3, 1, 1))
+    assert sharing.apart is None
+    Call(model, X, score, sharing=sharing).scores(X * torch.tensor([0.5, 1.0, 2.0])[:, None, None])
+    assert "changes its score" in sharing.apart
+
+
+class Slipping(nn.Module):
+    """Gives one number for a whole batch, as long as it slips."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer, self.slips = nn.Linear(8, 3), False
+
+    def forward(self, x):
+        scores = self.layer(x.mean(1))
+        return scores.sum() if self.slips and len(x) > 1 else scores
+
+
+def of(subject):
+    *_, found = compute(subject, Request.of("smoothgrad", {"n_samples": 9}, target=1))
+    return found
+
+
+def test_a_model_that_has_changed_is_looked_at_anew():
+    model = made(Slipping)
+    subject = Subject(model, X)
+    model.slips = True
+    assert any("gives one number for a whole batch" in note for note in of(subject).notes)
+    model.slips = False
+    found, right = of(subject), sw.attribute(model, X, method="smoothgrad", n_samples=9, target=1)
+    assert torch.equal(found.values, right.values)
+    assert found.notes == right.notes
+
+
+def test_each_function_is_looked_at():
+    subject = Subject(made(Slipping), X)
+    one, each = Score("logit", lambda out: out.sum()), Score("logit", lambda out: out[:, 0])
+    subject.call(one).scores(X.repeat(3, 1, 1))
+    assert subject.call(one).sharing.apart
+    assert subject.call(each).sharing.apart is None

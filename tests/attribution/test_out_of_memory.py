@@ -184,7 +184,7 @@ def test_the_limit_goes_down_by_powers_of_two_and_stays(asked, room, tried):
     model, x = Cramped(room), pictures(0, 1, 3, 8, 8)
     subject = Subject(model, x)
     call = subject.call(sw.attribution.Score("logit", torch.tensor([1])))
-    subject.memory.apart = ""  # without the look at whether copies may share a pass
+    call.sharing.apart = ""  # without the look at whether copies may share a pass
     call.gradient(x.repeat(asked, 1, 1, 1))
     assert model.log.failed == tried
     assert subject.memory.limit == 1 << ((tried[-1] - 1).bit_length() - 1)

@@ -31,6 +31,8 @@ def main(arguments: Sequence[str] | None = None, folder: Path = HERE) -> int:
             print(f"{name} ...", flush=True)
             runs.append(run(name, seed, seconds, folder=folder, grace=options.grace))
             print(f"{name}: {_faults(runs[-1])} faults after {runs[-1].seconds:.0f} s", flush=True)
+            for example in _examples(runs[-1]):
+                print(example, flush=True)
     except KeyboardInterrupt:
         print("Interrupted: these are the attacks that were finished.")
     print(_table(runs))
@@ -64,10 +66,13 @@ def _table(runs: Sequence[Run]) -> str:
             size, pace = f"{begin:.0f} to {end:.0f}", f"{rise:+.1f}"
         lines.append(f"{one.name:12} {one.seed:7} {one.seconds:8.0f} {size:>13} {pace:>7} {_faults(one):7}")
         lines += _wrapped("done", one.figures.counts) + _wrapped("faults", one.figures.faults)
-        for name, examples in one.figures.examples.items():
-            for example in examples:
-                lines.append(textwrap.indent(f"{name}: {example}", " " * 4))
+        lines += _examples(one)
     return "\n".join(lines)
+
+
+def _examples(one: Run) -> list[str]:
+    examples = [f"{name}: {example}" for name, found in one.figures.examples.items() for example in found]
+    return [textwrap.indent(example, " " * 4) for example in examples]
 
 
 def _wrapped(title: str, counts: dict[str, int]) -> list[str]:

@@ -162,6 +162,20 @@ def test_in_a_lesson(name: str) -> None:
     lesson.close()
 
 
+def test_inputs_that_fit_no_more_are_said_by_the_map_and_by_nothing_else() -> None:
+    row = np.zeros((1, 4))
+    made = sw.explore(nn.Linear(4, 3).eval(), row, background=TABLE.to_numpy(), executor="inline")
+    made.wait(60)
+    row[0, 0] = 1e300
+    made.update(method="input_x_gradient")  # the check-up that follows it meets the same row
+    with pytest.raises(ValueError, match="too large for the model's type"):
+        made.wait(60)
+    row[0, 0] = 1.0
+    made.update(method="gradient")
+    made.wait(60)
+    made.close()
+
+
 def test_each_wait_raises_an_exception_of_its_own_that_holds_nobody() -> None:
     model = picture_model()
     explorer = sw.explore(model, IMAGE, target=0, method="smoothgrad", n_samples=2)
