@@ -119,6 +119,11 @@ class Paced(anywidget.AnyWidget):
         with self._pace:
             super().set_state(sync_data)
 
+    def send_state(self, key: Any = None) -> None:
+        """Send traits as they are now; never while the worker writes the next frame, which would overtake this one."""
+        with self._pace:
+            super().send_state(key)
+
     def offer(self, frame: Mapping[str, Any] | None, status: Mapping[str, Any]) -> None:
         """Show a frame and a status as soon as the last frame has been painted; the newest offer wins.
 

@@ -577,6 +577,29 @@ class TestPace:
         view.offer(self.frame(3), {})
         assert view.frame["index"] == 2
 
+    def test_a_frame_that_is_sent_again_overtakes_none(self, view, monkeypatch):
+        view.offer(self.frame(1), {})
+        self.painted(view, 1)
+        sent, get_state, threads = [], view.get_state, []
+
+        def read(*args, **kwargs):
+            state = get_state(*args, **kwargs)
+            if not threads:  # the worker's next frame comes between reading and sending
+                threads.append(threading.Thread(target=view.offer, args=(self.frame(2), {})))
+                threads[0].start()
+                threads[0].join(0.5)
+            return state
+
+        def send(data, _buffers):
+            if "frame" in data["state"]:
+                sent.append(data["state"]["frame"]["index"])
+
+        monkeypatch.setattr(view, "get_state", read)
+        monkeypatch.setattr(view, "_send", lambda data, buffers=None: send(data, buffers))
+        view.send_state(["frame"])
+        threads[0].join()
+        assert sent == [1, 2]
+
     def test_a_status_alone_keeps_the_frame_that_waits(self, view):
         view.offer(self.frame(1), {"state": "running"})
         view.offer(self.frame(2), {"state": "running"})
