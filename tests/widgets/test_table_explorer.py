@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import wait as wait_for
 
 import numpy as np
 import pandas as pd
@@ -19,7 +20,7 @@ from toys import Tally, linear, mlp, state_of, tallied
 import saliency_widgets as sw
 from saliency_widgets.attribution.baselines import BASELINE
 from saliency_widgets.widgets import Explorer, TableExplorer
-from saliency_widgets.widgets.tables.bars import label_of, size_text, value_text
+from saliency_widgets.widgets.tables.bars import FeatureBars, label_of, size_text, value_text
 
 NAMES = ["age", "income", "job", "owns", "debt"]
 TABS = ("shuffle", "importance", "saturation", "stability")
@@ -612,3 +613,26 @@ def test_a_binary_row_begins_with_its_likelier_class(people, given):
     assert share > rest
     assert f"<b>{name} {share:.1%}</b>" in made._predicted.value
     made.close()
+
+
+def test_bars_are_drawn_whole_before_anybody_reads_or_draws_them():
+    bars = FeatureBars(list("abc"))
+    bars.show(np.array([1.0, 2.0, 3.0]), final=True)
+    entered, go_on = threading.Event(), threading.Event()
+
+    def wait(_change):
+        entered.set()
+        go_on.wait(60)
+
+    bars._size.observe(wait, "max")
+    with ThreadPoolExecutor(3) as pool:
+        first = pool.submit(bars.show, np.array([40.0, 50.0, 60.0]), final=True)
+        assert entered.wait(60)
+        second = pool.submit(bars.beside, np.array([70.0, 80.0, 90.0]))
+        shown = pool.submit(lambda: bars.shown)
+        assert not wait_for([second, shown], timeout=0.3).done
+        go_on.set()
+        first.result(60)
+        second.result(60)
+        assert [size for _, size, _, _ in shown.result(60)] == [60.0, 50.0, 40.0]
+    assert bars._shuffled.x.tolist() == [90.0, 80.0, 70.0]

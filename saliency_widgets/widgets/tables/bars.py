@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -48,6 +49,7 @@ class FeatureBars:
         signed: bool = True,
     ) -> None:
         self._on_choose, self._signed = on_choose, signed
+        self._drawing = threading.RLock()
         self._names = names
         self._told: Sequence[str] = [""] * len(names)
         self._values = np.zeros(0)
@@ -103,7 +105,8 @@ class FeatureBars:
     @property
     def shown(self) -> list[tuple[str, float, str, str]]:
         """The bars from above: of each its label, its size, its size in words, and its colour."""
-        bars = zip(self.labels, map(float, self._bars.y), self._bars.colors, strict=True)
+        with self._drawing:
+            bars = list(zip(self.labels, map(float, self._bars.y), self._bars.colors, strict=True))
         return [(label, size, size_text(size, signed=self._signed), colour) for label, size, colour in bars]
 
     def show(self, values: np.ndarray, told: Sequence[str] | None = None, *, final: bool) -> None:
@@ -114,16 +117,18 @@ class FeatureBars:
             told: What the row holds in each column, for people; nothing where many rows are meant.
             final: Whether they are finished: before, the order of the bars stays as it was.
         """
-        if final or len(self._order) != len(values):
-            self._order = np.argsort(-np.abs(values), kind="stable").tolist()
-        self._values = values
-        self._told = self._told if told is None else told
-        self._draw()
+        with self._drawing:
+            if final or len(self._order) != len(values):
+                self._order = np.argsort(-np.abs(values), kind="stable").tolist()
+            self._values = values
+            self._told = self._told if told is None else told
+            self._draw()
 
     def beside(self, shuffled: np.ndarray | None) -> None:
         """Show what shuffling says as a mark beside each bar, shape (C,); None takes the marks away."""
-        self._beside = shuffled
-        self._draw()
+        with self._drawing:
+            self._beside = shuffled
+            self._draw()
 
     def say(self, text: Markup) -> None:
         """What the bars add up to."""
@@ -138,8 +143,11 @@ class FeatureBars:
             self._on_choose(self._order[index])
 
     def _draw(self) -> None:
-        if not self._order:
-            return
+        with self._drawing:  # the worker shows a row, a test its marks, and the slider another number of bars
+            if self._order:
+                self._draw_bars()
+
+    def _draw_bars(self) -> None:
         shown = self._order[: int(self._top.value)]
         rest = self._order[len(shown) :] if self._signed else []
         sizes = [float(self._values[k]) for k in shown]
