@@ -88,8 +88,9 @@ TAKE = """
 const {kernel: errors, disorder, unanswered} = window.__soak;
 return {kernel: errors.splice(0), disorder: disorder.splice(0), unanswered: unanswered.size};
 """
-# JupyterLab 4.6.6 holds every key press for good, and in each cell the element that was pressed last; and so the
-# widgets that these were in, whoever made them: see README.md. What is counted is held otherwise.
+# JupyterLab 4.6.6 holds every key press for good, in each cell the element that was pressed last, and in each cell's
+# editor the one that text was selected in last; and so the widgets that these were in, whoever made them: see
+# README.md. What is counted is held otherwise.
 FORGET_INPUT = """
 app.commands._holdKeyBindingPromises?.clear();
 for (const cell of panel.content.widgets) {
@@ -97,6 +98,9 @@ for (const cell of panel.content.widgets) {
   for (const from of [target, document]) from?.removeEventListener('selectionchange', handler);
   cell._lastTarget = cell._lastOnCaretMovedHandler = null;
 }
+getSelection().selectAllChildren(document.body);
+getSelection().removeAllRanges();
+document.dispatchEvent(new Event('selectionchange'));
 """
 # One of the parts that can be seen and moved, brought into sight.
 PICK = """(output, [selector, share, focus]) => {
@@ -211,6 +215,7 @@ class Player:
         toolbars = TOOLBAR * self.lab.js("return window.__soak.toolbars;")
         grown = self.memory.growth(before, round(GROWTH * share + toolbars))
         nodes, kilobytes = round((grown.nodes - toolbars) / share), round(grown.heap / share / 1000)
+        self.figures.counts["nodes of toolbars"] += toolbars
         self.figures.counts["nodes in 100 moves"] += nodes
         self.figures.counts["kB of heap in 100 moves"] += kilobytes
         if nodes > GROWTH:
