@@ -9,7 +9,8 @@ class Model {
     on_msg: () => this.calls.delete("model"),
     on_close: () => this.calls.delete("model"),
   };
-  readonly #listeners: (() => void)[] = [];
+  readonly #listeners: Record<string, (() => void)[]> = { destroy: [], change: [] };
+  changed: Record<string, unknown> = {};
 
   constructor(readonly attributes: Record<string, unknown> = {}) {}
 
@@ -18,14 +19,20 @@ class Model {
   }
 
   on(event: string, listener: () => void): void {
-    if (event === "destroy") this.#listeners.push(listener);
+    this.#listeners[event]?.push(listener);
   }
 
   off(): void {}
 
+  change(attributes: Record<string, unknown>): void {
+    Object.assign(this.attributes, attributes);
+    this.changed = attributes;
+    for (const listener of this.#listeners.change ?? []) listener();
+  }
+
   /** Close it; returns whether its comm calls nobody then. */
   close(): boolean {
-    for (const listener of this.#listeners) listener();
+    for (const listener of this.#listeners.destroy ?? []) listener();
     return this.calls.size === 0;
   }
 }
@@ -69,6 +76,21 @@ describe("a closed explorer", () => {
     root.attributes.children = [late];
     release();
     expect(late.close()).toBe(true);
+  });
+
+  it("lets go of parts that came and went while it was shown", async () => {
+    const box = new Model({ children: [] });
+    const root = new Model({ children: [box] });
+    releaseClosed(pageOf({ root }), "root");
+    await Promise.resolve();
+    const layout = new Model();
+    const late = new Model({ layout });
+    await expect
+      .poll(() => {
+        box.change({ children: [late] });
+        return late.close() && layout.close();
+      })
+      .toBe(true);
   });
 
   it("may be none, or one that this page doesn't have", () => {

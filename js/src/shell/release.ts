@@ -9,6 +9,7 @@ import { type LiveModel, type Manager, resolveModel } from "./models.ts";
 /** A model as ipywidgets has it: among its attributes are the models that it is made of. */
 interface Part extends LiveModel {
   readonly attributes?: Record<string, unknown>;
+  readonly changed?: Record<string, unknown>;
   readonly comm?: { on_msg?(callback: () => void): void; on_close?(callback: () => void): void };
 }
 
@@ -38,13 +39,17 @@ function visit(manager: Manager, value: unknown, seen: Set<unknown>): void {
   if (typeof value !== "object" || value === null || ArrayBuffer.isView(value) || seen.has(value)) return;
   seen.add(value);
   const { attributes } = value as Part;
-  if (attributes) releaseLater(value as Part);
+  if (attributes) releaseLater(manager, value as Part);
   for (const part of Object.values(attributes ?? value)) visit(manager, part, seen);
 }
 
-function releaseLater(model: Part): void {
+function releaseLater(manager: Manager, model: Part): void {
   if (RELEASED.has(model)) return;
   RELEASED.add(model);
+  model.on("change", () => {
+    // Parts may come and be closed again while the whole stays in sight.
+    for (const part of Object.values(model.changed ?? {})) visit(manager, part, new Set([model]));
+  });
   model.on("destroy", () => {
     model.comm?.on_msg?.(nobody);
     model.comm?.on_close?.(nobody);
