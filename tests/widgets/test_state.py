@@ -821,3 +821,20 @@ def test_targets_come_back_as_what_they_were(tmp_path, picture, about):
     assert again.attribution.settings["target"] == made.attribution.settings["target"]
     again.close()
     made.close()
+
+
+def test_a_state_that_two_threads_save_at_once_is_saved(picture, tmp_path, monkeypatch):
+    made = Explorer(conv_net(), picture, transform=tame, executor="inline")
+    made.save_state(tmp_path / "state")
+    link = os.link
+
+    def overtaken(source, aside):
+        """Another thread has put the same file aside."""
+        link(source, aside)
+        link(source, aside)
+
+    monkeypatch.setattr(os, "link", overtaken)
+    made.save_state(tmp_path / "state")
+    assert torch.equal(sw.load(tmp_path / "state").values, made.wait(60).values)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["state.json", "state.npz"]
+    made.close()

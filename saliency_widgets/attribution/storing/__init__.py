@@ -202,8 +202,9 @@ def _remove(aside: Path | None) -> None:
 def _copy(target: Path, aside: Path) -> None:
     try:
         os.link(target, aside)
-    except OSError:  # no links here, or one that a killed process left
-        shutil.copy2(target, aside)
+    except OSError:  # no links here, or one that a killed process left, or that another thread has just made
+        with contextlib.suppress(shutil.SameFileError):
+            shutil.copy2(target, aside)
 
 
 def _version(path: Path) -> tuple[int, int] | None:
