@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from saliency_widgets.attribution.arguments import Arguments, Part
 from saliency_widgets.attribution.baselines import PixelRange
 from saliency_widgets.attribution.columns import Columns
-from saliency_widgets.attribution.coupling import why_apart
+from saliency_widgets.attribution.coupling import Sharing, why_apart
 from saliency_widgets.attribution.differentiation import differentiate, finite
 from saliency_widgets.attribution.errors import ModelChanged
 from saliency_widgets.attribution.forward import forward
@@ -35,17 +35,6 @@ T = TypeVar("T")
 
 def _never() -> None:
     """The check of a computation that nobody can cancel."""
-
-
-@dataclass
-class Sharing:
-    """Whether copies of the one sample may share a pass, as far as anybody looked: see :func:`~.coupling.why_apart`.
-
-    Attributes:
-        apart: Why each has a pass to itself; empty where they may share one, and None before the look.
-    """
-
-    apart: str | None = None
 
 
 @dataclass(frozen=True)

@@ -283,10 +283,11 @@ class _Bridge:
         """What captum says of some samples: tensors, the delta, and how many rows the model was run on."""
         inputs = _split(call, call.inputs[samples].detach().clone())
         for name in ("baselines", "feature_mask"):
-            if isinstance(given := self.fixed.get(name), tuple) and len(given) != len(inputs):
+            fixed = self.fixed.get(name)
+            if isinstance(fixed, tuple) and len(fixed) != len(inputs):
                 raise ValueError(
                     f"{name}: a tuple has one for each explained input, {len(inputs)} here, and this one has "
-                    f"{len(given)}."
+                    f"{len(fixed)}."
                 )
         arguments = {name: self._of_sample(call, name, value, samples, inputs) for name, value in settings.items()}
         if "window" in arguments:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -40,6 +40,17 @@ _UNSEEN = (
     "A row scores otherwise without the other rows, though no gradient goes from one to another (detach, no_grad): "
     "what they do to each other is in no map, and a completeness delta misses it."
 )
+
+
+@dataclass
+class Sharing:
+    """Whether copies of the one sample may share a pass, as far as anybody looked: see :func:`why_apart`.
+
+    Attributes:
+        apart: Why each has a pass to itself; empty where they may share one, and None before the look.
+    """
+
+    apart: str | None = None
 
 
 def by_samples(call: Call, scores: Tensor | None = None) -> tuple[Call, tuple[str, ...]]:

@@ -59,13 +59,17 @@ class Due:
 
 
 def check_up_when_idle(
-    due: Callable[[], Iterable[Due] | None], deliver: Callable[[Due, Sequence[Finding]], None]
+    due: Callable[[], Iterable[Due] | None],
+    deliver: Callable[[Due, Sequence[Finding]], None],
+    *,
+    passed_over: tuple[type[Exception], ...] = (),
 ) -> Callable[[Callable[[], None]], None]:
     """What a worker does while nothing is asked. Between the two calls, their object isn't held if they are weak.
 
     Args:
         due: The check-ups that are to be made; None where there is nobody for them any more.
         deliver: Called with the findings of each.
+        passed_over: Errors of a check-up that is then not delivered, as the maps say the same.
 
     Returns:
         To be called with a check that raises :class:`Cancelled` to end it.
@@ -81,8 +85,11 @@ def check_up_when_idle(
                 findings: Sequence[Finding] = check_up(one.subject, one.request, check)
             except Cancelled:
                 raise
-            except BaseException as error:
-                findings = [failed_checkup(worker_error(error))]
+            except BaseException as caught:
+                error = worker_error(caught)
+                if isinstance(error, passed_over):
+                    continue
+                findings = [failed_checkup(error)]
             deliver(one, findings)
 
     return work

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from saliency_widgets.attribution import Call, Score
-from saliency_widgets.attribution.call import Sharing
+from saliency_widgets.attribution.coupling import Sharing
 from saliency_widgets.attribution.isolation import device_of, dtype_of
 from saliency_widgets.attribution.layers import Spatial, spatial_layers
 from saliency_widgets.attribution.memory import Memory

@@ -91,7 +91,7 @@ class Panel:
         self._score = Control(SCORE, score)
         shown = None if logits is None or not self._has_bars(len(logits)) else self._top(logits)
         self._bars = None if shown is None else PredictionBars(*shown, self._on_bar)
-        self._values: Any = None if self._bars is None else RichText().add_class("sw-values")
+        self._values = None if self._bars is None else RichText().add_class("sw-values")
         self._predicted = logits  # what the bars show, or the values
         self._show_predicted()
         self._searched = self._class_search()
@@ -291,7 +291,7 @@ class Panel:
 
     def _show_predicted(self) -> None:
         """The predictions as bars of probabilities, or as values."""
-        if self._bars is None or self._predicted is None:
+        if self._bars is None or self._values is None or self._predicted is None:
             return
         valued = self._valued
         self._bars.widget.layout.display = "none" if valued else None
@@ -378,7 +378,8 @@ class Panel:
             self._hold = held
 
     def _target_section(self) -> list[w.Widget]:
-        return [*([] if self._bars is None else [self._bars.widget, self._values]), self._searched]
+        predicted = [None if self._bars is None else self._bars.widget, self._values, self._searched]
+        return [widget for widget in predicted if widget is not None]
 
     def _sections(self) -> Sequence[w.Widget]:
         """What stands between the method and what is rarely needed."""

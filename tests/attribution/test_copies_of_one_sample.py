@@ -7,7 +7,7 @@ from toys import far
 
 import saliency_widgets as sw
 from saliency_widgets.attribution import Call, Score
-from saliency_widgets.attribution.call import Sharing
+from saliency_widgets.attribution.coupling import Sharing
 from saliency_widgets.attribution.errors import Cancelled
 from saliency_widgets.engine import Request, Subject
 from saliency_widgets.engine.compute import compute

@@ -15,6 +15,7 @@ from torch import nn
 import saliency_widgets as sw
 from saliency_widgets import render
 from saliency_widgets.attribution import Reduction
+from saliency_widgets.engine import checkup as engine_checkup
 from saliency_widgets.engine import frame_of
 from saliency_widgets.engine.comparing import Place
 from saliency_widgets.widgets.comparing.grid import MapCell
@@ -140,6 +141,18 @@ def test_two_models_have_predictions_layers_and_check_ups_of_their_own(made):
     compared.wait(progress=False)
     assert compared.attributions["Grad-CAM", "plain"].layer == "0"
     assert torch.equal(compared.attributions["Grad-CAM", "softmax"].values, before.values)
+
+
+@pytest.mark.parametrize(("error", "said"), [(ZeroDivisionError("no"), 1), (ValueError("no"), 0)])
+def test_a_check_up_that_fails_is_told_unless_the_cells_say_it(made, monkeypatch, error, said):
+    def fail(*_args):
+        raise error
+
+    monkeypatch.setattr(engine_checkup, "check_up", fail)
+    compared = made(net(), pictures(1), methods=["gradient"])
+    compared.wait(progress=False)
+    assert len(compared.view.checkups) == said
+    assert all("ZeroDivisionError: no" in str(line["findings"]) for line in compared.view.checkups)
 
 
 def test_a_difference_is_of_values_or_of_what_each_map_reaches(made):

@@ -95,7 +95,9 @@ class Maps:
         self._stopped = self._closed = False
         self._began, self._before = time.perf_counter(), 0
         self._examined: dict[str, tuple] = {}
-        idle = check_up_when_idle(weakly(self._due_checkups), weakly(self._on_checkup))
+        idle = check_up_when_idle(
+            weakly(self._due_checkups), weakly(self._on_checkup), passed_over=(TypeError, ValueError)
+        )
         self._turns = Turns(executor, idle=idle if check_up else None)
         self._owners: dict[Subject, object] = {}  # whose finished maps all cells of a subject share
 
