@@ -242,6 +242,23 @@ def test_a_slider_stands_on_the_rows_own_value_and_its_echo_is_no_change(explore
         assert explorer._session.generation == generation
 
 
+def test_a_slider_that_was_replaced_while_it_is_dragged_moves_nothing(explorer):
+    what = explorer.what_if
+    what._feature.value = "age"
+    dragged = what._value
+    what._feature.value = "debt"
+    assert dragged.comm is not None, "its page would send to nobody"
+    assert dragged.layout.display == "none"
+    dragged.set_state({"value": dragged.value + 5})
+    assert what.changed == {}
+    what._feature.value = "income"
+    assert dragged.comm is None
+    last = what._place.children
+    assert len(last) == 2
+    explorer.close()
+    assert all(child.comm is None for child in last)
+
+
 def test_a_click_on_a_bar_chooses_the_feature(explorer):
     place = 1
     explorer.bars._rows._handle_custom_msg({"event": "element_click", "data": {"index": place}}, [])

@@ -23,6 +23,7 @@ from saliency_widgets.widgets.text import RichText
 _STEPS = 200  # of a slider
 _CHOICES = 300  # of a menu, the most frequent
 _LISTED = 20  # of the changed values
+_CLASS = "sw-control-what-if-value"
 _SAME = 1e-6  # of a step: what the browser sends back differs in the last bits
 
 
@@ -97,8 +98,10 @@ class WhatIf:
         self._back.disabled = self._feature.value not in self._changed
         self._all.disabled = not self._changed
 
-    def _on_value(self, value: Any) -> None:
-        name = self._feature.value
+    def _on_value(self, change: Any) -> None:
+        if change["owner"] is not self._value:  # one that was replaced while it was dragged
+            return
+        name, value = self._feature.value, change["new"]
         known = (self._own(name), self._changed.get(name, self._own(name)))
         value = next((one for one in known if self._same(value, one)), value)
         if value != known[1] and not self._edit(name, value):
@@ -125,11 +128,18 @@ class WhatIf:
         own = self._table.rows.iloc[:, place]
         rest = None if self._table.background is None else self._table.background.iloc[:, place]
         old, self._value = self._value, self._made(own if rest is None else pd.concat([own, rest]), value)
-        self._value.add_class("sw-control").add_class("sw-control-what-if-value")
-        self._value.observe(lambda change: self._on_value(change["new"]), names="value")
-        self._place.children = (self._value,)
-        if old is not None:
-            close_whole(old)
+        self._value.add_class("sw-control").add_class(_CLASS)
+        self._value.observe(self._on_value, names="value")
+        closed = self._place.children[:-1]
+        if old is None:
+            self._place.children = (self._value,)
+        else:
+            # Hidden, and not closed before the next one comes: who drags it would have its page send to nobody.
+            old.layout.display = "none"
+            old.remove_class(_CLASS)
+            self._place.children = (old, self._value)
+        for child in closed:
+            close_whole(child)
         self.made(self._value)
         self._note({name: value})
 
