@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
 import pytest
 import torch
@@ -73,14 +74,14 @@ class Library:
         return 0
 
 
-def test_computing_sets_nothing_in_the_c_library(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_computing_sets_nothing_in_the_c_library(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     library = Library()
     monkeypatch.setattr(allocator, "_glibc", lambda: library)
     model, x = torch.nn.Linear(3, 2), torch.rand(3)
     sw.attribute(model, x)
     sw.ablate(model, x, [True, False, False], fill="zero")
     sw.shuffle(model, x, torch.rand(5, 3))
-    sw.sweep(model, [x], "smoothgrad", {"n_samples": [2, 4]}, store=":memory:", progress=False)
+    sw.sweep(model, [x], "smoothgrad", {"n_samples": [2, 4]}, store=tmp_path / "cells", progress=False)
     sw.explore(model, x, executor="inline").close()
     assert library.settings == []
     assert sw.tune_allocator()
