@@ -66,5 +66,9 @@ def _send(widget: Widget, names: list[str]) -> None:
     """Send traits; again where they were written meanwhile, so that the last that a page gets is the newest."""
     while names and widget.comm is not None:
         before = [getattr(widget, name) for name in names]
-        widget.send_state(names)
+        try:
+            widget.send_state(names)
+        except AttributeError:  # a part that another thread replaces and closes meanwhile has no name any more
+            if all(part.comm is not None for value in before for part in widgets_in(value)):
+                raise
         names = [name for name, old in zip(names, before, strict=True) if getattr(widget, name) is not old]

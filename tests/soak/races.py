@@ -134,7 +134,7 @@ def _where(error: BaseException) -> str:
     while trace is not None:
         names.append(f"{Path(trace.tb_frame.f_code.co_filename).name}:{trace.tb_lineno}")
         trace = trace.tb_next
-    return " < ".join(reversed(names[-4:]))
+    return " < ".join(reversed(names[-8:]))
 
 
 def _compare(explorer: Any, figures: Figures, where: str) -> None:

@@ -190,3 +190,38 @@ def test_what_is_written_while_it_is_sent_again_is_the_last_that_is_sent(
     writes.send()
     assert client.states[label.model_id]["value"] == "third"
     label.close()
+
+
+class Fleeting(w.Label):
+    """A part that is replaced and closed in the moment in which it is sent."""
+
+    replace: Callable[[], None] | None = None
+
+    @property
+    def model_id(self) -> str:
+        if self.replace is not None:
+            replace, self.replace = self.replace, None
+            replace()
+        return super().model_id
+
+
+@pytest.mark.parametrize("replaced", [True, False])
+def test_a_part_that_another_thread_closes_meanwhile_is_no_error(client: Client, replaced: bool) -> None:
+    part, other = Fleeting(), w.Label()
+    box = w.VBox()
+    writes = WorkerWrites(box)
+    writer = threading.Thread(target=lambda: setattr(box, "children", (part,)))
+    writer.start()
+    writer.join()
+
+    def replace() -> None:
+        if replaced:
+            box.children = (other,)
+        part.close()
+
+    part.replace = replace
+    writes.send()
+    if replaced:
+        client.assert_holds(box)
+    other.close()
+    box.close()
