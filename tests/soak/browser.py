@@ -83,6 +83,12 @@ kernel.anyMessage.connect((_, {msg, direction}) => {
   if (type === 'error') watched.kernel.push(content.traceback.join('\\n'));
   if (type === 'stream' && content.text.includes('Traceback')) watched.kernel.push(content.text);
 });
+// bqplot 0.13.1 removes the parts of a figure one after the other: what is off the page already may still be moved, by
+// a scale that is gone.
+const set = Element.prototype.setAttribute;
+Element.prototype.setAttribute = function(name, value) {
+  if (name !== 'transform' || this.isConnected || !String(value).includes('NaN')) set.call(this, name, value);
+};
 """
 TAKE = """
 const {kernel: errors, disorder, unanswered} = window.__soak;

@@ -8,6 +8,7 @@ import functools
 import io
 import json
 import math
+import operator
 import random
 import tempfile
 import time
@@ -172,7 +173,7 @@ def stated(changed: Changed) -> int:
     size = len(changed.text) + len(changed.packed)
     try:
         arrays = json.loads(changed.text)["arrays"]
-        size += sum(math.prod(one["shape"]) * np.dtype(one["dtype"]).itemsize for one in arrays)
+        size += sum(math.prod(map(operator.index, one["shape"])) * np.dtype(one["dtype"]).itemsize for one in arrays)
     except (ValueError, TypeError, KeyError, RecursionError):
         pass
     return min(size, 2**40)
