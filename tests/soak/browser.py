@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import random
+import signal
 import tempfile
 import time
 from collections.abc import Iterator
@@ -51,6 +53,13 @@ SHOWN = {
     "table": "sw.explore(rows, table[0], background=table, class_names=names[:3], feature_names=list('abcd'))",
     "comparison": "sw.compare(net, image, class_names=names, methods=['gradient', 'smoothgrad', 'grad_cam'])",
 }
+
+# On a signal the kernel writes where its threads are; its id.
+_TRACED = """
+import faulthandler, os, signal
+faulthandler.register(signal.SIGUSR1, open({path!r}, "w"))
+print(os.getpid())
+"""
 
 # What can be moved, by how it is.
 PARTS = {
@@ -165,7 +174,7 @@ def play(
         try:
             player.play(list(SHOWN)[number % len(SHOWN)])
         except (AssertionError, Error) as error:
-            figures.fault(UNFORESEEN, f"{player.step}: {error}")
+            figures.fault(UNFORESEEN, f"{player.step}: {error} {player.traces()}")
             break
         if number == len(SHOWN) - 1:  # by now the page has all that it keeps of any kind
             first = figures.counts["moves"], player.held()
@@ -191,6 +200,8 @@ class Player:
         lab.open(lab.write_notebook([SETUP, ""]))
         lab.run_cell(0, seconds=180)
         lab.js(WATCH)
+        self._traces = lab.root / "traces"
+        self._kernel = int(lab.execute(_TRACED.format(path=str(self._traces))))
         self._read = log.stat().st_size
         self.memory = PageMemory(lab)
         self.output = lab.output(1)
@@ -208,6 +219,12 @@ class Player:
         self.lab.page.set_viewport_size(_VIEWPORT)
         self._run("shown.close()")
         self._take()
+
+    def traces(self) -> str:
+        """Where the kernel's threads are."""
+        os.kill(self._kernel, signal.SIGUSR1)
+        time.sleep(1.0)
+        return self._traces.read_text()
 
     def held(self) -> Held:
         """What the page holds, but for what was pressed."""

@@ -23,7 +23,8 @@ class Beneath:
     """
 
     def __init__(self, on_shut: Callable[[], None]) -> None:
-        self.widget = w.VBox(layout={"flex": "1 1 100%", "overflow": "visible", "display": "none"})
+        # The page hides it while it is empty, and not before: bqplot needs a size to draw into until it is gone.
+        self.widget = w.VBox(layout={"flex": "1 1 100%", "overflow": "visible"}).add_class("sw-beneath")
         self._explorer: Explorer | None = None
         self._on_shut = on_shut
 
@@ -37,7 +38,6 @@ class Beneath:
         heading = w.HBox([words, shut], layout={"align_items": "center", "flex_flow": "row wrap"})
         explorer.add_class(mark)
         self._explorer = explorer
-        self.widget.layout.display = None  # first: bqplot needs a size to draw into
         self.widget.children = [heading, explorer]
         for child in old:
             close_whole(child)
@@ -52,7 +52,6 @@ class Beneath:
             return
         heading = self.widget.children[0]
         self.widget.children = []
-        self.widget.layout.display = "none"
         close_whole(heading)
         found.close()
         self._on_shut()
