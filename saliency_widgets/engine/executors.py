@@ -27,6 +27,11 @@ class Executor(Protocol):
         """There will be none any more."""
         ...
 
+    @property
+    def here(self) -> bool:
+        """Whether the thread that asks is at this work."""
+        ...
+
 
 class Ending:
     """Whether what a worker computes is to end. Without a lock: the garbage collector may say so.
@@ -52,6 +57,19 @@ def _close_all() -> None:
         executor.close()
 
 
+def check_elsewhere(here: bool) -> None:
+    """Look whether another thread does the work that is waited for: see :attr:`Executor.here`.
+
+    Raises:
+        RuntimeError: It is the thread that waits: an observer calls on the worker.
+    """
+    if here:
+        raise RuntimeError(
+            "wait: an observer calls it on the worker's own thread, which would wait for itself. Read there what is "
+            "finished already, or wait in a cell."
+        )
+
+
 def do_nothing(**_options: bool) -> None:
     """The work of an executor that is closed: it refers to nobody."""
 
@@ -61,13 +79,23 @@ class InlineExecutor:
 
     def __init__(self, work: Callable[[], None]) -> None:
         self._work = work
+        self._thread: threading.Thread | None = None
 
     def kick(self, brief: bool = False) -> None:  # noqa: ARG002
         """Work now."""
-        self._work()
+        before, self._thread = self._thread, threading.current_thread()
+        try:
+            self._work()
+        finally:
+            self._thread = before
 
     def close(self) -> None:
         """Nothing to end."""
+
+    @property
+    def here(self) -> bool:
+        """Whether the thread that asks is at this work."""
+        return threading.current_thread() is self._thread
 
 
 class ThreadExecutor:
@@ -109,6 +137,11 @@ class ThreadExecutor:
         self._kicks.put(None)
         if thread is not None and thread is not threading.current_thread():
             thread.join(timeout=10)
+
+    @property
+    def here(self) -> bool:
+        """Whether the thread that asks is the worker."""
+        return threading.current_thread() is self._thread
 
     def work(self) -> bool:
         """Work, on the worker's thread. Returns False where the executor is closed."""
@@ -169,12 +202,8 @@ def worker_error(error: BaseException) -> Exception:
     One that would end a thread or the process (SystemExit, KeyboardInterrupt, GeneratorExit and the like) was raised
     by the model's code, as nobody else does on a worker: it becomes a ValueError. So does one that can't be shown.
     """
-    cause: BaseException | None = error
-    seen: set[int] = set()
-    while cause is not None and id(cause) not in seen:
-        seen.add(id(cause))
-        traceback.clear_frames(cause.__traceback__)
-        cause = cause.__cause__ or cause.__context__
+    for one in _behind(error):
+        traceback.clear_frames(one.__traceback__)
     name = type(error).__name__
     try:
         what = repr(error) if error.args else name
@@ -188,6 +217,17 @@ def worker_error(error: BaseException) -> Exception:
     )
     made.__cause__ = error
     return made
+
+
+def _behind(error: BaseException) -> list[BaseException]:
+    """An exception, and all that it came from or holds."""
+    behind = [error]
+    for one in behind:  # it grows meanwhile
+        members = one.exceptions if isinstance(one, BaseExceptionGroup) else ()
+        for other in (one.__cause__, one.__context__, *members):
+            if other is not None and not any(other is earlier for earlier in behind):
+                behind.append(other)
+    return behind
 
 
 def raise_again(error: BaseException) -> NoReturn:

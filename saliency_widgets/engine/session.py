@@ -15,7 +15,7 @@ from saliency_widgets.attribution.recording import once
 from saliency_widgets.engine.allocator import give_back
 from saliency_widgets.engine.cache import SHARED, Cache, Scope
 from saliency_widgets.engine.compute import compute
-from saliency_widgets.engine.executors import EXECUTORS, Ending, Executor, worker_error
+from saliency_widgets.engine.executors import EXECUTORS, Ending, Executor, check_elsewhere, worker_error
 from saliency_widgets.engine.fingerprint import Held
 from saliency_widgets.engine.frames import Frame, frame_of
 from saliency_widgets.engine.request import Request
@@ -166,7 +166,17 @@ class Session:
             self._mail = None
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Wait until nothing is asked, computed or to be drawn again. Returns False when the time is over first."""
+        """Wait until nothing is asked, computed or to be drawn again. Returns False when the time is over first.
+
+        Raises:
+            RuntimeError: The worker itself waits, in an observer, for what it hasn't finished.
+        """
+        settled = self._mail is None and self._last is not None and self._last.state != "running"
+        if settled and self._executor.here:
+            return True
+        check_elsewhere(self._executor.here)
+        if self._mail is not None:  # the one who asked may have been interrupted before the worker knew of it
+            self._executor.kick()
         with self._state:
             return self._state.wait_for(lambda: self.ending.over or not (self.busy or self._redraw), timeout)
 

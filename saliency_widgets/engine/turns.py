@@ -49,6 +49,11 @@ class Turns:
         self._short.close()
         self._idle = None
 
+    @property
+    def here(self) -> bool:
+        """Whether the thread that asks answers one of the sessions."""
+        return self._long.here or self._short.here
+
     def _come(self, seat: _Seat, brief: bool) -> None:
         with self._lock:
             if self._closed or (brief and seat.key in self._waiting):
@@ -113,6 +118,11 @@ class _Seat:
     def kick(self, brief: bool = False) -> None:
         """Come into the line."""
         self._turns._come(self, brief)
+
+    @property
+    def here(self) -> bool:
+        """Whether the thread that asks answers one of the sessions."""
+        return self._turns.here
 
     def close(self) -> None:
         """Leave it; what is being worked at ends by itself."""

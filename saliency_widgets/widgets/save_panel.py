@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import ipywidgets as w
 
 from saliency_widgets.attribution import Cancelled
-from saliency_widgets.engine.executors import EXECUTORS, worker_error
+from saliency_widgets.engine.executors import EXECUTORS, check_elsewhere, worker_error
 from saliency_widgets.files import resolve_target
 from saliency_widgets.markup import Markup, element
 from saliency_widgets.widgets.charts import INK, QUIET, alarm
@@ -77,7 +77,14 @@ class SavePanel:
         self._executor.close()
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Wait until nothing is being saved; False when the time is over first."""
+        """Wait until nothing is being saved; False when the time is over first.
+
+        Raises:
+            RuntimeError: The worker itself waits, in an observer.
+        """
+        check_elsewhere(self._executor.here)
+        if self._asked:  # the one who asked may have been interrupted before the worker knew of it
+            self._executor.kick()
         with self._state:
             return self._state.wait_for(lambda: self._closed or not (self._saving or self._asked), timeout)
 

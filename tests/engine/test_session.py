@@ -736,3 +736,40 @@ def test_a_model_that_changes_its_type_gets_its_inputs_in_it(subject, model):
     assert told[-1].error is None
     assert told[-1].attribution.values.dtype == torch.float64
     session.close()
+
+
+def test_what_was_asked_while_the_asker_was_interrupted_is_answered_to_who_waits(subject, monkeypatch):
+    events = Recorder()
+    session = Session(subject, events)
+    kick = ThreadExecutor.kick
+
+    def interrupt(*_arguments):
+        monkeypatch.setattr(ThreadExecutor, "kick", kick)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ThreadExecutor, "kick", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        session.submit(smooth())
+    assert session.wait(60)
+    assert events[-1].state == "done"
+    session.close()
+
+
+@pytest.mark.parametrize("executor", ["inline", "thread"])
+def test_the_worker_never_waits_for_itself(subject, executor):
+    waited = []
+
+    def deliver(event: Event) -> None:
+        try:
+            waited.append((event.state, session.wait(60)))
+        except RuntimeError as error:
+            waited.append((event.state, str(error).partition(",")[0]))
+
+    session = Session(subject, deliver, executor=executor)
+    session.submit(smooth())
+    assert session.wait(60)
+    assert set(waited) == {
+        ("running", "wait: an observer calls it on the worker's own thread"),
+        ("done", True),
+    }
+    session.close()

@@ -268,6 +268,16 @@ def test_all_widgets_closed_at_once_leave_no_explorer_and_the_next_one_works() -
         made.close()
 
 
+def test_all_widgets_closed_at_once_leave_no_lesson_either() -> None:
+    lesson = sw.lesson(picture_model(), IMAGE, steps=["input", "noise"], target=0)
+    lesson.wait(60)
+    lesson._on_try("noise", 0)
+    assert lesson.explorer is not None
+    w.Widget.close_all()
+    assert not lesson._open
+    assert lesson.comm is None
+
+
 def test_the_references_of_ipywidgets_are_enough_for_saving_and_for_a_reload() -> None:
     made = explorer(picture_model())
     state = w.Widget.get_manager_state()["state"]

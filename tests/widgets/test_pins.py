@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from saliency_widgets.attribution import Reduction
-from saliency_widgets.engine import frame_of
+from saliency_widgets.engine import Session, frame_of
 from saliency_widgets.widgets.explorer import Explorer
 
 
@@ -136,3 +136,22 @@ def test_two_threads_may_pin_and_unpin():
     made.pins.clear()
     assert made.pins._maps._entries == {}
     made.close()
+
+
+def test_a_pin_that_was_interrupted_is_there_after_the_next_wait(explorer, monkeypatch):
+    explorer.wait()
+    submit = Session.submit
+
+    def interrupt(*_arguments):
+        monkeypatch.setattr(Session, "submit", submit)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Session, "submit", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        explorer.pin()
+    explorer.pins.wait(60)
+    (cell,) = explorer.pins._maps.view.cells
+    assert cell.status["state"] == "done"
+    explorer.pins.unpin()
+    explorer.pins.unpin()
+    assert len(explorer.pins) == 0

@@ -11,6 +11,7 @@ import threading
 import tracemalloc
 import warnings
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pandas as pd
@@ -638,7 +639,7 @@ def test_a_wrong_pair_that_was_put_aside_by_name_is_not_taken(good):
     """What lies under the name of a content must have that content."""
     digest = json.loads(good.with_suffix(".json").read_text())["npz"]
     packed = good.with_suffix(".npz")
-    (good.parent / f".{digest}.npz").write_bytes(packed.read_bytes()[:-1] + b"1")
+    storing._aside(packed, digest).write_bytes(packed.read_bytes()[:-1] + b"1")
     packed.write_bytes(b"another")
     refused(good, "is not the one that")
 
@@ -838,3 +839,34 @@ def test_a_state_that_two_threads_save_at_once_is_saved(picture, tmp_path, monke
     assert torch.equal(sw.load(tmp_path / "state").values, made.wait(60).values)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["state.json", "state.npz"]
     made.close()
+
+
+def test_what_is_put_aside_for_one_state_is_not_taken_for_another_of_equal_arrays(explorer, tmp_path, monkeypatch):
+    explorer.save_state(tmp_path / "a")
+    explorer.save_state(tmp_path / "b")
+    old, killed, put = explorer.attribution, tmp_path / "killed", storing.put
+
+    def until_json(path, content):
+        if path.suffix == ".json":
+            shutil.copytree(tmp_path, killed)
+        return put(path, content)
+
+    monkeypatch.setattr(storing, "put", until_json)
+    explorer.update(n_samples=2)
+    explorer.save_state(tmp_path / "a")
+    monkeypatch.setattr(storing, "put", put)
+    explorer.save_state(killed / "b")
+    assert_same(sw.load(killed / "a"), old)
+    assert_same(sw.load(killed / "b"), explorer.attribution)
+
+
+def test_of_states_that_are_saved_at_once_to_one_path_one_is_there(picture, tmp_path):
+    saving = [Explorer(conv_net(), picture, transform=tame, executor="inline", target=k % 4) for k in range(4)]
+    with ThreadPoolExecutor(4) as pool:
+        for _ in range(5):
+            list(pool.map(lambda made: made.save_state(tmp_path / "state"), saving))
+            loaded = sw.load(tmp_path / "state")
+            assert any(torch.equal(loaded.values, made.attribution.values) for made in saving)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["state.json", "state.npz"]
+    for made in saving:
+        made.close()

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 import saliency_widgets as sw
-from saliency_widgets.engine.executors import raise_again
+from saliency_widgets.engine.executors import raise_again, worker_error
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (12, 12, 3), dtype=np.uint8)
 TABLE = pd.DataFrame(np.random.default_rng(0).normal(size=(20, 4)), columns=list("abcd"))
@@ -223,6 +223,67 @@ def test_the_pass_that_failed_is_not_kept_by_its_error() -> None:
     assert ACTIVATIONS
     assert [one() for one in ACTIVATIONS] == [None] * len(ACTIVATIONS)
     explorer.close()
+
+
+def test_a_pass_that_failed_before_another_did_is_not_kept_either() -> None:
+    activations: list[weakref.ref] = []
+
+    def run() -> None:
+        activation = torch.zeros(1000)
+        activations.append(weakref.ref(activation))
+        raise KeyError(len(activation))
+
+    def run_again() -> None:
+        try:
+            run()
+        except KeyError:
+            raise ValueError("again") from RuntimeError("another")
+
+    try:
+        try:
+            run_again()
+        except ValueError as error:
+            raise ExceptionGroup("many", [error]) from None
+    except ExceptionGroup as error:
+        reported = worker_error(error)
+    assert reported
+    assert activations[0]() is None
+
+
+@pytest.mark.parametrize("executor", ["thread", "inline"])
+def test_an_observer_on_the_worker_saves_what_is_finished(executor: str, tmp_path: Path) -> None:
+    explorer = sw.explore(picture_model(), IMAGE, target=0, method="smoothgrad", n_samples=2, executor=executor)
+    explorer.wait(60)
+
+    def save(change: Any) -> None:
+        if change["new"]["state"] == "done":
+            explorer.save_state(tmp_path / "state")
+
+    explorer.view.observe(save, "status")
+    explorer.update(n_samples=3)
+    done = explorer.wait(60)
+    explorer.view.unobserve(save, "status")
+    assert torch.equal(sw.load(tmp_path / "state").values, done.values)
+    explorer.close()
+
+
+def test_an_observer_of_a_comparison_never_waits_for_itself() -> None:
+    model = picture_model()
+    comparison = sw.compare(model, IMAGE, methods=["gradient", "grad_cam"], classes=[0])
+    comparison.wait(60, progress=False)
+    refused: list[str] = []
+
+    def wait(_change: Any) -> None:
+        with pytest.raises(RuntimeError, match=r"^wait: an observer calls it") as error:
+            comparison.wait(60, progress=False)
+        refused.append(str(error.value))
+
+    comparison.view.cells[0].observe(wait, "status")
+    model.inner[0].bias.data += 0.25
+    comparison.update()
+    assert len(comparison.wait(60, progress=False)) == 2
+    assert refused
+    comparison.close()
 
 
 @pytest.mark.parametrize("kind", [RuntimeError, SystemExit])

@@ -12,6 +12,7 @@ import io
 import json
 import os
 import shutil
+import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from pathlib import Path
@@ -30,6 +31,12 @@ from saliency_widgets.files import as_path, is_file, path_errors, put, resolve_t
 
 __all__ = ["Writer", "check_target", "read_state", "stored", "write_files"]
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
+
+_WRITING = threading.Lock()
 _ABOUT_FILES = ("format", "arrays", "npz", "checksum")
 
 
@@ -88,7 +95,7 @@ def write_files(path: Any, state: Mapping[str, Any], arrays: Mapping[str, np.nda
         _decode(parse(written), arrays)
     except (TypeError, ValueError) as error:
         raise ValueError(f"state: it can't be stored, and nothing was written: {error}") from error
-    with _set_aside(packed, until=text):
+    with _alone(text.parent), _set_aside(packed, until=text):
         put(packed, content)
         put(text, written)
     return text
@@ -162,8 +169,25 @@ def _paths(path: Any) -> tuple[Path, Path]:
 
 
 def _aside(packed: Path, digest: str) -> Path:
-    """Where arrays lie that the JSON still names and that are being replaced."""
-    return Path(os.path.realpath(packed)).with_name(f".{digest}.npz")
+    """Where arrays lie that the JSON still names and that are being replaced.
+
+    By the state's name, too: another one with equal arrays has its own.
+    """
+    target = Path(os.path.realpath(packed))
+    name = xxhash.xxh3_128_hexdigest(os.fsencode(f"{target.name}/{digest}"))
+    return target.with_name(f".{name}.npz")
+
+
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """One writer of a folder's states at a time, among threads and, where the system can, processes."""
+    with _WRITING, contextlib.ExitStack() as stack:
+        if fcntl is not None:
+            with contextlib.suppress(OSError):  # a folder that can't be read, or a file system without locks
+                opened = os.open(folder, os.O_RDONLY)
+                stack.callback(os.close, opened)
+                fcntl.flock(opened, fcntl.LOCK_EX)
+        yield
 
 
 @contextlib.contextmanager

@@ -18,6 +18,7 @@ from saliency_widgets.attribution.schedule import CHUNK_SIZE
 from saliency_widgets.engine import Event, Request, Session, Subject
 from saliency_widgets.engine.cache import SHARED
 from saliency_widgets.engine.checkup import Due, check_up_when_idle
+from saliency_widgets.engine.executors import check_elsewhere
 from saliency_widgets.engine.frames import Frame
 from saliency_widgets.engine.turns import Turns
 from saliency_widgets.widgets import messages
@@ -169,8 +170,11 @@ class Maps:
         """Wait until every map that is shown is finished, failed or stopped.
 
         Raises:
+            RuntimeError: The worker itself waits, in an observer.
             TimeoutError: They were not in time.
         """
+        check_elsewhere(self._turns.here)
+        self._ask_what_was_lost()
         until = None if timeout is None else time.perf_counter() + timeout
         with tqdm(total=len(self._shown), disable=not progress, unit="map") as bar, self._changed:
             while (done := self._counted()) < len(self._shown) and not (self._stopped or self._closed):
@@ -274,6 +278,14 @@ class Maps:
         self._progress()
         for entry in todo:
             entry.session.submit(entry.wanted.request)
+
+    def _ask_what_was_lost(self) -> None:
+        """Ask for the maps for which an interrupt came between the note that they are asked for and the request."""
+        for key in self._shown:
+            entry = self._entries[key]
+            if entry.state == "asked" and not (entry.session.busy or self._closed):
+                entry.asked = entry.wanted.request
+                entry.session.submit(entry.asked)
 
     def _on_event(self, key: Hashable, event: Event) -> None:
         entry = self._entries.get(key)

@@ -44,7 +44,7 @@ class Pins:
         self._session, self._display, self._executor, self._wanted = session, display, executor, wanted
         self._pinning = threading.RLock()
         self._pins: dict[str, Wanted] = {}
-        self._about: list[tuple] = []  # what each of them is a map of
+        self._about: dict[str, tuple] = {}  # what each of them is a map of
         self._numbers = itertools.count(1)
         self._maps: Maps | None = None
         self._pin = w.Button(description="Pin this map", tooltip=_HOW)
@@ -73,7 +73,7 @@ class Pins:
     def _add(self, request: Request, reduction: Reduction) -> None:
         subject = self._session.subject
         about = (subject.version(), request.key, reduction)
-        if about in self._about:  # the same map; of a model that was trained meanwhile it is another
+        if about in self._about.values():  # the same map; of a model that was trained meanwhile it is another
             return
         first = f"{next(self._numbers)} {get_method(request.method).title}"
         name = " · ".join(
@@ -84,8 +84,8 @@ class Pins:
         scale = "" if request.score == SCORE.default else request.score
         group = " · ".join(filter(None, [get_method(request.method).title, scale, squared, folded]))
         want = Wanted(subject, request, name, group, owner=self._session.owner, reduction=reduction)
+        self._about[name] = about
         self._pins[name] = want
-        self._about.append(about)
         self._show()
 
     def unpin(self) -> None:
@@ -93,7 +93,7 @@ class Pins:
         with self._pinning:
             if self._pins:
                 name, _ = self._pins.popitem()
-                self._about.pop()
+                self._about.pop(name, None)
                 self._show()
                 if self._maps is not None:
                     self._maps.forget([name])

@@ -268,7 +268,8 @@ class Lesson(WithStaticOutput, Showable, w.VBox):
         self.view.retire()
         if self.explorer is not None and self._own_explorer:
             self.explorer.close()
-            self.children = [self.view]
+            if self.view.comm is not None:  # ipywidgets' close_all may have closed it already
+                self.children = [self.view]
         self.explorer = None
         parts = parts_of(self, [])
         super().close()
