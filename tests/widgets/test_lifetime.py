@@ -276,6 +276,7 @@ def test_all_widgets_closed_at_once_leave_no_lesson_either() -> None:
     w.Widget.close_all()
     assert not lesson._open
     assert lesson.comm is None
+    explorer(picture_model()).close()  # ipycanvas' manager is there again
 
 
 def test_the_references_of_ipywidgets_are_enough_for_saving_and_for_a_reload() -> None:
