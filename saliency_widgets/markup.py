@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import html
+import re
 from collections.abc import Iterable
 
 _WITHOUT_CONTENT = ("br", "img")
+_HALF = re.compile("[\ud800-\udfff]")
 
 
 class Markup(str):
@@ -14,9 +16,14 @@ class Markup(str):
     __slots__ = ()
 
 
+def whole(text: str) -> str:
+    """Text that a file can hold: halves of characters (surrogates), as broken file names have, become \ufffd."""
+    return _HALF.sub("\ufffd", text)
+
+
 def escape(text: object) -> Markup:
     """Text as HTML: markup stays as it is, of anything else each character is shown."""
-    return text if isinstance(text, Markup) else Markup(html.escape(str(text)))
+    return text if isinstance(text, Markup) else Markup(html.escape(whole(str(text))))
 
 
 def joined(parts: Iterable[object], separator: str = "") -> Markup:

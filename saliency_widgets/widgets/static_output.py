@@ -22,7 +22,8 @@ from IPython.core.getipython import get_ipython
 from ipywidgets import Widget
 from PIL import Image
 
-from saliency_widgets.markup import element, joined
+from saliency_widgets.engine.executors import worker_error
+from saliency_widgets.markup import element, joined, whole
 from saliency_widgets.params import check_switch
 from saliency_widgets.widgets import paced
 
@@ -140,7 +141,7 @@ class StaticOutput:
             number, widget = self._newest, self._widget()
             if widget is None or not _enabled:
                 return
-            for name, data in bundles(_taken(widget)).items():
+            for name, data in _taken(widget).items():
                 _publish(data, transient={"display_id": f"{self._id}-{name}"}, update=update)
             if threading.current_thread() is threading.main_thread():
                 self._stored = number
@@ -157,11 +158,12 @@ class StaticOutput:
         self.send()
 
 
-def _taken(widget: WithStaticOutput) -> Snapshot:
+def _taken(widget: WithStaticOutput) -> dict[str, dict[str, str]]:
     try:
-        return widget._snapshot()
-    except Exception as error:  # the widget itself works, and says more
-        return Snapshot([repr(widget), f"No image could be made: {type(error).__name__}: {error}"])
+        return bundles(widget._snapshot())
+    except Exception as caught:  # the widget itself works, and says more
+        error = worker_error(caught)  # which has words that can be shown
+        return bundles(Snapshot([repr(widget), f"No image could be made: {type(error).__name__}: {error}"]))
 
 
 def bundles(snapshot: Snapshot) -> dict[str, dict[str, str]]:
@@ -169,13 +171,13 @@ def bundles(snapshot: Snapshot) -> dict[str, dict[str, str]]:
 
     Two, because pages show one format of each: GitHub and others may drop an image that is inside of HTML.
     """
-    lines = "\n".join(_shortened(line, _LINE) for line in snapshot.lines if line)
+    lines = whole("\n".join(_shortened(line, _LINE) for line in snapshot.lines if line))
     plain = _shortened(lines, _TEXT)
     title, *others = plain.split("\n")
     words = joined([element("b", title), *others], element("br"))
     if snapshot.table is not None:
         about = {"max_rows": _ROWS, "index": False}
-        rows, table = snapshot.table.to_string(**about), snapshot.table.to_html(**about)
+        rows, table = (whole(made(**about)) for made in (snapshot.table.to_string, snapshot.table.to_html))
         if len((rows + table).encode()) < LARGEST // 2:
             plain, words = f"{plain}\n{rows}", words + table
     text = {"text/html": f'<div class="sw-static"><style>{_STYLE}</style>{words}</div>', "text/plain": plain}

@@ -279,3 +279,16 @@ def test_any_view_of_ours_can_be_a_page_with_the_models_it_refers_to(tmp_path):
     text = (tmp_path / "a.html").read_text()
     assert "<h1>A &amp; B</h1>" in text
     assert "&lt;here&gt;" in text
+
+
+def test_names_that_no_file_can_hold_are_on_the_pages_all_the_same(model, tmp_path):
+    picture = np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)
+    about = {"class_names": ["caf\udce9", *NAMES[1:]], "target": 0, "executor": "inline"}
+    made = Explorer(model, picture, method="gradient", **about)
+    made.save_html(tmp_path / "explorer.html", progress=False)
+    lesson = Lesson(model, picture, steps=["input"], **about)
+    lesson.save_html(tmp_path / "lesson.html")
+    assert "caf\ufffd</h1>" in (tmp_path / "lesson.html").read_text()
+    assert len(list(tmp_path.iterdir())) == 2
+    lesson.close()
+    made.close()

@@ -89,7 +89,7 @@ def net() -> nn.Module:
 
 
 def explorer(**settings: Any) -> Explorer:
-    return Explorer(net(), IMAGE, class_names=NAMES, executor="inline", **{"method": "gradient", **settings})
+    return Explorer(net(), IMAGE, executor="inline", **{"class_names": NAMES, "method": "gradient", **settings})
 
 
 def enlarged(cells: np.ndarray, times: int) -> np.ndarray:
@@ -274,6 +274,45 @@ def test_a_snapshot_that_fails_leaves_the_widget_and_says_why(page: Page, monkey
     made._ipython_display_()
     assert page.messages[0]["data"] == {**made._repr_mimebundle_(), "text/plain": ""}
     assert "ZeroDivisionError" in page.text
+    made.close()
+
+
+def test_a_table_that_cannot_be_written_leaves_the_widget_and_says_why(
+    page: Page, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class OddError(Exception):
+        def __str__(self) -> str:
+            raise RuntimeError
+
+    class Broken(pd.DataFrame):
+        def to_html(self, *_arguments: Any, **_about: Any) -> str:
+            raise OddError("no words")
+
+    made = explorer()
+    made._ipython_display_()
+    monkeypatch.setattr(Explorer, "_snapshot", lambda self: Snapshot(["title"], table=Broken({"a": [1]})))
+    made.update(target=2)
+    made.wait()
+    assert "No image could be made" in page.text
+    assert "OddError" in page.text
+    made.close()
+
+
+def test_names_that_no_file_can_hold_are_shown_all_the_same(page: Page) -> None:
+    names = ["caf\udce9", "te\ud800"]
+    made = explorer(class_names=names + NAMES[2:], target=0)
+    made._ipython_display_()
+    made.update(target=1)
+    made.wait()
+    assert page.text.startswith("Gradient · te\ufffd\n")
+    rows = pd.DataFrame(np.random.default_rng(0).normal(size=(20, 2)), columns=names)
+    table = TableExplorer(
+        mlp(features=2, classes=2), rows.iloc[[3]], background=rows, class_names=names, executor="inline", target=0
+    )
+    table._ipython_display_()
+    for data in [*page.outputs.values(), *bundles(Snapshot(names, table=rows)).values()]:
+        assert all(part.encode() for part in data.values() if part)
+    table.close()
     made.close()
 
 
