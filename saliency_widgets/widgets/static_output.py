@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import io
 import itertools
+import json
 import math
 import threading
 import time
@@ -178,13 +179,20 @@ def bundles(snapshot: Snapshot) -> dict[str, dict[str, str]]:
     if snapshot.table is not None:
         about = {"max_rows": _ROWS, "index": False}
         rows, table = (whole(made(**about)) for made in (snapshot.table.to_string, snapshot.table.to_html))
-        if len((rows + table).encode()) < LARGEST // 2:
+        if _size(plain, rows, words, table) < LARGEST // 2:
             plain, words = f"{plain}\n{rows}", words + table
     text = {"text/html": f'<div class="sw-static"><style>{_STYLE}</style>{words}</div>', "text/plain": plain}
-    room = LARGEST - sum(len(part.encode()) for part in text.values()) - 100
+    room = LARGEST - _size(*text.values()) - 100
     png = b"" if snapshot.draw is None else fitting_png(snapshot.draw, room * 3 // 4)
     image = {"image/png": base64.b64encode(png).decode()} if png else {}
     return {"image": {**image, "text/plain": ""}, "text": text}
+
+
+def _size(*texts: str) -> int:
+    """Bytes that texts have in a notebook, as JSON."""
+    # nbformat stores a list of the lines, each on a line of its own, with the indent of a cell's output.
+    stored = (json.dumps(text.splitlines(keepends=True), ensure_ascii=False, indent=8) for text in texts)
+    return sum(len(one.encode()) for one in stored)
 
 
 def _shortened(text: str, most: int) -> str:
