@@ -248,7 +248,7 @@ class Live(WithStaticOutput, Showable, w.Box):
         """What was typed can't be used: say so; the map that is there stays."""
         shown = self._session.shown
         now = messages.status() if shown is None else self._status_of(shown, shown, "")
-        said = {"message": str(error), "remedy": "Nothing has moved. Choose another to go on."}
+        said = {"message": messages.words_of(error), "remedy": "Nothing has moved. Choose another to go on."}
         self.view.offer(None, {**now, "generation": self._session.generation, "state": "error", **said})
 
     def _submit(self, request: Request) -> None:

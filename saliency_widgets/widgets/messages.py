@@ -16,6 +16,8 @@ from saliency_widgets.attribution.schedule import percent
 from saliency_widgets.engine import Event, Frame
 from saliency_widgets.evaluation.metrics import completeness, sampling_error
 
+_LONGEST = 2000  # characters of an error's message on a page
+
 
 def frame_of(event: Event) -> dict[str, Any] | None:
     """The frame of an event, as the front end takes it: see ``js/src/heatmap.ts``."""
@@ -136,6 +138,12 @@ def findings_of(findings: Iterable[Finding], title_of: Mapping[str, str]) -> lis
     ]
 
 
+def words_of(error: Exception) -> str:
+    """An error's message as a page shows it: a tensor in an f-string may have made it millions of characters long."""
+    text = str(error)
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}… (cut, it has {len(text)} characters)"
+
+
 def told(error: Exception, asked: str) -> dict[str, str]:
     """What went wrong with what was asked, and what to do, for the error area."""
     stays = f"No map of {asked}; the last one stays. Change a setting to go on."
@@ -146,9 +154,9 @@ def told(error: Exception, asked: str) -> dict[str, str]:
             "rows are split by themselves.",
         }
     if isinstance(error, (TypeError, ValueError)):
-        return {"message": str(error), "remedy": stays}
+        return {"message": words_of(error), "remedy": stays}
     return {
-        "message": f"{type(error).__name__}: {error}",
+        "message": f"{type(error).__name__}: {words_of(error)}",
         "remedy": f"This was not foreseen: please report it. {stays}",
     }
 

@@ -14,6 +14,7 @@ from saliency_widgets.files import resolve_target
 from saliency_widgets.markup import Markup, element
 from saliency_widgets.widgets.charts import INK, QUIET, alarm
 from saliency_widgets.widgets.controls import LABEL_WIDTH
+from saliency_widgets.widgets.messages import words_of
 from saliency_widgets.widgets.recording import offered, recordable
 from saliency_widgets.widgets.saving import LIMIT, PageWriter
 from saliency_widgets.widgets.text import RichText
@@ -154,7 +155,7 @@ class SavePanel:
         try:
             size = PageWriter(explorer, self.record).size
         except BaseException as error:
-            _put(self._size, _said(str(worker_error(error)), QUIET))
+            _put(self._size, _said(words_of(worker_error(error)), QUIET))
             return
         over = f" Over the limit of {LIMIT}: record less." if size.maps > LIMIT else ""
         _put(self._size, _said(f"{size}.{over}", INK))
@@ -170,7 +171,9 @@ class SavePanel:
         except BaseException as caught:
             error = worker_error(caught)
             known = isinstance(error, (TypeError, ValueError, RuntimeError, OSError))
-            what = str(error) if known else f"{type(error).__name__}: {error}. This was not foreseen: please report it."
+            what = words_of(error)
+            if not known:
+                what = f"{type(error).__name__}: {what}. This was not foreseen: please report it."
             self._finish(0, alarm(f"{what} Nothing was written; change something and save again."))
         else:
             replaced = ", in place of the one that was there" if there else ""

@@ -35,6 +35,7 @@ from saliency_widgets.widgets.controls import LABEL_WIDTH, Menu
 from saliency_widgets.widgets.display import DISPLAY_NAMES, DisplaySettings
 from saliency_widgets.widgets.lifetime import Showable, refer_weakly
 from saliency_widgets.widgets.live import LAYOUT, Live
+from saliency_widgets.widgets.messages import words_of
 from saliency_widgets.widgets.panel import section
 from saliency_widgets.widgets.parts import parts_of
 from saliency_widgets.widgets.static_output import Snapshot, WithStaticOutput
@@ -200,7 +201,7 @@ class SweepView(WithStaticOutput, Showable, w.VBox):
         try:
             self._explorer.update(**setting)
         except (TypeError, ValueError) as error:
-            return f"The explorer can't use it: {error}"
+            return f"The explorer can't use it: {words_of(error)}"
         return ""
 
     def _show(self) -> None:

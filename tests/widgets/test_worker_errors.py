@@ -162,6 +162,34 @@ def test_in_a_lesson(name: str) -> None:
     lesson.close()
 
 
+def test_an_error_of_millions_of_characters_is_cut_where_it_is_shown(tmp_path: Path) -> None:
+    model = picture_model()
+    explorer = sw.explore(model, IMAGE, target=0, method="smoothgrad", n_samples=2)
+    explorer.wait(60)
+    explorer.trust._fold.selected_index = 0
+    explorer.saving._fold.selected_index = 0
+    explorer.trust.wait(60)
+    model.fault.append(lambda: ValueError("bad batch: " + "0.123, " * 10**6))
+    explorer.trust._choice.value = 2
+    assert explorer.trust.wait(60)
+    explorer.saving._boxes["n_samples"].value = True
+    explorer.saving._name.value = str(tmp_path / "page.html")
+    explorer.saving._save()
+    assert explorer.saving.wait(60)
+    explorer.update(n_samples=3)
+    with pytest.raises(ValueError, match="bad batch") as caught:
+        explorer.wait(60)
+    lesson = sw.lesson(model, IMAGE, steps=["gradient"], target=0)
+    lesson.wait(60)
+    shown = [explorer.view.status["message"], explorer.trust._told.value, explorer.saving._told.value,
+             lesson.view.content("gradient")["message"]]  # fmt: skip
+    assert all("bad batch: 0.123, " in words and len(words) < 2500 for words in shown)
+    assert all("… (cut, it has 70" in words for words in shown)
+    assert len(str(caught.value)) > 7 * 10**6
+    lesson.close()
+    explorer.close()
+
+
 def test_inputs_that_fit_no_more_are_said_by_the_map_and_by_nothing_else() -> None:
     made = sw.explore(nn.Linear(4, 3).eval(), TABLE.iloc[[0]], background=TABLE, executor="inline")
     made.wait(60)

@@ -32,6 +32,7 @@ from saliency_widgets.widgets.explorer import Explorer
 from saliency_widgets.widgets.interrupts import stop_on_interrupt
 from saliency_widgets.widgets.lifetime import Showable
 from saliency_widgets.widgets.live import LAYOUT
+from saliency_widgets.widgets.messages import words_of
 from saliency_widgets.widgets.page import LARGEST, Saved, page, titled, write_page
 from saliency_widgets.widgets.parts import close_whole, parts_of
 from saliency_widgets.widgets.resending import WorkerWrites
@@ -339,7 +340,7 @@ class Comparison(WithStaticOutput, Showable, w.Box):
                 channels=self.panel.channels.value, **about, **self._display.settings, **dict(request.params),
             )  # fmt: skip
         except BaseException as error:
-            self.view.tell(opened={"words": f"{name} can't be opened: {worker_error(error)}", "mark": ""})
+            self.view.tell(opened={"words": f"{name} can't be opened: {words_of(worker_error(error))}", "mark": ""})
             return
         self.view.tell(opened={"words": f"Opened below: {name}", "mark": self._beneath.show(found, name)})
 

@@ -64,7 +64,7 @@ class StillMaps:
             try:
                 frame = self._frame(values, generation)
             except ValueError as error:
-                status |= {"state": "error", "message": str(error)}
+                status |= {"state": "error", "message": messages.words_of(error)}
                 frame = {}  # views show the picture alone, whatever they have shown before
             with cell.hold_sync():
                 cell.picture, cell.status, cell.frame = png, status, frame

@@ -32,6 +32,7 @@ from saliency_widgets.widgets.lessons.board import Board, DoesNotApply
 from saliency_widgets.widgets.lessons.page import Page, Step
 from saliency_widgets.widgets.lessons.view import LessonView
 from saliency_widgets.widgets.lifetime import Showable, weakly
+from saliency_widgets.widgets.messages import words_of
 from saliency_widgets.widgets.page import LARGEST, Saved, page, titled, write_page
 from saliency_widgets.widgets.parts import parts_of
 from saliency_widgets.widgets.resending import WorkerWrites
@@ -335,15 +336,18 @@ class Lesson(WithStaticOutput, Showable, w.VBox):
 def _told(error: Exception) -> dict[str, str]:
     """What went wrong, and what to do."""
     if isinstance(error, DoesNotApply):
-        return {"message": str(error), "remedy": error.remedy}
+        return {"message": words_of(error), "remedy": error.remedy}
     if isinstance(error, torch.OutOfMemoryError):
         return {
             "message": "The device ran out of memory for a single row.",
             "remedy": "Pass a smaller picture, free the device's memory, or pass device='cpu'.",
         }
     if isinstance(error, (TypeError, ValueError)):
-        return {"message": str(error), "remedy": "This step is left out; the others are as they should be."}
-    return {"message": f"{type(error).__name__}: {error}", "remedy": "This was not foreseen: please report it."}
+        return {"message": words_of(error), "remedy": "This step is left out; the others are as they should be."}
+    return {
+        "message": f"{type(error).__name__}: {words_of(error)}",
+        "remedy": "This was not foreseen: please report it.",
+    }
 
 
 def _chosen(steps: Sequence[str] | None) -> list[str]:

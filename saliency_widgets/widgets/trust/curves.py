@@ -20,6 +20,7 @@ from saliency_widgets.evaluation.ranking import CHANCE as CHANCE_PARAM
 from saliency_widgets.markup import joined
 from saliency_widgets.widgets.charts import ACCENT, CHANCE, OTHERS, chart, number, said, widened
 from saliency_widgets.widgets.controls import LABEL_WIDTH, Control
+from saliency_widgets.widgets.messages import words_of
 from saliency_widgets.widgets.trust.section import Section, fill_control
 
 _HOW = (
@@ -79,7 +80,7 @@ class CurvesSection(Section):
         try:
             name, found = self._as_asked(found, case)
         except (TypeError, ValueError) as error:
-            self._said.value = said(str(error), strong=True)
+            self._said.value = said(words_of(error), strong=True)
             return
         lines = [f"Of the score of {name}, by the map of what is explained:"] if name else []
         for kind in KINDS:

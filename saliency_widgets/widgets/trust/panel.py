@@ -16,6 +16,7 @@ from saliency_widgets.markup import element, escape
 from saliency_widgets.widgets.charts import alarm
 from saliency_widgets.widgets.heatmap import HeatmapView
 from saliency_widgets.widgets.lifetime import weakly
+from saliency_widgets.widgets.messages import words_of
 from saliency_widgets.widgets.text import RichText
 from saliency_widgets.widgets.trust.ablation import AblationSection
 from saliency_widgets.widgets.trust.curves import CurvesSection
@@ -146,7 +147,7 @@ class TrustPanel:
         if check is not told.check or case is None:
             return  # about a map that was left since
         if told.error is not None:
-            self._told.value = alarm(str(told.error) or type(told.error).__name__)
+            self._told.value = alarm(words_of(told.error) or type(told.error).__name__)
             return
         if told.found is None:
             return
