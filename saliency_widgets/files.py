@@ -13,6 +13,12 @@ from typing import Any
 _KINDS = {stat.S_IFIFO: "pipe", stat.S_IFSOCK: "socket", stat.S_IFCHR: "device", stat.S_IFBLK: "device"}
 
 
+def quoted(path: Any) -> str:
+    """A path for an error message, cut where it is longer than any that people name."""
+    text = str(path)
+    return repr(text if len(text) <= 500 else f"{text[:500]}…")
+
+
 def as_path(path: Any) -> Path:
     """A path as people pass it, with "~" spelled out.
 
@@ -32,7 +38,9 @@ def as_path(path: Any) -> Path:
     try:
         return Path(text).expanduser()
     except RuntimeError:
-        raise ValueError(f"path: nobody here is called {Path(text).parts[0]!r}. Spell the home folder out.") from None
+        raise ValueError(
+            f"path: nobody here is called {quoted(Path(text).parts[0])}. Spell the home folder out."
+        ) from None
 
 
 def resolve_target(path: Any) -> Path:
@@ -46,12 +54,12 @@ def resolve_target(path: Any) -> Path:
         OSError: The system refuses it otherwise, for example as too long.
     """
     path = as_path(path)
-    named = repr(str(path))
+    named = quoted(path)
     with path_errors(path, "can't be written"):
         target = Path(os.path.realpath(path))
         folder = target.parent
         if not folder.is_dir():
-            raise FileNotFoundError(f"path: there is no folder {str(folder)!r}. Make it first, or choose another.")
+            raise FileNotFoundError(f"path: there is no folder {quoted(folder)}. Make it first, or choose another.")
         mode = None
         with contextlib.suppress(FileNotFoundError):
             mode = target.lstat().st_mode
@@ -65,7 +73,7 @@ def resolve_target(path: Any) -> Path:
     if mode is not None and not os.access(target, os.W_OK):
         raise PermissionError(f"path: {named} is write-protected. Choose another name, or change its mode.")
     if not os.access(folder, os.W_OK | os.X_OK):
-        raise PermissionError(f"path: the folder {str(folder)!r} can't be written to. Choose another.")
+        raise PermissionError(f"path: the folder {quoted(folder)} can't be written to. Choose another.")
     return target
 
 
@@ -132,6 +140,6 @@ def path_errors(path: Path, failure: str) -> Iterator[None]:
     except OSError as error:
         if error.strerror is None:  # it is one of ours
             raise
-        clear = type(error)(f"path: {str(path)!r} {failure}: {error.strerror}.")
+        clear = type(error)(f"path: {quoted(path)} {failure}: {error.strerror}.")
         clear.errno = error.errno
         raise clear from error

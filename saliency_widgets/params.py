@@ -99,7 +99,7 @@ class Param:
                 raise TypeError(f"{self.name}: expected a pair (low, high), got {_told(value)}.")
             low, high = (self._check_number(v) for v in value)
             if low > high:
-                raise ValueError(f"{self.name}: the first number must not exceed the second, got {value!r}.")
+                raise ValueError(f"{self.name}: the first number must not exceed the second, got {brief(value)}.")
             return (low, high)
         return self._check_number(value)
 

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import saliency_widgets as sw
 from saliency_widgets import render
 from saliency_widgets.files import as_path, put, resolve_target
 
@@ -180,6 +181,18 @@ def test_on_a_full_disk_the_old_file_stays_and_no_part_of_the_new_one(tmp_path):
     assert all("can't be written; what was there stays: File too large" in line for line in said)
     assert [path.name for path in tmp_path.iterdir()] == ["old"]
     assert (tmp_path / "old").read_bytes() == b"old" * 3000
+
+
+def test_a_path_of_a_million_letters_is_cut_where_it_is_quoted(tmp_path):
+    long = str(tmp_path / ("x" * 10**6))
+    for path in (long, f"{long}/a", f"~{'x' * 10**6}"):
+        with pytest.raises((OSError, ValueError)) as caught:
+            put(path, b"content")
+        assert str(caught.value).startswith("path: ")
+        assert len(str(caught.value)) < 2000
+    with pytest.raises(OSError) as caught:
+        sw.load(long)
+    assert len(str(caught.value)) < 2000
 
 
 # ---- who writes with it

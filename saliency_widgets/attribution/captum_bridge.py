@@ -128,7 +128,7 @@ def captum_method(name: str) -> Method:
     try:
         import captum.attr as found
     except ImportError as error:
-        raise ImportError(f"method: {name!r} needs captum: pip install 'saliency-widgets[captum]'") from error
+        raise ImportError(f"method: {brief(name)} needs captum: pip install 'saliency-widgets[captum]'") from error
     kinds = {f"captum.{n}": getattr(found, n) for n in captum_names()}
     if name not in kinds:
         raise ValueError(unknown("method", name, list(kinds)))

@@ -213,7 +213,7 @@ def _sorted_out(target: Any, shape: Sequence[int], argument: str) -> Any:
     also = "; a list has one class for each sample" if dims in (1, 3) else ""
     raise ValueError(
         f"{argument}: a tuple is an index into one sample's output, which has shape {tuple(shape[1:])} here, so it has "
-        f"{numbers}{also}. Got {target!r}."
+        f"{numbers}{also}. Got {brief(target)}."
     )
 
 
@@ -230,7 +230,7 @@ def _at_index(target: Any, contrast: Any, shape: Sequence[int], scale: Scale, bi
         if not is_index(value):
             raise ValueError(
                 f"{argument}: expected an index of {len(sizes)} numbers, as the other of target and contrast is one, "
-                f"got {value!r}."
+                f"got {brief(value)}."
             )
         items = value if isinstance(value, list) else [value] * shape[0]
         if len(items) != shape[0]:

@@ -16,7 +16,7 @@ from saliency_widgets.attribution.targets import SCORE
 from saliency_widgets.engine.case import map_of, reduced
 from saliency_widgets.engine.request import Request
 from saliency_widgets.evaluation.fills import places_of
-from saliency_widgets.params import check_list, unknown
+from saliency_widgets.params import brief, check_list, unknown
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,7 +76,7 @@ class Candidate:
         """
         if self.values is None:
             return self
-        values, what = self.values, f"methods: {self.name!r}"
+        values, what = self.values, f"methods: {brief(self.name)}"
         if self.attribution is not None:
             seen, expected = tuple(self.attribution.input_shape), (inputs, *shape)
             if seen != expected:
@@ -158,8 +158,8 @@ def check_score(candidate: Candidate, index: int, request: Request, score: Score
     for name, one, other in zip(("target", "score", "contrast"), explained, evaluated, strict=True):
         if one is not other and one != other:
             raise ValueError(
-                f"methods: {candidate.name!r} explains {name}={one!r}, and {name}={other!r} is evaluated. Pass "
-                f"{name}={one!r}, or an attribution of the other."
+                f"methods: {brief(candidate.name)} explains {name}={brief(one)}, and {name}={brief(other)} is "
+                f"evaluated. Pass {name}={brief(one)}, or an attribution of the other."
             )
 
 
@@ -206,7 +206,7 @@ def _candidate(
         chosen = method.check_params({param: one for param, one in value.settings.items() if param in names})
         reduction = Reduction(value.default_sign if sign is None else sign, channels)
         return Candidate(name, method, chosen, reduction, value.values.detach(), value)
-    values = as_numbers(value, f"methods: {name!r}").detach()
+    values = as_numbers(value, f"methods: {brief(name)}").detach()
     values = values if values.is_floating_point() else values.double()
     return Candidate(
         name, None, {}, Reduction("absolute" if sign is None else sign, channels), values, ordered=sign is None

@@ -11,6 +11,8 @@ from torch import nn
 from saliency_widgets.attribution.isolation import device_of
 from saliency_widgets.params import brief
 
+_LONGEST = 500  # characters of what torch says, which quotes the device
+
 
 def check_device(device: Any) -> None:
     """Look whether it could be a device; whether there is such a one is seen where it is used.
@@ -37,7 +39,8 @@ def on_device(model: nn.Module, device: torch.device | str) -> nn.Module:
         return copy.deepcopy(model).to(wanted)
     except (RuntimeError, AssertionError, ValueError) as error:
         raise ValueError(
-            f"device: {str(device)!r} can't be used here: {error}. Leave it out to stay where the model is."
+            f"device: {brief(str(device))} can't be used here: {str(error)[:_LONGEST]}. "
+            "Leave it out to stay where the model is."
         ) from error
 
 

@@ -26,8 +26,8 @@ def read_class_names(class_names: Sequence[str] | Mapping[int, str] | None) -> l
         by_index = {int(index): str(name) for index, name in class_names.items()}
     except (TypeError, ValueError, OverflowError):
         raise TypeError(
-            f"class_names: expected a mapping from index to name, got one from {next(iter(class_names))!r} to "
-            f"{next(iter(class_names.values()))!r}. Where that is label2id, pass id2label."
+            f"class_names: expected a mapping from index to name, got one from {brief(next(iter(class_names)))} to "
+            f"{brief(next(iter(class_names.values())))}. Where that is label2id, pass id2label."
         ) from None
     if sorted(by_index) != list(range(len(by_index))):
         last = max(by_index) if min(by_index, default=0) >= 0 else len(by_index) - 1

@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from saliency_widgets.attribution.arguments import entries
-from saliency_widgets.params import unknown
+from saliency_widgets.params import brief, unknown
 
 _DEEPEST = 32
 Explain = str | int | Sequence[str | int] | None
@@ -140,7 +140,7 @@ def chosen(
             _check(path, values[path], gradients)
         names += inside
     if not names or len(set(names)) < len(names):
-        raise ValueError(f"explain: expected one or more of {list(values)}, each once, got {explain!r}.")
+        raise ValueError(f"explain: expected one or more of {list(values)}, each once, got {brief(explain)}.")
     return [name for name in values if name in names]
 
 
@@ -219,7 +219,7 @@ def _requested(explain: Any, names: list[str]) -> list[str | int]:
             result.append(item if isinstance(item, str) else operator.index(item))
         except TypeError:
             raise TypeError(
-                f"explain: expected a name or a position, or a list of them, got {item!r} ({type(item).__name__}). "
-                f"Choose from {names}."
+                f"explain: expected a name or a position, or a list of them, got {brief(item)} "
+                f"({type(item).__name__}). Choose from {names}."
             ) from None
     return result

@@ -17,7 +17,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from saliency_widgets.inputs import pictures
-from saliency_widgets.params import unknown
+from saliency_widgets.params import brief, unknown
 
 _CHANNELS = (1, 3, 4)
 _CONFIG = ("input_size", "mean", "std")
@@ -294,7 +294,7 @@ class _Evaluation:
                 raise ValueError(f"{what}'s {name} must be one {wanted} per channel ({channels}), got {row}.")
         crop_pct = _read(config, "crop_pct") or 0.875
         if not isinstance(crop_pct, (int, float)) or crop_pct <= 0:
-            raise ValueError(f"{what}'s crop_pct must be a positive number, got {crop_pct!r}.")
+            raise ValueError(f"{what}'s crop_pct must be a positive number, got {brief(crop_pct)}.")
         chosen = {}
         for name, known in (("interpolation", (*_RESAMPLING,)), ("crop_mode", ("center", "squash", "border"))):
             chosen[name] = _read(config, name) or known[0]

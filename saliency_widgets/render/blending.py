@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from saliency_widgets.params import brief
 from saliency_widgets.render.clip import clip_limits, magnitude, strength
 from saliency_widgets.render.quantise import Quantised
 
@@ -53,7 +54,7 @@ def blend(
     if lut.shape != (256, 3):
         raise ValueError(f"lut: expected 256 colours, (256, 3), got {lut.shape}.")
     if blend not in ("by value", "uniform"):
-        raise ValueError(f"blend: expected 'by value' or 'uniform', got {blend!r}.")
+        raise ValueError(f"blend: expected 'by value' or 'uniform', got {brief(blend)}.")
     for name, value in (("opacity", opacity), ("threshold", threshold)):
         if not 0 <= value <= 1:
             raise ValueError(f"{name}: expected a number from 0 to 1, got {value!r}.")

@@ -110,6 +110,17 @@ def test_arguments_of_the_model(about, error, said):
     works(model)
 
 
+@pytest.mark.parametrize(
+    "about",
+    [{"device": "x" * 10**6}, {"class_names": {"x" * 10**6: "a"}}],
+    ids=["device", "class_names"],
+)
+def test_what_is_quoted_is_cut(about):
+    with pytest.raises((TypeError, ValueError)) as caught:
+        sw.attribute(conv_net(), X, **{"method": "gradient", "target": 0, **about})
+    assert len(str(caught.value)) < 1000
+
+
 # ---- the input
 
 

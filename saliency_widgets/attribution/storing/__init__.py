@@ -27,7 +27,7 @@ from saliency_widgets.attribution.storing.arrays import largest_file, read_state
 from saliency_widgets.attribution.storing.document import FORMAT, LARGEST_TEXT, checksum, parse
 from saliency_widgets.attribution.storing.schema import STATE, check_attribution, check_names, check_state, is_digest
 from saliency_widgets.attribution.storing.values import Reader, Writer, by_name
-from saliency_widgets.files import as_path, is_file, path_errors, put, resolve_target
+from saliency_widgets.files import as_path, is_file, path_errors, put, quoted, resolve_target
 
 __all__ = ["Writer", "check_target", "read_state", "stored", "write_files"]
 
@@ -125,7 +125,7 @@ def read_state(path: Any) -> dict[str, Any]:
         except (OSError, MemoryError):
             raise
         except Exception as error:  # whatever hostile bytes make the libraries say
-            raise ValueError(f"path: {str(text)!r} can't be read: {str(error)[:300]}") from error
+            raise ValueError(f"path: {quoted(text)} can't be read: {str(error)[:300]}") from error
 
 
 def _decode(document: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
@@ -164,7 +164,7 @@ def _paths(path: Any) -> tuple[Path, Path]:
     if path.suffix in (".json", ".npz"):
         path = path.with_suffix("")
     if path.name in ("", ".."):
-        raise IsADirectoryError(f"path: {str(path)!r} is a folder. Add a name for the two files.")
+        raise IsADirectoryError(f"path: {quoted(path)} is a folder. Add a name for the two files.")
     return path.with_name(path.name + ".json"), path.with_name(path.name + ".npz")
 
 
@@ -269,5 +269,5 @@ def _packed(text: Path, packed: Path, digest: Any, limit: int) -> bytes:
 def _check_there(path: Path) -> None:
     if not is_file(path):
         raise FileNotFoundError(
-            f"path: there is no file {str(path)!r}. Both {path.stem}.json and {path.stem}.npz are needed."
+            f"path: there is no file {quoted(path)}. Both {path.stem[:99]}.json and {path.stem[:99]}.npz are needed."
         )

@@ -15,6 +15,7 @@ from saliency_widgets.engine.compute import alone, compute
 from saliency_widgets.engine.request import Request
 from saliency_widgets.engine.subject import Subject
 from saliency_widgets.engine.sweeping.asked import duration
+from saliency_widgets.params import brief
 
 TITLES = {"methods": "Method", "settings": "Settings", "models": "Model", "classes": "Class", "inputs": "Input"}
 """What can be compared, in the order in which it goes down and across, and what its menu is called."""
@@ -99,7 +100,7 @@ class Comparison:
                 raise type(error)(self._about(place, error)) from error
             if len(found.tensor) != 1:
                 raise ValueError(
-                    f"inputs: each is one picture, and {self.axes['inputs'].labels[place.inputs]!r} is a batch of "
+                    f"inputs: each is one picture, and {brief(self.axes['inputs'].labels[place.inputs])} is a batch of "
                     f"{len(found.tensor)}. Pass its pictures as a list."
                 )
             if found.prepared.pictures is None:
@@ -191,4 +192,4 @@ class Comparison:
     def _about(self, place: Place, error: Exception) -> str:
         """An error with the model's name, where there are several."""
         models = self.axes["models"]
-        return f"model {models.labels[place.models]!r}: {error}" if len(models) > 1 else str(error)
+        return f"model {brief(models.labels[place.models])}: {error}" if len(models) > 1 else str(error)

@@ -76,7 +76,7 @@ def _models(model: Any) -> Axis:
         )
     for label, one in zip(labels, values, strict=True):
         if not isinstance(one, nn.Module):
-            raise TypeError(f"model: {label!r} is a {type(one).__name__}, expected a torch.nn.Module.")
+            raise TypeError(f"model: {brief(label)} is a {type(one).__name__}, expected a torch.nn.Module.")
     return Axis("models", labels, _some("model", values))
 
 
@@ -168,10 +168,10 @@ def _check_names(axes: Mapping[str, Axis], params: Mapping[str, Any]) -> None:
             titles = ", ".join(get_method(value).title for value in axes["methods"].values[:4])
             said = unknown("parameter of these methods", name, known) if known else f"{titles}: no parameter is known"
             raise TypeError(
-                said if known else f"{said}, so {name!r} is none. Leave it out, or add a method that has it."
+                said if known else f"{said}, so {brief(name)} is none. Leave it out, or add a method that has it."
             )
     for name in varied & set(params):
-        raise ValueError(f"settings: {name!r} is among the settings and given for all. Say it once.")
+        raise ValueError(f"settings: {brief(name)} is among the settings and given for all. Say it once.")
 
 
 def _classes(classes: Any) -> Axis:

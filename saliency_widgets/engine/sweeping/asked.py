@@ -19,7 +19,7 @@ from saliency_widgets.engine.request import Request
 from saliency_widgets.engine.subject import Subject
 from saliency_widgets.engine.sweeping.signature import signature
 from saliency_widgets.evaluation.metrics import METRICS, Metric
-from saliency_widgets.params import Param, check_choice, check_list, unknown
+from saliency_widgets.params import Param, brief, check_choice, check_list, unknown
 
 FINEST = "similarity"
 
@@ -54,7 +54,7 @@ def read_grid(entry: Method, grid: Mapping[str, Sequence[Any]], params: Mapping[
             raise ValueError(f"grid: there is no value for {name!r}. Give one at least, or leave it out.")
         plain = [value for value in found[name] if isinstance(value, (int, float, str))]
         if len(set(plain)) < len(plain):
-            raise ValueError(f"grid: a value of {name!r} is there twice: {plain}.")
+            raise ValueError(f"grid: a value of {name!r} is there twice: {brief(plain)}.")
     if not found:
         raise ValueError(f"grid: it is empty. Give values of one parameter at least, of {list(known)}.")
     return found
