@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import secrets
 import stat
@@ -19,28 +20,33 @@ def quoted(path: Any) -> str:
     return repr(text if len(text) <= 500 else f"{text[:500]}…")
 
 
-def as_path(path: Any) -> Path:
+def as_path(path: Any, argument: str = "path") -> Path:
     """A path as people pass it, with "~" spelled out.
+
+    Args:
+        path: It.
+        argument: The argument's name, for the error.
 
     Raises:
         TypeError: It is no path.
         ValueError: It is empty, or names nothing that a file system could hold.
     """
     if not isinstance(path, (str, bytes, os.PathLike)):
-        raise TypeError(f"path: expected a path such as 'maps/cat', got a {type(path).__name__}.")
+        raise TypeError(f"{argument}: expected a path such as 'maps/cat', got a {type(path).__name__}.")
     try:
         text = os.fsdecode(path)
         os.fsencode(text)
     except UnicodeError:
-        raise ValueError("path: it holds letters that no name of a file can have. Choose another.") from None
+        raise ValueError(f"{argument}: it holds letters that no name of a file can have. Choose another.") from None
+    except TypeError as error:  # a __fspath__ that gives something else
+        raise TypeError(f"{argument}: expected a path such as 'maps/cat', got one that is no text: {error}.") from None
     if not text or "\0" in text:
-        raise ValueError(f"path: expected a path such as 'maps/cat', got {text[:60]!r}.")
+        raise ValueError(f"{argument}: expected a path such as 'maps/cat', got {text[:60]!r}.")
     try:
         return Path(text).expanduser()
     except RuntimeError:
-        raise ValueError(
-            f"path: nobody here is called {quoted(Path(text).parts[0])}. Spell the home folder out."
-        ) from None
+        name = quoted(Path(text).parts[0])
+        raise ValueError(f"{argument}: nobody here is called {name}. Spell the home folder out.") from None
 
 
 def resolve_target(path: Any) -> Path:
@@ -108,6 +114,42 @@ def put(path: Any, content: bytes | memoryview) -> int:
             raise
     sync_folder(target.parent)
     return size
+
+
+def check_open(file: Any) -> None:
+    """Look at a file that somebody has opened, before anything is made for it.
+
+    Raises:
+        TypeError: It takes text.
+        ValueError: It was opened for reading, or is closed.
+    """
+    expected = f"path: expected a path, or a file opened for writing in binary mode, got a {type(file).__name__}"
+    remedy = 'Pass open(path, "wb").'
+    if hasattr(file, "encoding"):
+        raise TypeError(f"{expected} that takes text. {remedy}")
+    if getattr(file, "closed", False):
+        raise ValueError(f"{expected} that is closed. {remedy}")
+    if hasattr(file, "writable") and not file.writable():
+        raise ValueError(f"{expected} that can only be read. {remedy}")
+
+
+def write_all(file: Any, content: bytes) -> None:
+    """Write to a file that somebody has opened, in several turns where it takes a part at a time.
+
+    Raises:
+        OSError: It takes no more.
+    """
+    size = len(content)
+    while content:
+        count = file.write(content)
+        if not isinstance(count, int) and not isinstance(file, io.RawIOBase):
+            return  # of those that don't count
+        if not count:
+            raise OSError(
+                f"path: the file took {size - len(content)} of {size} bytes, and no more. Pass a path, or a file that "
+                f"waits until it is written."
+            )
+        content = content[count:]
 
 
 def sync_folder(folder: Path) -> None:

@@ -103,6 +103,7 @@ def special(tmp_path):
         (None, TypeError, "got a NoneType"),
         (5, TypeError, "got a int"),
         (["a"], TypeError, "got a list"),
+        (type("Odd", (os.PathLike,), {"__fspath__": lambda _self: 5})(), TypeError, "got one that is no text"),
     ],
 )
 def test_what_is_no_regular_file_is_refused_and_stays(special, monkeypatch, path, error, said):
@@ -229,3 +230,39 @@ def test_a_picture_for_no_path_is_refused_before_it_is_drawn(draw, monkeypatch, 
     monkeypatch.setattr(Image.Image, "resize", lambda *_arguments: pytest.fail("drawn"))
     with pytest.raises((TypeError, ValueError), match=r"^path: expected a path"):
         draw(file)
+
+
+@pytest.mark.parametrize(
+    ("mode", "error", "said"),
+    [("w", TypeError, "that takes text"), ("rb", ValueError, "that can only be read"), ("", ValueError, "is closed")],
+)
+def test_a_file_that_takes_no_bytes_is_refused_before_the_picture_is_drawn(
+    draw, tmp_path, monkeypatch, mode, error, said
+):
+    (tmp_path / "a").touch()
+    monkeypatch.setattr(Image.Image, "resize", lambda *_arguments: pytest.fail("drawn"))
+    with (tmp_path / "a").open(mode or "wb") as file:
+        if not mode:
+            file.close()
+        with pytest.raises(error, match=rf'^path: expected a path, or a file .*{said}\. Pass open\(path, "wb"\)\.'):
+            draw(file)
+
+
+class Short(io.BytesIO):
+    """Takes ten bytes at a time, and so many in all."""
+
+    def __init__(self, room):
+        super().__init__()
+        self.room = room
+
+    def write(self, content):
+        return super().write(content[: min(10, self.room - self.tell())])
+
+
+def test_a_file_that_takes_a_part_at_a_time_gets_all_of_it_or_it_is_said(draw):
+    whole, parts = io.BytesIO(), Short(10**9)
+    draw(whole)
+    draw(parts)
+    assert parts.getvalue() == whole.getvalue()
+    with pytest.raises(OSError, match=r"^path: the file took 25 of \d+ bytes"):
+        draw(Short(25))

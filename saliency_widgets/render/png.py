@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from saliency_widgets.files import put, resolve_target
+from saliency_widgets.files import check_open, put, resolve_target, write_all
 from saliency_widgets.params import brief, check_text
 from saliency_widgets.render.bar import bar_colours, bar_ticks
 from saliency_widgets.render.blending import blend as lay
@@ -36,18 +36,15 @@ def overlay_png(file: str | Path | IO[bytes], *args: Any, **settings: Any) -> No
         **settings: See there.
 
     Raises:
-        TypeError: ``file`` is neither a path nor a file.
+        TypeError: ``file`` is neither a path nor a file of bytes.
+        ValueError: It is a file that can't be written to.
         OSError: It can't be written there.
     """
-    write = getattr(file, "write", None)
-    if write is None:
-        resolve_target(file)  # before anything is drawn
+    is_open = hasattr(file, "write")
+    (check_open if is_open else resolve_target)(file)  # before anything is drawn
     encoded = io.BytesIO()
     overlay_image(*args, **settings).save(encoded, format="PNG")
-    if write is None:
-        put(file, encoded.getvalue())
-    else:
-        write(encoded.getvalue())
+    (write_all if is_open else put)(file, encoded.getvalue())
 
 
 def overlay_image(
