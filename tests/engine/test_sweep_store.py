@@ -182,10 +182,23 @@ def test_what_is_no_regular_file_is_not_opened(tmp_path: Path, suffix: str, make
     assert [one.name for one in tmp_path.iterdir()] == [f"cells{suffix}"]
 
 
-@pytest.mark.parametrize("name", ["missing/cells", "a\0b", "n" * 300])
-def test_paths_that_can_not_be_are_said(tmp_path: Path, name: str) -> None:
-    with pytest.raises(StoreError, match=r"^store: .* can't be used"):
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("missing/cells", "there is no folder .*missing'. Make it first"),
+        ("a\0b", "expected a path"),
+        ("n" * 300, ".* can't be used"),
+    ],
+)
+def test_paths_that_can_not_be_are_said(tmp_path: Path, name: str, said: str) -> None:
+    with pytest.raises(StoreError, match=f"^store: {said}"):
         Store(tmp_path / name)
+
+
+def test_a_home_is_spelled_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    Store("~/cells").close()
+    assert [one.name for one in tmp_path.iterdir()] == ["cells"]
 
 
 @pytest.mark.parametrize("name", [":memory:", "file:x?mode=memory", "%41 #?&", "ünï"])
