@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Literal, SupportsIndex, cast
 
+import numpy as np
+
 Kind = Literal["float", "int", "choice", "layer", "open", "range"]
 _COMPARED, _LONGEST = 500, 100  # names, and their letters, that a wrong name is compared with
 _BRIEF = reprlib.Repr()
@@ -108,7 +110,7 @@ class Param:
         if whole and isinstance(value, float) and value.is_integer():
             value = int(value)
         try:
-            if isinstance(value, (bool, str)):
+            if is_truth_value(value) or isinstance(value, str):
                 raise TypeError
             number: float = operator.index(cast(SupportsIndex, value)) if whole else float(value)
         except Exception:  # whatever it raises that is no number, and an integer too large for a float
@@ -142,6 +144,11 @@ def check_choice(argument: str, value: Any, choices: Sequence[str]) -> str:
     if value not in choices:
         raise ValueError(unknown(argument, value, choices))
     return value
+
+
+def is_truth_value(value: Any) -> bool:
+    """Whether it is True or False, of Python's kind or NumPy's: neither is a number here."""
+    return isinstance(value, (bool, np.bool_))
 
 
 def check_switch(argument: str, value: Any) -> bool:

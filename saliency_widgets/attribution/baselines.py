@@ -21,7 +21,7 @@ from saliency_widgets.attribution.columns import Columns
 from saliency_widgets.attribution.differentiation import blaming
 from saliency_widgets.attribution.memory import out_of_memory
 from saliency_widgets.attribution.noise import seeded
-from saliency_widgets.params import Param, brief
+from saliency_widgets.params import Param, brief, is_truth_value
 
 if TYPE_CHECKING:
     from saliency_widgets.attribution.call import Call
@@ -200,7 +200,7 @@ def baseline_of(
         value = _made(value, inputs)
     if isinstance(value, Real) and not isinstance(value, bool):
         value = _number(value)
-    if not isinstance(value, Tensor) and not hasattr(value, "__array__"):
+    if is_truth_value(value) or not (isinstance(value, Tensor) or hasattr(value, "__array__")):
         raise TypeError(
             f"baseline: expected a name, a tensor or a function that returns one, got a {type(value).__name__}."
         )

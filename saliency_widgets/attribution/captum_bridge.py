@@ -42,7 +42,7 @@ from saliency_widgets.attribution.method import Estimate, Method
 from saliency_widgets.attribution.noise import SEED
 from saliency_widgets.attribution.schedule import CHUNK_SIZE
 from saliency_widgets.attribution.taps import turn_of
-from saliency_widgets.params import Param, brief, check_switch, check_text, unknown
+from saliency_widgets.params import Param, brief, check_switch, check_text, is_truth_value, unknown
 
 _ASKED = {  # what the bridge itself gives
     "inputs": "They are those of sw.attribute.",
@@ -427,7 +427,7 @@ def _check_fixed(name: str, value: Any, default: Any) -> None:
     """
     if isinstance(default, bool):
         check_switch(name, value)
-    elif isinstance(value, bool):
+    elif is_truth_value(value):
         raise TypeError(f"{name}: expected what captum's attribute takes there, got {value}. Leave it out.")
     for item in value if isinstance(value, (list, tuple)) else (value,):
         if isinstance(item, Tensor):

@@ -51,6 +51,8 @@ def works(model, x=X):
         ),
         ({"method": "smoothgrad", "n_samples": 2.5}, TypeError, r"n_samples: expected a whole number"),
         ({"method": "smoothgrad", "n_samples": True}, TypeError, r"n_samples: expected a whole number"),
+        ({"method": "smoothgrad", "noise_level": np.True_}, TypeError, r"noise_level: expected a number.*np\.True_"),
+        ({"method": "integrated_gradients", "baseline": np.True_}, TypeError, r"baseline: expected a name.*got a bool"),
         (
             {"method": "smoothgrad", "noise_level": -0.1},
             ValueError,
