@@ -11,25 +11,38 @@ from torch import Tensor
 from saliency_widgets.params import check_length
 
 
-def check_dense(tensor: Tensor, argument: str) -> None:
-    """Look at what can be looked at before anything is computed.
+def check_dense(tensor: Tensor, argument: str, *, returned: bool = False) -> None:
+    """Look at what can be looked at before anything is computed; it takes no time, also once per pass.
 
     Args:
         tensor: It.
         argument: The argument's name, for the error.
+        returned: Whether the argument returned it: a model, a function.
 
     Raises:
         TypeError: It is no dense tensor that holds numbers.
     """
+    # Nothing computes in floats of 8 bits.
+    narrow = tensor.dtype.is_floating_point and tensor.dtype.itemsize == 1
+    if tensor.layout == torch.strided and not (narrow or tensor.is_quantized or tensor.is_meta or tensor.is_nested):
+        return
+    change = "End it with " if returned else f"Pass {argument}"
     kinds = {
-        "nested": (tensor.is_nested, "Pass one of its parts, or a padded tensor."),
-        "quantised": (tensor.is_quantized, f"Pass {argument}.dequantize()."),
-        "on the meta device, and holds no numbers": (tensor.is_meta, "Load it first."),
-        "sparse": (tensor.layout != torch.strided, f"Pass {argument}.to_dense()."),
+        "nested": (tensor.is_nested, f"{'Return' if returned else 'Pass'} one of its parts, or a padded tensor."),
+        "quantized": (
+            tensor.is_quantized,
+            f"{change}.dequantize()" + (", or with a DeQuantStub." if argument == "model" else "."),
+        ),
+        "on the meta device, and holds no numbers": (
+            tensor.is_meta,
+            "Compute it on another." if returned else "Load it first.",
+        ),
+        "sparse": (tensor.layout != torch.strided, f"{change}.to_dense()."),
+        f"of {tensor.dtype}, which nothing is computed in": (narrow, f"{change}.float()."),
     }
-    for what, (it_is, remedy) in kinds.items():
-        if it_is:
-            raise TypeError(f"{argument}: expected a dense tensor of numbers, got one that is {what}. {remedy}")
+    what, remedy = next((what, remedy) for what, (it_is, remedy) in kinds.items() if it_is)
+    source = " from it" if returned else ""
+    raise TypeError(f"{argument}: expected a dense tensor of numbers{source}, got one that is {what}. {remedy}")
 
 
 def as_array(value: Any, argument: str) -> np.ndarray:

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
+from saliency_widgets.attribution.arrays import check_dense
 from saliency_widgets.attribution.call import Call
 from saliency_widgets.attribution.errors import Cancelled
 from saliency_widgets.attribution.targets import scores_in
@@ -49,7 +50,9 @@ def output_shape(call: Call) -> tuple[int, ...]:
         nonlocal shape
         with call.standing_in() as model, torch.no_grad():
             output = call.output(model, call.inputs[rows.start : rows.stop], rows)
-        shape = tuple(scores_in(output, len(rows)).shape)
+        scores = scores_in(output, len(rows))
+        check_dense(scores, "model", returned=True)
+        shape = tuple(scores.shape)
         return (torch.empty(len(rows), device="cpu"),)
 
     call.run(work, call.batch)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from saliency_widgets.attribution.arrays import check_dense
 from saliency_widgets.attribution.errors import OneForAll
 from saliency_widgets.params import Param
 
@@ -107,6 +108,9 @@ def logits_of(output: Any, rows: int | None = None) -> Tensor:
 
 def _formed(found: Tensor, rows: int | None) -> Tensor:
     """The scores, (N, K) or (N, K, H, W)."""
+    check_dense(found, "model", returned=True)
+    if found.dtype == torch.bool:
+        raise TypeError("model: expected scores from it, got truth values. Return the numbers that they were made of.")
     if found.is_complex():
         raise TypeError("target: the model's output is complex. Pass target= a function to one real number per sample.")
     if found.ndim == 0 and rows == 1:
@@ -133,6 +137,10 @@ def _formed(found: Tensor, rows: int | None) -> Tensor:
             f"number drop the batch dimension?). Where it takes only so many rows at a time, pass chunk_size=1. Where "
             f"the rows are parts of one sample (nodes of a graph, steps of a sequence), pass target= a function from "
             f"the output to one number for all of them, such as lambda out: out[0, 1]."
+        )
+    if not found.shape[1]:
+        raise ValueError(
+            f"model: expected the scores of one class at least, got shape {tuple(found.shape)}. Check its last layer."
         )
     return found
 
@@ -205,6 +213,8 @@ class Score:
         if isinstance(self.target, Tensor):
             return self(output, rows).sum()[None]
         value = self.target(output)
+        if isinstance(value, Tensor):
+            check_dense(value, "target", returned=True)
         if not isinstance(value, Tensor) or not is_single(value):
             got = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
             raise ValueError(f"target: the function must return one number for all {rows} rows; got {got}.")
@@ -256,6 +266,7 @@ def probabilities(logits: Tensor) -> Tensor:
 
 def _indexable(scores: Tensor, rows: int, numbers: int) -> Tensor:
     """The scores, in which an index of so many numbers picks one of each sample."""
+    check_dense(scores, "model", returned=True)
     if scores.ndim != numbers + 1 or scores.shape[0] != rows:
         raise ValueError(
             f"target: an index of {numbers} numbers is for an output of shape (samples, ...) with {numbers} further "
@@ -283,6 +294,8 @@ def is_function(target: Any) -> bool:
 
 
 def _checked(scores: Any, rows: int) -> Tensor:
+    if isinstance(scores, Tensor):
+        check_dense(scores, "target", returned=True)
     alone = rows == 1 and isinstance(scores, Tensor) and scores.shape == ()
     if not alone and (not isinstance(scores, Tensor) or tuple(scores.shape) not in ((rows,), (rows, 1))):
         got = f"shape {tuple(scores.shape)}" if isinstance(scores, Tensor) else f"a {type(scores).__name__}"

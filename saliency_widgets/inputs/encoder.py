@@ -10,6 +10,8 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from saliency_widgets.attribution.arrays import as_array, check_dense
+
 
 def fitted(transform: Any) -> Any:
     """What was fitted: the transform itself, or of a bound method such as ``scaler.transform``, the scaler."""
@@ -75,6 +77,7 @@ class Encoder:
         """The model's numbers of rows with the columns that were announced, shape (N, F), float64.
 
         Raises:
+            TypeError: It gives a tensor that is no dense one.
             ValueError: The transform fails, or gives anything but N rows of finite numbers.
         """
         if self._transform is None:
@@ -89,7 +92,8 @@ class Encoder:
         if hasattr(found, "toarray"):  # a sparse matrix
             found = found.toarray()
         if isinstance(found, Tensor):
-            found = found.detach().cpu().numpy()
+            check_dense(found, "transform", returned=True)
+            found = as_array(found, "transform")
         numbers = np.asarray(found)
         if numbers.dtype.kind not in "buif":
             try:

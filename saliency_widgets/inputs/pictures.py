@@ -14,7 +14,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from saliency_widgets.attribution import PixelRange
-from saliency_widgets.attribution.arrays import as_array
+from saliency_widgets.attribution.arrays import as_array, check_dense
 from saliency_widgets.params import brief
 
 _CHANNELS = (1, 3, 4)
@@ -275,6 +275,8 @@ def _transformed(source: Any, transform: Callable) -> Tensor:
         raise ValueError(
             f"transform: it must return a tensor, got a {type(result).__name__}; end it with ToTensor() or similar."
         )
+    if isinstance(result, Tensor):
+        check_dense(result, "transform", returned=True)
     tensor = _tensor(result)
     # Of one picture, three dimensions are channels and its sides, however many channels there are.
     return tensor[None] if tensor.ndim == 3 and isinstance(source, Image.Image) else batched(tensor)

@@ -315,19 +315,57 @@ def test_numbers_that_the_models_type_can_not_hold():
         prepare(torch.tensor([1e6]), dtype=torch.float16)
 
 
+ODD = {
+    "sparse": (torch.Tensor.to_sparse, r"(Pass (inputs|mask)|it with )\.to_dense"),
+    "quantized": (
+        lambda x: torch.quantize_per_tensor(x.detach(), 0.1, 0, torch.quint8),
+        r"(Pass (inputs|mask)|it with )\.dequantize",
+    ),
+    "meta": (lambda x: x.to("meta"), "meta"),
+    "nested": (lambda x: torch.nested.nested_tensor(list(x)), "nested"),
+    "float8": (lambda x: x.to(torch.float8_e5m2), r"of torch\.float8_e5m2, .*(Pass (inputs|mask)|it with )\.float\(\)"),
+}
+
+
+class Ends(torch.nn.Module):
+    """Class scores that end in a function."""
+
+    def __init__(self, end):
+        super().__init__()
+        self.end = end
+
+    def forward(self, x):
+        return self.end(x.flatten(1)[:, :4])
+
+
+@pytest.mark.parametrize("kind", ODD)
+def test_a_tensor_that_is_no_plain_one_is_refused_with_the_way_out(kind):
+    change, said = ODD[kind]
+    x, model = torch.rand(1, 3, 8, 8), Ends(lambda scores: scores)
+    row = {"background": np.eye(4), "transform": lambda frame: change(torch.tensor(frame.to_numpy()).float())}
+    for argument, call in {
+        "mask": lambda: sw.ablate(model, x, change(torch.zeros(8, 8))),
+        "inputs": lambda: sw.attribute(model, change(x), method="gradient"),
+        "transform": lambda: sw.attribute(model, x, transform=change, method="gradient"),
+        "transform ": lambda: sw.attribute(model, np.ones(4), method="gradient", **row),
+        "target": lambda: sw.attribute(model, x, target=lambda out: change(out[:, 0]), method="gradient"),
+        "model": lambda: sw.attribute(Ends(change), x, method="gradient"),
+        "model ": lambda: sw.attribute(Ends(change), x, target=(1,), method="gradient"),
+    }.items():
+        with pytest.raises(TypeError, match=rf"^{argument.strip()}: expected a dense tensor .*{said}"):
+            call()
+
+
 @pytest.mark.parametrize(
-    ("given", "said"),
+    ("end", "error", "said"),
     [
-        (torch.eye(3).to_sparse(), "to_dense"),
-        (torch.quantize_per_tensor(torch.rand(1, 3, 8, 8), 0.1, 0, torch.quint8), "dequantize"),
-        (torch.ones(1, 3, 8, 8, device="meta"), "meta"),
-        (torch.nested.nested_tensor([torch.ones(2, 3), torch.ones(1, 3)]), "nested"),
+        (lambda scores: scores > 0, TypeError, "expected scores from it, got truth values"),
+        (lambda scores: scores[:, :0], ValueError, r"expected the scores of one class at least, got shape \(1, 0\)"),
     ],
-    ids=["sparse", "quantised", "meta", "nested"],
 )
-def test_a_tensor_that_is_no_plain_one_is_refused_with_the_way_out(given, said):
-    with pytest.raises(TypeError, match=said):
-        sw.attribute(torch.nn.Flatten(), given, method="gradient")
+def test_a_model_that_gives_no_scores_is_refused(end, error, said):
+    with pytest.raises(error, match=f"^model: {said}"):
+        sw.attribute(Ends(end), torch.rand(1, 3, 8, 8), method="gradient")
 
 
 # ---- models without weights
