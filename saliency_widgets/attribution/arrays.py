@@ -45,6 +45,19 @@ def check_dense(tensor: Tensor, argument: str, *, returned: bool = False) -> Non
     raise TypeError(f"{argument}: expected a dense tensor of numbers{source}, got one that is {what}. {remedy}")
 
 
+def check_unmasked(value: Any, argument: str) -> None:
+    """Look whether values of a masked array are masked: what lies under the mask would be computed with.
+
+    Raises:
+        TypeError: Some are.
+    """
+    if isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value):
+        raise TypeError(
+            f"{argument}: expected an array without missing values, got a masked one. Pass {argument}.filled(value), "
+            f"with what the model was trained to see there."
+        )
+
+
 def as_array(value: Any, argument: str) -> np.ndarray:
     """A tensor, a list or anything else that NumPy takes, as an array of whatever it holds.
 
@@ -58,6 +71,7 @@ def as_array(value: Any, argument: str) -> np.ndarray:
         value = (value.float() if value.dtype == torch.bfloat16 else value).numpy()
     if isinstance(value, range):  # the only list that takes no memory until it is an array
         check_length(argument, value)
+    check_unmasked(value, argument)
     try:
         return np.asarray(value)
     except ValueError as error:

@@ -14,7 +14,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from saliency_widgets.attribution import PixelRange
-from saliency_widgets.attribution.arrays import as_array, check_dense
+from saliency_widgets.attribution.arrays import as_array, check_dense, check_unmasked
 from saliency_widgets.params import brief
 
 _CHANNELS = (1, 3, 4)
@@ -55,6 +55,7 @@ def load(inputs: Any) -> Any:
             raise ValueError(f"inputs: {str(path)!r} is no picture that Pillow can read.") from error
         except Exception as error:  # no permission, a file cut short, a picture of a billion pixels
             raise ValueError(f"inputs: {str(path)!r} can't be read as a picture: {error}.") from error
+    check_unmasked(inputs, "inputs")
     if isinstance(inputs, (Image.Image, Tensor, np.ndarray)):
         return inputs
     if hasattr(inputs, "__array__") or isinstance(inputs, (list, tuple)):

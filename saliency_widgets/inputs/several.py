@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from saliency_widgets.attribution.arguments import Arguments, Part, Slot, entries, mapped, rebuilt
-from saliency_widgets.attribution.arrays import check_dense
+from saliency_widgets.attribution.arrays import check_dense, check_unmasked
 from saliency_widgets.attribution.isolation import stand_in
 from saliency_widgets.attribution.targets import scores_in
 from saliency_widgets.inputs import pictures
@@ -165,6 +165,7 @@ def _lone(
     """The only input of a model."""
     if isinstance(inputs, Tensor):
         check_dense(inputs, "inputs")
+    check_unmasked(inputs, "inputs")
     inside = next((item for item in inputs if _is_no_row(item)), None) if type(inputs) is list else None
     if inside is not None or (_is_no_row(inputs) and type(inputs) is not tuple):
         what = (

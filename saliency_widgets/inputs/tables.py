@@ -100,10 +100,13 @@ def read_table(
         ValueError: Missing values, text without a transform, other columns in the background, names that don't fit, or
             a transform that fails, gives no numbers, or mixes columns.
     """
+    if isinstance(background, pd.DataFrame):
+        _check_names("background", background.columns)
     names, named = None if feature_names is None else read_names("feature_names", feature_names), _has_names(rows)
     if names is None and not named and isinstance(background, pd.DataFrame):
         names, named = list(background.columns), True
     frame = _frame(rows, "inputs", names)
+    _check_comparable("inputs", frame)
     if frame.empty:
         raise ValueError(f"inputs: expected rows of columns, got a table of shape {frame.shape}.")
     of_transform = fitted_names(transform)
@@ -118,6 +121,7 @@ def read_table(
     rest = None if background is None else _frame(background, "background", list(frame.columns))
     if rest is not None:
         rest = _same_columns(frame, rest, "background")
+        _check_comparable("background", rest)
         if rest.empty:
             raise ValueError("background: it has no rows. Pass some of your training data.")
         frame = _as_in(rest, frame, exactly=not isinstance(rows, pd.DataFrame))
@@ -180,7 +184,8 @@ def _typical(rows: Any) -> pd.DataFrame:
         if _is_ordered(column):
             place = int(np.argsort(column.to_numpy(), kind="stable")[(len(column) - 1) // 2])
         else:
-            place = int((column == column.mode().iloc[0]).to_numpy().argmax())
+            usual = column.mode().iloc[0]  # compared one by one: pandas takes a tuple for values of several rows
+            place = next(place for place, value in enumerate(column) if value == usual)
         found[name] = column.iloc[[place]].reset_index(drop=True)  # in the column's own type
     return pd.DataFrame(found, columns=rows.columns)
 
@@ -256,6 +261,8 @@ def _has_names(rows: Any) -> bool:
 
 
 def _frame(value: Any, argument: str, names: Sequence[str] | None) -> pd.DataFrame:
+    if isinstance(value, (pd.DataFrame, pd.Series)):
+        _check_names(argument, value.columns if isinstance(value, pd.DataFrame) else value.index)
     if isinstance(value, pd.DataFrame):
         if names is not None and list(map(str, value.columns)) != list(map(str, names)) and argument == "inputs":
             raise ValueError("feature_names: the table has names of its own. Leave them out, or rename its columns.")
@@ -293,6 +300,30 @@ def _same_columns(row: pd.DataFrame, others: Any, argument: str) -> Any:
             f"{argument}: it has other columns than the inputs, {' and '.join(said)}. Pass rows of the same columns."
         )
     return others[row.columns]
+
+
+def _check_names(argument: str, names: Any) -> None:
+    for name in names:
+        try:
+            hash(name)
+        except TypeError:
+            raise TypeError(
+                f"{argument}: expected texts or numbers as the columns' names, got {brief(name)}. Rename the columns."
+            ) from None
+
+
+def _check_comparable(argument: str, rows: Any) -> None:
+    """Look whether values can be counted and compared, as is done to tell which column a number comes from."""
+    for name, column in rows.items():
+        if is_numeric(column):
+            continue
+        try:
+            column.nunique()
+        except Exception as error:  # TypeError, or what the column's own type raises
+            raise ValueError(
+                f"{argument}: {brief(str(name))} holds values that can't be compared ({error}). Of lists, make tuples, "
+                f"df[{str(name)!r}].map(tuple), or texts."
+            ) from error
 
 
 def _check(argument: str, rows: Any, transform: Any) -> None:

@@ -508,3 +508,45 @@ def test_columns_go_in_the_backgrounds_order_where_nothing_else_tells_it(transfo
         assert list(table.rows.columns) == list("abc")
         assert any("order of the background's" in note for note in table.notes)
     assert not any("order of" in note for note in straight.notes)
+
+
+def tagged(*tags):
+    """A column of numbers, and one of several words a row."""
+    return pd.DataFrame({"a": np.linspace(0.0, 1.0, len(tags)), "tags": pd.Series(tags, dtype=object)})
+
+
+def count_tags(frame):
+    return np.column_stack([frame["a"].astype(float), [float("x" in tags) for tags in frame["tags"]]])
+
+
+@pytest.mark.parametrize("background", [True, False])
+def test_a_column_of_lists_is_refused_by_its_name_and_one_of_tuples_is_taken(background):
+    lists, tuples = (tagged(kind("xy"), kind("y")) for kind in (list, tuple))
+    with pytest.raises(ValueError, match=r"^(inputs|background): 'tags' holds .*'list'.*df\['tags'\]\.map\(tuple\)"):
+        read_table(tuples if background else lists, lists if background else None, transform=count_tags)
+    table = read_table(tuples.iloc[[0]], tuples.iloc[[1, 1]], transform=count_tags)
+    assert table.columns.of.tolist() == [0, 1]
+    assert table.typical()["tags"].item() == ("y",)
+
+
+@pytest.mark.parametrize(
+    ("rows", "background"),
+    [
+        (pd.DataFrame([[1.0, 2.0]], columns=pd.Index([["a"], "b"], dtype=object)), None),
+        (pd.Series([1.0, 2.0], index=pd.Index([["a"], "b"], dtype=object)), None),
+        (np.ones(2), pd.DataFrame([[1.0, 2.0]], columns=pd.Index([["a"], "b"], dtype=object))),
+    ],
+)
+def test_names_that_are_lists_are_refused(rows, background):
+    with pytest.raises(TypeError, match=r"^(inputs|background): expected texts or numbers as the columns' names"):
+        read_table(rows, background)
+
+
+@pytest.mark.parametrize(("shape", "net"), [((2,), torch.nn.Linear(2, 1)), ((3, 8, 8), torch.nn.Conv2d(3, 1, 8))])
+def test_masked_values_are_refused_and_a_mask_of_none_is_none(shape, net):
+    given = np.ma.masked_array(np.ones(shape, np.float32), np.zeros(shape, bool))
+    model = torch.nn.Sequential(net, torch.nn.Flatten())
+    sw.attribute(model, given, method="gradient")
+    given[..., -1] = np.ma.masked
+    with pytest.raises(TypeError, match=r"^inputs: expected an array without missing .*Pass inputs\.filled\(value\)"):
+        sw.attribute(model, given, method="gradient")
