@@ -15,6 +15,7 @@ from torch import Tensor
 
 from saliency_widgets.attribution import PixelRange
 from saliency_widgets.attribution.arrays import as_array, check_dense, check_unmasked
+from saliency_widgets.files import as_path
 from saliency_widgets.params import brief
 
 _CHANNELS = (1, 3, 4)
@@ -45,7 +46,7 @@ def load(inputs: Any) -> Any:
         ValueError: The file is no picture.
     """
     if isinstance(inputs, (str, os.PathLike)):
-        path = Path(inputs)
+        path = Path(inputs) if isinstance(inputs, str) else as_path(inputs, "inputs")
         if not _is_file(path):
             raise ValueError(f"inputs: there is no file {brief(str(path))}. Pass the path of a picture.")
         try:

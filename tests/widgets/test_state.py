@@ -870,3 +870,12 @@ def test_of_states_that_are_saved_at_once_to_one_path_one_is_there(picture, tmp_
     assert sorted(path.name for path in tmp_path.iterdir()) == ["state.json", "state.npz"]
     for made in saving:
         made.close()
+
+
+def test_links_to_one_file_are_no_two_files(explorer, tmp_path):
+    (tmp_path / "one").write_bytes(b"what was there before")
+    for ending in (".json", ".npz"):
+        (tmp_path / f"state{ending}").symlink_to("one")
+    with pytest.raises(ValueError, match=r"^path: state.json and state.npz lead to one file"):
+        explorer.save_state(tmp_path / "state")
+    assert (tmp_path / "one").read_bytes() == b"what was there before"

@@ -60,8 +60,11 @@ def check_target(path: Any) -> None:
     Raises:
         TypeError, ValueError, OSError: They can't: see :func:`saliency_widgets.files.resolve_target`.
     """
-    for one in _paths(path):
-        resolve_target(one)
+    text, packed = _paths(path)
+    if resolve_target(text) == resolve_target(packed):
+        raise ValueError(
+            f"path: {text.name} and {packed.name} lead to one file. Choose another name, or remove a link."
+        )
 
 
 def write_files(path: Any, state: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Path:
