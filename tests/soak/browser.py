@@ -7,7 +7,7 @@ import random
 import signal
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -272,8 +272,7 @@ class Player:
             self._drag(box, self.draw.uniform(-150, 150), 0)
         else:
             key = self.draw.choice(["ArrowLeft", "ArrowRight", "PageUp", "PageDown", "Home", "End"])
-            for _ in range(self.draw.randrange(1, 6)):
-                self.lab.page.keyboard.press(key)
+            self._strike([key] * self.draw.randrange(1, 6))
 
     def _choose(self, box: dict[str, float]) -> None:
         self.output.evaluate(CHOOSE, self.draw.randrange(max(1, int(box["choices"]))))
@@ -295,10 +294,14 @@ class Player:
             reach = 0.4 * box["width"]
             self._drag(box, self.draw.uniform(-reach, reach), self.draw.uniform(-reach, reach))
             return
-        for _ in range(self.draw.randrange(1, 8)):
-            key = self.draw.choice(
-                ["ArrowLeft", "ArrowDown", "Shift+ArrowRight", "Space", "[", "]", "i", "u", "Delete"]
-            )
+        keys = ["ArrowLeft", "ArrowDown", "Shift+ArrowRight", "Space", "[", "]", "i", "u", "Delete"]
+        self._strike(self.draw.choices(keys, k=self.draw.randrange(1, 8)))
+
+    def _strike(self, keys: Sequence[str]) -> None:
+        """Press keys while the widget has the focus. JupyterLab takes those that it misses: "i" twice interrupts."""
+        for key in keys:
+            if not self.output.evaluate("output => output.contains(document.activeElement)"):
+                return
             self.lab.page.keyboard.press(key)
 
     def _drag(self, box: dict[str, float], across: float, down: float) -> None:
