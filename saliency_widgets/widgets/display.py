@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import anywidget
@@ -39,6 +40,7 @@ class DisplaySettings(anywidget.AnyWidget):
 
     def __init__(self, **settings: Any) -> None:
         self._controls: dict[str, Control] = {}
+        self._moving = threading.RLock()
         chosen = {name: param.check(settings.pop(name, param.default)) for name, param in _PARAMS.items()}
         if settings:
             raise TypeError(f"display: unknown settings {sorted(settings)}; known: {sorted(_PARAMS)}.")
@@ -76,8 +78,13 @@ class DisplaySettings(anywidget.AnyWidget):
     def _follow(self, control: Control) -> None:
         """A control was moved. The page has seen to it already: sent back, the value might be an old one by then."""
         name, value = control.param.name, _to_trait(control.param, control.value)
-        with self._lock_property(**{name: value}):
+        with self._moving, self._lock_property(**{name: value}):
             setattr(self, name, value)
+
+    def set_state(self, sync_data: dict[str, Any]) -> None:
+        """What the person did on the page; never while another thread follows a control."""
+        with self._moving:
+            super().set_state(sync_data)
 
     def look(self, signed: bool) -> dict[str, Any]:
         """The settings as :func:`saliency_widgets.render.blend` takes them for such a map."""

@@ -8,10 +8,10 @@ from soak.browser import SHOWN
 
 pytestmark = pytest.mark.browser
 
-SECONDS = 45.0  # and what is left of a round
+SECONDS = 60.0  # and what is left of a round
 
 
-def test_a_short_attack_in_the_browser_finds_nothing() -> None:
+def test_a_minute_of_the_attack_in_the_browser_finds_nothing() -> None:
     figures = running.run("browser", 1, SECONDS).figures
     assert figures.counts["moves"] >= 20 * len(SHOWN)
     assert figures.counts["settled"] > 0

@@ -128,16 +128,22 @@ class Round:
 
     def _with_processes(self, k: int) -> sw.Sweep:
         context = multiprocessing.get_context("spawn")
-        with cf.ProcessPoolExecutor(2, mp_context=context, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        pool = cf.ProcessPoolExecutor(2, mp_context=context, initializer=torch.set_num_threads, initargs=(1,))
 
-            def harm() -> None:
-                workers = list(pool._processes)
-                for pid in self.draw.sample(workers, self.draw.randint(1, len(workers))):
-                    self.figures.counts["processes killed"] += 1
-                    os.kill(pid, self.draw.choice([signal.SIGKILL, signal.SIGTERM]))
+        def harm() -> None:
+            workers = list(pool._processes)
+            for pid in self.draw.sample(workers, self.draw.randint(1, len(workers))):
+                self.figures.counts["processes killed"] += 1
+                os.kill(pid, self.draw.choice([signal.SIGKILL, signal.SIGTERM]))
 
-            at = self.draw.randrange(self.cells) if k < 2 else -9
+        at = self.draw.randrange(self.cells) if k < 2 else -9
+        try:
             return self._sweep(executor=Meddling(pool, at, harm), store=self.store)
+        finally:
+            # A broken pool of CPython 3.11 may wait for ever for a worker that it began meanwhile.
+            for process in list((pool._processes or {}).values()):
+                process.kill()
+            pool.shutdown()
 
     def threads(self) -> sw.Sweep | None:
         return self._until_done(self._with_threads)

@@ -126,3 +126,22 @@ def test_a_closed_view_is_told_nothing(view, sent):
     sent.clear()
     view.tell([])
     assert sent == []
+
+
+def test_a_setting_that_moves_while_another_does_is_not_sent_back_either(monkeypatch):
+    display, sent, others = DisplaySettings(), [], []
+    controls, should_send = display.controls(), display._should_send_property
+
+    def look(name, value):
+        if name == "clip" and not others:  # while it moves, another thread follows another control
+            others.append(threading.Thread(target=display._follow, args=(controls["opacity"],)))
+            others[0].start()
+            others[0].join(0.3)
+        return should_send(name, value)
+
+    monkeypatch.setattr(display, "_should_send_property", look)
+    monkeypatch.setattr(display, "send_state", lambda key=None: sent.append(key))
+    controls["clip"].value = (1.0, 90.0)
+    others[0].join(60)
+    assert sent == []
+    assert display.settings["clip"] == (1.0, 90.0)
