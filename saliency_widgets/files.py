@@ -49,6 +49,16 @@ def as_path(path: Any, argument: str = "path") -> Path:
         raise ValueError(f"{argument}: nobody here is called {name}. Spell the home folder out.") from None
 
 
+def check_folder(folder: Path, argument: str = "path") -> None:
+    """Look whether a folder is there.
+
+    Raises:
+        FileNotFoundError: It isn't.
+    """
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{argument}: there is no folder {quoted(folder)}. Make it first, or choose another.")
+
+
 def resolve_target(path: Any) -> Path:
     """The file that is written for a path: links are followed, also to a file that isn't there yet.
 
@@ -64,8 +74,7 @@ def resolve_target(path: Any) -> Path:
     with path_errors(path, "can't be written"):
         target = Path(os.path.realpath(path))
         folder = target.parent
-        if not folder.is_dir():
-            raise FileNotFoundError(f"path: there is no folder {quoted(folder)}. Make it first, or choose another.")
+        check_folder(folder)
         mode = None
         with contextlib.suppress(FileNotFoundError):
             mode = target.lstat().st_mode

@@ -166,3 +166,14 @@ def output_of(model: nn.Module, layer: str, x: Tensor) -> Tensor:
         model(x)
     hook.remove()
     return seen[-1]
+
+
+def interrupt_once(monkeypatch, owner, name):
+    """Raise KeyboardInterrupt in the next call of a method, as Ctrl-C in that moment does."""
+    method = getattr(owner, name)
+
+    def interrupt(*_arguments):
+        monkeypatch.setattr(owner, name, method)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(owner, name, interrupt)

@@ -9,7 +9,7 @@ from typing import Any
 
 from saliency_widgets.attribution import Cancelled
 from saliency_widgets.engine.compute import alone
-from saliency_widgets.engine.executors import EXECUTORS, Ending, check_elsewhere, report_error, worker_error
+from saliency_widgets.engine.executors import EXECUTORS, Ending, prepare_wait, report_error, worker_error
 
 _WAIT = 0.02  # seconds between looks whether the map is there
 
@@ -95,9 +95,7 @@ class Examiner:
         Raises:
             RuntimeError: The worker itself waits, in an observer.
         """
-        check_elsewhere(self._executor.here)
-        if self._asked:  # the one who asked may have been interrupted before the worker knew of it
-            self._executor.kick()
+        prepare_wait(self._executor, bool(self._asked))
         with self._state:
             return self._state.wait_for(lambda: self.ending.over or not (self._asked or self._now), timeout)
 

@@ -70,6 +70,19 @@ def check_elsewhere(here: bool) -> None:
         )
 
 
+def prepare_wait(executor: Executor, requested: bool) -> None:
+    """Look whether an executor can be waited for, and wake it where something is requested.
+
+    Whoever requested it may have been interrupted before the worker knew of it.
+
+    Raises:
+        RuntimeError: See :func:`check_elsewhere`.
+    """
+    check_elsewhere(executor.here)
+    if requested:
+        executor.kick()
+
+
 def do_nothing(**_options: bool) -> None:
     """The work of an executor that is closed: it refers to nobody."""
 
@@ -221,13 +234,14 @@ def worker_error(error: BaseException) -> Exception:
 
 def _behind(error: BaseException) -> list[BaseException]:
     """An exception, and all that it came from or holds."""
-    behind = [error]
-    for one in behind:  # it grows meanwhile
-        members = one.exceptions if isinstance(one, BaseExceptionGroup) else ()
-        for other in (one.__cause__, one.__context__, *members):
-            if other is not None and not any(other is earlier for earlier in behind):
-                behind.append(other)
-    return behind
+    behind, left = {}, [error]
+    while left:
+        one = left.pop()
+        if id(one) not in behind:
+            behind[id(one)] = one
+            members = one.exceptions if isinstance(one, BaseExceptionGroup) else ()
+            left += [other for other in (one.__cause__, one.__context__, *members) if other is not None]
+    return list(behind.values())
 
 
 def raise_again(error: BaseException) -> NoReturn:

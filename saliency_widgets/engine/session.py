@@ -15,7 +15,7 @@ from saliency_widgets.attribution.recording import once
 from saliency_widgets.engine.allocator import give_back
 from saliency_widgets.engine.cache import SHARED, Cache, Scope
 from saliency_widgets.engine.compute import compute
-from saliency_widgets.engine.executors import EXECUTORS, Ending, Executor, check_elsewhere, worker_error
+from saliency_widgets.engine.executors import EXECUTORS, Ending, Executor, prepare_wait, worker_error
 from saliency_widgets.engine.fingerprint import Held
 from saliency_widgets.engine.frames import Frame, frame_of
 from saliency_widgets.engine.request import Request
@@ -174,9 +174,7 @@ class Session:
         settled = self._mail is None and self._last is not None and self._last.state != "running"
         if settled and self._executor.here:
             return True
-        check_elsewhere(self._executor.here)
-        if self._mail is not None:  # the one who asked may have been interrupted before the worker knew of it
-            self._executor.kick()
+        prepare_wait(self._executor, self._mail is not None)
         with self._state:
             return self._state.wait_for(lambda: self.ending.over or not (self.busy or self._redraw), timeout)
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import ipywidgets as w
 
 from saliency_widgets.attribution import Cancelled
-from saliency_widgets.engine.executors import EXECUTORS, check_elsewhere, worker_error
+from saliency_widgets.engine.executors import EXECUTORS, prepare_wait, worker_error
 from saliency_widgets.files import resolve_target
 from saliency_widgets.markup import Markup, element
 from saliency_widgets.widgets.charts import INK, QUIET, alarm
@@ -83,9 +83,7 @@ class SavePanel:
         Raises:
             RuntimeError: The worker itself waits, in an observer.
         """
-        check_elsewhere(self._executor.here)
-        if self._asked:  # the one who asked may have been interrupted before the worker knew of it
-            self._executor.kick()
+        prepare_wait(self._executor, self._asked is not None)
         with self._state:
             return self._state.wait_for(lambda: self._closed or not (self._saving or self._asked), timeout)
 

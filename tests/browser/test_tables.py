@@ -47,6 +47,7 @@ def drawn(lab: Lab, output: Locator) -> None:
     """Wait until the page shows the bars that the kernel has; bqplot draws them after it was told."""
     chart = output.locator(".sw-bars").first.element_handle()
     lab.page.wait_for_function(_STANDS, arg=[chart, expected(lab)], timeout=20_000)
+    assert labels(output) == expected(lab)
 
 
 def handle(output: Locator, name: str) -> Locator:

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from toys import Tally, conv_net, pictures, tallied
+from toys import Tally, conv_net, interrupt_once, pictures, tallied
 
 from saliency_widgets.attribution import Reduction
 from saliency_widgets.engine import Cache, Event, Request, Session, Subject, attribute, frame_of
@@ -741,13 +741,7 @@ def test_a_model_that_changes_its_type_gets_its_inputs_in_it(subject, model):
 def test_what_was_asked_while_the_asker_was_interrupted_is_answered_to_who_waits(subject, monkeypatch):
     events = Recorder()
     session = Session(subject, events)
-    kick = ThreadExecutor.kick
-
-    def interrupt(*_arguments):
-        monkeypatch.setattr(ThreadExecutor, "kick", kick)
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(ThreadExecutor, "kick", interrupt)
+    interrupt_once(monkeypatch, ThreadExecutor, "kick")
     with pytest.raises(KeyboardInterrupt):
         session.submit(smooth())
     assert session.wait(60)

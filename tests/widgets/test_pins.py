@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from toys import interrupt_once
 
 from saliency_widgets.attribution import Reduction
 from saliency_widgets.engine import Session, frame_of
@@ -140,13 +141,7 @@ def test_two_threads_may_pin_and_unpin():
 
 def test_a_pin_that_was_interrupted_is_there_after_the_next_wait(explorer, monkeypatch):
     explorer.wait()
-    submit = Session.submit
-
-    def interrupt(*_arguments):
-        monkeypatch.setattr(Session, "submit", submit)
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(Session, "submit", interrupt)
+    interrupt_once(monkeypatch, Session, "submit")
     with pytest.raises(KeyboardInterrupt):
         explorer.pin()
     explorer.pins.wait(60)

@@ -278,6 +278,18 @@ def test_a_state_that_can_not_be_written_leaves_the_old_one(explorer, tmp_path, 
         assert_same(sw.load(tmp_path / "a"), old)
 
 
+def copy_before_json(monkeypatch, folder, copied):
+    """Copy the folder when the JSON is to be written: what a process leaves that is killed between both files."""
+    put = storing.put
+
+    def copying(path, content):
+        if path.suffix == ".json":
+            shutil.copytree(folder, copied)
+        return put(path, content)
+
+    monkeypatch.setattr(storing, "put", copying)
+
+
 @pytest.mark.parametrize("links", [True, False])
 def test_a_process_killed_between_both_files_leaves_the_old_state(explorer, tmp_path, monkeypatch, links):
     explorer.save_state(tmp_path / "a")
@@ -289,12 +301,7 @@ def test_a_process_killed_between_both_files_leaves_the_old_state(explorer, tmp_
             os, "link", lambda *_arguments: (_ for _ in ()).throw(OSError("no links here")), raising=False
         )
 
-    def until_json(path, content):
-        if path.suffix == ".json":
-            shutil.copytree(tmp_path, killed)
-        return put(path, content)
-
-    monkeypatch.setattr(storing, "put", until_json)
+    copy_before_json(monkeypatch, tmp_path, killed)
     explorer.update(n_samples=2)
     explorer.save_state(tmp_path / "a")
     assert_same(sw.load(killed / "a"), old)
@@ -846,12 +853,7 @@ def test_what_is_put_aside_for_one_state_is_not_taken_for_another_of_equal_array
     explorer.save_state(tmp_path / "b")
     old, killed, put = explorer.attribution, tmp_path / "killed", storing.put
 
-    def until_json(path, content):
-        if path.suffix == ".json":
-            shutil.copytree(tmp_path, killed)
-        return put(path, content)
-
-    monkeypatch.setattr(storing, "put", until_json)
+    copy_before_json(monkeypatch, tmp_path, killed)
     explorer.update(n_samples=2)
     explorer.save_state(tmp_path / "a")
     monkeypatch.setattr(storing, "put", put)

@@ -19,7 +19,7 @@ from torch import nn
 
 from saliency_widgets.engine.fingerprint import Fingerprint
 from saliency_widgets.engine.sweeping.cells import Found
-from saliency_widgets.files import as_path
+from saliency_widgets.files import as_path, check_folder
 
 # Of a file of ours, in its header. Version 1 had no application id and no checksums.
 _APPLICATION, _VERSION = 0x53574343, 2
@@ -54,14 +54,12 @@ class Store:
             raise TypeError(f"store: expected the path of a file, got a {type(path).__name__}.")
         try:
             self.path = as_path(path, "store")
-        except ValueError as error:
+            check_folder(Path(os.path.realpath(self.path)).parent, "store")
+        except (FileNotFoundError, ValueError) as error:
             raise StoreError(str(error)) from error
         self._shape = shape
         self._deadline = math.inf
         _check_regular(self.path)
-        folder = Path(os.path.realpath(self.path)).parent
-        if not folder.is_dir():
-            raise StoreError(f"store: there is no folder {str(folder)!r}. Make it first, or choose another.")
         try:
             if self.path.exists():
                 self._check_unchanged()
