@@ -16,13 +16,15 @@ from timing import Elsewhere, Row, interleaved, seconds
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from saliency_widgets.attribution import Cancelled, Reduction, Score
-from saliency_widgets.attribution.quadrature import RULES
-from saliency_widgets.engine import Cache, Event, Request, Session, Subject, attribute
-from saliency_widgets.engine.allocator import tune_allocator
-from saliency_widgets.engine.compute import compute
+from saliency_widgets.api.attribute import attribute
+from saliency_widgets.attribution import Reduction, Score
+from saliency_widgets.attribution.numerics.quadrature import RULES
 from saliency_widgets.evaluation.ablation import ablate
 from saliency_widgets.evaluation.curves import curve
+from saliency_widgets.runtime.allocator import tune_allocator
+from saliency_widgets.runtime.errors import Cancelled
+from saliency_widgets.session import Cache, Event, Request, Session, Subject
+from saliency_widgets.session.compute import compute
 
 MODELS = ("EfficientNet-Lite0", "ResNet-18")
 TARGET, OTHERS = 285, (281, 282, 283, 284, 286, 287, 288, 289, 290)

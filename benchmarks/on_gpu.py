@@ -12,8 +12,8 @@ from numerics import measure as measured
 from timing import Row, interleaved, seconds
 from torch import Tensor
 
-from saliency_widgets.attribution.precision import float32_as
-from saliency_widgets.attribution.replay import Replay
+from saliency_widgets.runtime.precision import float32_as
+from saliency_widgets.runtime.reuse.cuda_graphs import Replay
 
 _ROWS = 64
 

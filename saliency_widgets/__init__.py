@@ -13,16 +13,16 @@ from importlib.metadata import version as _version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from saliency_widgets.api.attribute import attribute
+    from saliency_widgets.api.checkup import checkup
+    from saliency_widgets.api.evaluate import evaluate
+    from saliency_widgets.api.tables import importance, shuffle
+    from saliency_widgets.api.trust import ablate
     from saliency_widgets.attribution import Attribution
-    from saliency_widgets.attribution.captum_bridge import from_captum
-    from saliency_widgets.attribution.method import methods
+    from saliency_widgets.attribution.registry import methods
+    from saliency_widgets.bridges.captum import from_captum
     from saliency_widgets.demos import demo
-    from saliency_widgets.engine import attribute
-    from saliency_widgets.engine.allocator import tune_allocator
-    from saliency_widgets.engine.checkup import checkup
-    from saliency_widgets.engine.evaluation import evaluate
-    from saliency_widgets.engine.tables import importance, shuffle
-    from saliency_widgets.engine.trust import ablate
+    from saliency_widgets.runtime.allocator import tune_allocator
     from saliency_widgets.widgets import (
         Comparison,
         Explorer,
@@ -34,8 +34,8 @@ if TYPE_CHECKING:
         lesson,
         sweep,
     )
-    from saliency_widgets.widgets.state import load
-    from saliency_widgets.widgets.static_output import static_output
+    from saliency_widgets.widgets.export.state import load
+    from saliency_widgets.widgets.export.static_output import static_output
 
 __all__ = [
     "Attribution",
@@ -71,22 +71,22 @@ _ROOMS = {
     "Lesson": "widgets",
     "Sweep": "widgets",
     "TableExplorer": "widgets",
-    "ablate": "engine.trust",
-    "attribute": "engine",
-    "checkup": "engine.checkup",
+    "ablate": "api.trust",
+    "attribute": "api.attribute",
+    "checkup": "api.checkup",
     "compare": "widgets",
     "demo": "demos",
-    "evaluate": "engine.evaluation",
+    "evaluate": "api.evaluate",
     "explore": "widgets",
-    "from_captum": "attribution.captum_bridge",
-    "importance": "engine.tables",
+    "from_captum": "bridges.captum",
+    "importance": "api.tables",
     "lesson": "widgets",
-    "load": "widgets.state",
-    "methods": "attribution.method",
-    "shuffle": "engine.tables",
-    "static_output": "widgets.static_output",
+    "load": "widgets.export.state",
+    "methods": "attribution.registry",
+    "shuffle": "api.tables",
+    "static_output": "widgets.export.static_output",
     "sweep": "widgets",
-    "tune_allocator": "engine.allocator",
+    "tune_allocator": "runtime.allocator",
 }
 
 

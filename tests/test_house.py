@@ -44,7 +44,7 @@ def test_each_method_has_its_row_in_the_table_of_oracles_and_each_file_named_the
 
 # ---- HTML
 
-_MARKUP, _TEXT = "saliency_widgets/markup.py", "saliency_widgets/widgets/text.py"
+_MARKUP, _TEXT = "saliency_widgets/markup.py", "saliency_widgets/widgets/base/text.py"
 _ONLY_IN = {  # what makes HTML of text, and where it may stand
     **dict.fromkeys(("html", "Markup()"), _MARKUP),
     **dict.fromkeys(("HTML", "HTMLMath", "description_allow_html"), _TEXT),
@@ -91,14 +91,14 @@ def test_all_text_becomes_html_in_one_place() -> None:
     ],
 )
 def test_html_made_elsewhere_is_seen(planted: str) -> None:
-    assert len(html_makers("saliency_widgets/widgets/panel.py", planted)) == 1
+    assert len(html_makers("saliency_widgets/widgets/base/panel.py", planted)) == 1
 
 
 def test_markup_that_became_text_again_is_an_error_of_types(tmp_path: Path) -> None:
     planted = tmp_path / "planted.py"
     planted.write_text(
         "from saliency_widgets.markup import element, joined\n"
-        "from saliency_widgets.widgets.text import RichText\n\n"
+        "from saliency_widgets.widgets.base.text import RichText\n\n"
         "lines, shown = [element('b', 'a')], RichText()\n"
         "shown.value = joined(lines)\n"
         "shown.value = ''.join(lines)\n"

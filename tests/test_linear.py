@@ -17,12 +17,12 @@ from PIL import ImageFont
 from torch import nn
 
 from saliency_widgets import render
-from saliency_widgets.attribution.selection import resolve
 from saliency_widgets.inputs import read_class_names, read_table, short_names
 from saliency_widgets.inputs.encoder import Encoder
 from saliency_widgets.inputs.tracing import _guessed
+from saliency_widgets.outputs.selection import resolve
 from saliency_widgets.params import unknown
-from saliency_widgets.render.lettering import wrapped
+from saliency_widgets.render.fonts import wrapped
 from saliency_widgets.widgets import Explorer, TableExplorer
 
 LINEAR = 4.0  # times as long per item for eight times as many, on a busy machine; of quadratic work it is eight

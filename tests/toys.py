@@ -9,11 +9,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules import module as module_hooks
 
-from saliency_widgets.attribution import Attribution, Call, Score
-from saliency_widgets.attribution.taps import tensor_in
-from saliency_widgets.engine.compute import compute
-from saliency_widgets.engine.request import Request
-from saliency_widgets.engine.subject import Subject
+from saliency_widgets.attribution import Attribution, Score
+from saliency_widgets.runtime.layers.hooks import tensor_in
+from saliency_widgets.runtime.runner import Call
+from saliency_widgets.session.compute import compute
+from saliency_widgets.session.problem import Subject
+from saliency_widgets.session.request import Request
 
 
 class Formula(nn.Module):

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from toys import pictures, rows
 
 import saliency_widgets as sw
-from saliency_widgets.attribution.noise import normal_noise, seeded
+from saliency_widgets.attribution.numerics.noise import normal_noise, seeded
 
 Targets = list[int] | Callable[[Any], Tensor]
 

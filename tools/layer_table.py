@@ -20,11 +20,11 @@ import torch
 from torch import Tensor, nn
 
 import saliency_widgets as sw
-from saliency_widgets.attribution.isolation import stand_in
-from saliency_widgets.attribution.layers import Spatial, spatial_layers
-from saliency_widgets.attribution.taps import Tap
-from saliency_widgets.attribution.targets import Score
-from saliency_widgets.engine.subject import Subject
+from saliency_widgets.attribution.score import Score
+from saliency_widgets.runtime.layers.hooks import Tap
+from saliency_widgets.runtime.layers.selection import Spatial, spatial_layers
+from saliency_widgets.runtime.model.isolation import stand_in
+from saliency_widgets.session.problem import Subject
 
 PATCHES = 6
 SMALL = (

@@ -18,13 +18,13 @@ from torch.nn import functional as F
 
 from saliency_widgets.attribution.arrays import as_numbers
 from saliency_widgets.attribution.columns import Columns
-from saliency_widgets.attribution.differentiation import blaming
-from saliency_widgets.attribution.memory import out_of_memory
-from saliency_widgets.attribution.noise import seeded
+from saliency_widgets.attribution.numerics.noise import seeded
 from saliency_widgets.params import Param, brief, is_truth_value
+from saliency_widgets.runtime.autograd import blaming
+from saliency_widgets.runtime.memory import out_of_memory
 
 if TYPE_CHECKING:
-    from saliency_widgets.attribution.call import Call
+    from saliency_widgets.runtime.runner import Call
 
 
 @dataclass(frozen=True)

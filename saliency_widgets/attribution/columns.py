@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from saliency_widgets.attribution.noise import seeded
+from saliency_widgets.attribution.numerics.noise import seeded
 
 
 @dataclass(frozen=True, eq=False)

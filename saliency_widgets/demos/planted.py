@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from saliency_widgets.attribution.noise import seeded
+from saliency_widgets.attribution.numerics.noise import seeded
 
 _SIZE, _MARK, _EDGE = 48, 7, 3
 _STEPS, _BATCH = 120, 48

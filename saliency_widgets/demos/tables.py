@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from saliency_widgets.attribution.noise import seeded
+from saliency_widgets.attribution.numerics.noise import seeded
 from saliency_widgets.params import unknown
 
 _EPOCHS, _BATCH, _HIDDEN = 40, 64, 32

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from saliency_widgets.attribution import Call
-from saliency_widgets.attribution.schedule import CHUNK_SIZE
-from saliency_widgets.attribution.targets import in_classes, probabilities
+from saliency_widgets.attribution.score import in_classes, probabilities
 from saliency_widgets.evaluation.fills import check_masks, filling, outcomes_of
 from saliency_widgets.evaluation.ranking import by_chance
 from saliency_widgets.evaluation.running import Running
 from saliency_widgets.params import MANY, Param
+from saliency_widgets.runtime.batching import CHUNK_SIZE
+from saliency_widgets.runtime.runner import Call
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -10,12 +10,13 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from saliency_widgets.attribution import Call, Score
-from saliency_widgets.attribution.schedule import CHUNK_SIZE
+from saliency_widgets.attribution import Score
 from saliency_widgets.evaluation.fills import filling, outcomes_of, places_of
 from saliency_widgets.evaluation.ranking import CHANCE, by_chance, ranks_of
 from saliency_widgets.evaluation.running import Running, refined
 from saliency_widgets.params import MANY, Param
+from saliency_widgets.runtime.batching import CHUNK_SIZE
+from saliency_widgets.runtime.runner import Call
 
 Kind = Literal["deletion", "insertion"]
 

@@ -13,11 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from saliency_widgets.attribution import Call
 from saliency_widgets.attribution.baselines import BASELINE
-from saliency_widgets.attribution.differentiation import blaming
 from saliency_widgets.evaluation.imputation import noisy_linear
 from saliency_widgets.params import Param
+from saliency_widgets.runtime.autograd import blaming
+from saliency_widgets.runtime.runner import Call
 
 NEIGHBOURS = "neighbours"
 FILL = Param(

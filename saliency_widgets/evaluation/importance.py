@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from saliency_widgets.attribution import Call
 from saliency_widgets.evaluation.running import Running
 from saliency_widgets.params import Param
+from saliency_widgets.runtime.runner import Call
 
 ROWS = Param(
     "rows",

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from saliency_widgets.attribution.noise import normal_noise
+from saliency_widgets.attribution.numerics.noise import normal_noise
 
 _TOLERANCE = 3e-4  # of the picture's range; the pixels are then off by less than the noise that is added, in the mean
 _ROUNDS = 400

@@ -10,9 +10,10 @@ from typing import Any, Literal
 import numpy as np
 from torch import Tensor
 
-from saliency_widgets.attribution import Attribution, Call
+from saliency_widgets.attribution import Attribution
 from saliency_widgets.evaluation.curves import Kind, curve
 from saliency_widgets.evaluation.similarity import spearman
+from saliency_widgets.runtime.runner import Call
 
 
 @dataclass(frozen=True, eq=False)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from saliency_widgets.attribution.noise import seeded
+from saliency_widgets.attribution.numerics.noise import seeded
 from saliency_widgets.params import Param
 
 CHANCE = Param(

@@ -7,8 +7,8 @@ from collections.abc import Callable, Hashable, Iterator, Sequence
 import torch
 from torch import Tensor
 
-from saliency_widgets.attribution import Call
-from saliency_widgets.attribution.quadrature import coarse_to_fine
+from saliency_widgets.attribution.numerics.quadrature import coarse_to_fine
+from saliency_widgets.runtime.runner import Call
 
 
 class Running:

@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from saliency_widgets.attribution import Call
 from saliency_widgets.attribution.baselines import on_the_path
-from saliency_widgets.attribution.errors import Unread
-from saliency_widgets.attribution.schedule import CHUNK_SIZE
 from saliency_widgets.evaluation.running import Running, refined
+from saliency_widgets.runtime.batching import CHUNK_SIZE
+from saliency_widgets.runtime.errors import Unread
+from saliency_widgets.runtime.runner import Call
 
 _SETTLED = 0.05  # of the score's whole change: what is left is noise
 _FLAT = 0.25  # of the steepest: a gradient so small tells of what is left, not of what was

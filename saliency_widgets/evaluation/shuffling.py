@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from saliency_widgets.attribution import Call
 from saliency_widgets.attribution.columns import Columns
-from saliency_widgets.attribution.noise import seeded
-from saliency_widgets.attribution.schedule import CHUNK_SIZE, chunks
-from saliency_widgets.attribution.targets import in_classes
+from saliency_widgets.attribution.numerics.noise import seeded
+from saliency_widgets.attribution.score import in_classes
 from saliency_widgets.evaluation.running import Running
 from saliency_widgets.params import MANY, Param
+from saliency_widgets.runtime.batching import CHUNK_SIZE, chunks
+from saliency_widgets.runtime.runner import Call
 
 DRAWS = Param(
     "draws",

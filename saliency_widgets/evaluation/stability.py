@@ -10,11 +10,11 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from saliency_widgets.attribution import Call
-from saliency_widgets.attribution.noise import seeded
+from saliency_widgets.attribution.numerics.noise import seeded
 from saliency_widgets.evaluation.running import Running
 from saliency_widgets.evaluation.similarity import spearman
 from saliency_widgets.params import MANY, Param
+from saliency_widgets.runtime.runner import Call
 
 RADIUS = Param(
     "radius",

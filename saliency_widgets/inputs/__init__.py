@@ -1,11 +1,11 @@
 """Inputs and models as people have them, brought into the form the other rooms use."""
 
-from saliency_widgets.inputs.class_names import read_class_names, short_names
-from saliency_widgets.inputs.pictures import recover
+from saliency_widgets.inputs.adapters import class_names_of, unwrapped
+from saliency_widgets.inputs.image import recover
+from saliency_widgets.inputs.multi_input import Explain, prepare_for
 from saliency_widgets.inputs.prepared import Prepared, prepare
-from saliency_widgets.inputs.protocols import class_names_of, unwrapped
-from saliency_widgets.inputs.several import Explain, prepare_for
-from saliency_widgets.inputs.tables import Table, is_table, read_table
+from saliency_widgets.inputs.table import Table, is_table, read_table
+from saliency_widgets.outputs.class_names import read_class_names, short_names
 
 __all__ = [
     "Explain",

@@ -14,8 +14,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from saliency_widgets.attribution.arguments import entries
 from saliency_widgets.params import brief, unknown
+from saliency_widgets.runtime.arguments import entries
 
 _DEEPEST = 32
 Explain = str | int | Sequence[str | int] | None

@@ -13,11 +13,11 @@ from PIL import Image
 from torch import Tensor
 
 from saliency_widgets.attribution import PixelRange
-from saliency_widgets.attribution.arguments import Arguments
 from saliency_widgets.attribution.arrays import check_dense
 from saliency_widgets.attribution.columns import Columns
-from saliency_widgets.inputs import pictures
-from saliency_widgets.inputs.tables import Table
+from saliency_widgets.inputs import image as pictures
+from saliency_widgets.inputs.table import Table
+from saliency_widgets.runtime.arguments import Arguments
 
 Transform = Callable[[Any], Any]
 

@@ -10,7 +10,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from saliency_widgets.attribution.noise import seeded
+from saliency_widgets.attribution.numerics.noise import seeded
 
 _PAIRS = 24  # of rows drawn at random
 _EACH = 256  # numbers, up to which each has a pair of rows of its own

@@ -3,12 +3,12 @@
 from saliency_widgets.render.bar import Tick, bar_colours, bar_ends, bar_ticks, format_number
 from saliency_widgets.render.blending import blend, colour_index, fit
 from saliency_widgets.render.clip import clip_limits, histogram, magnitude, strength
-from saliency_widgets.render.colour import DIVERGING, SEQUENTIAL, lut, lut_bytes
+from saliency_widgets.render.color import DIVERGING, SEQUENTIAL, lut, lut_bytes
 from saliency_widgets.render.display import DISPLAY
 from saliency_widgets.render.packing import pack_codes, unpack_codes
 from saliency_widgets.render.png import overlay_image, overlay_png
-from saliency_widgets.render.quantise import LEVELS, ZERO, Quantised, dequantise, quantise, shares
-from saliency_widgets.render.sharing import difference, limits_of, shared_ends
+from saliency_widgets.render.quantize import LEVELS, ZERO, Quantised, dequantise, quantise, shares
+from saliency_widgets.render.shared_scale import difference, limits_of, shared_ends
 from saliency_widgets.render.sheet import draw_bars, draw_curve, draw_grid
 
 __all__ = [

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from saliency_widgets.render.blending import colour_index
 from saliency_widgets.render.clip import magnitude, strength
-from saliency_widgets.render.quantise import LEVELS, ZERO, Quantised
+from saliency_widgets.render.quantize import LEVELS, ZERO, Quantised
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from saliency_widgets.params import brief
 from saliency_widgets.render.clip import clip_limits, magnitude, strength
-from saliency_widgets.render.quantise import Quantised
+from saliency_widgets.render.quantize import Quantised
 
 
 def colour_index(t: NDArray[np.float64]) -> NDArray[np.intp]:

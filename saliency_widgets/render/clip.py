@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from saliency_widgets.render.quantise import LEVELS, ZERO
+from saliency_widgets.render.quantize import LEVELS, ZERO
 
 
 def histogram(codes: ArrayLike, signed: bool) -> NDArray[np.int64]:

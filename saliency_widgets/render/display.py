@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from saliency_widgets.params import Param
-from saliency_widgets.render.colour import DIVERGING, SEQUENTIAL
+from saliency_widgets.render.color import DIVERGING, SEQUENTIAL
 
 DISPLAY: tuple[Param, ...] = (
     Param(

@@ -17,8 +17,8 @@ from saliency_widgets.params import brief, check_text
 from saliency_widgets.render.bar import bar_colours, bar_ticks
 from saliency_widgets.render.blending import blend as lay
 from saliency_widgets.render.clip import clip_limits
-from saliency_widgets.render.lettering import font_for, wrapped
-from saliency_widgets.render.quantise import Quantised
+from saliency_widgets.render.fonts import font_for, wrapped
+from saliency_widgets.render.quantize import Quantised
 
 _PAPER, _INK, _QUIET, _LINE = (255, 255, 255), (32, 32, 32), (90, 90, 90), (160, 160, 160)
 _USUAL, _LONGEST = 480, 20_000  # pixels of the longer side: unless a scale is given, and at most

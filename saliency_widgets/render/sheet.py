@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw
 
-from saliency_widgets.render.lettering import best_font, wrapped
+from saliency_widgets.render.fonts import best_font, wrapped
 
 _PAPER, _INK, _LINE = "#ffffff", "#202020", "#a0a0a0"
 _SIZE, _LEADING, _GAP = 12, 16, 8  # pixels: letters, lines of text, and what is between images

@@ -1,12 +1,12 @@
 """What people see and touch: controls, the heatmap view, the explorers."""
 
-from saliency_widgets.widgets.comparing.comparison import Comparison, compare
-from saliency_widgets.widgets.display import DisplaySettings
-from saliency_widgets.widgets.explorer import Explorer, explore
-from saliency_widgets.widgets.heatmap import HeatmapView
-from saliency_widgets.widgets.lessons import Lesson, lesson
-from saliency_widgets.widgets.sweeps import Sweep, sweep
-from saliency_widgets.widgets.tables import TableExplorer
+from saliency_widgets.widgets.base.display import DisplaySettings
+from saliency_widgets.widgets.base.heatmap import HeatmapView
+from saliency_widgets.widgets.compare.comparison import Comparison, compare
+from saliency_widgets.widgets.image.explorer import Explorer, explore
+from saliency_widgets.widgets.lesson import Lesson, lesson
+from saliency_widgets.widgets.sweep import Sweep, sweep
+from saliency_widgets.widgets.table import TableExplorer
 
 __all__ = [
     "Comparison",

@@ -10,8 +10,8 @@ from torch import Tensor
 from toys import Formula, conv_net, estimates, far, linear, mlp, pictures, rows
 
 import saliency_widgets as sw
-from saliency_widgets.attribution.adaptive import AdaptiveTrapezoid
-from saliency_widgets.attribution.schedule import ended, percent
+from saliency_widgets.attribution.numerics.adaptive import AdaptiveTrapezoid
+from saliency_widgets.runtime.batching import ended, percent
 
 
 def run(gradient, score, way: Tensor, n_steps: int) -> tuple[AdaptiveTrapezoid, list[Tensor]]:

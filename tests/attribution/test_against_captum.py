@@ -8,7 +8,7 @@ from torch.nn import functional as F
 from toys import conv_net, far, pictures
 
 import saliency_widgets as sw
-from saliency_widgets.attribution.noise import normal_noise
+from saliency_widgets.attribution.numerics.noise import normal_noise
 
 pytestmark = pytest.mark.filterwarnings("ignore:Input Tensor 0 did not already require gradients")
 CLOSE = 1e-6

@@ -12,7 +12,7 @@ from toys import Formula, conv_net, estimates, far, linear, mlp, pictures, rows
 import saliency_widgets as sw
 from saliency_widgets.attribution.methods import blur_ig as blur_ig_file
 from saliency_widgets.attribution.methods.blur_ig import scale_space
-from saliency_widgets.attribution.quadrature import coarse_to_fine
+from saliency_widgets.attribution.numerics.quadrature import coarse_to_fine
 
 X = pictures(1, 2, 3, 7, 10)
 LEVEL = 0.3

@@ -15,12 +15,13 @@ from torch.nn import functional as F
 from toys import Shared, call, conv_net, estimates, far, linear, pictures, rows, state_of
 
 import saliency_widgets as sw
-from saliency_widgets.attribution import Cancelled, get_method
+from saliency_widgets.attribution import get_method
 from saliency_widgets.attribution.baselines import BASELINE
-from saliency_widgets.attribution.captum_bridge import WINDOW, from_captum
-from saliency_widgets.attribution.noise import SEED
-from saliency_widgets.attribution.randomness import OwnRandomness
-from saliency_widgets.attribution.schedule import CHUNK_SIZE
+from saliency_widgets.attribution.numerics.noise import SEED
+from saliency_widgets.bridges.captum import WINDOW, from_captum
+from saliency_widgets.runtime.batching import CHUNK_SIZE
+from saliency_widgets.runtime.errors import Cancelled
+from saliency_widgets.runtime.model.rng import OwnRandomness
 
 X = pictures()
 TARGETS = [1, 3]

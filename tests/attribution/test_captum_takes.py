@@ -15,8 +15,8 @@ from torch import nn
 from toys import Formula, far, linear, rows, state_of
 
 import saliency_widgets as sw
-from saliency_widgets.attribution.captum_bridge import from_captum
-from saliency_widgets.attribution.randomness import OwnRandomness
+from saliency_widgets.bridges.captum import from_captum
+from saliency_widgets.runtime.model.rng import OwnRandomness
 
 X, Y = rows(1, 2, 4), rows(2, 2, 4)
 IDS, POSITIONS = torch.tensor([[3, 1, 4], [1, 5, 9]]), torch.tensor([[0, 1, 2], [2, 3, 4]])

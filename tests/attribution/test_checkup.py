@@ -11,9 +11,9 @@ from torch.nn import functional as F
 from toys import conv_net, mlp, pictures, rows, state_of
 
 import saliency_widgets as sw
-from saliency_widgets.attribution.findings import Checkup, Finding
-from saliency_widgets.attribution.isolation import unlike_in_eval
 from saliency_widgets.attribution.reduction import unseen
+from saliency_widgets.diagnostics.report import Checkup, Finding
+from saliency_widgets.runtime.model.isolation import unlike_in_eval
 
 X = pictures(0, 1, 3, 8, 8)
 ROWS = rows(0, 2, 4)

@@ -11,8 +11,8 @@ from torch.nn import functional as F
 from toys import call, far, output_of, pictures
 
 import saliency_widgets as sw
-from saliency_widgets.attribution.coordinates import Coordinates
-from saliency_widgets.attribution.layers import spatial_layers
+from saliency_widgets.runtime.layers.coordinates import Coordinates
+from saliency_widgets.runtime.layers.selection import spatial_layers
 
 
 def numbered(height, width, channels=1):

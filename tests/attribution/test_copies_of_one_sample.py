@@ -6,11 +6,12 @@ from torch import nn
 from toys import far
 
 import saliency_widgets as sw
-from saliency_widgets.attribution import Call, Score
-from saliency_widgets.attribution.coupling import Sharing
-from saliency_widgets.attribution.errors import Cancelled
-from saliency_widgets.engine import Request, Subject
-from saliency_widgets.engine.compute import compute
+from saliency_widgets.attribution import Score
+from saliency_widgets.runtime.coupling import Sharing
+from saliency_widgets.runtime.errors import Cancelled
+from saliency_widgets.runtime.runner import Call
+from saliency_widgets.session import Request, Subject
+from saliency_widgets.session.compute import compute
 
 X = torch.randn(1, 5, 8, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
 METHODS = {

@@ -19,11 +19,11 @@ from torch.utils.checkpoint import checkpoint
 from toys import pictures, state_of
 
 import saliency_widgets as sw
-from saliency_widgets.attribution import Cancelled
-from saliency_widgets.attribution.isolation import stand_in
-from saliency_widgets.engine.request import Request
-from saliency_widgets.engine.session import Session
-from saliency_widgets.engine.subject import Subject
+from saliency_widgets.runtime.errors import Cancelled
+from saliency_widgets.runtime.model.isolation import stand_in
+from saliency_widgets.session.problem import Subject
+from saliency_widgets.session.request import Request
+from saliency_widgets.session.session import Session
 
 METHODS = sw.methods()
 SIZES = {"n_steps": 4, "n_samples": 4, "chunk_size": 4}

@@ -6,7 +6,7 @@ from torch import nn
 from toys import Formula, estimates, far, linear, power, rows
 
 import saliency_widgets as sw
-from saliency_widgets.attribution.noise import normal_noise
+from saliency_widgets.attribution.numerics.noise import normal_noise
 
 RULES = ("trapezoid", "midpoint", "gauss_legendre")
 X = torch.tensor([[0.5, -2.0, 3.0, 1.0], [1.5, 0.25, -1.0, 2.0]], dtype=torch.float64)

@@ -8,11 +8,11 @@ from torch.utils.checkpoint import checkpoint
 from toys import far, pictures, rows
 
 import saliency_widgets as sw
-from saliency_widgets.attribution.isolation import undisturbed
-from saliency_widgets.engine.cache import Cache
-from saliency_widgets.engine.request import Request
-from saliency_widgets.engine.session import Session
-from saliency_widgets.engine.subject import Subject
+from saliency_widgets.runtime.model.isolation import undisturbed
+from saliency_widgets.session.cache import Cache
+from saliency_widgets.session.problem import Subject
+from saliency_widgets.session.request import Request
+from saliency_widgets.session.session import Session
 
 EXACT = 1e-9
 

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 from toys import conv_net, far, mlp, pictures, rows, state_of
 
 import saliency_widgets as sw
-from saliency_widgets.attribution.relu_rules import ReLURule
+from saliency_widgets.runtime.relu_rules import ReLURule
 
 RULES = {"guided_backprop": "guided", "deconvnet": "deconvnet"}
 

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from toys import conv_net, pictures
 
 import saliency_widgets as sw
-from saliency_widgets.attribution import halves
-from saliency_widgets.attribution.halves import Half, kept_whole
-from saliency_widgets.engine import Cache, Event, Request, Session, Subject
+from saliency_widgets.attribution.numerics import float16_store as halves
+from saliency_widgets.attribution.numerics.float16_store import Half, kept_whole
+from saliency_widgets.session import Cache, Event, Request, Session, Subject
 
 
 @given(st.integers(0, 2**32 - 1), st.floats(-40, 38), st.floats(0, 12))

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 from toys import Tally, call, conv_net, far, mlp, pictures, rows, state_of
 
 import saliency_widgets as sw
-from saliency_widgets.attribution.layers import spatial_layers
+from saliency_widgets.runtime.layers.selection import spatial_layers
 
 X = pictures()
 

@@ -8,10 +8,10 @@ import torch
 from toys import far, output_of
 
 import saliency_widgets as sw
-from saliency_widgets.attribution.layers import spatial_layers
-from saliency_widgets.attribution.taps import tensor_in
-from saliency_widgets.attribution.targets import Score
-from saliency_widgets.engine.subject import Subject
+from saliency_widgets.attribution.score import Score
+from saliency_widgets.runtime.layers.hooks import tensor_in
+from saliency_widgets.runtime.layers.selection import spatial_layers
+from saliency_widgets.session.problem import Subject
 
 PLAIN = {"image_size": 32, "patch_size": 8, "hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2}
 SMALL = {**PLAIN, "num_labels": 5, "intermediate_size": 32}

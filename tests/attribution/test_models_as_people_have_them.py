@@ -17,7 +17,7 @@ from toys import conv_net, far, mlp, pictures, rows, state_of
 from zoo import ORACLES, Kind, at_layer, explain, reason
 
 import saliency_widgets as sw
-from saliency_widgets.attribution.noise import normal_noise
+from saliency_widgets.attribution.numerics.noise import normal_noise
 
 METHODS = sw.methods()
 

@@ -8,10 +8,10 @@ from torch import nn
 from toys import conv_net, far, pictures, rows
 
 import saliency_widgets as sw
-from saliency_widgets.attribution.memory import Memory, out_of_memory
-from saliency_widgets.engine.compute import compute
-from saliency_widgets.engine.request import Request
-from saliency_widgets.engine.subject import Subject
+from saliency_widgets.runtime.memory import Memory, out_of_memory
+from saliency_widgets.session.compute import compute
+from saliency_widgets.session.problem import Subject
+from saliency_widgets.session.request import Request
 
 METHODS = sw.methods()
 SIZES = {"n_steps": 9, "n_samples": 9, "chunk_size": 12}

@@ -12,10 +12,11 @@ from torch import nn
 from toys import Shared, conv_net, pictures
 
 import saliency_widgets as sw
-from saliency_widgets.attribution import Call, Score
-from saliency_widgets.attribution.precision import float32_as, imprecision
-from saliency_widgets.engine import Cache, Event, Request, Session, Subject
-from saliency_widgets.engine.checkup import check_up
+from saliency_widgets.api.checkup import check_up
+from saliency_widgets.attribution import Score
+from saliency_widgets.runtime.precision import float32_as, imprecision
+from saliency_widgets.runtime.runner import Call
+from saliency_widgets.session import Cache, Event, Request, Session, Subject
 
 
 def everything() -> tuple:

@@ -9,9 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from saliency_widgets.attribution import Call, Score
-from saliency_widgets.attribution.quadrature import RULES, coarse_to_fine, gauss_legendre, midpoint, trapezoid
-from saliency_widgets.attribution.schedule import chunks
+from saliency_widgets.attribution import Score
+from saliency_widgets.attribution.numerics.quadrature import RULES, coarse_to_fine, gauss_legendre, midpoint, trapezoid
+from saliency_widgets.runtime.batching import chunks
+from saliency_widgets.runtime.runner import Call
 
 STEPS = [1, 2, 3, 4, 5, 7, 8, 16, 33, 64, 100, 256, 1000, 1024, 2001, 5000]
 

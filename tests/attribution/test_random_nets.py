@@ -11,7 +11,7 @@ from torch import nn
 from toys import estimates, far
 
 import saliency_widgets as sw
-from saliency_widgets.attribution.quadrature import RULES
+from saliency_widgets.attribution.numerics.quadrature import RULES
 
 METHODS = sw.methods()
 SIZES = {"n_steps": 11, "n_samples": 9}

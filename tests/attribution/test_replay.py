@@ -8,9 +8,10 @@ import pytest
 import torch
 from toys import conv_net, pictures
 
-from saliency_widgets.attribution import Call, Score
-from saliency_widgets.attribution.relu_rules import ReLURule
-from saliency_widgets.attribution.replay import Replays
+from saliency_widgets.attribution import Score
+from saliency_widgets.runtime.relu_rules import ReLURule
+from saliency_widgets.runtime.reuse.cuda_graphs import Replays
+from saliency_widgets.runtime.runner import Call
 
 
 class Recorder:

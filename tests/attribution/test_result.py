@@ -196,7 +196,7 @@ def test_the_table_of_methods_lists_names_defaults_ranges_and_units():
 
 
 def test_the_table_knows_ranges_that_are_open_on_one_side():
-    from saliency_widgets.attribution.method import Method, Methods
+    from saliency_widgets.attribution.registry import Method, Methods
     from saliency_widgets.params import Param
 
     params = (Param("a", 1, low=0), Param("b", 1, high=0), Param("c", 1))

@@ -8,8 +8,8 @@ from torch import nn
 from toys import Shared, conv_net, estimates, far, mlp, pictures, rows
 
 import saliency_widgets as sw
-from saliency_widgets.attribution.noise import normal_noise
-from saliency_widgets.attribution.schedule import paced_rows
+from saliency_widgets.attribution.numerics.noise import normal_noise
+from saliency_widgets.runtime.batching import paced_rows
 
 CHUNKED = {
     "smoothgrad": {"n_samples": 13},

@@ -12,9 +12,9 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from toys import call, state_of
 
 import saliency_widgets as sw
-from saliency_widgets.attribution.survey import survey
-from saliency_widgets.attribution.tuning import Tuned
-from saliency_widgets.engine import Request, Subject
+from saliency_widgets.runtime.reuse.fusion import Tuned
+from saliency_widgets.runtime.reuse.survey import survey
+from saliency_widgets.session import Request, Subject
 
 
 def learnt(norm: nn.Module, seed: int = 0) -> nn.Module:

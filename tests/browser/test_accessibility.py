@@ -19,7 +19,7 @@ explorer"""
 
 IN_KERNEL = """
 import ipywidgets
-from saliency_widgets.widgets.parts import parts_of
+from saliency_widgets.widgets.base.parts import parts_of
 folds = {part.titles[0]: part for part in parts_of(explorer, []) if isinstance(part, ipywidgets.Accordion)}
 """
 FOLDS = ("More settings", "Can I trust this map?", "Save as a page")

@@ -15,7 +15,7 @@ import io
 import numpy as np
 from PIL import Image
 from saliency_widgets.widgets import DisplaySettings, messages
-from saliency_widgets.widgets.heatmap import HeatmapView
+from saliency_widgets.widgets.base.heatmap import HeatmapView
 
 y, x = np.mgrid[:96, :96] / 95
 sky = np.stack([120 + 60 * y, 150 - 30 * x, 190 - 90 * y], 2).astype(np.uint8)

@@ -9,7 +9,7 @@ import pytest
 from lab import Lab
 from playwright.sync_api import Locator, expect
 
-from saliency_widgets.widgets.lessons.lesson import STEPS
+from saliency_widgets.widgets.lesson.lesson import STEPS
 
 pytestmark = pytest.mark.browser
 

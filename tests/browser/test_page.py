@@ -22,7 +22,7 @@ from torch import nn
 import saliency_widgets as sw
 from saliency_widgets import render
 from saliency_widgets.attribution import Reduction
-from saliency_widgets.engine import frame_of
+from saliency_widgets.session import frame_of
 from saliency_widgets.widgets import Explorer
 
 SIZE = 24

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import saliency_widgets as sw
-from saliency_widgets.engine import allocator
+from saliency_widgets.runtime import allocator
 
 
 def run(code: str) -> str:

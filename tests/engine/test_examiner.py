@@ -6,8 +6,8 @@ import threading
 
 import pytest
 
-from saliency_widgets.attribution import Cancelled
-from saliency_widgets.engine.examiner import Check, Examiner
+from saliency_widgets.runtime.errors import Cancelled
+from saliency_widgets.session.examiner import Check, Examiner
 
 
 def counting(count: int, *, gate: threading.Event | None = None, begun: threading.Event | None = None):

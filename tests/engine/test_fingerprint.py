@@ -14,7 +14,7 @@ import torch
 from torch import nn
 from toys import Shared, conv_net
 
-from saliency_widgets.engine.fingerprint import Fingerprint
+from saliency_widgets.runtime.model.version import Fingerprint
 
 exp = [1.0]  # a global of a notebook that is called like a method
 

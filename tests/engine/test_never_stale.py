@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from torch import nn
 
-from saliency_widgets.engine import Cache, Event, Request, Session, Subject, attribute
+from saliency_widgets.api.attribute import attribute
+from saliency_widgets.session import Cache, Event, Request, Session, Subject
 
 
 class Net(nn.Module):

@@ -9,10 +9,12 @@ import torch
 from torch import nn
 from toys import Shared, Tally, conv_net, pictures, tallied
 
-from saliency_widgets.attribution import Cancelled, Reduction, Score
-from saliency_widgets.attribution.recording import SPATIAL
-from saliency_widgets.engine import Cache, Event, Request, Session, Subject, attribute
-from saliency_widgets.engine.cache import Scope
+from saliency_widgets.api.attribute import attribute
+from saliency_widgets.attribution import Reduction, Score
+from saliency_widgets.runtime.errors import Cancelled
+from saliency_widgets.runtime.reuse.graph_cache import SPATIAL
+from saliency_widgets.session import Cache, Event, Request, Session, Subject
+from saliency_widgets.session.cache import Scope
 
 
 class Rows(nn.Module):

@@ -18,9 +18,10 @@ import torch
 from torch import nn
 from toys import Tally, conv_net, interrupt_once, pictures, tallied
 
+from saliency_widgets.api.attribute import attribute
 from saliency_widgets.attribution import Reduction
-from saliency_widgets.engine import Cache, Event, Request, Session, Subject, attribute, frame_of
-from saliency_widgets.engine.executors import ThreadExecutor
+from saliency_widgets.session import Cache, Event, Request, Session, Subject, frame_of
+from saliency_widgets.session.jobs import ThreadExecutor
 
 
 class Counting(nn.Module):
@@ -75,7 +76,7 @@ class Recorder(list):
 
 @pytest.mark.parametrize("executor", ["inline", "thread"])
 def test_a_request_is_answered_with_running_estimates_and_then_the_answer(subject, executor, monkeypatch):
-    monkeypatch.setattr("saliency_widgets.engine.session._FRAME_SECONDS", 0.0)
+    monkeypatch.setattr("saliency_widgets.session.session._FRAME_SECONDS", 0.0)
     events = Recorder()
     session = Session(subject, events, executor=executor)
     generation = session.submit(smooth(40))
@@ -461,7 +462,7 @@ def test_requests_are_equal_only_for_the_same_question():
 
 def test_remaining_time_is_judged_by_the_last_chunk(subject, monkeypatch):
     """Each frame is shown here, so that the paces can be told from what is delivered."""
-    monkeypatch.setattr("saliency_widgets.engine.session._FRAME_SECONDS", 0.0)
+    monkeypatch.setattr("saliency_widgets.session.session._FRAME_SECONDS", 0.0)
     events: list[Event] = []
     session = Session(subject, events.append, executor="inline", cache=Cache())
     session.submit(Request.of("smoothgrad", {"n_samples": 60, "chunk_size": 8}, target=0))

@@ -24,9 +24,9 @@ from torch import Tensor, nn
 from toys import Tally, call, conv_net, linear, mlp, pictures, power, rows, state_of
 
 import saliency_widgets as sw
+from saliency_widgets.api.sweep import ExecutorDiedError
+from saliency_widgets.api.sweep.dispatch import _Flight
 from saliency_widgets.attribution import Reduction
-from saliency_widgets.engine.sweeping import ExecutorDiedError
-from saliency_widgets.engine.sweeping.dispatch import _Flight
 from saliency_widgets.evaluation.curves import curve
 from saliency_widgets.evaluation.fills import FILL
 from saliency_widgets.evaluation.similarity import spearman
@@ -38,7 +38,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 
 @pytest.fixture(autouse=True)
 def no_memory_of_other_sweeps(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("saliency_widgets.engine.sweeping._unsaved", None)
+    monkeypatch.setattr("saliency_widgets.api.sweep._unsaved", None)
 
 
 class Counting(cf.Executor):
@@ -419,7 +419,7 @@ def test_killed_after_half_it_computes_only_the_rest(tmp_path: Path, here: sw.Sw
             torch.set_num_threads(1)
             from toys import conv_net, pictures
             import saliency_widgets as sw
-            from saliency_widgets.engine.sweeping.store import Store
+            from saliency_widgets.api.sweep.store import Store
             put, count = Store.put, 0
             def counted(self, name, found):
                 global count
@@ -561,7 +561,7 @@ def test_names_are_the_same_in_another_process() -> None:
     places = [str(ROOT / "tests" / "engine"), str(ROOT / "tests")]
     code = (
         f"import sys; sys.path[:0] = {places!r}\n"
-        "import test_sweep as t\nfrom saliency_widgets.engine.sweeping.signature import signature\n"
+        "import test_sweep as t\nfrom saliency_widgets.runtime.model.stable_hash import signature\n"
         "model = t.Plain(); model.tags = {'alpha', 'beta', 'gamma'}\nprint(signature(model, t.scaled))"
     )
     told = {

@@ -23,8 +23,8 @@ from soak import stores
 from toys import conv_net, pictures
 
 import saliency_widgets as sw
-from saliency_widgets.engine.sweeping.cells import Found
-from saliency_widgets.engine.sweeping.store import Store, StoreError
+from saliency_widgets.api.sweep.cells import Found
+from saliency_widgets.api.sweep.store import Store, StoreError
 
 MODEL, INPUTS = conv_net(), pictures(0, 2, 3, 8, 8)
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -32,7 +32,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 
 @pytest.fixture(autouse=True)
 def no_memory_of_other_sweeps(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("saliency_widgets.engine.sweeping._unsaved", None)
+    monkeypatch.setattr("saliency_widgets.api.sweep._unsaved", None)
 
 
 @pytest.fixture
@@ -237,7 +237,7 @@ def write_trap(path: Path) -> None:
 
 
 def test_a_query_without_end_is_ended(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("saliency_widgets.engine.sweeping.store._QUERY_SECONDS", 0.1)
+    monkeypatch.setattr("saliency_widgets.api.sweep.store._QUERY_SECONDS", 0.1)
     write_trap(path)
     with pytest.raises(StoreError, match=r"^store: .*cells keeps a query busy for over 0.1 s"):
         Store(path)
@@ -249,7 +249,7 @@ def test_control_c_is_heard(path: Path, what: str) -> None:
         write_trap(path)
     code = f"""
         import sys, threading, time
-        from saliency_widgets.engine.sweeping import store
+        from saliency_widgets.api.sweep import store
         store._QUERY_SECONDS = store._LOCK_SECONDS = 1e9
         run, wait = store.Store._run, threading.Event()
         def running(self, statement, values=()):
@@ -284,7 +284,7 @@ def test_a_lock_is_waited_for(path: Path) -> None:
 
 
 def test_a_lock_that_stays_is_said(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("saliency_widgets.engine.sweeping.store._LOCK_SECONDS", 0.1)
+    monkeypatch.setattr("saliency_widgets.api.sweep.store._LOCK_SECONDS", 0.1)
     with closing(sqlite3.connect(path, isolation_level=None)) as holder, closing(Store(path)) as store:
         holder.execute("BEGIN EXCLUSIVE")
         for use in (lambda: store.get(["1"]), lambda: store.put("1", cell(1)), lambda: Store(path)):

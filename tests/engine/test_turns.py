@@ -6,8 +6,8 @@ import threading
 
 import pytest
 
-from saliency_widgets.attribution import Cancelled
-from saliency_widgets.engine.turns import Turns
+from saliency_widgets.runtime.errors import Cancelled
+from saliency_widgets.session.turns import Turns
 
 PATIENCE = 30
 

@@ -15,19 +15,20 @@ from skimage.metrics import structural_similarity
 from torch import Tensor, nn
 from toys import Formula, call, conv_net, linear, pictures, rows, state_of
 
-from saliency_widgets.attribution import Call, Reduction, Score, get_method
-from saliency_widgets.attribution.errors import Cancelled
-from saliency_widgets.engine.case import map_of
-from saliency_widgets.evaluation import randomisation as randomising
+from saliency_widgets.attribution import Reduction, Score, get_method
+from saliency_widgets.evaluation import randomization as randomising
 from saliency_widgets.evaluation.ablation import ablate
 from saliency_widgets.evaluation.curves import Curve, curve
 from saliency_widgets.evaluation.fills import filling
 from saliency_widgets.evaluation.imputation import noisy_linear
-from saliency_widgets.evaluation.randomisation import randomisation
+from saliency_widgets.evaluation.randomization import randomisation
 from saliency_widgets.evaluation.ranking import by_chance, ranks_of, top
 from saliency_widgets.evaluation.saturation import saturation
 from saliency_widgets.evaluation.similarity import spearman, ssim
 from saliency_widgets.evaluation.stability import agreement, stability
+from saliency_widgets.runtime.errors import Cancelled
+from saliency_widgets.runtime.runner import Call
+from saliency_widgets.session.explanation import map_of
 
 
 def last(estimates):

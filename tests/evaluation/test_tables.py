@@ -16,10 +16,10 @@ from toys import Formula, linear, mlp, state_of
 
 import saliency_widgets as sw
 from saliency_widgets.attribution import Score
-from saliency_widgets.engine import Subject
-from saliency_widgets.engine.tables import labels_of
 from saliency_widgets.evaluation.shuffling import permutation_importance, shuffle
 from saliency_widgets.inputs.labels import read_labels
+from saliency_widgets.session import Subject
+from saliency_widgets.session.explanation import labels_of
 
 NAMES = ["age", "income", "debt", "rent"]
 

@@ -14,12 +14,12 @@ from toys import conv_net, linear, pictures, state_of
 import saliency_widgets as sw
 from saliency_widgets.attribution import Reduction, Score, get_method
 from saliency_widgets.demos import Classifier, picture
-from saliency_widgets.engine import Subject
-from saliency_widgets.engine.case import map_of
 from saliency_widgets.evaluation.curves import curve
 from saliency_widgets.evaluation.fills import filling
-from saliency_widgets.evaluation.randomisation import randomisation
+from saliency_widgets.evaluation.randomization import randomisation
 from saliency_widgets.evaluation.ranking import by_chance
+from saliency_widgets.session import Subject
+from saliency_widgets.session.explanation import map_of
 
 NAMES = ["ant", "bee", "cat", "dog"]
 KINDS = ("deletion", "insertion")

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from toys import far, rows
 
 import saliency_widgets as sw
-from saliency_widgets.engine import Subject
+from saliency_widgets.session import Subject
 
 A, B, C = rows(1, 2, 4), rows(2, 2, 4), rows(3, 2, 4)
 IDS = torch.tensor([[2, 3], [4, 5]])

@@ -14,7 +14,7 @@ from PIL import Image
 from torch import nn
 
 from saliency_widgets.inputs import prepare, short_names
-from saliency_widgets.inputs.protocols import class_names_of, transform_of, unwrapped
+from saliency_widgets.inputs.adapters import class_names_of, transform_of, unwrapped
 
 RNG = np.random.default_rng(2)
 PICTURE = np.asarray(

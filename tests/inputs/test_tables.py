@@ -17,7 +17,7 @@ from sklearn.preprocessing import KBinsDiscretizer, OneHotEncoder, StandardScale
 from toys import linear
 
 import saliency_widgets as sw
-from saliency_widgets.inputs.tables import read_table
+from saliency_widgets.inputs.table import read_table
 
 NAMES = ["age", "income", "debt"]
 

@@ -9,8 +9,8 @@ from torch.nn import functional as F
 from toys import far, state_of
 
 import saliency_widgets as sw
-from saliency_widgets.attribution.isolation import dtype_of
-from saliency_widgets.engine.subject import Subject
+from saliency_widgets.runtime.model.isolation import dtype_of
+from saliency_widgets.session.problem import Subject
 
 
 def numbers(*shape):

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from saliency_widgets import render
-from saliency_widgets.render import ZERO, blend, colour_index, fit, lut, quantise, strength
+from saliency_widgets.render import ZERO, blend, colour_index, fit, lut, strength
+from saliency_widgets.render import quantize as quantise
 
 LOOK = {"opacity": 0.75, "clip": (0.0, 99.0), "threshold": 0.0, "blend": "by value"}
 PLAIN = {"opacity": 1.0, "clip": (0.0, 100.0), "threshold": 0.0, "blend": "uniform"}

@@ -10,8 +10,8 @@ import pytest
 from PIL import Image, ImageFont
 
 from saliency_widgets import render
-from saliency_widgets.render import lettering
-from saliency_widgets.render.lettering import font_for, missing, wrapped
+from saliency_widgets.render import fonts as lettering
+from saliency_widgets.render.fonts import font_for, missing, wrapped
 
 LOOK = {"opacity": 0.75, "clip": (0.0, 99.0), "threshold": 0.0, "blend": "by value"}
 LONG = "The first of several sentences that nobody could read in one line of such a narrow picture. " * 4

@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
-from saliency_widgets.render import LEVELS, ZERO, Quantised, dequantise, quantise, shares
+from saliency_widgets.render import LEVELS, ZERO, Quantised, dequantise, shares
+from saliency_widgets.render import quantize as quantise
 
 SHAPES = array_shapes(min_dims=2, max_dims=2, max_side=12)
 

@@ -34,7 +34,7 @@ from torch import nn
 from toys import state_of
 
 import saliency_widgets as sw
-from saliency_widgets.attribution.findings import Checkup
+from saliency_widgets.diagnostics.report import Checkup
 from soak.figures import Figures
 from soak.fitting import is_right
 

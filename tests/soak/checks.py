@@ -17,9 +17,9 @@ from ipywidgets.widgets.widget import _instances
 
 import saliency_widgets as sw
 from saliency_widgets.attribution import Attribution
-from saliency_widgets.engine import Cache, Subject, frame_of
-from saliency_widgets.engine.cache import SHARED
-from saliency_widgets.widgets.lessons import Lesson
+from saliency_widgets.session import Cache, Subject, frame_of
+from saliency_widgets.session.cache import SHARED
+from saliency_widgets.widgets.lesson import Lesson
 from soak.pages import Page, whole
 from soak.threads import running, traces
 

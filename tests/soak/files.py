@@ -20,7 +20,7 @@ import numpy as np
 
 import saliency_widgets as sw
 from saliency_widgets import files
-from saliency_widgets.attribution.storing import write_files
+from saliency_widgets.api.io import write_files
 from saliency_widgets.files import put
 from soak.figures import Figures
 from soak.states import IN_MEMORY, good_states, is_same

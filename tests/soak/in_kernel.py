@@ -8,8 +8,8 @@ import torch
 
 import saliency_widgets as sw
 from saliency_widgets.attribution import Attribution
-from saliency_widgets.engine import frame_of
-from saliency_widgets.widgets.comparing.comparison import Comparison
+from saliency_widgets.session import frame_of
+from saliency_widgets.widgets.compare.comparison import Comparison
 
 PATIENCE = 120.0
 RECOVERY = {"method": "gradient", "target": 0, "score": "logit"}  # what any of them can be asked

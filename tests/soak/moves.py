@@ -12,8 +12,8 @@ import pandas as pd
 from toys import conv_net, mlp
 
 import saliency_widgets as sw
-from saliency_widgets.widgets.comparing.maps import Maps
-from saliency_widgets.widgets.tables import TableExplorer
+from saliency_widgets.widgets.compare.maps import Maps
+from saliency_widgets.widgets.table import TableExplorer
 from soak.checks import (
     FAULTS,
     GIVEN,

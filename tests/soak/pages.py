@@ -20,11 +20,11 @@ from ipywidgets.widgets.widget_selection import _Selection
 from traitlets import TraitError
 from traitlets.log import get_logger
 
-from saliency_widgets.widgets.comparing.grid import GridView
-from saliency_widgets.widgets.heatmap import HeatmapView
-from saliency_widgets.widgets.lessons.view import LessonView
-from saliency_widgets.widgets.paced import Paced
-from saliency_widgets.widgets.parts import widgets_in
+from saliency_widgets.widgets.base.frame_stream import Paced
+from saliency_widgets.widgets.base.heatmap import HeatmapView
+from saliency_widgets.widgets.base.parts import widgets_in
+from saliency_widgets.widgets.compare.grid import GridView
+from saliency_widgets.widgets.lesson.view import LessonView
 from soak.figures import Figures
 
 UNCAUGHT, RAW, DISORDER = "uncaught exception", "raw traceback", "frame out of order"

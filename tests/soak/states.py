@@ -29,7 +29,7 @@ from torch import nn
 from toys import conv_net, mlp
 
 import saliency_widgets as sw
-from saliency_widgets.attribution.storing.document import checksum
+from saliency_widgets.api.io.document import checksum
 from saliency_widgets.widgets import Explorer, TableExplorer
 from soak.figures import Figures
 

@@ -19,8 +19,8 @@ import numpy as np
 from toys import conv_net, pictures
 
 import saliency_widgets as sw
-from saliency_widgets.engine.sweeping.cells import Found
-from saliency_widgets.engine.sweeping.store import Store, StoreError, _checksum
+from saliency_widgets.api.sweep.cells import Found
+from saliency_widgets.api.sweep.store import Store, StoreError, _checksum
 from soak.figures import Figures
 
 _SWEEP_EVERY = 50  # files; the others go to the store alone, which is what differs

@@ -181,7 +181,7 @@ PLANTED = {
     # The version of the model is that of yesterday: maps of another model.
     "another map": """
         from soak import checks, models
-        from saliency_widgets.engine.subject import Subject
+        from saliency_widgets.session.problem import Subject
         checks.PATIENCE, checks.LEAVING = 30.0, 0.0
         Subject.version = lambda self: (0, 0)
         return models.attack(seed, seconds)
@@ -189,7 +189,7 @@ PLANTED = {
     # A worker that ends with its first work: whoever waits waits for ever.
     "silent death": """
         from soak import checks, moves
-        from saliency_widgets.engine.executors import ThreadExecutor
+        from saliency_widgets.session.jobs import ThreadExecutor
         checks.PATIENCE, checks.LEAVING = 1.0, 0.0
         ThreadExecutor.work = lambda self: False
         return moves.attack(seed, seconds)
@@ -197,7 +197,7 @@ PLANTED = {
     # Frames that overtake each other.
     "frame out of order": """
         from soak import checks, moves
-        from saliency_widgets.widgets.paced import Paced
+        from saliency_widgets.widgets.base.frame_stream import Paced
         checks.LEAVING = 0.0
         publish, held = Paced._publish, []
         def later(view, frame, status):
@@ -239,7 +239,7 @@ PLANTED = {
     """,
     "widgets left": """
         from soak import calls
-        from saliency_widgets.widgets.comparing import comparison
+        from saliency_widgets.widgets.compare import comparison
         cases = calls.cases
         calls.cases = lambda stage: [case for case in cases(stage) if str(case) == "compare(rows='x')"]
         comparison.close_whole = lambda widget: None
@@ -248,7 +248,7 @@ PLANTED = {
     # An explorer that moves before it looks.
     "broken widget": """
         from soak import calls
-        from saliency_widgets.widgets.explorer import Explorer
+        from saliency_widgets.widgets.image.explorer import Explorer
         cases, update = calls.cases, Explorer.update
         calls.cases = lambda stage: [case for case in cases(stage) if str(case) == "explorer.update(seed=-1)"]
         def hasty(explorer, /, **settings):

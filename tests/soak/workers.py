@@ -22,7 +22,7 @@ import torch
 from toys import conv_net, pictures
 
 import saliency_widgets as sw
-from saliency_widgets.engine.sweeping import ExecutorDiedError
+from saliency_widgets.api.sweep import ExecutorDiedError
 from soak.checks import OTHER, UNFORESEEN
 from soak.figures import Figures
 from soak.pages import traced

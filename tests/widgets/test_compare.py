@@ -14,11 +14,11 @@ from torch import nn
 
 import saliency_widgets as sw
 from saliency_widgets import render
+from saliency_widgets.api import checkup as engine_checkup
+from saliency_widgets.api.compare import Place
 from saliency_widgets.attribution import Reduction
-from saliency_widgets.engine import checkup as engine_checkup
-from saliency_widgets.engine import frame_of
-from saliency_widgets.engine.comparing import Place
-from saliency_widgets.widgets.comparing.grid import MapCell
+from saliency_widgets.session import frame_of
+from saliency_widgets.widgets.compare.grid import MapCell
 
 NAMES = ["cat", "dog", "boat"]
 
@@ -537,7 +537,7 @@ def test_nobody_waits_for_a_map_that_can_not_be_shown(monkeypatch):
     def unshown(*_event, **_words):
         raise ArithmeticError("no words for it")
 
-    monkeypatch.setattr("saliency_widgets.widgets.messages.status_of", unshown)
+    monkeypatch.setattr("saliency_widgets.widgets.base.messages.status_of", unshown)
     compared = sw.compare(net(), pictures(2), methods="gradient")
     with pytest.raises(ArithmeticError, match="no words"):
         compared.wait(60, progress=False)

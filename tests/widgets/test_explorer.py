@@ -20,11 +20,12 @@ from toys import Tally, tallied
 import saliency_widgets as sw
 from saliency_widgets import render
 from saliency_widgets.attribution import Reduction
-from saliency_widgets.attribution.method import methods
+from saliency_widgets.attribution.registry import methods
 from saliency_widgets.params import spelling
-from saliency_widgets.widgets import DisplaySettings, Explorer, paced
-from saliency_widgets.widgets.controls import Control
-from saliency_widgets.widgets.heatmap import HeatmapView
+from saliency_widgets.widgets import DisplaySettings, Explorer
+from saliency_widgets.widgets.base import frame_stream as paced
+from saliency_widgets.widgets.base.controls import Control
+from saliency_widgets.widgets.base.heatmap import HeatmapView
 
 NAMES = ["ant", "bee", "wood ant", "cat", "dog", "eel"]
 
@@ -420,7 +421,7 @@ def test_a_toy_method_in_a_file_of_its_own_is_in_the_menu_with_its_slider(tmp_pa
 
     (tmp_path / "toy_scaled_gradient.py").write_text(
         '''
-from saliency_widgets.attribution.method import Estimate, method
+from saliency_widgets.attribution.registry import Estimate, method
 from saliency_widgets.params import Param
 
 @method(title="Toy", params=(Param("toy_gain", 2.0, 0.0, 10.0, help="How many times."),))

@@ -45,7 +45,7 @@ def test_findings_name_methods_by_their_titles():
 
 
 def test_the_check_up_is_repeated_when_the_model_has_changed_and_only_then(monkeypatch):
-    from saliency_widgets.engine import checkup as module
+    from saliency_widgets.api import checkup as module
 
     runs = []
     original = module.check_up
@@ -67,7 +67,7 @@ def test_the_check_up_is_repeated_when_the_model_has_changed_and_only_then(monke
 
 
 def test_a_check_up_that_fails_says_so_and_the_map_is_there(monkeypatch):
-    from saliency_widgets.engine import checkup as module
+    from saliency_widgets.api import checkup as module
 
     def fail(*_args):
         raise ZeroDivisionError("no")

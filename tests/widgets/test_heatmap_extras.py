@@ -6,10 +6,11 @@ import threading
 
 import pytest
 
-from saliency_widgets.attribution.findings import Finding
-from saliency_widgets.engine import Event
-from saliency_widgets.widgets import DisplaySettings, messages
-from saliency_widgets.widgets.heatmap import HeatmapView
+from saliency_widgets.diagnostics.report import Finding
+from saliency_widgets.session import Event
+from saliency_widgets.widgets import DisplaySettings
+from saliency_widgets.widgets.base import messages
+from saliency_widgets.widgets.base.heatmap import HeatmapView
 
 FOUND = [
     Finding("Hooks see one of two calls.", ("features.3",), ("deconvnet", "own_method"), "Use two modules."),

@@ -18,9 +18,9 @@ from torch import nn
 from toys import mlp
 
 import saliency_widgets as sw
-from saliency_widgets.attribution.captum_bridge import from_captum
+from saliency_widgets.bridges.captum import from_captum
 from saliency_widgets.widgets import Explorer, Lesson, TableExplorer
-from saliency_widgets.widgets.text import RichText
+from saliency_widgets.widgets.base.text import RichText
 
 BODIES = [
     "<img src=x onerror=alert(1)>",

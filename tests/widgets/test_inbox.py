@@ -13,7 +13,7 @@ from traitlets import TraitError
 
 import saliency_widgets as sw
 from saliency_widgets.widgets import Explorer
-from saliency_widgets.widgets.heatmap import HeatmapView
+from saliency_widgets.widgets.base.heatmap import HeatmapView
 
 WRONG = [None, "x", "3", True, 0.5, float("nan"), -1, 10**30, [], [None], {}, {"index": None}]
 

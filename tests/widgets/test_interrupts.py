@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 import saliency_widgets as sw
-from saliency_widgets.widgets import interrupts
+from saliency_widgets.widgets.base import interrupts
 
 SAID = "Interrupted. Change a setting, or call .update(), to compute it again."
 

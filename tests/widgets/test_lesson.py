@@ -19,10 +19,10 @@ from toys import conv_net, mlp, pictures, rows
 import saliency_widgets as sw
 from saliency_widgets import render
 from saliency_widgets.attribution import Reduction
-from saliency_widgets.engine import Subject
 from saliency_widgets.evaluation.similarity import spearman
-from saliency_widgets.widgets.lessons import methods
-from saliency_widgets.widgets.lessons.lesson import STEPS, Lesson
+from saliency_widgets.session import Subject
+from saliency_widgets.widgets.lesson import methods
+from saliency_widgets.widgets.lesson.lesson import STEPS, Lesson
 
 NAMES = ["ant", "bee", "cow", "dog"]
 PICTURE = pictures()[:1]

@@ -20,10 +20,11 @@ from ipywidgets.widgets import widget as registry
 from torch import nn
 
 import saliency_widgets as sw
-from saliency_widgets.attribution.findings import Checkup, Finding
-from saliency_widgets.engine import checkup as engine_checkup
-from saliency_widgets.widgets import lifetime, paced
-from saliency_widgets.widgets.parts import close_whole, parts_of
+from saliency_widgets.api import checkup as engine_checkup
+from saliency_widgets.diagnostics.report import Checkup, Finding
+from saliency_widgets.widgets.base import frame_stream as paced
+from saliency_widgets.widgets.base import lifetime
+from saliency_widgets.widgets.base.parts import close_whole, parts_of
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (12, 12, 3), dtype=np.uint8)
 TABLE = pd.DataFrame(np.random.default_rng(0).normal(size=(20, 4)), columns=list("abcd"))

@@ -15,12 +15,12 @@ from toys import Tally, tallied
 
 import saliency_widgets as sw
 from saliency_widgets.attribution import Reduction
-from saliency_widgets.engine import compute, frame_of, session
 from saliency_widgets.render import unpack_codes
+from saliency_widgets.session import compute, frame_of, session
 from saliency_widgets.widgets import DisplaySettings, Explorer, HeatmapView
-from saliency_widgets.widgets.comparing.comparison import Comparison
-from saliency_widgets.widgets.lessons.lesson import Lesson
-from saliency_widgets.widgets.page import Axis, Recording, write_page
+from saliency_widgets.widgets.compare.comparison import Comparison
+from saliency_widgets.widgets.export.page import Axis, Recording, write_page
+from saliency_widgets.widgets.lesson.lesson import Lesson
 
 NAMES = ["ant", "bee", "wood ant", "cat"]
 

@@ -12,8 +12,8 @@ from torch import nn
 from toys import interrupt_once
 
 from saliency_widgets.attribution import Reduction
-from saliency_widgets.engine import Session, frame_of
-from saliency_widgets.widgets.explorer import Explorer
+from saliency_widgets.session import Session, frame_of
+from saliency_widgets.widgets.image.explorer import Explorer
 
 
 @pytest.fixture

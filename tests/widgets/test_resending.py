@@ -17,8 +17,8 @@ from ipywidgets.widgets.widget import _remove_buffers
 from toys import conv_net, mlp, pictures
 
 import saliency_widgets as sw
-from saliency_widgets.widgets.parts import parts_of
-from saliency_widgets.widgets.resending import WorkerWrites
+from saliency_widgets.widgets.base.parts import parts_of
+from saliency_widgets.widgets.base.resending import WorkerWrites
 
 PICTURE = pictures()[:1]
 

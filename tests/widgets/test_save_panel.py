@@ -11,9 +11,9 @@ import pytest
 from ipywidgets.widgets import widget as registry
 from toys import conv_net
 
-from saliency_widgets.engine import compute, session
+from saliency_widgets.session import compute, session
 from saliency_widgets.widgets import Explorer
-from saliency_widgets.widgets.heatmap import HeatmapView
+from saliency_widgets.widgets.base.heatmap import HeatmapView
 
 
 def made(executor="inline", **given):

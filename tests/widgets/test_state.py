@@ -23,8 +23,8 @@ from torch import nn
 from toys import conv_net, mlp
 
 import saliency_widgets as sw
-from saliency_widgets.attribution import storing
-from saliency_widgets.attribution.storing import arrays, document, schema
+from saliency_widgets.api import io as storing
+from saliency_widgets.api.io import arrays, document, schema
 from saliency_widgets.widgets import Explorer, TableExplorer
 
 NAMES = ["ant", "猫", "</script>", "dog"]

@@ -27,9 +27,10 @@ from toys import conv_net, mlp
 
 import saliency_widgets as sw
 from saliency_widgets import render
-from saliency_widgets.widgets import Explorer, TableExplorer, static_output
-from saliency_widgets.widgets.comparing.comparison import Comparison
-from saliency_widgets.widgets.static_output import LARGEST, Snapshot, StaticOutput, WithStaticOutput, bundles
+from saliency_widgets.widgets import Explorer, TableExplorer
+from saliency_widgets.widgets.compare.comparison import Comparison
+from saliency_widgets.widgets.export import static_output
+from saliency_widgets.widgets.export.static_output import LARGEST, Snapshot, StaticOutput, WithStaticOutput, bundles
 
 NAMES = ["ant", "<b>bee</b>", "cow", "dog"]
 IMAGE = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)

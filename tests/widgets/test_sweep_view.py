@@ -14,11 +14,11 @@ from PIL import Image
 from toys import conv_net, pictures
 
 import saliency_widgets as sw
-from saliency_widgets.engine.frames import coded
-from saliency_widgets.engine.sweeping.cells import Found
-from saliency_widgets.widgets import sweeps
-from saliency_widgets.widgets.comparing.grid import GridView
-from saliency_widgets.widgets.parts import parts_of
+from saliency_widgets.api.sweep.cells import Found
+from saliency_widgets.session.frames import coded
+from saliency_widgets.widgets import sweep as sweeps
+from saliency_widgets.widgets.base.parts import parts_of
+from saliency_widgets.widgets.compare.grid import GridView
 
 GRID = {"noise_level": [0.1, 0.4], "n_samples": [2, 8, 32]}
 

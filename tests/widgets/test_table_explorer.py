@@ -20,7 +20,7 @@ from toys import Tally, linear, mlp, state_of, tallied
 import saliency_widgets as sw
 from saliency_widgets.attribution.baselines import BASELINE
 from saliency_widgets.widgets import Explorer, TableExplorer
-from saliency_widgets.widgets.tables.bars import FeatureBars, label_of, size_text, value_text
+from saliency_widgets.widgets.table.bars import FeatureBars, label_of, size_text, value_text
 
 NAMES = ["age", "income", "job", "owns", "debt"]
 TABS = ("shuffle", "importance", "saturation", "stability")

@@ -13,7 +13,7 @@ from torch import nn
 from toys import Tally, conv_net, pictures, state_of, tallied
 
 import saliency_widgets as sw
-from saliency_widgets.engine.examiner import Told
+from saliency_widgets.session.examiner import Told
 from saliency_widgets.widgets import Explorer
 
 TABS = ("ablation", "curves", "randomisation", "saturation", "stability")

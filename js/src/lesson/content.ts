@@ -1,4 +1,4 @@
-// What a lesson's traits hold, as saliency_widgets.widgets.lessons.page makes it, and how it is walked through.
+// What a lesson's traits hold, as saliency_widgets.widgets.lesson.page makes it, and how it is walked through.
 
 import { decodeFrame, type Frame, type RawFrame } from "../core/frame.ts";
 

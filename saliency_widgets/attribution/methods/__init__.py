@@ -1,4 +1,4 @@
 """The attribution methods, one file each, found by discovery.
 
-To add one, add a file here with a generator under :func:`~saliency_widgets.attribution.method.method`.
+To add one, add a file here with a generator under :func:`~saliency_widgets.attribution.registry.method`.
 """

@@ -9,14 +9,14 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-from saliency_widgets.attribution.call import Call
-from saliency_widgets.attribution.completeness import unaccounted
-from saliency_widgets.attribution.differentiation import blaming
-from saliency_widgets.attribution.method import Estimate, method
 from saliency_widgets.attribution.methods.integrated_gradients import N_STEPS, TOLERANCE
-from saliency_widgets.attribution.quadrature import coarse_to_fine
-from saliency_widgets.attribution.schedule import CHUNK_SIZE
+from saliency_widgets.attribution.numerics.completeness import unaccounted
+from saliency_widgets.attribution.numerics.quadrature import coarse_to_fine
+from saliency_widgets.attribution.registry import Estimate, method
 from saliency_widgets.params import Param
+from saliency_widgets.runtime.autograd import blaming
+from saliency_widgets.runtime.batching import CHUNK_SIZE
+from saliency_widgets.runtime.runner import Call
 
 BLUR_LEVEL = Param(
     "blur_level",

@@ -9,19 +9,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from saliency_widgets.attribution.arguments import Arguments, Part
 from saliency_widgets.attribution.arrays import as_numbers
 from saliency_widgets.attribution.baselines import NAMED
-from saliency_widgets.attribution.call import Call
-from saliency_widgets.attribution.completeness import unaccounted
-from saliency_widgets.attribution.differentiation import blaming
-from saliency_widgets.attribution.method import Estimate, method
 from saliency_widgets.attribution.methods.integrated_gradients import TOLERANCE
 from saliency_widgets.attribution.methods.smoothgrad import N_SAMPLES, constant
-from saliency_widgets.attribution.moments import Moments
-from saliency_widgets.attribution.noise import SEED, seeded
-from saliency_widgets.attribution.schedule import CHUNK_SIZE
+from saliency_widgets.attribution.numerics.completeness import unaccounted
+from saliency_widgets.attribution.numerics.moments import Moments
+from saliency_widgets.attribution.numerics.noise import SEED, seeded
+from saliency_widgets.attribution.registry import Estimate, method
 from saliency_widgets.params import Param
+from saliency_widgets.runtime.arguments import Arguments, Part
+from saliency_widgets.runtime.autograd import blaming
+from saliency_widgets.runtime.batching import CHUNK_SIZE
+from saliency_widgets.runtime.runner import Call
 
 BACKGROUND = "background"
 BASELINES = Param(

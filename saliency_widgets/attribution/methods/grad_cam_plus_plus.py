@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 import torch
 
-from saliency_widgets.attribution.call import Call
-from saliency_widgets.attribution.layers import LAYER, RESHAPE, activation_maps
-from saliency_widgets.attribution.method import Estimate, method
+from saliency_widgets.attribution.registry import Estimate, method
+from saliency_widgets.runtime.layers.selection import LAYER, RESHAPE, activation_maps
+from saliency_widgets.runtime.runner import Call
 
 
 @method(

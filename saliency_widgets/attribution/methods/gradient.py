@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from saliency_widgets.attribution.call import Call
-from saliency_widgets.attribution.method import Estimate, method
+from saliency_widgets.attribution.registry import Estimate, method
+from saliency_widgets.runtime.runner import Call
 
 
 @method(

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from saliency_widgets.attribution.call import Call
-from saliency_widgets.attribution.method import Estimate, method
-from saliency_widgets.attribution.relu_rules import rectified_gradient
+from saliency_widgets.attribution.registry import Estimate, method
+from saliency_widgets.runtime.relu_rules import rectified_gradient
+from saliency_widgets.runtime.runner import Call
 
 
 @method(

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 
 from torch.nn import functional as F
 
-from saliency_widgets.attribution.call import Call
-from saliency_widgets.attribution.layers import LAYER, RESHAPE
-from saliency_widgets.attribution.method import Estimate, get_method, method
 from saliency_widgets.attribution.reduction import unseen
+from saliency_widgets.attribution.registry import Estimate, get_method, method
+from saliency_widgets.runtime.layers.selection import LAYER, RESHAPE
+from saliency_widgets.runtime.runner import Call
 
 
 @method(

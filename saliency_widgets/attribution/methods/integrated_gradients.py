@@ -8,16 +8,16 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from saliency_widgets.attribution.adaptive import AdaptiveTrapezoid
 from saliency_widgets.attribution.baselines import BASELINE, on_the_path
-from saliency_widgets.attribution.call import Call
-from saliency_widgets.attribution.completeness import unaccounted
-from saliency_widgets.attribution.halves import Half, full, kept_whole
-from saliency_widgets.attribution.method import Estimate, method
-from saliency_widgets.attribution.noise import SEED
-from saliency_widgets.attribution.quadrature import RULES, coarse_to_fine
-from saliency_widgets.attribution.schedule import CHUNK_SIZE, ended
+from saliency_widgets.attribution.numerics.adaptive import AdaptiveTrapezoid
+from saliency_widgets.attribution.numerics.completeness import unaccounted
+from saliency_widgets.attribution.numerics.float16_store import Half, full, kept_whole
+from saliency_widgets.attribution.numerics.noise import SEED
+from saliency_widgets.attribution.numerics.quadrature import RULES, coarse_to_fine
+from saliency_widgets.attribution.registry import Estimate, method
 from saliency_widgets.params import Param
+from saliency_widgets.runtime.batching import CHUNK_SIZE, ended
+from saliency_widgets.runtime.runner import Call
 
 N_STEPS = Param(
     "n_steps",
@@ -81,7 +81,7 @@ def integrated_gradients(
     what is missing is reported as ``delta`` and never distributed.
 
     "adaptive", the default, is a nested trapezoid rule that bisects where the map still changes or completeness is
-    missed, see :class:`~saliency_widgets.attribution.adaptive.AdaptiveTrapezoid`. It ends when ``map_error``, the
+    missed, see :class:`.AdaptiveTrapezoid`. It ends when ``map_error``, the
     estimated error of the map relative to it, was within ``tolerance`` in two rounds running, or at the latest after
     n + 1 gradients, and says which; where more than ``tolerance`` of the score's change is missing then, it says that,
     with the likely cause. The other rules take n + 1 gradients ("trapezoid", "clenshaw_curtis") or n
@@ -91,7 +91,7 @@ def integrated_gradients(
     Gradients are kept, so that more steps only add to them. Of float32 inputs, those beyond the first 40 MiB (69 nodes
     of a picture of 224 x 224) are kept and counted in 16 bits, each value rounded by at most 2^-11 of itself: the map
     is off by less than 5e-4, relative to it, and usually by a tenth of that. See
-    :class:`~saliency_widgets.attribution.halves.Half`.
+    :class:`~saliency_widgets.attribution.numerics.float16_store.Half`.
 
     Source: Sundararajan, Taly and Yan, "Axiomatic Attribution for Deep Networks", 2017.
 

@@ -8,13 +8,13 @@ from functools import partial
 
 from torch import Tensor
 
-from saliency_widgets.attribution.call import Call
-from saliency_widgets.attribution.differentiation import blaming
-from saliency_widgets.attribution.method import Estimate, get_method, method, methods
-from saliency_widgets.attribution.moments import Chunk, Moments
-from saliency_widgets.attribution.noise import SEED, normal_noise
-from saliency_widgets.attribution.schedule import CHUNK_SIZE, ended
+from saliency_widgets.attribution.numerics.moments import Chunk, Moments
+from saliency_widgets.attribution.numerics.noise import SEED, normal_noise
+from saliency_widgets.attribution.registry import Estimate, get_method, method, methods
 from saliency_widgets.params import MANY, Param
+from saliency_widgets.runtime.autograd import blaming
+from saliency_widgets.runtime.batching import CHUNK_SIZE, ended
+from saliency_widgets.runtime.runner import Call
 
 NOISE_LEVEL = Param(
     "noise_level",

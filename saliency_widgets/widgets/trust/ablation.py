@@ -11,13 +11,13 @@ from bqplot.axes import Axis
 from bqplot.marks import Bars, Scatter
 from bqplot.scales import LinearScale, OrdinalScale
 
-from saliency_widgets.engine.case import Case
-from saliency_widgets.engine.examiner import Check
 from saliency_widgets.evaluation.ablation import Ablation
 from saliency_widgets.params import Param
-from saliency_widgets.widgets.charts import ACCENT, CHANCE, TICKS, chart, framed, said, widened
-from saliency_widgets.widgets.controls import Control
-from saliency_widgets.widgets.predictions import labels_of
+from saliency_widgets.session.examiner import Check
+from saliency_widgets.session.explanation import Case
+from saliency_widgets.widgets.base.charts import ACCENT, CHANCE, TICKS, chart, framed, said, widened
+from saliency_widgets.widgets.base.controls import Control
+from saliency_widgets.widgets.base.predictions import labels_of
 from saliency_widgets.widgets.trust.section import Section, fill_control
 
 _SHARE = Param(

@@ -11,16 +11,16 @@ from bqplot.marks import Lines
 from bqplot.scales import LinearScale
 
 from saliency_widgets.attribution import Score
-from saliency_widgets.attribution.selection import class_index
-from saliency_widgets.attribution.targets import in_classes
-from saliency_widgets.engine.case import Case
-from saliency_widgets.engine.examiner import Check
+from saliency_widgets.attribution.score import in_classes
 from saliency_widgets.evaluation.curves import KINDS, STEPS, Curve, Curves
 from saliency_widgets.evaluation.ranking import CHANCE as CHANCE_PARAM
 from saliency_widgets.markup import joined
-from saliency_widgets.widgets.charts import ACCENT, CHANCE, OTHERS, chart, number, said, widened
-from saliency_widgets.widgets.controls import LABEL_WIDTH, Control
-from saliency_widgets.widgets.messages import words_of
+from saliency_widgets.outputs.selection import class_index
+from saliency_widgets.session.examiner import Check
+from saliency_widgets.session.explanation import Case
+from saliency_widgets.widgets.base.charts import ACCENT, CHANCE, OTHERS, chart, number, said, widened
+from saliency_widgets.widgets.base.controls import LABEL_WIDTH, Control
+from saliency_widgets.widgets.base.messages import words_of
 from saliency_widgets.widgets.trust.section import Section, fill_control
 
 _HOW = (

@@ -10,17 +10,17 @@ from typing import ClassVar
 import ipywidgets as w
 import torch
 
-from saliency_widgets.engine.case import Case
-from saliency_widgets.engine.examiner import Check, Examiner, Told
 from saliency_widgets.markup import element, escape
-from saliency_widgets.widgets.charts import alarm
-from saliency_widgets.widgets.heatmap import HeatmapView
-from saliency_widgets.widgets.lifetime import weakly
-from saliency_widgets.widgets.messages import words_of
-from saliency_widgets.widgets.text import RichText
+from saliency_widgets.session.examiner import Check, Examiner, Told
+from saliency_widgets.session.explanation import Case
+from saliency_widgets.widgets.base.charts import alarm
+from saliency_widgets.widgets.base.heatmap import HeatmapView
+from saliency_widgets.widgets.base.lifetime import weakly
+from saliency_widgets.widgets.base.messages import words_of
+from saliency_widgets.widgets.base.text import RichText
 from saliency_widgets.widgets.trust.ablation import AblationSection
 from saliency_widgets.widgets.trust.curves import CurvesSection
-from saliency_widgets.widgets.trust.randomisation import RandomisationSection
+from saliency_widgets.widgets.trust.randomization import RandomisationSection
 from saliency_widgets.widgets.trust.saturation import SaturationSection
 from saliency_widgets.widgets.trust.section import Section
 from saliency_widgets.widgets.trust.stability import StabilitySection

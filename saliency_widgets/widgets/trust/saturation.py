@@ -9,11 +9,11 @@ from bqplot.marks import Lines
 from bqplot.scales import LinearScale
 
 from saliency_widgets.attribution.baselines import BASELINE
-from saliency_widgets.engine.case import Case
-from saliency_widgets.engine.examiner import Check
 from saliency_widgets.evaluation.saturation import Saturation
-from saliency_widgets.widgets.charts import ACCENT, QUIET, SECOND, chart, said, widened
-from saliency_widgets.widgets.controls import Control
+from saliency_widgets.session.examiner import Check
+from saliency_widgets.session.explanation import Case
+from saliency_widgets.widgets.base.charts import ACCENT, QUIET, SECOND, chart, said, widened
+from saliency_widgets.widgets.base.controls import Control
 from saliency_widgets.widgets.trust.section import Section
 
 _HOW = (

@@ -7,12 +7,12 @@ from typing import Any, ClassVar
 
 import ipywidgets as w
 
-from saliency_widgets.engine.case import Case
-from saliency_widgets.engine.examiner import Check
 from saliency_widgets.evaluation.fills import FILL, NEIGHBOURS
-from saliency_widgets.widgets.charts import said, sentence
-from saliency_widgets.widgets.controls import Control
-from saliency_widgets.widgets.text import RichText
+from saliency_widgets.session.examiner import Check
+from saliency_widgets.session.explanation import Case
+from saliency_widgets.widgets.base.charts import said, sentence
+from saliency_widgets.widgets.base.controls import Control
+from saliency_widgets.widgets.base.text import RichText
 
 
 def fill_control(baselines: Sequence[str]) -> Control:

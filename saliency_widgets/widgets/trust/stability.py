@@ -6,13 +6,13 @@ from collections.abc import Callable, Mapping
 
 from torch import Tensor
 
-from saliency_widgets.engine.case import Case
-from saliency_widgets.engine.examiner import Check
 from saliency_widgets.evaluation.stability import RADIUS, TURNS, Stability, agreement
 from saliency_widgets.markup import Markup, element
-from saliency_widgets.widgets.charts import INK, QUIET, number, said
-from saliency_widgets.widgets.controls import Control
-from saliency_widgets.widgets.text import RichText
+from saliency_widgets.session.examiner import Check
+from saliency_widgets.session.explanation import Case
+from saliency_widgets.widgets.base.charts import INK, QUIET, number, said
+from saliency_widgets.widgets.base.controls import Control
+from saliency_widgets.widgets.base.text import RichText
 from saliency_widgets.widgets.trust.section import Section
 
 _HOW = (

@@ -1,0 +1,1 @@
+"""The public functions: attribute, checkup, evaluate, compare, sweep, save and load."""

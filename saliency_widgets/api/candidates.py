@@ -1,0 +1,223 @@
+"""What ``sw.evaluate`` is asked to look at: methods, attributions, and maps that came from elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from saliency_widgets.attribution import Attribution, Reduction, Score
+from saliency_widgets.attribution.arrays import as_numbers
+from saliency_widgets.attribution.registry import Method, get_method
+from saliency_widgets.attribution.score import SCORE
+from saliency_widgets.evaluation.fills import places_of
+from saliency_widgets.params import brief, check_list, unknown
+from saliency_widgets.runtime.runner import Call
+from saliency_widgets.session.explanation import map_of, reduced
+from saliency_widgets.session.request import Request
+
+
+@dataclass(frozen=True, eq=False)
+class Candidate:
+    """A map that is evaluated: one that is computed, or one that is there already.
+
+    Attributes:
+        name: Its row.
+        method: How it is computed; None for an array.
+        params: The method's parameters.
+        reduction: How values become a map.
+        values: The values, of an attribution or an array; None where they are to be computed.
+        attribution: Where they are from, if from an attribution.
+        ordered: Whether an (H, W) array is the map itself.
+    """
+
+    name: str
+    method: Method | None
+    params: dict[str, Any]
+    reduction: Reduction
+    values: Tensor | None = None
+    attribution: Attribution | None = None
+    ordered: bool = True
+
+    def map(self, index: int, call: Call) -> Tensor:
+        """The map of one input, as it is shown, shape (H, W), or that of a row.
+
+        Raises:
+            ValueError: The method doesn't apply, or gives a map of another size or with NaN in it.
+        """
+        shape = places_of(call)
+        if self.values is None:
+            assert self.method is not None
+            result = map_of(self.method, self.params, self.reduction, call)
+            if tuple(result.shape) != shape:
+                raise ValueError(f"its map has shape {tuple(result.shape)}, and what the model sees has {shape}.")
+            if not bool(torch.isfinite(result).all()):
+                raise ValueError("its map holds NaN or infinite values: scores or gradients overflow here.")
+            return result
+        values = self.values[index].to(call.inputs.device)
+        if self.attribution is None and self.ordered and tuple(values.shape) == shape == call.size:
+            return values
+        if call.size is not None and values.ndim == 2:
+            values = values[None]
+        return reduced(values[None], self.reduction, call.size)
+
+    def fitted(self, inputs: int, shape: tuple[int, ...], size: tuple[int, int] | None) -> Candidate:
+        """The same with its values as one for each input; a single input needs no axis for that.
+
+        Args:
+            inputs: How many there are.
+            shape: Of each, as the model sees it.
+            size: (H, W), where they are images.
+
+        Raises:
+            ValueError: The values don't fit, or hold NaN.
+        """
+        if self.values is None:
+            return self
+        values, what = self.values, f"methods: {brief(self.name)}"
+        if self.attribution is not None:
+            seen, expected = tuple(self.attribution.input_shape), (inputs, *shape)
+            if seen != expected:
+                raise ValueError(f"{what} is an attribution of inputs of shape {seen}, and {expected} is evaluated.")
+        else:
+            fitting = [shape] if size is None else [shape, size]
+            if inputs == 1 and tuple(values.shape) in fitting:
+                values = values[None]
+            if tuple(values.shape) not in [(inputs, *each) for each in fitting]:
+                axis = (inputs,) if inputs > 1 else ()
+                listed = " or ".join(str((*axis, *each)) for each in fitting)
+                raise ValueError(
+                    f"{what} has shape {tuple(values.shape)}; expected that of what the model sees, {listed}. A map of "
+                    f"the original image must go through the same resize and crop."
+                )
+        bad = int((~torch.isfinite(values)).sum())
+        if bad:
+            raise ValueError(
+                f"{what} holds {bad} NaN or infinite values, which can't be put in order. Replace them first, for "
+                f"example with numpy.nan_to_num."
+            )
+        return replace(self, values=values)
+
+
+def read_candidates(methods: Any, params: Mapping[str, Any], sign: str | None, channels: str) -> list[Candidate]:
+    """What people pass as ``methods``, as candidates with names that differ.
+
+    Args:
+        methods: One, a list, or a mapping from names.
+        params: For each method that has them.
+        sign: How all maps are shown; each one's default where it is None.
+        channels: Likewise.
+
+    Raises:
+        TypeError: Something that is neither a method nor a map, or a parameter that none has.
+        ValueError: Nothing, or an unknown method.
+    """
+    named: list[tuple[str | None, Any]]
+    if isinstance(methods, Mapping):
+        named = [(str(name), value) for name, value in methods.items()]
+    elif _is_one(methods):
+        named = [(None, methods)]
+    else:
+        named = [(None, value) for value in check_list("methods", methods, "['gradient', 'grad_cam']")]
+    if not named:
+        raise ValueError("methods: there is none to be looked at. Pass methods=['gradient', 'grad_cam'] for example.")
+    entries = [None if _is_map(value) else _method(value) for _, value in named]
+    _check_params(params, [entry for entry in entries if entry is not None])
+    result: list[Candidate] = []
+    for (name, value), entry in zip(named, entries, strict=True):
+        title = name or (entry.name if entry is not None else value.method if isinstance(value, Attribution) else "map")
+        result.append(_candidate(_unlike(title, [each.name for each in result]), value, entry, params, sign, channels))
+    return result
+
+
+def score_of(candidates: list[Candidate], target: Any, score: str, contrast: Any) -> tuple[Any, str, Any]:
+    """What is explained: what was said, or else what the attributions explain."""
+    first = next((each.attribution for each in candidates if each.attribution is not None), None)
+    if first is None or target is not None or contrast is not None or score != SCORE.default:
+        return target, score, contrast
+    return first.settings.get("target"), first.settings.get("score", score), first.settings.get("contrast")
+
+
+def check_score(candidate: Candidate, index: int, request: Request, score: Score) -> None:
+    """Look whether an attribution explains what is evaluated.
+
+    Raises:
+        ValueError: It explains another class or score.
+    """
+    if candidate.attribution is None:
+        return
+    settings = candidate.attribution.settings
+    explained = [_class(settings.get("target"), index), settings.get("score"), _class(settings.get("contrast"), index)]
+    evaluated = [
+        int(one[0]) if isinstance(one, Tensor) else asked
+        for one, asked in ((score.target, request.target), (score.contrast, request.contrast))
+    ]
+    evaluated.insert(1, request.score)
+    for name, one, other in zip(("target", "score", "contrast"), explained, evaluated, strict=True):
+        if one is not other and one != other:
+            raise ValueError(
+                f"methods: {brief(candidate.name)} explains {name}={brief(one)}, and {name}={brief(other)} is "
+                f"evaluated. Pass {name}={brief(one)}, or an attribution of the other."
+            )
+
+
+def _class(value: Any, index: int) -> Any:
+    value = value[index] if isinstance(value, (list, tuple)) else value
+    return int(value) if isinstance(value, Tensor) and value.numel() == 1 else value
+
+
+def _is_map(value: Any) -> bool:
+    return isinstance(value, (Attribution, Tensor)) or hasattr(value, "__array__")
+
+
+def _is_one(value: Any) -> bool:
+    """Whether it is one candidate, and no list of them."""
+    return isinstance(value, (str, Method)) or _is_map(value) or callable(getattr(value, "attribute", None))
+
+
+def _method(value: Any) -> Method:
+    if not _is_one(value):
+        raise TypeError(
+            f"methods: expected names of methods, attributions, and maps as arrays or tensors; got a "
+            f"{type(value).__name__}. Lists of numbers become a map with numpy.asarray."
+        )
+    return get_method(value)
+
+
+def _check_params(params: Mapping[str, Any], entries: Iterable[Method]) -> None:
+    names = sorted({param.name for entry in entries for param in entry.params})
+    for name in params:
+        if name not in names:
+            raise TypeError(unknown("params", name, names or ["none"]))
+
+
+def _candidate(
+    name: str, value: Any, entry: Method | None, params: Mapping[str, Any], sign: str | None, channels: str
+) -> Candidate:
+    if entry is not None:
+        names = {param.name for param in entry.params}
+        chosen = entry.check_params({param: one for param, one in params.items() if param in names})
+        return Candidate(name, entry, chosen, Reduction(entry.sign if sign is None else sign, channels))
+    if isinstance(value, Attribution):
+        method = get_method(value.settings["method"])
+        names = {param.name for param in method.params}
+        chosen = method.check_params({param: one for param, one in value.settings.items() if param in names})
+        reduction = Reduction(value.default_sign if sign is None else sign, channels)
+        return Candidate(name, method, chosen, reduction, value.values.detach(), value)
+    values = as_numbers(value, f"methods: {brief(name)}").detach()
+    values = values if values.is_floating_point() else values.double()
+    return Candidate(
+        name, None, {}, Reduction("absolute" if sign is None else sign, channels), values, ordered=sign is None
+    )
+
+
+def _unlike(name: str, others: list[str]) -> str:
+    """The name, with a number where another has it already."""
+    number = 2
+    title = name
+    while title in others:
+        title, number = f"{name} {number}", number + 1
+    return title

@@ -1,0 +1,276 @@
+"""States as two files, JSON and npz: readable by anything, and nothing in them runs.
+
+Nothing is unpacked before its size is known to be what is stated, and nothing is made of it before it is checked
+against :mod:`~saliency_widgets.api.io.schema`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import json
+import os
+import shutil
+import threading
+from collections.abc import Iterator, Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+import xxhash
+
+from saliency_widgets.api.io.arrays import largest_file, read_statement, statement, unpack
+from saliency_widgets.api.io.document import FORMAT, LARGEST_TEXT, checksum, parse
+from saliency_widgets.api.io.schema import STATE, check_attribution, check_names, check_state, is_digest
+from saliency_widgets.api.io.values import Reader, Writer, by_name
+from saliency_widgets.attribution.columns import Columns
+from saliency_widgets.attribution.result import Attribution
+from saliency_widgets.files import as_path, is_file, path_errors, put, quoted, resolve_target
+
+__all__ = ["Writer", "check_target", "read_state", "stored", "write_files"]
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
+
+_WRITING = threading.Lock()
+_ABOUT_FILES = ("format", "arrays", "npz", "checksum")
+
+
+def stored(attribution: Attribution, writer: Writer) -> dict[str, Any]:
+    """An attribution as :func:`read_state` reads it.
+
+    Raises:
+        TypeError: A setting can't be stored; the message names it.
+    """
+    values = {f.name: getattr(attribution, f.name) for f in fields(attribution)}
+    columns, settings = values["columns"], dict(values.pop("settings"))
+    if columns is not None:
+        values["columns"] = {name: getattr(columns, name) for name in ("names", "of", "rows", "median")}
+    plain = {name: writer.plain(name, value) for name, value in settings.items()}
+    return {**{name: writer.plain(name, value) for name, value in values.items()}, "settings": plain}
+
+
+def check_target(path: Any) -> None:
+    """Look whether both files can be written, before anything is computed for them.
+
+    Raises:
+        TypeError, ValueError, OSError: They can't: see :func:`saliency_widgets.files.resolve_target`.
+    """
+    text, packed = _paths(path)
+    if resolve_target(text) == resolve_target(packed):
+        raise ValueError(
+            f"path: {text.name} and {packed.name} lead to one file. Choose another name, or remove a link."
+        )
+
+
+def write_files(path: Any, state: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Path:
+    """Write both files, or none of them; returns the first one's path.
+
+    The JSON names the npz by its content, and is written last: until then the state is the old one, whose npz is put
+    aside under that name, where it is found by :func:`read_state` even after the process was killed.
+
+    Args:
+        path: Of both, without their endings.
+        state: The fields of ``schema.STATE``, as ``writer`` makes them.
+        arrays: Of the writer.
+
+    Raises:
+        ValueError: It could not be read again; the message says why.
+        TypeError, ValueError, OSError: See :func:`check_target`.
+    """
+    check_target(path)
+    text, packed = _paths(path)
+    try:
+        stated = statement(arrays)
+        read_statement(stated)
+        file = io.BytesIO()
+        # By number: an array's own name may be anything.
+        numbered: dict[str, Any] = {str(k): array for k, array in enumerate(arrays.values())}
+        np.savez_compressed(file, **numbered)
+        content = file.getbuffer()
+        document = {**state, "format": FORMAT, "arrays": stated, "npz": xxhash.xxh3_128_hexdigest(content)}
+        document["checksum"] = checksum(document)
+        written = (json.dumps(document, indent=1, allow_nan=False, ensure_ascii=False) + "\n").encode()
+        _decode(parse(written), arrays)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"state: it can't be stored, and nothing was written: {error}") from error
+    with _alone(text.parent), _set_aside(packed, until=text):
+        put(packed, content)
+        put(text, written)
+    return text
+
+
+def read_state(path: Any) -> dict[str, Any]:
+    """What :func:`write_files` wrote: the fields of ``schema.STATE``, of which ``attribution`` is one.
+
+    Raises:
+        TypeError: That is no path.
+        FileNotFoundError: One of the two is missing.
+        ValueError: They are no such files, don't belong together, or were changed.
+        OSError: They can't be read.
+    """
+    text, packed = _paths(path)
+    _check_there(text)
+    with path_errors(text, "can't be read"):
+        try:
+            written = _content(text, LARGEST_TEXT)
+            if written is None:
+                raise ValueError(f"it has more than the {LARGEST_TEXT} bytes that a state may.")
+            document = parse(written)
+            stated = read_statement(document.get("arrays"))
+            # Without a name for the packed bytes: they are gone before tables are made, which copies arrays.
+            arrays = unpack(_packed(text, packed, document.get("npz"), largest_file(stated)), stated)
+            return _decode(document, arrays)
+        except (OSError, MemoryError):
+            raise
+        except Exception as error:  # whatever hostile bytes make the libraries say
+            raise ValueError(f"path: {quoted(text)} can't be read: {str(error)[:300]}") from error
+
+
+def _decode(document: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    state = {name: value for name, value in document.items() if name not in _ABOUT_FILES}
+    check_names("state", state, STATE)
+    reader = Reader(arrays)
+    state |= {name: reader.value(state[name]) for name in ("inputs", "pixels", "row")}
+    state["controls"] = reader.fields("controls", state["controls"])
+    state["attribution"] = _attribution(reader, state["attribution"])
+    if reader.arrays:
+        raise ValueError(f"arrays: no value has {min(reader.arrays)[:99]!r}.")
+    check_state(state)
+    return state
+
+
+def _attribution(reader: Reader, plain: Any) -> Attribution:
+    rest = dict(by_name("attribution", plain))
+    settings = reader.fields("settings", rest.pop("settings", None))
+    values = {**reader.fields("attribution", rest), "settings": settings}
+    check_attribution(values)
+    if values["columns"] is not None:
+        values["columns"] = Columns(encode=_no_transform, **values["columns"])
+    return Attribution(**values)
+
+
+def _no_transform(_rows: Any, name: str) -> NoReturn:
+    raise ValueError(f"{name}: this attribution was loaded from a file, without the way its rows were prepared.")
+
+
+# ---- the two files
+
+
+def _paths(path: Any) -> tuple[Path, Path]:
+    """The two files that a name stands for, with or without one of their endings."""
+    path = as_path(path)
+    if path.suffix in (".json", ".npz"):
+        path = path.with_suffix("")
+    if path.name in ("", ".."):
+        raise IsADirectoryError(f"path: {quoted(path)} is a folder. Add a name for the two files.")
+    return path.with_name(path.name + ".json"), path.with_name(path.name + ".npz")
+
+
+def _aside(packed: Path, digest: str) -> Path:
+    """Where arrays lie that the JSON still names and that are being replaced.
+
+    By the state's name, too: another one with equal arrays has its own.
+    """
+    target = Path(os.path.realpath(packed))
+    name = xxhash.xxh3_128_hexdigest(os.fsencode(f"{target.name}/{digest}"))
+    return target.with_name(f".{name}.npz")
+
+
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """One writer of a folder's states at a time, among threads and, where the system can, processes."""
+    with _WRITING, contextlib.ExitStack() as stack:
+        if fcntl is not None:
+            with contextlib.suppress(OSError):  # a folder that can't be read, or a file system without locks
+                opened = os.open(folder, os.O_RDONLY)
+                stack.callback(os.close, opened)
+                fcntl.flock(opened, fcntl.LOCK_EX)
+        yield
+
+
+@contextlib.contextmanager
+def _set_aside(packed: Path, until: Path) -> Iterator[None]:
+    """Put a file aside while it is replaced; on an error it comes back, unless the other one is replaced by then."""
+    target, aside = resolve_target(packed), None
+    before = _version(target), _version(until)
+    with path_errors(packed, "can't be replaced"):
+        if target.exists():
+            with target.open("rb") as file:
+                aside = _aside(packed, hashlib.file_digest(file, xxhash.xxh3_128).hexdigest())
+        try:
+            if aside is not None:
+                _copy(target, aside)
+            yield
+        except BaseException:
+            if _version(target) != before[0] and _version(until) == before[1]:
+                _restore(target, aside)
+            _remove(aside)
+            raise
+        _remove(aside)
+
+
+def _restore(target: Path, aside: Path | None) -> None:
+    if aside is None:
+        target.unlink()
+    else:
+        aside.replace(target)
+
+
+def _remove(aside: Path | None) -> None:
+    if aside is not None:
+        aside.unlink(missing_ok=True)
+
+
+def _copy(target: Path, aside: Path) -> None:
+    try:
+        os.link(target, aside)
+    except OSError:  # no links here, or one that a killed process left, or that another thread has just made
+        with contextlib.suppress(shutil.SameFileError):
+            shutil.copy2(target, aside)
+
+
+def _version(path: Path) -> tuple[int, int] | None:
+    """Changes when a file is replaced."""
+    state = path.stat() if path.exists() else None
+    return None if state is None else (state.st_ino, state.st_mtime_ns)
+
+
+def _content(path: Path, limit: int) -> bytes | None:
+    """All of a file; None where it is none, or larger than the limit."""
+    size = path.stat().st_size if is_file(path) else limit + 1
+    if size > limit:
+        return None
+    with path.open("rb") as file:
+        return file.read(size)
+
+
+def _packed(text: Path, packed: Path, digest: Any, limit: int) -> bytes:
+    """The content of the npz that the JSON names, which may have been put aside.
+
+    Raises:
+        ValueError: There is another one.
+        FileNotFoundError: There is none.
+    """
+    if not is_digest(digest):
+        raise ValueError("npz: expected a digest.")
+    for path in (packed, _aside(packed, digest)):
+        content = _content(path, limit)
+        if content is not None and xxhash.xxh3_128_hexdigest(content) == digest:
+            return content
+    _check_there(packed)
+    raise ValueError(
+        f"{packed.name} is not the one that {text.name} was written with, or it was changed. Bring the two files of "
+        "one save_state together."
+    )
+
+
+def _check_there(path: Path) -> None:
+    if not is_file(path):
+        raise FileNotFoundError(
+            f"path: there is no file {quoted(path)}. Both {path.stem[:99]}.json and {path.stem[:99]}.npz are needed."
+        )

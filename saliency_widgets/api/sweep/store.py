@@ -1,0 +1,272 @@
+"""Finished cells in a file, as they come: an interrupted sweep goes on where it was."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import sqlite3
+import stat
+import time
+import warnings
+from collections.abc import Collection, Hashable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xxhash
+from torch import nn
+
+from saliency_widgets.api.sweep.cells import Found
+from saliency_widgets.files import as_path, check_folder
+from saliency_widgets.runtime.model.version import Fingerprint
+
+# Of a file of ours, in its header. Version 1 had no application id and no checksums.
+_APPLICATION, _VERSION = 0x53574343, 2
+_TABLE = "CREATE TABLE cells (name TEXT PRIMARY KEY, numbers TEXT, shape TEXT, map BLOB, checksum TEXT)"
+# All that such a file may hold: no view, trigger, generated column or index on an expression.
+_SCHEMA = [(b"table", b"cells", _TABLE.encode()), (b"index", b"sqlite_autoindex_cells_1", None)]
+_LIMITS = {sqlite3.SQLITE_LIMIT_LENGTH: 2**28, sqlite3.SQLITE_LIMIT_SQL_LENGTH: 1000}
+_JSON_LENGTH = 2**16
+_MAX_DIMENSIONS = 32  # that every NumPy takes
+_LOCK_SECONDS = 30.0  # that another process may hold the file
+_QUERY_SECONDS = 10.0  # each reads or writes one row, which takes milliseconds; a trap of a file never ends
+
+
+class StoreError(ValueError):
+    """The file can't be used."""
+
+
+class Store:
+    """Cells by their signatures, in an SQLite file that may have been damaged, or made to do harm.
+
+    Args:
+        path: The file; made where there is none.
+        shape: Of each map, where all have one.
+
+    Raises:
+        TypeError: That is no path.
+        StoreError: The file is something else, damaged, or locked.
+    """
+
+    def __init__(self, path: Any, shape: tuple[int, ...] | None = None) -> None:
+        if not isinstance(path, (str, os.PathLike)):
+            raise TypeError(f"store: expected the path of a file, got a {type(path).__name__}.")
+        try:
+            self.path = as_path(path, "store")
+            check_folder(Path(os.path.realpath(self.path)).parent, "store")
+        except (FileNotFoundError, ValueError) as error:
+            raise StoreError(str(error)) from error
+        self._shape = shape
+        self._deadline = math.inf
+        _check_regular(self.path)
+        try:
+            if self.path.exists():
+                self._check_unchanged()
+            self._connect("rwc")
+            try:
+                self._make_table()
+            except BaseException:
+                self.close()
+                raise
+        except sqlite3.Error as error:
+            raise StoreError(
+                f"store: {self.path} can't be used ({error}). Choose another file, or delete this one if it is a "
+                f"damaged store."
+            ) from error
+
+    def put(self, name: Hashable, cell: Found) -> None:
+        """Keep a finished cell; from here on it outlives an interruption.
+
+        Raises:
+            StoreError: It can't be written.
+        """
+        assert cell.values is not None
+        numbers = json.dumps({metric: float(number) for metric, number in cell.numbers.items()})
+        shape, values = json.dumps(cell.values.shape), cell.values.astype("<f4").tobytes()
+        checksum = _checksum(str(name), numbers.encode(), shape.encode(), values)
+        try:
+            self._run("INSERT OR REPLACE INTO cells VALUES (?, ?, ?, ?, ?)", (name, numbers, shape, values, checksum))
+        except (sqlite3.Error, OverflowError) as error:
+            raise StoreError(f"store: {self.path} can't be written ({error}).") from error
+
+    def get(self, names: Collection[Hashable]) -> dict[Hashable, Found]:
+        """Those of some cells that are kept; a warning says how many were damaged.
+
+        Raises:
+            StoreError: The file is locked, or reading it does not end.
+        """
+        cells: dict[Hashable, Found] = {}
+        damaged = 0
+        for name in dict.fromkeys(names):
+            try:
+                rows = self._run("SELECT numbers, shape, map, checksum FROM cells WHERE name = ?", (name,))
+            except sqlite3.Error:  # others may be readable
+                rows = [(None,) * 4]
+            read = [cell for row in rows if (cell := _read(str(name), row, self._shape)) is not None]
+            if read:
+                cells[name] = read[0]
+            elif rows:
+                damaged += 1
+        if damaged:
+            warnings.warn(
+                f"store: {damaged} of {len(cells) + damaged} maps in {self.path} are damaged. They are computed again.",
+                UserWarning,
+                stacklevel=5,  # whoever calls sw.sweep
+            )
+        return cells
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+    def _connect(self, mode: str) -> None:
+        self._file = sqlite3.connect(
+            f"{self.path.absolute().as_uri()}?mode={mode}", uri=True, timeout=0, isolation_level=None
+        )
+        self._file.text_factory = bytes  # damaged text may be no UTF-8
+        for limit, value in _LIMITS.items():
+            self._file.setlimit(limit, value)
+        self._file.set_progress_handler(lambda: time.monotonic() > self._deadline, 1000)
+        self._run("PRAGMA trusted_schema = OFF")
+        self._run("PRAGMA cell_size_check = ON")
+
+    def _check_unchanged(self) -> None:
+        """Refuse a file of something else before it is opened for writing: that alone may change it."""
+        self._connect("ro")
+        try:
+            self._run("BEGIN")
+            self._holds_table()
+        except sqlite3.OperationalError:
+            pass  # a write was interrupted: whoever opens the file for writing takes it back
+        finally:
+            self.close()
+
+    def _make_table(self) -> None:
+        self._run("BEGIN")
+        if not self._holds_table():
+            self._run("COMMIT")
+            self._run("BEGIN IMMEDIATE")
+            if not self._holds_table():  # nor did another process make it meanwhile
+                self._run(_TABLE)
+                self._run(f"PRAGMA application_id = {_APPLICATION}")
+                self._run(f"PRAGMA user_version = {_VERSION}")
+        self._run("COMMIT")
+
+    def _holds_table(self) -> bool:
+        """Whether it holds our table and nothing else; False for an empty file.
+
+        To be called in a transaction: another process may be making the table.
+        """
+        ids = [self._run(f"PRAGMA {name}")[0][0] for name in ("application_id", "user_version")]
+        ours = ids == [_APPLICATION, _VERSION]
+        foreign = any(ids) and not ours
+        schema = None if foreign else self._run("SELECT type, name, sql FROM sqlite_master LIMIT 3")
+        if schema != [] and not (ours and schema == _SCHEMA):
+            raise StoreError(
+                f"store: {self.path} was written by something else, or by an older version that kept no checksums, or "
+                f"is damaged. Choose another file, or delete this one if it is an old store."
+            )
+        return bool(schema)
+
+    def _run(self, statement: str, values: Sequence[Any] = ()) -> list[tuple]:
+        """Rows of a statement. Another process's lock is waited for, and Ctrl-C is heard, also by the statement."""
+        patience = time.monotonic() + _LOCK_SECONDS
+        while True:
+            self._deadline = time.monotonic() + _QUERY_SECONDS
+            try:
+                return self._file.execute(statement, values).fetchall()
+            except UnicodeDecodeError as error:  # of SQLite's own message, which repeats a damaged name
+                raise sqlite3.DatabaseError("malformed database schema") from error
+            except sqlite3.OperationalError as error:
+                code = error.sqlite_errorcode & 0xFF
+                if code == sqlite3.SQLITE_INTERRUPT:
+                    if time.monotonic() < self._deadline:
+                        raise KeyboardInterrupt from error  # sqlite3 drops what its handler raises
+                    raise StoreError(
+                        f"store: {self.path} keeps a query busy for over {_QUERY_SECONDS:g} s, and of a store of ours "
+                        f"it takes milliseconds. Choose another file."
+                    ) from error
+                if code != sqlite3.SQLITE_BUSY:
+                    raise
+                if time.monotonic() > patience:
+                    raise StoreError(
+                        f"store: {self.path} has been locked by another process for {_LOCK_SECONDS:g} s. End that, "
+                        f"or choose another file."
+                    ) from error
+            time.sleep(0.01)
+
+
+class Memory:
+    """Cells of one sweep of one model in one state, as long as the process lives.
+
+    Args:
+        model: The model.
+        about: All else that its cells depend on.
+    """
+
+    path = None
+
+    def __init__(self, model: nn.Module, about: Hashable) -> None:
+        self._model, self._about = model, about
+        self._fingerprint = Fingerprint(model)
+        self._version = self._fingerprint()
+        self._cells: dict[Hashable, Found] = {}
+
+    def is_of(self, model: nn.Module, about: Hashable) -> bool:
+        """Whether this is what they were computed with, unchanged."""
+        return model is self._model and about == self._about and self._fingerprint() == self._version
+
+    def put(self, name: Hashable, found: Found) -> None:
+        """Keep a finished cell, if the model is still what it was."""
+        if self._fingerprint() == self._version:
+            self._cells[name] = found
+
+    def get(self, names: Collection[Hashable]) -> dict[Hashable, Found]:
+        """Those of some cells that are kept."""
+        return {name: self._cells[name] for name in names if name in self._cells}
+
+    def close(self) -> None:
+        """Nothing to be closed."""
+
+
+def _check_regular(path: Path) -> None:
+    """Refuse devices, pipes and folders, also under the names of SQLite's journals: opening them may never end."""
+    for name in (f"{path}", f"{path}-journal", f"{path}-wal"):
+        try:
+            mode = Path(name).stat().st_mode
+        except FileNotFoundError:
+            continue
+        except (OSError, ValueError) as error:
+            raise StoreError(f"store: {path} can't be used ({error}). Choose another file.") from error
+        if not stat.S_ISREG(mode):
+            raise StoreError(f"store: expected a regular file, and {name} is a folder, a device or a pipe.")
+
+
+def _checksum(name: str, *parts: bytes) -> str:
+    state = xxhash.xxh3_128()
+    for part in (name.encode(), *parts):
+        state.update(len(part).to_bytes(8, "little"))
+        state.update(part)
+    return state.hexdigest()
+
+
+def _read(name: str, row: tuple, expected: tuple[int, ...] | None) -> Found | None:
+    """The cell of a row; None where that is not what was written."""
+    if not all(isinstance(part, bytes) for part in row) or max(len(part) for part in row[:2]) > _JSON_LENGTH:
+        return None
+    *parts, checksum = row
+    if checksum != _checksum(name, *parts).encode():
+        return None
+    try:
+        numbers, shape = map(json.loads, parts[:2])
+    except (ValueError, RecursionError):
+        return None
+    if not (isinstance(numbers, dict) and all(type(number) is float for number in numbers.values())):
+        return None
+    if not (isinstance(shape, list) and len(shape) <= _MAX_DIMENSIONS and all(type(n) is int and n > 0 for n in shape)):
+        return None
+    if 4 * math.prod(shape) != len(parts[2]) or expected not in (None, tuple(shape)):
+        return None
+    values = np.frombuffer(parts[2], "<f4").astype(np.float32).reshape(shape)
+    return Found(numbers, values) if np.isfinite(values).all() else None

@@ -1,0 +1,179 @@
+"""A quadrature on the way from a baseline to an input that looks closer where the gradient changes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from saliency_widgets.attribution.numerics.float16_store import Half, full
+
+_START = 8
+# A share in the completeness residual counts this much of one in the map change: it speaks for one number, the other
+# for every pixel. Measured at 65 evaluations: with 1, the map is wrong by a sixth more; with 0, completeness by double.
+_RESIDUAL = 0.25
+# What an interval is wrong by, as a part of what bisecting its parent changed: sqrt(1/6) = 0.41 where the gradient
+# wanders at random; 0.47 measured in a network.
+_LEFT_OVER = 0.5
+_NARROWEST = 2**-16  # a score that jumps misses the jump in however narrow an interval: no more nodes for it
+
+
+@dataclass(slots=True)
+class _Interval:
+    """Two neighbouring nodes, numbered as they came in, and what speaks for a look between them."""
+
+    low: int
+    high: int
+    residual: float
+    change: float
+
+
+@dataclass(slots=True)
+class _Sample:
+    """One sample's nodes: t, the score there and the score's slope along the way; and the intervals between them."""
+
+    t: list[float] = field(default_factory=list)
+    score: list[float] = field(default_factory=list)
+    slope: list[float] = field(default_factory=list)
+    intervals: list[_Interval] = field(default_factory=list)
+    rests: bool = False
+
+    def split(self, low: int, middle: int, high: int, change: float) -> None:
+        for p, q in ((low, middle), (middle, high)):
+            width = self.t[q] - self.t[p]
+            missed = abs(width * (self.slope[p] + self.slope[q]) / 2 - (self.score[q] - self.score[p]))
+            self.intervals.append(_Interval(p, q, missed if width > _NARROWEST else 0.0, change))
+
+    def sort(self) -> None:
+        """The most urgent intervals first: a smaller budget's last round is then the beginning of a bigger one's."""
+        residual = _RESIDUAL / (sum(i.residual for i in self.intervals) or 1.0)
+        change = 1 / (sum(i.change for i in self.intervals) or 1.0)
+        # Of equally urgent ones the widest, then the leftmost: a linear model's are all equal.
+        self.intervals.sort(key=lambda i: (self.t[i.low] - self.t[i.high], self.t[i.low]))
+        self.intervals.sort(key=lambda i: max(residual * i.residual, change * i.change), reverse=True)
+
+
+class AdaptiveTrapezoid:
+    r"""Nested trapezoid rule for Integrated Gradients, refined where completeness or the map isn't settled.
+
+    .. math:: a = (x - x') \sum_{[p, q]} \frac{q - p}{2} \left( g(p) + g(q) \right), \qquad
+              g(t) = \nabla F(x' + t (x - x'))
+
+    over intervals [p, q] that cover [0, 1]. It begins with 8 equal ones. Each round bisects those with the largest
+    share in either of two sums over all intervals; every node stays in use:
+
+    * completeness residual: what the interval's trapezoid, taken of <g, x - x'>, misses of F(q) - F(p);
+    * map change: the L1 norm of what bisecting the interval's parent changed in the map.
+
+    The first is up to date, but blind where errors of pixels cancel; the second sees every pixel, but is a generation
+    old. Neither touches the values: what is missing is read off as ``delta`` and never distributed.
+
+    Each sample of a batch has nodes of its own, so its result doesn't depend on its neighbours. One gradient is kept
+    per node, as it is told; sums are kept in float32 or wider.
+
+    Args:
+        way: x - x', shape (B, ...).
+        n_steps: n + 1 evaluations at most. A bigger budget only continues a smaller one of 8 or more; below 8 it is
+            the plain trapezoid rule of n steps.
+        per_round: Bisections per round; beyond 64 times as many nodes, a 64th of the nodes.
+    """
+
+    def __init__(self, way: Tensor, n_steps: int, per_round: int = 8):
+        self._dtype = way.dtype
+        self._way = way.to(torch.promote_types(way.dtype, torch.float32))
+        self._total = torch.zeros_like(self._way)
+        self._n_steps, self._per_round = n_steps, per_round
+        self._gradients: list[Tensor | Half] = []
+        self._samples = [_Sample() for _ in way]
+        self._asked = torch.empty(0, len(way), dtype=torch.float64, device="cpu")
+
+    @property
+    def done(self) -> int:
+        """Evaluations per sample so far."""
+        return len(self._gradients)
+
+    @property
+    def values(self) -> Tensor:
+        """The attribution so far, (B, ...); valid from the first ``tell`` on."""
+        return (self._way * self._total).to(self._dtype)
+
+    @property
+    def delta(self) -> Tensor | None:
+        """Sum of the values less F(x) - F(x'), (B,); None until both ends are in, NaN if it rested before that."""
+        if self.done < 2:
+            return None
+        scores = [s.score[0] - s.score[1] if len(s.score) > 1 else math.nan for s in self._samples]
+        return (self._way * self._total).flatten(1).sum(1) - self._total.new_tensor(scores)
+
+    @property
+    def error(self) -> Tensor | None:
+        """Estimated relative L1 error of the values, (B,); None until bisections have shown how much they change."""
+        if self.done <= _START:
+            return None
+        # In quadrature: intervals err independently of each other.
+        changes = [[i.change for i in s.intervals] or [math.nan] for s in self._samples]
+        lost = _LEFT_OVER * self._total.new_tensor([math.hypot(*c) for c in changes])
+        return torch.where(lost == 0, 0.0, lost / (self._way * self._total).abs().flatten(1).sum(1))
+
+    def rest(self, which: Tensor) -> None:
+        """Freeze the samples where ``which``, bool of shape (B,), is True; they don't wake again."""
+        for sample, rests in zip(self._samples, which.tolist(), strict=True):
+            sample.rests |= rests
+
+    def ask(self) -> Tensor:
+        """Where to evaluate next: float64 (K, B) on the CPU; 1 for samples that rest. K is 0 when nothing is left."""
+        left = 0 if all(s.rests for s in self._samples) else self._n_steps + 1 - self.done
+        n = min(self._n_steps, _START)
+        nodes = [[1.0], [j / n for j in range(n)], []][min(self.done, 2)]
+        count = min(left, len(nodes) or min(max(self._per_round, self.done // 64), self.done - 1))
+        self._asked = torch.ones(count, len(self._samples), dtype=torch.float64, device="cpu")
+        for b, sample in enumerate(self._samples):
+            if count and not sample.rests:
+                sample.sort()
+                middles = [(sample.t[i.low] + sample.t[i.high]) / 2 for i in sample.intervals[:count]]
+                self._asked[:, b] = torch.tensor(nodes or middles, dtype=torch.float64, device="cpu")
+        return self._asked
+
+    def tell(self, parts: Sequence[Tensor | Half], scores: Tensor) -> None:
+        """Take in what the last ``ask`` was for, in its order.
+
+        Args:
+            parts: The gradients, (K, B, ...) in one piece or several, kept uncopied.
+            scores: The scores, (K, B).
+        """
+        first = self.done
+        for part in parts:
+            self._gradients += part.unbind()
+        slopes = [(full(g) * self._way).flatten(1).sum(1) for g in self._gradients[first:]]
+        told = self._asked, scores.cpu(), torch.stack(slopes).cpu()
+        families = []  # sample, low, middle and high node
+        for b, sample in enumerate(self._samples):
+            if sample.rests:
+                continue
+            for kept, new in zip((sample.t, sample.score, sample.slope), told, strict=True):
+                kept += new[:, b].tolist()
+            if first < 2:
+                families += self._begin(b, self.done - 1)
+            else:
+                parents, sample.intervals = sample.intervals[: len(slopes)], sample.intervals[len(slopes) :]
+                families += [(b, i.low, first + k, i.high) for k, i in enumerate(parents)]
+        changes = []  # transferred at once: every transfer makes a GPU wait
+        for b, low, middle, high in families:
+            t = self._samples[b].t
+            new = self._gradients[low][b].to(self._total.dtype) + self._gradients[high][b]
+            new.mul_((t[low] - t[high]) / 4).add_(self._gradients[middle][b], alpha=(t[high] - t[low]) / 2)
+            if first > 1:
+                self._total[b].add_(new)
+            changes.append(torch.linalg.vector_norm(new.mul_(self._way[b]), 1))
+        for (b, *family), change in zip(families, torch.stack(changes).tolist() if changes else [], strict=True):
+            self._samples[b].split(*family, change)
+
+    def _begin(self, b: int, n: int) -> list[tuple[int, int, int, int]]:
+        """The rule of n steps: node 0 is its right end, 1 ... n follow from the left. Returns it as bisected pairs."""
+        self._total[b] = self._gradients[0][b].to(self._total) / max(2 * n, 1)
+        for node in range(1, n + 1):
+            self._total[b].add_(self._gradients[node][b], alpha=(0.5 if node == 1 else 1.0) / n)
+        return [(b, j, j + 1, (j + 2) % (n + 1)) for j in range(1, n, 2)] if n == _START else []

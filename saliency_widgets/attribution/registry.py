@@ -1,0 +1,277 @@
+"""What an attribution method is, and how the methods are found.
+
+A method is one file in ``attribution/methods/``: a generator under the decorator :func:`method`. Its menu entry,
+sliders, documentation and contract tests follow from it.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import inspect
+import math
+import pkgutil
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Literal, Protocol
+
+from torch import Tensor
+
+from saliency_widgets.params import Param, check_mapping, figure, unknown
+
+Need = Literal["relu", "layer", "picture"]
+
+FLAT = "the score does not move with the input here (a saturated output, or units that are all off)"
+"""What a map of zeros means, unless the method says otherwise."""
+
+DEFAULT = "integrated_gradients"
+"""The method that is used where none is named: it accounts for the whole score, and says what it misses."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A running estimate: valid by itself, better with each one that follows.
+
+    Attributes:
+        values: Signed attribution, of the inputs' shape, or (B, 1, h, w) at a layer's resolution.
+        done: Units of work behind it.
+        total: Units of work in all.
+        evaluations: Gradients of the model spent per sample.
+        score: The explained score of each sample, shape (B,), where it is known.
+        delta: sum(values) - (score of the inputs - score of the baseline), shape (B,), where completeness holds.
+        standard_error: Of each value, where samples are averaged.
+        agreement: Rank correlation of the maps of two halves of the samples, shape (B,), where samples are averaged.
+        map_error: Estimated error of the map, relative to it (L1), shape (B,), where it can be told.
+        layer: The layer that the values are of, or whose resolution they have.
+        parts: Of a layer that gives several tensors: their names and shapes of one sample. The values lie side by side.
+        notes: What a reader should know before believing it.
+    """
+
+    values: Tensor
+    done: int = 1
+    total: int = 1
+    evaluations: int = 1
+    score: Tensor | None = None
+    delta: Tensor | None = None
+    standard_error: Tensor | None = None
+    agreement: Tensor | None = None
+    map_error: Tensor | None = None
+    layer: str | None = None
+    parts: Mapping[str, tuple[int, ...]] | None = None
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Method:
+    """An attribution method.
+
+    Attributes:
+        name: What it is called in code.
+        title: What it is called by people.
+        help: What it shows, in one line.
+        params: Its parameters.
+        run: The generator: (call, **params) -> running estimates.
+        unit: What is counted while it runs.
+        pointwise: One gradient per input and a result of the inputs' shape: it can be averaged by SmoothGrad.
+        sign: The part of the values that the method's paper shows: see
+            :mod:`~saliency_widgets.attribution.reduction`.
+        gradients: Whether it needs gradients of the inputs; without, whole numbers and truth values can be explained.
+        needs: What it takes besides gradients: "relu" (its backward rule is about ReLUs), "layer" (a layer with a
+            spatial output), "picture" (inputs with places beside each other). The check-up names
+            the methods whose needs a model doesn't meet.
+        aliases: What others call it; suggested where one of these names is passed.
+        doc: The whole documentation, with formula and source.
+        blank: What a map of zeros means, where that is not ``FLAT``.
+    """
+
+    name: str
+    title: str
+    help: str
+    params: tuple[Param, ...]
+    run: Callable[..., Iterator[Estimate]]
+    unit: str = "steps"
+    pointwise: bool = False
+    sign: str = "absolute"
+    needs: tuple[Need, ...] = ()
+    aliases: tuple[str, ...] = ()
+    doc: str = ""
+    blank: str = ""
+    gradients: bool = True
+
+    def check_params(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """All parameters, the given ones checked, the others by default.
+
+        Raises:
+            TypeError: A parameter that the method doesn't have, or a value of the wrong type.
+            ValueError: A value out of range.
+        """
+        known = {param.name: param for param in self.params}
+        for name in check_mapping("params", given):
+            if name not in known:
+                raise TypeError(unknown(f"parameter of {self.name}", name, list(known) or ["none"]))
+        return {name: param.check(given.get(name, param.default)) for name, param in known.items()}
+
+
+def method(
+    *,
+    title: str,
+    params: tuple[Param, ...] = (),
+    unit: str = "steps",
+    pointwise: bool = False,
+    sign: str = "absolute",
+    needs: tuple[Need, ...] = (),
+    aliases: tuple[str, ...] = (),
+    blank: str = "",
+) -> Callable[[Callable[..., Iterator[Estimate]]], Method]:
+    """Make a generator an attribution method; the first line of its docstring is its help."""
+
+    def wrap(run: Callable[..., Iterator[Estimate]]) -> Method:
+        doc = inspect.getdoc(run) or ""
+        return Method(
+            name=run.__name__,
+            title=title,
+            help=doc.partition("\n")[0],
+            params=params,
+            run=run,
+            unit=unit,
+            pointwise=pointwise,
+            sign=sign,
+            needs=needs,
+            aliases=aliases,
+            doc=doc,
+            blank=blank,
+        )
+
+    return wrap
+
+
+class Methods(Mapping[str, Method]):
+    """The methods by name; printed, a table of their parameters."""
+
+    def __init__(self, found: Mapping[str, Method]) -> None:
+        self._found = dict(found)
+
+    def __getitem__(self, name: str) -> Method:
+        return self._found[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._found)
+
+    def __len__(self) -> int:
+        return len(self._found)
+
+    def __repr__(self) -> str:
+        lines = []
+        for entry in self._found.values():
+            lines.append(f"{entry.name}: {entry.help}")
+            for param in entry.params:
+                low, high = ("" if end is None else figure(end) for end in (param.low, param.high))
+                span = f", {low or 'up'} to {high}" if high else f", at least {low}" if low else ""
+                beyond = " on the slider, and beyond" if param.limits[1] > (param.high or math.inf) else ""
+                choices = f", one of {', '.join(param.options())}" if param.options() else ""
+                lines.append(f"    {param.name} = {param.default!r}{span} {param.unit}".rstrip() + beyond + choices)
+        return "\n".join(lines)
+
+
+def methods() -> Methods:
+    """All attribution methods: those of the modules in ``attribution/methods/``.
+
+    Returns:
+        A mapping from name to :class:`Method`: parameters with defaults and the ranges of their sliders, help.
+    """
+    package = importlib.import_module("saliency_widgets.attribution.methods")
+    # Called at each move of a slider: discovered again only when a file was added or removed.
+    return _discover(package, tuple((path, Path(path).stat().st_mtime_ns) for path in package.__path__))
+
+
+@functools.lru_cache(1)
+def _discover(package: ModuleType, _state: tuple) -> Methods:
+    entries: dict[str, Method] = {}
+    for module in _modules(package):
+        for entry in vars(module).values():
+            if isinstance(entry, Method) and entry.run.__module__ == module.__name__:
+                entries[entry.name] = entry
+    return Methods(dict(sorted(entries.items())))
+
+
+def _modules(package: ModuleType) -> list[ModuleType]:
+    names = [info.name for info in pkgutil.iter_modules(package.__path__)]
+    return [importlib.import_module(f"{package.__name__}.{name}") for name in names]
+
+
+class Bridge(Protocol):
+    """The methods of another library: an object named ``BRIDGE`` in a module of ``bridges/``.
+
+    Attributes:
+        prefix: What the names of its methods begin with, such as "captum.".
+    """
+
+    prefix: str
+
+    def names(self) -> list[str]:
+        """The names of its methods, without the prefix; none where the library is not installed."""
+        ...
+
+    def by_name(self, name: str) -> Method:
+        """The method of that name, prefix included."""
+        ...
+
+    def accepts(self, value: Any) -> bool:
+        """Whether a value is an object of that library that :meth:`from_object` takes."""
+        ...
+
+    def from_object(self, value: Any) -> Method:
+        """The method that an object of that library computes."""
+        ...
+
+
+@functools.cache
+def bridges() -> tuple[Bridge, ...]:
+    """The libraries whose methods can be used: those of the modules in ``bridges/``."""
+    modules = _modules(importlib.import_module("saliency_widgets.bridges"))
+    return tuple(module.BRIDGE for module in modules if hasattr(module, "BRIDGE"))
+
+
+def get_method(name: Any) -> Method:
+    """The method of that name.
+
+    Args:
+        name: A name; "captum." and the name of one of its classes; an object of captum's; or a method itself.
+
+    Raises:
+        ImportError: A method of captum's, which is not installed.
+        TypeError: It is none of these.
+        ValueError: There is no such method.
+    """
+    if isinstance(name, Method):
+        return name
+    entries = methods()
+    if isinstance(name, str) and name in entries:
+        return entries[name]
+    for bridge in bridges():
+        if isinstance(name, str) and name.startswith(bridge.prefix):
+            return bridge.by_name(name)
+        if bridge.accepts(name):
+            return bridge.from_object(name)
+    if not isinstance(name, str):
+        raise TypeError(f"method: expected a name such as 'smoothgrad', got a {type(name).__name__}.")
+    raise ValueError(unknown_method(name, entries))
+
+
+def unknown_method(name: Any, entries: Mapping[str, Method], argument: str = "method") -> str:
+    """The message for an unknown method, with the one that was probably meant: by name, title or alias.
+
+    Args:
+        name: What was passed.
+        entries: The methods there are.
+        argument: The argument's name, for the message.
+    """
+    aliases: dict[str, str] = {}
+    if argument == "method":
+        for bridge in bridges():
+            for other in bridge.names():
+                aliases |= dict.fromkeys((other, bridge.prefix + other), bridge.prefix + other)
+    aliases |= {alias: name for name, entry in entries.items() for alias in (name, entry.title, *entry.aliases)}
+    return unknown(argument, name, list(entries), aliases)

@@ -1,0 +1,304 @@
+"""From a model's output to one number per sample: which class, and on which scale."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields, is_dataclass, replace
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from saliency_widgets.attribution.arrays import check_dense
+from saliency_widgets.params import Param
+from saliency_widgets.runtime.errors import OneForAll
+
+Scale = Literal["logit", "probability", "log_probability", "value"]
+SCORE = Param(
+    "score",
+    default="logit",
+    kind="choice",
+    choices=get_args(Scale),
+    advanced=True,
+    help="The number that is explained: the class's logit, its probability, the logarithm of that, or a plain value.",
+)
+Target = int | str | Tensor | Sequence[Any] | Callable[[Any], Tensor] | None
+
+
+_NAMES = ("logits", "out", "scores", "output", "predictions")
+
+
+def scores_in(output: Any, rows: int | None = None) -> Tensor:
+    """The tensor of scores inside whatever a model returns, in its own shape.
+
+    Args:
+        output: A tensor; an object with ``.logits``; a mapping or a dataclass with one of the usual names ("logits",
+            "out", "scores", "output", "predictions"); or any of these or a tuple or list with a tensor of N rows,
+            the first of which it is.
+        rows: N, where it is known.
+
+    Raises:
+        TypeError: There is no tensor to be found.
+    """
+    found = output
+    if not isinstance(found, Tensor):
+        parts = _fields(output)
+        named = [parts[name] for name in _NAMES if isinstance(parts.get(name), Tensor)]
+        tensors = [value for value in parts.values() if isinstance(value, Tensor)]
+        whole = [value for value in tensors if value.ndim > 0 and rows in (None, value.shape[0])]
+        found = next(iter([*named, *whole, *tensors]), None)
+    if not isinstance(found, Tensor):
+        raise TypeError(
+            f"target: the model returned a {type(output).__name__} with no tensor of scores in it. "
+            f"Pass target= a function from that output to one number per sample."
+        )
+    return found
+
+
+def notes_on(output: Any, rows: int) -> tuple[str, ...]:
+    """What a reader should know of how the scores were found in a model's output."""
+    notes = []
+    found = scores_in(output, rows)
+    if is_dense(found):
+        notes.append(
+            "The model scores each position of the picture: the class's mean over all of them is explained. Pass "
+            "target= a function from the output for a part of them."
+        )
+    parts = {} if isinstance(output, Tensor) else _fields(output)
+    alike = [name for name, part in parts.items() if isinstance(part, Tensor) and part.shape[:1] == (rows,)]
+    alike = [name for name in alike if parts[name].ndim in (1, 2) and parts[name].is_floating_point()]
+    if len(alike) > 1 and not any(name in _NAMES for name in alike):
+        notes.append(
+            f"The model returns {len(alike)} tensors that could be scores ({', '.join(map(str, alike))}); the first is "
+            f"explained. Pass target= a function from the output for another: lambda out: out[{alike[-1]!r}][:, 0]."
+        )
+    return tuple(notes)
+
+
+def _fields(output: Any) -> dict[Any, Any]:
+    """What a model's output is made of, by name or place."""
+    if isinstance(output, Mapping):
+        return dict(output)
+    if hasattr(output, "_asdict"):
+        return output._asdict()
+    if isinstance(output, (tuple, list)):
+        return dict(enumerate(output))
+    found = {field.name: getattr(output, field.name) for field in fields(output)} if is_dataclass(output) else {}
+    return found | {name: getattr(output, name) for name in _NAMES if hasattr(output, name)}
+
+
+def is_dense(scores: Tensor) -> bool:
+    """Whether there are class scores for each position of a picture, (N, K, H, W), as in segmentation."""
+    return scores.ndim == 4
+
+
+def logits_of(output: Any, rows: int | None = None) -> Tensor:
+    """The class scores inside whatever a model returns: see :func:`scores_in`.
+
+    Returns:
+        The scores, shape (N, K); (N,) outputs become (N, 1), and (N, K, H, W) their mean over the positions.
+
+    Raises:
+        TypeError: There is no tensor to be found.
+        ValueError: The scores have another form, or another number of rows.
+    """
+    return _over_positions(_formed(scores_in(output, rows), rows))
+
+
+def _formed(found: Tensor, rows: int | None) -> Tensor:
+    """The scores, (N, K) or (N, K, H, W)."""
+    check_dense(found, "model", returned=True)
+    if found.dtype == torch.bool:
+        raise TypeError("model: expected scores from it, got truth values. Return the numbers that they were made of.")
+    if found.is_complex():
+        raise TypeError("target: the model's output is complex. Pass target= a function to one real number per sample.")
+    if found.ndim == 0 and rows == 1:
+        found = found[None]  # squeezed by the model
+    if found.ndim == 1:
+        found = found[:, None]
+    if found.ndim == 0:
+        raise OneForAll(
+            f"model: it returned one number, without a dimension, for {rows or 'several'} inputs. A model to be "
+            f"explained scores each row of its batch (a squeeze() or a sum() too many?). Where it takes one row at a "
+            f"time, pass chunk_size=1."
+        )
+    if found.ndim != 2 and not is_dense(found):
+        raise ValueError(
+            f"target: the model's output has shape {tuple(found.shape)}; (samples, classes) or (samples, classes, "
+            f"height, width) was expected. Pass target= an index into one sample's output, a tuple of "
+            f"{max(1, found.ndim - 1)} whole numbers, or a function from the output to one number per sample, for "
+            f"example lambda out: out[:, 0, 3]."
+        )
+    if rows is not None and found.shape[0] != rows:
+        raise ValueError(
+            f"model: it returned {found.shape[0]} rows of scores for {rows} inputs. "
+            f"A model to be explained must score each row of its batch (does a squeeze, a mean or a view with a fixed "
+            f"number drop the batch dimension?). Where it takes only so many rows at a time, pass chunk_size=1. Where "
+            f"the rows are parts of one sample (nodes of a graph, steps of a sequence), pass target= a function from "
+            f"the output to one number for all of them, such as lambda out: out[0, 1]."
+        )
+    if not found.shape[1]:
+        raise ValueError(
+            f"model: expected the scores of one class at least, got shape {tuple(found.shape)}. Check its last layer."
+        )
+    return found
+
+
+def _over_positions(scores: Tensor) -> Tensor:
+    return scores.mean((2, 3)) if is_dense(scores) else scores
+
+
+@dataclass(frozen=True)
+class Score:
+    """One number per sample, read off the model's output.
+
+    Attributes:
+        scale: ``"logit"``, ``"probability"``, ``"log_probability"`` or ``"value"``.
+        target: Class per sample, shape (B,); an index into each sample's output, shape (B, D); or a function from the
+            model's output to shape (N,).
+        contrast: Another class or index per sample whose score is subtracted, of the target's shape, or None.
+        binary: Whether two classes have names: a single logit z is then the score of class 1, and -z that of class 0.
+        squashed: Whether the model's outputs are probabilities already: see :func:`~.survey.survey`.
+    """
+
+    scale: Scale
+    target: Tensor | Callable[[Any], Tensor]
+    contrast: Tensor | None = None
+    binary: bool = False
+    squashed: bool = False
+
+    @property
+    def of_classes(self) -> bool:
+        """Whether it is read off the class scores of :func:`logits_of`, and not at an index or by a function."""
+        return isinstance(self.target, Tensor) and self.target.ndim == 1
+
+    def of(self, samples: Tensor) -> Score:
+        """The score of some samples, which may be repeated.
+
+        Args:
+            samples: Which, shape (N,).
+        """
+        again = {
+            name: tensor[samples.to(tensor.device)]
+            for name in ("target", "contrast")
+            if isinstance(tensor := getattr(self, name), Tensor)
+        }
+        return replace(self, **again)
+
+    def tiled(self, times: int) -> Score:
+        """The same score for a batch that repeats the samples block by block."""
+        if not isinstance(self.target, Tensor):
+            return self
+        return self.of(torch.arange(len(self.target), device="cpu").repeat(times))
+
+    def __call__(self, output: Any, rows: int) -> Tensor:
+        """The scores, shape (rows,)."""
+        if not isinstance(self.target, Tensor):
+            return _checked(self.target(output), rows)
+        if self.of_classes:
+            # Scaled first: of a segmentation, the mean probability and not that of the mean logits.
+            scores = _over_positions(self._scaled(_formed(scores_in(output, rows), rows)))
+        else:
+            scores = self._scaled(_indexable(scores_in(output, rows), rows, self.target.shape[1]))
+        picked = _pick(scores, self.target)
+        return picked if self.contrast is None else picked - _pick(scores, self.contrast)
+
+    def total(self, output: Any, rows: int) -> Tensor:
+        """The one score of rows that are parts of one sample, shape (1,): the sum of theirs, or what a function gives.
+
+        Raises:
+            ValueError: The function gives more than one number.
+        """
+        if isinstance(self.target, Tensor):
+            return self(output, rows).sum()[None]
+        value = self.target(output)
+        if isinstance(value, Tensor):
+            check_dense(value, "target", returned=True)
+        if not isinstance(value, Tensor) or not is_single(value):
+            got = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
+            raise ValueError(f"target: the function must return one number for all {rows} rows; got {got}.")
+        return value.flatten()[:1]
+
+    def _scaled(self, logits: Tensor) -> Tensor:
+        if self.squashed and self.scale in ("probability", "log_probability"):
+            pair = self.binary and logits.shape[1] == 1
+            shares = torch.cat([1 - logits, logits], 1) if pair else logits
+            return shares if self.scale == "probability" else shares.log()
+        if self.binary and logits.shape[1] == 1:
+            logits = torch.cat([-logits, logits], 1)
+            scale = {"probability": Tensor.sigmoid, "log_probability": F.logsigmoid}.get(self.scale)
+            return logits if scale is None else scale(logits)
+        if self.scale == "probability":
+            return probabilities(logits)
+        if self.scale == "log_probability":
+            return F.logsigmoid(logits) if logits.shape[1] == 1 else logits.log_softmax(1)
+        return logits
+
+
+def in_classes(logits: Tensor, binary: bool, squashed: bool = False) -> Tensor:
+    """The logits of the classes, shape (N, K, ...): a binary model's single logit z as the pair (0, z).
+
+    Their softmax is (1 - sigmoid(z), sigmoid(z)), and the larger one is the likelier class.
+
+    Args:
+        logits: Of the model, shape (N, K, ...).
+        binary: Whether two classes have names.
+        squashed: Whether they are probabilities: theirs are the logits whose softmax, or sigmoid, they are.
+    """
+    if squashed:
+        bounded = logits.clamp(min=torch.finfo(logits.dtype).tiny)
+        logits = bounded.log() if logits.shape[1] > 1 else bounded.log() - (1 - logits).clamp(min=_SMALL).log()
+    return torch.cat([torch.zeros_like(logits), logits], 1) if binary and logits.shape[1] == 1 else logits
+
+
+_SMALL = 1e-30
+SQUASHED = (
+    "The model's outputs are probabilities already (it ends in a softmax or a sigmoid), and score='logit' explains "
+    "them as they are. For the logits, explain the model without its last layer."
+)
+
+
+def probabilities(logits: Tensor) -> Tensor:
+    """The probabilities of the classes, shape (N, K, ...) as the logits; one logit is a binary model's."""
+    return logits.sigmoid() if logits.shape[1] == 1 else logits.softmax(1)
+
+
+def _indexable(scores: Tensor, rows: int, numbers: int) -> Tensor:
+    """The scores, in which an index of so many numbers picks one of each sample."""
+    check_dense(scores, "model", returned=True)
+    if scores.ndim != numbers + 1 or scores.shape[0] != rows:
+        raise ValueError(
+            f"target: an index of {numbers} numbers is for an output of shape (samples, ...) with {numbers} further "
+            f"dimensions; for {rows} inputs the model returned shape {tuple(scores.shape)}."
+        )
+    return scores
+
+
+def _pick(scores: Tensor, targets: Tensor) -> Tensor:
+    """The score of each sample's class, or at its index."""
+    targets = targets.to(scores.device)
+    if targets.ndim == 1:
+        return scores.gather(1, targets[:, None])[:, 0]
+    return scores[(torch.arange(len(targets), device=scores.device), *targets.unbind(1))]
+
+
+def is_single(value: Tensor) -> bool:
+    """Whether a tensor holds one number, which may be expanded."""
+    return value.numel() == 1 or (value.numel() > 0 and not any(value.stride()))
+
+
+def is_function(target: Any) -> bool:
+    """Whether a target is a function from the model's output, which needs no classes."""
+    return callable(target) and not isinstance(target, Tensor)
+
+
+def _checked(scores: Any, rows: int) -> Tensor:
+    if isinstance(scores, Tensor):
+        check_dense(scores, "target", returned=True)
+    alone = rows == 1 and isinstance(scores, Tensor) and scores.shape == ()
+    if not alone and (not isinstance(scores, Tensor) or tuple(scores.shape) not in ((rows,), (rows, 1))):
+        got = f"shape {tuple(scores.shape)}" if isinstance(scores, Tensor) else f"a {type(scores).__name__}"
+        kind = OneForAll if isinstance(scores, Tensor) and scores.numel() == 1 else ValueError
+        raise kind(f"target: the function must return one number per sample, a tensor of shape ({rows},); got {got}.")
+    return scores.reshape(rows)

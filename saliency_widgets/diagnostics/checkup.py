@@ -1,0 +1,346 @@
+"""The check-up: what in this model will make which method wrong or slow."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import nn
+
+from saliency_widgets.attribution.numerics.noise import normal_noise
+from saliency_widgets.attribution.reduction import unseen
+from saliency_widgets.attribution.registry import methods
+from saliency_widgets.diagnostics.module_rules import HALF, in_chunks, is_script, needing, of_modules
+from saliency_widgets.diagnostics.report import Checkup, Finding
+from saliency_widgets.diagnostics.trace import Observation, observe
+from saliency_widgets.runtime.coupling import by_samples
+from saliency_widgets.runtime.errors import NeedsGradients, NotFinite, cause_of
+from saliency_widgets.runtime.layers.selection import spatial_layers
+from saliency_widgets.runtime.memory import out_of_memory
+from saliency_widgets.runtime.model.isolation import is_scripted
+from saliency_widgets.runtime.reuse.survey import are_probabilities
+from saliency_widgets.runtime.runner import Call
+
+
+def examine(call: Call) -> Checkup:
+    """Look at a model, run it a few times, and say what will make which method wrong or slow.
+
+    It takes about one gradient and nine forward passes, and one from a layer on for each class activation map.
+
+    Args:
+        call: The model, its inputs, and the score.
+    """
+    found = list(of_modules(call.model))
+    try:
+        call, coupling = by_samples(call)
+        found += [_joint(note) for note in coupling]
+        try:
+            seen = observe(call)
+        except NeedsGradients:
+            call.memory.by_hand = True
+            seen = observe(call)
+    except (TypeError, ValueError) as error:
+        return Checkup([*found, broken(error)])
+    for rule in _RULES:
+        found += rule(call, seen)
+    return Checkup(found)
+
+
+def _joint(note: str) -> Finding:
+    return Finding(note, remedy="Read a map as that of all rows together.", severity="caution")
+
+
+def broken(error: Exception) -> Finding:
+    """The finding that there is no gradient, or no pass at all."""
+    what = str(error).removeprefix("model: ").rstrip(".")
+    return Finding(f"There is no map at all: {what}.", remedy="Mend this first; the rest of the check-up needs a pass.")
+
+
+# ---- what can be seen without running it
+
+
+# ---- what a pass shows
+
+
+def _activations(call: Call, seen: Observation) -> Iterator[Finding]:
+    recurrent = [path for path, module in call.model.named_modules() if isinstance(module, nn.RNNBase)]
+    smooth = {**seen.smooth, **({"the gates": dict.fromkeys(recurrent)} if recurrent else {})}
+    met = ", ".join(f"{name} ({_counted(places)})" for name, places in smooth.items())
+    where = tuple(dict.fromkeys(path or "the model itself" for places in smooth.values() for path in places))
+    if not seen.relus and not is_scripted(call.model):
+        yield Finding(
+            f"No ReLU ran{f', but {met}' if met else ''}: the rules for ReLUs do not apply.",
+            where,
+            needing("relu"),
+            "Use 'gradient', 'smoothgrad' or 'integrated_gradients'.",
+        )
+    elif smooth:
+        yield Finding(
+            f"The rules for ReLUs do not apply to {met}: there the plain gradient goes through.",
+            where,
+            needing("relu"),
+            "Read these maps as part ReLU rule and part gradient.",
+            "caution",
+        )
+
+
+def _custom(_call: Call, seen: Observation) -> Iterator[Finding]:
+    if seen.custom:
+        yield Finding(
+            f"Autograd functions of its own ({', '.join(seen.custom)}) can't be looked into: the rules for ReLUs don't "
+            f"reach what is inside.",
+            methods=needing("relu"),
+            remedy="Where one stands for a ReLU, let the model use torch.relu instead.",
+            severity="caution",
+        )
+
+
+def _counted(places: dict[str, None]) -> str:
+    return f"{len(places)} layer{'s' * (len(places) != 1)}"
+
+
+def _spatial(call: Call, _seen: Observation) -> Iterator[Finding]:
+    if call.joint:
+        yield Finding(
+            "Class activation maps are of single images, and the rows are explained together.",
+            methods=needing("layer"),
+            remedy="Use a gradient method.",
+        )
+        return
+    try:
+        layers = spatial_layers(call)
+    except ValueError as error:  # of one sample, where a batch of several ran
+        yield Finding(
+            f"Its batch size is fixed: it fails on 1 row, though not on {call.batch}: "
+            f"{cause_of(error.__cause__ or error)}.",
+            methods=needing("layer"),
+            remedy="Let it take any number of rows.",
+        )
+        return
+    if not any(layer.default for layer in layers.values()):
+        yield Finding(
+            "No layer has a spatial output, so there are no class activation maps.",
+            methods=needing("layer"),
+            remedy="Use a gradient method, or pass layer= and reshape= if you know how a layer lies on the picture.",
+        )
+
+
+def _one_sided(call: Call, _seen: Observation) -> Iterator[Finding]:
+    """Class activation maps in which everything speaks against the target: shown as in their papers, they are empty."""
+    empty, layer = [], ()
+    for name, entry in methods().items():
+        if entry.sign != "positive" or "layer" not in entry.needs:
+            continue
+        try:
+            *_, last = entry.run(call, **entry.check_params({}))
+        except (TypeError, ValueError):  # no layer for it, which another rule says
+            return
+        if unseen(last.values, entry.sign):
+            empty.append(name)
+            layer = () if last.layer is None else (last.layer,)
+    if empty:
+        yield Finding(
+            "Class activation maps of this target are negative or zero everywhere: under sign 'positive', as they are "
+            "usually shown, they are exactly zero.",
+            layer,
+            (*empty, *(["guided_grad_cam"] if "grad_cam" in empty else [])),
+            "Choose sign='signed' or sign='negative', another layer, or another target.",
+            "caution",
+        )
+
+
+def _output(call: Call, seen: Observation) -> Iterator[Finding]:
+    scores = seen.scores
+    if scores is not None and scores.dtype in HALF and call.inputs.dtype not in HALF:
+        yield Finding(
+            f"It switches to {str(scores.dtype).removeprefix('torch.')} inside (autocast): small gradients vanish.",
+            remedy="Explain it without autocast inside forward.",
+            severity="caution",
+        )
+    if scores is None or scores.ndim not in (1, 2, 4):
+        return
+    scores = scores.double()
+    several = scores.ndim > 1 and scores.shape[1] > 1
+    what, taken = None, False
+    if several and are_probabilities(scores):
+        what, taken = "probabilities (they sum to 1): softmax was applied already", True
+    elif several and bool((scores <= 0).all()) and are_probabilities(scores.exp()):
+        what, taken = "log-probabilities: log_softmax was applied already", True
+    elif seen.last == "sigmoid" and bool(((scores >= 0) & (scores <= 1)).all()):
+        what, taken = "the results of a sigmoid, between 0 and 1", not several
+    scales = ("logit",) if taken else ("logit", "probability", "log_probability")
+    if what is not None and call.score.scale in scales:
+        twice = "" if taken else ", and 'probability' would squash it twice"
+        yield Finding(
+            f"The model's outputs are {what}. The score 'logit' is no logit{twice}.",
+            remedy="Explain the model without its last layer, or pass score='value' and read it for what it is.",
+            severity="caution" if call.score.scale == "logit" else "wrong",
+        )
+
+
+def _cuts(_call: Call, seen: Observation) -> Iterator[Finding]:
+    for kind, places in seen.cuts.items():
+        said = {"detach": "detach() or .data", "rounding": "Rounding"}.get(kind, kind)
+        yield Finding(
+            f"{said} inside forward cuts the gradient off: what passes there moves the score, and no map shows it.",
+            _paths(places),
+            remedy="Remove it where the cut off tensor matters for the score.",
+            severity="caution",
+        )
+
+
+def _paths(places: dict[str, None]) -> tuple[str, ...]:
+    return tuple(path or "the model itself" for path in places)
+
+
+def _random(_call: Call, seen: Observation) -> Iterator[Finding]:
+    if seen.random:
+        yield Finding(
+            "It draws random numbers in eval mode (dropout by a function whose training flag is left on, or noise). "
+            "They are drawn from a fixed seed here, so a map repeats, but it is of one draw.",
+            _paths(seen.random),
+            remedy="Pass training=self.training to the function, or take the noise out.",
+            severity="caution",
+        )
+
+
+def _zeros(call: Call, seen: Observation) -> Iterator[Finding]:
+    gradient = seen.gradient
+    if gradient is None:
+        return
+    dead = ", dead ReLUs" if seen.relus else ""
+    if not bool(gradient.any()):
+        yield Finding(
+            f"The gradient is exactly zero everywhere: the score is flat here (saturated{dead}, rounding).",
+            remedy="Try score='logit', another target, or 'integrated_gradients', which looks beyond this point.",
+        )
+        return
+    zero = (gradient == 0).flatten(1).all(0)
+    share = float(zero.double().mean())
+    if gradient.ndim == 2 and bool(zero.any()) and not call.parts:
+        columns = zero.nonzero()[:, 0].tolist()
+        told = ", ".join(map(str, columns[:8])) + (f" and {len(columns) - 8} more" if len(columns) > 8 else "")
+        yield Finding(
+            f"The gradient of {len(columns)} of {len(zero)} inputs is exactly zero: number {told}.",
+            remedy="The model doesn't read them, or not here; check with other inputs.",
+            severity="caution",
+        )
+    elif share > _MUCH:
+        yield Finding(
+            f"The gradient of {share:.0%} of the inputs is exactly zero.",
+            remedy=f"The model doesn't look there, or something else won (cropping, strides, max pooling{dead}).",
+            severity="caution",
+        )
+
+
+_MUCH = 0.1
+
+
+def _slopes(call: Call, seen: Observation) -> Iterator[Finding]:
+    """Whether the score changes as the gradient says: torch's own backward passes are wrong in places."""
+    off = [] if seen.slopes is None else [float(s) for s in seen.slopes if abs(s - 1) > _OFF]
+    if off:
+        scripted = [path or "the model itself" for path, m in call.model.named_modules() if is_script(m)]
+        remedy = "Pass the original module, from before torch.jit: there, known faults of torch's are guarded against."
+        other = "Compare with a method that needs no gradient, such as 'captum.Occlusion'."
+        yield Finding(
+            f"The backward pass is wrong: along its gradient the score changes {off[0]:.2g} times as fast as the "
+            f"gradient says, by the score's own differences.",
+            tuple(scripted[:1]),
+            remedy=remedy if scripted else other,
+        )
+
+
+_OFF = 0.2
+
+
+def _coupled(call: Call, _seen: Observation) -> Iterator[Finding]:
+    """Whether what else is in the batch changes a row's score."""
+    other = call.inputs + 0.5 * call.spread() * normal_noise(call.inputs, 0, range(1))[0]
+    try:
+        alone, again = call.scores(call.inputs), call.scores(call.inputs)
+        together = call.scores(torch.cat([call.inputs, other]))[: call.batch]
+    except NotFinite:  # of inputs that were moved a little
+        return
+    except ValueError as error:
+        if not str(error).startswith("model:"):
+            yield Finding(
+                f"It runs on {call.batch} row{'s' * (call.batch > 1)} and not on {2 * call.batch}: {error!s}",
+                methods=in_chunks(),
+                remedy="Pass chunk_size=1.",
+            )
+            return
+        yield Finding(
+            f"Its batch size is fixed: it fails on a batch of {2 * call.batch} rows, though not on {call.batch}: "
+            f"{cause_of(error.__cause__ or error)}.",
+            methods=in_chunks(),
+            remedy="Let it take any number of rows, or pass chunk_size=1.",
+        )
+        return
+    except RuntimeError as error:
+        if not out_of_memory(error):
+            raise
+        return
+    if call.sharing.apart:
+        yield Finding(
+            call.sharing.apart,
+            methods=in_chunks(),
+            remedy="Where that is meant, expect them to take longer.",
+            severity="caution",
+        )
+        return
+    if not torch.equal(alone, again):
+        yield Finding(
+            f"The same input gives another score each time, {float(alone[0]):.4g} and then {float(again[0]):.4g}: it "
+            f"draws random numbers that are not torch's, or keeps a state outside of its modules.",
+            remedy="Take the randomness out, or seed it inside forward; no map can be repeated before.",
+        )
+        return
+    # Against what another input would change, and what rounding may.
+    apart = (alone - call.scores(other)).abs()
+    rounding = 1e2 * torch.finfo(alone.dtype).eps * (1 + alone.abs())
+    if bool(((alone - together).abs() > 1e-3 * apart + rounding).any()):
+        yield Finding(
+            f"The rows of a batch influence each other: the score goes from {float(alone[0]):.4g} to "
+            f"{float(together[0]):.4g} beside other rows.",
+            methods=in_chunks(),
+            remedy="Call model.eval(); if that doesn't help (a softmax over a batch of texts, say), explain one sample "
+            "at a time with chunk_size=1.",
+        )
+
+
+def _range(call: Call, seen: Observation) -> Iterator[Finding]:
+    """The first BatchNorm has seen the training data; without one, only raw bytes can be told."""
+    largest = float(call.inputs.abs().max())
+    if seen.norm is not None:
+        path, far, wide = seen.norm
+        if far > _FAR or wide > _WIDE or wide < _FLAT:
+            yield Finding(
+                f"These inputs are far from what the model was trained on: at its first BatchNorm the means lie "
+                f"{far:.1f} deviations off, and the variance is {wide:.3g} times what it was.",
+                (path,),
+                remedy="Check transform=: are pixels scaled to [0, 1] and normalised as in training?",
+            )
+    elif _BYTES < largest <= 255 and float(call.inputs.min()) >= 0 and call.size is not None:
+        yield Finding(
+            f"The inputs reach {largest:.0f}: they look like raw bytes; most models want [0, 1] or normalised ones.",
+            remedy="Check transform=, or divide by 255.",
+            severity="caution",
+        )
+
+
+_FAR, _WIDE, _FLAT, _BYTES = 4.0, 25.0, 1e-3, 30.0
+
+_RULES: tuple[Callable[[Call, Observation], Iterator[Finding]], ...] = (
+    _activations,
+    _custom,
+    _spatial,
+    _one_sided,
+    _output,
+    _cuts,
+    _random,
+    _zeros,
+    _slopes,
+    _coupled,
+    _range,
+)

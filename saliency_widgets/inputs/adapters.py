@@ -1,0 +1,348 @@
+"""Models and transforms as other libraries hand them out, known by what they carry: none of these is imported."""
+
+from __future__ import annotations
+
+import inspect
+import math
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from enum import EnumMeta
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from saliency_widgets.inputs import image as pictures
+from saliency_widgets.params import brief, unknown
+
+_CHANNELS = (1, 3, 4)
+_CONFIG = ("input_size", "mean", "std")
+_INNER = ("model", "net", "backbone", "module")
+_RESAMPLING = {name: Image.Resampling[name.upper()] for name in ("bicubic", "bilinear", "nearest", "lanczos", "box")}
+_RESAMPLING["random"] = _RESAMPLING["bicubic"]  # a draw is for training: what is explained has to stay the same
+
+
+def transform_of(transform: Any, model: Any, inputs: Any, notes: list[str]) -> Callable | None:
+    """What is to be applied to a picture before the model sees it.
+
+    Args:
+        transform: A function from the input to a tensor; torchvision weights; a Hugging Face image processor; a timm
+            data config; or None.
+        model: Its timm data config (``pretrained_cfg``, ``default_cfg``) is used if there is no transform and the
+            inputs are pictures.
+        inputs: What :func:`saliency_widgets.inputs.prepare` will get.
+        notes: Where the use of the model's own config is mentioned.
+
+    Returns:
+        A function of the caller's as it is; one from a picture in any form to a tensor (1, C, H, W), and from N
+        pictures to (N, C, H, W); or None.
+
+    Raises:
+        TypeError: ``transform`` is none of these.
+        ValueError: A data config says what can't be followed.
+    """
+    if transform is None:
+        found = _own_config(model) if _is_picture(inputs) else None
+        if found is not None:
+            notes.append(f"The model's own data config is used: {found}. Pass transform= for another.")
+        return None if found is None else pictures.EightBit(found)
+    _refuse_class(transform, "transform")
+    if _is_weights(transform):
+        return pictures.EightBit(partial(_preset, transform.transforms()))
+    if _is_processor(transform):  # one for texts and pictures has one for pictures inside
+        return pictures.EightBit(partial(_processed, getattr(transform, "image_processor", transform)))
+    if callable(transform):
+        return transform
+    if isinstance(transform, Mapping) or _has_config(transform):
+        return pictures.EightBit(_Evaluation.of(transform, "transform"))
+    raise TypeError(
+        f"transform: expected a function from a picture to a tensor, torchvision weights, a Hugging Face image "
+        f"processor or a timm data config, got a {type(transform).__name__}."
+    )
+
+
+def class_names_of(given: Any, transform: Any, model: Any) -> tuple[Any, bool]:
+    """The names of the classes, and whether the caller gave them.
+
+    Looked for on the model (``class_names``, ``classes``, ``names``, Hugging Face's ``config.id2label``, timm's
+    ``label_names``), then in torchvision weights given as the transform.
+
+    Args:
+        given: What the caller passed as ``class_names``: names, torchvision weights, or None.
+        transform: What the caller passed as ``transform``.
+        model: The model.
+
+    Returns:
+        What was given, or a list of the names found, or None; and True if they were given. Names that were found
+        may be another model's, e.g. those of the classes before fine-tuning: drop them if their number doesn't fit.
+
+    Raises:
+        TypeError: ``given`` is a class of weights.
+        ValueError: ``given`` are weights without names.
+    """
+    if given is not None:
+        _refuse_class(given, "class_names")
+        if not _is_weights(given):
+            return given, True
+        names = _texts(given.meta.get("categories"))
+        if names is None:
+            raise ValueError(f"class_names: the weights {given} name no classes. Pass a list of names.")
+        return names, True
+    for place in _places(model):
+        for carried in (
+            *(getattr(place, name, None) for name in ("class_names", "classes", "names")),
+            getattr(getattr(place, "config", None), "id2label", None),
+            *(_read(config, "label_names") for config in _configs(place)),
+        ):
+            names = _texts(carried)
+            if names is not None:
+                return names, False
+    return (_texts(transform.meta.get("categories")) if _is_weights(transform) else None), False
+
+
+def unwrapped(model: Any) -> tuple[Any, list[str]]:
+    """The module inside ``torch.compile``, ``DataParallel`` and ``DistributedDataParallel``, however nested.
+
+    Args:
+        model: Any module; others, Lightning's among them, are returned as they are.
+
+    Returns:
+        The module, and what is to be mentioned about it.
+    """
+    notes: list[str] = []
+    while True:
+        inner = getattr(model, "_orig_mod", None)
+        if isinstance(inner, nn.Module):
+            notes.append("torch.compile hides a model's layers: the model inside is used.")
+            model = inner
+        elif type(model) in (nn.DataParallel, nn.parallel.DistributedDataParallel):
+            notes.append(f"The model inside {type(model).__name__} is used, on one device.")
+            model = model.module
+        else:
+            return model, list(dict.fromkeys(notes))
+
+
+# ---- what is what
+
+
+def _refuse_class(given: Any, argument: str) -> None:
+    """``ResNet50_Weights`` itself is callable and iterable, and would be taken for something else."""
+    if isinstance(given, EnumMeta):
+        raise TypeError(
+            f"{argument}: {given.__name__} is a class of weights; pass one of its members, such as "
+            f"{given.__name__}.DEFAULT."
+        )
+
+
+def _is_weights(given: Any) -> bool:
+    return callable(getattr(given, "transforms", None)) and isinstance(getattr(given, "meta", None), Mapping)
+
+
+def _is_processor(given: Any) -> bool:
+    """A caller's transform may have such attributes too, but hardly an argument ``images``."""
+    if not callable(given) or not any(hasattr(given, n) for n in ("image_mean", "preprocess", "image_processor")):
+        return False
+    try:
+        return "images" in inspect.signature(given).parameters
+    except (TypeError, ValueError):
+        return False
+
+
+def _is_picture(inputs: Any) -> bool:
+    """Whether no transform has turned these into numbers yet."""
+    if isinstance(inputs, (list, tuple)):
+        return len(inputs) > 0 and all(_is_picture(item) for item in inputs)
+    if isinstance(inputs, np.ndarray):
+        channels = inputs.ndim in (3, 4) and not {inputs.shape[-3], inputs.shape[-1]}.isdisjoint(_CHANNELS)
+        return inputs.dtype == np.uint8 and (inputs.ndim == 2 or channels)
+    if isinstance(inputs, Tensor):
+        return inputs.dtype == torch.uint8 and inputs.ndim in (3, 4) and inputs.shape[-3] in _CHANNELS
+    return isinstance(inputs, (Image.Image, str, os.PathLike))
+
+
+def _read(carrier: Any, name: str) -> Any:
+    return carrier.get(name) if isinstance(carrier, Mapping) else getattr(carrier, name, None)
+
+
+def _has_config(carrier: Any) -> bool:
+    return all(_read(carrier, name) is not None for name in _CONFIG)
+
+
+def _places(model: Any) -> Iterator[Any]:
+    """Where a model may carry its config and names.
+
+    Only Lightning modules are looked into, one level: another wrapper may have a normalisation or a head of its own,
+    and then its inner model's config and names are not the wrapper's.
+    """
+    model = unwrapped(model)[0]
+    yield model
+    if callable(getattr(model, "training_step", None)):
+        inner = (getattr(model, name, None) for name in _INNER)
+        yield from (unwrapped(module)[0] for module in inner if isinstance(module, nn.Module))
+
+
+def _configs(place: Any) -> list[Any]:
+    return [getattr(place, name, None) for name in ("pretrained_cfg", "default_cfg")]
+
+
+def _own_config(model: Any) -> _Evaluation | None:
+    carried = (config for place in _places(model) for config in _configs(place))
+    config = next(filter(_has_config, carried), None)
+    try:
+        return None if config is None else _Evaluation.of(config, "model")
+    except ValueError as error:
+        raise ValueError(f"{error} Pass transform= instead.") from None
+
+
+def _texts(carried: Any) -> list[str] | None:
+    """Names in order out of a list or a mapping from index to name; None if they are none, or say nothing."""
+    if isinstance(carried, Mapping):
+        try:
+            by_index = {int(index): name for index, name in carried.items()}
+        except (TypeError, ValueError):
+            return None
+        if sorted(by_index) != list(range(len(carried))):
+            return None
+        carried = [by_index[index] for index in range(len(by_index))]
+    if not isinstance(carried, (list, tuple)) or not carried or not all(isinstance(name, str) for name in carried):
+        return None
+    if all(name == f"LABEL_{index}" for index, name in enumerate(carried)):
+        return None  # what Hugging Face calls classes that nobody has named
+    return list(carried)
+
+
+# ---- what is applied
+
+
+def _preset(preset: Callable, source: Any) -> Any:
+    """Torchvision's presets take colour pictures and tensors, no arrays and no greys."""
+    if isinstance(source, Tensor):
+        return preset(source)
+    return torch.stack([preset(picture.convert("RGB")) for picture in _eight_bit(source)])
+
+
+def _processed(processor: Any, source: Any) -> Tensor:
+    mean = getattr(processor, "image_mean", None)
+    mode = "L" if isinstance(mean, Iterable) and len(list(mean)) == 1 else "RGB"
+    found = []
+    for picture in _eight_bit(source):
+        result = processor(images=picture.convert(mode), return_tensors="pt")
+        values = result.get("pixel_values") if isinstance(result, Mapping) else None
+        if isinstance(values, Tensor) and values.ndim == 4 and len(values) == 1:
+            values = values[0]
+        if not isinstance(values, Tensor) or values.ndim != 3:
+            kind = f"a {type(result).__name__}{f' of {list(result)}' if isinstance(result, Mapping) else ''}"
+            got = tuple(values.shape) if isinstance(values, Tensor) else kind
+            raise ValueError(f"the image processor must give pixel_values of shape (1, C, H, W), got {got}")
+        found.append(values)
+    return torch.stack(found)
+
+
+def _eight_bit(source: Any) -> list[Image.Image]:
+    """One picture or a batch, in any form, as RGB or L pictures."""
+    if isinstance(source := pictures.load(source), Image.Image):
+        return [pictures.eight_bit(source)]
+    x = pictures.plain(source).detach().cpu()
+    if x.ndim != 4 or x.shape[1] not in _CHANNELS:
+        raise ValueError(f"expected pictures of 1, 3 or 4 channels, got an array of shape {tuple(source.shape)}")
+    if not x.is_floating_point() or not bool(((x >= 0) & (x <= 1)).all()):
+        raise ValueError("expected pictures in uint8 or in [0, 1]; leave transform= out if they are normalised already")
+    levels = (x.double() * 255).round().to(torch.uint8).movedim(1, -1).numpy()
+    return [Image.fromarray(one[..., 0] if one.shape[-1] == 1 else one[..., :3]) for one in levels]
+
+
+@dataclass(frozen=True)
+class _Evaluation:
+    """What timm does with a picture for evaluation: resize, crop, scale to [0, 1], normalise.
+
+    Attributes:
+        size: Height and width of what the model sees.
+        mean: By channel, of numbers in [0, 1]; one channel means that the model sees greys.
+        std: By channel.
+        interpolation: Of :data:`_RESAMPLING`.
+        crop_pct: What part of the resized picture the crop keeps, by length.
+        crop_mode: ``"center"`` keeps the aspect and loses the sides; ``"squash"`` gives up the aspect; ``"border"``
+            keeps both and pads with the mean colour.
+    """
+
+    size: tuple[int, int]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    interpolation: str
+    crop_pct: float
+    crop_mode: str
+
+    @classmethod
+    def of(cls, config: Any, argument: str) -> _Evaluation:
+        """From a mapping, or an object with attributes, of timm's names."""
+        what = f"{argument}: a data config"
+        missing = [name for name in _CONFIG if _read(config, name) is None]
+        if missing:
+            raise ValueError(f"{what} must have {', '.join(_CONFIG)}; this one has no {' and no '.join(missing)}.")
+        given = _row(_read(config, "input_size"))
+        channels, height, width = {1: (3, *given * 2), 2: (3, *given), 3: given}.get(len(given), (0, 0, 0))
+        if channels not in (1, 3) or min(height, width) < 1:
+            raise ValueError(f"{what}'s input_size must be (C, H, W) with 1 or 3 channels, got {given}.")
+        rows = {name: _row(_read(config, name)) for name in ("mean", "std")}
+        for name, row in rows.items():
+            if len(row) not in (1, channels) or (name == "std" and min(row) <= 0):
+                wanted = "number" if name == "mean" else "positive number"
+                raise ValueError(f"{what}'s {name} must be one {wanted} per channel ({channels}), got {row}.")
+        crop_pct = _read(config, "crop_pct") or 0.875
+        if not isinstance(crop_pct, (int, float)) or crop_pct <= 0:
+            raise ValueError(f"{what}'s crop_pct must be a positive number, got {brief(crop_pct)}.")
+        chosen = {}
+        for name, known in (("interpolation", (*_RESAMPLING,)), ("crop_mode", ("center", "squash", "border"))):
+            chosen[name] = _read(config, name) or known[0]
+            if chosen[name] not in known:
+                raise ValueError(unknown(f"{what}'s {name}", chosen[name], known))
+        mean, std = (row * (channels // len(row)) for row in rows.values())
+        return cls((height, width), mean, std, crop_pct=crop_pct, **chosen)
+
+    def __str__(self) -> str:
+        (height, width), (h, w) = self.size, self._scale()
+        means, stds = (", ".join(f"{number:g}" for number in row) for row in (self.mean, self.std))
+        to = f"the shorter side to {h}" if self.crop_mode == "center" and h == w else f"to {w} x {h} ({self.crop_mode})"
+        return f"resize {to} ({self.interpolation}), crop {width} x {height}, mean {means}, std {stds}"
+
+    def __call__(self, source: Any) -> Tensor:
+        mode = "L" if len(self.mean) == 1 else "RGB"
+        seen = [np.asarray(self._cropped(self._resized(one.convert(mode)))) for one in _eight_bit(source)]
+        x = torch.from_numpy(np.stack(seen).reshape(len(seen), *self.size, len(self.mean))).movedim(-1, 1)
+        mean, std = (torch.tensor(row, device="cpu").view(-1, 1, 1) for row in (self.mean, self.std))
+        return (x.to(torch.float32) / 255 - mean) / std
+
+    def _scale(self) -> tuple[int, int]:
+        height, width = (math.floor(side / self.crop_pct) for side in self.size)
+        return height, width
+
+    def _resized(self, picture: Image.Image) -> Image.Image:
+        h, w = self._scale()
+        if self.crop_mode != "squash":
+            width, height = picture.size
+            if self.crop_mode == "border" or h != w:
+                ratio = (max if self.crop_mode == "border" else min)(height / h, width / w)
+                h, w = round(height / ratio), round(width / ratio)
+            else:  # as torchvision does it, which rounds down
+                short = min(height, width)
+                h, w = h * height // short, w * width // short
+        return picture.resize((max(w, 1), max(h, 1)), _RESAMPLING[self.interpolation])
+
+    def _cropped(self, picture: Image.Image) -> Image.Image:
+        """The middle; a picture that is too small gets a border."""
+        height, width = self.size
+        room = (max(width, picture.width), max(height, picture.height))
+        if room != picture.size:
+            colour = tuple(round(255 * mean) if self.crop_mode == "border" else 0 for mean in self.mean)
+            small, picture = picture, Image.new(picture.mode, room, colour)
+            picture.paste(small, ((room[0] - small.width) // 2, (room[1] - small.height) // 2))
+        left, top = round((picture.width - width) / 2), round((picture.height - height) / 2)
+        return picture.crop((left, top, left + width, top + height))
+
+
+def _row(given: Any) -> tuple[float, ...]:
+    return tuple(given) if isinstance(given, Iterable) else (given,)

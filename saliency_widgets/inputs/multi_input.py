@@ -1,0 +1,370 @@
+"""Models of several inputs: which of them are explained, and what is held beside them."""
+
+from __future__ import annotations
+
+import inspect
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from saliency_widgets.attribution.arrays import check_dense, check_unmasked
+from saliency_widgets.attribution.score import scores_in
+from saliency_widgets.inputs import image as pictures
+from saliency_widgets.inputs.adapters import transform_of
+from saliency_widgets.inputs.nested import (
+    Explain,
+    check_depth,
+    chosen,
+    is_nest,
+    is_picture,
+    is_several,
+    is_whole,
+    leaves,
+    listed,
+)
+from saliency_widgets.inputs.prepared import Prepared, prepare, prepare_table
+from saliency_widgets.inputs.table import Table, is_table, read_table
+from saliency_widgets.runtime.arguments import Arguments, Part, Slot, entries, mapped, rebuilt
+from saliency_widgets.runtime.model.isolation import stand_in
+
+
+def prepare_for(
+    model: nn.Module,
+    inputs: Any,
+    transform: Any,
+    explain: Explain,
+    *,
+    device: torch.device,
+    dtype: torch.dtype | None,
+    feature_names: Sequence[str] | None = None,
+    background: Any = None,
+    gradients: bool = True,
+) -> Prepared:
+    """Bring whatever a model takes into the form it takes it in.
+
+    Args:
+        model: The model; the signature of its ``forward`` tells how it is called.
+        inputs: One input, see :func:`~saliency_widgets.inputs.prepared.prepare`; a tuple of several, as positional
+            arguments; or a mapping, as keyword arguments (as one dict where ``forward`` doesn't take these names).
+            Numbers have their batch dimension then: shape (N,) is one number for each sample, where a lone tensor of
+            shape (F,) is a row. What isn't explained is given as it is, floating-point numbers in the model's type.
+            A list of numbers is an array where it is explained, or has one for each sample. Tensors may lie inside
+            lists, tuples, mappings and dataclasses; they go by their path, "batch.x" or "xs.0". A list by itself is a
+            batch of inputs. One input of shape (a, b, c) is a picture or a batch of a, whichever the model can take.
+        transform: See :func:`~saliency_widgets.inputs.adapters.transform_of`; of several inputs it is for the
+            pictures, or a mapping from names to transforms.
+        explain: Which of several inputs: a name, a path or its beginning, or a position, or a list of them; all
+            floating-point ones with a row for each sample unless given.
+        device: Where the model is.
+        dtype: What it computes in; None for the inputs' own types, or for torch's default where it takes only that.
+        feature_names: Of rows of a table, see :func:`~saliency_widgets.inputs.table.read_table`.
+        background: Other rows of it.
+        gradients: Whether the method needs gradients; without, whole numbers and truth values are explained, too.
+
+    Raises:
+        TypeError: An input of no known kind.
+        ValueError: An input that can't be explained, a name that isn't there, or batches of different sizes.
+    """
+    check_depth(inputs)
+
+    def typed(dtype: torch.dtype | None) -> Prepared:
+        return _prepare_all(
+            model, inputs, transform, explain, device, dtype, feature_names, background, gradients=gradients
+        )
+
+    prepared, default = typed(dtype), torch.get_default_dtype()
+    alone = prepared.arguments is None
+    if dtype is not None or (alone and prepared.tensor.dtype == default) or _runs(model, prepared):
+        return prepared
+    # No module holds its weights: a list of models does, a closure, a quantized layer.
+    usual = typed(default)
+    return usual if _runs(model, usual) else prepared
+
+
+def _runs(model: nn.Module, prepared: Prepared) -> bool:
+    return _try(model, prepared.tensor, prepared.arguments).runs
+
+
+def _prepare_all(
+    model: nn.Module, inputs: Any, transform: Any, explain: Explain, device: torch.device, dtype: torch.dtype | None,
+    feature_names: Sequence[str] | None, background: Any, *, gradients: bool,
+) -> Prepared:  # fmt: skip
+    if background is not None and is_nest(inputs) and not _are_rows(inputs):
+        raise ValueError(
+            "background: it is of rows of a table. Of a model of several inputs, pass method='expected_gradients' and "
+            "baselines= a mapping from names to stacks."
+        )
+    if is_table(inputs, background, feature_names, transform):
+        if explain is not None:
+            raise ValueError("explain: a row of a table is one input. Leave it out.")
+        read = inputs if isinstance(inputs, Table) else None
+        read = read or read_table(inputs, background, feature_names=feature_names, transform=transform)
+        return prepare_table(read, device=device, dtype=dtype)
+    if isinstance(inputs, Mapping):
+        top = {str(name): value for name, value in inputs.items()}
+    elif is_several(inputs):
+        top = dict(zip(_positional_names(model, len(inputs)), inputs, strict=True))
+    else:
+        if explain is not None:
+            raise ValueError("explain: there is one input. Leave it out, or pass the inputs as a tuple or a dict.")
+        return _lone(model, inputs, transform, device, dtype, gradients)
+    notes: list[str] = []
+    values = leaves(top)
+    explained = chosen(explain, values, list(top), notes, gradients=gradients)
+    arrays = {name: listed(values[name]) for name in explained}
+    values |= {name: array for name, array in arrays.items() if array is not None}
+    named: Mapping[str, Any] | None = (
+        transform if isinstance(transform, Mapping) and set(transform) <= set(values) else None
+    )
+    if transform is not None and named is None and not any(is_picture(value) for value in values.values()):
+        raise ValueError(
+            f"transform: no input is a picture that it would be applied to (PIL, a path, bytes). Pass a mapping from "
+            f"names, transform={{{explained[0]!r}: ...}}, or leave it out for tensors that went through it."
+        )
+    prepared = {}
+    for name in explained:
+        if not gradients and is_whole(values[name]):
+            prepared[name] = Prepared(_whole_numbers(values[name], device), None, None)
+            continue
+        own = named.get(name) if named is not None else transform if is_picture(values[name]) else None
+        prepared[name] = _prepared(model, values[name], own, device, dtype, batched=True)
+    for name, value in values.items():
+        if name not in explained and isinstance(value, (Image.Image, os.PathLike)):
+            own = named.get(name) if named is not None else transform
+            values[name] = _prepared(model, value, own, device, dtype, batched=True).tensor
+    batches = {name: len(found.tensor) for name, found in prepared.items()}
+    if len(set(batches.values())) > 1:
+        flat = [name for name, found in prepared.items() if found.tensor.ndim == 1]
+        hint = f" {_BATCHED} {flat[0]}[None] for one sample." if flat else ""
+        hint = hint or " Pass explain= those of one size; the others are held."
+        raise ValueError(f"inputs: what is explained must have as many samples each, got {batches}.{hint}")
+    batch = next(iter(batches.values()))
+    slots = {name: Slot(index) for index, name in enumerate(explained)}
+
+    def laid_out(path: str, value: Any) -> Any:
+        if is_nest(value):
+            return rebuilt(value, {key: laid_out(f"{path}.{key}", item) for key, item in entries(value) or ()})
+        return slots.get(path) or _held(_by_sample(values[path], batch), device, dtype)
+
+    tree = {name: laid_out(name, value) for name, value in top.items()}
+    args, kwargs = _as_called(model, inputs, tree) if isinstance(inputs, Mapping) else (tuple(tree.values()), {})
+    found = _together(prepared, Arguments(args, kwargs, batch))
+    _check_rows(model, prepared, found)
+    return replace(found, notes=(*notes, *found.notes))
+
+
+def _lone(
+    model: nn.Module, inputs: Any, transform: Any, device: torch.device, dtype: torch.dtype | None, gradients: bool
+) -> Prepared:
+    """The only input of a model."""
+    if isinstance(inputs, Tensor):
+        check_dense(inputs, "inputs")
+    check_unmasked(inputs, "inputs")
+    inside = next((item for item in inputs if _is_no_row(item)), None) if type(inputs) is list else None
+    if inside is not None or (_is_no_row(inputs) and type(inputs) is not tuple):
+        what = (
+            f"a {type(inputs).__name__} is no input by itself"
+            if inside is None
+            else f"a list is a batch of inputs of one shape, and this one holds a {type(inside).__name__} of tensors"
+        )
+        raise TypeError(
+            f"inputs: {what}. Pass a tuple of the model's arguments, (a, b) for two and (a,) for one that is a tuple, "
+            f"a list or a dataclass; or a mapping from their names."
+        )
+    whole = _whole_rows(inputs, device) if not gradients and transform is None else None
+    # The model tells by what it can take: of one that computes with them, rows of whole numbers are floats.
+    if whole is not None and (_try(model, whole).runs or not _try(model, whole.to(dtype)).runs):
+        return Prepared(whole, None, None)
+    if transform is None and isinstance(inputs, (Tensor, np.ndarray)) and _is_undecided(inputs):
+        return _told_apart(model, inputs, device, dtype)
+    return _prepared(model, inputs, transform, device, dtype, batched=False)
+
+
+def _are_rows(inputs: Any) -> bool:
+    """Whether it is rows of a table one by one, and not several inputs."""
+    if not isinstance(inputs, (list, tuple)):
+        return not isinstance(inputs, Mapping)
+    return all(getattr(item, "ndim", 0) == 1 for item in inputs)
+
+
+def _is_undecided(inputs: Tensor | np.ndarray) -> bool:
+    """Whether it is one picture as numbers, or a batch of rows of them."""
+    return pictures.is_numbers(inputs) and inputs.ndim == 3
+
+
+def _is_no_row(item: Any) -> bool:
+    return is_nest(item) and not isinstance(item, list)
+
+
+def _whole_rows(inputs: Any, device: torch.device) -> Tensor | None:
+    """Whole numbers or truth values as a batch in their own type; None where they are none."""
+    array: Any = inputs
+    if isinstance(inputs, (list, tuple)) and not is_nest(inputs):
+        try:
+            array = np.asarray(inputs)
+        except ValueError:  # of different lengths
+            return None
+    return pictures.batched(_whole_numbers(array, device)) if is_whole(array) else None
+
+
+def _whole_numbers(value: Tensor | np.ndarray, device: torch.device) -> Tensor:
+    """A private copy of whole numbers or truth values, in their own type.
+
+    Raises:
+        ValueError: There are none.
+    """
+    if isinstance(value, np.ndarray):
+        value = torch.from_numpy(value.astype(np.int64) if value.dtype.kind == "u" else np.array(value, order="C"))
+    if not value.numel():
+        raise ValueError(f"inputs: nothing in them, the shape is {tuple(value.shape)}.")
+    with torch.inference_mode(False):
+        return value.detach().clone().to(device)
+
+
+_BATCHED = "In a mapping or a tuple numbers have their batch dimension already: pass"
+
+
+def _together(prepared: dict[str, Prepared], called: Arguments) -> Prepared:
+    """What is explained as one tensor: the only one as it is, several side by side, and single numbers as (B, 1)."""
+    if len(prepared) == 1:
+        ((name, only),) = prepared.items()
+        if only.tensor.ndim > 1:
+            return replace(only, arguments=replace(called, name=name))
+    types = {one.tensor.dtype for one in prepared.values()}
+    wide = torch.float64 if len(types) > 1 else next(iter(types))  # holds each of them as it is
+    parts = tuple(
+        Part(name, tuple(one.tensor.shape[1:]), one.pixels, one.tensor.dtype if len(types) > 1 else None)
+        for name, one in prepared.items()
+    )
+    return Prepared(
+        torch.cat([one.tensor.reshape(called.batch, -1).to(wide) for one in prepared.values()], 1),
+        pixels=None,
+        pictures=None,
+        notes=tuple(dict.fromkeys(note for one in prepared.values() for note in one.notes)),
+        arguments=replace(called, parts=parts, name=parts[0].name if len(parts) == 1 else None),
+    )
+
+
+def _check_rows(model: nn.Module, prepared: dict[str, Prepared], found: Prepared) -> None:
+    """Refuse a row that was passed where a batch of rows is meant; the model tells by what it can take."""
+    flat = [name for name, one in prepared.items() if one.tensor.ndim == 1]
+    if not flat or found.arguments is None or _try(model, found.tensor, found.arguments).scores is not None:
+        return
+    lifted = {name: replace(one, tensor=one.tensor[None]) if name in flat else one for name, one in prepared.items()}
+    if any(len(one.tensor) != 1 for one in lifted.values()):
+        return
+    single = _together(lifted, replace(found.arguments, batch=1, parts=()))
+    if single.arguments is not None and _try(model, single.tensor, single.arguments).scores is not None:
+        count = len(prepared[flat[0]].tensor)
+        raise ValueError(
+            f"inputs: {flat[0]!r} has shape ({count},), which is {count} samples of one number each, and the model "
+            f"takes one sample of {count} numbers. {_BATCHED} {flat[0]}[None]."
+        )
+
+
+def _positional_names(model: nn.Module, count: int) -> list[str]:
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    named = [p.name for p in _signature(model).parameters.values() if p.kind in kinds][:count]
+    return named + [str(place) for place in range(len(named), count)]
+
+
+def _signature(model: nn.Module) -> inspect.Signature:
+    try:
+        return inspect.signature(model.forward)
+    except (TypeError, ValueError):
+        return inspect.Signature()
+
+
+def _as_called(model: nn.Module, inputs: Mapping, tree: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    try:
+        _signature(model).bind(**tree)
+    except TypeError:
+        return (rebuilt(inputs, dict(zip(inputs, tree.values(), strict=True))),), {}
+    return (), tree
+
+
+def _by_sample(value: Any, batch: int) -> Any:
+    """A list of a number for each sample as an array, so that it goes with its samples; others may be settings."""
+    array = listed(value)
+    return value if array is None or len(array) != batch else array
+
+
+def _prepared(
+    model: nn.Module, value: Any, transform: Any, device: torch.device, dtype: torch.dtype | None, batched: bool
+) -> Prepared:
+    notes: list[str] = []
+    applied = transform_of(transform, model, value, notes)
+    found = prepare(value, applied, device=device, dtype=dtype, batched=batched)
+    return replace(found, notes=(*notes, *found.notes))
+
+
+@dataclass(frozen=True)
+class _Tried:
+    """Whether the model takes an input, and what it says of each row; None where it doesn't say that."""
+
+    runs: bool
+    scores: Tensor | None = None
+
+
+def _try(model: nn.Module, rows: Tensor, arguments: Arguments | None = None) -> _Tried:
+    samples = torch.arange(len(rows), device="cpu")
+    with stand_in(model) as tried, torch.no_grad():
+        args, kwargs = (arguments or Arguments(batch=len(rows))).fill(rows, samples)
+        try:
+            output = tried(*args, **kwargs)
+        except Exception:  # whatever it says: it is only asked whether it can
+            return _Tried(runs=False)
+        try:
+            scores = scores_in(output, len(rows))
+        except TypeError:
+            scores = None
+    if scores is not None and scores.ndim > 0 and len(scores) == len(rows):
+        return _Tried(runs=True, scores=scores)
+    listed = isinstance(output, (list, tuple)) and len(output) == len(rows)  # as detectors do it
+    return _Tried(runs=True, scores=torch.empty(len(rows), 0, device="cpu") if listed else None)
+
+
+def _told_apart(
+    model: nn.Module, given: Tensor | np.ndarray, device: torch.device, dtype: torch.dtype | None
+) -> Prepared:
+    """(a, b, c) numbers, which are one picture or a batch of a: the model tells by what it can take."""
+    with torch.inference_mode(False):
+        rows, usual = (found.detach().clone() for found in (pictures.numbers(given), pictures.plain(given)))
+    picture = usual if usual.ndim == 4 else rows[None]
+    one, many = _try(model, picture.to(device, dtype)), _Tried(runs=False)
+    if one.scores is None or not any(isinstance(module, nn.Conv2d) for module in model.modules()):
+        many = _try(model, rows.to(device, dtype))
+    note = None
+    if one.scores is None and many.scores is None:
+        chosen = rows if many.runs and not one.runs else usual
+    elif one.scores is None or many.scores is None:
+        chosen = picture if many.scores is None else rows
+    elif one.scores.shape == many.scores.shape and torch.allclose(one.scores, many.scores, equal_nan=True):
+        chosen = picture
+    elif one.scores.ndim == 3 and many.scores.ndim == 2:  # only one of them is a score for each class
+        chosen = rows
+    elif one.scores.ndim == 2 and many.scores.ndim == 1:  # its rows were taken for samples that have no classes
+        chosen, note = picture, f"one picture. Pass (x,) for a batch of {len(rows)}."
+    else:
+        chosen, note = rows, f"a batch of {len(rows)}. Pass x[None] for one picture."
+    found = _prepared(model, chosen, None, device, dtype, batched=True)
+    if note is None:
+        return found
+    return replace(found, notes=(f"Numbers of shape {tuple(given.shape)} were read as {note}", *found.notes))
+
+
+def _held(value: Any, device: torch.device, dtype: torch.dtype | None) -> Any:
+    """A private copy of what is given beside the explained inputs."""
+    if isinstance(value, np.ndarray) and value.dtype.kind in "biuf":
+        value = torch.from_numpy(value.copy())
+    if isinstance(value, Tensor):
+        with torch.inference_mode(False):
+            copied = value.detach().clone()
+        return copied.to(device=device, dtype=dtype if value.is_floating_point() else value.dtype)
+    return mapped(lambda item: _held(item, device, dtype), value)

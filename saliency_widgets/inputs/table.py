@@ -1,0 +1,355 @@
+"""Tables: a row as people know it, and as the model sees it."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import islice
+from numbers import Real
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from saliency_widgets.attribution.arrays import as_array
+from saliency_widgets.attribution.columns import Columns
+from saliency_widgets.inputs.encoder import Encoder, fitted, fitted_names, is_for_tables
+from saliency_widgets.inputs.tracing import is_measured, trace
+from saliency_widgets.outputs.class_names import read_names
+from saliency_widgets.params import brief, unknown
+
+
+@dataclass(frozen=True, eq=False)
+class Table:
+    """Rows, their columns, and the way from there to what the model sees.
+
+    Attributes:
+        rows: In the units people know, B rows with named columns.
+        background: Other rows of the kind, or None.
+        tensor: The rows as the model sees them, shape (B, F), float64.
+        columns: Which of the model's features come from which column, and the background as the model sees it.
+        given: The rows as they were given: a value that is changed is of its column's type there.
+        notes: What a reader should know.
+    """
+
+    rows: pd.DataFrame
+    background: pd.DataFrame | None
+    tensor: Tensor
+    columns: Columns
+    given: pd.DataFrame
+    notes: tuple[str, ...] = ()
+
+    @property
+    def names(self) -> list[str]:
+        """The columns' names."""
+        return list(self.columns.names)
+
+    def typical(self) -> pd.DataFrame:
+        """The median of each column of numbers, and the most frequent value of each other one.
+
+        Raises:
+            ValueError: There is no background.
+        """
+        if self.background is None:
+            raise ValueError("background: the median is one of other rows. Pass background= your training data.")
+        return _typical(self.background)
+
+    @cached_property
+    def places(self) -> dict[str, int]:
+        """Where each column is, by its name."""
+        return {name: place for place, name in enumerate(self.columns.names)}
+
+    def with_values(self, values: Mapping[str, Any]) -> Table:
+        """The same with other values in some columns of its row.
+
+        Raises:
+            ValueError: There is no such column, or a value is missing, or not one that the transform knows.
+        """
+        rows = self.rows.copy()
+        for name, value in values.items():
+            if name not in self.places:
+                raise ValueError(unknown("feature", name, self.names))
+            place = self.places[name]
+            rows.isetitem(place, _of_kind(self.given.iloc[:, place], value, name))
+        return replace(self, rows=rows, tensor=self.columns.encode(rows, ", ".join(islice(values, 4))))
+
+
+def read_table(
+    rows: Any,
+    background: Any = None,
+    *,
+    feature_names: Sequence[str] | None = None,
+    transform: Any = None,
+) -> Table:
+    """Bring rows, and a background, into the form a model takes.
+
+    Args:
+        rows: An array, a tensor or a list of numbers (C,) or (B, C); a pandas Series; a DataFrame; or a mapping from
+            names to values.
+        background: Rows of the same columns: a DataFrame, an array or a tensor (N, C).
+        feature_names: The columns' names, where the rows don't have them; the transform's unless given.
+        transform: A fitted scikit-learn transformer (a scaler, a ColumnTransformer), or a function from such rows to
+            numbers (N, F); None where the model takes the columns as they are.
+
+    Raises:
+        TypeError: Rows or a transform of no known kind.
+        ValueError: Missing values, text without a transform, other columns in the background, names that don't fit, or
+            a transform that fails, gives no numbers, or mixes columns.
+    """
+    if isinstance(background, pd.DataFrame):
+        _check_names("background", background.columns)
+    names, named = None if feature_names is None else read_names("feature_names", feature_names), _has_names(rows)
+    if names is None and not named and isinstance(background, pd.DataFrame):
+        names, named = list(background.columns), True
+    frame = _frame(rows, "inputs", names)
+    _check_comparable("inputs", frame)
+    if frame.empty:
+        raise ValueError(f"inputs: expected rows of columns, got a table of shape {frame.shape}.")
+    of_transform = fitted_names(transform)
+    if of_transform is not None and names is None and not named and len(of_transform) == frame.shape[1]:
+        frame.columns = of_transform
+    ordered: tuple[str, ...] = ()
+    other = [] if of_transform is not None or not isinstance(background, pd.DataFrame) else [*background.columns]
+    if {*other} == {*frame.columns} and len(other) == len(frame.columns) and other != [*frame.columns]:
+        ordered = ("The inputs' columns are put in the order of the background's, which nothing but it tells.",)
+        frame = frame.reindex(columns=other)
+    encoder = Encoder(transform, [*frame.columns], named=named)
+    rest = None if background is None else _frame(background, "background", list(frame.columns))
+    if rest is not None:
+        rest = _same_columns(frame, rest, "background")
+        _check_comparable("background", rest)
+        if rest.empty:
+            raise ValueError("background: it has no rows. Pass some of your training data.")
+        frame = _as_in(rest, frame, exactly=not isinstance(rows, pd.DataFrame))
+    _check("inputs", frame, transform)
+    tensor = encoder(frame)
+
+    def encode(given: Any, argument: str) -> Tensor:
+        found = _same_columns(frame, _frame(given, argument, list(frame.columns)), argument)
+        found = _as_in(frame, found)
+        _check(argument, found, transform)
+        encoded = encoder(found)
+        if encoded.shape[1] != tensor.shape[1]:
+            raise ValueError(
+                f"transform: it gives {encoded.shape[1]} numbers for {argument}, and {tensor.shape[1]} for the inputs. "
+                f"It must give as many for any rows."
+            )
+        return encoded
+
+    around = None if rest is None else encode(rest, "background")
+    if transform is None:
+        of, notes = torch.arange(tensor.shape[1], device="cpu"), ()
+    else:
+        together = frame if rest is None else pd.concat([frame, rest], ignore_index=True)
+        numbers = tensor if around is None else torch.cat([tensor, around])
+        mixed = lambda rows: encode(rows, "mixed rows")  # noqa: E731
+        of, notes = trace(together, numbers, mixed, fitted(transform), alone=rest is None)
+    if rest is not None:
+        varied = dict(rest.nunique(dropna=False).items())
+        constant = [str(name) for name, count in varied.items() if count == 1 and len(rest) > 1]
+        if constant:
+            notes += (
+                f"Constant in the background: {', '.join(constant[:6])}. Shuffling such a column changes nothing.",
+            )
+    notes += ordered
+    if encoder.unused:
+        notes += (f"Not used by the transform, which was fitted without them: {', '.join(encoder.unused[:6])}.",)
+    try:
+        median = None if rest is None else encode(_typical(rest), "the median row")[0]
+    except ValueError:  # only who asks for it needs it
+        median = None
+    columns = Columns(tuple(map(str, frame.columns)), of, encode, around, median)
+    return Table(frame, rest, tensor, columns, frame, notes)
+
+
+def is_table(inputs: Any, background: Any, feature_names: Any, transform: Any) -> bool:
+    """Whether inputs are rows of a table: of pandas, said to be so, or values by their names."""
+    if isinstance(inputs, (pd.DataFrame, pd.Series, Table)) or background is not None or feature_names is not None:
+        return True
+    if is_for_tables(transform):
+        return True
+    plain = (Real, str, np.generic)
+    # A single one is an input of the model by its name.
+    return isinstance(inputs, Mapping) and len(inputs) > 1 and all(isinstance(v, plain) for v in inputs.values())
+
+
+def _typical(rows: Any) -> pd.DataFrame:
+    """The median of each column, the lower one where there are two; of words, the most frequent."""
+    found = {}
+    for name, column in rows.items():
+        if _is_ordered(column):
+            place = int(np.argsort(column.to_numpy(), kind="stable")[(len(column) - 1) // 2])
+        else:
+            usual = column.mode().iloc[0]  # compared one by one: pandas takes a tuple for values of several rows
+            place = next(place for place, value in enumerate(column) if value == usual)
+        found[name] = column.iloc[[place]].reset_index(drop=True)  # in the column's own type
+    return pd.DataFrame(found, columns=rows.columns)
+
+
+def is_numeric(column: Any) -> bool:
+    """Whether a column holds numbers or truth values."""
+    return pd.api.types.is_numeric_dtype(column) or pd.api.types.is_bool_dtype(column)
+
+
+def _is_ordered(column: Any) -> bool:
+    return is_measured(column) or pd.api.types.is_datetime64_any_dtype(column)
+
+
+def _of_kind(column: Any, value: Any, name: str) -> Any:
+    """A value as a column of the same kind, for as many rows.
+
+    Raises:
+        ValueError: It is of another kind.
+    """
+    if not pd.api.types.is_scalar(value) or value is pd.NA:
+        raise ValueError(f"{name}: expected one value, got {brief(value)}.")
+    values: Any = [value] * len(column)
+    if pd.api.types.is_bool_dtype(column):
+        if value not in (False, True):
+            raise ValueError(f"{name}: expected True or False, as the column holds, got {brief(value)}.")
+        return pd.Series([bool(value)] * len(column), dtype=column.dtype)
+    if is_numeric(column):
+        if not isinstance(value, (Real, np.number)):
+            raise ValueError(f"{name}: expected a number, as the column holds, got {brief(value)}.")
+        try:
+            kept = pd.Series(values, dtype=column.dtype)
+            if value != value or bool((kept == value).all()):
+                return kept
+        except (TypeError, ValueError, OverflowError):
+            pass  # a whole number may become another
+        try:
+            return pd.Series([float(value)] * len(column))
+        except OverflowError:
+            raise ValueError(f"{name}: {brief(value)} is too large a number.") from None
+    if isinstance(column.dtype, pd.CategoricalDtype) and value not in column.cat.categories:
+        raise ValueError(unknown(name, str(value), [str(known) for known in column.cat.categories]))
+    try:
+        return pd.Series(values, dtype=column.dtype)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name}: expected a value of type {column.dtype}, got {brief(value)}.") from error
+
+
+def _as_in(model: Any, rows: Any, *, exactly: bool = False) -> Any:
+    """The rows in the types of another table's columns, where these are types of their own: categories, dates.
+
+    Args:
+        model: The other table.
+        rows: The rows.
+        exactly: Whether they came without types, and take those that keep their values.
+    """
+    if list(rows.dtypes) == list(model.dtypes):
+        return rows
+    found = {}
+    for name in rows.columns:
+        own, wanted = rows[name], model[name].dtype
+        special = isinstance(wanted, pd.CategoricalDtype) or wanted.kind in "mM"
+        if own.dtype != wanted and own.dtype.kind != "c" and (special or exactly):
+            with contextlib.suppress(TypeError, ValueError):  # what is wrong with it is said where it is used
+                moved = own.astype(wanted)
+                kept = moved.notna() | own.isna() if special else moved == own
+                own = moved if bool(kept.all()) else own
+        found[name] = own
+    return pd.DataFrame(found, columns=rows.columns)
+
+
+def _has_names(rows: Any) -> bool:
+    return isinstance(rows, (pd.DataFrame, pd.Series, Mapping))
+
+
+def _frame(value: Any, argument: str, names: Sequence[str] | None) -> pd.DataFrame:
+    if isinstance(value, (pd.DataFrame, pd.Series)):
+        _check_names(argument, value.columns if isinstance(value, pd.DataFrame) else value.index)
+    if isinstance(value, pd.DataFrame):
+        if names is not None and list(map(str, value.columns)) != list(map(str, names)) and argument == "inputs":
+            raise ValueError("feature_names: the table has names of its own. Leave them out, or rename its columns.")
+        return value.reset_index(drop=True).infer_objects()
+    if isinstance(value, pd.Series):
+        return pd.DataFrame([value.to_list()], columns=list(value.index))
+    if isinstance(value, Mapping):
+        return pd.DataFrame([list(value.values())], columns=list(value))
+    if not hasattr(value, "__array__") and not isinstance(value, (list, tuple)):
+        raise TypeError(
+            f"{argument}: expected an array, a tensor, a pandas Series or a DataFrame, got a {type(value).__name__}."
+        )
+    array = as_array(value, argument)
+    if array.dtype.kind == "U":  # NumPy makes texts of the numbers beside a text
+        array = np.asarray(value, dtype=object)
+    if array.ndim == 1:
+        array = array[None]
+    if array.ndim != 2 or array.size == 0:
+        raise ValueError(f"{argument}: expected rows of columns, got an array of shape {array.shape}.")
+    columns = [f"feature {k}" for k in range(array.shape[1])] if names is None else list(names)
+    if len(columns) != array.shape[1]:
+        raise ValueError(
+            f"feature_names: {len(columns)} names were given, and {argument} has {array.shape[1]} columns."
+        )
+    return pd.DataFrame(array, columns=columns).infer_objects()
+
+
+def _same_columns(row: pd.DataFrame, others: Any, argument: str) -> Any:
+    missing = [str(name) for name in row.columns if name not in others.columns]
+    extra = [str(name) for name in others.columns if name not in row.columns]
+    if missing or extra:
+        said = [f"without {', '.join(missing[:5])}"] if missing else []
+        said += [f"with {', '.join(extra[:5])}"] if extra else []
+        raise ValueError(
+            f"{argument}: it has other columns than the inputs, {' and '.join(said)}. Pass rows of the same columns."
+        )
+    return others[row.columns]
+
+
+def _check_names(argument: str, names: Any) -> None:
+    for name in names:
+        try:
+            hash(name)
+        except TypeError:
+            raise TypeError(
+                f"{argument}: expected texts or numbers as the columns' names, got {brief(name)}. Rename the columns."
+            ) from None
+
+
+def _check_comparable(argument: str, rows: Any) -> None:
+    """Look whether values can be counted and compared, as is done to tell which column a number comes from."""
+    for name, column in rows.items():
+        if is_numeric(column):
+            continue
+        try:
+            column.nunique()
+        except Exception as error:  # TypeError, or what the column's own type raises
+            raise ValueError(
+                f"{argument}: {brief(str(name))} holds values that can't be compared ({error}). Of lists, make tuples, "
+                f"df[{str(name)!r}].map(tuple), or texts."
+            ) from error
+
+
+def _check(argument: str, rows: Any, transform: Any) -> None:
+    names = pd.Index([str(name) for name in rows.columns])
+    if not names.is_unique:
+        twice = names[names.duplicated()][0]
+        raise ValueError(f"{argument}: several columns are called {brief(twice)}. Give each a name of its own.")
+    gone = rows.isna().to_numpy().sum(0)
+    if gone.any():
+        place = int(gone.argmax())
+        raise ValueError(
+            f"{argument}: {gone[place]} of {len(rows)} values of {brief(names[place])} are missing. Fill them in as "
+            f"the model was trained, for example with the imputer of its pipeline, before it is explained."
+        )
+    complex_ = np.array([dtype.kind == "c" for dtype in rows.dtypes])
+    if complex_.any():
+        raise TypeError(
+            f"{argument}: {brief(names[complex_][0])} holds complex numbers. Pass real and imaginary parts."
+        )
+    numeric = np.array([is_numeric(dtype) for dtype in rows.dtypes])
+    if transform is None and not numeric.all():
+        place = int(numeric.argmin())
+        raise ValueError(
+            f"{argument}: {brief(names[place])} holds {brief(rows.iloc[0, place])}, which is no number. Pass "
+            f"transform= the encoder that the model was trained with, such as a fitted ColumnTransformer."
+        )
+    infinite = ~np.isfinite(rows.loc[:, numeric].to_numpy(dtype=np.float64)).all(0)
+    if infinite.any():
+        raise ValueError(f"{argument}: {brief(names[numeric][infinite][0])} holds infinite values.")

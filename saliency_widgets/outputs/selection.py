@@ -1,0 +1,263 @@
+"""From what a person passes as a target to a score: a class by number or name, an index, a function."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from saliency_widgets.attribution.arrays import as_array
+from saliency_widgets.attribution.score import SCORE, Scale, Score, Target, in_classes, is_function
+from saliency_widgets.params import brief, unknown
+
+
+def _told_by(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """The caller's function; what it raises is retold as an error of ``target``."""
+
+    def told(output: Any) -> Any:
+        try:
+            return function(output)
+        except Exception as error:
+            raise ValueError(
+                f"target: the function raised {type(error).__name__} for the model's output: {error}. "
+                f"It gets what the model returns and must give one number per sample."
+            ) from error
+
+    return told
+
+
+def class_index(target: Any, classes: int, class_names: Sequence[str] | None = None, argument: str = "target") -> int:
+    """The index of one class given by number or by name.
+
+    Args:
+        target: A class index, or a class name: exact, or a part that only one name contains.
+        classes: How many classes the model scores.
+        class_names: Their names in order, if known.
+        argument: The argument's name, for the error.
+
+    Raises:
+        TypeError: It is neither a whole number nor a name.
+        ValueError: It is out of range, unknown or ambiguous.
+    """
+    by_name = _ByName(class_names) if isinstance(target, str) and class_names is not None else None
+    return _class_index(target, classes, by_name, argument)
+
+
+def _class_index(target: Any, classes: int, by_name: _ByName | None, argument: str) -> int:
+    if isinstance(target, str):
+        if by_name is None:
+            raise ValueError(f"{argument}: got the class name {brief(target)}, but no class_names= were given.")
+        return by_name.index(target, argument)
+    if not _is_whole(target):
+        raise TypeError(f"{argument}: expected a class index, a class name or None, got a {type(target).__name__}.")
+    index = operator.index(target)
+    if not 0 <= index < classes:
+        raise ValueError(
+            f"{argument}: class {brief(index)} is out of range, the model scores classes 0 to {classes - 1}."
+            + (_ONE_OUTPUT if classes == 1 else "")
+        )
+    return index
+
+
+_ONE_OUTPUT = (
+    " It has one output, number 0: of a binary model the logit of the positive class. Pass class_names=[negative, "
+    "positive] to name both classes; targets 0 and 1 are then these."
+)
+
+
+class _ByName:
+    """Classes by their names, of which many are looked up: each in the time of one."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self._names = [str(name) for name in names]
+        self._indices: dict[str, list[int]] = {}
+        for index, name in enumerate(self._names):
+            self._indices.setdefault(name.lower(), []).append(index)
+
+    def index(self, name: str, argument: str) -> int:
+        wanted = name.strip().lower()
+        hits = self._indices.get(wanted) or [
+            index for other, some in self._indices.items() if wanted and wanted in other for index in some
+        ]
+        if not hits:
+            raise ValueError(unknown(argument, name, self._names))
+        if len(hits) > 1:
+            several = ", ".join(f"{index} ({self._names[index]})" for index in sorted(hits)[:5])
+            raise ValueError(f"{argument}: {brief(name)} fits {len(hits)} classes: {several}. Pass the index.")
+        return hits[0]
+
+
+def is_index(target: Any) -> bool:
+    """Whether a target is a tuple of whole numbers, or a list of such tuples, one for each sample."""
+    items = target if isinstance(target, list) else [target]
+    return bool(items) and all(isinstance(item, tuple) and item and all(map(_is_whole, item)) for item in items)
+
+
+def _is_whole(number: Any) -> bool:
+    if isinstance(number, bool):
+        return False
+    try:
+        operator.index(number)
+    except Exception:  # an array, which may have an index and may not
+        return False
+    return True
+
+
+def top_classes(logits: Tensor, *, score: str = SCORE.default, binary: bool = False, squashed: bool = False) -> Tensor:
+    """What is explained where nothing is named: the likeliest class of each sample, or the only value.
+
+    Args:
+        logits: The model's scores, shape (B, K).
+        score: The scale.
+        binary: Whether two classes have names: see :class:`Score`.
+        squashed: Whether they are probabilities already.
+
+    Returns:
+        Shape (B,).
+
+    Raises:
+        ValueError: The model returns several values.
+    """
+    if score != "value":
+        return in_classes(logits, binary, squashed).argmax(1)
+    if logits.shape[1] > 1:
+        raise ValueError(
+            f"target: the model returns {logits.shape[1]} values; with score='value' say which one by its index."
+        )
+    return torch.full((len(logits),), int(binary), device=logits.device)
+
+
+def resolve(
+    target: Target,
+    logits: Tensor | None,
+    batch: int,
+    *,
+    score: str = SCORE.default,
+    contrast: Target = None,
+    class_names: Sequence[str] | None = None,
+    binary: bool = False,
+    squashed: bool = False,
+    shape: Sequence[int] | None = None,
+) -> Score:
+    """Turn what the caller said into a :class:`Score`.
+
+    Args:
+        target: A class index, a name, indices of shape (B,), a function, or None for the top prediction. A tuple of as
+            many whole numbers as one sample's output has dimensions is an index into it; a list of such tuples has one
+            for each sample.
+        logits: The model's scores of the inputs, shape (B, K); not needed where ``target`` is a function or an index.
+        batch: B, the number of samples.
+        score: The scale.
+        contrast: A second class or index, subtracted.
+        class_names: Names of the classes in order.
+        binary: Whether two classes have names: see :class:`Score`.
+        squashed: Whether the model's scores are probabilities already.
+        shape: Of the model's scores as it returns them, (B, ...); needed where ``target`` or ``contrast`` is a tuple.
+
+    Raises:
+        TypeError: ``target`` is of no known kind.
+        ValueError: A class or an index out of range, an unknown name, or a scale that doesn't fit.
+    """
+    scale = cast(Scale, SCORE.check(score))
+    if is_function(target):
+        if contrast is not None:
+            raise ValueError("contrast: it can't be combined with target= a function; subtract inside the function.")
+        if scale not in ("logit", "value"):
+            raise ValueError(
+                f"score: {scale!r} can't be combined with target= a function; compute it inside the function, for "
+                f"example lambda out: out.softmax(1)[:, 3]."
+            )
+        return Score(scale, _told_by(cast(Callable[[Any], Any], target)))
+    if is_index(target) or is_index(contrast):
+        if shape is None:
+            raise ValueError("target: the shape of the model's output is needed to resolve an index.")
+        target, contrast = (
+            _sorted_out(value, shape, name) for value, name in ((target, "target"), (contrast, "contrast"))
+        )
+    if is_index(target) or is_index(contrast):
+        return replace(_at_index(target, contrast, shape or (), scale, binary), squashed=squashed)
+    if logits is None:
+        raise ValueError("target: the model's scores are needed to resolve it.")
+    classes = in_classes(logits, binary).shape[1]
+    top = top_classes(logits, score=scale, binary=binary, squashed=squashed) if target is None else None
+    picked = top if top is not None else _indices(target, batch, classes, class_names, "target")
+    other = None if contrast is None else _indices(contrast, batch, classes, class_names, "contrast")
+    _check_apart(picked, other)
+    picked, other = picked.to(logits.device), None if other is None else other.to(logits.device)
+    return Score(scale, picked, other, binary, squashed)
+
+
+def _check_apart(picked: Tensor, other: Tensor | None) -> None:
+    if other is not None and bool((picked.to(other.device) == other).view(len(other), -1).all(1).any()):
+        raise ValueError(
+            "contrast: it is the class of target itself, and the difference is zero. Choose another class."
+        )
+
+
+def _sorted_out(target: Any, shape: Sequence[int], argument: str) -> Any:
+    """Tuples that are indices as they are; others as the classes that they hold, as a list does."""
+    if not is_index(target):
+        return target
+    items, dims = target if isinstance(target, list) else [target], len(shape) - 1
+    if dims > 1 and {len(item) for item in items} == {dims}:
+        return target
+    if dims in (1, 3) and {len(item) for item in items} == {1}:
+        return [item[0] for item in items] if isinstance(target, list) else target[0]
+    if dims == 1 and isinstance(target, tuple) and len(target) == shape[0]:
+        return list(target)
+    numbers = "one number" if dims == 1 else f"{dims} numbers"
+    also = "; a list has one class for each sample" if dims in (1, 3) else ""
+    raise ValueError(
+        f"{argument}: a tuple is an index into one sample's output, which has shape {tuple(shape[1:])} here, so it has "
+        f"{numbers}{also}. Got {brief(target)}."
+    )
+
+
+def _at_index(target: Any, contrast: Any, shape: Sequence[int], scale: Scale, binary: bool) -> Score:
+    """The score at an index of each sample's output."""
+    if scale in ("probability", "log_probability") and len(shape) != 4:
+        raise ValueError(
+            f"score: for {scale!r} it must be known along which dimension of the output {tuple(shape)} classes lie. "
+            f"Pass target= a function that says so, for example lambda out: out.softmax(-1)[:, 1, 0]."
+        )
+    sizes = [2 if binary and len(shape) == 4 and size == 1 and not k else size for k, size in enumerate(shape[1:])]
+
+    def read(value: Any, argument: str) -> Tensor:
+        if not is_index(value):
+            raise ValueError(
+                f"{argument}: expected an index of {len(sizes)} numbers, as the other of target and contrast is one, "
+                f"got {brief(value)}."
+            )
+        items = value if isinstance(value, list) else [value] * shape[0]
+        if len(items) != shape[0]:
+            raise ValueError(f"{argument}: expected one index for each of the {shape[0]} inputs, got {len(items)}.")
+        outside = next((i for i in items if not all(0 <= n < size for n, size in zip(i, sizes, strict=True))), None)
+        if outside is not None:
+            raise ValueError(
+                f"{argument}: index {outside} is out of range, one sample's output has shape {tuple(sizes)}."
+            )
+        return torch.tensor([[operator.index(n) for n in item] for item in items], device="cpu")
+
+    picked, other = read(target, "target"), None if contrast is None else read(contrast, "contrast")
+    _check_apart(picked, other)
+    return Score(scale, picked, other, binary)
+
+
+def _indices(target: Any, batch: int, classes: int, class_names: Sequence[str] | None, argument: str) -> Tensor:
+    if hasattr(target, "__array__"):
+        target = as_array(target, argument).tolist()
+        if isinstance(target, list) and len(target) == 1:  # one for all
+            target = target[0]
+    if not isinstance(target, Sequence) or isinstance(target, str):
+        return torch.full((batch,), class_index(target, classes, class_names, argument), device="cpu")
+    fits = len(target) == batch
+    nested = fits and any(isinstance(item, Sequence) and not isinstance(item, str) for item in target)
+    if not fits or nested:
+        got = "a nested list" if nested else str(len(target))
+        raise ValueError(f"{argument}: expected one class for each of the {batch} inputs, got {got}.")
+    by_name = None if class_names is None else _ByName(class_names)
+    return torch.tensor([_class_index(item, classes, by_name, argument) for item in target], device="cpu")

@@ -1,0 +1,1 @@
+"""How the caller's model is run: isolated copies, hooks, precision, batch sizes, recorded graphs, memory."""

@@ -1,0 +1,110 @@
+"""One gradient of the scores, and what may be wrong with it."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from saliency_widgets.runtime.errors import Cancelled, NotFinite, Unread, backward_failure, without_gradient
+from saliency_widgets.runtime.memory import out_of_memory
+
+if TYPE_CHECKING:
+    from saliency_widgets.runtime.runner import Call
+
+
+def differentiate(
+    model: nn.Module,
+    scores: Tensor,
+    leaf: Tensor,
+    what: str = "inputs",
+    *,
+    keep_graph: bool = False,
+    by_hand: bool = False,
+) -> Tensor:
+    """The gradient of the sum of the scores.
+
+    Args:
+        model: What gave them.
+        scores: Shape (B,).
+        leaf: With respect to what.
+        what: What that is called.
+        keep_graph: Whether the graph is needed again.
+        by_hand: Whether to call ``.backward()``, for autograd functions that take nothing else; what needs a gradient
+            beside the leaf must be the stand-in's own.
+
+    Raises:
+        Unread: The scores don't depend on it.
+        ValueError: The backward pass failed, or scores or gradient aren't finite.
+    """
+    finite(scores, "score")
+    gradient = None
+    if scores.requires_grad:
+        try:
+            if by_hand:
+                scores.sum().backward()
+                gradient, leaf.grad = leaf.grad, None
+            else:
+                (gradient,) = torch.autograd.grad(scores.sum(), leaf, retain_graph=keep_graph, allow_unused=True)
+        except Exception as error:
+            if isinstance(error, Cancelled) or out_of_memory(error) or str(error).startswith("model:"):
+                raise
+            raise backward_failure(model, error) from error
+    if gradient is None:
+        reason = without_gradient(model)
+        if reason:
+            raise Unread(f"model: {reason}")
+        raise Unread(
+            f"model: the score does not depend on the {what}: no gradient reaches it. A constant output, "
+            f"no_grad or detach inside forward, or whole-number operations (argmax, round) cut it off."
+        )
+    return finite(gradient, "gradient")
+
+
+@contextlib.contextmanager
+def blaming(call: Call, argument: str, points: Iterable[tuple[str, Tensor]], rest: str, remedy: str) -> Iterator[None]:
+    """Of what isn't finite in this block, say for which inputs: a method asks about others than the caller gave.
+
+    Args:
+        call: The model and its inputs, which are looked at first.
+        argument: What the others come from.
+        points: Some of them, each with a name, of shape (K * B, ...).
+        rest: The name of all the others.
+        remedy: What to do.
+
+    Raises:
+        NotFinite: Scores or gradients in the block, or else those at one of the points, aren't finite.
+    """
+    try:
+        yield
+    except NotFinite as error:
+        where, what = rest, error.what
+        call.gradient(call.inputs)
+        for name, rows in points:
+            try:
+                call.gradient(rows)
+            except NotFinite as again:
+                where, what = name, again.what
+                break
+        raise NotFinite(
+            f"{argument}: the model's {what} is NaN or infinite {where}, though not for the inputs. {remedy}", what
+        ) from error
+
+
+def finite(tensor: Tensor, what: str) -> Tensor:
+    """The tensor itself.
+
+    Raises:
+        NotFinite: It holds NaN or infinite numbers.
+    """
+    # Anything that isn't finite shows in the sum, which is read much sooner; a finite sum may overflow.
+    if not torch.isfinite(tensor.detach().sum()) and not torch.isfinite(tensor).all():
+        raise NotFinite(
+            f"model: its {what} is NaN or infinite for these inputs. Check the weights and the inputs' scale; "
+            f"score='log_probability' is safer than a log of softmax written by hand.",
+            what,
+        )
+    return tensor

@@ -1,0 +1,51 @@
+"""Stopping inside a pass of the model: a question is asked before each operation, forward and backward."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from torch import Tensor
+
+
+class _Now(threading.local):
+    check: Callable[[], None] | None = None
+
+
+_NOW = _Now()
+
+
+def _ask(*_gradients: Any) -> None:
+    if _NOW.check is not None:
+        _NOW.check()
+
+
+def asking(func: Callable, args: tuple, kwargs: dict | None) -> Any:
+    """Call a function of torch; ask before it, and before the backward of what it made, whoever runs that, and when.
+
+    The mode that sees all functions of a pass calls them so, see :class:`~.rng.OwnRandomness`: one more mode
+    would take longer than many of them.
+    """
+    if _NOW.check is None or getattr(func, "__name__", "") == "__get__":
+        return func(*args, **(kwargs or {}))
+    _NOW.check()
+    result = func(*args, **(kwargs or {}))
+    node = result.grad_fn if isinstance(result, Tensor) else None
+    if node is not None:
+        node.register_prehook(_ask)
+    return result
+
+
+@contextlib.contextmanager
+def interruptible(check: Callable[[], None]) -> Iterator[None]:
+    """While passes run in this block, on this thread, ``check`` is called often; what it raises ends the pass.
+
+    A graph that is kept asks whoever runs it later, not whoever made it.
+    """
+    before, _NOW.check = _NOW.check, check
+    try:
+        yield
+    finally:
+        _NOW.check = before

@@ -1,0 +1,238 @@
+"""Whether the rows of a batch are samples of their own, or parts of one: nodes of a graph, steps of a sequence."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from saliency_widgets.attribution.numerics.noise import seeded
+from saliency_widgets.attribution.score import is_function, is_single, scores_in
+from saliency_widgets.runtime.errors import Cancelled, OneForAll
+from saliency_widgets.runtime.model.isolation import beside, modules_of, training
+
+if TYPE_CHECKING:
+    from saliency_widgets.runtime.runner import Call
+
+_ONE_FOR_ALL = (
+    "The model, or the function that was passed as target=, gives one number for a whole batch: each copy of the input "
+    "is run by itself, which takes longer."
+)
+_MIXED = (
+    "What shares a batch with the input changes its score (attention, a softmax or a recurrence along the batch "
+    "dimension?): each of its copies is run by itself. If that dimension is not meant, look for batch_first."
+)
+COUPLED = "The rows influence each other, as nodes of a graph or steps of a sequence do"
+_SUM = (
+    f"{COUPLED}: they are no samples of their own. The sum of their scores is explained, and score and delta are of "
+    f"that sum. For the score of one row pass target= a function to one number, such as lambda out: out[0, 1]."
+)
+_ONE = f"{COUPLED}: all of them are explained together, and score and delta are of the one number that target= gives."
+
+
+_SURE = ("probability", "log_probability")  # where these are sure, nothing moves them
+_MOST = 32  # rows that are looked at
+_UNSEEN = (
+    "A row scores otherwise without the other rows, though no gradient goes from one to another (detach, no_grad): "
+    "what they do to each other is in no map, and a completeness delta misses it."
+)
+
+
+@dataclass
+class Sharing:
+    """Whether copies of the one sample may share a pass, as far as anybody looked: see :func:`why_apart`.
+
+    Attributes:
+        apart: Why each has a pass to itself; empty where they may share one, and None before the look.
+    """
+
+    apart: str | None = None
+
+
+def by_samples(call: Call, scores: Tensor | None = None) -> tuple[Call, tuple[str, ...]]:
+    """The question about samples: about all rows as one sample, where they influence each other.
+
+    Rows of which some score the same without the others are taken for samples, which costs a forward pass of half of
+    them, and of 32 at most.
+    Where they don't, the gradients decide: see :func:`coupled`.
+
+    Args:
+        call: The model and its rows.
+        scores: Their scores, where they are known.
+
+    Returns:
+        The call as it is, or with all rows as one sample, see :attr:`Call.joint`; and what a reader should know.
+
+    Raises:
+        ValueError: The rows influence each other, and the target is a function to a score for each of them, or several
+            inputs are explained together.
+    """
+    if call.batch == 1:
+        return call, ()
+    if is_function(call.score.target):
+        return _by_function(call)
+    apart = _apart(call, scores)
+    if apart:
+        return call, ()
+    if coupled(call):
+        return _together(call), (_SUM,)
+    return call, (_UNSEEN,) if apart is False and _settled(call) else ()
+
+
+def coupled(call: Call, read: Callable[[Any], Tensor | None] | None = None) -> bool:
+    """Whether a row's score moves when another row does.
+
+    The gradient of the weighted sum of independent scores is that of their sum, times the weight of each row. The
+    weights are powers of two, by which nothing is rounded. A BatchNorm in training mode is looked at as in use: rows
+    that it alone ties together are samples.
+
+    Args:
+        call: The model and its rows.
+        read: From the model's output to one number for each row; the call's score unless given.
+    """
+    try:
+        with call.standing_in() as model:
+            for module in model.modules():
+                if isinstance(module, _BatchNorm):
+                    module.eval()
+            leaf = call.inputs.detach().requires_grad_(True)
+            rows = range(call.batch)
+            scores = call.scored(model, leaf, rows) if read is None else read(call.output(model, leaf, rows))
+            if scores is None:
+                return True
+            order = torch.randperm(call.batch, generator=seeded(0, "weights of rows"), device="cpu")
+            weights = 2.0 ** (order % 7 - 3).to(scores)  # without a period, which groups of rows might share
+            plain, weighted = (
+                torch.autograd.grad(one.sum(), leaf, retain_graph=True) for one in (scores, weights * scores)
+            )
+    except Cancelled:
+        raise
+    except Exception:
+        return False  # what is wrong is told by the method's own pass, which may be split where memory runs out
+    expected = plain[0] * weights.to(leaf).view(-1, *[1] * (leaf.ndim - 1))
+    rounding = _rounding(call, leaf) * float(expected.abs().max())
+    return bool(((weighted[0] - expected).abs() > rounding).any())
+
+
+def why_apart(call: Call, rows: Tensor) -> str:
+    """Why copies of the one sample may not share a pass; empty where they may.
+
+    They may not where they change each other's scores, as a softmax or attention over the batch does, or where one
+    score comes for all of them.
+
+    Args:
+        call: The model and one sample.
+        rows: Copies of it that are to share a pass, shape (K, ...). The last is run alone too, as what runs forward
+            over the rows, such as a recurrent network, reaches it.
+    """
+    if call.score.scale in _SURE:
+        call = replace(call, score=replace(call.score, scale="logit"))
+    pair = torch.stack([rows[0], rows[-1]])
+    try:
+        with call.standing_in() as model, torch.no_grad():
+            alone = call.plain.scored(model, pair[1:], range(1))
+    except Cancelled:
+        raise
+    except Exception:
+        return ""  # what is wrong is told by the method's own pass
+    try:
+        with call.standing_in() as model, torch.no_grad():
+            together = call.plain.scored(model, pair, range(2))
+    except Cancelled:
+        raise
+    except OneForAll:
+        return _ONE_FOR_ALL
+    except Exception:
+        return ""
+    if not bool((together[1] - alone[0]).abs() > _rounding(call, together) * together.abs().max()):
+        return ""
+    mixed = coupled(call.on(pair)) if pair.is_floating_point() else _settled(call)
+    return _MIXED if mixed else ""
+
+
+def _rounding(call: Call, like: Tensor) -> float:
+    """How far apart numbers are that may be the same, in the coarsest type that they may have been computed in."""
+    weights = (weight for module in modules_of(call.model) for weight in module._parameters.values())
+    types = {t.dtype for t in (like, call.inputs, *weights) if t is not None and t.is_floating_point()}
+    return min(1e3 * max((torch.finfo(kind).eps for kind in types), default=0.0), 1e-2)
+
+
+def _apart(call: Call, scores: Tensor | None) -> bool | None:
+    """Whether some of the rows, and one of them alone, score the same without all others.
+
+    Half of them, drawn at random: parts of one sample, such as the instances of a bag, mostly miss others then,
+    wherever these lie. None where they can't be run alone, such as the nodes of a graph, whose edges name other rows.
+    """
+    if call.score.scale in _SURE:
+        call, scores = replace(call, score=replace(call.score, scale="logit")), None
+    drawn = torch.randperm(call.batch, generator=seeded(0, "rows"), device="cpu")[: min(call.batch // 2, _MOST)]
+    try:
+        together = call.scores(call.inputs) if scores is None else scores
+        rounding = _rounding(call, together) * together.abs().max()
+        for rows in (sorted(drawn.tolist()), [call.batch // 2]):
+            with call.standing_in() as model, torch.no_grad():
+                alone = call.plain.scored(model, call.inputs[rows], rows)
+            if bool(((alone - together[rows]).abs() > rounding).any()):
+                return False
+    except Cancelled:
+        raise
+    except Exception:
+        return None
+    return True
+
+
+def _settled(call: Call) -> bool:
+    """Whether a row's score depends on nothing but the model's inputs: no training mode, no random draws."""
+    if any(training(module) for module in modules_of(call.model)):
+        return False
+    return torch.equal(call.scores(call.inputs), call.scores(call.inputs, seed=1))
+
+
+def _by_function(call: Call) -> tuple[Call, tuple[str, ...]]:
+    """Of a target that is a function: one number for all rows is for rows that are one sample, and for no others."""
+    try:
+        with call.standing_in() as model, torch.no_grad():
+            output = call.output(model, call.inputs, range(call.batch))
+            value = beside(model, call.score.target)(output)  # type: ignore[operator]
+    except Cancelled:
+        raise
+    except Exception:
+        return call, ()  # told by the method's own pass
+    if not isinstance(value, Tensor):
+        return call, ()
+    listed = isinstance(output, (list, tuple)) and len(output) == call.batch  # of each sample, as detectors do
+    if is_single(value) and not listed and coupled(call, lambda output: _by_row(output, call.batch)):
+        return _together(call), (_ONE,)
+    each = tuple(value.shape) in ((call.batch,), (call.batch, 1))
+    if each and not _apart(call, value.reshape(-1)) and coupled(call):
+        raise ValueError(
+            f"target: the function gives a score for each of the {call.batch} rows. {COUPLED}, so one map can't tell "
+            f"these scores apart. Return one number, such as out[0, 1] for one row, or out[:, 1].sum() for their sum."
+        )
+    return call, ()
+
+
+def _by_row(output: Any, rows: int) -> Tensor | None:
+    """One number for each row, from whatever the model returns for it; None where it returns no such rows."""
+    try:
+        scores = scores_in(output, rows)
+    except TypeError:
+        return None
+    if scores.ndim == 0 or len(scores) != rows or not scores.is_floating_point():
+        return None
+    flat = scores.flatten(1)
+    # Not their sum, which is 1 behind a softmax.
+    return flat @ torch.linspace(1, 2, flat.shape[1], device=flat.device, dtype=flat.dtype)
+
+
+def _together(call: Call) -> Call:
+    if call.arguments is not None and any(part.shape == () for part in call.arguments.parts):
+        raise ValueError(f"inputs: {COUPLED}, and each is one number. Pass them as (N, 1), which the model squeezes.")
+    if call.parts:
+        names = [part.name for part in call.parts]
+        raise ValueError(f"explain: {COUPLED}; then one input is explained at a time. Choose one of {names}.")
+    return replace(call, inputs=call.inputs[None], joint=True, recordings=None, kept=None, replays=None)

@@ -1,0 +1,227 @@
+"""Failures of the caller's model, retold so that they can be mended."""
+
+from __future__ import annotations
+
+import re
+from types import TracebackType
+
+import torch
+from torch import nn
+
+from saliency_widgets.runtime.model.isolation import quantized_layers
+
+
+class Cancelled(Exception):  # noqa: N818 - not an error: somebody asked for something newer
+    """Raised inside a computation whose result nobody waits for any more."""
+
+
+class ModelChanged(ValueError):  # noqa: N818 - it names what happened
+    """The model's weights changed in the middle of a computation, which failed for it."""
+
+
+class Unread(ValueError):  # noqa: N818 - it names what happened
+    """The score does not depend on what it was to be differentiated by."""
+
+
+class OneForAll(ValueError):  # noqa: N818 - it names what happened
+    """One number came for a whole batch, and not one for each row."""
+
+
+class NotFinite(ValueError):  # noqa: N818 - it names what happened
+    """Scores or gradients are NaN or infinite.
+
+    Attributes:
+        what: Which of them.
+    """
+
+    def __init__(self, message: str, what: str = "score") -> None:
+        super().__init__(message)
+        self.what = what
+
+
+class NeedsGradients(ValueError):  # noqa: N818 - it names what happened
+    """The model doesn't run with frozen weights, under no_grad or with autograd.grad; by hand it may."""
+
+
+def failing_layer(model: nn.Module, trace: TracebackType | None) -> str | None:
+    """The path of the innermost module of ``model`` whose code raised, read off the traceback."""
+    paths = {id(module): path for path, module in model.named_modules()}
+    found = None
+    while trace is not None:
+        owner = trace.tb_frame.f_locals.get("self")
+        if isinstance(owner, nn.Module) and paths.get(id(owner)):
+            found = paths[id(owner)]
+        trace = trace.tb_next
+    return found
+
+
+def forward_failure(model: nn.Module, error: Exception, shape: tuple[int, ...]) -> ValueError:
+    """The model raised: say where, on what, and what it said.
+
+    Args:
+        model: The caller's model.
+        error: What it raised.
+        shape: The shape of the batch it was given.
+
+    Returns:
+        The exception to raise ``from error``.
+    """
+    layer = failing_layer(model, error.__traceback__)
+    if layer and isinstance(model.get_submodule(layer), (nn.Embedding, nn.EmbeddingBag)):
+        return ValueError(
+            f"model: it looks its input up in the embedding {layer!r}, and whole numbers (tokens, categories) can't be "
+            f"moved a little. Pass the embeddings instead, if the model takes them, or a module of what follows them; "
+            f"or ask sw.attribute for a method that needs no gradient, such as method='captum.FeatureAblation'."
+        )
+    where = f"in layer {layer!r} ({type(model.get_submodule(layer)).__name__})" if layer else "in its forward"
+    known = _no_gradient(model, error) or _exported(error, shape)
+    if known:
+        return ValueError(f"model: {known}")
+    if _written_in_place(error):
+        return ValueError(
+            f"model: with gradients on, it raised {type(error).__name__} {where}: {cause_of(error)}. It may run under "
+            f"torch.no_grad(), but it has no gradient. {_OUT_OF_PLACE}"
+        )
+    if _UNGRADED.search(str(error)):
+        return NeedsGradients(
+            f"model: it differentiates by itself, and that failed {where}: {cause_of(error)}. Check that `model(x)`, "
+            f"with x.requires_grad_(), runs on its own; torch.func.grad inside forward works in any mode."
+        )
+    if "when training" in str(error):
+        hint = "Call model.eval() first."
+    else:
+        needed = (
+            "rows may need transform= (the scaler or encoder that the model was trained with)"
+            if len(shape) == 2
+            else "a picture may need transform= (resize, crop, normalise)"
+        )
+        hint = f"Check that `model(inputs)` runs on its own with this shape, type and device; {needed}."
+    return ValueError(
+        f"model: it raised {type(error).__name__} {where} for an input of shape {shape}: {cause_of(error)}. {hint}"
+    )
+
+
+def backward_failure(model: nn.Module, error: Exception) -> ValueError:
+    """The backward pass raised, behind a forward pass that ran: say what it said, and what to do.
+
+    Args:
+        model: What ran.
+        error: What was raised.
+
+    Returns:
+        The exception to raise ``from error``.
+    """
+    known = _no_gradient(model, error)
+    if known:
+        return ValueError(f"model: {known}")
+    runs = "model: its forward pass runs, but its backward pass, which a gradient needs, does not:"
+    if _written_in_place(error):
+        saved = _SAVED.search(str(error))
+        what = f"the output of {saved[2]}, of shape {saved[1]}," if saved else f"{cause_of(error)}: a tensor"
+        return ValueError(
+            f"{runs} {what} is written to in place after autograd has saved it for the way back. {_OUT_OF_PLACE}"
+        )
+    function = _function_in(error.__traceback__)
+    where = f" in the autograd function {function!r}" if function else ""
+    message = f"{runs} it raised {type(error).__name__}{where}: {cause_of(error)}."
+    if ".grad()" in str(error) and ".backward()" in str(error):
+        return NeedsGradients(f"{message} Switch its checkpointing off, or use torch.utils.checkpoint.")
+    hint = "Check that `model(x)[0].sum().backward()`, with x.requires_grad_(), runs on its own."
+    return (NeedsGradients if _UNGRADED.search(str(error)) else ValueError)(f"{message} {hint}")
+
+
+def without_gradient(model: nn.Module) -> str:
+    """Why no gradient gets through a quantized model, and what to do; empty where it is none."""
+    layers = quantized_layers(model)
+    if not layers:
+        return ""
+    some = ", ".join(repr(path) for path in layers[:3] if path) or "all of it"
+    return (
+        f"it is quantized ({some}{', ...' * (len(layers) > 3)}): it computes with whole numbers, which have no "
+        f"gradient. Explain the float model from before quantization, or use a method that needs no gradient, such as "
+        f"'captum.FeatureAblation' or 'captum.Occlusion'."
+    )
+
+
+def cause_of(error: BaseException) -> str:
+    """What an error said; of one inside TorchScript, what was said there, without its traceback."""
+    text = str(error).strip()
+    if "TorchScript" in text:
+        text = text.splitlines()[-1]
+    return text.partition(" Hint: enable anomaly detection")[0].rstrip(". ")
+
+
+_UNGRADED = re.compile("requires?[ _]grad")
+_OUT_OF_PLACE = (
+    "Look for `y[...] = ...`, `y *= ...`, a method such as `relu_()`, or inplace=True: write it out of place (`y = y * "
+    "2`), or put `y = y.clone()` before it."
+)
+_SAVED = re.compile(r"\[[\w.]+ (\[[\d, ]*\])\], which is output \d+ of (\w+?)(?:Backward\d*)?,")
+_BATCH = re.compile(r"(?:size\(\)|shape)\[0\] (?:==|to be equal to) (\d+)")
+
+
+def _written_in_place(error: Exception) -> bool:
+    return isinstance(error, RuntimeError) and any(word in str(error) for word in ("inplace", "in-place"))
+
+
+def _no_gradient(model: nn.Module, error: Exception) -> str:
+    """What is known to stand in the way of any gradient; empty where nothing is."""
+    if "Inference tensors" in str(error):
+        return (
+            "its weights were made under torch.inference_mode() and can't be differentiated through. Make the "
+            "model, or load its weights, outside of inference_mode."
+        )
+    if "derivative for" in str(error) and "not implemented" in str(error):
+        return without_gradient(model) or (
+            f"an operation inside has no derivative ({cause_of(error)}). Use another operation there, or a method that "
+            f"needs no gradient, such as 'captum.FeatureAblation'."
+        )
+    return ""
+
+
+def _exported(error: Exception, shape: tuple[int, ...]) -> str:
+    """Whether an exported program refused the form of its input; empty where it didn't."""
+    if "Guard failed" not in str(error) and "Expected input at" not in str(error):
+        return ""
+    batch = _BATCH.search(str(error))
+    if batch and int(batch[1]) < shape[0]:
+        return fixed_batch(int(batch[1]), shape[0], error)
+    if batch:
+        return (
+            f"it was exported for a batch size of {batch[1]}, and this pass has {shape[0]} ({cause_of(error)}). Pass a "
+            f"batch of that size. What goes sample by sample, as class activation maps, captum's methods and checks "
+            f"do, needs a model that was exported with dynamic_shapes=."
+        )
+    return (
+        f"it was exported for other inputs than these, of shape {shape} ({cause_of(error)}). Pass inputs of that form, "
+        f"or export it again with dynamic_shapes=."
+    )
+
+
+def fixed_batch(rows: int, more: int, error: Exception) -> str:
+    """The model takes so many rows and no more."""
+    each = "1 row at a time" if rows == 1 else f"batches of {rows} rows"
+    return (
+        f"its batch size is fixed: it takes {each}, and not {more} ({cause_of(error)}). Pass chunk_size=1 to the "
+        f"method. For all that has no chunk_size, let the model take any number of rows: export it with "
+        f"dynamic_shapes=, or write x.shape[0] in place of the number."
+    )
+
+
+def in_backward(error: Exception) -> bool:
+    """Whether autograd raised it on the way back."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_frame.f_code.co_name != "_engine_run_backward":
+        trace = trace.tb_next
+    return trace is not None
+
+
+def _function_in(trace: TracebackType | None) -> str:
+    """The name of the custom autograd function whose backward raised, read off the traceback."""
+    name = ""
+    while trace is not None:
+        context = next(iter(trace.tb_frame.f_locals.values()), None)
+        if isinstance(context, torch.autograd.function.BackwardCFunction):
+            name = type(context).__name__.removesuffix("Backward")
+        trace = trace.tb_next
+    return name

@@ -1,0 +1,81 @@
+"""One forward pass of a stand-in, and the true cause where it fails."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from saliency_widgets.runtime.errors import Cancelled, fixed_batch, forward_failure
+from saliency_widgets.runtime.memory import Memory, out_of_memory
+
+Arguments = Callable[[Any, Tensor], tuple[tuple[Any, ...], dict[str, Any]]]
+
+
+def forward(
+    model: nn.Module, arguments: Arguments, rows: Tensor | Sequence[Tensor], samples: Tensor, memory: Memory
+) -> Any:
+    """What a stand-in returns for some rows.
+
+    Args:
+        model: The stand-in.
+        arguments: From rows and their samples to the arguments of its forward.
+        rows: Shape (N, ...), or the explained inputs one by one.
+        samples: Which sample each row belongs to, shape (N,).
+        memory: What was learnt of its passes.
+
+    Raises:
+        ValueError: It failed.
+    """
+    if not isinstance(rows, Tensor):
+        args, kwargs = arguments(rows, samples)
+        try:
+            return model(*args, **kwargs)
+        except Exception as error:
+            if isinstance(error, Cancelled) or out_of_memory(error):
+                raise
+            raise forward_failure(model, error, tuple(rows[0].shape)) from error
+
+    def run(rows: Tensor, samples: Tensor) -> Any:
+        # Where forward differentiates by itself, it does so in passes without gradients too.
+        with torch.enable_grad() if memory.by_hand else contextlib.nullcontext():
+            if memory.by_hand and not rows.requires_grad:
+                rows = rows.detach().requires_grad_(True)
+            args, kwargs = arguments(rows, samples)
+            return model(*args, **kwargs)
+
+    try:
+        output = run(rows, samples)
+    except Exception as error:
+        if isinstance(error, Cancelled) or out_of_memory(error):
+            raise
+        size = memory.ran
+        if size is not None and _runs_in_parts(run, rows.detach(), samples, size):
+            raise ValueError(f"model: {fixed_batch(size, len(rows), error)}") from error
+        raise forward_failure(model, error, tuple(rows.shape)) from error
+    memory.ran = min(len(rows), memory.ran or len(rows))
+    return output
+
+
+def _runs_in_parts(run: Callable[[Tensor, Tensor], Any], rows: Tensor, samples: Tensor, size: int) -> bool:
+    """Whether rows on which a model fails together are all right in passes as small as it had before."""
+    if len(rows) <= size or len(rows) % size:
+        return False
+    with torch.no_grad():
+        if _runs(run, [(rows, samples)]):  # it failed once, for another reason
+            return False
+        return _runs(run, zip(rows.split(size), samples.split(size), strict=True))
+
+
+def _runs(run: Callable[[Tensor, Tensor], Any], passes: Iterable[tuple[Tensor, Tensor]]) -> bool:
+    try:
+        for rows, samples in passes:
+            run(rows, samples)
+    except Cancelled:
+        raise
+    except Exception:
+        return False
+    return True

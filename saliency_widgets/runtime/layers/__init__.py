@@ -1,0 +1,1 @@
+"""Layers of a model: hooks at them, which have a spatial output, and where that lies on the image."""

@@ -1,0 +1,364 @@
+"""Where on the image the elements of an activation lie: coordinates carried along through the operations of a pass.
+
+Shapes don't tell which numbers of an activation belong to which part of the image: 18 tokens may be 16 patches and two
+others, (1, 2, 18, 8) may be the keys of two heads, and 100 queries of a decoder make a square as well as 100 patches.
+So each tensor that is computed from the image gets a companion of its shape, with the coordinates y + ix of each
+element in pixels of the image, and NaN where an element has no position: a class token, padding, what was mixed from
+everywhere. Whatever only moves elements (reshape, permute, cat, roll, index, writes to a part) moves the companion too;
+elementwise operations and normalizations pass it on; a contraction takes the mean of nearby coordinates; a convolution,
+pooling or resizing lays a new grid over the extent of the old one; attention answers at its queries. What is not listed
+loses the coordinates: a layer is then not offered, and never shown in the wrong position.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.multiprocessing.reductions import StorageWeakRef
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_map
+
+from saliency_widgets.runtime.layers.grids import grid_over, reach_of
+from saliency_widgets.runtime.layers.hooks import tensors_in
+from saliency_widgets.runtime.layers.layout import DIMENSIONS, Filled, Layout, filled_grid
+
+_NONE = complex("nan+nanj")
+
+
+def _names(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+_MOVED = _names(
+    """
+    cat constant_pad_nd diagonal expand flip gather index index_select
+    permute repeat roll rot90 select slice split split_with_sizes squeeze stack t transpose unbind unfold
+    unsqueeze
+    """
+)
+_RESHAPED = frozenset(("view", "reshape", "_unsafe_view", "_reshape_alias"))
+_ELEMENTWISE = _names(
+    """
+    alias clone detach lift_fresh _to_copy _softmax _log_softmax native_layer_norm native_batch_norm batch_norm
+    _native_batch_norm_legit
+    _native_batch_norm_legit_no_training cudnn_batch_norm miopen_batch_norm _batch_norm_with_update
+    _batch_norm_no_update native_group_norm _fused_rms_norm native_dropout dropout hardswish prelu _prelu_kernel
+    rrelu_with_noise rrelu_with_noise_functional log_sigmoid_forward masked_fill_ hardswish_ zero_ fill_ _conj
+    """
+)
+_REDUCED = _names("mean sum amax amin max min logsumexp var std prod norm linalg_vector_norm")
+_GRIDS = _names(
+    """
+    convolution _convolution mkldnn_convolution cudnn_convolution thnn_conv2d max_pool2d_with_indices max_pool2d
+    mkldnn_max_pool2d avg_pool2d _adaptive_avg_pool2d adaptive_avg_pool2d mkldnn_adaptive_avg_pool2d
+    adaptive_max_pool2d fractional_max_pool2d upsample_nearest2d _upsample_nearest_exact2d upsample_bilinear2d
+    _upsample_bilinear2d_aa upsample_bicubic2d _upsample_bicubic2d_aa pixel_shuffle pixel_unshuffle
+    max_unpool2d channel_shuffle native_channel_shuffle deform_conv2d
+    """
+)
+_CONTRACTED = frozenset(("mm", "bmm", "addmm", "baddbmm"))
+_PADDED = frozenset(("reflection_pad2d", "replication_pad2d"))
+
+
+class Coordinates(TorchDispatchMode):
+    """Carries coordinates through all that is computed from an image while this mode is on.
+
+    Attributes:
+        size: The image's height and width; (0, 0) before there is one.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.size = (0.0, 0.0)
+        self._positions: dict[tuple, tuple[StorageWeakRef, Tensor]] = {}
+        self._canvases: dict[int, tuple[StorageWeakRef, Tensor]] = {}  # of storages that are written to in parts
+        self._pairs: set[tuple] = set()  # attention matrices, which lie at two positions at once
+        # Most layers share few grids: each is looked at once. The key's tensor is kept, so that its address stays its.
+        self._grids: dict[tuple, tuple[Tensor, Tensor | None]] = {}
+        self._layouts: dict[tuple, tuple[Tensor, Filled | None]] = {}
+
+    def begin(self, inputs: Tensor) -> Coordinates:
+        """Begin with the inputs that are explained, of one sample; returns itself, to be entered.
+
+        Of an image, (1, C, H, W), the coordinates are those of its pixels' centers. Where the inputs are none (rows, a
+        waveform), the image is what the first 2-D convolution gets.
+        """
+        if inputs.ndim == 4:
+            self._begin(inputs)
+        return self
+
+    def _begin(self, image: Tensor) -> None:
+        height, width = image.shape[-2:]
+        self.size = (float(height), float(width))
+        rows, columns = (torch.arange(length, dtype=torch.float32, device="cpu") + 0.5 for length in (height, width))
+        self._set(image, torch.complex(*torch.meshgrid(rows, columns, indexing="ij")).expand(image.shape))
+
+    def of(self, tensor: Tensor) -> Tensor | None:
+        """The coordinates of each element, complex and of the tensor's shape; None where none is known."""
+        try:
+            identity = _identity(tensor)
+        except (NotImplementedError, RuntimeError):  # nested, or inside of vmap: without a storage of its own
+            return None
+        if identity[0] in self._canvases:
+            canvas = self._canvases[identity[0]][1]  # a copy of it: later writes are no part of this answer
+            return canvas.as_strided(tensor.shape, tensor.stride(), tensor.storage_offset()).clone()
+        entry = self._positions.get(identity)
+        return None if entry is None else entry[1]
+
+    def placed(self, tensor: Tensor) -> Tensor | None:
+        """The same, and None of an attention matrix: its elements belong to two positions each."""
+        positions = self.of(tensor)
+        return None if positions is None or _identity(tensor) in self._pairs else positions
+
+    def layout(self, positions: Tensor) -> Layout | None:
+        """How an activation of one sample is read as channels on a grid that covers the image.
+
+        Args:
+            positions: The coordinates of its elements.
+
+        Returns:
+            The layout; None where the elements fill no grid, or only a part of the image.
+        """
+        for batch, channel in DIMENSIONS.get(positions.ndim, ()):
+            if positions.shape[batch] != 1:
+                continue
+            cells = _mean_near(positions, [channel], self.size).movedim((batch, channel), (0, 1))[0, 0]
+            inside = (cells.real >= 0) & (cells.real < self.size[0]) & (cells.imag >= 0) & (cells.imag < self.size[1])
+            key = _identity(cells)
+            if key not in self._layouts:
+                self._layouts[key] = cells, filled_grid(cells.masked_fill(~inside, _NONE), self.size)
+            filled = self._layouts[key][1]
+            if filled is not None:
+                return Layout(tuple(positions.shape), batch, channel, *filled)
+        return None
+
+    def _set(self, tensor: Tensor, positions: Tensor | None, *, pair: bool = False) -> None:
+        identity = _identity(tensor)
+        self._pairs.discard(identity)
+        if identity[0] in self._canvases:
+            self._write(tensor, positions)
+        elif positions is None:
+            self._positions.pop(identity, None)
+        else:  # the weak reference keeps the storage's address from being used again, not its memory
+            self._positions[identity] = StorageWeakRef(tensor.untyped_storage()), positions.expand(tensor.shape)
+            if pair:
+                self._pairs.add(identity)
+
+    def _write(self, tensor: Tensor, positions: Tensor | None) -> None:
+        """Coordinates of what is written to a part of a storage, seen by all tensors that share it."""
+        storage = tensor.untyped_storage()
+        key = storage._cdata
+        if key not in self._canvases:
+            canvas = torch.full(
+                (storage.nbytes() // tensor.element_size(),), _NONE, dtype=torch.complex64, device="cpu"
+            )
+            for (other, offset, shape, stride), (_, known) in self._positions.items():
+                if other == key:
+                    canvas.as_strided(shape, stride, offset).copy_(known)
+            self._canvases[key] = StorageWeakRef(storage), canvas
+        part = self._canvases[key][1].as_strided(tensor.shape, tensor.stride(), tensor.storage_offset())
+        part.fill_(_NONE) if positions is None else part.copy_(positions.expand(tensor.shape))
+
+    def _forget(self, tensor: Tensor) -> None:
+        """Nothing is known any more of a storage that was written to in a way that no rule covers."""
+        key = tensor.untyped_storage()._cdata
+        self._canvases.pop(key, None)
+        for identity in [identity for identity in self._positions if identity[0] == key]:
+            del self._positions[identity]
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # to be skipped, torch would import its compiler, which takes a second
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict | None = None) -> Any:
+        """Run the operation, then its rule on the coordinates of its operands."""
+        result = func(*args, **(kwargs or {}))
+        operands = list(tensors_in((*args, *(kwargs or {}).values())))
+        if not any(self.size) and func._schema.name == "aten::convolution" and operands[0].ndim == 4:
+            self._begin(operands[0])
+        strided = [operand for operand in operands if operand.layout == torch.strided]
+        if not any(self.of(operand) is not None for operand in strided):
+            return result
+        name = func._schema.name.rpartition("::")[2]
+        if name in ("copy_", "index_put_"):
+            self._overwrite(name, args)
+            return result
+        results = result if isinstance(result, (tuple, list)) else (result,)
+        positions: Any = None
+        self._pair = name not in _CONTRACTED and any(
+            self.of(operand) is not None and _identity(operand) in self._pairs for operand in strided
+        )
+        with contextlib.suppress(Exception):  # an operand that no rule foresaw: its result has no coordinates
+            positions = self._carried(func, args, kwargs or {}, operands, results[0])
+        if positions is None and name.endswith("_") and strided:
+            self._forget(strided[0])
+            return result
+        several = isinstance(positions, (tuple, list))
+        for i, tensor in enumerate(results):
+            if not isinstance(tensor, Tensor) or tensor.layout != torch.strided:
+                continue
+            view = tensor.untyped_storage()._cdata in self._canvases and not name.endswith("_")
+            if not view:  # the canvas knows it already
+                self._set(tensor, positions[i] if several else positions if i == 0 else None, pair=self._pair)
+        return result
+
+    def _overwrite(self, name: str, args: tuple[Any, ...]) -> None:
+        """A part of a tensor gets other elements, and their coordinates."""
+        target, old = args[0], self._or_none(args[0])
+        if name == "copy_":
+            new = self._or_none(args[1]).expand(target.shape)
+        else:
+            moved = tree_map(self._movable, args[1:3])
+            new = torch.ops.aten.index_put(old.clone(), moved[0], moved[1])
+        if not torch.equal(torch.view_as_real(old).nan_to_num(-1), torch.view_as_real(new).nan_to_num(-1)):
+            self._write(target, new)
+
+    def _carried(self, func: Any, args: tuple[Any, ...], kwargs: dict, operands: list[Tensor], result: Tensor) -> Any:
+        """The coordinates of the first result, or of each in a tuple; None where there are none."""
+        name = func._schema.name.rpartition("::")[2]
+        if name in _MOVED:
+            if name == "constant_pad_nd":
+                return func(_compact(self._or_none(args[0]), range(result.ndim - len(args[1]) // 2)), args[1], _NONE)
+            if name == "cat":
+                parts = [_compact(self._or_none(tensor), args[1:2]) for tensor in args[0]]
+                if len({_identity(part) for part in parts}) == 1 and parts[0].shape != args[0][0].shape:
+                    return parts[0]  # channels of one grid
+            moved, options = tree_map(self._movable, (args, kwargs))
+            return func(*moved, **options)
+        if name in _RESHAPED:
+            return self._or_none(args[0]).reshape(result.shape)
+        if name in _REDUCED:
+            dims = (*args[1:2], kwargs.get("dim"))[0]
+            reduced = self._reduce(self._or_none(args[0]), [dims] if isinstance(dims, int) else dims)
+            return None if reduced is None else reduced.reshape(result.shape)
+        if name in _CONTRACTED:
+            return self._contract(args[-2], args[-1], result)
+        if name.startswith("_scaled_dot_product"):
+            return self._reduce(self._or_none(args[0]), [-1])
+        if name in _GRIDS:
+            return self._regrid(self._or_none(args[0]), result.shape, reach_of(name, args))
+        if name in _PADDED:
+            return torch.ops.aten.constant_pad_nd(self._or_none(args[0]), args[1], _NONE)
+        if name in ("im2col", "col2im"):
+            return self._patches(name, args, result)
+        if name == "glu":
+            dim = (*args[1:2], -1)[0]
+            return self._or_none(args[0]).narrow(dim, 0, result.shape[dim])
+        if name in _ELEMENTWISE or _pointwise(func, name):
+            return _first([self.of(operand) for operand in operands], result)
+        return None
+
+    def _or_none(self, tensor: Tensor) -> Tensor:
+        positions = self.of(tensor)
+        return (
+            torch.full((1,), _NONE, dtype=torch.complex64, device="cpu").expand(tensor.shape)
+            if positions is None
+            else positions
+        )
+
+    def _movable(self, item: Any) -> Any:
+        """An operand's coordinates in its stead; whole numbers and masks, which select, stay."""
+        if not isinstance(item, Tensor):
+            return item
+        if item.is_floating_point() or item.is_complex() or self.of(item) is not None:
+            return self._or_none(item)
+        return item.cpu()
+
+    def _reduce(self, positions: Tensor, dims: Sequence[int] | None) -> Tensor | None:
+        return _mean_near(positions, dims, self.size) if dims else None
+
+    def _contract(self, left: Tensor, right: Tensor, result: Tensor) -> Tensor | None:
+        """Of a matrix product: a row lies where the left factor's row does, else a column where the right's does."""
+        both = [
+            self._reduce(self._or_none(factor), [dim])
+            for factor, dim in ((left, -1), (right, -2))
+            if self.of(factor) is not None
+        ]
+        known = [reduced for reduced in both if reduced is not None and not bool(reduced.real.isnan().all())]
+        self._pair = len(known) == 2
+        return known[0].expand(result.shape) if known else None
+
+    def _regrid(self, positions: Tensor, shape: Sequence[int], reach: Sequence[int] = (0, 0)) -> Tensor | None:
+        """A grid of some height and width over the extent of the operand's grid (N, C, h, w).
+
+        Args:
+            positions: Of the operand.
+            shape: Of the result.
+            reach: How many padded rows and columns an operation needs to keep its size: so many are no part of the
+                extent, and more are.
+        """
+        if len(shape) == 3:  # a convolution along tokens
+            return self._reduce(positions, [1]) if positions.shape[2] == shape[2] else None
+        if positions.ndim != 4 or tuple(shape[-2:]) == (1, 1):
+            return None
+        channels = self._reduce(positions, [1])
+        if channels is None:
+            return None
+        key = (*_identity(channels), *shape[-2:], *reach)
+        if key not in self._grids:
+            grid = grid_over(channels, shape[-2:], reach, self.size)
+            same = grid is not None and grid.shape == channels.shape and torch.allclose(grid, channels)
+            self._grids[key] = channels, channels if same else grid
+        return self._grids[key][1]
+
+    def _patches(self, name: str, args: tuple[Any, ...], result: Tensor) -> Tensor | None:
+        """Of patches cut from (N, C, H, W), as (N, C * kernel, L), their grid, laid out along L; and back."""
+        kernel, dilation, padding, stride = args[-4:]
+        size = args[0].shape[2:] if name == "im2col" else args[1]
+        counts = [(size[i] + 2 * padding[i] - dilation[i] * (kernel[i] - 1) - 1) // stride[i] + 1 for i in (0, 1)]
+        if name == "im2col":
+            grid = self._regrid(self._or_none(args[0]), (1, 1, *counts))
+            return None if grid is None else grid.flatten(2)
+        cells = self._reduce(self._or_none(args[0]), [1])
+        return None if cells is None else self._regrid(cells.unflatten(2, counts), result.shape)
+
+
+def _pointwise(func: Any, name: str) -> bool:
+    """Whether an operation is elementwise; of one in place the other form may say so."""
+    if torch.Tag.pointwise in func.tags:
+        return True
+    other = getattr(torch.ops.aten, name.rstrip("_"), None) if name.endswith("_") else None
+    return other is not None and any(torch.Tag.pointwise in getattr(other, o).tags for o in other.overloads())
+
+
+def _identity(tensor: Tensor) -> tuple:
+    return (tensor.untyped_storage()._cdata, tensor.storage_offset(), tuple(tensor.shape), tensor.stride())
+
+
+def _compact(positions: Tensor, dims: Sequence[int] | None = None) -> Tensor:
+    """One of each of what is only repeated along the dimensions, which are kept."""
+    for dim in range(positions.ndim) if dims is None else dims:
+        if positions.stride(dim) == 0 and positions.shape[dim] > 1:
+            positions = positions.narrow(dim, 0, 1)
+    return positions
+
+
+def _mean_near(positions: Tensor, dims: Sequence[int], size: tuple[float, float]) -> Tensor:
+    """The mean coordinates along some dimensions, which stay; NaN where they spread over half of the image."""
+    positions = _compact(positions, dims)
+    many = [dim for dim in dims if positions.shape[dim] > 1]
+    if not many:
+        return positions
+    missing = positions.real.isnan()
+    near, centers = torch.ones((), dtype=torch.bool, device="cpu"), []
+    for coordinate, length in zip((positions.real, positions.imag), size, strict=True):
+        low = coordinate.masked_fill(missing, torch.inf).amin(many, keepdim=True)
+        high = coordinate.masked_fill(missing, -torch.inf).amax(many, keepdim=True)
+        near = near & (high - low < length / 2)
+        centers.append(coordinate.nanmean(many, keepdim=True))
+    return torch.complex(centers[0], centers[1]).masked_fill(~near, _NONE)
+
+
+def _first(operands: list[Tensor | None], result: Tensor) -> Tensor | None:
+    """The first operand's coordinates; where it has none, the next one's."""
+    chosen: Tensor | None = None
+    for positions in operands:
+        if positions is None:
+            continue
+        other = _compact(positions)
+        chosen = other if chosen is None else torch.where(chosen.real.isnan(), other, chosen)
+    return None if chosen is None else chosen.expand(result.shape)

@@ -1,0 +1,370 @@
+"""Layers for class activation maps: which have a spatial output, and how it is read as channels on a grid."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from saliency_widgets.params import Param, unknown
+from saliency_widgets.runtime.errors import Unread, without_gradient
+from saliency_widgets.runtime.layers.coordinates import Coordinates
+from saliency_widgets.runtime.layers.hooks import tensor_in, turn_of
+from saliency_widgets.runtime.layers.layout import Layout
+from saliency_widgets.runtime.model.isolation import is_exported, is_scripted
+from saliency_widgets.runtime.reuse.graph_cache import SPATIAL, once
+from saliency_widgets.runtime.runner import Call
+
+LAYER = Param(
+    "layer",
+    default=None,
+    kind="layer",
+    optional=True,
+    help="The layer whose channels are weighed. The last one with a spatial output unless given: "
+    "deeper is coarser and knows more of the class.",
+)
+
+_BY_POSITION = "by position"
+RESHAPE = Param(
+    "reshape",
+    default=_BY_POSITION,
+    kind="open",
+    choices=(_BY_POSITION, "channels first", "channels last", "tokens"),
+    advanced=True,
+    label="Layer layout",
+    help="How the layer's output is read as channels on a grid: by where its numbers lie on the image unless given. "
+    "Tokens that are no patch of it (class, distillation, registers, detection) are dropped.",
+)
+
+
+def _reader(
+    path: str, output: Tensor, call: Call, reshape: Any, spatial: Mapping[str, Spatial] | None
+) -> Callable[[Tensor], Tensor]:
+    """What reads the output of one layer as (B, K, h, w).
+
+    Raises:
+        ValueError: The output can't be read so.
+    """
+    shape = tuple(output.shape)
+    if callable(reshape):
+        return lambda tensor: _reshaped(reshape, tensor, path, call.batch)
+    if reshape in ("channels first", "channels last"):
+        if output.ndim != 4 or output.shape[0] != call.batch:
+            raise ValueError(f"reshape: the output of {path!r}, of shape {shape}, can't be read as {reshape!r}.")
+        return lambda tensor: tensor.movedim(-1, 1) if reshape == "channels last" else tensor
+    if output.ndim == 4 and shape[0] == call.batch and shape[2:] == (1, 1):
+        return lambda tensor: tensor  # one cell for the whole image
+    spatial = spatial_layers(call) if spatial is None else spatial
+    layer = spatial.get(_first_name(call.model, path))
+    if layer is not None and layer.layout.fits(output, call.batch) and (reshape == _BY_POSITION or output.ndim == 3):
+        _check_orders(call, _first_name(call.model, path), layer.layout)
+        return layer.layout.read
+    nearest = _nearest(path, spatial, call.model)
+    near = f"The nearest layer that can is {nearest!r}; leave" if nearest else "Leave"
+    argument = "layer" if reshape == _BY_POSITION else "reshape"
+    raise ValueError(
+        f"{argument}: {path!r} has an output of shape {shape}; a class activation "
+        f"map needs (N, channels, height, width), or one token for each patch of the image, and these numbers can't "
+        f"be assigned to positions on the image. {near} layer= out to take the last layer that can, or pass reshape= a "
+        f"function from this output to that shape."
+    )
+
+
+def _check_orders(call: Call, path: str, layout: Layout) -> None:
+    """Look at the other samples where tokens lie in an order that may depend on the image.
+
+    Raises:
+        ValueError: They lie otherwise there.
+    """
+    for sample in range(1, call.batch if layout.shuffled else 1):
+        other = _spatial_layers(call, sample).get(path)
+        if other is None or other.layout != layout:
+            raise ValueError(
+                f"layer: the tokens of {path!r} lie in another order for each image. Explain one image at a time."
+            )
+
+
+def _first_name(model: nn.Module, path: str) -> str:
+    """Of the several names that a module may have, the one under which its runs are listed."""
+    if turn_of(path) is not None:
+        return path
+    module = model.get_submodule(path)
+    return next(name for name, other in model.named_modules() if other is module)
+
+
+def _nearest(path: str, spatial: Mapping[str, Spatial], model: nn.Module) -> str | None:
+    """The spatial layer around a layer, or else the last before it, or else the first behind it."""
+    parents = [path.rsplit(".", i)[0] for i in range(1, path.count(".") + 1)]
+    around = next((parent for parent in parents if parent in spatial), None)
+    if around is not None or not spatial:
+        return around
+    names = [name for name, _ in model.named_modules(remove_duplicate=False)]
+    rank = {name: i for i, name in enumerate(names)}
+    before = [name for name in spatial if rank.get(name, -1) < rank.get(path, 0)]
+    return max(before, key=lambda name: rank.get(name, -1)) if before else next(iter(spatial))
+
+
+def _reshaped(reshape: Callable[[Tensor], Any], output: Tensor, path: str, batch: int) -> Tensor:
+    """What the caller's function makes of a layer's output."""
+    wanted = f"reshape: the function must turn the output of {path!r}, of shape {tuple(output.shape)}, into floats of "
+    wanted += "shape (N, channels, height, width)"
+    try:
+        found = reshape(output)
+    except Exception as error:
+        raise ValueError(f"{wanted}; it raised {type(error).__name__}: {error}.") from error
+    if not isinstance(found, Tensor):
+        raise ValueError(f"{wanted}; got a {type(found).__name__}.")
+    if found.ndim != 4 or found.shape[0] != batch or not found.numel() or not found.is_floating_point():
+        raise ValueError(f"{wanted}; got {found.dtype} of shape {tuple(found.shape)}.")
+    if not bool(torch.isfinite(found).all()):
+        raise ValueError(f"{wanted}; got NaN or infinite numbers.")
+    return found
+
+
+@dataclass(frozen=True)
+class ActivationMaps:
+    """A layer's channels on a grid, and how the score moves with them.
+
+    Attributes:
+        activation: A, shape (B, K, h, w).
+        gradient: dF / dA, of the same shape.
+        score: F, shape (B,).
+        layer: The layer's path.
+        notes: What a reader should know.
+    """
+
+    activation: Tensor
+    gradient: Tensor
+    score: Tensor
+    layer: str
+    notes: tuple[str, ...] = ()
+
+
+def activation_maps(call: Call, layer: str | None, reshape: Any) -> ActivationMaps:
+    """What class activation maps are made of.
+
+    Args:
+        call: The model and its inputs.
+        layer: A layer's name, or None for the last spatial layer on which the score depends.
+        reshape: See ``RESHAPE``; or a function from the layer's output to shape (B, K, h, w).
+
+    Raises:
+        TypeError: ``reshape`` is neither a name nor a function.
+        ValueError: There is no such layer, or its output is not spatial.
+    """
+    if not callable(reshape) and not isinstance(reshape, str):
+        raise TypeError(
+            f"reshape: expected one of {RESHAPE.options()}, or a function from the layer's output to (N, channels, "
+            f"height, width); got a {type(reshape).__name__}."
+        )
+    if call.parts:
+        call = _one_picture(call)
+    if layer is not None:
+        check_layer(call.model, layer)
+        return _maps(call, layer, reshape, None)
+    spatial = spatial_layers(call)
+    candidates = [path for path, entry in spatial.items() if entry.default]
+    if not candidates:
+        quantized = without_gradient(call.model)
+        raise ValueError(f"model: {quantized}" if quantized else _HIDDEN if is_scripted(call.model) else _NONE)
+    for path in reversed(candidates):
+        # Of a transformer with a class token, the last layers' patches are read by nobody; other branches end unused.
+        with contextlib.suppress(Unread):
+            maps = _maps(call, path, reshape, spatial)
+            if bool(maps.gradient.any()):
+                return maps if spatial[path].last else replace(maps, notes=(*maps.notes, _LOST.format(path)))
+    return _maps(call, candidates[-1], reshape, spatial)
+
+
+def _one_picture(call: Call) -> Call:
+    pictures = [part for part in call.parts if len(part.shape) == 3]
+    if len(pictures) != 1:
+        names = [part.name for part in pictures or call.parts]
+        raise ValueError(f"explain: a class activation map is of one picture. Pass explain= one of {names}.")
+    return call.alone(pictures[0])
+
+
+_NONE = (
+    "layer: no layer of this model has a spatial output (channels, height, width) that can be assigned to positions on "
+    "the image, so a class activation map does not apply by itself. Use a gradient method such as "
+    "'integrated_gradients', or pass layer= and, where you know how it lies on the image, reshape=."
+)
+_LOST = (
+    "Convolutions behind the layer {!r} can't be assigned to positions on the image, so an earlier layer is taken. "
+    "Pass layer= and reshape= if you know how one of them lies."
+)
+_HIDDEN = (
+    "layer: a scripted or traced model hides its layers, and so does an exported one. Pass the original module, from "
+    "before torch.jit or torch.export."
+)
+
+
+def _maps(call: Call, path: str, reshape: Any, spatial: Mapping[str, Spatial] | None) -> ActivationMaps:
+    activation, gradient, score, runs = call.at_layer(path)
+    notes = (f"The layer {path!r} ran {runs} times; this is its last run.",) if runs > 1 else ()
+    with torch.no_grad():
+        read = _reader(path, activation, call, reshape, spatial)
+        return ActivationMaps(read(activation), read(gradient), score, path, notes)
+
+
+def check_layer(model: nn.Module, layer: str) -> None:
+    """Look for a layer by its name.
+
+    Raises:
+        ValueError: The model has none of that name.
+    """
+    if turn_of(layer) is None:
+        paths = [path for path, _ in model.named_modules(remove_duplicate=False) if path]
+        if layer not in paths:
+            raise ValueError(unknown("layer", layer, paths))
+
+
+@dataclass(frozen=True)
+class Spatial:
+    """A layer with a spatial output.
+
+    Attributes:
+        layout: How its output is read as channels on the grid.
+        default: Whether it may be taken where no layer is named.
+        listed: Whether menus show it: of several names for one tensor, the outermost.
+        runs: How often it ran.
+        last: Whether no convolution behind it has lost its position.
+    """
+
+    layout: Layout
+    default: bool
+    listed: bool = True
+    runs: int = 1
+    last: bool = True
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Channels, height and width."""
+        return self.layout.shape[self.layout.channel], *self.layout.grid
+
+
+def spatial_layers(call: Call) -> Mapping[str, Spatial]:
+    """The layers whose output lies on a grid over the image, from before or by :func:`_spatial_layers`."""
+    return once(call.recordings, SPATIAL, lambda: _spatial_layers(call))
+
+
+def _spatial_layers(call: Call, sample: int = 0) -> Mapping[str, Spatial]:
+    """The layers whose output has channels on a grid of more than one cell, in the order in which they finish.
+
+    The model is run once, and the coordinates of the image are carried along: see :mod:`~.coordinates`. Convolutions
+    that no module made are named by their turn.
+
+    Args:
+        call: The model and its inputs.
+        sample: Which of them is looked at.
+    """
+    if isinstance(call.model, torch.jit.ScriptModule) or is_exported(call.model):  # there are no layers to be seen
+        return {}
+    coordinates, runs = Coordinates(), []
+
+    def ran(path: str, output: Any) -> None:
+        tensor = tensor_in(output)
+        if tensor is not None and (tensor.requires_grad or coordinates.of(tensor) is not None):  # of the image
+            runs.append(_Run(path, tensor, tensor._version, tensor is output, coordinates.placed(tensor)))
+
+    output = tensor_in(call.watch(ran, coordinates.begin, sample))
+    blocks = _blocks(call.model)
+    named = dict(call.model.named_modules())
+    composed = {path for path, module in named.items() if not blocks and any(True for _ in module.children())}
+    padded = {path for path, module in named.items() if type(module).__module__.endswith("nn.modules.padding")}
+    whole: set[str] = set()  # what gives a block's output
+    tokens: set[str] = set()  # blocks that give tokens, or channels behind a grid
+    layers: dict[str, tuple[_Run, Spatial]] = {}
+    for run in runs:
+        _, earlier = layers.pop(run.path, (None, None))
+        layout = None if run.positions is None else coordinates.layout(run.positions)
+        if layout is None:
+            continue
+        same = [path for path, (other, _) in layers.items() if other.tensor is run.tensor]
+        if earlier is not None and run.path in composed:  # there is no list of blocks: one runs again and again
+            blocks.add(run.path)
+        if run.path in blocks or whole.intersection(same):
+            whole.add(run.path)
+        if run.path in blocks and not layout.image:
+            tokens.add(run.path)
+        listed = _makes(run, [layers[path][0] for path in same])
+        for path in same if listed else ():
+            layers[path] = layers[path][0], replace(layers[path][1], listed=False)
+        # What padding puts around a map has no evidence of its own.
+        default = (layout.planar and run.path not in padded) or run.path in whole
+        layers[run.path] = run, Spatial(layout, default, listed, 1 if earlier is None else earlier.runs + 1)
+    inside = tuple(f"{path}." for path in tokens)
+    order = list(layers)
+    last = max((order.index(path) for path in tokens if path in layers), default=-1)
+    lost = max((i for i, run in enumerate(runs) if run.lost), default=-1)
+    result = {}
+    for path, (run, spatial) in layers.items():
+        # Before and in blocks of tokens everything is halfway: convolutions there serve attention or positions.
+        behind = spatial.layout.image and order.index(path) > last and turn_of(path) is None  # a query or key by code
+        halfway = path not in whole or (spatial.layout.image and path.startswith(inside))
+        aside = bool(tokens) and not behind and halfway
+        default = spatial.default and spatial.listed and run.tensor is not output and not aside
+        result[path] = replace(spatial, default=default, last=runs.index(run) > lost)
+    return result
+
+
+@dataclass(frozen=True, eq=False)
+class _Run:
+    """A run of a layer: its first tensor with its version then, whether that is all it gives, and where it lies."""
+
+    path: str
+    tensor: Tensor
+    version: int
+    alone: bool
+    positions: Tensor | None
+
+    @property
+    def lost(self) -> bool:
+        """Whether a convolution's result of one sample lies nowhere."""
+        return (
+            turn_of(self.path) is not None
+            and self.positions is None
+            and self.tensor.shape[0] == 1
+            and self.tensor[0, 0].numel() > 1
+        )
+
+
+def _makes(run: _Run, same: Sequence[_Run]) -> bool:
+    """Whether menus show a layer in place of those that gave its very tensor before.
+
+    They show the outermost of those who made it: not who only hands it on, nor a container that gives it among other
+    things. A convolution without a name of its own gives way.
+    """
+    makers = [
+        other
+        for other in same
+        if turn_of(other.path) is None and not other.path.startswith(f"{run.path}.") and other.version == run.version
+    ]
+    return not same or (run.alone and not makers)
+
+
+def _blocks(model: nn.Module) -> set[str]:
+    """A transformer's blocks: modules with parts in a list or a sequence, or with code and parameters of their own.
+
+    And as attributes, several modules of one kind with parts: of a kind that lists have, or of any if they have none.
+    """
+    listed: dict[str, type] = {}
+    attributes: dict[str, type] = {}
+    for path, parent in model.named_modules():  # parents before their children
+        children = dict(parent.named_children())
+        kinds = [type(child) for child in children.values()]
+        inside = any(path == block or path.startswith(f"{block}.") for block in attributes)
+        for name, child in children.items():
+            composed, several = any(True for _ in child.children()), kinds.count(type(child)) > 1
+            bare = not type(child).__module__.startswith("torch.nn") and any(True for _ in child.parameters(False))
+            here = f"{path}.{name}".lstrip(".")
+            if isinstance(parent, (nn.ModuleList, nn.ModuleDict, nn.Sequential)):
+                listed |= {here: type(child)} if composed or (bare and several) else {}
+            elif composed and several and not inside:
+                attributes[here] = type(child)
+    of_a_kind = {path for path, kind in attributes.items() if not listed or kind in listed.values()}
+    return listed.keys() | of_a_kind

@@ -1,0 +1,110 @@
+"""How exactly passes are computed, where the caller chose, and what that costs in accuracy."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from saliency_widgets.params import unknown
+
+if TYPE_CHECKING:
+    from saliency_widgets.runtime.runner import Call
+
+PRECISIONS = ("full", "tf32", "bfloat16")
+_TYPES = {"full": "ieee", "tf32": "tf32"}
+
+
+def check_precision_name(precision: Any) -> str | None:
+    """The precision, wherever it is to be had.
+
+    Raises:
+        TypeError: It is no name.
+        ValueError: There is no such precision.
+    """
+    if precision is None:
+        return None
+    if not isinstance(precision, str):
+        raise TypeError(f"precision: expected one of {PRECISIONS} or None, got a {type(precision).__name__}.")
+    if precision not in PRECISIONS:
+        raise ValueError(unknown("precision", precision, list(PRECISIONS)))
+    return precision
+
+
+def check_precision(precision: Any, device: torch.device) -> str | None:
+    """The precision, if it can be had.
+
+    Raises:
+        TypeError: It is no name.
+        ValueError: There is no such precision, or not on this device.
+    """
+    precision = check_precision_name(precision)
+    if precision == "tf32" and device.type != "cuda":
+        raise ValueError(
+            f"precision: 'tf32' is a way of CUDA devices to multiply, and the model is on {str(device)!r}. "
+            f"Leave it out, or move the model."
+        )
+    return precision
+
+
+@contextlib.contextmanager
+def computing(precision: str | None, device: torch.device) -> Iterator[None]:
+    """Passes in this block, forward and backward, are computed so.
+
+    Torch keeps TF32 for the whole process: while a pass is under way, it holds for other threads too.
+
+    Args:
+        precision: None leaves torch's own settings; "full" is float32 throughout; "tf32" multiplies float32 numbers
+            with 11 significant digits; "bfloat16" is torch's autocast.
+        device: Where.
+    """
+    if precision == "bfloat16":
+        with torch.autocast(device.type, dtype=torch.bfloat16):
+            yield
+    elif precision is None or device.type != "cuda":
+        yield
+    else:
+        with float32_as(_TYPES[precision]):
+            yield
+
+
+@contextlib.contextmanager
+def float32_as(kind: str) -> Iterator[None]:
+    """Torch's switches for products of float32 numbers on CUDA devices: "ieee" or "tf32"; put back as they were."""
+    before = [(room, name, getattr(room, name)) for room, name in _SWITCHES]
+    try:
+        for room, name, _ in before:
+            setattr(room, name, kind if name == "fp32_precision" else kind == "tf32")
+        yield
+    finally:
+        for room, name, value in before:
+            setattr(room, name, value)
+
+
+def _switches() -> list[tuple[Any, str]]:
+    """Those of torch 2.9, which can be put back to what they inherit; or the older ones."""
+    rooms = [torch.backends.cuda.matmul, *(getattr(torch.backends.cudnn, k, None) for k in ("conv", "rnn"))]
+    try:
+        assert all(isinstance(room.fp32_precision, str) for room in rooms)  # type: ignore[union-attr]
+    except (AttributeError, AssertionError):
+        return [(torch.backends.cuda.matmul, "allow_tf32"), (torch.backends.cudnn, "allow_tf32")]
+    return [(room, "fp32_precision") for room in rooms]
+
+
+_SWITCHES = _switches()
+
+
+def imprecision(call: Call) -> float:
+    """How far the gradient of the inputs is off, for what its precision is: relative L1 to the full one.
+
+    It is of one gradient; in means over many, what is off at random averages out.
+    """
+    call = replace(call, kept=None, recordings=None, replays=None)
+    rough = call.gradient(call.inputs)[0]
+    exact = replace(call, precision="full").gradient(call.inputs)[0]
+    size = float(exact.double().abs().sum())
+    off = float((rough.double() - exact.double()).abs().sum())
+    return off / size if size else off

@@ -1,0 +1,123 @@
+"""Passes recorded as CUDA graphs: one launch instead of one for each operation, which is what small passes wait for."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Hashable
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from saliency_widgets.attribution.score import scores_in
+from saliency_widgets.runtime.autograd import finite
+from saliency_widgets.runtime.errors import Cancelled
+from saliency_widgets.runtime.memory import out_of_memory
+from saliency_widgets.runtime.model.isolation import is_training
+
+if TYPE_CHECKING:
+    from saliency_widgets.runtime.runner import Call
+
+_STABLE = 3  # the pass of a shape that is recorded
+_MOST = 4  # shapes: each keeps the memory of a pass
+_WARM = 3  # passes before recording, in which libraries choose their ways
+_OFF = 1e-3
+
+
+class Replay:
+    """A forward and a backward pass of one shape, recorded; the score between them is computed as ever.
+
+    Args:
+        run: From rows to class scores, shape (N, K), without looking at numbers on the host.
+        rows: Some.
+    """
+
+    def __init__(self, run: Callable[[Tensor], Tensor], rows: Tensor) -> None:
+        self._rows = rows.detach().clone().requires_grad_(True)
+        side = torch.cuda.Stream(rows.device)
+        side.wait_stream(torch.cuda.current_stream(rows.device))
+        with torch.cuda.stream(side):
+            for _ in range(_WARM):
+                output = run(self._rows)
+                torch.autograd.grad(output.sum(), self._rows)
+        torch.cuda.current_stream(rows.device).wait_stream(side)
+        self._forward, self._backward = torch.cuda.CUDAGraph(), torch.cuda.CUDAGraph()
+        # Not for the whole process: the caller may be training in another cell.
+        with torch.cuda.graph(self._forward, stream=side, capture_error_mode="thread_local"):
+            self._output = run(self._rows)
+        self._cotangent = torch.zeros_like(self._output)
+        pool = self._forward.pool()
+        with torch.cuda.graph(self._backward, pool=pool, stream=side, capture_error_mode="thread_local"):
+            (self._gradient,) = torch.autograd.grad(self._output, self._rows, self._cotangent)
+
+    def __call__(self, rows: Tensor, score: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
+        """The gradients of the scores, of the rows' shape, and the scores, shape (N,)."""
+        with torch.no_grad():
+            self._rows.copy_(rows)
+        self._forward.replay()
+        output = self._output.detach().requires_grad_(True)
+        scores = score(output)
+        (cotangent,) = torch.autograd.grad(scores.sum(), output)
+        self._cotangent.copy_(cotangent)
+        self._backward.replay()
+        return self._gradient.clone(), scores.detach().clone()
+
+
+class Replays:
+    """The recorded passes of one version of a model.
+
+    A shape is recorded when it comes for the third time, and used only if it then gives what the pass itself gives.
+    What can't be recorded (control flow that looks at numbers, random numbers) is computed as ever.
+
+    Attributes:
+        record: Makes a recording; another one in tests.
+    """
+
+    record: Callable[[Callable[[Tensor], Tensor], Tensor], Callable] = Replay
+
+    def __init__(self) -> None:
+        self._seen: Counter[Hashable] = Counter()
+        self._made: dict[Hashable, Callable | None] = {}
+
+    def of(self, call: Call, rows: Tensor, plainly: Callable[[], tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+        """Gradients and scores of some rows.
+
+        Args:
+            call: The question, whose inputs are as many rows.
+            rows: The rows.
+            plainly: Gives the same without any recording.
+        """
+        key = tuple(rows.shape), rows.dtype, rows.device, call.precision
+        if call.arguments is not None or call.looked_into or is_training(call.model):
+            return plainly()
+        made = self._made.get(key)
+        if made is not None:
+            gradients, scores = made(rows, lambda output: call.score(output, len(rows)))
+            return finite(gradients, "gradient"), finite(scores, "score")
+        found = plainly()
+        self._seen[key] += 1
+        if self._seen[key] == _STABLE and len(self._made) < _MOST:
+            self._made[key] = self._proven(call, rows, found)
+        return found
+
+    def _proven(self, call: Call, rows: Tensor, expected: tuple[Tensor, Tensor]) -> Callable | None:
+        try:
+            with replace(call, check=_nobody_asks).standing_in(tuned=True) as model:
+                made = self.record(lambda x: scores_in(call.output(model, x, range(len(x))), len(x)), rows)
+                found = made(rows, lambda output: call.score(output, len(rows)))
+        except Exception as error:
+            if isinstance(error, Cancelled) or out_of_memory(error):
+                raise
+            return None
+        near = all(_near(a, b) for a, b in zip(found, expected, strict=True))
+        return made if near else None
+
+
+def _nobody_asks() -> None:
+    """A recording is not broken off."""
+
+
+def _near(found: Tensor, expected: Tensor) -> bool:
+    size = expected.double().abs().sum()
+    return bool((found.double() - expected.double()).abs().sum() <= _OFF * size)

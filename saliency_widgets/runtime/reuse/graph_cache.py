@@ -1,0 +1,276 @@
+"""Passes of the inputs whose graph is kept: another class, or another layer, is a backward pass only.
+
+The first picture shall be there soon. For the inputs, the pass is recorded without its layers, as telling them apart
+takes a sixth of it; for the first layer that is asked for, from that layer on, which takes little more than a forward
+pass. Who asks for a second layer looks around: then the whole pass is recorded with all its layers, and serves all.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Hashable, Iterator
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from saliency_widgets.runtime.autograd import differentiate
+from saliency_widgets.runtime.cancellation import interruptible
+from saliency_widgets.runtime.errors import Cancelled, Unread
+from saliency_widgets.runtime.layers.hooks import Tap, exchanged, hookable, tensor_in
+from saliency_widgets.runtime.model.isolation import undisturbed
+from saliency_widgets.runtime.precision import computing
+
+if TYPE_CHECKING:
+    from saliency_widgets.runtime.runner import Call
+
+T = TypeVar("T")
+
+
+class Kept(Protocol):
+    """What was computed before, for one question; see :class:`saliency_widgets.session.cache.Scope`."""
+
+    def get(self, key: Hashable) -> Any:
+        """What is kept under the key; None where nothing is."""
+        ...
+
+    def put(self, key: Hashable, value: Any) -> None:
+        """Keep it, if there is room."""
+        ...
+
+
+def once(kept: Kept | None, key: Hashable, work: Callable[[], T]) -> T:
+    """What the work gives: kept from before, or done now and kept."""
+    if kept is None:
+        return work()
+    found = kept.get(key)
+    if found is None:
+        found = work()
+        kept.put(key, found)
+    return found
+
+
+Graded = tuple[Tensor, Tensor, Tensor]
+"""A tensor of a pass, the gradient of the score with respect to it, and the scores."""
+SPATIAL = "spatial layers"
+"""What the layers are kept under that were found by looking for them, beside the passes."""
+_WHOLE = "graph"
+_ASKED = "how many layers were asked for"
+_OURS = -1  # the key of a hook: torch's own count from 0
+
+
+def of_inputs(call: Call) -> Graded | None:
+    """The inputs and their gradient, from a recorded pass; None where there can be none."""
+    if not _recordable(call):
+        return None
+
+    def found() -> Graded:
+        recording = once(call.recordings, _WHOLE, lambda: _record(call, layered=False))
+        return _graded(call, recording, recording.leaf, "inputs")
+
+    return _unless_wrong(found)
+
+
+def of_layer(call: Call, layer: str, *, dependent: bool) -> tuple[Graded, int] | None:
+    """The same of a layer's output, of its last run; and how often it ran.
+
+    Args:
+        call: The model and its inputs.
+        layer: Where: see :mod:`~.hooks`.
+        dependent: Whether only runs that depend on the explained input count.
+    """
+    kept = call.recordings
+    if kept is None or not _recordable(call):
+        return None
+    showing = call.showing(layer)
+    shown = showing is call
+
+    def found() -> tuple[Graded, int]:
+        whole: Recording | None = kept.get(_WHOLE) if shown else None
+        whole = whole if whole is not None and whole.layered else None
+        tail: Tail | None = kept.get(("from", layer)) if whole is None else None
+        if whole is None and tail is None:
+            asked = kept.get(_ASKED) or 0
+            kept.put(_ASKED, asked + 1)
+            if shown and asked == 1:  # once: it may be too large to be kept
+                whole = _record(call, layered=True)
+                kept.put(_WHOLE, whole)
+        place = None if whole is None else whole.layer(layer, dependent=dependent)
+        if whole is not None and place is not None:
+            return _graded(call, whole, place[0], f"layer {layer!r}"), place[1]
+        tail = tail or once(kept, ("from", layer), lambda: _record_from(showing, layer, dependent))
+        return _graded(call, tail, tail.leaf, f"layer {layer!r}"), tail.runs
+
+    return _unless_wrong(found)
+
+
+def _recordable(call: Call) -> bool:
+    limit = call.memory.limit
+    if call.recordings is None or call.memory.by_hand:
+        return False
+    return (limit is None or limit >= call.batch) and not call.looked_into
+
+
+def _unless_wrong(found: Callable[[], T]) -> T | None:
+    try:
+        return found()
+    except (Cancelled, Unread):
+        raise
+    except Exception:
+        return None  # a pass of its own tells what is wrong, and needs less memory
+
+
+def _graded(call: Call, recording: Recording | Tail, place: Tensor, what: str) -> Graded:
+    call.check()
+    with undisturbed(call.model), computing(call.precision, place.device), interruptible(call.check):
+        scores = call.widened(call.score(recording.output, call.batch))
+        gradient = differentiate(call.model, scores, place, what, keep_graph=True)
+    return place.detach(), gradient, scores.detach()
+
+
+def _record(call: Call, *, layered: bool) -> Recording:
+    with call.standing_in(tuned=True) as model:
+        leaf = call.inputs.detach().requires_grad_(True)
+        recording = Recording(model, leaf, layered=layered)
+        recording.output = call.output(model, leaf, range(call.batch))
+    return recording
+
+
+def _record_from(call: Call, layer: str, dependent: bool) -> Tail:
+    inputs = call.inputs.detach().requires_grad_(dependent)
+    # What runs between two runs of the layer needs no graph, where it is known that there will be another.
+    known = (call.recordings.get(SPATIAL) or {}).get(layer) if call.recordings is not None else None
+    skipped = 0 if known is None else known.runs - 1
+    with call.standing_in(tuned=True) as model, Tap(model, layer, dependent=dependent, skipped=skipped) as tap:
+        output = call.output(model, inputs, range(call.batch))
+        return Tail(tap.leaf, output, tap.runs)
+
+
+class Recording:
+    """A pass with its graph.
+
+    Args:
+        model: A stand-in, in which nothing but the inputs needs a gradient; it keeps the hooks.
+        leaf: The inputs.
+        layered: Whether the outputs of its layers are told apart.
+
+    Attributes:
+        leaf: The inputs.
+        layered: Whether it tells of layers.
+        output: What the model returned; set when it has.
+    """
+
+    def __init__(self, model: nn.Module, leaf: Tensor, *, layered: bool) -> None:
+        self.leaf, self.layered = leaf, layered
+        self.output: Any = None
+        self._layers: dict[str, list[tuple[Tensor | None, int]]] = {}
+        for path, module in hookable(model) if layered else ():
+            # As register_forward_hook does, which takes as long as a layer.
+            module._forward_hooks[_OURS] = functools.partial(self._seen, path)
+
+    def _seen(self, path: str, _module: nn.Module, _inputs: Any, output: Any) -> Any:
+        tensor = tensor_in(output)
+        runs = self._layers.setdefault(path, [])
+        if tensor is None or not tensor.requires_grad:
+            runs.append((tensor, 0 if tensor is None else tensor._version))
+            return None
+        # What goes on is another tensor: the gradient is that of what the layer returned, as in a pass that is cut
+        # there, and not of what goes around it (an identity, an activation in place beside a shortcut).
+        instead = torch.ops.aten.alias(tensor)  # view_as would give it other strides, and its gradient another layout
+        runs.append((instead, instead._version))
+        return exchanged(output, tensor, instead)
+
+    def layer(self, path: str, *, dependent: bool) -> tuple[Tensor, int] | None:
+        """A layer's output of its last run, and how often it ran; None where that can't be told from here.
+
+        Args:
+            path: Which layer.
+            dependent: Whether only runs that depend on the explained input count.
+        """
+        runs = self._layers.get(path, [])
+        if dependent:
+            runs = [(tensor, version) for tensor, version in runs if tensor is not None and tensor.requires_grad]
+        if not runs:
+            return None
+        tensor, version = runs[-1]
+        # Written to since (an activation in place), it is another layer's by now.
+        if tensor is None or not tensor.requires_grad or tensor._version != version or tensor.is_leaf:
+            return None
+        return tensor, len(runs)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all that the graph holds on to."""
+        seen = [tensor for runs in self._layers.values() for tensor, _ in runs if tensor is not None]
+        return _held(self.output, seen)
+
+
+class Tail:
+    """A pass with its graph from one layer on.
+
+    Args:
+        leaf: The layer's output, of its last run.
+        output: What the model returned.
+        runs: How often the layer ran.
+    """
+
+    def __init__(self, leaf: Tensor, output: Any, runs: int) -> None:
+        self.leaf, self.output, self.runs = leaf, output, runs
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all that the graph holds on to."""
+        return _held(self.output, [self.leaf])
+
+
+def nodes_of(tensors: list[Tensor]) -> Iterator[Any]:
+    """All nodes of the graph behind some tensors, each once."""
+    ahead, known = [tensor.grad_fn for tensor in tensors], set()
+    while ahead:
+        node = ahead.pop()
+        if node is not None and node not in known:
+            known.add(node)
+            ahead += [before for before, _ in node.next_functions]
+            yield node
+
+
+def _held(output: Any, tensors: list[Tensor]) -> int:
+    held: dict[int, int] = {}
+    for tensor in tensors:
+        _count(tensor, held)
+    for node in nodes_of(_outputs(output)):
+        for tensor in _saved(node):
+            _count(tensor, held)
+    return sum(held.values())
+
+
+def _outputs(output: Any) -> list[Tensor]:
+    if isinstance(output, Tensor):
+        return [output]
+    items = output.values() if isinstance(output, dict) else output if isinstance(output, (tuple, list)) else ()
+    return [tensor for item in items for tensor in _outputs(item)] or [
+        item for item in getattr(output, "__dict__", {}).values() if isinstance(item, Tensor)
+    ]
+
+
+def _saved(node: Any) -> list[Tensor]:
+    found = []
+    for name in _names(type(node)):
+        try:
+            value = getattr(node, name)
+        except RuntimeError:  # freed, or written to since
+            continue
+        found += value if isinstance(value, (tuple, list)) else (value,)
+    return [item for item in found if isinstance(item, Tensor)]
+
+
+@functools.cache
+def _names(kind: type) -> tuple[str, ...]:
+    """Under which names a node of a graph holds tensors."""
+    return tuple(name for name in dir(kind) if name.startswith("_saved_") or name == "saved_tensors")
+
+
+def _count(tensor: Tensor, held: dict[int, int]) -> None:
+    if tensor.layout == torch.strided and not (tensor.is_leaf and isinstance(tensor, nn.Parameter)):
+        storage = tensor.untyped_storage()
+        held[storage.data_ptr()] = storage.nbytes()

@@ -1,0 +1,152 @@
+"""A model's scores, and what gives the same scores sooner: see :mod:`~.fusion`."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
+
+from saliency_widgets.attribution.arrays import check_dense
+from saliency_widgets.attribution.score import scores_in
+from saliency_widgets.runtime.errors import Cancelled
+from saliency_widgets.runtime.reuse.fusion import TOLERANCE, Observed, Tuned, agree
+from saliency_widgets.runtime.runner import Call
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What one look at a model told.
+
+    Attributes:
+        logits: The class scores of the inputs, shape (B, K).
+        notes: What to know of how they were found.
+        squashed: Whether they are probabilities: several that are positive and sum to 1, or one that a sigmoid gave.
+        tuned: What gives them sooner; None where nothing does.
+        refused: Why it, or a part of it, is not used; empty where all is.
+    """
+
+    logits: Tensor
+    notes: tuple[str, ...]
+    squashed: bool = False
+    tuned: Tuned | None = None
+    refused: str = ""
+
+
+def output_shape(call: Call) -> tuple[int, ...]:
+    """The shape of the scores as the model returns them for the inputs, (B, ...).
+
+    Raises:
+        TypeError: The model's output holds no tensor.
+        ValueError: The model failed.
+    """
+    shape: tuple[int, ...] = ()
+
+    def work(rows: range) -> tuple[Tensor]:
+        nonlocal shape
+        with call.standing_in() as model, torch.no_grad():
+            output = call.output(model, call.inputs[rows.start : rows.stop], rows)
+        scores = scores_in(output, len(rows))
+        check_dense(scores, "model", returned=True)
+        shape = tuple(scores.shape)
+        return (torch.empty(len(rows), device="cpu"),)
+
+    call.run(work, call.batch)
+    return (call.batch, *shape[1:])
+
+
+def survey(call: Call, *, fold: bool) -> Survey:
+    """Look at a model.
+
+    Args:
+        call: The model and its inputs.
+        fold: Whether BatchNorms may be folded into convolutions, and channels laid out last.
+
+    Raises:
+        TypeError: The model's output holds no tensor.
+        ValueError: The model failed, or its output has another form.
+    """
+    notes: tuple[str, ...] = ()
+    tuned: Tuned | None = None
+    sigmoid = False
+    laid = call.inputs.dtype == torch.float32 and call.size is not None
+
+    def work(rows: range) -> tuple[Tensor]:
+        nonlocal notes, tuned, sigmoid
+        with call.standing_in() as model, torch.no_grad():
+            if rows.start:
+                _, logits, notes = call.read(model, rows)
+            else:
+                with Ends() as ends, Observed(model) if fold else nullcontext() as seen:
+                    output, logits, notes = call.read(model, rows)
+                sigmoid = ends.in_sigmoid(scores_in(output, len(rows)))
+                tuned = None if seen is None else seen.tuned(output, call.model, channels_last=laid)
+            return (logits,)
+
+    logits = call.run(work, call.batch)[0]
+    squashed = sigmoid if logits.shape[1] == 1 else are_probabilities(logits)
+    tuned, refused = _proven(call, tuned, logits) if tuned else (None, "")
+    return Survey(logits, notes, squashed, tuned, refused)
+
+
+def are_probabilities(scores: Tensor) -> bool:
+    """Whether class scores, shape (B, K, ...), are positive and sum to 1."""
+    return bool((scores >= 0).all()) and bool(((scores.double().sum(1) - 1).abs() < _OFF).all())
+
+
+_OFF = 1e-3
+_SIGMOIDS = (torch.sigmoid, torch.sigmoid_, Tensor.sigmoid, Tensor.sigmoid_, F.sigmoid, torch.special.expit)
+_SAME = (  # they give the numbers that they get, but for a bound
+    Tensor.view, Tensor.reshape, torch.reshape, Tensor.squeeze, torch.squeeze, Tensor.unsqueeze, torch.unsqueeze,
+    Tensor.flatten, torch.flatten, Tensor.float, Tensor.double, Tensor.to, Tensor.clone, Tensor.contiguous,
+    Tensor.__getitem__, Tensor.clamp, torch.clamp,
+)  # fmt: skip
+
+
+class Ends(TorchFunctionMode):
+    """Watches whether a sigmoid makes what a model returns."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._made: list[Tensor] = []
+
+    def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        """Keep the results of the last sigmoids, whatever reshaped them."""
+        kwargs = kwargs or {}
+        result = func(*args, **kwargs)
+        if func in _SIGMOIDS or (func in _SAME and self.in_sigmoid(args[0] if args else kwargs.get("input"))):
+            self._made = [*self._made[-1:], result]
+        return result
+
+    def in_sigmoid(self, scores: Any) -> bool:
+        """Whether a sigmoid made these numbers."""
+        return any(scores is tensor for tensor in self._made)
+
+
+def _proven(call: Call, tuned: Tuned, logits: Tensor) -> tuple[Tuned | None, str]:
+    """What was tuned, if it gives the model's own scores; and what doesn't, and why."""
+    if logits.dtype not in TOLERANCE:
+        return None, ""  # of scores with three digits nothing can be told
+    rows = range(min(call.batch, call.memory.limit or call.batch))
+    again = replace(call, tuned=tuned)
+    try:
+        with again.standing_in(tuned=True) as model, torch.no_grad():
+            found = again.read(model, rows)[1]
+        if agree(found, logits[: rows.stop]):
+            return tuned, ""
+        why = "it gives other scores"
+    except Cancelled:
+        raise
+    except Exception as error:
+        # Code that doesn't take channels laid out last (.view of what came from a convolution), or sees the fold: what
+        # is wrong with the model itself was told by its own pass.
+        why = str(error).partition(". Check that")[0].removeprefix("model: ")
+    if tuned.channels_last and tuned.folded:
+        found, further = _proven(call, tuned.without_layout(), logits)
+        return found, further or f"with channels laid out last, {why}"
+    how = "channels laid out last" if tuned.channels_last else "BatchNorms folded into convolutions"
+    return None, f"with {how}, {why}"

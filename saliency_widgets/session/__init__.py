@@ -1,0 +1,10 @@
+"""Requests about one model and input: one worker, the newest wins, finished maps are cached. No user interface."""
+
+from saliency_widgets.session.cache import Cache, CacheInfo
+from saliency_widgets.session.compute import compute
+from saliency_widgets.session.frames import Frame, frame_of
+from saliency_widgets.session.problem import Subject
+from saliency_widgets.session.request import Request
+from saliency_widgets.session.session import Event, Session
+
+__all__ = ["Cache", "CacheInfo", "Event", "Frame", "Request", "Session", "Subject", "compute", "frame_of"]

@@ -1,0 +1,429 @@
+"""The model and the input that questions are asked about."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+
+from saliency_widgets.attribution import Score
+from saliency_widgets.attribution.registry import DEFAULT
+from saliency_widgets.attribution.score import SCORE, in_classes, is_function
+from saliency_widgets.inputs import (
+    Explain,
+    Prepared,
+    Table,
+    class_names_of,
+    prepare_for,
+    read_class_names,
+    recover,
+    short_names,
+    unwrapped,
+)
+from saliency_widgets.outputs.selection import is_index, resolve
+from saliency_widgets.runtime.batching import paced_rows
+from saliency_widgets.runtime.coupling import Sharing
+from saliency_widgets.runtime.layers.hooks import tensor_in
+from saliency_widgets.runtime.layers.selection import Spatial, spatial_layers
+from saliency_widgets.runtime.memory import Memory
+from saliency_widgets.runtime.model.devices import check_device, on_device
+from saliency_widgets.runtime.model.isolation import device_of, dtype_of
+from saliency_widgets.runtime.model.tensor_hash import is_empty
+from saliency_widgets.runtime.model.version import Fingerprint, Held, identity
+from saliency_widgets.runtime.precision import check_precision, imprecision
+from saliency_widgets.runtime.reuse.cuda_graphs import Replays
+from saliency_widgets.runtime.reuse.fusion import Tuned
+from saliency_widgets.runtime.reuse.graph_cache import Kept
+from saliency_widgets.runtime.reuse.survey import output_shape, survey
+from saliency_widgets.runtime.runner import Call
+from saliency_widgets.session.request import Request
+
+
+class Subject:
+    """A model, an input prepared for it, and the names of its classes.
+
+    Args:
+        model: Any module; it is run and never changed.
+        inputs: See :func:`saliency_widgets.inputs.prepare_for`.
+        transform: From the input to what the model takes.
+        class_names: Names of the classes in order; looked for on the model unless given.
+        explain: Which of several inputs.
+        device: Where to compute; the model's own device unless given. Elsewhere, a private copy is made.
+        fold: Whether it may be computed with BatchNorms folded into convolutions, and channels laid out last.
+        precision: How exactly: see :mod:`~saliency_widgets.runtime.precision`.
+        cuda_graphs: Whether passes whose shape comes again are recorded and replayed.
+        feature_names: The columns' names, of rows of a table that don't have them.
+        background: Other rows of the table.
+        gradients: Whether what is asked needs gradients of the inputs.
+
+    Raises:
+        TypeError: ``model`` is no module, or another argument is of no known kind.
+        ValueError: Inputs or names that don't fit, or weights that hold no numbers.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        inputs: Any,
+        *,
+        transform: Any = None,
+        class_names: Any = None,
+        explain: Explain = None,
+        device: torch.device | str | None = None,
+        fold: bool = True,
+        precision: str | None = None,
+        cuda_graphs: bool = False,
+        feature_names: Sequence[str] | None = None,
+        background: Any = None,
+        gradients: bool = True,
+    ) -> None:
+        if not isinstance(model, nn.Module):
+            raise TypeError(f"model: expected a torch.nn.Module, got a {type(model).__name__}.")
+        if any(is_lazy(tensor) for tensor in (*model.parameters(), *model.buffers())):
+            raise ValueError("model: some layers have no weights yet (lazy modules). Run model(inputs) once first.")
+        check_device(device)
+        empty = [is_empty(tensor) for tensor in (*model.parameters(), *model.buffers())]
+        moved = device is not None and str(device) != str(device_of(model))
+        if any(empty) and (moved or all(empty)):
+            raise ValueError(_UNLOADED)
+        if device is not None and str(device).startswith("meta"):
+            raise ValueError("device: nothing is computed on 'meta'. Leave it out to stay where the model is.")
+        model, self.wrapped = unwrapped(model)
+        self.model = model if device is None else on_device(model, device)
+        model = self.model
+        self._inputs = inputs
+        self._prepare = lambda inputs: prepare_for(
+            model, inputs, transform, explain, device=device_of(model), dtype=dtype_of(model),
+            feature_names=feature_names, background=background, gradients=gradients,
+        )  # fmt: skip
+        self._precision = check_precision(precision, device_of(model))
+        for name, switch in (("fold", fold), ("cuda_graphs", cuda_graphs)):
+            if not isinstance(switch, bool):
+                raise TypeError(f"{name}: expected True or False, got a {type(switch).__name__}.")
+        if cuda_graphs and device_of(model).type != "cuda":
+            raise ValueError(
+                f"cuda_graphs: they need a CUDA device, and the model is on {str(device_of(model))!r}. "
+                f"Leave it out, or pass device='cuda'."
+            )
+        self._cuda_graphs = cuda_graphs
+        self._replays: Replays | None = None
+        self.prepared: Prepared = self._prepare(inputs)
+        self._seen = identity(inputs)
+        names, self._names_given = class_names_of(class_names, transform, model)
+        self.class_names = read_class_names(names)
+        # What must be said again, beside the settings of a request, to ask the same.
+        self.given = {
+            **({} if explain is None else {"explain": explain}),
+            **({} if device is None else {"device": str(device)}),
+            **({} if fold else {"fold": False}),
+            **({} if precision is None else {"precision": precision}),
+            **({"cuda_graphs": True} if cuda_graphs else {}),
+            **({} if feature_names is None else {"feature_names": [*map(str, feature_names)]}),
+            **({} if background is None else {"background": background}),
+        }
+        self.transformed = transform is not None
+        self.memory = Memory()
+        self._sharing: dict[tuple, Sharing] = {}
+        self._lock = threading.RLock()
+        self._fingerprint, self._number, self._form = Fingerprint(model), 0, self._kind()
+        self.output_notes: tuple[str, ...] = ()
+        self.squashed = False  # its outputs are probabilities already
+        self.untuned = ""  # why it is not computed sooner, where it could have been
+        self._logits: tuple[tuple, Tensor] | None = None  # as the model gives them
+        self._shape: tuple[tuple, tuple[int, ...]] | None = None  # of its output
+        self._spatial: tuple[tuple, Mapping[str, Spatial]] | None = None
+        self._fold = fold
+        self._tuned: Tuned | None = None
+        if any(empty):
+            self._check_loaded()
+
+    def _check_loaded(self) -> None:
+        """Some weights hold no numbers: a skeleton that gets its weights in the call is right, and others are not."""
+        call = self.call(_UNSCORED)
+        try:
+            with call.standing_in() as model, torch.no_grad():
+                output = tensor_in(call.output(model, call.inputs, range(call.batch)))
+        except ValueError as error:
+            other = "" if "meta" in str(error) else f" If that is meant so (functional_call): {error}"
+            raise ValueError(_UNLOADED + other) from error
+        if output is not None and is_empty(output):
+            raise ValueError(_UNLOADED)
+
+    @property
+    def tensor(self) -> Tensor:
+        """What the model sees, shape (B, ...)."""
+        return self.prepared.tensor
+
+    @property
+    def table(self) -> Table | None:
+        """The rows that the model's inputs were made of; None where they are no rows of a table."""
+        return self.prepared.table
+
+    def move(self, table: Table) -> None:
+        """Ask about another row of the same table from now on."""
+        self._inputs = table  # without the lock, which a pass may hold: a slider waits for nobody
+
+    def table_of(self, version: tuple | None) -> Table | None:
+        """The rows that a version of the inputs was made of: an answer may be about a row that was left since."""
+        inputs = None if version is None else version[1][1].value
+        return inputs if isinstance(inputs, Table) else self.table
+
+    @property
+    def parts(self) -> dict[str, tuple[int, ...]]:
+        """Where several inputs are explained together: their names and the shapes of one sample of each."""
+        arguments = self.prepared.arguments
+        return {} if arguments is None else {part.name: part.shape for part in arguments.several}
+
+    def shaped(self, values: Tensor) -> Tensor:
+        """Values in the inputs' own shape: methods see (B, 1) where the input is one number for each sample, (B,)."""
+        arguments = self.prepared.arguments
+        if arguments is None or arguments.several or not arguments.parts or values.shape != self.tensor.shape:
+            return values
+        return values.reshape(-1, *arguments.parts[0].shape)
+
+    @property
+    def size(self) -> tuple[int, int] | None:
+        """Height and width of what the model sees; None where that is no picture."""
+        return (self.tensor.shape[2], self.tensor.shape[3]) if self.tensor.ndim == 4 else None
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """The shape of the picture that is explained, or else of the inputs, (B, ...)."""
+        pictures = [shape for shape in self.parts.values() if len(shape) == 3]
+        return (len(self.tensor), *pictures[0]) if pictures else tuple(self.shaped(self.tensor).shape)
+
+    @property
+    def logits(self) -> Tensor:
+        """The logits of the classes, shape (B, K); computed anew when the model has changed.
+
+        A single logit z of a model whose two classes have names is the pair (0, z), see
+        :func:`~saliency_widgets.attribution.score.in_classes`.
+
+        Raises:
+            TypeError: The model's output holds no tensor.
+            ValueError: The model failed, or its output has another form.
+        """
+        return self.logits_at(self.version())
+
+    def logits_at(self, version: tuple) -> Tensor:
+        """The same, for whoever knows the version already."""
+        with self._lock:
+            return in_classes(self._logits_at(version), self.binary, self.squashed)
+
+    @property
+    def predicted(self) -> Tensor | None:
+        """The logits that were computed last, of whatever the model and the inputs were then."""
+        return None if self._logits is None else in_classes(self._logits[1], self.binary, self.squashed)
+
+    def predicted_at(self, version: tuple | None) -> Tensor | None:
+        """The logits that were computed last, where they are those of that version."""
+        found = self._logits
+        if found is None or found[0] != version:
+            return None
+        return in_classes(found[1], self.binary, self.squashed)
+
+    @property
+    def binary(self) -> bool:
+        """Whether the caller named two classes: one logit then speaks for both."""
+        return self._names_given and self.class_names is not None and len(self.class_names) == 2
+
+    @property
+    def paired(self) -> bool:
+        """Whether one logit speaks for two classes, as far as the model was looked at."""
+        return self.binary and self._logits is not None and self._logits[1].shape[1] == 1
+
+    def _logits_at(self, version: tuple) -> Tensor:
+        if self._logits is not None and self._logits[0] == version:
+            return self._logits[1]
+        self._tuned, self._replays = None, None
+        found = survey(self.call(_UNSCORED), fold=self._fold)
+        logits, self.output_notes, self._tuned, self.untuned = found.logits, found.notes, found.tuned, found.refused
+        self.squashed = found.squashed
+        classes = in_classes(logits, self.binary).shape[1]
+        if self.class_names is not None and len(self.class_names) != classes:
+            if self._names_given:
+                raise ValueError(
+                    f"class_names: {len(self.class_names)} names were given, and the model scores {classes} classes."
+                )
+            self.class_names = None  # a fine-tuned model still carries the names of the classes it had
+        self._logits = (version, logits)
+        self.given.pop("class_names", None)
+        if self.paired:  # without the names, target 0 is the logit itself
+            self.given["class_names"] = self.class_names
+        self._replays = Replays() if self._cuda_graphs else None
+        return logits
+
+    @property
+    def baselines(self) -> tuple[str, ...]:
+        """The names of the baselines that mean something for these inputs, the default first."""
+        return self.call(_UNSCORED).baselines
+
+    @property
+    def rows(self) -> int | None:
+        """Rows of one pass that keep a person informed; None where the usual number does."""
+        return paced_rows(self.tensor.device, self.memory.seconds)
+
+    def call(
+        self,
+        score: Score,
+        check: Callable[[], None] | None = None,
+        kept: Kept | None = None,
+        recordings: Kept | None = None,
+    ) -> Call:
+        """The model bound to the inputs and to a score."""
+        found, looked_at = self.prepared, score is _UNSCORED
+        bound = Call(
+            self.model, found.tensor, score, found.pixels, arguments=found.arguments, memory=self.memory,
+            sharing=self._sharing_of(score),
+            tuned=None if is_function(score.target) and not looked_at else self._tuned,
+            kept=kept, recordings=recordings, precision=None if looked_at else self._precision,
+            replays=None if looked_at else self._replays, columns=found.columns,
+        )  # fmt: skip
+        return bound if check is None else replace(bound, check=check)
+
+    def _sharing_of(self, score: Score) -> Sharing:
+        """What is known of how rows go together: another model or another function may do it otherwise."""
+        about = self._number, self._seen, Held(score.target) if is_function(score.target) else None
+        if len(self._sharing) >= _SHARED:
+            self._sharing.clear()  # what is computed now holds its own
+        return self._sharing.setdefault(about, Sharing())
+
+    def resolve(self, request: Request, version: tuple | None = None) -> tuple[Score, Tensor | None]:
+        """The score that a request asks for, and its value for the inputs, shape (B,), where it is known."""
+        logits = shape = None
+        if is_index(request.target) or is_index(request.contrast):
+            shape = self._output_shape(self.version() if version is None else version)
+        if not is_function(request.target) and len(shape or ()) in (0, 1, 2, 4):
+            with self._lock:
+                logits = self._logits_at(self.version() if version is None else version)
+        batch = self.tensor.shape[0]
+        score = resolve(
+            request.target,
+            logits,
+            batch,
+            score=request.score,
+            contrast=request.contrast,
+            class_names=self.class_names,
+            binary=self.binary,
+            squashed=logits is not None and self.squashed,
+            shape=shape,
+        )
+        return score, score(logits, batch) if logits is not None and score.of_classes else None
+
+    def choice(self, target: Any, score: str = SCORE.default) -> Any:
+        """What a target means for one sample: a class as its number, an index as a tuple, a function as it is."""
+        if is_function(target):
+            return target
+        chosen = self.resolve(Request(DEFAULT, target, score))[0].target
+        assert isinstance(chosen, Tensor)
+        return int(chosen[0]) if chosen.ndim == 1 else tuple(chosen[0].tolist())
+
+    def _output_shape(self, version: tuple) -> tuple[int, ...]:
+        """The shape of the scores as the model returns them, (B, ...)."""
+        with self._lock:
+            if self._shape is None or self._shape[0] != version:
+                self._shape = version, output_shape(self.call(_UNSCORED))
+            return self._shape[1]
+
+    @cached_property
+    def layers(self) -> dict[str, tuple[int, int, int]]:
+        """The layers with a spatial output: module path -> (C, h, w)."""
+        self._spatial = self.version(), spatial_layers(self.call(_UNSCORED))
+        return {path: layer.shape for path, layer in self._spatial[1].items() if layer.listed}
+
+    def spatial_at(self, version: tuple) -> Mapping[str, Spatial] | None:
+        """The same with all that is known of them, if they were looked at in that version."""
+        return self._spatial[1] if self._spatial is not None and self._spatial[0] == version else None
+
+    def how_exact(self, call: Call) -> tuple[str, ...]:
+        """What is to be said of the precision that was chosen, of one question."""
+        if self._precision in (None, "full"):
+            return ()
+        if not call.inputs.is_floating_point():
+            return (f"Computed in {self._precision}.",)
+        off = call.once("imprecision", lambda: imprecision(call))
+        return (f"Computed in {self._precision}: a gradient of this score is off by {off:.1%} (L1) for that.",)
+
+    def picture_of(self, tensor: Tensor) -> np.ndarray | None:
+        """Another input of this form as a picture for people, uint8 (H, W, 3); None where it is none."""
+        display = self.prepared.display
+        return None if display is None else recover(tensor, display, [])[0]
+
+    @cached_property
+    def _short_names(self) -> list[str]:
+        """Once: the names are many where the classes are, and are left or taken as a whole."""
+        return short_names(self.class_names or [])
+
+    def name_of(self, target: Any, score: str = SCORE.default, *, short: bool = False) -> str:
+        """What a target is called: a class by its name or number, an index by its numbers.
+
+        Args:
+            target: A class, an index or a function.
+            score: The scale: a model that predicts values has no classes.
+            short: Whether the first of a class's names is enough: see :func:`~saliency_widgets.inputs.short_names`.
+        """
+        if isinstance(target, tuple):
+            return f"output[{', '.join(map(str, target))}]"
+        if not isinstance(target, int):
+            return "own target"
+        if self.class_names is not None:
+            return (self._short_names if short else self.class_names)[target]
+        if score != "value":
+            return f"class {target}"
+        return "value" if self._logits is not None and self._logits[1].shape[1] == 1 else f"output {target}"
+
+    def values_of(self, logits: Tensor) -> list[tuple[str, float]]:
+        """What the model's outputs are called, and their values, where they are values and no classes.
+
+        Args:
+            logits: One row of :attr:`logits`.
+        """
+        if self.paired:  # one number, whatever both its ends are called
+            return [("value", float(logits[1]))]
+        return [(self.name_of(index, "value", short=True), float(value)) for index, value in enumerate(logits)]
+
+    def version(self) -> tuple:
+        """Changes whenever the model or the inputs do: see :mod:`~saliency_widgets.runtime.model.version`.
+
+        Inputs that were changed in place are prepared anew.
+
+        Raises:
+            TypeError, ValueError: The inputs were changed into something that doesn't fit.
+        """
+        with self._lock:  # a cell moves controls while the worker looks
+            inputs = self._inputs
+            seen, number = identity(inputs), self._fingerprint()
+            moved = number != self._number and self._kind() != self._form
+            self._number = number
+            if seen != self._seen or moved:
+                found = self._prepare(inputs)
+                if found.tensor.shape != self.tensor.shape:
+                    raise ValueError(
+                        f"inputs: they were changed in place, from {tuple(self.tensor.shape)} to "
+                        f"{tuple(found.tensor.shape)} as the model sees them. Make a new explorer for another size."
+                    )
+                self.prepared, self._seen, self._form = found, seen, self._kind()
+            return number, seen
+
+    def _kind(self) -> tuple[torch.device, torch.dtype | None]:
+        """The form in which the model takes its inputs."""
+        return device_of(self.model), dtype_of(self.model)
+
+
+def _no_score(_output: Any) -> Tensor:
+    raise NotImplementedError("the model is looked at without a score")
+
+
+_SHARED = 8  # versions of the model and functions
+_UNLOADED = (
+    "model: some weights are on the meta device and hold no numbers. Load them first, for example with "
+    "model.to_empty(device='cpu') and load_state_dict."
+)
+_UNSCORED = Score("logit", _no_score)

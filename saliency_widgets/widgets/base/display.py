@@ -1,0 +1,109 @@
+"""Display settings: a model without a view, shared by all views that should look alike, linked in the browser."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import anywidget
+import numpy as np
+import traitlets
+from ipywidgets import Widget, widget_serialization
+
+from saliency_widgets import render
+from saliency_widgets.params import Param
+from saliency_widgets.widgets.base.controls import Control
+from saliency_widgets.widgets.bundle import bundle
+
+_PARAMS = {param.name: param for param in render.DISPLAY}
+DISPLAY_NAMES = tuple(_PARAMS)
+
+
+class DisplaySettings(anywidget.AnyWidget):
+    """Colour map, opacity, clip range, threshold and blending; choices by their place in the list.
+
+    In the browser its traits follow their controls: no kernel is needed to change them, and a control's own message is
+    the only one that a move sends.
+    """
+
+    _esm = bundle("display.js")
+
+    colormap = traitlets.Int().tag(sync=True)
+    diverging = traitlets.Int().tag(sync=True)
+    opacity = traitlets.Float().tag(sync=True)
+    clip = traitlets.List(traitlets.Float()).tag(sync=True)
+    threshold = traitlets.Float().tag(sync=True)
+    blend = traitlets.Int().tag(sync=True)
+    colormap_luts = traitlets.Bytes().tag(sync=True)
+    diverging_luts = traitlets.Bytes().tag(sync=True)
+    sources = traitlets.Dict(value_trait=traitlets.Instance(Widget)).tag(sync=True, **widget_serialization)
+
+    def __init__(self, **settings: Any) -> None:
+        self._controls: dict[str, Control] = {}
+        self._moving = threading.RLock()
+        chosen = {name: param.check(settings.pop(name, param.default)) for name, param in _PARAMS.items()}
+        if settings:
+            raise TypeError(f"display: unknown settings {sorted(settings)}; known: {sorted(_PARAMS)}.")
+        super().__init__(
+            **{name: _to_trait(_PARAMS[name], value) for name, value in chosen.items()},
+            colormap_luts=render.lut_bytes(_PARAMS["colormap"].options()),
+            diverging_luts=render.lut_bytes(_PARAMS["diverging"].options()),
+        )
+
+    def __repr__(self) -> str:
+        """The settings, never the colour tables."""
+        return f"DisplaySettings({self.settings})"
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The settings by name, choices by name too."""
+        return {name: _from_trait(param, getattr(self, name)) for name, param in _PARAMS.items()}
+
+    def set(self, name: str, value: Any) -> None:
+        """Set one setting by name, a choice by its name, and move its control."""
+        value = _PARAMS[name].check(value)
+        if name in self._controls:
+            self._controls[name].value = value
+        setattr(self, name, _to_trait(_PARAMS[name], value))
+
+    def controls(self) -> dict[str, Control]:
+        """A control for each setting; the settings follow it."""
+        made = {name: Control(param, value=self.settings[name]) for name, param in _PARAMS.items()}
+        for control in made.values():
+            control.observe(lambda control=control: self._follow(control))
+        self._controls = made
+        self.sources = {name: control.widget for name, control in made.items()}
+        return made
+
+    def _follow(self, control: Control) -> None:
+        """A control was moved. The page has seen to it already: sent back, the value might be an old one by then."""
+        name, value = control.param.name, _to_trait(control.param, control.value)
+        with self._moving, self._lock_property(**{name: value}):
+            setattr(self, name, value)
+
+    def set_state(self, sync_data: dict[str, Any]) -> None:
+        """What the person did on the page; never while another thread follows a control."""
+        with self._moving:
+            super().set_state(sync_data)
+
+    def look(self, signed: bool) -> dict[str, Any]:
+        """The settings as :func:`saliency_widgets.render.blend` takes them for such a map."""
+        chosen = self.settings
+        names = {True: chosen.pop("diverging"), False: chosen.pop("colormap")}
+        return {**chosen, "lut": render.lut(names[signed])}
+
+    def render(self, picture: np.ndarray, quantised: render.Quantised, path: Any, **kwargs: Any) -> None:
+        """Write the overlay as PNG, as the browser shows it."""
+        render.overlay_png(path, picture, quantised, **self.look(quantised.signed), **kwargs)
+
+
+def _to_trait(param: Param, value: Any) -> Any:
+    if param.kind == "choice":
+        return param.options().index(value)
+    return list(value) if param.kind == "range" else value
+
+
+def _from_trait(param: Param, value: Any) -> Any:
+    if param.kind == "choice":
+        return param.options()[value]
+    return tuple(value) if param.kind == "range" else value

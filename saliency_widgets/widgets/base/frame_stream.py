@@ -1,0 +1,202 @@
+"""What shows frames of one map: they are sent no faster than they are painted.
+
+Locks, in the order in which they are taken: a view's ``_pace``, then the waiter's condition. The waiter lets go of its
+condition before it calls a view, and is joined with neither in hand.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import anywidget
+import traitlets
+from ipywidgets import Widget
+
+from saliency_widgets.widgets.base.inbox import whole_number
+
+# A page that was closed never acknowledges: after this long the next frame is sent all the same.
+_ACKNOWLEDGEMENT_TIMEOUT = 2.0
+
+
+class Waiting(Protocol):
+    """What is to be called at a time."""
+
+    def _overdue(self) -> None: ...
+
+
+class _Waiter:
+    """Lets views go on whose page doesn't answer: one thread for all of them, only while a frame waits for its turn."""
+
+    def __init__(self) -> None:
+        self._state = threading.Condition()
+        self._due: dict[Waiting, float] = {}
+        self._wake = 0.0
+        self._thread: threading.Thread | None = None
+
+    def expect(self, view: Waiting, due: float) -> None:
+        """Call the view at that time of the monotonic clock, unless it is forgotten before."""
+        with self._state:
+            self._due[view] = due
+            if self._thread is None:
+                self._wake = due
+                self._thread = threading.Thread(target=self._run, name="saliency-pace", daemon=True)
+                self._thread.start()
+            elif due < self._wake:
+                self._state.notify_all()
+
+    def forget(self, view: Waiting) -> None:
+        """Its page has answered. The thread sleeps on: it is there for the next frame, and ends if there is none."""
+        with self._state:
+            self._due.pop(view, None)
+
+    def dismiss(self, view: Paced) -> None:
+        """The view is closed. Where no other view waits, the thread has ended when this returns."""
+        with self._state:
+            self._due.pop(view, None)
+            if self._due:
+                return
+            thread, self._thread = self._thread, None
+            self._state.notify_all()
+        if thread is not None and thread is not threading.current_thread():
+            thread.join(timeout=10)
+
+    def _run(self) -> None:
+        while True:
+            with self._state:
+                if self._thread is not threading.current_thread():
+                    return
+                if not self._due:
+                    self._thread = None
+                    return
+                view = min(self._due, key=self._due.__getitem__)
+                self._wake = self._due[view]
+                left = self._wake - time.monotonic()
+                if left > 0:
+                    self._state.wait(left)
+                    continue
+                del self._due[view]
+            try:
+                view._overdue()
+            except Exception:  # one view that can't be sent must not hold up the others
+                threading.excepthook(threading.ExceptHookArgs((*sys.exc_info(), threading.current_thread())))
+            del view
+
+
+_WAITER = _Waiter()
+
+
+class Paced(anywidget.AnyWidget):
+    """A picture and the frames of one map over it. Written by one worker at a time; its front end counts views alone.
+
+    Args:
+        picture: What the model sees, as PNG bytes.
+        **traits: Of whatever is built on it.
+    """
+
+    picture = traitlets.Bytes().tag(sync=True)
+    frame = traitlets.Dict().tag(sync=True)
+    status = traitlets.Dict().tag(sync=True)
+
+    def __init__(self, picture: bytes = b"", **traits: Any) -> None:
+        self._pace = threading.RLock()
+        self._in_flight: tuple[int, int] | None = None
+        self._due = 0.0  # when the frame in flight counts as painted, answered or not
+        self._pending: tuple[Mapping[str, Any] | None, Mapping[str, Any]] | None = None
+        self._acknowledged = False
+        super().__init__(picture=picture, **traits)
+        self.on_msg(self._on_message)
+
+    def __repr__(self) -> str:
+        """Never the bytes, nor the code."""
+        return f"{type(self).__name__}({self.status.get('title', '')!r}, {self.status.get('state', 'idle')})"
+
+    def set_state(self, sync_data: dict[str, Any]) -> None:
+        """What the page writes; never while the worker does."""
+        with self._pace:
+            super().set_state(sync_data)
+
+    def send_state(self, key: Any = None) -> None:
+        """Send traits as they are now; never while the worker writes the next frame, which would overtake this one."""
+        with self._pace:
+            super().send_state(key)
+
+    def offer(self, frame: Mapping[str, Any] | None, status: Mapping[str, Any]) -> None:
+        """Show a frame and a status as soon as the last frame has been painted; the newest offer wins.
+
+        Args:
+            frame: The map, see ``js/src/heatmap.ts``; None leaves the picture as it is.
+            status: Progress, readings, errors, and the code of the map; see :func:`messages.status`.
+        """
+        with self._pace:
+            # Where no page has ever answered (a script, nbconvert), what is finished must not wait for one.
+            finished = frame is not None and frame.get("final") and not self._acknowledged
+            if frame is None and self._pending is not None:
+                frame = self._pending[0]
+            if self._in_flight is None or finished or time.monotonic() >= self._due:
+                self._forget()
+                self._publish(frame, status)
+                return
+            self._pending = (frame, status)
+            _WAITER.expect(self, self._due)
+
+    def flush(self) -> None:
+        """Send what waits at once, painted or not: for a page that is stored, or nobody looks at."""
+        with self._pace:
+            pending = self._pending
+            self._forget()
+            if pending is not None and self.comm is not None:
+                self._publish(*pending)
+
+    def _forget(self) -> None:
+        """Nothing waits any more."""
+        self._pending = None
+        _WAITER.forget(self)
+
+    def _publish(self, frame: Mapping[str, Any] | None, status: Mapping[str, Any]) -> None:
+        with self.hold_sync():
+            self.status = dict(status)
+            if frame is not None:
+                self.frame = dict(frame)
+        if frame is not None:
+            self._in_flight = (frame["generation"], frame["index"])
+            self._due = time.monotonic() + _ACKNOWLEDGEMENT_TIMEOUT
+
+    def _painted(self, frame: tuple[int, int]) -> None:
+        with self._pace:
+            if self._in_flight is None or frame < self._in_flight:
+                return
+            self._in_flight = None
+            self.flush()
+
+    def _overdue(self) -> None:
+        """Nobody has answered: go on as if the frame had been painted."""
+        with self._pace:
+            if self._in_flight is not None and time.monotonic() >= self._due:  # else one was sent meanwhile
+                self._painted(self._in_flight)
+
+    def _on_message(self, _widget: Widget, content: Any, buffers: Any) -> None:  # noqa: ARG002
+        if isinstance(content, dict) and content.get("type") == "painted":
+            generation, index = whole_number(content, "generation"), whole_number(content, "index")
+            if generation is not None and index is not None:
+                self._acknowledged = True
+                self._painted((generation, index))
+
+    def retire(self) -> None:
+        """Send nothing more."""
+        with self._pace:
+            self._pending = None
+        _WAITER.dismiss(self)
+
+    def close(self) -> None:
+        """Leave the page."""
+        _WAITER.forget(self)
+        super().close()
+
+    def __del__(self) -> None:
+        # Its comm alone: the garbage collector runs on any thread, and may not wait for a lock. The waiter refers to
+        # the views that wait, so that none of them is collected.
+        Widget.close(self)

@@ -1,0 +1,415 @@
+"""The controls of an explorer, generated from the parameters of the methods."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import ipywidgets as w
+import torch
+from torch import Tensor
+
+from saliency_widgets.attribution import get_method
+from saliency_widgets.attribution.registry import Method, methods, unknown_method
+from saliency_widgets.attribution.score import SCORE, probabilities
+from saliency_widgets.markup import element, joined
+from saliency_widgets.params import Param, unknown
+from saliency_widgets.runtime.layers.selection import check_layer
+from saliency_widgets.session import Request, Subject
+from saliency_widgets.widgets.base.controls import AUTO, LABEL_WIDTH, Control
+from saliency_widgets.widgets.base.predictions import PredictionBars
+from saliency_widgets.widgets.base.text import RichText
+
+_TOP = 5
+_LISTED = 30_000  # classes: a menu of more is slow in the page, and a name that is typed is looked up as well
+_LABEL = re.compile(r" \((\d{1,9})\)$", re.ASCII)
+
+
+class Panel:
+    """Method, target and the method's parameters; what is explained adds what it needs.
+
+    Args:
+        subject: The model and the input.
+        method: The method to begin with.
+        target: The target to begin with.
+        score: The scale of the score.
+        params: Parameters of the method to begin with.
+        more: Methods for the menu beside the built-in ones.
+
+    Attributes:
+        widget: The column of controls.
+    """
+
+    def __init__(
+        self,
+        subject: Subject,
+        *,
+        method: Any,
+        target: Any,
+        score: str,
+        params: Mapping[str, Any],
+        more: Iterable[Any] = (),
+    ) -> None:
+        self._subject = subject
+        # The methods of the menu by name, and how sw.attribute is asked for each: by its name where that says it all.
+        self._methods: dict[str, Method] = {name: entry for name, entry in methods().items() if self._fits(entry)}
+        self._asked: dict[str, Any] = {name: name for name in self._methods}
+        first = self._admitted(method)
+        for given in more:
+            self._admitted(given)
+        begin = first.check_params(params)
+        for param in first.params:
+            self._check_layer(param, begin[param.name])
+        SCORE.check(score)
+        self._target: Any = subject.choice(target, score)
+        try:
+            logits: Tensor | None = subject.logits[0]
+        except (TypeError, ValueError):
+            if isinstance(self._target, int):
+                raise
+            logits = None  # a function or an index needs no classes
+        self._classes = 0 if logits is None else len(logits)
+        self._moved: Callable[[], None] = lambda: None
+        self._wrong: Callable[[Exception], None] = lambda _error: None
+        self._hold = False
+        self._shown = first.name
+        self._make_shared(first)
+
+        self._method = Control(
+            Param("method", first.name, kind="choice", help="How attribution is computed."),
+            options={entry.title: name for name, entry in self._methods.items()},
+        )
+        self._help = RichText().add_class("sw-help")
+        self._params: dict[Param, Control] = {}
+        for entry in self._methods.values():
+            for param in entry.params:
+                if param not in self._params:
+                    value = begin.get(param.name) if param in first.params else None
+                    self._params[param] = self._control(param, value)
+        self._score = Control(SCORE, score)
+        shown = None if logits is None or not self._has_bars(len(logits)) else self._top(logits)
+        self._bars = None if shown is None else PredictionBars(*shown, self._on_bar)
+        self._values = None if self._bars is None else RichText().add_class("sw-values")
+        self._predicted = logits  # what the bars show, or the values
+        self._show_predicted()
+        self._searched = self._class_search()
+        self._choose(self._target)
+        self._searched.observe(self._on_search, names="value")
+        self.widget = self._laid_out()
+        self._show_used()
+
+    def _make_shared(self, first: Method) -> None:
+        """Make the controls that all methods have in common, once all arguments are checked."""
+
+    # ---- what is asked
+
+    def _fits(self, entry: Method) -> bool:  # noqa: ARG002
+        """Whether a method can be asked about such inputs."""
+        return True
+
+    def _has_bars(self, classes: int) -> bool:  # noqa: ARG002
+        """Whether the predictions of so many classes are shown as bars."""
+        return True
+
+    def _control(self, param: Param, value: Any) -> Control:
+        return Control(param, value)
+
+    @property
+    def _shared(self) -> dict[str, Control]:
+        """The controls that all methods have in common, by name."""
+        return {SCORE.name: self._score}
+
+    def _admitted(self, given: Any) -> Method:
+        """The method, in the menu; of several of one title, the later ones are numbered."""
+        if isinstance(given, str) and given in self._methods:
+            return self._methods[given]
+        entry = get_method(given)
+        if not self._fits(entry):
+            raise ValueError(
+                f"method: {entry.title} is about pictures, and these inputs are none. Choose from "
+                f"{', '.join(self._methods)}."
+            )
+        alike = sum(known.title.partition(" #")[0] == entry.title for known in self._methods.values())
+        if alike:
+            entry = replace(entry, name=f"{entry.name} #{alike + 1}", title=f"{entry.title} #{alike + 1}")
+        self._methods[entry.name] = entry
+        self._asked[entry.name] = given if isinstance(given, str) else entry
+        return entry
+
+    def request(self, changes: Mapping[str, Any] | None = None) -> Request:
+        """The question that the controls ask now.
+
+        Args:
+            changes: What is asked otherwise: "method" by its name in the menu, "target", "score", parameters.
+
+        Raises:
+            TypeError: A value of the wrong type.
+            ValueError: A value out of range.
+        """
+        asked = {**self.asked, **(changes or {})}
+        entry = self._methods[asked["method"]]
+        values = {param.name: asked.get(param.name, self._params[param].value) for param in entry.params}
+        return Request.of(self._asked[entry.name], values, target=asked["target"], score=asked["score"])
+
+    @property
+    def asked(self) -> dict[str, Any]:
+        """What is asked besides parameters: "method" by its name in the menu, "target", "score"."""
+        return {"method": self._method.value, "target": self._target, "score": self._score.value}
+
+    @property
+    def menu(self) -> Mapping[str, Method]:
+        """The methods of the menu by name."""
+        return self._methods
+
+    def control(self, param: Param) -> Control:
+        """The control of a parameter, of any method of the menu or of all of them."""
+        return self._params[param] if param in self._params else self._shared[param.name]
+
+    @property
+    def predictions(self) -> list[tuple[int, str, float]]:
+        """Index, name and probability of the classes that are shown, the most probable first."""
+        if self._predicted is None or self._bars is None or self._valued:
+            return []
+        indices, _, shares = self._top(self._predicted)
+        return [(index, self._subject.name_of(index), share) for index, share in zip(indices, shares, strict=True)]
+
+    @property
+    def outdated(self) -> bool:
+        """Whether the predictions are another model's or input's by now."""
+        newest = self._subject.predicted
+        if newest is None or self._predicted is None:
+            return False
+        return not torch.equal(newest[0].nan_to_num(), self._predicted.nan_to_num())
+
+    @property
+    def titles(self) -> dict[str, str]:
+        """The methods of the menu: name -> title."""
+        return {name: entry.title for name, entry in self._methods.items()}
+
+    @property
+    def title(self) -> str:
+        """Method and target that are asked for, for people."""
+        return self.title_of(self.request())
+
+    def title_of(self, request: Request) -> str:
+        """Method and target of a request, for people."""
+        target = self._subject.name_of(request.target, request.score, short=True)
+        return f"{get_method(request.method).title} · {target}"
+
+    @property
+    def controls(self) -> list[w.Widget]:
+        """Everything a person can move that asks the kernel."""
+        moved = [self._method, *self._shared.values(), *self._params.values()]
+        bars = [] if self._bars is None else [self._bars.widget.marks[-1]]
+        return [*(leaf for control in moved for leaf in control.leaves), self._searched, *bars]
+
+    # ---- who listens
+
+    def observe(self, moved: Callable[[], None], wrong: Callable[[Exception], None]) -> None:
+        """Call back when something is moved.
+
+        Args:
+            moved: Another answer is asked for.
+            wrong: What was typed can't be used; nothing has moved.
+        """
+
+        def move() -> None:
+            if not self._hold:
+                moved()
+
+        self._moved, self._wrong = move, wrong
+        self._method.observe(self._on_method)
+        self._score.observe(self._show_predicted)
+        self._score.observe(move)
+        for control in self._params.values():
+            control.observe(move)
+
+    def update(self, settings: Mapping[str, Any]) -> None:
+        """Move controls by name; all names and values are checked before anything moves."""
+        settings = dict(settings)
+        name = settings.pop("method", self._method.value)
+        if isinstance(name, str) and name not in self._methods:
+            raise ValueError(unknown_method(name, self._methods))
+        entry = self._methods[name] if isinstance(name, str) else get_method(name)
+        if self._methods.get(entry.name) is not entry:
+            raise ValueError(
+                f"method: {entry.title} is not in this explorer's menu. Pass it as methods= to sw.explore."
+            )
+        name = entry.name
+        own = {param.name: self._params[param] for param in entry.params}
+        known = {**self._shared, **own}
+        logits = self._logits_now()
+        target = self._target
+        if "target" in settings:
+            score = SCORE.check(settings.get(SCORE.name, self._score.value))
+            target = self._subject.choice(settings.pop("target"), score)
+        for setting, value in settings.items():
+            if setting not in known:
+                raise TypeError(unknown("setting", setting, ["method", "target", *known]))
+            settings[setting] = value = self._checked(known[setting], value)
+            self._check_layer(known[setting].param, value)
+        self._hold = True
+        try:
+            self._method.value = name
+            for setting, value in settings.items():
+                known[setting].value = value
+            if self._bars is not None and logits is not None:
+                self._bars.show(*self._top(logits))
+                self._predicted = logits
+            self._choose(target)
+            self._show_predicted()
+        finally:
+            self._hold = False
+        self._moved()
+
+    def _check_layer(self, param: Param, value: Any) -> None:
+        if param.kind == "layer" and value not in (None, AUTO):
+            check_layer(self._subject.model, value)
+
+    def _checked(self, control: Control, value: Any) -> Any:
+        return control.param.check(value)
+
+    # ---- what is shown
+
+    def _on_method(self) -> None:
+        self._shown = self._method.value
+        self._show_used()
+        self._moved()
+
+    def _show_used(self) -> None:
+        entry = self._methods[self._method.value]
+        for param, control in self._params.items():
+            control.show(param in entry.params)
+        self._help.value = element("div", element("small", entry.help), style="line-height:1.35;margin:2px 0 4px")
+
+    @property
+    def _valued(self) -> bool:
+        """Whether the model's outputs are shown as values, and not as classes with probabilities."""
+        return self._score.value == "value"
+
+    def _show_predicted(self) -> None:
+        """The predictions as bars of probabilities, or as values."""
+        if self._bars is None or self._values is None or self._predicted is None:
+            return
+        valued = self._valued
+        self._bars.widget.layout.display = "none" if valued else None
+        self._values.layout.display = None if valued else "none"
+        if valued:
+            values = self._subject.values_of(self._predicted)
+            lines: list[str] = [joined([f"{name}: ", element("b", f"{value:.4g}")]) for name, value in values[:_TOP]]
+            lines += [f"and {len(values) - _TOP} more"] if len(values) > _TOP else []
+            self._values.value = element("div", joined(lines, element("br")), style="line-height:1.5")
+
+    def _logits_now(self) -> Tensor | None:
+        try:
+            return None if self._bars is None else self._subject.logits[0]
+        except (TypeError, ValueError):
+            return None  # the model fails now: the request that follows will say so
+
+    def _top(self, logits: Tensor) -> tuple[list[int], list[str], list[float]]:
+        shares = probabilities(logits.cpu().double()[None])[0]
+        top = torch.topk(shares, min(_TOP, len(shares)))
+        indices = [int(i) for i in top.indices]
+        return indices, [self._subject.name_of(i, short=True) for i in indices], top.values.tolist()
+
+    def _class_search(self) -> Any:
+        names = self._subject.class_names
+        label = "Class" if names is None else "Find a class"
+        common = {
+            "description": label,
+            "style": {"description_width": LABEL_WIDTH},
+            "layout": {"width": "auto"},
+        }
+        if names is None:
+            search: Any = w.Text(placeholder="type an index", continuous_update=False, **common)
+        else:
+            search = w.Combobox(
+                options=[self._label(index) for index in range(len(names))] if len(names) <= _LISTED else [],
+                placeholder="type a name or an index",
+                continuous_update=False,
+                **common,
+            )
+        search.add_class("sw-control")
+        search.add_class("sw-control-target")
+        return search
+
+    def _on_bar(self, index: int) -> None:
+        self._choose(index)
+        self._moved()
+
+    def _on_search(self, change: Any) -> None:
+        text = change["new"]
+        if self._hold or text == "":
+            return
+        if isinstance(text, str):
+            text = self._labelled(text)
+        try:
+            chosen = self._subject.choice(text, self._score.value)
+        except (TypeError, ValueError) as error:
+            self._wrong(error)
+            return
+        self._choose(chosen)
+        self._moved()
+
+    def _labelled(self, text: str) -> int | tuple[int, ...] | str:
+        """The class whose label was chosen, the class number or the index that was typed, or the text as it is."""
+        match = _LABEL.search(text)
+        index = -1 if match is None else int(match[1])
+        chosen = 0 <= index < len(self._subject.class_names or ()) and self._label(index) == text
+        return index if chosen else _number(text)
+
+    def _label(self, target: Any) -> str:
+        if isinstance(target, tuple):
+            return ", ".join(map(str, target))
+        if not isinstance(target, int):
+            return ""
+        return str(target) if self._subject.class_names is None else f"{self._subject.class_names[target]} ({target})"
+
+    def _choose(self, target: Any) -> None:
+        self._target = target
+        if self._bars is not None:
+            self._bars.mark(target)
+        held, self._hold = self._hold, True
+        try:
+            self._searched.value = self._label(target)
+        finally:
+            self._hold = held
+
+    def _target_section(self) -> list[w.Widget]:
+        predicted = [None if self._bars is None else self._bars.widget, self._values, self._searched]
+        return [widget for widget in predicted if widget is not None]
+
+    def _sections(self) -> Sequence[w.Widget]:
+        """What stands between the method and what is rarely needed."""
+        return ()
+
+    def _laid_out(self) -> w.VBox:
+        common = [c.widget for p, c in self._params.items() if not p.advanced]
+        rare = [c.widget for p, c in self._params.items() if p.advanced] + [self._score.widget]
+        more = w.Accordion(children=[w.VBox(rare)], titles=["More settings"], selected_index=None)
+        more.add_class("sw-fold")  # the page makes it a button for keyboards and screen readers
+        target = self._target_section()
+        sections = [
+            *([section("Target", target)] if target else []),
+            section("Method", [self._method.widget, self._help, *common]),
+            *self._sections(),
+            more,
+        ]
+        column = w.VBox(sections, layout={"flex": "2 1 270px", "min_width": "260px", "max_width": "460px"})
+        return column.add_class("sw-panel")
+
+
+def _number(text: str) -> int | tuple[int, ...] | str:
+    """The class number or the index that was typed ("3", or "1, 0, 1"), or the text as it is."""
+    parts = [part.strip() for part in text.strip("() ").split(",")]
+    if not all(part.isascii() and part.isdigit() and len(part) < 9 for part in parts):
+        return text
+    return int(parts[0]) if len(parts) == 1 else tuple(map(int, parts))
+
+
+def section(title: str, children: list[Any]) -> w.VBox:
+    """Some controls under a heading."""
+    heading = RichText(element("b", title)).add_class("sw-heading")
+    return w.VBox([heading, *children], layout={"width": "auto"}).add_class("sw-section")

@@ -1,0 +1,119 @@
+"""The predictions of the model, as bars to click on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from bqplot.axes import Axis
+from bqplot.figure import Figure
+from bqplot.marks import Bars, Label
+from bqplot.scales import LinearScale, OrdinalScale
+
+from saliency_widgets.widgets.base.inbox import clicked_index
+
+_CHOSEN, _OTHER = "#f37726", "#6b9bc8"
+_LABEL = 19
+_ROOM = 1.25  # of the scale: a bar of 100 % still has its number beside it
+
+
+class PredictionBars:
+    """The most probable classes as horizontal bars; a click chooses one.
+
+    Args:
+        indices: Class indices, the most probable first.
+        names: Their names.
+        probabilities: Their probabilities.
+        on_choose: Called with the index of the class that was clicked.
+
+    Attributes:
+        widget: The chart.
+    """
+
+    def __init__(
+        self,
+        indices: Sequence[int],
+        names: Sequence[str],
+        probabilities: Sequence[float],
+        on_choose: Callable[[int], None],
+    ) -> None:
+        self.indices = list(indices)
+        place, share = OrdinalScale(reverse=True), LinearScale(min=0.0, max=_ROOM)
+        self._bars = Bars(
+            x=[],
+            y=[],
+            scales={"x": place, "y": share},
+            orientation="horizontal",
+            padding=0.3,
+        )
+        # A probable class leaves the others bars of no width: the whole row takes the click.
+        self._rows = Bars(
+            x=[],
+            y=[],
+            scales={"x": place, "y": share},
+            orientation="horizontal",
+            opacities=[0.0],
+            padding=0.0,
+        )
+        self._on_choose = on_choose
+        self._rows.on_element_click(lambda _bars, event: self._on_click(clicked_index(event)))
+        self._shares = Label(
+            x=[],
+            y=[],
+            scales={"x": share, "y": place},
+            text=[],
+            align="start",
+            x_offset=6,
+            y_offset=0,
+            default_size=11,
+            font_weight="normal",
+            colors=["var(--jp-ui-font-color1, #333)"],
+        )
+        axis = Axis(scale=place, orientation="vertical", grid_lines="none", tick_style={"font-size": "11px"})
+        self.widget = Figure(
+            marks=[self._bars, self._shares, self._rows],
+            axes=[axis],
+            fig_margin={"top": 2, "bottom": 2, "left": 122, "right": 4},
+            layout={"width": "100%", "height": f"{23 * len(indices) + 8}px", "min_width": "0"},
+            padding_x=0,
+            padding_y=0,
+            animation_duration=0,
+            display_toolbar=False,  # over the bars; its "Reset" fails in bqplot 0.13.1 where nothing was moved
+        )
+        self.widget.add_class("sw-predictions")
+
+        self.show(indices, names, probabilities)
+
+    def show(self, indices: Sequence[int], names: Sequence[str], probabilities: Sequence[float]) -> None:
+        """Show other predictions."""
+        self.indices = list(indices)
+        labels = labels_of(names, indices)
+        values = np.asarray(probabilities, dtype=np.float64)
+        for mark in (self._bars, self._rows):
+            with mark.hold_sync():
+                mark.x, mark.y = labels, values if mark is self._bars else np.full_like(values, _ROOM)
+        with self._shares.hold_sync():
+            self._shares.x, self._shares.y = values, labels
+            self._shares.text = [f"{value:.1%}" for value in values]
+
+    def _on_click(self, index: int | None) -> None:
+        if index is not None and 0 <= index < len(self.indices):
+            self._on_choose(self.indices[index])
+
+    def mark(self, index: Any) -> None:
+        """Show which class is explained."""
+        self._bars.colors = [_CHOSEN if i == index else _OTHER for i in self.indices]
+
+
+def labels_of(names: Sequence[str], indices: Sequence[int]) -> list[str]:
+    """What classes are called beside their bars: cut to the room there is, and each in its own way."""
+    return _distinct([name if len(name) <= _LABEL else name[: _LABEL - 1] + "…" for name in names], indices)
+
+
+def _distinct(labels: list[str], indices: Sequence[int]) -> list[str]:
+    """An ordinal scale needs labels of their own: two cranes are told apart by their indices."""
+    return [
+        f"{label[: _LABEL - 5]} {index}" if labels.count(label) > 1 else label
+        for label, index in zip(labels, indices, strict=True)
+    ]

@@ -1,0 +1,84 @@
+"""Maps that are there already, side by side under one display: nothing is computed."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from saliency_widgets.session.frames import coded
+from saliency_widgets.widgets.base import messages
+from saliency_widgets.widgets.base.display import DisplaySettings
+from saliency_widgets.widgets.compare.grid import GridView, MapCell
+from saliency_widgets.widgets.image.png import png_bytes
+
+
+class StillMaps:
+    """Finished maps in a grid; all of them have comparable numbers.
+
+    Args:
+        display: The display settings of all cells.
+        rows: What the rows are called.
+        columns: What the columns are called.
+        names: What tells each cell from the others, row by row.
+        group: What the numbers are of.
+        signed: Whether the maps keep their sign.
+        on_open: Called with the place of the cell that a person has clicked.
+
+    Attributes:
+        view: The grid.
+        signed: Whether the maps keep their sign.
+    """
+
+    def __init__(
+        self,
+        display: DisplaySettings,
+        rows: Sequence[str],
+        columns: Sequence[str],
+        names: Sequence[str],
+        *,
+        group: str,
+        signed: bool,
+        on_open: Callable[[int], None],
+    ) -> None:
+        self.view = GridView(display, self._on_message)
+        self._open = on_open
+        self.signed = signed
+        self._generations = itertools.count(1)
+        self.view.lay(rows, columns, [MapCell(b"", name=name, group=group) for name in names])
+
+    def show(self, picture: np.ndarray | None, maps: Sequence[np.ndarray | str]) -> None:
+        """Show these maps, row by row.
+
+        Args:
+            picture: What they lie over, uint8 (H, W, 3).
+            maps: Values, shape (H, W); or in words why there are none.
+        """
+        png = b"" if picture is None else png_bytes(picture)
+        generation = next(self._generations)
+        for cell, values in zip(self.view.cells, maps, strict=True):
+            status = messages.status(generation=generation, state="done")
+            try:
+                frame = self._frame(values, generation)
+            except ValueError as error:
+                status |= {"state": "error", "message": messages.words_of(error)}
+                frame = {}  # views show the picture alone, whatever they have shown before
+            with cell.hold_sync():
+                cell.picture, cell.status, cell.frame = png, status, frame
+
+    def say(self, lines: Sequence[str]) -> None:
+        """What stands below each map, row by row; below those that failed stands why."""
+        for cell, line in zip(self.view.cells, lines, strict=True):
+            cell.status = {**cell.status, "title": line}
+
+    def _frame(self, values: np.ndarray | str, generation: int) -> dict[str, Any]:
+        if isinstance(values, str):
+            raise ValueError(values)
+        return messages.raw_frame(coded(torch.from_numpy(values), signed=self.signed), generation=generation)
+
+    def _on_message(self, message: dict[str, Any]) -> None:
+        if message["type"] == "open" and 0 <= message["cell"] < len(self.view.cells):
+            self._open(message["cell"])

@@ -1,0 +1,204 @@
+"""The section that saves a page: which settings it can step through, how large it would be, and the saving itself."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import ipywidgets as w
+
+from saliency_widgets.files import resolve_target
+from saliency_widgets.markup import Markup, element
+from saliency_widgets.runtime.errors import Cancelled
+from saliency_widgets.session.jobs import EXECUTORS, prepare_wait, worker_error
+from saliency_widgets.widgets.base.charts import INK, QUIET, alarm
+from saliency_widgets.widgets.base.controls import LABEL_WIDTH
+from saliency_widgets.widgets.base.messages import words_of
+from saliency_widgets.widgets.base.text import RichText
+from saliency_widgets.widgets.export.recording import offered, recordable
+from saliency_widgets.widgets.export.saving import LIMIT, PageWriter
+
+if TYPE_CHECKING:
+    from saliency_widgets.widgets.image.explorer import Explorer
+
+_SAYS = "One file that opens from disk, with no kernel. The display settings move on it; of these, what you record:"
+_WAIT = 0.02  # seconds between looks whether a slider's map is there
+
+
+class SavePanel:
+    """Saves an explorer of a picture as a page.
+
+    Args:
+        explorer: Whose.
+        executor: "thread" or "inline".
+
+    Attributes:
+        widget: What is seen: folded at first.
+    """
+
+    def __init__(self, explorer: Explorer, executor: str) -> None:
+        self._explorer, self._inline = explorer, executor == "inline"
+        self._state = threading.Condition()
+        self._asked: Path | None = None  # where to save to, if that is asked
+        self._saving = self._stopped = self._closed = self._made = False
+        self._executor = EXECUTORS[executor](self._work)
+        self._boxes: dict[str, w.Checkbox] = {}
+        self._counts: dict[str, RichText] = {}
+        self._rows: dict[str, w.HBox] = {}
+        self._inside = w.VBox()
+        self._fold = w.Accordion([self._inside], titles=["Save as a page"], selected_index=None)
+        self._fold.observe(lambda _change: self.show(), names="selected_index")
+        self.widget = self._fold.add_class("sw-fold").add_class("sw-save")
+        explorer.view.prime(self._fold)
+
+    @property
+    def opened(self) -> bool:
+        """Whether it is open."""
+        return self._fold.selected_index is not None
+
+    @property
+    def record(self) -> dict[str, bool]:
+        """What is chosen, as :meth:`Explorer.save_html` takes it."""
+        there = recordable(self._explorer.panel, self._explorer._subject)
+        return {name: True for name, box in self._boxes.items() if box.value and name in there}
+
+    def show(self) -> None:
+        """Another map is on the screen, or another choice was made: tell the size, if anybody looks."""
+        if self.opened and not self._closed:
+            with self._state:  # opened in the moment in which a map is finished, two threads come here
+                if not self._made:
+                    self._make()
+                    self._made = True
+            self._executor.kick()
+
+    def close(self) -> None:
+        """End its worker."""
+        self._closed = True
+        self._executor.close()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait until nothing is being saved; False when the time is over first.
+
+        Raises:
+            RuntimeError: The worker itself waits, in an observer.
+        """
+        prepare_wait(self._executor, self._asked is not None)
+        with self._state:
+            return self._state.wait_for(lambda: self._closed or not (self._saving or self._asked), timeout)
+
+    def _make(self) -> None:
+        """What is inside, when it is opened first: most people look at the map alone."""
+        for name, param in offered(self._explorer.panel).items():
+            box = w.Checkbox(description=param.title, tooltip=param.help, indent=False, layout={"width": LABEL_WIDTH})
+            box.layout.flex = "1 1 auto"
+            box.add_class(f"sw-record-{name}")
+            box.observe(lambda _change: self.show(), names="value")
+            self._boxes[name], self._counts[name] = box, RichText()
+            self._rows[name] = w.HBox([box, self._counts[name]], layout={"display": "none"})
+        # Of fixed height: what is said must not move what is pressed.
+        self._size, self._told = (RichText(layout={"height": "48px", "overflow": "auto"}) for _ in range(2))
+        self._bar = w.IntProgress(max=1, layout={"width": "auto", "height": "16px"})
+        self._name = w.Text("saliency.html", description="File", continuous_update=False)
+        self._name.style.description_width, self._name.layout.width = LABEL_WIDTH, "auto"
+        save, stop = w.Button(description="Save", icon="save"), w.Button(description="Stop", icon="stop")
+        for button in (save, stop):
+            button.layout.width = "96px"
+        save.on_click(lambda _button: self._save())
+        stop.on_click(lambda _button: self._stop())
+        says = RichText(element("div", _SAYS, style=f"line-height:1.35;margin:0 0 4px;color:{QUIET}"))
+        buttons = w.HBox([save.add_class("sw-save-now"), stop.add_class("sw-save-stop")])
+        rows = list(self._rows.values())
+        self._inside.children = [says, *rows, self._size, self._name, buttons, self._bar, self._told]
+        self._explorer.view.prime(*self._boxes.values(), self._name, save, stop)
+
+    def _save(self) -> None:
+        with self._state:
+            if self._saving or self._asked is not None:
+                return
+            name = self._name.value.strip() or "saliency.html"
+            self._asked, self._stopped = Path(name if Path(name).suffix else f"{name}.html"), False
+        self._executor.kick()
+
+    def _stop(self) -> None:
+        with self._state:
+            self._stopped = True
+
+    # ---- on the worker's thread: display widgets alone are written to
+
+    def _work(self) -> None:
+        self._tell_size()
+        with self._state:
+            path, self._asked, self._saving = self._asked, None, self._asked is not None
+        if path is None:
+            return
+        try:
+            self._write(path)
+        finally:
+            with self._state:
+                self._saving = False
+                self._state.notify_all()
+            self._tell_size()
+
+    def _tell_size(self) -> None:
+        explorer = self._explorer
+        if self._closed or not self._made:
+            return
+        there = recordable(explorer.panel, explorer._subject)
+        for name, row in self._rows.items():
+            wanted = "" if name in there else "none"
+            if row.layout.display != wanted:
+                row.layout.display = wanted
+            _put(self._counts[name], _said(f"{there.get(name, 0)} values", QUIET))
+        try:
+            size = PageWriter(explorer, self.record).size
+        except BaseException as error:
+            _put(self._size, _said(words_of(worker_error(error)), QUIET))
+            return
+        over = f" Over the limit of {LIMIT}: record less." if size.maps > LIMIT else ""
+        _put(self._size, _said(f"{size}.{over}", INK))
+
+    def _write(self, path: Path) -> None:
+        try:
+            there = resolve_target(path).exists()
+            writer = PageWriter(self._explorer, self.record)
+            writer.check(LIMIT)
+            saved = writer.write(path, check=self._check, told=self._progress)
+        except Cancelled:
+            self._finish(0, _said("Stopped: nothing was written. What was computed is kept.", INK))
+        except BaseException as caught:
+            error = worker_error(caught)
+            known = isinstance(error, (TypeError, ValueError, RuntimeError, OSError))
+            what = words_of(error)
+            if not known:
+                what = f"{type(error).__name__}: {what}. This was not foreseen: please report it."
+            self._finish(0, alarm(f"{what} Nothing was written; change something and save again."))
+        else:
+            replaced = ", in place of the one that was there" if there else ""
+            self._finish(1, _said(f"Saved{replaced}: {saved.path.resolve()}", INK))
+
+    def _finish(self, share: int, told: Markup) -> None:
+        self._bar.max, self._bar.value = 1, share
+        _put(self._told, told)
+
+    def _check(self) -> None:
+        while True:
+            if self._stopped or self._closed:
+                raise Cancelled
+            if self._inline or not self._explorer._session.busy:
+                return
+            with self._state:  # the map of a slider that is moved goes first
+                self._state.wait(_WAIT)
+
+    def _progress(self, done: int, total: int, what: str) -> None:
+        self._bar.max, self._bar.value = max(total, 1), done
+        _put(self._told, _said(f"{done} of {total} maps · {what}", INK))
+
+
+def _put(widget: Any, text: Markup) -> None:
+    if widget.value != text:
+        widget.value = text
+
+
+def _said(text: str, color: str) -> Markup:
+    return element("div", text, style=f"line-height:1.35;color:{color};overflow-wrap:anywhere")

@@ -1,0 +1,207 @@
+"""What widgets show, as an image and a text for readers without a page."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image
+
+from saliency_widgets import render
+from saliency_widgets.attribution.result import written
+from saliency_widgets.widgets.base import messages
+from saliency_widgets.widgets.base.charts import ACCENT, SECOND
+from saliency_widgets.widgets.export.saving import provenance
+from saliency_widgets.widgets.export.static_output import Snapshot
+
+if TYPE_CHECKING:
+    from saliency_widgets.widgets.base.explorer import Live
+    from saliency_widgets.widgets.compare.comparison import Comparison
+    from saliency_widgets.widgets.compare.grid import GridView
+    from saliency_widgets.widgets.image.explorer import Explorer
+    from saliency_widgets.widgets.lesson.lesson import Lesson
+    from saliency_widgets.widgets.sweep import SweepView
+    from saliency_widgets.widgets.table import TableExplorer
+
+Draw = Callable[[float], Image.Image]
+
+_SIDE = 480  # pixels of the longer side of a map alone
+_WIDE, _WIDEST = 900, 260  # pixels of a grid, and of one of its columns at most
+_BARS = 640  # pixels across
+_GRAY = (128, 128, 128)  # what a map without a picture lies over, as on the page
+_DEFAULTS = {param.name: param for param in render.DISPLAY}
+
+
+def of_explorer(explorer: Explorer) -> Snapshot:
+    """The overlay with its color bar and what is drawn on it."""
+    shown = explorer._session.shown
+    if shown is None or shown.frame is None:
+        return Snapshot(_lines(explorer))
+    frame, image = shown.frame, explorer._picture
+    layers = [Image.open(io.BytesIO(drawn)) for drawn in explorer._drawn.values()]
+    quantised = render.Quantised(frame.codes, frame.low, frame.high, frame.signed)
+    scale = _SIDE / max(image.shape[:2])
+    scale = scale if scale < 1 else round(scale)
+
+    def draw(share: float) -> Image.Image:
+        size = max(scale * share, 1 / min(image.shape[:2]))
+        look = explorer._display.look(quantised.signed)
+        return render.overlay_image(image, quantised, **look, scale=size, layers=layers)
+
+    return Snapshot(_lines(explorer, **{**explorer._shown, **explorer._display.settings}), draw)
+
+
+def of_table(explorer: TableExplorer) -> Snapshot:
+    """The ranked bars."""
+    bars = explorer.bars.shown
+    return Snapshot(_lines(explorer), (lambda share: render.draw_bars(bars, round(_BARS * share))) if bars else None)
+
+
+def of_comparison(comparison: Comparison) -> Snapshot:
+    """The grid, and what is written below its maps."""
+    view, progress = comparison.view, comparison.view.progress
+    texts = [(cell.name, cell.status.get("message") or cell.status.get("title")) for cell in view.cells]
+    lines = [
+        repr(comparison),
+        _progress({"unit": "maps", **progress}),
+        comparison._provenance,
+        *(f"{name}: {text}" for name, text in texts if text),
+    ]
+    return Snapshot(lines, _grid(view))
+
+
+def of_sweep(sweep: SweepView) -> Snapshot:
+    """The recommendation, the maps of the settings, and the table."""
+    result, maps = sweep.found, sweep.maps
+    settings = {"method": result.method.name, **result.fixed}
+    about = ", ".join(f"{name}={written(name, value)}" for name, value in settings.items())
+    return Snapshot([result.words, *result.notes, about], None if maps is None else _grid(maps.view), result.summary)
+
+
+def of_lesson(lesson: Lesson) -> Snapshot:
+    """The step that is turned to, with the shot that is seen first."""
+    view = lesson.view
+    step, content = view.steps[view.step], view.content(lesson.step)
+    contents = [one for name in lesson.steps if (one := view.content(name))]
+    shots = content.get("shots", [])
+    shot = shots[content["start"]] if shots else {}
+    panels = shot.get("panels", [])
+    lines = [
+        f"{view.title} · {step['title']}",
+        lesson._provenance,
+        " ".join(step["says"]),
+        " · ".join(panel["caption"] for panel in panels),
+        shot.get("says", ""),
+        *content.get("notes", []),
+        f"{content.get('message', '')} {content.get('remedy', '')}".strip(),
+        f"Step {view.step + 1} of {len(view.steps)}.",
+        _progress({**view.status, "done": len(contents), "total": len(view.steps), "unit": "steps"}),
+    ]
+    return Snapshot(lines, _panels(panels, contents) if panels else None)
+
+
+def _lines(explorer: Live, **look: Any) -> list[str]:
+    """What is written around an answer, where it comes from, and how it is shown."""
+    status, shown = messages.status(**explorer.view.status), explorer._session.shown
+    answer = None if shown is None else shown.attribution
+    settings = explorer._request.settings if answer is None else answer.settings
+    return [
+        status["title"] or explorer.panel.title,
+        " · ".join(f"{line['label']} {line['value']}" for line in status["readings"]),
+        _progress(status),
+        provenance(explorer._given["model"], settings),
+        ", ".join(f"{name}={value!r}" for name, value in look.items()),
+        f"{status['message']} {status['remedy']}".strip(),
+        *status["notes"],
+    ]
+
+
+def _progress(status: Mapping[str, Any]) -> str:
+    """How far it is; nothing where it is finished."""
+    if status.get("state", "idle") not in ("idle", "running", "stopped"):
+        return ""
+    words = "Stopped" if status.get("state") == "stopped" else "Still being computed"
+    return f"{words}: {status['done']} of {status['total']} {status['unit']}." if status.get("total") else f"{words}."
+
+
+def _grid(view: GridView) -> Draw | None:
+    """The maps of a grid, on the scales that they have on the page: see ``js/src/grid/scales.ts``."""
+    if not any(cell.frame for cell in view.cells):
+        return None
+    rows, columns, cells = view.rows, view.columns, list(view.cells)
+    shares = [view.scale == "shared" and k not in view.unlocked for k in range(len(cells))]
+
+    def draw(share: float) -> Image.Image:
+        side = max(8, round(min(_WIDEST, _WIDE / len(columns)) * share))
+        sized = [_sized(cell.picture, cell.frame, side) for cell in cells]
+        groups: dict[str, list[render.Quantised]] = {}
+        for cell, shared, (_, quantised) in zip(cells, shares, sized, strict=True):
+            if shared and quantised is not None:
+                groups.setdefault(cell.group, []).append(quantised)
+        ends = {name: render.shared_ends(maps, view.display.settings["clip"]) for name, maps in groups.items()}
+        images = []
+        for cell, shared, (image, quantised) in zip(cells, shares, sized, strict=True):
+            if quantised is not None:
+                limits = render.limits_of(quantised, ends[cell.group]) if shared else None
+                image = render.blend(image, quantised, **view.display.look(quantised.signed), limits=limits)
+            images.append(Image.fromarray(image))
+        return render.draw_grid(rows, columns, images, side)
+
+    return draw
+
+
+def _panels(panels: Sequence[Mapping[str, Any]], contents: Sequence[Mapping[str, Any]]) -> Draw:
+    """The panels of a lesson, as ``js/src/lesson/panel.ts`` draws them; what they name is in any step's content."""
+    pictures, maps = (
+        {name: one for content in contents for name, one in content.get(kind, {}).items()}
+        for kind in ("pictures", "maps")
+    )
+
+    def draw(share: float) -> Image.Image:
+        side = max(8, round(_WIDE / max(3, len(panels)) * share))
+        captions = [panel["caption"] for panel in panels]
+        return render.draw_grid([""], captions, [_panel(panel, pictures, maps, side) for panel in panels], side)
+
+    return draw
+
+
+def _panel(
+    panel: Mapping[str, Any], pictures: Mapping[str, bytes], maps: Mapping[str, Mapping[str, Any]], side: int
+) -> Image.Image:
+    if "curve" in panel:
+        return render.draw_curve(panel["curve"]["x"], panel["curve"]["y"], panel["curve"]["at"], side)
+    if "bars" in panel:
+        shares = [(bar["label"], bar["share"]) for bar in panel["bars"]]
+        colors = [ACCENT if k == panel["chosen"] else SECOND for k in range(len(shares))]
+        return render.draw_bars(
+            [(name, part, f"{part:.1%}", color) for (name, part), color in zip(shares, colors, strict=True)], side
+        )
+    image, quantised = _sized(pictures.get(panel.get("picture", ""), b""), maps.get(panel.get("map", ""), {}), side)
+    if quantised is not None:
+        _, scale = _sized(b"", maps[panel["scale"]], side)
+        assert scale is not None
+        image = render.blend(
+            image, quantised,
+            lut=render.lut(_DEFAULTS["diverging" if quantised.signed else "colormap"].default),
+            opacity=panel["opacity"], clip=panel["clip"], threshold=0.0,
+            blend=_DEFAULTS["blend"].options()[panel["blend"]],
+            limits=render.clip_limits(scale.codes, scale.signed, panel["clip"]),
+        )  # fmt: skip
+    return Image.fromarray(image)
+
+
+def _sized(png: bytes, raw: Mapping[str, Any], side: int) -> tuple[np.ndarray, render.Quantised | None]:
+    """An image whose longer side has so many pixels, and its map in the same size, where there is one."""
+    size = raw.get("width", 1), raw.get("height", 1)
+    image = Image.open(io.BytesIO(png)).convert("RGB") if png else Image.new("RGB", size, _GRAY)
+    scale = side / max(image.size)
+    width, height = (max(1, round(length * scale)) for length in image.size)
+    pixels = np.asarray(image.resize((width, height), Image.Resampling.BOX))
+    if not raw:
+        return pixels, None
+    codes = np.frombuffer(raw["codes"], "<u2").reshape(raw["height"], raw["width"])
+    quantised = render.Quantised(codes, raw["low"], raw["high"], raw["signed"])
+    return pixels, replace(quantised, codes=render.fit(codes, height, width))

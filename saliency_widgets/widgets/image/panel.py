@@ -1,0 +1,109 @@
+"""The controls of the picture explorer: what the map is of, and how it is shown."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import ipywidgets as w
+
+from saliency_widgets.attribution import Reduction
+from saliency_widgets.attribution.baselines import BASELINE
+from saliency_widgets.attribution.methods.expected_gradients import BASELINES
+from saliency_widgets.attribution.reduction import CHANNEL, SIGN
+from saliency_widgets.attribution.registry import Method
+from saliency_widgets.params import Param
+from saliency_widgets.session import Subject
+from saliency_widgets.widgets.base.controls import AUTO, Control
+from saliency_widgets.widgets.base.display import DisplaySettings
+from saliency_widgets.widgets.base.panel import Panel, section
+
+REDUCTION_NAMES = (SIGN.name, CHANNEL.name)
+
+
+class PicturePanel(Panel):
+    """Method, target, the method's parameters, reduction and display.
+
+    Args:
+        subject: The model and the input.
+        display: The display settings that the last section is linked to.
+        **begin: See :class:`Panel`.
+    """
+
+    def __init__(self, subject: Subject, display: DisplaySettings, **begin: Any) -> None:
+        self._settings = display
+        super().__init__(subject, **begin)
+
+    def _make_shared(self, first: Method) -> None:
+        self._sign = Control(SIGN, first.sign)
+        self._channels = Control(CHANNEL)
+        self._display = self._settings.controls()
+
+    @property
+    def reduction(self) -> Reduction:
+        """How the values become a map."""
+        return Reduction(self._sign.value, self._channels.value)
+
+    def reduction_of(self, changes: Mapping[str, Any]) -> Reduction:
+        """How the map of other settings is shown: a method in its paper's way, unless the person has chosen one."""
+        shown = self.reduction
+        sign = shown.sign
+        if "method" in changes and sign == self.menu[self.asked["method"]].sign:
+            sign = self.menu[changes["method"]].sign
+        return Reduction(changes.get(SIGN.name, sign), changes.get(CHANNEL.name, shown.channels))
+
+    @property
+    def _reducing(self) -> dict[str, Control]:
+        return {SIGN.name: self._sign, CHANNEL.name: self._channels}
+
+    @property
+    def _shared(self) -> dict[str, Control]:
+        return {**super()._shared, **self._reducing, **self._display}
+
+    @property
+    def controls(self) -> list[w.Widget]:
+        """Everything a person can move that asks the kernel: the display settings don't."""
+        display = [leaf for control in self._display.values() for leaf in control.leaves]
+        return [widget for widget in super().controls if not any(widget is leaf for leaf in display)]
+
+    def on_reduction(self, reduced: Callable[[Reduction], None]) -> None:
+        """Call back, now and whenever the same values are to be shown otherwise."""
+
+        def reduce() -> None:
+            self._show_used()
+            reduced(self.reduction)
+
+        for control in self._reducing.values():
+            control.observe(reduce)
+        reduced(self.reduction)
+
+    def _control(self, param: Param, value: Any) -> Control:
+        names = self._subject.baselines
+        if param is BASELINE:
+            return Control(param, value, options={name: name for name in names})
+        if param is BASELINES:  # a picture has no background of other rows
+            drawn = [name for name in param.options() if name in names]
+            return Control(param, value, options={name: name for name in drawn})
+        return Control(param, value, options=self._layers() if param.kind == "layer" else None)
+
+    def _layers(self) -> Mapping[str, Any]:
+        sized = {f"{path} · {c} × {h} × {w}": path for path, (c, h, w) in self._subject.layers.items()}
+        return {"auto · the last that matters": AUTO, **dict(reversed(sized.items()))}
+
+    def _on_method(self) -> None:
+        # The paper's way of showing a method, unless the person had chosen another for the last one.
+        if self._sign.value == self._methods[self._shown].sign:
+            self._sign.value = self._methods[self._method.value].sign
+        super()._on_method()
+
+    def _show_used(self) -> None:
+        super()._show_used()
+        signed = self.reduction.signed
+        self._display["diverging"].show(signed)
+        self._display["colormap"].show(not signed)
+
+    def _sections(self) -> Sequence[w.Widget]:
+        return (
+            section("Map", [control.widget for control in self._reducing.values()]),
+            section("Display", [control.widget for control in self._display.values()]),
+        )

@@ -1,0 +1,6 @@
+"""A saliency map step by step, for a class: see :func:`lesson`."""
+
+from saliency_widgets.widgets.lesson.lesson import Lesson, lesson
+from saliency_widgets.widgets.lesson.view import LessonView
+
+__all__ = ["Lesson", "LessonView", "lesson"]

@@ -1,0 +1,310 @@
+"""A sweep on the page: the recommendation, quality against cost, and the maps of all settings."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from functools import cached_property
+from typing import Any
+
+import ipywidgets as w
+import numpy as np
+from bqplot.marks import Lines, Scatter
+from bqplot.scales import LinearScale, LogScale
+
+from saliency_widgets.api import sweep as sweeping
+from saliency_widgets.api.compare.arguments import LIMIT
+from saliency_widgets.evaluation.metrics import METRICS
+from saliency_widgets.markup import Markup, element, escape, joined
+from saliency_widgets.widgets.base.charts import (
+    ACCENT,
+    INK,
+    OTHERS,
+    QUIET,
+    SECOND,
+    chart,
+    number,
+    round_ticks,
+    said,
+    sentence,
+)
+from saliency_widgets.widgets.base.controls import LABEL_WIDTH, Menu
+from saliency_widgets.widgets.base.display import DISPLAY_NAMES, DisplaySettings
+from saliency_widgets.widgets.base.explorer import LAYOUT, Live
+from saliency_widgets.widgets.base.lifetime import Showable, refer_weakly
+from saliency_widgets.widgets.base.messages import words_of
+from saliency_widgets.widgets.base.panel import section
+from saliency_widgets.widgets.base.parts import parts_of
+from saliency_widgets.widgets.base.text import RichText
+from saliency_widgets.widgets.compare.static_grid import StillMaps
+from saliency_widgets.widgets.export import snapshots
+from saliency_widgets.widgets.export.static_output import Snapshot, WithStaticOutput
+
+_HOW = (
+    "Each line is one setting but for its samples or steps; further to the right costs more. The ring is the "
+    "recommended setting, the diamond the knee of all lines together: beyond it, paying more gives little."
+)
+
+_MAPS = "The maps of one input, and the quality of each; ○ is the recommended setting. Click a map {}."
+
+_TICKS = 8
+_MOST = LIMIT  # maps that are shown side by side, as in a comparison
+
+
+class SweepView(WithStaticOutput, Showable, w.VBox):
+    """What a sweep found.
+
+    Args:
+        found: The sweep.
+        explorer: Whose sliders "Use these" moves; without one there is no such button.
+    """
+
+    def __init__(self, found: sweeping.Sweep, explorer: Live | None = None) -> None:
+        self._found, self._explorer = found, explorer
+        self._words, self._refused = RichText(), RichText()
+        self._quality = self._menu("Quality", [m.name for m in found.metrics if not m.cost], found.quality)
+        self._cost = self._menu("Cost", [m.name for m in found.metrics if m.cost], found.cost)
+        self._input = w.IntSlider(
+            min=0, max=max(1, found.inputs - 1), description="Input", continuous_update=False,
+            style={"description_width": LABEL_WIDTH},
+            layout={"width": "auto", "max_width": "460px", "display": "" if found.inputs > 1 else "none"},
+        )  # fmt: skip
+        self._input.observe(lambda _change: self._on_input(), names="value")
+        self._x, self._y = LogScale(min=1.0, max=2.0), LinearScale(min=0.0, max=1.0)
+        scales = {"x": self._x, "y": self._y}
+        lines = {"stroke_width": 2, "marker": "circle", "marker_size": 36}
+        colours = [ACCENT, SECOND, *OTHERS]
+        self._colours = [colours[k % len(colours)] for k in range(len(found.groups))]
+        self._lines = [
+            Lines(
+                x=[1.0, 2.0], y=[0.0, 0.0], scales=scales, colors=[colour], **lines,
+            )
+            for colour in self._colours
+        ]  # fmt: skip
+        marked = {"scales": scales, "colors": ["transparent"], "stroke": INK, "stroke_width": 2}
+        self._ring = Scatter(x=[], y=[], marker="circle", default_size=240, **marked)
+        self._knee = Scatter(x=[], y=[], marker="diamond", default_size=240, **marked)
+        self._figure = chart(
+            [*self._lines, self._ring, self._knee], self._x, self._y, across="cost", up="quality", across_at=(),
+            up_at=(), height=260,
+        )  # fmt: skip
+        for axis in self._figure.axes:
+            axis.tick_format = "~g"
+        named = zip(self._colours, found.groups, strict=True)
+        legend = RichText(joined(_named(colour, name) for colour, name in named if name))
+        self._use = w.Button(
+            description="Use these", tooltip="Moves the explorer's sliders to the recommended setting."
+        )
+        self._use.on_click(lambda _button: self._on_use())
+        menus = w.HBox([self._quality, self._cost], layout={"flex_flow": "row wrap"})
+        use = [w.HBox([self._use, self._refused])] if explorer is not None else []
+        self._places = [k for group in found.groups.values() for k in group][:_MOST]
+        self._maps = self._grid()
+        maps = [] if self._maps is None else [self._input, *self._around(self._maps)]
+        super().__init__(
+            [self._words, *use, menus, self._figure, legend, sentence(_HOW), *maps],
+            layout={"width": "100%", "overflow": "visible"},
+        )
+        if self._maps is not None:
+            self._maps.view.root = self.model_id
+        self.add_class("sw-sweep")
+        self._show_maps()
+        self._show()
+        for whole in (self, self._use, self._refused):  # the last two may be on no page
+            for widget in (whole, *parts_of(whole, [])):
+                refer_weakly(widget)
+        self._open_lifetime()
+
+    @property
+    def found(self) -> sweeping.Sweep:
+        """The sweep, chosen by the metrics of the menus."""
+        return self._found
+
+    @property
+    def maps(self) -> StillMaps | None:
+        """The maps of all settings, where there are any."""
+        return self._maps
+
+    def _snapshot(self) -> Snapshot:
+        return snapshots.of_sweep(self)
+
+    def _snapshot_sources(self) -> Mapping[w.Widget, Sequence[str]]:
+        shown: dict[w.Widget, Sequence[str]] = {self._words: ("value",), self._input: ("value",)}
+        if self._maps is not None:
+            shown |= {self._maps.view: ("scale", "unlocked"), self._maps.view.display: DISPLAY_NAMES}
+        return shown
+
+    def _menu(self, title: str, names: Sequence[str], value: str) -> Menu:
+        menu = Menu(
+            options=[(METRICS[name].title, name) for name in names], value=value, description=title,
+            style={"description_width": LABEL_WIDTH}, layout={"width": "auto", "min_width": "300px"},
+        )  # fmt: skip
+        menu.observe(lambda _change: self._show(), names="value")
+        return menu
+
+    def _grid(self) -> StillMaps | None:
+        """A place for the map of each setting: down what tells settings apart, across what refines them."""
+        found = self._found
+        values = [cell.values for cell in found.cells.values() if cell.values is not None and cell.values.ndim == 2]
+        if not values:
+            return None
+        rows, columns = list(found.groups), [found.told(k, found.refining) for k in next(iter(found.groups.values()))]
+        if len(rows) == 1 or not found.refining:
+            rows, columns = [""], [found.told(k) for k in self._places]
+        rows = rows[: -(-len(self._places) // len(columns))]
+        signed = any(bool((one < 0).any()) for one in values)
+        names = [found.told(k) for k in self._places]
+        maps = StillMaps(
+            DisplaySettings(), rows, columns, names, group=found.method.title, signed=signed, on_open=self._on_open
+        )
+        maps.view.controls = [self._quality, self._cost, self._input]
+        maps.view.scale = "own"  # noise makes values larger: on one scale the better maps would be the fainter ones
+        return maps
+
+    def _around(self, maps: StillMaps) -> list[w.Widget]:
+        """The grid beside its display settings, and how it is read."""
+        controls = maps.view.display.controls()
+        controls["colormap" if maps.signed else "diverging"].show(False)
+        side = section("Display", [control.widget for control in controls.values()])
+        does = "to bring the explorer there" if self._explorer is not None else "to read how an explorer shows it"
+        told = _MAPS.format(does)
+        if len(self._places) < len(self._found.settings):
+            told += f" These are {len(self._places)} of {len(self._found.settings)}; map_of(...) gives any."
+        return [sentence(told), w.Box(maps.view.beside(side), layout=LAYOUT)]
+
+    def _on_input(self) -> None:
+        self._show_maps()
+        self._say_quality()
+
+    def _on_open(self, place: int) -> None:
+        """A map was clicked."""
+        found, number = self._found, self._places[place]
+        setting = {"method": found.method.name, **found.fixed, **found.settings[number]}
+        if self._explorer is None:
+            told = ", ".join(f"{name}={_brief(value)}" for name, value in setting.items())
+            words = f"explorer.update({told}) shows it."
+        else:
+            words = self._bring(setting) or f"The explorer goes to {found.told(number)}."
+        assert self._maps is not None
+        self._maps.view.tell(opened={"words": words, "mark": ""})
+
+    def _on_use(self) -> None:
+        if self._found.recommended:
+            refused = self._bring({"method": self._found.method.name, **self._found.recommended})
+            self._refused.value = said(refused) if refused else escape("")
+
+    def _bring(self, setting: Mapping[str, Any]) -> str:
+        """Move the explorer's controls there. Returns why that can't be, or an empty text."""
+        if self._explorer is None or self._explorer.comm is None:
+            return "The explorer is closed: make another one, and pass it to widget_for."
+        try:
+            self._explorer.update(**setting)
+        except (TypeError, ValueError) as error:
+            return f"The explorer can't use it: {words_of(error)}"
+        return ""
+
+    def _show(self) -> None:
+        found = self._found = self._found.by(self._quality.value, self._cost.value)
+        notes = [element("li", note) for note in found.notes]
+        listed = element("ul", *notes, style=f"margin:2px 0;padding-left:18px;color:{QUIET};line-height:1.4")
+        self._words.value = joined([said(found.words, strong=True), *([listed] if notes else [])])
+        self._use.disabled = not found.recommended
+        quality, cost = (found.summary[name].to_numpy(float) for name in (found.quality, found.cost))
+        known = np.isfinite(quality) & (cost > 0)
+        across, up = self._figure.axes
+        if known.any():
+            low, high = float(quality[known].min()), float(quality[known].max())
+            room = (high - low or 1.0) * 0.1
+            up.tick_values = round_ticks(low - room, high + room)
+            with self._y.hold_sync():
+                self._y.min, self._y.max = low - room, high + room
+            with self._x.hold_sync():
+                self._x.min, self._x.max = float(cost[known].min()) / 1.15, float(cost[known].max()) * 1.15
+        for mark, group in zip(self._lines, found.groups.values(), strict=True):
+            places = [k for k in group if known[k]]
+            with mark.hold_sync():
+                mark.x, mark.y, mark.visible = cost[places], quality[places], bool(places)
+        for mark, place in ((self._ring, found.choice), (self._knee, found.bend)):
+            there = [] if place is None or not known[place] else [place]
+            with mark.hold_sync():
+                mark.x, mark.y = cost[there], quality[there]
+        paid = sorted({float(f"{value:.2g}") for value in cost[known]})
+        across.tick_values = np.array(paid if len(paid) <= _TICKS else paid[:: -(-len(paid) // _TICKS)])
+        across.label = _with_unit(found.cost)
+        up.label = METRICS[found.quality].title
+        self._say_quality()
+
+    def _show_maps(self) -> None:
+        """The maps of the input that is chosen."""
+        if self._maps is None:
+            return
+        place = int(self._input.value)
+        cells = [self._found.cells[place, k] for k in self._places]
+        maps = [cell.error if cell.values is None else cell.values for cell in cells]
+        self._maps.show(self._found.pictures[place], maps)
+
+    def _say_quality(self) -> None:
+        """The quality below each map."""
+        if self._maps is None:
+            return
+        found, place = self._found, int(self._input.value)
+        lines = [number(found.number_of(place, k, found.quality)) for k in self._places]
+        self._maps.say(
+            [f"○ {line}" if k == found.choice else line for k, line in zip(self._places, lines, strict=True)]
+        )
+
+
+def _named(colour: str, name: str) -> Markup:
+    """A line's name behind a dot of its colour."""
+    dot = element("span", "●", aria_hidden="true", style=f"color:{colour}")
+    return element("span", dot, f" {name}", style=f"color:{INK};margin-right:14px;white-space:nowrap")
+
+
+def _brief(value: Any) -> str:
+    """A value in code; of a tensor, only that it is there."""
+    text = repr(value)
+    return text if len(text) <= 40 else "..."
+
+
+def _with_unit(name: str) -> str:
+    metric = METRICS[name]
+    return f"{metric.title} ({metric.unit})" if metric.unit else metric.title
+
+
+class Sweep(sweeping.Sweep):
+    """A sweep that a notebook shows as a widget, with an image and a text for readers without a kernel.
+
+    See :func:`~saliency_widgets.static_output`.
+    """
+
+    @cached_property
+    def widget(self) -> SweepView:
+        """The recommendation, quality against cost, and the maps."""
+        return SweepView(self)
+
+    def widget_for(self, explorer: Live) -> SweepView:
+        """The same, with a button that moves an explorer's sliders to what is recommended.
+
+        Raises:
+            TypeError: It is no explorer.
+            ValueError: It is closed.
+        """
+        if not isinstance(explorer, Live):
+            raise TypeError(f"explorer: expected what sw.explore returns, got a {type(explorer).__name__}.")
+        if not explorer._open:
+            raise ValueError("explorer: it is closed. Make another one.")
+        return SweepView(self, explorer)
+
+    def _repr_mimebundle_(self, **kwargs: Any) -> Any:
+        return self.widget._repr_mimebundle_(**kwargs)
+
+    def _ipython_display_(self) -> None:
+        self.widget._ipython_display_()
+
+
+@functools.wraps(sweeping.sweep)
+def sweep(*args: Any, **kwargs: Any) -> Sweep:
+    """See :func:`saliency_widgets.api.sweep.sweep`."""
+    found = sweeping.sweep(*args, **kwargs)
+    return Sweep(**{field.name: getattr(found, field.name) for field in fields(found)})

@@ -1,0 +1,286 @@
+"""The table explorer: a row's attributions as ranked bars on the left, the controls on the right, live."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NoReturn
+
+import ipywidgets as w
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from saliency_widgets.attribution import Attribution, Reduction
+from saliency_widgets.attribution.arrays import check_dense
+from saliency_widgets.attribution.registry import DEFAULT
+from saliency_widgets.attribution.score import SCORE, probabilities
+from saliency_widgets.diagnostics.report import Finding
+from saliency_widgets.inputs import is_table, read_table
+from saliency_widgets.markup import Markup, element, joined
+from saliency_widgets.params import brief, check_list
+from saliency_widgets.session import Event, Subject
+from saliency_widgets.session.explanation import Case, labels_of
+from saliency_widgets.session.jobs import check_executor
+from saliency_widgets.widgets.base.charts import INK, QUIET
+from saliency_widgets.widgets.base.explorer import Live
+from saliency_widgets.widgets.base.heatmap import HeatmapView
+from saliency_widgets.widgets.base.panel import section
+from saliency_widgets.widgets.base.text import RichText
+from saliency_widgets.widgets.export import snapshots
+from saliency_widgets.widgets.export.static_output import Snapshot
+from saliency_widgets.widgets.table.bars import FeatureBars, top_of, value_text
+from saliency_widgets.widgets.table.panel import TablePanel, check_baseline
+from saliency_widgets.widgets.table.trust import TableTrust
+from saliency_widgets.widgets.table.what_if import WhatIf
+
+
+def is_row(inputs: Any, background: Any, feature_names: Any, transform: Any) -> bool:
+    """Whether inputs are a row of numbers, rather than a picture."""
+    if is_table(inputs, background, feature_names, transform):
+        return True
+    if isinstance(inputs, list):
+        return bool(inputs) and all(isinstance(item, (int, float)) for item in inputs)
+    if not isinstance(inputs, (Tensor, np.ndarray)) or transform is not None:
+        return False
+    if isinstance(inputs, Tensor):
+        check_dense(inputs, "inputs")
+    flat = inputs.ndim == 1 or (inputs.ndim == 2 and len(inputs) == 1)
+    return flat and inputs.dtype not in (torch.uint8, np.uint8)
+
+
+class TableExplorer(Live):
+    """Which features of a row moved the model's output: see :func:`explore` for the arguments.
+
+    Attributes:
+        panel: The controls.
+        bars: The ranked bars.
+        what_if: The features' values, to be moved.
+        view: Progress, readings, the check-up and errors.
+        trust: The tests of the attributions that are shown.
+    """
+
+    kind = "row"
+    panel: TablePanel
+
+    def __init__(
+        self,
+        model: nn.Module,
+        inputs: Any,
+        *,
+        target: Any = None,
+        transform: Any = None,
+        class_names: Any = None,
+        feature_names: Sequence[str] | None = None,
+        background: Any = None,
+        labels: Any = None,
+        device: torch.device | str | None = None,
+        method: Any = DEFAULT,
+        methods: Iterable[Any] = (),
+        score: str = SCORE.default,
+        fold: bool = True,
+        precision: str | None = None,
+        cuda_graphs: bool = False,
+        executor: str = "thread",
+        top: int | None = None,
+        **params: Any,
+    ) -> None:
+        check_executor(executor)
+        table = read_table(inputs, background, feature_names=feature_names, transform=transform)
+        if len(table.rows) != 1:
+            raise ValueError(
+                f"inputs: the explorer shows one row, got {len(table.rows)}. Pass one of them, as df.iloc[[0]], and "
+                f"the others as background=."
+            )
+        subject = Subject(
+            model, table, transform=transform, class_names=class_names, feature_names=feature_names,
+            background=background, device=device, fold=fold, precision=precision, cuda_graphs=cuda_graphs,
+        )  # fmt: skip
+        if hasattr(params.get("baseline"), "iloc"):
+            check_baseline(table, params["baseline"])
+        methods = [methods] if isinstance(methods, str) else check_list("methods", methods, "['gradient']")
+        valued = score == "value"
+        labels_of(labels, subject, value=valued)  # what doesn't fit is an error of this call
+        top = None if top is None else top_of(len(table.names)).check(top)
+        panel = TablePanel(subject, method=method, target=target, score=score, params=params, more=methods)
+        bars = FeatureBars(table.names, self._on_bar, top=top)
+        given = {"model": model, "inputs": table.rows, "transform": transform, "class_names": class_names}
+        self._table = self._read = self._first = table  # as it is shown, as it is asked about, and as it was given
+        self._editing = threading.RLock()  # each edit is of the row that the last one left
+        # Of the row as it was given: the model's version, and its scores.
+        self._before: tuple[Any, Tensor] | None = None
+        self.bars = bars
+        self._predicted = RichText()
+        super().__init__(subject, panel, executor, **given)
+        self.what_if = WhatIf(table, self._on_edit)
+        controls = [*panel.controls, *self.bars.controls, *self.what_if.controls]
+        self.view = HeatmapView(None, None, on_stop=self._session.stop, controls=controls)
+        self.what_if.made = self.view.prime
+        session = self._session  # the panel's worker must not refer to the explorer
+        self.trust = TableTrust(
+            self.view, table, labels, bars, value=valued, busy=lambda: session.busy, executor=executor
+        )  # fmt: skip
+        self.trust.widget.layout.flex = "1 1 100%"
+        column = panel.widget
+        column.children = (*column.children[:-1], section("What if", [self.what_if.widget]), column.children[-1])
+        shown = w.VBox([self._predicted, self.bars.widget, self.view])
+        shown.layout.flex, shown.layout.min_width, shown.layout.max_width = "3 1 380px", "320px", "900px"
+        self._begin(shown, column, self.trust.widget)
+
+    @property
+    def row(self) -> Any:
+        """The row that is asked about, edits included: a DataFrame of one row."""
+        return self._read.rows.copy()
+
+    def edit(self, /, **values: Any) -> None:
+        """Ask about the row with other values: ``explorer.edit(age=40)``, or ``explorer.edit(**{"mean radius": 9})``.
+
+        Args:
+            **values: By the columns' names.
+
+        Raises:
+            ValueError: A column that isn't there, or a value that can't be used. Nothing is changed then.
+        """
+        with self._editing:
+            table = self._read.with_values(values)
+            self._read = table
+            self._subject.move(table)
+            self._given["inputs"] = table.rows
+            changed = {name: table.rows.iloc[0, table.places[name]] for name in values}
+            self.what_if.told({k: one.item() if isinstance(one, np.generic) else one for k, one in changed.items()})
+            self._submit(self.panel.request())
+
+    def save_html(self, path: Any, **_given: Any) -> NoReturn:
+        """Not for rows: their bars are drawn by bqplot, which needs a notebook.
+
+        Raises:
+            NotImplementedError: Always; it says what there is instead.
+        """
+        raise NotImplementedError(
+            f"save_html: a page without a kernel can't draw the bars, so {brief(path)} was not written. "
+            "explorer.save_state(path) keeps everything for sw.load, explorer.by_feature() is a table, and the "
+            "notebook can be stored with its widgets."
+        )
+
+    def by_feature(self) -> Any:
+        """The finished attributions by feature, a pandas Series, the largest first."""
+        found = self.wait().by_feature().iloc[0]
+        return found.sort_values(key=np.abs, ascending=False, kind="stable").rename("attribution")
+
+    def _on_bar(self, column: int) -> None:
+        with self._editing:
+            self.what_if.choose(column)
+
+    def _on_edit(self, name: str, value: Any) -> bool:
+        try:
+            self.edit(**{name: value})
+        except (TypeError, ValueError) as error:
+            self._on_wrong(error)
+            return False
+        return True
+
+    def _on_event(self, event: Event) -> None:
+        found = event.attribution
+        if found is not None and event.state in ("running", "done"):
+            table = self._subject.table_of(event.version) or self._table
+            self._table = table
+            told = [value_text(value) for value in table.rows.iloc[0]]
+            self.bars.show(found.by_feature().iloc[0].to_numpy(), told, final=event.state == "done")
+            logits = self._subject.predicted_at(event.version)
+            if logits is not None:
+                self.panel.predicted(logits[0])
+                number = None if event.version is None else event.version[0]
+                if torch.equal(table.tensor, self._first.tensor):
+                    self._before = number, logits[0]
+                elif self._before is not None and self._before[0] != number:
+                    self._before = None  # another model's
+            self._predicted.value = self._prediction(found, logits)
+            self.bars.say(self._added_up(found))
+        super()._on_event(event)
+
+    def _snapshot(self) -> Snapshot:
+        return snapshots.of_table(self)
+
+    def _snapshot_sources(self) -> Mapping[w.Widget, Sequence[str]]:
+        return {**super()._snapshot_sources(), **dict.fromkeys(self.bars.top.leaves, ("value",))}
+
+    def _case_of(self, event: Event) -> Case | None:
+        if event.state != "done" or event.attribution is None or event.request is None:
+            return None
+        session = self._session
+        signed = Reduction("signed")
+        return Case(
+            self._subject, event.request, event.attribution, signed, event.version, session.cache, session.owner
+        )
+
+    def _code_of(self, found: Attribution | None) -> str:
+        code = super()._code_of(found)
+        lines = []
+        if self.what_if.changed:
+            edits = (f"{name!r} = {value!r}" for name, value in self.what_if.changed.items())
+            lines.append(f"# inputs with {', '.join(edits)}")
+        if self.panel.baseline_row is not None:
+            place, framed = self.panel.baseline_row, hasattr(self._subject.given["background"], "iloc")
+            lines.append(
+                f"# baseline = background.iloc[[{place}]]" if framed else f"# baseline: row {place} of background"
+            )
+        return "\n".join([*lines, code])
+
+    def _looked_at(self, version: tuple) -> Any:
+        return version[0]  # the model: what is found in it doesn't depend on which row is asked about
+
+    def _concerning(self, findings: Sequence[Finding]) -> Sequence[Finding]:
+        menu = self.panel.titles
+        return [finding for finding in findings if not finding.methods or {*finding.methods} & {*menu}]
+
+    def _prediction(self, found: Attribution, logits: Tensor | None) -> Markup:
+        """What the model says of the row, in words."""
+        score = None if found.score is None else float(found.score[0])
+        index = found.settings["target"]
+        parts: list[str] = []
+        before = None if self._before is None or not self.what_if.changed else self._before[1]
+        valued = found.settings["score"] == "value"
+        if isinstance(index, int) and not valued and logits is not None:
+            now = float(probabilities(logits[:1].double().cpu())[0, index])
+            name = "the positive class" if logits.shape[1] == 1 and self._subject.class_names is None else None
+            parts.append(element("b", f"{name or self._subject.name_of(index)} {now:.1%}"))
+            if before is not None:
+                was = float(probabilities(before[None].double().cpu())[0, index])
+                parts.append(f"was {was:.1%} before the changes")
+            if other := self._opposite(index):
+                parts.append(f"{other} {1 - now:.1%}")
+        if score is not None:
+            name = found.settings["score"].replace("_", " ")
+            if valued:
+                named = self._subject.class_names is not None and isinstance(index, int)
+                what = self._subject.name_of(index) if named else "Prediction"
+                parts.insert(0, element("b", f"{what} {score:.4g}"))
+                if before is not None and isinstance(index, int):
+                    was = before[index] - before[1 - index] if self._subject.paired else before[index]
+                    parts.append(f"was {float(was):.4g} before the changes")
+            else:
+                parts.append(f"{name} {score:.4g}")
+        text = joined(parts, joined([" ", element("span", "·", style=f"color:{QUIET}"), " "]))
+        return element("div", text, class_="sw-predicted", style=f"color:{INK};line-height:1.5")
+
+    def _opposite(self, target: Any) -> str:
+        """Of two classes that one logit speaks for, the one that isn't explained; empty of others."""
+        names = self._subject.class_names
+        return names[1 - target] if self._subject.paired and names and isinstance(target, int) else ""
+
+    def _added_up(self, found: Attribution) -> Markup:
+        """What the colours say, and what the bars add up to, where that means something."""
+        index, subject = found.settings["target"], self._subject
+        named = isinstance(index, int) and subject.class_names is not None
+        valued = found.settings["score"] == "value"
+        name = subject.name_of(index) if named else "a higher prediction" if valued else "a higher score"
+        opposite = self._opposite(index)
+        other = f" ({opposite})" if opposite else ""
+        text = f"Orange speaks for {name}, blue against it{other}. "
+        total = float(found.values[0].double().sum())
+        if found.delta is None or found.score is None:
+            text += "These bars don't share out the score; a slope is one per unit of what the model sees."
+        else:
+            start = float(found.score[0]) - (total - float(found.delta[0]))
+            text += f"The bars add up to {total:+.4g}: from {start:.4g} at the baseline to {float(found.score[0]):.4g}."
+        return element("div", text, class_="sw-sum", style=f"color:{QUIET};line-height:1.4")

@@ -1,0 +1,150 @@
+"""The controls of the table explorer: methods and baselines that rows can be asked about."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import ipywidgets as w
+import torch
+
+from saliency_widgets.attribution.baselines import BASELINE
+from saliency_widgets.attribution.methods.expected_gradients import BASELINES
+from saliency_widgets.attribution.registry import Method, get_method
+from saliency_widgets.inputs import Table
+from saliency_widgets.params import Param
+from saliency_widgets.session import Request, Subject
+from saliency_widgets.widgets.base.controls import AUTO, LABEL_WIDTH, Control
+from saliency_widgets.widgets.base.panel import Panel
+
+_ROW = "row"
+_NAMED = {
+    "mean of the background": "mean",
+    "median of the background": "median",
+    "zero, as the model sees it": "zero",
+    "a row of the background": _ROW,
+    "noise in each column's range": "noise",
+}
+
+
+class BaselineControl(Control):
+    """The baseline of a row: one of the background's, by name or by number, or zero.
+
+    Args:
+        table: The row and its background.
+        value: Where it stands; the mean of the background, or zero without one, unless given.
+    """
+
+    def __init__(self, table: Table, value: Any = None) -> None:
+        background = table.background
+        options = _NAMED if background is not None else {"zero, as the model sees it": "zero"}
+        super().__init__(BASELINE, value, options=options)
+        self._background = background
+        self._rows: dict[int, Any] = {}  # the same object for the same row: it is a part of the question
+        self._row = w.IntSlider(min=0, max=0 if background is None else len(background) - 1, description="Row")
+        self._row.style.description_width = LABEL_WIDTH
+        self._row.layout.width = "auto"
+        self._row.add_class("sw-control").add_class("sw-control-baseline-row")
+        self.widget = w.VBox([self._holder, self._row], layout={"width": "auto"})
+        self._holder.observe(lambda _change: self._show_row(), names="value")
+        self._show_row()
+
+    @property
+    def leaves(self) -> list[Any]:
+        """The menu, and the slider of the row."""
+        return [self._holder, self._row]
+
+    @property
+    def row(self) -> int | None:
+        """Which row of the background it is; None where it is something else."""
+        return int(self._row.value) if self._holder.value == _ROW else None
+
+    @property
+    def value(self) -> Any:
+        """A name, a row of the background, or what was given."""
+        if self.row is None:
+            return super().value
+        if self.row not in self._rows:
+            assert self._background is not None
+            self._rows[self.row] = self._background.iloc[[self.row]]
+        return self._rows[self.row]
+
+    @value.setter
+    def value(self, value: Any) -> None:
+        super(BaselineControl, type(self)).value.fset(self, value)  # type: ignore[attr-defined]
+
+    def _show_row(self) -> None:
+        self._row.layout.display = None if self._holder.value == _ROW else "none"
+
+
+def check_baseline(table: Table, value: Any) -> None:
+    """Say what is wrong with a row of pandas as the baseline before anything moves.
+
+    Raises:
+        ValueError: It has other columns, values that can't be used, or more than one row.
+    """
+    count = len(table.columns.encode(value, "baseline"))
+    if count != 1:
+        raise ValueError(f"baseline: expected one row, got {count}. Pass one of them, as df.iloc[[0]].")
+
+
+class TablePanel(Panel):
+    """Method, target and the method's parameters, for rows of a table.
+
+    Args:
+        subject: The model and the row.
+        **begin: See :class:`Panel`.
+    """
+
+    def __init__(self, subject: Subject, **begin: Any) -> None:
+        table = subject.table
+        assert table is not None
+        self._table = table
+        super().__init__(subject, **begin)
+
+    @property
+    def baseline_row(self) -> int | None:
+        """Which row of the background the baseline of the chosen method is; None where it is something else."""
+        control = self._params.get(BASELINE)
+        used = BASELINE in self._methods[self._method.value].params
+        return control.row if used and isinstance(control, BaselineControl) else None
+
+    def title_of(self, request: Request) -> str:
+        """The method, and what it explains where that has a name."""
+        if self._subject.class_names is None and self._classes == 1:
+            return get_method(request.method).title
+        return super().title_of(request)
+
+    def predicted(self, logits: Any) -> None:
+        """Show what the model predicts of the row as it is now; on display widgets only."""
+        known, self._predicted = self._predicted, logits
+        if self._bars is not None and (known is None or not torch.equal(known, logits)):
+            self._bars.show(*self._top(logits))
+            self._bars.mark(self._target)
+            self._show_predicted()
+
+    def _fits(self, entry: Method) -> bool:
+        return not {"layer", "picture"} & {*entry.needs}
+
+    def _has_bars(self, classes: int) -> bool:
+        return classes > 1 and not self._valued
+
+    def _control(self, param: Param, value: Any) -> Control:
+        if param is BASELINE:
+            return BaselineControl(self._table, value)
+        if param is BASELINES:
+            return Control(param, value, options=self._drawn_from())
+        return Control(param, value)
+
+    def _checked(self, control: Control, value: Any) -> Any:
+        if control.param is BASELINE and hasattr(value, "iloc"):
+            check_baseline(self._table, value)
+        return super()._checked(control, value)
+
+    def _drawn_from(self) -> Mapping[str, Any]:
+        if self._table.background is None:
+            return {"noise": "noise", "zero": "zero"}
+        return {"the background's rows": AUTO, "their mean": "mean", "their median": "median", "noise": "noise"}
+
+    def _target_section(self) -> list[w.Widget]:
+        return super()._target_section() if self._classes > 1 else []
