@@ -18,11 +18,11 @@ from tqdm.auto import tqdm
 
 from saliency_widgets.api.attribute import attribute
 from saliency_widgets.attribution import Reduction, Score
+from saliency_widgets.attribution.errors import Cancelled
 from saliency_widgets.attribution.numerics.quadrature import RULES
 from saliency_widgets.evaluation.ablation import ablate
 from saliency_widgets.evaluation.curves import curve
 from saliency_widgets.runtime.allocator import tune_allocator
-from saliency_widgets.runtime.errors import Cancelled
 from saliency_widgets.session import Cache, Event, Request, Session, Subject
 from saliency_widgets.session.compute import compute
 
@@ -277,7 +277,7 @@ GRADIENT = Request.of("gradient", {}, target=TARGET)
 def trust(name: str, rounds: int, device: str = "cpu") -> list[Row]:
     """The checks beside the picture, against the forward passes of the caller's own model, one by one."""
     ours = Ours(name, device)
-    call = ours.subject.call(Score("logit", torch.tensor([TARGET], device=device)))
+    runner = ours.subject.runner(Score("logit", torch.tensor([TARGET], device=device)))
     values = torch.rand(ours.x.shape[2:], generator=torch.Generator().manual_seed(0))
     mask = values > 0.9
 
@@ -287,14 +287,14 @@ def trust(name: str, rounds: int, device: str = "cpu") -> list[Row]:
                 ours.model(ours.x)
 
     def deleted(fill: str) -> Callable[[], Any]:
-        return lambda: list(curve(call, values, "deletion", steps=N - 1, fill=fill))
+        return lambda: list(curve(runner, values, "deletion", steps=N - 1, fill=fill))
 
     timers = {
         "forwards": lambda: seconds(one_by_one),
         "blur": lambda: seconds(deleted("blur")),
         "mean": lambda: seconds(deleted("mean")),
         "neighbours": lambda: seconds(deleted("neighbours")),
-        "ablation": lambda: seconds(lambda: next(ablate(call, mask, fill="blur"))),
+        "ablation": lambda: seconds(lambda: next(ablate(runner, mask, fill="blur"))),
     }
     t = interleaved(timers, rounds)
     each = f"one is {t['forwards'] / N * 1e3:.0f} ms"
@@ -315,17 +315,17 @@ def staleness(name: str, rounds: int, device: str = "cpu") -> list[Row]:
         if time.perf_counter() > until:
             raise Cancelled
 
-    call = ours.subject.call(Score("logit", torch.tensor([TARGET])), check)
+    runner = ours.subject.runner(Score("logit", torch.tensor([TARGET])), check)
     rows = ours.x.expand(8, -1, -1, -1).contiguous()
-    call.gradient(rows)
+    runner.gradient(rows)
     late, chunk = [], []
     for turn in range(rounds * 6):
         until, began = float("inf"), time.perf_counter()
-        call.gradient(rows)
+        runner.gradient(rows)
         chunk.append(time.perf_counter() - began)
         until = time.perf_counter() + chunk[-1] * (0.08 + 0.15 * (turn % 6))
         try:
-            call.gradient(rows)
+            runner.gradient(rows)
         except Cancelled:
             late.append(time.perf_counter() - until)
     note = f"worst of {len(late)}: {max(late) / median(chunk):.2f}"
@@ -342,7 +342,7 @@ def _peak(name: str, work: str, line: Any) -> None:
     before = _resident()
     if work == "chunk":
         rows = ours.x.expand(16, -1, -1, -1).contiguous()
-        ours.subject.call(Score("logit", torch.tensor([TARGET]))).gradient(rows)
+        ours.subject.runner(Score("logit", torch.tensor([TARGET]))).gradient(rows)
     elif work == "smoothgrad":
         ours.ask("smoothgrad", n_samples=200)
     else:

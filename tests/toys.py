@@ -11,7 +11,8 @@ from torch.nn.modules import module as module_hooks
 
 from saliency_widgets.attribution import Attribution, Score
 from saliency_widgets.runtime.layers.hooks import tensor_in
-from saliency_widgets.runtime.runner import Call
+from saliency_widgets.runtime.passes import Passes
+from saliency_widgets.runtime.runner import Runner
 from saliency_widgets.session.compute import compute
 from saliency_widgets.session.problem import Subject
 from saliency_widgets.session.request import Request
@@ -83,8 +84,8 @@ def estimates(
     return compute(Subject(model, inputs), Request.of(method, settings, **about), check)
 
 
-def call(model: nn.Module, inputs: Tensor, target: int = 0) -> Call:
-    return Call(model, inputs, Score("logit", torch.full((len(inputs),), target)))
+def runner(model: nn.Module, inputs: Tensor, target: int = 0) -> Runner:
+    return Runner(Passes(model, inputs, Score("logit", torch.full((len(inputs),), target))))
 
 
 def far(found: Tensor, expected: Tensor) -> float:

@@ -203,7 +203,7 @@ def describe(make: Callable[[], tuple[nn.Module, Tensor]]) -> str:
             nn.init.normal_(weight, std=0.02)
     try:
         score = score_of(model, image)
-        layers = spatial_layers(Subject(model, image).call(Score("logit", score)))
+        layers = spatial_layers(Subject(model, image).runner(Score("logit", score)).passes)
         result = sw.attribute(model, image, method="grad_cam", target=score)
     except ValueError as error:
         return f"refused: {str(error)[:150]}"

@@ -15,7 +15,7 @@ from saliency_widgets.attribution.registry import Method, get_method
 from saliency_widgets.attribution.score import SCORE
 from saliency_widgets.evaluation.fills import places_of
 from saliency_widgets.params import brief, check_list, unknown
-from saliency_widgets.runtime.runner import Call
+from saliency_widgets.runtime.runner import Runner
 from saliency_widgets.session.explanation import map_of, reduced
 from saliency_widgets.session.request import Request
 
@@ -42,27 +42,27 @@ class Candidate:
     attribution: Attribution | None = None
     ordered: bool = True
 
-    def map(self, index: int, call: Call) -> Tensor:
+    def map(self, index: int, runner: Runner) -> Tensor:
         """The map of one input, as it is shown, shape (H, W), or that of a row.
 
         Raises:
             ValueError: The method doesn't apply, or gives a map of another size or with NaN in it.
         """
-        shape = places_of(call)
+        shape = places_of(runner)
         if self.values is None:
             assert self.method is not None
-            result = map_of(self.method, self.params, self.reduction, call)
+            result = map_of(self.method, self.params, self.reduction, runner)
             if tuple(result.shape) != shape:
                 raise ValueError(f"its map has shape {tuple(result.shape)}, and what the model sees has {shape}.")
             if not bool(torch.isfinite(result).all()):
                 raise ValueError("its map holds NaN or infinite values: scores or gradients overflow here.")
             return result
-        values = self.values[index].to(call.inputs.device)
-        if self.attribution is None and self.ordered and tuple(values.shape) == shape == call.size:
+        values = self.values[index].to(runner.inputs.device)
+        if self.attribution is None and self.ordered and tuple(values.shape) == shape == runner.passes.size:
             return values
-        if call.size is not None and values.ndim == 2:
+        if runner.passes.size is not None and values.ndim == 2:
             values = values[None]
-        return reduced(values[None], self.reduction, call.size)
+        return reduced(values[None], self.reduction, runner.passes.size)
 
     def fitted(self, inputs: int, shape: tuple[int, ...], size: tuple[int, int] | None) -> Candidate:
         """The same with its values as one for each input; a single input needs no axis for that.

@@ -8,12 +8,12 @@ from typing import Any
 
 from torch import nn
 
+from saliency_widgets.attribution.errors import Cancelled
 from saliency_widgets.attribution.registry import DEFAULT
 from saliency_widgets.attribution.score import SCORE
 from saliency_widgets.diagnostics.checkup import broken, examine
 from saliency_widgets.diagnostics.report import Checkup, Finding, failed_checkup
 from saliency_widgets.inputs import Explain
-from saliency_widgets.runtime.errors import Cancelled
 from saliency_widgets.session.jobs import worker_error
 from saliency_widgets.session.problem import Subject
 from saliency_widgets.session.request import Request
@@ -38,7 +38,7 @@ def check_up(subject: Subject, request: Request, check: Callable[[], None] | Non
     if subject.untuned:
         what = f"It is computed as it is written: {subject.untuned.rstrip('.')}."
         around.append(Finding(what, remedy="The maps are right. A .reshape for a .view may help.", severity="slow"))
-    return Checkup([*around, *examine(subject.call(score, check).plain)])
+    return Checkup([*around, *examine(subject.runner(score, check).plain)])
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ from saliency_widgets.evaluation.similarity import spearman
 from saliency_widgets.evaluation.stability import RADIUS, TURNS, stability
 from saliency_widgets.markup import element
 from saliency_widgets.params import check_mapping, check_switch
-from saliency_widgets.runtime.runner import Call
+from saliency_widgets.runtime.runner import Runner
 from saliency_widgets.session.compute import alone
 from saliency_widgets.session.explanation import has_seed, map_of
 from saliency_widgets.session.problem import Subject
@@ -219,7 +219,7 @@ def evaluate(
             resolved, _ = subject.resolve(request)
             for candidate in fitted:
                 check_score(candidate, index, request, resolved)
-            for name, row in _checked(subject.call(resolved), fitted, index, settings, bar).items():
+            for name, row in _checked(subject.runner(resolved), fitted, index, settings, bar).items():
                 rows[name, index] = row
     return _table(rows, [candidate.name for candidate in candidates], count)
 
@@ -237,19 +237,21 @@ def _table(rows: Mapping[tuple[str, int], _Row], names: list[str], inputs: int) 
     return table
 
 
-def _checked(call: Call, candidates: list[Candidate], index: int, settings: _Settings, bar: Any) -> dict[str, _Row]:
+def _checked(runner: Runner, candidates: list[Candidate], index: int, settings: _Settings, bar: Any) -> dict[str, _Row]:
     """All checks of all candidates for one input."""
-    call.scores(call.inputs)  # a model that fails is no matter of a check
-    fill = default_fill(call) if settings.fill is None else settings.fill
-    filling(call, fill, settings.seed)(torch.zeros(places_of(call), dtype=torch.bool))  # nor is a fill that doesn't fit
+    runner.scores(runner.inputs)  # a model that fails is no matter of a check
+    fill = default_fill(runner) if settings.fill is None else settings.fill
+    filling(runner, fill, settings.seed)(
+        torch.zeros(places_of(runner), dtype=torch.bool)
+    )  # nor is a fill that doesn't fit
     path = _Row()
     with path.check(*_PATH):
-        *_, result = saturation(call, seed=settings.seed)
+        *_, result = saturation(runner, seed=settings.seed)
         path.put("settled", result.settled, "the baseline scores as the input does: there is no change to be followed.")
         slope = "no gradient reaches the input." if bool(result.slopes.isnan().all()) else "the gradient is zero."
         path.put("slope_left", result.slope_left, slope)
     bar.update()
-    rows = {candidate.name: _row(call, candidate, index, fill, settings, bar) for candidate in candidates}
+    rows = {candidate.name: _row(runner, candidate, index, fill, settings, bar) for candidate in candidates}
     for row in rows.values():
         for name in _PATH:
             row.put(name, path.numbers[name], path.reasons.get(name, ""))
@@ -258,21 +260,21 @@ def _checked(call: Call, candidates: list[Candidate], index: int, settings: _Set
     return rows
 
 
-def _row(call: Call, candidate: Candidate, index: int, fill: Any, settings: _Settings, bar: Any) -> _Row:
+def _row(runner: Runner, candidate: Candidate, index: int, fill: Any, settings: _Settings, bar: Any) -> _Row:
     """The checks of one map, each by itself."""
     row, method = _Row(), candidate.method
     bar.set_description(candidate.name)
     with row.check(*_COLUMNS):
-        row.values = candidate.map(index, call)
+        row.values = candidate.map(index, runner)
     if row.values is not None:
-        _follow_score(row, row.values, call, fill, settings)
+        _follow_score(row, row.values, runner, fill, settings)
     bar.update(4)
     if row.values is not None and method is None:
         for name in (*_WEIGHTS, "seeds", *_NOISES):
             row.put(name, float("nan"), _ONLY_AN_ARRAY)
     elif row.values is not None and method is not None:
         explain = partial(map_of, method, candidate.params, candidate.reduction)
-        _repeat(row, row.values, call, has_seed(method), explain, settings)
+        _repeat(row, row.values, runner, has_seed(method), explain, settings)
     bar.update(3)
     return row
 
@@ -286,7 +288,7 @@ def _of(values: Tensor, otherwise: str) -> str:
     return _CONSTANT if _is_constant(values) else otherwise
 
 
-def _follow_score(row: _Row, values: Tensor, call: Call, fill: Any, settings: _Settings) -> None:
+def _follow_score(row: _Row, values: Tensor, runner: Runner, fill: Any, settings: _Settings) -> None:
     """Deletion and insertion."""
     flat = (
         f"the score of the whole input is no higher than with all of it filled in (fill={fill!r}): there is no fall "
@@ -294,7 +296,7 @@ def _follow_score(row: _Row, values: Tensor, call: Call, fill: Any, settings: _S
     )
     with row.check(*_CURVES):
         *_, both = curves(
-            call, values, fill=fill, steps=settings.steps, chance=settings.chance, draws=settings.draws,
+            runner, values, fill=fill, steps=settings.steps, chance=settings.chance, draws=settings.draws,
             seed=settings.seed,
         )  # fmt: skip
         for kind in KINDS:
@@ -305,15 +307,15 @@ def _follow_score(row: _Row, values: Tensor, call: Call, fill: Any, settings: _S
 
 
 def _repeat(
-    row: _Row, values: Tensor, call: Call, drawn: bool, explain: Callable[..., Tensor], settings: _Settings
+    row: _Row, values: Tensor, runner: Runner, drawn: bool, explain: Callable[..., Tensor], settings: _Settings
 ) -> None:
     """The map computed again: with random weights, with other seeds, and with a little noise on the input."""
     with row.check(*_WEIGHTS):
-        *_, cascade = randomisation(call, explain, stages=settings.stages, seed=settings.seed)
+        *_, cascade = randomisation(runner, explain, stages=settings.stages, seed=settings.seed)
         reason = _of(values, "with random weights the map is the same everywhere, or there is none.")
         row.put("randomised_half", cascade.halfway, reason)
         row.put("randomised", cascade.similarity[-1], reason)
-    again = partial(stability, call, explain, turns=settings.turns, seed=settings.seed)
+    again = partial(stability, runner, explain, turns=settings.turns, seed=settings.seed)
     with row.check("seeds"):
         results = [*again(seeded_method=True, noisy=False)] if drawn else []
         if results:

@@ -79,8 +79,8 @@ def shuffle(
         raise ValueError(f"inputs: expected one row, got {len(table.rows)}. Pass one of them, as df.iloc[[0]].")
     request = Request.of(DEFAULT, {}, target=target, score=score, contrast=contrast)
     with alone():
-        call = subject.call(subject.resolve(request)[0])
-        *_, found = shuffled(call, draws=DRAWS.check(draws), seed=SEED.check(seed))
+        runner = subject.runner(subject.resolve(request)[0])
+        *_, found = shuffled(runner, draws=DRAWS.check(draws), seed=SEED.check(seed))
     columns = {
         "value": table.rows.iloc[0].to_list(),
         "contribution": found.contribution.cpu().numpy(),
@@ -149,14 +149,14 @@ def importance(
         for each in (subject, many):  # each runs the model once, which checks the names and fits them to the classes
             each.logits_at(each.version())
         known, loss = labels_of(labels, many, value=score == "value")
-        call, other = subject.call(resolved), many.call(resolved)
-        assert call.columns is not None
+        runner, other = subject.runner(resolved), many.runner(resolved)
+        assert runner.columns is not None
         around = None if other.columns is None else other.columns.rows
         assert around is not None
         means = moved = None
-        total = len(around) + len(call.columns.names) * REPEATS.check(repeats)
+        total = len(around) + len(runner.columns.names) * REPEATS.check(repeats)
         with tqdm(total=total, disable=not progress, unit="step") as bar:
-            for means in importances(call, around, partial(values_of, entry, chosen)):
+            for means in importances(runner, around, partial(values_of, entry, chosen)):
                 bar.update(means.done - bar.n)
             for moved in permutation_importance(other, known, loss, repeats=repeats, seed=SEED.check(seed)):
                 bar.update(len(around) + moved.done - bar.n)
@@ -168,7 +168,7 @@ def importance(
         "permuted": moved.importance.numpy(),
         "permuted_std": moved.increases.numpy().std(1),
     }
-    frame = pd.DataFrame(found, index=pd.Index(call.columns.names, name="feature"))
+    frame = pd.DataFrame(found, index=pd.Index(runner.columns.names, name="feature"))
     return frame.sort_values("size", ascending=False, kind="stable")
 
 

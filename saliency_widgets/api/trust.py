@@ -122,8 +122,8 @@ def ablate(
     request = Request.of(DEFAULT, {}, target=target, score=score, contrast=contrast)
     with alone():
         resolved, _ = subject.resolve(request)
-        call = subject.call(resolved)
-        fill = default_fill(call) if fill is None else fill
-        *_, found = ablations(call, chosen, fill=fill, draws=DRAWS.check(draws), seed=SEED.check(seed))
+        runner = subject.runner(resolved)
+        fill = default_fill(runner) if fill is None else fill
+        *_, found = ablations(runner, chosen, fill=fill, draws=DRAWS.check(draws), seed=SEED.check(seed))
     names = None if subject.class_names is None else tuple(subject.class_names)
     return replace(found, picture=subject.picture_of(found.inputs), class_names=names)

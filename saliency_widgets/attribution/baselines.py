@@ -7,10 +7,9 @@ Which one is meant decides the picture: what equals the baseline can get no attr
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from numbers import Real
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,13 +17,9 @@ from torch.nn import functional as F
 
 from saliency_widgets.attribution.arrays import as_numbers
 from saliency_widgets.attribution.columns import Columns
+from saliency_widgets.attribution.errors import out_of_memory
 from saliency_widgets.attribution.numerics.noise import seeded
 from saliency_widgets.params import Param, brief, is_truth_value
-from saliency_widgets.runtime.autograd import blaming
-from saliency_widgets.runtime.memory import out_of_memory
-
-if TYPE_CHECKING:
-    from saliency_widgets.runtime.runner import Call
 
 
 @dataclass(frozen=True)
@@ -132,11 +127,28 @@ BASELINE = Param(
 )
 
 
+BACKGROUND = "background"
+BASELINES = Param(
+    "baselines",
+    default=None,
+    kind="open",
+    choices=("noise", BACKGROUND, *(name for name in NAMED if name != "noise")),
+    optional=True,
+    help="The inputs that stand for 'nothing there', one drawn for each sample: a stack of your data is best. The rows "
+    "of the background where there is one, and otherwise fresh uniform noise for each sample, unless given.",
+)
+
+
 def default_baseline(pixels: PixelRange | None, columns: Columns | None = None) -> str:
     """The baseline where none is given: "mean" of a background; "black" where that is told; "zero" otherwise."""
     if columns is not None and columns.rows is not None:
         return "mean"
     return "black" if pixels is not None and not pixels.assumed else "zero"
+
+
+def default_pool(columns: Columns | None) -> str:
+    """What baselines are drawn from where none are given: the rows of a background, or noise."""
+    return "noise" if columns is None or columns.rows is None else BACKGROUND
 
 
 def baselines_for(inputs: Tensor, pixels: PixelRange | None, columns: Columns | None = None) -> tuple[str, ...]:
@@ -223,38 +235,3 @@ def _number(value: Real) -> Tensor:
         return torch.tensor(value, dtype=torch.float64, device="cpu")
     except OverflowError:
         raise ValueError(f"baseline: {brief(value)} is too large a number.") from None
-
-
-def on_the_path(call: Call, start: Tensor, baseline: Any) -> AbstractContextManager[None]:
-    """Says of scores and gradients between a baseline and the inputs that aren't finite whether the baseline is why.
-
-    Args:
-        call: The model and its inputs.
-        start: The baseline of each sample, of the inputs' shape.
-        baseline: As a person gave it.
-    """
-    points = [(f"at {_described(baseline, call)}", start)]
-    if call.parts:  # one input alone at its baseline, the others as they are
-        ends = call.inputs.split([part.size for part in call.parts], 1)
-        starts = start.split([part.size for part in call.parts], 1)
-        alone = [torch.cat([*ends[:k], starts[k], *ends[k + 1 :]], 1) for k in range(len(ends))]
-        names = [f"at the baseline of the input {part.name!r}" for part in call.parts]
-        points = [*zip(names, alone, strict=True), *points]
-    rest = f"on the way from {_described(baseline, call)} to the inputs"
-    return blaming(call, "baseline", points, rest, _OTHER)
-
-
-_OTHER = (
-    "Choose another baseline: 'mean' or 'blur' for pictures, a typical row for tables, or a tensor on which the model "
-    "gives numbers."
-)
-
-
-def _described(baseline: Any, call: Call) -> str:
-    if isinstance(baseline, str):
-        return f"the baseline {baseline!r}"
-    if baseline is None:
-        return f"the default baseline, {default_baseline(call.pixels, call.columns)!r}"
-    if callable(baseline) and not isinstance(baseline, Tensor):
-        return "the baseline that the function gives"
-    return f"the baseline that was passed (a {type(baseline).__name__})"

@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from saliency_widgets.attribution.arrays import check_dense
+from saliency_widgets.attribution.errors import OneForAll
 from saliency_widgets.params import Param
-from saliency_widgets.runtime.errors import OneForAll
 
 Scale = Literal["logit", "probability", "log_probability", "value"]
 SCORE = Param(

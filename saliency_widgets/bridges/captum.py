@@ -23,8 +23,10 @@ from torch import Tensor, nn
 
 from saliency_widgets.attribution.arrays import check_dense
 from saliency_widgets.attribution.baselines import BASELINE
+from saliency_widgets.attribution.errors import Cancelled, NotFinite, out_of_memory
 from saliency_widgets.attribution.numerics.completeness import unaccounted
 from saliency_widgets.attribution.numerics.noise import SEED
+from saliency_widgets.attribution.query import CHUNK_SIZE, LAYER
 from saliency_widgets.attribution.registry import Estimate, Method
 from saliency_widgets.bridges.captum_objects import (
     WINDOW,
@@ -37,12 +39,10 @@ from saliency_widgets.bridges.captum_objects import (
     unwrapped_model,
 )
 from saliency_widgets.params import Param, brief, check_switch, check_text, is_truth_value, unknown
-from saliency_widgets.runtime.batching import CHUNK_SIZE
-from saliency_widgets.runtime.errors import Cancelled, NotFinite, backward_failure, in_backward
+from saliency_widgets.runtime.errors import backward_failure, in_backward
 from saliency_widgets.runtime.layers.hooks import turn_of
-from saliency_widgets.runtime.layers.selection import LAYER, RESHAPE, activation_maps, check_layer
-from saliency_widgets.runtime.memory import out_of_memory
-from saliency_widgets.runtime.runner import Call
+from saliency_widgets.runtime.layers.selection import check_layer
+from saliency_widgets.runtime.runner import Runner
 
 _ASKED = {  # what the bridge itself gives
     "inputs": "They are those of sw.attribute.",
@@ -215,73 +215,75 @@ class _Bridge:
         found += [SEED] if "baselines" in free or set(_SAMPLED) & set(self.arguments) else []
         return (*found, *([CHUNK_SIZE] if set(_CHUNKS) & set(free) else []))
 
-    def _run(self, call: Call, **params: Any) -> Iterator[Estimate]:
-        if self.label.endswith("LRP") and not _is_an_output(call):
+    def _run(self, runner: Runner, **params: Any) -> Iterator[Estimate]:
+        if self.label.endswith("LRP") and not _is_an_output(runner):
             raise ValueError(
                 f"score: {self.label} shares out an output of the model as it is, and no difference (contrast=), "
                 f"probability, or negative of one logit. Use score='logit' without contrast=, or target=1 of two names."
             )
-        layers = self._layers(call, params.pop("layer", None))
-        self._separate(call)
-        seed, chunk = params.pop("seed", SEED.default), call.rows(params.pop("chunk_size", None))
+        layers = self._layers(runner, params.pop("layer", None))
+        self._separate(runner)
+        seed, chunk = params.pop("seed", SEED.default), runner.passes.rows_per_pass(params.pop("chunk_size", None))
         arguments = {name: chunk for name in _CHUNKS if name in self.arguments} | params | dict(self.fixed)
         if "baseline" in arguments:
-            arguments["baselines"] = call.baseline(arguments.pop("baseline"), seed)
-        if self.whole_batch and call.batch == 1:
+            arguments["baselines"] = runner.baseline(arguments.pop("baseline"), seed)
+        if self.whole_batch and runner.batch == 1:
             raise ValueError(
                 f"inputs: {self.label} shuffles a feature among the samples of a batch, and there is one sample. Pass "
                 f"several, or use 'captum.FeatureAblation'."
             )
-        samples = [slice(0, call.batch)] if self.whole_batch else [slice(k, k + 1) for k in range(call.batch)]
-        done = [self._explain(call, some, layers, arguments, seed) for some in samples]
+        samples = [slice(0, runner.batch)] if self.whole_batch else [slice(k, k + 1) for k in range(runner.batch)]
+        done = [self._explain(runner, some, layers, arguments, seed) for some in samples]
         deltas = [delta for _, delta, _ in done if delta is not None]
-        values, parts = self._read(call, [tensors for tensors, _, _ in done], layers)
-        delta = torch.cat(deltas) if len(deltas) == call.batch else None
+        values, parts = self._read(runner, [tensors for tensors, _, _ in done], layers)
+        delta = torch.cat(deltas) if len(deltas) == runner.batch else None
         why = None if "n_steps" in self.arguments else _NO_STEPS
-        missing = "" if delta is None else unaccounted(values, delta, None, _UNSAID, precision=call.precision, why=why)
+        missing = (
+            "" if delta is None else unaccounted(values, delta, None, _UNSAID, precision=runner.precision, why=why)
+        )
         yield Estimate(
             values,
-            evaluations=math.ceil(sum(rows for _, _, rows in done) / call.batch),
+            evaluations=math.ceil(sum(rows for _, _, rows in done) / runner.batch),
             delta=delta,
             notes=(missing,) if missing else (),
             layer=", ".join(layers) if self.of_layer else None,
             parts=parts,
         )
 
-    def _separate(self, call: Call) -> None:
+    def _separate(self, runner: Runner) -> None:
         """Look whether captum may run variants of one sample in one pass, and refuse where it would and may not."""
         several = {*_CHUNKS, *_SAMPLED, "baselines"} & set(self.arguments)
-        if call.batch > 1 or not several:
+        if runner.batch > 1 or not several:
             return
-        call.look_at(torch.cat([torch.zeros_like(call.inputs), call.inputs]))
-        if call.sharing.apart and not set(_CHUNKS) & several:
+        runner.look_at(torch.cat([torch.zeros_like(runner.inputs), runner.inputs]))
+        if runner.passes.sharing.apart and not set(_CHUNKS) & several:
             raise ValueError(
-                f"method: {self.label} runs the input beside variants of it in one pass. {call.sharing.apart} Use "
-                f"'integrated_gradients' or 'smoothgrad', which do that."
+                f"method: {self.label} runs the input beside variants of it in one pass. "
+                f"{runner.passes.sharing.apart} Use 'integrated_gradients' or 'smoothgrad', which do that."
             )
 
-    def _layers(self, call: Call, layer: str | None) -> list[str]:
+    def _layers(self, runner: Runner, layer: str | None) -> list[str]:
         """The paths of the layers that it is about."""
         if not self.chosen:
-            return self.paths(call.model)
+            return self.paths(runner.passes.model)
         if layer is None:
             try:
-                layer = activation_maps(call, None, RESHAPE.default).layer
+                layer = runner.at_layer(None).layer
             except ValueError as error:
-                paths = [path for path, _ in call.model.named_modules() if path]
+                paths = [path for path, _ in runner.passes.model.named_modules() if path]
                 raise ValueError(
                     f"layer: {self.label} is about one layer, and none was chosen. Pass layer= one of {paths}."
                 ) from error
-        check_layer(call.model, layer)
+        check_layer(runner.passes.model, layer)
         if turn_of(layer) is not None:
             raise ValueError(f"layer: {layer!r} is no module, and captum needs one. Pass layer= a module's path.")
         return [layer]
 
     def _explain(
-        self, call: Call, samples: slice, layers: list[str], settings: Mapping[str, Any], seed: int
+        self, runner: Runner, samples: slice, layers: list[str], settings: Mapping[str, Any], seed: int
     ) -> tuple[list[Tensor], Tensor | None, int]:
         """What captum says of some samples: tensors, the delta, and how many rows the model was run on."""
-        inputs = _split(call, call.inputs[samples].detach().clone())
+        inputs = _split(runner, runner.inputs[samples].detach().clone())
         for name in ("baselines", "feature_mask"):
             fixed = self.fixed.get(name)
             if isinstance(fixed, tuple) and len(fixed) != len(inputs):
@@ -289,10 +291,13 @@ class _Bridge:
                     f"{name}: a tuple has one for each explained input, {len(inputs)} here, and this one has "
                     f"{len(fixed)}."
                 )
-        arguments = {name: self._of_sample(call, name, value, samples, inputs) for name, value in settings.items()}
+        arguments = {name: self._of_sample(runner, name, value, samples, inputs) for name, value in settings.items()}
         if "window" in arguments:
             arguments = patches([tuple(x.shape[1:]) for x in inputs], arguments.pop("window")) | arguments
-        with call.lent(None if self.whole_batch else samples.start, seed) as (model, copies, score), _undisturbed(seed):
+        with (
+            runner.passes.lend(None if self.whole_batch else samples.start, seed) as (model, copies, score),
+            _undisturbed(seed),
+        ):
             for module in model.modules():
                 if hasattr(module, "rule"):  # the caller's choice for LRP, which keeps what it sees in it
                     module.rule = copy.copy(module.rule)
@@ -301,7 +306,7 @@ class _Bridge:
             delta = {*_WITH_DELTA, *_SAMPLED} & set(self.arguments) == _WITH_DELTA
             try:
                 layer = layers[0] if self.chosen else None
-                attribution = self.make(scored, {**copies, id(call.model): scored}, layer)
+                attribution = self.make(scored, {**copies, id(runner.passes.model): scored}, layer)
                 delta = delta and attribution.has_convergence_delta() and attribution.multiplies_by_inputs
                 arguments |= {"return_convergence_delta": True} if delta else {}
                 result = attribution.attribute(single(inputs), **arguments)
@@ -325,40 +330,42 @@ class _Bridge:
                     f"Check that it runs on this model by itself; from_captum takes further arguments of its attribute."
                 ) from error
         result, missed = result if delta else (result, None)
-        missed = None if missed is None or missed.numel() > 1 else missed.detach().reshape(1).to(call.inputs.device)
+        missed = None if missed is None or missed.numel() > 1 else missed.detach().reshape(1).to(runner.inputs.device)
         return [item.detach() for item in _tensors(result)], missed, scored.rows
 
-    def _of_sample(self, call: Call, name: str, value: Any, samples: slice, inputs: Sequence[Tensor]) -> Any:
+    def _of_sample(self, runner: Runner, name: str, value: Any, samples: slice, inputs: Sequence[Tensor]) -> Any:
         """An argument for some samples, on their device; of several explained inputs, one for each."""
         if isinstance(value, (tuple, list)) and any(isinstance(item, Tensor) for item in value):
             of_each = [[x] for x in inputs] if len(value) == len(inputs) else [inputs] * len(value)
-            return tuple(self._of_sample(call, name, item, samples, x) for item, x in zip(value, of_each, strict=True))
+            return tuple(
+                self._of_sample(runner, name, item, samples, x) for item, x in zip(value, of_each, strict=True)
+            )
         if not isinstance(value, Tensor):
             return value
         # Where there is no default, captum draws from what it is given, of which it wants several.
         drawn = name == "baselines" and self.arguments[name].default is inspect.Parameter.empty
-        tensor = value.to(call.inputs.device)
+        tensor = value.to(runner.inputs.device)
         if name not in self.fixed:
-            return single(_split(call, tensor[samples].repeat(1 + drawn, *[1] * (tensor.ndim - 1))))
+            return single(_split(runner, tensor[samples].repeat(1 + drawn, *[1] * (tensor.ndim - 1))))
         if drawn or name not in _BY_SAMPLE or tensor.ndim == 0:
             return tensor
         like = inputs[0] if len(inputs) == 1 and not name.startswith("layer_") else None
-        if len(tensor) == call.batch and (like is None or tensor.ndim == like.ndim):
+        if len(tensor) == runner.batch and (like is None or tensor.ndim == like.ndim):
             tensor = tensor[samples]
         return tensor if like is None else _expanded(tensor, (1, *like.shape[1:]))
 
     def _read(
-        self, call: Call, results: list[list[Tensor]], layers: list[str]
+        self, runner: Runner, results: list[list[Tensor]], layers: list[str]
     ) -> tuple[Tensor, dict[str, tuple[int, ...]] | None]:
         """The values: like the inputs, or a layer's; and the parts of a layer that gives several tensors."""
         shapes, who = [tuple(item.shape) for item in results[0]], f"captum's {self.label} gave"
         if not all(bool(torch.isfinite(item).all()) for items in results for item in items):
             raise ValueError(f"method: {who} NaN or infinite values. Try another baseline, layer or method.")
         if not self.of_layer:
-            if shapes != [tuple(x.shape) for x in _split(call, call.inputs[: len(results[0][0])])]:
+            if shapes != [tuple(x.shape) for x in _split(runner, runner.inputs[: len(results[0][0])])]:
                 leave = "Leave out the arguments that change the shape."
                 raise ValueError(f"method: {who} values of shape {single(shapes)}, which is not the inputs'. {leave}")
-            if call.arguments is None or not call.arguments.parts:
+            if runner.passes.arguments is None or not runner.passes.arguments.parts:
                 return torch.cat([items[0] for items in results]), None
             return torch.cat([_flat(items) for items in results]), None
         if not shapes:
@@ -370,22 +377,22 @@ class _Bridge:
             )
         if len(shapes) == 1:
             values = torch.cat([items[0] for items in results])
-            return (values.sum(1, keepdim=True) if self._is_map(call, values, layers[0]) else values), None
+            return (values.sum(1, keepdim=True) if self._is_map(runner, values, layers[0]) else values), None
         names = layers if len(layers) == len(shapes) else [f"{layers[0]}[{k}]" for k in range(len(shapes))]
         return torch.cat([_flat(items) for items in results]), dict(zip(names, (s[1:] for s in shapes), strict=True))
 
-    def _is_map(self, call: Call, values: Tensor, layer: str) -> bool:
+    def _is_map(self, runner: Runner, values: Tensor, layer: str) -> bool:
         """Whether a layer's values are channels on the grid of a picture, and are shown as one map.
 
         Raises:
             ValueError: Captum averages over other dimensions than those of the grid.
         """
-        if values.ndim != 4 or call.size is None:
+        if values.ndim != 4 or runner.passes.size is None:
             return False
         if self.fixed.get("attribute_to_layer_input"):  # whose size is another
             return True
         try:
-            grid = tuple(activation_maps(call, layer, RESHAPE.default).activation.shape[-2:])
+            grid = tuple(runner.at_layer(layer).activation.shape[-2:])
         except (TypeError, ValueError):  # no grid of channels, or one that the score doesn't depend on
             return False
         if tuple(values.shape[2:]) != grid and self.label.endswith("LayerGradCam"):
@@ -434,15 +441,15 @@ def _check_fixed(name: str, value: Any, default: Any) -> None:
             check_dense(item, name)
 
 
-def _is_an_output(call: Call) -> bool:
+def _is_an_output(runner: Runner) -> bool:
     """Whether the score is a number that the model returns, and not made from some of these."""
-    score = call.score
+    score = runner.passes.score
     if not isinstance(score.target, Tensor):
         return True  # what a function makes is for the caller to know
     if score.contrast is not None or score.scale in ("probability", "log_probability"):
         return False
     negative = score.binary and score.of_classes and bool((score.target == 0).any())
-    return not negative or call.logits()[0].shape[1] > 1
+    return not negative or runner.passes.logits()[0].shape[1] > 1
 
 
 def _tensors(output: Any) -> list[Tensor]:
@@ -462,8 +469,8 @@ def _expanded(tensor: Tensor, shape: tuple[int, ...]) -> Tensor:
         return tensor
 
 
-def _split(call: Call, rows: Tensor) -> list[Tensor]:
-    return [rows] if call.arguments is None else call.arguments.split(rows)
+def _split(runner: Runner, rows: Tensor) -> list[Tensor]:
+    return [rows] if runner.passes.arguments is None else runner.passes.arguments.split(rows)
 
 
 @contextmanager

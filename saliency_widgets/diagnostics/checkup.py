@@ -7,42 +7,41 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import nn
 
+from saliency_widgets.attribution.errors import NeedsGradients, NotFinite, out_of_memory
 from saliency_widgets.attribution.numerics.noise import normal_noise
 from saliency_widgets.attribution.reduction import unseen
 from saliency_widgets.attribution.registry import methods
 from saliency_widgets.diagnostics.module_rules import HALF, in_chunks, is_script, needing, of_modules
 from saliency_widgets.diagnostics.report import Checkup, Finding
 from saliency_widgets.diagnostics.trace import Observation, observe
-from saliency_widgets.runtime.coupling import by_samples
-from saliency_widgets.runtime.errors import NeedsGradients, NotFinite, cause_of
+from saliency_widgets.runtime.errors import cause_of
 from saliency_widgets.runtime.layers.selection import spatial_layers
-from saliency_widgets.runtime.memory import out_of_memory
 from saliency_widgets.runtime.model.isolation import is_scripted
 from saliency_widgets.runtime.reuse.survey import are_probabilities
-from saliency_widgets.runtime.runner import Call
+from saliency_widgets.runtime.runner import Runner
 
 
-def examine(call: Call) -> Checkup:
+def examine(runner: Runner) -> Checkup:
     """Look at a model, run it a few times, and say what will make which method wrong or slow.
 
     It takes about one gradient and nine forward passes, and one from a layer on for each class activation map.
 
     Args:
-        call: The model, its inputs, and the score.
+        runner: The model, its inputs, and the score.
     """
-    found = list(of_modules(call.model))
+    found = list(of_modules(runner.passes.model))
     try:
-        call, coupling = by_samples(call)
+        runner, coupling = runner.by_samples()
         found += [_joint(note) for note in coupling]
         try:
-            seen = observe(call)
+            seen = observe(runner)
         except NeedsGradients:
-            call.memory.by_hand = True
-            seen = observe(call)
+            runner.passes.memory.by_hand = True
+            seen = observe(runner)
     except (TypeError, ValueError) as error:
         return Checkup([*found, broken(error)])
     for rule in _RULES:
-        found += rule(call, seen)
+        found += rule(runner, seen)
     return Checkup(found)
 
 
@@ -62,12 +61,12 @@ def broken(error: Exception) -> Finding:
 # ---- what a pass shows
 
 
-def _activations(call: Call, seen: Observation) -> Iterator[Finding]:
-    recurrent = [path for path, module in call.model.named_modules() if isinstance(module, nn.RNNBase)]
+def _activations(runner: Runner, seen: Observation) -> Iterator[Finding]:
+    recurrent = [path for path, module in runner.passes.model.named_modules() if isinstance(module, nn.RNNBase)]
     smooth = {**seen.smooth, **({"the gates": dict.fromkeys(recurrent)} if recurrent else {})}
     met = ", ".join(f"{name} ({_counted(places)})" for name, places in smooth.items())
     where = tuple(dict.fromkeys(path or "the model itself" for places in smooth.values() for path in places))
-    if not seen.relus and not is_scripted(call.model):
+    if not seen.relus and not is_scripted(runner.passes.model):
         yield Finding(
             f"No ReLU ran{f', but {met}' if met else ''}: the rules for ReLUs do not apply.",
             where,
@@ -84,7 +83,7 @@ def _activations(call: Call, seen: Observation) -> Iterator[Finding]:
         )
 
 
-def _custom(_call: Call, seen: Observation) -> Iterator[Finding]:
+def _custom(_runner: Runner, seen: Observation) -> Iterator[Finding]:
     if seen.custom:
         yield Finding(
             f"Autograd functions of its own ({', '.join(seen.custom)}) can't be looked into: the rules for ReLUs don't "
@@ -99,8 +98,8 @@ def _counted(places: dict[str, None]) -> str:
     return f"{len(places)} layer{'s' * (len(places) != 1)}"
 
 
-def _spatial(call: Call, _seen: Observation) -> Iterator[Finding]:
-    if call.joint:
+def _spatial(runner: Runner, _seen: Observation) -> Iterator[Finding]:
+    if runner.passes.joint:
         yield Finding(
             "Class activation maps are of single images, and the rows are explained together.",
             methods=needing("layer"),
@@ -108,10 +107,10 @@ def _spatial(call: Call, _seen: Observation) -> Iterator[Finding]:
         )
         return
     try:
-        layers = spatial_layers(call)
+        layers = spatial_layers(runner.passes, runner.graphs)
     except ValueError as error:  # of one sample, where a batch of several ran
         yield Finding(
-            f"Its batch size is fixed: it fails on 1 row, though not on {call.batch}: "
+            f"Its batch size is fixed: it fails on 1 row, though not on {runner.batch}: "
             f"{cause_of(error.__cause__ or error)}.",
             methods=needing("layer"),
             remedy="Let it take any number of rows.",
@@ -125,14 +124,14 @@ def _spatial(call: Call, _seen: Observation) -> Iterator[Finding]:
         )
 
 
-def _one_sided(call: Call, _seen: Observation) -> Iterator[Finding]:
+def _one_sided(runner: Runner, _seen: Observation) -> Iterator[Finding]:
     """Class activation maps in which everything speaks against the target: shown as in their papers, they are empty."""
     empty, layer = [], ()
     for name, entry in methods().items():
         if entry.sign != "positive" or "layer" not in entry.needs:
             continue
         try:
-            *_, last = entry.run(call, **entry.check_params({}))
+            *_, last = entry.run(runner, **entry.check_params({}))
         except (TypeError, ValueError):  # no layer for it, which another rule says
             return
         if unseen(last.values, entry.sign):
@@ -149,9 +148,9 @@ def _one_sided(call: Call, _seen: Observation) -> Iterator[Finding]:
         )
 
 
-def _output(call: Call, seen: Observation) -> Iterator[Finding]:
+def _output(runner: Runner, seen: Observation) -> Iterator[Finding]:
     scores = seen.scores
-    if scores is not None and scores.dtype in HALF and call.inputs.dtype not in HALF:
+    if scores is not None and scores.dtype in HALF and runner.inputs.dtype not in HALF:
         yield Finding(
             f"It switches to {str(scores.dtype).removeprefix('torch.')} inside (autocast): small gradients vanish.",
             remedy="Explain it without autocast inside forward.",
@@ -169,16 +168,16 @@ def _output(call: Call, seen: Observation) -> Iterator[Finding]:
     elif seen.last == "sigmoid" and bool(((scores >= 0) & (scores <= 1)).all()):
         what, taken = "the results of a sigmoid, between 0 and 1", not several
     scales = ("logit",) if taken else ("logit", "probability", "log_probability")
-    if what is not None and call.score.scale in scales:
+    if what is not None and runner.passes.score.scale in scales:
         twice = "" if taken else ", and 'probability' would squash it twice"
         yield Finding(
             f"The model's outputs are {what}. The score 'logit' is no logit{twice}.",
             remedy="Explain the model without its last layer, or pass score='value' and read it for what it is.",
-            severity="caution" if call.score.scale == "logit" else "wrong",
+            severity="caution" if runner.passes.score.scale == "logit" else "wrong",
         )
 
 
-def _cuts(_call: Call, seen: Observation) -> Iterator[Finding]:
+def _cuts(_runner: Runner, seen: Observation) -> Iterator[Finding]:
     for kind, places in seen.cuts.items():
         said = {"detach": "detach() or .data", "rounding": "Rounding"}.get(kind, kind)
         yield Finding(
@@ -193,7 +192,7 @@ def _paths(places: dict[str, None]) -> tuple[str, ...]:
     return tuple(path or "the model itself" for path in places)
 
 
-def _random(_call: Call, seen: Observation) -> Iterator[Finding]:
+def _random(_runner: Runner, seen: Observation) -> Iterator[Finding]:
     if seen.random:
         yield Finding(
             "It draws random numbers in eval mode (dropout by a function whose training flag is left on, or noise). "
@@ -204,7 +203,7 @@ def _random(_call: Call, seen: Observation) -> Iterator[Finding]:
         )
 
 
-def _zeros(call: Call, seen: Observation) -> Iterator[Finding]:
+def _zeros(runner: Runner, seen: Observation) -> Iterator[Finding]:
     gradient = seen.gradient
     if gradient is None:
         return
@@ -217,7 +216,7 @@ def _zeros(call: Call, seen: Observation) -> Iterator[Finding]:
         return
     zero = (gradient == 0).flatten(1).all(0)
     share = float(zero.double().mean())
-    if gradient.ndim == 2 and bool(zero.any()) and not call.parts:
+    if gradient.ndim == 2 and bool(zero.any()) and not runner.parts:
         columns = zero.nonzero()[:, 0].tolist()
         told = ", ".join(map(str, columns[:8])) + (f" and {len(columns) - 8} more" if len(columns) > 8 else "")
         yield Finding(
@@ -236,11 +235,11 @@ def _zeros(call: Call, seen: Observation) -> Iterator[Finding]:
 _MUCH = 0.1
 
 
-def _slopes(call: Call, seen: Observation) -> Iterator[Finding]:
+def _slopes(runner: Runner, seen: Observation) -> Iterator[Finding]:
     """Whether the score changes as the gradient says: torch's own backward passes are wrong in places."""
     off = [] if seen.slopes is None else [float(s) for s in seen.slopes if abs(s - 1) > _OFF]
     if off:
-        scripted = [path or "the model itself" for path, m in call.model.named_modules() if is_script(m)]
+        scripted = [path or "the model itself" for path, m in runner.passes.model.named_modules() if is_script(m)]
         remedy = "Pass the original module, from before torch.jit: there, known faults of torch's are guarded against."
         other = "Compare with a method that needs no gradient, such as 'captum.Occlusion'."
         yield Finding(
@@ -254,24 +253,24 @@ def _slopes(call: Call, seen: Observation) -> Iterator[Finding]:
 _OFF = 0.2
 
 
-def _coupled(call: Call, _seen: Observation) -> Iterator[Finding]:
+def _coupled(runner: Runner, _seen: Observation) -> Iterator[Finding]:
     """Whether what else is in the batch changes a row's score."""
-    other = call.inputs + 0.5 * call.spread() * normal_noise(call.inputs, 0, range(1))[0]
+    other = runner.inputs + 0.5 * runner.noise_scale() * normal_noise(runner.inputs, 0, range(1))[0]
     try:
-        alone, again = call.scores(call.inputs), call.scores(call.inputs)
-        together = call.scores(torch.cat([call.inputs, other]))[: call.batch]
+        alone, again = runner.scores(runner.inputs), runner.scores(runner.inputs)
+        together = runner.scores(torch.cat([runner.inputs, other]))[: runner.batch]
     except NotFinite:  # of inputs that were moved a little
         return
     except ValueError as error:
         if not str(error).startswith("model:"):
             yield Finding(
-                f"It runs on {call.batch} row{'s' * (call.batch > 1)} and not on {2 * call.batch}: {error!s}",
+                f"It runs on {runner.batch} row{'s' * (runner.batch > 1)} and not on {2 * runner.batch}: {error!s}",
                 methods=in_chunks(),
                 remedy="Pass chunk_size=1.",
             )
             return
         yield Finding(
-            f"Its batch size is fixed: it fails on a batch of {2 * call.batch} rows, though not on {call.batch}: "
+            f"Its batch size is fixed: it fails on a batch of {2 * runner.batch} rows, though not on {runner.batch}: "
             f"{cause_of(error.__cause__ or error)}.",
             methods=in_chunks(),
             remedy="Let it take any number of rows, or pass chunk_size=1.",
@@ -281,9 +280,9 @@ def _coupled(call: Call, _seen: Observation) -> Iterator[Finding]:
         if not out_of_memory(error):
             raise
         return
-    if call.sharing.apart:
+    if runner.passes.sharing.apart:
         yield Finding(
-            call.sharing.apart,
+            runner.passes.sharing.apart,
             methods=in_chunks(),
             remedy="Where that is meant, expect them to take longer.",
             severity="caution",
@@ -297,7 +296,7 @@ def _coupled(call: Call, _seen: Observation) -> Iterator[Finding]:
         )
         return
     # Against what another input would change, and what rounding may.
-    apart = (alone - call.scores(other)).abs()
+    apart = (alone - runner.scores(other)).abs()
     rounding = 1e2 * torch.finfo(alone.dtype).eps * (1 + alone.abs())
     if bool(((alone - together).abs() > 1e-3 * apart + rounding).any()):
         yield Finding(
@@ -309,9 +308,9 @@ def _coupled(call: Call, _seen: Observation) -> Iterator[Finding]:
         )
 
 
-def _range(call: Call, seen: Observation) -> Iterator[Finding]:
+def _range(runner: Runner, seen: Observation) -> Iterator[Finding]:
     """The first BatchNorm has seen the training data; without one, only raw bytes can be told."""
-    largest = float(call.inputs.abs().max())
+    largest = float(runner.inputs.abs().max())
     if seen.norm is not None:
         path, far, wide = seen.norm
         if far > _FAR or wide > _WIDE or wide < _FLAT:
@@ -321,7 +320,7 @@ def _range(call: Call, seen: Observation) -> Iterator[Finding]:
                 (path,),
                 remedy="Check transform=: are pixels scaled to [0, 1] and normalised as in training?",
             )
-    elif _BYTES < largest <= 255 and float(call.inputs.min()) >= 0 and call.size is not None:
+    elif _BYTES < largest <= 255 and float(runner.inputs.min()) >= 0 and runner.passes.size is not None:
         yield Finding(
             f"The inputs reach {largest:.0f}: they look like raw bytes; most models want [0, 1] or normalised ones.",
             remedy="Check transform=, or divide by 255.",
@@ -331,7 +330,7 @@ def _range(call: Call, seen: Observation) -> Iterator[Finding]:
 
 _FAR, _WIDE, _FLAT, _BYTES = 4.0, 25.0, 1e-3, 30.0
 
-_RULES: tuple[Callable[[Call, Observation], Iterator[Finding]], ...] = (
+_RULES: tuple[Callable[[Runner, Observation], Iterator[Finding]], ...] = (
     _activations,
     _custom,
     _spatial,

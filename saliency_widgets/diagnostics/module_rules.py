@@ -8,9 +8,9 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from saliency_widgets.attribution.query import CHUNK_SIZE
 from saliency_widgets.attribution.registry import Need, methods
 from saliency_widgets.diagnostics.report import Finding
-from saliency_widgets.runtime.batching import CHUNK_SIZE
 from saliency_widgets.runtime.model.isolation import (
     BETWEEN_LAYERS,
     device_of,

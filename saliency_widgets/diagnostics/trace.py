@@ -18,7 +18,7 @@ from saliency_widgets.runtime.model.isolation import training
 from saliency_widgets.runtime.model.rng import draws
 from saliency_widgets.runtime.relu_rules import RULE_NAME, SMOOTH, ReLURule
 from saliency_widgets.runtime.reuse.graph_cache import nodes_of
-from saliency_widgets.runtime.runner import Call
+from saliency_widgets.runtime.runner import Runner
 
 Places = dict[str, dict[str, None]]
 """What was seen -> the module paths it was seen in, in order."""
@@ -91,35 +91,35 @@ class _Watch(TorchFunctionMode):
         return func(*args, **kwargs)
 
 
-def observe(call: Call) -> Observation:
+def observe(runner: Runner) -> Observation:
     """Run the model once on the inputs, with gradients, and note what happens.
 
     Raises:
-        TypeError, ValueError: As :meth:`Call.gradient` does.
+        TypeError, ValueError: As :meth:`.Runner.gradient` does.
     """
     seen = Observation()
-    with call.standing_in() as model:
+    with runner.passes.isolated() as model:
         stack: list[tuple[str, bool]] = [("", training(model))]
         norms: list[tuple[str, Tensor]] = []
         _follow(model, stack, norms)
-        leaf = call.inputs.detach().requires_grad_(True)
+        leaf = runner.inputs.detach().requires_grad_(True)
         with ReLURule("guided") as rule, _Watch(seen, lambda: stack[-1]):
-            output = call.output(model, leaf, range(call.batch))
+            output = runner.passes.output(model, leaf, range(runner.batch))
         seen.relus = rule.calls
-        seen.norm = next(iter(filter(None, (_shift(call.model, *norm) for norm in norms[:1]))), None)
-        if not is_function(call.score.target):
-            seen.scores = scores_in(output, call.batch)
+        seen.norm = next(iter(filter(None, (_shift(runner.passes.model, *norm) for norm in norms[:1]))), None)
+        if not is_function(runner.passes.score.target):
+            seen.scores = scores_in(output, runner.batch)
             seen.last = _last(seen.scores)
             seen.custom = _custom(seen.scores)
             seen.scores = seen.scores.detach()
-    seen.gradient = call.gradient(call.inputs)[0]
-    if seen.random and torch.equal(call.scores(call.inputs), call.scores(call.inputs, seed=1)):
+    seen.gradient = runner.gradient(runner.inputs)[0]
+    if seen.random and torch.equal(runner.scores(runner.inputs), runner.scores(runner.inputs, seed=1)):
         seen.random.clear()  # drawn, and not used
     for kind in list(seen.cuts):
-        if not _matters(call, kind, seen.gradient):
+        if not _matters(runner, kind, seen.gradient):
             del seen.cuts[kind]
     if not (seen.cuts or seen.custom or seen.random):  # which are told of by themselves
-        seen.slopes = _slopes(call, seen.gradient)
+        seen.slopes = _slopes(runner, seen.gradient)
     return seen
 
 
@@ -127,20 +127,20 @@ _STEP, _SMALL = 1e-3, 1e-3  # of the scores' size, and of the inputs' range: wha
 _AGREE, _ROUNDING = 0.05, 300.0
 
 
-def _slopes(call: Call, gradient: Tensor) -> Tensor | None:
+def _slopes(runner: Runner, gradient: Tensor) -> Tensor | None:
     """Central differences of the score along the gradient, of two steps; NaN where they differ or are too small."""
-    if call.inputs.dtype not in (torch.float32, torch.float64) or call.precision not in (None, "full"):
+    if runner.inputs.dtype not in (torch.float32, torch.float64) or runner.precision not in (None, "full"):
         return None
     shape = (-1, *[1] * (gradient.ndim - 1))
     flat = gradient.flatten(1)
 
     def share(change: Tensor) -> Tensor:
         step = (change / flat.square().sum(1)).view(shape) * gradient
-        return (call.scores(call.inputs + step) - call.scores(call.inputs - step)) / (2 * change)
+        return (runner.scores(runner.inputs + step) - runner.scores(runner.inputs - step)) / (2 * change)
 
     try:
-        size = call.outcomes(call.inputs)[1].abs().flatten(1).amax(1)
-        reach = (_SMALL * call.spread()).expand_as(gradient).flatten(1).amin(1)  # the largest step of any input
+        size = runner.outcomes(runner.inputs)[1].abs().flatten(1).amax(1)
+        reach = (_SMALL * runner.noise_scale()).expand_as(gradient).flatten(1).amin(1)  # the largest step of any input
         change = torch.minimum(_STEP * size, reach * flat.square().sum(1) / flat.abs().amax(1))
         far, near = share(change), share(change / 4)
     except (ValueError, RuntimeError):  # the score isn't finite there, or memory ran out
@@ -174,16 +174,16 @@ class _Healed(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-def _matters(call: Call, kind: str, gradient: Tensor) -> bool:
+def _matters(runner: Runner, kind: str, gradient: Tensor) -> bool:
     """Whether the gradient would be another without the cuts: what is only looked at, or kept, may be cut off."""
     if kind == "inference_mode":
         return True  # it can't be lifted from here
     try:
-        with call.standing_in() as model:
-            leaf = call.inputs.detach().requires_grad_(True)
+        with runner.passes.isolated() as model:
+            leaf = runner.inputs.detach().requires_grad_(True)
             with _Healed(kind):
-                scores = call.scored(model, leaf, range(call.batch))
-            healed = call.differentiated(model, scores, leaf)
+                scores = runner.passes.score_rows(model, leaf, range(runner.batch))
+            healed = runner.passes.differentiate(model, scores, leaf)
     except (ValueError, RuntimeError):
         return True  # it can't be told: what was seen is said
     return not torch.allclose(healed, gradient, rtol=1e-3, atol=1e-4 * float(gradient.abs().max()))

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from saliency_widgets.attribution.query import CHUNK_SIZE
 from saliency_widgets.attribution.score import in_classes, probabilities
 from saliency_widgets.evaluation.fills import check_masks, filling, outcomes_of
 from saliency_widgets.evaluation.ranking import by_chance
 from saliency_widgets.evaluation.running import Running
 from saliency_widgets.params import MANY, Param
-from saliency_widgets.runtime.batching import CHUNK_SIZE
-from saliency_widgets.runtime.runner import Call
+from saliency_widgets.runtime.runner import Runner
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -119,7 +119,7 @@ class Ablation(Running):
 
 
 def ablate(
-    call: Call,
+    runner: Runner,
     mask: Tensor,
     *,
     fill: Any,
@@ -135,7 +135,7 @@ def ablate(
     Source: Zeiler and Fergus, "Visualizing and Understanding Convolutional Networks", 2014 (occlusion).
 
     Args:
-        call: The model and its one sample.
+        runner: The model and its one sample.
         mask: True where something is taken away, shape (H, W) of what the model sees, or (F,) of a row.
         fill: What is put there: see :func:`~.fills.filling`.
         draws: How many regions elsewhere.
@@ -148,26 +148,26 @@ def ablate(
     Raises:
         ValueError: A mask of another size, or an empty one.
     """
-    mask = check_masks(call, mask)[0]
+    mask = check_masks(runner, mask)[0]
     if not bool(mask.any()):
         raise ValueError("mask: nothing is marked, so there is nothing to take away. Paint a region, or pass top=0.05.")
     draws = 0 if bool(mask.all()) else draws  # everywhere is everywhere
-    whole = call.once("whole", lambda: call.outcomes(call.inputs))
-    without = filling(call, fill, seed)
+    whole = runner.once("whole", lambda: runner.outcomes(runner.inputs))
+    without = filling(runner, fill, seed)
     scores: list[Tensor] = []
     logits: list[Tensor] = []
     inputs: Tensor | None = None
-    for chunk in call.chunks(1 + draws, chunk_size, first=(1, 4)):
+    for chunk in runner.chunks(1 + draws, chunk_size, first=(1, 4)):
         masks = torch.stack([mask if not k else by_chance(mask, k, seed=seed) for k in chunk])
         variants = without(masks)
         inputs = variants[:1] if inputs is None else inputs
-        found = outcomes_of(call, variants, fill)
+        found = outcomes_of(runner, variants, fill)
         scores.append(found[0])
         logits.append(found[1])
         after = torch.cat(scores)
         before, without_it = whole[1][0], logits[0][0]
-        if call.score.squashed:
-            pairs = in_classes(torch.stack([before, without_it]), call.score.binary, squashed=True)
+        if runner.passes.score.squashed:
+            pairs = in_classes(torch.stack([before, without_it]), runner.passes.score.binary, squashed=True)
             before, without_it = pairs.unbind(0)
         yield Ablation(
             mask, inputs, float(whole[0][0]), float(after[0]), before, without_it, after[1:], len(after), 1 + draws

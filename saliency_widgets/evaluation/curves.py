@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 
 from saliency_widgets.attribution import Score
+from saliency_widgets.attribution.query import CHUNK_SIZE
 from saliency_widgets.evaluation.fills import filling, outcomes_of, places_of
 from saliency_widgets.evaluation.ranking import CHANCE, by_chance, ranks_of
 from saliency_widgets.evaluation.running import Running, refined
 from saliency_widgets.params import MANY, Param
-from saliency_widgets.runtime.batching import CHUNK_SIZE
-from saliency_widgets.runtime.runner import Call
+from saliency_widgets.runtime.runner import Runner
 
 Kind = Literal["deletion", "insertion"]
 
@@ -83,7 +83,7 @@ class Curve(Running):
 
 
 def curve(
-    call: Call,
+    runner: Runner,
     values: Tensor,
     kind: Kind,
     *,
@@ -108,7 +108,7 @@ def curve(
     "neighbours": Rong et al., "A Consistent and Efficient Evaluation Strategy for Attribution Methods", 2022 (ROAD).
 
     Args:
-        call: The model and its one sample.
+        runner: The model and its one sample.
         values: The map, shape (H, W) of what the model sees, or (F,) of a row.
         kind: "deletion" or "insertion".
         steps: Between how many pictures; of rows at most one for each feature.
@@ -122,15 +122,15 @@ def curve(
     Raises:
         ValueError: A map of another size, or one that isn't finite.
     """
-    ranks = ranks_of(_checked(call, values), seed)
+    ranks = ranks_of(_checked(runner, values), seed)
     places = ranks.numel()
     counts = sorted({round(places * k / min(steps, places)) for k in range(min(steps, places) + 1)})
-    without = filling(call, fill, seed)
+    without = filling(runner, fill, seed)
 
     def computed(some: list[int]) -> tuple[Tensor, Tensor]:
         taken = torch.tensor([counts[k] for k in some]).view(-1, *[1] * ranks.ndim)
         masks = ranks < taken if kind == "deletion" else ranks >= taken
-        return outcomes_of(call, without(masks), fill)
+        return outcomes_of(runner, without(masks), fill)
 
     order = hashlib.blake2b(ranks.numpy().tobytes()).digest()  # names a map for what matters here, wherever it is from
 
@@ -138,11 +138,11 @@ def curve(
         return kind, order, seed, tuple(counts[k] for k in some)
 
     for there, (scores, logits) in refined(
-        call, len(counts), computed, key=named, first=(3, 6), chunk_size=chunk_size
+        runner, len(counts), computed, key=named, first=(3, 6), chunk_size=chunk_size
     ):  # fmt: skip
         shares = torch.tensor([counts[k] / places for k in there], dtype=torch.float64)
         found = Curve(kind, shares, scores, logits, len(there), len(counts))
-        yield found.of(call.score) if in_logits(call.score) else found
+        yield found.of(runner.passes.score) if in_logits(runner.passes.score) else found
 
 
 def in_logits(score: Score) -> bool:
@@ -184,7 +184,7 @@ KINDS: tuple[Kind, Kind] = ("deletion", "insertion")
 
 
 def curves(
-    call: Call,
+    runner: Runner,
     values: Tensor,
     *,
     fill: Any,
@@ -198,7 +198,7 @@ def curves(
     """Both curves of a map, then those of maps that know nothing, then those of other maps: see :func:`curve`.
 
     Args:
-        call: The model and its one sample.
+        runner: The model and its one sample.
         values: The map.
         fill: See :func:`~.fills.filling`.
         steps: Of each curve.
@@ -217,7 +217,7 @@ def curves(
     )
 
     def each(some: Tensor, kind: Kind) -> Iterator[Curve]:
-        return curve(call, some, kind, steps=steps, fill=fill, seed=seed, chunk_size=chunk_size)
+        return curve(runner, some, kind, steps=steps, fill=fill, seed=seed, chunk_size=chunk_size)
 
     for kind in KINDS:
         for running in each(values, kind):
@@ -240,8 +240,8 @@ def curves(
             yield found
 
 
-def _checked(call: Call, values: Tensor) -> Tensor:
-    expected = places_of(call)
+def _checked(runner: Runner, values: Tensor) -> Tensor:
+    expected = places_of(runner)
     if tuple(values.shape) != expected:
         raise ValueError(f"values: expected a map of what the model sees, {expected}, got {tuple(values.shape)}.")
     if not bool(torch.isfinite(values).all()):

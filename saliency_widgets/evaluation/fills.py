@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 
 from saliency_widgets.attribution.baselines import BASELINE
+from saliency_widgets.attribution.nonfinite import locate_nonfinite
 from saliency_widgets.evaluation.imputation import noisy_linear
 from saliency_widgets.params import Param
-from saliency_widgets.runtime.autograd import blaming
-from saliency_widgets.runtime.runner import Call
+from saliency_widgets.runtime.runner import Runner
 
 NEIGHBOURS = "neighbours"
 FILL = Param(
@@ -30,16 +30,16 @@ FILL = Param(
 )
 
 
-def places_of(call: Call) -> tuple[int, ...]:
+def places_of(runner: Runner) -> tuple[int, ...]:
     """The shape of what can be marked: (H, W) of a picture, (F,) of a row."""
-    return tuple(call.size or call.inputs.shape[1:])
+    return tuple(runner.passes.size or runner.inputs.shape[1:])
 
 
-def check_masks(call: Call, masks: Tensor) -> Tensor:
+def check_masks(runner: Runner, masks: Tensor) -> Tensor:
     """Which places are taken away, in the form that is computed with.
 
     Args:
-        call: The model and its one sample.
+        runner: The model and its one sample.
         masks: Truth values, shape (H, W) for pictures or (F,) for rows, or K of them.
 
     Returns:
@@ -48,7 +48,7 @@ def check_masks(call: Call, masks: Tensor) -> Tensor:
     Raises:
         ValueError: Another size than the inputs.
     """
-    expected = places_of(call)
+    expected = places_of(runner)
     if masks.ndim == len(expected):
         masks = masks[None]
     if tuple(masks.shape[1:]) != expected:
@@ -56,21 +56,21 @@ def check_masks(call: Call, masks: Tensor) -> Tensor:
             f"mask: expected the size of what the model sees, {expected}, got {tuple(masks.shape[1:])}. "
             f"A mask of the original picture must go through the same resize and crop."
         )
-    return masks.to(device=call.inputs.device, dtype=torch.bool)
+    return masks.to(device=runner.inputs.device, dtype=torch.bool)
 
 
-def default_fill(call: Call) -> str:
+def default_fill(runner: Runner) -> str:
     """What is put there where nobody says: "blur" in an image, the background's "mean" in a row, or else "zero"."""
-    if call.size is not None:
+    if runner.passes.size is not None:
         return FILL.default
-    return "zero" if call.columns is None or call.columns.rows is None else "mean"
+    return "zero" if runner.columns is None or runner.columns.rows is None else "mean"
 
 
-def filling(call: Call, fill: Any, seed: int = 0) -> Callable[[Tensor], Tensor]:
+def filling(runner: Runner, fill: Any, seed: int = 0) -> Callable[[Tensor], Tensor]:
     """A way to take something away from the sample.
 
     Args:
-        call: The model and its one sample, shape (1, ...).
+        runner: The model and its one sample, shape (1, ...).
         fill: A name (see ``FILL``); a tensor that broadcasts to the inputs, or a function from them to one.
         seed: Of "noise", and of the noise on "neighbours".
 
@@ -82,30 +82,32 @@ def filling(call: Call, fill: Any, seed: int = 0) -> Callable[[Tensor], Tensor]:
     """
     fill = FILL.check(fill)
     neighbours = isinstance(fill, str) and fill == NEIGHBOURS
-    if neighbours and call.inputs.ndim != 4:
+    if neighbours and runner.inputs.ndim != 4:
         raise ValueError("fill: 'neighbours' are those of a pixel, and these inputs are no picture. Use 'mean'.")
 
     @functools.cache
     def instead() -> Tensor:
         if not isinstance(fill, str):
-            return call.baseline(fill, seed)
-        return call.once(("fill", fill, seed), lambda: call.baseline(fill, seed))  # a blur takes as long as a pass
+            return runner.baseline(fill, seed)
+        return runner.once(("fill", fill, seed), lambda: runner.baseline(fill, seed))  # a blur takes as long as a pass
 
     def filled(masks: Tensor) -> Tensor:
-        masks = check_masks(call, masks)
+        masks = check_masks(runner, masks)
         if neighbours:
-            return noisy_linear(call.inputs, masks, call.spread(), seed)
-        return torch.where(masks[:, None] if call.inputs.ndim == 4 else masks, instead(), call.inputs)
+            return noisy_linear(runner.inputs, masks, runner.noise_scale(), seed)
+        return torch.where(masks[:, None] if runner.inputs.ndim == 4 else masks, instead(), runner.inputs)
 
     return filled
 
 
-def outcomes_of(call: Call, variants: Tensor, fill: Any) -> tuple[Tensor, Tensor]:
-    """The scores and class scores of filled copies, see :meth:`Call.outcomes`.
+def outcomes_of(runner: Runner, variants: Tensor, fill: Any) -> tuple[Tensor, Tensor]:
+    """The scores and class scores of filled copies, see :meth:`.Runner.outcomes`.
 
     Raises:
         NotFinite: They aren't finite.
     """
     name = repr(fill) if isinstance(fill, str) else f"the {type(fill).__name__}"
-    with blaming(call, "fill", (), f"where {name} is filled in", "Choose another fill, such as 'mean' or 'blur'."):
-        return call.outcomes(variants)
+    with locate_nonfinite(
+        runner, "fill", (), f"where {name} is filled in", "Choose another fill, such as 'mean' or 'blur'."
+    ):
+        return runner.outcomes(variants)

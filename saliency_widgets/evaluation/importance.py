@@ -10,7 +10,7 @@ from torch import Tensor
 
 from saliency_widgets.evaluation.running import Running
 from saliency_widgets.params import Param
-from saliency_widgets.runtime.runner import Call
+from saliency_widgets.runtime.runner import Runner
 
 ROWS = Param(
     "rows",
@@ -43,7 +43,7 @@ class Importance(Running):
 
 
 def importance(
-    call: Call, rows: Tensor, explain: Callable[[Call], Tensor], *, batch: int = _BATCH
+    runner: Runner, rows: Tensor, explain: Callable[[Runner], Tensor], *, batch: int = _BATCH
 ) -> Iterator[Importance]:
     """Explain many rows, batch by batch.
 
@@ -51,7 +51,7 @@ def importance(
     the feature speaks for the class in some rows and against it in others.
 
     Args:
-        call: The model and one row of the table; the same score is explained of all.
+        runner: The model and one row of the table; the same score is explained of all.
         rows: As the model sees them, shape (N, F).
         explain: From a question about n rows to attributions of their features, shape (n, F).
         batch: How many rows at once.
@@ -62,14 +62,14 @@ def importance(
     Raises:
         ValueError: The inputs are no rows of a table.
     """
-    columns = call.columns
+    columns = runner.columns
     if columns is None:
         raise ValueError("inputs: they are no rows of a table. Pass a DataFrame, or feature_names=.")
     size = torch.zeros(len(columns.names), dtype=torch.float64, device="cpu")
     mean = torch.zeros_like(size)
     done = 0
-    for some in rows.to(call.inputs).split(batch):
-        values = columns.summed(explain(call.on(some)).detach().double()).cpu()
+    for some in rows.to(runner.inputs).split(batch):
+        values = columns.summed(explain(runner.on(some)).detach().double()).cpu()
         size += values.abs().sum(0)
         mean += values.sum(0)
         done += len(some)

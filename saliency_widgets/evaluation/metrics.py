@@ -13,7 +13,7 @@ from torch import Tensor
 from saliency_widgets.attribution import Attribution
 from saliency_widgets.evaluation.curves import Kind, curve
 from saliency_widgets.evaluation.similarity import spearman
-from saliency_widgets.runtime.runner import Call
+from saliency_widgets.runtime.runner import Runner
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,7 +21,7 @@ class Measured:
     """A finished map of one input, and what is needed to measure it.
 
     Attributes:
-        call: The model and the input.
+        runner: The model and the input.
         found: What the method gave.
         values: The map as it is shown, shape (H, W) or (F,).
         explain: From a seed, or None for the method's own, to the map again.
@@ -33,7 +33,7 @@ class Measured:
         turns: How many other seeds.
     """
 
-    call: Call
+    runner: Runner
     found: Attribution
     values: Tensor
     explain: Callable[[int | None], Tensor]
@@ -100,7 +100,7 @@ def _seeds(about: Measured) -> float:
 
 def _area(kind: Kind) -> Callable[[Measured], float]:
     def area(about: Measured) -> float:
-        *_, found = curve(about.call, about.values, kind, steps=about.steps, fill=about.fill)
+        *_, found = curve(about.runner, about.values, kind, steps=about.steps, fill=about.fill)
         return found.area
 
     return area

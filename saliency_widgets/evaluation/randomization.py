@@ -10,13 +10,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from saliency_widgets.attribution.errors import Cancelled
 from saliency_widgets.attribution.numerics.noise import seeded
 from saliency_widgets.evaluation.similarity import spearman, ssim
 from saliency_widgets.params import MANY, Param
-from saliency_widgets.runtime.errors import Cancelled
 from saliency_widgets.runtime.layers.hooks import tensor_in
 from saliency_widgets.runtime.model.isolation import private_copy
-from saliency_widgets.runtime.runner import Call
+from saliency_widgets.runtime.runner import Runner
 
 STAGES = Param(
     "stages",
@@ -76,7 +76,7 @@ class Randomisation:
 
 
 def randomisation(
-    call: Call, explain: Callable[[Call], Tensor], *, stages: int = STAGES.default, seed: int = 0
+    runner: Runner, explain: Callable[[Runner], Tensor], *, stages: int = STAGES.default, seed: int = 0
 ) -> Iterator[Randomisation]:
     """Randomise the weights from the output towards the input, on a private copy, and explain each time.
 
@@ -89,7 +89,7 @@ def randomisation(
     randomisation).
 
     Args:
-        call: The model and its one sample.
+        runner: The model and its one sample.
         explain: From a question to its map, shape (H, W) or (F,).
         stages: In how many steps.
         seed: Of the weights.
@@ -100,12 +100,12 @@ def randomisation(
     Raises:
         ValueError: The model has no weights.
     """
-    copied = private_copy(call.model)
-    private = replace(call.plain, model=copied, kept=None)
+    copied = private_copy(runner.passes.model)
+    private = replace(runner.plain, passes=replace(runner.passes.plain, model=copied), results=None)
     layers = _layers(private)
     if not layers:
         raise ValueError("model: it has no weights to be randomised, so the check does not apply.")
-    own = explain(call)
+    own = explain(runner)
     counts = sorted({round(len(layers) * k / stages) for k in range(1, stages + 1)} - {0})
     told = Randomisation(("",), (1.0 if _varies(own) else float("nan"),), (1.0,), (_small(own),), 1 + len(counts))
     yield told
@@ -134,7 +134,7 @@ def _varies(values: Tensor) -> bool:
     return bool(values.max() > values.min())
 
 
-def _layers(call: Call) -> list[tuple[str, nn.Module]]:
+def _layers(runner: Runner) -> list[tuple[str, nn.Module]]:
     """The modules with weights of their own, the last to run first; those that were not seen to run at the end."""
     seen: dict[str, None] = {}
 
@@ -144,8 +144,8 @@ def _layers(call: Call) -> list[tuple[str, nn.Module]]:
             seen.pop(path, None)
             seen[path] = None
 
-    call.watch(ran)
-    named = dict(call.model.named_modules())
+    runner.passes.watch(ran)
+    named = dict(runner.passes.model.named_modules())
     order = [*reversed(seen), *(path for path in reversed(named) if path not in seen)]
     return [(path, named[path]) for path in order if path in named and _has_weights(named[path])]
 

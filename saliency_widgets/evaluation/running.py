@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from saliency_widgets.attribution.numerics.quadrature import coarse_to_fine
-from saliency_widgets.runtime.runner import Call
+from saliency_widgets.runtime.runner import Runner
 
 
 class Running:
@@ -29,7 +29,7 @@ class Running:
 
 
 def refined(
-    call: Call,
+    runner: Runner,
     count: int,
     computed: Callable[[list[int]], tuple[Tensor, ...]],
     *,
@@ -40,7 +40,7 @@ def refined(
     """Points of a line, the ends first and then between them, chunk by chunk.
 
     Args:
-        call: Tells how many rows a pass has, and keeps what passes gave.
+        runner: Tells how many rows a pass has, and keeps what passes gave.
         count: How many points there are.
         computed: From the numbers of some points to tensors with a row for each.
         key: What these are kept under.
@@ -52,9 +52,9 @@ def refined(
     """
     order = coarse_to_fine(count)
     rows: dict[int, tuple[Tensor, ...]] = {}
-    for chunk in call.chunks(count, chunk_size, first=first):
+    for chunk in runner.chunks(count, chunk_size, first=first):
         some = [order[k] for k in chunk]
-        found = call.once(key(some), lambda some=some: computed(some))
+        found = runner.once(key(some), lambda some=some: computed(some))
         rows.update(zip(some, zip(*found, strict=True), strict=True))
         there = sorted(rows)
         yield there, [torch.stack(column) for column in zip(*(rows[k] for k in there), strict=True)]

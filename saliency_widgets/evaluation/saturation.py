@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from saliency_widgets.attribution.baselines import on_the_path
+from saliency_widgets.attribution.errors import Unread
+from saliency_widgets.attribution.nonfinite import check_integration_path
+from saliency_widgets.attribution.query import CHUNK_SIZE
 from saliency_widgets.evaluation.running import Running, refined
-from saliency_widgets.runtime.batching import CHUNK_SIZE
-from saliency_widgets.runtime.errors import Unread
-from saliency_widgets.runtime.runner import Call
+from saliency_widgets.runtime.runner import Runner
 
 _SETTLED = 0.05  # of the score's whole change: what is left is noise
 _FLAT = 0.25  # of the steepest: a gradient so small tells of what is left, not of what was
@@ -63,7 +63,12 @@ class Saturation(Running):
 
 
 def saturation(
-    call: Call, *, baseline: Any = None, points: int = 17, seed: int = 0, chunk_size: int | None = CHUNK_SIZE.default
+    runner: Runner,
+    *,
+    baseline: Any = None,
+    points: int = 17,
+    seed: int = 0,
+    chunk_size: int | None = CHUNK_SIZE.default,
 ) -> Iterator[Saturation]:
     """Go from the baseline to the input, and look at the score and its gradient.
 
@@ -74,7 +79,7 @@ def saturation(
     Kundaje, "Learning Important Features Through Propagating Activation Differences", 2017.
 
     Args:
-        call: The model and its one sample.
+        runner: The model and its one sample.
         baseline: Where the way begins: see :func:`~saliency_widgets.attribution.baselines.baseline_of`.
         points: How many places, both ends among them.
         seed: Of the baseline "noise".
@@ -83,20 +88,20 @@ def saturation(
     Yields:
         The way through ever more places, the ends first.
     """
-    start = call.baseline(baseline, seed)
+    start = runner.baseline(baseline, seed)
 
     def computed(some: list[int]) -> tuple[Tensor, Tensor]:
-        inputs = torch.lerp(start, call.inputs, _on_the_way(some, points).to(start).view(-1, *[1] * (start.ndim - 1)))
-        with on_the_path(call, start, baseline):
+        inputs = torch.lerp(start, runner.inputs, _on_the_way(some, points).to(start).view(-1, *[1] * (start.ndim - 1)))
+        with check_integration_path(runner, start, baseline):
             try:
-                gradients, found = call.gradient(inputs)
+                gradients, found = runner.gradient(inputs)
             except Unread:  # where the score settles can still be told
-                found = call.scores(inputs)
+                found = runner.scores(inputs)
                 return found, torch.full_like(found, torch.nan)
         return found, gradients.flatten(1).norm(dim=1)
 
     for there, (scores, slopes) in refined(
-        call, points, computed, key=lambda some: (points, *some), first=(2, 3), chunk_size=chunk_size
+        runner, points, computed, key=lambda some: (points, *some), first=(2, 3), chunk_size=chunk_size
     ):
         yield Saturation(_on_the_way(there, points), scores, slopes, len(there), points)
 

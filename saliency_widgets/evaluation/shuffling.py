@@ -12,11 +12,12 @@ from torch.nn import functional as F
 
 from saliency_widgets.attribution.columns import Columns
 from saliency_widgets.attribution.numerics.noise import seeded
+from saliency_widgets.attribution.query import CHUNK_SIZE
 from saliency_widgets.attribution.score import in_classes
 from saliency_widgets.evaluation.running import Running
 from saliency_widgets.params import MANY, Param
-from saliency_widgets.runtime.batching import CHUNK_SIZE, chunks
-from saliency_widgets.runtime.runner import Call
+from saliency_widgets.runtime.batching import chunks
+from saliency_widgets.runtime.runner import Runner
 
 DRAWS = Param(
     "draws",
@@ -74,7 +75,7 @@ class Shuffled(Running):
 
 
 def shuffle(
-    call: Call, *, draws: int = DRAWS.default, seed: int = 0, chunk_size: int | None = CHUNK_SIZE.default
+    runner: Runner, *, draws: int = DRAWS.default, seed: int = 0, chunk_size: int | None = CHUNK_SIZE.default
 ) -> Iterator[Shuffled]:
     r"""Take one feature at a time from other rows of the data, and see where the score goes.
 
@@ -89,7 +90,7 @@ def shuffle(
     individual predictions with feature contributions", 2014.
 
     Args:
-        call: The model and its one row, with a background.
+        runner: The model and its one row, with a background.
         draws: K, from how many rows; all there are where they are fewer.
         seed: Of the draw.
         chunk_size: Rows of one pass.
@@ -100,21 +101,21 @@ def shuffle(
     Raises:
         ValueError: There is no background.
     """
-    columns, rows = _background(call)
+    columns, rows = _background(runner)
     generator = seeded(seed, "shuffle")
     drawn = torch.randperm(len(rows), generator=generator, device="cpu")[:draws]
-    before = float(call.once("whole", lambda: call.scores(call.inputs))[0])
-    exchanged = _masks(columns).to(call.inputs.device)[:, None]  # (C, 1, F)
+    before = float(runner.once("whole", lambda: runner.scores(runner.inputs))[0])
+    exchanged = _masks(columns).to(runner.inputs.device)[:, None]  # (C, 1, F)
     found: list[Tensor] = []
-    size = call.rows(chunk_size) if chunk_size is not None else _PASS
+    size = runner.passes.rows_per_pass(chunk_size) if chunk_size is not None else _PASS
     for chunk in chunks(len(drawn), size, len(exchanged), first=(1,)):
         some = rows[drawn[chunk.start : chunk.stop].to(rows.device)]
 
         def work(some: Tensor = some) -> Tensor:
-            variants = torch.where(exchanged, some, call.inputs)
-            return call.scores(variants.flatten(0, 1)).view(len(exchanged), -1)
+            variants = torch.where(exchanged, some, runner.inputs)
+            return runner.scores(variants.flatten(0, 1)).view(len(exchanged), -1)
 
-        found.append(call.once((seed, chunk.start, chunk.stop), work))
+        found.append(runner.once((seed, chunk.start, chunk.stop), work))
         scores = torch.cat(found, 1)
         yield Shuffled(before, scores, scores.shape[1], len(drawn))
 
@@ -144,7 +145,7 @@ class Permutation(Running):
 
 
 def permutation_importance(
-    call: Call,
+    runner: Runner,
     labels: Tensor | None = None,
     loss: Loss = "change of the score",
     *,
@@ -164,7 +165,7 @@ def permutation_importance(
     2019.
 
     Args:
-        call: The model and any of its rows, with a background.
+        runner: The model and any of its rows, with a background.
         labels: Of the background's rows, shape (N,): classes, or values for a squared error.
         loss: What is measured.
         repeats: How many permutations.
@@ -177,7 +178,7 @@ def permutation_importance(
     Raises:
         ValueError: There is no background.
     """
-    columns, rows = _background(call)
+    columns, rows = _background(runner)
     if orders is None:
         generator = seeded(seed, "permutations")
         orders = torch.stack([torch.randperm(len(rows), generator=generator, device="cpu") for _ in range(repeats)])
@@ -185,16 +186,16 @@ def permutation_importance(
 
     def outcomes(key: tuple, inputs: Tensor) -> tuple[Tensor, Tensor]:
         def work() -> tuple[Tensor, Tensor]:
-            parts = [call.outcomes(some) for some in inputs.split(_PASS)]
+            parts = [runner.outcomes(some) for some in inputs.split(_PASS)]
             return torch.cat([part[0] for part in parts]), torch.cat([part[1] for part in parts])
 
-        return call.once(key, work)
+        return runner.once(key, work)
 
     def measured(found: tuple[Tensor, Tensor]) -> float:
         scores, logits = found
         if labels is None:
             return float((scores.double() - whole[0].double()).abs().mean())
-        logits = in_classes(logits, binary=False, squashed=call.score.squashed)
+        logits = in_classes(logits, binary=False, squashed=runner.passes.score.squashed)
         return _loss(loss, scores, logits, labels)
 
     whole = outcomes(("background",), rows)
@@ -209,10 +210,10 @@ def permutation_importance(
             yield Permutation(loss, before, increases.clone(), done, increases.numel())
 
 
-def _background(call: Call) -> tuple[Columns, Tensor]:
-    if call.columns is None or call.columns.rows is None:
+def _background(runner: Runner) -> tuple[Columns, Tensor]:
+    if runner.columns is None or runner.columns.rows is None:
         raise ValueError("background: features are exchanged with other rows', and there are none. Pass background=.")
-    return call.columns, call.columns.rows.to(call.inputs)
+    return runner.columns, runner.columns.rows.to(runner.inputs)
 
 
 def _masks(columns: Columns) -> Tensor:

@@ -14,7 +14,7 @@ from saliency_widgets.attribution.numerics.noise import seeded
 from saliency_widgets.evaluation.running import Running
 from saliency_widgets.evaluation.similarity import spearman
 from saliency_widgets.params import MANY, Param
-from saliency_widgets.runtime.runner import Call
+from saliency_widgets.runtime.runner import Runner
 
 RADIUS = Param(
     "radius",
@@ -71,8 +71,8 @@ class Stability(Running):
 
 
 def stability(
-    call: Call,
-    explain: Callable[[Call, int], Tensor],
+    runner: Runner,
+    explain: Callable[[Runner, int], Tensor],
     *,
     seeded_method: bool,
     noisy: bool = True,
@@ -90,7 +90,7 @@ def stability(
     Source: Yeh, Hsieh, Suggala, Inouye and Ravikumar, "On the (In)fidelity and Sensitivity of Explanations", 2019.
 
     Args:
-        call: The model and its one sample.
+        runner: The model and its one sample.
         explain: From a question and a seed to a map, shape (H, W) or (F,).
         seeded_method: Whether the seed may matter to it; where another gives the same map, it doesn't.
         noisy: Whether noises are looked at, too.
@@ -101,11 +101,11 @@ def stability(
     Yields:
         The comparison with one more map.
     """
-    own = explain(call, seed)
+    own = explain(runner, seed)
     told = Stability((), (), 0.0, 0, turns * (noisy + seeded_method))
     for turn in range(1, turns + 1):
         if seeded_method:
-            other = explain(call, seed + turn)
+            other = explain(runner, seed + turn)
             if turn == 1 and torch.equal(other, own):  # with these settings nothing is drawn
                 seeded_method, told = False, replace(told, total=turns * noisy)
             else:
@@ -114,8 +114,8 @@ def stability(
         if not noisy:
             continue
         generator = seeded(seed, "sensitivity", turn)
-        drawn = 2 * torch.rand(call.inputs.shape, generator=generator, dtype=torch.float32, device="cpu") - 1
-        found = explain(call.on(call.inputs + radius * call.spread() * drawn.to(call.inputs)), seed)
+        drawn = 2 * torch.rand(runner.inputs.shape, generator=generator, dtype=torch.float32, device="cpu") - 1
+        found = explain(runner.on(runner.inputs + radius * runner.noise_scale() * drawn.to(runner.inputs)), seed)
         size = float(own.double().norm())
         change = float((found.double() - own.double()).norm()) / size if size > 0 else float("nan")
         told = replace(

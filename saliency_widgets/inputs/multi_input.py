@@ -14,6 +14,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from saliency_widgets.attribution.arrays import check_dense, check_unmasked
+from saliency_widgets.attribution.input_parts import InputPart
 from saliency_widgets.attribution.score import scores_in
 from saliency_widgets.inputs import image as pictures
 from saliency_widgets.inputs.adapters import transform_of
@@ -30,7 +31,7 @@ from saliency_widgets.inputs.nested import (
 )
 from saliency_widgets.inputs.prepared import Prepared, prepare, prepare_table
 from saliency_widgets.inputs.table import Table, is_table, read_table
-from saliency_widgets.runtime.arguments import Arguments, Part, Slot, entries, mapped, rebuilt
+from saliency_widgets.runtime.arguments import Arguments, Slot, entries, mapped, rebuilt
 from saliency_widgets.runtime.model.isolation import stand_in
 
 
@@ -239,7 +240,7 @@ def _together(prepared: dict[str, Prepared], called: Arguments) -> Prepared:
     types = {one.tensor.dtype for one in prepared.values()}
     wide = torch.float64 if len(types) > 1 else next(iter(types))  # holds each of them as it is
     parts = tuple(
-        Part(name, tuple(one.tensor.shape[1:]), one.pixels, one.tensor.dtype if len(types) > 1 else None)
+        InputPart(name, tuple(one.tensor.shape[1:]), one.pixels, one.tensor.dtype if len(types) > 1 else None)
         for name, one in prepared.items()
     )
     return Prepared(

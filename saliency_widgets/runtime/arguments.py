@@ -17,6 +17,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 from saliency_widgets.attribution.baselines import PixelRange, baseline_of, baselines_for, default_baseline
 from saliency_widgets.attribution.columns import Columns
+from saliency_widgets.attribution.input_parts import InputPart, split_parts
 from saliency_widgets.params import unknown
 
 
@@ -29,28 +30,6 @@ class Slot:
     """
 
     index: int = 0
-
-
-@dataclass(frozen=True)
-class Part:
-    """One of several inputs that are explained together, or the only one where a sample of it is one number.
-
-    Attributes:
-        name: Its name or position among the model's arguments.
-        shape: Of one sample; () where that is one number.
-        pixels: What black and white look like in it; None where nothing tells.
-        dtype: Its type, where that is not the type of the tensor that holds all of them.
-    """
-
-    name: str
-    shape: tuple[int, ...]
-    pixels: PixelRange | None = None
-    dtype: torch.dtype | None = None
-
-    @property
-    def size(self) -> int:
-        """Numbers of one sample."""
-        return int(torch.Size(self.shape).numel())
 
 
 @dataclass(frozen=True)
@@ -69,11 +48,11 @@ class Arguments:
     args: tuple[Any, ...] = (Slot(),)
     kwargs: Mapping[str, Any] = field(default_factory=dict)
     batch: int = 1
-    parts: tuple[Part, ...] = ()
+    parts: tuple[InputPart, ...] = ()
     name: str | None = None
 
     @property
-    def several(self) -> tuple[Part, ...]:
+    def several(self) -> tuple[InputPart, ...]:
         """The parts, where there are several."""
         return self.parts if len(self.parts) > 1 else ()
 
@@ -116,7 +95,7 @@ class Arguments:
         kwargs = {name: again(value) for name, value in self.kwargs.items()}
         return replace(self, args=tuple(map(again, self.args)), kwargs=kwargs, batch=self.batch * times)
 
-    def alone(self, part: Part, rows: Tensor) -> tuple[Arguments, Tensor]:
+    def alone(self, part: InputPart, rows: Tensor) -> tuple[Arguments, Tensor]:
         """One of several inputs explained, the others held as they are in these rows; and that input."""
         pieces = self.split(rows)
         index = self.parts.index(part)
@@ -131,11 +110,7 @@ class Arguments:
 
     def split(self, rows: Tensor) -> list[Tensor]:
         """The explained inputs, each in its own shape."""
-        if not self.parts:
-            return [rows]
-        flat = rows.split([part.size for part in self.parts], dim=1)
-        shaped = [piece.reshape(-1, *part.shape) for piece, part in zip(flat, self.parts, strict=True)]
-        return [x if part.dtype is None else x.to(part.dtype) for x, part in zip(shaped, self.parts, strict=True)]
+        return split_parts(self.parts, rows)
 
     def baseline(
         self, value: Any, rows: Tensor, seed: int, *, pixels: PixelRange | None, columns: Columns | None
@@ -154,7 +129,7 @@ class Arguments:
         """
         each = self.by_input(value, "baseline")
 
-        def of(x: Tensor, part: Part | None) -> Tensor:
+        def of(x: Tensor, part: InputPart | None) -> Tensor:
             name, shown = (self.name, pixels) if part is None else (part.name, part.pixels)
             own = value if each is None else each.get(name or "")
             return baseline_of(own, x, shown, seed, columns if part is None else None)
@@ -255,7 +230,7 @@ class Arguments:
             known: The range of each feature, where that is told by other rows.
         """
 
-        def of(x: Tensor, _part: Part | None) -> Tensor:
+        def of(x: Tensor, _part: InputPart | None) -> Tensor:
             if known is not None:
                 return known.to(x)[None]
             flat = x.reshape(len(x), -1)
@@ -263,7 +238,7 @@ class Arguments:
 
         return self.each(of, rows)
 
-    def each(self, make: Callable[[Tensor, Part | None], Tensor], rows: Tensor) -> Tensor:
+    def each(self, make: Callable[[Tensor, InputPart | None], Tensor], rows: Tensor) -> Tensor:
         """A tensor like ``rows``, made input by input.
 
         Args:

@@ -2,18 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor, nn
 
-from saliency_widgets.runtime.errors import Cancelled, NotFinite, Unread, backward_failure, without_gradient
-from saliency_widgets.runtime.memory import out_of_memory
-
-if TYPE_CHECKING:
-    from saliency_widgets.runtime.runner import Call
+from saliency_widgets.attribution.errors import Cancelled, NotFinite, Unread, out_of_memory
+from saliency_widgets.runtime.errors import backward_failure, without_gradient
 
 
 def differentiate(
@@ -62,36 +55,6 @@ def differentiate(
             f"no_grad or detach inside forward, or whole-number operations (argmax, round) cut it off."
         )
     return finite(gradient, "gradient")
-
-
-@contextlib.contextmanager
-def blaming(call: Call, argument: str, points: Iterable[tuple[str, Tensor]], rest: str, remedy: str) -> Iterator[None]:
-    """Of what isn't finite in this block, say for which inputs: a method asks about others than the caller gave.
-
-    Args:
-        call: The model and its inputs, which are looked at first.
-        argument: What the others come from.
-        points: Some of them, each with a name, of shape (K * B, ...).
-        rest: The name of all the others.
-        remedy: What to do.
-
-    Raises:
-        NotFinite: Scores or gradients in the block, or else those at one of the points, aren't finite.
-    """
-    try:
-        yield
-    except NotFinite as error:
-        where, what = rest, error.what
-        call.gradient(call.inputs)
-        for name, rows in points:
-            try:
-                call.gradient(rows)
-            except NotFinite as again:
-                where, what = name, again.what
-                break
-        raise NotFinite(
-            f"{argument}: the model's {what} is NaN or infinite {where}, though not for the inputs. {remedy}", what
-        ) from error
 
 
 def finite(tensor: Tensor, what: str) -> Tensor:

@@ -6,24 +6,6 @@ import math
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
-
-from saliency_widgets.params import MANY, Param
-
-CHUNK_SIZE = Param(
-    "chunk_size",
-    default=None,
-    low=1,
-    high=1024,
-    maximum=MANY,
-    kind="int",
-    scale="log2",
-    optional=True,
-    advanced=True,
-    continued=True,
-    unit="rows",
-    help="Rows of one pass of the model. 16 on a CPU and 32 elsewhere unless given; lower it when memory runs out.",
-)
 
 
 def most_rows(device: torch.device) -> int:
@@ -72,42 +54,3 @@ def chunks(total: int, size: int, batch: int = 1, first: Sequence[int] = (1, 3),
         plan.append(range(done, done + take))
         done += take
     return plan
-
-
-def percent(share: float) -> str:
-    """A share for people: one decimal, or as many as a small one needs not to be called nothing."""
-    if not math.isfinite(share) or share >= 100:
-        return "unknown" if math.isnan(share) else "over 10000%"
-    if share == 0:
-        return "0%"
-    if share >= 5e-4:
-        return f"{share:.1%}"
-    return "<0.0001%" if share < 1e-6 else f"{100 * share:.1g}%"
-
-
-def ended(enough: bool, done: int, unit: str, what: str, error: Tensor, tolerance: float, missing: str = "") -> str:
-    """Why it ended: what was asked is reached, or the budget was spent.
-
-    Args:
-        enough: Which of them.
-        done: How many evaluations there were.
-        unit: Of what.
-        what: Which error, in words.
-        error: Of each sample.
-        tolerance: What was asked.
-        missing: What speaks against the map nevertheless: then nothing is called enough.
-    """
-    worst = float(error.max())
-    said, asked = percent(worst), percent(tolerance)
-    within = f"{what} {said}, within the tolerance of {asked}"
-    if enough and missing:
-        return f"It ended after {done} {unit}, where the map no longer changed ({within}). But {missing}"
-    if enough:
-        return f"{done} {unit} were enough: {within}."
-    if worst <= tolerance:
-        first = f"All {done} {unit} were taken: {within}, though not yet in two rounds running."
-    elif said == asked:
-        first = f"The budget of {done} {unit} ended first: {what} {said}, just above the tolerance."
-    else:
-        first = f"The budget of {done} {unit} ended first: {what} {said}, and the tolerance is {asked}."
-    return f"{first} {missing}".rstrip()

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from saliency_widgets.attribution.errors import Cancelled, OneForAll
 from saliency_widgets.attribution.numerics.noise import seeded
 from saliency_widgets.attribution.score import is_function, is_single, scores_in
-from saliency_widgets.runtime.errors import Cancelled, OneForAll
 from saliency_widgets.runtime.model.isolation import beside, modules_of, training
-
-if TYPE_CHECKING:
-    from saliency_widgets.runtime.runner import Call
+from saliency_widgets.runtime.passes import Passes
 
 _ONE_FOR_ALL = (
     "The model, or the function that was passed as target=, gives one number for a whole batch: each copy of the input "
@@ -42,18 +40,7 @@ _UNSEEN = (
 )
 
 
-@dataclass
-class Sharing:
-    """Whether copies of the one sample may share a pass, as far as anybody looked: see :func:`why_apart`.
-
-    Attributes:
-        apart: Why each has a pass to itself; empty where they may share one, and None before the look.
-    """
-
-    apart: str | None = None
-
-
-def by_samples(call: Call, scores: Tensor | None = None) -> tuple[Call, tuple[str, ...]]:
+def by_samples(passes: Passes, scores: Tensor | None = None) -> tuple[Passes, tuple[str, ...]]:
     """The question about samples: about all rows as one sample, where they influence each other.
 
     Rows of which some score the same without the others are taken for samples, which costs a forward pass of half of
@@ -61,29 +48,29 @@ def by_samples(call: Call, scores: Tensor | None = None) -> tuple[Call, tuple[st
     Where they don't, the gradients decide: see :func:`coupled`.
 
     Args:
-        call: The model and its rows.
+        passes: The model and its rows.
         scores: Their scores, where they are known.
 
     Returns:
-        The call as it is, or with all rows as one sample, see :attr:`Call.joint`; and what a reader should know.
+        The call as it is, or with all rows as one sample, see :attr:`.Passes.joint`; and what a reader should know.
 
     Raises:
         ValueError: The rows influence each other, and the target is a function to a score for each of them, or several
             inputs are explained together.
     """
-    if call.batch == 1:
-        return call, ()
-    if is_function(call.score.target):
-        return _by_function(call)
-    apart = _apart(call, scores)
+    if passes.batch == 1:
+        return passes, ()
+    if is_function(passes.score.target):
+        return _by_function(passes)
+    apart = _apart(passes, scores)
     if apart:
-        return call, ()
-    if coupled(call):
-        return _together(call), (_SUM,)
-    return call, (_UNSEEN,) if apart is False and _settled(call) else ()
+        return passes, ()
+    if coupled(passes):
+        return _together(passes), (_SUM,)
+    return passes, (_UNSEEN,) if apart is False and _settled(passes) else ()
 
 
-def coupled(call: Call, read: Callable[[Any], Tensor | None] | None = None) -> bool:
+def coupled(passes: Passes, read: Callable[[Any], Tensor | None] | None = None) -> bool:
     """Whether a row's score moves when another row does.
 
     The gradient of the weighted sum of independent scores is that of their sum, times the weight of each row. The
@@ -91,20 +78,20 @@ def coupled(call: Call, read: Callable[[Any], Tensor | None] | None = None) -> b
     that it alone ties together are samples.
 
     Args:
-        call: The model and its rows.
+        passes: The model and its rows.
         read: From the model's output to one number for each row; the call's score unless given.
     """
     try:
-        with call.standing_in() as model:
+        with passes.isolated() as model:
             for module in model.modules():
                 if isinstance(module, _BatchNorm):
                     module.eval()
-            leaf = call.inputs.detach().requires_grad_(True)
-            rows = range(call.batch)
-            scores = call.scored(model, leaf, rows) if read is None else read(call.output(model, leaf, rows))
+            leaf = passes.inputs.detach().requires_grad_(True)
+            rows = range(passes.batch)
+            scores = passes.score_rows(model, leaf, rows) if read is None else read(passes.output(model, leaf, rows))
             if scores is None:
                 return True
-            order = torch.randperm(call.batch, generator=seeded(0, "weights of rows"), device="cpu")
+            order = torch.randperm(passes.batch, generator=seeded(0, "weights of rows"), device="cpu")
             weights = 2.0 ** (order % 7 - 3).to(scores)  # without a period, which groups of rows might share
             plain, weighted = (
                 torch.autograd.grad(one.sum(), leaf, retain_graph=True) for one in (scores, weights * scores)
@@ -114,68 +101,68 @@ def coupled(call: Call, read: Callable[[Any], Tensor | None] | None = None) -> b
     except Exception:
         return False  # what is wrong is told by the method's own pass, which may be split where memory runs out
     expected = plain[0] * weights.to(leaf).view(-1, *[1] * (leaf.ndim - 1))
-    rounding = _rounding(call, leaf) * float(expected.abs().max())
+    rounding = _rounding(passes, leaf) * float(expected.abs().max())
     return bool(((weighted[0] - expected).abs() > rounding).any())
 
 
-def why_apart(call: Call, rows: Tensor) -> str:
+def why_apart(passes: Passes, rows: Tensor) -> str:
     """Why copies of the one sample may not share a pass; empty where they may.
 
     They may not where they change each other's scores, as a softmax or attention over the batch does, or where one
     score comes for all of them.
 
     Args:
-        call: The model and one sample.
+        passes: The model and one sample.
         rows: Copies of it that are to share a pass, shape (K, ...). The last is run alone too, as what runs forward
             over the rows, such as a recurrent network, reaches it.
     """
-    if call.score.scale in _SURE:
-        call = replace(call, score=replace(call.score, scale="logit"))
+    if passes.score.scale in _SURE:
+        passes = replace(passes, score=replace(passes.score, scale="logit"))
     pair = torch.stack([rows[0], rows[-1]])
     try:
-        with call.standing_in() as model, torch.no_grad():
-            alone = call.plain.scored(model, pair[1:], range(1))
+        with passes.isolated() as model, torch.no_grad():
+            alone = passes.plain.score_rows(model, pair[1:], range(1))
     except Cancelled:
         raise
     except Exception:
         return ""  # what is wrong is told by the method's own pass
     try:
-        with call.standing_in() as model, torch.no_grad():
-            together = call.plain.scored(model, pair, range(2))
+        with passes.isolated() as model, torch.no_grad():
+            together = passes.plain.score_rows(model, pair, range(2))
     except Cancelled:
         raise
     except OneForAll:
         return _ONE_FOR_ALL
     except Exception:
         return ""
-    if not bool((together[1] - alone[0]).abs() > _rounding(call, together) * together.abs().max()):
+    if not bool((together[1] - alone[0]).abs() > _rounding(passes, together) * together.abs().max()):
         return ""
-    mixed = coupled(call.on(pair)) if pair.is_floating_point() else _settled(call)
+    mixed = coupled(passes.on(pair)) if pair.is_floating_point() else _settled(passes)
     return _MIXED if mixed else ""
 
 
-def _rounding(call: Call, like: Tensor) -> float:
+def _rounding(passes: Passes, like: Tensor) -> float:
     """How far apart numbers are that may be the same, in the coarsest type that they may have been computed in."""
-    weights = (weight for module in modules_of(call.model) for weight in module._parameters.values())
-    types = {t.dtype for t in (like, call.inputs, *weights) if t is not None and t.is_floating_point()}
+    weights = (weight for module in modules_of(passes.model) for weight in module._parameters.values())
+    types = {t.dtype for t in (like, passes.inputs, *weights) if t is not None and t.is_floating_point()}
     return min(1e3 * max((torch.finfo(kind).eps for kind in types), default=0.0), 1e-2)
 
 
-def _apart(call: Call, scores: Tensor | None) -> bool | None:
+def _apart(passes: Passes, scores: Tensor | None) -> bool | None:
     """Whether some of the rows, and one of them alone, score the same without all others.
 
     Half of them, drawn at random: parts of one sample, such as the instances of a bag, mostly miss others then,
     wherever these lie. None where they can't be run alone, such as the nodes of a graph, whose edges name other rows.
     """
-    if call.score.scale in _SURE:
-        call, scores = replace(call, score=replace(call.score, scale="logit")), None
-    drawn = torch.randperm(call.batch, generator=seeded(0, "rows"), device="cpu")[: min(call.batch // 2, _MOST)]
+    if passes.score.scale in _SURE:
+        passes, scores = replace(passes, score=replace(passes.score, scale="logit")), None
+    drawn = torch.randperm(passes.batch, generator=seeded(0, "rows"), device="cpu")[: min(passes.batch // 2, _MOST)]
     try:
-        together = call.scores(call.inputs) if scores is None else scores
-        rounding = _rounding(call, together) * together.abs().max()
-        for rows in (sorted(drawn.tolist()), [call.batch // 2]):
-            with call.standing_in() as model, torch.no_grad():
-                alone = call.plain.scored(model, call.inputs[rows], rows)
+        together = passes.scores(passes.inputs) if scores is None else scores
+        rounding = _rounding(passes, together) * together.abs().max()
+        for rows in (sorted(drawn.tolist()), [passes.batch // 2]):
+            with passes.isolated() as model, torch.no_grad():
+                alone = passes.plain.score_rows(model, passes.inputs[rows], rows)
             if bool(((alone - together[rows]).abs() > rounding).any()):
                 return False
     except Cancelled:
@@ -185,35 +172,35 @@ def _apart(call: Call, scores: Tensor | None) -> bool | None:
     return True
 
 
-def _settled(call: Call) -> bool:
+def _settled(passes: Passes) -> bool:
     """Whether a row's score depends on nothing but the model's inputs: no training mode, no random draws."""
-    if any(training(module) for module in modules_of(call.model)):
+    if any(training(module) for module in modules_of(passes.model)):
         return False
-    return torch.equal(call.scores(call.inputs), call.scores(call.inputs, seed=1))
+    return torch.equal(passes.scores(passes.inputs), passes.scores(passes.inputs, seed=1))
 
 
-def _by_function(call: Call) -> tuple[Call, tuple[str, ...]]:
+def _by_function(passes: Passes) -> tuple[Passes, tuple[str, ...]]:
     """Of a target that is a function: one number for all rows is for rows that are one sample, and for no others."""
     try:
-        with call.standing_in() as model, torch.no_grad():
-            output = call.output(model, call.inputs, range(call.batch))
-            value = beside(model, call.score.target)(output)  # type: ignore[operator]
+        with passes.isolated() as model, torch.no_grad():
+            output = passes.output(model, passes.inputs, range(passes.batch))
+            value = beside(model, passes.score.target)(output)  # type: ignore[operator]
     except Cancelled:
         raise
     except Exception:
-        return call, ()  # told by the method's own pass
+        return passes, ()  # told by the method's own pass
     if not isinstance(value, Tensor):
-        return call, ()
-    listed = isinstance(output, (list, tuple)) and len(output) == call.batch  # of each sample, as detectors do
-    if is_single(value) and not listed and coupled(call, lambda output: _by_row(output, call.batch)):
-        return _together(call), (_ONE,)
-    each = tuple(value.shape) in ((call.batch,), (call.batch, 1))
-    if each and not _apart(call, value.reshape(-1)) and coupled(call):
+        return passes, ()
+    listed = isinstance(output, (list, tuple)) and len(output) == passes.batch  # of each sample, as detectors do
+    if is_single(value) and not listed and coupled(passes, lambda output: _by_row(output, passes.batch)):
+        return _together(passes), (_ONE,)
+    each = tuple(value.shape) in ((passes.batch,), (passes.batch, 1))
+    if each and not _apart(passes, value.reshape(-1)) and coupled(passes):
         raise ValueError(
-            f"target: the function gives a score for each of the {call.batch} rows. {COUPLED}, so one map can't tell "
+            f"target: the function gives a score for each of the {passes.batch} rows. {COUPLED}, so one map can't tell "
             f"these scores apart. Return one number, such as out[0, 1] for one row, or out[:, 1].sum() for their sum."
         )
-    return call, ()
+    return passes, ()
 
 
 def _by_row(output: Any, rows: int) -> Tensor | None:
@@ -229,10 +216,10 @@ def _by_row(output: Any, rows: int) -> Tensor | None:
     return flat @ torch.linspace(1, 2, flat.shape[1], device=flat.device, dtype=flat.dtype)
 
 
-def _together(call: Call) -> Call:
-    if call.arguments is not None and any(part.shape == () for part in call.arguments.parts):
+def _together(passes: Passes) -> Passes:
+    if passes.arguments is not None and any(part.shape == () for part in passes.arguments.parts):
         raise ValueError(f"inputs: {COUPLED}, and each is one number. Pass them as (N, 1), which the model squeezes.")
-    if call.parts:
-        names = [part.name for part in call.parts]
+    if passes.parts:
+        names = [part.name for part in passes.parts]
         raise ValueError(f"explain: {COUPLED}; then one input is explained at a time. Choose one of {names}.")
-    return replace(call, inputs=call.inputs[None], joint=True, recordings=None, kept=None, replays=None)
+    return replace(passes, inputs=passes.inputs[None], joint=True)

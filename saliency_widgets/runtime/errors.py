@@ -8,39 +8,8 @@ from types import TracebackType
 import torch
 from torch import nn
 
+from saliency_widgets.attribution.errors import NeedsGradients
 from saliency_widgets.runtime.model.isolation import quantized_layers
-
-
-class Cancelled(Exception):  # noqa: N818 - not an error: somebody asked for something newer
-    """Raised inside a computation whose result nobody waits for any more."""
-
-
-class ModelChanged(ValueError):  # noqa: N818 - it names what happened
-    """The model's weights changed in the middle of a computation, which failed for it."""
-
-
-class Unread(ValueError):  # noqa: N818 - it names what happened
-    """The score does not depend on what it was to be differentiated by."""
-
-
-class OneForAll(ValueError):  # noqa: N818 - it names what happened
-    """One number came for a whole batch, and not one for each row."""
-
-
-class NotFinite(ValueError):  # noqa: N818 - it names what happened
-    """Scores or gradients are NaN or infinite.
-
-    Attributes:
-        what: Which of them.
-    """
-
-    def __init__(self, message: str, what: str = "score") -> None:
-        super().__init__(message)
-        self.what = what
-
-
-class NeedsGradients(ValueError):  # noqa: N818 - it names what happened
-    """The model doesn't run with frozen weights, under no_grad or with autograd.grad; by hand it may."""
 
 
 def failing_layer(model: nn.Module, trace: TracebackType | None) -> str | None:

@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from saliency_widgets.runtime.errors import Cancelled, fixed_batch, forward_failure
-from saliency_widgets.runtime.memory import Memory, out_of_memory
+from saliency_widgets.attribution.errors import Cancelled, out_of_memory
+from saliency_widgets.runtime.errors import fixed_batch, forward_failure
+from saliency_widgets.runtime.memory import Memory
 
 Arguments = Callable[[Any, Tensor], tuple[tuple[Any, ...], dict[str, Any]]]
 

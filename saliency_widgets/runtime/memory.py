@@ -5,21 +5,12 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from saliency_widgets.runtime.errors import NeedsGradients
-
-# What torch says where there is no OutOfMemoryError: of host memory, and on Apple's devices.
-_SAID = ("can't allocate memory", "not enough memory", "out of memory")
-
-
-def out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory ran out."""
-    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
-        return True
-    return isinstance(error, RuntimeError) and any(said in str(error).lower() for said in _SAID)
+from saliency_widgets.attribution.errors import NeedsGradients, out_of_memory
 
 
 class Memory:
@@ -92,3 +83,14 @@ class Memory:
             if torch.cuda.is_initialized():
                 torch.cuda.empty_cache()
         return parts[0] if len(parts) == 1 else tuple(torch.cat(pieces) for pieces in zip(*parts, strict=True))
+
+
+@dataclass
+class Sharing:
+    """Whether copies of the one sample may share a pass, as far as anybody looked: see :func:`~.coupling.why_apart`.
+
+    Attributes:
+        apart: Why each has a pass to itself; empty where they may share one, and None before the look.
+    """
+
+    apart: str | None = None

@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 from saliency_widgets.params import unknown
-
-if TYPE_CHECKING:
-    from saliency_widgets.runtime.runner import Call
 
 PRECISIONS = ("full", "tf32", "bfloat16")
 _TYPES = {"full": "ieee", "tf32": "tf32"}
@@ -95,16 +91,3 @@ def _switches() -> list[tuple[Any, str]]:
 
 
 _SWITCHES = _switches()
-
-
-def imprecision(call: Call) -> float:
-    """How far the gradient of the inputs is off, for what its precision is: relative L1 to the full one.
-
-    It is of one gradient; in means over many, what is off at random averages out.
-    """
-    call = replace(call, kept=None, recordings=None, replays=None)
-    rough = call.gradient(call.inputs)[0]
-    exact = replace(call, precision="full").gradient(call.inputs)[0]
-    size = float(exact.double().abs().sum())
-    off = float((rough.double() - exact.double()).abs().sum())
-    return off / size if size else off

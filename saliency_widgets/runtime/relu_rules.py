@@ -16,17 +16,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
+from saliency_widgets.attribution.query import Rule
 from saliency_widgets.runtime.model.isolation import is_scripted
-from saliency_widgets.runtime.runner import Call
-
-Rule = Literal["guided", "deconvnet"]
 
 
 class _Form(NamedTuple):
@@ -190,21 +188,27 @@ class ReLURule(TorchFunctionMode):
         return x.copy_(result) if values is bare else result  # type: ignore[arg-type]
 
 
-def rectified_gradient(call: Call, rule: Rule, title: str) -> tuple[Tensor, Tensor]:
+TITLES: dict[Rule, str] = {"guided": "Guided Backprop", "deconvnet": "Deconvnet"}
+
+
+def rectified_gradient(
+    rule: Rule, model: nn.Module, compute: Callable[[], tuple[Tensor, Tensor]]
+) -> tuple[Tensor, Tensor]:
     """The gradient of the score with respect to the inputs under a rule, and the scores.
 
     Args:
-        call: The model and its inputs.
         rule: "guided" or "deconvnet".
-        title: The method's name, for the error.
+        model: The model, for the error.
+        compute: Computes the gradient and the scores.
 
     Raises:
         ValueError: The model ran no ReLU, so the rule would change nothing.
     """
+    title = TITLES[rule]
     with ReLURule(rule) as mode:
-        values, score = call.gradient(call.inputs)
+        values, score = compute()
     # A part that is scripted may hold ReLUs beside those that were met.
-    if is_scripted(call.model):
+    if is_scripted(model):
         raise ValueError(
             f"method: {title} can't see the ReLUs of a scripted or traced model, nor of an exported one. Pass the "
             f"original module, from before torch.jit or torch.export."
@@ -217,8 +221,8 @@ def rectified_gradient(call: Call, rule: Rule, title: str) -> tuple[Tensor, Tens
     if mode.calls:
         return values, score
     met = ", ".join(f"{name} ({count} times)" for name, count in mode.smooth.most_common())
-    found = f"none, but {met}: smooth activations have no such rule" if met else "none"
+    ran = f"none, but {met}: smooth activations have no such rule" if met else "none"
     raise ValueError(
-        f"method: {title} changes the gradient at ReLUs, and this model ran {found}. Use 'gradient' or "
+        f"method: {title} changes the gradient at ReLUs, and this model ran {ran}. Use 'gradient' or "
         f"'integrated_gradients'."
     )

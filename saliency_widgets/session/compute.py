@@ -10,15 +10,15 @@ import torch
 from torch import Tensor, nn
 
 from saliency_widgets.attribution import BASELINE, Attribution, Estimate, Score, get_method
-from saliency_widgets.attribution.methods.expected_gradients import BASELINES, default_baselines
+from saliency_widgets.attribution.baselines import BASELINES, default_pool
 from saliency_widgets.attribution.reduction import unseen
 from saliency_widgets.attribution.registry import FLAT, Method
 from saliency_widgets.attribution.score import SQUASHED, is_function
-from saliency_widgets.runtime.coupling import COUPLED, by_samples
+from saliency_widgets.runtime.coupling import COUPLED
 from saliency_widgets.runtime.model.isolation import BETWEEN_LAYERS, is_training, unlike_in_eval
 from saliency_widgets.runtime.model.version import identity
 from saliency_widgets.runtime.reuse.graph_cache import SPATIAL
-from saliency_widgets.runtime.runner import Call
+from saliency_widgets.runtime.runner import Runner
 from saliency_widgets.session.cache import Cache, Scope
 from saliency_widgets.session.problem import Subject
 from saliency_widgets.session.request import Request
@@ -68,12 +68,12 @@ def compute(
         "target": _chosen(score.target, request.target),
         "contrast": _chosen(score.contrast, request.contrast),
     }
-    call = subject.call(score, check, kept, recordings)
-    started = _start(call, entry, settings)
+    runner = subject.runner(score, check, kept, recordings)
+    started = _start(runner, entry, settings)
     with alone():
-        call, coupled = by_samples(call, known)
-        exact = subject.how_exact(call)
-    if call.joint:
+        runner, coupled = runner.by_samples(known)
+        exact = subject.how_exact(runner)
+    if runner.passes.joint:
         if {"layer", "picture"} & {*entry.needs} or entry.name.startswith("captum."):
             what = "runs the model by itself" if entry.name.startswith("captum.") else "is about single images"
             raise ValueError(
@@ -81,7 +81,7 @@ def compute(
                 f"'gradient' or 'integrated_gradients', or pass one row."
             )
         known = None if known is None else known.sum()[None]
-    estimates = entry.run(call, **dict(request.params))
+    estimates = entry.run(runner, **dict(request.params))
     while True:
         # Not around the yield: whoever takes the estimate has a grad mode of his own.
         with alone():
@@ -93,36 +93,36 @@ def compute(
         of_inputs = subject.parts if estimate.layer is None else {}
         error = estimate.standard_error
         yield Attribution(
-            values=subject.shaped(_of_rows(call, estimate, estimate.values.detach())),
+            values=subject.shaped(_of_rows(runner, estimate, estimate.values.detach())),
             settings=dict(settings),
             score=known if estimate.score is None else estimate.score,
             delta=estimate.delta,
-            standard_error=None if error is None else subject.shaped(_of_rows(call, estimate, error)),
+            standard_error=None if error is None else subject.shaped(_of_rows(runner, estimate, error)),
             agreement=estimate.agreement,
             map_error=estimate.map_error,
             evaluations=estimate.evaluations,
             layer=estimate.layer,
             input_shape=subject.input_shape,
             parts=of_inputs if estimate.parts is None else estimate.parts,
-            notes=(*exact, *coupled, *started, *_notes(subject, call, entry, estimate)),
+            notes=(*exact, *coupled, *started, *_notes(subject, runner, entry, estimate)),
             default_sign=entry.sign,
             done=estimate.done,
             total=estimate.total,
             unit=entry.unit,
             transformed=subject.transformed,
-            columns=call.columns,
+            columns=runner.columns,
         )
 
 
-def _start(call: Call, entry: Method, settings: dict[str, Any]) -> tuple[str, ...]:
+def _start(runner: Runner, entry: Method, settings: dict[str, Any]) -> tuple[str, ...]:
     """Name the baseline that was left open, in the settings and, where zero is easily taken for black, in a note."""
     if BASELINES in entry.params and settings[BASELINES.name] is None:
-        settings[BASELINES.name] = default_baselines(call)
+        settings[BASELINES.name] = default_pool(runner.columns)
     if BASELINE not in entry.params:
         return ()
-    left, settings[BASELINE.name] = settings[BASELINE.name], call.named_baseline(settings[BASELINE.name])
-    pixels = [part.pixels for part in call.parts if len(part.shape) == 3] if call.parts else [call.pixels]
-    pictured = bool(call.parts and pixels) or call.inputs.ndim == 4
+    left, settings[BASELINE.name] = settings[BASELINE.name], runner.named_baseline(settings[BASELINE.name])
+    pixels = [part.pixels for part in runner.parts if len(part.shape) == 3] if runner.parts else [runner.pixels]
+    pictured = bool(runner.parts and pixels) or runner.inputs.ndim == 4
     if left is not None or not pictured or settings[BASELINE.name] != "zero":
         return ()
     black = all(known is not None for known in pixels)
@@ -142,9 +142,9 @@ def alone() -> Iterator[None]:
         yield
 
 
-def _of_rows(call: Call, estimate: Estimate, values: Tensor) -> Tensor:
+def _of_rows(runner: Runner, estimate: Estimate, values: Tensor) -> Tensor:
     """Values in the shape in which the rows came; at a layer they have it already."""
-    return values[0] if call.joint and estimate.layer is None else values
+    return values[0] if runner.passes.joint and estimate.layer is None else values
 
 
 def _classes(score: Score) -> tuple:
@@ -166,15 +166,15 @@ def _numbers(chosen: Tensor) -> list[int] | list[tuple[int, ...]]:
     return chosen.tolist() if chosen.ndim == 1 else [tuple(index) for index in chosen.tolist()]
 
 
-def _notes(subject: Subject, call: Call, entry: Method, estimate: Estimate) -> tuple[str, ...]:
-    score = call.score
+def _notes(subject: Subject, runner: Runner, entry: Method, estimate: Estimate) -> tuple[str, ...]:
+    score = runner.passes.score
     notes = [*subject.prepared.notes, *estimate.notes]
     if score.of_classes:
         notes += subject.output_notes
         if score.squashed and score.scale == "logit":
             notes.append(SQUASHED)
-    if call.sharing.apart:
-        notes.append(call.sharing.apart)
+    if runner.passes.sharing.apart:
+        notes.append(runner.passes.sharing.apart)
     if subject.memory.limit is not None:
         notes.append(f"Memory ran out: {subject.memory}. The last bits of the numbers may depend on that.")
     if is_training(subject.model):

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from saliency_widgets.runtime.errors import Cancelled
+from saliency_widgets.attribution.errors import Cancelled
 from saliency_widgets.session.compute import alone
 from saliency_widgets.session.jobs import EXECUTORS, Ending, prepare_wait, report_error, worker_error
 

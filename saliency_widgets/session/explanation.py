@@ -26,7 +26,7 @@ from saliency_widgets.evaluation.stability import RADIUS, TURNS, Stability, stab
 from saliency_widgets.inputs.labels import read_labels
 from saliency_widgets.outputs.selection import is_index
 from saliency_widgets.runtime.model.version import identity
-from saliency_widgets.runtime.runner import Call
+from saliency_widgets.runtime.runner import Runner
 from saliency_widgets.session.cache import Cache, Scope
 from saliency_widgets.session.examiner import Check
 from saliency_widgets.session.problem import Subject
@@ -37,14 +37,14 @@ Shuffles = tuple[Shuffled, Permutation | None]
 """What shuffling tells of the row, and of all rows as soon as there is something."""
 
 
-def values_of(entry: Method, params: dict[str, Any], call: Call) -> Tensor:
+def values_of(entry: Method, params: dict[str, Any], runner: Runner) -> Tensor:
     """The values of a method, of however many rows, shape (n, F).
 
     Raises:
         ValueError: The method gives no value for each feature.
     """
-    *_, last = entry.run(call, **params)
-    if last.values.shape != call.inputs.shape:
+    *_, last = entry.run(runner, **params)
+    if last.values.shape != runner.inputs.shape:
         raise ValueError(f"method: {entry.title} gives no value for each feature. Use 'integrated_gradients'.")
     return last.values
 
@@ -67,20 +67,22 @@ def labels_of(labels: Any, subject: Subject, *, value: bool) -> tuple[Tensor | N
     return found, "squared error" if value else "cross-entropy"
 
 
-def map_of(entry: Method, params: dict[str, Any], reduction: Reduction, call: Call, seed: int | None = None) -> Tensor:
-    """The map of a method as it is shown, of whatever call: shape (H, W), or (F,) for rows.
+def map_of(
+    entry: Method, params: dict[str, Any], reduction: Reduction, runner: Runner, seed: int | None = None
+) -> Tensor:
+    """The map of a method as it is shown, of whatever rows: shape (H, W), or (F,) for rows.
 
     Args:
         entry: The method.
         params: Its parameters.
         reduction: How it is shown.
-        call: The model and one sample.
+        runner: The model and one sample.
         seed: Instead of the method's own, where it has one.
     """
     if seed is not None and has_seed(entry):
         params = {**params, SEED.name: seed}
-    *_, last = entry.run(call, **params)
-    return reduced(last.values, reduction, call.size)
+    *_, last = entry.run(runner, **params)
+    return reduced(last.values, reduction, runner.passes.size)
 
 
 def reduced(values: Tensor, reduction: Reduction, size: tuple[int, int] | None) -> Tensor:
@@ -132,19 +134,19 @@ class Case:
         asked = self.request
         return identity(asked.target), asked.score, identity(asked.contrast)
 
-    def _call(self, check: Callable[[], None], *key: Hashable) -> Call:
+    def _runner(self, check: Callable[[], None], *key: Hashable) -> Runner:
         version = self.subject.version()
         score, _ = self.subject.resolve(self.request, version)
         # Methods keep passes under what differs within one question: of several questions, nothing may be kept.
         kept = Scope(self.cache, (self.owner, "check", version, *key)) if key else None
-        return self.subject.call(score, check, kept)
+        return self.subject.runner(score, check, kept)
 
     @cached_property
     def _asked(self) -> tuple:
         return (self.request.key, self.reduction)
 
-    def _explain(self, call: Call, seed: int | None = None) -> Tensor:
-        return map_of(get_method(self.request.method), dict(self.request.params), self.reduction, call, seed)
+    def _explain(self, runner: Runner, seed: int | None = None) -> Tensor:
+        return map_of(get_method(self.request.method), dict(self.request.params), self.reduction, runner, seed)
 
     def ablation(self, region: Tensor | float, *, fill: Any, draws: int = DRAWS.default) -> Check:
         """What the model says without a region, see :func:`~saliency_widgets.evaluation.ablation.ablate`.
@@ -157,9 +159,9 @@ class Case:
 
         def begin(check: Callable[[], None]) -> Iterator[Ablation]:
             mask = region if isinstance(region, Tensor) else top(self.values, region)
-            call = self._call(check, "ablation", self._scored)
+            runner = self._runner(check, "ablation", self._scored)
             names = None if self.subject.class_names is None else tuple(self.subject.class_names)
-            for found in ablate(call, mask, fill=fill, draws=draws):
+            for found in ablate(runner, mask, fill=fill, draws=draws):
                 yield replace(found, class_names=names)
 
         return Check("ablation", begin, urgent=True)
@@ -180,7 +182,7 @@ class Case:
             target, scale = self.request.target, self.request.score
             about = self._scored if is_function(target) or is_index(target) or scale not in _LOGITS else ()
             yield from curves(
-                self._call(check, "curves", about, identity(fill)), self.values, fill=fill, steps=steps,
+                self._runner(check, "curves", about, identity(fill)), self.values, fill=fill, steps=steps,
                 chance=chance, draws=draws, others={name: other.values for name, other in (others or {}).items()},
             )  # fmt: skip
 
@@ -190,7 +192,7 @@ class Case:
         """Whether the map depends on the weights, see :func:`~saliency_widgets.evaluation.randomization`."""
 
         def begin(check: Callable[[], None]) -> Iterator[Randomisation]:
-            yield from randomisation(self._call(check, "randomisation", self._asked), self._explain, stages=stages)
+            yield from randomisation(self._runner(check, "randomisation", self._asked), self._explain, stages=stages)
 
         return Check("randomisation", begin)
 
@@ -208,14 +210,14 @@ class Case:
 
         def begin(check: Callable[[], None]) -> Iterator[Shuffles]:
             here: Shuffled | None = None
-            for here in shuffle(self._call(check, "shuffle", self._scored), draws=draws):
+            for here in shuffle(self._runner(check, "shuffle", self._scored), draws=draws):
                 yield here, None
             known, loss = labels_of(labels, self.subject, value=value)
-            call = self._call(check)
+            runner = self._runner(check)
             # Of whichever row is looked at, the rows of the background are the same.
             model = self.subject.version()[0]
             kept = Scope(self.cache, (self.owner, "permutation", model, self._scored))
-            for over in permutation_importance(replace(call, kept=kept), known, loss, repeats=repeats):
+            for over in permutation_importance(replace(runner, kept=kept), known, loss, repeats=repeats):
                 assert here is not None
                 yield here, over
 
@@ -225,12 +227,12 @@ class Case:
         """Attributions of many rows, see :func:`~saliency_widgets.evaluation.importance.importance`."""
 
         def begin(check: Callable[[], None]) -> Iterator[Importance]:
-            call = self._call(check)
-            around = None if call.columns is None else call.columns.rows
+            runner = self._runner(check)
+            around = None if runner.columns is None else runner.columns.rows
             assert around is not None
             drawn = torch.randperm(len(around), generator=seeded(seed, "rows"), device="cpu")[:rows]
             entry, params = get_method(self.request.method), dict(self.request.params)
-            yield from importance(call, around[drawn.to(around.device)], partial(values_of, entry, params))
+            yield from importance(runner, around[drawn.to(around.device)], partial(values_of, entry, params))
 
         return Check("importance", begin)
 
@@ -238,8 +240,8 @@ class Case:
         """Where on the way to the input the score settles, see :func:`~saliency_widgets.evaluation.saturation`."""
 
         def begin(check: Callable[[], None]) -> Iterator[Saturation]:
-            call = self._call(check, "saturation", self._scored, identity(baseline))
-            yield from saturation(call, baseline=baseline)
+            runner = self._runner(check, "saturation", self._scored, identity(baseline))
+            yield from saturation(runner, baseline=baseline)
 
         return Check("saturation", begin)
 
@@ -250,7 +252,7 @@ class Case:
             entry = get_method(self.request.method)
             seed = int(dict(self.request.params).get("seed", 0))
             yield from stability(
-                self._call(check), self._explain, seeded_method=has_seed(entry), radius=radius, turns=turns, seed=seed
+                self._runner(check), self._explain, seeded_method=has_seed(entry), radius=radius, turns=turns, seed=seed
             )  # fmt: skip
 
         return Check("stability", begin)

@@ -29,20 +29,20 @@ from saliency_widgets.inputs import (
 )
 from saliency_widgets.outputs.selection import is_index, resolve
 from saliency_widgets.runtime.batching import paced_rows
-from saliency_widgets.runtime.coupling import Sharing
 from saliency_widgets.runtime.layers.hooks import tensor_in
 from saliency_widgets.runtime.layers.selection import Spatial, spatial_layers
-from saliency_widgets.runtime.memory import Memory
+from saliency_widgets.runtime.memory import Memory, Sharing
 from saliency_widgets.runtime.model.devices import check_device, on_device
 from saliency_widgets.runtime.model.isolation import device_of, dtype_of
 from saliency_widgets.runtime.model.tensor_hash import is_empty
 from saliency_widgets.runtime.model.version import Fingerprint, Held, identity
-from saliency_widgets.runtime.precision import check_precision, imprecision
+from saliency_widgets.runtime.passes import Passes
+from saliency_widgets.runtime.precision import check_precision
 from saliency_widgets.runtime.reuse.cuda_graphs import Replays
 from saliency_widgets.runtime.reuse.fusion import Tuned
-from saliency_widgets.runtime.reuse.graph_cache import Kept
+from saliency_widgets.runtime.reuse.graph_cache import Store
 from saliency_widgets.runtime.reuse.survey import output_shape, survey
-from saliency_widgets.runtime.runner import Call
+from saliency_widgets.runtime.runner import Runner, imprecision
 from saliency_widgets.session.request import Request
 
 
@@ -146,10 +146,10 @@ class Subject:
 
     def _check_loaded(self) -> None:
         """Some weights hold no numbers: a skeleton that gets its weights in the call is right, and others are not."""
-        call = self.call(_UNSCORED)
+        runner = self.runner(_UNSCORED)
         try:
-            with call.standing_in() as model, torch.no_grad():
-                output = tensor_in(call.output(model, call.inputs, range(call.batch)))
+            with runner.passes.isolated() as model, torch.no_grad():
+                output = tensor_in(runner.passes.output(model, runner.inputs, range(runner.batch)))
         except ValueError as error:
             other = "" if "meta" in str(error) else f" If that is meant so (functional_call): {error}"
             raise ValueError(_UNLOADED + other) from error
@@ -243,7 +243,7 @@ class Subject:
         if self._logits is not None and self._logits[0] == version:
             return self._logits[1]
         self._tuned, self._replays = None, None
-        found = survey(self.call(_UNSCORED), fold=self._fold)
+        found = survey(self.runner(_UNSCORED).passes, fold=self._fold)
         logits, self.output_notes, self._tuned, self.untuned = found.logits, found.notes, found.tuned, found.refused
         self.squashed = found.squashed
         classes = in_classes(logits, self.binary).shape[1]
@@ -263,30 +263,32 @@ class Subject:
     @property
     def baselines(self) -> tuple[str, ...]:
         """The names of the baselines that mean something for these inputs, the default first."""
-        return self.call(_UNSCORED).baselines
+        return self.runner(_UNSCORED).baselines
 
     @property
     def rows(self) -> int | None:
         """Rows of one pass that keep a person informed; None where the usual number does."""
         return paced_rows(self.tensor.device, self.memory.seconds)
 
-    def call(
+    def runner(
         self,
         score: Score,
         check: Callable[[], None] | None = None,
-        kept: Kept | None = None,
-        recordings: Kept | None = None,
-    ) -> Call:
+        results: Store | None = None,
+        graphs: Store | None = None,
+    ) -> Runner:
         """The model bound to the inputs and to a score."""
-        found, looked_at = self.prepared, score is _UNSCORED
-        bound = Call(
-            self.model, found.tensor, score, found.pixels, arguments=found.arguments, memory=self.memory,
-            sharing=self._sharing_of(score),
-            tuned=None if is_function(score.target) and not looked_at else self._tuned,
-            kept=kept, recordings=recordings, precision=None if looked_at else self._precision,
-            replays=None if looked_at else self._replays, columns=found.columns,
+        prepared, unscored = self.prepared, score is _UNSCORED
+        passes = Passes(
+            self.model, prepared.tensor, score, arguments=prepared.arguments, memory=self.memory,
+            sharing=self._sharing_of(score), tuned=None if is_function(score.target) and not unscored else self._tuned,
+            precision=None if unscored else self._precision,
         )  # fmt: skip
-        return bound if check is None else replace(bound, check=check)
+        return Runner(
+            passes if check is None else replace(passes, check=check),
+            pixels=prepared.pixels, columns=prepared.columns, results=results, graphs=graphs,
+            replays=None if unscored else self._replays,
+        )  # fmt: skip
 
     def _sharing_of(self, score: Score) -> Sharing:
         """What is known of how rows go together: another model or another function may do it otherwise."""
@@ -329,26 +331,26 @@ class Subject:
         """The shape of the scores as the model returns them, (B, ...)."""
         with self._lock:
             if self._shape is None or self._shape[0] != version:
-                self._shape = version, output_shape(self.call(_UNSCORED))
+                self._shape = version, output_shape(self.runner(_UNSCORED).passes)
             return self._shape[1]
 
     @cached_property
     def layers(self) -> dict[str, tuple[int, int, int]]:
         """The layers with a spatial output: module path -> (C, h, w)."""
-        self._spatial = self.version(), spatial_layers(self.call(_UNSCORED))
+        self._spatial = self.version(), spatial_layers(self.runner(_UNSCORED).passes)
         return {path: layer.shape for path, layer in self._spatial[1].items() if layer.listed}
 
     def spatial_at(self, version: tuple) -> Mapping[str, Spatial] | None:
         """The same with all that is known of them, if they were looked at in that version."""
         return self._spatial[1] if self._spatial is not None and self._spatial[0] == version else None
 
-    def how_exact(self, call: Call) -> tuple[str, ...]:
+    def how_exact(self, runner: Runner) -> tuple[str, ...]:
         """What is to be said of the precision that was chosen, of one question."""
         if self._precision in (None, "full"):
             return ()
-        if not call.inputs.is_floating_point():
+        if not runner.inputs.is_floating_point():
             return (f"Computed in {self._precision}.",)
-        off = call.once("imprecision", lambda: imprecision(call))
+        off = runner.once("imprecision", lambda: imprecision(runner))
         return (f"Computed in {self._precision}: a gradient of this score is off by {off:.1%} (L1) for that.",)
 
     def picture_of(self, tensor: Tensor) -> np.ndarray | None:

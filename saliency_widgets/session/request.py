@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from saliency_widgets.attribution import get_method
+from saliency_widgets.attribution.query import CHUNK_SIZE
 from saliency_widgets.attribution.score import SCORE
-from saliency_widgets.runtime.batching import CHUNK_SIZE
 from saliency_widgets.runtime.model.version import identity
 
 

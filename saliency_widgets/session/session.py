@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from saliency_widgets.attribution import Attribution, Reduction
+from saliency_widgets.attribution.errors import Cancelled, ModelChanged
 from saliency_widgets.runtime.allocator import give_back
-from saliency_widgets.runtime.errors import Cancelled, ModelChanged
 from saliency_widgets.runtime.model.version import Held
 from saliency_widgets.runtime.reuse.graph_cache import once
 from saliency_widgets.session.cache import SHARED, Cache, Scope

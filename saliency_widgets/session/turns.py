@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Hashable, Iterable
 
-from saliency_widgets.runtime.errors import Cancelled
+from saliency_widgets.attribution.errors import Cancelled
 from saliency_widgets.session.jobs import EXECUTORS, do_nothing, report_error
 
 

@@ -11,7 +11,7 @@ from toys import Formula, conv_net, estimates, far, linear, mlp, pictures, rows
 
 import saliency_widgets as sw
 from saliency_widgets.attribution.numerics.adaptive import AdaptiveTrapezoid
-from saliency_widgets.runtime.batching import ended, percent
+from saliency_widgets.attribution.numerics.stopping import describe_stop, percent
 
 
 def run(gradient, score, way: Tensor, n_steps: int) -> tuple[AdaptiveTrapezoid, list[Tensor]]:
@@ -105,11 +105,11 @@ def test_it_ends_when_the_tolerance_was_held_twice_and_says_so():
     errors = [float(e.map_error) for e in told if e.map_error is not None]
     assert max(errors[-2:]) <= 0.02 < max(errors[-3:])
     assert any("were enough" in note and "2.0%" in note for note in last.notes)
-    ended = sw.attribute(model, x[:1], target=1, n_steps=16, tolerance=1e-6)
-    assert ended.evaluations == 17
-    assert any("ended first" in note for note in ended.notes)
+    describe_stop = sw.attribute(model, x[:1], target=1, n_steps=16, tolerance=1e-6)
+    assert describe_stop.evaluations == 17
+    assert any("ended first" in note for note in describe_stop.notes)
     silent = sw.attribute(model, x[:1], target=1, n_steps=16, tolerance=0)
-    assert torch.equal(silent.values, ended.values)
+    assert torch.equal(silent.values, describe_stop.values)
     assert not any("tolerance" in note for note in silent.notes)
 
 
@@ -187,7 +187,7 @@ def test_small_shares_are_not_called_nothing():
     said = {0: "0%", 5e-5: "0.005%", 3e-9: "<0.0001%", 0.0234: "2.3%", 5.0: "500.0%", 1e9: "over 10000%"}
     assert {share: percent(share) for share in said} == said
     assert percent(float("nan")) == "unknown"
-    assert "just above" in ended(False, 9, "samples", "the error is", torch.tensor([0.05004]), 0.05)
+    assert "just above" in describe_stop(False, 9, "samples", "the error is", torch.tensor([0.05004]), 0.05)
 
 
 def test_a_sample_ends_by_its_own_tolerance_whoever_is_beside_it():

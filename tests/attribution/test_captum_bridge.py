@@ -12,15 +12,15 @@ import torch
 from captum.attr._utils.lrp_rules import GammaRule
 from torch import nn
 from torch.nn import functional as F
-from toys import Shared, call, conv_net, estimates, far, linear, pictures, rows, state_of
+from toys import Shared, conv_net, estimates, far, linear, pictures, rows, runner, state_of
 
 import saliency_widgets as sw
 from saliency_widgets.attribution import get_method
 from saliency_widgets.attribution.baselines import BASELINE
+from saliency_widgets.attribution.errors import Cancelled
 from saliency_widgets.attribution.numerics.noise import SEED
+from saliency_widgets.attribution.query import CHUNK_SIZE
 from saliency_widgets.bridges.captum import WINDOW, from_captum
-from saliency_widgets.runtime.batching import CHUNK_SIZE
-from saliency_widgets.runtime.errors import Cancelled
 from saliency_widgets.runtime.model.rng import OwnRandomness
 
 X = pictures()
@@ -480,7 +480,7 @@ class Duck:
 
 
 def test_the_inputs_may_be_written_to(model):
-    asked, before = call(model, X.clone()), X.clone()
+    asked, before = runner(model, X.clone()), X.clone()
     list(get_method(Duck(model, lambda inputs: inputs.zero_())).run(asked))
     assert torch.equal(asked.inputs, before)
 

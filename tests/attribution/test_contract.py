@@ -13,7 +13,7 @@ from torch import nn
 from toys import Tally, estimates, state_of, tallied
 
 import saliency_widgets as sw
-from saliency_widgets.runtime.errors import Cancelled
+from saliency_widgets.attribution.errors import Cancelled
 
 METHODS = sw.methods()
 WORK = {"n_steps": 6, "n_samples": 6, "chunk_size": 4}  # several chunks, and quick

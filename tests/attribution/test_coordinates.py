@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
-from toys import call, far, output_of, pictures
+from toys import far, output_of, pictures, runner
 
 import saliency_widgets as sw
 from saliency_widgets.runtime.layers.coordinates import Coordinates
@@ -232,7 +232,7 @@ class Encoder(nn.Module):
 @pytest.mark.parametrize(("before", "behind"), [(0, 0), (1, 0), (2, 0), (5, 0), (0, 1), (1, 9), (12, 12)])
 def test_the_cell_that_answers_is_the_patch_that_moves(before, behind, sequence_first):
     model, x = Encoder(before, behind, sequence_first=sequence_first), pictures(0, 2, 3, 24, 40)
-    layers = spatial_layers(call(model, x))
+    layers = spatial_layers(runner(model, x).passes)
     assert [layers[path].shape for path in ("blocks.0", "blocks.1", "blocks.2", "blocks")] == [(16, 3, 5)] * 4
     at_rest = output_of(model, "blocks.1", x[:1])
     for row, column in ((0, 0), (0, 4), (1, 2), (2, 1), (2, 4)):
@@ -318,7 +318,7 @@ class Windows(nn.Module):
 
 def test_shifted_windows_come_back_to_where_they_were():
     model, x = Windows(), pictures(0, 2, 3, 32, 32)
-    layers = spatial_layers(call(model, x))
+    layers = spatial_layers(runner(model, x).passes)
     assert layers["blocks.0"].shape == (8, 8, 8)
     assert "window" not in layers
     with pytest.raises(ValueError, match=r"layer: 'window' has an output of shape .*reshape="):
@@ -509,6 +509,6 @@ def test_the_caller_s_mode_and_model_are_left_alone_when_a_pass_fails():
             raise RuntimeError("no")
 
     with pytest.raises(ValueError, match="no"):
-        spatial_layers(call(Fails(), X))
+        spatial_layers(runner(Fails(), X).passes)
     assert torch._C._len_torch_dispatch_stack() == 0
     assert math.isfinite(float(traced(X, lambda x: x)[1].real.sum()))

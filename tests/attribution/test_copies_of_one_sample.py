@@ -7,9 +7,10 @@ from toys import far
 
 import saliency_widgets as sw
 from saliency_widgets.attribution import Score
-from saliency_widgets.runtime.coupling import Sharing
-from saliency_widgets.runtime.errors import Cancelled
-from saliency_widgets.runtime.runner import Call
+from saliency_widgets.attribution.errors import Cancelled
+from saliency_widgets.runtime.memory import Sharing
+from saliency_widgets.runtime.passes import Passes
+from saliency_widgets.runtime.runner import Runner
 from saliency_widgets.session import Request, Subject
 from saliency_widgets.session.compute import compute
 
@@ -172,9 +173,9 @@ def test_a_look_that_was_cancelled_is_made_again():
 
     score = Score("logit", torch.tensor([1]))
     with pytest.raises(Cancelled):
-        Call(model, X, score, check=stop, sharing=sharing).scores(X.repeat(3, 1, 1))
+        Runner(Passes(model, X, score, check=stop, sharing=sharing)).scores(X.repeat(3, 1, 1))
     assert sharing.apart is None
-    Call(model, X, score, sharing=sharing).scores(X * torch.tensor([0.5, 1.0, 2.0])[:, None, None])
+    Runner(Passes(model, X, score, sharing=sharing)).scores(X * torch.tensor([0.5, 1.0, 2.0])[:, None, None])
     assert "changes its score" in sharing.apart
 
 
@@ -209,6 +210,6 @@ def test_a_model_that_has_changed_is_looked_at_anew():
 def test_each_function_is_looked_at():
     subject = Subject(made(Slipping), X)
     one, each = Score("logit", lambda out: out.sum()), Score("logit", lambda out: out[:, 0])
-    subject.call(one).scores(X.repeat(3, 1, 1))
-    assert subject.call(one).sharing.apart
-    assert subject.call(each).sharing.apart is None
+    subject.runner(one).scores(X.repeat(3, 1, 1))
+    assert subject.runner(one).passes.sharing.apart
+    assert subject.runner(each).passes.sharing.apart is None

@@ -19,7 +19,7 @@ from torch.utils.checkpoint import checkpoint
 from toys import pictures, state_of
 
 import saliency_widgets as sw
-from saliency_widgets.runtime.errors import Cancelled
+from saliency_widgets.attribution.errors import Cancelled
 from saliency_widgets.runtime.model.isolation import stand_in
 from saliency_widgets.session.problem import Subject
 from saliency_widgets.session.request import Request

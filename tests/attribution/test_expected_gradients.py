@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from toys import Formula, call, conv_net, estimates, far, linear, mlp, pictures, power, rows, state_of
+from toys import Formula, conv_net, estimates, far, linear, mlp, pictures, power, rows, runner, state_of
 
 import saliency_widgets as sw
 
@@ -139,7 +139,7 @@ def scored_without_gradients(model, x, **settings):
         lambda _module, inputs, output: None if output.requires_grad else SEEN.append(inputs[0].clone())
     )
     run = sw.methods()["expected_gradients"]
-    *_, found = run.run(call(model, x), **run.check_params(settings))
+    *_, found = run.run(runner(model, x), **run.check_params(settings))
     handle.remove()
     assert torch.equal(SEEN[0], x)
     return found, torch.cat(SEEN[1:]).view(-1, *x.shape)

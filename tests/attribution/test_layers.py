@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
-from toys import Tally, call, conv_net, far, mlp, pictures, rows, state_of
+from toys import Tally, conv_net, far, mlp, pictures, rows, runner, state_of
 
 import saliency_widgets as sw
 from saliency_widgets.runtime.layers.selection import spatial_layers
@@ -26,7 +26,7 @@ def by_hand(activations, model_from_there, target=1):
 
 def listed(model, x=X):
     """What menus show: layers and their sizes."""
-    return {path: layer.shape for path, layer in spatial_layers(call(model, x)).items() if layer.listed}
+    return {path: layer.shape for path, layer in spatial_layers(runner(model, x).passes).items() if layer.listed}
 
 
 def test_spatial_layers_in_order_with_their_sizes():
@@ -207,7 +207,7 @@ def test_layers_that_do_not_run_return_no_tensor_or_do_not_count():
     ("method", "said"),
     [
         ("grad_cam", r"layer: no layer of this model has a spatial output.*'integrated_gradients'"),
-        ("guided_grad_cam", r"method: Guided Grad-CAM multiplies a map with a picture.*'guided_backprop'"),
+        ("guided_grad_cam", r"method: Guided Grad-CAM multiplies a map with an image.*'guided_backprop'"),
     ],
 )
 def test_a_model_without_convolutions(method, said):
@@ -278,7 +278,7 @@ def test_a_layer_of_another_input_is_refused_and_so_are_two_pictures_at_once():
     model, given = Siamese(), {"left": pictures(1, 2, 3, 8, 8), "right": pictures(2, 2, 3, 8, 8)}
     with pytest.raises(ValueError, match=r"layer: 'other' does not depend on the input that is explained"):
         sw.attribute(model, given, explain="left", method="grad_cam", layer="other", target=1)
-    with pytest.raises(ValueError, match=r"explain: a class activation map is of one picture.*\['left', 'right'\]"):
+    with pytest.raises(ValueError, match=r"explain: a class activation map is of one image.*\['left', 'right'\]"):
         sw.attribute(model, given, method="layer_cam", target=1)
 
 
@@ -353,7 +353,7 @@ def test_heads_and_attention_weights_are_no_picture(fused):
     found = sw.attribute(model, x, method="grad_cam", target=1)
     assert (found.layer, found.values.shape) == ("blocks.1", (2, 1, 4, 4))
     inner = "blocks.1.attn.k" if fused else "blocks.1.attn.weights"
-    assert inner not in spatial_layers(call(model, x))
+    assert inner not in spatial_layers(runner(model, x).passes)
     with pytest.raises(
         ValueError, match=rf"layer: '{inner}' has an output of shape .*nearest layer that can.*reshape="
     ):
@@ -373,7 +373,7 @@ def test_keys_that_a_function_convolves_are_no_default():
 
     model = Masks(8).eval()
     assert sw.attribute(model, pictures(0, 1, 3, 32, 32), method="grad_cam", target=1).layer == "blocks.2"
-    assert "conv2d #2" in spatial_layers(call(model, pictures(0, 1, 3, 32, 32)))
+    assert "conv2d #2" in spatial_layers(runner(model, pictures(0, 1, 3, 32, 32)).passes)
 
 
 def test_the_scores_of_a_segmentation_are_not_its_last_layer():

@@ -130,7 +130,7 @@ def test_the_default_is_the_last_block_that_is_read_on_the_images_grid(transform
 @pytest.mark.parametrize("name", [name for name in MODELS if name not in ("DETR", "PVT")])  # these mix from the start
 def test_the_cell_that_moves_most_is_that_of_the_patch(transformers, name):
     model, x = made(transformers, name)
-    layers = spatial_layers(Subject(model, x).call(Score("value", score)))
+    layers = spatial_layers(Subject(model, x).runner(Score("value", score)).passes)
     path = sw.attribute(model, x, method="grad_cam", target=score).layer
     layer, (height, width) = layers[path], x.shape[2:]
     h, w = layer.layout.grid

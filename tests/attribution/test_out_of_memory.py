@@ -8,7 +8,8 @@ from torch import nn
 from toys import conv_net, far, pictures, rows
 
 import saliency_widgets as sw
-from saliency_widgets.runtime.memory import Memory, out_of_memory
+from saliency_widgets.attribution.errors import out_of_memory
+from saliency_widgets.runtime.memory import Memory
 from saliency_widgets.session.compute import compute
 from saliency_widgets.session.problem import Subject
 from saliency_widgets.session.request import Request
@@ -183,15 +184,15 @@ def test_inputs_that_are_explained_together_are_split_together(room):
 def test_the_limit_goes_down_by_powers_of_two_and_stays(asked, room, tried):
     model, x = Cramped(room), pictures(0, 1, 3, 8, 8)
     subject = Subject(model, x)
-    call = subject.call(sw.attribution.Score("logit", torch.tensor([1])))
-    call.sharing.apart = ""  # without the look at whether copies may share a pass
-    call.gradient(x.repeat(asked, 1, 1, 1))
+    runner = subject.runner(sw.attribution.Score("logit", torch.tensor([1])))
+    runner.passes.sharing.apart = ""  # without the look at whether copies may share a pass
+    runner.gradient(x.repeat(asked, 1, 1, 1))
     assert model.log.failed == tried
     assert subject.memory.limit == 1 << ((tried[-1] - 1).bit_length() - 1)
     assert sum(model.log.passes) == asked
     assert max(model.log.passes) == subject.memory.limit
     model.room = 10**6  # never tried larger again
-    call.gradient(x.repeat(asked, 1, 1, 1))
+    runner.gradient(x.repeat(asked, 1, 1, 1))
     assert max(model.log.passes) == subject.memory.limit
 
 

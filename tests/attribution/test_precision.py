@@ -14,8 +14,9 @@ from toys import Shared, conv_net, pictures
 import saliency_widgets as sw
 from saliency_widgets.api.checkup import check_up
 from saliency_widgets.attribution import Score
-from saliency_widgets.runtime.precision import float32_as, imprecision
-from saliency_widgets.runtime.runner import Call
+from saliency_widgets.runtime.passes import Passes
+from saliency_widgets.runtime.precision import float32_as
+from saliency_widgets.runtime.runner import Runner, imprecision
 from saliency_widgets.session import Cache, Event, Request, Session, Subject
 
 
@@ -106,8 +107,8 @@ def test_full_precision_has_nothing_to_tell():
     full = sw.attribute(model, x, target=1, precision="full")
     assert torch.equal(full.values, sw.attribute(model, x, target=1).values)
     assert not any("Computed in" in note for note in full.notes)
-    call = Call(model, x, Score("logit", torch.tensor([1])), precision="full")
-    assert imprecision(call) == 0
+    runner = Runner(Passes(model, x, Score("logit", torch.tensor([1])), precision="full"))
+    assert imprecision(runner) == 0
 
 
 def test_the_explorers_path_gives_the_same_bits_and_asks_for_the_error_once():

@@ -12,7 +12,8 @@ from torch import nn
 from saliency_widgets.attribution import Score
 from saliency_widgets.attribution.numerics.quadrature import RULES, coarse_to_fine, gauss_legendre, midpoint, trapezoid
 from saliency_widgets.runtime.batching import chunks
-from saliency_widgets.runtime.runner import Call
+from saliency_widgets.runtime.passes import Passes
+from saliency_widgets.runtime.runner import Runner
 
 STEPS = [1, 2, 3, 4, 5, 7, 8, 16, 33, 64, 100, 256, 1000, 1024, 2001, 5000]
 
@@ -149,6 +150,6 @@ def test_a_larger_total_has_the_chunks_of_a_smaller_one_but_for_its_last(few, ma
 def test_a_few_left_over_join_the_last_pass_unless_its_rows_were_asked_for():
     assert [len(chunk) for chunk in chunks(50, 16, first=(1,), spare=2)] == [1, 16, 16, 17]
     assert [len(chunk) for chunk in chunks(52, 16, first=(1,), spare=2)] == [1, 16, 16, 16, 3]
-    call = Call(nn.Identity(), torch.ones(1, 3), Score("logit", torch.tensor([0])))
-    assert max(map(len, call.chunks(50, None, first=(1,)))) == 17
-    assert max(map(len, call.chunks(50, 16, first=(1,)))) == 16
+    runner = Runner(Passes(nn.Identity(), torch.ones(1, 3), Score("logit", torch.tensor([0]))))
+    assert max(map(len, runner.chunks(50, None, first=(1,)))) == 17
+    assert max(map(len, runner.chunks(50, 16, first=(1,)))) == 16

@@ -9,9 +9,10 @@ import torch
 from toys import conv_net, pictures
 
 from saliency_widgets.attribution import Score
+from saliency_widgets.runtime.passes import Passes
 from saliency_widgets.runtime.relu_rules import ReLURule
 from saliency_widgets.runtime.reuse.cuda_graphs import Replays
-from saliency_widgets.runtime.runner import Call
+from saliency_widgets.runtime.runner import Runner
 
 
 class Recorder:
@@ -45,64 +46,69 @@ class Refuses(Recorder):
 
 
 @pytest.fixture
-def call():
+def runner():
     Recorder.made = Recorder.used = 0
     replays = Replays()
     replays.record = Recorder
-    return Call(conv_net(), pictures(0, 1, 3, 8, 8), Score("logit", torch.tensor([1])), replays=replays)
+    return Runner(Passes(conv_net(), pictures(0, 1, 3, 8, 8), Score("logit", torch.tensor([1]))), replays=replays)
 
 
-def times(call: Call, count: int, rows: int = 4) -> None:
+def times(runner: Runner, count: int, rows: int = 4) -> None:
     """Asks for so many gradients, each of which must be that of the pass itself."""
     for k in range(count):
         x = pictures(k, rows, 3, 8, 8)
-        found = call.gradient(x)
-        expected = replace(call, replays=None).gradient(x)
+        found = runner.gradient(x)
+        expected = replace(runner, replays=None).gradient(x)
         assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
 
 
-def test_a_shape_is_recorded_when_it_comes_for_the_third_time_and_used_from_then_on(call):
-    times(call, 2)
+def test_a_shape_is_recorded_when_it_comes_for_the_third_time_and_used_from_then_on(runner):
+    times(runner, 2)
     assert Recorder.made == 0
-    times(call, 4)
+    times(runner, 4)
     assert (Recorder.made, Recorder.used) == (1, 1 + 3)
 
 
-def test_each_shape_has_its_own_and_few_are_kept(call):
+def test_each_shape_has_its_own_and_few_are_kept(runner):
     for rows in range(1, 8):
-        times(call, 4, rows)
+        times(runner, 4, rows)
     assert Recorder.made == 4
 
 
-def test_another_class_uses_the_same(call):
-    times(call, 4)
-    times(replace(call, score=Score("probability", torch.tensor([0]), torch.tensor([2]))), 2)
+def test_another_class_uses_the_same(runner):
+    times(runner, 4)
+    times(
+        replace(
+            runner, passes=replace(runner.passes, score=Score("probability", torch.tensor([0]), torch.tensor([2])))
+        ),
+        2,
+    )
     assert (Recorder.made, Recorder.used) == (1, 1 + 1 + 2)
 
 
 @pytest.mark.parametrize("kind", [Wrong, Refuses])
-def test_what_gives_something_else_or_cant_be_recorded_is_not_used(call, kind):
-    call.replays.record = kind
-    times(call, 6)
+def test_what_gives_something_else_or_cant_be_recorded_is_not_used(runner, kind):
+    runner.replays.record = kind
+    times(runner, 6)
     assert Recorder.made == 1
     assert Recorder.used <= 1
 
 
-def test_who_looks_into_the_pass_gets_the_pass(call):
-    times(call, 4)
+def test_who_looks_into_the_pass_gets_the_pass(runner):
+    times(runner, 4)
     used = Recorder.used
     with ReLURule("guided"):
-        call.gradient(pictures(0, 4, 3, 8, 8))
-    call.model[1].register_forward_hook(lambda *_: None)
-    times(call, 2)
-    call.model.train()
-    times(call, 1)
+        runner.gradient(pictures(0, 4, 3, 8, 8))
+    runner.passes.model[1].register_forward_hook(lambda *_: None)
+    times(runner, 2)
+    runner.passes.model.train()
+    times(runner, 1)
     assert Recorder.used == used
 
 
-def test_numbers_that_are_not_finite_are_an_error_here_too(call):
-    times(call, 4)
+def test_numbers_that_are_not_finite_are_an_error_here_too(runner):
+    times(runner, 4)
     with torch.no_grad():
-        call.model[6].weight[1, 0] = float("nan")
+        runner.passes.model[6].weight[1, 0] = float("nan")
     with pytest.raises(ValueError, match="NaN"):
-        call.gradient(pictures(0, 4, 3, 8, 8))
+        runner.gradient(pictures(0, 4, 3, 8, 8))

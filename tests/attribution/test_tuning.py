@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval
-from toys import call, state_of
+from toys import runner, state_of
 
 import saliency_widgets as sw
 from saliency_widgets.runtime.reuse.fusion import Tuned
@@ -52,7 +52,7 @@ X = torch.rand(2, 3, 6, 6, generator=torch.Generator().manual_seed(4), dtype=tor
 
 
 def tuned(model: nn.Module, x: torch.Tensor = X) -> Tuned | None:
-    return survey(call(model, x), fold=True).tuned
+    return survey(runner(model, x).passes, fold=True).tuned
 
 
 @pytest.mark.parametrize("bias", [True, False])
@@ -132,10 +132,10 @@ def test_layers_that_a_fold_hides_show_what_the_model_gives_there():
     bound = Subject(model, X)
     score, _ = bound.resolve(Request.of("grad_cam", {}))
     for name, expected in seen.items():
-        activation, _, _, runs = bound.call(score).at_layer(name)
+        activation, _, _, runs = bound.runner(score).passes.layer_gradient(name)
         assert torch.allclose(activation, expected, rtol=0, atol=1e-13), name
         assert runs == 1
-    assert bound.call(score).tuned.hidden == {"conv"}
+    assert bound.runner(score).passes.tuned.hidden == {"conv"}
 
 
 def test_a_layer_of_two_names_is_hidden_under_both():

@@ -11,8 +11,8 @@ from toys import Shared, Tally, conv_net, pictures, tallied
 
 from saliency_widgets.api.attribute import attribute
 from saliency_widgets.attribution import Reduction, Score
-from saliency_widgets.runtime.errors import Cancelled
-from saliency_widgets.runtime.reuse.graph_cache import SPATIAL
+from saliency_widgets.attribution.errors import Cancelled
+from saliency_widgets.runtime.reuse.graph_cache import SPATIAL, layer_gradient
 from saliency_widgets.session import Cache, Event, Request, Session, Subject
 from saliency_widgets.session.cache import Scope
 
@@ -130,12 +130,12 @@ def test_a_layer_that_runs_less_often_for_this_picture_is_found_all_the_same():
     model, x = Thrice().eval(), pictures(0, 1, 3, 8, 8)
     subject, kept = Subject(model, x), Cache()
     assert subject.layers["act"]
-    recordings = Scope(kept, ("test", "pass"))
-    recordings.put(SPATIAL, subject.spatial_at(subject.version()))
+    graphs = Scope(kept, ("test", "pass"))
+    graphs.put(SPATIAL, subject.spatial_at(subject.version()))
     model.times = 2
-    call = subject.call(Score("logit", torch.tensor([0])), recordings=recordings)
-    activation, gradient, _scores, runs = call.at_layer("act")
-    expected = subject.call(Score("logit", torch.tensor([0]))).at_layer("act")
+    runner = subject.runner(Score("logit", torch.tensor([0])), graphs=graphs)
+    activation, gradient, _scores, runs = layer_gradient(runner.passes, "act", graphs)
+    expected = subject.runner(Score("logit", torch.tensor([0]))).passes.layer_gradient("act")
     assert runs == 2
     assert torch.equal(activation, expected[0])
     assert torch.equal(gradient, expected[1])
@@ -343,7 +343,7 @@ def test_a_pass_that_nobody_waits_for_ends_inside():
 
     model.begun.clear()
     with pytest.raises(Cancelled):
-        subject.call(score, check).gradient(subject.tensor)
+        subject.runner(score, check).gradient(subject.tensor)
     assert len(model.begun) < 40
 
 

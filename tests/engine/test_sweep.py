@@ -21,7 +21,7 @@ import pandas as pd
 import pytest
 import torch
 from torch import Tensor, nn
-from toys import Tally, call, conv_net, linear, mlp, pictures, power, rows, state_of
+from toys import Tally, conv_net, linear, mlp, pictures, power, rows, runner, state_of
 
 import saliency_widgets as sw
 from saliency_widgets.api.sweep import ExecutorDiedError
@@ -136,7 +136,7 @@ def test_each_number_is_what_asking_by_hand_gives(here: sw.Sweep) -> None:
             float(told.standard_error.mean() / told.values.abs().mean()), rel=1e-12
         )
         target = told.settings["target"]
-        *_, way = curve(call(model, x[place : place + 1], target), values, "insertion", fill=FILL.default)
+        *_, way = curve(runner(model, x[place : place + 1], target), values, "insertion", fill=FILL.default)
         assert row.insertion == pytest.approx(way.area, rel=1e-9, nan_ok=True)
         assert row.evaluations == count
         shown = here.map_of(place, noise_level=noise, n_samples=count)

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from saliency_widgets.runtime.errors import Cancelled
+from saliency_widgets.attribution.errors import Cancelled
 from saliency_widgets.session.turns import Turns
 
 PATIENCE = 30

@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 from scipy import stats
 from skimage.metrics import structural_similarity
 from torch import Tensor, nn
-from toys import Formula, call, conv_net, linear, pictures, rows, state_of
+from toys import Formula, conv_net, linear, pictures, rows, runner, state_of
 
 from saliency_widgets.attribution import Reduction, Score, get_method
+from saliency_widgets.attribution.errors import Cancelled
 from saliency_widgets.evaluation import randomization as randomising
 from saliency_widgets.evaluation.ablation import ablate
 from saliency_widgets.evaluation.curves import Curve, curve
@@ -26,8 +27,7 @@ from saliency_widgets.evaluation.ranking import by_chance, ranks_of, top
 from saliency_widgets.evaluation.saturation import saturation
 from saliency_widgets.evaluation.similarity import spearman, ssim
 from saliency_widgets.evaluation.stability import agreement, stability
-from saliency_widgets.runtime.errors import Cancelled
-from saliency_widgets.runtime.runner import Call
+from saliency_widgets.runtime.runner import Runner
 from saliency_widgets.session.explanation import map_of
 
 
@@ -59,7 +59,7 @@ def area(order: tuple[int, ...], parts: list[float], kind: str) -> float:
 def test_on_a_linear_scorer_areas_are_closed_forms_and_the_exact_ranking_is_the_extreme(kind):
     parts = [3.0, 0.5, 2.0, 1.0]
     weights = torch.tensor(parts, dtype=torch.float64)
-    asked = call(linear(weights, bias=7.0), torch.ones(1, 4, dtype=torch.float64))
+    asked = runner(linear(weights, bias=7.0), torch.ones(1, 4, dtype=torch.float64))
     areas = {}
     for order in permutations(range(4)):
         values = torch.zeros(4)
@@ -82,12 +82,12 @@ def test_deletion_scores_of_the_facts_have_their_area():
 
 
 def test_a_score_that_nothing_moves_has_no_area():
-    asked = call(Formula(lambda x: 0 * x.sum(1) + 1), torch.ones(1, 3, dtype=torch.float64))
+    asked = runner(Formula(lambda x: 0 * x.sum(1) + 1), torch.ones(1, 3, dtype=torch.float64))
     assert np.isnan(last(curve(asked, torch.arange(3.0), "deletion", fill="zero")).area)
 
 
 def test_running_curves_end_in_the_whole_one_and_begin_with_its_ends():
-    asked = call(conv_net(), pictures(0, 1, 3, 8, 8), 1)
+    asked = runner(conv_net(), pictures(0, 1, 3, 8, 8), 1)
     values = torch.rand(8, 8, generator=torch.Generator().manual_seed(1))
     running = list(curve(asked, values, "deletion", steps=16, fill="mean", chunk_size=4))
     assert len(running) > 3
@@ -105,7 +105,7 @@ def test_running_curves_end_in_the_whole_one_and_begin_with_its_ends():
 
 def test_both_curves_have_the_input_at_one_end_and_the_fill_at_the_other():
     model, x = conv_net(), pictures(0, 1, 3, 8, 8)
-    asked = call(model, x, 2)
+    asked = runner(model, x, 2)
     blank = filling(asked, "mean")(torch.ones(8, 8, dtype=torch.bool))
     with torch.no_grad():
         ends = float(model(x)[0, 2]), float(model(blank)[0, 2])
@@ -118,9 +118,9 @@ def test_both_curves_have_the_input_at_one_end_and_the_fill_at_the_other():
 def test_another_class_of_a_curve_is_read_off_without_a_pass():
     model, x = conv_net(), pictures(0, 1, 3, 8, 8)
     values = torch.rand(8, 8, generator=torch.Generator().manual_seed(1))
-    found = last(curve(call(model, x, 0), values, "insertion", fill="blur", seed=3))
+    found = last(curve(runner(model, x, 0), values, "insertion", fill="blur", seed=3))
     for target in range(4):
-        own = last(curve(call(model, x, target), values, "insertion", fill="blur", seed=3))
+        own = last(curve(runner(model, x, target), values, "insertion", fill="blur", seed=3))
         read = found.of(Score("logit", torch.tensor([target])))
         assert torch.equal(read.scores, own.scores)
 
@@ -212,7 +212,7 @@ def test_neighbours_continue_a_ramp_and_are_the_mean_where_nothing_is_left():
 def test_only_what_is_masked_is_filled(fill):
     x, mask = pictures(0, 1, 3, 8, 8), torch.zeros(8, 8, dtype=torch.bool)
     mask[2:5, 3:7] = True
-    found = filling(call(conv_net(), x), fill, seed=1)(mask)
+    found = filling(runner(conv_net(), x), fill, seed=1)(mask)
     assert found.shape == x.shape
     assert torch.equal(found[..., ~mask], x[..., ~mask])
     assert not torch.equal(found[..., mask], x[..., mask])
@@ -227,7 +227,7 @@ def test_of_a_linear_scorer_a_region_is_the_sum_of_its_parts():
     model = nn.Sequential(nn.Flatten(), linear(weights, 2.0))
     mask = torch.zeros(6, 6, dtype=torch.bool)
     mask[1:3, 2:5] = True
-    found = last(ablate(call(model, x), mask, fill="zero", draws=12, seed=4))
+    found = last(ablate(runner(model, x), mask, fill="zero", draws=12, seed=4))
     assert found.change == pytest.approx(-float((weights.view(6, 6) * x[0, 0])[mask].sum()))
     assert found.share == pytest.approx(6 / 36)
     assert len(found.elsewhere) == 12
@@ -238,7 +238,7 @@ def test_of_a_linear_scorer_a_region_is_the_sum_of_its_parts():
 
 
 def test_the_rank_of_an_ablation_counts_as_a_permutation_test_does():
-    found = last(ablate(call(linear(torch.ones(4).double()), torch.ones(1, 4).double()), torch.eye(4)[0] > 0,
+    found = last(ablate(runner(linear(torch.ones(4).double()), torch.ones(1, 4).double()), torch.eye(4)[0] > 0,
                         fill="zero", draws=4))  # fmt: skip
     assert found.rank == 1.0  # every feature counts as much
     falls = torch.tensor([-0.5, -2.0, -3.0]) + found.before
@@ -247,7 +247,7 @@ def test_the_rank_of_an_ablation_counts_as_a_permutation_test_does():
 
 
 def test_an_empty_mask_and_one_of_another_size_are_said_so():
-    asked = call(conv_net(), pictures(0, 1, 3, 8, 8))
+    asked = runner(conv_net(), pictures(0, 1, 3, 8, 8))
     with pytest.raises(ValueError, match="nothing is marked"):
         last(ablate(asked, torch.zeros(8, 8, dtype=torch.bool), fill="mean"))
     with pytest.raises(ValueError, match=r"mask: expected the size .*\(8, 8\), got \(9, 8\)"):
@@ -259,7 +259,7 @@ def test_an_empty_mask_and_one_of_another_size_are_said_so():
 
 def test_the_same_weights_give_similarity_one(monkeypatch):
     monkeypatch.setattr(randomising, "_randomise", lambda *_: None)
-    found = last(randomisation(call(conv_net(), pictures(0, 1, 3, 8, 8)), explaining("gradient")))
+    found = last(randomisation(runner(conv_net(), pictures(0, 1, 3, 8, 8)), explaining("gradient")))
     assert found.complete
     assert all(value == pytest.approx(1, abs=1e-12) for value in (*found.similarity, *found.structure))
     assert found.reacts is False
@@ -268,7 +268,7 @@ def test_the_same_weights_give_similarity_one(monkeypatch):
 def test_layers_are_randomised_from_the_output_on_and_the_model_is_left_alone():
     model, x = conv_net(), pictures(0, 1, 3, 8, 8)
     before = state_of(model)
-    found = last(randomisation(call(model, x), explaining("gradient"), stages=3))
+    found = last(randomisation(runner(model, x), explaining("gradient"), stages=3))
     assert found.layers == ("", "6", "2", "0")
     assert found.similarity[0] == 1
     assert min(abs(s) for s in found.similarity[1:]) < 0.9
@@ -276,16 +276,16 @@ def test_layers_are_randomised_from_the_output_on_and_the_model_is_left_alone():
 
 
 def test_a_map_of_the_picture_alone_is_called_out():
-    def edges(asked: Call, _seed: object = None) -> Tensor:
+    def edges(asked: Runner, _seed: object = None) -> Tensor:
         return asked.inputs[0].diff(dim=2, append=asked.inputs[0, :, :, :1]).abs().sum(0)
 
-    found = last(randomisation(call(conv_net(), pictures(0, 1, 3, 8, 8)), edges))
+    found = last(randomisation(runner(conv_net(), pictures(0, 1, 3, 8, 8)), edges))
     assert found.reacts is False
     assert found.similarity[-1] == pytest.approx(1)
 
 
 def test_a_constant_map_is_no_evidence():
-    asked = call(conv_net(), pictures(0, 1, 3, 8, 8))
+    asked = runner(conv_net(), pictures(0, 1, 3, 8, 8))
     found = last(randomisation(asked, lambda _call: torch.ones(8, 8)))
     assert np.isnan(found.similarity[0])
     assert found.reacts is None
@@ -299,11 +299,11 @@ def test_a_constant_map_is_no_evidence():
 
 def test_a_score_that_levels_off_is_found_where_it_does():
     model = Formula(lambda x: (4 * x.sum(1)).clamp(max=1))  # level from a quarter of the way on
-    found = last(saturation(call(model, torch.tensor([[1.0]]).double()), points=17))
+    found = last(saturation(runner(model, torch.tensor([[1.0]]).double()), points=17))
     assert found.settled == pytest.approx(0.25)
     assert found.slope_left == 0
     assert found.saturated
-    straight = last(saturation(call(linear(torch.ones(1).double()), torch.ones(1, 1).double()), points=17))
+    straight = last(saturation(runner(linear(torch.ones(1).double()), torch.ones(1, 1).double()), points=17))
     assert straight.settled == 1
     assert straight.slope_left == 1
     assert not straight.saturated
@@ -311,7 +311,7 @@ def test_a_score_that_levels_off_is_found_where_it_does():
 
 def test_the_way_ends_at_the_input_and_its_slopes_are_gradients():
     model, x = Formula(lambda x: (x**3).sum(1)), torch.tensor([[1.0, 2.0]]).double()
-    found = last(saturation(call(model, x), points=5))
+    found = last(saturation(runner(model, x), points=5))
     t = torch.linspace(0, 1, 5, dtype=torch.float64)
     assert torch.allclose(found.scores, 9 * t**3)
     assert torch.allclose(found.slopes, 3 * t**2 * (1 + 16) ** 0.5)
@@ -321,7 +321,7 @@ def test_the_way_ends_at_the_input_and_its_slopes_are_gradients():
 
 
 def test_of_a_linear_model_nothing_moves_the_gradient():
-    asked = call(linear(WEIGHTS), X)
+    asked = runner(linear(WEIGHTS), X)
     found = last(stability(asked, explaining("gradient"), seeded_method=False, turns=4))
     assert found.seeds == ()
     assert found.noises == (pytest.approx(1),) * 4
@@ -332,14 +332,14 @@ def test_of_a_linear_model_nothing_moves_the_gradient():
 def test_sensitivity_of_a_square_is_the_noise_itself():
     """The gradient of sum x² is 2x: its relative change is that of the input."""
     x = torch.tensor([[3.0, 4.0]]).double()
-    found = last(stability(call(Formula(lambda x: (x**2).sum(1)), x), explaining("gradient"), seeded_method=False,
+    found = last(stability(runner(Formula(lambda x: (x**2).sum(1)), x), explaining("gradient"), seeded_method=False,
                            radius=0.1, turns=20))  # fmt: skip
     assert 0 < found.sensitivity <= 0.1 * 1 * 2**0.5 / 5 + 1e-12
     assert found.sensitivity > 0.3 * 0.1 * 2**0.5 / 5
 
 
 def test_other_seeds_are_asked_where_a_method_has_one():
-    asked = call(conv_net(), pictures(0, 1, 3, 8, 8))
+    asked = runner(conv_net(), pictures(0, 1, 3, 8, 8))
     rough = last(stability(asked, explaining("smoothgrad", n_samples=1, noise_level=1.0), seeded_method=True))
     fine = last(stability(asked, explaining("smoothgrad", n_samples=64, noise_level=0.05), seeded_method=True))
     assert len(rough.seeds) == 3
@@ -370,7 +370,7 @@ def test_every_check_ends_when_it_is_cancelled_and_leaves_the_model_alone(work):
         if calls > 20:
             raise Cancelled
 
-    asked = replace(call(model, x), check=check)
+    asked = replace(runner(model, x), passes=replace(runner(model, x).passes, check=check))
     values = torch.rand(8, 8, generator=torch.Generator().manual_seed(0))
     begun = {
         "ablate": lambda: ablate(asked, values > 0.5, fill="mean", draws=64),

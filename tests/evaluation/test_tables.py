@@ -44,7 +44,7 @@ def weights():
 
 def call_of(model, inputs, background, score="logit", target=0, **about):
     subject = Subject(model, inputs, background=background, **about)
-    return subject.call(Score(score, torch.tensor([target])))
+    return subject.runner(Score(score, torch.tensor([target])))
 
 
 def last(estimates):
@@ -156,11 +156,11 @@ def test_permutation_importance_is_scikit_learns_on_the_same_permutations(classe
     asked = np.stack(estimator.seen[1:]).reshape(4, 3, 40, 4)
     orders = [[np.argmax(asked[c, r, :, c][:, None] == rows[:, c], 1) for r in range(3)] for c in range(4)]
     assert all(np.array_equal(order, orders[0]) for order in orders)  # the same for each column
-    call = call_of(model, rows[0], rows, score)
+    runner = call_of(model, rows[0], rows, score)
     subject = Subject(model, rows[0], background=rows)
     known, kind = labels_of(labels, subject, value=score == "value")
     assert kind == loss
-    ours = last(permutation_importance(call, known, kind, orders=torch.from_numpy(np.stack(orders[0]))))
+    ours = last(permutation_importance(runner, known, kind, orders=torch.from_numpy(np.stack(orders[0]))))
     assert ours.increases.numpy() == pytest.approx(theirs.importances, rel=1e-9, abs=1e-12)
     assert ours.importance.numpy() == pytest.approx(theirs.importances_mean, rel=1e-9, abs=1e-12)
     assert ours.before == pytest.approx(-scorer(estimator, rows, labels))
@@ -168,8 +168,8 @@ def test_permutation_importance_is_scikit_learns_on_the_same_permutations(classe
 
 def test_without_labels_permuting_tells_how_far_the_score_moves(people):
     order = torch.from_numpy(np.random.default_rng(0).permutation(60))[None]
-    call = call_of(linear(weights()), people.iloc[7], people, "value")
-    found = last(permutation_importance(call, orders=order))
+    runner = call_of(linear(weights()), people.iloc[7], people, "value")
+    found = last(permutation_importance(runner, orders=order))
     expected = np.abs(weights().numpy() * (people.to_numpy()[order[0]] - people.to_numpy())).mean(0)
     assert found.loss == "change of the score"
     assert found.before == 0

@@ -146,7 +146,7 @@ def test_what_does_not_fit_an_evaluation_is_said(change, error, said):
 def test_on_the_cat_a_perfect_ranking_beats_every_random_one(pretrained: Classifier, kind):
     """Nine blocks in the order that a greedy search finds, against the same blocks in random orders."""
     subject = Subject(pretrained.model, picture("chelsea"), transform=pretrained.transform)
-    call = subject.call(Score("logit", subject.logits.argmax(1)))
+    runner = subject.runner(Score("logit", subject.logits.argmax(1)))
     places = torch.arange(9).view(3, 3).repeat_interleave(75, 0).repeat_interleave(75, 1)[:224, :224]
 
     def without(blocks: list[int]) -> torch.Tensor:
@@ -157,13 +157,13 @@ def test_on_the_cat_a_perfect_ranking_beats_every_random_one(pretrained: Classif
     while len(order) < 9:
         left = [block for block in range(9) if block not in order]
         masks = torch.stack([without([*order, block]) for block in left])
-        scores = call.outcomes(filling(call, "blur")(masks))[0]
+        scores = runner.outcomes(filling(runner, "blur")(masks))[0]
         order.append(left[int(scores.argmin() if kind == "deletion" else scores.argmax())])
 
     def area(order: list[int]) -> float:
         values = torch.empty(9)
         values[order] = torch.arange(9.0).flip(0)
-        return list(curve(call, values[places], kind, steps=9, fill="blur"))[-1].area
+        return list(curve(runner, values[places], kind, steps=9, fill="blur"))[-1].area
 
     drawn = [area(torch.randperm(9, generator=torch.Generator().manual_seed(k)).tolist()) for k in range(4)]
     if kind == "deletion":
@@ -175,14 +175,14 @@ def test_on_the_cat_a_perfect_ranking_beats_every_random_one(pretrained: Classif
 def test_on_the_cat_grad_cam_beats_the_same_map_moved_elsewhere(pretrained: Classifier):
     subject = Subject(pretrained.model, picture("chelsea"), transform=pretrained.transform)
     target = int(subject.logits.argmax())
-    call = subject.call(Score("logit", torch.tensor([target])))
+    runner = subject.runner(Score("logit", torch.tensor([target])))
     shown = Reduction("positive")(
         sw.attribute(pretrained.model, picture("chelsea"), method="grad_cam", target=target,
-                     transform=pretrained.transform).values, call.size,
+                     transform=pretrained.transform).values, runner.passes.size,
     )[0]  # fmt: skip
 
     def area(values: torch.Tensor, kind: str) -> float:
-        *_, found = curve(call, values, kind, steps=16, fill="blur")
+        *_, found = curve(runner, values, kind, steps=16, fill="blur")
         return found.area
 
     draws = [by_chance(shown, draw) for draw in range(4)]
@@ -193,12 +193,12 @@ def test_on_the_cat_grad_cam_beats_the_same_map_moved_elsewhere(pretrained: Clas
 def test_guided_backprop_is_called_out_and_the_gradient_is_not(pretrained: Classifier):
     """Adebayo et al. 2018: it hardly depends on the layers near the output."""
     subject = Subject(pretrained.model, picture("chelsea"), transform=pretrained.transform)
-    call = subject.call(Score("logit", subject.logits.argmax(1)))
+    runner = subject.runner(Score("logit", subject.logits.argmax(1)))
     found = {}
     for name in ("guided_backprop", "gradient"):
         entry = get_method(name)
         explain = partial(map_of, entry, entry.check_params({}), Reduction(entry.sign))
-        *_, found[name] = randomisation(call, explain, stages=4)
+        *_, found[name] = randomisation(runner, explain, stages=4)
     assert found["guided_backprop"].reacts is False
     assert found["gradient"].reacts is True
     assert found["guided_backprop"].halfway > found["gradient"].halfway + 0.3

@@ -166,8 +166,8 @@ def sweep(
         if fill is None:
             rows = "zero" if first.prepared.columns is None or first.prepared.columns.rows is None else "mean"
             fill = FILL.default if first.size is not None else rows
-        call = first.call(resolved)
-        filling(call, fill, 0)(torch.zeros(places_of(call), dtype=torch.bool))
+        runner = first.runner(resolved)
+        filling(runner, fill, 0)(torch.zeros(places_of(runner), dtype=torch.bool))
     payload = Payload(
         model, given, method, score, contrast, reduction, tuple(metric.name for metric in chosen), fill,
         STEPS.check(steps), TURNS.check(turns),

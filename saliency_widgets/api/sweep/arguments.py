@@ -14,7 +14,7 @@ from saliency_widgets.attribution.registry import DEFAULT, Method
 from saliency_widgets.evaluation.metrics import METRICS, Metric
 from saliency_widgets.outputs.selection import is_index
 from saliency_widgets.params import Param, brief, check_choice, check_list, unknown
-from saliency_widgets.runtime.coupling import COUPLED, by_samples
+from saliency_widgets.runtime.coupling import COUPLED
 from saliency_widgets.runtime.model.stable_hash import signature
 from saliency_widgets.session.compute import alone
 from saliency_widgets.session.explanation import has_seed
@@ -216,7 +216,7 @@ def _tied(subject: Subject) -> bool:
     with alone():
         try:
             score, scores = subject.resolve(Request.of(DEFAULT, {}))
-            return by_samples(subject.call(score), scores)[0].joint
+            return subject.runner(score).by_samples(scores)[0].passes.joint
         except (TypeError, ValueError):
             return False
 

@@ -21,13 +21,13 @@ import numpy as np
 import torch
 
 from saliency_widgets.attribution import Reduction, get_method
+from saliency_widgets.attribution.errors import Cancelled
 from saliency_widgets.attribution.numerics.noise import SEED
 from saliency_widgets.evaluation.metrics import METRICS, Measured
 from saliency_widgets.inputs import unwrapped
 from saliency_widgets.runtime.allocator import give_back
-from saliency_widgets.runtime.errors import Cancelled
 from saliency_widgets.runtime.model.devices import on_device
-from saliency_widgets.runtime.runner import Call
+from saliency_widgets.runtime.runner import Runner
 from saliency_widgets.session.compute import alone, compute
 from saliency_widgets.session.explanation import has_seed, map_of, reduced
 from saliency_widgets.session.problem import Subject
@@ -126,18 +126,18 @@ def _measure(payload: Payload, cell: Cell) -> Found:
         payload.method, cell.params, target=cell.target, score=payload.score, contrast=payload.contrast
     )
     score, _ = subject.resolve(request)  # the model is looked at here, before the time is taken
-    call = subject.call(score, check)
-    _settle(call)
+    runner = subject.runner(score, check)
+    _settle(runner)
     began = time.perf_counter()
     *_, found = compute(subject, request, check)
-    _settle(call)
+    _settle(runner)
     seconds = time.perf_counter() - began
     params = dict(request.params)
-    explain = partial(map_of, entry, params, reduction, call)
+    explain = partial(map_of, entry, params, reduction, runner)
     values = reduced(found.values, reduction, subject.size)
     about = Measured(
-        call, found, values, explain, int(params[SEED.name]) if has_seed(entry) else None, seconds,
-        partial(_peak, call, explain), payload.fill, payload.steps, payload.turns,
+        runner, found, values, explain, int(params[SEED.name]) if has_seed(entry) else None, seconds,
+        partial(_peak, runner, explain), payload.fill, payload.steps, payload.turns,
     )  # fmt: skip
     numbers = {
         name: measure(about) for name in payload.metrics if (measure := METRICS[name].measure) is not None
@@ -151,20 +151,20 @@ def _checked(values: np.ndarray) -> np.ndarray:
     return values
 
 
-def _settle(call: Call) -> None:
-    if call.inputs.is_cuda:
-        torch.cuda.synchronize(call.inputs.device)
+def _settle(runner: Runner) -> None:
+    if runner.inputs.is_cuda:
+        torch.cuda.synchronize(runner.inputs.device)
 
 
-def _peak(call: Call, work: Callable[[], Any]) -> float:
+def _peak(runner: Runner, work: Callable[[], Any]) -> float:
     """MiB that some work takes at most: told by the device, or by the system of the whole process."""
-    device = call.inputs.device
+    device = runner.inputs.device
     if device.type == "cuda":
-        _settle(call)
+        _settle(runner)
         before = torch.cuda.memory_allocated(device)
         torch.cuda.reset_peak_memory_stats(device)
         work()
-        _settle(call)
+        _settle(runner)
         return (torch.cuda.max_memory_allocated(device) - before) / _MIB
     try:
         give_back()  # what lies ready for the next pass would not be seen to be taken

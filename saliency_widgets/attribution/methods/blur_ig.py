@@ -10,13 +10,12 @@ import torch
 from torch import Tensor
 
 from saliency_widgets.attribution.methods.integrated_gradients import N_STEPS, TOLERANCE
+from saliency_widgets.attribution.nonfinite import locate_nonfinite
 from saliency_widgets.attribution.numerics.completeness import unaccounted
 from saliency_widgets.attribution.numerics.quadrature import coarse_to_fine
+from saliency_widgets.attribution.query import CHUNK_SIZE, Query
 from saliency_widgets.attribution.registry import Estimate, method
 from saliency_widgets.params import Param
-from saliency_widgets.runtime.autograd import blaming
-from saliency_widgets.runtime.batching import CHUNK_SIZE
-from saliency_widgets.runtime.runner import Call
 
 BLUR_LEVEL = Param(
     "blur_level",
@@ -41,7 +40,7 @@ _OPEN = 1024  # gaps that are open at a time: the coarse order of so many nodes 
     aliases=("blur_integrated_gradients",),
     blank="the gradients are zero all the way from the blurred picture, or the blur changes nothing",
 )
-def blur_ig(call: Call, n_steps: int, blur_level: float, chunk_size: int | None) -> Iterator[Estimate]:
+def blur_ig(query: Query, n_steps: int, blur_level: float, chunk_size: int | None) -> Iterator[Estimate]:
     r"""The gradients on the way from the blurred picture to the sharp one, added up: no baseline colour goes unseen.
 
     With L(s) the picture blurred by a Gaussian of standard deviation s pixels:
@@ -64,22 +63,22 @@ def blur_ig(call: Call, n_steps: int, blur_level: float, chunk_size: int | None)
     Raises:
         ValueError: The inputs are no pictures.
     """
-    if call.inputs.ndim != 4:
+    if query.inputs.ndim != 4:
         raise ValueError(
-            f"method: Blur-IG needs pictures (N, C, H, W), got inputs of shape {tuple(call.inputs.shape)}. "
+            f"method: Blur-IG needs pictures (N, C, H, W), got inputs of shape {tuple(query.inputs.shape)}. "
             f"Use 'integrated_gradients'."
         )
-    blurred = scale_space(call.inputs)
-    strongest = blur_level * min(call.inputs.shape[-2:])
+    blurred = scale_space(query.inputs)
+    strongest = blur_level * min(query.inputs.shape[-2:])
     order = coarse_to_fine(n_steps + 1, most=None if n_steps <= _OPEN else _OPEN // 2)
-    integral = _Trapezoid(n_steps, start=blurred(strongest), end=call.inputs)
+    integral = _Trapezoid(n_steps, start=blurred(strongest), end=query.inputs)
     ends: dict[int, Tensor] = {}
     done = 0
-    for chunk in call.chunks(len(order), chunk_size, first=(1,)):
+    for chunk in query.chunks(len(order), chunk_size, first=(1,)):
         nodes = order[chunk.start : chunk.stop]
         pictures = torch.stack([blurred(strongest * (1 - node / n_steps)) for node in nodes])
-        with blaming(call, "blur_level", (), "for blurred copies of the picture", "Lower blur_level."):
-            gradients, scores = call.gradient(pictures.flatten(0, 1))
+        with locate_nonfinite(query, "blur_level", (), "for blurred copies of the picture", "Lower blur_level."):
+            gradients, scores = query.gradient(pictures.flatten(0, 1))
         for node, *seen in zip(nodes, gradients.view_as(pictures), pictures, strict=True):
             integral.add(node, *seen)
         rows = zip(nodes, scores.view(len(nodes), -1), strict=True)
@@ -89,7 +88,7 @@ def blur_ig(call: Call, n_steps: int, blur_level: float, chunk_size: int | None)
         delta = values.flatten(1).sum(1) - (ends[n_steps] - ends[0]) if 0 in ends else None
         missing = ""
         if done == len(order) and delta is not None:
-            missing = unaccounted(values, delta, ends[n_steps], TOLERANCE.default, precision=call.precision)
+            missing = unaccounted(values, delta, ends[n_steps], TOLERANCE.default, precision=query.precision)
         yield Estimate(
             values, done=done, total=len(order), evaluations=done, score=ends[n_steps], delta=delta,
             notes=(missing,) if missing else (),

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from saliency_widgets.attribution.query import Query
 from saliency_widgets.attribution.registry import Estimate, method
-from saliency_widgets.runtime.relu_rules import rectified_gradient
-from saliency_widgets.runtime.runner import Call
 
 
 @method(
@@ -17,7 +16,7 @@ from saliency_widgets.runtime.runner import Call
     aliases=("deconv", "deconvolution"),
     blank="nothing positive comes back through the ReLUs",
 )
-def deconvnet(call: Call) -> Iterator[Estimate]:
+def deconvnet(query: Query) -> Iterator[Estimate]:
     r"""The model run backwards, keeping what is positive: it paints what excites it, and hardly depends on the class.
 
     At each ReLU y = f(x) the backward rule is
@@ -38,5 +37,5 @@ def deconvnet(call: Call) -> Iterator[Estimate]:
     Raises:
         ValueError: The model ran no ReLU, so the rule would change nothing.
     """
-    values, score = rectified_gradient(call, "deconvnet", "Deconvnet")
+    values, score = query.gradient(query.inputs, rule="deconvnet")
     yield Estimate(values, score=score)

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from saliency_widgets.attribution.query import LAYER, RESHAPE, Query
 from saliency_widgets.attribution.registry import Estimate, method
-from saliency_widgets.runtime.layers.selection import LAYER, RESHAPE, activation_maps
-from saliency_widgets.runtime.runner import Call
 
 
 @method(
@@ -17,7 +16,7 @@ from saliency_widgets.runtime.runner import Call
     needs=("layer",),
     blank="at this layer nothing is left of the activation weighed with its gradient",
 )
-def grad_cam(call: Call, layer: str | None, reshape: object) -> Iterator[Estimate]:
+def grad_cam(query: Query, layer: str | None, reshape: object) -> Iterator[Estimate]:
     r"""Where a convolutional layer sees evidence for the class: coarse and class-specific.
 
     With A_k the channels of the layer's output and h, w its size:
@@ -35,8 +34,8 @@ def grad_cam(call: Call, layer: str | None, reshape: object) -> Iterator[Estimat
     Raises:
         ValueError: There is no such layer, or its output is not spatial.
     """
-    maps = activation_maps(call, layer, reshape)
-    weights = maps.gradient.mean((2, 3), keepdim=True)
+    point = query.at_layer(layer, reshape)
+    weights = point.gradient.mean((2, 3), keepdim=True)
     yield Estimate(
-        (weights * maps.activation).sum(1, keepdim=True), score=maps.score, layer=maps.layer, notes=maps.notes
+        (weights * point.activation).sum(1, keepdim=True), score=point.score, layer=point.layer, notes=point.notes
     )

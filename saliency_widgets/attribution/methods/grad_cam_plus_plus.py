@@ -6,9 +6,8 @@ from collections.abc import Iterator
 
 import torch
 
+from saliency_widgets.attribution.query import LAYER, RESHAPE, Query
 from saliency_widgets.attribution.registry import Estimate, method
-from saliency_widgets.runtime.layers.selection import LAYER, RESHAPE, activation_maps
-from saliency_widgets.runtime.runner import Call
 
 
 @method(
@@ -20,7 +19,7 @@ from saliency_widgets.runtime.runner import Call
     aliases=("gradcam_pp",),
     blank="at this layer nothing is left of the activation weighed with its gradient",
 )
-def grad_cam_plus_plus(call: Call, layer: str | None, reshape: object) -> Iterator[Estimate]:
+def grad_cam_plus_plus(query: Query, layer: str | None, reshape: object) -> Iterator[Estimate]:
     r"""Grad-CAM with weights that do not fade for small or repeated objects.
 
     With A_k the channels of the layer's output and g = dF / dA, each at its location ij:
@@ -42,11 +41,11 @@ def grad_cam_plus_plus(call: Call, layer: str | None, reshape: object) -> Iterat
     Raises:
         ValueError: There is no such layer, or its output is not spatial.
     """
-    maps = activation_maps(call, layer, reshape)
+    point = query.at_layer(layer, reshape)
     # Reduced by g^2, whose square and cube would vanish long before g does.
-    denominator = 2 + maps.gradient * maps.activation.sum((2, 3), keepdim=True)
-    counts = (maps.gradient > 0) & (denominator != 0)
-    weights = torch.where(counts, maps.gradient / denominator, 0).sum((2, 3), keepdim=True)
+    denominator = 2 + point.gradient * point.activation.sum((2, 3), keepdim=True)
+    counts = (point.gradient > 0) & (denominator != 0)
+    weights = torch.where(counts, point.gradient / denominator, 0).sum((2, 3), keepdim=True)
     yield Estimate(
-        (weights * maps.activation).sum(1, keepdim=True), score=maps.score, layer=maps.layer, notes=maps.notes
+        (weights * point.activation).sum(1, keepdim=True), score=point.score, layer=point.layer, notes=point.notes
     )

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from saliency_widgets.attribution.query import Query
 from saliency_widgets.attribution.registry import Estimate, method
-from saliency_widgets.runtime.runner import Call
 
 
 @method(
@@ -14,7 +14,7 @@ from saliency_widgets.runtime.runner import Call
     pointwise=True,
     aliases=("saliency", "vanilla", "vanilla_gradient", "gradients", "backprop"),
 )
-def gradient(call: Call) -> Iterator[Estimate]:
+def gradient(query: Query) -> Iterator[Estimate]:
     r"""How fast the score changes with each input, here and now.
 
     .. math:: a_i = \partial F(x) / \partial x_i
@@ -25,5 +25,5 @@ def gradient(call: Call) -> Iterator[Estimate]:
     Yields:
         One estimate; values of shape (B, ...), in units of score per unit of input.
     """
-    values, score = call.gradient(call.inputs)
+    values, score = query.gradient(query.inputs)
     yield Estimate(values, score=score)

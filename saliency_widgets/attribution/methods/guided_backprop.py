@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from saliency_widgets.attribution.query import Query
 from saliency_widgets.attribution.registry import Estimate, method
-from saliency_widgets.runtime.relu_rules import rectified_gradient
-from saliency_widgets.runtime.runner import Call
 
 
 @method(
@@ -17,7 +16,7 @@ from saliency_widgets.runtime.runner import Call
     aliases=("gbp", "guided_backpropagation"),
     blank="nothing positive comes back through the ReLUs",
 )
-def guided_backprop(call: Call) -> Iterator[Estimate]:
+def guided_backprop(query: Query) -> Iterator[Estimate]:
     r"""A gradient that stops at every ReLU where it is negative: sharp, but it hardly depends on the class.
 
     At each ReLU y = f(x) the backward rule is
@@ -38,5 +37,5 @@ def guided_backprop(call: Call) -> Iterator[Estimate]:
     Raises:
         ValueError: The model ran no ReLU, so the rule would change nothing.
     """
-    values, score = rectified_gradient(call, "guided", "Guided Backprop")
+    values, score = query.gradient(query.inputs, rule="guided")
     yield Estimate(values, score=score)

@@ -6,10 +6,9 @@ from collections.abc import Iterator
 
 from torch.nn import functional as F
 
+from saliency_widgets.attribution.query import LAYER, RESHAPE, Query
 from saliency_widgets.attribution.reduction import unseen
 from saliency_widgets.attribution.registry import Estimate, get_method, method
-from saliency_widgets.runtime.layers.selection import LAYER, RESHAPE
-from saliency_widgets.runtime.runner import Call
 
 
 @method(
@@ -19,7 +18,7 @@ from saliency_widgets.runtime.runner import Call
     needs=("relu", "layer"),
     blank="no edge of Guided Backprop lies where Grad-CAM is positive",
 )
-def guided_grad_cam(call: Call, layer: str | None, reshape: object) -> Iterator[Estimate]:
+def guided_grad_cam(query: Query, layer: str | None, reshape: object) -> Iterator[Estimate]:
     r"""Guided Backprop's edges, kept only where Grad-CAM sees evidence for the class.
 
     .. math:: a = g \cdot \mathrm{up}(\max(c, 0))
@@ -34,14 +33,15 @@ def guided_grad_cam(call: Call, layer: str | None, reshape: object) -> Iterator[
     Raises:
         ValueError: As Guided Backprop and Grad-CAM do.
     """
-    if call.inputs.ndim != 4:
+    if query.inputs.ndim != 4:
         raise ValueError(
-            f"method: Guided Grad-CAM multiplies a map with a picture, got inputs of shape {tuple(call.inputs.shape)}. "
-            f"Of several inputs, pass explain= the picture; else use 'guided_backprop'."
+            f"method: Guided Grad-CAM multiplies a map with an image, got inputs of shape "
+            f"{tuple(query.inputs.shape)}. "
+            f"Of several inputs, pass explain= the image; else use 'guided_backprop'."
         )
-    (cam,) = get_method("grad_cam").run(call, layer=layer, reshape=reshape)
-    (guided,) = get_method("guided_backprop").run(call)
-    size = tuple(call.inputs.shape[-2:])
+    (cam,) = get_method("grad_cam").run(query, layer=layer, reshape=reshape)
+    (guided,) = get_method("guided_backprop").run(query)
+    size = tuple(query.inputs.shape[-2:])
     mask = F.interpolate(cam.values.clamp(min=0), size=size, mode="bilinear", align_corners=False)
     hidden = unseen(cam.values, "positive")
     notes = (*cam.notes, f"Of Grad-CAM: {hidden}") if hidden else cam.notes

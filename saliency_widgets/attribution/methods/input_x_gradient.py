@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from saliency_widgets.attribution.query import Query
 from saliency_widgets.attribution.registry import Estimate, method
-from saliency_widgets.runtime.runner import Call
 
 
 @method(
@@ -15,7 +15,7 @@ from saliency_widgets.runtime.runner import Call
     aliases=("gradient_x_input", "gradient_times_input", "input_times_gradient", "input*gradient", "grad*input"),
     blank="wherever the input is not zero, the gradient is",
 )
-def input_x_gradient(call: Call) -> Iterator[Estimate]:
+def input_x_gradient(query: Query) -> Iterator[Estimate]:
     r"""The gradient weighed with the input's own value: exact for a linear model without bias.
 
     .. math:: a_i = x_i \, \partial F(x) / \partial x_i
@@ -28,5 +28,5 @@ def input_x_gradient(call: Call) -> Iterator[Estimate]:
     Yields:
         One estimate; values of shape (B, ...), in units of score.
     """
-    values, score = call.gradient(call.inputs)
-    yield Estimate(values * call.inputs, score=score)
+    values, score = query.gradient(query.inputs)
+    yield Estimate(values * query.inputs, score=score)

@@ -8,16 +8,17 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from saliency_widgets.attribution.baselines import BASELINE, on_the_path
+from saliency_widgets.attribution.baselines import BASELINE
+from saliency_widgets.attribution.nonfinite import check_integration_path
 from saliency_widgets.attribution.numerics.adaptive import AdaptiveTrapezoid
 from saliency_widgets.attribution.numerics.completeness import unaccounted
 from saliency_widgets.attribution.numerics.float16_store import Half, full, kept_whole
 from saliency_widgets.attribution.numerics.noise import SEED
 from saliency_widgets.attribution.numerics.quadrature import RULES, coarse_to_fine
+from saliency_widgets.attribution.numerics.stopping import describe_stop
+from saliency_widgets.attribution.query import CHUNK_SIZE, Query
 from saliency_widgets.attribution.registry import Estimate, method
 from saliency_widgets.params import Param
-from saliency_widgets.runtime.batching import CHUNK_SIZE, ended
-from saliency_widgets.runtime.runner import Call
 
 N_STEPS = Param(
     "n_steps",
@@ -30,7 +31,7 @@ N_STEPS = Param(
     label="IG steps",
     unit="steps",
     continued=True,
-    help="Steps on the way from the baseline to the input. Enough when the completeness delta is small and the map "
+    help="Steps on the path from the baseline to the input. Enough when the completeness delta is small and the map "
     "no longer changes.",
 )
 TOLERANCE = Param(
@@ -51,8 +52,8 @@ QUADRATURE = Param(
     choices=(ADAPTIVE, *RULES),
     advanced=True,
     continued=True,
-    help="Where on the way gradients are taken. Adaptive looks closer where the map changes, and ends when it no "
-    "longer does; the others have fixed places.",
+    help="Where on the path gradients are taken. Adaptive looks closer where the map changes, and ends when it no "
+    "longer does; the others have fixed nodes.",
 )
 _ROUND = 8
 
@@ -62,10 +63,10 @@ _ROUND = 8
     unit="gradients",
     params=(N_STEPS, BASELINE, TOLERANCE, QUADRATURE, SEED, CHUNK_SIZE),
     aliases=("ig", "intgrad", "path_integrated_gradients"),
-    blank="the gradients are zero all the way from the baseline, or the input equals the baseline",
+    blank="the gradients are zero all along the path from the baseline, or the input equals the baseline",
 )
 def integrated_gradients(
-    call: Call,
+    query: Query,
     n_steps: int,
     baseline: object,
     tolerance: float,
@@ -73,7 +74,7 @@ def integrated_gradients(
     seed: int,
     chunk_size: int | None,
 ) -> Iterator[Estimate]:
-    r"""The gradients on the way from a baseline to the input, added up: they account for the whole score.
+    r"""The gradients on the path from a baseline to the input, added up: they account for the whole score.
 
     .. math:: a_i = (x_i - x'_i) \int_0^1 \frac{\partial F(x' + t (x - x'))}{\partial x_i} \, dt
 
@@ -98,44 +99,47 @@ def integrated_gradients(
     Yields:
         Running estimates; values of shape (B, ...), in units of score; ``delta`` of shape (B,), and ``map_error``.
     """
-    start = call.baseline(baseline, seed)
+    start = query.baseline(baseline, seed)
     if quadrature == ADAPTIVE:
-        yield from _adaptive(call, start, baseline, n_steps, tolerance, call.rows(chunk_size))
+        yield from _adaptive(query, start, baseline, n_steps, tolerance, chunk_size)
     else:
-        yield from _fixed(call, start, baseline, quadrature, n_steps, tolerance, chunk_size)
+        yield from _fixed(query, start, baseline, quadrature, n_steps, tolerance, chunk_size)
 
 
 def _gradients(
-    call: Call, start: Tensor, baseline: object, nodes: Tensor, *, first: int
+    query: Query, start: Tensor, baseline: object, nodes: Tensor, *, first: int
 ) -> tuple[Tensor | Half, Tensor]:
     """The gradients at nodes t, (K,) or (K, B) where each sample has its own: (K, B, ...); and the scores, (K, B).
 
     ``first`` is the number of the first node: beyond some, they are kept as halves.
     """
-    whole = kept_whole(call.inputs)
+    whole = kept_whole(query.inputs)
     halved = whole is not None and first >= whole
 
     def work() -> tuple[Tensor | Half, Tensor]:
-        way = call.inputs - start
-        t = nodes.to(way).view(len(nodes), -1, *[1] * (way.ndim - 1))
-        with on_the_path(call, start, baseline):
-            gradients, scores = call.gradient((start + t * way).flatten(0, 1))
-        gradients = gradients.view(len(nodes), *way.shape)
+        path = query.inputs - start
+        t = nodes.to(path).view(len(nodes), -1, *[1] * (path.ndim - 1))
+        with check_integration_path(query, start, baseline):
+            gradients, scores = query.gradient((start + t * path).flatten(0, 1))
+        gradients = gradients.view(len(nodes), *path.shape)
         return Half.of(gradients) if halved else gradients, scores.view(len(nodes), -1)
 
-    return call.once(("nodes", halved, *nodes.flatten().tolist()), work)
+    return query.once(("nodes", halved, *nodes.flatten().tolist()), work)
 
 
 def _adaptive(
-    call: Call, start: Tensor, baseline: object, n_steps: int, tolerance: float, rows: int
+    query: Query, start: Tensor, baseline: object, n_steps: int, tolerance: float, chunk_size: int | None
 ) -> Iterator[Estimate]:
-    rule = AdaptiveTrapezoid(call.inputs - start, n_steps, _ROUND)
-    cap = max(1, rows // call.batch)
+    rule = AdaptiveTrapezoid(query.inputs - start, n_steps, _ROUND)
     score: Tensor | None = None
-    within = torch.zeros(call.batch, dtype=torch.int64, device="cpu")  # rounds running
+    within = torch.zeros(len(query.inputs), dtype=torch.int64, device="cpu")  # rounds running
     while len(nodes := rule.ask()):
         parts, scores = zip(
-            *[_gradients(call, start, baseline, t, first=rule.done) for t in nodes.split(cap)], strict=True
+            *[
+                _gradients(query, start, baseline, nodes[part.start : part.stop], first=rule.done)
+                for part in query.chunks(len(nodes), chunk_size, first=())
+            ],
+            strict=True,
         )
         score = scores[0][0] if score is None else score
         rule.tell(parts, torch.cat(scores))
@@ -145,15 +149,15 @@ def _adaptive(
             rule.rest(within >= 2)
         enough = bool((within >= 2).all())
         last = enough or rule.done == n_steps + 1
-        told: tuple[str, ...] = ()
+        notes: tuple[str, ...] = ()
         if last and tolerance > 0 and rule.delta is not None:
             missing = unaccounted(
-                rule.values, rule.delta, score, tolerance, error=error, settled=enough, precision=call.precision
+                rule.values, rule.delta, score, tolerance, error=error, settled=enough, precision=query.precision
             )
             what = "the map's error is estimated at"
-            told = (missing,) if missing else ()
+            notes = (missing,) if missing else ()
             if error is not None:
-                told = (ended(enough, rule.done, "gradients", what, error, tolerance, missing),)
+                notes = (describe_stop(enough, rule.done, "gradients", what, error, tolerance, missing),)
         yield Estimate(
             rule.values,
             done=rule.done,
@@ -162,14 +166,14 @@ def _adaptive(
             score=score,
             delta=rule.delta,
             map_error=error,
-            notes=told,
+            notes=notes,
         )
         if last:
             return
 
 
 def _fixed(
-    call: Call,
+    query: Query,
     start: Tensor,
     baseline: object,
     quadrature: str,
@@ -177,29 +181,29 @@ def _fixed(
     tolerance: float,
     chunk_size: int | None,
 ) -> Iterator[Estimate]:
-    way = call.inputs - start
+    path = query.inputs - start
     nodes, weights = RULES[quadrature](n_steps)
     order = coarse_to_fine(len(nodes))
     nodes, weights = nodes[order], weights[order]
-    ends = {}  # the score at both ends of the way: the first two nodes of some rules
+    ends = {}  # the score at both ends of the path: the first two nodes of some rules
     if nodes[0] != 1:
-        with on_the_path(call, start, baseline):
-            ends = {1.0: call.scores(call.inputs), 0.0: call.scores(start)}
-    wide = torch.promote_types(way.dtype, torch.float32)  # in half precision sums of many nodes drift away
-    total = torch.zeros_like(way, dtype=wide)
+        with check_integration_path(query, start, baseline):
+            ends = {1.0: query.scores(query.inputs), 0.0: query.scores(start)}
+    wide = torch.promote_types(path.dtype, torch.float32)  # in half precision sums of many nodes drift away
+    total = torch.zeros_like(path, dtype=wide)
     done = 0
-    for chunk in call.chunks(len(nodes), chunk_size, first=(1,)):
-        gradients, scores = _gradients(call, start, baseline, nodes[chunk.start : chunk.stop], first=chunk.start)
+    for chunk in query.chunks(len(nodes), chunk_size, first=(1,)):
+        gradients, scores = _gradients(query, start, baseline, nodes[chunk.start : chunk.stop], first=chunk.start)
         w = weights[chunk.start : chunk.stop].to(total)
         total += torch.tensordot(w, full(gradients).to(wide), dims=1)
         ends |= {float(nodes[j]): scores[j - done] for j in chunk if nodes[j] in (0, 1) and float(nodes[j]) not in ends}
         done += len(chunk)
-        values = way * total / float(weights[:done].sum())
+        values = path * total / float(weights[:done].sum())
         delta = values.flatten(1).sum(1) - (ends[1.0] - ends[0.0]) if len(ends) == 2 else None
-        values = values.to(way.dtype)
+        values = values.to(path.dtype)
         missing = ""
         if done == len(nodes) and tolerance > 0 and delta is not None:
-            missing = unaccounted(values, delta, ends[1.0], tolerance, precision=call.precision)
+            missing = unaccounted(values, delta, ends[1.0], tolerance, precision=query.precision)
         yield Estimate(
             values, done=done, total=len(nodes), evaluations=done, score=ends.get(1.0), delta=delta,
             notes=(missing,) if missing else (),

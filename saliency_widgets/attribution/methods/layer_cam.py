@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from saliency_widgets.attribution.query import LAYER, RESHAPE, Query
 from saliency_widgets.attribution.registry import Estimate, method
-from saliency_widgets.runtime.layers.selection import LAYER, RESHAPE, activation_maps
-from saliency_widgets.runtime.runner import Call
 
 
 @method(
@@ -17,7 +16,7 @@ from saliency_widgets.runtime.runner import Call
     needs=("layer",),
     blank="at this layer nothing is left of the activation weighed with its gradient",
 )
-def layer_cam(call: Call, layer: str | None, reshape: object) -> Iterator[Estimate]:
+def layer_cam(query: Query, layer: str | None, reshape: object) -> Iterator[Estimate]:
     r"""Grad-CAM with a weight for each location: it stays sharp at shallow layers.
 
     With A_k the channels of the layer's output:
@@ -35,6 +34,6 @@ def layer_cam(call: Call, layer: str | None, reshape: object) -> Iterator[Estima
     Raises:
         ValueError: There is no such layer, or its output is not spatial.
     """
-    maps = activation_maps(call, layer, reshape)
-    values = (maps.gradient.clamp(min=0) * maps.activation).sum(1, keepdim=True)
-    yield Estimate(values, score=maps.score, layer=maps.layer, notes=maps.notes)
+    point = query.at_layer(layer, reshape)
+    values = (point.gradient.clamp(min=0) * point.activation).sum(1, keepdim=True)
+    yield Estimate(values, score=point.score, layer=point.layer, notes=point.notes)

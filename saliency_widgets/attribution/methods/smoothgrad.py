@@ -8,13 +8,14 @@ from functools import partial
 
 from torch import Tensor
 
+from saliency_widgets.attribution.input_parts import constant_parts
+from saliency_widgets.attribution.nonfinite import locate_nonfinite
 from saliency_widgets.attribution.numerics.moments import Chunk, Moments
 from saliency_widgets.attribution.numerics.noise import SEED, normal_noise
+from saliency_widgets.attribution.numerics.stopping import describe_stop
+from saliency_widgets.attribution.query import CHUNK_SIZE, Query
 from saliency_widgets.attribution.registry import Estimate, get_method, method, methods
 from saliency_widgets.params import MANY, Param
-from saliency_widgets.runtime.autograd import blaming
-from saliency_widgets.runtime.batching import CHUNK_SIZE, ended
-from saliency_widgets.runtime.runner import Call
 
 NOISE_LEVEL = Param(
     "noise_level",
@@ -65,11 +66,11 @@ BASE = Param(
 )
 
 
-def noisy(call: Call, noise_level: float, seed: int, samples: range) -> Tensor:
+def noisy(query: Query, noise_level: float, seed: int, samples: range) -> Tensor:
     """Noisy copies of the inputs.
 
     Args:
-        call: The model and its inputs, shape (B, ...).
+        query: The model and its inputs, shape (B, ...).
         noise_level: Standard deviation of the noise, as a part of each sample's range.
         seed: Of the noise.
         samples: Which copies, K of them.
@@ -77,7 +78,7 @@ def noisy(call: Call, noise_level: float, seed: int, samples: range) -> Tensor:
     Returns:
         Shape (K, B, ...).
     """
-    return call.inputs + call.spread() * noise_level * normal_noise(call.inputs, seed, samples)
+    return query.inputs + query.noise_scale() * noise_level * normal_noise(query.inputs, seed, samples)
 
 
 @method(
@@ -88,7 +89,7 @@ def noisy(call: Call, noise_level: float, seed: int, samples: range) -> Tensor:
     blank="the maps of all noisy copies are zero, or, for the variance, all the same",
 )
 def smoothgrad(
-    call: Call,
+    query: Query,
     noise_level: float,
     n_samples: int,
     statistic: str,
@@ -121,42 +122,35 @@ def smoothgrad(
     if statistic == "variance" and n_samples < 2:
         raise ValueError("n_samples: a variance needs at least 2 samples, got 1.")
     inner = get_method(base)
-    still = constant(call) if noise_level > 0 else []
+    constant = constant_parts(query.parts, query.noise_scale().expand_as(query.inputs)) if noise_level > 0 else []
     why = "noise is a part of max - min within a sample, which is 0 there"
-    quiet = (f"No noise was added to {', '.join(still)}: {why}.",) if still else ()
-    moments = Moments(call.inputs)
-    told = statistic != "variance"  # of a variance, the error is not estimated
+    quiet = (f"No noise was added to {', '.join(constant)}: {why}.",) if constant else ()
+    moments = Moments(query.inputs)
+    estimated = statistic != "variance"  # of a variance, the error is not estimated
 
     def drawn(samples: range) -> Chunk:
-        inputs = noisy(call, noise_level, seed, samples)
+        inputs = noisy(query, noise_level, seed, samples)
         copies = f"for noisy copies of the inputs, at a noise level of {noise_level:g}"
-        with blaming(call, "noise_level", (), copies, "Lower noise_level."):
-            (estimate,) = inner.run(call.on(inputs.flatten(0, 1)), **inner.check_params({}))
+        with locate_nonfinite(query, "noise_level", (), copies, "Lower noise_level."):
+            (estimate,) = inner.run(query.on(inputs.flatten(0, 1)), **inner.check_params({}))
         values = estimate.values.view_as(inputs)
         return moments.of(values**2 if statistic == "squared" else values, samples.start)
 
-    for samples in call.chunks(n_samples, chunk_size):
-        moments.add(call.once((samples.start, samples.stop), partial(drawn, samples)))
-        error = moments.relative_error if told else None
+    for samples in query.chunks(n_samples, chunk_size):
+        moments.add(query.once((samples.start, samples.stop), partial(drawn, samples)))
+        error = moments.relative_error if estimated else None
         enough = tolerance > 0 and error is not None and bool((error <= tolerance).all())
         notes = quiet
         if tolerance > 0 and error is not None and (enough or moments.count == n_samples):
-            notes += (ended(enough, moments.count, "samples", "the sampling error is", error, tolerance),)
+            notes += (describe_stop(enough, moments.count, "samples", "the sampling error is", error, tolerance),)
         yield Estimate(
-            moments.mean if told else moments.variance,
+            moments.mean if estimated else moments.variance,
             done=moments.count,
             total=moments.count if enough else n_samples,
             evaluations=moments.count,
-            standard_error=moments.standard_error if told else None,
-            agreement=moments.agreement if told else None,
+            standard_error=moments.standard_error if estimated else None,
+            agreement=moments.agreement if estimated else None,
             notes=notes,
         )
         if enough:
             return
-
-
-def constant(call: Call) -> list[str]:
-    """The inputs that are one number in each sample, and have no range that noise could be a part of."""
-    scales = call.split(call.spread().expand_as(call.inputs))
-    names = [part.name for part in call.parts] or ["the input"]
-    return [name for name, scale in zip(names, scales, strict=True) if not bool(scale.any())]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from saliency_widgets.runtime.batching import percent
+from saliency_widgets.attribution.numerics.stopping import percent
 
 _ROUNDING = 64  # units in the last place of the numbers that are subtracted: a delta below is rounding
 _COARSE = {"tf32": 2.0**-10, "bfloat16": 2.0**-7}

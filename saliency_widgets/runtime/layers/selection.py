@@ -10,39 +10,20 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from saliency_widgets.params import Param, unknown
-from saliency_widgets.runtime.errors import Unread, without_gradient
+from saliency_widgets.attribution.errors import Unread
+from saliency_widgets.attribution.query import BY_POSITION, RESHAPE, LayerPoint
+from saliency_widgets.params import unknown
+from saliency_widgets.runtime.errors import without_gradient
 from saliency_widgets.runtime.layers.coordinates import Coordinates
 from saliency_widgets.runtime.layers.hooks import tensor_in, turn_of
 from saliency_widgets.runtime.layers.layout import Layout
 from saliency_widgets.runtime.model.isolation import is_exported, is_scripted
-from saliency_widgets.runtime.reuse.graph_cache import SPATIAL, once
-from saliency_widgets.runtime.runner import Call
-
-LAYER = Param(
-    "layer",
-    default=None,
-    kind="layer",
-    optional=True,
-    help="The layer whose channels are weighed. The last one with a spatial output unless given: "
-    "deeper is coarser and knows more of the class.",
-)
-
-_BY_POSITION = "by position"
-RESHAPE = Param(
-    "reshape",
-    default=_BY_POSITION,
-    kind="open",
-    choices=(_BY_POSITION, "channels first", "channels last", "tokens"),
-    advanced=True,
-    label="Layer layout",
-    help="How the layer's output is read as channels on a grid: by where its numbers lie on the image unless given. "
-    "Tokens that are no patch of it (class, distillation, registers, detection) are dropped.",
-)
+from saliency_widgets.runtime.passes import Passes
+from saliency_widgets.runtime.reuse.graph_cache import SPATIAL, Store, layer_gradient, once
 
 
 def _reader(
-    path: str, output: Tensor, call: Call, reshape: Any, spatial: Mapping[str, Spatial] | None
+    path: str, output: Tensor, passes: Passes, reshape: Any, spatial: Callable[[], Mapping[str, Spatial]]
 ) -> Callable[[Tensor], Tensor]:
     """What reads the output of one layer as (B, K, h, w).
 
@@ -51,21 +32,21 @@ def _reader(
     """
     shape = tuple(output.shape)
     if callable(reshape):
-        return lambda tensor: _reshaped(reshape, tensor, path, call.batch)
+        return lambda tensor: _reshaped(reshape, tensor, path, passes.batch)
     if reshape in ("channels first", "channels last"):
-        if output.ndim != 4 or output.shape[0] != call.batch:
+        if output.ndim != 4 or output.shape[0] != passes.batch:
             raise ValueError(f"reshape: the output of {path!r}, of shape {shape}, can't be read as {reshape!r}.")
         return lambda tensor: tensor.movedim(-1, 1) if reshape == "channels last" else tensor
-    if output.ndim == 4 and shape[0] == call.batch and shape[2:] == (1, 1):
+    if output.ndim == 4 and shape[0] == passes.batch and shape[2:] == (1, 1):
         return lambda tensor: tensor  # one cell for the whole image
-    spatial = spatial_layers(call) if spatial is None else spatial
-    layer = spatial.get(_first_name(call.model, path))
-    if layer is not None and layer.layout.fits(output, call.batch) and (reshape == _BY_POSITION or output.ndim == 3):
-        _check_orders(call, _first_name(call.model, path), layer.layout)
+    layers = spatial()
+    layer = layers.get(_first_name(passes.model, path))
+    if layer is not None and layer.layout.fits(output, passes.batch) and (reshape == BY_POSITION or output.ndim == 3):
+        _check_orders(passes, _first_name(passes.model, path), layer.layout)
         return layer.layout.read
-    nearest = _nearest(path, spatial, call.model)
+    nearest = _nearest(path, layers, passes.model)
     near = f"The nearest layer that can is {nearest!r}; leave" if nearest else "Leave"
-    argument = "layer" if reshape == _BY_POSITION else "reshape"
+    argument = "layer" if reshape == BY_POSITION else "reshape"
     raise ValueError(
         f"{argument}: {path!r} has an output of shape {shape}; a class activation "
         f"map needs (N, channels, height, width), or one token for each patch of the image, and these numbers can't "
@@ -74,14 +55,14 @@ def _reader(
     )
 
 
-def _check_orders(call: Call, path: str, layout: Layout) -> None:
+def _check_orders(passes: Passes, path: str, layout: Layout) -> None:
     """Look at the other samples where tokens lie in an order that may depend on the image.
 
     Raises:
         ValueError: They lie otherwise there.
     """
-    for sample in range(1, call.batch if layout.shuffled else 1):
-        other = _spatial_layers(call, sample).get(path)
+    for sample in range(1, passes.batch if layout.shuffled else 1):
+        other = _spatial_layers(passes, sample).get(path)
         if other is None or other.layout != layout:
             raise ValueError(
                 f"layer: the tokens of {path!r} lie in another order for each image. Explain one image at a time."
@@ -125,32 +106,14 @@ def _reshaped(reshape: Callable[[Tensor], Any], output: Tensor, path: str, batch
     return found
 
 
-@dataclass(frozen=True)
-class ActivationMaps:
-    """A layer's channels on a grid, and how the score moves with them.
-
-    Attributes:
-        activation: A, shape (B, K, h, w).
-        gradient: dF / dA, of the same shape.
-        score: F, shape (B,).
-        layer: The layer's path.
-        notes: What a reader should know.
-    """
-
-    activation: Tensor
-    gradient: Tensor
-    score: Tensor
-    layer: str
-    notes: tuple[str, ...] = ()
-
-
-def activation_maps(call: Call, layer: str | None, reshape: Any) -> ActivationMaps:
+def activation_maps(passes: Passes, layer: str | None, reshape: Any, graphs: Store | None = None) -> LayerPoint:
     """What class activation maps are made of.
 
     Args:
-        call: The model and its inputs.
+        passes: The model and its inputs.
         layer: A layer's name, or None for the last spatial layer on which the score depends.
         reshape: See ``RESHAPE``; or a function from the layer's output to shape (B, K, h, w).
+        graphs: Recorded passes of the inputs.
 
     Raises:
         TypeError: ``reshape`` is neither a name nor a function.
@@ -161,31 +124,31 @@ def activation_maps(call: Call, layer: str | None, reshape: Any) -> ActivationMa
             f"reshape: expected one of {RESHAPE.options()}, or a function from the layer's output to (N, channels, "
             f"height, width); got a {type(reshape).__name__}."
         )
-    if call.parts:
-        call = _one_picture(call)
+    if passes.parts:
+        passes, graphs = _one_image(passes), None
     if layer is not None:
-        check_layer(call.model, layer)
-        return _maps(call, layer, reshape, None)
-    spatial = spatial_layers(call)
+        check_layer(passes.model, layer)
+        return _maps(passes, layer, reshape, lambda: spatial_layers(passes, graphs), graphs)
+    spatial = spatial_layers(passes, graphs)
     candidates = [path for path, entry in spatial.items() if entry.default]
     if not candidates:
-        quantized = without_gradient(call.model)
-        raise ValueError(f"model: {quantized}" if quantized else _HIDDEN if is_scripted(call.model) else _NONE)
+        quantized = without_gradient(passes.model)
+        raise ValueError(f"model: {quantized}" if quantized else _HIDDEN if is_scripted(passes.model) else _NONE)
     for path in reversed(candidates):
         # Of a transformer with a class token, the last layers' patches are read by nobody; other branches end unused.
         with contextlib.suppress(Unread):
-            maps = _maps(call, path, reshape, spatial)
+            maps = _maps(passes, path, reshape, lambda: spatial, graphs)
             if bool(maps.gradient.any()):
                 return maps if spatial[path].last else replace(maps, notes=(*maps.notes, _LOST.format(path)))
-    return _maps(call, candidates[-1], reshape, spatial)
+    return _maps(passes, candidates[-1], reshape, lambda: spatial, graphs)
 
 
-def _one_picture(call: Call) -> Call:
-    pictures = [part for part in call.parts if len(part.shape) == 3]
-    if len(pictures) != 1:
-        names = [part.name for part in pictures or call.parts]
-        raise ValueError(f"explain: a class activation map is of one picture. Pass explain= one of {names}.")
-    return call.alone(pictures[0])
+def _one_image(passes: Passes) -> Passes:
+    images = [part for part in passes.parts if len(part.shape) == 3]
+    if len(images) != 1:
+        names = [part.name for part in images or passes.parts]
+        raise ValueError(f"explain: a class activation map is of one image. Pass explain= one of {names}.")
+    return passes.alone(images[0])
 
 
 _NONE = (
@@ -203,12 +166,14 @@ _HIDDEN = (
 )
 
 
-def _maps(call: Call, path: str, reshape: Any, spatial: Mapping[str, Spatial] | None) -> ActivationMaps:
-    activation, gradient, score, runs = call.at_layer(path)
+def _maps(
+    passes: Passes, path: str, reshape: Any, spatial: Callable[[], Mapping[str, Spatial]], graphs: Store | None
+) -> LayerPoint:
+    activation, gradient, score, runs = layer_gradient(passes, path, graphs)
     notes = (f"The layer {path!r} ran {runs} times; this is its last run.",) if runs > 1 else ()
     with torch.no_grad():
-        read = _reader(path, activation, call, reshape, spatial)
-        return ActivationMaps(read(activation), read(gradient), score, path, notes)
+        read = _reader(path, activation, passes, reshape, spatial)
+        return LayerPoint(read(activation), read(gradient), score, path, notes)
 
 
 def check_layer(model: nn.Module, layer: str) -> None:
@@ -247,22 +212,22 @@ class Spatial:
         return self.layout.shape[self.layout.channel], *self.layout.grid
 
 
-def spatial_layers(call: Call) -> Mapping[str, Spatial]:
+def spatial_layers(passes: Passes, graphs: Store | None = None) -> Mapping[str, Spatial]:
     """The layers whose output lies on a grid over the image, from before or by :func:`_spatial_layers`."""
-    return once(call.recordings, SPATIAL, lambda: _spatial_layers(call))
+    return once(graphs, SPATIAL, lambda: _spatial_layers(passes))
 
 
-def _spatial_layers(call: Call, sample: int = 0) -> Mapping[str, Spatial]:
+def _spatial_layers(passes: Passes, sample: int = 0) -> Mapping[str, Spatial]:
     """The layers whose output has channels on a grid of more than one cell, in the order in which they finish.
 
     The model is run once, and the coordinates of the image are carried along: see :mod:`~.coordinates`. Convolutions
     that no module made are named by their turn.
 
     Args:
-        call: The model and its inputs.
+        passes: The model and its inputs.
         sample: Which of them is looked at.
     """
-    if isinstance(call.model, torch.jit.ScriptModule) or is_exported(call.model):  # there are no layers to be seen
+    if isinstance(passes.model, torch.jit.ScriptModule) or is_exported(passes.model):  # there are no layers to be seen
         return {}
     coordinates, runs = Coordinates(), []
 
@@ -271,9 +236,9 @@ def _spatial_layers(call: Call, sample: int = 0) -> Mapping[str, Spatial]:
         if tensor is not None and (tensor.requires_grad or coordinates.of(tensor) is not None):  # of the image
             runs.append(_Run(path, tensor, tensor._version, tensor is output, coordinates.placed(tensor)))
 
-    output = tensor_in(call.watch(ran, coordinates.begin, sample))
-    blocks = _blocks(call.model)
-    named = dict(call.model.named_modules())
+    output = tensor_in(passes.watch(ran, coordinates.begin, sample))
+    blocks = _blocks(passes.model)
+    named = dict(passes.model.named_modules())
     composed = {path for path, module in named.items() if not blocks and any(True for _ in module.children())}
     padded = {path for path, module in named.items() if type(module).__module__.endswith("nn.modules.padding")}
     whole: set[str] = set()  # what gives a block's output

@@ -5,19 +5,15 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Hashable
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from saliency_widgets.attribution.errors import Cancelled, out_of_memory
 from saliency_widgets.attribution.score import scores_in
 from saliency_widgets.runtime.autograd import finite
-from saliency_widgets.runtime.errors import Cancelled
-from saliency_widgets.runtime.memory import out_of_memory
 from saliency_widgets.runtime.model.isolation import is_training
-
-if TYPE_CHECKING:
-    from saliency_widgets.runtime.runner import Call
+from saliency_widgets.runtime.passes import Gradient, Passes
 
 _STABLE = 3  # the pass of a shape that is recorded
 _MOST = 4  # shapes: each keeps the memory of a pass
@@ -80,32 +76,32 @@ class Replays:
         self._seen: Counter[Hashable] = Counter()
         self._made: dict[Hashable, Callable | None] = {}
 
-    def of(self, call: Call, rows: Tensor, plainly: Callable[[], tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    def gradient(self, passes: Passes, rows: Tensor, compute: Callable[[], Gradient]) -> Gradient:
         """Gradients and scores of some rows.
 
         Args:
-            call: The question, whose inputs are as many rows.
+            passes: Those of the rows.
             rows: The rows.
-            plainly: Gives the same without any recording.
+            compute: Computes the same without any recording.
         """
-        key = tuple(rows.shape), rows.dtype, rows.device, call.precision
-        if call.arguments is not None or call.looked_into or is_training(call.model):
-            return plainly()
+        key = tuple(rows.shape), rows.dtype, rows.device, passes.precision
+        if passes.arguments is not None or passes.inspected or is_training(passes.model):
+            return compute()
         made = self._made.get(key)
         if made is not None:
-            gradients, scores = made(rows, lambda output: call.score(output, len(rows)))
+            gradients, scores = made(rows, lambda output: passes.score(output, len(rows)))
             return finite(gradients, "gradient"), finite(scores, "score")
-        found = plainly()
+        found = compute()
         self._seen[key] += 1
         if self._seen[key] == _STABLE and len(self._made) < _MOST:
-            self._made[key] = self._proven(call, rows, found)
+            self._made[key] = self._proven(passes, rows, found)
         return found
 
-    def _proven(self, call: Call, rows: Tensor, expected: tuple[Tensor, Tensor]) -> Callable | None:
+    def _proven(self, passes: Passes, rows: Tensor, expected: tuple[Tensor, Tensor]) -> Callable | None:
         try:
-            with replace(call, check=_nobody_asks).standing_in(tuned=True) as model:
-                made = self.record(lambda x: scores_in(call.output(model, x, range(len(x))), len(x)), rows)
-                found = made(rows, lambda output: call.score(output, len(rows)))
+            with replace(passes, check=_nobody_asks).isolated(tuned=True) as model:
+                made = self.record(lambda x: scores_in(passes.output(model, x, range(len(x))), len(x)), rows)
+                found = made(rows, lambda output: passes.score(output, len(rows)))
         except Exception as error:
             if isinstance(error, Cancelled) or out_of_memory(error):
                 raise

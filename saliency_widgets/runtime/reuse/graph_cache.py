@@ -9,25 +9,23 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Hashable, Iterator
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
 
+from saliency_widgets.attribution.errors import Cancelled, Unread
 from saliency_widgets.runtime.autograd import differentiate
 from saliency_widgets.runtime.cancellation import interruptible
-from saliency_widgets.runtime.errors import Cancelled, Unread
 from saliency_widgets.runtime.layers.hooks import Tap, exchanged, hookable, tensor_in
 from saliency_widgets.runtime.model.isolation import undisturbed
+from saliency_widgets.runtime.passes import Passes
 from saliency_widgets.runtime.precision import computing
-
-if TYPE_CHECKING:
-    from saliency_widgets.runtime.runner import Call
 
 T = TypeVar("T")
 
 
-class Kept(Protocol):
+class Store(Protocol):
     """What was computed before, for one question; see :class:`saliency_widgets.session.cache.Scope`."""
 
     def get(self, key: Hashable) -> Any:
@@ -39,15 +37,15 @@ class Kept(Protocol):
         ...
 
 
-def once(kept: Kept | None, key: Hashable, work: Callable[[], T]) -> T:
+def once(store: Store | None, key: Hashable, work: Callable[[], T]) -> T:
     """What the work gives: kept from before, or done now and kept."""
-    if kept is None:
+    if store is None:
         return work()
-    found = kept.get(key)
-    if found is None:
-        found = work()
-        kept.put(key, found)
-    return found
+    result = store.get(key)
+    if result is None:
+        result = work()
+        store.put(key, result)
+    return result
 
 
 Graded = tuple[Tensor, Tensor, Tensor]
@@ -55,94 +53,100 @@ Graded = tuple[Tensor, Tensor, Tensor]
 SPATIAL = "spatial layers"
 """What the layers are kept under that were found by looking for them, beside the passes."""
 _WHOLE = "graph"
-_ASKED = "how many layers were asked for"
+_REQUESTED = "how many layers were requested"
 _OURS = -1  # the key of a hook: torch's own count from 0
 
 
-def of_inputs(call: Call) -> Graded | None:
-    """The inputs and their gradient, from a recorded pass; None where there can be none."""
-    if not _recordable(call):
-        return None
-
-    def found() -> Graded:
-        recording = once(call.recordings, _WHOLE, lambda: _record(call, layered=False))
-        return _graded(call, recording, recording.leaf, "inputs")
-
-    return _unless_wrong(found)
-
-
-def of_layer(call: Call, layer: str, *, dependent: bool) -> tuple[Graded, int] | None:
-    """The same of a layer's output, of its last run; and how often it ran.
+def of_inputs(passes: Passes, graphs: Store | None) -> Graded | None:
+    """The inputs and their gradient, from a recorded pass; None where there can be none.
 
     Args:
-        call: The model and its inputs.
-        layer: Where: see :mod:`~.hooks`.
-        dependent: Whether only runs that depend on the explained input count.
+        passes: The model and its inputs.
+        graphs: The recorded passes.
     """
-    kept = call.recordings
-    if kept is None or not _recordable(call):
+    if graphs is None or not _recordable(passes):
         return None
-    showing = call.showing(layer)
-    shown = showing is call
 
-    def found() -> tuple[Graded, int]:
-        whole: Recording | None = kept.get(_WHOLE) if shown else None
+    def compute() -> Graded:
+        recording = once(graphs, _WHOLE, lambda: _record(passes, layered=False))
+        return _graded(passes, recording, recording.leaf, "inputs")
+
+    return _unless_wrong(compute)
+
+
+def layer_gradient(passes: Passes, layer: str, graphs: Store | None) -> tuple[Tensor, Tensor, Tensor, int]:
+    """The output of a layer, the gradient of the score with respect to it, the scores, and how often it ran.
+
+    Args:
+        passes: The model and its inputs.
+        layer: Where: see :mod:`~saliency_widgets.runtime.layers.hooks`.
+        graphs: The recorded passes; without them, or where none fits, it is a pass: see :meth:`.Passes.layer_gradient`.
+    """
+    recorded = None if graphs is None or not _recordable(passes) else _of_layer(passes, layer, graphs)
+    return passes.layer_gradient(layer) if recorded is None else (*recorded[0], recorded[1])
+
+
+def _of_layer(passes: Passes, layer: str, graphs: Store) -> tuple[Graded, int] | None:
+    dependent = passes.arguments is not None
+    showing = passes.showing(layer)
+    shown = showing is passes
+
+    def compute() -> tuple[Graded, int]:
+        whole: Recording | None = graphs.get(_WHOLE) if shown else None
         whole = whole if whole is not None and whole.layered else None
-        tail: Tail | None = kept.get(("from", layer)) if whole is None else None
+        tail: Tail | None = graphs.get(("from", layer)) if whole is None else None
         if whole is None and tail is None:
-            asked = kept.get(_ASKED) or 0
-            kept.put(_ASKED, asked + 1)
-            if shown and asked == 1:  # once: it may be too large to be kept
-                whole = _record(call, layered=True)
-                kept.put(_WHOLE, whole)
-        place = None if whole is None else whole.layer(layer, dependent=dependent)
-        if whole is not None and place is not None:
-            return _graded(call, whole, place[0], f"layer {layer!r}"), place[1]
-        tail = tail or once(kept, ("from", layer), lambda: _record_from(showing, layer, dependent))
-        return _graded(call, tail, tail.leaf, f"layer {layer!r}"), tail.runs
+            count = graphs.get(_REQUESTED) or 0
+            graphs.put(_REQUESTED, count + 1)
+            if shown and count == 1:  # once: it may be too large to be stored
+                whole = _record(passes, layered=True)
+                graphs.put(_WHOLE, whole)
+        run = None if whole is None else whole.layer(layer, dependent=dependent)
+        if whole is not None and run is not None:
+            return _graded(passes, whole, run[0], f"layer {layer!r}"), run[1]
+        tail = tail or once(graphs, ("from", layer), lambda: _record_from(showing, layer, graphs, dependent))
+        return _graded(passes, tail, tail.leaf, f"layer {layer!r}"), tail.runs
 
-    return _unless_wrong(found)
-
-
-def _recordable(call: Call) -> bool:
-    limit = call.memory.limit
-    if call.recordings is None or call.memory.by_hand:
-        return False
-    return (limit is None or limit >= call.batch) and not call.looked_into
+    return _unless_wrong(compute)
 
 
-def _unless_wrong(found: Callable[[], T]) -> T | None:
+def _recordable(passes: Passes) -> bool:
+    limit = passes.memory.limit
+    return not passes.memory.by_hand and (limit is None or limit >= passes.batch) and not passes.inspected
+
+
+def _unless_wrong(compute: Callable[[], T]) -> T | None:
     try:
-        return found()
+        return compute()
     except (Cancelled, Unread):
         raise
     except Exception:
-        return None  # a pass of its own tells what is wrong, and needs less memory
+        return None  # a pass of its own says what is wrong, and needs less memory
 
 
-def _graded(call: Call, recording: Recording | Tail, place: Tensor, what: str) -> Graded:
-    call.check()
-    with undisturbed(call.model), computing(call.precision, place.device), interruptible(call.check):
-        scores = call.widened(call.score(recording.output, call.batch))
-        gradient = differentiate(call.model, scores, place, what, keep_graph=True)
-    return place.detach(), gradient, scores.detach()
+def _graded(passes: Passes, recording: Recording | Tail, leaf: Tensor, what: str) -> Graded:
+    passes.check()
+    with undisturbed(passes.model), computing(passes.precision, leaf.device), interruptible(passes.check):
+        scores = passes.widen(passes.score(recording.output, passes.batch))
+        gradient = differentiate(passes.model, scores, leaf, what, keep_graph=True)
+    return leaf.detach(), gradient, scores.detach()
 
 
-def _record(call: Call, *, layered: bool) -> Recording:
-    with call.standing_in(tuned=True) as model:
-        leaf = call.inputs.detach().requires_grad_(True)
+def _record(passes: Passes, *, layered: bool) -> Recording:
+    with passes.isolated(tuned=True) as model:
+        leaf = passes.inputs.detach().requires_grad_(True)
         recording = Recording(model, leaf, layered=layered)
-        recording.output = call.output(model, leaf, range(call.batch))
+        recording.output = passes.output(model, leaf, range(passes.batch))
     return recording
 
 
-def _record_from(call: Call, layer: str, dependent: bool) -> Tail:
-    inputs = call.inputs.detach().requires_grad_(dependent)
+def _record_from(passes: Passes, layer: str, graphs: Store, dependent: bool) -> Tail:
+    inputs = passes.inputs.detach().requires_grad_(dependent)
     # What runs between two runs of the layer needs no graph, where it is known that there will be another.
-    known = (call.recordings.get(SPATIAL) or {}).get(layer) if call.recordings is not None else None
-    skipped = 0 if known is None else known.runs - 1
-    with call.standing_in(tuned=True) as model, Tap(model, layer, dependent=dependent, skipped=skipped) as tap:
-        output = call.output(model, inputs, range(call.batch))
+    spatial = (graphs.get(SPATIAL) or {}).get(layer)
+    skipped = 0 if spatial is None else spatial.runs - 1
+    with passes.isolated(tuned=True) as model, Tap(model, layer, dependent=dependent, skipped=skipped) as tap:
+        output = passes.output(model, inputs, range(passes.batch))
         return Tail(tap.leaf, output, tap.runs)
 
 

@@ -12,10 +12,10 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from saliency_widgets.attribution.arrays import check_dense
+from saliency_widgets.attribution.errors import Cancelled
 from saliency_widgets.attribution.score import scores_in
-from saliency_widgets.runtime.errors import Cancelled
+from saliency_widgets.runtime.passes import Passes
 from saliency_widgets.runtime.reuse.fusion import TOLERANCE, Observed, Tuned, agree
-from saliency_widgets.runtime.runner import Call
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Survey:
     refused: str = ""
 
 
-def output_shape(call: Call) -> tuple[int, ...]:
+def output_shape(passes: Passes) -> tuple[int, ...]:
     """The shape of the scores as the model returns them for the inputs, (B, ...).
 
     Raises:
@@ -48,22 +48,22 @@ def output_shape(call: Call) -> tuple[int, ...]:
 
     def work(rows: range) -> tuple[Tensor]:
         nonlocal shape
-        with call.standing_in() as model, torch.no_grad():
-            output = call.output(model, call.inputs[rows.start : rows.stop], rows)
+        with passes.isolated() as model, torch.no_grad():
+            output = passes.output(model, passes.inputs[rows.start : rows.stop], rows)
         scores = scores_in(output, len(rows))
         check_dense(scores, "model", returned=True)
         shape = tuple(scores.shape)
         return (torch.empty(len(rows), device="cpu"),)
 
-    call.run(work, call.batch)
-    return (call.batch, *shape[1:])
+    passes.run(work, passes.batch)
+    return (passes.batch, *shape[1:])
 
 
-def survey(call: Call, *, fold: bool) -> Survey:
+def survey(passes: Passes, *, fold: bool) -> Survey:
     """Look at a model.
 
     Args:
-        call: The model and its inputs.
+        passes: The model and its inputs.
         fold: Whether BatchNorms may be folded into convolutions, and channels laid out last.
 
     Raises:
@@ -73,23 +73,23 @@ def survey(call: Call, *, fold: bool) -> Survey:
     notes: tuple[str, ...] = ()
     tuned: Tuned | None = None
     sigmoid = False
-    laid = call.inputs.dtype == torch.float32 and call.size is not None
+    laid = passes.inputs.dtype == torch.float32 and passes.size is not None
 
     def work(rows: range) -> tuple[Tensor]:
         nonlocal notes, tuned, sigmoid
-        with call.standing_in() as model, torch.no_grad():
+        with passes.isolated() as model, torch.no_grad():
             if rows.start:
-                _, logits, notes = call.read(model, rows)
+                _, logits, notes = passes.read(model, rows)
             else:
                 with Ends() as ends, Observed(model) if fold else nullcontext() as seen:
-                    output, logits, notes = call.read(model, rows)
+                    output, logits, notes = passes.read(model, rows)
                 sigmoid = ends.in_sigmoid(scores_in(output, len(rows)))
-                tuned = None if seen is None else seen.tuned(output, call.model, channels_last=laid)
+                tuned = None if seen is None else seen.tuned(output, passes.model, channels_last=laid)
             return (logits,)
 
-    logits = call.run(work, call.batch)[0]
+    logits = passes.run(work, passes.batch)[0]
     squashed = sigmoid if logits.shape[1] == 1 else are_probabilities(logits)
-    tuned, refused = _proven(call, tuned, logits) if tuned else (None, "")
+    tuned, refused = _proven(passes, tuned, logits) if tuned else (None, "")
     return Survey(logits, notes, squashed, tuned, refused)
 
 
@@ -127,14 +127,14 @@ class Ends(TorchFunctionMode):
         return any(scores is tensor for tensor in self._made)
 
 
-def _proven(call: Call, tuned: Tuned, logits: Tensor) -> tuple[Tuned | None, str]:
+def _proven(passes: Passes, tuned: Tuned, logits: Tensor) -> tuple[Tuned | None, str]:
     """What was tuned, if it gives the model's own scores; and what doesn't, and why."""
     if logits.dtype not in TOLERANCE:
         return None, ""  # of scores with three digits nothing can be told
-    rows = range(min(call.batch, call.memory.limit or call.batch))
-    again = replace(call, tuned=tuned)
+    rows = range(min(passes.batch, passes.memory.limit or passes.batch))
+    again = replace(passes, tuned=tuned)
     try:
-        with again.standing_in(tuned=True) as model, torch.no_grad():
+        with again.isolated(tuned=True) as model, torch.no_grad():
             found = again.read(model, rows)[1]
         if agree(found, logits[: rows.stop]):
             return tuned, ""
@@ -146,7 +146,7 @@ def _proven(call: Call, tuned: Tuned, logits: Tensor) -> tuple[Tuned | None, str
         # is wrong with the model itself was told by its own pass.
         why = str(error).partition(". Check that")[0].removeprefix("model: ")
     if tuned.channels_last and tuned.folded:
-        found, further = _proven(call, tuned.without_layout(), logits)
+        found, further = _proven(passes, tuned.without_layout(), logits)
         return found, further or f"with channels laid out last, {why}"
     how = "channels laid out last" if tuned.channels_last else "BatchNorms folded into convolutions"
     return None, f"with {how}, {why}"

@@ -10,10 +10,10 @@ import torch
 
 from saliency_widgets import render
 from saliency_widgets.attribution import Attribution
+from saliency_widgets.attribution.numerics.stopping import percent
 from saliency_widgets.attribution.reduction import unseen
 from saliency_widgets.diagnostics.report import Finding
 from saliency_widgets.evaluation.metrics import completeness, sampling_error
-from saliency_widgets.runtime.batching import percent
 from saliency_widgets.session import Event, Frame
 
 _LONGEST = 2000  # characters of an error's message on a page

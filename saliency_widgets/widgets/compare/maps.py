@@ -14,8 +14,8 @@ from tqdm.auto import tqdm
 
 from saliency_widgets.api.checkup import Due, check_up_when_idle
 from saliency_widgets.attribution import Attribution, Reduction, get_method
+from saliency_widgets.attribution.query import CHUNK_SIZE
 from saliency_widgets.diagnostics.report import Finding
-from saliency_widgets.runtime.batching import CHUNK_SIZE
 from saliency_widgets.session import Event, Request, Session, Subject
 from saliency_widgets.session.cache import SHARED
 from saliency_widgets.session.frames import Frame

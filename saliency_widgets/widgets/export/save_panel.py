@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import ipywidgets as w
 
+from saliency_widgets.attribution.errors import Cancelled
 from saliency_widgets.files import resolve_target
 from saliency_widgets.markup import Markup, element
-from saliency_widgets.runtime.errors import Cancelled
 from saliency_widgets.session.jobs import EXECUTORS, prepare_wait, worker_error
 from saliency_widgets.widgets.base.charts import INK, QUIET, alarm
 from saliency_widgets.widgets.base.controls import LABEL_WIDTH

@@ -13,11 +13,11 @@ from torch import nn
 from tqdm.auto import tqdm
 
 from saliency_widgets.attribution import Attribution
+from saliency_widgets.attribution.errors import ModelChanged
+from saliency_widgets.attribution.query import CHUNK_SIZE
 from saliency_widgets.attribution.result import code_of, written
 from saliency_widgets.files import as_path, put, resolve_target
 from saliency_widgets.params import MAPS, check_switch
-from saliency_widgets.runtime.batching import CHUNK_SIZE
-from saliency_widgets.runtime.errors import ModelChanged
 from saliency_widgets.session import Event, Request, frame_of
 from saliency_widgets.widgets.base import messages
 from saliency_widgets.widgets.export.page import (

@@ -8,8 +8,7 @@ from typing import Any
 import ipywidgets as w
 
 from saliency_widgets.attribution import Reduction
-from saliency_widgets.attribution.baselines import BASELINE
-from saliency_widgets.attribution.methods.expected_gradients import BASELINES
+from saliency_widgets.attribution.baselines import BASELINE, BASELINES
 from saliency_widgets.attribution.reduction import CHANNEL, SIGN
 from saliency_widgets.attribution.registry import Method
 from saliency_widgets.params import Param

@@ -16,7 +16,7 @@ from saliency_widgets.attribution import Attribution, Reduction
 from saliency_widgets.attribution.registry import DEFAULT
 from saliency_widgets.attribution.score import is_function, probabilities
 from saliency_widgets.diagnostics.report import Finding
-from saliency_widgets.runtime.runner import Call
+from saliency_widgets.runtime.runner import Runner
 from saliency_widgets.session import Frame, Request, Subject, compute, frame_of
 from saliency_widgets.session.frames import coded
 from saliency_widgets.widgets.lesson.page import Page, Step
@@ -130,10 +130,10 @@ class Board:
 
         return self.once(("answer", self.request(method, **asked).key), make)
 
-    def call(self) -> Call:
+    def runner(self) -> Runner:
         """The model bound to the picture and the score, for the checks of :mod:`~saliency_widgets.evaluation`."""
         score, _ = self.subject.resolve(self.request(GRADIENT))
-        return self.subject.call(score, self._check)
+        return self.subject.runner(score, self._check)
 
     @property
     def gradient(self) -> Attribution:

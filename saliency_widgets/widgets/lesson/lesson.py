@@ -118,10 +118,10 @@ class Lesson(WithStaticOutput, Showable, w.VBox):
         self._subject = subject
         asked["baseline"] = subject.baselines[0] if baseline is None else baseline
         self._board = Board(subject, target=target, **asked)
-        call = self._board.call()  # what doesn't fit is an error of this call
-        call.baseline(asked["baseline"], asked["seed"])
+        runner = self._board.runner()  # what doesn't fit is an error of this call
+        runner.baseline(asked["baseline"], asked["seed"])
         if is_function(target):
-            call.scores(call.inputs)
+            runner.scores(runner.inputs)
         self._steps = {name: STEPS[name] for name in chosen}
         self._settings: dict[str, list[dict[str, Any]]] = {}
         self._failed: dict[str, Exception] = {}

@@ -18,7 +18,7 @@ from saliency_widgets.evaluation.metrics import sampling_error
 from saliency_widgets.evaluation.randomization import randomisation
 from saliency_widgets.evaluation.saturation import Saturation, saturation
 from saliency_widgets.evaluation.similarity import spearman
-from saliency_widgets.runtime.runner import Call
+from saliency_widgets.runtime.runner import Runner
 from saliency_widgets.session.explanation import map_of
 from saliency_widgets.session.frames import coded
 from saliency_widgets.widgets.lesson.basics import picture, strength
@@ -49,10 +49,10 @@ def noise(board: Board, page: Page) -> None:
     page.asks(NOISE_LEVEL.title, slider=True, start=2)
     clean = board.map_of(board.gradient)
     own = strength(board, page, "Gradient without noise")
-    call = board.call()
+    runner = board.runner()
     for level in NOISES:
         found = board.answer("smoothgrad", noise_level=level, n_samples=1, seed=board.seed)
-        seen = board.picture_of(noisy(call, level, board.seed, range(1))[0])
+        seen = board.picture_of(noisy(runner, level, board.seed, range(1))[0])
         moved = float(np.abs(seen.astype(float) - board.picture).mean())
         alike = spearman(clean, board.map_of(found))
         said = (
@@ -102,7 +102,7 @@ def smoothing(board: Board, page: Page) -> None:
 def _way(board: Board) -> Saturation:
     def make() -> Saturation:
         points = PLACES * _FINER + 1
-        *_, found = saturation(board.call(), baseline=board.baseline, points=points, seed=board.seed)
+        *_, found = saturation(board.runner(), baseline=board.baseline, points=points, seed=board.seed)
         return found
 
     return board.once("way", make)
@@ -110,9 +110,9 @@ def _way(board: Board) -> Saturation:
 
 def _place(board: Board, at: int) -> Tensor:
     """The input so far on the way from the baseline, shape (1, C, H, W)."""
-    call = board.call()
-    start = board.once("baseline", lambda: call.baseline(board.baseline, board.seed))
-    return call.inputs if at == PLACES else torch.lerp(start, call.inputs, at / PLACES)
+    runner = board.runner()
+    start = board.once("baseline", lambda: runner.baseline(board.baseline, board.seed))
+    return runner.inputs if at == PLACES else torch.lerp(start, runner.inputs, at / PLACES)
 
 
 def _on_the_way(board: Board, page: Page, at: int) -> dict:
@@ -185,15 +185,15 @@ def saturated(board: Board, page: Page) -> None:
 def path(board: Board, page: Page) -> None:
     """What has been added up at each place: Integrated Gradients from place to place, which are parts of one sum."""
     page.asks("Position on the way", slider=True, start=PLACES)
-    entry, call = get_method("integrated_gradients"), board.call()
-    total = torch.zeros_like(call.inputs)
+    entry, runner = get_method("integrated_gradients"), board.runner()
+    total = torch.zeros_like(runner.inputs)
     sums = [total]
     for at, steps in enumerate(_steps(board), 1):
         params = {"n_steps": steps, "baseline": _place(board, at - 1), "quadrature": "gauss_legendre"}
-        *_, part = entry.run(call.on(_place(board, at)), **entry.check_params(params))
+        *_, part = entry.run(runner.on(_place(board, at)), **entry.check_params(params))
         total = total + part.values
         sums.append(total)
-    height, width = call.inputs.shape[-2:]
+    height, width = runner.inputs.shape[-2:]
     maps = [STRENGTH(values, (height, width))[0] for values in sums]
     high = max(float(values.max()) for values in maps)  # one scale, so that the map grows
     for at, (values, found) in enumerate(zip(maps, sums, strict=True)):
@@ -256,7 +256,7 @@ def guided(board: Board, page: Page) -> None:
     for method, title in both.items():
         maps: list[Tensor] = []
         explain = partial(_explained, maps, get_method(method))
-        stages = randomisation(board.call(), explain, stages=2, seed=board.seed)
+        stages = randomisation(board.runner(), explain, stages=2, seed=board.seed)
         next(stages)  # the model itself
         alike[method] = next(stages).halfway
         changed = page.map(
@@ -266,8 +266,8 @@ def guided(board: Board, page: Page) -> None:
     page.shot("upper layers random", *panels, said=_compared(alike))
 
 
-def _explained(maps: list[Tensor], entry: Any, call: Call) -> Tensor:
-    maps.append(map_of(entry, {}, STRENGTH, call))
+def _explained(maps: list[Tensor], entry: Any, runner: Runner) -> Tensor:
+    maps.append(map_of(entry, {}, STRENGTH, runner))
     return maps[-1]
 
 

@@ -8,8 +8,7 @@ from typing import Any
 import ipywidgets as w
 import torch
 
-from saliency_widgets.attribution.baselines import BASELINE
-from saliency_widgets.attribution.methods.expected_gradients import BASELINES
+from saliency_widgets.attribution.baselines import BASELINE, BASELINES
 from saliency_widgets.attribution.registry import Method, get_method
 from saliency_widgets.inputs import Table
 from saliency_widgets.params import Param

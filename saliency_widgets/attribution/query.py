@@ -1,0 +1,179 @@
+"""What a method sees of the model: scores, gradients and activations, for any rows of inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol, TypeVar
+
+from torch import Tensor
+
+from saliency_widgets.attribution.input_parts import InputPart
+from saliency_widgets.params import MANY, Param
+
+T = TypeVar("T")
+Rule = Literal["guided", "deconvnet"]
+"""A backward rule for ReLUs: see :mod:`saliency_widgets.runtime.relu_rules`."""
+
+CHUNK_SIZE = Param(
+    "chunk_size",
+    default=None,
+    low=1,
+    high=1024,
+    maximum=MANY,
+    kind="int",
+    scale="log2",
+    optional=True,
+    advanced=True,
+    continued=True,
+    unit="rows",
+    help="Rows of one pass of the model. 16 on a CPU and 32 elsewhere unless given; lower it when memory runs out.",
+)
+
+LAYER = Param(
+    "layer",
+    default=None,
+    kind="layer",
+    optional=True,
+    help="The layer whose channels are weighed. The last one with a spatial output unless given: "
+    "deeper is coarser and knows more of the class.",
+)
+
+BY_POSITION = "by position"
+RESHAPE = Param(
+    "reshape",
+    default=BY_POSITION,
+    kind="open",
+    choices=(BY_POSITION, "channels first", "channels last", "tokens"),
+    advanced=True,
+    label="Layer layout",
+    help="How the layer's output is read as channels on a grid: by where its numbers lie on the image unless given. "
+    "Tokens that are no patch of it (class, distillation, registers, detection) are dropped.",
+)
+
+
+@dataclass(frozen=True)
+class LayerPoint:
+    """A layer's channels on a grid, and the gradient of the score with respect to them.
+
+    Attributes:
+        activation: A, shape (B, K, h, w).
+        gradient: dF / dA, of the same shape.
+        score: F, shape (B,).
+        layer: The layer's path.
+        notes: What a reader should know.
+    """
+
+    activation: Tensor
+    gradient: Tensor
+    score: Tensor
+    layer: str
+    notes: tuple[str, ...] = ()
+
+
+class BaselinePool(Protocol):
+    """Many baselines to draw from.
+
+    Attributes:
+        size: How many.
+        constant: The names of inputs that are compared with noise of a range that is 0.
+    """
+
+    size: int
+    constant: list[str]
+
+    def draw(self, index: int, seed: int) -> Tensor:
+        """A baseline of each sample, of the inputs' shape; ``seed`` is of fresh noise."""
+        ...
+
+    def is_noise(self, index: int) -> bool:
+        """Whether it is noise that is drawn anew for each sample."""
+        ...
+
+    def describe(self, index: int) -> str:
+        """It in words."""
+        ...
+
+
+class Query(Protocol):
+    """A model bound to inputs and to one score per sample.
+
+    Rows are variants of the inputs, shape (K * B, ...): the B samples, block by block.
+
+    Attributes:
+        inputs: What is explained, shape (B, ...); several inputs that are explained together lie side by side, (B, F).
+        parts: The inputs that are explained together; empty where there is one.
+        precision: How exactly the model is run, "full", "tf32" or "bfloat16"; None where that was left to torch.
+    """
+
+    @property
+    def inputs(self) -> Tensor: ...  # noqa: D102
+    @property
+    def parts(self) -> tuple[InputPart, ...]: ...  # noqa: D102
+    @property
+    def precision(self) -> str | None: ...  # noqa: D102
+
+    def scores(self, rows: Tensor) -> Tensor:
+        """The scores of rows, shape (K * B,), without gradients."""
+        ...
+
+    def gradient(self, rows: Tensor, rule: Rule | None = None) -> tuple[Tensor, Tensor]:
+        """The gradient of the score with respect to rows, of their shape; and their scores, shape (K * B,).
+
+        Args:
+            rows: Shape (K * B, ...).
+            rule: A backward rule for the model's ReLUs.
+
+        Raises:
+            ValueError: The model failed, its score doesn't depend on the inputs or isn't finite, or it has no ReLU
+                that the rule could change.
+        """
+        ...
+
+    def at_layer(self, layer: str | None, reshape: Any = BY_POSITION) -> LayerPoint:
+        """The activation of a layer for the inputs, and the gradient of the score with respect to it.
+
+        Args:
+            layer: Its path, or None for the last spatial layer on which the score depends.
+            reshape: How its output is read as channels on a grid: see ``RESHAPE``; or a function from it to shape
+                (B, K, h, w).
+
+        Raises:
+            ValueError: There is no such layer, or its output is not spatial.
+        """
+        ...
+
+    def baseline(self, value: Any, seed: int) -> Tensor:
+        """The baseline of each sample, shape (B, ...): see :func:`.baselines.baseline_of`."""
+        ...
+
+    def baseline_pool(self, value: Any, seed: int) -> BaselinePool:
+        """The baselines that samples are drawn from: see :class:`.BaselinePool`."""
+        ...
+
+    def noise_scale(self) -> Tensor:
+        """The range max - min of each sample's inputs, broadcastable to them; with a background, of each feature."""
+        ...
+
+    def chunks(self, total: int, size: int | None, first: Sequence[int] = (1, 3)) -> list[range]:
+        """The order in which ``total`` evaluations of each sample are made: one pass of the model for each range.
+
+        Args:
+            total: How many.
+            size: Rows of one pass at most; what suits the device unless given.
+            first: Evaluations of the first passes, which are small for an early estimate.
+        """
+        ...
+
+    def once(self, key: Hashable, work: Callable[[], T]) -> T:
+        """The result of work that a larger setting repeats, cached under a key.
+
+        Args:
+            key: All that the result depends on besides the request, but for parameters marked as continued.
+            work: Returns tensors that nobody writes to, in tuples or alone, or a number.
+        """
+        ...
+
+    def on(self, rows: Tensor) -> Query:
+        """The same query about other inputs, shape (K * B, ...)."""
+        ...
