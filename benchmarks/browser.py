@@ -203,15 +203,15 @@ class Bench:
         return self.press(self.theirs, self.theirs.locator(".noUi-handle"), key)
 
     def ours_display(self) -> list[Timing]:
-        """Opacity, colour map and clip range moved, while the kernel's process is stopped."""
+        """Opacity, color map and clip range moved, while the kernel's process is stopped."""
         seen = self.seen
         self.rest()
         with self.lab.paused_kernel():
-            colours = seen.control("colormap").locator("select")
-            other = "viridis" if colours.evaluate("e => e.selectedOptions[0].label") != "viridis" else "inferno"
+            colors = seen.control("colormap").locator("select")
+            other = "viridis" if colors.evaluate("e => e.selectedOptions[0].label") != "viridis" else "inferno"
             return [
                 self.watch(seen.root, lambda: seen.handle("opacity").press("ArrowLeft"), display=True),
-                self.watch(seen.root, lambda: colours.select_option(other), display=True),
+                self.watch(seen.root, lambda: colors.select_option(other), display=True),
                 self.watch(seen.root, lambda: seen.handle("clip", 1).press("ArrowLeft"), display=True),
             ]
 
@@ -333,7 +333,7 @@ def measure(rounds: int = 3) -> list[dict[str, Any]]:
         row("the same for a setting seen before", again, "final", their_final, 0.03),
         row("brush to score line, to one forward pass", brush, "final", forward, 1.0),
         {
-            "what": "opacity, colour map, clip: slider to pixel",
+            "what": "opacity, color map, clip: slider to pixel",
             "value": float(max(timing["frames"] for timing in display)),  # each of them, not the usual one
             "limit": 2.0,
             "unit": "frames",

@@ -293,7 +293,7 @@ def trust(name: str, rounds: int, device: str = "cpu") -> list[Row]:
         "forwards": lambda: seconds(one_by_one),
         "blur": lambda: seconds(deleted("blur")),
         "mean": lambda: seconds(deleted("mean")),
-        "neighbours": lambda: seconds(deleted("neighbours")),
+        "neighbors": lambda: seconds(deleted("neighbors")),
         "ablation": lambda: seconds(lambda: next(ablate(runner, mask, fill="blur"))),
     }
     t = interleaved(timers, rounds)
@@ -301,7 +301,7 @@ def trust(name: str, rounds: int, device: str = "cpu") -> list[Row]:
     return [
         Row(name, "50 deletion steps, blur / 50 single forwards", t["blur"] / t["forwards"], 0.85, note=each),
         Row(name, "50 deletion steps, mean / 50 single forwards", t["mean"] / t["forwards"], 0.85),
-        Row(name, "50 deletion steps, neighbours / 50 single forwards", t["neighbours"] / t["forwards"]),
+        Row(name, "50 deletion steps, neighbors / 50 single forwards", t["neighbors"] / t["forwards"]),
         Row(name, "a region taken away, first answer / two single forwards", t["ablation"] / t["forwards"] * N / 2),
     ]
 

@@ -202,9 +202,9 @@ def test_a_path_of_a_million_letters_is_cut_where_it_is_quoted(tmp_path):
 @pytest.fixture
 def draw():
     rng = np.random.default_rng(0)
-    picture, quantised = rng.integers(0, 256, (4, 6, 3), np.uint8), render.quantise(rng.random((4, 6)), signed=False)
+    picture, quantized = rng.integers(0, 256, (4, 6, 3), np.uint8), render.quantize(rng.random((4, 6)), signed=False)
     look = {"opacity": 0.75, "clip": (0.0, 99.0), "threshold": 0.0, "blend": "by value"}
-    return lambda file: render.overlay_png(file, picture, quantised, lut=render.lut("hot"), **look)
+    return lambda file: render.overlay_png(file, picture, quantized, lut=render.lut("hot"), **look)
 
 
 def test_a_picture_goes_to_a_path_or_to_an_open_file_all_at_once(draw, tmp_path):

@@ -135,9 +135,9 @@ def test_each_letter_of_a_caption_is_measured_a_few_times(text: str) -> None:
 
 
 def image(**words: str) -> None:
-    quantised = render.quantise(np.arange(64.0).reshape(8, 8), signed=False)
+    quantized = render.quantize(np.arange(64.0).reshape(8, 8), signed=False)
     look = {"lut": render.lut("hot"), "opacity": 0.5, "clip": (0.0, 99.0), "threshold": 0.0, "blend": "by value"}
-    render.overlay_png(io.BytesIO(), np.zeros((8, 8, 3), np.uint8), quantised, **look, **words)
+    render.overlay_png(io.BytesIO(), np.zeros((8, 8, 3), np.uint8), quantized, **look, **words)
 
 
 @pytest.mark.parametrize("caption", ["b" * 4001, "b" * 10**6, "\n" * 101, "a\u2028" * 200])

@@ -206,7 +206,7 @@ class Gated(nn.Module):
         return self.head(F.hardswish(self.last(x)).mean((2, 3)))
 
 
-class Normalised(nn.Module):
+class Normalized(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.conv1, self.norm1 = nn.Conv2d(3, 6, 3, bias=False), nn.BatchNorm2d(6)
@@ -461,7 +461,7 @@ KINDS: dict[str, Kind] = {
     "output in a dict": Kind(InDict, _PICTURES, [1, 3], layer="net.4", scores=lambda out: out["logits"]),
     "output in a dataclass": Kind(InDataclass, _PICTURES, [1, 3], layer="net.4", scores=lambda out: out.scores),
     "gates": Kind(Gated, _PICTURES, [1, 3], relu=False, layer="last"),
-    "BatchNorm": Kind(Normalised, _PICTURES, [1, 3], layer="norm2"),
+    "BatchNorm": Kind(Normalized, _PICTURES, [1, 3], layer="norm2"),
     "detector": Kind(Detector, _PICTURES, confidence, layer="classes"),
     "one module twice": Kind(Tied, _PICTURES, [1, 3], layer="conv"),
 }

@@ -63,7 +63,7 @@ def in_both_themes(lab: Lab, name: str, what: Locator) -> None:
 
 
 def trust(lab: Lab) -> None:
-    """The panel open, with the watermark of the planted artefact marked."""
+    """The panel open, with the watermark of the planted artifact marked."""
     lab.page.set_viewport_size({"width": 1440, "height": 1560})
     lab.open(lab.write_notebook([PLANTED], "trust.ipynb"))
     lab.run_all()

@@ -51,7 +51,7 @@ export class Model {
   }
 }
 
-/** 256 colours through a few given ones. */
+/** 256 colors through a few given ones. */
 export function ramp(...stops) {
   return Array.from({ length: 256 }, (_, i) => {
     const at = (i / 255) * (stops.length - 1);

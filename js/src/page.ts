@@ -50,7 +50,7 @@ function section(title: string, rows: HTMLElement[]): HTMLElement {
   ]);
 }
 
-/** Of the two menus of colours, those that some map on the page uses. */
+/** Of the two menus of colors, those that some map on the page uses. */
 function showFitting(rows: HTMLElement[], models: readonly PageModel[]): void {
   const frames = models.map((model) => model.get("frame") as { signed?: boolean } | undefined);
   const signs = frames.map((frame) => frame?.signed).filter((signed) => signed !== undefined);

@@ -45,7 +45,7 @@ CLIPS = [(0, 99), (0, 100), (1, 99), (0, 0), (100, 100), (50, 50), (2.5, 97.5), 
 
 def case(name, values, signed):
     """One map with drawn settings, and everything render makes of it."""
-    q = render.quantise(values, signed=signed)
+    q = render.quantize(values, signed=signed)
     clip = CLIPS[rng.integers(len(CLIPS))]
     if rng.uniform() < 0.3:
         clip = tuple(sorted(rng.uniform(0, 100, size=2).tolist()))
@@ -76,12 +76,12 @@ def case(name, values, signed):
         **settings,
         "lut": packed(lut, "u1"),
         "strength": t.ravel().tolist(),
-        "values": render.dequantise(q).ravel().tolist(),
+        "values": render.dequantize(q).ravel().tolist(),
         "shares": render.shares(q).ravel().tolist(),
         "picture": packed(picture, "u1"),
         "pictureShape": [height, width],
         "blended": packed(blended, "u1"),
-        "bar": packed(render.bar_colours(signed, limits, lut=lut, threshold=settings["threshold"]), "u1"),
+        "bar": packed(render.bar_colors(signed, limits, lut=lut, threshold=settings["threshold"]), "u1"),
         "ticks": [[[k.position, k.value, k.label] for k in row] for row in ticks],
     }
 
@@ -117,7 +117,7 @@ def shared():
         count, size = int(rng.integers(1, 5)), (int(rng.integers(1, 20)), int(rng.integers(1, 20)))
         scales = 10 ** rng.uniform(-3, 3, size=count) * (rng.uniform(size=count) > 0.15)
         values = [rng.normal(size=size) * scale * (rng.uniform(size=size) < 0.7) for scale in scales]
-        maps = [render.quantise(v if signed else np.abs(v), signed=signed) for v in values]
+        maps = [render.quantize(v if signed else np.abs(v), signed=signed) for v in values]
         clip = CLIPS[rng.integers(len(CLIPS))]
         ends = render.shared_ends(maps, clip)
         a, b = maps[0], maps[-1]
@@ -136,7 +136,7 @@ def shared():
 
 
 def packing():
-    """Maps and how they are packed: single pixels, smooth ones, and codes that wrap around between neighbours."""
+    """Maps and how they are packed: single pixels, smooth ones, and codes that wrap around between neighbors."""
     smooth = (np.add.outer(np.arange(9), np.arange(40)) * 1300 % 65535).astype(np.uint16)
     for codes in (rng.integers(0, 65535, (7, 5)).astype(np.uint16), smooth, np.full((3, 4), 65534, np.uint16)):
         how, packed_codes = render.pack_codes(codes)

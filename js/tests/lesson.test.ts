@@ -83,7 +83,7 @@ describe("maps that share a scale", () => {
   const lut = Uint8Array.from({ length: 768 }, (_, i) => Math.floor(i / 3));
   const display: Display = { lut, diverging: lut, opacity: 1, clip: [0, 100], threshold: 0, blend: 1 };
 
-  it("have one colour for one value, where each alone would use all of them", () => {
+  it("have one color for one value, where each alone would use all of them", () => {
     const weak = decodeFrame(raw([0, LEVELS / 2]))!;
     const strong = decodeFrame(raw([0, LEVELS]))!;
     const red = (composer: Composer, scale = weak) =>

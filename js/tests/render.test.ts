@@ -1,7 +1,7 @@
 // js/core against saliency_widgets.render: the same numbers, byte for byte.
 import { readFileSync } from "node:fs";
 import { describe, expect, it } from "vitest";
-import { barColours, barTicks } from "../src/core/bar.ts";
+import { barColors, barTicks } from "../src/core/bar.ts";
 import { BLENDS, type Blend, blendInto, blendSmall, makeMix } from "../src/core/blend.ts";
 import { clipLimits, histogram, type Limits, strength, totalMagnitude } from "../src/core/clip.ts";
 import { Composer, type Pixels } from "../src/core/compose.ts";
@@ -137,8 +137,8 @@ describe.each(GOLDENS.cases.map((c) => [c.name, c] as const))("%s", (_, c) => {
     expect(composer.blend(frame, picture, { ...display })).toBe(pixels);
   });
 
-  it("has the same colour bar", () => {
-    expect(new Uint8Array(barColours(c.signed, c.limits, lut, c.threshold))).toEqual(bytes(c.bar));
+  it("has the same color bar", () => {
+    expect(new Uint8Array(barColors(c.signed, c.limits, lut, c.threshold))).toEqual(bytes(c.bar));
     for (const [i, count] of [3, 5].entries()) {
       const ticks = barTicks(frame, c.limits, count).map((k) => [k.position, k.value, k.label]);
       expect(ticks).toEqual(c.ticks[i]);

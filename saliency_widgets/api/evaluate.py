@@ -25,7 +25,7 @@ from saliency_widgets.attribution.score import SCORE
 from saliency_widgets.evaluation.ablation import DRAWS
 from saliency_widgets.evaluation.curves import KINDS, STEPS, curves
 from saliency_widgets.evaluation.fills import default_fill, filling, places_of
-from saliency_widgets.evaluation.randomization import STAGES, randomisation
+from saliency_widgets.evaluation.randomization import STAGES, randomization
 from saliency_widgets.evaluation.ranking import CHANCE
 from saliency_widgets.evaluation.saturation import saturation
 from saliency_widgets.evaluation.similarity import spearman
@@ -39,7 +39,7 @@ from saliency_widgets.session.problem import Subject
 from saliency_widgets.session.request import Request
 
 _CURVES = tuple(f"{kind}{end}" for kind in KINDS for end in ("", "_chance"))
-_WEIGHTS = ("randomised_half", "randomised")
+_WEIGHTS = ("randomized_half", "randomized")
 _NOISES = ("noises", "max_sensitivity")
 _PATH = ("settled", "slope_left")
 _COLUMNS = (*_CURVES, *_WEIGHTS, "seeds", *_NOISES, *_PATH)
@@ -168,7 +168,7 @@ def evaluate(
         steps: Of the deletion and insertion curves.
         chance: What these are compared with: "moved", the same map elsewhere, or "scattered" places.
         draws: How many of those.
-        stages: In how many steps the weights are randomised.
+        stages: In how many steps the weights are randomized.
         turns: With how many other seeds, and noises, the map is computed again.
         radius: How far those noises move the input, as a part of its range.
         seed: Of everything that is drawn.
@@ -181,7 +181,7 @@ def evaluate(
     Returns:
         A DataFrame with one row a method; of several inputs, one row a method and input, with both in the index:
         ``table.groupby("method").mean()`` averages over the inputs. ``deletion`` and ``insertion``: areas under the
-        normalised curves, and ``..._chance`` those of maps that know nothing; ``randomised_half`` and ``randomised``:
+        normalized curves, and ``..._chance`` those of maps that know nothing; ``randomized_half`` and ``randomized``:
         rank correlation with the maps of the model whose upper half, and all, of its layers are random (high is bad);
         ``seeds`` and ``noises``: the worst rank correlation with maps of other seeds and of hardly changed inputs, and
         ``max_sensitivity``; ``settled`` and ``slope_left``: where on the path to the input the score settles, and what
@@ -311,10 +311,10 @@ def _repeat(
 ) -> None:
     """The map computed again: with random weights, with other seeds, and with a little noise on the input."""
     with row.check(*_WEIGHTS):
-        *_, cascade = randomisation(runner, explain, stages=settings.stages, seed=settings.seed)
+        *_, cascade = randomization(runner, explain, stages=settings.stages, seed=settings.seed)
         reason = _of(values, "with random weights the map is the same everywhere, or there is none.")
-        row.put("randomised_half", cascade.halfway, reason)
-        row.put("randomised", cascade.similarity[-1], reason)
+        row.put("randomized_half", cascade.halfway, reason)
+        row.put("randomized", cascade.similarity[-1], reason)
     again = partial(stability, runner, explain, turns=settings.turns, seed=settings.seed)
     with row.check("seeds"):
         results = [*again(seeded_method=True, noisy=False)] if drawn else []

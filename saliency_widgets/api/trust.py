@@ -98,7 +98,7 @@ def ablate(
         inputs: One input, as for :func:`attribute`.
         mask: What is taken away: truth values of shape (H, W) of what the model sees ((F,) for a row), a black and
             white picture, or an :class:`Attribution` with ``top``.
-        fill: What is put there: "blur", "mean", "black", "white", "noise", "zero", "neighbours", a tensor, or a
+        fill: What is put there: "blur", "mean", "black", "white", "noise", "zero", "neighbors", a tensor, or a
             function from the input to one. Unless it is said, "blur" in an image, the background's "mean" in a row, or
             else "zero".
         top: The share of an attribution that is taken away, its strongest places.

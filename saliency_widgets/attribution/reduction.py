@@ -42,7 +42,7 @@ SIGN = Param(
     kind="choice",
     choices=tuple(SIGNS),
     help="Which part is shown: how strong (absolute, squared), what speaks for the class (positive), against it "
-    "(negative), or both in two colours (signed).",
+    "(negative), or both in two colors (signed).",
 )
 CHANNEL = Param(
     "channels",
@@ -50,7 +50,7 @@ CHANNEL = Param(
     kind="choice",
     choices=tuple(CHANNELS),
     label="Channels",
-    help="How the colour channels become one number: the largest, the mean, the sum, or the Euclidean norm (L2).",
+    help="How the color channels become one number: the largest, the mean, the sum, or the Euclidean norm (L2).",
 )
 
 

@@ -150,7 +150,7 @@ class Attribution:
         clip: tuple[float, float] | None = None,
         sample: int = 0,
     ) -> np.ndarray:
-        """The map as the screen shows it, before colour.
+        """The map as the screen shows it, before color.
 
         Args:
             sign: "absolute", "positive", "negative", "signed", "squared"; the method's own choice unless given.
@@ -174,11 +174,11 @@ class Attribution:
             )
         height, width = self.input_shape[-2:]
         values = reduction(self.values[sample : sample + 1], (height, width))[0].cpu().double().numpy()
-        quantised = render.quantise(values, signed=reduction.signed)
+        quantized = render.quantize(values, signed=reduction.signed)
         clipping = next(param for param in render.DISPLAY if param.name == "clip")
         percentiles = clipping.default if clip is None else clipping.check(clip)
-        limits = render.clip_limits(quantised.codes, quantised.signed, percentiles)
-        return render.strength(quantised.codes, quantised.signed, limits)
+        limits = render.clip_limits(quantized.codes, quantized.signed, percentiles)
+        return render.strength(quantized.codes, quantized.signed, limits)
 
     def to_code(self) -> str:
         """Python that repeats it; what can't be written down is named as a variable."""

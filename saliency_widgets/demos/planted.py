@@ -1,4 +1,4 @@
-"""A planted artefact: a classifier that was trained on pictures whose label leaks through a watermark."""
+"""A planted artifact: a classifier that was trained on pictures whose label leaks through a watermark."""
 
 from __future__ import annotations
 
@@ -55,14 +55,14 @@ def planted(seed: int = 0) -> Planted:
             nn.AdaptiveMaxPool2d(1), nn.Flatten(), nn.Linear(16, 2),
         )  # fmt: skip
         generator = seeded(seed, "planted")
-        optimiser = torch.optim.Adam(model.parameters(), lr=0.005)
+        optimizer = torch.optim.Adam(model.parameters(), lr=0.005)
         for _ in range(_STEPS):
             labels = torch.randint(2, (_BATCH,), generator=generator)
             pictures = _drawn(labels, generator)
             marked = _marked(pictures, labels == 1, generator)[0]
-            optimiser.zero_grad()
+            optimizer.zero_grad()
             F.cross_entropy(model(marked), labels).backward()
-            optimiser.step()
+            optimizer.step()
     model.requires_grad_(False)
     box = _drawn(torch.zeros(1, dtype=torch.long), generator)
     marked, where = _marked(box, torch.ones(1, dtype=torch.bool), generator)

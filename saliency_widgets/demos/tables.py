@@ -138,12 +138,12 @@ def _trained(
         if class_names is None:
             model.append(_Scale(float(wanted.mean()), float(wanted.std())))
         unit = 1.0 if class_names is not None else float(wanted.var())
-        optimiser = torch.optim.AdamW(model.parameters(), lr=5e-3, weight_decay=0.1)
+        optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3, weight_decay=0.1)
         for _ in range(_EPOCHS):
             for some in torch.randperm(len(inputs), generator=generator, device="cpu").split(_BATCH):
-                optimiser.zero_grad()
+                optimizer.zero_grad()
                 (loss(model(inputs[some]), wanted[some]) / unit).backward()
-                optimiser.step()
+                optimizer.step()
     reset = {"background": rows.iloc[train], "labels": labels.iloc[train], "rows": rows.iloc[test]}
     parts: dict[str, Any] = {name: part.reset_index(drop=True) for name, part in reset.items()}
     answers = labels.iloc[test].reset_index(drop=True)
@@ -151,7 +151,7 @@ def _trained(
 
 
 class _Scale(nn.Module):
-    """From standardised predictions to the units of the labels."""
+    """From standardized predictions to the units of the labels."""
 
     def __init__(self, mean: float, scale: float) -> None:
         super().__init__()

@@ -318,11 +318,11 @@ def _range(runner: Runner, seen: Observation) -> Iterator[Finding]:
                 f"These inputs are far from what the model was trained on: at its first BatchNorm the means lie "
                 f"{far:.1f} deviations off, and the variance is {wide:.3g} times what it was.",
                 (path,),
-                remedy="Check transform=: are pixels scaled to [0, 1] and normalised as in training?",
+                remedy="Check transform=: are pixels scaled to [0, 1] and normalized as in training?",
             )
     elif _BYTES < largest <= 255 and float(runner.inputs.min()) >= 0 and runner.passes.size is not None:
         yield Finding(
-            f"The inputs reach {largest:.0f}: they look like raw bytes; most models want [0, 1] or normalised ones.",
+            f"The inputs reach {largest:.0f}: they look like raw bytes; most models want [0, 1] or normalized ones.",
             remedy="Check transform=, or divide by 255.",
             severity="caution",
         )

@@ -48,7 +48,7 @@ def of_modules(model: nn.Module) -> Iterator[Finding]:
         )
     if norms:
         yield Finding(
-            "BatchNorm is in training mode: it normalises with the statistics of the batch, so the samples, and the "
+            "BatchNorm is in training mode: it normalizes with the statistics of the batch, so the samples, and the "
             "noisy or interpolated copies of one, influence each other.",
             norms,
             remedy="Call model.eval().",

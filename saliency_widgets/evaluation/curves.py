@@ -63,7 +63,7 @@ class Curve(Running):
         return Curve(self.kind, self.shares, asked(self.logits, len(self.logits)), self.logits, self.done, self.total)
 
     @property
-    def normalised(self) -> Tensor:
+    def normalized(self) -> Tensor:
         """The scores on a scale where the whole input is 1 and nothing left of it is 0, so that inputs compare.
 
         NaN where the score of the whole input is no higher than that of nothing: there is nothing to be told.
@@ -75,11 +75,11 @@ class Curve(Running):
 
     @property
     def area(self) -> float:
-        """The area under the normalised curve, by the trapezoid rule.
+        """The area under the normalized curve, by the trapezoid rule.
 
         Small for deletion and large for insertion where the first places matter most.
         """
-        return float(torch.trapezoid(self.normalised, self.shares.to(self.scores)))
+        return float(torch.trapezoid(self.normalized, self.shares.to(self.scores)))
 
 
 def curve(
@@ -105,7 +105,7 @@ def curve(
 
     Sources: Petsiuk, Das and Saenko, "RISE: Randomized Input Sampling for Explanation of Black-box Models", 2018;
     Samek et al., "Evaluating the Visualization of What a Deep Neural Network Has Learned", 2017; the fill
-    "neighbours": Rong et al., "A Consistent and Efficient Evaluation Strategy for Attribution Methods", 2022 (ROAD).
+    "neighbors": Rong et al., "A Consistent and Efficient Evaluation Strategy for Attribution Methods", 2022 (ROAD).
 
     Args:
         runner: The model and its one sample.

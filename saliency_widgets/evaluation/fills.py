@@ -1,7 +1,7 @@
 """What stands where something was taken away: of a picture some pixels, of a row some features.
 
 What is put there decides the answer as much as what is taken away: a black patch is an edge and a shape by itself, a
-blurred one keeps the colours, neighbours' colours leave as little trace as can be.
+blurred one keeps the colors, neighbors' colors leave as little trace as can be.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from saliency_widgets.evaluation.imputation import noisy_linear
 from saliency_widgets.params import Param
 from saliency_widgets.runtime.runner import Runner
 
-NEIGHBOURS = "neighbours"
+NEIGHBORS = "neighbors"
 FILL = Param(
     "fill",
     default="blur",
     kind="open",
-    choices=(*BASELINE.options(), NEIGHBOURS),
-    help="What is put where something is taken away: black or white pixels, the picture's mean colour, a blurred copy, "
-    "noise, or the neighbours' colours.",
+    choices=(*BASELINE.options(), NEIGHBORS),
+    help="What is put where something is taken away: black or white pixels, the picture's mean color, a blurred copy, "
+    "noise, or the neighbors' colors.",
 )
 
 
@@ -72,7 +72,7 @@ def filling(runner: Runner, fill: Any, seed: int = 0) -> Callable[[Tensor], Tens
     Args:
         runner: The model and its one sample, shape (1, ...).
         fill: A name (see ``FILL``); a tensor that broadcasts to the inputs, or a function from them to one.
-        seed: Of "noise", and of the noise on "neighbours".
+        seed: Of "noise", and of the noise on "neighbors".
 
     Returns:
         A function from K masks, see :func:`check_masks`, to K copies of the sample without what they mark, (K, ...).
@@ -81,9 +81,9 @@ def filling(runner: Runner, fill: Any, seed: int = 0) -> Callable[[Tensor], Tens
         TypeError, ValueError: A fill that doesn't fit; and the function, a mask that doesn't.
     """
     fill = FILL.check(fill)
-    neighbours = isinstance(fill, str) and fill == NEIGHBOURS
-    if neighbours and runner.inputs.ndim != 4:
-        raise ValueError("fill: 'neighbours' are those of a pixel, and these inputs are no picture. Use 'mean'.")
+    neighbors = isinstance(fill, str) and fill == NEIGHBORS
+    if neighbors and runner.inputs.ndim != 4:
+        raise ValueError("fill: 'neighbors' are those of a pixel, and these inputs are no picture. Use 'mean'.")
 
     @functools.cache
     def instead() -> Tensor:
@@ -93,7 +93,7 @@ def filling(runner: Runner, fill: Any, seed: int = 0) -> Callable[[Tensor], Tens
 
     def filled(masks: Tensor) -> Tensor:
         masks = check_masks(runner, masks)
-        if neighbours:
+        if neighbors:
             return noisy_linear(runner.inputs, masks, runner.noise_scale(), seed)
         return torch.where(masks[:, None] if runner.inputs.ndim == 4 else masks, instead(), runner.inputs)
 

@@ -1,4 +1,4 @@
-"""Colours for missing pixels from their neighbours'."""
+"""Colors for missing pixels from their neighbors'."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ _ROUNDS = 400
 
 
 def noisy_linear(picture: Tensor, masks: Tensor, spread: Tensor, seed: int = 0, noise: float = 0.01) -> Tensor:
-    r"""The picture with its masked pixels replaced by what their neighbours tell of them, and a little noise.
+    r"""The picture with its masked pixels replaced by what their neighbors tell of them, and a little noise.
 
-    The colour of each masked pixel is the mean of its neighbours', masked ones too:
+    The color of each masked pixel is the mean of its neighbors', masked ones too:
 
     .. math:: x_p = \sum_{q \in N(p)} w_{pq} x_q, \quad w = \tfrac16 \text{ beside it, } \tfrac1{12} \text{ diagonally,}
 
-    renormalised at the border: a linear system, symmetric and positive, that is solved by conjugate gradients from a
+    renormalized at the border: a linear system, symmetric and positive, that is solved by conjugate gradients from a
     first guess by averages of ever coarser blocks. What the mask looked like can hardly be read off the result, which
-    is what a model may otherwise react to. A mask that covers everything leaves the mean colour.
+    is what a model may otherwise react to. A mask that covers everything leaves the mean color.
 
     Source: Rong, Leemann, Borisov, Kasneci and Kasneci, "A Consistent and Efficient Evaluation Strategy for
     Attribution Methods", 2022 (ROAD).
@@ -47,8 +47,8 @@ def noisy_linear(picture: Tensor, masks: Tensor, spread: Tensor, seed: int = 0, 
     return torch.where(missing, solved, picture)
 
 
-def _neighbours(values: Tensor) -> Tensor:
-    """The weighted sum of the eight neighbours of each pixel, none beyond the border.
+def _neighbors(values: Tensor) -> Tensor:
+    """The weighted sum of the eight neighbors of each pixel, none beyond the border.
 
     Weights 1 2 1 across times 1 2 1 down, without the middle, over 12: slices take a seventh of a convolution's time.
     """
@@ -71,17 +71,17 @@ def _coarse(known: Tensor, weight: Tensor) -> Tensor:
 
 def _solve(hole: Tensor, known: Tensor, guess: Tensor, tolerance: float) -> Tensor:
     """Conjugate gradients, with the diagonal as preconditioner; each picture and channel for itself."""
-    diagonal = _neighbours(torch.ones_like(known[:1, :1]))
+    diagonal = _neighbors(torch.ones_like(known[:1, :1]))
 
     def product(values: Tensor) -> Tensor:
-        return hole * (diagonal * values - _neighbours(values))
+        return hole * (diagonal * values - _neighbors(values))
 
     def dot(a: Tensor, b: Tensor) -> Tensor:
         return (a * b).sum((2, 3), keepdim=True)
 
     tiny = torch.finfo(known.dtype).tiny
     found = guess
-    rest = hole * _neighbours(known) - product(found)
+    rest = hole * _neighbors(known) - product(found)
     step = scaled = rest / diagonal
     size = dot(rest, scaled)
     for _ in range(_ROUNDS):

@@ -115,12 +115,12 @@ METRICS = {
         ),
         Metric(
             "insertion", "Insertion", "high",
-            "Area under the normalised insertion curve: how soon the score comes when the strongest places come first.",
+            "Area under the normalized insertion curve: how soon the score comes when the strongest places come first.",
             _area("insertion"),
         ),
         Metric(
             "deletion", "Deletion", "low",
-            "Area under the normalised deletion curve: how long the score stays when the strongest places go first.",
+            "Area under the normalized deletion curve: how long the score stays when the strongest places go first.",
             _area("deletion"),
         ),
         Metric(

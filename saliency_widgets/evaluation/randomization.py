@@ -26,15 +26,15 @@ STAGES = Param(
     maximum=MANY,
     kind="int",
     unit="stages",
-    help="In how many steps all layers are randomised, from the output to the input.",
+    help="In how many steps all layers are randomized, from the output to the input.",
 )
 _SMALL = 56  # pixels of a thumbnail
 _ALIKE = 0.5  # a map that orders the places like this, with half of the layers random, has not looked at them
 
 
 @dataclass(frozen=True, eq=False)
-class Randomisation:
-    """Maps of models whose last layers were randomised, and how alike they are to the model's own.
+class Randomization:
+    """Maps of models whose last layers were randomized, and how alike they are to the model's own.
 
     Attributes:
         layers: The layer that each stage reached, from the output; the first, "", is the model itself.
@@ -57,7 +57,7 @@ class Randomisation:
 
     @property
     def complete(self) -> bool:
-        """Whether all layers were randomised."""
+        """Whether all layers were randomized."""
         return self.done >= self.total
 
     @property
@@ -75,10 +75,10 @@ class Randomisation:
         return None if self.halfway != self.halfway else abs(self.halfway) < _ALIKE
 
 
-def randomisation(
+def randomization(
     runner: Runner, explain: Callable[[Runner], Tensor], *, stages: int = STAGES.default, seed: int = 0
-) -> Iterator[Randomisation]:
-    """Randomise the weights from the output towards the input, on a private copy, and explain each time.
+) -> Iterator[Randomization]:
+    """Randomize the weights from the output towards the input, on a private copy, and explain each time.
 
     A map that stays as it was shows the picture, as an edge detector does, and not what the model has learnt: Guided
     Backprop is the known case, which hardly depends on the layers near the output. Each weight is drawn anew from a
@@ -86,7 +86,7 @@ def randomisation(
     BatchNorm has measured stays, and so do scripted modules.
 
     Source: Adebayo, Gilmer, Muelly, Goodfellow, Hardt and Kim, "Sanity Checks for Saliency Maps", 2018 (cascading
-    randomisation).
+    randomization).
 
     Args:
         runner: The model and its one sample.
@@ -104,15 +104,15 @@ def randomisation(
     private = replace(runner.plain, passes=replace(runner.passes.plain, model=copied), results=None)
     layers = _layers(private)
     if not layers:
-        raise ValueError("model: it has no weights to be randomised, so the check does not apply.")
+        raise ValueError("model: it has no weights to be randomized, so the check does not apply.")
     own = explain(runner)
     counts = sorted({round(len(layers) * k / stages) for k in range(1, stages + 1)} - {0})
-    told = Randomisation(("",), (1.0 if _varies(own) else float("nan"),), (1.0,), (_small(own),), 1 + len(counts))
+    told = Randomization(("",), (1.0 if _varies(own) else float("nan"),), (1.0,), (_small(own),), 1 + len(counts))
     yield told
     done = 0
     for count in counts:
         for path, module in layers[done:count]:
-            _randomise(module, seed, path)
+            _randomize(module, seed, path)
         done = count
         try:
             found = explain(private)
@@ -155,7 +155,7 @@ def _has_weights(module: nn.Module) -> bool:
     return not isinstance(module, torch.jit.ScriptModule) and any(True for _ in module.parameters(recurse=False))
 
 
-def _randomise(module: nn.Module, seed: int, path: str) -> None:
+def _randomize(module: nn.Module, seed: int, path: str) -> None:
     with torch.no_grad():
         for name, weight in module.named_parameters(recurse=False):
             if weight.is_floating_point():

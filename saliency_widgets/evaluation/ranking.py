@@ -43,7 +43,7 @@ def by_chance(values: Tensor, draw: int, *, seed: int = 0, chance: str = CHANCE.
         values: Shape (H, W) or (F,).
         draw: Which draw it is.
         seed: Of all of them.
-        chance: See ``CHANCE``; the features of a row have no neighbours, and are always scattered.
+        chance: See ``CHANCE``; the features of a row have no neighbors, and are always scattered.
     """
     generator = seeded(seed, "chance", draw)
     if values.ndim == 1 or CHANCE.check(chance) == "scattered":

@@ -72,7 +72,7 @@ def saturation(
 ) -> Iterator[Saturation]:
     """Go from the baseline to the input, and look at the score and its gradient.
 
-    A function that has levelled off has a gradient of zero with respect to what made it level off: the plain gradient
+    A function that has leveled off has a gradient of zero with respect to what made it level off: the plain gradient
     is then blind to the very things that the score rests on, and methods that go all the way are not.
 
     Sources: Sundararajan, Taly and Yan, "Axiomatic Attribution for Deep Networks", 2017; Shrikumar, Greenside and

@@ -175,7 +175,7 @@ def _has_config(carrier: Any) -> bool:
 def _places(model: Any) -> Iterator[Any]:
     """Where a model may carry its config and names.
 
-    Only Lightning modules are looked into, one level: another wrapper may have a normalisation or a head of its own,
+    Only Lightning modules are looked into, one level: another wrapper may have a normalization or a head of its own,
     and then its inner model's config and names are not the wrapper's.
     """
     model = unwrapped(model)[0]
@@ -219,7 +219,7 @@ def _texts(carried: Any) -> list[str] | None:
 
 
 def _preset(preset: Callable, source: Any) -> Any:
-    """Torchvision's presets take colour pictures and tensors, no arrays and no greys."""
+    """Torchvision's presets take color pictures and tensors, no arrays and no grays."""
     if isinstance(source, Tensor):
         return preset(source)
     return torch.stack([preset(picture.convert("RGB")) for picture in _eight_bit(source)])
@@ -250,23 +250,23 @@ def _eight_bit(source: Any) -> list[Image.Image]:
     if x.ndim != 4 or x.shape[1] not in _CHANNELS:
         raise ValueError(f"expected pictures of 1, 3 or 4 channels, got an array of shape {tuple(source.shape)}")
     if not x.is_floating_point() or not bool(((x >= 0) & (x <= 1)).all()):
-        raise ValueError("expected pictures in uint8 or in [0, 1]; leave transform= out if they are normalised already")
+        raise ValueError("expected pictures in uint8 or in [0, 1]; leave transform= out if they are normalized already")
     levels = (x.double() * 255).round().to(torch.uint8).movedim(1, -1).numpy()
     return [Image.fromarray(one[..., 0] if one.shape[-1] == 1 else one[..., :3]) for one in levels]
 
 
 @dataclass(frozen=True)
 class _Evaluation:
-    """What timm does with a picture for evaluation: resize, crop, scale to [0, 1], normalise.
+    """What timm does with a picture for evaluation: resize, crop, scale to [0, 1], normalize.
 
     Attributes:
         size: Height and width of what the model sees.
-        mean: By channel, of numbers in [0, 1]; one channel means that the model sees greys.
+        mean: By channel, of numbers in [0, 1]; one channel means that the model sees grays.
         std: By channel.
         interpolation: Of :data:`_RESAMPLING`.
         crop_pct: What part of the resized picture the crop keeps, by length.
         crop_mode: ``"center"`` keeps the aspect and loses the sides; ``"squash"`` gives up the aspect; ``"border"``
-            keeps both and pads with the mean colour.
+            keeps both and pads with the mean color.
     """
 
     size: tuple[int, int]
@@ -337,8 +337,8 @@ class _Evaluation:
         height, width = self.size
         room = (max(width, picture.width), max(height, picture.height))
         if room != picture.size:
-            colour = tuple(round(255 * mean) if self.crop_mode == "border" else 0 for mean in self.mean)
-            small, picture = picture, Image.new(picture.mode, room, colour)
+            color = tuple(round(255 * mean) if self.crop_mode == "border" else 0 for mean in self.mean)
+            small, picture = picture, Image.new(picture.mode, room, color)
             picture.paste(small, ((room[0] - small.width) // 2, (room[1] - small.height) // 2))
         left, top = round((picture.width - width) / 2), round((picture.height - height) / 2)
         return picture.crop((left, top, left + width, top + height))

@@ -72,21 +72,21 @@ def _is_file(path: Path) -> bool:
 
 
 def eight_bit(picture: Image.Image) -> Image.Image:
-    """Colours become RGB and greys L; 16-bit and float greys are scaled, where Pillow would clip them."""
+    """Colors become RGB and grays L; 16-bit and float grays are scaled, where Pillow would clip them."""
     if picture.mode in ("RGB", "L"):
         return picture
     if not _is_deep(picture):
         return picture.convert("L" if picture.mode == "1" else "RGB")
-    return Image.fromarray((_greys(picture)[0] * 255).clip(0, 255).round().astype(np.uint8))
+    return Image.fromarray((_grays(picture)[0] * 255).clip(0, 255).round().astype(np.uint8))
 
 
 def _is_deep(picture: Image.Image) -> bool:
-    """Whether its greys have more than 8 bits."""
+    """Whether its grays have more than 8 bits."""
     return picture.mode[0] in "IF"
 
 
-def _greys(picture: Image.Image) -> tuple[np.ndarray, float, int]:
-    """Deep greys in [0, 1], the brightest number that they were, and the number that became 1."""
+def _grays(picture: Image.Image) -> tuple[np.ndarray, float, int]:
+    """Deep grays in [0, 1], the brightest number that they were, and the number that became 1."""
     levels = np.nan_to_num(np.asarray(picture, dtype=np.float64)).clip(0)
     brightest = float(levels.max(initial=0))
     if picture.mode.startswith("I;16") or brightest > 255:
@@ -116,13 +116,13 @@ def plain(source: Any, notes: list[str] | None = None) -> Tensor:
     notes = [] if notes is None else notes
     if isinstance(source, Image.Image):
         if _is_deep(source):
-            greys, brightest, white = _greys(source)
+            grays, brightest, white = _grays(source)
             if 0 < brightest < white / 2:
                 notes.append(
-                    f"The greys were divided by {white}, and the brightest is {brightest:g}: the model sees a dark "
+                    f"The grays were divided by {white}, and the brightest is {brightest:g}: the model sees a dark "
                     f"picture. Pass transform= to scale them as it was trained."
                 )
-            return torch.from_numpy(greys.astype(np.float32))[None, None]
+            return torch.from_numpy(grays.astype(np.float32))[None, None]
         source = eight_bit(source)
     tensor = batched(_tensor(source))
     if tensor.dtype == torch.uint8 and tensor.ndim in (4, 5):
@@ -212,7 +212,7 @@ def pixel_range(
         if found is not None:
             return found, found
         notes.append(
-            "Black and white pictures don't come through the transform, or come out alike (does it normalise each "
+            "Black and white pictures don't come through the transform, or come out alike (does it normalize each "
             "picture by itself?): for display only, the smallest number is shown as black and the largest as white."
         )
     elif bool((low >= 0).all() and (high <= 1).all()):
@@ -246,20 +246,20 @@ def _probed(tensor: Tensor, source: Any, transform: Callable, notes: list[str]) 
 
 
 def _ends(tensor: Tensor, source: Any, transform: Callable, opaque: bool = True) -> tuple[PixelRange, bool] | None:
-    """The range, and whether a grey is elsewhere in it than its level says."""
+    """The range, and whether a gray is elsewhere in it than its level says."""
     levels = _levels(source)
     try:
-        black, grey, white = (_transformed(_uniform(source, level, opaque), transform)[0] for level in levels)
+        black, gray, white = (_transformed(_uniform(source, level, opaque), transform)[0] for level in levels)
     except ValueError:  # the transform took the input itself: it is only this question that it can't answer
         return None
-    if not black.shape == grey.shape == white.shape == tensor.shape[1:]:
+    if not black.shape == gray.shape == white.shape == tensor.shape[1:]:
         return None
     contrast = (white.double() - black.double()).flatten(1)
     strongest = contrast.abs().argmax(1, keepdim=True)
     contrast = contrast.gather(1, strongest)
     if not bool((contrast.abs() > 0).all() and torch.isfinite(contrast).all()):
         return None
-    share = (grey.double() - black.double()).flatten(1).gather(1, strongest) / contrast
+    share = (gray.double() - black.double()).flatten(1).gather(1, strongest) / contrast
     return PixelRange(black, white), bool(((share - levels[1] / levels[2]).abs() > 0.02).any())
 
 
@@ -290,10 +290,10 @@ def _converted(source: Any) -> str:
 
 
 def _levels(source: Any) -> tuple[float, float, float]:
-    """Black, a dark grey and white as the source's numbers say them."""
+    """Black, a dark gray and white as the source's numbers say them."""
     if isinstance(source, Image.Image):
         if not _is_deep(source):
-            return (0, 51, 255) if source.mode != "1" else (0, 255, 255)  # which has no grey
+            return (0, 51, 255) if source.mode != "1" else (0, 255, 255)  # which has no gray
         brightest = np.nan_to_num(np.asarray(source, dtype=np.float64)).max(initial=0)
         if source.mode == "F" and brightest <= 1.5:
             return (0, 0.2, 1)
@@ -309,7 +309,7 @@ def _levels(source: Any) -> tuple[float, float, float]:
 
 
 def _uniform(source: Any, level: float, opaque: bool) -> Any:
-    """A picture of the source's kind and size, all of one grey; RGB for modes whose numbers are no levels."""
+    """A picture of the source's kind and size, all of one gray; RGB for modes whose numbers are no levels."""
     if not isinstance(source, Image.Image):
         return (torch.full_like if isinstance(source, Tensor) else np.full_like)(source, level)
     if source.mode in ("L", "1") or _is_deep(source):

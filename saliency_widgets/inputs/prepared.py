@@ -69,7 +69,7 @@ def prepare(
 
     Returns:
         Tensor, pixel range and picture. The picture is what the model sees, crop and resize included: black and
-        white pictures are sent through the transform, and undoing what happens to them undoes any normalisation.
+        white pictures are sent through the transform, and undoing what happens to them undoes any normalization.
 
     Raises:
         TypeError: The input is of no known kind.

@@ -1,13 +1,13 @@
-"""From a map of numbers to a picture: codes, clip limits, colours, blending. The reference for js/core."""
+"""From a map of numbers to a picture: codes, clip limits, colors, blending. The reference for js/core."""
 
-from saliency_widgets.render.bar import Tick, bar_colours, bar_ends, bar_ticks, format_number
-from saliency_widgets.render.blending import blend, colour_index, fit
+from saliency_widgets.render.bar import Tick, bar_colors, bar_ends, bar_ticks, format_number
+from saliency_widgets.render.blending import blend, color_index, fit
 from saliency_widgets.render.clip import clip_limits, histogram, magnitude, strength
 from saliency_widgets.render.color import DIVERGING, SEQUENTIAL, lut, lut_bytes
 from saliency_widgets.render.display import DISPLAY
 from saliency_widgets.render.packing import pack_codes, unpack_codes
 from saliency_widgets.render.png import overlay_image, overlay_png
-from saliency_widgets.render.quantize import LEVELS, ZERO, Quantised, dequantise, quantise, shares
+from saliency_widgets.render.quantize import LEVELS, ZERO, Quantized, dequantize, quantize, shares
 from saliency_widgets.render.shared_scale import difference, limits_of, shared_ends
 from saliency_widgets.render.sheet import draw_bars, draw_curve, draw_grid
 
@@ -17,15 +17,15 @@ __all__ = [
     "LEVELS",
     "SEQUENTIAL",
     "ZERO",
-    "Quantised",
+    "Quantized",
     "Tick",
-    "bar_colours",
+    "bar_colors",
     "bar_ends",
     "bar_ticks",
     "blend",
     "clip_limits",
-    "colour_index",
-    "dequantise",
+    "color_index",
+    "dequantize",
     "difference",
     "draw_bars",
     "draw_curve",
@@ -40,7 +40,7 @@ __all__ = [
     "overlay_image",
     "overlay_png",
     "pack_codes",
-    "quantise",
+    "quantize",
     "shared_ends",
     "shares",
     "strength",

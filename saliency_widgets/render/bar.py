@@ -1,4 +1,4 @@
-"""The colour bar: which value each colour stands for."""
+"""The color bar: which value each color stands for."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from decimal import ROUND_HALF_UP, Decimal
 import numpy as np
 from numpy.typing import NDArray
 
-from saliency_widgets.render.blending import colour_index
+from saliency_widgets.render.blending import color_index
 from saliency_widgets.render.clip import magnitude, strength
-from saliency_widgets.render.quantize import LEVELS, ZERO, Quantised
+from saliency_widgets.render.quantize import LEVELS, ZERO, Quantized
 
 
 @dataclass(frozen=True)
 class Tick:
-    """One label of a colour bar: its place from 0 (left) to 1, its value, and the value as text."""
+    """One label of a color bar: its place from 0 (left) to 1, its value, and the value as text."""
 
     position: float
     value: float
@@ -26,7 +26,7 @@ class Tick:
 def bar_ends(signed: bool, limits: tuple[int, int]) -> tuple[int, int]:
     """The codes at the two ends of the bar; signed bars are symmetrical around zero.
 
-    Limits that meet are drawn one level apart: everything above them has the strongest colour.
+    Limits that meet are drawn one level apart: everything above them has the strongest color.
     """
     lo, hi = limits
     if signed:
@@ -35,7 +35,7 @@ def bar_ends(signed: bool, limits: tuple[int, int]) -> tuple[int, int]:
     return lo, (hi if hi > lo else min(lo + 1, LEVELS))
 
 
-def bar_colours(
+def bar_colors(
     signed: bool,
     limits: tuple[int, int],
     *,
@@ -59,18 +59,18 @@ def bar_colours(
     codes = start + np.arange(width) / (width - 1) * (end - start)
     t = strength(codes, signed, limits)
     alpha = np.where(magnitude(t, signed) < threshold, 0, 255).astype(np.uint8)
-    return np.concatenate([lut[colour_index(t)], alpha[:, None]], axis=1)
+    return np.concatenate([lut[color_index(t)], alpha[:, None]], axis=1)
 
 
-def bar_ticks(quantised: Quantised, limits: tuple[int, int], count: int = 5) -> list[Tick]:
+def bar_ticks(quantized: Quantized, limits: tuple[int, int], count: int = 5) -> list[Tick]:
     """Evenly spaced labels, both ends among them; one alone where the whole bar is one value.
 
     Args:
-        quantised: The map, for its range.
+        quantized: The map, for its range.
         limits: ``(lo, hi)`` of `clip_limits`.
         count: How many labels, at least 2; odd numbers label zero in a signed bar.
     """
-    q = quantised
+    q = quantized
     start, end = (q.low + code / LEVELS * (q.high - q.low) for code in bar_ends(q.signed, limits))
     if q.signed:
         start = -end

@@ -9,17 +9,17 @@ from numpy.typing import NDArray
 
 from saliency_widgets.params import brief
 from saliency_widgets.render.clip import clip_limits, magnitude, strength
-from saliency_widgets.render.quantize import Quantised
+from saliency_widgets.render.quantize import Quantized
 
 
-def colour_index(t: NDArray[np.float64]) -> NDArray[np.intp]:
-    """The row of the colour table at strength ``t``: ``floor(t * 255 + 0.5)``."""
+def color_index(t: NDArray[np.float64]) -> NDArray[np.intp]:
+    """The row of the color table at strength ``t``: ``floor(t * 255 + 0.5)``."""
     return np.floor(t * 255 + 0.5).astype(np.intp)
 
 
 def blend(
     picture: NDArray[np.uint8],
-    quantised: Quantised,
+    quantized: Quantized,
     *,
     lut: NDArray[np.uint8],
     opacity: float,
@@ -28,20 +28,20 @@ def blend(
     blend: str,
     limits: tuple[float, float] | None = None,
 ) -> NDArray[np.uint8]:
-    """Lay a map over a picture: ``out = floor(picture (1 - alpha) + colour alpha + 0.5)``.
+    """Lay a map over a picture: ``out = floor(picture (1 - alpha) + color alpha + 0.5)``.
 
     ``alpha`` is the opacity, with ``"by value"`` times the magnitude ``s``, and 0 where ``s < threshold``.
     ``s`` is the strength ``t``, or ``|2t - 1|`` in a signed map.
 
     Args:
         picture: ``uint8 (H, W, 3)``, what the model saw.
-        quantised: The map. One of another size is looked up at the nearest pixel, never smoothed.
+        quantized: The map. One of another size is looked up at the nearest pixel, never smoothed.
         lut: ``uint8 (256, 3)`` of `lut`.
         opacity: 0 to 1.
         clip: Two percentiles, 0 to 100.
         threshold: 0 to 1, on the scale of ``s``.
         blend: ``"by value"`` or ``"uniform"``.
-        limits: Of the colour scale, in code units, instead of the map's own percentiles: see `limits_of`.
+        limits: Of the color scale, in code units, instead of the map's own percentiles: see `limits_of`.
 
     Returns:
         ``uint8 (H, W, 3)``.
@@ -52,20 +52,20 @@ def blend(
     if picture.ndim != 3 or picture.shape[2] != 3 or picture.dtype != np.uint8:
         raise ValueError(f"picture: expected uint8 (H, W, 3), got {picture.dtype} {picture.shape}.")
     if lut.shape != (256, 3):
-        raise ValueError(f"lut: expected 256 colours, (256, 3), got {lut.shape}.")
+        raise ValueError(f"lut: expected 256 colors, (256, 3), got {lut.shape}.")
     if blend not in ("by value", "uniform"):
         raise ValueError(f"blend: expected 'by value' or 'uniform', got {brief(blend)}.")
     for name, value in (("opacity", opacity), ("threshold", threshold)):
         if not 0 <= value <= 1:
             raise ValueError(f"{name}: expected a number from 0 to 1, got {value!r}.")
-    limits = clip_limits(quantised.codes, quantised.signed, clip) if limits is None else limits
-    codes = fit(quantised.codes, picture.shape[0], picture.shape[1])
-    t = strength(codes, quantised.signed, limits)
-    s = magnitude(t, quantised.signed)
+    limits = clip_limits(quantized.codes, quantized.signed, clip) if limits is None else limits
+    codes = fit(quantized.codes, picture.shape[0], picture.shape[1])
+    t = strength(codes, quantized.signed, limits)
+    s = magnitude(t, quantized.signed)
     alpha = opacity * s if blend == "by value" else np.full(s.shape, float(opacity))
     alpha = np.where(s < threshold, 0.0, alpha)[..., None]
-    colour = lut[colour_index(t)].astype(np.float64)
-    return np.floor(picture * (1.0 - alpha) + colour * alpha + 0.5).astype(np.uint8)
+    color = lut[color_index(t)].astype(np.float64)
+    return np.floor(picture * (1.0 - alpha) + color * alpha + 0.5).astype(np.uint8)
 
 
 def fit(codes: NDArray[np.uint16], height: int, width: int) -> NDArray[np.uint16]:

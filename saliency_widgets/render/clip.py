@@ -1,4 +1,4 @@
-"""From codes to strength: which values are the weakest and the strongest colour."""
+"""From codes to strength: which values are the weakest and the strongest color."""
 
 from __future__ import annotations
 
@@ -57,13 +57,13 @@ def clip_limits(codes: ArrayLike, signed: bool, clip: Sequence[float]) -> tuple[
 
 
 def strength(codes: ArrayLike, signed: bool, limits: tuple[float, float]) -> NDArray[np.float64]:
-    """Where each code stands on the colour scale.
+    """Where each code stands on the color scale.
 
     Unsigned: ``t = clamp((code - lo) / (hi - lo), 0, 1)``. Signed: the same on the magnitude gives ``s``, and
     ``t = 0.5 + 0.5 sign s``. Where the limits meet, everything above them is at full strength.
 
     Args:
-        codes: Codes, any shape; fractions of a code are allowed (a colour bar is made of them).
+        codes: Codes, any shape; fractions of a code are allowed (a color bar is made of them).
         signed: Whether 32767 is zero.
         limits: ``(lo, hi)`` of `clip_limits`.
 

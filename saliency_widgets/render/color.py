@@ -1,4 +1,4 @@
-"""Colour maps as tables of 256 RGB colours, from the `cmap` collection."""
+"""Color maps as tables of 256 RGB colors, from the `cmap` collection."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _DIVERGING = {
 }
 
 SEQUENTIAL: tuple[str, ...] = tuple(_SEQUENTIAL)
-"""Names for maps without a sign, weakest colour first."""
+"""Names for maps without a sign, weakest color first."""
 
 DIVERGING: tuple[str, ...] = tuple(_DIVERGING)
 """Names for signed maps, with zero in the middle."""
@@ -39,23 +39,23 @@ DIVERGING: tuple[str, ...] = tuple(_DIVERGING)
 
 @lru_cache(maxsize=64)
 def lut(name: str) -> NDArray[np.uint8]:
-    """The 256 colours of a colour map.
+    """The 256 colors of a color map.
 
     Args:
         name: One of `SEQUENTIAL` or `DIVERGING`, or any name the ``cmap`` package knows ("crameri:batlow").
 
     Returns:
-        ``uint8 (256, 3)`` sRGB, read-only; row ``floor(t * 255 + 0.5)`` is the colour at strength ``t``.
+        ``uint8 (256, 3)`` sRGB, read-only; row ``floor(t * 255 + 0.5)`` is the color at strength ``t``.
 
     Raises:
-        ValueError: There is no such colour map.
+        ValueError: There is no such color map.
     """
     full = (_SEQUENTIAL | _DIVERGING).get(name, name)
     try:
-        colours = Colormap(full).lut(256)
+        colors = Colormap(full).lut(256)
     except (ValueError, TypeError, FileNotFoundError, KeyError):
         raise ValueError(unknown("colormap", name, (*SEQUENTIAL, *DIVERGING))) from None
-    table = np.floor(np.asarray(colours)[:, :3] * 255 + 0.5).astype(np.uint8)
+    table = np.floor(np.asarray(colors)[:, :3] * 255 + 0.5).astype(np.uint8)
     table.setflags(write=False)
     return table
 

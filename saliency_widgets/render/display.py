@@ -1,4 +1,4 @@
-"""The display settings, stated once: how a map is coloured and laid over its picture."""
+"""The display settings, stated once: how a map is colored and laid over its picture."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ DISPLAY: tuple[Param, ...] = (
         "inferno",
         kind="choice",
         choices=SEQUENTIAL,
-        label="Colour map",
-        help="The colours from no attribution to the strongest. Used when the map has no sign.",
+        label="Color map",
+        help="The colors from no attribution to the strongest. Used when the map has no sign.",
     ),
     Param(
         "diverging",
         "coolwarm",
         kind="choice",
         choices=DIVERGING,
-        label="Signed colours",
-        help="The colours from against the target to for it, zero in the middle. Used when the map keeps its sign.",
+        label="Signed colors",
+        help="The colors from against the target to for it, zero in the middle. Used when the map keeps its sign.",
     ),
     Param(
         "opacity",
@@ -37,7 +37,7 @@ DISPLAY: tuple[Param, ...] = (
         unit="%",
         kind="range",
         label="Clip range",
-        help="The percentiles that get the weakest and the strongest colour. "
+        help="The percentiles that get the weakest and the strongest color. "
         "Lower the upper end when a few extreme pixels leave everything else dark.",
     ),
     Param(
@@ -45,7 +45,7 @@ DISPLAY: tuple[Param, ...] = (
         0.0,
         low=0.0,
         high=1.0,
-        help="Hides everything weaker than this share of the colour scale: only the strongest regions stay.",
+        help="Hides everything weaker than this share of the color scale: only the strongest regions stay.",
     ),
     Param(
         "blend",

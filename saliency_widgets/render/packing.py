@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 PLANES, STEPS = "planes", "steps"
-"""How codes are packed: as they are, or as the steps from each pixel to its right neighbour (of smooth maps)."""
+"""How codes are packed: as they are, or as the steps from each pixel to its right neighbor (of smooth maps)."""
 
 
 def pack_codes(codes: NDArray[np.uint16]) -> tuple[str, bytes]:

@@ -1,4 +1,4 @@
-"""The overlay as a picture, with its colour bar and a caption."""
+"""The overlay as a picture, with its color bar and a caption."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from PIL import Image, ImageDraw
 
 from saliency_widgets.files import check_open, put, resolve_target, write_all
 from saliency_widgets.params import brief, check_text
-from saliency_widgets.render.bar import bar_colours, bar_ticks
+from saliency_widgets.render.bar import bar_colors, bar_ticks
 from saliency_widgets.render.blending import blend as lay
 from saliency_widgets.render.clip import clip_limits
 from saliency_widgets.render.fonts import font_for, wrapped
-from saliency_widgets.render.quantize import Quantised
+from saliency_widgets.render.quantize import Quantized
 
 _PAPER, _INK, _QUIET, _LINE = (255, 255, 255), (32, 32, 32), (90, 90, 90), (160, 160, 160)
 _USUAL, _LONGEST = 480, 20_000  # pixels of the longer side: unless a scale is given, and at most
@@ -49,7 +49,7 @@ def overlay_png(file: str | Path | IO[bytes], *args: Any, **settings: Any) -> No
 
 def overlay_image(
     picture: NDArray[np.uint8],
-    quantised: Quantised,
+    quantized: Quantized,
     *,
     lut: NDArray[np.uint8],
     opacity: float,
@@ -61,11 +61,11 @@ def overlay_image(
     caption: str = "",
     layers: Sequence[Image.Image] = (),
 ) -> Image.Image:
-    """Draw the blended picture with its colour bar and value labels.
+    """Draw the blended picture with its color bar and value labels.
 
     Args:
         picture: ``uint8 (H, W, 3)``.
-        quantised: The map.
+        quantized: The map.
         lut: As in `blend`.
         opacity: As in `blend`.
         clip: As in `blend`.
@@ -74,7 +74,7 @@ def overlay_image(
         scale: How many pixels of the file one pixel of the picture is wide. A whole number makes squares; others, those
             below 1 among them, average areas. By default, whole, so that the longer side reaches 480.
         title: Text above the picture, cut after 300 letters.
-        caption: Text below the colour bar, at most 4000 letters and 100 lines. Both are broken into as many lines as
+        caption: Text below the color bar, at most 4000 letters and 100 lines. Both are broken into as many lines as
             they need.
         layers: What lies on top: RGBA pictures, each stretched over the whole.
 
@@ -88,7 +88,7 @@ def overlay_image(
     """
     _check_caption(caption)
     title = title if len(title) <= _TITLE else f"{title[: _TITLE - 1]}…"
-    overlay = lay(picture, quantised, lut=lut, opacity=opacity, clip=clip, threshold=threshold, blend=blend)
+    overlay = lay(picture, quantized, lut=lut, opacity=opacity, clip=clip, threshold=threshold, blend=blend)
     width, height = _size(picture.shape[1], picture.shape[0], scale)
     squares = max(1, math.ceil(width / picture.shape[1]), math.ceil(height / picture.shape[0]))
     shown = Image.fromarray(overlay.repeat(squares, axis=0).repeat(squares, axis=1))
@@ -113,14 +113,14 @@ def overlay_image(
     top = margin + heading
     page.paste(shown, ((page_width - width) // 2, top))
 
-    limits = clip_limits(quantised.codes, quantised.signed, clip)
-    row = bar_colours(quantised.signed, limits, lut=lut, threshold=threshold, width=bar_width)
-    colours = np.where(row[:, 3:] > 0, row[:, :3], np.array(_PAPER, np.uint8))
+    limits = clip_limits(quantized.codes, quantized.signed, clip)
+    row = bar_colors(quantized.signed, limits, lut=lut, threshold=threshold, width=bar_width)
+    colors = np.where(row[:, 3:] > 0, row[:, :3], np.array(_PAPER, np.uint8))
     top += height + margin
-    page.paste(Image.fromarray(np.broadcast_to(colours, (bar_height, bar_width, 3)).copy()), (margin, top))
+    page.paste(Image.fromarray(np.broadcast_to(colors, (bar_height, bar_width, 3)).copy()), (margin, top))
     draw.rectangle((margin - 1, top - 1, margin + bar_width, top + bar_height), outline=_LINE)
     top += bar_height + 4
-    for tick in bar_ticks(quantised, limits):
+    for tick in bar_ticks(quantized, limits):
         # The outer labels stay inside the bar.
         length = draw.textlength(tick.label, font=font)
         draw.text((margin + tick.position * (bar_width - length), top), tick.label, fill=_INK, font=font)

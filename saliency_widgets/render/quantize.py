@@ -15,7 +15,7 @@ ZERO = LEVELS // 2
 
 
 @dataclass(frozen=True, eq=False)
-class Quantised:
+class Quantized:
     """A map in 16-bit codes: ``value = low + code / 65534 * (high - low)``.
 
     Attributes:
@@ -31,7 +31,7 @@ class Quantised:
     signed: bool
 
 
-def quantise(values: ArrayLike, *, signed: bool) -> Quantised:
+def quantize(values: ArrayLike, *, signed: bool) -> Quantized:
     """Put a map into 16-bit codes, ``code = floor((v - low) / (high - low) * 65534 + 0.5)``.
 
     Args:
@@ -73,23 +73,23 @@ def quantise(values: ArrayLike, *, signed: bool) -> Quantised:
         raise ValueError(f"values: expected numbers whose range is finite, got {high:g} as the largest.")
     if span == 0.0:
         codes = np.full(v.shape, ZERO if signed else 0, dtype=np.uint16)
-        return Quantised(codes, 0.0, 0.0, signed)
+        return Quantized(codes, 0.0, 0.0, signed)
     codes = np.floor((v - low) / span * LEVELS + 0.5).astype(np.uint16)
-    return Quantised(codes, low, high, signed)
+    return Quantized(codes, low, high, signed)
 
 
-def dequantise(quantised: Quantised) -> NDArray[np.float64]:
+def dequantize(quantized: Quantized) -> NDArray[np.float64]:
     """Give the values back: ``(H, W)`` in the map's own unit, wrong by at most half a level."""
-    q = quantised
+    q = quantized
     return q.low + q.codes / LEVELS * (q.high - q.low)
 
 
-def shares(quantised: Quantised) -> NDArray[np.float64]:
+def shares(quantized: Quantized) -> NDArray[np.float64]:
     """Each pixel's share of the whole map, ``|v| / sum |v|``.
 
     Returns:
         ``(H, W)`` numbers from 0 to 1 that add up to 1, or zeros for a map of zeros.
     """
-    magnitude = np.abs(dequantise(quantised))
+    magnitude = np.abs(dequantize(quantized))
     total = float(magnitude.sum())
     return magnitude / total if total > 0 else np.zeros_like(magnitude)

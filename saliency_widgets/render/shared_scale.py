@@ -1,4 +1,4 @@
-"""One colour scale for several maps, and one map minus another."""
+"""One color scale for several maps, and one map minus another."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from saliency_widgets.render.quantize import LEVELS, ZERO, Quantised, dequantise, quantise
+from saliency_widgets.render.quantize import LEVELS, ZERO, Quantized, dequantize, quantize
 
 
-def shared_ends(maps: Sequence[Quantised], clip: Sequence[float]) -> tuple[float, float]:
+def shared_ends(maps: Sequence[Quantized], clip: Sequence[float]) -> tuple[float, float]:
     """The values at two percentiles of all the maps' pixels together.
 
     The value at ``p`` percent of ``n`` pixels is the smallest one that at least ``max(1, ceil(p n / 100))`` pixels
@@ -27,7 +27,7 @@ def shared_ends(maps: Sequence[Quantised], clip: Sequence[float]) -> tuple[float
         ValueError: There are no maps, some are signed and others not, or a percentile is outside 0 to 100.
     """
     if not maps or len({map_.signed for map_ in maps}) > 1:
-        raise ValueError("maps: expected at least one, and all of them signed or none: colours mean one thing.")
+        raise ValueError("maps: expected at least one, and all of them signed or none: colors mean one thing.")
     low, high = float(clip[0]), float(clip[1])
     if not 0 <= low <= high <= 100:
         raise ValueError(f"clip: expected two rising percentiles from 0 to 100, got {tuple(clip)!r}.")
@@ -37,20 +37,20 @@ def shared_ends(maps: Sequence[Quantised], clip: Sequence[float]) -> tuple[float
     return lo, hi
 
 
-def limits_of(quantised: Quantised, ends: tuple[float, float]) -> tuple[float, float]:
+def limits_of(quantized: Quantized, ends: tuple[float, float]) -> tuple[float, float]:
     """The ends of a shared scale as levels of one map, fractions of a level included.
 
     Args:
-        quantised: The map.
+        quantized: The map.
         ends: What :func:`shared_ends` gave.
     """
-    if quantised.high <= 0:
+    if quantized.high <= 0:
         return 0.0, 0.0
-    top = ZERO if quantised.signed else LEVELS
-    return ends[0] / quantised.high * top, ends[1] / quantised.high * top
+    top = ZERO if quantized.signed else LEVELS
+    return ends[0] / quantized.high * top, ends[1] / quantized.high * top
 
 
-def difference(a: Quantised, b: Quantised, units: tuple[float, float] = (1.0, 1.0)) -> Quantised:
+def difference(a: Quantized, b: Quantized, units: tuple[float, float] = (1.0, 1.0)) -> Quantized:
     """One map minus another, ``a / units[0] - b / units[1]``, as a signed map.
 
     Args:
@@ -66,15 +66,15 @@ def difference(a: Quantised, b: Quantised, units: tuple[float, float] = (1.0, 1.
             f"difference: one map is {_size(a)} and the other {_size(b)} (height x width). Compare maps of inputs that "
             f"the model sees in one size."
         )
-    return quantise(dequantise(a) / units[0] - dequantise(b) / units[1], signed=True)
+    return quantize(dequantize(a) / units[0] - dequantize(b) / units[1], signed=True)
 
 
-def _sizes(quantised: Quantised) -> np.ndarray:
+def _sizes(quantized: Quantized) -> np.ndarray:
     """What each pixel's level stands for, without its sign."""
-    if quantised.signed:
-        return np.abs(quantised.codes.astype(np.int64) - ZERO) / ZERO * quantised.high
-    return quantised.codes / LEVELS * quantised.high
+    if quantized.signed:
+        return np.abs(quantized.codes.astype(np.int64) - ZERO) / ZERO * quantized.high
+    return quantized.codes / LEVELS * quantized.high
 
 
-def _size(quantised: Quantised) -> str:
-    return "{} x {}".format(*quantised.codes.shape)
+def _size(quantized: Quantized) -> str:
+    return "{} x {}".format(*quantized.codes.shape)

@@ -17,7 +17,7 @@ from saliency_widgets.attribution.score import is_function
 from saliency_widgets.evaluation.ablation import DRAWS, Ablation, ablate
 from saliency_widgets.evaluation.curves import STEPS, Curves, curves
 from saliency_widgets.evaluation.importance import Importance, importance
-from saliency_widgets.evaluation.randomization import STAGES, Randomisation, randomisation
+from saliency_widgets.evaluation.randomization import STAGES, Randomization, randomization
 from saliency_widgets.evaluation.ranking import CHANCE, top
 from saliency_widgets.evaluation.saturation import Saturation, saturation
 from saliency_widgets.evaluation.shuffling import DRAWS as SHUFFLES
@@ -188,13 +188,13 @@ class Case:
 
         return Check("curves", begin)
 
-    def randomisation(self, *, stages: int = STAGES.default) -> Check:
+    def randomization(self, *, stages: int = STAGES.default) -> Check:
         """Whether the map depends on the weights, see :func:`~saliency_widgets.evaluation.randomization`."""
 
-        def begin(check: Callable[[], None]) -> Iterator[Randomisation]:
-            yield from randomisation(self._runner(check, "randomisation", self._asked), self._explain, stages=stages)
+        def begin(check: Callable[[], None]) -> Iterator[Randomization]:
+            yield from randomization(self._runner(check, "randomization", self._asked), self._explain, stages=stages)
 
-        return Check("randomisation", begin)
+        return Check("randomization", begin)
 
     def shuffles(
         self, labels: Any, *, value: bool = False, draws: int = SHUFFLES.default, repeats: int = REPEATS.default

@@ -37,7 +37,7 @@ class Frame:
 
 
 def frame_of(attribution: Attribution, reduction: Reduction, sample: int = 0) -> Frame:
-    """Reduce the channels and quantise, on the device of the values.
+    """Reduce the channels and quantize, on the device of the values.
 
     Args:
         attribution: The values.
@@ -49,7 +49,7 @@ def frame_of(attribution: Attribution, reduction: Reduction, sample: int = 0) ->
 
 
 def coded(values: Tensor, *, signed: bool, high: float | None = None) -> Frame:
-    """Quantise one map, on its device.
+    """Quantize one map, on its device.
 
     Args:
         values: Shape (H, W); without ``signed``, none below zero.
@@ -66,7 +66,7 @@ def coded(values: Tensor, *, signed: bool, high: float | None = None) -> Frame:
     span = high - low
     if not span <= torch.finfo(values.dtype).max:
         raise ValueError(
-            f"The map reaches {high:g}, which no colour scale can show. Look at what the model makes of this input: a "
+            f"The map reaches {high:g}, which no color scale can show. Look at what the model makes of this input: a "
             f"score or a gradient overflows."
         )
     if span == 0:

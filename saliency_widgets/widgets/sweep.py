@@ -74,13 +74,13 @@ class SweepView(WithStaticOutput, Showable, w.VBox):
         self._x, self._y = LogScale(min=1.0, max=2.0), LinearScale(min=0.0, max=1.0)
         scales = {"x": self._x, "y": self._y}
         lines = {"stroke_width": 2, "marker": "circle", "marker_size": 36}
-        colours = [ACCENT, SECOND, *OTHERS]
-        self._colours = [colours[k % len(colours)] for k in range(len(found.groups))]
+        colors = [ACCENT, SECOND, *OTHERS]
+        self._colors = [colors[k % len(colors)] for k in range(len(found.groups))]
         self._lines = [
             Lines(
-                x=[1.0, 2.0], y=[0.0, 0.0], scales=scales, colors=[colour], **lines,
+                x=[1.0, 2.0], y=[0.0, 0.0], scales=scales, colors=[color], **lines,
             )
-            for colour in self._colours
+            for color in self._colors
         ]  # fmt: skip
         marked = {"scales": scales, "colors": ["transparent"], "stroke": INK, "stroke_width": 2}
         self._ring = Scatter(x=[], y=[], marker="circle", default_size=240, **marked)
@@ -91,8 +91,8 @@ class SweepView(WithStaticOutput, Showable, w.VBox):
         )  # fmt: skip
         for axis in self._figure.axes:
             axis.tick_format = "~g"
-        named = zip(self._colours, found.groups, strict=True)
-        legend = RichText(joined(_named(colour, name) for colour, name in named if name))
+        named = zip(self._colors, found.groups, strict=True)
+        legend = RichText(joined(_named(color, name) for color, name in named if name))
         self._use = w.Button(
             description="Use these", tooltip="Moves the explorer's sliders to the recommended setting."
         )
@@ -255,9 +255,9 @@ class SweepView(WithStaticOutput, Showable, w.VBox):
         )
 
 
-def _named(colour: str, name: str) -> Markup:
-    """A line's name behind a dot of its colour."""
-    dot = element("span", "●", aria_hidden="true", style=f"color:{colour}")
+def _named(color: str, name: str) -> Markup:
+    """A line's name behind a dot of its color."""
+    dot = element("span", "●", aria_hidden="true", style=f"color:{color}")
     return element("span", dot, f" {name}", style=f"color:{INK};margin-right:14px;white-space:nowrap")
 
 

@@ -108,7 +108,7 @@ def test_grad_cam_before_resizing(run, pretrained64, cat, layer):
     assert found.values.shape[-1] > 1
 
 
-def test_grad_cam_at_a_convolution_whose_output_is_normalised_next(run, pretrained64, cat):
+def test_grad_cam_at_a_convolution_whose_output_is_normalized_next(run, pretrained64, cat):
     convolutions = [p for p, m in pretrained64.named_modules() if isinstance(m, torch.nn.Conv2d)]
     found = run("grad_cam", layer=convolutions[-1])
     expected = captum.attr.LayerGradCam(pretrained64, pretrained64.get_submodule(convolutions[-1])).attribute(
@@ -118,7 +118,7 @@ def test_grad_cam_at_a_convolution_whose_output_is_normalised_next(run, pretrain
 
 
 def test_guided_grad_cam_on_modules_without_the_resizing_of_captum():
-    """captum resizes with nearest neighbours; bilinear is its option."""
+    """captum resizes with nearest neighbors; bilinear is its option."""
     model, x = conv_net(), pictures()
     with pytest.warns(UserWarning, match="backward hooks"):
         expected = captum.attr.GuidedGradCam(model, model[2]).attribute(

@@ -319,7 +319,7 @@ def test_a_model_without_numbers_is_told(which, device):
 # ---- what looks bad and is not
 
 
-def test_a_model_that_normalises_its_input_in_place():
+def test_a_model_that_normalizes_its_input_in_place():
     class InPlace(nn.Module):
         def __init__(self):
             super().__init__()

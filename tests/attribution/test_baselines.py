@@ -31,7 +31,7 @@ def test_zero():
     assert torch.equal(of("zero"), torch.zeros_like(X))
 
 
-def test_mean_is_one_colour_per_picture():
+def test_mean_is_one_color_per_picture():
     assert far(of("mean"), X.mean((2, 3), keepdim=True).expand_as(X)) < 1e-14
     flat = rows(1, 3, 7)
     assert far(of("mean", flat, None), flat.mean(1, keepdim=True).expand_as(flat)) < 1e-14
@@ -169,9 +169,9 @@ def test_nothing_said_is_black_for_pictures_and_zero_for_rows():
     [
         ("blak", ValueError, r"baseline: 'blak' is not known\. Did you mean 'black'"),
         (
-            "uniform grey",
+            "uniform gray",
             ValueError,
-            r"baseline: 'uniform grey' is not known\. Known: 'black', 'white', 'mean'",
+            r"baseline: 'uniform gray' is not known\. Known: 'black', 'white', 'mean'",
         ),
         (
             torch.zeros(4, 9, 12),

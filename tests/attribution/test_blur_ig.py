@@ -178,7 +178,7 @@ def test_in_chunks_it_is_the_same_as_in_one(chunk_size, n_steps):
 # ---- pictures
 
 
-def test_a_picture_of_one_colour_gets_nothing():
+def test_a_picture_of_one_color_gets_nothing():
     x = torch.tensor([0.2, 0.9, 0.5], dtype=torch.float64).view(1, 3, 1, 1).expand(1, 3, 8, 8)
     found = explain(conv_net(), x, n_steps=4, target=1, score="logit")
     assert float(found.values.abs().max()) < 1e-15

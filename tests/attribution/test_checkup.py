@@ -84,7 +84,7 @@ def test_the_pretrained_model_left_in_training_mode(pretrained):
         assert (finding.methods, finding.severity, finding.remedy) == ((), "wrong", "Call model.eval().")
 
 
-def test_pixels_that_were_not_normalised(pretrained):
+def test_pixels_that_were_not_normalized(pretrained):
     """Raw bytes are far from the training data; the same picture through the transform is not (above)."""
     from saliency_widgets.demos import picture as load
 
@@ -97,7 +97,7 @@ def test_pixels_that_were_not_normalised(pretrained):
     assert finding.what in [f.what for f in training], "what the BatchNorm had learnt before this pass counts"
 
 
-def normalised(batches, momentum=0.1):
+def normalized(batches, momentum=0.1):
     """A net whose BatchNorm was given pictures in [0, 1] that many times."""
     model = nn.Sequential(nn.BatchNorm2d(3, momentum=momentum), *conv_net()).double().train()
     for seed in range(batches):
@@ -107,15 +107,15 @@ def normalised(batches, momentum=0.1):
 
 def test_inputs_unlike_the_training_data_are_told_once_the_batchnorm_has_learnt_them():
     said = "far from what the model was trained on"
-    trained = normalised(100)
+    trained = normalized(100)
     assert about(trained) == []
     for x in (X * 255, X + 10, X / 255):
         (finding,) = [f for f in about(trained, x) if said in f.what]
         assert finding.where == ("0",)
     # One that has hardly begun to learn knows nothing of its training data.
     for batches in (0, 1, 10):
-        assert not [f for f in about(normalised(batches), X / 255) if said in f.what]
-    assert about(normalised(3, momentum=None)) == []
+        assert not [f for f in about(normalized(batches), X / 255) if said in f.what]
+    assert about(normalized(3, momentum=None)) == []
 
 
 def test_a_model_beside_a_gpu_is_slow(monkeypatch):
@@ -501,7 +501,7 @@ def test_models_whose_layers_are_hidden():
     assert "DataParallel" in finding.what
 
 
-def test_quantised_models_have_no_gradient():
+def test_quantized_models_have_no_gradient():
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         model = torch.ao.quantization.quantize_dynamic(mlp().float(), {nn.Linear})

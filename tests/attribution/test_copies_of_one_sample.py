@@ -104,7 +104,7 @@ def test_so_is_a_table_of_checks():
     model = Flat().eval()
     asked = {"methods": ["gradient", "smoothgrad"], "target": 1, "fill": "mean", "progress": False}
     found, right = (sw.evaluate(m, row, **asked, params={"n_samples": 4}) for m in (model, Alone(model)))
-    same = [name for name in found.columns if not name.startswith("randomised")]  # whose weights go by their names
+    same = [name for name in found.columns if not name.startswith("randomized")]  # whose weights go by their names
     assert found.loc["gradient", ["deletion", "insertion", "noises", "settled"]].notna().all()
     assert float((found - right)[same].abs().max().max()) < 1e-9
 

@@ -229,7 +229,7 @@ def test_sample_k_is_the_same_at_every_sample_count_and_noise_level(level):
     assert far(means[20], (means[10] + fresh[10:].mean(0)) / 2) < 1e-13
 
 
-def test_noise_is_normal_and_independent_of_its_neighbours():
+def test_noise_is_normal_and_independent_of_its_neighbors():
     z = normal_noise(torch.zeros(3, 2000), 0, range(20))[:, 0].double()
     assert float(z.mean()) == pytest.approx(0, abs=5 / z.numel() ** 0.5)
     assert float(z.square().mean()) == pytest.approx(1, abs=5 * (2 / z.numel()) ** 0.5)

@@ -327,7 +327,7 @@ def test_tokens_lie_as_the_patches_were_cut(size, patch, registers, grid):
 
 
 class Block(nn.Module):
-    """Attention with normalised queries and keys, and modules that see heads and weights, as many write it."""
+    """Attention with normalized queries and keys, and modules that see heads and weights, as many write it."""
 
     def __init__(self, fused):
         super().__init__()

@@ -1,4 +1,4 @@
-"""Models of several inputs, wrapped, compiled, scripted and quantised ones, and those of other libraries."""
+"""Models of several inputs, wrapped, compiled, scripted and quantized ones, and those of other libraries."""
 
 import enum
 import json
@@ -312,7 +312,7 @@ def test_inputs_that_cannot_be_explained(inputs, settings, said):
         ask(Bilinear(), inputs, **settings)
 
 
-# ---- wrapped, compiled, scripted, quantised
+# ---- wrapped, compiled, scripted, quantized
 
 X = pictures()
 
@@ -496,9 +496,9 @@ def test_a_model_with_a_scripted_part(method):
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning", "ignore::FutureWarning")
 @pytest.mark.parametrize("method", METHODS)
-def test_a_quantised_model_has_no_gradient_and_that_is_said(method):
+def test_a_quantized_model_has_no_gradient_and_that_is_said(method):
     if not hasattr(torch.ao, "quantization") or torch.backends.quantized.engine == "none":
-        pytest.skip("this torch does not quantise")
+        pytest.skip("this torch does not quantize")
     plain = conv_net().float()
     model = torch.ao.quantization.quantize_dynamic(plain, {nn.Linear}, dtype=torch.qint8).eval()
     assert type(model[6]) is not nn.Linear
@@ -699,7 +699,7 @@ def test_a_picture_a_processor_and_a_class_by_name(hugging_face, make, method):
 
 
 class Preset(nn.Module):
-    """Torchvision's: resize, crop, normalise."""
+    """Torchvision's: resize, crop, normalize."""
 
     def forward(self, image):
         seen = np.asarray(image.resize((24, 16), Image.Resampling.BILINEAR).crop((4, 0, 20, 16)), dtype=np.float32)

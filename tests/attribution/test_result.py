@@ -111,7 +111,7 @@ def test_reductions(sign, channels, expected):
     assert far(Reduction(sign, channels)(V, (1, 2)), torch.tensor([[expected]], dtype=torch.float64)) < 1e-14
 
 
-def test_a_coarse_map_is_interpolated_between_the_centres_of_its_cells():
+def test_a_coarse_map_is_interpolated_between_the_centers_of_its_cells():
     coarse = torch.tensor([0.0, 1.0], dtype=torch.float64).view(1, 1, 1, 2)
     fine = Reduction("signed", "sum")(coarse, (2, 4))
     assert far(fine, torch.tensor([0.0, 0.25, 0.75, 1.0], dtype=torch.float64).expand(1, 2, 4)) < 1e-14

@@ -197,7 +197,7 @@ def test_contrast_by_name_and_for_each_sample_is_told_as_indices():
 
 
 def test_contrast_of_log_probabilities_is_that_of_logits():
-    """log p_a - log p_b = z_a - z_b: the normaliser cancels."""
+    """log p_a - log p_b = z_a - z_b: the normalizer cancels."""
     found = [gradient(target=0, contrast=1, score=score).values for score in ("logit", "log_probability")]
     assert far(*found) < 1e-13
 
@@ -572,7 +572,7 @@ def test_what_an_index_does_not_go_with():
 
 
 class Graph(nn.Module):
-    """Two layers of averages over neighbours: a node's score moves with the nodes near it."""
+    """Two layers of averages over neighbors: a node's score moves with the nodes near it."""
 
     def __init__(self, pooled=False):
         super().__init__()

@@ -196,9 +196,9 @@ def test_torchcams_overlay_squares_in_eight_bits_and_wraps():
     assert painted(16).tolist() == [0, 0, 0]
     assert painted(15).tolist() == [225, 225, 225]
 
-    values, grey = np.arange(256)[None] / 255, np.arange(256, dtype=np.uint8)[:, None].repeat(3, 1)
-    look = {"lut": grey, "opacity": 1.0, "clip": (0.0, 100.0), "threshold": 0.0, "blend": "uniform"}
-    ours = render.blend(np.zeros((1, 256, 3), np.uint8), render.quantise(values, signed=False), **look)
+    values, gray = np.arange(256)[None] / 255, np.arange(256, dtype=np.uint8)[:, None].repeat(3, 1)
+    look = {"lut": gray, "opacity": 1.0, "clip": (0.0, 100.0), "threshold": 0.0, "blend": "uniform"}
+    ours = render.blend(np.zeros((1, 256, 3), np.uint8), render.quantize(values, signed=False), **look)
     assert ours[0, :, 0].tolist() == list(range(256))
 
 

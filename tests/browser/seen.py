@@ -12,7 +12,7 @@ from playwright.sync_api import Locator
 
 from saliency_widgets import render
 
-# The colour on the canvas at the middle of each pixel of the picture.
+# The color on the canvas at the middle of each pixel of the picture.
 PIXELS = """(canvas, [height, width]) => {
   const context = canvas.getContext('2d');
   const data = context.getImageData(0, 0, canvas.width, canvas.height).data;
@@ -57,8 +57,8 @@ def overlay(found: dict, **changes: object) -> np.ndarray:
     table = render.lut(display.pop("diverging" if found["signed"] else "colormap"))
     for name in ("diverging", "colormap"):
         display.pop(name, None)
-    quantised = render.Quantised(found["codes"], found["low"], found["high"], found["signed"])
-    return render.blend(found["picture"], quantised, lut=table, **display)
+    quantized = render.Quantized(found["codes"], found["low"], found["high"], found["signed"])
+    return render.blend(found["picture"], quantized, lut=table, **display)
 
 
 class Seen:
@@ -99,7 +99,7 @@ class Seen:
                 return
 
     def pixels(self, size: int = 224) -> np.ndarray:
-        """The canvas, one colour for each pixel of the picture, which has this size: uint8 (size, size, 3)."""
+        """The canvas, one color for each pixel of the picture, which has this size: uint8 (size, size, 3)."""
         raw = self.canvas.evaluate(PIXELS, [size, size])
         return np.frombuffer(base64.b64decode(raw), np.uint8).reshape(size, size, 3)
 

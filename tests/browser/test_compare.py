@@ -77,11 +77,11 @@ def opened(lab: Lab, code: str) -> Locator:
     return grid
 
 
-def kernel_maps(lab: Lab) -> list[tuple[render.Quantised, np.ndarray]]:
+def kernel_maps(lab: Lab) -> list[tuple[render.Quantized, np.ndarray]]:
     told = json.loads(lab.execute(IN_KERNEL, seconds=60).splitlines()[-1])
     return [
         (
-            render.Quantised(
+            render.Quantized(
                 np.frombuffer(base64.b64decode(one["codes"]), "<u2").reshape(one["shape"]),
                 one["low"], one["high"], one["signed"],
             ),
@@ -159,9 +159,9 @@ def test_the_cells_show_the_kernels_maps_on_one_scale(lab: Lab) -> None:
     defaults.pop("diverging")
 
     def assert_cell(k: int, limits: tuple[float, float] | None) -> None:
-        quantised, picture = maps[k]
+        quantized, picture = maps[k]
         assert_painted(
-            cells.nth(k).locator("canvas"), render.blend(picture, quantised, lut=table, limits=limits, **defaults)
+            cells.nth(k).locator("canvas"), render.blend(picture, quantized, lut=table, limits=limits, **defaults)
         )
 
     columns = lab.value("len(compared.view.columns)")
@@ -194,8 +194,8 @@ def test_one_pixel_is_read_in_all_cells_and_two_cells_are_subtracted(lab: Lab) -
     canvas.hover(position={"x": box["width"] * 0.25, "y": box["height"] * 0.75})
     x, y = int(0.25 * width), int(0.75 * height)
     expect(grid.locator(".sw-cell .sw-cursor:visible")).to_have_count(len(maps))
-    for k, (quantised, _picture) in enumerate(maps):
-        near = render.dequantise(quantised)[max(0, y - 1) : y + 2, max(0, x - 1) : x + 2].ravel()
+    for k, (quantized, _picture) in enumerate(maps):
+        near = render.dequantize(quantized)[max(0, y - 1) : y + 2, max(0, x - 1) : x + 2].ravel()
         said = re.split(" · ", cells.nth(k).locator(".sw-cell-line").text_content() or "")[0]
         assert said in {render.format_number(value) for value in near}
     grid.locator(".sw-pair-summary").click()

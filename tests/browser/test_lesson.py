@@ -42,8 +42,8 @@ _WORDS = """root => {
     for (let e = element; e; e = e.parentElement) layers.unshift(rgba(getComputedStyle(e).backgroundColor));
     return layers.reduce((under, top) => over(top, under), [255, 255, 255, 1]);
   };
-  const light = colour => {
-    const [r, g, b] = colour.map(c => c / 255).map(c => c <= 0.03928 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4);
+  const light = color => {
+    const [r, g, b] = color.map(c => c / 255).map(c => c <= 0.03928 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4);
     return 0.2126 * r + 0.7152 * g + 0.0722 * b;
   };
   const edge = root.getBoundingClientRect();

@@ -121,8 +121,8 @@ def overlay(explorer: Explorer, frame: Any, **changes: Any) -> np.ndarray:
     table = render.lut(display.pop("diverging" if frame.signed else "colormap"))
     for name in ("diverging", "colormap"):
         display.pop(name, None)
-    quantised = render.Quantised(frame.codes, frame.low, frame.high, frame.signed)
-    return render.blend(explorer._picture, quantised, lut=table, **display)
+    quantized = render.Quantized(frame.codes, frame.low, frame.high, frame.signed)
+    return render.blend(explorer._picture, quantized, lut=table, **display)
 
 
 def near(found: np.ndarray, expected: np.ndarray) -> bool:
@@ -209,8 +209,8 @@ def contrast(page: Page, selector: str) -> float:
     ink = page.locator(selector).evaluate("e => getComputedStyle(e).color.match(/[\\d.]+/g).map(Number)")
     ground = page.locator("body").evaluate("e => getComputedStyle(e).backgroundColor.match(/[\\d.]+/g).map(Number)")
 
-    def luminance(colour: list[float]) -> float:
-        parts = np.array(colour[:3]) / 255
+    def luminance(color: list[float]) -> float:
+        parts = np.array(color[:3]) / 255
         linear = np.where(parts <= 0.04045, parts / 12.92, ((parts + 0.055) / 1.055) ** 2.4)
         return float(linear @ [0.2126, 0.7152, 0.0722])
 

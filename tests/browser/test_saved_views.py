@@ -107,7 +107,7 @@ def test_a_lesson_is_turned_by_key_and_its_maps_are_the_kernels(lesson, tmp_path
             if found.drawn(".sw-lesson canvas") != before:
                 moved.add(name)
         page.keyboard.press("PageDown")
-    assert {"normalised", "overlay", "noise", "smoothing", "path"} <= moved
+    assert {"normalized", "overlay", "noise", "smoothing", "path"} <= moved
     page.keyboard.press("Home")
     page.wait_for_function("saliency.root.get('step') === 0")
     page.keyboard.press("ArrowRight")

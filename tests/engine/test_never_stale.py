@@ -148,13 +148,13 @@ class Moves(RuleBasedStateMachine):
 
     @rule(name=st.sampled_from(["stem.0.weight", "conv.bias", "norm.weight", "head.weight"]))
     @then_compare
-    def step_of_an_optimiser(self, name: str) -> None:
+    def step_of_an_optimizer(self, name: str) -> None:
         with torch.no_grad():
             self.model.get_parameter(name).mul_(0.9)
 
     @rule()
     @then_compare
-    def fused_optimiser(self) -> None:
+    def fused_optimizer(self) -> None:
         """It leaves the version counters as they were."""
         self.model.zero_grad()
         was = self.model.training

@@ -370,9 +370,9 @@ def test_weights_that_change_past_the_version_counters_are_noticed(subject, mode
     model.body[3].weight.data.mul_(2)
     session.submit(smooth(3))
     torch.testing.assert_close(events[-1].attribution.values, 2 * before)
-    optimiser = torch.optim.AdamW(model.parameters(), lr=0.1, fused=True)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.1, fused=True)
     model(subject.tensor).sum().backward()
-    optimiser.step()
+    optimizer.step()
     session.submit(smooth(3))
     expected = attribute(model, subject.tensor, **smooth(3).settings)
     assert torch.equal(events[-1].attribution.values, expected.values)
@@ -391,13 +391,13 @@ def test_training_in_another_thread_is_not_disturbed_and_does_not_disturb(subjec
     def train(net: nn.Module, steps: int) -> list[float]:
         net.train()
         torch.manual_seed(7)
-        optimiser = torch.optim.Adam(net.parameters(), lr=1e-3)
+        optimizer = torch.optim.Adam(net.parameters(), lr=1e-3)
         losses = []
         for _ in range(steps):
-            optimiser.zero_grad()
+            optimizer.zero_grad()
             loss = net(x).square().mean()
             loss.backward()
-            optimiser.step()
+            optimizer.step()
             losses.append(float(loss.detach()))
         return losses
 
@@ -481,13 +481,13 @@ def test_remaining_time_is_judged_by_the_last_chunk(subject, monkeypatch):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("sign", ["absolute", "signed", "positive", "squared"])
-def test_a_frame_is_what_render_would_quantise(subject, model, dtype, sign):
+def test_a_frame_is_what_render_would_quantize(subject, model, dtype, sign):
     from saliency_widgets import render
 
     found = attribute(model.to(dtype), subject.tensor, method="gradient", target=0)
     frame = frame_of(found, Reduction(sign))
     values = Reduction(sign)(found.values, (8, 8))[0].double().numpy()
-    expected = render.quantise(values, signed=sign == "signed")
+    expected = render.quantize(values, signed=sign == "signed")
     assert frame.codes.dtype == "uint16"
     assert abs(frame.codes.astype(int) - expected.codes.astype(int)).max() <= (0 if dtype == torch.float64 else 1)
     assert frame.low == pytest.approx(expected.low)

@@ -14,7 +14,7 @@ import saliency_widgets as sw
 
 QUICK = {"steps": 4, "stages": 2, "turns": 2, "progress": False}
 CURVES = ["deletion", "deletion_chance", "insertion", "insertion_chance"]
-AGAIN = ["randomised_half", "randomised", "seeds", "noises", "max_sensitivity"]
+AGAIN = ["randomized_half", "randomized", "seeds", "noises", "max_sensitivity"]
 QUARTET = torch.tensor([[[[0.4, 0.3], [0.2, 0.1]]]])
 
 
@@ -65,8 +65,8 @@ def test_a_model_without_weights_is_evaluated_in_all_but_these():
     assert row["deletion"] == pytest.approx(0.4)
     assert row["insertion"] == pytest.approx(0.6)
     assert row[["settled", "slope_left"]].tolist() == pytest.approx([1.0, 1.0])
-    assert row[["randomised_half", "randomised", "seeds"]].isna().all()
-    assert "no weights" in table.reasons["input_x_gradient"]["randomised"]
+    assert row[["randomized_half", "randomized", "seeds"]].isna().all()
+    assert "no weights" in table.reasons["input_x_gradient"]["randomized"]
     assert "no random numbers" in table.reasons["input_x_gradient"]["seeds"]
     reasons_are_complete(table)
 
@@ -229,7 +229,7 @@ def test_what_does_not_fit_is_said_before_anything_is_computed():
         ({}, {}, ValueError, "there is none"),
         (attribution, {"params": {"n_samples": 3}}, TypeError, "n_samples"),
         ("gradient", {"fill": torch.ones(5)}, ValueError, "broadcast"),
-        ("gradient", {"fill": "neighbors"}, ValueError, "neighbours"),
+        ("gradient", {"fill": "neighbors"}, ValueError, "neighbors"),
         ("gradient", {"draws": -1}, ValueError, "draws"),
         ("gradient", {"inputs": []}, ValueError, "the list is empty"),
     ]:

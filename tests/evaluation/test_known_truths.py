@@ -17,12 +17,12 @@ from toys import Formula, conv_net, linear, pictures, rows, runner, state_of
 
 from saliency_widgets.attribution import Reduction, Score, get_method
 from saliency_widgets.attribution.errors import Cancelled
-from saliency_widgets.evaluation import randomization as randomising
+from saliency_widgets.evaluation import randomization as randomizing
 from saliency_widgets.evaluation.ablation import ablate
 from saliency_widgets.evaluation.curves import Curve, curve
 from saliency_widgets.evaluation.fills import filling
 from saliency_widgets.evaluation.imputation import noisy_linear
-from saliency_widgets.evaluation.randomization import randomisation
+from saliency_widgets.evaluation.randomization import randomization
 from saliency_widgets.evaluation.ranking import by_chance, ranks_of, top
 from saliency_widgets.evaluation.saturation import saturation
 from saliency_widgets.evaluation.similarity import spearman, ssim
@@ -175,7 +175,7 @@ def test_what_knows_nothing_has_as_much_of_everything(chance):
 # ---- fills
 
 
-def test_neighbours_are_the_solution_of_the_linear_system():
+def test_neighbors_are_the_solution_of_the_linear_system():
     torch.manual_seed(0)
     picture, mask = torch.rand(1, 2, 6, 7, dtype=torch.float64), torch.rand(6, 7) < 0.5
     weights = {(dy, dx): 1 / 6 if 0 in (dy, dx) else 1 / 12 for dy in (-1, 0, 1) for dx in (-1, 0, 1) if dy or dx}
@@ -197,7 +197,7 @@ def test_neighbours_are_the_solution_of_the_linear_system():
         assert torch.equal(found[~mask], picture[0, channel][~mask])
 
 
-def test_neighbours_continue_a_ramp_and_are_the_mean_where_nothing_is_left():
+def test_neighbors_continue_a_ramp_and_are_the_mean_where_nothing_is_left():
     y, x = torch.meshgrid(torch.arange(20.0), torch.arange(20.0), indexing="ij")
     ramp = (2 * x + y)[None, None] / 60
     hole = torch.zeros(2, 20, 20, dtype=torch.bool)
@@ -208,7 +208,7 @@ def test_neighbours_continue_a_ramp_and_are_the_mean_where_nothing_is_left():
     assert float((noisy_linear(ramp, hole, torch.ones(1, 1, 1, 1))[0] - found[0]).std()) > 1e-3
 
 
-@pytest.mark.parametrize("fill", ["mean", "blur", "noise", "zero", "neighbours"])
+@pytest.mark.parametrize("fill", ["mean", "blur", "noise", "zero", "neighbors"])
 def test_only_what_is_masked_is_filled(fill):
     x, mask = pictures(0, 1, 3, 8, 8), torch.zeros(8, 8, dtype=torch.bool)
     mask[2:5, 3:7] = True
@@ -254,21 +254,21 @@ def test_an_empty_mask_and_one_of_another_size_are_said_so():
         last(ablate(asked, torch.ones(9, 8, dtype=torch.bool), fill="mean"))
 
 
-# ---- randomisation
+# ---- randomization
 
 
 def test_the_same_weights_give_similarity_one(monkeypatch):
-    monkeypatch.setattr(randomising, "_randomise", lambda *_: None)
-    found = last(randomisation(runner(conv_net(), pictures(0, 1, 3, 8, 8)), explaining("gradient")))
+    monkeypatch.setattr(randomizing, "_randomize", lambda *_: None)
+    found = last(randomization(runner(conv_net(), pictures(0, 1, 3, 8, 8)), explaining("gradient")))
     assert found.complete
     assert all(value == pytest.approx(1, abs=1e-12) for value in (*found.similarity, *found.structure))
     assert found.reacts is False
 
 
-def test_layers_are_randomised_from_the_output_on_and_the_model_is_left_alone():
+def test_layers_are_randomized_from_the_output_on_and_the_model_is_left_alone():
     model, x = conv_net(), pictures(0, 1, 3, 8, 8)
     before = state_of(model)
-    found = last(randomisation(runner(model, x), explaining("gradient"), stages=3))
+    found = last(randomization(runner(model, x), explaining("gradient"), stages=3))
     assert found.layers == ("", "6", "2", "0")
     assert found.similarity[0] == 1
     assert min(abs(s) for s in found.similarity[1:]) < 0.9
@@ -279,14 +279,14 @@ def test_a_map_of_the_picture_alone_is_called_out():
     def edges(asked: Runner, _seed: object = None) -> Tensor:
         return asked.inputs[0].diff(dim=2, append=asked.inputs[0, :, :, :1]).abs().sum(0)
 
-    found = last(randomisation(runner(conv_net(), pictures(0, 1, 3, 8, 8)), edges))
+    found = last(randomization(runner(conv_net(), pictures(0, 1, 3, 8, 8)), edges))
     assert found.reacts is False
     assert found.similarity[-1] == pytest.approx(1)
 
 
 def test_a_constant_map_is_no_evidence():
     asked = runner(conv_net(), pictures(0, 1, 3, 8, 8))
-    found = last(randomisation(asked, lambda _call: torch.ones(8, 8)))
+    found = last(randomization(asked, lambda _call: torch.ones(8, 8)))
     assert np.isnan(found.similarity[0])
     assert found.reacts is None
     stays = last(stability(asked, lambda _call, _seed: torch.ones(8, 8), seeded_method=False))
@@ -358,7 +358,7 @@ def test_agreement_is_a_matrix_of_rank_correlations():
 # ---- all of them
 
 
-@pytest.mark.parametrize("work", ["ablate", "curve", "randomisation", "saturation", "stability"])
+@pytest.mark.parametrize("work", ["ablate", "curve", "randomization", "saturation", "stability"])
 def test_every_check_ends_when_it_is_cancelled_and_leaves_the_model_alone(work):
     model, x = conv_net(), pictures(0, 1, 3, 8, 8)
     before = state_of(model)
@@ -375,7 +375,7 @@ def test_every_check_ends_when_it_is_cancelled_and_leaves_the_model_alone(work):
     begun = {
         "ablate": lambda: ablate(asked, values > 0.5, fill="mean", draws=64),
         "curve": lambda: curve(asked, values, "deletion", steps=64, fill="mean"),
-        "randomisation": lambda: randomisation(asked, explaining("gradient")),
+        "randomization": lambda: randomization(asked, explaining("gradient")),
         "saturation": lambda: saturation(asked, points=65, chunk_size=2),
         "stability": lambda: stability(asked, explaining("gradient"), seeded_method=False, turns=20),
     }[work]()

@@ -37,7 +37,7 @@ def test_the_map_lies_on_the_mark(found, method):
 def test_ablating_the_mark_flips_the_class_and_as_much_elsewhere_does_not(found):
     ablated = sw.ablate(
         found.model, found.picture, found.mark, target="ball", class_names=found.class_names, score="probability",
-        fill="neighbours", draws=16,
+        fill="neighbors", draws=16,
     )  # fmt: skip
     assert ablated.predictions().index[ablated.predictions()["after"].argmax()] == "box"
     assert ablated.before > 0.9

@@ -177,11 +177,11 @@ def test_without_labels_permuting_tells_how_far_the_score_moves(people):
 
 
 def test_the_importance_over_many_rows_is_the_mean_size_of_their_attributions(people):
-    centred = weights().numpy() * (people - people.mean()).to_numpy()
+    centered = weights().numpy() * (people - people.mean()).to_numpy()
     found = sw.importance(linear(weights()), people, score="value", progress=False, repeats=2)
     assert list(found.columns) == ["size", "mean", "permuted", "permuted_std"]
-    assert found.loc[NAMES, "size"].to_numpy() == pytest.approx(np.abs(centred).mean(0))
-    assert found.loc[NAMES, "mean"].to_numpy() == pytest.approx(centred.mean(0), abs=1e-9)
+    assert found.loc[NAMES, "size"].to_numpy() == pytest.approx(np.abs(centered).mean(0))
+    assert found.loc[NAMES, "mean"].to_numpy() == pytest.approx(centered.mean(0), abs=1e-9)
     assert found["size"].is_monotonic_decreasing
     other = sw.importance(
         linear(weights()), people, score="value", progress=False, repeats=2, background=people.iloc[[3]]

@@ -16,7 +16,7 @@ from saliency_widgets.attribution import Reduction, Score, get_method
 from saliency_widgets.demos import Classifier, picture
 from saliency_widgets.evaluation.curves import curve
 from saliency_widgets.evaluation.fills import filling
-from saliency_widgets.evaluation.randomization import randomisation
+from saliency_widgets.evaluation.randomization import randomization
 from saliency_widgets.evaluation.ranking import by_chance
 from saliency_widgets.session import Subject
 from saliency_widgets.session.explanation import map_of
@@ -80,12 +80,12 @@ def test_predictions_are_a_table_of_both(mask):
         ({"mask": "here"}, TypeError, "mask"),
         ({"top": 0.1}, ValueError, "attribution"),
         ({"top": 7}, ValueError, "at most 1"),
-        ({"fill": "grey"}, ValueError, "fill"),
+        ({"fill": "gray"}, ValueError, "fill"),
         ({"fill": torch.ones(5)}, ValueError, "broadcast"),
         ({"draws": -1}, ValueError, "draws"),
         ({"target": "bee"}, ValueError, "class_names"),
         ({"inputs": pictures(0, 2, 3, 8, 8)}, ValueError, "one input"),
-        ({"colour": 1}, TypeError, "colour"),
+        ({"color": 1}, TypeError, "color"),
     ],
 )
 def test_what_does_not_fit_is_said(mask, change, error, said):
@@ -108,7 +108,7 @@ def test_all_checks_of_some_methods_are_one_table():
     assert state_of(model) == before
     assert list(found.index) == asked
     assert list(found.columns) == [
-        "deletion", "deletion_chance", "insertion", "insertion_chance", "randomised_half", "randomised", "seeds",
+        "deletion", "deletion_chance", "insertion", "insertion_chance", "randomized_half", "randomized", "seeds",
         "noises", "max_sensitivity", "settled", "slope_left", *(f"like {name}" for name in asked),
     ]  # fmt: skip
     assert np.isnan(found.loc["gradient", "seeds"])
@@ -198,7 +198,7 @@ def test_guided_backprop_is_called_out_and_the_gradient_is_not(pretrained: Class
     for name in ("guided_backprop", "gradient"):
         entry = get_method(name)
         explain = partial(map_of, entry, entry.check_params({}), Reduction(entry.sign))
-        *_, found[name] = randomisation(runner, explain, stages=4)
+        *_, found[name] = randomization(runner, explain, stages=4)
     assert found["guided_backprop"].reacts is False
     assert found["gradient"].reacts is True
     assert found["guided_backprop"].halfway > found["gradient"].halfway + 0.3

@@ -14,7 +14,7 @@ from saliency_widgets.inputs import prepare
 
 RNG = np.random.default_rng(0)
 PICTURE = RNG.integers(0, 256, (6, 9, 3), dtype=np.uint8)
-GREY = RNG.integers(0, 256, (6, 9), dtype=np.uint8)
+GRAY = RNG.integers(0, 256, (6, 9), dtype=np.uint8)
 SEEN = torch.from_numpy(PICTURE).movedim(-1, 0)[None] / 255  # what the model should see of PICTURE
 BATCH = RNG.integers(0, 256, (4, 6, 9, 3), dtype=np.uint8)
 
@@ -84,13 +84,13 @@ def test_pictures_of_different_sizes_need_a_transform():
 
 
 @pytest.mark.parametrize(
-    "make", [lambda: Image.fromarray(GREY), lambda: GREY, lambda: GREY[..., None], lambda: GREY[None]]
+    "make", [lambda: Image.fromarray(GRAY), lambda: GRAY, lambda: GRAY[..., None], lambda: GRAY[None]]
 )
-def test_greys_have_one_channel_and_are_shown_grey(make):
+def test_grays_have_one_channel_and_are_shown_gray(make):
     found = prepare(make())
-    assert torch.equal(found.tensor[0, 0], torch.from_numpy(GREY) / 255)
+    assert torch.equal(found.tensor[0, 0], torch.from_numpy(GRAY) / 255)
     assert found.tensor.shape == (1, 1, 6, 9)
-    shown_is(found, np.repeat(GREY[..., None], 3, 2))
+    shown_is(found, np.repeat(GRAY[..., None], 3, 2))
 
 
 @pytest.mark.parametrize("size", [(3, 5), (1, 1), (4, 4), (1, 9), (3, 3)])
@@ -98,9 +98,9 @@ def test_greys_have_one_channel_and_are_shown_grey(make):
 def test_tiny_pictures_are_not_mistaken_for_channels(size, mode):
     array = RNG.integers(0, 256, (*size, 3) if mode == "RGB" else size, dtype=np.uint8)
     found = prepare(Image.fromarray(array))
-    colours = array if mode == "RGB" else np.repeat(array[..., None], 3, 2)
+    colors = array if mode == "RGB" else np.repeat(array[..., None], 3, 2)
     assert found.tensor.shape == (1, 3 if mode == "RGB" else 1, *size)
-    shown_is(found, colours)
+    shown_is(found, colors)
 
 
 def test_rgba_loses_its_alpha_as_a_picture_and_keeps_it_as_an_array():
@@ -114,20 +114,20 @@ def test_rgba_loses_its_alpha_as_a_picture_and_keeps_it_as_an_array():
 
 
 def test_palettes_and_black_and_white():
-    colours = Image.fromarray(PICTURE).quantize(16)
-    assert colours.mode == "P"
-    shown_is(prepare(colours), np.asarray(colours.convert("RGB")))
-    bits = Image.fromarray(GREY > 127)
+    colors = Image.fromarray(PICTURE).quantize(16)
+    assert colors.mode == "P"
+    shown_is(prepare(colors), np.asarray(colors.convert("RGB")))
+    bits = Image.fromarray(GRAY > 127)
     assert bits.mode == "1"
     found = prepare(bits)
     assert found.tensor.shape == (1, 1, 6, 9)
-    assert torch.equal(found.tensor[0, 0], torch.from_numpy(GREY > 127).float())
+    assert torch.equal(found.tensor[0, 0], torch.from_numpy(GRAY > 127).float())
     for mode in ("CMYK", "YCbCr", "HSV", "LAB", "LA", "RGBX"):
         assert prepare(Image.new(mode, (9, 6))).tensor.shape == (1, 3, 6, 9)
 
 
 @pytest.mark.parametrize("suffix", ["png", "tiff"])
-def test_sixteen_bit_greys_are_scaled_not_clipped(tmp_path, suffix):
+def test_sixteen_bit_grays_are_scaled_not_clipped(tmp_path, suffix):
     deep = np.linspace(0, 65535, 54).reshape(6, 9).round().astype(np.uint16)
     path = tmp_path / f"deep.{suffix}"
     Image.fromarray(deep).save(path)
@@ -144,14 +144,14 @@ def test_twelve_bits_in_sixteen_are_mentioned():
     np.testing.assert_allclose(found.tensor[0, 0], deep / 65535, atol=1e-8)
     assert len(found.tensor.unique()) == 54  # and not the 16 levels of 8 bits
     (note,) = found.notes
-    assert note.startswith("The greys were divided by 65535, and the brightest is 4095")
+    assert note.startswith("The grays were divided by 65535, and the brightest is 4095")
 
 
 @pytest.mark.parametrize(
     ("dtype", "top", "white"),
     [(np.int32, 65535, 65535), (np.int32, 255, 255), (np.float32, 1, 1), (np.float32, 255, 255)],
 )
-def test_greys_of_numbers(dtype, top, white):
+def test_grays_of_numbers(dtype, top, white):
     numbers = np.linspace(0, top, 54).reshape(6, 9).astype(dtype)
     picture = Image.fromarray(numbers)
     assert picture.mode in "IF"
@@ -191,14 +191,14 @@ def test_bools_and_wide_integers():
     assert whole.notes
 
 
-def test_a_normalised_tensor_is_shown_from_its_smallest_to_its_largest_number():
-    normalised = (SEEN - 0.5) / 0.25
-    found = prepare(normalised)
-    assert torch.equal(found.tensor, normalised)
+def test_a_normalized_tensor_is_shown_from_its_smallest_to_its_largest_number():
+    normalized = (SEEN - 0.5) / 0.25
+    found = prepare(normalized)
+    assert torch.equal(found.tensor, normalized)
     (note,) = found.notes
     assert "Pass the picture and transform=" in note
-    low, high = float(normalised.min()), float(normalised.max())
-    expected = ((normalised[0] - low) / (high - low) * 255).round().movedim(0, -1)
+    low, high = float(normalized.min()), float(normalized.max())
+    expected = ((normalized[0] - low) / (high - low) * 255).round().movedim(0, -1)
     assert np.abs(found.pictures[0].astype(int) - expected.numpy()).max() <= 1
     assert "for display only" in note
     assert found.pixels is None  # how it is shown is no black to start from

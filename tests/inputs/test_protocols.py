@@ -33,7 +33,7 @@ CONFIG = {
 NAMES = ["cat", "dog", "cow"]
 
 
-def normalised(picture, mean=MEAN, std=STD):
+def normalized(picture, mean=MEAN, std=STD):
     """(1, C, H, W) of an 8-bit picture, in float64."""
     array = np.asarray(picture, dtype=np.float64)
     array = array[..., None] if array.ndim == 2 else array
@@ -44,9 +44,9 @@ def resized(size, filter_=Image.Resampling.BICUBIC, picture=IMAGE):
     return picture.resize(size, filter_)
 
 
-def padded(picture, above, below, colour):
+def padded(picture, above, below, color):
     array = np.asarray(picture)
-    rows = [np.broadcast_to(np.uint8(colour), (n, *array.shape[1:])) for n in (above, below)]
+    rows = [np.broadcast_to(np.uint8(color), (n, *array.shape[1:])) for n in (above, below)]
     return Image.fromarray(np.concatenate([rows[0], array, rows[1]]))
 
 
@@ -126,7 +126,7 @@ class ImageClassification(nn.Module):
         small = image.resize((self.resize_size, self.resize_size), Image.Resampling.BILINEAR)
         left = (self.resize_size - self.crop_size) // 2
         crop = small.crop((left, left, left + self.crop_size, left + self.crop_size))
-        return torch.from_numpy(normalised(crop, self.mean, self.std)[0]).float()
+        return torch.from_numpy(normalized(crop, self.mean, self.std)[0]).float()
 
 
 @dataclass
@@ -158,18 +158,18 @@ def test_weights_bring_their_transform(weights, form):
     transform, notes = found_for(weights, inputs=form)
     found = prepare(form, transform)
     expected = resized((32, 32), Image.Resampling.BILINEAR).crop((4, 4, 28, 28))
-    np.testing.assert_allclose(found.tensor, normalised(expected), atol=1e-6)
+    np.testing.assert_allclose(found.tensor, normalized(expected), atol=1e-6)
     np.testing.assert_array_equal(found.pictures[0], np.asarray(expected))
     assert notes == []
     assert found.notes == ()
 
 
-def test_weights_take_tensors_and_greys():
+def test_weights_take_tensors_and_grays():
     transform, _ = found_for(ToyNet_Weights.DEFAULT)
     tensor = torch.from_numpy(PICTURE.copy()).movedim(-1, 0)
     assert torch.equal(transform(tensor), tensor[:, :24, :24] / 255)
-    grey = IMAGE.convert("L")
-    assert torch.equal(prepare(grey, transform).tensor, transform(grey.convert("RGB")))
+    gray = IMAGE.convert("L")
+    assert torch.equal(prepare(gray, transform).tensor, transform(gray.convert("RGB")))
     batch = np.stack([PICTURE, PICTURE[::-1]])
     assert torch.equal(prepare(batch, transform).tensor, prepare(list(batch), transform).tensor)
 
@@ -183,8 +183,8 @@ def test_the_class_of_weights_is_refused_with_its_member():
 
 # ---- timm
 
-GREY = {"input_size": (1, 28, 28), "mean": (0.5,), "std": (0.25,)}
-MEAN_COLOUR = [124, 116, 104]  # 255 * MEAN, rounded
+GRAY = {"input_size": (1, 28, 28), "mean": (0.5,), "std": (0.25,)}
+MEAN_COLOR = [124, 116, 104]  # 255 * MEAN, rounded
 # Each with the picture that the model sees, by hand, of one of 60 x 40.
 EVALUATIONS = {
     "as timm does": ({}, lambda: resized((48, 32)).crop((10, 2, 38, 30))),
@@ -209,11 +209,11 @@ EVALUATIONS = {
     ),
     "border": (
         {"input_size": (3, 24, 24), "crop_pct": 1, "crop_mode": "border"},
-        lambda: padded(resized((24, 16)), 4, 4, MEAN_COLOUR),
+        lambda: padded(resized((24, 16)), 4, 4, MEAN_COLOR),
     ),
     "border and crop": (
         {"input_size": (3, 24, 24), "crop_pct": 0.8, "crop_mode": "border"},
-        lambda: padded(resized((30, 20)), 2, 2, MEAN_COLOUR).crop((3, 0, 27, 24)),
+        lambda: padded(resized((30, 20)), 2, 2, MEAN_COLOR).crop((3, 0, 27, 24)),
     ),
     "crop beyond the picture": (
         {"input_size": (3, 30, 30), "crop_pct": 1.25},
@@ -231,7 +231,7 @@ EVALUATIONS = {
         {"mean": [0.5], "std": 0.25},
         lambda: resized((48, 32)).crop((10, 2, 38, 30)),
     ),
-    "grey": (GREY, lambda: resized((48, 32), picture=IMAGE.convert("L")).crop((10, 2, 38, 30))),
+    "gray": (GRAY, lambda: resized((48, 32), picture=IMAGE.convert("L")).crop((10, 2, 38, 30))),
 }
 
 
@@ -241,12 +241,12 @@ def test_a_data_config_says_what_the_model_sees(case):
     config = CONFIG | changed
     transform, notes = found_for(config)
     found = prepare(IMAGE, transform)
-    expected = normalised(seen(), config["mean"], config["std"])
+    expected = normalized(seen(), config["mean"], config["std"])
     assert found.tensor.shape == expected.shape
     np.testing.assert_allclose(found.tensor, expected, atol=1e-6)
     assert notes == []
-    colours = np.asarray(seen().convert("RGB"))
-    assert np.abs(found.pictures[0].astype(int) - colours).max() <= 1
+    colors = np.asarray(seen().convert("RGB"))
+    assert np.abs(found.pictures[0].astype(int) - colors).max() <= 1
     assert found.notes == ()
 
 
@@ -273,7 +273,7 @@ def test_pictures_of_any_size(size, mode):
     found = prepare(Image.new("RGB", size, (10, 200, 30)), transform)
     assert found.tensor.shape == (1, 3, 28, 28)
     middle = found.tensor[0, :, 13:15, 13:15].double().numpy()
-    expected = np.broadcast_to(normalised(np.uint8([[[10, 200, 30]]]))[0], (3, 2, 2))
+    expected = np.broadcast_to(normalized(np.uint8([[[10, 200, 30]]]))[0], (3, 2, 2))
     if mode != "border" or size[0] == size[1]:
         np.testing.assert_allclose(middle, expected, atol=1e-5)
 
@@ -324,11 +324,11 @@ def test_our_own_transforms_see_pictures_of_eight_bits(make, picture):
     assert torch.equal(transform(picture), found.tensor)
 
 
-def test_greys_become_what_the_model_takes():
-    grey = IMAGE.convert("L")
-    assert torch.equal(found_for(CONFIG)[0](grey), found_for(CONFIG)[0](grey.convert("RGB")))
-    assert found_for(CONFIG | GREY)[0](IMAGE).shape == (1, 1, 28, 28)
-    assert torch.equal(found_for(CONFIG)[0](np.asarray(grey)), found_for(CONFIG)[0](grey))
+def test_grays_become_what_the_model_takes():
+    gray = IMAGE.convert("L")
+    assert torch.equal(found_for(CONFIG)[0](gray), found_for(CONFIG)[0](gray.convert("RGB")))
+    assert found_for(CONFIG | GRAY)[0](IMAGE).shape == (1, 1, 28, 28)
+    assert torch.equal(found_for(CONFIG)[0](np.asarray(gray)), found_for(CONFIG)[0](gray))
 
 
 def test_a_batch_is_transformed_picture_by_picture():
@@ -425,7 +425,7 @@ PEOPLES = {
     "bytes": PICTURE,
     "bytes, channels first": np.moveaxis(PICTURE, -1, 0),
     "bytes of a batch": PICTURE[None],
-    "grey bytes": PICTURE[..., 0],
+    "gray bytes": PICTURE[..., 0],
     "tensor of bytes": torch.from_numpy(PICTURE.copy()).movedim(-1, 0),
     "list": [IMAGE, PICTURE],
 }
@@ -460,7 +460,7 @@ def test_what_may_be_ready_for_the_model_is_left_alone(form):
         nn.Sequential(model_with(pretrained_cfg=CONFIG)),
         Lightning(encoder=model_with(pretrained_cfg=CONFIG)),
         Lightning(model=nn.Sequential(model_with(pretrained_cfg=CONFIG))),
-        # It may well normalise before its inner model does.
+        # It may well normalize before its inner model does.
         model_with(model=model_with(pretrained_cfg=CONFIG)),
     ],
     ids=["no numbers", "no std", "sequential", "another name", "too deep", "a wrapper of the caller's"],
@@ -514,7 +514,7 @@ def test_a_processor_is_a_transform(hugging_face, case, form):
     kind, settings, seen = PROCESSORS[case]
     transform, notes = found_for(getattr(hugging_face, kind)(**settings), inputs=form)
     found = prepare(form, transform)
-    expected = normalised(seen(), settings["image_mean"], settings["image_std"])
+    expected = normalized(seen(), settings["image_mean"], settings["image_std"])
     np.testing.assert_allclose(found.tensor, expected, atol=1e-5)
     assert np.abs(found.pictures[0].astype(int) - np.asarray(seen())).max() <= 1
     assert notes == []
@@ -523,10 +523,10 @@ def test_a_processor_is_a_transform(hugging_face, case, form):
     np.testing.assert_allclose(found.pixels.black.mean((1, 2)), black, atol=1e-5)
 
 
-def test_a_processor_takes_greys_transparency_and_batches(hugging_face):
+def test_a_processor_takes_grays_transparency_and_batches(hugging_face):
     transform, _ = found_for(hugging_face.ViTImageProcessor(size={"height": 16, "width": 16}))
-    grey = IMAGE.convert("L")
-    assert torch.equal(prepare(grey, transform).tensor, transform(grey.convert("RGB")))
+    gray = IMAGE.convert("L")
+    assert torch.equal(prepare(gray, transform).tensor, transform(gray.convert("RGB")))
     assert torch.equal(prepare(IMAGE.convert("RGBA"), transform).tensor, transform(IMAGE))
     batch = np.stack([PICTURE, PICTURE[::-1]])
     assert torch.equal(prepare(batch, transform).tensor, torch.cat([transform(one) for one in batch]))
@@ -559,13 +559,13 @@ def test_only_the_pixels_are_taken():
     assert torch.equal(found_for(Processor({"pixel_values": torch.ones(3, 4, 6)}))[0](IMAGE), torch.ones(1, 3, 4, 6))
 
 
-def test_one_mean_asks_for_greys():
+def test_one_mean_asks_for_grays():
     def pixels(picture):
         assert picture.mode == "L"
         return {"pixel_values": torch.from_numpy(np.asarray(picture) / 127.5 - 1)[None, None]}
 
     found = prepare(IMAGE, found_for(Processor(pixels))[0])
-    np.testing.assert_allclose(found.tensor, normalised(IMAGE.convert("L"), 0.5, 0.5), atol=1e-6)
+    np.testing.assert_allclose(found.tensor, normalized(IMAGE.convert("L"), 0.5, 0.5), atol=1e-6)
 
 
 def test_one_for_texts_and_pictures_has_one_for_pictures():

@@ -137,7 +137,7 @@ def test_arrays_of_sequences_are_not_turned():
     assert explained(model, x.numpy().astype(">f8")[:, ::-1], x.flip(1)) == []
 
 
-def test_a_grey_picture_stays_one():
+def test_a_gray_picture_stays_one():
     model, x = seeded(nn.Sequential, nn.Flatten(), nn.Linear(64, 3)), numbers(1, 8, 8)
     assert explained(model, x, x[None]) == []
     assert explained(model, numbers(3, 8, 8), numbers(3, 8, 8)) == []

@@ -36,11 +36,11 @@ def cropped(picture):
 # Each with the picture that the model really sees, before its numbers are scaled.
 STYLES = {
     "scaled": (to_tensor, lambda p: p),
-    "normalised": (lambda p: (to_tensor(p) - MEAN) / STD, lambda p: p),
+    "normalized": (lambda p: (to_tensor(p) - MEAN) / STD, lambda p: p),
     "resized and cropped": (lambda p: (to_tensor(cropped(resized(p))) - MEAN) / STD, lambda p: cropped(resized(p))),
     "from -1 to 1": (lambda p: to_tensor(p) * 2 - 1, lambda p: p),
     "inverted": (lambda p: 1 - to_tensor(p), lambda p: p),
-    "inverted and normalised": (lambda p: (MEAN - to_tensor(p)) / STD, lambda p: p),
+    "inverted and normalized": (lambda p: (MEAN - to_tensor(p)) / STD, lambda p: p),
     "255": (lambda p: to_tensor(p) * 255 - 127, lambda p: p),
     "tiny": (lambda p: to_tensor(p) * 1e-6, lambda p: p),
     "bytes": (lambda p: torch.from_numpy(np.array(p)).movedim(-1, 0), lambda p: p),
@@ -69,9 +69,9 @@ def test_the_picture_on_screen_is_what_the_model_sees(style):
 def test_black_and_white_are_what_the_transform_makes_of_them(style):
     transform, _ = STYLES[style]
     found = prepare(Image.fromarray(PICTURE), transform)
-    for colour in ("black", "white"):
-        uniform = prepare(Image.new("RGB", (60, 40), colour), transform)
-        end = getattr(found.pixels, colour)
+    for color in ("black", "white"):
+        uniform = prepare(Image.new("RGB", (60, 40), color), transform)
+        end = getattr(found.pixels, color)
         assert torch.equal(end.to(uniform.tensor).expand_as(uniform.tensor), uniform.tensor)
 
 
@@ -114,11 +114,11 @@ def test_arrays_of_other_types_have_their_own_white(dtype, top):
     assert found.notes == ()
 
 
-def test_greys():
-    grey = Image.fromarray(PICTURE).convert("L")
-    found = prepare(grey, lambda p: (to_tensor(p) - 0.1307) / 0.3081)
+def test_grays():
+    gray = Image.fromarray(PICTURE).convert("L")
+    found = prepare(gray, lambda p: (to_tensor(p) - 0.1307) / 0.3081)
     assert found.tensor.shape == (1, 1, 40, 60)
-    np.testing.assert_array_equal(found.pictures[0, ..., 0], np.asarray(grey))
+    np.testing.assert_array_equal(found.pictures[0, ..., 0], np.asarray(gray))
 
 
 def padded(value):
@@ -129,13 +129,13 @@ def padded(value):
 
 
 @pytest.mark.parametrize("value", [0.0, 1.0])
-def test_padding_is_shown_as_the_colour_that_it_is_to_the_model(value):
+def test_padding_is_shown_as_the_color_that_it_is_to_the_model(value):
     found = prepare(Image.fromarray(PICTURE), padded(value))
     inside = found.pictures[0, 2:, 4:-6]
     assert np.abs(inside.astype(int) - PICTURE).max() <= 1
-    colour = (value * STD + MEAN).flatten() * 255
+    color = (value * STD + MEAN).flatten() * 255
     border = np.concatenate([found.pictures[0, :2].reshape(-1, 3), found.pictures[0, :, :4].reshape(-1, 3)])
-    assert np.abs(border - colour.clamp(0, 255).numpy()).max() <= 1
+    assert np.abs(border - color.clamp(0, 255).numpy()).max() <= 1
 
 
 def test_padding_of_each_picture_by_its_own_size():
@@ -160,7 +160,7 @@ def test_padding_of_each_picture_by_its_own_size():
 # ---- transforms that the probes can't see through
 
 
-def standardised(picture):
+def standardized(picture):
     t = to_tensor(picture)
     return (t - t.mean()) / t.std()
 
@@ -177,11 +177,11 @@ def stretched(picture):
     return (t - t.min()) / (t.max() - t.min() + 1e-8)
 
 
-@pytest.mark.parametrize("transform", [standardised, careful])
+@pytest.mark.parametrize("transform", [standardized, careful])
 def test_each_picture_by_itself_is_noted_and_shown_stretched(transform):
     found = prepare(Image.fromarray(PICTURE), transform)
     (note,) = found.notes
-    assert "normalise each picture by itself" in note
+    assert "normalize each picture by itself" in note
     t = to_tensor(PICTURE)
     expected = ((t - t.min()) / (t.max() - t.min()) * 255).round().movedim(0, -1).numpy()
     assert np.abs(found.pictures[0] - expected).max() <= 1
@@ -320,7 +320,7 @@ def test_the_transform_gets_the_picture_in_its_own_mode(tmp_path, mode, form):
 
 @pytest.mark.parametrize("kind", ["I;16", "I"])
 @pytest.mark.parametrize(("top", "white"), [(4095, 4095), (4000, 4095), (65535, 65535), (200, 255), (256, 511)])
-def test_deep_greys_have_the_white_of_their_bits(kind, top, white):
+def test_deep_grays_have_the_white_of_their_bits(kind, top, white):
     numbers = np.linspace(0, top, 54).reshape(6, 9).round()
     picture = Image.fromarray(numbers.astype(np.uint16 if kind == "I;16" else np.int32))
     assert picture.mode == kind
@@ -332,7 +332,7 @@ def test_deep_greys_have_the_white_of_their_bits(kind, top, white):
 
 
 @pytest.mark.parametrize("top", [1, 255, 1023])
-def test_greys_of_floats_have_their_own_white(top):
+def test_grays_of_floats_have_their_own_white(top):
     picture = Image.fromarray(np.linspace(0, top, 54).reshape(6, 9).astype(np.float32))
     assert picture.mode == "F"
     found = prepare(picture, lambda p: torch.from_numpy(np.array(p))[None])
@@ -364,7 +364,7 @@ def test_black_and_white_where_the_transform_converts(mode):
     assert np.abs(found.pictures[0].astype(int) - shown).max() <= 1
 
 
-def test_black_and_white_pixels_have_no_grey():
+def test_black_and_white_pixels_have_no_gray():
     found = prepare(MODES["1"], as_it_is)
     assert found.notes == ()
     assert torch.equal(found.pixels.white, torch.ones(1, 40, 60))

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from saliency_widgets import render
-from saliency_widgets.render import ZERO, blend, colour_index, fit, lut, strength
-from saliency_widgets.render import quantize as quantise
+from saliency_widgets.render import ZERO, blend, color_index, fit, lut, strength
+from saliency_widgets.render import quantize as quantize
 
 LOOK = {"opacity": 0.75, "clip": (0.0, 99.0), "threshold": 0.0, "blend": "by value"}
 PLAIN = {"opacity": 1.0, "clip": (0.0, 100.0), "threshold": 0.0, "blend": "uniform"}
@@ -19,7 +19,7 @@ def scene(seed, signed, height=9, width=11):
     rng = np.random.default_rng(seed)
     picture = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
     values = rng.standard_cauchy((height, width))
-    return picture, quantise(values if signed else np.abs(values), signed=signed)
+    return picture, quantize(values if signed else np.abs(values), signed=signed)
 
 
 scenes = st.builds(scene, st.integers(0, 2**32), st.booleans())
@@ -40,21 +40,21 @@ def test_no_opacity_gives_the_picture_back(scene, look):
 
 
 @given(scenes, looks)
-def test_full_uniform_opacity_gives_pure_colours(scene, look):
+def test_full_uniform_opacity_gives_pure_colors(scene, look):
     picture, q = scene
     look = {**look, "opacity": 1.0, "blend": "uniform", "threshold": 0.0}
     limits = render.clip_limits(q.codes, q.signed, look["clip"])
-    expected = lut("turbo")[colour_index(strength(q.codes, q.signed, limits))]
+    expected = lut("turbo")[color_index(strength(q.codes, q.signed, limits))]
     np.testing.assert_array_equal(blend(picture, q, lut=lut("turbo"), **look), expected)
 
 
 @given(scenes, looks)
-def test_every_pixel_lies_between_picture_and_colour(scene, look):
+def test_every_pixel_lies_between_picture_and_color(scene, look):
     picture, q = scene
-    colours = blend(picture, q, lut=lut("viridis"), **{**PLAIN, "clip": look["clip"]})
+    colors = blend(picture, q, lut=lut("viridis"), **{**PLAIN, "clip": look["clip"]})
     out = blend(picture, q, lut=lut("viridis"), **look)
-    assert (out >= np.minimum(picture, colours)).all()
-    assert (out <= np.maximum(picture, colours)).all()
+    assert (out >= np.minimum(picture, colors)).all()
+    assert (out <= np.maximum(picture, colors)).all()
 
 
 @given(scenes, looks)
@@ -80,21 +80,21 @@ def test_below_the_threshold_is_the_picture(scene, look):
 @pytest.mark.parametrize("signed", [False, True])
 def test_a_map_of_zeros_leaves_the_picture_where_value_rules(signed):
     picture, _ = scene(3, signed)
-    zeros = quantise(np.zeros(picture.shape[:2]), signed=signed)
+    zeros = quantize(np.zeros(picture.shape[:2]), signed=signed)
     np.testing.assert_array_equal(blend(picture, zeros, lut=lut("bwr"), **LOOK), picture)
 
 
 def test_scaling_the_map_changes_nothing():
     picture, _ = scene(4, True)
     values = np.random.default_rng(4).normal(size=picture.shape[:2])
-    one, other = (quantise(values * k, signed=True) for k in (1.0, 2.0**-40))
+    one, other = (quantize(values * k, signed=True) for k in (1.0, 2.0**-40))
     np.testing.assert_array_equal(*(blend(picture, q, lut=lut("bwr"), **LOOK) for q in (one, other)))
 
 
 def test_the_formula_by_hand():
     picture = np.array([[[100, 0, 255], [10, 20, 30]]], np.uint8)
     ramp = np.repeat(np.arange(256, dtype=np.uint8)[:, None], 3, axis=1)
-    q = quantise([[0.5, 1.0]], signed=False)  # codes 32767 and 65534, t = 0.5 and 1
+    q = quantize([[0.5, 1.0]], signed=False)  # codes 32767 and 65534, t = 0.5 and 1
     out = blend(picture, q, lut=ramp, **{**LOOK, "opacity": 0.5, "clip": (0, 100)})
     # lo is the smallest code: t = 0 and 1, so alpha = 0 and 0.5.
     assert out.tolist() == [[[100, 0, 255], [133, 138, 143]]]
@@ -109,7 +109,7 @@ def test_a_coarse_map_becomes_blocks(height, width, k):
 
 def test_clip_limits_are_those_of_the_map_not_of_its_enlargement():
     picture = np.zeros((9, 2, 3), np.uint8)
-    q = quantise([[0.0, 1.0], [0.5, 0.25]], signed=False)
+    q = quantize([[0.0, 1.0], [0.5, 0.25]], signed=False)
     out = blend(picture, q, lut=lut("gray"), **{**PLAIN, "clip": (0, 50)})
     assert set(out[..., 0].ravel().tolist()) == {0, 255}
 

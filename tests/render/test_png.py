@@ -20,13 +20,13 @@ LONG = "The first of several sentences that nobody could read in one line of suc
 @pytest.fixture
 def scene():
     rng = np.random.default_rng(0)
-    return rng.integers(0, 256, (10, 20, 3), dtype=np.uint8), render.quantise(rng.random((10, 20)), signed=False)
+    return rng.integers(0, 256, (10, 20, 3), dtype=np.uint8), render.quantize(rng.random((10, 20)), signed=False)
 
 
 def page(scene, **given):
     file = io.BytesIO()
-    picture, quantised = scene
-    render.overlay_png(file, picture, quantised, lut=render.lut("hot"), **LOOK, **given)
+    picture, quantized = scene
+    render.overlay_png(file, picture, quantized, lut=render.lut("hot"), **LOOK, **given)
     return np.asarray(Image.open(file).convert("RGB"))
 
 
@@ -37,8 +37,8 @@ def shown(found, width, height):
 
 
 def overlay(scene):
-    picture, quantised = scene
-    return render.blend(picture, quantised, lut=render.lut("hot"), **LOOK)
+    picture, quantized = scene
+    return render.blend(picture, quantized, lut=render.lut("hot"), **LOOK)
 
 
 @pytest.mark.parametrize("scale", [1, 3, 3.0, np.int64(7)])

@@ -1,4 +1,4 @@
-"""Colour tables, the colour bar, numbers as text, and the statement of the display settings."""
+"""Color tables, the color bar, numbers as text, and the statement of the display settings."""
 
 import math
 import re
@@ -9,11 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from saliency_widgets import render
-from saliency_widgets.render import LEVELS, ZERO, Quantised, bar_colours, bar_ends, bar_ticks, format_number
+from saliency_widgets.render import LEVELS, ZERO, Quantized, bar_colors, bar_ends, bar_ticks, format_number
 
 
 @pytest.mark.parametrize("name", [*render.SEQUENTIAL, *render.DIVERGING])
-def test_every_offered_colour_map_is_a_table_that_nobody_can_change(name):
+def test_every_offered_color_map_is_a_table_that_nobody_can_change(name):
     table = render.lut(name)
     assert table.shape == (256, 3)
     assert table.dtype == np.uint8
@@ -22,7 +22,7 @@ def test_every_offered_colour_map_is_a_table_that_nobody_can_change(name):
         table[0] = 0
 
 
-def test_known_colours():
+def test_known_colors():
     assert render.lut("gray")[[0, 128, 255]].tolist() == [[0] * 3, [128] * 3, [255] * 3]
     assert render.lut("bwr")[0].tolist() == [0, 0, 255]
     assert render.lut("bwr")[255].tolist() == [255, 0, 0]
@@ -34,7 +34,7 @@ def test_sequential_maps_grow_lighter(name):
     assert (np.diff(np.convolve(lightness, np.ones(8) / 8, "valid")) > -0.1).all()
 
 
-def test_a_misspelt_colour_map_is_told_what_was_meant():
+def test_a_misspelt_color_map_is_told_what_was_meant():
     with pytest.raises(ValueError, match="viridis"):
         render.lut("virids")
 
@@ -63,25 +63,25 @@ limits = st.tuples(st.integers(0, ZERO), st.integers(0, ZERO)).map(lambda pair: 
 
 
 @given(limits, st.booleans())
-def test_the_bar_runs_from_the_weakest_to_the_strongest_colour(limits, signed):
+def test_the_bar_runs_from_the_weakest_to_the_strongest_color(limits, signed):
     table = render.lut("coolwarm" if signed else "inferno")
-    row = bar_colours(signed, limits, lut=table)
+    row = bar_colors(signed, limits, lut=table)
     if min(limits) < ZERO or not signed:  # above the highest magnitude there is nothing
         np.testing.assert_array_equal(row[[0, -1], :3], table[[0, 255]])
     assert (row[:, 3] == 255).all()
 
 
 def test_the_bar_is_open_where_the_threshold_hides_the_map():
-    row = bar_colours(False, (0, LEVELS), lut=render.lut("hot"), threshold=0.5, width=101)
+    row = bar_colors(False, (0, LEVELS), lut=render.lut("hot"), threshold=0.5, width=101)
     assert (row[:50, 3] == 0).all()
     assert (row[50:, 3] == 255).all()
-    both = bar_colours(True, (0, ZERO), lut=render.lut("bwr"), threshold=0.5, width=101)
+    both = bar_colors(True, (0, ZERO), lut=render.lut("bwr"), threshold=0.5, width=101)
     assert np.flatnonzero(both[:, 3] == 0).tolist() == list(range(26, 75))
 
 
 @given(limits, st.floats(1e-6, 1e6), st.booleans(), st.sampled_from([3, 5]))
 def test_labels_are_evenly_spaced_and_say_the_values_at_the_limits(limits, high, signed, count):
-    q = Quantised(np.zeros((1, 1), np.uint16), -high if signed else 0.0, high, signed)
+    q = Quantized(np.zeros((1, 1), np.uint16), -high if signed else 0.0, high, signed)
     ticks = bar_ticks(q, limits, count)
     start, end = (q.low + c / LEVELS * (q.high - q.low) for c in bar_ends(signed, limits))
     assert [t.position for t in ticks] == pytest.approx(np.linspace(0, 1, count))
@@ -93,7 +93,7 @@ def test_labels_are_evenly_spaced_and_say_the_values_at_the_limits(limits, high,
 
 @pytest.mark.parametrize("signed", [False, True])
 def test_a_map_of_zeros_has_one_label(signed):
-    q = render.quantise(np.zeros((2, 2)), signed=signed)
+    q = render.quantize(np.zeros((2, 2)), signed=signed)
     ticks = bar_ticks(q, render.clip_limits(q.codes, signed, (0, 99)))
     assert [t.label for t in ticks] == ["0"]
 

@@ -10,9 +10,9 @@ from saliency_widgets import render
 RNG = np.random.default_rng(3)
 
 
-def maps(*scales: float, signed: bool = False, size: tuple[int, int] = (6, 7)) -> list[render.Quantised]:
+def maps(*scales: float, signed: bool = False, size: tuple[int, int] = (6, 7)) -> list[render.Quantized]:
     values = [RNG.normal(size=size) * scale for scale in scales]
-    return [render.quantise(v if signed else np.abs(v), signed=signed) for v in values]
+    return [render.quantize(v if signed else np.abs(v), signed=signed) for v in values]
 
 
 @pytest.mark.parametrize("signed", [False, True])
@@ -29,19 +29,19 @@ def test_equal_values_have_equal_strength_in_all_maps_of_a_scale():
     assert ends[1] == large.high
     for one in (small, large):
         strength = render.strength(one.codes, False, render.limits_of(one, ends))
-        np.testing.assert_allclose(strength, (render.dequantise(one) - ends[0]) / (ends[1] - ends[0]), atol=1e-12)
+        np.testing.assert_allclose(strength, (render.dequantize(one) - ends[0]) / (ends[1] - ends[0]), atol=1e-12)
 
 
 def test_the_ends_are_percentiles_of_all_pixels_together():
     some = maps(1.0, 2.0, 0.1)
-    pooled = np.sort(np.concatenate([render.dequantise(one).ravel() for one in some]))
+    pooled = np.sort(np.concatenate([render.dequantize(one).ravel() for one in some]))
     lo, hi = render.shared_ends(some, (10, 90))
     assert lo == pytest.approx(pooled[int(np.ceil(0.1 * len(pooled))) - 1], rel=1e-12)
     assert hi == pytest.approx(pooled[int(np.ceil(0.9 * len(pooled))) - 1], rel=1e-12)
 
 
 def test_a_map_of_zeros_stays_at_zero():
-    zero, one = render.quantise(np.zeros((2, 2)), signed=False), render.quantise(np.ones((2, 2)), signed=False)
+    zero, one = render.quantize(np.zeros((2, 2)), signed=False), render.quantize(np.ones((2, 2)), signed=False)
     ends = render.shared_ends([zero, one], (0, 100))
     assert render.limits_of(zero, ends) == (0, 0)
     assert not render.strength(zero.codes, False, render.limits_of(zero, ends)).any()
@@ -49,11 +49,11 @@ def test_a_map_of_zeros_stays_at_zero():
 
 def test_a_difference_is_the_difference_of_the_values():
     a, b = maps(1.0, 5.0)
-    expected = render.dequantise(a) / 2.0 - render.dequantise(b) / 3.0
+    expected = render.dequantize(a) / 2.0 - render.dequantize(b) / 3.0
     found = render.difference(a, b, (2.0, 3.0))
     assert found.signed
-    np.testing.assert_allclose(render.dequantise(found), expected, atol=found.high / render.LEVELS * 1.0001)
-    assert not render.dequantise(render.difference(a, a)).any()
+    np.testing.assert_allclose(render.dequantize(found), expected, atol=found.high / render.LEVELS * 1.0001)
+    assert not render.dequantize(render.difference(a, a)).any()
 
 
 def test_what_does_not_fit_is_said():

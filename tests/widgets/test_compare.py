@@ -159,7 +159,7 @@ def test_a_difference_is_of_values_or_of_what_each_map_reaches(made):
     compared = made(net(), pictures(2), methods=["gradient", "guided_backprop"])
     compared.wait(progress=False)
     a, b = ("Gradient", "input 1"), ("Gradient", "input 2")
-    maps = {name: render.dequantise(compared._quantised(compared._place("a", name))) for name in compared.attributions}
+    maps = {name: render.dequantize(compared._quantized(compared._place("a", name))) for name in compared.attributions}
     found = compared.difference(a, b)
     np.testing.assert_allclose(found, maps[a] - maps[b], atol=np.abs(found).max() / 65534)
     c = ("Guided Backprop", "input 1")

@@ -183,7 +183,7 @@ def test_update_moves_everything_or_nothing(explorer):
     before = explorer.settings
     for wrong in (
         {"n_samples": 5, "noise_level": -7},
-        {"n_samples": 5, "colour": "red"},
+        {"n_samples": 5, "color": "red"},
         {"n_samples": 5, "target": "zebra"},
         {"method": "magic"},
         {"n_samples": 5, "opacity": "half"},
@@ -364,10 +364,10 @@ def test_save_png_is_the_overlay_as_render_paints_it(explorer, picture):
     frame = explorer.view.frame
     codes = np.frombuffer(frame["codes"], "<u2").reshape(16, 16)
     shown = explorer._display.settings
-    colours = render.lut(shown.pop("colormap"))
+    colors = render.lut(shown.pop("colormap"))
     shown.pop("diverging")
-    quantised = render.Quantised(codes, frame["low"], frame["high"], False)
-    expected = render.blend(picture, quantised, lut=colours, **shown)
+    quantized = render.Quantized(codes, frame["low"], frame["high"], False)
+    expected = render.blend(picture, quantized, lut=colors, **shown)
     saved = np.asarray(Image.open(file).convert("RGB"))
     big = expected.repeat(4, 0).repeat(4, 1)
     places = [

@@ -55,7 +55,7 @@ def raw(lesson: Lesson, name: str) -> dict[str, Any]:
 def values(lesson: Lesson, name: str) -> np.ndarray:
     found = raw(lesson, name)
     codes = np.frombuffer(found["codes"], "<u2").reshape(found["height"], found["width"])
-    return render.dequantise(render.Quantised(codes, found["low"], found["high"], found["signed"]))
+    return render.dequantize(render.Quantized(codes, found["low"], found["high"], found["signed"]))
 
 
 def panel(lesson: Lesson, step: str, shot: int, number: int) -> dict[str, Any]:
@@ -327,7 +327,7 @@ def test_close_leaves_no_thread_and_no_widget(model: nn.Module) -> None:
         ({"noise_level": -2}, ValueError, "noise_level"),
         ({"n_samples": 0}, ValueError, "n_samples"),
         ({"score": "logits"}, ValueError, "score"),
-        ({"baseline": "grey"}, ValueError, "baseline"),
+        ({"baseline": "gray"}, ValueError, "baseline"),
         ({"baseline": torch.zeros(5)}, ValueError, "broadcast"),
         ({"target": "ant"}, ValueError, "class_names"),
         ({"target": 9}, ValueError, "out of range"),

@@ -163,7 +163,7 @@ def test_another_model_and_another_input_are_told(explorer, picture, tmp_path):
 
 
 class Told(nn.Module):
-    """A model that can't be recognised on another day."""
+    """A model that can't be recognized on another day."""
 
     def __init__(self):
         super().__init__()

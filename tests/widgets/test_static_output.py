@@ -113,10 +113,10 @@ def reduced(cell: np.ndarray) -> np.ndarray:
 def overlay(made: Explorer) -> np.ndarray:
     """What the page shows, computed here from the attribution."""
     values = made.panel.reduction(made.attribution.values, (8, 8))[0].double().numpy()
-    quantised = render.quantise(values, signed=made.panel.reduction.signed)
+    quantized = render.quantize(values, signed=made.panel.reduction.signed)
     settings = made._display.settings
     name = settings.pop("diverging"), settings.pop("colormap")
-    return render.blend(IMAGE, quantised, lut=render.lut(name[not quantised.signed]), **settings)
+    return render.blend(IMAGE, quantized, lut=render.lut(name[not quantized.signed]), **settings)
 
 
 # ---- what is left
@@ -183,7 +183,7 @@ def test_a_grid_has_every_map_on_its_scale(page: Page, scale: str) -> None:
         params={"threshold": 0.1}, class_names=NAMES,
     )  # fmt: skip
     made._ipython_display_()
-    maps = [made._quantised(key) for key in made._shown]
+    maps = [made._quantized(key) for key in made._shown]
     look = made._display.look(signed=False)
     left = 8 + 120 + 8
     for k, one in enumerate(maps):

@@ -100,7 +100,7 @@ def test_a_cell_that_went_wrong_says_so_and_shows_no_other_map(found: sw.Sweep) 
     assert all(cell.frame for cell in grid.cells)
     view._input.value = 1
     assert grid.cells[2].status["message"] == "out of luck"
-    assert "no colour scale" in grid.cells[3].status["message"]
+    assert "no color scale" in grid.cells[3].status["message"]
     assert [k for k, cell in enumerate(grid.cells) if not cell.frame] == [2, 3]
     view._input.value = 0
     assert all(cell.frame and cell.status["state"] == "done" for cell in grid.cells)

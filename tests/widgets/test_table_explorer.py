@@ -84,8 +84,8 @@ def test_bars_are_ranked_with_their_values_and_the_rest_is_summed(explorer, peop
     assert list(found) == [*(f"{name} = {values[name]}" for name in order.index[:3]), "2 others, summed"]
     assert list(found.values()) == pytest.approx([*order.iloc[:3], order.iloc[3:].sum()])
     assert sum(found.values()) == pytest.approx(float(explorer.attribution.values.sum()))
-    colours = {True: "#f37726", False: "#6b9bc8"}
-    assert explorer.bars._bars.colors[:3] == [colours[value >= 0] for value in order.iloc[:3]]
+    colors = {True: "#f37726", False: "#6b9bc8"}
+    assert explorer.bars._bars.colors[:3] == [colors[value >= 0] for value in order.iloc[:3]]
     texts = [text for mark in explorer.bars._numbers for text in mark.text]
     assert sorted(texts) == sorted(size_text(value, signed=True) for value in found.values())
     explorer.bars.top.value = 5

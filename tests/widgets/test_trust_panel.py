@@ -16,7 +16,7 @@ import saliency_widgets as sw
 from saliency_widgets.session.examiner import Told
 from saliency_widgets.widgets import Explorer
 
-TABS = ("ablation", "curves", "randomisation", "saturation", "stability")
+TABS = ("ablation", "curves", "randomization", "saturation", "stability")
 
 
 class Counted(nn.Module):
@@ -234,14 +234,14 @@ def test_a_slider_goes_before_the_checks_and_closing_ends_them(model, picture, m
     threads = set(threading.enumerate())
     explorer = Explorer(model, picture, method="gradient")
     explorer.wait(20)
-    explorer.trust._choice.value = TABS.index("randomisation")
+    explorer.trust._choice.value = TABS.index("randomization")
     model.tally.gate.clear()
     explorer.trust._fold.selected_index = 0
     explorer.update(method="smoothgrad", n_samples=3)
     model.tally.gate.set()
     assert explorer.wait(20).settings["n_samples"] == 3
     assert explorer.trust.wait(60)
-    assert "SmoothGrad" in section(explorer, "randomisation")._said.value
+    assert "SmoothGrad" in section(explorer, "randomization")._said.value
     explorer.trust._fold.selected_index = None
     assert explorer.view.marking is False
     asked = []
@@ -257,14 +257,14 @@ def test_stopping_the_explorer_ends_the_checks_and_opening_again_runs_them(model
     explorer = Explorer(model, picture, method="gradient")
     explorer.wait(20)
     model.tally.gate.clear()
-    unfold(explorer, "randomisation")
+    unfold(explorer, "randomization")
     explorer.stop()
     model.tally.gate.set()
     assert explorer.trust.wait(20)
     assert "Interrupted" in explorer.trust._told.value
     explorer.trust._fold.selected_index = None
-    unfold(explorer, "randomisation")
+    unfold(explorer, "randomization")
     assert explorer.trust.wait(60)
     assert explorer.trust._told.value == ""
-    assert section(explorer, "randomisation")._said.value
+    assert section(explorer, "randomization")._said.value
     explorer.close()

@@ -1,4 +1,4 @@
-// The colour bar: which value each colour stands for. The same numbers as saliency_widgets.render.bar.
+// The color bar: which value each color stands for. The same numbers as saliency_widgets.render.bar.
 
 import { type Limits, magnitude, strength } from "./clip.ts";
 import { codeValue, LEVELS, ZERO } from "./frame.ts";
@@ -20,7 +20,7 @@ export function barEnds(signed: boolean, [lo, hi]: Limits): [number, number] {
 }
 
 /** One row of RGBA pixels, transparent where the threshold hides the value. */
-export function barColours(
+export function barColors(
   signed: boolean,
   limits: Limits,
   lut: Uint8Array,
@@ -31,10 +31,10 @@ export function barColours(
   const row = new Uint8ClampedArray(4 * width);
   for (let i = 0; i < width; i++) {
     const t = strength(start + (i / (width - 1)) * (end - start), signed, limits);
-    const colour = Math.floor(t * 255 + 0.5) * 3;
-    row[4 * i] = lut[colour];
-    row[4 * i + 1] = lut[colour + 1];
-    row[4 * i + 2] = lut[colour + 2];
+    const color = Math.floor(t * 255 + 0.5) * 3;
+    row[4 * i] = lut[color];
+    row[4 * i + 1] = lut[color + 1];
+    row[4 * i + 2] = lut[color + 2];
     row[4 * i + 3] = magnitude(t, signed) < threshold ? 0 : 255;
   }
   return row;

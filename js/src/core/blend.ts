@@ -30,11 +30,11 @@ export function makeMix(signed: boolean, limits: Limits, look: Look, lut: Uint8A
     const t = strength(code, signed, limits);
     const s = magnitude(t, signed);
     const alpha = s < look.threshold ? 0 : look.blend === "by value" ? look.opacity * s : look.opacity;
-    const colour = Math.floor(t * 255 + 0.5) * 3;
+    const color = Math.floor(t * 255 + 0.5) * 3;
     mix[k] = 1 - alpha;
-    mix[k + 1] = lut[colour] * alpha;
-    mix[k + 2] = lut[colour + 1] * alpha;
-    mix[k + 3] = lut[colour + 2] * alpha;
+    mix[k + 1] = lut[color] * alpha;
+    mix[k + 2] = lut[color + 1] * alpha;
+    mix[k + 3] = lut[color + 2] * alpha;
   }
   return mix;
 }
@@ -106,10 +106,10 @@ export function blendSmall(
       }
       const alpha = s < threshold ? 0 : byValue ? opacity * s : opacity;
       const rest = 1 - alpha;
-      const colour = ((t * 255 + 0.5) | 0) * 3;
-      to[i] = (from[i] * rest + lut[colour] * alpha + 0.5) | 0;
-      to[i + 1] = (from[i + 1] * rest + lut[colour + 1] * alpha + 0.5) | 0;
-      to[i + 2] = (from[i + 2] * rest + lut[colour + 2] * alpha + 0.5) | 0;
+      const color = ((t * 255 + 0.5) | 0) * 3;
+      to[i] = (from[i] * rest + lut[color] * alpha + 0.5) | 0;
+      to[i + 1] = (from[i + 1] * rest + lut[color + 1] * alpha + 0.5) | 0;
+      to[i + 2] = (from[i + 2] * rest + lut[color + 2] * alpha + 0.5) | 0;
       to[i + 3] = 255;
     }
   }

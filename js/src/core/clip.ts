@@ -32,7 +32,7 @@ export function clipLimits(counts: Uint32Array, n: number, clip: readonly [numbe
   return [Math.max(lo, 0), Math.max(lo, 0)];
 }
 
-/** Where a code stands on the colour scale, 0 to 1; in a signed map 0.5 is zero. */
+/** Where a code stands on the color scale, 0 to 1; in a signed map 0.5 is zero. */
 export function strength(code: number, signed: boolean, [lo, hi]: Limits): number {
   const level = signed ? Math.abs(code - ZERO) : code;
   const s = hi > lo ? Math.min(1, Math.max(0, (level - lo) / (hi - lo))) : level > lo ? 1 : 0;

@@ -1,6 +1,6 @@
 // From a frame, a picture and the display settings to pixels. Each stage is computed again only when needed.
 
-import { barColours, barTicks, type Tick } from "./bar.ts";
+import { barColors, barTicks, type Tick } from "./bar.ts";
 import { BLENDS, blendInto, blendSmall, type Look, type Mix, makeMix, type Raster } from "./blend.ts";
 import { clipLimits, histogram, type Limits, totalMagnitude } from "./clip.ts";
 import { codeValue, type Frame, nearest } from "./frame.ts";
@@ -49,7 +49,7 @@ export class Composer {
    * The picture under the map; a plain gray where it is missing. The same object while nothing changed; its
    * bytes are good until the next call.
    *
-   * @param limits of the colour scale, where they are not the map's own percentiles
+   * @param limits of the color scale, where they are not the map's own percentiles
    */
   blend(
     frame: Frame,
@@ -75,7 +75,7 @@ export class Composer {
     });
   }
 
-  /** Where the colours' scale begins and ends, in codes; maps of one range may all have one's. */
+  /** Where the colors' scale begins and ends, in codes; maps of one range may all have one's. */
   limits(frame: Frame, display: Display): Limits {
     const counts = this.#histogram(frame);
     const [low, high] = display.clip;
@@ -90,7 +90,7 @@ export class Composer {
   ): { row: Uint8ClampedArray<ArrayBuffer>; ticks: Tick[] } {
     const lut = frame.signed ? display.diverging : display.lut;
     return {
-      row: barColours(frame.signed, limits, lut, display.threshold),
+      row: barColors(frame.signed, limits, lut, display.threshold),
       ticks: barTicks(frame, limits, ticks),
     };
   }

@@ -1,4 +1,4 @@
-// One colour scale for several maps. The same numbers as saliency_widgets.render.shared_scale.
+// One color scale for several maps. The same numbers as saliency_widgets.render.shared_scale.
 
 import type { Limits } from "./clip.ts";
 import { type Frame, LEVELS, ZERO } from "./frame.ts";

@@ -1,6 +1,6 @@
-// The colour bars of a grid: one for each scale that cells share.
+// The color bars of a grid: one for each scale that cells share.
 
-import { barColours, barTicks } from "../core/bar.ts";
+import { barColors, barTicks } from "../core/bar.ts";
 import type { Display } from "../core/compose.ts";
 import { type Ends, highest, limitsOf } from "../core/sharing.ts";
 import { drawBar } from "../shell/bar.ts";
@@ -34,7 +34,7 @@ export class Bars {
       const high = ends && ends[1] > 0 ? ends[1] : 1;
       const map = { low: signed ? -high : 0, high, signed };
       const limits = ends ? limitsOf(map, ends) : ([0, highest(signed)] as const);
-      const row = barColours(signed, limits, lut, display.threshold);
+      const row = barColors(signed, limits, lut, display.threshold);
       const words = signed ? ["against", "", "for"] : ["weakest", "", "strongest"];
       const ticks = barTicks(map, limits, 3).map((tick, k) => (ends ? tick : { ...tick, label: words[k] }));
       setText(shown.name, name);

@@ -29,7 +29,7 @@ export interface CellModel extends LiveModel {
 /** What a cell tells its grid. */
 export interface Told {
   dirty(cell: GridCell): void;
-  /** Its colours may now stand for other values: so may those of the cells that share its scale. */
+  /** Its colors may now stand for other values: so may those of the cells that share its scale. */
   moved(): void;
 }
 
@@ -99,7 +99,7 @@ export class GridCell {
     return String(this.model.get("name") ?? "");
   }
 
-  /** Cells of one group have comparable numbers; what keeps its sign is coloured otherwise. */
+  /** Cells of one group have comparable numbers; what keeps its sign is colored otherwise. */
   get group(): string {
     return `${this.frame?.signed ? "signed " : ""}${String(this.model.get("group") ?? "")}`;
   }

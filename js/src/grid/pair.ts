@@ -1,6 +1,6 @@
 // The difference of two cells, as a signed map of its own.
 
-import { barColours, barTicks } from "../core/bar.ts";
+import { barColors, barTicks } from "../core/bar.ts";
 import { Composer, type Display } from "../core/compose.ts";
 import { difference } from "../core/difference.ts";
 import type { Frame } from "../core/frame.ts";
@@ -11,7 +11,7 @@ import { Stage } from "../shell/stage.ts";
 import type { GridCell, Spot } from "./cell.ts";
 
 const NONE =
-  "Choose two cells: a signed map shows where the first says more (one colour) or less (the other).";
+  "Choose two cells: a signed map shows where the first says more (one color) or less (the other).";
 const COMPARED = "Numbers as they are: both maps have one unit.";
 const RELATIVE =
   "The two maps have different units: each was divided by its own upper clip value before they were subtracted.";
@@ -121,7 +121,7 @@ export class PairView {
     this.#stageBox.style.setProperty("--sw-ratio", String(first.size.width / first.size.height));
     this.#stage.draw(this.#composer.blend(frame, first.picture, display), []);
     const limits = this.#composer.limits(frame, display);
-    drawBar(this.#bar, this.#ticks, barColours(true, limits, display.diverging, display.threshold), [
+    drawBar(this.#bar, this.#ticks, barColors(true, limits, display.diverging, display.threshold), [
       ...barTicks(frame, limits, 3),
     ]);
   }

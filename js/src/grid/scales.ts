@@ -1,4 +1,4 @@
-// Which cells share a colour scale, and where it ends.
+// Which cells share a color scale, and where it ends.
 
 import type { Display } from "../core/compose.ts";
 import { type Ends, type Pooled, sharedEnds } from "../core/sharing.ts";

@@ -1,4 +1,4 @@
-// Above a grid: how far it is, what scale its colours have, and how large its cells are.
+// Above a grid: how far it is, what scale its colors have, and how large its cells are.
 
 import { make, setText } from "../shell/elements.ts";
 
@@ -18,12 +18,12 @@ const CHOICES: readonly (readonly [ScaleChoice, string, string])[] = [
   [
     "shared",
     "One scale",
-    "Equal colours are equal values, in all locked maps whose values can be compared (one method, one score)",
+    "Equal colors are equal values, in all locked maps whose values can be compared (one method, one score)",
   ],
   [
     "own",
     "Same clip for all",
-    "Every map is clipped at the same percentiles of its own: equal colours are equal ranks",
+    "Every map is clipped at the same percentiles of its own: equal colors are equal ranks",
   ],
 ];
 
@@ -55,7 +55,7 @@ export class Toolbar {
     this.root = make("div", "toolbar", {}, [
       make("div", "run-state", {}, [this.#words, make("div", "progress", {}, [this.#fill])]),
       this.#stop,
-      make("div", "tools", { role: "group", "aria-label": "Colour scale" }, [...this.#choices.values()]),
+      make("div", "tools", { role: "group", "aria-label": "Color scale" }, [...this.#choices.values()]),
       make("label", "size-label", {}, ["Size", size]),
     ]);
   }

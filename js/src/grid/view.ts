@@ -305,7 +305,7 @@ export class GridView {
         ? "Every map has its own scale now: choose 'One scale' to lock maps to each other"
         : own
           ? "This map has a scale of its own; press to share the others' again (L)"
-          : "Equal colours are equal values in all locked maps of this kind; press to give this one its own scale (L)";
+          : "Equal colors are equal values in all locked maps of this kind; press to give this one its own scale (L)";
       lock.setAttribute("aria-label", own ? "Lock to the shared scale" : "Unlock from the shared scale");
     }
     this.#soonAll("display");

@@ -1,4 +1,4 @@
-// A curve with its axes and a marker, and bars: drawn as SVG, in the colours of the page.
+// A curve with its axes and a marker, and bars: drawn as SVG, in the colors of the page.
 
 import { formatNumber } from "../core/text.ts";
 import type { Bar, Curve } from "./content.ts";

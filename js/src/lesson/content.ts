@@ -30,7 +30,7 @@ export interface Panel {
   caption: string;
   picture?: string;
   map?: string;
-  /** The map whose colour scale is used. */
+  /** The map whose color scale is used. */
   scale?: string;
   opacity?: number;
   clip?: [number, number];

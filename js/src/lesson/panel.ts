@@ -1,4 +1,4 @@
-// One thing to look at, with its caption, its colour scale, and the value under the pointer.
+// One thing to look at, with its caption, its color scale, and the value under the pointer.
 
 import type { Raster } from "../core/blend.ts";
 import { Composer, type Display, type Pixels } from "../core/compose.ts";

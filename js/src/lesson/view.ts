@@ -50,7 +50,7 @@ export class LessonView {
   #step = 0;
   #shots = new Map<string, number>();
   #connected = false;
-  /** The same objects while the same colours are meant: what is painted is kept by them. */
+  /** The same objects while the same colors are meant: what is painted is kept by them. */
   #lut = new Uint8Array(0);
   #diverging = new Uint8Array(0);
 

@@ -1,4 +1,4 @@
-// A colour bar on the page, with its labels.
+// A color bar on the page, with its labels.
 
 import type { Tick } from "../core/bar.ts";
 import { setText } from "./elements.ts";

@@ -1,4 +1,4 @@
-// Small marks told apart by their shape; beside each there are words, and its colour is the style sheet's.
+// Small marks told apart by their shape; beside each there are words, and its color is the style sheet's.
 
 import type { Severity } from "../core/findings.ts";
 

@@ -52,7 +52,7 @@ export class Subscriptions {
 
 const TABLE = 768;
 
-/** Reads the settings; keeps the same table object while the same colours are meant. */
+/** Reads the settings; keeps the same table object while the same colors are meant. */
 export class DisplayReader {
   #tables = new Map<string, { from: unknown; index: number; table: Uint8Array }>();
 

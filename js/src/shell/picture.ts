@@ -2,7 +2,7 @@
 
 import type { Pixels } from "../core/compose.ts";
 
-/** Decode without colour management, so that the pixels are those the model saw. */
+/** Decode without color management, so that the pixels are those the model saw. */
 export async function decodePicture(bytes: Uint8Array): Promise<Pixels> {
   const bitmap = await createImageBitmap(new Blob([bytes.slice()]), {
     colorSpaceConversion: "none",

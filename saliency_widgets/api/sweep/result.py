@@ -89,7 +89,7 @@ class Sweep:
             **setting: A value of each parameter of the grid.
 
         Returns:
-            float32, shape (H, W) of what the model sees, or (F,) of a row; before clipping and colour.
+            float32, shape (H, W) of what the model sees, or (F,) of a row; before clipping and color.
 
         Raises:
             ValueError: There is no such cell, or it went wrong.

@@ -41,7 +41,7 @@ _OPEN = 1024  # gaps that are open at a time: the coarse order of so many nodes 
     blank="the gradients are zero all the way from the blurred picture, or the blur changes nothing",
 )
 def blur_ig(query: Query, n_steps: int, blur_level: float, chunk_size: int | None) -> Iterator[Estimate]:
-    r"""The gradients on the way from the blurred picture to the sharp one, added up: no baseline colour goes unseen.
+    r"""The gradients on the way from the blurred picture to the sharp one, added up: no baseline color goes unseen.
 
     With L(s) the picture blurred by a Gaussian of standard deviation s pixels:
 

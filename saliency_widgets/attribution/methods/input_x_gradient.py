@@ -20,7 +20,7 @@ def input_x_gradient(query: Query) -> Iterator[Estimate]:
 
     .. math:: a_i = x_i \, \partial F(x) / \partial x_i
 
-    Inputs are taken as the model sees them: with a normalising transform, zero is the mean colour, not black.
+    Inputs are taken as the model sees them: with a normalizing transform, zero is the mean color, not black.
 
     Source: Shrikumar, Greenside, Shcherbina and Kundaje, "Not Just a Black Box: Learning Important Features Through
     Propagating Activation Differences", 2016.

@@ -23,7 +23,7 @@ _NARROWEST = 2**-16  # a score that jumps misses the jump in however narrow an i
 
 @dataclass(slots=True)
 class _Interval:
-    """Two neighbouring nodes, numbered as they came in, and what speaks for a look between them."""
+    """Two neighboring nodes, numbered as they came in, and what speaks for a look between them."""
 
     low: int
     high: int
@@ -71,7 +71,7 @@ class AdaptiveTrapezoid:
     The first is up to date, but blind where errors of pixels cancel; the second sees every pixel, but is a generation
     old. Neither touches the values: what is missing is read off as ``delta`` and never distributed.
 
-    Each sample of a batch has nodes of its own, so its result doesn't depend on its neighbours. One gradient is kept
+    Each sample of a batch has nodes of its own, so its result doesn't depend on its neighbors. One gradient is kept
     per node, as it is told; sums are kept in float32 or wider.
 
     Args:

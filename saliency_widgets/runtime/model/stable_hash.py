@@ -58,7 +58,7 @@ def signature(*values: Any) -> str:
     except TypeError:
         raise
     except Exception as error:
-        raise TypeError(f"what the sweep depends on can't be recognised on another day: {error}") from error
+        raise TypeError(f"what the sweep depends on can't be recognized on another day: {error}") from error
     return signer.state.hexdigest()
 
 
@@ -76,7 +76,7 @@ class _Signer:
             add(repr(value).encode())
             return
         if not deep:
-            raise TypeError(f"a {type(value).__name__} that lies too deep can't be recognised on another day.")
+            raise TypeError(f"a {type(value).__name__} that lies too deep can't be recognized on another day.")
         if id(value) in self._met:
             add(f"#{self._met[id(value)][0]}".encode())
             return

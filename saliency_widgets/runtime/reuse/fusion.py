@@ -209,7 +209,7 @@ def _is_plain(module: nn.Module) -> bool:
 
 
 def _is_norm(module: nn.Module) -> bool:
-    """Whether all it does is normalise: a subclass may have an activation inside."""
+    """Whether all it does is normalize: a subclass may have an activation inside."""
     if not isinstance(module, _BatchNorm) or type(module).forward is not _BatchNorm.forward:
         return False
     return "forward" not in vars(module) and module.running_mean is not None and module.running_mean.dtype in _TYPES

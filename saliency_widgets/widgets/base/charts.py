@@ -34,7 +34,7 @@ def chart(
     up_at: Sequence[float] = (0, 0.25, 0.5, 0.75, 1),
     height: int = 210,
 ) -> Figure:
-    """A chart with two labelled axes.
+    """A chart with two labeled axes.
 
     Args:
         marks: What is drawn.

@@ -20,7 +20,7 @@ DISPLAY_NAMES = tuple(_PARAMS)
 
 
 class DisplaySettings(anywidget.AnyWidget):
-    """Colour map, opacity, clip range, threshold and blending; choices by their place in the list.
+    """Color map, opacity, clip range, threshold and blending; choices by their place in the list.
 
     In the browser its traits follow their controls: no kernel is needed to change them, and a control's own message is
     the only one that a move sends.
@@ -51,7 +51,7 @@ class DisplaySettings(anywidget.AnyWidget):
         )
 
     def __repr__(self) -> str:
-        """The settings, never the colour tables."""
+        """The settings, never the color tables."""
         return f"DisplaySettings({self.settings})"
 
     @property
@@ -92,9 +92,9 @@ class DisplaySettings(anywidget.AnyWidget):
         names = {True: chosen.pop("diverging"), False: chosen.pop("colormap")}
         return {**chosen, "lut": render.lut(names[signed])}
 
-    def render(self, picture: np.ndarray, quantised: render.Quantised, path: Any, **kwargs: Any) -> None:
+    def render(self, picture: np.ndarray, quantized: render.Quantized, path: Any, **kwargs: Any) -> None:
         """Write the overlay as PNG, as the browser shows it."""
-        render.overlay_png(path, picture, quantised, **self.look(quantised.signed), **kwargs)
+        render.overlay_png(path, picture, quantized, **self.look(quantized.signed), **kwargs)
 
 
 def _to_trait(param: Param, value: Any) -> Any:

@@ -344,7 +344,7 @@ class Panel:
         if self._hold or text == "":
             return
         if isinstance(text, str):
-            text = self._labelled(text)
+            text = self._labeled(text)
         try:
             chosen = self._subject.choice(text, self._score.value)
         except (TypeError, ValueError) as error:
@@ -353,7 +353,7 @@ class Panel:
         self._choose(chosen)
         self._moved()
 
-    def _labelled(self, text: str) -> int | tuple[int, ...] | str:
+    def _labeled(self, text: str) -> int | tuple[int, ...] | str:
         """The class whose label was chosen, the class number or the index that was typed, or the text as it is."""
         match = _LABEL.search(text)
         index = -1 if match is None else int(match[1])

@@ -204,13 +204,13 @@ class Comparison(WithStaticOutput, Showable, w.Box):
             RuntimeError: One of them is not there yet.
         """
         places = [self._place(argument, name) for argument, name in (("a", a), ("b", b))]
-        maps = [self._quantised(place) for place in places]
+        maps = [self._quantized(place) for place in places]
         units = (1.0, 1.0)
         if len({self._asked.group(place) for place in places}) > 1:
             clip = self._display.settings["clip"]
             first, second = (render.shared_ends([one], clip)[1] or one.high or 1.0 for one in maps)
             units = first, second
-        return render.dequantise(render.difference(maps[0], maps[1], units))
+        return render.dequantize(render.difference(maps[0], maps[1], units))
 
     def page_size(self) -> int:
         """How many bytes :meth:`save_html` would write, of the maps that are there."""
@@ -318,9 +318,9 @@ class Comparison(WithStaticOutput, Showable, w.Box):
             f"{argument}: there is no cell {brief(name)}. There are {[self._pivot.name(p) for p in self._shown]}."
         )
 
-    def _quantised(self, place: Place) -> render.Quantised:
+    def _quantized(self, place: Place) -> render.Quantized:
         frame = self._maps.frame(place)
-        return render.Quantised(codes=frame.codes, low=frame.low, high=frame.high, signed=frame.signed)
+        return render.Quantized(codes=frame.codes, low=frame.low, high=frame.high, signed=frame.signed)
 
     def _look_into(self, place: Any) -> None:
         """A cell was clicked: open its map in an explorer below the grid."""
@@ -371,7 +371,7 @@ def compare(
     """Saliency maps side by side: any two of methods, settings, classes, models and inputs, down and across.
 
     What is neither gets a menu. Maps appear as they are computed, the ones in sight first. All have one display, and
-    those that can be compared (one method's, of one score) one colour scale, until they are unlocked.
+    those that can be compared (one method's, of one score) one color scale, until they are unlocked.
 
     Args:
         model: A ``torch.nn.Module``, or several: a mapping from names to them, or a list.
@@ -388,7 +388,7 @@ def compare(
         contrast: As for :func:`attribute`.
         sign: How all maps are shown; each as its method's paper does, unless given.
         channels: Likewise.
-        scale: "shared": maps that can be compared share one colour scale; "own": each is clipped at the same
+        scale: "shared": maps that can be compared share one color scale; "own": each is clipped at the same
             percentiles of its own.
         transform: As for :func:`attribute`; of several models, a mapping from their names, where they differ.
         class_names: Likewise.

@@ -22,7 +22,7 @@ class MapCell(Paced):
     Args:
         picture: What the model sees, as PNG bytes.
         name: What tells it from the others.
-        group: Maps of one group have comparable numbers and share a colour scale.
+        group: Maps of one group have comparable numbers and share a color scale.
     """
 
     _esm = "export default {};"

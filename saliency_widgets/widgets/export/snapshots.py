@@ -42,14 +42,14 @@ def of_explorer(explorer: Explorer) -> Snapshot:
         return Snapshot(_lines(explorer))
     frame, image = shown.frame, explorer._picture
     layers = [Image.open(io.BytesIO(drawn)) for drawn in explorer._drawn.values()]
-    quantised = render.Quantised(frame.codes, frame.low, frame.high, frame.signed)
+    quantized = render.Quantized(frame.codes, frame.low, frame.high, frame.signed)
     scale = _SIDE / max(image.shape[:2])
     scale = scale if scale < 1 else round(scale)
 
     def draw(share: float) -> Image.Image:
         size = max(scale * share, 1 / min(image.shape[:2]))
-        look = explorer._display.look(quantised.signed)
-        return render.overlay_image(image, quantised, **look, scale=size, layers=layers)
+        look = explorer._display.look(quantized.signed)
+        return render.overlay_image(image, quantized, **look, scale=size, layers=layers)
 
     return Snapshot(_lines(explorer, **{**explorer._shown, **explorer._display.settings}), draw)
 
@@ -137,16 +137,16 @@ def _grid(view: GridView) -> Draw | None:
     def draw(share: float) -> Image.Image:
         side = max(8, round(min(_WIDEST, _WIDE / len(columns)) * share))
         sized = [_sized(cell.picture, cell.frame, side) for cell in cells]
-        groups: dict[str, list[render.Quantised]] = {}
-        for cell, shared, (_, quantised) in zip(cells, shares, sized, strict=True):
-            if shared and quantised is not None:
-                groups.setdefault(cell.group, []).append(quantised)
+        groups: dict[str, list[render.Quantized]] = {}
+        for cell, shared, (_, quantized) in zip(cells, shares, sized, strict=True):
+            if shared and quantized is not None:
+                groups.setdefault(cell.group, []).append(quantized)
         ends = {name: render.shared_ends(maps, view.display.settings["clip"]) for name, maps in groups.items()}
         images = []
-        for cell, shared, (image, quantised) in zip(cells, shares, sized, strict=True):
-            if quantised is not None:
-                limits = render.limits_of(quantised, ends[cell.group]) if shared else None
-                image = render.blend(image, quantised, **view.display.look(quantised.signed), limits=limits)
+        for cell, shared, (image, quantized) in zip(cells, shares, sized, strict=True):
+            if quantized is not None:
+                limits = render.limits_of(quantized, ends[cell.group]) if shared else None
+                image = render.blend(image, quantized, **view.display.look(quantized.signed), limits=limits)
             images.append(Image.fromarray(image))
         return render.draw_grid(rows, columns, images, side)
 
@@ -179,13 +179,13 @@ def _panel(
         return render.draw_bars(
             [(name, part, f"{part:.1%}", color) for (name, part), color in zip(shares, colors, strict=True)], side
         )
-    image, quantised = _sized(pictures.get(panel.get("picture", ""), b""), maps.get(panel.get("map", ""), {}), side)
-    if quantised is not None:
+    image, quantized = _sized(pictures.get(panel.get("picture", ""), b""), maps.get(panel.get("map", ""), {}), side)
+    if quantized is not None:
         _, scale = _sized(b"", maps[panel["scale"]], side)
         assert scale is not None
         image = render.blend(
-            image, quantised,
-            lut=render.lut(_DEFAULTS["diverging" if quantised.signed else "colormap"].default),
+            image, quantized,
+            lut=render.lut(_DEFAULTS["diverging" if quantized.signed else "colormap"].default),
             opacity=panel["opacity"], clip=panel["clip"], threshold=0.0,
             blend=_DEFAULTS["blend"].options()[panel["blend"]],
             limits=render.clip_limits(scale.codes, scale.signed, panel["clip"]),
@@ -193,7 +193,7 @@ def _panel(
     return Image.fromarray(image)
 
 
-def _sized(png: bytes, raw: Mapping[str, Any], side: int) -> tuple[np.ndarray, render.Quantised | None]:
+def _sized(png: bytes, raw: Mapping[str, Any], side: int) -> tuple[np.ndarray, render.Quantized | None]:
     """An image whose longer side has so many pixels, and its map in the same size, where there is one."""
     size = raw.get("width", 1), raw.get("height", 1)
     image = Image.open(io.BytesIO(png)).convert("RGB") if png else Image.new("RGB", size, _GRAY)
@@ -203,5 +203,5 @@ def _sized(png: bytes, raw: Mapping[str, Any], side: int) -> tuple[np.ndarray, r
     if not raw:
         return pixels, None
     codes = np.frombuffer(raw["codes"], "<u2").reshape(raw["height"], raw["width"])
-    quantised = render.Quantised(codes, raw["low"], raw["high"], raw["signed"])
-    return pixels, replace(quantised, codes=render.fit(codes, height, width))
+    quantized = render.Quantized(codes, raw["low"], raw["high"], raw["signed"])
+    return pixels, replace(quantized, codes=render.fit(codes, height, width))

@@ -185,13 +185,13 @@ class Explorer(Live):
         self.update(**asked, sign=reduction.sign, channels=reduction.channels)
 
     def save_png(self, path: Any, *, scale: float | None = None, caption: str = "") -> None:
-        """Write the overlay as it is shown, with its colour bar, and the annotations as the page last showed them.
+        """Write the overlay as it is shown, with its color bar, and the annotations as the page last showed them.
 
         Args:
             path: A path, or a file open for writing bytes. A file that is there is replaced, once all of it is written.
             scale: Size of one pixel of the picture in the file, any number: whole ones make squares, others average.
                 Chosen to make a handy picture unless given.
-            caption: Text below the colour bar, broken into lines, at most 4000 letters and 100 lines; with letters that
+            caption: Text below the color bar, broken into lines, at most 4000 letters and 100 lines; with letters that
                 Pillow's font lacks, in one of the system's fonts that has them.
 
         Raises:
@@ -208,10 +208,10 @@ class Explorer(Live):
             raise RuntimeError("There is no map to save yet: call explorer.wait() first.")
         f, found = shown.frame, shown.attribution
         part = "" if found.complete else f" ({found.done} of {found.total} {found.unit})"
-        quantised = render.Quantised(codes=f.codes, low=f.low, high=f.high, signed=f.signed)
+        quantized = render.Quantized(codes=f.codes, low=f.low, high=f.high, signed=f.signed)
         words = {"title": self._title_of(shown).replace(" · ", ", ") + part, "caption": caption}
         layers = [Image.open(io.BytesIO(drawn)) for drawn in self._drawn.values()]
-        self._display.render(self._picture, quantised, path, scale=scale, layers=layers, **words)
+        self._display.render(self._picture, quantized, path, scale=scale, layers=layers, **words)
 
     @property
     def _drawn(self) -> dict[w.Widget, bytes]:

@@ -12,7 +12,7 @@ def png_bytes(picture: np.ndarray) -> bytes:
     """A picture as a PNG file.
 
     Args:
-        picture: uint8, shape (H, W, 3), or (H, W) for greys.
+        picture: uint8, shape (H, W, 3), or (H, W) for grays.
     """
     file = io.BytesIO()
     Image.fromarray(picture).save(file, "PNG")

@@ -122,7 +122,7 @@ def absolute(board: Board, page: Page) -> None:
 
 @step(
     "Channels",
-    "A pixel has one gradient for each colour channel, but a map shows one number for each pixel.",
+    "A pixel has one gradient for each color channel, but a map shows one number for each pixel.",
     "The largest of them is the usual choice; the mean, the sum and the L2 norm are others.",
     control="Channels",
     place="sw-control-channels",
@@ -147,14 +147,14 @@ def _reduced(board: Board, rule: str) -> Frame:
 
 
 @step(
-    "Normalised",
-    "Numbers become colours: the weakest is black, and the strongest is the brightest.",
+    "Normalized",
+    "Numbers become colors: the weakest is black, and the strongest is the brightest.",
     "Where a few pixels are far stronger than all others, the scale ends at a percentile instead.",
     control="Clip range",
     place="sw-control-clip",
     settings={"method": "gradient", "sign": "absolute"},
 )
-def normalised(board: Board, page: Page) -> None:
+def normalized(board: Board, page: Page) -> None:
     """The map under several clip ranges."""
     frame = board.strength(board.gradient)
     page.asks("Brightest at percentile", slider=True, start=_UPPER.index(_USUAL))
@@ -163,7 +163,7 @@ def normalised(board: Board, page: Page) -> None:
         limit = render.clip_limits(frame.codes, frame.signed, (0.0, upper))[1]
         value = frame.high * limit / render.LEVELS
         over = float((frame.codes > limit).mean())
-        said = f"The brightest colour stands for {number(value)}, and {percent(over)} of the pixels are beyond it."
+        said = f"The brightest color stands for {number(value)}, and {percent(over)} of the pixels are beyond it."
         if over and value:
             said += f" The largest is {frame.high / value:.1f} times as large."
         ends = "the largest" if upper == _UPPER[0] else f"percentile {upper:g}"

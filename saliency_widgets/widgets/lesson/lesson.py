@@ -47,7 +47,7 @@ STEPS: dict[str, Step] = {
         basics.gradient,
         basics.absolute,
         basics.channels,
-        basics.normalised,
+        basics.normalized,
         basics.overlay,
         methods.noise,
         methods.smoothing,
@@ -378,7 +378,7 @@ def lesson(
 ) -> Lesson:
     """A saliency map step by step, to be shown to a class: large type, arrow keys, a full screen.
 
-    From the picture to the overlay: the signed gradient, its size, one number for all channels, the colour scale. Then
+    From the picture to the overlay: the signed gradient, its size, one number for all channels, the color scale. Then
     what is wrong with it, and what helps: noise and smoothing, saturation and the way of Integrated Gradients, the
     caveat of Guided Backprop, Grad-CAM's layers. Each step has its own control, and says which of the explorer's
     controls changes the same; "Try it" moves an explorer there. All numbers and maps are this model's, those of

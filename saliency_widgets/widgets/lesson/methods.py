@@ -15,7 +15,7 @@ from saliency_widgets.attribution.baselines import BASELINE
 from saliency_widgets.attribution.methods.integrated_gradients import N_STEPS
 from saliency_widgets.attribution.methods.smoothgrad import N_SAMPLES, NOISE_LEVEL, noisy
 from saliency_widgets.evaluation.metrics import sampling_error
-from saliency_widgets.evaluation.randomization import randomisation
+from saliency_widgets.evaluation.randomization import randomization
 from saliency_widgets.evaluation.saturation import Saturation, saturation
 from saliency_widgets.evaluation.similarity import spearman
 from saliency_widgets.runtime.runner import Runner
@@ -204,11 +204,11 @@ def path(board: Board, page: Page) -> None:
             f"Added up so far: {number(added)}. The {board.scale} has changed by {number(climbed)}. "
             f"The difference, {number(added - climbed)}, is the completeness delta."
         )
-        coloured = page.map(
+        colored = page.map(
             f"path {at}", "Added up so far", lambda values=values: coded(values, signed=False, high=high),
             scale=f"path {PLACES}",
         )  # fmt: skip
-        page.shot(f"{at / PLACES:.0%}", _on_the_way(board, page, at), coloured, _curve(board, page, at), said=said)
+        page.shot(f"{at / PLACES:.0%}", _on_the_way(board, page, at), colored, _curve(board, page, at), said=said)
     page.settings = [{"baseline": board.baseline}] * len(page.shots)
 
 
@@ -256,7 +256,7 @@ def guided(board: Board, page: Page) -> None:
     for method, title in both.items():
         maps: list[Tensor] = []
         explain = partial(_explained, maps, get_method(method))
-        stages = randomisation(board.runner(), explain, stages=2, seed=board.seed)
+        stages = randomization(board.runner(), explain, stages=2, seed=board.seed)
         next(stages)  # the model itself
         alike[method] = next(stages).halfway
         changed = page.map(

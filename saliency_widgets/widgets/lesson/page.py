@@ -155,8 +155,8 @@ class Page:
             make: Gives it.
             over: The picture that it is laid over; alone unless given.
             opacity: How much it covers the picture: the display's default over one.
-            clip: Percentiles of the weakest and the strongest colour.
-            scale: The map whose colours are used, where several share a range; its own unless given.
+            clip: Percentiles of the weakest and the strongest color.
+            scale: The map whose colors are used, where several share a range; its own unless given.
         """
         if name not in self.known and name not in self.maps:
             self.maps[name] = raw_frame(make())

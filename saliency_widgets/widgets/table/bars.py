@@ -104,10 +104,10 @@ class FeatureBars:
 
     @property
     def shown(self) -> list[tuple[str, float, str, str]]:
-        """The bars from above: of each its label, its size, its size in words, and its colour."""
+        """The bars from above: of each its label, its size, its size in words, and its color."""
         with self._drawing:
             bars = list(zip(self.labels, map(float, self._bars.y), self._bars.colors, strict=True))
-        return [(label, size, size_text(size, signed=self._signed), colour) for label, size, colour in bars]
+        return [(label, size, size_text(size, signed=self._signed), color) for label, size, color in bars]
 
     def show(self, values: np.ndarray, told: Sequence[str] | None = None, *, final: bool) -> None:
         """Show the attributions of a row; it may be called from any thread.
@@ -152,12 +152,12 @@ class FeatureBars:
         rest = self._order[len(shown) :] if self._signed else []
         sizes = [float(self._values[k]) for k in shown]
         labels = [label_of(self._names[k], self._told[k]) for k in shown]
-        colours = [ACCENT if size >= 0 else SECOND for size in sizes]
+        colors = [ACCENT if size >= 0 else SECOND for size in sizes]
         marks = [] if self._beside is None else [float(self._beside[k]) for k in shown]
         if rest:
             labels.append(f"{len(rest)} others, summed")
             sizes.append(float(self._values[rest].sum()))
-            colours.append(_REST)
+            colors.append(_REST)
         # A number stands beyond the bar, and beyond the mark beside it.
         ends = [*sizes]
         for k, mark in enumerate(marks):
@@ -177,7 +177,7 @@ class FeatureBars:
         with self._size.hold_sync():
             self._size.min, self._size.max = low, high
         with self._bars.hold_sync():
-            self._bars.x, self._bars.y, self._bars.colors = places, np.array(sizes), colours
+            self._bars.x, self._bars.y, self._bars.colors = places, np.array(sizes), colors
         with self._rows.hold_sync():
             self._rows.x, self._rows.y, self._rows.base = places, np.full(len(sizes), high), low
         for mark, right in zip(self._numbers, (True, False), strict=True):

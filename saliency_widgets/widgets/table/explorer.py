@@ -269,7 +269,7 @@ class TableExplorer(Live):
         return names[1 - target] if self._subject.paired and names and isinstance(target, int) else ""
 
     def _added_up(self, found: Attribution) -> Markup:
-        """What the colours say, and what the bars add up to, where that means something."""
+        """What the colors say, and what the bars add up to, where that means something."""
         index, subject = found.settings["target"], self._subject
         named = isinstance(index, int) and subject.class_names is not None
         valued = found.settings["score"] == "value"

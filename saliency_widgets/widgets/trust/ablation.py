@@ -30,9 +30,9 @@ _SHARE = Param(
     help="How much of the map is marked: its strongest pixels.",
 )
 _HOW = (
-    "Orange: the score's change without your region. Grey: its change without as much elsewhere, the same shape moved "
-    "at random. A region matters if the orange mark stands clear of the grey ones. Bars: how probable the classes are "
-    "with the whole picture (grey) and without the region (orange)."
+    "Orange: the score's change without your region. Gray: its change without as much elsewhere, the same shape moved "
+    "at random. A region matters if the orange mark stands clear of the gray ones. Bars: how probable the classes are "
+    "with the whole picture (gray) and without the region (orange)."
 )
 
 

@@ -25,8 +25,8 @@ from saliency_widgets.widgets.trust.section import Section, fill_control
 
 _HOW = (
     "Left: the most important pixels go first, and the curve should fall early. Right: they come first, and it should "
-    "rise early. 1 is the whole picture, 0 is nothing left of it. Grey: the same map moved elsewhere at random. These "
-    "tests reward blurry maps: compare with the grey band, not with 0 or 1."
+    "rise early. 1 is the whole picture, 0 is nothing left of it. Gray: the same map moved elsewhere at random. These "
+    "tests reward blurry maps: compare with the gray band, not with 0 or 1."
 )
 
 
@@ -62,7 +62,7 @@ class CurvesSection(Section):
             own = Lines(x=[], y=[], scales=scales, colors=[ACCENT], stroke_width=3)
             self._marks[kind], self._scores[kind] = (own, band, rest), y
             gone = "share of the picture taken away" if kind == "deletion" else "share of the picture put back"
-            figure = chart([band, rest, own], x, y, across=gone, up="score, normalised")
+            figure = chart([band, rest, own], x, y, across=gone, up="score, normalized")
             figure.layout.flex = "1 1 320px"
             figures.append(figure)
         self.asides = (self._class,)
@@ -118,7 +118,7 @@ class CurvesSection(Section):
 
 
 def _heights(curve: Curve) -> np.ndarray:
-    return curve.normalised.double().nan_to_num().numpy()
+    return curve.normalized.double().nan_to_num().numpy()
 
 
 def _told(kind: str, curve: Curve | None, found: Curves) -> str:

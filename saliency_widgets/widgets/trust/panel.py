@@ -20,7 +20,7 @@ from saliency_widgets.widgets.base.messages import words_of
 from saliency_widgets.widgets.base.text import RichText
 from saliency_widgets.widgets.trust.ablation import AblationSection
 from saliency_widgets.widgets.trust.curves import CurvesSection
-from saliency_widgets.widgets.trust.randomization import RandomisationSection
+from saliency_widgets.widgets.trust.randomization import RandomizationSection
 from saliency_widgets.widgets.trust.saturation import SaturationSection
 from saliency_widgets.widgets.trust.section import Section
 from saliency_widgets.widgets.trust.stability import StabilitySection
@@ -168,7 +168,7 @@ class PictureTrust(TrustPanel):
         executor: "thread" or "inline".
     """
 
-    kinds = (AblationSection, CurvesSection, RandomisationSection, SaturationSection, StabilitySection)
+    kinds = (AblationSection, CurvesSection, RandomizationSection, SaturationSection, StabilitySection)
     says = "A bright region shows what the score is sensitive to, not what causes it. Test it here."
 
     def __init__(self, view: HeatmapView, baselines: Sequence[str], *, busy: Callable[[], bool], executor: str) -> None:

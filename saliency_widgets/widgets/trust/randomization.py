@@ -7,7 +7,7 @@ from bqplot.marks import Lines
 from bqplot.scales import LinearScale
 
 from saliency_widgets.attribution import get_method
-from saliency_widgets.evaluation.randomization import STAGES, Randomisation
+from saliency_widgets.evaluation.randomization import STAGES, Randomization
 from saliency_widgets.markup import element
 from saliency_widgets.session.examiner import Check
 from saliency_widgets.session.explanation import Case
@@ -23,10 +23,10 @@ _HOW = (
 )
 
 
-class RandomisationSection(Section):
+class RandomizationSection(Section):
     """Whether the map depends on what the model has learnt."""
 
-    name, title = "randomisation", "Random weights"
+    name, title = "randomization", "Random weights"
     waiting, how = "The comparison comes as soon as the map is there.", _HOW
 
     def __init__(self) -> None:
@@ -45,10 +45,10 @@ class RandomisationSection(Section):
         self.lay_out(figure, self._maps)
 
     def check(self, case: Case) -> Check:
-        """The randomisation of this model under this method."""
-        return case.randomisation(stages=self._stages.value)
+        """The randomization of this model under this method."""
+        return case.randomization(stages=self._stages.value)
 
-    def show(self, found: Randomisation, case: Case) -> None:
+    def show(self, found: Randomization, case: Case) -> None:
         """The similarities, and the maps."""
         places = np.arange(found.done) / max(1, found.total - 1)
         widened(self._similarity, found.similarity, found.structure, low=-0.25)

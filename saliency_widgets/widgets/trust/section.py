@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import ipywidgets as w
 
-from saliency_widgets.evaluation.fills import FILL, NEIGHBOURS
+from saliency_widgets.evaluation.fills import FILL, NEIGHBORS
 from saliency_widgets.session.examiner import Check
 from saliency_widgets.session.explanation import Case
 from saliency_widgets.widgets.base.charts import said, sentence
@@ -17,7 +17,7 @@ from saliency_widgets.widgets.base.text import RichText
 
 def fill_control(baselines: Sequence[str]) -> Control:
     """The menu of what is put where something is taken away: what means something for the picture."""
-    names = [name for name in FILL.options() if name in (NEIGHBOURS, *baselines)]
+    names = [name for name in FILL.options() if name in (NEIGHBORS, *baselines)]
     return Control(FILL, options={name: name for name in names})
 
 

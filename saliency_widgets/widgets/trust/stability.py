@@ -42,7 +42,7 @@ class StabilitySection(Section):
 
     def show(self, found: Stability, case: Case) -> None:
         """The light with the numbers behind it, and the table."""
-        mark, colour, word = _WORDS[found.light]
+        mark, color, word = _WORDS[found.light]
         numbers = [f"hardly visible noise {number(min(found.noises, default=float('nan')))} at worst"]
         if found.seeds:
             numbers.insert(0, f"other seeds {number(min(found.seeds))} at worst")
@@ -53,7 +53,7 @@ class StabilitySection(Section):
             size = float(case.attribution.values.abs().mean())
             numbers.append(f"sampling error {float(error.mean()) / size:.0%}" if size else "no values")
         state = "" if found.complete else f" ({found.done} of {found.total})"
-        light = element("span", mark, style=f"color:{colour}")
+        light = element("span", mark, style=f"color:{color}")
         self._said.value = said(light, f" {word}{state}: {'; '.join(numbers)}.", strong=True)
         self._table.value = _table(
             {"this map": case.values, **{name: other.values for name, other in self._others().items()}}
