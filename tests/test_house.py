@@ -354,6 +354,7 @@ def test_without_a_browser_the_browser_tests_fail_and_do_not_skip() -> None:
         "pytest",
         "-p",
         "no:cacheprovider",
+        "-n0",
         "tests/browser/test_harness.py",
         "-x",
     ]

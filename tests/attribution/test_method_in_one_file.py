@@ -83,6 +83,7 @@ def test_the_contract_is_tested_for_it_without_a_word(folder, tmp_path):
             "pytest",
             "-q",
             "--collect-only",
+            "-n0",
             "-p",
             "one_more_method",
             "-p",

@@ -6,6 +6,7 @@ tests fail; they never skip.
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 from collections.abc import Iterator
@@ -62,10 +63,11 @@ def browser(browser_path: Path) -> Iterator[Browser]:
 def lab_server(
     browser: Browser, tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config
 ) -> Iterator[LabServer]:
-    """A JupyterLab server with folders of its own; its log is test-results/jupyterlab.log."""
+    """A JupyterLab server with folders of its own; its log is test-results/jupyterlab-WORKER.log."""
     folder = tmp_path_factory.mktemp("jupyterlab")
     (folder / "root").mkdir()
-    log = pytestconfig.rootpath / "test-results" / "jupyterlab.log"
+    worker = os.environ.get("PYTEST_XDIST_WORKER", "main")
+    log = pytestconfig.rootpath / "test-results" / f"jupyterlab-{worker}.log"
     with LabServer(folder / "root", folder / "home", token="", log=log, expose_app=True) as server:
         yield server
 
