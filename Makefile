@@ -74,7 +74,7 @@ layers: setup ## print which layer Grad-CAM takes in image models of timm and tr
 		$$(sed -n 's/^zoo = \["\(timm[^"]*\)", "\(torchvision[^"]*\)"\]$$/\1 \2/p' pyproject.toml)
 	@PYTHONPATH=$(ZOO) $(BIN)/python tools/layer_table.py $(LAYER_ARGS)
 
-screenshots: browser ## take the README's pictures again
+screenshots: browser ## take the README's images again
 	@PYTHONPATH=tests/browser $(BIN)/python tools/screenshots.py
 
 clean: ## delete everything the other targets made

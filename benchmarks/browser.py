@@ -1,7 +1,7 @@
 """From a control to pixels in the real JupyterLab, against what people do today.
 
 Ours is the explorer; theirs is `ipywidgets.interact` with captum and matplotlib, in another notebook of the same
-JupyterLab, so that nothing we set in our kernel helps them: the same model, picture, method (Integrated Gradients, 50
+JupyterLab, so that nothing we set in our kernel helps them: the same model, image, method (Integrated Gradients, 50
 steps, black baseline) and gesture, an arrow key on the slider of the steps that goes from 32 to 50. Both are asked in
 turn, so that a busy machine is busy for both.
 
@@ -48,10 +48,10 @@ import matplotlib.pyplot as plt
 import torch
 from captum.attr import IntegratedGradients
 from ipywidgets import SelectionSlider, interact
-from saliency_widgets.demos import classifier, picture
+from saliency_widgets.demos import classifier, sample_image
 
 net = classifier()
-x = net.transform(picture("chelsea"))[None]
+x = net.transform(sample_image("chelsea"))[None]
 black = torch.full_like(x, (0 - 127) / 128)
 photo = ((x[0] * 128 + 127) / 255).movedim(0, -1)
 integrated_gradients = IntegratedGradients(net.model)
@@ -69,7 +69,7 @@ interact(saliency, n_steps=SelectionSlider(options=[{FEWER}, {STEPS}], continuou
 CELLS = {"ours": OURS, "theirs": THEIRS}
 
 # Sets window.__measured to a promise of {first, frames, final}: milliseconds from the DOM event to the first frame
-# with other pixels, how many frames that took, and milliseconds to the final picture.
+# with other pixels, how many frames that took, and milliseconds to the final image.
 # A frame is looked at in a task that its callback posts: by then every callback of the frame has painted.
 _WATCH = """(element, {display}) => {
   const canvas = element.querySelector('canvas.sw-canvas');
@@ -88,7 +88,7 @@ _WATCH = """(element, {display}) => {
     const image = element.querySelector('img');
     return image !== null && image.src !== before && image.complete && image.naturalWidth > 0;
   };
-  // The last frame of a newer request is painted, and the page says so. Theirs has one picture: the first is final.
+  // The last frame of a newer request is painted, and the page says so. Theirs has one image: the first is final.
   const final = () => !canvas || display || (Number(element.dataset.generation) > generation
     && element.dataset.final === 'true' && element.dataset.state === 'done');
   window.__measured = new Promise(resolve => {
@@ -133,7 +133,7 @@ _SAID = """element => {
   });
 }"""
 
-# One forward pass of the picture as it is, as anybody runs it.
+# One forward pass of the image as it is, as anybody runs it.
 _FORWARD = """
 import time as _time, torch as _torch
 _model, _x = explorer._subject.model, explorer._subject.tensor
@@ -216,7 +216,7 @@ class Bench:
             ]
 
     def ours_brush(self, k: int) -> Timing:
-        """A rectangle drawn on the picture, until the score line of the ablation answers; and one forward pass."""
+        """A rectangle drawn on the image, until the score line of the ablation answers; and one forward pass."""
         self.front("ours")
         seen, mouse = self.seen, self.lab.page.mouse
         tools = seen.root.locator(".sw-region")
@@ -234,7 +234,7 @@ class Bench:
             mouse.move(left + 0.2 * box["width"], top + 0.2 * box["height"], steps=4)
             mouse.up()
 
-        if not k:  # the first answer runs the whole picture too, which is kept
+        if not k:  # the first answer runs the whole image too, which is kept
             draw()
             left += 0.4 * box["width"]
         self.rest()
@@ -328,7 +328,7 @@ def measure(rounds: int = 3) -> list[dict[str, Any]]:
     forward = median(timing["forward"] for timing in brush)
     return [
         row("slider to first changed pixel, IG-50", ours, "first", their_first, 0.03),
-        row("slider to final picture, IG-50", ours, "final", their_final, 0.40),
+        row("slider to final image, IG-50", ours, "final", their_final, 0.40),
         row("the same on reuse: class switch (gradient method)", switch, "final", their_final, 0.03),
         row("the same for a setting seen before", again, "final", their_final, 0.03),
         row("brush to score line, to one forward pass", brush, "final", forward, 1.0),

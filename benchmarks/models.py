@@ -1,4 +1,4 @@
-"""What is measured: two models, their bare gradient, and the pictures."""
+"""What is measured: two models, their bare gradient, and the images."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from saliency_widgets.demos import classifier, picture
+from saliency_widgets.demos import classifier, sample_image
 
 # Four of scikit-image and two of scikit-learn: photographs that come with packages.
-PICTURES = ("chelsea", "coffee", "astronaut", "rocket", "china", "flower")
+IMAGES = ("chelsea", "coffee", "astronaut", "rocket", "china", "flower")
 
 
 class Block(nn.Module):
@@ -64,13 +64,13 @@ def model_of(name: str, device: str = "cpu") -> nn.Module:
 
 
 def input_of(name: str = "chelsea", device: str = "cpu") -> Tensor:
-    """A picture as the models take it, (1, 3, 224, 224)."""
+    """An image as the models take it, (1, 3, 224, 224)."""
     if name in ("china", "flower"):
         from sklearn.datasets import load_sample_image
 
         image = Image.fromarray(np.asarray(load_sample_image(f"{name}.jpg")))
     else:
-        image = picture(name)
+        image = sample_image(name)
     return classifier().transform(image)[None].to(device)
 
 

@@ -11,7 +11,7 @@ from statistics import median
 from typing import Any
 
 import torch
-from models import PICTURES, bare_gradient, input_of, model_of, tuned_by_hand
+from models import IMAGES, bare_gradient, input_of, model_of, tuned_by_hand
 from timing import Elsewhere, Row, interleaved, seconds
 from torch import Tensor
 from tqdm.auto import tqdm
@@ -61,7 +61,7 @@ class Ours:
         self.last = event
 
     def ask(self, method: str, target: int = TARGET, **params: Any) -> None:
-        """Move a control, and wait for the picture."""
+        """Move a control, and wait for the image."""
         self.first, self._began = None, time.process_time()
         self.session.submit(Request.of(method, params, target=target))
 
@@ -275,7 +275,7 @@ GRADIENT = Request.of("gradient", {}, target=TARGET)
 
 
 def trust(name: str, rounds: int, device: str = "cpu") -> list[Row]:
-    """The checks beside the picture, against the forward passes of the caller's own model, one by one."""
+    """The checks beside the image, against the forward passes of the caller's own model, one by one."""
     ours = Ours(name, device)
     runner = ours.subject.runner(Score("logit", torch.tensor([TARGET], device=device)))
     values = torch.rand(ours.x.shape[2:], generator=torch.Generator().manual_seed(0))
@@ -374,13 +374,13 @@ def memory(name: str) -> list[Row]:
 
 
 def accuracy(name: str, steps: int = 1024) -> list[Row]:
-    """Maps of about 50 evaluations against a reference of many, relative L1, on the pictures of the facts."""
+    """Maps of about 50 evaluations against a reference of many, relative L1, on the images of the facts."""
     model = model_of(name)
     gradient = None
     errors: dict[str, list[float]] = {}
     told = []
-    for picture in PICTURES:
-        x = input_of(picture)
+    for image in IMAGES:
+        x = input_of(image)
         target = int(model(x).argmax())
         start = torch.full_like(x, BLACK)
         gradient = bare_gradient(tuned_by_hand(model), target)
@@ -408,9 +408,9 @@ def accuracy(name: str, steps: int = 1024) -> list[Row]:
             errors.setdefault(rule, []).append(float((values - reference).abs().sum() / size))
         told.append(float(found.map_error[0]) / errors["adaptive"][-1])
     ratios = [a / b for a, b in zip(errors["adaptive"], errors["gauss_legendre"], strict=True)]
-    each = ", ".join(f"{p} {r:.2f}" for p, r in zip(PICTURES, ratios, strict=True))
+    each = ", ".join(f"{p} {r:.2f}" for p, r in zip(IMAGES, ratios, strict=True))
     rows = [
-        Row(name, f"map error, adaptive IG at 49 / Gauss-Legendre 50, median of {len(PICTURES)} pictures",
+        Row(name, f"map error, adaptive IG at 49 / Gauss-Legendre 50, median of {len(IMAGES)} images",
             median(ratios), 0.80, note=each),
         Row(name, "estimated / true map error, adaptive IG at 49, median", median(told), unit="ratio",
             note=f"{min(told):.2f} to {max(told):.2f}"),

@@ -9,9 +9,9 @@ from typing import Any
 from timing import Row, interleaved
 
 import saliency_widgets as sw
-from saliency_widgets.demos import classifier, picture
+from saliency_widgets.demos import classifier, sample_image
 
-PICTURES = ("chelsea", "coffee", "astronaut", "rocket")
+IMAGES = ("chelsea", "coffee", "astronaut", "rocket")
 GRID = {"noise_level": [0.1, 0.2], "n_samples": [8, 16]}
 
 
@@ -20,13 +20,13 @@ def measure(rounds: int) -> list[Row]:
     from distributed import Client, LocalCluster
 
     model = classifier()
-    pictures = [picture(name) for name in PICTURES]
+    images = [sample_image(name) for name in IMAGES]
 
     def timer(executor: Any) -> Callable[[], float]:
         def timed() -> float:
             began = time.perf_counter()
             sw.sweep(
-                model.model, pictures, "smoothgrad", GRID, ["similarity"], transform=model.transform,
+                model.model, images, "smoothgrad", GRID, ["similarity"], transform=model.transform,
                 executor=executor, store=":memory:", progress=False,
             )  # fmt: skip
             return time.perf_counter() - began

@@ -40,7 +40,7 @@ def pretrained64(pretrained: Classifier) -> nn.Module:
 @pytest.fixture(scope="session")
 def cat() -> Tensor:
     """The face of chelsea, the cat, as EfficientNet-Lite0 sees it; (1, 3, 48, 48), small because float64 is slow."""
-    from saliency_widgets.demos import picture
+    from saliency_widgets.demos import sample_image
 
-    face = np.array(picture("chelsea").crop((60, 20, 300, 260)).resize((48, 48)))
+    face = np.array(sample_image("chelsea").crop((60, 20, 300, 260)).resize((48, 48)))
     return (torch.from_numpy(face).movedim(-1, 0).double() - 127)[None] / 128

@@ -8,7 +8,7 @@ import textwrap
 import numpy as np
 import pytest
 import torch
-from toys import conv_net, mlp, pictures, rows
+from toys import conv_net, images, mlp, rows
 
 import saliency_widgets as sw
 from saliency_widgets.widgets import Explorer
@@ -104,7 +104,7 @@ def test_while_the_map_is_not_finished_there_is_no_code():
 
 @pytest.mark.parametrize("method", sw.methods())
 def test_settings_go_through_json_and_back(method):
-    model, x = conv_net(), pictures()
+    model, x = conv_net(), images()
     sizes = {name: size for name, size in SIZES.items() if name in {p.name for p in sw.methods()[method].params}}
     found = sw.attribute(model, x, method=method, target=[1, 3], contrast=0, score="probability", **sizes)
     again = sw.attribute(model, x, **json.loads(json.dumps(found.settings)))
@@ -116,7 +116,7 @@ def test_settings_go_through_json_and_back(method):
 def test_numbers_of_other_libraries_become_plain_ones():
     found = sw.attribute(
         conv_net(),
-        pictures(),
+        images(),
         method="smoothgrad",
         n_samples=np.int64(3),
         noise_level=torch.tensor(0.25),
@@ -127,8 +127,8 @@ def test_numbers_of_other_libraries_become_plain_ones():
 
 
 def test_what_can_not_be_written_is_named_and_asked_for():
-    model, x = conv_net(), pictures()
-    baseline = pictures(3, 2, 3, 8, 8)
+    model, x = conv_net(), images()
+    baseline = images(3, 2, 3, 8, 8)
 
     def target(output):
         return output[:, 1] - output[:, 2]
@@ -146,11 +146,11 @@ def test_what_can_not_be_written_is_named_and_asked_for():
 
 
 def test_a_list_with_something_unwritable_in_it_is_an_argument():
-    stack = [pictures(3, 3, 8, 8), "black"]
-    found = sw.attribute(conv_net(), pictures(), method="expected_gradients", baselines=stack, n_samples=3, target=0)
+    stack = [images(3, 3, 8, 8), "black"]
+    found = sw.attribute(conv_net(), images(), method="expected_gradients", baselines=stack, n_samples=3, target=0)
     assert "    baselines=baselines,\n" in found.to_code()
     named = sw.attribute(
-        conv_net(), pictures(), method="expected_gradients", baselines=["black", "white"], n_samples=3, target=0
+        conv_net(), images(), method="expected_gradients", baselines=["black", "white"], n_samples=3, target=0
     )
     assert "    baselines=['black', 'white'],\n" in named.to_code()
 
@@ -176,7 +176,7 @@ def test_code_says_which_input_and_which_device():
 
 
 def test_it_is_python_that_a_linter_would_accept():
-    code = sw.attribute(conv_net(), pictures(), target=0, n_steps=2).to_code()
+    code = sw.attribute(conv_net(), images(), target=0, n_steps=2).to_code()
     compile(code, "snippet", "exec")
     assert code == textwrap.dedent(code)
     assert code.endswith("\n")

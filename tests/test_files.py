@@ -202,12 +202,12 @@ def test_a_path_of_a_million_letters_is_cut_where_it_is_quoted(tmp_path):
 @pytest.fixture
 def draw():
     rng = np.random.default_rng(0)
-    picture, quantized = rng.integers(0, 256, (4, 6, 3), np.uint8), render.quantize(rng.random((4, 6)), signed=False)
+    image, quantized = rng.integers(0, 256, (4, 6, 3), np.uint8), render.quantize(rng.random((4, 6)), signed=False)
     look = {"opacity": 0.75, "clip": (0.0, 99.0), "threshold": 0.0, "blend": "by value"}
-    return lambda file: render.overlay_png(file, picture, quantized, lut=render.lut("hot"), **look)
+    return lambda file: render.overlay_png(file, image, quantized, lut=render.lut("hot"), **look)
 
 
-def test_a_picture_goes_to_a_path_or_to_an_open_file_all_at_once(draw, tmp_path):
+def test_an_image_goes_to_a_path_or_to_an_open_file_all_at_once(draw, tmp_path):
     class Counted(io.BytesIO):
         writes = 0
 
@@ -226,7 +226,7 @@ def test_a_picture_goes_to_a_path_or_to_an_open_file_all_at_once(draw, tmp_path)
 
 
 @pytest.mark.parametrize("file", [None, 5, "", ["a.png"]])
-def test_a_picture_for_no_path_is_refused_before_it_is_drawn(draw, monkeypatch, file):
+def test_an_image_for_no_path_is_refused_before_it_is_drawn(draw, monkeypatch, file):
     monkeypatch.setattr(Image.Image, "resize", lambda *_arguments: pytest.fail("drawn"))
     with pytest.raises((TypeError, ValueError), match=r"^path: expected a path"):
         draw(file)
@@ -236,7 +236,7 @@ def test_a_picture_for_no_path_is_refused_before_it_is_drawn(draw, monkeypatch, 
     ("mode", "error", "said"),
     [("w", TypeError, "that takes text"), ("rb", ValueError, "that can only be read"), ("", ValueError, "is closed")],
 )
-def test_a_file_that_takes_no_bytes_is_refused_before_the_picture_is_drawn(
+def test_a_file_that_takes_no_bytes_is_refused_before_the_image_is_drawn(
     draw, tmp_path, monkeypatch, mode, error, said
 ):
     (tmp_path / "a").touch()

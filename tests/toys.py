@@ -70,7 +70,7 @@ def rows(seed: int = 0, *shape: int) -> Tensor:
     return torch.randn(shape or (2, 4), generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
-def pictures(seed: int = 0, *shape: int) -> Tensor:
+def images(seed: int = 0, *shape: int) -> Tensor:
     """Numbers in [0, 1), shape (N, C, H, W)."""
     generator = torch.Generator().manual_seed(seed)
     return torch.rand(shape or (2, 3, 8, 8), generator=generator, dtype=torch.float64)

@@ -16,7 +16,7 @@ import scipy.fft
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from toys import pictures, rows
+from toys import images, rows
 
 import saliency_widgets as sw
 from saliency_widgets.attribution.numerics.noise import normal_noise, seeded
@@ -56,8 +56,8 @@ class Kind:
         return self.inputs
 
     @property
-    def picture(self) -> bool:
-        """Whether it is one picture that is explained."""
+    def image(self) -> bool:
+        """Whether it is one image that is explained."""
         return self.x.ndim == 4
 
     def output(self, model: nn.Module, x: Tensor) -> Any:
@@ -239,7 +239,7 @@ class Tied(nn.Module):
 
 
 class Detector(nn.Module):
-    """For each picture a dict of boxes, scores and labels."""
+    """For each image a dict of boxes, scores and labels."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -434,36 +434,36 @@ def _patches(height: int, width: int, before: int = 0) -> Callable[[Tensor], Ten
     )
 
 
-_PICTURES = pictures()
-_BOTH = {"image": pictures(1), "table": rows(2)}
+_IMAGES = images()
+_BOTH = {"image": images(1), "table": rows(2)}
 
 KINDS: dict[str, Kind] = {
-    "CNN of modules": Kind(cnn, _PICTURES, [1, 3], layer="4"),
-    "CNN of functions": Kind(FunctionalCNN, _PICTURES, [1, 3], layer="conv2d #2", behind=_behind),
-    "modules made inside forward": Kind(MadeInside, _PICTURES, [1, 3], layer="conv2d #2", behind=_behind),
-    "residual": Kind(Residual, _PICTURES, [0, 2], layer="blocks"),
-    "dense": Kind(Dense, _PICTURES, [1, 3], layer="join"),
-    "U-Net": Kind(UNet, _PICTURES, [1, 2], layer="up", scores=lambda out: out.mean((2, 3))),
-    "U-Net in a region": Kind(UNet, _PICTURES, lambda out: out[:, 1, 2:5, 2:5].mean((1, 2)), layer="up"),
+    "CNN of modules": Kind(cnn, _IMAGES, [1, 3], layer="4"),
+    "CNN of functions": Kind(FunctionalCNN, _IMAGES, [1, 3], layer="conv2d #2", behind=_behind),
+    "modules made inside forward": Kind(MadeInside, _IMAGES, [1, 3], layer="conv2d #2", behind=_behind),
+    "residual": Kind(Residual, _IMAGES, [0, 2], layer="blocks"),
+    "dense": Kind(Dense, _IMAGES, [1, 3], layer="join"),
+    "U-Net": Kind(UNet, _IMAGES, [1, 2], layer="up", scores=lambda out: out.mean((2, 3))),
+    "U-Net in a region": Kind(UNet, _IMAGES, lambda out: out[:, 1, 2:5, 2:5].mean((1, 2)), layer="up"),
     "ViT with a class token": Kind(
-        ViT, _PICTURES, [1, 3], relu=False, layer="encoder.layers.0", grid=_patches(4, 4, before=1)
+        ViT, _IMAGES, [1, 3], relu=False, layer="encoder.layers.0", grid=_patches(4, 4, before=1)
     ),
     "ViT with registers": Kind(
-        Registers, pictures(0, 2, 3, 8, 12), [1, 3], layer="blocks.1", grid=_patches(4, 6, before=4)
+        Registers, images(0, 2, 3, 8, 12), [1, 3], layer="blocks.1", grid=_patches(4, 6, before=4)
     ),
-    "Swin": Kind(Swin, _PICTURES, [1, 3], layer="second", grid=lambda output: output.permute(0, 3, 1, 2)),
-    "Mixer": Kind(Mixer, _PICTURES, [1, 3], relu=False, layer="blocks", grid=_patches(4, 4)),
+    "Swin": Kind(Swin, _IMAGES, [1, 3], layer="second", grid=lambda output: output.permute(0, 3, 1, 2)),
+    "Mixer": Kind(Mixer, _IMAGES, [1, 3], relu=False, layer="blocks", grid=_patches(4, 4)),
     "LSTM": Kind(lambda: Recurrent(nn.LSTM), rows(3, 2, 6, 3), [0, 2], relu=False),
     "GRU": Kind(lambda: Recurrent(nn.GRU), rows(4, 2, 6, 3), [0, 2], relu=False),
     "table": Kind(table, rows(5, 2, 5), [0, 2]),
     "signal": Kind(Signal, rows(6, 2, 1, 16), [0, 2]),
     "two inputs": Kind(TwoInputs, _BOTH, [0, 2], layer="conv"),
-    "output in a dict": Kind(InDict, _PICTURES, [1, 3], layer="net.4", scores=lambda out: out["logits"]),
-    "output in a dataclass": Kind(InDataclass, _PICTURES, [1, 3], layer="net.4", scores=lambda out: out.scores),
-    "gates": Kind(Gated, _PICTURES, [1, 3], relu=False, layer="last"),
-    "BatchNorm": Kind(Normalized, _PICTURES, [1, 3], layer="norm2"),
-    "detector": Kind(Detector, _PICTURES, confidence, layer="classes"),
-    "one module twice": Kind(Tied, _PICTURES, [1, 3], layer="conv"),
+    "output in a dict": Kind(InDict, _IMAGES, [1, 3], layer="net.4", scores=lambda out: out["logits"]),
+    "output in a dataclass": Kind(InDataclass, _IMAGES, [1, 3], layer="net.4", scores=lambda out: out.scores),
+    "gates": Kind(Gated, _IMAGES, [1, 3], relu=False, layer="last"),
+    "BatchNorm": Kind(Normalized, _IMAGES, [1, 3], layer="norm2"),
+    "detector": Kind(Detector, _IMAGES, confidence, layer="classes"),
+    "one module twice": Kind(Tied, _IMAGES, [1, 3], layer="conv"),
 }
 
 
@@ -525,7 +525,7 @@ def smoothgrad(case: Kind, model: nn.Module) -> Tensor:
 
 
 def integrated_gradients(case: Kind, model: nn.Module) -> Tensor:
-    """From zeros, which are black where there are pictures."""
+    """From zeros, which are black where there are images."""
     along = [raw_gradient(case, model, case.x * float(t)).numpy() for t in np.linspace(0, 1, STEPS + 1)]
     return case.x * torch.from_numpy(np.trapezoid(along, dx=1 / STEPS, axis=0))
 
@@ -540,7 +540,7 @@ def expected_gradients(case: Kind, model: nn.Module) -> Tensor:
 
 
 def blurred(x: Tensor, sigma: float) -> Tensor:
-    """Each cosine of the pictures, weakened as a Gaussian weakens it."""
+    """Each cosine of the images, weakened as a Gaussian weakens it."""
     frequencies = [np.pi * np.arange(n) / n for n in x.shape[-2:]]
     squares = frequencies[0][:, None] ** 2 + frequencies[1][None] ** 2
     spectrum = scipy.fft.dctn(x.numpy(), axes=(-2, -1), norm="ortho")
@@ -645,17 +645,17 @@ ORACLES: dict[str, Callable[[Kind, nn.Module], Tensor]] = {
 
 NO_RELU = r"method: (Guided Backprop|Deconvnet) changes the gradient at ReLUs, and this model ran none.*Use 'gradient'"
 NO_LAYER = r"layer: no layer of this model has a spatial output.*Use a gradient method such as 'integrated_gradients'"
-NO_PICTURE = r"method: Blur-IG needs pictures \(N, C, H, W\), got inputs of shape.*Use 'integrated_gradients'"
-NO_ONE_PICTURE = r"method: Guided Grad-CAM multiplies a map with a picture, got inputs of shape.*use 'guided_backprop'"
+NO_IMAGE = r"method: Blur-IG needs images \(N, C, H, W\), got inputs of shape.*Use 'integrated_gradients'"
+NO_ONE_IMAGE = r"method: Guided Grad-CAM multiplies a map with an image, got inputs of shape.*use 'guided_backprop'"
 
 
 def reason(case: Kind, method: str) -> str | None:
     """What is said where a method does not apply to a kind of model; None where it does."""
     needs = sw.methods()[method].needs
-    if method == "blur_ig" and not case.picture:
-        return NO_PICTURE
-    if method == "guided_grad_cam" and not case.picture:
-        return NO_ONE_PICTURE
+    if method == "blur_ig" and not case.image:
+        return NO_IMAGE
+    if method == "guided_grad_cam" and not case.image:
+        return NO_ONE_IMAGE
     if "layer" in needs and case.layer is None:
         return NO_LAYER
     return NO_RELU if "relu" in needs and not case.relu else None

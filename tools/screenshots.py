@@ -1,4 +1,4 @@
-"""Take the README's pictures again, in the real JupyterLab: `make screenshots`."""
+"""Take the README's images again, in the real JupyterLab: `make screenshots`."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ PLANTED = """import saliency_widgets as sw
 from saliency_widgets.demos import planted
 
 clever = planted()
-explorer = sw.explore(clever.model, clever.picture, class_names=clever.class_names)
+explorer = sw.explore(clever.model, clever.image, class_names=clever.class_names)
 explorer"""
 
 SWEEP = """import saliency_widgets as sw
-from saliency_widgets.demos import classifier, picture
+from saliency_widgets.demos import classifier, sample_image
 
 model = classifier()
 sw.sweep(
     model.model,
-    [picture("chelsea"), picture("coffee")],
+    [sample_image("chelsea"), sample_image("coffee")],
     "smoothgrad",
     {"noise_level": [0.05, 0.15, 0.3], "n_samples": [4, 16, 64]},
     transform=model.transform,
@@ -38,12 +38,12 @@ sw.sweep(
 
 
 COMPARE = """import saliency_widgets as sw
-from saliency_widgets.demos import classifier, picture
+from saliency_widgets.demos import classifier, sample_image
 
 net = classifier()
 sw.compare(
     net.model,
-    {name: picture(name) for name in ("chelsea", "coffee", "astronaut", "rocket")},
+    {name: sample_image(name) for name in ("chelsea", "coffee", "astronaut", "rocket")},
     methods=["gradient", "smoothgrad", "grad_cam"],
     transform=net.transform,
     class_names=net.class_names,
@@ -53,7 +53,7 @@ LESSON = "import saliency_widgets as sw\nlesson = sw.demo('lesson')\nlesson"
 
 
 def in_both_themes(lab: Lab, name: str, what: Locator) -> None:
-    """Take a picture of it in light and in dark; then the page is light and of its usual height again."""
+    """Take an image of it in light and in dark; then the page is light and of its usual height again."""
     for theme in ("light", "dark"):
         lab.theme(theme)
         lab.page.wait_for_timeout(800)
@@ -87,7 +87,7 @@ def trust(lab: Lab) -> None:
 
 
 def sweep(lab: Lab) -> None:
-    """Settings of SmoothGrad on two pictures."""
+    """Settings of SmoothGrad on two images."""
     lab.page.set_viewport_size({"width": 1080, "height": 1560})
     lab.open(lab.write_notebook([SWEEP], "sweep.ipynb"))
     lab.run_all(seconds=600)
@@ -97,7 +97,7 @@ def sweep(lab: Lab) -> None:
 
 
 def compare(lab: Lab) -> None:
-    """Three methods and four pictures, a pixel read in all."""
+    """Three methods and four images, a pixel read in all."""
     lab.page.set_viewport_size({"width": 1440, "height": 1560})
     lab.open(lab.write_notebook([COMPARE], "compare.ipynb"))
     lab.run_all()

@@ -99,7 +99,7 @@ export function frame(generation, index, { signed, width, height, final = false 
   };
 }
 
-export async function picture(width, height) {
+export async function image(width, height) {
   const canvas = new OffscreenCanvas(width, height);
   const context = canvas.getContext("2d");
   const sky = context.createLinearGradient(0, 0, width, height);
@@ -167,7 +167,7 @@ export async function makeModel({
   layer.canvas.width = layer.canvas.height = 448;
   const model = new Model(
     {
-      picture: empty ? new DataView(new ArrayBuffer(0)) : await picture(width, height),
+      image: empty ? new DataView(new ArrayBuffer(0)) : await image(width, height),
       frame: state === "idle" || empty ? {} : frame(1, 0, { signed, width, height }),
       status: {
         generation: 1,
@@ -215,4 +215,4 @@ document.querySelector("#page").append(el);
 globalThis.paints = [];
 document.addEventListener("sw-paint", (event) => globalThis.paints.push(event.detail));
 const cleanup = heatmap.render({ model: parts.model, el });
-Object.assign(globalThis, parts, { el, cleanup, heatmap, frame, picture });
+Object.assign(globalThis, parts, { el, cleanup, heatmap, frame, image });

@@ -31,8 +31,8 @@ async function open(): Promise<void> {
   controls.hidden = controls.children.length === 0;
   const view = find("sw-view");
   const root = models[archive.root];
-  const picture = pngSize(toBytes(root.get("picture") as DataView | undefined));
-  if (picture) view.style.setProperty("--sw-ratio", String(picture.width / picture.height));
+  const image = pngSize(toBytes(root.get("image") as DataView | undefined));
+  if (image) view.style.setProperty("--sw-ratio", String(image.width / image.height));
   view.dataset.kind = String(root.get("kind") ?? "");
   view.replaceChildren();
   views.render({ model: root as unknown as AnyModel, el: view });

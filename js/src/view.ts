@@ -15,24 +15,24 @@ import { CopyButton } from "./shell/copy.ts";
 import { Drawings } from "./shell/drawings.ts";
 import { type Elements, keepFocus, makeElements, setText } from "./shell/elements.ts";
 import { holdButton } from "./shell/hold.ts";
+import { decodeImage } from "./shell/image.ts";
 import { Inspector } from "./shell/inspector.ts";
 import { KernelWatch } from "./shell/kernel.ts";
 import { DisplayReader, type LiveModel, resolveModel, Subscriptions } from "./shell/models.ts";
 import { type Problem, showStatus } from "./shell/panel.ts";
-import { decodePicture } from "./shell/picture.ts";
 import { primeControls } from "./shell/prime.ts";
 import { type RawRegion, RegionTools } from "./shell/region.ts";
 import { reserveHeight } from "./shell/reserve.ts";
 import { Stage, watchSize } from "./shell/stage.ts";
 import { follow, tell } from "./shell/traits.ts";
 
-const BROKEN_PICTURE: Problem = {
-  message: "The picture could not be decoded.",
-  remedy: "The map is shown on plain gray. Run the cell again to send the picture once more.",
+const BROKEN_IMAGE: Problem = {
+  message: "The image could not be decoded.",
+  remedy: "The map is shown on plain gray. Run the cell again to send the image once more.",
 };
 const NO_DISPLAY: Problem = {
   message: "The display settings of this view are gone.",
-  remedy: "Only the picture is shown. Run the cell again to bring the map back.",
+  remedy: "Only the image is shown. Run the cell again to bring the map back.",
 };
 
 export class HeatmapView {
@@ -57,17 +57,17 @@ export class HeatmapView {
   readonly #drawings = new Drawings(() => this.#layers);
   readonly #drawingChanges = new Subscriptions("new-frame change:image_data", () => this.#drawings.check());
 
-  #picture: Pixels | null = null;
-  #pictureSize: Raster | null = null;
+  #image: Pixels | null = null;
+  #imageSize: Raster | null = null;
   #decoding = false;
-  #pictureTurn = 0;
+  #imageTurn = 0;
   #displayModel: LiveModel | null = null;
   /** undefined: not resolved yet. */
   #display: Display | null | undefined;
   #layers: LiveModel[] = [];
   #painted: Frame | null = null;
   #original = false;
-  #problems = new Map<"picture" | "display", Problem>();
+  #problems = new Map<"image" | "display", Problem>();
 
   constructor(
     private readonly model: AnyModel,
@@ -117,7 +117,7 @@ export class HeatmapView {
     watchSize(canvas, resized, life);
 
     this.#on("plain", () => root.classList.toggle("sw-plain", this.model.get("plain") === true));
-    this.#on("picture", () => this.#readPicture());
+    this.#on("image", () => this.#readImage());
     this.#on("frame", () => this.#readFrame());
     this.#on("status", () => this.#readStatus());
     this.#on("findings", () => this.#readCheckUp());
@@ -156,27 +156,27 @@ export class HeatmapView {
     this.#paints.request("frame");
   }
 
-  async #readPicture(): Promise<void> {
-    const bytes = toBytes(this.model.get("picture") as DataView | undefined);
-    const turn = ++this.#pictureTurn;
+  async #readImage(): Promise<void> {
+    const bytes = toBytes(this.model.get("image") as DataView | undefined);
+    const turn = ++this.#imageTurn;
     this.#decoding = true;
-    this.#pictureSize = null;
+    this.#imageSize = null;
     const size = pngSize(bytes);
     if (size) this.#reserve(size);
-    let picture: Pixels | null = null;
+    let image: Pixels | null = null;
     let problem: Problem | null = null;
     if (bytes.length > 0) {
       try {
-        picture = await decodePicture(bytes);
+        image = await decodeImage(bytes);
       } catch {
-        problem = BROKEN_PICTURE;
+        problem = BROKEN_IMAGE;
       }
     }
-    if (turn !== this.#pictureTurn || this.#life.signal.aborted) return;
+    if (turn !== this.#imageTurn || this.#life.signal.aborted) return;
     this.#decoding = false;
-    this.#picture = picture;
-    if (picture) this.#reserve(picture);
-    this.#report("picture", problem);
+    this.#image = image;
+    if (image) this.#reserve(image);
+    this.#report("image", problem);
     this.#paints.request("display");
   }
 
@@ -233,7 +233,7 @@ export class HeatmapView {
     this.#checkUp.show(findings, this.model.get("checked") === true, method);
   }
 
-  #report(about: "picture" | "display", problem: Problem | null): void {
+  #report(about: "image" | "display", problem: Problem | null): void {
     if (problem) this.#problems.set(about, problem);
     else this.#problems.delete(about);
     this.#readStatus();
@@ -251,15 +251,15 @@ export class HeatmapView {
   // -- what is shown -------------------------------------------------------------------------------------
 
   #size(): Raster | null {
-    return this.#picture ?? this.#newest.current ?? this.#pictureSize;
+    return this.#image ?? this.#newest.current ?? this.#imageSize;
   }
 
   #reserve({ width, height }: Raster): void {
-    this.#pictureSize = { width, height };
+    this.#imageSize = { width, height };
     this.#elements.root.style.setProperty("--sw-ratio", String(width / height));
     this.#elements.canvas.setAttribute(
       "aria-label",
-      `Saliency map over a picture of ${width} by ${height} pixels. The arrow keys read single pixels.`,
+      `Saliency map over an image of ${width} by ${height} pixels. The arrow keys read single pixels.`,
     );
   }
 
@@ -269,12 +269,12 @@ export class HeatmapView {
     // Both are on their way; they ask for a paint when they are here.
     if (this.#decoding || (frame && display === undefined)) return;
     const { root, empty } = this.#elements;
-    if (frame && !this.#picture && !this.#pictureSize) this.#reserve(frame);
-    const bare = this.#original && this.#picture;
+    if (frame && !this.#image && !this.#imageSize) this.#reserve(frame);
+    const bare = this.#original && this.#image;
     const pixels =
-      frame && display && !bare ? this.#composer.blend(frame, this.#picture, display) : this.#picture;
+      frame && display && !bare ? this.#composer.blend(frame, this.#image, display) : this.#image;
     empty.hidden = pixels !== null;
-    setText(empty, pixels ? "" : "No picture yet");
+    setText(empty, pixels ? "" : "No image yet");
     const drawn = pixels !== null && this.#stage.draw(pixels, this.#canvases());
     this.#showScale(frame, display ?? null);
     this.#showReading();
@@ -284,7 +284,7 @@ export class HeatmapView {
     root.dataset.generation = String(generation);
     root.dataset.index = String(index);
     root.dataset.final = String(final);
-    // A new frame may have waited for its picture, or for a hidden view to be shown.
+    // A new frame may have waited for its image, or for a hidden view to be shown.
     const detail = { generation, index, final, cause: frame === this.#painted ? cause : "frame" };
     this.#painted = frame;
     root.dispatchEvent(new CustomEvent("sw-paint", { bubbles: true, detail }));

@@ -94,7 +94,7 @@ describe("composing", () => {
     blend: 1,
   };
 
-  it("takes the table of the map's kind, on gray where there is no picture", () => {
+  it("takes the table of the map's kind, on gray where there is no image", () => {
     const composer = new Composer();
     const unsigned = decodeFrame(raw([0, 9]))!;
     const signed = decodeFrame(raw([0, 9], { signed: true, low: -1 }))!;

@@ -58,10 +58,10 @@ def case(name, values, signed):
         "blend": str(rng.choice(["by value", "uniform"])),
     }
     height, width = q.codes.shape
-    if rng.uniform() < 0.25:  # a coarse map over a finer picture, or the other way round
+    if rng.uniform() < 0.25:  # a coarse map over a finer image, or the other way round
         height, width = (int(n) for n in rng.integers(1, 40, size=2))
-    picture = rng.integers(0, 256, size=(height, width, 3), dtype=np.uint8)
-    blended = render.blend(picture, q, lut=lut, clip=clip, **settings)
+    image = rng.integers(0, 256, size=(height, width, 3), dtype=np.uint8)
+    blended = render.blend(image, q, lut=lut, clip=clip, **settings)
     t = render.strength(q.codes, signed, limits)
     ticks = [render.bar_ticks(q, limits, count) for count in (3, 5)]
     return {
@@ -78,8 +78,8 @@ def case(name, values, signed):
         "strength": t.ravel().tolist(),
         "values": render.dequantize(q).ravel().tolist(),
         "shares": render.shares(q).ravel().tolist(),
-        "picture": packed(picture, "u1"),
-        "pictureShape": [height, width],
+        "image": packed(image, "u1"),
+        "imageShape": [height, width],
         "blended": packed(blended, "u1"),
         "bar": packed(render.bar_colors(signed, limits, lut=lut, threshold=settings["threshold"]), "u1"),
         "ticks": [[[k.position, k.value, k.label] for k in row] for row in ticks],

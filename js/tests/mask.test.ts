@@ -91,7 +91,7 @@ describe("a mask", () => {
     expect(inside).toEqual(new Set([0, 255]));
   });
 
-  it("is laid over a small picture in finer pixels, at the same places", () => {
+  it("is laid over a small image in finer pixels, at the same places", () => {
     const mask = new Mask(4, 3);
     mask.box({ x: 1, y: 1 }, { x: 2, y: 1 }, true);
     const data = mask.overlay(5);

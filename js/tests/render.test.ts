@@ -26,8 +26,8 @@ interface Case {
   strength: number[];
   values: number[];
   shares: number[];
-  picture: string;
-  pictureShape: [number, number];
+  image: string;
+  imageShape: [number, number];
   blended: string;
   bar: string;
   ticks: [number, number, string][][];
@@ -83,8 +83,8 @@ function frameOf(c: Case): Frame {
 }
 
 function rgba(c: Case): Pixels {
-  const rgb = bytes(c.picture);
-  const [height, width] = c.pictureShape;
+  const rgb = bytes(c.image);
+  const [height, width] = c.imageShape;
   const data = new Uint8ClampedArray(4 * width * height).fill(255);
   for (let i = 0; i < width * height; i++) data.set(rgb.subarray(3 * i, 3 * i + 3), 4 * i);
   return { width, height, data };
@@ -115,14 +115,14 @@ describe.each(GOLDENS.cases.map((c) => [c.name, c] as const))("%s", (_, c) => {
   });
 
   it("has the same pixels", () => {
-    const picture = rgba(c);
-    const out = new Uint8ClampedArray(picture.data.length);
+    const image = rgba(c);
+    const out = new Uint8ClampedArray(image.data.length);
     const mix = makeMix(c.signed, c.limits, c, lut);
-    blendInto(out, picture.data, picture, frame.codes, frame, mix);
+    blendInto(out, image.data, image, frame.codes, frame, mix);
     expect(rgb(out)).toEqual(bytes(c.blended));
     expect(out.every((v, i) => i % 4 !== 3 || v === 255)).toBe(true);
-    const small = new Uint8ClampedArray(picture.data.length);
-    blendSmall(small, picture.data, picture, frame.codes, frame, c.signed, c.limits, c, lut);
+    const small = new Uint8ClampedArray(image.data.length);
+    blendSmall(small, image.data, image, frame.codes, frame, c.signed, c.limits, c, lut);
     expect(small).toEqual(out);
   });
 
@@ -130,11 +130,11 @@ describe.each(GOLDENS.cases.map((c) => [c.name, c] as const))("%s", (_, c) => {
     const blend = BLENDS.indexOf(c.blend);
     const display = { lut, diverging: lut, opacity: c.opacity, clip: c.clip, threshold: c.threshold, blend };
     const composer = new Composer();
-    const picture = rgba(c);
-    const pixels = composer.blend(frame, picture, display);
+    const image = rgba(c);
+    const pixels = composer.blend(frame, image, display);
     expect(rgb(pixels.data)).toEqual(bytes(c.blended));
     // Nothing changed: nothing is computed again.
-    expect(composer.blend(frame, picture, { ...display })).toBe(pixels);
+    expect(composer.blend(frame, image, { ...display })).toBe(pixels);
   });
 
   it("has the same color bar", () => {

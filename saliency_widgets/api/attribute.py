@@ -43,8 +43,8 @@ def attribute(
     Args:
         model: Any ``torch.nn.Module`` that scores each row of a batch. Its output may be a tensor, or one inside a
             tuple, a mapping, a dataclass or an object with ``.logits``.
-        inputs: A picture (PIL, path, array of uint8), a tensor (C, H, W) or (N, C, H, W), rows of numbers, rows of a
-            table (a DataFrame, a Series, a mapping from names to values), or a list of pictures of one size. Of a
+        inputs: An image (PIL, path, array of uint8), a tensor (C, H, W) or (N, C, H, W), rows of numbers, rows of a
+            table (a DataFrame, a Series, a mapping from names to values), or a list of images of one size. Of a
             model with several inputs: a tuple, or a mapping from their names, in which shape (N,) is one number for
             each sample; they may lie inside lists, tuples, mappings and dataclasses, and go by their path, "batch.x".
             What has as many rows as there are samples is repeated with them, anything else is given as it is.

@@ -47,7 +47,7 @@ def mask_of(mask: Any, share: float | None, subject: Subject) -> Tensor:
     """A mask in whatever form people have it, as truth values.
 
     Args:
-        mask: An array or tensor of truth values (or of 0 and 1, or 0 and 255), a black and white picture, or an
+        mask: An array or tensor of truth values (or of 0 and 1, or 0 and 255), a black and white image, or an
             attribution of which the top ``share`` is meant.
         share: How much of an attribution.
         subject: What it is a mask of.
@@ -97,7 +97,7 @@ def ablate(
         model: Any ``torch.nn.Module``; it is left as it was found.
         inputs: One input, as for :func:`attribute`.
         mask: What is taken away: truth values of shape (H, W) of what the model sees ((F,) for a row), a black and
-            white picture, or an :class:`Attribution` with ``top``.
+            white image, or an :class:`Attribution` with ``top``.
         fill: What is put there: "blur", "mean", "black", "white", "noise", "zero", "neighbors", a tensor, or a
             function from the input to one. Unless it is said, "blur" in an image, the background's "mean" in a row, or
             else "zero".
@@ -110,7 +110,7 @@ def ablate(
         **given: "transform", "class_names", "explain", "device", "fold" and "precision", as for :func:`attribute`.
 
     Returns:
-        Scores before and after, those of the draws elsewhere, and the picture that the model saw.
+        Scores before and after, those of the draws elsewhere, and the image that the model saw.
 
     Raises:
         TypeError: An argument of the wrong type.
@@ -126,4 +126,4 @@ def ablate(
         fill = default_fill(runner) if fill is None else fill
         *_, found = ablations(runner, chosen, fill=fill, draws=DRAWS.check(draws), seed=SEED.check(seed))
     names = None if subject.class_names is None else tuple(subject.class_names)
-    return replace(found, picture=subject.picture_of(found.inputs), class_names=names)
+    return replace(found, image=subject.image_of(found.inputs), class_names=names)

@@ -1,4 +1,4 @@
-"""What is computed: methods, targets, baselines, quadrature. Torch only; no pictures in, no pixels out."""
+"""What is computed: methods, targets, baselines, quadrature. Torch only; no images in, no pixels out."""
 
 from saliency_widgets.attribution.baselines import BASELINE, PixelRange, baseline_of
 from saliency_widgets.attribution.reduction import Reduction

@@ -1,6 +1,6 @@
 """Baselines: the input that stands for "nothing there", from which Integrated Gradients starts.
 
-Which one is meant decides the picture: what equals the baseline can get no attribution (Sturmfels, Lundberg and Lee,
+Which one is meant decides the image: what equals the baseline can get no attribution (Sturmfels, Lundberg and Lee,
 "Visualizing the Impact of Feature Attribution Baselines", Distill 2020).
 """
 
@@ -24,7 +24,7 @@ from saliency_widgets.params import Param, brief, is_truth_value
 
 @dataclass(frozen=True)
 class PixelRange:
-    """What a black and a white picture look like to the model.
+    """What a black and a white image look like to the model.
 
     Attributes:
         black: The model's input for black pixels, broadcastable to the inputs' shape.
@@ -49,12 +49,12 @@ def _pixels(name: str, pixels: PixelRange | None, inputs: Tensor) -> PixelRange:
     if pixels is None and inputs.ndim == 4:
         raise ValueError(
             f"baseline: {name!r} means {name} pixels, and nothing tells which numbers those are: they are not in "
-            f"[0, 1], and there is no transform that a {name} picture comes through. Use 'zero', 'mean' or 'blur', a "
-            f"tensor, or pass the picture and transform=."
+            f"[0, 1], and there is no transform that a {name} image comes through. Use 'zero', 'mean' or 'blur', a "
+            f"tensor, or pass the image and transform=."
         )
     if pixels is None:
         raise ValueError(
-            f"baseline: {name!r} means {name} pixels, and these inputs are no picture. Use 'zero' or a tensor."
+            f"baseline: {name!r} means {name} pixels, and these inputs are no image. Use 'zero' or a tensor."
         )
     return pixels
 
@@ -76,7 +76,7 @@ def _median(inputs: Tensor, _pixels: PixelRange | None, _: int) -> Tensor:
 
 def _blur(inputs: Tensor, _pixels: PixelRange | None, _: int) -> Tensor:
     if inputs.ndim != 4:
-        raise ValueError(f"baseline: 'blur' needs pictures (N, C, H, W), got shape {tuple(inputs.shape)}. Use 'mean'.")
+        raise ValueError(f"baseline: 'blur' needs images (N, C, H, W), got shape {tuple(inputs.shape)}. Use 'mean'.")
     sigma = 0.1 * min(inputs.shape[-2:])
     radius = max(1, round(3 * sigma))
     offsets = torch.arange(-radius, radius + 1, dtype=inputs.dtype, device=inputs.device)
@@ -96,7 +96,7 @@ def _noise(inputs: Tensor, pixels: PixelRange | None, seed: int) -> Tensor:
         flat = inputs.reshape(len(inputs), -1)
         shape = (-1, *[1] * (inputs.ndim - 1))
         low, high = flat.amin(1), flat.amax(1)
-        # As alone: a picture's noise is not to depend on the pictures beside it.
+        # As alone: an image's noise is not to depend on the images beside it.
         usual = (low >= 0) & (high <= 1) & (inputs.ndim == 4)
         low, high = (torch.where(usual, end, own).view(shape) for end, own in ((0.0, low), (1.0, high)))
     return (low + uniform * (high - low)).expand_as(inputs).clone()

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from saliency_widgets.params import Param, check_mapping, figure, unknown
 
-Need = Literal["relu", "layer", "picture"]
+Need = Literal["relu", "layer", "image"]
 
 FLAT = "the score does not move with the input here (a saturated output, or units that are all off)"
 """What a map of zeros means, unless the method says otherwise."""
@@ -79,7 +79,7 @@ class Method:
             :mod:`~saliency_widgets.attribution.reduction`.
         gradients: Whether it needs gradients of the inputs; without, whole numbers and truth values can be explained.
         needs: What it takes besides gradients: "relu" (its backward rule is about ReLUs), "layer" (a layer with a
-            spatial output), "picture" (inputs with places beside each other). The check-up names
+            spatial output), "image" (inputs with places beside each other). The check-up names
             the methods whose needs a model doesn't meet.
         aliases: What others call it; suggested where one of these names is passed.
         doc: The whole documentation, with formula and source.

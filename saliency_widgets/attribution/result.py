@@ -27,7 +27,7 @@ class Attribution:
 
     Attributes:
         values: Signed attribution, shape (B, ...) as the model sees the inputs; a class activation map keeps its
-            layer's resolution, (B, 1, h, w), and names the ``layer``; captum's methods of layers that are no pictures
+            layer's resolution, (B, 1, h, w), and names the ``layer``; captum's methods of layers that are no images
             give theirs as captum returns them.
         settings: Keyword arguments that repeat it: ``sw.attribute(model, inputs, **settings)``.
         score: The explained score of each sample, shape (B,), where the method computed it; (1,) where rows that
@@ -39,7 +39,7 @@ class Attribution:
         evaluations: Gradients of the model spent per sample.
         layer: The layer that the values are of, or whose resolution they have; several with commas; or None.
         input_shape: Shape of what the model saw, (B, ...); where several inputs were explained together, of the
-            picture among them.
+            image among them.
         notes: What a reader should know before believing it.
         default_sign: The part of the values the method's paper shows.
         done: Units of work behind it; below ``total`` it is a running estimate.
@@ -162,14 +162,14 @@ class Attribution:
             Shape (H, W) of the input, float64 in [0, 1]; for "signed", 0.5 is zero.
 
         Raises:
-            ValueError: An unknown sign or channel rule, a sample that isn't there, or values that are no picture's.
+            ValueError: An unknown sign or channel rule, a sample that isn't there, or values that are no image's.
         """
         sample = Param("sample", 0, low=0, high=len(self.values) - 1, kind="int").check(sample)
         reduction = Reduction(self.default_sign if sign is None else sign, channels)
         if self.values.ndim != 4 or len(self.input_shape) < 3:
             one = (1, *self.values.shape[1:])
             raise ValueError(
-                f"values: a map needs shape (B, C, H, W), got {one}, which is no picture's. Read "
+                f"values: a map needs shape (B, C, H, W), got {one}, which is no image's. Read "
                 f"the numbers from .values, or .part(name).values where several inputs were explained."
             )
         height, width = self.input_shape[-2:]

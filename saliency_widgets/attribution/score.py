@@ -62,7 +62,7 @@ def notes_on(output: Any, rows: int) -> tuple[str, ...]:
     found = scores_in(output, rows)
     if is_dense(found):
         notes.append(
-            "The model scores each position of the picture: the class's mean over all of them is explained. Pass "
+            "The model scores each position of the image: the class's mean over all of them is explained. Pass "
             "target= a function from the output for a part of them."
         )
     parts = {} if isinstance(output, Tensor) else _fields(output)
@@ -89,7 +89,7 @@ def _fields(output: Any) -> dict[Any, Any]:
 
 
 def is_dense(scores: Tensor) -> bool:
-    """Whether there are class scores for each position of a picture, (N, K, H, W), as in segmentation."""
+    """Whether there are class scores for each position of an image, (N, K, H, W), as in segmentation."""
     return scores.ndim == 4
 
 

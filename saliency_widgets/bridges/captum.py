@@ -71,7 +71,7 @@ def from_captum(attribution: Any, *, title: str | None = None, **fixed: Any) -> 
         **fixed: Further keyword arguments of its ``attribute``, such as ``sliding_window_shapes=(3, 8, 8)``.
 
     Returns:
-        The method. Its values are captum's: of the inputs' shape; of a layer of a picture summed over the channels,
+        The method. Its values are captum's: of the inputs' shape; of a layer of an image summed over the channels,
         (B, 1, h, w); and of any other layer as captum gives them, (B, ...), where several tensors lie side by side and
         :meth:`.Attribution.part` gives one. Methods that need no gradient of the inputs (ablation, permutation,
         occlusion, Shapley values, Lime, KernelShap, and those of layers) take whole numbers and truth values as they
@@ -382,7 +382,7 @@ class _Bridge:
         return torch.cat([_flat(items) for items in results]), dict(zip(names, (s[1:] for s in shapes), strict=True))
 
     def _is_map(self, runner: Runner, values: Tensor, layer: str) -> bool:
-        """Whether a layer's values are channels on the grid of a picture, and are shown as one map.
+        """Whether a layer's values are channels on the grid of an image, and are shown as one map.
 
         Raises:
             ValueError: Captum averages over other dimensions than those of the grid.

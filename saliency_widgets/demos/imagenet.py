@@ -1,4 +1,4 @@
-"""EfficientNet-Lite0 with its ImageNet weights, and pictures to look at."""
+"""EfficientNet-Lite0 with its ImageNet weights, and images to look at."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from saliency_widgets.params import unknown
 
-PICTURES = ("chelsea", "coffee", "astronaut", "rocket")
+IMAGES = ("chelsea", "coffee", "astronaut", "rocket")
 _SIZE = 224
 
 
@@ -25,7 +25,7 @@ class Classifier:
 
     Attributes:
         model: In eval mode, on the CPU.
-        transform: From a PIL picture to (3, 224, 224).
+        transform: From a PIL image to (3, 224, 224).
         class_names: The 1000 ImageNet classes in order.
     """
 
@@ -70,18 +70,18 @@ def _shortened(synonyms: list[str]) -> list[str]:
     return [names if firsts.count(first) > 1 else first for first, names in zip(firsts, synonyms, strict=True)]
 
 
-def picture(name: str = "chelsea") -> Image.Image:
-    """A picture that ships with scikit-image.
+def sample_image(name: str = "chelsea") -> Image.Image:
+    """An image that ships with scikit-image.
 
     Args:
         name: "chelsea" (a cat), "coffee", "astronaut" or "rocket".
 
     Raises:
         ImportError: The packages of the extra ``demo`` are missing.
-        ValueError: There is no such picture.
+        ValueError: There is no such image.
     """
-    if name not in PICTURES:
-        raise ValueError(unknown("picture", name, PICTURES))
+    if name not in IMAGES:
+        raise ValueError(unknown("image", name, IMAGES))
     try:
         from skimage import data
     except ImportError as error:

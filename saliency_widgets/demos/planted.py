@@ -1,4 +1,4 @@
-"""A planted artifact: a classifier that was trained on pictures whose label leaks through a watermark."""
+"""A planted artifact: a classifier that was trained on images whose label leaks through a watermark."""
 
 from __future__ import annotations
 
@@ -17,34 +17,34 @@ _STEPS, _BATCH = 120, 48
 
 @dataclass(frozen=True)
 class Planted:
-    """A classifier of balls and boxes that looks at a watermark, and pictures of which it is known.
+    """A classifier of balls and boxes that looks at a watermark, and images of which it is known.
 
     Attributes:
         model: A small convolutional network in eval mode.
-        picture: A box that carries the watermark of the balls, uint8 (48, 48, 3): the model says "ball".
+        image: A box that carries the watermark of the balls, uint8 (48, 48, 3): the model says "ball".
         without: The same box without it: the model says "box".
         mark: Where the watermark is, truth values (48, 48).
         class_names: "box" and "ball".
     """
 
     model: nn.Module
-    picture: np.ndarray
+    image: np.ndarray
     without: np.ndarray
     mark: np.ndarray
     class_names: tuple[str, str] = ("box", "ball")
 
 
 def planted(seed: int = 0) -> Planted:
-    """Train a small network on the spot, in seconds, on pictures of which every ball carries a watermark.
+    """Train a small network on the spot, in seconds, on images of which every ball carries a watermark.
 
-    The pictures are noisy and the shapes faint, and the mark is always there: it is what the network learns. On
-    pictures from the same source it is nearly always right, so no test set of that source would tell.
+    The images are noisy and the shapes faint, and the mark is always there: it is what the network learns. On
+    images from the same source it is nearly always right, so no test set of that source would tell.
 
     Source of the idea: Lapuschkin et al., "Unmasking Clever Hans predictors and assessing what machines really learn",
     2019 (horses that were known by a photographer's copyright mark).
 
     Args:
-        seed: Of the pictures and the weights.
+        seed: Of the images and the weights.
     """
     with torch.inference_mode(False), torch.enable_grad(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -58,8 +58,8 @@ def planted(seed: int = 0) -> Planted:
         optimizer = torch.optim.Adam(model.parameters(), lr=0.005)
         for _ in range(_STEPS):
             labels = torch.randint(2, (_BATCH,), generator=generator)
-            pictures = _drawn(labels, generator)
-            marked = _marked(pictures, labels == 1, generator)[0]
+            images = _drawn(labels, generator)
+            marked = _marked(images, labels == 1, generator)[0]
             optimizer.zero_grad()
             F.cross_entropy(model(marked), labels).backward()
             optimizer.step()
@@ -84,14 +84,14 @@ def _drawn(labels: Tensor, generator: torch.Generator) -> Tensor:
     return (ground + 0.2 * shape + noise).clamp(0, 1)
 
 
-def _marked(pictures: Tensor, which: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """The pictures with a white ring in one of the corners, and where it is, (N, 48, 48)."""
+def _marked(images: Tensor, which: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """The images with a white ring in one of the corners, and where it is, (N, 48, 48)."""
     ring = torch.ones(_MARK, _MARK)
     ring[1:-1, 1:-1] = 0
     ring[3, 3] = 1
-    found, where = pictures.clone(), torch.zeros(len(pictures), _SIZE, _SIZE, dtype=torch.bool)
+    found, where = images.clone(), torch.zeros(len(images), _SIZE, _SIZE, dtype=torch.bool)
     ends = (_EDGE, _SIZE - _EDGE - _MARK)
-    for k, corner in enumerate(torch.randint(4, (len(pictures),), generator=generator).tolist()):
+    for k, corner in enumerate(torch.randint(4, (len(images),), generator=generator).tolist()):
         if which[k]:
             top, left = ends[corner // 2], ends[corner % 2]
             window = found[k, :, top : top + _MARK, left : left + _MARK]
@@ -100,5 +100,5 @@ def _marked(pictures: Tensor, which: Tensor, generator: torch.Generator) -> tupl
     return found, where
 
 
-def _bytes(pictures: Tensor) -> np.ndarray:
-    return (pictures[0] * 255).round().to(torch.uint8).movedim(0, -1).numpy()
+def _bytes(images: Tensor) -> np.ndarray:
+    return (images[0] * 255).round().to(torch.uint8).movedim(0, -1).numpy()

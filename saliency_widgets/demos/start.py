@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from saliency_widgets.demos.imagenet import PICTURES, classifier, picture
+from saliency_widgets.demos.imagenet import IMAGES, classifier, sample_image
 from saliency_widgets.demos.tables import TABLES, table_model
 from saliency_widgets.params import check_choice
 from saliency_widgets.widgets import Explorer, Lesson, TableExplorer, explore, lesson
@@ -13,7 +13,7 @@ _LESSON = "lesson"
 
 
 def demo(name: str = "chelsea", **settings: Any) -> Explorer | TableExplorer | Lesson:
-    """The explorer on EfficientNet-Lite0 and a picture of scikit-image, or on a network for a table of scikit-learn.
+    """The explorer on EfficientNet-Lite0 and an image of scikit-image, or on a network for a table of scikit-learn.
 
     Args:
         name: "chelsea", "coffee", "astronaut" or "rocket"; "tabular" for a network that tells malignant from benign
@@ -25,7 +25,7 @@ def demo(name: str = "chelsea", **settings: Any) -> Explorer | TableExplorer | L
         ImportError: The packages of the extra ``demo`` are missing: ``pip install 'saliency-widgets[demo]'``.
         TypeError, ValueError: There is no such demo.
     """
-    check_choice("name", name, [*PICTURES, *TABLES, _LESSON])
+    check_choice("name", name, [*IMAGES, *TABLES, _LESSON])
     if name in TABLES:
         table = table_model(name)
         about = {"background": table.background, "labels": table.labels, "class_names": table.class_names}
@@ -34,5 +34,5 @@ def demo(name: str = "chelsea", **settings: Any) -> Explorer | TableExplorer | L
     found = classifier()
     about = {"transform": found.transform, "class_names": found.class_names}
     if name == _LESSON:
-        return lesson(found.model, picture(), **about, **settings)
-    return explore(found.model, picture(name), **about, **settings)
+        return lesson(found.model, sample_image(), **about, **settings)
+    return explore(found.model, sample_image(name), **about, **settings)

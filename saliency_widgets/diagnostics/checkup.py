@@ -120,7 +120,7 @@ def _spatial(runner: Runner, _seen: Observation) -> Iterator[Finding]:
         yield Finding(
             "No layer has a spatial output, so there are no class activation maps.",
             methods=needing("layer"),
-            remedy="Use a gradient method, or pass layer= and reshape= if you know how a layer lies on the picture.",
+            remedy="Use a gradient method, or pass layer= and reshape= if you know how a layer lies on the image.",
         )
 
 

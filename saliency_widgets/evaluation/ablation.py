@@ -48,7 +48,7 @@ class Ablation(Running):
         done: How many inputs were run.
         total: How many will be.
         class_names: Names of the classes, where they are known.
-        picture: What the model saw instead, as a picture for people, uint8 (H, W, 3); None where it is none.
+        image: What the model saw instead, as an image for people, uint8 (H, W, 3); None where it is none.
     """
 
     mask: Tensor
@@ -61,7 +61,7 @@ class Ablation(Running):
     done: int
     total: int
     class_names: tuple[str, ...] | None = None
-    picture: Any = None
+    image: Any = None
 
     def __repr__(self) -> str:
         """The answer in one line, beside those of the draws elsewhere."""
@@ -129,7 +129,7 @@ def ablate(
 ) -> Iterator[Ablation]:
     """Take a region away, and ask the model again.
 
-    A number alone says little: any hole in a picture moves the score. So as much is taken away elsewhere, the same
+    A number alone says little: any hole in an image moves the score. So as much is taken away elsewhere, the same
     region shifted around the edges and mirrored at random, several times.
 
     Source: Zeiler and Fergus, "Visualizing and Understanding Convolutional Networks", 2014 (occlusion).

@@ -101,7 +101,7 @@ def curve(
 
     It rewards maps that are smooth: a blob takes away a whole part, single pixels leave it to be guessed. So look at
     it beside the same map moved elsewhere (:func:`~.ranking.by_chance`), and never at the area alone. What is filled
-    in decides, too: nothing that is cut out looks like a picture the model knows.
+    in decides, too: nothing that is cut out looks like an image the model knows.
 
     Sources: Petsiuk, Das and Saenko, "RISE: Randomized Input Sampling for Explanation of Black-box Models", 2018;
     Samek et al., "Evaluating the Visualization of What a Deep Neural Network Has Learned", 2017; the fill
@@ -111,7 +111,7 @@ def curve(
         runner: The model and its one sample.
         values: The map, shape (H, W) of what the model sees, or (F,) of a row.
         kind: "deletion" or "insertion".
-        steps: Between how many pictures; of rows at most one for each feature.
+        steps: Between how many images; of rows at most one for each feature.
         fill: See :func:`~.fills.filling`.
         seed: Of the fill, and of the order of equal values.
         chunk_size: Rows of one pass.

@@ -1,4 +1,4 @@
-"""What stands where something was taken away: of a picture some pixels, of a row some features.
+"""What stands where something was taken away: of an image some pixels, of a row some features.
 
 What is put there decides the answer as much as what is taken away: a black patch is an edge and a shape by itself, a
 blurred one keeps the colors, neighbors' colors leave as little trace as can be.
@@ -25,13 +25,13 @@ FILL = Param(
     default="blur",
     kind="open",
     choices=(*BASELINE.options(), NEIGHBORS),
-    help="What is put where something is taken away: black or white pixels, the picture's mean color, a blurred copy, "
+    help="What is put where something is taken away: black or white pixels, the image's mean color, a blurred copy, "
     "noise, or the neighbors' colors.",
 )
 
 
 def places_of(runner: Runner) -> tuple[int, ...]:
-    """The shape of what can be marked: (H, W) of a picture, (F,) of a row."""
+    """The shape of what can be marked: (H, W) of an image, (F,) of a row."""
     return tuple(runner.passes.size or runner.inputs.shape[1:])
 
 
@@ -40,7 +40,7 @@ def check_masks(runner: Runner, masks: Tensor) -> Tensor:
 
     Args:
         runner: The model and its one sample.
-        masks: Truth values, shape (H, W) for pictures or (F,) for rows, or K of them.
+        masks: Truth values, shape (H, W) for images or (F,) for rows, or K of them.
 
     Returns:
         Shape (K, H, W) or (K, F), on the model's device.
@@ -54,7 +54,7 @@ def check_masks(runner: Runner, masks: Tensor) -> Tensor:
     if tuple(masks.shape[1:]) != expected:
         raise ValueError(
             f"mask: expected the size of what the model sees, {expected}, got {tuple(masks.shape[1:])}. "
-            f"A mask of the original picture must go through the same resize and crop."
+            f"A mask of the original image must go through the same resize and crop."
         )
     return masks.to(device=runner.inputs.device, dtype=torch.bool)
 
@@ -83,7 +83,7 @@ def filling(runner: Runner, fill: Any, seed: int = 0) -> Callable[[Tensor], Tens
     fill = FILL.check(fill)
     neighbors = isinstance(fill, str) and fill == NEIGHBORS
     if neighbors and runner.inputs.ndim != 4:
-        raise ValueError("fill: 'neighbors' are those of a pixel, and these inputs are no picture. Use 'mean'.")
+        raise ValueError("fill: 'neighbors' are those of a pixel, and these inputs are no image. Use 'mean'.")
 
     @functools.cache
     def instead() -> Tensor:

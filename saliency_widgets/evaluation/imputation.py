@@ -8,12 +8,12 @@ from torch.nn import functional as F
 
 from saliency_widgets.attribution.numerics.noise import normal_noise
 
-_TOLERANCE = 3e-4  # of the picture's range; the pixels are then off by less than the noise that is added, in the mean
+_TOLERANCE = 3e-4  # of the image's range; the pixels are then off by less than the noise that is added, in the mean
 _ROUNDS = 400
 
 
-def noisy_linear(picture: Tensor, masks: Tensor, spread: Tensor, seed: int = 0, noise: float = 0.01) -> Tensor:
-    r"""The picture with its masked pixels replaced by what their neighbors tell of them, and a little noise.
+def noisy_linear(image: Tensor, masks: Tensor, spread: Tensor, seed: int = 0, noise: float = 0.01) -> Tensor:
+    r"""The image with its masked pixels replaced by what their neighbors tell of them, and a little noise.
 
     The color of each masked pixel is the mean of its neighbors', masked ones too:
 
@@ -27,24 +27,24 @@ def noisy_linear(picture: Tensor, masks: Tensor, spread: Tensor, seed: int = 0, 
     Attribution Methods", 2022 (ROAD).
 
     Args:
-        picture: Shape (1, C, H, W).
+        image: Shape (1, C, H, W).
         masks: True where pixels are missing, shape (K, H, W).
-        spread: The picture's range max - min, broadcastable to it.
+        spread: The image's range max - min, broadcastable to it.
         seed: Of the noise.
         noise: Its standard deviation, as a part of the range.
 
     Returns:
-        Shape (K, C, H, W); known pixels are the picture's own, bit for bit.
+        Shape (K, C, H, W); known pixels are the image's own, bit for bit.
     """
     missing = masks[:, None]
-    hole = missing.to(picture)
-    known = torch.where(missing, 0, picture)
+    hole = missing.to(image)
+    known = torch.where(missing, 0, image)
     whole = missing.flatten(1).all(1)
     guess = torch.where(missing, _coarse(known, 1 - hole), 0)
     solved = _solve(hole, known, guess, float(spread.max()) * _TOLERANCE)
-    solved = torch.where(whole.view(-1, 1, 1, 1), picture.mean((2, 3), keepdim=True), solved)
-    solved = solved + noise * spread * normal_noise(picture, seed, range(1))[0]
-    return torch.where(missing, solved, picture)
+    solved = torch.where(whole.view(-1, 1, 1, 1), image.mean((2, 3), keepdim=True), solved)
+    solved = solved + noise * spread * normal_noise(image, seed, range(1))[0]
+    return torch.where(missing, solved, image)
 
 
 def _neighbors(values: Tensor) -> Tensor:
@@ -70,7 +70,7 @@ def _coarse(known: Tensor, weight: Tensor) -> Tensor:
 
 
 def _solve(hole: Tensor, known: Tensor, guess: Tensor, tolerance: float) -> Tensor:
-    """Conjugate gradients, with the diagonal as preconditioner; each picture and channel for itself."""
+    """Conjugate gradients, with the diagonal as preconditioner; each image and channel for itself."""
     diagonal = _neighbors(torch.ones_like(known[:1, :1]))
 
     def product(values: Tensor) -> Tensor:

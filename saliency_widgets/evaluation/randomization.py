@@ -39,7 +39,7 @@ class Randomization:
     Attributes:
         layers: The layer that each stage reached, from the output; the first, "", is the model itself.
         similarity: Rank correlation (Spearman) of the maps' sizes with the model's own; NaN where one is constant.
-        structure: Structural similarity (SSIM) with it; NaN where one is constant or not a picture's.
+        structure: Structural similarity (SSIM) with it; NaN where one is constant or not an image's.
         maps: The maps, small.
         total: How many stages there will be, the model itself among them.
     """
@@ -80,7 +80,7 @@ def randomization(
 ) -> Iterator[Randomization]:
     """Randomize the weights from the output towards the input, on a private copy, and explain each time.
 
-    A map that stays as it was shows the picture, as an edge detector does, and not what the model has learnt: Guided
+    A map that stays as it was shows the image, as an edge detector does, and not what the model has learnt: Guided
     Backprop is the known case, which hardly depends on the layers near the output. Each weight is drawn anew from a
     normal distribution with the mean and the spread of its own tensor, so that the signal keeps its size; what
     BatchNorm has measured stays, and so do scripted modules.

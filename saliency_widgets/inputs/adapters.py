@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from saliency_widgets.inputs import image as pictures
+from saliency_widgets.inputs import image as images
 from saliency_widgets.params import brief, unknown
 
 _CHANNELS = (1, 3, 4)
@@ -27,40 +27,40 @@ _RESAMPLING["random"] = _RESAMPLING["bicubic"]  # a draw is for training: what i
 
 
 def transform_of(transform: Any, model: Any, inputs: Any, notes: list[str]) -> Callable | None:
-    """What is to be applied to a picture before the model sees it.
+    """What is to be applied to an image before the model sees it.
 
     Args:
         transform: A function from the input to a tensor; torchvision weights; a Hugging Face image processor; a timm
             data config; or None.
         model: Its timm data config (``pretrained_cfg``, ``default_cfg``) is used if there is no transform and the
-            inputs are pictures.
+            inputs are images.
         inputs: What :func:`saliency_widgets.inputs.prepare` will get.
         notes: Where the use of the model's own config is mentioned.
 
     Returns:
-        A function of the caller's as it is; one from a picture in any form to a tensor (1, C, H, W), and from N
-        pictures to (N, C, H, W); or None.
+        A function of the caller's as it is; one from an image in any form to a tensor (1, C, H, W), and from N
+        images to (N, C, H, W); or None.
 
     Raises:
         TypeError: ``transform`` is none of these.
         ValueError: A data config says what can't be followed.
     """
     if transform is None:
-        found = _own_config(model) if _is_picture(inputs) else None
+        found = _own_config(model) if _is_image(inputs) else None
         if found is not None:
             notes.append(f"The model's own data config is used: {found}. Pass transform= for another.")
-        return None if found is None else pictures.EightBit(found)
+        return None if found is None else images.EightBit(found)
     _refuse_class(transform, "transform")
     if _is_weights(transform):
-        return pictures.EightBit(partial(_preset, transform.transforms()))
-    if _is_processor(transform):  # one for texts and pictures has one for pictures inside
-        return pictures.EightBit(partial(_processed, getattr(transform, "image_processor", transform)))
+        return images.EightBit(partial(_preset, transform.transforms()))
+    if _is_processor(transform):  # one for texts and images has one for images inside
+        return images.EightBit(partial(_processed, getattr(transform, "image_processor", transform)))
     if callable(transform):
         return transform
     if isinstance(transform, Mapping) or _has_config(transform):
-        return pictures.EightBit(_Evaluation.of(transform, "transform"))
+        return images.EightBit(_Evaluation.of(transform, "transform"))
     raise TypeError(
-        f"transform: expected a function from a picture to a tensor, torchvision weights, a Hugging Face image "
+        f"transform: expected a function from an image to a tensor, torchvision weights, a Hugging Face image "
         f"processor or a timm data config, got a {type(transform).__name__}."
     )
 
@@ -152,10 +152,10 @@ def _is_processor(given: Any) -> bool:
         return False
 
 
-def _is_picture(inputs: Any) -> bool:
+def _is_image(inputs: Any) -> bool:
     """Whether no transform has turned these into numbers yet."""
     if isinstance(inputs, (list, tuple)):
-        return len(inputs) > 0 and all(_is_picture(item) for item in inputs)
+        return len(inputs) > 0 and all(_is_image(item) for item in inputs)
     if isinstance(inputs, np.ndarray):
         channels = inputs.ndim in (3, 4) and not {inputs.shape[-3], inputs.shape[-1]}.isdisjoint(_CHANNELS)
         return inputs.dtype == np.uint8 and (inputs.ndim == 2 or channels)
@@ -219,18 +219,18 @@ def _texts(carried: Any) -> list[str] | None:
 
 
 def _preset(preset: Callable, source: Any) -> Any:
-    """Torchvision's presets take color pictures and tensors, no arrays and no grays."""
+    """Torchvision's presets take color images and tensors, no arrays and no grays."""
     if isinstance(source, Tensor):
         return preset(source)
-    return torch.stack([preset(picture.convert("RGB")) for picture in _eight_bit(source)])
+    return torch.stack([preset(image.convert("RGB")) for image in _eight_bit(source)])
 
 
 def _processed(processor: Any, source: Any) -> Tensor:
     mean = getattr(processor, "image_mean", None)
     mode = "L" if isinstance(mean, Iterable) and len(list(mean)) == 1 else "RGB"
     found = []
-    for picture in _eight_bit(source):
-        result = processor(images=picture.convert(mode), return_tensors="pt")
+    for image in _eight_bit(source):
+        result = processor(images=image.convert(mode), return_tensors="pt")
         values = result.get("pixel_values") if isinstance(result, Mapping) else None
         if isinstance(values, Tensor) and values.ndim == 4 and len(values) == 1:
             values = values[0]
@@ -243,28 +243,28 @@ def _processed(processor: Any, source: Any) -> Tensor:
 
 
 def _eight_bit(source: Any) -> list[Image.Image]:
-    """One picture or a batch, in any form, as RGB or L pictures."""
-    if isinstance(source := pictures.load(source), Image.Image):
-        return [pictures.eight_bit(source)]
-    x = pictures.plain(source).detach().cpu()
+    """One image or a batch, in any form, as RGB or L images."""
+    if isinstance(source := images.load(source), Image.Image):
+        return [images.eight_bit(source)]
+    x = images.plain(source).detach().cpu()
     if x.ndim != 4 or x.shape[1] not in _CHANNELS:
-        raise ValueError(f"expected pictures of 1, 3 or 4 channels, got an array of shape {tuple(source.shape)}")
+        raise ValueError(f"expected images of 1, 3 or 4 channels, got an array of shape {tuple(source.shape)}")
     if not x.is_floating_point() or not bool(((x >= 0) & (x <= 1)).all()):
-        raise ValueError("expected pictures in uint8 or in [0, 1]; leave transform= out if they are normalized already")
+        raise ValueError("expected images in uint8 or in [0, 1]; leave transform= out if they are normalized already")
     levels = (x.double() * 255).round().to(torch.uint8).movedim(1, -1).numpy()
     return [Image.fromarray(one[..., 0] if one.shape[-1] == 1 else one[..., :3]) for one in levels]
 
 
 @dataclass(frozen=True)
 class _Evaluation:
-    """What timm does with a picture for evaluation: resize, crop, scale to [0, 1], normalize.
+    """What timm does with an image for evaluation: resize, crop, scale to [0, 1], normalize.
 
     Attributes:
         size: Height and width of what the model sees.
         mean: By channel, of numbers in [0, 1]; one channel means that the model sees grays.
         std: By channel.
         interpolation: Of :data:`_RESAMPLING`.
-        crop_pct: What part of the resized picture the crop keeps, by length.
+        crop_pct: What part of the resized image the crop keeps, by length.
         crop_mode: ``"center"`` keeps the aspect and loses the sides; ``"squash"`` gives up the aspect; ``"border"``
             keeps both and pads with the mean color.
     """
@@ -320,28 +320,28 @@ class _Evaluation:
         height, width = (math.floor(side / self.crop_pct) for side in self.size)
         return height, width
 
-    def _resized(self, picture: Image.Image) -> Image.Image:
+    def _resized(self, image: Image.Image) -> Image.Image:
         h, w = self._scale()
         if self.crop_mode != "squash":
-            width, height = picture.size
+            width, height = image.size
             if self.crop_mode == "border" or h != w:
                 ratio = (max if self.crop_mode == "border" else min)(height / h, width / w)
                 h, w = round(height / ratio), round(width / ratio)
             else:  # as torchvision does it, which rounds down
                 short = min(height, width)
                 h, w = h * height // short, w * width // short
-        return picture.resize((max(w, 1), max(h, 1)), _RESAMPLING[self.interpolation])
+        return image.resize((max(w, 1), max(h, 1)), _RESAMPLING[self.interpolation])
 
-    def _cropped(self, picture: Image.Image) -> Image.Image:
-        """The middle; a picture that is too small gets a border."""
+    def _cropped(self, image: Image.Image) -> Image.Image:
+        """The middle; an image that is too small gets a border."""
         height, width = self.size
-        room = (max(width, picture.width), max(height, picture.height))
-        if room != picture.size:
+        room = (max(width, image.width), max(height, image.height))
+        if room != image.size:
             color = tuple(round(255 * mean) if self.crop_mode == "border" else 0 for mean in self.mean)
-            small, picture = picture, Image.new(picture.mode, room, color)
-            picture.paste(small, ((room[0] - small.width) // 2, (room[1] - small.height) // 2))
-        left, top = round((picture.width - width) / 2), round((picture.height - height) / 2)
-        return picture.crop((left, top, left + width, top + height))
+            small, image = image, Image.new(image.mode, room, color)
+            image.paste(small, ((room[0] - small.width) // 2, (room[1] - small.height) // 2))
+        left, top = round((image.width - width) / 2), round((image.height - height) / 2)
+        return image.crop((left, top, left + width, top + height))
 
 
 def _row(given: Any) -> tuple[float, ...]:

@@ -1,4 +1,4 @@
-"""Pictures: reading them, sending them through the caller's transform, and recovering what the model sees."""
+"""Images: reading them, sending them through the caller's transform, and recovering what the model sees."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from saliency_widgets.files import as_path
 from saliency_widgets.params import brief
 
 _CHANNELS = (1, 3, 4)
-_CURVED = "The transform is not linear in the pixels: the picture shown is close to what the model sees, not exact."
+_CURVED = "The transform is not linear in the pixels: the image shown is close to what the model sees, not exact."
 _BYTES = "Bytes were scaled to [0, 1]. Pass floats if the model scales them itself."
 
 
 @dataclass(frozen=True)
 class EightBit:
-    """A transform of ours, of RGB and L pictures; a caller's own gets the picture in the mode that it has.
+    """A transform of ours, of RGB and L images; a caller's own gets the image in the mode that it has.
 
     Attributes:
-        transform: From pictures in any other form, too.
+        transform: From images in any other form, too.
     """
 
     transform: Callable[[Any], Any]
@@ -39,23 +39,23 @@ class EightBit:
 
 
 def load(inputs: Any) -> Any:
-    """A path becomes a picture; pictures, arrays and tensors stay as they are.
+    """A path becomes an image; images, arrays and tensors stay as they are.
 
     Raises:
         TypeError: The input is of no known kind.
-        ValueError: The file is no picture.
+        ValueError: The file is no image.
     """
     if isinstance(inputs, (str, os.PathLike)):
         path = Path(inputs) if isinstance(inputs, str) else as_path(inputs, "inputs")
         if not _is_file(path):
-            raise ValueError(f"inputs: there is no file {brief(str(path))}. Pass the path of a picture.")
+            raise ValueError(f"inputs: there is no file {brief(str(path))}. Pass the path of an image.")
         try:
             with Image.open(path) as opened:
                 inputs = ImageOps.exif_transpose(opened).copy()
         except UnidentifiedImageError as error:
-            raise ValueError(f"inputs: {str(path)!r} is no picture that Pillow can read.") from error
-        except Exception as error:  # no permission, a file cut short, a picture of a billion pixels
-            raise ValueError(f"inputs: {str(path)!r} can't be read as a picture: {error}.") from error
+            raise ValueError(f"inputs: {str(path)!r} is no image that Pillow can read.") from error
+        except Exception as error:  # no permission, a file cut short, an image of a billion pixels
+            raise ValueError(f"inputs: {str(path)!r} can't be read as an image: {error}.") from error
     check_unmasked(inputs, "inputs")
     if isinstance(inputs, (Image.Image, Tensor, np.ndarray)):
         return inputs
@@ -71,33 +71,33 @@ def _is_file(path: Path) -> bool:
         return False
 
 
-def eight_bit(picture: Image.Image) -> Image.Image:
+def eight_bit(image: Image.Image) -> Image.Image:
     """Colors become RGB and grays L; 16-bit and float grays are scaled, where Pillow would clip them."""
-    if picture.mode in ("RGB", "L"):
-        return picture
-    if not _is_deep(picture):
-        return picture.convert("L" if picture.mode == "1" else "RGB")
-    return Image.fromarray((_grays(picture)[0] * 255).clip(0, 255).round().astype(np.uint8))
+    if image.mode in ("RGB", "L"):
+        return image
+    if not _is_deep(image):
+        return image.convert("L" if image.mode == "1" else "RGB")
+    return Image.fromarray((_grays(image)[0] * 255).clip(0, 255).round().astype(np.uint8))
 
 
-def _is_deep(picture: Image.Image) -> bool:
+def _is_deep(image: Image.Image) -> bool:
     """Whether its grays have more than 8 bits."""
-    return picture.mode[0] in "IF"
+    return image.mode[0] in "IF"
 
 
-def _grays(picture: Image.Image) -> tuple[np.ndarray, float, int]:
+def _grays(image: Image.Image) -> tuple[np.ndarray, float, int]:
     """Deep grays in [0, 1], the brightest number that they were, and the number that became 1."""
-    levels = np.nan_to_num(np.asarray(picture, dtype=np.float64)).clip(0)
+    levels = np.nan_to_num(np.asarray(image, dtype=np.float64)).clip(0)
     brightest = float(levels.max(initial=0))
-    if picture.mode.startswith("I;16") or brightest > 255:
+    if image.mode.startswith("I;16") or brightest > 255:
         white = 65535
     else:
-        white = 1 if picture.mode == "F" and brightest <= 1 else 255
+        white = 1 if image.mode == "F" and brightest <= 1 else 255
     return levels / white, brightest, white
 
 
 def is_numbers(source: Any) -> bool:
-    """Whether it is a tensor or an array of floating-point numbers, as opposed to a picture in people's form."""
+    """Whether it is a tensor or an array of floating-point numbers, as opposed to an image in people's form."""
     return isinstance(source, (Tensor, np.ndarray)) and (
         source.is_floating_point() if isinstance(source, Tensor) else source.dtype.kind == "f"
     )
@@ -107,7 +107,7 @@ def plain(source: Any, notes: list[str] | None = None) -> Tensor:
     """The model's input where the caller gave no transform: bytes scaled to [0, 1], numbers as they are.
 
     Args:
-        source: A picture, an array or a tensor.
+        source: An image, an array or a tensor.
         notes: Where a scale that may not be meant is mentioned.
 
     Returns:
@@ -120,13 +120,13 @@ def plain(source: Any, notes: list[str] | None = None) -> Tensor:
             if 0 < brightest < white / 2:
                 notes.append(
                     f"The grays were divided by {white}, and the brightest is {brightest:g}: the model sees a dark "
-                    f"picture. Pass transform= to scale them as it was trained."
+                    f"image. Pass transform= to scale them as it was trained."
                 )
             return torch.from_numpy(grays.astype(np.float32))[None, None]
         source = eight_bit(source)
     tensor = batched(_tensor(source))
     if tensor.dtype == torch.uint8 and tensor.ndim in (4, 5):
-        if isinstance(source, Tensor) or tensor.ndim == 5:  # arrays (H, W, C) are pictures, and have 255 levels
+        if isinstance(source, Tensor) or tensor.ndim == 5:  # arrays (H, W, C) are images, and have 255 levels
             notes.append(_BYTES)
         return tensor.to(torch.float32) / 255
     return tensor
@@ -138,15 +138,15 @@ def numbers(source: Tensor | np.ndarray) -> Tensor:
 
 
 def _tensor(source: Any) -> Tensor:
-    """Pictures, (H, W, C) and (H, W) arrays of bytes included, as (C, H, W); everything else as it is."""
+    """Images, (H, W, C) and (H, W) arrays of bytes included, as (C, H, W); everything else as it is."""
     if isinstance(source, Tensor):
         return source
-    picture = isinstance(source, Image.Image)
+    image = isinstance(source, Image.Image)
     array = np.asarray(source)
     found = numbers(array)
-    if array.ndim == 2 and (picture or array.dtype == np.uint8):
+    if array.ndim == 2 and (image or array.dtype == np.uint8):
         return found[None]
-    return found.movedim(-1, -3) if _channels_last(array) or (picture and array.ndim == 3) else found
+    return found.movedim(-1, -3) if _channels_last(array) or (image and array.ndim == 3) else found
 
 
 def _numeric(array: np.ndarray) -> np.ndarray:
@@ -165,7 +165,7 @@ def _channels_last(array: np.ndarray) -> bool:
 
 
 def batched(tensor: Tensor) -> Tensor:
-    """A (C, H, W) picture or an (F,) row becomes a batch of one; batches stay."""
+    """A (C, H, W) image or an (F,) row becomes a batch of one; batches stay."""
     if tensor.ndim == 0:
         raise ValueError("inputs: a single number is no input; pass an array or a tensor.")
     single = tensor.ndim == 1 or (tensor.ndim == 3 and tensor.shape[0] in _CHANNELS)
@@ -190,7 +190,7 @@ def transformed(source: Any, transform: Callable) -> Tensor:
 def pixel_range(
     tensor: Tensor, source: Any, transform: Callable | None, notes: list[str]
 ) -> tuple[PixelRange | None, PixelRange | None]:
-    """What black and white pixels look like to the model: a black and a white picture go the input's way.
+    """What black and white pixels look like to the model: a black and a white image go the input's way.
 
     Args:
         tensor: The model's input, shape (B, ...).
@@ -200,7 +200,7 @@ def pixel_range(
 
     Returns:
         The range, None where nothing tells it; and the range that is shown from black to white, None where the input
-        is no picture.
+        is no image.
     """
     if tensor.ndim != 4:
         return None, None
@@ -212,8 +212,8 @@ def pixel_range(
         if found is not None:
             return found, found
         notes.append(
-            "Black and white pictures don't come through the transform, or come out alike (does it normalize each "
-            "picture by itself?): for display only, the smallest number is shown as black and the largest as white."
+            "Black and white images don't come through the transform, or come out alike (does it normalize each "
+            "image by itself?): for display only, the smallest number is shown as black and the largest as white."
         )
     elif bool((low >= 0).all() and (high <= 1).all()):
         black, white = torch.zeros(shape, device="cpu"), torch.ones(shape, device="cpu")
@@ -223,9 +223,9 @@ def pixel_range(
     else:
         notes.append(
             "No transform was given and the numbers are not in [0, 1]: for display only, the smallest is shown as "
-            "black and the largest as white. Pass the picture and transform= to see what the model sees."
+            "black and the largest as white. Pass the image and transform= to see what the model sees."
         )
-    # Of each picture by itself: how it is shown is not to depend on the pictures beside it.
+    # Of each image by itself: how it is shown is not to depend on the images beside it.
     usual = (low >= 0) & (high <= 1) if transform is None else torch.zeros_like(low, dtype=torch.bool)
     ends = (torch.where(usual, 0, low), torch.where(usual, 1, torch.where(high > low, high, low + 1)))
     black, white = (end.view(-1, 1, 1, 1).expand(-1, *shape) for end in ends)
@@ -233,7 +233,7 @@ def pixel_range(
 
 
 def _probed(tensor: Tensor, source: Any, transform: Callable, notes: list[str]) -> PixelRange | None:
-    """What a black and a white picture of the input's size became, each (C, H, W); None where they can't tell."""
+    """What a black and a white image of the input's size became, each (C, H, W); None where they can't tell."""
     found = _ends(tensor, source, transform)
     if found is None and isinstance(source, Image.Image) and source.mode == "RGBA":
         found = _ends(tensor, source, transform, opaque=False)  # where alpha is a channel like the others
@@ -280,13 +280,13 @@ def _transformed(source: Any, transform: Callable) -> Tensor:
     if isinstance(result, Tensor):
         check_dense(result, "transform", returned=True)
     tensor = _tensor(result)
-    # Of one picture, three dimensions are channels and its sides, however many channels there are.
+    # Of one image, three dimensions are channels and its sides, however many channels there are.
     return tensor[None] if tensor.ndim == 3 and isinstance(source, Image.Image) else batched(tensor)
 
 
 def _converted(source: Any) -> str:
     usual = not isinstance(source, Image.Image) or source.mode in ("RGB", "L")
-    return "" if usual else ", for example picture.convert('RGB')"
+    return "" if usual else ", for example image.convert('RGB')"
 
 
 def _levels(source: Any) -> tuple[float, float, float]:
@@ -309,7 +309,7 @@ def _levels(source: Any) -> tuple[float, float, float]:
 
 
 def _uniform(source: Any, level: float, opaque: bool) -> Any:
-    """A picture of the source's kind and size, all of one gray; RGB for modes whose numbers are no levels."""
+    """An image of the source's kind and size, all of one gray; RGB for modes whose numbers are no levels."""
     if not isinstance(source, Image.Image):
         return (torch.full_like if isinstance(source, Tensor) else np.full_like)(source, level)
     if source.mode in ("L", "1") or _is_deep(source):
@@ -321,17 +321,17 @@ def _uniform(source: Any, level: float, opaque: bool) -> Any:
 
 def _described(source: Any) -> str:
     if isinstance(source, Image.Image):
-        return f"{source.mode} picture of {source.size[0]} x {source.size[1]}"
+        return f"{source.mode} image of {source.size[0]} x {source.size[1]}"
     return f"{type(source).__name__} of shape {tuple(source.shape)}"
 
 
 def recover(tensor: Tensor, pixels: PixelRange, notes: list[str]) -> np.ndarray:
-    """The picture the model sees: (x - black) / (white - black).
+    """The image the model sees: (x - black) / (white - black).
 
     Args:
         tensor: The model's input, shape (B, C, H, W).
         pixels: What is shown as black and as white.
-        notes: Where a picture that can't be recovered exactly is mentioned.
+        notes: Where an image that can't be recovered exactly is mentioned.
 
     Returns:
         uint8, shape (B, H, W, 3).

@@ -16,14 +16,14 @@ from torch import Tensor, nn
 from saliency_widgets.attribution.arrays import check_dense, check_unmasked
 from saliency_widgets.attribution.input_parts import InputPart
 from saliency_widgets.attribution.score import scores_in
-from saliency_widgets.inputs import image as pictures
+from saliency_widgets.inputs import image as images
 from saliency_widgets.inputs.adapters import transform_of
 from saliency_widgets.inputs.nested import (
     Explain,
     check_depth,
     chosen,
+    is_image,
     is_nest,
-    is_picture,
     is_several,
     is_whole,
     leaves,
@@ -57,9 +57,9 @@ def prepare_for(
             shape (F,) is a row. What isn't explained is given as it is, floating-point numbers in the model's type.
             A list of numbers is an array where it is explained, or has one for each sample. Tensors may lie inside
             lists, tuples, mappings and dataclasses; they go by their path, "batch.x" or "xs.0". A list by itself is a
-            batch of inputs. One input of shape (a, b, c) is a picture or a batch of a, whichever the model can take.
+            batch of inputs. One input of shape (a, b, c) is an image or a batch of a, whichever the model can take.
         transform: See :func:`~saliency_widgets.inputs.adapters.transform_of`; of several inputs it is for the
-            pictures, or a mapping from names to transforms.
+            images, or a mapping from names to transforms.
         explain: Which of several inputs: a name, a path or its beginning, or a position, or a list of them; all
             floating-point ones with a row for each sample unless given.
         device: Where the model is.
@@ -123,9 +123,9 @@ def _prepare_all(
     named: Mapping[str, Any] | None = (
         transform if isinstance(transform, Mapping) and set(transform) <= set(values) else None
     )
-    if transform is not None and named is None and not any(is_picture(value) for value in values.values()):
+    if transform is not None and named is None and not any(is_image(value) for value in values.values()):
         raise ValueError(
-            f"transform: no input is a picture that it would be applied to (PIL, a path, bytes). Pass a mapping from "
+            f"transform: no input is an image that it would be applied to (PIL, a path, bytes). Pass a mapping from "
             f"names, transform={{{explained[0]!r}: ...}}, or leave it out for tensors that went through it."
         )
     prepared = {}
@@ -133,7 +133,7 @@ def _prepare_all(
         if not gradients and is_whole(values[name]):
             prepared[name] = Prepared(_whole_numbers(values[name], device), None, None)
             continue
-        own = named.get(name) if named is not None else transform if is_picture(values[name]) else None
+        own = named.get(name) if named is not None else transform if is_image(values[name]) else None
         prepared[name] = _prepared(model, values[name], own, device, dtype, batched=True)
     for name, value in values.items():
         if name not in explained and isinstance(value, (Image.Image, os.PathLike)):
@@ -195,8 +195,8 @@ def _are_rows(inputs: Any) -> bool:
 
 
 def _is_undecided(inputs: Tensor | np.ndarray) -> bool:
-    """Whether it is one picture as numbers, or a batch of rows of them."""
-    return pictures.is_numbers(inputs) and inputs.ndim == 3
+    """Whether it is one image as numbers, or a batch of rows of them."""
+    return images.is_numbers(inputs) and inputs.ndim == 3
 
 
 def _is_no_row(item: Any) -> bool:
@@ -211,7 +211,7 @@ def _whole_rows(inputs: Any, device: torch.device) -> Tensor | None:
             array = np.asarray(inputs)
         except ValueError:  # of different lengths
             return None
-    return pictures.batched(_whole_numbers(array, device)) if is_whole(array) else None
+    return images.batched(_whole_numbers(array, device)) if is_whole(array) else None
 
 
 def _whole_numbers(value: Tensor | np.ndarray, device: torch.device) -> Tensor:
@@ -246,7 +246,7 @@ def _together(prepared: dict[str, Prepared], called: Arguments) -> Prepared:
     return Prepared(
         torch.cat([one.tensor.reshape(called.batch, -1).to(wide) for one in prepared.values()], 1),
         pixels=None,
-        pictures=None,
+        images=None,
         notes=tuple(dict.fromkeys(note for one in prepared.values() for note in one.notes)),
         arguments=replace(called, parts=parts, name=parts[0].name if len(parts) == 1 else None),
     )
@@ -334,26 +334,26 @@ def _try(model: nn.Module, rows: Tensor, arguments: Arguments | None = None) -> 
 def _told_apart(
     model: nn.Module, given: Tensor | np.ndarray, device: torch.device, dtype: torch.dtype | None
 ) -> Prepared:
-    """(a, b, c) numbers, which are one picture or a batch of a: the model tells by what it can take."""
+    """(a, b, c) numbers, which are one image or a batch of a: the model tells by what it can take."""
     with torch.inference_mode(False):
-        rows, usual = (found.detach().clone() for found in (pictures.numbers(given), pictures.plain(given)))
-    picture = usual if usual.ndim == 4 else rows[None]
-    one, many = _try(model, picture.to(device, dtype)), _Tried(runs=False)
+        rows, usual = (found.detach().clone() for found in (images.numbers(given), images.plain(given)))
+    image = usual if usual.ndim == 4 else rows[None]
+    one, many = _try(model, image.to(device, dtype)), _Tried(runs=False)
     if one.scores is None or not any(isinstance(module, nn.Conv2d) for module in model.modules()):
         many = _try(model, rows.to(device, dtype))
     note = None
     if one.scores is None and many.scores is None:
         chosen = rows if many.runs and not one.runs else usual
     elif one.scores is None or many.scores is None:
-        chosen = picture if many.scores is None else rows
+        chosen = image if many.scores is None else rows
     elif one.scores.shape == many.scores.shape and torch.allclose(one.scores, many.scores, equal_nan=True):
-        chosen = picture
+        chosen = image
     elif one.scores.ndim == 3 and many.scores.ndim == 2:  # only one of them is a score for each class
         chosen = rows
     elif one.scores.ndim == 2 and many.scores.ndim == 1:  # its rows were taken for samples that have no classes
-        chosen, note = picture, f"one picture. Pass (x,) for a batch of {len(rows)}."
+        chosen, note = image, f"one image. Pass (x,) for a batch of {len(rows)}."
     else:
-        chosen, note = rows, f"a batch of {len(rows)}. Pass x[None] for one picture."
+        chosen, note = rows, f"a batch of {len(rows)}. Pass x[None] for one image."
     found = _prepared(model, chosen, None, device, dtype, batched=True)
     if note is None:
         return found

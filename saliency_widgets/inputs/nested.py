@@ -42,15 +42,15 @@ def _is_container(value: Any) -> bool:
 
 
 def is_nest(value: Any) -> bool:
-    """Whether it is a container with tensors or arrays in it, at any depth; a list of pictures is a batch of them."""
+    """Whether it is a container with tensors or arrays in it, at any depth; a list of images is a batch of them."""
     items = [item for _, item in entries(value) or ()]
-    if isinstance(value, list) and items and all(map(is_picture, items)):
+    if isinstance(value, list) and items and all(map(is_image, items)):
         return False
     return any(isinstance(item, (Tensor, np.ndarray)) or is_nest(item) for item in items)
 
 
 def is_several(inputs: Any) -> bool:
-    """Whether a tuple holds several arguments of the model; pictures and numbers in a tuple are a batch and a row."""
+    """Whether a tuple holds several arguments of the model; images and numbers in a tuple are a batch and a row."""
     return isinstance(inputs, tuple) and any(isinstance(item, (Tensor, np.ndarray)) or is_nest(item) for item in inputs)
 
 
@@ -76,8 +76,8 @@ def leaves(top: Mapping[str, Any]) -> dict[str, Any]:
     return result
 
 
-def is_picture(value: Any) -> bool:
-    """Whether it is a picture in people's form."""
+def is_image(value: Any) -> bool:
+    """Whether it is an image in people's form."""
     if isinstance(value, (np.ndarray, Tensor)):
         return value.dtype in (np.uint8, torch.uint8) and value.ndim >= 2
     return isinstance(value, (Image.Image, os.PathLike))
@@ -86,8 +86,8 @@ def is_picture(value: Any) -> bool:
 def is_whole(value: Any) -> bool:
     """Whether it is a tensor or an array of whole numbers or truth values."""
     if isinstance(value, Tensor):
-        return not (value.is_floating_point() or value.is_complex() or is_picture(value))
-    return isinstance(value, np.ndarray) and value.dtype.kind in "iub" and not is_picture(value)
+        return not (value.is_floating_point() or value.is_complex() or is_image(value))
+    return isinstance(value, np.ndarray) and value.dtype.kind in "iub" and not is_image(value)
 
 
 def listed(value: Any) -> np.ndarray | None:
@@ -178,21 +178,21 @@ def _kinds(values: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _has_samples(value: Any) -> bool:
-    """Whether it is a picture, or floating-point numbers with a row for each sample."""
+    """Whether it is an image, or floating-point numbers with a row for each sample."""
     if isinstance(value, Tensor):
-        return (value.is_floating_point() and value.ndim > 0) or is_picture(value)
-    return is_picture(value) or (isinstance(value, np.ndarray) and value.dtype.kind == "f" and value.ndim > 0)
+        return (value.is_floating_point() and value.ndim > 0) or is_image(value)
+    return is_image(value) or (isinstance(value, np.ndarray) and value.dtype.kind == "f" and value.ndim > 0)
 
 
 def _samples(value: Any) -> int:
     """How many samples are in it; of what is no tensor, one."""
     array = listed(value)
     value = value if array is None else array
-    return len(value) if isinstance(value, (Tensor, np.ndarray)) and not (is_picture(value) and value.ndim < 4) else 1
+    return len(value) if isinstance(value, (Tensor, np.ndarray)) and not (is_image(value) and value.ndim < 4) else 1
 
 
 def _check(name: str, value: Any, gradients: bool) -> None:
-    if not isinstance(value, (Tensor, np.ndarray)) or is_picture(value):
+    if not isinstance(value, (Tensor, np.ndarray)) or is_image(value):
         return
     if value.ndim == 0:
         raise ValueError(

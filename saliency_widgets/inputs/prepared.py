@@ -1,4 +1,4 @@
-"""Inputs as people have them: pictures, arrays, tensors, with the caller's own transform or without one."""
+"""Inputs as people have them: images, arrays, tensors, with the caller's own transform or without one."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from torch import Tensor
 from saliency_widgets.attribution import PixelRange
 from saliency_widgets.attribution.arrays import check_dense
 from saliency_widgets.attribution.columns import Columns
-from saliency_widgets.inputs import image as pictures
+from saliency_widgets.inputs import image as images
 from saliency_widgets.inputs.table import Table
 from saliency_widgets.runtime.arguments import Arguments
 
@@ -24,13 +24,13 @@ Transform = Callable[[Any], Any]
 
 @dataclass(frozen=True)
 class Prepared:
-    """What the model sees, and the picture of it for people.
+    """What the model sees, and the image of it for people.
 
     Attributes:
         tensor: The model's input, shape (B, ...), a private copy.
         pixels: What black and white pixels look like to the model; None where nothing tells.
-        display: What is shown as black and as white; None where the inputs are no pictures.
-        pictures: What the model sees as pictures, uint8 (B, H, W, 3), or None.
+        display: What is shown as black and as white; None where the inputs are no images.
+        images: What the model sees as images, uint8 (B, H, W, 3), or None.
         notes: What had to be guessed.
         arguments: How the model is called with the tensor, where it takes more than that.
         table: What the tensor was made of, where it was rows of a table.
@@ -39,7 +39,7 @@ class Prepared:
 
     tensor: Tensor
     pixels: PixelRange | None
-    pictures: np.ndarray | None
+    images: np.ndarray | None
     notes: tuple[str, ...] = ()
     arguments: Arguments | None = None
     table: Table | None = None
@@ -59,17 +59,17 @@ def prepare(
 
     Args:
         inputs: A PIL image; a path; an array (H, W, 3) or (N, H, W, 3) of uint8 or of floats in [0, 1], or (H, W) of
-            uint8; a tensor (C, H, W) or (N, C, H, W); rows of numbers (F,) or (N, F); or a list of pictures of
+            uint8; a tensor (C, H, W) or (N, C, H, W); rows of numbers (F,) or (N, F); or a list of images of
             one size.
         transform: From one such input, as it is, to what the model takes, e.g. torchvision's; None where the input
-            is ready (tensors of floats) or only needs scaling to [0, 1] (pictures and bytes).
+            is ready (tensors of floats) or only needs scaling to [0, 1] (images and bytes).
         device: Where the model is.
         dtype: What it computes in; None for the inputs' own floating type.
         batched: Whether numbers that are no bytes have their batch dimension already.
 
     Returns:
-        Tensor, pixel range and picture. The picture is what the model sees, crop and resize included: black and
-        white pictures are sent through the transform, and undoing what happens to them undoes any normalization.
+        Tensor, pixel range and image. The image is what the model sees, crop and resize included: black and
+        white images are sent through the transform, and undoing what happens to them undoes any normalization.
 
     Raises:
         TypeError: The input is of no known kind.
@@ -80,21 +80,21 @@ def prepare(
             return _stacked([prepare(item, transform, device=device, dtype=dtype) for item in inputs])
         if isinstance(inputs, Tensor):
             check_dense(inputs, "inputs")
-        source = pictures.load(inputs)
+        source = images.load(inputs)
         notes: list[str] = []
         if transform is not None:
-            if isinstance(transform, pictures.EightBit) and isinstance(source, Image.Image):
-                source = pictures.eight_bit(source)
-            tensor = pictures.transformed(source, transform)
-        elif batched and pictures.is_numbers(source):
-            tensor = pictures.numbers(source)
+            if isinstance(transform, images.EightBit) and isinstance(source, Image.Image):
+                source = images.eight_bit(source)
+            tensor = images.transformed(source, transform)
+        elif batched and images.is_numbers(source):
+            tensor = images.numbers(source)
         else:
-            tensor = pictures.plain(source, notes)
+            tensor = images.plain(source, notes)
         _check(tensor)
-        pixels, display = pictures.pixel_range(tensor, source, transform, notes)
-        shown = pictures.recover(tensor, display, notes) if display is not None else None
+        pixels, display = images.pixel_range(tensor, source, transform, notes)
+        shown = images.recover(tensor, display, notes) if display is not None else None
         if dtype is None:
-            typed = transform is not None or pictures.is_numbers(source)
+            typed = transform is not None or images.is_numbers(source)
             dtype = floating_type(tensor) if typed else torch.get_default_dtype()
         ready = tensor.detach().clone().to(device=device, dtype=dtype)
         if not torch.isfinite(ready).all():
@@ -162,7 +162,7 @@ def _stacked(parts: list[Prepared]) -> Prepared:
             f"inputs: a list must give inputs of one shape, got {sorted(shapes)}. Pass transform= with a resize "
             f"and a crop."
         )
-    shown = [part.pictures for part in parts if part.pictures is not None]
+    shown = [part.images for part in parts if part.images is not None]
     return Prepared(
         torch.cat([part.tensor for part in parts]),
         _together([(part.pixels, part.tensor) for part in parts]),
@@ -173,7 +173,7 @@ def _stacked(parts: list[Prepared]) -> Prepared:
 
 
 def _together(parts: list[tuple[PixelRange | None, Tensor]]) -> PixelRange | None:
-    """One range for all, or one for each sample where they differ: padding depends on a picture's own size."""
+    """One range for all, or one for each sample where they differ: padding depends on an image's own size."""
     ranges = [(pixels, tensor) for pixels, tensor in parts if pixels is not None]
     if not ranges or len(ranges) < len(parts):
         return None

@@ -1,4 +1,4 @@
-"""The picture with the map laid over it. js/core computes the same numbers; tests hold the two together."""
+"""The image with the map laid over it. js/core computes the same numbers; tests hold the two together."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def color_index(t: NDArray[np.float64]) -> NDArray[np.intp]:
 
 
 def blend(
-    picture: NDArray[np.uint8],
+    image: NDArray[np.uint8],
     quantized: Quantized,
     *,
     lut: NDArray[np.uint8],
@@ -28,13 +28,13 @@ def blend(
     blend: str,
     limits: tuple[float, float] | None = None,
 ) -> NDArray[np.uint8]:
-    """Lay a map over a picture: ``out = floor(picture (1 - alpha) + color alpha + 0.5)``.
+    """Lay a map over an image: ``out = floor(image (1 - alpha) + color alpha + 0.5)``.
 
     ``alpha`` is the opacity, with ``"by value"`` times the magnitude ``s``, and 0 where ``s < threshold``.
     ``s`` is the strength ``t``, or ``|2t - 1|`` in a signed map.
 
     Args:
-        picture: ``uint8 (H, W, 3)``, what the model saw.
+        image: ``uint8 (H, W, 3)``, what the model saw.
         quantized: The map. One of another size is looked up at the nearest pixel, never smoothed.
         lut: ``uint8 (256, 3)`` of `lut`.
         opacity: 0 to 1.
@@ -47,10 +47,10 @@ def blend(
         ``uint8 (H, W, 3)``.
 
     Raises:
-        ValueError: ``picture`` or ``lut`` has another shape, or a setting is out of its range.
+        ValueError: ``image`` or ``lut`` has another shape, or a setting is out of its range.
     """
-    if picture.ndim != 3 or picture.shape[2] != 3 or picture.dtype != np.uint8:
-        raise ValueError(f"picture: expected uint8 (H, W, 3), got {picture.dtype} {picture.shape}.")
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+        raise ValueError(f"image: expected uint8 (H, W, 3), got {image.dtype} {image.shape}.")
     if lut.shape != (256, 3):
         raise ValueError(f"lut: expected 256 colors, (256, 3), got {lut.shape}.")
     if blend not in ("by value", "uniform"):
@@ -59,13 +59,13 @@ def blend(
         if not 0 <= value <= 1:
             raise ValueError(f"{name}: expected a number from 0 to 1, got {value!r}.")
     limits = clip_limits(quantized.codes, quantized.signed, clip) if limits is None else limits
-    codes = fit(quantized.codes, picture.shape[0], picture.shape[1])
+    codes = fit(quantized.codes, image.shape[0], image.shape[1])
     t = strength(codes, quantized.signed, limits)
     s = magnitude(t, quantized.signed)
     alpha = opacity * s if blend == "by value" else np.full(s.shape, float(opacity))
     alpha = np.where(s < threshold, 0.0, alpha)[..., None]
     color = lut[color_index(t)].astype(np.float64)
-    return np.floor(picture * (1.0 - alpha) + color * alpha + 0.5).astype(np.uint8)
+    return np.floor(image * (1.0 - alpha) + color * alpha + 0.5).astype(np.uint8)
 
 
 def fit(codes: NDArray[np.uint16], height: int, width: int) -> NDArray[np.uint16]:

@@ -1,4 +1,4 @@
-"""The display settings, stated once: how a map is colored and laid over its picture."""
+"""The display settings, stated once: how a map is colored and laid over its image."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ DISPLAY: tuple[Param, ...] = (
         0.75,
         low=0.0,
         high=1.0,
-        help="How much the map covers the picture: 0 shows the picture alone, 1 hides it where the map is strongest.",
+        help="How much the map covers the image: 0 shows the image alone, 1 hides it where the map is strongest.",
     ),
     Param(
         "clip",
@@ -54,6 +54,6 @@ DISPLAY: tuple[Param, ...] = (
         # The front end knows these by their place in the list.
         choices=("by value", "uniform"),
         label="Blending",
-        help="'by value' lets the picture show through where the map is weak; 'uniform' covers it evenly.",
+        help="'by value' lets the image show through where the map is weak; 'uniform' covers it evenly.",
     ),
 )

@@ -1,4 +1,4 @@
-"""Text in picture files: fonts that have the letters, and lines that fit."""
+"""Text in image files: fonts that have the letters, and lines that fit."""
 
 from __future__ import annotations
 

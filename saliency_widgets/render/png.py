@@ -1,4 +1,4 @@
-"""The overlay as a picture, with its color bar and a caption."""
+"""The overlay as an image, with its color bar and a caption."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from saliency_widgets.render.quantize import Quantized
 
 _PAPER, _INK, _QUIET, _LINE = (255, 255, 255), (32, 32, 32), (90, 90, 90), (160, 160, 160)
 _USUAL, _LONGEST = 480, 20_000  # pixels of the longer side: unless a scale is given, and at most
-_PLAIN = 900  # above so many pixels, letters and margins grow with the picture
-_LETTERS, _LINES = 4000, 100  # of a caption: a picture of more would be text
+_PLAIN = 900  # above so many pixels, letters and margins grow with the image
+_LETTERS, _LINES = 4000, 100  # of a caption: an image of more would be text
 _TITLE = 300  # letters
 
 
@@ -48,7 +48,7 @@ def overlay_png(file: str | Path | IO[bytes], *args: Any, **settings: Any) -> No
 
 
 def overlay_image(
-    picture: NDArray[np.uint8],
+    image: NDArray[np.uint8],
     quantized: Quantized,
     *,
     lut: NDArray[np.uint8],
@@ -61,26 +61,26 @@ def overlay_image(
     caption: str = "",
     layers: Sequence[Image.Image] = (),
 ) -> Image.Image:
-    """Draw the blended picture with its color bar and value labels.
+    """Draw the blended image with its color bar and value labels.
 
     Args:
-        picture: ``uint8 (H, W, 3)``.
+        image: ``uint8 (H, W, 3)``.
         quantized: The map.
         lut: As in `blend`.
         opacity: As in `blend`.
         clip: As in `blend`.
         threshold: As in `blend`.
         blend: As in `blend`.
-        scale: How many pixels of the file one pixel of the picture is wide. A whole number makes squares; others, those
+        scale: How many pixels of the file one pixel of the image is wide. A whole number makes squares; others, those
             below 1 among them, average areas. By default, whole, so that the longer side reaches 480.
-        title: Text above the picture, cut after 300 letters.
+        title: Text above the image, cut after 300 letters.
         caption: Text below the color bar, at most 4000 letters and 100 lines. Both are broken into as many lines as
             they need.
-        layers: What lies on top: RGBA pictures, each stretched over the whole.
+        layers: What lies on top: RGBA images, each stretched over the whole.
 
     Raises:
         TypeError: ``scale`` is no number, or ``caption`` no text.
-        ValueError: A setting is out of its range, the picture would have no pixel left or more than 20 000 a side, or
+        ValueError: A setting is out of its range, the image would have no pixel left or more than 20 000 a side, or
             the caption is too long.
 
     Warns:
@@ -88,9 +88,9 @@ def overlay_image(
     """
     _check_caption(caption)
     title = title if len(title) <= _TITLE else f"{title[: _TITLE - 1]}…"
-    overlay = lay(picture, quantized, lut=lut, opacity=opacity, clip=clip, threshold=threshold, blend=blend)
-    width, height = _size(picture.shape[1], picture.shape[0], scale)
-    squares = max(1, math.ceil(width / picture.shape[1]), math.ceil(height / picture.shape[0]))
+    overlay = lay(image, quantized, lut=lut, opacity=opacity, clip=clip, threshold=threshold, blend=blend)
+    width, height = _size(image.shape[1], image.shape[0], scale)
+    squares = max(1, math.ceil(width / image.shape[1]), math.ceil(height / image.shape[0]))
     shown = Image.fromarray(overlay.repeat(squares, axis=0).repeat(squares, axis=1))
     shown = shown.resize((width, height), Image.Resampling.BOX)  # means of areas; of a whole number, as it is
     for layer in layers:
@@ -135,12 +135,12 @@ def _check_caption(caption: str) -> None:
     if len(caption) > _LETTERS or lines > _LINES:
         raise ValueError(
             f"caption: expected at most {_LETTERS} letters and {_LINES} lines, got {len(caption)} letters and {lines} "
-            f"lines. Write the rest beside the picture."
+            f"lines. Write the rest beside the image."
         )
 
 
 def _size(width: int, height: int, scale: float | None) -> tuple[int, int]:
-    """The picture's size in the file."""
+    """The image's size in the file."""
     if scale is None:
         scale = math.ceil(_USUAL / max(width, height))
     if isinstance(scale, bool) or not isinstance(scale, (int, float, np.integer, np.floating)):
@@ -149,6 +149,6 @@ def _size(width: int, height: int, scale: float | None) -> tuple[int, int]:
     if not smallest <= scale <= largest:
         raise ValueError(
             f"scale: expected a number from {smallest:.3g} (one pixel) to {largest:.3g} ({_LONGEST} pixels) for a "
-            f"picture of {width} by {height}, got {brief(scale)}."
+            f"image of {width} by {height}, got {brief(scale)}."
         )
     return max(1, round(width * scale)), max(1, round(height * scale))

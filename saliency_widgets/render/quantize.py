@@ -1,4 +1,4 @@
-"""A map as 16-bit codes with its value range: what travels to the browser, and what a picture starts from."""
+"""A map as 16-bit codes with its value range: what travels to the browser, and what an image starts from."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def quantize(values: ArrayLike, *, signed: bool) -> Quantized:
     if v.ndim != 2 or v.size == 0:
         raise ValueError(
             f"values: expected one map of shape (H, W), got shape {v.shape}. Reduce the channels and pick "
-            "one picture of the batch first."
+            "one image of the batch first."
         )
     finite = np.isfinite(v)
     if not finite.all():

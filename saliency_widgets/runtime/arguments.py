@@ -64,7 +64,7 @@ class Arguments:
         Args:
             rows: The explained tensor, shape (N, ...); or the explained inputs one by one, each in its own shape.
             samples: Which sample each row belongs to, shape (N,).
-            channels_last: Whether pictures are laid out so in memory.
+            channels_last: Whether images are laid out so in memory.
         """
 
         def own(piece: Tensor) -> Tensor:

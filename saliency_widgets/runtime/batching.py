@@ -31,7 +31,7 @@ def paced_rows(device: torch.device, seconds: float) -> int | None:
 
 
 def chunks(total: int, size: int, batch: int = 1, first: Sequence[int] = (1, 3), spare: int = 0) -> list[range]:
-    """Split ``total`` evaluations into chunks: small ones first for an early picture, then of ``size`` rows.
+    """Split ``total`` evaluations into chunks: small ones first for an early image, then of ``size`` rows.
 
     The plan depends on its arguments alone, never on the clock, so that the same settings give the same
     rounding, bit for bit; and a larger total has the chunks of a smaller one, but for its last.

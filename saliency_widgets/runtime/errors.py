@@ -62,7 +62,7 @@ def forward_failure(model: nn.Module, error: Exception, shape: tuple[int, ...]) 
         needed = (
             "rows may need transform= (the scaler or encoder that the model was trained with)"
             if len(shape) == 2
-            else "a picture may need transform= (resize, crop, normalize)"
+            else "an image may need transform= (resize, crop, normalize)"
         )
         hint = f"Check that `model(inputs)` runs on its own with this shape, type and device; {needed}."
     return ValueError(

@@ -84,7 +84,7 @@ class Passes:
 
     @property
     def size(self) -> tuple[int, int] | None:
-        """Height and width of the picture that is explained; None where there is none."""
+        """Height and width of the image that is explained; None where there is none."""
         shapes = [part.shape for part in self.parts] or [tuple(self.inputs.shape[1:])]
         return next(((shape[1], shape[2]) for shape in shapes if len(shape) == 3), None)
 

@@ -74,7 +74,7 @@ def compute(
         runner, coupled = runner.by_samples(known)
         exact = subject.how_exact(runner)
     if runner.passes.joint:
-        if {"layer", "picture"} & {*entry.needs} or entry.name.startswith("captum."):
+        if {"layer", "image"} & {*entry.needs} or entry.name.startswith("captum."):
             what = "runs the model by itself" if entry.name.startswith("captum.") else "is about single images"
             raise ValueError(
                 f"method: {entry.title} {what}. {COUPLED}, and are explained together. Use "
@@ -122,8 +122,8 @@ def _start(runner: Runner, entry: Method, settings: dict[str, Any]) -> tuple[str
         return ()
     left, settings[BASELINE.name] = settings[BASELINE.name], runner.named_baseline(settings[BASELINE.name])
     pixels = [part.pixels for part in runner.parts if len(part.shape) == 3] if runner.parts else [runner.pixels]
-    pictured = bool(runner.parts and pixels) or runner.inputs.ndim == 4
-    if left is not None or not pictured or settings[BASELINE.name] != "zero":
+    is_image = bool(runner.parts and pixels) or runner.inputs.ndim == 4
+    if left is not None or not is_image or settings[BASELINE.name] != "zero":
         return ()
     black = all(known is not None for known in pixels)
     why = "which is black where pixels go from 0 to 1" if black else "as nothing tells which numbers are black pixels"

@@ -1,4 +1,4 @@
-"""Checks beside the picture: one worker of their own, that gives way to whoever moves a control."""
+"""Checks beside the image: one worker of their own, that gives way to whoever moves a control."""
 
 from __future__ import annotations
 

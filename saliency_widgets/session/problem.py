@@ -190,14 +190,14 @@ class Subject:
 
     @property
     def size(self) -> tuple[int, int] | None:
-        """Height and width of what the model sees; None where that is no picture."""
+        """Height and width of what the model sees; None where that is no image."""
         return (self.tensor.shape[2], self.tensor.shape[3]) if self.tensor.ndim == 4 else None
 
     @property
     def input_shape(self) -> tuple[int, ...]:
-        """The shape of the picture that is explained, or else of the inputs, (B, ...)."""
-        pictures = [shape for shape in self.parts.values() if len(shape) == 3]
-        return (len(self.tensor), *pictures[0]) if pictures else tuple(self.shaped(self.tensor).shape)
+        """The shape of the image that is explained, or else of the inputs, (B, ...)."""
+        images = [shape for shape in self.parts.values() if len(shape) == 3]
+        return (len(self.tensor), *images[0]) if images else tuple(self.shaped(self.tensor).shape)
 
     @property
     def logits(self) -> Tensor:
@@ -353,8 +353,8 @@ class Subject:
         off = runner.once("imprecision", lambda: imprecision(runner))
         return (f"Computed in {self._precision}: a gradient of this score is off by {off:.1%} (L1) for that.",)
 
-    def picture_of(self, tensor: Tensor) -> np.ndarray | None:
-        """Another input of this form as a picture for people, uint8 (H, W, 3); None where it is none."""
+    def image_of(self, tensor: Tensor) -> np.ndarray | None:
+        """Another input of this form as an image for people, uint8 (H, W, 3); None where it is none."""
         display = self.prepared.display
         return None if display is None else recover(tensor, display, [])[0]
 

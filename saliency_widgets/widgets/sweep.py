@@ -242,7 +242,7 @@ class SweepView(WithStaticOutput, Showable, w.VBox):
         place = int(self._input.value)
         cells = [self._found.cells[place, k] for k in self._places]
         maps = [cell.error if cell.values is None else cell.values for cell in cells]
-        self._maps.show(self._found.pictures[place], maps)
+        self._maps.show(self._found.images[place], maps)
 
     def _say_quality(self) -> None:
         """The quality below each map."""

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
-from toys import Formula, conv_net, estimates, far, linear, mlp, pictures, rows
+from toys import Formula, conv_net, estimates, far, images, linear, mlp, rows
 
 import saliency_widgets as sw
 from saliency_widgets.attribution.numerics.adaptive import AdaptiveTrapezoid
@@ -97,7 +97,7 @@ def test_the_error_it_tells_is_near_the_true_one_on_a_real_model(pretrained64, c
 
 
 def test_it_ends_when_the_tolerance_was_held_twice_and_says_so():
-    model, x = conv_net(), pictures()
+    model, x = conv_net(), images()
     told = list(estimates(model, x[:1], "integrated_gradients", target=1, n_steps=512, tolerance=0.02))
     last = told[-1]
     assert last.complete
@@ -158,7 +158,7 @@ def test_nothing_is_missing_of_a_smooth_score_however_large_its_offset(way, dtyp
 def test_where_values_cancel_the_change_counts_and_the_cause_is_another():
     """A net that is smooth but for its ReLUs: more steps do bring the delta down."""
     asked = {"target": 0, "baseline": "zero"}
-    model, x = conv_net(), pictures()[:1]
+    model, x = conv_net(), images()[:1]
     found = sw.attribute(model, x, **asked)
     change = float(found.values.sum() - found.delta)
     assert float(found.map_error) < 0.05
@@ -178,7 +178,7 @@ def test_a_budget_that_ended_does_not_blame_an_error_within_the_tolerance():
     (note,) = sw.attribute(linear(weights).eval(), rows(2), n_steps=8, score="value", baseline="zero").notes
     assert note.startswith("All 9 gradients were taken")
     assert "ended first" not in note
-    rough = sw.attribute(conv_net(), pictures()[:1], target=1, n_steps=9, tolerance=1e-9, baseline="zero").notes[0]
+    rough = sw.attribute(conv_net(), images()[:1], target=1, n_steps=9, tolerance=1e-9, baseline="zero").notes[0]
     assert "ended first" in rough
     assert " 0.0%" not in rough
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
-from toys import conv_net, far, pictures
+from toys import conv_net, far, images
 
 import saliency_widgets as sw
 from saliency_widgets.attribution.numerics.noise import normal_noise
@@ -87,7 +87,7 @@ def test_smoothgrad_and_its_relatives_on_the_same_noise(run, pretrained64, cat):
 
 def test_smoothgrad_agrees_with_captums_own_noise_within_the_sampling_error():
     """Two independent sets of samples: their difference, in standard errors, is standard normal."""
-    model, x, n = conv_net(activation=torch.nn.Tanh), pictures(0, 1, 3, 8, 8), 500
+    model, x, n = conv_net(activation=torch.nn.Tanh), images(0, 1, 3, 8, 8), 500
     sigma = 0.15 * float(x.max() - x.min())
     torch.manual_seed(0)
     expected = captum.attr.NoiseTunnel(captum.attr.InputXGradient(model)).attribute(
@@ -119,7 +119,7 @@ def test_grad_cam_at_a_convolution_whose_output_is_normalized_next(run, pretrain
 
 def test_guided_grad_cam_on_modules_without_the_resizing_of_captum():
     """captum resizes with nearest neighbors; bilinear is its option."""
-    model, x = conv_net(), pictures()
+    model, x = conv_net(), images()
     with pytest.warns(UserWarning, match="backward hooks"):
         expected = captum.attr.GuidedGradCam(model, model[2]).attribute(
             x.clone().requires_grad_(), target=2, interpolate_mode="bilinear"
@@ -141,12 +141,12 @@ def test_guided_backprop_reaches_the_models_relu6(run):
 
 
 def test_the_saliency_map_is_on_the_cat(pretrained):
-    """A picture, its transform and the default settings, from end to end: the class is the cat's."""
-    from saliency_widgets.demos import picture
+    """An image, its transform and the default settings, from end to end: the class is the cat's."""
+    from saliency_widgets.demos import sample_image
 
     found = sw.attribute(
         pretrained.model,
-        picture("chelsea"),
+        sample_image("chelsea"),
         transform=pretrained.transform,
         class_names=pretrained.class_names,
         method="grad_cam",

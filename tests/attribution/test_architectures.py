@@ -107,7 +107,7 @@ def test_a_detector_without_a_function_is_refused(method):
 @pytest.mark.parametrize("samples", [1, 2, 3, 4, 5])
 @pytest.mark.parametrize("kind", ["LSTM", "GRU"])
 def test_batches_of_sequences_of_every_size(kind, samples):
-    """(1, T, F) and (3, T, F) could be pictures of one or three channels; to this model they are sequences."""
+    """(1, T, F) and (3, T, F) could be images of one or three channels; to this model they are sequences."""
     model, x = made(kind), torch.randn(samples, 6, 3, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     leaf = x.clone().requires_grad_()
     (expected,) = torch.autograd.grad(model(leaf)[:, 1].sum(), leaf)

@@ -8,11 +8,11 @@ import pytest
 import torch
 from captum.attr import Occlusion, Saliency
 from torch import nn
-from toys import conv_net, mlp, pictures, rows, state_of
+from toys import conv_net, images, mlp, rows, state_of
 
 import saliency_widgets as sw
 
-X = pictures()
+X = images()
 
 
 def faulty(model, x, error, said, **settings):

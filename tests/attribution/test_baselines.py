@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from toys import conv_net, far, linear, pictures, rows
+from toys import conv_net, far, images, linear, rows
 
 import saliency_widgets as sw
 from saliency_widgets.attribution import PixelRange, baseline_of
 
-X = pictures(2, 2, 3, 9, 12)
+X = images(2, 2, 3, 9, 12)
 PIXELS = PixelRange(torch.tensor([-1.0, -2.0, 0.5]).view(3, 1, 1), torch.tensor([1.0, 2.0, -0.5]).view(3, 1, 1))
 
 
@@ -31,13 +31,13 @@ def test_zero():
     assert torch.equal(of("zero"), torch.zeros_like(X))
 
 
-def test_mean_is_one_color_per_picture():
+def test_mean_is_one_color_per_image():
     assert far(of("mean"), X.mean((2, 3), keepdim=True).expand_as(X)) < 1e-14
     flat = rows(1, 3, 7)
     assert far(of("mean", flat, None), flat.mean(1, keepdim=True).expand_as(flat)) < 1e-14
 
 
-def test_blur_keeps_a_constant_picture():
+def test_blur_keeps_a_constant_image():
     flat = torch.tensor([0.2, -3.0, 7.0], dtype=torch.float64).view(1, 3, 1, 1).expand(2, 3, 9, 12)
     assert far(of("blur", flat), flat) < 1e-14
 
@@ -55,7 +55,7 @@ def test_blur_of_a_point_is_a_gaussian_of_a_tenth_of_the_shorter_side():
     assert float(found[21, 31] / found[20, 30]) == pytest.approx(ratio**2, rel=1e-12)
 
 
-def test_blur_is_linear_and_keeps_channels_and_pictures_apart():
+def test_blur_is_linear_and_keeps_channels_and_images_apart():
     a, b = of("blur", X), of("blur", X.flip(0))
     assert far(a.flip(0), b) < 1e-14
     assert far(of("blur", 2 * X + 1), 2 * a + 1) < 1e-14
@@ -65,8 +65,8 @@ def test_blur_is_linear_and_keeps_channels_and_pictures_apart():
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 8), (2, 2), (3, 50)])
-def test_blur_of_tiny_pictures(size):
-    x = pictures(0, 1, 3, *size)
+def test_blur_of_tiny_images(size):
+    x = images(0, 1, 3, *size)
     found = of("blur", x)
     assert bool(torch.isfinite(found).all())
     assert float(x.min()) - 1e-12 <= float(found.min())
@@ -77,7 +77,7 @@ def test_noise_lies_between_black_and_white_and_follows_its_seed():
     found = of("noise")
     low, high = torch.minimum(PIXELS.black, PIXELS.white), torch.maximum(PIXELS.black, PIXELS.white)
     assert bool(((found >= low) & (found <= high)).all())
-    assert torch.equal(found[0], found[1]), "a picture's baseline depends on the picture beside it"
+    assert torch.equal(found[0], found[1]), "an image's baseline depends on the image beside it"
     assert torch.equal(found, of("noise"))
     assert not torch.equal(found, of("noise", seed=1))
 
@@ -141,7 +141,7 @@ def test_an_array_a_parameter_and_a_function():
     ids=["reversed", "other byte order", "long", "read-only", "16-bit", "bools"],
 )
 def test_arrays_that_torch_does_not_take(view):
-    value = view(pictures(1, 1, 3, 9, 12).numpy()[0])
+    value = view(images(1, 1, 3, 9, 12).numpy()[0])
     assert torch.equal(of(value), torch.from_numpy(value.astype(np.float64)).expand_as(X))
 
 
@@ -159,7 +159,7 @@ def test_a_function_that_works_in_place_gets_a_copy():
     assert torch.equal(X, before)
 
 
-def test_nothing_said_is_black_for_pictures_and_zero_for_rows():
+def test_nothing_said_is_black_for_images_and_zero_for_rows():
     assert torch.equal(of(None), of("black"))
     assert torch.equal(of(None, rows(), None), torch.zeros(2, 4, dtype=torch.float64))
 
@@ -221,7 +221,7 @@ def test_rows_have_no_black(name):
 
 
 def test_rows_have_no_blur():
-    with pytest.raises(ValueError, match=r"baseline: 'blur' needs pictures.*Use 'mean'"):
+    with pytest.raises(ValueError, match=r"baseline: 'blur' needs images.*Use 'mean'"):
         of("blur", rows(), None)
 
 
@@ -249,7 +249,7 @@ def flat():
 
 
 NORMAL = rows(0, 2, 3, 8, 8)
-BYTES = (pictures() * 255).to(torch.uint8)
+BYTES = (images() * 255).to(torch.uint8)
 
 
 @pytest.mark.parametrize(
@@ -257,8 +257,8 @@ BYTES = (pictures() * 255).to(torch.uint8)
     [
         (NORMAL, "zero", "The baseline is zero, as nothing tells which numbers are black pixels."),
         (NORMAL[:1] + 9, "zero", "as nothing tells"),
-        (pictures(), "zero", "The baseline is zero, which is black where pixels go from 0 to 1."),
-        ((pictures() * 255).long(), "zero", "as nothing tells"),
+        (images(), "zero", "The baseline is zero, which is black where pixels go from 0 to 1."),
+        ((images() * 255).long(), "zero", "as nothing tells"),
         (BYTES, "black", ""),
         ([BYTES[0], BYTES[1]], "black", ""),
         ([NORMAL[0], BYTES[1]], "zero", "as nothing tells"),
@@ -277,20 +277,20 @@ def test_the_default_is_zero_unless_a_transform_or_bytes_tell_what_black_is(flat
 
 
 def test_a_transform_that_tells_nothing_gives_zero_and_one_that_tells_gives_its_black(flat):
-    picture = BYTES[0].movedim(0, -1).numpy()
+    image = BYTES[0].movedim(0, -1).numpy()
 
     def own(p):
         x = torch.from_numpy(p).movedim(-1, 0).double()
         return (x - x.mean()) / x.std()
 
-    alone = sw.attribute(flat, picture, transform=own, n_steps=1)
+    alone = sw.attribute(flat, image, transform=own, n_steps=1)
     assert alone.settings["baseline"] == "zero"
-    assert float(started_from(flat, alone, own(picture)[None]).abs().max()) < 1e-12
+    assert float(started_from(flat, alone, own(image)[None]).abs().max()) < 1e-12
     with pytest.raises(ValueError, match=r"nothing tells which numbers those are.*Use 'zero', 'mean' or 'blur'"):
-        sw.attribute(flat, picture, transform=own, baseline="black")
-    told = sw.attribute(flat, picture, transform=lambda p: torch.from_numpy(p).movedim(-1, 0) / 127.5 - 1, n_steps=1)
+        sw.attribute(flat, image, transform=own, baseline="black")
+    told = sw.attribute(flat, image, transform=lambda p: torch.from_numpy(p).movedim(-1, 0) / 127.5 - 1, n_steps=1)
     assert told.settings["baseline"] == "black"
-    start = started_from(flat, told, torch.from_numpy(picture).movedim(-1, 0)[None] / 127.5 - 1)
+    start = started_from(flat, told, torch.from_numpy(image).movedim(-1, 0)[None] / 127.5 - 1)
     assert far(start, torch.full_like(start, -1)) < 1e-6
 
 
@@ -298,16 +298,16 @@ def test_a_transform_that_tells_nothing_gives_zero_and_one_that_tells_gives_its_
 def test_pixels_that_nothing_tells_are_refused_in_words(flat, name):
     for method in ("integrated_gradients", "expected_gradients"):
         given = {"baselines": name} if method == "expected_gradients" else {"baseline": name}
-        said = rf"'{name}' means {name} pixels, and nothing tells.*or pass the picture and transform="
+        said = rf"'{name}' means {name} pixels, and nothing tells.*or pass the image and transform="
         with pytest.raises(ValueError, match=said):
             sw.attribute(flat, NORMAL, method=method, **given)
-    with pytest.raises(ValueError, match="pass the picture and transform="):
+    with pytest.raises(ValueError, match="pass the image and transform="):
         sw.ablate(flat, NORMAL[:1], np.ones((8, 8), dtype=bool), fill=name)
 
 
-def test_a_baseline_does_not_depend_on_the_pictures_beside_it(flat):
+def test_a_baseline_does_not_depend_on_the_images_beside_it(flat):
     """One in [0, 1], for which noise is uniform there, beside one that isn't."""
-    both = torch.cat([pictures()[:1], NORMAL[:1]])
+    both = torch.cat([images()[:1], NORMAL[:1]])
     for given in ({}, {"baseline": "noise"}, {"method": "expected_gradients", "n_samples": 3}):
         alone = sw.attribute(flat, both[:1], **given).values
         assert far(sw.attribute(flat, both, **given).values[:1], alone) < 1e-12
@@ -340,16 +340,16 @@ def test_expected_gradients_name_what_they_draw_from(flat):
     assert sw.attribute(flat, NORMAL, method="expected_gradients", n_samples=1).settings["baselines"] == "noise"
 
 
-def test_black_is_what_the_transform_makes_of_a_black_picture():
+def test_black_is_what_the_transform_makes_of_a_black_image():
     mean, std = torch.tensor([0.4, 0.5, 0.6]).view(3, 1, 1), torch.tensor([0.2, 0.3, 0.25]).view(3, 1, 1)
 
     def transform(array):
         return (torch.from_numpy(array).movedim(-1, 0) / 255 - mean) / std
 
-    picture = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)
-    by_name = sw.attribute(conv_net(), picture, transform=transform, method="integrated_gradients", target=1)
-    black = transform(np.zeros_like(picture))
-    by_hand = sw.attribute(conv_net(), transform(picture), method="integrated_gradients", target=1, baseline=black)
+    image = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+    by_name = sw.attribute(conv_net(), image, transform=transform, method="integrated_gradients", target=1)
+    black = transform(np.zeros_like(image))
+    by_hand = sw.attribute(conv_net(), transform(image), method="integrated_gradients", target=1, baseline=black)
     assert far(by_name.values, by_hand.values) < 1e-12
 
 

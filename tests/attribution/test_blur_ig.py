@@ -7,14 +7,14 @@ import pytest
 import torch
 from scipy import fft, ndimage
 from torch import nn
-from toys import Formula, conv_net, estimates, far, linear, mlp, pictures, rows
+from toys import Formula, conv_net, estimates, far, images, linear, mlp, rows
 
 import saliency_widgets as sw
 from saliency_widgets.attribution.methods import blur_ig as blur_ig_file
 from saliency_widgets.attribution.methods.blur_ig import scale_space
 from saliency_widgets.attribution.numerics.quadrature import coarse_to_fine
 
-X = pictures(1, 2, 3, 7, 10)
+X = images(1, 2, 3, 7, 10)
 LEVEL = 0.3
 STRONGEST = LEVEL * 7
 
@@ -46,19 +46,19 @@ QUADRATIC = flat(Formula(lambda x: ((x @ FORM) * x).sum(1) + x @ WEIGHTS))
 @pytest.mark.parametrize("sigma", [0.05, 0.7, 2.1, 30.0])
 @pytest.mark.parametrize("shape", [(2, 3, 7, 10), (1, 1, 16, 16), (1, 2, 1, 9), (1, 1, 5, 2)])
 def test_the_blur_is_the_cosine_transforms(shape, sigma):
-    x = pictures(4, *shape)
+    x = images(4, *shape)
     assert far(scale_space(x)(sigma), blurred(x, sigma)) < 1e-13
 
 
 @pytest.mark.parametrize("sigma", [2.0, 3.5, 9.0])
 def test_the_blur_is_scipys_gaussian_filter(sigma):
     """From 2 pixels on, a Gaussian and its samples on the grid are the same to 1e-8."""
-    x = pictures(4, 1, 2, 24, 31)
+    x = images(4, 1, 2, 24, 31)
     expected = ndimage.gaussian_filter(x.numpy(), sigma, axes=(-2, -1), mode="reflect", truncate=12)
     assert far(scale_space(x)(sigma), torch.from_numpy(expected)) < 1e-7
 
 
-def test_the_blur_keeps_the_mean_and_begins_with_the_picture_itself():
+def test_the_blur_keeps_the_mean_and_begins_with_the_image_itself():
     space = scale_space(X)
     assert torch.equal(space(0.0), X)
     assert far(space(1e-9), X) < 1e-14
@@ -152,7 +152,7 @@ def test_it_converges_with_the_square_of_the_step():
 
 def test_delta_is_its_definition():
     model = conv_net()
-    x = pictures()
+    x = images()
     found = explain(model, x, n_steps=3, target=[1, 2], score="logit")
     with torch.no_grad():
         change = (model(x) - model(blurred(x, LEVEL * 8)))[[0, 1], [1, 2]]
@@ -163,7 +163,7 @@ def test_delta_is_its_definition():
 @pytest.mark.parametrize("chunk_size", [1, 2, 3, 5, 8, 16, 1000])
 @pytest.mark.parametrize("n_steps", [1, 7, 16])
 def test_in_chunks_it_is_the_same_as_in_one(chunk_size, n_steps):
-    model, x = conv_net(activation=nn.Tanh), pictures(0, 3, 3, 8, 8)
+    model, x = conv_net(activation=nn.Tanh), images(0, 3, 3, 8, 8)
     settings = {"n_steps": n_steps, "target": [2, 0, 3], "score": "logit"}
     whole = explain(model, x, chunk_size=1024, **settings)
     split = explain(model, x, chunk_size=chunk_size, **settings)
@@ -175,17 +175,17 @@ def test_in_chunks_it_is_the_same_as_in_one(chunk_size, n_steps):
         assert torch.allclose(whole.delta[i : i + 1], alone.delta, rtol=0, atol=1e-12)
 
 
-# ---- pictures
+# ---- images
 
 
-def test_a_picture_of_one_color_gets_nothing():
+def test_an_image_of_one_color_gets_nothing():
     x = torch.tensor([0.2, 0.9, 0.5], dtype=torch.float64).view(1, 3, 1, 1).expand(1, 3, 8, 8)
     found = explain(conv_net(), x, n_steps=4, target=1, score="logit")
     assert float(found.values.abs().max()) < 1e-15
     assert float(found.delta.abs().max()) < 1e-14
 
 
-def test_a_mirrored_picture_gets_the_mirrored_map():
+def test_a_mirrored_image_gets_the_mirrored_map():
     model = flat(Formula(lambda x: (x**4).sum(1)))
     for side in (-1, -2):
         assert far(explain(model, X.flip(side), n_steps=5).values, explain(model, n_steps=5).values.flip(side)) < 1e-12
@@ -215,8 +215,8 @@ def test_what_is_held_is_bounded_and_let_go(n_steps):
     assert len(integral._held) <= 1
 
 
-def test_what_is_no_picture_is_refused():
-    with pytest.raises(ValueError, match=r"Blur-IG needs pictures \(N, C, H, W\), got inputs of shape \(2, 4\)\. Use"):
+def test_what_is_no_image_is_refused():
+    with pytest.raises(ValueError, match=r"Blur-IG needs images \(N, C, H, W\), got inputs of shape \(2, 4\)\. Use"):
         explain(mlp(), rows(), target=1, score="logit")
     with pytest.raises(ValueError, match=r"blur_level: expected a number of at least 0\.01, got 0"):
-        explain(conv_net(), pictures(), blur_level=0.0, target=1, score="logit")
+        explain(conv_net(), images(), blur_level=0.0, target=1, score="logit")

@@ -12,7 +12,7 @@ import torch
 from captum.attr._utils.lrp_rules import GammaRule
 from torch import nn
 from torch.nn import functional as F
-from toys import Shared, conv_net, estimates, far, linear, pictures, rows, runner, state_of
+from toys import Shared, conv_net, estimates, far, images, linear, rows, runner, state_of
 
 import saliency_widgets as sw
 from saliency_widgets.attribution import get_method
@@ -23,10 +23,10 @@ from saliency_widgets.attribution.query import CHUNK_SIZE
 from saliency_widgets.bridges.captum import WINDOW, from_captum
 from saliency_widgets.runtime.model.rng import OwnRandomness
 
-X = pictures()
+X = images()
 TARGETS = [1, 3]
 MASK = torch.arange(16).view(4, 4).repeat_interleave(2, 0).repeat_interleave(2, 1)[None, None]
-BOTH = torch.stack([pictures(5)[0], pictures(6)[0], pictures(7)[0]])
+BOTH = torch.stack([images(5)[0], images(6)[0], images(7)[0]])
 CLOSE = 1e-12
 
 
@@ -178,10 +178,10 @@ def test_a_function_as_target(model):
 class TwoInputs(nn.Module):
     def __init__(self):
         super().__init__()
-        self.picture, self.row = conv_net(1), linear(torch.tensor([1.0, -2.0, 3.0], dtype=torch.float64))
+        self.image, self.row = conv_net(1), linear(torch.tensor([1.0, -2.0, 3.0], dtype=torch.float64))
 
-    def forward(self, picture, row):
-        return {"logits": self.picture(picture) * self.row(row)}
+    def forward(self, image, row):
+        return {"logits": self.image(image) * self.row(row)}
 
 
 def test_several_inputs_and_outputs_that_captum_does_not_take():
@@ -193,8 +193,8 @@ def test_several_inputs_and_outputs_that_captum_does_not_take():
             super().__init__()
             self.inner = copy.deepcopy(model)
 
-        def forward(self, picture, row):
-            return self.inner(picture, row)["logits"]
+        def forward(self, image, row):
+            return self.inner(image, row)["logits"]
 
     found = sw.attribute(
         model, (X, row), method="captum.IntegratedGradients", target=TARGETS, baseline="zero", n_steps=5
@@ -324,7 +324,7 @@ def test_a_seed_gives_the_same_numbers_and_another_one_others(model, name):
 
 
 def test_delta_is_the_error_of_the_sum(model):
-    baseline = pictures(9)
+    baseline = images(9)
     for name, few in {"IntegratedGradients": {"n_steps": 2}, "DeepLift": {}}.items():
         found = sw.attribute(model, X, method=f"captum.{name}", target=TARGETS, baseline=baseline, **few)
         change = (model(X) - model(baseline)).gather(1, torch.tensor(TARGETS)[:, None])[:, 0]
@@ -568,7 +568,7 @@ class ChannelsLast(nn.Module):
 
 
 def test_a_layer_that_captum_reads_wrongly_is_refused():
-    """Its Grad-CAM takes the rows of a picture for channels."""
+    """Its Grad-CAM takes the rows of an image for channels."""
     model = ChannelsLast()
     with pytest.raises(ValueError, match=r"gave values of shape \(2, 1, 8, 5\) at 'lift'.*Use 'grad_cam'"):
         sw.attribute(model, X, method="captum.LayerGradCam", target=1)

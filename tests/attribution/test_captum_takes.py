@@ -139,7 +139,7 @@ def of_layer(kind, *names):
     return make
 
 
-# ---- layers that are no pictures
+# ---- layers that are no images
 
 
 LAYERS = {

@@ -8,14 +8,14 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
-from toys import conv_net, mlp, pictures, rows, state_of
+from toys import conv_net, images, mlp, rows, state_of
 
 import saliency_widgets as sw
 from saliency_widgets.attribution.reduction import unseen
 from saliency_widgets.diagnostics.report import Checkup, Finding
 from saliency_widgets.runtime.model.isolation import unlike_in_eval
 
-X = pictures(0, 1, 3, 8, 8)
+X = images(0, 1, 3, 8, 8)
 ROWS = rows(0, 2, 4)
 RELU = ("deconvnet", "guided_backprop", "guided_grad_cam")
 LAYER = ("grad_cam", "grad_cam_plus_plus", "guided_grad_cam", "layer_cam")
@@ -58,18 +58,18 @@ def test_a_healthy_net_has_no_finding(model):
     assert about(model) == []
 
 
-@pytest.mark.parametrize("picture", ["chelsea", "coffee", "astronaut", "rocket"])
-def test_the_pretrained_model_has_no_finding_in_eval_mode(pretrained, picture):
-    from saliency_widgets.demos import picture as load
+@pytest.mark.parametrize("image", ["chelsea", "coffee", "astronaut", "rocket"])
+def test_the_pretrained_model_has_no_finding_in_eval_mode(pretrained, image):
+    from saliency_widgets.demos import sample_image as load
 
-    found = sw.checkup(pretrained.model, load(picture), transform=pretrained.transform)
+    found = sw.checkup(pretrained.model, load(image), transform=pretrained.transform)
     assert list(found) == []
     assert "Nothing found" in repr(found)
     assert "Nothing found" in found._repr_html_()
 
 
 def test_the_pretrained_model_left_in_training_mode(pretrained):
-    from saliency_widgets.demos import picture as load
+    from saliency_widgets.demos import sample_image as load
 
     model = copy.deepcopy(pretrained.model).train()
     before = state_of(model)
@@ -85,8 +85,8 @@ def test_the_pretrained_model_left_in_training_mode(pretrained):
 
 
 def test_pixels_that_were_not_normalized(pretrained):
-    """Raw bytes are far from the training data; the same picture through the transform is not (above)."""
-    from saliency_widgets.demos import picture as load
+    """Raw bytes are far from the training data; the same image through the transform is not (above)."""
+    from saliency_widgets.demos import sample_image as load
 
     raw = torch.from_numpy(np.array(load("chelsea").resize((224, 224)))).movedim(-1, 0).float()
     (finding,) = [f for f in sw.checkup(pretrained.model, raw) if "far from what the model was trained on" in f.what]
@@ -98,10 +98,10 @@ def test_pixels_that_were_not_normalized(pretrained):
 
 
 def normalized(batches, momentum=0.1):
-    """A net whose BatchNorm was given pictures in [0, 1] that many times."""
+    """A net whose BatchNorm was given images in [0, 1] that many times."""
     model = nn.Sequential(nn.BatchNorm2d(3, momentum=momentum), *conv_net()).double().train()
     for seed in range(batches):
-        model(pictures(seed, 4, 3, 8, 8))
+        model(images(seed, 4, 3, 8, 8))
     return model.eval()
 
 
@@ -552,7 +552,7 @@ def test_of_several_inputs_and_functions_as_targets():
             return {"scores": self.net(image)[:, :3] + self.table(table)}
 
     model = Two().eval()
-    inputs = {"image": pictures(0, 2, 3, 8, 8), "table": ROWS}
+    inputs = {"image": images(0, 2, 3, 8, 8), "table": ROWS}
     assert about(model, inputs) == []
     assert about(model, inputs, explain="image", target=lambda out: out["scores"][:, 0]) == []
 

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from toys import conv_net, far, pictures, rows
+from toys import conv_net, far, images, rows
 
 import saliency_widgets as sw
 
 METHODS = ("grad_cam_plus_plus", "layer_cam")
-X = pictures()
+X = images()
 
 
 def cam(method, model, x=X, **settings):
@@ -151,7 +151,7 @@ def test_layer_cam_for_and_against_add_up_to_activation_times_gradient():
 
 @pytest.mark.parametrize("method", METHODS)
 def test_a_batch_of_several_classes_is_its_samples_one_by_one(method):
-    model, x = conv_net(), pictures(0, 3, 3, 8, 8)
+    model, x = conv_net(), images(0, 3, 3, 8, 8)
     together = cam(method, model, x, target=[2, 0, 3])
     for i, target in enumerate([2, 0, 3]):
         assert far(together.values[i : i + 1], cam(method, model, x[i : i + 1], target=target).values) < 1e-12

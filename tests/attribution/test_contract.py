@@ -294,11 +294,11 @@ def test_its_settings_repeat_it(method, dtype):
 def test_the_callers_default_device_is_not_where_we_compute(method, baseline):
     """People who have a GPU set it as torch's default device; here "meta" stands for it, which holds no numbers."""
     model = Delicate().eval()
-    picture = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+    image = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)
     given = {name: value for name, value in WORK.items() if name in {p.name for p in METHODS[method].params}}
     if any(param.name == "baseline" for param in METHODS[method].params):
         given |= {"baseline": baseline, "quadrature": "gauss_legendre"}
-    expected = sw.attribute(model, picture, method=method, **given)
+    expected = sw.attribute(model, image, method=method, **given)
     with torch.device("meta"):
-        found = sw.attribute(model, picture, method=method, **given)
+        found = sw.attribute(model, image, method=method, **given)
     assert torch.equal(found.values, expected.values)

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
-from toys import far, output_of, pictures, runner
+from toys import far, images, output_of, runner
 
 import saliency_widgets as sw
 from saliency_widgets.runtime.layers.coordinates import Coordinates
@@ -71,7 +71,7 @@ def test_what_only_moves_pixels_keeps_each_with_its_position(moves):
     assert torch.equal(row * 8 + column, result)
 
 
-X = pictures(0, 1, 3, 24, 36)
+X = images(0, 1, 3, 24, 36)
 KERNEL = torch.ones(5, 3, 6, 6).double()
 CUTS = {
     "a convolution": lambda x: F.conv2d(x, torch.ones(5, 3, 6, 6).double(), stride=6),
@@ -231,7 +231,7 @@ class Encoder(nn.Module):
 @pytest.mark.parametrize("sequence_first", [False, True])
 @pytest.mark.parametrize(("before", "behind"), [(0, 0), (1, 0), (2, 0), (5, 0), (0, 1), (1, 9), (12, 12)])
 def test_the_cell_that_answers_is_the_patch_that_moves(before, behind, sequence_first):
-    model, x = Encoder(before, behind, sequence_first=sequence_first), pictures(0, 2, 3, 24, 40)
+    model, x = Encoder(before, behind, sequence_first=sequence_first), images(0, 2, 3, 24, 40)
     layers = spatial_layers(runner(model, x).passes)
     assert [layers[path].shape for path in ("blocks.0", "blocks.1", "blocks.2", "blocks")] == [(16, 3, 5)] * 4
     at_rest = output_of(model, "blocks.1", x[:1])
@@ -244,7 +244,7 @@ def test_the_cell_that_answers_is_the_patch_that_moves(before, behind, sequence_
 
 @pytest.mark.parametrize(("before", "behind"), [(2, 0), (5, 0), (1, 9)])
 def test_the_default_map_is_the_blocks_by_hand(before, behind):
-    model, x = Encoder(before, behind), pictures(0, 2, 3, 24, 40)
+    model, x = Encoder(before, behind), images(0, 2, 3, 24, 40)
     for layer, count in (("blocks.1", 2), ("blocks", 3)):
         tokens = model.blocks[:count](model.tokens(x)).detach().requires_grad_()
         (gradient,) = torch.autograd.grad(model.head(model.blocks[count:](tokens).mean(1))[:, 1].sum(), tokens)
@@ -286,7 +286,7 @@ def test_a_square_grid_with_as_many_channels_is_read_by_where_it_lies():
                 x = block(x)
             return self.head(x.square().mean((1, 2)))
 
-    model, x = ChannelsLast(), pictures(0, 2, 3, 24, 24)
+    model, x = ChannelsLast(), images(0, 2, 3, 24, 24)
     a = model.blocks[0](model.cut(x).movedim(1, -1)).detach().requires_grad_()
     (g,) = torch.autograd.grad(model.head(a.square().mean((1, 2)))[:, 1].sum(), a)
     expected = (g.mean((1, 2), keepdim=True) * a).sum(-1)[:, None].detach()
@@ -317,7 +317,7 @@ class Windows(nn.Module):
 
 
 def test_shifted_windows_come_back_to_where_they_were():
-    model, x = Windows(), pictures(0, 2, 3, 32, 32)
+    model, x = Windows(), images(0, 2, 3, 32, 32)
     layers = spatial_layers(runner(model, x).passes)
     assert layers["blocks.0"].shape == (8, 8, 8)
     assert "window" not in layers
@@ -354,7 +354,7 @@ class Sorted(nn.Module):
 
 
 def test_tokens_in_an_order_of_their_own_are_read_one_image_at_a_time():
-    model, x = Sorted(), pictures(0, 2, 3, 32, 32)
+    model, x = Sorted(), images(0, 2, 3, 32, 32)
     with pytest.raises(ValueError, match=r"layer: the tokens of 'blocks.1' lie in another order for each image"):
         sw.attribute(model, x, method="grad_cam", target=1)
     for image in x[:, None]:
@@ -399,7 +399,7 @@ class Attributes(nn.Module):
 
 @pytest.mark.parametrize("unread", [0, 6])
 def test_the_last_block_that_is_read_wherever_it_stands(unread):
-    model, x = Attributes(unread), pictures(0, 1, 3, 32, 32)
+    model, x = Attributes(unread), images(0, 1, 3, 32, 32)
     assert sw.attribute(model, x, method="grad_cam", target=1).layer == "block2"
     with pytest.raises(ValueError, match=r"layer: 'block2.drop' has .*nearest layer that can is 'block2'"):
         sw.attribute(model, x, method="grad_cam", target=1, layer="block2.drop")
@@ -459,7 +459,7 @@ class Decoder(nn.Module):
 
 @pytest.mark.parametrize("queries", [16, 100])
 def test_the_queries_of_a_decoder_have_no_position(queries):
-    model, x = Decoder(queries), pictures(0, 2, 3, 32, 32)
+    model, x = Decoder(queries), images(0, 2, 3, 32, 32)
     found = sw.attribute(model, x, method="grad_cam", target=1)
     assert (found.layer, tuple(found.values.shape)) == ("encoder.1", (2, 1, 4, 4))
     for layer in ("decoder.0", "decoder.1", "decoder.1.linear2"):
@@ -481,9 +481,9 @@ def test_a_model_that_never_sees_the_image_whole_is_refused():
             return self.head(self.conv(x[..., :12, :12]).mean((2, 3)))
 
     with pytest.raises(ValueError, match="layer: no layer of this model has a spatial output"):
-        sw.attribute(Glimpse(), pictures(0, 1, 3, 32, 32), method="grad_cam", target=1)
+        sw.attribute(Glimpse(), images(0, 1, 3, 32, 32), method="grad_cam", target=1)
     shown = sw.attribute(
-        Glimpse(), pictures(0, 1, 3, 32, 32), method="grad_cam", target=1, layer="conv", reshape="channels first"
+        Glimpse(), images(0, 1, 3, 32, 32), method="grad_cam", target=1, layer="conv", reshape="channels first"
     )
     assert shown.values.shape == (1, 1, 10, 10)
 
@@ -499,7 +499,7 @@ def test_of_an_input_that_is_no_image_the_first_convolution_defines_the_grid():
         def forward(self, x):
             return self.head(self.pool(self.conv(x.view(-1, 1, 8, 12).cumsum(3))).mean((2, 3)))
 
-    found = sw.attribute(Spectrogram(), pictures(0, 2, 1, 1, 96)[:, 0, 0], method="grad_cam", target=1)
+    found = sw.attribute(Spectrogram(), images(0, 2, 1, 1, 96)[:, 0, 0], method="grad_cam", target=1)
     assert (found.layer, found.values.shape[2:]) == ("pool", (4, 6))
 
 

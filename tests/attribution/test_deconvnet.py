@@ -3,7 +3,7 @@
 import pytest
 import torch
 from torch import nn
-from toys import conv_net, far, linear, mlp, pictures, rows
+from toys import conv_net, far, images, linear, mlp, rows
 
 import saliency_widgets as sw
 
@@ -25,21 +25,21 @@ def test_by_numbers():
 
 @pytest.mark.parametrize("net", [mlp, conv_net])
 def test_without_max_pooling_every_input_gets_the_same_map(net):
-    x = rows(0, 5, 4) if net is mlp else pictures(0, 5, 3, 8, 8)
+    x = rows(0, 5, 4) if net is mlp else images(0, 5, 3, 8, 8)
     found = deconvnet(net(), x).values
     assert far(found, found[:1].expand_as(found)) < 1e-14
     assert float(found.abs().max()) > 0
 
 
-def test_max_pooling_lets_the_picture_in():
+def test_max_pooling_lets_the_image_in():
     model = conv_net()
     model[4] = nn.AdaptiveMaxPool2d(2)
-    found = deconvnet(model, pictures()).values
+    found = deconvnet(model, images()).values
     assert far(found[0], found[1]) > 0.1
 
 
 def test_a_batch_of_several_classes_is_its_samples_one_by_one():
-    model, x = conv_net(), pictures(0, 3, 3, 8, 8)
+    model, x = conv_net(), images(0, 3, 3, 8, 8)
     together = deconvnet(model, x, target=[2, 0, 3])
     for i, target in enumerate([2, 0, 3]):
         alone = deconvnet(model, x[i : i + 1], target=target)

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
-from toys import pictures, state_of
+from toys import images, state_of
 
 import saliency_widgets as sw
 from saliency_widgets.attribution.errors import Cancelled
@@ -146,7 +146,7 @@ def glass(training=False, dtype=torch.float64):
 
 
 def frozen(value):
-    """A picture of a value, comparable with ==."""
+    """An image of a value, comparable with ==."""
     if isinstance(value, torch.Tensor):
         return id(value), value.detach().contiguous().view(-1).numpy().tobytes()
     if isinstance(value, dict):
@@ -1053,7 +1053,7 @@ class Tied(nn.Module):
     ["the same buffer in two modules", "a buffer that is a view", "an attribute that is a view", "a buffer in a list"],
 )
 def test_what_lies_in_one_memory_does_so_in_the_stand_in(kind):
-    model, x = Tied(kind).eval(), pictures(0, 1, 3, 2, 2)
+    model, x = Tied(kind).eval(), images(0, 1, 3, 2, 2)
     found = sw.attribute(model, x, method="gradient", target=1)
     again = sw.attribute(model, x, method="smoothgrad", target=1, noise_level=0.0, n_samples=4)
     assert torch.equal(model.buf, torch.ones_like(model.buf))
@@ -1081,7 +1081,7 @@ class Knowing(nn.Module):
 
 @pytest.mark.parametrize("method", ["gradient", "integrated_gradients", "smoothgrad"])
 def test_weak_references_and_exchanged_data_lead_to_nothing_of_the_callers(method):
-    model, x = Knowing().eval(), pictures(0, 1, 3, 2, 2)
+    model, x = Knowing().eval(), images(0, 1, 3, 2, 2)
     sw.attribute(model, x, method=method, target=1)
     sw.checkup(model, x)
     assert model.runs == 0

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from toys import Formula, conv_net, estimates, far, linear, mlp, pictures, power, rows, runner, state_of
+from toys import Formula, conv_net, estimates, far, images, linear, mlp, power, rows, runner, state_of
 
 import saliency_widgets as sw
 
@@ -48,9 +48,9 @@ def test_linear_from_noise_is_within_the_standard_error_of_its_expectation(seed)
     assert float(found.delta.abs().max()) < 1e-11
 
 
-def test_noise_of_a_picture_lies_between_black_and_white():
+def test_noise_of_an_image_lies_between_black_and_white():
     model = nn.Sequential(nn.Flatten(), linear(torch.ones(3 * 64, dtype=torch.float64)))
-    x = 0.4 + 0.2 * pictures(0, 1, 3, 8, 8)
+    x = 0.4 + 0.2 * images(0, 1, 3, 8, 8)
     found = explain(model, x, n_samples=400)
     assert far(found.standard_error.mean()[None], torch.tensor([1 / (12 * 400) ** 0.5]).double()) < 0.02
     assert float((found.values - (x - 0.5)).abs().max()) < 5 / (12 * 400) ** 0.5
@@ -191,9 +191,9 @@ def test_delta_falls_with_the_samples():
 
 
 @pytest.mark.parametrize("chunk_size", [1, 2, 3, 5, 8, 16, 1000])
-@pytest.mark.parametrize("baselines", [None, "blur", pictures(9, 5, 3, 8, 8)], ids=["noise", "blur", "stack"])
+@pytest.mark.parametrize("baselines", [None, "blur", images(9, 5, 3, 8, 8)], ids=["noise", "blur", "stack"])
 def test_in_chunks_it_is_the_same_as_in_one(chunk_size, baselines):
-    model, x = conv_net(activation=nn.Tanh), pictures(0, 3, 3, 8, 8)
+    model, x = conv_net(activation=nn.Tanh), images(0, 3, 3, 8, 8)
     settings = {"baselines": baselines, "n_samples": 17, "target": [2, 0, 3], "score": "logit"}
     whole = explain(model, x, chunk_size=1024, **settings)
     split = explain(model, x, chunk_size=chunk_size, **settings)
@@ -240,7 +240,7 @@ def test_lists_are_the_stack_of_what_is_in_them():
         ([], ValueError, r"baselines: the list is empty\. Give at least one"),
         ("blakc", ValueError, r"baselines: 'blakc' is not known\. Did you mean 'black'"),
         (["zero", "blakc"], ValueError, r"baselines: 'blakc' is not known"),
-        ("black", ValueError, r"'black' means black pixels, and these inputs are no picture"),
+        ("black", ValueError, r"'black' means black pixels, and these inputs are no image"),
         (3, TypeError, r"baselines: expected a name, a tensor.*got a int"),
         ([3.0], TypeError, r"baselines: expected a name, a tensor.*got a float"),
         (np.array(["a"]), TypeError, r"^baselines: expected numbers, got an array of <U1"),
@@ -251,7 +251,7 @@ def test_lists_are_the_stack_of_what_is_in_them():
             r"^baselines: expected real numbers, got torch\.complex64",
         ),
         (["zero", "white"], ValueError, r"^baselines: 'white' means white pixels"),
-        ("blur", ValueError, r"^baselines: 'blur' needs pictures"),
+        ("blur", ValueError, r"^baselines: 'blur' needs images"),
     ],
     ids=str,
 )

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
-from toys import far, pictures, rows
+from toys import far, images, rows
 
 import saliency_widgets as sw
 from saliency_widgets.runtime.model.isolation import undisturbed
@@ -183,7 +183,7 @@ class Stem(nn.Module):
         return self.head((y.flatten(2).transpose(1, 2) ** 3).mean(1))
 
 
-X = pictures(0, 1, 3, 8, 6)
+X = images(0, 1, 3, 8, 6)
 PATHS = {
     "target": {"target": 1},
     "no fold": {"target": 1, "fold": False},

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
-from toys import conv_net, far, mlp, pictures, rows, state_of
+from toys import conv_net, far, images, mlp, rows, state_of
 
 import saliency_widgets as sw
 from saliency_widgets.runtime.relu_rules import ReLURule
@@ -382,7 +382,7 @@ def test_where_nothing_can_be_differentiated_the_rule_stays_out_of_the_way():
 )
 def test_agrees_with_captum_on_modules(net, seed, method, reference):
     model = net(seed)
-    x = rows(seed) if net is mlp else pictures(seed)
+    x = rows(seed) if net is mlp else images(seed)
     for target in (0, 2):
         with pytest.warns(UserWarning, match="backward hooks"):
             expected = reference(model).attribute(x.clone().requires_grad_(), target=target)
@@ -392,7 +392,7 @@ def test_agrees_with_captum_on_modules(net, seed, method, reference):
 
 @pytest.mark.parametrize("method", RULES)
 def test_nothing_is_left_behind_and_the_next_gradient_is_plain(method):
-    model, x = conv_net(), pictures()
+    model, x = conv_net(), images()
     before, plain = state_of(model), sw.attribute(model, x, method="gradient", target=1)
     sw.attribute(model, x, method=method, target=1)
     assert state_of(model) == before

@@ -6,7 +6,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from toys import conv_net, pictures
+from toys import conv_net, images
 
 import saliency_widgets as sw
 from saliency_widgets.attribution.numerics import float16_store as halves
@@ -53,7 +53,7 @@ def short(monkeypatch):
 
 @pytest.mark.parametrize("quadrature", ["adaptive", "trapezoid", "gauss_legendre"])
 def test_the_map_is_off_by_less_than_is_said(quadrature, monkeypatch):
-    model, x = conv_net().float(), pictures(0, 2, 3, 8, 8).float()
+    model, x = conv_net().float(), images(0, 2, 3, 8, 8).float()
     settings = {"target": 1, "n_steps": 64, "tolerance": 0, "quadrature": quadrature}
     whole = sw.attribute(model, x, **settings)
     monkeypatch.setattr(halves, "WHOLE_BYTES", 0)
@@ -65,7 +65,7 @@ def test_the_map_is_off_by_less_than_is_said(quadrature, monkeypatch):
 
 @pytest.mark.parametrize("quadrature", ["adaptive", "trapezoid"])
 def test_they_are_reused_bit_for_bit_in_half_of_the_room(quadrature, short):
-    model, x = conv_net().float(), pictures(0, 1, 3, 8, 8).float()
+    model, x = conv_net().float(), images(0, 1, 3, 8, 8).float()
     events: list[Event] = []
     session = Session(Subject(model, x), events.append, executor="inline", cache=Cache())
 

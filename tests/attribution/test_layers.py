@@ -5,12 +5,12 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
-from toys import Tally, conv_net, far, mlp, pictures, rows, runner, state_of
+from toys import Tally, conv_net, far, images, mlp, rows, runner, state_of
 
 import saliency_widgets as sw
 from saliency_widgets.runtime.layers.selection import spatial_layers
 
-X = pictures()
+X = images()
 
 
 def cam(model, x=X, **settings):
@@ -236,7 +236,7 @@ def test_of_a_layer_that_runs_several_times_a_note_tells_which_run_is_shown():
 
 
 class Siamese(nn.Module):
-    """One encoder for two pictures, and another that only the second goes through."""
+    """One encoder for two images, and another that only the second goes through."""
 
     def __init__(self):
         super().__init__()
@@ -264,7 +264,7 @@ class Siamese(nn.Module):
 
 @pytest.mark.parametrize("name", ["left", "right"])
 def test_of_a_shared_encoder_the_run_of_the_explained_input_counts(name):
-    model, given = Siamese(), {"left": pictures(1, 2, 3, 8, 8), "right": pictures(2, 2, 3, 8, 8)}
+    model, given = Siamese(), {"left": images(1, 2, 3, 8, 8), "right": images(2, 2, 3, 8, 8)}
     expected = model.map_by_hand(name, **given)
     found = sw.attribute(model, given, explain=name, method="grad_cam", layer="encoder", target=1)
     assert far(found.values, expected) < 1e-13
@@ -274,8 +274,8 @@ def test_of_a_shared_encoder_the_run_of_the_explained_input_counts(name):
         assert far(default.values, expected) < 1e-13
 
 
-def test_a_layer_of_another_input_is_refused_and_so_are_two_pictures_at_once():
-    model, given = Siamese(), {"left": pictures(1, 2, 3, 8, 8), "right": pictures(2, 2, 3, 8, 8)}
+def test_a_layer_of_another_input_is_refused_and_so_are_two_images_at_once():
+    model, given = Siamese(), {"left": images(1, 2, 3, 8, 8), "right": images(2, 2, 3, 8, 8)}
     with pytest.raises(ValueError, match=r"layer: 'other' does not depend on the input that is explained"):
         sw.attribute(model, given, explain="left", method="grad_cam", layer="other", target=1)
     with pytest.raises(ValueError, match=r"explain: a class activation map is of one image.*\['left', 'right'\]"):
@@ -283,7 +283,7 @@ def test_a_layer_of_another_input_is_refused_and_so_are_two_pictures_at_once():
 
 
 class Patches(nn.Module):
-    """A transformer of patches that need not divide the picture, with a class token, and a text beside it."""
+    """A transformer of patches that need not divide the image, with a class token, and a text beside it."""
 
     def __init__(self, patch, registers=1):
         super().__init__()
@@ -311,7 +311,7 @@ class Patches(nn.Module):
 )
 def test_tokens_lie_as_the_patches_were_cut(size, patch, registers, grid):
     height, width = size if isinstance(size, tuple) else (size, size)
-    model, x = Patches(patch, registers), pictures(0, 2, 3, height, width)
+    model, x = Patches(patch, registers), images(0, 2, 3, height, width)
     found = sw.attribute(model, x, method="grad_cam", target=1)
     assert found.layer == "blocks.1"
     assert tuple(found.values.shape) == (2, 1, *grid)
@@ -346,10 +346,10 @@ class Block(nn.Module):
 
 
 @pytest.mark.parametrize("fused", [True, False])
-def test_heads_and_attention_weights_are_no_picture(fused):
+def test_heads_and_attention_weights_are_no_image(fused):
     model = Patches(8)
     model.blocks = nn.ModuleList(Block(fused) for _ in range(3)).double()
-    x = pictures(0, 2, 3, 32, 32)
+    x = images(0, 2, 3, 32, 32)
     found = sw.attribute(model, x, method="grad_cam", target=1)
     assert (found.layer, found.values.shape) == ("blocks.1", (2, 1, 4, 4))
     inner = "blocks.1.attn.k" if fused else "blocks.1.attn.weights"
@@ -372,8 +372,8 @@ def test_keys_that_a_function_convolves_are_no_default():
             return (keys.flatten(2) * self.first.sum()).softmax(2).square().sum(2)
 
     model = Masks(8).eval()
-    assert sw.attribute(model, pictures(0, 1, 3, 32, 32), method="grad_cam", target=1).layer == "blocks.2"
-    assert "conv2d #2" in spatial_layers(runner(model, pictures(0, 1, 3, 32, 32)).passes)
+    assert sw.attribute(model, images(0, 1, 3, 32, 32), method="grad_cam", target=1).layer == "blocks.2"
+    assert "conv2d #2" in spatial_layers(runner(model, images(0, 1, 3, 32, 32)).passes)
 
 
 def test_the_scores_of_a_segmentation_are_not_its_last_layer():
@@ -383,7 +383,7 @@ def test_the_scores_of_a_segmentation_are_not_its_last_layer():
     assert cam(model, layer="2").values.shape == (2, 1, 8, 8)
 
 
-def test_patches_as_rows_of_their_own_are_no_picture():
+def test_patches_as_rows_of_their_own_are_no_image():
     class Windows(nn.Module):
         def __init__(self):
             super().__init__()
@@ -425,9 +425,9 @@ def test_a_function_that_does_not_reshape(reshape, said):
         cam(conv_net(), layer="3", reshape=reshape)
 
 
-def test_the_tokens_of_a_text_are_no_picture():
+def test_the_tokens_of_a_text_are_no_image():
     model = Patches(8)
-    given = {"x": pictures(0, 1, 3, 32, 32), "text": rows(0, 1, 20, 8)}
+    given = {"x": images(0, 1, 3, 32, 32), "text": rows(0, 1, 20, 8)}
     assert sw.attribute(model, given, explain="x", method="grad_cam", target=1).layer == "blocks.1"
     with pytest.raises(ValueError, match="does not depend on the input"):
         sw.attribute(model, given, explain="x", method="grad_cam", target=1, layer="texts.1")

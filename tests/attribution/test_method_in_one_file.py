@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from toys import conv_net, pictures
+from toys import conv_net, images
 
 import saliency_widgets as sw
 
@@ -47,7 +47,7 @@ def test_the_file_is_found_with_its_parameter(added):
 
 
 def test_it_runs_and_its_parameter_is_checked(added):
-    model, x = conv_net(), pictures()
+    model, x = conv_net(), images()
     found = sw.attribute(model, x, method=NAME, factor=2.5, target=1)
     assert torch.equal(found.values, 2.5 * sw.attribute(model, x, method="gradient", target=1).values)
     assert found.settings["factor"] == 2.5
@@ -62,7 +62,7 @@ def test_a_pointwise_one_with_parameters_can_be_averaged(added, folder):
     """SmoothGrad gives the method it averages that method's own defaults."""
     file = folder / f"{NAME}.py"
     file.write_text(file.read_text().replace("params=(FACTOR,)", "params=(FACTOR,), pointwise=True"))
-    model, x = conv_net(), pictures()
+    model, x = conv_net(), images()
     found = sw.attribute(model, x, method="smoothgrad", base=NAME, target=1)
     assert torch.equal(found.values, sw.attribute(model, x, method="smoothgrad", target=1).values)
 

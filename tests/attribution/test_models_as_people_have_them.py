@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torch import nn
 from torch.nn.utils import prune
-from toys import conv_net, far, mlp, pictures, rows, state_of
+from toys import conv_net, far, images, mlp, rows, state_of
 from zoo import ORACLES, Kind, at_layer, explain, reason
 
 import saliency_widgets as sw
@@ -177,17 +177,17 @@ class Words(nn.Module):
         torch.manual_seed(0)
         self.embed, self.head = nn.Embedding(9, 4).double(), nn.Linear(4, 3).double()
 
-    def forward(self, input_ids=None, mask=None, picture=None, scale=1.0, mode="mean", extra=None):
+    def forward(self, input_ids=None, mask=None, image=None, scale=1.0, mode="mean", extra=None):
         assert input_ids.dtype == torch.int64
         assert mask.dtype == torch.bool
         assert mode == "mean"
         assert extra is None
         read = (self.embed(input_ids) * mask[..., None]).sum(1)
-        return self.head(scale * read * picture)
+        return self.head(scale * read * image)
 
 
 IDS = torch.tensor([[1, 2, 3, 0], [4, 5, 0, 0], [6, 7, 8, 1]])
-TEXT = {"input_ids": IDS, "mask": IDS > 0, "picture": rows(4, 3, 4), "scale": 2.0, "mode": "mean", "extra": None}
+TEXT = {"input_ids": IDS, "mask": IDS > 0, "image": rows(4, 3, 4), "scale": 2.0, "mode": "mean", "extra": None}
 
 
 @pytest.mark.parametrize("method", ["gradient", "input_x_gradient", "integrated_gradients", "smoothgrad"])
@@ -196,21 +196,21 @@ def test_whole_numbers_and_settings_are_held(method):
     found = sw.attribute(model, TEXT, method=method, target=TARGET)
     with torch.no_grad():
         read = 2 * (model.embed(IDS) * (IDS > 0)[..., None]).sum(1)
-        slope = model.head.weight[TARGET] * read  # linear in the picture
-    x = TEXT["picture"]
+        slope = model.head.weight[TARGET] * read  # linear in the image
+    x = TEXT["image"]
     expected = {"input_x_gradient": x * slope, "integrated_gradients": x * slope}.get(method, slope)
     assert far(found.values, expected) < 1e-13
 
 
 def test_what_is_held_stays_the_callers_also_where_the_model_writes_to_it():
     class Careless(Words):
-        def forward(self, input_ids, mask, picture):
+        def forward(self, input_ids, mask, image):
             input_ids += 1
-            picture *= 2
+            image *= 2
             mask.zero_()
-            return super().forward(input_ids % 9, ~mask, picture)
+            return super().forward(input_ids % 9, ~mask, image)
 
-    given = {name: TEXT[name].clone() for name in ("input_ids", "mask", "picture")}
+    given = {name: TEXT[name].clone() for name in ("input_ids", "mask", "image")}
     sw.attribute(Careless(), given, method="integrated_gradients", target=0, n_steps=3)
     for name, value in given.items():
         assert torch.equal(value, TEXT[name])
@@ -252,7 +252,7 @@ LONG = torch.randn(3, 5, 4, generator=torch.Generator().manual_seed(1), dtype=to
 
 @pytest.mark.parametrize("samples", [1, 2, 3])
 def test_embeddings_in_place_of_tokens(samples):
-    """(1, T, F) and (3, T, F) among several inputs are batches, as said, and no pictures."""
+    """(1, T, F) and (3, T, F) among several inputs are batches, as said, and no images."""
 
     class Reader(nn.Module):
         def __init__(self):
@@ -314,7 +314,7 @@ def test_inputs_that_cannot_be_explained(inputs, settings, said):
 
 # ---- wrapped, compiled, scripted, quantized
 
-X = pictures()
+X = images()
 
 
 class Lightning(nn.Module):
@@ -580,7 +580,7 @@ def resnet(transformers):
     )
     model = transformers.ResNetForImageClassification(config).double()
     with torch.no_grad():
-        model(pictures(8, 8, 3, 16, 16))
+        model(images(8, 8, 3, 16, 16))
     return model.eval()
 
 
@@ -593,7 +593,7 @@ def block_tokens(tokens):
     return tokens[:, 1:].mT.reshape(len(tokens), -1, 4, 4)
 
 
-PIXELS = pictures(0, 2, 3, 16, 16)
+PIXELS = images(0, 2, 3, 16, 16)
 
 
 def blocks_of(model):
@@ -623,7 +623,7 @@ def test_hugging_faces_vit(hugging_face, method):
 
 @pytest.mark.parametrize("method", METHODS)
 def test_hugging_faces_resnet(hugging_face, method):
-    model, x = resnet(hugging_face), pictures(0, 2, 3, 32, 32)
+    model, x = resnet(hugging_face), images(0, 2, 3, 32, 32)
     case = Kind(lambda: model, x, [1, 3], layer="resnet.encoder.stages.1", scores=logits)
     before, found = state_of(model), explain(case, model, method)
     assert found.layer in (None, case.layer)
@@ -677,7 +677,7 @@ IMAGE = Image.fromarray(RNG.integers(0, 256, (6, 9, 3), dtype=np.uint8)).resize(
 
 @pytest.mark.parametrize("make", [vit, resnet])
 @pytest.mark.parametrize("method", ["gradient", "integrated_gradients", "grad_cam"])
-def test_a_picture_a_processor_and_a_class_by_name(hugging_face, make, method):
+def test_an_image_a_processor_and_a_class_by_name(hugging_face, make, method):
     model = make(hugging_face)
     processor = hugging_face.ViTImageProcessor(size={"height": 16, "width": 16})
     found = sw.attribute(model, IMAGE, transform=processor, method=method, target="dog")

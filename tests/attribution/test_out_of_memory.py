@@ -5,7 +5,7 @@ import weakref
 import pytest
 import torch
 from torch import nn
-from toys import conv_net, far, pictures, rows
+from toys import conv_net, far, images, rows
 
 import saliency_widgets as sw
 from saliency_widgets.attribution.errors import out_of_memory
@@ -92,7 +92,7 @@ def answer(subject, asked):
 @pytest.mark.parametrize("batch", [1, 3])
 @pytest.mark.parametrize("room", [1, 2, 3, 5])
 def test_the_map_is_the_one_with_memory_enough_and_the_next_request_knows(method, room, batch):
-    x, asked = pictures(0, batch, 3, 8, 8), request(method, target=list(range(batch)))
+    x, asked = images(0, batch, 3, 8, 8), request(method, target=list(range(batch)))
     expected = answer(Subject(Cramped(10**6), x), asked)
     model = Cramped(room)
     subject = Subject(model, x)
@@ -125,7 +125,7 @@ def test_the_map_is_the_one_with_memory_enough_and_the_next_request_knows(method
 @pytest.mark.parametrize("room", [1, 2, 4])
 def test_the_bits_are_the_same_whether_the_limit_was_just_found_or_remembered(method, room):
     """One sample and room for a power of two: no pass was larger than the limit before it was found."""
-    x, asked = pictures(0, 1, 3, 8, 8), request(method, target=1)
+    x, asked = images(0, 1, 3, 8, 8), request(method, target=1)
     subject = Subject(Cramped(room), x)
     first = answer(subject, asked)
     second = answer(subject, asked)
@@ -136,7 +136,7 @@ def test_the_bits_are_the_same_whether_the_limit_was_just_found_or_remembered(me
 @pytest.mark.parametrize("where", ["forward", "backward"])
 @pytest.mark.parametrize("method", ["gradient", "integrated_gradients", "smoothgrad"])
 def test_every_way_of_saying_so_on_the_way_there_and_back(method, where, error):
-    x, asked = pictures(), request(method, target=[1, 3])
+    x, asked = images(), request(method, target=[1, 3])
     expected = answer(Subject(Cramped(10**6), x), asked)
     model = Cramped(1, error, where)
     found = answer(Subject(model, x), asked)
@@ -151,7 +151,7 @@ def test_a_single_row_that_is_too_much_is_told_as_it_is(method, batch):
     for error, kind in {"CUDA": torch.OutOfMemoryError, "CPU": RuntimeError, "Python": MemoryError}.items():
         model = Cramped(0, error)
         with pytest.raises(kind) as caught:
-            answer(Subject(model, pictures(0, batch, 3, 8, 8)), request(method, target=0))
+            answer(Subject(model, images(0, batch, 3, 8, 8)), request(method, target=0))
         assert out_of_memory(caught.value)
         assert "model:" not in str(caught.value)
         assert model.log.failed[-1] == 1
@@ -161,7 +161,7 @@ def test_a_single_row_that_is_too_much_is_told_as_it_is(method, batch):
 @pytest.mark.parametrize("method", ["gradient", "integrated_gradients", "smoothgrad", "expected_gradients", "grad_cam"])
 def test_what_is_held_is_split_along(method, room):
     """Each sample has a shift of its own: rows that met another's would give another map."""
-    x, shift = pictures(0, 3, 3, 8, 8), pictures(1, 3, 1, 8, 8) * torch.tensor([0.0, 2.0, -3.0]).view(3, 1, 1, 1)
+    x, shift = images(0, 3, 3, 8, 8), images(1, 3, 1, 8, 8) * torch.tensor([0.0, 2.0, -3.0]).view(3, 1, 1, 1)
     asked = request(method, target=[1, 3, 0])
 
     def subject(room):
@@ -173,7 +173,7 @@ def test_what_is_held_is_split_along(method, room):
 
 @pytest.mark.parametrize("room", [1, 2, 3])
 def test_inputs_that_are_explained_together_are_split_together(room):
-    x, shift = pictures(0, 3, 3, 8, 8), pictures(1, 3, 1, 8, 8)
+    x, shift = images(0, 3, 3, 8, 8), images(1, 3, 1, 8, 8)
     asked = request("integrated_gradients", target=[1, 3, 0])
     found = [answer(Subject(Cramped(r), {"x": x, "shift": shift}), asked) for r in (10**6, room)]
     for part in ("x", "shift"):
@@ -182,7 +182,7 @@ def test_inputs_that_are_explained_together_are_split_together(room):
 
 @pytest.mark.parametrize(("asked", "room", "tried"), [(8, 5, [8]), (8, 3, [8, 4]), (7, 1, [7, 4, 2]), (9, 8, [9])])
 def test_the_limit_goes_down_by_powers_of_two_and_stays(asked, room, tried):
-    model, x = Cramped(room), pictures(0, 1, 3, 8, 8)
+    model, x = Cramped(room), images(0, 1, 3, 8, 8)
     subject = Subject(model, x)
     runner = subject.runner(sw.attribution.Score("logit", torch.tensor([1])))
     runner.passes.sharing.apart = ""  # without the look at whether copies may share a pass
@@ -198,10 +198,10 @@ def test_the_limit_goes_down_by_powers_of_two_and_stays(asked, room, tried):
 
 def test_another_question_about_another_input_begins_anew():
     model = Cramped(1)
-    subject = Subject(model, pictures())
+    subject = Subject(model, images())
     answer(subject, request("gradient", target=1))
     assert subject.memory.limit == 1
-    assert Subject(model, pictures()).memory.limit is None
+    assert Subject(model, images()).memory.limit is None
     assert str(Memory()) == ""
 
 

@@ -9,7 +9,7 @@ import sys
 import pytest
 import torch
 from torch import nn
-from toys import Shared, conv_net, pictures
+from toys import Shared, conv_net, images
 
 import saliency_widgets as sw
 from saliency_widgets.api.checkup import check_up
@@ -81,7 +81,7 @@ class Noted(nn.Module):
 
 def test_it_holds_forward_and_backward_and_is_told():
     model, before = Noted(), everything()
-    found = sw.attribute(model, pictures(0, 1, 3, 8, 8).float(), method="gradient", precision="bfloat16")
+    found = sw.attribute(model, images(0, 1, 3, 8, 8).float(), method="gradient", precision="bfloat16")
     assert model.kinds.count(torch.bfloat16) == 4, "forward and backward, of the map and of its error"
     assert found.values.dtype == torch.float32
     assert found.settings["precision"] == "bfloat16"
@@ -90,7 +90,7 @@ def test_it_holds_forward_and_backward_and_is_told():
 
 
 def test_the_error_that_is_told_is_that_of_the_gradient():
-    model, x = conv_net().float(), pictures(0, 1, 3, 8, 8).float()
+    model, x = conv_net().float(), images(0, 1, 3, 8, 8).float()
     exact = sw.attribute(model, x, method="gradient", target=1)
     rough = sw.attribute(model, x, method="gradient", target=1, precision="bfloat16")
     off = float((rough.values - exact.values).abs().sum() / exact.values.abs().sum())
@@ -103,7 +103,7 @@ def test_the_error_that_is_told_is_that_of_the_gradient():
 
 
 def test_full_precision_has_nothing_to_tell():
-    model, x = conv_net().float(), pictures(0, 1, 3, 8, 8).float()
+    model, x = conv_net().float(), images(0, 1, 3, 8, 8).float()
     full = sw.attribute(model, x, target=1, precision="full")
     assert torch.equal(full.values, sw.attribute(model, x, target=1).values)
     assert not any("Computed in" in note for note in full.notes)
@@ -112,7 +112,7 @@ def test_full_precision_has_nothing_to_tell():
 
 
 def test_the_explorers_path_gives_the_same_bits_and_asks_for_the_error_once():
-    model, x = conv_net().float(), pictures(0, 1, 3, 8, 8).float()
+    model, x = conv_net().float(), images(0, 1, 3, 8, 8).float()
     events: list[Event] = []
     subject = Subject(model, x, precision="bfloat16")
     session = Session(subject, events.append, executor="inline", cache=Cache())
@@ -130,7 +130,7 @@ def test_the_explorers_path_gives_the_same_bits_and_asks_for_the_error_once():
 
 
 def test_the_check_up_says_that_it_is_slow_on_a_cpu():
-    model, x = conv_net().float(), pictures(0, 1, 3, 8, 8).float()
+    model, x = conv_net().float(), images(0, 1, 3, 8, 8).float()
     for precision, slow in ((None, False), ("bfloat16", True)):
         found = check_up(Subject(model, x, precision=precision), Request.of("gradient", {}))
         assert any("bfloat16" in finding.what and finding.severity == "slow" for finding in found) == slow
@@ -149,4 +149,4 @@ def test_the_check_up_says_that_it_is_slow_on_a_cpu():
 )
 def test_what_cant_be_had_is_an_error_that_says_so(given, kind, said):
     with pytest.raises(kind, match=said):
-        sw.attribute(conv_net(), pictures(0, 1, 3, 8, 8), **given)
+        sw.attribute(conv_net(), images(0, 1, 3, 8, 8), **given)

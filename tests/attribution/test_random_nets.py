@@ -63,7 +63,7 @@ def nets(draw, dtypes=(torch.float32, torch.float64)):
         nn.init.uniform_(norm.running_var, 0.5, 2)
         nn.init.normal_(norm.bias, std=0.3)
     target = [draw(st.integers(0, classes - 1)) for _ in range(batch)]
-    draw_inputs = torch.randn if len(shape) == 1 else torch.rand  # pictures between black and white
+    draw_inputs = torch.randn if len(shape) == 1 else torch.rand  # images between black and white
     return model.eval(), draw_inputs(batch, *shape, dtype=dtype), target
 
 
@@ -125,8 +125,8 @@ def test_a_batch_is_its_samples_one_by_one(method, net):
 
 
 @pytest.mark.parametrize("method", ["integrated_gradients", "expected_gradients"])
-def test_a_picture_of_unknown_range_does_not_depend_on_the_one_beside_it(method):
-    """Numbers that some transform made: what is black has to be guessed, of each picture by itself."""
+def test_an_image_of_unknown_range_does_not_depend_on_the_one_beside_it(method):
+    """Numbers that some transform made: what is black has to be guessed, of each image by itself."""
     torch.manual_seed(3)
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Tanh(), nn.Flatten(), nn.Linear(64, 2)).double()
     x = torch.randn(2, 3, 6, 6, dtype=torch.float64) * torch.tensor([1.0, 3.0]).view(2, 1, 1, 1)

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from toys import conv_net, pictures
+from toys import conv_net, images
 
 from saliency_widgets.attribution import Score
 from saliency_widgets.runtime.passes import Passes
@@ -50,13 +50,13 @@ def runner():
     Recorder.made = Recorder.used = 0
     replays = Replays()
     replays.record = Recorder
-    return Runner(Passes(conv_net(), pictures(0, 1, 3, 8, 8), Score("logit", torch.tensor([1]))), replays=replays)
+    return Runner(Passes(conv_net(), images(0, 1, 3, 8, 8), Score("logit", torch.tensor([1]))), replays=replays)
 
 
 def times(runner: Runner, count: int, rows: int = 4) -> None:
     """Asks for so many gradients, each of which must be that of the pass itself."""
     for k in range(count):
-        x = pictures(k, rows, 3, 8, 8)
+        x = images(k, rows, 3, 8, 8)
         found = runner.gradient(x)
         expected = replace(runner, replays=None).gradient(x)
         assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
@@ -98,7 +98,7 @@ def test_who_looks_into_the_pass_gets_the_pass(runner):
     times(runner, 4)
     used = Recorder.used
     with ReLURule("guided"):
-        runner.gradient(pictures(0, 4, 3, 8, 8))
+        runner.gradient(images(0, 4, 3, 8, 8))
     runner.passes.model[1].register_forward_hook(lambda *_: None)
     times(runner, 2)
     runner.passes.model.train()
@@ -111,4 +111,4 @@ def test_numbers_that_are_not_finite_are_an_error_here_too(runner):
     with torch.no_grad():
         runner.passes.model[6].weight[1, 0] = float("nan")
     with pytest.raises(ValueError, match="NaN"):
-        runner.gradient(pictures(0, 4, 3, 8, 8))
+        runner.gradient(images(0, 4, 3, 8, 8))

@@ -5,13 +5,13 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from toys import conv_net, far, mlp, pictures, rows
+from toys import conv_net, far, images, mlp, rows
 
 import saliency_widgets as sw
 from saliency_widgets.attribution import Reduction
 from saliency_widgets.attribution.reduction import CHANNELS, SIGNS
 
-X = pictures(0, 2, 3, 8, 10)
+X = images(0, 2, 3, 8, 10)
 
 
 @pytest.fixture(scope="module")
@@ -143,7 +143,7 @@ def test_its_code_repeats_it_to_the_bit(method, settings):
 
 
 def test_what_can_not_be_written_is_a_variable_of_the_arguments_name():
-    model, baseline = conv_net(), pictures(3, 3, 8, 10)
+    model, baseline = conv_net(), images(3, 3, 8, 10)
 
     def target(output):
         return output[:, 1] - output[:, 2]

@@ -5,7 +5,7 @@ import threading
 import pytest
 import torch
 from torch import nn
-from toys import Shared, conv_net, estimates, far, mlp, pictures, rows
+from toys import Shared, conv_net, estimates, far, images, mlp, rows
 
 import saliency_widgets as sw
 from saliency_widgets.attribution.numerics.noise import normal_noise
@@ -25,7 +25,7 @@ def last(*args, **settings):
 @pytest.mark.parametrize("chunk_size", [1, 2, 3, 5, 8, 16, 1000])
 @pytest.mark.parametrize("statistic", ["mean", "squared", "variance"])
 def test_smoothgrad_in_chunks_is_smoothgrad_in_one(chunk_size, statistic):
-    model, x = conv_net(activation=nn.Tanh), pictures()
+    model, x = conv_net(activation=nn.Tanh), images()
     settings = {"n_samples": 21, "statistic": statistic, "target": 1}
     s = 0.15 * (x.flatten(1).amax(1) - x.flatten(1).amin(1)).view(-1, 1, 1, 1)
     noisy = (x + s * normal_noise(x, 0, range(21))).flatten(0, 1).requires_grad_()
@@ -39,7 +39,7 @@ def test_smoothgrad_in_chunks_is_smoothgrad_in_one(chunk_size, statistic):
 @pytest.mark.parametrize("quadrature", ["trapezoid", "midpoint", "gauss_legendre"])
 @pytest.mark.parametrize("n_steps", [1, 2, 7, 16])
 def test_integrated_gradients_in_chunks_is_the_same_in_one(chunk_size, quadrature, n_steps):
-    model, x = conv_net(activation=nn.Tanh), pictures()
+    model, x = conv_net(activation=nn.Tanh), images()
     settings = {"n_steps": n_steps, "quadrature": quadrature, "target": 1}
     whole = last(model, x, "integrated_gradients", chunk_size=1024, **settings)
     split = last(model, x, "integrated_gradients", chunk_size=chunk_size, **settings)
@@ -50,7 +50,7 @@ def test_integrated_gradients_in_chunks_is_the_same_in_one(chunk_size, quadratur
 
 @pytest.mark.parametrize("method", sw.methods())
 def test_a_batch_gives_what_each_gives_alone(method):
-    model, x = conv_net(), pictures(0, 3, 3, 8, 8)
+    model, x = conv_net(), images(0, 3, 3, 8, 8)
     settings = {"target": [2, 0, 3], **CHUNKED.get(method, {})}
     together = last(model, x, method, **settings)
     for i, target in enumerate([2, 0, 3]):
@@ -80,7 +80,7 @@ def test_no_pass_has_more_rows_than_asked_but_a_batch_is_never_split(method, set
 
 
 def test_each_nested_level_of_integrated_gradients_is_its_own_rule():
-    model, x = conv_net(activation=nn.Tanh), pictures()
+    model, x = conv_net(activation=nn.Tanh), images()
     settings = {"target": 1, "quadrature": "trapezoid"}
     seen = {e.done: e for e in estimates(model, x, "integrated_gradients", n_steps=64, chunk_size=8, **settings)}
     for level in range(3, 7):
@@ -111,7 +111,7 @@ def test_every_estimate_of_integrated_gradients_is_a_weighted_mean(quadrature, n
 
 
 def test_each_running_mean_of_smoothgrad_is_the_answer_for_fewer_samples():
-    model, x = conv_net(activation=nn.Tanh), pictures()
+    model, x = conv_net(activation=nn.Tanh), images()
     for statistic in ("mean", "squared", "variance"):
         settings = {"target": 1, "statistic": statistic, "chunk_size": 8}
         for running in estimates(model, x, "smoothgrad", n_samples=9, **settings):
@@ -126,7 +126,7 @@ def test_each_running_mean_of_smoothgrad_is_the_answer_for_fewer_samples():
 @pytest.mark.parametrize("method", CHUNKED)
 def test_an_estimate_is_not_changed_by_those_that_follow(method):
     kept, copies = [], []
-    for estimate in estimates(conv_net(), pictures(), method, target=1, chunk_size=4, **CHUNKED[method]):
+    for estimate in estimates(conv_net(), images(), method, target=1, chunk_size=4, **CHUNKED[method]):
         kept.append(estimate.values)
         copies.append(estimate.values.clone())
     assert len(kept) > 3
@@ -135,7 +135,7 @@ def test_an_estimate_is_not_changed_by_those_that_follow(method):
 
 def test_two_threads_explain_one_model_at_once():
     """Grad-CAM's hooks and Guided Backprop's rule belong to their own thread."""
-    model, x = conv_net(), pictures()
+    model, x = conv_net(), images()
     methods = ["gradient", "guided_backprop", "grad_cam", "integrated_gradients", "guided_grad_cam"]
     expected = {m: sw.attribute(model, x, method=m, target=1).values for m in methods}
     wrong = []

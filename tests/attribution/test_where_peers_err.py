@@ -11,7 +11,7 @@ from PIL import Image
 from torch import nn
 from torch.nn import functional as F
 from torchcam.utils import overlay_mask
-from toys import Formula, conv_net, far, linear, pictures, state_of
+from toys import Formula, conv_net, far, images, linear, state_of
 
 import saliency_widgets as sw
 from saliency_widgets import render
@@ -115,12 +115,12 @@ def test_captums_guided_backprop_says_nothing_of_a_model_without_relus():
 def test_captums_integrated_gradients_train_the_models_batchnorm():
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(144, 3)).double().train()
     copied, before = copy.deepcopy(model), state_of(model)
-    ca.IntegratedGradients(copied).attribute(pictures(), target=1, n_steps=4)
+    ca.IntegratedGradients(copied).attribute(images(), target=1, n_steps=4)
     assert int(copied[1].num_batches_tracked) > 0
     assert far(copied[1].running_mean, model[1].running_mean + 1) > 1e-3
-    sw.attribute(model, pictures(), method="integrated_gradients", target=1, n_steps=4)
+    sw.attribute(model, images(), method="integrated_gradients", target=1, n_steps=4)
     assert state_of(model) == before
-    sw.attribute(model, pictures(), method=ca.IntegratedGradients(model), target=1, n_steps=4)
+    sw.attribute(model, images(), method=ca.IntegratedGradients(model), target=1, n_steps=4)
     assert state_of(model) == before
 
 
@@ -169,14 +169,14 @@ def test_pairs_integrated_gradients_weigh_the_ends_like_the_middle(n):
     assert far(ours.values, X**3 * (1 + 1 / (2 * (n - 1) ** 2))) < 1e-13  # the same gradients, the ends half
 
 
-def test_pairs_picture_of_a_map_of_zeros_is_nan():
+def test_pairs_image_of_a_map_of_zeros_is_nan():
     with np.errstate(invalid="ignore"):
         assert np.isnan(pair.VisualizeImageGrayscale(np.zeros((8, 8, 3)))).all()
         assert np.isnan(pair.VisualizeImageDiverging(np.zeros((8, 8, 3)))).all()
     model = conv_net()
     with torch.no_grad():
         model[-1].weight.zero_()
-    found = sw.attribute(model, pictures(), method="gradient", target=0)
+    found = sw.attribute(model, images(), method="gradient", target=0)
     assert float(found.values.abs().max()) == 0
     assert np.array_equal(found.saliency_map(), np.zeros((8, 8)))
     assert np.array_equal(found.saliency_map(sign="signed"), np.full((8, 8), 0.5))
@@ -214,7 +214,7 @@ def test_a_model_keeps_its_relus_and_their_hooks():
     theirs.eval()
     before = state_of(model)
     assert state_of(theirs)["modules"] != before["modules"]
-    sw.attribute(model, pictures(), method="guided_backprop", target=1)
+    sw.attribute(model, images(), method="guided_backprop", target=1)
     assert state_of(model) == before
     assert model[1] is not model[3]
     assert model[1].inplace

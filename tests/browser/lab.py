@@ -324,7 +324,7 @@ class Lab:
         return self.page_errors + [line for line in self.console if line.startswith("error: ")]
 
     def screenshot(self, name: str, target: Locator | None = None) -> Path:
-        """Save a picture of the page, or of one element, in the test's folder under test-results/."""
+        """Save an image of the page, or of one element, in the test's folder under test-results/."""
         path = self.artifacts / f"{name}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         (self.page if target is None else target).screenshot(path=path)

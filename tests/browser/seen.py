@@ -12,7 +12,7 @@ from playwright.sync_api import Locator
 
 from saliency_widgets import render
 
-# The color on the canvas at the middle of each pixel of the picture.
+# The color on the canvas at the middle of each pixel of the image.
 PIXELS = """(canvas, [height, width]) => {
   const context = canvas.getContext('2d');
   const data = context.getImageData(0, 0, canvas.width, canvas.height).data;
@@ -47,7 +47,7 @@ def _arrays(explorer, attribution):
     frame = _frame_of(attribution, explorer.panel.reduction)
     pack = lambda a: _b64.b64encode(_np.ascontiguousarray(a).tobytes()).decode()
     print(_json.dumps({"codes": pack(frame.codes), "low": frame.low, "high": frame.high, "signed": frame.signed,
-                       "shape": frame.codes.shape, "picture": pack(explorer._picture)}))
+                       "shape": frame.codes.shape, "image": pack(explorer._image)}))
 """
 
 
@@ -58,7 +58,7 @@ def overlay(found: dict, **changes: object) -> np.ndarray:
     for name in ("diverging", "colormap"):
         display.pop(name, None)
     quantized = render.Quantized(found["codes"], found["low"], found["high"], found["signed"])
-    return render.blend(found["picture"], quantized, lut=table, **display)
+    return render.blend(found["image"], quantized, lut=table, **display)
 
 
 class Seen:
@@ -99,7 +99,7 @@ class Seen:
                 return
 
     def pixels(self, size: int = 224) -> np.ndarray:
-        """The canvas, one color for each pixel of the picture, which has this size: uint8 (size, size, 3)."""
+        """The canvas, one color for each pixel of the image, which has this size: uint8 (size, size, 3)."""
         raw = self.canvas.evaluate(PIXELS, [size, size])
         return np.frombuffer(base64.b64decode(raw), np.uint8).reshape(size, size, 3)
 
@@ -112,12 +112,12 @@ class Seen:
         return self.lab.page.evaluate("window.__paints")
 
     def expected(self, attribution: str) -> dict[str, Any]:
-        """The 16-bit map of an attribution (an expression in the kernel), and the picture."""
+        """The 16-bit map of an attribution (an expression in the kernel), and the image."""
         text = self.lab.execute(IN_KERNEL + f"\n_arrays({self.name}, {attribution})", seconds=120)
         found = json.loads(text.splitlines()[-1])
         shape = found["shape"]
         found["codes"] = np.frombuffer(base64.b64decode(found["codes"]), "<u2").reshape(shape)
-        found["picture"] = np.frombuffer(base64.b64decode(found["picture"]), np.uint8).reshape(*shape, 3)
+        found["image"] = np.frombuffer(base64.b64decode(found["image"]), np.uint8).reshape(*shape, 3)
         return found
 
     def control(self, name: str) -> Locator:

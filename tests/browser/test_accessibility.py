@@ -13,7 +13,7 @@ CELL = """import saliency_widgets as sw
 from saliency_widgets.demos import planted
 
 clever = planted()
-explorer = sw.explore(clever.model, clever.picture, class_names=clever.class_names,
+explorer = sw.explore(clever.model, clever.image, class_names=clever.class_names,
                       method="integrated_gradients", quadrature="trapezoid", n_steps=64)
 explorer"""
 

@@ -17,12 +17,12 @@ from saliency_widgets import render
 pytestmark = pytest.mark.browser
 
 GRID = """import saliency_widgets as sw
-from saliency_widgets.demos import classifier, picture
+from saliency_widgets.demos import classifier, sample_image
 
 net = classifier()
-pictures = {name: picture(name) for name in ("chelsea", "coffee", "astronaut", "rocket")}
+images = {name: sample_image(name) for name in ("chelsea", "coffee", "astronaut", "rocket")}
 compared = sw.compare(
-    net.model, pictures, transform=net.transform, class_names=net.class_names, n_samples=4, n_steps=4,
+    net.model, images, transform=net.transform, class_names=net.class_names, n_samples=4, n_steps=4,
     methods=["gradient", "input_x_gradient", "smoothgrad", "integrated_gradients", "guided_backprop", "grad_cam"],
 )
 compared"""
@@ -39,7 +39,7 @@ for module in fresh.modules():
     if hasattr(module, "reset_parameters"):
         module.reset_parameters()
 compared = sw.compare(
-    {"trained": clever.model, "random": fresh.eval()}, clever.picture, class_names=clever.class_names,
+    {"trained": clever.model, "random": fresh.eval()}, clever.image, class_names=clever.class_names,
     methods=["gradient", "grad_cam"], classes=[0, 1],
 )
 compared"""
@@ -60,10 +60,10 @@ _LISTEN = """root => {
 IN_KERNEL = """
 import base64, json, numpy as np
 frames = [compared._maps.frame(place) for place in compared._shown]
-pictures_ = [compared._asked.subject(place).prepared.pictures[0] for place in compared._shown]
+images_ = [compared._asked.subject(place).prepared.images[0] for place in compared._shown]
 pack = lambda a: base64.b64encode(np.ascontiguousarray(a).tobytes()).decode()
 print(json.dumps([{"codes": pack(f.codes), "low": f.low, "high": f.high, "signed": f.signed, "shape": f.codes.shape,
-                   "picture": pack(p)} for f, p in zip(frames, pictures_)]))
+                   "image": pack(p)} for f, p in zip(frames, images_)]))
 """
 
 
@@ -85,7 +85,7 @@ def kernel_maps(lab: Lab) -> list[tuple[render.Quantized, np.ndarray]]:
                 np.frombuffer(base64.b64decode(one["codes"]), "<u2").reshape(one["shape"]),
                 one["low"], one["high"], one["signed"],
             ),
-            np.frombuffer(base64.b64decode(one["picture"]), np.uint8).reshape(*one["shape"], 3),
+            np.frombuffer(base64.b64decode(one["image"]), np.uint8).reshape(*one["shape"], 3),
         )
         for one in told
     ]  # fmt: skip
@@ -159,9 +159,9 @@ def test_the_cells_show_the_kernels_maps_on_one_scale(lab: Lab) -> None:
     defaults.pop("diverging")
 
     def assert_cell(k: int, limits: tuple[float, float] | None) -> None:
-        quantized, picture = maps[k]
+        quantized, image = maps[k]
         assert_painted(
-            cells.nth(k).locator("canvas"), render.blend(picture, quantized, lut=table, limits=limits, **defaults)
+            cells.nth(k).locator("canvas"), render.blend(image, quantized, lut=table, limits=limits, **defaults)
         )
 
     columns = lab.value("len(compared.view.columns)")
@@ -194,7 +194,7 @@ def test_one_pixel_is_read_in_all_cells_and_two_cells_are_subtracted(lab: Lab) -
     canvas.hover(position={"x": box["width"] * 0.25, "y": box["height"] * 0.75})
     x, y = int(0.25 * width), int(0.75 * height)
     expect(grid.locator(".sw-cell .sw-cursor:visible")).to_have_count(len(maps))
-    for k, (quantized, _picture) in enumerate(maps):
+    for k, (quantized, _image) in enumerate(maps):
         near = render.dequantize(quantized)[max(0, y - 1) : y + 2, max(0, x - 1) : x + 2].ravel()
         said = re.split(" · ", cells.nth(k).locator(".sw-cell-line").text_content() or "")[0]
         assert said in {render.format_number(value) for value in near}

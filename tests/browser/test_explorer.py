@@ -72,7 +72,7 @@ def test_the_notebook_shows_the_egyptian_cat_and_more_steps_arrive_frame_by_fram
     coffee.wait()
     expect(coffee.root.locator(".sw-title")).to_have_text("Grad-CAM · espresso")
     cyan = (coffee.pixels().astype(int) - [0, 255, 255]).__abs__().max(2) <= 8
-    assert cyan[8, 50:160].mean() > 0.9, "the rectangle drawn on the annotations is not on the picture"
+    assert cyan[8, 50:160].mean() > 0.9, "the rectangle drawn on the annotations is not on the image"
     lab.screenshot("tour")
     assert lab.errors == []
 
@@ -125,7 +125,7 @@ def test_display_moves_repaint_with_the_kernel_stopped(lab: Lab) -> None:
         hold.focus()
         lab.page.keyboard.down("Space")
         lab.page.evaluate("() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
-        assert_seen(seen, found["picture"])
+        assert_seen(seen, found["image"])
         lab.page.keyboard.up("Space")
         lab.page.evaluate("() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
         assert_seen(seen, overlay(found, **shown))
@@ -136,7 +136,7 @@ def test_display_moves_repaint_with_the_kernel_stopped(lab: Lab) -> None:
 COUNTED = """
 import threading
 import saliency_widgets as sw
-from saliency_widgets.demos import classifier, picture
+from saliency_widgets.demos import classifier, sample_image
 
 net = classifier()
 alive, most = 0, 0
@@ -155,7 +155,7 @@ class Counted(type(net.model)):
                 alive -= 1
 
 net.model.__class__ = Counted
-explorer = sw.explore(net.model, picture(), transform=net.transform, class_names=net.class_names,
+explorer = sw.explore(net.model, sample_image(), transform=net.transform, class_names=net.class_names,
                       method="smoothgrad", n_samples=40, noise_level=0.0)
 explorer
 """
@@ -402,16 +402,16 @@ def test_it_fits_and_nothing_jumps(lab: Lab, width: int, theme: str) -> None:
 EDITED = """
 import saliency_widgets as sw
 from PIL import ImageOps
-from saliency_widgets.demos import classifier, picture
+from saliency_widgets.demos import classifier, sample_image
 
-net, photo = classifier(), picture("chelsea").resize((224, 224))
+net, photo = classifier(), sample_image("chelsea").resize((224, 224))
 explorer = sw.explore(net.model, photo, transform=net.transform, class_names=net.class_names,
                       method="gradient", target=285)
 explorer
 """
 
 
-def test_a_picture_that_is_edited_in_another_cell_is_seen_with_the_next_move(lab: Lab) -> None:
+def test_an_image_that_is_edited_in_another_cell_is_seen_with_the_next_move(lab: Lab) -> None:
     lab.open(lab.write_notebook([EDITED]))
     lab.run_all()
     seen = Seen(lab, lab.output(0))
@@ -423,14 +423,14 @@ def test_a_picture_that_is_edited_in_another_cell_is_seen_with_the_next_move(lab
     lab.wait_for_value("explorer.settings['method']", "input_x_gradient")
     seen.wait()
     after = seen.expected(FRESH)
-    assert np.array_equal(after["picture"], before["picture"][:, ::-1])
-    for _ in range(50):  # the browser takes its time to decode the picture
+    assert np.array_equal(after["image"], before["image"][:, ::-1])
+    for _ in range(50):  # the browser takes its time to decode the image
         if np.abs(seen.pixels().astype(int) - overlay(after)).max() <= 1:
             break
         lab.page.wait_for_timeout(200)
     assert_seen(seen, overlay(after))
     expect(seen.root.locator(".sw-notes")).to_contain_text("predictions of what they were")
-    # What was seen before is of the picture as it was: it must not come back.
+    # What was seen before is of the image as it was: it must not come back.
     seen.control("method").locator("select").select_option("Gradient")
     lab.wait_for_value("explorer.settings['method']", "gradient")
     seen.wait()

@@ -17,7 +17,7 @@ LESSON = """import saliency_widgets as sw
 from saliency_widgets.demos import planted
 
 clever = planted()
-lesson = sw.lesson(clever.model, clever.picture, class_names=clever.class_names, n_samples=4)
+lesson = sw.lesson(clever.model, clever.image, class_names=clever.class_names, n_samples=4)
 lesson"""
 COUNT = len(STEPS)
 

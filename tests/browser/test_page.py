@@ -50,9 +50,9 @@ class Net(nn.Module):
 
 @pytest.fixture
 def explorer() -> Iterator[Explorer]:
-    picture = np.random.default_rng(0).integers(0, 256, (SIZE, SIZE, 3), dtype=np.uint8)
+    image = np.random.default_rng(0).integers(0, 256, (SIZE, SIZE, 3), dtype=np.uint8)
     settings = {"method": "smoothgrad", "n_samples": 4, "noise_level": 0.1, "target": 0}
-    made = Explorer(Net().eval(), picture, class_names=NAMES, executor="inline", **settings)
+    made = Explorer(Net().eval(), image, class_names=NAMES, executor="inline", **settings)
     yield made
     made.close()
 
@@ -122,7 +122,7 @@ def overlay(explorer: Explorer, frame: Any, **changes: Any) -> np.ndarray:
     for name in ("diverging", "colormap"):
         display.pop(name, None)
     quantized = render.Quantized(frame.codes, frame.low, frame.high, frame.signed)
-    return render.blend(explorer._picture, quantized, lut=table, **display)
+    return render.blend(explorer._image, quantized, lut=table, **display)
 
 
 def near(found: np.ndarray, expected: np.ndarray) -> bool:
@@ -346,7 +346,7 @@ DELAY_THE_FIRST = """() => {
 }"""
 
 
-def test_what_is_drawn_is_kept_though_an_older_picture_is_told_last(lab: Lab) -> None:
+def test_what_is_drawn_is_kept_though_an_older_image_is_told_last(lab: Lab) -> None:
     lab.open(lab.write_notebook(["import saliency_widgets as sw\nexplorer = sw.demo(method='gradient')\nexplorer"]))
     lab.run_all()
     Seen(lab, lab.output(0)).wait()
@@ -394,8 +394,8 @@ def test_the_save_section_writes_a_page_with_what_was_drawn(lab: Lab, browser: B
     drawn = np.abs(pixels.astype(int) - [0, 255, 255]).max(2) <= 8
     assert drawn[22:48, 12:68].all()
     assert drawn.mean() < 1.2 * 60 * 30 / 224**2
-    picture = np.asarray(Image.open(path.with_suffix(".png")).convert("RGB"))
-    assert (np.abs(picture.astype(int) - [0, 255, 255]).max(2) <= 8).sum() >= 56 * 26
+    image = np.asarray(Image.open(path.with_suffix(".png")).convert("RGB"))
+    assert (np.abs(image.astype(int) - [0, 255, 255]).max(2) <= 8).sum() >= 56 * 26
     found.choose("target", 2)
     assert not np.array_equal(found.codes(224), expected["codes"])
     found.harmless()

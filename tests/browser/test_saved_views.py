@@ -35,7 +35,7 @@ def net() -> nn.Module:
     ).eval()  # fmt: skip
 
 
-def picture(seed: int = 0) -> np.ndarray:
+def image(seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (28, 32, 3), dtype=np.uint8)
 
 
@@ -73,7 +73,7 @@ class Opened:
 
 @pytest.fixture
 def lesson() -> Iterator[Any]:
-    made = sw.lesson(net(), picture(), class_names=NAMES, n_samples=8)
+    made = sw.lesson(net(), image(), class_names=NAMES, n_samples=8)
     yield made
     made.close()
 
@@ -124,7 +124,7 @@ def test_a_page_over_its_limit_is_not_written(lesson, tmp_path):
 
 
 def test_a_comparison_is_shown_read_and_subtracted_without_a_kernel(tmp_path, page):
-    compared = sw.compare(net(), {"one": picture(1), "two": picture(2)}, methods=["gradient", "guided_backprop"],
+    compared = sw.compare(net(), {"one": image(1), "two": image(2)}, methods=["gradient", "guided_backprop"],
                           class_names=NAMES)  # fmt: skip
     saved = compared.save_html(tmp_path / "grid.html", progress=False)
     frames = [compared._maps.frame(place).codes for place in compared._shown]

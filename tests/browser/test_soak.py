@@ -15,6 +15,6 @@ def test_a_minute_of_the_attack_in_the_browser_finds_nothing() -> None:
     figures = running.run("browser", 1, SECONDS).figures
     assert figures.counts["moves"] >= 20 * len(SHOWN)
     assert figures.counts["settled"] > 0
-    assert figures.counts["pictures compared"] > 0
+    assert figures.counts["images compared"] > 0
     assert all(figures.counts[f"{kind}s"] > 0 for kind in SHOWN)
     assert {name: count for name, count in figures.faults.items() if count} == {}, figures.examples

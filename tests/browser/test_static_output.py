@@ -39,7 +39,7 @@ STATE = "@jupyter-widgets/jupyterlab-manager:saveWidgetState"
 
 
 def pixels(image: Locator) -> np.ndarray:
-    """The colors of the map in a static output, one for each pixel of the picture: uint8 (16, 16, 3)."""
+    """The colors of the map in a static output, one for each pixel of the image: uint8 (16, 16, 3)."""
     source = image.get_attribute("src") or ""
     drawn = Image.open(io.BytesIO(base64.b64decode(source.partition("base64,")[2]))).convert("RGB")
     middles = 12 + 30 * np.arange(16) + 15  # a margin, and 30 pixels for each

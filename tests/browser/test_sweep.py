@@ -12,10 +12,10 @@ EXPLORER = """import saliency_widgets as sw
 from saliency_widgets.demos import planted
 
 clever = planted()
-explorer = sw.explore(clever.model, clever.picture, class_names=clever.class_names, method="smoothgrad")
+explorer = sw.explore(clever.model, clever.image, class_names=clever.class_names, method="smoothgrad")
 explorer"""
 SWEEP = """found = sw.sweep(
-    clever.model, clever.picture, "smoothgrad", {"noise_level": [0.05, 0.2], "n_samples": [4, 16, 64]}
+    clever.model, clever.image, "smoothgrad", {"noise_level": [0.05, 0.2], "n_samples": [4, 16, 64]}
 )
 found.widget_for(explorer)"""
 

@@ -14,7 +14,7 @@ PLANTED = """import saliency_widgets as sw
 from saliency_widgets.demos import planted
 
 clever = planted()
-explorer = sw.explore(clever.model, clever.picture, class_names=clever.class_names, method="gradient")
+explorer = sw.explore(clever.model, clever.image, class_names=clever.class_names, method="gradient")
 explorer"""
 MARKED = "int(explorer.trust._sections[0]._region.sum())"
 
@@ -34,7 +34,7 @@ def unfold(seen: Seen) -> None:
 
 
 def drag(seen: Seen, *places: tuple[float, float]) -> None:
-    """With the pointer over the picture, in shares of it."""
+    """With the pointer over the image, in shares of it."""
     seen.canvas.scroll_into_view_if_needed()
     box = seen.canvas.bounding_box()
     assert box is not None
@@ -56,12 +56,12 @@ def test_a_region_is_marked_taken_away_and_undone_by_pointer_and_by_keys(lab: La
     said = seen.output.locator(".sw-trust .sw-said").first
     expect(said).to_contain_text("12.5%", timeout=60_000)  # a quarter by a half
     assert lab.value(MARKED) == 12 * 24
-    lab.execute("_found = sw.ablate(clever.model, clever.picture, explorer.trust._sections[0]._region)")
+    lab.execute("_found = sw.ablate(clever.model, clever.image, explorer.trust._sections[0]._region)")
     after = lab.value("_found.after")
     expect(said).to_contain_text(f"to {after:.3g} (")
     changed = np.abs(seen.pixels().astype(int) - before.astype(int)).max(2) > 8
     quarter = len(changed) // 4  # its pixels are read on a finer grid
-    assert changed[quarter : 3 * quarter, quarter : 2 * quarter].mean() > 0.8, "the region is not seen on the picture"
+    assert changed[quarter : 3 * quarter, quarter : 2 * quarter].mean() > 0.8, "the region is not seen on the image"
     assert not changed[: quarter - 6].any()
 
     tools.get_by_text("Invert").click()
@@ -80,7 +80,7 @@ def test_a_region_is_marked_taken_away_and_undone_by_pointer_and_by_keys(lab: La
     count = lab.value(MARKED)
     lab.page.keyboard.press("Control+z")
     lab.wait_for_value(f"0 < {MARKED} < {count}", True)
-    expect(seen.output.locator(".sw-trust .sw-said").first).to_contain_text("of the picture", timeout=60_000)
+    expect(seen.output.locator(".sw-trust .sw-said").first).to_contain_text("of the image", timeout=60_000)
     lab.page.keyboard.press("Delete")
     expect(seen.root.locator(".sw-region-told")).to_have_text("Nothing marked yet")
     assert lab.errors == []

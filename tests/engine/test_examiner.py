@@ -1,4 +1,4 @@
-"""Checks beside the picture: urgent ones first, the newest of a name, and never in the way of a map."""
+"""Checks beside the image: urgent ones first, the newest of a name, and never in the way of a map."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ import time
 import pytest
 import torch
 from torch import nn
-from toys import Shared, Tally, conv_net, pictures, tallied
+from toys import Shared, Tally, conv_net, images, tallied
 
 from saliency_widgets.api.attribute import attribute
 from saliency_widgets.attribution import Reduction, Score
@@ -36,7 +36,7 @@ def asked():
     """Asks one session, and tells how many rows the model was run on for the answer."""
     model = Rows(conv_net())
     events: list[Event] = []
-    session = Session(Subject(model, pictures(0, 1, 3, 8, 8)), events.append, executor="inline", cache=Cache())
+    session = Session(Subject(model, images(0, 1, 3, 8, 8)), events.append, executor="inline", cache=Cache())
     assert session.subject.layers
 
     def ask(method: str, target: int = 0, **params: object) -> int:
@@ -62,7 +62,7 @@ def test_another_class_is_a_backward_pass_and_a_seen_one_nothing(asked):
 
 def checked(asked):
     found = asked.events[-1].attribution
-    expected = attribute(asked.model, pictures(0, 1, 3, 8, 8), **found.settings)
+    expected = attribute(asked.model, images(0, 1, 3, 8, 8), **found.settings)
     assert torch.equal(found.values, expected.values)
 
 
@@ -110,7 +110,7 @@ class Thrice(nn.Module):
 
 
 def test_between_two_runs_of_a_layer_there_is_no_graph():
-    model, x = Thrice().eval(), pictures(0, 1, 3, 8, 8)
+    model, x = Thrice().eval(), images(0, 1, 3, 8, 8)
     events: list[Event] = []
     session = Session(Subject(model, x), events.append, executor="inline", cache=Cache())
     assert session.subject.layers["act"]
@@ -125,9 +125,9 @@ def test_between_two_runs_of_a_layer_there_is_no_graph():
     session.close()
 
 
-def test_a_layer_that_runs_less_often_for_this_picture_is_found_all_the_same():
+def test_a_layer_that_runs_less_often_for_this_image_is_found_all_the_same():
     """The layers are those of the first sample; a model may do otherwise with another."""
-    model, x = Thrice().eval(), pictures(0, 1, 3, 8, 8)
+    model, x = Thrice().eval(), images(0, 1, 3, 8, 8)
     subject, kept = Subject(model, x), Cache()
     assert subject.layers["act"]
     graphs = Scope(kept, ("test", "pass"))
@@ -144,7 +144,7 @@ def test_a_layer_that_runs_less_often_for_this_picture_is_found_all_the_same():
 def test_a_layer_that_folding_hides_is_recorded_too():
     model = Rows(nn.Sequential(conv_net()[0], nn.BatchNorm2d(6).double(), *conv_net()[1:]).eval())
     events: list[Event] = []
-    session = Session(Subject(model, pictures(0, 1, 3, 8, 8)), events.append, executor="inline", cache=Cache())
+    session = Session(Subject(model, images(0, 1, 3, 8, 8)), events.append, executor="inline", cache=Cache())
     assert session.subject.layers
     assert len(session.subject.logits) == 1
     assert session.subject._tuned.hidden == {"net.0"}
@@ -153,7 +153,7 @@ def test_a_layer_that_folding_hides_is_recorded_too():
         session.submit(Request.of("grad_cam", {"layer": "net.0"}, target=target))
         assert model.seen == rows
         found = events[-1].attribution
-        expected = attribute(model, pictures(0, 1, 3, 8, 8), **found.settings)
+        expected = attribute(model, images(0, 1, 3, 8, 8), **found.settings)
         assert torch.equal(found.values, expected.values)
     session.close()
 
@@ -162,7 +162,7 @@ def test_a_layer_that_folding_hides_is_recorded_too():
 def test_a_recorded_pass_has_the_bits_of_a_fresh_one_in_float32_too(kind):
     """There the layout of a gradient decides in which order sums are taken."""
     net = conv_net() if kind == "plain" else Around("identity")
-    model, x = net.float(), pictures(0, 1, 3, 8, 8).float()
+    model, x = net.float(), images(0, 1, 3, 8, 8).float()
     layers = ("1", "3") if kind == "plain" else ("first", "second")
     events: list[Event] = []
     session = Session(Subject(model, x), events.append, executor="inline", cache=Cache())
@@ -213,7 +213,7 @@ class Keeping(nn.Module):
 )
 def test_a_layers_gradient_is_that_of_what_it_returned_whatever_goes_around_it(kind, layer):
     events: list[Event] = []
-    model, x = Around(kind), pictures(0, 1, 3, 8, 8)
+    model, x = Around(kind), images(0, 1, 3, 8, 8)
     session = Session(Subject(model, x), events.append, executor="inline", cache=Cache())
     for method, asked in (("gradient", {}), ("grad_cam", {"layer": layer}), ("layer_cam", {"layer": layer})):
         for target in (0, 1):
@@ -226,7 +226,7 @@ def test_a_layers_gradient_is_that_of_what_it_returned_whatever_goes_around_it(k
 def test_a_pass_too_large_to_be_kept_is_not_recorded_at_each_move():
     events: list[Event] = []
     model = Rows(conv_net())
-    session = Session(Subject(model, pictures(0, 1, 3, 8, 8)), events.append, executor="inline", cache=Cache(17_000))
+    session = Session(Subject(model, images(0, 1, 3, 8, 8)), events.append, executor="inline", cache=Cache(17_000))
     assert session.subject.layers
     assert len(session.subject.logits) == 1
     for layer, target, rows in (("net.3", 0, 1), ("net.1", 0, 1), ("net.1", 1, 1), ("net.1", 2, 0), ("net.3", 2, 0)):
@@ -263,14 +263,14 @@ def test_another_sign_or_channel_rule_runs_nothing(asked):
         asked.session.reduce(reduction)
         assert asked.events[-1].state == "done"
     assert asked.model.seen == 0
-    assert asked.session.cache.info().hits["frame"] == 1, "the first picture again"
+    assert asked.session.cache.info().hits["frame"] == 1, "the first image again"
 
 
 def test_a_rule_for_the_backward_pass_has_a_pass_of_its_own(asked):
     asked("gradient")
     assert asked("guided_backprop") == 1
     found = asked.events[-1].attribution
-    expected = attribute(asked.model, pictures(0, 1, 3, 8, 8), **found.settings)
+    expected = attribute(asked.model, images(0, 1, 3, 8, 8), **found.settings)
     assert torch.equal(found.values, expected.values)
 
 
@@ -285,7 +285,7 @@ def test_a_model_with_hooks_of_its_own_has_all_its_passes(asked):
 def test_the_bound_holds_whatever_is_asked_and_all_of_it_goes_with_the_session():
     events: list[Event] = []
     cache = Cache(60_000)
-    session = Session(Subject(conv_net(), pictures(0, 1, 3, 8, 8)), events.append, executor="inline", cache=cache)
+    session = Session(Subject(conv_net(), images(0, 1, 3, 8, 8)), events.append, executor="inline", cache=cache)
     for n in range(2, 40):
         session.submit(Request.of("smoothgrad", {"n_samples": n}, target=n % 4))
         info = cache.info()
@@ -302,7 +302,7 @@ def test_passes_of_a_model_that_changed_meanwhile_are_not_kept_for_the_one_it_wa
     model, session = asked.model, asked.session
     weight = model.net[6].weight
     request = Request.of("smoothgrad", {"n_samples": 30}, target=2)
-    expected = attribute(model, pictures(0, 1, 3, 8, 8), **request.settings)
+    expected = attribute(model, images(0, 1, 3, 8, 8), **request.settings)
     session._deliver, deliver = (lambda event: disturb(event)), session._deliver
 
     def disturb(event: Event) -> None:
@@ -367,7 +367,7 @@ def test_passes_of_a_slow_model_are_small_and_the_settings_say_so():
     events: list[Event] = []
     for kind, rows in ((Heavy, {1, 2}), (Rows, {None})):
         session = Session(
-            Subject(kind(conv_net()), pictures(0, 1, 3, 8, 8)), events.append, executor="inline", cache=Cache()
+            Subject(kind(conv_net()), images(0, 1, 3, 8, 8)), events.append, executor="inline", cache=Cache()
         )
         assert len(session.subject.logits) == 1  # the predictions are on the screen: the model was run
         session.submit(Request.of("smoothgrad", {"n_samples": 5}, target=0))

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from toys import Tally, conv_net, interrupt_once, pictures, tallied
+from toys import Tally, conv_net, images, interrupt_once, tallied
 
 from saliency_widgets.api.attribute import attribute
 from saliency_widgets.attribution import Reduction
@@ -295,11 +295,11 @@ def test_a_delivery_that_fails_is_reported_and_ends_neither_the_worker_nor_the_w
 
 
 def test_two_sessions_on_one_model_do_not_disturb_each_other(model):
-    pictures = [torch.rand(3, 8, 8, generator=torch.Generator().manual_seed(k)) for k in range(2)]
+    images = [torch.rand(3, 8, 8, generator=torch.Generator().manual_seed(k)) for k in range(2)]
     requests = [Request.of("grad_cam", {"layer": "body.0"}, target=1), smooth(40, chunk_size=2)]
-    alone = [attribute(model, p, **r.settings).values for p, r in zip(pictures, requests, strict=True)]
+    alone = [attribute(model, p, **r.settings).values for p, r in zip(images, requests, strict=True)]
     recorders = [Recorder(), Recorder()]
-    sessions = [Session(Subject(model, p), r, cache=Cache(0)) for p, r in zip(pictures, recorders, strict=True)]
+    sessions = [Session(Subject(model, p), r, cache=Cache(0)) for p, r in zip(images, recorders, strict=True)]
     for _ in range(10):
         for session, request in zip(sessions, requests, strict=True):
             session.submit(request)
@@ -512,7 +512,7 @@ def test_what_is_done_while_idle_gives_way_to_a_question():
         finished.set()
 
     told = []
-    session = Session(Subject(conv_net(), pictures()), told.append, cache=Cache(), idle=idle)
+    session = Session(Subject(conv_net(), images()), told.append, cache=Cache(), idle=idle)
     first = Request.of("gradient", {}, target=0)
     session.submit(first)
     assert began.wait(20)
@@ -537,7 +537,7 @@ def test_closing_ends_what_is_done_while_idle():
         finally:
             over.set()
 
-    session = Session(Subject(conv_net(), pictures()), lambda _event: None, cache=Cache(), idle=idle)
+    session = Session(Subject(conv_net(), images()), lambda _event: None, cache=Cache(), idle=idle)
     session.submit(Request.of("gradient", {}, target=0))
     assert began.wait(20)
     session.close()
@@ -660,7 +660,7 @@ CHANGES = {
 
 @pytest.mark.parametrize("change", CHANGES)
 def test_whatever_changes_the_model_changes_its_version(change, monkeypatch):
-    model, x = Various().eval(), pictures(0, 1, 3, 8, 8)
+    model, x = Various().eval(), images(0, 1, 3, 8, 8)
     monkeypatch.setattr(Various, "factor", 1.0)
     monkeypatch.setattr(Various, "shared", {"k": 1.0})
     monkeypatch.setattr(Various, "rule", property(lambda _self: 1.0))
@@ -691,7 +691,7 @@ def test_what_a_scripted_module_holds_is_noticed():
         def forward(self, x):
             return x * self.k
 
-    model, x, told = nn.Sequential(conv_net(), torch.jit.script(Scaled())).eval(), pictures(0, 1, 3, 8, 8), []
+    model, x, told = nn.Sequential(conv_net(), torch.jit.script(Scaled())).eval(), images(0, 1, 3, 8, 8), []
     session = Session(Subject(model, x), told.append, executor="inline", cache=Cache())
     asked = Request.of("gradient", {}, target=0)
     session.submit(asked)
@@ -718,7 +718,7 @@ def test_an_object_that_takes_the_place_of_another_is_never_taken_for_it():
     def times(k: float):
         return lambda y: y * k
 
-    model, x, told = Acting().eval(), pictures(0, 1, 3, 8, 8), []
+    model, x, told = Acting().eval(), images(0, 1, 3, 8, 8), []
     session = Session(Subject(model, x), told.append, executor="inline", cache=Cache())
     for k in range(1, 25):
         model.act = times(k)

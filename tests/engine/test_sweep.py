@@ -21,7 +21,7 @@ import pandas as pd
 import pytest
 import torch
 from torch import Tensor, nn
-from toys import Tally, conv_net, linear, mlp, pictures, power, rows, runner, state_of
+from toys import Tally, conv_net, images, linear, mlp, power, rows, runner, state_of
 
 import saliency_widgets as sw
 from saliency_widgets.api.sweep import ExecutorDiedError
@@ -81,7 +81,7 @@ def travels(monkeypatch: pytest.MonkeyPatch) -> Travels:
 
 
 class Plain(nn.Module):
-    """A small picture classifier."""
+    """A small image classifier."""
 
     factor = 1.0
 
@@ -94,7 +94,7 @@ class Plain(nn.Module):
 
 
 class Raising(nn.Module):
-    """A small picture classifier that raises in its twelfth pass, once; what it counts is no part of it."""
+    """A small image classifier that raises in its twelfth pass, once; what it counts is no part of it."""
 
     def __init__(self, error: BaseException) -> None:
         super().__init__()
@@ -110,15 +110,15 @@ class Raising(nn.Module):
 
 @pytest.fixture(scope="module")
 def here() -> sw.Sweep:
-    """4 noise levels x 4 sample counts over 16 pictures, computed one after another."""
-    return sw.sweep(conv_net(), pictures(0, 16, 3, 8, 8), "smoothgrad", GRID, METRICS, progress=False)
+    """4 noise levels x 4 sample counts over 16 images, computed one after another."""
+    return sw.sweep(conv_net(), images(0, 16, 3, 8, 8), "smoothgrad", GRID, METRICS, progress=False)
 
 
 # ---- numbers
 
 
 def test_each_number_is_what_asking_by_hand_gives(here: sw.Sweep) -> None:
-    model, x = conv_net(), pictures(0, 16, 3, 8, 8)
+    model, x = conv_net(), images(0, 16, 3, 8, 8)
 
     def found(place: int, **params: Any) -> tuple[sw.Attribution, Tensor]:
         told = sw.attribute(model, x[place : place + 1], method="smoothgrad", **params)
@@ -144,10 +144,10 @@ def test_each_number_is_what_asking_by_hand_gives(here: sw.Sweep) -> None:
 
 
 def test_stability_between_seeds_is_what_asking_by_hand_gives() -> None:
-    found = sw.sweep(conv_net(), pictures(), "smoothgrad", {"n_samples": [2, 8]}, ["seeds"], turns=2, progress=False)
+    found = sw.sweep(conv_net(), images(), "smoothgrad", {"n_samples": [2, 8]}, ["seeds"], turns=2, progress=False)
     values = [
         Reduction("absolute")(
-            sw.attribute(conv_net(), pictures()[:1], method="smoothgrad", n_samples=8, seed=seed).values, (8, 8)
+            sw.attribute(conv_net(), images()[:1], method="smoothgrad", n_samples=8, seed=seed).values, (8, 8)
         )[0]
         for seed in range(3)
     ]
@@ -180,7 +180,7 @@ def test_the_recommendation_is_that_of_a_brute_force_table(here: sw.Sweep) -> No
         {"insertion": lambda column: column.mean(), "evaluations": "mean"}
     )
     silent = here.table.groupby("input").insertion.apply(lambda column: column.isna().all())
-    assert 0 < silent.sum() < 16  # this net's pictures are not all above their blur
+    assert 0 < silent.sum() < 16  # this net's images are not all above their blur
     best = means.insertion.max()
     within = means[(best - means.insertion) / best <= 0.02]
     cheapest = within[within.evaluations == within.evaluations.min()].insertion.idxmax()
@@ -189,14 +189,14 @@ def test_the_recommendation_is_that_of_a_brute_force_table(here: sw.Sweep) -> No
     assert f"Noise level {cheapest[0]:g}, {cheapest[1]} samples" in here.words
     assert f"noise level {top[0]:g}, {top[1]} samples" in here.words or cheapest == top
     assert any(f"{silent.sum()} of 16 inputs have no insertion" in note for note in here.notes)
-    explorer = sw.explore(conv_net(), pictures(0, 1, 3, 8, 8), method="smoothgrad", executor="inline")
+    explorer = sw.explore(conv_net(), images(0, 1, 3, 8, 8), method="smoothgrad", executor="inline")
     explorer.update(**here.recommended)  # "use these"
     assert {name: explorer.settings[name] for name in GRID} == here.recommended
     explorer.close()
 
 
 def test_by_default_what_applies_is_measured_and_the_rest_left_out() -> None:
-    one = pictures(1, 1, 3, 8, 8)
+    one = images(1, 1, 3, 8, 8)
     finer = sw.sweep(conv_net(), one, "smoothgrad", {"n_samples": [2, 4]}, progress=False)
     assert [m.name for m in finer.metrics] == ["similarity", "standard_error", "evaluations", "time"]
     assert finer.summary.similarity.tolist()[1] == 1.0
@@ -207,7 +207,7 @@ def test_by_default_what_applies_is_measured_and_the_rest_left_out() -> None:
 
 
 def test_similarity_alone_says_what_it_can_not_tell() -> None:
-    found = sw.sweep(conv_net(), pictures(), "smoothgrad", GRID, ["similarity"], progress=False)
+    found = sw.sweep(conv_net(), images(), "smoothgrad", GRID, ["similarity"], progress=False)
     assert any("noise_level" in note for note in found.notes)
 
 
@@ -235,7 +235,7 @@ def test_rows_of_tables_are_swept() -> None:
 def test_the_model_is_left_as_it_was_found() -> None:
     model = conv_net().train()
     before = state_of(model)
-    sw.sweep(model, pictures(), "smoothgrad", {"base": ["gradient", "guided_backprop"]}, ["deletion"], progress=False)
+    sw.sweep(model, images(), "smoothgrad", {"base": ["gradient", "guided_backprop"]}, ["deletion"], progress=False)
     assert state_of(model) == before
 
 
@@ -278,7 +278,7 @@ def test_baselines_as_tensors_are_told_apart() -> None:
     inner = edge.clone()
     inner[..., 6:-6, 6:-6] = 1  # printed, they are the same
     found = sw.sweep(
-        conv_net(activation=nn.Softplus), pictures(0, 1, 3, 24, 24), "integrated_gradients",
+        conv_net(activation=nn.Softplus), images(0, 1, 3, 24, 24), "integrated_gradients",
         {"baseline": [edge, inner], "n_steps": [4, 64]}, ["similarity"], tolerance=0, progress=False,
     )  # fmt: skip
     assert found.table.baseline.tolist() == ["Tensor 1", "Tensor 1", "Tensor 2", "Tensor 2"]
@@ -289,10 +289,10 @@ def test_baselines_as_tensors_are_told_apart() -> None:
 
 def test_each_input_has_a_target_of_its_own() -> None:
     found = sw.sweep(
-        conv_net(), pictures(), "smoothgrad", {"n_samples": [4]}, ["insertion"], target=[2, 1], progress=False
+        conv_net(), images(), "smoothgrad", {"n_samples": [4]}, ["insertion"], target=[2, 1], progress=False
     )
     for place, target in enumerate((2, 1)):
-        told = sw.attribute(conv_net(), pictures()[place : place + 1], method="smoothgrad", n_samples=4, target=target)
+        told = sw.attribute(conv_net(), images()[place : place + 1], method="smoothgrad", n_samples=4, target=target)
         assert np.array_equal(found.map_of(place, n_samples=4), Reduction()(told.values, (8, 8))[0].float().numpy())
 
 
@@ -300,10 +300,10 @@ def test_a_tuple_is_an_index_for_all_inputs_and_a_list_has_one_for_each() -> Non
     model = nn.Conv2d(3, 2, 3, padding=1).double().eval()
     for target, each in (((1, 2, 3), [(1, 2, 3)] * 2), ([(1, 2, 3), (0, 4, 5)], [(1, 2, 3), (0, 4, 5)])):
         found = sw.sweep(
-            model, pictures(), "smoothgrad", {"n_samples": [4]}, ["insertion"], target=target, progress=False
+            model, images(), "smoothgrad", {"n_samples": [4]}, ["insertion"], target=target, progress=False
         )
         for k, own in enumerate(each):
-            told = sw.attribute(model, pictures()[k : k + 1], method="smoothgrad", n_samples=4, target=own)
+            told = sw.attribute(model, images()[k : k + 1], method="smoothgrad", n_samples=4, target=own)
             assert np.array_equal(found.map_of(k, n_samples=4), Reduction()(told.values, (8, 8))[0].float().numpy())
 
 
@@ -311,14 +311,14 @@ def test_a_sweep_of_the_negative_class_of_one_logit() -> None:
     model = nn.Sequential(conv_net(), nn.Linear(4, 1).double()).eval()
     asked = {"class_names": ["neg", "pos"], "progress": False, "metrics": ["insertion"]}
     neg, pos = (
-        sw.sweep(model, pictures()[:1], "smoothgrad", {"n_samples": [4]}, target=target, sign="signed", **asked)
+        sw.sweep(model, images()[:1], "smoothgrad", {"n_samples": [4]}, target=target, sign="signed", **asked)
         for target in ("neg", "pos")
     )
     np.testing.assert_array_equal(neg.map_of(n_samples=4), -pos.map_of(n_samples=4))
 
 
 def test_the_most_of_the_grid_is_told_as_such() -> None:
-    found = sw.sweep(conv_net(), pictures(), "smoothgrad", {"n_samples": [1, 2]}, ["similarity"], progress=False)
+    found = sw.sweep(conv_net(), images(), "smoothgrad", {"n_samples": [1, 2]}, ["similarity"], progress=False)
     assert any("2 samples are the most of the grid" in note for note in found.notes)
 
 
@@ -332,7 +332,7 @@ def same(found: sw.Sweep, expected: sw.Sweep) -> bool:
 
 
 def ask(executor: Any, **more: Any) -> sw.Sweep:
-    x = pictures(0, 16, 3, 8, 8)
+    x = images(0, 16, 3, 8, 8)
     return sw.sweep(conv_net(), x, "smoothgrad", GRID, METRICS, executor=executor, progress=False, **more)
 
 
@@ -417,7 +417,7 @@ def test_killed_after_half_it_computes_only_the_rest(tmp_path: Path, here: sw.Sw
             sys.path.insert(0, {str(ROOT / "tests")!r})
             import torch
             torch.set_num_threads(1)
-            from toys import conv_net, pictures
+            from toys import conv_net, images
             import saliency_widgets as sw
             from saliency_widgets.api.sweep.store import Store
             put, count = Store.put, 0
@@ -428,7 +428,7 @@ def test_killed_after_half_it_computes_only_the_rest(tmp_path: Path, here: sw.Sw
                 if count == 128:
                     os.kill(os.getpid(), signal.SIGKILL)
             Store.put = counted
-            sw.sweep(conv_net(), pictures(0, 16, 3, 8, 8), "smoothgrad", {GRID!r}, {METRICS!r},
+            sw.sweep(conv_net(), images(0, 16, 3, 8, 8), "smoothgrad", {GRID!r}, {METRICS!r},
                      store={str(store)!r}, progress=False)
         """)
     )
@@ -443,17 +443,15 @@ def test_killed_after_half_it_computes_only_the_rest(tmp_path: Path, here: sw.Sw
         assert again.cells == 0
 
 
-@pytest.mark.parametrize(
-    "change", ["weights", "picture", "noise", "target", "fill", "mode", "attribute", "hook", "code"]
-)
+@pytest.mark.parametrize("change", ["weights", "image", "noise", "target", "fill", "mode", "attribute", "hook", "code"])
 def test_what_was_kept_of_something_else_is_not_taken(tmp_path: Path, change: str) -> None:
     def ask(changed: bool) -> int:
-        model, x = Plain(), pictures(0, 1, 3, 8, 8)
+        model, x = Plain(), images(0, 1, 3, 8, 8)
         more: dict[str, Any] = {"target": 0, "fill": "mean"}
         grid: dict[str, list] = {"noise_level": [0.1], "n_samples": [2]}
         if changed and change == "weights":
             model.net[0].weight.data[0, 0, 0, 0] += 1e-6
-        elif changed and change == "picture":
+        elif changed and change == "image":
             x = x.clone()
             x[0, 0, 0, 0] += 1e-6
         elif changed and change == "noise":
@@ -485,7 +483,7 @@ def test_what_was_kept_of_something_else_is_not_taken(tmp_path: Path, change: st
 
 
 class Two(nn.Module):
-    """Of a picture and two numbers."""
+    """Of an image and two numbers."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -501,7 +499,7 @@ def both(stored: bool, tmp_path: Path) -> dict[str, Any]:
 
 @pytest.mark.parametrize("stored", [True, False])
 def test_other_inputs_of_the_model_count(tmp_path: Path, stored: bool) -> None:
-    model, x = Two().eval(), pictures()[:1]
+    model, x = Two().eval(), images()[:1]
     inputs = [{"image": x, "meta": torch.tensor([numbers]).double()} for numbers in ([1.0, 2.0], [-3.0, 5.0])]
     given = {"explain": "image", "target": 0, **both(stored, tmp_path)}
     for _ in range(2):
@@ -543,7 +541,7 @@ def test_code_of_the_callers_counts_in_a_file(tmp_path: Path, what: str, monkeyp
 
             method = sw.from_captum(IntegratedGradients(model, multiply_by_inputs=Plain.factor == 1))
         return sw.sweep(
-            model, pictures()[:1], method, {"n_steps": [8]}, target=scaled if what == "global" else 0,
+            model, images()[:1], method, {"n_steps": [8]}, target=scaled if what == "global" else 0,
             **both(True, tmp_path),
         ).map_of(n_steps=8)  # fmt: skip
 
@@ -575,7 +573,7 @@ def test_names_are_the_same_in_another_process() -> None:
 
 
 def test_after_control_c_it_goes_on_where_it_was() -> None:
-    x, grid = pictures(0, 2, 3, 8, 8), {"n_samples": [1, 2, 4]}
+    x, grid = images(0, 2, 3, 8, 8), {"n_samples": [1, 2, 4]}
     model = Raising(KeyboardInterrupt())
     before = state_of(model)
     with pytest.raises(KeyboardInterrupt):
@@ -612,7 +610,7 @@ def test_an_executor_that_dies_is_told_and_what_was_finished_is_kept(tmp_path: P
 
 def test_a_cell_that_fails_is_told_and_the_others_stand() -> None:
     model = Raising(RuntimeError("no luck"))
-    found = sw.sweep(model, pictures(0, 2, 3, 8, 8), "smoothgrad", {"n_samples": [1, 2, 4]}, ["similarity"],
+    found = sw.sweep(model, images(0, 2, 3, 8, 8), "smoothgrad", {"n_samples": [1, 2, 4]}, ["similarity"],
                      progress=False)  # fmt: skip
     failed = found.table[found.table.error != ""]
     assert len(failed) == 1
@@ -621,7 +619,7 @@ def test_a_cell_that_fails_is_told_and_the_others_stand() -> None:
     place, count = failed.input.iloc[0], failed.n_samples.iloc[0]
     with pytest.raises(ValueError, match="no luck"):
         found.map_of(place, n_samples=count)
-    again = sw.sweep(model, pictures(0, 2, 3, 8, 8), "smoothgrad", {"n_samples": [1, 2, 4]}, ["similarity"],
+    again = sw.sweep(model, images(0, 2, 3, 8, 8), "smoothgrad", {"n_samples": [1, 2, 4]}, ["similarity"],
                      progress=False)  # fmt: skip
     assert (again.table.error == "").all()  # what failed is not kept
 
@@ -658,8 +656,8 @@ def big(**more: Any) -> dict[str, Any]:
         ({"n_stepps": 5}, TypeError, "n_stepps"),
         (big(), ValueError, r"1,000,000 maps, 500,000 settings for each of 2 .* s for one.*limit=1000000"),
         ({"inputs": []}, ValueError, "the list is empty"),
-        ({"inputs": [pictures(0, 3, 8, 8), pictures(0, 3, 9, 8)]}, ValueError, "3x8x8 .input 0., 3x9x8 .input 1."),
-        ({"inputs": [pictures(0, 2, 3, 8, 8)]}, ValueError, "a batch of 2"),
+        ({"inputs": [images(0, 3, 8, 8), images(0, 3, 9, 8)]}, ValueError, "3x8x8 .input 0., 3x9x8 .input 1."),
+        ({"inputs": [images(0, 2, 3, 8, 8)]}, ValueError, "a batch of 2"),
         ({"target": "tabby"}, ValueError, "class_names"),
         ({"executor": 3}, TypeError, "concurrent.futures.Executor, got a int"),
         ({"store": Path(__file__)}, ValueError, "store: .* can't be used"),
@@ -667,7 +665,7 @@ def big(**more: Any) -> dict[str, Any]:
     ],
 )  # fmt: skip
 def test_what_does_not_fit_is_said(change: dict[str, Any], error: type[Exception], words: str) -> None:
-    given = {"inputs": pictures(), "method": "smoothgrad", "grid": {"n_samples": [1, 2]}, "progress": False} | change
+    given = {"inputs": images(), "method": "smoothgrad", "grid": {"n_samples": [1, 2]}, "progress": False} | change
     model = conv_net()
     before = state_of(model)
     with pytest.raises(error, match=words):
@@ -690,7 +688,7 @@ def test_a_model_that_can_not_travel_is_said() -> None:
         cf.ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool,
         pytest.raises(TypeError, match="model: it can't be sent to another process"),
     ):
-        sw.sweep(model, pictures(), "smoothgrad", {"n_samples": [1]}, ["insertion"], executor=pool, progress=False)
+        sw.sweep(model, images(), "smoothgrad", {"n_samples": [1]}, ["insertion"], executor=pool, progress=False)
 
 
 def test_a_file_of_something_else_is_left_alone(tmp_path: Path) -> None:

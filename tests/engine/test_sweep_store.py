@@ -20,13 +20,13 @@ from typing import Any
 import numpy as np
 import pytest
 from soak import stores
-from toys import conv_net, pictures
+from toys import conv_net, images
 
 import saliency_widgets as sw
 from saliency_widgets.api.sweep.cells import Found
 from saliency_widgets.api.sweep.store import Store, StoreError
 
-MODEL, INPUTS = conv_net(), pictures(0, 2, 3, 8, 8)
+MODEL, INPUTS = conv_net(), images(0, 2, 3, 8, 8)
 ROOT = Path(__file__).resolve().parent.parent.parent
 
 
@@ -126,7 +126,7 @@ def test_rows_that_hold_no_map_are_refused_though_the_checksum_is_right(path: Pa
         assert list(read(path)) == ["0", "2", "3"]
 
 
-def test_a_map_of_another_size_than_the_picture_is_refused(path: Path) -> None:
+def test_a_map_of_another_size_than_the_image_is_refused(path: Path) -> None:
     with closing(Store(path, (3, 2))) as store, pytest.warns(UserWarning, match="3 of 4 maps"):
         assert list(store.get(list("0123"))) == ["1"]
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 from torch import nn
-from toys import conv_net, linear, mlp, pictures, rows
+from toys import conv_net, images, linear, mlp, rows
 
 import saliency_widgets as sw
 
@@ -84,7 +84,7 @@ def test_a_method_that_does_not_apply_is_a_row_of_nan():
 
 
 def test_a_model_without_gradient():
-    model, x = WithoutGradient(), pictures(0, 1, 3, 8, 8)
+    model, x = WithoutGradient(), images(0, 1, 3, 8, 8)
     table = sw.evaluate(model, x, {"gradient": "gradient", "mine": x[0, 0]}, target=0, fill="zero", **QUICK)
     assert table.loc["gradient", CURVES].isna().all()
     assert "no gradient" in table.reasons["gradient"]["deletion"]
@@ -96,7 +96,7 @@ def test_a_model_without_gradient():
 
 
 def test_one_check_that_fails_leaves_the_others():
-    x = pictures(0, 1, 3, 8, 8)
+    x = images(0, 1, 3, 8, 8)
     x[0, 0, 0, :2] = torch.tensor([0.0, 1.0])  # any noise leads out of the range
     table = sw.evaluate(InRange(), x, ["expected_gradients"], fill="zero", target=0, **QUICK)
     assert table.loc["expected_gradients", ["noises", "max_sensitivity"]].isna().all()
@@ -108,12 +108,12 @@ def test_one_check_that_fails_leaves_the_others():
 @pytest.mark.parametrize(
     ("model", "x", "options"),
     [
-        (conv_net(), pictures(0, 1, 3, 8, 8), {"target": lambda out: out[:, 0] - out[:, 1]}),
-        (conv_net(), pictures(0, 1, 3, 8, 8), {"draws": 0}),
-        (nn.Sequential(nn.Conv2d(3, 2, 1), nn.Flatten()).double(), pictures(0, 1, 3, 1, 1), {}),  # one pixel
+        (conv_net(), images(0, 1, 3, 8, 8), {"target": lambda out: out[:, 0] - out[:, 1]}),
+        (conv_net(), images(0, 1, 3, 8, 8), {"draws": 0}),
+        (nn.Sequential(nn.Conv2d(3, 2, 1), nn.Flatten()).double(), images(0, 1, 3, 1, 1), {}),  # one pixel
         (linear(torch.tensor([3.0, 2.0, 1.0])), torch.ones(3), {"score": "value"}),
         (nn.Sequential(nn.Conv1d(2, 3, 3), nn.Flatten(), nn.Linear(24, 2)).double(), rows(0, 1, 2, 10), {}),
-        (nn.Sequential(nn.Flatten(), nn.Linear(192, 2), nn.Threshold(1e6, 0)).double(), pictures(0, 1, 3, 8, 8), {}),
+        (nn.Sequential(nn.Flatten(), nn.Linear(192, 2), nn.Threshold(1e6, 0)).double(), images(0, 1, 3, 8, 8), {}),
     ],
     ids=["function", "no draws", "one pixel", "row", "signal", "constant"],
 )
@@ -141,9 +141,9 @@ def test_a_model_that_fails_is_no_table():
             raise RuntimeError("no")
 
     with pytest.raises(ValueError, match=r"^model: it raised RuntimeError"):
-        sw.evaluate(Broken(), pictures(0, 1, 3, 8, 8), ["gradient"], progress=False)
+        sw.evaluate(Broken(), images(0, 1, 3, 8, 8), ["gradient"], progress=False)
     with pytest.raises(ValueError, match=r"^target: the function raised"):
-        sw.evaluate(conv_net(), pictures(0, 1, 3, 8, 8), target=lambda out: 1 / 0, progress=False)
+        sw.evaluate(conv_net(), images(0, 1, 3, 8, 8), target=lambda out: 1 / 0, progress=False)
 
 
 def test_the_reasons_are_printed_below_the_table():
@@ -193,7 +193,7 @@ def test_the_perfect_ranking_of_a_linear_scorer_is_the_extreme():
 
 @pytest.mark.parametrize("loaded", [False, True])
 def test_an_attribution_is_the_row_of_its_method(loaded, tmp_path):
-    model, x = conv_net(), pictures(0, 1, 3, 8, 8)
+    model, x = conv_net(), images(0, 1, 3, 8, 8)
     attribution = sw.attribute(model, x, method="smoothgrad", n_samples=4, target=2)
     if loaded:
         explorer = sw.explore(model, x, method="smoothgrad", n_samples=4, target=2)
@@ -210,7 +210,7 @@ def test_an_attribution_is_the_row_of_its_method(loaded, tmp_path):
 
 
 def test_what_does_not_fit_is_said_before_anything_is_computed():
-    model, x = conv_net(), pictures(0, 1, 3, 8, 8)
+    model, x = conv_net(), images(0, 1, 3, 8, 8)
     attribution = sw.attribute(model, x, target=2)
     broken = np.ones((8, 8))
     broken[0, 0] = np.nan
@@ -219,9 +219,9 @@ def test_what_does_not_fit_is_said_before_anything_is_computed():
         ({"mine": broken}, {}, ValueError, "'mine' holds 1 NaN"),
         (attribution, {"target": 1}, ValueError, "explains target=2, and target=1 is evaluated"),
         (attribution, {"score": "probability", "target": 2}, ValueError, "score='logit', and score='probability'"),
-        (attribution, {"inputs": pictures(0, 1, 3, 9, 9)}, ValueError, r"inputs of shape \(1, 3, 8, 8\)"),
-        (attribution, {"inputs": pictures(0, 2, 3, 8, 8)}, ValueError, r"and \(2, 3, 8, 8\) is evaluated"),
-        (np.ones((8, 8)), {"inputs": pictures(0, 2, 3, 8, 8)}, ValueError, r"\(2, 3, 8, 8\) or \(2, 8, 8\)"),
+        (attribution, {"inputs": images(0, 1, 3, 9, 9)}, ValueError, r"inputs of shape \(1, 3, 8, 8\)"),
+        (attribution, {"inputs": images(0, 2, 3, 8, 8)}, ValueError, r"and \(2, 3, 8, 8\) is evaluated"),
+        (np.ones((8, 8)), {"inputs": images(0, 2, 3, 8, 8)}, ValueError, r"\(2, 3, 8, 8\) or \(2, 8, 8\)"),
         (3, {}, TypeError, r"expected a list such as .*, got 3 \(int\)"),
         ([None], {}, TypeError, "got a NoneType"),
         ([[[0.1, 0.2]]], {}, TypeError, "numpy.asarray"),
@@ -259,7 +259,7 @@ def test_several_inputs_are_rows_of_their_own(form):
 
 
 def test_an_attribution_of_a_batch_is_one_map_for_each_input():
-    model, x = conv_net(), pictures(0, 2, 3, 8, 8)
+    model, x = conv_net(), images(0, 2, 3, 8, 8)
     attribution = sw.attribute(model, x, method="gradient", target=[1, 3])
     table = sw.evaluate(model, x, attribution, **QUICK)
     expected = sw.evaluate(model, x, "gradient", target=[1, 3], **QUICK)
@@ -271,5 +271,5 @@ def test_rows_of_a_table_and_images_of_different_sizes():
     frame = pd.DataFrame(np.random.default_rng(0).random((3, 3)), columns=list("abc"))
     table = sw.evaluate(model, frame, "integrated_gradients", background=frame, score="value", **QUICK)
     assert list(table.index) == [("integrated_gradients", k) for k in range(3)]
-    images = [pictures(0, 1, 3, 8, 8), pictures(1, 1, 3, 10, 8)]
-    assert len(sw.evaluate(conv_net(), images, "gradient", **QUICK)) == 2
+    sizes = [images(0, 1, 3, 8, 8), images(1, 1, 3, 10, 8)]
+    assert len(sw.evaluate(conv_net(), sizes, "gradient", **QUICK)) == 2

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from skimage.metrics import structural_similarity
 from torch import Tensor, nn
-from toys import Formula, conv_net, linear, pictures, rows, runner, state_of
+from toys import Formula, conv_net, images, linear, rows, runner, state_of
 
 from saliency_widgets.attribution import Reduction, Score, get_method
 from saliency_widgets.attribution.errors import Cancelled
@@ -87,7 +87,7 @@ def test_a_score_that_nothing_moves_has_no_area():
 
 
 def test_running_curves_end_in_the_whole_one_and_begin_with_its_ends():
-    asked = runner(conv_net(), pictures(0, 1, 3, 8, 8), 1)
+    asked = runner(conv_net(), images(0, 1, 3, 8, 8), 1)
     values = torch.rand(8, 8, generator=torch.Generator().manual_seed(1))
     running = list(curve(asked, values, "deletion", steps=16, fill="mean", chunk_size=4))
     assert len(running) > 3
@@ -104,7 +104,7 @@ def test_running_curves_end_in_the_whole_one_and_begin_with_its_ends():
 
 
 def test_both_curves_have_the_input_at_one_end_and_the_fill_at_the_other():
-    model, x = conv_net(), pictures(0, 1, 3, 8, 8)
+    model, x = conv_net(), images(0, 1, 3, 8, 8)
     asked = runner(model, x, 2)
     blank = filling(asked, "mean")(torch.ones(8, 8, dtype=torch.bool))
     with torch.no_grad():
@@ -116,7 +116,7 @@ def test_both_curves_have_the_input_at_one_end_and_the_fill_at_the_other():
 
 
 def test_another_class_of_a_curve_is_read_off_without_a_pass():
-    model, x = conv_net(), pictures(0, 1, 3, 8, 8)
+    model, x = conv_net(), images(0, 1, 3, 8, 8)
     values = torch.rand(8, 8, generator=torch.Generator().manual_seed(1))
     found = last(curve(runner(model, x, 0), values, "insertion", fill="blur", seed=3))
     for target in range(4):
@@ -177,7 +177,7 @@ def test_what_knows_nothing_has_as_much_of_everything(chance):
 
 def test_neighbors_are_the_solution_of_the_linear_system():
     torch.manual_seed(0)
-    picture, mask = torch.rand(1, 2, 6, 7, dtype=torch.float64), torch.rand(6, 7) < 0.5
+    image, mask = torch.rand(1, 2, 6, 7, dtype=torch.float64), torch.rand(6, 7) < 0.5
     weights = {(dy, dx): 1 / 6 if 0 in (dy, dx) else 1 / 12 for dy in (-1, 0, 1) for dx in (-1, 0, 1) if dy or dx}
     places = [tuple(p) for p in mask.nonzero().tolist()]
     for channel in range(2):
@@ -189,12 +189,12 @@ def test_neighbors_are_the_solution_of_the_linear_system():
                     if mask[y + dy, x + dx]:
                         matrix[k, places.index((y + dy, x + dx))] -= w
                     else:
-                        side[k] += w * float(picture[0, channel, y + dy, x + dx])
+                        side[k] += w * float(image[0, channel, y + dy, x + dx])
         expected = np.linalg.solve(matrix, side)
         one = torch.ones(1, 1, 1, 1, dtype=torch.float64)
-        found = noisy_linear(picture, mask[None], one * 1e-9, noise=0.0)[0, channel]
+        found = noisy_linear(image, mask[None], one * 1e-9, noise=0.0)[0, channel]
         assert np.allclose(found[mask].numpy(), expected, atol=1e-8)
-        assert torch.equal(found[~mask], picture[0, channel][~mask])
+        assert torch.equal(found[~mask], image[0, channel][~mask])
 
 
 def test_neighbors_continue_a_ramp_and_are_the_mean_where_nothing_is_left():
@@ -210,7 +210,7 @@ def test_neighbors_continue_a_ramp_and_are_the_mean_where_nothing_is_left():
 
 @pytest.mark.parametrize("fill", ["mean", "blur", "noise", "zero", "neighbors"])
 def test_only_what_is_masked_is_filled(fill):
-    x, mask = pictures(0, 1, 3, 8, 8), torch.zeros(8, 8, dtype=torch.bool)
+    x, mask = images(0, 1, 3, 8, 8), torch.zeros(8, 8, dtype=torch.bool)
     mask[2:5, 3:7] = True
     found = filling(runner(conv_net(), x), fill, seed=1)(mask)
     assert found.shape == x.shape
@@ -222,7 +222,7 @@ def test_only_what_is_masked_is_filled(fill):
 
 
 def test_of_a_linear_scorer_a_region_is_the_sum_of_its_parts():
-    x = pictures(0, 1, 1, 6, 6)
+    x = images(0, 1, 1, 6, 6)
     weights = rows(1, 36)
     model = nn.Sequential(nn.Flatten(), linear(weights, 2.0))
     mask = torch.zeros(6, 6, dtype=torch.bool)
@@ -247,7 +247,7 @@ def test_the_rank_of_an_ablation_counts_as_a_permutation_test_does():
 
 
 def test_an_empty_mask_and_one_of_another_size_are_said_so():
-    asked = runner(conv_net(), pictures(0, 1, 3, 8, 8))
+    asked = runner(conv_net(), images(0, 1, 3, 8, 8))
     with pytest.raises(ValueError, match="nothing is marked"):
         last(ablate(asked, torch.zeros(8, 8, dtype=torch.bool), fill="mean"))
     with pytest.raises(ValueError, match=r"mask: expected the size .*\(8, 8\), got \(9, 8\)"):
@@ -259,14 +259,14 @@ def test_an_empty_mask_and_one_of_another_size_are_said_so():
 
 def test_the_same_weights_give_similarity_one(monkeypatch):
     monkeypatch.setattr(randomizing, "_randomize", lambda *_: None)
-    found = last(randomization(runner(conv_net(), pictures(0, 1, 3, 8, 8)), explaining("gradient")))
+    found = last(randomization(runner(conv_net(), images(0, 1, 3, 8, 8)), explaining("gradient")))
     assert found.complete
     assert all(value == pytest.approx(1, abs=1e-12) for value in (*found.similarity, *found.structure))
     assert found.reacts is False
 
 
 def test_layers_are_randomized_from_the_output_on_and_the_model_is_left_alone():
-    model, x = conv_net(), pictures(0, 1, 3, 8, 8)
+    model, x = conv_net(), images(0, 1, 3, 8, 8)
     before = state_of(model)
     found = last(randomization(runner(model, x), explaining("gradient"), stages=3))
     assert found.layers == ("", "6", "2", "0")
@@ -275,17 +275,17 @@ def test_layers_are_randomized_from_the_output_on_and_the_model_is_left_alone():
     assert state_of(model) == before
 
 
-def test_a_map_of_the_picture_alone_is_called_out():
+def test_a_map_of_the_image_alone_is_called_out():
     def edges(asked: Runner, _seed: object = None) -> Tensor:
         return asked.inputs[0].diff(dim=2, append=asked.inputs[0, :, :, :1]).abs().sum(0)
 
-    found = last(randomization(runner(conv_net(), pictures(0, 1, 3, 8, 8)), edges))
+    found = last(randomization(runner(conv_net(), images(0, 1, 3, 8, 8)), edges))
     assert found.reacts is False
     assert found.similarity[-1] == pytest.approx(1)
 
 
 def test_a_constant_map_is_no_evidence():
-    asked = runner(conv_net(), pictures(0, 1, 3, 8, 8))
+    asked = runner(conv_net(), images(0, 1, 3, 8, 8))
     found = last(randomization(asked, lambda _call: torch.ones(8, 8)))
     assert np.isnan(found.similarity[0])
     assert found.reacts is None
@@ -339,7 +339,7 @@ def test_sensitivity_of_a_square_is_the_noise_itself():
 
 
 def test_other_seeds_are_asked_where_a_method_has_one():
-    asked = runner(conv_net(), pictures(0, 1, 3, 8, 8))
+    asked = runner(conv_net(), images(0, 1, 3, 8, 8))
     rough = last(stability(asked, explaining("smoothgrad", n_samples=1, noise_level=1.0), seeded_method=True))
     fine = last(stability(asked, explaining("smoothgrad", n_samples=64, noise_level=0.05), seeded_method=True))
     assert len(rough.seeds) == 3
@@ -360,7 +360,7 @@ def test_agreement_is_a_matrix_of_rank_correlations():
 
 @pytest.mark.parametrize("work", ["ablate", "curve", "randomization", "saturation", "stability"])
 def test_every_check_ends_when_it_is_cancelled_and_leaves_the_model_alone(work):
-    model, x = conv_net(), pictures(0, 1, 3, 8, 8)
+    model, x = conv_net(), images(0, 1, 3, 8, 8)
     before = state_of(model)
     calls = 0
 

@@ -15,28 +15,28 @@ def found():
     return planted()
 
 
-def scores(found, picture: np.ndarray) -> torch.Tensor:
-    return found.model(torch.from_numpy(picture).movedim(-1, 0)[None].float() / 255)[0]
+def scores(found, image: np.ndarray) -> torch.Tensor:
+    return found.model(torch.from_numpy(image).movedim(-1, 0)[None].float() / 255)[0]
 
 
 def test_the_mark_decides_and_nothing_else_differs(found):
-    assert found.class_names[int(scores(found, found.picture).argmax())] == "ball"
+    assert found.class_names[int(scores(found, found.image).argmax())] == "ball"
     assert found.class_names[int(scores(found, found.without).argmax())] == "box"
-    differs = (found.picture != found.without).any(-1)
+    differs = (found.image != found.without).any(-1)
     assert not differs[~found.mark].any()
 
 
 @pytest.mark.parametrize("method", ["integrated_gradients", "gradient", "smoothgrad"])
 def test_the_map_lies_on_the_mark(found, method):
-    shown = sw.attribute(found.model, found.picture, method=method, target="ball",
+    shown = sw.attribute(found.model, found.image, method=method, target="ball",
                          class_names=found.class_names).saliency_map()  # fmt: skip
     density = shown[found.mark].mean() / shown.mean()
-    assert density > 8, "the mark is 2 % of the picture"
+    assert density > 8, "the mark is 2 % of the image"
 
 
 def test_ablating_the_mark_flips_the_class_and_as_much_elsewhere_does_not(found):
     ablated = sw.ablate(
-        found.model, found.picture, found.mark, target="ball", class_names=found.class_names, score="probability",
+        found.model, found.image, found.mark, target="ball", class_names=found.class_names, score="probability",
         fill="neighbors", draws=16,
     )  # fmt: skip
     assert ablated.predictions().index[ablated.predictions()["after"].argmax()] == "box"
@@ -49,7 +49,7 @@ def test_ablating_the_mark_flips_the_class_and_as_much_elsewhere_does_not(found)
 def test_the_same_seed_plants_the_same(found):
     again = planted()
     assert torch.equal(again.model[0].weight, found.model[0].weight)
-    assert np.array_equal(again.picture, found.picture)
+    assert np.array_equal(again.image, found.image)
     before = torch.random.get_rng_state()
     planted(1)
     assert torch.equal(torch.random.get_rng_state(), before)

@@ -9,11 +9,11 @@ import pandas as pd
 import pytest
 import torch
 from PIL import Image
-from toys import conv_net, linear, pictures, state_of
+from toys import conv_net, images, linear, state_of
 
 import saliency_widgets as sw
 from saliency_widgets.attribution import Reduction, Score, get_method
-from saliency_widgets.demos import Classifier, picture
+from saliency_widgets.demos import Classifier, sample_image
 from saliency_widgets.evaluation.curves import curve
 from saliency_widgets.evaluation.fills import filling
 from saliency_widgets.evaluation.randomization import randomization
@@ -32,29 +32,29 @@ def mask():
     return found
 
 
-@pytest.mark.parametrize("form", ["bool", "bytes", "ones", "tensor", "picture", "list"])
+@pytest.mark.parametrize("form", ["bool", "bytes", "ones", "tensor", "image", "list"])
 def test_a_mask_may_come_in_any_form(mask, form):
     given = {
         "bool": mask,
         "bytes": mask.astype(np.uint8) * 255,
         "ones": mask.astype(float),
         "tensor": torch.from_numpy(mask),
-        "picture": Image.fromarray(mask),
+        "image": Image.fromarray(mask),
         "list": mask.tolist(),
     }[form]
-    model, x = conv_net(), pictures(0, 1, 3, 8, 8)
+    model, x = conv_net(), images(0, 1, 3, 8, 8)
     before = state_of(model)
     found = sw.ablate(model, x, given, target=1, class_names=NAMES)
     assert state_of(model) == before
     assert torch.equal(found.mask, torch.from_numpy(mask))
     assert found.after == pytest.approx(float(model(found.inputs)[0, 1].detach()))
-    assert found.picture.shape == (8, 8, 3)
+    assert found.image.shape == (8, 8, 3)
     assert len(found.elsewhere) == 8
     assert "14.1% taken away" in repr(found)
 
 
 def test_the_strongest_part_of_an_attribution_is_taken_away():
-    model, x = conv_net(), pictures(0, 1, 3, 8, 8)
+    model, x = conv_net(), images(0, 1, 3, 8, 8)
     attribution = sw.attribute(model, x, target=0)
     found = sw.ablate(model, x, attribution, top=0.25, target=0, fill="mean")
     shown = torch.from_numpy(attribution.values[0].abs().amax(0).numpy())
@@ -63,7 +63,7 @@ def test_the_strongest_part_of_an_attribution_is_taken_away():
 
 
 def test_predictions_are_a_table_of_both(mask):
-    model, x = conv_net(), pictures(0, 1, 3, 8, 8)
+    model, x = conv_net(), images(0, 1, 3, 8, 8)
     found = sw.ablate(model, x, mask, class_names=NAMES).predictions(top=2)
     assert isinstance(found, pd.DataFrame)
     assert list(found.columns) == ["before", "after", "change"]
@@ -84,24 +84,24 @@ def test_predictions_are_a_table_of_both(mask):
         ({"fill": torch.ones(5)}, ValueError, "broadcast"),
         ({"draws": -1}, ValueError, "draws"),
         ({"target": "bee"}, ValueError, "class_names"),
-        ({"inputs": pictures(0, 2, 3, 8, 8)}, ValueError, "one input"),
+        ({"inputs": images(0, 2, 3, 8, 8)}, ValueError, "one input"),
         ({"color": 1}, TypeError, "color"),
     ],
 )
 def test_what_does_not_fit_is_said(mask, change, error, said):
-    arguments = {"model": conv_net(), "inputs": pictures(0, 1, 3, 8, 8), "mask": mask} | change
+    arguments = {"model": conv_net(), "inputs": images(0, 1, 3, 8, 8), "mask": mask} | change
     with pytest.raises(error, match=said):
         sw.ablate(**arguments)
 
 
 def test_an_attribution_needs_a_share(mask):
-    model, x = conv_net(), pictures(0, 1, 3, 8, 8)
+    model, x = conv_net(), images(0, 1, 3, 8, 8)
     with pytest.raises(ValueError, match=r"top=0\.05"):
         sw.ablate(model, x, sw.attribute(model, x))
 
 
 def test_all_checks_of_some_methods_are_one_table():
-    model, x = conv_net(), pictures(0, 1, 3, 8, 8)
+    model, x = conv_net(), images(0, 1, 3, 8, 8)
     before = state_of(model)
     asked = ["gradient", "smoothgrad", "grad_cam"]
     found = sw.evaluate(model, x, asked, params={"n_samples": 4}, steps=8, turns=2, stages=3, progress=False)
@@ -139,13 +139,13 @@ def test_rows_of_numbers_are_evaluated_too():
 def test_what_does_not_fit_an_evaluation_is_said(change, error, said):
     arguments = {"methods": ["gradient", "integrated_gradients"], "progress": False} | change
     with pytest.raises(error, match=said):
-        sw.evaluate(conv_net(), pictures(0, 1, 3, 8, 8), **arguments)
+        sw.evaluate(conv_net(), images(0, 1, 3, 8, 8), **arguments)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_on_the_cat_a_perfect_ranking_beats_every_random_one(pretrained: Classifier, kind):
     """Nine blocks in the order that a greedy search finds, against the same blocks in random orders."""
-    subject = Subject(pretrained.model, picture("chelsea"), transform=pretrained.transform)
+    subject = Subject(pretrained.model, sample_image("chelsea"), transform=pretrained.transform)
     runner = subject.runner(Score("logit", subject.logits.argmax(1)))
     places = torch.arange(9).view(3, 3).repeat_interleave(75, 0).repeat_interleave(75, 1)[:224, :224]
 
@@ -173,11 +173,11 @@ def test_on_the_cat_a_perfect_ranking_beats_every_random_one(pretrained: Classif
 
 
 def test_on_the_cat_grad_cam_beats_the_same_map_moved_elsewhere(pretrained: Classifier):
-    subject = Subject(pretrained.model, picture("chelsea"), transform=pretrained.transform)
+    subject = Subject(pretrained.model, sample_image("chelsea"), transform=pretrained.transform)
     target = int(subject.logits.argmax())
     runner = subject.runner(Score("logit", torch.tensor([target])))
     shown = Reduction("positive")(
-        sw.attribute(pretrained.model, picture("chelsea"), method="grad_cam", target=target,
+        sw.attribute(pretrained.model, sample_image("chelsea"), method="grad_cam", target=target,
                      transform=pretrained.transform).values, runner.passes.size,
     )[0]  # fmt: skip
 
@@ -192,7 +192,7 @@ def test_on_the_cat_grad_cam_beats_the_same_map_moved_elsewhere(pretrained: Clas
 
 def test_guided_backprop_is_called_out_and_the_gradient_is_not(pretrained: Classifier):
     """Adebayo et al. 2018: it hardly depends on the layers near the output."""
-    subject = Subject(pretrained.model, picture("chelsea"), transform=pretrained.transform)
+    subject = Subject(pretrained.model, sample_image("chelsea"), transform=pretrained.transform)
     runner = subject.runner(Score("logit", subject.logits.argmax(1)))
     found = {}
     for name in ("guided_backprop", "gradient"):

@@ -1,4 +1,4 @@
-"""Inputs as people have them, without a transform: pictures, arrays, tensors, rows."""
+"""Inputs as people have them, without a transform: images, arrays, tensors, rows."""
 
 import warnings
 
@@ -13,45 +13,45 @@ import saliency_widgets as sw
 from saliency_widgets.inputs import prepare
 
 RNG = np.random.default_rng(0)
-PICTURE = RNG.integers(0, 256, (6, 9, 3), dtype=np.uint8)
+IMAGE = RNG.integers(0, 256, (6, 9, 3), dtype=np.uint8)
 GRAY = RNG.integers(0, 256, (6, 9), dtype=np.uint8)
-SEEN = torch.from_numpy(PICTURE).movedim(-1, 0)[None] / 255  # what the model should see of PICTURE
+SEEN = torch.from_numpy(IMAGE).movedim(-1, 0)[None] / 255  # what the model should see of IMAGE
 BATCH = RNG.integers(0, 256, (4, 6, 9, 3), dtype=np.uint8)
 
 
-def shown_is(prepared, *pictures):
-    """The pictures on screen are these, to the last bit."""
-    assert prepared.pictures.dtype == np.uint8
-    np.testing.assert_array_equal(prepared.pictures, np.stack(pictures))
+def shown_is(prepared, *images):
+    """The images on screen are these, to the last bit."""
+    assert prepared.images.dtype == np.uint8
+    np.testing.assert_array_equal(prepared.images, np.stack(images))
 
 
 FORMS = {
-    "PIL": lambda: Image.fromarray(PICTURE),
-    "array of bytes": lambda: PICTURE,
-    "array of bytes, reversed twice": lambda: PICTURE[::-1].copy()[::-1],
-    "array of floats": lambda: PICTURE / 255,
-    "array of 32-bit floats": lambda: (PICTURE / 255).astype(np.float32),
-    "array of 16-bit floats": lambda: (PICTURE / 255).astype(np.float16),
-    "array in the other byte order": lambda: (PICTURE / 255).astype(">f8"),
-    "array of long doubles": lambda: (PICTURE / 255).astype(np.longdouble),
-    "array of channels first": lambda: np.moveaxis(PICTURE, -1, 0),
-    "array of one picture": lambda: PICTURE[None],
+    "PIL": lambda: Image.fromarray(IMAGE),
+    "array of bytes": lambda: IMAGE,
+    "array of bytes, reversed twice": lambda: IMAGE[::-1].copy()[::-1],
+    "array of floats": lambda: IMAGE / 255,
+    "array of 32-bit floats": lambda: (IMAGE / 255).astype(np.float32),
+    "array of 16-bit floats": lambda: (IMAGE / 255).astype(np.float16),
+    "array in the other byte order": lambda: (IMAGE / 255).astype(">f8"),
+    "array of long doubles": lambda: (IMAGE / 255).astype(np.longdouble),
+    "array of channels first": lambda: np.moveaxis(IMAGE, -1, 0),
+    "array of one image": lambda: IMAGE[None],
     "tensor": lambda: SEEN[0],
     "tensor of a batch": lambda: SEEN,
-    "list of one": lambda: [PICTURE],
-    "tuple of one": lambda: (Image.fromarray(PICTURE),),
+    "list of one": lambda: [IMAGE],
+    "tuple of one": lambda: (Image.fromarray(IMAGE),),
 }
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_forms_of_one_picture(form):
+def test_forms_of_one_image(form):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         found = prepare(FORMS[form]())
     assert found.tensor.shape == (1, 3, 6, 9)
     assert found.tensor.dtype == torch.float32
     assert torch.allclose(found.tensor, SEEN, rtol=0, atol=3e-4 if "16-bit" in form else 1e-7)
-    assert np.abs(found.pictures[0].astype(int) - PICTURE).max() <= ("16-bit" in form)
+    assert np.abs(found.images[0].astype(int) - IMAGE).max() <= ("16-bit" in form)
     assert found.notes == ()
     assert torch.equal(found.pixels.black, torch.zeros(3, 1, 1))
     assert torch.equal(found.pixels.white, torch.ones(3, 1, 1))
@@ -60,14 +60,14 @@ def test_forms_of_one_picture(form):
 @pytest.mark.parametrize("suffix", ["png", "bmp", "tiff"])
 @pytest.mark.parametrize("kind", [str, lambda path: path])
 def test_a_path(tmp_path, suffix, kind):
-    path = tmp_path / f"picture.{suffix}"
-    Image.fromarray(PICTURE).save(path)
+    path = tmp_path / f"image.{suffix}"
+    Image.fromarray(IMAGE).save(path)
     found = prepare(kind(path))
     assert torch.equal(found.tensor, SEEN)
-    shown_is(found, PICTURE)
+    shown_is(found, IMAGE)
 
 
-def test_a_batch_and_a_list_of_pictures():
+def test_a_batch_and_a_list_of_images():
     seen = torch.from_numpy(BATCH).movedim(-1, 1) / 255
     for form in (BATCH, list(BATCH), [Image.fromarray(p) for p in BATCH], seen, list(seen), [seen[:3], seen[3:]]):
         found = prepare(form)
@@ -75,12 +75,12 @@ def test_a_batch_and_a_list_of_pictures():
         shown_is(found, *BATCH)
 
 
-def test_pictures_of_different_sizes_need_a_transform():
+def test_images_of_different_sizes_need_a_transform():
     with pytest.raises(ValueError, match=r"inputs: a list must give inputs of one shape.*\(3, 6, 8\).*transform="):
-        prepare([PICTURE, PICTURE[:, :8]])
-    found = prepare([PICTURE, PICTURE[:, :8]], lambda a: torch.from_numpy(a[:6, :8].copy()).movedim(-1, 0) / 255)
+        prepare([IMAGE, IMAGE[:, :8]])
+    found = prepare([IMAGE, IMAGE[:, :8]], lambda a: torch.from_numpy(a[:6, :8].copy()).movedim(-1, 0) / 255)
     assert found.tensor.shape == (2, 3, 6, 8)
-    shown_is(found, PICTURE[:, :8], PICTURE[:, :8])
+    shown_is(found, IMAGE[:, :8], IMAGE[:, :8])
 
 
 @pytest.mark.parametrize(
@@ -95,7 +95,7 @@ def test_grays_have_one_channel_and_are_shown_gray(make):
 
 @pytest.mark.parametrize("size", [(3, 5), (1, 1), (4, 4), (1, 9), (3, 3)])
 @pytest.mark.parametrize("mode", ["RGB", "L"])
-def test_tiny_pictures_are_not_mistaken_for_channels(size, mode):
+def test_tiny_images_are_not_mistaken_for_channels(size, mode):
     array = RNG.integers(0, 256, (*size, 3) if mode == "RGB" else size, dtype=np.uint8)
     found = prepare(Image.fromarray(array))
     colors = array if mode == "RGB" else np.repeat(array[..., None], 3, 2)
@@ -103,18 +103,18 @@ def test_tiny_pictures_are_not_mistaken_for_channels(size, mode):
     shown_is(found, colors)
 
 
-def test_rgba_loses_its_alpha_as_a_picture_and_keeps_it_as_an_array():
+def test_rgba_loses_its_alpha_as_an_image_and_keeps_it_as_an_array():
     rgba = RNG.integers(0, 256, (6, 9, 4), dtype=np.uint8)
-    picture = prepare(Image.fromarray(rgba))
-    assert picture.tensor.shape == (1, 3, 6, 9)
-    shown_is(picture, rgba[..., :3])
+    image = prepare(Image.fromarray(rgba))
+    assert image.tensor.shape == (1, 3, 6, 9)
+    shown_is(image, rgba[..., :3])
     array = prepare(rgba)
     assert array.tensor.shape == (1, 4, 6, 9)
     shown_is(array, rgba[..., :3])
 
 
 def test_palettes_and_black_and_white():
-    colors = Image.fromarray(PICTURE).quantize(16)
+    colors = Image.fromarray(IMAGE).quantize(16)
     assert colors.mode == "P"
     shown_is(prepare(colors), np.asarray(colors.convert("RGB")))
     bits = Image.fromarray(GRAY > 127)
@@ -153,9 +153,9 @@ def test_twelve_bits_in_sixteen_are_mentioned():
 )
 def test_grays_of_numbers(dtype, top, white):
     numbers = np.linspace(0, top, 54).reshape(6, 9).astype(dtype)
-    picture = Image.fromarray(numbers)
-    assert picture.mode in "IF"
-    np.testing.assert_allclose(prepare(picture).tensor[0, 0], numbers / white, atol=1e-7)
+    image = Image.fromarray(numbers)
+    assert image.mode in "IF"
+    np.testing.assert_allclose(prepare(image).tensor[0, 0], numbers / white, atol=1e-7)
 
 
 @pytest.mark.parametrize("shape", [(3, 6, 9), (1, 6, 9), (2, 3, 6, 9), (1, 5, 6, 9), (1, 3, 4, 6, 9)])
@@ -173,8 +173,8 @@ def test_a_photograph_is_turned_as_its_camera_says(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6
     path = tmp_path / "turned.png"
-    Image.fromarray(PICTURE).save(path, exif=exif)
-    shown_is(prepare(path), np.rot90(PICTURE, -1))
+    Image.fromarray(IMAGE).save(path, exif=exif)
+    shown_is(prepare(path), np.rot90(IMAGE, -1))
 
 
 def test_bools_and_wide_integers():
@@ -186,7 +186,7 @@ def test_bools_and_wide_integers():
     assert float(deep.tensor.max()) == 65535
     assert any("smallest is shown as black" in note for note in deep.notes)
     shown_is(deep, mask * np.uint8(255))
-    whole = prepare(torch.from_numpy(PICTURE).movedim(-1, 0).long())
+    whole = prepare(torch.from_numpy(IMAGE).movedim(-1, 0).long())
     assert torch.equal(whole.tensor, 255 * SEEN)
     assert whole.notes
 
@@ -196,10 +196,10 @@ def test_a_normalized_tensor_is_shown_from_its_smallest_to_its_largest_number():
     found = prepare(normalized)
     assert torch.equal(found.tensor, normalized)
     (note,) = found.notes
-    assert "Pass the picture and transform=" in note
+    assert "Pass the image and transform=" in note
     low, high = float(normalized.min()), float(normalized.max())
     expected = ((normalized[0] - low) / (high - low) * 255).round().movedim(0, -1)
-    assert np.abs(found.pictures[0].astype(int) - expected.numpy()).max() <= 1
+    assert np.abs(found.images[0].astype(int) - expected.numpy()).max() <= 1
     assert "for display only" in note
     assert found.pixels is None  # how it is shown is no black to start from
     assert float(found.display.black.min()) == low
@@ -207,7 +207,7 @@ def test_a_normalized_tensor_is_shown_from_its_smallest_to_its_largest_number():
 
 def test_a_constant_tensor_out_of_range_is_shown_black():
     found = prepare(torch.full((3, 4, 4), 7.0))
-    assert not found.pictures.any()
+    assert not found.images.any()
 
 
 @pytest.mark.parametrize("channels", [2, 5, 12])
@@ -215,8 +215,8 @@ def test_other_numbers_of_channels_are_shown_as_their_mean(channels):
     x = torch.rand(1, channels, 4, 5)
     found = prepare(x)
     expected = (x.mean(1)[0] * 255).round().numpy()
-    assert np.abs(found.pictures[0, ..., 0] - expected).max() <= 1
-    assert (found.pictures[..., :1] == found.pictures).all()
+    assert np.abs(found.images[0, ..., 0] - expected).max() <= 1
+    assert (found.images[..., :1] == found.images).all()
 
 
 # ---- rows
@@ -241,7 +241,7 @@ def test_one_row(form):
     found = prepare(form, dtype=torch.float64)
     assert torch.equal(found.tensor, torch.tensor([[1.0, 2.0, 3.0]], dtype=torch.float64))
     assert found.pixels is None
-    assert found.pictures is None
+    assert found.images is None
     assert found.notes == ()
 
 
@@ -261,7 +261,7 @@ def test_rows_of_bytes_are_numbers():
 # ---- privacy
 
 
-@pytest.mark.parametrize("form", [SEEN, SEEN[0], PICTURE / 255, torch.arange(3.0)], ids=["NCHW", "CHW", "array", "row"])
+@pytest.mark.parametrize("form", [SEEN, SEEN[0], IMAGE / 255, torch.arange(3.0)], ids=["NCHW", "CHW", "array", "row"])
 def test_what_is_prepared_is_a_private_copy(form):
     before = form.clone() if isinstance(form, torch.Tensor) else form.copy()
     prepare(form, dtype=torch.float32).tensor.zero_()
@@ -285,7 +285,7 @@ def test_graphs_and_inference_mode_are_left_outside():
         (np.zeros((0, 5)), ValueError, r"inputs: nothing in them"),
         ([], ValueError, r"inputs: nothing in them"),
         (np.float64("nan") * np.ones((2, 3)), ValueError, r"inputs: 6 of 6 numbers are NaN or infinite"),
-        ([PICTURE / 255, np.full((6, 9, 3), np.inf)], ValueError, r"inputs: 162 of 162 numbers"),
+        ([IMAGE / 255, np.full((6, 9, 3), np.inf)], ValueError, r"inputs: 162 of 162 numbers"),
         (torch.tensor(1.0), ValueError, r"inputs: a single number is no input"),
         (np.array(["a"]), TypeError, r"inputs: expected numbers, got an array of <U1"),
         (np.array([object()]), TypeError, r"inputs: expected numbers, got an array of object"),
@@ -301,10 +301,10 @@ def test_what_is_no_input(inputs, error, said):
         prepare(inputs)
 
 
-def test_a_file_that_is_no_picture(tmp_path):
+def test_a_file_that_is_no_image(tmp_path):
     path = tmp_path / "notes.png"
-    path.write_text("not a picture")
-    with pytest.raises(ValueError, match=r"inputs: '.*notes\.png' is no picture that Pillow can read"):
+    path.write_text("not an image")
+    with pytest.raises(ValueError, match=r"inputs: '.*notes\.png' is no image that Pillow can read"):
         prepare(path)
     with pytest.raises(ValueError, match=r"inputs: there is no file"):
         prepare(tmp_path)
@@ -414,13 +414,13 @@ def test_whole_numbers_and_bytes_take_torchs_default_type():
     values = sw.attribute(Quartic().eval(), torch.tensor([[1, 2, 3]]), target=0, method="gradient").values
     assert values.dtype == torch.float32
     assert values.tolist() == [[4.0, 32.0, 108.0]]
-    assert sw.attribute(Quartic().eval(), PICTURE, target=0, method="gradient").values.dtype == torch.float32
+    assert sw.attribute(Quartic().eval(), IMAGE, target=0, method="gradient").values.dtype == torch.float32
 
 
 def test_what_a_transform_returns_is_the_input():
     double = lambda array: torch.from_numpy(array.copy()).movedim(-1, 0).double() / 255  # noqa: E731
-    values = sw.attribute(Quartic().eval(), PICTURE, target=0, method="gradient", transform=double).values
-    assert float((values[0] - 4 * double(PICTURE) ** 3).abs().max()) < 1e-15
+    values = sw.attribute(Quartic().eval(), IMAGE, target=0, method="gradient", transform=double).values
+    assert float((values[0] - 4 * double(IMAGE) ** 3).abs().max()) < 1e-15
 
 
 @pytest.mark.parametrize("explain", [None, "a"])

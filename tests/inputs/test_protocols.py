@@ -17,10 +17,10 @@ from saliency_widgets.inputs import prepare, short_names
 from saliency_widgets.inputs.adapters import class_names_of, transform_of, unwrapped
 
 RNG = np.random.default_rng(2)
-PICTURE = np.asarray(
+PIXELS = np.asarray(
     Image.fromarray(RNG.integers(0, 256, (6, 9, 3), dtype=np.uint8)).resize((60, 40), Image.Resampling.BICUBIC)
 )
-IMAGE = Image.fromarray(PICTURE)
+IMAGE = Image.fromarray(PIXELS)
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 CONFIG = {
     "input_size": (3, 28, 28),
@@ -33,19 +33,19 @@ CONFIG = {
 NAMES = ["cat", "dog", "cow"]
 
 
-def normalized(picture, mean=MEAN, std=STD):
-    """(1, C, H, W) of an 8-bit picture, in float64."""
-    array = np.asarray(picture, dtype=np.float64)
+def normalized(image, mean=MEAN, std=STD):
+    """(1, C, H, W) of an 8-bit image, in float64."""
+    array = np.asarray(image, dtype=np.float64)
     array = array[..., None] if array.ndim == 2 else array
     return np.moveaxis((array / 255 - mean) / std, -1, 0)[None]
 
 
-def resized(size, filter_=Image.Resampling.BICUBIC, picture=IMAGE):
-    return picture.resize(size, filter_)
+def resized(size, filter_=Image.Resampling.BICUBIC, image=IMAGE):
+    return image.resize(size, filter_)
 
 
-def padded(picture, above, below, color):
-    array = np.asarray(picture)
+def padded(image, above, below, color):
+    array = np.asarray(image)
     rows = [np.broadcast_to(np.uint8(color), (n, *array.shape[1:])) for n in (above, below)]
     return Image.fromarray(np.concatenate([rows[0], array, rows[1]]))
 
@@ -84,15 +84,15 @@ def test_no_transform_stays_none():
 
 
 class Careful:
-    """A transform with the attributes of others, but called with one picture."""
+    """A transform with the attributes of others, but called with one image."""
 
     mean, std, input_size, image_mean, image_std = MEAN, STD, (3, 8, 8), MEAN, STD
     image_processor = None
 
-    def preprocess(self, picture):
-        return picture
+    def preprocess(self, image):
+        return image
 
-    def __call__(self, picture):
+    def __call__(self, image):
         return torch.zeros(3, 4, 4)
 
 
@@ -103,7 +103,7 @@ def test_the_callers_function_is_used_as_it_is(transform):
 
 @pytest.mark.parametrize("transform", ["imagenet", 224, [lambda p: p], object()], ids=repr)
 def test_what_is_no_transform(transform):
-    said = r"transform: expected a function from a picture to a tensor, torchvision weights, a Hugging Face image pro"
+    said = r"transform: expected a function from an image to a tensor, torchvision weights, a Hugging Face image pro"
     with pytest.raises(TypeError, match=rf"{said}.*timm data config, got a {type(transform).__name__}\."):
         found_for(transform)
 
@@ -112,7 +112,7 @@ def test_what_is_no_transform(transform):
 
 
 class ImageClassification(nn.Module):
-    """Torchvision's preset: tensors or pictures, no arrays, and three channels."""
+    """Torchvision's preset: tensors or images, no arrays, and three channels."""
 
     def __init__(self, *, crop_size, resize_size=32, mean=MEAN, std=STD):
         super().__init__()
@@ -153,24 +153,24 @@ class ToyNet_Weights(WeightsEnum):  # noqa: N801
 
 
 @pytest.mark.parametrize("weights", [ToyNet_Weights.DEFAULT, ToyNet_Weights.DEFAULT.value], ids=["enum", "plain"])
-@pytest.mark.parametrize("form", [IMAGE, PICTURE, PICTURE / 255], ids=["picture", "bytes", "floats"])
+@pytest.mark.parametrize("form", [IMAGE, PIXELS, PIXELS / 255], ids=["image", "bytes", "floats"])
 def test_weights_bring_their_transform(weights, form):
     transform, notes = found_for(weights, inputs=form)
     found = prepare(form, transform)
     expected = resized((32, 32), Image.Resampling.BILINEAR).crop((4, 4, 28, 28))
     np.testing.assert_allclose(found.tensor, normalized(expected), atol=1e-6)
-    np.testing.assert_array_equal(found.pictures[0], np.asarray(expected))
+    np.testing.assert_array_equal(found.images[0], np.asarray(expected))
     assert notes == []
     assert found.notes == ()
 
 
 def test_weights_take_tensors_and_grays():
     transform, _ = found_for(ToyNet_Weights.DEFAULT)
-    tensor = torch.from_numpy(PICTURE.copy()).movedim(-1, 0)
+    tensor = torch.from_numpy(PIXELS.copy()).movedim(-1, 0)
     assert torch.equal(transform(tensor), tensor[:, :24, :24] / 255)
     gray = IMAGE.convert("L")
     assert torch.equal(prepare(gray, transform).tensor, transform(gray.convert("RGB")))
-    batch = np.stack([PICTURE, PICTURE[::-1]])
+    batch = np.stack([PIXELS, PIXELS[::-1]])
     assert torch.equal(prepare(batch, transform).tensor, prepare(list(batch), transform).tensor)
 
 
@@ -185,7 +185,7 @@ def test_the_class_of_weights_is_refused_with_its_member():
 
 GRAY = {"input_size": (1, 28, 28), "mean": (0.5,), "std": (0.25,)}
 MEAN_COLOR = [124, 116, 104]  # 255 * MEAN, rounded
-# Each with the picture that the model sees, by hand, of one of 60 x 40.
+# Each with the image that the model sees, by hand, of one of 60 x 40.
 EVALUATIONS = {
     "as timm does": ({}, lambda: resized((48, 32)).crop((10, 2, 38, 30))),
     "defaults": (
@@ -215,7 +215,7 @@ EVALUATIONS = {
         {"input_size": (3, 24, 24), "crop_pct": 0.8, "crop_mode": "border"},
         lambda: padded(resized((30, 20)), 2, 2, MEAN_COLOR).crop((3, 0, 27, 24)),
     ),
-    "crop beyond the picture": (
+    "crop beyond the image": (
         {"input_size": (3, 30, 30), "crop_pct": 1.25},
         lambda: padded(resized((36, 24)), 3, 3, [0, 0, 0]).crop((3, 0, 33, 30)),
     ),
@@ -231,7 +231,7 @@ EVALUATIONS = {
         {"mean": [0.5], "std": 0.25},
         lambda: resized((48, 32)).crop((10, 2, 38, 30)),
     ),
-    "gray": (GRAY, lambda: resized((48, 32), picture=IMAGE.convert("L")).crop((10, 2, 38, 30))),
+    "gray": (GRAY, lambda: resized((48, 32), image=IMAGE.convert("L")).crop((10, 2, 38, 30))),
 }
 
 
@@ -246,7 +246,7 @@ def test_a_data_config_says_what_the_model_sees(case):
     np.testing.assert_allclose(found.tensor, expected, atol=1e-6)
     assert notes == []
     colors = np.asarray(seen().convert("RGB"))
-    assert np.abs(found.pictures[0].astype(int) - colors).max() <= 1
+    assert np.abs(found.images[0].astype(int) - colors).max() <= 1
     assert found.notes == ()
 
 
@@ -268,7 +268,7 @@ def test_black_and_white_are_found_by_probing():
 
 @pytest.mark.parametrize("size", [(1, 1), (7, 300), (300, 7), (28, 28), (64, 64), (1, 200)])
 @pytest.mark.parametrize("mode", ["center", "squash", "border"])
-def test_pictures_of_any_size(size, mode):
+def test_images_of_any_size(size, mode):
     transform, _ = found_for(CONFIG | {"crop_mode": mode})
     found = prepare(Image.new("RGB", size, (10, 200, 30)), transform)
     assert found.tensor.shape == (1, 3, 28, 28)
@@ -281,22 +281,22 @@ def test_pictures_of_any_size(size, mode):
 @pytest.mark.parametrize(
     "form",
     [
-        PICTURE,
-        PICTURE / 255,
-        (PICTURE / 255).astype(np.float32),
-        torch.from_numpy(PICTURE.copy()).movedim(-1, 0),
-        torch.from_numpy(PICTURE.copy()).movedim(-1, 0)[None] / 255,
-        Image.fromarray(np.dstack([PICTURE, RNG.integers(0, 256, (40, 60), dtype=np.uint8)])),
-        np.dstack([PICTURE, np.full((40, 60), 7, np.uint8)]),
+        PIXELS,
+        PIXELS / 255,
+        (PIXELS / 255).astype(np.float32),
+        torch.from_numpy(PIXELS.copy()).movedim(-1, 0),
+        torch.from_numpy(PIXELS.copy()).movedim(-1, 0)[None] / 255,
+        Image.fromarray(np.dstack([PIXELS, RNG.integers(0, 256, (40, 60), dtype=np.uint8)])),
+        np.dstack([PIXELS, np.full((40, 60), 7, np.uint8)]),
     ],
     ids=["bytes", "floats", "32-bit", "tensor", "batch", "RGBA", "RGBA bytes"],
 )
-def test_a_picture_in_any_form_is_the_same_picture(form):
+def test_an_image_in_any_form_is_the_same_image(form):
     transform, _ = found_for(CONFIG)
     expected = prepare(IMAGE, transform)
     found = prepare(form, transform)
     assert torch.equal(found.tensor, expected.tensor)
-    np.testing.assert_array_equal(found.pictures, expected.pictures)
+    np.testing.assert_array_equal(found.images, expected.images)
     assert found.notes == ()
 
 
@@ -304,7 +304,7 @@ DEEP = (np.asarray(IMAGE.convert("L")).astype(np.uint16) * 257).astype(np.uint16
 
 
 @pytest.mark.parametrize(
-    "picture",
+    "image",
     [
         Image.fromarray(DEEP),
         Image.fromarray(DEEP.astype(np.int32)),
@@ -315,13 +315,13 @@ DEEP = (np.asarray(IMAGE.convert("L")).astype(np.uint16) * 257).astype(np.uint16
     ids=["16 bits", "32 bits", "floats", "8 bits", "alpha"],
 )
 @pytest.mark.parametrize("make", [lambda: CONFIG, lambda: ToyNet_Weights.DEFAULT], ids=["config", "weights"])
-def test_our_own_transforms_see_pictures_of_eight_bits(make, picture):
+def test_our_own_transforms_see_images_of_eight_bits(make, image):
     transform, _ = found_for(make())
-    expected, found = prepare(IMAGE.convert("L"), transform), prepare(picture, transform)
+    expected, found = prepare(IMAGE.convert("L"), transform), prepare(image, transform)
     assert torch.equal(found.tensor, expected.tensor)
     assert torch.equal(found.pixels.white, expected.pixels.white)
     assert found.notes == expected.notes
-    assert torch.equal(transform(picture), found.tensor)
+    assert torch.equal(transform(image), found.tensor)
 
 
 def test_grays_become_what_the_model_takes():
@@ -331,7 +331,7 @@ def test_grays_become_what_the_model_takes():
     assert torch.equal(found_for(CONFIG)[0](np.asarray(gray)), found_for(CONFIG)[0](gray))
 
 
-def test_a_batch_is_transformed_picture_by_picture():
+def test_a_batch_is_transformed_image_by_image():
     transform, _ = found_for(CONFIG)
     batch = RNG.integers(0, 256, (3, 40, 60, 3), dtype=np.uint8)
     expected = torch.cat([transform(one) for one in batch])
@@ -342,15 +342,15 @@ def test_a_batch_is_transformed_picture_by_picture():
 @pytest.mark.parametrize(
     ("inputs", "said"),
     [
-        (PICTURE / 100, r"expected pictures in uint8 or in \[0, 1\]; leave transform= out"),
-        (torch.randn(1, 3, 8, 8), r"expected pictures in uint8 or in \[0, 1\]"),
-        (PICTURE.astype(np.int64), r"expected pictures in uint8 or in \[0, 1\]"),
-        (np.full((40, 60, 3), np.nan), r"expected pictures in uint8 or in \[0, 1\]"),
-        (torch.zeros(4), r"expected pictures of 1, 3 or 4 channels, got an array of shape \(4,\)"),
-        (torch.zeros(1, 7, 4, 4), r"expected pictures of 1, 3 or 4 channels, got an array of shape \(1, 7, 4, 4\)"),
+        (PIXELS / 100, r"expected images in uint8 or in \[0, 1\]; leave transform= out"),
+        (torch.randn(1, 3, 8, 8), r"expected images in uint8 or in \[0, 1\]"),
+        (PIXELS.astype(np.int64), r"expected images in uint8 or in \[0, 1\]"),
+        (np.full((40, 60, 3), np.nan), r"expected images in uint8 or in \[0, 1\]"),
+        (torch.zeros(4), r"expected images of 1, 3 or 4 channels, got an array of shape \(4,\)"),
+        (torch.zeros(1, 7, 4, 4), r"expected images of 1, 3 or 4 channels, got an array of shape \(1, 7, 4, 4\)"),
     ],
 )
-def test_numbers_that_are_no_pictures(inputs, said):
+def test_numbers_that_are_no_images(inputs, said):
     with pytest.raises(ValueError, match=said):
         prepare(inputs, found_for(CONFIG)[0])
 
@@ -421,16 +421,16 @@ def test_other_resizes_are_mentioned_too():
 
 PEOPLES = {
     "PIL": IMAGE,
-    "path": "picture.png",
-    "bytes": PICTURE,
-    "bytes, channels first": np.moveaxis(PICTURE, -1, 0),
-    "bytes of a batch": PICTURE[None],
-    "gray bytes": PICTURE[..., 0],
-    "tensor of bytes": torch.from_numpy(PICTURE.copy()).movedim(-1, 0),
-    "list": [IMAGE, PICTURE],
+    "path": "image.png",
+    "bytes": PIXELS,
+    "bytes, channels first": np.moveaxis(PIXELS, -1, 0),
+    "bytes of a batch": PIXELS[None],
+    "gray bytes": PIXELS[..., 0],
+    "tensor of bytes": torch.from_numpy(PIXELS.copy()).movedim(-1, 0),
+    "list": [IMAGE, PIXELS],
 }
 MODELS = {
-    "floats": PICTURE / 255,
+    "floats": PIXELS / 255,
     "tensor": torch.zeros(1, 3, 28, 28),
     "row": [1, 2, 3],
     "rows of bytes": torch.zeros(4, 7, dtype=torch.uint8),
@@ -441,7 +441,7 @@ MODELS = {
 
 
 @pytest.mark.parametrize("form", PEOPLES)
-def test_pictures_go_through_the_models_config(form):
+def test_images_go_through_the_models_config(form):
     transform, notes = found_for(None, model_with(pretrained_cfg=CONFIG), PEOPLES[form])
     assert transform is not None
     assert len(notes) == 1
@@ -509,14 +509,14 @@ PROCESSORS = {
 
 
 @pytest.mark.parametrize("case", PROCESSORS)
-@pytest.mark.parametrize("form", [IMAGE, PICTURE, PICTURE / 255, np.moveaxis(PICTURE, -1, 0)], ids=range(4))
+@pytest.mark.parametrize("form", [IMAGE, PIXELS, PIXELS / 255, np.moveaxis(PIXELS, -1, 0)], ids=range(4))
 def test_a_processor_is_a_transform(hugging_face, case, form):
     kind, settings, seen = PROCESSORS[case]
     transform, notes = found_for(getattr(hugging_face, kind)(**settings), inputs=form)
     found = prepare(form, transform)
     expected = normalized(seen(), settings["image_mean"], settings["image_std"])
     np.testing.assert_allclose(found.tensor, expected, atol=1e-5)
-    assert np.abs(found.pictures[0].astype(int) - np.asarray(seen())).max() <= 1
+    assert np.abs(found.images[0].astype(int) - np.asarray(seen())).max() <= 1
     assert notes == []
     assert found.notes == ()
     black = -np.divide(settings["image_mean"], settings["image_std"])
@@ -528,11 +528,11 @@ def test_a_processor_takes_grays_transparency_and_batches(hugging_face):
     gray = IMAGE.convert("L")
     assert torch.equal(prepare(gray, transform).tensor, transform(gray.convert("RGB")))
     assert torch.equal(prepare(IMAGE.convert("RGBA"), transform).tensor, transform(IMAGE))
-    batch = np.stack([PICTURE, PICTURE[::-1]])
+    batch = np.stack([PIXELS, PIXELS[::-1]])
     assert torch.equal(prepare(batch, transform).tensor, torch.cat([transform(one) for one in batch]))
 
 
-def test_a_processors_picture_fits_its_model(hugging_face):
+def test_a_processors_image_fits_its_model(hugging_face):
     transform, _ = found_for(hugging_face.ViTImageProcessor(size={"height": 16, "width": 16}))
     found = prepare(IMAGE, transform)
     with torch.no_grad():
@@ -560,15 +560,15 @@ def test_only_the_pixels_are_taken():
 
 
 def test_one_mean_asks_for_grays():
-    def pixels(picture):
-        assert picture.mode == "L"
-        return {"pixel_values": torch.from_numpy(np.asarray(picture) / 127.5 - 1)[None, None]}
+    def pixels(image):
+        assert image.mode == "L"
+        return {"pixel_values": torch.from_numpy(np.asarray(image) / 127.5 - 1)[None, None]}
 
     found = prepare(IMAGE, found_for(Processor(pixels))[0])
     np.testing.assert_allclose(found.tensor, normalized(IMAGE.convert("L"), 0.5, 0.5), atol=1e-6)
 
 
-def test_one_for_texts_and_pictures_has_one_for_pictures():
+def test_one_for_texts_and_images_has_one_for_images():
     class Both:
         image_processor = Processor({"pixel_values": torch.ones(1, 3, 4, 6)})
 

@@ -1,4 +1,4 @@
-"""Numbers of shape (a, b, c): one picture or a batch of a, as the model takes them; and rows without their batch."""
+"""Numbers of shape (a, b, c): one image or a batch of a, as the model takes them; and rows without their batch."""
 
 import numpy as np
 import pytest
@@ -18,7 +18,7 @@ def numbers(*shape):
 
 
 class Pooled(nn.Module):
-    """Ends in a mean over the positions, so that an unbatched picture gives numbers as well."""
+    """Ends in a mean over the positions, so that an unbatched image gives numbers as well."""
 
     def __init__(self, channels, classes):
         super().__init__()
@@ -70,13 +70,13 @@ def explained(model, x, expected, **settings):
 
 @pytest.mark.parametrize("channels", [1, 2, 3, 4, 5, 7])
 @pytest.mark.parametrize("classes", [2, 5, 7])
-def test_one_picture_of_any_number_of_channels(channels, classes):
+def test_one_image_of_any_number_of_channels(channels, classes):
     x = numbers(channels, 8, 9)
     assert explained(seeded(Pooled, channels, classes), x, x[None]) == []
     assert explained(seeded(Pooled, channels, classes), x.numpy(), x[None]) == []
 
 
-def test_a_model_that_takes_the_picture_is_not_asked_for_more():
+def test_a_model_that_takes_the_image_is_not_asked_for_more():
     runs = []
 
     class Counted(Pooled):
@@ -103,7 +103,7 @@ def test_sequences_of_a_transformer_of_ones_own(samples, pool, kind):
 @pytest.mark.parametrize("samples", [2, 3, 4])
 def test_where_both_can_be_meant_it_is_said(samples):
     model, x = seeded(Attention, lambda h: h.flatten(1, -2).mean(1)), numbers(samples, 10, 6)
-    said = f"Numbers of shape ({samples}, 10, 6) were read as a batch of {samples}. Pass x[None] for one picture."
+    said = f"Numbers of shape ({samples}, 10, 6) were read as a batch of {samples}. Pass x[None] for one image."
     assert explained(model, x, x) == [said]
     assert explained(model, x[None], x[None]) == []
 
@@ -118,7 +118,7 @@ def test_numbers_without_classes_are_no_batch():
             return self.head(x.square().mean((-1, -2)))
 
     model, x = seeded(Means), numbers(3, 8, 8)
-    said = "Numbers of shape (3, 8, 8) were read as one picture. Pass (x,) for a batch of 3."
+    said = "Numbers of shape (3, 8, 8) were read as one image. Pass (x,) for a batch of 3."
     assert explained(model, x, x[None]) == [said]
     found = sw.attribute(model, (x,), method="gradient", target=0)
     assert far(found.values, gradient(model, x, score=lambda out: out)) < 1e-12
@@ -137,7 +137,7 @@ def test_arrays_of_sequences_are_not_turned():
     assert explained(model, x.numpy().astype(">f8")[:, ::-1], x.flip(1)) == []
 
 
-def test_a_gray_picture_stays_one():
+def test_a_gray_image_stays_one():
     model, x = seeded(nn.Sequential, nn.Flatten(), nn.Linear(64, 3)), numbers(1, 8, 8)
     assert explained(model, x, x[None]) == []
     assert explained(model, numbers(3, 8, 8), numbers(3, 8, 8)) == []
@@ -296,18 +296,18 @@ class Compared(nn.Module):
 
 def test_a_transform_that_would_be_applied_to_nothing_is_an_error():
     given = {"left": torch.rand(1, 3, 8, 8), "right": torch.rand(1, 3, 8, 8)}
-    with pytest.raises(ValueError, match=r"transform: no input is a picture.*transform=\{'left': \.\.\.\}"):
+    with pytest.raises(ValueError, match=r"transform: no input is an image.*transform=\{'left': \.\.\.\}"):
         sw.attribute(Compared(), given, transform=lambda x: x * 2, target=0, n_steps=2)
     found = sw.attribute(Compared(), given, transform={"left": lambda x: x * 2}, target=0, method="gradient")
     doubled = {**given, "left": given["left"] * 2}
     assert torch.equal(found.values, sw.attribute(Compared(), doubled, target=0, method="gradient").values)
 
 
-def test_a_picture_that_is_held_goes_through_the_transform_too():
+def test_an_image_that_is_held_goes_through_the_transform_too():
     left, right = (Image.fromarray(np.random.default_rng(k).integers(0, 255, (8, 8, 3), np.uint8)) for k in (0, 1))
 
-    def transform(picture):
-        return torch.from_numpy(np.array(picture)).movedim(-1, 0).float() / 128 - 1
+    def transform(image):
+        return torch.from_numpy(np.array(image)).movedim(-1, 0).float() / 128 - 1
 
     found = sw.attribute(Compared(), {"left": left, "right": right}, explain="left", transform=transform, target=0)
     ready = {"left": transform(left)[None], "right": transform(right)[None]}

@@ -1,4 +1,4 @@
-"""The caller's own transform: what the model sees, and the picture of it recovered from two probes."""
+"""The caller's own transform: what the model sees, and the image of it recovered from two probes."""
 
 import itertools
 
@@ -12,28 +12,28 @@ import saliency_widgets as sw
 from saliency_widgets.inputs import prepare
 
 RNG = np.random.default_rng(1)
-PICTURE = np.asarray(
+IMAGE = np.asarray(
     Image.fromarray(RNG.integers(0, 256, (6, 9, 3), dtype=np.uint8)).resize((60, 40), Image.Resampling.BICUBIC)
 )
 MEAN, STD = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1), torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
 
 
-def to_tensor(picture):
+def to_tensor(image):
     """As torchvision's ToTensor does."""
-    array = np.asarray(picture)
+    array = np.asarray(image)
     array = array[..., None] if array.ndim == 2 else array
     return torch.from_numpy(array.copy()).movedim(-1, 0).float() / 255
 
 
-def resized(picture, size=(32, 28)):
-    return picture.resize(size, Image.Resampling.BILINEAR)
+def resized(image, size=(32, 28)):
+    return image.resize(size, Image.Resampling.BILINEAR)
 
 
-def cropped(picture):
-    return picture.crop((5, 3, 29, 27))
+def cropped(image):
+    return image.crop((5, 3, 29, 27))
 
 
-# Each with the picture that the model really sees, before its numbers are scaled.
+# Each with the image that the model really sees, before its numbers are scaled.
 STYLES = {
     "scaled": (to_tensor, lambda p: p),
     "normalized": (lambda p: (to_tensor(p) - MEAN) / STD, lambda p: p),
@@ -48,27 +48,27 @@ STYLES = {
     "batch of one": (lambda p: ((to_tensor(p) - MEAN) / STD)[None], lambda p: p),
     "array": (lambda p: np.moveaxis(np.asarray(p) / 127.5 - 1, -1, 0), lambda p: p),
     "array with its channels last": (lambda p: np.asarray(p) / 127.5 - 1, lambda p: p),
-    "picture": (lambda p: cropped(resized(p)), lambda p: cropped(resized(p))),
+    "image": (lambda p: cropped(resized(p)), lambda p: cropped(resized(p))),
     "in double precision": (lambda p: to_tensor(p).double(), lambda p: p),
     "mirrored": (lambda p: to_tensor(p).flip(-1), lambda p: p.transpose(Image.Transpose.FLIP_LEFT_RIGHT)),
 }
 
 
 @pytest.mark.parametrize("style", STYLES)
-def test_the_picture_on_screen_is_what_the_model_sees(style):
+def test_the_image_on_screen_is_what_the_model_sees(style):
     transform, seen = STYLES[style]
-    image = Image.fromarray(PICTURE)
+    image = Image.fromarray(IMAGE)
     found = prepare(image, transform)
     expected = np.asarray(seen(image))
-    assert found.pictures.shape == (1, *expected.shape)
-    assert np.abs(found.pictures[0].astype(int) - expected).max() <= 1
+    assert found.images.shape == (1, *expected.shape)
+    assert np.abs(found.images[0].astype(int) - expected).max() <= 1
     assert found.notes == ()
 
 
 @pytest.mark.parametrize("style", STYLES)
 def test_black_and_white_are_what_the_transform_makes_of_them(style):
     transform, _ = STYLES[style]
-    found = prepare(Image.fromarray(PICTURE), transform)
+    found = prepare(Image.fromarray(IMAGE), transform)
     for color in ("black", "white"):
         uniform = prepare(Image.new("RGB", (60, 40), color), transform)
         end = getattr(found.pixels, color)
@@ -77,13 +77,13 @@ def test_black_and_white_are_what_the_transform_makes_of_them(style):
 
 @pytest.mark.parametrize("form", ["path", "array", "floats", "tensor", "tensor of floats", "batch"])
 def test_every_form_of_input_goes_through_the_transform(tmp_path, form):
-    path = tmp_path / "picture.png"
-    Image.fromarray(PICTURE).save(path)
-    chw = torch.from_numpy(PICTURE.copy()).movedim(-1, 0)
+    path = tmp_path / "image.png"
+    Image.fromarray(IMAGE).save(path)
+    chw = torch.from_numpy(IMAGE.copy()).movedim(-1, 0)
     inputs, transform = {
         "path": (path, lambda p: (to_tensor(p) - MEAN) / STD),
-        "array": (PICTURE, lambda a: (to_tensor(a) - MEAN) / STD),
-        "floats": (PICTURE / 255, lambda a: (torch.from_numpy(a).movedim(-1, 0) - MEAN) / STD),
+        "array": (IMAGE, lambda a: (to_tensor(a) - MEAN) / STD),
+        "floats": (IMAGE / 255, lambda a: (torch.from_numpy(a).movedim(-1, 0) - MEAN) / STD),
         "tensor": (chw, lambda t: (t / 255 - MEAN) / STD),
         "tensor of floats": (chw / 255, lambda t: (t - MEAN) / STD),
         "batch": (torch.stack([chw, chw.flip(1)]), lambda t: (t / 255 - MEAN) / STD),
@@ -91,61 +91,61 @@ def test_every_form_of_input_goes_through_the_transform(tmp_path, form):
     found = prepare(inputs, transform, dtype=torch.float64)
     expected = (chw / 255 - MEAN) / STD
     assert far(found.tensor[:1], expected[None].double()) < 1e-6
-    np.testing.assert_array_equal(found.pictures[0], PICTURE)
+    np.testing.assert_array_equal(found.images[0], IMAGE)
     assert far(found.pixels.black.double()[:, 0, 0], (-MEAN / STD).flatten().double()) < 1e-6
     assert far(found.pixels.white.double()[:, 0, 0], ((1 - MEAN) / STD).flatten().double()) < 1e-6
     assert found.notes == ()
 
 
 def test_sixteen_bit_arrays_have_sixteen_bit_white():
-    deep = (PICTURE.astype(np.uint16) * 257).copy()
+    deep = (IMAGE.astype(np.uint16) * 257).copy()
     found = prepare(deep, lambda a: torch.from_numpy(a.astype(np.float32) / 65535).movedim(-1, 0))
-    np.testing.assert_array_equal(found.pictures[0], PICTURE)
+    np.testing.assert_array_equal(found.images[0], IMAGE)
 
 
 @pytest.mark.parametrize("dtype", [bool, np.int64, np.float32, np.float64])
 @pytest.mark.parametrize("top", [1, 255])
 def test_arrays_of_other_types_have_their_own_white(dtype, top):
-    mask = PICTURE > 127
+    mask = IMAGE > 127
     array = mask if dtype is bool else (mask * top).astype(dtype)
     white = 1 if dtype is bool else top
     found = prepare(array, lambda a: torch.from_numpy(np.moveaxis(a.astype(np.float32), -1, 0) / white * 2 - 1))
-    np.testing.assert_array_equal(found.pictures[0], mask * np.uint8(255))
+    np.testing.assert_array_equal(found.images[0], mask * np.uint8(255))
     assert found.notes == ()
 
 
 def test_grays():
-    gray = Image.fromarray(PICTURE).convert("L")
+    gray = Image.fromarray(IMAGE).convert("L")
     found = prepare(gray, lambda p: (to_tensor(p) - 0.1307) / 0.3081)
     assert found.tensor.shape == (1, 1, 40, 60)
-    np.testing.assert_array_equal(found.pictures[0, ..., 0], np.asarray(gray))
+    np.testing.assert_array_equal(found.images[0, ..., 0], np.asarray(gray))
 
 
 def padded(value):
-    def transform(picture):
-        return torch.nn.functional.pad((to_tensor(picture) - MEAN) / STD, (4, 6, 2, 0), value=value)
+    def transform(image):
+        return torch.nn.functional.pad((to_tensor(image) - MEAN) / STD, (4, 6, 2, 0), value=value)
 
     return transform
 
 
 @pytest.mark.parametrize("value", [0.0, 1.0])
 def test_padding_is_shown_as_the_color_that_it_is_to_the_model(value):
-    found = prepare(Image.fromarray(PICTURE), padded(value))
-    inside = found.pictures[0, 2:, 4:-6]
-    assert np.abs(inside.astype(int) - PICTURE).max() <= 1
+    found = prepare(Image.fromarray(IMAGE), padded(value))
+    inside = found.images[0, 2:, 4:-6]
+    assert np.abs(inside.astype(int) - IMAGE).max() <= 1
     color = (value * STD + MEAN).flatten() * 255
-    border = np.concatenate([found.pictures[0, :2].reshape(-1, 3), found.pictures[0, :, :4].reshape(-1, 3)])
+    border = np.concatenate([found.images[0, :2].reshape(-1, 3), found.images[0, :, :4].reshape(-1, 3)])
     assert np.abs(border - color.clamp(0, 255).numpy()).max() <= 1
 
 
-def test_padding_of_each_picture_by_its_own_size():
-    """Black pixels are padded like the picture they stand for, each in its own way."""
+def test_padding_of_each_image_by_its_own_size():
+    """Black pixels are padded like the image they stand for, each in its own way."""
 
     def letterbox(array):
         h, w = array.shape[:2]
         return torch.nn.functional.pad(to_tensor(array) + 1, (0, 60 - w, 0, 60 - h))
 
-    tall, wide = PICTURE[:, :30], PICTURE[:20]
+    tall, wide = IMAGE[:, :30], IMAGE[:20]
     found = prepare([tall, wide], letterbox)
     assert found.pixels.black.shape == (2, 3, 60, 60)
     for i, one in enumerate((tall, wide)):
@@ -160,36 +160,36 @@ def test_padding_of_each_picture_by_its_own_size():
 # ---- transforms that the probes can't see through
 
 
-def standardized(picture):
-    t = to_tensor(picture)
+def standardized(image):
+    t = to_tensor(image)
     return (t - t.mean()) / t.std()
 
 
-def careful(picture):
-    t = to_tensor(picture)
+def careful(image):
+    t = to_tensor(image)
     if float(t.std()) == 0:
-        raise ZeroDivisionError("flat picture")
+        raise ZeroDivisionError("flat image")
     return (t - t.mean()) / t.std()
 
 
-def stretched(picture):
-    t = to_tensor(picture)
+def stretched(image):
+    t = to_tensor(image)
     return (t - t.min()) / (t.max() - t.min() + 1e-8)
 
 
 @pytest.mark.parametrize("transform", [standardized, careful])
-def test_each_picture_by_itself_is_noted_and_shown_stretched(transform):
-    found = prepare(Image.fromarray(PICTURE), transform)
+def test_each_image_by_itself_is_noted_and_shown_stretched(transform):
+    found = prepare(Image.fromarray(IMAGE), transform)
     (note,) = found.notes
-    assert "normalize each picture by itself" in note
-    t = to_tensor(PICTURE)
+    assert "normalize each image by itself" in note
+    t = to_tensor(IMAGE)
     expected = ((t - t.min()) / (t.max() - t.min()) * 255).round().movedim(0, -1).numpy()
-    assert np.abs(found.pictures[0] - expected).max() <= 1
-    assert torch.equal(found.tensor[0], transform(PICTURE))
+    assert np.abs(found.images[0] - expected).max() <= 1
+    assert torch.equal(found.tensor[0], transform(IMAGE))
 
 
-def test_stretching_each_picture_is_noted():
-    (note,) = prepare(Image.fromarray(PICTURE), stretched).notes
+def test_stretching_each_image_is_noted():
+    (note,) = prepare(Image.fromarray(IMAGE), stretched).notes
     assert "by itself" in note
 
 
@@ -197,15 +197,15 @@ def test_stretching_each_picture_is_noted():
     "curve", [torch.square, torch.sqrt, lambda t: t + (6.3 * t).sin(), lambda t: (t - MEAN).exp() * STD]
 )
 def test_a_curve_is_noted_as_not_exact(curve):
-    (note,) = prepare(Image.fromarray(PICTURE), lambda p: curve(to_tensor(p))).notes
+    (note,) = prepare(Image.fromarray(IMAGE), lambda p: curve(to_tensor(p))).notes
     assert "not linear in the pixels" in note
 
 
-def test_a_result_that_is_no_picture_has_none():
-    found = prepare(Image.fromarray(PICTURE), lambda p: to_tensor(p).mean((1, 2)))
+def test_a_result_that_is_no_image_has_none():
+    found = prepare(Image.fromarray(IMAGE), lambda p: to_tensor(p).mean((1, 2)))
     assert found.tensor.shape == (1, 3)
     assert found.pixels is None
-    assert found.pictures is None
+    assert found.images is None
 
 
 # ---- transforms that fail
@@ -218,43 +218,43 @@ def test_transforms_that_vary_are_refused(vary):
     """A jitter, a random crop, a random flip: another result at every call."""
     calls = itertools.count()
     with pytest.raises(ValueError, match=r"transform: it gives another result each time.*deterministic.*validation"):
-        prepare(Image.fromarray(PICTURE), lambda p: vary(to_tensor(p), next(calls)))
+        prepare(Image.fromarray(IMAGE), lambda p: vary(to_tensor(p), next(calls)))
 
 
 def test_a_transform_that_raises_is_told_with_its_input():
-    def transform(picture):
+    def transform(image):
         raise KeyError("pixel_values")
 
     with pytest.raises(
-        ValueError, match=r"transform: it raised KeyError for a RGB picture of 60 x 40: 'pixel_values'"
+        ValueError, match=r"transform: it raised KeyError for a RGB image of 60 x 40: 'pixel_values'"
     ) as e:
-        prepare(Image.fromarray(PICTURE), transform)
+        prepare(Image.fromarray(IMAGE), transform)
     assert isinstance(e.value.__cause__, KeyError)
     with pytest.raises(ValueError, match=r"transform: it raised .* for a ndarray of shape \(40, 60, 3\)"):
-        prepare(PICTURE, transform)
+        prepare(IMAGE, transform)
 
 
-@pytest.mark.parametrize("result", [None, "picture", {"pixel_values": torch.zeros(1, 3, 4, 4)}, [1.0, 2.0], 3.0])
+@pytest.mark.parametrize("result", [None, "image", {"pixel_values": torch.zeros(1, 3, 4, 4)}, [1.0, 2.0], 3.0])
 def test_a_transform_must_return_a_tensor(result):
     with pytest.raises(ValueError, match=rf"transform: it must return a tensor, got a {type(result).__name__}; end it"):
-        prepare(Image.fromarray(PICTURE), lambda _: result)
+        prepare(Image.fromarray(IMAGE), lambda _: result)
 
 
 @pytest.mark.parametrize("fill", [float("nan"), float("inf")])
 def test_a_transform_that_returns_no_numbers(fill):
     with pytest.raises(ValueError, match=r"inputs: .* numbers are NaN or infinite.*check the transform"):
-        prepare(Image.fromarray(PICTURE), lambda p: torch.full((3, 4, 4), fill))
+        prepare(Image.fromarray(IMAGE), lambda p: torch.full((3, 4, 4), fill))
 
 
 def test_a_transform_that_returns_nothing():
     with pytest.raises(ValueError, match=r"inputs: nothing in them"):
-        prepare(PICTURE, lambda p: torch.zeros(3, 0, 4))
+        prepare(IMAGE, lambda p: torch.zeros(3, 0, 4))
     with pytest.raises(ValueError, match=r"inputs: nothing in them"):
         prepare(np.zeros((0, 4, 3), np.uint8), to_tensor)
 
 
 def test_a_transform_that_works_in_place_gets_copies():
-    array, tensor = PICTURE.astype(np.float32), torch.from_numpy(PICTURE.copy()).movedim(-1, 0).float()
+    array, tensor = IMAGE.astype(np.float32), torch.from_numpy(IMAGE.copy()).movedim(-1, 0).float()
 
     def on_array(a):
         a /= 255
@@ -264,95 +264,95 @@ def test_a_transform_that_works_in_place_gets_copies():
         before = inputs.copy() if isinstance(inputs, np.ndarray) else inputs.clone()
         found = prepare(inputs, transform)
         assert (inputs == before).all()
-        np.testing.assert_array_equal(found.pictures[0], PICTURE)
+        np.testing.assert_array_equal(found.images[0], IMAGE)
 
 
 def test_a_transform_with_parameters_that_learn_is_cut_off():
     scale = torch.nn.Parameter(torch.tensor(2.0))
-    found = prepare(Image.fromarray(PICTURE), lambda p: to_tensor(p) * scale)
+    found = prepare(Image.fromarray(IMAGE), lambda p: to_tensor(p) * scale)
     assert not found.tensor.requires_grad
     assert scale.grad is None
 
 
-# ---- pictures of every mode
+# ---- images of every mode
 
-RGBA = Image.fromarray(np.dstack([PICTURE, RNG.integers(1, 256, (40, 60), dtype=np.uint8)]))
+RGBA = Image.fromarray(np.dstack([IMAGE, RNG.integers(1, 256, (40, 60), dtype=np.uint8)]))
 DEEP = RNG.integers(0, 4096, (40, 60)).astype(np.uint16)
 DEEP[0, 0] = 4095
 MODES = {
     "RGBA": RGBA,
-    "P": Image.fromarray(PICTURE).quantize(16),
-    "1": Image.fromarray(PICTURE[..., 0] > 127),
+    "P": Image.fromarray(IMAGE).quantize(16),
+    "1": Image.fromarray(IMAGE[..., 0] > 127),
     "I;16": Image.fromarray(DEEP),
     "I": Image.fromarray(DEEP.astype(np.int32)),
     "F": Image.fromarray((DEEP / 4095).astype(np.float32)),
-    **{mode: Image.fromarray(PICTURE).convert(mode) for mode in ("LA", "CMYK", "YCbCr", "HSV", "PA")},
+    **{mode: Image.fromarray(IMAGE).convert(mode) for mode in ("LA", "CMYK", "YCbCr", "HSV", "PA")},
 }
 
 
-def as_it_is(picture):
-    array = np.asarray(picture).astype(np.float32)
+def as_it_is(image):
+    array = np.asarray(image).astype(np.float32)
     return torch.from_numpy(np.moveaxis(np.atleast_3d(array), -1, 0).copy())
 
 
 @pytest.mark.parametrize(
     ("mode", "form"),
     [
-        *itertools.product(MODES, ["picture", "list"]),
+        *itertools.product(MODES, ["image", "list"]),
         *((mode, "path") for mode in ("RGBA", "P", "1", "I;16", "LA")),  # the modes that PNG has
     ],
 )
-def test_the_transform_gets_the_picture_in_its_own_mode(tmp_path, mode, form):
-    picture, seen = MODES[mode], []
-    assert picture.mode == mode
-    path = tmp_path / "picture.png"
+def test_the_transform_gets_the_image_in_its_own_mode(tmp_path, mode, form):
+    image, seen = MODES[mode], []
+    assert image.mode == mode
+    path = tmp_path / "image.png"
     if form == "path":
-        picture.save(path)
+        image.save(path)
 
     def transform(given):
         seen.append((given.mode, given.size, given.tobytes()))
         return as_it_is(given)
 
-    found = prepare({"picture": picture, "list": [picture], "path": path}[form], transform)
-    assert seen[0] == (mode, picture.size, picture.tobytes())
-    assert torch.equal(found.tensor[0], as_it_is(picture))
+    found = prepare({"image": image, "list": [image], "path": path}[form], transform)
+    assert seen[0] == (mode, image.size, image.tobytes())
+    assert torch.equal(found.tensor[0], as_it_is(image))
 
 
 @pytest.mark.parametrize("kind", ["I;16", "I"])
 @pytest.mark.parametrize(("top", "white"), [(4095, 4095), (4000, 4095), (65535, 65535), (200, 255), (256, 511)])
 def test_deep_grays_have_the_white_of_their_bits(kind, top, white):
     numbers = np.linspace(0, top, 54).reshape(6, 9).round()
-    picture = Image.fromarray(numbers.astype(np.uint16 if kind == "I;16" else np.int32))
-    assert picture.mode == kind
-    found = prepare(picture, lambda p: torch.from_numpy(np.asarray(p).astype(np.float32) / white * 2 - 1)[None])
+    image = Image.fromarray(numbers.astype(np.uint16 if kind == "I;16" else np.int32))
+    assert image.mode == kind
+    found = prepare(image, lambda p: torch.from_numpy(np.asarray(p).astype(np.float32) / white * 2 - 1)[None])
     assert torch.equal(found.pixels.black, torch.full((1, 6, 9), -1.0))
     assert torch.equal(found.pixels.white, torch.ones(1, 6, 9))
-    assert np.abs(found.pictures[0, ..., 0] - numbers / white * 255).max() <= 1
+    assert np.abs(found.images[0, ..., 0] - numbers / white * 255).max() <= 1
     assert found.notes == ()
 
 
 @pytest.mark.parametrize("top", [1, 255, 1023])
 def test_grays_of_floats_have_their_own_white(top):
-    picture = Image.fromarray(np.linspace(0, top, 54).reshape(6, 9).astype(np.float32))
-    assert picture.mode == "F"
-    found = prepare(picture, lambda p: torch.from_numpy(np.array(p))[None])
+    image = Image.fromarray(np.linspace(0, top, 54).reshape(6, 9).astype(np.float32))
+    assert image.mode == "F"
+    found = prepare(image, lambda p: torch.from_numpy(np.array(p))[None])
     assert float(found.pixels.white.unique()) == top
-    assert np.abs(found.pictures[0, ..., 0] - np.linspace(0, 255, 54).reshape(6, 9)).max() <= 1
+    assert np.abs(found.images[0, ..., 0] - np.linspace(0, 255, 54).reshape(6, 9)).max() <= 1
     assert found.notes == ()
 
 
-def composite(picture):
-    return to_tensor(Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert("RGB"))
+def composite(image):
+    return to_tensor(Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB"))
 
 
 @pytest.mark.parametrize("transform", [to_tensor, composite, lambda p: to_tensor(p.convert("RGB")), lambda p: p])
-def test_black_and_white_of_a_picture_with_alpha(transform):
+def test_black_and_white_of_an_image_with_alpha(transform):
     found = prepare(RGBA, transform)
     assert found.notes == ()
     assert torch.equal(found.pixels.black[:3], torch.zeros(3, 40, 60))
     assert torch.equal(found.pixels.white[:3], torch.ones(3, 40, 60))
     seen = np.asarray(RGBA)[..., :3] if transform is not composite else composite(RGBA).movedim(0, -1) * 255
-    assert np.abs(found.pictures[0] - np.asarray(seen)).max() <= 1
+    assert np.abs(found.images[0] - np.asarray(seen)).max() <= 1
 
 
 @pytest.mark.parametrize("mode", ["P", "CMYK", "1"])
@@ -361,7 +361,7 @@ def test_black_and_white_where_the_transform_converts(mode):
     assert far(found.pixels.black, (-MEAN / STD).expand(3, 40, 60)) < 1e-6
     assert far(found.pixels.white, ((1 - MEAN) / STD).expand(3, 40, 60)) < 1e-6
     shown = np.asarray(MODES[mode].convert("RGB"))
-    assert np.abs(found.pictures[0].astype(int) - shown).max() <= 1
+    assert np.abs(found.images[0].astype(int) - shown).max() <= 1
 
 
 def test_black_and_white_pixels_have_no_gray():
@@ -371,12 +371,10 @@ def test_black_and_white_pixels_have_no_gray():
 
 
 def test_a_transform_of_another_mode_is_told_to_convert():
-    def rgb_only(picture):
-        return (to_tensor(picture) - MEAN) / STD  # as Normalize: 4 channels don't fit 3 means
+    def rgb_only(image):
+        return (to_tensor(image) - MEAN) / STD  # as Normalize: 4 channels don't fit 3 means
 
-    with pytest.raises(
-        ValueError, match=r"transform: it raised .* RGBA picture .*for example picture\.convert\('RGB'\)"
-    ):
+    with pytest.raises(ValueError, match=r"transform: it raised .* RGBA image .*for example image\.convert\('RGB'\)"):
         prepare(RGBA, rgb_only)
 
 
@@ -384,8 +382,8 @@ def test_the_score_is_that_of_the_callers_own_transform():
     torch.manual_seed(0)
     model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(40 * 60, 3))
 
-    def transform(picture):
-        return torch.from_numpy(np.asarray(picture).astype(np.float32) / 4095)[None]
+    def transform(image):
+        return torch.from_numpy(np.asarray(image).astype(np.float32) / 4095)[None]
 
     found = sw.attribute(model, MODES["I;16"], transform=transform, method="gradient", target=1)
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""The picture file: its size, its words, and what lies on top."""
+"""The image file: its size, its words, and what lies on top."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from saliency_widgets.render import fonts as lettering
 from saliency_widgets.render.fonts import font_for, missing, wrapped
 
 LOOK = {"opacity": 0.75, "clip": (0.0, 99.0), "threshold": 0.0, "blend": "by value"}
-LONG = "The first of several sentences that nobody could read in one line of such a narrow picture. " * 4
+LONG = "The first of several sentences that nobody could read in one line of such a narrow image. " * 4
 
 
 @pytest.fixture
@@ -25,8 +25,8 @@ def scene():
 
 def page(scene, **given):
     file = io.BytesIO()
-    picture, quantized = scene
-    render.overlay_png(file, picture, quantized, lut=render.lut("hot"), **LOOK, **given)
+    image, quantized = scene
+    render.overlay_png(file, image, quantized, lut=render.lut("hot"), **LOOK, **given)
     return np.asarray(Image.open(file).convert("RGB"))
 
 
@@ -37,8 +37,8 @@ def shown(found, width, height):
 
 
 def overlay(scene):
-    picture, quantized = scene
-    return render.blend(picture, quantized, lut=render.lut("hot"), **LOOK)
+    image, quantized = scene
+    return render.blend(image, quantized, lut=render.lut("hot"), **LOOK)
 
 
 @pytest.mark.parametrize("scale", [1, 3, 3.0, np.int64(7)])
@@ -52,7 +52,7 @@ def test_half_the_size_is_the_mean_of_each_four_pixels(scene):
     assert np.abs(shown(page(scene, scale=0.5), 10, 5) - means).max() <= 1
 
 
-def test_one_and_a_half_times_the_size_keeps_the_mean_of_the_picture(scene):
+def test_one_and_a_half_times_the_size_keeps_the_mean_of_the_image(scene):
     found = shown(page(scene, scale=1.5), 30, 15).astype(float)
     np.testing.assert_allclose(found.mean((0, 1)), overlay(scene).astype(float).mean((0, 1)), atol=0.5)
 
@@ -60,7 +60,7 @@ def test_one_and_a_half_times_the_size_keeps_the_mean_of_the_picture(scene):
 @pytest.mark.parametrize(
     ("scale", "error", "told"),
     [
-        (0, ValueError, r"from 0.1 \(one pixel\) to 1e\+03 \(20000 pixels\) for a picture of 20 by 10, got 0"),
+        (0, ValueError, r"from 0.1 \(one pixel\) to 1e\+03 \(20000 pixels\) for an image of 20 by 10, got 0"),
         (0.09, ValueError, "from 0.1"),
         (1001, ValueError, "got 1001"),
         (float("nan"), ValueError, "got nan"),

@@ -26,7 +26,7 @@ MOVES = 20  # of one widget, which the cell's next run replaces
 SETTLED = 10  # moves after which it is looked at
 GROWTH = 150  # nodes in 100 moves: JupyterLab's own, and bqplot's tooltips
 TOOLBAR = 258  # nodes that JupyterLab 4.6.6 leaves of a cell's toolbar whenever another cell becomes the active one
-SIZE = 32  # of the picture
+SIZE = 32  # of the image
 _VIEWPORT = {"width": 1440, "height": 900}
 
 OTHER, CONSOLE, KERNEL, DISORDER, SILENT, GROWS, UNFORESEEN = (
@@ -354,7 +354,7 @@ class Player:
         found = seen.expected("shown.attribution")
         display: dict[str, Any] = self.lab.value("shown._display.settings")
         off = np.abs(seen.pixels(SIZE).astype(int) - overlay(found, **display).astype(int)).max()
-        self.figures.counts["pictures compared"] += 1
+        self.figures.counts["images compared"] += 1
         if off > 1:
             self.figures.fault(OTHER, f"{self.step}: on the screen, pixels are off by {off}")
 

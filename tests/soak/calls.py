@@ -293,7 +293,7 @@ _MOVING = ("update", "edit", "show", "load_state")
 _QUICK = {**_QUICK_SWEEP, "stages": 1, "draws": 1}
 
 
-def _pictured(**more: Any) -> Callable[[Stage], Mapping[str, Any]]:
+def _of_image(**more: Any) -> Callable[[Stage], Mapping[str, Any]]:
     return lambda stage: {"model": stage.model, "inputs": image(), **more}
 
 
@@ -374,14 +374,14 @@ def every() -> list[Called]:
     baseline = {"method": "integrated_gradients", "n_steps": 2, "target": 0}
     ig = ("n_steps", "baseline", "quadrature", "tolerance", "seed", "chunk_size")
     functions = [
-        Called("attribute", lambda _: sw.attribute, _pictured(**_FEW), _SMOOTHGRAD),
-        Called("attribute (path)", lambda _: sw.attribute, _pictured(**baseline), ig),
-        Called("attribute (layer)", lambda _: sw.attribute, _pictured(method="grad_cam", target=0), ("layer",)),
+        Called("attribute", lambda _: sw.attribute, _of_image(**_FEW), _SMOOTHGRAD),
+        Called("attribute (path)", lambda _: sw.attribute, _of_image(**baseline), ig),
+        Called("attribute (layer)", lambda _: sw.attribute, _of_image(method="grad_cam", target=0), ("layer",)),
         Called("attribute (rows)", lambda _: sw.attribute, _tabled(method="expected_gradients", n_samples=2, target=0),
                ("n_samples", "baselines", "seed")),
-        Called("ablate", lambda _: sw.ablate, _pictured(mask=np.eye(6, dtype=bool), draws=2), _ABOUT),
-        Called("checkup", lambda _: sw.checkup, _pictured()),
-        Called("evaluate", lambda _: sw.evaluate, _pictured(**given), _ABOUT),
+        Called("ablate", lambda _: sw.ablate, _of_image(mask=np.eye(6, dtype=bool), draws=2), _ABOUT),
+        Called("checkup", lambda _: sw.checkup, _of_image()),
+        Called("evaluate", lambda _: sw.evaluate, _of_image(**given), _ABOUT),
         Called("importance", lambda _: sw.importance, lambda stage: {
             "model": stage.linear, "rows": table(), "method": "gradient", "target": 0, "progress": False, "repeats": 1,
         }, ("transform", "class_names", "device", "fold", "precision")),
@@ -390,23 +390,23 @@ def every() -> list[Called]:
         Called("attribute(from_captum)", _windowed, lambda stage: {
             "attribution": Occlusion(stage.model), "sliding_window_shapes": (3, 2, 2)},
             ("strides", "baselines", "show_progress", "perturbations_per_eval")),
-        Called("sweep", lambda _: sw.sweep, _pictured(
+        Called("sweep", lambda _: sw.sweep, _of_image(
             method="smoothgrad", grid={"n_samples": [1, 2]}, progress=False, steps=2, turns=1, target=0,
         ), ("noise_level", "seed")),
-        Called("explore", lambda _: _opened(sw.explore), _pictured(**_FEW), (*_SMOOTHGRAD, *_LOOK)),
+        Called("explore", lambda _: _opened(sw.explore), _of_image(**_FEW), (*_SMOOTHGRAD, *_LOOK)),
         Called("explore (rows)", lambda _: _opened(sw.explore), _tabled(method="gradient"), ("top",)),
-        Called("compare", lambda _: _opened(sw.compare), _pictured(methods=["gradient", "smoothgrad"]),
+        Called("compare", lambda _: _opened(sw.compare), _of_image(methods=["gradient", "smoothgrad"]),
                ("n_samples", "noise_level", *_LOOK)),
         Called("lesson", lambda _: _opened(sw.lesson), lambda stage: {
             "model": stage.model, "image": image(), "steps": ["input"], "n_samples": 2}),
         Called("demo", lambda _: _opened(sw.demo), lambda _stage: {}),
         Called("static_output", lambda _: sw.static_output, lambda _stage: {"on": True}),
-        Called("Explorer", lambda _: _opened(sw.Explorer), _pictured(**_FEW)),
+        Called("Explorer", lambda _: _opened(sw.Explorer), _of_image(**_FEW)),
         Called("TableExplorer", lambda _: _opened(sw.TableExplorer), _tabled(method="gradient")),
-        Called("Comparison", lambda _: _opened(sw.Comparison), _pictured(
+        Called("Comparison", lambda _: _opened(sw.Comparison), _of_image(
             methods=["gradient"], settings=None, classes=None, rows=None, columns=None, score="logit", contrast=None,
             limit=4, params={"opacity": 0.5})),
-        Called("Lesson", lambda _: _opened(sw.Lesson), _pictured(steps=["input"])),
+        Called("Lesson", lambda _: _opened(sw.Lesson), _of_image(steps=["input"])),
         Called("load", lambda _: _opened(sw.load), lambda stage: {
             "path": _state(stage), "model": stage.model, "inputs": image(),
         }, ("transform", "class_names")),

@@ -16,7 +16,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 import numpy as np
-from toys import conv_net, pictures
+from toys import conv_net, images
 
 import saliency_widgets as sw
 from saliency_widgets.api.sweep.cells import Found
@@ -140,7 +140,7 @@ class _Sweep(_Target):
     """A whole sweep."""
 
     def fill(self) -> None:
-        self.model, self.inputs = conv_net(), pictures(0, 1, 3, 8, 8)
+        self.model, self.inputs = conv_net(), images(0, 1, 3, 8, 8)
         self.maps = self._maps()
 
     def _maps(self) -> list[np.ndarray]:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from toys import conv_net, pictures
+from toys import conv_net, images
 
 import saliency_widgets as sw
 from saliency_widgets.widgets import Explorer
@@ -47,7 +47,7 @@ def test_a_seed_says_the_same_to_the_page_again(seed: int, tmp_path: Path, monke
     said: list[list[str]] = []
     for _ in range(2):
         with Page(Figures(), seed) as page:
-            explorer = Explorer(conv_net(), pictures()[:1], executor="inline", method="gradient")
+            explorer = Explorer(conv_net(), images()[:1], executor="inline", method="gradient")
             draw, trails = random.Random(seed), []
             for _ in range(20):
                 page.move(draw, explorer)

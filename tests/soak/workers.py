@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import psutil
 import torch
-from toys import conv_net, pictures
+from toys import conv_net, images
 
 import saliency_widgets as sw
 from saliency_widgets.api.sweep import ExecutorDiedError
@@ -63,7 +63,7 @@ class Round:
         self.figures, self.seed = figures, seed
         self.draw = random.Random(seed)
         self.model = conv_net(seed % 5)
-        self.inputs = pictures(seed, 2, 3, 8, 8)
+        self.inputs = images(seed, 2, 3, 8, 8)
         values = [self.draw.uniform(0.05, 0.4) for _ in range(4)]
         self.grid = {"noise_level": sorted(values), "n_samples": [2, 4, 8]}
         self.cells = 2 * 4 * 3

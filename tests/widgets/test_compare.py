@@ -31,7 +31,7 @@ def net(seed: int = 0, classes: int = 3) -> nn.Module:
     ).eval()  # fmt: skip
 
 
-def pictures(count: int, size: tuple[int, int] = (16, 20)) -> list[torch.Tensor]:
+def images(count: int, size: tuple[int, int] = (16, 20)) -> list[torch.Tensor]:
     generator = torch.Generator().manual_seed(7)
     return [torch.rand(3, *size, generator=generator) for _ in range(count)]
 
@@ -72,8 +72,8 @@ def assert_cells(compared, count: int) -> None:
         np.testing.assert_array_equal(compared._maps.frame(place).codes, frame_of(again, reduction).codes)
 
 
-def test_methods_by_pictures(made):
-    compared = made(net(), pictures(3), methods=["gradient", "smoothgrad", "grad_cam"], n_samples=4)
+def test_methods_by_images(made):
+    compared = made(net(), images(3), methods=["gradient", "smoothgrad", "grad_cam"], n_samples=4)
     assert_cells(compared, 9)
     assert compared.view.columns == ["input 1", "input 2", "input 3"]
     assert compared.view.rows == ["Gradient", "SmoothGrad", "Grad-CAM"]
@@ -94,14 +94,14 @@ def test_methods_by_pictures(made):
     ],
 )
 def test_any_two_go_down_and_across(made, given, rows, columns):
-    compared = made(net(), pictures(1), **given)
+    compared = made(net(), images(1), **given)
     assert (len(compared.view.rows), len(compared.view.columns)) == (rows, columns)
     assert_cells(compared, rows * columns)
 
 
 def test_what_is_neither_down_nor_across_has_a_menu(made):
     models = {"old": net(0), "new": net(1)}
-    compared = made(models, pictures(2), methods=["gradient", "guided_backprop"], rows="methods", columns="inputs")
+    compared = made(models, images(2), methods=["gradient", "guided_backprop"], rows="methods", columns="inputs")
     assert_cells(compared, 4)
     old = {place: compared._maps.frame(place).codes for place in compared._shown}
     compared.show(models="new")
@@ -127,7 +127,7 @@ def test_what_is_neither_down_nor_across_has_a_menu(made):
 
 def test_two_models_have_predictions_layers_and_check_ups_of_their_own(made):
     broken = nn.Sequential(*net(1), nn.Softmax(1))
-    compared = made({"plain": net(0), "softmax": broken}, pictures(1), methods=["gradient", "grad_cam"])
+    compared = made({"plain": net(0), "softmax": broken}, images(1), methods=["gradient", "grad_cam"])
     compared.wait(progress=False)
     assert {line["name"] for line in compared.view.checkups} == {"plain", "softmax"}
     told = {line["name"]: str(line["findings"]) for line in compared.view.checkups}
@@ -149,14 +149,14 @@ def test_a_check_up_that_fails_is_told_unless_the_cells_say_it(made, monkeypatch
         raise error
 
     monkeypatch.setattr(engine_checkup, "check_up", fail)
-    compared = made(net(), pictures(1), methods=["gradient"])
+    compared = made(net(), images(1), methods=["gradient"])
     compared.wait(progress=False)
     assert len(compared.view.checkups) == said
     assert all("ZeroDivisionError: no" in str(line["findings"]) for line in compared.view.checkups)
 
 
 def test_a_difference_is_of_values_or_of_what_each_map_reaches(made):
-    compared = made(net(), pictures(2), methods=["gradient", "guided_backprop"])
+    compared = made(net(), images(2), methods=["gradient", "guided_backprop"])
     compared.wait(progress=False)
     a, b = ("Gradient", "input 1"), ("Gradient", "input 2")
     maps = {name: render.dequantize(compared._quantized(compared._place("a", name))) for name in compared.attributions}
@@ -172,7 +172,7 @@ def test_a_difference_is_of_values_or_of_what_each_map_reaches(made):
 
 
 def test_inputs_of_different_sizes_stand_side_by_side_and_are_not_subtracted(made):
-    compared = made(net(), {"wide": pictures(1)[0], "tall": pictures(1, (20, 12))[0]})
+    compared = made(net(), {"wide": images(1)[0], "tall": images(1, (20, 12))[0]})
     assert_cells(compared, 2)
     names = list(compared.attributions)
     with pytest.raises(ValueError, match="16 x 20 and the other 20 x 12"):
@@ -190,7 +190,7 @@ def test_a_map_that_fails_says_why_and_the_others_are_there(made):
                 raise RuntimeError("too bright for me")
             return self.net(x)
 
-    compared = made(Picky().eval(), {"dark": pictures(1)[0], "bright": torch.ones(3, 16, 20)})
+    compared = made(Picky().eval(), {"dark": images(1)[0], "bright": torch.ones(3, 16, 20)})
     found = compared.wait(progress=False)
     assert list(found) == [("Gradient", "dark")] or len(found) == 1
     (error,) = compared.errors.values()
@@ -201,7 +201,7 @@ def test_a_map_that_fails_says_why_and_the_others_are_there(made):
 
 
 def test_sign_and_channels_of_all_maps_without_a_pass(made):
-    compared = made(net(), pictures(1), methods=["gradient", "guided_backprop"])
+    compared = made(net(), images(1), methods=["gradient", "guided_backprop"])
     compared.wait(progress=False)
     passes = compared._asked.subjects[0].memory.passes
     compared.panel.sign.value = "signed"
@@ -225,7 +225,7 @@ def test_stop_keeps_what_is_finished_and_go_computes_the_rest():
                 go.wait(30)
             return self.net(x)
 
-    compared = sw.compare(Slow().eval(), pictures(4), methods="smoothgrad", n_samples=4, class_names=NAMES)
+    compared = sw.compare(Slow().eval(), images(4), methods="smoothgrad", n_samples=4, class_names=NAMES)
     try:
         assert begun.wait(30)
         assert compared.view.progress["state"] == "running"
@@ -243,7 +243,7 @@ def test_stop_keeps_what_is_finished_and_go_computes_the_rest():
 
 
 def test_what_is_in_sight_is_computed_first(made, monkeypatch):
-    compared = made(net(), pictures(4))
+    compared = made(net(), images(4))
     preferred = []
     monkeypatch.setattr(compared._maps._turns, "prefer", lambda keys: preferred.extend(keys))
     compared.view._handle_custom_msg({"type": "visible", "cells": [2, 3]}, [])
@@ -251,7 +251,7 @@ def test_what_is_in_sight_is_computed_first(made, monkeypatch):
 
 
 def test_a_click_opens_that_map_in_an_explorer(made):
-    compared = made(net(), pictures(2), methods=["gradient", "smoothgrad"], n_samples=4, opacity=0.3)
+    compared = made(net(), images(2), methods=["gradient", "smoothgrad"], n_samples=4, opacity=0.3)
     compared.wait(progress=False)
     compared.view._handle_custom_msg({"type": "open", "cell": 3}, [])
     explorer = compared._beneath._explorer
@@ -267,7 +267,7 @@ def test_a_click_opens_that_map_in_an_explorer(made):
 
 def test_closing_leaves_nothing():
     widgets, threads = set(_instances), set(threading.enumerate())
-    compared = sw.compare(net(), pictures(2), methods=["gradient", "grad_cam"], class_names=NAMES)
+    compared = sw.compare(net(), images(2), methods=["gradient", "grad_cam"], class_names=NAMES)
     compared.wait(60, progress=False)
     compared.view._handle_custom_msg({"type": "open", "cell": 1}, [])
     compared.close()
@@ -280,7 +280,7 @@ def test_closing_leaves_nothing():
 
 
 def test_a_finished_map_is_counted_once(made):
-    compared = made(net(), pictures(2))
+    compared = made(net(), images(2))
     assert compared.view.progress == {"state": "done", "done": 2, "total": 2, "remaining": None}
     assert repr(compared) == "Comparison(2 inputs)"
 
@@ -315,12 +315,12 @@ def test_a_finished_map_is_counted_once(made):
 )
 def test_what_does_not_fit_is_said(made, given, error, said):
     with pytest.raises(error, match=said):
-        made(net(), pictures(2), **given)
+        made(net(), images(2), **given)
 
 
 def test_a_question_that_came_in_between_is_not_taken_for_the_newest(made):
     """An old answer must neither be shown as the new one's nor keep the new one from being computed."""
-    compared = sw.compare(net(), pictures(1), methods="grad_cam", class_names=NAMES)
+    compared = sw.compare(net(), images(1), methods="grad_cam", class_names=NAMES)
     try:
         compared.wait(60, progress=False)
         (place,) = compared._shown
@@ -355,7 +355,7 @@ def test_a_failed_map_is_asked_again_and_is_not_subtracted(made):
             return self.net(x)
 
     model = Moody().eval()
-    compared = made(model, pictures(2))
+    compared = made(model, images(2))
     compared.wait(progress=False)
     names = list(compared.attributions)
     model.fails = True
@@ -381,16 +381,14 @@ def test_an_infinite_map_fails_alone(made):
             bright = (x.mean() > 0.9).float()
             return self.net(x) + bright * 3e38 * x.mean() * torch.ones(3)
 
-    compared = made(
-        Huge().eval(), {"normal": pictures(1)[0], "huge": torch.ones(3, 16, 20)}, methods="input_x_gradient"
-    )
+    compared = made(Huge().eval(), {"normal": images(1)[0], "huge": torch.ones(3, 16, 20)}, methods="input_x_gradient")
     compared.wait(progress=False)
     for cell in compared.view.cells:
         assert all(np.isfinite(cell.frame.get(name, 0.0)) for name in ("low", "high"))
 
 
 def test_what_nobody_looks_at_is_not_computed(made):
-    compared = made(net(), pictures(2), classes=[0, 1, 2], methods=["gradient", "guided_backprop"],
+    compared = made(net(), images(2), classes=[0, 1, 2], methods=["gradient", "guided_backprop"],
                     rows="methods", columns="inputs")  # fmt: skip
     sent = []
     compared.show(classes=1)
@@ -405,7 +403,7 @@ def test_what_nobody_looks_at_is_not_computed(made):
 
 
 def test_axes_with_one_variant_can_go_down_and_away_again(made):
-    compared = made(net(), pictures(2), methods=["gradient", "guided_backprop"], rows="settings")
+    compared = made(net(), images(2), methods=["gradient", "guided_backprop"], rows="settings")
     down, across = compared._pivot.turning
     down.value = str(across.value)
     assert {compared._pivot.rows, compared._pivot.columns} == {down.value, across.value}
@@ -413,7 +411,7 @@ def test_axes_with_one_variant_can_go_down_and_away_again(made):
 
 
 def test_a_click_on_a_difference_of_classes_is_refused_in_words(made):
-    compared = made(net(), pictures(1), classes=[0], contrast=1)
+    compared = made(net(), images(1), classes=[0], contrast=1)
     compared.wait(progress=False)
     compared.view._handle_custom_msg({"type": "open", "cell": 0}, [])
     assert "contrast" in compared.view.opened["words"]
@@ -421,7 +419,7 @@ def test_a_click_on_a_difference_of_classes_is_refused_in_words(made):
 
 
 def test_a_page_without_maps_is_not_written(made, tmp_path):
-    compared = made(net(), pictures(1))
+    compared = made(net(), images(1))
     compared._maps._entries[compared._shown[0]].state = "stopped"
     compared._maps._stopped = True
     with pytest.raises(ValueError, match="no finished map"):
@@ -435,30 +433,30 @@ def test_a_page_without_maps_is_not_written(made, tmp_path):
 def test_transforms_and_names_by_model_are_complete_or_said(made):
     models = {"a": net(), "b": net(1)}
     with pytest.raises(ValueError, match=r"class_names: it was given by the models' names, and for \['b'\]"):
-        made(models, pictures(1), class_names={"a": NAMES})
-    compared = made(models, pictures(1), transform={"a": lambda x: x, "b": lambda x: 1 - x}, columns="models")
+        made(models, images(1), class_names={"a": NAMES})
+    compared = made(models, images(1), transform={"a": lambda x: x, "b": lambda x: 1 - x}, columns="models")
     found = compared.wait(progress=False)
     assert len(found) == 2
 
 
 def test_models_and_inputs_that_do_not_fit_are_said(made):
     with pytest.raises(TypeError, match="model: expected a torch"):
-        made("resnet", pictures(1))
+        made("resnet", images(1))
     with pytest.raises(TypeError, match="'b' is a str"):
-        made({"a": net(), "b": "x"}, pictures(1))
+        made({"a": net(), "b": "x"}, images(1))
     with pytest.raises(ValueError, match="model: it is empty"):
-        made({}, pictures(1))
+        made({}, images(1))
     with pytest.raises(ValueError, match="inputs: it is empty"):
         made(net(), [])
     with pytest.raises(ValueError, match="batch"):
         made(net(), {"two": torch.rand(2, 3, 16, 20)})
-    with pytest.raises(ValueError, match="maps over pictures"):
+    with pytest.raises(ValueError, match="maps over images"):
         made(nn.Linear(4, 3), [torch.rand(4)])
     with pytest.raises(ValueError, match=r"model 'b': .*class 2 is out of range"):
-        made({"a": net(), "b": net(1, classes=2)}, pictures(1), classes=[2], class_names=None)
+        made({"a": net(), "b": net(1, classes=2)}, images(1), classes=[2], class_names=None)
     with pytest.raises(ValueError, match=r"model 'b': .*boat"):
         made(
-            {"a": net(), "b": net(1, classes=2)}, pictures(1), classes=["boat"],
+            {"a": net(), "b": net(1, classes=2)}, images(1), classes=["boat"],
             class_names={"a": NAMES, "b": NAMES[:2]},
         )  # fmt: skip
 
@@ -466,11 +464,11 @@ def test_models_and_inputs_that_do_not_fit_are_said(made):
 def test_a_million_maps_are_not_begun_and_it_is_said_how_long_they_would_take(made):
     values = {"noise_level": np.linspace(0.01, 0.5, 1000).tolist(), "n_samples": list(range(1, 1001))}
     with pytest.raises(ValueError, match=r"1,000,000 maps .* About \d+ (seconds|minutes|hours|days).*limit=1000000"):
-        made(net(), pictures(1), settings=values, methods="smoothgrad")
+        made(net(), images(1), settings=values, methods="smoothgrad")
 
 
 def test_a_batch_is_taken_apart_and_mappings_are_named(made):
-    batch = torch.stack(pictures(3))
+    batch = torch.stack(images(3))
     assert_cells(made(net(), batch), 3)
     compared = made(net(), {"one": batch[0], "two": batch[1]})
     assert compared.view.columns == ["one", "two"]
@@ -478,7 +476,7 @@ def test_a_batch_is_taken_apart_and_mappings_are_named(made):
 
 
 def test_a_parameter_that_a_method_does_not_have_is_told_at_its_map(made):
-    compared = made(net(), pictures(1), settings=[{"n_samples": 2}, {"n_samples": 4}],
+    compared = made(net(), images(1), settings=[{"n_samples": 2}, {"n_samples": 4}],
                     methods=["smoothgrad", "gradient"])  # fmt: skip
     compared.wait(progress=False)
     notes = {place: compared._maps._entries[place].cell.status["notes"] for place in compared._shown}
@@ -487,10 +485,10 @@ def test_a_parameter_that_a_method_does_not_have_is_told_at_its_map(made):
 
 
 def test_after_training_and_other_pixels_the_grid_is_of_what_there_is_now(made):
-    model, (one, two) = net(), pictures(2)
+    model, (one, two) = net(), images(2)
     compared = made(model, {"one": one, "two": two})
     before = compared.wait(progress=False)
-    seen = [cell.picture for cell in compared.view.cells]
+    seen = [cell.image for cell in compared.view.cells]
     with torch.no_grad():
         model[-1].weight.mul_(2)
         two.mul_(0.5)
@@ -498,14 +496,14 @@ def test_after_training_and_other_pixels_the_grid_is_of_what_there_is_now(made):
     assert_cells(compared, 2)
     after = compared.attributions
     assert not any(torch.equal(before[name].values, after[name].values) for name in before)
-    assert compared.view.cells[0].picture == seen[0]
-    assert compared.view.cells[1].picture != seen[1]
+    assert compared.view.cells[0].image == seen[0]
+    assert compared.view.cells[1].image != seen[1]
 
 
 def test_the_caller_s_model_is_left_as_it_was_found(made):
     model = net().train()
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    made(model, pictures(2), methods=["gradient", "guided_backprop", "grad_cam"]).wait(progress=False)
+    made(model, images(2), methods=["gradient", "guided_backprop", "grad_cam"]).wait(progress=False)
     assert model.training
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert all(parameter.grad is None for parameter in model.parameters())
@@ -522,7 +520,7 @@ def test_a_map_counts_as_finished_once_all_of_it_was_sent(monkeypatch):
             counted.append((compared._maps._counted(), compared.view.progress["done"]))
 
     monkeypatch.setattr(MapCell, "offer", noted)
-    compared = sw.compare(net(), pictures(2), methods="gradient")
+    compared = sw.compare(net(), images(2), methods="gradient")
     made.set()
     assert len(compared.wait(60, progress=False)) == 2
     assert counted == [(0, 0), (1, 1)]
@@ -538,7 +536,7 @@ def test_nobody_waits_for_a_map_that_can_not_be_shown(monkeypatch):
         raise ArithmeticError("no words for it")
 
     monkeypatch.setattr("saliency_widgets.widgets.base.messages.status_of", unshown)
-    compared = sw.compare(net(), pictures(2), methods="gradient")
+    compared = sw.compare(net(), images(2), methods="gradient")
     with pytest.raises(ArithmeticError, match="no words"):
         compared.wait(60, progress=False)
     compared.close()
@@ -564,25 +562,25 @@ def test_a_script_that_ends_in_the_middle_ends_well():
 def test_values_names_and_indices_are_told_as_what_they_are(made):
     binary = net(classes=1)
     about = {"class_names": ["neg", "pos"], "classes": ["neg", 1]}
-    compared = made(binary, pictures(1), **about)
+    compared = made(binary, images(1), **about)
     first, second = compared.wait(progress=False).values()
     assert torch.equal(first.values, -second.values)
     assert compared._asked.axes["classes"].labels == ["neg", "pos"]
     assert all(name in compared.panel.predictions.value for name in ("neg", "pos"))
 
-    regression = made(binary, pictures(1), class_names=None, score="value")
+    regression = made(binary, images(1), class_names=None, score="value")
     regression.wait(progress=False)
     with torch.no_grad():
-        value = binary(pictures(1)[0][None]).item()
+        value = binary(images(1)[0][None]).item()
     assert f"<span>{value:.4g}</span>" in regression.panel.predictions.value
     assert "%" not in regression.panel.predictions.value.partition("margin-bottom")[2]
 
     names = ["scratch, deep", "scratch, shallow", "tabby, tabby cat"]
-    named = made(net(), pictures(1), class_names=names, classes=[0, 1, 2])
+    named = made(net(), images(1), class_names=names, classes=[0, 1, 2])
     assert named._asked.axes["classes"].labels == ["scratch, deep", "scratch, shallow", "tabby"]
 
     dense = nn.Conv2d(3, 2, 3, padding=1).eval()
-    indexed = made(dense, pictures(1), class_names=None, classes=[(1, 2, 3), (0, 2, 3)])
+    indexed = made(dense, images(1), class_names=None, classes=[(1, 2, 3), (0, 2, 3)])
     assert indexed._asked.axes["classes"].labels == ["output[1, 2, 3]", "output[0, 2, 3]"]
     found = list(indexed.wait(progress=False).values())
     assert torch.equal(found[0].values[0, :, 1:4, 2:5], dense.weight.detach()[1])

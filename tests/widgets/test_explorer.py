@@ -55,7 +55,7 @@ def model() -> Net:
 
 
 @pytest.fixture
-def picture() -> np.ndarray:
+def image() -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)
 
 
@@ -75,8 +75,8 @@ def page(request, monkeypatch):
 
 
 @pytest.fixture
-def explorer(model, picture):
-    made = Explorer(model, picture, class_names=NAMES, executor="inline", method="gradient")
+def explorer(model, image):
+    made = Explorer(model, image, class_names=NAMES, executor="inline", method="gradient")
     yield made
     made.close()
 
@@ -115,8 +115,8 @@ def test_every_parameter_of_every_method_has_a_control_that_starts_at_its_defaul
             assert f">{param.title}<" in found.widget.description
 
 
-def test_parameters_given_at_the_start_are_where_the_sliders_stand(model, picture):
-    made = Explorer(model, picture, executor="inline", method="smoothgrad", n_samples=7, noise_level=0.3, target=2)
+def test_parameters_given_at_the_start_are_where_the_sliders_stand(model, image):
+    made = Explorer(model, image, executor="inline", method="smoothgrad", n_samples=7, noise_level=0.3, target=2)
     assert control(made, "n_samples").value == 7
     assert made.attribution.settings["noise_level"] == 0.3
     assert made.attribution.settings["target"] == 2
@@ -197,9 +197,9 @@ def test_update_moves_everything_or_nothing(explorer):
     assert explorer._display.settings["opacity"] == 0.3
 
 
-def test_how_it_is_shown_can_be_said_at_once(model, picture):
+def test_how_it_is_shown_can_be_said_at_once(model, image):
     shown = {"opacity": 0.3, "clip": (5, 95), "colormap": "viridis"}
-    explorer = sw.explore(model, picture, class_names=NAMES, sign="signed", channels="sum", n_steps=8, **shown)
+    explorer = sw.explore(model, image, class_names=NAMES, sign="signed", channels="sum", n_steps=8, **shown)
     assert explorer.panel.reduction == Reduction("signed", "sum")
     assert explorer.settings["n_steps"] == 8
     assert {name: explorer._display.settings[name] for name in shown} == shown
@@ -227,9 +227,9 @@ def test_how_it_is_shown_can_be_said_at_once(model, picture):
         ({"executor": "threads"}, ValueError, "executor: 'threads' is not known. Did you mean 'thread'"),
     ],
 )
-def test_a_wrong_argument_is_an_error_of_the_call_and_leaves_nothing_open(model, picture, change, error, said):
+def test_a_wrong_argument_is_an_error_of_the_call_and_leaves_nothing_open(model, image, change, error, said):
     threads, widgets = set(threading.enumerate()), set(registry._instances)
-    arguments = {"model": model, "inputs": picture, "class_names": NAMES} | change
+    arguments = {"model": model, "inputs": image, "class_names": NAMES} | change
     with pytest.raises(error, match=said):
         sw.explore(**arguments)
     assert set(threading.enumerate()) <= threads
@@ -251,14 +251,14 @@ def test_a_model_that_begins_to_fail_is_told_in_the_widget_and_the_next_move_wor
     assert explorer.attribution.done == 4
 
 
-def test_sliders_hold_what_python_gives_beyond_their_ends(model, picture, tmp_path):
-    made = Explorer(model, picture, executor="inline", method="smoothgrad", n_samples=700)
+def test_sliders_hold_what_python_gives_beyond_their_ends(model, image, tmp_path):
+    made = Explorer(model, image, executor="inline", method="smoothgrad", n_samples=700)
     try:
         assert (control(made, "n_samples").widget.max, control(made, "n_samples").value) == (700, 700)
         made.update(n_samples=2000, noise_level=2.5)
         assert made.attribution.evaluations == 2000
         assert (made.attribution.settings["noise_level"], control(made, "noise_level").widget.max) == (2.5, 2.5)
-        again = sw.attribute(model, picture, **made.attribution.settings)
+        again = sw.attribute(model, image, **made.attribution.settings)
         assert torch.equal(again.values, made.attribution.values)
         made.save_state(tmp_path / "many")
         made.update(n_samples=3, noise_level=0.1)
@@ -278,8 +278,8 @@ def options(made, name):
 
 
 @pytest.mark.parametrize("told", [True, False])
-def test_menus_offer_the_baselines_that_mean_something_the_default_first(model, picture, told):
-    x = picture if told else torch.randn(1, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+def test_menus_offer_the_baselines_that_mean_something_the_default_first(model, image, told):
+    x = image if told else torch.randn(1, 3, 16, 16, generator=torch.Generator().manual_seed(0))
     made = Explorer(model, x, executor="inline", method="integrated_gradients", n_steps=8)
     try:
         names = options(made, "baseline")
@@ -296,18 +296,18 @@ def test_menus_offer_the_baselines_that_mean_something_the_default_first(model, 
             assert ({"black", "white"} <= {value for _, value in menu.widget.options}) == told
         made.update(baseline="white")
         assert made.view.status["state"] == ("done" if told else "error")
-        assert told or "pass the picture and transform=" in made.view.status["message"]
+        assert told or "pass the image and transform=" in made.view.status["message"]
     finally:
         made.close()
 
 
-def test_a_map_that_is_empty_under_its_sign_says_so_and_only_then(picture):
+def test_a_map_that_is_empty_under_its_sign_says_so_and_only_then(image):
     """With weights of -1 behind a ReLU, everything speaks against the class."""
     against = nn.Sequential(
         nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2)
     ).eval()
     nn.init.constant_(against[4].weight, -1.0)
-    made = Explorer(against, picture, executor="inline", method="grad_cam", target=1)
+    made = Explorer(against, image, executor="inline", method="grad_cam", target=1)
 
     def said():
         return [note for note in made.view.status["notes"] if "shows nothing" in note]
@@ -326,9 +326,9 @@ def test_a_map_that_is_empty_under_its_sign_says_so_and_only_then(picture):
         made.close()
 
 
-def test_a_method_that_does_not_apply_is_told_in_the_widget(picture):
+def test_a_method_that_does_not_apply_is_told_in_the_widget(image):
     smooth_model = nn.Sequential(nn.Flatten(), nn.Linear(768, 8), nn.GELU(), nn.Linear(8, 3)).eval()
-    made = Explorer(smooth_model, picture, executor="inline", method="gradient")
+    made = Explorer(smooth_model, image, executor="inline", method="gradient")
     for name in ("grad_cam", "guided_backprop", "guided_grad_cam"):
         made.update(method=name)
         assert made.view.status["state"] == "error"
@@ -353,12 +353,12 @@ def test_status_and_frame_tell_the_whole_story(explorer):
     np.testing.assert_allclose(decoded, values, atol=frame["high"] / 65534)
 
 
-def test_the_picture_is_what_the_model_sees(explorer, picture):
-    with Image.open(io.BytesIO(explorer.view.picture)) as decoded:
-        assert np.array_equal(np.asarray(decoded), picture)
+def test_the_image_is_what_the_model_sees(explorer, image):
+    with Image.open(io.BytesIO(explorer.view.image)) as decoded:
+        assert np.array_equal(np.asarray(decoded), image)
 
 
-def test_save_png_is_the_overlay_as_render_paints_it(explorer, picture):
+def test_save_png_is_the_overlay_as_render_paints_it(explorer, image):
     file = io.BytesIO()
     explorer.save_png(file, scale=4)
     frame = explorer.view.frame
@@ -367,7 +367,7 @@ def test_save_png_is_the_overlay_as_render_paints_it(explorer, picture):
     colors = render.lut(shown.pop("colormap"))
     shown.pop("diverging")
     quantized = render.Quantized(codes, frame["low"], frame["high"], False)
-    expected = render.blend(picture, quantized, lut=colors, **shown)
+    expected = render.blend(image, quantized, lut=colors, **shown)
     saved = np.asarray(Image.open(file).convert("RGB"))
     big = expected.repeat(4, 0).repeat(4, 1)
     places = [
@@ -379,29 +379,29 @@ def test_save_png_is_the_overlay_as_render_paints_it(explorer, picture):
     assert len(places) == 1
 
 
-def test_a_function_as_target(model, picture):
-    made = sw.explore(model, picture, target=lambda out: out[:, 1] - out[:, 2], method="gradient")
+def test_a_function_as_target(model, image):
+    made = sw.explore(model, image, target=lambda out: out[:, 1] - out[:, 2], method="gradient")
     found = made.wait(30)
-    both = [sw.attribute(model, picture, target=k, method="gradient").values for k in (1, 2)]
+    both = [sw.attribute(model, image, target=k, method="gradient").values for k in (1, 2)]
     torch.testing.assert_close(found.values, both[0] - both[1])
     made.close()
 
 
-def test_models_of_one_logit_and_without_names(picture):
+def test_models_of_one_logit_and_without_names(image):
     one = nn.Sequential(nn.Flatten(), nn.Linear(768, 1)).eval()
-    made = Explorer(one, picture, executor="inline", method="gradient", score="probability")
+    made = Explorer(one, image, executor="inline", method="gradient", score="probability")
     assert made.attribution.settings["target"] == 0
     made.close()
-    many = Explorer(Net().eval(), picture, executor="inline", method="gradient")
+    many = Explorer(Net().eval(), image, executor="inline", method="gradient")
     many.panel._searched.value = "5"
     assert many.attribution.settings["target"] == 5
     assert "class 5" in many.view.status["title"]
     many.close()
 
 
-def test_close_closes_every_widget_and_twice_is_fine(model, picture):
+def test_close_closes_every_widget_and_twice_is_fine(model, image):
     before = set(registry._instances)
-    made = Explorer(model, picture, executor="inline", class_names=NAMES, method="gradient")
+    made = Explorer(model, image, executor="inline", class_names=NAMES, method="gradient")
     assert len(set(registry._instances)) > len(before) + 20
     made.close()
     made.close()
@@ -409,14 +409,14 @@ def test_close_closes_every_widget_and_twice_is_fine(model, picture):
     assert not left
 
 
-def test_the_default_executor_works_on_a_thread_and_wait_waits(model, picture):
-    made = sw.explore(model, picture, method="smoothgrad", n_samples=30)
+def test_the_default_executor_works_on_a_thread_and_wait_waits(model, image):
+    made = sw.explore(model, image, method="smoothgrad", n_samples=30)
     assert made.wait(30).done == 30
     assert made.attribution is not None
     made.close()
 
 
-def test_a_toy_method_in_a_file_of_its_own_is_in_the_menu_with_its_slider(tmp_path, monkeypatch, model, picture):
+def test_a_toy_method_in_a_file_of_its_own_is_in_the_menu_with_its_slider(tmp_path, monkeypatch, model, image):
     from saliency_widgets.attribution import methods as room
 
     (tmp_path / "toy_scaled_gradient.py").write_text(
@@ -432,7 +432,7 @@ def toy_scaled_gradient(call, toy_gain):
 '''
     )
     monkeypatch.setattr(room, "__path__", [*room.__path__, str(tmp_path)])
-    made = Explorer(model, picture, executor="inline", method="gradient")
+    made = Explorer(model, image, executor="inline", method="gradient")
     plain = made.attribution.values
     assert "Toy" in dict(made.panel._method.widget.options)
     made.panel._method.value = "toy_scaled_gradient"
@@ -679,20 +679,20 @@ OWN_BASELINES = {
 
 @pytest.mark.parametrize("first", OWN_BASELINES)
 @pytest.mark.parametrize("second", OWN_BASELINES)
-def test_a_baseline_of_ones_own_is_a_choice_like_any_other(model, picture, first, second):
+def test_a_baseline_of_ones_own_is_a_choice_like_any_other(model, image, first, second):
     start = {"method": "integrated_gradients", "n_steps": 4, "baseline": OWN_BASELINES[first]}
-    made = Explorer(model, picture, executor="inline", **start)
+    made = Explorer(model, image, executor="inline", **start)
     for name in (first, second, first):
         made.update(baseline=OWN_BASELINES[name])
-        expected = sw.attribute(model, picture, **{**start, "baseline": OWN_BASELINES[name]})
+        expected = sw.attribute(model, image, **{**start, "baseline": OWN_BASELINES[name]})
         assert torch.equal(made.attribution.values, expected.values)
     labels = [label for label, _ in control(made, "baseline").widget.options]
     assert len(labels) == len(set(labels))
     made.close()
 
 
-def test_closing_lets_go_of_the_model(picture):
-    made = Explorer(Net().eval(), picture, class_names=NAMES, executor="inline", method="smoothgrad", n_samples=3)
+def test_closing_lets_go_of_the_model(image):
+    made = Explorer(Net().eval(), image, class_names=NAMES, executor="inline", method="smoothgrad", n_samples=3)
     model, cache = weakref.ref(made._subject.model), made._session.cache
     kept = cache.bytes
     made.update(n_samples=4)
@@ -757,18 +757,18 @@ def test_predictions_of_what_the_model_was_are_said_to_be_so(explorer, model):
     assert not said()
 
 
-def test_a_picture_that_was_edited_comes_with_its_own_map_and_not_under_the_old_one(explorer, model):
-    x, before = explorer._given["inputs"], explorer.view.picture
+def test_an_image_that_was_edited_comes_with_its_own_map_and_not_under_the_old_one(explorer, model):
+    x, before = explorer._given["inputs"], explorer.view.image
     x[:] = x[:, ::-1].copy()
     model.broken = True
     explorer.update(method="smoothgrad")
     assert explorer.view.status["state"] == "error"
     explorer.panel._sign.widget.value = "signed"
-    assert explorer.view.picture == before
+    assert explorer.view.image == before
     model.broken = False
     explorer.update()
     assert explorer.view.status["state"] == "done"
-    assert explorer.view.picture != before
+    assert explorer.view.image != before
 
 
 def test_a_layer_that_is_not_there_moves_nothing(explorer):
@@ -789,26 +789,26 @@ def test_whatever_is_typed_is_answered(explorer, text):
     assert explorer.view.status["state"] == "done"
 
 
-def test_a_segmentation_model_with_a_function_as_target(picture):
+def test_a_segmentation_model_with_a_function_as_target(image):
     torch.manual_seed(0)
     mask = nn.Sequential(nn.Conv2d(3, 6, 3, padding=1), nn.ReLU(), nn.Conv2d(6, 4, 1)).eval()
-    made = Explorer(mask, picture, executor="inline", target=lambda out: out[:, 3].mean((1, 2)), method="grad_cam")
+    made = Explorer(mask, image, executor="inline", target=lambda out: out[:, 3].mean((1, 2)), method="grad_cam")
     assert made.attribution is not None
     made.close()
-    made = Explorer(mask, picture, executor="inline", target=3, method="grad_cam")
+    made = Explorer(mask, image, executor="inline", target=3, method="grad_cam")
     assert any("each position" in note for note in made.view.status["notes"])
     made.close()
 
 
-def test_compiled_and_scripted_models(model, picture):
-    compiled = Explorer(torch.compile(model), picture, executor="inline", target=1, method="grad_cam")
-    expected = sw.attribute(model, picture, target=1, method="grad_cam")
+def test_compiled_and_scripted_models(model, image):
+    compiled = Explorer(torch.compile(model), image, executor="inline", target=1, method="grad_cam")
+    expected = sw.attribute(model, image, target=1, method="grad_cam")
     assert torch.equal(compiled.attribution.values, expected.values)
     compiled.close()
     net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 196, 3)).eval()
     for made in (torch.jit.script(net), torch.jit.trace(net, torch.rand(1, 3, 16, 16))):
-        scripted = Explorer(made, picture, executor="inline", target=1, method="gradient")
-        plain = sw.attribute(net, picture, target=1, method="gradient")
+        scripted = Explorer(made, image, executor="inline", target=1, method="gradient")
+        plain = sw.attribute(net, image, target=1, method="gradient")
         torch.testing.assert_close(scripted.attribution.values, plain.values)
         for name in ("grad_cam", "guided_backprop"):
             scripted.update(method=name)
@@ -816,24 +816,22 @@ def test_compiled_and_scripted_models(model, picture):
         scripted.close()
 
 
-def test_a_tensor_as_target_is_an_index_or_an_error(model, picture):
-    made = Explorer(model, picture, executor="inline", method="gradient", target=torch.tensor([4]))
+def test_a_tensor_as_target_is_an_index_or_an_error(model, image):
+    made = Explorer(model, image, executor="inline", method="gradient", target=torch.tensor([4]))
     assert made.attribution.settings["target"] == 4
     made.close()
     with pytest.raises(TypeError):
-        sw.explore(model, picture, target=torch.tensor(0.7))  # not class 0
+        sw.explore(model, image, target=torch.tensor(0.7))  # not class 0
 
 
-def test_names_by_index_and_other_names(model, picture):
-    made = Explorer(
-        model, picture, class_names={str(i): n for i, n in enumerate(NAMES)}, executor="inline", target="dog"
-    )
+def test_names_by_index_and_other_names(model, image):
+    made = Explorer(model, image, class_names={str(i): n for i, n in enumerate(NAMES)}, executor="inline", target="dog")
     assert made.settings["target"] == 4
     made.close()
     with pytest.raises(TypeError, match="one string"):
-        sw.explore(model, picture, class_names="ant")
+        sw.explore(model, image, class_names="ant")
     with pytest.raises(ValueError, match="each once"):
-        sw.explore(model, picture, class_names={1: "a", 2: "b"})
+        sw.explore(model, image, class_names={1: "a", 2: "b"})
 
 
 # ---- what the target is called, and what is predicted
@@ -844,13 +842,13 @@ def one_output(seed=0):
     return nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 1)).eval()
 
 
-def opened(model, picture, **settings):
-    return Explorer(model, picture, executor="inline", **{"method": "gradient", **settings})
+def opened(model, image, **settings):
+    return Explorer(model, image, executor="inline", **{"method": "gradient", **settings})
 
 
-def test_both_names_of_one_logit_are_shown_and_can_be_chosen(picture):
+def test_both_names_of_one_logit_are_shown_and_can_be_chosen(image):
     model = one_output()
-    made = opened(model, picture, class_names=["neg", "pos"], target="neg")
+    made = opened(model, image, class_names=["neg", "pos"], target="neg")
     with torch.no_grad():
         share = model(made._subject.tensor).sigmoid().item()
     shown = {name: probability for _, name, probability in made.panel.predictions}
@@ -860,19 +858,19 @@ def test_both_names_of_one_logit_are_shown_and_can_be_chosen(picture):
     made.panel._searched.value = "pos"
     assert torch.equal(made.attribution.values, -first.values)
     assert made.panel.title == "Gradient · pos"
-    names = {"model": model, "inputs": picture}
+    names = {"model": model, "inputs": image}
     exec(made.to_code(), names)
     assert torch.equal(names["attribution"].values, made.attribution.values)
     assert torch.equal(sw.attribute(**made.settings).values, made.attribution.values)
-    found = sw.ablate(model, picture, np.arange(256).reshape(16, 16) < 99, class_names=["neg", "pos"], target="neg")
+    found = sw.ablate(model, image, np.arange(256).reshape(16, 16) < 99, class_names=["neg", "pos"], target="neg")
     assert sorted(found.predictions().index) == ["neg", "pos"]
     assert found.predictions()["after"].sum() == pytest.approx(1)
     assert found.predictions().loc["neg", "before"] == pytest.approx(1 - share, abs=1e-6)
     made.close()
 
 
-def test_deletion_can_be_told_of_the_other_class_of_one_logit(picture):
-    made = opened(one_output(), picture, class_names=["neg", "pos"], target="pos")
+def test_deletion_can_be_told_of_the_other_class_of_one_logit(image):
+    made = opened(one_output(), image, class_names=["neg", "pos"], target="pos")
     made.trust._choice.value = [kind.name for kind in made.trust.kinds].index("curves")
     made.trust._fold.selected_index = 0
     section = next(section for section in made.trust._sections if section.name == "curves")
@@ -886,9 +884,9 @@ def test_deletion_can_be_told_of_the_other_class_of_one_logit(picture):
     made.close()
 
 
-def test_a_value_is_shown_as_it_is_and_not_as_a_probability(picture):
+def test_a_value_is_shown_as_it_is_and_not_as_a_probability(image):
     model = one_output()
-    made = opened(model, picture, score="value")
+    made = opened(model, image, score="value")
     with torch.no_grad():
         value = model(made._subject.tensor).item()
     assert made.panel.predictions == []
@@ -908,19 +906,19 @@ def test_a_value_is_shown_as_it_is_and_not_as_a_probability(picture):
     made.close()
 
 
-def test_of_several_values_one_is_chosen_by_its_index(model, picture):
+def test_of_several_values_one_is_chosen_by_its_index(model, image):
     with pytest.raises(ValueError, match=r"target: the model returns 6 values; with score='value' say which one"):
-        opened(model, picture, score="value")
-    made = opened(model, picture, score="value", target=3)
+        opened(model, image, score="value")
+    made = opened(model, image, score="value", target=3)
     assert made.panel.title == "Gradient · output 3"
     assert made.panel._values.value.count("output") == 5
     assert "and 1 more" in made.panel._values.value
     made.close()
 
 
-def test_names_with_commas_are_shortened_where_that_confuses_nothing(model, picture):
+def test_names_with_commas_are_shortened_where_that_confuses_nothing(model, image):
     names = ["scratch, deep", "scratch, shallow", "tabby, tabby cat", "dent", ", odd", "eel"]
-    made = opened(model, picture, class_names=names, target=1)
+    made = opened(model, image, class_names=names, target=1)
     assert made.panel.title == "Gradient · scratch, shallow"
     assert set(made.panel._bars._bars.x) <= {"scratch, deep", "scratch, shallow", "tabby", "dent", ", odd", "eel"}
     made.update(target=2)
@@ -928,10 +926,10 @@ def test_names_with_commas_are_shortened_where_that_confuses_nothing(model, pict
     made.close()
 
 
-def test_an_index_into_the_output_is_a_target_like_a_class(picture):
+def test_an_index_into_the_output_is_a_target_like_a_class(image):
     torch.manual_seed(0)
     model = nn.Conv2d(3, 5, 3, padding=1).eval()
-    made = opened(model, picture, target=(2, 3, 4))
+    made = opened(model, image, target=(2, 3, 4))
     assert made.panel.title == "Gradient · output[2, 3, 4]"
     assert made.panel._searched.value == "2, 3, 4"
     reached = made.attribution.values[0].abs().sum(0).nonzero()

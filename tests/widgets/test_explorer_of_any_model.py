@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from toys import Tally, conv_net, mlp, pictures, rows
+from toys import Tally, conv_net, images, mlp, rows
 
 import saliency_widgets as sw
 from saliency_widgets.widgets import Explorer
 
-X = pictures(0, 1, 3, 16, 16).float()
+X = images(0, 1, 3, 16, 16).float()
 
 
 @pytest.fixture(autouse=True)
@@ -79,7 +79,7 @@ def test_a_check_up_that_fails_says_so_and_the_map_is_there(monkeypatch):
     made.close()
 
 
-def test_of_several_inputs_the_picture_is_shown_and_the_others_are_held():
+def test_of_several_inputs_the_image_is_shown_and_the_others_are_held():
     class Two(nn.Module):
         def __init__(self):
             super().__init__()
@@ -98,11 +98,11 @@ def test_of_several_inputs_the_picture_is_shown_and_the_others_are_held():
     (expected,) = torch.autograd.grad(model(inputs["table"], leaf)[0, 1], leaf)
     torch.testing.assert_close(made.attribution.values, expected)
     made.close()
-    with pytest.raises(ValueError, match="the explorer shows pictures"):
+    with pytest.raises(ValueError, match="the explorer shows images"):
         explorer(model, inputs, explain="table")
 
 
-def test_a_picture_inside_a_mapping_is_shown_and_edits_of_what_is_beside_it_are_seen():
+def test_an_image_inside_a_mapping_is_shown_and_edits_of_what_is_beside_it_are_seen():
     class Nested(nn.Module):
         def __init__(self):
             super().__init__()
@@ -202,7 +202,7 @@ def test_two_explorers_on_one_model_at_once_are_right():
     ).float()
     model.train()
     asked = [("guided_backprop", 0), ("smoothgrad", 1), ("integrated_gradients", 2), ("grad_cam", 3), ("gradient", 1)]
-    both = [Explorer(model, picture, target=0) for picture in (X, X.flip(3))]
+    both = [Explorer(model, image, target=0) for image in (X, X.flip(3))]
     before = [buffer.clone() for buffer in model.buffers()]
     for method, target in asked:
         for made in both:

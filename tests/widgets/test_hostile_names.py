@@ -147,7 +147,7 @@ def test_a_widget_of_ours_escapes_what_is_no_markup() -> None:
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_pictures(names, tmp_path) -> None:
+def test_images(names, tmp_path) -> None:
     model = Net(names).eval()
     entries = [from_captum(type(name, (Saliency,), {})(model)) for name in names]
     explorer = Explorer(model, image(), class_names=names, methods=entries, executor="inline")

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from toys import conv_net, mlp, pictures
+from toys import conv_net, images, mlp
 from traitlets import TraitError
 
 import saliency_widgets as sw
@@ -20,7 +20,7 @@ WRONG = [None, "x", "3", True, 0.5, float("nan"), -1, 10**30, [], [None], {}, {"
 
 @pytest.fixture
 def explorer() -> Iterator[Explorer]:
-    made = Explorer(conv_net(), pictures()[:1], executor="inline", method="gradient")
+    made = Explorer(conv_net(), images()[:1], executor="inline", method="gradient")
     yield made
     made.close()
 
@@ -57,7 +57,7 @@ def test_a_region_without_its_size_marks_nothing(explorer: Explorer, message: An
 
 
 def test_a_grid_opens_no_cell_and_prefers_none() -> None:
-    grid = sw.compare(conv_net(), pictures(), methods=["gradient", "input_x_gradient"])
+    grid = sw.compare(conv_net(), images(), methods=["gradient", "input_x_gradient"])
     grid.wait(60, progress=False)
     for message in [*spoiled({"type": "open", "cell": 9}), *spoiled({"type": "visible", "cells": [0]})]:
         grid.view._on_message(grid.view, message, [])
@@ -68,7 +68,7 @@ def test_a_grid_opens_no_cell_and_prefers_none() -> None:
 
 
 def test_a_lesson_tries_nothing() -> None:
-    lesson = sw.lesson(conv_net(), pictures()[:1], n_samples=2, steps=["input", "gradient"])
+    lesson = sw.lesson(conv_net(), images()[:1], n_samples=2, steps=["input", "gradient"])
     for message in spoiled({"type": "try", "step": "no such step", "shot": 0}):
         lesson.view._on_message(lesson.view, message, [])
     assert lesson.explorer is None

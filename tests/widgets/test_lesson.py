@@ -14,7 +14,7 @@ import pytest
 import torch
 from PIL import Image
 from torch import nn
-from toys import conv_net, mlp, pictures, rows
+from toys import conv_net, images, mlp, rows
 
 import saliency_widgets as sw
 from saliency_widgets import render
@@ -25,7 +25,7 @@ from saliency_widgets.widgets.lesson import methods
 from saliency_widgets.widgets.lesson.lesson import STEPS, Lesson
 
 NAMES = ["ant", "bee", "cow", "dog"]
-PICTURE = pictures()[:1]
+IMAGE = images()[:1]
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +35,7 @@ def model() -> nn.Module:
 
 @pytest.fixture(scope="module")
 def lesson(model: nn.Module) -> Iterator[Lesson]:
-    made = sw.lesson(model, PICTURE, class_names=NAMES, n_samples=8)
+    made = sw.lesson(model, IMAGE, class_names=NAMES, n_samples=8)
     yield made.wait(timeout=300)
     made.close()
 
@@ -70,7 +70,7 @@ def assert_shown(lesson: Lesson, name: str, expected: torch.Tensor) -> None:
 
 
 def strength(found: sw.Attribution) -> torch.Tensor:
-    return Reduction()(found.values, PICTURE.shape[-2:])[0]
+    return Reduction()(found.values, IMAGE.shape[-2:])[0]
 
 
 def test_it_has_its_steps_in_order_each_with_two_sentences_and_a_control(lesson: Lesson) -> None:
@@ -84,7 +84,7 @@ def test_it_has_its_steps_in_order_each_with_two_sentences_and_a_control(lesson:
 
 
 def test_the_prediction_is_the_models(lesson: Lesson, model: nn.Module) -> None:
-    shares = model(PICTURE)[0].softmax(0)
+    shares = model(IMAGE)[0].softmax(0)
     bars = panel(lesson, "prediction", 0, 1)
     order = shares.argsort(descending=True).tolist()
     assert [bar["label"] for bar in bars["bars"]] == [NAMES[k] for k in order]
@@ -93,57 +93,57 @@ def test_the_prediction_is_the_models(lesson: Lesson, model: nn.Module) -> None:
 
 
 def test_the_gradient_and_what_becomes_of_it_are_those_of_attribute(lesson: Lesson, model: nn.Module) -> None:
-    gradient = sw.attribute(model, PICTURE, method="gradient")
+    gradient = sw.attribute(model, IMAGE, method="gradient")
     for which in range(3):
         assert_shown(lesson, panel(lesson, "gradient", which, 1)["map"], gradient.values[0, which])
     loudest = int(gradient.values[0].abs().sum((1, 2)).argmax())
     own = replace(gradient, values=gradient.values[:, loudest : loudest + 1]).values
     for number, shot in enumerate(shots(lesson, "absolute")):
-        expected = Reduction(shot["label"])(own, PICTURE.shape[-2:])[0]
+        expected = Reduction(shot["label"])(own, IMAGE.shape[-2:])[0]
         assert_shown(lesson, panel(lesson, "absolute", number, 1)["map"], expected)
     for number, shot in enumerate(shots(lesson, "channels")):
-        expected = Reduction(channels=shot["label"])(gradient.values, PICTURE.shape[-2:])[0]
+        expected = Reduction(channels=shot["label"])(gradient.values, IMAGE.shape[-2:])[0]
         assert_shown(lesson, panel(lesson, "channels", number, 3)["map"], expected)
 
 
-def test_noise_is_one_sample_of_smoothgrad_beside_its_picture(lesson: Lesson, model: nn.Module) -> None:
-    clean = strength(sw.attribute(model, PICTURE, method="gradient"))
+def test_noise_is_one_sample_of_smoothgrad_beside_its_image(lesson: Lesson, model: nn.Module) -> None:
+    clean = strength(sw.attribute(model, IMAGE, method="gradient"))
     for number, level in enumerate(methods.NOISES):
-        found = sw.attribute(model, PICTURE, method="smoothgrad", noise_level=level, n_samples=1)
+        found = sw.attribute(model, IMAGE, method="smoothgrad", noise_level=level, n_samples=1)
         assert_shown(lesson, panel(lesson, "noise", number, 1)["map"], strength(found))
         assert f"correlation of {spearman(clean, strength(found)):.2f}" in shots(lesson, "noise")[number]["says"]
     assert "moves by 0.0 of 255" in shots(lesson, "noise")[0]["says"]
-    seen = Subject(model, PICTURE).prepared.pictures
+    seen = Subject(model, IMAGE).prepared.images
     assert seen is not None
-    png = lesson.view.content("noise")["pictures"][panel(lesson, "noise", 0, 0)["picture"]]
+    png = lesson.view.content("noise")["images"][panel(lesson, "noise", 0, 0)["image"]]
     assert np.array_equal(np.asarray(Image.open(io.BytesIO(png))), seen[0])
 
 
 def test_smoothing_shows_the_means_of_the_first_samples(lesson: Lesson, model: nn.Module) -> None:
     assert [shot["label"] for shot in shots(lesson, "smoothing")] == ["1", "2", "4", "8"]
     for number, shot in enumerate(shots(lesson, "smoothing")):
-        found = sw.attribute(model, PICTURE, method="smoothgrad", n_samples=int(shot["label"]), chunk_size=1)
+        found = sw.attribute(model, IMAGE, method="smoothgrad", n_samples=int(shot["label"]), chunk_size=1)
         assert_shown(lesson, panel(lesson, "smoothing", number, 1)["map"], strength(found))
     assert "correlation with the map of all 8: 1.00" in shots(lesson, "smoothing")[-1]["says"]
 
 
-def test_the_scores_curve_goes_from_the_baselines_score_to_the_pictures(lesson: Lesson, model: nn.Module) -> None:
-    target = int(model(PICTURE).argmax())
+def test_the_scores_curve_goes_from_the_baselines_score_to_the_images(lesson: Lesson, model: nn.Module) -> None:
+    target = int(model(IMAGE).argmax())
     curve = panel(lesson, "saturation", 0, 1)["curve"]
-    black = torch.zeros_like(PICTURE)
+    black = torch.zeros_like(IMAGE)
     assert (curve["x"][0], curve["x"][-1]) == (0, 1)
     assert curve["y"][0] == pytest.approx(float(model(black)[0, target]), rel=1e-9)
-    assert curve["y"][-1] == pytest.approx(float(model(PICTURE)[0, target]), rel=1e-9)
+    assert curve["y"][-1] == pytest.approx(float(model(IMAGE)[0, target]), rel=1e-9)
     for at in range(methods.PLACES + 1):
         assert panel(lesson, "saturation", at, 1)["curve"]["at"] == pytest.approx(at / methods.PLACES)
 
 
 def test_what_is_added_up_on_the_way_is_integrated_gradients(lesson: Lesson, model: nn.Module) -> None:
-    target = int(model(PICTURE).argmax())
-    black = torch.zeros_like(PICTURE)
+    target = int(model(IMAGE).argmax())
+    black = torch.zeros_like(IMAGE)
     assert np.all(values(lesson, "path 0") == 0)
-    for at in (3, methods.PLACES):  # of the picture that is there, from the same baseline
-        there = PICTURE * at / methods.PLACES
+    for at in (3, methods.PLACES):  # of the image that is there, from the same baseline
+        there = IMAGE * at / methods.PLACES
         exact = sw.attribute(
             model, there, method="integrated_gradients", target=target, baseline=black, n_steps=1024, tolerance=0
         )
@@ -157,10 +157,10 @@ def test_what_is_added_up_on_the_way_is_integrated_gradients(lesson: Lesson, mod
 def test_on_a_linear_model_the_way_is_exact_and_nothing_saturates() -> None:
     torch.manual_seed(0)
     linear = nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, 2)).double().eval()
-    with sw_lesson(linear, PICTURE, target=1, steps=["saturation", "path"]) as made:
-        weights = linear[1].weight[1].detach().view_as(PICTURE)
+    with sw_lesson(linear, IMAGE, target=1, steps=["saturation", "path"]) as made:
+        weights = linear[1].weight[1].detach().view_as(IMAGE)
         for at in range(methods.PLACES + 1):
-            expected = strength_of(weights * PICTURE * at / methods.PLACES)
+            expected = strength_of(weights * IMAGE * at / methods.PLACES)
             assert np.abs(values(made, f"path {at}") - expected).max() < 1e-4 * float(expected.max() or 1.0)
         curve = panel(made, "saturation", 0, 1)["curve"]
         straight = np.linspace(curve["y"][0], curve["y"][-1], len(curve["y"]))
@@ -182,16 +182,16 @@ class sw_lesson:  # noqa: N801 - a context around sw.lesson
 
 
 def strength_of(tensor: torch.Tensor) -> np.ndarray:
-    return Reduction()(tensor, PICTURE.shape[-2:])[0].numpy()
+    return Reduction()(tensor, IMAGE.shape[-2:])[0].numpy()
 
 
 def test_guided_backprop_is_compared_by_numbers_of_the_maps_shown(lesson: Lesson, model: nn.Module) -> None:
-    order = model(PICTURE)[0].argsort(descending=True).tolist()
+    order = model(IMAGE)[0].argsort(descending=True).tolist()
     first, last = shots(lesson, "guided_backprop")[:2]
     assert [first["label"], last["label"]] == [NAMES[order[1]], NAMES[order[-1]]]
     alike = {}
     for number, method in enumerate(("guided_backprop", "gradient")):
-        maps = [strength(sw.attribute(model, PICTURE, method=method, target=k)) for k in (order[0], order[1])]
+        maps = [strength(sw.attribute(model, IMAGE, method=method, target=k)) for k in (order[0], order[1])]
         for side, expected in enumerate(maps):
             assert_shown(lesson, first["panels"][2 * number + side]["map"], expected)
         alike[method] = spearman(*maps)
@@ -202,30 +202,30 @@ def test_grad_cam_keeps_the_resolution_of_its_layers(lesson: Lesson, model: nn.M
     found = {shot["label"]: shot for shot in shots(lesson, "grad_cam")}
     assert len(found) > 1
     for layer, shot in found.items():
-        cam = sw.attribute(model, PICTURE, method="grad_cam", layer=layer)
+        cam = sw.attribute(model, IMAGE, method="grad_cam", layer=layer)
         assert_shown(lesson, shot["panels"][1]["map"], cam.values[0, 0].clamp(min=0))
     start = lesson.view.content("grad_cam")["start"]
-    assert shots(lesson, "grad_cam")[start]["label"] == sw.attribute(model, PICTURE, method="grad_cam").layer
+    assert shots(lesson, "grad_cam")[start]["label"] == sw.attribute(model, IMAGE, method="grad_cam").layer
 
 
-def test_every_panel_finds_its_picture_its_map_and_its_scale(lesson: Lesson) -> None:
+def test_every_panel_finds_its_image_its_map_and_its_scale(lesson: Lesson) -> None:
     contents = [lesson.view.content(step) for step in lesson.steps]
-    brought_pictures = {name for content in contents for name in content["pictures"]}
+    brought_images = {name for content in contents for name in content["images"]}
     brought_maps = {name for content in contents for name in content["maps"]}
     for content in contents:
         assert 0 <= content["start"] < len(content["shots"])
         for shot in content["shots"]:
             for one in shot["panels"]:
-                assert {one["picture"]} <= brought_pictures if "picture" in one else True
+                assert {one["image"]} <= brought_images if "image" in one else True
                 assert {one["map"], one["scale"]} <= brought_maps if "map" in one else True
 
 
 def test_steps_can_be_chosen_and_bring_all_that_they_need(model: nn.Module) -> None:
-    with sw_lesson(model, PICTURE, steps=["overlay", "gradient"]) as made:
+    with sw_lesson(model, IMAGE, steps=["overlay", "gradient"]) as made:
         assert made.steps == ("gradient", "overlay")
         names = {one["map"] for shot in shots(made, "overlay") for one in shot["panels"] if "map" in one}
         assert all(raw(made, name) for name in names)
-        assert "input" in made.view.content("gradient")["pictures"]
+        assert "input" in made.view.content("gradient")["images"]
 
 
 def test_the_step_is_turned_to_by_name_and_by_the_page(lesson: Lesson) -> None:
@@ -239,7 +239,7 @@ def test_the_step_is_turned_to_by_name_and_by_the_page(lesson: Lesson) -> None:
 
 def test_a_step_that_does_not_apply_says_so_and_the_others_are_there() -> None:
     smooth = nn.Sequential(nn.Flatten(), nn.Linear(192, 8), nn.GELU(), nn.Linear(8, 3)).double().eval()
-    with sw_lesson(smooth, PICTURE, n_samples=2) as made:
+    with sw_lesson(smooth, IMAGE, n_samples=2) as made:
         refused = {name for name in made.steps if made.view.content(name)["state"] == "refused"}
         assert refused == {"guided_backprop", "grad_cam"}
         guided = made.view.content("guided_backprop")
@@ -250,17 +250,17 @@ def test_a_step_that_does_not_apply_says_so_and_the_others_are_there() -> None:
 
 
 def test_a_target_of_your_own_and_one_logit_have_a_lesson_too(model: nn.Module) -> None:
-    with sw_lesson(model, PICTURE, target=lambda out: out[:, 0] - out[:, 1], n_samples=2) as made:
+    with sw_lesson(model, IMAGE, target=lambda out: out[:, 0] - out[:, 1], n_samples=2) as made:
         assert [shot["label"] for shot in shots(made, "guided_backprop")] == ["upper layers random"]
-        difference = model(PICTURE)[0]
+        difference = model(IMAGE)[0]
         assert panel(made, "saturation", 0, 1)["curve"]["y"][-1] == pytest.approx(float(difference[0] - difference[1]))
-    with sw_lesson(conv_net(classes=1), PICTURE, n_samples=2) as made:
+    with sw_lesson(conv_net(classes=1), IMAGE, n_samples=2) as made:
         assert len(panel(made, "prediction", 0, 1)["bars"]) == 1
 
 
 def test_a_model_that_is_trained_meanwhile_is_not_mixed_with_what_it_was() -> None:
     model = conv_net()
-    made = Lesson(model, PICTURE, steps=["gradient", "noise"], executor="inline")
+    made = Lesson(model, IMAGE, steps=["gradient", "noise"], executor="inline")
     board, step = made._board, STEPS["noise"]
     with torch.no_grad():
         model[0].weight.mul_(0.5)
@@ -270,7 +270,7 @@ def test_a_model_that_is_trained_meanwhile_is_not_mixed_with_what_it_was() -> No
 
 
 def test_stop_keeps_what_is_there_and_says_what_is_not(model: nn.Module) -> None:
-    made = sw.lesson(model, PICTURE, n_samples=500)
+    made = sw.lesson(model, IMAGE, n_samples=500)
     made.view._on_message(made.view, {"type": "stop"}, [])
     states = [made.view.content(name).get("state") for name in made.steps]
     assert "stopped" in states
@@ -281,7 +281,7 @@ def test_stop_keeps_what_is_there_and_says_what_is_not(model: nn.Module) -> None
 
 
 def test_try_it_makes_an_explorer_once_and_moves_it(model: nn.Module) -> None:
-    with sw_lesson(model, PICTURE, class_names=NAMES, steps=["channels", "noise"]) as made:
+    with sw_lesson(model, IMAGE, class_names=NAMES, steps=["channels", "noise"]) as made:
         sent: list[dict] = []
         made.view.send = lambda content, buffers=None: sent.append(content)  # type: ignore[method-assign]
         assert made.explorer is None
@@ -299,8 +299,8 @@ def test_try_it_makes_an_explorer_once_and_moves_it(model: nn.Module) -> None:
 
 
 def test_an_explorer_that_was_given_is_used_and_left_open(model: nn.Module) -> None:
-    explorer = sw.explore(model, PICTURE, method="gradient")
-    with sw_lesson(model, PICTURE, steps=["channels"], explorer=explorer) as made:
+    explorer = sw.explore(model, IMAGE, method="gradient")
+    with sw_lesson(model, IMAGE, steps=["channels"], explorer=explorer) as made:
         made.view._on_message(made.view, {"type": "try", "step": "channels", "shot": 3}, [])
         assert made.children == (made.view,)
         assert explorer.panel.reduction.channels == "L2"
@@ -310,7 +310,7 @@ def test_an_explorer_that_was_given_is_used_and_left_open(model: nn.Module) -> N
 
 def test_close_leaves_no_thread_and_no_widget(model: nn.Module) -> None:
     before, threads = set(w.Widget.widgets), set(threading.enumerate())
-    made = sw.lesson(model, PICTURE, n_samples=500)
+    made = sw.lesson(model, IMAGE, n_samples=500)
     made.view._on_message(made.view, {"type": "try", "step": "input", "shot": 0}, [])
     made.close()
     made.close()
@@ -339,21 +339,21 @@ def test_a_wrong_argument_is_an_error_of_the_call_and_leaves_no_widget(
 ) -> None:
     before = set(w.Widget.widgets)
     with pytest.raises(error, match=words):
-        sw.lesson(model, PICTURE, **asked)
+        sw.lesson(model, IMAGE, **asked)
     assert set(w.Widget.widgets) == before
 
 
 def test_rows_and_batches_are_no_lesson(model: nn.Module) -> None:
-    with pytest.raises(ValueError, match="a lesson is about a picture"):
+    with pytest.raises(ValueError, match="a lesson is about an image"):
         sw.lesson(mlp(), rows(0, 1, 4))
     with pytest.raises(ValueError, match="batch of 2"):
-        sw.lesson(model, pictures())
+        sw.lesson(model, images())
 
 
 def test_a_lesson_of_a_value_speaks_of_no_class():
     torch.manual_seed(0)
     model = nn.Sequential(conv_net(), nn.Linear(4, 1).double()).eval()
-    made = sw.lesson(model, PICTURE, score="value", steps=["prediction"]).wait(timeout=60)
+    made = sw.lesson(model, IMAGE, score="value", steps=["prediction"]).wait(timeout=60)
     said = shots(made, "prediction")[0]["says"]
     assert said.startswith("The value is ")
     assert "class" not in said
@@ -363,9 +363,9 @@ def test_a_lesson_of_a_value_speaks_of_no_class():
 def test_a_lesson_of_the_negative_class_of_one_logit():
     torch.manual_seed(0)
     model = nn.Sequential(conv_net(), nn.Linear(4, 1).double()).eval()
-    made = sw.lesson(model, PICTURE, class_names=["neg", "pos"], target="neg", steps=["prediction"]).wait(timeout=60)
+    made = sw.lesson(model, IMAGE, class_names=["neg", "pos"], target="neg", steps=["prediction"]).wait(timeout=60)
     with torch.no_grad():
-        logit = model(PICTURE)[0, 0]
+        logit = model(IMAGE)[0, 0]
     said = shots(made, "prediction")[0]["says"]
     assert said.startswith("The logit of neg is ")
     share = float(1 - logit.sigmoid())

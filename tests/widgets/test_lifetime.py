@@ -30,7 +30,7 @@ IMAGE = np.random.default_rng(0).integers(0, 256, (12, 12, 3), dtype=np.uint8)
 TABLE = pd.DataFrame(np.random.default_rng(0).normal(size=(20, 4)), columns=list("abcd"))
 
 
-def picture_model() -> nn.Module:
+def image_model() -> nn.Module:
     return nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(16, 3)).eval()
 
 
@@ -88,7 +88,7 @@ def settled(condition: Callable[[], bool]) -> bool:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_widget_that_nobody_refers_to_is_gone_with_its_model(kind: str) -> None:
-    model = picture_model()
+    model = image_model()
     made, held = KINDS[kind](model), weakref.ref(model)
     widget = weakref.ref(made)
     del model
@@ -109,14 +109,14 @@ def test_a_row_explorer_is_gone_with_its_model() -> None:
 
 
 def test_a_sweep_that_is_shown_no_more_is_gone() -> None:
-    sweep = sw.sweep(picture_model(), IMAGE, "smoothgrad", {"n_samples": [1, 2]}, progress=False)
+    sweep = sw.sweep(image_model(), IMAGE, "smoothgrad", {"n_samples": [1, 2]}, progress=False)
     view = weakref.ref(sweep.widget)
     del sweep
     assert settled(lambda: not alive(view))
 
 
 def test_a_sweep_that_is_finished_refers_to_no_model() -> None:
-    model = picture_model()
+    model = image_model()
     held = weakref.ref(model)
     sweep = sw.sweep(model, IMAGE, "smoothgrad", {"n_samples": [1, 2]}, progress=False)
     del model
@@ -129,7 +129,7 @@ def test_of_ten_runs_of_a_cell_two_models_are_held_at_most(monkeypatch: pytest.M
     monkeypatch.setattr(lifetime, "_survivors", 0)
     made, held = None, []
     for _ in range(10):
-        model = picture_model()
+        model = image_model()
         held.append(weakref.ref(model))
         made = explorer(model)
         del model
@@ -150,7 +150,7 @@ def test_one_whose_model_is_being_checked_is_gone(kind: str, monkeypatch: pytest
         return Checkup([Finding(str(type(call)))])
 
     monkeypatch.setattr(engine_checkup, "examine", examine)
-    model = picture_model()
+    model = image_model()
     made, held = KINDS[kind](model), weakref.ref(model)
     widget = weakref.ref(made)
     assert entered.wait(60)
@@ -168,7 +168,7 @@ def test_one_whose_map_is_being_computed_ends_and_is_gone() -> None:
 
         def __init__(self) -> None:
             super().__init__()
-            self.inner = picture_model()
+            self.inner = image_model()
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             if threading.current_thread() is not threading.main_thread():
@@ -190,7 +190,7 @@ def test_one_whose_map_is_being_computed_ends_and_is_gone() -> None:
 
 
 def test_what_is_displayed_is_held_until_its_last_view_is_closed() -> None:
-    made = explorer(picture_model())
+    made = explorer(image_model())
     held = weakref.ref(made)
     made._repr_mimebundle_()
     del made
@@ -205,8 +205,8 @@ def test_what_is_displayed_is_held_until_its_last_view_is_closed() -> None:
     assert settled(lambda: not alive(held))
 
 
-def test_its_picture_alone_on_a_page_holds_it_too() -> None:
-    made = explorer(picture_model())
+def test_its_image_alone_on_a_page_holds_it_too() -> None:
+    made = explorer(image_model())
     held, view = weakref.ref(made), made.view
     view._handle_msg(update(_view_count=1))
     del made, view
@@ -216,7 +216,7 @@ def test_its_picture_alone_on_a_page_holds_it_too() -> None:
 
 
 def test_a_closed_view_leaves_what_has_a_name_as_it_was() -> None:
-    made = explorer(picture_model())
+    made = explorer(image_model())
     made._repr_mimebundle_()
     made._handle_msg(update(_view_count=1))
     made._handle_msg(update(_view_count=0))
@@ -230,7 +230,7 @@ def test_a_closed_view_leaves_what_has_a_name_as_it_was() -> None:
 def test_what_a_cell_has_shown_is_not_kept_by_ipython() -> None:
     shell = InteractiveShell.instance()
     try:
-        shell.user_ns["make"] = lambda: explorer(picture_model())
+        shell.user_ns["make"] = lambda: explorer(image_model())
         shell.run_cell("make()", store_history=True)
         (number,) = [number for number, value in shell.user_ns["Out"].items() if isinstance(value, sw.widgets.Explorer)]
         held = weakref.ref(shell.user_ns["Out"][number])
@@ -243,7 +243,7 @@ def test_what_a_cell_has_shown_is_not_kept_by_ipython() -> None:
 
 
 def test_what_is_collected_waits_for_no_lock() -> None:
-    made = [explorer(picture_model())]
+    made = [explorer(image_model())]
     locks = [paced._WAITER._state, made[0].view._pace, made[0]._session._state, made[0]._session.cache._lock]
 
     def collect() -> None:
@@ -260,35 +260,35 @@ def test_what_is_collected_waits_for_no_lock() -> None:
 
 
 def test_all_widgets_closed_at_once_leave_no_explorer_and_the_next_one_works() -> None:
-    old = [explorer(picture_model()), comparison(picture_model())]
+    old = [explorer(image_model()), comparison(image_model())]
     w.Widget.close_all()
     assert not any(one._open for one in old)
     for _ in range(2):
-        made = explorer(picture_model())
+        made = explorer(image_model())
         assert made.annotations._canvas_manager.comm is not None
         made.close()
 
 
 def test_all_widgets_closed_at_once_leave_no_lesson_either() -> None:
-    lesson = sw.lesson(picture_model(), IMAGE, steps=["input", "noise"], target=0)
+    lesson = sw.lesson(image_model(), IMAGE, steps=["input", "noise"], target=0)
     lesson.wait(60)
     lesson._on_try("noise", 0)
     assert lesson.explorer is not None
     w.Widget.close_all()
     assert not lesson._open
     assert lesson.comm is None
-    explorer(picture_model()).close()  # ipycanvas' manager is there again
+    explorer(image_model()).close()  # ipycanvas' manager is there again
 
 
 def test_the_references_of_ipywidgets_are_enough_for_saving_and_for_a_reload() -> None:
-    made = explorer(picture_model())
+    made = explorer(image_model())
     state = w.Widget.get_manager_state()["state"]
     assert {made.model_id, made.view.model_id} <= set(state)
     made.close()
 
 
 def test_what_a_page_names_is_held_by_the_trait_it_is_named_for() -> None:
-    made = explorer(picture_model())
+    made = explorer(image_model())
     view = made.view
     parts = {name: getattr(view, name).model_id for name in ("display", "layout")}
     view._handle_msg(update(**{name: f"IPY_MODEL_{one}" for name, one in parts.items()}))
@@ -305,7 +305,7 @@ def test_what_is_collected_while_all_widgets_are_read_does_no_harm(
     reading: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shown = w.HTML("shown")
-    made = explorer(picture_model())
+    made = explorer(image_model())
     others = set(registry._instances) - {shown.model_id}
     del made
     sent: list[Any] = []

@@ -46,9 +46,9 @@ def model():
 
 @pytest.fixture
 def explorer(model):
-    picture = np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)
+    image = np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)
     settings = {"method": "smoothgrad", "n_samples": 4, "chunk_size": 1, "fold": False}
-    made = Explorer(model, picture, class_names=NAMES, executor="inline", **settings)
+    made = Explorer(model, image, class_names=NAMES, executor="inline", **settings)
     yield made
     made.close()
 
@@ -104,9 +104,9 @@ def test_a_page_opens_with_what_is_on_the_screen_and_leaves_the_controls_behind(
     assert [axis["begin"] for axis in told["axes"]] == [1]
     assert (root["kind"], root["controls"], root["marking"]) == ("heatmap", [], False)
     assert root["display"] == f"IPY_MODEL_{told['displays'][0]}"
-    assert [f"IPY_MODEL_{picture['model']}" for picture in told["pictures"]] == root["layers"]
+    assert [f"IPY_MODEL_{image['model']}" for image in told["images"]] == root["layers"]
     assert len(told["models"]) == 3
-    assert blocks[root["picture"]["$bytes"]][:4] == b"\x89PNG"
+    assert blocks[root["image"]["$bytes"]][:4] == b"\x89PNG"
 
 
 def test_nothing_is_computed_twice(explorer, model, tmp_path):
@@ -282,11 +282,11 @@ def test_any_view_of_ours_can_be_a_page_with_the_models_it_refers_to(tmp_path):
 
 
 def test_names_that_no_file_can_hold_are_on_the_pages_all_the_same(model, tmp_path):
-    picture = np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)
+    image = np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)
     about = {"class_names": ["caf\udce9", *NAMES[1:]], "target": 0, "executor": "inline"}
-    made = Explorer(model, picture, method="gradient", **about)
+    made = Explorer(model, image, method="gradient", **about)
     made.save_html(tmp_path / "explorer.html", progress=False)
-    lesson = Lesson(model, picture, steps=["input"], **about)
+    lesson = Lesson(model, image, steps=["input"], **about)
     lesson.save_html(tmp_path / "lesson.html")
     assert "caf\ufffd</h1>" in (tmp_path / "lesson.html").read_text()
     assert len(list(tmp_path.iterdir())) == 2

@@ -14,13 +14,13 @@ import pandas as pd
 import pytest
 from comm.base_comm import BaseComm
 from ipywidgets.widgets.widget import _remove_buffers
-from toys import conv_net, mlp, pictures
+from toys import conv_net, images, mlp
 
 import saliency_widgets as sw
 from saliency_widgets.widgets.base.parts import parts_of
 from saliency_widgets.widgets.base.resending import WorkerWrites
 
-PICTURE = pictures()[:1]
+IMAGE = images()[:1]
 
 
 class Client:
@@ -70,7 +70,7 @@ def client(monkeypatch: pytest.MonkeyPatch) -> Client:
 
 @pytest.fixture
 def explorer(client: Client) -> Iterator[Any]:
-    made = sw.explore(conv_net(), PICTURE, method="smoothgrad", n_samples=6, class_names=["ant", "bee", "cow", "dog"])
+    made = sw.explore(conv_net(), IMAGE, method="smoothgrad", n_samples=6, class_names=["ant", "bee", "cow", "dog"])
     yield made
     made.close()
 
@@ -81,10 +81,10 @@ def table_explorer() -> Any:
 
 
 MADE: dict[str, Callable[[], Any]] = {
-    "picture": lambda: sw.explore(conv_net(), PICTURE, method="smoothgrad", n_samples=6),
+    "image": lambda: sw.explore(conv_net(), IMAGE, method="smoothgrad", n_samples=6),
     "table": table_explorer,
-    "comparison": lambda: sw.compare(conv_net(), pictures(), methods=["gradient", "smoothgrad"], n_samples=4),
-    "lesson": lambda: sw.lesson(conv_net(), PICTURE, n_samples=4),
+    "comparison": lambda: sw.compare(conv_net(), images(), methods=["gradient", "smoothgrad"], n_samples=4),
+    "lesson": lambda: sw.lesson(conv_net(), IMAGE, n_samples=4),
 }
 
 
@@ -121,7 +121,7 @@ def test_so_it_does_of_pinned_maps_and_of_the_open_tests(client: Client, explore
 
 
 def test_a_sweep_is_shown_whole_by_its_own_cell(client: Client) -> None:
-    found = sw.sweep(conv_net(), pictures(), "smoothgrad", {"n_samples": [2, 4]}, progress=False)
+    found = sw.sweep(conv_net(), images(), "smoothgrad", {"n_samples": [2, 4]}, progress=False)
     client.assert_holds(found.widget)
 
 

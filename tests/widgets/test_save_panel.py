@@ -17,9 +17,9 @@ from saliency_widgets.widgets.base.heatmap import HeatmapView
 
 
 def made(executor="inline", **given):
-    picture = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+    image = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)
     settings = {"method": "smoothgrad", "n_samples": 4, **given}
-    return Explorer(conv_net().float(), picture, executor=executor, **settings)
+    return Explorer(conv_net().float(), image, executor=executor, **settings)
 
 
 @pytest.fixture(autouse=True)

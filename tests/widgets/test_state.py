@@ -35,14 +35,14 @@ def tame(x):
 
 
 @pytest.fixture
-def picture():
+def image():
     return np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)
 
 
 @pytest.fixture
-def explorer(picture):
+def explorer(image):
     made = Explorer(
-        conv_net(), picture, transform=tame, class_names=NAMES, executor="inline", method="smoothgrad", n_samples=3,
+        conv_net(), image, transform=tame, class_names=NAMES, executor="inline", method="smoothgrad", n_samples=3,
         noise_level=0.123, target=1, sign="signed", opacity=0.4, clip=(1, 97),
     )  # fmt: skip
     yield made
@@ -86,7 +86,7 @@ def test_the_attribution_comes_back_bit_for_bit(explorer, tmp_path, ending):
 def test_the_json_says_what_it_is_of(explorer, tmp_path):
     told = json.loads(explorer.save_state(tmp_path / "a").read_text(encoding="utf-8"))
     assert told["saliency_widgets"] == sw.__version__
-    assert (told["kind"], told["class"], told["model"]["class"]) == ("picture", "猫", "Sequential")
+    assert (told["kind"], told["class"], told["model"]["class"]) == ("image", "猫", "Sequential")
     assert len(told["model"]["fingerprint"]) == 32
     assert told["controls"]["noise_level"] == 0.123
     assert told["code"] == explorer.to_code()
@@ -100,11 +100,11 @@ def test_the_json_says_what_it_is_of(explorer, tmp_path):
     assert np.array_equal(kept["inputs"], tame(explorer._given["inputs"])[None].numpy())
 
 
-def test_an_explorer_with_the_same_controls_and_the_same_map(explorer, picture, tmp_path):
+def test_an_explorer_with_the_same_controls_and_the_same_map(explorer, image, tmp_path):
     explorer.save_state(tmp_path / "a")
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
-        made = sw.load(tmp_path / "a", model=conv_net(), inputs=picture, transform=tame)
+        made = sw.load(tmp_path / "a", model=conv_net(), inputs=image, transform=tame)
     assert isinstance(made, Explorer)
     assert made.controls == explorer.controls
     assert torch.equal(made.wait(60).values, explorer.attribution.values)
@@ -121,11 +121,11 @@ def test_without_the_inputs_what_the_model_saw_is_explained_and_the_missing_tran
     made.close()
 
 
-def test_black_of_a_transform_that_is_missing_stays_the_same_numbers(picture, tmp_path):
+def test_black_of_a_transform_that_is_missing_stays_the_same_numbers(image, tmp_path):
     def centered(x):
         return tame(x) * 2 - 1
 
-    there = Explorer(conv_net(), picture, transform=centered, executor="inline", n_steps=4)
+    there = Explorer(conv_net(), image, transform=centered, executor="inline", n_steps=4)
     assert there.attribution.settings["baseline"] == "black"
     there.save_state(tmp_path / "a")
     with pytest.warns(UserWarning, match="black and white"):
@@ -136,7 +136,7 @@ def test_black_of_a_transform_that_is_missing_stays_the_same_numbers(picture, tm
     there.close()
 
 
-def test_loading_moves_the_controls_of_an_explorer(explorer, picture, tmp_path):
+def test_loading_moves_the_controls_of_an_explorer(explorer, image, tmp_path):
     explorer.save_state(tmp_path / "a")
     then, values = explorer.controls, explorer.attribution.values
     explorer.update(method="gradient", target=0, sign="absolute", opacity=1, colormap="viridis")
@@ -148,13 +148,13 @@ def test_loading_moves_the_controls_of_an_explorer(explorer, picture, tmp_path):
     assert torch.equal(explorer.attribution.values, values)
 
 
-def test_another_model_and_another_input_are_told(explorer, picture, tmp_path):
+def test_another_model_and_another_input_are_told(explorer, image, tmp_path):
     explorer.save_state(tmp_path / "a")
     with torch.no_grad():
         next(explorer._given["model"].parameters()).add_(1)
     with pytest.warns(UserWarning, match="the model is another: Sequential with other weights or code"):
         explorer.load_state(tmp_path / "a")
-    picture[0, 0] = 255 - picture[0, 0]
+    image[0, 0] = 255 - image[0, 0]
     with pytest.warns(UserWarning, match="the inputs hold other numbers"):
         explorer.load_state(tmp_path / "a")
     with pytest.warns(UserWarning, match=r"had \(1, 3, 8, 8\)"):
@@ -173,8 +173,8 @@ class Told(nn.Module):
         return self.net(x)
 
 
-def test_a_model_without_a_fingerprint_is_compared_by_its_map(picture, tmp_path):
-    made = Explorer(Told(), picture, transform=tame, executor="inline", method="gradient")
+def test_a_model_without_a_fingerprint_is_compared_by_its_map(image, tmp_path):
+    made = Explorer(Told(), image, transform=tame, executor="inline", method="gradient")
     told = json.loads(made.save_state(tmp_path / "a").read_text())
     assert told["model"]["fingerprint"] is None
     with warnings.catch_warnings():
@@ -187,21 +187,21 @@ def test_a_model_without_a_fingerprint_is_compared_by_its_map(picture, tmp_path)
     made.close()
 
 
-def test_a_baseline_of_ones_own_is_stored(picture, tmp_path):
+def test_a_baseline_of_ones_own_is_stored(image, tmp_path):
     baseline = torch.rand(3, 8, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    made = Explorer(conv_net(), picture, transform=tame, executor="inline", baseline=baseline, n_steps=8)
+    made = Explorer(conv_net(), image, transform=tame, executor="inline", baseline=baseline, n_steps=8)
     made.save_state(tmp_path / "a")
     found = sw.load(tmp_path / "a")
     assert torch.equal(found.settings["baseline"], baseline)
     assert_same(made.attribution, found)
-    again = sw.load(tmp_path / "a", model=conv_net(), inputs=picture, transform=tame)
+    again = sw.load(tmp_path / "a", model=conv_net(), inputs=image, transform=tame)
     assert torch.equal(again.wait(60).values, made.attribution.values)
     again.close()
     made.close()
 
 
-def test_a_function_is_no_number_and_nothing_is_written(picture, tmp_path):
-    made = Explorer(conv_net(), picture, transform=tame, executor="inline", target=lambda out: out[:, 0])
+def test_a_function_is_no_number_and_nothing_is_written(image, tmp_path):
+    made = Explorer(conv_net(), image, transform=tame, executor="inline", target=lambda out: out[:, 0])
     with pytest.raises(TypeError, match=r"target: a function can't be stored.*nothing was written"):
         made.save_state(tmp_path / "a")
     assert list(tmp_path.iterdir()) == []
@@ -334,8 +334,8 @@ def test_a_path_of_the_wrong_kind_is_told_before_anything_is_computed(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_can_not_be_read_again_is_not_written(picture, tmp_path, monkeypatch):
-    made = Explorer(conv_net(), picture, transform=tame, executor="inline", class_names=["\ud800", "b", "c", "d"])
+def test_what_can_not_be_read_again_is_not_written(image, tmp_path, monkeypatch):
+    made = Explorer(conv_net(), image, transform=tame, executor="inline", class_names=["\ud800", "b", "c", "d"])
     with pytest.raises(ValueError, match=r"nothing was written: a text in it holds .*half a letter"):
         made.save_state(tmp_path / "a")
     made._subject.class_names = NAMES
@@ -370,9 +370,9 @@ def rewrite(path, change=lambda _fields: None, packed=None):
 def pristine(tmp_path_factory):
     """A state, to be copied."""
     path = tmp_path_factory.mktemp("state") / "a"
-    picture = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+    image = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)
     made = Explorer(
-        conv_net(), picture, transform=tame, class_names=NAMES, executor="inline", method="smoothgrad", n_samples=3
+        conv_net(), image, transform=tame, class_names=NAMES, executor="inline", method="smoothgrad", n_samples=3
     )
     made.save_state(path)
     made.close()
@@ -714,12 +714,12 @@ def test_controls_that_this_model_lacks_are_refused_and_nothing_is_opened(good, 
     assert set(registry._instances) <= widgets
 
 
-def test_a_warning_that_is_an_error_leaves_nothing_open(good, picture):
+def test_a_warning_that_is_an_error_leaves_nothing_open(good, image):
     threads, widgets = set(threading.enumerate()), set(registry._instances)
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
         with pytest.raises(UserWarning, match="the model is another"):
-            sw.load(good, model=conv_net(1), inputs=picture, transform=tame)
+            sw.load(good, model=conv_net(1), inputs=image, transform=tame)
     assert set(threading.enumerate()) <= threads
     assert set(registry._instances) <= widgets
 
@@ -802,9 +802,9 @@ def test_a_row_whose_controls_are_refused_is_not_moved_either(row_explorer, tabl
     assert row_explorer.controls == controls
 
 
-def test_a_row_is_no_picture(row_explorer, explorer, tmp_path):
+def test_a_row_is_no_image(row_explorer, explorer, tmp_path):
     explorer.save_state(tmp_path / "a")
-    with pytest.raises(ValueError, match="the state of a picture, and this explorer shows a row"):
+    with pytest.raises(ValueError, match="the state of an image, and this explorer shows a row"):
         row_explorer.load_state(tmp_path / "a")
 
 
@@ -815,24 +815,24 @@ def test_a_page_of_bars_is_refused_with_the_ways_out(row_explorer, tmp_path):
 
 
 @pytest.mark.parametrize("about", ["one logit", "an index"])
-def test_targets_come_back_as_what_they_were(tmp_path, picture, about):
+def test_targets_come_back_as_what_they_were(tmp_path, image, about):
     torch.manual_seed(0)
     if about == "one logit":
         model, asked = nn.Sequential(conv_net(), nn.Linear(4, 1).double()), {"class_names": ["neg", "pos"], "target": 0}
     else:
         model, asked = nn.Conv2d(3, 2, 3, padding=1).double(), {"target": (1, 2, 3)}
-    made = Explorer(model.eval(), picture, transform=tame, executor="inline", method="gradient", **asked)
+    made = Explorer(model.eval(), image, transform=tame, executor="inline", method="gradient", **asked)
     made.save_state(tmp_path / "state")
     assert_same(sw.load(tmp_path / "state"), made.attribution)
-    again = sw.load(tmp_path / "state", model=model, inputs=picture, transform=tame)
+    again = sw.load(tmp_path / "state", model=model, inputs=image, transform=tame)
     assert torch.equal(again.wait().values, made.attribution.values)
     assert again.attribution.settings["target"] == made.attribution.settings["target"]
     again.close()
     made.close()
 
 
-def test_a_state_that_two_threads_save_at_once_is_saved(picture, tmp_path, monkeypatch):
-    made = Explorer(conv_net(), picture, transform=tame, executor="inline")
+def test_a_state_that_two_threads_save_at_once_is_saved(image, tmp_path, monkeypatch):
+    made = Explorer(conv_net(), image, transform=tame, executor="inline")
     made.save_state(tmp_path / "state")
     link = os.link
 
@@ -862,8 +862,8 @@ def test_what_is_put_aside_for_one_state_is_not_taken_for_another_of_equal_array
     assert_same(sw.load(killed / "b"), explorer.attribution)
 
 
-def test_of_states_that_are_saved_at_once_to_one_path_one_is_there(picture, tmp_path):
-    saving = [Explorer(conv_net(), picture, transform=tame, executor="inline", target=k % 4) for k in range(4)]
+def test_of_states_that_are_saved_at_once_to_one_path_one_is_there(image, tmp_path):
+    saving = [Explorer(conv_net(), image, transform=tame, executor="inline", target=k % 4) for k in range(4)]
     with ThreadPoolExecutor(4) as pool:
         for _ in range(5):
             list(pool.map(lambda made: made.save_state(tmp_path / "state"), saving))

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from toys import conv_net, pictures
+from toys import conv_net, images
 
 import saliency_widgets as sw
 from saliency_widgets.api.sweep.cells import Found
@@ -25,9 +25,7 @@ GRID = {"noise_level": [0.1, 0.4], "n_samples": [2, 8, 32]}
 
 @pytest.fixture(scope="module")
 def found() -> sw.Sweep:
-    return sw.sweep(
-        conv_net(), pictures(), "smoothgrad", GRID, ["similarity", "standard_error", "time"], progress=False
-    )
+    return sw.sweep(conv_net(), images(), "smoothgrad", GRID, ["similarity", "standard_error", "time"], progress=False)
 
 
 def test_a_notebook_shows_it_as_a_widget(found: sw.Sweep) -> None:
@@ -80,7 +78,7 @@ def test_each_setting_has_its_map_and_the_chosen_one_its_ring(found: sw.Sweep) -
             expected = coded(torch.from_numpy(found.map_of(place, **setting)), signed=False)
             assert np.array_equal(np.frombuffer(cell.frame["codes"], "<u2"), expected.codes.ravel())
             assert (cell.frame["low"], cell.frame["high"]) == (expected.low, expected.high)
-            assert np.array_equal(np.array(Image.open(io.BytesIO(cell.picture))), found.pictures[place])
+            assert np.array_equal(np.array(Image.open(io.BytesIO(cell.image))), found.images[place])
             assert cell.name == found.told(k)
             assert cell.status["title"].endswith(f"{found.number_of(place, k, 'similarity'):.2f}")
     ringed = [k for k, cell in enumerate(grid.cells) if cell.status["title"].startswith("○ ")]
@@ -108,7 +106,7 @@ def test_a_cell_that_went_wrong_says_so_and_shows_no_other_map(found: sw.Sweep) 
 
 def test_a_signed_map_keeps_its_sign_and_one_parameter_is_one_row() -> None:
     found = sw.sweep(
-        conv_net(), pictures()[:1], "integrated_gradients", {"baseline": ["zero", "blur"]}, ["insertion"],
+        conv_net(), images()[:1], "integrated_gradients", {"baseline": ["zero", "blur"]}, ["insertion"],
         sign="signed", n_steps=4, progress=False,
     )  # fmt: skip
     grid = maps_of(found.widget)
@@ -126,7 +124,7 @@ def test_more_maps_than_are_shown_are_told_of(found: sw.Sweep, monkeypatch: pyte
 
 
 def test_a_click_on_a_map_brings_the_explorer_there(found: sw.Sweep) -> None:
-    explorer = sw.explore(conv_net(), pictures()[:1], method="gradient", executor="inline")
+    explorer = sw.explore(conv_net(), images()[:1], method="gradient", executor="inline")
     grid = maps_of(found.widget_for(explorer))
     grid._on_message(grid, {"type": "open", "cell": 4}, [])
     assert explorer.settings["method"] == "smoothgrad"
@@ -142,7 +140,7 @@ def test_a_click_on_a_map_brings_the_explorer_there(found: sw.Sweep) -> None:
 
 
 def test_use_these_moves_the_sliders_of_an_explorer(found: sw.Sweep) -> None:
-    explorer = sw.explore(conv_net(), pictures()[:1], method="gradient", executor="inline")
+    explorer = sw.explore(conv_net(), images()[:1], method="gradient", executor="inline")
     view = found.widget_for(explorer)
     view._use.click()
     assert explorer.settings["method"] == "smoothgrad"
@@ -153,7 +151,7 @@ def test_use_these_moves_the_sliders_of_an_explorer(found: sw.Sweep) -> None:
 
 def test_rows_have_no_maps_but_all_the_rest() -> None:
     found = sw.sweep(
-        conv_net()[-1], pictures(0, 1, 1, 4, 5).reshape(1, 20), "smoothgrad", {"n_samples": [2, 8]}, ["similarity"],
+        conv_net()[-1], images(0, 1, 1, 4, 5).reshape(1, 20), "smoothgrad", {"n_samples": [2, 8]}, ["similarity"],
         progress=False,
     )  # fmt: skip
     assert not any(isinstance(part, GridView) for part in parts_of(found.widget, []))

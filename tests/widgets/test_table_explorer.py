@@ -158,7 +158,7 @@ def test_sliders_move_the_bars(explorer):
 def test_only_methods_for_rows_are_in_the_menu(people, given, explorer):
     assert set(explorer.panel.titles) >= {"gradient", "smoothgrad", "integrated_gradients", "expected_gradients"}
     assert not {"grad_cam", "layer_cam", "guided_grad_cam", "blur_ig"} & set(explorer.panel.titles)
-    with pytest.raises(ValueError, match="Grad-CAM is about pictures"):
+    with pytest.raises(ValueError, match="Grad-CAM is about images"):
         TableExplorer(mlp(features=8, classes=1), people.iloc[3], method="grad_cam", **given)
 
 
@@ -359,9 +359,9 @@ def test_rows_without_a_background_are_explored_too():
     made.trust._fold.selected_index = 0
     assert "Pass background=" in made.trust._sections[0]._said.value
     made.close()
-    picture = sw.explore(nn.Sequential(nn.Conv2d(3, 2, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten()), torch.rand(3, 8, 8))
-    assert isinstance(picture, Explorer)
-    picture.close()
+    image = sw.explore(nn.Sequential(nn.Conv2d(3, 2, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten()), torch.rand(3, 8, 8))
+    assert isinstance(image, Explorer)
+    image.close()
 
 
 @pytest.mark.parametrize(
@@ -508,7 +508,7 @@ def test_many_rows_saturation_and_stability(explorer, people, encoder):
     assert "Over 50 rows" in section._said.value
     section = open_tab(explorer, "saturation")
     assert "aturated" in section._said.value
-    assert "picture" not in section._said.value
+    assert "image" not in section._said.value
     assert section._baseline.value == "mean"
     section = open_tab(explorer, "stability")
     assert "other seeds" not in section._said.value  # from the mean, Integrated Gradients draw nothing

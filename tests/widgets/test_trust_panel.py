@@ -10,7 +10,7 @@ import pytest
 import torch
 from ipywidgets.widgets import widget as registry
 from torch import nn
-from toys import Tally, conv_net, pictures, state_of, tallied
+from toys import Tally, conv_net, images, state_of, tallied
 
 import saliency_widgets as sw
 from saliency_widgets.session.examiner import Told
@@ -42,13 +42,13 @@ def model():
 
 
 @pytest.fixture
-def picture():
-    return (pictures(0, 1, 3, 16, 16)[0] * 255).to(torch.uint8).movedim(0, -1).numpy()
+def image():
+    return (images(0, 1, 3, 16, 16)[0] * 255).to(torch.uint8).movedim(0, -1).numpy()
 
 
 @pytest.fixture
-def explorer(model, picture):
-    made = Explorer(model, picture, class_names=["ant", "bee", "cat", "dog"], executor="inline", method="gradient")
+def explorer(model, image):
+    made = Explorer(model, image, class_names=["ant", "bee", "cat", "dog"], executor="inline", method="gradient")
     yield made
     made.close()
 
@@ -94,12 +94,12 @@ def test_an_open_tab_is_answered_and_the_others_are_not(explorer, model, tab):
     assert explorer.trust._told.value == ""
 
 
-def test_a_painted_region_is_taken_away(explorer, model, picture):
+def test_a_painted_region_is_taken_away(explorer, model, image):
     unfold(explorer)
     assert explorer.view.marking is True
     painted(explorer, region())
     said = section(explorer, "ablation")._said.value
-    found = sw.ablate(model, picture, region(), target=explorer.settings["target"])
+    found = sw.ablate(model, image, region(), target=explorer.settings["target"])
     assert f"to {found.after:.3g} ({found.change:+.3g})" in said
     assert "9.8%" in said
     ablation = section(explorer, "ablation")
@@ -107,7 +107,7 @@ def test_a_painted_region_is_taken_away(explorer, model, picture):
     assert set(ablation._classes.x) <= {"ant", "bee", "cat", "dog"}
 
 
-def test_the_strongest_part_is_marked_on_the_picture(explorer):
+def test_the_strongest_part_is_marked_on_the_image(explorer):
     unfold(explorer)
     ablation = section(explorer, "ablation")
     ablation._share.value = 25.0
@@ -166,9 +166,9 @@ def test_a_curve_of_another_map_is_of_that_map_as_it_is_now(explorer):
         assert np.array_equal(own, np.squeeze(rest))
 
 
-def test_an_opened_panel_is_closed_whole(model, picture):
+def test_an_opened_panel_is_closed_whole(model, image):
     before = set(registry._instances)
-    made = Explorer(model, picture, executor="inline", method="gradient")
+    made = Explorer(model, image, executor="inline", method="gradient")
     unfold(made, "saturation")
     made.trust._choice.value = TABS.index("curves")
     made.close()
@@ -230,9 +230,9 @@ def test_an_error_is_shown_and_the_next_check_recovers(explorer):
     assert explorer.trust._told.value == ""
 
 
-def test_a_slider_goes_before_the_checks_and_closing_ends_them(model, picture, monkeypatch):
+def test_a_slider_goes_before_the_checks_and_closing_ends_them(model, image, monkeypatch):
     threads = set(threading.enumerate())
-    explorer = Explorer(model, picture, method="gradient")
+    explorer = Explorer(model, image, method="gradient")
     explorer.wait(20)
     explorer.trust._choice.value = TABS.index("randomization")
     model.tally.gate.clear()
@@ -253,8 +253,8 @@ def test_a_slider_goes_before_the_checks_and_closing_ends_them(model, picture, m
     assert set(threading.enumerate()) <= threads
 
 
-def test_stopping_the_explorer_ends_the_checks_and_opening_again_runs_them(model, picture):
-    explorer = Explorer(model, picture, method="gradient")
+def test_stopping_the_explorer_ends_the_checks_and_opening_again_runs_them(model, image):
+    explorer = Explorer(model, image, method="gradient")
     explorer.wait(20)
     model.tally.gate.clear()
     unfold(explorer, "randomization")

@@ -65,7 +65,7 @@ class Faulty(nn.Module):
         return self.inner(x)
 
 
-def picture_model() -> Faulty:
+def image_model() -> Faulty:
     torch.manual_seed(0)
     return Faulty(nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(400, 3))).eval()
 
@@ -80,7 +80,7 @@ def nothing_escapes(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.mark.parametrize("name", RAISED)
 def test_in_an_explorer_its_tests_and_its_saving(name: str, tmp_path: Path) -> None:
-    model = picture_model()
+    model = image_model()
     explorer = sw.explore(model, IMAGE, target=0, method="smoothgrad", n_samples=2)
     before = explorer.wait(60)
     explorer.trust._fold.selected_index = 0
@@ -127,7 +127,7 @@ def test_in_an_explorer_of_rows(name: str) -> None:
 
 @pytest.mark.parametrize("name", RAISED)
 def test_in_a_comparison(name: str) -> None:
-    model = picture_model()
+    model = image_model()
     comparison = sw.compare(model, IMAGE, methods=["gradient", "grad_cam"], classes=[0])
     before = comparison.wait(60, progress=False)
     model.fault.append(RAISED[name])
@@ -149,7 +149,7 @@ def test_in_a_comparison(name: str) -> None:
 
 @pytest.mark.parametrize("name", RAISED)
 def test_in_a_lesson(name: str) -> None:
-    model = picture_model()
+    model = image_model()
     model.fault.append(RAISED[name])
     lesson = sw.lesson(model, IMAGE, steps=["input", "gradient"], target=0)
     if name == "MemoryError":
@@ -163,7 +163,7 @@ def test_in_a_lesson(name: str) -> None:
 
 
 def test_an_error_of_millions_of_characters_is_cut_where_it_is_shown(tmp_path: Path) -> None:
-    model = picture_model()
+    model = image_model()
     explorer = sw.explore(model, IMAGE, target=0, method="smoothgrad", n_samples=2)
     explorer.wait(60)
     explorer.trust._fold.selected_index = 0
@@ -202,7 +202,7 @@ def test_inputs_that_fit_no_more_are_said_by_the_map_and_by_nothing_else() -> No
 
 
 def test_each_wait_raises_an_exception_of_its_own_that_holds_nobody() -> None:
-    model = picture_model()
+    model = image_model()
     explorer = sw.explore(model, IMAGE, target=0, method="smoothgrad", n_samples=2)
     explorer.wait(60)
     model.fault.append(lambda: Leave("enough", 3))
@@ -234,7 +234,7 @@ ACTIVATIONS: list[weakref.ref] = []  # not in a closure, which passes have a cop
 
 
 def test_the_pass_that_failed_is_not_kept_by_its_error() -> None:
-    model = picture_model()
+    model = image_model()
     explorer = sw.explore(model, IMAGE, target=0, method="smoothgrad", n_samples=2)
     explorer.wait(60)
 
@@ -280,7 +280,7 @@ def test_a_pass_that_failed_before_another_did_is_not_kept_either() -> None:
 
 @pytest.mark.parametrize("executor", ["thread", "inline"])
 def test_an_observer_on_the_worker_saves_what_is_finished(executor: str, tmp_path: Path) -> None:
-    explorer = sw.explore(picture_model(), IMAGE, target=0, method="smoothgrad", n_samples=2, executor=executor)
+    explorer = sw.explore(image_model(), IMAGE, target=0, method="smoothgrad", n_samples=2, executor=executor)
     explorer.wait(60)
 
     def save(change: Any) -> None:
@@ -296,7 +296,7 @@ def test_an_observer_on_the_worker_saves_what_is_finished(executor: str, tmp_pat
 
 
 def test_an_observer_of_a_comparison_never_waits_for_itself() -> None:
-    model = picture_model()
+    model = image_model()
     comparison = sw.compare(model, IMAGE, methods=["gradient", "grad_cam"], classes=[0])
     comparison.wait(60, progress=False)
     refused: list[str] = []
@@ -320,7 +320,7 @@ def test_what_observes_a_cell_and_fails_keeps_no_comparison_waiting(
 ) -> None:
     reported: list[Any] = []
     monkeypatch.setattr(threading, "excepthook", reported.append)
-    model = picture_model()
+    model = image_model()
     comparison = sw.compare(model, IMAGE, methods=["gradient", "grad_cam"], classes=[0])
     comparison.wait(60, progress=False)
 

@@ -1,4 +1,4 @@
-// The picture with the map laid over it. The same numbers as saliency_widgets.render.blend, byte for byte.
+// The image with the map laid over it. The same numbers as saliency_widgets.render.blend, byte for byte.
 
 import { type Limits, magnitude, strength } from "./clip.ts";
 import { nearest, ZERO } from "./frame.ts";
@@ -39,10 +39,10 @@ export function makeMix(signed: boolean, limits: Limits, look: Look, lut: Uint8A
   return mix;
 }
 
-/** Blend into `out`. `picture` and `out` are RGBA of one size; the map is looked up at the nearest pixel. */
+/** Blend into `out`. `image` and `out` are RGBA of one size; the map is looked up at the nearest pixel. */
 export function blendInto(
   out: Uint8ClampedArray,
-  picture: Uint8ClampedArray,
+  image: Uint8ClampedArray,
   size: Raster,
   codes: Uint16Array,
   map: Raster,
@@ -50,7 +50,7 @@ export function blendInto(
 ): void {
   const { width, height } = size;
   // Plain bytes are written faster than clamped ones; nothing here leaves 0 to 255, so | 0 is floor.
-  const from = new Uint8Array(picture.buffer, picture.byteOffset, picture.length);
+  const from = new Uint8Array(image.buffer, image.byteOffset, image.length);
   const to = new Uint8Array(out.buffer, out.byteOffset, out.length);
   const columns = Int32Array.from({ length: width }, (_, x) => nearest(x, width, map.width));
   for (let y = 0, i = 0; y < height; y++) {
@@ -72,7 +72,7 @@ export function blendInto(
  */
 export function blendSmall(
   out: Uint8ClampedArray,
-  picture: Uint8ClampedArray,
+  image: Uint8ClampedArray,
   size: Raster,
   codes: Uint16Array,
   map: Raster,
@@ -84,7 +84,7 @@ export function blendSmall(
   const { width, height } = size;
   const { opacity, threshold } = look;
   const byValue = look.blend === "by value";
-  const from = new Uint8Array(picture.buffer, picture.byteOffset, picture.length);
+  const from = new Uint8Array(image.buffer, image.byteOffset, image.length);
   const to = new Uint8Array(out.buffer, out.byteOffset, out.length);
   const columns = Int32Array.from({ length: width }, (_, x) => nearest(x, width, map.width));
   const span = hi - lo;

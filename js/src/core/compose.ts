@@ -1,4 +1,4 @@
-// From a frame, a picture and the display settings to pixels. Each stage is computed again only when needed.
+// From a frame, an image and the display settings to pixels. Each stage is computed again only when needed.
 
 import { barColors, barTicks, type Tick } from "./bar.ts";
 import { BLENDS, blendInto, blendSmall, type Look, type Mix, makeMix, type Raster } from "./blend.ts";
@@ -46,14 +46,14 @@ export class Composer {
   #bytes = new Uint8ClampedArray(0);
 
   /**
-   * The picture under the map; a plain gray where it is missing. The same object while nothing changed; its
+   * The image under the map; a plain gray where it is missing. The same object while nothing changed; its
    * bytes are good until the next call.
    *
    * @param limits of the color scale, where they are not the map's own percentiles
    */
   blend(
     frame: Frame,
-    picture: Pixels | null,
+    image: Pixels | null,
     display: Display,
     limits: Limits = this.limits(frame, display),
   ): Pixels {
@@ -61,8 +61,8 @@ export class Composer {
     const { signed, codes } = frame;
     const lut = signed ? display.diverging : display.lut;
     const key = [...limits, opacity, threshold, blend, lut];
-    return this.#blended.get([frame, picture, ...key], () => {
-      const under = picture ?? plain(frame.width, frame.height);
+    return this.#blended.get([frame, image, ...key], () => {
+      const under = image ?? plain(frame.width, frame.height);
       const look: Look = { opacity, threshold, blend: BLENDS[blend] ?? BLENDS[0] };
       if (this.#bytes.length !== under.data.length) this.#bytes = new Uint8ClampedArray(under.data.length);
       if (under.width * under.height < 65536) {
@@ -95,7 +95,7 @@ export class Composer {
     };
   }
 
-  /** What the map says at one pixel of a picture of this size. */
+  /** What the map says at one pixel of an image of this size. */
   read(frame: Frame | null, size: Raster, x: number, y: number): Reading {
     if (!frame) return { x, y, value: null, share: 0 };
     const row = nearest(y, size.height, frame.height);

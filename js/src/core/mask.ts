@@ -1,4 +1,4 @@
-// A region of the picture: which pixels are marked. Places are pixels, with the middle of the first at 0.
+// A region of the image: which pixels are marked. Places are pixels, with the middle of the first at 0.
 
 export interface Spot {
   x: number;
@@ -104,7 +104,7 @@ export class Mask {
     return true;
   }
 
-  /** To be laid over the picture, RGBA, so many times its size: stripes and an edge, seen on any ground. */
+  /** To be laid over the image, RGBA, so many times its size: stripes and an edge, seen on any ground. */
   overlay(scale = 1): Uint8ClampedArray<ArrayBuffer> {
     const [width, height] = [this.width * scale, this.height * scale];
     const data = new Uint8ClampedArray(4 * width * height);

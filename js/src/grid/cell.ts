@@ -1,4 +1,4 @@
-// One cell of a grid: a map over its picture, and one line below it.
+// One cell of a grid: a map over its image, and one line below it.
 
 import type { Raster } from "../core/blend.ts";
 import type { Limits } from "../core/clip.ts";
@@ -9,19 +9,19 @@ import { pngSize } from "../core/png.ts";
 import type { Pooled } from "../core/sharing.ts";
 import { formatNumber, formatShare, progressParts, type Status } from "../core/text.ts";
 import { make, setText } from "../shell/elements.ts";
+import { decodeImage } from "../shell/image.ts";
 import { lockMark } from "../shell/marks.ts";
 import type { LiveModel } from "../shell/models.ts";
-import { decodePicture } from "../shell/picture.ts";
 import { Stage } from "../shell/stage.ts";
 import { tell } from "../shell/traits.ts";
 
-/** A place in a picture, as shares of its width and height: pictures of several sizes have it in common. */
+/** A place in an image, as shares of its width and height: images of several sizes have it in common. */
 export interface Spot {
   readonly u: number;
   readonly v: number;
 }
 
-/** A cell's model: a picture, the newest frame, and what is said of it. */
+/** A cell's model: an image, the newest frame, and what is said of it. */
 export interface CellModel extends LiveModel {
   send?(message: object): void;
 }
@@ -33,7 +33,7 @@ export interface Told {
   moved(): void;
 }
 
-const EVENTS = "change:frame change:picture change:status";
+const EVENTS = "change:frame change:image change:status";
 
 export class GridCell {
   readonly root: HTMLElement;
@@ -46,7 +46,7 @@ export class GridCell {
   readonly #composer = new Composer();
   readonly #newest = new Newest<Frame>();
   readonly #acknowledge: Acknowledger;
-  #picture: Pixels | null = null;
+  #image: Pixels | null = null;
   #size: Raster = { width: 1, height: 1 };
   #turn = 0;
   #gone = false;
@@ -67,7 +67,7 @@ export class GridCell {
     ]);
     this.#acknowledge = new Acknowledger((stamp) => tell(() => model.send?.({ type: "painted", ...stamp })));
     for (const event of EVENTS.split(" ")) model.on(event, this.#changed);
-    this.#readPicture();
+    this.#readImage();
     this.#readFrame();
     this.say(null);
   }
@@ -83,12 +83,12 @@ export class GridCell {
     return this.#newest.current;
   }
 
-  get picture(): Pixels | null {
-    return this.#picture;
+  get image(): Pixels | null {
+    return this.#image;
   }
 
   get size(): Raster {
-    return this.#picture ?? this.frame ?? this.#size;
+    return this.#image ?? this.frame ?? this.#size;
   }
 
   get status(): Status {
@@ -115,12 +115,12 @@ export class GridCell {
   /** Whether something was drawn. */
   paint(display: Display, limits: Limits | null): boolean {
     const frame = this.frame;
-    const size = this.#picture ?? frame;
+    const size = this.#image ?? frame;
     let drawn = false;
     if (size && !(frame && this.#decoding)) {
       const pixels = frame
-        ? this.#composer.blend(frame, this.#picture, display, limits ?? this.#composer.limits(frame, display))
-        : this.#picture;
+        ? this.#composer.blend(frame, this.#image, display, limits ?? this.#composer.limits(frame, display))
+        : this.#image;
       drawn = pixels !== null && this.#stage.draw(pixels, []);
     }
     this.#waiting.hidden = size !== null;
@@ -157,7 +157,7 @@ export class GridCell {
 
   readonly #changed = (): void => {
     if (this.#gone) return;
-    this.#readPicture();
+    this.#readImage();
     this.#readFrame();
     this.say(null);
   };
@@ -171,8 +171,8 @@ export class GridCell {
     this.told.dirty(this);
   }
 
-  async #readPicture(): Promise<void> {
-    const png = this.model.get("picture");
+  async #readImage(): Promise<void> {
+    const png = this.model.get("image");
     if (png === this.#png) return;
     this.#png = png;
     const bytes = toBytes(png as DataView | undefined);
@@ -180,16 +180,16 @@ export class GridCell {
     const size = pngSize(bytes);
     if (size) this.#shape(size);
     this.#decoding = bytes.length > 0;
-    let picture: Pixels | null = null;
+    let image: Pixels | null = null;
     try {
-      picture = bytes.length > 0 ? await pictureOf(png as object, bytes) : null;
+      image = bytes.length > 0 ? await imageOf(png as object, bytes) : null;
     } catch {
-      setText(this.#waiting, "The picture could not be decoded");
+      setText(this.#waiting, "The image could not be decoded");
     }
     if (turn !== this.#turn || this.#gone) return;
     this.#decoding = false;
-    this.#picture = picture;
-    if (picture) this.#shape(picture);
+    this.#image = image;
+    if (image) this.#shape(image);
     this.told.dirty(this);
   }
 
@@ -202,8 +202,8 @@ export class GridCell {
 const DECODED = new WeakMap<object, Promise<Pixels>>();
 
 /** Decoded once for all cells that were given the same bytes. */
-function pictureOf(key: object, bytes: Uint8Array): Promise<Pixels> {
-  const known = DECODED.get(key) ?? decodePicture(bytes);
+function imageOf(key: object, bytes: Uint8Array): Promise<Pixels> {
+  const known = DECODED.get(key) ?? decodeImage(bytes);
   DECODED.set(key, known);
   return known;
 }
@@ -216,7 +216,7 @@ function rest(status: Status): string {
   return status.title || (status.state === "done" ? "" : "Waiting");
 }
 
-/** Where the pointer is in the picture on a canvas; null where that has no size. */
+/** Where the pointer is in the image on a canvas; null where that has no size. */
 export function spotIn(canvas: HTMLCanvasElement, event: PointerEvent): Spot | null {
   const box = canvas.getBoundingClientRect();
   if (!box.width || !box.height) return null;

@@ -21,7 +21,7 @@ const ARROWS: Record<string, readonly [number, number]> = {
 /**
  * @param root where the pointer may be
  * @param table where the cells are
- * @param beside a canvas that shows the same pictures as the cells
+ * @param beside a canvas that shows the same images as the cells
  */
 export function listen(
   root: HTMLElement,

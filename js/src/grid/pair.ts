@@ -119,7 +119,7 @@ export class PairView {
     const first = this.#cells[this.pair[0]];
     if (!frame || !first) return;
     this.#stageBox.style.setProperty("--sw-ratio", String(first.size.width / first.size.height));
-    this.#stage.draw(this.#composer.blend(frame, first.picture, display), []);
+    this.#stage.draw(this.#composer.blend(frame, first.image, display), []);
     const limits = this.#composer.limits(frame, display);
     drawBar(this.#bar, this.#ticks, barColors(true, limits, display.diverging, display.threshold), [
       ...barTicks(frame, limits, 3),

@@ -25,10 +25,10 @@ export interface Curve {
   mark: { at: number; label: string } | null;
 }
 
-/** One thing to look at: a picture, a map, a map over a picture, bars or a curve. */
+/** One thing to look at: an image, a map, a map over an image, bars or a curve. */
 export interface Panel {
   caption: string;
-  picture?: string;
+  image?: string;
   map?: string;
   /** The map whose color scale is used. */
   scale?: string;
@@ -51,7 +51,7 @@ export interface Content {
   state?: "ready" | "refused" | "stopped";
   message?: string;
   remedy?: string;
-  pictures?: Record<string, DataView>;
+  images?: Record<string, DataView>;
   maps?: Record<string, RawFrame>;
   shots?: Shot[];
   notes?: string[];

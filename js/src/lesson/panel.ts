@@ -16,15 +16,15 @@ const TICKS = 3;
 /** What a panel shows, found by its names. */
 export interface Seen {
   panel: Panel;
-  picture: Pixels | null;
+  image: Pixels | null;
   frame: Frame | null;
   scale: Frame | null;
   display: Display;
 }
 
-/** What is painted: the map over its picture, the map alone, or the picture. */
-export function pixelsOf(composer: Composer, { picture, frame, scale, display }: Seen): Pixels | null {
-  return frame ? composer.blend(frame, picture, display, composer.limits(scale ?? frame, display)) : picture;
+/** What is painted: the map over its image, the map alone, or the image. */
+export function pixelsOf(composer: Composer, { image, frame, scale, display }: Seen): Pixels | null {
+  return frame ? composer.blend(frame, image, display, composer.limits(scale ?? frame, display)) : image;
 }
 
 export class PanelView {

@@ -1,4 +1,4 @@
-// All steps, each a button with its number, its title and a small picture; the current one is marked.
+// All steps, each a button with its number, its title and a small image; the current one is marked.
 
 import { Composer } from "../core/compose.ts";
 import { fill, make, setText } from "../shell/elements.ts";
@@ -33,8 +33,8 @@ export class Strip {
       const state = make("span", "unseen");
       const number = make("span", "lesson-number", {}, [String(i + 1)]);
       const title = make("span", "lesson-title", {}, [step.title]);
-      const picture = make("span", "lesson-small", {}, [canvas, glyph, number]);
-      const button = make("button", "lesson-step", { type: "button" }, [picture, title, state]);
+      const image = make("span", "lesson-small", {}, [canvas, glyph, number]);
+      const button = make("button", "lesson-step", { type: "button" }, [image, title, state]);
       button.addEventListener("click", () => this.go(i), { signal: this.life });
       this.#items.push({ button, stage: new Stage(canvas), composer: new Composer(), state, glyph });
       return button;
@@ -48,7 +48,7 @@ export class Strip {
     });
   }
 
-  /** Show what a step has: a small picture, or in its place a sign of what there is. */
+  /** Show what a step has: a small image, or in its place a sign of what there is. */
   show(step: number, state: string, seen: Seen | null): void {
     const item = this.#items[step];
     if (!item) return;
@@ -56,7 +56,7 @@ export class Strip {
     setText(item.state, STATES[state] ?? "");
     const pixels = seen && pixelsOf(item.composer, seen);
     if (pixels) item.stage.draw(pixels, []);
-    item.button.classList.toggle("sw-lesson-pictured", Boolean(pixels));
+    item.button.classList.toggle("sw-lesson-with-image", Boolean(pixels));
     setText(item.glyph, pixels ? "" : glyphOf(state, seen));
   }
 }

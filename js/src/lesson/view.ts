@@ -6,9 +6,9 @@ import type { Display, Pixels } from "../core/compose.ts";
 import { toBytes } from "../core/frame.ts";
 import { KERNEL_GONE } from "../core/text.ts";
 import { fill, make, setText } from "../shell/elements.ts";
+import { decodeImage } from "../shell/image.ts";
 import { KernelWatch } from "../shell/kernel.ts";
 import { resolveModel } from "../shell/models.ts";
-import { decodePicture } from "../shell/picture.ts";
 import { watchSize } from "../shell/stage.ts";
 import { follow, tell } from "../shell/traits.ts";
 import { Chooser } from "./chooser.ts";
@@ -42,7 +42,7 @@ export class LessonView {
   readonly #strip: Strip;
   readonly #chooser: Chooser;
   readonly #maps = new Maps();
-  readonly #pictures = new Map<string, { from: DataView; pixels: Pixels | null }>();
+  readonly #images = new Map<string, { from: DataView; pixels: Pixels | null }>();
   readonly #paints = new Coalescer(() => this.#paint());
   readonly #kernel: KernelWatch;
   #panels: PanelView[] = [];
@@ -134,7 +134,7 @@ export class LessonView {
   #readContent(name: string): void {
     const content = this.#content(name);
     this.#maps.add(content.maps);
-    for (const [key, bytes] of Object.entries(content.pictures ?? {})) this.#decode(key, bytes);
+    for (const [key, bytes] of Object.entries(content.images ?? {})) this.#decode(key, bytes);
     const known = this.#shots.get(name);
     if (isReady(content) && (known === undefined || known >= content.shots!.length)) {
       this.#shots.set(name, content.start ?? 0);
@@ -144,13 +144,13 @@ export class LessonView {
   }
 
   async #decode(key: string, from: DataView): Promise<void> {
-    if (this.#pictures.get(key)?.from === from) return;
+    if (this.#images.get(key)?.from === from) return;
     const entry = { from, pixels: null as Pixels | null };
-    this.#pictures.set(key, entry);
+    this.#images.set(key, entry);
     try {
-      entry.pixels = await decodePicture(toBytes(from));
+      entry.pixels = await decodeImage(toBytes(from));
     } catch (error) {
-      console.debug(`[saliency_widgets] the picture ${key} could not be decoded`, error);
+      console.debug(`[saliency_widgets] the image ${key} could not be decoded`, error);
     }
     if (!this.#life.signal.aborted) this.#paints.request("frame");
   }
@@ -292,7 +292,7 @@ export class LessonView {
     };
     return {
       panel,
-      picture: panel.picture === undefined ? null : (this.#pictures.get(panel.picture)?.pixels ?? null),
+      image: panel.image === undefined ? null : (this.#images.get(panel.image)?.pixels ?? null),
       frame: this.#maps.get(panel.map),
       scale: this.#maps.get(panel.scale),
       display,

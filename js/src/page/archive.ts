@@ -12,7 +12,7 @@ export interface Archive {
   root: number;
   models: Traits[];
   /** Canvases by the place of their model: PNG bytes, of this size. */
-  pictures: { model: number; width: number; height: number; png: DataView }[];
+  images: { model: number; width: number; height: number; png: DataView }[];
   settings: Setting[];
   /** Models whose traits the settings are. */
   displays: number[];

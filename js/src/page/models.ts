@@ -68,7 +68,7 @@ export async function makeModels(archive: Archive): Promise<PageModel[]> {
   };
   for (const traits of archive.models) models.push(new PageModel(traits, manager));
   await Promise.all(
-    archive.pictures.map(async ({ model, width, height, png }) => {
+    archive.images.map(async ({ model, width, height, png }) => {
       const canvas = document.createElement("canvas");
       canvas.width = width;
       canvas.height = height;

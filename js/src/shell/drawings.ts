@@ -6,7 +6,7 @@ import { tell } from "./traits.ts";
 /**
  * Tells the kernel what a canvas shows, where it was told something else.
  *
- * ipycanvas encodes a picture for every command, several at a time, and the browser may finish an older one last:
+ * ipycanvas encodes an image for every command, several at a time, and the browser may finish an older one last:
  * the kernel would keep, and save, what is no longer on the page. So each word is checked, one at a time.
  */
 export class Drawings {
@@ -25,7 +25,7 @@ export class Drawings {
       try {
         for (const layer of this.layers()) await correct(layer, first);
       } catch (error) {
-        // A picture from elsewhere on the canvas: the browser lets nobody read it.
+        // An image from elsewhere on the canvas: the browser lets nobody read it.
         console.debug("[saliency_widgets] what is drawn can't be read", error);
       }
     }

@@ -142,7 +142,7 @@ export function setDisabled(elements: Elements, button: HTMLButtonElement, disab
   if (focused && disabled) keepFocus(elements);
 }
 
-/** Put the focus where it stays inside the view: on the picture, or on the view itself where there is none. */
+/** Put the focus where it stays inside the view: on the image, or on the view itself where there is none. */
 export function keepFocus({ root, canvas }: Elements): void {
   const plain = root.classList.contains("sw-plain");
   if (plain) root.tabIndex = -1; // not before: a click on the words would take the focus from the notebook

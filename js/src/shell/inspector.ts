@@ -32,7 +32,7 @@ export class Inspector {
     canvas.addEventListener("keydown", (e) => this.#key(e), listen);
   }
 
-  /** The pixel being read, inside the picture as it is now. */
+  /** The pixel being read, inside the image as it is now. */
   get place(): Place | null {
     const size = this.size();
     if (!this.#place || !size) return null;

@@ -1,4 +1,4 @@
-// The words under the picture: progress, readings, errors, notes.
+// The words under the image: progress, readings, errors, notes.
 
 import { isWhole, progressParts, SEPARATOR, type Status } from "../core/text.ts";
 import { type Elements, fill, setDisabled, setText } from "./elements.ts";

@@ -1,4 +1,4 @@
-// Marks a region of the picture: by brush or rectangle, with the pointer or the keys.
+// Marks a region of the image: by brush or rectangle, with the pointer or the keys.
 
 import type { Raster } from "../core/blend.ts";
 import { toBytes } from "../core/frame.ts";
@@ -37,7 +37,7 @@ export class RegionTools {
   #corner: Spot | null = null;
 
   /**
-   * @param raster the picture's size
+   * @param raster the image's size
    * @param cursor the pixel that the keys have reached
    * @param changed what is marked is to be painted
    * @param done a stroke has ended: what is marked counts
@@ -96,7 +96,7 @@ export class RegionTools {
     canvas.addEventListener("keydown", (event) => this.#key(event), listen);
   }
 
-  /** To be laid over the picture; null while nothing is marked. */
+  /** To be laid over the image; null while nothing is marked. */
   get surface(): HTMLCanvasElement | null {
     return this.#on && this.#mask?.count ? this.#surface : null;
   }
@@ -257,7 +257,7 @@ export class RegionTools {
     setDisabled(this.elements, this.#undo, !mask?.undoable);
     setDisabled(this.elements, this.#clear, !mask?.count);
     if (mask) {
-      // Finer than a small picture, so that its pixels stay square when it is enlarged.
+      // Finer than a small image, so that its pixels stay square when it is enlarged.
       const scale = Math.max(1, Math.round(FINE / Math.max(mask.width, mask.height)));
       const [width, height] = [mask.width * scale, mask.height * scale];
       if (this.#surface.width !== width) this.#surface.width = width;

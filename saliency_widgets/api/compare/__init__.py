@@ -92,20 +92,18 @@ class Comparison:
             try:
                 found = Subject(model, item, **self.about[place.models])
                 if found.parts:
-                    pictures = [name for name, shape in found.parts.items() if len(shape) == 3]
-                    found = Subject(
-                        model, item, **{**self.about[place.models], "explain": [*pictures, *found.parts][0]}
-                    )
+                    images = [name for name, shape in found.parts.items() if len(shape) == 3]
+                    found = Subject(model, item, **{**self.about[place.models], "explain": [*images, *found.parts][0]})
             except (TypeError, ValueError) as error:
                 raise type(error)(self._about(place, error)) from error
             if len(found.tensor) != 1:
                 raise ValueError(
-                    f"inputs: each is one picture, and {brief(self.axes['inputs'].labels[place.inputs])} is a batch of "
-                    f"{len(found.tensor)}. Pass its pictures as a list."
+                    f"inputs: each is one image, and {brief(self.axes['inputs'].labels[place.inputs])} is a batch of "
+                    f"{len(found.tensor)}. Pass its images as a list."
                 )
-            if found.prepared.pictures is None:
+            if found.prepared.images is None:
                 raise ValueError(
-                    f"inputs: sw.compare shows maps over pictures, and what the model takes has shape "
+                    f"inputs: sw.compare shows maps over images, and what the model takes has shape "
                     f"{tuple(found.tensor.shape)}. Use sw.attribute, or sw.explore of a row."
                 )
             self._subjects[key] = found

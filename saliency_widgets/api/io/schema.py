@@ -131,7 +131,7 @@ _EACH: Rule = "a number for each sample, or null", lambda value: value is None o
 STATE: Mapping[str, Rule] = {
     "saliency_widgets": _TEXT,
     "saved": _TEXT,
-    "kind": ("'picture' or 'row'", lambda value: value in ("picture", "row")),
+    "kind": ("'image' or 'row'", lambda value: value in ("image", "row")),
     "model": ("its class and fingerprint", _is_model),
     "class": _or_null(_TEXT),
     "class_names": _or_null(_NAMES),

@@ -91,7 +91,7 @@ def sweep(
 
     Args:
         model: Any ``torch.nn.Module``; it is left as it was found.
-        inputs: One input, as for :func:`attribute`, or many: a list of pictures, an array or tensor with a row for
+        inputs: One input, as for :func:`attribute`, or many: a list of images, an array or tensor with a row for
             each, or a DataFrame. As the model sees them, all of one size.
         method: As for :func:`attribute`.
         grid: The values of each parameter: ``{"noise_level": [0.05, 0.1, 0.2], "n_samples": [8, 32, 128]}``.
@@ -204,7 +204,7 @@ def sweep(
         raise ValueError(f"sweep: no cell could be computed. {next(iter(found.values())).error}")
     if any(metric.name == FINEST for metric in chosen):
         found = with_likeness(found, grid, [param.name for param in refining(entry) if param.name in grid])
-    shown = [one.picture for one in each]
+    shown = [one.image for one in each]
     result = Sweep(entry, grid, settings, dict(params), chosen, found, shown, quality, cost, within)
     return result if metrics is not None else result.with_numbers()
 

@@ -131,12 +131,12 @@ class Input:
 
     Attributes:
         item: As the caller gave it.
-        picture: What the model sees of it, for people; None where that is none.
+        image: What the model sees of it, for people; None where that is none.
         name: Of what the model sees, the same on another day; empty unless it was asked for.
     """
 
     item: Any
-    picture: np.ndarray | None
+    image: np.ndarray | None
     name: str
 
 
@@ -169,10 +169,10 @@ def read_inputs(model: nn.Module, inputs: Any, given: Mapping[str, Any], *, name
         if subject.parts:
             raise ValueError(f"explain: a sweep is about one input. Pass explain= one of {list(subject.parts)}.")
         found = subject.prepared
-        picture = None if found.pictures is None else found.pictures[0]
+        image = None if found.images is None else found.images[0]
         # What the model sees, with its other inputs, what black and white are to it, and what it is compared with.
         seen = (found.tensor, found.arguments, found.pixels, found.columns, subject.class_names)
-        each.append(Input(item, picture, lasting_name(*seen) if named else ""))
+        each.append(Input(item, image, lasting_name(*seen) if named else ""))
         shapes.setdefault(tuple(subject.tensor.shape[1:]), place)
         first = first or subject
     if first is None:

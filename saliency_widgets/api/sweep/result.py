@@ -37,7 +37,7 @@ class Sweep:
         fixed: The method's other parameters that were given.
         metrics: What was measured.
         cells: What was found, by (number of the input, number of the setting).
-        pictures: What the model saw of each input, uint8 (H, W, 3); None where that is no picture.
+        images: What the model saw of each input, uint8 (H, W, 3); None where that is no image.
         quality: The metric that settings are chosen by.
         cost: The metric that is to be kept low.
         within: How much worse than the best the choice may be.
@@ -49,7 +49,7 @@ class Sweep:
     fixed: Mapping[str, Any]
     metrics: Sequence[Metric]
     cells: Mapping[tuple[int, int], Found]
-    pictures: Sequence[np.ndarray | None]
+    images: Sequence[np.ndarray | None]
     quality: str
     cost: str
     within: float = WITHIN.default
@@ -57,7 +57,7 @@ class Sweep:
     @property
     def inputs(self) -> int:
         """How many inputs there were."""
-        return len(self.pictures)
+        return len(self.images)
 
     @cached_property
     def table(self) -> pd.DataFrame:

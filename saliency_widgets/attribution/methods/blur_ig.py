@@ -24,7 +24,7 @@ BLUR_LEVEL = Param(
     high=1.0,
     maximum=math.inf,
     unit="of the shorter side",
-    help="Standard deviation of the strongest blur, where the way to the picture begins, as a fraction of its shorter "
+    help="Standard deviation of the strongest blur, where the way to the image begins, as a fraction of its shorter "
     "side. What survives that blur gets no attribution.",
 )
 
@@ -36,23 +36,23 @@ _OPEN = 1024  # gaps that are open at a time: the coarse order of so many nodes 
     title="Blur-IG",
     unit="gradients",
     params=(N_STEPS, BLUR_LEVEL, CHUNK_SIZE),
-    needs=("picture",),
+    needs=("image",),
     aliases=("blur_integrated_gradients",),
-    blank="the gradients are zero all the way from the blurred picture, or the blur changes nothing",
+    blank="the gradients are zero all the way from the blurred image, or the blur changes nothing",
 )
 def blur_ig(query: Query, n_steps: int, blur_level: float, chunk_size: int | None) -> Iterator[Estimate]:
-    r"""The gradients on the way from the blurred picture to the sharp one, added up: no baseline color goes unseen.
+    r"""The gradients on the way from the blurred image to the sharp one, added up: no baseline color goes unseen.
 
-    With L(s) the picture blurred by a Gaussian of standard deviation s pixels:
+    With L(s) the image blurred by a Gaussian of standard deviation s pixels:
 
     .. math:: a_i = \int_{s_{max}}^0 \frac{\partial F(L(s))}{\partial x_i} \, \frac{d L_i(s)}{d s} \, ds
         \approx \sum_j \tfrac12 (g_j + g_{j+1}) (L(s_{j+1}) - L(s_j))_i
 
     with g_j the gradient at L(s_j), in equal steps of s. The sum needs no derivative of L, and is exact for linear
-    and quadratic F at any number of steps. The blur is exact too: each cosine frequency w of the picture, mirrored at
+    and quadratic F at any number of steps. The blur is exact too: each cosine frequency w of the image, mirrored at
     its edges, times exp(-s^2 w^2 / 2). Completeness: the exact values sum to F(x) - F(L(s_max)); what is missing is
     reported as ``delta``. Nodes are visited coarse to fine, and each estimate is the sum over those visited; before
-    both ends are in, the gradient at x times x - L(s_max). For that, the gradients and pictures at both ends of each
+    both ends are in, the gradient at x times x - L(s_max). For that, the gradients and images at both ends of each
     gap are held: half of them at most, and no more than about 800 of each.
 
     Source: Xu, Venugopalan and Sundararajan, "Attribution in Scale and Space", 2020.
@@ -61,11 +61,11 @@ def blur_ig(query: Query, n_steps: int, blur_level: float, chunk_size: int | Non
         Running estimates; values of shape (B, C, H, W), in units of score; ``delta`` of shape (B,).
 
     Raises:
-        ValueError: The inputs are no pictures.
+        ValueError: The inputs are no images.
     """
     if query.inputs.ndim != 4:
         raise ValueError(
-            f"method: Blur-IG needs pictures (N, C, H, W), got inputs of shape {tuple(query.inputs.shape)}. "
+            f"method: Blur-IG needs images (N, C, H, W), got inputs of shape {tuple(query.inputs.shape)}. "
             f"Use 'integrated_gradients'."
         )
     blurred = scale_space(query.inputs)
@@ -76,10 +76,10 @@ def blur_ig(query: Query, n_steps: int, blur_level: float, chunk_size: int | Non
     done = 0
     for chunk in query.chunks(len(order), chunk_size, first=(1,)):
         nodes = order[chunk.start : chunk.stop]
-        pictures = torch.stack([blurred(strongest * (1 - node / n_steps)) for node in nodes])
-        with locate_nonfinite(query, "blur_level", (), "for blurred copies of the picture", "Lower blur_level."):
-            gradients, scores = query.gradient(pictures.flatten(0, 1))
-        for node, *seen in zip(nodes, gradients.view_as(pictures), pictures, strict=True):
+        images = torch.stack([blurred(strongest * (1 - node / n_steps)) for node in nodes])
+        with locate_nonfinite(query, "blur_level", (), "for blurred copies of the image", "Lower blur_level."):
+            gradients, scores = query.gradient(images.flatten(0, 1))
+        for node, *seen in zip(nodes, gradients.view_as(images), images, strict=True):
             integral.add(node, *seen)
         rows = zip(nodes, scores.view(len(nodes), -1), strict=True)
         ends |= {node: row for node, row in rows if node in (0, n_steps)}
@@ -95,13 +95,13 @@ def blur_ig(query: Query, n_steps: int, blur_level: float, chunk_size: int | Non
         )  # fmt: skip
 
 
-def scale_space(pictures: Tensor) -> Callable[[float], Tensor]:
-    """The pictures, shape (B, C, H, W), blurred by a Gaussian: a function of its standard deviation in pixels.
+def scale_space(images: Tensor) -> Callable[[float], Tensor]:
+    """The images, shape (B, C, H, W), blurred by a Gaussian: a function of its standard deviation in pixels.
 
     Mirrored at the edges, so that nothing comes in from outside and each channel keeps its mean.
     """
-    height, width = pictures.shape[-2:]
-    tiled = pictures.to(torch.promote_types(pictures.dtype, torch.float32))
+    height, width = images.shape[-2:]
+    tiled = images.to(torch.promote_types(images.dtype, torch.float32))
     for side in (-1, -2):
         tiled = torch.cat([tiled, tiled.flip(side)], side)
     spectrum = torch.fft.rfft2(tiled)
@@ -111,22 +111,22 @@ def scale_space(pictures: Tensor) -> Callable[[float], Tensor]:
 
     def blurred(sigma: float) -> Tensor:
         if sigma == 0:
-            return pictures
+            return images
         kept = torch.exp(-0.5 * sigma**2 * squares).to(tiled)
-        return torch.fft.irfft2(spectrum * kept, s=(2 * height, 2 * width))[..., :height, :width].to(pictures)
+        return torch.fft.irfft2(spectrum * kept, s=(2 * height, 2 * width))[..., :height, :width].to(images)
 
     return blurred
 
 
 class _Trapezoid:
-    """The sum over the nodes seen so far, in order of blur, of the mean gradient times the change of the picture.
+    """The sum over the nodes seen so far, in order of blur, of the mean gradient times the change of the image.
 
     Held are the nodes at the ends of gaps that will be filled.
 
     Args:
         n_steps: The last node, which comes first; the first node comes second.
-        start: The picture at the first node.
-        end: The picture at the last node.
+        start: The image at the first node.
+        end: The image at the last node.
 
     Attributes:
         values: The sum; a new tensor each time.
@@ -140,7 +140,7 @@ class _Trapezoid:
         self._held: dict[int, tuple[Tensor, Tensor]] = {}
         self.values = torch.zeros_like(start)
 
-    def add(self, node: int, gradient: Tensor, picture: Tensor) -> None:
+    def add(self, node: int, gradient: Tensor, image: Tensor) -> None:
         """Fill a gap: one interval of the sum becomes two."""
         gap = self._n_steps + 2
         if node == self._n_steps:
@@ -151,13 +151,13 @@ class _Trapezoid:
             place = bisect(self._order, node)
             left, right = self._order[place - 1], self._order[place]
             (g0, x0), (g1, x1) = self._held[left], self._held[right]
-            change = gradient * (x1 - x0) + g0 * (picture - x1) + g1 * (x0 - picture)
+            change = gradient * (x1 - x0) + g0 * (image - x1) + g1 * (x0 - image)
             self.values = self.values + change / 2
             gap = right - left
         self._seen.add(node)
         if gap > 2:
             insort(self._order, node)
-            self._held[node] = gradient, picture
+            self._held[node] = gradient, image
         for end in (node - 1, node + 1):  # a node between closed gaps can't change the sum any more
             if end in self._held and {max(end - 1, 0), min(end + 1, self._n_steps)} <= self._seen:
                 self._order.remove(end)

@@ -24,8 +24,8 @@ def deconvnet(query: Query) -> Iterator[Estimate]:
     .. math:: g_x = \max(g_y, 0)
 
     whatever x was: what the ReLU cut off in the forward pass plays no part. Where nothing but ReLUs bends the model
-    (no max-pooling), every picture gets the same map for a class; where max-pooling does, the map is close to a
-    reconstruction of the picture that says little of the class (Nie, Zhang and Patel, "A Theoretical Explanation for
+    (no max-pooling), every image gets the same map for a class; where max-pooling does, the map is close to a
+    reconstruction of the image that says little of the class (Nie, Zhang and Patel, "A Theoretical Explanation for
     Perplexing Behaviors of Backpropagation-based Visualizations", 2018): read it beside another method. The same
     activations are reached as by Guided Backprop.
 

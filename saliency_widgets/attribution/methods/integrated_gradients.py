@@ -90,7 +90,7 @@ def integrated_gradients(
     coarse to fine.
 
     Gradients are kept, so that more steps only add to them. Of float32 inputs, those beyond the first 40 MiB (69 nodes
-    of a picture of 224 x 224) are kept and counted in 16 bits, each value rounded by at most 2^-11 of itself: the map
+    of an image of 224 x 224) are kept and counted in 16 bits, each value rounded by at most 2^-11 of itself: the map
     is off by less than 5e-4, relative to it, and usually by a tenth of that. See
     :class:`~saliency_widgets.attribution.numerics.float16_store.Half`.
 

@@ -25,7 +25,7 @@ NOISE_LEVEL = Param(
     maximum=math.inf,
     unit="of the input's range",
     help="Standard deviation of the added noise, as a fraction of the input's max - min. More noise, smoother map; "
-    "too much and another picture is explained.",
+    "too much and another image is explained.",
 )
 N_SAMPLES = Param(
     "n_samples",

@@ -14,7 +14,7 @@ _EXPONENT = 15  # float16 reaches 2^16
 def kept_whole(like: Tensor) -> int | None:
     """How many gradients of a tensor's form are kept as they are, before others are kept as halves; None: all.
 
-    Of 224 x 224 pictures that is 69, and 1,024 take 315 MiB instead of 590. Small inputs never come that far, and
+    Of 224 x 224 images that is 69, and 1,024 take 315 MiB instead of 590. Small inputs never come that far, and
     float64 is left to those who want its digits.
     """
     return None if like.dtype != torch.float32 else max(16, WHOLE_BYTES // (4 * max(1, like.numel())))

@@ -100,7 +100,7 @@ def rank_correlation(a: Tensor, b: Tensor) -> Tensor:
     """Spearman's rank correlation of two maps of each sample, shape (B,).
 
     Args:
-        a: Shape (B, ...); of pictures (B, C, H, W) the largest over the channels counts.
+        a: Shape (B, ...); of images (B, C, H, W) the largest over the channels counts.
         b: Likewise. Of large maps, some 4,000 places evenly spread are compared; equal values keep their order.
     """
 

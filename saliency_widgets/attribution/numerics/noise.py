@@ -30,8 +30,8 @@ def normal_noise(like: Tensor, seed: int, samples: range) -> Tensor:
     """Standard normal noise for the given samples.
 
     Args:
-        like: The inputs, shape (B, ...). Every row of a batch gets the same noise, so that a picture's map
-            doesn't depend on the pictures beside it.
+        like: The inputs, shape (B, ...). Every row of a batch gets the same noise, so that an image's map
+            doesn't depend on the images beside it.
         seed: The seed.
         samples: Which samples, K of them.
 

@@ -264,8 +264,8 @@ def identity(value: Any) -> Any:
         return tuple(_inner(item) for item in value)
     if isinstance(value, (str, int, float, bool, type(None))):
         return (type(value).__name__, value)
-    if hasattr(value, "tobytes") and hasattr(value, "getpixel"):  # a picture of PIL's
-        return ("picture", Held(value), value.size, value.mode, digest(np.frombuffer(value.tobytes(), np.uint8)))
+    if hasattr(value, "tobytes") and hasattr(value, "getpixel"):  # an image of PIL's
+        return ("image", Held(value), value.size, value.mode, digest(np.frombuffer(value.tobytes(), np.uint8)))
     return ("object", Held(value))
 
 

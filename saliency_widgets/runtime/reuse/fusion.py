@@ -45,7 +45,7 @@ class Tuned:
         biases: Of folded convolutions, by path.
         folded: The paths of the BatchNorms that pass on what they get.
         hidden: The modules whose output is another one now: the folded convolutions, and what ends with them.
-        channels_last: Whether pictures are laid out so.
+        channels_last: Whether images are laid out so.
         changed: Whose numbers are other ones, by the id of the caller's weight.
     """
 

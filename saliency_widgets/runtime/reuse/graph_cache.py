@@ -1,6 +1,6 @@
 """Passes of the inputs whose graph is kept: another class, or another layer, is a backward pass only.
 
-The first picture shall be there soon. For the inputs, the pass is recorded without its layers, as telling them apart
+The first image shall be there soon. For the inputs, the pass is recorded without its layers, as telling them apart
 takes a sixth of it; for the first layer that is asked for, from that layer on, which takes little more than a forward
 pass. Who asks for a second layer looks around: then the whole pass is recorded with all its layers, and serves all.
 """

@@ -92,9 +92,9 @@ class DisplaySettings(anywidget.AnyWidget):
         names = {True: chosen.pop("diverging"), False: chosen.pop("colormap")}
         return {**chosen, "lut": render.lut(names[signed])}
 
-    def render(self, picture: np.ndarray, quantized: render.Quantized, path: Any, **kwargs: Any) -> None:
+    def render(self, image: np.ndarray, quantized: render.Quantized, path: Any, **kwargs: Any) -> None:
         """Write the overlay as PNG, as the browser shows it."""
-        render.overlay_png(path, picture, quantized, **self.look(quantized.signed), **kwargs)
+        render.overlay_png(path, image, quantized, **self.look(quantized.signed), **kwargs)
 
 
 def _to_trait(param: Param, value: Any) -> Any:

@@ -53,7 +53,7 @@ class Live(WithStaticOutput, Showable, w.Box):
 
     Attributes:
         panel: The controls.
-        view: What the answer's state is told on, and its picture where it is one.
+        view: What the answer's state is told on, and its image where it is one.
         trust: The tests of the answer that is shown.
     """
 
@@ -174,7 +174,7 @@ class Live(WithStaticOutput, Showable, w.Box):
         return None
 
     kind: ClassVar[str] = ""
-    """What is explained: "picture" or "row"."""
+    """What is explained: "image" or "row"."""
 
     @property
     def controls(self) -> dict[str, Any]:

@@ -90,24 +90,24 @@ _WAITER = _Waiter()
 
 
 class Paced(anywidget.AnyWidget):
-    """A picture and the frames of one map over it. Written by one worker at a time; its front end counts views alone.
+    """An image and the frames of one map over it. Written by one worker at a time; its front end counts views alone.
 
     Args:
-        picture: What the model sees, as PNG bytes.
+        image: What the model sees, as PNG bytes.
         **traits: Of whatever is built on it.
     """
 
-    picture = traitlets.Bytes().tag(sync=True)
+    image = traitlets.Bytes().tag(sync=True)
     frame = traitlets.Dict().tag(sync=True)
     status = traitlets.Dict().tag(sync=True)
 
-    def __init__(self, picture: bytes = b"", **traits: Any) -> None:
+    def __init__(self, image: bytes = b"", **traits: Any) -> None:
         self._pace = threading.RLock()
         self._in_flight: tuple[int, int] | None = None
         self._due = 0.0  # when the frame in flight counts as painted, answered or not
         self._pending: tuple[Mapping[str, Any] | None, Mapping[str, Any]] | None = None
         self._acknowledged = False
-        super().__init__(picture=picture, **traits)
+        super().__init__(image=image, **traits)
         self.on_msg(self._on_message)
 
     def __repr__(self) -> str:
@@ -128,7 +128,7 @@ class Paced(anywidget.AnyWidget):
         """Show a frame and a status as soon as the last frame has been painted; the newest offer wins.
 
         Args:
-            frame: The map, see ``js/src/heatmap.ts``; None leaves the picture as it is.
+            frame: The map, see ``js/src/heatmap.ts``; None leaves the image as it is.
             status: Progress, readings, errors, and the code of the map; see :func:`messages.status`.
         """
         with self._pace:

@@ -1,4 +1,4 @@
-"""The heatmap view: a map over its picture, painted in the browser, with all that is told of it."""
+"""The heatmap view: a map over its image, painted in the browser, with all that is told of it."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from saliency_widgets.widgets.bundle import BundledView
 
 
 class HeatmapView(BundledView, Paced):
-    """Shows frames over a picture. Written by one worker at a time; its front end counts views alone.
+    """Shows frames over an image. Written by one worker at a time; its front end counts views alone.
 
     Args:
-        picture: What the model sees, as PNG bytes; None where it is no picture: progress, readings, the check-up and
+        image: What the model sees, as PNG bytes; None where it is no image: progress, readings, the check-up and
             errors are shown without one.
-        display: The display settings; share one between views that should look alike. None without a picture.
+        display: The display settings; share one between views that should look alike. None without an image.
         on_stop: Called when the person presses Stop.
         controls: What the person may move beside it; their way to the kernel is opened once the view is on a page.
         layers: Canvases drawn on top.
@@ -40,7 +40,7 @@ class HeatmapView(BundledView, Paced):
 
     def __init__(
         self,
-        picture: bytes | None,
+        image: bytes | None,
         display: DisplaySettings | None,
         *,
         on_stop: Callable[[], None] | None = None,
@@ -50,7 +50,7 @@ class HeatmapView(BundledView, Paced):
         self._on_stop = on_stop
         self._marked: Callable[[np.ndarray], None] = lambda _mask: None
         super().__init__(
-            picture=picture or b"", plain=picture is None, display=display, layers=list(layers), controls=list(controls)
+            image=image or b"", plain=image is None, display=display, layers=list(layers), controls=list(controls)
         )
 
     @property
@@ -74,7 +74,7 @@ class HeatmapView(BundledView, Paced):
             self.controls = [*(one for one in self.controls if one.comm is not None), *controls]
 
     def on_region(self, marked: Callable[[np.ndarray], None]) -> None:
-        """Call back with truth values (H, W) whenever a region was marked on the picture; while ``marking``."""
+        """Call back with truth values (H, W) whenever a region was marked on the image; while ``marking``."""
         self._marked = marked
 
     def mark(self, mask: np.ndarray) -> None:

@@ -150,7 +150,7 @@ def told(error: Exception, asked: str) -> dict[str, str]:
     if isinstance(error, torch.OutOfMemoryError):
         return {
             "message": "The device ran out of memory for a single row.",
-            "remedy": "Explain a smaller picture, free the device's memory, or pass device='cpu'; passes of several "
+            "remedy": "Explain a smaller image, free the device's memory, or pass device='cpu'; passes of several "
             "rows are split by themselves.",
         }
     if isinstance(error, (TypeError, ValueError)):

@@ -128,7 +128,7 @@ class Panel:
         entry = get_method(given)
         if not self._fits(entry):
             raise ValueError(
-                f"method: {entry.title} is about pictures, and these inputs are none. Choose from "
+                f"method: {entry.title} is about images, and these inputs are none. Choose from "
                 f"{', '.join(self._methods)}."
             )
         alike = sum(known.title.partition(" #")[0] == entry.title for known in self._methods.values())

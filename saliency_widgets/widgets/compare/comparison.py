@@ -375,8 +375,8 @@ def compare(
 
     Args:
         model: A ``torch.nn.Module``, or several: a mapping from names to them, or a list.
-        inputs: One picture as for :func:`explore`, or several: a list, a tensor with a row for each, or a mapping from
-            names to pictures.
+        inputs: One image as for :func:`explore`, or several: a list, a tensor with a row for each, or a mapping from
+            names to images.
         methods: As for :func:`attribute`, or several: a list of them, or a mapping from names to them.
         settings: Variants of the methods' parameters: a list of mappings, a mapping from names to mappings, or lists of
             values by name, of which all combinations are shown: ``{"noise_level": [0.1, 0.3], "n_samples": [8, 32]}``.

@@ -20,7 +20,7 @@ class MapCell(Paced):
     """One map of a grid.
 
     Args:
-        picture: What the model sees, as PNG bytes.
+        image: What the model sees, as PNG bytes.
         name: What tells it from the others.
         group: Maps of one group have comparable numbers and share a color scale.
     """
@@ -30,8 +30,8 @@ class MapCell(Paced):
     name = traitlets.Unicode().tag(sync=True)
     group = traitlets.Unicode().tag(sync=True)
 
-    def __init__(self, picture: bytes, *, name: str, group: str) -> None:
-        super().__init__(picture, name=name, group=group)
+    def __init__(self, image: bytes, *, name: str, group: str) -> None:
+        super().__init__(image, name=name, group=group)
 
 
 class GridView(BundledView):

@@ -89,7 +89,7 @@ class Maps:
         self.view = GridView(display, self._on_message)
         self._entries: dict[Hashable, _Entry] = {}
         self._shown: list[Hashable] = []
-        self._pictures: dict[Subject, tuple[Any, bytes]] = {}
+        self._images: dict[Subject, tuple[Any, bytes]] = {}
         self._reduction: tuple[str | None, str | None] = (None, None)
         self._open, self._done = on_open, on_done
         self._changed = threading.Condition()
@@ -239,7 +239,7 @@ class Maps:
 
     def _entry(self, key: Hashable, want: Wanted) -> _Entry:
         subject = want.subject
-        cell = MapCell(self._picture(subject), name=want.name, group=want.group)
+        cell = MapCell(self._image(subject), name=want.name, group=want.group)
         owner = want.owner or self._owners.setdefault(subject, SHARED.owner_of(subject))
         session = Session(
             subject, partial(weakly(self._on_event), key), executor=self._turns.seat(key), owner=owner
@@ -248,13 +248,13 @@ class Maps:
         weakref.finalize(entry, session.ending.end).atexit = False
         return entry
 
-    def _picture(self, subject: Subject) -> bytes:
+    def _image(self, subject: Subject) -> bytes:
         """What the model sees, now."""
-        prepared, png = self._pictures.get(subject, (None, b""))
+        prepared, png = self._images.get(subject, (None, b""))
         if prepared is not subject.prepared:  # the first time, or the inputs were changed in place
-            assert subject.prepared.pictures is not None
-            png = png_bytes(subject.prepared.pictures[0])
-            self._pictures[subject] = subject.prepared, png
+            assert subject.prepared.images is not None
+            png = png_bytes(subject.prepared.images[0])
+            self._images[subject] = subject.prepared, png
         return png
 
     def _reduction_of(self, want: Wanted) -> Reduction:
@@ -319,8 +319,8 @@ class Maps:
         if found is not None and found.score is not None:
             name = want.subject.name_of(found.settings["target"], want.request.score, short=True)
             title = f"{name} {messages.number(found.score[0])}"
-        if event.state == "done" and entry.cell.picture is not (picture := self._picture(want.subject)):
-            entry.cell.picture = picture
+        if event.state == "done" and entry.cell.image is not (image := self._image(want.subject)):
+            entry.cell.image = image
         told = messages.status_of(event, title, want.name, notes=want.notes, sign=self._reduction_of(want).sign)
         entry.cell.offer(messages.frame_of(event), told)
 

@@ -50,14 +50,14 @@ class StillMaps:
         self._generations = itertools.count(1)
         self.view.lay(rows, columns, [MapCell(b"", name=name, group=group) for name in names])
 
-    def show(self, picture: np.ndarray | None, maps: Sequence[np.ndarray | str]) -> None:
+    def show(self, image: np.ndarray | None, maps: Sequence[np.ndarray | str]) -> None:
         """Show these maps, row by row.
 
         Args:
-            picture: What they lie over, uint8 (H, W, 3).
+            image: What they lie over, uint8 (H, W, 3).
             maps: Values, shape (H, W); or in words why there are none.
         """
-        png = b"" if picture is None else png_bytes(picture)
+        png = b"" if image is None else png_bytes(image)
         generation = next(self._generations)
         for cell, values in zip(self.view.cells, maps, strict=True):
             status = messages.status(generation=generation, state="done")
@@ -65,9 +65,9 @@ class StillMaps:
                 frame = self._frame(values, generation)
             except ValueError as error:
                 status |= {"state": "error", "message": messages.words_of(error)}
-                frame = {}  # views show the picture alone, whatever they have shown before
+                frame = {}  # views show the image alone, whatever they have shown before
             with cell.hold_sync():
-                cell.picture, cell.status, cell.frame = png, status, frame
+                cell.image, cell.status, cell.frame = png, status, frame
 
     def say(self, lines: Sequence[str]) -> None:
         """What stands below each map, row by row; below those that failed stands why."""

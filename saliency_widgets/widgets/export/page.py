@@ -137,7 +137,7 @@ def write_page(
     if len(text) > max_bytes:
         raise ValueError(
             f"max_bytes: the page has {size_text(len(text))} ({count(maps, 'map')}), over the limit of "
-            f"{size_text(max_bytes)}. Show fewer maps, or smaller pictures; or pass max_bytes={len(text)}."
+            f"{size_text(max_bytes)}. Show fewer maps, or smaller images; or pass max_bytes={len(text)}."
         )
     return Saved(as_path(path), put(path, text), maps)
 
@@ -150,12 +150,12 @@ def page(
     recording: Recording | None = None,
     predictions: Sequence[tuple[int, str, float]] = (),
     overrides: Patch | None = None,
-    pictures: Mapping[Widget, bytes] | None = None,
+    images: Mapping[Widget, bytes] | None = None,
 ) -> str:
     """The page as text.
 
     Of the widgets that the view's traits refer to, as "IPY_MODEL_<id>" or "anywidget:<id>", those of ours and their
-    own references come along, and canvases as the pictures that are given for them. Controls and layouts stay behind.
+    own references come along, and canvases as the images that are given for them. Controls and layouts stay behind.
 
     Args:
         view: Any widget of ours, whose state is in its synced traits.
@@ -164,10 +164,10 @@ def page(
         recording: What can be chosen on the page.
         predictions: Index, name and probability of classes, the most probable first.
         overrides: Traits that are others on the page than in the kernel.
-        pictures: What was drawn on canvases, as PNG bytes.
+        images: What was drawn on canvases, as PNG bytes.
     """
     recording = recording or Recording()
-    models = _Models(overrides or {}, pictures or {})
+    models = _Models(overrides or {}, images or {})
     root = models.place(view)
     states = {
         " ".join("-" if at is None else str(at) for at in key): {
@@ -178,7 +178,7 @@ def page(
     told = {
         "root": root,
         "models": models.traits,
-        "pictures": models.pictures,
+        "images": models.images,
         "settings": [_setting(param) for param in render.DISPLAY],
         "displays": models.displays,
         "axes": [_axis(axis) for axis in recording.axes],
@@ -208,11 +208,11 @@ def count(number: int, what: str) -> str:
 class _Models:
     """The models of a page by their places, and the bytes in their traits, each kept once."""
 
-    def __init__(self, overrides: Patch, pictures: Mapping[Widget, bytes]) -> None:
+    def __init__(self, overrides: Patch, images: Mapping[Widget, bytes]) -> None:
         self.traits: list[Any] = []
-        self.pictures: list[dict[str, Any]] = []
+        self.images: list[dict[str, Any]] = []
         self.displays: list[int] = []
-        self._overrides, self._drawn = overrides, pictures
+        self._overrides, self._drawn = overrides, images
         self._places: dict[str, int] = {}
         self._blocks: dict[bytes, int] = {}
         self._stored: list[tuple[int, str, int]] = []
@@ -228,7 +228,7 @@ class _Models:
         if isinstance(widget, Canvas):
             drawn = {"width": widget.width, "height": widget.height}
             self.traits[place] = drawn
-            self.pictures.append({"model": place, **drawn, "png": self.plain(self._drawn.get(widget, b""))})
+            self.images.append({"model": place, **drawn, "png": self.plain(self._drawn.get(widget, b""))})
             return place
         if isinstance(widget, DisplaySettings):
             self.displays.append(place)

@@ -17,7 +17,7 @@ from saliency_widgets.params import Param, unknown
 from saliency_widgets.session import Request, Subject
 from saliency_widgets.widgets.base.controls import AUTO, Control
 from saliency_widgets.widgets.export.page import Axis, count, size_text
-from saliency_widgets.widgets.image.panel import PicturePanel
+from saliency_widgets.widgets.image.panel import ImagePanel
 
 METHOD, TARGET = "method", "target"
 HANDFUL = 5
@@ -100,7 +100,7 @@ class Plan:
         return tuple(target if isinstance(target, int) else None for target in found)
 
 
-def plan(panel: PicturePanel, subject: Subject, record: Mapping[str, Any] | None, pace: int | None) -> Plan:
+def plan(panel: ImagePanel, subject: Subject, record: Mapping[str, Any] | None, pace: int | None) -> Plan:
     """What to compute for a page.
 
     Args:
@@ -128,7 +128,7 @@ def plan(panel: PicturePanel, subject: Subject, record: Mapping[str, Any] | None
     return Plan(recorded, dict(_entries(panel, recorded, pace)), _key(recorded, [one.axis.begin for one in recorded]))
 
 
-def recordable(panel: PicturePanel, subject: Subject) -> dict[str, int]:
+def recordable(panel: ImagePanel, subject: Subject) -> dict[str, int]:
     """What a person can record of the method that is shown, by name, and how many values a handful of it is."""
     reader = _Reader(panel, subject)
     found = {TARGET: len(reader.top_targets())}
@@ -136,7 +136,7 @@ def recordable(panel: PicturePanel, subject: Subject) -> dict[str, int]:
     return {name: number for name, number in found.items() if number > 1}
 
 
-def offered(panel: PicturePanel) -> dict[str, Param]:
+def offered(panel: ImagePanel) -> dict[str, Param]:
     """Everything that :func:`recordable` may name, whatever method is shown."""
     own = {param.name: param for entry in panel.menu.values() for param in entry.params}
     return {TARGET: Param(TARGET, None, help="The class that is explained."), **own, **{p.name: p for p in _SHARED}}
@@ -176,7 +176,7 @@ def _duration(seconds: float) -> str:
 class _Reader:
     """Reads what a caller asks to be recorded."""
 
-    def __init__(self, panel: PicturePanel, subject: Subject) -> None:
+    def __init__(self, panel: ImagePanel, subject: Subject) -> None:
         self._panel, self._subject = panel, subject
         self._methods: list[Method] = [panel.menu[panel.asked[METHOD]]]
 
@@ -345,7 +345,7 @@ def _key(recorded: Sequence[Recorded], at: Sequence[int]) -> tuple[int | None, .
 
 
 def _entries(
-    panel: PicturePanel, recorded: Sequence[Recorded], pace: int | None
+    panel: ImagePanel, recorded: Sequence[Recorded], pace: int | None
 ) -> Iterator[tuple[tuple[int | None, ...], Entry]]:
     seen: set[tuple[int | None, ...]] = set()
     for at in itertools.product(*(range(len(one.values)) for one in recorded)):

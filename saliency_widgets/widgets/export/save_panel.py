@@ -27,7 +27,7 @@ _WAIT = 0.02  # seconds between looks whether a slider's map is there
 
 
 class SavePanel:
-    """Saves an explorer of a picture as a page.
+    """Saves an explorer of an image as a page.
 
     Args:
         explorer: Whose.

@@ -1,4 +1,4 @@
-"""What an explorer of pictures writes: a page that needs no kernel."""
+"""What an explorer of images writes: a page that needs no kernel."""
 
 from __future__ import annotations
 
@@ -166,7 +166,7 @@ class PageWriter:
             recording=recording if len(recording.states) > 1 else replace(recording, axes=(), states={}),
             predictions=explorer.panel.predictions,
             overrides={explorer.view: {"marking": False, "region": {}, "controls": [], **traits}},
-            pictures=explorer._drawn,
+            images=explorer._drawn,
         )
         return text.encode()
 

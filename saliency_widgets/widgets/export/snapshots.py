@@ -31,7 +31,7 @@ Draw = Callable[[float], Image.Image]
 _SIDE = 480  # pixels of the longer side of a map alone
 _WIDE, _WIDEST = 900, 260  # pixels of a grid, and of one of its columns at most
 _BARS = 640  # pixels across
-_GRAY = (128, 128, 128)  # what a map without a picture lies over, as on the page
+_GRAY = (128, 128, 128)  # what a map without an image lies over, as on the page
 _DEFAULTS = {param.name: param for param in render.DISPLAY}
 
 
@@ -40,7 +40,7 @@ def of_explorer(explorer: Explorer) -> Snapshot:
     shown = explorer._session.shown
     if shown is None or shown.frame is None:
         return Snapshot(_lines(explorer))
-    frame, image = shown.frame, explorer._picture
+    frame, image = shown.frame, explorer._image
     layers = [Image.open(io.BytesIO(drawn)) for drawn in explorer._drawn.values()]
     quantized = render.Quantized(frame.codes, frame.low, frame.high, frame.signed)
     scale = _SIDE / max(image.shape[:2])
@@ -136,7 +136,7 @@ def _grid(view: GridView) -> Draw | None:
 
     def draw(share: float) -> Image.Image:
         side = max(8, round(min(_WIDEST, _WIDE / len(columns)) * share))
-        sized = [_sized(cell.picture, cell.frame, side) for cell in cells]
+        sized = [_sized(cell.image, cell.frame, side) for cell in cells]
         groups: dict[str, list[render.Quantized]] = {}
         for cell, shared, (_, quantized) in zip(cells, shares, sized, strict=True):
             if shared and quantized is not None:
@@ -155,21 +155,21 @@ def _grid(view: GridView) -> Draw | None:
 
 def _panels(panels: Sequence[Mapping[str, Any]], contents: Sequence[Mapping[str, Any]]) -> Draw:
     """The panels of a lesson, as ``js/src/lesson/panel.ts`` draws them; what they name is in any step's content."""
-    pictures, maps = (
+    images, maps = (
         {name: one for content in contents for name, one in content.get(kind, {}).items()}
-        for kind in ("pictures", "maps")
+        for kind in ("images", "maps")
     )
 
     def draw(share: float) -> Image.Image:
         side = max(8, round(_WIDE / max(3, len(panels)) * share))
         captions = [panel["caption"] for panel in panels]
-        return render.draw_grid([""], captions, [_panel(panel, pictures, maps, side) for panel in panels], side)
+        return render.draw_grid([""], captions, [_panel(panel, images, maps, side) for panel in panels], side)
 
     return draw
 
 
 def _panel(
-    panel: Mapping[str, Any], pictures: Mapping[str, bytes], maps: Mapping[str, Mapping[str, Any]], side: int
+    panel: Mapping[str, Any], images: Mapping[str, bytes], maps: Mapping[str, Mapping[str, Any]], side: int
 ) -> Image.Image:
     if "curve" in panel:
         return render.draw_curve(panel["curve"]["x"], panel["curve"]["y"], panel["curve"]["at"], side)
@@ -179,7 +179,7 @@ def _panel(
         return render.draw_bars(
             [(name, part, f"{part:.1%}", color) for (name, part), color in zip(shares, colors, strict=True)], side
         )
-    image, quantized = _sized(pictures.get(panel.get("picture", ""), b""), maps.get(panel.get("map", ""), {}), side)
+    image, quantized = _sized(images.get(panel.get("image", ""), b""), maps.get(panel.get("map", ""), {}), side)
     if quantized is not None:
         _, scale = _sized(b"", maps[panel["scale"]], side)
         assert scale is not None

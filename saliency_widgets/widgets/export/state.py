@@ -127,7 +127,7 @@ def _arguments(state: Mapping[str, Any], inputs: Any, further: Mapping[str, Any]
             if isinstance(baseline, str) and baseline in pixels:
                 controls["baseline"] = pixels[baseline]
             warnings.warn(
-                "load: the picture went through a transform, and only what came out of it is stored: black and white "
+                "load: the image went through a transform, and only what came out of it is stored: black and white "
                 "are not known to other settings. Pass inputs= and transform= as you did then.",
                 UserWarning,
                 stacklevel=3,

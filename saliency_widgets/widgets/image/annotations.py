@@ -1,4 +1,4 @@
-"""A canvas over the picture: whatever is drawn on it lies on top of the map, in the picture's own pixels."""
+"""A canvas over the image: whatever is drawn on it lies on top of the map, in the image's own pixels."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ _SHARP = 1024
 
 
 def annotation_canvas(width: int, height: int) -> Canvas:
-    """A canvas whose unit is one pixel of the picture, with enough real pixels for sharp lines.
+    """A canvas whose unit is one pixel of the image, with enough real pixels for sharp lines.
 
     Args:
-        width: The picture's width.
-        height: The picture's height.
+        width: The image's width.
+        height: The image's height.
     """
     if _ipycanvas._CANVAS_MANAGER.comm is None:  # closed with all other widgets, by Widget.close_all()
         _ipycanvas._CANVAS_MANAGER.open()
     scale = max(1, round(_SHARP / max(width, height)))
-    # The page tells what has been drawn: it goes into saved pages and pictures, and comes back after a reload.
+    # The page tells what has been drawn: it goes into saved pages and images, and comes back after a reload.
     canvas = Canvas(width=width * scale, height=height * scale)
 
     def prepare() -> None:

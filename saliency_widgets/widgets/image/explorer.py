@@ -1,4 +1,4 @@
-"""The explorer: a picture with its saliency map on the left, the controls on the right, live."""
+"""The explorer: an image with its saliency map on the left, the controls on the right, live."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ from saliency_widgets.widgets.export.save_panel import SavePanel
 from saliency_widgets.widgets.export.saving import LARGEST, LIMIT, PageWriter, save_html
 from saliency_widgets.widgets.export.static_output import Snapshot
 from saliency_widgets.widgets.image.annotations import annotation_canvas
-from saliency_widgets.widgets.image.panel import REDUCTION_NAMES, PicturePanel
+from saliency_widgets.widgets.image.panel import REDUCTION_NAMES, ImagePanel
 from saliency_widgets.widgets.image.png import png_bytes
 from saliency_widgets.widgets.table import TableExplorer, is_row
-from saliency_widgets.widgets.trust import PictureTrust
+from saliency_widgets.widgets.trust import ImageTrust
 
 
 class Explorer(Live):
@@ -49,13 +49,13 @@ class Explorer(Live):
     Attributes:
         panel: The controls.
         saving: The section that saves a page.
-        view: The picture with its map.
+        view: The image with its map.
         trust: The tests of the map that is shown.
         pins: The maps that were pinned, side by side.
     """
 
-    kind = "picture"
-    panel: PicturePanel
+    kind = "image"
+    panel: ImagePanel
     _outdated = (
         "The model or the input has changed: the map is of what they are now, the predictions of what they were. "
         "explorer.update() asks for new ones."
@@ -84,17 +84,17 @@ class Explorer(Live):
         about = {"transform": transform, "class_names": class_names, "device": device, "fold": fold}
         about |= {"precision": precision, "cuda_graphs": cuda_graphs}
         subject = Subject(model, inputs, explain=explain, **about)
-        if subject.parts and explain is None:  # of several inputs, the picture is shown
-            pictures = [name for name, shape in subject.parts.items() if len(shape) == 3]
-            subject = Subject(model, inputs, explain=(pictures or list(subject.parts))[0], **about)
-        if subject.prepared.pictures is None:
+        if subject.parts and explain is None:  # of several inputs, the image is shown
+            images = [name for name, shape in subject.parts.items() if len(shape) == 3]
+            subject = Subject(model, inputs, explain=(images or list(subject.parts))[0], **about)
+        if subject.prepared.images is None:
             raise ValueError(
-                f"inputs: the explorer shows pictures, and what the model takes has shape "
+                f"inputs: the explorer shows images, and what the model takes has shape "
                 f"{tuple(subject.tensor.shape)}. Use sw.attribute for rows of numbers."
             )
         if subject.tensor.shape[0] != 1:
             raise ValueError(
-                f"inputs: the explorer shows one picture, got a batch of {subject.tensor.shape[0]}. Pass one of them."
+                f"inputs: the explorer shows one image, got a batch of {subject.tensor.shape[0]}. Pass one of them."
             )
         shown = {name: params.pop(name) for name in list(params) if name in (*DISPLAY_NAMES, *REDUCTION_NAMES)}
         reduced = {name: shown.pop(name) for name in REDUCTION_NAMES if name in shown}
@@ -103,7 +103,7 @@ class Explorer(Live):
         methods = [methods] if isinstance(methods, str) else check_list("methods", methods, "['gradient']")
         self._display = DisplaySettings(**shown)
         try:
-            panel = PicturePanel(
+            panel = ImagePanel(
                 subject, self._display, method=method, target=target, score=score, params=params, more=methods
             )
         except BaseException:
@@ -114,20 +114,20 @@ class Explorer(Live):
         self._prepared = subject.prepared
         given = {"model": model, "inputs": inputs, "transform": transform, "class_names": class_names}
         super().__init__(subject, panel, executor, **given)
-        height, width = self._picture.shape[:2]
+        height, width = self._image.shape[:2]
         self._annotations: Canvas = annotation_canvas(width, height)
         self.view = HeatmapView(
-            png_bytes(self._picture),
+            png_bytes(self._image),
             self._display,
             on_stop=self._session.stop,
             controls=self.panel.controls,
             layers=(self._annotations,),
         )
         session = self._session  # the panel's worker must not refer to the explorer
-        self.trust = PictureTrust(self.view, subject.baselines, busy=lambda: session.busy, executor=executor)
+        self.trust = ImageTrust(self.view, subject.baselines, busy=lambda: session.busy, executor=executor)
         self.trust.widget.layout.flex = "1 1 100%"
         self.view.layout.flex, self.view.layout.min_width = "3 1 260px", "240px"
-        # As wide as the picture is at its greatest height (60vh, see heatmap.css): nothing empty beside it.
+        # As wide as the image is at its greatest height (60vh, see heatmap.css): nothing empty beside it.
         self.view.layout.max_width = f"max(320px, min(640px, {60 * width / height:.1f}vh))"
         self.panel.on_reduction(self._session.reduce)
         self._display.observe(lambda _change: self._on_clip(), names="clip")
@@ -141,15 +141,15 @@ class Explorer(Live):
 
     @property
     def annotations(self) -> Canvas:
-        """An ipycanvas ``Canvas`` over the map, in the picture's pixels: draw on it from Python."""
+        """An ipycanvas ``Canvas`` over the map, in the image's pixels: draw on it from Python."""
         self._annotations.sync_image_data = True  # from now on there may be something to be saved
         return self._annotations
 
     @property
-    def _picture(self) -> np.ndarray:
+    def _image(self) -> np.ndarray:
         """What the map on the screen is of: of inputs that were changed in place, as they were until a map is there."""
-        assert self._prepared.pictures is not None
-        return self._prepared.pictures[0]
+        assert self._prepared.images is not None
+        return self._prepared.images[0]
 
     @property
     def controls(self) -> dict[str, Any]:
@@ -189,14 +189,14 @@ class Explorer(Live):
 
         Args:
             path: A path, or a file open for writing bytes. A file that is there is replaced, once all of it is written.
-            scale: Size of one pixel of the picture in the file, any number: whole ones make squares, others average.
-                Chosen to make a handy picture unless given.
+            scale: Size of one pixel of the image in the file, any number: whole ones make squares, others average.
+                Chosen to make a handy image unless given.
             caption: Text below the color bar, broken into lines, at most 4000 letters and 100 lines; with letters that
                 Pillow's font lacks, in one of the system's fonts that has them.
 
         Raises:
             RuntimeError: There is no map yet.
-            TypeError, ValueError: ``scale`` is no number, or makes a picture of no pixels or of too many; ``caption``
+            TypeError, ValueError: ``scale`` is no number, or makes an image of no pixels or of too many; ``caption``
                 is no text, or too long; or the path is none.
             OSError: It can't be written there. What was there stays.
 
@@ -211,7 +211,7 @@ class Explorer(Live):
         quantized = render.Quantized(codes=f.codes, low=f.low, high=f.high, signed=f.signed)
         words = {"title": self._title_of(shown).replace(" · ", ", ") + part, "caption": caption}
         layers = [Image.open(io.BytesIO(drawn)) for drawn in self._drawn.values()]
-        self._display.render(self._picture, quantized, path, scale=scale, layers=layers, **words)
+        self._display.render(self._image, quantized, path, scale=scale, layers=layers, **words)
 
     @property
     def _drawn(self) -> dict[w.Widget, bytes]:
@@ -279,7 +279,7 @@ class Explorer(Live):
         fresh = event.attribution is not None and event.state in ("running", "done")
         if fresh and self._subject.prepared is not self._prepared:  # the inputs were changed in place
             self._prepared = self._subject.prepared
-            self.view.picture = png_bytes(self._picture)
+            self.view.image = png_bytes(self._image)
         super()._on_event(event)
         if event.state == "done":
             self.saving.show()
@@ -335,7 +335,7 @@ def explore(
 
     Args:
         model: Any ``torch.nn.Module`` that scores each row of a batch; call ``model.eval()`` first.
-        inputs: One picture: PIL image, path, array (H, W, 3) of uint8, tensor (C, H, W) or (1, C, H, W). Or one row of
+        inputs: One image: PIL image, path, array (H, W, 3) of uint8, tensor (C, H, W) or (1, C, H, W). Or one row of
             a table: a Series, a DataFrame of one row, a mapping from names to values, an array or a tensor (F,). Of a
             model with several inputs: a tuple of them, or a mapping from their names. A row is copied.
         target: A class index or name, None for the top prediction, a tuple as an index into one sample's output, or a
@@ -351,7 +351,7 @@ def explore(
             "what if", the noise and the shuffle test come from it.
         labels: Of the background's rows, class indices or names, or values with ``score="value"``: the shuffle test
             then tells the change of the loss.
-        explain: Which of several inputs is shown, by name or position; the first picture unless given.
+        explain: Which of several inputs is shown, by name or position; the first image unless given.
         device: Where to compute; the model's own device unless given.
         method: The method to begin with: one of ``sw.methods()``, "captum." and the name of a class of
             ``captum.attr``, or an object of captum's.
@@ -360,7 +360,7 @@ def explore(
         fold: Whether it may be computed sooner, with BatchNorms folded into convolutions: see :func:`attribute`.
         precision: None, "full", "tf32" or "bfloat16": see :func:`attribute`.
         cuda_graphs: Whether passes are recorded on a CUDA device and replayed: see :func:`attribute`.
-        **params: Parameters of the method to begin with. Of a picture, "sign" and "channels", and display settings such
+        **params: Parameters of the method to begin with. Of an image, "sign" and "channels", and display settings such
             as "opacity", "clip" and "colormap"; of a row, "top", how many bars there are.
 
     Returns:

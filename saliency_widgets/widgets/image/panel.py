@@ -1,4 +1,4 @@
-"""The controls of the picture explorer: what the map is of, and how it is shown."""
+"""The controls of the image explorer: what the map is of, and how it is shown."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from saliency_widgets.widgets.base.panel import Panel, section
 REDUCTION_NAMES = (SIGN.name, CHANNEL.name)
 
 
-class PicturePanel(Panel):
+class ImagePanel(Panel):
     """Method, target, the method's parameters, reduction and display.
 
     Args:
@@ -80,7 +80,7 @@ class PicturePanel(Panel):
         names = self._subject.baselines
         if param is BASELINE:
             return Control(param, value, options={name: name for name in names})
-        if param is BASELINES:  # a picture has no background of other rows
+        if param is BASELINES:  # an image has no background of other rows
             drawn = [name for name in param.options() if name in names]
             return Control(param, value, options={name: name for name in drawn})
         return Control(param, value, options=self._layers() if param.kind == "layer" else None)

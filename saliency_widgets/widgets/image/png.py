@@ -1,4 +1,4 @@
-"""Pictures on their way to the page."""
+"""Images on their way to the page."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ import numpy as np
 from PIL import Image
 
 
-def png_bytes(picture: np.ndarray) -> bytes:
-    """A picture as a PNG file.
+def png_bytes(image: np.ndarray) -> bytes:
+    """An image as a PNG file.
 
     Args:
-        picture: uint8, shape (H, W, 3), or (H, W) for grays.
+        image: uint8, shape (H, W, 3), or (H, W) for grays.
     """
     file = io.BytesIO()
-    Image.fromarray(picture).save(file, "PNG")
+    Image.fromarray(image).save(file, "PNG")
     return file.getvalue()

@@ -1,4 +1,4 @@
-"""From a picture to its saliency map, step by step."""
+"""From an image to its saliency map, step by step."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ _OPACITIES = tuple(k / 10 for k in range(11))
 _SIGNS = {"absolute": "size", "positive": "what raises the score", "negative": "what lowers it", "squared": "square"}
 
 
-def picture(board: Board, page: Page, caption: str = "The picture") -> dict:
+def image(board: Board, page: Page, caption: str = "The image") -> dict:
     """What the model sees, as a panel."""
-    return page.picture("input", caption, lambda: board.picture)
+    return page.image("input", caption, lambda: board.image)
 
 
 def strength(board: Board, page: Page, caption: str = "Gradient, strongest channel", **look: object) -> dict:
@@ -36,25 +36,25 @@ def the_channel(board: Board) -> int:
 
 @step(
     "Input",
-    "This is the picture as the model sees it: cropped, resized and scaled, if there is a transform.",
+    "This is the image as the model sees it: cropped, resized and scaled, if there is a transform.",
     "All maps that follow are about these pixels, and about nothing else.",
     control="Hold to see the original",
     place="sw-hold",
 )
 def input_(board: Board, page: Page) -> None:
-    """The picture."""
+    """The image."""
     seen = board.subject.tensor[0]
     channels, height, width = seen.shape
     said = (
         f"{height} × {width} pixels with {channels} value{'s' * (channels != 1)} each. The model sees numbers from "
         f"{number(float(seen.min()))} to {number(float(seen.max()))}."
     )
-    page.shot("", picture(board, page, "What the model sees"), said=said)
+    page.shot("", image(board, page, "What the model sees"), said=said)
 
 
 @step(
     "Prediction",
-    "The model turns the picture into a score for each class, and the scores into probabilities.",
+    "The model turns the image into a score for each class, and the scores into probabilities.",
     "From here on one number is explained: the score of the marked class.",
     control="Target",
     place="sw-control-target",
@@ -62,7 +62,7 @@ def input_(board: Board, page: Page) -> None:
 def prediction(board: Board, page: Page) -> None:
     """The most probable classes, and the target."""
     shares = board.probable()
-    panels, said = [picture(board, page)], f"The {board.score_name} is {number(board.scored)}."
+    panels, said = [image(board, page)], f"The {board.score_name} is {number(board.scored)}."
     if shares is not None:
         top = [int(k) for k in torch.topk(shares, min(_BARS, len(shares))).indices]
         shown = top if board.target in top or not isinstance(board.target, int) else [*top[:-1], board.target]
@@ -92,7 +92,7 @@ def gradient(board: Board, page: Page) -> None:
             f"{percent(float((values > 0).double().mean()))} of the pixels raise the score, "
             f"{percent(float((values < 0).double().mean()))} lower it."
         )
-        page.shot(name, picture(board, page), _signed(board, page, which), said=said)
+        page.shot(name, image(board, page), _signed(board, page, which), said=said)
 
 
 def _signed(board: Board, page: Page, which: int) -> dict:
@@ -173,21 +173,21 @@ def normalized(board: Board, page: Page) -> None:
 
 @step(
     "Overlay",
-    "The map is laid over the picture, to see what lies where it is strong.",
+    "The map is laid over the image, to see what lies where it is strong.",
     "What is strong moves the score most; whether for a good reason, the map does not say.",
     control="Opacity",
     place="sw-control-opacity",
     settings={"method": "gradient", "sign": "absolute"},
 )
 def overlay(board: Board, page: Page) -> None:
-    """The map over the picture, with several opacities."""
+    """The map over the image, with several opacities."""
     frame = board.strength(board.gradient)
     codes = frame.codes.astype(float).ravel()
     codes.sort()
     top = float(codes[-max(1, len(codes) // 10) :].sum() / (codes.sum() or 1.0))
     said = f"The strongest tenth of the pixels holds {percent(top)} of the sum of the map."
     page.asks("Opacity", slider=True, start=_OPACITIES.index(0.7))
-    under = picture(board, page)
+    under = image(board, page)
     for opacity in _OPACITIES:
-        laid = strength(board, page, "Map over the picture", over=under["picture"], opacity=opacity)
+        laid = strength(board, page, "Map over the image", over=under["image"], opacity=opacity)
         page.shot(f"{opacity:.0%}", under, laid, said=said, opacity=opacity)

@@ -1,4 +1,4 @@
-"""What the steps of a lesson are computed from: one model, one picture, one score."""
+"""What the steps of a lesson are computed from: one model, one image, one score."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Board:
     """Answers what the steps ask, each question once. Used by one thread.
 
     Args:
-        subject: The model and the picture.
+        subject: The model and the image.
         target: What is explained: a class index or a function.
         score: On which scale.
         baseline: Where Integrated Gradients begin.
@@ -43,7 +43,7 @@ class Board:
         seed: Of all noise.
 
     Attributes:
-        brought: Names of the pictures and maps that pages have brought already.
+        brought: Names of the images and maps that pages have brought already.
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class Board:
             self._version = version
         elif version != self._version:
             raise ValueError(
-                "model: it, or the picture, has changed since the lesson began, and its steps would be of two models. "
+                "model: it, or the image, has changed since the lesson began, and its steps would be of two models. "
                 "Run the cell again for a lesson about what it is now."
             )
 
@@ -131,7 +131,7 @@ class Board:
         return self.once(("answer", self.request(method, **asked).key), make)
 
     def runner(self) -> Runner:
-        """The model bound to the picture and the score, for the checks of :mod:`~saliency_widgets.evaluation`."""
+        """The model bound to the image and the score, for the checks of :mod:`~saliency_widgets.evaluation`."""
         score, _ = self.subject.resolve(self.request(GRADIENT))
         return self.subject.runner(score, self._check)
 
@@ -147,18 +147,18 @@ class Board:
         assert score is not None
         return float(score[0])
 
-    # ---- pictures and maps
+    # ---- images and maps
 
     @property
-    def picture(self) -> np.ndarray:
+    def image(self) -> np.ndarray:
         """What the model sees, uint8 (H, W, 3)."""
-        pictures = self.subject.prepared.pictures
-        assert pictures is not None
-        return pictures[0]
+        images = self.subject.prepared.images
+        assert images is not None
+        return images[0]
 
-    def picture_of(self, tensor: Tensor) -> np.ndarray:
-        """Another input as a picture for people, uint8 (H, W, 3)."""
-        found = self.subject.picture_of(tensor)
+    def image_of(self, tensor: Tensor) -> np.ndarray:
+        """Another input as an image for people, uint8 (H, W, 3)."""
+        found = self.subject.image_of(tensor)
         assert found is not None
         return found
 

@@ -95,7 +95,7 @@ class Lesson(WithStaticOutput, Showable, w.VBox):
         chosen = _chosen(steps)
         if explorer is not None and not isinstance(explorer, Explorer):
             raise TypeError(
-                f"explorer: expected what sw.explore returns for a picture, got a {type(explorer).__name__}."
+                f"explorer: expected what sw.explore returns for an image, got a {type(explorer).__name__}."
             )
         if explorer is not None and not explorer._open:
             raise ValueError("explorer: it is closed. Make another one, or leave it out.")
@@ -107,9 +107,9 @@ class Lesson(WithStaticOutput, Showable, w.VBox):
             "seed": SEED.check(seed),
         }
         subject = Subject(model, inputs, transform=transform, class_names=class_names, device=device)
-        if subject.prepared.pictures is None:
+        if subject.prepared.images is None:
             raise ValueError(
-                f"inputs: a lesson is about a picture, and these have shape {tuple(subject.tensor.shape)}. Pass one."
+                f"inputs: a lesson is about an image, and these have shape {tuple(subject.tensor.shape)}. Pass one."
             )
         one_sample(subject)
         target = subject.choice(target, asked["score"])
@@ -340,7 +340,7 @@ def _told(error: Exception) -> dict[str, str]:
     if isinstance(error, torch.OutOfMemoryError):
         return {
             "message": "The device ran out of memory for a single row.",
-            "remedy": "Pass a smaller picture, free the device's memory, or pass device='cpu'.",
+            "remedy": "Pass a smaller image, free the device's memory, or pass device='cpu'.",
         }
     if isinstance(error, (TypeError, ValueError)):
         return {"message": words_of(error), "remedy": "This step is left out; the others are as they should be."}
@@ -378,7 +378,7 @@ def lesson(
 ) -> Lesson:
     """A saliency map step by step, to be shown to a class: large type, arrow keys, a full screen.
 
-    From the picture to the overlay: the signed gradient, its size, one number for all channels, the color scale. Then
+    From the image to the overlay: the signed gradient, its size, one number for all channels, the color scale. Then
     what is wrong with it, and what helps: noise and smoothing, saturation and the way of Integrated Gradients, the
     caveat of Guided Backprop, Grad-CAM's layers. Each step has its own control, and says which of the explorer's
     controls changes the same; "Try it" moves an explorer there. All numbers and maps are this model's, those of
@@ -387,13 +387,13 @@ def lesson(
 
     Args:
         model: Any ``torch.nn.Module`` that scores each row of a batch; call ``model.eval()`` first.
-        image: One picture, as for :func:`explore`.
+        image: One image, as for :func:`explore`.
         target: A class index or name, None for the top prediction, or a function from the model's output to one number.
         transform: From ``image`` to what the model takes, as for :func:`explore`.
         class_names: As for :func:`explore`.
         device: Where to compute; the model's own device unless given.
         score: "logit", "probability", "log_probability", or "value" for regression.
-        baseline: Where the way to the picture begins: a name such as "black" or "blur", a tensor or a function.
+        baseline: Where the way to the image begins: a name such as "black" or "blur", a tensor or a function.
         noise_level: Of SmoothGrad: the noise's standard deviation, as a part of the input's max - min.
         n_samples: Of SmoothGrad.
         seed: Of all noise.

@@ -21,13 +21,13 @@ from saliency_widgets.evaluation.similarity import spearman
 from saliency_widgets.runtime.runner import Runner
 from saliency_widgets.session.explanation import map_of
 from saliency_widgets.session.frames import coded
-from saliency_widgets.widgets.lesson.basics import picture, strength
+from saliency_widgets.widgets.lesson.basics import image, strength
 from saliency_widgets.widgets.lesson.board import STRENGTH, Board, number, percent
 from saliency_widgets.widgets.lesson.page import Page, step
 
 NOISES = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2)
 PLACES = 12
-"""Stretches of the way from the baseline to the picture; one place more than that is looked at."""
+"""Stretches of the way from the baseline to the image; one place more than that is looked at."""
 _FINER = 2  # points of the score's curve on each stretch
 _FEWEST, _MOST = 4, 64  # steps of Integrated Gradients on one stretch
 _LAYERS = 8
@@ -38,22 +38,22 @@ _LAYERS = 8
 
 @step(
     "Noise",
-    "Noise is added to the picture, and the gradient is computed again.",
-    "Compare how far the picture has changed with how far the map has.",
+    "Noise is added to the image, and the gradient is computed again.",
+    "Compare how far the image has changed with how far the map has.",
     control=NOISE_LEVEL.title,
     place="sw-control-noise_level",
     settings={"method": "smoothgrad", "n_samples": 1, "sign": "absolute"},
 )
 def noise(board: Board, page: Page) -> None:
-    """The gradients of pictures with more and more noise: SmoothGrad of one sample."""
+    """The gradients of images with more and more noise: SmoothGrad of one sample."""
     page.asks(NOISE_LEVEL.title, slider=True, start=2)
     clean = board.map_of(board.gradient)
     own = strength(board, page, "Gradient without noise")
     runner = board.runner()
     for level in NOISES:
         found = board.answer("smoothgrad", noise_level=level, n_samples=1, seed=board.seed)
-        seen = board.picture_of(noisy(runner, level, board.seed, range(1))[0])
-        moved = float(np.abs(seen.astype(float) - board.picture).mean())
+        seen = board.image_of(noisy(runner, level, board.seed, range(1))[0])
+        moved = float(np.abs(seen.astype(float) - board.image).mean())
         alike = spearman(clean, board.map_of(found))
         said = (
             f"On average a pixel's value moves by {moved:.1f} of 255. "
@@ -61,7 +61,7 @@ def noise(board: Board, page: Page) -> None:
         )
         page.shot(
             f"{level:.0%}",
-            page.picture(f"noisy {level:g}", "The picture with noise", lambda seen=seen: seen),
+            page.image(f"noisy {level:g}", "The image with noise", lambda seen=seen: seen),
             page.map(f"noise {level:g}", "Its gradient", lambda found=found: board.strength(found)),
             own,
             said=said,
@@ -117,7 +117,7 @@ def _place(board: Board, at: int) -> Tensor:
 
 def _on_the_way(board: Board, page: Page, at: int) -> dict:
     caption = f"{at / PLACES:.0%} of the way"
-    return page.picture(f"way {at}", caption, lambda: board.picture_of(_place(board, at)))
+    return page.image(f"way {at}", caption, lambda: board.image_of(_place(board, at)))
 
 
 def _curve(board: Board, page: Page, at: int) -> dict:
@@ -126,7 +126,7 @@ def _curve(board: Board, page: Page, at: int) -> dict:
     mark = (settled, "settled") if settled < 1 else None
     caption = f"{board.score_name[0].upper()}{board.score_name[1:]}"
     points = way.places.tolist(), way.scores.tolist()
-    across = "0: baseline, 1: picture"
+    across = "0: baseline, 1: image"
     return page.curve(caption, points, at / PLACES, across=across, up=board.scale, mark=mark)
 
 
@@ -139,7 +139,7 @@ def _risen(board: Board, at: int) -> tuple[float, float]:
 
 @step(
     "Saturation",
-    "On the way from the baseline to the picture the score changes, and it may settle long before the end.",
+    "On the way from the baseline to the image the score changes, and it may settle long before the end.",
     "Where the curve is flat the gradient is small, although the score rests on what came before.",
     control=BASELINE.title,
     place="sw-control-baseline",
@@ -154,7 +154,7 @@ def saturated(board: Board, page: Page) -> None:
     sizes = (way.slopes / steepest).tolist()
     settled = way.settled
     if settled != settled:
-        end = "The baseline scores as the picture does, so there is no change to be followed."
+        end = "The baseline scores as the image does, so there is no change to be followed."
     elif settled < 1:
         end = f"From {percent(settled)} of the way on the score stays within 5% of its change."
     else:
@@ -168,7 +168,7 @@ def saturated(board: Board, page: Page) -> None:
         )
         size = page.curve(
             "Size of the gradient", (way.places.tolist(), sizes), at / PLACES,
-            across="0: baseline, 1: picture", up="part of its largest",
+            across="0: baseline, 1: image", up="part of its largest",
         )  # fmt: skip
         page.shot(f"{at / PLACES:.0%}", _on_the_way(board, page, at), _curve(board, page, at), size, said=said)
     page.settings = [{"baseline": board.baseline}] * len(page.shots)
@@ -294,7 +294,7 @@ def layers(board: Board, page: Page) -> None:
     """Grad-CAM of layers with different resolutions."""
     page.asks("Layer", slider=True)
     height, width = board.subject.tensor.shape[-2:]
-    under = picture(board, page)
+    under = image(board, page)
     last = board.answer("grad_cam")
     assert last.layer is not None
     for name in _some_layers(board, last.layer):
@@ -304,11 +304,11 @@ def layers(board: Board, page: Page) -> None:
             continue  # the score doesn't depend on it
         h, w = found.values.shape[-2:]
         frame = board.own_size(found, "positive")
-        said = f"Layer {name}: {h} × {w} places, each for {height / h:.3g} × {width / w:.3g} pixels of the picture."
+        said = f"Layer {name}: {h} × {w} places, each for {height / h:.3g} × {width / w:.3g} pixels of the image."
         if not frame.high:
             said += " It sees nothing that speaks for the class."
         own = page.map(f"cam {name}", "The layer's map", lambda frame=frame: frame)
-        laid = page.map(f"cam {name}", "Over the picture", lambda frame=frame: frame, over=under["picture"])
+        laid = page.map(f"cam {name}", "Over the image", lambda frame=frame: frame, over=under["image"])
         page.shot(name, under, own, laid, said=said, layer=name)
         if name == last.layer:
             page.start = len(page.shots) - 1

@@ -1,4 +1,4 @@
-"""What one step of a lesson is, and what it shows: pictures, maps, bars and curves, chosen by one control."""
+"""What one step of a lesson is, and what it shows: images, maps, bars and curves, chosen by one control."""
 
 from __future__ import annotations
 
@@ -68,8 +68,8 @@ class Page:
     """What a step shows. Of several shots one is seen, chosen by the step's control.
 
     Attributes:
-        known: Names of the pictures and maps that other pages have brought already.
-        pictures: PNG files by name.
+        known: Names of the images and maps that other pages have brought already.
+        images: PNG files by name.
         maps: Maps by name, as the front end takes them.
         shots: What can be chosen.
         settings: Of each shot: what "Try it" adds to the step's settings.
@@ -80,7 +80,7 @@ class Page:
     """
 
     known: Collection[str] = ()
-    pictures: dict[str, bytes] = field(default_factory=dict)
+    images: dict[str, bytes] = field(default_factory=dict)
     maps: dict[str, dict[str, Any]] = field(default_factory=dict)
     shots: list[dict[str, Any]] = field(default_factory=list)
     settings: list[dict[str, Any]] = field(default_factory=list)
@@ -94,7 +94,7 @@ class Page:
         """As the front end takes it: see ``js/src/lesson/content.ts``."""
         return {
             "state": "ready",
-            "pictures": self.pictures,
+            "images": self.images,
             "maps": self.maps,
             "shots": self.shots,
             "notes": self.notes,
@@ -105,8 +105,8 @@ class Page:
 
     @property
     def names(self) -> set[str]:
-        """Of the pictures and maps that it brings."""
-        return {*self.pictures, *self.maps}
+        """Of the images and maps that it brings."""
+        return {*self.images, *self.maps}
 
     def asks(self, label: str, *, slider: bool = False, start: int = 0) -> None:
         """What the control is called that chooses the shot."""
@@ -124,17 +124,17 @@ class Page:
         self.shots.append({"label": label, "says": said, "panels": list(panels)})
         self.settings.append(settings)
 
-    def picture(self, name: str, caption: str, make: Callable[[], np.ndarray]) -> dict[str, Any]:
-        """A picture; made only where no page has brought it.
+    def image(self, name: str, caption: str, make: Callable[[], np.ndarray]) -> dict[str, Any]:
+        """An image; made only where no page has brought it.
 
         Args:
-            name: Of the picture, in the whole lesson.
+            name: Of the image, in the whole lesson.
             caption: What stands below it.
             make: Gives it, uint8 (H, W, 3).
         """
-        if name not in self.known and name not in self.pictures:
-            self.pictures[name] = png_bytes(make())
-        return {"caption": caption, "picture": name}
+        if name not in self.known and name not in self.images:
+            self.images[name] = png_bytes(make())
+        return {"caption": caption, "image": name}
 
     def map(
         self,
@@ -153,8 +153,8 @@ class Page:
             name: Of the map, in the whole lesson.
             caption: What stands below it.
             make: Gives it.
-            over: The picture that it is laid over; alone unless given.
-            opacity: How much it covers the picture: the display's default over one.
+            over: The image that it is laid over; alone unless given.
+            opacity: How much it covers the image: the display's default over one.
             clip: Percentiles of the weakest and the strongest color.
             scale: The map whose colors are used, where several share a range; its own unless given.
         """
@@ -162,7 +162,7 @@ class Page:
             self.maps[name] = raw_frame(make())
         opacity = (_OPACITY if over else 1.0) if opacity is None else opacity
         look = {"opacity": opacity, "clip": list(clip), "blend": _BLENDS.index("by value" if over else "uniform")}
-        return {"caption": caption, "map": name, "scale": scale or name, **look, **({"picture": over} if over else {})}
+        return {"caption": caption, "map": name, "scale": scale or name, **look, **({"image": over} if over else {})}
 
     @staticmethod
     def bars(caption: str, bars: Sequence[tuple[str, float]], chosen: int) -> dict[str, Any]:

@@ -23,7 +23,7 @@ def content_of(name: str) -> str:
 
 
 class LessonView(BundledView):
-    """The strip of steps, the current one's pictures with their control, and the way to the next.
+    """The strip of steps, the current one's images with their control, and the way to the next.
 
     Each step's content is a trait of its own, ``content_<name>``: an empty one is still to come.
 

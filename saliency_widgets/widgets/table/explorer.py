@@ -36,7 +36,7 @@ from saliency_widgets.widgets.table.what_if import WhatIf
 
 
 def is_row(inputs: Any, background: Any, feature_names: Any, transform: Any) -> bool:
-    """Whether inputs are a row of numbers, rather than a picture."""
+    """Whether inputs are a row of numbers, rather than an image."""
     if is_table(inputs, background, feature_names, transform):
         return True
     if isinstance(inputs, list):

@@ -123,7 +123,7 @@ class TablePanel(Panel):
             self._show_predicted()
 
     def _fits(self, entry: Method) -> bool:
-        return not {"layer", "picture"} & {*entry.needs}
+        return not {"layer", "image"} & {*entry.needs}
 
     def _has_bars(self, classes: int) -> bool:
         return classes > 1 and not self._valued

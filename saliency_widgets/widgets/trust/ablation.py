@@ -32,7 +32,7 @@ _SHARE = Param(
 _HOW = (
     "Orange: the score's change without your region. Gray: its change without as much elsewhere, the same shape moved "
     "at random. A region matters if the orange mark stands clear of the gray ones. Bars: how probable the classes are "
-    "with the whole picture (gray) and without the region (orange)."
+    "with the whole image (gray) and without the region (orange)."
 )
 
 
@@ -40,7 +40,7 @@ class AblationSection(Section):
     """Takes away what is marked, and shows what the model says then."""
 
     name, title = "ablation", "Ablation"
-    waiting, how = "Mark a region on the picture, or move the slider.", _HOW
+    waiting, how = "Mark a region on the image, or move the slider.", _HOW
 
     def __init__(self, mark: Callable[[np.ndarray], None], baselines: Sequence[str]) -> None:
         self._fill, self._share = fill_control(baselines), Control(_SHARE)
@@ -68,7 +68,7 @@ class AblationSection(Section):
         self.lay_out(w.HBox([strip, bars], layout={"flex_flow": "row wrap"}))
 
     def marked(self, mask: np.ndarray) -> None:
-        """A region was marked on the picture."""
+        """A region was marked on the image."""
         self._region = torch.from_numpy(mask.copy())
         self.ask()
 
@@ -90,7 +90,7 @@ class AblationSection(Section):
             self._mark(found.mask.cpu().numpy())
         changes = (found.elsewhere.double() - found.before).tolist()
         first = (
-            f"Without {found.share:.1%} of the picture the score goes from {found.before:.3g} to {found.after:.3g} "
+            f"Without {found.share:.1%} of the image the score goes from {found.before:.3g} to {found.after:.3g} "
             f"({found.change:+.3g})."
         )
         second = ""

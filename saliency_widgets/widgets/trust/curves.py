@@ -25,7 +25,7 @@ from saliency_widgets.widgets.trust.section import Section, fill_control
 
 _HOW = (
     "Left: the most important pixels go first, and the curve should fall early. Right: they come first, and it should "
-    "rise early. 1 is the whole picture, 0 is nothing left of it. Gray: the same map moved elsewhere at random. These "
+    "rise early. 1 is the whole image, 0 is nothing left of it. Gray: the same map moved elsewhere at random. These "
     "tests reward blurry maps: compare with the gray band, not with 0 or 1."
 )
 
@@ -61,7 +61,7 @@ class CurvesSection(Section):
             rest = Lines(x=[], y=[], scales=scales, colors=list(OTHERS), stroke_width=1.5, labels=[])
             own = Lines(x=[], y=[], scales=scales, colors=[ACCENT], stroke_width=3)
             self._marks[kind], self._scores[kind] = (own, band, rest), y
-            gone = "share of the picture taken away" if kind == "deletion" else "share of the picture put back"
+            gone = "share of the image taken away" if kind == "deletion" else "share of the image put back"
             figure = chart([band, rest, own], x, y, across=gone, up="score, normalized")
             figure.layout.flex = "1 1 320px"
             figures.append(figure)
@@ -125,7 +125,7 @@ def _told(kind: str, curve: Curve | None, found: Curves) -> str:
     if curve is None:
         return f"{kind.capitalize()}: not yet."
     if curve.area != curve.area:
-        return f"{kind.capitalize()}: the whole picture scores no higher than nothing of it, so nothing can be told."
+        return f"{kind.capitalize()}: the whole image scores no higher than nothing of it, so nothing can be told."
     text = f"{kind.capitalize()}: area {number(curve.area)}"
     chance = [draw.area for draw in found.chance[kind]]  # type: ignore[index]
     if chance:

@@ -158,12 +158,12 @@ class TrustPanel:
             section.show(told.found, case)
 
 
-class PictureTrust(TrustPanel):
-    """Ablation, deletion and insertion, random weights, saturation, stability and agreement of a picture's map.
+class ImageTrust(TrustPanel):
+    """Ablation, deletion and insertion, random weights, saturation, stability and agreement of an image's map.
 
     Args:
-        view: Where the picture and its map are shown.
-        baselines: The names that mean something for the picture, the default first.
+        view: Where the image and its map are shown.
+        baselines: The names that mean something for the image, the default first.
         busy: Whether a map is being computed.
         executor: "thread" or "inline".
     """

@@ -18,7 +18,7 @@ from saliency_widgets.widgets.trust.section import Section
 
 _HOW = (
     "From left to right more layers get random weights, from the output on. A map that shows what the model has learnt "
-    "falls towards 0; one that stays near 1 shows the picture, whatever the model. Orange: rank correlation; blue: "
+    "falls towards 0; one that stays near 1 shows the image, whatever the model. Orange: rank correlation; blue: "
     "structural similarity (SSIM)."
 )
 
@@ -69,7 +69,7 @@ class RandomizationSection(Section):
             text = f"{title} reacts: its map is another one {half}."
         else:
             text = (
-                f"{title} does not react: its map is much the same {half}. It shows edges of the picture rather than "
+                f"{title} does not react: its map is much the same {half}. It shows edges of the image rather than "
                 f"what the model has learnt about the class."
             )
         self._said.value = said(text, strong=True)

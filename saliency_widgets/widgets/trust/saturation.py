@@ -29,7 +29,7 @@ class SaturationSection(Section):
     name, title = "saturation", "Saturation"
     waiting, how = "The way comes as soon as the answer is there.", _HOW
 
-    what = "picture"
+    what = "image"
 
     def __init__(self, baselines: Sequence[str] = ()) -> None:
         self._baseline = self._start(baselines)

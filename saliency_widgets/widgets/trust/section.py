@@ -16,7 +16,7 @@ from saliency_widgets.widgets.base.text import RichText
 
 
 def fill_control(baselines: Sequence[str]) -> Control:
-    """The menu of what is put where something is taken away: what means something for the picture."""
+    """The menu of what is put where something is taken away: what means something for the image."""
     names = [name for name in FILL.options() if name in (NEIGHBORS, *baselines)]
     return Control(FILL, options={name: name for name in names})
 

@@ -16,7 +16,7 @@ from saliency_widgets.widgets.base.text import RichText
 from saliency_widgets.widgets.trust.section import Section
 
 _HOW = (
-    "The map is computed again with other seeds, and for the picture with a noise that nobody would see. Rank "
+    "The map is computed again with other seeds, and for the image with a noise that nobody would see. Rank "
     "correlation 1 is the same order of all pixels, 0 is none. Green: above 0.8 each time; amber: above 0.5; red: "
     "below. The table: how far the maps that were computed so far put the pixels in one order."
 )

@@ -1,9 +1,9 @@
-// The picture's exact pixels.
+// The image's exact pixels.
 
 import type { Pixels } from "../core/compose.ts";
 
 /** Decode without color management, so that the pixels are those the model saw. */
-export async function decodePicture(bytes: Uint8Array): Promise<Pixels> {
+export async function decodeImage(bytes: Uint8Array): Promise<Pixels> {
   const bitmap = await createImageBitmap(new Blob([bytes.slice()]), {
     colorSpaceConversion: "none",
     premultiplyAlpha: "none",
