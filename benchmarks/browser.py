@@ -136,7 +136,7 @@ _SAID = """element => {
 # One forward pass of the image as it is, as anybody runs it.
 _FORWARD = """
 import time as _time, torch as _torch
-_model, _x = explorer._subject.model, explorer._subject.tensor
+_model, _x = explorer._problem.model, explorer._problem.tensor
 def _forward():
     _begun = _time.perf_counter()
     with _torch.no_grad():

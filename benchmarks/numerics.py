@@ -23,7 +23,7 @@ from saliency_widgets.attribution.numerics.quadrature import RULES
 from saliency_widgets.evaluation.ablation import ablate
 from saliency_widgets.evaluation.curves import curve
 from saliency_widgets.runtime.allocator import tune_allocator
-from saliency_widgets.session import Cache, Event, Request, Session, Subject
+from saliency_widgets.session import Cache, Event, Problem, Request, Session
 from saliency_widgets.session.compute import compute
 
 MODELS = ("EfficientNet-Lite0", "ResNet-18")
@@ -38,20 +38,20 @@ class Ours:
     Args:
         model: The model's name.
         device: Where.
-        **how: Of :class:`Subject`: precision and CUDA graphs.
+        **how: Of :class:`Problem`: precision and CUDA graphs.
     """
 
     def __init__(self, model: str, device: str = "cpu", **how: Any) -> None:
         self.model, self.x = model_of(model, device), input_of(device=device)
-        self.subject = Subject(self.model, self.x, **how)
+        self.problem = Problem(self.model, self.x, **how)
         self.cache = Cache()
         self.last: Event | None = None
         self.first: float | None = None
         self._began = 0.0
-        self.session = Session(self.subject, self._on_event, executor="inline", cache=self.cache)
+        self.session = Session(self.problem, self._on_event, executor="inline", cache=self.cache)
         # The predictions and the menu of layers are on the screen before anything is moved.
-        assert len(self.subject.logits) == 1
-        assert self.subject.layers
+        assert len(self.problem.logits) == 1
+        assert self.problem.layers
 
     def _on_event(self, event: Event) -> None:
         if event.error is not None:
@@ -137,7 +137,7 @@ def speed(name: str, rounds: int, device: str = "cpu") -> list[Row]:
     ours, peers = Ours(name, device), Elsewhere(peers_of, name, device)
     start, way = torch.full_like(ours.x, BLACK), ours.x - BLACK
     spread = 0.15 * float(ours.x.max() - ours.x.min())
-    rows = ours.subject.rows or (16 if device == "cpu" else 64)  # the same batch on both sides
+    rows = ours.problem.rows or (16 if device == "cpu" else 64)  # the same batch on both sides
 
     def on_the_way(k: range) -> Tensor:
         return start + torch.tensor([(j + 0.5) / N for j in k], device=device).view(-1, 1, 1, 1) * way
@@ -237,7 +237,7 @@ def reuse(name: str, rounds: int, device: str = "cpu") -> list[Row]:
 
     steps = "integrated_gradients"
     timers = {
-        "gradient": lambda: (ours.forget(), seconds(lambda: list(compute(ours.subject, GRADIENT))))[1],
+        "gradient": lambda: (ours.forget(), seconds(lambda: list(compute(ours.problem, GRADIENT))))[1],
         "class": switched("gradient"),
         "seen": ours.after(from_scratch(ask("gradient"), ask("gradient", 281)), ask("gradient")),
         "cam class": switched("grad_cam"),
@@ -252,9 +252,9 @@ def reuse(name: str, rounds: int, device: str = "cpu") -> list[Row]:
     t = interleaved(timers, rounds)
     one = t["gradient"]
     ours.ask("gradient")
-    passes = ours.subject.memory.passes
+    passes = ours.problem.memory.passes
     ours.session.reduce(Reduction("squared", "L2"))
-    passes = ours.subject.memory.passes - passes
+    passes = ours.problem.memory.passes - passes
     return [
         Row(name, "class switch, gradient / one gradient", t["class"] / one, 0.60, note=f"one is {one * 1e3:.0f} ms"),
         Row(name, "a class seen before / one gradient", t["seen"] / one, 0.05),
@@ -277,7 +277,7 @@ GRADIENT = Request.of("gradient", {}, target=TARGET)
 def trust(name: str, rounds: int, device: str = "cpu") -> list[Row]:
     """The checks beside the image, against the forward passes of the caller's own model, one by one."""
     ours = Ours(name, device)
-    runner = ours.subject.runner(Score("logit", torch.tensor([TARGET], device=device)))
+    runner = ours.problem.runner(Score("logit", torch.tensor([TARGET], device=device)))
     values = torch.rand(ours.x.shape[2:], generator=torch.Generator().manual_seed(0))
     mask = values > 0.9
 
@@ -315,7 +315,7 @@ def staleness(name: str, rounds: int, device: str = "cpu") -> list[Row]:
         if time.perf_counter() > until:
             raise Cancelled
 
-    runner = ours.subject.runner(Score("logit", torch.tensor([TARGET])), check)
+    runner = ours.problem.runner(Score("logit", torch.tensor([TARGET])), check)
     rows = ours.x.expand(8, -1, -1, -1).contiguous()
     runner.gradient(rows)
     late, chunk = [], []
@@ -342,7 +342,7 @@ def _peak(name: str, work: str, line: Any) -> None:
     before = _resident()
     if work == "chunk":
         rows = ours.x.expand(16, -1, -1, -1).contiguous()
-        ours.subject.runner(Score("logit", torch.tensor([TARGET]))).gradient(rows)
+        ours.problem.runner(Score("logit", torch.tensor([TARGET]))).gradient(rows)
     elif work == "smoothgrad":
         ours.ask("smoothgrad", n_samples=200)
     else:

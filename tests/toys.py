@@ -14,7 +14,7 @@ from saliency_widgets.runtime.layers.hooks import tensor_in
 from saliency_widgets.runtime.passes import Passes
 from saliency_widgets.runtime.runner import Runner
 from saliency_widgets.session.compute import compute
-from saliency_widgets.session.problem import Subject
+from saliency_widgets.session.problem import Problem
 from saliency_widgets.session.request import Request
 
 
@@ -81,7 +81,7 @@ def estimates(
 ) -> Iterator[Attribution]:
     """All running estimates of what ``sw.attribute`` returns the last of."""
     about = {name: settings.pop(name) for name in ("target", "score", "contrast") if name in settings}
-    return compute(Subject(model, inputs), Request.of(method, settings, **about), check)
+    return compute(Problem(model, inputs), Request.of(method, settings, **about), check)
 
 
 def runner(model: nn.Module, inputs: Tensor, target: int = 0) -> Runner:

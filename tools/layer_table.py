@@ -24,7 +24,7 @@ from saliency_widgets.attribution.score import Score
 from saliency_widgets.runtime.layers.hooks import Tap
 from saliency_widgets.runtime.layers.selection import Spatial, spatial_layers
 from saliency_widgets.runtime.model.isolation import stand_in
-from saliency_widgets.session.problem import Subject
+from saliency_widgets.session.problem import Problem
 
 PATCHES = 6
 SMALL = (
@@ -203,7 +203,7 @@ def describe(make: Callable[[], tuple[nn.Module, Tensor]]) -> str:
             nn.init.normal_(weight, std=0.02)
     try:
         score = score_of(model, image)
-        layers = spatial_layers(Subject(model, image).runner(Score("logit", score)).passes)
+        layers = spatial_layers(Problem(model, image).runner(Score("logit", score)).passes)
         result = sw.attribute(model, image, method="grad_cam", target=score)
     except ValueError as error:
         return f"refused: {str(error)[:150]}"

@@ -13,7 +13,7 @@ from saliency_widgets.attribution.registry import DEFAULT
 from saliency_widgets.attribution.score import SCORE
 from saliency_widgets.inputs import Explain
 from saliency_widgets.session.compute import compute
-from saliency_widgets.session.problem import Subject
+from saliency_widgets.session.problem import Problem
 from saliency_widgets.session.request import Request
 
 
@@ -86,10 +86,10 @@ def attribute(
             each of several rows that influence each other, or a model that failed.
     """
     request = Request.of(method, params, target=target, score=score, contrast=contrast)
-    subject = Subject(
+    problem = Problem(
         model, inputs, transform=transform, class_names=class_names, explain=explain, device=device, fold=fold,
         precision=precision, cuda_graphs=cuda_graphs, feature_names=feature_names, background=background,
         gradients=get_method(method).gradients,
     )  # fmt: skip
-    *_, last = compute(subject, request)
+    *_, last = compute(problem, request)
     return last

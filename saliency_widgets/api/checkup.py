@@ -15,30 +15,30 @@ from saliency_widgets.diagnostics.checkup import broken, examine
 from saliency_widgets.diagnostics.report import Checkup, Finding, failed_checkup
 from saliency_widgets.inputs import Explain
 from saliency_widgets.session.jobs import worker_error
-from saliency_widgets.session.problem import Subject
+from saliency_widgets.session.problem import Problem
 from saliency_widgets.session.request import Request
 
 
-def check_up(subject: Subject, request: Request, check: Callable[[], None] | None = None) -> Checkup:
-    """What in a subject's model will make which method wrong or slow.
+def check_up(problem: Problem, request: Request, check: Callable[[], None] | None = None) -> Checkup:
+    """What in a problem's model will make which method wrong or slow.
 
     Args:
-        subject: The model and the inputs.
+        problem: The model and the inputs.
         request: Its target and score are looked at.
         check: Called before each pass of the model; raises to end the check-up.
     """
-    around = [Finding(note, remedy="Pass the model inside.", severity="slow") for note in subject.wrapped]
+    around = [Finding(note, remedy="Pass the model inside.", severity="slow") for note in problem.wrapped]
     try:
-        score, _ = subject.resolve(request)
+        score, _ = problem.resolve(request)
     except (TypeError, ValueError) as error:
         return Checkup([*around, broken(error)])
-    if subject.given.get("precision") == "bfloat16" and subject.tensor.device.type == "cpu":
+    if problem.given.get("precision") == "bfloat16" and problem.tensor.device.type == "cpu":
         what = "precision='bfloat16' is several times slower than float32 on CPUs that have no instructions for it."
         around.append(Finding(what, remedy="Leave precision= out on a CPU.", severity="slow"))
-    if subject.untuned:
-        what = f"It is computed as it is written: {subject.untuned.rstrip('.')}."
+    if problem.untuned:
+        what = f"It is computed as it is written: {problem.untuned.rstrip('.')}."
         around.append(Finding(what, remedy="The maps are right. A .reshape for a .view may help.", severity="slow"))
-    return Checkup([*around, *examine(subject.runner(score, check).plain)])
+    return Checkup([*around, *examine(problem.runner(score, check).plain)])
 
 
 @dataclass(frozen=True)
@@ -46,13 +46,13 @@ class Due:
     """A check-up that a worker is to make.
 
     Attributes:
-        subject: The model and the inputs.
+        problem: The model and the inputs.
         request: Its target and score are looked at.
         version: What it is about: of the model and the inputs.
         name: Of the model, where there are several.
     """
 
-    subject: Subject
+    problem: Problem
     request: Request
     version: Any
     name: str = ""
@@ -82,7 +82,7 @@ def check_up_when_idle(
             return  # the inputs were changed into something that doesn't fit: the next map says it
         for one in todo:
             try:
-                findings: Sequence[Finding] = check_up(one.subject, one.request, check)
+                findings: Sequence[Finding] = check_up(one.problem, one.request, check)
             except Cancelled:
                 raise
             except BaseException as caught:
@@ -130,7 +130,7 @@ def checkup(
         TypeError: An argument of the wrong type.
         ValueError: An input that doesn't fit.
     """
-    subject = Subject(
+    problem = Problem(
         model, inputs, transform=transform, class_names=class_names, explain=explain, device=device
     )  # fmt: skip
-    return check_up(subject, Request.of(DEFAULT, {}, target=target, score=score, contrast=contrast))
+    return check_up(problem, Request.of(DEFAULT, {}, target=target, score=score, contrast=contrast))

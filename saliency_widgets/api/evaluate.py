@@ -35,7 +35,7 @@ from saliency_widgets.params import check_mapping, check_switch
 from saliency_widgets.runtime.runner import Runner
 from saliency_widgets.session.compute import alone
 from saliency_widgets.session.explanation import has_seed, map_of
-from saliency_widgets.session.problem import Subject
+from saliency_widgets.session.problem import Problem
 from saliency_widgets.session.request import Request
 
 _CURVES = tuple(f"{kind}{end}" for kind in KINDS for end in ("", "_chance"))
@@ -202,24 +202,24 @@ def evaluate(
         RADIUS.check(radius), SEED.check(seed),
     )  # fmt: skip
     target, score, contrast = score_of(candidates, target, score, contrast)
-    subjects = [Subject(model, item, **options) for item in each_of(model, inputs, options)]
-    count = len(subjects)
-    if not subjects:
+    problems = [Problem(model, item, **options) for item in each_of(model, inputs, options)]
+    count = len(problems)
+    if not problems:
         raise ValueError("inputs: the list is empty. Pass one input at least.")
     fitted = candidates
-    for subject in subjects:
-        one_sample(subject)
-        fitted = [each.fitted(count, tuple(subject.tensor.shape[1:]), subject.size) for each in candidates]
+    for problem in problems:
+        one_sample(problem)
+        fitted = [each.fitted(count, tuple(problem.tensor.shape[1:]), problem.size) for each in candidates]
     rows: dict[tuple[str, int], _Row] = {}
     total = count * (1 + 7 * len(candidates))
     with alone(), tqdm(total=total, disable=not progress, unit="check") as bar:
         for index, one in enumerate(read_targets(target, count)):
-            subject = subjects.pop(0)  # so that it goes with its copy of the model
+            problem = problems.pop(0)  # so that it goes with its copy of the model
             request = Request.of(DEFAULT, {}, target=one, score=score, contrast=contrast)
-            resolved, _ = subject.resolve(request)
+            resolved, _ = problem.resolve(request)
             for candidate in fitted:
                 check_score(candidate, index, request, resolved)
-            for name, row in _checked(subject.runner(resolved), fitted, index, settings, bar).items():
+            for name, row in _checked(problem.runner(resolved), fitted, index, settings, bar).items():
                 rows[name, index] = row
     return _table(rows, [candidate.name for candidate in candidates], count)
 

@@ -22,18 +22,18 @@ from saliency_widgets.evaluation.shuffling import shuffle as shuffled
 from saliency_widgets.params import check_switch
 from saliency_widgets.session.compute import alone
 from saliency_widgets.session.explanation import labels_of, values_of
-from saliency_widgets.session.problem import Subject
+from saliency_widgets.session.problem import Problem
 from saliency_widgets.session.request import Request
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
-def _read(model: nn.Module, inputs: Any, given: dict[str, Any]) -> Subject:
-    subject = Subject(model, inputs, **given)
-    if subject.table is None:
+def _read(model: nn.Module, inputs: Any, given: dict[str, Any]) -> Problem:
+    problem = Problem(model, inputs, **given)
+    if problem.table is None:
         raise ValueError("inputs: expected a row of a table: a Series, a DataFrame, or numbers with feature_names=.")
-    return subject
+    return problem
 
 
 def shuffle(
@@ -72,14 +72,14 @@ def shuffle(
     """
     import pandas as pd
 
-    subject = _read(model, inputs, {**given, "background": background})
-    table = subject.table
+    problem = _read(model, inputs, {**given, "background": background})
+    table = problem.table
     assert table is not None
     if len(table.rows) != 1:
         raise ValueError(f"inputs: expected one row, got {len(table.rows)}. Pass one of them, as df.iloc[[0]].")
     request = Request.of(DEFAULT, {}, target=target, score=score, contrast=contrast)
     with alone():
-        runner = subject.runner(subject.resolve(request)[0])
+        runner = problem.runner(problem.resolve(request)[0])
         *_, found = shuffled(runner, draws=DRAWS.check(draws), seed=SEED.check(seed))
     columns = {
         "value": table.rows.iloc[0].to_list(),
@@ -141,15 +141,15 @@ def importance(
     chosen = entry.check_params({} if params is None else params)
     check_switch("progress", progress)
     about = {**given, "feature_names": feature_names}
-    subject = _read(model, _first(rows), {**about, "background": rows if background is None else background})
-    many = subject if background is None else _read(model, _first(rows), {**about, "background": rows})
+    problem = _read(model, _first(rows), {**about, "background": rows if background is None else background})
+    many = problem if background is None else _read(model, _first(rows), {**about, "background": rows})
     request = Request.of(DEFAULT, {}, target=target, score=score, contrast=contrast)
     with alone():
-        resolved, _ = subject.resolve(request)
-        for each in (subject, many):  # each runs the model once, which checks the names and fits them to the classes
+        resolved, _ = problem.resolve(request)
+        for each in (problem, many):  # each runs the model once, which checks the names and fits them to the classes
             each.logits_at(each.version())
         known, loss = labels_of(labels, many, value=score == "value")
-        runner, other = subject.runner(resolved), many.runner(resolved)
+        runner, other = problem.runner(resolved), many.runner(resolved)
         assert runner.columns is not None
         around = None if other.columns is None else other.columns.rows
         assert around is not None

@@ -22,7 +22,7 @@ from saliency_widgets.evaluation.ranking import top
 from saliency_widgets.params import brief
 from saliency_widgets.session.compute import alone
 from saliency_widgets.session.explanation import reduced
-from saliency_widgets.session.problem import Subject
+from saliency_widgets.session.problem import Problem
 from saliency_widgets.session.request import Request
 
 if TYPE_CHECKING:
@@ -31,26 +31,26 @@ if TYPE_CHECKING:
 _LEVELS = ({0, 1}, {0, 255})
 
 
-def one_sample(subject: Subject) -> None:
+def one_sample(problem: Problem) -> None:
     """Look whether there is one sample, as these checks are about one.
 
     Raises:
         ValueError: There are more, or several inputs that are explained together.
     """
-    if len(subject.tensor) != 1:
-        raise ValueError(f"inputs: this check is about one input, got a batch of {len(subject.tensor)}. Pass one.")
-    if subject.parts:
-        raise ValueError(f"explain: this check is about one input. Pass explain= one of {list(subject.parts)}.")
+    if len(problem.tensor) != 1:
+        raise ValueError(f"inputs: this check is about one input, got a batch of {len(problem.tensor)}. Pass one.")
+    if problem.parts:
+        raise ValueError(f"explain: this check is about one input. Pass explain= one of {list(problem.parts)}.")
 
 
-def mask_of(mask: Any, share: float | None, subject: Subject) -> Tensor:
+def mask_of(mask: Any, share: float | None, problem: Problem) -> Tensor:
     """A mask in whatever form people have it, as truth values.
 
     Args:
         mask: An array or tensor of truth values (or of 0 and 1, or 0 and 255), a black and white image, or an
             attribution of which the top ``share`` is meant.
         share: How much of an attribution.
-        subject: What it is a mask of.
+        problem: What it is a mask of.
 
     Raises:
         TypeError: It is of no known kind.
@@ -61,7 +61,7 @@ def mask_of(mask: Any, share: float | None, subject: Subject) -> Tensor:
     if isinstance(mask, Attribution):
         if share is None:
             raise ValueError("top: of an attribution, say how much is taken away: top=0.05 is its strongest 5 %.")
-        return top(reduced(mask.values, Reduction(mask.default_sign), subject.size), share)
+        return top(reduced(mask.values, Reduction(mask.default_sign), problem.size), share)
     if share is not None:
         raise ValueError("top: it goes with an attribution; a mask says itself what is taken away.")
     if isinstance(mask, Image.Image):
@@ -116,14 +116,14 @@ def ablate(
         TypeError: An argument of the wrong type.
         ValueError: A mask of another size, an empty one, or an argument out of range.
     """
-    subject = Subject(model, inputs, **given)
-    one_sample(subject)
-    chosen = mask_of(mask, top, subject)
+    problem = Problem(model, inputs, **given)
+    one_sample(problem)
+    chosen = mask_of(mask, top, problem)
     request = Request.of(DEFAULT, {}, target=target, score=score, contrast=contrast)
     with alone():
-        resolved, _ = subject.resolve(request)
-        runner = subject.runner(resolved)
+        resolved, _ = problem.resolve(request)
+        runner = problem.runner(resolved)
         fill = default_fill(runner) if fill is None else fill
         *_, found = ablations(runner, chosen, fill=fill, draws=DRAWS.check(draws), seed=SEED.check(seed))
-    names = None if subject.class_names is None else tuple(subject.class_names)
-    return replace(found, image=subject.image_of(found.inputs), class_names=names)
+    names = None if problem.class_names is None else tuple(problem.class_names)
+    return replace(found, image=problem.image_of(found.inputs), class_names=names)

@@ -20,12 +20,12 @@ from saliency_widgets.runtime.model.version import identity
 from saliency_widgets.runtime.reuse.graph_cache import SPATIAL
 from saliency_widgets.runtime.runner import Runner
 from saliency_widgets.session.cache import Cache, Scope
-from saliency_widgets.session.problem import Subject
+from saliency_widgets.session.problem import Problem
 from saliency_widgets.session.request import Request
 
 
 def compute(
-    subject: Subject,
+    problem: Problem,
     request: Request,
     check: Callable[[], None] | None = None,
     *,
@@ -36,10 +36,10 @@ def compute(
     """Running estimates of what a request asks for; the last one is the answer.
 
     Args:
-        subject: The model and the input.
+        problem: The model and the input.
         request: The question.
         check: Called before each pass of the model, and inside it; raises to end the computation.
-        version: The subject's, where it is known already.
+        version: The problem's, where it is known already.
         cache: Where single passes are kept, for what they have in common with other requests.
         owner: Whose they are.
 
@@ -52,27 +52,27 @@ def compute(
     """
     entry = get_method(request.method)
     with alone():
-        score, known = subject.resolve(request, version)
+        score, known = problem.resolve(request, version)
     kept = recordings = None
     if cache is not None and version is not None:
         asked = identity(request.contrast if is_function(score.target) else (score.scale, _classes(score)))
         target = identity(request.target) if is_function(score.target) else None
         kept = Scope(cache, (owner, "chunk", version, asked, target, request.pass_key))
         recordings = Scope(cache, (owner, "pass", version))
-        layers = subject.spatial_at(version) if "layer" in entry.needs else None
+        layers = problem.spatial_at(version) if "layer" in entry.needs else None
         if layers is not None:
             recordings.put(SPATIAL, layers)
     settings = {
         **request.settings,
-        **subject.given,
+        **problem.given,
         "target": _chosen(score.target, request.target),
         "contrast": _chosen(score.contrast, request.contrast),
     }
-    runner = subject.runner(score, check, kept, recordings)
+    runner = problem.runner(score, check, kept, recordings)
     started = _start(runner, entry, settings)
     with alone():
         runner, coupled = runner.by_samples(known)
-        exact = subject.how_exact(runner)
+        exact = problem.how_exact(runner)
     if runner.passes.joint:
         if {"layer", "image"} & {*entry.needs} or entry.name.startswith("captum."):
             what = "runs the model by itself" if entry.name.startswith("captum.") else "is about single images"
@@ -90,26 +90,26 @@ def compute(
             return
         if estimate.layer is not None and any(param.name == "layer" for param in entry.params):
             settings["layer"] = estimate.layer
-        of_inputs = subject.parts if estimate.layer is None else {}
+        of_inputs = problem.parts if estimate.layer is None else {}
         error = estimate.standard_error
         yield Attribution(
-            values=subject.shaped(_of_rows(runner, estimate, estimate.values.detach())),
+            values=problem.shaped(_of_rows(runner, estimate, estimate.values.detach())),
             settings=dict(settings),
             score=known if estimate.score is None else estimate.score,
             delta=estimate.delta,
-            standard_error=None if error is None else subject.shaped(_of_rows(runner, estimate, error)),
+            standard_error=None if error is None else problem.shaped(_of_rows(runner, estimate, error)),
             agreement=estimate.agreement,
             map_error=estimate.map_error,
             evaluations=estimate.evaluations,
             layer=estimate.layer,
-            input_shape=subject.input_shape,
+            input_shape=problem.input_shape,
             parts=of_inputs if estimate.parts is None else estimate.parts,
-            notes=(*exact, *coupled, *started, *_notes(subject, runner, entry, estimate)),
+            notes=(*exact, *coupled, *started, *_notes(problem, runner, entry, estimate)),
             default_sign=entry.sign,
             done=estimate.done,
             total=estimate.total,
             unit=entry.unit,
-            transformed=subject.transformed,
+            transformed=problem.transformed,
             columns=runner.columns,
         )
 
@@ -166,19 +166,19 @@ def _numbers(chosen: Tensor) -> list[int] | list[tuple[int, ...]]:
     return chosen.tolist() if chosen.ndim == 1 else [tuple(index) for index in chosen.tolist()]
 
 
-def _notes(subject: Subject, runner: Runner, entry: Method, estimate: Estimate) -> tuple[str, ...]:
+def _notes(problem: Problem, runner: Runner, entry: Method, estimate: Estimate) -> tuple[str, ...]:
     score = runner.passes.score
-    notes = [*subject.prepared.notes, *estimate.notes]
+    notes = [*problem.prepared.notes, *estimate.notes]
     if score.of_classes:
-        notes += subject.output_notes
+        notes += problem.output_notes
         if score.squashed and score.scale == "logit":
             notes.append(SQUASHED)
     if runner.passes.sharing.apart:
         notes.append(runner.passes.sharing.apart)
-    if subject.memory.limit is not None:
-        notes.append(f"Memory ran out: {subject.memory}. The last bits of the numbers may depend on that.")
-    if is_training(subject.model):
-        notes.append(_training(subject.model))
+    if problem.memory.limit is not None:
+        notes.append(f"Memory ran out: {problem.memory}. The last bits of the numbers may depend on that.")
+    if is_training(problem.model):
+        notes.append(_training(problem.model))
     if estimate.done >= estimate.total:
         empty = unseen(estimate.values, entry.sign)
         notes += [empty] if empty else []

@@ -29,7 +29,7 @@ from saliency_widgets.runtime.model.version import identity
 from saliency_widgets.runtime.runner import Runner
 from saliency_widgets.session.cache import Cache, Scope
 from saliency_widgets.session.examiner import Check
-from saliency_widgets.session.problem import Subject
+from saliency_widgets.session.problem import Problem
 from saliency_widgets.session.request import Request
 
 _LOGITS = ("logit", "value")
@@ -49,21 +49,21 @@ def values_of(entry: Method, params: dict[str, Any], runner: Runner) -> Tensor:
     return last.values
 
 
-def labels_of(labels: Any, subject: Subject, *, value: bool) -> tuple[Tensor | None, Loss]:
+def labels_of(labels: Any, problem: Problem, *, value: bool) -> tuple[Tensor | None, Loss]:
     """The labels of the background's rows, and what loss they go with.
 
     Args:
         labels: See :func:`~saliency_widgets.inputs.labels.read_labels`.
-        subject: The model and a row, with a background.
+        problem: The model and a row, with a background.
         value: Whether the model predicts values, and no classes.
     """
     if labels is None:
         return None, "change of the score"
-    background = None if subject.table is None else subject.table.background
+    background = None if problem.table is None else problem.table.background
     if background is None:
         raise ValueError("labels: they are those of the background's rows. Pass background= too.")
-    classes = subject.logits.shape[1]
-    found = read_labels(labels, len(background), classes, subject.class_names, value=value)
+    classes = problem.logits.shape[1]
+    found = read_labels(labels, len(background), classes, problem.class_names, value=value)
     return found, "squared error" if value else "cross-entropy"
 
 
@@ -102,7 +102,7 @@ class Case:
     """A map, and all that is needed to question it.
 
     Attributes:
-        subject: The model and the input.
+        problem: The model and the input.
         request: What was asked.
         attribution: The finished answer.
         reduction: How it is shown.
@@ -111,7 +111,7 @@ class Case:
         owner: Whose they are.
     """
 
-    subject: Subject
+    problem: Problem
     request: Request
     attribution: Attribution
     reduction: Reduction
@@ -122,7 +122,7 @@ class Case:
     @cached_property
     def values(self) -> Tensor:
         """The map as it is shown, shape (H, W), or (F,) for rows."""
-        return reduced(self.attribution.values, self.reduction, self.subject.size)
+        return reduced(self.attribution.values, self.reduction, self.problem.size)
 
     def beside(self, other: Case) -> bool:
         """Whether another case is about the same model, input and score, so that their maps compare."""
@@ -135,11 +135,11 @@ class Case:
         return identity(asked.target), asked.score, identity(asked.contrast)
 
     def _runner(self, check: Callable[[], None], *key: Hashable) -> Runner:
-        version = self.subject.version()
-        score, _ = self.subject.resolve(self.request, version)
+        version = self.problem.version()
+        score, _ = self.problem.resolve(self.request, version)
         # Methods keep passes under what differs within one question: of several questions, nothing may be kept.
         kept = Scope(self.cache, (self.owner, "check", version, *key)) if key else None
-        return self.subject.runner(score, check, kept)
+        return self.problem.runner(score, check, kept)
 
     @cached_property
     def _asked(self) -> tuple:
@@ -160,7 +160,7 @@ class Case:
         def begin(check: Callable[[], None]) -> Iterator[Ablation]:
             mask = region if isinstance(region, Tensor) else top(self.values, region)
             runner = self._runner(check, "ablation", self._scored)
-            names = None if self.subject.class_names is None else tuple(self.subject.class_names)
+            names = None if self.problem.class_names is None else tuple(self.problem.class_names)
             for found in ablate(runner, mask, fill=fill, draws=draws):
                 yield replace(found, class_names=names)
 
@@ -212,10 +212,10 @@ class Case:
             here: Shuffled | None = None
             for here in shuffle(self._runner(check, "shuffle", self._scored), draws=draws):
                 yield here, None
-            known, loss = labels_of(labels, self.subject, value=value)
+            known, loss = labels_of(labels, self.problem, value=value)
             runner = self._runner(check)
             # Of whichever row is looked at, the rows of the background are the same.
-            model = self.subject.version()[0]
+            model = self.problem.version()[0]
             kept = Scope(self.cache, (self.owner, "permutation", model, self._scored))
             for over in permutation_importance(replace(runner, kept=kept), known, loss, repeats=repeats):
                 assert here is not None

@@ -35,7 +35,7 @@ from saliency_widgets.runtime.memory import Memory, Sharing
 from saliency_widgets.runtime.model.devices import check_device, on_device
 from saliency_widgets.runtime.model.isolation import device_of, dtype_of
 from saliency_widgets.runtime.model.tensor_hash import is_empty
-from saliency_widgets.runtime.model.version import Fingerprint, Held, identity
+from saliency_widgets.runtime.model.version import Held, ModelVersion, identity
 from saliency_widgets.runtime.passes import Passes
 from saliency_widgets.runtime.precision import check_precision
 from saliency_widgets.runtime.reuse.cuda_graphs import Replays
@@ -46,7 +46,7 @@ from saliency_widgets.runtime.runner import Runner, imprecision
 from saliency_widgets.session.request import Request
 
 
-class Subject:
+class Problem:
     """A model, an input prepared for it, and the names of its classes.
 
     Args:
@@ -132,7 +132,7 @@ class Subject:
         self.memory = Memory()
         self._sharing: dict[tuple, Sharing] = {}
         self._lock = threading.RLock()
-        self._fingerprint, self._number, self._form = Fingerprint(model), 0, self._kind()
+        self._model_version, self._number, self._form = ModelVersion(model), 0, self._kind()
         self.output_notes: tuple[str, ...] = ()
         self.squashed = False  # its outputs are probabilities already
         self.untuned = ""  # why it is not computed sooner, where it could have been
@@ -401,7 +401,7 @@ class Subject:
         """
         with self._lock:  # a cell moves controls while the worker looks
             inputs = self._inputs
-            seen, number = identity(inputs), self._fingerprint()
+            seen, number = identity(inputs), self._model_version()
             moved = number != self._number and self._kind() != self._form
             self._number = number
             if seen != self._seen or moved:

@@ -19,7 +19,7 @@ from saliency_widgets.session.cache import SHARED, Cache, Scope
 from saliency_widgets.session.compute import compute
 from saliency_widgets.session.frames import Frame, frame_of
 from saliency_widgets.session.jobs import EXECUTORS, Ending, Executor, prepare_wait, worker_error
-from saliency_widgets.session.problem import Subject
+from saliency_widgets.session.problem import Problem
 from saliency_widgets.session.request import Request
 
 _RETRIES = 3  # of a computation that failed because the model was being trained meanwhile
@@ -71,16 +71,16 @@ class Event:
 
 
 class Session:
-    """Answers requests about one subject, one at a time, the newest first and only.
+    """Answers requests about one problem, one at a time, the newest first and only.
 
     Args:
-        subject: The model and the input.
+        problem: The model and the input.
         deliver: Called with each event, on the worker's thread, one at a time. Of an object that should be collected
             when nobody shows it, pass a weak method here, and ``ending.end`` to its finalizer.
         executor: "thread", or "inline" to work inside :meth:`submit`; or what makes one of the work, where several
             sessions share a worker.
         cache: Where finished maps are kept; all sessions share one unless given.
-        owner: Whose they are: sessions of one owner and one subject find each other's. This session's own unless given;
+        owner: Whose they are: sessions of one owner and one problem find each other's. This session's own unless given;
             the owner then forgets them.
         idle: What is to be done whenever nothing is asked any more; called with a check that raises
             :class:`~saliency_widgets.attribution.Cancelled` as soon as something is.
@@ -91,7 +91,7 @@ class Session:
 
     def __init__(
         self,
-        subject: Subject,
+        problem: Problem,
         deliver: Callable[[Event], None],
         *,
         executor: str | Callable[[Callable[..., None]], Executor] = "thread",
@@ -99,7 +99,7 @@ class Session:
         owner: object = None,
         idle: Callable[[Callable[[], None]], None] | None = None,
     ) -> None:
-        self.subject = subject
+        self.problem = problem
         self._idle = idle
         self.cache = SHARED if cache is None else cache
         self.owner = self.cache.owner_of(self) if owner is None else owner
@@ -181,7 +181,7 @@ class Session:
 
     def kept(self, request: Request) -> Attribution | None:
         """The finished answer to a question, if it is known already."""
-        return self.cache.get((self.owner, "map", self.subject.version(), request.paced(self.subject.rows).key))
+        return self.cache.get((self.owner, "map", self.problem.version(), request.paced(self.problem.rows).key))
 
     def answer(self, request: Request, check: Callable[[], None] = lambda: None) -> tuple[Attribution, tuple]:
         """The finished answer to a question, in the caller's thread and beside what is asked; kept, and not delivered.
@@ -193,12 +193,12 @@ class Session:
         Returns:
             The answer, and the version of the model and the inputs that it is about.
         """
-        request, version = request.paced(self.subject.rows), self.subject.version()
+        request, version = request.paced(self.problem.rows), self.problem.version()
         key = (self.owner, "map", version, request.key)
         found = self.cache.get(key)
         if found is None:
-            *_, found = compute(self.subject, request, check, version=version, cache=self.cache, owner=self.owner)
-            if self.subject.version() != version:
+            *_, found = compute(self.problem, request, check, version=version, cache=self.cache, owner=self.owner)
+            if self.problem.version() != version:
                 self.cache.forget(self.owner, version)
                 raise ModelChanged("The model or the inputs were changed meanwhile. Ask again once they stay.")
             if not self.ending.over:
@@ -274,10 +274,10 @@ class Session:
                 raise Cancelled
 
         began = time.perf_counter()
-        request = request.paced(self.subject.rows)
+        request = request.paced(self.problem.rows)
         base = Event(generation, 0, "running", request=request, asked=request)
         try:
-            version = self.subject.version()
+            version = self.problem.version()
             kept = self.cache.get((self.owner, "map", version, request.key))
             if kept is not None:
                 self._tell(
@@ -292,7 +292,7 @@ class Session:
                 except ModelChanged:
                     if not left:
                         raise
-                    version = self.subject.version()
+                    version = self.problem.version()
         except Cancelled:
             pass  # something newer is in the mailbox, or _work says that it was stopped
         except BaseException as error:
@@ -306,13 +306,13 @@ class Session:
                 self._tell(replace(about, state="error", error=worker_error(error)))
 
     def _compute(self, request: Request, base: Event, began: float, version: tuple, check: Callable[[], None]) -> None:
-        passes = self.subject.memory.passes
+        passes = self.problem.memory.passes
         told: float | None = None
         before = 0.0, 0  # seconds and work at the last estimate: early passes are small and slow, kept ones take none
         finished: Attribution | None = None
         base = replace(base, version=version)
         try:
-            for found in compute(self.subject, request, check, version=version, cache=self.cache, owner=self.owner):
+            for found in compute(self.problem, request, check, version=version, cache=self.cache, owner=self.owner):
                 check()
                 elapsed = time.perf_counter() - began
                 if found.complete:
@@ -327,7 +327,7 @@ class Session:
                 self._tell(replace(base, attribution=found, elapsed=elapsed, remaining=remaining))
         finally:
             # Where a pass was run, the model may have been another by then: shown, but not kept, in whole or in part.
-            same = self.subject.memory.passes == passes or self.subject.version() == version
+            same = self.problem.memory.passes == passes or self.problem.version() == version
             if not same:
                 self.cache.forget(self.owner, version)
         if finished is not None and same:

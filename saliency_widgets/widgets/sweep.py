@@ -31,7 +31,7 @@ from saliency_widgets.widgets.base.charts import (
 )
 from saliency_widgets.widgets.base.controls import LABEL_WIDTH, Menu
 from saliency_widgets.widgets.base.display import DISPLAY_NAMES, DisplaySettings
-from saliency_widgets.widgets.base.explorer import LAYOUT, Live
+from saliency_widgets.widgets.base.explorer import LAYOUT, BaseExplorer
 from saliency_widgets.widgets.base.lifetime import Showable, refer_weakly
 from saliency_widgets.widgets.base.messages import words_of
 from saliency_widgets.widgets.base.panel import section
@@ -60,7 +60,7 @@ class SweepView(WithStaticOutput, Showable, w.VBox):
         explorer: Whose sliders "Use these" moves; without one there is no such button.
     """
 
-    def __init__(self, found: sweeping.Sweep, explorer: Live | None = None) -> None:
+    def __init__(self, found: sweeping.Sweep, explorer: BaseExplorer | None = None) -> None:
         self._found, self._explorer = found, explorer
         self._words, self._refused = RichText(), RichText()
         self._quality = self._menu("Quality", [m.name for m in found.metrics if not m.cost], found.quality)
@@ -283,14 +283,14 @@ class Sweep(sweeping.Sweep):
         """The recommendation, quality against cost, and the maps."""
         return SweepView(self)
 
-    def widget_for(self, explorer: Live) -> SweepView:
+    def widget_for(self, explorer: BaseExplorer) -> SweepView:
         """The same, with a button that moves an explorer's sliders to what is recommended.
 
         Raises:
             TypeError: It is no explorer.
             ValueError: It is closed.
         """
-        if not isinstance(explorer, Live):
+        if not isinstance(explorer, BaseExplorer):
             raise TypeError(f"explorer: expected what sw.explore returns, got a {type(explorer).__name__}.")
         if not explorer._open:
             raise ValueError("explorer: it is closed. Make another one.")

@@ -41,7 +41,7 @@ import base64 as _b64, json as _json
 import numpy as _np
 from saliency_widgets import render as _render
 from saliency_widgets.attribution import Reduction as _Reduction
-from saliency_widgets.engine import frame_of as _frame_of
+from saliency_widgets.session import frame_of as _frame_of
 
 def _arrays(explorer, attribution):
     frame = _frame_of(attribution, explorer.panel.reduction)

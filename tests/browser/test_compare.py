@@ -60,7 +60,7 @@ _LISTEN = """root => {
 IN_KERNEL = """
 import base64, json, numpy as np
 frames = [compared._maps.frame(place) for place in compared._shown]
-images_ = [compared._asked.subject(place).prepared.images[0] for place in compared._shown]
+images_ = [compared._asked.problem(place).prepared.images[0] for place in compared._shown]
 pack = lambda a: base64.b64encode(np.ascontiguousarray(a).tobytes()).decode()
 print(json.dumps([{"codes": pack(f.codes), "low": f.low, "high": f.high, "signed": f.signed, "shape": f.codes.shape,
                    "image": pack(p)} for f, p in zip(frames, images_)]))

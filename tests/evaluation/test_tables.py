@@ -18,7 +18,7 @@ import saliency_widgets as sw
 from saliency_widgets.attribution import Score
 from saliency_widgets.evaluation.shuffling import permutation_importance, shuffle
 from saliency_widgets.inputs.labels import read_labels
-from saliency_widgets.session import Subject
+from saliency_widgets.session import Problem
 from saliency_widgets.session.explanation import labels_of
 
 NAMES = ["age", "income", "debt", "rent"]
@@ -43,8 +43,8 @@ def weights():
 
 
 def call_of(model, inputs, background, score="logit", target=0, **about):
-    subject = Subject(model, inputs, background=background, **about)
-    return subject.runner(Score(score, torch.tensor([target])))
+    problem = Problem(model, inputs, background=background, **about)
+    return problem.runner(Score(score, torch.tensor([target])))
 
 
 def last(estimates):
@@ -157,8 +157,8 @@ def test_permutation_importance_is_scikit_learns_on_the_same_permutations(classe
     orders = [[np.argmax(asked[c, r, :, c][:, None] == rows[:, c], 1) for r in range(3)] for c in range(4)]
     assert all(np.array_equal(order, orders[0]) for order in orders)  # the same for each column
     runner = call_of(model, rows[0], rows, score)
-    subject = Subject(model, rows[0], background=rows)
-    known, kind = labels_of(labels, subject, value=score == "value")
+    problem = Problem(model, rows[0], background=rows)
+    known, kind = labels_of(labels, problem, value=score == "value")
     assert kind == loss
     ours = last(permutation_importance(runner, known, kind, orders=torch.from_numpy(np.stack(orders[0]))))
     assert ours.increases.numpy() == pytest.approx(theirs.importances, rel=1e-9, abs=1e-12)

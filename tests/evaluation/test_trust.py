@@ -18,7 +18,7 @@ from saliency_widgets.evaluation.curves import curve
 from saliency_widgets.evaluation.fills import filling
 from saliency_widgets.evaluation.randomization import randomization
 from saliency_widgets.evaluation.ranking import by_chance
-from saliency_widgets.session import Subject
+from saliency_widgets.session import Problem
 from saliency_widgets.session.explanation import map_of
 
 NAMES = ["ant", "bee", "cat", "dog"]
@@ -145,8 +145,8 @@ def test_what_does_not_fit_an_evaluation_is_said(change, error, said):
 @pytest.mark.parametrize("kind", KINDS)
 def test_on_the_cat_a_perfect_ranking_beats_every_random_one(pretrained: Classifier, kind):
     """Nine blocks in the order that a greedy search finds, against the same blocks in random orders."""
-    subject = Subject(pretrained.model, sample_image("chelsea"), transform=pretrained.transform)
-    runner = subject.runner(Score("logit", subject.logits.argmax(1)))
+    problem = Problem(pretrained.model, sample_image("chelsea"), transform=pretrained.transform)
+    runner = problem.runner(Score("logit", problem.logits.argmax(1)))
     places = torch.arange(9).view(3, 3).repeat_interleave(75, 0).repeat_interleave(75, 1)[:224, :224]
 
     def without(blocks: list[int]) -> torch.Tensor:
@@ -173,9 +173,9 @@ def test_on_the_cat_a_perfect_ranking_beats_every_random_one(pretrained: Classif
 
 
 def test_on_the_cat_grad_cam_beats_the_same_map_moved_elsewhere(pretrained: Classifier):
-    subject = Subject(pretrained.model, sample_image("chelsea"), transform=pretrained.transform)
-    target = int(subject.logits.argmax())
-    runner = subject.runner(Score("logit", torch.tensor([target])))
+    problem = Problem(pretrained.model, sample_image("chelsea"), transform=pretrained.transform)
+    target = int(problem.logits.argmax())
+    runner = problem.runner(Score("logit", torch.tensor([target])))
     shown = Reduction("positive")(
         sw.attribute(pretrained.model, sample_image("chelsea"), method="grad_cam", target=target,
                      transform=pretrained.transform).values, runner.passes.size,
@@ -192,8 +192,8 @@ def test_on_the_cat_grad_cam_beats_the_same_map_moved_elsewhere(pretrained: Clas
 
 def test_guided_backprop_is_called_out_and_the_gradient_is_not(pretrained: Classifier):
     """Adebayo et al. 2018: it hardly depends on the layers near the output."""
-    subject = Subject(pretrained.model, sample_image("chelsea"), transform=pretrained.transform)
-    runner = subject.runner(Score("logit", subject.logits.argmax(1)))
+    problem = Problem(pretrained.model, sample_image("chelsea"), transform=pretrained.transform)
+    runner = problem.runner(Score("logit", problem.logits.argmax(1)))
     found = {}
     for name in ("guided_backprop", "gradient"):
         entry = get_method(name)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from toys import far, rows
 
 import saliency_widgets as sw
-from saliency_widgets.session import Subject
+from saliency_widgets.session import Problem
 
 A, B, C = rows(1, 2, 4), rows(2, 2, 4), rows(3, 2, 4)
 IDS = torch.tensor([[2, 3], [4, 5]])
@@ -199,11 +199,11 @@ def test_edits_inside_are_noticed():
     inner = rows(5, 2, 4)
     for inputs in ({"batch": {"x": {"a": inner, "rest": [B, C]}}}, (Batch(inner, [B, C]),)):
         model = OfMapping() if isinstance(inputs, dict) else OfKind()
-        subject = Subject(model, inputs)
-        before = subject.version()
+        problem = Problem(model, inputs)
+        before = problem.version()
         inner += 1
-        assert subject.version() != before
-        assert torch.equal(subject.tensor[:, :4], inner)
+        assert problem.version() != before
+        assert torch.equal(problem.tensor[:, :4], inner)
 
 
 def test_settings_of_nested_inputs_can_be_written_down(tmp_path):

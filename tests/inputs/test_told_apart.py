@@ -10,7 +10,7 @@ from toys import far, state_of
 
 import saliency_widgets as sw
 from saliency_widgets.runtime.model.isolation import dtype_of
-from saliency_widgets.session.problem import Subject
+from saliency_widgets.session.problem import Problem
 
 
 def numbers(*shape):
@@ -85,10 +85,10 @@ def test_a_model_that_takes_the_image_is_not_asked_for_more():
             return super().forward(x)
 
     model = seeded(Counted, 3, 4)
-    Subject(model, numbers(3, 8, 8))
+    Problem(model, numbers(3, 8, 8))
     assert runs == [(1, 3, 8, 8)]
     for x in (numbers(1, 3, 8, 8), numbers(4), numbers(2, 4), numbers(1, 3, 2, 4, 4)):
-        Subject(model, x)
+        Problem(model, x)
     assert len(runs) == 1
 
 
@@ -152,7 +152,7 @@ def test_a_list_of_what_was_found_in_each_is_an_answer_too():
         def forward(self, x):
             return [{"found": one.mean((-1, -2))} for one in self.conv(x)]
 
-    found = Subject(seeded(Detector), numbers(5, 8, 8))
+    found = Problem(seeded(Detector), numbers(5, 8, 8))
     assert found.tensor.shape == (1, 5, 8, 8)
 
 
@@ -174,7 +174,7 @@ def test_the_trial_leaves_the_inputs_and_the_model_alone():
     torch.manual_seed(0)
     model, x = InPlace().double().train(), numbers(3, 10, 6)
     before, kept = state_of(model), x.clone()
-    assert Subject(model, x).tensor.shape == (3, 10, 6)
+    assert Problem(model, x).tensor.shape == (3, 10, 6)
     assert state_of(model) == before
     assert torch.equal(x, kept)
 
@@ -245,7 +245,7 @@ def test_explain_of_another_kind(given):
 @pytest.mark.parametrize("given", [np.int64(0), [np.int64(0)], torch.tensor(0)], ids=repr)
 def test_explain_by_any_whole_number(given):
     inputs = (numbers(2, 6), numbers(2))
-    assert Subject(seeded(Gated), inputs, explain=given).tensor.shape == (2, 6)
+    assert Problem(seeded(Gated), inputs, explain=given).tensor.shape == (2, 6)
 
 
 def test_an_empty_mapping():

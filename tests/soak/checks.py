@@ -17,7 +17,7 @@ from ipywidgets.widgets.widget import _instances
 
 import saliency_widgets as sw
 from saliency_widgets.attribution import Attribution
-from saliency_widgets.session import Cache, Subject, frame_of
+from saliency_widgets.session import Cache, Problem, frame_of
 from saliency_widgets.session.cache import SHARED
 from saliency_widgets.widgets.lesson import Lesson
 from soak.pages import Page, whole
@@ -113,12 +113,12 @@ def compare_test(page: Page, explorer: Any) -> None:
     shown = _state_of(section.widget)
     settings = explorer.settings
     about = {name: settings[name] for name in (*GIVEN, "background", "feature_names") if name in settings}
-    fresh = replace(case, subject=Subject(**about), cache=Cache(), owner=object())
+    fresh = replace(case, problem=Problem(**about), cache=Cache(), owner=object())
     check = section.check(fresh)
     with torch.no_grad():
         *_, last = check.begin(lambda: None)
         section.show(last, fresh)
-    if not _same(shown, _state_of(section.widget), 0.0 if case.subject.memory.limit is None else 1e-6):
+    if not _same(shown, _state_of(section.widget), 0.0 if case.problem.memory.limit is None else 1e-6):
         page.fault(TEST, f"{section.name} of {case.request}")
 
 

@@ -20,7 +20,7 @@ from ipywidgets.widgets.widget_selection import _Selection
 from traitlets import TraitError
 from traitlets.log import get_logger
 
-from saliency_widgets.widgets.base.frame_stream import Paced
+from saliency_widgets.widgets.base.frame_stream import FrameStream
 from saliency_widgets.widgets.base.heatmap import HeatmapView
 from saliency_widgets.widgets.base.parts import widgets_in
 from saliency_widgets.widgets.compare.grid import GridView
@@ -99,11 +99,11 @@ class Page:
 
     # ---- what the kernel sends
 
-    def status(self, view: Paced) -> dict[str, Any]:
+    def status(self, view: FrameStream) -> dict[str, Any]:
         """The last status that arrived of a view."""
         return self._states[view.model_id].get("status", {})
 
-    def frame(self, view: Paced) -> tuple[dict[str, Any], bytes]:
+    def frame(self, view: FrameStream) -> tuple[dict[str, Any], bytes]:
         """The last frame that arrived of a view, and its codes."""
         return self._states[view.model_id].get("frame", {}), self._codes.get(view.model_id, b"")
 

@@ -181,9 +181,9 @@ PLANTED = {
     # The version of the model is that of yesterday: maps of another model.
     "another map": """
         from soak import checks, models
-        from saliency_widgets.session.problem import Subject
+        from saliency_widgets.session.problem import Problem
         checks.PATIENCE, checks.LEAVING = 30.0, 0.0
-        Subject.version = lambda self: (0, 0)
+        Problem.version = lambda self: (0, 0)
         return models.attack(seed, seconds)
     """,
     # A worker that ends with its first work: whoever waits waits for ever.
@@ -197,15 +197,15 @@ PLANTED = {
     # Frames that overtake each other.
     "frame out of order": """
         from soak import checks, moves
-        from saliency_widgets.widgets.base.frame_stream import Paced
+        from saliency_widgets.widgets.base.frame_stream import FrameStream
         checks.LEAVING = 0.0
-        publish, held = Paced._publish, []
+        publish, held = FrameStream._publish, []
         def later(view, frame, status):
             held.append((frame, status))
             if len(held) > 1:
                 publish(view, *held.pop(-1))
                 publish(view, *held.pop(0))
-        Paced._publish = later
+        FrameStream._publish = later
         return moves.attack(seed, seconds)
     """,
     # Parameters that take anything.

@@ -113,10 +113,10 @@ def test_what_is_neither_down_nor_across_has_a_menu(made):
         compared.show(models="newest")
     with pytest.raises(ValueError, match="menu"):
         compared.show(methods="gradient")
-    evaluations = compared._asked.subjects[0].memory.passes
+    evaluations = compared._asked.problems[0].memory.passes
     compared.show(models="old")  # kept: nothing is computed again
     compared.wait(progress=False)
-    assert compared._asked.subjects[0].memory.passes == evaluations
+    assert compared._asked.problems[0].memory.passes == evaluations
     compared._pivot.turning[0].value = "models"
     assert (compared._pivot.rows, compared._pivot.columns) == ("models", "inputs")
     assert_cells(compared, 4)
@@ -203,10 +203,10 @@ def test_a_map_that_fails_says_why_and_the_others_are_there(made):
 def test_sign_and_channels_of_all_maps_without_a_pass(made):
     compared = made(net(), images(1), methods=["gradient", "guided_backprop"])
     compared.wait(progress=False)
-    passes = compared._asked.subjects[0].memory.passes
+    passes = compared._asked.problems[0].memory.passes
     compared.panel.sign.value = "signed"
     assert all(cell.frame["signed"] for cell in compared.view.cells)
-    assert compared._asked.subjects[0].memory.passes == passes
+    assert compared._asked.problems[0].memory.passes == passes
     compared.panel.sign.value = "each method's own"
     assert not any(cell.frame["signed"] for cell in compared.view.cells)
 

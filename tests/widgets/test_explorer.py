@@ -693,7 +693,7 @@ def test_a_baseline_of_ones_own_is_a_choice_like_any_other(model, image, first, 
 
 def test_closing_lets_go_of_the_model(image):
     made = Explorer(Net().eval(), image, class_names=NAMES, executor="inline", method="smoothgrad", n_samples=3)
-    model, cache = weakref.ref(made._subject.model), made._session.cache
+    model, cache = weakref.ref(made._problem.model), made._session.cache
     kept = cache.bytes
     made.update(n_samples=4)
     assert cache.bytes > kept
@@ -850,7 +850,7 @@ def test_both_names_of_one_logit_are_shown_and_can_be_chosen(image):
     model = one_output()
     made = opened(model, image, class_names=["neg", "pos"], target="neg")
     with torch.no_grad():
-        share = model(made._subject.tensor).sigmoid().item()
+        share = model(made._problem.tensor).sigmoid().item()
     shown = {name: probability for _, name, probability in made.panel.predictions}
     assert shown == {"neg": pytest.approx(1 - share, abs=1e-6), "pos": pytest.approx(share, abs=1e-6)}
     first = made.attribution
@@ -888,7 +888,7 @@ def test_a_value_is_shown_as_it_is_and_not_as_a_probability(image):
     model = one_output()
     made = opened(model, image, score="value")
     with torch.no_grad():
-        value = model(made._subject.tensor).item()
+        value = model(made._problem.tensor).item()
     assert made.panel.predictions == []
     assert made.panel._bars.widget.layout.display == "none"
     assert f"value: <b>{value:.4g}</b>" in made.panel._values.value

@@ -20,7 +20,7 @@ import saliency_widgets as sw
 from saliency_widgets import render
 from saliency_widgets.attribution import Reduction
 from saliency_widgets.evaluation.similarity import spearman
-from saliency_widgets.session import Subject
+from saliency_widgets.session import Problem
 from saliency_widgets.widgets.lesson import methods
 from saliency_widgets.widgets.lesson.lesson import STEPS, Lesson
 
@@ -113,7 +113,7 @@ def test_noise_is_one_sample_of_smoothgrad_beside_its_image(lesson: Lesson, mode
         assert_shown(lesson, panel(lesson, "noise", number, 1)["map"], strength(found))
         assert f"correlation of {spearman(clean, strength(found)):.2f}" in shots(lesson, "noise")[number]["says"]
     assert "moves by 0.0 of 255" in shots(lesson, "noise")[0]["says"]
-    seen = Subject(model, IMAGE).prepared.images
+    seen = Problem(model, IMAGE).prepared.images
     assert seen is not None
     png = lesson.view.content("noise")["images"][panel(lesson, "noise", 0, 0)["image"]]
     assert np.array_equal(np.asarray(Image.open(io.BytesIO(png))), seen[0])

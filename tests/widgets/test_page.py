@@ -155,9 +155,9 @@ def test_interrupted_nothing_is_written_and_what_was_computed_is_kept(explorer, 
     record = {"n_samples": [4], "noise_level": [0.1, 0.2, 0.3], "target": [explorer.settings["target"]]}
     asked = []
 
-    def interrupted(subject, request, *rest, **given):
+    def interrupted(problem, request, *rest, **given):
         asked.append(request)
-        for found in compute(subject, request, *rest, **given):
+        for found in compute(problem, request, *rest, **given):
             if len(asked) == 2 and found.done == 2:
                 raise KeyboardInterrupt
             yield found

@@ -30,10 +30,10 @@ def explorer():
 
 def test_a_pin_is_the_map_on_the_screen_and_takes_no_pass(explorer):
     explorer.wait()
-    passes = explorer._subject.memory.passes
+    passes = explorer._problem.memory.passes
     explorer.pin()
     (cell,) = explorer.pins._maps.view.cells
-    assert explorer._subject.memory.passes == passes
+    assert explorer._problem.memory.passes == passes
     for name in ("codes", "low", "high", "signed"):
         assert cell.frame[name] == explorer.view.frame[name]
     assert cell.status["state"] == "done"

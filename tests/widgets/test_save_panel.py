@@ -139,10 +139,10 @@ def test_stop_writes_nothing_and_leaves_everything_usable(tmp_path, monkeypatch)
     found.wait(60)
     reached, go_on = threading.Event(), threading.Event()
 
-    def slow(subject, request, *rest, **given):
+    def slow(problem, request, *rest, **given):
         reached.set()
         assert go_on.wait(60)
-        yield from compute(subject, request, *rest, **given)
+        yield from compute(problem, request, *rest, **given)
 
     monkeypatch.setattr(session, "compute", slow)
     found.saving._fold.selected_index = 0

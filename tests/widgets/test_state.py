@@ -108,7 +108,7 @@ def test_an_explorer_with_the_same_controls_and_the_same_map(explorer, image, tm
     assert isinstance(made, Explorer)
     assert made.controls == explorer.controls
     assert torch.equal(made.wait(60).values, explorer.attribution.values)
-    assert made._subject.class_names == NAMES
+    assert made._problem.class_names == NAMES
     made.close()
 
 
@@ -116,7 +116,7 @@ def test_without_the_inputs_what_the_model_saw_is_explained_and_the_missing_tran
     explorer.save_state(tmp_path / "a")
     with pytest.warns(UserWarning, match="went through a transform.*Pass inputs= and transform="):
         made = sw.load(tmp_path / "a", model=conv_net())
-    assert torch.equal(made._subject.tensor, explorer._subject.tensor)
+    assert torch.equal(made._problem.tensor, explorer._problem.tensor)
     assert made.controls == explorer.controls
     made.close()
 
@@ -338,7 +338,7 @@ def test_what_can_not_be_read_again_is_not_written(image, tmp_path, monkeypatch)
     made = Explorer(conv_net(), image, transform=tame, executor="inline", class_names=["\ud800", "b", "c", "d"])
     with pytest.raises(ValueError, match=r"nothing was written: a text in it holds .*half a letter"):
         made.save_state(tmp_path / "a")
-    made._subject.class_names = NAMES
+    made._problem.class_names = NAMES
     for module, limit, said in (
         (arrays, "LARGEST", "arrays: they hold"),
         (document, "MANY", "its JSON, .* bytes, holds"),

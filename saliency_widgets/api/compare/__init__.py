@@ -14,7 +14,7 @@ from saliency_widgets.attribution import get_method
 from saliency_widgets.attribution.registry import Method
 from saliency_widgets.params import brief
 from saliency_widgets.session.compute import alone, compute
-from saliency_widgets.session.problem import Subject
+from saliency_widgets.session.problem import Problem
 from saliency_widgets.session.request import Request
 
 TITLES = {"methods": "Method", "settings": "Settings", "models": "Model", "classes": "Class", "inputs": "Input"}
@@ -57,7 +57,7 @@ class Comparison:
         params: Parameters that all methods have in common, as far as a method has them.
         score: Of all maps.
         contrast: Of all maps.
-        about: For each model, what :class:`Subject` is to be told beside the model and the input.
+        about: For each model, what :class:`Problem` is to be told beside the model and the input.
 
     Attributes:
         axes: What was given.
@@ -68,7 +68,7 @@ class Comparison:
     ) -> None:
         self.axes, self.params, self.score, self.contrast, self.about = axes, dict(params), score, contrast, about
         self.layers: dict[int, str] = {}  # of a model, instead of each method's own choice
-        self._subjects: dict[tuple[int, int], Subject] = {}
+        self._problems: dict[tuple[int, int], Problem] = {}
 
     @property
     def varied(self) -> list[str]:
@@ -76,24 +76,24 @@ class Comparison:
         return [name for name in TITLES if len(self.axes[name]) > 1]
 
     @property
-    def subjects(self) -> list[Subject]:
+    def problems(self) -> list[Problem]:
         """Those that were asked for so far."""
-        return list(self._subjects.values())
+        return list(self._problems.values())
 
-    def subject(self, place: Place) -> Subject:
+    def problem(self, place: Place) -> Problem:
         """The model and the input of a place.
 
         Raises:
             TypeError, ValueError: The input does not fit the model.
         """
         key = place.models, place.inputs
-        if key not in self._subjects:
+        if key not in self._problems:
             model, item = self.axes["models"].values[place.models], self.axes["inputs"].values[place.inputs]
             try:
-                found = Subject(model, item, **self.about[place.models])
+                found = Problem(model, item, **self.about[place.models])
                 if found.parts:
                     images = [name for name, shape in found.parts.items() if len(shape) == 3]
-                    found = Subject(model, item, **{**self.about[place.models], "explain": [*images, *found.parts][0]})
+                    found = Problem(model, item, **{**self.about[place.models], "explain": [*images, *found.parts][0]})
             except (TypeError, ValueError) as error:
                 raise type(error)(self._about(place, error)) from error
             if len(found.tensor) != 1:
@@ -106,8 +106,8 @@ class Comparison:
                     f"inputs: sw.compare shows maps over images, and what the model takes has shape "
                     f"{tuple(found.tensor.shape)}. Use sw.attribute, or sw.explore of a row."
                 )
-            self._subjects[key] = found
-        return self._subjects[key]
+            self._problems[key] = found
+        return self._problems[key]
 
     def method(self, place: Place) -> Method:
         """The method of a place."""
@@ -159,13 +159,13 @@ class Comparison:
         for methods, settings in itertools.product(range(len(self.axes["methods"])), range(len(self.axes["settings"]))):
             self.request(Place(methods=methods, settings=settings))
         for inputs in range(len(self.axes["inputs"])):
-            self.subject(Place(inputs=inputs))
+            self.problem(Place(inputs=inputs))
         for models, classes in itertools.product(range(len(self.axes["models"])), range(len(self.axes["classes"]))):
             place = Place(models=models, classes=classes)
-            subject = self.subject(place)
+            problem = self.problem(place)
             try:
                 with alone():
-                    subject.resolve(self.request(place))
+                    problem.resolve(self.request(place))
             except (TypeError, ValueError) as error:
                 raise type(error)(self._about(place, error)) from error
 
@@ -175,7 +175,7 @@ class Comparison:
         place = Place()
         began = time.perf_counter()
         try:
-            for _ in compute(self.subject(place), self.request(place)):
+            for _ in compute(self.problem(place), self.request(place)):
                 pass
             seconds = time.perf_counter() - began
             long = f"About {duration(seconds * count)} here, one after another: {seconds:.2g} s for the first of them."

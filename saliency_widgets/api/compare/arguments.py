@@ -191,13 +191,13 @@ def _classes(classes: Any) -> Axis:
 def _name_classes(found: Comparison) -> None:
     """Call classes by their names, once it is known that every model has them."""
     axis = found.axes["classes"]
-    subject = found.subject(Place())
+    problem = found.problem(Place())
     labels = []
     for value in axis.values:
         if value is None:
             labels.append("top prediction")
         else:
-            labels.append(subject.name_of(subject.choice(value, found.score), found.score, short=True))
+            labels.append(problem.name_of(problem.choice(value, found.score), found.score, short=True))
     axis.labels[:] = distinct(labels)
 
 

@@ -18,7 +18,7 @@ from saliency_widgets.runtime.coupling import COUPLED
 from saliency_widgets.runtime.model.stable_hash import signature
 from saliency_widgets.session.compute import alone
 from saliency_widgets.session.explanation import has_seed
-from saliency_widgets.session.problem import Subject
+from saliency_widgets.session.problem import Problem
 from saliency_widgets.session.request import Request
 
 FINEST = "similarity"
@@ -140,13 +140,13 @@ class Input:
     name: str
 
 
-def read_inputs(model: nn.Module, inputs: Any, given: Mapping[str, Any], *, named: bool) -> tuple[Subject, list[Input]]:
+def read_inputs(model: nn.Module, inputs: Any, given: Mapping[str, Any], *, named: bool) -> tuple[Problem, list[Input]]:
     """Each input by itself, looked at here, where there may be no such device as the workers have.
 
     Args:
         model: The model.
         inputs: One input or many.
-        given: Further arguments of :class:`Subject`.
+        given: Further arguments of :class:`Problem`.
         named: Whether each is to have a name.
 
     Returns:
@@ -157,24 +157,24 @@ def read_inputs(model: nn.Module, inputs: Any, given: Mapping[str, Any], *, name
         ValueError: There is none, they differ in size, or one of them is no single input.
     """
     given = {name: value for name, value in given.items() if name not in ("device", "precision")}
-    first: Subject | None = None
+    first: Problem | None = None
     each: list[Input] = []
     shapes: dict[tuple[int, ...], int] = {}
     for place, item in enumerate(each_of(model, inputs, given)):
-        subject = Subject(model, item, **given)
-        if len(subject.tensor) != 1:
+        problem = Problem(model, item, **given)
+        if len(problem.tensor) != 1:
             raise ValueError(
-                f"inputs: a list holds single inputs, and one of them is a batch of {len(subject.tensor)}."
+                f"inputs: a list holds single inputs, and one of them is a batch of {len(problem.tensor)}."
             )
-        if subject.parts:
-            raise ValueError(f"explain: a sweep is about one input. Pass explain= one of {list(subject.parts)}.")
-        found = subject.prepared
+        if problem.parts:
+            raise ValueError(f"explain: a sweep is about one input. Pass explain= one of {list(problem.parts)}.")
+        found = problem.prepared
         image = None if found.images is None else found.images[0]
         # What the model sees, with its other inputs, what black and white are to it, and what it is compared with.
-        seen = (found.tensor, found.arguments, found.pixels, found.columns, subject.class_names)
+        seen = (found.tensor, found.arguments, found.pixels, found.columns, problem.class_names)
         each.append(Input(item, image, lasting_name(*seen) if named else ""))
-        shapes.setdefault(tuple(subject.tensor.shape[1:]), place)
-        first = first or subject
+        shapes.setdefault(tuple(problem.tensor.shape[1:]), place)
+        first = first or problem
     if first is None:
         raise ValueError("inputs: the list is empty. Pass one input at least.")
     if len(shapes) > 1:
@@ -195,11 +195,11 @@ def each_of(model: nn.Module, inputs: Any, given: Mapping[str, Any]) -> list[Any
     """
     if isinstance(inputs, list) and not (inputs and all(isinstance(value, (int, float)) for value in inputs)):
         return list(inputs)
-    subject = Subject(model, inputs, **given)
-    rows = len(subject.tensor)
+    problem = Problem(model, inputs, **given)
+    rows = len(problem.tensor)
     if rows == 1:
         return [inputs]
-    if _tied(subject):
+    if _tied(problem):
         raise ValueError(
             f"inputs: {COUPLED[0].lower()}{COUPLED[1:]}. They can't be looked at one by one, as is done here; "
             f"sw.attribute makes one map of all {rows}."
@@ -211,12 +211,12 @@ def each_of(model: nn.Module, inputs: Any, given: Mapping[str, Any]) -> list[Any
     raise TypeError(f"inputs: {rows} samples in a {type(inputs).__name__}. Pass a list with one for each.")
 
 
-def _tied(subject: Subject) -> bool:
+def _tied(problem: Problem) -> bool:
     """Whether the rows influence each other's class scores; where there are none, nothing is said here."""
     with alone():
         try:
-            score, scores = subject.resolve(Request.of(DEFAULT, {}))
-            return subject.runner(score).by_samples(scores)[0].passes.joint
+            score, scores = problem.resolve(Request.of(DEFAULT, {}))
+            return problem.runner(score).by_samples(scores)[0].passes.joint
         except (TypeError, ValueError):
             return False
 

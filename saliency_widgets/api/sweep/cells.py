@@ -30,7 +30,7 @@ from saliency_widgets.runtime.model.devices import on_device
 from saliency_widgets.runtime.runner import Runner
 from saliency_widgets.session.compute import alone, compute
 from saliency_widgets.session.explanation import has_seed, map_of, reduced
-from saliency_widgets.session.problem import Subject
+from saliency_widgets.session.problem import Problem
 from saliency_widgets.session.request import Request
 
 _MIB = 2**20
@@ -44,7 +44,7 @@ class Payload:
 
     Attributes:
         model: The model.
-        given: Further arguments of :class:`Subject`.
+        given: Further arguments of :class:`Problem`.
         method: As the caller gave it.
         score: As the caller gave it, and so on.
         reduction: How maps are shown.
@@ -120,21 +120,21 @@ def _measure(payload: Payload, cell: Cell) -> Found:
         if payload.stopped[0]:
             raise Cancelled
 
-    subject = _subject(payload, cell)
+    problem = _problem(payload, cell)
     entry, reduction = get_method(payload.method), payload.reduction
     request = Request.of(
         payload.method, cell.params, target=cell.target, score=payload.score, contrast=payload.contrast
     )
-    score, _ = subject.resolve(request)  # the model is looked at here, before the time is taken
-    runner = subject.runner(score, check)
+    score, _ = problem.resolve(request)  # the model is looked at here, before the time is taken
+    runner = problem.runner(score, check)
     _settle(runner)
     began = time.perf_counter()
-    *_, found = compute(subject, request, check)
+    *_, found = compute(problem, request, check)
     _settle(runner)
     seconds = time.perf_counter() - began
     params = dict(request.params)
     explain = partial(map_of, entry, params, reduction, runner)
-    values = reduced(found.values, reduction, subject.size)
+    values = reduced(found.values, reduction, problem.size)
     about = Measured(
         runner, found, values, explain, int(params[SEED.name]) if has_seed(entry) else None, seconds,
         partial(_peak, runner, explain), payload.fill, payload.steps, payload.turns,
@@ -196,17 +196,17 @@ class _Kept:
         self._given = {name: value for name, value in payload.given.items() if name != "device"}
         self._model: Any = None
         # Of each thread its own: passes of one stand-in must not meet.
-        self._subjects: dict[int, OrderedDict[int, Subject]] = {}
+        self._problems: dict[int, OrderedDict[int, Problem]] = {}
 
-    def subject(self, payload: Payload, cell: Cell) -> Subject:
+    def problem(self, payload: Payload, cell: Cell) -> Problem:
         """The model with the cell's input, prepared."""
         with self._lock:
             if self._model is None:
                 model, _ = unwrapped(payload.model)
                 self._model = model if self._device is None else on_device(model, self._device)
-            mine = self._subjects.setdefault(threading.get_ident(), OrderedDict())
+            mine = self._problems.setdefault(threading.get_ident(), OrderedDict())
         if cell.input not in mine:
-            mine[cell.input] = Subject(self._model, cell.inputs, **self._given)
+            mine[cell.input] = Problem(self._model, cell.inputs, **self._given)
             while len(mine) > _SUBJECTS:
                 mine.popitem(last=False)
         mine.move_to_end(cell.input)
@@ -216,12 +216,12 @@ class _Kept:
 _kept: weakref.WeakKeyDictionary[Payload, _Kept] = weakref.WeakKeyDictionary()
 
 
-def _subject(payload: Payload, cell: Cell) -> Subject:
+def _problem(payload: Payload, cell: Cell) -> Problem:
     with _loading:
         if payload not in _kept:
             _kept[payload] = _Kept(payload)
         kept = _kept[payload]
-    return kept.subject(payload, cell)
+    return kept.problem(payload, cell)
 
 
 @dataclass(frozen=True, eq=False)

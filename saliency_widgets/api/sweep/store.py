@@ -19,7 +19,7 @@ from torch import nn
 
 from saliency_widgets.api.sweep.cells import Found
 from saliency_widgets.files import as_path, check_folder
-from saliency_widgets.runtime.model.version import Fingerprint
+from saliency_widgets.runtime.model.version import ModelVersion
 
 # Of a file of ours, in its header. Version 1 had no application id and no checksums.
 _APPLICATION, _VERSION = 0x53574343, 2
@@ -209,17 +209,17 @@ class Memory:
 
     def __init__(self, model: nn.Module, about: Hashable) -> None:
         self._model, self._about = model, about
-        self._fingerprint = Fingerprint(model)
-        self._version = self._fingerprint()
+        self._model_version = ModelVersion(model)
+        self._version = self._model_version()
         self._cells: dict[Hashable, Found] = {}
 
     def is_of(self, model: nn.Module, about: Hashable) -> bool:
         """Whether this is what they were computed with, unchanged."""
-        return model is self._model and about == self._about and self._fingerprint() == self._version
+        return model is self._model and about == self._about and self._model_version() == self._version
 
     def put(self, name: Hashable, found: Found) -> None:
         """Keep a finished cell, if the model is still what it was."""
-        if self._fingerprint() == self._version:
+        if self._model_version() == self._version:
             self._cells[name] = found
 
     def get(self, names: Collection[Hashable]) -> dict[Hashable, Found]:

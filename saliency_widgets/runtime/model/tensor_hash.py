@@ -19,7 +19,7 @@ def digest(array: Any) -> int:
     return xxhash.xxh3_64_intdigest(raw) if array.size else 0
 
 
-class Contents:
+class TensorHash:
     """Looks at tensors again and again; where they lie as they did, nothing but their numbers is read."""
 
     def __init__(self) -> None:

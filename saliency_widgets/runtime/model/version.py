@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from saliency_widgets.runtime.arguments import entries
 from saliency_widgets.runtime.model.copyable import draws_numbers, is_foreign, members_of, names_in
 from saliency_widgets.runtime.model.snapshot import Reading, is_listable, is_readable
-from saliency_widgets.runtime.model.tensor_hash import Contents, digest
+from saliency_widgets.runtime.model.tensor_hash import TensorHash, digest
 from saliency_widgets.runtime.reuse.fusion import global_hooks
 
 _PLAIN = (bool, int, float, complex, str, bytes, type(None), torch.dtype, torch.device)
@@ -39,12 +39,12 @@ class Held:
         return id(self.value)
 
 
-class Fingerprint:
+class ModelVersion:
     """Tells versions of one model apart: called, it gives the same number for the same state, and another for another.
 
     Its modules, their names, weights, buffers and attributes of any kind count, what hangs on these a few levels deep,
     the code of their classes, and hooks. Fused optimizers and ``.data`` leave torch's version counters as they were, so
-    the numbers themselves are looked at, see :class:`~.tensor_hash.Contents`. What is as it was the last time is not
+    the numbers themselves are looked at, see :class:`~.tensor_hash.TensorHash`. What is as it was the last time is not
     gone through again, see :class:`~.snapshot.Reading`.
 
     Args:
@@ -54,7 +54,7 @@ class Fingerprint:
     def __init__(self, model: nn.Module) -> None:
         self._model = model
         self._walk: _Walk | None = None
-        self._contents = Contents()
+        self._contents = TensorHash()
         self._versions: OrderedDict[tuple, int] = OrderedDict()
         self._last: tuple[tuple, int] | None = None
         self._count = 0
@@ -255,7 +255,7 @@ def identity(value: Any) -> Any:
     So an edit in place is noticed, in whatever way it was made.
     """
     if isinstance(value, Tensor):
-        return ("tensor", Held(value), *map(tuple, Contents()([value])))
+        return ("tensor", Held(value), *map(tuple, TensorHash()([value])))
     if isinstance(value, np.ndarray):
         return ("array", Held(value), value.shape, None if value.dtype.hasobject else digest(value))
     if isinstance(value, Mapping):

@@ -15,7 +15,7 @@ from saliency_widgets.attribution import Attribution, get_method
 from saliency_widgets.attribution.result import code_of
 from saliency_widgets.diagnostics.report import Finding
 from saliency_widgets.params import TIMEOUT
-from saliency_widgets.session import CacheInfo, Event, Request, Session, Subject
+from saliency_widgets.session import CacheInfo, Event, Problem, Request, Session
 from saliency_widgets.session.explanation import Case
 from saliency_widgets.session.jobs import raise_again
 from saliency_widgets.widgets.base import messages
@@ -42,11 +42,11 @@ LAYOUT = {
 _STOPPED = "Interrupted. Change a setting, or call .update(), to compute it again."
 
 
-class Live(WithStaticOutput, Showable, w.Box):
+class BaseExplorer(WithStaticOutput, Showable, w.Box):
     """Answers what the controls ask, live.
 
     Args:
-        subject: The model and the input.
+        problem: The model and the input.
         panel: The controls.
         executor: "thread" or "inline".
         **given: The arguments that the caller gave, as ``sw.attribute`` takes them.
@@ -62,12 +62,12 @@ class Live(WithStaticOutput, Showable, w.Box):
     _open = False
     _outdated = ""  # what is said when the predictions are those of another model or input
 
-    def __init__(self, subject: Subject, panel: Panel, executor: str, **given: Any) -> None:
-        self._given, self._subject, self.panel = given, subject, panel
+    def __init__(self, problem: Problem, panel: Panel, executor: str, **given: Any) -> None:
+        self._given, self._problem, self.panel = given, problem, panel
         self._examined: Any = None
         self._request = self.panel.request()  # before anything is shown: a wrong argument is an error of this call
         idle = check_up_when_idle(weakly(self._due_checkups), weakly(self._on_checkup))
-        self._session = Session(subject, weakly(self._on_event), executor=executor, idle=idle)
+        self._session = Session(problem, weakly(self._on_event), executor=executor, idle=idle)
         weakref.finalize(self, self._session.ending.end).atexit = False
         super().__init__(layout=LAYOUT)
 
@@ -93,7 +93,7 @@ class Live(WithStaticOutput, Showable, w.Box):
         last, request = self._session.last, self._request
         if last is not None and last.request is not None and last.generation == self._session.generation:
             request = last.request  # as it was computed
-        return {**self._given, **self._subject.given, **request.settings}
+        return {**self._given, **self._problem.given, **request.settings}
 
     @property
     def attribution(self) -> Attribution | None:
@@ -165,8 +165,8 @@ class Live(WithStaticOutput, Showable, w.Box):
 
     def _code_of(self, found: Attribution | None) -> str:
         """The code of a finished attribution; of what is asked, where there is none yet."""
-        settings = {**self._subject.given, **self._request.settings} if found is None else found.settings
-        return code_of(settings, transformed=self._subject.transformed, shown=self._shown)
+        settings = {**self._problem.given, **self._request.settings} if found is None else found.settings
+        return code_of(settings, transformed=self._problem.transformed, shown=self._shown)
 
     @property
     def _shown(self) -> dict[str, Any] | None:
@@ -276,7 +276,7 @@ class Live(WithStaticOutput, Showable, w.Box):
             asked,
             method="" if shown.request is None else get_method(shown.request.method).title,
             code=self._code_of(found) if found is not None and found.complete else "",
-            aside=str(self._subject.memory),
+            aside=str(self._problem.memory),
             notes=[
                 *([_STOPPED] if event.state == "stopped" else []),
                 *([self._outdated] if self._outdated and self.panel.outdated else []),
@@ -291,8 +291,8 @@ class Live(WithStaticOutput, Showable, w.Box):
 
     def _due_checkups(self) -> list[Due]:
         """The check-up, once for each version of the model."""
-        version = self._looked_at(self._subject.version())
-        return [] if version == self._examined else [Due(self._subject, self._request, version)]
+        version = self._looked_at(self._problem.version())
+        return [] if version == self._examined else [Due(self._problem, self._request, version)]
 
     def _on_checkup(self, due: Due, findings: Sequence[Finding]) -> None:
         self._examined = due.version

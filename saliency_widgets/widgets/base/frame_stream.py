@@ -53,7 +53,7 @@ class _Waiter:
         with self._state:
             self._due.pop(view, None)
 
-    def dismiss(self, view: Paced) -> None:
+    def dismiss(self, view: FrameStream) -> None:
         """The view is closed. Where no other view waits, the thread has ended when this returns."""
         with self._state:
             self._due.pop(view, None)
@@ -89,7 +89,7 @@ class _Waiter:
 _WAITER = _Waiter()
 
 
-class Paced(anywidget.AnyWidget):
+class FrameStream(anywidget.AnyWidget):
     """An image and the frames of one map over it. Written by one worker at a time; its front end counts views alone.
 
     Args:

@@ -11,12 +11,12 @@ from ipycanvas import Canvas
 from ipywidgets import Widget, widget_serialization
 
 from saliency_widgets.widgets.base.display import DisplaySettings
-from saliency_widgets.widgets.base.frame_stream import Paced
+from saliency_widgets.widgets.base.frame_stream import FrameStream
 from saliency_widgets.widgets.base.inbox import whole_number
 from saliency_widgets.widgets.bundle import BundledView
 
 
-class HeatmapView(BundledView, Paced):
+class HeatmapView(BundledView, FrameStream):
     """Shows frames over an image. Written by one worker at a time; its front end counts views alone.
 
     Args:

@@ -17,7 +17,7 @@ from saliency_widgets.attribution.score import SCORE, probabilities
 from saliency_widgets.markup import element, joined
 from saliency_widgets.params import Param, unknown
 from saliency_widgets.runtime.layers.selection import check_layer
-from saliency_widgets.session import Request, Subject
+from saliency_widgets.session import Problem, Request
 from saliency_widgets.widgets.base.controls import AUTO, LABEL_WIDTH, Control
 from saliency_widgets.widgets.base.predictions import PredictionBars
 from saliency_widgets.widgets.base.text import RichText
@@ -31,7 +31,7 @@ class Panel:
     """Method, target and the method's parameters; what is explained adds what it needs.
 
     Args:
-        subject: The model and the input.
+        problem: The model and the input.
         method: The method to begin with.
         target: The target to begin with.
         score: The scale of the score.
@@ -44,7 +44,7 @@ class Panel:
 
     def __init__(
         self,
-        subject: Subject,
+        problem: Problem,
         *,
         method: Any,
         target: Any,
@@ -52,7 +52,7 @@ class Panel:
         params: Mapping[str, Any],
         more: Iterable[Any] = (),
     ) -> None:
-        self._subject = subject
+        self._problem = problem
         # The methods of the menu by name, and how sw.attribute is asked for each: by its name where that says it all.
         self._methods: dict[str, Method] = {name: entry for name, entry in methods().items() if self._fits(entry)}
         self._asked: dict[str, Any] = {name: name for name in self._methods}
@@ -63,9 +63,9 @@ class Panel:
         for param in first.params:
             self._check_layer(param, begin[param.name])
         SCORE.check(score)
-        self._target: Any = subject.choice(target, score)
+        self._target: Any = problem.choice(target, score)
         try:
-            logits: Tensor | None = subject.logits[0]
+            logits: Tensor | None = problem.logits[0]
         except (TypeError, ValueError):
             if isinstance(self._target, int):
                 raise
@@ -173,12 +173,12 @@ class Panel:
         if self._predicted is None or self._bars is None or self._valued:
             return []
         indices, _, shares = self._top(self._predicted)
-        return [(index, self._subject.name_of(index), share) for index, share in zip(indices, shares, strict=True)]
+        return [(index, self._problem.name_of(index), share) for index, share in zip(indices, shares, strict=True)]
 
     @property
     def outdated(self) -> bool:
         """Whether the predictions are another model's or input's by now."""
-        newest = self._subject.predicted
+        newest = self._problem.predicted
         if newest is None or self._predicted is None:
             return False
         return not torch.equal(newest[0].nan_to_num(), self._predicted.nan_to_num())
@@ -195,7 +195,7 @@ class Panel:
 
     def title_of(self, request: Request) -> str:
         """Method and target of a request, for people."""
-        target = self._subject.name_of(request.target, request.score, short=True)
+        target = self._problem.name_of(request.target, request.score, short=True)
         return f"{get_method(request.method).title} · {target}"
 
     @property
@@ -244,7 +244,7 @@ class Panel:
         target = self._target
         if "target" in settings:
             score = SCORE.check(settings.get(SCORE.name, self._score.value))
-            target = self._subject.choice(settings.pop("target"), score)
+            target = self._problem.choice(settings.pop("target"), score)
         for setting, value in settings.items():
             if setting not in known:
                 raise TypeError(unknown("setting", setting, ["method", "target", *known]))
@@ -266,7 +266,7 @@ class Panel:
 
     def _check_layer(self, param: Param, value: Any) -> None:
         if param.kind == "layer" and value not in (None, AUTO):
-            check_layer(self._subject.model, value)
+            check_layer(self._problem.model, value)
 
     def _checked(self, control: Control, value: Any) -> Any:
         return control.param.check(value)
@@ -297,14 +297,14 @@ class Panel:
         self._bars.widget.layout.display = "none" if valued else None
         self._values.layout.display = None if valued else "none"
         if valued:
-            values = self._subject.values_of(self._predicted)
+            values = self._problem.values_of(self._predicted)
             lines: list[str] = [joined([f"{name}: ", element("b", f"{value:.4g}")]) for name, value in values[:_TOP]]
             lines += [f"and {len(values) - _TOP} more"] if len(values) > _TOP else []
             self._values.value = element("div", joined(lines, element("br")), style="line-height:1.5")
 
     def _logits_now(self) -> Tensor | None:
         try:
-            return None if self._bars is None else self._subject.logits[0]
+            return None if self._bars is None else self._problem.logits[0]
         except (TypeError, ValueError):
             return None  # the model fails now: the request that follows will say so
 
@@ -312,10 +312,10 @@ class Panel:
         shares = probabilities(logits.cpu().double()[None])[0]
         top = torch.topk(shares, min(_TOP, len(shares)))
         indices = [int(i) for i in top.indices]
-        return indices, [self._subject.name_of(i, short=True) for i in indices], top.values.tolist()
+        return indices, [self._problem.name_of(i, short=True) for i in indices], top.values.tolist()
 
     def _class_search(self) -> Any:
-        names = self._subject.class_names
+        names = self._problem.class_names
         label = "Class" if names is None else "Find a class"
         common = {
             "description": label,
@@ -346,7 +346,7 @@ class Panel:
         if isinstance(text, str):
             text = self._labeled(text)
         try:
-            chosen = self._subject.choice(text, self._score.value)
+            chosen = self._problem.choice(text, self._score.value)
         except (TypeError, ValueError) as error:
             self._wrong(error)
             return
@@ -357,7 +357,7 @@ class Panel:
         """The class whose label was chosen, the class number or the index that was typed, or the text as it is."""
         match = _LABEL.search(text)
         index = -1 if match is None else int(match[1])
-        chosen = 0 <= index < len(self._subject.class_names or ()) and self._label(index) == text
+        chosen = 0 <= index < len(self._problem.class_names or ()) and self._label(index) == text
         return index if chosen else _number(text)
 
     def _label(self, target: Any) -> str:
@@ -365,7 +365,7 @@ class Panel:
             return ", ".join(map(str, target))
         if not isinstance(target, int):
             return ""
-        return str(target) if self._subject.class_names is None else f"{self._subject.class_names[target]} ({target})"
+        return str(target) if self._problem.class_names is None else f"{self._problem.class_names[target]} ({target})"
 
     def _choose(self, target: Any) -> None:
         self._target = target

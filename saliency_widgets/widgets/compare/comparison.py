@@ -300,7 +300,7 @@ class Comparison(WithStaticOutput, Showable, w.Box):
         ignored = asked.ignored(place)
         notes = (f"{asked.method(place).title} has no {', '.join(ignored)}: the map is the same without.",)
         return Wanted(
-            asked.subject(place),
+            asked.problem(place),
             asked.request(place),
             name=asked.name(place),
             group=asked.group(place),
@@ -330,7 +330,7 @@ class Comparison(WithStaticOutput, Showable, w.Box):
             self.view.tell(opened={"words": words, "mark": ""})
             return
         name, request, method = asked.name(place), asked.request(place), asked.axes["methods"].values[place.methods]
-        explain = asked.subject(place).given.get("explain")
+        explain = asked.problem(place).given.get("explain")
         about = {**asked.about[place.models], **({} if explain is None else {"explain": explain})}
         try:
             found = Explorer(

@@ -11,12 +11,12 @@ import traitlets
 from ipywidgets import Widget, widget_serialization
 
 from saliency_widgets.widgets.base.display import DisplaySettings
-from saliency_widgets.widgets.base.frame_stream import Paced
+from saliency_widgets.widgets.base.frame_stream import FrameStream
 from saliency_widgets.widgets.base.inbox import whole_number
 from saliency_widgets.widgets.bundle import BundledView
 
 
-class MapCell(Paced):
+class MapCell(FrameStream):
     """One map of a grid.
 
     Args:

@@ -16,7 +16,7 @@ from saliency_widgets.api.checkup import Due, check_up_when_idle
 from saliency_widgets.attribution import Attribution, Reduction, get_method
 from saliency_widgets.attribution.query import CHUNK_SIZE
 from saliency_widgets.diagnostics.report import Finding
-from saliency_widgets.session import Event, Request, Session, Subject
+from saliency_widgets.session import Event, Problem, Request, Session
 from saliency_widgets.session.cache import SHARED
 from saliency_widgets.session.frames import Frame
 from saliency_widgets.session.jobs import check_elsewhere
@@ -34,17 +34,17 @@ class Wanted:
     """A map that is wanted.
 
     Attributes:
-        subject: The model and the input.
+        problem: The model and the input.
         request: The question.
         name: What tells it from the others.
         group: Maps of one group have comparable numbers.
         model: Name of the model, where there are several.
         notes: What is to be known besides the map's own notes.
-        owner: Whose finished maps it may find; the subject's own unless given.
+        owner: Whose finished maps it may find; the problem's own unless given.
         reduction: How it is shown, whatever :meth:`Maps.reduce` says.
     """
 
-    subject: Subject
+    problem: Problem
     request: Request
     name: str
     group: str
@@ -89,7 +89,7 @@ class Maps:
         self.view = GridView(display, self._on_message)
         self._entries: dict[Hashable, _Entry] = {}
         self._shown: list[Hashable] = []
-        self._images: dict[Subject, tuple[Any, bytes]] = {}
+        self._images: dict[Problem, tuple[Any, bytes]] = {}
         self._reduction: tuple[str | None, str | None] = (None, None)
         self._open, self._done = on_open, on_done
         self._changed = threading.Condition()
@@ -100,7 +100,7 @@ class Maps:
             weakly(self._due_checkups), weakly(self._on_checkup), passed_over=(TypeError, ValueError)
         )
         self._turns = Turns(executor, idle=idle if check_up else None)
-        self._owners: dict[Subject, object] = {}  # whose finished maps all cells of a subject share
+        self._owners: dict[Problem, object] = {}  # whose finished maps all cells of a problem share
 
     # ---- what is wanted
 
@@ -238,23 +238,23 @@ class Maps:
             entry.session.reduce(self._reduction_of(entry.wanted))
 
     def _entry(self, key: Hashable, want: Wanted) -> _Entry:
-        subject = want.subject
-        cell = MapCell(self._image(subject), name=want.name, group=want.group)
-        owner = want.owner or self._owners.setdefault(subject, SHARED.owner_of(subject))
+        problem = want.problem
+        cell = MapCell(self._image(problem), name=want.name, group=want.group)
+        owner = want.owner or self._owners.setdefault(problem, SHARED.owner_of(problem))
         session = Session(
-            subject, partial(weakly(self._on_event), key), executor=self._turns.seat(key), owner=owner
+            problem, partial(weakly(self._on_event), key), executor=self._turns.seat(key), owner=owner
         )  # fmt: skip
         entry = _Entry(want, cell, session)
         weakref.finalize(entry, session.ending.end).atexit = False
         return entry
 
-    def _image(self, subject: Subject) -> bytes:
+    def _image(self, problem: Problem) -> bytes:
         """What the model sees, now."""
-        prepared, png = self._images.get(subject, (None, b""))
-        if prepared is not subject.prepared:  # the first time, or the inputs were changed in place
-            assert subject.prepared.images is not None
-            png = png_bytes(subject.prepared.images[0])
-            self._images[subject] = subject.prepared, png
+        prepared, png = self._images.get(problem, (None, b""))
+        if prepared is not problem.prepared:  # the first time, or the inputs were changed in place
+            assert problem.prepared.images is not None
+            png = png_bytes(problem.prepared.images[0])
+            self._images[problem] = problem.prepared, png
         return png
 
     def _reduction_of(self, want: Wanted) -> Reduction:
@@ -317,9 +317,9 @@ class Maps:
         want, found = entry.wanted, event.attribution
         title = ""
         if found is not None and found.score is not None:
-            name = want.subject.name_of(found.settings["target"], want.request.score, short=True)
+            name = want.problem.name_of(found.settings["target"], want.request.score, short=True)
             title = f"{name} {messages.number(found.score[0])}"
-        if event.state == "done" and entry.cell.image is not (image := self._image(want.subject)):
+        if event.state == "done" and entry.cell.image is not (image := self._image(want.problem)):
             entry.cell.image = image
         told = messages.status_of(event, title, want.name, notes=want.notes, sign=self._reduction_of(want).sign)
         entry.cell.offer(messages.frame_of(event), told)
@@ -356,9 +356,9 @@ class Maps:
         """The check-up, once for each version of each model that is shown."""
         methods, due = tuple(self._methods()), []
         for name, want in self._models().items():
-            version = want.subject.version(), methods
+            version = want.problem.version(), methods
             if self._examined.get(name) != version:
-                due.append(Due(want.subject, want.request, version, name))
+                due.append(Due(want.problem, want.request, version, name))
         return due
 
     def _on_checkup(self, due: Due, findings: Sequence[Finding]) -> None:

@@ -11,7 +11,7 @@ from saliency_widgets.api.compare import Comparison, Place
 from saliency_widgets.attribution.reduction import CHANNEL, SIGN
 from saliency_widgets.attribution.score import probabilities
 from saliency_widgets.markup import Markup, element, joined
-from saliency_widgets.session import Subject
+from saliency_widgets.session import Problem
 from saliency_widgets.widgets.base.charts import QUIET, said
 from saliency_widgets.widgets.base.controls import Control, Menu
 from saliency_widgets.widgets.base.display import DisplaySettings
@@ -98,7 +98,7 @@ class ComparisonPanel:
         for models, inputs in dict.fromkeys((place.models, place.inputs) for place in places):
             about = (("inputs", inputs), ("models", models))
             heading = " · ".join(axes[name].labels[k] for name, k in about if len(axes[name]) > 1)
-            told[heading] = self._asked.subject(Place(models=models, inputs=inputs))
+            told[heading] = self._asked.problem(Place(models=models, inputs=inputs))
         self.predictions.value = predictions_of(told, self._asked.score)
 
     def _reduce(self) -> None:
@@ -115,7 +115,7 @@ class ComparisonPanel:
             return {}
         made = {}
         for k, label in enumerate(axes["models"].labels):
-            sized = asked.subject(Place(models=k)).layers.items()
+            sized = asked.problem(Place(models=k)).layers.items()
             options = [(f"{path} · {c} × {h} × {width}", path) for path, (c, h, width) in reversed(sized)]
             title = label if len(axes["models"]) > 1 else "Layer"
             made[k] = menu(title, [("auto · the last that matters", ""), *options], "", f"layer-{k}")
@@ -130,24 +130,24 @@ class ComparisonPanel:
         self._moved()
 
 
-def predictions_of(subjects: Mapping[str, Subject], score: str) -> Markup:
+def predictions_of(problems: Mapping[str, Problem], score: str) -> Markup:
     """What each model says of each input, as far as it is known, as HTML.
 
     Args:
-        subjects: By what each is called.
+        problems: By what each is called.
         score: The scale: values are shown as they are, and classes with their probabilities.
     """
     lines = []
-    for name, subject in subjects.items():
-        if (logits := subject.predicted) is None:
+    for name, problem in problems.items():
+        if (logits := problem.predicted) is None:
             continue
-        count = _TOP if len(subjects) <= 2 else 1
+        count = _TOP if len(problems) <= 2 else 1
         if score == "value":
-            rows = [(name, f"{value:.4g}") for name, value in subject.values_of(logits[0])[:count]]
+            rows = [(name, f"{value:.4g}") for name, value in problem.values_of(logits[0])[:count]]
         else:
             shares = probabilities(logits.cpu().double())[0]
             top = torch.topk(shares, min(count, len(shares)))
-            names = [subject.name_of(int(index), short=True) for index in top.indices]
+            names = [problem.name_of(int(index), short=True) for index in top.indices]
             rows = [(name, f"{float(share):.1%}") for name, share in zip(names, top.values, strict=True)]
         heading = [element("div", name, style=f"color:{QUIET}")] if name else []
         told = [

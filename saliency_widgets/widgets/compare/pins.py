@@ -71,19 +71,19 @@ class Pins:
             self._add(request, reduction)
 
     def _add(self, request: Request, reduction: Reduction) -> None:
-        subject = self._session.subject
-        about = (subject.version(), request.key, reduction)
+        problem = self._session.problem
+        about = (problem.version(), request.key, reduction)
         if about in self._about.values():  # the same map; of a model that was trained meanwhile it is another
             return
         first = f"{next(self._numbers)} {get_method(request.method).title}"
         name = " · ".join(
-            [first, subject.name_of(request.target, request.score, short=True), *told(request, reduction)]
+            [first, problem.name_of(request.target, request.score, short=True), *told(request, reduction)]
         )
         squared = SIGN.title.lower() + " squared" if reduction.sign == "squared" else ""
         folded = "" if reduction.channels == CHANNEL.default else f"{CHANNEL.title.lower()} {reduction.channels}"
         scale = "" if request.score == SCORE.default else request.score
         group = " · ".join(filter(None, [get_method(request.method).title, scale, squared, folded]))
-        want = Wanted(subject, request, name, group, owner=self._session.owner, reduction=reduction)
+        want = Wanted(problem, request, name, group, owner=self._session.owner, reduction=reduction)
         self._about[name] = about
         self._pins[name] = want
         self._show()

@@ -14,7 +14,7 @@ from saliency_widgets.attribution.reduction import CHANNEL, SIGN
 from saliency_widgets.attribution.registry import Method, unknown_method
 from saliency_widgets.attribution.score import SCORE
 from saliency_widgets.params import Param, unknown
-from saliency_widgets.session import Request, Subject
+from saliency_widgets.session import Problem, Request
 from saliency_widgets.widgets.base.controls import AUTO, Control
 from saliency_widgets.widgets.export.page import Axis, count, size_text
 from saliency_widgets.widgets.image.panel import ImagePanel
@@ -100,12 +100,12 @@ class Plan:
         return tuple(target if isinstance(target, int) else None for target in found)
 
 
-def plan(panel: ImagePanel, subject: Subject, record: Mapping[str, Any] | None, pace: int | None) -> Plan:
+def plan(panel: ImagePanel, problem: Problem, record: Mapping[str, Any] | None, pace: int | None) -> Plan:
     """What to compute for a page.
 
     Args:
         panel: The controls: what isn't recorded stays where they are.
-        subject: The model and the input.
+        problem: The model and the input.
         record: Values by the names of settings, or True for a handful of them.
         pace: Rows of one pass, where the controls don't say.
 
@@ -120,7 +120,7 @@ def plan(panel: ImagePanel, subject: Subject, record: Mapping[str, Any] | None, 
             f"record: expected a mapping from settings to lists of values, such as {{'noise_level': [0.05, 0.1]}}, "
             f"got a {type(record).__name__}."
         )
-    found = _Reader(panel, subject).read({name: given for name, given in record.items() if given is not False})
+    found = _Reader(panel, problem).read({name: given for name, given in record.items() if given is not False})
     recorded = tuple(found)
     count = math.prod(len(one.values) for one in recorded)
     if count > _MOST:
@@ -128,9 +128,9 @@ def plan(panel: ImagePanel, subject: Subject, record: Mapping[str, Any] | None, 
     return Plan(recorded, dict(_entries(panel, recorded, pace)), _key(recorded, [one.axis.begin for one in recorded]))
 
 
-def recordable(panel: ImagePanel, subject: Subject) -> dict[str, int]:
+def recordable(panel: ImagePanel, problem: Problem) -> dict[str, int]:
     """What a person can record of the method that is shown, by name, and how many values a handful of it is."""
-    reader = _Reader(panel, subject)
+    reader = _Reader(panel, problem)
     found = {TARGET: len(reader.top_targets())}
     found |= {param.name: len(reader.handful(param)) for param in reader.params() if not param.advanced}
     return {name: number for name, number in found.items() if number > 1}
@@ -142,12 +142,12 @@ def offered(panel: ImagePanel) -> dict[str, Param]:
     return {TARGET: Param(TARGET, None, help="The class that is explained."), **own, **{p.name: p for p in _SHARED}}
 
 
-def estimate(plan: Plan, subject: Subject, there: Callable[[Request], bool], base: int, each: int) -> PageSize:
+def estimate(plan: Plan, problem: Problem, there: Callable[[Request], bool], base: int, each: int) -> PageSize:
     """What the page would be.
 
     Args:
         plan: What is recorded.
-        subject: The model and the input.
+        problem: The model and the input.
         there: Whether a question is answered already.
         base: Bytes of the page with one map.
         each: Bytes of one more.
@@ -157,7 +157,7 @@ def estimate(plan: Plan, subject: Subject, there: Callable[[Request], bool], bas
     for request in new:
         key = request.pass_key, str(request.target), request.score
         work[key] = max(work.get(key, 0), _gradients(request))
-    seconds = subject.memory.seconds * _BACKWARD * sum(work.values())
+    seconds = problem.memory.seconds * _BACKWARD * sum(work.values())
     size = base + each * (len(plan.entries) - 1)
     return PageSize(len(plan.entries), size, seconds if math.isfinite(seconds) else None, len(new))
 
@@ -176,8 +176,8 @@ def _duration(seconds: float) -> str:
 class _Reader:
     """Reads what a caller asks to be recorded."""
 
-    def __init__(self, panel: ImagePanel, subject: Subject) -> None:
-        self._panel, self._subject = panel, subject
+    def __init__(self, panel: ImagePanel, problem: Problem) -> None:
+        self._panel, self._problem = panel, problem
         self._methods: list[Method] = [panel.menu[panel.asked[METHOD]]]
 
     def params(self) -> list[Param]:
@@ -223,9 +223,9 @@ class _Reader:
         shown = self._panel.asked[TARGET]
         given = self.top_targets() if given is True else given
         score = self._panel.asked[SCORE.name]
-        indices = [self._subject.choice(target, score) for target in _listed(TARGET, given)]
+        indices = [self._problem.choice(target, score) for target in _listed(TARGET, given)]
         indices = list(dict.fromkeys(indices))
-        labels = tuple(self._subject.name_of(index, score) for index in indices)
+        labels = tuple(self._problem.name_of(index, score) for index in indices)
         begin = indices.index(shown) if shown in indices else 0
         return Recorded(TARGET, tuple(indices), Axis(TARGET, "Target", "The class that is explained.", labels, begin))
 

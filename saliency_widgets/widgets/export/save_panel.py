@@ -60,7 +60,7 @@ class SavePanel:
     @property
     def record(self) -> dict[str, bool]:
         """What is chosen, as :meth:`Explorer.save_html` takes it."""
-        there = recordable(self._explorer.panel, self._explorer._subject)
+        there = recordable(self._explorer.panel, self._explorer._problem)
         return {name: True for name, box in self._boxes.items() if box.value and name in there}
 
     def show(self) -> None:
@@ -144,7 +144,7 @@ class SavePanel:
         explorer = self._explorer
         if self._closed or not self._made:
             return
-        there = recordable(explorer.panel, explorer._subject)
+        there = recordable(explorer.panel, explorer._problem)
         for name, row in self._rows.items():
             wanted = "" if name in there else "none"
             if row.layout.display != wanted:

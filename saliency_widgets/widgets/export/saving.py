@@ -59,8 +59,8 @@ class PageWriter:
         if explorer.attribution is None or shown is None or shown.frame is None or shown.request is None:
             raise RuntimeError("There is no finished map to save yet: call explorer.wait() first.")
         # In passes as long as those of the map on the screen: then their samples are each other's.
-        self._shown, pace = shown, dict(shown.request.params).get(CHUNK_SIZE.name) or explorer._subject.rows
-        self.plan: Plan = plan(explorer.panel, explorer._subject, record, pace)
+        self._shown, pace = shown, dict(shown.request.params).get(CHUNK_SIZE.name) or explorer._problem.rows
+        self.plan: Plan = plan(explorer.panel, explorer._problem, record, pace)
         self._title = titled(title, f"Which pixels moved the output of {type(explorer._given['model']).__name__}")
 
     @property
@@ -69,7 +69,7 @@ class PageWriter:
         assert self._shown.frame is not None
         each = packed_size(self._shown.frame.codes) + 700  # and its readings and code
         base = len(self._page(Recording(), {}, self._shown.attribution))
-        return estimate(self.plan, self._explorer._subject, self._there, base, each)
+        return estimate(self.plan, self._explorer._problem, self._there, base, each)
 
     def check(self, limit: int, largest: int = LARGEST) -> PageSize:
         """The size, if it is within the limits.

@@ -18,7 +18,7 @@ from saliency_widgets.widgets.export.saving import provenance
 from saliency_widgets.widgets.export.static_output import Snapshot
 
 if TYPE_CHECKING:
-    from saliency_widgets.widgets.base.explorer import Live
+    from saliency_widgets.widgets.base.explorer import BaseExplorer
     from saliency_widgets.widgets.compare.comparison import Comparison
     from saliency_widgets.widgets.compare.grid import GridView
     from saliency_widgets.widgets.image.explorer import Explorer
@@ -103,7 +103,7 @@ def of_lesson(lesson: Lesson) -> Snapshot:
     return Snapshot(lines, _panels(panels, contents) if panels else None)
 
 
-def _lines(explorer: Live, **look: Any) -> list[str]:
+def _lines(explorer: BaseExplorer, **look: Any) -> list[str]:
     """What is written around an answer, where it comes from, and how it is shown."""
     status, shown = messages.status(**explorer.view.status), explorer._session.shown
     answer = None if shown is None else shown.attribution

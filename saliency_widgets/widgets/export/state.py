@@ -18,29 +18,29 @@ from saliency_widgets.attribution import Attribution
 from saliency_widgets.runtime.model.stable_hash import signature
 
 if TYPE_CHECKING:
-    from saliency_widgets.widgets.base.explorer import Live
+    from saliency_widgets.widgets.base.explorer import BaseExplorer
     from saliency_widgets.widgets.image.explorer import Explorer
     from saliency_widgets.widgets.table import TableExplorer
 
 _ABOUT = ("explain", "fold", "precision")  # how the model was asked, besides the question
 
 
-def save_state(explorer: Live, path: str | os.PathLike[str]) -> Path:
-    """See :meth:`Live.save_state`."""
+def save_state(explorer: BaseExplorer, path: str | os.PathLike[str]) -> Path:
+    """See :meth:`BaseExplorer.save_state`."""
     check_target(path)
     found = explorer.wait()
-    writer, subject = Writer(), explorer._subject
-    pixels = subject.prepared.pixels
+    writer, problem = Writer(), explorer._problem
+    pixels = problem.prepared.pixels
     state = {
         "saliency_widgets": version("saliency-widgets"),
         "saved": datetime.now().astimezone().isoformat(timespec="seconds"),
         "kind": explorer.kind,
-        "model": {"class": type(explorer._given["model"]).__name__, "fingerprint": fingerprint(subject.model)},
-        "class": subject.name_of(found.settings["target"]) if isinstance(found.settings["target"], int) else None,
-        "class_names": subject.class_names,
+        "model": {"class": type(explorer._given["model"]).__name__, "fingerprint": fingerprint(problem.model)},
+        "class": problem.name_of(found.settings["target"]) if isinstance(found.settings["target"], int) else None,
+        "class_names": problem.class_names,
         "controls": {name: writer.plain(name, value) for name, value in explorer.controls.items()},
         "attribution": stored(found, writer),
-        "inputs": writer.plain("inputs", subject.tensor),
+        "inputs": writer.plain("inputs", problem.tensor),
         "pixels": None if pixels is None else writer.plain("pixels", {"black": pixels.black, "white": pixels.white}),
         "row": writer.plain("row", explorer._given["inputs"]) if explorer.kind == "row" else None,
         "code": explorer.to_code(),
@@ -48,8 +48,8 @@ def save_state(explorer: Live, path: str | os.PathLike[str]) -> Path:
     return write_files(path, state, writer.arrays)
 
 
-def load_state(explorer: Live, path: str | os.PathLike[str]) -> None:
-    """See :meth:`Live.load_state`."""
+def load_state(explorer: BaseExplorer, path: str | os.PathLike[str]) -> None:
+    """See :meth:`BaseExplorer.load_state`."""
     state = read_state(path)
     if state["kind"] != explorer.kind:
         raise ValueError(f"path: it is the state of a {state['kind']}, and this explorer shows a {explorer.kind}.")
@@ -145,10 +145,10 @@ def fingerprint(model: nn.Module) -> str | None:
         return None
 
 
-def _compare(explorer: Live, state: Mapping[str, Any]) -> None:
+def _compare(explorer: BaseExplorer, state: Mapping[str, Any]) -> None:
     """Warn where the model or the inputs are others than those of the state."""
-    subject = explorer._subject
-    now, then = fingerprint(subject.model), state["model"]["fingerprint"]
+    problem = explorer._problem
+    now, then = fingerprint(problem.model), state["model"]["fingerprint"]
     inputs: Tensor = state["inputs"]
     differ = []
     if now is None or then is None:
@@ -163,7 +163,7 @@ def _compare(explorer: Live, state: Mapping[str, Any]) -> None:
         differ.append(
             f"the model is another: {name} with other weights or code than the {state['model']['class']} of then"
         )
-    seen = subject.tensor.cpu()
+    seen = problem.tensor.cpu()
     if seen.shape != inputs.shape:
         differ.append(f"the inputs have shape {tuple(seen.shape)}, and had {tuple(inputs.shape)}")
     elif seen.dtype != inputs.dtype or not torch.equal(seen, inputs):

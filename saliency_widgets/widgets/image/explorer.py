@@ -22,11 +22,11 @@ from saliency_widgets.attribution.registry import DEFAULT
 from saliency_widgets.attribution.score import SCORE
 from saliency_widgets.inputs import Explain
 from saliency_widgets.params import TIMEOUT, check_list
-from saliency_widgets.session import Event, Request, Subject
+from saliency_widgets.session import Event, Problem, Request
 from saliency_widgets.session.explanation import Case
 from saliency_widgets.session.jobs import check_executor
 from saliency_widgets.widgets.base.display import DISPLAY_NAMES, DisplaySettings
-from saliency_widgets.widgets.base.explorer import Live
+from saliency_widgets.widgets.base.explorer import BaseExplorer
 from saliency_widgets.widgets.base.heatmap import HeatmapView
 from saliency_widgets.widgets.base.parts import close_whole
 from saliency_widgets.widgets.compare.pins import Pins
@@ -43,7 +43,7 @@ from saliency_widgets.widgets.table import TableExplorer, is_row
 from saliency_widgets.widgets.trust import ImageTrust
 
 
-class Explorer(Live):
+class Explorer(BaseExplorer):
     """Which pixels moved the model's output: see :func:`explore` for the arguments.
 
     Attributes:
@@ -83,18 +83,18 @@ class Explorer(Live):
         check_executor(executor)
         about = {"transform": transform, "class_names": class_names, "device": device, "fold": fold}
         about |= {"precision": precision, "cuda_graphs": cuda_graphs}
-        subject = Subject(model, inputs, explain=explain, **about)
-        if subject.parts and explain is None:  # of several inputs, the image is shown
-            images = [name for name, shape in subject.parts.items() if len(shape) == 3]
-            subject = Subject(model, inputs, explain=(images or list(subject.parts))[0], **about)
-        if subject.prepared.images is None:
+        problem = Problem(model, inputs, explain=explain, **about)
+        if problem.parts and explain is None:  # of several inputs, the image is shown
+            images = [name for name, shape in problem.parts.items() if len(shape) == 3]
+            problem = Problem(model, inputs, explain=(images or list(problem.parts))[0], **about)
+        if problem.prepared.images is None:
             raise ValueError(
                 f"inputs: the explorer shows images, and what the model takes has shape "
-                f"{tuple(subject.tensor.shape)}. Use sw.attribute for rows of numbers."
+                f"{tuple(problem.tensor.shape)}. Use sw.attribute for rows of numbers."
             )
-        if subject.tensor.shape[0] != 1:
+        if problem.tensor.shape[0] != 1:
             raise ValueError(
-                f"inputs: the explorer shows one image, got a batch of {subject.tensor.shape[0]}. Pass one of them."
+                f"inputs: the explorer shows one image, got a batch of {problem.tensor.shape[0]}. Pass one of them."
             )
         shown = {name: params.pop(name) for name in list(params) if name in (*DISPLAY_NAMES, *REDUCTION_NAMES)}
         reduced = {name: shown.pop(name) for name in REDUCTION_NAMES if name in shown}
@@ -104,16 +104,16 @@ class Explorer(Live):
         self._display = DisplaySettings(**shown)
         try:
             panel = ImagePanel(
-                subject, self._display, method=method, target=target, score=score, params=params, more=methods
+                problem, self._display, method=method, target=target, score=score, params=params, more=methods
             )
         except BaseException:
             close_whole(self._display)
             raise
         if reduced:
             panel.update(reduced)
-        self._prepared = subject.prepared
+        self._prepared = problem.prepared
         given = {"model": model, "inputs": inputs, "transform": transform, "class_names": class_names}
-        super().__init__(subject, panel, executor, **given)
+        super().__init__(problem, panel, executor, **given)
         height, width = self._image.shape[:2]
         self._annotations: Canvas = annotation_canvas(width, height)
         self.view = HeatmapView(
@@ -124,7 +124,7 @@ class Explorer(Live):
             layers=(self._annotations,),
         )
         session = self._session  # the panel's worker must not refer to the explorer
-        self.trust = ImageTrust(self.view, subject.baselines, busy=lambda: session.busy, executor=executor)
+        self.trust = ImageTrust(self.view, problem.baselines, busy=lambda: session.busy, executor=executor)
         self.trust.widget.layout.flex = "1 1 100%"
         self.view.layout.flex, self.view.layout.min_width = "3 1 260px", "240px"
         # As wide as the image is at its greatest height (60vh, see heatmap.css): nothing empty beside it.
@@ -163,7 +163,7 @@ class Explorer(Live):
         return {"sign": reduction.sign, "channels": reduction.channels, "clip": self._display.settings["clip"]}
 
     def wait(self, timeout: float | None = None) -> Attribution:
-        """Wait for the map of the newest settings, and for the pinned ones: see :meth:`Live.wait`."""
+        """Wait for the map of the newest settings, and for the pinned ones: see :meth:`BaseExplorer.wait`."""
         timeout = TIMEOUT.check(timeout)
         until = None if timeout is None else time.monotonic() + timeout
         try:
@@ -277,8 +277,8 @@ class Explorer(Live):
 
     def _on_event(self, event: Event) -> None:
         fresh = event.attribution is not None and event.state in ("running", "done")
-        if fresh and self._subject.prepared is not self._prepared:  # the inputs were changed in place
-            self._prepared = self._subject.prepared
+        if fresh and self._problem.prepared is not self._prepared:  # the inputs were changed in place
+            self._prepared = self._problem.prepared
             self.view.image = png_bytes(self._image)
         super()._on_event(event)
         if event.state == "done":
@@ -307,7 +307,7 @@ class Explorer(Live):
             return None
         session, reduction = self._session, self.panel.reduction
         return Case(
-            self._subject, event.request, event.attribution, reduction, event.version, session.cache, session.owner
+            self._problem, event.request, event.attribution, reduction, event.version, session.cache, session.owner
         )
 
 

@@ -12,7 +12,7 @@ from saliency_widgets.attribution.baselines import BASELINE, BASELINES
 from saliency_widgets.attribution.reduction import CHANNEL, SIGN
 from saliency_widgets.attribution.registry import Method
 from saliency_widgets.params import Param
-from saliency_widgets.session import Subject
+from saliency_widgets.session import Problem
 from saliency_widgets.widgets.base.controls import AUTO, Control
 from saliency_widgets.widgets.base.display import DisplaySettings
 from saliency_widgets.widgets.base.panel import Panel, section
@@ -24,14 +24,14 @@ class ImagePanel(Panel):
     """Method, target, the method's parameters, reduction and display.
 
     Args:
-        subject: The model and the input.
+        problem: The model and the input.
         display: The display settings that the last section is linked to.
         **begin: See :class:`Panel`.
     """
 
-    def __init__(self, subject: Subject, display: DisplaySettings, **begin: Any) -> None:
+    def __init__(self, problem: Problem, display: DisplaySettings, **begin: Any) -> None:
         self._settings = display
-        super().__init__(subject, **begin)
+        super().__init__(problem, **begin)
 
     def _make_shared(self, first: Method) -> None:
         self._sign = Control(SIGN, first.sign)
@@ -77,7 +77,7 @@ class ImagePanel(Panel):
         reduced(self.reduction)
 
     def _control(self, param: Param, value: Any) -> Control:
-        names = self._subject.baselines
+        names = self._problem.baselines
         if param is BASELINE:
             return Control(param, value, options={name: name for name in names})
         if param is BASELINES:  # an image has no background of other rows
@@ -86,7 +86,7 @@ class ImagePanel(Panel):
         return Control(param, value, options=self._layers() if param.kind == "layer" else None)
 
     def _layers(self) -> Mapping[str, Any]:
-        sized = {f"{path} · {c} × {h} × {w}": path for path, (c, h, w) in self._subject.layers.items()}
+        sized = {f"{path} · {c} × {h} × {w}": path for path, (c, h, w) in self._problem.layers.items()}
         return {"auto · the last that matters": AUTO, **dict(reversed(sized.items()))}
 
     def _on_method(self) -> None:

@@ -43,7 +43,7 @@ def the_channel(board: Board) -> int:
 )
 def input_(board: Board, page: Page) -> None:
     """The image."""
-    seen = board.subject.tensor[0]
+    seen = board.problem.tensor[0]
     channels, height, width = seen.shape
     said = (
         f"{height} × {width} pixels with {channels} value{'s' * (channels != 1)} each. The model sees numbers from "

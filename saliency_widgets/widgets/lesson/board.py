@@ -17,7 +17,7 @@ from saliency_widgets.attribution.registry import DEFAULT
 from saliency_widgets.attribution.score import is_function, probabilities
 from saliency_widgets.diagnostics.report import Finding
 from saliency_widgets.runtime.runner import Runner
-from saliency_widgets.session import Frame, Request, Subject, compute, frame_of
+from saliency_widgets.session import Frame, Problem, Request, compute, frame_of
 from saliency_widgets.session.frames import coded
 from saliency_widgets.widgets.lesson.page import Page, Step
 
@@ -34,7 +34,7 @@ class Board:
     """Answers what the steps ask, each question once. Used by one thread.
 
     Args:
-        subject: The model and the image.
+        problem: The model and the image.
         target: What is explained: a class index or a function.
         score: On which scale.
         baseline: Where Integrated Gradients begin.
@@ -47,9 +47,9 @@ class Board:
     """
 
     def __init__(
-        self, subject: Subject, *, target: Any, score: str, baseline: Any, noise_level: float, n_samples: int, seed: int
+        self, problem: Problem, *, target: Any, score: str, baseline: Any, noise_level: float, n_samples: int, seed: int
     ) -> None:
-        self.subject, self.target, self.score = subject, target, score
+        self.problem, self.target, self.score = problem, target, score
         self.baseline, self.noise_level, self.n_samples, self.seed = baseline, noise_level, n_samples, seed
         self.brought: set[str] = set()
         self._check: Callable[[], None] = lambda: None
@@ -81,7 +81,7 @@ class Board:
         yield page
 
     def _look_at_version(self) -> None:
-        version = self.subject.version()
+        version = self.problem.version()
         if self._version is None:
             self._version = version
         elif version != self._version:
@@ -94,7 +94,7 @@ class Board:
         """What the check-up has against a method; where it makes the map wrong, there is none."""
         if not method:
             return []
-        found = self.once("check-up", lambda: list(check_up(self.subject, self.request(DEFAULT), self._check)))
+        found = self.once("check-up", lambda: list(check_up(self.problem, self.request(DEFAULT), self._check)))
         own = [finding for finding in found if method in finding.methods and finding.severity != "slow"]
         wrong = next((finding for finding in own if finding.severity == "wrong"), None)
         if wrong is not None:
@@ -119,7 +119,7 @@ class Board:
 
     def estimates(self, method: str, **asked: Any) -> Iterator[Attribution]:
         """Running estimates of a method, as ``sw.attribute`` would end with."""
-        return compute(self.subject, self.request(method, **asked), self._check)
+        return compute(self.problem, self.request(method, **asked), self._check)
 
     def answer(self, method: str, **asked: Any) -> Attribution:
         """What ``sw.attribute`` gives with these settings."""
@@ -132,8 +132,8 @@ class Board:
 
     def runner(self) -> Runner:
         """The model bound to the image and the score, for the checks of :mod:`~saliency_widgets.evaluation`."""
-        score, _ = self.subject.resolve(self.request(GRADIENT))
-        return self.subject.runner(score, self._check)
+        score, _ = self.problem.resolve(self.request(GRADIENT))
+        return self.problem.runner(score, self._check)
 
     @property
     def gradient(self) -> Attribution:
@@ -152,13 +152,13 @@ class Board:
     @property
     def image(self) -> np.ndarray:
         """What the model sees, uint8 (H, W, 3)."""
-        images = self.subject.prepared.images
+        images = self.problem.prepared.images
         assert images is not None
         return images[0]
 
     def image_of(self, tensor: Tensor) -> np.ndarray:
         """Another input as an image for people, uint8 (H, W, 3)."""
-        found = self.subject.image_of(tensor)
+        found = self.problem.image_of(tensor)
         assert found is not None
         return found
 
@@ -186,7 +186,7 @@ class Board:
     @property
     def channels(self) -> list[str]:
         """What the channels are called."""
-        count = self.subject.tensor.shape[1]
+        count = self.problem.tensor.shape[1]
         return ["Red", "Green", "Blue"] if count == 3 else [f"Channel {k + 1}" for k in range(count)]
 
     @property
@@ -201,7 +201,7 @@ class Board:
 
     def name_of(self, target: Any) -> str:
         """A class or an index, for people."""
-        name = self.subject.name_of(target, self.score, short=True)
+        name = self.problem.name_of(target, self.score, short=True)
         return name if len(name) <= _LONGEST else f"{name[: _LONGEST - 1]}…"
 
     @property
@@ -214,7 +214,7 @@ class Board:
         if self.score == "value":
             return None
         try:
-            return probabilities(self.subject.logits.detach().cpu().double())[0]
+            return probabilities(self.problem.logits.detach().cpu().double())[0]
         except (TypeError, ValueError):
             if not isinstance(self.target, int):
                 return None

@@ -21,7 +21,7 @@ from saliency_widgets.attribution.numerics.noise import SEED
 from saliency_widgets.attribution.score import SCORE, is_function
 from saliency_widgets.files import resolve_target
 from saliency_widgets.params import TIMEOUT, check_choice, check_list
-from saliency_widgets.session import Subject
+from saliency_widgets.session import Problem
 from saliency_widgets.session.examiner import Check, Examiner, Told
 from saliency_widgets.session.jobs import check_executor, raise_again, worker_error
 from saliency_widgets.widgets.base.interrupts import stop_on_interrupt
@@ -106,18 +106,18 @@ class Lesson(WithStaticOutput, Showable, w.VBox):
             "n_samples": N_SAMPLES.check(n_samples),
             "seed": SEED.check(seed),
         }
-        subject = Subject(model, inputs, transform=transform, class_names=class_names, device=device)
-        if subject.prepared.images is None:
+        problem = Problem(model, inputs, transform=transform, class_names=class_names, device=device)
+        if problem.prepared.images is None:
             raise ValueError(
-                f"inputs: a lesson is about an image, and these have shape {tuple(subject.tensor.shape)}. Pass one."
+                f"inputs: a lesson is about an image, and these have shape {tuple(problem.tensor.shape)}. Pass one."
             )
-        one_sample(subject)
-        target = subject.choice(target, asked["score"])
+        one_sample(problem)
+        target = problem.choice(target, asked["score"])
         self._given = {"transform": transform, "class_names": class_names, "device": device}
         self._model, self._inputs, self._target = model, inputs, target
-        self._subject = subject
-        asked["baseline"] = subject.baselines[0] if baseline is None else baseline
-        self._board = Board(subject, target=target, **asked)
+        self._problem = problem
+        asked["baseline"] = problem.baselines[0] if baseline is None else baseline
+        self._board = Board(problem, target=target, **asked)
         runner = self._board.runner()  # what doesn't fit is an error of this call
         runner.baseline(asked["baseline"], asked["seed"])
         if is_function(target):

@@ -293,7 +293,7 @@ def _compared(alike: dict[str, float]) -> str:
 def layers(board: Board, page: Page) -> None:
     """Grad-CAM of layers with different resolutions."""
     page.asks("Layer", slider=True)
-    height, width = board.subject.tensor.shape[-2:]
+    height, width = board.problem.tensor.shape[-2:]
     under = image(board, page)
     last = board.answer("grad_cam")
     assert last.layer is not None
@@ -316,9 +316,9 @@ def layers(board: Board, page: Page) -> None:
 
 def _some_layers(board: Board, last: str) -> list[str]:
     """Layers up to the one that Grad-CAM takes: the last of each resolution, or some evenly spread."""
-    sizes = {path: shape[1:] for path, shape in board.subject.layers.items()}
-    spatial = board.subject.spatial_at(board.subject.version()) or {}
-    modules = dict(board.subject.model.named_modules())
+    sizes = {path: shape[1:] for path, shape in board.problem.layers.items()}
+    spatial = board.problem.spatial_at(board.problem.version()) or {}
+    modules = dict(board.problem.model.named_modules())
     names = [
         path for path in sizes
         # What padding puts around a map has no evidence of its own, and makes sizes that no layer has.

@@ -19,11 +19,11 @@ from saliency_widgets.diagnostics.report import Finding
 from saliency_widgets.inputs import is_table, read_table
 from saliency_widgets.markup import Markup, element, joined
 from saliency_widgets.params import brief, check_list
-from saliency_widgets.session import Event, Subject
+from saliency_widgets.session import Event, Problem
 from saliency_widgets.session.explanation import Case, labels_of
 from saliency_widgets.session.jobs import check_executor
 from saliency_widgets.widgets.base.charts import INK, QUIET
-from saliency_widgets.widgets.base.explorer import Live
+from saliency_widgets.widgets.base.explorer import BaseExplorer
 from saliency_widgets.widgets.base.heatmap import HeatmapView
 from saliency_widgets.widgets.base.panel import section
 from saliency_widgets.widgets.base.text import RichText
@@ -49,7 +49,7 @@ def is_row(inputs: Any, background: Any, feature_names: Any, transform: Any) -> 
     return flat and inputs.dtype not in (torch.uint8, np.uint8)
 
 
-class TableExplorer(Live):
+class TableExplorer(BaseExplorer):
     """Which features of a row moved the model's output: see :func:`explore` for the arguments.
 
     Attributes:
@@ -92,7 +92,7 @@ class TableExplorer(Live):
                 f"inputs: the explorer shows one row, got {len(table.rows)}. Pass one of them, as df.iloc[[0]], and "
                 f"the others as background=."
             )
-        subject = Subject(
+        problem = Problem(
             model, table, transform=transform, class_names=class_names, feature_names=feature_names,
             background=background, device=device, fold=fold, precision=precision, cuda_graphs=cuda_graphs,
         )  # fmt: skip
@@ -100,9 +100,9 @@ class TableExplorer(Live):
             check_baseline(table, params["baseline"])
         methods = [methods] if isinstance(methods, str) else check_list("methods", methods, "['gradient']")
         valued = score == "value"
-        labels_of(labels, subject, value=valued)  # what doesn't fit is an error of this call
+        labels_of(labels, problem, value=valued)  # what doesn't fit is an error of this call
         top = None if top is None else top_of(len(table.names)).check(top)
-        panel = TablePanel(subject, method=method, target=target, score=score, params=params, more=methods)
+        panel = TablePanel(problem, method=method, target=target, score=score, params=params, more=methods)
         bars = FeatureBars(table.names, self._on_bar, top=top)
         given = {"model": model, "inputs": table.rows, "transform": transform, "class_names": class_names}
         self._table = self._read = self._first = table  # as it is shown, as it is asked about, and as it was given
@@ -111,7 +111,7 @@ class TableExplorer(Live):
         self._before: tuple[Any, Tensor] | None = None
         self.bars = bars
         self._predicted = RichText()
-        super().__init__(subject, panel, executor, **given)
+        super().__init__(problem, panel, executor, **given)
         self.what_if = WhatIf(table, self._on_edit)
         controls = [*panel.controls, *self.bars.controls, *self.what_if.controls]
         self.view = HeatmapView(None, None, on_stop=self._session.stop, controls=controls)
@@ -144,7 +144,7 @@ class TableExplorer(Live):
         with self._editing:
             table = self._read.with_values(values)
             self._read = table
-            self._subject.move(table)
+            self._problem.move(table)
             self._given["inputs"] = table.rows
             changed = {name: table.rows.iloc[0, table.places[name]] for name in values}
             self.what_if.told({k: one.item() if isinstance(one, np.generic) else one for k, one in changed.items()})
@@ -182,11 +182,11 @@ class TableExplorer(Live):
     def _on_event(self, event: Event) -> None:
         found = event.attribution
         if found is not None and event.state in ("running", "done"):
-            table = self._subject.table_of(event.version) or self._table
+            table = self._problem.table_of(event.version) or self._table
             self._table = table
             told = [value_text(value) for value in table.rows.iloc[0]]
             self.bars.show(found.by_feature().iloc[0].to_numpy(), told, final=event.state == "done")
-            logits = self._subject.predicted_at(event.version)
+            logits = self._problem.predicted_at(event.version)
             if logits is not None:
                 self.panel.predicted(logits[0])
                 number = None if event.version is None else event.version[0]
@@ -210,7 +210,7 @@ class TableExplorer(Live):
         session = self._session
         signed = Reduction("signed")
         return Case(
-            self._subject, event.request, event.attribution, signed, event.version, session.cache, session.owner
+            self._problem, event.request, event.attribution, signed, event.version, session.cache, session.owner
         )
 
     def _code_of(self, found: Attribution | None) -> str:
@@ -220,7 +220,7 @@ class TableExplorer(Live):
             edits = (f"{name!r} = {value!r}" for name, value in self.what_if.changed.items())
             lines.append(f"# inputs with {', '.join(edits)}")
         if self.panel.baseline_row is not None:
-            place, framed = self.panel.baseline_row, hasattr(self._subject.given["background"], "iloc")
+            place, framed = self.panel.baseline_row, hasattr(self._problem.given["background"], "iloc")
             lines.append(
                 f"# baseline = background.iloc[[{place}]]" if framed else f"# baseline: row {place} of background"
             )
@@ -242,8 +242,8 @@ class TableExplorer(Live):
         valued = found.settings["score"] == "value"
         if isinstance(index, int) and not valued and logits is not None:
             now = float(probabilities(logits[:1].double().cpu())[0, index])
-            name = "the positive class" if logits.shape[1] == 1 and self._subject.class_names is None else None
-            parts.append(element("b", f"{name or self._subject.name_of(index)} {now:.1%}"))
+            name = "the positive class" if logits.shape[1] == 1 and self._problem.class_names is None else None
+            parts.append(element("b", f"{name or self._problem.name_of(index)} {now:.1%}"))
             if before is not None:
                 was = float(probabilities(before[None].double().cpu())[0, index])
                 parts.append(f"was {was:.1%} before the changes")
@@ -252,11 +252,11 @@ class TableExplorer(Live):
         if score is not None:
             name = found.settings["score"].replace("_", " ")
             if valued:
-                named = self._subject.class_names is not None and isinstance(index, int)
-                what = self._subject.name_of(index) if named else "Prediction"
+                named = self._problem.class_names is not None and isinstance(index, int)
+                what = self._problem.name_of(index) if named else "Prediction"
                 parts.insert(0, element("b", f"{what} {score:.4g}"))
                 if before is not None and isinstance(index, int):
-                    was = before[index] - before[1 - index] if self._subject.paired else before[index]
+                    was = before[index] - before[1 - index] if self._problem.paired else before[index]
                     parts.append(f"was {float(was):.4g} before the changes")
             else:
                 parts.append(f"{name} {score:.4g}")
@@ -265,15 +265,15 @@ class TableExplorer(Live):
 
     def _opposite(self, target: Any) -> str:
         """Of two classes that one logit speaks for, the one that isn't explained; empty of others."""
-        names = self._subject.class_names
-        return names[1 - target] if self._subject.paired and names and isinstance(target, int) else ""
+        names = self._problem.class_names
+        return names[1 - target] if self._problem.paired and names and isinstance(target, int) else ""
 
     def _added_up(self, found: Attribution) -> Markup:
         """What the colors say, and what the bars add up to, where that means something."""
-        index, subject = found.settings["target"], self._subject
-        named = isinstance(index, int) and subject.class_names is not None
+        index, problem = found.settings["target"], self._problem
+        named = isinstance(index, int) and problem.class_names is not None
         valued = found.settings["score"] == "value"
-        name = subject.name_of(index) if named else "a higher prediction" if valued else "a higher score"
+        name = problem.name_of(index) if named else "a higher prediction" if valued else "a higher score"
         opposite = self._opposite(index)
         other = f" ({opposite})" if opposite else ""
         text = f"Orange speaks for {name}, blue against it{other}. "

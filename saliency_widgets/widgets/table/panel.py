@@ -12,7 +12,7 @@ from saliency_widgets.attribution.baselines import BASELINE, BASELINES
 from saliency_widgets.attribution.registry import Method, get_method
 from saliency_widgets.inputs import Table
 from saliency_widgets.params import Param
-from saliency_widgets.session import Request, Subject
+from saliency_widgets.session import Problem, Request
 from saliency_widgets.widgets.base.controls import AUTO, LABEL_WIDTH, Control
 from saliency_widgets.widgets.base.panel import Panel
 
@@ -91,15 +91,15 @@ class TablePanel(Panel):
     """Method, target and the method's parameters, for rows of a table.
 
     Args:
-        subject: The model and the row.
+        problem: The model and the row.
         **begin: See :class:`Panel`.
     """
 
-    def __init__(self, subject: Subject, **begin: Any) -> None:
-        table = subject.table
+    def __init__(self, problem: Problem, **begin: Any) -> None:
+        table = problem.table
         assert table is not None
         self._table = table
-        super().__init__(subject, **begin)
+        super().__init__(problem, **begin)
 
     @property
     def baseline_row(self) -> int | None:
@@ -110,7 +110,7 @@ class TablePanel(Panel):
 
     def title_of(self, request: Request) -> str:
         """The method, and what it explains where that has a name."""
-        if self._subject.class_names is None and self._classes == 1:
+        if self._problem.class_names is None and self._classes == 1:
             return get_method(request.method).title
         return super().title_of(request)
 

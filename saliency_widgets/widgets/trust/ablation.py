@@ -112,5 +112,5 @@ class AblationSection(Section):
         if not valued:
             classes, before, after = found.strongest()
             with self._classes.hold_sync():
-                self._classes.x = labels_of([case.subject.name_of(k, short=True) for k in classes], classes)
+                self._classes.x = labels_of([case.problem.name_of(k, short=True) for k in classes], classes)
                 self._classes.y = [before.numpy(), after.numpy()]

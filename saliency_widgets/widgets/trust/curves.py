@@ -110,11 +110,11 @@ class CurvesSection(Section):
         text = self._class.value.strip()
         if not text:
             return "", found
-        subject = case.subject
-        count = next((in_classes(curve.logits, subject.binary).shape[1] for curve in found.own.values()), 0)
-        index = class_index(int(text) if text.isdecimal() else text, count, subject.class_names, "class")
-        score = Score("logit", torch.tensor([index], device="cpu"), binary=subject.binary)
-        return subject.name_of(index), found.of(score)
+        problem = case.problem
+        count = next((in_classes(curve.logits, problem.binary).shape[1] for curve in found.own.values()), 0)
+        index = class_index(int(text) if text.isdecimal() else text, count, problem.class_names, "class")
+        score = Score("logit", torch.tensor([index], device="cpu"), binary=problem.binary)
+        return problem.name_of(index), found.of(score)
 
 
 def _heights(curve: Curve) -> np.ndarray:

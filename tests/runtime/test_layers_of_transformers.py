@@ -11,7 +11,7 @@ import saliency_widgets as sw
 from saliency_widgets.attribution.score import Score
 from saliency_widgets.runtime.layers.hooks import tensor_in
 from saliency_widgets.runtime.layers.selection import spatial_layers
-from saliency_widgets.session.problem import Subject
+from saliency_widgets.session.problem import Problem
 
 PLAIN = {"image_size": 32, "patch_size": 8, "hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2}
 SMALL = {**PLAIN, "num_labels": 5, "intermediate_size": 32}
@@ -130,7 +130,7 @@ def test_the_default_is_the_last_block_that_is_read_on_the_images_grid(transform
 @pytest.mark.parametrize("name", [name for name in MODELS if name not in ("DETR", "PVT")])  # these mix from the start
 def test_the_cell_that_moves_most_is_that_of_the_patch(transformers, name):
     model, x = made(transformers, name)
-    layers = spatial_layers(Subject(model, x).runner(Score("value", score)).passes)
+    layers = spatial_layers(Problem(model, x).runner(Score("value", score)).passes)
     path = sw.attribute(model, x, method="grad_cam", target=score).layer
     layer, (height, width) = layers[path], x.shape[2:]
     h, w = layer.layout.grid

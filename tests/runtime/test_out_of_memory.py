@@ -11,7 +11,7 @@ import saliency_widgets as sw
 from saliency_widgets.attribution.errors import out_of_memory
 from saliency_widgets.runtime.memory import Memory
 from saliency_widgets.session.compute import compute
-from saliency_widgets.session.problem import Subject
+from saliency_widgets.session.problem import Problem
 from saliency_widgets.session.request import Request
 
 METHODS = sw.methods()
@@ -83,8 +83,8 @@ def request(method, **about):
     return Request.of(method, given, **about)
 
 
-def answer(subject, asked):
-    *_, last = compute(subject, asked)
+def answer(problem, asked):
+    *_, last = compute(problem, asked)
     return last
 
 
@@ -93,17 +93,17 @@ def answer(subject, asked):
 @pytest.mark.parametrize("room", [1, 2, 3, 5])
 def test_the_map_is_the_one_with_memory_enough_and_the_next_request_knows(method, room, batch):
     x, asked = images(0, batch, 3, 8, 8), request(method, target=list(range(batch)))
-    expected = answer(Subject(Cramped(10**6), x), asked)
+    expected = answer(Problem(Cramped(10**6), x), asked)
     model = Cramped(room)
-    subject = Subject(model, x)
-    first = answer(subject, asked)
+    problem = Problem(model, x)
+    first = answer(problem, asked)
     assert far(first.values, expected.values) < 1e-12
     assert first.settings == expected.settings
     if not model.log.failed:
-        assert subject.memory.limit is None
+        assert problem.memory.limit is None
         assert not any("Memory" in note for note in first.notes)
         return
-    limit = subject.memory.limit
+    limit = problem.memory.limit
     assert limit is not None
     assert limit <= room < 2 * limit, "the largest power of two that fits"
     assert limit & (limit - 1) == 0
@@ -111,12 +111,12 @@ def test_the_map_is_the_one_with_memory_enough_and_the_next_request_knows(method
     assert any(f"Memory ran out: {limit} row{plural} a pass" in note for note in first.notes)
     model.log.failed.clear()
     model.log.passes.clear()
-    second, passes = answer(subject, asked), list(model.log.passes)
+    second, passes = answer(problem, asked), list(model.log.passes)
     assert model.log.failed == []
-    assert subject.memory.limit == limit
+    assert problem.memory.limit == limit
     assert far(second.values, expected.values) < 1e-12
     model.log.passes.clear()
-    third = answer(subject, asked)
+    third = answer(problem, asked)
     assert model.log.passes == passes
     assert torch.equal(third.values, second.values)
 
@@ -126,9 +126,9 @@ def test_the_map_is_the_one_with_memory_enough_and_the_next_request_knows(method
 def test_the_bits_are_the_same_whether_the_limit_was_just_found_or_remembered(method, room):
     """One sample and room for a power of two: no pass was larger than the limit before it was found."""
     x, asked = images(0, 1, 3, 8, 8), request(method, target=1)
-    subject = Subject(Cramped(room), x)
-    first = answer(subject, asked)
-    second = answer(subject, asked)
+    problem = Problem(Cramped(room), x)
+    first = answer(problem, asked)
+    second = answer(problem, asked)
     assert torch.equal(first.values, second.values)
 
 
@@ -137,9 +137,9 @@ def test_the_bits_are_the_same_whether_the_limit_was_just_found_or_remembered(me
 @pytest.mark.parametrize("method", ["gradient", "integrated_gradients", "smoothgrad"])
 def test_every_way_of_saying_so_on_the_way_there_and_back(method, where, error):
     x, asked = images(), request(method, target=[1, 3])
-    expected = answer(Subject(Cramped(10**6), x), asked)
+    expected = answer(Problem(Cramped(10**6), x), asked)
     model = Cramped(1, error, where)
-    found = answer(Subject(model, x), asked)
+    found = answer(Problem(model, x), asked)
     assert far(found.values, expected.values) < 1e-12
     assert model.log.failed
     assert any("1 row a pass" in note for note in found.notes)
@@ -151,7 +151,7 @@ def test_a_single_row_that_is_too_much_is_told_as_it_is(method, batch):
     for error, kind in {"CUDA": torch.OutOfMemoryError, "CPU": RuntimeError, "Python": MemoryError}.items():
         model = Cramped(0, error)
         with pytest.raises(kind) as caught:
-            answer(Subject(model, images(0, batch, 3, 8, 8)), request(method, target=0))
+            answer(Problem(model, images(0, batch, 3, 8, 8)), request(method, target=0))
         assert out_of_memory(caught.value)
         assert "model:" not in str(caught.value)
         assert model.log.failed[-1] == 1
@@ -164,18 +164,18 @@ def test_what_is_held_is_split_along(method, room):
     x, shift = images(0, 3, 3, 8, 8), images(1, 3, 1, 8, 8) * torch.tensor([0.0, 2.0, -3.0]).view(3, 1, 1, 1)
     asked = request(method, target=[1, 3, 0])
 
-    def subject(room):
-        return Subject(Cramped(room), {"x": x, "shift": shift}, explain="x")
+    def problem(room):
+        return Problem(Cramped(room), {"x": x, "shift": shift}, explain="x")
 
-    expected = answer(subject(10**6), asked)
-    assert far(answer(subject(room), asked).values, expected.values) < 1e-12
+    expected = answer(problem(10**6), asked)
+    assert far(answer(problem(room), asked).values, expected.values) < 1e-12
 
 
 @pytest.mark.parametrize("room", [1, 2, 3])
 def test_inputs_that_are_explained_together_are_split_together(room):
     x, shift = images(0, 3, 3, 8, 8), images(1, 3, 1, 8, 8)
     asked = request("integrated_gradients", target=[1, 3, 0])
-    found = [answer(Subject(Cramped(r), {"x": x, "shift": shift}), asked) for r in (10**6, room)]
+    found = [answer(Problem(Cramped(r), {"x": x, "shift": shift}), asked) for r in (10**6, room)]
     for part in ("x", "shift"):
         assert far(found[1].part(part).values, found[0].part(part).values) < 1e-12
 
@@ -183,25 +183,25 @@ def test_inputs_that_are_explained_together_are_split_together(room):
 @pytest.mark.parametrize(("asked", "room", "tried"), [(8, 5, [8]), (8, 3, [8, 4]), (7, 1, [7, 4, 2]), (9, 8, [9])])
 def test_the_limit_goes_down_by_powers_of_two_and_stays(asked, room, tried):
     model, x = Cramped(room), images(0, 1, 3, 8, 8)
-    subject = Subject(model, x)
-    runner = subject.runner(sw.attribution.Score("logit", torch.tensor([1])))
+    problem = Problem(model, x)
+    runner = problem.runner(sw.attribution.Score("logit", torch.tensor([1])))
     runner.passes.sharing.apart = ""  # without the look at whether copies may share a pass
     runner.gradient(x.repeat(asked, 1, 1, 1))
     assert model.log.failed == tried
-    assert subject.memory.limit == 1 << ((tried[-1] - 1).bit_length() - 1)
+    assert problem.memory.limit == 1 << ((tried[-1] - 1).bit_length() - 1)
     assert sum(model.log.passes) == asked
-    assert max(model.log.passes) == subject.memory.limit
+    assert max(model.log.passes) == problem.memory.limit
     model.room = 10**6  # never tried larger again
     runner.gradient(x.repeat(asked, 1, 1, 1))
-    assert max(model.log.passes) == subject.memory.limit
+    assert max(model.log.passes) == problem.memory.limit
 
 
 def test_another_question_about_another_input_begins_anew():
     model = Cramped(1)
-    subject = Subject(model, images())
-    answer(subject, request("gradient", target=1))
-    assert subject.memory.limit == 1
-    assert Subject(model, images()).memory.limit is None
+    problem = Problem(model, images())
+    answer(problem, request("gradient", target=1))
+    assert problem.memory.limit == 1
+    assert Problem(model, images()).memory.limit is None
     assert str(Memory()) == ""
 
 

@@ -556,7 +556,7 @@ def test_code_of_the_callers_counts_in_a_file(tmp_path: Path, what: str, monkeyp
 
 
 def test_names_are_the_same_in_another_process() -> None:
-    places = [str(ROOT / "tests" / "engine"), str(ROOT / "tests")]
+    places = [str(ROOT / "tests" / "api"), str(ROOT / "tests")]
     code = (
         f"import sys; sys.path[:0] = {places!r}\n"
         "import test_sweep as t\nfrom saliency_widgets.runtime.model.stable_hash import signature\n"

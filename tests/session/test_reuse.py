@@ -13,7 +13,7 @@ from saliency_widgets.api.attribute import attribute
 from saliency_widgets.attribution import Reduction, Score
 from saliency_widgets.attribution.errors import Cancelled
 from saliency_widgets.runtime.reuse.graph_cache import SPATIAL, layer_gradient
-from saliency_widgets.session import Cache, Event, Request, Session, Subject
+from saliency_widgets.session import Cache, Event, Problem, Request, Session
 from saliency_widgets.session.cache import Scope
 
 
@@ -36,8 +36,8 @@ def asked():
     """Asks one session, and tells how many rows the model was run on for the answer."""
     model = Rows(conv_net())
     events: list[Event] = []
-    session = Session(Subject(model, images(0, 1, 3, 8, 8)), events.append, executor="inline", cache=Cache())
-    assert session.subject.layers
+    session = Session(Problem(model, images(0, 1, 3, 8, 8)), events.append, executor="inline", cache=Cache())
+    assert session.problem.layers
 
     def ask(method: str, target: int = 0, **params: object) -> int:
         model.seen = 0
@@ -112,9 +112,9 @@ class Thrice(nn.Module):
 def test_between_two_runs_of_a_layer_there_is_no_graph():
     model, x = Thrice().eval(), images(0, 1, 3, 8, 8)
     events: list[Event] = []
-    session = Session(Subject(model, x), events.append, executor="inline", cache=Cache())
-    assert session.subject.layers["act"]
-    assert len(session.subject.logits) == 1
+    session = Session(Problem(model, x), events.append, executor="inline", cache=Cache())
+    assert session.problem.layers["act"]
+    assert len(session.problem.logits) == 1
     for target in (0, 1):
         model.tally.graded.clear()
         session.submit(Request.of("grad_cam", {"layer": "act"}, target=target))
@@ -128,14 +128,14 @@ def test_between_two_runs_of_a_layer_there_is_no_graph():
 def test_a_layer_that_runs_less_often_for_this_image_is_found_all_the_same():
     """The layers are those of the first sample; a model may do otherwise with another."""
     model, x = Thrice().eval(), images(0, 1, 3, 8, 8)
-    subject, kept = Subject(model, x), Cache()
-    assert subject.layers["act"]
+    problem, kept = Problem(model, x), Cache()
+    assert problem.layers["act"]
     graphs = Scope(kept, ("test", "pass"))
-    graphs.put(SPATIAL, subject.spatial_at(subject.version()))
+    graphs.put(SPATIAL, problem.spatial_at(problem.version()))
     model.times = 2
-    runner = subject.runner(Score("logit", torch.tensor([0])), graphs=graphs)
+    runner = problem.runner(Score("logit", torch.tensor([0])), graphs=graphs)
     activation, gradient, _scores, runs = layer_gradient(runner.passes, "act", graphs)
-    expected = subject.runner(Score("logit", torch.tensor([0]))).passes.layer_gradient("act")
+    expected = problem.runner(Score("logit", torch.tensor([0]))).passes.layer_gradient("act")
     assert runs == 2
     assert torch.equal(activation, expected[0])
     assert torch.equal(gradient, expected[1])
@@ -144,10 +144,10 @@ def test_a_layer_that_runs_less_often_for_this_image_is_found_all_the_same():
 def test_a_layer_that_folding_hides_is_recorded_too():
     model = Rows(nn.Sequential(conv_net()[0], nn.BatchNorm2d(6).double(), *conv_net()[1:]).eval())
     events: list[Event] = []
-    session = Session(Subject(model, images(0, 1, 3, 8, 8)), events.append, executor="inline", cache=Cache())
-    assert session.subject.layers
-    assert len(session.subject.logits) == 1
-    assert session.subject._tuned.hidden == {"net.0"}
+    session = Session(Problem(model, images(0, 1, 3, 8, 8)), events.append, executor="inline", cache=Cache())
+    assert session.problem.layers
+    assert len(session.problem.logits) == 1
+    assert session.problem._tuned.hidden == {"net.0"}
     for target, rows in ((0, 1), (1, 0), (2, 0)):
         model.seen = 0
         session.submit(Request.of("grad_cam", {"layer": "net.0"}, target=target))
@@ -165,7 +165,7 @@ def test_a_recorded_pass_has_the_bits_of_a_fresh_one_in_float32_too(kind):
     model, x = net.float(), images(0, 1, 3, 8, 8).float()
     layers = ("1", "3") if kind == "plain" else ("first", "second")
     events: list[Event] = []
-    session = Session(Subject(model, x), events.append, executor="inline", cache=Cache())
+    session = Session(Problem(model, x), events.append, executor="inline", cache=Cache())
     asked = [("gradient", {}), *[("grad_cam", {"layer": layer}) for layer in layers], ("input_x_gradient", {})]
     for method, params in asked:
         for target in (0, 1):
@@ -214,7 +214,7 @@ class Keeping(nn.Module):
 def test_a_layers_gradient_is_that_of_what_it_returned_whatever_goes_around_it(kind, layer):
     events: list[Event] = []
     model, x = Around(kind), images(0, 1, 3, 8, 8)
-    session = Session(Subject(model, x), events.append, executor="inline", cache=Cache())
+    session = Session(Problem(model, x), events.append, executor="inline", cache=Cache())
     for method, asked in (("gradient", {}), ("grad_cam", {"layer": layer}), ("layer_cam", {"layer": layer})):
         for target in (0, 1):
             session.submit(Request.of(method, asked, target=target))
@@ -226,9 +226,9 @@ def test_a_layers_gradient_is_that_of_what_it_returned_whatever_goes_around_it(k
 def test_a_pass_too_large_to_be_kept_is_not_recorded_at_each_move():
     events: list[Event] = []
     model = Rows(conv_net())
-    session = Session(Subject(model, images(0, 1, 3, 8, 8)), events.append, executor="inline", cache=Cache(17_000))
-    assert session.subject.layers
-    assert len(session.subject.logits) == 1
+    session = Session(Problem(model, images(0, 1, 3, 8, 8)), events.append, executor="inline", cache=Cache(17_000))
+    assert session.problem.layers
+    assert len(session.problem.logits) == 1
     for layer, target, rows in (("net.3", 0, 1), ("net.1", 0, 1), ("net.1", 1, 1), ("net.1", 2, 0), ("net.3", 2, 0)):
         model.seen = 0
         session.submit(Request.of("grad_cam", {"layer": layer}, target=target))
@@ -285,7 +285,7 @@ def test_a_model_with_hooks_of_its_own_has_all_its_passes(asked):
 def test_the_bound_holds_whatever_is_asked_and_all_of_it_goes_with_the_session():
     events: list[Event] = []
     cache = Cache(60_000)
-    session = Session(Subject(conv_net(), images(0, 1, 3, 8, 8)), events.append, executor="inline", cache=cache)
+    session = Session(Problem(conv_net(), images(0, 1, 3, 8, 8)), events.append, executor="inline", cache=cache)
     for n in range(2, 40):
         session.submit(Request.of("smoothgrad", {"n_samples": n}, target=n % 4))
         info = cache.info()
@@ -334,8 +334,8 @@ class Deep(nn.Module):
 
 def test_a_pass_that_nobody_waits_for_ends_inside():
     model = Deep()
-    subject = Subject(model, torch.ones(1, 6, dtype=torch.float64))
-    score, _ = subject.resolve(Request.of("gradient", {}, target=0))
+    problem = Problem(model, torch.ones(1, 6, dtype=torch.float64))
+    score, _ = problem.resolve(Request.of("gradient", {}, target=0))
 
     def check() -> None:
         if len(model.begun) >= 10:
@@ -343,7 +343,7 @@ def test_a_pass_that_nobody_waits_for_ends_inside():
 
     model.begun.clear()
     with pytest.raises(Cancelled):
-        subject.runner(score, check).gradient(subject.tensor)
+        problem.runner(score, check).gradient(problem.tensor)
     assert len(model.begun) < 40
 
 
@@ -367,9 +367,9 @@ def test_passes_of_a_slow_model_are_small_and_the_settings_say_so():
     events: list[Event] = []
     for kind, rows in ((Heavy, {1, 2}), (Rows, {None})):
         session = Session(
-            Subject(kind(conv_net()), images(0, 1, 3, 8, 8)), events.append, executor="inline", cache=Cache()
+            Problem(kind(conv_net()), images(0, 1, 3, 8, 8)), events.append, executor="inline", cache=Cache()
         )
-        assert len(session.subject.logits) == 1  # the predictions are on the screen: the model was run
+        assert len(session.problem.logits) == 1  # the predictions are on the screen: the model was run
         session.submit(Request.of("smoothgrad", {"n_samples": 5}, target=0))
         assert events[-1].attribution.settings["chunk_size"] in rows
         session.close()

@@ -14,7 +14,7 @@ from toys import runner, state_of
 import saliency_widgets as sw
 from saliency_widgets.runtime.reuse.fusion import Tuned
 from saliency_widgets.runtime.reuse.survey import survey
-from saliency_widgets.session import Request, Subject
+from saliency_widgets.session import Problem, Request
 
 
 def learnt(norm: nn.Module, seed: int = 0) -> nn.Module:
@@ -129,7 +129,7 @@ def test_layers_that_a_fold_hides_show_what_the_model_gives_there():
     model(X)
     for module in (model.conv, model.norm):
         module._forward_hooks.clear()
-    bound = Subject(model, X)
+    bound = Problem(model, X)
     score, _ = bound.resolve(Request.of("grad_cam", {}))
     for name, expected in seen.items():
         activation, _, _, runs = bound.runner(score).passes.layer_gradient(name)

@@ -11,7 +11,7 @@ from saliency_widgets.attribution.errors import Cancelled
 from saliency_widgets.runtime.memory import Sharing
 from saliency_widgets.runtime.passes import Passes
 from saliency_widgets.runtime.runner import Runner
-from saliency_widgets.session import Request, Subject
+from saliency_widgets.session import Problem, Request
 from saliency_widgets.session.compute import compute
 
 X = torch.randn(1, 5, 8, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
@@ -191,25 +191,25 @@ class Slipping(nn.Module):
         return scores.sum() if self.slips and len(x) > 1 else scores
 
 
-def of(subject):
-    *_, found = compute(subject, Request.of("smoothgrad", {"n_samples": 9}, target=1))
+def of(problem):
+    *_, found = compute(problem, Request.of("smoothgrad", {"n_samples": 9}, target=1))
     return found
 
 
 def test_a_model_that_has_changed_is_looked_at_anew():
     model = made(Slipping)
-    subject = Subject(model, X)
+    problem = Problem(model, X)
     model.slips = True
-    assert any("gives one number for a whole batch" in note for note in of(subject).notes)
+    assert any("gives one number for a whole batch" in note for note in of(problem).notes)
     model.slips = False
-    found, right = of(subject), sw.attribute(model, X, method="smoothgrad", n_samples=9, target=1)
+    found, right = of(problem), sw.attribute(model, X, method="smoothgrad", n_samples=9, target=1)
     assert torch.equal(found.values, right.values)
     assert found.notes == right.notes
 
 
 def test_each_function_is_looked_at():
-    subject = Subject(made(Slipping), X)
+    problem = Problem(made(Slipping), X)
     one, each = Score("logit", lambda out: out.sum()), Score("logit", lambda out: out[:, 0])
-    subject.runner(one).scores(X.repeat(3, 1, 1))
-    assert subject.runner(one).passes.sharing.apart
-    assert subject.runner(each).passes.sharing.apart is None
+    problem.runner(one).scores(X.repeat(3, 1, 1))
+    assert problem.runner(one).passes.sharing.apart
+    assert problem.runner(each).passes.sharing.apart is None

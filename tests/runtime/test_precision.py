@@ -17,7 +17,7 @@ from saliency_widgets.attribution import Score
 from saliency_widgets.runtime.passes import Passes
 from saliency_widgets.runtime.precision import float32_as
 from saliency_widgets.runtime.runner import Runner, imprecision
-from saliency_widgets.session import Cache, Event, Request, Session, Subject
+from saliency_widgets.session import Cache, Event, Problem, Request, Session
 
 
 def everything() -> tuple:
@@ -114,8 +114,8 @@ def test_full_precision_has_nothing_to_tell():
 def test_the_explorers_path_gives_the_same_bits_and_asks_for_the_error_once():
     model, x = conv_net().float(), images(0, 1, 3, 8, 8).float()
     events: list[Event] = []
-    subject = Subject(model, x, precision="bfloat16")
-    session = Session(subject, events.append, executor="inline", cache=Cache())
+    problem = Problem(model, x, precision="bfloat16")
+    session = Session(problem, events.append, executor="inline", cache=Cache())
     for method in ("gradient", "grad_cam", "smoothgrad"):
         session.submit(Request.of(method, {}, target=1))
         found = events[-1].attribution
@@ -123,16 +123,16 @@ def test_the_explorers_path_gives_the_same_bits_and_asks_for_the_error_once():
         assert torch.equal(found.values, fresh.values)
         assert found.score.dtype == fresh.score.dtype == torch.float32
         assert any("bfloat16" in note for note in found.notes)
-    passes = subject.memory.passes
+    passes = problem.memory.passes
     session.submit(Request.of("smoothgrad", {"n_samples": 20}, target=1))
-    assert subject.memory.passes == passes
+    assert problem.memory.passes == passes
     session.close()
 
 
 def test_the_check_up_says_that_it_is_slow_on_a_cpu():
     model, x = conv_net().float(), images(0, 1, 3, 8, 8).float()
     for precision, slow in ((None, False), ("bfloat16", True)):
-        found = check_up(Subject(model, x, precision=precision), Request.of("gradient", {}))
+        found = check_up(Problem(model, x, precision=precision), Request.of("gradient", {}))
         assert any("bfloat16" in finding.what and finding.severity == "slow" for finding in found) == slow
 
 

@@ -20,7 +20,7 @@ from toys import Tally, conv_net, images, interrupt_once, tallied
 
 from saliency_widgets.api.attribute import attribute
 from saliency_widgets.attribution import Reduction
-from saliency_widgets.session import Cache, Event, Request, Session, Subject, frame_of
+from saliency_widgets.session import Cache, Event, Problem, Request, Session, frame_of
 from saliency_widgets.session.jobs import ThreadExecutor
 
 
@@ -59,8 +59,8 @@ def model() -> Counting:
 
 
 @pytest.fixture
-def subject(model: Counting) -> Subject:
-    return Subject(model, torch.rand(3, 8, 8, generator=torch.Generator().manual_seed(1)))
+def problem(model: Counting) -> Problem:
+    return Problem(model, torch.rand(3, 8, 8, generator=torch.Generator().manual_seed(1)))
 
 
 def smooth(n_samples: int = 4, **params: object) -> Request:
@@ -75,10 +75,10 @@ class Recorder(list):
 
 
 @pytest.mark.parametrize("executor", ["inline", "thread"])
-def test_a_request_is_answered_with_running_estimates_and_then_the_answer(subject, executor, monkeypatch):
+def test_a_request_is_answered_with_running_estimates_and_then_the_answer(problem, executor, monkeypatch):
     monkeypatch.setattr("saliency_widgets.session.session._FRAME_SECONDS", 0.0)
     events = Recorder()
-    session = Session(subject, events, executor=executor)
+    session = Session(problem, events, executor=executor)
     generation = session.submit(smooth(40))
     assert session.wait(30)
     session.close()
@@ -89,13 +89,13 @@ def test_a_request_is_answered_with_running_estimates_and_then_the_answer(subjec
     assert done == sorted(set(done))
     assert done[-1] == 40
     assert len(done) > 3
-    expected = attribute(subject.model, subject.tensor, **smooth(40).settings)
+    expected = attribute(problem.model, problem.tensor, **smooth(40).settings)
     assert torch.equal(events[-1].attribution.values, expected.values)
 
 
-def test_indices_grow_and_generations_never_go_back(subject):
+def test_indices_grow_and_generations_never_go_back(problem):
     events = Recorder()
-    session = Session(subject, events)
+    session = Session(problem, events)
     for n in range(2, 40):
         session.submit(smooth(n))
     assert session.wait(60)
@@ -107,9 +107,9 @@ def test_indices_grow_and_generations_never_go_back(subject):
     assert events[-1].attribution.settings["n_samples"] == 39
 
 
-def test_a_hundred_moves_during_one_pass_cost_that_pass_and_the_last_answer(subject, model):
+def test_a_hundred_moves_during_one_pass_cost_that_pass_and_the_last_answer(problem, model):
     events = Recorder()
-    session = Session(subject, events)
+    session = Session(problem, events)
     model.gate.clear()
     model.entered.clear()
     first = session.submit(smooth(64, chunk_size=4))
@@ -122,7 +122,7 @@ def test_a_hundred_moves_during_one_pass_cost_that_pass_and_the_last_answer(subj
     session.close()
     # the pass that was under way ends (it may have been the prediction's, which is run twice: as the model is written,
     # and as it is computed sooner), then only the last request is computed
-    fresh = Session(Subject(model, subject.tensor[0]), Recorder(), executor="inline")
+    fresh = Session(Problem(model, problem.tensor[0]), Recorder(), executor="inline")
     spent = model.passes - before
     model.passes = 0
     fresh.submit(smooth(8, noise_level=0.99))
@@ -133,9 +133,9 @@ def test_a_hundred_moves_during_one_pass_cost_that_pass_and_the_last_answer(subj
     assert not [e for e in events if e.generation not in (first, first + 100)]
 
 
-def test_going_back_is_exact_and_costs_no_pass(subject, model):
+def test_going_back_is_exact_and_costs_no_pass(problem, model):
     events = Recorder()
-    session = Session(subject, events, executor="inline")
+    session = Session(problem, events, executor="inline")
     session.submit(smooth(5))
     first = events[-1].attribution
     session.submit(smooth(6))
@@ -146,9 +146,9 @@ def test_going_back_is_exact_and_costs_no_pass(subject, model):
     assert events[-1].attribution is first
 
 
-def test_a_changed_model_is_asked_again(subject, model):
+def test_a_changed_model_is_asked_again(problem, model):
     events = Recorder()
-    session = Session(subject, events, executor="inline")
+    session = Session(problem, events, executor="inline")
     session.submit(smooth(3))
     before = events[-1].attribution.values
     with torch.no_grad():
@@ -160,9 +160,9 @@ def test_a_changed_model_is_asked_again(subject, model):
     torch.testing.assert_close(events[-1].attribution.values, before)
 
 
-def test_stop_keeps_the_last_estimate_and_the_next_request_is_answered(subject, model):
+def test_stop_keeps_the_last_estimate_and_the_next_request_is_answered(problem, model):
     events = Recorder()
-    session = Session(subject, events)
+    session = Session(problem, events)
     seen = threading.Event()
 
     class Gate:
@@ -184,9 +184,9 @@ def test_stop_keeps_the_last_estimate_and_the_next_request_is_answered(subject, 
     assert events[-1].attribution.done == 3
 
 
-def test_an_error_is_delivered_and_the_next_request_is_answered(subject, model):
+def test_an_error_is_delivered_and_the_next_request_is_answered(problem, model):
     events = Recorder()
-    session = Session(subject, events)
+    session = Session(problem, events)
     session.submit(Request.of("grad_cam", {"layer": "body.9"}, target=0))
     assert session.wait(30)
     assert events[-1].state == "error"
@@ -197,9 +197,9 @@ def test_an_error_is_delivered_and_the_next_request_is_answered(subject, model):
     assert events[-1].state == "done"
 
 
-def test_another_reduction_redraws_without_a_pass(subject, model):
+def test_another_reduction_redraws_without_a_pass(problem, model):
     events = Recorder()
-    session = Session(subject, events, executor="inline")
+    session = Session(problem, events, executor="inline")
     session.submit(smooth(3))
     model.passes = 0
     session.reduce(Reduction("signed", "sum"))
@@ -211,9 +211,9 @@ def test_another_reduction_redraws_without_a_pass(subject, model):
     assert len(events) == count
 
 
-def test_a_reduction_chosen_while_computing_is_used_from_the_next_frame_on(subject):
+def test_a_reduction_chosen_while_computing_is_used_from_the_next_frame_on(problem):
     events = Recorder()
-    session = Session(subject, events)
+    session = Session(problem, events)
     changed = threading.Event()
 
     def deliver(event: Event) -> None:
@@ -232,9 +232,9 @@ def test_a_reduction_chosen_while_computing_is_used_from_the_next_frame_on(subje
     assert {e.generation for e in events} == {1}
 
 
-def test_waiting_covers_a_map_that_is_to_be_drawn_again(subject, monkeypatch):
+def test_waiting_covers_a_map_that_is_to_be_drawn_again(problem, monkeypatch):
     events = Recorder()
-    session = Session(subject, events)
+    session = Session(problem, events)
     session.submit(smooth(2))
     assert session.wait(30)
     with monkeypatch.context() as patched:
@@ -247,9 +247,9 @@ def test_waiting_covers_a_map_that_is_to_be_drawn_again(subject, monkeypatch):
     session.close()
 
 
-def test_close_ends_the_thread_and_frees_the_cache(subject, model):
+def test_close_ends_the_thread_and_frees_the_cache(problem, model):
     before = set(threading.enumerate())
-    session = Session(subject, Recorder())
+    session = Session(problem, Recorder())
     session.submit(smooth(400, chunk_size=1))
     assert model.entered.wait(30)
     session.close()
@@ -260,10 +260,10 @@ def test_close_ends_the_thread_and_frees_the_cache(subject, model):
     session.close()
 
 
-def test_an_idle_worker_goes_and_comes_back_with_the_next_request(subject, monkeypatch):
+def test_an_idle_worker_goes_and_comes_back_with_the_next_request(problem, monkeypatch):
     monkeypatch.setattr(ThreadExecutor, "idle_seconds", 0.01)
     events = Recorder()
-    session = Session(subject, events)
+    session = Session(problem, events)
     for n in (2, 3, 4):
         session.submit(smooth(n))
         assert session.wait(30)
@@ -275,7 +275,7 @@ def test_an_idle_worker_goes_and_comes_back_with_the_next_request(subject, monke
     assert [e.attribution.done for e in events if e.state == "done"] == [2, 3, 4]
 
 
-def test_a_delivery_that_fails_is_reported_and_ends_neither_the_worker_nor_the_wait(subject, monkeypatch):
+def test_a_delivery_that_fails_is_reported_and_ends_neither_the_worker_nor_the_wait(problem, monkeypatch):
     reported = []
     monkeypatch.setattr(threading, "excepthook", reported.append)
     events = Recorder()
@@ -283,7 +283,7 @@ def test_a_delivery_that_fails_is_reported_and_ends_neither_the_worker_nor_the_w
     def broken(event: Event) -> None:
         raise OSError("the page is gone")
 
-    session = Session(subject, broken)
+    session = Session(problem, broken)
     session.submit(smooth(2))
     assert session.wait(30)
     session._deliver = events
@@ -299,7 +299,7 @@ def test_two_sessions_on_one_model_do_not_disturb_each_other(model):
     requests = [Request.of("grad_cam", {"layer": "body.0"}, target=1), smooth(40, chunk_size=2)]
     alone = [attribute(model, p, **r.settings).values for p, r in zip(images, requests, strict=True)]
     recorders = [Recorder(), Recorder()]
-    sessions = [Session(Subject(model, p), r, cache=Cache(0)) for p, r in zip(images, recorders, strict=True)]
+    sessions = [Session(Problem(model, p), r, cache=Cache(0)) for p, r in zip(images, recorders, strict=True)]
     for _ in range(10):
         for session, request in zip(sessions, requests, strict=True):
             session.submit(request)
@@ -313,8 +313,8 @@ def test_two_sessions_on_one_model_do_not_disturb_each_other(model):
     assert not any(len(m._forward_hooks) for m in model.modules())
 
 
-def test_submit_returns_at_once_whatever_the_worker_does(subject, model):
-    session = Session(subject, Recorder())
+def test_submit_returns_at_once_whatever_the_worker_does(problem, model):
+    session = Session(problem, Recorder())
     model.gate.clear()
     model.entered.clear()
     session.submit(smooth(3))
@@ -328,8 +328,8 @@ def test_submit_returns_at_once_whatever_the_worker_does(subject, model):
     session.close()
 
 
-def test_the_cache_is_bounded_in_bytes_and_drops_the_least_recently_used(subject):
-    found = [attribute(subject.model, subject.tensor, **smooth(n).settings) for n in (2, 3, 4)]
+def test_the_cache_is_bounded_in_bytes_and_drops_the_least_recently_used(problem):
+    found = [attribute(problem.model, problem.tensor, **smooth(n).settings) for n in (2, 3, 4)]
     whole = Cache()
     whole.put("a", found[0])
     size = whole.bytes
@@ -342,7 +342,7 @@ def test_the_cache_is_bounded_in_bytes_and_drops_the_least_recently_used(subject
     assert cache.get("b") is None
     assert cache.get("c") is found[2]
     assert cache.bytes == 2 * size
-    cache.put("d", attribute(subject.model, subject.tensor.expand(9, -1, -1, -1), **smooth(2).settings))
+    cache.put("d", attribute(problem.model, problem.tensor.expand(9, -1, -1, -1), **smooth(2).settings))
     assert cache.bytes <= 2 * size
     cache.forget("a")
     for key in "abcd":
@@ -351,9 +351,9 @@ def test_the_cache_is_bounded_in_bytes_and_drops_the_least_recently_used(subject
     assert cache.get(("a", 1)) is None
 
 
-def test_an_attribution_that_was_written_to_is_not_given_out_again(subject, model):
+def test_an_attribution_that_was_written_to_is_not_given_out_again(problem, model):
     events = Recorder()
-    session = Session(subject, events, executor="inline")
+    session = Session(problem, events, executor="inline")
     session.submit(smooth(3))
     before = events[-1].attribution.values.clone()
     events[-1].attribution.values.zero_()
@@ -362,19 +362,19 @@ def test_an_attribution_that_was_written_to_is_not_given_out_again(subject, mode
     session.close()
 
 
-def test_weights_that_change_past_the_version_counters_are_noticed(subject, model):
+def test_weights_that_change_past_the_version_counters_are_noticed(problem, model):
     events = Recorder()
-    session = Session(subject, events, executor="inline")
+    session = Session(problem, events, executor="inline")
     session.submit(smooth(3))
     before = events[-1].attribution.values
     model.body[3].weight.data.mul_(2)
     session.submit(smooth(3))
     torch.testing.assert_close(events[-1].attribution.values, 2 * before)
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.1, fused=True)
-    model(subject.tensor).sum().backward()
+    model(problem.tensor).sum().backward()
     optimizer.step()
     session.submit(smooth(3))
-    expected = attribute(model, subject.tensor, **smooth(3).settings)
+    expected = attribute(model, problem.tensor, **smooth(3).settings)
     assert torch.equal(events[-1].attribution.values, expected.values)
     model.body[1] = nn.Identity()
     session.submit(smooth(3))
@@ -382,7 +382,7 @@ def test_weights_that_change_past_the_version_counters_are_noticed(subject, mode
     session.close()
 
 
-def test_training_in_another_thread_is_not_disturbed_and_does_not_disturb(subject, model):
+def test_training_in_another_thread_is_not_disturbed_and_does_not_disturb(problem, model):
     model.body.insert(1, nn.BatchNorm2d(4))
     model.body.insert(3, nn.Dropout(0.3))
     alone, other = copy.deepcopy(model.body), model.body
@@ -403,7 +403,7 @@ def test_training_in_another_thread_is_not_disturbed_and_does_not_disturb(subjec
 
     expected = train(alone, 60)
     events = Recorder()
-    session = Session(Subject(other, subject.tensor[0]), events)
+    session = Session(Problem(other, problem.tensor[0]), events)
     stop = threading.Event()
 
     def ask() -> None:
@@ -428,7 +428,7 @@ def test_training_in_another_thread_is_not_disturbed_and_does_not_disturb(subjec
     for name, tensor in alone.state_dict().items():
         assert torch.equal(tensor, other.state_dict()[name]), name
     assert events[-1].state == "done"
-    found = attribute(other, subject.tensor[0], **smooth(5).settings)
+    found = attribute(other, problem.tensor[0], **smooth(5).settings)
     assert torch.equal(events[-1].attribution.values, found.values)
 
 
@@ -436,10 +436,10 @@ def test_python_ends_cleanly_while_a_map_is_computed():
     code = """
 import threading, torch
 from torch import nn
-from saliency_widgets.engine import Request, Session, Subject
+from saliency_widgets.session import Request, Session, Problem
 started = threading.Event()
 net = nn.Sequential(nn.Conv2d(3, 16, 5), nn.ReLU(), nn.Flatten(), nn.Linear(16 * 60 * 60, 5)).eval()
-session = Session(Subject(net, torch.rand(3, 64, 64)), lambda event: started.set())
+session = Session(Problem(net, torch.rand(3, 64, 64)), lambda event: started.set())
 session.submit(Request.of("smoothgrad", {"n_samples": 500}, target=0))
 started.wait(60)
 """
@@ -460,11 +460,11 @@ def test_requests_are_equal_only_for_the_same_question():
     hash(asked.key)
 
 
-def test_remaining_time_is_judged_by_the_last_chunk(subject, monkeypatch):
+def test_remaining_time_is_judged_by_the_last_chunk(problem, monkeypatch):
     """Each frame is shown here, so that the paces can be told from what is delivered."""
     monkeypatch.setattr("saliency_widgets.session.session._FRAME_SECONDS", 0.0)
     events: list[Event] = []
-    session = Session(subject, events.append, executor="inline", cache=Cache())
+    session = Session(problem, events.append, executor="inline", cache=Cache())
     session.submit(Request.of("smoothgrad", {"n_samples": 60, "chunk_size": 8}, target=0))
     session.close()
     running = [(0.0, 0, None)]
@@ -481,10 +481,10 @@ def test_remaining_time_is_judged_by_the_last_chunk(subject, monkeypatch):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("sign", ["absolute", "signed", "positive", "squared"])
-def test_a_frame_is_what_render_would_quantize(subject, model, dtype, sign):
+def test_a_frame_is_what_render_would_quantize(problem, model, dtype, sign):
     from saliency_widgets import render
 
-    found = attribute(model.to(dtype), subject.tensor, method="gradient", target=0)
+    found = attribute(model.to(dtype), problem.tensor, method="gradient", target=0)
     frame = frame_of(found, Reduction(sign))
     values = Reduction(sign)(found.values, (8, 8))[0].double().numpy()
     expected = render.quantize(values, signed=sign == "signed")
@@ -512,7 +512,7 @@ def test_what_is_done_while_idle_gives_way_to_a_question():
         finished.set()
 
     told = []
-    session = Session(Subject(conv_net(), images()), told.append, cache=Cache(), idle=idle)
+    session = Session(Problem(conv_net(), images()), told.append, cache=Cache(), idle=idle)
     first = Request.of("gradient", {}, target=0)
     session.submit(first)
     assert began.wait(20)
@@ -537,7 +537,7 @@ def test_closing_ends_what_is_done_while_idle():
         finally:
             over.set()
 
-    session = Session(Subject(conv_net(), images()), lambda _event: None, cache=Cache(), idle=idle)
+    session = Session(Problem(conv_net(), images()), lambda _event: None, cache=Cache(), idle=idle)
     session.submit(Request.of("gradient", {}, target=0))
     assert began.wait(20)
     session.close()
@@ -668,7 +668,7 @@ def test_whatever_changes_the_model_changes_its_version(change, monkeypatch):
     monkeypatch.setitem(globals(), "Chosen", Once)
     monkeypatch.setattr(marked, "k", 1.0, raising=False)
     told = []
-    session = Session(Subject(model, x), told.append, executor="inline", cache=Cache())
+    session = Session(Problem(model, x), told.append, executor="inline", cache=Cache())
     asked = Request.of("gradient", {}, target=0)
     session.submit(asked)
     session.submit(asked)
@@ -692,7 +692,7 @@ def test_what_a_scripted_module_holds_is_noticed():
             return x * self.k
 
     model, x, told = nn.Sequential(conv_net(), torch.jit.script(Scaled())).eval(), images(0, 1, 3, 8, 8), []
-    session = Session(Subject(model, x), told.append, executor="inline", cache=Cache())
+    session = Session(Problem(model, x), told.append, executor="inline", cache=Cache())
     asked = Request.of("gradient", {}, target=0)
     session.submit(asked)
     session.submit(asked)
@@ -719,7 +719,7 @@ def test_an_object_that_takes_the_place_of_another_is_never_taken_for_it():
         return lambda y: y * k
 
     model, x, told = Acting().eval(), images(0, 1, 3, 8, 8), []
-    session = Session(Subject(model, x), told.append, executor="inline", cache=Cache())
+    session = Session(Problem(model, x), told.append, executor="inline", cache=Cache())
     for k in range(1, 25):
         model.act = times(k)
         session.submit(Request.of("gradient", {}, target=0))
@@ -728,9 +728,9 @@ def test_an_object_that_takes_the_place_of_another_is_never_taken_for_it():
     session.close()
 
 
-def test_a_model_that_changes_its_type_gets_its_inputs_in_it(subject, model):
+def test_a_model_that_changes_its_type_gets_its_inputs_in_it(problem, model):
     told = []
-    session = Session(subject, told.append, executor="inline", cache=Cache())
+    session = Session(problem, told.append, executor="inline", cache=Cache())
     session.submit(smooth(4))
     model.double()
     session.submit(smooth(4))
@@ -739,9 +739,9 @@ def test_a_model_that_changes_its_type_gets_its_inputs_in_it(subject, model):
     session.close()
 
 
-def test_what_was_asked_while_the_asker_was_interrupted_is_answered_to_who_waits(subject, monkeypatch):
+def test_what_was_asked_while_the_asker_was_interrupted_is_answered_to_who_waits(problem, monkeypatch):
     events = Recorder()
-    session = Session(subject, events)
+    session = Session(problem, events)
     interrupt_once(monkeypatch, ThreadExecutor, "kick")
     with pytest.raises(KeyboardInterrupt):
         session.submit(smooth())
@@ -751,7 +751,7 @@ def test_what_was_asked_while_the_asker_was_interrupted_is_answered_to_who_waits
 
 
 @pytest.mark.parametrize("executor", ["inline", "thread"])
-def test_the_worker_never_waits_for_itself(subject, executor):
+def test_the_worker_never_waits_for_itself(problem, executor):
     waited = []
 
     def deliver(event: Event) -> None:
@@ -760,7 +760,7 @@ def test_the_worker_never_waits_for_itself(subject, executor):
         except RuntimeError as error:
             waited.append((event.state, str(error).partition(",")[0]))
 
-    session = Session(subject, deliver, executor=executor)
+    session = Session(problem, deliver, executor=executor)
     session.submit(smooth())
     assert session.wait(60)
     assert set(waited) == {

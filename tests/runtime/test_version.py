@@ -14,7 +14,7 @@ import torch
 from torch import nn
 from toys import Shared, conv_net
 
-from saliency_widgets.runtime.model.version import Fingerprint
+from saliency_widgets.runtime.model.version import ModelVersion
 
 exp = [1.0]  # a global of a notebook that is called like a method
 
@@ -95,7 +95,7 @@ def test_every_change_gives_another_number(change, monkeypatch):
     monkeypatch.setattr(Helper, "__call__", Helper.__call__)
     monkeypatch.setattr(Options, "scale", 1.0)
     model = Holding()
-    number = Fingerprint(model)
+    number = ModelVersion(model)
     first = number()
     assert number() == first
     CHANGES[change](model)
@@ -105,7 +105,7 @@ def test_every_change_gives_another_number(change, monkeypatch):
 
 def test_a_global_with_the_name_of_a_method_does_not_matter():
     model = Holding()
-    number = Fingerprint(model)
+    number = ModelVersion(model)
     first = number()
     exp.append(1.0)
     assert number() == first
@@ -115,7 +115,7 @@ def test_a_global_with_the_name_of_a_method_does_not_matter():
 def test_half_a_reading_is_none(error, monkeypatch):
     model = conv_net()
     model[0].odd = Broken()
-    number = Fingerprint(model)
+    number = ModelVersion(model)
     monkeypatch.setattr(Broken, "raising", error())
     with pytest.raises(error):
         number()
@@ -129,7 +129,7 @@ def test_half_a_reading_is_none(error, monkeypatch):
 def test_what_is_gone_is_read_anew():
     model, one, two = conv_net(), Helper(), Helper()
     model.trainer = weakref.proxy(one)
-    number = Fingerprint(model)
+    number = ModelVersion(model)
     first = number()
     model.trainer = weakref.proxy(two)
     del one
@@ -150,7 +150,7 @@ def test_what_was_met_far_away_is_looked_into_where_it_is_near():
 
     model = nn.Sequential(conv_net(), Child())
     model.far = far
-    number = Fingerprint(model)
+    number = ModelVersion(model)
     first = number()
     settings["a"]["b"][0] = 2.0
     assert number() != first
@@ -167,7 +167,7 @@ def test_what_counts_passes_by_itself_does_not_matter():
             return self
 
     model.counter = Counter()
-    number = Fingerprint(model)
+    number = ModelVersion(model)
     first = number()
     model.counter.passes += 1
     assert number() == first
@@ -177,7 +177,7 @@ def test_what_counts_passes_by_itself_does_not_matter():
 def test_the_order_of_a_dict_of_a_kind_of_its_own():
     model = conv_net()
     model.order = OrderedDict(a=1.0, b=2.0)
-    number = Fingerprint(model)
+    number = ModelVersion(model)
     first = number()
     model.order.move_to_end("a")
     assert number() != first
@@ -195,7 +195,7 @@ def test_objects_that_know_each_other_are_read_once():
         return model
 
     def seconds(model: nn.Module) -> float:
-        number = Fingerprint(model)
+        number = ModelVersion(model)
         number()
         times = []
         for _ in range(7):

@@ -10,7 +10,7 @@ from toys import far, images, rows
 import saliency_widgets as sw
 from saliency_widgets.runtime.model.isolation import undisturbed
 from saliency_widgets.session.cache import Cache
-from saliency_widgets.session.problem import Subject
+from saliency_widgets.session.problem import Problem
 from saliency_widgets.session.request import Request
 from saliency_widgets.session.session import Session
 
@@ -216,7 +216,7 @@ def test_a_session_that_keeps_graphs_gives_the_same_map_for_each_target_and_laye
     """A recorded pass is differentiated again and again, by another class and at another layer."""
     maps = []
     for by_formula in (False, True):
-        session = Session(Subject(Stem(by_formula=by_formula), X, fold=False), lambda _: None, cache=Cache())
+        session = Session(Problem(Stem(by_formula=by_formula), X, fold=False), lambda _: None, cache=Cache())
         asked = [Request.of("gradient", {}, target=k) for k in range(3)]
         asked += [Request.of("grad_cam", {"layer": "conv"}, target=k) for k in range(2)]
         maps.append([session.answer(request)[0].values for request in asked])

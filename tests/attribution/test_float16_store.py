@@ -11,7 +11,7 @@ from toys import conv_net, images
 import saliency_widgets as sw
 from saliency_widgets.attribution.numerics import float16_store as halves
 from saliency_widgets.attribution.numerics.float16_store import Half, kept_whole
-from saliency_widgets.session import Cache, Event, Request, Session, Subject
+from saliency_widgets.session import Cache, Event, Problem, Request, Session
 
 
 @given(st.integers(0, 2**32 - 1), st.floats(-40, 38), st.floats(0, 12))
@@ -67,7 +67,7 @@ def test_the_map_is_off_by_less_than_is_said(quadrature, monkeypatch):
 def test_they_are_reused_bit_for_bit_in_half_of_the_room(quadrature, short):
     model, x = conv_net().float(), images(0, 1, 3, 8, 8).float()
     events: list[Event] = []
-    session = Session(Subject(model, x), events.append, executor="inline", cache=Cache())
+    session = Session(Problem(model, x), events.append, executor="inline", cache=Cache())
 
     def ask(n_steps: int) -> int:
         asked = {"n_steps": n_steps, "tolerance": 0.0, "quadrature": quadrature}

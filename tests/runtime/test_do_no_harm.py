@@ -21,7 +21,7 @@ from toys import images, state_of
 import saliency_widgets as sw
 from saliency_widgets.attribution.errors import Cancelled
 from saliency_widgets.runtime.model.isolation import stand_in
-from saliency_widgets.session.problem import Subject
+from saliency_widgets.session.problem import Problem
 from saliency_widgets.session.request import Request
 from saliency_widgets.session.session import Session
 
@@ -1015,7 +1015,7 @@ def test_two_sessions_at_once_give_what_one_after_the_other_gives(training):
     expected = {request.method: explain(request.method, model, x).values for request in requests}
     with as_found(model, x):
         for one, other in zip(requests, requests[1:] + requests[:1], strict=True):
-            sessions = [Session(Subject(model, x), lambda _event: None) for _ in range(2)]
+            sessions = [Session(Problem(model, x), lambda _event: None) for _ in range(2)]
             for session, request in zip(sessions, (one, other), strict=True):
                 session.submit(request)
             for session, request in zip(sessions, (one, other), strict=True):

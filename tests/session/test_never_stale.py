@@ -17,7 +17,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from torch import nn
 
 from saliency_widgets.api.attribute import attribute
-from saliency_widgets.session import Cache, Event, Request, Session, Subject
+from saliency_widgets.session import Cache, Event, Problem, Request, Session
 
 
 class Net(nn.Module):
@@ -99,7 +99,7 @@ class Moves(RuleBasedStateMachine):
         self.events: list[Event] = []
         self.cache = Cache(max_bytes)
         self.session = Session(
-            Subject(self.model, self.inputs), self.events.append, executor="inline", cache=self.cache
+            Problem(self.model, self.inputs), self.events.append, executor="inline", cache=self.cache
         )
 
     @rule(request=requests())
