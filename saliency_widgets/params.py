@@ -94,11 +94,11 @@ class Param:
             return value
         if self.kind == "layer":
             if not isinstance(value, str):
-                raise TypeError(f"{self.name}: expected a module path such as 'features.7', got {_told(value)}.")
+                raise TypeError(f"{self.name}: expected a module path such as 'features.7', got {_shown(value)}.")
             return value
         if self.kind == "range":
             if not (isinstance(value, (tuple, list)) and len(value) == 2):
-                raise TypeError(f"{self.name}: expected a pair (low, high), got {_told(value)}.")
+                raise TypeError(f"{self.name}: expected a pair (low, high), got {_shown(value)}.")
             low, high = (self._check_number(v) for v in value)
             if low > high:
                 raise ValueError(f"{self.name}: the first number must not exceed the second, got {brief(value)}.")
@@ -115,7 +115,7 @@ class Param:
             number: float = operator.index(cast(SupportsIndex, value)) if whole else float(value)
         except Exception:  # whatever it raises that is no number, and an integer too large for a float
             wanted = "a whole number" if whole else "a number"
-            raise TypeError(f"{self.name}: expected {wanted} {self._range()}, got {_told(value)}.") from None
+            raise TypeError(f"{self.name}: expected {wanted} {self._range()}, got {_shown(value)}.") from None
         smallest, largest = self.limits
         finite = whole or math.isfinite(number)
         if not finite or not smallest <= number <= largest:
@@ -140,7 +140,7 @@ def check_choice(argument: str, value: Any, choices: Sequence[str]) -> str:
         ValueError: It is none of them.
     """
     if not isinstance(value, str):
-        raise TypeError(f"{argument}: expected one of {_listed(choices)}, got {_told(value)}.")
+        raise TypeError(f"{argument}: expected one of {_listed(choices)}, got {_shown(value)}.")
     if value not in choices:
         raise ValueError(unknown(argument, value, choices))
     return value
@@ -158,7 +158,7 @@ def check_switch(argument: str, value: Any) -> bool:
         TypeError: It is neither.
     """
     if not isinstance(value, bool):
-        raise TypeError(f"{argument}: expected True or False, got {_told(value)}.")
+        raise TypeError(f"{argument}: expected True or False, got {_shown(value)}.")
     return value
 
 
@@ -170,7 +170,7 @@ def check_text(argument: str, value: Any) -> str:
         ValueError: It holds halves of characters (surrogates), as broken file names do.
     """
     if not isinstance(value, str):
-        raise TypeError(f"{argument}: expected a text, got {_told(value)}.")
+        raise TypeError(f"{argument}: expected a text, got {_shown(value)}.")
     try:
         value.encode()
     except UnicodeEncodeError as error:
@@ -187,7 +187,7 @@ def check_mapping(argument: str, value: Any) -> dict[str, Any]:
     if value is None:
         return {}
     if not isinstance(value, Mapping) or not all(isinstance(name, str) for name in value):
-        raise TypeError(f"{argument}: expected a mapping from names to values, got {_told(value)}.")
+        raise TypeError(f"{argument}: expected a mapping from names to values, got {_shown(value)}.")
     return dict(value)
 
 
@@ -205,7 +205,7 @@ def check_list(argument: str, value: Any, example: str) -> list[Any]:
     """
     unordered = isinstance(value, (str, bytes, Mapping, set, frozenset))
     if unordered or not isinstance(value, Iterable) or not isinstance(value, Sized):
-        raise TypeError(f"{argument}: expected a list such as {example}, got {_told(value)}.")
+        raise TypeError(f"{argument}: expected a list such as {example}, got {_shown(value)}.")
     check_length(argument, value)
     try:
         return list(value)
@@ -227,7 +227,7 @@ def check_length(argument: str, value: Any) -> None:
     except Exception as error:
         raise TypeError(f"{argument}: its length can't be read: {type(error).__name__}: {error}.") from error
     if count > MANY:
-        raise ValueError(f"{argument}: expected at most {MANY} of them, got {_told(value)}. Pass those that are meant.")
+        raise ValueError(f"{argument}: expected at most {MANY} of them, got {_shown(value)}. Pass fewer.")
 
 
 def figure(number: float) -> str:
@@ -235,30 +235,30 @@ def figure(number: float) -> str:
     return str(int(number)) if float(number).is_integer() else f"{number:g}"
 
 
-def unknown(what: str, given: str, known: Sequence[str], aliases: Mapping[str, str] | None = None) -> str:
+def unknown(what: str, name: str, names: Sequence[str], aliases: Mapping[str, str] | None = None) -> str:
     """The sentence for a name that is not known: what was meant, or what there is.
 
     Args:
         what: The argument, for the sentence.
-        given: The name.
-        known: The names there are.
+        name: The name.
+        names: The names there are.
         aliases: From what others call it to one of these names; case and punctuation don't matter.
     """
-    close = _close(given, known, aliases or {}) if isinstance(given, str) else []
-    hint = f"Did you mean {_listed(close)}?" if close else f"Known: {_listed(known)}."
-    if not known:
+    close = _close(name, names, aliases or {}) if isinstance(name, str) else []
+    hint = f"Did you mean {_listed(close)}?" if close else f"Known: {_listed(names)}."
+    if not names:
         hint = "There is nothing to be named here: leave it out."
-    return f"{what}: {brief(given)} is not known. {hint}"
+    return f"{what}: {brief(name)} is not known. {hint}"
 
 
-def _close(name: str, known: Sequence[str], aliases: Mapping[str, str]) -> list[str]:
+def _close(name: str, names: Sequence[str], aliases: Mapping[str, str]) -> list[str]:
     """The names that were probably meant; difflib's work grows with the square of what it compares."""
     if len(name) > _LONGEST:
         return []
-    compared = known
-    if len(known) > _COMPARED:
+    compared = names
+    if len(names) > _COMPARED:
         start = name[:1].lower()
-        compared = list(islice((one for one in known if one[:1].lower() == start), _COMPARED))
+        compared = list(islice((one for one in names if one[:1].lower() == start), _COMPARED))
     compared = [one for one in compared if len(one) <= _LONGEST]
     spelled = {spelling(one): one for one in compared} | {spelling(alias): one for alias, one in aliases.items()}
     if spelling(name) in spelled:
@@ -286,7 +286,7 @@ def brief(value: Any) -> str:
         return f"a {type(value).__name__}"
 
 
-def _told(value: Any) -> str:
+def _shown(value: Any) -> str:
     text = brief(value)
     return f"{text} ({type(value).__name__})" if len(text) < 60 else f"a {type(value).__name__}"
 

@@ -98,7 +98,7 @@ def _noise(inputs: Tensor, pixels: PixelRange | None, seed: int) -> Tensor:
         low, high = flat.amin(1), flat.amax(1)
         # As alone: an image's noise is not to depend on the images beside it.
         usual = (low >= 0) & (high <= 1) & (inputs.ndim == 4)
-        low, high = (torch.where(usual, end, own).view(shape) for end, own in ((0.0, low), (1.0, high)))
+        low, high = (torch.where(usual, end, value).view(shape) for end, value in ((0.0, low), (1.0, high)))
     return (low + uniform * (high - low)).expand_as(inputs).clone()
 
 
@@ -202,8 +202,8 @@ def baseline_of(
             raise ValueError(
                 f"baseline: {name!r} of whole numbers or truth values is none of them. Use 'zero', or a tensor of them."
             )
-        told = None if columns is None else columns.named(name, seed)
-        return NAMED[name](inputs, pixels, seed) if told is None else told.to(inputs).expand_as(inputs).clone()
+        row = None if columns is None else columns.named(name, seed)
+        return NAMED[name](inputs, pixels, seed) if row is None else row.to(inputs).expand_as(inputs).clone()
     if hasattr(value, "iloc"):  # a row as people have it
         if columns is None:
             raise TypeError("baseline: a row of pandas goes with inputs that are one. Pass what the model sees.")

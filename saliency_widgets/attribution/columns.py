@@ -37,9 +37,9 @@ class Columns:
         An attribution in proportion to the change of its feature is the same in any unit: of a linear model on scaled
         features, Integrated Gradients give w (x - x') in the units of the columns.
         """
-        found = values.new_zeros(len(values), len(self.names))
-        known = (self.of >= 0).to(values.device)
-        return found.index_add_(1, self.of.to(values.device)[known], values[:, known])
+        total = values.new_zeros(len(values), len(self.names))
+        from_column = (self.of >= 0).to(values.device)
+        return total.index_add_(1, self.of.to(values.device)[from_column], values[:, from_column])
 
     def named(self, name: str, seed: int) -> Tensor | None:
         """A baseline that the background tells, shape (F,); None where it is not about the background.

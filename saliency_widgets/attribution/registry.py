@@ -100,18 +100,18 @@ class Method:
     blank: str = ""
     gradients: bool = True
 
-    def check_params(self, given: Mapping[str, Any]) -> dict[str, Any]:
+    def check_params(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """All parameters, the given ones checked, the others by default.
 
         Raises:
             TypeError: A parameter that the method doesn't have, or a value of the wrong type.
             ValueError: A value out of range.
         """
-        known = {param.name: param for param in self.params}
-        for name in check_mapping("params", given):
-            if name not in known:
-                raise TypeError(unknown(f"parameter of {self.name}", name, list(known) or ["none"]))
-        return {name: param.check(given.get(name, param.default)) for name, param in known.items()}
+        params = {param.name: param for param in self.params}
+        for name in check_mapping("params", values):
+            if name not in params:
+                raise TypeError(unknown(f"parameter of {self.name}", name, list(params) or ["none"]))
+        return {name: param.check(values.get(name, param.default)) for name, param in params.items()}
 
 
 def method(
@@ -150,21 +150,21 @@ def method(
 class Methods(Mapping[str, Method]):
     """The methods by name; printed, a table of their parameters."""
 
-    def __init__(self, found: Mapping[str, Method]) -> None:
-        self._found = dict(found)
+    def __init__(self, methods: Mapping[str, Method]) -> None:
+        self._methods = dict(methods)
 
     def __getitem__(self, name: str) -> Method:
-        return self._found[name]
+        return self._methods[name]
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._found)
+        return iter(self._methods)
 
     def __len__(self) -> int:
-        return len(self._found)
+        return len(self._methods)
 
     def __repr__(self) -> str:
         lines = []
-        for entry in self._found.values():
+        for entry in self._methods.values():
             lines.append(f"{entry.name}: {entry.help}")
             for param in entry.params:
                 low, high = ("" if end is None else figure(end) for end in (param.low, param.high))

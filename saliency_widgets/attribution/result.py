@@ -102,7 +102,7 @@ class Attribution:
             raise ValueError(unknown("part", name, list(self.parts)) if self.parts else "part: there is one input.")
         sizes = [math.prod(shape) for shape in self.parts.values()]
 
-        def own(tensor: Tensor | None) -> Tensor | None:
+        def piece_of(tensor: Tensor | None) -> Tensor | None:
             if tensor is None:
                 return None
             pieces = dict(zip(self.parts, tensor.split(sizes, 1), strict=True))
@@ -111,12 +111,12 @@ class Attribution:
             ((one, shape),) = inside.items()
             return pieces[one].reshape(-1, *shape)
 
-        values = own(self.values)
+        values = piece_of(self.values)
         assert values is not None
         return replace(
             self,
             values=values,
-            standard_error=own(self.standard_error),
+            standard_error=piece_of(self.standard_error),
             delta=None,
             input_shape=tuple(values.shape),
             parts=inside if len(inside) > 1 else {},
@@ -217,9 +217,9 @@ class Attribution:
 
     def __repr__(self) -> str:
         """Provenance in one line; never the numbers."""
-        told = ", ".join(f"{name}={written(name, value)}" for name, value in self.settings.items())
+        settings = ", ".join(f"{name}={written(name, value)}" for name, value in self.settings.items())
         state = "" if self.complete else f", {self.done} of {self.total} {self.unit}"
-        return f"Attribution({tuple(self.values.shape)}, {told}{state})"
+        return f"Attribution({tuple(self.values.shape)}, {settings}{state})"
 
 
 def code_of(settings: Mapping[str, Any], *, transformed: bool, shown: Mapping[str, Any] | None = None) -> str:
@@ -231,8 +231,8 @@ def code_of(settings: Mapping[str, Any], *, transformed: bool, shown: Mapping[st
         shown: Keyword arguments of :meth:`Attribution.saliency_map`: a line that makes this map is added.
     """
     through = ["transform"] if transformed else []
-    own = [name for name, value in settings.items() if _is_argument(_plain(name, value))]
-    needed = ["model", "inputs", *through, *own]
+    needed_arguments = [name for name, value in settings.items() if _is_argument(_plain(name, value))]
+    needed = ["model", "inputs", *through, *needed_arguments]
     lines = [
         f"# {', '.join(needed)}: yours",
         "import saliency_widgets as sw",
@@ -245,8 +245,8 @@ def code_of(settings: Mapping[str, Any], *, transformed: bool, shown: Mapping[st
         ")",
     ]
     if shown is not None:
-        told = ", ".join(f"{name}={written(name, value)}" for name, value in shown.items())
-        lines.append(f"shown = attribution.saliency_map({told})  # (H, W) in [0, 1]")
+        arguments = ", ".join(f"{name}={written(name, value)}" for name, value in shown.items())
+        lines.append(f"shown = attribution.saliency_map({arguments})  # (H, W) in [0, 1]")
     return "\n".join(lines) + "\n"
 
 

@@ -41,26 +41,26 @@ def scores_in(output: Any, rows: int | None = None) -> Tensor:
     Raises:
         TypeError: There is no tensor to be found.
     """
-    found = output
-    if not isinstance(found, Tensor):
+    scores = output
+    if not isinstance(scores, Tensor):
         parts = _fields(output)
         named = [parts[name] for name in _NAMES if isinstance(parts.get(name), Tensor)]
         tensors = [value for value in parts.values() if isinstance(value, Tensor)]
         whole = [value for value in tensors if value.ndim > 0 and rows in (None, value.shape[0])]
-        found = next(iter([*named, *whole, *tensors]), None)
-    if not isinstance(found, Tensor):
+        scores = next(iter([*named, *whole, *tensors]), None)
+    if not isinstance(scores, Tensor):
         raise TypeError(
             f"target: the model returned a {type(output).__name__} with no tensor of scores in it. "
             f"Pass target= a function from that output to one number per sample."
         )
-    return found
+    return scores
 
 
 def notes_on(output: Any, rows: int) -> tuple[str, ...]:
     """What a reader should know of how the scores were found in a model's output."""
     notes = []
-    found = scores_in(output, rows)
-    if is_dense(found):
+    scores = scores_in(output, rows)
+    if is_dense(scores):
         notes.append(
             "The model scores each position of the image: the class's mean over all of them is explained. Pass "
             "target= a function from the output for a part of them."
@@ -77,15 +77,15 @@ def notes_on(output: Any, rows: int) -> tuple[str, ...]:
 
 
 def _fields(output: Any) -> dict[Any, Any]:
-    """What a model's output is made of, by name or place."""
+    """What a model's output is made of, by name or position."""
     if isinstance(output, Mapping):
         return dict(output)
     if hasattr(output, "_asdict"):
         return output._asdict()
     if isinstance(output, (tuple, list)):
         return dict(enumerate(output))
-    found = {field.name: getattr(output, field.name) for field in fields(output)} if is_dataclass(output) else {}
-    return found | {name: getattr(output, name) for name in _NAMES if hasattr(output, name)}
+    values = {field.name: getattr(output, field.name) for field in fields(output)} if is_dataclass(output) else {}
+    return values | {name: getattr(output, name) for name in _NAMES if hasattr(output, name)}
 
 
 def is_dense(scores: Tensor) -> bool:
@@ -106,43 +106,43 @@ def logits_of(output: Any, rows: int | None = None) -> Tensor:
     return _over_positions(_formed(scores_in(output, rows), rows))
 
 
-def _formed(found: Tensor, rows: int | None) -> Tensor:
+def _formed(scores: Tensor, rows: int | None) -> Tensor:
     """The scores, (N, K) or (N, K, H, W)."""
-    check_dense(found, "model", returned=True)
-    if found.dtype == torch.bool:
+    check_dense(scores, "model", returned=True)
+    if scores.dtype == torch.bool:
         raise TypeError("model: expected scores from it, got truth values. Return the numbers that they were made of.")
-    if found.is_complex():
+    if scores.is_complex():
         raise TypeError("target: the model's output is complex. Pass target= a function to one real number per sample.")
-    if found.ndim == 0 and rows == 1:
-        found = found[None]  # squeezed by the model
-    if found.ndim == 1:
-        found = found[:, None]
-    if found.ndim == 0:
+    if scores.ndim == 0 and rows == 1:
+        scores = scores[None]  # squeezed by the model
+    if scores.ndim == 1:
+        scores = scores[:, None]
+    if scores.ndim == 0:
         raise OneForAll(
             f"model: it returned one number, without a dimension, for {rows or 'several'} inputs. A model to be "
             f"explained scores each row of its batch (a squeeze() or a sum() too many?). Where it takes one row at a "
             f"time, pass chunk_size=1."
         )
-    if found.ndim != 2 and not is_dense(found):
+    if scores.ndim != 2 and not is_dense(scores):
         raise ValueError(
-            f"target: the model's output has shape {tuple(found.shape)}; (samples, classes) or (samples, classes, "
+            f"target: the model's output has shape {tuple(scores.shape)}; (samples, classes) or (samples, classes, "
             f"height, width) was expected. Pass target= an index into one sample's output, a tuple of "
-            f"{max(1, found.ndim - 1)} whole numbers, or a function from the output to one number per sample, for "
+            f"{max(1, scores.ndim - 1)} whole numbers, or a function from the output to one number per sample, for "
             f"example lambda out: out[:, 0, 3]."
         )
-    if rows is not None and found.shape[0] != rows:
+    if rows is not None and scores.shape[0] != rows:
         raise ValueError(
-            f"model: it returned {found.shape[0]} rows of scores for {rows} inputs. "
+            f"model: it returned {scores.shape[0]} rows of scores for {rows} inputs. "
             f"A model to be explained must score each row of its batch (does a squeeze, a mean or a view with a fixed "
             f"number drop the batch dimension?). Where it takes only so many rows at a time, pass chunk_size=1. Where "
             f"the rows are parts of one sample (nodes of a graph, steps of a sequence), pass target= a function from "
             f"the output to one number for all of them, such as lambda out: out[0, 1]."
         )
-    if not found.shape[1]:
+    if not scores.shape[1]:
         raise ValueError(
-            f"model: expected the scores of one class at least, got shape {tuple(found.shape)}. Check its last layer."
+            f"model: expected the scores of one class at least, got shape {tuple(scores.shape)}. Check its last layer."
         )
-    return found
+    return scores
 
 
 def _over_positions(scores: Tensor) -> Tensor:

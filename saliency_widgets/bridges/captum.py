@@ -44,7 +44,7 @@ from saliency_widgets.runtime.layers.hooks import turn_of
 from saliency_widgets.runtime.layers.selection import check_layer
 from saliency_widgets.runtime.runner import Runner
 
-_ASKED = {  # what the bridge itself gives
+_FIXED_HERE = {  # what the bridge itself gives
     "inputs": "They are those of sw.attribute.",
     "target": "Say it to sw.attribute(..., target=).",
     "additional_forward_args": "Pass all the model's inputs to sw.attribute, as a tuple or by name, and explain= some.",
@@ -112,10 +112,10 @@ def from_captum(attribution: Any, *, title: str | None = None, **fixed: Any) -> 
 def captum_names() -> list[str]:
     """The classes of ``captum.attr`` that explain something; none where captum is not installed."""
     try:
-        import captum.attr as found
+        import captum.attr as attr
     except ImportError:
         return []
-    return [name for name in found.__all__ if hasattr(getattr(found, name), "attribute")]
+    return [name for name in attr.__all__ if hasattr(getattr(attr, name), "attribute")]
 
 
 def captum_method(name: str) -> Method:
@@ -126,17 +126,17 @@ def captum_method(name: str) -> Method:
         ValueError: There is no such class, or it needs more than a model and a layer.
     """
     try:
-        import captum.attr as found
+        import captum.attr as attr
     except ImportError as error:
         raise ImportError(f"method: {brief(name)} needs captum: pip install 'saliency-widgets[captum]'") from error
-    kinds = {f"captum.{n}": getattr(found, n) for n in captum_names()}
+    kinds = {f"captum.{n}": getattr(attr, n) for n in captum_names()}
     if name not in kinds:
         raise ValueError(unknown("method", name, list(kinds)))
     kind, label = kinds[name], name.removeprefix("captum.")
     needs = [n for n, p in list(inspect.signature(kind.__init__).parameters.items())[1:] if p.default is p.empty]
     if more := [n for n in needs if n not in ("forward_func", "model", "layer")]:
-        told = f"Make the object, captum.attr.{label}(...), and pass that."
-        raise ValueError(f"method: {name!r} needs {', '.join(more)} too. {told}")
+        advice = f"Make the object, captum.attr.{label}(...), and pass that."
+        raise ValueError(f"method: {name!r} needs {', '.join(more)} too. {advice}")
 
     def made(scored: nn.Module, _: dict[int, Any], layer: str | None) -> Any:
         return kind(scored) if layer is None else kind(scored, scored.get_submodule(f"model.{layer}"))
@@ -178,18 +178,18 @@ class _Bridge:
 
     def method(self, title: str | None = None) -> Method:
         """The method, with its arguments looked through."""
-        named = [name for name, p in self.arguments.items() if p.kind != p.VAR_KEYWORD and name not in _ASKED]
+        named = [name for name, p in self.arguments.items() if p.kind != p.VAR_KEYWORD and name not in _FIXED_HERE]
         for name in self.fixed:
-            if name in _ASKED:
-                raise TypeError(f"{unknown(f'argument of {self.label}', name, named or ['none'])} {_ASKED[name]}")
+            if name in _FIXED_HERE:
+                raise TypeError(f"{unknown(f'argument of {self.label}', name, named or ['none'])} {_FIXED_HERE[name]}")
             # What goes to **kwargs is captum's business, or that of the caller's functions; but for slips of the pen.
             slip = difflib.get_close_matches(name, named, n=1, cutoff=0.8)
             if name not in named and (slip or not any(p.kind == p.VAR_KEYWORD for p in self.arguments.values())):
                 raise TypeError(unknown(f"argument of {self.label}", name, named or ["none"]))
             if name in self.arguments:
                 _check_fixed(name, self.fixed[name], self.arguments[name].default)
-        given = {"baselines", "sliding_window_shapes", *self.fixed}
-        if missing := [n for n in named if self.arguments[n].default is inspect.Parameter.empty and n not in given]:
+        provided = {"baselines", "sliding_window_shapes", *self.fixed}
+        if missing := [n for n in named if self.arguments[n].default is inspect.Parameter.empty and n not in provided]:
             needed = f"{self.label} needs {', '.join(missing)}"
             raise ValueError(f"method: {needed}. Pass from_captum(object, {missing[0]}=...).")
         return Method(
@@ -206,14 +206,16 @@ class _Bridge:
         )
 
     def _params(self, free: list[str]) -> tuple[Param, ...]:
-        found = [LAYER] if self.chosen else []
-        found += [param for name, param in (("baselines", BASELINE), ("sliding_window_shapes", WINDOW)) if name in free]
+        params = [LAYER] if self.chosen else []
+        params += [
+            param for name, param in (("baselines", BASELINE), ("sliding_window_shapes", WINDOW)) if name in free
+        ]
         for name in free:
             default = self.arguments[name].default
             if name not in _CHUNKS and isinstance(default, (int, float)) and not isinstance(default, bool):
-                found.append(slider_of(name, default, f"captum's {name} of {self.label}.attribute."))
-        found += [SEED] if "baselines" in free or set(_SAMPLED) & set(self.arguments) else []
-        return (*found, *([CHUNK_SIZE] if set(_CHUNKS) & set(free) else []))
+                params.append(slider_of(name, default, f"captum's {name} of {self.label}.attribute."))
+        params += [SEED] if "baselines" in free or set(_SAMPLED) & set(self.arguments) else []
+        return (*params, *([CHUNK_SIZE] if set(_CHUNKS) & set(free) else []))
 
     def _run(self, runner: Runner, **params: Any) -> Iterator[Estimate]:
         if self.label.endswith("LRP") and not _is_an_output(runner):

@@ -29,20 +29,20 @@ def examine(runner: Runner) -> Checkup:
     Args:
         runner: The model, its inputs, and the score.
     """
-    found = list(of_modules(runner.passes.model))
+    findings = list(of_modules(runner.passes.model))
     try:
         runner, coupling = runner.by_samples()
-        found += [_joint(note) for note in coupling]
+        findings += [_joint(note) for note in coupling]
         try:
             seen = observe(runner)
         except NeedsGradients:
             runner.passes.memory.by_hand = True
             seen = observe(runner)
     except (TypeError, ValueError) as error:
-        return Checkup([*found, broken(error)])
+        return Checkup([*findings, broken(error)])
     for rule in _RULES:
-        found += rule(runner, seen)
-    return Checkup(found)
+        findings += rule(runner, seen)
+    return Checkup(findings)
 
 
 def _joint(note: str) -> Finding:

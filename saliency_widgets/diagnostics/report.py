@@ -62,9 +62,9 @@ class Checkup(Sequence[Finding]):
             style = "text-align:left;vertical-align:top"
             return element("tr", *(element(kind, cell, style=style) for cell in cells))
 
-        told = [(f.severity, f.what, _listed(f.where), ", ".join(f.methods) or "all", f.remedy) for f in self._findings]
+        said = [(f.severity, f.what, _listed(f.where), ", ".join(f.methods) or "all", f.remedy) for f in self._findings]
         head = row("th", ("", "what", "where", "methods", "what to do"))
-        return element("table", head, *(row("td", cells) for cells in told))
+        return element("table", head, *(row("td", cells) for cells in said))
 
 
 def _in(where: Sequence[str]) -> str:

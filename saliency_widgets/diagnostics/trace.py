@@ -151,12 +151,12 @@ def _slopes(runner: Runner, gradient: Tensor) -> Tensor | None:
 
 def _custom(scores: Tensor) -> dict[str, None]:
     """The caller's own autograd functions in the graph of the scores."""
-    found: dict[str, None] = {}
+    names: dict[str, None] = {}
     for node in nodes_of([scores]):
         if isinstance(node, torch.autograd.function.BackwardCFunction):
-            found[type(node).__name__.removesuffix("Backward")] = None
-    found.pop(RULE_NAME, None)
-    return found
+            names[type(node).__name__.removesuffix("Backward")] = None
+    names.pop(RULE_NAME, None)
+    return names
 
 
 class _Healed(TorchFunctionMode):
@@ -222,12 +222,12 @@ def _shift(model: nn.Module, path: str, x: Tensor) -> tuple[str, float, float] |
     if mean is None or variance is None or x.numel() == x.shape[1]:
         return None
     batches = 0 if norm.num_batches_tracked is None else int(norm.num_batches_tracked)
-    kept = 0.0 if norm.momentum is None else (1 - norm.momentum) ** batches
+    remaining = 0.0 if norm.momentum is None else (1 - norm.momentum) ** batches
     # It has learnt nothing yet, or what it began with still weighs; converted weights come with 0 batches.
-    if (not bool(mean.any()) and bool((variance == 1).all())) or (batches and kept > _BEGINNING):
+    if (not bool(mean.any()) and bool((variance == 1).all())) or (batches and remaining > _BEGINNING):
         return None
     with torch.no_grad():
         channels = x.double().transpose(0, 1).flatten(1)
-        known = variance.double() + norm.eps
-        far = (channels.mean(1) - mean.double()).abs() / known.sqrt()
-        return path, float(far.median()), float((channels.var(1) / known).median())
+        stable = variance.double() + norm.eps
+        far = (channels.mean(1) - mean.double()).abs() / stable.sqrt()
+        return path, float(far.median()), float((channels.var(1) / stable).median())

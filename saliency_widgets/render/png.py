@@ -108,8 +108,8 @@ def overlay_image(
     ending = line * len(below) + margin // 2 if below else 0
     page = Image.new("RGB", (page_width, heading + height + bar_height + line + ending + 3 * margin + 6), _PAPER)
     draw = ImageDraw.Draw(page)
-    for place, text in enumerate(above):
-        draw.text((margin, margin + place * line), text, fill=_INK, font=font)
+    for number, text in enumerate(above):
+        draw.text((margin, margin + number * line), text, fill=_INK, font=font)
     top = margin + heading
     page.paste(shown, ((page_width - width) // 2, top))
 
@@ -125,8 +125,8 @@ def overlay_image(
         length = draw.textlength(tick.label, font=font)
         draw.text((margin + tick.position * (bar_width - length), top), tick.label, fill=_INK, font=font)
     top += line + margin // 2
-    for place, text in enumerate(below):
-        draw.text((margin, top + place * line), text, fill=_QUIET, font=font)
+    for number, text in enumerate(below):
+        draw.text((margin, top + number * line), text, fill=_QUIET, font=font)
     return page
 
 

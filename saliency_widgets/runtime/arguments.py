@@ -67,12 +67,12 @@ class Arguments:
             channels_last: Whether images are laid out so in memory.
         """
 
-        def own(piece: Tensor) -> Tensor:
+        def copied(piece: Tensor) -> Tensor:
             return (
                 piece.clone(memory_format=torch.channels_last) if channels_last and piece.ndim == 4 else piece.clone()
             )
 
-        pieces = [own(piece) for piece in (self.split(rows) if isinstance(rows, Tensor) else rows)]
+        pieces = [copied(piece) for piece in (self.split(rows) if isinstance(rows, Tensor) else rows)]
 
         def filled(node: Any) -> Any:
             if isinstance(node, Slot):
@@ -131,8 +131,8 @@ class Arguments:
 
         def of(x: Tensor, part: InputPart | None) -> Tensor:
             name, shown = (self.name, pixels) if part is None else (part.name, part.pixels)
-            own = value if each is None else each.get(name or "")
-            return baseline_of(own, x, shown, seed, columns if part is None else None)
+            chosen = value if each is None else each.get(name or "")
+            return baseline_of(chosen, x, shown, seed, columns if part is None else None)
 
         return self.each(of, rows)
 
@@ -143,11 +143,13 @@ class Arguments:
             ``value``; of None and of what is for each input, with the name of the default in gaps: one name where it
             is the same for all, or a mapping from the inputs' names.
         """
-        given = {} if value is None else self.by_input(value, "baseline")
-        if given is None:
+        by_input = {} if value is None else self.by_input(value, "baseline")
+        if by_input is None:
             return value
         shown = {part.name: (part.pixels, None) for part in self.parts} or {self.name or "": (pixels, columns)}
-        each = {name: default_baseline(*shown[name]) if given.get(name) is None else given[name] for name in shown}
+        each = {
+            name: default_baseline(*shown[name]) if by_input.get(name) is None else by_input[name] for name in shown
+        }
         first, *others = each.values()
         alike = isinstance(first, str) and all(isinstance(other, str) and other == first for other in others)
         return first if alike or not others else each
@@ -222,17 +224,17 @@ class Arguments:
                 return True
         return False
 
-    def spread(self, rows: Tensor, known: Tensor | None) -> Tensor:
+    def spread(self, rows: Tensor, ranges: Tensor | None) -> Tensor:
         """The range max - min of each row, broadcastable to them; of each of several inputs its own.
 
         Args:
             rows: The explained tensor.
-            known: The range of each feature, where that is told by other rows.
+            ranges: The range of each feature, where that is told by other rows.
         """
 
         def of(x: Tensor, _part: InputPart | None) -> Tensor:
-            if known is not None:
-                return known.to(x)[None]
+            if ranges is not None:
+                return ranges.to(x)[None]
             flat = x.reshape(len(x), -1)
             return (flat.amax(1) - flat.amin(1)).view(-1, *[1] * (x.ndim - 1))
 

@@ -13,7 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from saliency_widgets.attribution.errors import Cancelled, OneForAll
 from saliency_widgets.attribution.numerics.noise import seeded
 from saliency_widgets.attribution.score import is_function, is_single, scores_in
-from saliency_widgets.runtime.model.isolation import beside, modules_of, training
+from saliency_widgets.runtime.model.isolation import modules_of, rebind, training
 from saliency_widgets.runtime.passes import Passes
 
 _ONE_FOR_ALL = (
@@ -184,7 +184,7 @@ def _by_function(passes: Passes) -> tuple[Passes, tuple[str, ...]]:
     try:
         with passes.isolated() as model, torch.no_grad():
             output = passes.output(model, passes.inputs, range(passes.batch))
-            value = beside(model, passes.score.target)(output)  # type: ignore[operator]
+            value = rebind(model, passes.score.target)(output)  # type: ignore[operator]
     except Cancelled:
         raise
     except Exception:

@@ -15,13 +15,13 @@ from saliency_widgets.runtime.model.isolation import quantized_layers
 def failing_layer(model: nn.Module, trace: TracebackType | None) -> str | None:
     """The path of the innermost module of ``model`` whose code raised, read off the traceback."""
     paths = {id(module): path for path, module in model.named_modules()}
-    found = None
+    path = None
     while trace is not None:
         owner = trace.tb_frame.f_locals.get("self")
         if isinstance(owner, nn.Module) and paths.get(id(owner)):
-            found = paths[id(owner)]
+            path = paths[id(owner)]
         trace = trace.tb_next
-    return found
+    return path
 
 
 def forward_failure(model: nn.Module, error: Exception, shape: tuple[int, ...]) -> ValueError:
@@ -43,9 +43,9 @@ def forward_failure(model: nn.Module, error: Exception, shape: tuple[int, ...]) 
             f"or ask sw.attribute for a method that needs no gradient, such as method='captum.FeatureAblation'."
         )
     where = f"in layer {layer!r} ({type(model.get_submodule(layer)).__name__})" if layer else "in its forward"
-    known = _no_gradient(model, error) or _exported(error, shape)
-    if known:
-        return ValueError(f"model: {known}")
+    reason = _no_gradient(model, error) or _exported(error, shape)
+    if reason:
+        return ValueError(f"model: {reason}")
     if _written_in_place(error):
         return ValueError(
             f"model: with gradients on, it raised {type(error).__name__} {where}: {cause_of(error)}. It may run under "
@@ -80,9 +80,9 @@ def backward_failure(model: nn.Module, error: Exception) -> ValueError:
     Returns:
         The exception to raise ``from error``.
     """
-    known = _no_gradient(model, error)
-    if known:
-        return ValueError(f"model: {known}")
+    reason = _no_gradient(model, error)
+    if reason:
+        return ValueError(f"model: {reason}")
     runs = "model: its forward pass runs, but its backward pass, which a gradient needs, does not:"
     if _written_in_place(error):
         saved = _SAVED.search(str(error))

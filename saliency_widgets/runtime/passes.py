@@ -22,11 +22,11 @@ from saliency_widgets.runtime.forward import forward
 from saliency_widgets.runtime.layers.hooks import Tap, watched
 from saliency_widgets.runtime.memory import Memory, Sharing
 from saliency_widgets.runtime.model.isolation import (
-    beside,
     freeze,
     modules_of,
     own_weights,
     owns_weights,
+    rebind,
     stand_in,
     thaw,
 )
@@ -350,7 +350,7 @@ class Passes:
         """The scores in what a stand-in returned for some rows."""
         score = self.score if self.joint else self.score.of(_samples(rows, self.batch))
         if is_function(score.target):  # it may read what a hook of the caller's has kept
-            score = replace(score, target=beside(model, score.target))
+            score = replace(score, target=rebind(model, score.target))
         return self.widen(score.total(output, self.inputs.shape[1]) if self.joint else score(output, len(rows)))
 
     def widen(self, scores: Tensor) -> Tensor:

@@ -52,7 +52,7 @@ class _Rectified(torch.autograd.Function):
 RULE_NAME = _Rectified.__name__
 
 
-def _given(args: tuple, kwargs: dict, position: int, name: str, default: Any = None) -> Any:
+def _argument(args: tuple, kwargs: dict, position: int, name: str, default: Any = None) -> Any:
     return args[position] if len(args) > position else kwargs.get(name, default)
 
 
@@ -66,23 +66,23 @@ def _is_zero(value: Any) -> bool:
 
 
 def _relu(args: tuple, kwargs: dict) -> _Form | None:
-    return _Form(_given(args, kwargs, 0, "input"))
+    return _Form(_argument(args, kwargs, 0, "input"))
 
 
 def _relu6(args: tuple, kwargs: dict) -> _Form | None:
-    return _Form(_given(args, kwargs, 0, "input"), high=6.0)
+    return _Form(_argument(args, kwargs, 0, "input"), high=6.0)
 
 
 def _hardtanh(args: tuple, kwargs: dict) -> _Form | None:
-    low, high = _given(args, kwargs, 1, "min_val", -1.0), _given(args, kwargs, 2, "max_val", 1.0)
-    return _Form(_given(args, kwargs, 0, "input"), high=high) if low == 0 else None
+    low, high = _argument(args, kwargs, 1, "min_val", -1.0), _argument(args, kwargs, 2, "max_val", 1.0)
+    return _Form(_argument(args, kwargs, 0, "input"), high=high) if low == 0 else None
 
 
 def _clamp(args: tuple, kwargs: dict) -> _Form | None:
-    low, high = _given(args, kwargs, 1, "min"), _given(args, kwargs, 2, "max")
+    low, high = _argument(args, kwargs, 1, "min"), _argument(args, kwargs, 2, "max")
     if not _is_zero(low) or (isinstance(high, Tensor) and high.requires_grad):
         return None
-    return _Form(_given(args, kwargs, 0, "input"), high=float("inf") if high is None else high)
+    return _Form(_argument(args, kwargs, 0, "input"), high=float("inf") if high is None else high)
 
 
 def _clamp_min(args: tuple, kwargs: dict) -> _Form | None:
@@ -90,7 +90,7 @@ def _clamp_min(args: tuple, kwargs: dict) -> _Form | None:
 
 
 def _maximum(args: tuple, kwargs: dict) -> _Form | None:
-    both = _given(args, kwargs, 0, "input"), _given(args, kwargs, 1, "other")
+    both = _argument(args, kwargs, 0, "input"), _argument(args, kwargs, 1, "other")
     for x, other in (both, both[::-1]):
         if isinstance(x, Tensor) and isinstance(other, Tensor) and x.requires_grad and _is_zero(other):
             return _Form(x)
@@ -98,24 +98,24 @@ def _maximum(args: tuple, kwargs: dict) -> _Form | None:
 
 
 def _threshold(args: tuple, kwargs: dict) -> _Form | None:
-    at_zero = _given(args, kwargs, 1, "threshold") == 0 and _given(args, kwargs, 2, "value") == 0
+    at_zero = _argument(args, kwargs, 1, "threshold") == 0 and _argument(args, kwargs, 2, "value") == 0
     return _relu(args, kwargs) if at_zero else None
 
 
 def _leaky_relu(args: tuple, kwargs: dict) -> _Form | None:
-    return _Form(_given(args, kwargs, 0, "input"), negative=_given(args, kwargs, 1, "negative_slope", 0.01))
+    return _Form(_argument(args, kwargs, 0, "input"), negative=_argument(args, kwargs, 1, "negative_slope", 0.01))
 
 
 def _prelu(args: tuple, kwargs: dict) -> _Form | None:
-    x, weight = _given(args, kwargs, 0, "input"), _given(args, kwargs, 1, "weight")
+    x, weight = _argument(args, kwargs, 0, "input"), _argument(args, kwargs, 1, "weight")
     return _Form(x, negative=weight.view(-1, *[1] * (x.ndim - 2)) if x.ndim > 1 else weight)
 
 
 def _rrelu(args: tuple, kwargs: dict) -> _Form | None:
-    if _given(args, kwargs, 3, "training", False):
+    if _argument(args, kwargs, 3, "training", False):
         return None
-    lower, upper = _given(args, kwargs, 1, "lower", 1 / 8), _given(args, kwargs, 2, "upper", 1 / 3)
-    return _Form(_given(args, kwargs, 0, "input"), negative=(lower + upper) / 2)
+    lower, upper = _argument(args, kwargs, 1, "lower", 1 / 8), _argument(args, kwargs, 2, "upper", 1 / 3)
+    return _Form(_argument(args, kwargs, 0, "input"), negative=(lower + upper) / 2)
 
 
 _FORMS: dict[Callable, Callable[[tuple, dict], _Form | None]] = {
@@ -171,7 +171,7 @@ class ReLURule(TorchFunctionMode):
             self.transformed = True
             return func(*args, **kwargs)
         if form is None or not form.x.requires_grad:
-            if func in SMOOTH and _given(args, kwargs, 0, "input").requires_grad:
+            if func in SMOOTH and _argument(args, kwargs, 0, "input").requires_grad:
                 self.smooth[SMOOTH[func]] += 1
             return func(*args, **kwargs)
         self.calls += 1

@@ -112,8 +112,8 @@ def scale_space(images: Tensor) -> Callable[[float], Tensor]:
     def blurred(sigma: float) -> Tensor:
         if sigma == 0:
             return images
-        kept = torch.exp(-0.5 * sigma**2 * squares).to(tiled)
-        return torch.fft.irfft2(spectrum * kept, s=(2 * height, 2 * width))[..., :height, :width].to(images)
+        damping = torch.exp(-0.5 * sigma**2 * squares).to(tiled)
+        return torch.fft.irfft2(spectrum * damping, s=(2 * height, 2 * width))[..., :height, :width].to(images)
 
     return blurred
 
@@ -134,7 +134,7 @@ class _Trapezoid:
 
     def __init__(self, n_steps: int, start: Tensor, end: Tensor) -> None:
         self._n_steps = n_steps
-        self._way = end - start
+        self._path = end - start
         self._order: list[int] = []
         self._seen: set[int] = set()
         self._held: dict[int, tuple[Tensor, Tensor]] = {}
@@ -144,12 +144,12 @@ class _Trapezoid:
         """Fill a gap: one interval of the sum becomes two."""
         gap = self._n_steps + 2
         if node == self._n_steps:
-            self.values = gradient * self._way
+            self.values = gradient * self._path
         elif node == 0:
-            self.values = (gradient + self._held[self._n_steps][0]) / 2 * self._way
+            self.values = (gradient + self._held[self._n_steps][0]) / 2 * self._path
         else:
-            place = bisect(self._order, node)
-            left, right = self._order[place - 1], self._order[place]
+            position = bisect(self._order, node)
+            left, right = self._order[position - 1], self._order[position]
             (g0, x0), (g1, x1) = self._held[left], self._held[right]
             change = gradient * (x1 - x0) + g0 * (image - x1) + g1 * (x0 - image)
             self.values = self.values + change / 2

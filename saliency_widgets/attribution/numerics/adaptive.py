@@ -75,20 +75,20 @@ class AdaptiveTrapezoid:
     per node, as it is told; sums are kept in float32 or wider.
 
     Args:
-        way: x - x', shape (B, ...).
+        path: x - x', shape (B, ...).
         n_steps: n + 1 evaluations at most. A bigger budget only continues a smaller one of 8 or more; below 8 it is
             the plain trapezoid rule of n steps.
         per_round: Bisections per round; beyond 64 times as many nodes, a 64th of the nodes.
     """
 
-    def __init__(self, way: Tensor, n_steps: int, per_round: int = 8):
-        self._dtype = way.dtype
-        self._way = way.to(torch.promote_types(way.dtype, torch.float32))
-        self._total = torch.zeros_like(self._way)
+    def __init__(self, path: Tensor, n_steps: int, per_round: int = 8):
+        self._dtype = path.dtype
+        self._path = path.to(torch.promote_types(path.dtype, torch.float32))
+        self._total = torch.zeros_like(self._path)
         self._n_steps, self._per_round = n_steps, per_round
         self._gradients: list[Tensor | Half] = []
-        self._samples = [_Sample() for _ in way]
-        self._asked = torch.empty(0, len(way), dtype=torch.float64, device="cpu")
+        self._samples = [_Sample() for _ in path]
+        self._nodes = torch.empty(0, len(path), dtype=torch.float64, device="cpu")
 
     @property
     def done(self) -> int:
@@ -98,7 +98,7 @@ class AdaptiveTrapezoid:
     @property
     def values(self) -> Tensor:
         """The attribution so far, (B, ...); valid from the first ``tell`` on."""
-        return (self._way * self._total).to(self._dtype)
+        return (self._path * self._total).to(self._dtype)
 
     @property
     def delta(self) -> Tensor | None:
@@ -106,7 +106,7 @@ class AdaptiveTrapezoid:
         if self.done < 2:
             return None
         scores = [s.score[0] - s.score[1] if len(s.score) > 1 else math.nan for s in self._samples]
-        return (self._way * self._total).flatten(1).sum(1) - self._total.new_tensor(scores)
+        return (self._path * self._total).flatten(1).sum(1) - self._total.new_tensor(scores)
 
     @property
     def error(self) -> Tensor | None:
@@ -116,7 +116,7 @@ class AdaptiveTrapezoid:
         # In quadrature: intervals err independently of each other.
         changes = [[i.change for i in s.intervals] or [math.nan] for s in self._samples]
         lost = _LEFT_OVER * self._total.new_tensor([math.hypot(*c) for c in changes])
-        return torch.where(lost == 0, 0.0, lost / (self._way * self._total).abs().flatten(1).sum(1))
+        return torch.where(lost == 0, 0.0, lost / (self._path * self._total).abs().flatten(1).sum(1))
 
     def rest(self, which: Tensor) -> None:
         """Freeze the samples where ``which``, bool of shape (B,), is True; they don't wake again."""
@@ -129,13 +129,13 @@ class AdaptiveTrapezoid:
         n = min(self._n_steps, _START)
         nodes = [[1.0], [j / n for j in range(n)], []][min(self.done, 2)]
         count = min(left, len(nodes) or min(max(self._per_round, self.done // 64), self.done - 1))
-        self._asked = torch.ones(count, len(self._samples), dtype=torch.float64, device="cpu")
+        self._nodes = torch.ones(count, len(self._samples), dtype=torch.float64, device="cpu")
         for b, sample in enumerate(self._samples):
             if count and not sample.rests:
                 sample.sort()
                 middles = [(sample.t[i.low] + sample.t[i.high]) / 2 for i in sample.intervals[:count]]
-                self._asked[:, b] = torch.tensor(nodes or middles, dtype=torch.float64, device="cpu")
-        return self._asked
+                self._nodes[:, b] = torch.tensor(nodes or middles, dtype=torch.float64, device="cpu")
+        return self._nodes
 
     def tell(self, parts: Sequence[Tensor | Half], scores: Tensor) -> None:
         """Take in what the last ``ask`` was for, in its order.
@@ -147,14 +147,14 @@ class AdaptiveTrapezoid:
         first = self.done
         for part in parts:
             self._gradients += part.unbind()
-        slopes = [(full(g) * self._way).flatten(1).sum(1) for g in self._gradients[first:]]
-        told = self._asked, scores.cpu(), torch.stack(slopes).cpu()
+        slopes = [(full(g) * self._path).flatten(1).sum(1) for g in self._gradients[first:]]
+        news = self._nodes, scores.cpu(), torch.stack(slopes).cpu()
         families = []  # sample, low, middle and high node
         for b, sample in enumerate(self._samples):
             if sample.rests:
                 continue
-            for kept, new in zip((sample.t, sample.score, sample.slope), told, strict=True):
-                kept += new[:, b].tolist()
+            for series, new in zip((sample.t, sample.score, sample.slope), news, strict=True):
+                series += new[:, b].tolist()
             if first < 2:
                 families += self._begin(b, self.done - 1)
             else:
@@ -167,7 +167,7 @@ class AdaptiveTrapezoid:
             new.mul_((t[low] - t[high]) / 4).add_(self._gradients[middle][b], alpha=(t[high] - t[low]) / 2)
             if first > 1:
                 self._total[b].add_(new)
-            changes.append(torch.linalg.vector_norm(new.mul_(self._way[b]), 1))
+            changes.append(torch.linalg.vector_norm(new.mul_(self._path[b]), 1))
         for (b, *family), change in zip(families, torch.stack(changes).tolist() if changes else [], strict=True):
             self._samples[b].split(*family, change)
 

@@ -156,9 +156,9 @@ class Coordinates(TorchDispatchMode):
             canvas = torch.full(
                 (storage.nbytes() // tensor.element_size(),), _NONE, dtype=torch.complex64, device="cpu"
             )
-            for (other, offset, shape, stride), (_, known) in self._positions.items():
+            for (other, offset, shape, stride), (_, cells) in self._positions.items():
                 if other == key:
-                    canvas.as_strided(shape, stride, offset).copy_(known)
+                    canvas.as_strided(shape, stride, offset).copy_(cells)
             self._canvases[key] = StorageWeakRef(storage), canvas
         part = self._canvases[key][1].as_strided(tensor.shape, tensor.stride(), tensor.storage_offset())
         part.fill_(_NONE) if positions is None else part.copy_(positions.expand(tensor.shape))
@@ -278,9 +278,9 @@ class Coordinates(TorchDispatchMode):
             for factor, dim in ((left, -1), (right, -2))
             if self.of(factor) is not None
         ]
-        known = [reduced for reduced in both if reduced is not None and not bool(reduced.real.isnan().all())]
-        self._pair = len(known) == 2
-        return known[0].expand(result.shape) if known else None
+        certain = [reduced for reduced in both if reduced is not None and not bool(reduced.real.isnan().all())]
+        self._pair = len(certain) == 2
+        return certain[0].expand(result.shape) if certain else None
 
     def _regrid(self, positions: Tensor, shape: Sequence[int], reach: Sequence[int] = (0, 0)) -> Tensor | None:
         """A grid of some height and width over the extent of the operand's grid (N, C, h, w).

@@ -19,10 +19,10 @@ _CONVOLUTIONS = (torch.conv2d, torch.conv_transpose2d, torch.convolution)
 _TURN = re.compile(r"conv2d #([1-9]\d*)")
 
 
-def turn_of(place: str) -> int | None:
+def turn_of(layer: str) -> int | None:
     """The turn of a convolution that is named by it; None for a module's path."""
-    found = _TURN.fullmatch(place)
-    return int(found[1]) if found else None
+    match = _TURN.fullmatch(layer)
+    return int(match[1]) if match else None
 
 
 class _Convolutions(TorchFunctionMode):
@@ -69,25 +69,25 @@ class Tap:
 
     Args:
         model: A stand-in, in which nothing but the inputs needs a gradient; it keeps the hook.
-        place: Where.
+        layer: Where.
         dependent: Whether only runs that depend on the explained input are cut: of an encoder that two inputs share,
             the run of the one that is explained.
         skipped: How many runs are counted, and not cut: those that are known not to be the last.
     """
 
-    def __init__(self, model: nn.Module, place: str, *, dependent: bool = False, skipped: int = 0) -> None:
-        self._place = place
+    def __init__(self, model: nn.Module, layer: str, *, dependent: bool = False, skipped: int = 0) -> None:
+        self._layer = layer
         self._dependent = dependent
         self._skipped = skipped
         self._passed = False
-        self._found: list[Any] = []
+        self._outputs: list[Any] = []
         self._mode: Any = contextlib.nullcontext()
-        turn = turn_of(place)
+        turn = turn_of(layer)
         if turn is None:
-            module = model.get_submodule(place)
+            module = model.get_submodule(layer)
             if isinstance(module, torch.jit.ScriptModule):
                 raise ValueError(
-                    f"layer: {place!r} is scripted or traced, and can't be looked into. Choose a layer outside of it, "
+                    f"layer: {layer!r} is scripted or traced, and can't be looked into. Choose a layer outside of it, "
                     f"or pass the original module, from before torch.jit."
                 )
             module.register_forward_hook(lambda _module, _inputs, output: self._cut(output))
@@ -104,7 +104,7 @@ class Tap:
     @property
     def runs(self) -> int:
         """How often the place was cut."""
-        return len(self._found)
+        return len(self._outputs)
 
     @property
     def leaf(self) -> Tensor:
@@ -113,29 +113,29 @@ class Tap:
         Raises:
             ValueError: It did not run, or gave no tensor.
         """
-        if self._passed and not self._found:
+        if self._passed and not self._outputs:
             raise ValueError(
-                f"layer: {self._place!r} does not depend on the input that is explained. Leave layer= out, or pass "
+                f"layer: {self._layer!r} does not depend on the input that is explained. Leave layer= out, or pass "
                 f"explain= the input that goes through it."
             )
-        if not self._found or not isinstance(self._found[-1], Tensor):
-            what = f"returned a {type(self._found[-1]).__name__}" if self._found else "did not run"
-            raise ValueError(f"layer: {self._place!r} {what}; choose a layer that returns a tensor.")
-        return self._found[-1]
+        if not self._outputs or not isinstance(self._outputs[-1], Tensor):
+            what = f"returned a {type(self._outputs[-1]).__name__}" if self._outputs else "did not run"
+            raise ValueError(f"layer: {self._layer!r} {what}; choose a layer that returns a tensor.")
+        return self._outputs[-1]
 
     def _cut(self, output: Any) -> Any:
         tensor = tensor_in(output)
         if tensor is None:
-            self._found.append(output)
+            self._outputs.append(output)
             return None
         if self._dependent and not tensor.requires_grad:
             self._passed = True
             return None
-        if len(self._found) < self._skipped:
-            self._found.append(None)
+        if len(self._outputs) < self._skipped:
+            self._outputs.append(None)
             return None
         leaf = tensor.detach().requires_grad_(True)
-        self._found.append(leaf)
+        self._outputs.append(leaf)
         # A clone, so that an in-place operation behind the layer is allowed.
         return exchanged(output, tensor, leaf.clone())
 

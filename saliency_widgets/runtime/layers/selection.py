@@ -94,16 +94,16 @@ def _reshaped(reshape: Callable[[Tensor], Any], output: Tensor, path: str, batch
     wanted = f"reshape: the function must turn the output of {path!r}, of shape {tuple(output.shape)}, into floats of "
     wanted += "shape (N, channels, height, width)"
     try:
-        found = reshape(output)
+        result = reshape(output)
     except Exception as error:
         raise ValueError(f"{wanted}; it raised {type(error).__name__}: {error}.") from error
-    if not isinstance(found, Tensor):
-        raise ValueError(f"{wanted}; got a {type(found).__name__}.")
-    if found.ndim != 4 or found.shape[0] != batch or not found.numel() or not found.is_floating_point():
-        raise ValueError(f"{wanted}; got {found.dtype} of shape {tuple(found.shape)}.")
-    if not bool(torch.isfinite(found).all()):
+    if not isinstance(result, Tensor):
+        raise ValueError(f"{wanted}; got a {type(result).__name__}.")
+    if result.ndim != 4 or result.shape[0] != batch or not result.numel() or not result.is_floating_point():
+        raise ValueError(f"{wanted}; got {result.dtype} of shape {tuple(result.shape)}.")
+    if not bool(torch.isfinite(result).all()):
         raise ValueError(f"{wanted}; got NaN or infinite numbers.")
-    return found
+    return result
 
 
 def activation_maps(passes: Passes, layer: str | None, reshape: Any, graphs: Store | None = None) -> LayerPoint:

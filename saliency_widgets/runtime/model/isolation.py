@@ -171,7 +171,7 @@ _AUTOCAST = ("cpu", "cuda")
 _COPIERS: dict[int, Copier] = {}  # of the passes under way, by the id of their stand-in
 
 
-def beside(stand_in: nn.Module, function: Any) -> Any:
+def rebind(stand_in: nn.Module, function: Any) -> Any:
     """A function that reads what the model's hooks keep, reading what those of the stand-in keep."""
     copier = _COPIERS.get(id(stand_in))
     return function if copier is None else copier.own(function)

@@ -91,22 +91,22 @@ class Replays:
         if made is not None:
             gradients, scores = made(rows, lambda output: passes.score(output, len(rows)))
             return finite(gradients, "gradient"), finite(scores, "score")
-        found = compute()
+        result = compute()
         self._seen[key] += 1
         if self._seen[key] == _STABLE and len(self._made) < _MOST:
-            self._made[key] = self._proven(passes, rows, found)
-        return found
+            self._made[key] = self._proven(passes, rows, result)
+        return result
 
     def _proven(self, passes: Passes, rows: Tensor, expected: tuple[Tensor, Tensor]) -> Callable | None:
         try:
             with replace(passes, check=_nobody_asks).isolated(tuned=True) as model:
                 made = self.record(lambda x: scores_in(passes.output(model, x, range(len(x))), len(x)), rows)
-                found = made(rows, lambda output: passes.score(output, len(rows)))
+                result = made(rows, lambda output: passes.score(output, len(rows)))
         except Exception as error:
             if isinstance(error, Cancelled) or out_of_memory(error):
                 raise
             return None
-        near = all(_near(a, b) for a, b in zip(found, expected, strict=True))
+        near = all(_near(a, b) for a, b in zip(result, expected, strict=True))
         return made if near else None
 
 
@@ -114,6 +114,6 @@ def _nobody_asks() -> None:
     """A recording is not broken off."""
 
 
-def _near(found: Tensor, expected: Tensor) -> bool:
+def _near(result: Tensor, expected: Tensor) -> bool:
     size = expected.double().abs().sum()
-    return bool((found.double() - expected.double()).abs().sum() <= _OFF * size)
+    return bool((result.double() - expected.double()).abs().sum() <= _OFF * size)

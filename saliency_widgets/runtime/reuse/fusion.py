@@ -62,18 +62,18 @@ class Tuned:
 
     def without_layout(self) -> Tuned:
         """The folds alone."""
-        folds = {key: (own, nn.Parameter(w.detach().contiguous(), requires_grad=False))
-                 for key, (own, w) in self.weights.items() if key in self.changed}  # fmt: skip
+        folds = {key: (original, nn.Parameter(w.detach().contiguous(), requires_grad=False))
+                 for key, (original, w) in self.weights.items() if key in self.changed}  # fmt: skip
         return replace(self, weights=folds, channels_last=False)
 
-    def shows(self, place: str) -> bool:
+    def shows(self, layer: str) -> bool:
         """Whether a place inside the model gives what it gives in the caller's: see :mod:`~.hooks`."""
-        return not self.folded or (place not in self.hidden and " #" not in place)
+        return not self.folded or (layer not in self.hidden and " #" not in layer)
 
-    def weight(self, given: nn.Parameter) -> nn.Parameter | None:
+    def weight(self, weight: nn.Parameter) -> nn.Parameter | None:
         """What stands for a weight of the caller's, if anything does."""
-        found = self.weights.get(id(given))
-        return found[1] if found is not None and found[0] is given else None
+        entry = self.weights.get(id(weight))
+        return entry[1] if entry is not None and entry[0] is weight else None
 
     def dress(self, stand_in: nn.Module) -> None:
         """Put the folded biases into a stand-in, and let its folded BatchNorms pass on what they get."""
@@ -90,15 +90,15 @@ def _same(x: Tensor) -> Tensor:
     return x
 
 
-def agree(found: Tensor, expected: Tensor) -> bool:
+def agree(scores: Tensor, expected: Tensor) -> bool:
     """Whether scores are the same but for rounding."""
-    if found.shape != expected.shape or found.dtype not in TOLERANCE:
+    if scores.shape != expected.shape or scores.dtype not in TOLERANCE:
         return False
     finite = expected.isfinite()
     if not finite.any():
         return False
-    apart = (found - expected)[finite].abs().max()
-    return bool(apart <= TOLERANCE[found.dtype] * expected[finite].abs().max())
+    apart = (scores - expected)[finite].abs().max()
+    return bool(apart <= TOLERANCE[scores.dtype] * expected[finite].abs().max())
 
 
 class Observed(TorchFunctionMode):
@@ -131,9 +131,9 @@ class Observed(TorchFunctionMode):
             return func(*args, **kwargs)
         self._uses.update(id(tensor) for tensor in _tensors((*args, *kwargs.values())))
         if func is F.batch_norm:
-            given = dict(zip(_NORMED, args, strict=False)) | kwargs
-            if given.get("running_mean") is not None and not given.get("training", False):
-                self._normed.append((given["input"], given["running_mean"]))
+            named = dict(zip(_NORMED, args, strict=False)) | kwargs
+            if named.get("running_mean") is not None and not named.get("training", False):
+                self._normed.append((named["input"], named["running_mean"]))
         result = func(*args, **kwargs)
         if func in _CONVOLUTIONS and len(args) > 2:
             self._made.append((result, *args[1:3]))
@@ -154,8 +154,8 @@ class Observed(TorchFunctionMode):
         pairs = [] if self._hooked else list(self._pairs(output))
         for conv, norm, result in pairs:
             weight, bias = _fold(*(self._model.get_submodule(path) for path in (conv, norm)))
-            own: Any = original.get_submodule(conv)
-            weights[id(own.weight)] = own.weight, weight
+            original_conv: Any = original.get_submodule(conv)
+            weights[id(original_conv.weight)] = original_conv.weight, weight
             biases[conv] = bias
             folded.append(norm)
             hidden |= {path for path, tensor in self._ends if tensor is result and path != norm}

@@ -229,11 +229,11 @@ class Tail:
 
 def nodes_of(tensors: list[Tensor]) -> Iterator[Any]:
     """All nodes of the graph behind some tensors, each once."""
-    ahead, known = [tensor.grad_fn for tensor in tensors], set()
+    ahead, seen = [tensor.grad_fn for tensor in tensors], set()
     while ahead:
         node = ahead.pop()
-        if node is not None and node not in known:
-            known.add(node)
+        if node is not None and node not in seen:
+            seen.add(node)
             ahead += [before for before, _ in node.next_functions]
             yield node
 
@@ -258,14 +258,14 @@ def _outputs(output: Any) -> list[Tensor]:
 
 
 def _saved(node: Any) -> list[Tensor]:
-    found = []
+    tensors = []
     for name in _names(type(node)):
         try:
             value = getattr(node, name)
         except RuntimeError:  # freed, or written to since
             continue
-        found += value if isinstance(value, (tuple, list)) else (value,)
-    return [item for item in found if isinstance(item, Tensor)]
+        tensors += value if isinstance(value, (tuple, list)) else (value,)
+    return [item for item in tensors if isinstance(item, Tensor)]
 
 
 @functools.cache

@@ -135,8 +135,8 @@ def _proven(passes: Passes, tuned: Tuned, logits: Tensor) -> tuple[Tuned | None,
     again = replace(passes, tuned=tuned)
     try:
         with again.isolated(tuned=True) as model, torch.no_grad():
-            found = again.read(model, rows)[1]
-        if agree(found, logits[: rows.stop]):
+            scores = again.read(model, rows)[1]
+        if agree(scores, logits[: rows.stop]):
             return tuned, ""
         why = "it gives other scores"
     except Cancelled:
@@ -146,7 +146,7 @@ def _proven(passes: Passes, tuned: Tuned, logits: Tensor) -> tuple[Tuned | None,
         # is wrong with the model itself was told by its own pass.
         why = str(error).partition(". Check that")[0].removeprefix("model: ")
     if tuned.channels_last and tuned.folded:
-        found, further = _proven(passes, tuned.without_layout(), logits)
-        return found, further or f"with channels laid out last, {why}"
+        faster, further = _proven(passes, tuned.without_layout(), logits)
+        return faster, further or f"with channels laid out last, {why}"
     how = "channels laid out last" if tuned.channels_last else "BatchNorms folded into convolutions"
     return None, f"with {how}, {why}"
