@@ -5,6 +5,7 @@ gradients, frozen parameters, hooks. Whatever happens, all of it is as before, b
 """
 
 import contextlib
+import itertools
 
 import numpy as np
 import pytest
@@ -16,6 +17,13 @@ import saliency_widgets as sw
 from saliency_widgets.attribution.errors import Cancelled
 
 METHODS = sw.methods()
+# What runs the model doesn't know the method: one that takes gradients and one that cuts at a layer stand for all where
+# each is asked the same in many circumstances.
+TYPICAL = [
+    next(name for name, entry in METHODS.items() if not entry.params),
+    next(name for name, entry in METHODS.items() if "layer" in entry.needs),
+]
+OTHERS = [name for name in METHODS if name not in TYPICAL]
 WORK = {"n_steps": 6, "n_samples": 6, "chunk_size": 4}  # several chunks, and quick
 
 
@@ -150,8 +158,13 @@ def test_success_leaves_everything_as_found_and_estimates_are_valid(method, trai
     assert any("training mode" in note for note in found[-1].notes) == training
 
 
-@pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("ambient", [contextlib.nullcontext, torch.no_grad, torch.inference_mode, torch.enable_grad])
+@pytest.mark.parametrize(
+    ("method", "ambient"),
+    [
+        *itertools.product(TYPICAL, [contextlib.nullcontext, torch.no_grad, torch.enable_grad]),
+        *itertools.product(METHODS, [torch.inference_mode]),
+    ],
+)
 def test_the_callers_grad_mode_neither_matters_nor_changes(method, ambient):
     model, x = make()
     expected = explain(method, model, x)[-1].values
@@ -164,7 +177,13 @@ def test_the_callers_grad_mode_neither_matters_nor_changes(method, ambient):
     assert torch.equal(last, expected)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(
+    ("method", "dtype", "training"),
+    [
+        *itertools.product(TYPICAL, [torch.float64, torch.float32], [False, True]),
+        *itertools.product(OTHERS, [torch.float32], [True]),
+    ],
+)
 def test_the_same_call_gives_the_same_bits(method, training, dtype):
     model, x = make(dtype, training)
     first = explain(method, model, x)
@@ -177,9 +196,13 @@ def test_the_same_call_gives_the_same_bits(method, training, dtype):
         assert a.settings == b.settings
 
 
-@pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("trap", [0, 1, 2])
-@pytest.mark.parametrize("when", ["first", "second", "last"])
+@pytest.mark.parametrize(
+    ("method", "trap", "when", "training"),
+    [
+        *itertools.product(TYPICAL, [0, 1, 2], ["first", "second", "last"], [False, True]),
+        *itertools.product(OTHERS, [1], ["first", "last"], [True]),
+    ],
+)
 def test_an_error_inside_the_model_is_told_and_leaves_everything_as_found(method, trap, when, training):
     passes = passes_of(method, training=training)
     model, x = make(training=training)
@@ -194,9 +217,12 @@ def test_an_error_inside_the_model_is_told_and_leaves_everything_as_found(method
         assert explain(method, model, x)[-1].complete  # the next call works
 
 
-@pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize(
-    "interruption", [KeyboardInterrupt(), SystemExit(), Cancelled()], ids=lambda e: type(e).__name__
+    ("method", "interruption", "training"),
+    [
+        *itertools.product(TYPICAL, [KeyboardInterrupt(), SystemExit(), Cancelled()], [False, True]),
+        *itertools.product(OTHERS, [KeyboardInterrupt()], [True]),
+    ],
 )
 def test_an_interruption_inside_the_model_passes_through_as_it_is(method, interruption, training):
     passes = passes_of(method, training=training)
@@ -289,8 +315,15 @@ def test_its_settings_repeat_it(method, dtype):
     assert again.settings == found.settings
 
 
-@pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("baseline", ["black", "noise", "blur"])
+@pytest.mark.parametrize(
+    ("method", "baseline"),
+    [
+        (name, baseline)
+        for name, entry in METHODS.items()
+        for baseline in ("black", "noise", "blur")
+        if baseline == "black" or any(param.name == "baseline" for param in entry.params)
+    ],
+)
 def test_the_callers_default_device_is_not_where_we_compute(method, baseline):
     """People who have a GPU set it as torch's default device; here "meta" stands for it, which holds no numbers."""
     model = Delicate().eval()

@@ -35,9 +35,9 @@ def test_smoothgrad_in_chunks_is_smoothgrad_in_one(chunk_size, statistic):
     assert far(last(model, x, "smoothgrad", chunk_size=chunk_size, **settings).values, whole) < 1e-12
 
 
-@pytest.mark.parametrize("chunk_size", [1, 2, 3, 5, 8, 16, 1000])
+@pytest.mark.parametrize("chunk_size", [1, 3, 8, 1000])
 @pytest.mark.parametrize("quadrature", ["trapezoid", "midpoint", "gauss_legendre"])
-@pytest.mark.parametrize("n_steps", [1, 2, 7, 16])
+@pytest.mark.parametrize("n_steps", [1, 7, 16])
 def test_integrated_gradients_in_chunks_is_the_same_in_one(chunk_size, quadrature, n_steps):
     model, x = conv_net(activation=nn.Tanh), images()
     settings = {"n_steps": n_steps, "quadrature": quadrature, "target": 1}
