@@ -294,7 +294,6 @@ def test_graphs_and_inference_mode_are_left_outside():
         (torch.zeros(2, 3, dtype=torch.complex64), TypeError, r"inputs: complex numbers"),
         ([[1.0, 2.0], [3.0]], ValueError, r"inputs: a list must give inputs of one shape"),
     ],
-    ids=repr,
 )
 def test_what_is_no_input(inputs, error, said):
     with pytest.raises(error, match=said):
