@@ -81,7 +81,10 @@ def compute(
                 f"'gradient' or 'integrated_gradients', or pass one row."
             )
         known = None if known is None else known.sum()[None]
-    estimates = entry.run(runner, **dict(request.params))
+    params = dict(request.params)
+    if BASELINE in entry.params and params[BASELINE.name] is None and isinstance(settings[BASELINE.name], str):
+        params[BASELINE.name] = settings[BASELINE.name]  # errors name the one that was taken
+    estimates = entry.run(runner, **params)
     while True:
         # Not around the yield: whoever takes the estimate has a grad mode of his own.
         with alone():

@@ -411,10 +411,10 @@ def positive(*shape):
 @pytest.mark.parametrize(
     ("baseline", "said"),
     [
-        (None, r"the default baseline, 'zero'"),
+        (None, r"the baseline 'zero'"),
         ("zero", r"the baseline 'zero'"),
         (torch.zeros(4), r"the baseline that was passed \(a Tensor\)"),
-        (lambda x: 0 * x, "the baseline that the function gives"),
+        (lambda x: 0 * x, "the baseline that the function returns"),
     ],
 )
 def test_a_baseline_at_which_the_score_is_not_finite_is_named(baseline, said, quadrature):
