@@ -30,7 +30,7 @@ export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test test-fast lint setup bundle browser bench soak layers screenshots clean
+.PHONY: help demo test test-fast test-device lint setup bundle browser bench soak layers screenshots clean
 
 help: ## list the targets
 	@echo "make TARGET, where TARGET is one of"
@@ -48,6 +48,9 @@ test: lint browser ## lint, then every test: TypeScript, Python, and the widget 
 test-fast: setup ## the tests that need no browser
 	@PYTHON="$(CURDIR)/$(BIN)/python" $(NPM) test --silent
 	@$(BIN)/python -m pytest -m "not browser" $(PYTEST_ARGS)
+
+test-device: setup ## the tests on a pretend accelerator, which they build; they need a C++ compiler
+	@$(BIN)/python -m pytest -m device tests/device $(PYTEST_ARGS)
 
 lint: setup ## ruff, pyright, the import contracts, and the TypeScript's own checks
 	@$(BIN)/ruff check --quiet
