@@ -33,7 +33,6 @@ def differentiate(
         Unread: The scores don't depend on it.
         ValueError: The backward pass failed, or scores or gradient aren't finite.
     """
-    finite(scores, "score")
     gradient = None
     if scores.requires_grad:
         try:
@@ -45,8 +44,10 @@ def differentiate(
         except Exception as error:
             if isinstance(error, Cancelled) or out_of_memory(error) or str(error).startswith("model:"):
                 raise
+            finite(scores, "score")  # is the cause, where they aren't
             raise backward_failure(model, error) from error
     if gradient is None:
+        finite(scores, "score")
         reason = without_gradient(model)
         if reason:
             raise Unread(f"model: {reason}")
@@ -54,7 +55,21 @@ def differentiate(
             f"model: the score does not depend on the {what}: no gradient reaches it. A constant output, "
             f"no_grad or detach inside forward, or whole-number operations (argmax, round) cut it off."
         )
-    return finite(gradient, "gradient")
+    both_finite(scores, gradient)
+    return gradient
+
+
+def both_finite(scores: Tensor, gradient: Tensor) -> None:
+    """Look at scores and their gradient, with one read: on a device, each read waits for all that is under way.
+
+    Raises:
+        NotFinite: One of them holds NaN or infinite numbers; the scores, where both do.
+    """
+    # What isn't finite shows in a sum, also in one of both; a finite one may overflow.
+    if scores.device == gradient.device and torch.isfinite(scores.detach().sum() + gradient.detach().sum()):
+        return
+    finite(scores, "score")
+    finite(gradient, "gradient")
 
 
 def finite(tensor: Tensor, what: str) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from saliency_widgets.attribution.errors import Cancelled, out_of_memory
 from saliency_widgets.attribution.score import scores_in
-from saliency_widgets.runtime.autograd import finite
+from saliency_widgets.runtime.autograd import both_finite
 from saliency_widgets.runtime.model.isolation import is_training
 from saliency_widgets.runtime.passes import Gradient, Passes
 
@@ -90,7 +90,8 @@ class Replays:
         made = self._made.get(key)
         if made is not None:
             gradients, scores = made(rows, lambda output: passes.score(output, len(rows)))
-            return finite(gradients, "gradient"), finite(scores, "score")
+            both_finite(scores, gradients)
+            return gradients, scores
         result = compute()
         self._seen[key] += 1
         if self._seen[key] == _STABLE and len(self._made) < _MOST:
