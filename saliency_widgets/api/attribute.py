@@ -91,5 +91,6 @@ def attribute(
         precision=precision, cuda_graphs=cuda_graphs, feature_names=feature_names, background=background,
         gradients=get_method(method).gradients,
     )  # fmt: skip
-    *_, last = compute(problem, request)
+    # The model was read just now: whether it has changed since needs no look at all weights.
+    *_, last = compute(problem, request, version=problem.last_version)
     return last

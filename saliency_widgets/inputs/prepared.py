@@ -90,15 +90,15 @@ def prepare(
             tensor = images.numbers(source)
         else:
             tensor = images.plain(source, notes)
-        _check(tensor)
-        pixels, display = images.pixel_range(tensor, source, transform, notes)
-        shown = images.recover(tensor, display, notes) if display is not None else None
+        seen = tensor.detach().cpu()  # one copy, however much is looked at
+        _check(seen)
+        pixels, display = images.pixel_range(seen, source, transform, notes)
+        shown = images.recover(seen, display, notes) if display is not None else None
         if dtype is None:
             typed = transform is not None or images.is_numbers(source)
             dtype = floating_type(tensor) if typed else torch.get_default_dtype()
+        _check_size(seen, dtype)
         ready = tensor.detach().clone().to(device=device, dtype=dtype)
-        if not torch.isfinite(ready).all():
-            raise ValueError(f"inputs: some numbers are too large for the model's type, {dtype}.")
         return Prepared(ready, pixels, shown, tuple(notes), display=display)
 
 
@@ -126,10 +126,8 @@ def prepare_table(table: Table, *, device: torch.device | str, dtype: torch.dtyp
     def ready(values: Tensor | None) -> Tensor | None:
         if values is None:
             return None
-        found = values.to(device=device, dtype=dtype)
-        if not torch.isfinite(found).all():
-            raise ValueError(f"inputs: some numbers are too large for the model's type, {dtype}.")
-        return found.clone()
+        _check_size(values, dtype)
+        return values.to(device=device, dtype=dtype).clone()
 
     with torch.inference_mode(False), torch.no_grad():
         tensor, columns = ready(table.tensor), table.columns
@@ -153,6 +151,12 @@ def _check(tensor: Tensor) -> None:
             f"inputs: {bad} of {tensor.numel()} numbers are NaN or infinite. Clean the input, or check the transform "
             f"(a division by zero, a log of zero)."
         )
+
+
+def _check_size(tensor: Tensor, dtype: torch.dtype) -> None:
+    """Look whether finite numbers stay so in another type."""
+    if not torch.isfinite(tensor.to(dtype)).all():
+        raise ValueError(f"inputs: some numbers are too large for the model's type, {dtype}.")
 
 
 def _stacked(parts: list[Prepared]) -> Prepared:

@@ -226,7 +226,7 @@ class Passes:
         return activation, gradient, scores, runs
 
     def logits(self) -> tuple[Tensor, tuple[str, ...]]:
-        """The model's class scores of the inputs, shape (B, K), and what to know of how they were found.
+        """The model's class scores of the inputs, shape (B, K), on the host; and what to know of how they were found.
 
         Raises:
             TypeError: The model's output holds no tensor.
@@ -243,10 +243,13 @@ class Passes:
         return self.run(work, self.batch)[0], notes
 
     def read(self, model: nn.Module, rows: range) -> tuple[Any, Tensor, tuple[str, ...]]:
-        """What a stand-in returns for some of the inputs, the class scores in it, and what to know of these."""
+        """What a stand-in returns for some of the inputs, the class scores in it, and what to know of these.
+
+        The class scores are on the host: whoever reads them asks several things, and a device is waited for once.
+        """
         with self.memory.timed(len(rows)):
             output = self.output(model, self.inputs[rows.start : rows.stop], rows)
-        logits = logits_of(output, len(rows)).detach()
+        logits = logits_of(output, len(rows)).detach().cpu()
         # NaN in any class is an error; a class that is masked out with -inf is none.
         finite(logits.nan_to_num(nan=float("nan"), posinf=0.0, neginf=0.0), "score")
         return output, logits, notes_on(output, len(rows))

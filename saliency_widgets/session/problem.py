@@ -201,7 +201,7 @@ class Problem:
 
     @property
     def logits(self) -> Tensor:
-        """The logits of the classes, shape (B, K); computed anew when the model has changed.
+        """The logits of the classes, shape (B, K), on the host; computed anew when the model has changed.
 
         A single logit z of a model whose two classes have names is the pair (0, z), see
         :func:`~saliency_widgets.attribution.score.in_classes`.
@@ -317,7 +317,9 @@ class Problem:
             squashed=logits is not None and self.squashed,
             shape=shape,
         )
-        return score, score(logits, batch) if logits is not None and score.of_classes else None
+        if logits is None or not score.of_classes:
+            return score, None
+        return score, score(logits, batch).to(self.tensor.device)
 
     def choice(self, target: Any, score: str = SCORE.default) -> Any:
         """What a target means for one sample: a class as its number, an index as a tuple, a function as it is."""
@@ -413,6 +415,11 @@ class Problem:
                     )
                 self.prepared, self._seen, self._form = found, seen, self._kind()
             return number, seen
+
+    @property
+    def last_version(self) -> tuple:
+        """The version that was seen last; of a subject that was just made, what it was made from."""
+        return self._number, self._seen
 
     def _kind(self) -> tuple[torch.device, torch.dtype | None]:
         """The form in which the model takes its inputs."""

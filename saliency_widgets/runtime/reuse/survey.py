@@ -23,7 +23,7 @@ class Survey:
     """What one look at a model told.
 
     Attributes:
-        logits: The class scores of the inputs, shape (B, K).
+        logits: The class scores of the inputs, shape (B, K), on the host.
         notes: What to know of how they were found.
         squashed: Whether they are probabilities: several that are positive and sum to 1, or one that a sigmoid gave.
         tuned: What gives them sooner; None where nothing does.
