@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import numpy as np
@@ -56,6 +57,24 @@ def check_unmasked(value: Any, argument: str) -> None:
             f"{argument}: expected an array without missing values, got a masked one. Pass {argument}.filled(value), "
             f"with what the model was trained to see there."
         )
+
+
+def on_host(*tensors: Tensor) -> list[Tensor]:
+    """Small tensors as the host has them, each in its shape and type: with one copy from a device for all of them.
+
+    Every copy and every single number that is read waits until the device has done what it was asked before.
+
+    Args:
+        tensors: Of floating-point numbers or truth values: a type that holds those of both holds them exactly.
+    """
+    found = [tensor.detach() for tensor in tensors]
+    for device in {tensor.device for tensor in found if tensor.device.type != "cpu"}:
+        which = [index for index, tensor in enumerate(found) if tensor.device == device]
+        wide = functools.reduce(torch.promote_types, [found[index].dtype for index in which])
+        moved = torch.cat([found[index].flatten().to(wide) for index in which]).cpu()
+        for index, piece in zip(which, moved.split([found[index].numel() for index in which]), strict=True):
+            found[index] = piece.view(found[index].shape).to(found[index].dtype)
+    return found
 
 
 def as_array(value: Any, argument: str) -> np.ndarray:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from saliency_widgets.attribution.arrays import on_host
 from saliency_widgets.attribution.baselines import PixelRange
 
 
@@ -54,4 +55,5 @@ def constant_parts(parts: tuple[InputPart, ...], scale: Tensor) -> list[str]:
         scale: The range of each sample's inputs, expanded to their shape.
     """
     names = [part.name for part in parts] or ["the input"]
-    return [name for name, piece in zip(names, split_parts(parts, scale), strict=True) if not bool(piece.any())]
+    moving = on_host(*[piece.any() for piece in split_parts(parts, scale)])
+    return [name for name, moves in zip(names, moving, strict=True) if not bool(moves)]

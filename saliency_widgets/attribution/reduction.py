@@ -61,12 +61,25 @@ def unseen(values: Tensor, sign: str) -> str:
         values: Shape (B, ...).
         sign: One of ``SIGNS``.
     """
+    return emptiness(values, sign)[1][0]
+
+
+def emptiness(values: Tensor, *signs: str) -> tuple[bool, list[str]]:
+    """Whether all values are zero; and under each sign, :func:`unseen`. One copy from a device tells all of it.
+
+    Args:
+        values: Shape (B, ...).
+        signs: Of ``SIGNS``.
+    """
     flat = values.detach().flatten(1)
-    empty = flat.any(1) & ~SIGNS[sign](flat).any(1)
-    if not bool(empty.any()):
-        return ""
-    samples = empty.nonzero()[:, 0].tolist()
-    which = "" if len(flat) == 1 else f" of sample{'s' * (len(samples) > 1)} {', '.join(map(str, samples[:8]))}"
+    some, *shown = torch.stack([flat.any(1), *(SIGNS[sign](flat).any(1) for sign in signs)]).tolist()
+    hidden = [[k for k, there in enumerate(some) if there and not under[k]] for under in shown]
+    words = [_hidden(samples, len(flat), sign) if samples else "" for samples, sign in zip(hidden, signs, strict=True)]
+    return not any(some), words
+
+
+def _hidden(samples: list[int], of: int, sign: str) -> str:
+    which = "" if of == 1 else f" of sample{'s' * (len(samples) > 1)} {', '.join(map(str, samples[:8]))}"
     which += " and others" * (len(samples) > 8)
     if sign == "squared":
         return f"The values{which} are so small that their squares are zero: choose sign='absolute'."

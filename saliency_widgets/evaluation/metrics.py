@@ -11,6 +11,7 @@ import numpy as np
 from torch import Tensor
 
 from saliency_widgets.attribution import Attribution
+from saliency_widgets.attribution.arrays import on_host
 from saliency_widgets.evaluation.curves import Kind, curve
 from saliency_widgets.evaluation.similarity import spearman
 from saliency_widgets.runtime.runner import Runner
@@ -81,14 +82,25 @@ def completeness(found: Attribution) -> float:
     """
     if found.delta is None:
         return math.nan
-    change = float(found.values.sum()) - float(found.delta)
-    return abs(float(found.delta) / change) if change else math.nan
+    return missing_share(*map(float, on_host(found.values.sum(), found.delta)))
+
+
+def missing_share(total: float, delta: float) -> float:
+    """The same, from the sum of the values and the completeness error."""
+    change = total - delta
+    return abs(delta / change) if change else math.nan
 
 
 def sampling_error(found: Attribution) -> float:
     """The mean standard error over the mean size of the values; NaN where the method tells none, or the map is zero."""
-    size = float(found.values.abs().mean())
-    return math.nan if found.standard_error is None or not size else float(found.standard_error.mean()) / size
+    if found.standard_error is None:
+        return math.nan
+    return error_share(*map(float, on_host(found.standard_error.mean(), found.values.abs().mean())))
+
+
+def error_share(error: float, size: float) -> float:
+    """The same, from both means."""
+    return error / size if size else math.nan
 
 
 def _seeds(about: Measured) -> float:

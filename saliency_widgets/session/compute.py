@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from saliency_widgets.attribution import BASELINE, Attribution, Estimate, Score, get_method
 from saliency_widgets.attribution.baselines import BASELINES, default_pool
-from saliency_widgets.attribution.reduction import unseen
+from saliency_widgets.attribution.reduction import emptiness
 from saliency_widgets.attribution.registry import FLAT, Method
 from saliency_widgets.attribution.score import SQUASHED, is_function
 from saliency_widgets.runtime.coupling import COUPLED
@@ -183,9 +183,9 @@ def _notes(problem: Problem, runner: Runner, entry: Method, estimate: Estimate) 
     if is_training(problem.model):
         notes.append(_training(problem.model))
     if estimate.done >= estimate.total:
-        empty = unseen(estimate.values, entry.sign)
+        zero, (empty,) = emptiness(estimate.values, entry.sign)
         notes += [empty] if empty else []
-        if not bool(estimate.values.any()):
+        if zero:
             notes.append(f"The map is zero everywhere: {entry.blank or FLAT}.")
     return tuple(notes)
 

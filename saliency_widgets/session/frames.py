@@ -61,21 +61,24 @@ def coded(values: Tensor, *, signed: bool, high: float | None = None) -> Frame:
     """
     if values.dtype in (torch.float16, torch.bfloat16):
         values = values.float()
-    high = float(values.abs().max()) if high is None else high
+    # Quantized before the scale is read, so that both come in one copy.
+    top = values.abs().max() if high is None else values.new_full((), high)
+    bottom = -top if signed else torch.zeros_like(top)
+    steps = ((values - bottom) / (top - bottom) * LEVELS + 0.5).floor().clamp(0, LEVELS)
+    flat = torch.where(top == bottom, LEVELS // 2 if signed else 0, steps)
+    # int16 is copied where uint16 has no kernels; the flip of the top bit undoes the shift.
+    codes = (flat.to(torch.int32) - 32768).to(torch.int16)
+    scale, moved = _on_host(torch.cat([top[None].view(torch.int16), codes.flatten()])).split(
+        [top.element_size() // 2, codes.numel()]
+    )
+    high = float(scale.view(top.dtype)) if high is None else high
     low = -high if signed else 0.0
-    span = high - low
-    if not span <= torch.finfo(values.dtype).max:
+    if not high - low <= torch.finfo(values.dtype).max:
         raise ValueError(
             f"The map reaches {high:g}, which no color scale can show. Look at what the model makes of this input: a "
             f"score or a gradient overflows."
         )
-    if span == 0:
-        codes = torch.full_like(values, LEVELS // 2 if signed else 0)
-    else:
-        codes = ((values - low) / span * LEVELS + 0.5).floor().clamp(0, LEVELS)
-    # int16 is copied where uint16 has no kernels; the flip of the top bit undoes the shift.
-    moved = _on_host((codes.to(torch.int32) - 32768).to(torch.int16)).numpy()
-    return Frame(moved.view(np.uint16) ^ np.uint16(0x8000), low, high, signed)
+    return Frame(moved.view(values.shape).numpy().view(np.uint16) ^ np.uint16(0x8000), low, high, signed)
 
 
 def _on_host(codes: Tensor) -> Tensor:

@@ -145,7 +145,7 @@ def _adaptive(
         rule.tell(parts, torch.cat(scores))
         error = rule.error
         if error is not None and tolerance > 0:
-            within = torch.where(error.cpu() <= tolerance, within + 1, 0)
+            within = torch.where(error <= tolerance, within + 1, 0)
             rule.rest(within >= 2)
         enough = bool((within >= 2).all())
         last = enough or rule.done == n_steps + 1
@@ -165,7 +165,7 @@ def _adaptive(
             evaluations=rule.done,
             score=score,
             delta=rule.delta,
-            map_error=error,
+            map_error=None if error is None else error.to(query.inputs.device),
             notes=notes,
         )
         if last:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from saliency_widgets.attribution.arrays import on_host
 from saliency_widgets.attribution.numerics.float16_store import Half, full
 
 _START = 8
@@ -85,6 +86,7 @@ class AdaptiveTrapezoid:
         self._dtype = path.dtype
         self._path = path.to(torch.promote_types(path.dtype, torch.float32))
         self._total = torch.zeros_like(self._path)
+        self._size = torch.zeros(len(path), dtype=self._total.dtype, device="cpu")  # of the values, L1
         self._n_steps, self._per_round = n_steps, per_round
         self._gradients: list[Tensor | Half] = []
         self._samples = [_Sample() for _ in path]
@@ -110,13 +112,13 @@ class AdaptiveTrapezoid:
 
     @property
     def error(self) -> Tensor | None:
-        """Estimated relative L1 error of the values, (B,); None until bisections have shown how much they change."""
+        """Estimated relative L1 error of the values, (B,), on the host; None until bisections showed what changes."""
         if self.done <= _START:
             return None
         # In quadrature: intervals err independently of each other.
         changes = [[i.change for i in s.intervals] or [math.nan] for s in self._samples]
-        lost = _LEFT_OVER * self._total.new_tensor([math.hypot(*c) for c in changes])
-        return torch.where(lost == 0, 0.0, lost / (self._path * self._total).abs().flatten(1).sum(1))
+        lost = _LEFT_OVER * self._size.new_tensor([math.hypot(*c) for c in changes])
+        return torch.where(lost == 0, 0.0, lost / self._size)
 
     def rest(self, which: Tensor) -> None:
         """Freeze the samples where ``which``, bool of shape (B,), is True; they don't wake again."""
@@ -148,19 +150,17 @@ class AdaptiveTrapezoid:
         for part in parts:
             self._gradients += part.unbind()
         slopes = [(full(g) * self._path).flatten(1).sum(1) for g in self._gradients[first:]]
-        news = self._nodes, scores.cpu(), torch.stack(slopes).cpu()
         families = []  # sample, low, middle and high node
         for b, sample in enumerate(self._samples):
             if sample.rests:
                 continue
-            for series, new in zip((sample.t, sample.score, sample.slope), news, strict=True):
-                series += new[:, b].tolist()
+            sample.t += self._nodes[:, b].tolist()
             if first < 2:
                 families += self._begin(b, self.done - 1)
             else:
                 parents, sample.intervals = sample.intervals[: len(slopes)], sample.intervals[len(slopes) :]
                 families += [(b, i.low, first + k, i.high) for k, i in enumerate(parents)]
-        changes = []  # transferred at once: every transfer makes a GPU wait
+        changes = []
         for b, low, middle, high in families:
             t = self._samples[b].t
             new = self._gradients[low][b].to(self._total.dtype) + self._gradients[high][b]
@@ -168,8 +168,14 @@ class AdaptiveTrapezoid:
             if first > 1:
                 self._total[b].add_(new)
             changes.append(torch.linalg.vector_norm(new.mul_(self._path[b]), 1))
-        for (b, *family), change in zip(families, torch.stack(changes).tolist() if changes else [], strict=True):
-            self._samples[b].split(*family, change)
+        size = (self._path * self._total).abs().flatten(1).sum(1)
+        score, slope, self._size, *changes = on_host(scores, torch.stack(slopes), size, *changes)
+        for b, sample in enumerate(self._samples):
+            if not sample.rests:
+                sample.score += score[:, b].tolist()
+                sample.slope += slope[:, b].tolist()
+        for (b, *family), change in zip(families, changes, strict=True):
+            self._samples[b].split(*family, float(change))
 
     def _begin(self, b: int, n: int) -> list[tuple[int, int, int, int]]:
         """The rule of n steps: node 0 is its right end, 1 ... n follow from the left. Returns it as bisected pairs."""

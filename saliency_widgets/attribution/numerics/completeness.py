@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from saliency_widgets.attribution.arrays import on_host
 from saliency_widgets.attribution.numerics.stopping import percent
 
 _ROUNDING = 64  # units in the last place of the numbers that are subtracted: a delta below is rounding
@@ -52,12 +53,14 @@ def unaccounted(
         How much is missing in the worst sample, and the likely cause; empty where nothing is.
     """
     wide = values.detach().double().flatten(1)
-    total, size, missed = wide.sum(1), wide.abs().sum(1), delta.double()
-    change = total - missed
-    top = torch.zeros_like(total) if score is None else score.double().abs()
+    top = torch.zeros_like(delta) if score is None else score
+    exact = torch.zeros_like(delta) if error is None else error
+    total, size, *others = on_host(wide.sum(1), wide.abs().sum(1), delta, top, exact)
+    missed, top, exact = (other.double() for other in others)
+    change, top = total - missed, top.abs()
     grain = max(torch.finfo(values.dtype).eps, _COARSE.get(precision or "", 0.0))
     floor = _ROUNDING * grain * (2 * top + change.abs() + size)
-    bound = floor if error is None else 2 * error.double() * size + floor  # what a quadrature may miss
+    bound = floor if error is None else 2 * exact * size + floor  # what a quadrature may miss
     beyond = missed.abs() > bound
     allowed = tolerance * change.abs() * torch.where(beyond, 1.0, 2.0)
     missing = missed.abs() > torch.maximum(allowed, floor)

@@ -10,10 +10,11 @@ import torch
 
 from saliency_widgets import render
 from saliency_widgets.attribution import Attribution
+from saliency_widgets.attribution.arrays import on_host
 from saliency_widgets.attribution.numerics.stopping import percent
-from saliency_widgets.attribution.reduction import unseen
+from saliency_widgets.attribution.reduction import emptiness
 from saliency_widgets.diagnostics.report import Finding
-from saliency_widgets.evaluation.metrics import completeness, sampling_error
+from saliency_widgets.evaluation.metrics import error_share, missing_share
 from saliency_widgets.session import Event, Frame
 
 _LONGEST = 2000  # characters of an error's message on a page
@@ -91,7 +92,7 @@ def _notes(found: Attribution, sign: str | None) -> list[str]:
     """The map's notes; that it is empty as it is shown, and not that it would be, shown otherwise."""
     if sign in (None, found.default_sign) or not found.complete:
         return list(found.notes)
-    usual, now = (unseen(found.values[:1], one) for one in (found.default_sign, sign or ""))
+    _, (usual, now) = emptiness(found.values[:1], found.default_sign, sign or "")
     return [*(note for note in found.notes if note != usual), *([now] if now else [])]
 
 
@@ -163,28 +164,28 @@ def told(error: Exception, asked: str) -> dict[str, str]:
 
 def readings(found: Attribution) -> list[dict[str, str]]:
     """The numbers to read beside the map."""
-    lines = []
+    lines, numbers = [], _numbers(found)
     if found.score is not None:
         scale = found.settings["score"].replace("_", " ")
-        lines.append(_line(scale.capitalize(), number(found.score[0]), "The score that is explained."))
+        lines.append(_line(scale.capitalize(), number(numbers["score"]), "The score that is explained."))
     if found.delta is not None:
-        part = completeness(found)
+        part = missing_share(numbers["total"], numbers["delta"])
         share = "" if math.isnan(part) else f" ({percent(part)} of the change)"
         lines.append(
             _line(
                 "Completeness delta",
-                number(found.delta[0]) + share,
+                number(numbers["delta"]) + share,
                 "Sum of all values minus the change of the score from the baseline to the input. "
                 "It should be small; more steps bring it down, unless the score jumps on the way or a part of it has "
                 "no gradient. It is never forced to zero.",
             )
         )
     if found.standard_error is not None:
-        error = sampling_error(found)
+        error = error_share(numbers["error"], numbers["size"])
         lines.append(
             _line(
                 "Sampling error",
-                "0%" if not bool(found.standard_error.any()) else percent(error),
+                percent(error) if numbers["varies"] else "0%",
                 "Mean standard error over the mean size of the values: how much another seed would change the map. "
                 "Four times the samples halve it.",
             )
@@ -193,7 +194,7 @@ def readings(found: Attribution) -> list[dict[str, str]]:
         lines.append(
             _line(
                 "Halves agree",
-                f"{float(found.agreement[0]):.2f}",
+                f"{numbers['agreement']:.2f}",
                 "Rank correlation of two maps, each of every other sample: 1 is the same order of all places, 0 is "
                 "none. Two maps of all samples would agree better than these.",
             )
@@ -202,7 +203,7 @@ def readings(found: Attribution) -> list[dict[str, str]]:
         lines.append(
             _line(
                 "Map error",
-                f"≈ {percent(float(found.map_error[0]))}",
+                f"≈ {percent(numbers['map_error'])}",
                 "Estimated from what the last refinements changed, relative to the whole map. The tolerance is "
                 "compared with it; the completeness delta says less of the map.",
             )
@@ -220,6 +221,18 @@ def readings(found: Attribution) -> list[dict[str, str]]:
     return lines
 
 
+def _numbers(found: Attribution) -> dict[str, float]:
+    """The numbers that are shown, in one copy from where they are."""
+    told = {name: getattr(found, name) for name in ("score", "delta", "agreement", "map_error")}
+    numbers = {name: value[0] for name, value in told.items() if value is not None}
+    if found.delta is not None:
+        numbers["total"] = found.values.sum()
+    if found.standard_error is not None:
+        error = found.standard_error
+        numbers |= {"error": error.mean(), "varies": error.any(), "size": found.values.abs().mean()}
+    return dict(zip(numbers, map(float, on_host(*numbers.values())), strict=True))
+
+
 def _counted(unit: str, total: int) -> str:
     """The unit's name for that many: "1 of 1 pass", "17 of 50 samples"."""
     if total != 1:
@@ -231,7 +244,7 @@ def _line(label: str, value: str, hint: str) -> dict[str, str]:
     return {"label": label, "value": value, "help": hint}
 
 
-def number(value: torch.Tensor) -> str:
+def number(value: float | torch.Tensor) -> str:
     """A score or a delta for people."""
     number = float(value)
     return f"{number:.2f}" if 0.01 <= abs(number) < 10000 else render.format_number(number)
