@@ -13,7 +13,7 @@ from saliency_widgets.attribution import Attribution, Reduction, Score
 from saliency_widgets.attribution.arrays import as_numbers
 from saliency_widgets.attribution.registry import Method, get_method
 from saliency_widgets.attribution.score import SCORE
-from saliency_widgets.evaluation.fills import places_of
+from saliency_widgets.evaluation.fills import map_shape
 from saliency_widgets.params import brief, check_list, unknown
 from saliency_widgets.runtime.runner import Runner
 from saliency_widgets.session.explanation import map_of, reduced
@@ -48,7 +48,7 @@ class Candidate:
         Raises:
             ValueError: The method doesn't apply, or gives a map of another size or with NaN in it.
         """
-        shape = places_of(runner)
+        shape = map_shape(runner)
         if self.values is None:
             assert self.method is not None
             result = map_of(self.method, self.params, self.reduction, runner)

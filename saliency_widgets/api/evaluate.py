@@ -24,7 +24,7 @@ from saliency_widgets.attribution.registry import DEFAULT
 from saliency_widgets.attribution.score import SCORE
 from saliency_widgets.evaluation.ablation import DRAWS
 from saliency_widgets.evaluation.curves import KINDS, STEPS, curves
-from saliency_widgets.evaluation.fills import default_fill, filling, places_of
+from saliency_widgets.evaluation.fills import default_fill, filling, map_shape
 from saliency_widgets.evaluation.randomization import STAGES, randomization
 from saliency_widgets.evaluation.ranking import CHANCE
 from saliency_widgets.evaluation.saturation import saturation
@@ -242,7 +242,7 @@ def _checked(runner: Runner, candidates: list[Candidate], index: int, settings: 
     runner.scores(runner.inputs)  # a model that fails is no matter of a check
     fill = default_fill(runner) if settings.fill is None else settings.fill
     filling(runner, fill, settings.seed)(
-        torch.zeros(places_of(runner), dtype=torch.bool)
+        torch.zeros(map_shape(runner), dtype=torch.bool)
     )  # nor is a fill that doesn't fit
     path = _Row()
     with path.check(*_PATH):
@@ -300,7 +300,7 @@ def _follow_score(row: _Row, values: Tensor, runner: Runner, fill: Any, settings
             seed=settings.seed,
         )  # fmt: skip
         for kind in KINDS:
-            row.put(kind, both.own[kind].area, flat)
+            row.put(kind, both.main[kind].area, flat)
             areas = [drawn.area for drawn in both.chance[kind]]
             mean = float(np.mean(areas)) if areas else float("nan")
             row.put(f"{kind}_chance", mean, flat if areas else "draws=0: there is nothing to compare with.")

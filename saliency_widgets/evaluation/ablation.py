@@ -1,4 +1,4 @@
-"""What the model says when a region is taken away, and when as much is taken away elsewhere."""
+"""Ablation: the model's outputs with a region removed, and with equally large regions removed elsewhere."""
 
 from __future__ import annotations
 
@@ -29,26 +29,26 @@ DRAWS = Param(
     kind="int",
     continued=True,
     unit="draws",
-    help="How many regions of the same size are taken away elsewhere, to compare with.",
+    help="How many regions of the same size are removed elsewhere, for comparison.",
 )
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Ablation(Running):
-    """The model's answers with and without a region.
+    """The model's outputs with and without a region.
 
     Attributes:
-        mask: What was taken away, shape (H, W) or (F,).
-        inputs: What the model saw instead, shape (1, ...).
+        mask: The removed region, shape (H, W) or (F,).
+        inputs: The input with the region filled, shape (1, ...).
         before: The explained score of the whole input.
         after: The same without the region.
         logits_before: All class scores, shape (K,).
         logits_after: The same without the region.
-        elsewhere: The explained score without as much elsewhere, one for each draw so far.
-        done: How many inputs were run.
-        total: How many will be.
-        class_names: Names of the classes, where they are known.
-        image: What the model saw instead, as an image for people, uint8 (H, W, 3); None where it is none.
+        elsewhere: The explained score with a region of the same size removed elsewhere, one for each draw so far.
+        done: How many inputs have been run.
+        total: How many there will be.
+        class_names: Names of the classes, if known.
+        image: The input with the region filled, as an image to look at, uint8 (H, W, 3); None if it is not an image.
     """
 
     mask: Tensor
@@ -64,15 +64,13 @@ class Ablation(Running):
     image: Any = None
 
     def __repr__(self) -> str:
-        """The answer in one line, beside those of the draws elsewhere."""
+        """The result in one line, with the range of the draws elsewhere."""
         moved = self.elsewhere - self.before
-        beside = f"; as much elsewhere {moved.min():+.3g} to {moved.max():+.3g}" if len(moved) else ""
-        return (
-            f"Ablation({self.share:.1%} taken away: {self.before:.4g} to {self.after:.4g}, {self.change:+.3g}{beside})"
-        )
+        draws = f"; as much elsewhere {moved.min():+.3g} to {moved.max():+.3g}" if len(moved) else ""
+        return f"Ablation({self.share:.1%} removed: {self.before:.4g} to {self.after:.4g}, {self.change:+.3g}{draws})"
 
     def strongest(self, top: int = 5) -> tuple[list[int], Tensor, Tensor]:
-        """The classes that are among the first with or without the region: their numbers, and both probabilities."""
+        """The top classes with or without the region: their indices and both probabilities."""
         logits = torch.stack([self.logits_before, self.logits_after]).double().cpu()
         before, after = probabilities(in_classes(logits, self.class_names is not None and len(self.class_names) == 2))
         count = min(top, len(before))
@@ -80,13 +78,13 @@ class Ablation(Running):
         return classes, before[classes], after[classes]
 
     def predictions(self, top: int = 5) -> pd.DataFrame:
-        """The strongest classes with and without the region: one row for each that is among the first in either.
+        """The top classes with and without the region: one row for each class that is among the top in either.
 
         Args:
             top: How many of each.
 
         Returns:
-            Indexed by class name or number: probabilities ``before``, ``after`` and their ``change``.
+            Indexed by class name or index: probabilities ``before``, ``after`` and their ``change``.
         """
         import pandas as pd
 
@@ -98,19 +96,19 @@ class Ablation(Running):
 
     @property
     def share(self) -> float:
-        """How much was taken away, from 0 to 1."""
+        """The fraction of the input that was removed, from 0 to 1."""
         return float(self.mask.double().mean())
 
     @property
     def change(self) -> float:
-        """By how much the score moved."""
+        """How much the score moved."""
         return self.after - self.before
 
     @property
     def rank(self) -> float:
-        """The share of the draws elsewhere that moved the score as far, in the same direction; NaN without any.
+        """The p-value: the fraction of draws elsewhere that moved the score as far in the same direction.
 
-        As a permutation test counts: (k + 1) / (n + 1), so that a few draws can't say "never".
+        Counted as in a permutation test, (k + 1) / (n + 1), so it is never zero; NaN without draws.
         """
         if not len(self.elsewhere):
             return float("nan")
@@ -127,31 +125,31 @@ def ablate(
     seed: int = 0,
     chunk_size: int | None = CHUNK_SIZE.default,
 ) -> Iterator[Ablation]:
-    """Take a region away, and ask the model again.
+    """Remove a region and run the model again.
 
-    A number alone says little: any hole in an image moves the score. So as much is taken away elsewhere, the same
-    region shifted around the edges and mirrored at random, several times.
+    One number says little, because any hole in an image moves the score. So the same region, mirrored at random and
+    shifted with wrap-around, is removed elsewhere several times for comparison.
 
     Source: Zeiler and Fergus, "Visualizing and Understanding Convolutional Networks", 2014 (occlusion).
 
     Args:
         runner: The model and its one sample.
-        mask: True where something is taken away, shape (H, W) of what the model sees, or (F,) of a row.
-        fill: What is put there: see :func:`~.fills.filling`.
+        mask: True where something is removed, shape (H, W) of what the model sees, or (F,) of a row.
+        fill: What replaces it: see :func:`~.fills.filling`.
         draws: How many regions elsewhere.
         seed: Of the fill and the draws.
-        chunk_size: Rows of one pass.
+        chunk_size: Rows per pass.
 
     Yields:
-        The answer to the region itself, and then with ever more draws elsewhere.
+        The result for the region itself, and then with more and more draws elsewhere.
 
     Raises:
-        ValueError: A mask of another size, or an empty one.
+        ValueError: The mask has the wrong size, or is empty.
     """
     mask = check_masks(runner, mask)[0]
     if not bool(mask.any()):
-        raise ValueError("mask: nothing is marked, so there is nothing to take away. Paint a region, or pass top=0.05.")
-    draws = 0 if bool(mask.all()) else draws  # everywhere is everywhere
+        raise ValueError("mask: nothing is marked, so there is nothing to remove. Paint a region, or pass top=0.05.")
+    draws = 0 if bool(mask.all()) else draws  # there is no elsewhere
     whole = runner.once("whole", lambda: runner.outcomes(runner.inputs))
     without = filling(runner, fill, seed)
     scores: list[Tensor] = []
@@ -161,9 +159,9 @@ def ablate(
         masks = torch.stack([mask if not k else by_chance(mask, k, seed=seed) for k in chunk])
         variants = without(masks)
         inputs = variants[:1] if inputs is None else inputs
-        found = outcomes_of(runner, variants, fill)
-        scores.append(found[0])
-        logits.append(found[1])
+        chunk_scores, chunk_logits = outcomes_of(runner, variants, fill)
+        scores.append(chunk_scores)
+        logits.append(chunk_logits)
         after = torch.cat(scores)
         before, without_it = whole[1][0], logits[0][0]
         if runner.passes.score.squashed:

@@ -1,4 +1,4 @@
-"""Which of many settings is worth using: the cheapest that is about as good as the best, and the knee."""
+"""Choose among settings: the cheapest that is about as good as the best, the Pareto front, and its knee."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ WITHIN = Param(
     default=0.02,
     low=0.0,
     high=1.0,
-    help="How much worse than the best a setting may be, as a part of the best.",
+    help="How much worse than the best a setting may be, as a fraction of the best.",
 )
 
 
 def losses(quality: Sequence[float], better: Literal["high", "low"]) -> np.ndarray:
-    r"""How much worse than the best each is, as a part of the best.
+    r"""Return how much worse each setting is than the best, as a fraction of the best.
 
     .. math:: \ell_k = |q_k - q_{best}| \,/\, |q_{best}|
 
     Args:
-        quality: Numbers, one for each setting; NaN where there is none.
-        better: Which of two is the better one.
+        quality: One number per setting; NaN where there is none.
+        better: Whether high or low values are better.
 
     Returns:
-        From 0 for the best, infinite beside a best of zero; NaN where there is no number.
+        0 for the best, larger for worse settings, infinite if the best is zero; NaN where there is no number.
     """
     q = np.asarray(quality, np.float64)
     if np.isnan(q).all():
@@ -41,45 +41,47 @@ def losses(quality: Sequence[float], better: Literal["high", "low"]) -> np.ndarr
 def cheapest(
     quality: Sequence[float], cost: Sequence[float], better: Literal["high", "low"], within: float = WITHIN.default
 ) -> int | None:
-    """The place of the cheapest setting whose loss is at most ``within``; of equally cheap ones the better, the first.
+    """Return the index of the cheapest setting whose loss is at most ``within``.
+
+    Ties in cost go to the better setting, then to the first.
 
     Returns:
-        None where no setting has both numbers.
+        None if no setting has both numbers.
     """
-    lost, paid = losses(quality, better), np.asarray(cost, np.float64)
-    there = np.flatnonzero((lost <= within) & np.isfinite(paid))
-    return min(there.tolist(), key=lambda k: (paid[k], lost[k], k), default=None)
+    loss, costs = losses(quality, better), np.asarray(cost, np.float64)
+    eligible = np.flatnonzero((loss <= within) & np.isfinite(costs))
+    return min(eligible.tolist(), key=lambda k: (costs[k], loss[k], k), default=None)
 
 
 def front(quality: Sequence[float], cost: Sequence[float], better: Literal["high", "low"]) -> list[int]:
-    """The places of the settings than which none is both cheaper and better, the cheapest first."""
-    lost, paid = losses(quality, better), np.asarray(cost, np.float64)
-    # A loss beside a best of zero is infinite, and yet cheaper settings count.
-    measured = [k for k in range(len(lost)) if not np.isnan(lost[k]) and np.isfinite(paid[k])]
-    found: list[int] = []
-    for k in sorted(measured, key=lambda k: (paid[k], lost[k], k)):
-        if not found or lost[k] < lost[found[-1]]:
-            found.append(k)
-    return found
+    """Return the indices of the Pareto front, the cheapest first: no other setting is both cheaper and better."""
+    loss, costs = losses(quality, better), np.asarray(cost, np.float64)
+    # If the best is zero, every other loss is infinite; cheaper settings still count.
+    measured = [k for k in range(len(loss)) if not np.isnan(loss[k]) and np.isfinite(costs[k])]
+    indices: list[int] = []
+    for k in sorted(measured, key=lambda k: (costs[k], loss[k], k)):
+        if not indices or loss[k] < loss[indices[-1]]:
+            indices.append(k)
+    return indices
 
 
 def knee(quality: Sequence[float], cost: Sequence[float], better: Literal["high", "low"]) -> int | None:
-    """Where paying more begins to give little: the place of that setting.
+    """Return the index of the setting beyond which paying more gains little.
 
-    Of the settings on the front, with the logarithm of the cost and the quality both brought to [0, 1], the one with
-    the largest quality less cost.
+    Log cost and quality of the settings on the front are both scaled to [0, 1]. The knee is where quality minus cost
+    is largest.
 
     Source: Satopää, Albrecht, Irwin and Raghavan, "Finding a 'Kneedle' in a Haystack: Detecting Knee Points in System
-    Behavior", 2011; on a logarithmic cost, as errors fall with its root.
+    Behavior", 2011. The cost is taken as its logarithm, because errors fall with its square root.
 
     Returns:
-        None where there is no such bend, fewer than three settings are on the front, or a cost is not positive.
+        None if there is no knee, fewer than three settings are on the front, or a cost is not positive.
     """
-    there = front(quality, cost, better)
-    q, paid = np.asarray(quality, np.float64)[there], np.asarray(cost, np.float64)[there]
-    if len(there) < 3 or not (paid > 0).all():
+    indices = front(quality, cost, better)
+    q, costs = np.asarray(quality, np.float64)[indices], np.asarray(cost, np.float64)[indices]
+    if len(indices) < 3 or not (costs > 0).all():
         return None
-    dear = np.log(paid / paid[0]) / np.log(paid[-1] / paid[0])
-    good = (q - q[0]) / (q[-1] - q[0])
-    bend = int(np.argmax(good - dear))
-    return there[bend] if good[bend] > dear[bend] else None
+    log_cost = np.log(costs / costs[0]) / np.log(costs[-1] / costs[0])
+    gain = (q - q[0]) / (q[-1] - q[0])
+    index = int(np.argmax(gain - log_cost))
+    return indices[index] if gain[index] > log_cost[index] else None

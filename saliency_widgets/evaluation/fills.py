@@ -1,7 +1,7 @@
-"""What stands where something was taken away: of an image some pixels, of a row some features.
+"""Fills: what replaces removed pixels of an image, or removed features of a row.
 
-What is put there decides the answer as much as what is taken away: a black patch is an edge and a shape by itself, a
-blurred one keeps the colors, neighbors' colors leave as little trace as can be.
+The fill affects the result as much as the choice of pixels does. A black patch adds an edge and a shape of its own, a
+blurred one keeps the colors, and the neighbors' colors leave the least trace.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ FILL = Param(
     default="blur",
     kind="open",
     choices=(*BASELINE.options(), NEIGHBORS),
-    help="What is put where something is taken away: black or white pixels, the image's mean color, a blurred copy, "
+    help="What replaces the removed pixels or features: black or white, the image's mean color, a blurred copy, "
     "noise, or the neighbors' colors.",
 )
 
 
-def places_of(runner: Runner) -> tuple[int, ...]:
-    """The shape of what can be marked: (H, W) of an image, (F,) of a row."""
+def map_shape(runner: Runner) -> tuple[int, ...]:
+    """Return the shape of a map or mask: (H, W) of an image, (F,) of a row."""
     return tuple(runner.passes.size or runner.inputs.shape[1:])
 
 
 def check_masks(runner: Runner, masks: Tensor) -> Tensor:
-    """Which places are taken away, in the form that is computed with.
+    """Bring masks to the model's device, with a leading axis.
 
     Args:
         runner: The model and its one sample.
@@ -46,9 +46,9 @@ def check_masks(runner: Runner, masks: Tensor) -> Tensor:
         Shape (K, H, W) or (K, F), on the model's device.
 
     Raises:
-        ValueError: Another size than the inputs.
+        ValueError: The size differs from the inputs'.
     """
-    expected = places_of(runner)
+    expected = map_shape(runner)
     if masks.ndim == len(expected):
         masks = masks[None]
     if tuple(masks.shape[1:]) != expected:
@@ -60,14 +60,14 @@ def check_masks(runner: Runner, masks: Tensor) -> Tensor:
 
 
 def default_fill(runner: Runner) -> str:
-    """What is put there where nobody says: "blur" in an image, the background's "mean" in a row, or else "zero"."""
+    """Return the default fill: "blur" for an image, "mean" for a row with a background, otherwise "zero"."""
     if runner.passes.size is not None:
         return FILL.default
     return "zero" if runner.columns is None or runner.columns.rows is None else "mean"
 
 
 def filling(runner: Runner, fill: Any, seed: int = 0) -> Callable[[Tensor], Tensor]:
-    """A way to take something away from the sample.
+    """Return a function that removes masked pixels or features from the sample.
 
     Args:
         runner: The model and its one sample, shape (1, ...).
@@ -75,10 +75,11 @@ def filling(runner: Runner, fill: Any, seed: int = 0) -> Callable[[Tensor], Tens
         seed: Of "noise", and of the noise on "neighbors".
 
     Returns:
-        A function from K masks, see :func:`check_masks`, to K copies of the sample without what they mark, (K, ...).
+        A function from K masks, see :func:`check_masks`, to K copies of the sample with the marked part filled,
+        shape (K, ...).
 
     Raises:
-        TypeError, ValueError: A fill that doesn't fit; and the function, a mask that doesn't.
+        TypeError, ValueError: The fill doesn't fit. The function raises for a mask that doesn't.
     """
     fill = FILL.check(fill)
     neighbors = isinstance(fill, str) and fill == NEIGHBORS
@@ -86,7 +87,7 @@ def filling(runner: Runner, fill: Any, seed: int = 0) -> Callable[[Tensor], Tens
         raise ValueError("fill: 'neighbors' are those of a pixel, and these inputs are no image. Use 'mean'.")
 
     @functools.cache
-    def instead() -> Tensor:
+    def replacement() -> Tensor:
         if not isinstance(fill, str):
             return runner.baseline(fill, seed)
         return runner.once(("fill", fill, seed), lambda: runner.baseline(fill, seed))  # a blur takes as long as a pass
@@ -95,13 +96,13 @@ def filling(runner: Runner, fill: Any, seed: int = 0) -> Callable[[Tensor], Tens
         masks = check_masks(runner, masks)
         if neighbors:
             return noisy_linear(runner.inputs, masks, runner.noise_scale(), seed)
-        return torch.where(masks[:, None] if runner.inputs.ndim == 4 else masks, instead(), runner.inputs)
+        return torch.where(masks[:, None] if runner.inputs.ndim == 4 else masks, replacement(), runner.inputs)
 
     return filled
 
 
 def outcomes_of(runner: Runner, variants: Tensor, fill: Any) -> tuple[Tensor, Tensor]:
-    """The scores and class scores of filled copies, see :meth:`.Runner.outcomes`.
+    """Return the scores and class scores of filled copies, see :meth:`.Runner.outcomes`.
 
     Raises:
         NotFinite: They aren't finite.

@@ -1,4 +1,4 @@
-"""Which features matter over many rows: the mean size of their attributions."""
+"""Feature importance over many rows: the mean absolute attribution."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ ROWS = Param(
     kind="int",
     scale="log2",
     unit="rows",
-    help="How many rows of the background are explained; all there are where they are fewer.",
+    help="How many rows of the background are explained; all rows if there are fewer.",
 )
-_BATCH = 32  # rows that are explained together: an estimate is there soon, and a pass is still well filled
+_BATCH = 32  # rows explained together: small enough for an early estimate, large enough for an efficient pass
 
 
 @dataclass(frozen=True, eq=False)
 class Importance(Running):
-    """Attributions of many rows, put together.
+    """Attributions averaged over many rows.
 
     Attributes:
         size: The mean absolute attribution of each column, shape (C,).
-        mean: The mean attribution, with its sign, shape (C,).
-        done: How many rows are in it.
+        mean: The mean signed attribution, shape (C,).
+        done: How many rows are included.
         total: How many there will be.
     """
 
@@ -47,30 +47,30 @@ def importance(
 ) -> Iterator[Importance]:
     """Explain many rows, batch by batch.
 
-    The mean absolute attribution tells what the model's scores rest on over these rows; where the mean is much smaller,
-    the feature speaks for the class in some rows and against it in others.
+    The mean absolute attribution shows which features the scores of these rows rest on. If the signed mean is much
+    smaller, the feature speaks for the class in some rows and against it in others.
 
     Args:
-        runner: The model and one row of the table; the same score is explained of all.
+        runner: The model and one row of the table; the same score is explained for all rows.
         rows: As the model sees them, shape (N, F).
-        explain: From a question about n rows to attributions of their features, shape (n, F).
+        explain: Maps a runner with n rows to attributions of their features, shape (n, F).
         batch: How many rows at once.
 
     Yields:
-        The means over ever more rows.
+        The means over more and more rows.
 
     Raises:
-        ValueError: The inputs are no rows of a table.
+        ValueError: The inputs are not rows of a table.
     """
     columns = runner.columns
     if columns is None:
-        raise ValueError("inputs: they are no rows of a table. Pass a DataFrame, or feature_names=.")
+        raise ValueError("inputs: expected rows of a table. Pass a DataFrame, or feature_names=.")
     size = torch.zeros(len(columns.names), dtype=torch.float64, device="cpu")
     mean = torch.zeros_like(size)
     done = 0
-    for some in rows.to(runner.inputs).split(batch):
-        values = columns.summed(explain(runner.on(some)).detach().double()).cpu()
+    for chunk in rows.to(runner.inputs).split(batch):
+        values = columns.summed(explain(runner.on(chunk)).detach().double()).cpu()
         size += values.abs().sum(0)
         mean += values.sum(0)
-        done += len(some)
+        done += len(chunk)
         yield Importance(size / done, mean / done, done, len(rows))

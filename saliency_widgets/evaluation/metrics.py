@@ -1,4 +1,4 @@
-"""What a setting of a method is worth and what it costs: each number in one place."""
+"""Quality and cost metrics of a method's settings, for sweeps."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ class Measured:
 
     Attributes:
         runner: The model and the input.
-        found: What the method gave.
+        attribution: The method's result.
         values: The map as it is shown, shape (H, W) or (F,).
-        explain: From a seed, or None for the method's own, to the map again.
-        seed: The method's own seed, or None where it draws nothing.
-        seconds: What the map took.
-        peak: Tells how much memory it takes at most, in MiB; NaN where that is not known.
-        fill: What is put where something is taken away.
+        explain: Recomputes the map with a seed, or with the method's seed for None.
+        seed: The method's seed, or None for a deterministic method.
+        seconds: How long the map took.
+        peak: Measures the peak memory in MiB; NaN if that is unknown.
+        fill: What replaces removed pixels or features.
         steps: Of deletion and insertion curves.
         turns: How many other seeds.
     """
 
     runner: Runner
-    found: Attribution
+    attribution: Attribution
     values: Tensor
     explain: Callable[[int | None], Tensor]
     seed: int | None
@@ -51,13 +51,13 @@ class Metric:
     """One number about a map.
 
     Attributes:
-        name: What it is called in code.
-        title: What it is called by people.
-        better: Which of two values is the better one.
-        help: What it says, in one sentence.
-        measure: From a map to the number, NaN where there is none; None for what compares it with a finer map.
-        cost: Whether it is what is paid, rather than what is got.
-        exact: Whether another machine finds the same number.
+        name: Its name in code.
+        title: Its name in the interface.
+        better: Whether high or low values are better.
+        help: What it measures, in one sentence.
+        measure: Computes the number, NaN if there is none; None for a metric that compares with a finer map.
+        cost: Whether it is a cost rather than a quality.
+        exact: Whether another machine gets the same number.
         unit: Of the number.
     """
 
@@ -71,18 +71,18 @@ class Metric:
     unit: str = ""
 
 
-def completeness(found: Attribution) -> float:
-    """The completeness error as a part of the change of the score from the baseline to the input.
+def completeness(attribution: Attribution) -> float:
+    """Return the completeness error as a fraction of the change of the score from the baseline to the input.
 
     Args:
-        found: Of one sample.
+        attribution: Of one sample.
 
     Returns:
-        NaN where the method tells no error, or nothing changes.
+        NaN if the method reports no error, or the score does not change.
     """
-    if found.delta is None:
+    if attribution.delta is None:
         return math.nan
-    return missing_share(*map(float, on_host(found.values.sum(), found.delta)))
+    return missing_share(*map(float, on_host(attribution.values.sum(), attribution.delta)))
 
 
 def missing_share(total: float, delta: float) -> float:
@@ -91,11 +91,11 @@ def missing_share(total: float, delta: float) -> float:
     return abs(delta / change) if change else math.nan
 
 
-def sampling_error(found: Attribution) -> float:
-    """The mean standard error over the mean size of the values; NaN where the method tells none, or the map is zero."""
-    if found.standard_error is None:
+def sampling_error(attribution: Attribution) -> float:
+    """Return the mean standard error over the mean absolute value; NaN without one, or for a map of zeros."""
+    if attribution.standard_error is None:
         return math.nan
-    return error_share(*map(float, on_host(found.standard_error.mean(), found.values.abs().mean())))
+    return error_share(*map(float, on_host(attribution.standard_error.mean(), attribution.values.abs().mean())))
 
 
 def error_share(error: float, size: float) -> float:
@@ -103,17 +103,17 @@ def error_share(error: float, size: float) -> float:
     return error / size if size else math.nan
 
 
-def _seeds(about: Measured) -> float:
-    if about.seed is None:
+def _seeds(measured: Measured) -> float:
+    if measured.seed is None:
         return math.nan
-    others = (about.explain(about.seed + turn) for turn in range(1, about.turns + 1))
-    return float(np.mean([spearman(about.values, other) for other in others]))
+    others = (measured.explain(measured.seed + turn) for turn in range(1, measured.turns + 1))
+    return float(np.mean([spearman(measured.values, other) for other in others]))
 
 
 def _area(kind: Kind) -> Callable[[Measured], float]:
-    def area(about: Measured) -> float:
-        *_, found = curve(about.runner, about.values, kind, steps=about.steps, fill=about.fill)
-        return found.area
+    def area(measured: Measured) -> float:
+        *_, last = curve(measured.runner, measured.values, kind, steps=measured.steps, fill=measured.fill)
+        return last.area
 
     return area
 
@@ -127,22 +127,23 @@ METRICS = {
         ),
         Metric(
             "insertion", "Insertion", "high",
-            "Area under the normalized insertion curve: how soon the score comes when the strongest places come first.",
+            "Area under the normalized insertion curve: how soon the score rises when the strongest pixels come first.",
             _area("insertion"),
         ),
         Metric(
             "deletion", "Deletion", "low",
-            "Area under the normalized deletion curve: how long the score stays when the strongest places go first.",
+            "Area under the normalized deletion curve: how long the score lasts when the strongest pixels go first.",
             _area("deletion"),
         ),
         Metric(
             "delta", "Completeness delta", "low",
-            "Size of the completeness error, as a part of the change of the score from the baseline to the input.",
-            lambda about: completeness(about.found),
+            "Size of the completeness error, as a fraction of the change of the score from the baseline to the input.",
+            lambda measured: completeness(measured.attribution),
         ),
         Metric(
             "standard_error", "Sampling error", "low",
-            "Mean standard error over the mean size of the values.", lambda about: sampling_error(about.found),
+            "Mean standard error over the mean size of the values.",
+            lambda measured: sampling_error(measured.attribution),
         ),
         Metric(
             "seeds", "Stability between seeds", "high",
@@ -150,16 +151,16 @@ METRICS = {
         ),
         Metric(
             "evaluations", "Gradients", "low", "How many gradients of the model the map took.",
-            lambda about: float(about.found.evaluations), cost=True,
+            lambda measured: float(measured.attribution.evaluations), cost=True,
         ),
         Metric(
             "time", "Time", "low", "Seconds that the map took, where and while it was computed.",
-            lambda about: about.seconds, cost=True, exact=False, unit="s",
+            lambda measured: measured.seconds, cost=True, exact=False, unit="s",
         ),
         Metric(
             "memory", "Memory", "low",
-            "MiB that the map took at most: of the CUDA device, or of the process, to which other threads belong too.",
-            lambda about: about.peak(), cost=True, exact=False, unit="MiB",
+            "Peak MiB that the map took: of the CUDA device, or of the whole process, other threads included.",
+            lambda measured: measured.peak(), cost=True, exact=False, unit="MiB",
         ),
     )
 }  # fmt: skip

@@ -1,4 +1,4 @@
-"""Whether a map depends on what the model has learnt: its weights are replaced by random ones, layer by layer."""
+"""Model randomization: does a map depend on the learned weights? They are randomized layer by layer."""
 
 from __future__ import annotations
 
@@ -29,19 +29,19 @@ STAGES = Param(
     help="In how many steps all layers are randomized, from the output to the input.",
 )
 _SMALL = 56  # pixels of a thumbnail
-_ALIKE = 0.5  # a map that orders the places like this, with half of the layers random, has not looked at them
+_ALIKE = 0.5  # a rank correlation above this, with half of the layers random, means that the map ignores them
 
 
 @dataclass(frozen=True, eq=False)
 class Randomization:
-    """Maps of models whose last layers were randomized, and how alike they are to the model's own.
+    """Maps of models whose last layers were randomized, and their similarity to the original map.
 
     Attributes:
-        layers: The layer that each stage reached, from the output; the first, "", is the model itself.
-        similarity: Rank correlation (Spearman) of the maps' sizes with the model's own; NaN where one is constant.
-        structure: Structural similarity (SSIM) with it; NaN where one is constant or not an image's.
-        maps: The maps, small.
-        total: How many stages there will be, the model itself among them.
+        layers: The layer that each stage reached, from the output; the first, "", is the unchanged model.
+        similarity: Rank correlation (Spearman) of absolute values with the original map; NaN if a map is constant.
+        structure: Structural similarity (SSIM) with the original map; NaN if a map is constant or not 2-D.
+        maps: Thumbnails of the maps.
+        total: How many stages there will be, including the unchanged model.
     """
 
     layers: tuple[str, ...]
@@ -52,26 +52,27 @@ class Randomization:
 
     @property
     def done(self) -> int:
-        """How many stages there are."""
+        """How many stages are done."""
         return len(self.layers)
 
     @property
     def complete(self) -> bool:
-        """Whether all layers were randomized."""
+        """Whether all layers have been randomized."""
         return self.done >= self.total
 
     @property
     def halfway(self) -> float:
-        """The rank correlation where the upper half of the layers is random; NaN before, and where one is constant.
+        """The rank correlation with the upper half of the layers random; NaN before that, or if a map is constant.
 
-        There the model knows no class any more, while its lowest layers still find edges: that is where methods part.
+        At this point the model no longer recognizes any class, but its lowest layers still detect edges. This is where
+        methods differ most.
         """
-        middle = self.total // 2  # of the stages, the first of which is the model itself
+        middle = self.total // 2  # the first stage is the unchanged model
         return self.similarity[middle] if self.done > middle else float("nan")
 
     @property
     def reacts(self) -> bool | None:
-        """Whether the map is another one with the upper half of the layers random; None where it can't be told."""
+        """Whether the map changes when the upper half of the layers is random; None if that is unknown."""
         return None if self.halfway != self.halfway else abs(self.halfway) < _ALIKE
 
 
@@ -80,18 +81,18 @@ def randomization(
 ) -> Iterator[Randomization]:
     """Randomize the weights from the output towards the input, on a private copy, and explain each time.
 
-    A map that stays as it was shows the image, as an edge detector does, and not what the model has learnt: Guided
-    Backprop is the known case, which hardly depends on the layers near the output. Each weight is drawn anew from a
-    normal distribution with the mean and the spread of its own tensor, so that the signal keeps its size; what
-    BatchNorm has measured stays, and so do scripted modules.
+    A map that does not change shows the image, as an edge detector would, and not what the model has learned. Guided
+    Backprop is the well-known example: it hardly depends on the layers near the output. Each weight is redrawn from a
+    normal distribution with the mean and standard deviation of its tensor, so that signals keep their size. BatchNorm
+    statistics and scripted modules are left unchanged.
 
     Source: Adebayo, Gilmer, Muelly, Goodfellow, Hardt and Kim, "Sanity Checks for Saliency Maps", 2018 (cascading
     randomization).
 
     Args:
         runner: The model and its one sample.
-        explain: From a question to its map, shape (H, W) or (F,).
-        stages: In how many steps.
+        explain: Maps a runner to a map, shape (H, W) or (F,).
+        stages: The number of steps.
         seed: Of the weights.
 
     Yields:
@@ -104,30 +105,32 @@ def randomization(
     private = replace(runner.plain, passes=replace(runner.passes.plain, model=copied), results=None)
     layers = _layers(private)
     if not layers:
-        raise ValueError("model: it has no weights to be randomized, so the check does not apply.")
-    own = explain(runner)
+        raise ValueError("model: it has no weights to randomize, so this test does not apply.")
+    original = explain(runner)
     counts = sorted({round(len(layers) * k / stages) for k in range(1, stages + 1)} - {0})
-    told = Randomization(("",), (1.0 if _varies(own) else float("nan"),), (1.0,), (_small(own),), 1 + len(counts))
-    yield told
+    estimate = Randomization(
+        ("",), (1.0 if _varies(original) else float("nan"),), (1.0,), (_small(original),), 1 + len(counts)
+    )
+    yield estimate
     done = 0
     for count in counts:
         for path, module in layers[done:count]:
             _randomize(module, seed, path)
         done = count
         try:
-            found = explain(private)
+            randomized = explain(private)
         except Cancelled:
             raise
-        except ValueError:  # random weights may give no numbers, or no gradient: there is no map to compare
-            found = torch.zeros_like(own)
-        told = replace(
-            told,
-            layers=(*told.layers, layers[count - 1][0]),
-            similarity=(*told.similarity, spearman(own.abs(), found.abs())),
-            structure=(*told.structure, ssim(own, found) if own.ndim == 2 else float("nan")),
-            maps=(*told.maps, _small(found)),
+        except ValueError:  # random weights may give NaN or no gradient: there is no map to compare
+            randomized = torch.zeros_like(original)
+        estimate = replace(
+            estimate,
+            layers=(*estimate.layers, layers[count - 1][0]),
+            similarity=(*estimate.similarity, spearman(original.abs(), randomized.abs())),
+            structure=(*estimate.structure, ssim(original, randomized) if original.ndim == 2 else float("nan")),
+            maps=(*estimate.maps, _small(randomized)),
         )
-        yield told
+        yield estimate
 
 
 def _varies(values: Tensor) -> bool:
@@ -135,7 +138,7 @@ def _varies(values: Tensor) -> bool:
 
 
 def _layers(runner: Runner) -> list[tuple[str, nn.Module]]:
-    """The modules with weights of their own, the last to run first; those that were not seen to run at the end."""
+    """Return the modules that hold weights, the last to run first; those that never ran come at the end."""
     seen: dict[str, None] = {}
 
     def ran(path: str, output: Any) -> None:

@@ -1,4 +1,4 @@
-"""Which places come first: of a map, and of maps that know nothing."""
+"""Rank the pixels or features of a map, and of chance maps to compare it with."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ CHANCE = Param(
     default="moved",
     kind="choice",
     choices=("moved", "scattered"),
-    help="What a map is compared with: itself moved elsewhere (shifted around the edges and mirrored at random), which "
-    "is as smooth as it is; or single places drawn at random.",
+    help="What a map is compared with: the map itself moved elsewhere (mirrored at random and shifted with "
+    "wrap-around), which is just as smooth; or single pixels drawn at random.",
 )
 
 
 def ranks_of(values: Tensor, seed: int = 0) -> Tensor:
-    """The rank of each place, the largest value first; equal values in an order drawn at random.
+    """Return the rank of each value, the largest first; equal values are ordered at random.
 
     Args:
         values: Shape (H, W) or (F,).
@@ -37,28 +37,28 @@ def ranks_of(values: Tensor, seed: int = 0) -> Tensor:
 
 
 def by_chance(values: Tensor, draw: int, *, seed: int = 0, chance: str = CHANCE.default) -> Tensor:
-    """A map, or a mask, that knows nothing: as much of it as of the given one, elsewhere.
+    """Return a chance map or mask: the same values, moved elsewhere.
 
     Args:
         values: Shape (H, W) or (F,).
-        draw: Which draw it is.
-        seed: Of all of them.
-        chance: See ``CHANCE``; the features of a row have no neighbors, and are always scattered.
+        draw: The index of the draw.
+        seed: Of all draws.
+        chance: See ``CHANCE``; the features of a row have no neighbors and are always scattered.
     """
     generator = seeded(seed, "chance", draw)
     if values.ndim == 1 or CHANCE.check(chance) == "scattered":
         order = torch.randperm(values.numel(), generator=generator, device="cpu").to(values.device)
         return values.flatten()[order].view(values.shape)
-    turned = [side for side in (0, 1) if bool(torch.randint(2, (1,), generator=generator, device="cpu"))]
+    flipped = [side for side in (0, 1) if bool(torch.randint(2, (1,), generator=generator, device="cpu"))]
     shifts = [int(torch.randint(size, (1,), generator=generator, device="cpu")) for size in values.shape]
-    return values.flip(turned).roll(shifts, (0, 1))
+    return values.flip(flipped).roll(shifts, (0, 1))
 
 
 def top(values: Tensor, share: float) -> Tensor:
-    """The places with the largest values, as a mask.
+    """Return a mask of the largest values.
 
     Args:
         values: Shape (H, W) or (F,).
-        share: How many of all places, from 0 to 1; at least one.
+        share: The fraction of all values, from 0 to 1; at least one value.
     """
     return ranks_of(values) < max(1, round(share * values.numel()))

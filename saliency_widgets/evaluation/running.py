@@ -1,4 +1,4 @@
-"""Running estimates: what they have in common, and how they are refined from coarse to fine."""
+"""Running estimates: their base class, and refinement from coarse to fine."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from saliency_widgets.runtime.runner import Runner
 
 
 class Running:
-    """An estimate that is valid by itself, and better with each one that follows.
+    """An estimate that is valid on its own and is refined by the next one.
 
     Attributes:
-        done: Units of work behind it.
+        done: Units of work finished.
         total: Units of work in all.
     """
 
@@ -24,37 +24,37 @@ class Running:
 
     @property
     def complete(self) -> bool:
-        """Whether all the work asked for is in it."""
+        """Whether all the work is done."""
         return self.done >= self.total
 
 
 def refined(
     runner: Runner,
     count: int,
-    computed: Callable[[list[int]], tuple[Tensor, ...]],
+    compute: Callable[[list[int]], tuple[Tensor, ...]],
     *,
     key: Callable[[list[int]], Hashable],
     first: Sequence[int],
     chunk_size: int | None,
 ) -> Iterator[tuple[list[int], list[Tensor]]]:
-    """Points of a line, the ends first and then between them, chunk by chunk.
+    """Compute the points of a line chunk by chunk: the ends first, then the points between them.
 
     Args:
-        runner: Tells how many rows a pass has, and keeps what passes gave.
+        runner: Chooses the rows per pass, and caches the results of passes.
         count: How many points there are.
-        computed: From the numbers of some points to tensors with a row for each.
-        key: What these are kept under.
+        compute: Maps the indices of some points to tensors with one row per point.
+        key: The cache key for these indices.
         first: Points of the first passes.
-        chunk_size: Rows of one pass.
+        chunk_size: Rows per pass.
 
     Yields:
-        The points that are there, in order, and the tensors with a row for each of them.
+        The indices of the points computed so far, in order, and the tensors with one row for each.
     """
     order = coarse_to_fine(count)
     rows: dict[int, tuple[Tensor, ...]] = {}
     for chunk in runner.chunks(count, chunk_size, first=first):
-        some = [order[k] for k in chunk]
-        found = runner.once(key(some), lambda some=some: computed(some))
-        rows.update(zip(some, zip(*found, strict=True), strict=True))
-        there = sorted(rows)
-        yield there, [torch.stack(column) for column in zip(*(rows[k] for k in there), strict=True)]
+        indices = [order[k] for k in chunk]
+        values = runner.once(key(indices), lambda indices=indices: compute(indices))
+        rows.update(zip(indices, zip(*values, strict=True), strict=True))
+        indices = sorted(rows)
+        yield indices, [torch.stack(column) for column in zip(*(rows[k] for k in indices), strict=True)]

@@ -1,4 +1,4 @@
-"""What a feature is worth to the model: its values are exchanged for those of other rows, and the model asked again."""
+"""Shuffling: replace a feature's values by those of other rows, and see how the model's score or loss changes."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ DRAWS = Param(
     kind="int",
     scale="log2",
     unit="rows",
-    help="From how many rows of the background each feature is taken in turn.",
+    help="How many rows of the background each feature is replaced from.",
 )
 REPEATS = Param(
     "repeats",
@@ -40,14 +40,14 @@ REPEATS = Param(
     unit="permutations",
     help="How often each feature is permuted over the background.",
 )
-_PASS = 4096  # rows of one pass without gradients: small networks get through them in milliseconds
+_PASS = 4096  # rows per pass without gradients: small networks take milliseconds
 
 Loss = Literal["cross-entropy", "squared error", "change of the score"]
 
 
 @dataclass(frozen=True, eq=False)
 class Shuffled(Running):
-    """The score of one row with each feature taken from other rows.
+    """The score of one row with each feature in turn taken from other rows.
 
     Attributes:
         before: The score of the row as it is.
@@ -63,40 +63,40 @@ class Shuffled(Running):
 
     @property
     def contribution(self) -> Tensor:
-        """By how much the row's own value lifts the score above that with another row's, on average, shape (C,)."""
+        """How much the row's value raises the score above that with other rows' values, on average, shape (C,)."""
         return self.before - self.scores.double().mean(1)
 
     @property
     def error(self) -> Tensor:
-        """Its standard error over the draws, shape (C,); NaN of a single one."""
+        """The standard error of the contribution over the draws, shape (C,); NaN for a single draw."""
         count = self.scores.shape[1]
-        found = self.scores.double()
-        return found.std(1) / count**0.5 if count > 1 else torch.full_like(found[:, 0], float("nan"))
+        scores = self.scores.double()
+        return scores.std(1) / count**0.5 if count > 1 else torch.full_like(scores[:, 0], float("nan"))
 
 
 def shuffle(
     runner: Runner, *, draws: int = DRAWS.default, seed: int = 0, chunk_size: int | None = CHUNK_SIZE.default
 ) -> Iterator[Shuffled]:
-    r"""Take one feature at a time from other rows of the data, and see where the score goes.
+    r"""Take one feature at a time from other rows of the data, and measure the change of the score.
 
     .. math:: c_j = f(x) - \frac1K \sum_k f(x \text{ with } x_j := b^{(k)}_j)
 
     for rows b of the background, drawn without replacement. One-hot groups move together. For a linear model and all
-    rows of the background this is w_j (x_j - mean b_j): what Integrated Gradients give from the mean, and Expected
-    Gradients over the background. Features that belong together are torn apart: a row with another person's income and
-    one's own rent may be one that no one has seen, the model least of all.
+    rows of the background this is w_j (x_j - mean b_j): the same as Integrated Gradients from the mean, and as Expected
+    Gradients over the background. Correlated features are torn apart: a row with one person's rent and another
+    person's income may be unlike any row that the model was trained on.
 
-    Source: Breiman, "Random Forests", 2001, of one row; Štrumbelj and Kononenko, "Explaining prediction models and
-    individual predictions with feature contributions", 2014.
+    Sources: Breiman, "Random Forests", 2001, applied to one row; Štrumbelj and Kononenko, "Explaining prediction models
+    and individual predictions with feature contributions", 2014.
 
     Args:
         runner: The model and its one row, with a background.
-        draws: K, from how many rows; all there are where they are fewer.
+        draws: K, from how many rows; all rows if there are fewer.
         seed: Of the draw.
-        chunk_size: Rows of one pass.
+        chunk_size: Rows per pass.
 
     Yields:
-        The scores with ever more draws.
+        The scores with more and more draws.
 
     Raises:
         ValueError: There is no background.
@@ -105,30 +105,30 @@ def shuffle(
     generator = seeded(seed, "shuffle")
     drawn = torch.randperm(len(rows), generator=generator, device="cpu")[:draws]
     before = float(runner.once("whole", lambda: runner.scores(runner.inputs))[0])
-    exchanged = _masks(columns).to(runner.inputs.device)[:, None]  # (C, 1, F)
-    found: list[Tensor] = []
+    masks = _masks(columns).to(runner.inputs.device)[:, None]  # (C, 1, F)
+    parts: list[Tensor] = []
     size = runner.passes.rows_per_pass(chunk_size) if chunk_size is not None else _PASS
-    for chunk in chunks(len(drawn), size, len(exchanged), first=(1,)):
-        some = rows[drawn[chunk.start : chunk.stop].to(rows.device)]
+    for chunk in chunks(len(drawn), size, len(masks), first=(1,)):
+        replacements = rows[drawn[chunk.start : chunk.stop].to(rows.device)]
 
-        def work(some: Tensor = some) -> Tensor:
-            variants = torch.where(exchanged, some, runner.inputs)
-            return runner.scores(variants.flatten(0, 1)).view(len(exchanged), -1)
+        def work(replacements: Tensor = replacements) -> Tensor:
+            variants = torch.where(masks, replacements, runner.inputs)
+            return runner.scores(variants.flatten(0, 1)).view(len(masks), -1)
 
-        found.append(runner.once((seed, chunk.start, chunk.stop), work))
-        scores = torch.cat(found, 1)
+        parts.append(runner.once((seed, chunk.start, chunk.stop), work))
+        scores = torch.cat(parts, 1)
         yield Shuffled(before, scores, scores.shape[1], len(drawn))
 
 
 @dataclass(frozen=True, eq=False)
 class Permutation(Running):
-    """How much worse the model does on rows of which one feature was permuted.
+    """How much worse the model does on rows with one feature permuted.
 
     Attributes:
         loss: What is measured: "cross-entropy", "squared error" or, without labels, "change of the score".
-        before: The loss of the rows as they are; 0 without labels.
-        increases: Of column c in repeat r, shape (C, R); NaN where it isn't there yet.
-        done: How many of them there are.
+        before: The loss of the unchanged rows; 0 without labels.
+        increases: Of column c in repeat r, shape (C, R); NaN where not computed yet.
+        done: How many of them have been computed.
         total: C R.
     """
 
@@ -140,7 +140,7 @@ class Permutation(Running):
 
     @property
     def importance(self) -> Tensor:
-        """The mean over the repeats that are there, shape (C,)."""
+        """The mean over the repeats so far, shape (C,)."""
         return self.increases.nanmean(1)
 
 
@@ -153,13 +153,13 @@ def permutation_importance(
     seed: int = 0,
     orders: Tensor | None = None,
 ) -> Iterator[Permutation]:
-    """Permute one feature at a time over the background: by how much does the loss grow?
+    """Permute one feature at a time over the background, and measure how much the loss grows.
 
-    A feature that the model does without leaves the loss as it is. So does one that others stand in for: of two columns
-    that say the same, each alone may seem worthless.
+    A feature that the model does not use leaves the loss unchanged. So does a redundant one: of two columns with the
+    same information, each alone may seem worthless.
 
-    Without labels there is no loss, and the mean absolute change of the score is told: what the model uses, not what
-    it is right to use.
+    Without labels there is no loss, and the mean absolute change of the score is reported: it shows which features the
+    model uses, not which of them help it.
 
     Source: Breiman, "Random Forests", 2001; Fisher, Rudin and Dominici, "All Models are Wrong, but Many are Useful",
     2019.
@@ -170,10 +170,10 @@ def permutation_importance(
         loss: What is measured.
         repeats: How many permutations.
         seed: Of the permutations.
-        orders: These instead, shape (R, N): row i gets the feature of row ``orders[r, i]``.
+        orders: Fixed permutations instead, shape (R, N): row i gets the feature of row ``orders[r, i]``.
 
     Yields:
-        Ever more columns, and then ever more repeats of all.
+        One more column each time, and then further repeats of all columns.
 
     Raises:
         ValueError: There is no background.
@@ -186,13 +186,13 @@ def permutation_importance(
 
     def outcomes(key: tuple, inputs: Tensor) -> tuple[Tensor, Tensor]:
         def work() -> tuple[Tensor, Tensor]:
-            parts = [runner.outcomes(some) for some in inputs.split(_PASS)]
+            parts = [runner.outcomes(batch) for batch in inputs.split(_PASS)]
             return torch.cat([part[0] for part in parts]), torch.cat([part[1] for part in parts])
 
         return runner.once(key, work)
 
-    def measured(found: tuple[Tensor, Tensor]) -> float:
-        scores, logits = found
+    def measured(result: tuple[Tensor, Tensor]) -> float:
+        scores, logits = result
         if labels is None:
             return float((scores.double() - whole[0].double()).abs().mean())
         logits = in_classes(logits, binary=False, squashed=runner.passes.score.squashed)
@@ -212,7 +212,7 @@ def permutation_importance(
 
 def _background(runner: Runner) -> tuple[Columns, Tensor]:
     if runner.columns is None or runner.columns.rows is None:
-        raise ValueError("background: features are exchanged with other rows', and there are none. Pass background=.")
+        raise ValueError("background: expected other rows to take values from, got none. Pass background=.")
     return runner.columns, runner.columns.rows.to(runner.inputs)
 
 

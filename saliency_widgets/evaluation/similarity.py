@@ -1,4 +1,4 @@
-"""How alike two maps are."""
+"""Similarity of two maps."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from torch.nn import functional as F
 
 
 def spearman(a: Tensor, b: Tensor) -> float:
-    """Spearman's rank correlation of two maps: whether they put the places in one order, whatever their scales.
+    """Return Spearman's rank correlation of two maps: whether they order the values alike, at any scale.
 
     Args:
         a: Any shape.
         b: The same shape. Equal values share the mean of their ranks.
 
     Returns:
-        From -1 to 1; NaN where one of them is constant and puts nothing in order.
+        From -1 to 1; NaN if a map is constant.
     """
     x, y = _ranks(a), _ranks(b)
     scale = float(x.square().sum() * y.square().sum()) ** 0.5
@@ -23,7 +23,7 @@ def spearman(a: Tensor, b: Tensor) -> float:
 
 
 def _ranks(values: Tensor) -> Tensor:
-    """Ranks less their mean; equal values share one."""
+    """Return centered ranks; equal values share one."""
     _, which, counts = torch.unique(values.detach().flatten().cpu(), return_inverse=True, return_counts=True)
     last = counts.cumsum(0).double()
     ranks = (last - (counts - 1) / 2)[which]
@@ -34,7 +34,7 @@ _WINDOW = 7
 
 
 def ssim(a: Tensor, b: Tensor) -> float:
-    r"""The structural similarity of two maps, each scaled to [0, 1] first.
+    r"""Return the structural similarity of two maps, each scaled to [0, 1] first.
 
     .. math:: \frac{(2 \mu_a \mu_b + c_1)(2 \sigma_{ab} + c_2)}
         {(\mu_a^2 + \mu_b^2 + c_1)(\sigma_a^2 + \sigma_b^2 + c_2)}
@@ -49,7 +49,7 @@ def ssim(a: Tensor, b: Tensor) -> float:
         b: Likewise.
 
     Returns:
-        From -1 to 1; NaN where one of them is constant, and has no structure, or smaller than a window.
+        From -1 to 1; NaN if a map is constant or smaller than a window.
     """
     if min(a.shape) < _WINDOW or bool(a.max() == a.min()) or bool(b.max() == b.min()):
         return float("nan")
@@ -65,5 +65,5 @@ def ssim(a: Tensor, b: Tensor) -> float:
         (mean(p) - q) * size / (size - 1) for p, q in ((x * x, mx * mx), (y * y, my * my), (x * y, mx * my))
     )
     c1, c2 = 0.01**2, 0.03**2
-    found = (2 * mx * my + c1) * (2 * both + c2) / ((mx**2 + my**2 + c1) * (vx + vy + c2))
-    return float(found.mean())
+    local = (2 * mx * my + c1) * (2 * both + c2) / ((mx**2 + my**2 + c1) * (vx + vy + c2))
+    return float(local.mean())

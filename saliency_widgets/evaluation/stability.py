@@ -1,4 +1,4 @@
-"""Whether a map stays when nothing that matters is changed: the seed, or the input by a little noise."""
+"""Stability of a map under changes that should not matter: another seed, or a little noise on the input."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ RADIUS = Param(
     high=0.5,
     maximum=math.inf,
     unit="of the input's range",
-    help="How far each number of the input is moved at most; a person would hardly see it.",
+    help="The most that each number of the input is moved; a person would hardly see it.",
 )
 TURNS = Param(
     "turns",
@@ -33,7 +33,7 @@ TURNS = Param(
     maximum=MANY,
     kind="int",
     unit="turns",
-    help="How many other seeds and noises.",
+    help="How many other seeds and noisy inputs.",
 )
 
 Light = Literal["green", "amber", "red"]
@@ -42,14 +42,14 @@ _GREEN, _AMBER = 0.8, 0.5  # rank correlation of the worst turn
 
 @dataclass(frozen=True, eq=False)
 class Stability(Running):
-    """A map beside those that should be the same.
+    """A map compared with maps that should be the same.
 
     Attributes:
-        seeds: Rank correlation with the maps of other seeds; empty for a method that draws nothing.
-        noises: Rank correlation with the maps of inputs with a little noise on them.
+        seeds: Rank correlation with the maps of other seeds; empty for a deterministic method.
+        noises: Rank correlation with the maps of slightly noisy inputs.
         sensitivity: The largest relative change of the map under that noise, ||m' - m|| / ||m|| (max-sensitivity).
-        done: How many maps were compared.
-        total: How many will be.
+        done: How many maps have been compared.
+        total: How many there will be.
     """
 
     seeds: tuple[float, ...]
@@ -60,13 +60,13 @@ class Stability(Running):
 
     @property
     def worst(self) -> float:
-        """The lowest rank correlation of all; NaN where a map is constant."""
-        found = (*self.seeds, *self.noises)
-        return float("nan") if not found or any(value != value for value in found) else min(found)
+        """The lowest of all rank correlations; NaN if a map is constant."""
+        values = (*self.seeds, *self.noises)
+        return float("nan") if not values or any(value != value for value in values) else min(values)
 
     @property
     def light(self) -> Light:
-        """Green: above .8 in every turn; amber: above .5; red: below, or a map that is the same everywhere."""
+        """Green: at least .8 in every turn; amber: at least .5; red: below that, or a constant map."""
         return "green" if self.worst >= _GREEN else "amber" if self.worst >= _AMBER else "red"
 
 
@@ -80,58 +80,58 @@ def stability(
     turns: int = TURNS.default,
     seed: int = 0,
 ) -> Iterator[Stability]:
-    r"""Compute the map again with other seeds, and for inputs that a person would call the same.
+    r"""Recompute the map with other seeds, and for inputs that a person could not tell apart.
 
     .. math:: \text{max-sensitivity} = \max_{\|\delta\|_\infty \le r}
         \frac{\|\Phi(x + \delta) - \Phi(x)\|}{\|\Phi(x)\|}
 
-    over some draws of delta, uniform. Maps are compared as they are shown, by rank too.
+    over some uniform draws of delta. Maps are compared as they are shown, also by rank.
 
     Source: Yeh, Hsieh, Suggala, Inouye and Ravikumar, "On the (In)fidelity and Sensitivity of Explanations", 2019.
 
     Args:
         runner: The model and its one sample.
-        explain: From a question and a seed to a map, shape (H, W) or (F,).
-        seeded_method: Whether the seed may matter to it; where another gives the same map, it doesn't.
-        noisy: Whether noises are looked at, too.
-        radius: r, as a part of the input's range.
-        turns: How many seeds, and how many noises.
+        explain: Maps a runner and a seed to a map, shape (H, W) or (F,).
+        seeded_method: Whether the seed may matter. If a second seed gives the same map, no more seeds are tried.
+        noisy: Whether to try noisy inputs, too.
+        radius: r, as a fraction of the input's range.
+        turns: How many seeds, and how many noisy inputs.
         seed: The seed of the map; the others follow it.
 
     Yields:
         The comparison with one more map.
     """
-    own = explain(runner, seed)
-    told = Stability((), (), 0.0, 0, turns * (noisy + seeded_method))
+    original = explain(runner, seed)
+    estimate = Stability((), (), 0.0, 0, turns * (noisy + seeded_method))
     for turn in range(1, turns + 1):
         if seeded_method:
             other = explain(runner, seed + turn)
-            if turn == 1 and torch.equal(other, own):  # with these settings nothing is drawn
-                seeded_method, told = False, replace(told, total=turns * noisy)
+            if turn == 1 and torch.equal(other, original):  # with these settings nothing is drawn
+                seeded_method, estimate = False, replace(estimate, total=turns * noisy)
             else:
-                told = replace(told, seeds=(*told.seeds, spearman(own, other)), done=told.done + 1)
-                yield told
+                estimate = replace(estimate, seeds=(*estimate.seeds, spearman(original, other)), done=estimate.done + 1)
+                yield estimate
         if not noisy:
             continue
         generator = seeded(seed, "sensitivity", turn)
         drawn = 2 * torch.rand(runner.inputs.shape, generator=generator, dtype=torch.float32, device="cpu") - 1
-        found = explain(runner.on(runner.inputs + radius * runner.noise_scale() * drawn.to(runner.inputs)), seed)
-        size = float(own.double().norm())
-        change = float((found.double() - own.double()).norm()) / size if size > 0 else float("nan")
-        told = replace(
-            told,
-            noises=(*told.noises, spearman(own, found)),
-            sensitivity=change if change != change else max(told.sensitivity, change),
-            done=told.done + 1,
+        noisy_map = explain(runner.on(runner.inputs + radius * runner.noise_scale() * drawn.to(runner.inputs)), seed)
+        norm = float(original.double().norm())
+        change = float((noisy_map.double() - original.double()).norm()) / norm if norm > 0 else float("nan")
+        estimate = replace(
+            estimate,
+            noises=(*estimate.noises, spearman(original, noisy_map)),
+            sensitivity=change if change != change else max(estimate.sensitivity, change),
+            done=estimate.done + 1,
         )
-        yield told
+        yield estimate
 
 
 def agreement(maps: Mapping[str, Tensor]) -> Tensor:
-    """How far maps order the places alike: the matrix of their rank correlations (Spearman), shape (M, M).
+    """Return the matrix of the maps' rank correlations (Spearman), shape (M, M).
 
     Args:
-        maps: By name, all of one shape.
+        maps: By name, all of the same shape.
     """
-    found = list(maps.values())
-    return torch.tensor([[spearman(a, b) for b in found] for a in found], dtype=torch.float64)
+    tensors = list(maps.values())
+    return torch.tensor([[spearman(a, b) for b in tensors] for a in tensors], dtype=torch.float64)

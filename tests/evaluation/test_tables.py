@@ -319,7 +319,7 @@ def test_labels_may_be_names_of_both_classes_of_a_single_logit(people):
     ("ask", "error", "said"),
     [
         (lambda m, p: sw.shuffle(m, p.iloc[:2], p), ValueError, "expected one row, got 2"),
-        (lambda m, p: sw.shuffle(m, p.iloc[0], None), ValueError, "background: .* there are none"),
+        (lambda m, p: sw.shuffle(m, p.iloc[0], None), ValueError, "background: .* got none"),
         (lambda m, p: sw.shuffle(m, p.iloc[0], p[NAMES[:3]]), ValueError, "without rent"),
         (lambda m, p: sw.shuffle(m, p.iloc[0], p, draws=0), ValueError, "draws: expected a number from 1 to 1000000"),
         (lambda m, p: sw.shuffle(m, p.iloc[0], p, target=7), ValueError, "class 7 is out of range"),

@@ -50,7 +50,7 @@ def test_a_mask_may_come_in_any_form(mask, form):
     assert found.after == pytest.approx(float(model(found.inputs)[0, 1].detach()))
     assert found.image.shape == (8, 8, 3)
     assert len(found.elsewhere) == 8
-    assert "14.1% taken away" in repr(found)
+    assert "14.1% removed" in repr(found)
 
 
 def test_the_strongest_part_of_an_attribution_is_taken_away():

@@ -880,7 +880,7 @@ def test_deletion_can_be_told_of_the_other_class_of_one_logit(image):
     section._class.value = "neg"
     name, other = section._as_asked(found, case)
     assert name == "neg"
-    torch.testing.assert_close(other.own["deletion"].scores, -found.own["deletion"].scores)
+    torch.testing.assert_close(other.main["deletion"].scores, -found.main["deletion"].scores)
     made.close()
 
 

@@ -193,7 +193,7 @@ def test_curves_of_another_class_cost_no_pass(explorer, model):
     name = ["ant", "bee", "cat", "dog"][other]
     panel._class.value = name
     assert panel._said.value.count(f"Of the score of {name}") == 1
-    scores = found.own["deletion"].logits[:, other]
+    scores = found.main["deletion"].logits[:, other]
     whole, nothing = scores[0], scores[-1]
     heights = ((scores - nothing) / (whole - nothing)).nan_to_num() if whole > nothing else torch.zeros_like(scores)
     assert np.allclose(panel._marks["deletion"][0].y, heights)
@@ -204,7 +204,7 @@ def test_curves_of_another_class_cost_no_pass(explorer, model):
     # Nor does the same map's check, asked about another class.
     asked = replace(case, request=replace(case.request, target=other))
     *_, again = asked.curves(fill="blur").begin(lambda: None)
-    assert torch.equal(again.own["deletion"].scores, scores)
+    assert torch.equal(again.main["deletion"].scores, scores)
     assert model.passes == passes
 
 

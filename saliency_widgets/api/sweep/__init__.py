@@ -33,7 +33,7 @@ from saliency_widgets.attribution.registry import get_method
 from saliency_widgets.attribution.score import SCORE
 from saliency_widgets.evaluation.choice import WITHIN
 from saliency_widgets.evaluation.curves import STEPS
-from saliency_widgets.evaluation.fills import FILL, filling, places_of
+from saliency_widgets.evaluation.fills import FILL, filling, map_shape
 from saliency_widgets.evaluation.stability import TURNS
 from saliency_widgets.inputs import Explain
 from saliency_widgets.params import MAPS, check_switch
@@ -167,7 +167,7 @@ def sweep(
             rows = "zero" if first.prepared.columns is None or first.prepared.columns.rows is None else "mean"
             fill = FILL.default if first.size is not None else rows
         runner = first.runner(resolved)
-        filling(runner, fill, 0)(torch.zeros(places_of(runner), dtype=torch.bool))
+        filling(runner, fill, 0)(torch.zeros(map_shape(runner), dtype=torch.bool))
     payload = Payload(
         model, given, method, score, contrast, reduction, tuple(metric.name for metric in chosen), fill,
         STEPS.check(steps), TURNS.check(turns),

@@ -125,7 +125,7 @@ def _curve(board: Board, page: Page, at: int) -> dict:
     settled = way.settled
     mark = (settled, "settled") if settled < 1 else None
     caption = f"{board.score_name[0].upper()}{board.score_name[1:]}"
-    points = way.places.tolist(), way.scores.tolist()
+    points = way.positions.tolist(), way.scores.tolist()
     across = "0: baseline, 1: image"
     return page.curve(caption, points, at / PLACES, across=across, up=board.scale, mark=mark)
 
@@ -167,7 +167,7 @@ def saturated(board: Board, page: Page) -> None:
             f"{percent(sizes[at * _FINER])} of its largest size. {end}"
         )
         size = page.curve(
-            "Size of the gradient", (way.places.tolist(), sizes), at / PLACES,
+            "Size of the gradient", (way.positions.tolist(), sizes), at / PLACES,
             across="0: baseline, 1: image", up="part of its largest",
         )  # fmt: skip
         page.shot(f"{at / PLACES:.0%}", _on_the_way(board, page, at), _curve(board, page, at), size, said=said)

@@ -85,7 +85,7 @@ class CurvesSection(Section):
         lines = [f"Of the score of {name}, by the map of what is explained:"] if name else []
         for kind in KINDS:
             own, band, rest = self._marks[kind]
-            curve = found.own.get(kind)
+            curve = found.main.get(kind)
             if curve is not None:
                 with own.hold_sync():
                     own.x, own.y = curve.shares.numpy(), _heights(curve)
@@ -111,7 +111,7 @@ class CurvesSection(Section):
         if not text:
             return "", found
         problem = case.problem
-        count = next((in_classes(curve.logits, problem.binary).shape[1] for curve in found.own.values()), 0)
+        count = next((in_classes(curve.logits, problem.binary).shape[1] for curve in found.main.values()), 0)
         index = class_index(int(text) if text.isdecimal() else text, count, problem.class_names, "class")
         score = Score("logit", torch.tensor([index], device="cpu"), binary=problem.binary)
         return problem.name_of(index), found.of(score)

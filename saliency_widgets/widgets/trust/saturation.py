@@ -56,7 +56,7 @@ class SaturationSection(Section):
         slopes = np.nan_to_num(found.slopes.double().cpu().numpy() / (steepest or 1.0))
         widened(self._share, scores, slopes)
         with self._lines.hold_sync():
-            self._lines.x, self._lines.y = found.places.numpy(), [scores, slopes]
+            self._lines.x, self._lines.y = found.positions.numpy(), [scores, slopes]
         known = found.complete and found.settled == found.settled
         with self._settled.hold_sync():
             self._settled.x = [found.settled, found.settled] if known else []
