@@ -1,4 +1,4 @@
-"""What ``sw.evaluate`` is asked to look at: methods, attributions, and maps that came from elsewhere."""
+"""The candidates of ``sw.evaluate``: methods, attributions, and external maps."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from saliency_widgets.session.request import Request
 
 @dataclass(frozen=True, eq=False)
 class Candidate:
-    """A map that is evaluated: one that is computed, or one that is there already.
+    """A map to evaluate: computed by a method, or passed as an attribution or array.
 
     Attributes:
-        name: Its row.
+        name: The name of its row.
         method: How it is computed; None for an array.
         params: The method's parameters.
         reduction: How values become a map.
-        values: The values, of an attribution or an array; None where they are to be computed.
-        attribution: Where they are from, if from an attribution.
+        values: The values of an attribution or an array; None if they must be computed.
+        attribution: The attribution that the values come from, if any.
         ordered: Whether an (H, W) array is the map itself.
     """
 
@@ -43,10 +43,10 @@ class Candidate:
     ordered: bool = True
 
     def map(self, index: int, runner: Runner) -> Tensor:
-        """The map of one input, as it is shown, shape (H, W), or that of a row.
+        """Return the map of one input as it is shown, shape (H, W), or (F,) for a row.
 
         Raises:
-            ValueError: The method doesn't apply, or gives a map of another size or with NaN in it.
+            ValueError: The method doesn't apply, or its map has the wrong size or holds NaN.
         """
         shape = map_shape(runner)
         if self.values is None:
@@ -65,12 +65,12 @@ class Candidate:
         return reduced(values[None], self.reduction, runner.passes.size)
 
     def fitted(self, inputs: int, shape: tuple[int, ...], size: tuple[int, int] | None) -> Candidate:
-        """The same with its values as one for each input; a single input needs no axis for that.
+        """Return the candidate with values of one map per input; for a single input, the leading axis is optional.
 
         Args:
-            inputs: How many there are.
+            inputs: The number of inputs.
             shape: Of each, as the model sees it.
-            size: (H, W), where they are images.
+            size: (H, W), if they are images.
 
         Raises:
             ValueError: The values don't fit, or hold NaN.
@@ -96,24 +96,24 @@ class Candidate:
         bad = int((~torch.isfinite(values)).sum())
         if bad:
             raise ValueError(
-                f"{what} holds {bad} NaN or infinite values, which can't be put in order. Replace them first, for "
+                f"{what} holds {bad} NaN or infinite values, which can't be ranked. Replace them first, for "
                 f"example with numpy.nan_to_num."
             )
         return replace(self, values=values)
 
 
 def read_candidates(methods: Any, params: Mapping[str, Any], sign: str | None, channels: str) -> list[Candidate]:
-    """What people pass as ``methods``, as candidates with names that differ.
+    """Read the ``methods`` argument into candidates with unique names.
 
     Args:
         methods: One, a list, or a mapping from names.
         params: For each method that has them.
-        sign: How all maps are shown; each one's default where it is None.
+        sign: How all maps are shown; None uses each one's default.
         channels: Likewise.
 
     Raises:
-        TypeError: Something that is neither a method nor a map, or a parameter that none has.
-        ValueError: Nothing, or an unknown method.
+        TypeError: Something is neither a method nor a map, or no method has a parameter.
+        ValueError: There are no methods, or one is unknown.
     """
     named: list[tuple[str | None, Any]]
     if isinstance(methods, Mapping):
@@ -123,7 +123,7 @@ def read_candidates(methods: Any, params: Mapping[str, Any], sign: str | None, c
     else:
         named = [(None, value) for value in check_list("methods", methods, "['gradient', 'grad_cam']")]
     if not named:
-        raise ValueError("methods: there is none to be looked at. Pass methods=['gradient', 'grad_cam'] for example.")
+        raise ValueError("methods: there is none to evaluate. Pass methods=['gradient', 'grad_cam'] for example.")
     entries = [None if _is_map(value) else _method(value) for _, value in named]
     _check_params(params, [entry for entry in entries if entry is not None])
     result: list[Candidate] = []
@@ -134,7 +134,7 @@ def read_candidates(methods: Any, params: Mapping[str, Any], sign: str | None, c
 
 
 def score_of(candidates: list[Candidate], target: Any, score: str, contrast: Any) -> tuple[Any, str, Any]:
-    """What is explained: what was said, or else what the attributions explain."""
+    """Return the target, score and contrast to explain: as passed, or by default those of the attributions."""
     first = next((each.attribution for each in candidates if each.attribution is not None), None)
     if first is None or target is not None or contrast is not None or score != SCORE.default:
         return target, score, contrast
@@ -142,7 +142,7 @@ def score_of(candidates: list[Candidate], target: Any, score: str, contrast: Any
 
 
 def check_score(candidate: Candidate, index: int, request: Request, score: Score) -> None:
-    """Look whether an attribution explains what is evaluated.
+    """Check that an attribution explains the evaluated target and score.
 
     Raises:
         ValueError: It explains another class or score.
@@ -152,8 +152,8 @@ def check_score(candidate: Candidate, index: int, request: Request, score: Score
     settings = candidate.attribution.settings
     explained = [_class(settings.get("target"), index), settings.get("score"), _class(settings.get("contrast"), index)]
     evaluated = [
-        int(one[0]) if isinstance(one, Tensor) else asked
-        for one, asked in ((score.target, request.target), (score.contrast, request.contrast))
+        int(resolved[0]) if isinstance(resolved, Tensor) else requested
+        for resolved, requested in ((score.target, request.target), (score.contrast, request.contrast))
     ]
     evaluated.insert(1, request.score)
     for name, one, other in zip(("target", "score", "contrast"), explained, evaluated, strict=True):
@@ -174,7 +174,7 @@ def _is_map(value: Any) -> bool:
 
 
 def _is_one(value: Any) -> bool:
-    """Whether it is one candidate, and no list of them."""
+    """Return whether it is one candidate rather than a list of them."""
     return isinstance(value, (str, Method)) or _is_map(value) or callable(getattr(value, "attribute", None))
 
 
@@ -215,7 +215,7 @@ def _candidate(
 
 
 def _unlike(name: str, others: list[str]) -> str:
-    """The name, with a number where another has it already."""
+    """Return the name, with a number if it is taken already."""
     number = 2
     title = name
     while title in others:

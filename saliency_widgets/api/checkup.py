@@ -20,36 +20,36 @@ from saliency_widgets.session.request import Request
 
 
 def check_up(problem: Problem, request: Request, check: Callable[[], None] | None = None) -> Checkup:
-    """What in a problem's model will make which method wrong or slow.
+    """Diagnose what in a problem's model makes which methods wrong or slow.
 
     Args:
         problem: The model and the inputs.
-        request: Its target and score are looked at.
+        request: The target and score to check.
         check: Called before each pass of the model; raises to end the check-up.
     """
-    around = [Finding(note, remedy="Pass the model inside.", severity="slow") for note in problem.wrapped]
+    findings = [Finding(note, remedy="Pass the model inside.", severity="slow") for note in problem.wrapped]
     try:
         score, _ = problem.resolve(request)
     except (TypeError, ValueError) as error:
-        return Checkup([*around, broken(error)])
-    if problem.given.get("precision") == "bfloat16" and problem.tensor.device.type == "cpu":
-        what = "precision='bfloat16' is several times slower than float32 on CPUs that have no instructions for it."
-        around.append(Finding(what, remedy="Leave precision= out on a CPU.", severity="slow"))
+        return Checkup([*findings, broken(error)])
+    if problem.options.get("precision") == "bfloat16" and problem.tensor.device.type == "cpu":
+        what = "precision='bfloat16' is several times slower than float32 on CPUs without bfloat16 instructions."
+        findings.append(Finding(what, remedy="Leave precision= out on a CPU.", severity="slow"))
     if problem.untuned:
-        what = f"It is computed as it is written: {problem.untuned.rstrip('.')}."
-        around.append(Finding(what, remedy="The maps are right. A .reshape for a .view may help.", severity="slow"))
-    return Checkup([*around, *examine(problem.runner(score, check).plain)])
+        what = f"It runs without optimizations: {problem.untuned.rstrip('.')}."
+        findings.append(Finding(what, remedy="The maps are right. A .reshape for a .view may help.", severity="slow"))
+    return Checkup([*findings, *examine(problem.runner(score, check).plain)])
 
 
 @dataclass(frozen=True)
 class Due:
-    """A check-up that a worker is to make.
+    """A pending check-up for a worker.
 
     Attributes:
         problem: The model and the inputs.
-        request: Its target and score are looked at.
-        version: What it is about: of the model and the inputs.
-        name: Of the model, where there are several.
+        request: The target and score to check.
+        version: The version of the model and the inputs.
+        name: The model's name, if there are several.
     """
 
     problem: Problem
@@ -64,25 +64,25 @@ def check_up_when_idle(
     *,
     passed_over: tuple[type[Exception], ...] = (),
 ) -> Callable[[Callable[[], None]], None]:
-    """What a worker does while nothing is asked. Between the two calls, their object isn't held if they are weak.
+    """Return idle work that makes pending check-ups. With weak methods as arguments, their object can be collected.
 
     Args:
-        due: The check-ups that are to be made; None where there is nobody for them any more.
+        due: Returns the pending check-ups, or None if their object is gone.
         deliver: Called with the findings of each.
-        passed_over: Errors of a check-up that is then not delivered, as the maps say the same.
+        passed_over: Errors that are not delivered, because the maps report them too.
 
     Returns:
-        To be called with a check that raises :class:`Cancelled` to end it.
+        A function that takes a check, which raises :class:`Cancelled` to end it.
     """
 
     def work(check: Callable[[], None]) -> None:
         try:
             todo = list(due() or ())
         except (TypeError, ValueError):
-            return  # the inputs were changed into something that doesn't fit: the next map says it
-        for one in todo:
+            return  # the changed inputs don't fit: the next map reports it
+        for pending in todo:
             try:
-                findings: Sequence[Finding] = check_up(one.problem, one.request, check)
+                findings: Sequence[Finding] = check_up(pending.problem, pending.request, check)
             except Cancelled:
                 raise
             except BaseException as caught:
@@ -90,7 +90,7 @@ def check_up_when_idle(
                 if isinstance(error, passed_over):
                     continue
                 findings = [failed_checkup(error)]
-            deliver(one, findings)
+            deliver(pending, findings)
 
     return work
 
@@ -107,10 +107,10 @@ def checkup(
     explain: Explain = None,
     device: Any = None,
 ) -> Checkup:
-    """What in this model will make which method wrong or slow on these inputs.
+    """Diagnose what in this model makes which methods wrong or slow on these inputs.
 
-    Training mode, active dropout, activations that are no ReLU, no spatial layer, a softmax inside, a cut gradient,
-    inputs unlike the training data, and more. The model is run a few times and left as it was found.
+    Finds training mode, active dropout, activations other than ReLU, a missing spatial layer, a softmax inside, a cut
+    gradient, inputs unlike the training data, and more. The model is run a few times and not changed.
 
     Args:
         model: Any ``torch.nn.Module``.
@@ -124,13 +124,11 @@ def checkup(
         device: As for :func:`attribute`.
 
     Returns:
-        The findings, the gravest first: each with what, where (module paths), which methods, and what to do.
+        The findings, the most severe first: each with what, where (module paths), which methods, and what to do.
 
     Raises:
-        TypeError: An argument of the wrong type.
-        ValueError: An input that doesn't fit.
+        TypeError: An argument has the wrong type.
+        ValueError: An input doesn't fit.
     """
-    problem = Problem(
-        model, inputs, transform=transform, class_names=class_names, explain=explain, device=device
-    )  # fmt: skip
+    problem = Problem(model, inputs, transform=transform, class_names=class_names, explain=explain, device=device)
     return check_up(problem, Request.of(DEFAULT, {}, target=target, score=score, contrast=contrast))

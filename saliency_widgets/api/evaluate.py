@@ -1,4 +1,4 @@
-"""``sw.evaluate``: every check of some maps, each by itself, as one table."""
+"""``sw.evaluate``: all trust tests of some maps, as one table."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from saliency_widgets.evaluation.stability import RADIUS, TURNS, stability
 from saliency_widgets.markup import element
 from saliency_widgets.params import check_mapping, check_switch
 from saliency_widgets.runtime.runner import Runner
-from saliency_widgets.session.compute import alone
+from saliency_widgets.session.compute import neutral_modes
 from saliency_widgets.session.explanation import has_seed, map_of
 from saliency_widgets.session.problem import Problem
 from saliency_widgets.session.request import Request
@@ -44,15 +44,14 @@ _NOISES = ("noises", "max_sensitivity")
 _PATH = ("settled", "slope_left")
 _COLUMNS = (*_CURVES, *_WEIGHTS, "seeds", *_NOISES, *_PATH)
 
-_CONSTANT = "the map is the same everywhere, and puts nothing in order."
+_CONSTANT = "the map is the same everywhere, so it can't be ranked."
 _ONLY_AN_ARRAY = (
-    "it came as an array, which doesn't say how it is computed again. Pass the method, or the Attribution that "
-    "sw.attribute returned."
+    "it is an array, which can't be recomputed. Pass the method, or the Attribution that sw.attribute returned."
 )
 
 
 class Evaluation(pd.DataFrame):
-    """A table of checks: a DataFrame of numbers, printed with the reasons of what is NaN below it."""
+    """A table of checks: a DataFrame of numbers, printed with the reasons for its NaNs."""
 
     @property
     def _constructor(self) -> type[Evaluation]:
@@ -64,7 +63,7 @@ class Evaluation(pd.DataFrame):
         return self.attrs.get("reasons", {})
 
     def _why(self) -> list[str]:
-        """One sentence for each reason, with the rows and columns that it is about."""
+        """Return one sentence for each reason, with its rows and columns."""
         rows: dict[tuple[str, str], list[str]] = {}
         for row in self.index:
             cells = self.reasons.get(row, {})
@@ -76,7 +75,7 @@ class Evaluation(pd.DataFrame):
                     rows.setdefault((what, reason), []).append(
                         " ".join(map(str, row if isinstance(row, tuple) else [row]))
                     )
-        return [f"{', '.join(some)}: no {what}: {reason}" for (what, reason), some in rows.items()]
+        return [f"{', '.join(labels)}: no {what}: {reason}" for (what, reason), labels in rows.items()]
 
     def __repr__(self) -> str:
         """The table, and the reasons below it."""
@@ -92,14 +91,14 @@ class Evaluation(pd.DataFrame):
 
 @dataclass
 class _Row:
-    """The numbers of one map, and the reasons of those that are NaN."""
+    """The numbers of one map, and the reasons for NaNs."""
 
     numbers: dict[str, float] = field(default_factory=lambda: dict.fromkeys(_COLUMNS, float("nan")))
     reasons: dict[str, str] = field(default_factory=dict)
     values: Tensor | None = None
 
     def put(self, name: str, number: float, reason: str) -> None:
-        """A number, and the reason in case it is NaN."""
+        """Set a number, and the reason in case it is NaN."""
         self.numbers[name] = number
         self.reasons.pop(name, None)
         if number != number:
@@ -107,17 +106,17 @@ class _Row:
 
     @contextmanager
     def check(self, *names: str) -> Iterator[None]:
-        """One check: where it raises, its numbers stay NaN, and what it said is the reason."""
+        """Run one check: if it raises, its numbers are NaN, and the error is the reason."""
         try:
             yield
-        except Exception as error:  # whatever it is, the other checks go on
+        except Exception as error:  # the other checks go on
             for name in names:
                 self.put(name, float("nan"), str(error) or type(error).__name__)
 
 
 @dataclass(frozen=True)
 class _Settings:
-    """How the checks are made; each is checked when it is read."""
+    """The settings of the checks, already validated."""
 
     fill: Any
     steps: int
@@ -151,49 +150,48 @@ def evaluate(
     progress: bool = True,
     **options: Any,
 ) -> Evaluation:
-    """All checks of some methods' maps, and of maps of your own, side by side.
+    """Run all trust tests on the maps of some methods, and on maps of your own, side by side.
 
     Args:
-        model: Any ``torch.nn.Module``; it is left as it was found.
+        model: Any ``torch.nn.Module``; it is not changed.
         inputs: One input, a batch or a list of them, as for :func:`attribute`.
-        methods: What is checked, one or a list, or a mapping from names of your choice: methods as for
-            :func:`attribute`; an :class:`Attribution`, whose settings say how it is computed again; or a map as an
-            array or tensor. That has the shape of the input as the model sees it, or (H, W) of an image; of a batch,
-            one for each input. An (H, W) map puts pixels in order as it is, the largest first, unless ``sign`` is
-            given.
-        params: Parameters, given to each method that has them: ``{"n_samples": 20}``.
-        sign: How the maps are shown and put in order; each method's own choice unless given.
+        methods: What to evaluate, one or a list, or a mapping from names of your choice: methods as for
+            :func:`attribute`; an :class:`Attribution`, which is recomputed with its settings; or a map as an array or
+            tensor. A map has the shape of the input as the model sees it, or (H, W) for an image; for a batch, there is
+            one for each input. Without ``sign``, an (H, W) map ranks the pixels directly, the largest first.
+        params: Parameters, passed to each method that has them: ``{"n_samples": 20}``.
+        sign: How the maps are shown and ranked. Default: each method's default.
         channels: As for :meth:`Attribution.saliency_map`.
-        fill: What is put where something is taken away: see :func:`ablate`.
+        fill: What replaces removed pixels or features: see :func:`ablate`.
         steps: Of the deletion and insertion curves.
-        chance: What these are compared with: "moved", the same map elsewhere, or "scattered" places.
+        chance: The maps that they are compared with: "moved", the same map elsewhere, or "scattered" pixels.
         draws: How many of those.
-        stages: In how many steps the weights are randomized.
-        turns: With how many other seeds, and noises, the map is computed again.
-        radius: How far those noises move the input, as a part of its range.
+        stages: The number of steps in which the weights are randomized.
+        turns: The number of other seeds, and of noisy inputs, with which the map is recomputed.
+        radius: How far the noise moves the input, as a fraction of its range.
         seed: Of everything that is drawn.
-        target: As for :func:`attribute`; of a batch, one for all or a list. What an Attribution explains unless given.
+        target: As for :func:`attribute`; for a batch, one for all or a list. Default: what an Attribution explains.
         score: As for :func:`attribute`.
         contrast: As for :func:`attribute`.
         progress: Whether a progress bar is shown.
         **options: "transform", "class_names", "explain", "device", "fold" and "precision", as for :func:`attribute`.
 
     Returns:
-        A DataFrame with one row a method; of several inputs, one row a method and input, with both in the index:
+        A DataFrame with one row per method, or for several inputs one row per method and input, with both in the index:
         ``table.groupby("method").mean()`` averages over the inputs. ``deletion`` and ``insertion``: areas under the
-        normalized curves, and ``..._chance`` those of maps that know nothing; ``randomized_half`` and ``randomized``:
-        rank correlation with the maps of the model whose upper half, and all, of its layers are random (high is bad);
-        ``seeds`` and ``noises``: the worst rank correlation with maps of other seeds and of hardly changed inputs, and
-        ``max_sensitivity``; ``settled`` and ``slope_left``: where on the path to the input the score settles, and what
-        is left of the slope there; ``like <method>``: rank correlations between the methods.
+        normalized curves, and ``..._chance`` those of chance maps; ``randomized_half`` and ``randomized``: rank
+        correlation with the maps of the model with the upper half, or all, of its layers random (high is bad);
+        ``seeds`` and ``noises``: the worst rank correlation with maps of other seeds and of slightly noisy inputs, and
+        ``max_sensitivity``; ``settled`` and ``slope_left``: where the score levels off on the path to the input, and
+        the fraction of the slope left there; ``like <method>``: rank correlations between the methods.
 
-        A check that does not apply is NaN. The reasons are printed below the table, and ``table.reasons[row][column]``
-        holds each.
+        A check that does not apply is NaN. The reasons are printed below the table, and are in
+        ``table.reasons[row][column]``.
 
     Raises:
-        TypeError: An argument of the wrong type, or a parameter that none of the methods has.
-        ValueError: An argument out of range, an input that doesn't fit, a model that failed, or a map of another size,
-            with NaN in it, or of another class.
+        TypeError: An argument has the wrong type, or none of the methods has a parameter.
+        ValueError: An argument is out of range, an input doesn't fit, the model failed, or a map has the wrong size,
+            holds NaN, or explains another class.
     """
     check_switch("progress", progress)
     candidates = read_candidates(methods, check_mapping("params", params), sign, channels)
@@ -205,16 +203,16 @@ def evaluate(
     problems = [Problem(model, item, **options) for item in each_of(model, inputs, options)]
     count = len(problems)
     if not problems:
-        raise ValueError("inputs: the list is empty. Pass one input at least.")
+        raise ValueError("inputs: the list is empty. Pass at least one input.")
     fitted = candidates
     for problem in problems:
         one_sample(problem)
         fitted = [each.fitted(count, tuple(problem.tensor.shape[1:]), problem.size) for each in candidates]
     rows: dict[tuple[str, int], _Row] = {}
     total = count * (1 + 7 * len(candidates))
-    with alone(), tqdm(total=total, disable=not progress, unit="check") as bar:
+    with neutral_modes(), tqdm(total=total, disable=not progress, unit="check") as bar:
         for index, one in enumerate(read_targets(target, count)):
-            problem = problems.pop(0)  # so that it goes with its copy of the model
+            problem = problems.pop(0)  # frees it, with its copy of the model, after use
             request = Request.of(DEFAULT, {}, target=one, score=score, contrast=contrast)
             resolved, _ = problem.resolve(request)
             for candidate in fitted:
@@ -238,16 +236,17 @@ def _table(rows: Mapping[tuple[str, int], _Row], names: list[str], inputs: int) 
 
 
 def _checked(runner: Runner, candidates: list[Candidate], index: int, settings: _Settings, bar: Any) -> dict[str, _Row]:
-    """All checks of all candidates for one input."""
-    runner.scores(runner.inputs)  # a model that fails is no matter of a check
+    """Run all checks of all candidates for one input."""
+    # A model that fails, and a fill that doesn't fit, are errors of the whole call and not of one check.
+    runner.scores(runner.inputs)
     fill = default_fill(runner) if settings.fill is None else settings.fill
-    filling(runner, fill, settings.seed)(
-        torch.zeros(map_shape(runner), dtype=torch.bool)
-    )  # nor is a fill that doesn't fit
+    filling(runner, fill, settings.seed)(torch.zeros(map_shape(runner), dtype=torch.bool))
     path = _Row()
     with path.check(*_PATH):
         *_, result = saturation(runner, seed=settings.seed)
-        path.put("settled", result.settled, "the baseline scores as the input does: there is no change to be followed.")
+        path.put(
+            "settled", result.settled, "the baseline has the same score as the input: there is no change to follow."
+        )
         slope = "no gradient reaches the input." if bool(result.slopes.isnan().all()) else "the gradient is zero."
         path.put("slope_left", result.slope_left, slope)
     bar.update()
@@ -261,7 +260,7 @@ def _checked(runner: Runner, candidates: list[Candidate], index: int, settings: 
 
 
 def _row(runner: Runner, candidate: Candidate, index: int, fill: Any, settings: _Settings, bar: Any) -> _Row:
-    """The checks of one map, each by itself."""
+    """Run the checks of one map, independently of each other."""
     row, method = _Row(), candidate.method
     bar.set_description(candidate.name)
     with row.check(*_COLUMNS):
@@ -283,16 +282,16 @@ def _is_constant(values: Tensor) -> bool:
     return not bool(values.max() > values.min())
 
 
-def _of(values: Tensor, otherwise: str) -> str:
-    """Why a rank correlation with a map is NaN: the map itself, or what it is compared with."""
+def _why_nan(values: Tensor, otherwise: str) -> str:
+    """Return why a rank correlation with a map is NaN: the map itself, or what it is compared with."""
     return _CONSTANT if _is_constant(values) else otherwise
 
 
 def _follow_score(row: _Row, values: Tensor, runner: Runner, fill: Any, settings: _Settings) -> None:
-    """Deletion and insertion."""
+    """Put the deletion and insertion areas."""
     flat = (
-        f"the score of the whole input is no higher than with all of it filled in (fill={fill!r}): there is no fall "
-        f"to be followed. Choose another fill."
+        f"the score of the whole input is no higher than with all of it filled (fill={fill!r}), so there is no drop "
+        f"to measure. Choose another fill."
     )
     with row.check(*_CURVES):
         *_, both = curves(
@@ -309,24 +308,24 @@ def _follow_score(row: _Row, values: Tensor, runner: Runner, fill: Any, settings
 def _repeat(
     row: _Row, values: Tensor, runner: Runner, drawn: bool, explain: Callable[..., Tensor], settings: _Settings
 ) -> None:
-    """The map computed again: with random weights, with other seeds, and with a little noise on the input."""
+    """Recompute the map with random weights, with other seeds, and with a little noise on the input."""
     with row.check(*_WEIGHTS):
         *_, cascade = randomization(runner, explain, stages=settings.stages, seed=settings.seed)
-        reason = _of(values, "with random weights the map is the same everywhere, or there is none.")
+        reason = _why_nan(values, "with random weights the map is the same everywhere, or there is none.")
         row.put("randomized_half", cascade.halfway, reason)
         row.put("randomized", cascade.similarity[-1], reason)
     again = partial(stability, runner, explain, turns=settings.turns, seed=settings.seed)
     with row.check("seeds"):
         results = [*again(seeded_method=True, noisy=False)] if drawn else []
         if results:
-            row.put("seeds", results[-1].worst, _of(values, "the map of another seed is the same everywhere."))
+            row.put("seeds", results[-1].worst, _why_nan(values, "the map of another seed is the same everywhere."))
         else:
-            with_these = " with these settings" if drawn else ""
-            row.put("seeds", float("nan"), f"the method draws no random numbers{with_these}.")
+            suffix = " with these settings" if drawn else ""
+            row.put("seeds", float("nan"), f"the method draws no random numbers{suffix}.")
     with row.check(*_NOISES):
         *_, result = again(seeded_method=False, radius=settings.radius)
-        row.put("noises", result.worst, _of(values, "with a little noise the map is the same everywhere."))
-        row.put("max_sensitivity", result.sensitivity, "the map is zero everywhere: there is no size to compare with.")
+        row.put("noises", result.worst, _why_nan(values, "with a little noise the map is the same everywhere."))
+        row.put("max_sensitivity", result.sensitivity, "the map is zero everywhere, so its change has no scale.")
 
 
 def _compare(row: _Row, other: _Row, name: str) -> None:
@@ -336,4 +335,4 @@ def _compare(row: _Row, other: _Row, name: str) -> None:
     if other.values is None:
         row.put(name, float("nan"), f"{name.removeprefix('like ')} has no map.")
         return
-    row.put(name, spearman(row.values, other.values), _of(row.values, "the other map is the same everywhere."))
+    row.put(name, spearman(row.values, other.values), _why_nan(row.values, "the other map is the same everywhere."))

@@ -1,4 +1,4 @@
-"""``sw.shuffle`` and ``sw.importance``: what features are worth, of one row and over many, asked from Python."""
+"""``sw.shuffle`` and ``sw.importance``: what features contribute, to one row and over many rows."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from saliency_widgets.evaluation.importance import importance as importances
 from saliency_widgets.evaluation.shuffling import DRAWS, REPEATS, permutation_importance
 from saliency_widgets.evaluation.shuffling import shuffle as shuffled
 from saliency_widgets.params import check_switch
-from saliency_widgets.session.compute import alone
+from saliency_widgets.session.compute import neutral_modes
 from saliency_widgets.session.explanation import labels_of, values_of
 from saliency_widgets.session.problem import Problem
 from saliency_widgets.session.request import Request
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-def _read(model: nn.Module, inputs: Any, given: dict[str, Any]) -> Problem:
-    problem = Problem(model, inputs, **given)
+def _read(model: nn.Module, inputs: Any, options: dict[str, Any]) -> Problem:
+    problem = Problem(model, inputs, **options)
     if problem.table is None:
         raise ValueError("inputs: expected a row of a table: a Series, a DataFrame, or numbers with feature_names=.")
     return problem
@@ -46,45 +46,46 @@ def shuffle(
     target: Any = None,
     score: str = SCORE.default,
     contrast: Any = None,
-    **given: Any,
+    **options: Any,
 ) -> pd.DataFrame:
-    """Take one feature of a row at a time from other rows, and see where the score goes.
+    """Take one feature of a row at a time from other rows, and measure the change of the score.
 
     Args:
-        model: Any ``torch.nn.Module``; it is left as it was found.
+        model: Any ``torch.nn.Module``; it is not changed.
         inputs: One row, as for :func:`explore`.
         background: The other rows.
-        draws: From how many of them each feature is taken.
+        draws: How many of them each feature is taken from.
         seed: Of the draw.
         target: As for :func:`attribute`.
         score: As for :func:`attribute`.
         contrast: As for :func:`attribute`.
-        **given: "feature_names", "transform", "class_names", "device", "fold" and "precision", as for
+        **options: "feature_names", "transform", "class_names", "device", "fold" and "precision", as for
             :func:`attribute`.
 
     Returns:
-        One row a feature, the largest first: its ``value``; ``contribution``, by how much the score is higher with it
-        than with other rows' values, on average; and the ``error`` of that, from the draws.
+        One row per feature, the largest first: its ``value``; ``contribution``, how much higher the score is with it
+        than with other rows' values, on average; and its standard ``error`` over the draws.
 
     Raises:
-        TypeError: An argument of the wrong type.
-        ValueError: More than one row, a background of other columns, missing values, or an argument out of range.
+        TypeError: An argument has the wrong type.
+        ValueError: There is more than one row, the background has other columns, values are missing, or an argument is
+            out of range.
     """
     import pandas as pd
 
-    problem = _read(model, inputs, {**given, "background": background})
+    problem = _read(model, inputs, {**options, "background": background})
     table = problem.table
     assert table is not None
     if len(table.rows) != 1:
         raise ValueError(f"inputs: expected one row, got {len(table.rows)}. Pass one of them, as df.iloc[[0]].")
     request = Request.of(DEFAULT, {}, target=target, score=score, contrast=contrast)
-    with alone():
+    with neutral_modes():
         runner = problem.runner(problem.resolve(request)[0])
-        *_, found = shuffled(runner, draws=DRAWS.check(draws), seed=SEED.check(seed))
+        *_, result = shuffled(runner, draws=DRAWS.check(draws), seed=SEED.check(seed))
     columns = {
         "value": table.rows.iloc[0].to_list(),
-        "contribution": found.contribution.cpu().numpy(),
-        "error": found.error.cpu().numpy(),
+        "contribution": result.contribution.cpu().numpy(),
+        "error": result.error.cpu().numpy(),
     }
     frame = pd.DataFrame(columns, index=pd.Index(table.names, name="feature"))
     return frame.sort_values("contribution", key=np.abs, ascending=False, kind="stable")
@@ -105,75 +106,77 @@ def importance(
     progress: bool = True,
     feature_names: Sequence[str] | None = None,
     params: dict[str, Any] | None = None,
-    **given: Any,
+    **options: Any,
 ) -> pd.DataFrame:
-    """Which features matter over many rows: mean absolute attributions, beside permutation importance.
+    """Return which features matter over many rows: mean absolute attributions, and permutation importance.
 
     Args:
-        model: Any ``torch.nn.Module``; it is left as it was found.
+        model: Any ``torch.nn.Module``; it is not changed.
         rows: The rows that are explained and permuted: a DataFrame, or an array (N, C).
-        labels: Of these rows, class indices or names, or values with ``score="value"``; without them, permuting tells
-            by how much the score moves, instead of the loss.
+        labels: Class indices or names of these rows, or values with ``score="value"``. Without them, permuting measures
+            the change of the score instead of the loss.
         method: How rows are explained.
-        background: What baselines come from; the rows themselves unless given.
+        background: The rows that define baselines. Default: the rows themselves.
         repeats: How many permutations.
         seed: Of the permutations.
-        target: As for :func:`attribute`; of all rows the same. None is the top prediction of the first row.
+        target: As for :func:`attribute`, the same for all rows. None is the top prediction of the first row.
         score: As for :func:`attribute`.
         contrast: As for :func:`attribute`.
         progress: Whether a progress bar is shown.
-        feature_names: The columns' names, where the rows don't have them.
+        feature_names: The columns' names, for rows without names.
         params: Parameters of the method.
-        **given: "transform", "class_names", "device", "fold" and "precision", as for :func:`attribute`.
+        **options: "transform", "class_names", "device", "fold" and "precision", as for :func:`attribute`.
 
     Returns:
-        One row a feature, the largest attributions first: ``size``, their mean absolute attribution; ``mean``, with its
-        sign; ``permuted``, by how much permuting the feature raises the loss (or moves the score), and ``permuted_std``
-        over the repeats.
+        One row per feature, the largest attributions first: ``size``, the mean absolute attribution; ``mean``, the
+        signed mean; ``permuted``, how much permuting the feature raises the loss (or moves the score), and
+        ``permuted_std``, the standard deviation over the repeats.
 
     Raises:
-        TypeError: An argument of the wrong type.
-        ValueError: Missing values, labels that don't fit, or an argument out of range.
+        TypeError: An argument has the wrong type.
+        ValueError: Values are missing, labels don't fit, or an argument is out of range.
     """
     import pandas as pd
 
     entry = get_method(method)
     chosen = entry.check_params({} if params is None else params)
     check_switch("progress", progress)
-    about = {**given, "feature_names": feature_names}
-    problem = _read(model, _first(rows), {**about, "background": rows if background is None else background})
-    many = problem if background is None else _read(model, _first(rows), {**about, "background": rows})
+    settings = {**options, "feature_names": feature_names}
+    problem = _read(model, _first(rows), {**settings, "background": rows if background is None else background})
+    explained = problem if background is None else _read(model, _first(rows), {**settings, "background": rows})
     request = Request.of(DEFAULT, {}, target=target, score=score, contrast=contrast)
-    with alone():
+    with neutral_modes():
         resolved, _ = problem.resolve(request)
-        for each in (problem, many):  # each runs the model once, which checks the names and fits them to the classes
+        for each in (problem, explained):  # this runs the model once, which checks the class names
             each.logits_at(each.version())
-        known, loss = labels_of(labels, many, value=score == "value")
-        runner, other = problem.runner(resolved), many.runner(resolved)
+        tensor, loss = labels_of(labels, explained, value=score == "value")
+        runner, explained_runner = problem.runner(resolved), explained.runner(resolved)
         assert runner.columns is not None
-        around = None if other.columns is None else other.columns.rows
-        assert around is not None
-        means = moved = None
-        total = len(around) + len(runner.columns.names) * REPEATS.check(repeats)
+        background_rows = None if explained_runner.columns is None else explained_runner.columns.rows
+        assert background_rows is not None
+        averages = permuted = None
+        total = len(background_rows) + len(runner.columns.names) * REPEATS.check(repeats)
         with tqdm(total=total, disable=not progress, unit="step") as bar:
-            for means in importances(runner, around, partial(values_of, entry, chosen)):
-                bar.update(means.done - bar.n)
-            for moved in permutation_importance(other, known, loss, repeats=repeats, seed=SEED.check(seed)):
-                bar.update(len(around) + moved.done - bar.n)
-    assert means is not None
-    assert moved is not None
-    found = {
-        "size": means.size.numpy(),
-        "mean": means.mean.numpy(),
-        "permuted": moved.importance.numpy(),
-        "permuted_std": moved.increases.numpy().std(1),
+            for averages in importances(runner, background_rows, partial(values_of, entry, chosen)):
+                bar.update(averages.done - bar.n)
+            for permuted in permutation_importance(
+                explained_runner, tensor, loss, repeats=repeats, seed=SEED.check(seed)
+            ):
+                bar.update(len(background_rows) + permuted.done - bar.n)
+    assert averages is not None
+    assert permuted is not None
+    measures = {
+        "size": averages.size.numpy(),
+        "mean": averages.mean.numpy(),
+        "permuted": permuted.importance.numpy(),
+        "permuted_std": permuted.increases.numpy().std(1),
     }
-    frame = pd.DataFrame(found, index=pd.Index(runner.columns.names, name="feature"))
+    frame = pd.DataFrame(measures, index=pd.Index(runner.columns.names, name="feature"))
     return frame.sort_values("size", ascending=False, kind="stable")
 
 
 def _first(rows: Any) -> Any:
-    """The first of some rows, in the form in which they came."""
+    """Return the first row, in the same form."""
     if isinstance(rows, torch.Tensor):
         check_dense(rows, "rows")
     elif hasattr(rows, "iloc"):

@@ -1,9 +1,9 @@
-"""``sw.ablate``: what the model says without a region, from Python."""
+"""``sw.ablate``: the model's outputs without a region."""
 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,19 +20,16 @@ from saliency_widgets.evaluation.ablation import ablate as ablations
 from saliency_widgets.evaluation.fills import default_fill
 from saliency_widgets.evaluation.ranking import top
 from saliency_widgets.params import brief
-from saliency_widgets.session.compute import alone
+from saliency_widgets.session.compute import neutral_modes
 from saliency_widgets.session.explanation import reduced
 from saliency_widgets.session.problem import Problem
 from saliency_widgets.session.request import Request
-
-if TYPE_CHECKING:
-    pass
 
 _LEVELS = ({0, 1}, {0, 255})
 
 
 def one_sample(problem: Problem) -> None:
-    """Look whether there is one sample, as these checks are about one.
+    """Check that there is exactly one sample.
 
     Raises:
         ValueError: There are more, or several inputs that are explained together.
@@ -44,26 +41,26 @@ def one_sample(problem: Problem) -> None:
 
 
 def mask_of(mask: Any, share: float | None, problem: Problem) -> Tensor:
-    """A mask in whatever form people have it, as truth values.
+    """Read a mask as truth values.
 
     Args:
         mask: An array or tensor of truth values (or of 0 and 1, or 0 and 255), a black and white image, or an
-            attribution of which the top ``share`` is meant.
-        share: How much of an attribution.
-        problem: What it is a mask of.
+            attribution, whose top ``share`` is used.
+        share: The share of an attribution.
+        problem: The model and the input.
 
     Raises:
-        TypeError: It is of no known kind.
-        ValueError: Numbers that are no truth values, a share that is missing or out of range, or another size.
+        TypeError: The mask has an unsupported type.
+        ValueError: Its numbers are not truth values, or the share is missing or out of range.
     """
     if share is not None and not (isinstance(share, (int, float)) and not isinstance(share, bool) and 0 < share <= 1):
         raise ValueError(f"top: expected a share of the map above 0 and at most 1, such as 0.05; got {brief(share)}.")
     if isinstance(mask, Attribution):
         if share is None:
-            raise ValueError("top: of an attribution, say how much is taken away: top=0.05 is its strongest 5 %.")
+            raise ValueError("top: expected the share of the attribution to remove. top=0.05 is its strongest 5%.")
         return top(reduced(mask.values, Reduction(mask.default_sign), problem.size), share)
     if share is not None:
-        raise ValueError("top: it goes with an attribution; a mask says itself what is taken away.")
+        raise ValueError("top: it applies to an attribution only. Leave it out: a mask marks itself what to remove.")
     if isinstance(mask, Image.Image):
         mask = np.asarray(mask.convert("L"))
     if not isinstance(mask, Tensor) and not hasattr(mask, "__array__") and not isinstance(mask, (list, tuple)):
@@ -71,8 +68,7 @@ def mask_of(mask: Any, share: float | None, problem: Problem) -> Tensor:
     numbers = as_numbers(mask, "mask")
     if numbers.dtype != torch.bool and not any(set(numbers.unique().tolist()) <= levels for levels in _LEVELS):
         raise ValueError(
-            "mask: expected truth values, and there are other numbers in it. Say what counts: mask > threshold, or "
-            "pass the attribution with top=0.05."
+            "mask: expected truth values, got other numbers. Pass mask > threshold, or the attribution with top=0.05."
         )
     return numbers.bool()
 
@@ -89,41 +85,40 @@ def ablate(
     target: Any = None,
     score: str = SCORE.default,
     contrast: Any = None,
-    **given: Any,
+    **options: Any,
 ) -> Ablation:
-    """What the model says without a region, beside what it says without as much elsewhere.
+    """Run the model without a region, and without equally large regions elsewhere for comparison.
 
     Args:
-        model: Any ``torch.nn.Module``; it is left as it was found.
+        model: Any ``torch.nn.Module``; it is not changed.
         inputs: One input, as for :func:`attribute`.
-        mask: What is taken away: truth values of shape (H, W) of what the model sees ((F,) for a row), a black and
+        mask: The region to remove: truth values of shape (H, W) of what the model sees ((F,) for a row), a black and
             white image, or an :class:`Attribution` with ``top``.
-        fill: What is put there: "blur", "mean", "black", "white", "noise", "zero", "neighbors", a tensor, or a
-            function from the input to one. Unless it is said, "blur" in an image, the background's "mean" in a row, or
-            else "zero".
-        top: The share of an attribution that is taken away, its strongest places.
-        draws: How many regions of the same size and shape are taken away elsewhere.
-        seed: Of the draws, and of what is random in the fill.
+        fill: What replaces it: "blur", "mean", "black", "white", "noise", "zero", "neighbors", a tensor, or a function
+            from the input to one. Default: "blur" for an image, "mean" for a row with a background, otherwise "zero".
+        top: The share of an attribution to remove, with the largest values.
+        draws: How many regions of the same size and shape are removed elsewhere.
+        seed: Of the draws, and of a random fill.
         target: As for :func:`attribute`.
         score: As for :func:`attribute`.
         contrast: As for :func:`attribute`.
-        **given: "transform", "class_names", "explain", "device", "fold" and "precision", as for :func:`attribute`.
+        **options: "transform", "class_names", "explain", "device", "fold" and "precision", as for :func:`attribute`.
 
     Returns:
         Scores before and after, those of the draws elsewhere, and the image that the model saw.
 
     Raises:
-        TypeError: An argument of the wrong type.
-        ValueError: A mask of another size, an empty one, or an argument out of range.
+        TypeError: An argument has the wrong type.
+        ValueError: The mask has the wrong size or is empty, or an argument is out of range.
     """
-    problem = Problem(model, inputs, **given)
+    problem = Problem(model, inputs, **options)
     one_sample(problem)
-    chosen = mask_of(mask, top, problem)
+    region = mask_of(mask, top, problem)
     request = Request.of(DEFAULT, {}, target=target, score=score, contrast=contrast)
-    with alone():
+    with neutral_modes():
         resolved, _ = problem.resolve(request)
         runner = problem.runner(resolved)
         fill = default_fill(runner) if fill is None else fill
-        *_, found = ablations(runner, chosen, fill=fill, draws=DRAWS.check(draws), seed=SEED.check(seed))
+        *_, result = ablations(runner, region, fill=fill, draws=DRAWS.check(draws), seed=SEED.check(seed))
     names = None if problem.class_names is None else tuple(problem.class_names)
-    return replace(found, image=problem.image_of(found.inputs), class_names=names)
+    return replace(result, image=problem.image_of(result.inputs), class_names=names)

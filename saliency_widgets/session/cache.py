@@ -1,8 +1,7 @@
-"""What was computed before, by what it was asked: one bound in bytes, the least recently used goes first.
+"""A least-recently-used cache of results, bounded in bytes.
 
-Kept are finished maps, what single passes gave (samples of SmoothGrad, nodes of Integrated Gradients), and passes with
-their graphs. All of it is under keys that hold the version of the model and of the inputs: what has changed is not
-found any more.
+It holds finished maps, results of single passes (samples of SmoothGrad, nodes of Integrated Gradients), and passes with
+their graphs. All keys hold the version of the model and of the inputs, so that outdated entries are never returned.
 """
 
 from __future__ import annotations
@@ -17,20 +16,20 @@ from typing import Any
 from torch import Tensor
 
 DEFAULT_BYTES = 256 * 2**20
-_LARGEST = 2  # one thing may take half of the bound
+_LARGEST = 2  # one entry may take half of the bound
 
 
 @dataclass(frozen=True)
 class CacheInfo:
-    """What a cache holds, of all explorers together, and how often it helped.
+    """The contents of a cache, of all explorers together, and its hits and misses.
 
     Attributes:
-        bytes: Bytes of what is kept, on the host and on devices.
+        bytes: Bytes of all entries, on the host and on devices.
         max_bytes: The bound.
-        entries: How many things are kept, by kind: "map" (finished maps), "chunk" (what single passes gave), "pass"
-            (passes of the inputs with their graphs, and what they told of the layers).
-        hits: How often something was found, by kind.
-        misses: How often it was not, by kind.
+        entries: The number of entries by kind: "map" (finished maps), "chunk" (results of single passes), "pass"
+            (passes of the inputs with their graphs, and the layers seen in them).
+        hits: The number of hits by kind.
+        misses: The number of misses by kind.
     """
 
     bytes: int
@@ -44,74 +43,74 @@ class Cache:
     """Values by keys (owner, kind, version, ...).
 
     Args:
-        max_bytes: The bound; what is larger than half of it is not kept, but for finished maps.
+        max_bytes: The bound. Entries larger than half of it are not stored, except for finished maps.
     """
 
     def __init__(self, max_bytes: int = DEFAULT_BYTES) -> None:
         self.max_bytes = max_bytes
-        self._kept: OrderedDict[Hashable, tuple[Any, int, tuple[int, ...]]] = OrderedDict()
+        self._entries: OrderedDict[Hashable, tuple[Any, int, tuple[int, ...]]] = OrderedDict()
         self._bytes = 0
         self._hits: dict[str, int] = {}
         self._misses: dict[str, int] = {}
         self._lock = threading.Lock()
         self._released: deque[object] = deque()
 
-    def owner_of(self, thing: object) -> object:
-        """What keys begin with that hold what is computed about a thing; all of it is forgotten when the thing dies."""
+    def owner_of(self, subject: object) -> object:
+        """Return a first part for the keys of an object's results; they are dropped when the object is collected."""
         owner = object()
-        weakref.finalize(thing, self._release, owner).atexit = False
+        weakref.finalize(subject, self._release, owner).atexit = False
         return owner
 
     def get(self, key: Hashable) -> Any:
-        """What is kept under ``key``, now the most recently used, or None.
+        """Return the value of ``key`` and mark it as the most recently used, or return None.
 
-        What was written to since is not given out again.
+        A value whose tensors were modified in place is dropped.
         """
         with self._lock:
             self._drop_released()
-            found = self._kept.get(key)
-            if found is not None and _versions(found[0]) != found[2]:
+            entry = self._entries.get(key)
+            if entry is not None and _versions(entry[0]) != entry[2]:
                 self._drop(key)
-                found = None
-            tally = self._misses if found is None else self._hits
+                entry = None
+            tally = self._misses if entry is None else self._hits
             tally[_kind(key)] = tally.get(_kind(key), 0) + 1
-            if found is None:
+            if entry is None:
                 return None
-            self._kept.move_to_end(key)
-            return found[0]
+            self._entries.move_to_end(key)
+            return entry[0]
 
     def put(self, key: Hashable, value: Any) -> None:
-        """Keep a value."""
+        """Store a value."""
         size = _size(value)
         with self._lock:
             self._drop_released()
-            if key in self._kept:
+            if key in self._entries:
                 self._drop(key)
             if size > self.max_bytes or (_kind(key) != "map" and size * _LARGEST > self.max_bytes):
                 return
-            self._kept[key] = (value, size, _versions(value))
+            self._entries[key] = (value, size, _versions(value))
             self._bytes += size
             while self._bytes > self.max_bytes:
-                self._drop(next(iter(self._kept)))
+                self._drop(next(iter(self._entries)))
 
     def forget(self, owner: object, version: Hashable = None) -> None:
-        """Forget what is kept under keys that begin with ``owner``; with a version, what is kept of that one alone."""
+        """Drop the entries of an owner, or only those of one version."""
         with self._lock:
             self._forget(owner, version)
 
     def _forget(self, owner: object, version: Hashable = None) -> None:
-        def meant(key: Hashable) -> bool:
+        def matches(key: Hashable) -> bool:
             if not isinstance(key, tuple) or not key or key[0] is not owner:
                 return False
             return version is None or (len(key) > 2 and key[2] == version)
 
-        for key in list(filter(meant, self._kept)):
+        for key in list(filter(matches, self._entries)):
             self._drop(key)
 
     def _release(self, owner: object) -> None:
-        """Forget what an owner that died has left. The garbage collector calls it, whatever its thread is at.
+        """Drop the entries of a collected owner. The garbage collector may call this on any thread at any time.
 
-        It doesn't wait for the lock, which that very thread may hold: whoever takes it next does it then.
+        It must not wait for the lock, which the same thread may hold: the next holder drops the entries then.
         """
         self._released.append(owner)
         if self._lock.acquire(blocking=False):
@@ -125,44 +124,44 @@ class Cache:
             self._forget(self._released.popleft())
 
     def _drop(self, key: Hashable) -> None:
-        self._bytes -= self._kept.pop(key)[1]
+        self._bytes -= self._entries.pop(key)[1]
 
     def info(self) -> CacheInfo:
-        """What is kept, and how often it helped."""
+        """Return the number of entries and bytes, and the hits and misses."""
         with self._lock:
             self._drop_released()
             entries: dict[str, int] = {}
-            for key in self._kept:
+            for key in self._entries:
                 entries[_kind(key)] = entries.get(_kind(key), 0) + 1
             return CacheInfo(self._bytes, self.max_bytes, entries, dict(self._hits), dict(self._misses))
 
     @property
     def bytes(self) -> int:
-        """Bytes of what is kept."""
+        """Bytes of all entries."""
         return self._bytes
 
     def __len__(self) -> int:
-        return len(self._kept)
+        return len(self._entries)
 
 
 @dataclass(frozen=True)
 class Scope:
-    """A part of a cache: what belongs to one question.
+    """The part of a cache that belongs to one request.
 
     Attributes:
         cache: The cache.
-        prefix: What all keys begin with: owner and kind first.
+        prefix: The first part of all keys, beginning with owner and kind.
     """
 
     cache: Cache
     prefix: tuple
 
     def get(self, key: Hashable) -> Any:
-        """What is kept under the key; None where nothing is."""
+        """Return the value of the key, or None."""
         return self.cache.get((*self.prefix, key))
 
     def put(self, key: Hashable, value: Any) -> None:
-        """Keep it, if there is room."""
+        """Store a value, if there is room."""
         self.cache.put((*self.prefix, key), value)
 
 
@@ -188,11 +187,11 @@ def _versions(value: Any) -> tuple[int, ...]:
 
 
 def _size(value: Any) -> int:
-    told = None if isinstance(value, Tensor) else getattr(value, "nbytes", None)
-    if told is not None:
-        return int(told)
+    nbytes = None if isinstance(value, Tensor) else getattr(value, "nbytes", None)
+    if nbytes is not None:
+        return int(nbytes)
     return sum(tensor.numel() * tensor.element_size() for tensor in _tensors(value))
 
 
 SHARED = Cache()
-"""The cache of all explorers of the process: one bound, however many there are."""
+"""The cache that all explorers of the process share."""

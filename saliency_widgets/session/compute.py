@@ -1,4 +1,4 @@
-"""From a request to attributions: the one path that the widget and ``sw.attribute`` share."""
+"""From a request to attributions: the code path that the widget and ``sw.attribute`` share."""
 
 from __future__ import annotations
 
@@ -33,46 +33,46 @@ def compute(
     cache: Cache | None = None,
     owner: object = None,
 ) -> Iterator[Attribution]:
-    """Running estimates of what a request asks for; the last one is the answer.
+    """Compute running estimates for a request; the last one is the result.
 
     Args:
         problem: The model and the input.
-        request: The question.
+        request: What to compute.
         check: Called before each pass of the model, and inside it; raises to end the computation.
-        version: The problem's, where it is known already.
-        cache: Where single passes are kept, for what they have in common with other requests.
-        owner: Whose they are.
+        version: The problem's version, if the caller has it already.
+        cache: Caches the results of single passes, to share them with other requests.
+        owner: The owner of these cache entries.
 
     Yields:
-        Attributions, each valid by itself.
+        Attributions, each valid on its own.
 
     Raises:
-        TypeError: An argument of the wrong type.
-        ValueError: An argument out of range, or a model that failed; the message says what to do.
+        TypeError: An argument has the wrong type.
+        ValueError: An argument is out of range, or the model failed; the message says what to do.
     """
     entry = get_method(request.method)
-    with alone():
-        score, known = problem.resolve(request, version)
-    kept = recordings = None
+    with neutral_modes():
+        score, value = problem.resolve(request, version)
+    results = graphs = None
     if cache is not None and version is not None:
-        asked = identity(request.contrast if is_function(score.target) else (score.scale, _classes(score)))
+        score_key = identity(request.contrast if is_function(score.target) else (score.scale, _classes(score)))
         target = identity(request.target) if is_function(score.target) else None
-        kept = Scope(cache, (owner, "chunk", version, asked, target, request.pass_key))
-        recordings = Scope(cache, (owner, "pass", version))
+        results = Scope(cache, (owner, "chunk", version, score_key, target, request.pass_key))
+        graphs = Scope(cache, (owner, "pass", version))
         layers = problem.spatial_at(version) if "layer" in entry.needs else None
         if layers is not None:
-            recordings.put(SPATIAL, layers)
+            graphs.put(SPATIAL, layers)
     settings = {
         **request.settings,
-        **problem.given,
+        **problem.options,
         "target": _chosen(score.target, request.target),
         "contrast": _chosen(score.contrast, request.contrast),
     }
-    runner = problem.runner(score, check, kept, recordings)
-    started = _start(runner, entry, settings)
-    with alone():
-        runner, coupled = runner.by_samples(known)
-        exact = problem.how_exact(runner)
+    runner = problem.runner(score, check, results, graphs)
+    baseline_notes = _name_baseline(runner, entry, settings)
+    with neutral_modes():
+        runner, coupling_notes = runner.by_samples(value)
+        precision_notes = problem.precision_notes(runner)
     if runner.passes.joint:
         if {"layer", "image"} & {*entry.needs} or entry.name.startswith("captum."):
             what = "runs the model by itself" if entry.name.startswith("captum.") else "is about single images"
@@ -80,34 +80,34 @@ def compute(
                 f"method: {entry.title} {what}. {COUPLED}, and are explained together. Use "
                 f"'gradient' or 'integrated_gradients', or pass one row."
             )
-        known = None if known is None else known.sum()[None]
+        value = None if value is None else value.sum()[None]
     params = dict(request.params)
     if BASELINE in entry.params and params[BASELINE.name] is None and isinstance(settings[BASELINE.name], str):
-        params[BASELINE.name] = settings[BASELINE.name]  # errors name the one that was taken
+        params[BASELINE.name] = settings[BASELINE.name]  # so that errors name it
     estimates = entry.run(runner, **params)
     while True:
-        # Not around the yield: whoever takes the estimate has a grad mode of his own.
-        with alone():
+        # Not around the yield: the consumer has its own grad mode.
+        with neutral_modes():
             estimate = next(estimates, None)
         if estimate is None:
             return
         if estimate.layer is not None and any(param.name == "layer" for param in entry.params):
             settings["layer"] = estimate.layer
-        of_inputs = problem.parts if estimate.layer is None else {}
+        parts = problem.parts if estimate.layer is None else {}
         error = estimate.standard_error
         yield Attribution(
-            values=problem.shaped(_of_rows(runner, estimate, estimate.values.detach())),
+            values=problem.shaped(_without_row_axis(runner, estimate, estimate.values.detach())),
             settings=dict(settings),
-            score=known if estimate.score is None else estimate.score,
+            score=value if estimate.score is None else estimate.score,
             delta=estimate.delta,
-            standard_error=None if error is None else problem.shaped(_of_rows(runner, estimate, error)),
+            standard_error=None if error is None else problem.shaped(_without_row_axis(runner, estimate, error)),
             agreement=estimate.agreement,
             map_error=estimate.map_error,
             evaluations=estimate.evaluations,
             layer=estimate.layer,
             input_shape=problem.input_shape,
-            parts=of_inputs if estimate.parts is None else estimate.parts,
-            notes=(*exact, *coupled, *started, *_notes(problem, runner, entry, estimate)),
+            parts=parts if estimate.parts is None else estimate.parts,
+            notes=(*precision_notes, *coupling_notes, *baseline_notes, *_notes(problem, runner, entry, estimate)),
             default_sign=entry.sign,
             done=estimate.done,
             total=estimate.total,
@@ -117,25 +117,25 @@ def compute(
         )
 
 
-def _start(runner: Runner, entry: Method, settings: dict[str, Any]) -> tuple[str, ...]:
-    """Name the baseline that was left open, in the settings and, where zero is easily taken for black, in a note."""
+def _name_baseline(runner: Runner, entry: Method, settings: dict[str, Any]) -> tuple[str, ...]:
+    """Put the default baseline's name into the settings; return a note if zero could be mistaken for black."""
     if BASELINES in entry.params and settings[BASELINES.name] is None:
         settings[BASELINES.name] = default_pool(runner.columns)
     if BASELINE not in entry.params:
         return ()
-    left, settings[BASELINE.name] = settings[BASELINE.name], runner.named_baseline(settings[BASELINE.name])
+    requested, settings[BASELINE.name] = settings[BASELINE.name], runner.named_baseline(settings[BASELINE.name])
     pixels = [part.pixels for part in runner.parts if len(part.shape) == 3] if runner.parts else [runner.pixels]
     is_image = bool(runner.parts and pixels) or runner.inputs.ndim == 4
-    if left is not None or not is_image or settings[BASELINE.name] != "zero":
+    if requested is not None or not is_image or settings[BASELINE.name] != "zero":
         return ()
-    black = all(known is not None for known in pixels)
-    why = "which is black where pixels go from 0 to 1" if black else "as nothing tells which numbers are black pixels"
+    black = all(pixel_range is not None for pixel_range in pixels)
+    why = "which is black where pixels go from 0 to 1" if black else "because it is unknown which numbers are black"
     return (f"The baseline is zero, {why}.",)
 
 
 @contextlib.contextmanager
-def alone() -> Iterator[None]:
-    """Neither the caller's grad mode nor his autocast: the same numbers on the worker's thread and in a cell."""
+def neutral_modes() -> Iterator[None]:
+    """Turn off the caller's grad mode and autocast: the numbers are the same on the worker's thread and in a cell."""
     with contextlib.ExitStack() as stack:
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.no_grad())
@@ -145,19 +145,19 @@ def alone() -> Iterator[None]:
         yield
 
 
-def _of_rows(runner: Runner, estimate: Estimate, values: Tensor) -> Tensor:
-    """Values in the shape in which the rows came; at a layer they have it already."""
+def _without_row_axis(runner: Runner, estimate: Estimate, values: Tensor) -> Tensor:
+    """Remove the axis of jointly explained rows; at a layer there is none."""
     return values[0] if runner.passes.joint and estimate.layer is None else values
 
 
 def _classes(score: Score) -> tuple:
-    """The classes or indices that are explained, as numbers."""
+    """Return the explained and the subtracted classes or indices as a hashable key."""
     both = (score.target, score.contrast)
     return tuple(tuple(_numbers(chosen)) if isinstance(chosen, Tensor) else None for chosen in both)
 
 
 def _chosen(resolved: Any, request: Any) -> Any:
-    """Classes as numbers, so that the map can be repeated whatever the top prediction is by then; indices as tuples."""
+    """Return classes as numbers and indices as tuples, to repeat the map if the top prediction changes."""
     if not isinstance(resolved, Tensor):
         return request
     numbers = _numbers(resolved)
@@ -165,7 +165,7 @@ def _chosen(resolved: Any, request: Any) -> Any:
 
 
 def _numbers(chosen: Tensor) -> list[int] | list[tuple[int, ...]]:
-    """The class of each sample, or the index."""
+    """Return the class or the index of each sample."""
     return chosen.tolist() if chosen.ndim == 1 else [tuple(index) for index in chosen.tolist()]
 
 
@@ -191,7 +191,7 @@ def _notes(problem: Problem, runner: Runner, entry: Method, estimate: Estimate) 
 
 
 def _training(model: nn.Module) -> str:
-    """The note on training mode, about what is there."""
+    """Return the note on training mode, naming the layers that behave differently."""
     names = list(unlike_in_eval(model))
     between = BETWEEN_LAYERS in names
     names = [name for name in names if name != BETWEEN_LAYERS]
@@ -199,8 +199,8 @@ def _training(model: nn.Module) -> str:
         return f"The model is in training mode; maps are made without {BETWEEN_LAYERS}, as in eval mode."
     if not names:
         return (
-            "The model is in training mode, though no layer of a kind known to behave otherwise is in it. "
-            "Call model.eval(), unless its own code asks for training."
+            "The model is in training mode, although it has no layer that is known to behave differently there. "
+            "Call model.eval(), unless its code depends on training mode."
         )
     listed = " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
     return (

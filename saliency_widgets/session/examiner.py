@@ -1,4 +1,4 @@
-"""Checks beside the image: one worker of their own, that gives way to whoever moves a control."""
+"""Trust checks: a separate worker that yields to computations started by the controls."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from dataclasses import dataclass
 from typing import Any
 
 from saliency_widgets.attribution.errors import Cancelled
-from saliency_widgets.session.compute import alone
+from saliency_widgets.session.compute import neutral_modes
 from saliency_widgets.session.jobs import EXECUTORS, Ending, prepare_wait, report_error, worker_error
 
-_WAIT = 0.02  # seconds between looks whether the map is there
+_WAIT = 0.02  # seconds between checks whether the map is finished
 
 
 @dataclass(frozen=True)
 class Check:
-    """One question about trust.
+    """One trust check.
 
     Attributes:
-        name: Which check it is: the newest of a name counts.
-        begin: From a function that is to be called often, and raises to end it, to running estimates.
-        urgent: Whether somebody waits for it, as for the score under a brush: it goes before the others, and beside
-            the map that is being computed.
+        name: Identifies the check: a new one replaces an older one of the same name.
+        begin: Starts the check and yields running estimates. Its argument must be called often; it raises to cancel.
+        urgent: Whether a person waits for it, as for the score under a brush. It then runs before the others, and
+            while a map is being computed.
     """
 
     name: str
@@ -31,137 +31,143 @@ class Check:
 
 
 @dataclass(frozen=True)
-class Told:
-    """What a check has to tell.
+class CheckEvent:
+    """The progress of a check.
 
     Attributes:
-        check: Which.
-        found: The estimate so far; None before the first.
+        check: The check.
+        result: The estimate so far; None before the first.
         state: "running", "done" or "error".
-        error: What went wrong.
+        error: The error, if any.
     """
 
     check: Check
-    found: Any = None
+    result: Any = None
     state: str = "running"
     error: Exception | None = None
 
 
 class Examiner:
-    """Answers checks one at a time: urgent ones first, the newest of each name, and none while a map is computed.
+    """Runs checks one at a time: urgent ones first, the newest of each name, and none while a map is computed.
 
-    A check that is put off begins again later; what single passes gave is kept, where its call keeps it.
+    A check that is put off starts again later; results of single passes that the check caches are reused.
 
     Args:
-        deliver: Called with what each check tells, on the worker's thread, one at a time.
+        deliver: Called with each event, on the worker's thread, one at a time.
         busy: Whether a map is being computed.
-        executor: "thread", or "inline" to work inside :meth:`ask`.
+        executor: "thread", or "inline" to work inside :meth:`submit`.
 
     Attributes:
-        ending: Ends it, as :meth:`close` does, for the garbage collector.
+        ending: Ends the worker, as :meth:`close` does, for the garbage collector.
     """
 
     def __init__(
-        self, deliver: Callable[[Told], None], *, busy: Callable[[], bool] = lambda: False, executor: str = "thread"
+        self,
+        deliver: Callable[[CheckEvent], None],
+        *,
+        busy: Callable[[], bool] = lambda: False,
+        executor: str = "thread",
     ) -> None:
-        # In place, there is nobody else who could finish the map.
+        # Inline, no other thread could finish the map.
         self._deliver, self._busy = deliver, busy if executor == "thread" else lambda: False
         self._state = threading.Condition()
-        self._asked: dict[str, Check] = {}
-        self._now: Check | None = None
+        self._pending: dict[str, Check] = {}
+        self._current: Check | None = None
         self.ending = Ending()
         self._executor = EXECUTORS[executor](self._work)
 
-    def ask(self, check: Check) -> None:
-        """Ask; what was asked before under this name, and isn't finished, is dropped. Returns at once."""
+    def submit(self, check: Check) -> None:
+        """Submit a check and return at once; an unfinished one of the same name is dropped."""
         with self._state:
             if self.ending.over:
                 return
-            self._asked.pop(check.name, None)
-            self._asked[check.name] = check
+            self._pending.pop(check.name, None)
+            self._pending[check.name] = check
         self._executor.kick()
 
     def drop(self, name: str | None = None) -> None:
-        """Drop what is asked under a name, or everything: it ends before its next layer."""
+        """Drop the check of this name, or all checks; a running one ends before its next layer."""
         with self._state:
             if name is None:
-                self._asked.clear()
+                self._pending.clear()
             else:
-                self._asked.pop(name, None)
+                self._pending.pop(name, None)
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Wait until nothing is asked any more. Returns False when the time is over first.
+        """Wait until no check is pending. Return False on a timeout.
 
         Raises:
             RuntimeError: The worker itself waits, in an observer.
         """
-        prepare_wait(self._executor, bool(self._asked))
+        prepare_wait(self._executor, bool(self._pending))
         with self._state:
-            return self._state.wait_for(lambda: self.ending.over or not (self._asked or self._now), timeout)
+            return self._state.wait_for(lambda: self.ending.over or not (self._pending or self._current), timeout)
 
     def close(self) -> None:
         """End the worker."""
         with self._state:
             self.ending.end()
-            self._asked.clear()
+            self._pending.clear()
             self._state.notify_all()
         self._executor.close()
-        self._deliver, self._busy = (lambda _told: None), (lambda: False)
+        self._deliver, self._busy = (lambda _event: None), (lambda: False)
 
     def _work(self) -> None:
         while True:
             with self._state:
-                self._now = next(iter(sorted(self._asked.values(), key=lambda check: not check.urgent)), None)
-                check = self._now
+                self._current = next(iter(sorted(self._pending.values(), key=lambda check: not check.urgent)), None)
+                check = self._current
                 if check is None or self.ending.over:
-                    self._now = None
+                    self._current = None
                     self._state.notify_all()
                     return
             try:
-                self._answer(check)
+                self._run(check)
             except Cancelled:
-                pass  # dropped, or put off: then it is still among those asked
+                pass  # dropped, or put off and still pending
             except BaseException as error:
                 self._fail(check, worker_error(error))
             finally:
                 with self._state:
-                    self._now = None
+                    self._current = None
                     self._state.notify_all()
 
     def _fail(self, check: Check, error: Exception) -> None:
         try:
-            self._finish(check, Told(check, None, "error", error))
-        except BaseException:  # what can't be told must not keep the other checks waiting
+            self._finish(check, CheckEvent(check, None, "error", error))
+        except BaseException:  # a failed delivery must not block the other checks
             report_error()
 
-    def _answer(self, check: Check) -> None:
-        def look() -> None:
+    def _run(self, check: Check) -> None:
+        def check_pending() -> None:
             with self._state:
-                # Looked at inside passes: for the map that is computed meanwhile, the device is to be free.
-                while not (check.urgent or self.ending.over) and self._asked.get(check.name) is check and self._busy():
+                # Called inside passes: blocking here frees the device for the map that is being computed.
+                while (
+                    not (check.urgent or self.ending.over) and self._pending.get(check.name) is check and self._busy()
+                ):
                     self._state.wait(_WAIT)
-                if self.ending.over or self._asked.get(check.name) is not check:
+                if self.ending.over or self._pending.get(check.name) is not check:
                     raise Cancelled
-                if not check.urgent and any(other.urgent for other in self._asked.values()):
+                if not check.urgent and any(other.urgent for other in self._pending.values()):
                     raise Cancelled
 
-        look()
+        check_pending()
         last: Any = None
-        estimates = check.begin(look)
+        estimates = check.begin(check_pending)
         while True:
-            with alone():
-                found = next(estimates, None)
-            if found is None:
+            with neutral_modes():
+                estimate = next(estimates, None)
+            if estimate is None:
                 break
-            look()
-            last = found
-            self._deliver(Told(check, found))
-        self._finish(check, Told(check, last, "done"))
+            check_pending()
+            last = estimate
+            self._deliver(CheckEvent(check, estimate))
+        self._finish(check, CheckEvent(check, last, "done"))
 
-    def _finish(self, check: Check, told: Told) -> None:
+    def _finish(self, check: Check, event: CheckEvent) -> None:
         with self._state:
-            current = self._asked.get(check.name) is check
+            current = self._pending.get(check.name) is check
             if current:
-                del self._asked[check.name]
+                del self._pending[check.name]
         if current:
-            self._deliver(told)
+            self._deliver(event)

@@ -1,4 +1,4 @@
-"""A finished map to be looked into: each check of it as something to be asked of the examiner."""
+"""A finished map and the trust checks of it, ready to be submitted to the examiner."""
 
 from __future__ import annotations
 
@@ -34,50 +34,50 @@ from saliency_widgets.session.request import Request
 
 _LOGITS = ("logit", "value")
 Shuffles = tuple[Shuffled, Permutation | None]
-"""What shuffling tells of the row, and of all rows as soon as there is something."""
+"""The shuffled row, and the permutation importance over all rows once it has begun."""
 
 
 def values_of(entry: Method, params: dict[str, Any], runner: Runner) -> Tensor:
-    """The values of a method, of however many rows, shape (n, F).
+    """Run a method on any number of rows and return its values, shape (n, F).
 
     Raises:
-        ValueError: The method gives no value for each feature.
+        ValueError: The method doesn't give a value for each feature.
     """
     *_, last = entry.run(runner, **params)
     if last.values.shape != runner.inputs.shape:
-        raise ValueError(f"method: {entry.title} gives no value for each feature. Use 'integrated_gradients'.")
+        raise ValueError(f"method: {entry.title} doesn't give a value for each feature. Use 'integrated_gradients'.")
     return last.values
 
 
 def labels_of(labels: Any, problem: Problem, *, value: bool) -> tuple[Tensor | None, Loss]:
-    """The labels of the background's rows, and what loss they go with.
+    """Return the labels of the background's rows, and the loss for them.
 
     Args:
         labels: See :func:`~saliency_widgets.inputs.labels.read_labels`.
         problem: The model and a row, with a background.
-        value: Whether the model predicts values, and no classes.
+        value: Whether the model predicts values instead of classes.
     """
     if labels is None:
         return None, "change of the score"
     background = None if problem.table is None else problem.table.background
     if background is None:
-        raise ValueError("labels: they are those of the background's rows. Pass background= too.")
+        raise ValueError("labels: they belong to the background's rows. Pass background= too.")
     classes = problem.logits.shape[1]
-    found = read_labels(labels, len(background), classes, problem.class_names, value=value)
-    return found, "squared error" if value else "cross-entropy"
+    tensor = read_labels(labels, len(background), classes, problem.class_names, value=value)
+    return tensor, "squared error" if value else "cross-entropy"
 
 
 def map_of(
     entry: Method, params: dict[str, Any], reduction: Reduction, runner: Runner, seed: int | None = None
 ) -> Tensor:
-    """The map of a method as it is shown, of whatever rows: shape (H, W), or (F,) for rows.
+    """Run a method and return its map as it is shown: shape (H, W), or (F,) for rows.
 
     Args:
         entry: The method.
         params: Its parameters.
         reduction: How it is shown.
         runner: The model and one sample.
-        seed: Instead of the method's own, where it has one.
+        seed: Replaces the method's seed, if it has one.
     """
     if seed is not None and has_seed(entry):
         params = {**params, SEED.name: seed}
@@ -86,29 +86,29 @@ def map_of(
 
 
 def reduced(values: Tensor, reduction: Reduction, size: tuple[int, int] | None) -> Tensor:
-    """The map of one sample's values: shape (H, W), or (F,) for rows."""
+    """Reduce one sample's values to a map: shape (H, W), or (F,) for rows."""
     if size is not None:
         return reduction(values[:1], size)[0]
     return (values if values.ndim > 1 else values[:, None])[0].abs()
 
 
 def has_seed(entry: Method) -> bool:
-    """Whether a method draws random numbers."""
+    """Return whether a method draws random numbers."""
     return SEED in entry.params
 
 
 @dataclass(frozen=True, eq=False)
 class Case:
-    """A map, and all that is needed to question it.
+    """A map, and all that is needed to check it.
 
     Attributes:
         problem: The model and the input.
-        request: What was asked.
-        attribution: The finished answer.
+        request: What was requested.
+        attribution: The finished result.
         reduction: How it is shown.
-        version: Of the model and the input that the answer is about.
-        cache: Where single passes are kept.
-        owner: Whose they are.
+        version: The version of the model and the input that the result belongs to.
+        cache: Caches the results of single passes.
+        owner: The owner of these cache entries.
     """
 
     problem: Problem
@@ -124,45 +124,44 @@ class Case:
         """The map as it is shown, shape (H, W), or (F,) for rows."""
         return reduced(self.attribution.values, self.reduction, self.problem.size)
 
-    def beside(self, other: Case) -> bool:
-        """Whether another case is about the same model, input and score, so that their maps compare."""
-        return (self.version, self._scored) == (other.version, other._scored)
+    def is_comparable(self, other: Case) -> bool:
+        """Return whether another case has the same model, input and score, so that their maps compare."""
+        return (self.version, self._score_key) == (other.version, other._score_key)
 
     @property
-    def _scored(self) -> tuple:
-        """Which score it is about."""
-        asked = self.request
-        return identity(asked.target), asked.score, identity(asked.contrast)
+    def _score_key(self) -> tuple:
+        request = self.request
+        return identity(request.target), request.score, identity(request.contrast)
 
     def _runner(self, check: Callable[[], None], *key: Hashable) -> Runner:
         version = self.problem.version()
         score, _ = self.problem.resolve(self.request, version)
-        # Methods keep passes under what differs within one question: of several questions, nothing may be kept.
-        kept = Scope(self.cache, (self.owner, "check", version, *key)) if key else None
-        return self.problem.runner(score, check, kept)
+        # Methods cache passes under keys that are unique only within one request. Without a key, nothing is cached.
+        results = Scope(self.cache, (self.owner, "check", version, *key)) if key else None
+        return self.problem.runner(score, check, results)
 
     @cached_property
-    def _asked(self) -> tuple:
+    def _map_key(self) -> tuple:
         return (self.request.key, self.reduction)
 
     def _explain(self, runner: Runner, seed: int | None = None) -> Tensor:
         return map_of(get_method(self.request.method), dict(self.request.params), self.reduction, runner, seed)
 
     def ablation(self, region: Tensor | float, *, fill: Any, draws: int = DRAWS.default) -> Check:
-        """What the model says without a region, see :func:`~saliency_widgets.evaluation.ablation.ablate`.
+        """The model's outputs without a region, see :func:`~saliency_widgets.evaluation.ablation.ablate`.
 
         Args:
-            region: A mask, or the share of the map whose strongest places are meant.
-            fill: What is put there.
+            region: A mask, or the share of the map with the largest values.
+            fill: What replaces it.
             draws: How many regions elsewhere.
         """
 
         def begin(check: Callable[[], None]) -> Iterator[Ablation]:
             mask = region if isinstance(region, Tensor) else top(self.values, region)
-            runner = self._runner(check, "ablation", self._scored)
+            runner = self._runner(check, "ablation", self._score_key)
             names = None if self.problem.class_names is None else tuple(self.problem.class_names)
-            for found in ablate(runner, mask, fill=fill, draws=draws):
-                yield replace(found, class_names=names)
+            for result in ablate(runner, mask, fill=fill, draws=draws):
+                yield replace(result, class_names=names)
 
         return Check("ablation", begin, urgent=True)
 
@@ -175,14 +174,14 @@ class Case:
         draws: int = 3,
         others: Mapping[str, Case] | None = None,
     ) -> Check:
-        """Deletion and insertion, see :func:`~saliency_widgets.evaluation.curves.curves`."""
+        """Deletion and insertion curves, see :func:`~saliency_widgets.evaluation.curves.curves`."""
 
         def begin(check: Callable[[], None]) -> Iterator[Curves]:
-            # Passes hold all class scores: those for one class serve another.
+            # Passes hold all class scores, so that those for one class serve another.
             target, scale = self.request.target, self.request.score
-            about = self._scored if is_function(target) or is_index(target) or scale not in _LOGITS else ()
+            key = self._score_key if is_function(target) or is_index(target) or scale not in _LOGITS else ()
             yield from curves(
-                self._runner(check, "curves", about, identity(fill)), self.values, fill=fill, steps=steps,
+                self._runner(check, "curves", key, identity(fill)), self.values, fill=fill, steps=steps,
                 chance=chance, draws=draws, others={name: other.values for name, other in (others or {}).items()},
             )  # fmt: skip
 
@@ -192,34 +191,34 @@ class Case:
         """Whether the map depends on the weights, see :func:`~saliency_widgets.evaluation.randomization`."""
 
         def begin(check: Callable[[], None]) -> Iterator[Randomization]:
-            yield from randomization(self._runner(check, "randomization", self._asked), self._explain, stages=stages)
+            yield from randomization(self._runner(check, "randomization", self._map_key), self._explain, stages=stages)
 
         return Check("randomization", begin)
 
     def shuffles(
         self, labels: Any, *, value: bool = False, draws: int = SHUFFLES.default, repeats: int = REPEATS.default
     ) -> Check:
-        """Each feature taken from other rows, and permuted, see :mod:`~saliency_widgets.evaluation.shuffling`.
+        """Each feature taken from other rows, then permuted, see :mod:`~saliency_widgets.evaluation.shuffling`.
 
         Args:
             labels: Of the background's rows; None measures the change of the score.
-            value: Whether the model predicts values, and no classes.
-            draws: From how many rows.
-            repeats: How many permutations.
+            value: Whether the model predicts values instead of classes.
+            draws: The number of rows to take values from.
+            repeats: The number of permutations.
         """
 
         def begin(check: Callable[[], None]) -> Iterator[Shuffles]:
-            here: Shuffled | None = None
-            for here in shuffle(self._runner(check, "shuffle", self._scored), draws=draws):
-                yield here, None
-            known, loss = labels_of(labels, self.problem, value=value)
+            shuffled: Shuffled | None = None
+            for shuffled in shuffle(self._runner(check, "shuffle", self._score_key), draws=draws):
+                yield shuffled, None
+            tensor, loss = labels_of(labels, self.problem, value=value)
             runner = self._runner(check)
-            # Of whichever row is looked at, the rows of the background are the same.
+            # The key leaves out the inputs: the background is the same for every row.
             model = self.problem.version()[0]
-            kept = Scope(self.cache, (self.owner, "permutation", model, self._scored))
-            for over in permutation_importance(replace(runner, kept=kept), known, loss, repeats=repeats):
-                assert here is not None
-                yield here, over
+            results = Scope(self.cache, (self.owner, "permutation", model, self._score_key))
+            for permutation in permutation_importance(replace(runner, results=results), tensor, loss, repeats=repeats):
+                assert shuffled is not None
+                yield shuffled, permutation
 
         return Check("shuffle", begin)
 
@@ -228,25 +227,25 @@ class Case:
 
         def begin(check: Callable[[], None]) -> Iterator[Importance]:
             runner = self._runner(check)
-            around = None if runner.columns is None else runner.columns.rows
-            assert around is not None
-            drawn = torch.randperm(len(around), generator=seeded(seed, "rows"), device="cpu")[:rows]
+            background = None if runner.columns is None else runner.columns.rows
+            assert background is not None
+            drawn = torch.randperm(len(background), generator=seeded(seed, "rows"), device="cpu")[:rows]
             entry, params = get_method(self.request.method), dict(self.request.params)
-            yield from importance(runner, around[drawn.to(around.device)], partial(values_of, entry, params))
+            yield from importance(runner, background[drawn.to(background.device)], partial(values_of, entry, params))
 
         return Check("importance", begin)
 
     def saturation(self, *, baseline: Any = None) -> Check:
-        """Where on the way to the input the score settles, see :func:`~saliency_widgets.evaluation.saturation`."""
+        """Where the score levels off on the integration path, see :func:`~saliency_widgets.evaluation.saturation`."""
 
         def begin(check: Callable[[], None]) -> Iterator[Saturation]:
-            runner = self._runner(check, "saturation", self._scored, identity(baseline))
+            runner = self._runner(check, "saturation", self._score_key, identity(baseline))
             yield from saturation(runner, baseline=baseline)
 
         return Check("saturation", begin)
 
     def stability(self, *, turns: int = TURNS.default, radius: float = RADIUS.default) -> Check:
-        """Whether the map stays, see :func:`~saliency_widgets.evaluation.stability.stability`."""
+        """Whether the map is stable, see :func:`~saliency_widgets.evaluation.stability.stability`."""
 
         def begin(check: Callable[[], None]) -> Iterator[Stability]:
             entry = get_method(self.request.method)

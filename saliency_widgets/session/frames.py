@@ -1,4 +1,4 @@
-"""From an attribution to 16-bit codes: one small copy from the device to the host."""
+"""Quantize attributions to 16-bit codes on the device, so that only a small copy goes to the host."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from saliency_widgets.attribution import Attribution, Reduction
 
-LEVELS = 65534  # even, so that zero of a signed map is a level of its own
+LEVELS = 65534  # even, so that zero of a signed map is exactly one level
 
 
 @dataclass(frozen=True)
@@ -53,11 +53,11 @@ def coded(values: Tensor, *, signed: bool, high: float | None = None) -> Frame:
 
     Args:
         values: Shape (H, W); without ``signed``, none below zero.
-        signed: Whether zero is to be the middle code.
-        high: The value of the highest code, for maps that share one scale; the map's own largest size unless given.
+        signed: Whether zero becomes the middle code.
+        high: The value of the highest code, for maps that share one scale. Default: the map's largest absolute value.
 
     Raises:
-        ValueError: The values are no numbers, or too large for a scale.
+        ValueError: The values are NaN, or too large for a scale.
     """
     if values.dtype in (torch.float16, torch.bfloat16):
         values = values.float()
@@ -66,7 +66,7 @@ def coded(values: Tensor, *, signed: bool, high: float | None = None) -> Frame:
     bottom = -top if signed else torch.zeros_like(top)
     steps = ((values - bottom) / (top - bottom) * LEVELS + 0.5).floor().clamp(0, LEVELS)
     flat = torch.where(top == bottom, LEVELS // 2 if signed else 0, steps)
-    # int16 is copied where uint16 has no kernels; the flip of the top bit undoes the shift.
+    # Copied as int16, because uint16 lacks kernels; flipping the top bit undoes the shift.
     codes = (flat.to(torch.int32) - 32768).to(torch.int16)
     scale, moved = _on_host(torch.cat([top[None].view(torch.int16), codes.flatten()])).split(
         [top.element_size() // 2, codes.numel()]
@@ -75,24 +75,24 @@ def coded(values: Tensor, *, signed: bool, high: float | None = None) -> Frame:
     low = -high if signed else 0.0
     if not high - low <= torch.finfo(values.dtype).max:
         raise ValueError(
-            f"The map reaches {high:g}, which no color scale can show. Look at what the model makes of this input: a "
+            f"The map reaches {high:g}, which no color scale can show. Check the model's outputs for this input: a "
             f"score or a gradient overflows."
         )
     return Frame(moved.view(values.shape).numpy().view(np.uint16) ^ np.uint16(0x8000), low, high, signed)
 
 
 def _on_host(codes: Tensor) -> Tensor:
-    """A copy on the host; from a CUDA device into pinned memory, on a stream of its own: only this is waited for."""
+    """Copy to the host; from a CUDA device through pinned memory on a side stream, so that only the copy is awaited."""
     if not codes.is_cuda:
         return codes.cpu()
-    made = torch.empty(codes.shape, dtype=codes.dtype, device="cpu", pin_memory=True)
+    host = torch.empty(codes.shape, dtype=codes.dtype, device="cpu", pin_memory=True)
     side = _side_stream(codes.device)
     side.wait_stream(torch.cuda.current_stream(codes.device))
     with torch.cuda.stream(side):
-        made.copy_(codes, non_blocking=True)
+        host.copy_(codes, non_blocking=True)
         codes.record_stream(side)
     side.synchronize()
-    return made
+    return host
 
 
 @functools.cache

@@ -1,4 +1,4 @@
-"""Where the work is done: on one worker thread, or in place for tests and scripts."""
+"""Executors: run work on one worker thread, or inline for tests and scripts."""
 
 from __future__ import annotations
 
@@ -17,32 +17,32 @@ from saliency_widgets.runtime.allocator import give_back
 
 
 class Executor(Protocol):
-    """Runs the work it was made with, once after each kick at the least."""
+    """Runs the work it was made with at least once after each kick."""
 
     def kick(self, brief: bool = False) -> None:
-        """There is work; brief work is without a pass of the model."""
+        """Start the work; brief work does not run the model."""
         ...
 
     def close(self) -> None:
-        """There will be none any more."""
+        """Stop; there will be no more work."""
         ...
 
     @property
     def here(self) -> bool:
-        """Whether the thread that asks is at this work."""
+        """Whether the calling thread is the one that does the work."""
         ...
 
 
 class Ending:
-    """Whether what a worker computes is to end. Without a lock: the garbage collector may say so.
+    """A flag that ends a worker's computation. It has no lock, because the garbage collector may set it.
 
-    Its finalizers refer to this alone, and not to the worker, whose model would outlive them.
+    Finalizers refer to this object alone: a reference to the worker would keep its model alive.
     """
 
     over = False
 
     def end(self) -> None:
-        """Nobody waits any more."""
+        """End the computation."""
         self.over = True
 
 
@@ -51,29 +51,29 @@ _OPEN: weakref.WeakSet[ThreadExecutor] = weakref.WeakSet()
 
 @atexit.register
 def _close_all() -> None:
-    # A daemon thread inside torch at the interpreter's end aborts the process. Sessions, which are made of executors,
-    # have told theirs to stop by then: what was registered later is called sooner.
+    # A daemon thread that is still inside torch at interpreter shutdown aborts the process. Sessions, which use
+    # executors, are closed before this: handlers that were registered later run first.
     for executor in list(_OPEN):
         executor.close()
 
 
 def check_elsewhere(here: bool) -> None:
-    """Look whether another thread does the work that is waited for: see :attr:`Executor.here`.
+    """Refuse to wait on the thread that does the work: see :attr:`Executor.here`.
 
     Raises:
-        RuntimeError: It is the thread that waits: an observer calls on the worker.
+        RuntimeError: The waiting thread is the worker itself: an observer calls ``wait``.
     """
     if here:
         raise RuntimeError(
-            "wait: an observer calls it on the worker's own thread, which would wait for itself. Read there what is "
-            "finished already, or wait in a cell."
+            "wait: an observer calls it on the worker's own thread, which would wait for itself. Read finished results "
+            "there, or wait in a cell."
         )
 
 
 def prepare_wait(executor: Executor, requested: bool) -> None:
-    """Look whether an executor can be waited for, and wake it where something is requested.
+    """Check that the executor can be waited for, and wake it if there are requests.
 
-    Whoever requested it may have been interrupted before the worker knew of it.
+    A submit may have been interrupted before it could wake the worker.
 
     Raises:
         RuntimeError: See :func:`check_elsewhere`.
@@ -84,11 +84,11 @@ def prepare_wait(executor: Executor, requested: bool) -> None:
 
 
 def do_nothing(**_options: bool) -> None:
-    """The work of an executor that is closed: it refers to nobody."""
+    """The work of a closed executor: it holds no references."""
 
 
 class InlineExecutor:
-    """Works inside :meth:`kick`; returns when the work is done."""
+    """Does the work inside :meth:`kick`, which returns when the work is done."""
 
     def __init__(self, work: Callable[[], None]) -> None:
         self._work = work
@@ -103,26 +103,26 @@ class InlineExecutor:
             self._thread = before
 
     def close(self) -> None:
-        """Nothing to end."""
+        """Do nothing: there is no thread."""
 
     @property
     def here(self) -> bool:
-        """Whether the thread that asks is at this work."""
+        """Whether the calling thread is the one that does the work."""
         return threading.current_thread() is self._thread
 
 
 class ThreadExecutor:
-    """One worker thread, started by a kick; it ends by itself after a while without one. A kick returns at once.
+    """One worker thread, started by a kick; it ends after a while without one. A kick returns at once.
 
-    While it waits, the thread holds nothing but the queue of kicks: an executor that nobody refers to any more is
-    collected, and its thread ends.
+    While it waits, the thread refers only to the queue of kicks. An executor without references is collected, and its
+    thread ends.
     """
 
     idle_seconds = 10.0
 
     def __init__(self, work: Callable[[], None]) -> None:
         self._work = work
-        # Unlike an Event, it may be written to by the garbage collector, whatever its thread holds then.
+        # Unlike an Event, it is reentrant: the garbage collector may write to it at any time.
         self._kicks: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._closed = False
         self._thread: threading.Thread | None = None
@@ -142,7 +142,7 @@ class ThreadExecutor:
             self._kicks.put(None)
 
     def close(self) -> None:
-        """End the worker; it stops before its next chunk. Waits for that, unless the worker itself calls."""
+        """End the worker before its next chunk, and wait until it has stopped, unless the worker itself calls."""
         with self._lock:
             self._closed = True
             thread = self._thread
@@ -153,22 +153,22 @@ class ThreadExecutor:
 
     @property
     def here(self) -> bool:
-        """Whether the thread that asks is the worker."""
+        """Whether the calling thread is the worker."""
         return threading.current_thread() is self._thread
 
     def work(self) -> bool:
-        """Work, on the worker's thread. Returns False where the executor is closed."""
+        """Do the work, on the worker's thread. Return False if the executor is closed."""
         if self._closed:
             return False
         try:
             self._work()
         except BaseException:
-            # Work reports its own errors; one that it can't report must not end the worker, nor vanish.
+            # Work reports its errors itself. One that it can't report must not end the worker or get lost.
             report_error()
         return not self._closed
 
     def retire(self) -> bool:
-        """End the thread, if no kick has come; asked by the thread, after a while without one."""
+        """Forget the thread and return True if no kick is pending; called by the thread when it has been idle."""
         with self._lock:
             if not self._kicks.empty():
                 return False
@@ -177,18 +177,18 @@ class ThreadExecutor:
 
 
 def _serve(executor: weakref.ref[ThreadExecutor], kicks: queue.SimpleQueue[None], idle_seconds: float) -> None:
-    """The thread of an executor: work after each kick."""
+    """Work after each kick; the target of an executor's thread."""
     while True:
-        # A cell that is run twenty times must not leave twenty threads behind.
+        # The timeout ends idle threads: a cell that is run twenty times must not leave twenty of them behind.
         try:
             kicks.get(timeout=idle_seconds)
         except queue.Empty:
             current = executor()
             if current is None or current.retire():
                 break
-            del current  # before it waits again
+            del current  # hold no reference while waiting
             continue
-        while not kicks.empty():  # many kicks are one call of the work; no other thread takes them
+        while not kicks.empty():  # merge pending kicks into one; no other thread takes them
             kicks.get()
         current = executor()
         if current is None or not current.work():
@@ -198,56 +198,56 @@ def _serve(executor: weakref.ref[ThreadExecutor], kicks: queue.SimpleQueue[None]
 
 
 def report_error() -> None:
-    """Give the exception that is being handled on this thread to ``threading.excepthook``."""
+    """Pass the exception that is being handled on this thread to ``threading.excepthook``."""
     kind, error, trace = sys.exc_info()
-    if isinstance(error, SystemExit):  # which the hook passes over in silence
+    if isinstance(error, SystemExit):  # the hook ignores it silently
         kind, error = RuntimeError, worker_error(error)
-    told = threading.ExceptHookArgs((kind, error, trace, threading.current_thread()))
+    arguments = threading.ExceptHookArgs((kind, error, trace, threading.current_thread()))
     try:
-        threading.excepthook(told)
-    except BaseException:  # a hook of somebody's own
-        threading.__excepthook__(told)
+        threading.excepthook(arguments)
+    except BaseException:  # a custom hook failed
+        threading.__excepthook__(arguments)
 
 
 def worker_error(error: BaseException) -> Exception:
-    """What a worker reports of an exception: itself, without the values of the frames that it came through.
+    """Return an exception in the form that a worker reports, with the local variables of its frames cleared.
 
-    One that would end a thread or the process (SystemExit, KeyboardInterrupt, GeneratorExit and the like) was raised
-    by the model's code, as nobody else does on a worker: it becomes a ValueError. So does one that can't be shown.
+    One that would end a thread or the process (SystemExit, KeyboardInterrupt, GeneratorExit and the like) can only come
+    from the model's code on a worker: it becomes a ValueError. So does one that can't be converted to text.
     """
-    for one in _behind(error):
-        traceback.clear_frames(one.__traceback__)
+    for linked in _linked(error):
+        traceback.clear_frames(linked.__traceback__)
     name = type(error).__name__
     try:
         what = repr(error) if error.args else name
         if isinstance(error, Exception) and str(error) is not None:
             return error
-    except BaseException:  # its own words fail, and whoever shows it would fail with them
+    except BaseException:  # its __str__ or __repr__ fails, and would fail wherever it is shown
         what = name
-    made = ValueError(
+    replacement = ValueError(
         f"model: its code raised {what} while it was computed, which would have ended the thread. Raise an Exception "
         f"there instead, such as a RuntimeError."
     )
-    made.__cause__ = error
-    return made
+    replacement.__cause__ = error
+    return replacement
 
 
-def _behind(error: BaseException) -> list[BaseException]:
-    """An exception, and all that it came from or holds."""
-    behind, left = {}, [error]
-    while left:
-        one = left.pop()
-        if id(one) not in behind:
-            behind[id(one)] = one
-            members = one.exceptions if isinstance(one, BaseExceptionGroup) else ()
-            left += [other for other in (one.__cause__, one.__context__, *members) if other is not None]
-    return list(behind.values())
+def _linked(error: BaseException) -> list[BaseException]:
+    """Return an exception with its causes, contexts and group members, recursively."""
+    linked, pending = {}, [error]
+    while pending:
+        current = pending.pop()
+        if id(current) not in linked:
+            linked[id(current)] = current
+            members = current.exceptions if isinstance(current, BaseExceptionGroup) else ()
+            pending += [other for other in (current.__cause__, current.__context__, *members) if other is not None]
+    return list(linked.values())
 
 
 def raise_again(error: BaseException) -> NoReturn:
-    """Raise a copy of an exception that was kept, with the traceback of where it came from.
+    """Raise a copy of a stored exception with its original traceback.
 
-    The same object raised again and again would gather the frames, and with them the values, of all who caught it.
+    Raising the same object repeatedly would collect the frames, and with them the variables, of every caller.
     """
     fresh = _copied(error)
     fresh.__context__, fresh.__cause__ = error.__context__, error.__cause__
@@ -261,7 +261,7 @@ def _copied(error: BaseException) -> BaseException:
         fresh = copy.copy(error)
         if fresh is not error and type(fresh) is kind:
             return fresh
-    except BaseException:  # its class takes other arguments than it keeps, or can't be copied
+    except BaseException:  # the constructor takes arguments other than `args`, or the class can't be copied
         pass
     try:
         fresh = kind.__new__(kind, *error.args)
@@ -278,10 +278,10 @@ EXECUTORS: dict[str, Callable[[Callable[[], None]], Executor]] = {
 
 
 def check_executor(name: str) -> str:
-    """The name of an executor.
+    """Return the name if it is that of an executor.
 
     Raises:
-        TypeError: It is no name.
-        ValueError: There is none of this name.
+        TypeError: It is not a string.
+        ValueError: There is no executor of this name.
     """
     return check_choice("executor", name, list(EXECUTORS))

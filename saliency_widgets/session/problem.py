@@ -1,4 +1,4 @@
-"""The model and the input that questions are asked about."""
+"""A model and an input to explain."""
 
 from __future__ import annotations
 
@@ -53,19 +53,19 @@ class Problem:
         model: Any module; it is run and never changed.
         inputs: See :func:`saliency_widgets.inputs.prepare_for`.
         transform: From the input to what the model takes.
-        class_names: Names of the classes in order; looked for on the model unless given.
-        explain: Which of several inputs.
-        device: Where to compute; the model's own device unless given. Elsewhere, a private copy is made.
-        fold: Whether it may be computed with BatchNorms folded into convolutions, and channels laid out last.
-        precision: How exactly: see :mod:`~saliency_widgets.runtime.precision`.
-        cuda_graphs: Whether passes whose shape comes again are recorded and replayed.
-        feature_names: The columns' names, of rows of a table that don't have them.
+        class_names: Names of the classes in order. Default: looked up on the model.
+        explain: Which of several inputs to explain.
+        device: Where to compute, on a private copy. Default: the model's device, without a copy.
+        fold: Whether BatchNorms may be folded into convolutions, and channels laid out last.
+        precision: See :mod:`~saliency_widgets.runtime.precision`.
+        cuda_graphs: Whether to record passes and replay them for repeated shapes.
+        feature_names: The columns' names, for table rows without names.
         background: Other rows of the table.
-        gradients: Whether what is asked needs gradients of the inputs.
+        gradients: Whether gradients of the inputs are needed.
 
     Raises:
-        TypeError: ``model`` is no module, or another argument is of no known kind.
-        ValueError: Inputs or names that don't fit, or weights that hold no numbers.
+        TypeError: ``model`` is not a module, or another argument has an unsupported type.
+        ValueError: Inputs or names don't fit, or weights have no values.
     """
 
     def __init__(
@@ -94,7 +94,7 @@ class Problem:
         if any(empty) and (moved or all(empty)):
             raise ValueError(_UNLOADED)
         if device is not None and str(device).startswith("meta"):
-            raise ValueError("device: nothing is computed on 'meta'. Leave it out to stay where the model is.")
+            raise ValueError("device: 'meta' can't compute anything. Leave it out to use the model's device.")
         model, self.wrapped = unwrapped(model)
         self.model = model if device is None else on_device(model, device)
         model = self.model
@@ -109,17 +109,17 @@ class Problem:
                 raise TypeError(f"{name}: expected True or False, got a {type(switch).__name__}.")
         if cuda_graphs and device_of(model).type != "cuda":
             raise ValueError(
-                f"cuda_graphs: they need a CUDA device, and the model is on {str(device_of(model))!r}. "
+                f"cuda_graphs: expected a CUDA device, and the model is on {str(device_of(model))!r}. "
                 f"Leave it out, or pass device='cuda'."
             )
         self._cuda_graphs = cuda_graphs
         self._replays: Replays | None = None
         self.prepared: Prepared = self._prepare(inputs)
         self._seen = identity(inputs)
-        names, self._names_given = class_names_of(class_names, transform, model)
+        names, self._names_passed = class_names_of(class_names, transform, model)
         self.class_names = read_class_names(names)
-        # What must be said again, beside the settings of a request, to ask the same.
-        self.given = {
+        # The options that are needed to repeat a computation, besides the settings of its request.
+        self.options = {
             **({} if explain is None else {"explain": explain}),
             **({} if device is None else {"device": str(device)}),
             **({} if fold else {"fold": False}),
@@ -134,9 +134,9 @@ class Problem:
         self._lock = threading.RLock()
         self._model_version, self._number, self._form = ModelVersion(model), 0, self._kind()
         self.output_notes: tuple[str, ...] = ()
-        self.squashed = False  # its outputs are probabilities already
-        self.untuned = ""  # why it is not computed sooner, where it could have been
-        self._logits: tuple[tuple, Tensor] | None = None  # as the model gives them
+        self.squashed = False  # whether its outputs are probabilities already
+        self.untuned = ""  # why a faster computation was refused
+        self._logits: tuple[tuple, Tensor] | None = None  # as the model returns them
         self._shape: tuple[tuple, tuple[int, ...]] | None = None  # of its output
         self._spatial: tuple[tuple, Mapping[str, Spatial]] | None = None
         self._fold = fold
@@ -145,13 +145,13 @@ class Problem:
             self._check_loaded()
 
     def _check_loaded(self) -> None:
-        """Some weights hold no numbers: a skeleton that gets its weights in the call is right, and others are not."""
+        """Refuse a model with empty weights, unless its output has values: the weights may come with the call."""
         runner = self.runner(_UNSCORED)
         try:
             with runner.passes.isolated() as model, torch.no_grad():
                 output = tensor_in(runner.passes.output(model, runner.inputs, range(runner.batch)))
         except ValueError as error:
-            other = "" if "meta" in str(error) else f" If that is meant so (functional_call): {error}"
+            other = "" if "meta" in str(error) else f" If that is intended (functional_call): {error}"
             raise ValueError(_UNLOADED + other) from error
         if output is not None and is_empty(output):
             raise ValueError(_UNLOADED)
@@ -163,26 +163,26 @@ class Problem:
 
     @property
     def table(self) -> Table | None:
-        """The rows that the model's inputs were made of; None where they are no rows of a table."""
+        """The table rows that the model's inputs were made from; None if they are not rows of a table."""
         return self.prepared.table
 
     def move(self, table: Table) -> None:
-        """Ask about another row of the same table from now on."""
-        self._inputs = table  # without the lock, which a pass may hold: a slider waits for nobody
+        """Explain another row of the same table from now on."""
+        self._inputs = table  # without the lock, which a pass may hold: a slider must not wait
 
     def table_of(self, version: tuple | None) -> Table | None:
-        """The rows that a version of the inputs was made of: an answer may be about a row that was left since."""
+        """Return the rows of a version of the inputs: a result may belong to a row that is no longer selected."""
         inputs = None if version is None else version[1][1].value
         return inputs if isinstance(inputs, Table) else self.table
 
     @property
     def parts(self) -> dict[str, tuple[int, ...]]:
-        """Where several inputs are explained together: their names and the shapes of one sample of each."""
+        """If several inputs are explained together: their names, and the shape of one sample of each."""
         arguments = self.prepared.arguments
         return {} if arguments is None else {part.name: part.shape for part in arguments.several}
 
     def shaped(self, values: Tensor) -> Tensor:
-        """Values in the inputs' own shape: methods see (B, 1) where the input is one number for each sample, (B,)."""
+        """Return values in the original shape of the inputs: methods see (B, 1) for inputs of shape (B,)."""
         arguments = self.prepared.arguments
         if arguments is None or arguments.several or not arguments.parts or values.shape != self.tensor.shape:
             return values
@@ -190,84 +190,84 @@ class Problem:
 
     @property
     def size(self) -> tuple[int, int] | None:
-        """Height and width of what the model sees; None where that is no image."""
+        """Height and width of what the model sees; None if that is not an image."""
         return (self.tensor.shape[2], self.tensor.shape[3]) if self.tensor.ndim == 4 else None
 
     @property
     def input_shape(self) -> tuple[int, ...]:
-        """The shape of the image that is explained, or else of the inputs, (B, ...)."""
+        """The shape of the explained image, or otherwise of the inputs, (B, ...)."""
         images = [shape for shape in self.parts.values() if len(shape) == 3]
         return (len(self.tensor), *images[0]) if images else tuple(self.shaped(self.tensor).shape)
 
     @property
     def logits(self) -> Tensor:
-        """The logits of the classes, shape (B, K), on the host; computed anew when the model has changed.
+        """The logits of the classes, shape (B, K), on the host; recomputed when the model has changed.
 
-        A single logit z of a model whose two classes have names is the pair (0, z), see
+        If two classes are named and the model has a single logit z, it is the pair (0, z), see
         :func:`~saliency_widgets.attribution.score.in_classes`.
 
         Raises:
             TypeError: The model's output holds no tensor.
-            ValueError: The model failed, or its output has another form.
+            ValueError: The model failed, or its output has the wrong form.
         """
         return self.logits_at(self.version())
 
     def logits_at(self, version: tuple) -> Tensor:
-        """The same, for whoever knows the version already."""
+        """Return the logits of a version that was determined before."""
         with self._lock:
             return in_classes(self._logits_at(version), self.binary, self.squashed)
 
     @property
     def predicted(self) -> Tensor | None:
-        """The logits that were computed last, of whatever the model and the inputs were then."""
+        """The logits that were computed last, whatever version they belong to."""
         return None if self._logits is None else in_classes(self._logits[1], self.binary, self.squashed)
 
     def predicted_at(self, version: tuple | None) -> Tensor | None:
-        """The logits that were computed last, where they are those of that version."""
-        found = self._logits
-        if found is None or found[0] != version:
+        """Return the logits that were computed last, if they belong to that version."""
+        latest = self._logits
+        if latest is None or latest[0] != version:
             return None
-        return in_classes(found[1], self.binary, self.squashed)
+        return in_classes(latest[1], self.binary, self.squashed)
 
     @property
     def binary(self) -> bool:
-        """Whether the caller named two classes: one logit then speaks for both."""
-        return self._names_given and self.class_names is not None and len(self.class_names) == 2
+        """Whether the caller named two classes: one logit then stands for both."""
+        return self._names_passed and self.class_names is not None and len(self.class_names) == 2
 
     @property
     def paired(self) -> bool:
-        """Whether one logit speaks for two classes, as far as the model was looked at."""
+        """Whether one logit stands for two classes; False before the model was run."""
         return self.binary and self._logits is not None and self._logits[1].shape[1] == 1
 
     def _logits_at(self, version: tuple) -> Tensor:
         if self._logits is not None and self._logits[0] == version:
             return self._logits[1]
         self._tuned, self._replays = None, None
-        found = survey(self.runner(_UNSCORED).passes, fold=self._fold)
-        logits, self.output_notes, self._tuned, self.untuned = found.logits, found.notes, found.tuned, found.refused
-        self.squashed = found.squashed
+        result = survey(self.runner(_UNSCORED).passes, fold=self._fold)
+        logits, self.output_notes, self._tuned, self.untuned = result.logits, result.notes, result.tuned, result.refused
+        self.squashed = result.squashed
         classes = in_classes(logits, self.binary).shape[1]
         if self.class_names is not None and len(self.class_names) != classes:
-            if self._names_given:
+            if self._names_passed:
                 raise ValueError(
-                    f"class_names: {len(self.class_names)} names were given, and the model scores {classes} classes."
+                    f"class_names: expected {classes} names, one for each class, got {len(self.class_names)}."
                 )
-            self.class_names = None  # a fine-tuned model still carries the names of the classes it had
+            self.class_names = None  # a fine-tuned model may still carry the names of its former classes
         self._logits = (version, logits)
-        self.given.pop("class_names", None)
+        self.options.pop("class_names", None)
         if self.paired:  # without the names, target 0 is the logit itself
-            self.given["class_names"] = self.class_names
+            self.options["class_names"] = self.class_names
         self._replays = Replays() if self._cuda_graphs else None
         return logits
 
     @property
     def baselines(self) -> tuple[str, ...]:
-        """The names of the baselines that mean something for these inputs, the default first."""
+        """The names of the baselines that apply to these inputs, the default first."""
         return self.runner(_UNSCORED).baselines
 
     @property
     def rows(self) -> int | None:
-        """Rows of one pass that keep a person informed; None where the usual number does."""
+        """Rows per pass that are few enough for regular updates; None if the default is."""
         return paced_rows(self.tensor.device, self.memory.seconds)
 
     def runner(
@@ -277,7 +277,7 @@ class Problem:
         results: Store | None = None,
         graphs: Store | None = None,
     ) -> Runner:
-        """The model bound to the inputs and to a score."""
+        """Bind the model to the inputs and to a score."""
         prepared, unscored = self.prepared, score is _UNSCORED
         passes = Passes(
             self.model, prepared.tensor, score, arguments=prepared.arguments, memory=self.memory,
@@ -291,14 +291,14 @@ class Problem:
         )  # fmt: skip
 
     def _sharing_of(self, score: Score) -> Sharing:
-        """What is known of how rows go together: another model or another function may do it otherwise."""
-        about = self._number, self._seen, Held(score.target) if is_function(score.target) else None
+        """Return what was learned about batching rows; it depends on the model, the inputs and a target function."""
+        key = self._number, self._seen, Held(score.target) if is_function(score.target) else None
         if len(self._sharing) >= _SHARED:
-            self._sharing.clear()  # what is computed now holds its own
-        return self._sharing.setdefault(about, Sharing())
+            self._sharing.clear()  # running computations keep a reference to theirs
+        return self._sharing.setdefault(key, Sharing())
 
     def resolve(self, request: Request, version: tuple | None = None) -> tuple[Score, Tensor | None]:
-        """The score that a request asks for, and its value for the inputs, shape (B,), where it is known."""
+        """Return the score of a request, and its value for the inputs, shape (B,), or None if that is unknown."""
         logits = shape = None
         if is_index(request.target) or is_index(request.contrast):
             shape = self._output_shape(self.version() if version is None else version)
@@ -322,7 +322,7 @@ class Problem:
         return score, score(logits, batch).to(self.tensor.device)
 
     def choice(self, target: Any, score: str = SCORE.default) -> Any:
-        """What a target means for one sample: a class as its number, an index as a tuple, a function as it is."""
+        """Resolve a target for one sample: to the number of a class, an index as a tuple, or the function itself."""
         if is_function(target):
             return target
         chosen = self.resolve(Request(DEFAULT, target, score))[0].target
@@ -330,7 +330,7 @@ class Problem:
         return int(chosen[0]) if chosen.ndim == 1 else tuple(chosen[0].tolist())
 
     def _output_shape(self, version: tuple) -> tuple[int, ...]:
-        """The shape of the scores as the model returns them, (B, ...)."""
+        """Return the shape of the scores as the model returns them, (B, ...)."""
         with self._lock:
             if self._shape is None or self._shape[0] != version:
                 self._shape = version, output_shape(self.runner(_UNSCORED).passes)
@@ -343,40 +343,39 @@ class Problem:
         return {path: layer.shape for path, layer in self._spatial[1].items() if layer.listed}
 
     def spatial_at(self, version: tuple) -> Mapping[str, Spatial] | None:
-        """The same with all that is known of them, if they were looked at in that version."""
+        """Return the spatial layers in full, if they were determined in that version."""
         return self._spatial[1] if self._spatial is not None and self._spatial[0] == version else None
 
-    def how_exact(self, runner: Runner) -> tuple[str, ...]:
-        """What is to be said of the precision that was chosen, of one question."""
+    def precision_notes(self, runner: Runner) -> tuple[str, ...]:
+        """Return the notes on the chosen precision, with the error that it causes."""
         if self._precision in (None, "full"):
             return ()
         if not runner.inputs.is_floating_point():
             return (f"Computed in {self._precision}.",)
         off = runner.once("imprecision", lambda: imprecision(runner))
-        return (f"Computed in {self._precision}: a gradient of this score is off by {off:.1%} (L1) for that.",)
+        return (f"Computed in {self._precision}: a gradient of this score is off by {off:.1%} (L1) because of that.",)
 
     def image_of(self, tensor: Tensor) -> np.ndarray | None:
-        """Another input of this form as an image for people, uint8 (H, W, 3); None where it is none."""
+        """Return an input of the same form as an image to look at, uint8 (H, W, 3); None if it is not an image."""
         display = self.prepared.display
         return None if display is None else recover(tensor, display, [])[0]
 
     @cached_property
     def _short_names(self) -> list[str]:
-        """Once: the names are many where the classes are, and are left or taken as a whole."""
         return short_names(self.class_names or [])
 
     def name_of(self, target: Any, score: str = SCORE.default, *, short: bool = False) -> str:
-        """What a target is called: a class by its name or number, an index by its numbers.
+        """Return a label for a target: a class's name or number, or an index.
 
         Args:
             target: A class, an index or a function.
             score: The scale: a model that predicts values has no classes.
-            short: Whether the first of a class's names is enough: see :func:`~saliency_widgets.inputs.short_names`.
+            short: Whether to use only the first of a class's names: see :func:`~saliency_widgets.inputs.short_names`.
         """
         if isinstance(target, tuple):
             return f"output[{', '.join(map(str, target))}]"
         if not isinstance(target, int):
-            return "own target"
+            return "custom target"
         if self.class_names is not None:
             return (self._short_names if short else self.class_names)[target]
         if score != "value":
@@ -384,45 +383,45 @@ class Problem:
         return "value" if self._logits is not None and self._logits[1].shape[1] == 1 else f"output {target}"
 
     def values_of(self, logits: Tensor) -> list[tuple[str, float]]:
-        """What the model's outputs are called, and their values, where they are values and no classes.
+        """Return labels and values of the model's outputs, for outputs that are values and not classes.
 
         Args:
             logits: One row of :attr:`logits`.
         """
-        if self.paired:  # one number, whatever both its ends are called
+        if self.paired:  # a single number, although its two ends have names
             return [("value", float(logits[1]))]
         return [(self.name_of(index, "value", short=True), float(value)) for index, value in enumerate(logits)]
 
     def version(self) -> tuple:
-        """Changes whenever the model or the inputs do: see :mod:`~saliency_widgets.runtime.model.version`.
+        """Return a value that changes with the model or the inputs: see :mod:`~saliency_widgets.runtime.model.version`.
 
-        Inputs that were changed in place are prepared anew.
+        Inputs that were changed in place are prepared again.
 
         Raises:
-            TypeError, ValueError: The inputs were changed into something that doesn't fit.
+            TypeError, ValueError: The changed inputs don't fit.
         """
-        with self._lock:  # a cell moves controls while the worker looks
+        with self._lock:  # a cell may move controls while the worker is here
             inputs = self._inputs
             seen, number = identity(inputs), self._model_version()
             moved = number != self._number and self._kind() != self._form
             self._number = number
             if seen != self._seen or moved:
-                found = self._prepare(inputs)
-                if found.tensor.shape != self.tensor.shape:
+                prepared = self._prepare(inputs)
+                if prepared.tensor.shape != self.tensor.shape:
                     raise ValueError(
                         f"inputs: they were changed in place, from {tuple(self.tensor.shape)} to "
-                        f"{tuple(found.tensor.shape)} as the model sees them. Make a new explorer for another size."
+                        f"{tuple(prepared.tensor.shape)} as the model sees them. Make a new explorer for another size."
                     )
-                self.prepared, self._seen, self._form = found, seen, self._kind()
+                self.prepared, self._seen, self._form = prepared, seen, self._kind()
             return number, seen
 
     @property
     def last_version(self) -> tuple:
-        """The version that was seen last; of a subject that was just made, what it was made from."""
+        """The version that was seen last; of a new problem, what it was made from."""
         return self._number, self._seen
 
     def _kind(self) -> tuple[torch.device, torch.dtype | None]:
-        """The form in which the model takes its inputs."""
+        """Return the device and dtype that the model takes."""
         return device_of(self.model), dtype_of(self.model)
 
 
@@ -432,7 +431,7 @@ def _no_score(_output: Any) -> Tensor:
 
 _SHARED = 8  # versions of the model and functions
 _UNLOADED = (
-    "model: some weights are on the meta device and hold no numbers. Load them first, for example with "
+    "model: some weights are on the meta device and have no values. Load them first, for example with "
     "model.to_empty(device='cpu') and load_state_dict."
 )
 _UNSCORED = Score("logit", _no_score)

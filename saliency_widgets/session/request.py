@@ -1,4 +1,4 @@
-"""What to compute, frozen: the key of the cache and the content of the mailbox."""
+"""What to compute, frozen: submitted to a session, and the key of cached results."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from saliency_widgets.runtime.model.version import identity
 
 @dataclass(frozen=True)
 class Request:
-    """One question about one input of one model.
+    """What to compute for one input of one model.
 
     Attributes:
         method: The method's name.
         target: Class index or name, tensor of indices, function, or None for the top prediction.
         score: "logit", "probability", "log_probability" or "value".
         contrast: A class whose score is subtracted, or None.
-        params: All the method's parameters, checked, as pairs.
+        params: All the method's parameters, checked, as (name, value) pairs.
     """
 
     method: str
@@ -40,18 +40,18 @@ class Request:
         score: str = SCORE.default,
         contrast: Any = None,
     ) -> Request:
-        """A request with the method's parameters checked and completed.
+        """Return a request with the method's parameters checked and completed.
 
         Raises:
-            TypeError: A parameter the method doesn't have, or of the wrong type.
-            ValueError: An unknown method, or a value out of range.
+            TypeError: The method doesn't have a parameter, or its value has the wrong type.
+            ValueError: The method is unknown, or a value is out of range.
         """
         checked = get_method(method).check_params(params)
         return cls(method, target, SCORE.check(score), contrast, tuple(checked.items()))
 
     @property
     def settings(self) -> dict[str, Any]:
-        """Keyword arguments of ``sw.attribute`` that ask the same."""
+        """The equivalent keyword arguments of ``sw.attribute``."""
         return {
             "method": self.method,
             "target": self.target,
@@ -60,18 +60,18 @@ class Request:
             **dict(self.params),
         }
 
-    def paced(self, rows: int | None) -> Request:
-        """The same question in passes of so many rows, where it doesn't say: whoever repeats it does the same."""
+    def with_chunk_size(self, rows: int | None) -> Request:
+        """Return the request with this chunk size unless it has one, so that repeating it gives the same numbers."""
         params = tuple((name, rows if name == CHUNK_SIZE.name and v is None else v) for name, v in self.params)
         return replace(self, params=params)
 
     @property
     def key(self) -> tuple:
-        """A hashable stand-in: equal only for the same question."""
+        """A hashable key, equal only for equal requests."""
         return tuple((name, identity(value)) for name, value in self.settings.items())
 
     @property
     def pass_key(self) -> tuple:
-        """The method and those of its parameters on which single passes depend."""
+        """The method and those of its parameters that single passes depend on."""
         continued = {param.name for param in get_method(self.method).params if param.continued}
         return (identity(self.method), *((name, identity(v)) for name, v in self.params if name not in continued))

@@ -1,4 +1,4 @@
-"""One worker for many sessions: whoever is preferred is answered first."""
+"""One worker shared by many sessions; preferred sessions come first."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from saliency_widgets.session.jobs import EXECUTORS, do_nothing, report_error
 
 
 class Turns:
-    """Answers the sessions that have a seat here, one at a time.
+    """Serves the sessions that have a seat here, one at a time.
 
-    What needs no pass of the model, a map that is to be drawn otherwise, doesn't wait for its turn.
+    Work that does not run the model, such as redrawing a map, doesn't wait for its turn.
 
     Args:
         executor: "thread", or "inline" to work inside each kick.
-        idle: What is done whenever nobody waits; called with a check that raises
-            :class:`~saliency_widgets.attribution.Cancelled` as soon as somebody does.
+        idle: Called when no session waits, with a check that raises
+            :class:`~saliency_widgets.attribution.Cancelled` as soon as one does.
     """
 
     def __init__(self, executor: str = "thread", *, idle: Callable[[Callable[[], None]], None] | None = None) -> None:
@@ -27,20 +27,20 @@ class Turns:
         self._rank: dict[Hashable, int] = {}
         self._idle = idle
         self._closed = False
-        self._long = EXECUTORS[executor](self._answer)
+        self._long = EXECUTORS[executor](self._serve)
         self._short = EXECUTORS[executor](self._redraw)
 
     def seat(self, key: Hashable) -> Callable[[Callable[..., None]], _Seat]:
-        """What makes a session's executor: pass it to the session."""
+        """Return a factory for a session's executor: pass it to the session."""
         return lambda work: _Seat(self, key, work)
 
     def prefer(self, keys: Iterable[Hashable]) -> None:
-        """Answer these first from now on, in this order."""
+        """Serve these first from now on, in this order."""
         with self._lock:
-            self._rank = {key: place for place, key in enumerate(keys)}
+            self._rank = {key: rank for rank, key in enumerate(keys)}
 
     def close(self) -> None:
-        """Answer nobody any more."""
+        """Stop serving."""
         with self._lock:
             self._closed = True
             self._waiting.clear()
@@ -51,10 +51,10 @@ class Turns:
 
     @property
     def here(self) -> bool:
-        """Whether the thread that asks answers one of the sessions."""
+        """Whether the calling thread is serving one of the sessions."""
         return self._long.here or self._short.here
 
-    def _come(self, seat: _Seat, brief: bool) -> None:
+    def _join(self, seat: _Seat, brief: bool) -> None:
         with self._lock:
             if self._closed or (brief and seat.key in self._waiting):
                 return
@@ -66,12 +66,12 @@ class Turns:
             self._waiting.pop(key, None)
             self._brief.pop(key, None)
 
-    def _answer(self) -> None:
+    def _serve(self) -> None:
         while True:
             while (seat := self._next()) is not None:
                 try:
                     seat.work()
-                except BaseException:  # what one can't report must not keep the others waiting
+                except BaseException:  # an unreported error must not block the other sessions
                     report_error()
             if self._idle is None or self._closed:
                 return
@@ -79,7 +79,7 @@ class Turns:
                 self._idle(self._check)
                 return
             except Cancelled:
-                pass  # somebody came meanwhile
+                pass  # a session came meanwhile
 
     def _redraw(self) -> None:
         while True:
@@ -108,7 +108,7 @@ class Turns:
 
 
 class _Seat:
-    """A session's place in the line. Its work is done by one thread at a time."""
+    """A session's position in the queue. One thread at a time does its work."""
 
     def __init__(self, turns: Turns, key: Hashable, work: Callable[..., None]) -> None:
         self._turns, self.key, self._work = turns, key, work
@@ -116,21 +116,21 @@ class _Seat:
         self._again = False
 
     def kick(self, brief: bool = False) -> None:
-        """Come into the line."""
-        self._turns._come(self, brief)
+        """Join the queue."""
+        self._turns._join(self, brief)
 
     @property
     def here(self) -> bool:
-        """Whether the thread that asks answers one of the sessions."""
+        """Whether the calling thread is serving one of the sessions."""
         return self._turns.here
 
     def close(self) -> None:
-        """Leave it; what is being worked at ends by itself."""
+        """Leave the queue; running work ends by itself."""
         self._turns._leave(self.key)
         self._work = do_nothing
 
     def work(self, brief: bool = False) -> None:
-        """Work; brief work, where another thread is at it, is done by that one."""
+        """Do the work; brief work is left to another thread that is already working."""
         if not brief:
             with self._working:
                 self._work()

@@ -149,12 +149,13 @@ class SweepView(WithStaticOutput, Showable, w.VBox):
         values = [cell.values for cell in found.cells.values() if cell.values is not None and cell.values.ndim == 2]
         if not values:
             return None
-        rows, columns = list(found.groups), [found.told(k, found.refining) for k in next(iter(found.groups.values()))]
+        rows = list(found.groups)
+        columns = [found.describe(k, found.refining) for k in found.groups[rows[0]]]
         if len(rows) == 1 or not found.refining:
-            rows, columns = [""], [found.told(k) for k in self._places]
+            rows, columns = [""], [found.describe(k) for k in self._places]
         rows = rows[: -(-len(self._places) // len(columns))]
         signed = any(bool((one < 0).any()) for one in values)
-        names = [found.told(k) for k in self._places]
+        names = [found.describe(k) for k in self._places]
         maps = StillMaps(
             DisplaySettings(), rows, columns, names, group=found.method.title, signed=signed, on_open=self._on_open
         )
@@ -185,7 +186,7 @@ class SweepView(WithStaticOutput, Showable, w.VBox):
             told = ", ".join(f"{name}={_brief(value)}" for name, value in setting.items())
             words = f"explorer.update({told}) shows it."
         else:
-            words = self._bring(setting) or f"The explorer goes to {found.told(number)}."
+            words = self._bring(setting) or f"The explorer goes to {found.describe(number)}."
         assert self._maps is not None
         self._maps.view.tell(opened={"words": words, "mark": ""})
 

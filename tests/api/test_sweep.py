@@ -319,7 +319,7 @@ def test_a_sweep_of_the_negative_class_of_one_logit() -> None:
 
 def test_the_most_of_the_grid_is_told_as_such() -> None:
     found = sw.sweep(conv_net(), images(), "smoothgrad", {"n_samples": [1, 2]}, ["similarity"], progress=False)
-    assert any("2 samples are the most of the grid" in note for note in found.notes)
+    assert any("2 samples are the most in the grid" in note for note in found.notes)
 
 
 # ---- executors
@@ -615,7 +615,7 @@ def test_a_cell_that_fails_is_told_and_the_others_stand() -> None:
     failed = found.table[found.table.error != ""]
     assert len(failed) == 1
     assert "no luck" in failed.error.iloc[0]
-    assert any("1 of 6 cells went wrong" in note and "no luck" in note for note in found.notes)
+    assert any("1 of 6 cells failed" in note and "no luck" in note for note in found.notes)
     place, count = failed.input.iloc[0], failed.n_samples.iloc[0]
     with pytest.raises(ValueError, match="no luck"):
         found.map_of(place, n_samples=count)
@@ -643,7 +643,7 @@ def big(**more: Any) -> dict[str, Any]:
         ({"store": True}, TypeError, "store: expected the path"),
         ({"metrics": []}, ValueError, "metrics: the list is empty"),
         ({"fill": "blurr", "metrics": ["insertion"]}, ValueError, "blurr"),
-        ({"cost": "insertion"}, ValueError, "cost: 'insertion' is no cost"),
+        ({"cost": "insertion"}, ValueError, "cost: 'insertion' is not a cost"),
         ({"within": 2}, ValueError, "within"),
         ({"grid": {}}, ValueError, "grid: it is empty"),
         ({"grid": {"n_samples": []}}, ValueError, "no value for 'n_samples'"),
@@ -652,7 +652,7 @@ def big(**more: Any) -> dict[str, Any]:
         ({"grid": {"samples": [5]}}, ValueError, "'samples' is not known"),
         ({"grid": {"n_samples": [5, 0]}}, ValueError, "n_samples: expected a number from 1"),
         ({"grid": {"n_samples": [5, 5]}}, ValueError, "twice"),
-        ({"n_samples": 5}, ValueError, "Say it once"),
+        ({"n_samples": 5}, ValueError, "Pass it once"),
         ({"n_stepps": 5}, TypeError, "n_stepps"),
         (big(), ValueError, r"1,000,000 maps, 500,000 settings for each of 2 .* s for one.*limit=1000000"),
         ({"inputs": []}, ValueError, "the list is empty"),
@@ -661,7 +661,7 @@ def big(**more: Any) -> dict[str, Any]:
         ({"target": "tabby"}, ValueError, "class_names"),
         ({"executor": 3}, TypeError, "concurrent.futures.Executor, got a int"),
         ({"store": Path(__file__)}, ValueError, "store: .* can't be used"),
-        ({"method": "blur_ig", "grid": {"n_steps": [4]}, "metrics": ["seeds"]}, ValueError, "draws nothing"),
+        ({"method": "blur_ig", "grid": {"n_steps": [4]}, "metrics": ["seeds"]}, ValueError, "is deterministic"),
     ],
 )  # fmt: skip
 def test_what_does_not_fit_is_said(change: dict[str, Any], error: type[Exception], words: str) -> None:
@@ -695,7 +695,7 @@ def test_a_file_of_something_else_is_left_alone(tmp_path: Path) -> None:
     other = sqlite3.connect(tmp_path / "mine")
     other.execute("CREATE TABLE dear (data)")
     other.commit()
-    with pytest.raises(ValueError, match="written by something else"):
+    with pytest.raises(ValueError, match="written by another program"):
         ask(None, store=tmp_path / "mine")
     assert other.execute("SELECT name FROM sqlite_master").fetchall() == [("dear",)]
 

@@ -23,7 +23,7 @@ from soak import stores
 from toys import conv_net, images
 
 import saliency_widgets as sw
-from saliency_widgets.api.sweep.cells import Found
+from saliency_widgets.api.sweep.cells import CellResult
 from saliency_widgets.api.sweep.store import Store, StoreError
 
 MODEL, INPUTS = conv_net(), images(0, 2, 3, 8, 8)
@@ -44,11 +44,11 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "cells"
 
 
-def cell(k: int) -> Found:
-    return Found({"time": k / 3, "delta": math.nan}, np.random.default_rng(k).normal(size=(3, k + 1)).astype("f4"))
+def cell(k: int) -> CellResult:
+    return CellResult({"time": k / 3, "delta": math.nan}, np.random.default_rng(k).normal(size=(3, k + 1)).astype("f4"))
 
 
-def read(path: Path) -> dict[Any, Found]:
+def read(path: Path) -> dict[Any, CellResult]:
     with closing(Store(path)) as store:
         return store.get([f"{k}" for k in range(4)])
 
@@ -239,7 +239,7 @@ def write_trap(path: Path) -> None:
 def test_a_query_without_end_is_ended(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("saliency_widgets.api.sweep.store._QUERY_SECONDS", 0.1)
     write_trap(path)
-    with pytest.raises(StoreError, match=r"^store: .*cells keeps a query busy for over 0.1 s"):
+    with pytest.raises(StoreError, match=r"^store: a query of .*cells takes over 0.1 s"):
         Store(path)
 
 

@@ -101,7 +101,7 @@ def test_no_module(model):
         ({"device": []}, TypeError, r"device: expected a torch\.device or a name.*got \[\] \(list\)\. Leave it out"),
         ({"device": 1.5}, TypeError, r"device: expected a torch\.device or a name.*got 1\.5 \(float\)"),
         ({"device": True}, TypeError, r"device: expected a torch\.device or a name.*got True \(bool\)"),
-        ({"device": "meta"}, ValueError, r"device: nothing is computed on 'meta'"),
+        ({"device": "meta"}, ValueError, r"device: 'meta' can't compute anything"),
         ({"device": "gpu"}, ValueError, r"device: 'gpu' can't be used here"),
     ],
     ids=repr,
@@ -312,7 +312,7 @@ def test_a_model_without_numbers_is_told(which, device):
     else:
         model[1].running_mean = model[1].running_mean.to("meta")
     for ask in (sw.attribute, sw.checkup):
-        with pytest.raises(ValueError, match=r"model: some weights are on the meta device and hold no numbers\. Load"):
+        with pytest.raises(ValueError, match=r"model: some weights are on the meta device and have no values\. Load"):
             ask(model, torch.zeros(1, 4), device=device)
 
 

@@ -255,13 +255,13 @@ BYTES = (images() * 255).to(torch.uint8)
 @pytest.mark.parametrize(
     ("x", "named", "noted"),
     [
-        (NORMAL, "zero", "The baseline is zero, as nothing tells which numbers are black pixels."),
-        (NORMAL[:1] + 9, "zero", "as nothing tells"),
+        (NORMAL, "zero", "The baseline is zero, because it is unknown which numbers are black."),
+        (NORMAL[:1] + 9, "zero", "it is unknown which numbers"),
         (images(), "zero", "The baseline is zero, which is black where pixels go from 0 to 1."),
-        ((images() * 255).long(), "zero", "as nothing tells"),
+        ((images() * 255).long(), "zero", "it is unknown which numbers"),
         (BYTES, "black", ""),
         ([BYTES[0], BYTES[1]], "black", ""),
-        ([NORMAL[0], BYTES[1]], "zero", "as nothing tells"),
+        ([NORMAL[0], BYTES[1]], "zero", "it is unknown which numbers"),
     ],
     ids=["normal", "far", "unit", "whole", "bytes", "list", "mixed"],
 )

@@ -75,7 +75,7 @@ def test_they_are_reused_bit_for_bit_in_half_of_the_room(quadrature, short):
         assert events[-1].error is None
         found = events[-1].attribution
         assert torch.equal(found.values, sw.attribute(model, x, **found.settings).values)
-        kept = session.cache._kept.items()
+        kept = session.cache._entries.items()
         return sum(size for key, (_, size, _) in kept if key[1] == "chunk")
 
     before, after = ask(32), ask(64)

@@ -108,7 +108,7 @@ def test_a_name_without_names():
 
 
 def test_names_that_do_not_fit_the_model():
-    with pytest.raises(ValueError, match=r"class_names: 2 names were given, and the model scores 3 classes"):
+    with pytest.raises(ValueError, match=r"class_names: expected 3 names, one for each class, got 2"):
         gradient(target=0, class_names=NAMES[:2])
 
 

@@ -176,7 +176,7 @@ def test_a_map_may_come_in_any_form(form):
     assert list(table.index) == ["map"]
     assert table.loc["map", "deletion"] == pytest.approx((0.5 + 0.6 + 0.3 + 0.1) / 4)
     assert table.loc["map", AGAIN].isna().all()
-    assert "came as an array" in table.reasons["map"]["seeds"]
+    assert "it is an array" in table.reasons["map"]["seeds"]
     reasons_are_complete(table)
 
 

@@ -219,7 +219,7 @@ def test_a_session_that_keeps_graphs_gives_the_same_map_for_each_target_and_laye
         session = Session(Problem(Stem(by_formula=by_formula), X, fold=False), lambda _: None, cache=Cache())
         asked = [Request.of("gradient", {}, target=k) for k in range(3)]
         asked += [Request.of("grad_cam", {"layer": "conv"}, target=k) for k in range(2)]
-        maps.append([session.answer(request)[0].values for request in asked])
+        maps.append([session.run(request)[0].values for request in asked])
         session.close()
     assert all(far(found, expected) < EXACT for found, expected in zip(*maps, strict=True))
 

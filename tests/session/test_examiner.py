@@ -32,18 +32,18 @@ def told():
 
 def test_a_check_tells_its_estimates_and_then_that_it_is_done(told):
     examiner = Examiner(told.append, executor="inline")
-    examiner.ask(Check("curves", counting(3)))
-    assert [(t.found, t.state) for t in told] == [(0, "running"), (1, "running"), (2, "running"), (2, "done")]
+    examiner.submit(Check("curves", counting(3)))
+    assert [(t.result, t.state) for t in told] == [(0, "running"), (1, "running"), (2, "running"), (2, "done")]
     examiner.close()
 
 
 def test_the_newest_of_a_name_counts(told):
     gate, begun = threading.Event(), threading.Event()
     examiner = Examiner(told.append)
-    examiner.ask(Check("curves", counting(5, gate=gate, begun=begun)))
+    examiner.submit(Check("curves", counting(5, gate=gate, begun=begun)))
     assert begun.wait(20)
     second = Check("curves", counting(2))
-    examiner.ask(second)
+    examiner.submit(second)
     gate.set()
     assert examiner.wait(20)
     assert {id(t.check) for t in told} == {id(second)}
@@ -54,9 +54,9 @@ def test_the_newest_of_a_name_counts(told):
 def test_what_is_urgent_goes_first_and_what_it_interrupts_is_done_afterwards(told):
     gate, begun = threading.Event(), threading.Event()
     examiner = Examiner(told.append)
-    examiner.ask(Check("curves", counting(3, gate=gate, begun=begun)))
+    examiner.submit(Check("curves", counting(3, gate=gate, begun=begun)))
     assert begun.wait(20)
-    examiner.ask(Check("ablation", counting(1), urgent=True))
+    examiner.submit(Check("ablation", counting(1), urgent=True))
     gate.set()
     assert examiner.wait(20)
     assert [t.check.name for t in told if t.state == "done"] == ["ablation", "curves"]
@@ -67,8 +67,8 @@ def test_nothing_but_what_is_urgent_goes_on_while_a_map_is_computed(told):
     busy = threading.Event()
     busy.set()
     examiner = Examiner(told.append, busy=busy.is_set)
-    examiner.ask(Check("curves", counting(2)))
-    examiner.ask(Check("ablation", counting(1), urgent=True))
+    examiner.submit(Check("curves", counting(2)))
+    examiner.submit(Check("ablation", counting(1), urgent=True))
     assert not examiner.wait(0.3)
     assert [t.check.name for t in told if t.state == "done"] == ["ablation"]
     busy.clear()
@@ -83,10 +83,10 @@ def test_an_error_is_told_and_the_next_check_is_answered(told):
         yield
 
     examiner = Examiner(told.append, executor="inline")
-    examiner.ask(Check("ablation", broken))
+    examiner.submit(Check("ablation", broken))
     assert told[-1].state == "error"
     assert str(told[-1].error) == "no region"
-    examiner.ask(Check("ablation", counting(1)))
+    examiner.submit(Check("ablation", counting(1)))
     assert told[-1].state == "done"
     examiner.close()
 
@@ -106,8 +106,8 @@ def test_an_error_that_cannot_be_told_keeps_no_other_check_waiting(monkeypatch):
         told.append(news)
 
     examiner = Examiner(deliver)
-    examiner.ask(Check("ablation", broken))
-    examiner.ask(Check("curves", counting(1)))
+    examiner.submit(Check("ablation", broken))
+    examiner.submit(Check("curves", counting(1)))
     both.set()
     assert examiner.wait(30)
     assert told[-1].state == "done"
@@ -128,7 +128,7 @@ def test_what_is_dropped_ends_and_tells_nothing_more(told, how):
 
     threads = set(threading.enumerate())
     examiner = Examiner(told.append)
-    examiner.ask(Check("curves", begin))
+    examiner.submit(Check("curves", begin))
     assert begun.wait(20)
     if how == "drop":
         examiner.drop("curves")
@@ -141,5 +141,5 @@ def test_what_is_dropped_ends_and_tells_nothing_more(told, how):
     assert ended.wait(20)
     assert told == []
     assert set(threading.enumerate()) <= threads
-    examiner.ask(Check("curves", counting(1)))
+    examiner.submit(Check("curves", counting(1)))
     assert told == []

@@ -254,7 +254,7 @@ def test_close_ends_the_thread_and_frees_the_cache(problem, model):
     assert model.entered.wait(30)
     session.close()
     assert set(threading.enumerate()) <= before
-    assert not [key for key in session.cache._kept if key[0] is session]
+    assert not [key for key in session.cache._entries if key[0] is session]
     with pytest.raises(RuntimeError, match="closed"):
         session.submit(smooth(1))
     session.close()

@@ -19,7 +19,7 @@ import numpy as np
 from toys import conv_net, images
 
 import saliency_widgets as sw
-from saliency_widgets.api.sweep.cells import Found
+from saliency_widgets.api.sweep.cells import CellResult
 from saliency_widgets.api.sweep.store import Store, StoreError, _checksum
 from soak.figures import Figures
 
@@ -101,7 +101,9 @@ class _Cells(_Target):
     def fill(self) -> None:
         draw = np.random.default_rng(0)
         self.cells = {
-            f"{k:032x}": Found({"time": float(k), "delta": float("nan")}, draw.normal(size=shape).astype(np.float32))
+            f"{k:032x}": CellResult(
+                {"time": float(k), "delta": float("nan")}, draw.normal(size=shape).astype(np.float32)
+            )
             for k, shape in enumerate([(5, 5), (40, 50), (7,), (16, 16), (30, 41), (1, 1)])
         }
         with closing(Store(self.path)) as store:

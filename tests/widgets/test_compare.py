@@ -15,7 +15,7 @@ from torch import nn
 import saliency_widgets as sw
 from saliency_widgets import render
 from saliency_widgets.api import checkup as engine_checkup
-from saliency_widgets.api.compare import Place
+from saliency_widgets.api.compare import Cell
 from saliency_widgets.attribution import Reduction
 from saliency_widgets.session import frame_of
 from saliency_widgets.widgets.compare.grid import MapCell
@@ -301,7 +301,7 @@ def test_a_finished_map_is_counted_once(made):
         ({"limit": "x"}, TypeError, "limit: expected a whole number of at least 1"),
         ({"limit": 0}, ValueError, "limit: expected a number of at least 1"),
         ({"methods": "smoothgrad", "n_samples": -1}, ValueError, "n_samples"),
-        ({"settings": [{"n_samples": 2}], "n_samples": 3, "methods": "smoothgrad"}, ValueError, "Say it once"),
+        ({"settings": [{"n_samples": 2}], "n_samples": 3, "methods": "smoothgrad"}, ValueError, "Pass it once"),
         ({"classes": ["cat", "horse"]}, ValueError, "horse"),
         ({"classes": [0, 7]}, ValueError, "out of range"),
         ({"classes": []}, ValueError, "classes: it is empty"),
@@ -432,7 +432,7 @@ def test_a_page_without_maps_is_not_written(made, tmp_path):
 
 def test_transforms_and_names_by_model_are_complete_or_said(made):
     models = {"a": net(), "b": net(1)}
-    with pytest.raises(ValueError, match=r"class_names: it was given by the models' names, and for \['b'\]"):
+    with pytest.raises(ValueError, match=r"class_names: expected one for each model by name, got none for \['b'\]"):
         made(models, images(1), class_names={"a": NAMES})
     compared = made(models, images(1), transform={"a": lambda x: x, "b": lambda x: 1 - x}, columns="models")
     found = compared.wait(progress=False)
@@ -472,7 +472,7 @@ def test_a_batch_is_taken_apart_and_mappings_are_named(made):
     assert_cells(made(net(), batch), 3)
     compared = made(net(), {"one": batch[0], "two": batch[1]})
     assert compared.view.columns == ["one", "two"]
-    assert compared._asked.name(Place(inputs=1)) == "two"
+    assert compared._asked.name(Cell(inputs=1)) == "two"
 
 
 def test_a_parameter_that_a_method_does_not_have_is_told_at_its_map(made):

@@ -14,7 +14,7 @@ from PIL import Image
 from toys import conv_net, images
 
 import saliency_widgets as sw
-from saliency_widgets.api.sweep.cells import Found
+from saliency_widgets.api.sweep.cells import CellResult
 from saliency_widgets.session.frames import coded
 from saliency_widgets.widgets import sweep as sweeps
 from saliency_widgets.widgets.base.parts import parts_of
@@ -79,7 +79,7 @@ def test_each_setting_has_its_map_and_the_chosen_one_its_ring(found: sw.Sweep) -
             assert np.array_equal(np.frombuffer(cell.frame["codes"], "<u2"), expected.codes.ravel())
             assert (cell.frame["low"], cell.frame["high"]) == (expected.low, expected.high)
             assert np.array_equal(np.array(Image.open(io.BytesIO(cell.image))), found.images[place])
-            assert cell.name == found.told(k)
+            assert cell.name == found.describe(k)
             assert cell.status["title"].endswith(f"{found.number_of(place, k, 'similarity'):.2f}")
     ringed = [k for k, cell in enumerate(grid.cells) if cell.status["title"].startswith("○ ")]
     assert ringed == [found.choice]
@@ -91,7 +91,7 @@ def test_each_setting_has_its_map_and_the_chosen_one_its_ring(found: sw.Sweep) -
 
 
 def test_a_cell_that_went_wrong_says_so_and_shows_no_other_map(found: sw.Sweep) -> None:
-    cells = {**found.cells, (1, 2): Found({}, error="out of luck", failure="RuntimeError")}
+    cells = {**found.cells, (1, 2): CellResult({}, error="out of luck", failure="RuntimeError")}
     broken = np.full_like(found.map_of(1, noise_level=0.4, n_samples=2), np.inf)
     view = replace(found, cells={**cells, (1, 3): replace(found.cells[1, 3], values=broken)}).widget
     grid = maps_of(view)

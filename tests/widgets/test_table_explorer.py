@@ -378,7 +378,7 @@ def test_rows_without_a_background_are_explored_too():
         ({"transform": lambda p: 7}, TypeError, "transform: expected a fitted"),
         ({"labels": lambda p: [1] * 50}, ValueError, "all 50 rows are of one class"),
         ({"labels": lambda p: [1, 0]}, ValueError, "each of the 50 rows"),
-        ({"class_names": lambda p: ["a", "b", "c"]}, ValueError, "3 names were given"),
+        ({"class_names": lambda p: ["a", "b", "c"]}, ValueError, "got 3"),
         ({"target": lambda p: 3}, ValueError, "class 3 is out of range"),
         ({"top": lambda p: 0}, ValueError, "top: expected"),
         ({"transform": lambda p: p.mean}, ValueError, "transform: "),

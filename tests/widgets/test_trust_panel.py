@@ -13,7 +13,7 @@ from torch import nn
 from toys import Tally, conv_net, images, state_of, tallied
 
 import saliency_widgets as sw
-from saliency_widgets.session.examiner import Told
+from saliency_widgets.session.examiner import CheckEvent
 from saliency_widgets.widgets import Explorer
 
 TABS = ("ablation", "curves", "randomization", "saturation", "stability")
@@ -215,9 +215,9 @@ def test_an_answer_about_a_map_that_was_left_is_not_shown(explorer):
     explorer.update(target=(explorer.attribution.settings["target"] + 1) % 4)
     panel = section(explorer, "saturation")
     now = panel._lines.y.copy()
-    explorer.trust._on_told(Told(old, replace(found, scores=found.scores * 2), "done"))
+    explorer.trust._on_told(CheckEvent(old, replace(found, scores=found.scores * 2), "done"))
     assert np.array_equal(panel._lines.y, now)
-    explorer.trust._on_told(Told(old, None, "error", ValueError("of the past")))
+    explorer.trust._on_told(CheckEvent(old, None, "error", ValueError("of the past")))
     assert explorer.trust._told.value == ""
 
 
@@ -245,7 +245,7 @@ def test_a_slider_goes_before_the_checks_and_closing_ends_them(model, image, mon
     explorer.trust._fold.selected_index = None
     assert explorer.view.marking is False
     asked = []
-    monkeypatch.setattr(explorer.trust._examiner, "ask", asked.append)
+    monkeypatch.setattr(explorer.trust._examiner, "submit", asked.append)
     explorer.update(n_samples=4)
     assert explorer.wait(20).settings["n_samples"] == 4
     assert asked == []

@@ -1,4 +1,4 @@
-"""What a comparison is of: models, inputs, classes, methods and settings, any two of them across and down."""
+"""Comparisons over models, inputs, classes, methods and settings, any two of which form a grid's rows and columns."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from saliency_widgets.api.sweep.arguments import duration
 from saliency_widgets.attribution import get_method
 from saliency_widgets.attribution.registry import Method
 from saliency_widgets.params import brief
-from saliency_widgets.session.compute import alone, compute
+from saliency_widgets.session.compute import compute, neutral_modes
 from saliency_widgets.session.problem import Problem
 from saliency_widgets.session.request import Request
 
 TITLES = {"methods": "Method", "settings": "Settings", "models": "Model", "classes": "Class", "inputs": "Input"}
-"""What can be compared, in the order in which it goes down and across, and what its menu is called."""
+"""The axes in their default order for rows and columns, and their menu titles."""
 
 
-class Place(NamedTuple):
-    """One map of a comparison: which of each axis."""
+class Cell(NamedTuple):
+    """One map of a comparison, by its index on each axis."""
 
     methods: int = 0
     settings: int = 0
@@ -33,11 +33,11 @@ class Place(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Axis:
-    """The variants of one kind.
+    """The variants along one axis.
 
     Attributes:
         name: One of :data:`TITLES`.
-        labels: What each variant is called; no two alike.
+        labels: A unique label for each variant.
         values: The variants.
     """
 
@@ -50,144 +50,145 @@ class Axis:
 
 
 class Comparison:
-    """Every combination of what is compared, as questions to be asked.
+    """All combinations of the variants, as problems and requests.
 
     Args:
         axes: By name, all of :data:`TITLES`.
-        params: Parameters that all methods have in common, as far as a method has them.
+        params: Parameters for each method that has them.
         score: Of all maps.
         contrast: Of all maps.
-        about: For each model, what :class:`Problem` is to be told beside the model and the input.
-
-    Attributes:
-        axes: What was given.
+        options: For each model, the arguments of :class:`Problem` besides the model and the input.
     """
 
     def __init__(
-        self, axes: Mapping[str, Axis], params: Mapping[str, Any], score: str, contrast: Any, about: list[dict]
+        self, axes: Mapping[str, Axis], params: Mapping[str, Any], score: str, contrast: Any, options: list[dict]
     ) -> None:
-        self.axes, self.params, self.score, self.contrast, self.about = axes, dict(params), score, contrast, about
-        self.layers: dict[int, str] = {}  # of a model, instead of each method's own choice
+        self.axes, self.params, self.score, self.contrast, self.options = axes, dict(params), score, contrast, options
+        self.layers: dict[int, str] = {}  # by model, to override each method's default
         self._problems: dict[tuple[int, int], Problem] = {}
 
     @property
     def varied(self) -> list[str]:
-        """The axes that have more than one variant."""
+        """The axes with more than one variant."""
         return [name for name in TITLES if len(self.axes[name]) > 1]
 
     @property
     def problems(self) -> list[Problem]:
-        """Those that were asked for so far."""
+        """The problems that were made so far."""
         return list(self._problems.values())
 
-    def problem(self, place: Place) -> Problem:
-        """The model and the input of a place.
+    def problem(self, cell: Cell) -> Problem:
+        """Return the model and the input of a cell.
 
         Raises:
             TypeError, ValueError: The input does not fit the model.
         """
-        key = place.models, place.inputs
+        key = cell.models, cell.inputs
         if key not in self._problems:
-            model, item = self.axes["models"].values[place.models], self.axes["inputs"].values[place.inputs]
+            model, item = self.axes["models"].values[cell.models], self.axes["inputs"].values[cell.inputs]
             try:
-                found = Problem(model, item, **self.about[place.models])
-                if found.parts:
-                    images = [name for name, shape in found.parts.items() if len(shape) == 3]
-                    found = Problem(model, item, **{**self.about[place.models], "explain": [*images, *found.parts][0]})
+                problem = Problem(model, item, **self.options[cell.models])
+                if problem.parts:
+                    images = [name for name, shape in problem.parts.items() if len(shape) == 3]
+                    problem = Problem(
+                        model, item, **{**self.options[cell.models], "explain": [*images, *problem.parts][0]}
+                    )
             except (TypeError, ValueError) as error:
-                raise type(error)(self._about(place, error)) from error
-            if len(found.tensor) != 1:
+                raise type(error)(self._with_model(cell, error)) from error
+            if len(problem.tensor) != 1:
                 raise ValueError(
-                    f"inputs: each is one image, and {brief(self.axes['inputs'].labels[place.inputs])} is a batch of "
-                    f"{len(found.tensor)}. Pass its images as a list."
+                    f"inputs: expected single images, and {brief(self.axes['inputs'].labels[cell.inputs])} is a batch "
+                    f"of {len(problem.tensor)}. Pass its images as a list."
                 )
-            if found.prepared.images is None:
+            if problem.prepared.images is None:
                 raise ValueError(
-                    f"inputs: sw.compare shows maps over images, and what the model takes has shape "
-                    f"{tuple(found.tensor.shape)}. Use sw.attribute, or sw.explore of a row."
+                    f"inputs: sw.compare shows maps over images, and the model's input has shape "
+                    f"{tuple(problem.tensor.shape)}. Use sw.attribute, or sw.explore for a row."
                 )
-            self._problems[key] = found
+            self._problems[key] = problem
         return self._problems[key]
 
-    def method(self, place: Place) -> Method:
-        """The method of a place."""
-        return get_method(self.axes["methods"].values[place.methods])
+    def method(self, cell: Cell) -> Method:
+        """Return the method of a cell."""
+        return get_method(self.axes["methods"].values[cell.methods])
 
-    def params_of(self, place: Place) -> dict[str, Any]:
-        """The parameters of a place's method that were given."""
-        given = {**self.params, **self.axes["settings"].values[place.settings]}
-        own = {param.name: param for param in self.method(place).params}
-        found = {name: value for name, value in given.items() if name in own}
-        if place.models in self.layers and "layer" in own:
-            found["layer"] = self.layers[place.models]
-        return found
+    def params_of(self, cell: Cell) -> dict[str, Any]:
+        """Return the explicit parameters of a cell that its method has."""
+        explicit = {**self.params, **self.axes["settings"].values[cell.settings]}
+        names = {param.name for param in self.method(cell).params}
+        params = {name: value for name, value in explicit.items() if name in names}
+        if cell.models in self.layers and "layer" in names:
+            params["layer"] = self.layers[cell.models]
+        return params
 
-    def ignored(self, place: Place) -> list[str]:
-        """Names in a place's settings that its method doesn't have."""
-        own = {param.name for param in self.method(place).params}
-        return [name for name in self.axes["settings"].values[place.settings] if name not in own]
+    def ignored(self, cell: Cell) -> list[str]:
+        """Return the names in a cell's settings that its method doesn't have."""
+        names = {param.name for param in self.method(cell).params}
+        return [name for name in self.axes["settings"].values[cell.settings] if name not in names]
 
-    def request(self, place: Place) -> Request:
-        """The question of a place.
+    def request(self, cell: Cell) -> Request:
+        """Return the request of a cell.
 
         Raises:
-            TypeError, ValueError: A parameter of the wrong type or out of range.
+            TypeError, ValueError: A parameter has the wrong type or is out of range.
         """
         return Request.of(
-            self.axes["methods"].values[place.methods],
-            self.params_of(place),
-            target=self.axes["classes"].values[place.classes],
+            self.axes["methods"].values[cell.methods],
+            self.params_of(cell),
+            target=self.axes["classes"].values[cell.classes],
             score=self.score,
             contrast=self.contrast,
         )
 
-    def group(self, place: Place) -> str:
-        """Maps of one group have comparable numbers: one method's, of one score."""
-        return self.method(place).title
+    def group(self, cell: Cell) -> str:
+        """Return the group of a cell: within one, maps of one method and score have comparable numbers."""
+        return self.method(cell).title
 
-    def name(self, place: Place) -> str:
-        """What tells a map from the others, in words."""
-        told = [self.axes[name].labels[getattr(place, name)] for name in self.varied]
-        return " · ".join(told) or self.method(place).title
+    def name(self, cell: Cell) -> str:
+        """Return a label that distinguishes a map from the others."""
+        labels = [self.axes[name].labels[getattr(cell, name)] for name in self.varied]
+        return " · ".join(labels) or self.method(cell).title
 
     def check(self) -> None:
-        """Ask nothing, but look whether all of it can be asked.
+        """Check all models, inputs, classes, methods and settings, without computing a map.
 
         Raises:
-            TypeError, ValueError: What can't be, and of which model or method.
+            TypeError, ValueError: One doesn't fit; the message names the model or method.
         """
         for methods, settings in itertools.product(range(len(self.axes["methods"])), range(len(self.axes["settings"]))):
-            self.request(Place(methods=methods, settings=settings))
+            self.request(Cell(methods=methods, settings=settings))
         for inputs in range(len(self.axes["inputs"])):
-            self.problem(Place(inputs=inputs))
+            self.problem(Cell(inputs=inputs))
         for models, classes in itertools.product(range(len(self.axes["models"])), range(len(self.axes["classes"]))):
-            place = Place(models=models, classes=classes)
-            problem = self.problem(place)
+            cell = Cell(models=models, classes=classes)
+            problem = self.problem(cell)
             try:
-                with alone():
-                    problem.resolve(self.request(place))
+                with neutral_modes():
+                    problem.resolve(self.request(cell))
             except (TypeError, ValueError) as error:
-                raise type(error)(self._about(place, error)) from error
+                raise type(error)(self._with_model(cell, error)) from error
 
     def too_many(self, counts: Mapping[str, int], limit: int) -> str:
-        """How long so many maps would take, told after one of them."""
+        """Return the message for a comparison over the limit, with an estimate of its time from one map."""
         count = math.prod(counts.values())
-        place = Place()
-        began = time.perf_counter()
+        cell = Cell()
+        start = time.perf_counter()
         try:
-            for _ in compute(self.problem(place), self.request(place)):
+            for _ in compute(self.problem(cell), self.request(cell)):
                 pass
-            seconds = time.perf_counter() - began
-            long = f"About {duration(seconds * count)} here, one after another: {seconds:.2g} s for the first of them."
+            seconds = time.perf_counter() - start
+            estimate = (
+                f"About {duration(seconds * count)} here, one after another: {seconds:.2g} s for the first of them."
+            )
         except (TypeError, ValueError) as error:
-            long = f"The first of them failed here: {error}"
-        each = " x ".join(f"{counts[name]:,} {name}" for name in TITLES if counts[name] > 1)
+            estimate = f"The first of them failed here: {error}"
+        product = " x ".join(f"{counts[name]:,} {name}" for name in TITLES if counts[name] > 1)
         return (
-            f"compare: {count:,} maps ({each}) are over the limit of {limit:,}. {long} If you mean it, pass "
-            f"limit={count}; sw.sweep measures many settings without showing each."
+            f"compare: {count:,} maps ({product}) are over the limit of {limit:,}. {estimate} To compute all of them, "
+            f"pass limit={count}; sw.sweep measures many settings without showing each."
         )
 
-    def _about(self, place: Place, error: Exception) -> str:
-        """An error with the model's name, where there are several."""
+    def _with_model(self, cell: Cell, error: Exception) -> str:
+        """Return an error's message, with the model's name if there are several."""
         models = self.axes["models"]
-        return f"model {brief(models.labels[place.models])}: {error}" if len(models) > 1 else str(error)
+        return f"model {brief(models.labels[cell.models])}: {error}" if len(models) > 1 else str(error)

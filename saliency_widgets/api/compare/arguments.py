@@ -1,4 +1,4 @@
-"""What a comparison is asked: models, inputs, classes, methods and settings, read and checked."""
+"""Read and check the arguments of a comparison: models, inputs, classes, methods and settings."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
-from saliency_widgets.api.compare import Axis, Comparison, Place
+from saliency_widgets.api.compare import Axis, Cell, Comparison
 from saliency_widgets.api.sweep.arguments import each_of
 from saliency_widgets.attribution import get_method
 from saliency_widgets.attribution.arrays import as_array, check_dense
@@ -21,7 +21,7 @@ from saliency_widgets.outputs.selection import is_index
 from saliency_widgets.params import MAPS, brief, check_list, check_mapping, unknown
 
 LIMIT = 400
-"""Maps that are compared without being asked for."""
+"""The default limit of maps in a comparison."""
 
 
 def read_comparison(
@@ -35,32 +35,32 @@ def read_comparison(
     contrast: Any,
     limit: int,
     params: Mapping[str, Any],
-    about: Mapping[str, Any],
+    problem_options: Mapping[str, Any],
 ) -> Comparison:
-    """What :func:`saliency_widgets.compare` is asked, read and checked.
+    """Read and check the arguments of :func:`saliency_widgets.compare`.
 
     Raises:
-        TypeError, ValueError: What doesn't fit, with what to do.
+        TypeError, ValueError: An argument doesn't fit; the message says what to do.
     """
     limit = MAPS.check(limit)
     models = _models(model)
-    told = [_for_model(about, models, k) for k in range(len(models))]
-    variants, many = _settings(settings, limit)
+    options = [_for_model(problem_options, models, k) for k in range(len(models))]
+    variants, count = _settings(settings, limit)
     axes = {
         "models": models,
-        "inputs": _inputs(models.values[0], inputs, told[0]),
+        "inputs": _inputs(models.values[0], inputs, options[0]),
         "methods": _methods(methods),
         "settings": variants,
     }
     _check_names(axes, params)
     axes["classes"] = _classes(classes)
-    found = Comparison(axes, params, SCORE.check(score), contrast, told)
-    counts = {name: len(axis) for name, axis in axes.items()} | {"settings": many}
+    comparison = Comparison(axes, params, SCORE.check(score), contrast, options)
+    counts = {name: len(axis) for name, axis in axes.items()} | {"settings": count}
     if math.prod(counts.values()) > limit:
-        raise ValueError(found.too_many(counts, limit))
-    found.check()
-    _name_classes(found)
-    return found
+        raise ValueError(comparison.too_many(counts, limit))
+    comparison.check()
+    _name_classes(comparison)
+    return comparison
 
 
 def _models(model: Any) -> Axis:
@@ -77,35 +77,35 @@ def _models(model: Any) -> Axis:
     for label, one in zip(labels, values, strict=True):
         if not isinstance(one, nn.Module):
             raise TypeError(f"model: {brief(label)} is a {type(one).__name__}, expected a torch.nn.Module.")
-    return Axis("models", labels, _some("model", values))
+    return Axis("models", labels, _check_any("model", values))
 
 
-def _for_model(about: Mapping[str, Any], models: Axis, which: int) -> dict[str, Any]:
-    """What was given for all models, or by their names.
+def _for_model(problem_options: Mapping[str, Any], models: Axis, which: int) -> dict[str, Any]:
+    """Return the options of one model: those for all models, and those by its name.
 
     Raises:
-        ValueError: Something was given by name, and not for each.
+        ValueError: An option is given by name, but not for each model.
     """
-    found = {}
-    for name, value in about.items():
+    options = {}
+    for name, value in problem_options.items():
         named = isinstance(value, Mapping) and set(models.labels) & set(value)
         missing = [label for label in models.labels if named and label not in value]
         if missing:
-            raise ValueError(f"{name}: it was given by the models' names, and for {missing} there is none.")
-        found[name] = value[models.labels[which]] if named else value
-    return found
+            raise ValueError(f"{name}: expected one for each model by name, got none for {missing}.")
+        options[name] = value[models.labels[which]] if named else value
+    return options
 
 
-def _inputs(model: nn.Module, inputs: Any, about: Mapping[str, Any]) -> Axis:
+def _inputs(model: nn.Module, inputs: Any, problem_options: Mapping[str, Any]) -> Axis:
     if isinstance(inputs, Mapping) and not _are_arguments(model, inputs):
-        return Axis("inputs", [str(name) for name in inputs], _some("inputs", list(inputs.values())))
-    items = _some("inputs", each_of(model, inputs, about))
+        return Axis("inputs", [str(name) for name in inputs], _check_any("inputs", list(inputs.values())))
+    items = _check_any("inputs", each_of(model, inputs, problem_options))
     labels = [Path(item).stem if isinstance(item, (str, Path)) else f"input {k + 1}" for k, item in enumerate(items)]
     return Axis("inputs", distinct(labels), items)
 
 
 def _are_arguments(model: nn.Module, inputs: Mapping[Any, Any]) -> bool:
-    """Whether a mapping is one input of several parts, by the names that the model's forward gives them."""
+    """Return whether a mapping is one input of several parts, named like the parameters of the model's forward."""
     taken = inspect.signature(model.forward).parameters
     return all(name in taken for name in inputs)
 
@@ -117,13 +117,13 @@ def _methods(methods: Any) -> Axis:
         several = isinstance(methods, Sequence) and not isinstance(methods, str)
         values = check_list("methods", methods, "['gradient', 'grad_cam']") if several else [methods]
         labels = distinct([get_method(value).title for value in values])
-    for value in _some("methods", values):
+    for value in _check_any("methods", values):
         get_method(value)
     return Axis("methods", labels, values)
 
 
 def _settings(settings: Any, limit: int) -> tuple[Axis, int]:
-    """The settings, of too many combinations the first; and how many there are."""
+    """Return the settings, at most ``limit`` of them, and how many there are."""
     if settings is None:
         return Axis("settings", [""], [{}]), 1
     if isinstance(settings, Mapping) and settings and all(isinstance(value, Mapping) for value in settings.values()):
@@ -135,23 +135,25 @@ def _settings(settings: Any, limit: int) -> tuple[Axis, int]:
         for name, values in settings.items():
             if isinstance(values, Tensor):
                 check_dense(values, f"settings: {name}")
-            lists[name] = _some(f"settings: {name}", check_list(f"settings: {name}", values, "[8, 32]"))
-        some = itertools.islice(itertools.product(*lists.values()), max(1, limit))
-        found = _some("settings", [dict(zip(lists, values, strict=True)) for values in some] if lists else [])
+            lists[name] = _check_any(f"settings: {name}", check_list(f"settings: {name}", values, "[8, 32]"))
+        combinations = itertools.islice(itertools.product(*lists.values()), max(1, limit))
+        settings_list = _check_any(
+            "settings", [dict(zip(lists, values, strict=True)) for values in combinations] if lists else []
+        )
         count = math.prod(map(len, lists.values()))
     elif isinstance(settings, Sequence) and all(isinstance(one, Mapping) for one in settings):
-        found = _some("settings", [check_mapping("settings", one) for one in settings])
-        count = len(found)
+        settings_list = _check_any("settings", [check_mapping("settings", one) for one in settings])
+        count = len(settings_list)
     else:
         raise TypeError(
             f"settings: expected a list of mappings such as [{{'n_steps': 16}}, {{'n_steps': 64}}], or lists of values "
             f"by name such as {{'n_steps': [16, 64]}}, got {brief(settings)}."
         )
-    return Axis("settings", distinct([_told(one) for one in found]), found), count
+    return Axis("settings", distinct([_describe(one) for one in settings_list]), settings_list), count
 
 
-def _told(setting: Mapping[str, Any]) -> str:
-    """A setting in words."""
+def _describe(setting: Mapping[str, Any]) -> str:
+    """Return a setting as text."""
     words = [
         f"{name.replace('_', ' ')} {value if isinstance(value, (str, int, float)) else type(value).__name__}"
         for name, value in setting.items()
@@ -160,18 +162,19 @@ def _told(setting: Mapping[str, Any]) -> str:
 
 
 def _check_names(axes: Mapping[str, Axis], params: Mapping[str, Any]) -> None:
-    """Each parameter must be one that some method has, and be said once."""
-    known = sorted({param.name for value in axes["methods"].values for param in get_method(value).params})
+    """Check that some method has each parameter, and that none is given twice."""
+    names = sorted({param.name for value in axes["methods"].values for param in get_method(value).params})
     varied = {name for setting in axes["settings"].values for name in setting}
     for name in (*params, *varied):
-        if name not in known:
+        if name not in names:
             titles = ", ".join(get_method(value).title for value in axes["methods"].values[:4])
-            said = unknown("parameter of these methods", name, known) if known else f"{titles}: no parameter is known"
+            if names:
+                raise TypeError(unknown("parameter of these methods", name, names))
             raise TypeError(
-                said if known else f"{said}, so {brief(name)} is none. Leave it out, or add a method that has it."
+                f"{titles}: no parameter is known, so {brief(name)} is none. Leave it out, or add a method that has it."
             )
     for name in varied & set(params):
-        raise ValueError(f"settings: {brief(name)} is among the settings and given for all. Say it once.")
+        raise ValueError(f"settings: {brief(name)} is among the settings and given for all. Pass it once.")
 
 
 def _classes(classes: Any) -> Axis:
@@ -179,7 +182,7 @@ def _classes(classes: Any) -> Axis:
         classes = [classes]
     if hasattr(classes, "__array__"):
         classes = np.atleast_1d(as_array(classes, "classes")).tolist()
-    listed = _some("classes", check_list("classes", classes, "[0, 1]"))
+    listed = _check_any("classes", check_list("classes", classes, "[0, 1]"))
     values = [as_array(value, "classes").tolist() if hasattr(value, "__array__") else value for value in listed]
     for value in values:
         single = isinstance(value, (str, int, np.integer)) or (isinstance(value, tuple) and is_index(value))
@@ -188,30 +191,30 @@ def _classes(classes: Any) -> Axis:
     return Axis("classes", [""] * len(values), values)
 
 
-def _name_classes(found: Comparison) -> None:
-    """Call classes by their names, once it is known that every model has them."""
-    axis = found.axes["classes"]
-    problem = found.problem(Place())
+def _name_classes(comparison: Comparison) -> None:
+    """Label classes by their names, after checking that every model has them."""
+    axis = comparison.axes["classes"]
+    problem = comparison.problem(Cell())
     labels = []
     for value in axis.values:
         if value is None:
             labels.append("top prediction")
         else:
-            labels.append(problem.name_of(problem.choice(value, found.score), found.score, short=True))
+            labels.append(problem.name_of(problem.choice(value, comparison.score), comparison.score, short=True))
     axis.labels[:] = distinct(labels)
 
 
 def distinct(labels: Sequence[str]) -> list[str]:
-    """The labels, those that come again numbered."""
+    """Return the labels, with repeated ones numbered."""
     seen: dict[str, int] = {}
-    found = []
+    result = []
     for label in labels:
         seen[label] = seen.get(label, 0) + 1
-        found.append(label if seen[label] == 1 else f"{label} #{seen[label]}")
-    return found
+        result.append(label if seen[label] == 1 else f"{label} #{seen[label]}")
+    return result
 
 
-def _some(what: str, values: list[Any]) -> list[Any]:
+def _check_any(what: str, values: list[Any]) -> list[Any]:
     if not values:
-        raise ValueError(f"{what}: it is empty. Give one at least.")
+        raise ValueError(f"{what}: it is empty. Pass at least one.")
     return values

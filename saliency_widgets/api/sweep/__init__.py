@@ -1,4 +1,4 @@
-"""``sw.sweep``: hyperparameters over inputs, measured, kept as they come, on one machine or many."""
+"""``sw.sweep``: measure hyperparameters over inputs, resumably, on one machine or many."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from saliency_widgets.api.sweep.arguments import (
     read_targets,
     refining,
 )
-from saliency_widgets.api.sweep.cells import Cell, Found, Payload, measure
+from saliency_widgets.api.sweep.cells import Cell, CellResult, Payload, measure
 from saliency_widgets.api.sweep.dispatch import ExecutorDiedError, check_executor, dispatch
-from saliency_widgets.api.sweep.result import Sweep, with_likeness
+from saliency_widgets.api.sweep.result import Sweep, with_similarity
 from saliency_widgets.api.sweep.store import Memory, Store, StoreError
 from saliency_widgets.attribution import Reduction
 from saliency_widgets.attribution.reduction import CHANNEL
@@ -40,15 +40,15 @@ from saliency_widgets.params import MAPS, check_switch
 from saliency_widgets.runtime.model.devices import check_device
 from saliency_widgets.runtime.model.version import identity
 from saliency_widgets.runtime.precision import check_precision_name
-from saliency_widgets.session.compute import alone
+from saliency_widgets.session.compute import neutral_modes
 from saliency_widgets.session.request import Request
 
 __all__ = ["ExecutorDiedError", "Sweep", "sweep"]
 
 LIMIT = 5000
-"""Cells that are computed without being asked for."""
+"""The default limit of cells in a sweep."""
 
-# The interrupted sweep that had no file: called again, it goes on where it was.
+# The results of an interrupted sweep without a file: the same call resumes it.
 _unsaved: Memory | None = None
 
 
@@ -84,44 +84,43 @@ def sweep(
     progress: bool = True,
     **params: Any,
 ) -> Sweep:
-    """Measure settings of a method on some inputs, and say which is worth using.
+    """Measure settings of a method on some inputs, and recommend one.
 
-    Every cell, one setting for one input, is computed from scratch, so that its cost is its own. Finished cells are
-    kept as they come: called again after an interruption, with the same ``store``, only the others are computed.
+    Every cell, one setting for one input, is computed from scratch, so that its cost is complete. Finished cells
+    are stored at once: after an interruption, the same call with the same ``store`` computes only the others.
 
     Args:
-        model: Any ``torch.nn.Module``; it is left as it was found.
+        model: Any ``torch.nn.Module``; it is not changed.
         inputs: One input, as for :func:`attribute`, or many: a list of images, an array or tensor with a row for
-            each, or a DataFrame. As the model sees them, all of one size.
+            each, or a DataFrame. As the model sees them, all must have the same size.
         method: As for :func:`attribute`.
         grid: The values of each parameter: ``{"noise_level": [0.05, 0.1, 0.2], "n_samples": [8, 32, 128]}``.
         metrics: Which of "similarity" (to the finest setting), "insertion", "deletion", "delta" (completeness error),
-            "standard_error", "seeds" (stability), "evaluations" (gradients), "time" and "memory". Those that apply
-            and cost nothing unless given, and "insertion" where values are to be told apart that don't just refine.
-        quality: The metric that settings are chosen by; the first of the metrics that is no cost unless given.
-        cost: The metric that is to be kept low: "evaluations", "time" or "memory".
-        within: How much worse than the best the recommended setting may be, as a part of the best.
-        store: A file (SQLite) for finished cells. They are found again by the model's weights, attributes and code, and
-            by what it sees; what code reads from elsewhere (a file, a library's settings) is not looked at. Maps that
-            were damaged since are computed again, with a warning. Without a file they are kept in memory until the
-            next other sweep.
+            "standard_error", "seeds" (stability), "evaluations" (gradients), "time" and "memory". Default: those that
+            apply and need no extra computation, and "insertion" if the grid varies more than samples or steps.
+        quality: The metric to choose settings by. Default: the first metric that is not a cost.
+        cost: The metric to minimize: "evaluations", "time" or "memory".
+        within: How much worse than the best the recommended setting may be, as a fraction of the best.
+        store: A file (SQLite) for finished cells. They are keyed by the model's weights, attributes and code, and by
+            its inputs; anything that the code reads elsewhere (a file, a library's settings) is ignored. Damaged maps
+            are recomputed, with a warning. Without a file, cells stay in memory until a different sweep starts.
         executor: Any ``concurrent.futures.Executor``: a thread pool, a process pool that spawns, or
-            ``dask.distributed.Client(...).get_executor()``. The model travels once to each worker's process. Computed
-            here, one after another, unless given.
-        limit: A larger grid is not begun: it is said how long it would take.
-        target: As for :func:`attribute`; None is the top prediction of each input, and a list says one for each.
+            ``dask.distributed.Client(...).get_executor()``. The model is sent once to each worker process. Default:
+            compute here, one cell after another.
+        limit: A larger grid is refused, with an estimate of its time.
+        target: As for :func:`attribute`; None is the top prediction of each input, and a list has one for each.
         score: As for :func:`attribute`.
         contrast: As for :func:`attribute`.
-        sign: How maps are shown and compared; the method's own choice unless given.
+        sign: How maps are shown and compared. Default: the method's default.
         channels: Likewise.
-        fill: What is put where something is taken away, for deletion and insertion; "blur" unless given, and of rows
-            "mean", where there is a background, or "zero".
-        steps: Of their curves.
-        turns: How many other seeds stability is measured with.
+        fill: What replaces removed pixels or features, for deletion and insertion. Default: "blur" for images, "mean"
+            for rows with a background, otherwise "zero".
+        steps: Of the deletion and insertion curves.
+        turns: The number of other seeds for the stability metric.
         transform: As for :func:`attribute`, and so on.
         class_names: Likewise.
         explain: Likewise.
-        device: Likewise; with one worker for each GPU, "cuda" is each worker's own.
+        device: Likewise; with one worker per GPU, "cuda" is the worker's GPU.
         fold: Likewise.
         precision: Likewise.
         feature_names: Likewise.
@@ -134,11 +133,11 @@ def sweep(
         ``.recommended``, ``.knee``.
 
     Raises:
-        TypeError: An argument of the wrong type, or one that can't be sent to a worker.
-        ValueError: An argument out of range, an unknown name, an empty grid or one over the limit, inputs of different
-            sizes, or no cell that could be computed; a store that is another program's, damaged beyond use, locked,
-            or can't be written, where what was finished is kept in memory.
-        ExecutorDiedError: The executor does not answer any more. What was finished is kept.
+        TypeError: An argument has the wrong type, or can't be sent to a worker.
+        ValueError: An argument is out of range, a name is unknown, the grid is empty or over the limit, inputs differ
+            in size, or no cell could be computed; or the store belongs to another program, is damaged, locked, or
+            can't be written. Finished cells then stay in memory.
+        ExecutorDiedError: The executor does not respond any more. Finished cells are stored.
     """
     entry = get_method(method)
     grid = read_grid(entry, grid, params)
@@ -150,67 +149,71 @@ def sweep(
     within = WITHIN.check(within)
     check_device(device)
     check_precision_name(precision)
-    given = {
+    options = {
         "transform": transform, "class_names": class_names, "explain": explain, "device": device, "fold": fold,
         "precision": precision, "feature_names": feature_names, "background": background,
     }  # fmt: skip
-    first, each = read_inputs(model, inputs, given, named=store is not None)
+    first, items = read_inputs(model, inputs, options, named=store is not None)
     reduction = Reduction(entry.sign if sign is None else sign, channels)
-    targets = read_targets(target, len(each))
-    wanted = Request.of(
+    targets = read_targets(target, len(items))
+    request = Request.of(
         method, {**params, **{name: values[0] for name, values in grid.items()}}, target=targets[0], score=score,
         contrast=contrast,
     )  # fmt: skip
-    with alone():  # a wrong argument is an error of this call
-        resolved, _ = first.resolve(wanted)
+    with neutral_modes():  # check the arguments here, before anything is computed
+        resolved, _ = first.resolve(request)
         if fill is None:
             rows = "zero" if first.prepared.columns is None or first.prepared.columns.rows is None else "mean"
             fill = FILL.default if first.size is not None else rows
         runner = first.runner(resolved)
         filling(runner, fill, 0)(torch.zeros(map_shape(runner), dtype=torch.bool))
     payload = Payload(
-        model, given, method, score, contrast, reduction, tuple(metric.name for metric in chosen), fill,
+        model, options, method, score, contrast, reduction, tuple(metric.name for metric in chosen), fill,
         STEPS.check(steps), TURNS.check(turns),
     )  # fmt: skip
     count = math.prod(map(len, grid.values()))
-    if count * len(each) > limit:
+    if count * len(items) > limit:
         middle = {name: values[len(values) // 2] for name, values in grid.items()}
-        one = Cell(0, 0, each[0].item, entry.check_params({**params, **middle}), targets[0])
-        raise ValueError(_too_many(payload, one, count, len(each), limit))
+        cell = Cell(0, 0, items[0].item, entry.check_params({**params, **middle}), targets[0])
+        raise ValueError(_too_many(payload, cell, count, len(items), limit))
     settings = [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
-    whole = [entry.check_params({**params, **setting}) for setting in settings]
-    cells = [Cell(place, k, one.item, whole[k], targets[place]) for place, one in enumerate(each) for k in range(count)]
+    complete = [entry.check_params({**params, **setting}) for setting in settings]
+    cells = [
+        Cell(index, k, entry.item, complete[k], targets[index])
+        for index, entry in enumerate(items)
+        for k in range(count)
+    ]
 
     def in_memory() -> Memory:
-        """What an earlier call of this sweep left there, or nothing yet."""
+        """Return the results of an earlier call of this sweep, or an empty memory."""
         global _unsaved
-        about = identity([inputs, method, target, score, contrast, sign, channels, fill, steps, turns, payload.metrics])
-        about = (about, identity(given))
-        if _unsaved is None or not _unsaved.is_of(model, about):
-            _unsaved = Memory(model, about)
+        key = identity([inputs, method, target, score, contrast, sign, channels, fill, steps, turns, payload.metrics])
+        key = (key, identity(options))
+        if _unsaved is None or not _unsaved.matches(model, key):
+            _unsaved = Memory(model, key)
         return _unsaved
 
     if store is not None:
-        names: list[Hashable] = [*_names(payload, method, each, cells)]
-        kept: Store | Memory = Store(store, first.size)
+        names: list[Hashable] = [*_names(payload, method, items, cells)]
+        results: Store | Memory = Store(store, first.size)
     else:
-        names, kept = [*map(_name_in_memory, cells)], in_memory()
+        names, results = [*map(_name_in_memory, cells)], in_memory()
     try:
-        found = _finish(kept, names, payload, cells, executor, progress, in_memory)
+        measured = _finish(results, names, payload, cells, executor, progress, in_memory)
     finally:
-        kept.close()
-    _let_go()  # it is finished: there is nothing to go on with
-    if all(cell.error for cell in found.values()):
-        raise ValueError(f"sweep: no cell could be computed. {next(iter(found.values())).error}")
+        results.close()
+    _forget_unsaved()  # the sweep is finished: there is nothing to resume
+    if all(cell.error for cell in measured.values()):
+        raise ValueError(f"sweep: no cell could be computed. {next(iter(measured.values())).error}")
     if any(metric.name == FINEST for metric in chosen):
-        found = with_likeness(found, grid, [param.name for param in refining(entry) if param.name in grid])
-    shown = [one.image for one in each]
-    result = Sweep(entry, grid, settings, dict(params), chosen, found, shown, quality, cost, within)
+        measured = with_similarity(measured, grid, [param.name for param in refining(entry) if param.name in grid])
+    images = [item.image for item in items]
+    result = Sweep(entry, grid, settings, dict(params), chosen, measured, images, quality, cost, within)
     return result if metrics is not None else result.with_numbers()
 
 
-def _let_go() -> None:
-    """Forget the last sweep without a file, and with it the model."""
+def _forget_unsaved() -> None:
+    """Release the last sweep without a file, and its model."""
     global _unsaved
     _unsaved = None
 
@@ -220,73 +223,74 @@ def _name_in_memory(cell: Cell) -> Hashable:
 
 
 def _finish(
-    kept: Store | Memory,
+    store: Store | Memory,
     names: list[Hashable],
     payload: Payload,
     cells: list[Cell],
     executor: Any,
     progress: bool,
     in_memory: Callable[[], Memory],
-) -> dict[tuple[int, int], Found]:
-    """What is kept, and then the rest; where a file fails, all goes into memory."""
-    there = kept.get(names)
+) -> dict[tuple[int, int], CellResult]:
+    """Load the finished cells and compute the others; if the file fails, move the results to memory."""
+    stored = store.get(names)
     name_of = {(cell.input, cell.setting): name for cell, name in zip(cells, names, strict=True)}
-    found = {place: there[name] for place, name in name_of.items() if name in there}
-    left = [cell for cell in cells if (cell.input, cell.setting) not in found]
-    bar = tqdm(total=len(cells), initial=len(found), disable=not progress, unit="map")
-    answers: Iterator[tuple[Cell, Found]] = dispatch(executor, payload, left)
+    results = {index: stored[name] for index, name in name_of.items() if name in stored}
+    pending = [cell for cell in cells if (cell.input, cell.setting) not in results]
+    bar = tqdm(total=len(cells), initial=len(results), disable=not progress, unit="map")
+    computed: Iterator[tuple[Cell, CellResult]] = dispatch(executor, payload, pending)
     try:
         with bar:
-            for cell, told in answers:
-                place = cell.input, cell.setting
-                found[place] = told
-                if not told.error:
-                    kept.put(name_of[place], told)
+            for cell, result in computed:
+                index = cell.input, cell.setting
+                results[index] = result
+                if not result.error:
+                    store.put(name_of[index], result)
                 bar.update()
     except ExecutorDiedError as error:
-        where = "in memory" if kept.path is None else f"in {kept.path}"
+        where = "in memory" if store.path is None else f"in {store.path}"
         raise ExecutorDiedError(
-            f"executor: it does not answer any more, after {len(found)} of {len(cells)} cells ({error}). They are kept "
+            f"executor: it stopped responding after {len(results)} of {len(cells)} cells ({error}). They are stored "
             f"{where}: call again with another executor, or none, to compute the rest."
         ) from error
     except StoreError as error:
         memory = in_memory()
         for cell in cells:
-            result = found.get((cell.input, cell.setting))
+            result = results.get((cell.input, cell.setting))
             if result is not None and not result.error:
                 memory.put(_name_in_memory(cell), result)
         raise StoreError(
-            f"{error} The {len(found)} of {len(cells)} cells that are finished are kept in memory: call again without "
-            f"store= to compute the rest."
+            f"{error} The {len(results)} finished cells of {len(cells)} are in memory: call again without store= to "
+            f"compute the rest."
         ) from error
     finally:
-        answers.close()  # pyright: ignore[reportAttributeAccessIssue]
-    return found
+        computed.close()  # pyright: ignore[reportAttributeAccessIssue]
+    return results
 
 
 def _too_many(payload: Payload, cell: Cell, settings: int, inputs: int, limit: int) -> str:
-    """How long a grid over the limit would take, told after one of its cells."""
-    began = time.perf_counter()
-    told = measure(payload, cell)
-    seconds = time.perf_counter() - began
+    """Return the message for a grid over the limit, with an estimate of its time from one cell."""
+    start = time.perf_counter()
+    result = measure(payload, cell)
+    seconds = time.perf_counter() - start
     count = settings * inputs
-    long = f" One of them failed here: {told.error}" if told.error else (
-        f" About {duration(seconds * count)} here, one after another: {seconds:.2g} s for one."
-    )  # fmt: skip
+    estimate = f"About {duration(seconds * count)} here, one after another: {seconds:.2g} s for one."
+    if result.error:
+        estimate = f"One of them failed here: {result.error}"
     return (
-        f"grid: {count:,} maps, {settings:,} settings for each of {inputs} inputs, are over the limit of {limit:,}."
-        f"{long} If you mean it, pass limit={count}; fewer values or inputs, or an executor, make it shorter."
+        f"grid: {count:,} maps, {settings:,} settings for each of {inputs} inputs, are over the limit of {limit:,}. "
+        f"{estimate} To compute all of them, pass limit={count}; fewer values or inputs, or an executor, save time."
     )
 
 
 _VERSION = 1  # raised when a cell's numbers change with the code
 
 
-def _names(payload: Payload, method: Any, each: Sequence[Input], cells: Sequence[Cell]) -> list[str]:
-    """The cells' names in a file."""
-    p, given = payload, payload.given
-    about = lasting_name(
+def _names(payload: Payload, method: Any, items: Sequence[Input], cells: Sequence[Cell]) -> list[str]:
+    """Return the cells' keys in a file."""
+    p, options = payload, payload.options
+    shared = lasting_name(
         p.model, method, p.score, p.contrast, p.reduction.sign, p.reduction.channels, sorted(p.metrics), p.fill,
-        p.steps, p.turns, str(given["device"] or ""), given["fold"], given["precision"], given["explain"], _VERSION,
+        p.steps, p.turns, str(options["device"] or ""), options["fold"], options["precision"],
+        options["explain"], _VERSION,
     )  # fmt: skip
-    return [lasting_name(about, each[cell.input].name, dict(cell.params), cell.target) for cell in cells]
+    return [lasting_name(shared, items[cell.input].name, dict(cell.params), cell.target) for cell in cells]

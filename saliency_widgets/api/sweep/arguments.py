@@ -1,4 +1,4 @@
-"""What a sweep is asked: its grid, metrics, inputs and targets, read and checked."""
+"""Read and check the arguments of a sweep: its grid, metrics, inputs and targets."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from saliency_widgets.outputs.selection import is_index
 from saliency_widgets.params import Param, brief, check_choice, check_list, unknown
 from saliency_widgets.runtime.coupling import COUPLED
 from saliency_widgets.runtime.model.stable_hash import signature
-from saliency_widgets.session.compute import alone
+from saliency_widgets.session.compute import neutral_modes
 from saliency_widgets.session.explanation import has_seed
 from saliency_widgets.session.problem import Problem
 from saliency_widgets.session.request import Request
@@ -25,56 +25,56 @@ FINEST = "similarity"
 
 
 def refining(method: Method) -> list[Param]:
-    """The parameters of a method whose larger values continue the work of smaller ones: samples, steps."""
+    """Return the parameters whose larger values continue the work of smaller ones: samples, steps."""
     return [param for param in method.params if param.continued and param.kind == "int" and not param.advanced]
 
 
 def read_grid(entry: Method, grid: Mapping[str, Sequence[Any]], params: Mapping[str, Any]) -> dict[str, list[Any]]:
-    """The values of each parameter, checked.
+    """Return the checked values of each parameter.
 
     Raises:
-        TypeError: No mapping to lists, or a value of the wrong type.
-        ValueError: An unknown name, a value out of range or twice, or nothing at all.
+        TypeError: The grid is not a mapping to lists, or a value has the wrong type.
+        ValueError: A name is unknown, a value is out of range or repeated, or the grid is empty.
     """
     if not isinstance(grid, Mapping):
         raise TypeError(f"grid: expected a mapping from parameters to lists of values, got a {type(grid).__name__}.")
-    known = {param.name: param for param in entry.params}
-    found: dict[str, list[Any]] = {}
+    params_by_name = {param.name: param for param in entry.params}
+    checked: dict[str, list[Any]] = {}
     for name, values in grid.items():
-        if name not in known:
-            raise ValueError(unknown("grid", name, list(known)))
+        if name not in params_by_name:
+            raise ValueError(unknown("grid", name, list(params_by_name)))
         if name in params:
-            raise ValueError(f"grid: {name!r} is in the grid and among the fixed parameters. Say it once.")
+            raise ValueError(f"grid: {name!r} is in the grid and among the fixed parameters. Pass it once.")
         if isinstance(values, Tensor):
             check_dense(values, f"grid: {name}")
         values = check_list(f"grid: {name}", values, "[8, 32]")
-        found[name] = [known[name].check(getattr(value, "item", lambda v=value: v)()
-                       if getattr(value, "ndim", None) == 0 else value) for value in values]  # fmt: skip
-        if not found[name]:
-            raise ValueError(f"grid: there is no value for {name!r}. Give one at least, or leave it out.")
-        plain = [value for value in found[name] if isinstance(value, (int, float, str))]
+        values = [value.item() if getattr(value, "ndim", None) == 0 else value for value in values]
+        checked[name] = [params_by_name[name].check(value) for value in values]
+        if not values:
+            raise ValueError(f"grid: there is no value for {name!r}. Pass at least one, or leave it out.")
+        plain = [value for value in checked[name] if isinstance(value, (int, float, str))]
         if len(set(plain)) < len(plain):
-            raise ValueError(f"grid: a value of {name!r} is there twice: {brief(plain)}.")
-    if not found:
-        raise ValueError(f"grid: it is empty. Give values of one parameter at least, of {list(known)}.")
-    return found
+            raise ValueError(f"grid: a value of {name!r} is repeated: {brief(plain)}.")
+    if not checked:
+        raise ValueError(f"grid: it is empty. Pass values for at least one of {list(params_by_name)}.")
+    return checked
 
 
 def read_metrics(
-    entry: Method, grid: Mapping[str, Sequence[Any]], asked: Sequence[str] | None, quality: str | None, cost: str
+    entry: Method, grid: Mapping[str, Sequence[Any]], requested: Sequence[str] | None, quality: str | None, cost: str
 ) -> tuple[list[Metric], str]:
-    """What is measured, and what settings are chosen by.
+    """Return the metrics to measure, and the name of the one that settings are chosen by.
 
     Raises:
-        ValueError: An unknown name, a cost for a quality or the other way round, or what this grid can't give.
+        ValueError: A name is unknown, a cost and a quality are confused, or this grid can't provide a metric.
     """
     finer = [param.name for param in refining(entry) if param.name in grid]
-    if isinstance(asked, str):
-        asked = [asked]
-    names: list[str] = [] if asked is None else check_list("metrics", asked, "['similarity', 'time']")
-    if asked is not None and not names:
+    if isinstance(requested, str):
+        requested = [requested]
+    names: list[str] = [] if requested is None else check_list("metrics", requested, "['similarity', 'time']")
+    if requested is not None and not names:
         raise ValueError(f"metrics: the list is empty. Choose of {list(METRICS)}, or leave it out.")
-    if asked is None:
+    if requested is None:
         names = [FINEST] * bool(finer) + ["insertion"] * (set(grid) > set(finer) or not finer)
         names = [*reversed(names), "delta", "standard_error", "evaluations", "time"]
     check_choice("cost", cost, list(METRICS))
@@ -83,18 +83,18 @@ def read_metrics(
     for name in names:
         check_choice("metrics", name, list(METRICS))
     if not METRICS[cost].cost:
-        raise ValueError(f"cost: {cost!r} is no cost. Expected one of {[n for n, m in METRICS.items() if m.cost]}.")
+        raise ValueError(f"cost: {cost!r} is not a cost. Expected one of {[n for n, m in METRICS.items() if m.cost]}.")
     if FINEST in (*names, quality) and not finer:
         raise ValueError(
             f"metrics: 'similarity' compares with the most samples or steps, and the grid varies none of "
             f"{[param.name for param in refining(entry)]}."
         )
     if "seeds" in (*names, quality) and not has_seed(entry):
-        raise ValueError(f"metrics: {entry.title} draws nothing, so there are no 'seeds' to compare.")
+        raise ValueError(f"metrics: {entry.title} is deterministic, so there are no 'seeds' to compare.")
     good = [name for name in names if not METRICS[name].cost]
     if quality is None:
         if not good:
-            raise ValueError(f"metrics: {names} are costs. Add what settings are to be chosen by, such as 'insertion'.")
+            raise ValueError(f"metrics: {names} are costs. Add one to choose settings by, such as 'insertion'.")
         quality = good[0]
     if METRICS[quality].cost:
         raise ValueError(
@@ -104,7 +104,7 @@ def read_metrics(
 
 
 def read_targets(target: Any, inputs: int) -> list[Any]:
-    """What is explained of each input: one for all, or a list with one for each."""
+    """Return the target of each input: one for all, or a list with one for each."""
     several = isinstance(target, (list, tuple, Tensor, np.ndarray)) and not (
         isinstance(target, tuple) and is_index(target)
     )
@@ -114,10 +114,10 @@ def read_targets(target: Any, inputs: int) -> list[Any]:
 
 
 def lasting_name(*values: Any) -> str:
-    """A name for what a file keeps something under.
+    """Return a key that is the same in every process, for use in a file.
 
     Raises:
-        TypeError: There is none that is the same on another day.
+        TypeError: A value has no such key.
     """
     try:
         return signature(*values)
@@ -130,9 +130,9 @@ class Input:
     """One of the inputs.
 
     Attributes:
-        item: As the caller gave it.
-        image: What the model sees of it, for people; None where that is none.
-        name: Of what the model sees, the same on another day; empty unless it was asked for.
+        item: As the caller passed it.
+        image: What the model sees, as an image to look at; None if it is not an image.
+        name: A persistent key of what the model sees; empty if not requested.
     """
 
     item: Any
@@ -140,68 +140,70 @@ class Input:
     name: str
 
 
-def read_inputs(model: nn.Module, inputs: Any, given: Mapping[str, Any], *, named: bool) -> tuple[Problem, list[Input]]:
-    """Each input by itself, looked at here, where there may be no such device as the workers have.
+def read_inputs(
+    model: nn.Module, inputs: Any, options: Mapping[str, Any], *, named: bool
+) -> tuple[Problem, list[Input]]:
+    """Split and check the inputs in this process, which may not have the workers' device.
 
     Args:
         model: The model.
         inputs: One input or many.
-        given: Further arguments of :class:`Problem`.
-        named: Whether each is to have a name.
+        options: Further arguments of :class:`Problem`.
+        named: Whether to compute a persistent key for each.
 
     Returns:
-        The first, ready for the model, and all.
+        The problem of the first input, and all inputs.
 
     Raises:
-        TypeError: Of no known kind; or, where names are asked for, nothing that has one.
-        ValueError: There is none, they differ in size, or one of them is no single input.
+        TypeError: An input has an unsupported type, or no persistent key although one is requested.
+        ValueError: There are no inputs, they differ in size, or one is a batch.
     """
-    given = {name: value for name, value in given.items() if name not in ("device", "precision")}
+    options = {name: value for name, value in options.items() if name not in ("device", "precision")}
     first: Problem | None = None
     each: list[Input] = []
     shapes: dict[tuple[int, ...], int] = {}
-    for place, item in enumerate(each_of(model, inputs, given)):
-        problem = Problem(model, item, **given)
+    for index, item in enumerate(each_of(model, inputs, options)):
+        problem = Problem(model, item, **options)
         if len(problem.tensor) != 1:
             raise ValueError(
                 f"inputs: a list holds single inputs, and one of them is a batch of {len(problem.tensor)}."
             )
         if problem.parts:
             raise ValueError(f"explain: a sweep is about one input. Pass explain= one of {list(problem.parts)}.")
-        found = problem.prepared
-        image = None if found.images is None else found.images[0]
-        # What the model sees, with its other inputs, what black and white are to it, and what it is compared with.
-        seen = (found.tensor, found.arguments, found.pixels, found.columns, problem.class_names)
+        prepared = problem.prepared
+        image = None if prepared.images is None else prepared.images[0]
+        # Everything that the results depend on: the tensor, other inputs, black and white, background and class names.
+        seen = (prepared.tensor, prepared.arguments, prepared.pixels, prepared.columns, problem.class_names)
         each.append(Input(item, image, lasting_name(*seen) if named else ""))
-        shapes.setdefault(tuple(problem.tensor.shape[1:]), place)
+        shapes.setdefault(tuple(problem.tensor.shape[1:]), index)
         first = first or problem
     if first is None:
-        raise ValueError("inputs: the list is empty. Pass one input at least.")
+        raise ValueError("inputs: the list is empty. Pass at least one input.")
     if len(shapes) > 1:
-        told = ", ".join(f"{'x'.join(map(str, shape))} (input {place})" for shape, place in list(shapes.items())[:4])
+        listed = ", ".join(f"{'x'.join(map(str, shape))} (input {index})" for shape, index in list(shapes.items())[:4])
         raise ValueError(
-            f"inputs: as the model sees them they have different sizes: {told}. Pass transform= with a resize and a "
+            f"inputs: as the model sees them they have different sizes: {listed}. Pass transform= with a resize and a "
             f"crop."
         )
     return first, each
 
 
-def each_of(model: nn.Module, inputs: Any, given: Mapping[str, Any]) -> list[Any]:
-    """The inputs one by one, as the caller gave them.
+def each_of(model: nn.Module, inputs: Any, options: Mapping[str, Any]) -> list[Any]:
+    """Split the inputs into single ones, in the form that the caller passed.
 
     Raises:
-        TypeError: Several samples of a kind that can't be taken apart.
-        ValueError: Rows that influence each other, which are no samples.
+        TypeError: Several samples are in a form that can't be split.
+        ValueError: The rows influence each other, so they are not separate samples.
     """
     if isinstance(inputs, list) and not (inputs and all(isinstance(value, (int, float)) for value in inputs)):
         return list(inputs)
-    problem = Problem(model, inputs, **given)
+    problem = Problem(model, inputs, **options)
     rows = len(problem.tensor)
     if rows == 1:
         return [inputs]
     if _tied(problem):
         raise ValueError(
-            f"inputs: {COUPLED[0].lower()}{COUPLED[1:]}. They can't be looked at one by one, as is done here; "
+            f"inputs: {COUPLED[0].lower()}{COUPLED[1:]}. They can't be explained one by one, as is done here; "
             f"sw.attribute makes one map of all {rows}."
         )
     if (frame := getattr(inputs, "iloc", None)) is not None:
@@ -212,8 +214,8 @@ def each_of(model: nn.Module, inputs: Any, given: Mapping[str, Any]) -> list[Any
 
 
 def _tied(problem: Problem) -> bool:
-    """Whether the rows influence each other's class scores; where there are none, nothing is said here."""
-    with alone():
+    """Return whether the rows influence each other's class scores; False if there are no class scores."""
+    with neutral_modes():
         try:
             score, scores = problem.resolve(Request.of(DEFAULT, {}))
             return problem.runner(score).by_samples(scores)[0].passes.joint
@@ -222,7 +224,7 @@ def _tied(problem: Problem) -> bool:
 
 
 def duration(seconds: float) -> str:
-    """A time in words, as people say it."""
+    """Return a duration as text."""
     for unit, size in (("days", 86400), ("hours", 3600), ("minutes", 60)):
         if seconds >= 2 * size:
             return f"{seconds / size:.0f} {unit}"

@@ -1,4 +1,4 @@
-"""One setting, one input: what is computed and measured, wherever that is."""
+"""Cells of a sweep: compute and measure one setting for one input, in any process."""
 
 from __future__ import annotations
 
@@ -28,35 +28,36 @@ from saliency_widgets.inputs import unwrapped
 from saliency_widgets.runtime.allocator import give_back
 from saliency_widgets.runtime.model.devices import on_device
 from saliency_widgets.runtime.runner import Runner
-from saliency_widgets.session.compute import alone, compute
+from saliency_widgets.session.compute import compute, neutral_modes
 from saliency_widgets.session.explanation import has_seed, map_of, reduced
 from saliency_widgets.session.problem import Problem
 from saliency_widgets.session.request import Request
 
 _MIB = 2**20
-_SUBJECTS = 4  # inputs that a thread keeps prepared
-_PAYLOADS = 2  # sweeps that a worker process keeps the model of
+_PROBLEMS = 4  # prepared inputs per thread
+_PAYLOADS = 2  # sweeps whose models a worker process holds
 
 
 @dataclass(frozen=True, eq=False)
 class Payload:
-    """What all cells share, and what travels once to each worker process.
+    """What all cells share; it is sent once to each worker process.
 
     Attributes:
         model: The model.
-        given: Further arguments of :class:`Problem`.
-        method: As the caller gave it.
-        score: As the caller gave it, and so on.
+        options: Further arguments of :class:`Problem`.
+        method: As the caller passed it.
+        score: As the caller passed it.
+        contrast: As the caller passed it.
         reduction: How maps are shown.
-        metrics: Names of what is measured.
+        metrics: Names of the metrics.
         fill: Of deletion and insertion.
-        steps: Of their curves.
-        turns: How many other seeds.
-        stopped: In this process, whether nobody waits any more.
+        steps: Of the deletion and insertion curves.
+        turns: The number of other seeds.
+        stopped: Whether the sweep was abandoned, in this process.
     """
 
     model: Any
-    given: Mapping[str, Any]
+    options: Mapping[str, Any]
     method: Any
     score: str
     contrast: Any
@@ -73,11 +74,11 @@ class Cell:
     """One setting for one input.
 
     Attributes:
-        input: Number of the input.
-        setting: Number of the setting.
-        inputs: The input itself, as the caller gave it.
+        input: Index of the input.
+        setting: Index of the setting.
+        inputs: The input itself, as the caller passed it.
         params: The method's parameters.
-        target: What is explained.
+        target: The target to explain.
     """
 
     input: int
@@ -88,13 +89,13 @@ class Cell:
 
 
 @dataclass(frozen=True, eq=False)
-class Found:
-    """What was found for a cell.
+class CellResult:
+    """The result of a cell.
 
     Attributes:
         numbers: By the names of the metrics.
         values: The map, float32, shape (H, W) or (F,); None with an error.
-        error: What went wrong; empty where nothing did.
+        error: The error message; empty on success.
         failure: The exception's type name.
     """
 
@@ -104,18 +105,18 @@ class Found:
     failure: str = ""
 
 
-def measure(payload: Payload, cell: Cell) -> Found:
-    """Compute a cell's map and measure it; what goes wrong is a part of what is found."""
+def measure(payload: Payload, cell: Cell) -> CellResult:
+    """Compute a cell's map and measure it; errors are reported in the result."""
     try:
-        with alone():
+        with neutral_modes():
             return _measure(payload, cell)
     except Cancelled:
         raise
     except Exception as error:
-        return Found({}, error=str(error) or type(error).__name__, failure=type(error).__name__)
+        return CellResult({}, error=str(error) or type(error).__name__, failure=type(error).__name__)
 
 
-def _measure(payload: Payload, cell: Cell) -> Found:
+def _measure(payload: Payload, cell: Cell) -> CellResult:
     def check() -> None:
         if payload.stopped[0]:
             raise Cancelled
@@ -125,24 +126,23 @@ def _measure(payload: Payload, cell: Cell) -> Found:
     request = Request.of(
         payload.method, cell.params, target=cell.target, score=payload.score, contrast=payload.contrast
     )
-    score, _ = problem.resolve(request)  # the model is looked at here, before the time is taken
+    score, _ = problem.resolve(request)  # runs the model for the first time, before the clock starts
     runner = problem.runner(score, check)
     _settle(runner)
-    began = time.perf_counter()
-    *_, found = compute(problem, request, check)
+    start = time.perf_counter()
+    *_, attribution = compute(problem, request, check)
     _settle(runner)
-    seconds = time.perf_counter() - began
+    seconds = time.perf_counter() - start
     params = dict(request.params)
     explain = partial(map_of, entry, params, reduction, runner)
-    values = reduced(found.values, reduction, problem.size)
-    about = Measured(
-        runner, found, values, explain, int(params[SEED.name]) if has_seed(entry) else None, seconds,
-        partial(_peak, runner, explain), payload.fill, payload.steps, payload.turns,
+    values = reduced(attribution.values, reduction, problem.size)
+    seed = int(params[SEED.name]) if has_seed(entry) else None
+    measured = Measured(
+        runner, attribution, values, explain, seed, seconds, partial(_peak, runner, explain), payload.fill,
+        payload.steps, payload.turns,
     )  # fmt: skip
-    numbers = {
-        name: measure(about) for name in payload.metrics if (measure := METRICS[name].measure) is not None
-    }  # fmt: skip
-    return Found(numbers, _checked(values.float().cpu().numpy()))
+    numbers = {name: measure(measured) for name in payload.metrics if (measure := METRICS[name].measure) is not None}
+    return CellResult(numbers, _checked(values.float().cpu().numpy()))
 
 
 def _checked(values: np.ndarray) -> np.ndarray:
@@ -157,7 +157,7 @@ def _settle(runner: Runner) -> None:
 
 
 def _peak(runner: Runner, work: Callable[[], Any]) -> float:
-    """MiB that some work takes at most: told by the device, or by the system of the whole process."""
+    """Return the peak MiB that some work takes: on the CUDA device, or of the whole process."""
     device = runner.inputs.device
     if device.type == "cuda":
         _settle(runner)
@@ -167,17 +167,17 @@ def _peak(runner: Runner, work: Callable[[], Any]) -> float:
         _settle(runner)
         return (torch.cuda.max_memory_allocated(device) - before) / _MIB
     try:
-        give_back()  # what lies ready for the next pass would not be seen to be taken
-        Path("/proc/self/clear_refs").write_text("5")  # the most so far becomes what it is now
+        give_back()  # otherwise memory that the allocator holds for reuse would not count
+        Path("/proc/self/clear_refs").write_text("5")  # reset the peak to the current value
         before = _resident("VmHWM")
         work()
         return (_resident("VmHWM") - before) / 1024
-    except OSError:  # another system
+    except OSError:  # not Linux
         return math.nan
 
 
 def _resident(field: str) -> int:
-    """KiB of this process, from what Linux tells of it."""
+    """Return a field of the process status in KiB (Linux only)."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return int(next(line for line in lines if line.startswith(f"{field}:")).split()[1])
 
@@ -187,56 +187,56 @@ def _resident(field: str) -> int:
 _loading = threading.RLock()
 
 
-class _Kept:
-    """What a process keeps of a payload: the model where it computes, and of each thread the last inputs."""
+class _Loaded:
+    """A payload in use by a process: the model on its device, and the last prepared inputs of each thread."""
 
     def __init__(self, payload: Payload) -> None:
         self._lock = threading.Lock()
-        self._device = payload.given.get("device")
-        self._given = {name: value for name, value in payload.given.items() if name != "device"}
+        self._device = payload.options.get("device")
+        self._options = {name: value for name, value in payload.options.items() if name != "device"}
         self._model: Any = None
-        # Of each thread its own: passes of one stand-in must not meet.
+        # Per thread, because threads must not run the same copy of the model at once.
         self._problems: dict[int, OrderedDict[int, Problem]] = {}
 
     def problem(self, payload: Payload, cell: Cell) -> Problem:
-        """The model with the cell's input, prepared."""
+        """Return the problem of a cell."""
         with self._lock:
             if self._model is None:
                 model, _ = unwrapped(payload.model)
                 self._model = model if self._device is None else on_device(model, self._device)
-            mine = self._problems.setdefault(threading.get_ident(), OrderedDict())
-        if cell.input not in mine:
-            mine[cell.input] = Problem(self._model, cell.inputs, **self._given)
-            while len(mine) > _SUBJECTS:
-                mine.popitem(last=False)
-        mine.move_to_end(cell.input)
-        return mine[cell.input]
+            problems = self._problems.setdefault(threading.get_ident(), OrderedDict())
+        if cell.input not in problems:
+            problems[cell.input] = Problem(self._model, cell.inputs, **self._options)
+            while len(problems) > _PROBLEMS:
+                problems.popitem(last=False)
+        problems.move_to_end(cell.input)
+        return problems[cell.input]
 
 
-_kept: weakref.WeakKeyDictionary[Payload, _Kept] = weakref.WeakKeyDictionary()
+_loaded: weakref.WeakKeyDictionary[Payload, _Loaded] = weakref.WeakKeyDictionary()
 
 
 def _problem(payload: Payload, cell: Cell) -> Problem:
     with _loading:
-        if payload not in _kept:
-            _kept[payload] = _Kept(payload)
-        kept = _kept[payload]
-    return kept.problem(payload, cell)
+        if payload not in _loaded:
+            _loaded[payload] = _Loaded(payload)
+        loaded = _loaded[payload]
+    return loaded.problem(payload, cell)
 
 
 @dataclass(frozen=True, eq=False)
-class Answer:
-    """What comes back from a worker.
+class Reply:
+    """The reply of a worker.
 
     Attributes:
-        found: None where the worker's process lacks the model, and nothing was done.
-        process: Name of that process.
-        worker: And of the thread.
-        loaded: Whether the model was unpacked for this.
-        address: Of the worker, where it is one of Dask's.
+        result: None if the worker's process lacks the payload, so that nothing was computed.
+        process: The worker's process.
+        worker: The worker's process and thread.
+        loaded: Whether the payload was unpacked for this cell.
+        address: The address of a Dask worker.
     """
 
-    found: Found | None
+    result: CellResult | None
     process: str
     worker: str
     loaded: bool = False
@@ -247,7 +247,7 @@ _HELD: OrderedDict[str, Payload] = OrderedDict()
 
 
 def hold(key: str, payload: Payload) -> None:
-    """Keep a payload under its name in this process."""
+    """Hold a payload by its key in this process."""
     with _loading:
         _HELD[key] = payload
         _HELD.move_to_end(key)
@@ -256,7 +256,7 @@ def hold(key: str, payload: Payload) -> None:
 
 
 def release(key: str) -> None:
-    """Let go of a payload."""
+    """Release a payload."""
     with _loading:
         _HELD.pop(key, None)
 
@@ -267,28 +267,28 @@ def _address() -> str:
         return ""
     try:
         return str(distributed.get_worker().address)
-    except ValueError:  # this is no worker of its
+    except ValueError:  # not a Dask worker
         return ""
 
 
-def answer(key: str, cell: Cell, packed: bytes | None) -> Answer:
-    """What a worker runs.
+def run_cell(key: str, cell: Cell, packed: bytes | None) -> Reply:
+    """Compute a cell in a worker.
 
     Args:
-        key: Name of the payload.
+        key: The key of the payload.
         cell: What to compute.
-        packed: The payload itself, for a process that lacks it.
+        packed: The pickled payload, for a process that lacks it.
     """
     process = f"{socket.gethostname()}:{os.getpid()}"
     worker = f"{process}:{threading.get_ident()}"
     payload, loaded = _HELD.get(key), False
     if payload is None and packed is None:
-        return Answer(None, process, worker, address=_address())
+        return Reply(None, process, worker, address=_address())
     if payload is None:
         assert packed is not None
-        with _loading:  # of several threads, one unpacks it
+        with _loading:  # only one thread unpacks it
             payload = _HELD.get(key)
             if payload is None:
                 payload, loaded = pickle.loads(packed), True
                 hold(key, payload)
-    return Answer(measure(payload, cell), process, worker, loaded)
+    return Reply(measure(payload, cell), process, worker, loaded)

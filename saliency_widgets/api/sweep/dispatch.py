@@ -1,4 +1,4 @@
-"""Cells out to workers and answers back, on any ``concurrent.futures.Executor``."""
+"""Send cells to workers and collect their results, on any ``concurrent.futures.Executor``."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from saliency_widgets.api.sweep.cells import Answer, Cell, Found, Payload, answer, hold, measure, release
+from saliency_widgets.api.sweep.cells import Cell, CellResult, Payload, Reply, hold, measure, release, run_cell
 
 _FORKED = (
     "executor: a process pool that forks can't use torch after this process has. Make it with "
@@ -19,22 +19,22 @@ _FORKED = (
 
 
 class ExecutorDiedError(RuntimeError):
-    """The executor does not answer any more."""
+    """The executor stopped responding."""
 
 
 def check_executor(executor: Any) -> None:
-    """Look whether cells can be computed there.
+    """Check that an executor can compute cells.
 
     Raises:
-        TypeError: It is no executor.
+        TypeError: It is not an executor.
         ValueError: It forks this process.
     """
     if executor is None:
         return
     if not isinstance(executor, cf.Executor):
         raise TypeError(
-            f"executor: expected a concurrent.futures.Executor, got a {type(executor).__name__}. Of a Dask client "
-            f"that is client.get_executor()."
+            f"executor: expected a concurrent.futures.Executor, got a {type(executor).__name__}. For a Dask client, "
+            f"pass client.get_executor()."
         )
     if isinstance(executor, cf.ProcessPoolExecutor):
         context = getattr(executor, "_mp_context", None)
@@ -42,62 +42,64 @@ def check_executor(executor: Any) -> None:
             raise ValueError(_FORKED)
 
 
-def dispatch(executor: cf.Executor | None, payload: Payload, cells: Iterable[Cell]) -> Iterator[tuple[Cell, Found]]:
-    """Compute cells, here or by an executor; they come as they are finished.
+def dispatch(
+    executor: cf.Executor | None, payload: Payload, cells: Iterable[Cell]
+) -> Iterator[tuple[Cell, CellResult]]:
+    """Compute cells, here or by an executor, and yield them as they are finished.
 
-    The payload is packed once, and sent with a cell only where a worker's process has said that it lacks it; with Dask,
-    to that very worker.
+    The payload is pickled once, and sent with a cell only after a worker's process has replied that it lacks it; with
+    Dask, to that same worker.
 
     Args:
         executor: None computes in this thread.
-        payload: What they share.
+        payload: What the cells share.
         cells: What to compute.
 
     Yields:
-        Cells with what was found.
+        Cells with their results.
 
     Raises:
-        ExecutorDiedError: The executor does not answer any more.
+        ExecutorDiedError: The executor stopped responding.
         TypeError: The model, or another argument, can't be sent to another process.
     """
     if executor is None:
         for cell in cells:
             yield cell, measure(payload, cell)
         return
-    yield from _Flight(executor, payload, cells).answers()
+    yield from _Dispatcher(executor, payload, cells).results()
 
 
-class _Flight:
-    """The cells that are under way."""
+class _Dispatcher:
+    """Cells that are submitted to an executor."""
 
     def __init__(self, executor: cf.Executor, payload: Payload, cells: Iterable[Cell]) -> None:
         self._executor, self._payload = executor, payload
         self._key = uuid.uuid4().hex
         self._packed: bytes | None = None
         self._waiting = deque(cells)
-        self._parked: deque[Cell] = deque()  # came back from processes that lack the payload
-        self._flying: dict[cf.Future[Answer], tuple[Cell, bool]] = {}
+        self._parked: deque[Cell] = deque()  # returned by processes that lack the payload
+        self._running: dict[cf.Future[Reply], tuple[Cell, bool]] = {}
         self._workers: set[str] = set()
         self._lacking: set[str] = set()
-        self._owed: deque[str] = deque()  # where payloads are still to be sent: Dask's addresses, or anywhere
+        self._owed: deque[str] = deque()  # where payloads must still be sent: Dask addresses, or "" for anywhere
 
-    def answers(self) -> Iterator[tuple[Cell, Found]]:
-        hold(self._key, self._payload)  # threads of this process find it
+    def results(self) -> Iterator[tuple[Cell, CellResult]]:
+        hold(self._key, self._payload)  # for threads of this process
         try:
-            while self._waiting or self._parked or self._flying:
+            while self._waiting or self._parked or self._running:
                 self._submit()
-                done, _ = cf.wait(self._flying, return_when=cf.FIRST_COMPLETED)
+                done, _ = cf.wait(self._running, return_when=cf.FIRST_COMPLETED)
                 for future in done:
-                    yield from self._land(future)
+                    yield from self._receive(future)
         finally:
-            self._payload.stopped[0] = True  # of a sweep that was given up; threads end before their next pass
-            for future in self._flying:
+            self._payload.stopped[0] = True  # if the sweep was abandoned, threads end before their next pass
+            for future in self._running:
                 future.cancel()
             release(self._key)
 
     def _submit(self) -> None:
-        """As many as keep all workers busy that were seen, and a few more, so that others are seen."""
-        while len(self._flying) < 2 * len(self._workers) + 2:
+        """Submit enough cells for all workers seen so far, and a few more to discover others."""
+        while len(self._running) < 2 * len(self._workers) + 2:
             if self._parked and not self._owed and not self._sending:
                 self._waiting.extendleft(reversed(self._parked))
                 self._parked.clear()
@@ -109,51 +111,54 @@ class _Flight:
             packed = self._pack() if send else None
             try:
                 with warnings.catch_warnings():
-                    # Dask's advice is for those who send the same large thing with each task.
+                    # Dask warns because of the large payload, which is sent only once to each worker.
                     warnings.filterwarnings("ignore", message="Sending large graph")
-                    future = executor.submit(answer, self._key, cell, packed)
+                    future = executor.submit(run_cell, self._key, cell, packed)
             except Exception as error:
                 raise ExecutorDiedError(f"{type(error).__name__}: {error}") from error
-            self._flying[future] = cell, send
+            self._running[future] = cell, send
 
     @property
     def _sending(self) -> bool:
-        """Whether a payload is on its way with a cell."""
-        return any(sent for _, sent in self._flying.values())
+        """Whether a payload is being sent with a cell."""
+        return any(sent for _, sent in self._running.values())
 
     def _towards(self, address: str) -> cf.Executor:
-        """The executor for one worker of Dask's; if that is gone meanwhile, another takes what is meant for it."""
-        client = getattr(self._executor, "_client", None)  # it is told in no other way
+        """Return the executor for one Dask worker; if that is gone meanwhile, another takes its cell."""
+        client = getattr(self._executor, "_client", None)  # there is no public access
         if not address or client is None:
             return self._executor
         return client.get_executor(workers=[address], allow_other_workers=True)
 
-    def _land(self, future: cf.Future[Answer]) -> Iterator[tuple[Cell, Found]]:
-        cell, _ = self._flying.pop(future)
+    def _receive(self, future: cf.Future[Reply]) -> Iterator[tuple[Cell, CellResult]]:
+        cell, _ = self._running.pop(future)
         try:
-            told = future.result()
+            reply = future.result()
         except (pickle.PicklingError, AttributeError) as error:
             raise TypeError(_unsendable("inputs", error)) from error
         except (Exception, cf.CancelledError) as error:
-            if type(error).__name__ == "KilledWorker":  # Dask's: this cell has ended several workers
-                yield cell, Found({}, error=f"workers ended while they computed it: {error}", failure="KilledWorker")
+            if type(error).__name__ == "KilledWorker":  # from Dask: this cell has ended several workers
+                yield (
+                    cell,
+                    CellResult({}, error=f"workers ended while they computed it: {error}", failure="KilledWorker"),
+                )
                 return
             raise ExecutorDiedError(f"{type(error).__name__}: {error}".rstrip(": ")) from error
-        if told.found is None:
+        if reply.result is None:
             self._parked.append(cell)
-            if told.process not in self._lacking or not (self._sending or self._owed):
-                self._lacking.add(told.process)
-                self._owed.append(told.address)
+            if reply.process not in self._lacking or not (self._sending or self._owed):
+                self._lacking.add(reply.process)
+                self._owed.append(reply.address)
             return
-        if told.loaded:
-            self._lacking.discard(told.process)
-        self._workers.add(told.worker)
-        yield cell, told.found
+        if reply.loaded:
+            self._lacking.discard(reply.process)
+        self._workers.add(reply.worker)
+        yield cell, reply.result
 
     def _pack(self) -> bytes:
         if self._packed is None:
             try:
-                import cloudpickle as pickler  # what is defined in a notebook travels too
+                import cloudpickle as pickler  # also pickles what is defined in a notebook
             except ImportError:
                 pickler = pickle
             try:

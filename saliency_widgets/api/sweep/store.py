@@ -1,4 +1,4 @@
-"""Finished cells in a file, as they come: an interrupted sweep goes on where it was."""
+"""Storage of finished cells in a file or in memory, so that an interrupted sweep can resume."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ import numpy as np
 import xxhash
 from torch import nn
 
-from saliency_widgets.api.sweep.cells import Found
+from saliency_widgets.api.sweep.cells import CellResult
 from saliency_widgets.files import as_path, check_folder
 from saliency_widgets.runtime.model.version import ModelVersion
 
-# Of a file of ours, in its header. Version 1 had no application id and no checksums.
+# In the header of our files. Version 1 had no application id and no checksums.
 _APPLICATION, _VERSION = 0x53574343, 2
 _TABLE = "CREATE TABLE cells (name TEXT PRIMARY KEY, numbers TEXT, shape TEXT, map BLOB, checksum TEXT)"
-# All that such a file may hold: no view, trigger, generated column or index on an expression.
+# The complete schema: views, triggers, generated columns and expression indexes are refused.
 _SCHEMA = [(b"table", b"cells", _TABLE.encode()), (b"index", b"sqlite_autoindex_cells_1", None)]
 _LIMITS = {sqlite3.SQLITE_LIMIT_LENGTH: 2**28, sqlite3.SQLITE_LIMIT_SQL_LENGTH: 1000}
 _JSON_LENGTH = 2**16
-_MAX_DIMENSIONS = 32  # that every NumPy takes
-_LOCK_SECONDS = 30.0  # that another process may hold the file
-_QUERY_SECONDS = 10.0  # each reads or writes one row, which takes milliseconds; a trap of a file never ends
+_MAX_DIMENSIONS = 32  # supported by every NumPy
+_LOCK_SECONDS = 30.0  # how long to wait for another process
+_QUERY_SECONDS = 10.0  # one row takes milliseconds; a malicious file could take forever
 
 
 class StoreError(ValueError):
@@ -38,15 +38,15 @@ class StoreError(ValueError):
 
 
 class Store:
-    """Cells by their signatures, in an SQLite file that may have been damaged, or made to do harm.
+    """Cells by their signatures, in an SQLite file, which may be damaged or malicious.
 
     Args:
-        path: The file; made where there is none.
-        shape: Of each map, where all have one.
+        path: The file; created if there is none.
+        shape: The shape of every map, if they share one.
 
     Raises:
-        TypeError: That is no path.
-        StoreError: The file is something else, damaged, or locked.
+        TypeError: ``path`` is not a path.
+        StoreError: The file is not a store, damaged, or locked.
     """
 
     def __init__(self, path: Any, shape: tuple[int, ...] | None = None) -> None:
@@ -75,8 +75,8 @@ class Store:
                 f"damaged store."
             ) from error
 
-    def put(self, name: Hashable, cell: Found) -> None:
-        """Keep a finished cell; from here on it outlives an interruption.
+    def put(self, name: Hashable, cell: CellResult) -> None:
+        """Store a finished cell; it survives an interruption from now on.
 
         Raises:
             StoreError: It can't be written.
@@ -90,13 +90,13 @@ class Store:
         except (sqlite3.Error, OverflowError) as error:
             raise StoreError(f"store: {self.path} can't be written ({error}).") from error
 
-    def get(self, names: Collection[Hashable]) -> dict[Hashable, Found]:
-        """Those of some cells that are kept; a warning says how many were damaged.
+    def get(self, names: Collection[Hashable]) -> dict[Hashable, CellResult]:
+        """Return the stored ones of some cells; a warning reports damaged ones.
 
         Raises:
-            StoreError: The file is locked, or reading it does not end.
+            StoreError: The file is locked, or a query takes too long.
         """
-        cells: dict[Hashable, Found] = {}
+        cells: dict[Hashable, CellResult] = {}
         damaged = 0
         for name in dict.fromkeys(names):
             try:
@@ -110,9 +110,9 @@ class Store:
                 damaged += 1
         if damaged:
             warnings.warn(
-                f"store: {damaged} of {len(cells) + damaged} maps in {self.path} are damaged. They are computed again.",
+                f"store: {damaged} of {len(cells) + damaged} maps in {self.path} are damaged. They are recomputed.",
                 UserWarning,
-                stacklevel=5,  # whoever calls sw.sweep
+                stacklevel=5,  # the caller of sw.sweep
             )
         return cells
 
@@ -132,13 +132,13 @@ class Store:
         self._run("PRAGMA cell_size_check = ON")
 
     def _check_unchanged(self) -> None:
-        """Refuse a file of something else before it is opened for writing: that alone may change it."""
+        """Refuse a foreign file before it is opened for writing, which alone could change it."""
         self._connect("ro")
         try:
             self._run("BEGIN")
             self._holds_table()
         except sqlite3.OperationalError:
-            pass  # a write was interrupted: whoever opens the file for writing takes it back
+            pass  # a write was interrupted: opening the file for writing rolls it back
         finally:
             self.close()
 
@@ -147,16 +147,16 @@ class Store:
         if not self._holds_table():
             self._run("COMMIT")
             self._run("BEGIN IMMEDIATE")
-            if not self._holds_table():  # nor did another process make it meanwhile
+            if not self._holds_table():  # another process may have made it meanwhile
                 self._run(_TABLE)
                 self._run(f"PRAGMA application_id = {_APPLICATION}")
                 self._run(f"PRAGMA user_version = {_VERSION}")
         self._run("COMMIT")
 
     def _holds_table(self) -> bool:
-        """Whether it holds our table and nothing else; False for an empty file.
+        """Return whether it holds our table and nothing else; False for an empty file.
 
-        To be called in a transaction: another process may be making the table.
+        Call it in a transaction: another process may be making the table.
         """
         ids = [self._run(f"PRAGMA {name}")[0][0] for name in ("application_id", "user_version")]
         ours = ids == [_APPLICATION, _VERSION]
@@ -164,28 +164,28 @@ class Store:
         schema = None if foreign else self._run("SELECT type, name, sql FROM sqlite_master LIMIT 3")
         if schema != [] and not (ours and schema == _SCHEMA):
             raise StoreError(
-                f"store: {self.path} was written by something else, or by an older version that kept no checksums, or "
-                f"is damaged. Choose another file, or delete this one if it is an old store."
+                f"store: {self.path} was written by another program, or by an older version without checksums, or is "
+                f"damaged. Choose another file, or delete this one if it is an old store."
             )
         return bool(schema)
 
     def _run(self, statement: str, values: Sequence[Any] = ()) -> list[tuple]:
-        """Rows of a statement. Another process's lock is waited for, and Ctrl-C is heard, also by the statement."""
+        """Execute a statement and return its rows; wait for another process's lock, and stay interruptible."""
         patience = time.monotonic() + _LOCK_SECONDS
         while True:
             self._deadline = time.monotonic() + _QUERY_SECONDS
             try:
                 return self._file.execute(statement, values).fetchall()
-            except UnicodeDecodeError as error:  # of SQLite's own message, which repeats a damaged name
+            except UnicodeDecodeError as error:  # SQLite's message contains a damaged name
                 raise sqlite3.DatabaseError("malformed database schema") from error
             except sqlite3.OperationalError as error:
                 code = error.sqlite_errorcode & 0xFF
                 if code == sqlite3.SQLITE_INTERRUPT:
                     if time.monotonic() < self._deadline:
-                        raise KeyboardInterrupt from error  # sqlite3 drops what its handler raises
+                        raise KeyboardInterrupt from error  # sqlite3 swallows what its handler raises
                     raise StoreError(
-                        f"store: {self.path} keeps a query busy for over {_QUERY_SECONDS:g} s, and of a store of ours "
-                        f"it takes milliseconds. Choose another file."
+                        f"store: a query of {self.path} takes over {_QUERY_SECONDS:g} s instead of milliseconds. "
+                        f"Choose another file."
                     ) from error
                 if code != sqlite3.SQLITE_BUSY:
                     raise
@@ -198,36 +198,36 @@ class Store:
 
 
 class Memory:
-    """Cells of one sweep of one model in one state, as long as the process lives.
+    """Cells of one sweep of one version of a model, in memory.
 
     Args:
         model: The model.
-        about: All else that its cells depend on.
+        key: Everything else that its cells depend on.
     """
 
     path = None
 
-    def __init__(self, model: nn.Module, about: Hashable) -> None:
-        self._model, self._about = model, about
+    def __init__(self, model: nn.Module, key: Hashable) -> None:
+        self._model, self._key = model, key
         self._model_version = ModelVersion(model)
         self._version = self._model_version()
-        self._cells: dict[Hashable, Found] = {}
+        self._cells: dict[Hashable, CellResult] = {}
 
-    def is_of(self, model: nn.Module, about: Hashable) -> bool:
-        """Whether this is what they were computed with, unchanged."""
-        return model is self._model and about == self._about and self._model_version() == self._version
+    def matches(self, model: nn.Module, key: Hashable) -> bool:
+        """Return whether the cells were computed with this model, unchanged, and this key."""
+        return model is self._model and key == self._key and self._model_version() == self._version
 
-    def put(self, name: Hashable, found: Found) -> None:
-        """Keep a finished cell, if the model is still what it was."""
+    def put(self, name: Hashable, result: CellResult) -> None:
+        """Store a finished cell, if the model has not changed."""
         if self._model_version() == self._version:
-            self._cells[name] = found
+            self._cells[name] = result
 
-    def get(self, names: Collection[Hashable]) -> dict[Hashable, Found]:
-        """Those of some cells that are kept."""
+    def get(self, names: Collection[Hashable]) -> dict[Hashable, CellResult]:
+        """Return the stored ones of some cells."""
         return {name: self._cells[name] for name in names if name in self._cells}
 
     def close(self) -> None:
-        """Nothing to be closed."""
+        """Do nothing."""
 
 
 def _check_regular(path: Path) -> None:
@@ -251,8 +251,8 @@ def _checksum(name: str, *parts: bytes) -> str:
     return state.hexdigest()
 
 
-def _read(name: str, row: tuple, expected: tuple[int, ...] | None) -> Found | None:
-    """The cell of a row; None where that is not what was written."""
+def _read(name: str, row: tuple, expected: tuple[int, ...] | None) -> CellResult | None:
+    """Return the cell of a row, or None if the row is damaged."""
     if not all(isinstance(part, bytes) for part in row) or max(len(part) for part in row[:2]) > _JSON_LENGTH:
         return None
     *parts, checksum = row
@@ -269,4 +269,4 @@ def _read(name: str, row: tuple, expected: tuple[int, ...] | None) -> Found | No
     if 4 * math.prod(shape) != len(parts[2]) or expected not in (None, tuple(shape)):
         return None
     values = np.frombuffer(parts[2], "<f4").astype(np.float32).reshape(shape)
-    return Found(numbers, values) if np.isfinite(values).all() else None
+    return CellResult(numbers, values) if np.isfinite(values).all() else None

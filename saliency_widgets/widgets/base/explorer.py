@@ -93,7 +93,7 @@ class BaseExplorer(WithStaticOutput, Showable, w.Box):
         last, request = self._session.last, self._request
         if last is not None and last.request is not None and last.generation == self._session.generation:
             request = last.request  # as it was computed
-        return {**self._given, **self._problem.given, **request.settings}
+        return {**self._given, **self._problem.options, **request.settings}
 
     @property
     def attribution(self) -> Attribution | None:
@@ -165,7 +165,7 @@ class BaseExplorer(WithStaticOutput, Showable, w.Box):
 
     def _code_of(self, found: Attribution | None) -> str:
         """The code of a finished attribution; of what is asked, where there is none yet."""
-        settings = {**self._problem.given, **self._request.settings} if found is None else found.settings
+        settings = {**self._problem.options, **self._request.settings} if found is None else found.settings
         return code_of(settings, transformed=self._problem.transformed, shown=self._shown)
 
     @property
@@ -258,7 +258,7 @@ class BaseExplorer(WithStaticOutput, Showable, w.Box):
     def _on_event(self, event: Event) -> None:
         """The worker has something to show. It touches the result widgets and nothing else."""
         shown = self._session.shown or event  # the title is of the answer on the screen, not of what is asked by now
-        asked = "" if event.asked is None else self.panel.title_of(event.asked)
+        asked = "" if event.newest is None else self.panel.title_of(event.newest)
         self.view.offer(messages.frame_of(event), self._status_of(event, shown, asked))
         case = self._case_of(event)
         if case is not None:

@@ -12,7 +12,7 @@ import torch
 from ipywidgets import Widget
 
 from saliency_widgets import render
-from saliency_widgets.api.compare import Place
+from saliency_widgets.api.compare import Cell
 from saliency_widgets.api.compare.arguments import LIMIT, read_comparison
 from saliency_widgets.attribution import Attribution
 from saliency_widgets.attribution.reduction import CHANNEL, SIGN
@@ -80,7 +80,7 @@ class Comparison(WithStaticOutput, Showable, w.Box):
         check_choice("scale", scale, ("shared", "own"))
         self._asked = read_comparison(
             model, inputs, methods=methods, settings=settings, classes=classes, score=score, contrast=contrast,
-            limit=limit, params=params, about=about,
+            limit=limit, params=params, problem_options=about,
         )  # fmt: skip
         self._display = DisplaySettings(**display)
         try:
@@ -98,7 +98,7 @@ class Comparison(WithStaticOutput, Showable, w.Box):
         self.view = self._maps.view
         self.view.scale = scale
         self._beneath = Beneath(lambda: self.view.tell(opened={}))
-        self._shown: list[Place] = []
+        self._shown: list[Cell] = []
         self.panel = ComparisonPanel(
             self._asked, self._pivot, self._display, sign=sign, channels=channels, reduced=self._maps.reduce,
             moved=self._show,
@@ -295,7 +295,7 @@ class Comparison(WithStaticOutput, Showable, w.Box):
         self._maps.show(*self._pivot.headings, {place: self._wanted(place) for place in self._shown})
         self.panel.show(self._shown)
 
-    def _wanted(self, place: Place) -> Wanted:
+    def _wanted(self, place: Cell) -> Wanted:
         asked, models = self._asked, self._asked.axes["models"]
         ignored = asked.ignored(place)
         notes = (f"{asked.method(place).title} has no {', '.join(ignored)}: the map is the same without.",)
@@ -308,7 +308,7 @@ class Comparison(WithStaticOutput, Showable, w.Box):
             notes=notes if ignored else (),
         )
 
-    def _place(self, argument: str, name: tuple[str, str]) -> Place:
+    def _place(self, argument: str, name: tuple[str, str]) -> Cell:
         if not isinstance(name, (tuple, list)) or not all(isinstance(label, str) for label in name):
             raise TypeError(f"{argument}: expected a cell as (row, column), both by name, got {brief(name)}.")
         for place in self._shown:
@@ -318,7 +318,7 @@ class Comparison(WithStaticOutput, Showable, w.Box):
             f"{argument}: there is no cell {brief(name)}. There are {[self._pivot.name(p) for p in self._shown]}."
         )
 
-    def _quantized(self, place: Place) -> render.Quantized:
+    def _quantized(self, place: Cell) -> render.Quantized:
         frame = self._maps.frame(place)
         return render.Quantized(codes=frame.codes, low=frame.low, high=frame.high, signed=frame.signed)
 
@@ -330,8 +330,8 @@ class Comparison(WithStaticOutput, Showable, w.Box):
             self.view.tell(opened={"words": words, "mark": ""})
             return
         name, request, method = asked.name(place), asked.request(place), asked.axes["methods"].values[place.methods]
-        explain = asked.problem(place).given.get("explain")
-        about = {**asked.about[place.models], **({} if explain is None else {"explain": explain})}
+        explain = asked.problem(place).options.get("explain")
+        about = {**asked.options[place.models], **({} if explain is None else {"explain": explain})}
         try:
             found = Explorer(
                 asked.axes["models"].values[place.models], asked.axes["inputs"].values[place.inputs],

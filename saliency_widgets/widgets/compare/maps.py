@@ -291,10 +291,10 @@ class Maps:
         entry = self._entries.get(key)
         if entry is None or self._closed:
             return
-        if event.asked is None or entry.asked is None:
+        if event.newest is None or entry.asked is None:
             return
-        pace = dict(event.asked.params).get(CHUNK_SIZE.name)
-        if entry.asked.paced(pace).key != event.asked.key:
+        pace = dict(event.newest.params).get(CHUNK_SIZE.name)
+        if entry.asked.with_chunk_size(pace).key != event.newest.key:
             return  # it was asked something else meanwhile
         drawn = event.state == "error"  # even if that can't be drawn; what fails in another is told as an error next
         try:

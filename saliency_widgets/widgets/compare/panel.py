@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 import ipywidgets as w
 import torch
 
-from saliency_widgets.api.compare import Comparison, Place
+from saliency_widgets.api.compare import Cell, Comparison
 from saliency_widgets.attribution.reduction import CHANNEL, SIGN
 from saliency_widgets.attribution.score import probabilities
 from saliency_widgets.markup import Markup, element, joined
@@ -83,39 +83,39 @@ class ComparisonPanel:
         menus = [*self._pivot.menus.values(), *self._pivot.turning, *self.layers.values()]
         return [*menus, *self.sign.leaves, *self.channels.leaves]
 
-    def sign_of(self, place: Place) -> str:
+    def sign_of(self, place: Cell) -> str:
         """How a map is shown."""
         return self._asked.method(place).sign if self.sign.value == _OWN else self.sign.value
 
-    def show(self, places: Sequence[Place]) -> None:
+    def show(self, places: Sequence[Cell]) -> None:
         """Other maps are shown: the menus that are left, and what is predicted of these."""
         self._choice.layout.display = None if self._pivot.turning or self._pivot.choosable else "none"
         self.predict(places)
 
-    def predict(self, places: Sequence[Place]) -> None:
+    def predict(self, places: Sequence[Cell]) -> None:
         """Tell what each model says of each input that is shown, as far as it is known."""
         axes, told = self._asked.axes, {}
         for models, inputs in dict.fromkeys((place.models, place.inputs) for place in places):
             about = (("inputs", inputs), ("models", models))
             heading = " · ".join(axes[name].labels[k] for name, k in about if len(axes[name]) > 1)
-            told[heading] = self._asked.problem(Place(models=models, inputs=inputs))
+            told[heading] = self._asked.problem(Cell(models=models, inputs=inputs))
         self.predictions.value = predictions_of(told, self._asked.score)
 
     def _reduce(self) -> None:
-        signs = {self.sign_of(Place(methods=k)) for k in range(len(self._asked.axes["methods"]))}
+        signs = {self.sign_of(Cell(methods=k)) for k in range(len(self._asked.axes["methods"]))}
         self._display["diverging"].show("signed" in signs)
         self._display["colormap"].show(bool(signs - {"signed"}))
         self._reduced(None if self.sign.value == _OWN else self.sign.value, self.channels.value)
 
     def _layer_menus(self) -> dict[int, Menu]:
         asked, axes = self._asked, self._asked.axes
-        methods = [asked.method(Place(methods=k)) for k in range(len(axes["methods"]))]
+        methods = [asked.method(Cell(methods=k)) for k in range(len(axes["methods"]))]
         needed = any(param.name == "layer" for method in methods for param in method.params)
         if not needed or "layer" in asked.params or any("layer" in one for one in axes["settings"].values):
             return {}
         made = {}
         for k, label in enumerate(axes["models"].labels):
-            sized = asked.problem(Place(models=k)).layers.items()
+            sized = asked.problem(Cell(models=k)).layers.items()
             options = [(f"{path} · {c} × {h} × {width}", path) for path, (c, h, width) in reversed(sized)]
             title = label if len(axes["models"]) > 1 else "Layer"
             made[k] = menu(title, [("auto · the last that matters", ""), *options], "", f"layer-{k}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from saliency_widgets.api.compare import TITLES, Axis, Place
+from saliency_widgets.api.compare import TITLES, Axis, Cell
 from saliency_widgets.params import check_choice, unknown
 from saliency_widgets.widgets.base.controls import LABEL_WIDTH, Menu
 
@@ -69,18 +69,18 @@ class Pivot:
             across.labels if len(across) > 1 or single else [""],
         )
 
-    def places(self) -> list[Place]:
+    def places(self) -> list[Cell]:
         """What is shown, row by row."""
         for name, one in self.menus.items():
             one.layout.display = "none" if name in (self.rows, self.columns) else None
         chosen = {name: one.value for name, one in self.menus.items()}
         return [
-            Place(**{**chosen, self.rows: row, self.columns: column})
+            Cell(**{**chosen, self.rows: row, self.columns: column})
             for row in range(len(self._axes[self.rows]))
             for column in range(len(self._axes[self.columns]))
         ]
 
-    def name(self, place: Place) -> tuple[str, str]:
+    def name(self, place: Cell) -> tuple[str, str]:
         """The row and the column of a place."""
         row, column = (self._axes[name].labels[getattr(place, name)] for name in (self.rows, self.columns))
         return row, column

@@ -123,7 +123,7 @@ class PageWriter:
         return Saved(as_path(path), put(path, text), len(states))
 
     def _there(self, request: Request) -> bool:
-        return self._is_shown(request) or self._session.kept(request) is not None
+        return self._is_shown(request) or self._session.cached(request) is not None
 
     def _is_shown(self, request: Request) -> bool:
         return self._shown.request is not None and request.key == self._shown.request.key
@@ -132,7 +132,7 @@ class PageWriter:
         if self._is_shown(request) and self._shown.attribution is not None:
             return self._shown.attribution, self._shown.version
         try:
-            return self._session.answer(request, check)
+            return self._session.run(request, check)
         except ModelChanged as error:
             raise RuntimeError(str(error)) from error
         except (TypeError, ValueError) as error:
@@ -144,7 +144,7 @@ class PageWriter:
     def _traits(self, entry: Entry, found: Attribution, version: tuple | None) -> dict[str, Any]:
         """What the view shows of one map."""
         explorer, frame = self._explorer, frame_of(found, entry.reduction)
-        event = Event(1, 1, "done", found, frame, request=entry.request, asked=entry.request, version=version)
+        event = Event(1, 1, "done", found, frame, request=entry.request, newest=entry.request, version=version)
         status = explorer._status_of(event, event, "", entry.reduction.sign)
         status["elapsed"], status["aside"] = None, ""
         shown = {**explorer._shown, "sign": entry.reduction.sign, "channels": entry.reduction.channels}

@@ -22,7 +22,7 @@ from saliency_widgets.attribution.score import SCORE, is_function
 from saliency_widgets.files import resolve_target
 from saliency_widgets.params import TIMEOUT, check_choice, check_list
 from saliency_widgets.session import Problem
-from saliency_widgets.session.examiner import Check, Examiner, Told
+from saliency_widgets.session.examiner import Check, CheckEvent, Examiner
 from saliency_widgets.session.jobs import check_executor, raise_again, worker_error
 from saliency_widgets.widgets.base.interrupts import stop_on_interrupt
 from saliency_widgets.widgets.base.lifetime import Showable, weakly
@@ -140,7 +140,7 @@ class Lesson(WithStaticOutput, Showable, w.VBox):
         self._examiner = Examiner(weakly(self._on_told), busy=self._is_busy, executor=executor)
         weakref.finalize(self, self._examiner.ending.end).atexit = False
         for step in self._steps.values():
-            self._examiner.ask(Check(step.name, partial(self._board.page, step)))
+            self._examiner.submit(Check(step.name, partial(self._board.page, step)))
         stop_on_interrupt(self)
 
     def __repr__(self) -> str:
@@ -288,12 +288,12 @@ class Lesson(WithStaticOutput, Showable, w.VBox):
     def _is_busy(self) -> bool:
         return self.explorer is not None and self.explorer._session.busy
 
-    def _on_told(self, told: Told) -> None:
+    def _on_told(self, told: CheckEvent) -> None:
         """A step is finished, or has failed. Called by the worker."""
         name = told.check.name
         if told.state == "running" or not self._open:
             return
-        page, error = told.found, told.error
+        page, error = told.result, told.error
         if isinstance(page, Page):
             self._settings[name] = page.settings
             self._board.brought |= page.names

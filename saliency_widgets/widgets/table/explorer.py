@@ -220,7 +220,7 @@ class TableExplorer(BaseExplorer):
             edits = (f"{name!r} = {value!r}" for name, value in self.what_if.changed.items())
             lines.append(f"# inputs with {', '.join(edits)}")
         if self.panel.baseline_row is not None:
-            place, framed = self.panel.baseline_row, hasattr(self._problem.given["background"], "iloc")
+            place, framed = self.panel.baseline_row, hasattr(self._problem.options["background"], "iloc")
             lines.append(
                 f"# baseline = background.iloc[[{place}]]" if framed else f"# baseline: row {place} of background"
             )

@@ -208,7 +208,7 @@ class TableTrust(TrustPanel):
 
     def show(self, case: Case, title: str) -> None:
         """Attributions are finished; marks of another row or score are taken away."""
-        if self._about is None or not self._about.beside(case):
+        if self._about is None or not self._about.is_comparable(case):
             self._bars.beside(None)
         self._about = case
         super().show(case, title)

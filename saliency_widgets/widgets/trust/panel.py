@@ -11,7 +11,7 @@ import ipywidgets as w
 import torch
 
 from saliency_widgets.markup import element, escape
-from saliency_widgets.session.examiner import Check, Examiner, Told
+from saliency_widgets.session.examiner import Check, CheckEvent, Examiner
 from saliency_widgets.session.explanation import Case
 from saliency_widgets.widgets.base.charts import alarm
 from saliency_widgets.widgets.base.heatmap import HeatmapView
@@ -91,7 +91,7 @@ class TrustPanel:
 
     def show(self, case: Case, title: str) -> None:
         """A map is finished: look into it, if the panel is open; called on any thread."""
-        self._cases = {name: kept for name, kept in self._cases.items() if kept.beside(case) and name != title}
+        self._cases = {name: kept for name, kept in self._cases.items() if kept.is_comparable(case) and name != title}
         self._cases[title] = self._case = case
         self._cases = dict(list(self._cases.items())[-_REMEMBERED:])
         if self.opened and self._sections:  # being opened on another thread, it asks about this case by itself
@@ -139,9 +139,9 @@ class TrustPanel:
         check = section.check(case)
         if check is not None:
             self._asked[check.name] = check, case
-            self._examiner.ask(check)
+            self._examiner.submit(check)
 
-    def _on_told(self, told: Told) -> None:
+    def _on_told(self, told: CheckEvent) -> None:
         """The worker has something to show: on display widgets only."""
         check, case = self._asked.get(told.check.name, (None, None))
         if check is not told.check or case is None:
@@ -149,13 +149,13 @@ class TrustPanel:
         if told.error is not None:
             self._told.value = alarm(words_of(told.error) or type(told.error).__name__)
             return
-        if told.found is None:
+        if told.result is None:
             return
         if self._told.value:
             self._told.value = escape("")
         section = next(section for section in self._sections if section.name == told.check.name)
         with torch.no_grad():
-            section.show(told.found, case)
+            section.show(told.result, case)
 
 
 class ImageTrust(TrustPanel):
