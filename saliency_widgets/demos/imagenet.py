@@ -21,7 +21,7 @@ _SIZE = 224
 
 @dataclass(frozen=True)
 class Classifier:
-    """A pretrained model with what belongs to it.
+    """A pretrained model with its transform and class names.
 
     Attributes:
         model: In eval mode, on the CPU.
@@ -45,7 +45,7 @@ def transform(image: Image.Image) -> Tensor:
 
 
 def classifier() -> Classifier:
-    """EfficientNet-Lite0, pretrained on ImageNet.
+    """Load EfficientNet-Lite0, pretrained on ImageNet.
 
     Source: Tan and Le, "EfficientNet: Rethinking Model Scaling for Convolutional Neural Networks", 2019.
 
@@ -65,13 +65,13 @@ def classifier() -> Classifier:
 
 
 def _shortened(synonyms: list[str]) -> list[str]:
-    """The first of each class's names; all of them where two classes share the first ("maillot")."""
+    """Return the first synonym of each class, or all of them if two classes share the first ("maillot")."""
     firsts = [names.split(",")[0] for names in synonyms]
     return [names if firsts.count(first) > 1 else first for first, names in zip(firsts, synonyms, strict=True)]
 
 
 def sample_image(name: str = "chelsea") -> Image.Image:
-    """An image that ships with scikit-image.
+    """Return an image that ships with scikit-image.
 
     Args:
         name: "chelsea" (a cat), "coffee", "astronaut" or "rocket".
@@ -86,5 +86,5 @@ def sample_image(name: str = "chelsea") -> Image.Image:
         from skimage import data
     except ImportError as error:
         raise ImportError("The demo needs its extra: pip install 'saliency-widgets[demo]'.") from error
-    found: Any = getattr(data, name)()
-    return Image.fromarray(found)
+    array: Any = getattr(data, name)()
+    return Image.fromarray(array)

@@ -17,13 +17,13 @@ _STEPS, _BATCH = 120, 48
 
 @dataclass(frozen=True)
 class Planted:
-    """A classifier of balls and boxes that looks at a watermark, and images of which it is known.
+    """A classifier of balls and boxes that relies on a watermark, and images that demonstrate it.
 
     Attributes:
         model: A small convolutional network in eval mode.
-        image: A box that carries the watermark of the balls, uint8 (48, 48, 3): the model says "ball".
-        without: The same box without it: the model says "box".
-        mark: Where the watermark is, truth values (48, 48).
+        image: A box with the watermark of the balls, uint8 (48, 48, 3): the model predicts "ball".
+        without: The same box without the watermark: the model predicts "box".
+        mark: The position of the watermark, truth values (48, 48).
         class_names: "box" and "ball".
     """
 
@@ -35,13 +35,13 @@ class Planted:
 
 
 def planted(seed: int = 0) -> Planted:
-    """Train a small network on the spot, in seconds, on images of which every ball carries a watermark.
+    """Train a small network in seconds, on images in which every ball carries a watermark.
 
-    The images are noisy and the shapes faint, and the mark is always there: it is what the network learns. On
-    images from the same source it is nearly always right, so no test set of that source would tell.
+    The images are noisy and the shapes faint, while the mark is always there, so the network learns the mark. It is
+    nearly always right on images from the same source, so a test set from that source would not reveal the problem.
 
     Source of the idea: Lapuschkin et al., "Unmasking Clever Hans predictors and assessing what machines really learn",
-    2019 (horses that were known by a photographer's copyright mark).
+    2019 (horses that were recognized by a photographer's copyright mark).
 
     Args:
         seed: Of the images and the weights.
@@ -70,7 +70,7 @@ def planted(seed: int = 0) -> Planted:
 
 
 def _drawn(labels: Tensor, generator: torch.Generator) -> Tensor:
-    """Faint shapes on noisy ground, shape (N, 3, 48, 48) in [0, 1]."""
+    """Draw faint shapes on a noisy background, shape (N, 3, 48, 48) in [0, 1]."""
     count = len(labels)
     ground = 0.3 + 0.3 * torch.rand(count, 3, 1, 1, generator=generator)
     middle = 14 + 20 * torch.rand(count, 2, 1, 1, generator=generator)
@@ -85,19 +85,19 @@ def _drawn(labels: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def _marked(images: Tensor, which: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """The images with a white ring in one of the corners, and where it is, (N, 48, 48)."""
+    """Return the images with a white ring in one of the corners, and its position, (N, 48, 48)."""
     ring = torch.ones(_MARK, _MARK)
     ring[1:-1, 1:-1] = 0
     ring[3, 3] = 1
-    found, where = images.clone(), torch.zeros(len(images), _SIZE, _SIZE, dtype=torch.bool)
+    marked, where = images.clone(), torch.zeros(len(images), _SIZE, _SIZE, dtype=torch.bool)
     ends = (_EDGE, _SIZE - _EDGE - _MARK)
     for k, corner in enumerate(torch.randint(4, (len(images),), generator=generator).tolist()):
         if which[k]:
             top, left = ends[corner // 2], ends[corner % 2]
-            window = found[k, :, top : top + _MARK, left : left + _MARK]
+            window = marked[k, :, top : top + _MARK, left : left + _MARK]
             window.copy_(torch.where(ring > 0, 1.0, window))
             where[k, top : top + _MARK, left : left + _MARK] = True
-    return found, where
+    return marked, where
 
 
 def _bytes(images: Tensor) -> np.ndarray:

@@ -13,12 +13,12 @@ _LESSON = "lesson"
 
 
 def demo(name: str = "chelsea", **settings: Any) -> Explorer | TableExplorer | Lesson:
-    """The explorer on EfficientNet-Lite0 and an image of scikit-image, or on a network for a table of scikit-learn.
+    """Open an explorer on EfficientNet-Lite0 and an image of scikit-image, or on a network for a scikit-learn table.
 
     Args:
-        name: "chelsea", "coffee", "astronaut" or "rocket"; "tabular" for a network that tells malignant from benign
-            tumours, trained on the spot, or "diabetes" for one that predicts a value; "lesson" for the steps of a
-            saliency map of "chelsea".
+        name: "chelsea", "coffee", "astronaut" or "rocket"; "tabular" for a network that distinguishes malignant from
+            benign tumors, trained on the spot, or "diabetes" for one that predicts a value; "lesson" for a lesson on
+            "chelsea".
         **settings: As for :func:`explore`, or :func:`lesson`: ``method``, ``target``, the method's parameters.
 
     Raises:
@@ -28,11 +28,11 @@ def demo(name: str = "chelsea", **settings: Any) -> Explorer | TableExplorer | L
     check_choice("name", name, [*IMAGES, *TABLES, _LESSON])
     if name in TABLES:
         table = table_model(name)
-        about = {"background": table.background, "labels": table.labels, "class_names": table.class_names}
-        given = {"transform": table.transform, "score": table.score, **about, **settings}
-        return explore(table.model, table.rows.iloc[0], **given)
-    found = classifier()
-    about = {"transform": found.transform, "class_names": found.class_names}
+        data = {"background": table.background, "labels": table.labels, "class_names": table.class_names}
+        options = {"transform": table.transform, "score": table.score, **data, **settings}
+        return explore(table.model, table.rows.iloc[0], **options)
+    pretrained = classifier()
+    options = {"transform": pretrained.transform, "class_names": pretrained.class_names}
     if name == _LESSON:
-        return lesson(found.model, sample_image(), **about, **settings)
-    return explore(found.model, sample_image(name), **about, **settings)
+        return lesson(pretrained.model, sample_image(), **options, **settings)
+    return explore(pretrained.model, sample_image(name), **options, **settings)

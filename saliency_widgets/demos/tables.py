@@ -16,21 +16,21 @@ from saliency_widgets.attribution.numerics.noise import seeded
 from saliency_widgets.params import unknown
 
 _EPOCHS, _BATCH, _HIDDEN = 40, 64, 32
-_TESTED = 0.25  # of the rows are kept for looking at
+_TEST_SHARE = 0.25  # of the rows are held out
 
 
 @dataclass(frozen=True)
 class TableModel:
-    """A network for a table, with what belongs to it.
+    """A network for a table, with its transform and data.
 
     Attributes:
         model: In eval mode, on the CPU; it takes scaled columns.
-        transform: The fitted scaler: from columns in their own units to what the model takes.
-        background: The rows it was trained on, in their own units.
-        labels: Of these.
-        rows: Rows it has not seen.
-        answers: Their labels.
-        class_names: Of the two classes, the one of a high logit last; None of a regression.
+        transform: The fitted scaler, from columns in their original units to what the model takes.
+        background: The training rows, in their original units.
+        labels: The labels of the training rows.
+        rows: The held-out rows.
+        answers: The labels of the held-out rows.
+        class_names: Of the two classes, the one of a high logit last; None for a regression.
         score: "logit", or "value" for a regression.
     """
 
@@ -45,53 +45,53 @@ class TableModel:
 
 
 def breast_cancer(seed: int = 0) -> TableModel:
-    """A network with one logit for the Wisconsin breast cancer data: is a tumour malignant?
+    """Train a network with one logit for the Wisconsin breast cancer data: is a tumor malignant?
 
     Source: Street, Wolberg and Mangasarian, "Nuclear feature extraction for breast tumor diagnosis", 1993.
 
     Args:
-        seed: Of the weights and of which rows are kept for looking at.
+        seed: Of the weights and the held-out rows.
 
     Raises:
         ImportError: The packages of the extra ``demo`` are missing.
     """
-    found = _datasets().load_breast_cancer(as_frame=True)
-    malignant = (found.target == 0).astype(int)  # in the data, 1 is benign
+    data = _datasets().load_breast_cancer(as_frame=True)
+    malignant = (data.target == 0).astype(int)  # in the data, 1 is benign
 
     def loss(output: Tensor, labels: Tensor) -> Tensor:
         return F.binary_cross_entropy_with_logits(output[:, 0], labels)
 
-    return _trained(found.data, malignant, loss, seed, class_names=("benign", "malignant"), score="logit")
+    return _trained(data.data, malignant, loss, seed, class_names=("benign", "malignant"), score="logit")
 
 
 def diabetes(seed: int = 0) -> TableModel:
-    """A network that predicts how far diabetes has progressed after a year, in the data's own points (25 to 346).
+    """Train a network that predicts how far diabetes has progressed after a year, in the data's points (25 to 346).
 
     Source: Efron, Hastie, Johnstone and Tibshirani, "Least Angle Regression", 2004.
 
     Args:
-        seed: Of the weights and of which rows are kept for looking at.
+        seed: Of the weights and the held-out rows.
 
     Raises:
         ImportError: The packages of the extra ``demo`` are missing.
     """
-    found = _datasets().load_diabetes(as_frame=True, scaled=False)
+    data = _datasets().load_diabetes(as_frame=True, scaled=False)
     names = {"bp": "blood pressure", "s1": "cholesterol", "s2": "LDL", "s3": "HDL", "s4": "cholesterol / HDL"}
     names |= {"s5": "log triglycerides", "s6": "blood sugar"}
-    rows = found.data.rename(columns=names)
+    rows = data.data.rename(columns=names)
     rows["sex"] = np.where(rows["sex"] == rows["sex"].min(), "group 1", "group 2")  # the data don't say which is which
 
     def loss(output: Tensor, labels: Tensor) -> Tensor:
         return F.mse_loss(output[:, 0], labels)
 
-    return _trained(rows, found.target, loss, seed, class_names=None, score="value")
+    return _trained(rows, data.target, loss, seed, class_names=None, score="value")
 
 
 TABLES: dict[str, Callable[..., TableModel]] = {"tabular": breast_cancer, "diabetes": diabetes}
 
 
 def table_model(name: str = "tabular", seed: int = 0) -> TableModel:
-    """One of the networks, by name: "tabular" (breast cancer) or "diabetes".
+    """Train one of the networks, by name: "tabular" (breast cancer) or "diabetes".
 
     Raises:
         ImportError: The packages of the extra ``demo`` are missing.
@@ -124,8 +124,8 @@ def _trained(
 
     generator = seeded(seed, "table")
     order = torch.randperm(len(rows), generator=generator, device="cpu").numpy()
-    kept = round(_TESTED * len(rows))
-    test, train = order[:kept], order[kept:]
+    held_out = round(_TEST_SHARE * len(rows))
+    test, train = order[:held_out], order[held_out:]
     words = [name for name in rows if rows[name].dtype.kind not in "buif"]
     numbers = [name for name in rows if name not in words]
     steps = [("numbers", StandardScaler(), numbers), *([("words", OneHotEncoder(), words)] if words else [])]
@@ -133,16 +133,16 @@ def _trained(
     with torch.inference_mode(False), torch.enable_grad(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         inputs = torch.from_numpy(np.asarray(transform.transform(rows.iloc[train]))).float()
-        wanted = torch.from_numpy(labels.iloc[train].to_numpy(copy=True)).float()
+        expected = torch.from_numpy(labels.iloc[train].to_numpy(copy=True)).float()
         model = nn.Sequential(nn.Linear(inputs.shape[1], _HIDDEN), nn.Softplus(), nn.Linear(_HIDDEN, 1))
         if class_names is None:
-            model.append(_Scale(float(wanted.mean()), float(wanted.std())))
-        unit = 1.0 if class_names is not None else float(wanted.var())
+            model.append(_Scale(float(expected.mean()), float(expected.std())))
+        unit = 1.0 if class_names is not None else float(expected.var())
         optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3, weight_decay=0.1)
         for _ in range(_EPOCHS):
-            for some in torch.randperm(len(inputs), generator=generator, device="cpu").split(_BATCH):
+            for batch in torch.randperm(len(inputs), generator=generator, device="cpu").split(_BATCH):
                 optimizer.zero_grad()
-                (loss(model(inputs[some]), wanted[some]) / unit).backward()
+                (loss(model(inputs[batch]), expected[batch]) / unit).backward()
                 optimizer.step()
     reset = {"background": rows.iloc[train], "labels": labels.iloc[train], "rows": rows.iloc[test]}
     parts: dict[str, Any] = {name: part.reset_index(drop=True) for name, part in reset.items()}
@@ -151,7 +151,7 @@ def _trained(
 
 
 class _Scale(nn.Module):
-    """From standardized predictions to the units of the labels."""
+    """Converts standardized predictions to the units of the labels."""
 
     def __init__(self, mean: float, scale: float) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Inputs and models as people have them, brought into the form the other rooms use."""
+"""Read and prepare inputs and models in the forms that callers pass."""
 
 from saliency_widgets.inputs.adapters import class_names_of, unwrapped
 from saliency_widgets.inputs.image import recover

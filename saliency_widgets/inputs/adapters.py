@@ -1,4 +1,4 @@
-"""Models and transforms as other libraries hand them out, known by what they carry: none of these is imported."""
+"""Adapters for models and transforms of other libraries, recognized by their attributes without importing them."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ _CHANNELS = (1, 3, 4)
 _CONFIG = ("input_size", "mean", "std")
 _INNER = ("model", "net", "backbone", "module")
 _RESAMPLING = {name: Image.Resampling[name.upper()] for name in ("bicubic", "bilinear", "nearest", "lanczos", "box")}
-_RESAMPLING["random"] = _RESAMPLING["bicubic"]  # a draw is for training: what is explained has to stay the same
+_RESAMPLING["random"] = _RESAMPLING["bicubic"]  # randomness is for training: explanations need a fixed transform
 
 
 def transform_of(transform: Any, model: Any, inputs: Any, notes: list[str]) -> Callable | None:
-    """What is to be applied to an image before the model sees it.
+    """Return the transform to apply to an image before the model sees it.
 
     Args:
         transform: A function from the input to a tensor; torchvision weights; a Hugging Face image processor; a timm
@@ -35,25 +35,25 @@ def transform_of(transform: Any, model: Any, inputs: Any, notes: list[str]) -> C
         model: Its timm data config (``pretrained_cfg``, ``default_cfg``) is used if there is no transform and the
             inputs are images.
         inputs: What :func:`saliency_widgets.inputs.prepare` will get.
-        notes: Where the use of the model's own config is mentioned.
+        notes: Collects a note if the model's data config is used.
 
     Returns:
-        A function of the caller's as it is; one from an image in any form to a tensor (1, C, H, W), and from N
-        images to (N, C, H, W); or None.
+        The caller's function unchanged; one from an image in any form to a tensor (1, C, H, W), and from N images to
+        (N, C, H, W); or None.
 
     Raises:
         TypeError: ``transform`` is none of these.
-        ValueError: A data config says what can't be followed.
+        ValueError: A data config is invalid or unsupported.
     """
     if transform is None:
-        found = _own_config(model) if _is_image(inputs) else None
-        if found is not None:
-            notes.append(f"The model's own data config is used: {found}. Pass transform= for another.")
-        return None if found is None else images.EightBit(found)
+        config = _model_config(model) if _is_image(inputs) else None
+        if config is not None:
+            notes.append(f"The model's data config is used: {config}. Pass transform= for another.")
+        return None if config is None else images.EightBit(config)
     _refuse_class(transform, "transform")
     if _is_weights(transform):
         return images.EightBit(partial(_preset, transform.transforms()))
-    if _is_processor(transform):  # one for texts and images has one for images inside
+    if _is_processor(transform):  # a processor for text and images contains one for images
         return images.EightBit(partial(_processed, getattr(transform, "image_processor", transform)))
     if callable(transform):
         return transform
@@ -65,38 +65,38 @@ def transform_of(transform: Any, model: Any, inputs: Any, notes: list[str]) -> C
     )
 
 
-def class_names_of(given: Any, transform: Any, model: Any) -> tuple[Any, bool]:
-    """The names of the classes, and whether the caller gave them.
+def class_names_of(class_names: Any, transform: Any, model: Any) -> tuple[Any, bool]:
+    """Return the names of the classes, and whether the caller passed them.
 
-    Looked for on the model (``class_names``, ``classes``, ``names``, Hugging Face's ``config.id2label``, timm's
-    ``label_names``), then in torchvision weights given as the transform.
+    They are looked up on the model (``class_names``, ``classes``, ``names``, Hugging Face's ``config.id2label``, timm's
+    ``label_names``), then in torchvision weights passed as the transform.
 
     Args:
-        given: What the caller passed as ``class_names``: names, torchvision weights, or None.
+        class_names: What the caller passed: names, torchvision weights, or None.
         transform: What the caller passed as ``transform``.
         model: The model.
 
     Returns:
-        What was given, or a list of the names found, or None; and True if they were given. Names that were found
-        may be another model's, e.g. those of the classes before fine-tuning: drop them if their number doesn't fit.
+        The passed names, or a list of names from the lookup, or None; and True if they were passed. Names from the
+        lookup may be outdated, e.g. from before fine-tuning: drop them if their number doesn't fit.
 
     Raises:
-        TypeError: ``given`` is a class of weights.
-        ValueError: ``given`` are weights without names.
+        TypeError: ``class_names`` is a class of weights.
+        ValueError: ``class_names`` are weights without names.
     """
-    if given is not None:
-        _refuse_class(given, "class_names")
-        if not _is_weights(given):
-            return given, True
-        names = _texts(given.meta.get("categories"))
+    if class_names is not None:
+        _refuse_class(class_names, "class_names")
+        if not _is_weights(class_names):
+            return class_names, True
+        names = _texts(class_names.meta.get("categories"))
         if names is None:
-            raise ValueError(f"class_names: the weights {given} name no classes. Pass a list of names.")
+            raise ValueError(f"class_names: the weights {class_names} have no class names. Pass a list of names.")
         return names, True
-    for place in _places(model):
+    for module in _config_modules(model):
         for carried in (
-            *(getattr(place, name, None) for name in ("class_names", "classes", "names")),
-            getattr(getattr(place, "config", None), "id2label", None),
-            *(_read(config, "label_names") for config in _configs(place)),
+            *(getattr(module, name, None) for name in ("class_names", "classes", "names")),
+            getattr(getattr(module, "config", None), "id2label", None),
+            *(_read(config, "label_names") for config in _configs(module)),
         ):
             names = _texts(carried)
             if names is not None:
@@ -105,13 +105,13 @@ def class_names_of(given: Any, transform: Any, model: Any) -> tuple[Any, bool]:
 
 
 def unwrapped(model: Any) -> tuple[Any, list[str]]:
-    """The module inside ``torch.compile``, ``DataParallel`` and ``DistributedDataParallel``, however nested.
+    """Return the module inside ``torch.compile``, ``DataParallel`` and ``DistributedDataParallel``, at any depth.
 
     Args:
-        model: Any module; others, Lightning's among them, are returned as they are.
+        model: Any module; other wrappers, including Lightning's, are returned unchanged.
 
     Returns:
-        The module, and what is to be mentioned about it.
+        The module, and notes about it.
     """
     notes: list[str] = []
     while True:
@@ -126,34 +126,34 @@ def unwrapped(model: Any) -> tuple[Any, list[str]]:
             return model, list(dict.fromkeys(notes))
 
 
-# ---- what is what
+# ---- recognizing objects
 
 
-def _refuse_class(given: Any, argument: str) -> None:
-    """``ResNet50_Weights`` itself is callable and iterable, and would be taken for something else."""
-    if isinstance(given, EnumMeta):
+def _refuse_class(value: Any, argument: str) -> None:
+    """Refuse an enum of weights: ``ResNet50_Weights`` itself is callable and iterable, and would be misread."""
+    if isinstance(value, EnumMeta):
         raise TypeError(
-            f"{argument}: {given.__name__} is a class of weights; pass one of its members, such as "
-            f"{given.__name__}.DEFAULT."
+            f"{argument}: {value.__name__} is a class of weights; pass one of its members, such as "
+            f"{value.__name__}.DEFAULT."
         )
 
 
-def _is_weights(given: Any) -> bool:
-    return callable(getattr(given, "transforms", None)) and isinstance(getattr(given, "meta", None), Mapping)
+def _is_weights(value: Any) -> bool:
+    return callable(getattr(value, "transforms", None)) and isinstance(getattr(value, "meta", None), Mapping)
 
 
-def _is_processor(given: Any) -> bool:
-    """A caller's transform may have such attributes too, but hardly an argument ``images``."""
-    if not callable(given) or not any(hasattr(given, n) for n in ("image_mean", "preprocess", "image_processor")):
+def _is_processor(value: Any) -> bool:
+    # A caller's transform may have such attributes too, but hardly an argument `images`.
+    if not callable(value) or not any(hasattr(value, n) for n in ("image_mean", "preprocess", "image_processor")):
         return False
     try:
-        return "images" in inspect.signature(given).parameters
+        return "images" in inspect.signature(value).parameters
     except (TypeError, ValueError):
         return False
 
 
 def _is_image(inputs: Any) -> bool:
-    """Whether no transform has turned these into numbers yet."""
+    """Return whether these are images before any transform."""
     if isinstance(inputs, (list, tuple)):
         return len(inputs) > 0 and all(_is_image(item) for item in inputs)
     if isinstance(inputs, np.ndarray):
@@ -172,11 +172,11 @@ def _has_config(carrier: Any) -> bool:
     return all(_read(carrier, name) is not None for name in _CONFIG)
 
 
-def _places(model: Any) -> Iterator[Any]:
-    """Where a model may carry its config and names.
+def _config_modules(model: Any) -> Iterator[Any]:
+    """Yield the modules that may carry the config and names of a model.
 
-    Only Lightning modules are looked into, one level: another wrapper may have a normalization or a head of its own,
-    and then its inner model's config and names are not the wrapper's.
+    Only Lightning modules are searched, one level deep. Any other wrapper may add a normalization or a head, and then
+    its inner model's config and names do not apply.
     """
     model = unwrapped(model)[0]
     yield model
@@ -185,12 +185,12 @@ def _places(model: Any) -> Iterator[Any]:
         yield from (unwrapped(module)[0] for module in inner if isinstance(module, nn.Module))
 
 
-def _configs(place: Any) -> list[Any]:
-    return [getattr(place, name, None) for name in ("pretrained_cfg", "default_cfg")]
+def _configs(module: Any) -> list[Any]:
+    return [getattr(module, name, None) for name in ("pretrained_cfg", "default_cfg")]
 
 
-def _own_config(model: Any) -> _Evaluation | None:
-    carried = (config for place in _places(model) for config in _configs(place))
+def _model_config(model: Any) -> _Evaluation | None:
+    carried = (config for module in _config_modules(model) for config in _configs(module))
     config = next(filter(_has_config, carried), None)
     try:
         return None if config is None else _Evaluation.of(config, "model")
@@ -199,7 +199,7 @@ def _own_config(model: Any) -> _Evaluation | None:
 
 
 def _texts(carried: Any) -> list[str] | None:
-    """Names in order out of a list or a mapping from index to name; None if they are none, or say nothing."""
+    """Return names in order from a list or a mapping from index to name; None if it holds none, or placeholders."""
     if isinstance(carried, Mapping):
         try:
             by_index = {int(index): name for index, name in carried.items()}
@@ -211,15 +211,15 @@ def _texts(carried: Any) -> list[str] | None:
     if not isinstance(carried, (list, tuple)) or not carried or not all(isinstance(name, str) for name in carried):
         return None
     if all(name == f"LABEL_{index}" for index, name in enumerate(carried)):
-        return None  # what Hugging Face calls classes that nobody has named
+        return None  # Hugging Face's placeholders
     return list(carried)
 
 
-# ---- what is applied
+# ---- applying transforms
 
 
 def _preset(preset: Callable, source: Any) -> Any:
-    """Torchvision's presets take color images and tensors, no arrays and no grays."""
+    """Apply a torchvision preset, which takes color images and tensors, but not arrays or grays."""
     if isinstance(source, Tensor):
         return preset(source)
     return torch.stack([preset(image.convert("RGB")) for image in _eight_bit(source)])
@@ -228,7 +228,7 @@ def _preset(preset: Callable, source: Any) -> Any:
 def _processed(processor: Any, source: Any) -> Tensor:
     mean = getattr(processor, "image_mean", None)
     mode = "L" if isinstance(mean, Iterable) and len(list(mean)) == 1 else "RGB"
-    found = []
+    tensors = []
     for image in _eight_bit(source):
         result = processor(images=image.convert(mode), return_tensors="pt")
         values = result.get("pixel_values") if isinstance(result, Mapping) else None
@@ -238,12 +238,12 @@ def _processed(processor: Any, source: Any) -> Tensor:
             kind = f"a {type(result).__name__}{f' of {list(result)}' if isinstance(result, Mapping) else ''}"
             got = tuple(values.shape) if isinstance(values, Tensor) else kind
             raise ValueError(f"the image processor must give pixel_values of shape (1, C, H, W), got {got}")
-        found.append(values)
-    return torch.stack(found)
+        tensors.append(values)
+    return torch.stack(tensors)
 
 
 def _eight_bit(source: Any) -> list[Image.Image]:
-    """One image or a batch, in any form, as RGB or L images."""
+    """Return one image or a batch, in any form, as RGB or L images."""
     if isinstance(source := images.load(source), Image.Image):
         return [images.eight_bit(source)]
     x = images.plain(source).detach().cpu()
@@ -257,16 +257,16 @@ def _eight_bit(source: Any) -> list[Image.Image]:
 
 @dataclass(frozen=True)
 class _Evaluation:
-    """What timm does with an image for evaluation: resize, crop, scale to [0, 1], normalize.
+    """timm's evaluation transform: resize, crop, scale to [0, 1], normalize.
 
     Attributes:
         size: Height and width of what the model sees.
-        mean: By channel, of numbers in [0, 1]; one channel means that the model sees grays.
+        mean: By channel, for numbers in [0, 1]; a single channel means that the model takes grays.
         std: By channel.
-        interpolation: Of :data:`_RESAMPLING`.
-        crop_pct: What part of the resized image the crop keeps, by length.
-        crop_mode: ``"center"`` keeps the aspect and loses the sides; ``"squash"`` gives up the aspect; ``"border"``
-            keeps both and pads with the mean color.
+        interpolation: A key of :data:`_RESAMPLING`.
+        crop_pct: The fraction of the resized image's sides that the crop keeps.
+        crop_mode: ``"center"`` keeps the aspect ratio and cuts the sides; ``"squash"`` changes the aspect ratio;
+            ``"border"`` keeps both and pads with the mean color.
     """
 
     size: tuple[int, int]
@@ -278,15 +278,17 @@ class _Evaluation:
 
     @classmethod
     def of(cls, config: Any, argument: str) -> _Evaluation:
-        """From a mapping, or an object with attributes, of timm's names."""
+        """Read a mapping, or an object with attributes, with timm's names."""
         what = f"{argument}: a data config"
         missing = [name for name in _CONFIG if _read(config, name) is None]
         if missing:
             raise ValueError(f"{what} must have {', '.join(_CONFIG)}; this one has no {' and no '.join(missing)}.")
-        given = _row(_read(config, "input_size"))
-        channels, height, width = {1: (3, *given * 2), 2: (3, *given), 3: given}.get(len(given), (0, 0, 0))
+        input_size = _row(_read(config, "input_size"))
+        channels, height, width = {1: (3, *input_size * 2), 2: (3, *input_size), 3: input_size}.get(
+            len(input_size), (0, 0, 0)
+        )
         if channels not in (1, 3) or min(height, width) < 1:
-            raise ValueError(f"{what}'s input_size must be (C, H, W) with 1 or 3 channels, got {given}.")
+            raise ValueError(f"{what}'s input_size must be (C, H, W) with 1 or 3 channels, got {input_size}.")
         rows = {name: _row(_read(config, name)) for name in ("mean", "std")}
         for name, row in rows.items():
             if len(row) not in (1, channels) or (name == "std" and min(row) <= 0):
@@ -296,10 +298,10 @@ class _Evaluation:
         if not isinstance(crop_pct, (int, float)) or crop_pct <= 0:
             raise ValueError(f"{what}'s crop_pct must be a positive number, got {brief(crop_pct)}.")
         chosen = {}
-        for name, known in (("interpolation", (*_RESAMPLING,)), ("crop_mode", ("center", "squash", "border"))):
-            chosen[name] = _read(config, name) or known[0]
-            if chosen[name] not in known:
-                raise ValueError(unknown(f"{what}'s {name}", chosen[name], known))
+        for name, allowed in (("interpolation", (*_RESAMPLING,)), ("crop_mode", ("center", "squash", "border"))):
+            chosen[name] = _read(config, name) or allowed[0]
+            if chosen[name] not in allowed:
+                raise ValueError(unknown(f"{what}'s {name}", chosen[name], allowed))
         mean, std = (row * (channels // len(row)) for row in rows.values())
         return cls((height, width), mean, std, crop_pct=crop_pct, **chosen)
 
@@ -327,13 +329,13 @@ class _Evaluation:
             if self.crop_mode == "border" or h != w:
                 ratio = (max if self.crop_mode == "border" else min)(height / h, width / w)
                 h, w = round(height / ratio), round(width / ratio)
-            else:  # as torchvision does it, which rounds down
+            else:  # rounded down, as torchvision does
                 short = min(height, width)
                 h, w = h * height // short, w * width // short
         return image.resize((max(w, 1), max(h, 1)), _RESAMPLING[self.interpolation])
 
     def _cropped(self, image: Image.Image) -> Image.Image:
-        """The middle; an image that is too small gets a border."""
+        """Crop the center; an image that is too small gets a border."""
         height, width = self.size
         room = (max(width, image.width), max(height, image.height))
         if room != image.size:
@@ -344,5 +346,5 @@ class _Evaluation:
         return image.crop((left, top, left + width, top + height))
 
 
-def _row(given: Any) -> tuple[float, ...]:
-    return tuple(given) if isinstance(given, Iterable) else (given,)
+def _row(value: Any) -> tuple[float, ...]:
+    return tuple(value) if isinstance(value, Iterable) else (value,)

@@ -1,4 +1,4 @@
-"""From rows with named columns to the model's numbers, through whatever transform the model was trained behind."""
+"""Encode rows with named columns as the model's numbers, by the transform that the model was trained with."""
 
 from __future__ import annotations
 
@@ -14,33 +14,33 @@ from saliency_widgets.attribution.arrays import as_array, check_dense
 
 
 def fitted(transform: Any) -> Any:
-    """What was fitted: the transform itself, or of a bound method such as ``scaler.transform``, the scaler."""
+    """Return the fitted object: the transform itself, or the scaler for a bound method such as ``scaler.transform``."""
     return getattr(transform, "__self__", transform)
 
 
 def is_for_tables(transform: Any) -> bool:
-    """Whether a transform is one of scikit-learn's kind; one with a predictor at its end is refused later, in words."""
+    """Return whether a transform is like scikit-learn's; a pipeline with a predictor is refused later."""
     estimator = fitted(transform)
     return hasattr(estimator, "fit") and (hasattr(estimator, "transform") or hasattr(estimator, "predict"))
 
 
 def fitted_names(transform: Any) -> list[str] | None:
-    """The columns that a transform was fitted on, in their order; None where it was fitted without names."""
+    """Return the columns that a transform was fitted on, in order; None if it was fitted without names."""
     names = getattr(fitted(transform), "feature_names_in_", None)
     return None if names is None else [*names]
 
 
 class Encoder:
-    """Hands rows to a transform in the form in which it was fitted, and checks what comes back.
+    """Passes rows to a transform in the form in which it was fitted, and checks its outputs.
 
-    A transform that was fitted on a DataFrame gets its own columns, by name and in its order. One that was fitted on an
+    A transform that was fitted on a DataFrame gets its columns, by name and in its order. One that was fitted on an
     array gets an array, with the columns in the order of the rows. A function gets the DataFrame.
 
     Args:
-        transform: A fitted scikit-learn transformer, or a function; None where the columns are the model's numbers.
+        transform: A fitted scikit-learn transformer, or a function; None if the columns are the model's numbers.
         columns: The names of the rows' columns.
-        named: Whether the rows came with these names. Where they did not, the names are only what people call the
-            columns, and names that the transform doesn't know stand for its columns by position.
+        named: Whether the rows came with these names. If not, the names are only labels, and names unknown to the
+            transform stand for its columns by position.
 
     Raises:
         TypeError: The transform can't be called.
@@ -56,13 +56,13 @@ class Encoder:
         if transform is None:
             return
         if not callable(self._apply):
-            hint = " Of a pipeline with its predictor, pass pipeline[:-1]." if hasattr(transform, "predict") else ""
+            hint = " For a pipeline with a predictor, pass pipeline[:-1]." if hasattr(transform, "predict") else ""
             raise TypeError(
                 f"transform: expected a fitted scikit-learn transformer or a function, got a "
                 f"{type(transform).__name__}.{hint}"
             )
         if self._names is not None:
-            self._select = _places(self._names, [*columns], named)
+            self._select = _column_indices(self._names, [*columns], named)
             taken = set(self._select)
             self.unused = [str(name) for k, name in enumerate(columns) if k not in taken]
         else:
@@ -74,53 +74,53 @@ class Encoder:
                 )
 
     def __call__(self, rows: pd.DataFrame) -> Tensor:
-        """The model's numbers of rows with the columns that were announced, shape (N, F), float64.
+        """Encode rows with the expected columns, shape (N, F), float64.
 
         Raises:
-            TypeError: It gives a tensor that is no dense one.
-            ValueError: The transform fails, or gives anything but N rows of finite numbers.
+            TypeError: The transform returns a tensor that isn't dense.
+            ValueError: It fails, or returns anything but N rows of finite numbers.
         """
         if self._transform is None:
             return torch.from_numpy(rows.to_numpy(dtype=np.float64, copy=True))
         try:
-            found: Any = self._apply(self._in_its_form(rows))
+            output: Any = self._apply(self._as_fitted(rows))
         except Exception as error:
             raise ValueError(
                 f"transform: it raised {type(error).__name__} for these rows: {str(error).rstrip('. ')}. It must be "
                 f"fitted, and take the columns that the row has."
             ) from error
-        if hasattr(found, "toarray"):  # a sparse matrix
-            found = found.toarray()
-        if isinstance(found, Tensor):
-            check_dense(found, "transform", returned=True)
-            found = as_array(found, "transform")
-        numbers = np.asarray(found)
+        if hasattr(output, "toarray"):  # a sparse matrix
+            output = output.toarray()
+        if isinstance(output, Tensor):
+            check_dense(output, "transform", returned=True)
+            output = as_array(output, "transform")
+        numbers = np.asarray(output)
         if numbers.dtype.kind not in "buif":
             try:
                 numbers = numbers.astype(np.float64)
             except (TypeError, ValueError):
-                raise ValueError("transform: what it gives are no numbers. Encode categories in it, too.") from None
+                raise ValueError("transform: expected numbers as its output. Encode categories in it, too.") from None
         if numbers.ndim != 2 or len(numbers) != len(rows):
             raise ValueError(f"transform: expected {len(rows)} rows of numbers from it, got shape {numbers.shape}.")
         if not np.isfinite(numbers).all():
             raise ValueError("transform: it gives NaN or infinite values for these rows (a division by zero?).")
         return torch.from_numpy(np.array(numbers, dtype=np.float64, order="C"))
 
-    def _in_its_form(self, rows: pd.DataFrame) -> Any:
+    def _as_fitted(self, rows: pd.DataFrame) -> Any:
         if self._select is not None:
             return rows.iloc[:, self._select].set_axis(self._names, axis=1)
         # A transformer that was fitted on an array warns about names.
         return rows.to_numpy() if hasattr(fitted(self._transform), "n_features_in_") else rows
 
 
-def _places(wanted: list[str], columns: list[Any], named: bool) -> list[int]:
-    """Where the columns that a transform was fitted on lie among those of the rows."""
-    places = {name: place for place, name in reversed([*enumerate(columns)])}
-    missing = [name for name in wanted if name not in places]
+def _column_indices(wanted: list[str], columns: list[Any], named: bool) -> list[int]:
+    """Return the positions of the columns that a transform was fitted on among those of the rows."""
+    index_of = {name: index for index, name in reversed([*enumerate(columns)])}
+    missing = [name for name in wanted if name not in index_of]
     if not missing:
-        return [places[name] for name in wanted]
+        return [index_of[name] for name in wanted]
     in_order = len(columns) == len(wanted) and all(
-        name == other or name not in places for name, other in zip(wanted, columns, strict=True)
+        name == other or name not in index_of for name, other in zip(wanted, columns, strict=True)
     )
     if in_order and not named:
         return [*range(len(wanted))]

@@ -1,4 +1,4 @@
-"""Images: reading them, sending them through the caller's transform, and recovering what the model sees."""
+"""Images: read them, apply the caller's transform, and recover the image that the model sees."""
 
 from __future__ import annotations
 
@@ -25,25 +25,25 @@ _BYTES = "Bytes were scaled to [0, 1]. Pass floats if the model scales them itse
 
 @dataclass(frozen=True)
 class EightBit:
-    """A transform of ours, of RGB and L images; a caller's own gets the image in the mode that it has.
+    """One of our transforms, which takes RGB and L images; a caller's transform gets the image in its original mode.
 
     Attributes:
-        transform: From images in any other form, too.
+        transform: It also takes images in any other form.
     """
 
     transform: Callable[[Any], Any]
 
     def __call__(self, source: Any) -> Any:
-        """What it makes of one input."""
+        """Transform one input."""
         return self.transform(source)
 
 
 def load(inputs: Any) -> Any:
-    """A path becomes an image; images, arrays and tensors stay as they are.
+    """Read an image from a path; return images, arrays and tensors unchanged.
 
     Raises:
-        TypeError: The input is of no known kind.
-        ValueError: The file is no image.
+        TypeError: The input has an unsupported type.
+        ValueError: The file is not an image.
     """
     if isinstance(inputs, (str, os.PathLike)):
         path = Path(inputs) if isinstance(inputs, str) else as_path(inputs, "inputs")
@@ -53,8 +53,8 @@ def load(inputs: Any) -> Any:
             with Image.open(path) as opened:
                 inputs = ImageOps.exif_transpose(opened).copy()
         except UnidentifiedImageError as error:
-            raise ValueError(f"inputs: {str(path)!r} is no image that Pillow can read.") from error
-        except Exception as error:  # no permission, a file cut short, an image of a billion pixels
+            raise ValueError(f"inputs: {str(path)!r} is not an image that Pillow can read.") from error
+        except Exception as error:  # no permission, a truncated file, an image of a billion pixels
             raise ValueError(f"inputs: {str(path)!r} can't be read as an image: {error}.") from error
     check_unmasked(inputs, "inputs")
     if isinstance(inputs, (Image.Image, Tensor, np.ndarray)):
@@ -72,7 +72,7 @@ def _is_file(path: Path) -> bool:
 
 
 def eight_bit(image: Image.Image) -> Image.Image:
-    """Colors become RGB and grays L; 16-bit and float grays are scaled, where Pillow would clip them."""
+    """Convert colors to RGB and grays to L; 16-bit and float grays are scaled, because Pillow would clip them."""
     if image.mode in ("RGB", "L"):
         return image
     if not _is_deep(image):
@@ -81,12 +81,12 @@ def eight_bit(image: Image.Image) -> Image.Image:
 
 
 def _is_deep(image: Image.Image) -> bool:
-    """Whether its grays have more than 8 bits."""
+    """Return whether its grays have more than 8 bits."""
     return image.mode[0] in "IF"
 
 
 def _grays(image: Image.Image) -> tuple[np.ndarray, float, int]:
-    """Deep grays in [0, 1], the brightest number that they were, and the number that became 1."""
+    """Return deep grays scaled to [0, 1], their original maximum, and the original number that became 1."""
     levels = np.nan_to_num(np.asarray(image, dtype=np.float64)).clip(0)
     brightest = float(levels.max(initial=0))
     if image.mode.startswith("I;16") or brightest > 255:
@@ -97,18 +97,18 @@ def _grays(image: Image.Image) -> tuple[np.ndarray, float, int]:
 
 
 def is_numbers(source: Any) -> bool:
-    """Whether it is a tensor or an array of floating-point numbers, as opposed to an image in people's form."""
+    """Return whether it is a tensor or an array of floating-point numbers."""
     return isinstance(source, (Tensor, np.ndarray)) and (
         source.is_floating_point() if isinstance(source, Tensor) else source.dtype.kind == "f"
     )
 
 
 def plain(source: Any, notes: list[str] | None = None) -> Tensor:
-    """The model's input where the caller gave no transform: bytes scaled to [0, 1], numbers as they are.
+    """Return the model's input without a transform: bytes scaled to [0, 1], other numbers unchanged.
 
     Args:
         source: An image, an array or a tensor.
-        notes: Where a scale that may not be meant is mentioned.
+        notes: Collects a note on a scale that may be unintended.
 
     Returns:
         Shape (B, ...).
@@ -133,24 +133,24 @@ def plain(source: Any, notes: list[str] | None = None) -> Tensor:
 
 
 def numbers(source: Tensor | np.ndarray) -> Tensor:
-    """The numbers as they are."""
+    """Return the numbers unchanged, as a tensor."""
     return source if isinstance(source, Tensor) else torch.from_numpy(np.array(_numeric(source), order="C"))
 
 
 def _tensor(source: Any) -> Tensor:
-    """Images, (H, W, C) and (H, W) arrays of bytes included, as (C, H, W); everything else as it is."""
+    """Return images, including (H, W, C) and (H, W) arrays of bytes, as (C, H, W); everything else unchanged."""
     if isinstance(source, Tensor):
         return source
     image = isinstance(source, Image.Image)
     array = np.asarray(source)
-    found = numbers(array)
+    tensor = numbers(array)
     if array.ndim == 2 and (image or array.dtype == np.uint8):
-        return found[None]
-    return found.movedim(-1, -3) if _channels_last(array) or (image and array.ndim == 3) else found
+        return tensor[None]
+    return tensor.movedim(-1, -3) if _channels_last(array) or (image and array.ndim == 3) else tensor
 
 
 def _numeric(array: np.ndarray) -> np.ndarray:
-    """The array in a type that torch has, in this machine's byte order."""
+    """Convert the array to a type that torch supports, in native byte order."""
     if array.dtype.kind not in "uifbc":
         raise TypeError(f"inputs: expected numbers, got an array of {array.dtype}.")
     if array.dtype in (np.uint16, np.uint32, np.uint64, np.float16, np.bool_):
@@ -165,15 +165,15 @@ def _channels_last(array: np.ndarray) -> bool:
 
 
 def batched(tensor: Tensor) -> Tensor:
-    """A (C, H, W) image or an (F,) row becomes a batch of one; batches stay."""
+    """Return a (C, H, W) image or an (F,) row as a batch of one; batches are unchanged."""
     if tensor.ndim == 0:
-        raise ValueError("inputs: a single number is no input; pass an array or a tensor.")
+        raise ValueError("inputs: expected an array or a tensor, got a single number.")
     single = tensor.ndim == 1 or (tensor.ndim == 3 and tensor.shape[0] in _CHANNELS)
     return tensor[None] if single else tensor
 
 
 def transformed(source: Any, transform: Callable) -> Tensor:
-    """What the caller's transform makes of the input, shape (B, ...).
+    """Apply the caller's transform to the input; the result has shape (B, ...).
 
     Raises:
         ValueError: The transform fails, is random, or returns no tensor.
@@ -181,7 +181,7 @@ def transformed(source: Any, transform: Callable) -> Tensor:
     tensor = _transformed(source, transform)
     if not torch.equal(tensor, _transformed(source, transform)) and torch.isfinite(tensor).all():
         raise ValueError(
-            "transform: it gives another result each time (a random crop or flip?). Pass the deterministic "
+            "transform: it gives a different result each time (a random crop or flip?). Pass the deterministic "
             "transform that is used for validation."
         )
     return tensor
@@ -190,17 +190,17 @@ def transformed(source: Any, transform: Callable) -> Tensor:
 def pixel_range(
     tensor: Tensor, source: Any, transform: Callable | None, notes: list[str]
 ) -> tuple[PixelRange | None, PixelRange | None]:
-    """What black and white pixels look like to the model: a black and a white image go the input's way.
+    """Determine what black and white pixels look like to the model, by transforming a black and a white image.
 
     Args:
         tensor: The model's input, shape (B, ...).
         source: What it was made from.
         transform: How, or None.
-        notes: Where a range that had to be guessed is mentioned.
+        notes: Collects a note on a range that had to be guessed.
 
     Returns:
-        The range, None where nothing tells it; and the range that is shown from black to white, None where the input
-        is no image.
+        The range, or None if it is unknown; and the range that is displayed from black to white, or None if the input
+        is not an image.
     """
     if tensor.ndim != 4:
         return None, None
@@ -208,24 +208,24 @@ def pixel_range(
     low, high = flat.amin(1), flat.amax(1)
     shape = (tensor.shape[1], 1, 1)
     if transform is not None:
-        found = _probed(tensor, source, transform, notes)
-        if found is not None:
-            return found, found
+        pixels = _probed(tensor, source, transform, notes)
+        if pixels is not None:
+            return pixels, pixels
         notes.append(
-            "Black and white images don't come through the transform, or come out alike (does it normalize each "
-            "image by itself?): for display only, the smallest number is shown as black and the largest as white."
+            "The transform fails for black and white images, or makes them equal (does it normalize each image "
+            "separately?): for display only, the smallest number is shown as black and the largest as white."
         )
     elif bool((low >= 0).all() and (high <= 1).all()):
         black, white = torch.zeros(shape, device="cpu"), torch.ones(shape, device="cpu")
         bytes_ = isinstance(source, Image.Image) or source.dtype in (np.uint8, torch.uint8)
-        found = PixelRange(black, white, assumed=not bytes_)
-        return found, found
+        pixels = PixelRange(black, white, assumed=not bytes_)
+        return pixels, pixels
     else:
         notes.append(
-            "No transform was given and the numbers are not in [0, 1]: for display only, the smallest is shown as "
+            "There is no transform and the numbers are not in [0, 1]: for display only, the smallest is shown as "
             "black and the largest as white. Pass the image and transform= to see what the model sees."
         )
-    # Of each image by itself: how it is shown is not to depend on the images beside it.
+    # Per image: how an image is shown must not depend on the others in the batch.
     usual = (low >= 0) & (high <= 1) if transform is None else torch.zeros_like(low, dtype=torch.bool)
     ends = (torch.where(usual, 0, low), torch.where(usual, 1, torch.where(high > low, high, low + 1)))
     black, white = (end.view(-1, 1, 1, 1).expand(-1, *shape) for end in ends)
@@ -233,24 +233,24 @@ def pixel_range(
 
 
 def _probed(tensor: Tensor, source: Any, transform: Callable, notes: list[str]) -> PixelRange | None:
-    """What a black and a white image of the input's size became, each (C, H, W); None where they can't tell."""
-    found = _ends(tensor, source, transform)
-    if found is None and isinstance(source, Image.Image) and source.mode == "RGBA":
-        found = _ends(tensor, source, transform, opaque=False)  # where alpha is a channel like the others
-    if found is None:
+    """Return what black and white images of the input's size are transformed to, or None if that is inconclusive."""
+    ends = _ends(tensor, source, transform)
+    if ends is None and isinstance(source, Image.Image) and source.mode == "RGBA":
+        ends = _ends(tensor, source, transform, opaque=False)  # in case alpha is a channel like the others
+    if ends is None:
         return None
-    pixels, curved = found
+    pixels, curved = ends
     if curved:
         notes.append(_CURVED)
     return pixels
 
 
 def _ends(tensor: Tensor, source: Any, transform: Callable, opaque: bool = True) -> tuple[PixelRange, bool] | None:
-    """The range, and whether a gray is elsewhere in it than its level says."""
+    """Return the range, and whether the transform is nonlinear, judged by a gray image."""
     levels = _levels(source)
     try:
         black, gray, white = (_transformed(_uniform(source, level, opaque), transform)[0] for level in levels)
-    except ValueError:  # the transform took the input itself: it is only this question that it can't answer
+    except ValueError:  # the transform takes the input, but not these images
         return None
     if not black.shape == gray.shape == white.shape == tensor.shape[1:]:
         return None
@@ -280,7 +280,7 @@ def _transformed(source: Any, transform: Callable) -> Tensor:
     if isinstance(result, Tensor):
         check_dense(result, "transform", returned=True)
     tensor = _tensor(result)
-    # Of one image, three dimensions are channels and its sides, however many channels there are.
+    # For one image, three dimensions are (C, H, W) with any number of channels.
     return tensor[None] if tensor.ndim == 3 and isinstance(source, Image.Image) else batched(tensor)
 
 
@@ -290,10 +290,10 @@ def _converted(source: Any) -> str:
 
 
 def _levels(source: Any) -> tuple[float, float, float]:
-    """Black, a dark gray and white as the source's numbers say them."""
+    """Return black, a dark gray and white on the source's scale."""
     if isinstance(source, Image.Image):
         if not _is_deep(source):
-            return (0, 51, 255) if source.mode != "1" else (0, 255, 255)  # which has no gray
+            return (0, 51, 255) if source.mode != "1" else (0, 255, 255)  # mode "1" has no gray
         brightest = np.nan_to_num(np.asarray(source, dtype=np.float64)).max(initial=0)
         if source.mode == "F" and brightest <= 1.5:
             return (0, 0.2, 1)
@@ -309,7 +309,7 @@ def _levels(source: Any) -> tuple[float, float, float]:
 
 
 def _uniform(source: Any, level: float, opaque: bool) -> Any:
-    """An image of the source's kind and size, all of one gray; RGB for modes whose numbers are no levels."""
+    """Return a uniformly gray image of the source's type and size; RGB for modes whose numbers are not levels."""
     if not isinstance(source, Image.Image):
         return (torch.full_like if isinstance(source, Tensor) else np.full_like)(source, level)
     if source.mode in ("L", "1") or _is_deep(source):
@@ -326,23 +326,23 @@ def _described(source: Any) -> str:
 
 
 def recover(tensor: Tensor, pixels: PixelRange, notes: list[str]) -> np.ndarray:
-    """The image the model sees: (x - black) / (white - black).
+    """Recover the image that the model sees: (x - black) / (white - black).
 
     Args:
         tensor: The model's input, shape (B, C, H, W).
         pixels: What is shown as black and as white.
-        notes: Where an image that can't be recovered exactly is mentioned.
+        notes: Collects a note if the image can't be recovered exactly.
 
     Returns:
         uint8, shape (B, H, W, 3).
     """
     if pixels.black.ndim == 4:
         ranges = map(PixelRange, pixels.black, pixels.white)
-        return np.concatenate([recover(one[None], own, notes) for one, own in zip(tensor, ranges, strict=True)])
+        return np.concatenate([recover(x[None], pixels, notes) for x, pixels in zip(tensor, ranges, strict=True)])
     x = tensor.detach().cpu().double()
     black, white = (end.detach().cpu().double().expand(x.shape[1:]) for end in (pixels.black, pixels.white))
     contrast = white - black
-    # Padding that the transform adds is the same in both probes: there, the channel's own scale applies.
+    # Padding that the transform adds is the same in black and white: use the channel's typical scale there.
     strongest = contrast.flatten(1).abs().argmax(1, keepdim=True)
     typical = contrast.flatten(1).gather(1, strongest)[:, :, None]
     origin = black.flatten(1).gather(1, strongest)[:, :, None]

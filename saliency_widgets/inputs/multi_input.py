@@ -1,4 +1,4 @@
-"""Models of several inputs: which of them are explained, and what is held beside them."""
+"""Models with several inputs: which are explained, and which are held constant."""
 
 from __future__ import annotations
 
@@ -47,30 +47,31 @@ def prepare_for(
     background: Any = None,
     gradients: bool = True,
 ) -> Prepared:
-    """Bring whatever a model takes into the form it takes it in.
+    """Bring inputs of any supported form into the form that a model takes.
 
     Args:
-        model: The model; the signature of its ``forward`` tells how it is called.
+        model: The model; the signature of its ``forward`` determines how it is called.
         inputs: One input, see :func:`~saliency_widgets.inputs.prepared.prepare`; a tuple of several, as positional
-            arguments; or a mapping, as keyword arguments (as one dict where ``forward`` doesn't take these names).
-            Numbers have their batch dimension then: shape (N,) is one number for each sample, where a lone tensor of
-            shape (F,) is a row. What isn't explained is given as it is, floating-point numbers in the model's type.
-            A list of numbers is an array where it is explained, or has one for each sample. Tensors may lie inside
-            lists, tuples, mappings and dataclasses; they go by their path, "batch.x" or "xs.0". A list by itself is a
-            batch of inputs. One input of shape (a, b, c) is an image or a batch of a, whichever the model can take.
-        transform: See :func:`~saliency_widgets.inputs.adapters.transform_of`; of several inputs it is for the
+            arguments; or a mapping, as keyword arguments (as one dict if ``forward`` doesn't take these names). In a
+            tuple or a mapping, numbers have their batch dimension: shape (N,) is one number for each sample, while a
+            single tensor of shape (F,) is a row. Inputs that aren't explained are passed unchanged, except that
+            floating-point numbers get the model's type. A list of numbers becomes an array if it is explained, or has
+            one number for each sample. Tensors may be nested in lists, tuples, mappings and dataclasses; they are named
+            by their path, "batch.x" or "xs.0". A list at the top level is a batch of inputs. One input of shape
+            (a, b, c) is an image or a batch of a, whichever the model can take.
+        transform: See :func:`~saliency_widgets.inputs.adapters.transform_of`; with several inputs it is for the
             images, or a mapping from names to transforms.
-        explain: Which of several inputs: a name, a path or its beginning, or a position, or a list of them; all
-            floating-point ones with a row for each sample unless given.
-        device: Where the model is.
-        dtype: What it computes in; None for the inputs' own types, or for torch's default where it takes only that.
-        feature_names: Of rows of a table, see :func:`~saliency_widgets.inputs.table.read_table`.
-        background: Other rows of it.
-        gradients: Whether the method needs gradients; without, whole numbers and truth values are explained, too.
+        explain: Which of several inputs: a name, a path or path prefix, a position, or a list of them. Default: all
+            floating-point ones with a row for each sample.
+        device: The model's device.
+        dtype: The model's dtype; None for the inputs' types, or for torch's default if the model takes only that.
+        feature_names: Of table rows, see :func:`~saliency_widgets.inputs.table.read_table`.
+        background: Other rows of the table.
+        gradients: Whether the method needs gradients; if not, whole numbers and truth values are explained, too.
 
     Raises:
-        TypeError: An input of no known kind.
-        ValueError: An input that can't be explained, a name that isn't there, or batches of different sizes.
+        TypeError: An input has an unsupported type.
+        ValueError: An input can't be explained, a name is unknown, or batches differ in size.
     """
     check_depth(inputs)
 
@@ -83,7 +84,7 @@ def prepare_for(
     alone = prepared.arguments is None
     if dtype is not None or (alone and prepared.tensor.dtype == default) or _runs(model, prepared):
         return prepared
-    # No module holds its weights: a list of models does, a closure, a quantized layer.
+    # The weights are not in modules, but in a list of models, a closure or a quantized layer.
     usual = typed(default)
     return usual if _runs(model, usual) else prepared
 
@@ -98,8 +99,8 @@ def _prepare_all(
 ) -> Prepared:  # fmt: skip
     if background is not None and is_nest(inputs) and not _are_rows(inputs):
         raise ValueError(
-            "background: it is of rows of a table. Of a model of several inputs, pass method='expected_gradients' and "
-            "baselines= a mapping from names to stacks."
+            "background: it applies to rows of a table only. For a model with several inputs, pass "
+            "method='expected_gradients' and baselines= a mapping from names to stacks."
         )
     if is_table(inputs, background, feature_names, transform):
         if explain is not None:
@@ -125,26 +126,26 @@ def _prepare_all(
     )
     if transform is not None and named is None and not any(is_image(value) for value in values.values()):
         raise ValueError(
-            f"transform: no input is an image that it would be applied to (PIL, a path, bytes). Pass a mapping from "
-            f"names, transform={{{explained[0]!r}: ...}}, or leave it out for tensors that went through it."
+            f"transform: no input is an image that it could be applied to (PIL, a path, bytes). Pass a mapping from "
+            f"names, transform={{{explained[0]!r}: ...}}, or leave it out for transformed tensors."
         )
     prepared = {}
     for name in explained:
         if not gradients and is_whole(values[name]):
             prepared[name] = Prepared(_whole_numbers(values[name], device), None, None)
             continue
-        own = named.get(name) if named is not None else transform if is_image(values[name]) else None
-        prepared[name] = _prepared(model, values[name], own, device, dtype, batched=True)
+        applied_transform = named.get(name) if named is not None else transform if is_image(values[name]) else None
+        prepared[name] = _prepared(model, values[name], applied_transform, device, dtype, batched=True)
     for name, value in values.items():
         if name not in explained and isinstance(value, (Image.Image, os.PathLike)):
-            own = named.get(name) if named is not None else transform
-            values[name] = _prepared(model, value, own, device, dtype, batched=True).tensor
-    batches = {name: len(found.tensor) for name, found in prepared.items()}
+            applied_transform = named.get(name) if named is not None else transform
+            values[name] = _prepared(model, value, applied_transform, device, dtype, batched=True).tensor
+    batches = {name: len(part.tensor) for name, part in prepared.items()}
     if len(set(batches.values())) > 1:
-        flat = [name for name, found in prepared.items() if found.tensor.ndim == 1]
+        flat = [name for name, part in prepared.items() if part.tensor.ndim == 1]
         hint = f" {_BATCHED} {flat[0]}[None] for one sample." if flat else ""
-        hint = hint or " Pass explain= those of one size; the others are held."
-        raise ValueError(f"inputs: what is explained must have as many samples each, got {batches}.{hint}")
+        hint = hint or " Pass explain= those of one size; the others are held constant."
+        raise ValueError(f"inputs: expected the same number of samples in all explained inputs, got {batches}.{hint}")
     batch = next(iter(batches.values()))
     slots = {name: Slot(index) for index, name in enumerate(explained)}
 
@@ -155,22 +156,22 @@ def _prepare_all(
 
     tree = {name: laid_out(name, value) for name, value in top.items()}
     args, kwargs = _as_called(model, inputs, tree) if isinstance(inputs, Mapping) else (tuple(tree.values()), {})
-    found = _together(prepared, Arguments(args, kwargs, batch))
-    _check_rows(model, prepared, found)
-    return replace(found, notes=(*notes, *found.notes))
+    combined = _together(prepared, Arguments(args, kwargs, batch))
+    _check_rows(model, prepared, combined)
+    return replace(combined, notes=(*notes, *combined.notes))
 
 
 def _lone(
     model: nn.Module, inputs: Any, transform: Any, device: torch.device, dtype: torch.dtype | None, gradients: bool
 ) -> Prepared:
-    """The only input of a model."""
+    """Prepare the only input of a model."""
     if isinstance(inputs, Tensor):
         check_dense(inputs, "inputs")
     check_unmasked(inputs, "inputs")
     inside = next((item for item in inputs if _is_no_row(item)), None) if type(inputs) is list else None
     if inside is not None or (_is_no_row(inputs) and type(inputs) is not tuple):
         what = (
-            f"a {type(inputs).__name__} is no input by itself"
+            f"a {type(inputs).__name__} is not an input by itself"
             if inside is None
             else f"a list is a batch of inputs of one shape, and this one holds a {type(inside).__name__} of tensors"
         )
@@ -179,23 +180,23 @@ def _lone(
             f"a list or a dataclass; or a mapping from their names."
         )
     whole = _whole_rows(inputs, device) if not gradients and transform is None else None
-    # The model tells by what it can take: of one that computes with them, rows of whole numbers are floats.
+    # If the model runs only with floats, rows of whole numbers are converted to floats.
     if whole is not None and (_try(model, whole).runs or not _try(model, whole.to(dtype)).runs):
         return Prepared(whole, None, None)
     if transform is None and isinstance(inputs, (Tensor, np.ndarray)) and _is_undecided(inputs):
-        return _told_apart(model, inputs, device, dtype)
+        return _image_or_batch(model, inputs, device, dtype)
     return _prepared(model, inputs, transform, device, dtype, batched=False)
 
 
 def _are_rows(inputs: Any) -> bool:
-    """Whether it is rows of a table one by one, and not several inputs."""
+    """Return whether these are single rows of a table, and not several inputs."""
     if not isinstance(inputs, (list, tuple)):
         return not isinstance(inputs, Mapping)
     return all(getattr(item, "ndim", 0) == 1 for item in inputs)
 
 
 def _is_undecided(inputs: Tensor | np.ndarray) -> bool:
-    """Whether it is one image as numbers, or a batch of rows of them."""
+    """Return whether this could be one image, or a batch of rows."""
     return images.is_numbers(inputs) and inputs.ndim == 3
 
 
@@ -204,7 +205,7 @@ def _is_no_row(item: Any) -> bool:
 
 
 def _whole_rows(inputs: Any, device: torch.device) -> Tensor | None:
-    """Whole numbers or truth values as a batch in their own type; None where they are none."""
+    """Return whole numbers or truth values as a batch in their own type; None for anything else."""
     array: Any = inputs
     if isinstance(inputs, (list, tuple)) and not is_nest(inputs):
         try:
@@ -215,30 +216,30 @@ def _whole_rows(inputs: Any, device: torch.device) -> Tensor | None:
 
 
 def _whole_numbers(value: Tensor | np.ndarray, device: torch.device) -> Tensor:
-    """A private copy of whole numbers or truth values, in their own type.
+    """Return a private copy of whole numbers or truth values, in their own type.
 
     Raises:
-        ValueError: There are none.
+        ValueError: It is empty.
     """
     if isinstance(value, np.ndarray):
         value = torch.from_numpy(value.astype(np.int64) if value.dtype.kind == "u" else np.array(value, order="C"))
     if not value.numel():
-        raise ValueError(f"inputs: nothing in them, the shape is {tuple(value.shape)}.")
+        raise ValueError(f"inputs: they are empty, with shape {tuple(value.shape)}.")
     with torch.inference_mode(False):
         return value.detach().clone().to(device)
 
 
-_BATCHED = "In a mapping or a tuple numbers have their batch dimension already: pass"
+_BATCHED = "In a mapping or a tuple, numbers must have a batch dimension: pass"
 
 
 def _together(prepared: dict[str, Prepared], called: Arguments) -> Prepared:
-    """What is explained as one tensor: the only one as it is, several side by side, and single numbers as (B, 1)."""
+    """Combine the explained inputs: a single one unchanged, several concatenated, and single numbers as (B, 1)."""
     if len(prepared) == 1:
         ((name, only),) = prepared.items()
         if only.tensor.ndim > 1:
             return replace(only, arguments=replace(called, name=name))
     types = {one.tensor.dtype for one in prepared.values()}
-    wide = torch.float64 if len(types) > 1 else next(iter(types))  # holds each of them as it is
+    wide = torch.float64 if len(types) > 1 else next(iter(types))  # float64 holds each of them exactly
     parts = tuple(
         InputPart(name, tuple(one.tensor.shape[1:]), one.pixels, one.tensor.dtype if len(types) > 1 else None)
         for name, one in prepared.items()
@@ -252,15 +253,15 @@ def _together(prepared: dict[str, Prepared], called: Arguments) -> Prepared:
     )
 
 
-def _check_rows(model: nn.Module, prepared: dict[str, Prepared], found: Prepared) -> None:
-    """Refuse a row that was passed where a batch of rows is meant; the model tells by what it can take."""
+def _check_rows(model: nn.Module, prepared: dict[str, Prepared], combined: Prepared) -> None:
+    """Refuse a single row passed instead of a batch of rows, if the model can take only the latter."""
     flat = [name for name, one in prepared.items() if one.tensor.ndim == 1]
-    if not flat or found.arguments is None or _try(model, found.tensor, found.arguments).scores is not None:
+    if not flat or combined.arguments is None or _try(model, combined.tensor, combined.arguments).scores is not None:
         return
     lifted = {name: replace(one, tensor=one.tensor[None]) if name in flat else one for name, one in prepared.items()}
     if any(len(one.tensor) != 1 for one in lifted.values()):
         return
-    single = _together(lifted, replace(found.arguments, batch=1, parts=()))
+    single = _together(lifted, replace(combined.arguments, batch=1, parts=()))
     if single.arguments is not None and _try(model, single.tensor, single.arguments).scores is not None:
         count = len(prepared[flat[0]].tensor)
         raise ValueError(
@@ -272,7 +273,7 @@ def _check_rows(model: nn.Module, prepared: dict[str, Prepared], found: Prepared
 def _positional_names(model: nn.Module, count: int) -> list[str]:
     kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     named = [p.name for p in _signature(model).parameters.values() if p.kind in kinds][:count]
-    return named + [str(place) for place in range(len(named), count)]
+    return named + [str(index) for index in range(len(named), count)]
 
 
 def _signature(model: nn.Module) -> inspect.Signature:
@@ -291,7 +292,7 @@ def _as_called(model: nn.Module, inputs: Mapping, tree: dict[str, Any]) -> tuple
 
 
 def _by_sample(value: Any, batch: int) -> Any:
-    """A list of a number for each sample as an array, so that it goes with its samples; others may be settings."""
+    """Return a list with one number for each sample as an array, so that it is batched; other lists may be settings."""
     array = listed(value)
     return value if array is None or len(array) != batch else array
 
@@ -301,13 +302,13 @@ def _prepared(
 ) -> Prepared:
     notes: list[str] = []
     applied = transform_of(transform, model, value, notes)
-    found = prepare(value, applied, device=device, dtype=dtype, batched=batched)
-    return replace(found, notes=(*notes, *found.notes))
+    prepared = prepare(value, applied, device=device, dtype=dtype, batched=batched)
+    return replace(prepared, notes=(*notes, *prepared.notes))
 
 
 @dataclass(frozen=True)
 class _Tried:
-    """Whether the model takes an input, and what it says of each row; None where it doesn't say that."""
+    """Whether the model takes an input, and its scores of each row; None if it doesn't return scores per row."""
 
     runs: bool
     scores: Tensor | None = None
@@ -319,7 +320,7 @@ def _try(model: nn.Module, rows: Tensor, arguments: Arguments | None = None) -> 
         args, kwargs = (arguments or Arguments(batch=len(rows))).fill(rows, samples)
         try:
             output = tried(*args, **kwargs)
-        except Exception:  # whatever it says: it is only asked whether it can
+        except Exception:  # only whether it runs matters here
             return _Tried(runs=False)
         try:
             scores = scores_in(output, len(rows))
@@ -327,16 +328,16 @@ def _try(model: nn.Module, rows: Tensor, arguments: Arguments | None = None) -> 
             scores = None
     if scores is not None and scores.ndim > 0 and len(scores) == len(rows):
         return _Tried(runs=True, scores=scores)
-    listed = isinstance(output, (list, tuple)) and len(output) == len(rows)  # as detectors do it
+    listed = isinstance(output, (list, tuple)) and len(output) == len(rows)  # as detectors return
     return _Tried(runs=True, scores=torch.empty(len(rows), 0, device="cpu") if listed else None)
 
 
-def _told_apart(
-    model: nn.Module, given: Tensor | np.ndarray, device: torch.device, dtype: torch.dtype | None
+def _image_or_batch(
+    model: nn.Module, numbers: Tensor | np.ndarray, device: torch.device, dtype: torch.dtype | None
 ) -> Prepared:
-    """(a, b, c) numbers, which are one image or a batch of a: the model tells by what it can take."""
+    """Read numbers of shape (a, b, c) as one image or as a batch of a, whichever the model can take."""
     with torch.inference_mode(False):
-        rows, usual = (found.detach().clone() for found in (images.numbers(given), images.plain(given)))
+        rows, usual = (tensor.detach().clone() for tensor in (images.numbers(numbers), images.plain(numbers)))
     image = usual if usual.ndim == 4 else rows[None]
     one, many = _try(model, image.to(device, dtype)), _Tried(runs=False)
     if one.scores is None or not any(isinstance(module, nn.Conv2d) for module in model.modules()):
@@ -348,20 +349,20 @@ def _told_apart(
         chosen = image if many.scores is None else rows
     elif one.scores.shape == many.scores.shape and torch.allclose(one.scores, many.scores, equal_nan=True):
         chosen = image
-    elif one.scores.ndim == 3 and many.scores.ndim == 2:  # only one of them is a score for each class
+    elif one.scores.ndim == 3 and many.scores.ndim == 2:  # only the batch gives one score per class
         chosen = rows
-    elif one.scores.ndim == 2 and many.scores.ndim == 1:  # its rows were taken for samples that have no classes
+    elif one.scores.ndim == 2 and many.scores.ndim == 1:  # only the image gives one score per class
         chosen, note = image, f"one image. Pass (x,) for a batch of {len(rows)}."
     else:
         chosen, note = rows, f"a batch of {len(rows)}. Pass x[None] for one image."
-    found = _prepared(model, chosen, None, device, dtype, batched=True)
+    prepared = _prepared(model, chosen, None, device, dtype, batched=True)
     if note is None:
-        return found
-    return replace(found, notes=(f"Numbers of shape {tuple(given.shape)} were read as {note}", *found.notes))
+        return prepared
+    return replace(prepared, notes=(f"Numbers of shape {tuple(numbers.shape)} were read as {note}", *prepared.notes))
 
 
 def _held(value: Any, device: torch.device, dtype: torch.dtype | None) -> Any:
-    """A private copy of what is given beside the explained inputs."""
+    """Return a private copy of an input that isn't explained."""
     if isinstance(value, np.ndarray) and value.dtype.kind in "biuf":
         value = torch.from_numpy(value.copy())
     if isinstance(value, Tensor):

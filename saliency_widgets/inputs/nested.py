@@ -1,4 +1,4 @@
-"""Inputs inside lists, tuples, mappings and dataclasses: by which names they go, and which of them are explained."""
+"""Inputs nested in lists, tuples, mappings and dataclasses: their names, and which of them are explained."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ Explain = str | int | Sequence[str | int] | None
 
 
 def check_depth(inputs: Any) -> None:
-    """Look how deep lists, tuples, mappings and dataclasses lie in each other, before anything goes through them.
+    """Check how deeply containers are nested, before anything recurses into them.
 
     Raises:
-        ValueError: Deeper than any that is meant, or for ever: one of them holds itself.
+        ValueError: They are nested too deeply, or contain themselves.
     """
     layer = [inputs]
     for _ in range(_DEEPEST):
@@ -33,7 +33,7 @@ def check_depth(inputs: Any) -> None:
         layer = list({id(item): item for item in items if _is_container(item)}.values())  # each once
     if layer:
         raise ValueError(
-            f"inputs: they lie in each other more than {_DEEPEST} deep, or hold themselves. Pass the tensors by name."
+            f"inputs: they are nested more than {_DEEPEST} deep, or contain themselves. Pass the tensors by name."
         )
 
 
@@ -42,7 +42,7 @@ def _is_container(value: Any) -> bool:
 
 
 def is_nest(value: Any) -> bool:
-    """Whether it is a container with tensors or arrays in it, at any depth; a list of images is a batch of them."""
+    """Return whether it is a container of tensors or arrays, at any depth; a list of images is a batch instead."""
     items = [item for _, item in entries(value) or ()]
     if isinstance(value, list) and items and all(map(is_image, items)):
         return False
@@ -50,12 +50,12 @@ def is_nest(value: Any) -> bool:
 
 
 def is_several(inputs: Any) -> bool:
-    """Whether a tuple holds several arguments of the model; images and numbers in a tuple are a batch and a row."""
+    """Return whether it is a tuple of several arguments; a tuple of images is a batch, and one of numbers is a row."""
     return isinstance(inputs, tuple) and any(isinstance(item, (Tensor, np.ndarray)) or is_nest(item) for item in inputs)
 
 
 def leaves(top: Mapping[str, Any]) -> dict[str, Any]:
-    """What lies inside the arguments, by its path: "batch.x", "xs.0".
+    """Return the values inside the arguments by their path: "batch.x", "xs.0".
 
     Raises:
         ValueError: Two of them have the same path.
@@ -77,21 +77,21 @@ def leaves(top: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def is_image(value: Any) -> bool:
-    """Whether it is an image in people's form."""
+    """Return whether it is an image before any transform: bytes, a PIL image or a path."""
     if isinstance(value, (np.ndarray, Tensor)):
         return value.dtype in (np.uint8, torch.uint8) and value.ndim >= 2
     return isinstance(value, (Image.Image, os.PathLike))
 
 
 def is_whole(value: Any) -> bool:
-    """Whether it is a tensor or an array of whole numbers or truth values."""
+    """Return whether it is a tensor or an array of whole numbers or truth values."""
     if isinstance(value, Tensor):
         return not (value.is_floating_point() or value.is_complex() or is_image(value))
     return isinstance(value, np.ndarray) and value.dtype.kind in "iub" and not is_image(value)
 
 
 def listed(value: Any) -> np.ndarray | None:
-    """A list of numbers, nested or not, as an array of floats; None for everything else, whole numbers too."""
+    """Return a list of numbers, nested or not, as an array of floats; None for anything else, including integers."""
     flat = [value] if isinstance(value, list) else []
     while flat and all(isinstance(item, list) for item in flat):
         flat = [inner for item in flat for inner in item]
@@ -107,18 +107,18 @@ def listed(value: Any) -> np.ndarray | None:
 def chosen(
     explain: Explain, values: Mapping[str, Any], top: Sequence[str], notes: list[str], *, gradients: bool
 ) -> list[str]:
-    """Which inputs are explained, by their paths, in their order.
+    """Return the paths of the explained inputs, in order.
 
     Args:
-        explain: As a person gives it: paths, beginnings of paths, or positions of arguments.
+        explain: As the caller passed it: paths, path prefixes, or positions of arguments.
         values: The inputs by their paths, see :func:`leaves`.
         top: The arguments' names.
-        notes: Where it is said which are held though they have a gradient.
+        notes: Collects a note on inputs that are held constant although they have a gradient.
         gradients: Whether the method needs gradients.
 
     Raises:
-        TypeError: ``explain`` is of no known kind.
-        ValueError: It names no input, one that can't be explained, or one twice; or none can be explained.
+        TypeError: ``explain`` has an unsupported type.
+        ValueError: It names an unknown input, one that can't be explained, or one twice; or none can be explained.
     """
     if not values:
         raise ValueError("inputs: the mapping is empty. Pass what the model's forward takes, by name.")
@@ -131,8 +131,8 @@ def chosen(
         if not inside:
             raise ValueError(unknown("explain", name, [*dict.fromkeys([*top, *values])]))
         if name not in values:
-            some = [path for path in inside if _has_samples(values[path])]
-            inside = some or [path for path in inside if not gradients and is_whole(values[path])]
+            sampled = [path for path in inside if _has_samples(values[path])]
+            inside = sampled or [path for path in inside if not gradients and is_whole(values[path])]
             if not inside:
                 kinds = _kinds({path: value for path, value in values.items() if path.startswith(f"{name}.")})
                 raise ValueError(f"explain: nothing in {name!r} can be explained; it holds {kinds}.")
@@ -145,20 +145,20 @@ def chosen(
 
 
 def _all_of_them(values: Mapping[str, Any], top: Sequence[str], notes: list[str], gradients: bool) -> list[str]:
-    """Those that have a gradient; where none has and none is needed, the whole numbers."""
+    """Return the inputs that have a gradient; if there are none and none is needed, the whole numbers."""
     names = [name for name, value in values.items() if _has_samples(value)]
-    # Beside a tensor, a list may as well be a setting.
+    # Lists count only if there are no tensors: next to a tensor, a list may be a setting.
     names = names or [name for name, value in values.items() if listed(value) is not None]
     if not names and not gradients:
         names = [name for name, value in values.items() if is_whole(value) and value.ndim > 0]
     if not names:
         whole = any(is_whole(value) or isinstance(value, int) for value in values.values())
         why = (
-            "Whole numbers (tokens, categories) can't be moved a little: pass their embeddings, if the model takes "
-            "them (inputs_embeds=); or ask sw.attribute for a method that needs no gradient, such as "
+            "Whole numbers (tokens, categories) have no gradient: pass their embeddings, if the model takes them "
+            "(inputs_embeds=); or use a method that needs no gradient with sw.attribute, such as "
             "method='captum.FeatureAblation'."
             if whole
-            else "Pass tensors of floating-point numbers with a row for each sample; they may lie inside lists, "
+            else "Pass tensors of floating-point numbers with a row for each sample; they may be nested in lists, "
             "tuples, mappings and dataclasses."
         )
         raise ValueError(f"inputs: none of them has a gradient; got {_kinds(values)}. {why}")
@@ -169,7 +169,9 @@ def _all_of_them(values: Mapping[str, Any], top: Sequence[str], notes: list[str]
     others = [name for name in names if name not in top and _samples(values[name]) != samples]
     if others:
         sizes = {name: _samples(values[name]) for name in others}
-        notes.append(f"Held, as they have other rows than the {samples} samples: {sizes}. explain= chooses others.")
+        notes.append(
+            f"Held constant, because their rows don't match the {samples} samples: {sizes}. explain= chooses others."
+        )
     return [name for name in names if name not in others]
 
 
@@ -178,14 +180,14 @@ def _kinds(values: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _has_samples(value: Any) -> bool:
-    """Whether it is an image, or floating-point numbers with a row for each sample."""
+    """Return whether it is an image, or floating-point numbers with a row for each sample."""
     if isinstance(value, Tensor):
         return (value.is_floating_point() and value.ndim > 0) or is_image(value)
     return is_image(value) or (isinstance(value, np.ndarray) and value.dtype.kind == "f" and value.ndim > 0)
 
 
 def _samples(value: Any) -> int:
-    """How many samples are in it; of what is no tensor, one."""
+    """Return the number of samples; one for anything but tensors and arrays."""
     array = listed(value)
     value = value if array is None else array
     return len(value) if isinstance(value, (Tensor, np.ndarray)) and not (is_image(value) and value.ndim < 4) else 1
@@ -196,19 +198,18 @@ def _check(name: str, value: Any, gradients: bool) -> None:
         return
     if value.ndim == 0:
         raise ValueError(
-            f"explain: {name!r} is a single number for all samples. What is explained has a row for each: pass one "
-            f"number for each sample, shape (N,)."
+            f"explain: {name!r} is a single number for all samples. Pass one number for each sample, shape (N,)."
         )
     if isinstance(value, Tensor) and gradients and is_whole(value):
         raise ValueError(
-            f"explain: {name!r} holds {value.dtype}, and whole numbers have no gradient. Choose another "
-            f"input, or pass embeddings in its place; methods that need no gradient, such as "
-            f"method='captum.FeatureAblation' of sw.attribute, take it as it is."
+            f"explain: {name!r} holds {value.dtype}, and whole numbers have no gradient. Choose another input, pass "
+            f"embeddings instead, or use a method that needs no gradient, such as method='captum.FeatureAblation' of "
+            f"sw.attribute."
         )
 
 
 def _requested(explain: Any, names: list[str]) -> list[str | int]:
-    """The names and positions that were given."""
+    """Return the requested names and positions."""
     several = isinstance(explain, Iterable) and not isinstance(explain, (str, bytes, Mapping, Tensor))
     items: list[Any] = list(explain) if several else [explain]
     result: list[str | int] = []

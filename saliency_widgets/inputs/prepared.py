@@ -1,4 +1,4 @@
-"""Inputs as people have them: images, arrays, tensors, with the caller's own transform or without one."""
+"""Prepare inputs: images, arrays and tensors, with or without the caller's transform."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ Transform = Callable[[Any], Any]
 
 @dataclass(frozen=True)
 class Prepared:
-    """What the model sees, and the image of it for people.
+    """What the model sees, and how to display it.
 
     Attributes:
         tensor: The model's input, shape (B, ...), a private copy.
-        pixels: What black and white pixels look like to the model; None where nothing tells.
-        display: What is shown as black and as white; None where the inputs are no images.
+        pixels: What black and white pixels look like to the model; None if unknown.
+        display: What is shown as black and as white; None if the inputs are not images.
         images: What the model sees as images, uint8 (B, H, W, 3), or None.
         notes: What had to be guessed.
-        arguments: How the model is called with the tensor, where it takes more than that.
-        table: What the tensor was made of, where it was rows of a table.
-        columns: Of that table; the background as the model sees it.
+        arguments: How the model is called, if it takes more than the tensor.
+        table: The table rows that the tensor was made from, if any.
+        columns: The columns of that table, with the background as the model sees it.
     """
 
     tensor: Tensor
@@ -61,19 +61,19 @@ def prepare(
         inputs: A PIL image; a path; an array (H, W, 3) or (N, H, W, 3) of uint8 or of floats in [0, 1], or (H, W) of
             uint8; a tensor (C, H, W) or (N, C, H, W); rows of numbers (F,) or (N, F); or a list of images of
             one size.
-        transform: From one such input, as it is, to what the model takes, e.g. torchvision's; None where the input
-            is ready (tensors of floats) or only needs scaling to [0, 1] (images and bytes).
-        device: Where the model is.
-        dtype: What it computes in; None for the inputs' own floating type.
-        batched: Whether numbers that are no bytes have their batch dimension already.
+        transform: From one such input to what the model takes, e.g. torchvision's; None if the input is ready
+            (tensors of floats) or only needs scaling to [0, 1] (images and bytes).
+        device: The model's device.
+        dtype: The model's dtype; None for the inputs' floating type.
+        batched: Whether floating-point numbers have their batch dimension already.
 
     Returns:
-        Tensor, pixel range and image. The image is what the model sees, crop and resize included: black and
-        white images are sent through the transform, and undoing what happens to them undoes any normalization.
+        Tensor, pixel range and image. The image is what the model sees, crop and resize included: the range of
+        transformed black and white images is used to undo any normalization.
 
     Raises:
-        TypeError: The input is of no known kind.
-        ValueError: A wrong shape, NaN or infinite numbers, or a transform that is random or returns no tensor.
+        TypeError: The input has an unsupported type.
+        ValueError: The shape is wrong, numbers are NaN or infinite, or the transform is random or returns no tensor.
     """
     with torch.inference_mode(False), torch.no_grad():
         if isinstance(inputs, (list, tuple)) and inputs and not _numbers(inputs):
@@ -112,12 +112,12 @@ def prepare_table(table: Table, *, device: torch.device | str, dtype: torch.dtyp
     """Bring rows of a table into the form a model takes.
 
     Args:
-        table: The rows, as they were read.
-        device: Where the model is.
-        dtype: What it computes in; None for the columns' own type, which is float64 unless all are narrower floats.
+        table: The rows.
+        device: The model's device.
+        dtype: The model's dtype; None for the columns' type, which is float64 unless all are narrower floats.
 
     Raises:
-        ValueError: Numbers too large for that type.
+        ValueError: Numbers are too large for that type.
     """
     if dtype is None:
         narrow = all(kind in (np.float32, np.float16) for kind in table.rows.dtypes)
@@ -142,9 +142,9 @@ def _numbers(items: Any) -> bool:
 
 def _check(tensor: Tensor) -> None:
     if tensor.numel() == 0:
-        raise ValueError(f"inputs: nothing in them, the shape is {tuple(tensor.shape)}.")
+        raise ValueError(f"inputs: they are empty, with shape {tuple(tensor.shape)}.")
     if tensor.is_complex():
-        raise TypeError("inputs: complex numbers have no saliency here; pass real and imaginary parts as channels.")
+        raise TypeError("inputs: complex numbers are not supported. Pass real and imaginary parts as channels.")
     bad = int((~torch.isfinite(tensor)).sum())
     if bad:
         raise ValueError(
@@ -163,7 +163,7 @@ def _stacked(parts: list[Prepared]) -> Prepared:
     shapes = {tuple(part.tensor.shape[1:]) for part in parts}
     if len(shapes) > 1:
         raise ValueError(
-            f"inputs: a list must give inputs of one shape, got {sorted(shapes)}. Pass transform= with a resize "
+            f"inputs: expected a list of inputs of one shape, got {sorted(shapes)}. Pass transform= with a resize "
             f"and a crop."
         )
     shown = [part.images for part in parts if part.images is not None]
@@ -177,7 +177,7 @@ def _stacked(parts: list[Prepared]) -> Prepared:
 
 
 def _together(parts: list[tuple[PixelRange | None, Tensor]]) -> PixelRange | None:
-    """One range for all, or one for each sample where they differ: padding depends on an image's own size."""
+    """Return one range for all samples, or one for each if they differ: padding depends on the image's size."""
     ranges = [(pixels, tensor) for pixels, tensor in parts if pixels is not None]
     if not ranges or len(ranges) < len(parts):
         return None

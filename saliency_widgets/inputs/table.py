@@ -1,4 +1,4 @@
-"""Tables: a row as people know it, and as the model sees it."""
+"""Tables: rows in the caller's units, and as the model sees them."""
 
 from __future__ import annotations
 
@@ -25,22 +25,22 @@ from saliency_widgets.params import brief, unknown
 
 @dataclass(frozen=True, eq=False)
 class Table:
-    """Rows, their columns, and the way from there to what the model sees.
+    """Rows, their columns, and how they become what the model sees.
 
     Attributes:
-        rows: In the units people know, B rows with named columns.
-        background: Other rows of the kind, or None.
+        rows: B rows with named columns, in the caller's units.
+        background: Other rows of the same columns, or None.
         tensor: The rows as the model sees them, shape (B, F), float64.
         columns: Which of the model's features come from which column, and the background as the model sees it.
-        given: The rows as they were given: a value that is changed is of its column's type there.
-        notes: What a reader should know.
+        original: The rows as passed; changed values take the type of their column there.
+        notes: Notes for the user.
     """
 
     rows: pd.DataFrame
     background: pd.DataFrame | None
     tensor: Tensor
     columns: Columns
-    given: pd.DataFrame
+    original: pd.DataFrame
     notes: tuple[str, ...] = ()
 
     @property
@@ -49,32 +49,32 @@ class Table:
         return list(self.columns.names)
 
     def typical(self) -> pd.DataFrame:
-        """The median of each column of numbers, and the most frequent value of each other one.
+        """Return the median of each column of numbers, and the most frequent value of each other column.
 
         Raises:
             ValueError: There is no background.
         """
         if self.background is None:
-            raise ValueError("background: the median is one of other rows. Pass background= your training data.")
+            raise ValueError("background: the median needs other rows. Pass background= your training data.")
         return _typical(self.background)
 
     @cached_property
-    def places(self) -> dict[str, int]:
-        """Where each column is, by its name."""
-        return {name: place for place, name in enumerate(self.columns.names)}
+    def column_index(self) -> dict[str, int]:
+        """The index of each column by name."""
+        return {name: index for index, name in enumerate(self.columns.names)}
 
     def with_values(self, values: Mapping[str, Any]) -> Table:
-        """The same with other values in some columns of its row.
+        """Return the table with other values in some columns of its row.
 
         Raises:
-            ValueError: There is no such column, or a value is missing, or not one that the transform knows.
+            ValueError: There is no such column, or a value is missing or unknown to the transform.
         """
         rows = self.rows.copy()
         for name, value in values.items():
-            if name not in self.places:
+            if name not in self.column_index:
                 raise ValueError(unknown("feature", name, self.names))
-            place = self.places[name]
-            rows.isetitem(place, _of_kind(self.given.iloc[:, place], value, name))
+            index = self.column_index[name]
+            rows.isetitem(index, _fill_column(self.original.iloc[:, index], value, name))
         return replace(self, rows=rows, tensor=self.columns.encode(rows, ", ".join(islice(values, 4))))
 
 
@@ -91,14 +91,14 @@ def read_table(
         rows: An array, a tensor or a list of numbers (C,) or (B, C); a pandas Series; a DataFrame; or a mapping from
             names to values.
         background: Rows of the same columns: a DataFrame, an array or a tensor (N, C).
-        feature_names: The columns' names, where the rows don't have them; the transform's unless given.
+        feature_names: The columns' names, for rows without names. Default: the transform's.
         transform: A fitted scikit-learn transformer (a scaler, a ColumnTransformer), or a function from such rows to
-            numbers (N, F); None where the model takes the columns as they are.
+            numbers (N, F); None if the model takes the columns directly.
 
     Raises:
-        TypeError: Rows or a transform of no known kind.
-        ValueError: Missing values, text without a transform, other columns in the background, names that don't fit, or
-            a transform that fails, gives no numbers, or mixes columns.
+        TypeError: The rows or the transform have an unsupported type.
+        ValueError: Values are missing, text has no transform, the background has other columns, names don't fit, or the
+            transform fails, returns no numbers, or mixes columns.
     """
     if isinstance(background, pd.DataFrame):
         _check_names("background", background.columns)
@@ -115,7 +115,7 @@ def read_table(
     ordered: tuple[str, ...] = ()
     other = [] if of_transform is not None or not isinstance(background, pd.DataFrame) else [*background.columns]
     if {*other} == {*frame.columns} and len(other) == len(frame.columns) and other != [*frame.columns]:
-        ordered = ("The inputs' columns are put in the order of the background's, which nothing but it tells.",)
+        ordered = ("The inputs' columns are reordered like the background's.",)
         frame = frame.reindex(columns=other)
     encoder = Encoder(transform, [*frame.columns], named=named)
     rest = None if background is None else _frame(background, "background", list(frame.columns))
@@ -124,28 +124,28 @@ def read_table(
         _check_comparable("background", rest)
         if rest.empty:
             raise ValueError("background: it has no rows. Pass some of your training data.")
-        frame = _as_in(rest, frame, exactly=not isinstance(rows, pd.DataFrame))
+        frame = _with_types_of(rest, frame, exactly=not isinstance(rows, pd.DataFrame))
     _check("inputs", frame, transform)
     tensor = encoder(frame)
 
-    def encode(given: Any, argument: str) -> Tensor:
-        found = _same_columns(frame, _frame(given, argument, list(frame.columns)), argument)
-        found = _as_in(frame, found)
-        _check(argument, found, transform)
-        encoded = encoder(found)
+    def encode(values: Any, argument: str) -> Tensor:
+        same = _same_columns(frame, _frame(values, argument, list(frame.columns)), argument)
+        same = _with_types_of(frame, same)
+        _check(argument, same, transform)
+        encoded = encoder(same)
         if encoded.shape[1] != tensor.shape[1]:
             raise ValueError(
                 f"transform: it gives {encoded.shape[1]} numbers for {argument}, and {tensor.shape[1]} for the inputs. "
-                f"It must give as many for any rows."
+                f"It must give the same number for all rows."
             )
         return encoded
 
-    around = None if rest is None else encode(rest, "background")
+    encoded_background = None if rest is None else encode(rest, "background")
     if transform is None:
         of, notes = torch.arange(tensor.shape[1], device="cpu"), ()
     else:
         together = frame if rest is None else pd.concat([frame, rest], ignore_index=True)
-        numbers = tensor if around is None else torch.cat([tensor, around])
+        numbers = tensor if encoded_background is None else torch.cat([tensor, encoded_background])
         mixed = lambda rows: encode(rows, "mixed rows")  # noqa: E731
         of, notes = trace(together, numbers, mixed, fitted(transform), alone=rest is None)
     if rest is not None:
@@ -160,38 +160,38 @@ def read_table(
         notes += (f"Not used by the transform, which was fitted without them: {', '.join(encoder.unused[:6])}.",)
     try:
         median = None if rest is None else encode(_typical(rest), "the median row")[0]
-    except ValueError:  # only who asks for it needs it
+    except ValueError:  # reported only if the median is requested
         median = None
-    columns = Columns(tuple(map(str, frame.columns)), of, encode, around, median)
+    columns = Columns(tuple(map(str, frame.columns)), of, encode, encoded_background, median)
     return Table(frame, rest, tensor, columns, frame, notes)
 
 
 def is_table(inputs: Any, background: Any, feature_names: Any, transform: Any) -> bool:
-    """Whether inputs are rows of a table: of pandas, said to be so, or values by their names."""
+    """Return whether inputs are rows of a table: pandas objects, values by name, or marked by the other arguments."""
     if isinstance(inputs, (pd.DataFrame, pd.Series, Table)) or background is not None or feature_names is not None:
         return True
     if is_for_tables(transform):
         return True
     plain = (Real, str, np.generic)
-    # A single one is an input of the model by its name.
+    # A single one is a named input of the model.
     return isinstance(inputs, Mapping) and len(inputs) > 1 and all(isinstance(v, plain) for v in inputs.values())
 
 
 def _typical(rows: Any) -> pd.DataFrame:
-    """The median of each column, the lower one where there are two; of words, the most frequent."""
-    found = {}
+    """Return the (lower) median of each ordered column, and the most frequent value of each other column."""
+    result = {}
     for name, column in rows.items():
         if _is_ordered(column):
-            place = int(np.argsort(column.to_numpy(), kind="stable")[(len(column) - 1) // 2])
+            index = int(np.argsort(column.to_numpy(), kind="stable")[(len(column) - 1) // 2])
         else:
-            usual = column.mode().iloc[0]  # compared one by one: pandas takes a tuple for values of several rows
-            place = next(place for place, value in enumerate(column) if value == usual)
-        found[name] = column.iloc[[place]].reset_index(drop=True)  # in the column's own type
-    return pd.DataFrame(found, columns=rows.columns)
+            usual = column.mode().iloc[0]  # compared one by one: pandas would take a tuple for several values
+            index = next(k for k, value in enumerate(column) if value == usual)
+        result[name] = column.iloc[[index]].reset_index(drop=True)  # keeps the column's type
+    return pd.DataFrame(result, columns=rows.columns)
 
 
 def is_numeric(column: Any) -> bool:
-    """Whether a column holds numbers or truth values."""
+    """Return whether a column holds numbers or truth values."""
     return pd.api.types.is_numeric_dtype(column) or pd.api.types.is_bool_dtype(column)
 
 
@@ -199,11 +199,11 @@ def _is_ordered(column: Any) -> bool:
     return is_measured(column) or pd.api.types.is_datetime64_any_dtype(column)
 
 
-def _of_kind(column: Any, value: Any, name: str) -> Any:
-    """A value as a column of the same kind, for as many rows.
+def _fill_column(column: Any, value: Any, name: str) -> Any:
+    """Return a column of the same type and length that holds one value.
 
     Raises:
-        ValueError: It is of another kind.
+        ValueError: The value doesn't fit the type.
     """
     if not pd.api.types.is_scalar(value) or value is pd.NA:
         raise ValueError(f"{name}: expected one value, got {brief(value)}.")
@@ -216,44 +216,44 @@ def _of_kind(column: Any, value: Any, name: str) -> Any:
         if not isinstance(value, (Real, np.number)):
             raise ValueError(f"{name}: expected a number, as the column holds, got {brief(value)}.")
         try:
-            kept = pd.Series(values, dtype=column.dtype)
-            if value != value or bool((kept == value).all()):
-                return kept
+            filled = pd.Series(values, dtype=column.dtype)
+            if value != value or bool((filled == value).all()):
+                return filled
         except (TypeError, ValueError, OverflowError):
-            pass  # a whole number may become another
+            pass  # the value doesn't fit a column of whole numbers
         try:
             return pd.Series([float(value)] * len(column))
         except OverflowError:
             raise ValueError(f"{name}: {brief(value)} is too large a number.") from None
     if isinstance(column.dtype, pd.CategoricalDtype) and value not in column.cat.categories:
-        raise ValueError(unknown(name, str(value), [str(known) for known in column.cat.categories]))
+        raise ValueError(unknown(name, str(value), [str(category) for category in column.cat.categories]))
     try:
         return pd.Series(values, dtype=column.dtype)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{name}: expected a value of type {column.dtype}, got {brief(value)}.") from error
 
 
-def _as_in(model: Any, rows: Any, *, exactly: bool = False) -> Any:
-    """The rows in the types of another table's columns, where these are types of their own: categories, dates.
+def _with_types_of(model: Any, rows: Any, *, exactly: bool = False) -> Any:
+    """Convert rows to the types of another table's columns, for special types: categories and dates.
 
     Args:
         model: The other table.
         rows: The rows.
-        exactly: Whether they came without types, and take those that keep their values.
+        exactly: Whether to convert to any type that preserves the values, because the rows came without types.
     """
     if list(rows.dtypes) == list(model.dtypes):
         return rows
-    found = {}
+    result = {}
     for name in rows.columns:
-        own, wanted = rows[name], model[name].dtype
-        special = isinstance(wanted, pd.CategoricalDtype) or wanted.kind in "mM"
-        if own.dtype != wanted and own.dtype.kind != "c" and (special or exactly):
-            with contextlib.suppress(TypeError, ValueError):  # what is wrong with it is said where it is used
-                moved = own.astype(wanted)
-                kept = moved.notna() | own.isna() if special else moved == own
-                own = moved if bool(kept.all()) else own
-        found[name] = own
-    return pd.DataFrame(found, columns=rows.columns)
+        column, dtype = rows[name], model[name].dtype
+        special = isinstance(dtype, pd.CategoricalDtype) or dtype.kind in "mM"
+        if column.dtype != dtype and column.dtype.kind != "c" and (special or exactly):
+            with contextlib.suppress(TypeError, ValueError):  # errors are reported where the column is used
+                converted = column.astype(dtype)
+                preserved = converted.notna() | column.isna() if special else converted == column
+                column = converted if bool(preserved.all()) else column
+        result[name] = column
+    return pd.DataFrame(result, columns=rows.columns)
 
 
 def _has_names(rows: Any) -> bool:
@@ -265,7 +265,9 @@ def _frame(value: Any, argument: str, names: Sequence[str] | None) -> pd.DataFra
         _check_names(argument, value.columns if isinstance(value, pd.DataFrame) else value.index)
     if isinstance(value, pd.DataFrame):
         if names is not None and list(map(str, value.columns)) != list(map(str, names)) and argument == "inputs":
-            raise ValueError("feature_names: the table has names of its own. Leave them out, or rename its columns.")
+            raise ValueError(
+                "feature_names: the table already has column names. Leave them out, or rename its columns."
+            )
         return value.reset_index(drop=True).infer_objects()
     if isinstance(value, pd.Series):
         return pd.DataFrame([value.to_list()], columns=list(value.index))
@@ -276,7 +278,7 @@ def _frame(value: Any, argument: str, names: Sequence[str] | None) -> pd.DataFra
             f"{argument}: expected an array, a tensor, a pandas Series or a DataFrame, got a {type(value).__name__}."
         )
     array = as_array(value, argument)
-    if array.dtype.kind == "U":  # NumPy makes texts of the numbers beside a text
+    if array.dtype.kind == "U":  # NumPy converts numbers to strings in a list that has strings
         array = np.asarray(value, dtype=object)
     if array.ndim == 1:
         array = array[None]
@@ -285,7 +287,7 @@ def _frame(value: Any, argument: str, names: Sequence[str] | None) -> pd.DataFra
     columns = [f"feature {k}" for k in range(array.shape[1])] if names is None else list(names)
     if len(columns) != array.shape[1]:
         raise ValueError(
-            f"feature_names: {len(columns)} names were given, and {argument} has {array.shape[1]} columns."
+            f"feature_names: expected {array.shape[1]} names, one for each column of {argument}, got {len(columns)}."
         )
     return pd.DataFrame(array, columns=columns).infer_objects()
 
@@ -294,10 +296,10 @@ def _same_columns(row: pd.DataFrame, others: Any, argument: str) -> Any:
     missing = [str(name) for name in row.columns if name not in others.columns]
     extra = [str(name) for name in others.columns if name not in row.columns]
     if missing or extra:
-        said = [f"without {', '.join(missing[:5])}"] if missing else []
-        said += [f"with {', '.join(extra[:5])}"] if extra else []
+        listed = [f"without {', '.join(missing[:5])}"] if missing else []
+        listed += [f"with {', '.join(extra[:5])}"] if extra else []
         raise ValueError(
-            f"{argument}: it has other columns than the inputs, {' and '.join(said)}. Pass rows of the same columns."
+            f"{argument}: it has other columns than the inputs, {' and '.join(listed)}. Pass rows of the same columns."
         )
     return others[row.columns]
 
@@ -313,16 +315,16 @@ def _check_names(argument: str, names: Any) -> None:
 
 
 def _check_comparable(argument: str, rows: Any) -> None:
-    """Look whether values can be counted and compared, as is done to tell which column a number comes from."""
+    """Check that values can be counted and compared, which tracing columns needs."""
     for name, column in rows.items():
         if is_numeric(column):
             continue
         try:
             column.nunique()
-        except Exception as error:  # TypeError, or what the column's own type raises
+        except Exception as error:  # TypeError, or whatever the column's type raises
             raise ValueError(
-                f"{argument}: {brief(str(name))} holds values that can't be compared ({error}). Of lists, make tuples, "
-                f"df[{str(name)!r}].map(tuple), or texts."
+                f"{argument}: {brief(str(name))} holds values that can't be compared ({error}). Convert lists to "
+                f"tuples, df[{str(name)!r}].map(tuple), or to strings."
             ) from error
 
 
@@ -330,13 +332,13 @@ def _check(argument: str, rows: Any, transform: Any) -> None:
     names = pd.Index([str(name) for name in rows.columns])
     if not names.is_unique:
         twice = names[names.duplicated()][0]
-        raise ValueError(f"{argument}: several columns are called {brief(twice)}. Give each a name of its own.")
+        raise ValueError(f"{argument}: several columns are called {brief(twice)}. Give each a unique name.")
     gone = rows.isna().to_numpy().sum(0)
     if gone.any():
-        place = int(gone.argmax())
+        index = int(gone.argmax())
         raise ValueError(
-            f"{argument}: {gone[place]} of {len(rows)} values of {brief(names[place])} are missing. Fill them in as "
-            f"the model was trained, for example with the imputer of its pipeline, before it is explained."
+            f"{argument}: {gone[index]} of {len(rows)} values of {brief(names[index])} are missing. Fill them in as "
+            f"the model was trained, for example with the imputer of its pipeline."
         )
     complex_ = np.array([dtype.kind == "c" for dtype in rows.dtypes])
     if complex_.any():
@@ -345,9 +347,9 @@ def _check(argument: str, rows: Any, transform: Any) -> None:
         )
     numeric = np.array([is_numeric(dtype) for dtype in rows.dtypes])
     if transform is None and not numeric.all():
-        place = int(numeric.argmin())
+        index = int(numeric.argmin())
         raise ValueError(
-            f"{argument}: {brief(names[place])} holds {brief(rows.iloc[0, place])}, which is no number. Pass "
+            f"{argument}: {brief(names[index])} holds {brief(rows.iloc[0, index])}, which is not a number. Pass "
             f"transform= the encoder that the model was trained with, such as a fitted ColumnTransformer."
         )
     infinite = ~np.isfinite(rows.loc[:, numeric].to_numpy(dtype=np.float64)).all(0)

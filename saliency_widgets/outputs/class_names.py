@@ -1,4 +1,4 @@
-"""The names of classes: in order, and as short as they can be without being mistaken for each other."""
+"""Class names: read them in order, and shorten them without making them ambiguous."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _NAMES = (str, int, float, np.generic)
 
 
 def read_class_names(class_names: Sequence[str] | Mapping[int, str] | None) -> list[str] | None:
-    """The names in order: a sequence, or a mapping from index to name, as ``id2label`` is."""
+    """Return the names in order, from a sequence or a mapping from index to name like ``id2label``."""
     if class_names is None:
         return None
     if not isinstance(class_names, Mapping):
@@ -27,7 +27,7 @@ def read_class_names(class_names: Sequence[str] | Mapping[int, str] | None) -> l
     except (TypeError, ValueError, OverflowError):
         raise TypeError(
             f"class_names: expected a mapping from index to name, got one from {brief(next(iter(class_names)))} to "
-            f"{brief(next(iter(class_names.values())))}. Where that is label2id, pass id2label."
+            f"{brief(next(iter(class_names.values())))}. If that is label2id, pass id2label."
         ) from None
     if sorted(by_index) != list(range(len(by_index))):
         last = max(by_index) if min(by_index, default=0) >= 0 else len(by_index) - 1
@@ -39,14 +39,14 @@ def read_class_names(class_names: Sequence[str] | Mapping[int, str] | None) -> l
 
 
 def read_names(argument: str, names: Any) -> list[str]:
-    """Names in order, as a list.
+    """Return names in order, as a list.
 
     Args:
         argument: The argument's name, for the error.
-        names: A list, an array or whatever else holds a certain number of texts in order.
+        names: A list, an array or any other sized and ordered collection of strings.
 
     Raises:
-        TypeError: It is a single text, a set, a tensor, which holds numbers, an iterator, or anything else.
+        TypeError: It is a single string, a set, a tensor, an iterator, or anything else.
     """
     if isinstance(names, str):
         raise TypeError(f"{argument}: expected a list of names, got one string, {names[:30]!r}.")
@@ -77,13 +77,13 @@ def _texts(argument: str, names: Iterable[Any]) -> list[str]:
 
 
 def short_names(class_names: Sequence[str]) -> list[str]:
-    """The first of each name's synonyms ("tabby, tabby cat"), where no other name begins with the same.
+    """Return the first of each name's synonyms ("tabby, tabby cat"), if no other name begins with the same one.
 
     Args:
         class_names: Names in order; synonyms are separated by commas, as in ImageNet.
 
     Returns:
-        As many names; those whose first part would stand for several classes are left whole.
+        The shortened names; those whose first synonym would be ambiguous are not shortened.
     """
     first = [name.partition(",")[0].strip() for name in class_names]
     count = Counter(first)

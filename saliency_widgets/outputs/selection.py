@@ -1,4 +1,4 @@
-"""From what a person passes as a target to a score: a class by number or name, an index, a function."""
+"""Resolve a target to a score: a class by number or name, an index, or a function."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from saliency_widgets.attribution.score import SCORE, Scale, Score, Target, in_c
 from saliency_widgets.params import brief, unknown
 
 
-def _told_by(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """The caller's function; what it raises is retold as an error of ``target``."""
+def _reporting_errors(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Wrap the caller's function, so that its exceptions are reported as errors of ``target``."""
 
-    def told(output: Any) -> Any:
+    def wrapped(output: Any) -> Any:
         try:
             return function(output)
         except Exception as error:
@@ -27,11 +27,11 @@ def _told_by(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
                 f"It gets what the model returns and must give one number per sample."
             ) from error
 
-    return told
+    return wrapped
 
 
 def class_index(target: Any, classes: int, class_names: Sequence[str] | None = None, argument: str = "target") -> int:
-    """The index of one class given by number or by name.
+    """Return the index of a class, by number or by name.
 
     Args:
         target: A class index, or a class name: exact, or a part that only one name contains.
@@ -40,7 +40,7 @@ def class_index(target: Any, classes: int, class_names: Sequence[str] | None = N
         argument: The argument's name, for the error.
 
     Raises:
-        TypeError: It is neither a whole number nor a name.
+        TypeError: It is neither an integer nor a name.
         ValueError: It is out of range, unknown or ambiguous.
     """
     by_name = _ByName(class_names) if isinstance(target, str) and class_names is not None else None
@@ -64,13 +64,13 @@ def _class_index(target: Any, classes: int, by_name: _ByName | None, argument: s
 
 
 _ONE_OUTPUT = (
-    " It has one output, number 0: of a binary model the logit of the positive class. Pass class_names=[negative, "
-    "positive] to name both classes; targets 0 and 1 are then these."
+    " It has one output, number 0, which is the logit of the positive class for a binary model. Pass "
+    "class_names=[negative, positive] to name both classes; they are then targets 0 and 1."
 )
 
 
 class _ByName:
-    """Classes by their names, of which many are looked up: each in the time of one."""
+    """An index of class names, for fast lookups of many of them."""
 
     def __init__(self, names: Sequence[str]) -> None:
         self._names = [str(name) for name in names]
@@ -81,7 +81,7 @@ class _ByName:
     def index(self, name: str, argument: str) -> int:
         wanted = name.strip().lower()
         hits = self._indices.get(wanted) or [
-            index for other, some in self._indices.items() if wanted and wanted in other for index in some
+            index for other, indices in self._indices.items() if wanted and wanted in other for index in indices
         ]
         if not hits:
             raise ValueError(unknown(argument, name, self._names))
@@ -92,7 +92,7 @@ class _ByName:
 
 
 def is_index(target: Any) -> bool:
-    """Whether a target is a tuple of whole numbers, or a list of such tuples, one for each sample."""
+    """Return whether a target is a tuple of integers, or a list of such tuples, one for each sample."""
     items = target if isinstance(target, list) else [target]
     return bool(items) and all(isinstance(item, tuple) and item and all(map(_is_whole, item)) for item in items)
 
@@ -102,19 +102,19 @@ def _is_whole(number: Any) -> bool:
         return False
     try:
         operator.index(number)
-    except Exception:  # an array, which may have an index and may not
+    except Exception:  # arrays may raise anything
         return False
     return True
 
 
 def top_classes(logits: Tensor, *, score: str = SCORE.default, binary: bool = False, squashed: bool = False) -> Tensor:
-    """What is explained where nothing is named: the likeliest class of each sample, or the only value.
+    """Return the default targets: the likeliest class of each sample, or the only value.
 
     Args:
         logits: The model's scores, shape (B, K).
         score: The scale.
         binary: Whether two classes have names: see :class:`Score`.
-        squashed: Whether they are probabilities already.
+        squashed: Whether the scores are probabilities already.
 
     Returns:
         Shape (B,).
@@ -126,7 +126,7 @@ def top_classes(logits: Tensor, *, score: str = SCORE.default, binary: bool = Fa
         return in_classes(logits, binary, squashed).argmax(1)
     if logits.shape[1] > 1:
         raise ValueError(
-            f"target: the model returns {logits.shape[1]} values; with score='value' say which one by its index."
+            f"target: the model returns {logits.shape[1]} values; with score='value', pass the index of one of them."
         )
     return torch.full((len(logits),), int(binary), device=logits.device)
 
@@ -143,24 +143,24 @@ def resolve(
     squashed: bool = False,
     shape: Sequence[int] | None = None,
 ) -> Score:
-    """Turn what the caller said into a :class:`Score`.
+    """Resolve the caller's target to a :class:`Score`.
 
     Args:
-        target: A class index, a name, indices of shape (B,), a function, or None for the top prediction. A tuple of as
-            many whole numbers as one sample's output has dimensions is an index into it; a list of such tuples has one
-            for each sample.
-        logits: The model's scores of the inputs, shape (B, K); not needed where ``target`` is a function or an index.
+        target: A class index, a name, indices of shape (B,), a function, or None for the top prediction. A tuple with
+            one integer per dimension of one sample's output is an index into it; a list of such tuples has one for
+            each sample.
+        logits: The model's scores of the inputs, shape (B, K); not needed if ``target`` is a function or an index.
         batch: B, the number of samples.
         score: The scale.
         contrast: A second class or index, subtracted.
         class_names: Names of the classes in order.
         binary: Whether two classes have names: see :class:`Score`.
         squashed: Whether the model's scores are probabilities already.
-        shape: Of the model's scores as it returns them, (B, ...); needed where ``target`` or ``contrast`` is a tuple.
+        shape: Of the model's scores as it returns them, (B, ...); needed if ``target`` or ``contrast`` is a tuple.
 
     Raises:
-        TypeError: ``target`` is of no known kind.
-        ValueError: A class or an index out of range, an unknown name, or a scale that doesn't fit.
+        TypeError: ``target`` has an unsupported type.
+        ValueError: A class or an index is out of range, a name is unknown, or the scale doesn't fit.
     """
     scale = cast(Scale, SCORE.check(score))
     if is_function(target):
@@ -171,12 +171,12 @@ def resolve(
                 f"score: {scale!r} can't be combined with target= a function; compute it inside the function, for "
                 f"example lambda out: out.softmax(1)[:, 3]."
             )
-        return Score(scale, _told_by(cast(Callable[[Any], Any], target)))
+        return Score(scale, _reporting_errors(cast(Callable[[Any], Any], target)))
     if is_index(target) or is_index(contrast):
         if shape is None:
             raise ValueError("target: the shape of the model's output is needed to resolve an index.")
         target, contrast = (
-            _sorted_out(value, shape, name) for value, name in ((target, "target"), (contrast, "contrast"))
+            _disambiguate(value, shape, name) for value, name in ((target, "target"), (contrast, "contrast"))
         )
     if is_index(target) or is_index(contrast):
         return replace(_at_index(target, contrast, shape or (), scale, binary), squashed=squashed)
@@ -186,20 +186,18 @@ def resolve(
     top = top_classes(logits, score=scale, binary=binary, squashed=squashed) if target is None else None
     picked = top if top is not None else _indices(target, batch, classes, class_names, "target")
     other = None if contrast is None else _indices(contrast, batch, classes, class_names, "contrast")
-    _check_apart(picked, other)
+    _check_different(picked, other)
     picked, other = picked.to(logits.device), None if other is None else other.to(logits.device)
     return Score(scale, picked, other, binary, squashed)
 
 
-def _check_apart(picked: Tensor, other: Tensor | None) -> None:
+def _check_different(picked: Tensor, other: Tensor | None) -> None:
     if other is not None and bool((picked.to(other.device) == other).view(len(other), -1).all(1).any()):
-        raise ValueError(
-            "contrast: it is the class of target itself, and the difference is zero. Choose another class."
-        )
+        raise ValueError("contrast: it is the same class as target, so the difference is zero. Choose another class.")
 
 
-def _sorted_out(target: Any, shape: Sequence[int], argument: str) -> Any:
-    """Tuples that are indices as they are; others as the classes that they hold, as a list does."""
+def _disambiguate(target: Any, shape: Sequence[int], argument: str) -> Any:
+    """Return tuples that are indices unchanged; read others as a list of classes."""
     if not is_index(target):
         return target
     items, dims = target if isinstance(target, list) else [target], len(shape) - 1
@@ -218,19 +216,19 @@ def _sorted_out(target: Any, shape: Sequence[int], argument: str) -> Any:
 
 
 def _at_index(target: Any, contrast: Any, shape: Sequence[int], scale: Scale, binary: bool) -> Score:
-    """The score at an index of each sample's output."""
+    """Return the score at an index of each sample's output."""
     if scale in ("probability", "log_probability") and len(shape) != 4:
         raise ValueError(
-            f"score: for {scale!r} it must be known along which dimension of the output {tuple(shape)} classes lie. "
-            f"Pass target= a function that says so, for example lambda out: out.softmax(-1)[:, 1, 0]."
+            f"score: {scale!r} needs the class dimension of the output, which is unknown for shape {tuple(shape)}. "
+            f"Pass target= a function, for example lambda out: out.softmax(-1)[:, 1, 0]."
         )
     sizes = [2 if binary and len(shape) == 4 and size == 1 and not k else size for k, size in enumerate(shape[1:])]
 
     def read(value: Any, argument: str) -> Tensor:
         if not is_index(value):
             raise ValueError(
-                f"{argument}: expected an index of {len(sizes)} numbers, as the other of target and contrast is one, "
-                f"got {brief(value)}."
+                f"{argument}: expected an index of {len(sizes)} numbers, because target and contrast must both be "
+                f"indices; got {brief(value)}."
             )
         items = value if isinstance(value, list) else [value] * shape[0]
         if len(items) != shape[0]:
@@ -243,7 +241,7 @@ def _at_index(target: Any, contrast: Any, shape: Sequence[int], scale: Scale, bi
         return torch.tensor([[operator.index(n) for n in item] for item in items], device="cpu")
 
     picked, other = read(target, "target"), None if contrast is None else read(contrast, "contrast")
-    _check_apart(picked, other)
+    _check_different(picked, other)
     return Score(scale, picked, other, binary)
 
 

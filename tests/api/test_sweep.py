@@ -25,7 +25,7 @@ from toys import Tally, conv_net, images, linear, mlp, power, rows, runner, stat
 
 import saliency_widgets as sw
 from saliency_widgets.api.sweep import ExecutorDiedError
-from saliency_widgets.api.sweep.dispatch import _Flight
+from saliency_widgets.api.sweep.dispatch import _Dispatcher
 from saliency_widgets.attribution import Reduction
 from saliency_widgets.evaluation.curves import curve
 from saliency_widgets.evaluation.fills import FILL
@@ -60,7 +60,7 @@ class Travels:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.sent = 0
         self.unpacked: Counter[str] = Counter()
-        pack, land = _Flight._pack, _Flight._land
+        pack, land = _Dispatcher._pack, _Dispatcher._receive
 
         def packing(flight: Any) -> bytes:
             self.sent += 1
@@ -71,8 +71,8 @@ class Travels:
                 self.unpacked[future.result().process] += future.result().loaded
             return land(flight, future)
 
-        monkeypatch.setattr(_Flight, "_pack", packing)
-        monkeypatch.setattr(_Flight, "_land", landing)
+        monkeypatch.setattr(_Dispatcher, "_pack", packing)
+        monkeypatch.setattr(_Dispatcher, "_receive", landing)
 
 
 @pytest.fixture

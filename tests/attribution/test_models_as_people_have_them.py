@@ -301,7 +301,11 @@ def test_a_baseline_for_an_input_that_is_not_explained_is_told():
     ("inputs", "settings", "said"),
     [
         (A, {"explain": "a"}, r"explain: there is one input"),
-        ((A, B[:2]), {}, r"inputs: what is explained must have as many samples each, got \{'a': 3, 'b': 2\}"),
+        (
+            (A, B[:2]),
+            {},
+            r"inputs: expected the same number of samples in all explained inputs, got \{'a': 3, 'b': 2\}",
+        ),
         ((IDS, IDS), {}, r"inputs: none of them has a gradient.*inputs_embeds="),
         ((A, IDS), {"explain": 1}, r"explain: 'b' holds torch\.int64, and whole numbers have no gradient"),
     ],

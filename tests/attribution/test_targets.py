@@ -268,7 +268,9 @@ def test_a_log_probability_far_down_is_still_a_number():
 
 
 def test_several_values_need_an_index():
-    with pytest.raises(ValueError, match=r"target: the model returns 3 values; with score='value' say which one"):
+    with pytest.raises(
+        ValueError, match=r"target: the model returns 3 values; with score='value', pass the index of one"
+    ):
         gradient(score="value")
     assert gradient(mlp(classes=1), score="value").settings["target"] == 0
 
@@ -358,7 +360,7 @@ def test_a_function_as_target_has_a_score_of_its_own(score):
 
 def test_a_class_against_itself_is_refused():
     for target, contrast in ((1, 1), ([0, 1], [2, 1])):
-        with pytest.raises(ValueError, match="contrast: it is the class of target itself"):
+        with pytest.raises(ValueError, match="contrast: it is the same class as target"):
             gradient(target=target, contrast=contrast)
 
 
@@ -562,9 +564,9 @@ def test_what_an_index_does_not_go_with():
     with pytest.raises(ValueError, match=r"contrast: expected an index of 3 numbers"):
         gradient(cube(), target=(0, 1, 1), contrast=1)
     tokens = nn.Sequential(nn.Linear(4, 6), nn.Unflatten(1, (2, 3))).double()
-    with pytest.raises(ValueError, match=r"score: for 'probability' it must be known along which dimension"):
+    with pytest.raises(ValueError, match=r"score: 'probability' needs the class dimension"):
         gradient(tokens, target=(0, 1), score="probability")
-    with pytest.raises(ValueError, match="contrast: it is the class of target itself"):
+    with pytest.raises(ValueError, match="contrast: it is the same class as target"):
         gradient(tokens, target=(0, 1), contrast=(0, 1))
 
 

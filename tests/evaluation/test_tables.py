@@ -255,13 +255,13 @@ def test_the_model_and_the_callers_rows_are_left_as_they_were(mixed):
 @pytest.mark.parametrize(
     ("labels", "error", "said"),
     [
-        (np.zeros(60, int), ValueError, "all 60 rows are of one class"),
+        (np.zeros(60, int), ValueError, "got one \\(0\\) for all 60 rows"),
         (np.arange(59) % 2, ValueError, "each of the 60 rows of the background, got 59"),
         (np.where(np.arange(60) == 3, np.nan, 1), ValueError, "1 of 60 are missing"),
         (np.arange(60) % 3, ValueError, "classes from 0 to 1, got 2"),
         (np.linspace(0, 1, 60), ValueError, "classes from 0 to 1, got 0.0169"),
         (["ant", "bee"] * 30, ValueError, "labels: 'ant' is not known. Known: 'no', 'yes'"),
-        (np.eye(2)[np.arange(60) % 2], ValueError, r"got shape \(60, 2\). Of one-hot rows, the argmax"),
+        (np.eye(2)[np.arange(60) % 2], ValueError, r"got shape \(60, 2\). For one-hot rows, pass the argmax"),
         ("yes", TypeError, "labels: expected one for each row"),
         (3, TypeError, "got a int"),
     ],
@@ -333,7 +333,7 @@ def test_labels_may_be_names_of_both_classes_of_a_single_logit(people):
          "there is no background"),
         (lambda m, p: sw.attribute(m, torch.rand(4), baseline=p.iloc[0]), TypeError, "a row of pandas"),
         (lambda m, p: sw.attribute(m, torch.rand(4)).by_feature(), ValueError, "no rows of a table"),
-        (lambda m, p: sw.attribute(m, p, feature_names=list("abcd")), ValueError, "names of its own"),
+        (lambda m, p: sw.attribute(m, p, feature_names=list("abcd")), ValueError, "already has column names"),
         (lambda m, p: sw.attribute(m, p, explain=0), ValueError, "explain: a row of a table is one input"),
     ],
 )  # fmt: skip

@@ -185,7 +185,7 @@ def test_what_has_no_row_for_each_sample_is_held_and_that_is_said(chunk_size):
     given = {"n_steps": 6, "quadrature": "gauss_legendre", "chunk_size": chunk_size}
     found = sw.attribute(Held(), (A, extra), method="integrated_gradients", target=1, **given)
     assert list(found.parts) == ["x", "extra.rows"]
-    assert any("other rows than the 2 samples: {'extra.weights': 7}" in note for note in found.notes)
+    assert any("rows don't match the 2 samples: {'extra.weights': 7}" in note for note in found.notes)
     one = [
         sw.attribute(
             Held(), (A[k : k + 1], {**extra, "rows": C[k : k + 1]}), method="integrated_gradients", target=1, **given
@@ -372,7 +372,7 @@ def test_backgrounds_that_do_not_fit(value, said):
 
 
 def test_a_background_of_rows_is_not_for_several_inputs():
-    with pytest.raises(ValueError, match=r"background: it is of rows of a table\. .*baselines= a mapping"):
+    with pytest.raises(ValueError, match=r"background: it applies to rows of a table only\. .*baselines= a mapping"):
         sw.attribute(OfTuple(), ((A, B, C),), background=A, target=0)
 
 
@@ -384,7 +384,7 @@ def test_a_background_of_rows_is_not_for_several_inputs():
     [
         ([(A, B, C)], TypeError, r"a list is a batch of inputs of one shape, and this one holds a tuple of tensors"),
         ([{"xs": A}], TypeError, r"this one holds a dict of tensors\. Pass a tuple of the model's arguments"),
-        (Batch(A, [B]), TypeError, r"a Batch is no input by itself\. Pass a tuple.*\(a,\) for one"),
+        (Batch(A, [B]), TypeError, r"a Batch is not an input by itself\. Pass a tuple.*\(a,\) for one"),
         ({"a.b": A, "a": {"b": B}}, ValueError, r"two of them are called 'a\.b'"),
         ({"xs": {"ids": IDS}}, ValueError, r"none of them has a gradient; got \{'xs\.ids': 'torch\.int64'\}\. Whole"),
         ({"xs": {"n": torch.tensor(1.0)}}, ValueError, r"none of them has a gradient.*a row for each sample; they may"),

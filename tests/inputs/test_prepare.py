@@ -76,7 +76,7 @@ def test_a_batch_and_a_list_of_images():
 
 
 def test_images_of_different_sizes_need_a_transform():
-    with pytest.raises(ValueError, match=r"inputs: a list must give inputs of one shape.*\(3, 6, 8\).*transform="):
+    with pytest.raises(ValueError, match=r"inputs: expected a list of inputs of one shape.*\(3, 6, 8\).*transform="):
         prepare([IMAGE, IMAGE[:, :8]])
     found = prepare([IMAGE, IMAGE[:, :8]], lambda a: torch.from_numpy(a[:6, :8].copy()).movedim(-1, 0) / 255)
     assert found.tensor.shape == (2, 3, 6, 8)
@@ -281,18 +281,18 @@ def test_graphs_and_inference_mode_are_left_outside():
 @pytest.mark.parametrize(
     ("inputs", "error", "said"),
     [
-        (torch.zeros(3, 0, 4), ValueError, r"inputs: nothing in them, the shape is \(1, 3, 0, 4\)"),
-        (np.zeros((0, 5)), ValueError, r"inputs: nothing in them"),
-        ([], ValueError, r"inputs: nothing in them"),
+        (torch.zeros(3, 0, 4), ValueError, r"inputs: they are empty, with shape \(1, 3, 0, 4\)"),
+        (np.zeros((0, 5)), ValueError, r"inputs: they are empty"),
+        ([], ValueError, r"inputs: they are empty"),
         (np.float64("nan") * np.ones((2, 3)), ValueError, r"inputs: 6 of 6 numbers are NaN or infinite"),
         ([IMAGE / 255, np.full((6, 9, 3), np.inf)], ValueError, r"inputs: 162 of 162 numbers"),
-        (torch.tensor(1.0), ValueError, r"inputs: a single number is no input"),
+        (torch.tensor(1.0), ValueError, r"inputs: expected an array or a tensor, got a single number"),
         (np.array(["a"]), TypeError, r"inputs: expected numbers, got an array of <U1"),
         (np.array([object()]), TypeError, r"inputs: expected numbers, got an array of object"),
         (["a.png", "b.png"], ValueError, r"inputs: there is no file 'a\.png'"),
         (object(), TypeError, r"inputs: expected a PIL image, a path, an array or a tensor, got a object"),
         (torch.zeros(2, 3, dtype=torch.complex64), TypeError, r"inputs: complex numbers"),
-        ([[1.0, 2.0], [3.0]], ValueError, r"inputs: a list must give inputs of one shape"),
+        ([[1.0, 2.0], [3.0]], ValueError, r"inputs: expected a list of inputs of one shape"),
     ],
 )
 def test_what_is_no_input(inputs, error, said):
@@ -303,7 +303,7 @@ def test_what_is_no_input(inputs, error, said):
 def test_a_file_that_is_no_image(tmp_path):
     path = tmp_path / "notes.png"
     path.write_text("not an image")
-    with pytest.raises(ValueError, match=r"inputs: '.*notes\.png' is no image that Pillow can read"):
+    with pytest.raises(ValueError, match=r"inputs: '.*notes\.png' is not an image that Pillow can read"):
         prepare(path)
     with pytest.raises(ValueError, match=r"inputs: there is no file"):
         prepare(tmp_path)

@@ -408,7 +408,7 @@ def test_the_models_own_config_is_used_and_mentioned(carrier):
     transform, (note,) = found_for(None, CARRIERS[carrier]())
     assert torch.equal(transform(IMAGE), found_for(CONFIG)[0](IMAGE))
     assert note == (
-        "The model's own data config is used: resize the shorter side to 32 (bicubic), crop 28 x 28, mean 0.485, "
+        "The model's data config is used: resize the shorter side to 32 (bicubic), crop 28 x 28, mean 0.485, "
         "0.456, 0.406, std 0.229, 0.224, 0.225. Pass transform= for another."
     )
 
@@ -614,7 +614,9 @@ def test_weights_name_the_classes():
     assert class_names_of(ToyNet_Weights.DEFAULT, None, None) == (NAMES, True)
     assert class_names_of(None, ToyNet_Weights.DEFAULT, nn.Identity()) == (NAMES, False)
     assert class_names_of(None, ToyNet_Weights.UNNAMED, nn.Identity()) == (None, False)
-    with pytest.raises(ValueError, match=r"class_names: the weights ToyNet_Weights\.UNNAMED name no classes\. Pass a"):
+    with pytest.raises(
+        ValueError, match=r"class_names: the weights ToyNet_Weights\.UNNAMED have no class names\. Pass a"
+    ):
         class_names_of(ToyNet_Weights.UNNAMED, None, None)
 
 

@@ -181,7 +181,7 @@ def stretched(image):
 def test_each_image_by_itself_is_noted_and_shown_stretched(transform):
     found = prepare(Image.fromarray(IMAGE), transform)
     (note,) = found.notes
-    assert "normalize each image by itself" in note
+    assert "normalize each image separately" in note
     t = to_tensor(IMAGE)
     expected = ((t - t.min()) / (t.max() - t.min()) * 255).round().movedim(0, -1).numpy()
     assert np.abs(found.images[0] - expected).max() <= 1
@@ -217,7 +217,9 @@ def test_a_result_that_is_no_image_has_none():
 def test_transforms_that_vary_are_refused(vary):
     """A jitter, a random crop, a random flip: another result at every call."""
     calls = itertools.count()
-    with pytest.raises(ValueError, match=r"transform: it gives another result each time.*deterministic.*validation"):
+    with pytest.raises(
+        ValueError, match=r"transform: it gives a different result each time.*deterministic.*validation"
+    ):
         prepare(Image.fromarray(IMAGE), lambda p: vary(to_tensor(p), next(calls)))
 
 
@@ -247,9 +249,9 @@ def test_a_transform_that_returns_no_numbers(fill):
 
 
 def test_a_transform_that_returns_nothing():
-    with pytest.raises(ValueError, match=r"inputs: nothing in them"):
+    with pytest.raises(ValueError, match=r"inputs: they are empty"):
         prepare(IMAGE, lambda p: torch.zeros(3, 0, 4))
-    with pytest.raises(ValueError, match=r"inputs: nothing in them"):
+    with pytest.raises(ValueError, match=r"inputs: they are empty"):
         prepare(np.zeros((0, 4, 3), np.uint8), to_tensor)
 
 

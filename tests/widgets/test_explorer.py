@@ -907,7 +907,9 @@ def test_a_value_is_shown_as_it_is_and_not_as_a_probability(image):
 
 
 def test_of_several_values_one_is_chosen_by_its_index(model, image):
-    with pytest.raises(ValueError, match=r"target: the model returns 6 values; with score='value' say which one"):
+    with pytest.raises(
+        ValueError, match=r"target: the model returns 6 values; with score='value', pass the index of one"
+    ):
         opened(model, image, score="value")
     made = opened(model, image, score="value", target=3)
     assert made.panel.title == "Gradient · output 3"

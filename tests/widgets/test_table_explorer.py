@@ -374,9 +374,9 @@ def test_rows_without_a_background_are_explored_too():
         ({"background": lambda p: p[["age"]]}, ValueError, "without income"),
         ({"background": lambda p: p.assign(job=None)}, ValueError, "50 of 50 values of 'job' are missing"),
         ({"background": lambda p: p.head(0)}, ValueError, "background: it has no rows"),
-        ({"transform": lambda p: None}, ValueError, "'job' holds .*, which is no number. Pass transform="),
+        ({"transform": lambda p: None}, ValueError, "'job' holds .*, which is not a number. Pass transform="),
         ({"transform": lambda p: 7}, TypeError, "transform: expected a fitted"),
-        ({"labels": lambda p: [1] * 50}, ValueError, "all 50 rows are of one class"),
+        ({"labels": lambda p: [1] * 50}, ValueError, "for all 50 rows"),
         ({"labels": lambda p: [1, 0]}, ValueError, "each of the 50 rows"),
         ({"class_names": lambda p: ["a", "b", "c"]}, ValueError, "got 3"),
         ({"target": lambda p: 3}, ValueError, "class 3 is out of range"),
@@ -446,7 +446,7 @@ def test_what_was_before_the_changes_is_told_of_the_model_as_it_is(people):
 
 
 def test_a_regression_of_several_values_asks_which():
-    with pytest.raises(ValueError, match="the model returns 2 values; with score='value' say which one"):
+    with pytest.raises(ValueError, match="the model returns 2 values; with score='value', pass the index of one"):
         TableExplorer(mlp(classes=2), torch.rand(4), score="value", executor="inline")
 
 

@@ -146,7 +146,7 @@ class TableExplorer(BaseExplorer):
             self._read = table
             self._problem.move(table)
             self._given["inputs"] = table.rows
-            changed = {name: table.rows.iloc[0, table.places[name]] for name in values}
+            changed = {name: table.rows.iloc[0, table.column_index[name]] for name in values}
             self.what_if.told({k: one.item() if isinstance(one, np.generic) else one for k, one in changed.items()})
             self._submit(self.panel.request())
 

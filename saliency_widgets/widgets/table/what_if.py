@@ -81,7 +81,7 @@ class WhatIf:
             self._show()
 
     def _own(self, name: str) -> Any:
-        return self._table.rows.iloc[0, self._table.places[name]]
+        return self._table.rows.iloc[0, self._table.column_index[name]]
 
     def _note(self, values: Mapping[str, Any]) -> None:
         for name, value in values.items():
@@ -124,7 +124,7 @@ class WhatIf:
         """
         name = self._feature.value
         value = self._changed.get(name, self._own(name))
-        place = self._table.places[name]
+        place = self._table.column_index[name]
         own = self._table.rows.iloc[:, place]
         rest = None if self._table.background is None else self._table.background.iloc[:, place]
         old, self._value = self._value, self._made(own if rest is None else pd.concat([own, rest]), value)
