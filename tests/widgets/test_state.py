@@ -202,7 +202,7 @@ def test_a_baseline_of_ones_own_is_stored(image, tmp_path):
 
 def test_a_function_is_no_number_and_nothing_is_written(image, tmp_path):
     made = Explorer(conv_net(), image, transform=tame, executor="inline", target=lambda out: out[:, 0])
-    with pytest.raises(TypeError, match=r"target: a function can't be stored.*nothing was written"):
+    with pytest.raises(TypeError, match=r"target: a function can't be stored.*Nothing was written"):
         made.save_state(tmp_path / "a")
     assert list(tmp_path.iterdir()) == []
     assert made.attribution is not None
@@ -408,9 +408,9 @@ def test_rewritten_without_a_change_it_is_the_same(good):
         (b"null", "not written by save_state"),
         (b"\x00\x01", "not written by save_state"),
         (b'{"a":"\xff"}', "not written by save_state"),
-        (b'{"format":NaN}', "NaN is no number"),
-        (b'{"format":1e999}', "1e999 is no number"),
-        (b'{"format":2,"format":2}', "a name is there twice"),
+        (b'{"format":NaN}', "NaN is not a number"),
+        (b'{"format":1e999}', "1e999 is not a number"),
+        (b'{"format":2,"format":2}', "a name is repeated"),
         (b'{"format":' + b"9" * 5000 + b"}", "a number of 5000 digits"),
         (b'{"format":true}', "not written by save_state"),
         (b'{"format":"2"}', "not written by save_state"),
@@ -878,6 +878,6 @@ def test_links_to_one_file_are_no_two_files(explorer, tmp_path):
     (tmp_path / "one").write_bytes(b"what was there before")
     for ending in (".json", ".npz"):
         (tmp_path / f"state{ending}").symlink_to("one")
-    with pytest.raises(ValueError, match=r"^path: state.json and state.npz lead to one file"):
+    with pytest.raises(ValueError, match=r"^path: state.json and state.npz are the same file"):
         explorer.save_state(tmp_path / "state")
     assert (tmp_path / "one").read_bytes() == b"what was there before"

@@ -1,7 +1,7 @@
-"""States as two files, JSON and npz: readable by anything, and nothing in them runs.
+"""States as two files, JSON and npz: widely readable, and without executable content.
 
-Nothing is unpacked before its size is known to be what is stated, and nothing is made of it before it is checked
-against :mod:`~saliency_widgets.api.io.schema`.
+Arrays are unpacked only after their sizes are checked, and values are used only after they are checked against
+:mod:`~saliency_widgets.api.io.schema`.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _ABOUT_FILES = ("format", "arrays", "npz", "checksum")
 
 
 def stored(attribution: Attribution, writer: Writer) -> dict[str, Any]:
-    """An attribution as :func:`read_state` reads it.
+    """Return an attribution in the form that :func:`read_state` reads.
 
     Raises:
         TypeError: A setting can't be stored; the message names it.
@@ -55,7 +55,7 @@ def stored(attribution: Attribution, writer: Writer) -> dict[str, Any]:
 
 
 def check_target(path: Any) -> None:
-    """Look whether both files can be written, before anything is computed for them.
+    """Check that both files can be written, before anything is computed for them.
 
     Raises:
         TypeError, ValueError, OSError: They can't: see :func:`saliency_widgets.files.resolve_target`.
@@ -63,23 +63,23 @@ def check_target(path: Any) -> None:
     text, packed = _paths(path)
     if resolve_target(text) == resolve_target(packed):
         raise ValueError(
-            f"path: {text.name} and {packed.name} lead to one file. Choose another name, or remove a link."
+            f"path: {text.name} and {packed.name} are the same file. Choose another name, or remove a link."
         )
 
 
 def write_files(path: Any, state: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Path:
-    """Write both files, or none of them; returns the first one's path.
+    """Write both files, or neither; return the path of the JSON.
 
-    The JSON names the npz by its content, and is written last: until then the state is the old one, whose npz is put
-    aside under that name, where it is found by :func:`read_state` even after the process was killed.
+    The JSON holds a digest of the npz, and is written last. Until then the old state is valid: its npz is moved aside
+    to a name made from its digest, where :func:`read_state` looks for it even if the process was killed.
 
     Args:
-        path: Of both, without their endings.
+        path: Of both files, without their suffixes.
         state: The fields of ``schema.STATE``, as ``writer`` makes them.
-        arrays: Of the writer.
+        arrays: The arrays of the writer.
 
     Raises:
-        ValueError: It could not be read again; the message says why.
+        ValueError: The result could not be read again; the message says why.
         TypeError, ValueError, OSError: See :func:`check_target`.
     """
     check_target(path)
@@ -88,7 +88,7 @@ def write_files(path: Any, state: Mapping[str, Any], arrays: Mapping[str, np.nda
         stated = statement(arrays)
         read_statement(stated)
         file = io.BytesIO()
-        # By number: an array's own name may be anything.
+        # By number, because an array's name may be anything.
         numbered: dict[str, Any] = {str(k): array for k, array in enumerate(arrays.values())}
         np.savez_compressed(file, **numbered)
         content = file.getbuffer()
@@ -98,19 +98,19 @@ def write_files(path: Any, state: Mapping[str, Any], arrays: Mapping[str, np.nda
         _decode(parse(written), arrays)
     except (TypeError, ValueError) as error:
         raise ValueError(f"state: it can't be stored, and nothing was written: {error}") from error
-    with _alone(text.parent), _set_aside(packed, until=text):
+    with _folder_lock(text.parent), _set_aside(packed, until=text):
         put(packed, content)
         put(text, written)
     return text
 
 
 def read_state(path: Any) -> dict[str, Any]:
-    """What :func:`write_files` wrote: the fields of ``schema.STATE``, of which ``attribution`` is one.
+    """Read the files of :func:`write_files`: the fields of ``schema.STATE``, including ``attribution``.
 
     Raises:
-        TypeError: That is no path.
-        FileNotFoundError: One of the two is missing.
-        ValueError: They are no such files, don't belong together, or were changed.
+        TypeError: ``path`` is not a path.
+        FileNotFoundError: One of the two files is missing.
+        ValueError: They are not the files of a state, don't belong together, or were changed.
         OSError: They can't be read.
     """
     text, packed = _paths(path)
@@ -122,12 +122,12 @@ def read_state(path: Any) -> dict[str, Any]:
                 raise ValueError(f"it has more than the {LARGEST_TEXT} bytes that a state may.")
             document = parse(written)
             stated = read_statement(document.get("arrays"))
-            # Without a name for the packed bytes: they are gone before tables are made, which copies arrays.
+            # The packed bytes are not bound to a name, so that they are freed before tables copy the arrays.
             arrays = unpack(_packed(text, packed, document.get("npz"), largest_file(stated)), stated)
             return _decode(document, arrays)
         except (OSError, MemoryError):
             raise
-        except Exception as error:  # whatever hostile bytes make the libraries say
+        except Exception as error:  # malicious bytes may make the libraries raise anything
             raise ValueError(f"path: {quoted(text)} can't be read: {str(error)[:300]}") from error
 
 
@@ -155,14 +155,14 @@ def _attribution(reader: Reader, plain: Any) -> Attribution:
 
 
 def _no_transform(_rows: Any, name: str) -> NoReturn:
-    raise ValueError(f"{name}: this attribution was loaded from a file, without the way its rows were prepared.")
+    raise ValueError(f"{name}: this attribution was loaded from a file, without the transform of its rows.")
 
 
 # ---- the two files
 
 
 def _paths(path: Any) -> tuple[Path, Path]:
-    """The two files that a name stands for, with or without one of their endings."""
+    """Return the two files of a name, which may have one of their suffixes."""
     path = as_path(path)
     if path.suffix in (".json", ".npz"):
         path = path.with_suffix("")
@@ -172,9 +172,9 @@ def _paths(path: Any) -> tuple[Path, Path]:
 
 
 def _aside(packed: Path, digest: str) -> Path:
-    """Where arrays lie that the JSON still names and that are being replaced.
+    """Return the path of an npz that is being replaced, while the JSON still refers to it.
 
-    By the state's name, too: another one with equal arrays has its own.
+    It depends on the state's name, too, so that another state with equal arrays has a different one.
     """
     target = Path(os.path.realpath(packed))
     name = xxhash.xxh3_128_hexdigest(os.fsencode(f"{target.name}/{digest}"))
@@ -182,8 +182,8 @@ def _aside(packed: Path, digest: str) -> Path:
 
 
 @contextlib.contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """One writer of a folder's states at a time, among threads and, where the system can, processes."""
+def _folder_lock(folder: Path) -> Iterator[None]:
+    """Lock a folder against other writers of states, among threads and, if the system supports it, processes."""
     with _WRITING, contextlib.ExitStack() as stack:
         if fcntl is not None:
             with contextlib.suppress(OSError):  # a folder that can't be read, or a file system without locks
@@ -195,7 +195,7 @@ def _alone(folder: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _set_aside(packed: Path, until: Path) -> Iterator[None]:
-    """Put a file aside while it is replaced; on an error it comes back, unless the other one is replaced by then."""
+    """Keep a copy of a file while it is replaced, and restore it on an error unless the other file was replaced too."""
     target, aside = resolve_target(packed), None
     before = _version(target), _version(until)
     with path_errors(packed, "can't be replaced"):
@@ -229,19 +229,19 @@ def _remove(aside: Path | None) -> None:
 def _copy(target: Path, aside: Path) -> None:
     try:
         os.link(target, aside)
-    except OSError:  # no links here, or one that a killed process left, or that another thread has just made
+    except OSError:  # no links are possible, or one exists from a killed process or another thread
         with contextlib.suppress(shutil.SameFileError):
             shutil.copy2(target, aside)
 
 
 def _version(path: Path) -> tuple[int, int] | None:
-    """Changes when a file is replaced."""
+    """Return a value that changes when a file is replaced."""
     state = path.stat() if path.exists() else None
     return None if state is None else (state.st_ino, state.st_mtime_ns)
 
 
 def _content(path: Path, limit: int) -> bytes | None:
-    """All of a file; None where it is none, or larger than the limit."""
+    """Return the content of a file, or None if it does not exist or is larger than the limit."""
     size = path.stat().st_size if is_file(path) else limit + 1
     if size > limit:
         return None
@@ -250,10 +250,10 @@ def _content(path: Path, limit: int) -> bytes | None:
 
 
 def _packed(text: Path, packed: Path, digest: Any, limit: int) -> bytes:
-    """The content of the npz that the JSON names, which may have been put aside.
+    """Return the content of the npz that the JSON refers to, which may have been moved aside.
 
     Raises:
-        ValueError: There is another one.
+        ValueError: The npz is a different one.
         FileNotFoundError: There is none.
     """
     if not is_digest(digest):

@@ -1,4 +1,4 @@
-"""The npz of a state: no more is unpacked than the JSON states."""
+"""The npz of a state: only the arrays that the JSON declares are unpacked."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ _DTYPES = re.compile(
     r"\|b1|\|[iu]1|[<>][iu][248]|[<>]f[248]|[<>]c(8|16)|[<>]U[1-9]\d{0,3}|[<>][mM]8\[\d{0,4}[a-zA-Z]{1,2}\]"
 )
 _MEMBER = 1024  # bytes of a member besides its array, at most
-_FEW = 1000  # places where packed bytes may look like the beginning of an entry
+_FEW = 1000  # positions where packed bytes may look like the start of an entry
 _CHUNK = 2**20
-_PACKED = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # others take memory of their own
+_PACKED = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # others need extra memory
 _OTHERS = "arrays: the npz holds others than the JSON states."
 
 
 class Stated(NamedTuple):
-    """An array, as the JSON states it."""
+    """An array as the JSON declares it."""
 
     name: str
     dtype: np.dtype
@@ -33,25 +33,25 @@ class Stated(NamedTuple):
 
     @property
     def bytes(self) -> int:
-        """Its size."""
+        """The size in bytes."""
         return math.prod(self.shape) * self.dtype.itemsize
 
 
 def can_be_stored(dtype: np.dtype) -> bool:
-    """Whether arrays of this type are: numbers, truth values, texts of fixed length, and dates."""
+    """Return whether arrays of this type can be stored: numbers, truth values, fixed-length strings, and dates."""
     return _DTYPES.fullmatch(dtype.str) is not None
 
 
 def statement(arrays: Mapping[str, np.ndarray]) -> list[dict[str, Any]]:
-    """What the JSON states of the arrays."""
+    """Return the declaration of the arrays for the JSON."""
     return [{"name": name, "dtype": one.dtype.str, "shape": list(one.shape)} for name, one in arrays.items()]
 
 
 def read_statement(stated: Any) -> list[Stated]:
-    """The arrays that the JSON states.
+    """Read the declaration of the arrays in the JSON.
 
     Raises:
-        ValueError: They can't be, or hold more than those of a state may.
+        ValueError: It is invalid, or the arrays are larger than a state allows.
     """
     if not isinstance(stated, list):
         raise ValueError(f"arrays: expected a list, got a {type(stated).__name__}.")
@@ -76,15 +76,15 @@ def _read_entry(entry: Any) -> Stated:
 
 
 def largest_file(stated: Sequence[Stated]) -> int:
-    """How many bytes an npz of these arrays has at most: what can't be packed grows a little."""
+    """Return an upper bound on the bytes of an npz of these arrays: incompressible data grows a little."""
     return sum(one.bytes for one in stated) * 101 // 100 + _MEMBER * (len(stated) + 1)
 
 
 def unpack(content: bytes, stated: Sequence[Stated]) -> dict[str, np.ndarray]:
-    """The arrays in an npz by name.
+    """Return the arrays in an npz by name.
 
     Raises:
-        ValueError, zipfile.BadZipFile, zlib.error, ...: They are not those that are stated.
+        ValueError, zipfile.BadZipFile, zlib.error, ...: They differ from the declaration.
     """
     if content.count(b"PK\1\2") > len(stated) + _FEW:  # each of them would become an object
         raise ValueError(_OTHERS)
@@ -99,7 +99,7 @@ def unpack(content: bytes, stated: Sequence[Stated]) -> dict[str, np.ndarray]:
 
 
 def _unpack(archive: zipfile.ZipFile, member: zipfile.ZipInfo, one: Stated) -> np.ndarray:
-    """One array, whose header must be the one that NumPy writes for what is stated."""
+    """Unpack one array, whose header must be exactly what NumPy writes for its declaration."""
     buffer = bytearray(one.bytes)
     with archive.open(member) as file:
         head = file.read(10)
@@ -107,7 +107,7 @@ def _unpack(archive: zipfile.ZipFile, member: zipfile.ZipInfo, one: Stated) -> n
         expected = f"{{'descr': {one.dtype.str!r}, 'fortran_order': False, 'shape': {one.shape!r}, }}"
         if head[:8] != b"\x93NUMPY\1\0" or header.rstrip() != expected.encode():
             raise ValueError(f"arrays: {one.name[:99]!r} has another type or shape than the JSON states.")
-        for begin in range(0, one.bytes + 1, _CHUNK):  # to beyond the end, where the sum of the bytes is looked at
+        for begin in range(0, one.bytes + 1, _CHUNK):  # beyond the end, where the checksum is verified
             part = file.read(_CHUNK)
             if len(part) != min(_CHUNK, one.bytes - begin):
                 raise ValueError(f"arrays: {one.name[:99]!r} has another size than the JSON states.")
@@ -118,7 +118,7 @@ def _unpack(archive: zipfile.ZipFile, member: zipfile.ZipInfo, one: Stated) -> n
 
 
 def _check_bytes(array: np.ndarray, one: Stated) -> None:
-    """Not all bytes are truth values, or letters."""
+    """Refuse bytes that are not valid truth values or characters."""
     if one.dtype.kind == "b" and array.view(np.uint8).max(initial=0) > 1:
         raise ValueError(f"arrays: {one.name[:99]!r} holds bytes that are no truth values.")
     if one.dtype.kind == "U":

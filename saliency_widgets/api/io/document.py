@@ -1,4 +1,4 @@
-"""The JSON of a state: bounded, and as it was written."""
+"""The JSON of a state: bounded in size, and protected by a checksum."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ import xxhash
 from saliency_widgets.params import MANY
 
 FORMAT = 2
-# Python's values take many times the bytes of their JSON.
+# Python objects take many times the bytes of their JSON.
 LARGEST_TEXT, _MOST_NESTED, _DEEPEST = 2**23, 10**5, 40
 
 
 def parse(content: bytes) -> dict[str, Any]:
-    """The JSON of a state.
+    """Parse the JSON of a state.
 
     Raises:
-        ValueError: It is none, or more than a state may be, or of another version, or was changed.
+        ValueError: It is not a state, too large, of another version, or was changed.
     """
     nested = content.count(b"[") + content.count(b"{")
     if len(content) > LARGEST_TEXT or nested > _MOST_NESTED or nested + content.count(b",") > MANY:
@@ -44,10 +44,10 @@ def parse(content: bytes) -> dict[str, Any]:
 
 
 def checksum(document: Mapping[str, Any]) -> str:
-    """A digest of everything else in the JSON, however that is spaced.
+    """Return a digest of everything else in the JSON, whatever its whitespace.
 
     Raises:
-        ValueError: A text can't be written.
+        ValueError: A string can't be encoded.
     """
     rest = {name: value for name, value in document.items() if name != "checksum"}
     try:
@@ -65,19 +65,19 @@ def _whole(text: str) -> int:
 def _finite(text: str) -> float:
     number = float(text)
     if not math.isfinite(number):
-        raise ValueError(f"{text[:20]} is no number")
+        raise ValueError(f"{text[:20]} is not a number")
     return number
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     read = dict(pairs)
     if len(read) < len(pairs):
-        raise ValueError("a name is there twice")
+        raise ValueError("a name is repeated")
     return read
 
 
 def _check_depth(document: dict[str, Any]) -> None:
-    """Look at one level after the other, without recursion: all that follows may recurse."""
+    """Check the depth level by level, without recursion, so that later code may recurse."""
     level: list[Any] = [document]
     for _ in range(_DEEPEST):
         items = (item for nested in level for item in (nested.values() if isinstance(nested, dict) else nested))

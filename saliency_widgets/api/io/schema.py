@@ -1,4 +1,4 @@
-"""What a stored state holds: each field, and what it must be. All that is loaded is checked against these tables."""
+"""The schema of a stored state: rules for each field. Everything that is loaded is checked against these tables."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from saliency_widgets.attribution.score import SCORE
 from saliency_widgets.params import Param
 
 Rule = tuple[str, Callable[[Any], bool]]
-"""What is expected, in words, and whether a value is that."""
+"""A description of what is expected, and a check of a value."""
 
-_LONGEST = 200  # letters of a name: what is unknown is compared with what there is
+_LONGEST = 200  # characters of a name: unknown names are compared with all known ones
 
 
 def is_digest(value: Any) -> bool:
-    """Whether it is written like a digest of 128 bits."""
+    """Return whether it has the form of a digest of 128 bits."""
     return isinstance(value, str) and re.fullmatch("[0-9a-f]{32}", value) is not None
 
 
@@ -41,8 +41,8 @@ def _is_many(kind: type, fits: Callable[[Any], bool]) -> Callable[[Any], bool]:
 
 
 def _params_of(method: str) -> dict[str, Param] | None:
-    """The parameters of a method by name; None of one of captum's that isn't there."""
-    name = method.partition(" #")[0]  # of several with one name, menus number the later ones
+    """Return the parameters of a method by name; None for a captum method that isn't installed."""
+    name = method.partition(" #")[0]  # menus number methods with equal names
     try:
         return {param.name: param for param in get_method(name).params}
     except (ImportError, ValueError):
@@ -54,7 +54,7 @@ def _params_of(method: str) -> dict[str, Param] | None:
 def _is_method(value: Any) -> bool:
     if not _is_name(value):
         return False
-    _params_of(value)  # which says what is meant
+    _params_of(value)  # raises with a helpful message
     return True
 
 
@@ -179,7 +179,7 @@ ATTRIBUTION: Mapping[str, Rule] = {
     "map_error": _EACH,
     "columns": _or_null(("the columns of a table", _is_columns)),
 }
-# What the fields of an attribution have to do with each other; each holds where those before it do.
+# Rules that relate the fields of an attribution; each may rely on those before it.
 _TOGETHER: tuple[tuple[str, Callable[[Mapping[str, Any]], bool]], ...] = (
     ("input_shape: it begins with the number of samples", lambda f: bool(f["input_shape"]) and f["values"].ndim > 0),
     (
@@ -209,20 +209,20 @@ _TOGETHER: tuple[tuple[str, Callable[[Mapping[str, Any]], bool]], ...] = (
 
 
 def check_names(where: str, fields: Mapping[str, Any], rules: Mapping[str, Rule]) -> None:
-    """Look whether all fields are there, and no others.
+    """Check that exactly the expected fields are present.
 
     Raises:
-        ValueError: They aren't; the message names one.
+        ValueError: A field is missing or unknown; the message names it.
     """
     if set(fields) != set(rules):
         raise ValueError(f"{where}: {min(set(fields) ^ set(rules))[:_LONGEST]!r} is missing, or unknown.")
 
 
 def check_state(state: Mapping[str, Any]) -> None:
-    """Look at the values of a state's fields.
+    """Check the values of a state's fields.
 
     Raises:
-        ValueError: One is not what it must be; the message names it.
+        ValueError: A value breaks a rule; the message names the field.
     """
     for name, rule in STATE.items():
         _check_value(name, state[name], rule)
@@ -235,7 +235,7 @@ def check_state(state: Mapping[str, Any]) -> None:
 
 
 def check_attribution(fields: Mapping[str, Any]) -> None:
-    """Look at the fields of an attribution: see :func:`check_state`."""
+    """Check the fields of an attribution: see :func:`check_state`."""
     check_names("attribution", fields, ATTRIBUTION)
     for name, rule in ATTRIBUTION.items():
         _check_value(f"attribution/{name}", fields[name], rule)
@@ -246,7 +246,7 @@ def check_attribution(fields: Mapping[str, Any]) -> None:
 
 
 def _check_settings(where: str, settings: Mapping[str, Any], rules: Mapping[str, Rule]) -> None:
-    """Look at settings, some of which are parameters of the method."""
+    """Check settings, some of which are parameters of the method."""
     for name, rule in _REQUIRED.items():
         _check_value(f"{where}/{name}", settings.get(name), rule)
     params = _params_of(settings["method"])

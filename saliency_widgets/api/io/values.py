@@ -1,4 +1,4 @@
-"""Values as plain JSON and a set of arrays, and back: numbers, names, tensors and tables, never code."""
+"""Convert values to plain JSON and a set of arrays, and back: numbers, names, tensors and tables, never code."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from saliency_widgets.api.io.arrays import can_be_stored
 
-_BY_BITS = {torch.bfloat16: torch.int16}  # what NumPy has no type for, by what has as many bits
+_BY_BITS = {torch.bfloat16: torch.int16}  # types that NumPy lacks, by types of the same size
 _DTYPES = {
     str(dtype).removeprefix("torch."): dtype
     for dtype in (
@@ -22,17 +22,17 @@ _DTYPES = {
 
 
 class Writer:
-    """Puts values into plain JSON and a set of arrays."""
+    """Converts values to plain JSON and a set of arrays."""
 
     def __init__(self) -> None:
         self.arrays: dict[str, np.ndarray] = {}
 
     def plain(self, name: str, value: Any) -> Any:
-        """The value as JSON has it; arrays and tensors by their names among the arrays.
+        """Return the value as plain JSON, with references to arrays and tensors by name.
 
         Args:
-            name: What it is called, for the arrays and in errors.
-            value: Numbers, texts, tensors, arrays, tables of pandas; and lists, tuples and mappings of these.
+            name: The name of the value, for the arrays and in errors.
+            value: Numbers, strings, tensors, arrays, pandas tables; and lists, tuples and mappings of these.
 
         Raises:
             TypeError: It is something else, such as a function.
@@ -56,7 +56,7 @@ class Writer:
             return self._pandas(name, value)
         raise TypeError(
             f"{name}: a {type(value).__name__} can't be stored: numbers, names, tensors and tables can. Choose such a "
-            "value first; nothing was written."
+            "value first. Nothing was written."
         )
 
     def _tensor(self, name: str, value: Tensor) -> dict[str, Any]:
@@ -89,7 +89,7 @@ class Writer:
 
 
 def by_name(what: str, stored: Any) -> dict[str, Any]:
-    """What the JSON has, if that is values by name.
+    """Return the JSON value, if it is a mapping from names to values.
 
     Raises:
         ValueError: It is something else.
@@ -100,20 +100,20 @@ def by_name(what: str, stored: Any) -> dict[str, Any]:
 
 
 class Reader:
-    """Makes values of what :class:`Writer` made of them.
+    """Converts the output of :class:`Writer` back to values.
 
     Args:
-        arrays: By name. Each belongs to one value, so that small files make no large ones.
+        arrays: By name. Each may be used by one value only, so that a small file can't expand to large values.
 
     Attributes:
-        arrays: Those that belong to no value so far.
+        arrays: Those that no value has used so far.
     """
 
     def __init__(self, arrays: Mapping[str, np.ndarray]) -> None:
         self.arrays = dict(arrays)
 
     def fields(self, what: str, stored: Any) -> dict[str, Any]:
-        """Values by name.
+        """Convert values by name.
 
         Raises:
             ValueError, TypeError, ...: They are not what :class:`Writer` makes.
@@ -121,14 +121,14 @@ class Reader:
         return {name: self.value(value) for name, value in by_name(what, stored).items()}
 
     def value(self, stored: Any) -> Any:
-        """One value: see :meth:`fields`."""
+        """Convert one value: see :meth:`fields`."""
         if isinstance(stored, list):
             return [self.value(item) for item in stored]
         if not isinstance(stored, dict):
             return stored
         read = _READERS.get(frozenset(stored))
         if read is None:
-            raise ValueError(f"{', '.join(stored)[:99]!r}: there is no such kind of value.")
+            raise ValueError(f"{', '.join(stored)[:99]!r}: unknown kind of value.")
         return read(self, stored)
 
     def _listed(self, stored: Any) -> list[Any]:
@@ -138,7 +138,7 @@ class Reader:
 
     def _take(self, name: Any) -> np.ndarray:
         if not isinstance(name, str) or name not in self.arrays:
-            raise ValueError(f"arrays: {str(name)[:99]!r} is not there, or named twice.")
+            raise ValueError(f"arrays: {str(name)[:99]!r} is missing, or used twice.")
         return self.arrays.pop(name)
 
     def _array(self, stored: dict[str, Any]) -> Any:
@@ -150,7 +150,7 @@ class Reader:
         dtype = _DTYPES.get(name) if isinstance(name, str) else None
         tensor = torch.from_numpy(array.astype(array.dtype.newbyteorder("="), copy=False))
         if dtype is None or tensor.dtype != _BY_BITS.get(dtype, dtype):
-            raise ValueError(f"arrays: {stored['tensor'][:99]!r} is no tensor of dtype {str(name)[:99]!r}.")
+            raise ValueError(f"arrays: {stored['tensor'][:99]!r} is not a tensor of dtype {str(name)[:99]!r}.")
         return tensor.view(dtype)
 
     def _tuple(self, stored: dict[str, Any]) -> tuple[Any, ...]:
@@ -161,9 +161,9 @@ class Reader:
         try:
             mapping = dict(pairs)
         except (TypeError, ValueError) as error:
-            raise ValueError(f"a mapping in it is none: {error}.") from error
+            raise ValueError(f"a mapping in it is invalid: {error}.") from error
         if len(mapping) < len(pairs):
-            raise ValueError("a mapping in it has a key twice.")
+            raise ValueError("a mapping in it repeats a key.")
         return mapping
 
     def _series(self, stored: dict[str, Any]) -> Any:
