@@ -21,6 +21,7 @@ from toys import conv_net, far, images, mlp, rows, state_of
 from zoo import KINDS, explain, made, reason
 
 import saliency_widgets as sw
+from saliency_widgets.inputs import prepare
 from saliency_widgets.widgets.compare.comparison import Comparison
 
 METHODS = sw.methods()
@@ -250,6 +251,29 @@ def test_an_explorer(device: str) -> None:
     assert_same(away.wait(), here.wait(), ROUNDING)
     for one in (here, away):
         one.close()
+
+
+@pytest.mark.parametrize("shift", [0.0, -0.5, 3.0])
+def test_an_image_that_lies_on_the_device(device: str, shift: float) -> None:
+    model, x = conv_net(), images(3, 1, 3, 8, 8) + shift
+    here, away = (prepare(one, device="cpu", dtype=torch.float32) for one in (x, x.to(device)))
+    assert here.images is not None
+    assert np.array_equal(away.images, here.images)
+    assert away.notes == here.notes
+    assert same(away.tensor, here.tensor)
+    found = sw.attribute(there(model, device), x.to(device), method="blur_ig", n_steps=8)
+    assert_same(found, sw.attribute(model, x, method="blur_ig", n_steps=8), ROUNDING)
+
+
+def test_inputs_that_are_no_numbers_there(device: str) -> None:
+    model, x = there(conv_net().float(), device), images(3, 1, 3, 8, 8)
+    x[0, 0, 0, 0] = float("nan")
+    with pytest.raises(ValueError, match="1 of 192 numbers are NaN or infinite"):
+        sw.attribute(model, x.to(device), method="gradient")
+    x[0, 0, 0, 0] = 1e300
+    for one in (x, x.to(device)):
+        with pytest.raises(ValueError, match=r"too large for the model's type, torch\.float32"):
+            sw.attribute(model, one, method="gradient")
 
 
 def test_what_an_explorer_saves(device: str, tmp_path: Path) -> None:
