@@ -200,7 +200,7 @@ def test_by_default_what_applies_is_measured_and_the_rest_left_out() -> None:
     finer = sw.sweep(conv_net(), one, "smoothgrad", {"n_samples": [2, 4]}, progress=False)
     assert [m.name for m in finer.metrics] == ["similarity", "standard_error", "evaluations", "time"]
     assert finer.summary.similarity.tolist()[1] == 1.0
-    assert any("One input" in note for note in finer.notes)
+    assert any("Only one input" in note for note in finer.notes)
     layers = sw.sweep(conv_net(), one, "grad_cam", {"layer": ["0", "2"]}, target=0, progress=False)
     assert layers.quality == "insertion"
     assert layers.table.evaluations.tolist() == [1, 1]
@@ -599,7 +599,7 @@ def test_an_executor_that_dies_is_told_and_what_was_finished_is_kept(tmp_path: P
     context = multiprocessing.get_context("spawn")
     with (
         cf.ProcessPoolExecutor(1, mp_context=context, initializer=one_thread) as pool,
-        pytest.raises(ExecutorDiedError, match=rf"after \d+ of 256 cells .*kept in {store}: call again"),
+        pytest.raises(ExecutorDiedError, match=rf"after \d+ of 256 cells .*stored in {store}: call again"),
     ):
         ask(Dying(pool), store=store)
     with cf.ThreadPoolExecutor(1) as pool:

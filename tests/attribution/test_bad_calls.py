@@ -135,7 +135,7 @@ def test_what_is_quoted_is_cut(about):
         (torch.full((3, 8, 8), float("-inf")), ValueError, r"inputs: 192 of 192 numbers are NaN or infinite"),
         (torch.zeros(0, 3, 8, 8), ValueError, r"inputs: they are empty, with shape \(0, 3, 8, 8\)"),
         (torch.zeros(1, 3, 8, 0), ValueError, r"inputs: they are empty"),
-        (torch.tensor(3.0), ValueError, r"inputs: a single number"),
+        (torch.tensor(3.0), ValueError, r"inputs: .*got a single number"),
         (torch.zeros(3, 8, 8, dtype=torch.complex64), TypeError, r"inputs: complex numbers"),
         (None, TypeError, r"inputs: expected a PIL image, a path, an array or a tensor, got a NoneType"),
         ({"x": 1}, ValueError, r"inputs: none of them has a gradient; got \{'x': 'int'\}.*embeddings"),

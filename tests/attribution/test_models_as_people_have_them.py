@@ -758,10 +758,10 @@ def test_timms_own_config_from_end_to_end():
     seen = Preset()(IMAGE)[None].double()  # the same recipe
     (expected,) = raw_gradient(lambda leaf: model(leaf)[:, 1], seen)
     assert far(found.values, expected) < 1e-6
-    assert any("own data config is used" in note for note in found.notes)
+    assert any("data config is used" in note for note in found.notes)
     explicit = sw.attribute(model, IMAGE, method="gradient", target=1, transform=model.pretrained_cfg)
     assert torch.equal(explicit.values, found.values)
-    assert not any("own data config" in note for note in explicit.notes)
+    assert not any("data config" in note for note in explicit.notes)
 
 
 def test_a_model_in_a_simple_namespace_is_no_model():

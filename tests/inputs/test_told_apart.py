@@ -214,7 +214,7 @@ def test_a_number_for_each_sample_is_no_row():
 
 def test_rows_that_lack_a_batch_beside_others_that_have_one():
     with pytest.raises(
-        ValueError, match=r"as many samples each, got \{'x': 6, 'gate': 1\}.*pass x\[None\] for one sam"
+        ValueError, match=r"same number of samples .*, got \{'x': 6, 'gate': 1\}.*pass x\[None\] for one sam"
     ):
         sw.attribute(seeded(Gated), (numbers(6), numbers(1)), target=0)
 

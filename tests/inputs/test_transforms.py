@@ -190,7 +190,7 @@ def test_each_image_by_itself_is_noted_and_shown_stretched(transform):
 
 def test_stretching_each_image_is_noted():
     (note,) = prepare(Image.fromarray(IMAGE), stretched).notes
-    assert "by itself" in note
+    assert "separately" in note
 
 
 @pytest.mark.parametrize(

@@ -639,7 +639,7 @@ def test_entries_without_end_are_refused_without_their_memory(good):
 def test_one_array_is_of_one_value(good):
     """Else a small file could make many copies of one array."""
     rewrite(good, lambda fields: fields["attribution"].update(standard_error=fields["attribution"]["values"]))
-    refused(good, "named twice|no value has")
+    refused(good, "used twice|no value has")
 
 
 def test_a_wrong_pair_that_was_put_aside_by_name_is_not_taken(good):
