@@ -82,7 +82,7 @@ def trust(lab: Lab) -> None:
     lab.page.mouse.move(box["x"] + (right + 0.5) * unit, box["y"] + (bottom + 0.5) * unit, steps=6)
     lab.page.mouse.up()
     lab.page.mouse.move(0, 0)
-    lab.wait_for_value("explorer.trust.wait(0) and len(explorer.trust._sections[0]._elsewhere.x)", 8)
+    lab.wait_for_value("explorer.trust.wait(0) and len(explorer.trust._sections[0]._random_marks.x)", 8)
     in_both_themes(lab, "trust", seen.output)
 
 
@@ -134,7 +134,7 @@ def table(lab: Lab) -> None:
     output = lab.output(0)
     output.locator(".sw-heatmap[data-state='done']").wait_for(timeout=90_000)
     output.locator(".sw-trust .jupyter-widget-Collapse-header").first.click()
-    lab.wait_for_value("len(explorer.bars._shuffled.x) and explorer.trust.wait(0) and 1", 1)
+    lab.wait_for_value("len(explorer.bars._marker_marks.x) and explorer.trust.wait(0) and 1", 1)
     lab.execute("explorer.what_if._feature.value = 'bmi'")
     in_both_themes(lab, "table", output)
 

@@ -1,4 +1,4 @@
-"""What people see and touch: controls, the heatmap view, the explorers."""
+"""The user interface: controls, the heatmap view, the explorers."""
 
 from saliency_widgets.widgets.base.display import DisplaySettings
 from saliency_widgets.widgets.base.heatmap import HeatmapView

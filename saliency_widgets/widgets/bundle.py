@@ -1,4 +1,4 @@
-"""The front end: one script for all views, and its style sheet, as `make bundle` leaves them in the package."""
+"""The front end: one script for all views and its style sheet, written into the package by `make bundle`."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ _STATIC = Path(__file__).parent / "static"
 
 
 def bundle(name: str) -> str:
-    """A file of the front end, as text.
+    """Read a front-end file as text.
 
     Args:
         name: The file's name.
 
     Raises:
-        ImportError: It was not built.
+        ImportError: The file was not built.
     """
     path = _STATIC / name
     if not path.is_file():
@@ -29,8 +29,8 @@ def bundle(name: str) -> str:
     return path.read_text(encoding="utf-8")
 
 
-# A browser keeps every module that it has loaded, and anywidget loads each widget's own: this one is small, and loads
-# the script once for all views of a page.
+# A browser never unloads a module, and anywidget loads one per widget. This one is small and loads the script once for
+# all views of a page.
 _LOADER = """
 const scripts = (globalThis.saliencyWidgetsScripts ??= new Map());
 
@@ -55,7 +55,7 @@ class BundledView(anywidget.AnyWidget):
     """A view of the front end's script.
 
     Attributes:
-        root: The model id of the widget that it is shown in. Once that is closed, the page forgets all its parts.
+        root: The model id of the widget that contains this view. When that widget closes, the page drops all its parts.
     """
 
     _esm = _LOADER

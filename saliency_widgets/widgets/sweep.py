@@ -24,16 +24,16 @@ from saliency_widgets.widgets.base.charts import (
     QUIET,
     SECOND,
     chart,
+    explanation,
     number,
+    result_line,
     round_ticks,
-    said,
-    sentence,
 )
 from saliency_widgets.widgets.base.controls import LABEL_WIDTH, Menu
 from saliency_widgets.widgets.base.display import DISPLAY_NAMES, DisplaySettings
 from saliency_widgets.widgets.base.explorer import LAYOUT, BaseExplorer
 from saliency_widgets.widgets.base.lifetime import Showable, refer_weakly
-from saliency_widgets.widgets.base.messages import words_of
+from saliency_widgets.widgets.base.messages import error_text
 from saliency_widgets.widgets.base.panel import section
 from saliency_widgets.widgets.base.parts import parts_of
 from saliency_widgets.widgets.base.text import RichText
@@ -86,8 +86,8 @@ class SweepView(WithStaticOutput, Showable, w.VBox):
         self._ring = Scatter(x=[], y=[], marker="circle", default_size=240, **marked)
         self._knee = Scatter(x=[], y=[], marker="diamond", default_size=240, **marked)
         self._figure = chart(
-            [*self._lines, self._ring, self._knee], self._x, self._y, across="cost", up="quality", across_at=(),
-            up_at=(), height=260,
+            [*self._lines, self._ring, self._knee], self._x, self._y, x_label="cost", y_label="quality", x_ticks=(),
+            y_ticks=(), height=260,
         )  # fmt: skip
         for axis in self._figure.axes:
             axis.tick_format = "~g"
@@ -103,7 +103,7 @@ class SweepView(WithStaticOutput, Showable, w.VBox):
         self._maps = self._grid()
         maps = [] if self._maps is None else [self._input, *self._around(self._maps)]
         super().__init__(
-            [self._words, *use, menus, self._figure, legend, sentence(_HOW), *maps],
+            [self._words, *use, menus, self._figure, legend, explanation(_HOW), *maps],
             layout={"width": "100%", "overflow": "visible"},
         )
         if self._maps is not None:
@@ -172,7 +172,7 @@ class SweepView(WithStaticOutput, Showable, w.VBox):
         told = _MAPS.format(does)
         if len(self._places) < len(self._found.settings):
             told += f" These are {len(self._places)} of {len(self._found.settings)}; map_of(...) gives any."
-        return [sentence(told), w.Box(maps.view.beside(side), layout=LAYOUT)]
+        return [explanation(told), w.Box(maps.view.beside(side), layout=LAYOUT)]
 
     def _on_input(self) -> None:
         self._show_maps()
@@ -193,7 +193,7 @@ class SweepView(WithStaticOutput, Showable, w.VBox):
     def _on_use(self) -> None:
         if self._found.recommended:
             refused = self._bring({"method": self._found.method.name, **self._found.recommended})
-            self._refused.value = said(refused) if refused else escape("")
+            self._refused.value = result_line(refused) if refused else escape("")
 
     def _bring(self, setting: Mapping[str, Any]) -> str:
         """Move the explorer's controls there. Returns why that can't be, or an empty text."""
@@ -202,22 +202,22 @@ class SweepView(WithStaticOutput, Showable, w.VBox):
         try:
             self._explorer.update(**setting)
         except (TypeError, ValueError) as error:
-            return f"The explorer can't use it: {words_of(error)}"
+            return f"The explorer can't use it: {error_text(error)}"
         return ""
 
     def _show(self) -> None:
         found = self._found = self._found.by(self._quality.value, self._cost.value)
         notes = [element("li", note) for note in found.notes]
         listed = element("ul", *notes, style=f"margin:2px 0;padding-left:18px;color:{QUIET};line-height:1.4")
-        self._words.value = joined([said(found.words, strong=True), *([listed] if notes else [])])
+        self._words.value = joined([result_line(found.words, strong=True), *([listed] if notes else [])])
         self._use.disabled = not found.recommended
         quality, cost = (found.summary[name].to_numpy(float) for name in (found.quality, found.cost))
         known = np.isfinite(quality) & (cost > 0)
-        across, up = self._figure.axes
+        x_label, y_label = self._figure.axes
         if known.any():
             low, high = float(quality[known].min()), float(quality[known].max())
             room = (high - low or 1.0) * 0.1
-            up.tick_values = round_ticks(low - room, high + room)
+            y_label.tick_values = round_ticks(low - room, high + room)
             with self._y.hold_sync():
                 self._y.min, self._y.max = low - room, high + room
             with self._x.hold_sync():
@@ -231,9 +231,9 @@ class SweepView(WithStaticOutput, Showable, w.VBox):
             with mark.hold_sync():
                 mark.x, mark.y = cost[there], quality[there]
         paid = sorted({float(f"{value:.2g}") for value in cost[known]})
-        across.tick_values = np.array(paid if len(paid) <= _TICKS else paid[:: -(-len(paid) // _TICKS)])
-        across.label = _with_unit(found.cost)
-        up.label = METRICS[found.quality].title
+        x_label.tick_values = np.array(paid if len(paid) <= _TICKS else paid[:: -(-len(paid) // _TICKS)])
+        x_label.label = _with_unit(found.cost)
+        y_label.label = METRICS[found.quality].title
         self._say_quality()
 
     def _show_maps(self) -> None:

@@ -109,7 +109,7 @@ def the_same_sliders_move_the_bars_and_the_tests_stand_beside_them(lab: Lab, out
     said = output.locator(".sw-trust .sw-said:visible").first
     expect(said).to_contain_text("This row:", timeout=60_000)
     expect(output.locator(".sw-trust .sw-said:visible").nth(1)).to_contain_text("cross-entropy", timeout=60_000)
-    lab.wait_for_value("len(explorer.bars._shuffled.x)", 10)
+    lab.wait_for_value("len(explorer.bars._marker_marks.x)", 10)
     for title, words in (
         ("Over many rows", "rest most on"),
         ("Saturation", "aturated"),
@@ -117,7 +117,7 @@ def the_same_sliders_move_the_bars_and_the_tests_stand_beside_them(lab: Lab, out
     ):
         output.locator(".sw-trust").get_by_text(title, exact=True).click()
         expect(output.locator(".sw-trust .sw-said:visible").first).to_contain_text(words, timeout=60_000)
-    lab.wait_for_value("len(explorer.bars._shuffled.x)", 0)
+    lab.wait_for_value("len(explorer.bars._marker_marks.x)", 0)
     output.locator(".sw-trust .jupyter-widget-Collapse-header").first.click()
     lab.wait_for_value("explorer.trust._examiner.wait(0)", True)
     lab.execute("explorer.close()")

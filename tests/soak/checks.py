@@ -107,7 +107,7 @@ def compare_test(page: Page, explorer: Any) -> None:
         stuck(page, "a trust test")
     section, case = trust._visible, trust._case
     check = section.check(case)
-    if check is None or trust._told.value:
+    if check is None or trust._message.value:
         return
     page.figures.counts["tests compared"] += 1
     shown = _state_of(section.widget)

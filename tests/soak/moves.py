@@ -147,7 +147,7 @@ class Round:
     def _settle_explorer(self, explorer: Any) -> None:
         page = self.page
         done = settled(page, explorer.wait)
-        if done is None or "Nothing has moved" in explorer.view.status["remedy"]:
+        if done is None or "Nothing was changed" in explorer.view.status["remedy"]:
             explorer.update(**RECOVERY)
             done = settled(page, explorer.wait)
         if done is None:

@@ -226,7 +226,7 @@ def good_states() -> tuple[State, ...]:
 def _saved(path: Path, kind: str, explorer: Any) -> State:
     explorer.save_state(path)
     text, packed = path.with_suffix(".json").read_bytes(), path.with_suffix(".npz").read_bytes()
-    model, transform = explorer._given["model"], explorer._given["transform"]
+    model, transform = explorer._arguments["model"], explorer._arguments["transform"]
     explorer.close()
     # Of an image, what came out of the transform is stored.
     return State(kind, text, packed, sw.load(path), model, transform if explorer.kind == "row" else None)

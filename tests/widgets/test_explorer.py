@@ -758,7 +758,7 @@ def test_predictions_of_what_the_model_was_are_said_to_be_so(explorer, model):
 
 
 def test_an_image_that_was_edited_comes_with_its_own_map_and_not_under_the_old_one(explorer, model):
-    x, before = explorer._given["inputs"], explorer.view.image
+    x, before = explorer._arguments["inputs"], explorer.view.image
     x[:] = x[:, ::-1].copy()
     model.broken = True
     explorer.update(method="smoothgrad")
@@ -874,11 +874,11 @@ def test_deletion_can_be_told_of_the_other_class_of_one_logit(image):
     made.trust._choice.value = [kind.name for kind in made.trust.kinds].index("curves")
     made.trust._fold.selected_index = 0
     section = next(section for section in made.trust._sections if section.name == "curves")
-    found, case = section._found
-    name, other = section._as_asked(found, case)
+    found, case = section._result
+    name, other = section._for_class(found, case)
     assert (name, other) == ("", found)
     section._class.value = "neg"
-    name, other = section._as_asked(found, case)
+    name, other = section._for_class(found, case)
     assert name == "neg"
     torch.testing.assert_close(other.main["deletion"].scores, -found.main["deletion"].scores)
     made.close()

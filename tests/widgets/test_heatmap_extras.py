@@ -62,18 +62,18 @@ def test_findings_become_dicts_with_the_methods_titles_in_the_same_order():
 def test_a_view_is_not_checked_until_it_is_told(view, sent):
     assert view.checked is False
     assert view.findings == []
-    view.tell([])
+    view.show_findings([])
     assert view.checked is True
     assert sent == [{"checked": True}]
-    view.tell(messages.findings_of(FOUND, TITLES))
+    view.show_findings(messages.findings_of(FOUND, TITLES))
     assert [finding["severity"] for finding in view.findings] == ["wrong", "slow"]
-    view.tell(messages.findings_of(FOUND[:1], TITLES))
+    view.show_findings(messages.findings_of(FOUND[:1], TITLES))
     assert len(view.findings) == 1
 
 
 def test_findings_and_that_it_was_checked_arrive_together(view, sent):
     told = messages.findings_of(FOUND, TITLES)
-    worker = threading.Thread(target=view.tell, args=(told,))
+    worker = threading.Thread(target=view.show_findings, args=(told,))
     worker.start()
     worker.join()
     assert sent == [{"checked": True, "findings": told}]
@@ -81,7 +81,7 @@ def test_findings_and_that_it_was_checked_arrive_together(view, sent):
 
 def test_what_is_told_is_not_changed_from_outside(view):
     told = messages.findings_of(FOUND, TITLES)
-    view.tell(told)
+    view.show_findings(told)
     told[0]["what"] = "changed"
     told.clear()
     assert view.findings[0]["what"] == FOUND[0].what
@@ -125,7 +125,7 @@ def test_a_closed_view_is_told_nothing(view, sent):
     view.retire()
     view.close()
     sent.clear()
-    view.tell([])
+    view.show_findings([])
     assert sent == []
 
 

@@ -101,7 +101,7 @@ def test_unpinned_they_are_gone_and_the_explorer_goes_on(explorer):
 def test_after_training_it_is_another_map_and_is_pinned_beside_the_old_one(explorer):
     explorer.pin()
     with torch.no_grad():
-        explorer._given["model"][-1].weight.mul_(2)
+        explorer._arguments["model"][-1].weight.mul_(2)
     explorer.update()
     explorer.pin()
     first, second = explorer.pins._maps.view.cells

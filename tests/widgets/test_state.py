@@ -79,7 +79,7 @@ def test_the_attribution_comes_back_bit_for_bit(explorer, tmp_path, ending):
     assert_same(explorer.attribution, found)
     assert np.array_equal(found.saliency_map(), explorer.attribution.saliency_map())
     assert found.to_code() == explorer.attribution.to_code()
-    again = sw.attribute(conv_net(), tame(np.asarray(explorer._given["inputs"])), **found.settings)
+    again = sw.attribute(conv_net(), tame(np.asarray(explorer._arguments["inputs"])), **found.settings)
     assert torch.equal(again.values, found.values)
 
 
@@ -97,7 +97,7 @@ def test_the_json_says_what_it_is_of(explorer, tmp_path):
         (array.dtype.str, array.shape) for array in kept.values()
     ]
     assert np.array_equal(kept["values"], explorer.attribution.values.numpy())
-    assert np.array_equal(kept["inputs"], tame(explorer._given["inputs"])[None].numpy())
+    assert np.array_equal(kept["inputs"], tame(explorer._arguments["inputs"])[None].numpy())
 
 
 def test_an_explorer_with_the_same_controls_and_the_same_map(explorer, image, tmp_path):
@@ -151,7 +151,7 @@ def test_loading_moves_the_controls_of_an_explorer(explorer, image, tmp_path):
 def test_another_model_and_another_input_are_told(explorer, image, tmp_path):
     explorer.save_state(tmp_path / "a")
     with torch.no_grad():
-        next(explorer._given["model"].parameters()).add_(1)
+        next(explorer._arguments["model"].parameters()).add_(1)
     with pytest.warns(UserWarning, match="the model is another: Sequential with other weights or code"):
         explorer.load_state(tmp_path / "a")
     image[0, 0] = 255 - image[0, 0]
@@ -181,7 +181,7 @@ def test_a_model_without_a_fingerprint_is_compared_by_its_map(image, tmp_path):
         warnings.simplefilter("error", UserWarning)
         made.load_state(tmp_path / "a")
     with torch.no_grad():
-        made._given["model"].net[0].weight.mul_(2)
+        made._arguments["model"].net[0].weight.mul_(2)
     with pytest.warns(UserWarning, match="its map is another"):
         made.load_state(tmp_path / "a")
     made.close()

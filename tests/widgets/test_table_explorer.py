@@ -60,7 +60,7 @@ def explorer(people, given):
 
 def shown(bars):
     """What stands on the chart, from above: label -> value."""
-    assert list(bars._bars.x) == list(bars._place.domain)[::-1]
+    assert list(bars._bars.x) == list(bars._position.domain)[::-1]
     assert list(bars._names_axis.tick_labels.values()) == bars.labels
     return dict(zip(bars.labels, bars._bars.y.tolist(), strict=True))
 
@@ -152,13 +152,13 @@ def test_sliders_move_the_bars(explorer):
     explorer.update(method="smoothgrad", n_samples=7, noise_level=0.3)
     assert explorer.attribution.settings["n_samples"] == 7
     assert shown(explorer.bars) != before
-    assert "share out the score" in explorer.bars._sum.value
+    assert "add up to the score: a slope is per unit" in explorer.bars._sum.value
 
 
 def test_only_methods_for_rows_are_in_the_menu(people, given, explorer):
     assert set(explorer.panel.titles) >= {"gradient", "smoothgrad", "integrated_gradients", "expected_gradients"}
     assert not {"grad_cam", "layer_cam", "guided_grad_cam", "blur_ig"} & set(explorer.panel.titles)
-    with pytest.raises(ValueError, match="Grad-CAM is about images"):
+    with pytest.raises(ValueError, match="Grad-CAM needs images"):
         TableExplorer(mlp(features=8, classes=1), people.iloc[3], method="grad_cam", **given)
 
 
@@ -253,7 +253,7 @@ def test_a_slider_that_was_replaced_while_it_is_dragged_moves_nothing(explorer):
     assert what.changed == {}
     what._feature.value = "income"
     assert dragged.comm is None
-    last = what._place.children
+    last = what._value_box.children
     assert len(last) == 2
     explorer.close()
     assert all(child.comm is None for child in last)
@@ -293,7 +293,7 @@ def test_several_classes_have_their_bars_and_the_edits_move_them(people, encoder
     model = mlp(features=8, classes=3)
     names = {**given, "class_names": ["ant", "bee", "cat"]}
     made = TableExplorer(model, people.iloc[3], **names, target="bee")
-    assert "speaks for bee" in made.bars._sum.value
+    assert "evidence for bee" in made.bars._sum.value
     made.edit(income=5000.0)
     with torch.no_grad():
         now = model(torch.from_numpy(encoder.transform(made.row))).softmax(1)[0]
@@ -301,7 +301,7 @@ def test_several_classes_have_their_bars_and_the_edits_move_them(people, encoder
     assert sorted(bars._bars.y.tolist()) == pytest.approx(sorted(now.tolist()))
     made.panel._on_bar(2)
     assert made.attribution.settings["target"] == 2
-    assert "speaks for cat" in made.bars._sum.value
+    assert "evidence for cat" in made.bars._sum.value
     made.close()
 
 
@@ -467,24 +467,24 @@ def test_moving_a_slider_waits_for_no_pass():
 def test_shuffling_stands_beside_the_bars_while_it_is_about_them(explorer, people, encoder):
     section = open_tab(explorer, "shuffle")
     own = sw.shuffle(explorer.settings["model"], people.iloc[3], people, transform=encoder)
-    marks = dict(zip(explorer.bars.labels, explorer.bars._shuffled.x.tolist(), strict=True))
-    assert list(explorer.bars._shuffled.y) == list(explorer.bars._bars.x)
+    marks = dict(zip(explorer.bars.labels, explorer.bars._marker_marks.x.tolist(), strict=True))
+    assert list(explorer.bars._marker_marks.y) == list(explorer.bars._bars.x)
     assert {label.partition(" = ")[0]: mark for label, mark in marks.items()} == pytest.approx(
         own["contribution"].to_dict()
     )
     assert f"This row: {own.index[0]} moves the score most" in section._said.value
-    assert "With labels= it would be told" in section._said.value
+    assert "Pass labels= to see" in section._said.value
     explorer.edit(age=80)
     again = sw.shuffle(explorer.settings["model"], explorer.row, people, transform=encoder)
-    assert sorted(explorer.bars._shuffled.x) == pytest.approx(sorted(again["contribution"]))
+    assert sorted(explorer.bars._marker_marks.x) == pytest.approx(sorted(again["contribution"]))
     explorer.trust._choice.value = TABS.index("stability")
-    assert len(explorer.bars._shuffled.x) == 0
+    assert len(explorer.bars._marker_marks.x) == 0
     explorer.trust._choice.value = TABS.index("shuffle")
-    assert len(explorer.bars._shuffled.x) == 5
+    assert len(explorer.bars._marker_marks.x) == 5
     explorer.trust._fold.selected_index = None
-    assert len(explorer.bars._shuffled.x) == 0
+    assert len(explorer.bars._marker_marks.x) == 0
     explorer.edit(age=30)
-    assert len(explorer.bars._shuffled.x) == 0
+    assert len(explorer.bars._marker_marks.x) == 0
 
 
 def test_with_labels_the_loss_is_told(people, encoder, given):
@@ -515,7 +515,7 @@ def test_many_rows_saturation_and_stability(explorer, people, encoder):
     explorer.update(method="expected_gradients", n_samples=20)
     assert "other seeds" in section._said.value
     assert "Integrated Gradients" in section._table.value
-    assert explorer.trust._told.value == ""
+    assert explorer.trust._message.value == ""
 
 
 def test_closing_leaves_nothing_open(people, given):
@@ -616,7 +616,7 @@ def test_both_classes_of_one_logit_are_shown_and_explained(people, given, target
     made = TableExplorer(model, people.iloc[3], **given, target=target)
     other = {"no": "yes", "yes": "no"}[target]
     assert {name for _, name, _ in made.panel.predictions} == {"no", "yes"}
-    assert f"Orange speaks for {target}, blue against it ({other})" in made.bars._sum.value
+    assert f"Orange is evidence for {target}, blue against it ({other})" in made.bars._sum.value
     first = made.attribution.by_feature().iloc[0]
     made.update(target=other)
     assert made.attribution.by_feature().iloc[0].to_numpy() == pytest.approx(-first.to_numpy())
@@ -645,11 +645,11 @@ def test_bars_are_drawn_whole_before_anybody_reads_or_draws_them():
     with ThreadPoolExecutor(3) as pool:
         first = pool.submit(bars.show, np.array([40.0, 50.0, 60.0]), final=True)
         assert entered.wait(60)
-        second = pool.submit(bars.beside, np.array([70.0, 80.0, 90.0]))
+        second = pool.submit(bars.show_markers, np.array([70.0, 80.0, 90.0]))
         shown = pool.submit(lambda: bars.shown)
         assert not wait_for([second, shown], timeout=0.3).done
         go_on.set()
         first.result(60)
         second.result(60)
         assert [size for _, size, _, _ in shown.result(60)] == [60.0, 50.0, 40.0]
-    assert bars._shuffled.x.tolist() == [90.0, 80.0, 70.0]
+    assert bars._marker_marks.x.tolist() == [90.0, 80.0, 70.0]

@@ -91,7 +91,7 @@ def test_an_open_tab_is_answered_and_the_others_are_not(explorer, model, tab):
         told = section(explorer, name)
         assert ("as soon as" in told._said.value) == (name != tab)
     assert state_of(model.net) == before
-    assert explorer.trust._told.value == ""
+    assert explorer.trust._message.value == ""
 
 
 def test_a_painted_region_is_taken_away(explorer, model, image):
@@ -103,7 +103,7 @@ def test_a_painted_region_is_taken_away(explorer, model, image):
     assert f"to {found.after:.3g} ({found.change:+.3g})" in said
     assert "9.8%" in said
     ablation = section(explorer, "ablation")
-    assert np.allclose(ablation._elsewhere.x, (found.elsewhere - found.before).numpy())
+    assert np.allclose(ablation._random_marks.x, (found.elsewhere - found.before).numpy())
     assert set(ablation._classes.x) <= {"ant", "bee", "cat", "dog"}
 
 
@@ -187,20 +187,20 @@ def test_curves_of_another_class_cost_no_pass(explorer, model):
     unfold(explorer, "curves")
     panel = section(explorer, "curves")
     passes, case = model.passes, explorer.trust._case
-    found, _ = panel._found
+    found, _ = panel._result
     explained = explorer.attribution.settings["target"]
     other = (explained + 1) % 4
     name = ["ant", "bee", "cat", "dog"][other]
     panel._class.value = name
-    assert panel._said.value.count(f"Of the score of {name}") == 1
-    scores = found.main["deletion"].logits[:, other]
+    assert panel._said.value.count(f"For the score of {name}") == 1
+    scores = found.own["deletion"].logits[:, other]
     whole, nothing = scores[0], scores[-1]
     heights = ((scores - nothing) / (whole - nothing)).nan_to_num() if whole > nothing else torch.zeros_like(scores)
     assert np.allclose(panel._marks["deletion"][0].y, heights)
     panel._class.value = "emu"
     assert "class: &#x27;emu&#x27; is not known" in panel._said.value
     panel._class.value = ""
-    assert "Of the score of" not in panel._said.value
+    assert "For the score of" not in panel._said.value
     # Nor does the same map's check, asked about another class.
     asked = replace(case, request=replace(case.request, target=other))
     *_, again = asked.curves(fill="blur").begin(lambda: None)
@@ -210,24 +210,24 @@ def test_curves_of_another_class_cost_no_pass(explorer, model):
 
 def test_an_answer_about_a_map_that_was_left_is_not_shown(explorer):
     unfold(explorer, "saturation")
-    old = explorer.trust._asked["saturation"][0]
+    old = explorer.trust._checks["saturation"][0]
     *_, found = old.begin(lambda: None)
     explorer.update(target=(explorer.attribution.settings["target"] + 1) % 4)
     panel = section(explorer, "saturation")
     now = panel._lines.y.copy()
-    explorer.trust._on_told(CheckEvent(old, replace(found, scores=found.scores * 2), "done"))
+    explorer.trust._on_result(Told(old, replace(found, scores=found.scores * 2), "done"))
     assert np.array_equal(panel._lines.y, now)
-    explorer.trust._on_told(CheckEvent(old, None, "error", ValueError("of the past")))
-    assert explorer.trust._told.value == ""
+    explorer.trust._on_result(Told(old, None, "error", ValueError("of the past")))
+    assert explorer.trust._message.value == ""
 
 
 def test_an_error_is_shown_and_the_next_check_recovers(explorer):
     unfold(explorer)
     explorer.trust._sections[0]._region = torch.ones(3, 3, dtype=torch.bool)
     explorer.trust._ask(explorer.trust._sections[0])
-    assert "(16, 16), got (3, 3)" in explorer.trust._told.value
+    assert "(16, 16), got (3, 3)" in explorer.trust._message.value
     painted(explorer, region())
-    assert explorer.trust._told.value == ""
+    assert explorer.trust._message.value == ""
 
 
 def test_a_slider_goes_before_the_checks_and_closing_ends_them(model, image, monkeypatch):
@@ -261,10 +261,10 @@ def test_stopping_the_explorer_ends_the_checks_and_opening_again_runs_them(model
     explorer.stop()
     model.tally.gate.set()
     assert explorer.trust.wait(20)
-    assert "Interrupted" in explorer.trust._told.value
+    assert "Interrupted" in explorer.trust._message.value
     explorer.trust._fold.selected_index = None
     unfold(explorer, "randomization")
     assert explorer.trust.wait(60)
-    assert explorer.trust._told.value == ""
+    assert explorer.trust._message.value == ""
     assert section(explorer, "randomization")._said.value
     explorer.close()

@@ -1,1 +1,1 @@
-"""What every view shares: the base explorer, controls, the heatmap view, frames, lifetimes."""
+"""Shared by all views: the base explorer, controls, the heatmap view, frames, lifetimes."""

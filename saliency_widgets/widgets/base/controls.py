@@ -1,4 +1,4 @@
-"""Controls made from parameters: the one place that knows which widget fits which kind."""
+"""Controls made from parameters: the mapping from parameter kinds to widgets."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from saliency_widgets.params import Param
 from saliency_widgets.widgets.base.text import describe
 
 LABEL_WIDTH = "104px"
-AUTO = "auto"  # stands for None: a selection slider takes None for "nothing selected"
+AUTO = "auto"  # stands for None, which a selection slider takes as "nothing selected"
 
 
 class Menu(w.Dropdown):
-    """A menu in which something is always chosen; a page that takes the choice away is refused."""
+    """A menu that always has a selection: a message from the page that clears it is rejected."""
 
     index = traitlets.Int().tag(sync=True)
 
@@ -27,12 +27,12 @@ class Control:
 
     Args:
         param: The parameter.
-        value: Where it stands; the parameter's default unless given.
+        value: The initial value. Default: the parameter's default.
         options: For layers: label -> module path.
 
     Attributes:
         param: The parameter.
-        widget: What the person sees.
+        widget: The widget that is displayed.
     """
 
     def __init__(self, param: Param, value: Any = None, *, options: Mapping[str, Any] | None = None) -> None:
@@ -48,77 +48,77 @@ class Control:
         self.widget.add_class("sw-control")
         self.widget.add_class(f"sw-control-{param.name}")
         if param.unit.isalpha():
-            self.widget.add_class(f"sw-unit-{param.unit}")  # said behind the value to a screen reader
-        self._holder = self.widget  # whose value it is
+            self.widget.add_class(f"sw-unit-{param.unit}")  # a screen reader announces it after the value
+        self._holder = self.widget  # the widget that holds the value
         self._exact = value if param.kind == "float" else None
 
     @property
     def leaves(self) -> list[Any]:
-        """The widgets that send what a person does."""
+        """The widgets that the user operates."""
         return [self._holder]
 
     @property
     def value(self) -> Any:
         """The parameter's value."""
         value = self._holder.value
-        if isinstance(self._holder, w.FloatSlider):  # what comes back from the browser is off in the last bits
+        if isinstance(self._holder, w.FloatSlider):  # the browser sends back a value that differs in the last bits
             near = self._exact is not None and abs(value - self._exact) <= 1e-12 * (self._holder.max - self._holder.min)
             return self._exact if near else float(f"{value:.12g}")
-        if isinstance(value, _Own):
-            return value.thing
+        if isinstance(value, _ObjectOption):
+            return value.value
         return None if isinstance(value, str) and value == AUTO else value
 
     @value.setter
     def value(self, value: Any) -> None:
         if hasattr(self._holder, "options"):
-            value = _admitted(self._holder, self.param, value)
-        if isinstance(self._holder, (w.FloatSlider, w.IntSlider)):  # which would move a value beyond its ends
-            self._holder.min, self._holder.max = _ends(self._holder.min, self._holder.max, value)
+            value = _option_for(self._holder, self.param, value)
+        if isinstance(self._holder, (w.FloatSlider, w.IntSlider)):  # which would clamp the value
+            self._holder.min, self._holder.max = _limits_with(self._holder.min, self._holder.max, value)
         if isinstance(self._holder, w.FloatSlider):
             self._exact = value
             if _between_steps(self._holder, value):
-                self._holder.step = _finer(self._holder)  # sent before the value, which would be moved to a step
+                self._holder.step = _finer(self._holder)  # sent before the value, which would be rounded to a step
         self._holder.value = value
 
     def observe(self, callback: Callable[[], None]) -> None:
-        """Call back when the value changes, however it was changed."""
+        """Call back when the value changes, from the page or from Python."""
         for leaf in self.leaves:
             leaf.observe(lambda _change: callback(), names="value")
 
     def show(self, shown: bool) -> None:
-        """Show or hide it."""
+        """Show or hide the control."""
         wanted = None if shown else "none"
         if self.widget.layout.display != wanted:
             self.widget.layout.display = wanted
 
 
-class _Own:
-    """A tensor, an array or a function as a choice of a menu, which compares its choices: these by identity."""
+class _ObjectOption:
+    """A tensor, an array or a function as a menu option. A menu compares its options: these by identity."""
 
-    def __init__(self, thing: Any) -> None:
-        self.thing = thing
+    def __init__(self, value: Any) -> None:
+        self.value = value
 
 
-def _admitted(widget: Any, param: Param, value: Any) -> Any:
-    """The choice that stands for a value; one that was given from Python becomes a choice of the menu."""
+def _option_for(widget: Any, param: Param, value: Any) -> Any:
+    """Return the option for a value; a value set from Python is added to the menu."""
     pairs = list(widget.options)
-    if value is None:  # "decide for me": said in words, or the first choice
+    if value is None:  # automatic: an option of its own, or the first one
         return AUTO if param.scale == "log2" else pairs[0][1]
     named = isinstance(value, (str, int))
     for _, option in pairs:
-        if option.thing is value if isinstance(option, _Own) else named and option == value:
+        if option.value is value if isinstance(option, _ObjectOption) else named and option == value:
             return option
-    own = sum(isinstance(option, _Own) for _, option in pairs) + 1
-    choice = value if named else _Own(value)
-    pairs.append((str(value) if named else f"own {type(value).__name__.lower()} {own}", choice))
+    number = sum(isinstance(option, _ObjectOption) for _, option in pairs) + 1
+    choice = value if named else _ObjectOption(value)
+    pairs.append((str(value) if named else f"custom {type(value).__name__.lower()} {number}", choice))
     if param.scale == "log2":
         pairs.sort(key=lambda pair: 0 if pair[1] == AUTO else pair[1])
     widget.options = pairs
     return choice
 
 
-def _ends(low: float, high: float, value: float) -> tuple[float, float]:
-    """The ends of a slider that holds a value, which may lie beyond its usual range."""
+def _limits_with(low: float, high: float, value: float) -> tuple[float, float]:
+    """Return the limits of a slider, extended to include a value."""
     return min(low, value), max(high, value)
 
 
@@ -126,17 +126,17 @@ def _slider(param: Param, value: Any, _: dict) -> Any:
     assert param.low is not None
     assert param.high is not None
     span = float(param.high) - float(param.low)
-    low, high = _ends(param.low, param.high, value)
-    made = w.FloatSlider(value=value, min=low, max=high, step=span / 100, readout_format=".2f")
-    if _between_steps(made, param.default):
-        made.step = 10.0 ** math.floor(math.log10(span / 50))
-    if _between_steps(made, value):
-        made.step = _finer(made)
-    return made
+    low, high = _limits_with(param.low, param.high, value)
+    slider = w.FloatSlider(value=value, min=low, max=high, step=span / 100, readout_format=".2f")
+    if _between_steps(slider, param.default):
+        slider.step = 10.0 ** math.floor(math.log10(span / 50))
+    if _between_steps(slider, value):
+        slider.step = _finer(slider)
+    return slider
 
 
 def _between_steps(slider: Any, value: float) -> bool:
-    """Whether the slider in the browser would move a value to its next step, and send that back."""
+    """Return whether the slider in the browser would round the value to a step and send that back."""
     steps = (value - slider.min) / slider.step
     return abs(steps - round(steps)) > 1e-6
 
@@ -147,7 +147,7 @@ def _finer(slider: Any) -> float:
 
 def _int(param: Param, value: Any, _: dict) -> Any:
     if param.high is not None and param.low is not None and param.high - param.low <= 1000:
-        low, high = _ends(int(param.low), int(param.high), value)
+        low, high = _limits_with(int(param.low), int(param.high), value)
         return w.IntSlider(value=value, min=low, max=high)
     least, most = param.limits
     return w.BoundedIntText(value=value, min=int(max(least, 0)), max=int(min(most, 2**31 - 1)))
@@ -158,7 +158,7 @@ def _log2(param: Param, value: Any, _: dict) -> Any:
     pairs = ([(AUTO, AUTO)] if param.optional else []) + [(str(p), p) for p in powers]
     widget = w.SelectionSlider(options=pairs, value=pairs[0][1])
     if value is not None:
-        widget.value = _admitted(widget, param, value)
+        widget.value = _option_for(widget, param, value)
     return widget
 
 
@@ -166,7 +166,7 @@ def _choice(param: Param, value: Any, options: dict) -> Any:
     pairs = list(options.items()) or [(name, name) for name in param.options()]
     widget = Menu(options=pairs, value=pairs[0][1] if pairs else None)
     if value is not None:
-        widget.value = _admitted(widget, param, value)
+        widget.value = _option_for(widget, param, value)
     return widget
 
 

@@ -1,4 +1,4 @@
-"""Display settings: a model without a view, shared by all views that should look alike, linked in the browser."""
+"""Display settings: a model without a view, shared by all views that should look alike and linked in the browser."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ DISPLAY_NAMES = tuple(_PARAMS)
 
 
 class DisplaySettings(anywidget.AnyWidget):
-    """Color map, opacity, clip range, threshold and blending; choices by their place in the list.
+    """Color map, opacity, clip range, threshold and blending; choices are stored by index.
 
-    In the browser its traits follow their controls: no kernel is needed to change them, and a control's own message is
-    the only one that a move sends.
+    In the browser the traits follow their controls: changing them needs no kernel, and a move sends only the control's
+    message.
     """
 
     _esm = bundle("display.js")
@@ -51,49 +51,49 @@ class DisplaySettings(anywidget.AnyWidget):
         )
 
     def __repr__(self) -> str:
-        """The settings, never the color tables."""
+        """Show the settings without the color tables."""
         return f"DisplaySettings({self.settings})"
 
     @property
     def settings(self) -> dict[str, Any]:
-        """The settings by name, choices by name too."""
+        """The settings by name; choices are given by name, not by index."""
         return {name: _from_trait(param, getattr(self, name)) for name, param in _PARAMS.items()}
 
     def set(self, name: str, value: Any) -> None:
-        """Set one setting by name, a choice by its name, and move its control."""
+        """Set one setting by name and move its control; a choice is passed by name."""
         value = _PARAMS[name].check(value)
         if name in self._controls:
             self._controls[name].value = value
         setattr(self, name, _to_trait(_PARAMS[name], value))
 
     def controls(self) -> dict[str, Control]:
-        """A control for each setting; the settings follow it."""
-        made = {name: Control(param, value=self.settings[name]) for name, param in _PARAMS.items()}
-        for control in made.values():
+        """Create a control for each setting; the settings follow the controls."""
+        controls = {name: Control(param, value=self.settings[name]) for name, param in _PARAMS.items()}
+        for control in controls.values():
             control.observe(lambda control=control: self._follow(control))
-        self._controls = made
-        self.sources = {name: control.widget for name, control in made.items()}
-        return made
+        self._controls = controls
+        self.sources = {name: control.widget for name, control in controls.items()}
+        return controls
 
     def _follow(self, control: Control) -> None:
-        """A control was moved. The page has seen to it already: sent back, the value might be an old one by then."""
+        """Take over a control's value without sending it: the page has it already, or a newer one."""
         name, value = control.param.name, _to_trait(control.param, control.value)
         with self._moving, self._lock_property(**{name: value}):
             setattr(self, name, value)
 
     def set_state(self, sync_data: dict[str, Any]) -> None:
-        """What the person did on the page; never while another thread follows a control."""
+        """Apply a message from the page, but not while another thread follows a control."""
         with self._moving:
             super().set_state(sync_data)
 
     def look(self, signed: bool) -> dict[str, Any]:
-        """The settings as :func:`saliency_widgets.render.blend` takes them for such a map."""
+        """Return the settings as arguments of :func:`saliency_widgets.render.blend`."""
         chosen = self.settings
         names = {True: chosen.pop("diverging"), False: chosen.pop("colormap")}
         return {**chosen, "lut": render.lut(names[signed])}
 
     def render(self, image: np.ndarray, quantized: render.Quantized, path: Any, **kwargs: Any) -> None:
-        """Write the overlay as PNG, as the browser shows it."""
+        """Write the overlay as a PNG file, as the browser shows it."""
         render.overlay_png(path, image, quantized, **self.look(quantized.signed), **kwargs)
 
 

@@ -1,4 +1,4 @@
-"""What every explorer is: a question on the controls, a session that answers it, and tests of the answer."""
+"""The base class of the explorers: controls make a request, a session computes it, and tests check the result."""
 
 from __future__ import annotations
 
@@ -43,36 +43,36 @@ _STOPPED = "Interrupted. Change a setting, or call .update(), to compute it agai
 
 
 class BaseExplorer(WithStaticOutput, Showable, w.Box):
-    """Answers what the controls ask, live.
+    """Computes what the controls request, live.
 
     Args:
         problem: The model and the input.
         panel: The controls.
         executor: "thread" or "inline".
-        **given: The arguments that the caller gave, as ``sw.attribute`` takes them.
+        **arguments: The caller's arguments, as ``sw.attribute`` takes them.
 
     Attributes:
         panel: The controls.
-        view: What the answer's state is told on, and its image where it is one.
-        trust: The tests of the answer that is shown.
+        view: Shows progress, readings and errors, and the map if the input is an image.
+        trust: The tests of the attribution that is shown.
     """
 
     view: HeatmapView
     trust: TrustPanel
     _open = False
-    _outdated = ""  # what is said when the predictions are those of another model or input
+    _outdated = ""  # the note for predictions of another model or input
 
-    def __init__(self, problem: Problem, panel: Panel, executor: str, **given: Any) -> None:
-        self._given, self._problem, self.panel = given, problem, panel
-        self._examined: Any = None
-        self._request = self.panel.request()  # before anything is shown: a wrong argument is an error of this call
+    def __init__(self, problem: Problem, panel: Panel, executor: str, **arguments: Any) -> None:
+        self._arguments, self._problem, self.panel = arguments, problem, panel
+        self._checked_version: Any = None
+        self._request = self.panel.request()  # before anything is shown: a wrong argument raises in this call
         idle = check_up_when_idle(weakly(self._due_checkups), weakly(self._on_checkup))
         self._session = Session(problem, weakly(self._on_event), executor=executor, idle=idle)
         weakref.finalize(self, self._session.ending.end).atexit = False
         super().__init__(layout=LAYOUT)
 
     def _begin(self, *children: w.Widget) -> None:
-        """Show it, and ask what the controls ask."""
+        """Lay out the children and submit the first request."""
         self.view.root = self.model_id
         self.children = children
         self.add_class("sw-explorer")
@@ -84,38 +84,38 @@ class BaseExplorer(WithStaticOutput, Showable, w.Box):
         self._submit(self._request)
 
     def __repr__(self) -> str:
-        """What is explained, in one line."""
-        return f"{type(self).__name__}({type(self._given['model']).__name__}, {self.panel.title!r})"
+        """Show the model and the title in one line."""
+        return f"{type(self).__name__}({type(self._arguments['model']).__name__}, {self.panel.title!r})"
 
     @property
     def settings(self) -> dict[str, Any]:
-        """Keyword arguments with which ``sw.attribute`` gives what the screen shows, bit for bit."""
+        """Keyword arguments with which ``sw.attribute`` reproduces the displayed map, bit for bit."""
         last, request = self._session.last, self._request
         if last is not None and last.request is not None and last.generation == self._session.generation:
             request = last.request  # as it was computed
-        return {**self._given, **self._problem.options, **request.settings}
+        return {**self._arguments, **self._problem.given, **request.settings}
 
     @property
     def attribution(self) -> Attribution | None:
-        """The finished attribution on the screen; None while it is being computed, and after a stop or an error."""
+        """The displayed attribution if finished; None while it is computed and after a stop or an error."""
         last = self._session.last
         if last is None or last.state != "done" or last.generation != self._session.generation:
             return None
         return last.attribution
 
     def wait(self, timeout: float | None = None) -> Attribution:
-        """Wait for the map of the newest settings.
+        """Wait for the map of the current settings.
 
         Args:
-            timeout: Seconds to wait at most.
+            timeout: Maximum time to wait, in seconds.
 
         Returns:
             The finished attribution.
 
         Raises:
-            TimeoutError: It was not finished in time.
-            RuntimeError: It was stopped, or the explorer is closed.
-            TypeError, ValueError: What the computation ended with.
+            TimeoutError: The map was not finished in time.
+            RuntimeError: The computation was stopped, or the explorer is closed.
+            TypeError, ValueError: The computation failed.
             KeyboardInterrupt: The kernel was interrupted; the computation is stopped.
         """
         timeout = TIMEOUT.check(timeout)
@@ -130,18 +130,18 @@ class BaseExplorer(WithStaticOutput, Showable, w.Box):
         last = self._session.last
         if last is not None and last.error is not None:
             raise_again(last.error)
-        found = self.attribution
-        if found is None:
+        attribution = self.attribution
+        if attribution is None:
             raise RuntimeError("There is no finished map: it was stopped, or the explorer is closed. Move a control.")
-        return found
+        return attribution
 
     def stop(self) -> None:
-        """Stop the map and its tests; the last estimate stays. The next move, or :meth:`update`, computes again."""
+        """Stop the map and its tests; the last estimate stays. The next move or :meth:`update` computes again."""
         self._session.stop()
         self.trust.stop()
 
     def _send_again(self) -> None:
-        """Send what the worker has shown: a notebook that is stored now holds the finished map."""
+        """Resend what the worker has written: a notebook that is stored now holds the finished map."""
         self.view.flush()
         self._writes.send()
         self._update_static()
@@ -151,26 +151,26 @@ class BaseExplorer(WithStaticOutput, Showable, w.Box):
 
         Args:
             **settings: "method", "target", "score", the method's parameters, "sign", "channels", and display settings.
-                None at all asks again, and brings the predictions up to date with a model that was trained meanwhile.
+                Without any, compute again and refresh the predictions, for example after training the model.
 
         Raises:
-            TypeError: A name that nothing here has, or a value of the wrong type. Nothing is moved then.
+            TypeError: An unknown name, or a value of the wrong type. Nothing is moved then.
             ValueError: A value out of range. Nothing is moved then.
         """
         self.panel.update(settings)
 
     def to_code(self) -> str:
-        """Python that repeats what the screen shows."""
+        """Return Python code that reproduces what the screen shows."""
         return self._code_of(self.attribution)
 
-    def _code_of(self, found: Attribution | None) -> str:
-        """The code of a finished attribution; of what is asked, where there is none yet."""
-        settings = {**self._problem.options, **self._request.settings} if found is None else found.settings
+    def _code_of(self, attribution: Attribution | None) -> str:
+        """Return the code of a finished attribution, or of the current request if there is none yet."""
+        settings = {**self._problem.given, **self._request.settings} if attribution is None else attribution.settings
         return code_of(settings, transformed=self._problem.transformed, shown=self._shown)
 
     @property
     def _shown(self) -> dict[str, Any] | None:
-        """How the values become what is seen, for the code."""
+        """How the values are rendered, for the code."""
         return None
 
     kind: ClassVar[str] = ""
@@ -178,54 +178,55 @@ class BaseExplorer(WithStaticOutput, Showable, w.Box):
 
     @property
     def controls(self) -> dict[str, Any]:
-        """Where the controls stand: :meth:`update` with these moves them there."""
-        return {**self.panel.asked, **dict(self.panel.request().params)}
+        """The state of the controls: pass it to :meth:`update` to restore them."""
+        return {**self.panel.selection, **dict(self.panel.request().params)}
 
     def save_state(self, path: str | os.PathLike[str]) -> Path:
-        """Write what is shown as ``path.json`` and ``path.npz``: the controls, the attribution, what it is of.
+        """Write what is shown to ``path.json`` and ``path.npz``: the controls, the attribution, the input.
 
-        Numbers, names and arrays are stored, never code: :func:`saliency_widgets.load` reads it anywhere. Both files
-        are written, or none: on an error, even when the process is killed, the state that was there can be loaded.
+        Only numbers, names and arrays are stored, never code: :func:`saliency_widgets.load` reads it anywhere. Either
+        both files are written or neither: after an error, even a killed process, the previous state can be loaded.
 
         Args:
-            path: Of both files, without their endings. Files that are there are replaced; links to them stay.
+            path: The path of both files, without suffix. Existing files are replaced; links to them stay.
 
         Returns:
             The path of the JSON file.
 
         Raises:
-            TypeError: A setting can't be stored, such as a function as target; or that is no path. Nothing is written.
+            TypeError: A setting can't be stored, such as a function as target; or this is no path. Nothing is written.
             ValueError: The state is larger than :func:`saliency_widgets.load` reads. Nothing is written.
-            OSError: The files can't be written there. What was there stays.
+            OSError: The files can't be written there. Existing files stay.
             TimeoutError, RuntimeError: See :meth:`wait`.
         """
         return save_state(self, path)
 
     def load_state(self, path: str | os.PathLike[str]) -> None:
-        """Move the controls to where they stood when a state was saved.
+        """Restore the controls from a saved state.
 
         Args:
-            path: As it was given to :meth:`save_state`.
+            path: The path that was passed to :meth:`save_state`.
 
         Raises:
             FileNotFoundError: One of the two files is missing.
-            TypeError, ValueError: They are no such files, or this explorer lacks what they name. Nothing is moved then.
+            TypeError, ValueError: The files are not a saved state, or name something that this explorer lacks. Nothing
+                is moved then.
 
         Warns:
-            UserWarning: The model or the input is another than then.
+            UserWarning: The model or the input differs from the saved one.
         """
         load_state(self, path)
 
     def cache_info(self) -> CacheInfo:
-        """What is kept of finished maps and single passes, in bytes and by kind, and how often it helped.
+        """Return the cache's size in bytes and by kind, and its hits.
 
-        All explorers of a kernel share one bound; what was used least recently goes first.
+        All explorers of a kernel share one limit; the least recently used entries are removed first.
         """
         return self._session.cache.info()
 
     def close(self) -> None:
         """End the computation and its thread, free the cache, and leave the page."""
-        if not self._open:  # closed already, or an argument was wrong and it was never made
+        if not self._open:  # already closed, or the constructor failed
             return
         self._open = False
         self._update_static()
@@ -238,44 +239,44 @@ class BaseExplorer(WithStaticOutput, Showable, w.Box):
             part.close()
 
     def _on_move(self) -> None:
-        """A control was moved. It runs on any thread, and only asks."""
+        """Submit a request because a control was moved; called on any thread."""
         try:
             self._submit(self.panel.request())
         except (TypeError, ValueError) as error:
             self._on_wrong(error)
 
     def _on_wrong(self, error: Exception) -> None:
-        """What was typed can't be used: say so; the map that is there stays."""
+        """Show why the input can't be used; the map stays."""
         shown = self._session.shown
         now = messages.status() if shown is None else self._status_of(shown, shown, "")
-        said = {"message": messages.words_of(error), "remedy": "Nothing has moved. Choose another to go on."}
-        self.view.offer(None, {**now, "generation": self._session.generation, "state": "error", **said})
+        texts = {"message": messages.error_text(error), "remedy": "Nothing was changed. Choose another value."}
+        self.view.offer(None, {**now, "generation": self._session.generation, "state": "error", **texts})
 
     def _submit(self, request: Request) -> None:
         self._request = request
         self._session.submit(request)
 
     def _on_event(self, event: Event) -> None:
-        """The worker has something to show. It touches the result widgets and nothing else."""
-        shown = self._session.shown or event  # the title is of the answer on the screen, not of what is asked by now
-        asked = "" if event.newest is None else self.panel.title_of(event.newest)
-        self.view.offer(messages.frame_of(event), self._status_of(event, shown, asked))
+        """Show an event from the worker; touches only result widgets."""
+        shown = self._session.shown or event  # the title is of the displayed map, not of the newest request
+        requested = "" if event.asked is None else self.panel.title_of(event.asked)
+        self.view.offer(messages.frame_of(event), self._status_of(event, shown, requested))
         case = self._case_of(event)
         if case is not None:
             self.trust.show(case, self._title_of(event))
 
     def _case_of(self, event: Event) -> Case | None:
-        """A finished answer, to be looked into."""
+        """Return a finished result for the trust tests; None while it is not finished."""
         raise NotImplementedError
 
-    def _status_of(self, event: Event, shown: Event, asked: str, sign: str | None = None) -> dict[str, Any]:
-        found = shown.attribution
+    def _status_of(self, event: Event, shown: Event, requested: str, sign: str | None = None) -> dict[str, Any]:
+        attribution = shown.attribution
         return messages.status_of(
             event,
             self._title_of(shown),
-            asked,
+            requested,
             method="" if shown.request is None else get_method(shown.request.method).title,
-            code=self._code_of(found) if found is not None and found.complete else "",
+            code=self._code_of(attribution) if attribution is not None and attribution.complete else "",
             aside=str(self._problem.memory),
             notes=[
                 *([_STOPPED] if event.state == "stopped" else []),
@@ -286,24 +287,24 @@ class BaseExplorer(WithStaticOutput, Showable, w.Box):
 
     @property
     def _sign(self) -> str | None:
-        """How a map is shown; None where there is no choice."""
+        """How the map's sign is shown; None if there is no choice."""
         return None
 
     def _due_checkups(self) -> list[Due]:
-        """The check-up, once for each version of the model."""
-        version = self._looked_at(self._problem.version())
-        return [] if version == self._examined else [Due(self._problem, self._request, version)]
+        """Return the check-up if this version of the model had none."""
+        version = self._checkup_version(self._problem.version())
+        return [] if version == self._checked_version else [Due(self._problem, self._request, version)]
 
     def _on_checkup(self, due: Due, findings: Sequence[Finding]) -> None:
-        self._examined = due.version
-        self.view.tell(messages.findings_of(self._concerning(findings), self.panel.titles))
+        self._checked_version = due.version
+        self.view.show_findings(messages.findings_of(self._relevant_findings(findings), self.panel.titles))
 
-    def _looked_at(self, version: tuple) -> Any:
-        """What of a version the check-up is about."""
+    def _checkup_version(self, version: tuple) -> Any:
+        """Return the part of a version that the check-up depends on."""
         return version
 
-    def _concerning(self, findings: Sequence[Finding]) -> Sequence[Finding]:
-        """Those of the findings that are about what can be asked here."""
+    def _relevant_findings(self, findings: Sequence[Finding]) -> Sequence[Finding]:
+        """Select the findings that concern this explorer's methods."""
         return findings
 
     def _snapshot_sources(self) -> Mapping[w.Widget, Sequence[str]]:

@@ -1,7 +1,7 @@
-"""What shows frames of one map: they are sent no faster than they are painted.
+"""Views that stream the frames of a map, no faster than the page paints them.
 
-Locks, in the order in which they are taken: a view's ``_pace``, then the waiter's condition. The waiter lets go of its
-condition before it calls a view, and is joined with neither in hand.
+Lock order: a view's ``_pace``, then the waiter's condition. The waiter releases its condition before it calls a view,
+and it is joined while neither is held.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from ipywidgets import Widget
 
 from saliency_widgets.widgets.base.inbox import whole_number
 
-# A page that was closed never acknowledges: after this long the next frame is sent all the same.
+# Seconds. A closed page never acknowledges: after this time the next frame is sent anyway.
 _ACKNOWLEDGEMENT_TIMEOUT = 2.0
 
 
 class Waiting(Protocol):
-    """What is to be called at a time."""
+    """An object that the waiter calls when its time has come."""
 
     def _overdue(self) -> None: ...
 
 
 class _Waiter:
-    """Lets views go on whose page doesn't answer: one thread for all of them, only while a frame waits for its turn."""
+    """Resumes views whose page doesn't respond, in one thread that runs only while a frame is pending."""
 
     def __init__(self) -> None:
         self._state = threading.Condition()
@@ -38,7 +38,7 @@ class _Waiter:
         self._thread: threading.Thread | None = None
 
     def expect(self, view: Waiting, due: float) -> None:
-        """Call the view at that time of the monotonic clock, unless it is forgotten before."""
+        """Call the view at this time of the monotonic clock unless it is forgotten first."""
         with self._state:
             self._due[view] = due
             if self._thread is None:
@@ -49,12 +49,12 @@ class _Waiter:
                 self._state.notify_all()
 
     def forget(self, view: Waiting) -> None:
-        """Its page has answered. The thread sleeps on: it is there for the next frame, and ends if there is none."""
+        """Drop a view whose page has responded. The thread sleeps on, and ends if no frame follows."""
         with self._state:
             self._due.pop(view, None)
 
     def dismiss(self, view: FrameStream) -> None:
-        """The view is closed. Where no other view waits, the thread has ended when this returns."""
+        """Drop a closed view. If no other view waits, the thread has ended when this returns."""
         with self._state:
             self._due.pop(view, None)
             if self._due:
@@ -81,7 +81,7 @@ class _Waiter:
                 del self._due[view]
             try:
                 view._overdue()
-            except Exception:  # one view that can't be sent must not hold up the others
+            except Exception:  # one failing view must not hold up the others
                 threading.excepthook(threading.ExceptHookArgs((*sys.exc_info(), threading.current_thread())))
             del view
 
@@ -90,11 +90,11 @@ _WAITER = _Waiter()
 
 
 class FrameStream(anywidget.AnyWidget):
-    """An image and the frames of one map over it. Written by one worker at a time; its front end counts views alone.
+    """An image and the frames of a map over it. One worker writes at a time; the front end writes only view counts.
 
     Args:
-        image: What the model sees, as PNG bytes.
-        **traits: Of whatever is built on it.
+        image: The model's input as PNG bytes.
+        **traits: Traits of the subclass.
     """
 
     image = traitlets.Bytes().tag(sync=True)
@@ -104,35 +104,35 @@ class FrameStream(anywidget.AnyWidget):
     def __init__(self, image: bytes = b"", **traits: Any) -> None:
         self._pace = threading.RLock()
         self._in_flight: tuple[int, int] | None = None
-        self._due = 0.0  # when the frame in flight counts as painted, answered or not
+        self._due = 0.0  # when the frame in flight counts as painted, acknowledged or not
         self._pending: tuple[Mapping[str, Any] | None, Mapping[str, Any]] | None = None
         self._acknowledged = False
         super().__init__(image=image, **traits)
         self.on_msg(self._on_message)
 
     def __repr__(self) -> str:
-        """Never the bytes, nor the code."""
+        """Show the title and the state, without bytes or code."""
         return f"{type(self).__name__}({self.status.get('title', '')!r}, {self.status.get('state', 'idle')})"
 
     def set_state(self, sync_data: dict[str, Any]) -> None:
-        """What the page writes; never while the worker does."""
+        """Apply a message from the page, but not while the worker writes."""
         with self._pace:
             super().set_state(sync_data)
 
     def send_state(self, key: Any = None) -> None:
-        """Send traits as they are now; never while the worker writes the next frame, which would overtake this one."""
+        """Send the current traits, but not while the worker writes the next frame, which would overtake this one."""
         with self._pace:
             super().send_state(key)
 
     def offer(self, frame: Mapping[str, Any] | None, status: Mapping[str, Any]) -> None:
-        """Show a frame and a status as soon as the last frame has been painted; the newest offer wins.
+        """Show a frame and a status once the last frame has been painted; the newest offer wins.
 
         Args:
             frame: The map, see ``js/src/heatmap.ts``; None leaves the image as it is.
             status: Progress, readings, errors, and the code of the map; see :func:`messages.status`.
         """
         with self._pace:
-            # Where no page has ever answered (a script, nbconvert), what is finished must not wait for one.
+            # If no page ever responded (a script, nbconvert), a finished frame must not wait for one.
             finished = frame is not None and frame.get("final") and not self._acknowledged
             if frame is None and self._pending is not None:
                 frame = self._pending[0]
@@ -144,7 +144,7 @@ class FrameStream(anywidget.AnyWidget):
             _WAITER.expect(self, self._due)
 
     def flush(self) -> None:
-        """Send what waits at once, painted or not: for a page that is stored, or nobody looks at."""
+        """Send the pending frame at once, painted or not, for a page that is being stored or not open."""
         with self._pace:
             pending = self._pending
             self._forget()
@@ -152,7 +152,7 @@ class FrameStream(anywidget.AnyWidget):
                 self._publish(*pending)
 
     def _forget(self) -> None:
-        """Nothing waits any more."""
+        """Drop the pending frame."""
         self._pending = None
         _WAITER.forget(self)
 
@@ -173,7 +173,7 @@ class FrameStream(anywidget.AnyWidget):
             self.flush()
 
     def _overdue(self) -> None:
-        """Nobody has answered: go on as if the frame had been painted."""
+        """Continue without a response, as if the frame had been painted."""
         with self._pace:
             if self._in_flight is not None and time.monotonic() >= self._due:  # else one was sent meanwhile
                 self._painted(self._in_flight)
@@ -186,17 +186,17 @@ class FrameStream(anywidget.AnyWidget):
                 self._painted((generation, index))
 
     def retire(self) -> None:
-        """Send nothing more."""
+        """Stop sending."""
         with self._pace:
             self._pending = None
         _WAITER.dismiss(self)
 
     def close(self) -> None:
-        """Leave the page."""
+        """Remove the view from the page."""
         _WAITER.forget(self)
         super().close()
 
     def __del__(self) -> None:
-        # Its comm alone: the garbage collector runs on any thread, and may not wait for a lock. The waiter refers to
-        # the views that wait, so that none of them is collected.
+        # Only its comm: the garbage collector runs on any thread and must not wait for a lock. The waiter refers to
+        # the views that wait, so none of them is collected.
         Widget.close(self)

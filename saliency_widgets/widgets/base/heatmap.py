@@ -1,4 +1,4 @@
-"""The heatmap view: a map over its image, painted in the browser, with all that is told of it."""
+"""The heatmap view: a map over its image, painted in the browser, with progress, readings and errors."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from saliency_widgets.widgets.bundle import BundledView
 
 
 class HeatmapView(BundledView, FrameStream):
-    """Shows frames over an image. Written by one worker at a time; its front end counts views alone.
+    """Shows frames over an image. One worker writes at a time; the front end writes only view counts.
 
     Args:
-        image: What the model sees, as PNG bytes; None where it is no image: progress, readings, the check-up and
-            errors are shown without one.
-        display: The display settings; share one between views that should look alike. None without an image.
-        on_stop: Called when the person presses Stop.
-        controls: What the person may move beside it; their way to the kernel is opened once the view is on a page.
-        layers: Canvases drawn on top.
+        image: The model's input as PNG bytes. None if it is no image: progress, readings, the check-up and errors are
+            shown without one.
+        display: The display settings, shared by views that should look alike. None without an image.
+        on_stop: Called when the user presses Stop.
+        controls: The controls next to the view; their comms are opened once the view is on a page.
+        layers: Canvases that are drawn on top.
     """
 
     kind = traitlets.Unicode("heatmap").tag(sync=True)
@@ -55,36 +55,36 @@ class HeatmapView(BundledView, FrameStream):
 
     @property
     def code(self) -> str:
-        """What the button copies; it travels in the status, so that it never parts from its map."""
+        """The code that the copy button copies. It is part of the status, so it always belongs to the shown map."""
         return self.status.get("code", "")
 
-    def tell(self, findings: Sequence[Mapping[str, Any]]) -> None:
-        """Show what the check-up found, on the page at once; it may be called from any thread, and again.
+    def show_findings(self, findings: Sequence[Mapping[str, Any]]) -> None:
+        """Show the check-up's findings at once; may be called repeatedly and from any thread.
 
         Args:
-            findings: The findings, the gravest first, see :func:`messages.findings_of`; empty where there are none.
+            findings: The findings, most severe first, see :func:`messages.findings_of`; may be empty.
         """
         with self._pace, self.hold_sync():
             self.findings = [dict(finding) for finding in findings]
             self.checked = True
 
-    def prime(self, *controls: Widget) -> None:
-        """Open the way to the kernel for more of what a person may move."""
+    def add_controls(self, *controls: Widget) -> None:
+        """Open the comms of further controls."""
         with self._pace:
-            self.controls = [*(one for one in self.controls if one.comm is not None), *controls]
+            self.controls = [*(control for control in self.controls if control.comm is not None), *controls]
 
     def on_region(self, marked: Callable[[np.ndarray], None]) -> None:
-        """Call back with truth values (H, W) whenever a region was marked on the image; while ``marking``."""
+        """While ``marking``, call back with a boolean mask (H, W) whenever the user marks a region."""
         self._marked = marked
 
     def mark(self, mask: np.ndarray) -> None:
-        """Mark a region from here, truth values (H, W); nobody is called back."""
+        """Mark a region from Python, a boolean mask (H, W), without calling back."""
         height, width = mask.shape
         with self._pace:
             self.region = {"width": width, "height": height, "bits": np.packbits(mask).tobytes()}
 
-    def let_mark(self, on: bool) -> None:
-        """Show the tools that mark a region, or put them away."""
+    def allow_marking(self, on: bool) -> None:
+        """Show or hide the marking tools."""
         with self._pace:
             self.marking = on
 
@@ -100,7 +100,7 @@ class HeatmapView(BundledView, FrameStream):
                 self._marked(bits[: height * width].reshape(height, width).astype(bool))
 
     def retire(self) -> None:
-        """Send nothing more, and let go of whoever listened."""
+        """Stop sending, and drop the callbacks."""
         super().retire()
         self._on_stop = None
         self._marked = lambda _mask: None

@@ -1,4 +1,4 @@
-"""Messages from a page, looked at before they are used: they may be cut short, outdated, or not ours at all."""
+"""Validation of messages from a page, which may be truncated, outdated or foreign."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from typing import Any
 
 
 def whole_number(message: Any, name: str) -> int | None:
-    """The whole number that a message holds under a name; None where it holds none."""
+    """Return the integer under this name, or None if there is none."""
     value = message.get(name) if isinstance(message, dict) else None
     return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
 def clicked_index(event: Any) -> int | None:
-    """Which element of a bqplot mark was clicked."""
+    """Return the index of the clicked element of a bqplot mark."""
     return whole_number(event.get("data") if isinstance(event, dict) else None, "index")

@@ -1,4 +1,4 @@
-"""The kernel's interrupt ends what widgets compute in the background, as it ends a running cell."""
+"""The kernel's interrupt stops background computations, as it stops a running cell."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class Stoppable(Protocol):
     """A widget that computes."""
 
     def stop(self) -> None:
-        """End what is being computed; what is there stays."""
+        """Stop the computation; results so far stay."""
         ...
 
 
@@ -21,9 +21,9 @@ _WIDGETS: weakref.WeakSet[Stoppable] = weakref.WeakSet()
 
 
 def stop_on_interrupt(widget: Stoppable) -> None:
-    """From now on the kernel's interrupt stops this widget's computation.
+    """Make the kernel's interrupt stop this widget's computation.
 
-    It comes as a cell that ends with KeyboardInterrupt or, where no cell runs, as a signal that ipykernel ignores.
+    An interrupt is a cell that ends with KeyboardInterrupt or, if no cell runs, a signal that ipykernel ignores.
     """
     _WIDGETS.add(widget)
     ipython: Any = sys.modules.get("IPython")
@@ -32,13 +32,13 @@ def stop_on_interrupt(widget: Stoppable) -> None:
         return
     shell.events.register("post_run_cell", _after_cell)
     kernel: Any = getattr(shell, "kernel", None)
-    # What ipykernel puts back when this cell is done.
+    # ipykernel restores this handler when the cell is done.
     if getattr(kernel, "saved_sigint_handler", None) is signal.SIG_IGN:
         kernel.saved_sigint_handler = _stop_all
 
 
 def _after_cell(result: Any) -> None:
-    # A cell that awaits is cancelled.
+    # A cell that awaits ends with CancelledError.
     if result is None or isinstance(result.error_in_exec, (KeyboardInterrupt, asyncio.CancelledError)):
         _stop_all()
 

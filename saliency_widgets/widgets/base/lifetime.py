@@ -1,7 +1,7 @@
-"""When a widget's model, cache and threads are let go: once no page shows it and no name refers to it.
+"""Widget lifetimes: model, cache and threads are released once no page shows a widget and no name refers to it.
 
-ipywidgets refers to every widget that was ever made, and so would keep every model that was ever explored. Here its
-references are weak. What is displayed is held until its last view on a page is closed, as when its cell runs again.
+ipywidgets refers to every widget ever created, and so would hold every model ever explored. Here its references are
+weak. A displayed widget is held until its last view on a page is closed, for example when its cell runs again.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from ipywidgets.widgets import widget as registry
 P = ParamSpec("P")
 R = TypeVar("R")
 
-_OUTPUT = re.compile(r"_{1,3}|_\d+")  # IPython's names of what was shown
+_OUTPUT = re.compile(r"_{1,3}|_\d+")  # IPython's names for cell outputs
 
-_SHOWN: set[w.Widget] = set()  # on a page, or displayed and on their way there
+_SHOWN: set[w.Widget] = set()  # on a page, or displayed and about to be
 _OPEN: weakref.WeakSet[w.Widget] = weakref.WeakSet()
-_survivors = 0  # of the last collection, which are not shown
+_survivors = 0  # unshown widgets that survived the last collection
 
 
 def weakly(method: Callable[P, R]) -> Callable[P, R | None]:
-    """A bound method that doesn't keep its object alive; once that is gone, nothing is done, and None returned."""
+    """Wrap a bound method without keeping its object alive; once the object is gone, the call returns None."""
     reference = weakref.WeakMethod(method)  # type: ignore[arg-type]
 
     def call(*args: P.args, **kwargs: P.kwargs) -> R | None:
@@ -39,13 +39,13 @@ def weakly(method: Callable[P, R]) -> Callable[P, R | None]:
 
 
 class _Registry(MutableMapping[str, w.Widget]):
-    """ipywidgets' references to open widgets, some of which are weak: read, they are the widgets themselves.
+    """ipywidgets' references to open widgets, some of them weak; lookups return the widgets themselves.
 
-    A page may name any widget as the value of a trait, which then has to hold it. And who iterates gets lists: objects
-    are made meanwhile, and the garbage collector may take widgets out.
+    A page may name any widget as the value of a trait, which then has to hold it. Iteration is over copies, as widgets
+    are added and collected meanwhile.
 
     Args:
-        references: The dictionary itself, which others may have imported.
+        references: The original dictionary, which other modules may have imported.
     """
 
     def __init__(self, references: MutableMapping[str, w.Widget]) -> None:
@@ -73,7 +73,7 @@ class _Registry(MutableMapping[str, w.Widget]):
         return len(self._references)
 
     def pop(self, model_id: str, *default: Any) -> Any:
-        """Without a look at it: one that is being collected takes itself out."""
+        """Remove an entry without dereferencing it: a widget that is being collected removes itself."""
         return self._references.pop(model_id, *default)
 
     def values(self) -> Any:
@@ -87,7 +87,7 @@ registry._instances = _Registry(registry._instances)
 
 
 def refer_weakly(widget: w.Widget) -> None:
-    """Make the references that ipywidgets and the kernel have to an open widget weak ones.
+    """Make the references of ipywidgets and the kernel to an open widget weak.
 
     The widget's comm is closed when it is collected.
     """
@@ -97,15 +97,15 @@ def refer_weakly(widget: w.Widget) -> None:
 
 
 class Showable(w.Widget):
-    """A widget that is held while it is shown, and else by those who refer to it alone."""
+    """A widget that is held while a page shows it, and otherwise only by its references."""
 
     def _open_lifetime(self, *views: w.Widget) -> None:
-        """Hold this widget whenever it, or one of these parts, is on a page."""
+        """Hold this widget while it or one of these parts is on a page."""
         collect_unshown()
         _OPEN.add(self)
         changed = weakly(self._count_views)
         for view in (self, *views):
-            view._view_count = 0  # from now on pages count their views of it
+            view._view_count = 0  # makes pages count their views of it
             view.observe(lambda _change: changed(), names="_view_count")
         self._counted = views
         shell: Any = get_ipython()
@@ -125,24 +125,24 @@ class Showable(w.Widget):
         return super()._repr_mimebundle_(**kwargs)
 
     def close(self) -> None:
-        """Leave the page."""
+        """Remove the widget from the page."""
         _SHOWN.discard(self)
         _OPEN.discard(self)
         super().close()
 
     def __del__(self) -> None:
-        # Its comm alone: the garbage collector runs on any thread, whatever locks that holds, and may not wait.
-        # Workers end by themselves, and all parts close their own comms.
+        # Only its comm: the garbage collector runs on any thread, whatever locks it holds, and must not wait. Workers
+        # end by themselves, and all parts close their comms.
         w.Widget.close(self)
 
 
 def collect_unshown(*_result: Any) -> None:
-    """Collect what a name referred to until now, where there are more that no page shows than after the last time.
+    """Collect garbage if there are more unshown widgets than after the last collection.
 
-    Before another one is made, and after each cell.
+    Called before a widget is created and after each cell.
     """
     global _survivors
-    few = 8  # of many that are referred to, a part: making them one by one must not take quadratic time
+    few = 8  # above, only when they grew by a quarter: creating many one by one must not take quadratic time
     if _unshown() > (_survivors if _survivors < few else _survivors * 5 // 4):
         gc.collect()
         _survivors = _unshown()
@@ -153,7 +153,7 @@ def _unshown() -> int:
 
 
 def _collect_soon() -> None:
-    """Collect, as a model is too large to wait for Python's next full collection, once this message is handled."""
+    """Collect once this message is handled: a model is too large to wait for Python's next full collection."""
     try:
         asyncio.get_running_loop().call_soon(gc.collect)
     except RuntimeError:  # no kernel
@@ -161,7 +161,7 @@ def _collect_soon() -> None:
 
 
 def _forget_output(widget: w.Widget) -> None:
-    """IPython refers to what a cell has shown, as ``Out[n]``, ``_n`` and ``_``: not once its output is gone."""
+    """Remove IPython's references to a cell's output (``Out[n]``, ``_n`` and ``_``) once the output is gone."""
     shell: Any = get_ipython()
     if shell is None:
         return

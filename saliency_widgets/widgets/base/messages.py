@@ -1,4 +1,4 @@
-"""From what the engine tells to what the heatmap view shows."""
+"""Converts the engine's events to the messages of the heatmap view."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from saliency_widgets.diagnostics.report import Finding
 from saliency_widgets.evaluation.metrics import error_share, missing_share
 from saliency_widgets.session import Event, Frame
 
-_LONGEST = 2000  # characters of an error's message on a page
+_LONGEST = 2000  # characters of an error message on a page
 
 
 def frame_of(event: Event) -> dict[str, Any] | None:
-    """The frame of an event, as the front end takes it: see ``js/src/heatmap.ts``."""
+    """Convert an event's frame for the front end, see ``js/src/heatmap.ts``."""
     if event.frame is None:
         return None
     stamp = {"generation": event.generation, "index": event.index, "final": event.state != "running"}
@@ -29,7 +29,7 @@ def frame_of(event: Event) -> dict[str, Any] | None:
 
 
 def raw_frame(frame: Frame, *, generation: int = 0, index: int = 0, final: bool = True) -> dict[str, Any]:
-    """A map as the front end takes it: see ``js/src/core/frame.ts``."""
+    """Convert a map for the front end, see ``js/src/core/frame.ts``."""
     height, width = frame.codes.shape
     return {
         "generation": generation,
@@ -47,7 +47,7 @@ def raw_frame(frame: Frame, *, generation: int = 0, index: int = 0, final: bool 
 def status_of(
     event: Event,
     title: str,
-    asked: str,
+    requested: str,
     *,
     method: str = "",
     code: str = "",
@@ -55,19 +55,19 @@ def status_of(
     notes: Sequence[str] = (),
     sign: str | None = None,
 ) -> dict[str, Any]:
-    """Progress, readings and errors of an event.
+    """Collect the progress, readings and errors of an event.
 
     Args:
-        event: What the worker told.
-        title: What the map on the screen is of.
-        asked: What the controls ask for.
-        method: Title of the method of the map on the screen: which findings concern it.
-        code: Python that repeats the map on the screen; empty while that map is not finished.
-        aside: A short text beside the progress, such as "4 rows a pass: memory ran out at 8".
-        notes: What is to be known besides the map's own notes.
-        sign: How the map is shown; the method's own choice unless given.
+        event: The worker's event.
+        title: Title of the displayed map.
+        requested: Title of the current request.
+        method: Title of the displayed map's method, which selects the findings that concern it.
+        code: Python code that reproduces the displayed map; empty while it is not finished.
+        aside: A short text next to the progress, such as "4 rows a pass: memory ran out at 8".
+        notes: Notes in addition to the map's.
+        sign: How the map's sign is shown. Default: the method's choice.
     """
-    found = event.attribution
+    attribution = event.attribution
     return status(
         generation=event.generation,
         state=event.state,
@@ -75,29 +75,29 @@ def status_of(
         method=method,
         code=code,
         aside=aside,
-        done=0 if found is None else found.done,
-        total=0 if found is None else found.total,
-        unit="" if found is None else _counted(found.unit, found.total),
+        done=0 if attribution is None else attribution.done,
+        total=0 if attribution is None else attribution.total,
+        unit="" if attribution is None else _unit_name(attribution.unit, attribution.total),
         elapsed=event.elapsed,
         remaining=event.remaining,
-        readings=[] if found is None else readings(found),
-        notes=[*notes, *(() if found is None else _notes(found, sign))],
+        readings=[] if attribution is None else readings(attribution),
+        notes=[*notes, *(() if attribution is None else _notes(attribution, sign))],
         cached=event.cached,
-        dim=event.error is not None and found is not None,
-        **({} if event.error is None else told(event.error, asked)),
+        dim=event.error is not None and attribution is not None,
+        **({} if event.error is None else describe_error(event.error, requested)),
     )
 
 
-def _notes(found: Attribution, sign: str | None) -> list[str]:
-    """The map's notes; that it is empty as it is shown, and not that it would be, shown otherwise."""
-    if sign in (None, found.default_sign) or not found.complete:
-        return list(found.notes)
-    _, (usual, now) = emptiness(found.values[:1], found.default_sign, sign or "")
-    return [*(note for note in found.notes if note != usual), *([now] if now else [])]
+def _notes(attribution: Attribution, sign: str | None) -> list[str]:
+    """Return the map's notes, with the note on empty maps for the sign that is shown, not for the default one."""
+    if sign in (None, attribution.default_sign) or not attribution.complete:
+        return list(attribution.notes)
+    usual, now = (unseen(attribution.values[:1], name) for name in (attribution.default_sign, sign or ""))
+    return [*(note for note in attribution.notes if note != usual), *([now] if now else [])]
 
 
-def status(**given: Any) -> dict[str, Any]:
-    """A whole status from the parts that matter."""
+def status(**fields: Any) -> dict[str, Any]:
+    """Fill up a status with defaults."""
     empty: dict[str, Any] = {
         "generation": 0,
         "state": "idle",
@@ -117,15 +117,15 @@ def status(**given: Any) -> dict[str, Any]:
         "message": "",
         "remedy": "",
     }
-    return empty | given
+    return empty | fields
 
 
 def findings_of(findings: Iterable[Finding], title_of: Mapping[str, str]) -> list[dict[str, Any]]:
-    """What the check-up found, as the view takes it, in the same order.
+    """Convert the check-up's findings for the view, in the same order.
 
     Args:
         findings: The findings.
-        title_of: The titles of the methods by name; a method without one keeps its name.
+        title_of: Method name -> title; a method without a title keeps its name.
     """
     return [
         {
@@ -139,102 +139,90 @@ def findings_of(findings: Iterable[Finding], title_of: Mapping[str, str]) -> lis
     ]
 
 
-def words_of(error: Exception) -> str:
-    """An error's message as a page shows it: a tensor in an f-string may have made it millions of characters long."""
+def error_text(error: Exception) -> str:
+    """Return an error's message, truncated: a tensor in an f-string can make it millions of characters long."""
     text = str(error)
-    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}… (cut, it has {len(text)} characters)"
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}… (truncated: {len(text)} characters)"
 
 
-def told(error: Exception, asked: str) -> dict[str, str]:
-    """What went wrong with what was asked, and what to do, for the error area."""
-    stays = f"No map of {asked}; the last one stays. Change a setting to go on."
+def describe_error(error: Exception, requested: str) -> dict[str, str]:
+    """Return the message and the remedy for the error area."""
+    stays = f"No map of {requested}; the last one stays. Change a setting to continue."
     if isinstance(error, torch.OutOfMemoryError):
         return {
             "message": "The device ran out of memory for a single row.",
             "remedy": "Explain a smaller image, free the device's memory, or pass device='cpu'; passes of several "
-            "rows are split by themselves.",
+            "rows are split automatically.",
         }
     if isinstance(error, (TypeError, ValueError)):
-        return {"message": words_of(error), "remedy": stays}
+        return {"message": error_text(error), "remedy": stays}
     return {
-        "message": f"{type(error).__name__}: {words_of(error)}",
-        "remedy": f"This was not foreseen: please report it. {stays}",
+        "message": f"{type(error).__name__}: {error_text(error)}",
+        "remedy": f"Unexpected error: please report it. {stays}",
     }
 
 
-def readings(found: Attribution) -> list[dict[str, str]]:
-    """The numbers to read beside the map."""
-    lines, numbers = [], _numbers(found)
-    if found.score is not None:
-        scale = found.settings["score"].replace("_", " ")
-        lines.append(_line(scale.capitalize(), number(numbers["score"]), "The score that is explained."))
-    if found.delta is not None:
-        part = missing_share(numbers["total"], numbers["delta"])
-        share = "" if math.isnan(part) else f" ({percent(part)} of the change)"
+def readings(attribution: Attribution) -> list[dict[str, str]]:
+    """Format the numbers that are shown next to the map."""
+    lines = []
+    if attribution.score is not None:
+        scale = attribution.settings["score"].replace("_", " ")
+        lines.append(_line(scale.capitalize(), number(attribution.score[0]), "The score that is explained."))
+    if attribution.delta is not None:
+        error = completeness(attribution)
+        change = "" if math.isnan(error) else f" ({percent(error)} of the change)"
         lines.append(
             _line(
                 "Completeness delta",
-                number(numbers["delta"]) + share,
+                number(attribution.delta[0]) + change,
                 "Sum of all values minus the change of the score from the baseline to the input. "
-                "It should be small; more steps bring it down, unless the score jumps on the way or a part of it has "
-                "no gradient. It is never forced to zero.",
+                "It should be small; more steps bring it down, unless the score jumps along the path or a part of it "
+                "has no gradient. It is never forced to zero.",
             )
         )
-    if found.standard_error is not None:
-        error = error_share(numbers["error"], numbers["size"])
+    if attribution.standard_error is not None:
+        error = sampling_error(attribution)
         lines.append(
             _line(
                 "Sampling error",
-                percent(error) if numbers["varies"] else "0%",
+                "0%" if not bool(attribution.standard_error.any()) else percent(error),
                 "Mean standard error over the mean size of the values: how much another seed would change the map. "
                 "Four times the samples halve it.",
             )
         )
-    if found.agreement is not None:
+    if attribution.agreement is not None:
         lines.append(
             _line(
-                "Halves agree",
-                f"{numbers['agreement']:.2f}",
-                "Rank correlation of two maps, each of every other sample: 1 is the same order of all places, 0 is "
-                "none. Two maps of all samples would agree better than these.",
+                "Split-half correlation",
+                f"{float(attribution.agreement[0]):.2f}",
+                "Rank correlation of two maps, each computed from half of the samples: 1 is the same order of all "
+                "pixels, 0 is no relation. Maps from all samples would agree better than these.",
             )
         )
-    if found.map_error is not None:
+    if attribution.map_error is not None:
         lines.append(
             _line(
                 "Map error",
-                f"≈ {percent(numbers['map_error'])}",
-                "Estimated from what the last refinements changed, relative to the whole map. The tolerance is "
-                "compared with it; the completeness delta says less of the map.",
+                f"≈ {percent(float(attribution.map_error[0]))}",
+                "Estimated from the changes in the last refinements, relative to the whole map. The tolerance applies "
+                "to it; the completeness delta says less about the map.",
             )
         )
-    lines.append(_line("Gradients", str(found.evaluations), "How many gradients of the model this took."))
-    if found.layer is not None:
-        size = " × ".join(str(n) for n in found.values.shape[-2:])
+    lines.append(_line("Gradients", str(attribution.evaluations), "The number of model gradients that were computed."))
+    if attribution.layer is not None:
+        size = " × ".join(str(n) for n in attribution.values.shape[-2:])
         lines.append(
             _line(
                 "Layer",
-                f"{found.layer} ({size})",
-                "The map has this layer's resolution; it is enlarged here.",
+                f"{attribution.layer} ({size})",
+                "The map has this layer's resolution and is enlarged here.",
             )
         )
     return lines
 
 
-def _numbers(found: Attribution) -> dict[str, float]:
-    """The numbers that are shown, in one copy from where they are."""
-    told = {name: getattr(found, name) for name in ("score", "delta", "agreement", "map_error")}
-    numbers = {name: value[0] for name, value in told.items() if value is not None}
-    if found.delta is not None:
-        numbers["total"] = found.values.sum()
-    if found.standard_error is not None:
-        error = found.standard_error
-        numbers |= {"error": error.mean(), "varies": error.any(), "size": found.values.abs().mean()}
-    return dict(zip(numbers, map(float, on_host(*numbers.values())), strict=True))
-
-
-def _counted(unit: str, total: int) -> str:
-    """The unit's name for that many: "1 of 1 pass", "17 of 50 samples"."""
+def _unit_name(unit: str, total: int) -> str:
+    """Return the unit in singular or plural: "1 of 1 pass", "17 of 50 samples"."""
     if total != 1:
         return unit
     return unit.removesuffix("es" if unit.endswith("sses") else "s")
@@ -244,7 +232,7 @@ def _line(label: str, value: str, hint: str) -> dict[str, str]:
     return {"label": label, "value": value, "help": hint}
 
 
-def number(value: float | torch.Tensor) -> str:
-    """A score or a delta for people."""
+def number(value: torch.Tensor) -> str:
+    """Format a score or a delta."""
     number = float(value)
     return f"{number:.2f}" if 0.01 <= abs(number) < 10000 else render.format_number(number)

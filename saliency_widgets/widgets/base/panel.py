@@ -1,4 +1,4 @@
-"""The controls of an explorer, generated from the parameters of the methods."""
+"""The controls of an explorer, generated from the methods' parameters."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ from saliency_widgets.widgets.base.predictions import PredictionBars
 from saliency_widgets.widgets.base.text import RichText
 
 _TOP = 5
-_LISTED = 30_000  # classes: a menu of more is slow in the page, and a name that is typed is looked up as well
+_LISTED = 30_000  # classes: a larger menu is slow in the page, and typed names are looked up without it
 _LABEL = re.compile(r" \((\d{1,9})\)$", re.ASCII)
 
 
 class Panel:
-    """Method, target and the method's parameters; what is explained adds what it needs.
+    """Controls for the method, the target and the method's parameters; subclasses add their own.
 
     Args:
         problem: The model and the input.
-        method: The method to begin with.
-        target: The target to begin with.
+        method: The initial method.
+        target: The initial target.
         score: The scale of the score.
-        params: Parameters of the method to begin with.
-        more: Methods for the menu beside the built-in ones.
+        params: Parameters of the initial method.
+        more: Methods in the menu in addition to the built-in ones.
 
     Attributes:
         widget: The column of controls.
@@ -53,12 +53,12 @@ class Panel:
         more: Iterable[Any] = (),
     ) -> None:
         self._problem = problem
-        # The methods of the menu by name, and how sw.attribute is asked for each: by its name where that says it all.
+        # The methods of the menu by name, and the method= argument of sw.attribute for each: its name if that suffices.
         self._methods: dict[str, Method] = {name: entry for name, entry in methods().items() if self._fits(entry)}
-        self._asked: dict[str, Any] = {name: name for name in self._methods}
-        first = self._admitted(method)
-        for given in more:
-            self._admitted(given)
+        self._method_arguments: dict[str, Any] = {name: name for name in self._methods}
+        first = self._add_method(method)
+        for addition in more:
+            self._add_method(addition)
         begin = first.check_params(params)
         for param in first.params:
             self._check_layer(param, begin[param.name])
@@ -97,20 +97,20 @@ class Panel:
         self._searched = self._class_search()
         self._choose(self._target)
         self._searched.observe(self._on_search, names="value")
-        self.widget = self._laid_out()
-        self._show_used()
+        self.widget = self._make_column()
+        self._show_parameters()
 
     def _make_shared(self, first: Method) -> None:
-        """Make the controls that all methods have in common, once all arguments are checked."""
+        """Create the controls common to all methods, after all arguments were checked."""
 
-    # ---- what is asked
+    # ---- requests
 
     def _fits(self, entry: Method) -> bool:  # noqa: ARG002
-        """Whether a method can be asked about such inputs."""
+        """Return whether a method applies to this kind of input."""
         return True
 
     def _has_bars(self, classes: int) -> bool:  # noqa: ARG002
-        """Whether the predictions of so many classes are shown as bars."""
+        """Return whether the predictions of this many classes are shown as bars."""
         return True
 
     def _control(self, param: Param, value: Any) -> Control:
@@ -118,44 +118,45 @@ class Panel:
 
     @property
     def _shared(self) -> dict[str, Control]:
-        """The controls that all methods have in common, by name."""
+        """The controls common to all methods, by name."""
         return {SCORE.name: self._score}
 
-    def _admitted(self, given: Any) -> Method:
-        """The method, in the menu; of several of one title, the later ones are numbered."""
-        if isinstance(given, str) and given in self._methods:
-            return self._methods[given]
-        entry = get_method(given)
+    def _add_method(self, method: Any) -> Method:
+        """Add a method to the menu if it is new; methods with the same title are numbered."""
+        if isinstance(method, str) and method in self._methods:
+            return self._methods[method]
+        entry = get_method(method)
         if not self._fits(entry):
             raise ValueError(
-                f"method: {entry.title} is about images, and these inputs are none. Choose from "
+                f"method: {entry.title} needs images, and these inputs are not images. Choose from "
                 f"{', '.join(self._methods)}."
             )
-        alike = sum(known.title.partition(" #")[0] == entry.title for known in self._methods.values())
+        alike = sum(other.title.partition(" #")[0] == entry.title for other in self._methods.values())
         if alike:
             entry = replace(entry, name=f"{entry.name} #{alike + 1}", title=f"{entry.title} #{alike + 1}")
         self._methods[entry.name] = entry
-        self._asked[entry.name] = given if isinstance(given, str) else entry
+        self._method_arguments[entry.name] = method if isinstance(method, str) else entry
         return entry
 
     def request(self, changes: Mapping[str, Any] | None = None) -> Request:
-        """The question that the controls ask now.
+        """Return the request that the controls stand for.
 
         Args:
-            changes: What is asked otherwise: "method" by its name in the menu, "target", "score", parameters.
+            changes: Overrides: "method" by its name in the menu, "target", "score", parameters.
 
         Raises:
             TypeError: A value of the wrong type.
             ValueError: A value out of range.
         """
-        asked = {**self.asked, **(changes or {})}
-        entry = self._methods[asked["method"]]
-        values = {param.name: asked.get(param.name, self._params[param].value) for param in entry.params}
-        return Request.of(self._asked[entry.name], values, target=asked["target"], score=asked["score"])
+        chosen = {**self.selection, **(changes or {})}
+        entry = self._methods[chosen["method"]]
+        values = {param.name: chosen.get(param.name, self._params[param].value) for param in entry.params}
+        argument = self._method_arguments[entry.name]
+        return Request.of(argument, values, target=chosen["target"], score=chosen["score"])
 
     @property
-    def asked(self) -> dict[str, Any]:
-        """What is asked besides parameters: "method" by its name in the menu, "target", "score"."""
+    def selection(self) -> dict[str, Any]:
+        """The selection besides parameters: "method" by its name in the menu, "target", "score"."""
         return {"method": self._method.value, "target": self._target, "score": self._score.value}
 
     @property
@@ -164,12 +165,12 @@ class Panel:
         return self._methods
 
     def control(self, param: Param) -> Control:
-        """The control of a parameter, of any method of the menu or of all of them."""
+        """Return the control of a parameter, of one method or common to all."""
         return self._params[param] if param in self._params else self._shared[param.name]
 
     @property
     def predictions(self) -> list[tuple[int, str, float]]:
-        """Index, name and probability of the classes that are shown, the most probable first."""
+        """Index, name and probability of the displayed classes, most probable first."""
         if self._predicted is None or self._bars is None or self._valued:
             return []
         indices, _, shares = self._top(self._predicted)
@@ -177,7 +178,7 @@ class Panel:
 
     @property
     def outdated(self) -> bool:
-        """Whether the predictions are another model's or input's by now."""
+        """Whether the displayed predictions are those of an earlier model or input."""
         newest = self._problem.predicted
         if newest is None or self._predicted is None:
             return False
@@ -190,29 +191,29 @@ class Panel:
 
     @property
     def title(self) -> str:
-        """Method and target that are asked for, for people."""
+        """The selected method and target, for display."""
         return self.title_of(self.request())
 
     def title_of(self, request: Request) -> str:
-        """Method and target of a request, for people."""
+        """Return the method and target of a request, for display."""
         target = self._problem.name_of(request.target, request.score, short=True)
         return f"{get_method(request.method).title} · {target}"
 
     @property
     def controls(self) -> list[w.Widget]:
-        """Everything a person can move that asks the kernel."""
+        """All widgets that send requests to the kernel."""
         moved = [self._method, *self._shared.values(), *self._params.values()]
         bars = [] if self._bars is None else [self._bars.widget.marks[-1]]
         return [*(leaf for control in moved for leaf in control.leaves), self._searched, *bars]
 
-    # ---- who listens
+    # ---- changes
 
     def observe(self, moved: Callable[[], None], wrong: Callable[[Exception], None]) -> None:
-        """Call back when something is moved.
+        """Call back when a control is moved.
 
         Args:
-            moved: Another answer is asked for.
-            wrong: What was typed can't be used; nothing has moved.
+            moved: Called when the request has changed.
+            wrong: Called with the error if a typed value can't be used; nothing has moved.
         """
 
         def move() -> None:
@@ -238,23 +239,22 @@ class Panel:
                 f"method: {entry.title} is not in this explorer's menu. Pass it as methods= to sw.explore."
             )
         name = entry.name
-        own = {param.name: self._params[param] for param in entry.params}
-        known = {**self._shared, **own}
+        controls = {**self._shared, **{param.name: self._params[param] for param in entry.params}}
         logits = self._logits_now()
         target = self._target
         if "target" in settings:
             score = SCORE.check(settings.get(SCORE.name, self._score.value))
             target = self._problem.choice(settings.pop("target"), score)
         for setting, value in settings.items():
-            if setting not in known:
-                raise TypeError(unknown("setting", setting, ["method", "target", *known]))
-            settings[setting] = value = self._checked(known[setting], value)
-            self._check_layer(known[setting].param, value)
+            if setting not in controls:
+                raise TypeError(unknown("setting", setting, ["method", "target", *controls]))
+            settings[setting] = value = self._checked(controls[setting], value)
+            self._check_layer(controls[setting].param, value)
         self._hold = True
         try:
             self._method.value = name
             for setting, value in settings.items():
-                known[setting].value = value
+                controls[setting].value = value
             if self._bars is not None and logits is not None:
                 self._bars.show(*self._top(logits))
                 self._predicted = logits
@@ -271,14 +271,14 @@ class Panel:
     def _checked(self, control: Control, value: Any) -> Any:
         return control.param.check(value)
 
-    # ---- what is shown
+    # ---- display
 
     def _on_method(self) -> None:
         self._shown = self._method.value
-        self._show_used()
+        self._show_parameters()
         self._moved()
 
-    def _show_used(self) -> None:
+    def _show_parameters(self) -> None:
         entry = self._methods[self._method.value]
         for param, control in self._params.items():
             control.show(param in entry.params)
@@ -286,11 +286,11 @@ class Panel:
 
     @property
     def _valued(self) -> bool:
-        """Whether the model's outputs are shown as values, and not as classes with probabilities."""
+        """Whether the model's outputs are shown as values instead of class probabilities."""
         return self._score.value == "value"
 
     def _show_predicted(self) -> None:
-        """The predictions as bars of probabilities, or as values."""
+        """Show the predictions as bars of probabilities or as values."""
         if self._bars is None or self._values is None or self._predicted is None:
             return
         valued = self._valued
@@ -306,7 +306,7 @@ class Panel:
         try:
             return None if self._bars is None else self._problem.logits[0]
         except (TypeError, ValueError):
-            return None  # the model fails now: the request that follows will say so
+            return None  # the model fails: the request that follows reports it
 
     def _top(self, logits: Tensor) -> tuple[list[int], list[str], list[float]]:
         shares = probabilities(logits.cpu().double()[None])[0]
@@ -354,7 +354,7 @@ class Panel:
         self._moved()
 
     def _labeled(self, text: str) -> int | tuple[int, ...] | str:
-        """The class whose label was chosen, the class number or the index that was typed, or the text as it is."""
+        """Return the class of a chosen label, the class number or index that was typed, or the text itself."""
         match = _LABEL.search(text)
         index = -1 if match is None else int(match[1])
         chosen = 0 <= index < len(self._problem.class_names or ()) and self._label(index) == text
@@ -382,10 +382,10 @@ class Panel:
         return [widget for widget in predicted if widget is not None]
 
     def _sections(self) -> Sequence[w.Widget]:
-        """What stands between the method and what is rarely needed."""
+        """Sections between the method and the advanced settings."""
         return ()
 
-    def _laid_out(self) -> w.VBox:
+    def _make_column(self) -> w.VBox:
         common = [c.widget for p, c in self._params.items() if not p.advanced]
         rare = [c.widget for p, c in self._params.items() if p.advanced] + [self._score.widget]
         more = w.Accordion(children=[w.VBox(rare)], titles=["More settings"], selected_index=None)
@@ -402,7 +402,7 @@ class Panel:
 
 
 def _number(text: str) -> int | tuple[int, ...] | str:
-    """The class number or the index that was typed ("3", or "1, 0, 1"), or the text as it is."""
+    """Parse a typed class number or index ("3" or "1, 0, 1"); return other text unchanged."""
     parts = [part.strip() for part in text.strip("() ").split(",")]
     if not all(part.isascii() and part.isdigit() and len(part) < 9 for part in parts):
         return text
@@ -410,6 +410,6 @@ def _number(text: str) -> int | tuple[int, ...] | str:
 
 
 def section(title: str, children: list[Any]) -> w.VBox:
-    """Some controls under a heading."""
+    """Group controls under a heading."""
     heading = RichText(element("b", title)).add_class("sw-heading")
     return w.VBox([heading, *children], layout={"width": "auto"}).add_class("sw-section")

@@ -1,4 +1,4 @@
-"""The predictions of the model, as bars to click on."""
+"""The model's predictions as clickable bars."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from saliency_widgets.widgets.base.inbox import clicked_index
 
 _CHOSEN, _OTHER = "#f37726", "#6b9bc8"
 _LABEL = 19
-_ROOM = 1.25  # of the scale: a bar of 100 % still has its number beside it
+_ROOM = 1.25  # end of the scale: a bar of 100 % still has its number next to it
 
 
 class PredictionBars:
-    """The most probable classes as horizontal bars; a click chooses one.
+    """The most probable classes as horizontal bars; a click selects one.
 
     Args:
-        indices: Class indices, the most probable first.
-        names: Their names.
-        probabilities: Their probabilities.
-        on_choose: Called with the index of the class that was clicked.
+        indices: Class indices, most probable first.
+        names: Names of the classes.
+        probabilities: Probabilities of the classes.
+        on_choose: Called with the index of the clicked class.
 
     Attributes:
         widget: The chart.
@@ -39,19 +39,19 @@ class PredictionBars:
         on_choose: Callable[[int], None],
     ) -> None:
         self.indices = list(indices)
-        place, share = OrdinalScale(reverse=True), LinearScale(min=0.0, max=_ROOM)
+        row, share = OrdinalScale(reverse=True), LinearScale(min=0.0, max=_ROOM)
         self._bars = Bars(
             x=[],
             y=[],
-            scales={"x": place, "y": share},
+            scales={"x": row, "y": share},
             orientation="horizontal",
             padding=0.3,
         )
-        # A probable class leaves the others bars of no width: the whole row takes the click.
+        # Improbable classes have bars of no width: the whole row takes the click.
         self._rows = Bars(
             x=[],
             y=[],
-            scales={"x": place, "y": share},
+            scales={"x": row, "y": share},
             orientation="horizontal",
             opacities=[0.0],
             padding=0.0,
@@ -61,7 +61,7 @@ class PredictionBars:
         self._shares = Label(
             x=[],
             y=[],
-            scales={"x": share, "y": place},
+            scales={"x": share, "y": row},
             text=[],
             align="start",
             x_offset=6,
@@ -70,7 +70,7 @@ class PredictionBars:
             font_weight="normal",
             colors=["var(--jp-ui-font-color1, #333)"],
         )
-        axis = Axis(scale=place, orientation="vertical", grid_lines="none", tick_style={"font-size": "11px"})
+        axis = Axis(scale=row, orientation="vertical", grid_lines="none", tick_style={"font-size": "11px"})
         self.widget = Figure(
             marks=[self._bars, self._shares, self._rows],
             axes=[axis],
@@ -79,14 +79,14 @@ class PredictionBars:
             padding_x=0,
             padding_y=0,
             animation_duration=0,
-            display_toolbar=False,  # over the bars; its "Reset" fails in bqplot 0.13.1 where nothing was moved
+            display_toolbar=False,  # covers the bars; its "Reset" fails in bqplot 0.13.1 if nothing was moved
         )
         self.widget.add_class("sw-predictions")
 
         self.show(indices, names, probabilities)
 
     def show(self, indices: Sequence[int], names: Sequence[str], probabilities: Sequence[float]) -> None:
-        """Show other predictions."""
+        """Show new predictions."""
         self.indices = list(indices)
         labels = labels_of(names, indices)
         values = np.asarray(probabilities, dtype=np.float64)
@@ -102,17 +102,17 @@ class PredictionBars:
             self._on_choose(self.indices[index])
 
     def mark(self, index: Any) -> None:
-        """Show which class is explained."""
+        """Highlight the class that is explained."""
         self._bars.colors = [_CHOSEN if i == index else _OTHER for i in self.indices]
 
 
 def labels_of(names: Sequence[str], indices: Sequence[int]) -> list[str]:
-    """What classes are called beside their bars: cut to the room there is, and each in its own way."""
+    """Return the labels of the bars, shortened to fit and distinct."""
     return _distinct([name if len(name) <= _LABEL else name[: _LABEL - 1] + "…" for name in names], indices)
 
 
 def _distinct(labels: list[str], indices: Sequence[int]) -> list[str]:
-    """An ordinal scale needs labels of their own: two cranes are told apart by their indices."""
+    """Make labels unique, as an ordinal scale requires: two cranes get their class indices."""
     return [
         f"{label[: _LABEL - 5]} {index}" if labels.count(label) > 1 else label
         for label, index in zip(labels, indices, strict=True)

@@ -1,7 +1,7 @@
-"""What workers write, sent again by the cell that waits for it.
+"""Traits written by workers, sent again by the cell that waits for them.
 
-A page takes whatever arrives. A client without one, such as ``jupyter nbconvert --execute``, takes what is published
-while a cell runs, and drops what a worker publishes between two cells.
+A page receives every message. A client without a page, such as ``jupyter nbconvert --execute``, receives messages only
+while a cell runs and drops what a worker publishes between two cells.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from saliency_widgets.widgets.base.parts import parts_of, widgets_in
 
 
 class WorkerWrites:
-    """The traits of a widget, and of all that it is made of, that other threads than the main one have written.
+    """The traits of a widget and its parts that threads other than the main one have written.
 
-    What a person has moved is not among them: the page holds it already, or something newer.
+    Changes made by the user are not among them: the page has those already, or newer ones.
 
     Args:
-        root: The widget. Parts that it gets later are watched from then on.
+        root: The widget. Parts that are added later are watched too.
     """
 
     def __init__(self, root: Widget) -> None:
@@ -34,7 +34,7 @@ class WorkerWrites:
         self._watch((root, *parts_of(root, [])))
 
     def send(self) -> None:
-        """Send them again, each as it is now."""
+        """Send the current values again."""
         with self._lock:
             written = [(widget, sorted(names)) for widget, names in self._written.items()]
             self._written.clear()
@@ -46,7 +46,7 @@ class WorkerWrites:
             if widget not in self._watched:
                 self._watched.add(widget)
                 widget.observe(self._on_change, names=All)
-                refer_weakly(widget)  # it lives as long as the root does
+                refer_weakly(widget)  # it lives as long as the root
 
     def _on_change(self, change: Any) -> None:
         widget, name = change["owner"], change["name"]
@@ -63,12 +63,12 @@ class WorkerWrites:
 
 
 def _send(widget: Widget, names: list[str]) -> None:
-    """Send traits; again where they were written meanwhile, so that the last that a page gets is the newest."""
+    """Send traits, and repeat for those written meanwhile, so that the last message holds the newest value."""
     while names and widget.comm is not None:
         before = [getattr(widget, name) for name in names]
         try:
             widget.send_state(names)
-        except AttributeError:  # a part that another thread replaces and closes meanwhile has no name any more
+        except AttributeError:  # a part that another thread has replaced and closed has no id any more
             if all(part.comm is not None for value in before for part in widgets_in(value)):
                 raise
         names = [name for name, old in zip(names, before, strict=True) if getattr(widget, name) is not old]

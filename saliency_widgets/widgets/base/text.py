@@ -1,4 +1,4 @@
-"""Widgets that show HTML: whatever isn't markup is escaped on its way into them."""
+"""Widgets that show HTML; anything that isn't markup is escaped."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ else:
 
 
 class _Escaped(_Markup):
-    """A trait that holds markup: plain text becomes it."""
+    """A trait that holds markup; plain text is escaped."""
 
     def validate(self, obj: Any, value: Any) -> Markup:
         return escape(super().validate(obj, value))
 
 
 class RichText(w.HTML):
-    """Text on the page, which the functions of :mod:`saliency_widgets.markup` make bold, colored or a table."""
+    """Text on the page, formatted with the functions of :mod:`saliency_widgets.markup`."""
 
     value = _Escaped().tag(sync=True)  # type: ignore[assignment]
 
 
 def describe(widget: Any, text: str, hint: str) -> None:
-    """Put a text beside a control, with a hint for the mouse.
+    """Label a control, with a tooltip.
 
-    Of a menu, ipywidgets shows no tooltip: it is a part of the description.
+    ipywidgets shows no tooltip for a menu, so it is part of the description.
     """
     widget.description = element("span", text, title=hint)
     widget.description_allow_html = True

@@ -26,7 +26,7 @@ from saliency_widgets.widgets.base.display import DISPLAY_NAMES, DisplaySettings
 from saliency_widgets.widgets.base.explorer import LAYOUT
 from saliency_widgets.widgets.base.interrupts import stop_on_interrupt
 from saliency_widgets.widgets.base.lifetime import Showable
-from saliency_widgets.widgets.base.messages import words_of
+from saliency_widgets.widgets.base.messages import error_text
 from saliency_widgets.widgets.base.parts import close_whole, parts_of
 from saliency_widgets.widgets.base.resending import WorkerWrites
 from saliency_widgets.widgets.compare.detail_pane import Beneath
@@ -340,7 +340,7 @@ class Comparison(WithStaticOutput, Showable, w.Box):
                 channels=self.panel.channels.value, **about, **self._display.settings, **dict(request.params),
             )  # fmt: skip
         except BaseException as error:
-            self.view.tell(opened={"words": f"{name} can't be opened: {words_of(worker_error(error))}", "mark": ""})
+            self.view.tell(opened={"words": f"{name} can't be opened: {error_text(worker_error(error))}", "mark": ""})
             return
         self.view.tell(opened={"words": f"Opened below: {name}", "mark": self._beneath.show(found, name)})
 

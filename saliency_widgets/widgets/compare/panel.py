@@ -12,7 +12,7 @@ from saliency_widgets.attribution.reduction import CHANNEL, SIGN
 from saliency_widgets.attribution.score import probabilities
 from saliency_widgets.markup import Markup, element, joined
 from saliency_widgets.session import Problem
-from saliency_widgets.widgets.base.charts import QUIET, said
+from saliency_widgets.widgets.base.charts import QUIET, result_line
 from saliency_widgets.widgets.base.controls import Control, Menu
 from saliency_widgets.widgets.base.display import DisplaySettings
 from saliency_widgets.widgets.base.panel import section
@@ -155,4 +155,4 @@ def predictions_of(problems: Mapping[str, Problem], score: str) -> Markup:
             for name, number in rows
         ]
         lines.append(element("div", *heading, *told, style="margin-bottom:4px;line-height:1.35"))
-    return joined(lines) if lines else said("Not computed yet")
+    return joined(lines) if lines else result_line("Not computed yet")

@@ -64,7 +64,7 @@ class StillMaps:
             try:
                 frame = self._frame(values, generation)
             except ValueError as error:
-                status |= {"state": "error", "message": messages.words_of(error)}
+                status |= {"state": "error", "message": messages.error_text(error)}
                 frame = {}  # views show the image alone, whatever they have shown before
             with cell.hold_sync():
                 cell.image, cell.status, cell.frame = png, status, frame

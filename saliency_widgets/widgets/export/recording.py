@@ -178,7 +178,7 @@ class _Reader:
 
     def __init__(self, panel: ImagePanel, problem: Problem) -> None:
         self._panel, self._problem = panel, problem
-        self._methods: list[Method] = [panel.menu[panel.asked[METHOD]]]
+        self._methods: list[Method] = [panel.menu[panel.selection[METHOD]]]
 
     def params(self) -> list[Param]:
         """Everything that can be recorded besides the method and the target, of the methods that are recorded."""
@@ -215,14 +215,14 @@ class _Reader:
                 raise ValueError(unknown_method(name, menu, "record: method"))
         self._methods = [menu[name] for name in names]
         labels = tuple(entry.title for entry in self._methods)
-        asked = self._panel.asked[METHOD]
+        asked = self._panel.selection[METHOD]
         begin = names.index(asked) if asked in names else 0
         return Recorded(METHOD, tuple(names), Axis(METHOD, "Method", "How attribution is computed.", labels, begin))
 
     def _of_targets(self, given: Any) -> Recorded:
-        shown = self._panel.asked[TARGET]
+        shown = self._panel.selection[TARGET]
         given = self.top_targets() if given is True else given
-        score = self._panel.asked[SCORE.name]
+        score = self._panel.selection[SCORE.name]
         indices = [self._problem.choice(target, score) for target in _listed(TARGET, given)]
         indices = list(dict.fromkeys(indices))
         labels = tuple(self._problem.name_of(index, score) for index in indices)
@@ -231,7 +231,7 @@ class _Reader:
 
     def top_targets(self) -> list[int]:
         """The most probable classes, and the one that is explained."""
-        shown, top = self._panel.asked[TARGET], [index for index, _, _ in self._panel.predictions]
+        shown, top = self._panel.selection[TARGET], [index for index, _, _ in self._panel.predictions]
         return top if shown in top or not isinstance(shown, int) else [shown, *top]
 
     def _of_params(self, params: Sequence[Param], given: Any) -> Recorded:

@@ -12,9 +12,9 @@ from saliency_widgets.attribution.errors import Cancelled
 from saliency_widgets.files import resolve_target
 from saliency_widgets.markup import Markup, element
 from saliency_widgets.session.jobs import EXECUTORS, prepare_wait, worker_error
-from saliency_widgets.widgets.base.charts import INK, QUIET, alarm
+from saliency_widgets.widgets.base.charts import INK, QUIET, error_line
 from saliency_widgets.widgets.base.controls import LABEL_WIDTH
-from saliency_widgets.widgets.base.messages import words_of
+from saliency_widgets.widgets.base.messages import error_text
 from saliency_widgets.widgets.base.text import RichText
 from saliency_widgets.widgets.export.recording import offered, recordable
 from saliency_widgets.widgets.export.saving import LIMIT, PageWriter
@@ -50,7 +50,7 @@ class SavePanel:
         self._fold = w.Accordion([self._inside], titles=["Save as a page"], selected_index=None)
         self._fold.observe(lambda _change: self.show(), names="selected_index")
         self.widget = self._fold.add_class("sw-fold").add_class("sw-save")
-        explorer.view.prime(self._fold)
+        explorer.view.add_controls(self._fold)
 
     @property
     def opened(self) -> bool:
@@ -110,7 +110,7 @@ class SavePanel:
         buttons = w.HBox([save.add_class("sw-save-now"), stop.add_class("sw-save-stop")])
         rows = list(self._rows.values())
         self._inside.children = [says, *rows, self._size, self._name, buttons, self._bar, self._told]
-        self._explorer.view.prime(*self._boxes.values(), self._name, save, stop)
+        self._explorer.view.add_controls(*self._boxes.values(), self._name, save, stop)
 
     def _save(self) -> None:
         with self._state:
@@ -153,7 +153,7 @@ class SavePanel:
         try:
             size = PageWriter(explorer, self.record).size
         except BaseException as error:
-            _put(self._size, _said(words_of(worker_error(error)), QUIET))
+            _put(self._size, _said(error_text(worker_error(error)), QUIET))
             return
         over = f" Over the limit of {LIMIT}: record less." if size.maps > LIMIT else ""
         _put(self._size, _said(f"{size}.{over}", INK))
@@ -169,10 +169,10 @@ class SavePanel:
         except BaseException as caught:
             error = worker_error(caught)
             known = isinstance(error, (TypeError, ValueError, RuntimeError, OSError))
-            what = words_of(error)
+            what = error_text(error)
             if not known:
                 what = f"{type(error).__name__}: {what}. This was not foreseen: please report it."
-            self._finish(0, alarm(f"{what} Nothing was written; change something and save again."))
+            self._finish(0, error_line(f"{what} Nothing was written; change something and save again."))
         else:
             replaced = ", in place of the one that was there" if there else ""
             self._finish(1, _said(f"Saved{replaced}: {saved.path.resolve()}", INK))

@@ -61,7 +61,7 @@ class PageWriter:
         # In passes as long as those of the map on the screen: then their samples are each other's.
         self._shown, pace = shown, dict(shown.request.params).get(CHUNK_SIZE.name) or explorer._problem.rows
         self.plan: Plan = plan(explorer.panel, explorer._problem, record, pace)
-        self._title = titled(title, f"Which pixels moved the output of {type(explorer._given['model']).__name__}")
+        self._title = titled(title, f"Which pixels moved the output of {type(explorer._arguments['model']).__name__}")
 
     @property
     def size(self) -> PageSize:
@@ -162,7 +162,7 @@ class PageWriter:
         text = page(
             explorer.view,
             title=self._title,
-            provenance=provenance(explorer._given["model"], found.settings, *_recorded(self.plan)),
+            provenance=provenance(explorer._arguments["model"], found.settings, *_recorded(self.plan)),
             recording=recording if len(recording.states) > 1 else replace(recording, axes=(), states={}),
             predictions=explorer.panel.predictions,
             overrides={explorer.view: {"marking": False, "region": {}, "controls": [], **traits}},

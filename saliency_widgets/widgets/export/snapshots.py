@@ -112,7 +112,7 @@ def _lines(explorer: BaseExplorer, **look: Any) -> list[str]:
         status["title"] or explorer.panel.title,
         " · ".join(f"{line['label']} {line['value']}" for line in status["readings"]),
         _progress(status),
-        provenance(explorer._given["model"], settings),
+        provenance(explorer._arguments["model"], settings),
         ", ".join(f"{name}={value!r}" for name, value in look.items()),
         f"{status['message']} {status['remedy']}".strip(),
         *status["notes"],

@@ -35,14 +35,14 @@ def save_state(explorer: BaseExplorer, path: str | os.PathLike[str]) -> Path:
         "saliency_widgets": version("saliency-widgets"),
         "saved": datetime.now().astimezone().isoformat(timespec="seconds"),
         "kind": explorer.kind,
-        "model": {"class": type(explorer._given["model"]).__name__, "fingerprint": fingerprint(problem.model)},
+        "model": {"class": type(explorer._arguments["model"]).__name__, "fingerprint": fingerprint(problem.model)},
         "class": problem.name_of(found.settings["target"]) if isinstance(found.settings["target"], int) else None,
         "class_names": problem.class_names,
         "controls": {name: writer.plain(name, value) for name, value in explorer.controls.items()},
         "attribution": stored(found, writer),
         "inputs": writer.plain("inputs", problem.tensor),
         "pixels": None if pixels is None else writer.plain("pixels", {"black": pixels.black, "white": pixels.white}),
-        "row": writer.plain("row", explorer._given["inputs"]) if explorer.kind == "row" else None,
+        "row": writer.plain("row", explorer._arguments["inputs"]) if explorer.kind == "row" else None,
         "code": explorer.to_code(),
     }
     return write_files(path, state, writer.arrays)
@@ -159,7 +159,7 @@ def _compare(explorer: BaseExplorer, state: Mapping[str, Any]) -> None:
         if not same:
             differ.append("its map is another")
     elif now != then:
-        name = type(explorer._given["model"]).__name__
+        name = type(explorer._arguments["model"]).__name__
         differ.append(
             f"the model is another: {name} with other weights or code than the {state['model']['class']} of then"
         )

@@ -47,7 +47,7 @@ class ImagePanel(Panel):
         """How the map of other settings is shown: a method in its paper's way, unless the person has chosen one."""
         shown = self.reduction
         sign = shown.sign
-        if "method" in changes and sign == self.menu[self.asked["method"]].sign:
+        if "method" in changes and sign == self.menu[self.selection["method"]].sign:
             sign = self.menu[changes["method"]].sign
         return Reduction(changes.get(SIGN.name, sign), changes.get(CHANNEL.name, shown.channels))
 
@@ -69,7 +69,7 @@ class ImagePanel(Panel):
         """Call back, now and whenever the same values are to be shown otherwise."""
 
         def reduce() -> None:
-            self._show_used()
+            self._show_parameters()
             reduced(self.reduction)
 
         for control in self._reducing.values():
@@ -95,8 +95,8 @@ class ImagePanel(Panel):
             self._sign.value = self._methods[self._method.value].sign
         super()._on_method()
 
-    def _show_used(self) -> None:
-        super()._show_used()
+    def _show_parameters(self) -> None:
+        super()._show_parameters()
         signed = self.reduction.signed
         self._display["diverging"].show(signed)
         self._display["colormap"].show(not signed)

@@ -26,7 +26,7 @@ from saliency_widgets.session.examiner import Check, CheckEvent, Examiner
 from saliency_widgets.session.jobs import check_executor, raise_again, worker_error
 from saliency_widgets.widgets.base.interrupts import stop_on_interrupt
 from saliency_widgets.widgets.base.lifetime import Showable, weakly
-from saliency_widgets.widgets.base.messages import words_of
+from saliency_widgets.widgets.base.messages import error_text
 from saliency_widgets.widgets.base.parts import parts_of
 from saliency_widgets.widgets.base.resending import WorkerWrites
 from saliency_widgets.widgets.export import snapshots
@@ -336,16 +336,16 @@ class Lesson(WithStaticOutput, Showable, w.VBox):
 def _told(error: Exception) -> dict[str, str]:
     """What went wrong, and what to do."""
     if isinstance(error, DoesNotApply):
-        return {"message": words_of(error), "remedy": error.remedy}
+        return {"message": error_text(error), "remedy": error.remedy}
     if isinstance(error, torch.OutOfMemoryError):
         return {
             "message": "The device ran out of memory for a single row.",
             "remedy": "Pass a smaller image, free the device's memory, or pass device='cpu'.",
         }
     if isinstance(error, (TypeError, ValueError)):
-        return {"message": words_of(error), "remedy": "This step is left out; the others are as they should be."}
+        return {"message": error_text(error), "remedy": "This step is left out; the others are as they should be."}
     return {
-        "message": f"{type(error).__name__}: {words_of(error)}",
+        "message": f"{type(error).__name__}: {error_text(error)}",
         "remedy": "This was not foreseen: please report it.",
     }
 

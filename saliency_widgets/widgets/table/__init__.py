@@ -1,4 +1,4 @@
-"""The explorer of rows of tables: ranked bars, what-if, shuffled features, many rows."""
+"""The table explorer: ranked bars, what-if, shuffled features, importance over many rows."""
 
 from saliency_widgets.widgets.table.explorer import TableExplorer, is_row
 

@@ -1,4 +1,4 @@
-"""The table explorer: a row's attributions as ranked bars on the left, the controls on the right, live."""
+"""The table explorer: a row's attributions as ranked bars on the left, live controls on the right."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from saliency_widgets.widgets.table.what_if import WhatIf
 
 
 def is_row(inputs: Any, background: Any, feature_names: Any, transform: Any) -> bool:
-    """Whether inputs are a row of numbers, rather than an image."""
+    """Return whether the inputs are a row of numbers and not an image."""
     if is_table(inputs, background, feature_names, transform):
         return True
     if isinstance(inputs, list):
@@ -50,14 +50,14 @@ def is_row(inputs: Any, background: Any, feature_names: Any, transform: Any) -> 
 
 
 class TableExplorer(BaseExplorer):
-    """Which features of a row moved the model's output: see :func:`explore` for the arguments.
+    """Shows which features of a row moved the model's output. See :func:`explore` for the arguments.
 
     Attributes:
         panel: The controls.
         bars: The ranked bars.
-        what_if: The features' values, to be moved.
+        what_if: The controls that edit the features' values.
         view: Progress, readings, the check-up and errors.
-        trust: The tests of the attributions that are shown.
+        trust: The tests of the displayed attributions.
     """
 
     kind = "row"
@@ -89,8 +89,8 @@ class TableExplorer(BaseExplorer):
         table = read_table(inputs, background, feature_names=feature_names, transform=transform)
         if len(table.rows) != 1:
             raise ValueError(
-                f"inputs: the explorer shows one row, got {len(table.rows)}. Pass one of them, as df.iloc[[0]], and "
-                f"the others as background=."
+                f"inputs: the explorer shows one row, got {len(table.rows)}. Pass one of them, such as df.iloc[[0]], "
+                f"and the others as background=."
             )
         problem = Problem(
             model, table, transform=transform, class_names=class_names, feature_names=feature_names,
@@ -100,22 +100,22 @@ class TableExplorer(BaseExplorer):
             check_baseline(table, params["baseline"])
         methods = [methods] if isinstance(methods, str) else check_list("methods", methods, "['gradient']")
         valued = score == "value"
-        labels_of(labels, problem, value=valued)  # what doesn't fit is an error of this call
+        labels_of(labels, problem, value=valued)  # wrong labels raise in this call
         top = None if top is None else top_of(len(table.names)).check(top)
         panel = TablePanel(problem, method=method, target=target, score=score, params=params, more=methods)
         bars = FeatureBars(table.names, self._on_bar, top=top)
-        given = {"model": model, "inputs": table.rows, "transform": transform, "class_names": class_names}
-        self._table = self._read = self._first = table  # as it is shown, as it is asked about, and as it was given
-        self._editing = threading.RLock()  # each edit is of the row that the last one left
-        # Of the row as it was given: the model's version, and its scores.
+        arguments = {"model": model, "inputs": table.rows, "transform": transform, "class_names": class_names}
+        self._table = self._read = self._first = table  # as shown, as edited, and as passed
+        self._editing = threading.RLock()  # each edit starts from the row that the last one left
+        # For the original row: the model's version and the logits.
         self._before: tuple[Any, Tensor] | None = None
         self.bars = bars
         self._predicted = RichText()
-        super().__init__(problem, panel, executor, **given)
+        super().__init__(problem, panel, executor, **arguments)
         self.what_if = WhatIf(table, self._on_edit)
         controls = [*panel.controls, *self.bars.controls, *self.what_if.controls]
         self.view = HeatmapView(None, None, on_stop=self._session.stop, controls=controls)
-        self.what_if.made = self.view.prime
+        self.what_if.on_new_control = self.view.add_controls
         session = self._session  # the panel's worker must not refer to the explorer
         self.trust = TableTrust(
             self.view, table, labels, bars, value=valued, busy=lambda: session.busy, executor=executor
@@ -129,43 +129,43 @@ class TableExplorer(BaseExplorer):
 
     @property
     def row(self) -> Any:
-        """The row that is asked about, edits included: a DataFrame of one row."""
+        """The explained row including edits: a DataFrame of one row."""
         return self._read.rows.copy()
 
     def edit(self, /, **values: Any) -> None:
-        """Ask about the row with other values: ``explorer.edit(age=40)``, or ``explorer.edit(**{"mean radius": 9})``.
+        """Change values of the row: ``explorer.edit(age=40)``, or ``explorer.edit(**{"mean radius": 9})``.
 
         Args:
-            **values: By the columns' names.
+            **values: Values by column name.
 
         Raises:
-            ValueError: A column that isn't there, or a value that can't be used. Nothing is changed then.
+            ValueError: An unknown column, or a value that can't be used. Nothing is changed then.
         """
         with self._editing:
             table = self._read.with_values(values)
             self._read = table
             self._problem.move(table)
-            self._given["inputs"] = table.rows
-            changed = {name: table.rows.iloc[0, table.column_index[name]] for name in values}
-            self.what_if.told({k: one.item() if isinstance(one, np.generic) else one for k, one in changed.items()})
+            self._arguments["inputs"] = table.rows
+            edits = {name: table.rows.iloc[0, table.places[name]] for name in values}
+            self.what_if.set_values({k: v.item() if isinstance(v, np.generic) else v for k, v in edits.items()})
             self._submit(self.panel.request())
 
-    def save_html(self, path: Any, **_given: Any) -> NoReturn:
-        """Not for rows: their bars are drawn by bqplot, which needs a notebook.
+    def save_html(self, path: Any, **_arguments: Any) -> NoReturn:
+        """Not available for rows: their bars are drawn by bqplot, which needs a notebook.
 
         Raises:
-            NotImplementedError: Always; it says what there is instead.
+            NotImplementedError: Always; the message names the alternatives.
         """
         raise NotImplementedError(
             f"save_html: a page without a kernel can't draw the bars, so {brief(path)} was not written. "
-            "explorer.save_state(path) keeps everything for sw.load, explorer.by_feature() is a table, and the "
+            "explorer.save_state(path) stores everything for sw.load, explorer.by_feature() is a table, and the "
             "notebook can be stored with its widgets."
         )
 
     def by_feature(self) -> Any:
-        """The finished attributions by feature, a pandas Series, the largest first."""
-        found = self.wait().by_feature().iloc[0]
-        return found.sort_values(key=np.abs, ascending=False, kind="stable").rename("attribution")
+        """Return the finished attributions by feature, a pandas Series, largest first."""
+        values = self.wait().by_feature().iloc[0]
+        return values.sort_values(key=np.abs, ascending=False, kind="stable").rename("attribution")
 
     def _on_bar(self, column: int) -> None:
         with self._editing:
@@ -180,12 +180,12 @@ class TableExplorer(BaseExplorer):
         return True
 
     def _on_event(self, event: Event) -> None:
-        found = event.attribution
-        if found is not None and event.state in ("running", "done"):
+        attribution = event.attribution
+        if attribution is not None and event.state in ("running", "done"):
             table = self._problem.table_of(event.version) or self._table
             self._table = table
-            told = [value_text(value) for value in table.rows.iloc[0]]
-            self.bars.show(found.by_feature().iloc[0].to_numpy(), told, final=event.state == "done")
+            texts = [value_text(value) for value in table.rows.iloc[0]]
+            self.bars.show(attribution.by_feature().iloc[0].to_numpy(), texts, final=event.state == "done")
             logits = self._problem.predicted_at(event.version)
             if logits is not None:
                 self.panel.predicted(logits[0])
@@ -194,8 +194,8 @@ class TableExplorer(BaseExplorer):
                     self._before = number, logits[0]
                 elif self._before is not None and self._before[0] != number:
                     self._before = None  # another model's
-            self._predicted.value = self._prediction(found, logits)
-            self.bars.say(self._added_up(found))
+            self._predicted.value = self._prediction_text(attribution, logits)
+            self.bars.say(self._sum_text(attribution))
         super()._on_event(event)
 
     def _snapshot(self) -> Snapshot:
@@ -213,33 +213,33 @@ class TableExplorer(BaseExplorer):
             self._problem, event.request, event.attribution, signed, event.version, session.cache, session.owner
         )
 
-    def _code_of(self, found: Attribution | None) -> str:
-        code = super()._code_of(found)
+    def _code_of(self, attribution: Attribution | None) -> str:
+        code = super()._code_of(attribution)
         lines = []
         if self.what_if.changed:
             edits = (f"{name!r} = {value!r}" for name, value in self.what_if.changed.items())
             lines.append(f"# inputs with {', '.join(edits)}")
         if self.panel.baseline_row is not None:
-            place, framed = self.panel.baseline_row, hasattr(self._problem.options["background"], "iloc")
+            row, is_frame = self.panel.baseline_row, hasattr(self._problem.given["background"], "iloc")
             lines.append(
-                f"# baseline = background.iloc[[{place}]]" if framed else f"# baseline: row {place} of background"
+                f"# baseline = background.iloc[[{row}]]" if is_frame else f"# baseline: row {row} of background"
             )
         return "\n".join([*lines, code])
 
     def _looked_at(self, version: tuple) -> Any:
-        return version[0]  # the model: what is found in it doesn't depend on which row is asked about
+        return version[0]  # the model: its findings don't depend on the row
 
     def _concerning(self, findings: Sequence[Finding]) -> Sequence[Finding]:
         menu = self.panel.titles
         return [finding for finding in findings if not finding.methods or {*finding.methods} & {*menu}]
 
-    def _prediction(self, found: Attribution, logits: Tensor | None) -> Markup:
-        """What the model says of the row, in words."""
-        score = None if found.score is None else float(found.score[0])
-        index = found.settings["target"]
+    def _prediction_text(self, attribution: Attribution, logits: Tensor | None) -> Markup:
+        """Format the model's prediction for the row."""
+        score = None if attribution.score is None else float(attribution.score[0])
+        index = attribution.settings["target"]
         parts: list[str] = []
         before = None if self._before is None or not self.what_if.changed else self._before[1]
-        valued = found.settings["score"] == "value"
+        valued = attribution.settings["score"] == "value"
         if isinstance(index, int) and not valued and logits is not None:
             now = float(probabilities(logits[:1].double().cpu())[0, index])
             name = "the positive class" if logits.shape[1] == 1 and self._problem.class_names is None else None
@@ -250,7 +250,7 @@ class TableExplorer(BaseExplorer):
             if other := self._opposite(index):
                 parts.append(f"{other} {1 - now:.1%}")
         if score is not None:
-            name = found.settings["score"].replace("_", " ")
+            name = attribution.settings["score"].replace("_", " ")
             if valued:
                 named = self._problem.class_names is not None and isinstance(index, int)
                 what = self._problem.name_of(index) if named else "Prediction"
@@ -264,23 +264,24 @@ class TableExplorer(BaseExplorer):
         return element("div", text, class_="sw-predicted", style=f"color:{INK};line-height:1.5")
 
     def _opposite(self, target: Any) -> str:
-        """Of two classes that one logit speaks for, the one that isn't explained; empty of others."""
+        """Return the name of the other class if one logit stands for two classes, else an empty string."""
         names = self._problem.class_names
         return names[1 - target] if self._problem.paired and names and isinstance(target, int) else ""
 
-    def _added_up(self, found: Attribution) -> Markup:
-        """What the colors say, and what the bars add up to, where that means something."""
-        index, problem = found.settings["target"], self._problem
+    def _sum_text(self, attribution: Attribution) -> Markup:
+        """Format the meaning of the colors, and the sum of the bars if it means something."""
+        index, problem = attribution.settings["target"], self._problem
         named = isinstance(index, int) and problem.class_names is not None
-        valued = found.settings["score"] == "value"
+        valued = attribution.settings["score"] == "value"
         name = problem.name_of(index) if named else "a higher prediction" if valued else "a higher score"
         opposite = self._opposite(index)
         other = f" ({opposite})" if opposite else ""
-        text = f"Orange speaks for {name}, blue against it{other}. "
-        total = float(found.values[0].double().sum())
-        if found.delta is None or found.score is None:
-            text += "These bars don't share out the score; a slope is one per unit of what the model sees."
+        text = f"Orange is evidence for {name}, blue against it{other}. "
+        total = float(attribution.values[0].double().sum())
+        if attribution.delta is None or attribution.score is None:
+            text += "These bars don't add up to the score: a slope is per unit of the model's input."
         else:
-            start = float(found.score[0]) - (total - float(found.delta[0]))
-            text += f"The bars add up to {total:+.4g}: from {start:.4g} at the baseline to {float(found.score[0]):.4g}."
+            score = float(attribution.score[0])
+            start = score - (total - float(attribution.delta[0]))
+            text += f"The bars add up to {total:+.4g}: from {start:.4g} at the baseline to {score:.4g}."
         return element("div", text, class_="sw-sum", style=f"color:{QUIET};line-height:1.4")

@@ -1,4 +1,4 @@
-"""The controls of the table explorer: methods and baselines that rows can be asked about."""
+"""The controls of the table explorer: methods and baselines that apply to rows."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ _NAMED = {
 
 
 class BaselineControl(Control):
-    """The baseline of a row: one of the background's, by name or by number, or zero.
+    """The baseline of a row: a statistic or a row of the background, or zero.
 
     Args:
         table: The row and its background.
-        value: Where it stands; the mean of the background, or zero without one, unless given.
+        value: The initial baseline. Default: the mean of the background, or zero without a background.
     """
 
     def __init__(self, table: Table, value: Any = None) -> None:
@@ -39,7 +39,7 @@ class BaselineControl(Control):
         options = _NAMED if background is not None else {"zero, as the model sees it": "zero"}
         super().__init__(BASELINE, value, options=options)
         self._background = background
-        self._rows: dict[int, Any] = {}  # the same object for the same row: it is a part of the question
+        self._rows: dict[int, Any] = {}  # the same object for the same row: it is part of the request
         self._row = w.IntSlider(min=0, max=0 if background is None else len(background) - 1, description="Row")
         self._row.style.description_width = LABEL_WIDTH
         self._row.layout.width = "auto"
@@ -50,17 +50,17 @@ class BaselineControl(Control):
 
     @property
     def leaves(self) -> list[Any]:
-        """The menu, and the slider of the row."""
+        """The menu and the slider of the row."""
         return [self._holder, self._row]
 
     @property
     def row(self) -> int | None:
-        """Which row of the background it is; None where it is something else."""
+        """The number of the background's row; None for another baseline."""
         return int(self._row.value) if self._holder.value == _ROW else None
 
     @property
     def value(self) -> Any:
-        """A name, a row of the background, or what was given."""
+        """A name, a row of the background, or a value set from Python."""
         if self.row is None:
             return super().value
         if self.row not in self._rows:
@@ -77,14 +77,14 @@ class BaselineControl(Control):
 
 
 def check_baseline(table: Table, value: Any) -> None:
-    """Say what is wrong with a row of pandas as the baseline before anything moves.
+    """Check a pandas row that is passed as baseline.
 
     Raises:
-        ValueError: It has other columns, values that can't be used, or more than one row.
+        ValueError: It has other columns, unusable values, or more than one row.
     """
     count = len(table.columns.encode(value, "baseline"))
     if count != 1:
-        raise ValueError(f"baseline: expected one row, got {count}. Pass one of them, as df.iloc[[0]].")
+        raise ValueError(f"baseline: expected one row, got {count}. Pass one of them, such as df.iloc[[0]].")
 
 
 class TablePanel(Panel):
@@ -92,32 +92,32 @@ class TablePanel(Panel):
 
     Args:
         problem: The model and the row.
-        **begin: See :class:`Panel`.
+        **arguments: See :class:`Panel`.
     """
 
-    def __init__(self, problem: Problem, **begin: Any) -> None:
+    def __init__(self, problem: Problem, **arguments: Any) -> None:
         table = problem.table
         assert table is not None
         self._table = table
-        super().__init__(problem, **begin)
+        super().__init__(problem, **arguments)
 
     @property
     def baseline_row(self) -> int | None:
-        """Which row of the background the baseline of the chosen method is; None where it is something else."""
+        """The background row used as the chosen method's baseline; None for another baseline."""
         control = self._params.get(BASELINE)
         used = BASELINE in self._methods[self._method.value].params
         return control.row if used and isinstance(control, BaselineControl) else None
 
     def title_of(self, request: Request) -> str:
-        """The method, and what it explains where that has a name."""
+        """Return the method, and the target if it has a name."""
         if self._problem.class_names is None and self._classes == 1:
             return get_method(request.method).title
         return super().title_of(request)
 
     def predicted(self, logits: Any) -> None:
-        """Show what the model predicts of the row as it is now; on display widgets only."""
-        known, self._predicted = self._predicted, logits
-        if self._bars is not None and (known is None or not torch.equal(known, logits)):
+        """Show the model's prediction for the current row; touches only display widgets."""
+        previous, self._predicted = self._predicted, logits
+        if self._bars is not None and (previous is None or not torch.equal(previous, logits)):
             self._bars.show(*self._top(logits))
             self._bars.mark(self._target)
             self._show_predicted()
@@ -132,7 +132,7 @@ class TablePanel(Panel):
         if param is BASELINE:
             return BaselineControl(self._table, value)
         if param is BASELINES:
-            return Control(param, value, options=self._drawn_from())
+            return Control(param, value, options=self._baselines())
         return Control(param, value)
 
     def _checked(self, control: Control, value: Any) -> Any:
@@ -140,7 +140,7 @@ class TablePanel(Panel):
             check_baseline(self._table, value)
         return super()._checked(control, value)
 
-    def _drawn_from(self) -> Mapping[str, Any]:
+    def _baselines(self) -> Mapping[str, Any]:
         if self._table.background is None:
             return {"noise": "noise", "zero": "zero"}
         return {"the background's rows": AUTO, "their mean": "mean", "their median": "median", "noise": "noise"}

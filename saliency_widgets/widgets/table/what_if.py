@@ -1,4 +1,4 @@
-"""What if the row held another value: one feature at a time, by slider, within what other rows hold."""
+"""What-if: change the row's values one feature at a time, within the range of the other rows."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ from saliency_widgets.widgets.table.bars import value_text
 
 _STEPS = 200  # of a slider
 _CHOICES = 300  # of a menu, the most frequent
-_LISTED = 20  # of the changed values
+_LISTED = 20  # changed values in the summary
 _CLASS = "sw-control-what-if-value"
-_SAME = 1e-6  # of a step: what the browser sends back differs in the last bits
+_SAME = 1e-6  # of a step: the browser sends back a value that differs in the last bits
 
 
 class WhatIf:
-    """A feature to choose, its value to move, and what was moved so far.
+    """Controls for choosing a feature and changing its value, with a summary of the changes.
 
     Args:
-        table: The row as it was given, and its background.
-        edit: Called with a name and a value; tells whether it can be used.
+        table: The original row and its background.
+        edit: Called with a name and a value; returns whether the value can be used.
 
     Attributes:
-        widget: What is seen.
-        made: Called with each control that is made anew.
+        widget: The column of controls.
+        on_new_control: Called with each new value control.
     """
 
     def __init__(self, table: Table, edit: Callable[[str, Any], bool]) -> None:
@@ -46,14 +46,14 @@ class WhatIf:
         style, layout = {"description_width": LABEL_WIDTH}, {"width": "auto"}
         self._feature: Any = Menu(options=table.names, description="Feature", style=style, layout=layout)
         self._value: Any = None
-        self._place = w.VBox()
-        self._back = w.Button(description="Undo this", tooltip="The feature's own value again")
-        self._all = w.Button(description="Undo all", tooltip="The row as it was given")
+        self._value_box = w.VBox()
+        self._back = w.Button(description="Undo this", tooltip="Restore this feature's original value")
+        self._all = w.Button(description="Undo all", tooltip="Restore the original row")
         self._said = RichText()
         self._feature.add_class("sw-control").add_class("sw-control-what-if-feature")
         buttons = w.HBox([self._back, self._all])
-        self.widget = w.VBox([self._feature, self._place, buttons, self._said])
-        self.made: Callable[[w.Widget], None] = lambda _widget: None
+        self.widget = w.VBox([self._feature, self._value_box, buttons, self._said])
+        self.on_new_control: Callable[[w.Widget], None] = lambda _widget: None
         self._feature.observe(lambda _change: self._show(), names="value")
         self._back.on_click(lambda _button: self._undo([self._feature.value]))
         self._all.on_click(lambda _button: self._undo(list(self._changed)))
@@ -61,51 +61,52 @@ class WhatIf:
 
     @property
     def changed(self) -> dict[str, Any]:
-        """The values that are other than those of the row that was given."""
+        """The values that differ from the original row."""
         return dict(self._changed)
 
     @property
     def controls(self) -> list[w.Widget]:
-        """What is moved in it."""
+        """The widgets that the user operates."""
         return [self._feature, self._value, self._back, self._all]
 
     def choose(self, column: int) -> None:
-        """Move another feature from now on."""
+        """Choose the feature to change."""
         self._feature.value = self._table.names[column]
 
-    def told(self, values: Mapping[str, Any]) -> None:
-        """Values were set from Python."""
-        self._note(values)
+    def set_values(self, values: Mapping[str, Any]) -> None:
+        """Show values that were set from Python."""
+        self._summarize(values)
         shown = self._feature.value
         if shown in values and not self._same(self._value.value, values[shown]):
             self._show()
 
-    def _own(self, name: str) -> Any:
-        return self._table.rows.iloc[0, self._table.column_index[name]]
+    def _original(self, name: str) -> Any:
+        return self._table.rows.iloc[0, self._table.places[name]]
 
-    def _note(self, values: Mapping[str, Any]) -> None:
+    def _summarize(self, values: Mapping[str, Any]) -> None:
         for name, value in values.items():
-            if value == self._own(name):
+            if value == self._original(name):
                 self._changed.pop(name, None)
             else:
                 self._changed[name] = value
         some = islice(self._changed.items(), _LISTED)
-        parts = [f"{key} {value_text(self._own(key))} → {value_text(new)}" for key, new in some]
+        parts = [f"{key} {value_text(self._original(key))} → {value_text(new)}" for key, new in some]
         if len(self._changed) > _LISTED:
             parts.append(f"and {len(self._changed) - _LISTED} more")
-        text = f"Changed: {'; '.join(parts)}." if parts else "Nothing is changed."
+        text = f"Changed: {'; '.join(parts)}." if parts else "No changes."
         self._said.value = element("div", text, style=f"line-height:1.4;color:{INK if parts else QUIET}")
         self._back.disabled = self._feature.value not in self._changed
         self._all.disabled = not self._changed
 
     def _on_value(self, change: Any) -> None:
-        if change["owner"] is not self._value:  # one that was replaced while it was dragged
+        if change["owner"] is not self._value:  # it was replaced while it was dragged
             return
         name, value = self._feature.value, change["new"]
-        known = (self._own(name), self._changed.get(name, self._own(name)))
-        value = next((one for one in known if self._same(value, one)), value)
-        if value != known[1] and not self._edit(name, value):
-            self._show()  # where it stood
+        original = self._original(name)
+        current = self._changed.get(name, original)
+        value = next((exact for exact in (original, current) if self._same(value, exact)), value)
+        if value != current and not self._edit(name, value):
+            self._show()  # as it was
 
     def _same(self, shown: Any, value: Any) -> bool:
         return abs(shown - value) < _SAME * self._step if isinstance(shown, float) else bool(shown == value)
@@ -113,48 +114,49 @@ class WhatIf:
     def _undo(self, names: list[str]) -> None:
         for name in names:
             if name in self._changed:
-                self._edit(name, self._own(name))
+                self._edit(name, self._original(name))
         self._show()
 
     def _show(self) -> None:
-        """The control that suits the chosen feature, where it stands.
+        """Show a control for the chosen feature at its current value.
 
-        It is made anew: a slider in the browser moves its value into whatever limits and steps it is given, and sends
-        that back as if a person had moved it.
+        It is a new control each time: a slider in the browser clamps its value to new limits and steps, and sends that
+        back as if the user had moved it.
         """
         name = self._feature.value
-        value = self._changed.get(name, self._own(name))
-        place = self._table.column_index[name]
-        own = self._table.rows.iloc[:, place]
-        rest = None if self._table.background is None else self._table.background.iloc[:, place]
-        old, self._value = self._value, self._made(own if rest is None else pd.concat([own, rest]), value)
+        value = self._changed.get(name, self._original(name))
+        position = self._table.places[name]
+        column = self._table.rows.iloc[:, position]
+        if self._table.background is not None:
+            column = pd.concat([column, self._table.background.iloc[:, position]])
+        old, self._value = self._value, self._value_control(column, value)
         self._value.add_class("sw-control").add_class(_CLASS)
         self._value.observe(self._on_value, names="value")
-        closed = self._place.children[:-1]
+        closed = self._value_box.children[:-1]
         if old is None:
-            self._place.children = (self._value,)
+            self._value_box.children = (self._value,)
         else:
-            # Hidden, and not closed before the next one comes: who drags it would have its page send to nobody.
+            # Hidden, and closed only when the next one comes: it may still be dragged.
             old.layout.display = "none"
             old.remove_class(_CLASS)
-            self._place.children = (old, self._value)
+            self._value_box.children = (old, self._value)
         for child in closed:
             close_whole(child)
-        self.made(self._value)
-        self._note({name: value})
+        self.on_new_control(self._value)
+        self._summarize({name: value})
 
-    def _made(self, column: Any, value: Any) -> Any:
+    def _value_control(self, column: Any, value: Any) -> Any:
         common: dict[str, Any] = {
             "description": "Value",
             "style": {"description_width": LABEL_WIDTH},
             "layout": {"width": "auto"},
         }
         if not is_numeric(column) or pd.api.types.is_bool_dtype(column):
-            common_first = column.value_counts().index.tolist()[:_CHOICES]
-            options = sorted({*common_first, value}, key=str)
+            frequent = column.value_counts().index.tolist()[:_CHOICES]
+            options = sorted({*frequent, value}, key=str)
             return Menu(options=[(str(option), option) for option in options], value=value, **common)
         low, high = float(column.min()), float(column.max())
-        if low == high:  # nobody has another: around it
+        if low == high:  # all rows have the same value: use a range around it
             low, high = low - max(1.0, abs(low)), high + max(1.0, abs(high))
         value = float(value)
         low, high = min(low, value), max(high, value)
@@ -162,6 +164,6 @@ class WhatIf:
             return w.IntSlider(value=int(value), min=math.floor(low), max=math.ceil(high), **common)
         self._step = float(np.format_float_positional((high - low) / _STEPS, precision=2, fractional=False))
         digits = max(0, 1 - math.floor(math.log10(self._step)))
-        # It moves in steps from its lower end, and must be able to stand where it is.
+        # The slider moves in steps from its lower end: align that with the current value.
         low = value - math.floor((value - low) / self._step) * self._step
         return w.FloatSlider(value=value, min=low, max=high, step=self._step, readout_format=f".{digits}f", **common)

@@ -1,4 +1,4 @@
-"""The trust panel: tests of the map that is shown, beside it and as live as it is."""
+"""The trust panel: live tests of the displayed map."""
 
 from saliency_widgets.widgets.trust.panel import ImageTrust, TrustPanel
 

@@ -18,36 +18,36 @@ from saliency_widgets.markup import joined
 from saliency_widgets.outputs.selection import class_index
 from saliency_widgets.session.examiner import Check
 from saliency_widgets.session.explanation import Case
-from saliency_widgets.widgets.base.charts import ACCENT, CHANCE, OTHERS, chart, number, said, widened
+from saliency_widgets.widgets.base.charts import ACCENT, CHANCE, OTHERS, chart, number, result_line, widen_scale
 from saliency_widgets.widgets.base.controls import LABEL_WIDTH, Control
-from saliency_widgets.widgets.base.messages import words_of
+from saliency_widgets.widgets.base.messages import error_text
 from saliency_widgets.widgets.trust.section import Section, fill_control
 
 _HOW = (
-    "Left: the most important pixels go first, and the curve should fall early. Right: they come first, and it should "
-    "rise early. 1 is the whole image, 0 is nothing left of it. Gray: the same map moved elsewhere at random. These "
-    "tests reward blurry maps: compare with the gray band, not with 0 or 1."
+    "Left: the most important pixels are removed first, and the curve should fall early. Right: they are inserted "
+    "first, and it should rise early. 1 is the whole image, 0 is the image with all pixels removed. Gray: the same "
+    "map, shifted at random. These tests reward blurry maps: compare with the gray band, not with 0 or 1."
 )
 
 
 class CurvesSection(Section):
-    """What happens to the score when the most important pixels go, or come, first."""
+    """The score while the most important pixels are removed, or inserted, first."""
 
     name, title = "curves", "Deletion and insertion"
-    waiting, how = "The curves come as soon as the map is there.", _HOW
+    waiting, how = "The curves are computed as soon as the map is finished.", _HOW
 
     def __init__(self, others: Callable[[], Mapping[str, Case]], baselines: Sequence[str]) -> None:
         self._fill, self._steps, self._chance = fill_control(baselines), Control(STEPS), Control(CHANCE_PARAM)
         super().__init__(self._fill, self._steps, self._chance)
         self._others = others
-        self._found: tuple[Curves, Case] | None = None
+        self._result: tuple[Curves, Case] | None = None
         self._class = w.Text(
             description="Score of", placeholder="the class that is explained", continuous_update=False,
             style={"description_width": LABEL_WIDTH}, layout={"width": "auto"},
-            tooltip="Another class, by name or index: the same curves of its score, without a pass of the model.",
+            tooltip="Another class, by name or index: the same curves for its score, without running the model.",
         )  # fmt: skip
         self._class.add_class("sw-control").add_class("sw-control-class")
-        self._class.observe(lambda _change: self._again(), names="value")
+        self._class.observe(lambda _change: self._refresh(), names="value")
         self._marks: dict[str, tuple[Lines, Lines, Lines]] = {}
         self._scores: dict[str, LinearScale] = {}
         figures = []
@@ -59,77 +59,79 @@ class CurvesSection(Section):
                 fill_opacities=[0.3], stroke_width=1, opacities=[0.6, 0.6],
             )  # fmt: skip
             rest = Lines(x=[], y=[], scales=scales, colors=list(OTHERS), stroke_width=1.5, labels=[])
-            own = Lines(x=[], y=[], scales=scales, colors=[ACCENT], stroke_width=3)
-            self._marks[kind], self._scores[kind] = (own, band, rest), y
-            gone = "share of the image taken away" if kind == "deletion" else "share of the image put back"
-            figure = chart([band, rest, own], x, y, across=gone, up="score, normalized")
+            line = Lines(x=[], y=[], scales=scales, colors=[ACCENT], stroke_width=3)
+            self._marks[kind], self._scores[kind] = (line, band, rest), y
+            x_label = "share of the image removed" if kind == "deletion" else "share of the image inserted"
+            figure = chart([band, rest, line], x, y, x_label=x_label, y_label="score, normalized")
             figure.layout.flex = "1 1 320px"
             figures.append(figure)
         self.asides = (self._class,)
         self.lay_out(w.HBox(figures, layout={"flex_flow": "row wrap"}))
 
     def check(self, case: Case) -> Check:
-        """The curves of this map, and of the others that were computed."""
+        """Return the curves of this map and of the other computed maps."""
         return case.curves(
             fill=self._fill.value, steps=self._steps.value, chance=self._chance.value, others=dict(self._others())
         )
 
-    def show(self, found: Curves, case: Case) -> None:
-        """The curves that are there."""
-        self._found = found, case
+    def show(self, result: Curves, case: Case) -> None:
+        """Show the curves computed so far."""
+        self._result = result, case
         try:
-            name, found = self._as_asked(found, case)
+            name, result = self._for_class(result, case)
         except (TypeError, ValueError) as error:
-            self._said.value = said(words_of(error), strong=True)
+            self._said.value = result_line(error_text(error), strong=True)
             return
-        lines = [f"Of the score of {name}, by the map of what is explained:"] if name else []
+        lines = [f"For the score of {name}, ranked by the map of the explained class:"] if name else []
         for kind in KINDS:
-            own, band, rest = self._marks[kind]
-            curve = found.main.get(kind)
+            line, band, rest = self._marks[kind]
+            curve = result.own.get(kind)
             if curve is not None:
-                with own.hold_sync():
-                    own.x, own.y = curve.shares.numpy(), _heights(curve)
-            draws = [_heights(draw) for draw in found.chance[kind]]
-            others = found.others[kind]
-            widened(self._scores[kind], *draws, *map(_heights, others.values()), _heights(curve) if curve else [])
+                with line.hold_sync():
+                    line.x, line.y = curve.shares.numpy(), _heights(curve)
+            draws = [_heights(draw) for draw in result.chance[kind]]
+            others = result.others[kind]
+            widen_scale(self._scores[kind], *draws, *map(_heights, others.values()), _heights(curve) if curve else [])
             with band.hold_sync():
-                band.x = found.chance[kind][0].shares.numpy() if draws else []
+                band.x = result.chance[kind][0].shares.numpy() if draws else []
                 band.y = [np.min(draws, 0), np.max(draws, 0)] if draws else []
             with rest.hold_sync():
                 rest.x = [c.shares.numpy() for c in others.values()]
                 rest.y = [_heights(c) for c in others.values()]
-            lines.append(_told(kind, curve, found))
-        self._said.value = joined(said(line, strong=True) for line in lines)
+            lines.append(_describe(kind, curve, result))
+        self._said.value = joined(result_line(text, strong=True) for text in lines)
 
-    def _again(self) -> None:
-        if self._found is not None:
-            self.show(*self._found)
+    def _refresh(self) -> None:
+        if self._result is not None:
+            self.show(*self._result)
 
-    def _as_asked(self, found: Curves, case: Case) -> tuple[str, Curves]:
-        """The curves of the class that was typed, and its name."""
+    def _for_class(self, result: Curves, case: Case) -> tuple[str, Curves]:
+        """Return the name of the typed class and its curves."""
         text = self._class.value.strip()
         if not text:
-            return "", found
+            return "", result
         problem = case.problem
-        count = next((in_classes(curve.logits, problem.binary).shape[1] for curve in found.main.values()), 0)
+        count = next((in_classes(curve.logits, problem.binary).shape[1] for curve in result.own.values()), 0)
         index = class_index(int(text) if text.isdecimal() else text, count, problem.class_names, "class")
         score = Score("logit", torch.tensor([index], device="cpu"), binary=problem.binary)
-        return problem.name_of(index), found.of(score)
+        return problem.name_of(index), result.of(score)
 
 
 def _heights(curve: Curve) -> np.ndarray:
     return curve.normalized.double().nan_to_num().numpy()
 
 
-def _told(kind: str, curve: Curve | None, found: Curves) -> str:
+def _describe(kind: str, curve: Curve | None, result: Curves) -> str:
     if curve is None:
-        return f"{kind.capitalize()}: not yet."
+        return f"{kind.capitalize()}: not computed yet."
     if curve.area != curve.area:
-        return f"{kind.capitalize()}: the whole image scores no higher than nothing of it, so nothing can be told."
+        return f"{kind.capitalize()}: undefined, as the image scores no higher than with all pixels removed."
     text = f"{kind.capitalize()}: area {number(curve.area)}"
-    chance = [draw.area for draw in found.chance[kind]]  # type: ignore[index]
+    chance = [draw.area for draw in result.chance[kind]]  # type: ignore[index]
     if chance:
         better = sum(curve.area < area if kind == "deletion" else curve.area > area for area in chance)
-        text += f", {number(min(chance))} to {number(max(chance))} elsewhere: better than {better} of {len(chance)}"
-    others = [f"{name} {number(c.area)}" for name, c in found.others[kind].items()]  # type: ignore[index]
+        text += (
+            f", {number(min(chance))} to {number(max(chance))} shifted at random: better than {better} of {len(chance)}"
+        )
+    others = [f"{name} {number(c.area)}" for name, c in result.others[kind].items()]  # type: ignore[index]
     return text + (f". Other maps: {', '.join(others)}." if others else ".")

@@ -1,4 +1,4 @@
-"""The section that computes the map again, and compares methods."""
+"""The section that recomputes the map and compares methods."""
 
 from __future__ import annotations
 
@@ -10,24 +10,28 @@ from saliency_widgets.evaluation.stability import RADIUS, TURNS, Stability, agre
 from saliency_widgets.markup import Markup, element
 from saliency_widgets.session.examiner import Check
 from saliency_widgets.session.explanation import Case
-from saliency_widgets.widgets.base.charts import INK, QUIET, number, said
+from saliency_widgets.widgets.base.charts import INK, QUIET, number, result_line
 from saliency_widgets.widgets.base.controls import Control
 from saliency_widgets.widgets.base.text import RichText
 from saliency_widgets.widgets.trust.section import Section
 
 _HOW = (
-    "The map is computed again with other seeds, and for the image with a noise that nobody would see. Rank "
-    "correlation 1 is the same order of all pixels, 0 is none. Green: above 0.8 each time; amber: above 0.5; red: "
-    "below. The table: how far the maps that were computed so far put the pixels in one order."
+    "The map is recomputed with other seeds, and for the image with noise that is too weak to see. A rank correlation "
+    "of 1 means the same order of all pixels, 0 means no relation. Green: always above 0.8; amber: above 0.5; red: "
+    "below. The table: rank correlations between the maps computed so far."
 )
-_WORDS = {"green": ("●", "#2e9e4f", "Stable"), "amber": ("▲", "#e69f00", "Wavering"), "red": ("■", "#d33", "Unstable")}
+_WORDS = {
+    "green": ("●", "#2e9e4f", "Stable"),
+    "amber": ("▲", "#e69f00", "Partly stable"),
+    "red": ("■", "#d33", "Unstable"),
+}
 
 
 class StabilitySection(Section):
-    """Whether the map stays, and whether the methods agree."""
+    """Tests whether the map is stable and whether the methods agree."""
 
     name, title = "stability", "Stability and agreement"
-    waiting, how = "The comparison comes as soon as the map is there.", _HOW
+    waiting, how = "The maps are compared as soon as the map is finished.", _HOW
 
     def __init__(self, others: Callable[[], Mapping[str, Case]]) -> None:
         self._turns, self._radius = Control(TURNS), Control(RADIUS)
@@ -37,24 +41,24 @@ class StabilitySection(Section):
         self.lay_out(self._table)
 
     def check(self, case: Case) -> Check:
-        """The stability of this map."""
+        """Return the stability of this map."""
         return case.stability(turns=self._turns.value, radius=self._radius.value)
 
-    def show(self, found: Stability, case: Case) -> None:
-        """The light with the numbers behind it, and the table."""
-        mark, color, word = _WORDS[found.light]
-        numbers = [f"hardly visible noise {number(min(found.noises, default=float('nan')))} at worst"]
-        if found.seeds:
-            numbers.insert(0, f"other seeds {number(min(found.seeds))} at worst")
-        if found.complete:
-            numbers.append(f"max-sensitivity {number(found.sensitivity)}")
+    def show(self, result: Stability, case: Case) -> None:
+        """Show the rating, the numbers behind it, and the table."""
+        mark, color, word = _WORDS[result.light]
+        numbers = [f"barely visible noise {number(min(result.noises, default=float('nan')))} at worst"]
+        if result.seeds:
+            numbers.insert(0, f"other seeds {number(min(result.seeds))} at worst")
+        if result.complete:
+            numbers.append(f"max-sensitivity {number(result.sensitivity)}")
         error = case.attribution.standard_error
         if error is not None:
             size = float(case.attribution.values.abs().mean())
             numbers.append(f"sampling error {float(error.mean()) / size:.0%}" if size else "no values")
-        state = "" if found.complete else f" ({found.done} of {found.total})"
+        state = "" if result.complete else f" ({result.done} of {result.total})"
         light = element("span", mark, style=f"color:{color}")
-        self._said.value = said(light, f" {word}{state}: {'; '.join(numbers)}.", strong=True)
+        self._said.value = result_line(light, f" {word}{state}: {'; '.join(numbers)}.", strong=True)
         self._table.value = _table(
             {"this map": case.values, **{name: other.values for name, other in self._others().items()}}
         )
@@ -62,13 +66,15 @@ class StabilitySection(Section):
 
 def _table(maps: Mapping[str, Tensor]) -> Markup:
     if len(maps) < 2:
-        return said("Choose other methods, and their maps are compared here.")
+        return result_line("Choose other methods, and their maps are compared here.")
     cells = agreement(maps).tolist()
     quiet = f"padding:2px 8px;color:{QUIET}"
 
     def cell(value: float) -> Markup:
-        ground = f"rgba(243,119,38,{max(0.0, value) * 0.5:.2f})"  # NaN is no ground
-        return element("td", number(value), style=f"text-align:right;padding:2px 8px;color:{INK};background:{ground}")
+        background = f"rgba(243,119,38,{max(0.0, value) * 0.5:.2f})"  # NaN becomes transparent
+        return element(
+            "td", number(value), style=f"text-align:right;padding:2px 8px;color:{INK};background:{background}"
+        )
 
     head = element("tr", element("td"), *(element("th", name, style=quiet) for name in maps))
     rows = (
