@@ -172,7 +172,7 @@ class SweepView(WithStaticOutput, Showable, w.VBox):
         told = _MAPS.format(does)
         if len(self._places) < len(self._found.settings):
             told += f" These are {len(self._places)} of {len(self._found.settings)}; map_of(...) gives any."
-        return [explanation(told), w.Box(maps.view.beside(side), layout=LAYOUT)]
+        return [explanation(told), w.Box(maps.view.with_controls(side), layout=LAYOUT)]
 
     def _on_input(self) -> None:
         self._show_maps()
@@ -188,7 +188,7 @@ class SweepView(WithStaticOutput, Showable, w.VBox):
         else:
             words = self._bring(setting) or f"The explorer goes to {found.describe(number)}."
         assert self._maps is not None
-        self._maps.view.tell(opened={"words": words, "mark": ""})
+        self._maps.view.set_traits(opened={"words": words, "mark": ""})
 
     def _on_use(self) -> None:
         if self._found.recommended:

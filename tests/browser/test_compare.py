@@ -60,7 +60,7 @@ _LISTEN = """root => {
 IN_KERNEL = """
 import base64, json, numpy as np
 frames = [compared._maps.frame(place) for place in compared._shown]
-images_ = [compared._asked.problem(place).prepared.images[0] for place in compared._shown]
+images_ = [compared._comparison.problem(place).prepared.images[0] for place in compared._shown]
 pack = lambda a: base64.b64encode(np.ascontiguousarray(a).tobytes()).decode()
 print(json.dumps([{"codes": pack(f.codes), "low": f.low, "high": f.high, "signed": f.signed, "shape": f.codes.shape,
                    "image": pack(p)} for f, p in zip(frames, images_)]))
@@ -220,7 +220,7 @@ def test_a_cell_opens_in_the_explorer_by_click_and_by_key(lab: Lab) -> None:
     cells.nth(1).locator("canvas").click()
     explorer = lab.output(0).locator(".sw-explorer")
     explorer.locator(".sw-heatmap[data-state=done]").wait_for(timeout=60_000)
-    title = lab.value("compared._asked.method(compared._shown[1]).title")
+    title = lab.value("compared._comparison.method(compared._shown[1]).title")
     expect(explorer.locator(".sw-title").first).to_contain_text(title)
     drawn = explorer.locator(".sw-predictions .bar, .sw-predictions rect").first
     drawn.wait_for(state="attached")
@@ -229,7 +229,7 @@ def test_a_cell_opens_in_the_explorer_by_click_and_by_key(lab: Lab) -> None:
     lab.page.keyboard.press("ArrowDown")
     lab.page.keyboard.press("Enter")
     columns = lab.value("len(compared.view.columns)")
-    title = lab.value(f"compared._asked.method(compared._shown[{columns}]).title")
+    title = lab.value(f"compared._comparison.method(compared._shown[{columns}]).title")
     expect(lab.output(0).locator(".sw-explorer .sw-title").first).to_contain_text(title, timeout=60_000)
     expect(lab.output(0).locator(".sw-explorer")).to_have_count(1)
     explorer.locator(".sw-heatmap[data-state=done]").wait_for(timeout=60_000)

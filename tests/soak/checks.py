@@ -124,7 +124,7 @@ def compare_test(page: Page, explorer: Any) -> None:
 
 def compare_comparison(page: Page, comparison: Any) -> None:
     """Each cell is a fresh map, and on the page as it is to be shown."""
-    maps, axes = comparison._maps, comparison._asked.axes
+    maps, axes = comparison._maps, comparison._comparison.axes
     for spot in comparison._shown:
         done = maps.attribution(spot)
         if done is None:

@@ -37,7 +37,7 @@ def _of_explorer(shown: Any) -> list[str]:
 def _of_comparison(shown: Any) -> list[str]:
     shown.go()
     shown.wait(PATIENCE, progress=False)
-    maps, axes, found = shown._maps, shown._asked.axes, []
+    maps, axes, found = shown._maps, shown._comparison.axes, []
     for spot in shown._shown:
         done = maps.attribution(spot)
         if done is None:

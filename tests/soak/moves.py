@@ -177,7 +177,7 @@ class Round:
         comparison.go()
         settled(self.page, lambda patience: comparison.wait(patience, progress=False))
         compare_comparison(self.page, comparison)
-        opened = comparison._beneath._explorer
+        opened = comparison._detail_pane._explorer
         if opened is not None:
             self._settle_explorer(opened)
 

@@ -62,7 +62,7 @@ def assert_cells(compared, count: int) -> None:
     assert len(found) == len(compared._shown) == count
     for place in compared._shown:
         attribution = compared._maps.attribution(place)
-        asked = compared._asked
+        asked = compared._comparison
         again = sw.attribute(
             asked.axes["models"].values[place.models], asked.axes["inputs"].values[place.inputs],
             class_names=NAMES, **attribution.settings,
@@ -113,10 +113,10 @@ def test_what_is_neither_down_nor_across_has_a_menu(made):
         compared.show(models="newest")
     with pytest.raises(ValueError, match="menu"):
         compared.show(methods="gradient")
-    evaluations = compared._asked.problems[0].memory.passes
+    evaluations = compared._comparison.problems[0].memory.passes
     compared.show(models="old")  # kept: nothing is computed again
     compared.wait(progress=False)
-    assert compared._asked.problems[0].memory.passes == evaluations
+    assert compared._comparison.problems[0].memory.passes == evaluations
     compared._pivot.turning[0].value = "models"
     assert (compared._pivot.rows, compared._pivot.columns) == ("models", "inputs")
     assert_cells(compared, 4)
@@ -159,7 +159,9 @@ def test_a_difference_is_of_values_or_of_what_each_map_reaches(made):
     compared = made(net(), images(2), methods=["gradient", "guided_backprop"])
     compared.wait(progress=False)
     a, b = ("Gradient", "input 1"), ("Gradient", "input 2")
-    maps = {name: render.dequantize(compared._quantized(compared._place("a", name))) for name in compared.attributions}
+    maps = {
+        name: render.dequantize(compared._quantized(compared._find_cell("a", name))) for name in compared.attributions
+    }
     found = compared.difference(a, b)
     np.testing.assert_allclose(found, maps[a] - maps[b], atol=np.abs(found).max() / 65534)
     c = ("Guided Backprop", "input 1")
@@ -203,10 +205,10 @@ def test_a_map_that_fails_says_why_and_the_others_are_there(made):
 def test_sign_and_channels_of_all_maps_without_a_pass(made):
     compared = made(net(), images(1), methods=["gradient", "guided_backprop"])
     compared.wait(progress=False)
-    passes = compared._asked.problems[0].memory.passes
+    passes = compared._comparison.problems[0].memory.passes
     compared.panel.sign.value = "signed"
     assert all(cell.frame["signed"] for cell in compared.view.cells)
-    assert compared._asked.problems[0].memory.passes == passes
+    assert compared._comparison.problems[0].memory.passes == passes
     compared.panel.sign.value = "each method's own"
     assert not any(cell.frame["signed"] for cell in compared.view.cells)
 
@@ -254,15 +256,15 @@ def test_a_click_opens_that_map_in_an_explorer(made):
     compared = made(net(), images(2), methods=["gradient", "smoothgrad"], n_samples=4, opacity=0.3)
     compared.wait(progress=False)
     compared.view._handle_custom_msg({"type": "open", "cell": 3}, [])
-    explorer = compared._beneath._explorer
+    explorer = compared._detail_pane._explorer
     found = explorer.wait(60)
     assert torch.equal(found.values, compared.attributions["SmoothGrad", "input 2"].values)
     assert explorer._display.settings["opacity"] == 0.3
     compared.view._handle_custom_msg({"type": "open", "cell": 0}, [])
-    assert compared._beneath._explorer is not explorer
+    assert compared._detail_pane._explorer is not explorer
     assert explorer.comm is None or explorer._session._closed
-    compared._beneath.shut()
-    assert compared._beneath.widget.children == ()
+    compared._detail_pane.shut()
+    assert compared._detail_pane.widget.children == ()
 
 
 def test_closing_leaves_nothing():
@@ -415,7 +417,7 @@ def test_a_click_on_a_difference_of_classes_is_refused_in_words(made):
     compared.wait(progress=False)
     compared.view._handle_custom_msg({"type": "open", "cell": 0}, [])
     assert "contrast" in compared.view.opened["words"]
-    assert compared._beneath._explorer is None
+    assert compared._detail_pane._explorer is None
 
 
 def test_a_page_without_maps_is_not_written(made, tmp_path):
@@ -472,7 +474,7 @@ def test_a_batch_is_taken_apart_and_mappings_are_named(made):
     assert_cells(made(net(), batch), 3)
     compared = made(net(), {"one": batch[0], "two": batch[1]})
     assert compared.view.columns == ["one", "two"]
-    assert compared._asked.name(Cell(inputs=1)) == "two"
+    assert compared._comparison.name(Place(inputs=1)) == "two"
 
 
 def test_a_parameter_that_a_method_does_not_have_is_told_at_its_map(made):
@@ -481,7 +483,9 @@ def test_a_parameter_that_a_method_does_not_have_is_told_at_its_map(made):
     compared.wait(progress=False)
     notes = {place: compared._maps._entries[place].cell.status["notes"] for place in compared._shown}
     for place, told in notes.items():
-        assert any("has no n_samples" in note for note in told) == (compared._asked.method(place).name == "gradient")
+        assert any("has no n_samples" in note for note in told) == (
+            compared._comparison.method(place).name == "gradient"
+        )
 
 
 def test_after_training_and_other_pixels_the_grid_is_of_what_there_is_now(made):
@@ -565,7 +569,7 @@ def test_values_names_and_indices_are_told_as_what_they_are(made):
     compared = made(binary, images(1), **about)
     first, second = compared.wait(progress=False).values()
     assert torch.equal(first.values, -second.values)
-    assert compared._asked.axes["classes"].labels == ["neg", "pos"]
+    assert compared._comparison.axes["classes"].labels == ["neg", "pos"]
     assert all(name in compared.panel.predictions.value for name in ("neg", "pos"))
 
     regression = made(binary, images(1), class_names=None, score="value")
@@ -577,10 +581,10 @@ def test_values_names_and_indices_are_told_as_what_they_are(made):
 
     names = ["scratch, deep", "scratch, shallow", "tabby, tabby cat"]
     named = made(net(), images(1), class_names=names, classes=[0, 1, 2])
-    assert named._asked.axes["classes"].labels == ["scratch, deep", "scratch, shallow", "tabby"]
+    assert named._comparison.axes["classes"].labels == ["scratch, deep", "scratch, shallow", "tabby"]
 
     dense = nn.Conv2d(3, 2, 3, padding=1).eval()
     indexed = made(dense, images(1), class_names=None, classes=[(1, 2, 3), (0, 2, 3)])
-    assert indexed._asked.axes["classes"].labels == ["output[1, 2, 3]", "output[0, 2, 3]"]
+    assert indexed._comparison.axes["classes"].labels == ["output[1, 2, 3]", "output[0, 2, 3]"]
     found = list(indexed.wait(progress=False).values())
     assert torch.equal(found[0].values[0, :, 1:4, 2:5], dense.weight.detach()[1])

@@ -205,7 +205,7 @@ def test_comparisons(names, tmp_path) -> None:
     grid.wait(progress=False)
     text = seen()
     for place in [one for one in grid._shown if one.models == one.inputs % 2]:
-        grid._look_into(place)
+        grid._open_explorer(place)
         text += seen()
     assert all(name in text for name in names)
     for name in names:

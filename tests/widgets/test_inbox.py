@@ -61,9 +61,9 @@ def test_a_grid_opens_no_cell_and_prefers_none() -> None:
     grid.wait(60, progress=False)
     for message in [*spoiled({"type": "open", "cell": 9}), *spoiled({"type": "visible", "cells": [0]})]:
         grid.view._on_message(grid.view, message, [])
-    assert grid._beneath._explorer is None
+    assert grid._detail_pane._explorer is None
     grid.view._on_message(grid.view, {"type": "open", "cell": 0}, [])
-    assert grid._beneath._explorer is not None
+    assert grid._detail_pane._explorer is not None
     grid.close()
 
 

@@ -1,1 +1,1 @@
-"""Maps side by side: the grid, a comparison, and the maps that are pinned in an explorer."""
+"""Maps side by side: the grid, a comparison, and the maps pinned in an explorer."""

@@ -1,4 +1,4 @@
-"""What stands below a grid: the explorer of the cell that was clicked."""
+"""The pane below a grid: an explorer of the clicked cell."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from saliency_widgets.widgets.base.text import RichText
 from saliency_widgets.widgets.image.explorer import Explorer
 
 
-class Beneath:
-    """The place of an explorer below a grid; it holds one at a time.
+class DetailPane:
+    """A pane below a grid that holds one explorer at a time.
 
     Args:
-        on_shut: Called when it was closed.
+        on_shut: Called when the explorer was closed.
 
     Attributes:
-        widget: The place.
+        widget: The pane.
     """
 
     def __init__(self, on_shut: Callable[[], None]) -> None:
-        # The page hides it while it is empty, and not before: bqplot needs a size to draw into until it is gone.
+        # The page hides the pane only when it is empty: bqplot needs a size to draw into until the explorer is gone.
         self.widget = w.VBox(layout={"flex": "1 1 100%", "overflow": "visible"}).add_class("sw-beneath")
         self._explorer: Explorer | None = None
         self._on_shut = on_shut
 
     def show(self, explorer: Explorer, name: str) -> str:
-        """Show an explorer instead of the last one. Returns the class by which the page finds it."""
-        old, left = self.widget.children[:1], self._explorer
+        """Replace the explorer. Returns the CSS class by which the page finds it."""
+        old, previous = self.widget.children[:1], self._explorer
         mark = f"sw-opened-{explorer.model_id}"
         shut = w.Button(description="Close the explorer")
         shut.on_click(lambda _button: self.shut())
@@ -41,17 +41,17 @@ class Beneath:
         self.widget.children = [heading, explorer]
         for child in old:
             close_whole(child)
-        if left is not None:
-            left.close()
+        if previous is not None:
+            previous.close()
         return mark
 
     def shut(self) -> None:
         """Close the explorer."""
-        found, self._explorer = self._explorer, None
-        if found is None:
+        explorer, self._explorer = self._explorer, None
+        if explorer is None:
             return
         heading = self.widget.children[0]
         self.widget.children = []
         close_whole(heading)
-        found.close()
+        explorer.close()
         self._on_shut()

@@ -1,4 +1,4 @@
-"""Maps side by side, computed by one worker, the ones in sight first."""
+"""Maps side by side, computed by one worker, visible ones first."""
 
 from __future__ import annotations
 
@@ -31,17 +31,17 @@ from saliency_widgets.widgets.image.png import png_bytes
 
 @dataclass(eq=False)
 class Wanted:
-    """A map that is wanted.
+    """A requested map.
 
     Attributes:
         problem: The model and the input.
-        request: The question.
-        name: What tells it from the others.
-        group: Maps of one group have comparable numbers.
-        model: Name of the model, where there are several.
-        notes: What is to be known besides the map's own notes.
-        owner: Whose finished maps it may find; the problem's own unless given.
-        reduction: How it is shown, whatever :meth:`Maps.reduce` says.
+        request: The request.
+        name: The map's unique name.
+        group: Maps of one group have comparable values.
+        model: Name of the model, if there are several.
+        notes: Notes in addition to the map's.
+        owner: The owner of the cached maps that it may use. Default: the problem's.
+        reduction: The map's reduction, which overrides :meth:`Maps.reduce`.
     """
 
     problem: Problem
@@ -59,19 +59,19 @@ class _Entry:
     wanted: Wanted
     cell: MapCell
     session: Session
-    state: str = "asked"
-    asked: Request | None = None
+    state: str = "waiting"
+    requested: Request | None = None
 
 
 class Maps:
-    """What is wanted, in a grid.
+    """The requested maps in a grid.
 
     Args:
         display: The display settings of all cells.
         executor: "thread" or "inline".
-        on_open: Called with the key of the cell that a person wants to look into.
+        on_open: Called with the key of the clicked cell.
         on_done: Called with the key of each finished map, on the worker's thread.
-        check_up: Whether the models are checked, once nothing else is asked.
+        check_up: Whether the models are checked when the worker is idle.
 
     Attributes:
         view: The grid.
@@ -95,86 +95,85 @@ class Maps:
         self._changed = threading.Condition()
         self._stopped = self._closed = False
         self._began, self._before = time.perf_counter(), 0
-        self._examined: dict[str, tuple] = {}
+        self._checked_versions: dict[str, tuple] = {}
         idle = check_up_when_idle(
             weakly(self._due_checkups), weakly(self._on_checkup), passed_over=(TypeError, ValueError)
         )
         self._turns = Turns(executor, idle=idle if check_up else None)
-        self._owners: dict[Problem, object] = {}  # whose finished maps all cells of a problem share
+        self._owners: dict[Problem, object] = {}  # owners of cached maps, shared by all cells of a problem
 
-    # ---- what is wanted
+    # ---- public
 
     def show(
         self, rows: Sequence[str], columns: Sequence[str], wanted: Mapping[Any, Wanted], *, again: bool = True
     ) -> None:
-        """Show these maps row by row; the ones that are not there yet are computed.
+        """Show these maps row by row, and compute the missing ones.
 
         Args:
-            rows: What the rows are called.
-            columns: What the columns are called.
+            rows: Labels of the rows.
+            columns: Labels of the columns.
             wanted: The maps by key.
-            again: Whether finished maps are asked for again: they cost nothing, unless the model or the inputs were
-                changed meanwhile.
+            again: Whether finished maps are requested again; that is free unless the model or the inputs have changed.
         """
         for key, want in wanted.items():
-            known = self._entries.get(key)
-            if known is None:
+            entry = self._entries.get(key)
+            if entry is None:
                 self._entries[key] = self._entry(key, want)
             else:
-                known.wanted = want
-                known.cell.name = want.name
+                entry.wanted = want
+                entry.cell.name = want.name
         for key in self._shown:
-            if key not in wanted and self._entries[key].state in ("asked", "running"):
-                self._stop(self._entries[key])  # nobody looks at it; shown again, it is asked again
+            if key not in wanted and self._entries[key].state in ("waiting", "running"):
+                self._stop(self._entries[key])  # hidden; requested again when it is shown again
         self._shown = list(wanted)
         self._reduce()
         self.view.lay(rows, columns, [self._entries[key].cell for key in wanted])
         self._turns.prefer(self._shown)
         self._stopped = False
-        self._ask(again)
+        self._submit(again)
 
     def forget(self, keys: Iterable[Hashable]) -> None:
-        """Let go of maps that are not shown any more."""
+        """Drop maps that are no longer shown."""
         for key in list(keys):
             self._close(self._entries.pop(key))
 
     def reduce(self, sign: str | None, channels: str | None) -> None:
-        """Show the values of all maps in another way; None is each method's own."""
+        """Set the reduction of all maps; None for each method's default."""
         self._reduction = sign, channels
         self._reduce()
 
     def frame(self, key: Hashable) -> Frame:
-        """A finished map in 16 bits, as it is shown.
+        """Return a finished map in 16 bits, as shown.
 
         Raises:
-            RuntimeError: It is not finished.
+            RuntimeError: The map is not finished.
         """
         entry = self._entries[key]
         event = entry.session.last
         if entry.state != "done" or event is None or event.frame is None:
-            raise RuntimeError(f"The map {entry.wanted.name!r} is not there: call .wait() first, and see .errors.")
+            raise RuntimeError(f"The map {entry.wanted.name!r} is not finished: call .wait() first, and see .errors.")
         return event.frame
 
     def attribution(self, key: Hashable) -> Attribution | None:
-        """The finished attribution of a map, or None."""
+        """Return the finished attribution of a map, or None."""
         entry = self._entries.get(key)
         last = None if entry is None or entry.state != "done" else entry.session.last
         return None if last is None else last.attribution
 
     def error(self, key: Hashable) -> Exception | None:
-        """What a map ended with, where it failed."""
+        """Return the error of a map that failed, or None."""
         last = self._entries[key].session.last
         return None if last is None else last.error
 
     def wait(self, timeout: float | None = None, *, progress: bool = False) -> None:
-        """Wait until every map that is shown is finished, failed or stopped.
+        """Wait until every displayed map is finished, failed or stopped.
 
         Raises:
-            RuntimeError: The worker itself waits, in an observer.
-            TimeoutError: They were not in time.
+            RuntimeError: Called on the worker's thread, in an observer.
+            TimeoutError: They were not finished in time.
         """
         check_elsewhere(self._turns.here)
-        self._ask_what_was_lost()
+        self._submit_lost()
         until = None if timeout is None else time.perf_counter() + timeout
         with tqdm(total=len(self._shown), disable=not progress, unit="map") as bar, self._changed:
             while (done := self._counted()) < len(self._shown) and not (self._stopped or self._closed):
@@ -194,17 +193,17 @@ class Maps:
         """Stop; finished maps stay, and :meth:`go` computes the rest."""
         self._stopped = True
         for entry in self._entries.values():
-            if entry.state in ("asked", "running"):
+            if entry.state in ("waiting", "running"):
                 self._stop(entry)
         self._progress()
 
     def go(self) -> None:
-        """Compute what was stopped."""
+        """Resume after a stop."""
         self._stopped = False
-        self._ask()
+        self._submit()
 
     def close(self) -> None:
-        """End the computation and free what is kept."""
+        """End the computation and free the cache."""
         self._closed = True
         for entry in self._entries.values():
             entry.session.stop()
@@ -217,7 +216,7 @@ class Maps:
         with self._changed:
             self._changed.notify_all()
 
-    # ---- how it is answered
+    # ---- computation
 
     @staticmethod
     def _stop(entry: _Entry) -> None:
@@ -232,7 +231,7 @@ class Maps:
         close_whole(entry.cell)
 
     def _reduce(self) -> None:
-        """Draw what is shown as it is to be shown; the others when they are."""
+        """Apply the reductions to the displayed maps; the others follow when they are shown."""
         for key in self._shown:
             entry = self._entries[key]
             entry.session.reduce(self._reduction_of(entry.wanted))
@@ -249,7 +248,7 @@ class Maps:
         return entry
 
     def _image(self, problem: Problem) -> bytes:
-        """What the model sees, now."""
+        """Return the model's current input as PNG."""
         prepared, png = self._images.get(problem, (None, b""))
         if prepared is not problem.prepared:  # the first time, or the inputs were changed in place
             assert problem.prepared.images is not None
@@ -261,42 +260,42 @@ class Maps:
         if want.reduction is not None:
             return want.reduction
         sign, channels = self._reduction
-        given = {} if channels is None else {"channels": channels}
-        return Reduction(sign or get_method(want.request.method).sign, **given)
+        options = {} if channels is None else {"channels": channels}
+        return Reduction(sign or get_method(want.request.method).sign, **options)
 
-    def _ask(self, again: bool = False) -> None:
-        """Ask for what is shown and is not there, or answers another question."""
+    def _submit(self, again: bool = False) -> None:
+        """Request the displayed maps that are missing or belong to another request."""
         todo = []
         for key in self._shown:
             entry = self._entries[key]
-            answered = entry.asked is not None and entry.asked.key == entry.wanted.request.key
-            if entry.state == "done" and answered and not again:
+            current = entry.requested is not None and entry.requested.key == entry.wanted.request.key
+            if entry.state == "done" and current and not again:
                 continue
-            entry.state, entry.asked = "asked", entry.wanted.request
+            entry.state, entry.requested = "waiting", entry.wanted.request
             todo.append(entry)
         self._began, self._before = time.perf_counter(), len(self._shown) - len(todo)
         self._progress()
         for entry in todo:
             entry.session.submit(entry.wanted.request)
 
-    def _ask_what_was_lost(self) -> None:
-        """Ask for the maps for which an interrupt came between the note that they are asked for and the request."""
+    def _submit_lost(self) -> None:
+        """Submit the requests of waiting maps that an interrupt kept from being submitted."""
         for key in self._shown:
             entry = self._entries[key]
-            if entry.state == "asked" and not (entry.session.busy or self._closed):
-                entry.asked = entry.wanted.request
-                entry.session.submit(entry.asked)
+            if entry.state == "waiting" and not (entry.session.busy or self._closed):
+                entry.requested = entry.wanted.request
+                entry.session.submit(entry.requested)
 
     def _on_event(self, key: Hashable, event: Event) -> None:
         entry = self._entries.get(key)
         if entry is None or self._closed:
             return
-        if event.newest is None or entry.asked is None:
+        if event.asked is None or entry.requested is None:
             return
-        pace = dict(event.newest.params).get(CHUNK_SIZE.name)
-        if entry.asked.with_chunk_size(pace).key != event.newest.key:
-            return  # it was asked something else meanwhile
-        drawn = event.state == "error"  # even if that can't be drawn; what fails in another is told as an error next
+        pace = dict(event.asked.params).get(CHUNK_SIZE.name)
+        if entry.requested.paced(pace).key != event.asked.key:
+            return  # another map was requested meanwhile
+        drawn = event.state == "error"  # even if drawing fails; in other states that leads to an error event next
         try:
             self._draw(entry, event)
             if event.state == "done":
@@ -307,25 +306,25 @@ class Maps:
                 self._settle(entry, event.state)
 
     def _settle(self, entry: _Entry, state: str) -> None:
-        with self._changed:  # last, and in one: whoever waits for it finds everything said
+        with self._changed:  # last and at once: everything is shown when a waiting thread wakes up
             if not (entry.state == "stopped" and state == "running"):
                 entry.state = state
             if state != "running":
                 self._progress()
 
     def _draw(self, entry: _Entry, event: Event) -> None:
-        want, found = entry.wanted, event.attribution
+        want, attribution = entry.wanted, event.attribution
         title = ""
-        if found is not None and found.score is not None:
-            name = want.problem.name_of(found.settings["target"], want.request.score, short=True)
-            title = f"{name} {messages.number(found.score[0])}"
+        if attribution is not None and attribution.score is not None:
+            name = want.problem.name_of(attribution.settings["target"], want.request.score, short=True)
+            title = f"{name} {messages.number(attribution.score[0])}"
         if event.state == "done" and entry.cell.image is not (image := self._image(want.problem)):
             entry.cell.image = image
-        told = messages.status_of(event, title, want.name, notes=want.notes, sign=self._reduction_of(want).sign)
-        entry.cell.offer(messages.frame_of(event), told)
+        status = messages.status_of(event, title, want.name, notes=want.notes, sign=self._reduction_of(want).sign)
+        entry.cell.offer(messages.frame_of(event), status)
 
     def _counted(self) -> int:
-        """How many of the maps shown have come to their end."""
+        """Count the displayed maps that are finished or failed."""
         return sum(self._entries[key].state in ("done", "error") for key in self._shown)
 
     def _progress(self) -> None:
@@ -334,7 +333,7 @@ class Maps:
         new = done - self._before
         each = (time.perf_counter() - self._began) / new if new else 0.0
         remaining = each * (total - done) if new and state == "running" else None
-        self.view.tell(progress={"state": state, "done": done, "total": total, "remaining": remaining})
+        self.view.set_traits(progress={"state": state, "done": done, "total": total, "remaining": remaining})
         with self._changed:
             self._changed.notify_all()
 
@@ -350,28 +349,27 @@ class Maps:
         elif 0 <= message["cell"] < len(self._shown):
             self._open(self._shown[message["cell"]])
 
-    # ---- what is done while nothing is asked
+    # ---- check-ups when idle
 
     def _due_checkups(self) -> list[Due]:
-        """The check-up, once for each version of each model that is shown."""
+        """Return the check-ups of displayed models whose current version had none."""
         methods, due = tuple(self._methods()), []
         for name, want in self._models().items():
             version = want.problem.version(), methods
-            if self._examined.get(name) != version:
+            if self._checked_versions.get(name) != version:
                 due.append(Due(want.problem, want.request, version, name))
         return due
 
     def _on_checkup(self, due: Due, findings: Sequence[Finding]) -> None:
         methods = self._methods()
-        concerning = [one for one in findings if not one.methods or any(method in methods for method in one.methods)]
-        self._examined[due.name] = due.version
+        relevant = [f for f in findings if not f.methods or any(method in methods for method in f.methods)]
+        self._checked_versions[due.name] = due.version
         checkups = {line["name"]: line for line in self.view.checkups}
-        said = messages.findings_of(concerning, methods)
-        checkups[due.name] = {"name": due.name, "findings": said, "checked": True}
-        self.view.tell(checkups=[checkups[name] for name in self._models() if name in checkups])
+        checkups[due.name] = {"name": due.name, "findings": messages.findings_of(relevant, methods), "checked": True}
+        self.view.set_traits(checkups=[checkups[name] for name in self._models() if name in checkups])
 
     def _models(self) -> dict[str, Wanted]:
-        """The first map that is shown of each model."""
+        """Return the first displayed map of each model."""
         models: dict[str, Wanted] = {}
         for key in self._shown:
             want = self._entries[key].wanted
@@ -379,6 +377,6 @@ class Maps:
         return models
 
     def _methods(self) -> dict[str, str]:
-        """The methods of all maps that are shown, with their titles."""
+        """Return the methods of all displayed maps with their titles."""
         names = dict.fromkeys(self._entries[key].wanted.request.method for key in self._shown)
         return {name: get_method(name).title for name in names}

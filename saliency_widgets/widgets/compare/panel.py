@@ -1,4 +1,4 @@
-"""The controls of a comparison: what is shown, of which layer, how; and the predictions."""
+"""The controls of a comparison: axes, layers, reduction and display; and the predictions."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from saliency_widgets.widgets.base.panel import section
 from saliency_widgets.widgets.base.text import RichText
 from saliency_widgets.widgets.compare.pivot import Pivot, menu
 
-_OWN = "each method's own"
+_PER_METHOD = "each method's own"
 _TOP = 3
 _CUT = "flex:1;min-width:0;overflow:hidden;text-overflow:ellipsis;white-space:nowrap"
 
@@ -28,25 +28,25 @@ class ComparisonPanel:
     """Menus, predictions, layers, reduction and display.
 
     Args:
-        asked: What is compared.
-        pivot: Which of it is shown.
+        comparison: What is compared.
+        pivot: The choice of the axes and variants.
         display: The display settings of all maps.
-        sign: How all maps are shown; each method's own unless given.
-        channels: Likewise.
-        reduced: Called with sign (None for each method's own) and channels, now and whenever they are moved.
-        moved: Called when other maps are asked for.
+        sign: The sign of all maps. Default: each method's own.
+        channels: The channel reduction of all maps.
+        reduced: Called with sign (None for each method's own) and channels, now and whenever they change.
+        moved: Called when other maps are requested.
 
     Attributes:
         widget: The column of controls.
         sign: The sign of all maps.
         channels: The channels of all maps.
-        layers: A menu of layers for each model, where a method asks for one and the settings don't.
-        predictions: What the models say.
+        layers: A menu of layers for each model, if a method needs a layer and the settings don't choose it.
+        predictions: The models' predictions.
     """
 
     def __init__(
         self,
-        asked: Comparison,
+        comparison: Comparison,
         pivot: Pivot,
         display: DisplaySettings,
         *,
@@ -55,9 +55,11 @@ class ComparisonPanel:
         reduced: Callable[[str | None, str], None],
         moved: Callable[[], None],
     ) -> None:
-        self._asked, self._pivot, self._reduced, self._moved = asked, pivot, reduced, moved
+        self._comparison, self._pivot, self._reduced, self._moved = comparison, pivot, reduced, moved
         self.sign = Control(
-            SIGN, _OWN if sign is None else sign, options={_OWN: _OWN, **{name: name for name in SIGN.options()}}
+            SIGN,
+            _PER_METHOD if sign is None else sign,
+            options={_PER_METHOD: _PER_METHOD, **{name: name for name in SIGN.options()}},
         )
         self.channels = Control(CHANNEL, channels)
         self.layers = self._layer_menus()
@@ -79,63 +81,67 @@ class ComparisonPanel:
 
     @property
     def controls(self) -> list[w.Widget]:
-        """Everything a person can move that asks the kernel: the display settings don't."""
+        """All widgets that send requests to the kernel; the display settings don't."""
         menus = [*self._pivot.menus.values(), *self._pivot.turning, *self.layers.values()]
         return [*menus, *self.sign.leaves, *self.channels.leaves]
 
-    def sign_of(self, place: Cell) -> str:
-        """How a map is shown."""
-        return self._asked.method(place).sign if self.sign.value == _OWN else self.sign.value
+    def sign_of(self, cell: Place) -> str:
+        """Return the sign of a map."""
+        return self._comparison.method(cell).sign if self.sign.value == _PER_METHOD else self.sign.value
 
-    def show(self, places: Sequence[Cell]) -> None:
-        """Other maps are shown: the menus that are left, and what is predicted of these."""
+    def show(self, cells: Sequence[Place]) -> None:
+        """Update the menus and the predictions for the displayed maps."""
         self._choice.layout.display = None if self._pivot.turning or self._pivot.choosable else "none"
-        self.predict(places)
+        self.predict(cells)
 
-    def predict(self, places: Sequence[Cell]) -> None:
-        """Tell what each model says of each input that is shown, as far as it is known."""
-        axes, told = self._asked.axes, {}
-        for models, inputs in dict.fromkeys((place.models, place.inputs) for place in places):
-            about = (("inputs", inputs), ("models", models))
-            heading = " · ".join(axes[name].labels[k] for name, k in about if len(axes[name]) > 1)
-            told[heading] = self._asked.problem(Cell(models=models, inputs=inputs))
-        self.predictions.value = predictions_of(told, self._asked.score)
+    def predict(self, cells: Sequence[Place]) -> None:
+        """Show each model's predictions for each displayed input, as far as computed."""
+        axes, problems = self._comparison.axes, {}
+        for models, inputs in dict.fromkeys((cell.models, cell.inputs) for cell in cells):
+            indices = (("inputs", inputs), ("models", models))
+            heading = " · ".join(axes[name].labels[k] for name, k in indices if len(axes[name]) > 1)
+            problems[heading] = self._comparison.problem(Place(models=models, inputs=inputs))
+        self.predictions.value = predictions_of(problems, self._comparison.score)
 
     def _reduce(self) -> None:
-        signs = {self.sign_of(Cell(methods=k)) for k in range(len(self._asked.axes["methods"]))}
+        signs = {self.sign_of(Place(methods=k)) for k in range(len(self._comparison.axes["methods"]))}
         self._display["diverging"].show("signed" in signs)
         self._display["colormap"].show(bool(signs - {"signed"}))
-        self._reduced(None if self.sign.value == _OWN else self.sign.value, self.channels.value)
+        self._reduced(None if self.sign.value == _PER_METHOD else self.sign.value, self.channels.value)
 
     def _layer_menus(self) -> dict[int, Menu]:
-        asked, axes = self._asked, self._asked.axes
-        methods = [asked.method(Cell(methods=k)) for k in range(len(axes["methods"]))]
+        comparison, axes = self._comparison, self._comparison.axes
+        methods = [comparison.method(Place(methods=k)) for k in range(len(axes["methods"]))]
         needed = any(param.name == "layer" for method in methods for param in method.params)
-        if not needed or "layer" in asked.params or any("layer" in one for one in axes["settings"].values):
+        if (
+            not needed
+            or "layer" in comparison.params
+            or any("layer" in settings for settings in axes["settings"].values)
+        ):
             return {}
-        made = {}
+        menus = {}
         for k, label in enumerate(axes["models"].labels):
-            sized = asked.problem(Cell(models=k)).layers.items()
+            sized = comparison.problem(Place(models=k)).layers.items()
             options = [(f"{path} · {c} × {h} × {width}", path) for path, (c, h, width) in reversed(sized)]
             title = label if len(axes["models"]) > 1 else "Layer"
-            made[k] = menu(title, [("auto · the last that matters", ""), *options], "", f"layer-{k}")
-            made[k].observe(lambda change, k=k: self._on_layer(k, change["new"]), names="value")
-        return made
+            menus[k] = menu(title, [("auto · the last spatial layer", ""), *options], "", f"layer-{k}")
+            menus[k].observe(lambda change, k=k: self._on_layer(k, change["new"]), names="value")
+        return menus
 
     def _on_layer(self, model: int, path: str) -> None:
         if path:
-            self._asked.layers[model] = path
+            self._comparison.layers[model] = path
         else:
-            self._asked.layers.pop(model, None)
+            self._comparison.layers.pop(model, None)
         self._moved()
 
 
 def predictions_of(problems: Mapping[str, Problem], score: str) -> Markup:
-    """What each model says of each input, as far as it is known, as HTML.
+    """Format each model's predictions for each input, as far as computed, as HTML.
 
     Args:
-        problems: By what each is called.
-        score: The scale: values are shown as they are, and classes with their probabilities.
+        problems: Heading -> problem.
+        score: The scale: values are shown as they are, classes with their probabilities.
     """
     lines = []
     for name, problem in problems.items():
@@ -150,9 +156,9 @@ def predictions_of(problems: Mapping[str, Problem], score: str) -> Markup:
             names = [problem.name_of(int(index), short=True) for index in top.indices]
             rows = [(name, f"{float(share):.1%}") for name, share in zip(names, top.values, strict=True)]
         heading = [element("div", name, style=f"color:{QUIET}")] if name else []
-        told = [
+        lines_of_problem = [
             element("div", element("span", name, style=_CUT), element("span", number), style="display:flex;gap:8px")
             for name, number in rows
         ]
-        lines.append(element("div", *heading, *told, style="margin-bottom:4px;line-height:1.35"))
+        lines.append(element("div", *heading, *lines_of_problem, style="margin-bottom:4px;line-height:1.35"))
     return joined(lines) if lines else result_line("Not computed yet")

@@ -1,4 +1,4 @@
-"""Maps that were pinned in an explorer, side by side under the explorer's display."""
+"""Maps pinned in an explorer, side by side with the explorer's display settings."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from saliency_widgets.session import Request, Session
 from saliency_widgets.widgets.base.display import DisplaySettings
 from saliency_widgets.widgets.compare.maps import Maps, Wanted
 
-_HOW = "Collects maps of other settings, methods and classes to compare them side by side."
+_HOW = "Keep this map to compare it with other settings, methods and classes."
 
 
 class Pins:
     """The pinned maps of one explorer.
 
     Args:
-        session: The explorer's, whose finished maps are found again.
+        session: The explorer's session, whose finished maps are reused.
         display: The explorer's display settings.
         executor: "thread" or "inline".
-        pinned: Called when a person wants to pin the map that is shown.
-        wanted: Called with the question of a pinned map that a person wants back in the explorer, and how it is shown.
+        pinned: Called when the user pins the displayed map.
+        wanted: Called with the request and the reduction of a pinned map that the user clicks.
 
     Attributes:
-        widget: A button, and the grid as soon as something is pinned.
+        widget: The buttons, and the grid once a map is pinned.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class Pins:
         self._session, self._display, self._executor, self._wanted = session, display, executor, wanted
         self._pinning = threading.RLock()
         self._pins: dict[str, Wanted] = {}
-        self._about: dict[str, tuple] = {}  # what each of them is a map of
+        self._keys: dict[str, tuple] = {}  # name -> model version, request and reduction of each map
         self._numbers = itertools.count(1)
         self._maps: Maps | None = None
         self._pin = w.Button(description="Pin this map", tooltip=_HOW)
@@ -62,44 +62,44 @@ class Pins:
 
     @property
     def requests(self) -> list[Request]:
-        """What was pinned, oldest first."""
+        """The pinned requests, oldest first."""
         return [want.request for want in self._pins.values()]
 
     def pin(self, request: Request, reduction: Reduction) -> None:
-        """Show one more map beside the others; what is pinned already stays where it is."""
+        """Append a map to the pinned ones."""
         with self._pinning:
             self._add(request, reduction)
 
     def _add(self, request: Request, reduction: Reduction) -> None:
         problem = self._session.problem
-        about = (problem.version(), request.key, reduction)
-        if about in self._about.values():  # the same map; of a model that was trained meanwhile it is another
+        key = (problem.version(), request.key, reduction)
+        if key in self._keys.values():  # already pinned; after training the model it is another map
             return
         first = f"{next(self._numbers)} {get_method(request.method).title}"
         name = " · ".join(
-            [first, problem.name_of(request.target, request.score, short=True), *told(request, reduction)]
+            [first, problem.name_of(request.target, request.score, short=True), *describe_settings(request, reduction)]
         )
         squared = SIGN.title.lower() + " squared" if reduction.sign == "squared" else ""
         folded = "" if reduction.channels == CHANNEL.default else f"{CHANNEL.title.lower()} {reduction.channels}"
         scale = "" if request.score == SCORE.default else request.score
         group = " · ".join(filter(None, [get_method(request.method).title, scale, squared, folded]))
         want = Wanted(problem, request, name, group, owner=self._session.owner, reduction=reduction)
-        self._about[name] = about
+        self._keys[name] = key
         self._pins[name] = want
         self._show()
 
     def unpin(self) -> None:
-        """Let go of the map that was pinned last."""
+        """Remove the map that was pinned last."""
         with self._pinning:
             if self._pins:
                 name, _ = self._pins.popitem()
-                self._about.pop(name, None)
+                self._keys.pop(name, None)
                 self._show()
                 if self._maps is not None:
                     self._maps.forget([name])
 
     def clear(self) -> None:
-        """Let go of all of them."""
+        """Remove all pinned maps."""
         while self._pins:
             self.unpin()
 
@@ -107,13 +107,13 @@ class Pins:
         """Wait until every pinned map is finished, failed or stopped.
 
         Raises:
-            TimeoutError: They were not in time.
+            TimeoutError: They were not finished in time.
         """
         if self._maps is not None:
             self._maps.wait(timeout)
 
     def close(self) -> None:
-        """End what is being computed."""
+        """End the computation."""
         if self._maps is not None:
             self._maps.close()
 
@@ -125,7 +125,7 @@ class Pins:
         shown = None if self._pins else "none"
         for part in (self._last, self._clear, self._maps.view):
             part.layout.display = shown
-        self._maps.show([""], list(self._pins), self._pins, again=False)  # they stay what they were
+        self._maps.show([""], list(self._pins), self._pins, again=False)  # finished maps stay as they are
 
     def _open(self, name: Hashable) -> None:
         want = self._pins.get(str(name))
@@ -133,25 +133,25 @@ class Pins:
             self._wanted(want.request, want.reduction)
 
 
-def told(request: Request, reduction: Reduction) -> list[str]:
-    """What of a question is not as the method has it by default, in words."""
+def describe_settings(request: Request, reduction: Reduction) -> list[str]:
+    """Describe the settings of a request that differ from the method's defaults."""
     entry = get_method(request.method)
     params = dict(request.params)
-    found = [
+    texts = [
         f"{param.title.lower()} {_short(params[param.name])}"
         for param in entry.params
         if not param.advanced and params.get(param.name) is not param.default and params[param.name] != param.default
     ]
     if request.score != SCORE.default:
-        found.append(request.score.replace("_", " "))
+        texts.append(request.score.replace("_", " "))
     if reduction.sign != entry.sign:
-        found.append(reduction.sign)
+        texts.append(reduction.sign)
     if reduction.channels != CHANNEL.default:
-        found.append(f"channels {reduction.channels}")
-    return found
+        texts.append(f"channels {reduction.channels}")
+    return texts
 
 
 def _short(value: object) -> str:
     if isinstance(value, float):
         return f"{value:.3g}"
-    return str(value) if isinstance(value, (str, int)) else f"own {type(value).__name__.lower()}"
+    return str(value) if isinstance(value, (str, int)) else f"custom {type(value).__name__.lower()}"

@@ -1,4 +1,4 @@
-"""Maps that are there already, side by side under one display: nothing is computed."""
+"""A grid of finished maps with shared display settings; nothing is computed."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from saliency_widgets.widgets.image.png import png_bytes
 
 
 class StillMaps:
-    """Finished maps in a grid; all of them have comparable numbers.
+    """Finished maps in a grid; all of them have comparable values.
 
     Args:
         display: The display settings of all cells.
-        rows: What the rows are called.
-        columns: What the columns are called.
-        names: What tells each cell from the others, row by row.
-        group: What the numbers are of.
+        rows: Labels of the rows.
+        columns: Labels of the columns.
+        names: Unique names of the cells, row by row.
+        group: The name of the values' scale.
         signed: Whether the maps keep their sign.
-        on_open: Called with the place of the cell that a person has clicked.
+        on_open: Called with the index of the clicked cell.
 
     Attributes:
         view: The grid.
@@ -54,8 +54,8 @@ class StillMaps:
         """Show these maps, row by row.
 
         Args:
-            image: What they lie over, uint8 (H, W, 3).
-            maps: Values, shape (H, W); or in words why there are none.
+            image: The image below the maps, uint8 (H, W, 3).
+            maps: For each cell the values, shape (H, W), or the reason why there are none.
         """
         png = b"" if image is None else png_bytes(image)
         generation = next(self._generations)
@@ -65,12 +65,12 @@ class StillMaps:
                 frame = self._frame(values, generation)
             except ValueError as error:
                 status |= {"state": "error", "message": messages.error_text(error)}
-                frame = {}  # views show the image alone, whatever they have shown before
+                frame = {}  # views then show only the image
             with cell.hold_sync():
                 cell.image, cell.status, cell.frame = png, status, frame
 
     def say(self, lines: Sequence[str]) -> None:
-        """What stands below each map, row by row; below those that failed stands why."""
+        """Set the line below each map, row by row; failed maps show their error instead."""
         for cell, line in zip(self.view.cells, lines, strict=True):
             cell.status = {**cell.status, "title": line}
 

@@ -1,1 +1,1 @@
-"""The explorer of images."""
+"""The image explorer."""

@@ -1,4 +1,4 @@
-"""A canvas over the image: whatever is drawn on it lies on top of the map, in the image's own pixels."""
+"""A canvas over the image and its map, in the image's pixel coordinates."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _SHARP = 1024
 
 
 def annotation_canvas(width: int, height: int) -> Canvas:
-    """A canvas whose unit is one pixel of the image, with enough real pixels for sharp lines.
+    """Create a canvas whose unit is one pixel of the image, with enough real pixels for sharp lines.
 
     Args:
         width: The image's width.
@@ -18,12 +18,12 @@ def annotation_canvas(width: int, height: int) -> Canvas:
     if _ipycanvas._CANVAS_MANAGER.comm is None:  # closed with all other widgets, by Widget.close_all()
         _ipycanvas._CANVAS_MANAGER.open()
     scale = max(1, round(_SHARP / max(width, height)))
-    # The page tells what has been drawn: it goes into saved pages and images, and comes back after a reload.
+    # The page sends back what was drawn: it goes into saved pages and images, and is restored after a reload.
     canvas = Canvas(width=width * scale, height=height * scale)
 
     def prepare() -> None:
-        # A new page has a new drawing manager: what Python believes to be its current canvas is stale there, and one
-        # command to a canvas it doesn't know would end all drawing.
+        # A new page has a new drawing manager, for which Python's current canvas is stale; one command to an unknown
+        # canvas would end all drawing.
         _ipycanvas._CANVAS_MANAGER._current_canvas = None
         canvas.set_transform(scale, 0, 0, scale, 0, 0)
 

@@ -1,4 +1,4 @@
-"""The explorer: an image with its saliency map on the left, the controls on the right, live."""
+"""The image explorer: an image with its saliency map on the left, live controls on the right."""
 
 from __future__ import annotations
 
@@ -44,21 +44,21 @@ from saliency_widgets.widgets.trust import ImageTrust
 
 
 class Explorer(BaseExplorer):
-    """Which pixels moved the model's output: see :func:`explore` for the arguments.
+    """Shows which pixels moved the model's output. See :func:`explore` for the arguments.
 
     Attributes:
         panel: The controls.
         saving: The section that saves a page.
         view: The image with its map.
-        trust: The tests of the map that is shown.
-        pins: The maps that were pinned, side by side.
+        trust: The tests of the displayed map.
+        pins: The pinned maps, side by side.
     """
 
     kind = "image"
     panel: ImagePanel
     _outdated = (
-        "The model or the input has changed: the map is of what they are now, the predictions of what they were. "
-        "explorer.update() asks for new ones."
+        "The model or the input has changed: the map is up to date, the predictions are not. "
+        "explorer.update() refreshes them."
     )
 
     def __init__(
@@ -81,16 +81,16 @@ class Explorer(BaseExplorer):
         **params: Any,
     ) -> None:
         check_executor(executor)
-        about = {"transform": transform, "class_names": class_names, "device": device, "fold": fold}
-        about |= {"precision": precision, "cuda_graphs": cuda_graphs}
-        problem = Problem(model, inputs, explain=explain, **about)
+        options = {"transform": transform, "class_names": class_names, "device": device, "fold": fold}
+        options |= {"precision": precision, "cuda_graphs": cuda_graphs}
+        problem = Problem(model, inputs, explain=explain, **options)
         if problem.parts and explain is None:  # of several inputs, the image is shown
             images = [name for name, shape in problem.parts.items() if len(shape) == 3]
-            problem = Problem(model, inputs, explain=(images or list(problem.parts))[0], **about)
+            problem = Problem(model, inputs, explain=(images or list(problem.parts))[0], **options)
         if problem.prepared.images is None:
             raise ValueError(
-                f"inputs: the explorer shows images, and what the model takes has shape "
-                f"{tuple(problem.tensor.shape)}. Use sw.attribute for rows of numbers."
+                f"inputs: the explorer shows images, but the model's input has shape "
+                f"{tuple(problem.tensor.shape)}. Use sw.attribute for other inputs."
             )
         if problem.tensor.shape[0] != 1:
             raise ValueError(
@@ -112,8 +112,8 @@ class Explorer(BaseExplorer):
         if reduced:
             panel.update(reduced)
         self._prepared = problem.prepared
-        given = {"model": model, "inputs": inputs, "transform": transform, "class_names": class_names}
-        super().__init__(problem, panel, executor, **given)
+        arguments = {"model": model, "inputs": inputs, "transform": transform, "class_names": class_names}
+        super().__init__(problem, panel, executor, **arguments)
         height, width = self._image.shape[:2]
         self._annotations: Canvas = annotation_canvas(width, height)
         self.view = HeatmapView(
@@ -127,7 +127,7 @@ class Explorer(BaseExplorer):
         self.trust = ImageTrust(self.view, problem.baselines, busy=lambda: session.busy, executor=executor)
         self.trust.widget.layout.flex = "1 1 100%"
         self.view.layout.flex, self.view.layout.min_width = "3 1 260px", "240px"
-        # As wide as the image is at its greatest height (60vh, see heatmap.css): nothing empty beside it.
+        # The image's width at its maximum height (60vh, see heatmap.css), so that there is no empty margin.
         self.view.layout.max_width = f"max(320px, min(640px, {60 * width / height:.1f}vh))"
         self.panel.on_reduction(self._session.reduce)
         self._display.observe(lambda _change: self._on_clip(), names="clip")
@@ -142,18 +142,18 @@ class Explorer(BaseExplorer):
     @property
     def annotations(self) -> Canvas:
         """An ipycanvas ``Canvas`` over the map, in the image's pixels: draw on it from Python."""
-        self._annotations.sync_image_data = True  # from now on there may be something to be saved
+        self._annotations.sync_image_data = True  # from now on there may be drawings to save
         return self._annotations
 
     @property
     def _image(self) -> np.ndarray:
-        """What the map on the screen is of: of inputs that were changed in place, as they were until a map is there."""
+        """The image of the displayed map; inputs changed in place are shown once their map is computed."""
         assert self._prepared.images is not None
         return self._prepared.images[0]
 
     @property
     def controls(self) -> dict[str, Any]:
-        """Where the controls stand, the display settings too."""
+        """The state of the controls, including the display settings."""
         reduction = self.panel.reduction
         return {**super().controls, "sign": reduction.sign, "channels": reduction.channels, **self._display.settings}
 
@@ -163,7 +163,7 @@ class Explorer(BaseExplorer):
         return {"sign": reduction.sign, "channels": reduction.channels, "clip": self._display.settings["clip"]}
 
     def wait(self, timeout: float | None = None) -> Attribution:
-        """Wait for the map of the newest settings, and for the pinned ones: see :meth:`BaseExplorer.wait`."""
+        """Wait for the map of the current settings and for the pinned maps, see :meth:`BaseExplorer.wait`."""
         timeout = TIMEOUT.check(timeout)
         until = None if timeout is None else time.monotonic() + timeout
         try:
@@ -174,59 +174,59 @@ class Explorer(BaseExplorer):
         return super().wait(None if until is None else max(0.0, until - time.monotonic()))
 
     def pin(self) -> None:
-        """Keep the map that the controls ask for beside the ones to come: as many as are to be compared."""
+        """Pin the current map below the explorer, to compare it with others."""
         if not self._open:
-            raise RuntimeError("pin: the explorer is closed. Make another one.")
+            raise RuntimeError("pin: the explorer is closed. Create a new one.")
         self.pins.pin(self._request, self.panel.reduction)
 
     def _show_again(self, request: Request, reduction: Reduction) -> None:
-        """A pinned map was clicked: move the controls to where they were."""
-        asked = {name: value for name, value in request.settings.items() if name != "contrast"}
-        self.update(**asked, sign=reduction.sign, channels=reduction.channels)
+        """Move the controls to the settings of a pinned map that was clicked."""
+        settings = {name: value for name, value in request.settings.items() if name != "contrast"}
+        self.update(**settings, sign=reduction.sign, channels=reduction.channels)
 
     def save_png(self, path: Any, *, scale: float | None = None, caption: str = "") -> None:
-        """Write the overlay as it is shown, with its color bar, and the annotations as the page last showed them.
+        """Write the overlay as shown, with its color bar, and the annotations as last shown on the page.
 
         Args:
-            path: A path, or a file open for writing bytes. A file that is there is replaced, once all of it is written.
-            scale: Size of one pixel of the image in the file, any number: whole ones make squares, others average.
-                Chosen to make a handy image unless given.
-            caption: Text below the color bar, broken into lines, at most 4000 letters and 100 lines; with letters that
-                Pillow's font lacks, in one of the system's fonts that has them.
+            path: A path, or a file open for writing bytes. An existing file is replaced once all is written.
+            scale: Size of one pixel of the image in the file: integers make squares, other numbers average. Default:
+                chosen for an image of a convenient size.
+            caption: Text below the color bar, wrapped, at most 4000 characters and 100 lines. Characters that Pillow's
+                font lacks are drawn with a system font.
 
         Raises:
             RuntimeError: There is no map yet.
-            TypeError, ValueError: ``scale`` is no number, or makes an image of no pixels or of too many; ``caption``
-                is no text, or too long; or the path is none.
-            OSError: It can't be written there. What was there stays.
+            TypeError, ValueError: ``scale`` is no number, or makes an image of no pixels or too many; ``caption`` is
+                no text, or too long; or ``path`` is no path.
+            OSError: The file can't be written there. An existing file stays.
 
         Warns:
-            UserWarning: No font has some of the letters: boxes are drawn.
+            UserWarning: No font has some of the characters: boxes are drawn.
         """
         shown = self._session.shown
         if shown is None or shown.frame is None or shown.attribution is None:
             raise RuntimeError("There is no map to save yet: call explorer.wait() first.")
-        f, found = shown.frame, shown.attribution
-        part = "" if found.complete else f" ({found.done} of {found.total} {found.unit})"
-        quantized = render.Quantized(codes=f.codes, low=f.low, high=f.high, signed=f.signed)
-        words = {"title": self._title_of(shown).replace(" · ", ", ") + part, "caption": caption}
+        frame, attribution = shown.frame, shown.attribution
+        progress = f" ({attribution.done} of {attribution.total} {attribution.unit})"
+        title = self._title_of(shown).replace(" · ", ", ") + ("" if attribution.complete else progress)
+        quantized = render.Quantized(codes=frame.codes, low=frame.low, high=frame.high, signed=frame.signed)
         layers = [Image.open(io.BytesIO(drawn)) for drawn in self._drawn.values()]
-        self._display.render(self._image, quantized, path, scale=scale, layers=layers, **words)
+        self._display.render(self._image, quantized, path, scale=scale, layers=layers, title=title, caption=caption)
 
     @property
     def _drawn(self) -> dict[w.Widget, bytes]:
-        """What is drawn on the annotations, as PNG bytes, as the page has told."""
+        """The annotations as PNG bytes, as last sent by the page."""
         drawn = self._annotations.image_data
         return {self._annotations: bytes(drawn)} if drawn else {}
 
     def page_size(self, record: Mapping[str, Any] | None = None) -> PageSize:
-        """How many maps, bytes and seconds :meth:`save_html` would take, before anything is computed.
+        """Estimate the maps, bytes and seconds that :meth:`save_html` would take, without computing anything.
 
         Args:
-            record: As there.
+            record: See :meth:`save_html`.
 
         Raises:
-            TypeError, ValueError: What is to be recorded can't be.
+            TypeError, ValueError: These settings can't be recorded.
             RuntimeError: There is no finished map yet.
         """
         return PageWriter(self, record).size
@@ -241,21 +241,20 @@ class Explorer(BaseExplorer):
         max_bytes: int = LARGEST,
         progress: bool = True,
     ) -> Saved:
-        """Write one HTML file that opens from disk: no kernel, no server, no request to anywhere.
+        """Write one HTML file that opens from disk, without a kernel, a server or network access.
 
-        The display settings stay live on it, and so do the settings that are recorded, over their recorded values.
-        Maps are computed as the sliders would, with everything that is kept; interrupted, nothing is written, and what
-        was computed is there the next time. Annotations come along as the page last showed them: draw in one cell, and
-        save in the next.
+        The display settings stay live on it, and so do the recorded settings, over their recorded values. Maps are
+        computed as by the sliders, using the cache; after an interrupt nothing is written, and the computed maps stay
+        in the cache. Annotations are included as the page last showed them: draw in one cell and save in the next.
 
         Args:
-            path: Where to; a file that is there is replaced, once all of it is written.
-            record: Settings that can be moved on the page, each with a list of values, or True for a handful of them:
+            path: The file; an existing one is replaced once all is written.
+            record: Settings that can be moved on the page, each with a list of values, or True for a few values:
                 ``{"noise_level": [0.05, 0.1, 0.2], "n_samples": True}``. Parameters of the method, "method", "target"
-                (classes by name or index), "score", "sign" and "channels". The map on the screen alone unless given.
-            title: What stands above it; which model it is about unless given.
-            limit: How many maps at most.
-            max_bytes: How large the file may be.
+                (classes by name or index), "score", "sign" and "channels". Default: only the displayed map.
+            title: The heading. Default: names the model.
+            limit: Maximum number of maps.
+            max_bytes: Maximum size of the file.
             progress: Whether to show a progress bar.
 
         Returns:
@@ -263,14 +262,14 @@ class Explorer(BaseExplorer):
 
         Raises:
             TypeError: ``record`` is no mapping, or a value is of the wrong type.
-            ValueError: A setting that isn't there, a value out of range, or a page over the limits.
-            OSError: It can't be written there; nothing is computed then.
+            ValueError: An unknown setting, a value out of range, or a page over the limits.
+            OSError: The file can't be written there; nothing is computed then.
             RuntimeError: The map was stopped, or the model was changed meanwhile.
         """
         return save_html(self, path, record, title, limit, max_bytes, progress)
 
     def _on_clip(self) -> None:
-        """The clip range was moved, in the browser: the code to be copied is of what is seen."""
+        """Update the code to copy when the clip range was moved in the browser."""
         last = self._session.last
         if last is not None and last.state == "done":
             self.view.offer(None, self._status_of(last, last, ""))
@@ -285,11 +284,11 @@ class Explorer(BaseExplorer):
             self.saving.show()
 
     def close(self) -> None:
-        """End the computation and its thread, free the cache, and leave the page."""
+        """End the computation and its thread, free the cache, and remove the explorer from the page."""
         if self._open:
             self.pins.close()
             self.saving.close()
-            self._annotations.sync_image_data = False  # a page that still does would find nobody
+            self._annotations.sync_image_data = False  # the page must not send to a closed canvas
         super().close()
 
     @property
@@ -331,55 +330,55 @@ def explore(
     cuda_graphs: bool = False,
     **params: Any,
 ) -> Explorer | TableExplorer:
-    """Explore which pixels, or which features of a row, moved a model's output, live.
+    """Explore live which pixels, or which features of a row, moved a model's output.
 
     Args:
         model: Any ``torch.nn.Module`` that scores each row of a batch; call ``model.eval()`` first.
         inputs: One image: PIL image, path, array (H, W, 3) of uint8, tensor (C, H, W) or (1, C, H, W). Or one row of
-            a table: a Series, a DataFrame of one row, a mapping from names to values, an array or a tensor (F,). Of a
+            a table: a Series, a DataFrame of one row, a mapping from names to values, an array or a tensor (F,). For a
             model with several inputs: a tuple of them, or a mapping from their names. A row is copied.
         target: A class index or name, None for the top prediction, a tuple as an index into one sample's output, or a
             function from the model's output to one number per sample.
-        transform: From ``inputs`` to what the model takes: a function, torchvision weights, a Hugging Face image
-            processor, or a timm data config; of rows, a fitted scikit-learn scaler or ColumnTransformer, of which
-            one-hot groups are summed back to their column.
+        transform: Converts ``inputs`` to the model's input: a function, torchvision weights, a Hugging Face image
+            processor, or a timm data config; for rows, a fitted scikit-learn scaler or ColumnTransformer, whose one-hot
+            groups are summed back to their column.
         class_names: Names of the classes in order, a mapping from index to name, or torchvision weights; the model's
-            own (``config.id2label`` and the like) unless given. Of a binary model with one logit, both classes' names:
-            class 1 is what a high logit speaks for.
-        feature_names: Of a row without names of its own.
-        background: Other rows of the table, such as the training data: baselines, Expected Gradients, the sliders of
-            "what if", the noise and the shuffle test come from it.
-        labels: Of the background's rows, class indices or names, or values with ``score="value"``: the shuffle test
-            then tells the change of the loss.
-        explain: Which of several inputs is shown, by name or position; the first image unless given.
-        device: Where to compute; the model's own device unless given.
-        method: The method to begin with: one of ``sw.methods()``, "captum." and the name of a class of
-            ``captum.attr``, or an object of captum's.
-        methods: More methods of captum's for the menu, each with sliders for its numeric arguments.
+            names (such as ``config.id2label``) by default. For a binary model with one logit, both classes' names: a
+            high logit means class 1.
+        feature_names: The names of the features, for a row without names.
+        background: Other rows of the table, such as the training data: used for baselines, Expected Gradients, the
+            what-if sliders, noise and the shuffle test.
+        labels: The labels of the background's rows, class indices or names, or values with ``score="value"``: the
+            shuffle test then reports the change of the loss.
+        explain: Which of several inputs is shown, by name or position. Default: the first image.
+        device: Where to compute. Default: the model's device.
+        method: The initial method: one of ``sw.methods()``, "captum." and the name of a class of ``captum.attr``, or
+            an object of captum's.
+        methods: More captum methods for the menu, each with sliders for its numeric arguments.
         score: "logit", "probability", "log_probability", or "value" for regression.
-        fold: Whether it may be computed sooner, with BatchNorms folded into convolutions: see :func:`attribute`.
+        fold: Whether BatchNorms may be folded into convolutions for speed: see :func:`attribute`.
         precision: None, "full", "tf32" or "bfloat16": see :func:`attribute`.
         cuda_graphs: Whether passes are recorded on a CUDA device and replayed: see :func:`attribute`.
-        **params: Parameters of the method to begin with. Of an image, "sign" and "channels", and display settings such
-            as "opacity", "clip" and "colormap"; of a row, "top", how many bars there are.
+        **params: Parameters of the initial method. For an image, "sign" and "channels", and display settings such as
+            "opacity", "clip" and "colormap"; for a row, "top", the number of bars.
 
     Returns:
-        The explorer, a widget: it shows itself as the last line of a cell, and leaves an image and a text there for
-        readers without a kernel (see :func:`~saliency_widgets.static_output`).
+        The explorer, a widget: displayed by the last line of a cell, with an image and a text for readers without a
+        kernel (see :func:`~saliency_widgets.static_output`).
 
     Raises:
-        TypeError: An argument of the wrong type, or one that nothing here has.
+        TypeError: An argument of the wrong type, or an unknown one.
         ValueError: An argument out of range, an input that doesn't fit, or a model that failed.
     """
-    given = {
+    arguments = {
         "target": target, "transform": transform, "class_names": class_names, "device": device, "method": method,
         "methods": methods, "score": score, "fold": fold, "precision": precision, "cuda_graphs": cuda_graphs,
     }  # fmt: skip
     if is_row(inputs, background, feature_names, transform):
         if explain is not None:
             raise ValueError("explain: a row of a table is one input. Leave it out.")
-        about = {"feature_names": feature_names, "background": background, "labels": labels}
-        return TableExplorer(model, inputs, **about, **given, **params)
+        rows = {"feature_names": feature_names, "background": background, "labels": labels}
+        return TableExplorer(model, inputs, **rows, **arguments, **params)
     if labels is not None:
-        raise ValueError("labels: they are those of the rows of background=, and there are none.")
-    return Explorer(model, inputs, explain=explain, **given, **params)
+        raise ValueError("labels: these are the labels of the rows of background=, which is missing.")
+    return Explorer(model, inputs, explain=explain, **arguments, **params)

@@ -1,4 +1,4 @@
-"""The controls of the image explorer: what the map is of, and how it is shown."""
+"""The controls of the image explorer: the request and the display."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ class ImagePanel(Panel):
     Args:
         problem: The model and the input.
         display: The display settings that the last section is linked to.
-        **begin: See :class:`Panel`.
+        **arguments: See :class:`Panel`.
     """
 
-    def __init__(self, problem: Problem, display: DisplaySettings, **begin: Any) -> None:
+    def __init__(self, problem: Problem, display: DisplaySettings, **arguments: Any) -> None:
         self._settings = display
-        super().__init__(problem, **begin)
+        super().__init__(problem, **arguments)
 
     def _make_shared(self, first: Method) -> None:
         self._sign = Control(SIGN, first.sign)
@@ -40,11 +40,11 @@ class ImagePanel(Panel):
 
     @property
     def reduction(self) -> Reduction:
-        """How the values become a map."""
+        """How the values are reduced to a map."""
         return Reduction(self._sign.value, self._channels.value)
 
     def reduction_of(self, changes: Mapping[str, Any]) -> Reduction:
-        """How the map of other settings is shown: a method in its paper's way, unless the person has chosen one."""
+        """Return the reduction for other settings: a method's default sign, unless the user has chosen one."""
         shown = self.reduction
         sign = shown.sign
         if "method" in changes and sign == self.menu[self.selection["method"]].sign:
@@ -61,12 +61,12 @@ class ImagePanel(Panel):
 
     @property
     def controls(self) -> list[w.Widget]:
-        """Everything a person can move that asks the kernel: the display settings don't."""
+        """All widgets that send requests to the kernel; the display settings don't."""
         display = [leaf for control in self._display.values() for leaf in control.leaves]
         return [widget for widget in super().controls if not any(widget is leaf for leaf in display)]
 
     def on_reduction(self, reduced: Callable[[Reduction], None]) -> None:
-        """Call back, now and whenever the same values are to be shown otherwise."""
+        """Call back now and whenever the reduction changes."""
 
         def reduce() -> None:
             self._show_parameters()
@@ -87,10 +87,10 @@ class ImagePanel(Panel):
 
     def _layers(self) -> Mapping[str, Any]:
         sized = {f"{path} · {c} × {h} × {w}": path for path, (c, h, w) in self._problem.layers.items()}
-        return {"auto · the last that matters": AUTO, **dict(reversed(sized.items()))}
+        return {"auto · the last spatial layer": AUTO, **dict(reversed(sized.items()))}
 
     def _on_method(self) -> None:
-        # The paper's way of showing a method, unless the person had chosen another for the last one.
+        # The method's default sign, unless the user has chosen another one for the last method.
         if self._sign.value == self._methods[self._shown].sign:
             self._sign.value = self._methods[self._method.value].sign
         super()._on_method()

@@ -1,4 +1,4 @@
-"""Images on their way to the page."""
+"""PNG encoding of images."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from PIL import Image
 
 
 def png_bytes(image: np.ndarray) -> bytes:
-    """An image as a PNG file.
+    """Encode an image as PNG.
 
     Args:
-        image: uint8, shape (H, W, 3), or (H, W) for grays.
+        image: uint8, shape (H, W, 3), or (H, W) for grayscale.
     """
     file = io.BytesIO()
     Image.fromarray(image).save(file, "PNG")
