@@ -1,4 +1,4 @@
-"""A sweep on the page: the recommendation, quality against cost, and the maps of all settings."""
+"""The widget of a sweep: the recommendation, quality against cost, and the maps of all settings."""
 
 from __future__ import annotations
 
@@ -42,40 +42,40 @@ from saliency_widgets.widgets.export import snapshots
 from saliency_widgets.widgets.export.static_output import Snapshot, WithStaticOutput
 
 _HOW = (
-    "Each line is one setting but for its samples or steps; further to the right costs more. The ring is the "
-    "recommended setting, the diamond the knee of all lines together: beyond it, paying more gives little."
+    "Each line is one setting with different numbers of samples or steps; further to the right costs more. The ring is "
+    "the recommended setting, the diamond the knee of all lines together: beyond it, more cost gains little."
 )
 
-_MAPS = "The maps of one input, and the quality of each; ○ is the recommended setting. Click a map {}."
+_MAPS = "The maps of one input with their quality; ○ marks the recommended setting. Click a map {}."
 
 _TICKS = 8
-_MOST = LIMIT  # maps that are shown side by side, as in a comparison
+_MOST = LIMIT  # maps shown side by side, as in a comparison
 
 
 class SweepView(WithStaticOutput, Showable, w.VBox):
-    """What a sweep found.
+    """The results of a sweep.
 
     Args:
-        found: The sweep.
-        explorer: Whose sliders "Use these" moves; without one there is no such button.
+        result: The sweep.
+        explorer: The explorer whose sliders "Use these" moves; without one, the button is left out.
     """
 
-    def __init__(self, found: sweeping.Sweep, explorer: BaseExplorer | None = None) -> None:
-        self._found, self._explorer = found, explorer
+    def __init__(self, result: sweeping.Sweep, explorer: BaseExplorer | None = None) -> None:
+        self._result, self._explorer = result, explorer
         self._words, self._refused = RichText(), RichText()
-        self._quality = self._menu("Quality", [m.name for m in found.metrics if not m.cost], found.quality)
-        self._cost = self._menu("Cost", [m.name for m in found.metrics if m.cost], found.cost)
+        self._quality = self._menu("Quality", [m.name for m in result.metrics if not m.cost], result.quality)
+        self._cost = self._menu("Cost", [m.name for m in result.metrics if m.cost], result.cost)
         self._input = w.IntSlider(
-            min=0, max=max(1, found.inputs - 1), description="Input", continuous_update=False,
+            min=0, max=max(1, result.inputs - 1), description="Input", continuous_update=False,
             style={"description_width": LABEL_WIDTH},
-            layout={"width": "auto", "max_width": "460px", "display": "" if found.inputs > 1 else "none"},
+            layout={"width": "auto", "max_width": "460px", "display": "" if result.inputs > 1 else "none"},
         )  # fmt: skip
         self._input.observe(lambda _change: self._on_input(), names="value")
         self._x, self._y = LogScale(min=1.0, max=2.0), LinearScale(min=0.0, max=1.0)
         scales = {"x": self._x, "y": self._y}
         lines = {"stroke_width": 2, "marker": "circle", "marker_size": 36}
         colors = [ACCENT, SECOND, *OTHERS]
-        self._colors = [colors[k % len(colors)] for k in range(len(found.groups))]
+        self._colors = [colors[k % len(colors)] for k in range(len(result.groups))]
         self._lines = [
             Lines(
                 x=[1.0, 2.0], y=[0.0, 0.0], scales=scales, colors=[color], **lines,
@@ -91,15 +91,13 @@ class SweepView(WithStaticOutput, Showable, w.VBox):
         )  # fmt: skip
         for axis in self._figure.axes:
             axis.tick_format = "~g"
-        named = zip(self._colors, found.groups, strict=True)
-        legend = RichText(joined(_named(color, name) for color, name in named if name))
-        self._use = w.Button(
-            description="Use these", tooltip="Moves the explorer's sliders to the recommended setting."
-        )
+        named = zip(self._colors, result.groups, strict=True)
+        legend = RichText(joined(_legend_entry(color, name) for color, name in named if name))
+        self._use = w.Button(description="Use these", tooltip="Move the explorer's sliders to the recommended setting.")
         self._use.on_click(lambda _button: self._on_use())
         menus = w.HBox([self._quality, self._cost], layout={"flex_flow": "row wrap"})
         use = [w.HBox([self._use, self._refused])] if explorer is not None else []
-        self._places = [k for group in found.groups.values() for k in group][:_MOST]
+        self._numbers = [k for group in result.groups.values() for k in group][:_MOST]
         self._maps = self._grid()
         maps = [] if self._maps is None else [self._input, *self._around(self._maps)]
         super().__init__(
@@ -111,19 +109,19 @@ class SweepView(WithStaticOutput, Showable, w.VBox):
         self.add_class("sw-sweep")
         self._show_maps()
         self._show()
-        for whole in (self, self._use, self._refused):  # the last two may be on no page
+        for whole in (self, self._use, self._refused):  # the last two may not be displayed
             for widget in (whole, *parts_of(whole, [])):
                 refer_weakly(widget)
         self._open_lifetime()
 
     @property
-    def found(self) -> sweeping.Sweep:
-        """The sweep, chosen by the metrics of the menus."""
-        return self._found
+    def result(self) -> sweeping.Sweep:
+        """The sweep with the selected metrics."""
+        return self._result
 
     @property
     def maps(self) -> StillMaps | None:
-        """The maps of all settings, where there are any."""
+        """The maps of all settings; None if there are none."""
         return self._maps
 
     def _snapshot(self) -> Snapshot:
@@ -144,61 +142,63 @@ class SweepView(WithStaticOutput, Showable, w.VBox):
         return menu
 
     def _grid(self) -> StillMaps | None:
-        """A place for the map of each setting: down what tells settings apart, across what refines them."""
-        found = self._found
-        values = [cell.values for cell in found.cells.values() if cell.values is not None and cell.values.ndim == 2]
+        """Create a cell for the map of each setting; the columns are the refining parameters, such as samples."""
+        result = self._result
+        values = [cell.values for cell in result.cells.values() if cell.values is not None and cell.values.ndim == 2]
         if not values:
             return None
-        rows = list(found.groups)
-        columns = [found.describe(k, found.refining) for k in found.groups[rows[0]]]
-        if len(rows) == 1 or not found.refining:
-            rows, columns = [""], [found.describe(k) for k in self._places]
-        rows = rows[: -(-len(self._places) // len(columns))]
-        signed = any(bool((one < 0).any()) for one in values)
-        names = [found.describe(k) for k in self._places]
+        rows, columns = (
+            list(result.groups),
+            [result.told(k, result.refining) for k in next(iter(result.groups.values()))],
+        )
+        if len(rows) == 1 or not result.refining:
+            rows, columns = [""], [result.told(k) for k in self._numbers]
+        rows = rows[: -(-len(self._numbers) // len(columns))]
+        signed = any(bool((array < 0).any()) for array in values)
+        names = [result.told(k) for k in self._numbers]
         maps = StillMaps(
-            DisplaySettings(), rows, columns, names, group=found.method.title, signed=signed, on_open=self._on_open
+            DisplaySettings(), rows, columns, names, group=result.method.title, signed=signed, on_open=self._on_open
         )
         maps.view.controls = [self._quality, self._cost, self._input]
-        maps.view.scale = "own"  # noise makes values larger: on one scale the better maps would be the fainter ones
+        maps.view.scale = "own"  # noise makes values larger: on a shared scale the better maps would look fainter
         return maps
 
     def _around(self, maps: StillMaps) -> list[w.Widget]:
-        """The grid beside its display settings, and how it is read."""
+        """Return the explanation, and the grid next to its display settings."""
         controls = maps.view.display.controls()
         controls["colormap" if maps.signed else "diverging"].show(False)
         side = section("Display", [control.widget for control in controls.values()])
-        does = "to bring the explorer there" if self._explorer is not None else "to read how an explorer shows it"
-        told = _MAPS.format(does)
-        if len(self._places) < len(self._found.settings):
-            told += f" These are {len(self._places)} of {len(self._found.settings)}; map_of(...) gives any."
-        return [explanation(told), w.Box(maps.view.with_controls(side), layout=LAYOUT)]
+        purpose = "to show it in the explorer" if self._explorer is not None else "to see the code that shows it"
+        text = _MAPS.format(purpose)
+        if len(self._numbers) < len(self._result.settings):
+            text += f" These are {len(self._numbers)} of {len(self._result.settings)}; map_of(...) returns any of them."
+        return [explanation(text), w.Box(maps.view.with_controls(side), layout=LAYOUT)]
 
     def _on_input(self) -> None:
         self._show_maps()
         self._say_quality()
 
-    def _on_open(self, place: int) -> None:
-        """A map was clicked."""
-        found, number = self._found, self._places[place]
-        setting = {"method": found.method.name, **found.fixed, **found.settings[number]}
+    def _on_open(self, cell: int) -> None:
+        """Show the setting of a clicked map."""
+        result, number = self._result, self._numbers[cell]
+        setting = {"method": result.method.name, **result.fixed, **result.settings[number]}
         if self._explorer is None:
-            told = ", ".join(f"{name}={_brief(value)}" for name, value in setting.items())
-            words = f"explorer.update({told}) shows it."
+            arguments = ", ".join(f"{name}={_brief(value)}" for name, value in setting.items())
+            words = f"explorer.update({arguments}) shows it."
         else:
-            words = self._bring(setting) or f"The explorer goes to {found.describe(number)}."
+            words = self._bring(setting) or f"The explorer shows {result.told(number)}."
         assert self._maps is not None
         self._maps.view.set_traits(opened={"words": words, "mark": ""})
 
     def _on_use(self) -> None:
-        if self._found.recommended:
-            refused = self._bring({"method": self._found.method.name, **self._found.recommended})
+        if self._result.recommended:
+            refused = self._bring({"method": self._result.method.name, **self._result.recommended})
             self._refused.value = result_line(refused) if refused else escape("")
 
     def _bring(self, setting: Mapping[str, Any]) -> str:
-        """Move the explorer's controls there. Returns why that can't be, or an empty text."""
+        """Move the explorer's controls to a setting. Returns why that failed, or an empty text."""
         if self._explorer is None or self._explorer.comm is None:
-            return "The explorer is closed: make another one, and pass it to widget_for."
+            return "The explorer is closed: create a new one and pass it to widget_for."
         try:
             self._explorer.update(**setting)
         except (TypeError, ValueError) as error:
@@ -206,64 +206,64 @@ class SweepView(WithStaticOutput, Showable, w.VBox):
         return ""
 
     def _show(self) -> None:
-        found = self._found = self._found.by(self._quality.value, self._cost.value)
-        notes = [element("li", note) for note in found.notes]
+        result = self._result = self._result.by(self._quality.value, self._cost.value)
+        notes = [element("li", note) for note in result.notes]
         listed = element("ul", *notes, style=f"margin:2px 0;padding-left:18px;color:{QUIET};line-height:1.4")
-        self._words.value = joined([result_line(found.words, strong=True), *([listed] if notes else [])])
-        self._use.disabled = not found.recommended
-        quality, cost = (found.summary[name].to_numpy(float) for name in (found.quality, found.cost))
-        known = np.isfinite(quality) & (cost > 0)
-        x_label, y_label = self._figure.axes
-        if known.any():
-            low, high = float(quality[known].min()), float(quality[known].max())
+        self._words.value = joined([result_line(result.words, strong=True), *([listed] if notes else [])])
+        self._use.disabled = not result.recommended
+        quality, cost = (result.summary[name].to_numpy(float) for name in (result.quality, result.cost))
+        valid = np.isfinite(quality) & (cost > 0)
+        x_axis, y_axis = self._figure.axes
+        if valid.any():
+            low, high = float(quality[valid].min()), float(quality[valid].max())
             room = (high - low or 1.0) * 0.1
-            y_label.tick_values = round_ticks(low - room, high + room)
+            y_axis.tick_values = round_ticks(low - room, high + room)
             with self._y.hold_sync():
                 self._y.min, self._y.max = low - room, high + room
             with self._x.hold_sync():
-                self._x.min, self._x.max = float(cost[known].min()) / 1.15, float(cost[known].max()) * 1.15
-        for mark, group in zip(self._lines, found.groups.values(), strict=True):
-            places = [k for k in group if known[k]]
+                self._x.min, self._x.max = float(cost[valid].min()) / 1.15, float(cost[valid].max()) * 1.15
+        for mark, group in zip(self._lines, result.groups.values(), strict=True):
+            points = [k for k in group if valid[k]]
             with mark.hold_sync():
-                mark.x, mark.y, mark.visible = cost[places], quality[places], bool(places)
-        for mark, place in ((self._ring, found.choice), (self._knee, found.bend)):
-            there = [] if place is None or not known[place] else [place]
+                mark.x, mark.y, mark.visible = cost[points], quality[points], bool(points)
+        for mark, index in ((self._ring, result.choice), (self._knee, result.bend)):
+            points = [] if index is None or not valid[index] else [index]
             with mark.hold_sync():
-                mark.x, mark.y = cost[there], quality[there]
-        paid = sorted({float(f"{value:.2g}") for value in cost[known]})
-        x_label.tick_values = np.array(paid if len(paid) <= _TICKS else paid[:: -(-len(paid) // _TICKS)])
-        x_label.label = _with_unit(found.cost)
-        y_label.label = METRICS[found.quality].title
+                mark.x, mark.y = cost[points], quality[points]
+        ticks = sorted({float(f"{value:.2g}") for value in cost[valid]})
+        x_axis.tick_values = np.array(ticks if len(ticks) <= _TICKS else ticks[:: -(-len(ticks) // _TICKS)])
+        x_axis.label = _with_unit(result.cost)
+        y_axis.label = METRICS[result.quality].title
         self._say_quality()
 
     def _show_maps(self) -> None:
-        """The maps of the input that is chosen."""
+        """Show the maps of the chosen input."""
         if self._maps is None:
             return
-        place = int(self._input.value)
-        cells = [self._found.cells[place, k] for k in self._places]
+        index = int(self._input.value)
+        cells = [self._result.cells[index, k] for k in self._numbers]
         maps = [cell.error if cell.values is None else cell.values for cell in cells]
-        self._maps.show(self._found.images[place], maps)
+        self._maps.show(self._result.images[index], maps)
 
     def _say_quality(self) -> None:
-        """The quality below each map."""
+        """Show the quality below each map."""
         if self._maps is None:
             return
-        found, place = self._found, int(self._input.value)
-        lines = [number(found.number_of(place, k, found.quality)) for k in self._places]
+        result, index = self._result, int(self._input.value)
+        lines = [number(result.number_of(index, k, result.quality)) for k in self._numbers]
         self._maps.say(
-            [f"○ {line}" if k == found.choice else line for k, line in zip(self._places, lines, strict=True)]
+            [f"○ {line}" if k == result.choice else line for k, line in zip(self._numbers, lines, strict=True)]
         )
 
 
-def _named(color: str, name: str) -> Markup:
-    """A line's name behind a dot of its color."""
+def _legend_entry(color: str, name: str) -> Markup:
+    """Format a line's name after a dot of its color."""
     dot = element("span", "●", aria_hidden="true", style=f"color:{color}")
     return element("span", dot, f" {name}", style=f"color:{INK};margin-right:14px;white-space:nowrap")
 
 
 def _brief(value: Any) -> str:
-    """A value in code; of a tensor, only that it is there."""
+    """Return the code of a value, or dots if it is long."""
     text = repr(value)
     return text if len(text) <= 40 else "..."
 
@@ -274,7 +274,7 @@ def _with_unit(name: str) -> str:
 
 
 class Sweep(sweeping.Sweep):
-    """A sweep that a notebook shows as a widget, with an image and a text for readers without a kernel.
+    """A sweep that a notebook displays as a widget, with an image and a text for readers without a kernel.
 
     See :func:`~saliency_widgets.static_output`.
     """
@@ -285,16 +285,16 @@ class Sweep(sweeping.Sweep):
         return SweepView(self)
 
     def widget_for(self, explorer: BaseExplorer) -> SweepView:
-        """The same, with a button that moves an explorer's sliders to what is recommended.
+        """Return the widget with a button that moves an explorer's sliders to the recommended setting.
 
         Raises:
-            TypeError: It is no explorer.
-            ValueError: It is closed.
+            TypeError: ``explorer`` is no explorer.
+            ValueError: The explorer is closed.
         """
         if not isinstance(explorer, BaseExplorer):
             raise TypeError(f"explorer: expected what sw.explore returns, got a {type(explorer).__name__}.")
         if not explorer._open:
-            raise ValueError("explorer: it is closed. Make another one.")
+            raise ValueError("explorer: it is closed. Create a new one.")
         return SweepView(self, explorer)
 
     def _repr_mimebundle_(self, **kwargs: Any) -> Any:
@@ -307,5 +307,5 @@ class Sweep(sweeping.Sweep):
 @functools.wraps(sweeping.sweep)
 def sweep(*args: Any, **kwargs: Any) -> Sweep:
     """See :func:`saliency_widgets.api.sweep.sweep`."""
-    found = sweeping.sweep(*args, **kwargs)
-    return Sweep(**{field.name: getattr(found, field.name) for field in fields(found)})
+    result = sweeping.sweep(*args, **kwargs)
+    return Sweep(**{field.name: getattr(result, field.name) for field in fields(result)})

@@ -47,6 +47,6 @@ def test_the_recommended_setting_is_used_by_a_button(lab: Lab) -> None:
     expect(view.locator(".sw-said").first).not_to_have_text(before or "")
     cells.nth(1).locator("canvas").click()
     lab.wait_for_value("[explorer.settings[name] for name in found.grid]", [0.05, 16])
-    expect(view.get_by_text("The explorer goes to noise level 0.05, 16 samples.")).to_be_visible()
+    expect(view.get_by_text("The explorer shows noise level 0.05, 16 samples.")).to_be_visible()
     lab.execute("explorer.close()")
     assert lab.errors == []

@@ -366,7 +366,7 @@ def test_a_failed_map_is_asked_again_and_is_not_subtracted(made):
     compared.update()
     with pytest.raises(ValueError, match="not now"):
         compared.wait(progress=False)
-    with pytest.raises(RuntimeError, match="is not there"):
+    with pytest.raises(RuntimeError, match="is not finished"):
         compared.difference(*names)
     model.fails = False
     compared.go()

@@ -134,24 +134,24 @@ def test_the_scores_curve_goes_from_the_baselines_score_to_the_images(lesson: Le
     assert (curve["x"][0], curve["x"][-1]) == (0, 1)
     assert curve["y"][0] == pytest.approx(float(model(black)[0, target]), rel=1e-9)
     assert curve["y"][-1] == pytest.approx(float(model(IMAGE)[0, target]), rel=1e-9)
-    for at in range(methods.PLACES + 1):
-        assert panel(lesson, "saturation", at, 1)["curve"]["at"] == pytest.approx(at / methods.PLACES)
+    for at in range(methods.SEGMENTS + 1):
+        assert panel(lesson, "saturation", at, 1)["curve"]["at"] == pytest.approx(at / methods.SEGMENTS)
 
 
 def test_what_is_added_up_on_the_way_is_integrated_gradients(lesson: Lesson, model: nn.Module) -> None:
     target = int(model(IMAGE).argmax())
     black = torch.zeros_like(IMAGE)
     assert np.all(values(lesson, "path 0") == 0)
-    for at in (3, methods.PLACES):  # of the image that is there, from the same baseline
-        there = IMAGE * at / methods.PLACES
+    for at in (3, methods.SEGMENTS):  # of the image that is there, from the same baseline
+        there = IMAGE * at / methods.SEGMENTS
         exact = sw.attribute(
             model, there, method="integrated_gradients", target=target, baseline=black, n_steps=1024, tolerance=0
         )
         expected = strength(exact).numpy()
         assert np.abs(values(lesson, f"path {at}") - expected).sum() < 0.03 * expected.sum()
-    high = {raw(lesson, f"path {at}")["high"] for at in range(methods.PLACES + 1)}
+    high = {raw(lesson, f"path {at}")["high"] for at in range(methods.SEGMENTS + 1)}
     assert len(high) == 1, "one scale, so that the map grows"
-    assert {panel(lesson, "path", at, 1)["scale"] for at in range(methods.PLACES + 1)} == {f"path {methods.PLACES}"}
+    assert {panel(lesson, "path", at, 1)["scale"] for at in range(methods.SEGMENTS + 1)} == {f"path {methods.SEGMENTS}"}
 
 
 def test_on_a_linear_model_the_way_is_exact_and_nothing_saturates() -> None:
@@ -159,8 +159,8 @@ def test_on_a_linear_model_the_way_is_exact_and_nothing_saturates() -> None:
     linear = nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, 2)).double().eval()
     with sw_lesson(linear, IMAGE, target=1, steps=["saturation", "path"]) as made:
         weights = linear[1].weight[1].detach().view_as(IMAGE)
-        for at in range(methods.PLACES + 1):
-            expected = strength_of(weights * IMAGE * at / methods.PLACES)
+        for at in range(methods.SEGMENTS + 1):
+            expected = strength_of(weights * IMAGE * at / methods.SEGMENTS)
             assert np.abs(values(made, f"path {at}") - expected).max() < 1e-4 * float(expected.max() or 1.0)
         curve = panel(made, "saturation", 0, 1)["curve"]
         straight = np.linspace(curve["y"][0], curve["y"][-1], len(curve["y"]))
@@ -344,7 +344,7 @@ def test_a_wrong_argument_is_an_error_of_the_call_and_leaves_no_widget(
 
 
 def test_rows_and_batches_are_no_lesson(model: nn.Module) -> None:
-    with pytest.raises(ValueError, match="a lesson is about an image"):
+    with pytest.raises(ValueError, match="a lesson needs an image"):
         sw.lesson(mlp(), rows(0, 1, 4))
     with pytest.raises(ValueError, match="batch of 2"):
         sw.lesson(model, images())

@@ -179,7 +179,7 @@ def test_interrupted_nothing_is_written_and_what_was_computed_is_kept(explorer, 
 
 
 def test_a_model_that_fails_for_one_value_is_named_with_it(explorer, tmp_path):
-    with pytest.raises(ValueError, match=r"record: .*This was asked for: method='grad_cam'.*layer='nowhere'"):
+    with pytest.raises(ValueError, match=r"record: .*The request was: method='grad_cam'.*layer='nowhere'"):
         explorer.save_html(
             tmp_path / "a.html", record={"method": ["grad_cam"], "layer": [None, "nowhere"]}, progress=False
         )

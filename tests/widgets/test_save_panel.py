@@ -93,7 +93,7 @@ def test_too_much_is_told_before_it_is_tried(explorer, tmp_path):
     assert "Over the limit of 200" in text(explorer.saving._size)
     explorer.saving._name.value = str(tmp_path / "a")
     button(explorer, "Save").click()
-    assert "over the limit of 200 maps" in text(explorer.saving._told)
+    assert "over the limit of 200 maps" in text(explorer.saving._message)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -102,14 +102,14 @@ def test_save_writes_the_same_page_as_from_python(explorer, tmp_path):
     explorer.saving._name.value = str(tmp_path / "lesson")
     button(explorer, "Save").click()
     path = tmp_path / "lesson.html"
-    assert text(explorer.saving._told) == f"Saved: {path}"
+    assert text(explorer.saving._message) == f"Saved: {path}"
     assert explorer.saving._bar.value == explorer.saving._bar.max
     again = explorer.save_html(tmp_path / "b.html", record={"n_samples": True}, progress=False)
     stamp = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d")
     assert stamp.sub("", path.read_text()) == stamp.sub("", again.path.read_text())
     assert text(explorer.saving._size).endswith("computed already.")
     button(explorer, "Save").click()
-    assert "in place of the one that was there" in text(explorer.saving._told)
+    assert "replacing the existing file" in text(explorer.saving._message)
 
 
 @pytest.mark.parametrize(
@@ -127,8 +127,8 @@ def test_an_error_says_what_to_do_and_the_next_try_works(explorer, tmp_path, mon
     os.mkfifo("pipe.html")
     explorer.saving._name.value = name
     button(explorer, "Save").click()
-    assert said in text(explorer.saving._told)
-    assert 'role="alert"' in explorer.saving._told.value
+    assert said in text(explorer.saving._message)
+    assert 'role="alert"' in explorer.saving._message.value
     explorer.saving._name.value = str(tmp_path / "a.html")
     button(explorer, "Save").click()
     assert (tmp_path / "a.html").exists()
@@ -153,7 +153,7 @@ def test_stop_writes_nothing_and_leaves_everything_usable(tmp_path, monkeypatch)
     button(found, "Stop").click()
     go_on.set()
     assert found.saving.wait(60)
-    assert text(found.saving._told) == "Stopped: nothing was written. What was computed is kept."
+    assert text(found.saving._message) == "Stopped: nothing was written. Computed maps stay in the cache."
     assert list(tmp_path.iterdir()) == []
     found.update(n_samples=2)
     assert found.wait(60).complete

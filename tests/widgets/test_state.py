@@ -114,7 +114,7 @@ def test_an_explorer_with_the_same_controls_and_the_same_map(explorer, image, tm
 
 def test_without_the_inputs_what_the_model_saw_is_explained_and_the_missing_transform_is_told(explorer, tmp_path):
     explorer.save_state(tmp_path / "a")
-    with pytest.warns(UserWarning, match="went through a transform.*Pass inputs= and transform="):
+    with pytest.warns(UserWarning, match="was transformed.*Pass the original inputs= and transform="):
         made = sw.load(tmp_path / "a", model=conv_net())
     assert torch.equal(made._problem.tensor, explorer._problem.tensor)
     assert made.controls == explorer.controls
@@ -152,10 +152,10 @@ def test_another_model_and_another_input_are_told(explorer, image, tmp_path):
     explorer.save_state(tmp_path / "a")
     with torch.no_grad():
         next(explorer._arguments["model"].parameters()).add_(1)
-    with pytest.warns(UserWarning, match="the model is another: Sequential with other weights or code"):
+    with pytest.warns(UserWarning, match="the model differs: Sequential with other weights or code"):
         explorer.load_state(tmp_path / "a")
     image[0, 0] = 255 - image[0, 0]
-    with pytest.warns(UserWarning, match="the inputs hold other numbers"):
+    with pytest.warns(UserWarning, match="the model inputs have other values"):
         explorer.load_state(tmp_path / "a")
     with pytest.warns(UserWarning, match=r"had \(1, 3, 8, 8\)"):
         made = sw.load(tmp_path / "a", model=conv_net(), inputs=np.zeros((12, 12, 3), np.uint8), transform=tame)
@@ -182,7 +182,7 @@ def test_a_model_without_a_fingerprint_is_compared_by_its_map(image, tmp_path):
         made.load_state(tmp_path / "a")
     with torch.no_grad():
         made._arguments["model"].net[0].weight.mul_(2)
-    with pytest.warns(UserWarning, match="its map is another"):
+    with pytest.warns(UserWarning, match="the map differs"):
         made.load_state(tmp_path / "a")
     made.close()
 
@@ -708,7 +708,7 @@ def test_controls_that_this_model_lacks_are_refused_and_nothing_is_opened(good, 
 
     rewrite(good, ask)
     threads, widgets = set(threading.enumerate()), set(registry._instances)
-    with pytest.raises(ValueError, match=said), pytest.warns(UserWarning, match="went through a transform"):
+    with pytest.raises(ValueError, match=said), pytest.warns(UserWarning, match="was transformed"):
         sw.load(good, model=conv_net())
     assert set(threading.enumerate()) <= threads
     assert set(registry._instances) <= widgets
@@ -718,7 +718,7 @@ def test_a_warning_that_is_an_error_leaves_nothing_open(good, image):
     threads, widgets = set(threading.enumerate()), set(registry._instances)
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
-        with pytest.raises(UserWarning, match="the model is another"):
+        with pytest.raises(UserWarning, match="the model differs"):
             sw.load(good, model=conv_net(1), inputs=image, transform=tame)
     assert set(threading.enumerate()) <= threads
     assert set(registry._instances) <= widgets

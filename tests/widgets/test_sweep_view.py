@@ -49,15 +49,15 @@ def test_the_lines_are_the_numbers_and_the_ring_is_the_choice(found: sw.Sweep) -
 def test_another_metric_is_another_choice_of_the_same_numbers(found: sw.Sweep) -> None:
     view = found.widget
     view._quality.value = "standard_error"
-    assert view.found.quality == "standard_error"
-    assert view.found.words in view._words.value
-    assert "sampling error" in view.found.words
+    assert view.result.quality == "standard_error"
+    assert view.result.words in view._words.value
+    assert "sampling error" in view.result.words
     best = found.summary.standard_error.idxmin()
-    assert view.found.recommended == {name: found.summary[name][best] for name in GRID}
+    assert view.result.recommended == {name: found.summary[name][best] for name in GRID}
     view._cost.value = "time"
     assert view._figure.axes[0].label == "Time (s)"
     view._quality.value, view._cost.value = "similarity", "evaluations"
-    assert view.found.words == found.words
+    assert view.result.words == found.words
 
 
 def maps_of(view: Any) -> GridView:
@@ -86,7 +86,7 @@ def test_each_setting_has_its_map_and_the_chosen_one_its_ring(found: sw.Sweep) -
     frames = [cell.frame for cell in grid.cells]
     view._quality.value = "standard_error"
     assert all(cell.frame is frame for cell, frame in zip(grid.cells, frames, strict=True)), "no map is sent again"
-    assert [cell.status["title"].startswith("○ ") for cell in grid.cells].index(True) == view.found.choice
+    assert [cell.status["title"].startswith("○ ") for cell in grid.cells].index(True) == view.result.choice
     view._quality.value = "similarity"
 
 
@@ -129,7 +129,7 @@ def test_a_click_on_a_map_brings_the_explorer_there(found: sw.Sweep) -> None:
     grid._on_message(grid, {"type": "open", "cell": 4}, [])
     assert explorer.settings["method"] == "smoothgrad"
     assert {name: explorer.settings[name] for name in GRID} == {"noise_level": 0.4, "n_samples": 8}
-    assert grid.opened["words"] == "The explorer goes to noise level 0.4, 8 samples."
+    assert grid.opened["words"] == "The explorer shows noise level 0.4, 8 samples."
     explorer.close()
     grid._on_message(grid, {"type": "open", "cell": 0}, [])
     assert "The explorer is closed" in grid.opened["words"]

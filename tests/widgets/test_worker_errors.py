@@ -95,7 +95,7 @@ def test_in_an_explorer_its_tests_and_its_saving(name: str, tmp_path: Path) -> N
     explorer.saving._name.value = str(tmp_path / "page.html")
     explorer.saving._save()
     assert explorer.saving.wait(60)
-    assert name in explorer.saving._told.value
+    assert name in explorer.saving._message.value
     assert not any(tmp_path.iterdir())
     explorer.update(n_samples=3)
     with pytest.raises((ValueError, MemoryError)):
@@ -181,7 +181,7 @@ def test_an_error_of_millions_of_characters_is_cut_where_it_is_shown(tmp_path: P
         explorer.wait(60)
     lesson = sw.lesson(model, IMAGE, steps=["gradient"], target=0)
     lesson.wait(60)
-    shown = [explorer.view.status["message"], explorer.trust._message.value, explorer.saving._told.value,
+    shown = [explorer.view.status["message"], explorer.trust._message.value, explorer.saving._message.value,
              lesson.view.content("gradient")["message"]]  # fmt: skip
     assert all("bad batch: 0.123, " in words and len(words) < 2500 for words in shown)
     assert all("… (truncated: 70" in words for words in shown)

@@ -1,7 +1,7 @@
-"""A view as one HTML file that opens from disk: no kernel, no server, no request.
+"""A view as one HTML file that opens from disk, without a kernel, a server or network access.
 
-The state of the view and of every model of ours that it refers to is put into the page with the front end, whose
-``js/src/page`` stands in for the kernel. What was recorded beside it is a choice of traits for each place of some axes.
+The page holds the state of the view and of every model of this package that it refers to, and the front end, whose
+``js/src/page`` replaces the kernel. Recorded settings are stored as the changed traits at each index of their axes.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from saliency_widgets.widgets.base.display import DisplaySettings
 from saliency_widgets.widgets.bundle import bundle
 
 Patch = Mapping[Widget, Mapping[str, Any]]
-"""Traits by name, of some of the models."""
+"""Model -> trait name -> value."""
 
 _ENDING = re.compile(r"<(/(?:script|style)|!--)", re.IGNORECASE)
 _REFERENCE = re.compile(r"(IPY_MODEL_|anywidget:)(\w+)")
@@ -40,16 +40,16 @@ _REFERENCE = re.compile(r"(IPY_MODEL_|anywidget:)(\w+)")
 
 @dataclass(frozen=True)
 class Axis:
-    """Something that can be chosen on the page.
+    """A setting that can be changed on the page.
 
     Attributes:
-        name: What it is called in code.
-        label: What it is called by people.
+        name: Its name in code.
+        label: Its label on the page.
         help: One sentence.
-        labels: Its values, as people read them.
-        begin: The place of the value with which the page opens.
-        ordered: Whether it is a slider, rather than a menu.
-        only: Another axis and its places at which this one matters; it always matters unless given.
+        labels: The labels of its values.
+        begin: The index of the value with which the page opens.
+        ordered: Whether it is a slider instead of a menu.
+        only: Another axis and the indices on it at which this one applies. Default: it always applies.
     """
 
     name: str
@@ -63,12 +63,12 @@ class Axis:
 
 @dataclass(frozen=True)
 class Recording:
-    """What can be chosen on a page, and what is shown then.
+    """The settings that can be changed on a page, and what it then shows.
 
     Attributes:
-        axes: What can be chosen.
-        states: The changed traits by the place on each axis, None where an axis doesn't matter.
-        targets: The class that is explained at each place of the axis "target", or the one in all of them.
+        axes: The settings.
+        states: The changed traits by the index on each axis, None for an axis that doesn't apply.
+        targets: The class that is explained at each index of the axis "target", or the one of all maps.
     """
 
     axes: tuple[Axis, ...] = ()
@@ -78,12 +78,12 @@ class Recording:
 
 @dataclass(frozen=True)
 class Saved:
-    """A page that was written.
+    """A saved page.
 
     Attributes:
-        path: Where.
+        path: The file.
         bytes: Its size.
-        maps: How many maps it holds.
+        maps: The number of maps in it.
     """
 
     path: Path
@@ -96,14 +96,14 @@ class Saved:
 
 
 LARGEST = 50_000_000
-"""Bytes: what a browser opens without a pause, and a mail system mostly takes."""
+"""Bytes: a browser opens that without a pause, and most mail systems accept it."""
 
 
-MAX_BYTES = Param("max_bytes", LARGEST, low=1, kind="int", maximum=math.inf, help="How large the file may be.")
+MAX_BYTES = Param("max_bytes", LARGEST, low=1, kind="int", maximum=math.inf, help="The maximum size of the file.")
 
 
 def titled(title: Any, usual: str) -> str:
-    """What stands above a page: what was given, or the usual."""
+    """Return the title, or a default if it is None."""
     return usual if title is None else check_text("title", title)
 
 
@@ -117,20 +117,20 @@ def write_page(
     max_bytes: int = LARGEST,
     **about: Any,
 ) -> Saved:
-    """Write a view with everything it shows as one HTML file; what is there is replaced once all of it is written.
+    """Write a view as one HTML file; an existing file is replaced once all is written.
 
     Args:
-        path: Where to.
-        view: Any widget of ours, whose state is in its synced traits.
-        title: What stands above it.
+        path: The file.
+        view: A widget of this package, whose state is in its synced traits.
+        title: The heading.
         provenance: One line below it.
-        maps: How many maps it holds.
-        max_bytes: How large the file may be.
-        **about: What else :func:`page` takes.
+        maps: The number of maps in it.
+        max_bytes: The maximum size of the file.
+        **about: Further arguments of :func:`page`.
 
     Raises:
-        ValueError: It is larger; the message says how large. Nothing is written.
-        TypeError, ValueError, OSError: It can't be written there. What was there stays, and nothing else.
+        ValueError: The page is larger. Nothing is written.
+        TypeError, ValueError, OSError: The file can't be written there. An existing file stays.
     """
     max_bytes = MAX_BYTES.check(max_bytes)
     text = page(view, title=title, provenance=provenance, **about).encode()
@@ -152,30 +152,30 @@ def page(
     overrides: Patch | None = None,
     images: Mapping[Widget, bytes] | None = None,
 ) -> str:
-    """The page as text.
+    """Return the page as text.
 
-    Of the widgets that the view's traits refer to, as "IPY_MODEL_<id>" or "anywidget:<id>", those of ours and their
-    own references come along, and canvases as the images that are given for them. Controls and layouts stay behind.
+    Widgets of this package that the view's traits refer to, as "IPY_MODEL_<id>" or "anywidget:<id>", are included
+    recursively, and canvases as the images passed for them. Controls and layouts are left out.
 
     Args:
-        view: Any widget of ours, whose state is in its synced traits.
-        title: What stands above it.
+        view: A widget of this package, whose state is in its synced traits.
+        title: The heading.
         provenance: One line below it.
-        recording: What can be chosen on the page.
-        predictions: Index, name and probability of classes, the most probable first.
-        overrides: Traits that are others on the page than in the kernel.
-        images: What was drawn on canvases, as PNG bytes.
+        recording: The settings that can be changed on the page.
+        predictions: Index, name and probability of classes, most probable first.
+        overrides: Traits that differ on the page.
+        images: The drawings on canvases, as PNG bytes.
     """
     recording = recording or Recording()
     models = _Models(overrides or {}, images or {})
-    root = models.place(view)
+    root = models.index_of(view)
     states = {
         " ".join("-" if at is None else str(at) for at in key): {
-            str(models.place(widget)): models.plain(dict(traits)) for widget, traits in patch.items()
+            str(models.index_of(widget)): models.plain(dict(traits)) for widget, traits in patch.items()
         }
         for key, patch in recording.states.items()
     }
-    told = {
+    contents = {
         "root": root,
         "models": models.traits,
         "images": models.images,
@@ -186,58 +186,57 @@ def page(
         "predictions": [{"index": i, "name": name, "share": share} for i, name, share in predictions],
         "targets": list(recording.targets),
     }
-    return _document(title, provenance, models.archive(told))
+    return _document(title, provenance, models.archive(contents))
 
 
 def packed_size(codes: np.ndarray) -> int:
-    """Bytes that one more map of this kind takes in a page."""
+    """Return the bytes that one more map like this takes in a page."""
     _, packed = render.pack_codes(codes)
     return len(zlib.compress(packed)) * 4 // 3
 
 
 def size_text(size: int) -> str:
-    """A size for people."""
+    """Format a size in bytes."""
     return f"{size / 1e6:.1f} MB" if size >= 1e5 else f"{size / 1e3:.0f} kB"
 
 
 def count(number: int, what: str) -> str:
-    """So many of something: "1 map", "24 maps"."""
+    """Format a count: "1 map", "24 maps"."""
     return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 class _Models:
-    """The models of a page by their places, and the bytes in their traits, each kept once."""
+    """The models of a page by index, and the bytes in their traits, each stored once."""
 
     def __init__(self, overrides: Patch, images: Mapping[Widget, bytes]) -> None:
         self.traits: list[Any] = []
         self.images: list[dict[str, Any]] = []
         self.displays: list[int] = []
         self._overrides, self._drawn = overrides, images
-        self._places: dict[str, int] = {}
+        self._indices: dict[str, int] = {}
         self._blocks: dict[bytes, int] = {}
         self._stored: list[tuple[int, str, int]] = []
         self._bytes: list[bytes] = []
 
-    def place(self, widget: Widget) -> int:
-        """The place of a model, which comes along with everything it refers to."""
-        known = self._places.get(widget.model_id)
-        if known is not None:
-            return known
-        place = self._places[widget.model_id] = len(self.traits)
+    def index_of(self, widget: Widget) -> int:
+        """Return the index of a model; a new one is added with everything that it refers to."""
+        if widget.model_id in self._indices:
+            return self._indices[widget.model_id]
+        index_of = self._indices[widget.model_id] = len(self.traits)
         self.traits.append({})  # before what it refers to, which may refer to it
         if isinstance(widget, Canvas):
             drawn = {"width": widget.width, "height": widget.height}
-            self.traits[place] = drawn
-            self.images.append({"model": place, **drawn, "png": self.plain(self._drawn.get(widget, b""))})
-            return place
+            self.traits[index_of] = drawn
+            self.images.append({"model": index_of, **drawn, "png": self.plain(self._drawn.get(widget, b""))})
+            return index_of
         if isinstance(widget, DisplaySettings):
-            self.displays.append(place)
-        state = {name: value for name, value in widget.get_state().items() if _is_own(name)}
-        self.traits[place] = self.plain({**state, **self._overrides.get(widget, {})})
-        return place
+            self.displays.append(index_of)
+        state = {name: value for name, value in widget.get_state().items() if _is_state(name)}
+        self.traits[index_of] = self.plain({**state, **self._overrides.get(widget, {})})
+        return index_of
 
     def plain(self, value: Any) -> Any:
-        """A trait's value as JSON has it: bytes by the place of their block, references by that of their model."""
+        """Convert a trait's value to JSON: bytes become the index of their block, references that of their model."""
         if isinstance(value, (bytes, memoryview, bytearray)):
             return {"$bytes": self._block(bytes(value))}
         if isinstance(value, Widget):
@@ -246,25 +245,25 @@ class _Models:
             return self._reference(value)
         if isinstance(value, Mapping):
             codes, width = value.get("codes"), value.get("width")
-            found = {str(name): self.plain(item) for name, item in value.items() if name != "codes"}
+            items = {str(name): self.plain(item) for name, item in value.items() if name != "codes"}
             if isinstance(codes, (bytes, memoryview)) and isinstance(width, int) and len(codes) % (2 * width) == 0:
-                return found | {"codes": {"$bytes": self._block(bytes(codes), width)}}
-            return found if codes is None else found | {"codes": self.plain(codes)}
+                return items | {"codes": {"$bytes": self._block(bytes(codes), width)}}
+            return items if codes is None else items | {"codes": self.plain(codes)}
         if isinstance(value, (list, tuple)):
             return [self.plain(item) for item in value]
         if isinstance(value, float) and not math.isfinite(value):
-            return None  # JSON has no word for it
+            return None  # JSON has no such number
         return value
 
     def _reference(self, text: str) -> str:
         match = _REFERENCE.fullmatch(text)
-        found = None if match is None else registry._instances.get(match[2])
-        if match is None or not isinstance(found, (anywidget.AnyWidget, Canvas)):
+        model = None if match is None else registry._instances.get(match[2])
+        if match is None or not isinstance(model, (anywidget.AnyWidget, Canvas)):
             return text
-        return f"{match[1]}{self.place(found)}"
+        return f"{match[1]}{self.index_of(model)}"
 
     def _block(self, content: bytes, width: int = 0) -> int:
-        """The place of a block of bytes; with a width, they are a map's codes."""
+        """Return the index of a block of bytes; with a width, they are a map's codes."""
         if content not in self._blocks:
             self._blocks[content] = len(self._stored)
             packing, packed = "raw", content
@@ -274,34 +273,34 @@ class _Models:
             self._bytes.append(packed)
         return self._blocks[content]
 
-    def archive(self, told: Mapping[str, Any]) -> str:
-        """Everything in one deflated block, as base64: the size of the JSON, the JSON, the blocks."""
-        text = json.dumps({**told, "bytes": self._stored}, allow_nan=False, separators=(",", ":")).encode()
+    def archive(self, contents: Mapping[str, Any]) -> str:
+        """Pack everything in one deflated block, as base64: the size of the JSON, the JSON, the blocks."""
+        text = json.dumps({**contents, "bytes": self._stored}, allow_nan=False, separators=(",", ":")).encode()
         whole = b"".join([len(text).to_bytes(4, "little"), text, *self._bytes])
         return base64.b64encode(zlib.compress(whole)).decode()
 
 
-def _is_own(name: str) -> bool:
-    """Whether a trait is the view's, rather than about how Jupyter lays it out and finds it."""
+def _is_state(name: str) -> bool:
+    """Return whether a trait belongs to the view and not to Jupyter's layout and bookkeeping."""
     return not name.startswith("_") and name not in ("layout", "root", "tabbable", "tooltip")
 
 
 def _setting(param: Param) -> dict[str, Any]:
-    told = {name: getattr(param, name) for name in ("name", "help", "kind", "low", "high", "unit")}
-    return told | {"label": param.title, "options": param.options()}
+    fields = {name: getattr(param, name) for name in ("name", "help", "kind", "low", "high", "unit")}
+    return fields | {"label": param.title, "options": param.options()}
 
 
 def _axis(axis: Axis) -> dict[str, Any]:
-    told: dict[str, Any] = {name: getattr(axis, name) for name in ("name", "label", "help", "begin", "ordered")}
-    told["labels"] = list(axis.labels)
-    return told if axis.only is None else told | {"only": {"axis": axis.only[0], "at": list(axis.only[1])}}
+    fields: dict[str, Any] = {name: getattr(axis, name) for name in ("name", "label", "help", "begin", "ordered")}
+    fields["labels"] = list(axis.labels)
+    return fields if axis.only is None else fields | {"only": {"axis": axis.only[0], "at": list(axis.only[1])}}
 
 
 def _document(title: str, provenance: str, archive: str) -> str:
-    # What would end the element early is spelled otherwise: in JavaScript's and CSS's strings it is the same.
+    # Escape what would end the element early: in strings of JavaScript and CSS the meaning is the same.
     script, style = (_ENDING.sub(r"<\\\1", bundle(f"page.{kind}").strip()) for kind in ("js", "css"))
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    # Nothing may be fetched, from anywhere; no script but this one runs.
+    # Nothing may be fetched, and no other script may run.
     allowed = (
         f"default-src 'none'; script-src 'sha256-{digest}'; style-src 'unsafe-inline'; img-src data: blob:; "
         "base-uri 'none'; form-action 'none'"
@@ -322,7 +321,7 @@ def _document(title: str, provenance: str, archive: str) -> str:
 <div class="sw-page">
 {element("h1", title)}
 <main class="sw-main">
-<div id="sw-view"><noscript>This page draws its maps with JavaScript, which is turned off here.</noscript></div>
+<div id="sw-view"><noscript>This page draws its maps with JavaScript, which is disabled here.</noscript></div>
 <div id="sw-controls"></div>
 </main>
 {element("p", provenance, class_="sw-provenance")}

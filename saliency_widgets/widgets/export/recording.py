@@ -1,4 +1,4 @@
-"""What a saved page can step through: which settings, at which values, and the maps of all of them."""
+"""The recorded settings of a saved page: their values, and the maps of all combinations."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ _BACKWARD = 3.0  # a gradient takes about as long as three forward passes
 
 @dataclass(frozen=True)
 class PageSize:
-    """What a page would be.
+    """The estimated size of a page.
 
     Attributes:
-        maps: How many maps.
-        bytes: The size of the file, about.
-        seconds: How long the maps that are not there yet take, about; None where nothing was measured.
-        new: How many maps that are.
+        maps: Number of maps.
+        bytes: Approximate size of the file.
+        seconds: Approximate time to compute the missing maps; None if nothing was measured.
+        new: Number of missing maps.
     """
 
     maps: int
@@ -46,18 +46,18 @@ class PageSize:
         """In one line."""
         if not self.new:
             return f"{count(self.maps, 'map')}, about {size_text(self.bytes)}, computed already"
-        long = "" if self.seconds is None else f", about {_duration(self.seconds)} to compute"
-        return f"{count(self.maps, 'map')}, about {size_text(self.bytes)}{long}"
+        time = "" if self.seconds is None else f", about {_duration(self.seconds)} to compute"
+        return f"{count(self.maps, 'map')}, about {size_text(self.bytes)}{time}"
 
 
 @dataclass(frozen=True)
 class Recorded:
-    """One setting that is recorded.
+    """A recorded setting.
 
     Attributes:
         name: "method", "target", "score", a parameter, "sign" or "channels".
         values: Its values: methods by their name in the menu, classes as indices.
-        axis: How it is shown on the page.
+        axis: Its control on the page.
     """
 
     name: str
@@ -67,7 +67,7 @@ class Recorded:
 
 @dataclass(frozen=True)
 class Entry:
-    """One map of the page: what is asked, and how the answer is shown."""
+    """One map of the page: the request and the reduction."""
 
     request: Request
     reduction: Reduction
@@ -75,12 +75,12 @@ class Entry:
 
 @dataclass(frozen=True)
 class Plan:
-    """What is recorded.
+    """The recorded settings and maps.
 
     Attributes:
         recorded: The settings with their values.
-        entries: The maps by their place on each axis, None where an axis doesn't matter.
-        begin: Where the page opens.
+        entries: The maps by their index on each axis, None for an axis that doesn't apply.
+        begin: The indices with which the page opens.
     """
 
     recorded: tuple[Recorded, ...]
@@ -88,30 +88,30 @@ class Plan:
     begin: tuple[int | None, ...]
 
     @property
-    def questions(self) -> list[Request]:
-        """The different questions, in the order in which they are to be computed."""
+    def requests(self) -> list[Request]:
+        """The different requests, in the order of computation."""
         return list({entry.request.key: entry.request for entry in self.entries.values()}.values())
 
     @property
     def targets(self) -> tuple[int | None, ...]:
-        """The class at each place of the axis of targets; of all maps, where there is none."""
-        found = next((one.values for one in self.recorded if one.name == TARGET), None)
-        found = (next(iter(self.entries.values())).request.target,) if found is None else found
-        return tuple(target if isinstance(target, int) else None for target in found)
+        """The class at each index of the axis of targets; without such an axis, the class of all maps."""
+        targets = next((one.values for one in self.recorded if one.name == TARGET), None)
+        targets = (next(iter(self.entries.values())).request.target,) if targets is None else targets
+        return tuple(target if isinstance(target, int) else None for target in targets)
 
 
 def plan(panel: ImagePanel, problem: Problem, record: Mapping[str, Any] | None, pace: int | None) -> Plan:
-    """What to compute for a page.
+    """Plan the maps of a page.
 
     Args:
-        panel: The controls: what isn't recorded stays where they are.
+        panel: The controls, which hold the settings that aren't recorded.
         problem: The model and the input.
-        record: Values by the names of settings, or True for a handful of them.
-        pace: Rows of one pass, where the controls don't say.
+        record: Setting -> list of values, or True for a few values.
+        pace: Rows of one pass, if the controls don't set it.
 
     Raises:
         TypeError: ``record`` is no mapping, or a value is of the wrong type.
-        ValueError: A setting that nothing here has, a value out of range, or no values.
+        ValueError: An unknown setting, a value out of range, or no values.
     """
     if record is None:
         record = {}
@@ -120,8 +120,8 @@ def plan(panel: ImagePanel, problem: Problem, record: Mapping[str, Any] | None, 
             f"record: expected a mapping from settings to lists of values, such as {{'noise_level': [0.05, 0.1]}}, "
             f"got a {type(record).__name__}."
         )
-    found = _Reader(panel, problem).read({name: given for name, given in record.items() if given is not False})
-    recorded = tuple(found)
+    chosen = {name: values for name, values in record.items() if values is not False}
+    recorded = tuple(_Reader(panel, problem).read(chosen))
     count = math.prod(len(one.values) for one in recorded)
     if count > _MOST:
         raise ValueError(f"record: {count:,} maps are more than the {_MOST:,} of one page. Record fewer values.")
@@ -129,31 +129,31 @@ def plan(panel: ImagePanel, problem: Problem, record: Mapping[str, Any] | None, 
 
 
 def recordable(panel: ImagePanel, problem: Problem) -> dict[str, int]:
-    """What a person can record of the method that is shown, by name, and how many values a handful of it is."""
+    """Return the recordable settings of the displayed method: name -> number of values that True stands for."""
     reader = _Reader(panel, problem)
-    found = {TARGET: len(reader.top_targets())}
-    found |= {param.name: len(reader.handful(param)) for param in reader.params() if not param.advanced}
-    return {name: number for name, number in found.items() if number > 1}
+    counts = {TARGET: len(reader.top_targets())}
+    counts |= {param.name: len(reader.handful(param)) for param in reader.params() if not param.advanced}
+    return {name: number for name, number in counts.items() if number > 1}
 
 
 def offered(panel: ImagePanel) -> dict[str, Param]:
-    """Everything that :func:`recordable` may name, whatever method is shown."""
-    own = {param.name: param for entry in panel.menu.values() for param in entry.params}
-    return {TARGET: Param(TARGET, None, help="The class that is explained."), **own, **{p.name: p for p in _SHARED}}
+    """Return every setting that :func:`recordable` may name, for any method."""
+    params = {param.name: param for entry in panel.menu.values() for param in entry.params}
+    return {TARGET: Param(TARGET, None, help="The class that is explained."), **params, **{p.name: p for p in _SHARED}}
 
 
 def estimate(plan: Plan, problem: Problem, there: Callable[[Request], bool], base: int, each: int) -> PageSize:
-    """What the page would be.
+    """Estimate the size of the page.
 
     Args:
-        plan: What is recorded.
+        plan: The recorded settings and maps.
         problem: The model and the input.
-        there: Whether a question is answered already.
+        there: Returns whether the map of a request exists already.
         base: Bytes of the page with one map.
-        each: Bytes of one more.
+        each: Bytes of each further map.
     """
-    new = [request for request in plan.questions if not there(request)]
-    work: dict[tuple, float] = {}  # single passes are shared by questions that differ in how many there are
+    new = [request for request in plan.requests if not there(request)]
+    work: dict[tuple, float] = {}  # requests that differ only in the number of passes share passes
     for request in new:
         key = request.pass_key, str(request.target), request.score
         work[key] = max(work.get(key, 0), _gradients(request))
@@ -174,16 +174,16 @@ def _duration(seconds: float) -> str:
 
 
 class _Reader:
-    """Reads what a caller asks to be recorded."""
+    """Reads the ``record`` argument."""
 
     def __init__(self, panel: ImagePanel, problem: Problem) -> None:
         self._panel, self._problem = panel, problem
         self._methods: list[Method] = [panel.menu[panel.selection[METHOD]]]
 
     def params(self) -> list[Param]:
-        """Everything that can be recorded besides the method and the target, of the methods that are recorded."""
-        own = dict.fromkeys(param for entry in self._methods for param in entry.params)
-        return [*own, *_SHARED]
+        """Return the recordable parameters of the recorded methods, without method and target."""
+        params = dict.fromkeys(param for entry in self._methods for param in entry.params)
+        return [*params, *_SHARED]
 
     def read(self, record: dict[str, Any]) -> Iterator[Recorded]:
         if METHOD in record:
@@ -196,7 +196,7 @@ class _Reader:
         for name in record:
             if name not in by_name:
                 raise ValueError(unknown("record", name, [METHOD, TARGET, *by_name]) + self._whose(name))
-        # Those that continue each other's work, and those that need none, change fastest.
+        # Settings whose maps continue each other, or need no computation, change fastest.
         order = sorted(record, key=lambda name: (name in (SIGN.name, CHANNEL.name), by_name[name][0].continued))
         for name in order:
             yield self._of_params(by_name[name], record[name])
@@ -207,44 +207,44 @@ class _Reader:
             return ""
         return f" It is a parameter of {', '.join(owners)}: record that method too, or show it first."
 
-    def _of_methods(self, given: Any) -> Recorded:
+    def _of_methods(self, values: Any) -> Recorded:
         menu = self._panel.menu
-        names = list(menu) if given is True else _listed(METHOD, given)
+        names = list(menu) if values is True else _listed(METHOD, values)
         for name in names:
             if name not in menu:
                 raise ValueError(unknown_method(name, menu, "record: method"))
         self._methods = [menu[name] for name in names]
         labels = tuple(entry.title for entry in self._methods)
-        asked = self._panel.selection[METHOD]
-        begin = names.index(asked) if asked in names else 0
+        shown = self._panel.selection[METHOD]
+        begin = names.index(shown) if shown in names else 0
         return Recorded(METHOD, tuple(names), Axis(METHOD, "Method", "How attribution is computed.", labels, begin))
 
-    def _of_targets(self, given: Any) -> Recorded:
+    def _of_targets(self, values: Any) -> Recorded:
         shown = self._panel.selection[TARGET]
-        given = self.top_targets() if given is True else given
+        values = self.top_targets() if values is True else values
         score = self._panel.selection[SCORE.name]
-        indices = [self._problem.choice(target, score) for target in _listed(TARGET, given)]
+        indices = [self._problem.choice(target, score) for target in _listed(TARGET, values)]
         indices = list(dict.fromkeys(indices))
         labels = tuple(self._problem.name_of(index, score) for index in indices)
         begin = indices.index(shown) if shown in indices else 0
         return Recorded(TARGET, tuple(indices), Axis(TARGET, "Target", "The class that is explained.", labels, begin))
 
     def top_targets(self) -> list[int]:
-        """The most probable classes, and the one that is explained."""
+        """Return the most probable classes and the one that is explained."""
         shown, top = self._panel.selection[TARGET], [index for index, _, _ in self._panel.predictions]
         return top if shown in top or not isinstance(shown, int) else [shown, *top]
 
-    def _of_params(self, params: Sequence[Param], given: Any) -> Recorded:
+    def _of_params(self, params: Sequence[Param], chosen: Any) -> Recorded:
         param = params[0]
-        values = list(self.handful(param)) if given is True else _listed(param.name, given)
-        for one in params:  # of several methods: each must be able to take it
-            values = [self._checked(one, value) for value in values]
+        values = list(self.handful(param)) if chosen is True else _listed(param.name, chosen)
+        for method_param in params:  # every method that has it must accept the values
+            values = [self._checked(method_param, value) for value in values]
         values = _distinct(values)
         numbers = all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in values)
         ordered = numbers and len(values) > 2 and values == sorted(values)
         only = None
         if not any(param in _SHARED for param in params) and len(self._methods) > 1:
-            having = [place for place, entry in enumerate(self._methods) if {*params} & {*entry.params}]
+            having = [index for index, entry in enumerate(self._methods) if {*params} & {*entry.params}]
             only = None if len(having) == len(self._methods) else (METHOD, tuple(having))
         labels = tuple(_label(param, value) for value in values)
         begin = _nearest(values, self._panel.control(param).value, numbers)
@@ -258,7 +258,7 @@ class _Reader:
             raise type(error)(f"record: {error}") from None
 
     def handful(self, param: Param) -> tuple[Any, ...]:
-        """Some values over the range of a control, the one where it stands among them."""
+        """Return a few values over the range of a control, including the current one."""
         control = self._panel.control(param)
         now = control.value
         if param.kind in ("choice", "open", "layer"):
@@ -271,10 +271,10 @@ class _Reader:
 
 def _numbers(param: Param, control: Control) -> tuple[Any, ...]:
     now, low, high = control.value, param.low, param.high
-    if now is None:  # "decide for me" has no size
+    if now is None:  # automatic
         return (None,)
     if param.kind == "int" and (param.scale == "log2" or param.continued):
-        # What the work grows with: no more of it than the person has chosen.
+        # The work grows with it: never more than the user has chosen.
         halves = [int(now) >> k for k in range(HANDFUL)]
         return tuple(sorted({value for value in halves if value >= max(1, low or 1)}))
     if param.kind == "int":
@@ -286,24 +286,24 @@ def _numbers(param: Param, control: Control) -> tuple[Any, ...]:
 
 
 def _spread(options: list[Any], now: Any, most: int) -> tuple[Any, ...]:
-    """So many of the options, evenly, and the one that is chosen."""
+    """Return at most ``most`` evenly spaced options, and the current one."""
     if len(options) > most:
         options = [options[round(k * (len(options) - 1) / (most - 1))] for k in range(most)]
     return tuple(options if any(option is now or option == now for option in options) else [now, *options])
 
 
-def _listed(name: str, given: Any) -> list[Any]:
-    values = as_array(given, f"record: {name}").tolist() if hasattr(given, "__array__") else given
+def _listed(name: str, chosen: Any) -> list[Any]:
+    values = as_array(chosen, f"record: {name}").tolist() if hasattr(chosen, "__array__") else chosen
     if isinstance(values, (str, int, float)) and not isinstance(values, bool):
         values = [values]
     if not isinstance(values, (list, tuple, range)):
-        raise TypeError(f"record: {name} takes a list of values, or True for a handful; got a {type(given).__name__}.")
-    some = list(itertools.islice(values, _MOST + 1))
-    if not some:
-        raise ValueError(f"record: {name} has no values. Leave it out, or give at least one.")
-    if len(some) > _MOST:
+        raise TypeError(f"record: {name} takes a list of values, or True for a few; got a {type(chosen).__name__}.")
+    items = list(itertools.islice(values, _MOST + 1))
+    if not items:
+        raise ValueError(f"record: {name} has no values. Leave it out, or pass at least one.")
+    if len(items) > _MOST:
         raise ValueError(f"record: {name} has more than {_MOST:,} values. Record fewer of them.")
-    return some
+    return items
 
 
 def _distinct(values: Sequence[Any]) -> list[Any]:
@@ -318,11 +318,11 @@ def _is_plain(value: Any) -> bool:
 
 
 def _nearest(values: Sequence[Any], now: Any, numbers: bool) -> int:
-    for place, value in enumerate(values):
+    for index, value in enumerate(values):
         if value is now or (_is_plain(value) and _is_plain(now) and value == now):
-            return place
+            return index
     if numbers and isinstance(now, (int, float)):
-        return min(range(len(values)), key=lambda place: abs(values[place] - now))
+        return min(range(len(values)), key=lambda index: abs(values[index] - now))
     return 0
 
 
@@ -331,17 +331,17 @@ def _label(param: Param, value: Any) -> str:
         return "auto"
     if isinstance(value, float):
         return f"{value:g}" + (f" {param.unit}" if param.unit == "%" else "")
-    return str(value) if _is_plain(value) else f"own {type(value).__name__.lower()}"
+    return str(value) if _is_plain(value) else f"custom {type(value).__name__.lower()}"
 
 
 def _key(recorded: Sequence[Recorded], at: Sequence[int]) -> tuple[int | None, ...]:
-    """The places that matter."""
-    where = {one.name: place for one, place in zip(recorded, at, strict=True)}
+    """Return the indices, with None for axes that don't apply."""
+    where = {one.name: index for one, index in zip(recorded, at, strict=True)}
 
-    def matters(axis: Axis) -> bool:
+    def applies(axis: Axis) -> bool:
         return axis.only is None or where[axis.only[0]] in axis.only[1]
 
-    return tuple(place if matters(one.axis) else None for one, place in zip(recorded, at, strict=True))
+    return tuple(index if applies(one.axis) else None for one, index in zip(recorded, at, strict=True))
 
 
 def _entries(
@@ -353,5 +353,5 @@ def _entries(
         if key in seen:
             continue
         seen.add(key)
-        changes = {one.name: one.values[place] for one, place in zip(recorded, key, strict=True) if place is not None}
-        yield key, Entry(panel.request(changes).with_chunk_size(pace), panel.reduction_of(changes))
+        changes = {one.name: one.values[index] for one, index in zip(recorded, key, strict=True) if index is not None}
+        yield key, Entry(panel.request(changes).paced(pace), panel.reduction_of(changes))

@@ -1,4 +1,4 @@
-"""The section that saves a page: which settings it can step through, how large it would be, and the saving itself."""
+"""The section that saves a page: the recorded settings, the estimated size, and the saving."""
 
 from __future__ import annotations
 
@@ -22,25 +22,27 @@ from saliency_widgets.widgets.export.saving import LIMIT, PageWriter
 if TYPE_CHECKING:
     from saliency_widgets.widgets.image.explorer import Explorer
 
-_SAYS = "One file that opens from disk, with no kernel. The display settings move on it; of these, what you record:"
-_WAIT = 0.02  # seconds between looks whether a slider's map is there
+_SAYS = (
+    "One file that opens from disk without a kernel. The display settings stay live; choose what else can be changed:"
+)
+_WAIT = 0.02  # seconds between checks whether a slider's map is finished
 
 
 class SavePanel:
-    """Saves an explorer of an image as a page.
+    """Saves an image explorer as a page.
 
     Args:
-        explorer: Whose.
+        explorer: The explorer.
         executor: "thread" or "inline".
 
     Attributes:
-        widget: What is seen: folded at first.
+        widget: The panel, initially folded.
     """
 
     def __init__(self, explorer: Explorer, executor: str) -> None:
         self._explorer, self._inline = explorer, executor == "inline"
         self._state = threading.Condition()
-        self._asked: Path | None = None  # where to save to, if that is asked
+        self._target: Path | None = None  # the file to save to, if requested
         self._saving = self._stopped = self._closed = self._made = False
         self._executor = EXECUTORS[executor](self._work)
         self._boxes: dict[str, w.Checkbox] = {}
@@ -54,41 +56,41 @@ class SavePanel:
 
     @property
     def opened(self) -> bool:
-        """Whether it is open."""
+        """Whether the panel is open."""
         return self._fold.selected_index is not None
 
     @property
     def record(self) -> dict[str, bool]:
-        """What is chosen, as :meth:`Explorer.save_html` takes it."""
+        """The selected settings, as the ``record`` argument of :meth:`Explorer.save_html`."""
         there = recordable(self._explorer.panel, self._explorer._problem)
         return {name: True for name, box in self._boxes.items() if box.value and name in there}
 
     def show(self) -> None:
-        """Another map is on the screen, or another choice was made: tell the size, if anybody looks."""
+        """Update the size if the panel is open; called when the map or the selection has changed."""
         if self.opened and not self._closed:
-            with self._state:  # opened in the moment in which a map is finished, two threads come here
+            with self._state:  # two threads come here when the panel is opened while a map is being finished
                 if not self._made:
                     self._make()
                     self._made = True
             self._executor.kick()
 
     def close(self) -> None:
-        """End its worker."""
+        """End the worker."""
         self._closed = True
         self._executor.close()
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Wait until nothing is being saved; False when the time is over first.
+        """Wait until nothing is being saved; return False on a timeout.
 
         Raises:
-            RuntimeError: The worker itself waits, in an observer.
+            RuntimeError: Called on the worker's thread, in an observer.
         """
-        prepare_wait(self._executor, self._asked is not None)
+        prepare_wait(self._executor, self._target is not None)
         with self._state:
-            return self._state.wait_for(lambda: self._closed or not (self._saving or self._asked), timeout)
+            return self._state.wait_for(lambda: self._closed or not (self._saving or self._target), timeout)
 
     def _make(self) -> None:
-        """What is inside, when it is opened first: most people look at the map alone."""
+        """Create the contents when the panel is first opened."""
         for name, param in offered(self._explorer.panel).items():
             box = w.Checkbox(description=param.title, tooltip=param.help, indent=False, layout={"width": LABEL_WIDTH})
             box.layout.flex = "1 1 auto"
@@ -96,8 +98,8 @@ class SavePanel:
             box.observe(lambda _change: self.show(), names="value")
             self._boxes[name], self._counts[name] = box, RichText()
             self._rows[name] = w.HBox([box, self._counts[name]], layout={"display": "none"})
-        # Of fixed height: what is said must not move what is pressed.
-        self._size, self._told = (RichText(layout={"height": "48px", "overflow": "auto"}) for _ in range(2))
+        # Of fixed height: messages must not move the buttons.
+        self._size, self._message = (RichText(layout={"height": "48px", "overflow": "auto"}) for _ in range(2))
         self._bar = w.IntProgress(max=1, layout={"width": "auto", "height": "16px"})
         self._name = w.Text("saliency.html", description="File", continuous_update=False)
         self._name.style.description_width, self._name.layout.width = LABEL_WIDTH, "auto"
@@ -109,27 +111,27 @@ class SavePanel:
         says = RichText(element("div", _SAYS, style=f"line-height:1.35;margin:0 0 4px;color:{QUIET}"))
         buttons = w.HBox([save.add_class("sw-save-now"), stop.add_class("sw-save-stop")])
         rows = list(self._rows.values())
-        self._inside.children = [says, *rows, self._size, self._name, buttons, self._bar, self._told]
+        self._inside.children = [says, *rows, self._size, self._name, buttons, self._bar, self._message]
         self._explorer.view.add_controls(*self._boxes.values(), self._name, save, stop)
 
     def _save(self) -> None:
         with self._state:
-            if self._saving or self._asked is not None:
+            if self._saving or self._target is not None:
                 return
             name = self._name.value.strip() or "saliency.html"
-            self._asked, self._stopped = Path(name if Path(name).suffix else f"{name}.html"), False
+            self._target, self._stopped = Path(name if Path(name).suffix else f"{name}.html"), False
         self._executor.kick()
 
     def _stop(self) -> None:
         with self._state:
             self._stopped = True
 
-    # ---- on the worker's thread: display widgets alone are written to
+    # ---- on the worker's thread: writes only to display widgets
 
     def _work(self) -> None:
-        self._tell_size()
+        self._update_size()
         with self._state:
-            path, self._asked, self._saving = self._asked, None, self._asked is not None
+            path, self._target, self._saving = self._target, None, self._target is not None
         if path is None:
             return
         try:
@@ -138,9 +140,9 @@ class SavePanel:
             with self._state:
                 self._saving = False
                 self._state.notify_all()
-            self._tell_size()
+            self._update_size()
 
-    def _tell_size(self) -> None:
+    def _update_size(self) -> None:
         explorer = self._explorer
         if self._closed or not self._made:
             return
@@ -149,37 +151,37 @@ class SavePanel:
             wanted = "" if name in there else "none"
             if row.layout.display != wanted:
                 row.layout.display = wanted
-            _put(self._counts[name], _said(f"{there.get(name, 0)} values", QUIET))
+            _set_value(self._counts[name], _line(f"{there.get(name, 0)} values", QUIET))
         try:
             size = PageWriter(explorer, self.record).size
         except BaseException as error:
-            _put(self._size, _said(error_text(worker_error(error)), QUIET))
+            _set_value(self._size, _line(error_text(worker_error(error)), QUIET))
             return
         over = f" Over the limit of {LIMIT}: record less." if size.maps > LIMIT else ""
-        _put(self._size, _said(f"{size}.{over}", INK))
+        _set_value(self._size, _line(f"{size}.{over}", INK))
 
     def _write(self, path: Path) -> None:
         try:
             there = resolve_target(path).exists()
             writer = PageWriter(self._explorer, self.record)
             writer.check(LIMIT)
-            saved = writer.write(path, check=self._check, told=self._progress)
+            saved = writer.write(path, check=self._check, report=self._progress)
         except Cancelled:
-            self._finish(0, _said("Stopped: nothing was written. What was computed is kept.", INK))
+            self._finish(0, _line("Stopped: nothing was written. Computed maps stay in the cache.", INK))
         except BaseException as caught:
             error = worker_error(caught)
-            known = isinstance(error, (TypeError, ValueError, RuntimeError, OSError))
+            expected = isinstance(error, (TypeError, ValueError, RuntimeError, OSError))
             what = error_text(error)
-            if not known:
-                what = f"{type(error).__name__}: {what}. This was not foreseen: please report it."
-            self._finish(0, error_line(f"{what} Nothing was written; change something and save again."))
+            if not expected:
+                what = f"{type(error).__name__}: {what}. Unexpected error: please report it."
+            self._finish(0, error_line(f"{what} Nothing was written; change a setting and save again."))
         else:
-            replaced = ", in place of the one that was there" if there else ""
-            self._finish(1, _said(f"Saved{replaced}: {saved.path.resolve()}", INK))
+            replaced = ", replacing the existing file" if there else ""
+            self._finish(1, _line(f"Saved{replaced}: {saved.path.resolve()}", INK))
 
-    def _finish(self, share: int, told: Markup) -> None:
+    def _finish(self, share: int, text: Markup) -> None:
         self._bar.max, self._bar.value = 1, share
-        _put(self._told, told)
+        _set_value(self._message, text)
 
     def _check(self) -> None:
         while True:
@@ -187,18 +189,18 @@ class SavePanel:
                 raise Cancelled
             if self._inline or not self._explorer._session.busy:
                 return
-            with self._state:  # the map of a slider that is moved goes first
+            with self._state:  # the map of a moved slider goes first
                 self._state.wait(_WAIT)
 
     def _progress(self, done: int, total: int, what: str) -> None:
         self._bar.max, self._bar.value = max(total, 1), done
-        _put(self._told, _said(f"{done} of {total} maps · {what}", INK))
+        _set_value(self._message, _line(f"{done} of {total} maps · {what}", INK))
 
 
-def _put(widget: Any, text: Markup) -> None:
+def _set_value(widget: Any, text: Markup) -> None:
     if widget.value != text:
         widget.value = text
 
 
-def _said(text: str, color: str) -> Markup:
+def _line(text: str, color: str) -> Markup:
     return element("div", text, style=f"line-height:1.35;color:{color};overflow-wrap:anywhere")

@@ -1,4 +1,4 @@
-"""What an explorer of images writes: a page that needs no kernel."""
+"""Saves an image explorer as a page that needs no kernel."""
 
 from __future__ import annotations
 
@@ -44,13 +44,13 @@ class PageWriter:
     """Records maps of an explorer and writes them as a page.
 
     Args:
-        explorer: Whose.
+        explorer: The explorer.
         record: See :meth:`Explorer.save_html`.
-        title: What stands above it; which model it is about unless given.
+        title: The heading. Default: names the model.
 
     Raises:
-        RuntimeError: There is no finished map on the screen.
-        TypeError, ValueError: What is to be recorded can't be.
+        RuntimeError: The displayed map is not finished.
+        TypeError, ValueError: These settings can't be recorded.
     """
 
     def __init__(self, explorer: Explorer, record: Mapping[str, Any] | None, title: str | None = None) -> None:
@@ -58,24 +58,24 @@ class PageWriter:
         shown = self._session.last
         if explorer.attribution is None or shown is None or shown.frame is None or shown.request is None:
             raise RuntimeError("There is no finished map to save yet: call explorer.wait() first.")
-        # In passes as long as those of the map on the screen: then their samples are each other's.
+        # With the chunk size of the displayed map, so that the maps share samples.
         self._shown, pace = shown, dict(shown.request.params).get(CHUNK_SIZE.name) or explorer._problem.rows
         self.plan: Plan = plan(explorer.panel, explorer._problem, record, pace)
         self._title = titled(title, f"Which pixels moved the output of {type(explorer._arguments['model']).__name__}")
 
     @property
     def size(self) -> PageSize:
-        """What the page would be, before anything is computed or written."""
+        """The estimated size of the page, before anything is computed or written."""
         assert self._shown.frame is not None
         each = packed_size(self._shown.frame.codes) + 700  # and its readings and code
         base = len(self._page(Recording(), {}, self._shown.attribution))
         return estimate(self.plan, self._explorer._problem, self._there, base, each)
 
     def check(self, limit: int, largest: int = LARGEST) -> PageSize:
-        """The size, if it is within the limits.
+        """Return the size if it is within the limits.
 
         Raises:
-            ValueError: It is not; the message says how large it would be, and what to do.
+            ValueError: The page would be larger than the limits.
         """
         limit, largest = MAPS.check(limit), MAX_BYTES.check(largest)
         size = self.size
@@ -85,7 +85,7 @@ class PageWriter:
         if size.bytes > largest:
             raise ValueError(
                 f"record: {size}: over the limit of {size_text(largest)} for one page. {fewer}, or pass "
-                f"max_bytes={size.bytes * 11 // 10} if you mean it."
+                f"max_bytes={size.bytes * 11 // 10}."
             )
         return size
 
@@ -94,31 +94,31 @@ class PageWriter:
         path: str | os.PathLike[str],
         *,
         check: Callable[[], None] = lambda: None,
-        told: Callable[[int, int, str], None] = lambda _done, _total, _what: None,
+        report: Callable[[int, int, str], None] = lambda _done, _total, _what: None,
     ) -> Saved:
-        """Compute what is missing, and write the page.
+        """Compute the missing maps and write the page.
 
         Args:
-            path: Where to.
-            check: Called often; raises to end it. What is computed by then is kept for the next time.
-            told: Called with the maps that are there, all of them, and what is computed next.
+            path: The file.
+            check: Called often; may raise to end the computation. Maps computed so far stay in the cache.
+            report: Called with the number of finished maps, the total, and what is computed next.
         """
-        resolve_target(path)  # before anything is computed for it
+        resolve_target(path)  # before anything is computed
         explorer = self._explorer
-        found: dict[tuple, tuple[Attribution, tuple | None]] = {}
-        questions = self.plan.questions
-        for done, request in enumerate(questions):
-            told(done, len(questions), explorer.panel.title_of(request))
-            found[request.key] = self._answer(request, check)
-        if len({version for _, version in found.values()}) > 1:
-            raise RuntimeError("The model or the inputs were changed while the maps were computed: save it again.")
-        told(len(questions), len(questions), "writing")
+        results: dict[tuple, tuple[Attribution, tuple | None]] = {}
+        requests = self.plan.requests
+        for done, request in enumerate(requests):
+            report(done, len(requests), explorer.panel.title_of(request))
+            results[request.key] = self._compute(request, check)
+        if len({version for _, version in results.values()}) > 1:
+            raise RuntimeError("The model or the inputs were changed while the maps were computed: save again.")
+        report(len(requests), len(requests), "writing")
         states: dict[tuple[int | None, ...], Patch] = {}
         for key, entry in self.plan.entries.items():
-            states[key] = {explorer.view: self._traits(entry, *found[entry.request.key])}
+            states[key] = {explorer.view: self._traits(entry, *results[entry.request.key])}
         recording = Recording(tuple(one.axis for one in self.plan.recorded), states, self.plan.targets)
         begin = self.plan.entries[self.plan.begin].request
-        text = self._page(recording, states[self.plan.begin][explorer.view], found[begin.key][0])
+        text = self._page(recording, states[self.plan.begin][explorer.view], results[begin.key][0])
         check()
         return Saved(as_path(path), put(path, text), len(states))
 
@@ -128,7 +128,7 @@ class PageWriter:
     def _is_shown(self, request: Request) -> bool:
         return self._shown.request is not None and request.key == self._shown.request.key
 
-    def _answer(self, request: Request, check: Callable[[], None]) -> tuple[Attribution, tuple | None]:
+    def _compute(self, request: Request, check: Callable[[], None]) -> tuple[Attribution, tuple | None]:
         if self._is_shown(request) and self._shown.attribution is not None:
             return self._shown.attribution, self._shown.version
         try:
@@ -136,33 +136,33 @@ class PageWriter:
         except ModelChanged as error:
             raise RuntimeError(str(error)) from error
         except (TypeError, ValueError) as error:
-            asked = ", ".join(f"{name}={written(name, value)}" for name, value in request.settings.items())
+            settings = ", ".join(f"{name}={written(name, value)}" for name, value in request.settings.items())
             raise ValueError(
-                f"record: {error} This was asked for: {asked}. Leave that value out; what was computed is kept."
+                f"record: {error} The request was: {settings}. Leave that value out; computed maps stay in the cache."
             ) from error
 
-    def _traits(self, entry: Entry, found: Attribution, version: tuple | None) -> dict[str, Any]:
-        """What the view shows of one map."""
-        explorer, frame = self._explorer, frame_of(found, entry.reduction)
-        event = Event(1, 1, "done", found, frame, request=entry.request, newest=entry.request, version=version)
+    def _traits(self, entry: Entry, attribution: Attribution, version: tuple | None) -> dict[str, Any]:
+        """Return the view's traits for one map."""
+        explorer, frame = self._explorer, frame_of(attribution, entry.reduction)
+        event = Event(1, 1, "done", attribution, frame, request=entry.request, asked=entry.request, version=version)
         status = explorer._status_of(event, event, "", entry.reduction.sign)
         status["elapsed"], status["aside"] = None, ""
         shown = {**explorer._shown, "sign": entry.reduction.sign, "channels": entry.reduction.channels}
-        status["code"] = code_of(found.settings, transformed=found.transformed, shown=shown)
+        status["code"] = code_of(attribution.settings, transformed=attribution.transformed, shown=shown)
         return {"frame": messages.frame_of(event), "status": status}
 
     def _page(
         self,
         recording: Recording,
         traits: Mapping[str, Any],
-        found: Attribution | None,
+        attribution: Attribution | None,
     ) -> bytes:
         explorer = self._explorer
-        assert found is not None
+        assert attribution is not None
         text = page(
             explorer.view,
             title=self._title,
-            provenance=provenance(explorer._arguments["model"], found.settings, *_recorded(self.plan)),
+            provenance=provenance(explorer._arguments["model"], attribution.settings, *_recorded(self.plan)),
             recording=recording if len(recording.states) > 1 else replace(recording, axes=(), states={}),
             predictions=explorer.panel.predictions,
             overrides={explorer.view: {"marking": False, "region": {}, "controls": [], **traits}},
@@ -172,16 +172,16 @@ class PageWriter:
 
 
 def provenance(model: nn.Module, settings: Mapping[str, Any], *more: str) -> str:
-    """Where a page comes from, in one line: version, model, date, method and settings.
+    """Describe the origin of a page in one line: version, model, date, method and settings.
 
     Args:
-        model: As the caller gave it.
-        settings: Of the attribution with which the page opens.
-        *more: What else is to be told.
+        model: The caller's model.
+        settings: The settings of the attribution with which the page opens.
+        *more: Further entries.
     """
-    told = [f"{name}={written(name, value)}" for name, value in settings.items() if value is not None]
+    texts = [f"{name}={written(name, value)}" for name, value in settings.items() if value is not None]
     date = datetime.now().astimezone().strftime("%Y-%m-%d %H:%M")
-    parts = [f"saliency_widgets {version('saliency-widgets')}", type(model).__name__, date, ", ".join(told), *more]
+    parts = [f"saliency_widgets {version('saliency-widgets')}", type(model).__name__, date, ", ".join(texts), *more]
     return " · ".join(parts)
 
 
@@ -207,11 +207,11 @@ def save_html(
     explorer.wait()
     writer = PageWriter(explorer, record, title)
     size = writer.check(limit, max_bytes)
-    with tqdm(total=len(writer.plan.questions), disable=not progress, unit="map") as bar:
+    with tqdm(total=len(writer.plan.requests), disable=not progress, unit="map") as bar:
         bar.set_description(f"About {size_text(size.bytes)}")
 
-        def told(done: int, _total: int, what: str) -> None:
+        def report(done: int, _total: int, what: str) -> None:
             bar.set_postfix_str(what, refresh=False)
             bar.update(done - bar.n)
 
-        return writer.write(path, told=told)
+        return writer.write(path, report=report)

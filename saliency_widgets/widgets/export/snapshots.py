@@ -1,4 +1,4 @@
-"""What widgets show, as an image and a text for readers without a page."""
+"""Snapshots of widgets as an image and a text, for readers without a kernel."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ Draw = Callable[[float], Image.Image]
 _SIDE = 480  # pixels of the longer side of a map alone
 _WIDE, _WIDEST = 900, 260  # pixels of a grid, and of one of its columns at most
 _BARS = 640  # pixels across
-_GRAY = (128, 128, 128)  # what a map without an image lies over, as on the page
+_GRAY = (128, 128, 128)  # background of a map without an image, as on the page
 _DEFAULTS = {param.name: param for param in render.DISPLAY}
 
 
 def of_explorer(explorer: Explorer) -> Snapshot:
-    """The overlay with its color bar and what is drawn on it."""
+    """Return the overlay with its color bar and annotations."""
     shown = explorer._session.shown
     if shown is None or shown.frame is None:
         return Snapshot(_lines(explorer))
@@ -55,13 +55,13 @@ def of_explorer(explorer: Explorer) -> Snapshot:
 
 
 def of_table(explorer: TableExplorer) -> Snapshot:
-    """The ranked bars."""
+    """Return the ranked bars."""
     bars = explorer.bars.shown
     return Snapshot(_lines(explorer), (lambda share: render.draw_bars(bars, round(_BARS * share))) if bars else None)
 
 
 def of_comparison(comparison: Comparison) -> Snapshot:
-    """The grid, and what is written below its maps."""
+    """Return the grid and the lines below its maps."""
     view, progress = comparison.view, comparison.view.progress
     texts = [(cell.name, cell.status.get("message") or cell.status.get("title")) for cell in view.cells]
     lines = [
@@ -74,15 +74,15 @@ def of_comparison(comparison: Comparison) -> Snapshot:
 
 
 def of_sweep(sweep: SweepView) -> Snapshot:
-    """The recommendation, the maps of the settings, and the table."""
-    result, maps = sweep.found, sweep.maps
+    """Return the recommendation, the maps of the settings, and the table."""
+    result, maps = sweep.result, sweep.maps
     settings = {"method": result.method.name, **result.fixed}
     about = ", ".join(f"{name}={written(name, value)}" for name, value in settings.items())
     return Snapshot([result.words, *result.notes, about], None if maps is None else _grid(maps.view), result.summary)
 
 
 def of_lesson(lesson: Lesson) -> Snapshot:
-    """The step that is turned to, with the shot that is seen first."""
+    """Return the current step with its first shot."""
     view = lesson.view
     step, content = view.steps[view.step], view.content(lesson.step)
     contents = [one for name in lesson.steps if (one := view.content(name))]
@@ -104,10 +104,10 @@ def of_lesson(lesson: Lesson) -> Snapshot:
 
 
 def _lines(explorer: BaseExplorer, **look: Any) -> list[str]:
-    """What is written around an answer, where it comes from, and how it is shown."""
+    """Return the texts around a map, its provenance and its display settings."""
     status, shown = messages.status(**explorer.view.status), explorer._session.shown
-    answer = None if shown is None else shown.attribution
-    settings = explorer._request.settings if answer is None else answer.settings
+    attribution = None if shown is None else shown.attribution
+    settings = explorer._request.settings if attribution is None else attribution.settings
     return [
         status["title"] or explorer.panel.title,
         " · ".join(f"{line['label']} {line['value']}" for line in status["readings"]),
@@ -120,7 +120,7 @@ def _lines(explorer: BaseExplorer, **look: Any) -> list[str]:
 
 
 def _progress(status: Mapping[str, Any]) -> str:
-    """How far it is; nothing where it is finished."""
+    """Format the progress; empty if finished."""
     if status.get("state", "idle") not in ("idle", "running", "stopped"):
         return ""
     words = "Stopped" if status.get("state") == "stopped" else "Still being computed"
@@ -128,7 +128,7 @@ def _progress(status: Mapping[str, Any]) -> str:
 
 
 def _grid(view: GridView) -> Draw | None:
-    """The maps of a grid, on the scales that they have on the page: see ``js/src/grid/scales.ts``."""
+    """Return the maps of a grid with the color scales of the page, see ``js/src/grid/scales.ts``."""
     if not any(cell.frame for cell in view.cells):
         return None
     rows, columns, cells = view.rows, view.columns, list(view.cells)
@@ -154,7 +154,7 @@ def _grid(view: GridView) -> Draw | None:
 
 
 def _panels(panels: Sequence[Mapping[str, Any]], contents: Sequence[Mapping[str, Any]]) -> Draw:
-    """The panels of a lesson, as ``js/src/lesson/panel.ts`` draws them; what they name is in any step's content."""
+    """Return the panels of a lesson, as ``js/src/lesson/panel.ts`` draws them, with images and maps from all steps."""
     images, maps = (
         {name: one for content in contents for name, one in content.get(kind, {}).items()}
         for kind in ("images", "maps")
@@ -194,7 +194,7 @@ def _panel(
 
 
 def _sized(png: bytes, raw: Mapping[str, Any], side: int) -> tuple[np.ndarray, render.Quantized | None]:
-    """An image whose longer side has so many pixels, and its map in the same size, where there is one."""
+    """Scale an image and its map, if there is one, to this length of the longer side."""
     size = raw.get("width", 1), raw.get("height", 1)
     image = Image.open(io.BytesIO(png)).convert("RGB") if png else Image.new("RGB", size, _GRAY)
     scale = side / max(image.size)

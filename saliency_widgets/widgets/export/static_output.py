@@ -1,8 +1,8 @@
-"""What a widget leaves in its cell for readers without a kernel: an image and a text, right below the widget.
+"""The static output of a widget for readers without a kernel: an image and a text in its cell, below the widget.
 
-A stored notebook holds no state of widgets, unless JupyterLab is told to store it: on the next day, on GitHub, and in a
-page without a network, this is what is seen. While the widget is on the page, a style that comes with the text hides
-both, and so it does with JupyterLab's "model not found" once the widget is gone.
+By default, a stored notebook holds no widget state: when it is reopened, on GitHub, or on a page without network, only
+the static output is visible. While the widget is on the page, a style in the text hides both, and it also hides
+JupyterLab's "model not found" message once the widget is gone.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ from PIL import Image
 from saliency_widgets.markup import element, joined, whole
 from saliency_widgets.params import check_switch
 from saliency_widgets.session.jobs import worker_error
-from saliency_widgets.widgets.base import frame_stream as paced
+from saliency_widgets.widgets.base import frame_stream as frame_stream
 
 if TYPE_CHECKING:
     import pandas as pd
 
-LARGEST = 150_000  # bytes that the image and the text have in a notebook
-_QUIET = 0.3  # seconds without a change before they are made: nobody stores a notebook in the middle of a move
-_LINE, _TEXT = 400, 4000  # characters of a line, and of all of them
+LARGEST = 150_000  # bytes of the image and the text in a notebook
+_QUIET = 0.3  # seconds without a change before they are made
+_LINE, _TEXT = 400, 4000  # characters of a line and of the text
 _ROWS = 30  # of a table
 
-# In JupyterLab's page, and nbconvert's: a cell's output holds the widget, the image and the text, one after another.
+# On pages of JupyterLab and nbconvert, a cell's output holds the widget, the image and the text, one after another.
 _OUTPUT = ".jp-OutputArea-child"
-_ALIVE = f"{_OUTPUT}:has(.widget-box)"  # every widget of ours is a box
+_ALIVE = f"{_OUTPUT}:has(.widget-box)"  # every widget of this package is a box
 _STYLE = (
     f"{_ALIVE}+{_OUTPUT}:has(+{_OUTPUT} .sw-static),{_ALIVE}+*+{_OUTPUT}:has(.sw-static),"
     # a widget whose model isn't found is a text without an element
@@ -49,13 +49,13 @@ _enabled = True
 
 
 def static_output(on: bool) -> None:
-    """Whether explorers, comparisons, lessons and sweeps leave an image and a text in their cell; they do unless off.
+    """Turn the static output of explorers, comparisons, lessons and sweeps on or off; it is on by default.
 
-    A notebook that is opened again without its widgets shows them instead: 150 kB at most for each. While the widget
-    is on the page, they are hidden.
+    It is an image and a text, at most 150 kB, that a notebook shows when it is reopened without its widgets. It is
+    hidden while the widget is on the page.
 
     Args:
-        on: From now on. What is in a notebook already stays as it is until its cell runs again.
+        on: Whether widgets leave a static output from now on. Existing output stays until its cell runs again.
 
     Raises:
         TypeError: ``on`` is neither True nor False.
@@ -66,12 +66,12 @@ def static_output(on: bool) -> None:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """What a widget shows, for a reader.
+    """A snapshot of a widget.
 
     Attributes:
         lines: The text; the first line is the title.
-        draw: Draws the image at a share of its usual size, 1 or less; None where there is none yet.
-        table: What stands below the text.
+        draw: Draws the image at a share of its usual size, at most 1; None if there is none yet.
+        table: A table below the text.
     """
 
     lines: Sequence[str]
@@ -80,38 +80,38 @@ class Snapshot:
 
 
 class WithStaticOutput(Widget):
-    """A widget that leaves a static output wherever IPython displays it, as itself and not as a part of another one."""
+    """A widget that leaves a static output where IPython displays it, but not as a part of another widget."""
 
     _static: StaticOutput | None = None
 
     def _snapshot(self) -> Snapshot:
-        """What is shown now; it is called on any thread."""
+        """Return the current snapshot; called on any thread."""
         raise NotImplementedError
 
     def _snapshot_sources(self) -> Mapping[Widget, Sequence[str]]:
-        """Widgets with the names of their traits that say when there is something new to show."""
+        """Return the widgets and traits whose changes make the static output outdated."""
         raise NotImplementedError
 
     def _ipython_display_(self) -> None:
         if not _enabled or self.comm is None or _publisher() is None:
-            raise NotImplementedError  # IPython goes on with the mime bundle, as for any other widget
+            raise NotImplementedError  # IPython then uses the mime bundle, as for any other widget
         widget: Any = self._repr_mimebundle_()
-        _publish({**widget, "text/plain": ""})  # the static text says more, and stays up to date
+        _publish({**widget, "text/plain": ""})  # the static text replaces it and stays up to date
         if self._static is None:
             self._static = StaticOutput(self)
         self._static.send(update=False)
 
     def _update_static(self) -> None:
-        """Bring the static output up to date, with the messages of the cell that runs now."""
+        """Update the static output, with the messages of the running cell."""
         if self._static is not None and self._static.outdated:
             self._static.send()
 
 
 class StaticOutput:
-    """The static output of one widget, in all cells that have displayed it.
+    """The static output of one widget, in all cells that display it.
 
     Args:
-        widget: Held weakly: an output keeps nothing alive.
+        widget: The widget, which is held weakly.
     """
 
     def __init__(self, widget: WithStaticOutput) -> None:
@@ -125,24 +125,24 @@ class StaticOutput:
 
     @property
     def outdated(self) -> bool:
-        """Whether something has changed since the main thread sent it.
+        """Whether something has changed since the main thread sent the output.
 
-        What other threads send between two cells reaches a page, but not ``nbconvert --execute``.
+        Messages that other threads send between two cells reach a page, but not ``nbconvert --execute``.
         """
         return self._stored != self._newest
 
     def send(self, *, update: bool = True) -> None:
-        """Publish what is shown now.
+        """Publish the current snapshot.
 
         Args:
-            update: In the outputs that are there already; otherwise in new ones, of the cell that runs.
+            update: Whether to update the existing outputs; otherwise new ones are added to the running cell.
         """
         with self._sending:
-            paced._WAITER.forget(self)
+            frame_stream._WAITER.forget(self)
             number, widget = self._newest, self._widget()
             if widget is None or not _enabled:
                 return
-            for name, data in _taken(widget).items():
+            for name, data in _snapshot_bundles(widget).items():
                 _publish(data, transient={"display_id": f"{self._id}-{name}"}, update=update)
             if threading.current_thread() is threading.main_thread():
                 self._stored = number
@@ -152,25 +152,25 @@ class StaticOutput:
         if isinstance(new, dict) and (new.get("state") == "running" or new.get("final") is False):
             return
         self._newest = next(self._numbers)
-        paced._WAITER.expect(self, time.monotonic() + _QUIET)
+        frame_stream._WAITER.expect(self, time.monotonic() + _QUIET)
 
     def _overdue(self) -> None:
-        """Nothing has changed for a while. Called by the waiter's thread: the worker goes on meanwhile."""
+        """Send once nothing has changed for a while; called on the waiter's thread, not the worker's."""
         self.send()
 
 
-def _taken(widget: WithStaticOutput) -> dict[str, dict[str, str]]:
+def _snapshot_bundles(widget: WithStaticOutput) -> dict[str, dict[str, str]]:
     try:
         return bundles(widget._snapshot())
-    except Exception as caught:  # the widget itself works, and says more
-        error = worker_error(caught)  # which has words that can be shown
+    except Exception as caught:  # the widget itself still works
+        error = worker_error(caught)
         return bundles(Snapshot([repr(widget), f"No image could be made: {type(error).__name__}: {error}"]))
 
 
 def bundles(snapshot: Snapshot) -> dict[str, dict[str, str]]:
-    """The image and the text as two mime bundles, of `LARGEST` bytes at most together.
+    """Return the image and the text as two mime bundles of at most `LARGEST` bytes together.
 
-    Two, because pages show one format of each: GitHub and others may drop an image that is inside of HTML.
+    They are two because pages show one format of each bundle: GitHub and others may drop an image inside HTML.
     """
     lines = whole("\n".join(_shortened(line, _LINE) for line in snapshot.lines if line))
     plain = _shortened(lines, _TEXT)
@@ -189,8 +189,8 @@ def bundles(snapshot: Snapshot) -> dict[str, dict[str, str]]:
 
 
 def _size(*texts: str) -> int:
-    """Bytes that texts have in a notebook, as JSON."""
-    # nbformat stores a list of the lines, each on a line of its own, with the indent of a cell's output.
+    """Return the bytes that texts take in a notebook, as JSON."""
+    # nbformat stores a list of lines, one per line, with the indent of a cell's output.
     stored = (json.dumps(text.splitlines(keepends=True), ensure_ascii=False, indent=8) for text in texts)
     return sum(len(one.encode()) for one in stored)
 
@@ -200,20 +200,20 @@ def _shortened(text: str, most: int) -> str:
 
 
 def fitting_png(draw: Callable[[float], Image.Image], room: int) -> bytes:
-    """A drawing as PNG in so many bytes: in 256 colors where its own would take more, smaller where that isn't enough.
+    """Encode a drawing as PNG within a size: in 256 colors if needed, and smaller if that isn't enough.
 
     Args:
         draw: Draws at a share of the usual size.
-        room: In bytes.
+        room: The maximum size in bytes.
 
     Returns:
-        The file; empty where not even a tiny one has room.
+        The file; empty if not even a tiny one fits.
     """
     share = 1.0
     while share > 0.02:
         image = draw(share)
         png = _png(image.quantize(256, Image.Quantize.FASTOCTREE))
-        # In its own colors it takes some three times as much: tried only where that is likely to have room.
+        # In full color it takes about three times as much: tried only if that is likely to fit.
         if 4 * len(png) <= room and len(exact := _png(image)) <= room:
             return exact
         if len(png) <= room:
@@ -229,7 +229,7 @@ def _png(image: Image.Image) -> bytes:
 
 
 def _publisher() -> Any:
-    """What displays to a page; None outside of a kernel."""
+    """Return IPython's display publisher; None outside a kernel."""
     shell: Any = get_ipython()
     return shell.display_pub if hasattr(shell, "kernel") else None
 

@@ -1,4 +1,4 @@
-"""A saliency map step by step, for a class: see :func:`lesson`."""
+"""A lesson on saliency maps, step by step: see :func:`lesson`."""
 
 from saliency_widgets.widgets.lesson.lesson import Lesson, lesson
 from saliency_widgets.widgets.lesson.view import LessonView

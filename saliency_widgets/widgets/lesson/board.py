@@ -1,4 +1,4 @@
-"""What the steps of a lesson are computed from: one model, one image, one score."""
+"""Computes the steps of a lesson for one model, one image and one score."""
 
 from __future__ import annotations
 
@@ -23,27 +23,27 @@ from saliency_widgets.widgets.lesson.page import Page, Step
 
 T = TypeVar("T")
 
-_LONGEST = 24  # letters of a class's name: it stands on buttons
+_LONGEST = 24  # characters of a class name, which appears on buttons
 
 GRADIENT = "gradient"
 STRENGTH = Reduction()
-"""How maps are shown from the step on that knows channels: the largest size of each pixel."""
+"""The reduction from the step on channels on: the largest absolute value of each pixel."""
 
 
 class Board:
-    """Answers what the steps ask, each question once. Used by one thread.
+    """Computes what the steps need, each result once. Used by one thread.
 
     Args:
         problem: The model and the image.
-        target: What is explained: a class index or a function.
-        score: On which scale.
-        baseline: Where Integrated Gradients begin.
-        noise_level: Of SmoothGrad.
-        n_samples: Of SmoothGrad.
-        seed: Of all noise.
+        target: The target that is explained: a class index or a function.
+        score: The scale of the score.
+        baseline: The baseline of Integrated Gradients.
+        noise_level: The noise level of SmoothGrad.
+        n_samples: The number of samples of SmoothGrad.
+        seed: The seed of all noise.
 
     Attributes:
-        brought: Names of the images and maps that pages have brought already.
+        brought: Names of the images and maps of finished pages.
     """
 
     def __init__(
@@ -51,94 +51,94 @@ class Board:
     ) -> None:
         self.problem, self.target, self.score = problem, target, score
         self.baseline, self.noise_level, self.n_samples, self.seed = baseline, noise_level, n_samples, seed
-        self.brought: set[str] = set()
+        self.existing: set[str] = set()
         self._check: Callable[[], None] = lambda: None
-        self._kept: dict[Hashable, Any] = {}
+        self._cache: dict[Hashable, Any] = {}
         self._version: tuple | None = None
 
     @property
     def baseline_name(self) -> str:
-        """The baseline in words."""
-        return repr(self.baseline) if isinstance(self.baseline, str) else "your own"
+        """The baseline, for display."""
+        return repr(self.baseline) if isinstance(self.baseline, str) else "a custom one"
 
     def page(self, step: Step, check: Callable[[], None]) -> Iterator[Page]:
-        """What a step shows, in one piece.
+        """Compute a step's page, in one piece.
 
         Args:
-            step: Which.
-            check: Raises to end the computation.
+            step: The step.
+            check: May raise to end the computation.
 
         Raises:
             TypeError: The model or the target can't be explained.
             ValueError: The step doesn't apply to this model, or the model has changed since the first step.
         """
         self._check = check
-        self._look_at_version()
-        page = Page(known=self.brought)
-        page.notes += self._concerning(step.method)
+        self._check_version()
+        page = Page(existing=self.existing)
+        page.notes += self._findings_on(step.method)
         step.build(self, page)
-        self._look_at_version()
+        self._check_version()
         yield page
 
-    def _look_at_version(self) -> None:
+    def _check_version(self) -> None:
         version = self.problem.version()
         if self._version is None:
             self._version = version
         elif version != self._version:
             raise ValueError(
-                "model: it, or the image, has changed since the lesson began, and its steps would be of two models. "
-                "Run the cell again for a lesson about what it is now."
+                "model: the model or the image has changed since the lesson began, and its steps would not fit "
+                "together. Run the cell again for a new lesson."
             )
 
-    def _concerning(self, method: str) -> list[str]:
-        """What the check-up has against a method; where it makes the map wrong, there is none."""
+    def _findings_on(self, method: str) -> list[str]:
+        """Return the check-up's findings on a method; raise if they make the map wrong."""
         if not method:
             return []
-        found = self.once("check-up", lambda: list(check_up(self.problem, self.request(DEFAULT), self._check)))
-        own = [finding for finding in found if method in finding.methods and finding.severity != "slow"]
-        wrong = next((finding for finding in own if finding.severity == "wrong"), None)
+        findings = self.once("check-up", lambda: list(check_up(self.problem, self.request(DEFAULT), self._check)))
+        relevant = [finding for finding in findings if method in finding.methods and finding.severity != "slow"]
+        wrong = next((finding for finding in relevant if finding.severity == "wrong"), None)
         if wrong is not None:
             raise DoesNotApply(wrong)
-        return [finding.what for finding in own]
+        return [finding.what for finding in relevant]
 
     def once(self, key: Hashable, make: Callable[[], T]) -> T:
-        """What was made under a key, made now where it wasn't."""
-        if key not in self._kept:
-            self._kept[key] = make()
-        return self._kept[key]
+        """Return the cached value of a key, computed on the first call."""
+        if key not in self._cache:
+            self._cache[key] = make()
+        return self._cache[key]
 
     def forget(self) -> None:
-        """Let go of everything that was computed."""
-        self._kept.clear()
+        """Drop all cached results."""
+        self._cache.clear()
 
-    # ---- questions
+    # ---- requests
 
     def request(self, method: str, *, target: Any = None, **params: Any) -> Request:
-        """A question about the target, or about another."""
+        """Return a request for the target or for another one."""
         return Request.of(method, params, target=self.target if target is None else target, score=self.score)
 
-    def estimates(self, method: str, **asked: Any) -> Iterator[Attribution]:
-        """Running estimates of a method, as ``sw.attribute`` would end with."""
-        return compute(self.problem, self.request(method, **asked), self._check)
+    def estimates(self, method: str, **params: Any) -> Iterator[Attribution]:
+        """Yield the running estimates of a method; the last one is the result of ``sw.attribute``."""
+        return compute(self.problem, self.request(method, **params), self._check)
 
-    def answer(self, method: str, **asked: Any) -> Attribution:
-        """What ``sw.attribute`` gives with these settings."""
+    def attribution(self, method: str, **params: Any) -> Attribution:
+        """Return the attribution of ``sw.attribute`` with these settings."""
 
         def make() -> Attribution:
-            *_, last = self.estimates(method, **asked)
+            *_, last = self.estimates(method, **params)
             return last
 
-        return self.once(("answer", self.request(method, **asked).key), make)
+        return self.once(("attribution", self.request(method, **params).key), make)
 
     def runner(self) -> Runner:
-        """The model bound to the image and the score, for the checks of :mod:`~saliency_widgets.evaluation`."""
+        """Return the model bound to the image and the score, for :mod:`~saliency_widgets.evaluation`."""
         score, _ = self.problem.resolve(self.request(GRADIENT))
         return self.problem.runner(score, self._check)
 
     @property
     def gradient(self) -> Attribution:
         """The plain gradient of the score."""
-        return self.answer(GRADIENT)
+        return self.attribution(GRADIENT)
 
     @property
     def scored(self) -> float:
@@ -151,66 +151,66 @@ class Board:
 
     @property
     def image(self) -> np.ndarray:
-        """What the model sees, uint8 (H, W, 3)."""
+        """The model's input as an image, uint8 (H, W, 3)."""
         images = self.problem.prepared.images
         assert images is not None
         return images[0]
 
     def image_of(self, tensor: Tensor) -> np.ndarray:
-        """Another input as an image for people, uint8 (H, W, 3)."""
-        found = self.problem.image_of(tensor)
-        assert found is not None
-        return found
+        """Convert another model input to an image, uint8 (H, W, 3)."""
+        image = self.problem.image_of(tensor)
+        assert image is not None
+        return image
 
-    def strength(self, found: Attribution) -> Frame:
-        """A map as the explorer shows it: the largest size of each pixel."""
-        return frame_of(found, STRENGTH)
+    def strength(self, attribution: Attribution) -> Frame:
+        """Return a map as the explorer shows it: the largest absolute value of each pixel."""
+        return frame_of(attribution, STRENGTH)
 
-    def map_of(self, found: Attribution) -> Tensor:
-        """The same, as numbers, shape (H, W)."""
-        height, width = found.input_shape[-2:]
-        return STRENGTH(found.values, (height, width))[0]
+    def map_of(self, attribution: Attribution) -> Tensor:
+        """Return the values of this map, shape (H, W)."""
+        height, width = attribution.input_shape[-2:]
+        return STRENGTH(attribution.values, (height, width))[0]
 
     def channel(self, which: int, sign: str) -> Frame:
-        """One channel of the gradient."""
-        found = self.gradient
-        return frame_of(replace(found, values=found.values[:, which : which + 1]), Reduction(sign))
+        """Return one channel of the gradient."""
+        attribution = self.gradient
+        return frame_of(replace(attribution, values=attribution.values[:, which : which + 1]), Reduction(sign))
 
-    def own_size(self, found: Attribution, sign: str) -> Frame:
-        """A class activation map in its layer's own resolution."""
-        height, width = found.values.shape[-2:]
-        return coded(Reduction(sign)(found.values, (height, width))[0], signed=False)
+    def layer_frame(self, attribution: Attribution, sign: str) -> Frame:
+        """Return a class activation map in its layer's resolution."""
+        height, width = attribution.values.shape[-2:]
+        return coded(Reduction(sign)(attribution.values, (height, width))[0], signed=False)
 
-    # ---- words
+    # ---- texts
 
     @property
     def channels(self) -> list[str]:
-        """What the channels are called."""
+        """The names of the channels."""
         count = self.problem.tensor.shape[1]
         return ["Red", "Green", "Blue"] if count == 3 else [f"Channel {k + 1}" for k in range(count)]
 
     @property
     def target_name(self) -> str:
-        """What is explained, for people."""
-        return "your own target" if is_function(self.target) else self.name_of(self.target)
+        """The target, for display."""
+        return "a custom target" if is_function(self.target) else self.name_of(self.target)
 
     @property
     def score_name(self) -> str:
-        """The score that is explained, for people: "probability of tabby"; of a single value, "value"."""
+        """The explained score, for display: "probability of tabby"; "value" for a single value."""
         return self.scale if self.target_name == self.scale else f"{self.scale} of {self.target_name}"
 
     def name_of(self, target: Any) -> str:
-        """A class or an index, for people."""
+        """Return a class name or an index, for display."""
         name = self.problem.name_of(target, self.score, short=True)
         return name if len(name) <= _LONGEST else f"{name[: _LONGEST - 1]}…"
 
     @property
     def scale(self) -> str:
-        """What the score is called."""
+        """The name of the score."""
         return self.score.replace("_", " ")
 
     def probable(self) -> Tensor | None:
-        """The probability of each class, shape (K,); None where the output holds no class scores."""
+        """Return the probability of each class, shape (K,); None if the output holds no class scores."""
         if self.score == "value":
             return None
         try:
@@ -221,7 +221,7 @@ class Board:
             raise
 
     def others(self) -> list[int]:
-        """Other classes to compare with: the most probable besides the target, and the least probable."""
+        """Return other classes to compare with: the most probable one besides the target, and the least probable."""
         shares = self.probable()
         if shares is None or not isinstance(self.target, int) or len(shares) < 2:
             return []
@@ -229,7 +229,7 @@ class Board:
         return list(dict.fromkeys([order[0], order[-1]]))
 
 
-class DoesNotApply(ValueError):  # noqa: N818 - it is no error: it is what the check-up knows
+class DoesNotApply(ValueError):  # noqa: N818 - not an error, but a finding of the check-up
     """A step has nothing to show for this model."""
 
     def __init__(self, finding: Finding) -> None:
@@ -238,10 +238,10 @@ class DoesNotApply(ValueError):  # noqa: N818 - it is no error: it is what the c
 
 
 def number(value: float) -> str:
-    """A number for people: two decimals, or three significant digits."""
+    """Format a number with two decimals or three significant digits."""
     return f"{value:.2f}" if 0.01 <= abs(value) < 10000 else render.format_number(value)
 
 
 def percent(share: float) -> str:
-    """A share for people; in small ones one decimal."""
+    """Format a share in percent, small ones with one decimal."""
     return f"{share:.0%}" if abs(share) >= 0.0995 or share == 0 else f"{share:.1%}"

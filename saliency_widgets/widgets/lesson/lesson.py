@@ -1,4 +1,4 @@
-"""``sw.lesson``: how a saliency map comes about and what to do about its weaknesses, for a class."""
+"""``sw.lesson``: how a saliency map is computed and what to do about its weaknesses, for teaching."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ from saliency_widgets.widgets.lesson.page import Page, Step
 from saliency_widgets.widgets.lesson.view import LessonView
 
 STEPS: dict[str, Step] = {
-    found.name: found
-    for found in (
+    entry.name: entry
+    for entry in (
         replace(basics.input_, name="input"),
         basics.prediction,
         basics.gradient,
@@ -60,14 +60,14 @@ STEPS: dict[str, Step] = {
 """All steps by name, in order."""
 
 _SAMPLES = 64
-_LOOK = 0.1  # seconds between looks how far it is
+_LOOK = 0.1  # seconds between updates of the progress bar
 
 
 class Lesson(WithStaticOutput, Showable, w.VBox):
-    """The steps of a saliency map as a strip: see :func:`lesson` for the arguments.
+    """The steps of a saliency map as a strip. See :func:`lesson` for the arguments.
 
     Attributes:
-        view: The strip and the current step; everything it shows is in its traits.
+        view: The strip and the current step.
         explorer: The explorer that "Try it" moves; None until it is needed.
     """
 
@@ -98,8 +98,8 @@ class Lesson(WithStaticOutput, Showable, w.VBox):
                 f"explorer: expected what sw.explore returns for an image, got a {type(explorer).__name__}."
             )
         if explorer is not None and not explorer._open:
-            raise ValueError("explorer: it is closed. Make another one, or leave it out.")
-        asked = {
+            raise ValueError("explorer: it is closed. Create a new one, or leave it out.")
+        options = {
             "score": SCORE.check(score),
             "baseline": BASELINE.check(baseline),
             "noise_level": NOISE_LEVEL.check(noise_level),
@@ -108,18 +108,16 @@ class Lesson(WithStaticOutput, Showable, w.VBox):
         }
         problem = Problem(model, inputs, transform=transform, class_names=class_names, device=device)
         if problem.prepared.images is None:
-            raise ValueError(
-                f"inputs: a lesson is about an image, and these have shape {tuple(problem.tensor.shape)}. Pass one."
-            )
+            raise ValueError(f"inputs: a lesson needs an image, got inputs of shape {tuple(problem.tensor.shape)}.")
         one_sample(problem)
-        target = problem.choice(target, asked["score"])
-        self._given = {"transform": transform, "class_names": class_names, "device": device}
+        target = problem.choice(target, options["score"])
+        self._arguments = {"transform": transform, "class_names": class_names, "device": device}
         self._model, self._inputs, self._target = model, inputs, target
         self._problem = problem
-        asked["baseline"] = problem.baselines[0] if baseline is None else baseline
-        self._board = Board(problem, target=target, **asked)
-        runner = self._board.runner()  # what doesn't fit is an error of this call
-        runner.baseline(asked["baseline"], asked["seed"])
+        options["baseline"] = problem.baselines[0] if baseline is None else baseline
+        self._board = Board(problem, target=target, **options)
+        runner = self._board.runner()  # wrong arguments raise in this call
+        runner.baseline(options["baseline"], options["seed"])
         if is_function(target):
             runner.scores(runner.inputs)
         self._steps = {name: STEPS[name] for name in chosen}
@@ -127,24 +125,24 @@ class Lesson(WithStaticOutput, Showable, w.VBox):
         self._failed: dict[str, Exception] = {}
         self._finished: set[str] = set()
         self.explorer: Explorer | None = explorer
-        self._own_explorer = False
+        self._owns_explorer = False
         title = f"{type(model).__name__} · {self._board.target_name}"
         self.view = LessonView(title, list(self._steps.values()), on_stop=self.stop, on_try=self._on_try)
-        self.view.tell()
+        self.view.set_status()
         super().__init__([self.view], layout={"width": "100%", "overflow": "visible"})
         self.view.root = self.model_id
         self.add_class("sw-lesson-box")
         self._writes = WorkerWrites(self)
         self._open = True
         self._open_lifetime(self.view)
-        self._examiner = Examiner(weakly(self._on_told), busy=self._is_busy, executor=executor)
+        self._examiner = Examiner(weakly(self._on_result), busy=self._is_busy, executor=executor)
         weakref.finalize(self, self._examiner.ending.end).atexit = False
         for step in self._steps.values():
             self._examiner.submit(Check(step.name, partial(self._board.page, step)))
         stop_on_interrupt(self)
 
     def __repr__(self) -> str:
-        """What it is about, in one line."""
+        """Show the title and the progress in one line."""
         return f"Lesson({self.view.title!r}, {len(self._finished)} of {len(self._steps)} steps)"
 
     @property
@@ -154,30 +152,30 @@ class Lesson(WithStaticOutput, Showable, w.VBox):
 
     @property
     def step(self) -> str:
-        """The name of the step that is shown. Set it to turn to another, by name."""
+        """The name of the current step. Set it to go to another one."""
         return self.steps[self.view.step]
 
     @step.setter
     def step(self, name: str) -> None:
-        place = self.steps.index(check_choice("step", name, self.steps))
+        index = self.steps.index(check_choice("step", name, self.steps))
         if not self._open:
-            raise RuntimeError("step: the lesson is closed. Make it again.")
-        self.view.go_to(place)
+            raise RuntimeError("step: the lesson is closed. Create a new one.")
+        self.view.go_to(index)
 
     def wait(self, timeout: float | None = None) -> Lesson:
-        """Wait until all steps are there, with a progress bar.
+        """Wait until all steps are computed, with a progress bar.
 
         Args:
-            timeout: Seconds to wait at most.
+            timeout: Maximum time to wait, in seconds.
 
         Returns:
             The lesson itself.
 
         Raises:
-            TimeoutError: It was not finished in time.
-            RuntimeError: It was stopped, or it is closed.
+            TimeoutError: The lesson was not finished in time.
+            RuntimeError: The lesson was stopped, or it is closed.
             KeyboardInterrupt: The kernel was interrupted; the computation is stopped.
-            Exception: What was not foreseen, in a step; a step that doesn't apply to the model is no error.
+            Exception: An unexpected error in a step. A step that doesn't apply to the model is no error.
         """
         timeout = TIMEOUT.check(timeout)
         try:
@@ -191,7 +189,7 @@ class Lesson(WithStaticOutput, Showable, w.VBox):
             if not isinstance(error, (TypeError, ValueError)):
                 raise_again(error)
         if len(self._finished) < len(self._steps):
-            raise RuntimeError("The lesson is not finished: it was stopped, or it is closed. Make it again.")
+            raise RuntimeError("The lesson is not finished: it was stopped, or it is closed. Create a new one.")
         return self
 
     def _wait(self, timeout: float | None) -> None:
@@ -201,7 +199,7 @@ class Lesson(WithStaticOutput, Showable, w.VBox):
             while not done:
                 wait = _LOOK if left is None else min(_LOOK, left)
                 done = self._examiner.wait(wait)
-                if len(self._finished) > bar.n:  # an update of none is written, too
+                if len(self._finished) > bar.n:  # tqdm also writes an update by zero
                     bar.update(len(self._finished) - bar.n)
                 if left is not None and not done:
                     left -= wait
@@ -209,7 +207,7 @@ class Lesson(WithStaticOutput, Showable, w.VBox):
                         raise TimeoutError(f"The lesson was not finished within {timeout} seconds.")
 
     def stop(self) -> None:
-        """Stop computing; the steps that are there stay."""
+        """Stop computing; finished steps stay."""
         self._examiner.drop()
         if len(self._finished) == len(self._steps) or not self._open:
             return
@@ -217,31 +215,31 @@ class Lesson(WithStaticOutput, Showable, w.VBox):
             if not self.view.content(name):
                 remedy = "Run the cell again to compute it."
                 self.view.show(name, {"state": "stopped", "message": "Stopped before this step.", "remedy": remedy})
-        self.view.tell(state="stopped")
+        self.view.set_status(state="stopped")
 
     def page_size(self) -> int:
-        """How many bytes :meth:`save_html` would write, of the steps that are there."""
+        """Return the number of bytes that :meth:`save_html` would write, for the steps computed so far."""
         if not self._open:
-            raise RuntimeError("page_size: the lesson is closed. Make it again.")
+            raise RuntimeError("page_size: the lesson is closed. Create a new one.")
         return len(page(self.view, title=self.view.title, provenance=self._provenance).encode())
 
     def save_html(self, path: str | os.PathLike[str], *, title: str | None = None, max_bytes: int = LARGEST) -> Saved:
-        """Write the lesson as one HTML file that opens from disk: no kernel, no server, no request to anywhere.
+        """Write the lesson as one HTML file that opens from disk, without a kernel, a server or network access.
 
-        All steps, their controls and the keys work on it as they do here; only "Try it" is gone. Waits until all steps
-        are there, with a progress bar.
+        All steps, controls and keys work on it; only "Try it" is missing. Waits until all steps are computed, with a
+        progress bar.
 
         Args:
-            path: Where to; a file that is there is replaced, once all of it is written.
-            title: What stands above it; what the lesson is about unless given.
-            max_bytes: How large the file may be; :meth:`page_size` tells how large it will be.
+            path: The file; an existing one is replaced once all is written.
+            title: The heading. Default: the lesson's title.
+            max_bytes: Maximum size of the file; see :meth:`page_size`.
 
         Returns:
             Path, size and number of maps.
 
         Raises:
-            ValueError: It would be larger than that. Nothing is written.
-            TypeError, ValueError, OSError: It can't be written there: see :func:`~.files.resolve_target`.
+            ValueError: The file would be larger. Nothing is written.
+            TypeError, ValueError, OSError: The file can't be written there, see :func:`~.files.resolve_target`.
             RuntimeError: The lesson was stopped, or it is closed.
         """
         resolve_target(path)
@@ -259,7 +257,7 @@ class Lesson(WithStaticOutput, Showable, w.VBox):
         return provenance(self._model, {"target": self._board.target_name, "score": self._board.score})
 
     def close(self) -> None:
-        """End the computation and its thread, and leave the page; an explorer that was given stays."""
+        """End the computation and its thread, and remove the lesson from the page; an explorer passed to it stays."""
         if not self._open:
             return
         self._open = False
@@ -267,7 +265,7 @@ class Lesson(WithStaticOutput, Showable, w.VBox):
         self._examiner.close()
         self._board.forget()
         self.view.retire()
-        if self.explorer is not None and self._own_explorer:
+        if self.explorer is not None and self._owns_explorer:
             self.explorer.close()
             if self.view.comm is not None:  # ipywidgets' close_all may have closed it already
                 self.children = [self.view]
@@ -283,30 +281,30 @@ class Lesson(WithStaticOutput, Showable, w.VBox):
     def _snapshot_sources(self) -> Mapping[w.Widget, Sequence[str]]:
         return {self.view: ("status", "step")}
 
-    # ---- what arrives
+    # ---- results
 
     def _is_busy(self) -> bool:
         return self.explorer is not None and self.explorer._session.busy
 
-    def _on_told(self, told: CheckEvent) -> None:
-        """A step is finished, or has failed. Called by the worker."""
-        name = told.check.name
-        if told.state == "running" or not self._open:
+    def _on_result(self, result: Told) -> None:
+        """Show a step that is finished or has failed; called by the worker."""
+        name = result.check.name
+        if result.state == "running" or not self._open:
             return
-        page, error = told.result, told.error
+        page, error = result.found, result.error
         if isinstance(page, Page):
             self._settings[name] = page.settings
-            self._board.brought |= page.names
+            self._board.existing |= page.names
             self.view.show(name, page.content)
         elif error is not None:
             self._failed[name] = error
-            self.view.show(name, {"state": "refused", **_told(error)})
+            self.view.show(name, {"state": "refused", **_describe_error(error)})
         self._finished.add(name)
         if len(self._finished) == len(self._steps):
-            self.view.tell(state="done")
+            self.view.set_status(state="done")
             self._board.forget()
 
-    # ---- trying it out
+    # ---- "Try it"
 
     def _on_try(self, name: str, shot: int) -> None:
         step = self._steps.get(name)
@@ -315,26 +313,26 @@ class Lesson(WithStaticOutput, Showable, w.VBox):
         try:
             self._try(step, shot)
         except BaseException as error:
-            self.view.tell(**_told(worker_error(error)))
+            self.view.set_status(**_describe_error(worker_error(error)))
 
     def _try(self, step: Step, shot: int) -> None:
-        own = self._settings.get(step.name, [])
-        settings = {"target": self._target, **step.settings, **(own[shot] if 0 <= shot < len(own) else {})}
+        shots = self._settings.get(step.name, [])
+        settings = {"target": self._target, **step.settings, **(shots[shot] if 0 <= shot < len(shots) else {})}
         if self.explorer is None:
             self.explorer = Explorer(
-                self._model, self._inputs, target=self._target, score=self._board.score, **self._given
+                self._model, self._inputs, target=self._target, score=self._board.score, **self._arguments
             )
-            self._own_explorer = True
+            self._owns_explorer = True
             self.children = [self.view, self.explorer]
         self.explorer.update(**settings)
         mark = f"sw-tried-{self.view.model_id}"
         self.explorer.add_class(mark)
-        self.view.tell(message="", remedy="")
-        self.view.send({"type": "tried", "explorer": mark, "place": step.place})
+        self.view.set_status(message="", remedy="")
+        self.view.send({"type": "tried", "explorer": mark, "place": step.control_class})
 
 
-def _told(error: Exception) -> dict[str, str]:
-    """What went wrong, and what to do."""
+def _describe_error(error: Exception) -> dict[str, str]:
+    """Return the message and the remedy for an error."""
     if isinstance(error, DoesNotApply):
         return {"message": error_text(error), "remedy": error.remedy}
     if isinstance(error, torch.OutOfMemoryError):
@@ -343,20 +341,20 @@ def _told(error: Exception) -> dict[str, str]:
             "remedy": "Pass a smaller image, free the device's memory, or pass device='cpu'.",
         }
     if isinstance(error, (TypeError, ValueError)):
-        return {"message": error_text(error), "remedy": "This step is left out; the others are as they should be."}
+        return {"message": error_text(error), "remedy": "This step is left out; the others are not affected."}
     return {
         "message": f"{type(error).__name__}: {error_text(error)}",
-        "remedy": "This was not foreseen: please report it.",
+        "remedy": "Unexpected error: please report it.",
     }
 
 
 def _chosen(steps: Sequence[str] | None) -> list[str]:
-    """The steps that are asked for, in the lesson's order."""
+    """Return the requested steps in the lesson's order."""
     if steps is None:
         return list(STEPS)
     named = [check_choice("steps", name, list(STEPS)) for name in check_list("steps", steps, "['input', 'gradient']")]
     if not named:
-        raise ValueError(f"steps: expected one at least. Known: {', '.join(STEPS)}.")
+        raise ValueError(f"steps: expected at least one. Known: {', '.join(STEPS)}.")
     return [name for name in STEPS if name in named]
 
 
@@ -376,33 +374,32 @@ def lesson(
     steps: Sequence[str] | None = None,
     explorer: Explorer | None = None,
 ) -> Lesson:
-    """A saliency map step by step, to be shown to a class: large type, arrow keys, a full screen.
+    """Explain a saliency map step by step, for teaching: large type, arrow keys, full screen.
 
-    From the image to the overlay: the signed gradient, its size, one number for all channels, the color scale. Then
-    what is wrong with it, and what helps: noise and smoothing, saturation and the way of Integrated Gradients, the
-    caveat of Guided Backprop, Grad-CAM's layers. Each step has its own control, and says which of the explorer's
-    controls changes the same; "Try it" moves an explorer there. All numbers and maps are this model's, those of
-    :func:`attribute`. They are computed once, step by step, and are then all in the page: turning and sliding need no
-    kernel.
+    From the image to the overlay: the signed gradient, its absolute value, the reduction over channels, the color
+    scale. Then its weaknesses and remedies: noise and smoothing, saturation and the path of Integrated Gradients, the
+    caveat of Guided Backprop, Grad-CAM's layers. Each step has a control and names the explorer's control for the same
+    setting; "Try it" moves an explorer there. All numbers and maps are computed for this model by :func:`attribute`,
+    once and step by step, and are then stored in the page: changing steps and moving sliders need no kernel.
 
     Args:
         model: Any ``torch.nn.Module`` that scores each row of a batch; call ``model.eval()`` first.
         image: One image, as for :func:`explore`.
         target: A class index or name, None for the top prediction, or a function from the model's output to one number.
-        transform: From ``image`` to what the model takes, as for :func:`explore`.
+        transform: Converts ``image`` to the model's input, as for :func:`explore`.
         class_names: As for :func:`explore`.
-        device: Where to compute; the model's own device unless given.
+        device: Where to compute. Default: the model's device.
         score: "logit", "probability", "log_probability", or "value" for regression.
-        baseline: Where the way to the image begins: a name such as "black" or "blur", a tensor or a function.
-        noise_level: Of SmoothGrad: the noise's standard deviation, as a part of the input's max - min.
-        n_samples: Of SmoothGrad.
-        seed: Of all noise.
-        steps: Names of the steps to show; all of them unless given. See :attr:`Lesson.steps`.
-        explorer: The explorer that "Try it" moves; one is made below the lesson unless given.
+        baseline: The start of the integration path: a name such as "black" or "blur", a tensor or a function.
+        noise_level: SmoothGrad's noise level: the standard deviation relative to the input's max - min.
+        n_samples: SmoothGrad's number of samples.
+        seed: The seed of all noise.
+        steps: Names of the steps to show. Default: all, see :attr:`Lesson.steps`.
+        explorer: The explorer that "Try it" moves. Default: a new one below the lesson.
 
     Returns:
-        The lesson, a widget: it shows itself as the last line of a cell, and leaves the current step there as an image
-        and a text for readers without a kernel (see :func:`~saliency_widgets.static_output`).
+        The lesson, a widget: displayed by the last line of a cell, with the current step as an image and a text for
+        readers without a kernel (see :func:`~saliency_widgets.static_output`).
 
     Raises:
         TypeError: An argument of the wrong type.

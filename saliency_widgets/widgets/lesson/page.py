@@ -1,4 +1,4 @@
-"""What one step of a lesson is, and what it shows: images, maps, bars and curves, chosen by one control."""
+"""The steps of a lesson and their pages: images, maps, bars and curves, selected by one control."""
 
 from __future__ import annotations
 
@@ -26,21 +26,21 @@ class Step:
     """One step of a lesson.
 
     Attributes:
-        name: What it is called in code.
-        title: What it is called by people: short, it stands in the strip.
-        says: What is to be known of it: two sentences.
-        control: What the explorer's control is called that changes this.
-        place: The CSS class of that control.
-        settings: What the explorer is moved to by "Try it".
+        name: The name in code.
+        title: A short title for the strip.
+        says: Two sentences of explanation.
+        control: The label of the explorer's control for the same setting.
+        control_class: The CSS class of that control.
+        settings: The explorer's settings for "Try it".
         build: Fills the page.
-        method: The method whose needs the model must meet; none where it is empty.
+        method: The method whose requirements the model must meet; may be empty.
     """
 
     name: str
     title: str
     says: tuple[str, str]
     control: str
-    place: str
+    control_class: str
     settings: Mapping[str, Any]
     build: Callable[[Board, Page], None]
     method: str = ""
@@ -50,36 +50,36 @@ def step(
     title: str,
     *says: str,
     control: str,
-    place: str,
+    control_class: str,
     settings: Mapping[str, Any] | None = None,
     method: str = "",
 ) -> Callable[[Callable[[Board, Page], None]], Step]:
-    """Make a function that fills a page a step of a lesson, named like the function."""
+    """Return a decorator that turns a function that fills a page into a step of the same name."""
 
     def wrap(build: Callable[[Board, Page], None]) -> Step:
         first, second = says
-        return Step(build.__name__, title, (first, second), control, place, settings or {}, build, method)
+        return Step(build.__name__, title, (first, second), control, control_class, settings or {}, build, method)
 
     return wrap
 
 
 @dataclass
 class Page:
-    """What a step shows. Of several shots one is seen, chosen by the step's control.
+    """The page of a step. One of its shots is visible, selected by the step's control.
 
     Attributes:
-        known: Names of the images and maps that other pages have brought already.
+        existing: Names of the images and maps of earlier pages.
         images: PNG files by name.
-        maps: Maps by name, as the front end takes them.
-        shots: What can be chosen.
-        settings: Of each shot: what "Try it" adds to the step's settings.
-        notes: What is to be known besides.
-        label: What the control is called; without one, there is one shot.
-        slider: Whether the control is a slider; a row of buttons otherwise.
-        start: The shot that is seen first.
+        maps: Maps by name, in the format of the front end.
+        shots: The shots to choose from.
+        settings: For each shot, the settings that "Try it" adds to those of the step.
+        notes: Further notes.
+        label: The control's label; without one, there is only one shot.
+        slider: Whether the control is a slider instead of a row of buttons.
+        start: The shot that is shown first.
     """
 
-    known: Collection[str] = ()
+    existing: Collection[str] = ()
     images: dict[str, bytes] = field(default_factory=dict)
     maps: dict[str, dict[str, Any]] = field(default_factory=dict)
     shots: list[dict[str, Any]] = field(default_factory=list)
@@ -91,7 +91,7 @@ class Page:
 
     @property
     def content(self) -> dict[str, Any]:
-        """As the front end takes it: see ``js/src/lesson/content.ts``."""
+        """The content in the format of the front end, see ``js/src/lesson/content.ts``."""
         return {
             "state": "ready",
             "images": self.images,
@@ -105,34 +105,34 @@ class Page:
 
     @property
     def names(self) -> set[str]:
-        """Of the images and maps that it brings."""
+        """The names of this page's images and maps."""
         return {*self.images, *self.maps}
 
-    def asks(self, label: str, *, slider: bool = False, start: int = 0) -> None:
-        """What the control is called that chooses the shot."""
+    def set_control(self, label: str, *, slider: bool = False, start: int = 0) -> None:
+        """Set the control that selects the shot."""
         self.label, self.slider, self.start = label, slider, start
 
-    def shot(self, label: str, *panels: dict[str, Any], said: str = "", **settings: Any) -> None:
-        """One more shot.
+    def shot(self, label: str, *panels: dict[str, Any], text: str = "", **settings: Any) -> None:
+        """Add a shot.
 
         Args:
-            label: What it is called at the control.
-            *panels: What is seen side by side.
-            said: What was measured, in a sentence or two.
-            **settings: What "Try it" adds to the step's settings.
+            label: Its label at the control.
+            *panels: The panels, side by side.
+            text: What was measured, in a sentence or two.
+            **settings: The settings that "Try it" adds to those of the step.
         """
-        self.shots.append({"label": label, "says": said, "panels": list(panels)})
+        self.shots.append({"label": label, "says": text, "panels": list(panels)})
         self.settings.append(settings)
 
     def image(self, name: str, caption: str, make: Callable[[], np.ndarray]) -> dict[str, Any]:
-        """An image; made only where no page has brought it.
+        """Return an image panel; the image is made only if no page has it yet.
 
         Args:
-            name: Of the image, in the whole lesson.
-            caption: What stands below it.
-            make: Gives it, uint8 (H, W, 3).
+            name: The image's name, unique in the lesson.
+            caption: The caption below it.
+            make: Returns the image, uint8 (H, W, 3).
         """
-        if name not in self.known and name not in self.images:
+        if name not in self.existing and name not in self.images:
             self.images[name] = png_bytes(make())
         return {"caption": caption, "image": name}
 
@@ -147,18 +147,18 @@ class Page:
         clip: tuple[float, float] = _CLIP,
         scale: str = "",
     ) -> dict[str, Any]:
-        """A map; made only where no page has brought it.
+        """Return a map panel; the map is made only if no page has it yet.
 
         Args:
-            name: Of the map, in the whole lesson.
-            caption: What stands below it.
-            make: Gives it.
-            over: The image that it is laid over; alone unless given.
-            opacity: How much it covers the image: the display's default over one.
+            name: The map's name, unique in the lesson.
+            caption: The caption below it.
+            make: Returns the map.
+            over: The name of the image below it. Default: none.
+            opacity: The map's opacity. Default: the display's default over an image.
             clip: Percentiles of the weakest and the strongest color.
-            scale: The map whose colors are used, where several share a range; its own unless given.
+            scale: The name of the map whose color range is used. Default: its own.
         """
-        if name not in self.known and name not in self.maps:
+        if name not in self.existing and name not in self.maps:
             self.maps[name] = raw_frame(make())
         opacity = (_OPACITY if over else 1.0) if opacity is None else opacity
         look = {"opacity": opacity, "clip": list(clip), "blend": _BLENDS.index("by value" if over else "uniform")}
@@ -166,31 +166,32 @@ class Page:
 
     @staticmethod
     def bars(caption: str, bars: Sequence[tuple[str, float]], chosen: int) -> dict[str, Any]:
-        """Shares as bars.
+        """Return a panel with shares as bars.
 
         Args:
-            caption: What stands below them.
-            bars: What each is called, and its share from 0 to 1.
-            chosen: Which of them is marked.
+            caption: The caption below them.
+            bars: Label and share, from 0 to 1, of each bar.
+            chosen: The index of the marked bar.
         """
-        told = [{"label": label, "share": share} for label, share in bars]
-        return {"caption": caption, "bars": told, "chosen": chosen}
+        items = [{"label": label, "share": share} for label, share in bars]
+        return {"caption": caption, "bars": items, "chosen": chosen}
 
     @staticmethod
     def curve(
-        caption: str, points: tuple[Sequence[float], Sequence[float]], at: float, *, across: str, up: str,
+        caption: str, points: tuple[Sequence[float], Sequence[float]], at: float, *, x_label: str, y_label: str,
         mark: tuple[float, str] | None = None,
     ) -> dict[str, Any]:  # fmt: skip
-        """A curve with a marker on it.
+        """Return a panel with a curve and a marker on it.
 
         Args:
-            caption: What stands below it.
-            points: Where they are across, ascending, and up.
-            at: Where the marker is, across.
-            across: What is shown across.
-            up: What is shown up.
-            mark: A place across, and what is there.
+            caption: The caption below it.
+            points: The points' x, ascending, and y values.
+            at: The marker's x value.
+            x_label: Label of the x axis.
+            y_label: Label of the y axis.
+            mark: An x value and its label.
         """
         x, y = ([float(value) for value in values] for values in points)
-        told = None if mark is None else {"at": float(mark[0]), "label": mark[1]}
-        return {"caption": caption, "curve": {"x": x, "y": y, "at": at, "across": across, "up": up, "mark": told}}
+        label = None if mark is None else {"at": float(mark[0]), "label": mark[1]}
+        curve = {"x": x, "y": y, "at": at, "across": x_label, "up": y_label, "mark": label}
+        return {"caption": caption, "curve": curve}

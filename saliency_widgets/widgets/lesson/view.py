@@ -1,4 +1,4 @@
-"""The lesson's view: all that it shows is in its traits, so that it works in a page without a kernel."""
+"""The lesson's view; everything that it shows is in its traits, so it works in a page without a kernel."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ _LUTS = {param.name: param.default for param in render.DISPLAY}
 
 
 def content_of(name: str) -> str:
-    """The trait that holds what a step shows."""
+    """Return the name of the trait with a step's content."""
     return f"content_{name}"
 
 
 class LessonView(BundledView):
-    """The strip of steps, the current one's images with their control, and the way to the next.
+    """The strip of steps, and the current step's images with their control.
 
-    Each step's content is a trait of its own, ``content_<name>``: an empty one is still to come.
+    Each step's content is a trait, ``content_<name>``, which is empty until the step is computed.
 
     Args:
-        title: What the lesson is about.
+        title: The lesson's title.
         steps: The steps, in order.
-        on_stop: Called when the person presses Stop.
-        on_try: Called with a step's name and the shot's number when the person presses "Try it".
+        on_stop: Called when the user presses Stop.
+        on_try: Called with the step's name and the shot's index when the user presses "Try it".
     """
 
     kind = traitlets.Unicode("lesson").tag(sync=True)
@@ -61,7 +61,7 @@ class LessonView(BundledView):
                     "title": step.title,
                     "says": list(step.says),
                     "control": step.control,
-                    "place": step.place,
+                    "place": step.control_class,
                 }
                 for step in steps
             ],
@@ -71,33 +71,33 @@ class LessonView(BundledView):
         self.on_msg(self._on_message)
 
     def __repr__(self) -> str:
-        """Never the bytes."""
+        """Show the title and the number of steps, without bytes."""
         return f"LessonView({self.title!r}, {len(self.steps)} steps)"
 
     def set_state(self, sync_data: dict[str, Any]) -> None:
-        """What the person did on the page; never while the worker writes."""
+        """Apply a message from the page, but not while the worker writes."""
         with self._lock:
             super().set_state(sync_data)
 
     def show(self, name: str, content: dict[str, Any]) -> None:
-        """Show what a step has to show."""
+        """Set a step's content."""
         with self._lock:
             setattr(self, content_of(name), content)
 
     def content(self, name: str) -> dict[str, Any]:
-        """What a step shows; empty while it is still to come."""
+        """Return a step's content; empty until the step is computed."""
         return getattr(self, content_of(name))
 
-    def tell(self, **status: Any) -> None:
-        """How far it is: "state" ("running", "done", "stopped"), "message" and "remedy"."""
+    def set_status(self, **status: Any) -> None:
+        """Update the status: "state" ("running", "done", "stopped"), "message" and "remedy"."""
         with self._lock:
             self.status = {"state": "running", "message": "", "remedy": "", **self.status, **status}
 
-    def go_to(self, place: int) -> None:
-        """Turn to a step."""
+    def go_to(self, index: int) -> None:
+        """Go to a step."""
         with self._lock:
-            self.step = place
-            self.send_state("step")  # the page may have turned since, without a word that has arrived
+            self.step = index
+            self.send_state("step")  # the page may have moved on, in a message that is still under way
 
     def _on_message(self, _widget: Widget, content: Any, _buffers: Any) -> None:
         kind = content.get("type") if isinstance(content, dict) else None
@@ -109,5 +109,5 @@ class LessonView(BundledView):
                 self._on_try(name, shot)
 
     def retire(self) -> None:
-        """Let go of whoever listened."""
+        """Drop the callbacks."""
         self._on_stop, self._on_try = (lambda: None), (lambda _step, _shot: None)
