@@ -259,7 +259,7 @@ def test_a_model_that_is_trained_meanwhile_is_noticed(explorer, model, tmp_path,
         return found
 
     monkeypatch.setattr(explorer._session, "answer", trained)
-    with pytest.raises(RuntimeError, match="changed while the maps were computed: save it again"):
+    with pytest.raises(RuntimeError, match="changed while the maps were computed: save again"):
         explorer.save_html(tmp_path / "a.html", record={"n_samples": [1, 2, 4]}, progress=False)
     assert list(tmp_path.iterdir()) == []
 

@@ -157,7 +157,7 @@ def test_another_model_and_another_input_are_told(explorer, image, tmp_path):
     image[0, 0] = 255 - image[0, 0]
     with pytest.warns(UserWarning, match="the model inputs have other values"):
         explorer.load_state(tmp_path / "a")
-    with pytest.warns(UserWarning, match=r"had \(1, 3, 8, 8\)"):
+    with pytest.warns(UserWarning, match=r"instead of \(1, 3, 8, 8\)"):
         made = sw.load(tmp_path / "a", model=conv_net(), inputs=np.zeros((12, 12, 3), np.uint8), transform=tame)
     made.close()
 
@@ -804,7 +804,7 @@ def test_a_row_whose_controls_are_refused_is_not_moved_either(row_explorer, tabl
 
 def test_a_row_is_no_image(row_explorer, explorer, tmp_path):
     explorer.save_state(tmp_path / "a")
-    with pytest.raises(ValueError, match="the state of an image, and this explorer shows a row"):
+    with pytest.raises(ValueError, match="kind 'row', got 'image'"):
         row_explorer.load_state(tmp_path / "a")
 
 

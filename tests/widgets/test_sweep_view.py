@@ -120,7 +120,7 @@ def test_more_maps_than_are_shown_are_told_of(found: sw.Sweep, monkeypatch: pyte
     grid = maps_of(view)
     assert (len(grid.cells), len(grid.rows), len(grid.columns)) == (4, 2, 3)
     words = [part.value for part in parts_of(view, []) if isinstance(part, w.HTML)]
-    assert any("These are 4 of 6; map_of(...) gives any." in text for text in words)
+    assert any("These are 4 of 6; map_of(...) returns any of them." in text for text in words)
 
 
 def test_a_click_on_a_map_brings_the_explorer_there(found: sw.Sweep) -> None:

@@ -54,7 +54,7 @@ def load_state(explorer: BaseExplorer, path: str | os.PathLike[str]) -> None:
     """See :meth:`BaseExplorer.load_state`."""
     state = read_state(path)
     if state["kind"] != explorer.kind:
-        raise ValueError(f"path: this is the state of a {state['kind']}, but this explorer shows a {explorer.kind}.")
+        raise ValueError(f"path: expected the state of an explorer of kind {explorer.kind!r}, got {state['kind']!r}.")
     undo = _edit(explorer, state["row"]) if state["kind"] == "row" else {}
     try:
         explorer.update(**state["controls"])
