@@ -323,7 +323,7 @@ def test_close_leaves_no_thread_and_no_widget(model: nn.Module) -> None:
     [
         ({"steps": ["gradiant"]}, ValueError, "Did you mean 'gradient'"),
         ({"steps": "gradient"}, TypeError, r"expected a list such as \['input', 'gradient'\]"),
-        ({"steps": []}, ValueError, "one at least"),
+        ({"steps": []}, ValueError, "at least one"),
         ({"noise_level": -2}, ValueError, "noise_level"),
         ({"n_samples": 0}, ValueError, "n_samples"),
         ({"score": "logits"}, ValueError, "score"),

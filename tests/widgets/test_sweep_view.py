@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import sys
 from dataclasses import replace
 from typing import Any
 
@@ -16,9 +17,10 @@ from toys import conv_net, images
 import saliency_widgets as sw
 from saliency_widgets.api.sweep.cells import CellResult
 from saliency_widgets.session.frames import coded
-from saliency_widgets.widgets import sweep as sweeps
 from saliency_widgets.widgets.base.parts import parts_of
 from saliency_widgets.widgets.compare.grid import GridView
+
+sweeps = sys.modules["saliency_widgets.widgets.sweep"]  # the package has a function of that name
 
 GRID = {"noise_level": [0.1, 0.4], "n_samples": [2, 8, 32]}
 
