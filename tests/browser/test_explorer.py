@@ -429,7 +429,7 @@ def test_an_image_that_is_edited_in_another_cell_is_seen_with_the_next_move(lab:
             break
         lab.page.wait_for_timeout(200)
     assert_seen(seen, overlay(after))
-    expect(seen.root.locator(".sw-notes")).to_contain_text("predictions of what they were")
+    expect(seen.root.locator(".sw-notes")).to_contain_text("the predictions are not")
     # What was seen before is of the image as it was: it must not come back.
     seen.control("method").locator("select").select_option("Gradient")
     lab.wait_for_value("explorer.settings['method']", "gradient")
@@ -438,5 +438,5 @@ def test_an_image_that_is_edited_in_another_cell_is_seen_with_the_next_move(lab:
     assert lab.value(f"bool((explorer.attribution.values == {FRESH}.values).all())", seconds=60) is True
     lab.execute("explorer.update()")
     seen.wait()
-    expect(seen.root.locator(".sw-notes")).not_to_contain_text("predictions of what they were")
+    expect(seen.root.locator(".sw-notes")).not_to_contain_text("the predictions are not")
     assert lab.errors == []

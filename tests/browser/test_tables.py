@@ -111,7 +111,7 @@ def the_same_sliders_move_the_bars_and_the_tests_stand_beside_them(lab: Lab, out
     expect(output.locator(".sw-trust .sw-said:visible").nth(1)).to_contain_text("cross-entropy", timeout=60_000)
     lab.wait_for_value("len(explorer.bars._marker_marks.x)", 10)
     for title, words in (
-        ("Over many rows", "rest most on"),
+        ("Over many rows", "depend most on"),
         ("Saturation", "aturated"),
         ("Stability and agreement", ":"),
     ):

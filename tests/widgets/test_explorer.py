@@ -746,7 +746,7 @@ def test_the_predictions_follow_a_model_that_was_trained(explorer, model):
 
 def test_predictions_of_what_the_model_was_are_said_to_be_so(explorer, model):
     def said() -> bool:
-        return any("predictions of what they were" in note for note in explorer.view.status["notes"])
+        return any("the predictions are not" in note for note in explorer.view.status["notes"])
 
     with torch.no_grad():
         model.head.bias[5] += 100

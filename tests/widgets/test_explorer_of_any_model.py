@@ -130,7 +130,7 @@ def test_the_layer_menu_lists_layers_with_their_shapes_the_last_first():
     control = next(c for p, c in made.panel._params.items() if p.name == "layer")
     labels = [label for label, _ in control.widget.options]
     assert labels == [
-        "auto · the last that matters",
+        "auto · the last spatial layer",
         "4 · 5 × 2 × 2",
         "3 · 5 × 8 × 8",
         "2 · 5 × 8 × 8",
