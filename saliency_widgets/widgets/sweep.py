@@ -149,13 +149,13 @@ class SweepView(WithStaticOutput, Showable, w.VBox):
             return None
         rows, columns = (
             list(result.groups),
-            [result.told(k, result.refining) for k in next(iter(result.groups.values()))],
+            [result.describe(k, result.refining) for k in next(iter(result.groups.values()))],
         )
         if len(rows) == 1 or not result.refining:
-            rows, columns = [""], [result.told(k) for k in self._numbers]
+            rows, columns = [""], [result.describe(k) for k in self._numbers]
         rows = rows[: -(-len(self._numbers) // len(columns))]
         signed = any(bool((array < 0).any()) for array in values)
-        names = [result.told(k) for k in self._numbers]
+        names = [result.describe(k) for k in self._numbers]
         maps = StillMaps(
             DisplaySettings(), rows, columns, names, group=result.method.title, signed=signed, on_open=self._on_open
         )
@@ -186,7 +186,7 @@ class SweepView(WithStaticOutput, Showable, w.VBox):
             arguments = ", ".join(f"{name}={_brief(value)}" for name, value in setting.items())
             words = f"explorer.update({arguments}) shows it."
         else:
-            words = self._bring(setting) or f"The explorer shows {result.told(number)}."
+            words = self._bring(setting) or f"The explorer shows {result.describe(number)}."
         assert self._maps is not None
         self._maps.view.set_traits(opened={"words": words, "mark": ""})
 

@@ -474,7 +474,7 @@ def test_a_batch_is_taken_apart_and_mappings_are_named(made):
     assert_cells(made(net(), batch), 3)
     compared = made(net(), {"one": batch[0], "two": batch[1]})
     assert compared.view.columns == ["one", "two"]
-    assert compared._comparison.name(Place(inputs=1)) == "two"
+    assert compared._comparison.name(Cell(inputs=1)) == "two"
 
 
 def test_a_parameter_that_a_method_does_not_have_is_told_at_its_map(made):

@@ -193,7 +193,7 @@ def test_curves_of_another_class_cost_no_pass(explorer, model):
     name = ["ant", "bee", "cat", "dog"][other]
     panel._class.value = name
     assert panel._said.value.count(f"For the score of {name}") == 1
-    scores = found.own["deletion"].logits[:, other]
+    scores = found.main["deletion"].logits[:, other]
     whole, nothing = scores[0], scores[-1]
     heights = ((scores - nothing) / (whole - nothing)).nan_to_num() if whole > nothing else torch.zeros_like(scores)
     assert np.allclose(panel._marks["deletion"][0].y, heights)
@@ -215,9 +215,9 @@ def test_an_answer_about_a_map_that_was_left_is_not_shown(explorer):
     explorer.update(target=(explorer.attribution.settings["target"] + 1) % 4)
     panel = section(explorer, "saturation")
     now = panel._lines.y.copy()
-    explorer.trust._on_result(Told(old, replace(found, scores=found.scores * 2), "done"))
+    explorer.trust._on_result(CheckEvent(old, replace(found, scores=found.scores * 2), "done"))
     assert np.array_equal(panel._lines.y, now)
-    explorer.trust._on_result(Told(old, None, "error", ValueError("of the past")))
+    explorer.trust._on_result(CheckEvent(old, None, "error", ValueError("of the past")))
     assert explorer.trust._message.value == ""
 
 

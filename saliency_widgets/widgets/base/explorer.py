@@ -93,7 +93,7 @@ class BaseExplorer(WithStaticOutput, Showable, w.Box):
         last, request = self._session.last, self._request
         if last is not None and last.request is not None and last.generation == self._session.generation:
             request = last.request  # as it was computed
-        return {**self._arguments, **self._problem.given, **request.settings}
+        return {**self._arguments, **self._problem.options, **request.settings}
 
     @property
     def attribution(self) -> Attribution | None:
@@ -165,7 +165,7 @@ class BaseExplorer(WithStaticOutput, Showable, w.Box):
 
     def _code_of(self, attribution: Attribution | None) -> str:
         """Return the code of a finished attribution, or of the current request if there is none yet."""
-        settings = {**self._problem.given, **self._request.settings} if attribution is None else attribution.settings
+        settings = {**self._problem.options, **self._request.settings} if attribution is None else attribution.settings
         return code_of(settings, transformed=self._problem.transformed, shown=self._shown)
 
     @property
@@ -259,7 +259,7 @@ class BaseExplorer(WithStaticOutput, Showable, w.Box):
     def _on_event(self, event: Event) -> None:
         """Show an event from the worker; touches only result widgets."""
         shown = self._session.shown or event  # the title is of the displayed map, not of the newest request
-        requested = "" if event.asked is None else self.panel.title_of(event.asked)
+        requested = "" if event.newest is None else self.panel.title_of(event.newest)
         self.view.offer(messages.frame_of(event), self._status_of(event, shown, requested))
         case = self._case_of(event)
         if case is not None:

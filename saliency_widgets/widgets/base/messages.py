@@ -92,7 +92,7 @@ def _notes(attribution: Attribution, sign: str | None) -> list[str]:
     """Return the map's notes, with the note on empty maps for the sign that is shown, not for the default one."""
     if sign in (None, attribution.default_sign) or not attribution.complete:
         return list(attribution.notes)
-    usual, now = (unseen(attribution.values[:1], name) for name in (attribution.default_sign, sign or ""))
+    _, (usual, now) = emptiness(attribution.values[:1], attribution.default_sign, sign or "")
     return [*(note for note in attribution.notes if note != usual), *([now] if now else [])]
 
 
@@ -164,28 +164,28 @@ def describe_error(error: Exception, requested: str) -> dict[str, str]:
 
 def readings(attribution: Attribution) -> list[dict[str, str]]:
     """Format the numbers that are shown next to the map."""
-    lines = []
+    lines, numbers = [], _numbers(attribution)
     if attribution.score is not None:
         scale = attribution.settings["score"].replace("_", " ")
-        lines.append(_line(scale.capitalize(), number(attribution.score[0]), "The score that is explained."))
+        lines.append(_line(scale.capitalize(), number(numbers["score"]), "The score that is explained."))
     if attribution.delta is not None:
-        error = completeness(attribution)
+        error = missing_share(numbers["total"], numbers["delta"])
         change = "" if math.isnan(error) else f" ({percent(error)} of the change)"
         lines.append(
             _line(
                 "Completeness delta",
-                number(attribution.delta[0]) + change,
+                number(numbers["delta"]) + change,
                 "Sum of all values minus the change of the score from the baseline to the input. "
                 "It should be small; more steps bring it down, unless the score jumps along the path or a part of it "
                 "has no gradient. It is never forced to zero.",
             )
         )
     if attribution.standard_error is not None:
-        error = sampling_error(attribution)
+        error = error_share(numbers["error"], numbers["size"])
         lines.append(
             _line(
                 "Sampling error",
-                "0%" if not bool(attribution.standard_error.any()) else percent(error),
+                percent(error) if numbers["varies"] else "0%",
                 "Mean standard error over the mean size of the values: how much another seed would change the map. "
                 "Four times the samples halve it.",
             )
@@ -194,7 +194,7 @@ def readings(attribution: Attribution) -> list[dict[str, str]]:
         lines.append(
             _line(
                 "Split-half correlation",
-                f"{float(attribution.agreement[0]):.2f}",
+                f"{numbers['agreement']:.2f}",
                 "Rank correlation of two maps, each computed from half of the samples: 1 is the same order of all "
                 "pixels, 0 is no relation. Maps from all samples would agree better than these.",
             )
@@ -203,7 +203,7 @@ def readings(attribution: Attribution) -> list[dict[str, str]]:
         lines.append(
             _line(
                 "Map error",
-                f"≈ {percent(float(attribution.map_error[0]))}",
+                f"≈ {percent(numbers['map_error'])}",
                 "Estimated from the changes in the last refinements, relative to the whole map. The tolerance applies "
                 "to it; the completeness delta says less about the map.",
             )
@@ -221,6 +221,18 @@ def readings(attribution: Attribution) -> list[dict[str, str]]:
     return lines
 
 
+def _numbers(attribution: Attribution) -> dict[str, float]:
+    """The numbers that are shown, in one copy from where they are."""
+    scalars = {name: getattr(attribution, name) for name in ("score", "delta", "agreement", "map_error")}
+    numbers = {name: value[0] for name, value in scalars.items() if value is not None}
+    if attribution.delta is not None:
+        numbers["total"] = attribution.values.sum()
+    if attribution.standard_error is not None:
+        error = attribution.standard_error
+        numbers |= {"error": error.mean(), "varies": error.any(), "size": attribution.values.abs().mean()}
+    return dict(zip(numbers, map(float, on_host(*numbers.values())), strict=True))
+
+
 def _unit_name(unit: str, total: int) -> str:
     """Return the unit in singular or plural: "1 of 1 pass", "17 of 50 samples"."""
     if total != 1:
@@ -232,7 +244,7 @@ def _line(label: str, value: str, hint: str) -> dict[str, str]:
     return {"label": label, "value": value, "help": hint}
 
 
-def number(value: torch.Tensor) -> str:
+def number(value: float | torch.Tensor) -> str:
     """Format a score or a delta."""
     number = float(value)
     return f"{number:.2f}" if 0.01 <= abs(number) < 10000 else render.format_number(number)

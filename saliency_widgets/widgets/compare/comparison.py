@@ -98,7 +98,7 @@ class Comparison(WithStaticOutput, Showable, w.Box):
         self.view = self._maps.view
         self.view.scale = scale
         self._detail_pane = DetailPane(lambda: self.view.set_traits(opened={}))
-        self._shown: list[Place] = []
+        self._shown: list[Cell] = []
         self.panel = ComparisonPanel(
             self._comparison, self._pivot, self._display, sign=sign, channels=channels, reduced=self._maps.reduce,
             moved=self._show,
@@ -296,7 +296,7 @@ class Comparison(WithStaticOutput, Showable, w.Box):
         self._maps.show(*self._pivot.headings, {cell: self._wanted(cell) for cell in self._shown})
         self.panel.show(self._shown)
 
-    def _wanted(self, cell: Place) -> Wanted:
+    def _wanted(self, cell: Cell) -> Wanted:
         comparison, models = self._comparison, self._comparison.axes["models"]
         ignored = comparison.ignored(cell)
         notes = (f"{comparison.method(cell).title} has no {', '.join(ignored)}: it doesn't affect this map.",)
@@ -309,7 +309,7 @@ class Comparison(WithStaticOutput, Showable, w.Box):
             notes=notes if ignored else (),
         )
 
-    def _find_cell(self, argument: str, name: tuple[str, str]) -> Place:
+    def _find_cell(self, argument: str, name: tuple[str, str]) -> Cell:
         if not isinstance(name, (tuple, list)) or not all(isinstance(label, str) for label in name):
             raise TypeError(f"{argument}: expected a cell as (row label, column label), got {brief(name)}.")
         for cell in self._shown:
@@ -319,7 +319,7 @@ class Comparison(WithStaticOutput, Showable, w.Box):
             f"{argument}: there is no cell {brief(name)}. Choose from {[self._pivot.name(p) for p in self._shown]}."
         )
 
-    def _quantized(self, cell: Place) -> render.Quantized:
+    def _quantized(self, cell: Cell) -> render.Quantized:
         frame = self._maps.frame(cell)
         return render.Quantized(codes=frame.codes, low=frame.low, high=frame.high, signed=frame.signed)
 
@@ -335,8 +335,8 @@ class Comparison(WithStaticOutput, Showable, w.Box):
             comparison.request(cell),
             comparison.axes["methods"].values[cell.methods],
         )
-        explain = comparison.problem(cell).given.get("explain")
-        about = {**comparison.about[cell.models], **({} if explain is None else {"explain": explain})}
+        explain = comparison.problem(cell).options.get("explain")
+        about = {**comparison.options[cell.models], **({} if explain is None else {"explain": explain})}
         try:
             explorer = Explorer(
                 comparison.axes["models"].values[cell.models], comparison.axes["inputs"].values[cell.inputs],

@@ -290,10 +290,10 @@ class Maps:
         entry = self._entries.get(key)
         if entry is None or self._closed:
             return
-        if event.asked is None or entry.requested is None:
+        if event.newest is None or entry.requested is None:
             return
-        pace = dict(event.asked.params).get(CHUNK_SIZE.name)
-        if entry.requested.paced(pace).key != event.asked.key:
+        pace = dict(event.newest.params).get(CHUNK_SIZE.name)
+        if entry.requested.with_chunk_size(pace).key != event.newest.key:
             return  # another map was requested meanwhile
         drawn = event.state == "error"  # even if drawing fails; in other states that leads to an error event next
         try:

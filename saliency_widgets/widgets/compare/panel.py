@@ -85,33 +85,33 @@ class ComparisonPanel:
         menus = [*self._pivot.menus.values(), *self._pivot.turning, *self.layers.values()]
         return [*menus, *self.sign.leaves, *self.channels.leaves]
 
-    def sign_of(self, cell: Place) -> str:
+    def sign_of(self, cell: Cell) -> str:
         """Return the sign of a map."""
         return self._comparison.method(cell).sign if self.sign.value == _PER_METHOD else self.sign.value
 
-    def show(self, cells: Sequence[Place]) -> None:
+    def show(self, cells: Sequence[Cell]) -> None:
         """Update the menus and the predictions for the displayed maps."""
         self._choice.layout.display = None if self._pivot.turning or self._pivot.choosable else "none"
         self.predict(cells)
 
-    def predict(self, cells: Sequence[Place]) -> None:
+    def predict(self, cells: Sequence[Cell]) -> None:
         """Show each model's predictions for each displayed input, as far as computed."""
         axes, problems = self._comparison.axes, {}
         for models, inputs in dict.fromkeys((cell.models, cell.inputs) for cell in cells):
             indices = (("inputs", inputs), ("models", models))
             heading = " · ".join(axes[name].labels[k] for name, k in indices if len(axes[name]) > 1)
-            problems[heading] = self._comparison.problem(Place(models=models, inputs=inputs))
+            problems[heading] = self._comparison.problem(Cell(models=models, inputs=inputs))
         self.predictions.value = predictions_of(problems, self._comparison.score)
 
     def _reduce(self) -> None:
-        signs = {self.sign_of(Place(methods=k)) for k in range(len(self._comparison.axes["methods"]))}
+        signs = {self.sign_of(Cell(methods=k)) for k in range(len(self._comparison.axes["methods"]))}
         self._display["diverging"].show("signed" in signs)
         self._display["colormap"].show(bool(signs - {"signed"}))
         self._reduced(None if self.sign.value == _PER_METHOD else self.sign.value, self.channels.value)
 
     def _layer_menus(self) -> dict[int, Menu]:
         comparison, axes = self._comparison, self._comparison.axes
-        methods = [comparison.method(Place(methods=k)) for k in range(len(axes["methods"]))]
+        methods = [comparison.method(Cell(methods=k)) for k in range(len(axes["methods"]))]
         needed = any(param.name == "layer" for method in methods for param in method.params)
         if (
             not needed
@@ -121,7 +121,7 @@ class ComparisonPanel:
             return {}
         menus = {}
         for k, label in enumerate(axes["models"].labels):
-            sized = comparison.problem(Place(models=k)).layers.items()
+            sized = comparison.problem(Cell(models=k)).layers.items()
             options = [(f"{path} · {c} × {h} × {width}", path) for path, (c, h, width) in reversed(sized)]
             title = label if len(axes["models"]) > 1 else "Layer"
             menus[k] = menu(title, [("auto · the last spatial layer", ""), *options], "", f"layer-{k}")

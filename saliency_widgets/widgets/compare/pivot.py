@@ -69,7 +69,7 @@ class Pivot:
             columns.labels if len(columns) > 1 or single else [""],
         )
 
-    def cells(self) -> list[Place]:
+    def cells(self) -> list[Cell]:
         """Return the displayed cells, row by row."""
         for name, variants in self.menus.items():
             variants.layout.display = "none" if name in (self.rows, self.columns) else None
@@ -80,7 +80,7 @@ class Pivot:
             for column in range(len(self._axes[self.columns]))
         ]
 
-    def name(self, cell: Place) -> tuple[str, str]:
+    def name(self, cell: Cell) -> tuple[str, str]:
         """Return the labels of a cell's row and column."""
         row, column = (self._axes[name].labels[getattr(cell, name)] for name in (self.rows, self.columns))
         return row, column

@@ -354,4 +354,4 @@ def _entries(
             continue
         seen.add(key)
         changes = {one.name: one.values[index] for one, index in zip(recorded, key, strict=True) if index is not None}
-        yield key, Entry(panel.request(changes).paced(pace), panel.reduction_of(changes))
+        yield key, Entry(panel.request(changes).with_chunk_size(pace), panel.reduction_of(changes))

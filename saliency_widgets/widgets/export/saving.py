@@ -144,7 +144,7 @@ class PageWriter:
     def _traits(self, entry: Entry, attribution: Attribution, version: tuple | None) -> dict[str, Any]:
         """Return the view's traits for one map."""
         explorer, frame = self._explorer, frame_of(attribution, entry.reduction)
-        event = Event(1, 1, "done", attribution, frame, request=entry.request, asked=entry.request, version=version)
+        event = Event(1, 1, "done", attribution, frame, request=entry.request, newest=entry.request, version=version)
         status = explorer._status_of(event, event, "", entry.reduction.sign)
         status["elapsed"], status["aside"] = None, ""
         shown = {**explorer._shown, "sign": entry.reduction.sign, "channels": entry.reduction.channels}

@@ -286,12 +286,12 @@ class Lesson(WithStaticOutput, Showable, w.VBox):
     def _is_busy(self) -> bool:
         return self.explorer is not None and self.explorer._session.busy
 
-    def _on_result(self, result: Told) -> None:
+    def _on_result(self, result: CheckEvent) -> None:
         """Show a step that is finished or has failed; called by the worker."""
         name = result.check.name
         if result.state == "running" or not self._open:
             return
-        page, error = result.found, result.error
+        page, error = result.result, result.error
         if isinstance(page, Page):
             self._settings[name] = page.settings
             self._board.existing |= page.names

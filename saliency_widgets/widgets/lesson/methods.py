@@ -135,7 +135,7 @@ def _curve(board: Board, page: Page, at: int) -> dict:
     settled = curve.settled
     mark = (settled, "settled") if settled < 1 else None
     caption = f"{board.score_name[0].upper()}{board.score_name[1:]}"
-    points = curve.places.tolist(), curve.scores.tolist()
+    points = curve.positions.tolist(), curve.scores.tolist()
     x_label = "0: baseline, 1: image"
     return page.curve(caption, points, at / SEGMENTS, x_label=x_label, y_label=board.scale, mark=mark)
 
@@ -177,7 +177,7 @@ def saturated(board: Board, page: Page) -> None:
             f"{percent(sizes[at * _FINER])} of its largest size. {end}"
         )
         size = page.curve(
-            "Size of the gradient", (curve.places.tolist(), sizes), at / SEGMENTS,
+            "Size of the gradient", (curve.positions.tolist(), sizes), at / SEGMENTS,
             x_label="0: baseline, 1: image", y_label="relative to its largest",
         )  # fmt: skip
         page.shot(f"{at / SEGMENTS:.0%}", _path_image(board, page, at), _curve(board, page, at), size, text=text)

@@ -146,7 +146,7 @@ class TableExplorer(BaseExplorer):
             self._read = table
             self._problem.move(table)
             self._arguments["inputs"] = table.rows
-            edits = {name: table.rows.iloc[0, table.places[name]] for name in values}
+            edits = {name: table.rows.iloc[0, table.column_index[name]] for name in values}
             self.what_if.set_values({k: v.item() if isinstance(v, np.generic) else v for k, v in edits.items()})
             self._submit(self.panel.request())
 
@@ -220,7 +220,7 @@ class TableExplorer(BaseExplorer):
             edits = (f"{name!r} = {value!r}" for name, value in self.what_if.changed.items())
             lines.append(f"# inputs with {', '.join(edits)}")
         if self.panel.baseline_row is not None:
-            row, is_frame = self.panel.baseline_row, hasattr(self._problem.given["background"], "iloc")
+            row, is_frame = self.panel.baseline_row, hasattr(self._problem.options["background"], "iloc")
             lines.append(
                 f"# baseline = background.iloc[[{row}]]" if is_frame else f"# baseline: row {row} of background"
             )

@@ -208,7 +208,7 @@ class TableTrust(TrustPanel):
 
     def show(self, case: Case, title: str) -> None:
         """Test finished attributions; markers of another row or score are removed."""
-        if self._marked_case is None or not self._marked_case.beside(case):
+        if self._marked_case is None or not self._marked_case.is_comparable(case):
             self._bars.show_markers(None)
         self._marked_case = case
         super().show(case, title)

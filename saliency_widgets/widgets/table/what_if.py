@@ -81,7 +81,7 @@ class WhatIf:
             self._show()
 
     def _original(self, name: str) -> Any:
-        return self._table.rows.iloc[0, self._table.places[name]]
+        return self._table.rows.iloc[0, self._table.column_index[name]]
 
     def _summarize(self, values: Mapping[str, Any]) -> None:
         for name, value in values.items():
@@ -125,7 +125,7 @@ class WhatIf:
         """
         name = self._feature.value
         value = self._changed.get(name, self._original(name))
-        position = self._table.places[name]
+        position = self._table.column_index[name]
         column = self._table.rows.iloc[:, position]
         if self._table.background is not None:
             column = pd.concat([column, self._table.background.iloc[:, position]])

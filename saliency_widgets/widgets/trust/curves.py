@@ -85,7 +85,7 @@ class CurvesSection(Section):
         lines = [f"For the score of {name}, ranked by the map of the explained class:"] if name else []
         for kind in KINDS:
             line, band, rest = self._marks[kind]
-            curve = result.own.get(kind)
+            curve = result.main.get(kind)
             if curve is not None:
                 with line.hold_sync():
                     line.x, line.y = curve.shares.numpy(), _heights(curve)
@@ -111,7 +111,7 @@ class CurvesSection(Section):
         if not text:
             return "", result
         problem = case.problem
-        count = next((in_classes(curve.logits, problem.binary).shape[1] for curve in result.own.values()), 0)
+        count = next((in_classes(curve.logits, problem.binary).shape[1] for curve in result.main.values()), 0)
         index = class_index(int(text) if text.isdecimal() else text, count, problem.class_names, "class")
         score = Score("logit", torch.tensor([index], device="cpu"), binary=problem.binary)
         return problem.name_of(index), result.of(score)

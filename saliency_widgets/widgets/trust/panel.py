@@ -91,7 +91,9 @@ class TrustPanel:
 
     def show(self, case: Case, title: str) -> None:
         """Test a finished map if the panel is open; called on any thread."""
-        self._cases = {name: other for name, other in self._cases.items() if other.beside(case) and name != title}
+        self._cases = {
+            name: other for name, other in self._cases.items() if other.is_comparable(case) and name != title
+        }
         self._cases[title] = self._case = case
         self._cases = dict(list(self._cases.items())[-_REMEMBERED:])
         if self.opened and self._sections:  # a thread that is opening the panel tests this map itself
@@ -139,9 +141,9 @@ class TrustPanel:
         check = section.check(case)
         if check is not None:
             self._checks[check.name] = check, case
-            self._examiner.ask(check)
+            self._examiner.submit(check)
 
-    def _on_result(self, result: Told) -> None:
+    def _on_result(self, result: CheckEvent) -> None:
         """Show a result from the worker; touches only display widgets."""
         check, case = self._checks.get(result.check.name, (None, None))
         if check is not result.check or case is None:
@@ -149,13 +151,13 @@ class TrustPanel:
         if result.error is not None:
             self._message.value = error_line(error_text(result.error) or type(result.error).__name__)
             return
-        if result.found is None:
+        if result.result is None:
             return
         if self._message.value:
             self._message.value = escape("")
         section = next(section for section in self._sections if section.name == result.check.name)
         with torch.no_grad():
-            section.show(result.found, case)
+            section.show(result.result, case)
 
 
 class ImageTrust(TrustPanel):

@@ -56,7 +56,7 @@ class SaturationSection(Section):
         slopes = np.nan_to_num(result.slopes.double().cpu().numpy() / (steepest or 1.0))
         widen_scale(self._share, scores, slopes)
         with self._lines.hold_sync():
-            self._lines.x, self._lines.y = result.places.numpy(), [scores, slopes]
+            self._lines.x, self._lines.y = result.positions.numpy(), [scores, slopes]
         settled = result.complete and result.settled == result.settled  # not NaN
         with self._settled.hold_sync():
             self._settled.x = [result.settled, result.settled] if settled else []
