@@ -651,7 +651,7 @@ def big(**more: Any) -> dict[str, Any]:
         ({"grid": [1]}, TypeError, "a mapping"),
         ({"grid": {"samples": [5]}}, ValueError, "'samples' is not known"),
         ({"grid": {"n_samples": [5, 0]}}, ValueError, "n_samples: expected a number from 1"),
-        ({"grid": {"n_samples": [5, 5]}}, ValueError, "twice"),
+        ({"grid": {"n_samples": [5, 5]}}, ValueError, "repeated"),
         ({"n_samples": 5}, ValueError, "Pass it once"),
         ({"n_stepps": 5}, TypeError, "n_stepps"),
         (big(), ValueError, r"1,000,000 maps, 500,000 settings for each of 2 .* s for one.*limit=1000000"),

@@ -583,7 +583,7 @@ def test_the_panel_gives_way_to_the_sliders_and_closed_it_does_nothing(monkeypat
     assert "Over 40 rows" in made.trust._sections[1]._said.value
     made.trust._fold.selected_index = None
     asked = []
-    monkeypatch.setattr(made.trust._examiner, "ask", asked.append)
+    monkeypatch.setattr(made.trust._examiner, "submit", asked.append)
     made.edit(age=2.5)
     made.wait(20)
     assert asked == []

@@ -259,7 +259,7 @@ def _finish(
             if result is not None and not result.error:
                 memory.put(_name_in_memory(cell), result)
         raise StoreError(
-            f"{error} The {len(results)} finished cells of {len(cells)} are in memory: call again without store= to "
+            f"{error} {len(results)} of {len(cells)} cells are finished and in memory: call again without store= to "
             f"compute the rest."
         ) from error
     finally:
