@@ -148,7 +148,7 @@ def _size(width: int, height: int, scale: float | None) -> tuple[int, int]:
     smallest, largest = 1 / min(width, height), _LONGEST / max(width, height)
     if not smallest <= scale <= largest:
         raise ValueError(
-            f"scale: expected a number from {smallest:.3g} (one pixel) to {largest:.3g} ({_LONGEST} pixels) for a "
+            f"scale: expected a number from {smallest:.3g} (one pixel) to {largest:.3g} ({_LONGEST} pixels) for an "
             f"image of {width} by {height}, got {brief(scale)}."
         )
     return max(1, round(width * scale)), max(1, round(height * scale))
