@@ -488,7 +488,7 @@ def every() -> list[Called]:
         _method("sweep", "by"),
         _method("sweep", "map_of", n_samples=1),
         _method("sweep", "number_of", index=0, setting=0, metric="similarity"),
-        _method("sweep", "told", number=0),
+        _method("sweep", "describe", number=0),
         _method("sweep", "widget_for", explorer=lambda stage: stage["explorer"]),
     ]  # fmt: skip
     return [*functions, *within, *members]
