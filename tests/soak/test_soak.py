@@ -227,7 +227,7 @@ PLANTED = {
     """,
     "unbounded work": """
         from soak import calls
-        from saliency_widgets.attribution import selection
+        from saliency_widgets.outputs import selection
         cases = calls.cases
         calls.cases = lambda stage: [case for case in cases(stage) if str(case) == "attribute(target=range)"]
         indices = selection._indices
@@ -259,7 +259,7 @@ PLANTED = {
     """,
     "changed model": """
         from soak import calls
-        from saliency_widgets.attribution import selection
+        from saliency_widgets.outputs import selection
         cases, index = calls.cases, selection.class_index
         calls.cases = lambda stage: [case for case in cases(stage) if str(case) == "attribute(target=5)"]
         def careless(*about):
@@ -271,7 +271,7 @@ PLANTED = {
     """,
     "left after closing": """
         from soak import checks, moves
-        from saliency_widgets.widgets import explorer
+        from saliency_widgets.widgets.image import explorer
         checks.LEAVING = 1.0
         explorer.Explorer.close = lambda self: None
         return moves.attack(seed, seconds)
