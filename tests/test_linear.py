@@ -19,7 +19,7 @@ from torch import nn
 from saliency_widgets import render
 from saliency_widgets.inputs import read_class_names, read_table, short_names
 from saliency_widgets.inputs.encoder import Encoder
-from saliency_widgets.inputs.tracing import _guessed
+from saliency_widgets.inputs.tracing import _assign_constant
 from saliency_widgets.outputs.selection import resolve
 from saliency_widgets.params import unknown
 from saliency_widgets.render.fonts import wrapped
@@ -81,7 +81,7 @@ def silent(count: int) -> Callable[[], Any]:
     """Numbers that never vary, by their places and by their names."""
     of, columns = [k if k % 2 else -1 for k in range(count)], names(count)
     transform = type("Named", (), {"get_feature_names_out": lambda _self: [f"{name}_x" for name in columns]})()
-    return lambda: (_guessed(of, columns, None), _guessed(of, columns, transform))
+    return lambda: (_assign_constant(of, columns, None), _assign_constant(of, columns, transform))
 
 
 READ: dict[str, tuple[Callable[[int], Callable[[], Any]], int]] = {
