@@ -14,7 +14,8 @@ VIEW = """
 import io
 import numpy as np
 from PIL import Image
-from saliency_widgets.widgets import DisplaySettings, messages
+from saliency_widgets.widgets import DisplaySettings
+from saliency_widgets.widgets.base import messages
 from saliency_widgets.widgets.base.heatmap import HeatmapView
 
 y, x = np.mgrid[:96, :96] / 95
