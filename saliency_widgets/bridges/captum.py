@@ -285,7 +285,7 @@ class _Bridge:
         self, runner: Runner, samples: slice, layers: list[str], settings: Mapping[str, Any], seed: int
     ) -> tuple[list[Tensor], Tensor | None, int]:
         """What captum says of some samples: tensors, the delta, and how many rows the model was run on."""
-        inputs = _split(runner, runner.inputs[samples].detach().clone())
+        inputs = runner.passes.split(runner.inputs[samples].detach().clone())
         for name in ("baselines", "feature_mask"):
             fixed = self.fixed.get(name)
             if isinstance(fixed, tuple) and len(fixed) != len(inputs):
@@ -348,7 +348,7 @@ class _Bridge:
         drawn = name == "baselines" and self.arguments[name].default is inspect.Parameter.empty
         tensor = value.to(runner.inputs.device)
         if name not in self.fixed:
-            return single(_split(runner, tensor[samples].repeat(1 + drawn, *[1] * (tensor.ndim - 1))))
+            return single(runner.passes.split(tensor[samples].repeat(1 + drawn, *[1] * (tensor.ndim - 1))))
         if drawn or name not in _BY_SAMPLE or tensor.ndim == 0:
             return tensor
         like = inputs[0] if len(inputs) == 1 and not name.startswith("layer_") else None
@@ -364,7 +364,7 @@ class _Bridge:
         if not all(bool(torch.isfinite(item).all()) for items in results for item in items):
             raise ValueError(f"method: {who} NaN or infinite values. Try another baseline, layer or method.")
         if not self.of_layer:
-            if shapes != [tuple(x.shape) for x in _split(runner, runner.inputs[: len(results[0][0])])]:
+            if shapes != [tuple(x.shape) for x in runner.passes.split(runner.inputs[: len(results[0][0])])]:
                 leave = "Leave out the arguments that change the shape."
                 raise ValueError(f"method: {who} values of shape {single(shapes)}, which is not the inputs'. {leave}")
             if runner.passes.arguments is None or not runner.passes.arguments.parts:
@@ -469,10 +469,6 @@ def _expanded(tensor: Tensor, shape: tuple[int, ...]) -> Tensor:
         return tensor.expand(shape).contiguous()
     except RuntimeError:  # it is of another shape, of which captum says what is wrong
         return tensor
-
-
-def _split(runner: Runner, rows: Tensor) -> list[Tensor]:
-    return [rows] if runner.passes.arguments is None else runner.passes.arguments.split(rows)
 
 
 @contextmanager
