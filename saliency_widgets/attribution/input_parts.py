@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from saliency_widgets.attribution.arrays import on_host
 from saliency_widgets.attribution.baselines import PixelRange
 
 
@@ -45,15 +44,3 @@ def split_parts(parts: tuple[InputPart, ...], rows: Tensor) -> list[Tensor]:
     flat = rows.split([part.size for part in parts], dim=1)
     shaped = [piece.reshape(-1, *part.shape) for piece, part in zip(flat, parts, strict=True)]
     return [x if part.dtype is None else x.to(part.dtype) for x, part in zip(shaped, parts, strict=True)]
-
-
-def constant_parts(parts: tuple[InputPart, ...], scale: Tensor) -> list[str]:
-    """The names of the inputs whose range is 0 in each sample: noise in proportion to it is none.
-
-    Args:
-        parts: The inputs; empty where there is one.
-        scale: The range of each sample's inputs, expanded to their shape.
-    """
-    names = [part.name for part in parts] or ["the input"]
-    moving = on_host(*[piece.any() for piece in split_parts(parts, scale)])
-    return [name for name, moves in zip(names, moving, strict=True) if not bool(moves)]

@@ -8,7 +8,8 @@ from typing import Any, Literal, Protocol, TypeVar
 
 from torch import Tensor
 
-from saliency_widgets.attribution.input_parts import InputPart
+from saliency_widgets.attribution.arrays import on_host
+from saliency_widgets.attribution.input_parts import InputPart, split_parts
 from saliency_widgets.params import MANY, Param
 
 T = TypeVar("T")
@@ -177,3 +178,11 @@ class Query(Protocol):
     def on(self, rows: Tensor) -> Query:
         """The same query about other inputs, shape (K * B, ...)."""
         ...
+
+
+def constant_inputs(query: Query) -> list[str]:
+    """The names of the inputs whose range is 0 in each sample: noise in proportion to it is none."""
+    names = [part.name for part in query.parts] or ["the input"]
+    scale = query.noise_scale().expand_as(query.inputs)
+    moving = on_host(*[piece.any() for piece in split_parts(query.parts, scale)])
+    return [name for name, moves in zip(names, moving, strict=True) if not bool(moves)]

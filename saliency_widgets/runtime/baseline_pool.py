@@ -10,8 +10,8 @@ from torch import Tensor
 
 from saliency_widgets.attribution.arrays import as_numbers
 from saliency_widgets.attribution.baselines import BACKGROUND, BASELINES, PixelRange
-from saliency_widgets.attribution.input_parts import InputPart, constant_parts
-from saliency_widgets.attribution.query import Query
+from saliency_widgets.attribution.input_parts import InputPart
+from saliency_widgets.attribution.query import Query, constant_inputs
 from saliency_widgets.runtime.arguments import Arguments
 
 Entry = Tensor | tuple[Tensor | None, ...] | None
@@ -80,7 +80,7 @@ class DrawnBaselines:
             return []
         query = self._query
         fresh = [entry for entry in self._entries if not isinstance(entry, Tensor)]
-        names = set(constant_parts(query.parts, query.noise_scale().expand_as(query.inputs))) if fresh else set()
+        names = set(constant_inputs(query)) if fresh else set()
         if not query.parts:
             return [] if self._pixels is not None else [*names]
         noisy = [part for k, part in enumerate(query.parts) if any(x is None or x[k] is None for x in fresh)]

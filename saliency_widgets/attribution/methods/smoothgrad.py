@@ -8,12 +8,11 @@ from functools import partial
 
 from torch import Tensor
 
-from saliency_widgets.attribution.input_parts import constant_parts
 from saliency_widgets.attribution.nonfinite import locate_nonfinite
 from saliency_widgets.attribution.numerics.moments import Chunk, Moments
 from saliency_widgets.attribution.numerics.noise import SEED, normal_noise
 from saliency_widgets.attribution.numerics.stopping import describe_stop
-from saliency_widgets.attribution.query import CHUNK_SIZE, Query
+from saliency_widgets.attribution.query import CHUNK_SIZE, Query, constant_inputs
 from saliency_widgets.attribution.registry import Estimate, get_method, method, methods
 from saliency_widgets.params import MANY, Param
 
@@ -122,7 +121,7 @@ def smoothgrad(
     if statistic == "variance" and n_samples < 2:
         raise ValueError("n_samples: a variance needs at least 2 samples, got 1.")
     inner = get_method(base)
-    constant = constant_parts(query.parts, query.noise_scale().expand_as(query.inputs)) if noise_level > 0 else []
+    constant = constant_inputs(query) if noise_level > 0 else []
     why = "noise is a part of max - min within a sample, which is 0 there"
     quiet = (f"No noise was added to {', '.join(constant)}: {why}.",) if constant else ()
     moments = Moments(query.inputs)
