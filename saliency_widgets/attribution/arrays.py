@@ -67,14 +67,14 @@ def on_host(*tensors: Tensor) -> list[Tensor]:
     Args:
         tensors: Of floating-point numbers or truth values: a type that holds those of both holds them exactly.
     """
-    found = [tensor.detach() for tensor in tensors]
-    for device in {tensor.device for tensor in found if tensor.device.type != "cpu"}:
-        which = [index for index, tensor in enumerate(found) if tensor.device == device]
-        wide = functools.reduce(torch.promote_types, [found[index].dtype for index in which])
-        moved = torch.cat([found[index].flatten().to(wide) for index in which]).cpu()
-        for index, piece in zip(which, moved.split([found[index].numel() for index in which]), strict=True):
-            found[index] = piece.view(found[index].shape).to(found[index].dtype)
-    return found
+    copies = [tensor.detach() for tensor in tensors]
+    for device in {tensor.device for tensor in copies if tensor.device.type != "cpu"}:
+        which = [index for index, tensor in enumerate(copies) if tensor.device == device]
+        wide = functools.reduce(torch.promote_types, [copies[index].dtype for index in which])
+        moved = torch.cat([copies[index].flatten().to(wide) for index in which]).cpu()
+        for index, piece in zip(which, moved.split([copies[index].numel() for index in which]), strict=True):
+            copies[index] = piece.view(copies[index].shape).to(copies[index].dtype)
+    return copies
 
 
 def as_array(value: Any, argument: str) -> np.ndarray:

@@ -41,7 +41,7 @@ SIGN = Param(
     default="absolute",
     kind="choice",
     choices=tuple(SIGNS),
-    help="Which part is shown: how strong (absolute, squared), what speaks for the class (positive), against it "
+    help="Which part is shown: how strong (absolute, squared), what is evidence for the class (positive), against it "
     "(negative), or both in two colors (signed).",
 )
 CHANNEL = Param(
@@ -84,8 +84,8 @@ def _hidden(samples: list[int], of: int, sign: str) -> str:
     if sign == "squared":
         return f"The values{which} are so small that their squares are zero: choose sign='absolute'."
     are, against, other = {
-        "positive": ("negative", "speaks against the target", "negative"),
-        "negative": ("positive", "speaks for the target", "positive"),
+        "positive": ("negative", "is evidence against the target", "negative"),
+        "negative": ("positive", "is evidence for the target", "positive"),
     }[sign]
     return (
         f"Every value{which} is {are} or zero: all that is there {against}, and under sign={sign!r} the map shows "

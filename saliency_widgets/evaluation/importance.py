@@ -48,7 +48,7 @@ def importance(
     """Explain many rows, batch by batch.
 
     The mean absolute attribution shows which features the scores of these rows rest on. If the signed mean is much
-    smaller, the feature speaks for the class in some rows and against it in others.
+    smaller, the feature is evidence for the class in some rows and against it in others.
 
     Args:
         runner: The model and one row of the table; the same score is explained for all rows.

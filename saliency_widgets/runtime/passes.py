@@ -357,11 +357,11 @@ class Passes:
         return self.widen(score.total(output, self.inputs.shape[1]) if self.joint else score(output, len(rows)))
 
     def widen(self, scores: Tensor) -> Tensor:
-        """Scores in the type in which they are told, whatever the passes compute in."""
+        """Scores in the type of the result, whatever the passes compute in."""
         return scores.to(self.inputs.dtype) if self.precision == "bfloat16" else scores
 
     def output(self, model: nn.Module, inputs: Tensor | Sequence[Tensor], rows: Sequence[int]) -> Any:
-        """What the stand-in returns for some rows (or explained inputs one by one), see :meth:`scored`."""
+        """What the stand-in returns for some rows (or explained inputs one by one), see :meth:`score_rows`."""
         laid = self.tuned is not None and self.tuned.channels_last
         samples = _samples(rows, self.batch)
         if self.joint:
