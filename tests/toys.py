@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.modules import module as module_hooks
 
 from saliency_widgets.attribution import Attribution, Score
+from saliency_widgets.inputs.prepared import kind_of
 from saliency_widgets.runtime.layers.hooks import tensor_in
 from saliency_widgets.runtime.passes import Passes
 from saliency_widgets.runtime.runner import Runner
@@ -85,7 +86,8 @@ def estimates(
 
 
 def runner(model: nn.Module, inputs: Tensor, target: int = 0) -> Runner:
-    return Runner(Passes(model, inputs, Score("logit", torch.full((len(inputs),), target))))
+    passes = Passes(model, inputs, Score("logit", torch.full((len(inputs),), target)))
+    return Runner(passes, kind=kind_of(inputs))
 
 
 def far(found: Tensor, expected: Tensor) -> float:

@@ -16,7 +16,7 @@ from saliency_widgets.attribution.score import SCORE
 from saliency_widgets.evaluation.fills import map_shape
 from saliency_widgets.params import brief, check_list, unknown
 from saliency_widgets.runtime.runner import Runner
-from saliency_widgets.session.explanation import map_of, reduced
+from saliency_widgets.session.explanation import map_of
 from saliency_widgets.session.request import Request
 
 
@@ -58,19 +58,19 @@ class Candidate:
                 raise ValueError("its map holds NaN or infinite values: scores or gradients overflow here.")
             return result
         values = self.values[index].to(runner.inputs.device)
-        if self.attribution is None and self.ordered and tuple(values.shape) == shape == runner.passes.size:
+        if self.attribution is None and self.ordered and runner.kind.drawn and tuple(values.shape) == shape:
             return values
-        if runner.passes.size is not None and values.ndim == 2:
+        if runner.kind.drawn and values.ndim == 2:
             values = values[None]
-        return reduced(values[None], self.reduction, runner.passes.size)
+        return runner.kind.reduce(values[None], self.reduction, runner.inputs)[0]
 
-    def fitted(self, inputs: int, shape: tuple[int, ...], size: tuple[int, int] | None) -> Candidate:
+    def fitted(self, inputs: int, shape: tuple[int, ...], features: tuple[int, ...]) -> Candidate:
         """Return the candidate with values of one map per input; for a single input, the leading axis is optional.
 
         Args:
             inputs: The number of inputs.
             shape: Of each, as the model sees it.
-            size: (H, W), if they are images.
+            features: The shape of a map: (H, W) of an image.
 
         Raises:
             ValueError: The values don't fit, or hold NaN.
@@ -83,7 +83,7 @@ class Candidate:
             if seen != expected:
                 raise ValueError(f"{what} is an attribution of inputs of shape {seen}, and {expected} is evaluated.")
         else:
-            fitting = [shape] if size is None else [shape, size]
+            fitting = list(dict.fromkeys((shape, features)))
             if inputs == 1 and tuple(values.shape) in fitting:
                 values = values[None]
             if tuple(values.shape) not in [(inputs, *each) for each in fitting]:

@@ -207,7 +207,10 @@ def evaluate(
     fitted = candidates
     for problem in problems:
         one_sample(problem)
-        fitted = [each.fitted(count, tuple(problem.tensor.shape[1:]), problem.size) for each in candidates]
+        fitted = [
+            each.fitted(count, tuple(problem.tensor.shape[1:]), problem.kind.shape_of(problem.tensor))
+            for each in candidates
+        ]
     rows: dict[tuple[str, int], _Row] = {}
     total = count * (1 + 7 * len(candidates))
     with neutral_modes(), tqdm(total=total, disable=not progress, unit="check") as bar:

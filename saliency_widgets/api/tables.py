@@ -151,11 +151,11 @@ def importance(
             each.logits_at(each.version())
         tensor, loss = labels_of(labels, explained, value=score == "value")
         runner, explained_runner = problem.runner(resolved), explained.runner(resolved)
-        assert runner.columns is not None
-        background_rows = None if explained_runner.columns is None else explained_runner.columns.rows
+        columns, background_rows = runner.kind.columns, explained_runner.kind.background
+        assert columns is not None
         assert background_rows is not None
         averages = permuted = None
-        total = len(background_rows) + len(runner.columns.names) * REPEATS.check(repeats)
+        total = len(background_rows) + len(columns.names) * REPEATS.check(repeats)
         with tqdm(total=total, disable=not progress, unit="step") as bar:
             for averages in importances(runner, background_rows, partial(values_of, entry, chosen)):
                 bar.update(averages.done - bar.n)
@@ -171,7 +171,7 @@ def importance(
         "permuted": permuted.importance.numpy(),
         "permuted_std": permuted.increases.numpy().std(1),
     }
-    frame = pd.DataFrame(measures, index=pd.Index(runner.columns.names, name="feature"))
+    frame = pd.DataFrame(measures, index=pd.Index(columns.names, name="feature"))
     return frame.sort_values("size", ascending=False, kind="stable")
 
 

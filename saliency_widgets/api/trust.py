@@ -21,7 +21,6 @@ from saliency_widgets.evaluation.fills import default_fill
 from saliency_widgets.evaluation.ranking import top
 from saliency_widgets.params import brief
 from saliency_widgets.session.compute import neutral_modes
-from saliency_widgets.session.explanation import reduced
 from saliency_widgets.session.problem import Problem
 from saliency_widgets.session.request import Request
 
@@ -58,7 +57,7 @@ def mask_of(mask: Any, share: float | None, problem: Problem) -> Tensor:
     if isinstance(mask, Attribution):
         if share is None:
             raise ValueError("top: expected the share of the attribution to remove. top=0.05 is its strongest 5%.")
-        return top(reduced(mask.values, Reduction(mask.default_sign), problem.size), share)
+        return top(problem.map_of(mask.values, Reduction(mask.default_sign)), share)
     if share is not None:
         raise ValueError("top: it applies to an attribution only. Leave it out: a mask marks itself what to remove.")
     if isinstance(mask, Image.Image):
@@ -121,4 +120,4 @@ def ablate(
         fill = default_fill(runner) if fill is None else fill
         *_, result = ablations(runner, region, fill=fill, draws=DRAWS.check(draws), seed=SEED.check(seed))
     names = None if problem.class_names is None else tuple(problem.class_names)
-    return replace(result, image=problem.image_of(result.inputs), class_names=names)
+    return replace(result, image=problem.kind.image_of(result.inputs), class_names=names)

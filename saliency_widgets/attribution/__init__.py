@@ -1,6 +1,7 @@
 """What is computed: methods, targets, baselines, quadrature. Torch only; no images in, no pixels out."""
 
-from saliency_widgets.attribution.baselines import BASELINE, PixelRange, baseline_of
+from saliency_widgets.attribution.baselines import BASELINE, PixelRange
+from saliency_widgets.attribution.kind import Kind, baseline_of
 from saliency_widgets.attribution.reduction import Reduction
 from saliency_widgets.attribution.registry import Estimate, Method, Methods, get_method
 from saliency_widgets.attribution.result import Attribution
@@ -10,6 +11,7 @@ __all__ = [
     "BASELINE",
     "Attribution",
     "Estimate",
+    "Kind",
     "Method",
     "Methods",
     "PixelRange",

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from saliency_widgets.attribution.baselines import PixelRange
+from saliency_widgets.attribution.kind import NUMBERS, Kind
 
 
 @dataclass(frozen=True)
@@ -17,13 +17,13 @@ class InputPart:
     Attributes:
         name: Its name or position among the model's arguments.
         shape: Of one sample; () where that is one number.
-        pixels: What black and white look like in it; None where nothing tells.
+        kind: What it is.
         dtype: Its type, where that is not the type of the tensor that holds all of them.
     """
 
     name: str
     shape: tuple[int, ...]
-    pixels: PixelRange | None = None
+    kind: Kind = NUMBERS
     dtype: torch.dtype | None = None
 
     @property

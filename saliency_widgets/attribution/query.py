@@ -145,7 +145,7 @@ class Query(Protocol):
         ...
 
     def baseline(self, value: Any, seed: int) -> Tensor:
-        """The baseline of each sample, shape (B, ...): see :func:`.baselines.baseline_of`."""
+        """The baseline of each sample, shape (B, ...): see :func:`.kind.baseline_of`."""
         ...
 
     def baseline_pool(self, value: Any, seed: int) -> BaselinePool:

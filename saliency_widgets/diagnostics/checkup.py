@@ -320,7 +320,7 @@ def _range(runner: Runner, seen: Observation) -> Iterator[Finding]:
                 (path,),
                 remedy="Check transform=: are pixels scaled to [0, 1] and normalized as in training?",
             )
-    elif _BYTES < largest <= 255 and float(runner.inputs.min()) >= 0 and runner.passes.size is not None:
+    elif _BYTES < largest <= 255 and float(runner.inputs.min()) >= 0 and runner.kind.drawn:
         yield Finding(
             f"The inputs reach {largest:.0f}: they look like raw bytes; most models want [0, 1] or normalized ones.",
             remedy="Check transform=, or divide by 255.",

@@ -32,7 +32,7 @@ FILL = Param(
 
 def map_shape(runner: Runner) -> tuple[int, ...]:
     """Return the shape of a map or mask: (H, W) of an image, (F,) of a row."""
-    return tuple(runner.passes.size or runner.inputs.shape[1:])
+    return runner.kind.shape_of(runner.inputs)
 
 
 def check_masks(runner: Runner, masks: Tensor) -> Tensor:
@@ -61,9 +61,7 @@ def check_masks(runner: Runner, masks: Tensor) -> Tensor:
 
 def default_fill(runner: Runner) -> str:
     """Return the default fill: "blur" for an image, "mean" for a row with a background, otherwise "zero"."""
-    if runner.passes.size is not None:
-        return FILL.default
-    return "zero" if runner.columns is None or runner.columns.rows is None else "mean"
+    return runner.kind.default_fill
 
 
 def filling(runner: Runner, fill: Any, seed: int = 0) -> Callable[[Tensor], Tensor]:
@@ -83,7 +81,7 @@ def filling(runner: Runner, fill: Any, seed: int = 0) -> Callable[[Tensor], Tens
     """
     fill = FILL.check(fill)
     neighbors = isinstance(fill, str) and fill == NEIGHBORS
-    if neighbors and runner.inputs.ndim != 4:
+    if neighbors and not runner.kind.drawn:
         raise ValueError("fill: 'neighbors' are those of a pixel, and these inputs are no image. Use 'mean'.")
 
     @functools.cache
@@ -96,7 +94,7 @@ def filling(runner: Runner, fill: Any, seed: int = 0) -> Callable[[Tensor], Tens
         masks = check_masks(runner, masks)
         if neighbors:
             return noisy_linear(runner.inputs, masks, runner.noise_scale(), seed)
-        return torch.where(masks[:, None] if runner.inputs.ndim == 4 else masks, replacement(), runner.inputs)
+        return torch.where(runner.kind.broadcast(masks), replacement(), runner.inputs)
 
     return filled
 

@@ -62,7 +62,7 @@ def importance(
     Raises:
         ValueError: The inputs are not rows of a table.
     """
-    columns = runner.columns
+    columns = runner.kind.columns
     if columns is None:
         raise ValueError("inputs: expected rows of a table. Pass a DataFrame, or feature_names=.")
     size = torch.zeros(len(columns.names), dtype=torch.float64, device="cpu")

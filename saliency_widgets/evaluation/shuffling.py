@@ -211,9 +211,10 @@ def permutation_importance(
 
 
 def _background(runner: Runner) -> tuple[Columns, Tensor]:
-    if runner.columns is None or runner.columns.rows is None:
+    columns, rows = runner.kind.columns, runner.kind.background
+    if columns is None or rows is None:
         raise ValueError("background: expected other rows to take values from, got none. Pass background=.")
-    return runner.columns, runner.columns.rows.to(runner.inputs)
+    return columns, rows.to(runner.inputs)
 
 
 def _masks(columns: Columns) -> Tensor:

@@ -1,23 +1,24 @@
 """Read and prepare inputs and models in the forms that callers pass."""
 
 from saliency_widgets.inputs.adapters import class_names_of, unwrapped
-from saliency_widgets.inputs.image import recover
+from saliency_widgets.inputs.image import ImageKind
 from saliency_widgets.inputs.multi_input import Explain, prepare_for
 from saliency_widgets.inputs.prepared import Prepared, prepare
-from saliency_widgets.inputs.table import Table, is_table, read_table
+from saliency_widgets.inputs.table import Table, TableKind, is_table, read_table
 from saliency_widgets.outputs.class_names import read_class_names, short_names
 
 __all__ = [
     "Explain",
+    "ImageKind",
     "Prepared",
     "Table",
+    "TableKind",
     "class_names_of",
     "is_table",
     "prepare",
     "prepare_for",
     "read_class_names",
     "read_table",
-    "recover",
     "short_names",
     "unwrapped",
 ]

@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from saliency_widgets.inputs import image as images
+from saliency_widgets.inputs import reading
 from saliency_widgets.params import brief, unknown
 
 _CHANNELS = (1, 3, 4)
@@ -49,16 +49,16 @@ def transform_of(transform: Any, model: Any, inputs: Any, notes: list[str]) -> C
         config = _model_config(model) if _is_image(inputs) else None
         if config is not None:
             notes.append(f"The model's data config is used: {config}. Pass transform= for another.")
-        return None if config is None else images.EightBit(config)
+        return None if config is None else reading.EightBit(config)
     _refuse_class(transform, "transform")
     if _is_weights(transform):
-        return images.EightBit(partial(_preset, transform.transforms()))
+        return reading.EightBit(partial(_preset, transform.transforms()))
     if _is_processor(transform):  # a processor for text and images contains one for images
-        return images.EightBit(partial(_processed, getattr(transform, "image_processor", transform)))
+        return reading.EightBit(partial(_processed, getattr(transform, "image_processor", transform)))
     if callable(transform):
         return transform
     if isinstance(transform, Mapping) or _has_config(transform):
-        return images.EightBit(_Evaluation.of(transform, "transform"))
+        return reading.EightBit(_Evaluation.of(transform, "transform"))
     raise TypeError(
         f"transform: expected a function from an image to a tensor, torchvision weights, a Hugging Face image "
         f"processor or a timm data config, got a {type(transform).__name__}."
@@ -244,9 +244,9 @@ def _processed(processor: Any, source: Any) -> Tensor:
 
 def _eight_bit(source: Any) -> list[Image.Image]:
     """Return one image or a batch, in any form, as RGB or L images."""
-    if isinstance(source := images.load(source), Image.Image):
-        return [images.eight_bit(source)]
-    x = images.plain(source).detach().cpu()
+    if isinstance(source := reading.load(source), Image.Image):
+        return [reading.eight_bit(source)]
+    x = reading.plain(source).detach().cpu()
     if x.ndim != 4 or x.shape[1] not in _CHANNELS:
         raise ValueError(f"expected images of 1, 3 or 4 channels, got an array of shape {tuple(source.shape)}")
     if not x.is_floating_point() or not bool(((x >= 0) & (x <= 1)).all()):

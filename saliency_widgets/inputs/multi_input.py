@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from saliency_widgets.attribution.arrays import check_dense, check_unmasked
 from saliency_widgets.attribution.input_parts import InputPart
 from saliency_widgets.attribution.score import scores_in
-from saliency_widgets.inputs import image as images
+from saliency_widgets.inputs import reading
 from saliency_widgets.inputs.adapters import transform_of
 from saliency_widgets.inputs.nested import (
     Explain,
@@ -29,7 +29,7 @@ from saliency_widgets.inputs.nested import (
     leaves,
     listed,
 )
-from saliency_widgets.inputs.prepared import Prepared, prepare, prepare_table
+from saliency_widgets.inputs.prepared import Prepared, kind_of, prepare, prepare_table
 from saliency_widgets.inputs.table import Table, is_table, read_table
 from saliency_widgets.runtime.arguments import Arguments, Slot, entries, mapped, rebuilt
 from saliency_widgets.runtime.model.isolation import stand_in
@@ -132,7 +132,8 @@ def _prepare_all(
     prepared = {}
     for name in explained:
         if not gradients and is_whole(values[name]):
-            prepared[name] = Prepared(_whole_numbers(values[name], device), None, None)
+            tensor = _whole_numbers(values[name], device)
+            prepared[name] = Prepared(tensor, kind_of(tensor))
             continue
         applied_transform = named.get(name) if named is not None else transform if is_image(values[name]) else None
         prepared[name] = _prepared(model, values[name], applied_transform, device, dtype, batched=True)
@@ -182,7 +183,7 @@ def _lone(
     whole = _whole_rows(inputs, device) if not gradients and transform is None else None
     # If the model runs only with floats, rows of whole numbers are converted to floats.
     if whole is not None and (_try(model, whole).runs or not _try(model, whole.to(dtype)).runs):
-        return Prepared(whole, None, None)
+        return Prepared(whole, kind_of(whole))
     if transform is None and isinstance(inputs, (Tensor, np.ndarray)) and _is_undecided(inputs):
         return _image_or_batch(model, inputs, device, dtype)
     return _prepared(model, inputs, transform, device, dtype, batched=False)
@@ -197,7 +198,7 @@ def _are_rows(inputs: Any) -> bool:
 
 def _is_undecided(inputs: Tensor | np.ndarray) -> bool:
     """Return whether this could be one image, or a batch of rows."""
-    return images.is_numbers(inputs) and inputs.ndim == 3
+    return reading.is_numbers(inputs) and inputs.ndim == 3
 
 
 def _is_no_row(item: Any) -> bool:
@@ -212,7 +213,7 @@ def _whole_rows(inputs: Any, device: torch.device) -> Tensor | None:
             array = np.asarray(inputs)
         except ValueError:  # of different lengths
             return None
-    return images.batched(_whole_numbers(array, device)) if is_whole(array) else None
+    return reading.batched(_whole_numbers(array, device)) if is_whole(array) else None
 
 
 def _whole_numbers(value: Tensor | np.ndarray, device: torch.device) -> Tensor:
@@ -241,13 +242,11 @@ def _together(prepared: dict[str, Prepared], called: Arguments) -> Prepared:
     types = {one.tensor.dtype for one in prepared.values()}
     wide = torch.float64 if len(types) > 1 else next(iter(types))  # float64 holds each of them exactly
     parts = tuple(
-        InputPart(name, tuple(one.tensor.shape[1:]), one.pixels, one.tensor.dtype if len(types) > 1 else None)
+        InputPart(name, tuple(one.tensor.shape[1:]), one.kind, one.tensor.dtype if len(types) > 1 else None)
         for name, one in prepared.items()
     )
     return Prepared(
         torch.cat([one.tensor.reshape(called.batch, -1).to(wide) for one in prepared.values()], 1),
-        pixels=None,
-        images=None,
         notes=tuple(dict.fromkeys(note for one in prepared.values() for note in one.notes)),
         arguments=replace(called, parts=parts, name=parts[0].name if len(parts) == 1 else None),
     )
@@ -337,7 +336,7 @@ def _image_or_batch(
 ) -> Prepared:
     """Read numbers of shape (a, b, c) as one image or as a batch of a, whichever the model can take."""
     with torch.inference_mode(False):
-        rows, usual = (tensor.detach().clone() for tensor in (images.numbers(numbers), images.plain(numbers)))
+        rows, usual = (tensor.detach().clone() for tensor in (reading.numbers(numbers), reading.plain(numbers)))
     image = usual if usual.ndim == 4 else rows[None]
     one, many = _try(model, image.to(device, dtype)), _Tried(runs=False)
     if one.scores is None or not any(isinstance(module, nn.Conv2d) for module in model.modules()):

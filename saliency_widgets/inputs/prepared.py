@@ -12,11 +12,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from saliency_widgets.attribution import PixelRange
+from saliency_widgets.attribution import Kind, PixelRange
 from saliency_widgets.attribution.arrays import check_dense
-from saliency_widgets.attribution.columns import Columns
-from saliency_widgets.inputs import image as images
-from saliency_widgets.inputs.table import Table
+from saliency_widgets.attribution.kind import NUMBERS
+from saliency_widgets.inputs import reading
+from saliency_widgets.inputs.image import ImageKind
+from saliency_widgets.inputs.pixels import pixel_range, recover
+from saliency_widgets.inputs.table import Table, TableKind
 from saliency_widgets.runtime.arguments import Arguments
 
 Transform = Callable[[Any], Any]
@@ -28,23 +30,27 @@ class Prepared:
 
     Attributes:
         tensor: The model's input, shape (B, ...), a private copy.
-        pixels: What black and white pixels look like to the model; None if unknown.
-        display: What is shown as black and as white; None if the inputs are not images.
+        kind: What the inputs are.
         images: What the model sees as images, uint8 (B, H, W, 3), or None.
         notes: What had to be guessed.
         arguments: How the model is called, if it takes more than the tensor.
-        table: The table rows that the tensor was made from, if any.
-        columns: The columns of that table, with the background as the model sees it.
     """
 
     tensor: Tensor
-    pixels: PixelRange | None
-    images: np.ndarray | None
+    kind: Kind = NUMBERS
+    images: np.ndarray | None = None
     notes: tuple[str, ...] = ()
     arguments: Arguments | None = None
-    table: Table | None = None
-    columns: Columns | None = None
-    display: PixelRange | None = None
+
+    @property
+    def table(self) -> Table | None:
+        """The table that the inputs are rows of, or None."""
+        return self.kind.table if isinstance(self.kind, TableKind) else None
+
+
+def kind_of(tensor: Tensor, pixels: PixelRange | None = None, display: PixelRange | None = None) -> Kind:
+    """Return what a tensor (B, ...) is, by its shape: images have four dimensions."""
+    return ImageKind(pixels, display) if tensor.ndim == 4 else NUMBERS
 
 
 def prepare(
@@ -80,26 +86,26 @@ def prepare(
             return _stacked([prepare(item, transform, device=device, dtype=dtype) for item in inputs])
         if isinstance(inputs, Tensor):
             check_dense(inputs, "inputs")
-        source = images.load(inputs)
+        source = reading.load(inputs)
         notes: list[str] = []
         if transform is not None:
-            if isinstance(transform, images.EightBit) and isinstance(source, Image.Image):
-                source = images.eight_bit(source)
-            tensor = images.transformed(source, transform)
-        elif batched and images.is_numbers(source):
-            tensor = images.numbers(source)
+            if isinstance(transform, reading.EightBit) and isinstance(source, Image.Image):
+                source = reading.eight_bit(source)
+            tensor = reading.transformed(source, transform)
+        elif batched and reading.is_numbers(source):
+            tensor = reading.numbers(source)
         else:
-            tensor = images.plain(source, notes)
+            tensor = reading.plain(source, notes)
         seen = tensor.detach().cpu()  # one copy, however much is looked at
         _check(seen)
-        pixels, display = images.pixel_range(seen, source, transform, notes)
-        shown = images.recover(seen, display, notes) if display is not None else None
+        pixels, display = pixel_range(seen, source, transform, notes)
+        shown = recover(seen, display, notes) if display is not None else None
         if dtype is None:
-            typed = transform is not None or images.is_numbers(source)
+            typed = transform is not None or reading.is_numbers(source)
             dtype = floating_type(tensor) if typed else torch.get_default_dtype()
         _check_size(seen, dtype)
         ready = tensor.detach().clone().to(device=device, dtype=dtype)
-        return Prepared(ready, pixels, shown, tuple(notes), display=display)
+        return Prepared(ready, kind_of(ready, pixels, display), shown, tuple(notes))
 
 
 def floating_type(tensor: Tensor) -> torch.dtype:
@@ -133,7 +139,7 @@ def prepare_table(table: Table, *, device: torch.device | str, dtype: torch.dtyp
         tensor, columns = ready(table.tensor), table.columns
         assert tensor is not None
         columns = replace(columns, rows=ready(columns.rows), median=ready(columns.median))
-        return Prepared(tensor, None, None, table.notes, table=table, columns=columns)
+        return Prepared(tensor, TableKind(columns, table), notes=table.notes)
 
 
 def _numbers(items: Any) -> bool:
@@ -167,12 +173,16 @@ def _stacked(parts: list[Prepared]) -> Prepared:
             f"and a crop."
         )
     shown = [part.images for part in parts if part.images is not None]
+    tensor = torch.cat([part.tensor for part in parts])
+    ranges = {
+        name: _together([(getattr(part.kind, name, None), part.tensor) for part in parts])
+        for name in ("pixels", "display")
+    }
     return Prepared(
-        torch.cat([part.tensor for part in parts]),
-        _together([(part.pixels, part.tensor) for part in parts]),
+        tensor,
+        kind_of(tensor, **ranges),
         np.concatenate(shown) if len(shown) == len(parts) else None,
         tuple(dict.fromkeys(note for part in parts for note in part.notes)),
-        display=_together([(part.display, part.tensor) for part in parts]),
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import islice
 from numbers import Real
@@ -15,8 +15,11 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from saliency_widgets.attribution import Kind
 from saliency_widgets.attribution.arrays import as_array
+from saliency_widgets.attribution.baselines import noise, zero
 from saliency_widgets.attribution.columns import Columns
+from saliency_widgets.attribution.kind import Baseline
 from saliency_widgets.inputs.encoder import Encoder, fitted, fitted_names, is_for_tables
 from saliency_widgets.inputs.tracing import is_measured, trace
 from saliency_widgets.outputs.class_names import read_names
@@ -76,6 +79,59 @@ class Table:
             index = self.column_index[name]
             rows.isetitem(index, _fill_column(self.original.iloc[:, index], value, name))
         return replace(self, rows=rows, tensor=self.columns.encode(rows, ", ".join(islice(values, 4))))
+
+
+@dataclass(frozen=True, eq=False)
+class TableKind(Kind):
+    """A row of a table, as the model sees it, shape (F,).
+
+    Attributes:
+        columns: The columns, with the background as the model sees it.
+        table: The row as passed.
+    """
+
+    name = "table"
+    columns: Columns = field()  # pyright: ignore[reportIncompatibleVariableOverride]
+    table: Table = field()
+
+    @property
+    def default_fill(self) -> str:
+        """The mean of the background, or zero without one."""
+        return "zero" if self.background is None else "mean"
+
+    @property
+    def background(self) -> Tensor | None:
+        """The background's rows as the model sees them, shape (N, F)."""
+        return self.columns.rows
+
+    @property
+    def baselines(self) -> Mapping[str, Baseline]:
+        """With a background its mean first; "noise" lies in each column's range there."""
+        rows, middle = self.columns.rows, self.columns.median
+        if rows is None:
+            return {"zero": zero, "noise": noise}
+        make: dict[str, Baseline] = {"mean": lambda inputs, _: rows.mean(0).to(inputs).expand_as(inputs).clone()}
+        if middle is not None:
+            make["median"] = lambda inputs, _: middle.to(inputs).expand_as(inputs).clone()
+        make["noise"] = lambda inputs, seed: noise(inputs, seed, rows.amin(0), rows.amax(0))
+        return {**make, "zero": zero}
+
+    def why_no_baseline(self, name: str, inputs: Tensor) -> str:
+        """Return that a background is missing, or has no median."""
+        if name == "median" and self.background is not None:
+            return "baseline: the transform fails for the row of medians. Choose another baseline."
+        if name in ("mean", "median"):
+            return f"baseline: {name!r} is one of other rows. Pass background= your training data."
+        return super().why_no_baseline(name, inputs)
+
+    def encode(self, rows: Any, argument: str) -> Tensor:
+        """Apply the transform to rows as pandas has them."""
+        return self.columns.encode(rows, argument)
+
+    def spread(self, inputs: Tensor) -> Tensor:
+        """The range of each feature in the background, or of the row's numbers without one."""
+        rows = self.background
+        return super().spread(inputs) if rows is None else (rows.amax(0) - rows.amin(0)).to(inputs)[None]
 
 
 def read_table(

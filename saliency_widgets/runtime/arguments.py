@@ -15,9 +15,8 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
-from saliency_widgets.attribution.baselines import PixelRange, baseline_of, baselines_for, default_baseline
-from saliency_widgets.attribution.columns import Columns
 from saliency_widgets.attribution.input_parts import InputPart, split_parts
+from saliency_widgets.attribution.kind import Kind, baseline_of
 from saliency_widgets.params import unknown
 
 
@@ -112,17 +111,22 @@ class Arguments:
         """The explained inputs, each in its own shape."""
         return split_parts(self.parts, rows)
 
-    def baseline(
-        self, value: Any, rows: Tensor, seed: int, *, pixels: PixelRange | None, columns: Columns | None
-    ) -> Tensor:
-        """The baseline of each row: see :func:`~saliency_widgets.attribution.baselines.baseline_of`.
+    def kinds(self, kind: Kind) -> dict[str, Kind]:
+        """What each explained input is, by name.
+
+        Args:
+            kind: What the only one is.
+        """
+        return {part.name: part.kind for part in self.parts} or {self.name or "": kind}
+
+    def baseline(self, value: Any, rows: Tensor, seed: int, kind: Kind) -> Tensor:
+        """The baseline of each row: see :func:`~saliency_widgets.attribution.kind.baseline_of`.
 
         Args:
             value: As a person gives it; of several inputs, the same for each, or one for each: see :meth:`by_input`.
             rows: The explained tensor.
             seed: Of a random one.
-            pixels: What black and white look like, where one input is explained.
-            columns: What is known of the table, likewise.
+            kind: What it is, where one input is explained.
 
         Raises:
             TypeError, ValueError: A mapping for one input, or with a name that no input has; and as there.
@@ -130,13 +134,12 @@ class Arguments:
         each = self.by_input(value, "baseline")
 
         def of(x: Tensor, part: InputPart | None) -> Tensor:
-            name, shown = (self.name, pixels) if part is None else (part.name, part.pixels)
-            chosen = value if each is None else each.get(name or "")
-            return baseline_of(chosen, x, shown, seed, columns if part is None else None)
+            name, what = (self.name, kind) if part is None else (part.name, part.kind)
+            return baseline_of(value if each is None else each.get(name or ""), x, what, seed)
 
         return self.each(of, rows)
 
-    def named_baseline(self, value: Any, *, pixels: PixelRange | None, columns: Columns | None) -> Any:
+    def named_baseline(self, value: Any, kind: Kind) -> Any:
         """A baseline as settings say it: what a person leaves open, by its name.
 
         Returns:
@@ -146,21 +149,17 @@ class Arguments:
         by_input = {} if value is None else self.by_input(value, "baseline")
         if by_input is None:
             return value
-        shown = {part.name: (part.pixels, None) for part in self.parts} or {self.name or "": (pixels, columns)}
         each = {
-            name: default_baseline(*shown[name]) if by_input.get(name) is None else by_input[name] for name in shown
+            name: next(iter(what.baselines)) if by_input.get(name) is None else by_input[name]
+            for name, what in self.kinds(kind).items()
         }
         first, *others = each.values()
         alike = isinstance(first, str) and all(isinstance(other, str) and other == first for other in others)
         return first if alike or not others else each
 
-    def baselines(self, rows: Tensor, *, pixels: PixelRange | None, columns: Columns | None) -> tuple[str, ...]:
+    def baselines(self, kind: Kind) -> tuple[str, ...]:
         """The names that mean something for every explained input, the first one's default first."""
-        if not self.parts:
-            return baselines_for(rows, pixels, columns)
-        first, *others = (
-            baselines_for(piece, part.pixels) for piece, part in zip(self.split(rows), self.parts, strict=True)
-        )
+        first, *others = (what.baselines for what in self.kinds(kind).values())
         return tuple(name for name in first if all(name in other for other in others))
 
     def by_input(self, value: Any, argument: str) -> dict[str, Any] | None:
@@ -224,21 +223,9 @@ class Arguments:
                 return True
         return False
 
-    def spread(self, rows: Tensor, ranges: Tensor | None) -> Tensor:
-        """The range max - min of each row, broadcastable to them; of each of several inputs its own.
-
-        Args:
-            rows: The explained tensor.
-            ranges: The range of each feature, where that is told by other rows.
-        """
-
-        def of(x: Tensor, _part: InputPart | None) -> Tensor:
-            if ranges is not None:
-                return ranges.to(x)[None]
-            flat = x.reshape(len(x), -1)
-            return (flat.amax(1) - flat.amin(1)).view(-1, *[1] * (x.ndim - 1))
-
-        return self.each(of, rows)
+    def spread(self, rows: Tensor, kind: Kind) -> Tensor:
+        """The range of each row, broadcastable to them: see :meth:`.Kind.spread`; of several inputs, each its own."""
+        return self.each(lambda x, part: (kind if part is None else part.kind).spread(x), rows)
 
     def each(self, make: Callable[[Tensor, InputPart | None], Tensor], rows: Tensor) -> Tensor:
         """A tensor like ``rows``, made input by input.

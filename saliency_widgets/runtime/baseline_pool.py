@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from saliency_widgets.attribution.arrays import as_numbers
-from saliency_widgets.attribution.baselines import BACKGROUND, BASELINES, PixelRange
+from saliency_widgets.attribution.baselines import BACKGROUND, BASELINES
 from saliency_widgets.attribution.input_parts import InputPart
+from saliency_widgets.attribution.kind import Kind
 from saliency_widgets.attribution.query import Query, constant_inputs
 from saliency_widgets.runtime.arguments import Arguments
 
@@ -26,8 +27,7 @@ class DrawnBaselines:
     Args:
         query: The model and its inputs.
         arguments: How the model is called with them.
-        background: Other rows of the table, shape (N, F); None where there are none.
-        pixels: What black and white look like to the model; None where nothing tells.
+        kind: What the inputs are, with the background that its rows may come from.
         value: The baselines as people pass them: see ``expected_gradients``.
         seed: Of baselines that are random.
 
@@ -37,11 +37,8 @@ class DrawnBaselines:
             one input as of no other.
     """
 
-    def __init__(
-        self, query: Query, arguments: Arguments, background: Tensor | None, pixels: PixelRange | None, value: Any,
-        seed: int,
-    ) -> None:  # fmt: skip
-        self._query, self._arguments, self._background, self._pixels = query, arguments, background, pixels
+    def __init__(self, query: Query, arguments: Arguments, kind: Kind, value: Any, seed: int) -> None:
+        self._query, self._arguments, self._kind, self._background = query, arguments, kind, kind.background
         self._value, self._seed = value, seed
         self._entries = self._read()
         self.size = len(self._entries)
@@ -82,9 +79,9 @@ class DrawnBaselines:
         fresh = [entry for entry in self._entries if not isinstance(entry, Tensor)]
         names = set(constant_inputs(query)) if fresh else set()
         if not query.parts:
-            return [] if self._pixels is not None else [*names]
+            return [] if self._kind.bounded else [*names]
         noisy = [part for k, part in enumerate(query.parts) if any(x is None or x[k] is None for x in fresh)]
-        return [part.name for part in noisy if part.pixels is None and part.name in names]
+        return [part.name for part in noisy if not part.kind.bounded and part.name in names]
 
     def _read(self) -> Sequence[Entry] | Tensor:
         parts, value = self._query.parts, self._value
@@ -135,7 +132,7 @@ class DrawnBaselines:
         return list(stack[:, None])
 
     def _named(self, value: str | None, part: InputPart | None) -> Sequence[Tensor | None] | Tensor:
-        name = BASELINES.check(value) or ("noise" if self._background is None else BACKGROUND)
+        name = BASELINES.check(value) or self._kind.default_pool
         if name == BACKGROUND and self._background is not None:
             return self._background.to(self._query.inputs)[:, None]
         if name == BACKGROUND:

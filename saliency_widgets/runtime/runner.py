@@ -9,9 +9,8 @@ from typing import Any, TypeVar
 
 from torch import Tensor
 
-from saliency_widgets.attribution.baselines import PixelRange
-from saliency_widgets.attribution.columns import Columns
 from saliency_widgets.attribution.input_parts import InputPart
+from saliency_widgets.attribution.kind import NUMBERS, Kind
 from saliency_widgets.attribution.query import BY_POSITION, LayerPoint, Rule
 from saliency_widgets.runtime.arguments import Arguments
 from saliency_widgets.runtime.baseline_pool import DrawnBaselines
@@ -33,16 +32,14 @@ class Runner:
 
     Attributes:
         passes: The model bound to inputs and to a score.
-        pixels: What black and white look like to the model; None where nothing tells.
-        columns: Of the table that the inputs are rows of; None where they are none.
+        kind: What the inputs are; where several are explained together, each part says it.
         results: Results of single passes, for this request of this method: see :meth:`once`.
         graphs: Passes of the inputs with their graphs, for any request about them.
         replays: Passes recorded as CUDA graphs.
     """
 
     passes: Passes
-    pixels: PixelRange | None = None
-    columns: Columns | None = None
+    kind: Kind = NUMBERS
     results: Store | None = None
     graphs: Store | None = None
     replays: Replays | None = None
@@ -98,32 +95,31 @@ class Runner:
         return activation_maps(self.passes, layer, reshape, self.graphs)
 
     def baseline(self, value: Any, seed: int) -> Tensor:
-        """The baseline of each sample: see :func:`~saliency_widgets.attribution.baselines.baseline_of`.
+        """The baseline of each sample: see :func:`~saliency_widgets.attribution.kind.baseline_of`.
 
         Of several inputs that are explained together, each has its own; a mapping gives them by name, a tuple in order.
         """
-        return self._arguments.baseline(value, self.inputs, seed, pixels=self.pixels, columns=self.columns)
+        return self._arguments.baseline(value, self.inputs, seed, self.kind)
 
     def baseline_pool(self, value: Any, seed: int) -> DrawnBaselines:
         """The baselines that samples are drawn from."""
-        background = None if self.columns is None else self.columns.rows
-        return DrawnBaselines(self, self._arguments, background, self.pixels, value, seed)
+        return DrawnBaselines(self, self._arguments, self.kind, value, seed)
 
     def named_baseline(self, value: Any) -> Any:
         """A baseline as settings say it: see :meth:`~.arguments.Arguments.named_baseline`."""
-        return self._arguments.named_baseline(value, pixels=self.pixels, columns=self.columns)
+        return self._arguments.named_baseline(value, self.kind)
 
     @property
     def baselines(self) -> tuple[str, ...]:
         """The names of the baselines that mean something for these inputs, the default first."""
-        return self._arguments.baselines(self.inputs, pixels=self.pixels, columns=self.columns)
+        return self._arguments.baselines(self.kind)
 
     def noise_scale(self) -> Tensor:
         """The range max - min of each sample's inputs, broadcastable to them; of each of several inputs its own.
 
         Of rows with a background, each feature's range there.
         """
-        return self._arguments.spread(self.inputs, None if self.columns is None else self.columns.spread())
+        return self._arguments.spread(self.inputs, self.kind)
 
     def chunks(self, total: int, size: int | None, first: Sequence[int] = (1, 3)) -> list[range]:
         """The evaluations of each pass: see :func:`~.batching.chunks`."""

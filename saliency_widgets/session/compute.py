@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from saliency_widgets.attribution import BASELINE, Attribution, Estimate, Score, get_method
-from saliency_widgets.attribution.baselines import BASELINES, default_pool
+from saliency_widgets.attribution.baselines import BASELINES
 from saliency_widgets.attribution.reduction import emptiness
 from saliency_widgets.attribution.registry import FLAT, Method
 from saliency_widgets.attribution.score import SQUASHED, is_function
@@ -113,24 +113,22 @@ def compute(
             total=estimate.total,
             unit=entry.unit,
             transformed=problem.transformed,
-            columns=runner.columns,
+            columns=runner.kind.columns,
         )
 
 
 def _name_baseline(runner: Runner, entry: Method, settings: dict[str, Any]) -> tuple[str, ...]:
     """Put the default baseline's name into the settings; return a note if zero could be mistaken for black."""
     if BASELINES in entry.params and settings[BASELINES.name] is None:
-        settings[BASELINES.name] = default_pool(runner.columns)
+        settings[BASELINES.name] = runner.kind.default_pool
     if BASELINE not in entry.params:
         return ()
     requested, settings[BASELINE.name] = settings[BASELINE.name], runner.named_baseline(settings[BASELINE.name])
-    pixels = [part.pixels for part in runner.parts if len(part.shape) == 3] if runner.parts else [runner.pixels]
-    is_image = bool(runner.parts and pixels) or runner.inputs.ndim == 4
-    if requested is not None or not is_image or settings[BASELINE.name] != "zero":
+    kinds = [part.kind for part in runner.parts] or [runner.kind]
+    whys = {kind.zero_note: kind.bounded for kind in kinds if kind.zero_note}
+    if requested is not None or not whys or settings[BASELINE.name] != "zero":
         return ()
-    black = all(pixel_range is not None for pixel_range in pixels)
-    why = "which is black where pixels go from 0 to 1" if black else "because it is unknown which numbers are black"
-    return (f"The baseline is zero, {why}.",)
+    return (f"The baseline is zero, {min(whys, key=lambda why: whys[why])}.",)  # what is unknown of one image, if any
 
 
 @contextlib.contextmanager

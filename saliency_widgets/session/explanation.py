@@ -82,14 +82,7 @@ def map_of(
     if seed is not None and has_seed(entry):
         params = {**params, SEED.name: seed}
     *_, last = entry.run(runner, **params)
-    return reduced(last.values, reduction, runner.passes.size)
-
-
-def reduced(values: Tensor, reduction: Reduction, size: tuple[int, int] | None) -> Tensor:
-    """Reduce one sample's values to a map: shape (H, W), or (F,) for rows."""
-    if size is not None:
-        return reduction(values[:1], size)[0]
-    return (values if values.ndim > 1 else values[:, None])[0].abs()
+    return runner.kind.reduce(last.values[:1], reduction, runner.inputs)[0]
 
 
 def has_seed(entry: Method) -> bool:
@@ -122,7 +115,7 @@ class Case:
     @cached_property
     def values(self) -> Tensor:
         """The map as it is shown, shape (H, W), or (F,) for rows."""
-        return reduced(self.attribution.values, self.reduction, self.problem.size)
+        return self.problem.map_of(self.attribution.values, self.reduction)
 
     def is_comparable(self, other: Case) -> bool:
         """Return whether another case has the same model, input and score, so that their maps compare."""
@@ -227,7 +220,7 @@ class Case:
 
         def begin(check: Callable[[], None]) -> Iterator[Importance]:
             runner = self._runner(check)
-            background = None if runner.columns is None else runner.columns.rows
+            background = runner.kind.background
             assert background is not None
             drawn = torch.randperm(len(background), generator=seeded(seed, "rows"), device="cpu")[:rows]
             entry, params = get_method(self.request.method), dict(self.request.params)

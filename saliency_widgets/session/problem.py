@@ -8,12 +8,11 @@ from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from saliency_widgets.attribution import Score
+from saliency_widgets.attribution import Kind, Reduction, Score
 from saliency_widgets.attribution.registry import DEFAULT
 from saliency_widgets.attribution.score import SCORE, in_classes, is_function
 from saliency_widgets.inputs import (
@@ -23,7 +22,6 @@ from saliency_widgets.inputs import (
     class_names_of,
     prepare_for,
     read_class_names,
-    recover,
     short_names,
     unwrapped,
 )
@@ -162,9 +160,18 @@ class Problem:
         return self.prepared.tensor
 
     @property
+    def kind(self) -> Kind:
+        """What the inputs are."""
+        return self.prepared.kind
+
+    @property
     def table(self) -> Table | None:
-        """The table rows that the model's inputs were made from; None if they are not rows of a table."""
+        """The table that the inputs are rows of, or None."""
         return self.prepared.table
+
+    def map_of(self, values: Tensor, reduction: Reduction) -> Tensor:
+        """Reduce the first sample's values to one for each feature: shape (H, W) for an image, (F,) for a row."""
+        return self.kind.reduce(values[:1], reduction, self.tensor)[0]
 
     def move(self, table: Table) -> None:
         """Explain another row of the same table from now on."""
@@ -189,15 +196,16 @@ class Problem:
         return values.reshape(-1, *arguments.parts[0].shape)
 
     @property
-    def size(self) -> tuple[int, int] | None:
-        """Height and width of what the model sees; None if that is not an image."""
-        return (self.tensor.shape[2], self.tensor.shape[3]) if self.tensor.ndim == 4 else None
+    def image_parts(self) -> list[str]:
+        """If several inputs are explained together: the names of the images."""
+        arguments = self.prepared.arguments
+        return [] if arguments is None else [part.name for part in arguments.several if part.kind.drawn]
 
     @property
     def input_shape(self) -> tuple[int, ...]:
         """The shape of the explained image, or otherwise of the inputs, (B, ...)."""
-        images = [shape for shape in self.parts.values() if len(shape) == 3]
-        return (len(self.tensor), *images[0]) if images else tuple(self.shaped(self.tensor).shape)
+        images = self.image_parts
+        return (len(self.tensor), *self.parts[images[0]]) if images else tuple(self.shaped(self.tensor).shape)
 
     @property
     def logits(self) -> Tensor:
@@ -286,7 +294,7 @@ class Problem:
         )  # fmt: skip
         return Runner(
             passes if check is None else replace(passes, check=check),
-            pixels=prepared.pixels, columns=prepared.columns, results=results, graphs=graphs,
+            kind=prepared.kind, results=results, graphs=graphs,
             replays=None if unscored else self._replays,
         )  # fmt: skip
 
@@ -354,11 +362,6 @@ class Problem:
             return (f"Computed in {self._precision}.",)
         off = runner.once("imprecision", lambda: imprecision(runner))
         return (f"Computed in {self._precision}: a gradient of this score is off by {off:.1%} (L1) because of that.",)
-
-    def image_of(self, tensor: Tensor) -> np.ndarray | None:
-        """Return an input of the same form as an image to look at, uint8 (H, W, 3); None if it is not an image."""
-        display = self.prepared.display
-        return None if display is None else recover(tensor, display, [])[0]
 
     @cached_property
     def _short_names(self) -> list[str]:

@@ -350,9 +350,8 @@ class Session:
         with self._state:
             reduction, self._redraw = self._reduction, False
         attribution = event.attribution
-        frame = (
-            None if attribution is None or attribution.columns is not None else self._frame_of(attribution, reduction)
-        )
+        drawn = attribution is not None and self.problem.kind.drawn
+        frame = self._frame_of(attribution, reduction) if attribution is not None and drawn else None
         self._index += 1
         self._last = replace(event, index=self._index, frame=frame)
         if attribution is not None:

@@ -7,19 +7,21 @@ from torch import nn
 from toys import conv_net, far, images, linear, rows
 
 import saliency_widgets as sw
-from saliency_widgets.attribution import PixelRange, baseline_of
+from saliency_widgets.attribution import Kind, PixelRange, baseline_of
+from saliency_widgets.inputs import ImageKind
 
 X = images(2, 2, 3, 9, 12)
 PIXELS = PixelRange(torch.tensor([-1.0, -2.0, 0.5]).view(3, 1, 1), torch.tensor([1.0, 2.0, -0.5]).view(3, 1, 1))
 
 
 def of(value, x=X, pixels=PIXELS, seed=0):
-    found = baseline_of(value, x, pixels, seed)
+    kind = ImageKind(pixels) if x.ndim == 4 else Kind()
+    found = baseline_of(value, x, kind, seed)
     assert found.shape == x.shape
     assert found.dtype == x.dtype
     assert found.data_ptr() != x.data_ptr()
     found.zero_()  # it is nobody else's memory
-    return baseline_of(value, x, pixels, seed)
+    return baseline_of(value, x, kind, seed)
 
 
 @pytest.mark.parametrize("name", ["black", "white"])

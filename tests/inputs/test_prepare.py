@@ -53,8 +53,8 @@ def test_forms_of_one_image(form):
     assert torch.allclose(found.tensor, SEEN, rtol=0, atol=3e-4 if "16-bit" in form else 1e-7)
     assert np.abs(found.images[0].astype(int) - IMAGE).max() <= ("16-bit" in form)
     assert found.notes == ()
-    assert torch.equal(found.pixels.black, torch.zeros(3, 1, 1))
-    assert torch.equal(found.pixels.white, torch.ones(3, 1, 1))
+    assert torch.equal(found.kind.pixels.black, torch.zeros(3, 1, 1))
+    assert torch.equal(found.kind.pixels.white, torch.ones(3, 1, 1))
 
 
 @pytest.mark.parametrize("suffix", ["png", "bmp", "tiff"])
@@ -201,8 +201,8 @@ def test_a_normalized_tensor_is_shown_from_its_smallest_to_its_largest_number():
     expected = ((normalized[0] - low) / (high - low) * 255).round().movedim(0, -1)
     assert np.abs(found.images[0].astype(int) - expected.numpy()).max() <= 1
     assert "for display only" in note
-    assert found.pixels is None  # how it is shown is no black to start from
-    assert float(found.display.black.min()) == low
+    assert found.kind.pixels is None  # how it is shown is no black to start from
+    assert float(found.kind.display.black.min()) == low
 
 
 def test_a_constant_tensor_out_of_range_is_shown_black():
@@ -240,7 +240,7 @@ def test_other_numbers_of_channels_are_shown_as_their_mean(channels):
 def test_one_row(form):
     found = prepare(form, dtype=torch.float64)
     assert torch.equal(found.tensor, torch.tensor([[1.0, 2.0, 3.0]], dtype=torch.float64))
-    assert found.pixels is None
+    assert found.kind.pixels is None
     assert found.images is None
     assert found.notes == ()
 

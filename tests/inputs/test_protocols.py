@@ -261,7 +261,7 @@ def test_mappings_and_objects_say_the_same(case):
 
 def test_black_and_white_are_found_by_probing():
     found = prepare(IMAGE, found_for(CONFIG)[0])
-    for end, level in ((found.pixels.black, 0), (found.pixels.white, 1)):
+    for end, level in ((found.kind.pixels.black, 0), (found.kind.pixels.white, 1)):
         expected = (level - torch.tensor(MEAN)) / torch.tensor(STD)
         assert torch.allclose(end, expected.view(3, 1, 1).expand(3, 28, 28), atol=1e-6)
 
@@ -319,7 +319,7 @@ def test_our_own_transforms_see_images_of_eight_bits(make, image):
     transform, _ = found_for(make())
     expected, found = prepare(IMAGE.convert("L"), transform), prepare(image, transform)
     assert torch.equal(found.tensor, expected.tensor)
-    assert torch.equal(found.pixels.white, expected.pixels.white)
+    assert torch.equal(found.kind.pixels.white, expected.kind.pixels.white)
     assert found.notes == expected.notes
     assert torch.equal(transform(image), found.tensor)
 
@@ -520,7 +520,7 @@ def test_a_processor_is_a_transform(hugging_face, case, form):
     assert notes == []
     assert found.notes == ()
     black = -np.divide(settings["image_mean"], settings["image_std"])
-    np.testing.assert_allclose(found.pixels.black.mean((1, 2)), black, atol=1e-5)
+    np.testing.assert_allclose(found.kind.pixels.black.mean((1, 2)), black, atol=1e-5)
 
 
 def test_a_processor_takes_grays_transparency_and_batches(hugging_face):

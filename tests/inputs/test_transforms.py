@@ -71,7 +71,7 @@ def test_black_and_white_are_what_the_transform_makes_of_them(style):
     found = prepare(Image.fromarray(IMAGE), transform)
     for color in ("black", "white"):
         uniform = prepare(Image.new("RGB", (60, 40), color), transform)
-        end = getattr(found.pixels, color)
+        end = getattr(found.kind.pixels, color)
         assert torch.equal(end.to(uniform.tensor).expand_as(uniform.tensor), uniform.tensor)
 
 
@@ -92,8 +92,8 @@ def test_every_form_of_input_goes_through_the_transform(tmp_path, form):
     expected = (chw / 255 - MEAN) / STD
     assert far(found.tensor[:1], expected[None].double()) < 1e-6
     np.testing.assert_array_equal(found.images[0], IMAGE)
-    assert far(found.pixels.black.double()[:, 0, 0], (-MEAN / STD).flatten().double()) < 1e-6
-    assert far(found.pixels.white.double()[:, 0, 0], ((1 - MEAN) / STD).flatten().double()) < 1e-6
+    assert far(found.kind.pixels.black.double()[:, 0, 0], (-MEAN / STD).flatten().double()) < 1e-6
+    assert far(found.kind.pixels.white.double()[:, 0, 0], ((1 - MEAN) / STD).flatten().double()) < 1e-6
     assert found.notes == ()
 
 
@@ -147,10 +147,10 @@ def test_padding_of_each_image_by_its_own_size():
 
     tall, wide = IMAGE[:, :30], IMAGE[:20]
     found = prepare([tall, wide], letterbox)
-    assert found.pixels.black.shape == (2, 3, 60, 60)
+    assert found.kind.pixels.black.shape == (2, 3, 60, 60)
     for i, one in enumerate((tall, wide)):
-        assert torch.equal(found.pixels.black[i], letterbox(np.zeros_like(one)))
-        assert torch.equal(found.pixels.white[i], letterbox(np.full_like(one, 255)))
+        assert torch.equal(found.kind.pixels.black[i], letterbox(np.zeros_like(one)))
+        assert torch.equal(found.kind.pixels.white[i], letterbox(np.full_like(one, 255)))
     together = sw.attribute(conv_net(), [tall, wide], transform=letterbox, method="integrated_gradients", target=1)
     for i, one in enumerate((tall, wide)):
         alone = sw.attribute(conv_net(), one, transform=letterbox, method="integrated_gradients", target=1)
@@ -204,7 +204,7 @@ def test_a_curve_is_noted_as_not_exact(curve):
 def test_a_result_that_is_no_image_has_none():
     found = prepare(Image.fromarray(IMAGE), lambda p: to_tensor(p).mean((1, 2)))
     assert found.tensor.shape == (1, 3)
-    assert found.pixels is None
+    assert found.kind.pixels is None
     assert found.images is None
 
 
@@ -327,8 +327,8 @@ def test_deep_grays_have_the_white_of_their_bits(kind, top, white):
     image = Image.fromarray(numbers.astype(np.uint16 if kind == "I;16" else np.int32))
     assert image.mode == kind
     found = prepare(image, lambda p: torch.from_numpy(np.asarray(p).astype(np.float32) / white * 2 - 1)[None])
-    assert torch.equal(found.pixels.black, torch.full((1, 6, 9), -1.0))
-    assert torch.equal(found.pixels.white, torch.ones(1, 6, 9))
+    assert torch.equal(found.kind.pixels.black, torch.full((1, 6, 9), -1.0))
+    assert torch.equal(found.kind.pixels.white, torch.ones(1, 6, 9))
     assert np.abs(found.images[0, ..., 0] - numbers / white * 255).max() <= 1
     assert found.notes == ()
 
@@ -338,7 +338,7 @@ def test_grays_of_floats_have_their_own_white(top):
     image = Image.fromarray(np.linspace(0, top, 54).reshape(6, 9).astype(np.float32))
     assert image.mode == "F"
     found = prepare(image, lambda p: torch.from_numpy(np.array(p))[None])
-    assert float(found.pixels.white.unique()) == top
+    assert float(found.kind.pixels.white.unique()) == top
     assert np.abs(found.images[0, ..., 0] - np.linspace(0, 255, 54).reshape(6, 9)).max() <= 1
     assert found.notes == ()
 
@@ -351,8 +351,8 @@ def composite(image):
 def test_black_and_white_of_an_image_with_alpha(transform):
     found = prepare(RGBA, transform)
     assert found.notes == ()
-    assert torch.equal(found.pixels.black[:3], torch.zeros(3, 40, 60))
-    assert torch.equal(found.pixels.white[:3], torch.ones(3, 40, 60))
+    assert torch.equal(found.kind.pixels.black[:3], torch.zeros(3, 40, 60))
+    assert torch.equal(found.kind.pixels.white[:3], torch.ones(3, 40, 60))
     seen = np.asarray(RGBA)[..., :3] if transform is not composite else composite(RGBA).movedim(0, -1) * 255
     assert np.abs(found.images[0] - np.asarray(seen)).max() <= 1
 
@@ -360,8 +360,8 @@ def test_black_and_white_of_an_image_with_alpha(transform):
 @pytest.mark.parametrize("mode", ["P", "CMYK", "1"])
 def test_black_and_white_where_the_transform_converts(mode):
     found = prepare(MODES[mode], lambda p: (to_tensor(p.convert("RGB")) - MEAN) / STD)
-    assert far(found.pixels.black, (-MEAN / STD).expand(3, 40, 60)) < 1e-6
-    assert far(found.pixels.white, ((1 - MEAN) / STD).expand(3, 40, 60)) < 1e-6
+    assert far(found.kind.pixels.black, (-MEAN / STD).expand(3, 40, 60)) < 1e-6
+    assert far(found.kind.pixels.white, ((1 - MEAN) / STD).expand(3, 40, 60)) < 1e-6
     shown = np.asarray(MODES[mode].convert("RGB"))
     assert np.abs(found.images[0].astype(int) - shown).max() <= 1
 
@@ -369,7 +369,7 @@ def test_black_and_white_where_the_transform_converts(mode):
 def test_black_and_white_pixels_have_no_gray():
     found = prepare(MODES["1"], as_it_is)
     assert found.notes == ()
-    assert torch.equal(found.pixels.white, torch.ones(1, 40, 60))
+    assert torch.equal(found.kind.pixels.white, torch.ones(1, 40, 60))
 
 
 def test_a_transform_of_another_mode_is_told_to_convert():

@@ -33,7 +33,7 @@ from saliency_widgets.attribution.registry import get_method
 from saliency_widgets.attribution.score import SCORE
 from saliency_widgets.evaluation.choice import WITHIN
 from saliency_widgets.evaluation.curves import STEPS
-from saliency_widgets.evaluation.fills import FILL, filling, map_shape
+from saliency_widgets.evaluation.fills import filling, map_shape
 from saliency_widgets.evaluation.stability import TURNS
 from saliency_widgets.inputs import Explain
 from saliency_widgets.params import MAPS, check_switch
@@ -163,8 +163,7 @@ def sweep(
     with neutral_modes():  # check the arguments here, before anything is computed
         resolved, _ = first.resolve(request)
         if fill is None:
-            rows = "zero" if first.prepared.columns is None or first.prepared.columns.rows is None else "mean"
-            fill = FILL.default if first.size is not None else rows
+            fill = first.kind.default_fill
         runner = first.runner(resolved)
         filling(runner, fill, 0)(torch.zeros(map_shape(runner), dtype=torch.bool))
     payload = Payload(
@@ -195,7 +194,7 @@ def sweep(
 
     if store is not None:
         names: list[Hashable] = [*_names(payload, method, items, cells)]
-        results: Store | Memory = Store(store, first.size)
+        results: Store | Memory = Store(store, first.kind.shape_of(first.tensor) if first.kind.drawn else None)
     else:
         names, results = [*map(_name_in_memory, cells)], in_memory()
     try:

@@ -173,7 +173,13 @@ def read_inputs(
         prepared = problem.prepared
         image = None if prepared.images is None else prepared.images[0]
         # Everything that the results depend on: the tensor, other inputs, black and white, background and class names.
-        seen = (prepared.tensor, prepared.arguments, prepared.pixels, prepared.columns, problem.class_names)
+        seen = (
+            prepared.tensor,
+            prepared.arguments,
+            prepared.kind.pixels,
+            prepared.kind.columns,
+            problem.class_names,
+        )
         each.append(Input(item, image, lasting_name(*seen) if named else ""))
         shapes.setdefault(tuple(problem.tensor.shape[1:]), index)
         first = first or problem

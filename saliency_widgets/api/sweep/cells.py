@@ -29,7 +29,7 @@ from saliency_widgets.runtime.allocator import give_back
 from saliency_widgets.runtime.model.devices import on_device
 from saliency_widgets.runtime.runner import Runner
 from saliency_widgets.session.compute import compute, neutral_modes
-from saliency_widgets.session.explanation import has_seed, map_of, reduced
+from saliency_widgets.session.explanation import has_seed, map_of
 from saliency_widgets.session.problem import Problem
 from saliency_widgets.session.request import Request
 
@@ -135,7 +135,7 @@ def _measure(payload: Payload, cell: Cell) -> CellResult:
     seconds = time.perf_counter() - start
     params = dict(request.params)
     explain = partial(map_of, entry, params, reduction, runner)
-    values = reduced(attribution.values, reduction, problem.size)
+    values = problem.map_of(attribution.values, reduction)
     seed = int(params[SEED.name]) if has_seed(entry) else None
     measured = Measured(
         runner, attribution, values, explain, seed, seconds, partial(_peak, runner, explain), payload.fill,

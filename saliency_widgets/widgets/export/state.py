@@ -30,7 +30,7 @@ def save_state(explorer: BaseExplorer, path: str | os.PathLike[str]) -> Path:
     check_target(path)
     attribution = explorer.wait()
     writer, problem = Writer(), explorer._problem
-    pixels = problem.prepared.pixels
+    pixels = problem.kind.pixels
     state = {
         "saliency_widgets": version("saliency-widgets"),
         "saved": datetime.now().astimezone().isoformat(timespec="seconds"),

@@ -158,7 +158,7 @@ class Board:
 
     def image_of(self, tensor: Tensor) -> np.ndarray:
         """Convert another model input to an image, uint8 (H, W, 3)."""
-        image = self.problem.image_of(tensor)
+        image = self.problem.kind.image_of(tensor)
         assert image is not None
         return image
 
