@@ -136,7 +136,7 @@ _SAID = """element => {
 # One forward pass of the image as it is, as anybody runs it.
 _FORWARD = """
 import time as _time, torch as _torch
-_model, _x = explorer._problem.model, explorer._problem.tensor
+_model, _x = explorer.problem.model, explorer.problem.tensor
 def _forward():
     _begun = _time.perf_counter()
     with _torch.no_grad():
@@ -180,7 +180,7 @@ class Bench:
         """The slider of the steps moved to 50, for a class that was never asked for, and nothing kept of it."""
         self.front("ours")
         self.settle(f"explorer.update(method='integrated_gradients', n_steps={FEWER}, target={target})")
-        self.lab.execute("explorer._session.cache.forget(explorer._session)")
+        self.lab.execute("explorer.session.cache.forget(explorer.session)")
         return self.press(self.seen.root, self.seen.handle("n_steps"), "ArrowRight")
 
     def ours_again(self) -> Timing:

@@ -28,14 +28,13 @@ if TYPE_CHECKING:
         Explorer,
         Lesson,
         Sweep,
-        TableExplorer,
         compare,
         explore,
         lesson,
         sweep,
     )
-    from saliency_widgets.widgets.export.state import load
     from saliency_widgets.widgets.export.static_output import static_output
+    from saliency_widgets.widgets.load import load
 
 __all__ = [
     "Attribution",
@@ -43,7 +42,6 @@ __all__ = [
     "Explorer",
     "Lesson",
     "Sweep",
-    "TableExplorer",
     "ablate",
     "attribute",
     "checkup",
@@ -70,7 +68,6 @@ _ROOMS = {
     "Explorer": "widgets",
     "Lesson": "widgets",
     "Sweep": "widgets",
-    "TableExplorer": "widgets",
     "ablate": "api.trust",
     "attribute": "api.attribute",
     "checkup": "api.checkup",
@@ -81,7 +78,7 @@ _ROOMS = {
     "from_captum": "bridges.captum",
     "importance": "api.tables",
     "lesson": "widgets",
-    "load": "widgets.export.state",
+    "load": "widgets.load",
     "methods": "attribution.registry",
     "shuffle": "api.tables",
     "static_output": "widgets.export.static_output",

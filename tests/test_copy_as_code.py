@@ -75,7 +75,7 @@ def test_the_clip_range_that_is_seen_is_in_the_code_without_another_map():
     names = notebook()
     made = Explorer(names["model"], names["inputs"], executor="inline", target=2, method="gradient")
     index = made.view.frame["index"]
-    made._display.clip = [20.0, 80.0]  # as the browser does
+    made.kind_view.display.clip = [20.0, 80.0]  # as the browser does
     made.view.flush()  # no page is there to take it
     assert "clip=(20.0, 80.0)" in made.view.status["code"]
     assert made.view.frame["index"] == index

@@ -23,7 +23,7 @@ from saliency_widgets.inputs.tracing import _assign_constant
 from saliency_widgets.outputs.selection import resolve
 from saliency_widgets.params import unknown
 from saliency_widgets.render.fonts import wrapped
-from saliency_widgets.widgets import Explorer, TableExplorer
+from saliency_widgets.widgets import Explorer
 
 LINEAR = 4.0  # times as long per item for eight times as many, on a busy machine; of quadratic work it is eight
 
@@ -222,8 +222,8 @@ def test_a_record_of_more_than_a_page_holds_is_refused_before_it_is_made(record:
 
 def test_the_changed_values_of_a_wide_row_are_counted() -> None:
     frame = pd.DataFrame(np.zeros((1, 30)), columns=[f"f{k}" for k in range(30)])
-    explorer = TableExplorer(nn.Linear(30, 2), frame, method="gradient", executor="inline")
+    explorer = Explorer(nn.Linear(30, 2), frame, method="gradient", executor="inline")
     explorer.edit(**dict.fromkeys(frame.columns, 1.0))
-    assert len(explorer.what_if.changed) == 30
-    assert "f19 0 → 1; and 10 more." in explorer.what_if._said.value
+    assert len(explorer.kind_view.what_if.changed) == 30
+    assert "f19 0 → 1; and 10 more." in explorer.kind_view.what_if._said.value
     explorer.close()

@@ -134,8 +134,8 @@ def table(lab: Lab) -> None:
     output = lab.output(0)
     output.locator(".sw-heatmap[data-state='done']").wait_for(timeout=90_000)
     output.locator(".sw-trust .jupyter-widget-Collapse-header").first.click()
-    lab.wait_for_value("len(explorer.bars._marker_marks.x) and explorer.trust.wait(0) and 1", 1)
-    lab.execute("explorer.what_if._feature.value = 'bmi'")
+    lab.wait_for_value("len(explorer.kind_view.bars._marker_marks.x) and explorer.trust.wait(0) and 1", 1)
+    lab.execute("explorer.kind_view.what_if._feature.value = 'bmi'")
     in_both_themes(lab, "table", output)
 
 

@@ -7,12 +7,12 @@ from typing import Any
 from saliency_widgets.demos.imagenet import IMAGES, classifier, sample_image
 from saliency_widgets.demos.tables import TABLES, table_model
 from saliency_widgets.params import check_choice
-from saliency_widgets.widgets import Explorer, Lesson, TableExplorer, explore, lesson
+from saliency_widgets.widgets import Explorer, Lesson, explore, lesson
 
 _LESSON = "lesson"
 
 
-def demo(name: str = "chelsea", **settings: Any) -> Explorer | TableExplorer | Lesson:
+def demo(name: str = "chelsea", **settings: Any) -> Explorer | Lesson:
     """Open an explorer on EfficientNet-Lite0 and an image of scikit-image, or on a network for a scikit-learn table.
 
     Args:

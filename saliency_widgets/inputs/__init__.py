@@ -4,7 +4,7 @@ from saliency_widgets.inputs.adapters import class_names_of, unwrapped
 from saliency_widgets.inputs.image import ImageKind
 from saliency_widgets.inputs.multi_input import Explain, prepare_for
 from saliency_widgets.inputs.prepared import Prepared, prepare
-from saliency_widgets.inputs.table import Table, TableKind, is_table, read_table
+from saliency_widgets.inputs.table import Table, TableKind, as_explored, is_table, read_table
 from saliency_widgets.outputs.class_names import read_class_names, short_names
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     "Prepared",
     "Table",
     "TableKind",
+    "as_explored",
     "class_names_of",
     "is_table",
     "prepare",

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from saliency_widgets.attribution import Kind
-from saliency_widgets.attribution.arrays import as_array
+from saliency_widgets.attribution.arrays import as_array, check_dense
 from saliency_widgets.attribution.baselines import noise, zero
 from saliency_widgets.attribution.columns import Columns
 from saliency_widgets.attribution.kind import Baseline
@@ -231,6 +231,31 @@ def is_table(inputs: Any, background: Any, feature_names: Any, transform: Any) -
     plain = (Real, str, np.generic)
     # A single one is a named input of the model.
     return isinstance(inputs, Mapping) and len(inputs) > 1 and all(isinstance(v, plain) for v in inputs.values())
+
+
+def as_explored(inputs: Any, background: Any, feature_names: Any, transform: Any) -> Any:
+    """Return inputs as an explorer reads them: a row of numbers is a table, even without names.
+
+    Args:
+        inputs: What people pass.
+        background: Other rows of the table.
+        feature_names: The columns' names.
+        transform: From a row to what the model takes.
+    """
+    if not is_table(inputs, background, feature_names, transform) and not _is_row(inputs, transform):
+        return inputs
+    return read_table(inputs, background, feature_names=feature_names, transform=transform)
+
+
+def _is_row(inputs: Any, transform: Any) -> bool:
+    if isinstance(inputs, list):
+        return bool(inputs) and all(isinstance(item, (int, float)) for item in inputs)
+    if not isinstance(inputs, (Tensor, np.ndarray)) or transform is not None:
+        return False
+    if isinstance(inputs, Tensor):
+        check_dense(inputs, "inputs")
+    flat = inputs.ndim == 1 or (inputs.ndim == 2 and len(inputs) == 1)
+    return flat and inputs.dtype not in (torch.uint8, np.uint8)
 
 
 def _typical(rows: Any) -> pd.DataFrame:

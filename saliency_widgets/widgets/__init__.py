@@ -3,10 +3,10 @@
 from saliency_widgets.widgets.base.display import DisplaySettings
 from saliency_widgets.widgets.base.heatmap import HeatmapView
 from saliency_widgets.widgets.compare.comparison import Comparison, compare
-from saliency_widgets.widgets.image.explorer import Explorer, explore
+from saliency_widgets.widgets.explore import explore
+from saliency_widgets.widgets.explorer import Explorer
 from saliency_widgets.widgets.lesson import Lesson, lesson
 from saliency_widgets.widgets.sweep import Sweep, sweep
-from saliency_widgets.widgets.table import TableExplorer
 
 __all__ = [
     "Comparison",
@@ -15,7 +15,6 @@ __all__ = [
     "HeatmapView",
     "Lesson",
     "Sweep",
-    "TableExplorer",
     "compare",
     "explore",
     "lesson",

@@ -31,13 +31,13 @@ from saliency_widgets.widgets.base.charts import (
 )
 from saliency_widgets.widgets.base.controls import LABEL_WIDTH, Menu
 from saliency_widgets.widgets.base.display import DISPLAY_NAMES, DisplaySettings
-from saliency_widgets.widgets.base.explorer import LAYOUT, BaseExplorer
 from saliency_widgets.widgets.base.lifetime import Showable, refer_weakly
 from saliency_widgets.widgets.base.messages import error_text
 from saliency_widgets.widgets.base.panel import section
-from saliency_widgets.widgets.base.parts import parts_of
+from saliency_widgets.widgets.base.parts import LAYOUT, parts_of
 from saliency_widgets.widgets.base.text import RichText
 from saliency_widgets.widgets.compare.static_grid import StillMaps
+from saliency_widgets.widgets.explorer import Explorer
 from saliency_widgets.widgets.export import snapshots
 from saliency_widgets.widgets.export.static_output import Snapshot, WithStaticOutput
 
@@ -60,7 +60,7 @@ class SweepView(WithStaticOutput, Showable, w.VBox):
         explorer: The explorer whose sliders "Use these" moves; without one, the button is left out.
     """
 
-    def __init__(self, result: sweeping.Sweep, explorer: BaseExplorer | None = None) -> None:
+    def __init__(self, result: sweeping.Sweep, explorer: Explorer | None = None) -> None:
         self._result, self._explorer = result, explorer
         self._words, self._refused = RichText(), RichText()
         self._quality = self._menu("Quality", [m.name for m in result.metrics if not m.cost], result.quality)
@@ -125,7 +125,7 @@ class SweepView(WithStaticOutput, Showable, w.VBox):
         return self._maps
 
     def _snapshot(self) -> Snapshot:
-        return snapshots.of_sweep(self)
+        return snapshots.of_sweep(self._result, None if self.maps is None else self.maps.view)
 
     def _snapshot_sources(self) -> Mapping[w.Widget, Sequence[str]]:
         shown: dict[w.Widget, Sequence[str]] = {self._words: ("value",), self._input: ("value",)}
@@ -284,16 +284,16 @@ class Sweep(sweeping.Sweep):
         """The recommendation, quality against cost, and the maps."""
         return SweepView(self)
 
-    def widget_for(self, explorer: BaseExplorer) -> SweepView:
+    def widget_for(self, explorer: Explorer) -> SweepView:
         """Return the widget with a button that moves an explorer's sliders to the recommended setting.
 
         Raises:
             TypeError: ``explorer`` is no explorer.
             ValueError: The explorer is closed.
         """
-        if not isinstance(explorer, BaseExplorer):
+        if not isinstance(explorer, Explorer):
             raise TypeError(f"explorer: expected what sw.explore returns, got a {type(explorer).__name__}.")
-        if not explorer._open:
+        if not explorer.is_open:
             raise ValueError("explorer: it is closed. Create a new one.")
         return SweepView(self, explorer)
 

@@ -47,7 +47,7 @@ def _arrays(explorer, attribution):
     frame = _frame_of(attribution, explorer.panel.reduction)
     pack = lambda a: _b64.b64encode(_np.ascontiguousarray(a).tobytes()).decode()
     print(_json.dumps({"codes": pack(frame.codes), "low": frame.low, "high": frame.high, "signed": frame.signed,
-                       "shape": frame.codes.shape, "image": pack(explorer._image)}))
+                       "shape": frame.codes.shape, "image": pack(explorer.kind_view.image)}))
 """
 
 

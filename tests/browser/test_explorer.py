@@ -129,7 +129,7 @@ def test_display_moves_repaint_with_the_kernel_stopped(lab: Lab) -> None:
         lab.page.keyboard.up("Space")
         lab.page.evaluate("() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
         assert_seen(seen, overlay(found, **shown))
-    lab.wait_for_value("explorer._display.settings['threshold']", 0.1)
+    lab.wait_for_value("explorer.kind_view.display.settings['threshold']", 0.1)
     assert lab.errors == []
 
 
@@ -190,7 +190,7 @@ def test_a_hundred_positions_of_a_slider_leave_the_last_map_and_nothing_stale(la
     seen.wait()
     stamps = [(p["generation"], p["index"]) for p in seen.paints() if p["cause"] == "frame"]
     assert stamps == sorted(set(stamps))
-    assert stamps[-1][0] == lab.value("explorer._session.generation")
+    assert stamps[-1][0] == lab.value("explorer.session.generation")
     assert stamps[-1][0] > 20, "the drag reached the kernel as one move only"
     assert lab.value("most") == 1
     noise = float(handle.get_attribute("aria-valuetext") or "nan")
@@ -321,7 +321,7 @@ def test_a_kernel_that_is_gone_is_told_and_the_display_still_moves(lab: Lab) -> 
 
 def test_wait_sends_again_what_the_page_has_and_nothing_is_painted(lab: Lab) -> None:
     seen = demo(lab, "method='gradient'")
-    lab.execute("explorer._session._executor.close()")  # nothing else is sent meanwhile
+    lab.execute("explorer.session._executor.close()")  # nothing else is sent meanwhile
     received = "window.__messages['recv comm_msg'] ?? 0"
     seen.listen()
     before = lab.page.evaluate(received)

@@ -117,12 +117,12 @@ def opened(page: Page) -> Callable[[Path], Opened]:
 
 
 def overlay(explorer: Explorer, frame: Any, **changes: Any) -> np.ndarray:
-    display = explorer._display.settings | changes
+    display = explorer.kind_view.display.settings | changes
     table = render.lut(display.pop("diverging" if frame.signed else "colormap"))
     for name in ("diverging", "colormap"):
         display.pop(name, None)
     quantized = render.Quantized(frame.codes, frame.low, frame.high, frame.signed)
-    return render.blend(explorer._image, quantized, lut=table, **display)
+    return render.blend(explorer.kind_view.image, quantized, lut=table, **display)
 
 
 def near(found: np.ndarray, expected: np.ndarray) -> bool:

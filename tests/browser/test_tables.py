@@ -37,7 +37,7 @@ def labels(output: Locator) -> list[str]:
 
 
 def expected(lab: Lab) -> list[str]:
-    return lab.value("[label for label in explorer.bars.labels if '=' in label]")
+    return lab.value("[label for label in explorer.kind_view.bars.labels if '=' in label]")
 
 
 _STANDS = f"([chart, wanted]) => ({_LABELS})(chart).join() === wanted.join()"
@@ -57,8 +57,8 @@ def handle(output: Locator, name: str) -> Locator:
 def test_a_row_is_explored_by_pointer_and_by_keys(lab: Lab, output: Locator) -> None:
     drawn(lab, output)
     # The browser's sliders moved nothing by themselves.
-    assert lab.value("explorer.what_if.changed") == {}
-    assert lab.value("explorer._session.generation") == 1
+    assert lab.value("explorer.kind_view.what_if.changed") == {}
+    assert lab.value("explorer.session.generation") == 1
     sizes = [bar.bounding_box() for bar in output.locator(".sw-bars").first.locator(".bar").all()]
     assert sum(box is not None and box["width"] > 1 for box in sizes) >= 10
 
@@ -69,19 +69,19 @@ def test_a_row_is_explored_by_pointer_and_by_keys(lab: Lab, output: Locator) -> 
     ticks = output.locator(".sw-bars").first.locator(".tick text").filter(has_text=labels(output)[2]).bounding_box()
     assert ticks is not None
     lab.page.mouse.click(chart["x"] + 0.8 * chart["width"], ticks["y"] + ticks["height"] / 2)
-    lab.wait_for_value("explorer.what_if._feature.value", third)
+    lab.wait_for_value("explorer.kind_view.what_if._feature.value", third)
     before = lab.value("float(explorer.wait(30).score)")
     slider = handle(output, "what-if-value")
     slider.focus()
     for _ in range(5):
         slider.press("ArrowRight")
-    lab.wait_for_value("len(explorer.what_if.changed)", 1)
+    lab.wait_for_value("len(explorer.kind_view.what_if.changed)", 1)
     expect(output.locator(".sw-predicted")).to_contain_text("before the changes")
     lab.wait_for_value(SETTLED, True)
     assert lab.value("float(explorer.wait(30).score)") != before
     drawn(lab, output)
     output.get_by_text("Undo all").click()
-    lab.wait_for_value("explorer.what_if.changed", {})
+    lab.wait_for_value("explorer.kind_view.what_if.changed", {})
     lab.wait_for_value(f"abs(float(explorer.wait(30).score) - {before!r}) < 1e-5", True)
     the_same_sliders_move_the_bars_and_the_tests_stand_beside_them(lab, output)
     assert lab.errors == []
@@ -109,7 +109,7 @@ def the_same_sliders_move_the_bars_and_the_tests_stand_beside_them(lab: Lab, out
     said = output.locator(".sw-trust .sw-said:visible").first
     expect(said).to_contain_text("This row:", timeout=60_000)
     expect(output.locator(".sw-trust .sw-said:visible").nth(1)).to_contain_text("cross-entropy", timeout=60_000)
-    lab.wait_for_value("len(explorer.bars._marker_marks.x)", 10)
+    lab.wait_for_value("len(explorer.kind_view.bars._marker_marks.x)", 10)
     for title, words in (
         ("Over many rows", "depend most on"),
         ("Saturation", "aturated"),
@@ -117,7 +117,7 @@ def the_same_sliders_move_the_bars_and_the_tests_stand_beside_them(lab: Lab, out
     ):
         output.locator(".sw-trust").get_by_text(title, exact=True).click()
         expect(output.locator(".sw-trust .sw-said:visible").first).to_contain_text(words, timeout=60_000)
-    lab.wait_for_value("len(explorer.bars._marker_marks.x)", 0)
+    lab.wait_for_value("len(explorer.kind_view.bars._marker_marks.x)", 0)
     output.locator(".sw-trust .jupyter-widget-Collapse-header").first.click()
     lab.wait_for_value("explorer.trust._examiner.wait(0)", True)
     lab.execute("explorer.close()")

@@ -247,7 +247,7 @@ def test_an_explorer(device: str) -> None:
         assert _said(away.settings) == _said(here.settings)
     with torch.no_grad():
         for one in (here, away):
-            next(one._problem.model.parameters()).mul_(2)
+            next(one.problem.model.parameters()).mul_(2)
     assert_same(away.wait(), here.wait(), ROUNDING)
     for one in (here, away):
         one.close()

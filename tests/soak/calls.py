@@ -402,7 +402,7 @@ def every() -> list[Called]:
         Called("demo", lambda _: _opened(sw.demo), lambda _stage: {}),
         Called("static_output", lambda _: sw.static_output, lambda _stage: {"on": True}),
         Called("Explorer", lambda _: _opened(sw.Explorer), _of_image(**_FEW)),
-        Called("TableExplorer", lambda _: _opened(sw.TableExplorer), _tabled(method="gradient")),
+        Called("Explorer (rows)", lambda _: _opened(sw.Explorer), _tabled(method="gradient")),
         Called("Comparison", lambda _: _opened(sw.Comparison), _of_image(
             methods=["gradient"], settings=None, classes=None, rows=None, columns=None, score="logit", contrast=None,
             limit=4, params={"opacity": 0.5})),
@@ -716,7 +716,7 @@ class Trial:
         if not case.argument:
             return case.called.name.partition(".")[2] in READ_WHEN_CLOSED
         of = case.called.of(self.stage)
-        defaults = [*map(inspect.signature, (of, sw.attribute, sw.TableExplorer))]  # what is handed on has theirs
+        defaults = [*map(inspect.signature, (of, sw.attribute, sw.Explorer))]  # what is handed on has theirs
         named = [one.parameters[case.argument].default for one in defaults if case.argument in one.parameters]
         valid = case.called.valid(self.stage)
         named += [valid[case.argument]] if case.argument in valid else []

@@ -49,7 +49,7 @@ RIGHT_OF: dict[tuple[str, str], set[str]] = {
     ("importance", "class_names"): {"(1, 2)"},
     ("shuffle", "class_names"): {"(1, 2)"},
     ("explore (rows)", "class_names"): {"(1, 2)"},
-    ("TableExplorer", "class_names"): {"(1, 2)"},
+    ("Explorer (rows)", "class_names"): {"(1, 2)"},
     ("explorer.save_png", "scale"): {"5", "2.5"},
     ("from_captum", "abs"): {"True"},  # this and those of the next four are captum's own
     ("attribute(from_captum)", "baselines"): {"None"} | _CONSTANT,

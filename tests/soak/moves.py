@@ -13,7 +13,6 @@ from toys import conv_net, mlp
 
 import saliency_widgets as sw
 from saliency_widgets.widgets.compare.maps import Maps
-from saliency_widgets.widgets.table import TableExplorer
 from soak.checks import (
     FAULTS,
     GIVEN,
@@ -154,7 +153,7 @@ class Round:
             page.fault(UNDONE, "there is no map after a move that is right")
             return
         compare(page, done, explorer.settings)
-        if not isinstance(explorer, TableExplorer):
+        if explorer.kind != "table":
             compare_frame(page, explorer.view, done, explorer.panel.reduction)
             self._compare_pins(explorer)
         for status in (explorer.view.status, page.status(explorer.view)):
@@ -163,7 +162,7 @@ class Round:
         compare_test(page, explorer)
 
     def _compare_pins(self, explorer: Any) -> None:
-        maps: Maps | None = explorer.pins._maps
+        maps: Maps | None = explorer.kind_view.pins._maps
         if maps is None or not maps._shown:
             return
         key = self.draw.choice(maps._shown)

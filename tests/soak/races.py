@@ -73,16 +73,16 @@ def _calls(
     model: nn.Module, explorer: Any, table: Any, comparison: Any, lesson: Any, folder: Path
 ) -> list[Callable[[random.Random], Any]]:
     """All public calls, each with arguments at random."""
-    methods = ["gradient", "smoothgrad", "integrated_gradients"]
+    methods, pins = ["gradient", "smoothgrad", "integrated_gradients"], explorer.kind_view.pins
     plain: list[Callable[[], Any]] = [
         lambda: explorer.wait(30), explorer.stop, explorer.update, explorer.pin, explorer.to_code, explorer.cache_info,
         lambda: explorer.settings, lambda: explorer.controls, lambda: explorer.attribution, lambda: repr(explorer),
-        explorer.pins.unpin, explorer.pins.clear, lambda: explorer.pins.wait(30), explorer.page_size,
+        pins.unpin, pins.clear, lambda: pins.wait(30), explorer.page_size,
         lambda: explorer.save_png(folder / "map.png"), lambda: explorer.save_state(folder / "state"),
         lambda: sw.load(folder / "state"), lambda: explorer.load_state(folder / "state"),
         lambda: explorer.save_html(folder / "page.html", progress=False),
         lambda: explorer.annotations.fill_rect(0, 0, 2, 2),
-        lambda: explorer.trust.wait(30), explorer.trust.stop, lambda: explorer.saving.wait(30),
+        lambda: explorer.trust.wait(30), explorer.trust.stop, lambda: explorer.kind_view.saving.wait(30),
         lambda: table.wait(30), table.stop, table.update, table.to_code, lambda: table.trust.wait(30),
         lambda: comparison.wait(30, progress=False), comparison.stop, comparison.go, comparison.update,
         lambda: comparison.attributions, lambda: comparison.errors,
@@ -98,7 +98,7 @@ def _calls(
         lambda rng: setattr(explorer.trust._fold, "selected_index", rng.choice([None, 0])),
         lambda rng: setattr(explorer.trust._choice, "value", rng.randrange(5)),
         lambda rng: setattr(table.trust._fold, "selected_index", rng.choice([None, 0])),
-        lambda rng: setattr(explorer.saving._fold, "selected_index", rng.choice([None, 0])),
+        lambda rng: setattr(explorer.kind_view.saving._fold, "selected_index", rng.choice([None, 0])),
         lambda rng: setattr(lesson, "step", rng.choice(["input", "gradient"])),
     ]
     return [*(partial(_plain, call) for call in plain), *chosen]

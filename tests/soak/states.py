@@ -30,7 +30,7 @@ from toys import conv_net, mlp
 
 import saliency_widgets as sw
 from saliency_widgets.api.io.document import checksum
-from saliency_widgets.widgets import Explorer, TableExplorer
+from saliency_widgets.widgets import Explorer
 from soak.figures import Figures
 
 FAULTS = ("raw error", "memory", "another map", "an unusable map", "an explorer left open")
@@ -226,10 +226,10 @@ def good_states() -> tuple[State, ...]:
 def _saved(path: Path, kind: str, explorer: Any) -> State:
     explorer.save_state(path)
     text, packed = path.with_suffix(".json").read_bytes(), path.with_suffix(".npz").read_bytes()
-    model, transform = explorer._arguments["model"], explorer._arguments["transform"]
+    model, transform = explorer.arguments["model"], explorer.arguments["transform"]
     explorer.close()
     # Of an image, what came out of the transform is stored.
-    return State(kind, text, packed, sw.load(path), model, transform if explorer.kind == "row" else None)
+    return State(kind, text, packed, sw.load(path), model, transform if explorer.kind == "table" else None)
 
 
 class _Two(nn.Module):
@@ -271,9 +271,9 @@ def _explorers() -> Iterator[tuple[str, Any]]:
         return np.stack([rows["a"], rows["b"], rows["w"] == "u", rows["f"]], 1).astype(float)
 
     row = {"background": table, "transform": numbers, "executor": "inline"}
-    yield "row", TableExplorer(mlp(), table.iloc[[0]], class_names=["x", "y", "z"], n_steps=4, **row)
-    yield "row's baseline", TableExplorer(mlp(), table.iloc[[1]], baseline=table.iloc[[3]], n_steps=4, **row)
-    yield "numbers", TableExplorer(mlp(), rng.normal(size=4), feature_names=list("wxyz"), executor="inline", n_steps=4)
+    yield "row", Explorer(mlp(), table.iloc[[0]], class_names=["x", "y", "z"], n_steps=4, **row)
+    yield "row's baseline", Explorer(mlp(), table.iloc[[1]], baseline=table.iloc[[3]], n_steps=4, **row)
+    yield "numbers", Explorer(mlp(), rng.normal(size=4), feature_names=list("wxyz"), executor="inline", n_steps=4)
 
 
 # ---- moves: bytes

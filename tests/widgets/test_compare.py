@@ -259,10 +259,10 @@ def test_a_click_opens_that_map_in_an_explorer(made):
     explorer = compared._detail_pane._explorer
     found = explorer.wait(60)
     assert torch.equal(found.values, compared.attributions["SmoothGrad", "input 2"].values)
-    assert explorer._display.settings["opacity"] == 0.3
+    assert explorer.kind_view.display.settings["opacity"] == 0.3
     compared.view._handle_custom_msg({"type": "open", "cell": 0}, [])
     assert compared._detail_pane._explorer is not explorer
-    assert explorer.comm is None or explorer._session._closed
+    assert explorer.comm is None or explorer.session._closed
     compared._detail_pane.shut()
     assert compared._detail_pane.widget.children == ()
 

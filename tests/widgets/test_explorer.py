@@ -194,7 +194,7 @@ def test_update_moves_everything_or_nothing(explorer):
         assert explorer.settings == before
     explorer.update(n_samples=5, opacity=0.3, clip=(5, 95), colormap="viridis")
     assert explorer.settings["n_samples"] == 5
-    assert explorer._display.settings["opacity"] == 0.3
+    assert explorer.kind_view.display.settings["opacity"] == 0.3
 
 
 def test_how_it_is_shown_can_be_said_at_once(model, image):
@@ -202,7 +202,7 @@ def test_how_it_is_shown_can_be_said_at_once(model, image):
     explorer = sw.explore(model, image, class_names=NAMES, sign="signed", channels="sum", n_steps=8, **shown)
     assert explorer.panel.reduction == Reduction("signed", "sum")
     assert explorer.settings["n_steps"] == 8
-    assert {name: explorer._display.settings[name] for name in shown} == shown
+    assert {name: explorer.kind_view.display.settings[name] for name in shown} == shown
     assert explorer.panel._display["opacity"].value == 0.3
     explorer.close()
 
@@ -363,7 +363,7 @@ def test_save_png_is_the_overlay_as_render_paints_it(explorer, image):
     explorer.save_png(file, scale=4)
     frame = explorer.view.frame
     codes = np.frombuffer(frame["codes"], "<u2").reshape(16, 16)
-    shown = explorer._display.settings
+    shown = explorer.kind_view.display.settings
     colors = render.lut(shown.pop("colormap"))
     shown.pop("diverging")
     quantized = render.Quantized(codes, frame["low"], frame["high"], False)
@@ -693,7 +693,7 @@ def test_a_baseline_of_ones_own_is_a_choice_like_any_other(model, image, first, 
 
 def test_closing_lets_go_of_the_model(image):
     made = Explorer(Net().eval(), image, class_names=NAMES, executor="inline", method="smoothgrad", n_samples=3)
-    model, cache = weakref.ref(made._problem.model), made._session.cache
+    model, cache = weakref.ref(made.problem.model), made.session.cache
     kept = cache.bytes
     made.update(n_samples=4)
     assert cache.bytes > kept
@@ -758,7 +758,7 @@ def test_predictions_of_what_the_model_was_are_said_to_be_so(explorer, model):
 
 
 def test_an_image_that_was_edited_comes_with_its_own_map_and_not_under_the_old_one(explorer, model):
-    x, before = explorer._arguments["inputs"], explorer.view.image
+    x, before = explorer.arguments["inputs"], explorer.view.image
     x[:] = x[:, ::-1].copy()
     model.broken = True
     explorer.update(method="smoothgrad")
@@ -850,7 +850,7 @@ def test_both_names_of_one_logit_are_shown_and_can_be_chosen(image):
     model = one_output()
     made = opened(model, image, class_names=["neg", "pos"], target="neg")
     with torch.no_grad():
-        share = model(made._problem.tensor).sigmoid().item()
+        share = model(made.problem.tensor).sigmoid().item()
     shown = {name: probability for _, name, probability in made.panel.predictions}
     assert shown == {"neg": pytest.approx(1 - share, abs=1e-6), "pos": pytest.approx(share, abs=1e-6)}
     first = made.attribution
@@ -888,7 +888,7 @@ def test_a_value_is_shown_as_it_is_and_not_as_a_probability(image):
     model = one_output()
     made = opened(model, image, score="value")
     with torch.no_grad():
-        value = model(made._problem.tensor).item()
+        value = model(made.problem.tensor).item()
     assert made.panel.predictions == []
     assert made.panel._bars.widget.layout.display == "none"
     assert f"value: <b>{value:.4g}</b>" in made.panel._values.value

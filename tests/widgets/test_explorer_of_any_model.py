@@ -142,7 +142,7 @@ def test_the_layer_menu_lists_layers_with_their_shapes_the_last_first():
     control.widget.value = "3"
     assert made.attribution.layer == "3"
     assert torch.equal(
-        made.attribution.values, sw.attribute(made._arguments["model"], X, method="grad_cam", layer="3").values
+        made.attribution.values, sw.attribute(made.arguments["model"], X, method="grad_cam", layer="3").values
     )
     made.update(layer=None)
     assert made.attribution.layer == "4"
@@ -151,7 +151,7 @@ def test_the_layer_menu_lists_layers_with_their_shapes_the_last_first():
 
 def test_a_function_reads_a_layer_for_the_explorer_too():
     made = explorer(method="grad_cam", reshape=lambda out: out.flip(2))
-    plain = sw.attribute(made._arguments["model"], X, method="grad_cam")
+    plain = sw.attribute(made.arguments["model"], X, method="grad_cam")
     torch.testing.assert_close(made.attribution.values, plain.values.flip(2))
     made.close()
 

@@ -19,7 +19,7 @@ from toys import mlp
 
 import saliency_widgets as sw
 from saliency_widgets.bridges.captum import from_captum
-from saliency_widgets.widgets import Explorer, Lesson, TableExplorer
+from saliency_widgets.widgets import Explorer, Lesson
 from saliency_widgets.widgets.base.text import RichText
 
 BODIES = [
@@ -165,9 +165,9 @@ def test_images(names, tmp_path) -> None:
     for name in names:
         explorer.save_html(tmp_path / "page.html", title=name, record={"method": ["gradient"]}, progress=False)
         check_page(tmp_path / "page.html", name)
-        explorer.saving._fold.selected_index = 0
-        explorer.saving._name.value = str(tmp_path / name.replace("/", "") / "page.html")
-        explorer.saving._save()
+        explorer.kind_view.saving._fold.selected_index = 0
+        explorer.kind_view.saving._name.value = str(tmp_path / name.replace("/", "") / "page.html")
+        explorer.kind_view.saving._save()
         assert name.replace("/", "") in seen()
     for name in names:
         model.fault = name
@@ -183,7 +183,7 @@ def test_images(names, tmp_path) -> None:
 def test_tables(names) -> None:
     frame = pd.DataFrame(np.random.default_rng(0).normal(size=(12, 5)), columns=names)
     model = mlp(features=5, classes=5)
-    explorer = TableExplorer(model, frame.iloc[0], background=frame, class_names=names, executor="inline")
+    explorer = Explorer(model, frame.iloc[0], background=frame, class_names=names, executor="inline")
     text = ""
     for name in names:
         explorer.update(target=name)

@@ -39,7 +39,7 @@ def gate():
 def open_gate(explorer):
     """Let the pass that waits end, and wait for the worker."""
     Gate.opened.set()
-    assert explorer._session.wait(60)
+    assert explorer.session.wait(60)
     explorer.view.flush()
 
 
@@ -52,7 +52,7 @@ def interrupted(*_args, **_more):
 
 def interrupt_of_wait(explorer, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr(explorer._session._state, "wait_for", interrupted)
+        patch.setattr(explorer.session._state, "wait_for", interrupted)
         with pytest.raises(KeyboardInterrupt):
             explorer.wait()
 

@@ -265,7 +265,7 @@ def test_a_model_that_is_trained_meanwhile_is_not_mixed_with_what_it_was() -> No
     with torch.no_grad():
         model[0].weight.mul_(0.5)
     with pytest.raises(ValueError, match="has changed since the lesson began"):
-        next(board.page(step, lambda: None))
+        next(board.page(step.build, step.method, lambda: None))
     made.close()
 
 

@@ -45,7 +45,7 @@ def used_explorer(model: nn.Module) -> Any:
     made = explorer(model)
     made.trust._fold.selected_index = 0
     made.trust.wait(60)
-    made.saving._fold.selected_index = 0
+    made.kind_view.saving._fold.selected_index = 0
     made.pin()
     made.wait(60)
     return made
@@ -262,7 +262,7 @@ def test_what_is_collected_waits_for_no_lock() -> None:
 def test_all_widgets_closed_at_once_leave_no_explorer_and_the_next_one_works() -> None:
     old = [explorer(image_model()), comparison(image_model())]
     w.Widget.close_all()
-    assert not any(one._open for one in old)
+    assert not any(one.is_open for one in old)
     for _ in range(2):
         made = explorer(image_model())
         assert made.annotations._canvas_manager.comm is not None

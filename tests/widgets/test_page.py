@@ -250,7 +250,7 @@ def test_a_page_replaces_what_a_link_points_to_and_keeps_its_mode(explorer, tmp_
 
 
 def test_a_model_that_is_trained_meanwhile_is_noticed(explorer, model, tmp_path, monkeypatch):
-    answer = explorer._session.run
+    answer = explorer.session.run
 
     def trained(request, check=lambda: None):
         found = answer(request, check)
@@ -258,7 +258,7 @@ def test_a_model_that_is_trained_meanwhile_is_noticed(explorer, model, tmp_path,
             model.head.bias += 1
         return found
 
-    monkeypatch.setattr(explorer._session, "run", trained)
+    monkeypatch.setattr(explorer.session, "run", trained)
     with pytest.raises(RuntimeError, match="changed while the maps were computed: save again"):
         explorer.save_html(tmp_path / "a.html", record={"n_samples": [1, 2, 4]}, progress=False)
     assert list(tmp_path.iterdir()) == []

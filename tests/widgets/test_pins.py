@@ -13,7 +13,7 @@ from toys import interrupt_once
 
 from saliency_widgets.attribution import Reduction
 from saliency_widgets.session import Session, frame_of
-from saliency_widgets.widgets.image.explorer import Explorer
+from saliency_widgets.widgets.explorer import Explorer
 
 
 @pytest.fixture
@@ -30,10 +30,10 @@ def explorer():
 
 def test_a_pin_is_the_map_on_the_screen_and_takes_no_pass(explorer):
     explorer.wait()
-    passes = explorer._problem.memory.passes
+    passes = explorer.problem.memory.passes
     explorer.pin()
-    (cell,) = explorer.pins._maps.view.cells
-    assert explorer._problem.memory.passes == passes
+    (cell,) = explorer.kind_view.pins._maps.view.cells
+    assert explorer.problem.memory.passes == passes
     for name in ("codes", "low", "high", "signed"):
         assert cell.frame[name] == explorer.view.frame[name]
     assert cell.status["state"] == "done"
@@ -48,10 +48,10 @@ def test_pins_stay_what_they_were_while_the_explorer_goes_on(explorer):
     explorer.update(method="gradient")
     explorer.pin()
     explorer.pin()  # the same again is not pinned twice
-    maps = explorer.pins._maps
-    assert len(explorer.pins) == len(maps.view.cells) == 3
+    maps = explorer.kind_view.pins._maps
+    assert len(explorer.kind_view.pins) == len(maps.view.cells) == 3
     signs = [Reduction("absolute"), Reduction("signed"), Reduction(explorer.panel.reduction.sign)]
-    for want, cell, reduction in zip(explorer.pins._pins.items(), maps.view.cells, signs, strict=True):
+    for want, cell, reduction in zip(explorer.kind_view.pins._pins.items(), maps.view.cells, signs, strict=True):
         found = maps.attribution(want[0])
         assert dict(want[1].request.params).get("n_samples") == found.settings.get("n_samples")
         frame = frame_of(found, reduction)
@@ -63,7 +63,7 @@ def test_a_click_on_a_pin_brings_its_settings_back(explorer):
     explorer.update(sign="signed", n_samples=8)
     explorer.pin()
     explorer.update(method="gradient", target="cat", sign="absolute")
-    explorer.pins._maps.view._handle_custom_msg({"type": "open", "cell": 0}, [])
+    explorer.kind_view.pins._maps.view._handle_custom_msg({"type": "open", "cell": 0}, [])
     assert explorer.settings["method"] == "smoothgrad"
     assert explorer.settings["n_samples"] == 8
     assert explorer.settings["target"] == 1
@@ -78,33 +78,33 @@ def test_squared_values_and_other_scores_have_scales_of_their_own(explorer):
     explorer.pin()
     explorer.update(score="logit", channels="sum")
     explorer.pin()
-    assert len({cell.group for cell in explorer.pins._maps.view.cells}) == 4
+    assert len({cell.group for cell in explorer.kind_view.pins._maps.view.cells}) == 4
 
 
 def test_unpinned_they_are_gone_and_the_explorer_goes_on(explorer):
     explorer.pin()
     explorer.update(method="gradient")
     explorer.pin()
-    cells = list(explorer.pins._maps.view.cells)
-    explorer.pins.unpin()
-    assert explorer.pins._maps.view.cells == cells[:1]
+    cells = list(explorer.kind_view.pins._maps.view.cells)
+    explorer.kind_view.pins.unpin()
+    assert explorer.kind_view.pins._maps.view.cells == cells[:1]
     assert cells[1].comm is None or cells[1].status["state"] == "done"
-    explorer.pins.clear()
-    assert len(explorer.pins) == 0
-    assert explorer.pins._maps.view.layout.display == "none"
-    explorer.pins.unpin()
+    explorer.kind_view.pins.clear()
+    assert len(explorer.kind_view.pins) == 0
+    assert explorer.kind_view.pins._maps.view.layout.display == "none"
+    explorer.kind_view.pins.unpin()
     explorer.pin()
-    assert len(explorer.pins._maps.view.cells) == 1
+    assert len(explorer.kind_view.pins._maps.view.cells) == 1
     assert explorer.wait() is explorer.attribution
 
 
 def test_after_training_it_is_another_map_and_is_pinned_beside_the_old_one(explorer):
     explorer.pin()
     with torch.no_grad():
-        explorer._arguments["model"][-1].weight.mul_(2)
+        explorer.arguments["model"][-1].weight.mul_(2)
     explorer.update()
     explorer.pin()
-    first, second = explorer.pins._maps.view.cells
+    first, second = explorer.kind_view.pins._maps.view.cells
     assert second.frame["high"] == pytest.approx(2 * first.frame["high"], rel=1e-4)
 
 
@@ -119,7 +119,7 @@ def test_two_threads_may_pin_and_unpin():
             for k in range(12):
                 made.update(n_samples=samples + k)
                 made.pin()
-                made.pins.unpin()
+                made.kind_view.pins.unpin()
         except BaseException as error:
             failed.append(error)
 
@@ -134,8 +134,8 @@ def test_two_threads_may_pin_and_unpin():
     finally:
         sys.setswitchinterval(interval)
     assert failed == []
-    made.pins.clear()
-    assert made.pins._maps._entries == {}
+    made.kind_view.pins.clear()
+    assert made.kind_view.pins._maps._entries == {}
     made.close()
 
 
@@ -144,9 +144,9 @@ def test_a_pin_that_was_interrupted_is_there_after_the_next_wait(explorer, monke
     interrupt_once(monkeypatch, Session, "submit")
     with pytest.raises(KeyboardInterrupt):
         explorer.pin()
-    explorer.pins.wait(60)
-    (cell,) = explorer.pins._maps.view.cells
+    explorer.kind_view.pins.wait(60)
+    (cell,) = explorer.kind_view.pins._maps.view.cells
     assert cell.status["state"] == "done"
-    explorer.pins.unpin()
-    explorer.pins.unpin()
-    assert len(explorer.pins) == 0
+    explorer.kind_view.pins.unpin()
+    explorer.kind_view.pins.unpin()
+    assert len(explorer.kind_view.pins) == 0

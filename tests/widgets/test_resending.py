@@ -94,7 +94,7 @@ def quiet(made: Any) -> None:
     if isinstance(made, sw.Comparison):
         made._maps._turns._long.close()
     elif not isinstance(made, sw.Lesson):
-        made._session._executor.close()
+        made.session._executor.close()
 
 
 @pytest.mark.parametrize("name", MADE)
@@ -116,7 +116,7 @@ def test_so_it_does_of_pinned_maps_and_of_the_open_tests(client: Client, explore
     explorer.trust.wait(timeout=60)
     quiet(explorer)
     explorer.wait(timeout=60)
-    assert [cell.status["state"] for cell in explorer.pins._maps.view.cells] == ["done", "done"]
+    assert [cell.status["state"] for cell in explorer.kind_view.pins._maps.view.cells] == ["done", "done"]
     client.assert_holds(explorer)
 
 

@@ -48,11 +48,11 @@ def text(widget):
 
 
 def offered(explorer):
-    return {name for name, row in explorer.saving._rows.items() if row.layout.display != "none"}
+    return {name for name, row in explorer.kind_view.saving._rows.items() if row.layout.display != "none"}
 
 
 def button(explorer, name):
-    (found,) = (w for w in explorer.saving._inside.children[-3].children if w.description == name)
+    (found,) = (w for w in explorer.kind_view.saving._inside.children[-3].children if w.description == name)
     return found
 
 
@@ -76,40 +76,40 @@ def test_it_is_closed_whole(opened):
 
 def test_what_the_method_has_is_offered_and_the_size_follows(explorer):
     assert offered(explorer) == {"target", "noise_level", "n_samples", "statistic", "base", "sign", "channels"}
-    assert text(explorer.saving._size).startswith("1 map, about ")
-    explorer.saving._boxes["n_samples"].value = True
-    explorer.saving._boxes["sign"].value = True
-    assert text(explorer.saving._size) == f"{explorer.page_size({'n_samples': True, 'sign': True})}."
-    assert text(explorer.saving._counts["n_samples"]) == "3 values"
+    assert text(explorer.kind_view.saving._size).startswith("1 map, about ")
+    explorer.kind_view.saving._boxes["n_samples"].value = True
+    explorer.kind_view.saving._boxes["sign"].value = True
+    assert text(explorer.kind_view.saving._size) == f"{explorer.page_size({'n_samples': True, 'sign': True})}."
+    assert text(explorer.kind_view.saving._counts["n_samples"]) == "3 values"
     explorer.update(method="gradient")
     assert offered(explorer) == {"target", "sign", "channels"}
-    assert explorer.saving.record == {"sign": True}
-    assert text(explorer.saving._size) == f"{explorer.page_size({'sign': True})}."
+    assert explorer.kind_view.saving.record == {"sign": True}
+    assert text(explorer.kind_view.saving._size) == f"{explorer.page_size({'sign': True})}."
 
 
 def test_too_much_is_told_before_it_is_tried(explorer, tmp_path):
     for name in ("noise_level", "n_samples", "base", "sign", "channels", "target"):
-        explorer.saving._boxes[name].value = True
-    assert "Over the limit of 200" in text(explorer.saving._size)
-    explorer.saving._name.value = str(tmp_path / "a")
+        explorer.kind_view.saving._boxes[name].value = True
+    assert "Over the limit of 200" in text(explorer.kind_view.saving._size)
+    explorer.kind_view.saving._name.value = str(tmp_path / "a")
     button(explorer, "Save").click()
-    assert "over the limit of 200 maps" in text(explorer.saving._message)
+    assert "over the limit of 200 maps" in text(explorer.kind_view.saving._message)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_save_writes_the_same_page_as_from_python(explorer, tmp_path):
-    explorer.saving._boxes["n_samples"].value = True
-    explorer.saving._name.value = str(tmp_path / "lesson")
+    explorer.kind_view.saving._boxes["n_samples"].value = True
+    explorer.kind_view.saving._name.value = str(tmp_path / "lesson")
     button(explorer, "Save").click()
     path = tmp_path / "lesson.html"
-    assert text(explorer.saving._message) == f"Saved: {path}"
-    assert explorer.saving._bar.value == explorer.saving._bar.max
+    assert text(explorer.kind_view.saving._message) == f"Saved: {path}"
+    assert explorer.kind_view.saving._bar.value == explorer.kind_view.saving._bar.max
     again = explorer.save_html(tmp_path / "b.html", record={"n_samples": True}, progress=False)
     stamp = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d")
     assert stamp.sub("", path.read_text()) == stamp.sub("", again.path.read_text())
-    assert text(explorer.saving._size).endswith("computed already.")
+    assert text(explorer.kind_view.saving._size).endswith("computed already.")
     button(explorer, "Save").click()
-    assert "replacing the existing file" in text(explorer.saving._message)
+    assert "replacing the existing file" in text(explorer.kind_view.saving._message)
 
 
 @pytest.mark.parametrize(
@@ -125,11 +125,11 @@ def test_save_writes_the_same_page_as_from_python(explorer, tmp_path):
 def test_an_error_says_what_to_do_and_the_next_try_works(explorer, tmp_path, monkeypatch, name, said):
     monkeypatch.chdir(tmp_path)
     os.mkfifo("pipe.html")
-    explorer.saving._name.value = name
+    explorer.kind_view.saving._name.value = name
     button(explorer, "Save").click()
-    assert said in text(explorer.saving._message)
-    assert 'role="alert"' in explorer.saving._message.value
-    explorer.saving._name.value = str(tmp_path / "a.html")
+    assert said in text(explorer.kind_view.saving._message)
+    assert 'role="alert"' in explorer.kind_view.saving._message.value
+    explorer.kind_view.saving._name.value = str(tmp_path / "a.html")
     button(explorer, "Save").click()
     assert (tmp_path / "a.html").exists()
 

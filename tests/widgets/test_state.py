@@ -25,7 +25,7 @@ from toys import conv_net, mlp
 import saliency_widgets as sw
 from saliency_widgets.api import io as storing
 from saliency_widgets.api.io import arrays, document, schema
-from saliency_widgets.widgets import Explorer, TableExplorer
+from saliency_widgets.widgets import Explorer
 
 NAMES = ["ant", "猫", "</script>", "dog"]
 
@@ -79,7 +79,7 @@ def test_the_attribution_comes_back_bit_for_bit(explorer, tmp_path, ending):
     assert_same(explorer.attribution, found)
     assert np.array_equal(found.saliency_map(), explorer.attribution.saliency_map())
     assert found.to_code() == explorer.attribution.to_code()
-    again = sw.attribute(conv_net(), tame(np.asarray(explorer._arguments["inputs"])), **found.settings)
+    again = sw.attribute(conv_net(), tame(np.asarray(explorer.arguments["inputs"])), **found.settings)
     assert torch.equal(again.values, found.values)
 
 
@@ -97,7 +97,7 @@ def test_the_json_says_what_it_is_of(explorer, tmp_path):
         (array.dtype.str, array.shape) for array in kept.values()
     ]
     assert np.array_equal(kept["values"], explorer.attribution.values.numpy())
-    assert np.array_equal(kept["inputs"], tame(explorer._arguments["inputs"])[None].numpy())
+    assert np.array_equal(kept["inputs"], tame(explorer.arguments["inputs"])[None].numpy())
 
 
 def test_an_explorer_with_the_same_controls_and_the_same_map(explorer, image, tmp_path):
@@ -108,7 +108,7 @@ def test_an_explorer_with_the_same_controls_and_the_same_map(explorer, image, tm
     assert isinstance(made, Explorer)
     assert made.controls == explorer.controls
     assert torch.equal(made.wait(60).values, explorer.attribution.values)
-    assert made._problem.class_names == NAMES
+    assert made.problem.class_names == NAMES
     made.close()
 
 
@@ -116,7 +116,7 @@ def test_without_the_inputs_what_the_model_saw_is_explained_and_the_missing_tran
     explorer.save_state(tmp_path / "a")
     with pytest.warns(UserWarning, match="was transformed.*Pass the original inputs= and transform="):
         made = sw.load(tmp_path / "a", model=conv_net())
-    assert torch.equal(made._problem.tensor, explorer._problem.tensor)
+    assert torch.equal(made.problem.tensor, explorer.problem.tensor)
     assert made.controls == explorer.controls
     made.close()
 
@@ -151,7 +151,7 @@ def test_loading_moves_the_controls_of_an_explorer(explorer, image, tmp_path):
 def test_another_model_and_another_input_are_told(explorer, image, tmp_path):
     explorer.save_state(tmp_path / "a")
     with torch.no_grad():
-        next(explorer._arguments["model"].parameters()).add_(1)
+        next(explorer.arguments["model"].parameters()).add_(1)
     with pytest.warns(UserWarning, match="the model differs: Sequential with other weights or code"):
         explorer.load_state(tmp_path / "a")
     image[0, 0] = 255 - image[0, 0]
@@ -181,7 +181,7 @@ def test_a_model_without_a_fingerprint_is_compared_by_its_map(image, tmp_path):
         warnings.simplefilter("error", UserWarning)
         made.load_state(tmp_path / "a")
     with torch.no_grad():
-        made._arguments["model"].net[0].weight.mul_(2)
+        made.arguments["model"].net[0].weight.mul_(2)
     with pytest.warns(UserWarning, match="the map differs"):
         made.load_state(tmp_path / "a")
     made.close()
@@ -338,7 +338,7 @@ def test_what_can_not_be_read_again_is_not_written(image, tmp_path, monkeypatch)
     made = Explorer(conv_net(), image, transform=tame, executor="inline", class_names=["\ud800", "b", "c", "d"])
     with pytest.raises(ValueError, match=r"nothing was written: a text in it holds .*half a letter"):
         made.save_state(tmp_path / "a")
-    made._problem.class_names = NAMES
+    made.problem.class_names = NAMES
     for module, limit, said in (
         (arrays, "LARGEST", "arrays: they hold"),
         (document, "MANY", "its JSON, .* bytes, holds"),
@@ -735,7 +735,7 @@ def table():
 
 @pytest.fixture
 def row_explorer(table):
-    made = TableExplorer(
+    made = Explorer(
         mlp(), table.iloc[[0]], background=table, class_names=NAMES[:3], executor="inline", n_steps=8, target=2
     )
     yield made
@@ -749,7 +749,7 @@ def test_a_rows_state_comes_back_with_its_features_and_edits(row_explorer, table
     assert_same(row_explorer.attribution, found)
     pd.testing.assert_frame_equal(found.by_feature(), row_explorer.attribution.by_feature())
     made = sw.load(tmp_path / "a", model=mlp())
-    assert isinstance(made, TableExplorer)
+    assert made.kind == "table"
     assert torch.equal(made.wait(60).values, row_explorer.attribution.values)
     assert made.row["c d"].item() == 0.25
     made.close()
@@ -777,7 +777,7 @@ def test_a_table_of_words_dates_and_categories_comes_back_as_it_was(tmp_path):
         words = pd.DataFrame(rows)["word"].map({"u": 0.0, "v": 1.0, "ö": 2.0})
         return np.stack([rows["n"], words, rows["whole"], rows["flag"]], 1).astype(float)
 
-    made = TableExplorer(mlp(), table.iloc[[0]], background=table, transform=numbers, executor="inline", n_steps=4)
+    made = Explorer(mlp(), table.iloc[[0]], background=table, transform=numbers, executor="inline", n_steps=4)
     made.save_state(tmp_path / "a")
     loaded = sw.load(tmp_path / "a")
     pd.testing.assert_frame_equal(loaded.settings["background"], table, check_freq=False)
@@ -789,7 +789,7 @@ def test_a_table_of_words_dates_and_categories_comes_back_as_it_was(tmp_path):
 
 
 def test_a_row_whose_controls_are_refused_is_not_moved_either(row_explorer, table, tmp_path):
-    other = TableExplorer(
+    other = Explorer(
         mlp(), table.iloc[[1]], background=table, class_names=NAMES[:3], executor="inline", methods="captum.Saliency",
         method="captum.Saliency",
     )  # fmt: skip
@@ -804,7 +804,7 @@ def test_a_row_whose_controls_are_refused_is_not_moved_either(row_explorer, tabl
 
 def test_a_row_is_no_image(row_explorer, explorer, tmp_path):
     explorer.save_state(tmp_path / "a")
-    with pytest.raises(ValueError, match="kind 'row', got 'image'"):
+    with pytest.raises(ValueError, match="kind 'table', got 'image'"):
         row_explorer.load_state(tmp_path / "a")
 
 

@@ -27,7 +27,7 @@ from toys import conv_net, mlp
 
 import saliency_widgets as sw
 from saliency_widgets import render
-from saliency_widgets.widgets import Explorer, TableExplorer
+from saliency_widgets.widgets import Explorer
 from saliency_widgets.widgets.compare.comparison import Comparison
 from saliency_widgets.widgets.export import static_output
 from saliency_widgets.widgets.export.static_output import LARGEST, Snapshot, StaticOutput, WithStaticOutput, bundles
@@ -114,7 +114,7 @@ def overlay(made: Explorer) -> np.ndarray:
     """What the page shows, computed here from the attribution."""
     values = made.panel.reduction(made.attribution.values, (8, 8))[0].double().numpy()
     quantized = render.quantize(values, signed=made.panel.reduction.signed)
-    settings = made._display.settings
+    settings = made.kind_view.display.settings
     name = settings.pop("diverging"), settings.pop("colormap")
     return render.blend(IMAGE, quantized, lut=render.lut(name[not quantized.signed]), **settings)
 
@@ -154,7 +154,7 @@ def test_a_map_of_another_sign_and_of_other_colors_is_what_is_left_then(page: Pa
 
 def test_bars_point_where_the_attributions_do(page: Page) -> None:
     background = pd.DataFrame(np.random.default_rng(0).normal(size=(20, 4)), columns=["a", "b", "<i>c</i>", "d"])
-    made = TableExplorer(mlp(), background.iloc[[3]], background=background, executor="inline")
+    made = Explorer(mlp(), background.iloc[[3]], background=background, executor="inline")
     made._ipython_display_()
     sizes = made.by_feature()
     for k, size in enumerate(sizes):
@@ -163,7 +163,7 @@ def test_bars_point_where_the_attributions_do(page: Page) -> None:
         assert (orange > blue) == (size > 0)
         assert max(orange, blue) == pytest.approx(abs(size) / abs(sizes).max() * max_width(page), abs=2)
         assert min(orange, blue) == 0
-    made.bars.top.value = 2
+    made.kind_view.bars.top.value = 2
     made.wait()
     assert page.image.shape[0] == 24 * 3  # two, and the others summed
     assert "method='integrated_gradients'" in page.text
@@ -183,8 +183,8 @@ def test_a_grid_has_every_map_on_its_scale(page: Page, scale: str) -> None:
         params={"threshold": 0.1}, class_names=NAMES,
     )  # fmt: skip
     made._ipython_display_()
-    maps = [made._quantized(key) for key in made._shown]
-    look = made._display.look(signed=False)
+    maps = [made._quantized(key) for key in made.kind_view.look]
+    look = made.kind_view.display.look(signed=False)
     left = 8 + 120 + 8
     for k, one in enumerate(maps):
         row, column = divmod(k, 2)
@@ -314,7 +314,7 @@ def test_names_that_no_file_can_hold_are_shown_all_the_same(page: Page) -> None:
     made.wait()
     assert page.text.startswith("Gradient · te\ufffd\n")
     rows = pd.DataFrame(np.random.default_rng(0).normal(size=(20, 2)), columns=names)
-    table = TableExplorer(
+    table = Explorer(
         mlp(features=2, classes=2), rows.iloc[[3]], background=rows, class_names=names, executor="inline", target=0
     )
     table._ipython_display_()

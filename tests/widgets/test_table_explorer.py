@@ -15,11 +15,11 @@ from ipywidgets.widgets import widget as registry
 from sklearn.compose import ColumnTransformer
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from torch import nn
-from toys import Tally, linear, mlp, state_of, tallied
+from toys import Tally, conv_net, images, linear, mlp, state_of, tallied
 
 import saliency_widgets as sw
 from saliency_widgets.attribution.baselines import BASELINE
-from saliency_widgets.widgets import Explorer, TableExplorer
+from saliency_widgets.widgets import Explorer
 from saliency_widgets.widgets.table.bars import FeatureBars, label_of, size_text, value_text
 
 NAMES = ["age", "income", "job", "owns", "debt"]
@@ -53,7 +53,7 @@ def given(people, encoder):
 
 @pytest.fixture
 def explorer(people, given):
-    made = TableExplorer(mlp(features=8, classes=1), people.iloc[3], target="yes", **given)
+    made = Explorer(mlp(features=8, classes=1), people.iloc[3], target="yes", **given)
     yield made
     made.close()
 
@@ -77,19 +77,19 @@ def baseline(explorer):
 
 def test_bars_are_ranked_with_their_values_and_the_rest_is_summed(explorer, people):
     by_name = explorer.attribution.by_feature().iloc[0]
-    explorer.bars.top.value = 3
-    found = shown(explorer.bars)
+    explorer.kind_view.bars.top.value = 3
+    found = shown(explorer.kind_view.bars)
     order = by_name.sort_values(key=abs, ascending=False)
     values = {name: value_text(people.loc[3, name]) for name in NAMES}
     assert list(found) == [*(f"{name} = {values[name]}" for name in order.index[:3]), "2 others, summed"]
     assert list(found.values()) == pytest.approx([*order.iloc[:3], order.iloc[3:].sum()])
     assert sum(found.values()) == pytest.approx(float(explorer.attribution.values.sum()))
     colors = {True: "#f37726", False: "#6b9bc8"}
-    assert explorer.bars._bars.colors[:3] == [colors[value >= 0] for value in order.iloc[:3]]
-    texts = [text for mark in explorer.bars._numbers for text in mark.text]
+    assert explorer.kind_view.bars._bars.colors[:3] == [colors[value >= 0] for value in order.iloc[:3]]
+    texts = [text for mark in explorer.kind_view.bars._numbers for text in mark.text]
     assert sorted(texts) == sorted(size_text(value, signed=True) for value in found.values())
-    explorer.bars.top.value = 5
-    assert len(shown(explorer.bars)) == 5
+    explorer.kind_view.bars.top.value = 5
+    assert len(shown(explorer.kind_view.bars)) == 5
     assert explorer.by_feature().index.tolist() == order.index.tolist()
 
 
@@ -112,7 +112,7 @@ def test_the_screen_is_what_attribute_gives_and_what_the_code_says(explorer, peo
 
 
 def test_edits_of_two_threads_are_both_in_the_row(people, given):
-    made = TableExplorer(mlp(features=8, classes=1), people.iloc[[3]], **(given | {"executor": "thread"}))
+    made = Explorer(mlp(features=8, classes=1), people.iloc[[3]], **(given | {"executor": "thread"}))
 
     def edit(name):
         for k in range(20):
@@ -133,7 +133,7 @@ def test_edits_of_two_threads_are_both_in_the_row(people, given):
 def test_the_row_is_a_copy_and_nothing_of_the_callers_is_changed(people, given):
     model, row, rows = mlp(features=8, classes=1), people.iloc[[3]].copy(), people.copy(deep=True)
     before = state_of(model)
-    made = TableExplorer(model, row, **given)
+    made = Explorer(model, row, **given)
     made.edit(age=20)
     open_tab(made, "shuffle")
     row.loc[3, "age"] = 99
@@ -145,21 +145,21 @@ def test_the_row_is_a_copy_and_nothing_of_the_callers_is_changed(people, given):
 
 
 def test_sliders_move_the_bars(explorer):
-    before = shown(explorer.bars)
+    before = shown(explorer.kind_view.bars)
     explorer.panel._params[next(p for p in explorer.panel._params if p.name == "n_steps")].value = 8
     explorer.panel._params[next(p for p in explorer.panel._params if p.name == "tolerance")].value = 0.0
     assert explorer.attribution.evaluations == 9
     explorer.update(method="smoothgrad", n_samples=7, noise_level=0.3)
     assert explorer.attribution.settings["n_samples"] == 7
-    assert shown(explorer.bars) != before
-    assert "add up to the score: a slope is per unit" in explorer.bars._sum.value
+    assert shown(explorer.kind_view.bars) != before
+    assert "add up to the score: a slope is per unit" in explorer.kind_view.bars._sum.value
 
 
 def test_only_methods_for_rows_are_in_the_menu(people, given, explorer):
     assert set(explorer.panel.titles) >= {"gradient", "smoothgrad", "integrated_gradients", "expected_gradients"}
     assert not {"grad_cam", "layer_cam", "guided_grad_cam", "blur_ig"} & set(explorer.panel.titles)
     with pytest.raises(ValueError, match="Grad-CAM needs images"):
-        TableExplorer(mlp(features=8, classes=1), people.iloc[3], method="grad_cam", **given)
+        Explorer(mlp(features=8, classes=1), people.iloc[3], method="grad_cam", **given)
 
 
 @pytest.mark.parametrize("name", ["mean", "median", "zero", "noise"])
@@ -190,7 +190,7 @@ def test_a_row_of_the_background_is_chosen_by_slider(explorer, people, encoder):
 
 
 def test_what_if_moves_the_prediction_and_the_bars(explorer, people, encoder):
-    what, model = explorer.what_if, explorer.settings["model"]
+    what, model = explorer.kind_view.what_if, explorer.settings["model"]
     what._feature.value = "age"
     assert (what._value.min, what._value.max, what._value.value) == (
         people["age"].min(), people["age"].max(), people.loc[3, "age"],
@@ -198,12 +198,12 @@ def test_what_if_moves_the_prediction_and_the_bars(explorer, people, encoder):
     with torch.no_grad():
         was = model(torch.from_numpy(encoder.transform(people.iloc[[3]]))).sigmoid().item()
         now = model(torch.from_numpy(encoder.transform(people.iloc[[3]].assign(age=80)))).sigmoid().item()
-    assert f"yes {was:.1%}" in explorer._predicted.value
-    assert f"no {1 - was:.1%}" in explorer._predicted.value
+    assert f"yes {was:.1%}" in explorer.kind_view._predicted.value
+    assert f"no {1 - was:.1%}" in explorer.kind_view._predicted.value
     what._value.value = 80
-    assert f"yes {now:.1%}" in explorer._predicted.value
-    assert f"was {was:.1%} before the changes" in explorer._predicted.value
-    assert any(label.startswith("age = 80") for label in shown(explorer.bars))
+    assert f"yes {now:.1%}" in explorer.kind_view._predicted.value
+    assert f"was {was:.1%} before the changes" in explorer.kind_view._predicted.value
+    assert any(label.startswith("age = 80") for label in shown(explorer.kind_view.bars))
     assert what.changed == {"age": 80}
     what._feature.value = "job"
     assert [option for option, _ in what._value.options] == ["baker", "judge", "pilot"]
@@ -211,12 +211,12 @@ def test_what_if_moves_the_prediction_and_the_bars(explorer, people, encoder):
     assert set(what.changed) == {"age", "job"}
     what._all.click()
     assert what.changed == {}
-    assert "before the changes" not in explorer._predicted.value
+    assert "before the changes" not in explorer.kind_view._predicted.value
     assert explorer.row.iloc[0].to_dict() == people.iloc[3].to_dict()
 
 
 def test_one_change_is_undone_and_others_stay(explorer, people):
-    what = explorer.what_if
+    what = explorer.kind_view.what_if
     explorer.edit(age=33, debt=1.5)
     what._feature.value = "debt"
     assert what._value.value == 1.5
@@ -229,21 +229,21 @@ def test_one_change_is_undone_and_others_stay(explorer, people):
 
 def test_a_slider_stands_on_the_rows_own_value_and_its_echo_is_no_change(explorer, people):
     """The browser moves a value to the next step, and sends back what differs in the last bits."""
-    what = explorer.what_if
+    what = explorer.kind_view.what_if
     for name, value in (("income", float(people.loc[3, "income"])), ("debt", -3.21987)):
         explorer.edit(**{name: value})
         what._feature.value = name
         slider = what._value
         steps = (value - slider.min) / slider.step
         assert steps == pytest.approx(round(steps), abs=1e-6)
-        generation, before = explorer._session.generation, what.changed
+        generation, before = explorer.session.generation, what.changed
         slider.value = value + 1e-9 * slider.step
         assert what.changed == before
-        assert explorer._session.generation == generation
+        assert explorer.session.generation == generation
 
 
 def test_a_slider_that_was_replaced_while_it_is_dragged_moves_nothing(explorer):
-    what = explorer.what_if
+    what = explorer.kind_view.what_if
     what._feature.value = "age"
     dragged = what._value
     what._feature.value = "debt"
@@ -261,8 +261,8 @@ def test_a_slider_that_was_replaced_while_it_is_dragged_moves_nothing(explorer):
 
 def test_a_click_on_a_bar_chooses_the_feature(explorer):
     place = 1
-    explorer.bars._rows._handle_custom_msg({"event": "element_click", "data": {"index": place}}, [])
-    assert explorer.what_if._feature.value == explorer.by_feature().index[place]
+    explorer.kind_view.bars._rows._handle_custom_msg({"event": "element_click", "data": {"index": place}}, [])
+    assert explorer.kind_view.what_if._feature.value == explorer.by_feature().index[place]
 
 
 @pytest.mark.parametrize(
@@ -280,8 +280,8 @@ def test_a_value_that_cannot_be_used_is_said_and_nothing_moves(explorer, edit, s
     with pytest.raises(ValueError, match=said):
         explorer.edit(**edit)
     assert explorer.attribution is before
-    assert explorer.what_if.changed == {}
-    explorer.what_if._edit(*next(iter(edit.items()))) if len(edit) == 1 else None
+    assert explorer.kind_view.what_if.changed == {}
+    explorer.kind_view.what_if._edit(*next(iter(edit.items()))) if len(edit) == 1 else None
     if len(edit) == 1:
         assert explorer.view.status["state"] == "error"
         assert said.split(":")[0] in explorer.view.status["message"]
@@ -292,8 +292,8 @@ def test_a_value_that_cannot_be_used_is_said_and_nothing_moves(explorer, edit, s
 def test_several_classes_have_their_bars_and_the_edits_move_them(people, encoder, given):
     model = mlp(features=8, classes=3)
     names = {**given, "class_names": ["ant", "bee", "cat"]}
-    made = TableExplorer(model, people.iloc[3], **names, target="bee")
-    assert "evidence for bee" in made.bars._sum.value
+    made = Explorer(model, people.iloc[3], **names, target="bee")
+    assert "evidence for bee" in made.kind_view.bars._sum.value
     made.edit(income=5000.0)
     with torch.no_grad():
         now = model(torch.from_numpy(encoder.transform(made.row))).softmax(1)[0]
@@ -301,21 +301,21 @@ def test_several_classes_have_their_bars_and_the_edits_move_them(people, encoder
     assert sorted(bars._bars.y.tolist()) == pytest.approx(sorted(now.tolist()))
     made.panel._on_bar(2)
     assert made.attribution.settings["target"] == 2
-    assert "evidence for cat" in made.bars._sum.value
+    assert "evidence for cat" in made.kind_view.bars._sum.value
     made.close()
 
 
 def test_a_regression_tells_its_value(people, encoder, given):
     model = mlp(features=8, classes=1)
-    made = TableExplorer(model, people.iloc[3], **{**given, "class_names": None}, score="value")
+    made = Explorer(model, people.iloc[3], **{**given, "class_names": None}, score="value")
     with torch.no_grad():
         value = model(torch.from_numpy(encoder.transform(people.iloc[[3]]))).item()
-    assert f"Prediction {value:.4g}" in made._predicted.value
-    assert "%" not in made._predicted.value
+    assert f"Prediction {value:.4g}" in made.kind_view._predicted.value
+    assert "%" not in made.kind_view._predicted.value
     assert made.panel.title == "Integrated Gradients"
     made.edit(age=20)
-    assert f"was {value:.4g} before the changes" in made._predicted.value
-    several = TableExplorer(
+    assert f"was {value:.4g} before the changes" in made.kind_view._predicted.value
+    several = Explorer(
         mlp(features=8, classes=2), people.iloc[3], **{**given, "class_names": ["sales", "costs"]}, score="value",
         target="costs",
     )  # fmt: skip
@@ -340,20 +340,20 @@ def test_a_row_in_any_form_is_explored(form):
     }[form]
     named = form in ("series", "frame", "mapping")
     made = sw.explore(linear(torch.ones(3)), row, background=rows, feature_names=None if named else NAMES[:3])
-    assert isinstance(made, TableExplorer)
+    assert made.kind == "table"
     made.wait(20)
-    assert {label.partition(" = ")[0] for label in shown(made.bars)} == set(NAMES[:3])
+    assert {label.partition(" = ")[0] for label in shown(made.kind_view.bars)} == set(NAMES[:3])
     assert torch.equal(sw.attribute(**made.settings).values, made.attribution.values)
     made.close()
 
 
 def test_rows_without_a_background_are_explored_too():
     made = sw.explore(mlp(), torch.rand(4, dtype=torch.float64))
-    assert isinstance(made, TableExplorer)
+    assert made.kind == "table"
     made.wait(20)
     assert [label for label, _ in baseline(made)._holder.options] == ["zero, as the model sees it"]
-    made.what_if._feature.value = "feature 2"
-    made.what_if._value.value += 3 * made.what_if._value.step
+    made.kind_view.what_if._feature.value = "feature 2"
+    made.kind_view.what_if._value.value += 3 * made.kind_view.what_if._value.step
     made.wait(20)
     made.trust._choice.value = TABS.index("shuffle")
     made.trust._fold.selected_index = 0
@@ -393,7 +393,7 @@ def test_a_wrong_argument_is_an_error_of_the_call_and_leaves_nothing_open(people
     threads, before = set(threading.enumerate()), set(registry._instances)
     arguments = {"inputs": people.iloc[3], **given, **{name: make(people) for name, make in change.items()}}
     with pytest.raises(error, match=said):
-        TableExplorer(mlp(features=8, classes=1), arguments.pop("inputs"), **arguments)
+        Explorer(mlp(features=8, classes=1), arguments.pop("inputs"), **arguments)
     assert set(threading.enumerate()) <= threads
     assert set(registry._instances) <= before
 
@@ -414,15 +414,15 @@ def test_a_refused_value_leaves_the_control_where_it_stood(people):
         return rows[["age", "income"]].to_numpy(float)
 
     numbers = people[["age", "income"]].assign(age=people["age"].astype(float))
-    made = TableExplorer(mlp(features=2, classes=1), numbers.iloc[3], background=numbers, transform=encode,
+    made = Explorer(mlp(features=2, classes=1), numbers.iloc[3], background=numbers, transform=encode,
                          executor="inline")  # fmt: skip
-    made.what_if._feature.value = "age"
-    made.what_if._value.max = 200
-    made.what_if._value.value = 150
-    assert made.what_if._value.value == numbers.loc[3, "age"]
-    assert made.what_if.changed == {}
+    made.kind_view.what_if._feature.value = "age"
+    made.kind_view.what_if._value.max = 200
+    made.kind_view.what_if._value.value = 150
+    assert made.kind_view.what_if._value.value == numbers.loc[3, "age"]
+    assert made.kind_view.what_if.changed == {}
     assert "AssertionError" in made.view.status["message"]
-    made.what_if._value.value = 30
+    made.kind_view.what_if._value.value = 30
     assert made.view.status["state"] == "done"
     made.close()
 
@@ -430,35 +430,35 @@ def test_a_refused_value_leaves_the_control_where_it_stood(people):
 def test_what_was_before_the_changes_is_told_of_the_model_as_it_is(people):
     model = linear(torch.ones(2, dtype=torch.float64))
     numbers = people[["age", "income"]]
-    made = TableExplorer(model, numbers.iloc[0], background=numbers, score="value", executor="inline")
+    made = Explorer(model, numbers.iloc[0], background=numbers, score="value", executor="inline")
     was = numbers.iloc[0].sum()
     made.edit(age=0)
-    assert f"was {was:.4g} before" in made._predicted.value
+    assert f"was {was:.4g} before" in made.kind_view._predicted.value
     with torch.no_grad():
         model.weight.mul_(10)
     made.edit(age=1)
-    assert "before the changes" not in made._predicted.value
-    assert f"Prediction {10 * (numbers.iloc[0, 1] + 1):.4g}" in made._predicted.value
-    made.what_if._all.click()
+    assert "before the changes" not in made.kind_view._predicted.value
+    assert f"Prediction {10 * (numbers.iloc[0, 1] + 1):.4g}" in made.kind_view._predicted.value
+    made.kind_view.what_if._all.click()
     made.edit(age=2)
-    assert f"was {10 * was:.4g} before" in made._predicted.value
+    assert f"was {10 * was:.4g} before" in made.kind_view._predicted.value
     made.close()
 
 
 def test_a_regression_of_several_values_asks_which():
     with pytest.raises(ValueError, match="the model returns 2 values; with score='value', pass the index of one"):
-        TableExplorer(mlp(classes=2), torch.rand(4), score="value", executor="inline")
+        Explorer(mlp(classes=2), torch.rand(4), score="value", executor="inline")
 
 
 def test_moving_a_slider_waits_for_no_pass():
     model = Slow().eval()
     rows = pd.DataFrame(np.zeros((4, 3)), columns=NAMES[:3])
-    made = TableExplorer(model, rows.iloc[0], background=rows, score="value")
+    made = Explorer(model, rows.iloc[0], background=rows, score="value")
     made.wait(20)
     model.tally.gate.clear()
     for age in (1.0, 2.0, 3.0):
         made.edit(age=age)
-    assert made._session.busy  # it returned while the first is still in its pass
+    assert made.session.busy  # it returned while the first is still in its pass
     model.tally.gate.set()
     assert made.wait(20).by_feature()["age"].tolist() == [3.0]
     made.close()
@@ -467,8 +467,8 @@ def test_moving_a_slider_waits_for_no_pass():
 def test_shuffling_stands_beside_the_bars_while_it_is_about_them(explorer, people, encoder):
     section = open_tab(explorer, "shuffle")
     own = sw.shuffle(explorer.settings["model"], people.iloc[3], people, transform=encoder)
-    marks = dict(zip(explorer.bars.labels, explorer.bars._marker_marks.x.tolist(), strict=True))
-    assert list(explorer.bars._marker_marks.y) == list(explorer.bars._bars.x)
+    marks = dict(zip(explorer.kind_view.bars.labels, explorer.kind_view.bars._marker_marks.x.tolist(), strict=True))
+    assert list(explorer.kind_view.bars._marker_marks.y) == list(explorer.kind_view.bars._bars.x)
     assert {label.partition(" = ")[0]: mark for label, mark in marks.items()} == pytest.approx(
         own["contribution"].to_dict()
     )
@@ -476,20 +476,20 @@ def test_shuffling_stands_beside_the_bars_while_it_is_about_them(explorer, peopl
     assert "Pass labels= to see" in section._said.value
     explorer.edit(age=80)
     again = sw.shuffle(explorer.settings["model"], explorer.row, people, transform=encoder)
-    assert sorted(explorer.bars._marker_marks.x) == pytest.approx(sorted(again["contribution"]))
+    assert sorted(explorer.kind_view.bars._marker_marks.x) == pytest.approx(sorted(again["contribution"]))
     explorer.trust._choice.value = TABS.index("stability")
-    assert len(explorer.bars._marker_marks.x) == 0
+    assert len(explorer.kind_view.bars._marker_marks.x) == 0
     explorer.trust._choice.value = TABS.index("shuffle")
-    assert len(explorer.bars._marker_marks.x) == 5
+    assert len(explorer.kind_view.bars._marker_marks.x) == 5
     explorer.trust._fold.selected_index = None
-    assert len(explorer.bars._marker_marks.x) == 0
+    assert len(explorer.kind_view.bars._marker_marks.x) == 0
     explorer.edit(age=30)
-    assert len(explorer.bars._marker_marks.x) == 0
+    assert len(explorer.kind_view.bars._marker_marks.x) == 0
 
 
 def test_with_labels_the_loss_is_told(people, encoder, given):
     labels = np.arange(50) % 2
-    made = TableExplorer(mlp(features=8, classes=1), people.iloc[3], **given, labels=labels)
+    made = Explorer(mlp(features=8, classes=1), people.iloc[3], **given, labels=labels)
     section = open_tab(made, "shuffle")
     own = sw.importance(
         made.settings["model"], people, labels, transform=encoder, progress=False, class_names=["no", "yes"]
@@ -520,13 +520,13 @@ def test_many_rows_saturation_and_stability(explorer, people, encoder):
 
 def test_closing_leaves_nothing_open(people, given):
     before, threads = set(registry._instances), set(threading.enumerate())
-    made = TableExplorer(mlp(features=8, classes=1), people.iloc[3], **{**given, "executor": "thread"})
+    made = Explorer(mlp(features=8, classes=1), people.iloc[3], **{**given, "executor": "thread"})
     made.wait(20)
     made.edit(age=22)
     for tab in TABS:
         open_tab(made, tab)
         assert made.trust.wait(60)
-    made.what_if._feature.value = "job"
+    made.kind_view.what_if._feature.value = "job"
     made.close()
     assert set(registry._instances) <= before
     assert set(threading.enumerate()) <= threads
@@ -552,16 +552,18 @@ class Slow(nn.Module):
 def test_the_newest_row_is_shown_and_labels_belong_to_their_bars():
     model = Slow().eval()
     rows = pd.DataFrame(np.zeros((4, 3)), columns=NAMES[:3])
-    made = TableExplorer(model, rows.iloc[0], background=rows, score="value")
+    made = Explorer(model, rows.iloc[0], background=rows, score="value")
     made.wait(20)
     seen = []
-    made.bars._bars.observe(lambda _change: seen.append((made.bars.labels, list(made.bars._bars.y))), "y")
+    made.kind_view.bars._bars.observe(
+        lambda _change: seen.append((made.kind_view.bars.labels, list(made.kind_view.bars._bars.y))), "y"
+    )
     model.tally.gate.clear()
     for value in range(1, 30):
         made.edit(age=float(value))
     model.tally.gate.set()
     assert made.wait(20).by_feature()["age"].tolist() == [29.0]
-    assert shown(made.bars)["age = 29"] == 29.0
+    assert shown(made.kind_view.bars)["age = 29"] == 29.0
     for labels, values in seen:  # w = 1 and a baseline of 0: each bar is as long as its label says
         for label, value in zip(labels, values, strict=True):
             assert value == float(label.partition(" = ")[2])
@@ -571,7 +573,7 @@ def test_the_newest_row_is_shown_and_labels_belong_to_their_bars():
 def test_the_panel_gives_way_to_the_sliders_and_closed_it_does_nothing(monkeypatch):
     model = Slow().eval()
     rows = pd.DataFrame(np.random.default_rng(0).normal(size=(40, 3)), columns=NAMES[:3])
-    made = TableExplorer(model, rows.iloc[0], background=rows, score="value")
+    made = Explorer(model, rows.iloc[0], background=rows, score="value")
     made.wait(20)
     made.trust._choice.value = TABS.index("importance")
     model.tally.gate.clear()
@@ -602,9 +604,9 @@ def test_labels_fit_beside_the_bars():
 @pytest.mark.parametrize("name", ["tabular", "diabetes"])
 def test_the_demo_of_tables(name):
     made = sw.demo(name, method="gradient")
-    assert isinstance(made, TableExplorer)
+    assert made.kind == "table"
     assert made.wait(60).complete
-    assert ("malignant" in made._predicted.value) == (name == "tabular")
+    assert ("malignant" in made.kind_view._predicted.value) == (name == "tabular")
     made.close()
     with pytest.raises(ValueError, match="name: 'tables' is not known"):
         sw.demo("tables")
@@ -613,10 +615,10 @@ def test_the_demo_of_tables(name):
 @pytest.mark.parametrize("target", ["no", "yes"])
 def test_both_classes_of_one_logit_are_shown_and_explained(people, given, target):
     model = mlp(features=8, classes=1)
-    made = TableExplorer(model, people.iloc[3], **given, target=target)
+    made = Explorer(model, people.iloc[3], **given, target=target)
     other = {"no": "yes", "yes": "no"}[target]
     assert {name for _, name, _ in made.panel.predictions} == {"no", "yes"}
-    assert f"Orange is evidence for {target}, blue against it ({other})" in made.bars._sum.value
+    assert f"Orange is evidence for {target}, blue against it ({other})" in made.kind_view.bars._sum.value
     first = made.attribution.by_feature().iloc[0]
     made.update(target=other)
     assert made.attribution.by_feature().iloc[0].to_numpy() == pytest.approx(-first.to_numpy())
@@ -624,11 +626,11 @@ def test_both_classes_of_one_logit_are_shown_and_explained(people, given, target
 
 
 def test_a_binary_row_begins_with_its_likelier_class(people, given):
-    made = TableExplorer(mlp(features=8, classes=1), people.iloc[3], **given)
+    made = Explorer(mlp(features=8, classes=1), people.iloc[3], **given)
     (index, name, share), (_, _, rest) = made.panel.predictions
     assert made.attribution.settings["target"] == index
     assert share > rest
-    assert f"<b>{name} {share:.1%}</b>" in made._predicted.value
+    assert f"<b>{name} {share:.1%}</b>" in made.kind_view._predicted.value
     made.close()
 
 
@@ -653,3 +655,45 @@ def test_bars_are_drawn_whole_before_anybody_reads_or_draws_them():
         second.result(60)
         assert [size for _, size, _, _ in shown.result(60)] == [60.0, 50.0, 40.0]
     assert bars._marker_marks.x.tolist() == [90.0, 80.0, 70.0]
+
+
+def test_the_check_up_is_of_the_model_and_of_the_methods_that_apply_to_rows(explorer, monkeypatch):
+    from saliency_widgets.api import checkup as module
+    from saliency_widgets.diagnostics.report import Finding
+
+    runs = []
+
+    def check_up(*_args):
+        runs.append(1)
+        return [Finding("of a map", methods=("grad_cam",)), Finding("of a slope", methods=("gradient",))]
+
+    monkeypatch.setattr(module, "check_up", check_up)
+    explorer.edit(age=31)
+    assert not runs  # another row of the same model
+    with torch.no_grad():
+        next(explorer.problem.model.parameters()).add_(0.1)
+    explorer.update()
+    assert len(runs) == 1
+    assert [finding["what"] for finding in explorer.view.findings] == ["of a slope"]
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [("pin", ()), ("save_png", ("map.png",)), ("page_size", ()), ("save_html", ("page.html",))],
+)
+def test_what_rows_lack_says_so(explorer, name, arguments):
+    with pytest.raises(NotImplementedError, match=f"^{name}: "):
+        getattr(explorer, name)(*arguments)
+    with pytest.raises(NotImplementedError, match=r"^annotations: this explorer shows a row of a table"):
+        _ = explorer.annotations
+
+
+def test_what_images_lack_says_so():
+    made = Explorer(conv_net(), images()[:1], method="gradient", executor="inline")
+    with pytest.raises(NotImplementedError, match=r"^edit: this explorer shows an image"):
+        made.edit(age=3)
+    with pytest.raises(NotImplementedError, match=r"^row: "):
+        _ = made.row
+    with pytest.raises(ValueError, match="no rows of a table"):
+        made.by_feature()
+    made.close()

@@ -84,18 +84,18 @@ def test_in_an_explorer_its_tests_and_its_saving(name: str, tmp_path: Path) -> N
     explorer = sw.explore(model, IMAGE, target=0, method="smoothgrad", n_samples=2)
     before = explorer.wait(60)
     explorer.trust._fold.selected_index = 0
-    explorer.saving._fold.selected_index = 0
+    explorer.kind_view.saving._fold.selected_index = 0
     explorer.trust.wait(60)
     model.fault.append(RAISED[name])
 
     explorer.trust._choice.value = 2
     assert explorer.trust.wait(60)
     assert name in explorer.trust._message.value
-    explorer.saving._boxes["n_samples"].value = True
-    explorer.saving._name.value = str(tmp_path / "page.html")
-    explorer.saving._save()
-    assert explorer.saving.wait(60)
-    assert name in explorer.saving._message.value
+    explorer.kind_view.saving._boxes["n_samples"].value = True
+    explorer.kind_view.saving._name.value = str(tmp_path / "page.html")
+    explorer.kind_view.saving._save()
+    assert explorer.kind_view.saving.wait(60)
+    assert name in explorer.kind_view.saving._message.value
     assert not any(tmp_path.iterdir())
     explorer.update(n_samples=3)
     with pytest.raises((ValueError, MemoryError)):
@@ -167,21 +167,21 @@ def test_an_error_of_millions_of_characters_is_cut_where_it_is_shown(tmp_path: P
     explorer = sw.explore(model, IMAGE, target=0, method="smoothgrad", n_samples=2)
     explorer.wait(60)
     explorer.trust._fold.selected_index = 0
-    explorer.saving._fold.selected_index = 0
+    explorer.kind_view.saving._fold.selected_index = 0
     explorer.trust.wait(60)
     model.fault.append(lambda: ValueError("bad batch: " + "0.123, " * 10**6))
     explorer.trust._choice.value = 2
     assert explorer.trust.wait(60)
-    explorer.saving._boxes["n_samples"].value = True
-    explorer.saving._name.value = str(tmp_path / "page.html")
-    explorer.saving._save()
-    assert explorer.saving.wait(60)
+    explorer.kind_view.saving._boxes["n_samples"].value = True
+    explorer.kind_view.saving._name.value = str(tmp_path / "page.html")
+    explorer.kind_view.saving._save()
+    assert explorer.kind_view.saving.wait(60)
     explorer.update(n_samples=3)
     with pytest.raises(ValueError, match="bad batch") as caught:
         explorer.wait(60)
     lesson = sw.lesson(model, IMAGE, steps=["gradient"], target=0)
     lesson.wait(60)
-    shown = [explorer.view.status["message"], explorer.trust._message.value, explorer.saving._message.value,
+    shown = [explorer.view.status["message"], explorer.trust._message.value, explorer.kind_view.saving._message.value,
              lesson.view.content("gradient")["message"]]  # fmt: skip
     assert all("bad batch: 0.123, " in words and len(words) < 2500 for words in shown)
     assert all("… (truncated: 70" in words for words in shown)

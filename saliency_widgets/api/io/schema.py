@@ -131,7 +131,7 @@ _EACH: Rule = "a number for each sample, or null", lambda value: value is None o
 STATE: Mapping[str, Rule] = {
     "saliency_widgets": _TEXT,
     "saved": _TEXT,
-    "kind": ("'image' or 'row'", lambda value: value in ("image", "row")),
+    "kind": ("'image' or 'table'", lambda value: value in ("image", "table")),
     "model": ("its class and fingerprint", _is_model),
     "class": _or_null(_TEXT),
     "class_names": _or_null(_NAMES),
@@ -227,8 +227,8 @@ def check_state(state: Mapping[str, Any]) -> None:
     for name, rule in STATE.items():
         _check_value(name, state[name], rule)
     _check_settings("controls", state["controls"], CONTROLS)
-    if (state["row"] is not None) != (state["kind"] == "row"):
-        raise ValueError("row: there is one exactly where kind is 'row'.")
+    if (state["row"] is not None) != (state["kind"] == "table"):
+        raise ValueError("row: there is one exactly where kind is 'table'.")
     target, names = state["attribution"].settings["target"], state["class_names"]
     if names is not None and isinstance(target, int) and target >= len(names):
         raise ValueError(f"settings/target: there are {len(names)} classes, got {target}.")

@@ -7,6 +7,16 @@ from typing import Any
 
 import ipywidgets as w
 
+LAYOUT = {
+    "display": "flex",
+    "flex_flow": "row wrap",
+    "align_items": "flex-start",
+    "grid_gap": "8px 20px",
+    "width": "100%",
+    "overflow": "visible",
+}
+"""Of a widget whose parts stand side by side while there is room."""
+
 
 def close_whole(widget: w.Widget) -> None:
     """Close a widget and all its parts."""

@@ -23,21 +23,20 @@ from saliency_widgets.inputs import Explain
 from saliency_widgets.params import TIMEOUT, brief, check_choice, check_mapping, check_switch
 from saliency_widgets.session.jobs import check_executor, raise_again, worker_error
 from saliency_widgets.widgets.base.display import DISPLAY_NAMES, DisplaySettings
-from saliency_widgets.widgets.base.explorer import LAYOUT
 from saliency_widgets.widgets.base.interrupts import stop_on_interrupt
 from saliency_widgets.widgets.base.lifetime import Showable
 from saliency_widgets.widgets.base.messages import error_text
-from saliency_widgets.widgets.base.parts import close_whole, parts_of
+from saliency_widgets.widgets.base.parts import LAYOUT, close_whole, parts_of
 from saliency_widgets.widgets.base.resending import WorkerWrites
 from saliency_widgets.widgets.compare.detail_pane import DetailPane
 from saliency_widgets.widgets.compare.maps import Maps, Wanted
 from saliency_widgets.widgets.compare.panel import ComparisonPanel
 from saliency_widgets.widgets.compare.pivot import Pivot
+from saliency_widgets.widgets.explorer import Explorer
 from saliency_widgets.widgets.export import snapshots
 from saliency_widgets.widgets.export.page import LARGEST, Saved, page, titled, write_page
 from saliency_widgets.widgets.export.saving import provenance
 from saliency_widgets.widgets.export.static_output import Snapshot, WithStaticOutput
-from saliency_widgets.widgets.image.explorer import Explorer
 
 
 class Comparison(WithStaticOutput, Showable, w.Box):
@@ -286,7 +285,7 @@ class Comparison(WithStaticOutput, Showable, w.Box):
     # ---- display
 
     def _snapshot(self) -> Snapshot:
-        return snapshots.of_comparison(self)
+        return snapshots.of_comparison(self.view, repr(self), self._provenance)
 
     def _snapshot_sources(self) -> Mapping[Widget, Sequence[str]]:
         return {self.view: ("progress", "scale", "unlocked"), self._display: DISPLAY_NAMES}

@@ -9,7 +9,7 @@ import ipywidgets as w
 from saliency_widgets.markup import element
 from saliency_widgets.widgets.base.parts import close_whole
 from saliency_widgets.widgets.base.text import RichText
-from saliency_widgets.widgets.image.explorer import Explorer
+from saliency_widgets.widgets.explorer import Explorer
 
 
 class DetailPane:

@@ -20,7 +20,7 @@ from saliency_widgets.widgets.export.recording import offered, recordable
 from saliency_widgets.widgets.export.saving import LIMIT, PageWriter
 
 if TYPE_CHECKING:
-    from saliency_widgets.widgets.image.explorer import Explorer
+    from saliency_widgets.widgets.base.kind_view import Explored
 
 _SAYS = (
     "One file that opens from disk without a kernel. The display settings stay live; choose what else can be changed:"
@@ -39,7 +39,7 @@ class SavePanel:
         widget: The panel, initially folded.
     """
 
-    def __init__(self, explorer: Explorer, executor: str) -> None:
+    def __init__(self, explorer: Explored, executor: str) -> None:
         self._explorer, self._inline = explorer, executor == "inline"
         self._state = threading.Condition()
         self._target: Path | None = None  # the file to save to, if requested
@@ -62,7 +62,7 @@ class SavePanel:
     @property
     def record(self) -> dict[str, bool]:
         """The selected settings, as the ``record`` argument of :meth:`Explorer.save_html`."""
-        there = recordable(self._explorer.panel, self._explorer._problem)
+        there = recordable(self._explorer.panel, self._explorer.problem)
         return {name: True for name, box in self._boxes.items() if box.value and name in there}
 
     def show(self) -> None:
@@ -146,7 +146,7 @@ class SavePanel:
         explorer = self._explorer
         if self._closed or not self._made:
             return
-        there = recordable(explorer.panel, explorer._problem)
+        there = recordable(explorer.panel, explorer.problem)
         for name, row in self._rows.items():
             wanted = "" if name in there else "none"
             if row.layout.display != wanted:
@@ -187,7 +187,7 @@ class SavePanel:
         while True:
             if self._stopped or self._closed:
                 raise Cancelled
-            if self._inline or not self._explorer._session.busy:
+            if self._inline or not self._explorer.session.busy:
                 return
             with self._state:  # the map of a moved slider goes first
                 self._state.wait(_WAIT)

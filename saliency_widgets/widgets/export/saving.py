@@ -35,7 +35,7 @@ from saliency_widgets.widgets.export.page import (
 from saliency_widgets.widgets.export.recording import Entry, PageSize, Plan, estimate, plan
 
 if TYPE_CHECKING:
-    from saliency_widgets.widgets.image.explorer import Explorer
+    from saliency_widgets.widgets.base.kind_view import Explored
 
 LIMIT = 200
 
@@ -53,15 +53,15 @@ class PageWriter:
         TypeError, ValueError: These settings can't be recorded.
     """
 
-    def __init__(self, explorer: Explorer, record: Mapping[str, Any] | None, title: str | None = None) -> None:
-        self._explorer, self._session = explorer, explorer._session
+    def __init__(self, explorer: Explored, record: Mapping[str, Any] | None, title: str | None = None) -> None:
+        self._explorer, self._session = explorer, explorer.session
         shown = self._session.last
         if explorer.attribution is None or shown is None or shown.frame is None or shown.request is None:
             raise RuntimeError("There is no finished map to save yet: call explorer.wait() first.")
         # With the chunk size of the displayed map, so that the maps share samples.
-        self._shown, pace = shown, dict(shown.request.params).get(CHUNK_SIZE.name) or explorer._problem.rows
-        self.plan: Plan = plan(explorer.panel, explorer._problem, record, pace)
-        self._title = titled(title, f"Which pixels moved the output of {type(explorer._arguments['model']).__name__}")
+        self._shown, pace = shown, dict(shown.request.params).get(CHUNK_SIZE.name) or explorer.problem.rows
+        self.plan: Plan = plan(explorer.panel, explorer.problem, record, pace)
+        self._title = titled(title, f"Which pixels moved the output of {type(explorer.arguments['model']).__name__}")
 
     @property
     def size(self) -> PageSize:
@@ -69,7 +69,7 @@ class PageWriter:
         assert self._shown.frame is not None
         each = packed_size(self._shown.frame.codes) + 700  # and its readings and code
         base = len(self._page(Recording(), {}, self._shown.attribution))
-        return estimate(self.plan, self._explorer._problem, self._there, base, each)
+        return estimate(self.plan, self._explorer.problem, self._there, base, each)
 
     def check(self, limit: int, largest: int = LARGEST) -> PageSize:
         """Return the size if it is within the limits.
@@ -145,9 +145,9 @@ class PageWriter:
         """Return the view's traits for one map."""
         explorer, frame = self._explorer, frame_of(attribution, entry.reduction)
         event = Event(1, 1, "done", attribution, frame, request=entry.request, newest=entry.request, version=version)
-        status = explorer._status_of(event, event, "", entry.reduction.sign)
+        status = explorer.status_of(event, event, "", entry.reduction.sign)
         status["elapsed"], status["aside"] = None, ""
-        shown = {**explorer._shown, "sign": entry.reduction.sign, "channels": entry.reduction.channels}
+        shown = {**(explorer.kind_view.look or {}), "sign": entry.reduction.sign, "channels": entry.reduction.channels}
         status["code"] = code_of(attribution.settings, transformed=attribution.transformed, shown=shown)
         return {"frame": messages.frame_of(event), "status": status}
 
@@ -162,11 +162,11 @@ class PageWriter:
         text = page(
             explorer.view,
             title=self._title,
-            provenance=provenance(explorer._arguments["model"], attribution.settings, *_recorded(self.plan)),
+            provenance=provenance(explorer.arguments["model"], attribution.settings, *_recorded(self.plan)),
             recording=recording if len(recording.states) > 1 else replace(recording, axes=(), states={}),
             predictions=explorer.panel.predictions,
             overrides={explorer.view: {"marking": False, "region": {}, "controls": [], **traits}},
-            images=explorer._drawn,
+            images=explorer.kind_view.drawn,
         )
         return text.encode()
 
@@ -193,7 +193,7 @@ def _recorded(plan: Plan) -> list[str]:
 
 
 def save_html(
-    explorer: Explorer,
+    explorer: Explored,
     path: str | os.PathLike[str],
     record: Mapping[str, Any] | None,
     title: str | None,

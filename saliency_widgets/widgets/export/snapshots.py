@@ -18,80 +18,60 @@ from saliency_widgets.widgets.export.saving import provenance
 from saliency_widgets.widgets.export.static_output import Snapshot
 
 if TYPE_CHECKING:
-    from saliency_widgets.widgets.base.explorer import BaseExplorer
-    from saliency_widgets.widgets.compare.comparison import Comparison
+    from saliency_widgets.api.sweep import Sweep
+    from saliency_widgets.widgets.base.kind_view import Explored
     from saliency_widgets.widgets.compare.grid import GridView
-    from saliency_widgets.widgets.image.explorer import Explorer
-    from saliency_widgets.widgets.lesson.lesson import Lesson
-    from saliency_widgets.widgets.sweep import SweepView
-    from saliency_widgets.widgets.table import TableExplorer
+    from saliency_widgets.widgets.lesson.view import LessonView
 
 Draw = Callable[[float], Image.Image]
 
-_SIDE = 480  # pixels of the longer side of a map alone
 _WIDE, _WIDEST = 900, 260  # pixels of a grid, and of one of its columns at most
-_BARS = 640  # pixels across
 _GRAY = (128, 128, 128)  # background of a map without an image, as on the page
 _DEFAULTS = {param.name: param for param in render.DISPLAY}
 
 
-def of_explorer(explorer: Explorer) -> Snapshot:
-    """Return the overlay with its color bar and annotations."""
-    shown = explorer._session.shown
-    if shown is None or shown.frame is None:
-        return Snapshot(_lines(explorer))
-    frame, image = shown.frame, explorer._image
-    layers = [Image.open(io.BytesIO(drawn)) for drawn in explorer._drawn.values()]
-    quantized = render.Quantized(frame.codes, frame.low, frame.high, frame.signed)
-    scale = _SIDE / max(image.shape[:2])
-    scale = scale if scale < 1 else round(scale)
+def of_comparison(view: GridView, title: str, about: str) -> Snapshot:
+    """Return the grid and the lines below its maps.
 
-    def draw(share: float) -> Image.Image:
-        size = max(scale * share, 1 / min(image.shape[:2]))
-        look = explorer._display.look(quantized.signed)
-        return render.overlay_image(image, quantized, **look, scale=size, layers=layers)
-
-    return Snapshot(_lines(explorer, **{**explorer._shown, **explorer._display.settings}), draw)
-
-
-def of_table(explorer: TableExplorer) -> Snapshot:
-    """Return the ranked bars."""
-    bars = explorer.bars.shown
-    return Snapshot(_lines(explorer), (lambda share: render.draw_bars(bars, round(_BARS * share))) if bars else None)
-
-
-def of_comparison(comparison: Comparison) -> Snapshot:
-    """Return the grid and the lines below its maps."""
-    view, progress = comparison.view, comparison.view.progress
+    Args:
+        view: The grid.
+        title: The first line.
+        about: The provenance.
+    """
     texts = [(cell.name, cell.status.get("message") or cell.status.get("title")) for cell in view.cells]
     lines = [
-        repr(comparison),
-        _progress({"unit": "maps", **progress}),
-        comparison._provenance,
+        title,
+        _progress({"unit": "maps", **view.progress}),
+        about,
         *(f"{name}: {text}" for name, text in texts if text),
     ]
     return Snapshot(lines, _grid(view))
 
 
-def of_sweep(sweep: SweepView) -> Snapshot:
+def of_sweep(result: Sweep, maps: GridView | None) -> Snapshot:
     """Return the recommendation, the maps of the settings, and the table."""
-    result, maps = sweep.result, sweep.maps
     settings = {"method": result.method.name, **result.fixed}
     about = ", ".join(f"{name}={written(name, value)}" for name, value in settings.items())
-    return Snapshot([result.words, *result.notes, about], None if maps is None else _grid(maps.view), result.summary)
+    return Snapshot([result.words, *result.notes, about], None if maps is None else _grid(maps), result.summary)
 
 
-def of_lesson(lesson: Lesson) -> Snapshot:
-    """Return the current step with its first shot."""
-    view = lesson.view
-    step, content = view.steps[view.step], view.content(lesson.step)
-    contents = [one for name in lesson.steps if (one := view.content(name))]
+def of_lesson(view: LessonView, names: Sequence[str], current: str, about: str) -> Snapshot:
+    """Return the current step with its first shot.
+
+    Args:
+        view: The lesson's view.
+        names: The names of all steps.
+        current: The current step's.
+        about: The provenance.
+    """
+    step, content = view.steps[view.step], view.content(current)
+    contents = [one for name in names if (one := view.content(name))]
     shots = content.get("shots", [])
     shot = shots[content["start"]] if shots else {}
     panels = shot.get("panels", [])
     lines = [
         f"{view.title} · {step['title']}",
-        lesson._provenance,
+        about,
         " ".join(step["says"]),
         " · ".join(panel["caption"] for panel in panels),
         shot.get("says", ""),
@@ -103,16 +83,16 @@ def of_lesson(lesson: Lesson) -> Snapshot:
     return Snapshot(lines, _panels(panels, contents) if panels else None)
 
 
-def _lines(explorer: BaseExplorer, **look: Any) -> list[str]:
+def lines_of(explorer: Explored, **look: Any) -> list[str]:
     """Return the texts around a map, its provenance and its display settings."""
-    status, shown = messages.status(**explorer.view.status), explorer._session.shown
+    status, shown = messages.status(**explorer.view.status), explorer.session.shown
     attribution = None if shown is None else shown.attribution
-    settings = explorer._request.settings if attribution is None else attribution.settings
+    settings = explorer.request.settings if attribution is None else attribution.settings
     return [
         status["title"] or explorer.panel.title,
         " · ".join(f"{line['label']} {line['value']}" for line in status["readings"]),
         _progress(status),
-        provenance(explorer._arguments["model"], settings),
+        provenance(explorer.arguments["model"], settings),
         ", ".join(f"{name}={value!r}" for name, value in look.items()),
         f"{status['message']} {status['remedy']}".strip(),
         *status["notes"],

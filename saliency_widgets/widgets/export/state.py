@@ -1,4 +1,4 @@
-"""Saves an explorer's state in two files and loads it: the controls, the attribution, the inputs."""
+"""Save an explorer's state in two files and restore it: the controls, the attribution, the inputs."""
 
 from __future__ import annotations
 
@@ -8,34 +8,31 @@ from collections.abc import Mapping
 from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from saliency_widgets.api.io import Writer, check_target, read_state, stored, write_files
-from saliency_widgets.attribution import Attribution
 from saliency_widgets.runtime.model.stable_hash import signature
 
 if TYPE_CHECKING:
-    from saliency_widgets.widgets.base.explorer import BaseExplorer
-    from saliency_widgets.widgets.image.explorer import Explorer
-    from saliency_widgets.widgets.table import TableExplorer
+    from saliency_widgets.widgets.base.kind_view import Explored
 
 _ABOUT = ("explain", "fold", "precision")  # arguments besides the request
 
 
-def save_state(explorer: BaseExplorer, path: str | os.PathLike[str]) -> Path:
-    """See :meth:`BaseExplorer.save_state`."""
+def save_state(explorer: Explored, path: str | os.PathLike[str]) -> Path:
+    """See :meth:`.Explorer.save_state`."""
     check_target(path)
     attribution = explorer.wait()
-    writer, problem = Writer(), explorer._problem
+    writer, problem = Writer(), explorer.problem
     pixels = problem.kind.pixels
     state = {
         "saliency_widgets": version("saliency-widgets"),
         "saved": datetime.now().astimezone().isoformat(timespec="seconds"),
-        "kind": explorer.kind,
-        "model": {"class": type(explorer._arguments["model"]).__name__, "fingerprint": fingerprint(problem.model)},
+        "kind": explorer.problem.kind.name,
+        "model": {"class": type(explorer.arguments["model"]).__name__, "fingerprint": fingerprint(problem.model)},
         "class": problem.name_of(attribution.settings["target"])
         if isinstance(attribution.settings["target"], int)
         else None,
@@ -44,76 +41,35 @@ def save_state(explorer: BaseExplorer, path: str | os.PathLike[str]) -> Path:
         "attribution": stored(attribution, writer),
         "inputs": writer.plain("inputs", problem.tensor),
         "pixels": None if pixels is None else writer.plain("pixels", {"black": pixels.black, "white": pixels.white}),
-        "row": writer.plain("row", explorer._arguments["inputs"]) if explorer.kind == "row" else None,
+        "row": writer.plain("row", explorer.arguments["inputs"]) if explorer.problem.kind.name == "table" else None,
         "code": explorer.to_code(),
     }
     return write_files(path, state, writer.arrays)
 
 
-def load_state(explorer: BaseExplorer, path: str | os.PathLike[str]) -> None:
-    """See :meth:`BaseExplorer.load_state`."""
+def load_state(explorer: Explored, path: str | os.PathLike[str]) -> None:
+    """See :meth:`.Explorer.load_state`."""
     state = read_state(path)
-    if state["kind"] != explorer.kind:
-        raise ValueError(f"path: expected the state of an explorer of kind {explorer.kind!r}, got {state['kind']!r}.")
-    undo = _edit(explorer, state["row"]) if state["kind"] == "row" else {}
+    if state["kind"] != explorer.problem.kind.name:
+        raise ValueError(
+            f"path: expected the state of an explorer of kind {explorer.problem.kind.name!r}, got {state['kind']!r}."
+        )
+    undo = _edit(explorer, state["row"]) if state["kind"] == "table" else {}
     try:
         explorer.update(**state["controls"])
     except (TypeError, ValueError):
         if undo:
-            cast("TableExplorer", explorer).edit(**undo)
+            explorer.kind_view.edit(undo)
         raise
-    _compare(explorer, state)
+    compare_with(explorer, state)
 
 
-def load(
-    path: str | os.PathLike[str], model: nn.Module | None = None, inputs: Any = None, **arguments: Any
-) -> Attribution | Explorer | TableExplorer:
-    """Load a saved state: the attribution or, with a model, an explorer with the same settings.
-
-    The files need not be trusted: nothing in them is executed, at most a GiB is read, and files that were changed are
-    rejected.
-
-    Args:
-        path: The path passed to ``explorer.save_state``, with or without ".json" or ".npz".
-        model: The model, for an explorer. Without one, the attribution is returned, bit for bit.
-        inputs: The inputs to explain. Default: the saved model inputs.
-        **arguments: Further arguments of :func:`explore`, above all ``transform=``: functions are never stored.
-
-    Returns:
-        The frozen attribution, on the CPU; or the explorer.
-
-    Raises:
-        FileNotFoundError: One of the two files is missing.
-        TypeError: Arguments for an explorer were passed without a model.
-        ValueError: The files are not a saved state, don't belong together, or were changed; or the controls don't apply
-            to this model.
-
-    Warns:
-        UserWarning: The model or the inputs differ from the saved ones.
-    """
-    state = read_state(path)
-    if model is None:
-        if inputs is not None or arguments:
-            raise TypeError("model: inputs and further arguments need an explorer: pass the model too.")
-        return state["attribution"]
-    from saliency_widgets.widgets.image.explorer import explore  # it imports this module
-
-    inputs, arguments = _merge_arguments(state, inputs, arguments)
-    explorer = explore(model, inputs, **arguments)
-    try:
-        _compare(explorer, state)
-    except BaseException:  # also a warning that is turned into an error
-        explorer.close()
-        raise
-    return explorer
-
-
-def _merge_arguments(state: Mapping[str, Any], inputs: Any, further: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
+def merge_arguments(state: Mapping[str, Any], inputs: Any, further: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
     """Return the inputs and the arguments that restore an explorer."""
     attribution, controls = state["attribution"], dict(state["controls"])
     settings = attribution.settings
     about = {name: settings[name] for name in _ABOUT if name in settings}
-    if state["kind"] == "row":
+    if state["kind"] == "table":
         if attribution.transformed and "transform" not in further:
             raise ValueError("transform: the row was transformed, and functions are not stored. Pass it as transform=.")
         inputs = state["row"] if inputs is None else inputs
@@ -145,9 +101,9 @@ def fingerprint(model: nn.Module) -> str | None:
         return None
 
 
-def _compare(explorer: BaseExplorer, state: Mapping[str, Any]) -> None:
+def compare_with(explorer: Explored, state: Mapping[str, Any]) -> None:
     """Warn if the model or the inputs differ from the saved ones."""
-    problem = explorer._problem
+    problem = explorer.problem
     now, then = fingerprint(problem.model), state["model"]["fingerprint"]
     inputs: Tensor = state["inputs"]
     differ = []
@@ -159,7 +115,7 @@ def _compare(explorer: BaseExplorer, state: Mapping[str, Any]) -> None:
         if not same:
             differ.append("the map differs")
     elif now != then:
-        name = type(explorer._arguments["model"]).__name__
+        name = type(explorer.arguments["model"]).__name__
         differ.append(f"the model differs: {name} with other weights or code than the saved {state['model']['class']}")
     seen = problem.tensor.cpu()
     if seen.shape != inputs.shape:
@@ -175,14 +131,14 @@ def _compare(explorer: BaseExplorer, state: Mapping[str, Any]) -> None:
         )
 
 
-def _edit(explorer: Any, row: Any) -> dict[str, Any]:
+def _edit(explorer: Explored, row: Any) -> dict[str, Any]:
     """Set the row of a state; returns the edits that undo it."""
-    now = explorer.row
+    now = explorer.kind_view.row
     if list(map(str, row.columns)) != list(map(str, now.columns)):
         raise ValueError(f"path: the saved row has the columns {list(row.columns)}, not {list(now.columns)}.")
     then, now = row.iloc[0], now.iloc[0]
     names = [str(name) for name in row.columns]
     changed = {name: (then.iloc[k], now.iloc[k]) for k, name in enumerate(names) if then.iloc[k] != now.iloc[k]}
     if changed:
-        explorer.edit(**{name: value for name, (value, _) in changed.items()})
+        explorer.kind_view.edit({name: value for name, (value, _) in changed.items()})
     return {name: value for name, (_, value) in changed.items()}

@@ -1,1 +1,1 @@
-"""The image explorer."""
+"""The view of images: the map, its controls and annotations."""

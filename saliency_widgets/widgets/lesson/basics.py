@@ -9,7 +9,8 @@ from saliency_widgets.attribution import Reduction
 from saliency_widgets.attribution.reduction import CHANNEL, SIGN
 from saliency_widgets.session import Frame, frame_of
 from saliency_widgets.widgets.lesson.board import Board, number, percent
-from saliency_widgets.widgets.lesson.page import Page, step
+from saliency_widgets.widgets.lesson.page import Page
+from saliency_widgets.widgets.lesson.step import step
 
 _BARS = 5
 _WHOLE = (0.0, 100.0)

@@ -19,7 +19,7 @@ from saliency_widgets.diagnostics.report import Finding
 from saliency_widgets.runtime.runner import Runner
 from saliency_widgets.session import Frame, Problem, Request, compute, frame_of
 from saliency_widgets.session.frames import coded
-from saliency_widgets.widgets.lesson.page import Page, Step
+from saliency_widgets.widgets.lesson.page import Page
 
 T = TypeVar("T")
 
@@ -61,11 +61,12 @@ class Board:
         """The baseline, for display."""
         return repr(self.baseline) if isinstance(self.baseline, str) else "a custom one"
 
-    def page(self, step: Step, check: Callable[[], None]) -> Iterator[Page]:
+    def page(self, build: Callable[[Board, Page], None], method: str, check: Callable[[], None]) -> Iterator[Page]:
         """Compute a step's page, in one piece.
 
         Args:
-            step: The step.
+            build: Fills the page.
+            method: The method whose requirements the model must meet; may be empty.
             check: May raise to end the computation.
 
         Raises:
@@ -75,8 +76,8 @@ class Board:
         self._check = check
         self._check_version()
         page = Page(existing=self.existing)
-        page.notes += self._findings_on(step.method)
-        step.build(self, page)
+        page.notes += self._findings_on(method)
+        build(self, page)
         self._check_version()
         yield page
 

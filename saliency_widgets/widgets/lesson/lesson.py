@@ -29,14 +29,15 @@ from saliency_widgets.widgets.base.lifetime import Showable, weakly
 from saliency_widgets.widgets.base.messages import error_text
 from saliency_widgets.widgets.base.parts import parts_of
 from saliency_widgets.widgets.base.resending import WorkerWrites
+from saliency_widgets.widgets.explorer import Explorer
 from saliency_widgets.widgets.export import snapshots
 from saliency_widgets.widgets.export.page import LARGEST, Saved, page, titled, write_page
 from saliency_widgets.widgets.export.saving import provenance
 from saliency_widgets.widgets.export.static_output import Snapshot, WithStaticOutput
-from saliency_widgets.widgets.image.explorer import Explorer
 from saliency_widgets.widgets.lesson import basics, methods
 from saliency_widgets.widgets.lesson.board import Board, DoesNotApply
-from saliency_widgets.widgets.lesson.page import Page, Step
+from saliency_widgets.widgets.lesson.page import Page
+from saliency_widgets.widgets.lesson.step import Step
 from saliency_widgets.widgets.lesson.view import LessonView
 
 STEPS: dict[str, Step] = {
@@ -97,7 +98,7 @@ class Lesson(WithStaticOutput, Showable, w.VBox):
             raise TypeError(
                 f"explorer: expected what sw.explore returns for an image, got a {type(explorer).__name__}."
             )
-        if explorer is not None and not explorer._open:
+        if explorer is not None and not explorer.is_open:
             raise ValueError("explorer: it is closed. Create a new one, or leave it out.")
         options = {
             "score": SCORE.check(score),
@@ -138,7 +139,7 @@ class Lesson(WithStaticOutput, Showable, w.VBox):
         self._examiner = Examiner(weakly(self._on_result), busy=self._is_busy, executor=executor)
         weakref.finalize(self, self._examiner.ending.end).atexit = False
         for step in self._steps.values():
-            self._examiner.submit(Check(step.name, partial(self._board.page, step)))
+            self._examiner.submit(Check(step.name, partial(self._board.page, step.build, step.method)))
         stop_on_interrupt(self)
 
     def __repr__(self) -> str:
@@ -276,7 +277,7 @@ class Lesson(WithStaticOutput, Showable, w.VBox):
             part.close()
 
     def _snapshot(self) -> Snapshot:
-        return snapshots.of_lesson(self)
+        return snapshots.of_lesson(self.view, self.steps, self.step, self._provenance)
 
     def _snapshot_sources(self) -> Mapping[w.Widget, Sequence[str]]:
         return {self.view: ("status", "step")}
@@ -284,7 +285,7 @@ class Lesson(WithStaticOutput, Showable, w.VBox):
     # ---- results
 
     def _is_busy(self) -> bool:
-        return self.explorer is not None and self.explorer._session.busy
+        return self.explorer is not None and self.explorer.session.busy
 
     def _on_result(self, result: CheckEvent) -> None:
         """Show a step that is finished or has failed; called by the worker."""

@@ -23,7 +23,8 @@ from saliency_widgets.session.explanation import map_of
 from saliency_widgets.session.frames import coded
 from saliency_widgets.widgets.lesson.basics import image, strength
 from saliency_widgets.widgets.lesson.board import STRENGTH, Board, number, percent
-from saliency_widgets.widgets.lesson.page import Page, step
+from saliency_widgets.widgets.lesson.page import Page
+from saliency_widgets.widgets.lesson.step import step
 
 NOISES = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2)
 SEGMENTS = 12

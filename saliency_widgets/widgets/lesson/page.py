@@ -1,10 +1,10 @@
-"""The steps of a lesson and their pages: images, maps, bars and curves, selected by one control."""
+"""The page of a step: images, maps, bars and curves, selected by one control."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -13,54 +13,9 @@ from saliency_widgets.session.frames import Frame
 from saliency_widgets.widgets.base.messages import raw_frame
 from saliency_widgets.widgets.image.png import png_bytes
 
-if TYPE_CHECKING:
-    from saliency_widgets.widgets.lesson.board import Board
-
 _CLIP = next(param.default for param in render.DISPLAY if param.name == "clip")
 _OPACITY = next(param.default for param in render.DISPLAY if param.name == "opacity")
 _BLENDS = next(param.options() for param in render.DISPLAY if param.name == "blend")
-
-
-@dataclass(frozen=True)
-class Step:
-    """One step of a lesson.
-
-    Attributes:
-        name: The name in code.
-        title: A short title for the strip.
-        says: Two sentences of explanation.
-        control: The label of the explorer's control for the same setting.
-        control_class: The CSS class of that control.
-        settings: The explorer's settings for "Try it".
-        build: Fills the page.
-        method: The method whose requirements the model must meet; may be empty.
-    """
-
-    name: str
-    title: str
-    says: tuple[str, str]
-    control: str
-    control_class: str
-    settings: Mapping[str, Any]
-    build: Callable[[Board, Page], None]
-    method: str = ""
-
-
-def step(
-    title: str,
-    *says: str,
-    control: str,
-    control_class: str,
-    settings: Mapping[str, Any] | None = None,
-    method: str = "",
-) -> Callable[[Callable[[Board, Page], None]], Step]:
-    """Return a decorator that turns a function that fills a page into a step of the same name."""
-
-    def wrap(build: Callable[[Board, Page], None]) -> Step:
-        first, second = says
-        return Step(build.__name__, title, (first, second), control, control_class, settings or {}, build, method)
-
-    return wrap
 
 
 @dataclass

@@ -12,7 +12,7 @@ from ipywidgets import Widget
 from saliency_widgets import render
 from saliency_widgets.widgets.base.inbox import whole_number
 from saliency_widgets.widgets.bundle import BundledView
-from saliency_widgets.widgets.lesson.page import Step
+from saliency_widgets.widgets.lesson.step import Step
 
 _LUTS = {param.name: param.default for param in render.DISPLAY}
 

@@ -1,5 +1,1 @@
-"""The table explorer: ranked bars, what-if, shuffled features, importance over many rows."""
-
-from saliency_widgets.widgets.table.explorer import TableExplorer, is_row
-
-__all__ = ["TableExplorer", "is_row"]
+"""The view of a row of a table: ranked bars, what-if controls, trust tests."""

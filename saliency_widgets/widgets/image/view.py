@@ -1,0 +1,228 @@
+"""The view of images: an image with its saliency map on the left, live controls on the right."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import ipywidgets as w
+import numpy as np
+from ipycanvas import Canvas
+from PIL import Image
+
+from saliency_widgets import render
+from saliency_widgets.attribution import Reduction
+from saliency_widgets.attribution.reduction import CHANNEL, SIGN
+from saliency_widgets.session import Event, Problem, Request
+from saliency_widgets.widgets.base.display import DISPLAY_NAMES, DisplaySettings
+from saliency_widgets.widgets.base.heatmap import HeatmapView
+from saliency_widgets.widgets.base.kind_view import Explored, KindView, Setup
+from saliency_widgets.widgets.base.parts import close_whole
+from saliency_widgets.widgets.compare.pins import Pins
+from saliency_widgets.widgets.export.page import Saved
+from saliency_widgets.widgets.export.recording import PageSize
+from saliency_widgets.widgets.export.save_panel import SavePanel
+from saliency_widgets.widgets.export.saving import PageWriter, save_html
+from saliency_widgets.widgets.export.static_output import Snapshot
+from saliency_widgets.widgets.image.annotations import annotation_canvas
+from saliency_widgets.widgets.image.panel import REDUCTION_NAMES, ImagePanel
+from saliency_widgets.widgets.image.png import png_bytes
+from saliency_widgets.widgets.trust import ImageTrust
+
+_SIDE = 480  # pixels of the longer side of a map in a snapshot
+
+
+class ImageView(KindView):
+    """Shows which pixels moved the model's output.
+
+    Args:
+        problem: The model and the image.
+        setup: The initial settings, display settings among its ``params``.
+
+    Attributes:
+        panel: The controls.
+        display: The display settings.
+        saving: The section that saves a page.
+        pins: The pinned maps, side by side.
+        drawing: An ipycanvas ``Canvas`` over the map.
+    """
+
+    noun = "an image"
+    outdated = (
+        "The model or the input has changed: the map is up to date, the predictions are not. "
+        "explorer.update() refreshes them."
+    )
+
+    def __init__(self, problem: Problem, setup: Setup) -> None:
+        super().__init__(problem, setup)
+        if problem.prepared.images is None:
+            raise ValueError(
+                f"inputs: the explorer shows images, but the model's input has shape "
+                f"{tuple(problem.tensor.shape)}. Use sw.attribute for other inputs."
+            )
+        if problem.tensor.shape[0] != 1:
+            raise ValueError(
+                f"inputs: the explorer shows one image, got a batch of {problem.tensor.shape[0]}. Pass one of them."
+            )
+        params = dict(setup.params)
+        shown = {name: params.pop(name) for name in list(params) if name in (*DISPLAY_NAMES, *REDUCTION_NAMES)}
+        reductions = {name: shown.pop(name) for name in REDUCTION_NAMES if name in shown}
+        for param in (SIGN, CHANNEL):
+            param.check(reductions.get(param.name, param.default))
+        self.display = DisplaySettings(**shown)
+        try:
+            self.panel = ImagePanel(problem, self.display, params=params, **setup.panel)
+            if reductions:
+                self.panel.update(reductions)
+        except BaseException:
+            close_whole(self.display)
+            raise
+        self._prepared = problem.prepared
+
+    def build(self, explorer: Explored) -> Sequence[w.Widget]:
+        """Make the map, the pinned maps, the trust tests and the section that saves a page."""
+        self._explorer = explorer
+        session, executor = explorer.session, self.setup.executor
+        height, width = self.image.shape[:2]
+        self.drawing: Canvas = annotation_canvas(width, height)
+        self.view = HeatmapView(
+            png_bytes(self.image),
+            self.display,
+            on_stop=session.stop,
+            controls=self.panel.controls,
+            layers=(self.drawing,),
+        )
+        # The panel's worker must not refer to the explorer.
+        self.trust = ImageTrust(self.view, self.problem.baselines, busy=lambda: session.busy, executor=executor)
+        self.trust.widget.layout.flex = "1 1 100%"
+        self.view.layout.flex, self.view.layout.min_width = "3 1 260px", "240px"
+        # The image's width at its maximum height (60vh, see heatmap.css), so that there is no empty margin.
+        self.view.layout.max_width = f"max(320px, min(640px, {60 * width / height:.1f}vh))"
+        self.panel.on_reduction(session.reduce)
+        self.display.observe(lambda _change: self._on_clip(), names="clip")
+        self.pins = Pins(session, self.display, executor=executor, pinned=self.pin, wanted=self._show_again)
+        self.saving = SavePanel(explorer, executor)
+        column = self.panel.widget
+        column.children = (*column.children, self.saving.widget)
+        return self.view, column, self.pins.widget, self.trust.widget
+
+    @property
+    def image(self) -> np.ndarray:
+        """The image of the displayed map; inputs changed in place are shown once their map is computed."""
+        assert self._prepared.images is not None
+        return self._prepared.images[0]
+
+    @property
+    def annotations(self) -> Canvas:
+        """The canvas over the map."""
+        self.drawing.sync_image_data = True  # from now on there may be drawings to save
+        return self.drawing
+
+    @property
+    def drawn(self) -> dict[w.Widget, bytes]:
+        """The annotations as PNG bytes, as last sent by the page."""
+        data = self.drawing.image_data
+        return {self.drawing: bytes(data)} if data else {}
+
+    @property
+    def reduction(self) -> Reduction:
+        """How values are reduced to a map."""
+        return self.panel.reduction
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The reduction and the display settings."""
+        reduction = self.panel.reduction
+        return {"sign": reduction.sign, "channels": reduction.channels, **self.display.settings}
+
+    @property
+    def look(self) -> dict[str, Any]:
+        """The reduction and the clip range."""
+        reduction = self.panel.reduction
+        return {"sign": reduction.sign, "channels": reduction.channels, "clip": self.display.settings["clip"]}
+
+    @property
+    def sign(self) -> str | None:
+        """The chosen sign."""
+        return self.panel.reduction.sign
+
+    def show(self, event: Event) -> None:
+        """Show another image if the inputs were changed in place."""
+        fresh = event.attribution is not None and event.state in ("running", "done")
+        if fresh and self.problem.prepared is not self._prepared:
+            self._prepared = self.problem.prepared
+            self.view.image = png_bytes(self.image)
+
+    def finish(self) -> None:
+        """Estimate the size of a page."""
+        self.saving.show()
+
+    def wait(self, timeout: float | None) -> None:
+        """Wait for the pinned maps."""
+        self.pins.wait(timeout)
+
+    def pin(self) -> None:
+        """Pin the displayed map."""
+        if not self._explorer.is_open:
+            raise RuntimeError("pin: the explorer is closed. Create a new one.")
+        self.pins.pin(self._explorer.request, self.panel.reduction)
+
+    def _show_again(self, request: Request, reduction: Reduction) -> None:
+        """Move the controls to the settings of a pinned map that was clicked."""
+        settings = {name: value for name, value in request.settings.items() if name != "contrast"}
+        self._explorer.update(**settings, sign=reduction.sign, channels=reduction.channels)
+
+    def save_png(self, path: Any, scale: float | None, caption: str) -> None:
+        """Write the overlay as shown."""
+        shown = self._explorer.session.shown
+        if shown is None or shown.frame is None or shown.attribution is None or shown.request is None:
+            raise RuntimeError("There is no map to save yet: call explorer.wait() first.")
+        frame, attribution = shown.frame, shown.attribution
+        progress = f" ({attribution.done} of {attribution.total} {attribution.unit})"
+        title = self.panel.title_of(shown.request).replace(" · ", ", ") + ("" if attribution.complete else progress)
+        quantized = render.Quantized(codes=frame.codes, low=frame.low, high=frame.high, signed=frame.signed)
+        layers = [Image.open(io.BytesIO(data)) for data in self.drawn.values()]
+        self.display.render(self.image, quantized, path, scale=scale, layers=layers, title=title, caption=caption)
+
+    def page_size(self, record: Mapping[str, Any] | None) -> PageSize:
+        """Estimate the size of a page."""
+        return PageWriter(self._explorer, record).size
+
+    def save_html(self, path: str | os.PathLike[str], record: Mapping[str, Any] | None, **options: Any) -> Saved:
+        """Write a page."""
+        return save_html(self._explorer, path, record, **options)
+
+    def _on_clip(self) -> None:
+        """Update the code to copy when the clip range was moved in the browser."""
+        last = self._explorer.session.last
+        if last is not None and last.state == "done":
+            self.view.offer(None, self._explorer.status_of(last, last, ""))
+
+    def snapshot(self, lines: Callable[..., list[str]]) -> Snapshot:
+        """Return the overlay with its color bar and annotations."""
+        shown = self._explorer.session.shown
+        if shown is None or shown.frame is None:
+            return Snapshot(lines())
+        frame, image, display = shown.frame, self.image, self.display
+        layers = [Image.open(io.BytesIO(data)) for data in self.drawn.values()]
+        quantized = render.Quantized(frame.codes, frame.low, frame.high, frame.signed)
+        scale = _SIDE / max(image.shape[:2])
+        scale = scale if scale < 1 else round(scale)
+
+        def draw(share: float) -> Image.Image:
+            size = max(scale * share, 1 / min(image.shape[:2]))
+            return render.overlay_image(image, quantized, **display.look(quantized.signed), scale=size, layers=layers)
+
+        return Snapshot(lines(**{**self.look, **display.settings}), draw)
+
+    def snapshot_sources(self) -> Mapping[w.Widget, Sequence[str]]:
+        """Return the display settings and the annotations."""
+        return {self.display: DISPLAY_NAMES, self.drawing: ("image_data",)}
+
+    def close(self) -> None:
+        """End the workers of the pinned maps and of the pages."""
+        self.pins.close()
+        self.saving.close()
+        self.drawing.sync_image_data = False  # the page must not send to a closed canvas

@@ -1,0 +1,55 @@
+"""The function that loads what an explorer has saved."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from torch import nn
+
+from saliency_widgets.api.io import read_state
+from saliency_widgets.attribution import Attribution
+from saliency_widgets.widgets.explore import explore
+from saliency_widgets.widgets.explorer import Explorer
+from saliency_widgets.widgets.export.state import compare_with, merge_arguments
+
+
+def load(
+    path: str | os.PathLike[str], model: nn.Module | None = None, inputs: Any = None, **arguments: Any
+) -> Attribution | Explorer:
+    """Load a saved state: the attribution or, with a model, an explorer with the same settings.
+
+    The files need not be trusted: nothing in them is executed, at most a GiB is read, and files that were changed are
+    rejected.
+
+    Args:
+        path: The path passed to ``explorer.save_state``, with or without ".json" or ".npz".
+        model: The model, for an explorer. Without one, the attribution is returned, bit for bit.
+        inputs: The inputs to explain. Default: the saved model inputs.
+        **arguments: Further arguments of :func:`explore`, above all ``transform=``: functions are never stored.
+
+    Returns:
+        The frozen attribution, on the CPU; or the explorer.
+
+    Raises:
+        FileNotFoundError: One of the two files is missing.
+        TypeError: Arguments for an explorer were passed without a model.
+        ValueError: The files are not a saved state, don't belong together, or were changed; or the controls don't apply
+            to this model.
+
+    Warns:
+        UserWarning: The model or the inputs differ from the saved ones.
+    """
+    state = read_state(path)
+    if model is None:
+        if inputs is not None or arguments:
+            raise TypeError("model: inputs and further arguments need an explorer: pass the model too.")
+        return state["attribution"]
+    inputs, arguments = merge_arguments(state, inputs, arguments)
+    explorer = explore(model, inputs, **arguments)
+    try:
+        compare_with(explorer, state)
+    except BaseException:  # also a warning that is turned into an error
+        explorer.close()
+        raise
+    return explorer

@@ -1,0 +1,231 @@
+"""The view of a row of a table: its attributions as ranked bars on the left, live controls on the right."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NoReturn
+
+import ipywidgets as w
+import numpy as np
+import torch
+from torch import Tensor
+
+from saliency_widgets import render
+from saliency_widgets.attribution import Attribution
+from saliency_widgets.attribution.score import probabilities
+from saliency_widgets.diagnostics.report import Finding
+from saliency_widgets.markup import Markup, element, joined
+from saliency_widgets.params import brief
+from saliency_widgets.session import Event, Problem
+from saliency_widgets.session.explanation import labels_of
+from saliency_widgets.widgets.base.charts import INK, QUIET
+from saliency_widgets.widgets.base.heatmap import HeatmapView
+from saliency_widgets.widgets.base.kind_view import Explored, KindView, Setup
+from saliency_widgets.widgets.base.panel import section
+from saliency_widgets.widgets.base.text import RichText
+from saliency_widgets.widgets.export.static_output import Snapshot
+from saliency_widgets.widgets.table.bars import FeatureBars, top_of, value_text
+from saliency_widgets.widgets.table.panel import TablePanel, check_baseline
+from saliency_widgets.widgets.table.trust import TableTrust
+from saliency_widgets.widgets.table.what_if import WhatIf
+
+_BARS = 640  # pixels across, in a snapshot
+
+
+class TableView(KindView):
+    """Shows which features of a row moved the model's output.
+
+    Args:
+        problem: The model and the row.
+        setup: The initial settings, "top", the number of bars, among its ``params``.
+
+    Attributes:
+        panel: The controls.
+        bars: The ranked bars.
+        what_if: The controls that edit the features' values.
+    """
+
+    noun = "a row of a table"
+
+    def __init__(self, problem: Problem, setup: Setup) -> None:
+        super().__init__(problem, setup)
+        table = problem.table
+        assert table is not None
+        if len(table.rows) != 1:
+            raise ValueError(
+                f"inputs: the explorer shows one row, got {len(table.rows)}. Pass one of them, such as df.iloc[[0]], "
+                f"and the others as background=."
+            )
+        params = dict(setup.params)
+        top = params.pop("top", None)
+        if hasattr(params.get("baseline"), "iloc"):
+            check_baseline(table, params["baseline"])
+        self._valued = setup.panel["score"] == "value"
+        labels_of(setup.labels, problem, value=self._valued)  # wrong labels raise in this call
+        top = None if top is None else top_of(len(table.names)).check(top)
+        self.panel = TablePanel(problem, params=params, **setup.panel)
+        self.bars = FeatureBars(table.names, self._on_bar, top=top)
+        self._table = self._read = self._first = table  # as shown, as edited, and as passed
+        self._editing = threading.RLock()  # each edit starts from the row that the last one left
+        self._before: tuple[Any, Tensor] | None = None  # for the original row: the model's version and the logits
+        self._predicted = RichText()
+
+    def build(self, explorer: Explored) -> Sequence[w.Widget]:
+        """Make the what-if controls, the status below the bars, and the trust tests."""
+        self._explorer, panel, table = explorer, self.panel, self._first
+        self.what_if = WhatIf(table, self._on_edit)
+        controls = [*panel.controls, *self.bars.controls, *self.what_if.controls]
+        session = explorer.session  # the panel's worker must not refer to the explorer
+        self.view = HeatmapView(None, None, on_stop=session.stop, controls=controls)
+        self.what_if.on_new_control = self.view.add_controls
+        self.trust = TableTrust(
+            self.view, table, self.setup.labels, self.bars, value=self._valued, busy=lambda: session.busy,
+            executor=self.setup.executor,
+        )  # fmt: skip
+        self.trust.widget.layout.flex = "1 1 100%"
+        column = panel.widget
+        column.children = (*column.children[:-1], section("What if", [self.what_if.widget]), column.children[-1])
+        shown = w.VBox([self._predicted, self.bars.widget, self.view])
+        shown.layout.flex, shown.layout.min_width, shown.layout.max_width = "3 1 380px", "320px", "900px"
+        return shown, column, self.trust.widget
+
+    @property
+    def row(self) -> Any:
+        """The explained row including edits: a DataFrame of one row."""
+        return self._read.rows.copy()
+
+    def edit(self, values: Mapping[str, Any]) -> None:
+        """Change values of the row."""
+        with self._editing:
+            table = self._read.with_values(values)
+            self._read = table
+            self.problem.move(table)
+            self._explorer.arguments["inputs"] = table.rows
+            edits = {name: table.rows.iloc[0, table.column_index[name]] for name in values}
+            self.what_if.set_values({k: v.item() if isinstance(v, np.generic) else v for k, v in edits.items()})
+            self._explorer.submit()
+
+    def save_html(self, path: Any, record: Mapping[str, Any] | None, **options: Any) -> NoReturn:
+        """Bars are drawn by bqplot, which needs a notebook."""
+        raise NotImplementedError(
+            f"save_html: a page without a kernel can't draw the bars, so {brief(path)} was not written. "
+            "explorer.save_state(path) stores everything for sw.load, explorer.by_feature() is a table, and the "
+            "notebook can be stored with its widgets."
+        )
+
+    def _on_bar(self, column: int) -> None:
+        with self._editing:
+            self.what_if.choose(column)
+
+    def _on_edit(self, name: str, value: Any) -> bool:
+        try:
+            self.edit({name: value})
+        except (TypeError, ValueError) as error:
+            self._explorer.refuse(error)
+            return False
+        return True
+
+    def show(self, event: Event) -> None:
+        """Draw the bars, the prediction and the sum."""
+        attribution = event.attribution
+        if attribution is None or event.state not in ("running", "done"):
+            return
+        table = self.problem.table_of(event.version) or self._table
+        self._table = table
+        texts = [value_text(value) for value in table.rows.iloc[0]]
+        self.bars.show(attribution.by_feature().iloc[0].to_numpy(), texts, final=event.state == "done")
+        logits = self.problem.predicted_at(event.version)
+        if logits is not None:
+            self.panel.predicted(logits[0])
+            number = None if event.version is None else event.version[0]
+            if torch.equal(table.tensor, self._first.tensor):
+                self._before = number, logits[0]
+            elif self._before is not None and self._before[0] != number:
+                self._before = None  # another model's
+        self._predicted.value = self._prediction_text(attribution, logits)
+        self.bars.say(self._sum_text(attribution))
+
+    def comments(self) -> list[str]:
+        """Return the edits, and which row of the background is the baseline."""
+        lines = []
+        if self.what_if.changed:
+            edits = (f"{name!r} = {value!r}" for name, value in self.what_if.changed.items())
+            lines.append(f"# inputs with {', '.join(edits)}")
+        if self.panel.baseline_row is not None:
+            row, is_frame = self.panel.baseline_row, hasattr(self.problem.options["background"], "iloc")
+            lines.append(
+                f"# baseline = background.iloc[[{row}]]" if is_frame else f"# baseline: row {row} of background"
+            )
+        return lines
+
+    def checkup_version(self, version: tuple) -> Any:
+        """Return the model's version: the findings don't depend on the row."""
+        return version[0]
+
+    def relevant(self, findings: Sequence[Finding]) -> Sequence[Finding]:
+        """Select the findings about methods that apply to rows."""
+        menu = self.panel.titles
+        return [finding for finding in findings if not finding.methods or {*finding.methods} & {*menu}]
+
+    def snapshot(self, lines: Callable[..., list[str]]) -> Snapshot:
+        """Return the ranked bars."""
+        bars = self.bars.shown
+        return Snapshot(lines(), (lambda share: render.draw_bars(bars, round(_BARS * share))) if bars else None)
+
+    def snapshot_sources(self) -> Mapping[w.Widget, Sequence[str]]:
+        """Return the number of bars."""
+        return dict.fromkeys(self.bars.top.leaves, ("value",))
+
+    def _prediction_text(self, attribution: Attribution, logits: Tensor | None) -> Markup:
+        """Format the model's prediction for the row."""
+        score = None if attribution.score is None else float(attribution.score[0])
+        index = attribution.settings["target"]
+        parts: list[str] = []
+        before = None if self._before is None or not self.what_if.changed else self._before[1]
+        valued = attribution.settings["score"] == "value"
+        if isinstance(index, int) and not valued and logits is not None:
+            now = float(probabilities(logits[:1].double().cpu())[0, index])
+            name = "the positive class" if logits.shape[1] == 1 and self.problem.class_names is None else None
+            parts.append(element("b", f"{name or self.problem.name_of(index)} {now:.1%}"))
+            if before is not None:
+                was = float(probabilities(before[None].double().cpu())[0, index])
+                parts.append(f"was {was:.1%} before the changes")
+            if other := self._opposite(index):
+                parts.append(f"{other} {1 - now:.1%}")
+        if score is not None:
+            name = attribution.settings["score"].replace("_", " ")
+            if valued:
+                named = self.problem.class_names is not None and isinstance(index, int)
+                what = self.problem.name_of(index) if named else "Prediction"
+                parts.insert(0, element("b", f"{what} {score:.4g}"))
+                if before is not None and isinstance(index, int):
+                    was = before[index] - before[1 - index] if self.problem.paired else before[index]
+                    parts.append(f"was {float(was):.4g} before the changes")
+            else:
+                parts.append(f"{name} {score:.4g}")
+        text = joined(parts, joined([" ", element("span", "·", style=f"color:{QUIET}"), " "]))
+        return element("div", text, class_="sw-predicted", style=f"color:{INK};line-height:1.5")
+
+    def _opposite(self, target: Any) -> str:
+        """Return the name of the other class if one logit stands for two classes, else an empty string."""
+        names = self.problem.class_names
+        return names[1 - target] if self.problem.paired and names and isinstance(target, int) else ""
+
+    def _sum_text(self, attribution: Attribution) -> Markup:
+        """Format the meaning of the colors, and the sum of the bars if it means something."""
+        index, problem = attribution.settings["target"], self.problem
+        named = isinstance(index, int) and problem.class_names is not None
+        valued = attribution.settings["score"] == "value"
+        name = problem.name_of(index) if named else "a higher prediction" if valued else "a higher score"
+        opposite = self._opposite(index)
+        other = f" ({opposite})" if opposite else ""
+        text = f"Orange is evidence for {name}, blue against it{other}. "
+        total = float(attribution.values[0].double().sum())
+        if attribution.delta is None or attribution.score is None:
+            text += "These bars don't add up to the score: a slope is per unit of the model's input."
+        else:
+            score = float(attribution.score[0])
+            start = score - (total - float(attribution.delta[0]))
+            text += f"The bars add up to {total:+.4g}: from {start:.4g} at the baseline to {score:.4g}."
+        return element("div", text, class_="sw-sum", style=f"color:{QUIET};line-height:1.4")
