@@ -319,7 +319,7 @@ def test_a_regression_tells_its_value(people, encoder, given):
         mlp(features=8, classes=2), people.iloc[3], **{**given, "class_names": ["sales", "costs"]}, score="value",
         target="costs",
     )  # fmt: skip
-    assert "costs " in several._predicted.value
+    assert "costs " in several.kind_view._predicted.value
     assert several.panel._bars is None
     made.close()
     several.close()
