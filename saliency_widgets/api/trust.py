@@ -17,11 +17,11 @@ from saliency_widgets.attribution.registry import DEFAULT
 from saliency_widgets.attribution.score import SCORE
 from saliency_widgets.evaluation.ablation import DRAWS, Ablation
 from saliency_widgets.evaluation.ablation import ablate as ablations
+from saliency_widgets.evaluation.explanation import reduced
 from saliency_widgets.evaluation.fills import default_fill
 from saliency_widgets.evaluation.ranking import top
 from saliency_widgets.params import brief
 from saliency_widgets.session.compute import neutral_modes
-from saliency_widgets.session.explanation import reduced
 from saliency_widgets.session.problem import Problem
 from saliency_widgets.session.request import Request
 

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from saliency_widgets.attribution.numerics.noise import SEED
 from saliency_widgets.attribution.query import CHUNK_SIZE
 from saliency_widgets.attribution.score import in_classes, probabilities
-from saliency_widgets.evaluation.fills import check_masks, filling, outcomes_of
+from saliency_widgets.evaluation.explanation import Explanation
+from saliency_widgets.evaluation.fills import FILL, check_masks, filling, outcomes_of
 from saliency_widgets.evaluation.ranking import by_chance
+from saliency_widgets.evaluation.registry import trust_test
 from saliency_widgets.evaluation.running import Running
 from saliency_widgets.params import MANY, Param
 from saliency_widgets.runtime.runner import Runner
@@ -27,6 +30,7 @@ DRAWS = Param(
     high=256,
     maximum=MANY,
     kind="int",
+    advanced=True,
     continued=True,
     unit="draws",
     help="How many regions of the same size are removed elsewhere, for comparison.",
@@ -170,3 +174,22 @@ def ablate(
         yield Ablation(
             mask, inputs, float(whole[0][0]), float(after[0]), before, without_it, after[1:], len(after), 1 + draws
         )
+
+
+@trust_test(
+    "ablation",
+    title="Ablation",
+    params=(FILL, DRAWS, SEED),
+    how_to_read="Orange: the score's change without your region. Gray: its change without a region of the same shape, "
+    "moved at random. Your region matters if the orange mark is clearly apart from the gray ones. Bars: the "
+    "probabilities of the classes with the whole image (gray) and without the region (orange).",
+    kinds=("image",),
+    needs=("region",),
+    urgent=True,
+    view="ablation",
+)
+def run(explanation: Explanation, fill: Any, draws: int, seed: int) -> Iterator[Ablation]:
+    """Remove the marked region."""
+    assert explanation.region is not None
+    for result in ablate(explanation.runner("score"), explanation.region, fill=fill, draws=draws, seed=seed):
+        yield replace(result, class_names=explanation.class_names)

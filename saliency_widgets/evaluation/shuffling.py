@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from saliency_widgets.attribution.columns import Columns
-from saliency_widgets.attribution.numerics.noise import seeded
+from saliency_widgets.attribution.numerics.noise import SEED, seeded
 from saliency_widgets.attribution.query import CHUNK_SIZE
 from saliency_widgets.attribution.score import in_classes
+from saliency_widgets.evaluation.explanation import Explanation, Loss
+from saliency_widgets.evaluation.registry import trust_test
 from saliency_widgets.evaluation.running import Running
 from saliency_widgets.params import MANY, Param
 from saliency_widgets.runtime.batching import chunks
@@ -41,8 +42,6 @@ REPEATS = Param(
     help="How often each feature is permuted over the background.",
 )
 _PASS = 4096  # rows per pass without gradients: small networks take milliseconds
-
-Loss = Literal["cross-entropy", "squared error", "change of the score"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -230,3 +229,32 @@ def _loss(kind: Loss, scores: Tensor, logits: Tensor, labels: Tensor) -> float:
     if bool((wide >= 0).all()) and torch.allclose(wide.sum(1), torch.ones_like(wide[:, 0]), atol=1e-4):
         return float(F.nll_loss(wide.clamp(min=1e-300).log(), labels.long()))  # probabilities already
     return float(F.cross_entropy(wide, labels.long()))
+
+
+Shuffles = tuple[Shuffled, Permutation | None]
+"""The shuffled row, and the permutation importance over all rows once it has begun."""
+
+
+@trust_test(
+    "shuffle",
+    title="Shuffle",
+    params=(DRAWS, REPEATS, SEED),
+    how_to_read="Diamonds above: how much higher the score is with the row's value than with those of other rows, one "
+    "feature at a time. A bar and its diamond should agree (for a slope, in sign and order); if they don't, the "
+    "feature acts together with others, or the method misses it. Bars here: permutation importance over all rows of "
+    "the background. Exchanging one value can create unrealistic rows.",
+    kinds=("table",),
+    needs=("background",),
+    view="shuffle",
+    order=-1,
+)
+def run(explanation: Explanation, draws: int, repeats: int, seed: int) -> Iterator[Shuffles]:
+    """Shuffle the features of the row, then permute those of all rows."""
+    shuffled: Shuffled | None = None
+    for shuffled in shuffle(explanation.runner("score"), draws=draws, seed=seed):
+        yield shuffled, None
+    labels, loss = explanation.labels()
+    runner = explanation.runner("background")
+    for permutation in permutation_importance(runner, labels, loss, repeats=repeats, seed=seed):
+        assert shuffled is not None
+        yield shuffled, permutation

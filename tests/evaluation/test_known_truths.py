@@ -20,15 +20,14 @@ from saliency_widgets.attribution.errors import Cancelled
 from saliency_widgets.evaluation import randomization as randomizing
 from saliency_widgets.evaluation.ablation import ablate
 from saliency_widgets.evaluation.curves import Curve, curve
-from saliency_widgets.evaluation.fills import filling
-from saliency_widgets.evaluation.imputation import noisy_linear
+from saliency_widgets.evaluation.explanation import map_of
+from saliency_widgets.evaluation.fills import filling, noisy_linear
 from saliency_widgets.evaluation.randomization import randomization
 from saliency_widgets.evaluation.ranking import by_chance, ranks_of, top
 from saliency_widgets.evaluation.saturation import saturation
 from saliency_widgets.evaluation.similarity import spearman, ssim
 from saliency_widgets.evaluation.stability import agreement, stability
 from saliency_widgets.runtime.runner import Runner
-from saliency_widgets.session.explanation import map_of
 
 
 def last(estimates):

@@ -11,12 +11,12 @@ from typing import Any, ClassVar
 import ipywidgets as w
 
 from saliency_widgets.api.checkup import Due, check_up_when_idle
-from saliency_widgets.attribution import Attribution, get_method
+from saliency_widgets.attribution import Attribution, Reduction, get_method
 from saliency_widgets.attribution.result import code_of
 from saliency_widgets.diagnostics.report import Finding
 from saliency_widgets.params import TIMEOUT
 from saliency_widgets.session import CacheInfo, Event, Problem, Request, Session
-from saliency_widgets.session.explanation import Case
+from saliency_widgets.session.explanation import FinishedMap
 from saliency_widgets.session.jobs import raise_again
 from saliency_widgets.widgets.base import messages
 from saliency_widgets.widgets.base.heatmap import HeatmapView
@@ -261,13 +261,18 @@ class BaseExplorer(WithStaticOutput, Showable, w.Box):
         shown = self._session.shown or event  # the title is of the displayed map, not of the newest request
         requested = "" if event.newest is None else self.panel.title_of(event.newest)
         self.view.offer(messages.frame_of(event), self._status_of(event, shown, requested))
-        case = self._case_of(event)
-        if case is not None:
-            self.trust.show(case, self._title_of(event))
+        if event.state == "done" and event.attribution is not None and event.request is not None:
+            session = self._session
+            shown = FinishedMap(
+                self._problem, event.request, event.attribution, self._reduction, event.version, session.cache,
+                session.owner,
+            )  # fmt: skip
+            self.trust.show(shown, self._title_of(event))
 
-    def _case_of(self, event: Event) -> Case | None:
-        """Return a finished result for the trust tests; None while it is not finished."""
-        raise NotImplementedError
+    @property
+    def _reduction(self) -> Reduction:
+        """How the map is shown."""
+        return Reduction("signed")
 
     def _status_of(self, event: Event, shown: Event, requested: str, sign: str | None = None) -> dict[str, Any]:
         attribution = shown.attribution

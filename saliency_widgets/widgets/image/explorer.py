@@ -23,7 +23,6 @@ from saliency_widgets.attribution.score import SCORE
 from saliency_widgets.inputs import Explain
 from saliency_widgets.params import TIMEOUT, check_list
 from saliency_widgets.session import Event, Problem, Request
-from saliency_widgets.session.explanation import Case
 from saliency_widgets.session.jobs import check_executor
 from saliency_widgets.widgets.base.display import DISPLAY_NAMES, DisplaySettings
 from saliency_widgets.widgets.base.explorer import BaseExplorer
@@ -40,7 +39,7 @@ from saliency_widgets.widgets.image.annotations import annotation_canvas
 from saliency_widgets.widgets.image.panel import REDUCTION_NAMES, ImagePanel
 from saliency_widgets.widgets.image.png import png_bytes
 from saliency_widgets.widgets.table import TableExplorer, is_row
-from saliency_widgets.widgets.trust import ImageTrust
+from saliency_widgets.widgets.trust import Context, TrustPanel
 
 
 class Explorer(BaseExplorer):
@@ -124,8 +123,8 @@ class Explorer(BaseExplorer):
             layers=(self._annotations,),
         )
         session = self._session  # the panel's worker must not refer to the explorer
-        self.trust = ImageTrust(self.view, problem.baselines, busy=lambda: session.busy, executor=executor)
-        self.trust.widget.layout.flex = "1 1 100%"
+        context = Context("image", self.view, problem.baselines)
+        self.trust = TrustPanel(context, busy=lambda: session.busy, executor=executor)
         self.view.layout.flex, self.view.layout.min_width = "3 1 260px", "240px"
         # The image's width at its maximum height (60vh, see heatmap.css), so that there is no empty margin.
         self.view.layout.max_width = f"max(320px, min(640px, {60 * width / height:.1f}vh))"
@@ -301,13 +300,9 @@ class Explorer(BaseExplorer):
     def _snapshot_sources(self) -> Mapping[w.Widget, Sequence[str]]:
         return {**super()._snapshot_sources(), self._display: DISPLAY_NAMES, self._annotations: ("image_data",)}
 
-    def _case_of(self, event: Event) -> Case | None:
-        if event.state != "done" or event.attribution is None or event.request is None:
-            return None
-        session, reduction = self._session, self.panel.reduction
-        return Case(
-            self._problem, event.request, event.attribution, reduction, event.version, session.cache, session.owner
-        )
+    @property
+    def _reduction(self) -> Reduction:
+        return self.panel.reduction
 
 
 def explore(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any, NoReturn
 
 import ipywidgets as w
@@ -11,8 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from saliency_widgets.attribution import Attribution, Reduction
+from saliency_widgets.attribution import Attribution
 from saliency_widgets.attribution.arrays import check_dense
+from saliency_widgets.attribution.baselines import BASELINE
 from saliency_widgets.attribution.registry import DEFAULT
 from saliency_widgets.attribution.score import SCORE, probabilities
 from saliency_widgets.diagnostics.report import Finding
@@ -20,8 +22,9 @@ from saliency_widgets.inputs import is_table, read_table
 from saliency_widgets.markup import Markup, element, joined
 from saliency_widgets.params import brief, check_list
 from saliency_widgets.session import Event, Problem
-from saliency_widgets.session.explanation import Case, labels_of
+from saliency_widgets.session.explanation import labels_of
 from saliency_widgets.session.jobs import check_executor
+from saliency_widgets.widgets.base.bars import FeatureBars, top_of, value_text
 from saliency_widgets.widgets.base.charts import INK, QUIET
 from saliency_widgets.widgets.base.explorer import BaseExplorer
 from saliency_widgets.widgets.base.heatmap import HeatmapView
@@ -29,10 +32,9 @@ from saliency_widgets.widgets.base.panel import section
 from saliency_widgets.widgets.base.text import RichText
 from saliency_widgets.widgets.export import snapshots
 from saliency_widgets.widgets.export.static_output import Snapshot
-from saliency_widgets.widgets.table.bars import FeatureBars, top_of, value_text
-from saliency_widgets.widgets.table.panel import TablePanel, check_baseline
-from saliency_widgets.widgets.table.trust import TableTrust
+from saliency_widgets.widgets.table.panel import BaselineControl, TablePanel, check_baseline
 from saliency_widgets.widgets.table.what_if import WhatIf
+from saliency_widgets.widgets.trust import Context, TrustPanel
 
 
 def is_row(inputs: Any, background: Any, feature_names: Any, transform: Any) -> bool:
@@ -99,8 +101,8 @@ class TableExplorer(BaseExplorer):
         if hasattr(params.get("baseline"), "iloc"):
             check_baseline(table, params["baseline"])
         methods = [methods] if isinstance(methods, str) else check_list("methods", methods, "['gradient']")
-        valued = score == "value"
-        labels_of(labels, problem, value=valued)  # wrong labels raise in this call
+        read_labels = partial(labels_of, labels, value=score == "value")
+        read_labels(problem)  # wrong labels raise in this call
         top = None if top is None else top_of(len(table.names)).check(top)
         panel = TablePanel(problem, method=method, target=target, score=score, params=params, more=methods)
         bars = FeatureBars(table.names, self._on_bar, top=top)
@@ -117,10 +119,9 @@ class TableExplorer(BaseExplorer):
         self.view = HeatmapView(None, None, on_stop=self._session.stop, controls=controls)
         self.what_if.on_new_control = self.view.add_controls
         session = self._session  # the panel's worker must not refer to the explorer
-        self.trust = TableTrust(
-            self.view, table, labels, bars, value=valued, busy=lambda: session.busy, executor=executor
-        )  # fmt: skip
-        self.trust.widget.layout.flex = "1 1 100%"
+        makers = {BASELINE: partial(BaselineControl, table)}
+        context = Context("table", self.view, problem.baselines, makers, table, bars, read_labels)
+        self.trust = TrustPanel(context, busy=lambda: session.busy, executor=executor)
         column = panel.widget
         column.children = (*column.children[:-1], section("What if", [self.what_if.widget]), column.children[-1])
         shown = w.VBox([self._predicted, self.bars.widget, self.view])
@@ -203,15 +204,6 @@ class TableExplorer(BaseExplorer):
 
     def _snapshot_sources(self) -> Mapping[w.Widget, Sequence[str]]:
         return {**super()._snapshot_sources(), **dict.fromkeys(self.bars.top.leaves, ("value",))}
-
-    def _case_of(self, event: Event) -> Case | None:
-        if event.state != "done" or event.attribution is None or event.request is None:
-            return None
-        session = self._session
-        signed = Reduction("signed")
-        return Case(
-            self._problem, event.request, event.attribution, signed, event.version, session.cache, session.owner
-        )
 
     def _code_of(self, attribution: Attribution | None) -> str:
         code = super()._code_of(attribution)
