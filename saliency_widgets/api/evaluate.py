@@ -19,7 +19,7 @@ from saliency_widgets.api.trust import one_sample
 from saliency_widgets.attribution import Attribution
 from saliency_widgets.attribution.numerics.noise import SEED
 from saliency_widgets.attribution.reduction import CHANNEL
-from saliency_widgets.attribution.registry import DEFAULT
+from saliency_widgets.attribution.registry import DEFAULT, methods
 from saliency_widgets.attribution.score import SCORE
 from saliency_widgets.evaluation.curves import DRAWS, STEPS
 from saliency_widgets.evaluation.explanation import Explanation
@@ -30,7 +30,7 @@ from saliency_widgets.evaluation.registry import TrustTest, trust_tests
 from saliency_widgets.evaluation.similarity import CONSTANT, spearman
 from saliency_widgets.evaluation.stability import RADIUS, TURNS
 from saliency_widgets.markup import element
-from saliency_widgets.params import Param, check_mapping, check_switch
+from saliency_widgets.params import check_mapping, check_switch
 from saliency_widgets.runtime.runner import Runner
 from saliency_widgets.session.compute import neutral_modes
 from saliency_widgets.session.problem import Problem
@@ -46,13 +46,12 @@ def _names(tests: Iterable[TrustTest]) -> list[str]:
     return [name for test in tests for columns in test.columns for name in columns.numbers]
 
 
-def _own_params(options: dict[str, Any]) -> dict[str, Any]:
-    """Take the parameters of tests that :func:`evaluate` doesn't name out of its options, and check them."""
-    params: dict[str, Param] = {}
-    for test in (*_tests(of_map=True), *_tests(of_map=False)):
-        fixed = {name for columns in test.columns for name in columns.settings}
-        params |= {param.name: param for param in test.params if param.name not in fixed}
-    return {name: params[name].check(options.pop(name)) for name in params if name in options}
+def _settings(options: dict[str, Any], **values: Any) -> dict[str, Any]:
+    """Check parameters of tests, and take those that :func:`evaluate` doesn't name out of its options."""
+    elsewhere = {param.name for method in methods().values() for param in method.params}  # those go into params=
+    params = {param.name: param for test in (*_tests(of_map=True), *_tests(of_map=False)) for param in test.params}
+    values |= {name: options.pop(name) for name in params if name in options and name not in elsewhere}
+    return {name: params[name].check(value) for name, value in values.items()}
 
 
 class Evaluation(pd.DataFrame):
@@ -196,11 +195,10 @@ def evaluate(
     """
     check_switch("progress", progress)
     candidates = read_candidates(methods, check_mapping("params", params), sign, channels)
-    settings = {
-        "fill": fill, "steps": STEPS.check(steps), "chance": CHANCE.check(chance), "draws": DRAWS.check(draws),
-        "stages": STAGES.check(stages), "turns": TURNS.check(turns), "radius": RADIUS.check(radius),
-        "seed": SEED.check(seed), **_own_params(options),
-    }  # fmt: skip
+    settings = _settings(
+        options, fill=fill, steps=steps, chance=chance, draws=draws, stages=stages, turns=turns, radius=radius,
+        seed=SEED.check(seed),
+    )  # fmt: skip
     target, score, contrast = score_of(candidates, target, score, contrast)
     problems = [Problem(model, item, **options) for item in each_of(model, inputs, options)]
     count = len(problems)

@@ -18,35 +18,15 @@ from saliency_widgets.attribution.query import CHUNK_SIZE
 from saliency_widgets.evaluation.explanation import Explanation, in_logits
 from saliency_widgets.evaluation.fills import FILL, filling, map_shape, outcomes_of
 from saliency_widgets.evaluation.ranking import CHANCE, by_chance, ranks_of
-from saliency_widgets.evaluation.registry import Columns, Measured, Metric, defined, trust_test
-from saliency_widgets.evaluation.running import Running, refined
-from saliency_widgets.params import MANY, Param
+from saliency_widgets.evaluation.registry import Measured, Metric, Running, defined, refined, trust_test
+from saliency_widgets.params import count_param
 from saliency_widgets.runtime.model.version import identity
 from saliency_widgets.runtime.runner import Runner
 
 Kind = Literal["deletion", "insertion"]
 
-STEPS = Param(
-    "steps",
-    default=32,
-    low=2,
-    high=512,
-    maximum=MANY,
-    kind="int",
-    continued=True,
-    unit="steps",
-    help="In how many steps everything is removed, or added back.",
-)
-DRAWS = Param(
-    "draws",
-    default=3,
-    low=0,
-    high=256,
-    maximum=MANY,
-    kind="int",
-    advanced=True,
-    help="How many chance maps the map is compared with.",
-)
+STEPS = count_param("steps", 32, 2, 512, "In how many steps everything is removed, or added back.", continued=True)
+DRAWS = count_param("draws", 3, 0, 256, "How many chance maps the map is compared with.", advanced=True)
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,16 +38,12 @@ class Curve(Running):
         shares: From 0 to 1, ascending, shape (n,); a running estimate has fewer than the final result.
         scores: The explained score at each of them, shape (n,).
         logits: All class scores at each of them, shape (n, K): see :meth:`of`.
-        done: How many points there are.
-        total: How many there will be.
     """
 
     kind: Kind
     shares: Tensor
     scores: Tensor
     logits: Tensor
-    done: int
-    total: int
 
     def of(self, score: Score) -> Curve:
         """Return the same curve for another class, without running the model.
@@ -76,9 +52,7 @@ class Curve(Running):
             score: Of one sample; of class scores, see :func:`~.explanation.in_logits`, or of their probabilities.
         """
         evaluate = score.of(torch.zeros(len(self.logits), dtype=torch.long))
-        return Curve(
-            self.kind, self.shares, evaluate(self.logits, len(self.logits)), self.logits, self.done, self.total
-        )
+        return replace(self, scores=evaluate(self.logits, len(self.logits)))
 
     @property
     def normalized(self) -> Tensor:
@@ -159,7 +133,7 @@ def curve(
     estimates = refined(runner, len(counts), compute, key=key, first=(3, 6), chunk_size=chunk_size)
     for indices, (scores, logits) in estimates:
         shares = torch.tensor([counts[k] / size for k in indices], dtype=torch.float64)
-        estimate = Curve(kind, shares, scores, logits, len(indices), len(counts))
+        estimate = Curve(kind, shares, scores, logits, done=len(indices), total=len(counts))
         yield estimate.of(runner.passes.score) if in_logits(runner.passes.score) else estimate
 
 
@@ -171,16 +145,12 @@ class Curves(Running):
         main: The curves of the map, by kind, "deletion" and "insertion"; a kind appears with its first points.
         chance: By kind, one curve for each draw.
         others: By kind, and by the name of the map.
-        done: How many curves are complete.
-        total: How many there will be.
         fill: What replaced pixels or features.
     """
 
     main: Mapping[Kind, Curve]
     chance: Mapping[Kind, tuple[Curve, ...]]
     others: Mapping[Kind, Mapping[str, Curve]]
-    done: int
-    total: int
     fill: Any
 
     def of(self, score: Score) -> Curves:
@@ -228,7 +198,7 @@ def curves(
     """
     others = others or {}
     total = len(KINDS) * (1 + draws + len(others))
-    result = Curves({}, dict.fromkeys(KINDS, ()), {kind: {} for kind in KINDS}, 0, total, fill)
+    result = Curves({}, dict.fromkeys(KINDS, ()), {kind: {} for kind in KINDS}, fill, done=0, total=total)
 
     def estimates(values: Tensor, kind: Kind) -> Iterator[Curve]:
         return curve(runner, values, kind, steps=steps, fill=fill, seed=seed, chunk_size=chunk_size)
@@ -296,7 +266,7 @@ def _measured(measured: Measured, *, kind: Kind) -> float:
     "inserted first, and it should rise early. 1 is the whole image, 0 is the image with all pixels removed. Gray: the "
     "same map, shifted at random. These tests reward blurry maps: compare with the gray band, not with 0 or 1.",
     kinds=("image",),
-    columns=(Columns({name: read for kind in KINDS for name, read in _columns(kind).items()}),),
+    columns={name: read for kind in KINDS for name, read in _columns(kind).items()},
     metrics=(
         Metric(
             "insertion", "Insertion", "high",

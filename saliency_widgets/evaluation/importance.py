@@ -11,8 +11,7 @@ from torch import Tensor
 
 from saliency_widgets.attribution.numerics.noise import SEED, seeded
 from saliency_widgets.evaluation.explanation import Explanation, values_of
-from saliency_widgets.evaluation.registry import trust_test
-from saliency_widgets.evaluation.running import Running
+from saliency_widgets.evaluation.registry import Running, trust_test
 from saliency_widgets.params import Param
 from saliency_widgets.runtime.runner import Runner
 
@@ -36,14 +35,10 @@ class Importance(Running):
     Attributes:
         size: The mean absolute attribution of each column, shape (C,).
         mean: The mean signed attribution, shape (C,).
-        done: How many rows are included.
-        total: How many there will be.
     """
 
     size: Tensor
     mean: Tensor
-    done: int
-    total: int
 
 
 def importance(
@@ -77,7 +72,7 @@ def importance(
         size += values.abs().sum(0)
         mean += values.sum(0)
         done += len(chunk)
-        yield Importance(size / done, mean / done, done, len(rows))
+        yield Importance(size / done, mean / done, done=done, total=len(rows))
 
 
 @trust_test(

@@ -13,24 +13,14 @@ from torch.nn import functional as F
 from saliency_widgets.attribution.errors import Cancelled
 from saliency_widgets.attribution.numerics.noise import SEED, seeded
 from saliency_widgets.evaluation.explanation import Explanation
-from saliency_widgets.evaluation.registry import Columns, defined, trust_test
-from saliency_widgets.evaluation.running import Running
+from saliency_widgets.evaluation.registry import Running, defined, trust_test
 from saliency_widgets.evaluation.similarity import CONSTANT, spearman, ssim
-from saliency_widgets.params import MANY, Param
+from saliency_widgets.params import count_param
 from saliency_widgets.runtime.layers.hooks import tensor_in
 from saliency_widgets.runtime.model.isolation import private_copy
 from saliency_widgets.runtime.runner import Runner
 
-STAGES = Param(
-    "stages",
-    default=8,
-    low=1,
-    high=64,
-    maximum=MANY,
-    kind="int",
-    unit="stages",
-    help="In how many steps all layers are randomized, from the output to the input.",
-)
+STAGES = count_param("stages", 8, 1, 64, "In how many steps all layers are randomized, from the output to the input.")
 _SMALL = 56  # pixels of a thumbnail
 _ALIKE = 0.5  # a rank correlation above this, with half of the layers random, means that the map ignores them
 
@@ -44,16 +34,12 @@ class Randomization(Running):
         similarity: Rank correlation (Spearman) of absolute values with the original map; NaN if a map is constant.
         structure: Structural similarity (SSIM) with the original map; NaN if a map is constant or not 2-D.
         maps: Thumbnails of the maps.
-        done: How many stages are done, including the unchanged model.
-        total: How many there will be.
     """
 
     layers: tuple[str, ...]
     similarity: tuple[float, ...]
     structure: tuple[float, ...]
     maps: tuple[Tensor, ...]
-    done: int
-    total: int
 
     @property
     def halfway(self) -> float:
@@ -103,9 +89,8 @@ def randomization(
         raise ValueError("model: it has no weights to randomize, so this test does not apply.")
     original = explain(runner)
     counts = sorted({round(len(layers) * k / stages) for k in range(1, stages + 1)} - {0})
-    estimate = Randomization(
-        ("",), (1.0 if _varies(original) else float("nan"),), (1.0,), (_small(original),), 1, 1 + len(counts)
-    )
+    itself = 1.0 if _varies(original) else float("nan")
+    estimate = Randomization(("",), (itself,), (1.0,), (_small(original),), total=1 + len(counts))
     yield estimate
     done = 0
     for count in counts:
@@ -185,14 +170,10 @@ def _why(result: Randomization) -> str:
     "model has learned falls towards 0; one that stays near 1 shows the image, whatever the model. Orange: rank "
     "correlation; blue: structural similarity (SSIM).",
     kinds=("image",),
-    columns=(
-        Columns(
-            {
-                "randomized_half": lambda result: defined(result.halfway, _why(result)),
-                "randomized": lambda result: defined(result.similarity[-1], _why(result)),
-            }
-        ),
-    ),
+    columns={
+        "randomized_half": lambda result: defined(result.halfway, _why(result)),
+        "randomized": lambda result: defined(result.similarity[-1], _why(result)),
+    },
     view="randomization",
 )
 def run(explanation: Explanation, stages: int, seed: int) -> Iterator[Randomization]:

@@ -6,17 +6,40 @@ the explorers, its columns in ``sw.evaluate`` and its metrics in ``sw.sweep`` fo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+import torch
+from torch import Tensor
+
 from saliency_widgets.attribution import Attribution
+from saliency_widgets.attribution.numerics.quadrature import coarse_to_fine
 from saliency_widgets.attribution.registry import discovered
 from saliency_widgets.evaluation.explanation import Explanation
 from saliency_widgets.params import Param
+from saliency_widgets.runtime.runner import Runner
 
 InputKind = Literal["image", "table"]
 Need = Literal["region", "background"]
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Running:
+    """An estimate that is valid on its own and is refined by the next one.
+
+    Attributes:
+        done: Units of work finished: points, draws, maps or rows.
+        total: Units of work in all.
+    """
+
+    done: int = 1
+    total: int = 1
+
+    @property
+    def complete(self) -> bool:
+        """Whether all the work is done."""
+        return self.done >= self.total
 
 
 @dataclass(frozen=True)
@@ -134,12 +157,47 @@ class TrustTest:
         return self.run(explanation, **{**params, **settings})
 
 
-def trust_test(name: str, **fields: Any) -> Callable[[Callable[..., Iterator[Any]]], TrustTest]:
-    """Make a generator a trust test: see :class:`TrustTest` for the arguments."""
-    return lambda run: TrustTest(name, run=run, **fields)
+def trust_test(
+    name: str, *, columns: Mapping[str, Callable[[Any], float]] | tuple[Columns, ...] = (), **fields: Any
+) -> Callable[[Callable[..., Iterator[Any]]], TrustTest]:
+    """Make a generator a trust test: see :class:`TrustTest`; a mapping stands for the numbers of one run."""
+    runs = (Columns(columns),) if isinstance(columns, Mapping) else columns
+    return lambda run: TrustTest(name, run=run, columns=runs, **fields)
 
 
 def trust_tests() -> dict[str, TrustTest]:
     """Return all trust tests by name: those of the modules in ``evaluation/``."""
     tests = discovered("saliency_widgets.evaluation", TrustTest)
     return {test.name: test for test in sorted(tests, key=lambda test: (test.order, test.name))}
+
+
+def refined(
+    runner: Runner,
+    count: int,
+    compute: Callable[[list[int]], tuple[Tensor, ...]],
+    *,
+    key: Callable[[list[int]], Hashable],
+    first: Sequence[int],
+    chunk_size: int | None,
+) -> Iterator[tuple[list[int], list[Tensor]]]:
+    """Compute the points of a line chunk by chunk: the ends first, then the points between them.
+
+    Args:
+        runner: Chooses the rows per pass, and caches the results of passes.
+        count: How many points there are.
+        compute: Maps the indices of some points to tensors with one row per point.
+        key: The cache key for these indices.
+        first: Points of the first passes.
+        chunk_size: Rows per pass.
+
+    Yields:
+        The indices of the points computed so far, in order, and the tensors with one row for each.
+    """
+    order = coarse_to_fine(count)
+    rows: dict[int, tuple[Tensor, ...]] = {}
+    for chunk in runner.chunks(count, chunk_size, first=first):
+        indices = [order[k] for k in chunk]
+        values = runner.once(key(indices), lambda indices=indices: compute(indices))
+        rows.update(zip(indices, zip(*values, strict=True), strict=True))
+        indices = sorted(rows)
+        yield indices, [torch.stack(column) for column in zip(*(rows[k] for k in indices), strict=True)]

@@ -15,8 +15,7 @@ from saliency_widgets.attribution.nonfinite import check_integration_path
 from saliency_widgets.attribution.numerics.noise import SEED
 from saliency_widgets.attribution.query import CHUNK_SIZE
 from saliency_widgets.evaluation.explanation import Explanation
-from saliency_widgets.evaluation.registry import Columns, defined, trust_test
-from saliency_widgets.evaluation.running import Running, refined
+from saliency_widgets.evaluation.registry import Running, defined, refined, trust_test
 from saliency_widgets.runtime.model.version import identity
 from saliency_widgets.runtime.runner import Runner
 
@@ -32,15 +31,11 @@ class Saturation(Running):
         positions: From 0, the baseline, to 1, the input, ascending, shape (n,).
         scores: The explained score, shape (n,).
         slopes: The Euclidean norm of the gradient, shape (n,); NaN where no gradient reaches the input.
-        done: How many points there are.
-        total: How many there will be.
     """
 
     positions: Tensor
     scores: Tensor
     slopes: Tensor
-    done: int
-    total: int
 
     @property
     def settled(self) -> float:
@@ -110,7 +105,7 @@ def saturation(
     for indices, (scores, slopes) in refined(
         runner, points, measure, key=lambda indices: (begin, points, *indices), first=(2, 3), chunk_size=chunk_size
     ):
-        yield Saturation(_positions(indices, points), scores, slopes, len(indices), points)
+        yield Saturation(_positions(indices, points), scores, slopes, done=len(indices), total=points)
 
 
 def _positions(indices: list[int], points: int) -> Tensor:
@@ -128,17 +123,12 @@ def _no_slope(result: Saturation) -> str:
     how_to_read="From the baseline (0) to the input (1). Orange: the share of the score's change so far. Blue: the "
     "size of the gradient, relative to its largest. Where orange is flat, the score is saturated; if blue is near 0 at "
     "the right end, the plain gradient misses what produced the score.",
-    columns=(
-        Columns(
-            {
-                "settled": lambda result: defined(
-                    result.settled, "the baseline has the same score as the input: there is no change to follow."
-                ),
-                "slope_left": lambda result: defined(result.slope_left, _no_slope(result)),
-            },
-            {"baseline": None},
+    columns={
+        "settled": lambda result: defined(
+            result.settled, "the baseline has the same score as the input: there is no change to follow."
         ),
-    ),
+        "slope_left": lambda result: defined(result.slope_left, _no_slope(result)),
+    },
     of_map=False,
     view="saturation",
 )

@@ -14,32 +14,16 @@ from saliency_widgets.attribution.numerics.noise import SEED, seeded
 from saliency_widgets.attribution.query import CHUNK_SIZE
 from saliency_widgets.attribution.score import in_classes
 from saliency_widgets.evaluation.explanation import Explanation, Loss
-from saliency_widgets.evaluation.registry import trust_test
-from saliency_widgets.evaluation.running import Running
-from saliency_widgets.params import MANY, Param
+from saliency_widgets.evaluation.registry import Running, trust_test
+from saliency_widgets.params import count_param
 from saliency_widgets.runtime.batching import chunks
 from saliency_widgets.runtime.runner import Runner
 
-DRAWS = Param(
-    "draws",
-    default=64,
-    low=1,
-    high=512,
-    maximum=MANY,
-    kind="int",
-    scale="log2",
-    unit="rows",
-    help="How many rows of the background each feature is replaced from.",
+DRAWS = count_param(
+    "draws", 64, 1, 512, "How many rows of the background each feature is replaced from.", unit="rows", scale="log2"
 )
-REPEATS = Param(
-    "repeats",
-    default=5,
-    low=1,
-    high=50,
-    maximum=MANY,
-    kind="int",
-    unit="permutations",
-    help="How often each feature is permuted over the background.",
+REPEATS = count_param(
+    "repeats", 5, 1, 50, "How often each feature is permuted over the background.", unit="permutations"
 )
 _PASS = 4096  # rows per pass without gradients: small networks take milliseconds
 
@@ -51,14 +35,10 @@ class Shuffled(Running):
     Attributes:
         before: The score of the row as it is.
         scores: With column c taken from draw k, shape (C, K).
-        done: How many draws there are.
-        total: How many there will be.
     """
 
     before: float
     scores: Tensor
-    done: int
-    total: int
 
     @property
     def contribution(self) -> Tensor:
@@ -116,7 +96,7 @@ def shuffle(
 
         parts.append(runner.once((seed, chunk.start, chunk.stop), work))
         scores = torch.cat(parts, 1)
-        yield Shuffled(before, scores, scores.shape[1], len(drawn))
+        yield Shuffled(before, scores, done=scores.shape[1], total=len(drawn))
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,15 +107,11 @@ class Permutation(Running):
         loss: What is measured: "cross-entropy", "squared error" or, without labels, "change of the score".
         before: The loss of the unchanged rows; 0 without labels.
         increases: Of column c in repeat r, shape (C, R); NaN where not computed yet.
-        done: How many of them have been computed.
-        total: C R.
     """
 
     loss: Loss
     before: float
     increases: Tensor
-    done: int
-    total: int
 
     @property
     def importance(self) -> Tensor:
@@ -206,7 +182,7 @@ def permutation_importance(
             moved = outcomes(("permuted", seed, repeat, column), torch.where(mask, other, rows))
             increases[column, repeat] = measured(moved) - before
             done = repeat * len(masks) + column + 1
-            yield Permutation(loss, before, increases.clone(), done, increases.numel())
+            yield Permutation(loss, before, increases.clone(), done=done, total=increases.numel())
 
 
 def _background(runner: Runner) -> tuple[Columns, Tensor]:

@@ -13,10 +13,9 @@ from torch import Tensor
 
 from saliency_widgets.attribution.numerics.noise import SEED, seeded
 from saliency_widgets.evaluation.explanation import Explanation, has_seed
-from saliency_widgets.evaluation.registry import Columns, Measured, Metric, defined, trust_test
-from saliency_widgets.evaluation.running import Running
+from saliency_widgets.evaluation.registry import Columns, Measured, Metric, Running, defined, trust_test
 from saliency_widgets.evaluation.similarity import CONSTANT, spearman
-from saliency_widgets.params import MANY, Param
+from saliency_widgets.params import Param, count_param
 from saliency_widgets.runtime.runner import Runner
 
 RADIUS = Param(
@@ -28,16 +27,7 @@ RADIUS = Param(
     unit="of the input's range",
     help="The most that each number of the input is moved; a person would hardly see it.",
 )
-TURNS = Param(
-    "turns",
-    default=3,
-    low=1,
-    high=64,
-    maximum=MANY,
-    kind="int",
-    unit="turns",
-    help="How many other seeds and noisy inputs.",
-)
+TURNS = count_param("turns", 3, 1, 64, "How many other seeds and noisy inputs.")
 
 Light = Literal["green", "amber", "red"]
 _GREEN, _AMBER = 0.8, 0.5  # rank correlation of the worst turn
@@ -51,16 +41,12 @@ class Stability(Running):
         seeds: Rank correlation with the maps of other seeds; empty for a deterministic method.
         noises: Rank correlation with the maps of slightly noisy inputs.
         sensitivity: The largest relative change of the map under that noise, ||m' - m|| / ||m|| (max-sensitivity).
-        done: How many maps have been compared.
-        total: How many there will be.
         constant: Whether the map itself is the same everywhere.
     """
 
     seeds: tuple[float, ...]
     noises: tuple[float, ...]
     sensitivity: float
-    done: int
-    total: int
     constant: bool = False
 
     @property
@@ -108,7 +94,7 @@ def stability(
     """
     original = explain(runner, seed)
     constant = not bool(original.max() > original.min())
-    estimate = Stability((), (), 0.0, 0, turns * (noisy + seeded_method), constant)
+    estimate = Stability((), (), 0.0, constant, done=0, total=turns * (noisy + seeded_method))
     for turn in range(1, turns + 1):
         if seeded_method:
             other = explain(runner, seed + turn)

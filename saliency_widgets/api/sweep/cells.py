@@ -23,7 +23,7 @@ import torch
 from saliency_widgets.attribution import Reduction, get_method
 from saliency_widgets.attribution.errors import Cancelled
 from saliency_widgets.evaluation.curves import STEPS
-from saliency_widgets.evaluation.explanation import Explanation, map_of, reduced
+from saliency_widgets.evaluation.explanation import Explanation, reduced
 from saliency_widgets.evaluation.fills import FILL
 from saliency_widgets.evaluation.metrics import METRICS
 from saliency_widgets.evaluation.registry import Measured
@@ -137,11 +137,11 @@ def _measure(payload: Payload, cell: Cell) -> CellResult:
     _settle(runner)
     seconds = time.perf_counter() - start
     params = dict(request.params)
-    explain = partial(map_of, entry, params, reduction, runner)
     values = reduced(attribution.values, reduction, problem.size)
     settings = {FILL.name: payload.fill, STEPS.name: payload.steps, TURNS.name: payload.turns}
     explanation = Explanation(lambda _shared: runner, values, entry, params, reduction)
-    measured = Measured(explanation, attribution, seconds, partial(_peak, runner, explain), settings)
+    peak = partial(_peak, runner, partial(explanation.explain, runner))
+    measured = Measured(explanation, attribution, seconds, peak, settings)
     numbers = {name: measure(measured) for name in payload.metrics if (measure := METRICS[name].measure) is not None}
     return CellResult(numbers, _checked(values.float().cpu().numpy()))
 

@@ -14,7 +14,7 @@ from bqplot.scales import LinearScale, OrdinalScale
 from saliency_widgets.evaluation.ablation import Ablation
 from saliency_widgets.params import Param
 from saliency_widgets.session.explanation import FinishedMap
-from saliency_widgets.widgets.base.charts import ACCENT, CHANCE, TICKS, chart, make_figure, widen_scale
+from saliency_widgets.widgets.base.charts import ACCENT, CHANCE, TICKS, chart, draw, make_figure, widen_scale
 from saliency_widgets.widgets.base.controls import Control
 from saliency_widgets.widgets.base.predictions import labels_of
 from saliency_widgets.widgets.trust.section import Section
@@ -88,14 +88,11 @@ class AblationSection(Section):
         self.say(first + second)  # before the charts, which take longer to draw
         limit = 1.15 * max(1e-6, abs(result.change), *map(abs, changes))
         widen_scale(self._change, low=-limit, high=limit)
-        with self._random_marks.hold_sync():
-            self._random_marks.x, self._random_marks.y = np.array(changes), np.full(len(changes), 0.5)
-        with self._region_mark.hold_sync():
-            self._region_mark.x, self._region_mark.y = np.array([result.change]), np.array([0.5])
+        draw(self._random_marks, np.array(changes), np.full(len(changes), 0.5))
+        draw(self._region_mark, np.array([result.change]), np.array([0.5]))
         valued = shown.request.score == "value"  # no class, and no probability
         self._shares.layout.display = "none" if valued else None
         if not valued:
             classes, before, after = result.strongest()
-            with self._classes.hold_sync():
-                self._classes.x = labels_of([shown.problem.name_of(k, short=True) for k in classes], classes)
-                self._classes.y = [before.numpy(), after.numpy()]
+            labels = labels_of([shown.problem.name_of(k, short=True) for k in classes], classes)
+            draw(self._classes, labels, [before.numpy(), after.numpy()])

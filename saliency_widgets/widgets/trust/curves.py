@@ -15,7 +15,7 @@ from saliency_widgets.attribution.score import in_classes
 from saliency_widgets.evaluation.curves import KINDS, Curve, Curves
 from saliency_widgets.outputs.selection import class_index
 from saliency_widgets.session.explanation import FinishedMap
-from saliency_widgets.widgets.base.charts import ACCENT, CHANCE, OTHERS, chart, number, widen_scale
+from saliency_widgets.widgets.base.charts import ACCENT, CHANCE, OTHERS, chart, draw, number, widen_scale
 from saliency_widgets.widgets.base.controls import LABEL_WIDTH
 from saliency_widgets.widgets.base.messages import error_text
 from saliency_widgets.widgets.trust.section import Section
@@ -68,17 +68,15 @@ class CurvesSection(Section):
             line, band, rest = self._marks[kind]
             curve = result.main.get(kind)
             if curve is not None:
-                with line.hold_sync():
-                    line.x, line.y = curve.shares.numpy(), _heights(curve)
-            draws = [_heights(draw) for draw in result.chance[kind]]
+                draw(line, curve.shares.numpy(), _heights(curve))
+            draws = [_heights(drawn) for drawn in result.chance[kind]]
             others = result.others[kind]
             widen_scale(self._scores[kind], *draws, *map(_heights, others.values()), _heights(curve) if curve else [])
-            with band.hold_sync():
-                band.x = result.chance[kind][0].shares.numpy() if draws else []
-                band.y = [np.min(draws, 0), np.max(draws, 0)] if draws else []
-            with rest.hold_sync():
-                rest.x = [c.shares.numpy() for c in others.values()]
-                rest.y = [_heights(c) for c in others.values()]
+            if draws:
+                draw(band, result.chance[kind][0].shares.numpy(), [np.min(draws, 0), np.max(draws, 0)])
+            else:
+                draw(band, [], [])
+            draw(rest, [c.shares.numpy() for c in others.values()], [_heights(c) for c in others.values()])
             lines.append(_describe(kind, curve, result))
         self.say(*lines)
 
@@ -108,7 +106,7 @@ def _describe(kind: str, curve: Curve | None, result: Curves) -> str:
     if curve.area != curve.area:
         return f"{kind.capitalize()}: undefined, as the image scores no higher than with all pixels removed."
     text = f"{kind.capitalize()}: area {number(curve.area)}"
-    chance = [draw.area for draw in result.chance[kind]]  # type: ignore[index]
+    chance = [drawn.area for drawn in result.chance[kind]]  # type: ignore[index]
     if chance:
         better = sum(curve.area < area if kind == "deletion" else curve.area > area for area in chance)
         text += (

@@ -13,7 +13,7 @@ from saliency_widgets.attribution import get_method
 from saliency_widgets.evaluation.randomization import Randomization
 from saliency_widgets.markup import element
 from saliency_widgets.session.explanation import FinishedMap
-from saliency_widgets.widgets.base.charts import ACCENT, SECOND, chart, number, thumbnail, widen_scale
+from saliency_widgets.widgets.base.charts import ACCENT, SECOND, chart, draw, number, thumbnail, widen_scale
 from saliency_widgets.widgets.base.text import RichText
 from saliency_widgets.widgets.trust.section import Section
 
@@ -40,9 +40,7 @@ class RandomizationSection(Section):
         """Show the similarities and the maps."""
         shares = np.arange(result.done) / max(1, result.total - 1)
         widen_scale(self._similarity, result.similarity, result.structure, low=-0.25)
-        with self._lines.hold_sync():
-            self._lines.x = shares
-            self._lines.y = [np.nan_to_num(result.similarity), np.nan_to_num(result.structure)]
+        draw(self._lines, shares, [np.nan_to_num(result.similarity), np.nan_to_num(result.structure)])
         names = ["as trained", *(layer.rpartition(".")[2] if len(layer) > 22 else layer for layer in result.layers[1:])]
         pairs = zip(result.maps, names, strict=True)
         maps = [thumbnail(values.float().cpu().numpy(), name) for values, name in pairs if values.ndim == 2]

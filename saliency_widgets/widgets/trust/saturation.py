@@ -11,7 +11,7 @@ from bqplot.scales import LinearScale
 
 from saliency_widgets.evaluation.saturation import Saturation
 from saliency_widgets.session.explanation import FinishedMap
-from saliency_widgets.widgets.base.charts import ACCENT, QUIET, SECOND, chart, widen_scale
+from saliency_widgets.widgets.base.charts import ACCENT, QUIET, SECOND, chart, draw, widen_scale
 from saliency_widgets.widgets.trust.section import Section
 
 
@@ -39,12 +39,10 @@ class SaturationSection(Section):
         scores = (result.scores - result.scores[0]).double().cpu().numpy() / (change or 1.0)
         slopes = np.nan_to_num(result.slopes.double().cpu().numpy() / (steepest or 1.0))
         widen_scale(self._share, scores, slopes)
-        with self._lines.hold_sync():
-            self._lines.x, self._lines.y = result.positions.numpy(), [scores, slopes]
+        draw(self._lines, result.positions.numpy(), [scores, slopes])
         settled = result.complete and result.settled == result.settled  # not NaN
-        with self._settled.hold_sync():
-            self._settled.x = [result.settled, result.settled] if settled else []
-            self._settled.y = [min(0.0, float(np.min(scores))), max(1.0, float(np.max(scores)))] if settled else []
+        heights = [min(0.0, float(np.min(scores))), max(1.0, float(np.max(scores)))]
+        draw(self._settled, *(([result.settled, result.settled], heights) if settled else ([], [])))
         if not result.complete:
             return
         if result.settled != result.settled:
