@@ -79,8 +79,8 @@ def same(one, other) -> bool:
 
 
 def last(test: TrustTest, explained: Explanation, **values):
-    *_, found = test.begin(explained, {**QUICK, **values})
-    return found
+    *_, outcome = test.begin(explained, {**QUICK, **values})
+    return outcome
 
 
 def others_of(param) -> list:
@@ -155,8 +155,8 @@ def test_each_column_is_a_number_or_says_why_not(test):
         for method in ("smoothgrad", "gradient"):
             _, explained = explanation_of("image", method=method)
             try:
-                *_, found = (None, *test.begin(explained, QUICK, **columns.settings))
-                numbers = [read(found) for read in columns.numbers.values()]
+                *_, outcome = (None, *test.begin(explained, QUICK, **columns.settings))
+                numbers = [read(outcome) for read in columns.numbers.values()]
             except ValueError as error:
                 numbers, reason = [], str(error)
                 assert reason.endswith("."), columns
@@ -185,10 +185,10 @@ def test_it_is_a_column_and_its_parameter_is_checked(added):
     values = np.zeros((8, 8))
     values[0, :4] = [5, 3, 1, 1]
     options = {"turns": 1, "stages": 1, "progress": False, "fill": "zero"}
-    found = sw.evaluate(model, x, {"mine": values, "blank": np.zeros((8, 8))}, **options)
-    assert found.loc["mine", NAME] == 2 / 64  # 8 of 10
-    assert np.isnan(found.loc["blank", NAME])
-    assert found.reasons["blank"][NAME] == "the map is zero everywhere."
+    outcome = sw.evaluate(model, x, {"mine": values, "blank": np.zeros((8, 8))}, **options)
+    assert outcome.loc["mine", NAME] == 2 / 64  # 8 of 10
+    assert np.isnan(outcome.loc["blank", NAME])
+    assert outcome.reasons["blank"][NAME] == "the map is zero everywhere."
     assert sw.evaluate(model, x, values, share=0.5, **options).loc["map", NAME] == 1 / 64
     with pytest.raises(ValueError, match=r"share: expected a number from 0\.1 to 1, got 2\.0"):
         sw.evaluate(model, x, values, share=2, **options)
@@ -203,13 +203,13 @@ def test_it_is_a_tab_with_its_slider(added):
     assert type(section) is Section
     values = np.abs(explorer.attribution.values[0].numpy()).max(0).flatten()
 
-    def told(share: float) -> float:
+    def fraction_of(share: float) -> float:
         ranked = np.sort(values)[::-1].cumsum()
         return (np.argmax(ranked >= share * ranked[-1]) + 1) / len(values)
 
-    assert f"Concentration: {told(0.8):.2f}" in section._said.value
+    assert f"Concentration: {fraction_of(0.8):.2f}" in section._said.value
     section.controls["share"].value = 0.5
-    assert f"Concentration: {told(0.5):.2f}" in section._said.value
+    assert f"Concentration: {fraction_of(0.5):.2f}" in section._said.value
     assert "the smaller" in section.widget.children[-1].value
     explorer.close()
 
