@@ -132,6 +132,11 @@ class Param:
         return f"of at most {figure(largest)}" if math.isfinite(largest) else "without limits"
 
 
+def count_param(name: str, default: int, low: int, high: int, text: str, **fields: Any) -> Param:
+    """A parameter that is a number of repetitions: ``low`` and ``high`` are the slider's ends, ``text`` the help."""
+    return Param(name, default, low, high, help=text, **{"unit": name, "kind": "int", "maximum": MANY, **fields})
+
+
 def check_choice(argument: str, value: Any, choices: Sequence[str]) -> str:
     """One of some names.
 

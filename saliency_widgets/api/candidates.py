@@ -13,10 +13,10 @@ from saliency_widgets.attribution import Attribution, Reduction, Score
 from saliency_widgets.attribution.arrays import as_numbers
 from saliency_widgets.attribution.registry import Method, get_method
 from saliency_widgets.attribution.score import SCORE
+from saliency_widgets.evaluation.explanation import Explanation, map_of
 from saliency_widgets.evaluation.fills import map_shape
 from saliency_widgets.params import brief, check_list, unknown
 from saliency_widgets.runtime.runner import Runner
-from saliency_widgets.session.explanation import map_of
 from saliency_widgets.session.request import Request
 
 
@@ -42,12 +42,16 @@ class Candidate:
     attribution: Attribution | None = None
     ordered: bool = True
 
-    def map(self, index: int, runner: Runner) -> Tensor:
-        """Return the map of one input as it is shown, shape (H, W), or (F,) for a row.
+    def explanation(self, index: int, runner: Runner) -> Explanation:
+        """Return the map of one input as it is shown, shape (H, W), or (F,) for a row, and what tests of it need.
 
         Raises:
             ValueError: The method doesn't apply, or its map has the wrong size or holds NaN.
         """
+        values = self._map(index, runner)
+        return Explanation(lambda _shared: runner, values, self.method, self.params, self.reduction)
+
+    def _map(self, index: int, runner: Runner) -> Tensor:
         shape = map_shape(runner)
         if self.values is None:
             assert self.method is not None

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -20,34 +19,39 @@ from saliency_widgets.api.trust import one_sample
 from saliency_widgets.attribution import Attribution
 from saliency_widgets.attribution.numerics.noise import SEED
 from saliency_widgets.attribution.reduction import CHANNEL
-from saliency_widgets.attribution.registry import DEFAULT
+from saliency_widgets.attribution.registry import DEFAULT, methods
 from saliency_widgets.attribution.score import SCORE
-from saliency_widgets.evaluation.ablation import DRAWS
-from saliency_widgets.evaluation.curves import KINDS, STEPS, curves
+from saliency_widgets.evaluation.curves import DRAWS, STEPS
+from saliency_widgets.evaluation.explanation import Explanation
 from saliency_widgets.evaluation.fills import default_fill, filling, map_shape
-from saliency_widgets.evaluation.randomization import STAGES, randomization
+from saliency_widgets.evaluation.randomization import STAGES
 from saliency_widgets.evaluation.ranking import CHANCE
-from saliency_widgets.evaluation.saturation import saturation
-from saliency_widgets.evaluation.similarity import spearman
-from saliency_widgets.evaluation.stability import RADIUS, TURNS, stability
+from saliency_widgets.evaluation.registry import TrustTest, trust_tests
+from saliency_widgets.evaluation.similarity import CONSTANT, spearman
+from saliency_widgets.evaluation.stability import RADIUS, TURNS
 from saliency_widgets.markup import element
 from saliency_widgets.params import check_mapping, check_switch
 from saliency_widgets.runtime.runner import Runner
 from saliency_widgets.session.compute import neutral_modes
-from saliency_widgets.session.explanation import has_seed, map_of
 from saliency_widgets.session.problem import Problem
 from saliency_widgets.session.request import Request
 
-_CURVES = tuple(f"{kind}{end}" for kind in KINDS for end in ("", "_chance"))
-_WEIGHTS = ("randomized_half", "randomized")
-_NOISES = ("noises", "max_sensitivity")
-_PATH = ("settled", "slope_left")
-_COLUMNS = (*_CURVES, *_WEIGHTS, "seeds", *_NOISES, *_PATH)
 
-_CONSTANT = "the map is the same everywhere, so it can't be ranked."
-_ONLY_AN_ARRAY = (
-    "it is an array, which can't be recomputed. Pass the method, or the Attribution that sw.attribute returned."
-)
+def _tests(*, of_map: bool) -> list[TrustTest]:
+    """Return the tests that have columns: those of a map, or those of the score alone."""
+    return [test for test in trust_tests().values() if test.columns and test.of_map == of_map]
+
+
+def _names(tests: Iterable[TrustTest]) -> list[str]:
+    return [name for test in tests for columns in test.columns for name in columns.numbers]
+
+
+def _settings(options: dict[str, Any], **values: Any) -> dict[str, Any]:
+    """Check parameters of tests, and take those that :func:`evaluate` doesn't name out of its options."""
+    elsewhere = {param.name for method in methods().values() for param in method.params}  # those go into params=
+    params = {param.name: param for test in (*_tests(of_map=True), *_tests(of_map=False)) for param in test.params}
+    values |= {name: options.pop(name) for name in params if name in options and name not in elsewhere}
+    return {name: params[name].check(value) for name, value in values.items()}
 
 
 class Evaluation(pd.DataFrame):
@@ -70,7 +74,7 @@ class Evaluation(pd.DataFrame):
             for reason in dict.fromkeys(cells.values()):
                 columns = [column for column, other in cells.items() if other == reason]
                 shown = [column for column in columns if column in self.columns]
-                what = "map" if {*_COLUMNS} - {*_PATH} <= {*columns} else ", ".join(shown)
+                what = "map" if {*_names(_tests(of_map=True))} <= {*columns} else ", ".join(shown)
                 if shown:
                     rows.setdefault((what, reason), []).append(
                         " ".join(map(str, row if isinstance(row, tuple) else [row]))
@@ -93,7 +97,7 @@ class Evaluation(pd.DataFrame):
 class _Row:
     """The numbers of one map, and the reasons for NaNs."""
 
-    numbers: dict[str, float] = field(default_factory=lambda: dict.fromkeys(_COLUMNS, float("nan")))
+    numbers: dict[str, float] = field(default_factory=dict)
     reasons: dict[str, str] = field(default_factory=dict)
     values: Tensor | None = None
 
@@ -113,19 +117,14 @@ class _Row:
             for name in names:
                 self.put(name, float("nan"), str(error) or type(error).__name__)
 
-
-@dataclass(frozen=True)
-class _Settings:
-    """The settings of the checks, already validated."""
-
-    fill: Any
-    steps: int
-    chance: str
-    draws: int
-    stages: int
-    turns: int
-    radius: float
-    seed: int
+    def run(self, test: TrustTest, explanation: Explanation, settings: Mapping[str, Any]) -> None:
+        """Run a test, and put the numbers of its columns."""
+        for columns in test.columns:
+            with self.check(*columns.numbers):
+                *_, result = (None, *test.begin(explanation, settings, **columns.settings))
+                for name, read in columns.numbers.items():
+                    with self.check(name):
+                        self.put(name, read(result), "it is undefined here.")
 
 
 def evaluate(
@@ -139,7 +138,7 @@ def evaluate(
     fill: Any = None,
     steps: int = STEPS.default,
     chance: str = CHANCE.default,
-    draws: int = 3,
+    draws: int = DRAWS.default,
     stages: int = STAGES.default,
     turns: int = TURNS.default,
     radius: float = RADIUS.default,
@@ -174,7 +173,8 @@ def evaluate(
         score: As for :func:`attribute`.
         contrast: As for :func:`attribute`.
         progress: Whether a progress bar is shown.
-        **options: "transform", "class_names", "explain", "device", "fold" and "precision", as for :func:`attribute`.
+        **options: "transform", "class_names", "explain", "device", "fold" and "precision", as for :func:`attribute`,
+            and the parameters of further tests.
 
     Returns:
         A DataFrame with one row per method, or for several inputs one row per method and input, with both in the index:
@@ -195,9 +195,9 @@ def evaluate(
     """
     check_switch("progress", progress)
     candidates = read_candidates(methods, check_mapping("params", params), sign, channels)
-    settings = _Settings(
-        fill, STEPS.check(steps), CHANCE.check(chance), DRAWS.check(draws), STAGES.check(stages), TURNS.check(turns),
-        RADIUS.check(radius), SEED.check(seed),
+    settings = _settings(
+        options, fill=fill, steps=steps, chance=chance, draws=draws, stages=stages, turns=turns, radius=radius,
+        seed=SEED.check(seed),
     )  # fmt: skip
     target, score, contrast = score_of(candidates, target, score, contrast)
     problems = [Problem(model, item, **options) for item in each_of(model, inputs, options)]
@@ -212,7 +212,7 @@ def evaluate(
             for each in candidates
         ]
     rows: dict[tuple[str, int], _Row] = {}
-    total = count * (1 + 7 * len(candidates))
+    total = count * (len(_tests(of_map=False)) + len(candidates) * len(_tests(of_map=True)))
     with neutral_modes(), tqdm(total=total, disable=not progress, unit="check") as bar:
         for index, one in enumerate(read_targets(target, count)):
             problem = problems.pop(0)  # frees it, with its copy of the model, after use
@@ -238,104 +238,45 @@ def _table(rows: Mapping[tuple[str, int], _Row], names: list[str], inputs: int) 
     return table
 
 
-def _checked(runner: Runner, candidates: list[Candidate], index: int, settings: _Settings, bar: Any) -> dict[str, _Row]:
-    """Run all checks of all candidates for one input."""
-    # A model that fails, and a fill that doesn't fit, are errors of the whole call and not of one check.
+def _checked(
+    runner: Runner, candidates: list[Candidate], index: int, settings: Mapping[str, Any], bar: Any
+) -> dict[str, _Row]:
+    """Run all tests of all candidates for one input."""
+    # A model that fails, and a fill that doesn't fit, are errors of the whole call and not of one test.
     runner.scores(runner.inputs)
-    fill = default_fill(runner) if settings.fill is None else settings.fill
-    filling(runner, fill, settings.seed)(torch.zeros(map_shape(runner), dtype=torch.bool))
-    path = _Row()
-    with path.check(*_PATH):
-        *_, result = saturation(runner, seed=settings.seed)
-        path.put(
-            "settled", result.settled, "the baseline has the same score as the input: there is no change to follow."
-        )
-        slope = "no gradient reaches the input." if bool(result.slopes.isnan().all()) else "the gradient is zero."
-        path.put("slope_left", result.slope_left, slope)
-    bar.update()
-    rows = {candidate.name: _row(runner, candidate, index, fill, settings, bar) for candidate in candidates}
+    fill = default_fill(runner) if settings["fill"] is None else settings["fill"]
+    settings = {**settings, "fill": fill}
+    filling(runner, fill, settings["seed"])(torch.zeros(map_shape(runner), dtype=torch.bool))
+    of_score = _Row()
+    for test in _tests(of_map=False):
+        of_score.run(test, Explanation(lambda _shared: runner, torch.empty(0)), settings)
+        bar.update()
+    rows, tests = {candidate.name: _Row() for candidate in candidates}, _tests(of_map=True)
+    for candidate, row in zip(candidates, rows.values(), strict=True):
+        bar.set_description(candidate.name)
+        explanation = None
+        with row.check(*_names(tests)):
+            explanation = candidate.explanation(index, runner)
+            row.values = explanation.values
+        for test in tests:
+            if explanation is not None:
+                row.run(test, explanation, settings)
+            bar.update()
+        row.numbers |= of_score.numbers
+        row.reasons |= of_score.reasons
     for row in rows.values():
-        for name in _PATH:
-            row.put(name, path.numbers[name], path.reasons.get(name, ""))
         for name, other in rows.items():
             _compare(row, other, f"like {name}")
     return rows
 
 
-def _row(runner: Runner, candidate: Candidate, index: int, fill: Any, settings: _Settings, bar: Any) -> _Row:
-    """Run the checks of one map, independently of each other."""
-    row, method = _Row(), candidate.method
-    bar.set_description(candidate.name)
-    with row.check(*_COLUMNS):
-        row.values = candidate.map(index, runner)
-    if row.values is not None:
-        _follow_score(row, row.values, runner, fill, settings)
-    bar.update(4)
-    if row.values is not None and method is None:
-        for name in (*_WEIGHTS, "seeds", *_NOISES):
-            row.put(name, float("nan"), _ONLY_AN_ARRAY)
-    elif row.values is not None and method is not None:
-        explain = partial(map_of, method, candidate.params, candidate.reduction)
-        _repeat(row, row.values, runner, has_seed(method), explain, settings)
-    bar.update(3)
-    return row
-
-
-def _is_constant(values: Tensor) -> bool:
-    return not bool(values.max() > values.min())
-
-
-def _why_nan(values: Tensor, otherwise: str) -> str:
-    """Return why a rank correlation with a map is NaN: the map itself, or what it is compared with."""
-    return _CONSTANT if _is_constant(values) else otherwise
-
-
-def _follow_score(row: _Row, values: Tensor, runner: Runner, fill: Any, settings: _Settings) -> None:
-    """Put the deletion and insertion areas."""
-    flat = (
-        f"the score of the whole input is no higher than with all of it filled (fill={fill!r}), so there is no drop "
-        f"to measure. Choose another fill."
-    )
-    with row.check(*_CURVES):
-        *_, both = curves(
-            runner, values, fill=fill, steps=settings.steps, chance=settings.chance, draws=settings.draws,
-            seed=settings.seed,
-        )  # fmt: skip
-        for kind in KINDS:
-            row.put(kind, both.main[kind].area, flat)
-            areas = [drawn.area for drawn in both.chance[kind]]
-            mean = float(np.mean(areas)) if areas else float("nan")
-            row.put(f"{kind}_chance", mean, flat if areas else "draws=0: there is nothing to compare with.")
-
-
-def _repeat(
-    row: _Row, values: Tensor, runner: Runner, drawn: bool, explain: Callable[..., Tensor], settings: _Settings
-) -> None:
-    """Recompute the map with random weights, with other seeds, and with a little noise on the input."""
-    with row.check(*_WEIGHTS):
-        *_, cascade = randomization(runner, explain, stages=settings.stages, seed=settings.seed)
-        reason = _why_nan(values, "with random weights the map is the same everywhere, or there is none.")
-        row.put("randomized_half", cascade.halfway, reason)
-        row.put("randomized", cascade.similarity[-1], reason)
-    again = partial(stability, runner, explain, turns=settings.turns, seed=settings.seed)
-    with row.check("seeds"):
-        results = [*again(seeded_method=True, noisy=False)] if drawn else []
-        if results:
-            row.put("seeds", results[-1].worst, _why_nan(values, "the map of another seed is the same everywhere."))
-        else:
-            suffix = " with these settings" if drawn else ""
-            row.put("seeds", float("nan"), f"the method draws no random numbers{suffix}.")
-    with row.check(*_NOISES):
-        *_, result = again(seeded_method=False, radius=settings.radius)
-        row.put("noises", result.worst, _why_nan(values, "with a little noise the map is the same everywhere."))
-        row.put("max_sensitivity", result.sensitivity, "the map is zero everywhere, so its change has no scale.")
-
-
 def _compare(row: _Row, other: _Row, name: str) -> None:
     if row.values is None:
-        row.put(name, float("nan"), row.reasons["deletion"])
+        row.put(name, float("nan"), next(iter(row.reasons.values())))
         return
     if other.values is None:
         row.put(name, float("nan"), f"{name.removeprefix('like ')} has no map.")
         return
-    row.put(name, spearman(row.values, other.values), _why_nan(row.values, "the other map is the same everywhere."))
+    constant = not bool(row.values.max() > row.values.min())
+    reason = CONSTANT if constant else "the other map is the same everywhere."
+    row.put(name, spearman(row.values, other.values), reason)

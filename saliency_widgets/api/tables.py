@@ -16,12 +16,13 @@ from saliency_widgets.attribution.arrays import check_dense
 from saliency_widgets.attribution.numerics.noise import SEED
 from saliency_widgets.attribution.registry import DEFAULT
 from saliency_widgets.attribution.score import SCORE
+from saliency_widgets.evaluation.explanation import values_of
 from saliency_widgets.evaluation.importance import importance as importances
 from saliency_widgets.evaluation.shuffling import DRAWS, REPEATS, permutation_importance
 from saliency_widgets.evaluation.shuffling import shuffle as shuffled
 from saliency_widgets.params import check_switch
 from saliency_widgets.session.compute import neutral_modes
-from saliency_widgets.session.explanation import labels_of, values_of
+from saliency_widgets.session.explanation import labels_of
 from saliency_widgets.session.problem import Problem
 from saliency_widgets.session.request import Request
 

@@ -11,17 +11,18 @@ import importlib
 import inspect
 import math
 import pkgutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, TypeVar
 
 from torch import Tensor
 
 from saliency_widgets.params import Param, check_mapping, figure, unknown
 
 Need = Literal["relu", "layer", "image"]
+T = TypeVar("T")
 
 FLAT = "the score does not move with the input here (a saturated output, or units that are all off)"
 """What a map of zeros means, unless the method says otherwise."""
@@ -181,22 +182,34 @@ def methods() -> Methods:
     Returns:
         A mapping from name to :class:`Method`: parameters with defaults and the ranges of their sliders, help.
     """
-    package = importlib.import_module("saliency_widgets.attribution.methods")
+    entries = discovered("saliency_widgets.attribution.methods", Method)
+    return Methods({entry.name: entry for entry in sorted(entries, key=lambda entry: entry.name)})
+
+
+def discovered(package: str, kind: type[T]) -> Sequence[T]:
+    """The objects with a function ``run`` that the modules of a package define.
+
+    Args:
+        package: Its name.
+        kind: The class of the objects.
+    """
+    room = importlib.import_module(package)
     # Called at each move of a slider: discovered again only when a file was added or removed.
-    return _discover(package, tuple((path, Path(path).stat().st_mtime_ns) for path in package.__path__))
+    return _discover(room, kind, tuple((path, Path(path).stat().st_mtime_ns) for path in room.__path__))
 
 
-@functools.lru_cache(1)
-def _discover(package: ModuleType, _state: tuple) -> Methods:
-    entries: dict[str, Method] = {}
-    for module in _modules(package):
-        for entry in vars(module).values():
-            if isinstance(entry, Method) and entry.run.__module__ == module.__name__:
-                entries[entry.name] = entry
-    return Methods(dict(sorted(entries.items())))
+@functools.lru_cache(8)
+def _discover(package: ModuleType, kind: type[Any], _state: tuple) -> tuple[Any, ...]:
+    return tuple(
+        value
+        for module in modules_in(package)
+        for value in vars(module).values()
+        if isinstance(value, kind) and value.run.__module__ == module.__name__
+    )
 
 
-def _modules(package: ModuleType) -> list[ModuleType]:
+def modules_in(package: ModuleType) -> list[ModuleType]:
+    """The modules of a package, imported."""
     names = [info.name for info in pkgutil.iter_modules(package.__path__)]
     return [importlib.import_module(f"{package.__name__}.{name}") for name in names]
 
@@ -230,7 +243,7 @@ class Bridge(Protocol):
 @functools.cache
 def bridges() -> tuple[Bridge, ...]:
     """The libraries whose methods can be used: those of the modules in ``bridges/``."""
-    modules = _modules(importlib.import_module("saliency_widgets.bridges"))
+    modules = modules_in(importlib.import_module("saliency_widgets.bridges"))
     return tuple(module.BRIDGE for module in modules if hasattr(module, "BRIDGE"))
 
 

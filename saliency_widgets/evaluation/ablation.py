@@ -3,34 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from saliency_widgets.attribution.numerics.noise import SEED
 from saliency_widgets.attribution.query import CHUNK_SIZE
 from saliency_widgets.attribution.score import in_classes, probabilities
-from saliency_widgets.evaluation.fills import check_masks, filling, outcomes_of
+from saliency_widgets.evaluation.explanation import Explanation
+from saliency_widgets.evaluation.fills import FILL, check_masks, filling, outcomes_of
 from saliency_widgets.evaluation.ranking import by_chance
-from saliency_widgets.evaluation.running import Running
-from saliency_widgets.params import MANY, Param
+from saliency_widgets.evaluation.registry import Running, trust_test
+from saliency_widgets.params import count_param
 from saliency_widgets.runtime.runner import Runner
 
 if TYPE_CHECKING:
     import pandas as pd
 
-DRAWS = Param(
-    "draws",
-    default=8,
-    low=0,
-    high=256,
-    maximum=MANY,
-    kind="int",
+DRAWS = count_param(
+    "draws", 8, 0, 256, "How many regions of the same size are removed elsewhere, for comparison.", advanced=True,
     continued=True,
-    unit="draws",
-    help="How many regions of the same size are removed elsewhere, for comparison.",
-)
+)  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -45,8 +40,6 @@ class Ablation(Running):
         logits_before: All class scores, shape (K,).
         logits_after: The same without the region.
         elsewhere: The explained score with a region of the same size removed elsewhere, one for each draw so far.
-        done: How many inputs have been run.
-        total: How many there will be.
         class_names: Names of the classes, if known.
         image: The input with the region filled, as an image to look at, uint8 (H, W, 3); None if it is not an image.
     """
@@ -58,8 +51,6 @@ class Ablation(Running):
     logits_before: Tensor
     logits_after: Tensor
     elsewhere: Tensor
-    done: int
-    total: int
     class_names: tuple[str, ...] | None = None
     image: Any = None
 
@@ -168,5 +159,25 @@ def ablate(
             pairs = in_classes(torch.stack([before, without_it]), runner.passes.score.binary, squashed=True)
             before, without_it = pairs.unbind(0)
         yield Ablation(
-            mask, inputs, float(whole[0][0]), float(after[0]), before, without_it, after[1:], len(after), 1 + draws
-        )
+            mask, inputs, float(whole[0][0]), float(after[0]), before, without_it, after[1:], done=len(after),
+            total=1 + draws,
+        )  # fmt: skip
+
+
+@trust_test(
+    "ablation",
+    title="Ablation",
+    params=(FILL, DRAWS, SEED),
+    how_to_read="Orange: the score's change without your region. Gray: its change without a region of the same shape, "
+    "moved at random. Your region matters if the orange mark is clearly apart from the gray ones. Bars: the "
+    "probabilities of the classes with the whole image (gray) and without the region (orange).",
+    kinds=("image",),
+    needs=("region",),
+    urgent=True,
+    view="ablation",
+)
+def run(explanation: Explanation, fill: Any, draws: int, seed: int) -> Iterator[Ablation]:
+    """Remove the marked region."""
+    assert explanation.region is not None
+    for result in ablate(explanation.runner("score"), explanation.region, fill=fill, draws=draws, seed=seed):
+        yield replace(result, class_names=explanation.class_names)

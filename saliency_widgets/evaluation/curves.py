@@ -3,34 +3,30 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from saliency_widgets.attribution import Score
+from saliency_widgets.attribution.numerics.noise import SEED
 from saliency_widgets.attribution.query import CHUNK_SIZE
-from saliency_widgets.evaluation.fills import filling, map_shape, outcomes_of
+from saliency_widgets.evaluation.explanation import Explanation, in_logits
+from saliency_widgets.evaluation.fills import FILL, filling, map_shape, outcomes_of
 from saliency_widgets.evaluation.ranking import CHANCE, by_chance, ranks_of
-from saliency_widgets.evaluation.running import Running, refined
-from saliency_widgets.params import MANY, Param
+from saliency_widgets.evaluation.registry import Measured, Metric, Running, defined, refined, trust_test
+from saliency_widgets.params import count_param
+from saliency_widgets.runtime.model.version import identity
 from saliency_widgets.runtime.runner import Runner
 
 Kind = Literal["deletion", "insertion"]
 
-STEPS = Param(
-    "steps",
-    default=32,
-    low=2,
-    high=512,
-    maximum=MANY,
-    kind="int",
-    continued=True,
-    unit="steps",
-    help="In how many steps everything is removed, or added back.",
-)
+STEPS = count_param("steps", 32, 2, 512, "In how many steps everything is removed, or added back.", continued=True)
+DRAWS = count_param("draws", 3, 0, 256, "How many chance maps the map is compared with.", advanced=True)
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,27 +38,21 @@ class Curve(Running):
         shares: From 0 to 1, ascending, shape (n,); a running estimate has fewer than the final result.
         scores: The explained score at each of them, shape (n,).
         logits: All class scores at each of them, shape (n, K): see :meth:`of`.
-        done: How many points there are.
-        total: How many there will be.
     """
 
     kind: Kind
     shares: Tensor
     scores: Tensor
     logits: Tensor
-    done: int
-    total: int
 
     def of(self, score: Score) -> Curve:
         """Return the same curve for another class, without running the model.
 
         Args:
-            score: Of one sample; of class scores, see :func:`in_logits`, or of their probabilities.
+            score: Of one sample; of class scores, see :func:`~.explanation.in_logits`, or of their probabilities.
         """
         evaluate = score.of(torch.zeros(len(self.logits), dtype=torch.long))
-        return Curve(
-            self.kind, self.shares, evaluate(self.logits, len(self.logits)), self.logits, self.done, self.total
-        )
+        return replace(self, scores=evaluate(self.logits, len(self.logits)))
 
     @property
     def normalized(self) -> Tensor:
@@ -135,20 +125,16 @@ def curve(
         return outcomes_of(runner, without(masks), fill)
 
     order = hashlib.blake2b(ranks.numpy().tobytes()).digest()  # maps with the same order share results
+    filled = identity(fill)
 
     def key(indices: list[int]) -> Hashable:
-        return kind, order, seed, tuple(counts[k] for k in indices)
+        return kind, order, filled, seed, tuple(counts[k] for k in indices)
 
     estimates = refined(runner, len(counts), compute, key=key, first=(3, 6), chunk_size=chunk_size)
     for indices, (scores, logits) in estimates:
         shares = torch.tensor([counts[k] / size for k in indices], dtype=torch.float64)
-        estimate = Curve(kind, shares, scores, logits, len(indices), len(counts))
+        estimate = Curve(kind, shares, scores, logits, done=len(indices), total=len(counts))
         yield estimate.of(runner.passes.score) if in_logits(runner.passes.score) else estimate
-
-
-def in_logits(score: Score) -> bool:
-    """Return whether a score follows from the class scores alone, so that cached passes serve every class."""
-    return score.of_classes and score.scale in ("logit", "value")
 
 
 @dataclass(frozen=True, eq=False)
@@ -159,15 +145,13 @@ class Curves(Running):
         main: The curves of the map, by kind, "deletion" and "insertion"; a kind appears with its first points.
         chance: By kind, one curve for each draw.
         others: By kind, and by the name of the map.
-        done: How many curves are complete.
-        total: How many there will be.
+        fill: What replaced pixels or features.
     """
 
     main: Mapping[Kind, Curve]
     chance: Mapping[Kind, tuple[Curve, ...]]
     others: Mapping[Kind, Mapping[str, Curve]]
-    done: int
-    total: int
+    fill: Any
 
     def of(self, score: Score) -> Curves:
         """Return the same curves for another class, without running the model: see :meth:`Curve.of`."""
@@ -191,7 +175,7 @@ def curves(
     fill: Any,
     steps: int = STEPS.default,
     chance: str = CHANCE.default,
-    draws: int = 3,
+    draws: int = DRAWS.default,
     others: Mapping[str, Tensor] | None = None,
     seed: int = 0,
     chunk_size: int | None = CHUNK_SIZE.default,
@@ -214,7 +198,7 @@ def curves(
     """
     others = others or {}
     total = len(KINDS) * (1 + draws + len(others))
-    result = Curves({}, dict.fromkeys(KINDS, ()), {kind: {} for kind in KINDS}, 0, total)
+    result = Curves({}, dict.fromkeys(KINDS, ()), {kind: {} for kind in KINDS}, fill, done=0, total=total)
 
     def estimates(values: Tensor, kind: Kind) -> Iterator[Curve]:
         return curve(runner, values, kind, steps=steps, fill=fill, seed=seed, chunk_size=chunk_size)
@@ -245,3 +229,59 @@ def _checked(runner: Runner, values: Tensor) -> Tensor:
     if not bool(torch.isfinite(values).all()):
         raise ValueError("values: the map holds NaN or infinite values, which can't be ranked.")
     return values
+
+
+def _chance_area(result: Curves, kind: Kind) -> float:
+    if not result.chance[kind]:
+        raise ValueError("draws=0: there is nothing to compare with.")
+    return float(np.mean([drawn.area for drawn in result.chance[kind]]))
+
+
+def _columns(kind: Kind) -> dict[str, Callable[[Curves], float]]:
+    def why(result: Curves) -> str:
+        return (
+            f"the score of the whole input is no higher than with all of it filled (fill={result.fill!r}), so there is "
+            f"no drop to measure. Choose another fill."
+        )
+
+    return {
+        kind: lambda result: defined(result.main[kind].area, why(result)),
+        f"{kind}_chance": lambda result: defined(_chance_area(result, kind), why(result)),
+    }
+
+
+def _measured(measured: Measured, *, kind: Kind) -> float:
+    explanation, settings = measured.explanation, measured.settings
+    *_, last = curve(
+        explanation.runner(), explanation.values, kind, steps=settings[STEPS.name], fill=settings[FILL.name]
+    )
+    return last.area
+
+
+@trust_test(
+    "curves",
+    title="Deletion and insertion",
+    params=(FILL, STEPS, CHANCE, DRAWS, SEED),
+    how_to_read="Left: the most important pixels are removed first, and the curve should fall early. Right: they are "
+    "inserted first, and it should rise early. 1 is the whole image, 0 is the image with all pixels removed. Gray: the "
+    "same map, shifted at random. These tests reward blurry maps: compare with the gray band, not with 0 or 1.",
+    kinds=("image",),
+    columns={name: read for kind in KINDS for name, read in _columns(kind).items()},
+    metrics=(
+        Metric(
+            "insertion", "Insertion", "high",
+            "Area under the normalized insertion curve: how soon the score rises when the strongest pixels come first.",
+            partial(_measured, kind="insertion"),
+        ),
+        Metric(
+            "deletion", "Deletion", "low",
+            "Area under the normalized deletion curve: how long the score lasts when the strongest pixels go first.",
+            partial(_measured, kind="deletion"),
+        ),
+    ),
+    view="curves",
+)  # fmt: skip
+def run(explanation: Explanation, fill: Any, **settings: Any) -> Iterator[Curves]:
+    """Compute the curves of the map, of chance maps and of other maps."""
+    runner = explanation.runner("classes")
+    yield from curves(runner, explanation.values, fill=fill, others=explanation.others(), **settings)

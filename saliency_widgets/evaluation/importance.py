@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
-from saliency_widgets.evaluation.running import Running
+from saliency_widgets.attribution.numerics.noise import SEED, seeded
+from saliency_widgets.evaluation.explanation import Explanation, values_of
+from saliency_widgets.evaluation.registry import Running, trust_test
 from saliency_widgets.params import Param
 from saliency_widgets.runtime.runner import Runner
 
@@ -32,14 +35,10 @@ class Importance(Running):
     Attributes:
         size: The mean absolute attribution of each column, shape (C,).
         mean: The mean signed attribution, shape (C,).
-        done: How many rows are included.
-        total: How many there will be.
     """
 
     size: Tensor
     mean: Tensor
-    done: int
-    total: int
 
 
 def importance(
@@ -73,4 +72,27 @@ def importance(
         size += values.abs().sum(0)
         mean += values.sum(0)
         done += len(chunk)
-        yield Importance(size / done, mean / done, done, len(rows))
+        yield Importance(size / done, mean / done, done=done, total=len(rows))
+
+
+@trust_test(
+    "importance",
+    title="Over many rows",
+    params=(ROWS, SEED),
+    how_to_read="Bars: the mean absolute attribution over many rows of the background, with the method and settings "
+    "above. Diamonds: the signed mean; if it is near 0 under a long bar, the feature raises the score in some rows and "
+    "lowers it in others.",
+    kinds=("table",),
+    needs=("background",),
+    view="importance",
+)
+def run(explanation: Explanation, rows: int, seed: int) -> Iterator[Importance]:
+    """Explain some rows of the background."""
+    runner, method = explanation.runner(), explanation.method
+    assert method is not None
+    background = runner.kind.background
+    assert background is not None
+    drawn = torch.randperm(len(background), generator=seeded(seed, "rows"), device="cpu")[:rows]
+    yield from importance(
+        runner, background[drawn.to(background.device)], partial(values_of, method, explanation.params)
+    )  # fmt: skip

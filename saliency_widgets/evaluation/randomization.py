@@ -11,29 +11,22 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from saliency_widgets.attribution.errors import Cancelled
-from saliency_widgets.attribution.numerics.noise import seeded
-from saliency_widgets.evaluation.similarity import spearman, ssim
-from saliency_widgets.params import MANY, Param
+from saliency_widgets.attribution.numerics.noise import SEED, seeded
+from saliency_widgets.evaluation.explanation import Explanation
+from saliency_widgets.evaluation.registry import Running, defined, trust_test
+from saliency_widgets.evaluation.similarity import CONSTANT, spearman, ssim
+from saliency_widgets.params import count_param
 from saliency_widgets.runtime.layers.hooks import tensor_in
 from saliency_widgets.runtime.model.isolation import private_copy
 from saliency_widgets.runtime.runner import Runner
 
-STAGES = Param(
-    "stages",
-    default=8,
-    low=1,
-    high=64,
-    maximum=MANY,
-    kind="int",
-    unit="stages",
-    help="In how many steps all layers are randomized, from the output to the input.",
-)
+STAGES = count_param("stages", 8, 1, 64, "In how many steps all layers are randomized, from the output to the input.")
 _SMALL = 56  # pixels of a thumbnail
 _ALIKE = 0.5  # a rank correlation above this, with half of the layers random, means that the map ignores them
 
 
 @dataclass(frozen=True, eq=False)
-class Randomization:
+class Randomization(Running):
     """Maps of models whose last layers were randomized, and their similarity to the original map.
 
     Attributes:
@@ -41,24 +34,12 @@ class Randomization:
         similarity: Rank correlation (Spearman) of absolute values with the original map; NaN if a map is constant.
         structure: Structural similarity (SSIM) with the original map; NaN if a map is constant or not 2-D.
         maps: Thumbnails of the maps.
-        total: How many stages there will be, including the unchanged model.
     """
 
     layers: tuple[str, ...]
     similarity: tuple[float, ...]
     structure: tuple[float, ...]
     maps: tuple[Tensor, ...]
-    total: int
-
-    @property
-    def done(self) -> int:
-        """How many stages are done."""
-        return len(self.layers)
-
-    @property
-    def complete(self) -> bool:
-        """Whether all layers have been randomized."""
-        return self.done >= self.total
 
     @property
     def halfway(self) -> float:
@@ -108,9 +89,8 @@ def randomization(
         raise ValueError("model: it has no weights to randomize, so this test does not apply.")
     original = explain(runner)
     counts = sorted({round(len(layers) * k / stages) for k in range(1, stages + 1)} - {0})
-    estimate = Randomization(
-        ("",), (1.0 if _varies(original) else float("nan"),), (1.0,), (_small(original),), 1 + len(counts)
-    )
+    itself = 1.0 if _varies(original) else float("nan")
+    estimate = Randomization(("",), (itself,), (1.0,), (_small(original),), total=1 + len(counts))
     yield estimate
     done = 0
     for count in counts:
@@ -129,6 +109,7 @@ def randomization(
             similarity=(*estimate.similarity, spearman(original.abs(), randomized.abs())),
             structure=(*estimate.structure, ssim(original, randomized) if original.ndim == 2 else float("nan")),
             maps=(*estimate.maps, _small(randomized)),
+            done=estimate.done + 1,
         )
         yield estimate
 
@@ -174,3 +155,28 @@ def _small(values: Tensor) -> Tensor:
     scale = _SMALL / max(values.shape)
     size = [max(1, round(side * scale)) for side in values.shape]
     return F.interpolate(values[None, None].float(), size=size, mode="area")[0, 0]
+
+
+def _why(result: Randomization) -> str:
+    constant = result.similarity[0] != result.similarity[0]
+    return CONSTANT if constant else "with random weights the map is the same everywhere, or there is none."
+
+
+@trust_test(
+    "randomization",
+    title="Random weights",
+    params=(STAGES, SEED),
+    how_to_read="From left to right more layers get random weights, starting at the output. A map that shows what the "
+    "model has learned falls towards 0; one that stays near 1 shows the image, whatever the model. Orange: rank "
+    "correlation; blue: structural similarity (SSIM).",
+    kinds=("image",),
+    columns={
+        "randomized_half": lambda result: defined(result.halfway, _why(result)),
+        "randomized": lambda result: defined(result.similarity[-1], _why(result)),
+    },
+    view="randomization",
+)
+def run(explanation: Explanation, stages: int, seed: int) -> Iterator[Randomization]:
+    """Randomize the weights."""
+    explain = explanation.explain
+    yield from randomization(explanation.runner("map"), explain, stages=stages, seed=seed)

@@ -9,10 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from saliency_widgets.attribution.baselines import BASELINE
 from saliency_widgets.attribution.errors import Unread
 from saliency_widgets.attribution.nonfinite import check_integration_path
+from saliency_widgets.attribution.numerics.noise import SEED
 from saliency_widgets.attribution.query import CHUNK_SIZE
-from saliency_widgets.evaluation.running import Running, refined
+from saliency_widgets.evaluation.explanation import Explanation
+from saliency_widgets.evaluation.registry import Running, defined, refined, trust_test
+from saliency_widgets.runtime.model.version import identity
 from saliency_widgets.runtime.runner import Runner
 
 _SETTLED = 0.05  # of the score's whole change: smaller changes are noise
@@ -27,15 +31,11 @@ class Saturation(Running):
         positions: From 0, the baseline, to 1, the input, ascending, shape (n,).
         scores: The explained score, shape (n,).
         slopes: The Euclidean norm of the gradient, shape (n,); NaN where no gradient reaches the input.
-        done: How many points there are.
-        total: How many there will be.
     """
 
     positions: Tensor
     scores: Tensor
     slopes: Tensor
-    done: int
-    total: int
 
     @property
     def settled(self) -> float:
@@ -88,7 +88,7 @@ def saturation(
     Yields:
         The path with more and more points, the ends first.
     """
-    start = runner.baseline(baseline, seed)
+    start, begin = runner.baseline(baseline, seed), (identity(baseline), seed)
 
     def measure(indices: list[int]) -> tuple[Tensor, Tensor]:
         inputs = torch.lerp(
@@ -103,10 +103,35 @@ def saturation(
         return scores, gradients.flatten(1).norm(dim=1)
 
     for indices, (scores, slopes) in refined(
-        runner, points, measure, key=lambda indices: (points, *indices), first=(2, 3), chunk_size=chunk_size
+        runner, points, measure, key=lambda indices: (begin, points, *indices), first=(2, 3), chunk_size=chunk_size
     ):
-        yield Saturation(_positions(indices, points), scores, slopes, len(indices), points)
+        yield Saturation(_positions(indices, points), scores, slopes, done=len(indices), total=points)
 
 
 def _positions(indices: list[int], points: int) -> Tensor:
     return torch.tensor(indices, dtype=torch.float64) / (points - 1)
+
+
+def _no_slope(result: Saturation) -> str:
+    return "no gradient reaches the input." if bool(result.slopes.isnan().all()) else "the gradient is zero."
+
+
+@trust_test(
+    "saturation",
+    title="Saturation",
+    params=(BASELINE, SEED),
+    how_to_read="From the baseline (0) to the input (1). Orange: the share of the score's change so far. Blue: the "
+    "size of the gradient, relative to its largest. Where orange is flat, the score is saturated; if blue is near 0 at "
+    "the right end, the plain gradient misses what produced the score.",
+    columns={
+        "settled": lambda result: defined(
+            result.settled, "the baseline has the same score as the input: there is no change to follow."
+        ),
+        "slope_left": lambda result: defined(result.slope_left, _no_slope(result)),
+    },
+    of_map=False,
+    view="saturation",
+)
+def run(explanation: Explanation, baseline: Any, seed: int) -> Iterator[Saturation]:
+    """Follow the score to the input."""
+    yield from saturation(explanation.runner("score"), baseline=baseline, seed=seed)

@@ -4,45 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from saliency_widgets.attribution.columns import Columns
-from saliency_widgets.attribution.numerics.noise import seeded
+from saliency_widgets.attribution.numerics.noise import SEED, seeded
 from saliency_widgets.attribution.query import CHUNK_SIZE
 from saliency_widgets.attribution.score import in_classes
-from saliency_widgets.evaluation.running import Running
-from saliency_widgets.params import MANY, Param
+from saliency_widgets.evaluation.explanation import Explanation, Loss
+from saliency_widgets.evaluation.registry import Running, trust_test
+from saliency_widgets.params import count_param
 from saliency_widgets.runtime.batching import chunks
 from saliency_widgets.runtime.runner import Runner
 
-DRAWS = Param(
-    "draws",
-    default=64,
-    low=1,
-    high=512,
-    maximum=MANY,
-    kind="int",
-    scale="log2",
-    unit="rows",
-    help="How many rows of the background each feature is replaced from.",
+DRAWS = count_param(
+    "draws", 64, 1, 512, "How many rows of the background each feature is replaced from.", unit="rows", scale="log2"
 )
-REPEATS = Param(
-    "repeats",
-    default=5,
-    low=1,
-    high=50,
-    maximum=MANY,
-    kind="int",
-    unit="permutations",
-    help="How often each feature is permuted over the background.",
+REPEATS = count_param(
+    "repeats", 5, 1, 50, "How often each feature is permuted over the background.", unit="permutations"
 )
 _PASS = 4096  # rows per pass without gradients: small networks take milliseconds
-
-Loss = Literal["cross-entropy", "squared error", "change of the score"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,14 +35,10 @@ class Shuffled(Running):
     Attributes:
         before: The score of the row as it is.
         scores: With column c taken from draw k, shape (C, K).
-        done: How many draws there are.
-        total: How many there will be.
     """
 
     before: float
     scores: Tensor
-    done: int
-    total: int
 
     @property
     def contribution(self) -> Tensor:
@@ -117,7 +96,7 @@ def shuffle(
 
         parts.append(runner.once((seed, chunk.start, chunk.stop), work))
         scores = torch.cat(parts, 1)
-        yield Shuffled(before, scores, scores.shape[1], len(drawn))
+        yield Shuffled(before, scores, done=scores.shape[1], total=len(drawn))
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,15 +107,11 @@ class Permutation(Running):
         loss: What is measured: "cross-entropy", "squared error" or, without labels, "change of the score".
         before: The loss of the unchanged rows; 0 without labels.
         increases: Of column c in repeat r, shape (C, R); NaN where not computed yet.
-        done: How many of them have been computed.
-        total: C R.
     """
 
     loss: Loss
     before: float
     increases: Tensor
-    done: int
-    total: int
 
     @property
     def importance(self) -> Tensor:
@@ -207,7 +182,7 @@ def permutation_importance(
             moved = outcomes(("permuted", seed, repeat, column), torch.where(mask, other, rows))
             increases[column, repeat] = measured(moved) - before
             done = repeat * len(masks) + column + 1
-            yield Permutation(loss, before, increases.clone(), done, increases.numel())
+            yield Permutation(loss, before, increases.clone(), done=done, total=increases.numel())
 
 
 def _background(runner: Runner) -> tuple[Columns, Tensor]:
@@ -231,3 +206,32 @@ def _loss(kind: Loss, scores: Tensor, logits: Tensor, labels: Tensor) -> float:
     if bool((wide >= 0).all()) and torch.allclose(wide.sum(1), torch.ones_like(wide[:, 0]), atol=1e-4):
         return float(F.nll_loss(wide.clamp(min=1e-300).log(), labels.long()))  # probabilities already
     return float(F.cross_entropy(wide, labels.long()))
+
+
+Shuffles = tuple[Shuffled, Permutation | None]
+"""The shuffled row, and the permutation importance over all rows once it has begun."""
+
+
+@trust_test(
+    "shuffle",
+    title="Shuffle",
+    params=(DRAWS, REPEATS, SEED),
+    how_to_read="Diamonds above: how much higher the score is with the row's value than with those of other rows, one "
+    "feature at a time. A bar and its diamond should agree (for a slope, in sign and order); if they don't, the "
+    "feature acts together with others, or the method misses it. Bars here: permutation importance over all rows of "
+    "the background. Exchanging one value can create unrealistic rows.",
+    kinds=("table",),
+    needs=("background",),
+    view="shuffle",
+    order=-1,
+)
+def run(explanation: Explanation, draws: int, repeats: int, seed: int) -> Iterator[Shuffles]:
+    """Shuffle the features of the row, then permute those of all rows."""
+    shuffled: Shuffled | None = None
+    for shuffled in shuffle(explanation.runner("score"), draws=draws, seed=seed):
+        yield shuffled, None
+    labels, loss = explanation.labels()
+    runner = explanation.runner("background")
+    for permutation in permutation_importance(runner, labels, loss, repeats=repeats, seed=seed):
+        assert shuffled is not None
+        yield shuffled, permutation

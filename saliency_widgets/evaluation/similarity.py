@@ -6,6 +6,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+CONSTANT = "the map is the same everywhere, so it can't be ranked."
+"""Why a rank correlation with a map is NaN."""
+
 
 def spearman(a: Tensor, b: Tensor) -> float:
     """Return Spearman's rank correlation of two maps: whether they order the values alike, at any scale.

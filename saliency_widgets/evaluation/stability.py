@@ -5,15 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from saliency_widgets.attribution.numerics.noise import seeded
-from saliency_widgets.evaluation.running import Running
-from saliency_widgets.evaluation.similarity import spearman
-from saliency_widgets.params import MANY, Param
+from saliency_widgets.attribution.numerics.noise import SEED, seeded
+from saliency_widgets.evaluation.explanation import Explanation, has_seed
+from saliency_widgets.evaluation.registry import Columns, Measured, Metric, Running, defined, trust_test
+from saliency_widgets.evaluation.similarity import CONSTANT, spearman
+from saliency_widgets.params import Param, count_param
 from saliency_widgets.runtime.runner import Runner
 
 RADIUS = Param(
@@ -25,16 +27,7 @@ RADIUS = Param(
     unit="of the input's range",
     help="The most that each number of the input is moved; a person would hardly see it.",
 )
-TURNS = Param(
-    "turns",
-    default=3,
-    low=1,
-    high=64,
-    maximum=MANY,
-    kind="int",
-    unit="turns",
-    help="How many other seeds and noisy inputs.",
-)
+TURNS = count_param("turns", 3, 1, 64, "How many other seeds and noisy inputs.")
 
 Light = Literal["green", "amber", "red"]
 _GREEN, _AMBER = 0.8, 0.5  # rank correlation of the worst turn
@@ -48,15 +41,13 @@ class Stability(Running):
         seeds: Rank correlation with the maps of other seeds; empty for a deterministic method.
         noises: Rank correlation with the maps of slightly noisy inputs.
         sensitivity: The largest relative change of the map under that noise, ||m' - m|| / ||m|| (max-sensitivity).
-        done: How many maps have been compared.
-        total: How many there will be.
+        constant: Whether the map itself is the same everywhere.
     """
 
     seeds: tuple[float, ...]
     noises: tuple[float, ...]
     sensitivity: float
-    done: int
-    total: int
+    constant: bool = False
 
     @property
     def worst(self) -> float:
@@ -102,7 +93,8 @@ def stability(
         The comparison with one more map.
     """
     original = explain(runner, seed)
-    estimate = Stability((), (), 0.0, 0, turns * (noisy + seeded_method))
+    constant = not bool(original.max() > original.min())
+    estimate = Stability((), (), 0.0, constant, done=0, total=turns * (noisy + seeded_method))
     for turn in range(1, turns + 1):
         if seeded_method:
             other = explain(runner, seed + turn)
@@ -135,3 +127,63 @@ def agreement(maps: Mapping[str, Tensor]) -> Tensor:
     """
     tensors = list(maps.values())
     return torch.tensor([[spearman(a, b) for b in tensors] for a in tensors], dtype=torch.float64)
+
+
+def _worst(result: Stability | None, changed: str) -> float:
+    if result is None:
+        raise ValueError("the method draws no random numbers with these settings.")
+    return defined(result.worst, CONSTANT if result.constant else f"{changed} is the same everywhere.")
+
+
+def _mean_of_seeds(measured: Measured) -> float:
+    explanation = measured.explanation
+    assert explanation.method is not None
+    if not has_seed(explanation.method):
+        return math.nan
+    runner, seed = explanation.runner(), int(explanation.params[SEED.name])
+    others = (explanation.explain(runner, seed + turn) for turn in range(1, measured.settings[TURNS.name] + 1))
+    return float(np.mean([spearman(explanation.values, other) for other in others]))
+
+
+@trust_test(
+    "stability",
+    title="Stability and agreement",
+    params=(TURNS, RADIUS, replace(SEED, default=None, optional=True)),
+    how_to_read={
+        "image": "The map is recomputed with other seeds, and for the image with noise that is too weak to see. A rank "
+        "correlation of 1 means the same order of all pixels, 0 means no relation. Green: always above 0.8; amber: "
+        "above 0.5; red: below. The table: rank correlations between the maps computed so far.",
+        "table": "The attributions are recomputed with other seeds, and for the row with a little noise in each "
+        "column, relative to its range. A rank correlation of 1 means the same order of all features, 0 means no "
+        "relation. Green: always above 0.8; amber: above 0.5; red: below. The table: rank correlations between the "
+        "methods computed so far.",
+    },
+    columns=(  # in two runs: where noise fails, the seeds count all the same
+        Columns({"seeds": lambda result: _worst(result, "the map of another seed")}, {"noisy": False}),
+        Columns({
+            "noises": lambda result: _worst(result, "with a little noise the map"),
+            "max_sensitivity": lambda result: defined(
+                result.sensitivity, "the map is zero everywhere, so its change has no scale."
+            ),
+        }, {"reseeded": False}),
+    ),
+    metrics=(
+        Metric(
+            "seeds", "Stability between seeds", "high", "Mean rank correlation with the maps of other seeds.",
+            _mean_of_seeds,
+        ),
+    ),
+    view="stability",
+)  # fmt: skip
+def run(
+    explanation: Explanation, seed: int | None, *, noisy: bool = True, reseeded: bool = True, **settings: Any
+) -> Iterator[Stability]:
+    """Recompute the map; without ``seed``, beginning with the seed of the map."""
+    explain, method = explanation.explain, explanation.method
+    drawn = method is not None and has_seed(method)
+    if not noisy and not drawn:
+        raise ValueError("the method draws no random numbers.")
+    seed = int(explanation.params.get(SEED.name, 0)) if seed is None else seed
+    yield from stability(
+        explanation.runner(), explain, seeded_method=reseeded and drawn, noisy=noisy, seed=seed, **settings
+    )  # fmt: skip

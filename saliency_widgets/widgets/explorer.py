@@ -24,7 +24,7 @@ from saliency_widgets.diagnostics.report import Finding
 from saliency_widgets.inputs import Explain, as_explored
 from saliency_widgets.params import TIMEOUT, check_list
 from saliency_widgets.session import CacheInfo, Event, Problem, Request, Session
-from saliency_widgets.session.explanation import Case
+from saliency_widgets.session.explanation import FinishedMap
 from saliency_widgets.session.jobs import check_executor, raise_again
 from saliency_widgets.widgets.base import messages
 from saliency_widgets.widgets.base.heatmap import HeatmapView
@@ -442,11 +442,11 @@ class Explorer(WithStaticOutput, Showable, w.Box):
         self.view.offer(messages.frame_of(event), self.status_of(event, shown, requested))
         if event.state == "done" and event.attribution is not None and event.request is not None:
             session = self.session
-            case = Case(
+            finished = FinishedMap(
                 self.problem, event.request, event.attribution, self.kind_view.reduction, event.version,
                 session.cache, session.owner,
             )  # fmt: skip
-            self.trust.show(case, self._title_of(event))
+            self.trust.show(finished, self._title_of(event))
         if event.state == "done":
             self.kind_view.finish()
 

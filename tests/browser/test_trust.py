@@ -16,7 +16,7 @@ from saliency_widgets.demos import planted
 clever = planted()
 explorer = sw.explore(clever.model, clever.image, class_names=clever.class_names, method="gradient")
 explorer"""
-MARKED = "int(explorer.trust._sections[0]._region.sum())"
+MARKED = "int(explorer.trust._sections[0].region.sum())"
 
 
 @pytest.fixture
@@ -56,7 +56,7 @@ def test_a_region_is_marked_taken_away_and_undone_by_pointer_and_by_keys(lab: La
     said = seen.output.locator(".sw-trust .sw-said").first
     expect(said).to_contain_text("12.5%", timeout=60_000)  # a quarter by a half
     assert lab.value(MARKED) == 12 * 24
-    lab.execute("_found = sw.ablate(clever.model, clever.image, explorer.trust._sections[0]._region)")
+    lab.execute("_found = sw.ablate(clever.model, clever.image, explorer.trust._sections[0].region)")
     after = lab.value("_found.after")
     expect(said).to_contain_text(f"to {after:.3g} (")
     changed = np.abs(seen.pixels().astype(int) - before.astype(int)).max(2) > 8

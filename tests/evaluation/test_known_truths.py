@@ -20,15 +20,14 @@ from saliency_widgets.attribution.errors import Cancelled
 from saliency_widgets.evaluation import randomization as randomizing
 from saliency_widgets.evaluation.ablation import ablate
 from saliency_widgets.evaluation.curves import Curve, curve
-from saliency_widgets.evaluation.fills import filling
-from saliency_widgets.evaluation.imputation import noisy_linear
+from saliency_widgets.evaluation.explanation import map_of
+from saliency_widgets.evaluation.fills import filling, noisy_linear
 from saliency_widgets.evaluation.randomization import randomization
 from saliency_widgets.evaluation.ranking import by_chance, ranks_of, top
 from saliency_widgets.evaluation.saturation import saturation
 from saliency_widgets.evaluation.similarity import spearman, ssim
 from saliency_widgets.evaluation.stability import agreement, stability
 from saliency_widgets.runtime.runner import Runner
-from saliency_widgets.session.explanation import map_of
 
 
 def last(estimates):
@@ -77,8 +76,8 @@ def test_on_a_linear_scorer_areas_are_closed_forms_and_the_exact_ranking_is_the_
 def test_deletion_scores_of_the_facts_have_their_area():
     scores = torch.tensor([1.0, 0.3, 0.0], dtype=torch.float64)
     shares = torch.tensor([0.0, 0.5, 1.0], dtype=torch.float64)
-    assert Curve("deletion", shares, scores, scores[:, None], 3, 3).area == pytest.approx(0.4)
-    assert Curve("insertion", shares, scores.flip(0), scores[:, None], 3, 3).area == pytest.approx(0.4)
+    assert Curve("deletion", shares, scores, scores[:, None]).area == pytest.approx(0.4)
+    assert Curve("insertion", shares, scores.flip(0), scores[:, None]).area == pytest.approx(0.4)
 
 
 def test_a_score_that_nothing_moves_has_no_area():

@@ -15,11 +15,11 @@ import saliency_widgets as sw
 from saliency_widgets.attribution import Reduction, Score, get_method
 from saliency_widgets.demos import Classifier, sample_image
 from saliency_widgets.evaluation.curves import curve
+from saliency_widgets.evaluation.explanation import map_of
 from saliency_widgets.evaluation.fills import filling
 from saliency_widgets.evaluation.randomization import randomization
 from saliency_widgets.evaluation.ranking import by_chance
 from saliency_widgets.session import Problem
-from saliency_widgets.session.explanation import map_of
 
 NAMES = ["ant", "bee", "cat", "dog"]
 KINDS = ("deletion", "insertion")

@@ -105,7 +105,7 @@ def compare_test(page: Page, explorer: Any) -> None:
         page.send(trust._fold, {"method": "update", "state": {"selected_index": fold}})
     if not trust.wait(PATIENCE):
         stuck(page, "a trust test")
-    section, case = trust._visible, trust._case
+    section, case = trust._visible, trust._shown
     check = section.check(case)
     if check is None or trust._message.value:
         return
@@ -119,7 +119,7 @@ def compare_test(page: Page, explorer: Any) -> None:
         *_, last = check.begin(lambda: None)
         section.show(last, fresh)
     if not _same(shown, _state_of(section.widget), 0.0 if case.problem.memory.limit is None else 1e-6):
-        page.fault(TEST, f"{section.name} of {case.request}")
+        page.fault(TEST, f"{section.test.name} of {case.request}")
 
 
 def compare_comparison(page: Page, comparison: Any) -> None:

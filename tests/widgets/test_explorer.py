@@ -291,8 +291,12 @@ def test_menus_offer_the_baselines_that_mean_something_the_default_first(model, 
         assert torch.equal(by_hand.values, made.attribution.values)
         assert f"baseline={names[0]!r}" in made.to_code()
         made.trust._fold.selected_index = 0
-        sections = {section.name: section for section in made.trust._sections}
-        for menu in (sections["ablation"]._fill, sections["curves"]._fill, sections["saturation"]._baseline):
+        sections = {section.test.name: section for section in made.trust._sections}
+        for menu in (
+            sections["ablation"].controls["fill"],
+            sections["curves"].controls["fill"],
+            sections["saturation"].controls["baseline"],
+        ):
             assert ({"black", "white"} <= {value for _, value in menu.widget.options}) == told
         made.update(baseline="white")
         assert made.view.status["state"] == ("done" if told else "error")
@@ -871,9 +875,9 @@ def test_both_names_of_one_logit_are_shown_and_can_be_chosen(image):
 
 def test_deletion_can_be_told_of_the_other_class_of_one_logit(image):
     made = opened(one_output(), image, class_names=["neg", "pos"], target="pos")
-    made.trust._choice.value = [kind.name for kind in made.trust.kinds].index("curves")
+    made.trust._choice.value = [test.name for test in made.trust.tests].index("curves")
     made.trust._fold.selected_index = 0
-    section = next(section for section in made.trust._sections if section.name == "curves")
+    section = next(section for section in made.trust._sections if section.test.name == "curves")
     found, case = section._result
     name, other = section._for_class(found, case)
     assert (name, other) == ("", found)

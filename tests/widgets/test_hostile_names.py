@@ -125,7 +125,7 @@ def open_all(trust, fold: int = 0) -> str:
     """The text of each test of a trust panel."""
     trust._fold.selected_index = fold
     texts = []
-    for k in range(len(trust.kinds)):
+    for k in range(len(trust.tests)):
         trust._choice.value = k
         texts.append(seen())
     return "\n".join(texts)

@@ -20,7 +20,7 @@ from toys import Tally, conv_net, images, linear, mlp, state_of, tallied
 import saliency_widgets as sw
 from saliency_widgets.attribution.baselines import BASELINE
 from saliency_widgets.widgets import Explorer
-from saliency_widgets.widgets.table.bars import FeatureBars, label_of, size_text, value_text
+from saliency_widgets.widgets.base.bars import FeatureBars, label_of, size_text, value_text
 
 NAMES = ["age", "income", "job", "owns", "debt"]
 TABS = ("shuffle", "importance", "saturation", "stability")
@@ -509,7 +509,7 @@ def test_many_rows_saturation_and_stability(explorer, people, encoder):
     section = open_tab(explorer, "saturation")
     assert "aturated" in section._said.value
     assert "image" not in section._said.value
-    assert section._baseline.value == "mean"
+    assert section.controls["baseline"].value == "mean"
     section = open_tab(explorer, "stability")
     assert "other seeds" not in section._said.value  # from the mean, Integrated Gradients draw nothing
     explorer.update(method="expected_gradients", n_samples=20)

@@ -126,7 +126,7 @@ def test_an_empty_region_asks_nothing_and_another_fill_asks_again(explorer, mode
     assert model.passes == passes
     painted(explorer, region())
     before = section(explorer, "ablation")._said.value
-    section(explorer, "ablation")._fill.value = "noise"
+    section(explorer, "ablation").controls["fill"].value = "noise"
     assert section(explorer, "ablation")._said.value != before
 
 
@@ -186,7 +186,7 @@ def test_going_back_to_a_curve_costs_no_pass(explorer, model):
 def test_curves_of_another_class_cost_no_pass(explorer, model):
     unfold(explorer, "curves")
     panel = section(explorer, "curves")
-    passes, case = model.passes, explorer.trust._case
+    passes, case = model.passes, explorer.trust._shown
     found, _ = panel._result
     explained = explorer.attribution.settings["target"]
     other = (explained + 1) % 4
@@ -203,7 +203,7 @@ def test_curves_of_another_class_cost_no_pass(explorer, model):
     assert "For the score of" not in panel._said.value
     # Nor does the same map's check, asked about another class.
     asked = replace(case, request=replace(case.request, target=other))
-    *_, again = asked.curves(fill="blur").begin(lambda: None)
+    *_, again = asked.check(panel.test, {}).begin(lambda: None)
     assert torch.equal(again.main["deletion"].scores, scores)
     assert model.passes == passes
 
@@ -223,7 +223,7 @@ def test_an_answer_about_a_map_that_was_left_is_not_shown(explorer):
 
 def test_an_error_is_shown_and_the_next_check_recovers(explorer):
     unfold(explorer)
-    explorer.trust._sections[0]._region = torch.ones(3, 3, dtype=torch.bool)
+    explorer.trust._sections[0].region = torch.ones(3, 3, dtype=torch.bool)
     explorer.trust._ask(explorer.trust._sections[0])
     assert "(16, 16), got (3, 3)" in explorer.trust._message.value
     painted(explorer, region())

@@ -11,13 +11,14 @@ from torch import Tensor, nn
 
 from saliency_widgets.attribution.arrays import check_dense
 from saliency_widgets.attribution.registry import DEFAULT, Method
-from saliency_widgets.evaluation.metrics import METRICS, Metric
+from saliency_widgets.evaluation.explanation import has_seed
+from saliency_widgets.evaluation.metrics import METRICS
+from saliency_widgets.evaluation.registry import Metric
 from saliency_widgets.outputs.selection import is_index
 from saliency_widgets.params import Param, brief, check_choice, check_list, unknown
 from saliency_widgets.runtime.coupling import COUPLED
 from saliency_widgets.runtime.model.stable_hash import signature
 from saliency_widgets.session.compute import neutral_modes
-from saliency_widgets.session.explanation import has_seed
 from saliency_widgets.session.problem import Problem
 from saliency_widgets.session.request import Request
 

@@ -22,14 +22,17 @@ import torch
 
 from saliency_widgets.attribution import Reduction, get_method
 from saliency_widgets.attribution.errors import Cancelled
-from saliency_widgets.attribution.numerics.noise import SEED
-from saliency_widgets.evaluation.metrics import METRICS, Measured
+from saliency_widgets.evaluation.curves import STEPS
+from saliency_widgets.evaluation.explanation import Explanation
+from saliency_widgets.evaluation.fills import FILL
+from saliency_widgets.evaluation.metrics import METRICS
+from saliency_widgets.evaluation.registry import Measured
+from saliency_widgets.evaluation.stability import TURNS
 from saliency_widgets.inputs import unwrapped
 from saliency_widgets.runtime.allocator import give_back
 from saliency_widgets.runtime.model.devices import on_device
 from saliency_widgets.runtime.runner import Runner
 from saliency_widgets.session.compute import compute, neutral_modes
-from saliency_widgets.session.explanation import has_seed, map_of
 from saliency_widgets.session.problem import Problem
 from saliency_widgets.session.request import Request
 
@@ -134,13 +137,11 @@ def _measure(payload: Payload, cell: Cell) -> CellResult:
     _settle(runner)
     seconds = time.perf_counter() - start
     params = dict(request.params)
-    explain = partial(map_of, entry, params, reduction, runner)
     values = problem.map_of(attribution.values, reduction)
-    seed = int(params[SEED.name]) if has_seed(entry) else None
-    measured = Measured(
-        runner, attribution, values, explain, seed, seconds, partial(_peak, runner, explain), payload.fill,
-        payload.steps, payload.turns,
-    )  # fmt: skip
+    settings = {FILL.name: payload.fill, STEPS.name: payload.steps, TURNS.name: payload.turns}
+    explanation = Explanation(lambda _shared: runner, values, entry, params, reduction)
+    peak = partial(_peak, runner, partial(explanation.explain, runner))
+    measured = Measured(explanation, attribution, seconds, peak, settings)
     numbers = {name: measure(measured) for name in payload.metrics if (measure := METRICS[name].measure) is not None}
     return CellResult(numbers, _checked(values.float().cpu().numpy()))
 

@@ -14,7 +14,8 @@ from saliency_widgets.api.sweep.arguments import FINEST, refining
 from saliency_widgets.api.sweep.cells import CellResult
 from saliency_widgets.attribution.registry import Method
 from saliency_widgets.evaluation.choice import WITHIN, cheapest, knee, losses
-from saliency_widgets.evaluation.metrics import METRICS, Metric
+from saliency_widgets.evaluation.metrics import METRICS
+from saliency_widgets.evaluation.registry import Metric
 from saliency_widgets.evaluation.similarity import spearman
 from saliency_widgets.markup import element, joined
 from saliency_widgets.params import Param, brief, check_choice, check_list, unknown

@@ -81,6 +81,13 @@ def widen_scale(scale: LinearScale, *arrays: Any, low: float = 0.0, high: float 
         scale.min, scale.max = float(min(low, *values, low)), float(max(high, *values, high))
 
 
+def draw(mark: Any, x: Any, y: Any, **traits: Any) -> None:
+    """Set the coordinates of a mark, and other traits, in one message."""
+    with mark.hold_sync():
+        for name, value in {"x": x, "y": y, **traits}.items():
+            setattr(mark, name, value)
+
+
 def round_ticks(low: float, high: float) -> np.ndarray:
     """Return at most six round numbers within these limits."""
     rough = (high - low) / 5

@@ -11,6 +11,7 @@ from bqplot.figure import Figure
 from bqplot.marks import Bars, Label
 from bqplot.scales import LinearScale, OrdinalScale
 
+from saliency_widgets.widgets.base.charts import draw
 from saliency_widgets.widgets.base.inbox import clicked_index
 
 _CHOSEN, _OTHER = "#f37726", "#6b9bc8"
@@ -90,12 +91,9 @@ class PredictionBars:
         self.indices = list(indices)
         labels = labels_of(names, indices)
         values = np.asarray(probabilities, dtype=np.float64)
-        for mark in (self._bars, self._rows):
-            with mark.hold_sync():
-                mark.x, mark.y = labels, values if mark is self._bars else np.full_like(values, _ROOM)
-        with self._shares.hold_sync():
-            self._shares.x, self._shares.y = values, labels
-            self._shares.text = [f"{value:.1%}" for value in values]
+        draw(self._bars, labels, values)
+        draw(self._rows, labels, np.full_like(values, _ROOM))
+        draw(self._shares, values, labels, text=[f"{value:.1%}" for value in values])
 
     def _on_click(self, index: int | None) -> None:
         if index is not None and 0 <= index < len(self.indices):

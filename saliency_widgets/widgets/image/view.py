@@ -29,7 +29,7 @@ from saliency_widgets.widgets.export.static_output import Snapshot
 from saliency_widgets.widgets.image.annotations import annotation_canvas
 from saliency_widgets.widgets.image.panel import REDUCTION_NAMES, ImagePanel
 from saliency_widgets.widgets.image.png import png_bytes
-from saliency_widgets.widgets.trust import ImageTrust
+from saliency_widgets.widgets.trust import Context, TrustPanel
 
 _SIDE = 480  # pixels of the longer side of a map in a snapshot
 
@@ -95,8 +95,8 @@ class ImageView(KindView):
             layers=(self.drawing,),
         )
         # The panel's worker must not refer to the explorer.
-        self.trust = ImageTrust(self.view, self.problem.baselines, busy=lambda: session.busy, executor=executor)
-        self.trust.widget.layout.flex = "1 1 100%"
+        context = Context("image", self.view, self.problem.baselines)
+        self.trust = TrustPanel(context, busy=lambda: session.busy, executor=executor)
         self.view.layout.flex, self.view.layout.min_width = "3 1 260px", "240px"
         # The image's width at its maximum height (60vh, see heatmap.css), so that there is no empty margin.
         self.view.layout.max_width = f"max(320px, min(640px, {60 * width / height:.1f}vh))"

@@ -14,12 +14,12 @@ from saliency_widgets.attribution import get_method
 from saliency_widgets.attribution.baselines import BASELINE
 from saliency_widgets.attribution.methods.integrated_gradients import N_STEPS
 from saliency_widgets.attribution.methods.smoothgrad import N_SAMPLES, NOISE_LEVEL, noisy
+from saliency_widgets.evaluation.explanation import map_of
 from saliency_widgets.evaluation.metrics import sampling_error
 from saliency_widgets.evaluation.randomization import randomization
 from saliency_widgets.evaluation.saturation import Saturation, saturation
 from saliency_widgets.evaluation.similarity import spearman
 from saliency_widgets.runtime.runner import Runner
-from saliency_widgets.session.explanation import map_of
 from saliency_widgets.session.frames import coded
 from saliency_widgets.widgets.lesson.basics import image, strength
 from saliency_widgets.widgets.lesson.board import STRENGTH, Board, number, percent

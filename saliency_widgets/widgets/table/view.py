@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, NoReturn
 
 import ipywidgets as w
@@ -13,22 +14,23 @@ from torch import Tensor
 
 from saliency_widgets import render
 from saliency_widgets.attribution import Attribution
+from saliency_widgets.attribution.baselines import BASELINE
 from saliency_widgets.attribution.score import probabilities
 from saliency_widgets.diagnostics.report import Finding
 from saliency_widgets.markup import Markup, element, joined
 from saliency_widgets.params import brief
 from saliency_widgets.session import Event, Problem
 from saliency_widgets.session.explanation import labels_of
+from saliency_widgets.widgets.base.bars import FeatureBars, top_of, value_text
 from saliency_widgets.widgets.base.charts import INK, QUIET
 from saliency_widgets.widgets.base.heatmap import HeatmapView
 from saliency_widgets.widgets.base.kind_view import Explored, KindView, Setup
 from saliency_widgets.widgets.base.panel import section
 from saliency_widgets.widgets.base.text import RichText
 from saliency_widgets.widgets.export.static_output import Snapshot
-from saliency_widgets.widgets.table.bars import FeatureBars, top_of, value_text
-from saliency_widgets.widgets.table.panel import TablePanel, check_baseline
-from saliency_widgets.widgets.table.trust import TableTrust
+from saliency_widgets.widgets.table.panel import BaselineControl, TablePanel, check_baseline
 from saliency_widgets.widgets.table.what_if import WhatIf
+from saliency_widgets.widgets.trust import Context, TrustPanel
 
 _BARS = 640  # pixels across, in a snapshot
 
@@ -61,8 +63,8 @@ class TableView(KindView):
         top = params.pop("top", None)
         if hasattr(params.get("baseline"), "iloc"):
             check_baseline(table, params["baseline"])
-        self._valued = setup.panel["score"] == "value"
-        labels_of(setup.labels, problem, value=self._valued)  # wrong labels raise in this call
+        self._labels = partial(labels_of, setup.labels, value=setup.panel["score"] == "value")
+        self._labels(problem)  # wrong labels raise in this call
         top = None if top is None else top_of(len(table.names)).check(top)
         self.panel = TablePanel(problem, params=params, **setup.panel)
         self.bars = FeatureBars(table.names, self._on_bar, top=top)
@@ -79,11 +81,9 @@ class TableView(KindView):
         session = explorer.session  # the panel's worker must not refer to the explorer
         self.view = HeatmapView(None, None, on_stop=session.stop, controls=controls)
         self.what_if.on_new_control = self.view.add_controls
-        self.trust = TableTrust(
-            self.view, table, self.setup.labels, self.bars, value=self._valued, busy=lambda: session.busy,
-            executor=self.setup.executor,
-        )  # fmt: skip
-        self.trust.widget.layout.flex = "1 1 100%"
+        makers = {BASELINE: partial(BaselineControl, table)}
+        context = Context("table", self.view, self.problem.baselines, makers, table, self.bars, self._labels)
+        self.trust = TrustPanel(context, busy=lambda: session.busy, executor=self.setup.executor)
         column = panel.widget
         column.children = (*column.children[:-1], section("What if", [self.what_if.widget]), column.children[-1])
         shown = w.VBox([self._predicted, self.bars.widget, self.view])

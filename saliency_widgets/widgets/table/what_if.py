@@ -14,11 +14,11 @@ import pandas as pd
 from saliency_widgets.inputs import Table
 from saliency_widgets.inputs.table import is_numeric
 from saliency_widgets.markup import element
+from saliency_widgets.widgets.base.bars import value_text
 from saliency_widgets.widgets.base.charts import INK, QUIET
 from saliency_widgets.widgets.base.controls import LABEL_WIDTH, Menu
 from saliency_widgets.widgets.base.parts import close_whole
 from saliency_widgets.widgets.base.text import RichText
-from saliency_widgets.widgets.table.bars import value_text
 
 _STEPS = 200  # of a slider
 _CHOICES = 300  # of a menu, the most frequent

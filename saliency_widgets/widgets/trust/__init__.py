@@ -1,5 +1,6 @@
 """The trust panel: live tests of the displayed map."""
 
-from saliency_widgets.widgets.trust.panel import ImageTrust, TrustPanel
+from saliency_widgets.widgets.trust.panel import TrustPanel
+from saliency_widgets.widgets.trust.section import Context
 
-__all__ = ["ImageTrust", "TrustPanel"]
+__all__ = ["Context", "TrustPanel"]

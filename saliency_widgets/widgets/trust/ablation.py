@@ -1,8 +1,8 @@
-"""The section that removes a marked region."""
+"""The view of ablation: the score and the classes without a marked region."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import ipywidgets as w
 import numpy as np
@@ -13,12 +13,11 @@ from bqplot.scales import LinearScale, OrdinalScale
 
 from saliency_widgets.evaluation.ablation import Ablation
 from saliency_widgets.params import Param
-from saliency_widgets.session.examiner import Check
-from saliency_widgets.session.explanation import Case
-from saliency_widgets.widgets.base.charts import ACCENT, CHANCE, TICKS, chart, make_figure, result_line, widen_scale
+from saliency_widgets.session.explanation import FinishedMap
+from saliency_widgets.widgets.base.charts import ACCENT, CHANCE, TICKS, chart, draw, make_figure, widen_scale
 from saliency_widgets.widgets.base.controls import Control
 from saliency_widgets.widgets.base.predictions import labels_of
-from saliency_widgets.widgets.trust.section import Section, fill_control
+from saliency_widgets.widgets.trust.section import Section
 
 _SHARE = Param(
     "share",
@@ -29,24 +28,18 @@ _SHARE = Param(
     label="Strongest",
     help="How much of the map is marked: its strongest pixels.",
 )
-_HOW = (
-    "Orange: the score's change without your region. Gray: its change without a region of the same shape, moved at "
-    "random. Your region matters if the orange mark is clearly apart from the gray ones. Bars: the probabilities of "
-    "the classes with the whole image (gray) and without the region (orange)."
-)
 
 
 class AblationSection(Section):
-    """Removes the marked region and shows the model's predictions without it."""
+    """Shows the model's predictions without the marked region."""
 
-    name, title = "ablation", "Ablation"
-    waiting, how = "Mark a region on the image, or move the slider.", _HOW
+    view, waiting = "ablation", "Mark a region on the image, or move the slider."
 
-    def __init__(self, mark: Callable[[np.ndarray], None], baselines: Sequence[str]) -> None:
-        self._fill, self._share = fill_control(baselines), Control(_SHARE)
-        super().__init__(self._fill, self._share)
-        self._region: torch.Tensor | float | None = None  # the marked region, or the share of the map
-        self._mark = mark
+    def _make_parts(self) -> Sequence[w.Widget]:
+        self._share = Control(_SHARE)
+        self._share.observe(self._mark_strongest)
+        self.asides = (*self._share.leaves,)
+        self.context.view.on_region(self.marked)
         self._change, level = LinearScale(min=-1.0, max=1.0), LinearScale(min=0.0, max=1.0)
         scales = {"x": self._change, "y": level}
         self._random_marks = Scatter(x=[], y=[], scales=scales, colors=[CHANCE], default_size=50, opacities=[0.7])
@@ -65,29 +58,21 @@ class AblationSection(Section):
         bars = make_figure([self._classes], axes, 230, {"top": 4, "bottom": 28, "left": 132, "right": 26})
         strip.layout.flex, bars.layout.flex = "1 1 300px", "1 1 320px"
         self._shares = bars
-        self.lay_out(w.HBox([strip, bars], layout={"flex_flow": "row wrap"}))
+        return [w.HBox([strip, bars], layout={"flex_flow": "row wrap"})]
 
     def marked(self, mask: np.ndarray) -> None:
         """Take over a region that was marked on the image."""
-        self._region = torch.from_numpy(mask.copy())
+        self.region = torch.from_numpy(mask.copy())
         self.ask()
 
-    def moved(self, control: Control) -> None:
-        """Apply another fill, or select a share of the map instead of the marked region."""
-        if control is self._share:
-            self._region = self._share.value / 100
+    def _mark_strongest(self) -> None:
+        self.region = self._share.value / 100
         self.ask()
 
-    def check(self, case: Case) -> Check | None:
-        """Return the ablation of the marked region, if there is one."""
-        if self._region is None or (isinstance(self._region, torch.Tensor) and not bool(self._region.any())):
-            return None
-        return case.ablation(self._region, fill=self._fill.value)
-
-    def show(self, result: Ablation, case: Case) -> None:
+    def show(self, result: Ablation, shown: FinishedMap) -> None:
         """Show the score's change, those of the random regions, and the most probable classes."""
-        if isinstance(self._region, float) and not len(result.elsewhere):
-            self._mark(result.mask.cpu().numpy())
+        if isinstance(self.region, float) and not len(result.elsewhere):
+            self.context.view.mark(result.mask.cpu().numpy())
         changes = (result.elsewhere.double() - result.before).tolist()
         first = (
             f"Without {result.share:.1%} of the image the score goes from {result.before:.3g} to {result.after:.3g} "
@@ -100,17 +85,14 @@ class AblationSection(Section):
                 f" Without random regions of the same shape it moves by {np.mean(changes):+.3g} on average; {as_far} "
                 f"of {len(changes)} draws move it as far in that direction."
             )
-        self._said.value = result_line(first + second, strong=True)  # before the charts, which take longer to draw
+        self.say(first + second)  # before the charts, which take longer to draw
         limit = 1.15 * max(1e-6, abs(result.change), *map(abs, changes))
         widen_scale(self._change, low=-limit, high=limit)
-        with self._random_marks.hold_sync():
-            self._random_marks.x, self._random_marks.y = np.array(changes), np.full(len(changes), 0.5)
-        with self._region_mark.hold_sync():
-            self._region_mark.x, self._region_mark.y = np.array([result.change]), np.array([0.5])
-        valued = case.request.score == "value"  # no class, and no probability
+        draw(self._random_marks, np.array(changes), np.full(len(changes), 0.5))
+        draw(self._region_mark, np.array([result.change]), np.array([0.5]))
+        valued = shown.request.score == "value"  # no class, and no probability
         self._shares.layout.display = "none" if valued else None
         if not valued:
             classes, before, after = result.strongest()
-            with self._classes.hold_sync():
-                self._classes.x = labels_of([case.problem.name_of(k, short=True) for k in classes], classes)
-                self._classes.y = [before.numpy(), after.numpy()]
+            labels = labels_of([shown.problem.name_of(k, short=True) for k in classes], classes)
+            draw(self._classes, labels, [before.numpy(), after.numpy()])

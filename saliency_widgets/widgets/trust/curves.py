@@ -1,8 +1,8 @@
-"""The section with the deletion and insertion curves."""
+"""The view of the deletion and insertion curves."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 
 import ipywidgets as w
 import numpy as np
@@ -12,35 +12,22 @@ from bqplot.scales import LinearScale
 
 from saliency_widgets.attribution import Score
 from saliency_widgets.attribution.score import in_classes
-from saliency_widgets.evaluation.curves import KINDS, STEPS, Curve, Curves
-from saliency_widgets.evaluation.ranking import CHANCE as CHANCE_PARAM
-from saliency_widgets.markup import joined
+from saliency_widgets.evaluation.curves import KINDS, Curve, Curves
 from saliency_widgets.outputs.selection import class_index
-from saliency_widgets.session.examiner import Check
-from saliency_widgets.session.explanation import Case
-from saliency_widgets.widgets.base.charts import ACCENT, CHANCE, OTHERS, chart, number, result_line, widen_scale
-from saliency_widgets.widgets.base.controls import LABEL_WIDTH, Control
+from saliency_widgets.session.explanation import FinishedMap
+from saliency_widgets.widgets.base.charts import ACCENT, CHANCE, OTHERS, chart, draw, number, widen_scale
+from saliency_widgets.widgets.base.controls import LABEL_WIDTH
 from saliency_widgets.widgets.base.messages import error_text
-from saliency_widgets.widgets.trust.section import Section, fill_control
-
-_HOW = (
-    "Left: the most important pixels are removed first, and the curve should fall early. Right: they are inserted "
-    "first, and it should rise early. 1 is the whole image, 0 is the image with all pixels removed. Gray: the same "
-    "map, shifted at random. These tests reward blurry maps: compare with the gray band, not with 0 or 1."
-)
+from saliency_widgets.widgets.trust.section import Section
 
 
 class CurvesSection(Section):
-    """The score while the most important pixels are removed, or inserted, first."""
+    """Shows the score while the most important pixels are removed, or inserted, first."""
 
-    name, title = "curves", "Deletion and insertion"
-    waiting, how = "The curves are computed as soon as the map is finished.", _HOW
+    view, waiting = "curves", "The curves are computed as soon as the map is finished."
 
-    def __init__(self, others: Callable[[], Mapping[str, Case]], baselines: Sequence[str]) -> None:
-        self._fill, self._steps, self._chance = fill_control(baselines), Control(STEPS), Control(CHANCE_PARAM)
-        super().__init__(self._fill, self._steps, self._chance)
-        self._others = others
-        self._result: tuple[Curves, Case] | None = None
+    def _make_parts(self) -> Sequence[w.Widget]:
+        self._result: tuple[Curves, FinishedMap] | None = None
         self._class = w.Text(
             description="Score of", placeholder="the class that is explained", continuous_update=False,
             style={"description_width": LABEL_WIDTH}, layout={"width": "auto"},
@@ -66,51 +53,43 @@ class CurvesSection(Section):
             figure.layout.flex = "1 1 320px"
             figures.append(figure)
         self.asides = (self._class,)
-        self.lay_out(w.HBox(figures, layout={"flex_flow": "row wrap"}))
+        return [w.HBox(figures, layout={"flex_flow": "row wrap"})]
 
-    def check(self, case: Case) -> Check:
-        """Return the curves of this map and of the other computed maps."""
-        return case.curves(
-            fill=self._fill.value, steps=self._steps.value, chance=self._chance.value, others=dict(self._others())
-        )
-
-    def show(self, result: Curves, case: Case) -> None:
+    def show(self, result: Curves, shown: FinishedMap) -> None:
         """Show the curves computed so far."""
-        self._result = result, case
+        self._result = result, shown
         try:
-            name, result = self._for_class(result, case)
+            name, result = self._for_class(result, shown)
         except (TypeError, ValueError) as error:
-            self._said.value = result_line(error_text(error), strong=True)
+            self.say(error_text(error))
             return
         lines = [f"For the score of {name}, ranked by the map of the explained class:"] if name else []
         for kind in KINDS:
             line, band, rest = self._marks[kind]
             curve = result.main.get(kind)
             if curve is not None:
-                with line.hold_sync():
-                    line.x, line.y = curve.shares.numpy(), _heights(curve)
-            draws = [_heights(draw) for draw in result.chance[kind]]
+                draw(line, curve.shares.numpy(), _heights(curve))
+            draws = [_heights(drawn) for drawn in result.chance[kind]]
             others = result.others[kind]
             widen_scale(self._scores[kind], *draws, *map(_heights, others.values()), _heights(curve) if curve else [])
-            with band.hold_sync():
-                band.x = result.chance[kind][0].shares.numpy() if draws else []
-                band.y = [np.min(draws, 0), np.max(draws, 0)] if draws else []
-            with rest.hold_sync():
-                rest.x = [c.shares.numpy() for c in others.values()]
-                rest.y = [_heights(c) for c in others.values()]
+            if draws:
+                draw(band, result.chance[kind][0].shares.numpy(), [np.min(draws, 0), np.max(draws, 0)])
+            else:
+                draw(band, [], [])
+            draw(rest, [c.shares.numpy() for c in others.values()], [_heights(c) for c in others.values()])
             lines.append(_describe(kind, curve, result))
-        self._said.value = joined(result_line(text, strong=True) for text in lines)
+        self.say(*lines)
 
     def _refresh(self) -> None:
         if self._result is not None:
             self.show(*self._result)
 
-    def _for_class(self, result: Curves, case: Case) -> tuple[str, Curves]:
+    def _for_class(self, result: Curves, shown: FinishedMap) -> tuple[str, Curves]:
         """Return the name of the typed class and its curves."""
         text = self._class.value.strip()
         if not text:
             return "", result
-        problem = case.problem
+        problem = shown.problem
         count = next((in_classes(curve.logits, problem.binary).shape[1] for curve in result.main.values()), 0)
         index = class_index(int(text) if text.isdecimal() else text, count, problem.class_names, "class")
         score = Score("logit", torch.tensor([index], device="cpu"), binary=problem.binary)
@@ -127,7 +106,7 @@ def _describe(kind: str, curve: Curve | None, result: Curves) -> str:
     if curve.area != curve.area:
         return f"{kind.capitalize()}: undefined, as the image scores no higher than with all pixels removed."
     text = f"{kind.capitalize()}: area {number(curve.area)}"
-    chance = [draw.area for draw in result.chance[kind]]  # type: ignore[index]
+    chance = [drawn.area for drawn in result.chance[kind]]  # type: ignore[index]
     if chance:
         better = sum(curve.area < area if kind == "deletion" else curve.area > area for area in chance)
         text += (

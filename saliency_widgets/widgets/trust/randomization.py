@@ -1,37 +1,29 @@
-"""The section that replaces the model's weights with random ones."""
+"""The view of randomization: maps of models with more and more random weights."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import ipywidgets as w
 import numpy as np
 from bqplot.marks import Lines
 from bqplot.scales import LinearScale
 
 from saliency_widgets.attribution import get_method
-from saliency_widgets.evaluation.randomization import STAGES, Randomization
+from saliency_widgets.evaluation.randomization import Randomization
 from saliency_widgets.markup import element
-from saliency_widgets.session.examiner import Check
-from saliency_widgets.session.explanation import Case
-from saliency_widgets.widgets.base.charts import ACCENT, SECOND, chart, number, result_line, thumbnail, widen_scale
-from saliency_widgets.widgets.base.controls import Control
+from saliency_widgets.session.explanation import FinishedMap
+from saliency_widgets.widgets.base.charts import ACCENT, SECOND, chart, draw, number, thumbnail, widen_scale
 from saliency_widgets.widgets.base.text import RichText
 from saliency_widgets.widgets.trust.section import Section
 
-_HOW = (
-    "From left to right more layers get random weights, starting at the output. A map that shows what the model has "
-    "learned falls towards 0; one that stays near 1 shows the image, whatever the model. Orange: rank correlation; "
-    "blue: structural similarity (SSIM)."
-)
-
 
 class RandomizationSection(Section):
-    """Tests whether the map depends on what the model has learned."""
+    """Shows how the map changes as more and more weights become random."""
 
-    name, title = "randomization", "Random weights"
-    waiting, how = "The maps are compared as soon as the map is finished.", _HOW
+    view, waiting = "randomization", "The maps are compared as soon as the map is finished."
 
-    def __init__(self) -> None:
-        self._stages = Control(STAGES)
-        super().__init__(self._stages)
+    def _make_parts(self) -> Sequence[w.Widget]:
         x, self._similarity = LinearScale(min=0.0, max=1.0), LinearScale(min=-0.25, max=1.0)
         self._lines = Lines(
             x=[], y=[], scales={"x": x, "y": self._similarity}, colors=[ACCENT, SECOND], stroke_width=2.5,
@@ -42,24 +34,18 @@ class RandomizationSection(Section):
             y_ticks=(-0.25, 0, 0.25, 0.5, 0.75, 1),
         )  # fmt: skip
         self._maps = RichText()
-        self.lay_out(figure, self._maps)
+        return [figure, self._maps]
 
-    def check(self, case: Case) -> Check:
-        """Return the randomization of this model with this method."""
-        return case.randomization(stages=self._stages.value)
-
-    def show(self, result: Randomization, case: Case) -> None:
+    def show(self, result: Randomization, shown: FinishedMap) -> None:
         """Show the similarities and the maps."""
         shares = np.arange(result.done) / max(1, result.total - 1)
         widen_scale(self._similarity, result.similarity, result.structure, low=-0.25)
-        with self._lines.hold_sync():
-            self._lines.x = shares
-            self._lines.y = [np.nan_to_num(result.similarity), np.nan_to_num(result.structure)]
+        draw(self._lines, shares, [np.nan_to_num(result.similarity), np.nan_to_num(result.structure)])
         names = ["as trained", *(layer.rpartition(".")[2] if len(layer) > 22 else layer for layer in result.layers[1:])]
         pairs = zip(result.maps, names, strict=True)
         maps = [thumbnail(values.float().cpu().numpy(), name) for values, name in pairs if values.ndim == 2]
         self._maps.value = element("div", *maps, style="display:flex;flex-wrap:wrap;gap:6px")
-        title = get_method(case.request.method).title
+        title = get_method(shown.request.method).title
         half = f"when the upper half of the layers is random (rank correlation {number(result.halfway)})"
         if result.done <= result.total // 2:
             text = f"{result.done - 1} of {result.total - 1} stages done."
@@ -72,4 +58,4 @@ class RandomizationSection(Section):
                 f"{title} does not react: its map hardly changes {half}. It shows edges of the image rather than what "
                 f"the model has learned about the class."
             )
-        self._said.value = result_line(text, strong=True)
+        self.say(text)

@@ -1,80 +1,62 @@
-"""The section that follows the score from the baseline to the input."""
+"""The view of saturation: the score from the baseline to the input."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+import ipywidgets as w
 import numpy as np
 from bqplot.marks import Lines
 from bqplot.scales import LinearScale
 
-from saliency_widgets.attribution.baselines import BASELINE
 from saliency_widgets.evaluation.saturation import Saturation
-from saliency_widgets.session.examiner import Check
-from saliency_widgets.session.explanation import Case
-from saliency_widgets.widgets.base.charts import ACCENT, QUIET, SECOND, chart, result_line, widen_scale
-from saliency_widgets.widgets.base.controls import Control
+from saliency_widgets.session.explanation import FinishedMap
+from saliency_widgets.widgets.base.charts import ACCENT, QUIET, SECOND, chart, draw, widen_scale
 from saliency_widgets.widgets.trust.section import Section
-
-_HOW = (
-    "From the baseline (0) to the input (1). Orange: the share of the score's change so far. Blue: the size of the "
-    "gradient, relative to its largest. Where orange is flat, the score is saturated; if blue is near 0 at the right "
-    "end, the plain gradient misses what produced the score."
-)
 
 
 class SaturationSection(Section):
-    """Tests where the score saturates, and whether the plain gradient can be trusted."""
+    """Shows where the score saturates, and whether the plain gradient can be trusted."""
 
-    name, title = "saturation", "Saturation"
-    waiting, how = "The path is computed as soon as the map is finished.", _HOW
+    view, waiting = "saturation", "The path is computed as soon as the map is finished."
 
-    what = "image"
-
-    def __init__(self, baselines: Sequence[str] = ()) -> None:
-        self._baseline = self._start(baselines)
-        super().__init__(self._baseline)
+    def _make_parts(self) -> Sequence[w.Widget]:
         x, self._share = LinearScale(min=0.0, max=1.0), LinearScale(min=0.0, max=1.0)
         scales = {"x": x, "y": self._share}
         self._lines = Lines(x=[], y=[], scales=scales, colors=[ACCENT, SECOND], stroke_width=2.5)
         self._settled = Lines(x=[], y=[], scales=scales, colors=[QUIET], stroke_width=1.5, line_style="dashed")
-        x_label = f"from the baseline to the {self.what}"
-        self.lay_out(chart([self._lines, self._settled], x, self._share, x_label=x_label, y_label="share"))
+        x_label = f"from the baseline to the {self._what}"
+        return [chart([self._lines, self._settled], x, self._share, x_label=x_label, y_label="share")]
 
-    def _start(self, baselines: Sequence[str]) -> Control:
-        return Control(BASELINE, options={name: name for name in baselines})
+    @property
+    def _what(self) -> str:
+        return "row" if self.context.kind == "table" else "image"
 
-    def check(self, case: Case) -> Check:
-        """Return the saturation along the path from this baseline."""
-        return case.saturation(baseline=self._baseline.value)
-
-    def show(self, result: Saturation, case: Case) -> None:  # noqa: ARG002
+    def show(self, result: Saturation, shown: FinishedMap) -> None:  # noqa: ARG002
         """Show score and slope along the path."""
         change = float(result.scores[-1] - result.scores[0])
         steepest = float(result.slopes.max())
         scores = (result.scores - result.scores[0]).double().cpu().numpy() / (change or 1.0)
         slopes = np.nan_to_num(result.slopes.double().cpu().numpy() / (steepest or 1.0))
         widen_scale(self._share, scores, slopes)
-        with self._lines.hold_sync():
-            self._lines.x, self._lines.y = result.positions.numpy(), [scores, slopes]
+        draw(self._lines, result.positions.numpy(), [scores, slopes])
         settled = result.complete and result.settled == result.settled  # not NaN
-        with self._settled.hold_sync():
-            self._settled.x = [result.settled, result.settled] if settled else []
-            self._settled.y = [min(0.0, float(np.min(scores))), max(1.0, float(np.max(scores)))] if settled else []
+        heights = [min(0.0, float(np.min(scores))), max(1.0, float(np.max(scores)))]
+        draw(self._settled, *(([result.settled, result.settled], heights) if settled else ([], [])))
         if not result.complete:
             return
         if result.settled != result.settled:
             text = (
-                f"The baseline and the {self.what} have the same score, so there is no change to follow. Choose "
+                f"The baseline and the {self._what} have the same score, so there is no change to follow. Choose "
                 f"another baseline."
             )
         else:
             at = f"the score stays within 5 % of its final value from {result.settled:.0%} of the path on"
-            left = f"the gradient at the {self.what} has {result.slope_left:.0%} of its largest size along the path."
+            left = f"the gradient at the {self._what} has {result.slope_left:.0%} of its largest size along the path."
             if result.slope_left != result.slope_left:
                 left = "there is no gradient along the path."
             if result.saturated:
                 text = f"Saturated: {at}, and {left} Don't trust the plain gradient here."
             else:
                 text = f"Not saturated: {at}; {left}"
-        self._said.value = result_line(text, strong=True)
+        self.say(text)

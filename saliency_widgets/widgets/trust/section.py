@@ -1,75 +1,137 @@
-"""The base class of the panel's tests: a title, controls, the check that they request, and its display."""
+"""A tab of the panel: the controls of a test, its result, and how to read it. Subclasses draw results."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import ipywidgets as w
+from torch import Tensor
 
+from saliency_widgets.attribution.baselines import BASELINE
+from saliency_widgets.evaluation.explanation import Loss
 from saliency_widgets.evaluation.fills import FILL, NEIGHBORS
+from saliency_widgets.evaluation.registry import InputKind, TrustTest
+from saliency_widgets.inputs import Table
+from saliency_widgets.markup import joined
+from saliency_widgets.params import Param
+from saliency_widgets.session import Problem
 from saliency_widgets.session.examiner import Check
-from saliency_widgets.session.explanation import Case
-from saliency_widgets.widgets.base.charts import explanation, result_line
+from saliency_widgets.session.explanation import FinishedMap, unlabeled
+from saliency_widgets.widgets.base.bars import FeatureBars
+from saliency_widgets.widgets.base.charts import explanation, number, result_line
 from saliency_widgets.widgets.base.controls import Control
+from saliency_widgets.widgets.base.heatmap import HeatmapView
 from saliency_widgets.widgets.base.text import RichText
 
 
-def fill_control(baselines: Sequence[str]) -> Control:
-    """Create the menu of fills for removed pixels, restricted to those that apply to the image."""
-    names = [name for name in FILL.options() if name in (NEIGHBORS, *baselines)]
-    return Control(FILL, options={name: name for name in names})
+@dataclass(frozen=True, eq=False)
+class Context:
+    """What the tests of a panel may use of their explorer.
+
+    Attributes:
+        kind: The kind of input.
+        view: The view of the map.
+        baselines: The names of the baselines that apply to the input, the default first.
+        makers: Makes controls that depend on the input.
+        table: The row and its background.
+        bars: The bars of the row's attributions, on which tests put markers.
+        labels: Reads the labels of the background's rows.
+    """
+
+    kind: InputKind
+    view: HeatmapView
+    baselines: Sequence[str] = ()
+    makers: Mapping[Param, Callable[[], Control]] = field(default_factory=dict)
+    table: Table | None = None
+    bars: FeatureBars | None = None
+    labels: Callable[[Problem], tuple[Tensor | None, Loss]] = unlabeled
+
+    def control(self, param: Param) -> Control:
+        """Make the control of a parameter; menus of baselines and fills have those that apply to the input."""
+        if param in self.makers:
+            return self.makers[param]()
+        names: Sequence[str] = self.baselines if param is BASELINE else ()
+        if param is FILL:
+            names = [name for name in FILL.options() if name in (NEIGHBORS, *self.baselines)]
+        return Control(param, options={name: name for name in names})
+
+    def missing(self, test: TrustTest) -> str:
+        """Return what a test needs and the explorer lacks, as a sentence; empty if there is nothing."""
+        if "background" in test.needs and (self.table is None or self.table.background is None):
+            return "There are no other rows. Pass background= some of your training data to sw.explore."
+        return ""
 
 
 class Section:
-    """One test of the panel.
+    """A test of the panel; it lists the numbers of any test that has no view of its own.
 
     Args:
-        *controls: The test's controls.
+        test: The test.
+        context: What it may use of the explorer.
 
     Attributes:
-        name: The name of the check.
-        title: The title of the tab.
+        view: The name by which tests choose this class.
         waiting: The text before there is a result.
-        how: How to read the chart.
-        controls: The test's controls.
-        asides: Further widgets, which don't request a check.
-        widget: The section's widget, made by :meth:`lay_out`.
+        controls: By name, the controls of the test's parameters.
+        asides: Further widgets that the user operates.
+        region: The marked region, or the share of the map's largest values; None if nothing is marked.
+        widget: All of it.
         ask: Called when a control was moved.
+        others: Returns the other maps computed so far, by title.
     """
 
-    name: ClassVar[str]
-    title: ClassVar[str]
-    waiting: ClassVar[str]
-    how: ClassVar[str]
-    widget: w.VBox
-    asides: tuple[w.Widget, ...] = ()
+    view: ClassVar[str] = "numbers"
+    waiting: ClassVar[str] = "The answer comes as soon as the map is finished."
 
-    def __init__(self, *controls: Control) -> None:
+    def __init__(self, test: TrustTest, context: Context) -> None:
+        self.test, self.context = test, context
+        self.controls = {param.name: context.control(param) for param in test.params if not param.advanced}
+        self.asides: tuple[w.Widget, ...] = ()
+        self.region: Tensor | float | None = None
         self.ask: Callable[[], None] = lambda: None
-        self.controls = controls
-        self._said = RichText(result_line(self.waiting))
-        for control in controls:
-            control.observe(lambda control=control: self.moved(control))
+        self.others: Callable[[], Mapping[str, FinishedMap]] = dict
+        self._said = RichText(result_line(context.missing(test) or self.waiting))
+        for control in self.controls.values():
+            control.observe(lambda: self.ask())
+        parts = self._make_parts()
+        how = test.how_to_read
+        # The controls are as wide as those of the map.
+        controls = [*(control.widget for control in self.controls.values()), *self.asides]
+        self.widget = w.VBox([
+            w.VBox(controls, layout={"max_width": "460px"}), self._said, *parts,
+            explanation(how if isinstance(how, str) else how[context.kind]),
+        ])  # fmt: skip
 
-    def lay_out(self, *parts: w.Widget) -> None:
-        """Lay out the parts below the controls and the result; the controls are as wide as those of the map."""
-        controls = w.VBox([*(control.widget for control in self.controls), *self.asides], layout={"max_width": "460px"})
-        self.widget = w.VBox([controls, self._said, *parts, explanation(self.how)])
+    def _make_parts(self) -> Sequence[w.Widget]:
+        """Make what is displayed below the controls and the result."""
+        return ()
 
     @property
     def leaves(self) -> list[w.Widget]:
         """The widgets that the user operates."""
-        return [*(leaf for control in self.controls for leaf in control.leaves), *self.asides]
+        return [*(leaf for control in self.controls.values() for leaf in control.leaves), *self.asides]
 
-    def moved(self, control: Control) -> None:  # noqa: ARG002
-        """Handle a moved control."""
-        self.ask()
+    def check(self, shown: FinishedMap) -> Check | None:
+        """Return the check of this map; None if there is nothing to check."""
+        marked = bool(self.region.any()) if isinstance(self.region, Tensor) else self.region is not None
+        if self.context.missing(self.test) or ("region" in self.test.needs and not marked):
+            return None
+        values = {name: control.value for name, control in self.controls.items()}
+        return shown.check(self.test, values, region=self.region, others=self.others(), labels=self.context.labels)
 
-    def check(self, case: Case) -> Check | None:
-        """Return the check for this map; None if there is nothing to check."""
-        raise NotImplementedError
+    def say(self, *lines: str) -> None:
+        """Show the result as text, a line each."""
+        self._said.value = joined(result_line(line, strong=True) for line in lines)
 
-    def show(self, result: Any, case: Case) -> None:
+    def show(self, result: Any, shown: FinishedMap) -> None:  # noqa: ARG002
         """Show a full or partial result; called on the worker's thread, may touch only display widgets."""
-        raise NotImplementedError
+        lines = []
+        for name, read in [pair for columns in self.test.columns for pair in columns.numbers.items()]:
+            try:
+                value = number(read(result))
+            except ValueError as error:
+                value = str(error)
+            lines.append(f"{name.replace('_', ' ').capitalize()}: {value}")
+        self.say(*(lines or [str(result)]))

@@ -1,25 +1,19 @@
-"""The section that recomputes the map and compares methods."""
+"""The view of stability, and of the agreement between methods."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 
+import ipywidgets as w
 from torch import Tensor
 
-from saliency_widgets.evaluation.stability import RADIUS, TURNS, Stability, agreement
-from saliency_widgets.markup import Markup, element
-from saliency_widgets.session.examiner import Check
-from saliency_widgets.session.explanation import Case
+from saliency_widgets.evaluation.stability import Stability, agreement
+from saliency_widgets.markup import Markup, element, joined
+from saliency_widgets.session.explanation import FinishedMap
 from saliency_widgets.widgets.base.charts import INK, QUIET, number, result_line
-from saliency_widgets.widgets.base.controls import Control
 from saliency_widgets.widgets.base.text import RichText
 from saliency_widgets.widgets.trust.section import Section
 
-_HOW = (
-    "The map is recomputed with other seeds, and for the image with noise that is too weak to see. A rank correlation "
-    "of 1 means the same order of all pixels, 0 means no relation. Green: always above 0.8; amber: above 0.5; red: "
-    "below. The table: rank correlations between the maps computed so far."
-)
 _WORDS = {
     "green": ("●", "#2e9e4f", "Stable"),
     "amber": ("▲", "#e69f00", "Partly stable"),
@@ -28,23 +22,15 @@ _WORDS = {
 
 
 class StabilitySection(Section):
-    """Tests whether the map is stable and whether the methods agree."""
+    """Shows whether the map is stable and whether the methods agree."""
 
-    name, title = "stability", "Stability and agreement"
-    waiting, how = "The maps are compared as soon as the map is finished.", _HOW
+    view, waiting = "stability", "The maps are compared as soon as the map is finished."
 
-    def __init__(self, others: Callable[[], Mapping[str, Case]]) -> None:
-        self._turns, self._radius = Control(TURNS), Control(RADIUS)
-        super().__init__(self._turns, self._radius)
-        self._others = others
+    def _make_parts(self) -> Sequence[w.Widget]:
         self._table = RichText()
-        self.lay_out(self._table)
+        return [self._table]
 
-    def check(self, case: Case) -> Check:
-        """Return the stability of this map."""
-        return case.stability(turns=self._turns.value, radius=self._radius.value)
-
-    def show(self, result: Stability, case: Case) -> None:
+    def show(self, result: Stability, shown: FinishedMap) -> None:
         """Show the rating, the numbers behind it, and the table."""
         mark, color, word = _WORDS[result.light]
         numbers = [f"barely visible noise {number(min(result.noises, default=float('nan')))} at worst"]
@@ -52,15 +38,15 @@ class StabilitySection(Section):
             numbers.insert(0, f"other seeds {number(min(result.seeds))} at worst")
         if result.complete:
             numbers.append(f"max-sensitivity {number(result.sensitivity)}")
-        error = case.attribution.standard_error
+        error = shown.attribution.standard_error
         if error is not None:
-            size = float(case.attribution.values.abs().mean())
+            size = float(shown.attribution.values.abs().mean())
             numbers.append(f"sampling error {float(error.mean()) / size:.0%}" if size else "no values")
         state = "" if result.complete else f" ({result.done} of {result.total})"
         light = element("span", mark, style=f"color:{color}")
-        self._said.value = result_line(light, f" {word}{state}: {'; '.join(numbers)}.", strong=True)
+        self.say(joined([light, f" {word}{state}: {'; '.join(numbers)}."]))
         self._table.value = _table(
-            {"this map": case.values, **{name: other.values for name, other in self._others().items()}}
+            {"this map": shown.values, **{name: other.values for name, other in self.others().items()}}
         )
 
 

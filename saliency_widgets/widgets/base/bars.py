@@ -14,7 +14,7 @@ from bqplot.scales import LinearScale, OrdinalScale
 
 from saliency_widgets.markup import Markup
 from saliency_widgets.params import Param
-from saliency_widgets.widgets.base.charts import ACCENT, INK, QUIET, SECOND, TICKS, make_figure, round_ticks
+from saliency_widgets.widgets.base.charts import ACCENT, INK, QUIET, SECOND, TICKS, draw, make_figure, round_ticks
 from saliency_widgets.widgets.base.controls import Control
 from saliency_widgets.widgets.base.inbox import clicked_index
 from saliency_widgets.widgets.base.text import RichText
@@ -178,17 +178,13 @@ class FeatureBars:
         self._figure.layout.height = f"{self._height()}px"
         with self._size.hold_sync():
             self._size.min, self._size.max = low, high
-        with self._bars.hold_sync():
-            self._bars.x, self._bars.y, self._bars.colors = positions, np.array(sizes), colors
-        with self._rows.hold_sync():
-            self._rows.x, self._rows.y, self._rows.base = positions, np.full(len(sizes), high), low
+        draw(self._bars, positions, np.array(sizes), colors=colors)
+        draw(self._rows, positions, np.full(len(sizes), high), base=low)
         for mark, right in zip(self._numbers, (True, False), strict=True):
             indices = [k for k, size in enumerate(sizes) if (size >= 0) == right]
-            with mark.hold_sync():
-                mark.x, mark.y = np.array([ends[k] for k in indices]), [positions[k] for k in indices]
-                mark.text = [size_text(sizes[k], signed=self._signed) for k in indices]
-        with self._marker_marks.hold_sync():
-            self._marker_marks.x, self._marker_marks.y = np.array(marks), positions[: len(marks)]
+            text = [size_text(sizes[k], signed=self._signed) for k in indices]
+            draw(mark, np.array([ends[k] for k in indices]), [positions[k] for k in indices], text=text)
+        draw(self._marker_marks, np.array(marks), positions[: len(marks)])
         if len(positions) < len(self._position.domain):
             self._position.domain = positions[::-1]
 

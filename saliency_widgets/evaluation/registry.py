@@ -1,0 +1,203 @@
+"""What a trust test is, and how the tests are found.
+
+A test is one file in ``evaluation/``: a generator of running results under the decorator :func:`trust_test`. Its tab in
+the explorers, its columns in ``sw.evaluate`` and its metrics in ``sw.sweep`` follow from it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from saliency_widgets.attribution import Attribution
+from saliency_widgets.attribution.numerics.quadrature import coarse_to_fine
+from saliency_widgets.attribution.registry import discovered
+from saliency_widgets.evaluation.explanation import Explanation
+from saliency_widgets.params import Param
+from saliency_widgets.runtime.runner import Runner
+
+InputKind = Literal["image", "table"]
+Need = Literal["region", "background"]
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Running:
+    """An estimate that is valid on its own and is refined by the next one.
+
+    Attributes:
+        done: Units of work finished: points, draws, maps or rows.
+        total: Units of work in all.
+    """
+
+    done: int = 1
+    total: int = 1
+
+    @property
+    def complete(self) -> bool:
+        """Whether all the work is done."""
+        return self.done >= self.total
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Numbers that ``sw.evaluate`` reads from one run of a test.
+
+    Attributes:
+        numbers: By column, a function of the last result; where there is no number, it raises a ValueError that says
+            why. The result is None if the test yielded none.
+        settings: Arguments of this run that nobody can change.
+    """
+
+    numbers: Mapping[str, Callable[[Any], float]]
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+def defined(value: float, why: str) -> float:
+    """Return the number of a column.
+
+    Raises:
+        ValueError: It is NaN; the message says why.
+    """
+    if value != value:
+        raise ValueError(why)
+    return value
+
+
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """A finished map of one input, and what is needed to measure it.
+
+    Attributes:
+        explanation: The map, and the model behind it.
+        attribution: The method's result.
+        seconds: How long the map took.
+        peak: Measures the peak memory in MiB; NaN if that is unknown.
+        settings: Parameters of trust tests.
+    """
+
+    explanation: Explanation
+    attribution: Attribution
+    seconds: float
+    peak: Callable[[], float]
+    settings: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One number about a map, by which ``sw.sweep`` compares settings.
+
+    Attributes:
+        name: Its name in code.
+        title: Its name in the interface.
+        better: Whether high or low values are better.
+        help: What it measures, in one sentence.
+        measure: Computes the number, NaN if there is none; None for a metric that compares with a finer map.
+        cost: Whether it is a cost rather than a quality.
+        exact: Whether another machine gets the same number.
+        unit: Of the number.
+    """
+
+    name: str
+    title: str
+    better: Literal["high", "low"]
+    help: str
+    measure: Callable[[Measured], float] | None
+    cost: bool = False
+    exact: bool = True
+    unit: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class TrustTest:
+    """A test of whether a map can be trusted.
+
+    Attributes:
+        name: Identifies it.
+        title: The title of its tab.
+        run: The generator: (explanation, **params) -> running results.
+        params: Its parameters; the panel has a control for each that is not advanced.
+        how_to_read: How to read its view; by kind of input where that differs.
+        kinds: The inputs whose explorers show it. ``sw.evaluate`` runs every test with columns.
+        needs: What it needs besides a map: a marked region, or the rows of a background.
+        columns: For ``sw.evaluate``: one entry for each run.
+        metrics: For ``sw.sweep``.
+        of_map: Whether it tests the map, and not only the score.
+        urgent: Whether a person waits for it, as for the score under a brush.
+        view: The name of its view in ``widgets/trust/``; "numbers" lists its columns.
+        order: Tabs and columns are sorted by this, then by name.
+    """
+
+    name: str
+    title: str
+    run: Callable[..., Iterator[Any]]
+    params: tuple[Param, ...]
+    how_to_read: str | Mapping[str, str]
+    kinds: tuple[InputKind, ...] = ("image", "table")
+    needs: tuple[Need, ...] = ()
+    columns: tuple[Columns, ...] = ()
+    metrics: tuple[Metric, ...] = ()
+    of_map: bool = True
+    urgent: bool = False
+    view: str = "numbers"
+    order: int = 0
+
+    def begin(self, explanation: Explanation, values: Mapping[str, Any], **settings: Any) -> Iterator[Any]:
+        """Start the test.
+
+        Args:
+            explanation: The map.
+            values: Of parameters, by name, those of other tests included; one without a value has its default.
+            **settings: Further arguments of the run.
+        """
+        params = {param.name: values.get(param.name, param.default) for param in self.params}
+        return self.run(explanation, **{**params, **settings})
+
+
+def trust_test(
+    name: str, *, columns: Mapping[str, Callable[[Any], float]] | tuple[Columns, ...] = (), **fields: Any
+) -> Callable[[Callable[..., Iterator[Any]]], TrustTest]:
+    """Make a generator a trust test: see :class:`TrustTest`; a mapping stands for the numbers of one run."""
+    runs = (Columns(columns),) if isinstance(columns, Mapping) else columns
+    return lambda run: TrustTest(name, run=run, columns=runs, **fields)
+
+
+def trust_tests() -> dict[str, TrustTest]:
+    """Return all trust tests by name: those of the modules in ``evaluation/``."""
+    tests = discovered("saliency_widgets.evaluation", TrustTest)
+    return {test.name: test for test in sorted(tests, key=lambda test: (test.order, test.name))}
+
+
+def refined(
+    runner: Runner,
+    count: int,
+    compute: Callable[[list[int]], tuple[Tensor, ...]],
+    *,
+    key: Callable[[list[int]], Hashable],
+    first: Sequence[int],
+    chunk_size: int | None,
+) -> Iterator[tuple[list[int], list[Tensor]]]:
+    """Compute the points of a line chunk by chunk: the ends first, then the points between them.
+
+    Args:
+        runner: Chooses the rows per pass, and caches the results of passes.
+        count: How many points there are.
+        compute: Maps the indices of some points to tensors with one row per point.
+        key: The cache key for these indices.
+        first: Points of the first passes.
+        chunk_size: Rows per pass.
+
+    Yields:
+        The indices of the points computed so far, in order, and the tensors with one row for each.
+    """
+    order = coarse_to_fine(count)
+    rows: dict[int, tuple[Tensor, ...]] = {}
+    for chunk in runner.chunks(count, chunk_size, first=first):
+        indices = [order[k] for k in chunk]
+        values = runner.once(key(indices), lambda indices=indices: compute(indices))
+        rows.update(zip(indices, zip(*values, strict=True), strict=True))
+        indices = sorted(rows)
+        yield indices, [torch.stack(column) for column in zip(*(rows[k] for k in indices), strict=True)]

@@ -1,0 +1,40 @@
+"""The view of the importance of features over many rows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import ipywidgets as w
+
+from saliency_widgets.evaluation.importance import Importance
+from saliency_widgets.session.explanation import FinishedMap
+from saliency_widgets.widgets.base.bars import FeatureBars
+from saliency_widgets.widgets.trust.section import Section
+
+
+class BarsSection(Section):
+    """A test whose result is a bar for each feature of a table."""
+
+    waiting = "The answer comes as soon as the bars are there."
+
+    def _make_parts(self) -> Sequence[w.Widget]:
+        assert self.context.table is not None
+        self._names = self.context.table.names
+        self._bars = FeatureBars(self._names, signed=False)
+        return [self._bars.widget]
+
+
+class ImportanceSection(BarsSection):
+    """Shows the features that the scores of many rows depend on."""
+
+    view = "importance"
+
+    def show(self, result: Importance, shown: FinishedMap) -> None:  # noqa: ARG002
+        """Show the mean sizes over the rows computed so far."""
+        self._bars.show(result.size.numpy(), final=result.complete)
+        self._bars.show_markers(result.mean.numpy())
+        largest = result.size.argsort(descending=True)[:3].tolist()
+        state = "" if result.complete else f" of {result.total}"
+        self.say(
+            f"Over {result.done}{state} rows, the scores depend most on {', '.join(self._names[k] for k in largest)}."
+        )

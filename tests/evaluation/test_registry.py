@@ -1,0 +1,218 @@
+"""The contract of every trust test, and that adding one is adding one file."""
+
+from __future__ import annotations
+
+import importlib
+import math
+import re
+import sys
+from dataclasses import fields, is_dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from toys import conv_net, images, mlp, state_of
+
+import saliency_widgets as sw
+from saliency_widgets.attribution import Reduction, get_method
+from saliency_widgets.attribution.errors import Cancelled
+from saliency_widgets.evaluation.explanation import Explanation, map_of
+from saliency_widgets.evaluation.registry import TrustTest, trust_tests
+from saliency_widgets.session import Problem
+from saliency_widgets.session.request import Request
+from saliency_widgets.widgets import Explorer
+from saliency_widgets.widgets.trust.panel import views
+from saliency_widgets.widgets.trust.section import Section
+
+ROOT = Path(__file__).resolve().parents[2]
+NAME = "concentration"
+QUICK = {"steps": 4, "stages": 2, "turns": 2, "draws": 2, "rows": 8, "repeats": 1}
+
+
+@pytest.fixture(params=list(trust_tests()))
+def test(request) -> TrustTest:
+    return trust_tests()[request.param]
+
+
+class Store(dict):
+    """What a session stores results of single passes in."""
+
+    put = dict.__setitem__
+
+
+def explanation_of(kind: str, store: Store | None = None, check=lambda: None, method: str = "smoothgrad"):
+    """A map of a small model, of an image or of a row."""
+    if kind == "image":
+        problem = Problem(conv_net(), images(0, 1, 3, 8, 8))
+    else:
+        frame = pd.DataFrame(np.random.default_rng(0).normal(size=(70, 4)), columns=list("abcd"))
+        problem = Problem(mlp(classes=2), frame.iloc[3], background=frame)
+    entry = get_method(method)
+    params = entry.check_params({"n_samples": 2} if method == "smoothgrad" else {})
+    score, _ = problem.resolve(Request.of(method, {}, target=1))
+    runner, reduction = problem.runner(score, check), Reduction(entry.sign)
+    region = torch.zeros(8, 8, dtype=torch.bool)
+    region[2:5, 1:4] = True
+    values = map_of(entry, params, reduction, problem.runner(score))
+    explained = Explanation(
+        lambda shared: runner if shared is None else replace(runner, results=store),
+        values, entry, params, reduction, region=region, others=lambda: {"other": values.flip(0)},
+    )  # fmt: skip
+    return problem, explained
+
+
+def plain(value):
+    """A result as numbers, for comparison."""
+    if is_dataclass(value):
+        return {field.name: plain(getattr(value, field.name)) for field in fields(value)}
+    if isinstance(value, torch.Tensor):
+        return value.tolist()
+    if isinstance(value, dict):
+        return {key: plain(one) for key, one in value.items()}
+    return [plain(one) for one in value] if isinstance(value, (list, tuple)) else value
+
+
+def same(one, other) -> bool:
+    return repr(plain(one)) == repr(plain(other))
+
+
+def last(test: TrustTest, explained: Explanation, **values):
+    *_, outcome = test.begin(explained, {**QUICK, **values})
+    return outcome
+
+
+def others_of(param) -> list:
+    """Values of a parameter other than its default."""
+    if param.choices:
+        return [name for name in param.options() if name in ("mean", "noise", "scattered")]
+    return [param.check(param.low if param.default != param.low else param.low + 1)]
+
+
+def test_what_it_says_of_itself(test):
+    assert test.title
+    assert test.view in views()
+    for kind in test.kinds:
+        how = test.how_to_read if isinstance(test.how_to_read, str) else test.how_to_read[kind]
+        assert how.endswith(".")
+    for param in test.params:
+        assert param.help.endswith(".")
+        assert param.default is None or param.check(param.default) == param.default
+
+
+def test_names_of_columns_and_metrics_belong_to_one_test():
+    tests = trust_tests().values()
+    columns = [name for test in tests for columns in test.columns for name in columns.numbers]
+    metrics = [metric.name for test in tests for metric in test.metrics]
+    assert len(set(columns)) == len(columns)
+    assert len(set(metrics)) == len(metrics)
+
+
+def test_each_running_result_can_be_shown_and_the_last_is_complete(test):
+    for kind in test.kinds:
+        problem, explained = explanation_of(kind)
+        before = state_of(problem.model)
+        results = list(test.begin(explained, QUICK))
+        parts = [[one for one in (r if isinstance(r, tuple) else (r,)) if one is not None] for r in results]
+        assert all(0 <= one.done <= one.total for shown in parts for one in shown)
+        assert all(one.complete for one in parts[-1])
+        assert state_of(problem.model) == before
+        assert same(results[-1], last(test, explained))
+
+
+def test_it_stops_when_nobody_waits(test):
+    for kind in test.kinds:
+        stopped: list[bool] = []
+
+        def check(stopped=stopped):
+            if stopped:
+                raise Cancelled
+
+        _, explained = explanation_of(kind, check=check)
+        running = test.begin(explained, {**QUICK, "draws": 64, "rows": 64})
+        next(running)
+        stopped.append(True)
+        with pytest.raises(Cancelled):
+            list(running)
+
+
+def test_stored_results_are_those_of_the_same_parameters(test):
+    """A key of a stored result names all that it depends on: each parameter moves, and nothing stale comes."""
+    for kind in test.kinds:
+        _, explained = explanation_of(kind, Store())
+        _, fresh = explanation_of(kind)
+        last(test, explained)
+        for param in test.params:
+            for value in others_of(param):
+                change = {param.name: value}
+                assert same(last(test, explained, **change), last(test, fresh, **change)), change
+        assert same(last(test, explained), last(test, fresh))
+
+
+def test_each_column_is_a_number_or_says_why_not(test):
+    for columns in test.columns:
+        for method in ("smoothgrad", "gradient"):
+            _, explained = explanation_of("image", method=method)
+            try:
+                *_, outcome = (None, *test.begin(explained, QUICK, **columns.settings))
+                numbers = [read(outcome) for read in columns.numbers.values()]
+            except ValueError as error:
+                numbers, reason = [], str(error)
+                assert reason.endswith("."), columns
+            assert all(math.isfinite(number) for number in numbers)
+
+
+# ---- one file
+
+
+@pytest.fixture
+def added(tmp_path, monkeypatch):
+    """A folder with the trust test that CONTRIBUTING.md shows, word for word."""
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "CONTRIBUTING.md").read_text(), re.DOTALL)
+    (code,) = [block for block in blocks if "@trust_test" in block]
+    (tmp_path / f"{NAME}.py").write_text(code)
+    package = importlib.import_module("saliency_widgets.evaluation")
+    monkeypatch.setattr(package, "__path__", [*package.__path__, str(tmp_path)])
+    importlib.invalidate_caches()
+    yield
+    sys.modules.pop(f"{package.__name__}.{NAME}", None)
+    vars(package).pop(NAME, None)
+
+
+def test_it_is_a_column_and_its_parameter_is_checked(added):
+    model, x = conv_net(), images(0, 1, 3, 8, 8)
+    values = np.zeros((8, 8))
+    values[0, :4] = [5, 3, 1, 1]
+    options = {"turns": 1, "stages": 1, "progress": False, "fill": "zero"}
+    outcome = sw.evaluate(model, x, {"mine": values, "blank": np.zeros((8, 8))}, **options)
+    assert outcome.loc["mine", NAME] == 2 / 64  # 8 of 10
+    assert np.isnan(outcome.loc["blank", NAME])
+    assert outcome.reasons["blank"][NAME] == "the map is zero everywhere."
+    assert sw.evaluate(model, x, values, share=0.5, **options).loc["map", NAME] == 1 / 64
+    with pytest.raises(ValueError, match=r"share: expected a number from 0\.1 to 1, got 2\.0"):
+        sw.evaluate(model, x, values, share=2, **options)
+
+
+def test_it_is_a_tab_with_its_slider(added):
+    explorer = Explorer(conv_net(), images(0, 1, 3, 8, 8), executor="inline", method="gradient")
+    titles = [title for title, _ in explorer.trust._choice.options]
+    explorer.trust._choice.value = titles.index("Concentration")
+    explorer.trust._fold.selected_index = 0
+    section = explorer.trust._visible
+    assert type(section) is Section
+    values = np.abs(explorer.attribution.values[0].numpy()).max(0).flatten()
+
+    def fraction_of(share: float) -> float:
+        ranked = np.sort(values)[::-1].cumsum()
+        return (np.argmax(ranked >= share * ranked[-1]) + 1) / len(values)
+
+    assert f"Concentration: {fraction_of(0.8):.2f}" in section._said.value
+    section.controls["share"].value = 0.5
+    assert f"Concentration: {fraction_of(0.5):.2f}" in section._said.value
+    assert "the smaller" in section.widget.children[-1].value
+    explorer.close()
+
+
+def test_it_is_gone_again():
+    assert NAME not in trust_tests()
