@@ -7,7 +7,7 @@ import { clipLimits, histogram, type Limits, strength, totalMagnitude } from "..
 import { Composer, type Pixels } from "../src/core/compose.ts";
 import { difference } from "../src/core/difference.ts";
 import { codeValue, decodeFrame, type Frame } from "../src/core/frame.ts";
-import { cumulate, limitsOf, sharedEnds } from "../src/core/sharing.ts";
+import { cumulate, limitsOf, sharedEnds } from "../src/core/scale.ts";
 import { formatNumber } from "../src/core/text.ts";
 
 interface Case {

@@ -4,7 +4,7 @@ import { barColors, barTicks, type Tick } from "./bar.ts";
 import { BLENDS, blendInto, blendSmall, type Look, type Mix, makeMix, type Raster } from "./blend.ts";
 import { clipLimits, histogram, type Limits, totalMagnitude } from "./clip.ts";
 import { codeValue, type Frame, nearest } from "./frame.ts";
-import { cumulate, type Pooled } from "./sharing.ts";
+import { cumulate, type Pooled } from "./scale.ts";
 import type { Reading } from "./text.ts";
 
 /** The display settings in use; both tables have 768 bytes. */

@@ -2,7 +2,7 @@
 
 import { barColors, barTicks } from "../core/bar.ts";
 import type { Display } from "../core/compose.ts";
-import { type Ends, highest, limitsOf } from "../core/sharing.ts";
+import { type Ends, highest, limitsOf } from "../core/scale.ts";
 import { drawBar } from "../shell/bar.ts";
 import { make, setText } from "../shell/elements.ts";
 

@@ -6,7 +6,7 @@ import { Composer, type Display, type Pixels } from "../core/compose.ts";
 import { decodeFrame, type Frame, type RawFrame, toBytes } from "../core/frame.ts";
 import { Acknowledger, Newest, receive } from "../core/order.ts";
 import { pngSize } from "../core/png.ts";
-import type { Pooled } from "../core/sharing.ts";
+import type { Pooled } from "../core/scale.ts";
 import { formatNumber, formatShare, progressParts, type Status } from "../core/text.ts";
 import { make, setText } from "../shell/elements.ts";
 import { decodeImage } from "../shell/image.ts";

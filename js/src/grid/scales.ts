@@ -1,7 +1,7 @@
 // Which cells share a color scale, and where it ends.
 
 import type { Display } from "../core/compose.ts";
-import { type Ends, type Pooled, sharedEnds } from "../core/sharing.ts";
+import { type Ends, type Pooled, sharedEnds } from "../core/scale.ts";
 import type { Scale } from "./bars.ts";
 import type { GridCell } from "./cell.ts";
 

@@ -3,7 +3,7 @@
 import type { AnyModel } from "@anywidget/types";
 import type { Limits } from "../core/clip.ts";
 import type { Display } from "../core/compose.ts";
-import { limitsOf } from "../core/sharing.ts";
+import { limitsOf } from "../core/scale.ts";
 import { formatTime, KERNEL_GONE, unanswered } from "../core/text.ts";
 import { make, setText } from "../shell/elements.ts";
 import { KernelWatch } from "../shell/kernel.ts";
@@ -14,7 +14,7 @@ import { follow, tell } from "../shell/traits.ts";
 import { Bars } from "./bars.ts";
 import { type CellModel, GridCell, type Spot } from "./cell.ts";
 import { ModelCheckUps, type RawCheckUp } from "./checkups.ts";
-import { listen } from "./hands.ts";
+import { listen } from "./input.ts";
 import { PairView } from "./pair.ts";
 import { Scales } from "./scales.ts";
 import { SMALLEST, Toolbar } from "./toolbar.ts";

@@ -23,9 +23,9 @@ import {
   type StepInfo,
 } from "./content.ts";
 import { type LessonElements, makeLessonElements } from "./elements.ts";
+import { bringIntoSight } from "./highlight.ts";
 import { PanelView, type Seen } from "./panel.ts";
 import { Strip } from "./strip.ts";
-import { bringIntoSight } from "./tried.ts";
 
 const TO_COME: Content = { message: "This step is being computed.", remedy: "It appears here by itself." };
 const NEVER: Content = { message: `${KERNEL_GONE}.`, remedy: "The steps that were finished still work." };

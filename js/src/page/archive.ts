@@ -2,10 +2,21 @@
 
 import { type Packing, unpack } from "../core/packing.ts";
 import type { Axis } from "../core/recording.ts";
-import type { Setting } from "./settings.ts";
 
 /** Traits by name. */
 export type Traits = Record<string, unknown>;
+
+/** A parameter of the display, as Python states it. */
+export interface Setting {
+  name: string;
+  label: string;
+  help: string;
+  kind: "float" | "choice" | "range";
+  low: number | null;
+  high: number | null;
+  unit: string;
+  options: string[];
+}
 
 export interface Archive {
   /** The place of the root view's model among the models. */

@@ -1,7 +1,6 @@
 // Reads single pixels: by pointer, or by keyboard with a cursor.
 
 import type { Raster } from "../core/blend.ts";
-import type { Elements } from "./elements.ts";
 
 export interface Place {
   x: number;
@@ -19,7 +18,7 @@ export class Inspector {
   #place: Place | null = null;
 
   constructor(
-    private readonly elements: Pick<Elements, "canvas" | "cursor">,
+    private readonly elements: { readonly canvas: HTMLCanvasElement; readonly cursor: HTMLElement },
     private readonly size: () => Raster | null,
     private readonly changed: () => void,
     life: AbortSignal,

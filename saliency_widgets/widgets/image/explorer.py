@@ -127,7 +127,7 @@ class Explorer(BaseExplorer):
         self.trust = ImageTrust(self.view, problem.baselines, busy=lambda: session.busy, executor=executor)
         self.trust.widget.layout.flex = "1 1 100%"
         self.view.layout.flex, self.view.layout.min_width = "3 1 260px", "240px"
-        # The image's width at its maximum height (60vh, see heatmap.css), so that there is no empty margin.
+        # The image's width at its maximum height (60vh, see shell/view.css), so that there is no empty margin.
         self.view.layout.max_width = f"max(320px, min(640px, {60 * width / height:.1f}vh))"
         self.panel.on_reduction(self._session.reduce)
         self._display.observe(lambda _change: self._on_clip(), names="clip")

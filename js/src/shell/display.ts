@@ -1,7 +1,7 @@
 // The display settings follow their controls in the page. A control tells the kernel itself: one message a move.
 
 import type { AnyModel } from "@anywidget/types";
-import { type LiveModel, resolveModel } from "./shell/models.ts";
+import { type LiveModel, resolveModel } from "./models.ts";
 
 /** A control's model, and which of its values counts: a menu's is the place of what is chosen. */
 type Source = readonly [name: string, model: LiveModel, trait: "index" | "value"];

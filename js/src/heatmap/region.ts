@@ -3,7 +3,8 @@
 import type { Raster } from "../core/blend.ts";
 import { toBytes } from "../core/frame.ts";
 import { Mask, type Spot } from "../core/mask.ts";
-import { type Elements, make, setDisabled, setText } from "./elements.ts";
+import { make, setText } from "../shell/elements.ts";
+import { type Elements, setDisabled } from "./elements.ts";
 
 type Tool = "brush" | "rectangle" | "erase";
 

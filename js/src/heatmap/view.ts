@@ -1,30 +1,31 @@
 // One view of the model: listens to its traits, keeps the newest frame, paints under requestAnimationFrame.
 
 import type { AnyModel } from "@anywidget/types";
-import type { Raster } from "./core/blend.ts";
-import { type Cause, Coalescer } from "./core/coalesce.ts";
-import { Composer, type Display, type Pixels } from "./core/compose.ts";
-import type { Finding } from "./core/findings.ts";
-import { decodeFrame, type Frame, type RawFrame, toBytes } from "./core/frame.ts";
-import { Acknowledger, Newest, receive } from "./core/order.ts";
-import { pngSize } from "./core/png.ts";
-import { readingText, type Status, unanswered, withoutKernel } from "./core/text.ts";
-import { drawBar } from "./shell/bar.ts";
-import { CheckUpLine } from "./shell/checkup.ts";
-import { CopyButton } from "./shell/copy.ts";
-import { Drawings } from "./shell/drawings.ts";
-import { type Elements, keepFocus, makeElements, setText } from "./shell/elements.ts";
-import { holdButton } from "./shell/hold.ts";
-import { decodeImage } from "./shell/image.ts";
-import { Inspector } from "./shell/inspector.ts";
-import { KernelWatch } from "./shell/kernel.ts";
-import { DisplayReader, type LiveModel, resolveModel, Subscriptions } from "./shell/models.ts";
-import { type Problem, showStatus } from "./shell/panel.ts";
-import { primeControls } from "./shell/prime.ts";
-import { type RawRegion, RegionTools } from "./shell/region.ts";
-import { reserveHeight } from "./shell/reserve.ts";
-import { Stage, watchSize } from "./shell/stage.ts";
-import { follow, tell } from "./shell/traits.ts";
+import type { Raster } from "../core/blend.ts";
+import { type Cause, Coalescer } from "../core/coalesce.ts";
+import { Composer, type Display, type Pixels } from "../core/compose.ts";
+import type { Finding } from "../core/findings.ts";
+import { decodeFrame, type Frame, type RawFrame, toBytes } from "../core/frame.ts";
+import { Acknowledger, Newest, receive } from "../core/order.ts";
+import { pngSize } from "../core/png.ts";
+import { readingText, type Status, unanswered, withoutKernel } from "../core/text.ts";
+import { drawBar } from "../shell/bar.ts";
+import { CheckUpLine } from "../shell/checkup.ts";
+import { setText } from "../shell/elements.ts";
+import { decodeImage } from "../shell/image.ts";
+import { Inspector } from "../shell/inspector.ts";
+import { KernelWatch } from "../shell/kernel.ts";
+import { DisplayReader, type LiveModel, resolveModel, Subscriptions } from "../shell/models.ts";
+import { primeControls } from "../shell/prime.ts";
+import { reserveHeight } from "../shell/reserve.ts";
+import { Stage, watchSize } from "../shell/stage.ts";
+import { follow, tell } from "../shell/traits.ts";
+import { CopyButton } from "./copy.ts";
+import { Drawings } from "./drawings.ts";
+import { type Elements, keepFocus, makeElements } from "./elements.ts";
+import { holdButton } from "./hold.ts";
+import { type RawRegion, RegionTools } from "./region.ts";
+import { type Problem, showStatus } from "./status.ts";
 
 const BROKEN_IMAGE: Problem = {
   message: "The image could not be decoded.",

@@ -1,7 +1,7 @@
 // What is drawn on the layers, as the kernel is told of it.
 
-import type { LiveModel } from "./models.ts";
-import { tell } from "./traits.ts";
+import type { LiveModel } from "../shell/models.ts";
+import { tell } from "../shell/traits.ts";
 
 /**
  * Tells the kernel what a canvas shows, where it was told something else.

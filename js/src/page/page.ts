@@ -1,14 +1,14 @@
 // A saved page: the views as they are, with stand-ins for the kernel's models, and controls that need no kernel.
 
 import type { AnyModel } from "@anywidget/types";
-import { toBytes } from "./core/frame.ts";
-import { pngSize } from "./core/png.ts";
-import views from "./heatmap.ts";
-import { type Archive, readArchive } from "./page/archive.ts";
-import { makeModels, type PageModel } from "./page/models.ts";
-import { Recorded } from "./page/recorded.ts";
-import { settingRows } from "./page/settings.ts";
-import { make } from "./shell/elements.ts";
+import { toBytes } from "../core/frame.ts";
+import { pngSize } from "../core/png.ts";
+import { make } from "../shell/elements.ts";
+import views from "../views.ts";
+import { type Archive, readArchive } from "./archive.ts";
+import { makeModels, type PageModel } from "./models.ts";
+import { Recorded } from "./recorded.ts";
+import { settingRows } from "./settings.ts";
 
 async function open(): Promise<void> {
   const archive = await readArchive(find("sw-archive").textContent ?? "");
