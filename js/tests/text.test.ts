@@ -104,7 +104,7 @@ it("stops saying that it runs once the kernel is gone", () => {
 
 it("says in one line, once something was moved, that the kernel is gone and what still works", () => {
   const line = unanswered("image");
-  expect(line).toBe(`${KERNEL_GONE}. Opacity, colors, clip range and threshold still work.`);
+  expect(line).toBe(`${KERNEL_GONE}. Opacity, colors and all other display settings still work.`);
   const failed: Status = { ...done, state: "error", message: "No such layer.", remedy: "Change a setting." };
   for (const status of [running, done, failed]) {
     const { message, remedy, notes } = withoutKernel({ ...status, notes: ["slow"] }, line);

@@ -1,25 +1,12 @@
 // From a frame, an image and the display settings to pixels. Each stage is computed again only when needed.
 
 import { barColors, barTicks, type Tick } from "./bar.ts";
-import { BLENDS, blendInto, blendSmall, type Look, type Mix, makeMix, type Raster } from "./blend.ts";
+import { blendInto, blendSmall, type Mix, makeMix } from "./blend.ts";
 import { clipLimits, histogram, type Limits, totalMagnitude } from "./clip.ts";
-import { codeValue, type Frame, nearest } from "./frame.ts";
+import { type Display, lookOf } from "./display.ts";
+import { codeValue, type Frame, nearest, type Pixels, type Raster } from "./frame.ts";
 import { cumulate, type Pooled } from "./scale.ts";
 import type { Reading } from "./text.ts";
-
-/** The display settings in use; both tables have 768 bytes. */
-export interface Display {
-  lut: Uint8Array;
-  diverging: Uint8Array;
-  opacity: number;
-  clip: readonly [number, number];
-  threshold: number;
-  blend: number;
-}
-
-export interface Pixels extends Raster {
-  readonly data: Uint8ClampedArray<ArrayBuffer>;
-}
 
 /** Remembers one result until one of its inputs changes. */
 class Memo<T> {
@@ -57,19 +44,17 @@ export class Composer {
     display: Display,
     limits: Limits = this.limits(frame, display),
   ): Pixels {
-    const { opacity, threshold, blend } = display;
-    const { signed, codes } = frame;
-    const lut = signed ? display.diverging : display.lut;
-    const key = [...limits, opacity, threshold, blend, lut];
+    const { signed } = frame;
+    const look = lookOf(display, signed);
+    const key = [...limits, ...Object.values(look)];
     return this.#blended.get([frame, image, ...key], () => {
       const under = image ?? plain(frame.width, frame.height);
-      const look: Look = { opacity, threshold, blend: BLENDS[blend] ?? BLENDS[0] };
       if (this.#bytes.length !== under.data.length) this.#bytes = new Uint8ClampedArray(under.data.length);
       if (under.width * under.height < 65536) {
-        blendSmall(this.#bytes, under.data, under, codes, frame, signed, limits, look, lut);
+        blendSmall(this.#bytes, under, frame, limits, look);
       } else {
-        const mix = this.#mix.get([signed, ...key], () => makeMix(signed, limits, look, lut));
-        blendInto(this.#bytes, under.data, under, codes, frame, mix);
+        const mix = this.#mix.get([signed, ...key], () => makeMix(signed, limits, look));
+        blendInto(this.#bytes, under, frame, mix);
       }
       return { width: under.width, height: under.height, data: this.#bytes };
     });
@@ -88,9 +73,8 @@ export class Composer {
     ticks: number,
     limits: Limits = this.limits(frame, display),
   ): { row: Uint8ClampedArray<ArrayBuffer>; ticks: Tick[] } {
-    const lut = frame.signed ? display.diverging : display.lut;
     return {
-      row: barColors(frame.signed, limits, lut, display.threshold),
+      row: barColors(frame.signed, limits, lookOf(display, frame.signed)),
       ticks: barTicks(frame, limits, ticks),
     };
   }

@@ -4,6 +4,16 @@
 export const LEVELS = 65534;
 export const ZERO = LEVELS / 2;
 
+export interface Raster {
+  readonly width: number;
+  readonly height: number;
+}
+
+/** RGBA, four bytes a pixel. */
+export interface Pixels extends Raster {
+  readonly data: Uint8ClampedArray<ArrayBuffer>;
+}
+
 /** What the `frame` trait holds; `{}` while there is none. */
 export interface RawFrame {
   generation?: number;

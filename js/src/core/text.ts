@@ -99,8 +99,8 @@ export const KERNEL_GONE = "The kernel is gone: run the cell again";
 
 /** What of a view needs no kernel, for the line that says that there is none. */
 export const STILL_WORKS = {
-  image: "Opacity, colors, clip range and threshold still work.",
-  grid: "Opacity, colors, clip range, threshold and scales still work.",
+  image: "Opacity, colors and all other display settings still work.",
+  grid: "Opacity, colors, scales and all other display settings still work.",
   plain: "What is shown stays as it is.",
 };
 

@@ -1,9 +1,9 @@
 // One cell of a grid: a map over its image, and one line below it.
 
-import type { Raster } from "../core/blend.ts";
 import type { Limits } from "../core/clip.ts";
-import { Composer, type Display, type Pixels } from "../core/compose.ts";
-import { decodeFrame, type Frame, type RawFrame, toBytes } from "../core/frame.ts";
+import { Composer } from "../core/compose.ts";
+import type { Display } from "../core/display.ts";
+import { decodeFrame, type Frame, type Pixels, type Raster, type RawFrame, toBytes } from "../core/frame.ts";
 import { Acknowledger, Newest, receive } from "../core/order.ts";
 import { pngSize } from "../core/png.ts";
 import type { Pooled } from "../core/scale.ts";

@@ -1,8 +1,8 @@
 // The difference of two cells, as a signed map of its own.
 
-import { barColors, barTicks } from "../core/bar.ts";
-import { Composer, type Display } from "../core/compose.ts";
+import { Composer } from "../core/compose.ts";
 import { difference } from "../core/difference.ts";
+import type { Display } from "../core/display.ts";
 import type { Frame } from "../core/frame.ts";
 import { formatNumber } from "../core/text.ts";
 import { drawBar } from "../shell/bar.ts";
@@ -120,10 +120,8 @@ export class PairView {
     if (!frame || !first) return;
     this.#stageBox.style.setProperty("--sw-ratio", String(first.size.width / first.size.height));
     this.#stage.draw(this.#composer.blend(frame, first.image, display), []);
-    const limits = this.#composer.limits(frame, display);
-    drawBar(this.#bar, this.#ticks, barColors(true, limits, display.diverging, display.threshold), [
-      ...barTicks(frame, limits, 3),
-    ]);
+    const { row, ticks } = this.#composer.bar(frame, display, 3);
+    drawBar(this.#bar, this.#ticks, row, ticks);
   }
 
   say(spot: Spot | null): void {

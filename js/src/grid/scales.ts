@@ -1,6 +1,6 @@
 // Which cells share a color scale, and where it ends.
 
-import type { Display } from "../core/compose.ts";
+import type { Display } from "../core/display.ts";
 import { type Ends, type Pooled, sharedEnds } from "../core/scale.ts";
 import type { Scale } from "./bars.ts";
 import type { GridCell } from "./cell.ts";

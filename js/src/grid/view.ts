@@ -2,12 +2,12 @@
 
 import type { AnyModel } from "@anywidget/types";
 import type { Limits } from "../core/clip.ts";
-import type { Display } from "../core/compose.ts";
+import { type Display, readDisplay } from "../core/display.ts";
 import { limitsOf } from "../core/scale.ts";
 import { formatTime, KERNEL_GONE, unanswered } from "../core/text.ts";
 import { make, setText } from "../shell/elements.ts";
 import { KernelWatch } from "../shell/kernel.ts";
-import { DisplayReader, type LiveModel, resolveModel, Subscriptions } from "../shell/models.ts";
+import { type LiveModel, resolveModel, Subscriptions } from "../shell/models.ts";
 import { primeControls } from "../shell/prime.ts";
 import { watchSize } from "../shell/stage.ts";
 import { follow, tell } from "../shell/traits.ts";
@@ -38,7 +38,6 @@ export class GridView {
   readonly #opened = make("div", "opened", { "aria-live": "polite" });
   readonly #root: HTMLElement;
   readonly #kernel: KernelWatch;
-  readonly #displayReader = new DisplayReader();
   readonly #displayChanges = new Subscriptions("change", () => this.#readDisplay());
   readonly #seen = new Set<GridCell>();
   readonly #dirty = new Set<GridCell>();
@@ -187,7 +186,8 @@ export class GridView {
   }
 
   #readDisplay(): void {
-    this.#display = this.#source && this.#displayReader.read(this.#source);
+    const source = this.#source;
+    this.#display = source && readDisplay((name) => source.get(name));
     this.#soonAll("display");
   }
 

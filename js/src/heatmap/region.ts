@@ -1,7 +1,6 @@
 // Marks a region of the image: by brush or rectangle, with the pointer or the keys.
 
-import type { Raster } from "../core/blend.ts";
-import { toBytes } from "../core/frame.ts";
+import { type Raster, toBytes } from "../core/frame.ts";
 import { Mask, type Spot } from "../core/mask.ts";
 import { make, setText } from "../shell/elements.ts";
 import { type Elements, setDisabled } from "./elements.ts";

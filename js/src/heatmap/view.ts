@@ -1,11 +1,11 @@
 // One view of the model: listens to its traits, keeps the newest frame, paints under requestAnimationFrame.
 
 import type { AnyModel } from "@anywidget/types";
-import type { Raster } from "../core/blend.ts";
 import { type Cause, Coalescer } from "../core/coalesce.ts";
-import { Composer, type Display, type Pixels } from "../core/compose.ts";
+import { Composer } from "../core/compose.ts";
+import { type Display, readDisplay } from "../core/display.ts";
 import type { Finding } from "../core/findings.ts";
-import { decodeFrame, type Frame, type RawFrame, toBytes } from "../core/frame.ts";
+import { decodeFrame, type Frame, type Pixels, type Raster, type RawFrame, toBytes } from "../core/frame.ts";
 import { Acknowledger, Newest, receive } from "../core/order.ts";
 import { pngSize } from "../core/png.ts";
 import { readingText, type Status, unanswered, withoutKernel } from "../core/text.ts";
@@ -15,7 +15,7 @@ import { setText } from "../shell/elements.ts";
 import { decodeImage } from "../shell/image.ts";
 import { Inspector } from "../shell/inspector.ts";
 import { KernelWatch } from "../shell/kernel.ts";
-import { DisplayReader, type LiveModel, resolveModel, Subscriptions } from "../shell/models.ts";
+import { type LiveModel, resolveModel, Subscriptions } from "../shell/models.ts";
 import { primeControls } from "../shell/prime.ts";
 import { reserveHeight } from "../shell/reserve.ts";
 import { Stage, watchSize } from "../shell/stage.ts";
@@ -50,7 +50,6 @@ export class HeatmapView {
   readonly #copy: CopyButton;
   readonly #checkUp = new CheckUpLine(this.#elements.checkup);
   readonly #reserveReadings = reserveHeight(this.#elements.readings);
-  readonly #displayReader = new DisplayReader();
   readonly #displayChanges = new Subscriptions("change", () => this.#readDisplay());
   readonly #layerChanges = new Subscriptions("new-frame change:width change:height", () =>
     this.#paints.request("layer"),
@@ -192,7 +191,8 @@ export class HeatmapView {
   }
 
   #readDisplay(): void {
-    this.#display = this.#displayModel ? this.#displayReader.read(this.#displayModel) : null;
+    const model = this.#displayModel;
+    this.#display = model && readDisplay((name) => model.get(name));
     this.#report("display", this.#display || this.model.get("plain") === true ? null : NO_DISPLAY);
     this.#paints.request("display");
   }

@@ -32,9 +32,8 @@ export interface Panel {
   map?: string;
   /** The map whose color scale is used. */
   scale?: string;
-  opacity?: number;
-  clip?: [number, number];
-  blend?: number;
+  /** Traits of a display; those that are missing are the model's. */
+  display?: Record<string, unknown>;
   bars?: Bar[];
   chosen?: number;
   curve?: Curve;

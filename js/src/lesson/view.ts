@@ -2,8 +2,8 @@
 
 import type { AnyModel } from "@anywidget/types";
 import { Coalescer } from "../core/coalesce.ts";
-import type { Display, Pixels } from "../core/compose.ts";
-import { toBytes } from "../core/frame.ts";
+import { readDisplay } from "../core/display.ts";
+import { type Pixels, toBytes } from "../core/frame.ts";
 import { KERNEL_GONE } from "../core/text.ts";
 import { fill, make, setText } from "../shell/elements.ts";
 import { decodeImage } from "../shell/image.ts";
@@ -50,9 +50,6 @@ export class LessonView {
   #step = 0;
   #shots = new Map<string, number>();
   #connected = false;
-  /** The same objects while the same colors are meant: what is painted is kept by them. */
-  #lut = new Uint8Array(0);
-  #diverging = new Uint8Array(0);
 
   constructor(
     private readonly model: AnyModel,
@@ -86,12 +83,6 @@ export class LessonView {
     const told = (message: unknown) => this.#onMessage(message);
     model.on("msg:custom", told);
     life.addEventListener("abort", () => model.off("msg:custom", told));
-    this.#on("lut", () => {
-      this.#lut = toBytes(this.model.get("lut") as DataView).slice();
-    });
-    this.#on("diverging", () => {
-      this.#diverging = toBytes(this.model.get("diverging") as DataView).slice();
-    });
     this.#on("steps", () => this.#readSteps());
     this.#on("title", () => setText(this.#elements.title, String(this.model.get("title") ?? "")));
     this.#on("status", () => this.#readStatus());
@@ -282,20 +273,12 @@ export class LessonView {
   // -- what is shown -------------------------------------------------------------------------------------
 
   #seen(panel: Panel): Seen {
-    const display: Display = {
-      lut: this.#lut,
-      diverging: this.#diverging,
-      opacity: panel.opacity ?? 1,
-      clip: panel.clip ?? [0, 100],
-      threshold: 0,
-      blend: panel.blend ?? 0,
-    };
     return {
       panel,
       image: panel.image === undefined ? null : (this.#images.get(panel.image)?.pixels ?? null),
       frame: this.#maps.get(panel.map),
       scale: this.#maps.get(panel.scale),
-      display,
+      display: readDisplay((name) => panel.display?.[name] ?? this.model.get(name)),
     };
   }
 

@@ -1,6 +1,6 @@
 // Reads single pixels: by pointer, or by keyboard with a cursor.
 
-import type { Raster } from "../core/blend.ts";
+import type { Raster } from "../core/frame.ts";
 
 export interface Place {
   x: number;

@@ -21,7 +21,7 @@ _LONGEST = 2000  # characters of an error message on a page
 
 
 def frame_of(event: Event) -> dict[str, Any] | None:
-    """Convert an event's frame for the front end, see ``js/src/heatmap.ts``."""
+    """Convert an event's frame for the front end, see ``js/src/core/frame.ts``."""
     if event.frame is None:
         return None
     stamp = {"generation": event.generation, "index": event.index, "final": event.state != "running"}

@@ -14,6 +14,7 @@ from saliency_widgets import render
 from saliency_widgets.attribution.result import written
 from saliency_widgets.widgets.base import messages
 from saliency_widgets.widgets.base.charts import ACCENT, SECOND
+from saliency_widgets.widgets.base.display import display_settings
 from saliency_widgets.widgets.export.saving import provenance
 from saliency_widgets.widgets.export.static_output import Snapshot
 
@@ -32,7 +33,6 @@ _SIDE = 480  # pixels of the longer side of a map alone
 _WIDE, _WIDEST = 900, 260  # pixels of a grid, and of one of its columns at most
 _BARS = 640  # pixels across
 _GRAY = (128, 128, 128)  # background of a map without an image, as on the page
-_DEFAULTS = {param.name: param for param in render.DISPLAY}
 
 
 def of_explorer(explorer: Explorer) -> Snapshot:
@@ -183,13 +183,9 @@ def _panel(
     if quantized is not None:
         _, scale = _sized(b"", maps[panel["scale"]], side)
         assert scale is not None
-        image = render.blend(
-            image, quantized,
-            lut=render.lut(_DEFAULTS["diverging" if quantized.signed else "colormap"].default),
-            opacity=panel["opacity"], clip=panel["clip"], threshold=0.0,
-            blend=_DEFAULTS["blend"].options()[panel["blend"]],
-            limits=render.clip_limits(scale.codes, scale.signed, panel["clip"]),
-        )  # fmt: skip
+        look = render.look(display_settings(panel["display"]), signed=quantized.signed)
+        limits = render.clip_limits(scale.codes, scale.signed, look["clip"])
+        image = render.blend(image, quantized, **look, limits=limits)
     return Image.fromarray(image)
 
 
