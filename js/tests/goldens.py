@@ -64,7 +64,6 @@ def case(name, values, signed):
     q = render.quantize(values, signed=signed)
     settings = {param.name: drawn(param) for param in render.DISPLAY}
     limits = render.clip_limits(q.codes, signed, settings["clip"])
-    look = render.look(settings, signed=signed)
     height, width = q.codes.shape
     if rng.uniform() < 0.25:  # a coarse map over a finer image, or the other way round
         height, width = (int(n) for n in rng.integers(1, 40, size=2))
@@ -84,8 +83,8 @@ def case(name, values, signed):
         "shares": render.shares(q).ravel().tolist(),
         "image": packed(image, "u1"),
         "imageShape": [height, width],
-        "blended": packed(render.blend(image, q, **look), "u1"),
-        "bar": packed(render.bar_colors(signed, limits, **look), "u1"),
+        "blended": packed(render.blend(image, q, **settings), "u1"),
+        "bar": packed(render.bar_colors(signed, limits, **settings), "u1"),
         "ticks": [[[k.position, k.value, k.label] for k in row] for row in ticks],
     }
 

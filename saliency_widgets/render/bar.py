@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from saliency_widgets.render.blending import color_index
 from saliency_widgets.render.clip import magnitude, strength
-from saliency_widgets.render.display import check_display
+from saliency_widgets.render.display import check_display, colors
 from saliency_widgets.render.quantize import LEVELS, ZERO, Quantized
 
 
@@ -41,7 +41,7 @@ def bar_colors(
     signed: bool,
     limits: tuple[int, int],
     *,
-    lut: NDArray[np.uint8],
+    lut: NDArray[np.uint8] | None = None,
     width: int = 256,
     **settings: Any,
 ) -> NDArray[np.uint8]:
@@ -50,9 +50,9 @@ def bar_colors(
     Args:
         signed: Whether zero is in the middle.
         limits: ``(lo, hi)`` of `clip_limits`.
-        lut: ``uint8 (256, 3)``.
+        lut: As in `blend`.
         width: Number of pixels, at least 2.
-        **settings: Other settings of `DISPLAY`.
+        **settings: As in `blend`.
 
     Returns:
         ``uint8 (width, 4)`` RGBA; alpha is 0 or 255.
@@ -60,7 +60,9 @@ def bar_colors(
     start, end = bar_ends(signed, limits)
     codes = start + np.arange(width) / (width - 1) * (end - start)
     t = strength(codes, signed, limits)
-    alpha = np.where(magnitude(t, signed) < check_display(settings)["threshold"], 0, 255).astype(np.uint8)
+    display = check_display(settings)
+    lut = colors(display, signed=signed) if lut is None else lut
+    alpha = np.where(magnitude(t, signed) < display["threshold"], 0, 255).astype(np.uint8)
     return np.concatenate([lut[color_index(t)], alpha[:, None]], axis=1)
 
 

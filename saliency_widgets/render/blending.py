@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from saliency_widgets.render.clip import clip_limits, magnitude, strength
-from saliency_widgets.render.display import check_display
+from saliency_widgets.render.display import check_display, colors
 from saliency_widgets.render.quantize import Quantized
 
 
@@ -21,7 +21,7 @@ def blend(
     image: NDArray[np.uint8],
     quantized: Quantized,
     *,
-    lut: NDArray[np.uint8],
+    lut: NDArray[np.uint8] | None = None,
     limits: tuple[float, float] | None = None,
     **settings: Any,
 ) -> NDArray[np.uint8]:
@@ -33,9 +33,9 @@ def blend(
     Args:
         image: ``uint8 (H, W, 3)``, what the model saw.
         quantized: The map. One of another size is looked up at the nearest pixel, never smoothed.
-        lut: ``uint8 (256, 3)`` of `lut`.
+        lut: ``uint8 (256, 3)``, instead of the colors that the settings name.
         limits: Of the color scale, in code units, instead of the map's own percentiles: see `limits_of`.
-        **settings: Other settings of `DISPLAY`, such as ``opacity``.
+        **settings: Settings of `DISPLAY`, such as ``opacity``; the others have their defaults.
 
     Returns:
         ``uint8 (H, W, 3)``.
@@ -46,9 +46,10 @@ def blend(
     """
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
         raise ValueError(f"image: expected uint8 (H, W, 3), got {image.dtype} {image.shape}.")
+    display = check_display(settings)
+    lut = colors(display, signed=quantized.signed) if lut is None else lut
     if lut.shape != (256, 3):
         raise ValueError(f"lut: expected 256 colors, (256, 3), got {lut.shape}.")
-    display = check_display(settings)
     limits = clip_limits(quantized.codes, quantized.signed, display["clip"]) if limits is None else limits
     codes = fit(quantized.codes, image.shape[0], image.shape[1])
     t = strength(codes, quantized.signed, limits)

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from saliency_widgets.params import Param
 from saliency_widgets.render.color import DIVERGING, SEQUENTIAL, lut
 
@@ -75,13 +78,6 @@ def check_display(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {name: param.check(settings.get(name, param.default)) for name, param in params.items()}
 
 
-def look(settings: Mapping[str, Any], *, signed: bool) -> dict[str, Any]:
-    """Return display settings as arguments of :func:`saliency_widgets.render.blend`.
-
-    Args:
-        settings: Some of them by name; the others have their defaults.
-        signed: Whether the map keeps its sign: it then has the diverging colors.
-    """
-    checked = check_display(settings)
-    names = {True: checked.pop("diverging"), False: checked.pop("colormap")}
-    return {**checked, "lut": lut(names[signed])}
+def colors(settings: Mapping[str, Any], *, signed: bool) -> NDArray[np.uint8]:
+    """Return the table of the colors that the settings name for a map with or without a sign, see `lut`."""
+    return lut(settings["diverging" if signed else "colormap"])

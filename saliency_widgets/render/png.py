@@ -52,7 +52,7 @@ def overlay_image(
     image: NDArray[np.uint8],
     quantized: Quantized,
     *,
-    lut: NDArray[np.uint8],
+    lut: NDArray[np.uint8] | None = None,
     scale: float | None = None,
     title: str = "",
     caption: str = "",

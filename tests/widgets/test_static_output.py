@@ -184,7 +184,7 @@ def test_a_grid_has_every_map_on_its_scale(page: Page, scale: str) -> None:
     )  # fmt: skip
     made._ipython_display_()
     maps = [made._quantized(key) for key in made._shown]
-    look = made._display.look(signed=False)
+    look = made._display.settings
     left = 8 + 120 + 8
     for k, one in enumerate(maps):
         row, column = divmod(k, 2)

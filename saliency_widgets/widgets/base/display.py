@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import anywidget
-import numpy as np
 import traitlets
 from ipywidgets import Widget, widget_serialization
 
@@ -95,14 +94,6 @@ class DisplaySettings(anywidget.AnyWidget, _Settings):
         """Apply a message from the page, but not while another thread follows a control."""
         with self._moving:
             super().set_state(sync_data)
-
-    def look(self, signed: bool) -> dict[str, Any]:
-        """Return the settings as arguments of :func:`saliency_widgets.render.blend`."""
-        return render.look(self.settings, signed=signed)
-
-    def render(self, image: np.ndarray, quantized: render.Quantized, path: Any, **kwargs: Any) -> None:
-        """Write the overlay as a PNG file, as the browser shows it."""
-        render.overlay_png(path, image, quantized, **self.look(quantized.signed), **kwargs)
 
 
 def _to_trait(param: Param, value: Any) -> Any:

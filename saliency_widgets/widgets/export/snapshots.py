@@ -48,8 +48,7 @@ def of_explorer(explorer: Explorer) -> Snapshot:
 
     def draw(share: float) -> Image.Image:
         size = max(scale * share, 1 / min(image.shape[:2]))
-        look = explorer._display.look(quantized.signed)
-        return render.overlay_image(image, quantized, **look, scale=size, layers=layers)
+        return render.overlay_image(image, quantized, **explorer._display.settings, scale=size, layers=layers)
 
     return Snapshot(_lines(explorer, **{**explorer._shown, **explorer._display.settings}), draw)
 
@@ -146,7 +145,7 @@ def _grid(view: GridView) -> Draw | None:
         for cell, shared, (image, quantized) in zip(cells, shares, sized, strict=True):
             if quantized is not None:
                 limits = render.limits_of(quantized, ends[cell.group]) if shared else None
-                image = render.blend(image, quantized, **view.display.look(quantized.signed), limits=limits)
+                image = render.blend(image, quantized, **view.display.settings, limits=limits)
             images.append(Image.fromarray(image))
         return render.draw_grid(rows, columns, images, side)
 
@@ -183,9 +182,9 @@ def _panel(
     if quantized is not None:
         _, scale = _sized(b"", maps[panel["scale"]], side)
         assert scale is not None
-        look = render.look(display_settings(panel["display"]), signed=quantized.signed)
-        limits = render.clip_limits(scale.codes, scale.signed, look["clip"])
-        image = render.blend(image, quantized, **look, limits=limits)
+        display = display_settings(panel["display"])
+        limits = render.clip_limits(scale.codes, scale.signed, display["clip"])
+        image = render.blend(image, quantized, **display, limits=limits)
     return Image.fromarray(image)
 
 

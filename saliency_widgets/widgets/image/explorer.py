@@ -211,7 +211,8 @@ class Explorer(BaseExplorer):
         title = self._title_of(shown).replace(" · ", ", ") + ("" if attribution.complete else progress)
         quantized = render.Quantized(codes=frame.codes, low=frame.low, high=frame.high, signed=frame.signed)
         layers = [Image.open(io.BytesIO(drawn)) for drawn in self._drawn.values()]
-        self._display.render(self._image, quantized, path, scale=scale, layers=layers, title=title, caption=caption)
+        extras = {"scale": scale, "layers": layers, "title": title, "caption": caption}
+        render.overlay_png(path, self._image, quantized, **self._display.settings, **extras)
 
     @property
     def _drawn(self) -> dict[w.Widget, bytes]:
