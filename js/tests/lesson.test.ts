@@ -51,7 +51,7 @@ describe("the keys of a lesson", () => {
 
 describe("what a step has", () => {
   it("is ready once it has a shot", () => {
-    const shots = [{ label: "", says: "", panels: [] }];
+    const shots = [{ label: "", text: "", panels: [] }];
     expect(isReady({ state: "ready", shots })).toBe(true);
     expect(isReady({ state: "ready", shots: [] })).toBe(false);
     expect(isReady({ state: "refused", shots })).toBe(false);

@@ -53,7 +53,7 @@ export function barTicks(
   return Array.from({ length: count }, (_, i) => {
     const position = i / (count - 1);
     const value = start * (1 - position) + end * position;
-    // Beside the other labels this is nothing.
+    // Rounding of zero, next to the other labels.
     const small = Math.abs(value) < 0.0005 * Math.max(Math.abs(start), Math.abs(end));
     return { position, value, label: small ? "0" : formatNumber(value) };
   });

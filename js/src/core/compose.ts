@@ -14,8 +14,8 @@ class Memo<T> {
   #value: T | undefined;
 
   get(key: readonly unknown[], compute: () => T): T {
-    const known = this.#key;
-    if (!known || known.length !== key.length || key.some((k, i) => !Object.is(k, known[i]))) {
+    const last = this.#key;
+    if (!last || last.length !== key.length || key.some((k, i) => !Object.is(k, last[i]))) {
       this.#value = compute();
       this.#key = key;
     }
@@ -60,7 +60,7 @@ export class Composer {
     });
   }
 
-  /** Where the colors' scale begins and ends, in codes; maps of one range may all have one's. */
+  /** The ends of the color scale, in codes. */
   limits(frame: Frame, display: Display): Limits {
     const counts = this.#histogram(frame);
     const [low, high] = display.clip;
@@ -79,7 +79,7 @@ export class Composer {
     };
   }
 
-  /** What the map says at one pixel of an image of this size. */
+  /** The map's value at one pixel of an image of this size. */
   read(frame: Frame | null, size: Raster, x: number, y: number): Reading {
     if (!frame) return { x, y, value: null, share: 0 };
     const row = nearest(y, size.height, frame.height);
@@ -90,7 +90,7 @@ export class Composer {
     return { x, y, value, share: total > 0 ? Math.abs(value) / total : 0 };
   }
 
-  /** What is pooled with other maps' where they share a scale. */
+  /** The map's part of a scale that it shares with others. */
   pooled(frame: Frame): Pooled {
     return this.#pooled.get([frame], () => ({
       cumulative: cumulate(this.#histogram(frame)),
@@ -99,8 +99,8 @@ export class Composer {
   }
 
   #histogram(frame: Frame): Uint32Array {
-    const known = this.#counts.get(frame);
-    if (known) return known;
+    const cached = this.#counts.get(frame);
+    if (cached) return cached;
     const counts = histogram(frame.codes, frame.signed);
     this.#counts.set(frame, counts);
     return counts;

@@ -85,7 +85,7 @@ export function codeValue(frame: Pick<Frame, "low" | "high">, code: number): num
   return frame.low + (code / LEVELS) * (frame.high - frame.low);
 }
 
-/** The place in the map that shows pixel `i` of `n`, where the map has `m` pixels: the nearest one. */
+/** The index in the map of pixel `i` of `n`, where the map has `m`: the nearest one. */
 export function nearest(i: number, n: number, m: number): number {
   return n === m ? i : Math.floor(((2 * i + 1) * m) / (2 * n));
 }

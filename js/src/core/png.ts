@@ -1,4 +1,4 @@
-// The size of a PNG stands in its first bytes: the place on the page is reserved before it is decoded.
+// A PNG's size is in its first bytes: room for it is reserved before it is decoded.
 
 import type { Raster } from "./frame.ts";
 

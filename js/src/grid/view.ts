@@ -50,13 +50,13 @@ export class GridView {
   #frame: number | null = null;
   readonly #scales = new Scales((cell) => this.#isLocked(cell));
   #spot: Spot | null = null;
-  #told = "";
+  #reported = "";
   #hovering: number | null = null;
   #source: LiveModel | null = null;
-  /** What the person chose; null as long as the maps go by the room there is. */
+  /** As chosen by the size slider; null while the maps are as wide as their columns allow. */
   #width: number | null = null;
   /** A cell was clicked on this page, and its explorer isn't there yet. */
-  #asked = false;
+  #opening = false;
 
   constructor(
     private readonly model: AnyModel,
@@ -150,7 +150,7 @@ export class GridView {
     tell(() => this.model.send(message));
   }
 
-  /** What a person chooses of the grid as a whole: one message a choice, none while a slider moves. */
+  /** A choice for the grid as a whole: one message each, none while a slider moves. */
   #write(trait: string, value: unknown): void {
     this.model.set(trait, value);
     tell(() => this.model.save_changes());
@@ -172,7 +172,7 @@ export class GridView {
   }
 
   get #shared(): boolean {
-    return this.model.get("scale") !== "own";
+    return this.model.get("scale") !== "separate";
   }
 
   async #resolveDisplay(): Promise<void> {
@@ -204,13 +204,13 @@ export class GridView {
     this.#seen.clear();
     this.#dirty.clear();
     this.#scales.clear();
-    const told = {
+    const events = {
       dirty: (cell: GridCell) => this.#soon("frame", cell),
       moved: () => this.#soonLocked(),
     };
     this.#cells = [];
     models.forEach((model, k) => {
-      if (model) this.#cells.push(new GridCell(model as CellModel, k, told));
+      if (model) this.#cells.push(new GridCell(model as CellModel, k, events));
     });
     this.#lay();
     this.#pair.offer(this.#cells, this.#chosen);
@@ -246,7 +246,7 @@ export class GridView {
     if (this.#cells[0]) this.#cells[0].root.tabIndex = 0;
   }
 
-  /** As large as the person wants the maps, or else as the columns have room. */
+  /** Set the width of the maps: the chosen one, or what the columns have room for. */
   #fit(): void {
     const columns = Number(this.#table.style.getPropertyValue("--sw-columns")) || 1;
     const [first] = this.#table.getElementsByClassName("sw-row-heading");
@@ -274,7 +274,7 @@ export class GridView {
     this.#root.classList.toggle("sw-still", total === 0);
   }
 
-  /** An explorer was opened below: bring it into sight, once it is there. */
+  /** An explorer was opened below: scroll to it, once it is there. */
   #readOpened(): void {
     const { words = "", mark = "" } = (this.model.get("opened") ?? {}) as { words?: string; mark?: string };
     setText(this.#opened, this.#kernel.unanswered ? unanswered("grid") : words);
@@ -282,13 +282,13 @@ export class GridView {
     const until = performance.now() + 8000;
     const look = () => {
       if (this.#life.signal.aborted || performance.now() > until) return;
-      const found = this.#root.ownerDocument.querySelector(`.${CSS.escape(mark)} .sw-heatmap`);
-      if (found) found.scrollIntoView({ block: "nearest", behavior: "smooth" });
+      const explorer = this.#root.ownerDocument.querySelector(`.${CSS.escape(mark)} .sw-heatmap`);
+      if (explorer) explorer.scrollIntoView({ block: "nearest", behavior: "smooth" });
       else requestAnimationFrame(look);
     };
-    // A page that is opened again has it too, but nobody has just asked for it.
-    if (this.#asked) requestAnimationFrame(look);
-    this.#asked = false;
+    // A page that is opened again has the trait too, without a click.
+    if (this.#opening) requestAnimationFrame(look);
+    this.#opening = false;
   }
 
   // -- what is shown -------------------------------------------------------------------------------------
@@ -296,17 +296,17 @@ export class GridView {
   #rescale(): void {
     const shared = this.#shared;
     const unlocked = new Set(this.#unlocked);
-    this.#toolbar.showScale(shared ? "shared" : "own");
+    this.#toolbar.showScale(shared ? "shared" : "separate");
     for (const { lock, index } of this.#cells) {
-      const own = unlocked.has(index);
-      lock.setAttribute("aria-pressed", String(!own));
+      const separate = unlocked.has(index);
+      lock.setAttribute("aria-pressed", String(!separate));
       lock.disabled = !shared;
       lock.title = !shared
         ? "Every map has its own scale now: choose 'One scale' to lock maps to each other"
-        : own
+        : separate
           ? "This map has a scale of its own; press to share the others' again (L)"
           : "Equal colors are equal values in all locked maps of this kind; press to give this one its own scale (L)";
-      lock.setAttribute("aria-label", own ? "Lock to the shared scale" : "Unlock from the shared scale");
+      lock.setAttribute("aria-label", separate ? "Lock to the shared scale" : "Unlock from the shared scale");
     }
     this.#soonAll("display");
   }
@@ -373,9 +373,9 @@ export class GridView {
       else this.#seen.delete(cell);
     }
     const seen = this.#cells.filter((cell) => this.#seen.has(cell)).map(({ index }) => index);
-    const told = JSON.stringify(seen);
-    if (told === this.#told) return;
-    this.#told = told;
+    const report = JSON.stringify(seen);
+    if (report === this.#reported) return;
+    this.#reported = report;
     // Only while it matters which is computed first.
     if (this.#progress.state === "running") this.#send({ type: "visible", cells: seen });
   }
@@ -390,7 +390,7 @@ export class GridView {
   }
 
   #open(cell: GridCell): void {
-    this.#asked = !this.#kernel.gone;
+    this.#opening = !this.#kernel.gone;
     this.#send({ type: "open", cell: cell.index });
     this.#kernel.ask();
   }

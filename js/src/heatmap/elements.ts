@@ -2,36 +2,7 @@
 
 import { make } from "../shell/elements.ts";
 
-export interface Elements {
-  root: HTMLElement;
-  title: HTMLElement;
-  stage: HTMLElement;
-  canvas: HTMLCanvasElement;
-  cursor: HTMLElement;
-  empty: HTMLElement;
-  scale: HTMLElement;
-  bar: HTMLCanvasElement;
-  ticks: HTMLElement;
-  readout: HTMLElement;
-  run: HTMLElement;
-  progress: HTMLElement;
-  fill: HTMLElement;
-  progressText: HTMLElement;
-  hold: HTMLButtonElement;
-  copy: HTMLButtonElement;
-  stop: HTMLButtonElement;
-  announcement: HTMLElement;
-  byHand: HTMLElement;
-  byHandText: HTMLTextAreaElement;
-  readings: HTMLElement;
-  checkup: HTMLElement;
-  error: HTMLElement;
-  message: HTMLElement;
-  remedy: HTMLElement;
-  notes: HTMLElement;
-}
-
-export function makeElements(): Elements {
+export function makeElements() {
   const title = make("div", "title");
   const canvas = make("canvas", "canvas", { tabindex: "0", role: "img", "aria-label": "Saliency map" });
   const cursor = make("div", "cursor", { hidden: "" });
@@ -49,7 +20,7 @@ export function makeElements(): Elements {
   const hold = make("button", "hold", { type: "button", "aria-pressed": "false" }, [
     "Hold to see the original",
   ]);
-  // Both texts lie in the same place, so that the button is always as wide as the wider one.
+  // Both texts lie on top of each other, so that the button is always as wide as the wider one.
   const copy = make(
     "button",
     "copy",
@@ -116,6 +87,8 @@ export function makeElements(): Elements {
     notes,
   };
 }
+
+export type Elements = ReturnType<typeof makeElements>;
 
 /** A disabled button loses the focus to the notebook, whose one-letter commands would then be live. */
 export function setDisabled(elements: Elements, button: HTMLButtonElement, disabled: boolean): void {

@@ -86,7 +86,7 @@ export class HeatmapView {
     this.#region = new RegionTools(
       this.#elements,
       () => this.#size(),
-      () => this.#inspector.place,
+      () => this.#inspector.pixel,
       () => this.#paints.request("layer"),
       (mask) => {
         const { width, height } = mask;
@@ -217,9 +217,9 @@ export class HeatmapView {
   }
 
   #readStatus(): void {
-    const told = (this.model.get("status") ?? {}) as Status;
+    const sent = (this.model.get("status") ?? {}) as Status;
     const line = this.#kernel.unanswered ? unanswered(this.model.get("plain") ? "plain" : "image") : "";
-    const status = this.#kernel.gone ? withoutKernel(told, line) : told;
+    const status = this.#kernel.gone ? withoutKernel(sent, line) : sent;
     const [problem = null] = this.#problems.values();
     showStatus(this.#elements, status, problem);
     this.#copy.show(status.code ?? "");
@@ -267,7 +267,7 @@ export class HeatmapView {
   #paint(cause: Cause): void {
     const frame = this.#newest.current;
     const display = this.#display;
-    // Both are on their way; they ask for a paint when they are here.
+    // Each of them requests a paint when it arrives.
     if (this.#decoding || (frame && display === undefined)) return;
     const { root, empty } = this.#elements;
     if (frame && !this.#image && !this.#imageSize) this.#reserve(frame);
@@ -307,12 +307,12 @@ export class HeatmapView {
 
   #showReading(): void {
     const { readout } = this.#elements;
-    const place = this.#inspector.place;
+    const pixel = this.#inspector.pixel;
     const size = this.#size();
     const frame = this.#newest.current;
-    readout.classList.toggle("sw-quiet", !place);
-    if (place && size) {
-      setText(readout, readingText(this.#composer.read(frame, size, place.x, place.y)));
+    readout.classList.toggle("sw-quiet", !pixel);
+    if (pixel && size) {
+      setText(readout, readingText(this.#composer.read(frame, size, pixel.x, pixel.y)));
     } else if (frame) {
       setText(readout, "Point at a pixel, or use the arrow keys");
     } else {

@@ -101,8 +101,8 @@ export class PanelView {
   }
 
   #reading(): string {
-    const place = this.#inspector.place;
-    if (!place || !this.#size || !this.#seen) return "";
-    return readingText(this.#composer.read(this.#seen.frame, this.#size, place.x, place.y));
+    const pixel = this.#inspector.pixel;
+    if (!pixel || !this.#size || !this.#seen) return "";
+    return readingText(this.#composer.read(this.#seen.frame, this.#size, pixel.x, pixel.y));
   }
 }

@@ -16,7 +16,7 @@ async function open(): Promise<void> {
   const controls = find("sw-controls");
   const display = settingRows(
     archive.settings,
-    archive.displays.map((place) => models[place]),
+    archive.displays.map((index) => models[index]),
   );
   const predictions = predictionRows(archive);
   const changed = () => {
@@ -50,7 +50,7 @@ function section(title: string, rows: HTMLElement[]): HTMLElement {
   ]);
 }
 
-/** Of the two menus of colors, those that some map on the page uses. */
+/** Hide a menu of colors that no map on the page uses. */
 function showFitting(rows: HTMLElement[], models: readonly PageModel[]): void {
   const frames = models.map((model) => model.get("frame") as { signed?: boolean } | undefined);
   const signs = frames.map((frame) => frame?.signed).filter((signed) => signed !== undefined);
@@ -86,9 +86,9 @@ function predictionRows({ predictions }: Archive): {
 }
 
 function find(id: string): HTMLElement {
-  const found = document.getElementById(id);
-  if (!found) throw new Error(`this page lacks its part ${id}: it was cut off`);
-  return found;
+  const element = document.getElementById(id);
+  if (!element) throw new Error(`this page lacks its part ${id}: it was cut off`);
+  return element;
 }
 
 open().catch((error: unknown) => {

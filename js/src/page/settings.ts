@@ -4,7 +4,7 @@ import { make } from "../shell/elements.ts";
 import type { Setting } from "./archive.ts";
 import type { PageModel } from "./models.ts";
 
-/** A control under its name, with room for what it says; the control is named for screen readers. */
+/** A control under its name, with room for its value; the control is named for screen readers. */
 export function row(name: string, label: string, help: string, ...parts: HTMLElement[]): HTMLElement {
   const words = make("span", "page-label", { title: help }, [label]);
   return make("div", "page-row", { "data-name": name, role: "group", "aria-label": label }, [

@@ -8,7 +8,7 @@ export interface LiveModel {
   set?(name: string, value: unknown): void;
   save_changes?(): void;
   readonly canvas?: HTMLCanvasElement;
-  /** False once nothing is at the other end; missing where a page doesn't tell. */
+  /** False once the kernel's end is closed; missing on pages that don't have it. */
   readonly comm_live?: boolean;
 }
 

@@ -277,7 +277,7 @@ class BaseExplorer(WithStaticOutput, Showable, w.Box):
             requested,
             method="" if shown.request is None else get_method(shown.request.method).title,
             code=self._code_of(attribution) if attribution is not None and attribution.complete else "",
-            aside=str(self._problem.memory),
+            remark=str(self._problem.memory),
             notes=[
                 *([_STOPPED] if event.state == "stopped" else []),
                 *([self._outdated] if self._outdated and self.panel.outdated else []),

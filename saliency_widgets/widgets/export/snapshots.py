@@ -91,9 +91,9 @@ def of_lesson(lesson: Lesson) -> Snapshot:
     lines = [
         f"{view.title} · {step['title']}",
         lesson._provenance,
-        " ".join(step["says"]),
+        " ".join(step["text"]),
         " · ".join(panel["caption"] for panel in panels),
-        shot.get("says", ""),
+        shot.get("text", ""),
         *content.get("notes", []),
         f"{content.get('message', '')} {content.get('remedy', '')}".strip(),
         f"Step {view.step + 1} of {len(view.steps)}.",

@@ -120,7 +120,7 @@ class Page:
             text: What was measured, in a sentence or two.
             **settings: The settings that "Try it" adds to those of the step.
         """
-        self.shots.append({"label": label, "says": text, "panels": list(panels)})
+        self.shots.append({"label": label, "text": text, "panels": list(panels)})
         self.settings.append(settings)
 
     def image(self, name: str, caption: str, make: Callable[[], np.ndarray]) -> dict[str, Any]:

@@ -58,9 +58,9 @@ class LessonView(BundledView):
                 {
                     "name": step.name,
                     "title": step.title,
-                    "says": list(step.says),
+                    "text": list(step.says),
                     "control": step.control,
-                    "place": step.control_class,
+                    "control_class": step.control_class,
                 }
                 for step in steps
             ],
