@@ -1,6 +1,6 @@
 import { describe, expect, it } from "vitest";
 import { Composer } from "../src/core/compose.ts";
-import type { Display } from "../src/core/display.ts";
+import { readDisplay } from "../src/core/display.ts";
 import { decodeFrame, LEVELS, type RawFrame } from "../src/core/frame.ts";
 import { roundTicks, shortened, valueAt } from "../src/lesson/chart.ts";
 import { isReady, Maps, moved, moveOf, progressOf } from "../src/lesson/content.ts";
@@ -82,14 +82,8 @@ describe("what a step has", () => {
 
 describe("maps that share a scale", () => {
   const lut = Uint8Array.from({ length: 768 }, (_, i) => Math.floor(i / 3));
-  const display: Display = {
-    colormap: lut,
-    diverging: lut,
-    opacity: 1,
-    clip: [0, 100],
-    threshold: 0,
-    blend: "uniform",
-  };
+  const traits: Record<string, unknown> = { colormap_luts: lut, diverging_luts: lut, blend: 1 };
+  const display = readDisplay((name) => traits[name])!;
 
   it("have one color for one value, where each alone would use all of them", () => {
     const weak = decodeFrame(raw([0, LEVELS / 2]))!;
