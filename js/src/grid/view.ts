@@ -17,6 +17,7 @@ import { ModelCheckUps, type RawCheckUp } from "./checkups.ts";
 import { listen } from "./input.ts";
 import { PairView } from "./pair.ts";
 import { Scales } from "./scales.ts";
+import { Table } from "./table.ts";
 import { SMALLEST, Toolbar } from "./toolbar.ts";
 
 /** What the trait `progress` holds. */
@@ -29,8 +30,7 @@ export interface Progress {
 
 export class GridView {
   readonly #life = new AbortController();
-  readonly #table = make("div", "table", { role: "grid", "aria-label": "Saliency maps side by side" });
-  readonly #scroller = make("div", "scroller", {}, [this.#table]);
+  readonly #table = new Table();
   readonly #bars = new Bars();
   readonly #toolbar: Toolbar;
   readonly #pair: PairView;
@@ -85,7 +85,7 @@ export class GridView {
       [
         this.#toolbar.root,
         this.#bars.root,
-        this.#scroller,
+        this.#table.scroller,
         this.#opened,
         this.#pair.root,
         this.#checkUps.root,
@@ -100,7 +100,7 @@ export class GridView {
       toggle: (cell: GridCell) => this.#toggle(cell),
       point: (spot: Spot | null) => this.#point(spot),
     };
-    listen(this.#root, this.#table, this.#pair.canvas, grid, life);
+    listen(this.#root, this.#table.root, this.#pair.canvas, grid, life);
     this.#pair.root.addEventListener("toggle", () => this.#soon("display"), { signal: life });
     const changed = () => {
       this.#readProgress();
@@ -113,7 +113,7 @@ export class GridView {
       this.#fit();
       this.#soonAll("resize");
     };
-    watchSize(this.#scroller, resized, life);
+    watchSize(this.#table.scroller, resized, life);
 
     this.#on("display", () => this.#resolveDisplay());
     this.#on("cells", () => this.#resolveCells());
@@ -212,47 +212,21 @@ export class GridView {
     models.forEach((model, k) => {
       if (model) this.#cells.push(new GridCell(model as CellModel, k, events));
     });
-    this.#lay();
+    this.#table.lay(
+      (this.model.get("rows") ?? []) as string[],
+      (this.model.get("columns") ?? []) as string[],
+      this.#cells,
+    );
+    this.#fit();
+    for (const cell of this.#cells) this.#watch.observe(cell.canvas);
+    if (this.#cells[0]) this.#cells[0].root.tabIndex = 0;
     this.#pair.offer(this.#cells, this.#chosen);
     this.#rescale();
   }
 
-  /** Headings and cells, row by row. */
-  #lay(): void {
-    const rows = (this.model.get("rows") ?? []) as string[];
-    const columns = (this.model.get("columns") ?? []) as string[];
-    const heading = (text: string, role: string, name: string) =>
-      make("div", name, { role, title: text }, [make("span", "heading-words", {}, [text])]);
-    const named = rows.some(Boolean);
-    const lines: HTMLElement[] = [];
-    if (columns.some(Boolean)) {
-      lines.push(
-        make("div", "row", { role: "row" }, [
-          ...(named ? [make("div", "corner", { role: "columnheader" })] : []),
-          ...columns.map((text) => heading(text, "columnheader", "column-heading")),
-        ]),
-      );
-    }
-    rows.forEach((text, r) => {
-      const cells = this.#cells.filter((cell) => Math.floor(cell.index / columns.length) === r);
-      const head = named ? [heading(text, "rowheader", "row-heading")] : [];
-      lines.push(make("div", "row", { role: "row" }, [...head, ...cells.map((cell) => cell.root)]));
-    });
-    this.#table.replaceChildren(...lines);
-    this.#table.classList.toggle("sw-unnamed", !named);
-    this.#table.style.setProperty("--sw-columns", String(Math.max(1, columns.length)));
-    this.#fit();
-    for (const cell of this.#cells) this.#watch.observe(cell.canvas);
-    if (this.#cells[0]) this.#cells[0].root.tabIndex = 0;
-  }
-
   /** Set the width of the maps: the chosen one, or what the columns have room for. */
   #fit(): void {
-    const columns = Number(this.#table.style.getPropertyValue("--sw-columns")) || 1;
-    const [first] = this.#table.getElementsByClassName("sw-row-heading");
-    const names = first ? first.clientWidth + 6 : 0;
-    const room = Math.floor((this.#scroller.clientWidth - names - 8) / columns) - 6;
-    const width = this.#width ?? Math.min(260, Math.max(SMALLEST, room));
+    const width = this.#width ?? Math.min(260, Math.max(SMALLEST, this.#table.room));
     this.#root.style.setProperty("--sw-cell", `${width}px`);
     this.#toolbar.showWidth(width);
   }
