@@ -10,7 +10,7 @@ LAYER_ARGS ?=
 VENV   := .venv
 BIN    := $(VENV)/bin
 STATIC := saliency_widgets/widgets/static
-BUNDLE := $(STATIC)/heatmap.js
+BUNDLE := $(STATIC)/views.js
 ZOO    := build/zoo
 
 # Stamps lie inside what they vouch for: whoever deletes .venv or node_modules deletes the stamp with it.
@@ -112,4 +112,4 @@ $(NODE_DONE): js/package.json js/package-lock.json
 $(BUNDLE): $(JS_SOURCES) $(NODE_DONE)
 	@echo "Building the widget's JavaScript ..."
 	@$(NPM) run --silent build
-	@touch $(foreach name,heatmap.js heatmap.css display.js page.js page.css,$(STATIC)/$(name))
+	@touch $(foreach name,views.js views.css display.js page.js page.css,$(STATIC)/$(name))

@@ -1,13 +1,15 @@
 // Into the Python package: the views with their style sheet, the display settings, and what a saved page adds.
 import { statSync } from "node:fs";
+import { basename } from "node:path";
 import * as esbuild from "esbuild";
 
 const watch = process.argv.includes("--watch");
-const NAMES = ["heatmap.js", "heatmap.css", "display.js", "page.js", "page.css"];
+const SOURCES = ["views.ts", "views.css", "shell/display.ts", "page/page.ts", "page/page.css"];
 const outdir = "../saliency_widgets/widgets/static";
 
 const options = {
-  entryPoints: NAMES.map((name) => `src/${name.replace(/js$/, "ts")}`),
+  entryPoints: SOURCES.map((source) => `src/${source}`),
+  entryNames: "[name]",
   outdir,
   bundle: true,
   minify: !watch,
@@ -22,7 +24,7 @@ if (watch) {
   await context.watch();
 } else {
   await esbuild.build(options);
-  for (const name of NAMES) {
+  for (const name of SOURCES.map((source) => basename(source).replace(/ts$/, "js"))) {
     console.log(`${name}  ${(statSync(`${outdir}/${name}`).size / 1000).toFixed(1)} kB`);
   }
 }

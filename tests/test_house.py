@@ -26,7 +26,7 @@ from ensure_browser import (
 
 ROOT = Path(__file__).resolve().parent.parent
 STATIC = ROOT / "saliency_widgets" / "widgets" / "static"
-BUNDLE = ("heatmap.js", "heatmap.css", "display.js", "page.js", "page.css")
+BUNDLE = ("views.js", "views.css", "display.js", "page.js", "page.css")
 
 
 # ---- the tests

@@ -1,5 +1,5 @@
 // A stand-in for the kernel: one model with the traits the view reads, and a handle on it for the console.
-import heatmap from "../../saliency_widgets/widgets/static/heatmap.js";
+import heatmap from "../../saliency_widgets/widgets/static/views.js";
 
 export class Model {
   sent = [];

@@ -1,7 +1,8 @@
 import { describe, expect, it } from "vitest";
 import { clipLimits, histogram } from "../src/core/clip.ts";
 import { type Cause, Coalescer } from "../src/core/coalesce.ts";
-import { Composer, type Display } from "../src/core/compose.ts";
+import { Composer } from "../src/core/compose.ts";
+import { readDisplay } from "../src/core/display.ts";
 import { codeValue, decodeCodes, decodeFrame, LEVELS, nearest, toBytes, ZERO } from "../src/core/frame.ts";
 import { Acknowledger, compare, Newest, receive, type Stamp } from "../src/core/order.ts";
 import { pngSize } from "../src/core/png.ts";
@@ -85,14 +86,15 @@ it("survives a code that no valid map has", () => {
 
 describe("composing", () => {
   const table = (value: number) => new Uint8Array(768).fill(value);
-  const display: Display = {
-    lut: table(10),
-    diverging: table(20),
+  const traits: Record<string, unknown> = {
+    colormap_luts: table(10),
+    diverging_luts: table(20),
     opacity: 1,
     clip: [0, 100],
     threshold: 0,
     blend: 1,
   };
+  const display = readDisplay((name) => traits[name])!;
 
   it("takes the table of the map's kind, on gray where there is no image", () => {
     const composer = new Composer();

@@ -32,10 +32,10 @@ it.each<[Finding[], string, string, string]>([
 });
 
 it("lists what concerns the shown method first, and keeps the order within", () => {
-  const found = [WRONG, CAUTION, SLOW, ALWAYS];
+  const findings = [WRONG, CAUTION, SLOW, ALWAYS];
   const split = (method: string) => {
-    const { own, others } = checkUp(found, method);
-    return [own.map((item) => item.what).join(""), others.map((item) => item.what).join("")];
+    const { relevant, others } = checkUp(findings, method);
+    return [relevant.map((item) => item.what).join(""), others.map((item) => item.what).join("")];
   };
   expect(split("")).toEqual(["abcd", ""]);
   expect(split("SmoothGrad")).toEqual(["bcd", "a"]);
@@ -44,7 +44,7 @@ it("lists what concerns the shown method first, and keeps the order within", () 
 
 it("tells of each finding how grave it is, where, for whom, and what to do", () => {
   const where = ["f.0", "f.1", "f.2", "f.3"];
-  const [all] = checkUp([{ ...WRONG, where, remedy: "Call model.eval()." }], "").own;
+  const [all] = checkUp([{ ...WRONG, where, remedy: "Call model.eval()." }], "").relevant;
   expect(all).toEqual({
     severity: "wrong",
     label: "Makes maps wrong",
@@ -53,7 +53,7 @@ it("tells of each finding how grave it is, where, for whom, and what to do", () 
     places: "f.0, f.1, f.2, f.3",
     remedy: "What to do: Call model.eval().",
   });
-  const [bare] = checkUp([{ what: "d" }], "").own;
+  const [bare] = checkUp([{ what: "d" }], "").relevant;
   expect(bare).toMatchObject({ severity: "wrong", about: "concerns all methods", places: "", remedy: "" });
 });
 

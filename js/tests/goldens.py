@@ -43,45 +43,48 @@ def maps():
 CLIPS = [(0, 99), (0, 100), (1, 99), (0, 0), (100, 100), (50, 50), (2.5, 97.5), (33.3, 66.6), (99.9, 100)]
 
 
+def drawn(param):
+    """A value of a display setting, its ends and its default among them."""
+    if param.kind == "choice":
+        return str(rng.choice(param.options()))
+    if param.kind == "range":
+        ends = tuple(sorted(rng.uniform(param.low, param.high, size=2).tolist()))
+        return ends if rng.uniform() < 0.3 else CLIPS[rng.integers(len(CLIPS))]
+    middle = (param.low + param.high) / 2
+    return float(rng.choice([param.low, param.default, middle, param.high, rng.uniform(param.low, param.high)]))
+
+
+def trait(param, value):
+    """A setting as the page gets it."""
+    return param.options().index(value) if param.kind == "choice" else value
+
+
 def case(name, values, signed):
     """One map with drawn settings, and everything render makes of it."""
     q = render.quantize(values, signed=signed)
-    clip = CLIPS[rng.integers(len(CLIPS))]
-    if rng.uniform() < 0.3:
-        clip = tuple(sorted(rng.uniform(0, 100, size=2).tolist()))
-    limits = render.clip_limits(q.codes, signed, clip)
-    names = render.DIVERGING if signed else render.SEQUENTIAL
-    lut = render.lut(names[rng.integers(len(names))])
-    settings = {
-        "opacity": float(rng.choice([0.0, 0.25, 0.75, 1.0, rng.uniform()])),
-        "threshold": float(rng.choice([0.0, 0.0, 0.5, 1.0, rng.uniform()])),
-        "blend": str(rng.choice(["by value", "uniform"])),
-    }
+    settings = {param.name: drawn(param) for param in render.DISPLAY}
+    limits = render.clip_limits(q.codes, signed, settings["clip"])
     height, width = q.codes.shape
     if rng.uniform() < 0.25:  # a coarse map over a finer image, or the other way round
         height, width = (int(n) for n in rng.integers(1, 40, size=2))
     image = rng.integers(0, 256, size=(height, width, 3), dtype=np.uint8)
-    blended = render.blend(image, q, lut=lut, clip=clip, **settings)
-    t = render.strength(q.codes, signed, limits)
     ticks = [render.bar_ticks(q, limits, count) for count in (3, 5)]
     return {
-        "name": f"{name} {'signed' if signed else 'unsigned'} {values.shape} clip {clip} {settings}",
+        "name": f"{name} {'signed' if signed else 'unsigned'} {values.shape} {settings}",
         "codes": packed(q.codes, "<u2"),
         "shape": q.codes.shape,
         "low": q.low,
         "high": q.high,
         "signed": signed,
-        "clip": clip,
+        "display": {param.name: trait(param, settings[param.name]) for param in render.DISPLAY},
         "limits": limits,
-        **settings,
-        "lut": packed(lut, "u1"),
-        "strength": t.ravel().tolist(),
+        "strength": render.strength(q.codes, signed, limits).ravel().tolist(),
         "values": render.dequantize(q).ravel().tolist(),
         "shares": render.shares(q).ravel().tolist(),
         "image": packed(image, "u1"),
         "imageShape": [height, width],
-        "blended": packed(blended, "u1"),
-        "bar": packed(render.bar_colors(signed, limits, lut=lut, threshold=settings["threshold"]), "u1"),
+        "blended": packed(render.blend(image, q, **settings), "u1"),
+        "bar": packed(render.bar_colors(signed, limits, **settings), "u1"),
         "ticks": [[[k.position, k.value, k.label] for k in row] for row in ticks],
     }
 
@@ -148,13 +151,20 @@ def packing():
         }
 
 
-cases = [case(*m) for _ in range(8) for m in maps()]
-choices = {p.name: list(p.options()) for p in render.DISPLAY if p.kind == "choice"}
+def setting(param):
+    """A display setting as Python states it."""
+    return {"name": param.name, "kind": param.kind, "low": param.low, "high": param.high, "options": param.options()}
+
+
 goldens = {
-    "cases": cases,
+    "cases": [case(*m) for _ in range(8) for m in maps()],
     "shared": list(shared()),
     "numbers": numbers(),
-    "blends": choices["blend"],
+    "settings": [setting(param) for param in render.DISPLAY],
+    "tables": {
+        "colormap_luts": base64.b64encode(render.lut_bytes(render.SEQUENTIAL)).decode(),
+        "diverging_luts": base64.b64encode(render.lut_bytes(render.DIVERGING)).decode(),
+    },
     "packed": list(packing()),
 }
 (HERE / "goldens.json").write_text(json.dumps(goldens))

@@ -1,5 +1,6 @@
 import { describe, expect, it } from "vitest";
-import { Composer, type Display } from "../src/core/compose.ts";
+import { Composer } from "../src/core/compose.ts";
+import { readDisplay } from "../src/core/display.ts";
 import { decodeFrame, LEVELS, type RawFrame } from "../src/core/frame.ts";
 import { roundTicks, shortened, valueAt } from "../src/lesson/chart.ts";
 import { isReady, Maps, moved, moveOf, progressOf } from "../src/lesson/content.ts";
@@ -50,7 +51,7 @@ describe("the keys of a lesson", () => {
 
 describe("what a step has", () => {
   it("is ready once it has a shot", () => {
-    const shots = [{ label: "", says: "", panels: [] }];
+    const shots = [{ label: "", text: "", panels: [] }];
     expect(isReady({ state: "ready", shots })).toBe(true);
     expect(isReady({ state: "ready", shots: [] })).toBe(false);
     expect(isReady({ state: "refused", shots })).toBe(false);
@@ -81,7 +82,8 @@ describe("what a step has", () => {
 
 describe("maps that share a scale", () => {
   const lut = Uint8Array.from({ length: 768 }, (_, i) => Math.floor(i / 3));
-  const display: Display = { lut, diverging: lut, opacity: 1, clip: [0, 100], threshold: 0, blend: 1 };
+  const traits: Record<string, unknown> = { colormap_luts: lut, diverging_luts: lut, blend: 1 };
+  const display = readDisplay((name) => traits[name])!;
 
   it("have one color for one value, where each alone would use all of them", () => {
     const weak = decodeFrame(raw([0, LEVELS / 2]))!;

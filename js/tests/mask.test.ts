@@ -36,12 +36,12 @@ describe("a mask", () => {
   it("goes back step by step, and begins a step again", () => {
     const mask = new Mask(2, 1);
     expect(mask.undoable).toBe(false);
-    mask.keep();
+    mask.snapshot();
     mask.box({ x: 0, y: 0 }, { x: 0, y: 0 }, true);
-    mask.keep();
+    mask.snapshot();
     mask.invert();
     expect(rows(mask)).toEqual([".#"]);
-    mask.again();
+    mask.restore();
     expect(rows(mask)).toEqual(["#."]);
     mask.clear();
     mask.undo();
@@ -54,7 +54,7 @@ describe("a mask", () => {
 
   it("remembers a bounded number of steps", () => {
     const mask = new Mask(1, 1);
-    for (let i = 0; i < 1000; i++) mask.keep();
+    for (let i = 0; i < 1000; i++) mask.snapshot();
     let steps = 0;
     for (; mask.undoable; steps++) mask.undo();
     expect(steps).toBe(64);

@@ -71,8 +71,8 @@ describe("a recording", () => {
 });
 
 describe("an archive", () => {
-  const pack = (told: object, ...blocks: Uint8Array[]) => {
-    const json = Buffer.from(JSON.stringify(told));
+  const pack = (contents: object, ...blocks: Uint8Array[]) => {
+    const json = Buffer.from(JSON.stringify(contents));
     const size = Buffer.alloc(4);
     size.writeUInt32LE(json.length);
     return deflateSync(Buffer.concat([size, json, ...blocks])).toString("base64");

@@ -66,11 +66,11 @@ it.each<[Status, string]>([
   [{ ...done, cached: true, state: "error" }, "50 of 50 samples · from memory"],
   [{ ...done, cached: false }, "50 of 50 samples · 1.2 s"],
   [{ state: "done", elapsed: 0.5 }, "Done · 0.5 s"],
-  [{ ...running, aside: "4 rows a pass" }, "17 of 50 samples · 1.2 s, 18 s left · 4 rows a pass"],
-  [{ ...done, elapsed: null, aside: "4 rows a pass" }, "50 of 50 samples · 4 rows a pass"],
-  [{ state: "running", aside: "4 rows a pass" }, "Computing … · 4 rows a pass"],
-  [{ ...done, aside: "" }, "50 of 50 samples · 1.2 s"],
-  [{ state: "idle", aside: "4 rows a pass" }, ""],
+  [{ ...running, remark: "4 rows a pass" }, "17 of 50 samples · 1.2 s, 18 s left · 4 rows a pass"],
+  [{ ...done, elapsed: null, remark: "4 rows a pass" }, "50 of 50 samples · 4 rows a pass"],
+  [{ state: "running", remark: "4 rows a pass" }, "Computing … · 4 rows a pass"],
+  [{ ...done, remark: "" }, "50 of 50 samples · 1.2 s"],
+  [{ state: "idle", remark: "4 rows a pass" }, ""],
   [{ state: "idle", done: 3, total: 9 }, ""],
   [{}, ""],
 ])("tells how far %o is", (status, text) => {
@@ -104,7 +104,7 @@ it("stops saying that it runs once the kernel is gone", () => {
 
 it("says in one line, once something was moved, that the kernel is gone and what still works", () => {
   const line = unanswered("image");
-  expect(line).toBe(`${KERNEL_GONE}. Opacity, colors, clip range and threshold still work.`);
+  expect(line).toBe(`${KERNEL_GONE}. Opacity, colors and all other display settings still work.`);
   const failed: Status = { ...done, state: "error", message: "No such layer.", remedy: "Change a setting." };
   for (const status of [running, done, failed]) {
     const { message, remedy, notes } = withoutKernel({ ...status, notes: ["slow"] }, line);

@@ -175,8 +175,7 @@ class Attribution:
         height, width = self.input_shape[-2:]
         values = reduction(self.values[sample : sample + 1], (height, width))[0].cpu().double().numpy()
         quantized = render.quantize(values, signed=reduction.signed)
-        clipping = next(param for param in render.DISPLAY if param.name == "clip")
-        percentiles = clipping.default if clip is None else clipping.check(clip)
+        percentiles = render.check_display({} if clip is None else {"clip": clip})["clip"]
         limits = render.clip_limits(quantized.codes, quantized.signed, percentiles)
         return render.strength(quantized.codes, quantized.signed, limits)
 

@@ -4,7 +4,7 @@ from saliency_widgets.render.bar import Tick, bar_colors, bar_ends, bar_ticks, f
 from saliency_widgets.render.blending import blend, color_index, fit
 from saliency_widgets.render.clip import clip_limits, histogram, magnitude, strength
 from saliency_widgets.render.color import DIVERGING, SEQUENTIAL, lut, lut_bytes
-from saliency_widgets.render.display import DISPLAY
+from saliency_widgets.render.display import DISPLAY, check_display
 from saliency_widgets.render.packing import pack_codes, unpack_codes
 from saliency_widgets.render.png import overlay_image, overlay_png
 from saliency_widgets.render.quantize import LEVELS, ZERO, Quantized, dequantize, quantize, shares
@@ -23,6 +23,7 @@ __all__ = [
     "bar_ends",
     "bar_ticks",
     "blend",
+    "check_display",
     "clip_limits",
     "color_index",
     "dequantize",

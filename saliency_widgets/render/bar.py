@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from decimal import ROUND_HALF_UP, Decimal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from saliency_widgets.render.blending import color_index
 from saliency_widgets.render.clip import magnitude, strength
+from saliency_widgets.render.display import check_display, colors
 from saliency_widgets.render.quantize import LEVELS, ZERO, Quantized
 
 
@@ -39,18 +41,18 @@ def bar_colors(
     signed: bool,
     limits: tuple[int, int],
     *,
-    lut: NDArray[np.uint8],
-    threshold: float = 0.0,
+    lut: NDArray[np.uint8] | None = None,
     width: int = 256,
+    **settings: Any,
 ) -> NDArray[np.uint8]:
     """The bar as one row of pixels, transparent where the threshold hides the value.
 
     Args:
         signed: Whether zero is in the middle.
         limits: ``(lo, hi)`` of `clip_limits`.
-        lut: ``uint8 (256, 3)``.
-        threshold: 0 to 1.
+        lut: As in `blend`.
         width: Number of pixels, at least 2.
+        **settings: As in `blend`.
 
     Returns:
         ``uint8 (width, 4)`` RGBA; alpha is 0 or 255.
@@ -58,7 +60,9 @@ def bar_colors(
     start, end = bar_ends(signed, limits)
     codes = start + np.arange(width) / (width - 1) * (end - start)
     t = strength(codes, signed, limits)
-    alpha = np.where(magnitude(t, signed) < threshold, 0, 255).astype(np.uint8)
+    display = check_display(settings)
+    lut = colors(display, signed=signed) if lut is None else lut
+    alpha = np.where(magnitude(t, signed) < display["threshold"], 0, 255).astype(np.uint8)
     return np.concatenate([lut[color_index(t)], alpha[:, None]], axis=1)
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from saliency_widgets.params import brief
 from saliency_widgets.render.clip import clip_limits, magnitude, strength
+from saliency_widgets.render.display import check_display, colors
 from saliency_widgets.render.quantize import Quantized
 
 
@@ -21,12 +21,9 @@ def blend(
     image: NDArray[np.uint8],
     quantized: Quantized,
     *,
-    lut: NDArray[np.uint8],
-    opacity: float,
-    clip: Sequence[float],
-    threshold: float,
-    blend: str,
+    lut: NDArray[np.uint8] | None = None,
     limits: tuple[float, float] | None = None,
+    **settings: Any,
 ) -> NDArray[np.uint8]:
     """Lay a map over an image: ``out = floor(image (1 - alpha) + color alpha + 0.5)``.
 
@@ -36,34 +33,29 @@ def blend(
     Args:
         image: ``uint8 (H, W, 3)``, what the model saw.
         quantized: The map. One of another size is looked up at the nearest pixel, never smoothed.
-        lut: ``uint8 (256, 3)`` of `lut`.
-        opacity: 0 to 1.
-        clip: Two percentiles, 0 to 100.
-        threshold: 0 to 1, on the scale of ``s``.
-        blend: ``"by value"`` or ``"uniform"``.
+        lut: ``uint8 (256, 3)``, instead of the colors that the settings name.
         limits: Of the color scale, in code units, instead of the map's own percentiles: see `limits_of`.
+        **settings: Settings of `DISPLAY`, such as ``opacity``; the others have their defaults.
 
     Returns:
         ``uint8 (H, W, 3)``.
 
     Raises:
+        TypeError: There is no setting of such a name.
         ValueError: ``image`` or ``lut`` has another shape, or a setting is out of its range.
     """
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
         raise ValueError(f"image: expected uint8 (H, W, 3), got {image.dtype} {image.shape}.")
+    display = check_display(settings)
+    lut = colors(display, signed=quantized.signed) if lut is None else lut
     if lut.shape != (256, 3):
         raise ValueError(f"lut: expected 256 colors, (256, 3), got {lut.shape}.")
-    if blend not in ("by value", "uniform"):
-        raise ValueError(f"blend: expected 'by value' or 'uniform', got {brief(blend)}.")
-    for name, value in (("opacity", opacity), ("threshold", threshold)):
-        if not 0 <= value <= 1:
-            raise ValueError(f"{name}: expected a number from 0 to 1, got {value!r}.")
-    limits = clip_limits(quantized.codes, quantized.signed, clip) if limits is None else limits
+    limits = clip_limits(quantized.codes, quantized.signed, display["clip"]) if limits is None else limits
     codes = fit(quantized.codes, image.shape[0], image.shape[1])
     t = strength(codes, quantized.signed, limits)
     s = magnitude(t, quantized.signed)
-    alpha = opacity * s if blend == "by value" else np.full(s.shape, float(opacity))
-    alpha = np.where(s < threshold, 0.0, alpha)[..., None]
+    alpha = display["opacity"] * (s if display["blend"] == "by value" else np.ones_like(s))
+    alpha = np.where(s < display["threshold"], 0.0, alpha)[..., None]
     color = lut[color_index(t)].astype(np.float64)
     return np.floor(image * (1.0 - alpha) + color * alpha + 0.5).astype(np.uint8)
 

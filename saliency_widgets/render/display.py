@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
 from saliency_widgets.params import Param
-from saliency_widgets.render.color import DIVERGING, SEQUENTIAL
+from saliency_widgets.render.color import DIVERGING, SEQUENTIAL, lut
 
 DISPLAY: tuple[Param, ...] = (
     Param(
@@ -57,3 +63,21 @@ DISPLAY: tuple[Param, ...] = (
         help="'by value' lets the image show through where the map is weak; 'uniform' covers it evenly.",
     ),
 )
+
+
+def check_display(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return all display settings by name: these, checked, and the others' defaults.
+
+    Raises:
+        TypeError: There is no setting of such a name, or a value is of the wrong type.
+        ValueError: A value is out of range, or is no known choice.
+    """
+    params = {param.name: param for param in DISPLAY}
+    if unknown := settings.keys() - params.keys():
+        raise TypeError(f"display: unknown settings {sorted(unknown)}; known: {sorted(params)}.")
+    return {name: param.check(settings.get(name, param.default)) for name, param in params.items()}
+
+
+def colors(settings: Mapping[str, Any], *, signed: bool) -> NDArray[np.uint8]:
+    """Return the table of the colors that the settings name for a map with or without a sign, see `lut`."""
+    return lut(settings["diverging" if signed else "colormap"])

@@ -15,8 +15,9 @@ from PIL import Image, ImageDraw
 from saliency_widgets.files import check_open, put, resolve_target, write_all
 from saliency_widgets.params import brief, check_text
 from saliency_widgets.render.bar import bar_colors, bar_ticks
-from saliency_widgets.render.blending import blend as lay
+from saliency_widgets.render.blending import blend
 from saliency_widgets.render.clip import clip_limits
+from saliency_widgets.render.display import check_display
 from saliency_widgets.render.fonts import font_for, wrapped
 from saliency_widgets.render.quantize import Quantized
 
@@ -51,15 +52,12 @@ def overlay_image(
     image: NDArray[np.uint8],
     quantized: Quantized,
     *,
-    lut: NDArray[np.uint8],
-    opacity: float,
-    clip: Sequence[float],
-    threshold: float,
-    blend: str,
+    lut: NDArray[np.uint8] | None = None,
     scale: float | None = None,
     title: str = "",
     caption: str = "",
     layers: Sequence[Image.Image] = (),
+    **settings: Any,
 ) -> Image.Image:
     """Draw the blended image with its color bar and value labels.
 
@@ -67,16 +65,13 @@ def overlay_image(
         image: ``uint8 (H, W, 3)``.
         quantized: The map.
         lut: As in `blend`.
-        opacity: As in `blend`.
-        clip: As in `blend`.
-        threshold: As in `blend`.
-        blend: As in `blend`.
         scale: How many pixels of the file one pixel of the image is wide. A whole number makes squares; others, those
             below 1 among them, average areas. By default, whole, so that the longer side reaches 480.
         title: Text above the image, cut after 300 letters.
         caption: Text below the color bar, at most 4000 letters and 100 lines. Both are broken into as many lines as
             they need.
         layers: What lies on top: RGBA images, each stretched over the whole.
+        **settings: As in `blend`.
 
     Raises:
         TypeError: ``scale`` is no number, or ``caption`` no text.
@@ -88,7 +83,7 @@ def overlay_image(
     """
     _check_caption(caption)
     title = title if len(title) <= _TITLE else f"{title[: _TITLE - 1]}…"
-    overlay = lay(image, quantized, lut=lut, opacity=opacity, clip=clip, threshold=threshold, blend=blend)
+    overlay = blend(image, quantized, lut=lut, **settings)
     width, height = _size(image.shape[1], image.shape[0], scale)
     squares = max(1, math.ceil(width / image.shape[1]), math.ceil(height / image.shape[0]))
     shown = Image.fromarray(overlay.repeat(squares, axis=0).repeat(squares, axis=1))
@@ -113,8 +108,8 @@ def overlay_image(
     top = margin + heading
     page.paste(shown, ((page_width - width) // 2, top))
 
-    limits = clip_limits(quantized.codes, quantized.signed, clip)
-    row = bar_colors(quantized.signed, limits, lut=lut, threshold=threshold, width=bar_width)
+    limits = clip_limits(quantized.codes, quantized.signed, check_display(settings)["clip"])
+    row = bar_colors(quantized.signed, limits, lut=lut, width=bar_width, **settings)
     colors = np.where(row[:, 3:] > 0, row[:, :3], np.array(_PAPER, np.uint8))
     top += height + margin
     page.paste(Image.fromarray(np.broadcast_to(colors, (bar_height, bar_width, 3)).copy()), (margin, top))

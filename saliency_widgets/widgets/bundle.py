@@ -59,7 +59,7 @@ class BundledView(anywidget.AnyWidget):
     """
 
     _esm = _LOADER
-    _css = bundle("heatmap.css")
+    _css = bundle("views.css")
 
-    _script = traitlets.Unicode(bundle("heatmap.js")).tag(sync=True)
+    _script = traitlets.Unicode(bundle("views.js")).tag(sync=True)
     root = traitlets.Unicode().tag(sync=True)

@@ -466,7 +466,7 @@ class Explorer(WithStaticOutput, Showable, w.Box):
             requested,
             method="" if shown.request is None else get_method(shown.request.method).title,
             code=self._code_of(attribution) if attribution is not None and attribution.complete else "",
-            aside=str(self.problem.memory),
+            remark=str(self.problem.memory),
             notes=[
                 *([_STOPPED] if event.state == "stopped" else []),
                 *([outdated] if outdated and self.panel.outdated else []),

@@ -160,7 +160,7 @@ class SweepView(WithStaticOutput, Showable, w.VBox):
             DisplaySettings(), rows, columns, names, group=result.method.title, signed=signed, on_open=self._on_open
         )
         maps.view.controls = [self._quality, self._cost, self._input]
-        maps.view.scale = "own"  # noise makes values larger: on a shared scale the better maps would look fainter
+        maps.view.scale = "separate"  # noise makes values larger: on a shared scale the better maps would look fainter
         return maps
 
     def _around(self, maps: StillMaps) -> list[w.Widget]:

@@ -234,14 +234,14 @@ def test_it_fits_at_every_width_and_nothing_jumps(lab: Lab, theme: Any) -> None:
     lab.page.set_viewport_size({"width": 1300, "height": 1300})
     lab.theme(theme)
     page = Page(lab)
-    aside = "4 rows a pass: memory ran out at 8"
+    remark = "4 rows a pass: memory ran out at 8"
     for index, width in enumerate([250, 320, 420, 600]):
         lab.execute(f"view.layout.width = '{width}px'; view.checked = False; view.findings = []")
         expect(page.line).to_have_count(0)
         expect(page.root).to_have_css("width", f"{width}px")
-        page.tell(f"show({index}, code=CODE, aside={aside!r}, method='Deconvnet')")
+        page.tell(f"show({index}, code=CODE, remark={remark!r}, method='Deconvnet')")
         text = page.root.locator(".sw-progress-text")
-        expect(text).to_have_attribute("title", f"50 of 50 samples · 3.6 s · {aside}")
+        expect(text).to_have_attribute("title", f"50 of 50 samples · 3.6 s · {remark}")
         before, height = page.boxes(), page.height()
         page.tell("view.show_findings([])")
         expect(page.line).to_contain_text("nothing found")

@@ -9,8 +9,8 @@ from playwright.sync_api import Locator, expect
 pytestmark = pytest.mark.browser
 
 GONE = "The kernel is gone: run the cell again."
-IMAGE = f"{GONE} Opacity, colors, clip range and threshold still work."
-GRID = f"{GONE} Opacity, colors, clip range, threshold and scales still work."
+IMAGE = f"{GONE} Opacity, colors and all other display settings still work."
+GRID = f"{GONE} Opacity, colors, scales and all other display settings still work."
 PLAIN = f"{GONE} What is shown stays as it is."
 
 MODEL = """import numpy as np

@@ -170,7 +170,7 @@ def test_words_are_large_and_clear_and_nothing_is_cut_off_or_jumps(lab: Lab, the
         at(root, step)
         lab.page.mouse.move(0, 0)
         words = root.evaluate(_WORDS)
-        sentences = [word for word in words if "lesson-says" in word["name"]]
+        sentences = [word for word in words if "lesson-sentences" in word["name"]]
         assert len(sentences) == 1
         assert sentences[0]["size"] >= 20
         small = [word for word in words if word["size"] < 12]

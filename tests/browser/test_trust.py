@@ -69,7 +69,7 @@ def test_a_region_is_marked_taken_away_and_undone_by_pointer_and_by_keys(lab: La
     tools.get_by_text("Undo").click()
     expect(said).to_contain_text("12.5%", timeout=60_000)
     tools.get_by_text("Clear").click()
-    expect(tools.locator(".sw-region-told")).to_have_text("Nothing marked yet")
+    expect(tools.locator(".sw-region-words")).to_have_text("Nothing marked yet")
 
     # The same with the keys alone.
     tools.get_by_text("Brush").click()
@@ -82,7 +82,7 @@ def test_a_region_is_marked_taken_away_and_undone_by_pointer_and_by_keys(lab: La
     lab.wait_for_value(f"0 < {MARKED} < {count}", True)
     expect(seen.output.locator(".sw-trust .sw-said").first).to_contain_text("of the image", timeout=60_000)
     lab.page.keyboard.press("Delete")
-    expect(seen.root.locator(".sw-region-told")).to_have_text("Nothing marked yet")
+    expect(seen.root.locator(".sw-region-words")).to_have_text("Nothing marked yet")
     assert lab.errors == []
 
 
@@ -91,7 +91,7 @@ def test_the_strongest_part_is_marked_and_the_sliders_stay_free_while_checks_run
     share = seen.handle("share")
     share.focus()
     share.press("ArrowRight")
-    expect(seen.root.locator(".sw-region-told")).to_contain_text("% marked", timeout=60_000)
+    expect(seen.root.locator(".sw-region-words")).to_contain_text("% marked", timeout=60_000)
     for title, words in (
         ("Deletion and insertion", "of 3."),
         ("Random weights", "reacts"),

@@ -34,6 +34,7 @@ from torch import nn
 from toys import state_of
 
 import saliency_widgets as sw
+from saliency_widgets import render
 from saliency_widgets.diagnostics.report import Checkup
 from soak.figures import Figures
 from soak.fitting import is_right
@@ -286,7 +287,7 @@ class Called:
 
 _SMOOTHGRAD = ("n_samples", "noise_level", "seed", "chunk_size", "base", "statistic")
 _ABOUT = ("transform", "class_names", "explain", "device", "fold", "precision", "cuda_graphs")
-_LOOK = ("opacity", "clip", "threshold", "blend", "colormap", "diverging", "sign", "channels")
+_LOOK = (*(param.name for param in render.DISPLAY), "sign", "channels")
 _FEW = {"n_samples": 2, "method": "smoothgrad", "target": 0}
 _QUICK_SWEEP = {"progress": False, "steps": 2, "turns": 1, "target": 0}
 _MOVING = ("update", "edit", "show", "load_state")

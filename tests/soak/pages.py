@@ -258,7 +258,7 @@ def _grid(draw: random.Random, view: GridView) -> dict[str, Any]:
         [
             _custom(type="stop"), _custom(type="go"), _custom(type="open", cell=draw.choice(cells)),
             _custom(type="visible", cells=[k for k in cells if draw.random() < 0.5]),
-            _update(scale=draw.choice(["own", "shared"])), _update(unlocked=[draw.choice(cells)]),
+            _update(scale=draw.choice(["separate", "shared"])), _update(unlocked=[draw.choice(cells)]),
             _update(pair=[draw.choice(cells), draw.choice(cells)]),
         ]
     )  # fmt: skip

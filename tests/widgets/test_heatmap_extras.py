@@ -87,13 +87,13 @@ def test_what_is_told_is_not_changed_from_outside(view):
     assert view.findings[0]["what"] == FOUND[0].what
 
 
-def test_an_empty_status_has_no_code_no_method_and_no_aside():
+def test_an_empty_status_has_no_code_no_method_and_no_remark():
     empty = messages.status()
-    assert (empty["code"], empty["method"], empty["aside"]) == ("", "", "")
+    assert (empty["code"], empty["method"], empty["remark"]) == ("", "", "")
     event = Event(1, 1, "running")
     assert messages.status_of(event, "", "") == messages.status(generation=1, state="running", elapsed=event.elapsed)
-    given = messages.status_of(event, "", "", method="Gradient", code="pass", aside="4 rows a pass")
-    assert (given["code"], given["method"], given["aside"]) == ("pass", "Gradient", "4 rows a pass")
+    given = messages.status_of(event, "", "", method="Gradient", code="pass", remark="4 rows a pass")
+    assert (given["code"], given["method"], given["remark"]) == ("pass", "Gradient", "4 rows a pass")
 
 
 def test_the_code_leaves_with_the_map_it_repeats(view, sent):

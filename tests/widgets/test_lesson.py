@@ -77,10 +77,10 @@ def test_it_has_its_steps_in_order_each_with_two_sentences_and_a_control(lesson:
     assert lesson.steps == tuple(STEPS)
     assert [step["name"] for step in lesson.view.steps] == list(STEPS)
     for step in lesson.view.steps:
-        assert len(step["says"]) == 2
-        assert all(sentence.endswith((".", "?")) for sentence in step["says"])
+        assert len(step["text"]) == 2
+        assert all(sentence.endswith((".", "?")) for sentence in step["text"])
         assert step["control"]
-        assert step["place"].startswith("sw-")
+        assert step["control_class"].startswith("sw-")
 
 
 def test_the_prediction_is_the_models(lesson: Lesson, model: nn.Module) -> None:
@@ -111,8 +111,8 @@ def test_noise_is_one_sample_of_smoothgrad_beside_its_image(lesson: Lesson, mode
     for number, level in enumerate(methods.NOISES):
         found = sw.attribute(model, IMAGE, method="smoothgrad", noise_level=level, n_samples=1)
         assert_shown(lesson, panel(lesson, "noise", number, 1)["map"], strength(found))
-        assert f"correlation of {spearman(clean, strength(found)):.2f}" in shots(lesson, "noise")[number]["says"]
-    assert "moves by 0.0 of 255" in shots(lesson, "noise")[0]["says"]
+        assert f"correlation of {spearman(clean, strength(found)):.2f}" in shots(lesson, "noise")[number]["text"]
+    assert "moves by 0.0 of 255" in shots(lesson, "noise")[0]["text"]
     seen = Problem(model, IMAGE).prepared.images
     assert seen is not None
     png = lesson.view.content("noise")["images"][panel(lesson, "noise", 0, 0)["image"]]
@@ -124,7 +124,7 @@ def test_smoothing_shows_the_means_of_the_first_samples(lesson: Lesson, model: n
     for number, shot in enumerate(shots(lesson, "smoothing")):
         found = sw.attribute(model, IMAGE, method="smoothgrad", n_samples=int(shot["label"]), chunk_size=1)
         assert_shown(lesson, panel(lesson, "smoothing", number, 1)["map"], strength(found))
-    assert "correlation with the map of all 8: 1.00" in shots(lesson, "smoothing")[-1]["says"]
+    assert "correlation with the map of all 8: 1.00" in shots(lesson, "smoothing")[-1]["text"]
 
 
 def test_the_scores_curve_goes_from_the_baselines_score_to_the_images(lesson: Lesson, model: nn.Module) -> None:
@@ -195,7 +195,7 @@ def test_guided_backprop_is_compared_by_numbers_of_the_maps_shown(lesson: Lesson
         for side, expected in enumerate(maps):
             assert_shown(lesson, first["panels"][2 * number + side]["map"], expected)
         alike[method] = spearman(*maps)
-    assert f"Guided Backprop {alike['guided_backprop']:.3f}, gradient {alike['gradient']:.3f}" in first["says"]
+    assert f"Guided Backprop {alike['guided_backprop']:.3f}, gradient {alike['gradient']:.3f}" in first["text"]
 
 
 def test_grad_cam_keeps_the_resolution_of_its_layers(lesson: Lesson, model: nn.Module) -> None:
@@ -291,7 +291,7 @@ def test_try_it_makes_an_explorer_once_and_moves_it(model: nn.Module) -> None:
         assert made.children == (made.view, explorer)
         assert explorer.settings["method"] == "gradient"
         assert explorer.panel.reduction.channels == "sum"
-        assert sent[-1]["place"] == "sw-control-channels"
+        assert sent[-1]["control"] == "sw-control-channels"
         made.view._on_message(made.view, {"type": "try", "step": "noise", "shot": 3}, [])
         assert made.explorer is explorer
         assert explorer.settings["noise_level"] == methods.NOISES[3]
@@ -354,7 +354,7 @@ def test_a_lesson_of_a_value_speaks_of_no_class():
     torch.manual_seed(0)
     model = nn.Sequential(conv_net(), nn.Linear(4, 1).double()).eval()
     made = sw.lesson(model, IMAGE, score="value", steps=["prediction"]).wait(timeout=60)
-    said = shots(made, "prediction")[0]["says"]
+    said = shots(made, "prediction")[0]["text"]
     assert said.startswith("The value is ")
     assert "class" not in said
     made.close()
@@ -366,7 +366,7 @@ def test_a_lesson_of_the_negative_class_of_one_logit():
     made = sw.lesson(model, IMAGE, class_names=["neg", "pos"], target="neg", steps=["prediction"]).wait(timeout=60)
     with torch.no_grad():
         logit = model(IMAGE)[0, 0]
-    said = shots(made, "prediction")[0]["says"]
+    said = shots(made, "prediction")[0]["text"]
     assert said.startswith("The logit of neg is ")
     share = float(1 - logit.sigmoid())
     assert f"Its probability is {share:.0%}." in said

@@ -174,7 +174,7 @@ def max_width(page: Page) -> int:
     return max(int((row == color).all(1).sum()) for row in page.image for color in (ORANGE, BLUE))
 
 
-@pytest.mark.parametrize("scale", ["shared", "own"])
+@pytest.mark.parametrize("scale", ["shared", "separate"])
 def test_a_grid_has_every_map_on_its_scale(page: Page, scale: str) -> None:
     images = [IMAGE, (IMAGE // 4)[::-1].copy()]
     made = Comparison(
@@ -184,7 +184,7 @@ def test_a_grid_has_every_map_on_its_scale(page: Page, scale: str) -> None:
     )  # fmt: skip
     made._ipython_display_()
     maps = [made._quantized(key) for key in made._shown]
-    look = made._display.look(signed=False)
+    look = made._display.settings
     left = 8 + 120 + 8
     for k, one in enumerate(maps):
         row, column = divmod(k, 2)
@@ -210,7 +210,7 @@ def test_a_lesson_leaves_the_step_that_is_turned_to(page: Page) -> None:
         made.step = name
         made.wait()
         assert step["title"] in page.text
-        assert step["says"][0] in page.text
+        assert step["text"][0] in page.text
         images.append(page.image)
     assert page.updates == len(steps) - 1  # the first was there
     assert not any(np.array_equal(a, b) for k, a in enumerate(images) for b in images[:k])

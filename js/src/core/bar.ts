@@ -1,6 +1,7 @@
 // The color bar: which value each color stands for. The same numbers as saliency_widgets.render.bar.
 
 import { type Limits, magnitude, strength } from "./clip.ts";
+import type { Look } from "./display.ts";
 import { codeValue, LEVELS, ZERO } from "./frame.ts";
 import { formatNumber } from "./text.ts";
 
@@ -23,8 +24,7 @@ export function barEnds(signed: boolean, [lo, hi]: Limits): [number, number] {
 export function barColors(
   signed: boolean,
   limits: Limits,
-  lut: Uint8Array,
-  threshold: number,
+  { lut, threshold }: Look,
   width = 256,
 ): Uint8ClampedArray<ArrayBuffer> {
   const [start, end] = barEnds(signed, limits);
@@ -53,7 +53,7 @@ export function barTicks(
   return Array.from({ length: count }, (_, i) => {
     const position = i / (count - 1);
     const value = start * (1 - position) + end * position;
-    // Beside the other labels this is nothing.
+    // Rounding of zero, next to the other labels.
     const small = Math.abs(value) < 0.0005 * Math.max(Math.abs(start), Math.abs(end));
     return { position, value, label: small ? "0" : formatNumber(value) };
   });

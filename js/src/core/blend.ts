@@ -1,22 +1,8 @@
 // The image with the map laid over it. The same numbers as saliency_widgets.render.blend, byte for byte.
 
 import { type Limits, magnitude, strength } from "./clip.ts";
-import { nearest, ZERO } from "./frame.ts";
-
-/** The order of the `blend` trait. */
-export const BLENDS = ["by value", "uniform"] as const;
-export type Blend = (typeof BLENDS)[number];
-
-export interface Look {
-  opacity: number;
-  threshold: number;
-  blend: Blend;
-}
-
-export interface Raster {
-  readonly width: number;
-  readonly height: number;
-}
+import type { Look } from "./display.ts";
+import { type Frame, nearest, type Pixels, ZERO } from "./frame.ts";
 
 /**
  * What every code does to a pixel: four numbers each, (1 - alpha, red alpha, green alpha, blue alpha). The
@@ -24,7 +10,8 @@ export interface Raster {
  */
 export type Mix = Float64Array;
 
-export function makeMix(signed: boolean, limits: Limits, look: Look, lut: Uint8Array): Mix {
+export function makeMix(signed: boolean, limits: Limits, look: Look): Mix {
+  const { lut } = look;
   const mix = new Float64Array(4 * 65536);
   for (let code = 0, k = 0; code < 65536; code++, k += 4) {
     const t = strength(code, signed, limits);
@@ -39,18 +26,12 @@ export function makeMix(signed: boolean, limits: Limits, look: Look, lut: Uint8A
   return mix;
 }
 
-/** Blend into `out`. `image` and `out` are RGBA of one size; the map is looked up at the nearest pixel. */
-export function blendInto(
-  out: Uint8ClampedArray,
-  image: Uint8ClampedArray,
-  size: Raster,
-  codes: Uint16Array,
-  map: Raster,
-  mix: Mix,
-): void {
-  const { width, height } = size;
+/** Blend into `out`, which has the image's size; the map is looked up at the nearest pixel. */
+export function blendInto(out: Uint8ClampedArray, image: Pixels, map: Frame, mix: Mix): void {
+  const { width, height, data } = image;
+  const { codes } = map;
   // Plain bytes are written faster than clamped ones; nothing here leaves 0 to 255, so | 0 is floor.
-  const from = new Uint8Array(image.buffer, image.byteOffset, image.length);
+  const from = new Uint8Array(data.buffer, data.byteOffset, data.length);
   const to = new Uint8Array(out.buffer, out.byteOffset, out.length);
   const columns = Int32Array.from({ length: width }, (_, x) => nearest(x, width, map.width));
   for (let y = 0, i = 0; y < height; y++) {
@@ -72,19 +53,16 @@ export function blendInto(
  */
 export function blendSmall(
   out: Uint8ClampedArray,
-  image: Uint8ClampedArray,
-  size: Raster,
-  codes: Uint16Array,
-  map: Raster,
-  signed: boolean,
+  image: Pixels,
+  map: Frame,
   [lo, hi]: Limits,
   look: Look,
-  lut: Uint8Array,
 ): void {
-  const { width, height } = size;
-  const { opacity, threshold } = look;
+  const { width, height, data } = image;
+  const { codes, signed } = map;
+  const { opacity, threshold, lut } = look;
   const byValue = look.blend === "by value";
-  const from = new Uint8Array(image.buffer, image.byteOffset, image.length);
+  const from = new Uint8Array(data.buffer, data.byteOffset, data.length);
   const to = new Uint8Array(out.buffer, out.byteOffset, out.length);
   const columns = Int32Array.from({ length: width }, (_, x) => nearest(x, width, map.width));
   const span = hi - lo;

@@ -32,14 +32,14 @@ export function clipLimits(counts: Uint32Array, n: number, clip: readonly [numbe
   return [Math.max(lo, 0), Math.max(lo, 0)];
 }
 
-/** Where a code stands on the color scale, 0 to 1; in a signed map 0.5 is zero. */
+/** The position of a code on the color scale, 0 to 1; in a signed map 0.5 is zero. */
 export function strength(code: number, signed: boolean, [lo, hi]: Limits): number {
   const level = signed ? Math.abs(code - ZERO) : code;
   const s = hi > lo ? Math.min(1, Math.max(0, (level - lo) / (hi - lo))) : level > lo ? 1 : 0;
   return signed ? 0.5 + 0.5 * Math.sign(code - ZERO) * s : s;
 }
 
-/** How far from nothing: threshold and opacity go by it. */
+/** The distance from zero, 0 to 1: threshold and opacity depend on it. */
 export function magnitude(t: number, signed: boolean): number {
   return signed ? Math.abs(2 * t - 1) : t;
 }

@@ -10,7 +10,7 @@ const ANIMATION: FrameClock = {
   cancel: (handle) => cancelAnimationFrame(handle),
 };
 
-/** Why the view is painted, most telling first: of several within one animation frame the first is reported. */
+/** Why the view is painted, most informative first: of several within one animation frame the first is reported. */
 export const CAUSES = ["frame", "display", "layer", "resize"] as const;
 export type Cause = (typeof CAUSES)[number];
 

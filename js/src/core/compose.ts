@@ -1,25 +1,12 @@
 // From a frame, an image and the display settings to pixels. Each stage is computed again only when needed.
 
 import { barColors, barTicks, type Tick } from "./bar.ts";
-import { BLENDS, blendInto, blendSmall, type Look, type Mix, makeMix, type Raster } from "./blend.ts";
+import { blendInto, blendSmall, type Mix, makeMix } from "./blend.ts";
 import { clipLimits, histogram, type Limits, totalMagnitude } from "./clip.ts";
-import { codeValue, type Frame, nearest } from "./frame.ts";
-import { cumulate, type Pooled } from "./sharing.ts";
+import { type Display, lookOf } from "./display.ts";
+import { codeValue, type Frame, nearest, type Pixels, type Raster } from "./frame.ts";
+import { cumulate, type Pooled } from "./scale.ts";
 import type { Reading } from "./text.ts";
-
-/** The display settings in use; both tables have 768 bytes. */
-export interface Display {
-  lut: Uint8Array;
-  diverging: Uint8Array;
-  opacity: number;
-  clip: readonly [number, number];
-  threshold: number;
-  blend: number;
-}
-
-export interface Pixels extends Raster {
-  readonly data: Uint8ClampedArray<ArrayBuffer>;
-}
 
 /** Remembers one result until one of its inputs changes. */
 class Memo<T> {
@@ -27,8 +14,8 @@ class Memo<T> {
   #value: T | undefined;
 
   get(key: readonly unknown[], compute: () => T): T {
-    const known = this.#key;
-    if (!known || known.length !== key.length || key.some((k, i) => !Object.is(k, known[i]))) {
+    const last = this.#key;
+    if (!last || last.length !== key.length || key.some((k, i) => !Object.is(k, last[i]))) {
       this.#value = compute();
       this.#key = key;
     }
@@ -57,25 +44,23 @@ export class Composer {
     display: Display,
     limits: Limits = this.limits(frame, display),
   ): Pixels {
-    const { opacity, threshold, blend } = display;
-    const { signed, codes } = frame;
-    const lut = signed ? display.diverging : display.lut;
-    const key = [...limits, opacity, threshold, blend, lut];
+    const { signed } = frame;
+    const look = lookOf(display, signed);
+    const key = [...limits, ...Object.values(look)];
     return this.#blended.get([frame, image, ...key], () => {
       const under = image ?? plain(frame.width, frame.height);
-      const look: Look = { opacity, threshold, blend: BLENDS[blend] ?? BLENDS[0] };
       if (this.#bytes.length !== under.data.length) this.#bytes = new Uint8ClampedArray(under.data.length);
       if (under.width * under.height < 65536) {
-        blendSmall(this.#bytes, under.data, under, codes, frame, signed, limits, look, lut);
+        blendSmall(this.#bytes, under, frame, limits, look);
       } else {
-        const mix = this.#mix.get([signed, ...key], () => makeMix(signed, limits, look, lut));
-        blendInto(this.#bytes, under.data, under, codes, frame, mix);
+        const mix = this.#mix.get([signed, ...key], () => makeMix(signed, limits, look));
+        blendInto(this.#bytes, under, frame, mix);
       }
       return { width: under.width, height: under.height, data: this.#bytes };
     });
   }
 
-  /** Where the colors' scale begins and ends, in codes; maps of one range may all have one's. */
+  /** The ends of the color scale, in codes. */
   limits(frame: Frame, display: Display): Limits {
     const counts = this.#histogram(frame);
     const [low, high] = display.clip;
@@ -88,14 +73,13 @@ export class Composer {
     ticks: number,
     limits: Limits = this.limits(frame, display),
   ): { row: Uint8ClampedArray<ArrayBuffer>; ticks: Tick[] } {
-    const lut = frame.signed ? display.diverging : display.lut;
     return {
-      row: barColors(frame.signed, limits, lut, display.threshold),
+      row: barColors(frame.signed, limits, lookOf(display, frame.signed)),
       ticks: barTicks(frame, limits, ticks),
     };
   }
 
-  /** What the map says at one pixel of an image of this size. */
+  /** The map's value at one pixel of an image of this size. */
   read(frame: Frame | null, size: Raster, x: number, y: number): Reading {
     if (!frame) return { x, y, value: null, share: 0 };
     const row = nearest(y, size.height, frame.height);
@@ -106,7 +90,7 @@ export class Composer {
     return { x, y, value, share: total > 0 ? Math.abs(value) / total : 0 };
   }
 
-  /** What is pooled with other maps' where they share a scale. */
+  /** The map's part of a scale that it shares with others. */
   pooled(frame: Frame): Pooled {
     return this.#pooled.get([frame], () => ({
       cumulative: cumulate(this.#histogram(frame)),
@@ -115,8 +99,8 @@ export class Composer {
   }
 
   #histogram(frame: Frame): Uint32Array {
-    const known = this.#counts.get(frame);
-    if (known) return known;
+    const cached = this.#counts.get(frame);
+    if (cached) return cached;
     const counts = histogram(frame.codes, frame.signed);
     this.#counts.set(frame, counts);
     return counts;

@@ -1,4 +1,4 @@
-// What the check-up found, as people read it: one line for all of it, and each finding in words.
+// The findings of the check-up as text: one line for all of them, and each in words.
 
 export type Severity = "wrong" | "caution" | "slow";
 
@@ -25,9 +25,10 @@ export interface Item {
 
 export interface CheckUp {
   line: string;
-  /** The gravest finding about the method that is shown; "fine" where there is none. */
+  /** The gravest of the relevant findings; "fine" where there is none. */
   mark: Severity | "fine";
-  own: Item[];
+  /** Findings about the method that is shown. */
+  relevant: Item[];
   /** Findings that concern other methods only. */
   others: Item[];
 }
@@ -45,26 +46,26 @@ const GRAVEST_FIRST = Object.keys(LABELS) as Severity[];
 /**
  * What there is to show of the findings.
  *
- * @param method Title of the method whose map is shown; "" where that is not known: then all count alike.
+ * @param method Title of the method whose map is shown; "" where there is none: then all findings are relevant.
  */
 export function checkUp(findings: readonly Finding[], method: string): CheckUp {
   const concerns = ({ methods = [] }: Finding) => !method || !methods.length || methods.includes(method);
-  const own = findings.filter(concerns);
+  const relevant = findings.filter(concerns);
   const others = findings.filter((finding) => !concerns(finding));
   return {
-    line: `Check-up: ${summary(own, others.length, method)}`,
-    mark: gravest(own) ?? "fine",
-    own: own.map(item),
+    line: `Check-up: ${summary(relevant, others.length, method)}`,
+    mark: gravest(relevant) ?? "fine",
+    relevant: relevant.map(item),
     others: others.map(item),
   };
 }
 
-function summary(own: Finding[], others: number, method: string): string {
-  if (own.length + others === 0) return "nothing found that would make a map of this model wrong";
-  if (own.length === 0) return `nothing about this method, ${counted(others)} about others`;
-  const worst = effect(own, method ? "this map" : "maps");
-  if (others === 0) return `${counted(own.length)} (${worst})`;
-  return `${counted(own.length)} about this method (${worst}), ${others} about others`;
+function summary(relevant: Finding[], others: number, method: string): string {
+  if (relevant.length + others === 0) return "nothing found that would make a map of this model wrong";
+  if (relevant.length === 0) return `nothing about this method, ${counted(others)} about others`;
+  const worst = effect(relevant, method ? "this map" : "maps");
+  if (others === 0) return `${counted(relevant.length)} (${worst})`;
+  return `${counted(relevant.length)} about this method (${worst}), ${others} about others`;
 }
 
 /** What the gravest of them do: "1 makes maps wrong"; the number is left out where there is only one finding. */
@@ -107,7 +108,7 @@ export function concernsText(methods: readonly string[]): string {
   return `concerns ${methods.length === 0 ? "all methods" : methods.join(", ")}`;
 }
 
-/** A severity that is not known here is no reason to hide the finding. */
+/** A finding of an unknown severity is shown all the same. */
 function severityOf({ severity = "wrong" }: Finding): Severity {
   return severity in LABELS ? severity : "caution";
 }

@@ -4,6 +4,16 @@
 export const LEVELS = 65534;
 export const ZERO = LEVELS / 2;
 
+export interface Raster {
+  readonly width: number;
+  readonly height: number;
+}
+
+/** RGBA, four bytes a pixel. */
+export interface Pixels extends Raster {
+  readonly data: Uint8ClampedArray<ArrayBuffer>;
+}
+
 /** What the `frame` trait holds; `{}` while there is none. */
 export interface RawFrame {
   generation?: number;
@@ -75,7 +85,7 @@ export function codeValue(frame: Pick<Frame, "low" | "high">, code: number): num
   return frame.low + (code / LEVELS) * (frame.high - frame.low);
 }
 
-/** The place in the map that shows pixel `i` of `n`, where the map has `m` pixels: the nearest one. */
+/** The index in the map of pixel `i` of `n`, where the map has `m`: the nearest one. */
 export function nearest(i: number, n: number, m: number): number {
   return n === m ? i : Math.floor(((2 * i + 1) * m) / (2 * n));
 }

@@ -1,4 +1,4 @@
-// A region of the image: which pixels are marked. Places are pixels, with the middle of the first at 0.
+// A region of the image: which pixels are marked. Coordinates are pixels; the center of the first is at 0.
 
 export interface Spot {
   x: number;
@@ -34,14 +34,14 @@ export class Mask {
     return this.#bits[y * this.width + x] === 1;
   }
 
-  /** Remember what is marked now: one undo comes back to it. */
-  keep(): void {
+  /** Take a snapshot of what is marked: one undo goes back to it. */
+  snapshot(): void {
     this.#past.push(this.#bits.slice());
     if (this.#past.length > UNDOS) this.#past.shift();
   }
 
-  /** What was marked when it was last kept, to go on from: a box that is drawn larger and smaller. */
-  again(): void {
+  /** Back to the last snapshot, which stays: while a box is dragged, it replaces the one before. */
+  restore(): void {
     const last = this.#past.at(-1);
     if (last) this.#bits.set(last);
   }
@@ -104,7 +104,7 @@ export class Mask {
     return true;
   }
 
-  /** To be laid over the image, RGBA, so many times its size: stripes and an edge, seen on any ground. */
+  /** An RGBA layer for the image, `scale` times its size: stripes with an edge, visible on any image. */
   overlay(scale = 1): Uint8ClampedArray<ArrayBuffer> {
     const [width, height] = [this.width * scale, this.height * scale];
     const data = new Uint8ClampedArray(4 * width * height);

@@ -1,6 +1,6 @@
-// The size of a PNG stands in its first bytes: the place on the page is reserved before it is decoded.
+// A PNG's size is in its first bytes: room for it is reserved before it is decoded.
 
-import type { Raster } from "./blend.ts";
+import type { Raster } from "./frame.ts";
 
 const SIGNATURE = [0x89, 0x50, 0x4e, 0x47, 0x0d, 0x0a, 0x1a, 0x0a];
 

@@ -1,4 +1,4 @@
-// What was recorded: one entry for each choice of the axes that matter for it.
+// Recorded results: an entry for each combination of the axes that matter.
 
 /** Something that can be chosen on the page, such as the number of samples. */
 export interface Axis {
@@ -6,11 +6,11 @@ export interface Axis {
   readonly label: string;
   readonly help: string;
   readonly labels: readonly string[];
-  /** Where it stands when the page opens. */
+  /** The index when the page opens. */
   readonly begin: number;
   /** Numbers in order: a slider; else a menu. */
   readonly ordered: boolean;
-  /** Places of another axis at which this one matters; always, where there is none. */
+  /** Indices of another axis at which this one matters; without them it always does. */
   readonly only?: { readonly axis: string; readonly at: readonly number[] };
 }
 
@@ -25,9 +25,9 @@ export class Recording {
     return this.#at.get(name);
   }
 
-  choose(name: string, place: number): void {
-    const axis = this.axes.find((known) => known.name === name);
-    if (axis) this.#at.set(name, Math.min(axis.labels.length - 1, Math.max(0, Math.round(place))));
+  choose(name: string, index: number): void {
+    const axis = this.axes.find((one) => one.name === name);
+    if (axis) this.#at.set(name, Math.min(axis.labels.length - 1, Math.max(0, Math.round(index))));
   }
 
   /** Whether the axis matters for what is chosen elsewhere. */
@@ -37,7 +37,7 @@ export class Recording {
     return at === undefined || only.at.includes(at);
   }
 
-  /** Names the entry: the place on each axis, "-" where it doesn't matter. */
+  /** Names the entry: the index on each axis, "-" where it doesn't matter. */
   get key(): string {
     return this.axes.map((axis) => (this.matters(axis) ? this.#at.get(axis.name) : "-")).join(" ");
   }

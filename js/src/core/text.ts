@@ -4,12 +4,12 @@ export interface Status {
   generation?: number;
   state?: "idle" | "running" | "done" | "stopped" | "error";
   title?: string;
-  /** Title of the method of the map that is shown; "" where that is not known. */
+  /** Title of the method of the map that is shown; "" where there is none. */
   method?: string;
   /** Python that repeats the map that is shown; "" while it is not finished. */
   code?: string;
-  /** Said beside the progress. */
-  aside?: string;
+  /** Text next to the progress, such as "4 rows a pass". */
+  remark?: string;
   done?: number;
   total?: number;
   unit?: string;
@@ -19,7 +19,7 @@ export interface Status {
   notes?: string[];
   message?: string;
   remedy?: string;
-  /** The map came from memory: the time says nothing. */
+  /** The map came from the cache: there is no time to show. */
   cached?: boolean;
   /** The map that is shown is not the one the controls ask for. */
   dim?: boolean;
@@ -52,7 +52,7 @@ export function formatTime(seconds: number): string {
   return `${Math.floor(minutes / 60)} h ${String(minutes % 60).padStart(2, "0")} min`;
 }
 
-/** How far, and how long: ["17 of 50 samples", "1.2 s, 2.4 s left · an aside"]; one, or both, may be missing. */
+/** How far, and how long: ["17 of 50 samples", "1.2 s, 2.4 s left · a remark"]; one, or both, may be missing. */
 export function progressParts(status: Status): string[] {
   const {
     state = "idle",
@@ -62,18 +62,18 @@ export function progressParts(status: Status): string[] {
     elapsed,
     remaining,
     cached = false,
-    aside = "",
+    remark = "",
   } = status;
   if (state === "idle") return [];
   const running = state === "running";
-  if (running && !(total > 0)) return ["Computing …", aside].filter(Boolean);
+  if (running && !(total > 0)) return ["Computing …", remark].filter(Boolean);
   const times: string[] = [];
   if (cached) times.push("from memory");
   else if (isNumber(elapsed)) times.push(formatTime(elapsed));
   if (running && isNumber(remaining)) times.push(`${formatTime(remaining)} left`);
   return [
     howFar(status, total > 0 ? `${done} of ${total}${unit && ` ${unit}`}` : ""),
-    [times.join(", "), aside].filter(Boolean).join(SEPARATOR),
+    [times.join(", "), remark].filter(Boolean).join(SEPARATOR),
   ].filter(Boolean);
 }
 
@@ -90,26 +90,26 @@ export function progressText(status: Status): string {
 
 export const SEPARATOR = " · ";
 
-/** The map that the status is about is finished, even if an error is told beside it. */
+/** The map of this status is finished, even if there is an error too. */
 export function isWhole({ done = 0, total = 0 }: Status): boolean {
   return total > 0 && done >= total;
 }
 
 export const KERNEL_GONE = "The kernel is gone: run the cell again";
 
-/** What of a view needs no kernel, for the line that says that there is none. */
+/** What works without a kernel, for the message that it is gone. */
 export const STILL_WORKS = {
-  image: "Opacity, colors, clip range and threshold still work.",
-  grid: "Opacity, colors, clip range, threshold and scales still work.",
+  image: "Opacity, colors and all other display settings still work.",
+  grid: "Opacity, colors, scales and all other display settings still work.",
   plain: "What is shown stays as it is.",
 };
 
-/** What is said, in one line, of a move that nobody answers. */
+/** The message, in one line, after a move that the kernel does not answer. */
 export function unanswered(view: keyof typeof STILL_WORKS): string {
   return `${KERNEL_GONE}. ${STILL_WORKS[view]}`;
 }
 
-/** What there is to say once nobody computes any more; `line` once something was moved that asks the kernel. */
+/** The status once the kernel is gone; with `line` as its message after a move that needs the kernel. */
 export function withoutKernel(status: Status, line = ""): Status {
   const { remaining: _, ...rest } = status;
   const ended: Status = status.state === "running" ? { ...rest, state: "stopped" } : status;
@@ -127,9 +127,9 @@ export interface Reading {
 
 /** "x 12, y 40 · attribution 0.0123 · 0.42% of the total" */
 export function readingText(reading: Reading): string {
-  const place = `x ${reading.x}, y ${reading.y}`;
-  if (reading.value === null) return place;
-  return `${place} · attribution ${formatNumber(reading.value)} · ${formatShare(reading.share)} of the total`;
+  const position = `x ${reading.x}, y ${reading.y}`;
+  if (reading.value === null) return position;
+  return `${position} · attribution ${formatNumber(reading.value)} · ${formatShare(reading.share)} of the total`;
 }
 
 function isNumber(value: unknown): value is number {

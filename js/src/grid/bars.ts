@@ -1,8 +1,8 @@
 // The color bars of a grid: one for each scale that cells share.
 
 import { barColors, barTicks } from "../core/bar.ts";
-import type { Display } from "../core/compose.ts";
-import { type Ends, highest, limitsOf } from "../core/sharing.ts";
+import { type Display, lookOf } from "../core/display.ts";
+import { type Ends, highest, limitsOf } from "../core/scale.ts";
 import { drawBar } from "../shell/bar.ts";
 import { make, setText } from "../shell/elements.ts";
 
@@ -30,11 +30,10 @@ export class Bars {
     }
     scales.forEach(({ name, signed, ends }, i) => {
       const shown = this.#shown[i];
-      const lut = signed ? display.diverging : display.lut;
       const high = ends && ends[1] > 0 ? ends[1] : 1;
       const map = { low: signed ? -high : 0, high, signed };
       const limits = ends ? limitsOf(map, ends) : ([0, highest(signed)] as const);
-      const row = barColors(signed, limits, lut, display.threshold);
+      const row = barColors(signed, limits, lookOf(display, signed));
       const words = signed ? ["against", "", "for"] : ["weakest", "", "strongest"];
       const ticks = barTicks(map, limits, 3).map((tick, k) => (ends ? tick : { ...tick, label: words[k] }));
       setText(shown.name, name);

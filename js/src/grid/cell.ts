@@ -1,12 +1,12 @@
 // One cell of a grid: a map over its image, and one line below it.
 
-import type { Raster } from "../core/blend.ts";
 import type { Limits } from "../core/clip.ts";
-import { Composer, type Display, type Pixels } from "../core/compose.ts";
-import { decodeFrame, type Frame, type RawFrame, toBytes } from "../core/frame.ts";
+import { Composer } from "../core/compose.ts";
+import type { Display } from "../core/display.ts";
+import { decodeFrame, type Frame, type Pixels, type Raster, type RawFrame, toBytes } from "../core/frame.ts";
 import { Acknowledger, Newest, receive } from "../core/order.ts";
 import { pngSize } from "../core/png.ts";
-import type { Pooled } from "../core/sharing.ts";
+import type { Pooled } from "../core/scale.ts";
 import { formatNumber, formatShare, progressParts, type Status } from "../core/text.ts";
 import { make, setText } from "../shell/elements.ts";
 import { decodeImage } from "../shell/image.ts";
@@ -15,21 +15,21 @@ import type { LiveModel } from "../shell/models.ts";
 import { Stage } from "../shell/stage.ts";
 import { tell } from "../shell/traits.ts";
 
-/** A place in an image, as shares of its width and height: images of several sizes have it in common. */
+/** A point in an image, as shares of its width and height: images of several sizes have it in common. */
 export interface Spot {
   readonly u: number;
   readonly v: number;
 }
 
-/** A cell's model: an image, the newest frame, and what is said of it. */
+/** A cell's model: an image, the newest frame, and its status. */
 export interface CellModel extends LiveModel {
   send?(message: object): void;
 }
 
-/** What a cell tells its grid. */
-export interface Told {
+/** Events of a cell, for its grid. */
+export interface CellEvents {
   dirty(cell: GridCell): void;
-  /** Its colors may now stand for other values: so may those of the cells that share its scale. */
+  /** The range of its values changed, and with it the scale that it shares with other cells. */
   moved(): void;
 }
 
@@ -57,7 +57,7 @@ export class GridCell {
   constructor(
     readonly model: CellModel,
     readonly index: number,
-    private readonly told: Told,
+    private readonly events: CellEvents,
   ) {
     this.#stage = new Stage(this.canvas);
     const stage = make("div", "cell-stage", {}, [this.canvas, this.#cursor, this.#waiting]);
@@ -99,7 +99,7 @@ export class GridCell {
     return String(this.model.get("name") ?? "");
   }
 
-  /** Cells of one group have comparable numbers; what keeps its sign is colored otherwise. */
+  /** Cells of one group have comparable numbers; signed maps have other colors. */
   get group(): string {
     return `${this.frame?.signed ? "signed " : ""}${String(this.model.get("group") ?? "")}`;
   }
@@ -133,7 +133,7 @@ export class GridCell {
     return drawn;
   }
 
-  /** Say what the map is at a spot, or else what it is of. */
+  /** Show the value at a spot, or without one the status. */
   say(spot: Spot | null): void {
     const frame = this.frame;
     const { width, height } = this.size;
@@ -167,8 +167,8 @@ export class GridCell {
     if (raw === this.#raw) return;
     this.#raw = raw;
     if (!receive(decodeFrame(raw), raw, this.#newest, this.#acknowledge)) return;
-    this.told.moved();
-    this.told.dirty(this);
+    this.events.moved();
+    this.events.dirty(this);
   }
 
   async #readImage(): Promise<void> {
@@ -190,7 +190,7 @@ export class GridCell {
     this.#decoding = false;
     this.#image = image;
     if (image) this.#shape(image);
-    this.told.dirty(this);
+    this.events.dirty(this);
   }
 
   #shape(size: Raster): void {
@@ -201,14 +201,14 @@ export class GridCell {
 
 const DECODED = new WeakMap<object, Promise<Pixels>>();
 
-/** Decoded once for all cells that were given the same bytes. */
+/** Decoded once for all cells with the same bytes. */
 function imageOf(key: object, bytes: Uint8Array): Promise<Pixels> {
-  const known = DECODED.get(key) ?? decodeImage(bytes);
-  DECODED.set(key, known);
-  return known;
+  const decoded = DECODED.get(key) ?? decodeImage(bytes);
+  DECODED.set(key, decoded);
+  return decoded;
 }
 
-/** What stands below a map that nobody points at. */
+/** The line below a map while no pixel is pointed at. */
 function rest(status: Status): string {
   if (status.state === "error") return `Failed: ${status.message ?? ""}`;
   if (status.state === "running") return progressParts(status)[0] ?? "";

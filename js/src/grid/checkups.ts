@@ -19,9 +19,9 @@ export class ModelCheckUps {
     while (this.#lines.length > checkUps.length) this.#lines.pop()?.root.remove();
     while (this.#lines.length < checkUps.length) {
       const name = make("div", "model-name");
-      const place = make("div", "checkup");
-      const root = make("div", "model-checkup", {}, [name, place]);
-      this.#lines.push({ name, line: new CheckUpLine(place), root });
+      const element = make("div", "checkup");
+      const root = make("div", "model-checkup", {}, [name, element]);
+      this.#lines.push({ name, line: new CheckUpLine(element), root });
       this.root.append(root);
     }
     checkUps.forEach(({ name, findings, checked }, i) => {

@@ -1,8 +1,8 @@
 // The difference of two cells, as a signed map of its own.
 
-import { barColors, barTicks } from "../core/bar.ts";
-import { Composer, type Display } from "../core/compose.ts";
+import { Composer } from "../core/compose.ts";
 import { difference } from "../core/difference.ts";
+import type { Display } from "../core/display.ts";
 import type { Frame } from "../core/frame.ts";
 import { formatNumber } from "../core/text.ts";
 import { drawBar } from "../shell/bar.ts";
@@ -33,7 +33,7 @@ export class PairView {
   readonly #stage: Stage;
   readonly #composer = new Composer();
   #cells: readonly GridCell[] = [];
-  #kept: { key: readonly unknown[]; frame: Frame | null } | null = null;
+  #last: { key: readonly unknown[]; frame: Frame | null } | null = null;
 
   /** @param chosen two other cells are to be subtracted, by index; -1 where none is */
   constructor(chosen: (pair: readonly [number, number]) => void, life: AbortSignal) {
@@ -95,7 +95,7 @@ export class PairView {
     this.choose(pair);
   }
 
-  /** The signed map of the chosen two, and what is to be said of it. */
+  /** The signed map of the chosen two, and a sentence about it. */
   #difference(display: Display): { frame: Frame | null; words: string } {
     const [a, b] = this.pair.map((index) => this.#cells[index]);
     if (!a || !b) return { frame: null, words: NONE };
@@ -103,10 +103,10 @@ export class PairView {
     const alike = a.model.get("group") === b.model.get("group");
     const units = alike ? ([1, 1] as const) : ([unit(a, display), unit(b, display)] as const);
     const key = [a.frame, b.frame, ...units];
-    if (!this.#kept?.key.every((k, i) => Object.is(k, key[i]))) {
-      this.#kept = { key, frame: difference(a.frame, b.frame, units) };
+    if (!this.#last?.key.every((k, i) => Object.is(k, key[i]))) {
+      this.#last = { key, frame: difference(a.frame, b.frame, units) };
     }
-    const { frame } = this.#kept;
+    const { frame } = this.#last;
     if (!frame) return { frame, words: SIZES };
     return { frame, words: alike ? COMPARED : RELATIVE };
   }
@@ -120,14 +120,12 @@ export class PairView {
     if (!frame || !first) return;
     this.#stageBox.style.setProperty("--sw-ratio", String(first.size.width / first.size.height));
     this.#stage.draw(this.#composer.blend(frame, first.image, display), []);
-    const limits = this.#composer.limits(frame, display);
-    drawBar(this.#bar, this.#ticks, barColors(true, limits, display.diverging, display.threshold), [
-      ...barTicks(frame, limits, 3),
-    ]);
+    const { row, ticks } = this.#composer.bar(frame, display, 3);
+    drawBar(this.#bar, this.#ticks, row, ticks);
   }
 
   say(spot: Spot | null): void {
-    const frame = this.#kept?.frame;
+    const frame = this.#last?.frame;
     this.#cursor.hidden = !spot || !frame;
     if (!spot || !frame || this.#body.hidden) {
       setText(this.#reading, "");
@@ -141,7 +139,7 @@ export class PairView {
   }
 }
 
-/** What a map's numbers are divided by where the other's mean something else. */
+/** What a map's values are divided by where the two maps have different units. */
 function unit(cell: GridCell, display: Display): number {
   const { frame } = cell;
   const limits = cell.ownLimits(display);

@@ -1,23 +1,23 @@
 // Which cells share a color scale, and where it ends.
 
-import type { Display } from "../core/compose.ts";
-import { type Ends, type Pooled, sharedEnds } from "../core/sharing.ts";
+import type { Display } from "../core/display.ts";
+import { type Ends, type Pooled, sharedEnds } from "../core/scale.ts";
 import type { Scale } from "./bars.ts";
 import type { GridCell } from "./cell.ts";
 
-interface Kept {
+interface Entry {
   readonly pooled: readonly (Pooled | null)[];
   readonly clip: readonly [number, number];
   readonly ends: Ends;
 }
 
 export class Scales {
-  readonly #kept = new Map<string, Kept>();
+  readonly #cache = new Map<string, Entry>();
 
   constructor(private readonly isLocked: (cell: GridCell) => boolean) {}
 
   clear(): void {
-    this.#kept.clear();
+    this.#cache.clear();
   }
 
   /** The ends of the scale that a cell shares with the others of its group; null where it has its own. */
@@ -26,28 +26,28 @@ export class Scales {
     const { group } = cell;
     const pooled = cells.filter((c) => c.frame && this.isLocked(c) && c.group === group).map((c) => c.pooled);
     const { clip } = display;
-    const known = this.#kept.get(group);
-    if (known && known.clip[0] === clip[0] && known.clip[1] === clip[1] && same(known.pooled, pooled)) {
-      return known.ends;
+    const cached = this.#cache.get(group);
+    if (cached && cached.clip[0] === clip[0] && cached.clip[1] === clip[1] && same(cached.pooled, pooled)) {
+      return cached.ends;
     }
     const maps = pooled.filter((one): one is Pooled => one !== null);
     const ends = sharedEnds(maps, cell.frame.signed, clip);
-    this.#kept.set(group, { pooled, clip, ends });
+    this.#cache.set(group, { pooled, clip, ends });
     return ends;
   }
 
   /** The scales in use, the shared ones first. */
   shown(cells: readonly GridCell[], display: Display): Scale[] {
-    const found = new Map<string, Scale>();
+    const scales = new Map<string, Scale>();
     for (const cell of cells) {
       const { frame } = cell;
       if (!frame) continue;
       const ends = this.ends(cell, cells, display);
       const name = ends ? String(cell.model.get("group") ?? "") : "Each map by itself";
-      const key = ends ? cell.group : `own ${frame.signed}`;
-      if (!found.has(key)) found.set(key, { name, signed: frame.signed, ends });
+      const key = ends ? cell.group : `separate ${frame.signed}`;
+      if (!scales.has(key)) scales.set(key, { name, signed: frame.signed, ends });
     }
-    return [...found.values()].sort((a, b) => Number(!a.ends) - Number(!b.ends));
+    return [...scales.values()].sort((a, b) => Number(!a.ends) - Number(!b.ends));
   }
 }
 

@@ -1,4 +1,4 @@
-// Above a grid: how far it is, what scale its colors have, and how large its cells are.
+// Above a grid: its progress, its color scales, and the size of its cells.
 
 import { make, setText } from "../shell/elements.ts";
 
@@ -6,7 +6,7 @@ import { make, setText } from "../shell/elements.ts";
 export const SMALLEST = 110;
 export const LARGEST = 420;
 
-export type ScaleChoice = "shared" | "own";
+export type ScaleChoice = "shared" | "separate";
 
 export interface Acts {
   stop(): void;
@@ -21,7 +21,7 @@ const CHOICES: readonly (readonly [ScaleChoice, string, string])[] = [
     "Equal colors are equal values, in all locked maps whose values can be compared (one method, one score)",
   ],
   [
-    "own",
+    "separate",
     "Same clip for all",
     "Every map is clipped at the same percentiles of its own: equal colors are equal ranks",
   ],

@@ -2,21 +2,22 @@
 
 import type { AnyModel } from "@anywidget/types";
 import type { Limits } from "../core/clip.ts";
-import type { Display } from "../core/compose.ts";
-import { limitsOf } from "../core/sharing.ts";
+import { type Display, readDisplay } from "../core/display.ts";
+import { limitsOf } from "../core/scale.ts";
 import { formatTime, KERNEL_GONE, unanswered } from "../core/text.ts";
 import { make, setText } from "../shell/elements.ts";
 import { KernelWatch } from "../shell/kernel.ts";
-import { DisplayReader, type LiveModel, resolveModel, Subscriptions } from "../shell/models.ts";
+import { type LiveModel, resolveModel, Subscriptions } from "../shell/models.ts";
 import { primeControls } from "../shell/prime.ts";
 import { watchSize } from "../shell/stage.ts";
 import { follow, tell } from "../shell/traits.ts";
 import { Bars } from "./bars.ts";
 import { type CellModel, GridCell, type Spot } from "./cell.ts";
 import { ModelCheckUps, type RawCheckUp } from "./checkups.ts";
-import { listen } from "./hands.ts";
+import { listen } from "./input.ts";
 import { PairView } from "./pair.ts";
 import { Scales } from "./scales.ts";
+import { Table } from "./table.ts";
 import { SMALLEST, Toolbar } from "./toolbar.ts";
 
 /** What the trait `progress` holds. */
@@ -29,8 +30,7 @@ export interface Progress {
 
 export class GridView {
   readonly #life = new AbortController();
-  readonly #table = make("div", "table", { role: "grid", "aria-label": "Saliency maps side by side" });
-  readonly #scroller = make("div", "scroller", {}, [this.#table]);
+  readonly #table = new Table();
   readonly #bars = new Bars();
   readonly #toolbar: Toolbar;
   readonly #pair: PairView;
@@ -38,7 +38,6 @@ export class GridView {
   readonly #opened = make("div", "opened", { "aria-live": "polite" });
   readonly #root: HTMLElement;
   readonly #kernel: KernelWatch;
-  readonly #displayReader = new DisplayReader();
   readonly #displayChanges = new Subscriptions("change", () => this.#readDisplay());
   readonly #seen = new Set<GridCell>();
   readonly #dirty = new Set<GridCell>();
@@ -51,13 +50,13 @@ export class GridView {
   #frame: number | null = null;
   readonly #scales = new Scales((cell) => this.#isLocked(cell));
   #spot: Spot | null = null;
-  #told = "";
+  #reported = "";
   #hovering: number | null = null;
   #source: LiveModel | null = null;
-  /** What the person chose; null as long as the maps go by the room there is. */
+  /** As chosen by the size slider; null while the maps are as wide as their columns allow. */
   #width: number | null = null;
   /** A cell was clicked on this page, and its explorer isn't there yet. */
-  #asked = false;
+  #opening = false;
 
   constructor(
     private readonly model: AnyModel,
@@ -86,7 +85,7 @@ export class GridView {
       [
         this.#toolbar.root,
         this.#bars.root,
-        this.#scroller,
+        this.#table.scroller,
         this.#opened,
         this.#pair.root,
         this.#checkUps.root,
@@ -101,7 +100,7 @@ export class GridView {
       toggle: (cell: GridCell) => this.#toggle(cell),
       point: (spot: Spot | null) => this.#point(spot),
     };
-    listen(this.#root, this.#table, this.#pair.canvas, grid, life);
+    listen(this.#root, this.#table.root, this.#pair.canvas, grid, life);
     this.#pair.root.addEventListener("toggle", () => this.#soon("display"), { signal: life });
     const changed = () => {
       this.#readProgress();
@@ -114,7 +113,7 @@ export class GridView {
       this.#fit();
       this.#soonAll("resize");
     };
-    watchSize(this.#scroller, resized, life);
+    watchSize(this.#table.scroller, resized, life);
 
     this.#on("display", () => this.#resolveDisplay());
     this.#on("cells", () => this.#resolveCells());
@@ -151,7 +150,7 @@ export class GridView {
     tell(() => this.model.send(message));
   }
 
-  /** What a person chooses of the grid as a whole: one message a choice, none while a slider moves. */
+  /** A choice for the grid as a whole: one message each, none while a slider moves. */
   #write(trait: string, value: unknown): void {
     this.model.set(trait, value);
     tell(() => this.model.save_changes());
@@ -173,7 +172,7 @@ export class GridView {
   }
 
   get #shared(): boolean {
-    return this.model.get("scale") !== "own";
+    return this.model.get("scale") !== "separate";
   }
 
   async #resolveDisplay(): Promise<void> {
@@ -187,7 +186,8 @@ export class GridView {
   }
 
   #readDisplay(): void {
-    this.#display = this.#source && this.#displayReader.read(this.#source);
+    const source = this.#source;
+    this.#display = source && readDisplay((name) => source.get(name));
     this.#soonAll("display");
   }
 
@@ -204,55 +204,29 @@ export class GridView {
     this.#seen.clear();
     this.#dirty.clear();
     this.#scales.clear();
-    const told = {
+    const events = {
       dirty: (cell: GridCell) => this.#soon("frame", cell),
       moved: () => this.#soonLocked(),
     };
     this.#cells = [];
     models.forEach((model, k) => {
-      if (model) this.#cells.push(new GridCell(model as CellModel, k, told));
+      if (model) this.#cells.push(new GridCell(model as CellModel, k, events));
     });
-    this.#lay();
+    this.#table.lay(
+      (this.model.get("rows") ?? []) as string[],
+      (this.model.get("columns") ?? []) as string[],
+      this.#cells,
+    );
+    this.#fit();
+    for (const cell of this.#cells) this.#watch.observe(cell.canvas);
+    if (this.#cells[0]) this.#cells[0].root.tabIndex = 0;
     this.#pair.offer(this.#cells, this.#chosen);
     this.#rescale();
   }
 
-  /** Headings and cells, row by row. */
-  #lay(): void {
-    const rows = (this.model.get("rows") ?? []) as string[];
-    const columns = (this.model.get("columns") ?? []) as string[];
-    const heading = (text: string, role: string, name: string) =>
-      make("div", name, { role, title: text }, [make("span", "heading-words", {}, [text])]);
-    const named = rows.some(Boolean);
-    const lines: HTMLElement[] = [];
-    if (columns.some(Boolean)) {
-      lines.push(
-        make("div", "row", { role: "row" }, [
-          ...(named ? [make("div", "corner", { role: "columnheader" })] : []),
-          ...columns.map((text) => heading(text, "columnheader", "column-heading")),
-        ]),
-      );
-    }
-    rows.forEach((text, r) => {
-      const cells = this.#cells.filter((cell) => Math.floor(cell.index / columns.length) === r);
-      const head = named ? [heading(text, "rowheader", "row-heading")] : [];
-      lines.push(make("div", "row", { role: "row" }, [...head, ...cells.map((cell) => cell.root)]));
-    });
-    this.#table.replaceChildren(...lines);
-    this.#table.classList.toggle("sw-unnamed", !named);
-    this.#table.style.setProperty("--sw-columns", String(Math.max(1, columns.length)));
-    this.#fit();
-    for (const cell of this.#cells) this.#watch.observe(cell.canvas);
-    if (this.#cells[0]) this.#cells[0].root.tabIndex = 0;
-  }
-
-  /** As large as the person wants the maps, or else as the columns have room. */
+  /** Set the width of the maps: the chosen one, or what the columns have room for. */
   #fit(): void {
-    const columns = Number(this.#table.style.getPropertyValue("--sw-columns")) || 1;
-    const [first] = this.#table.getElementsByClassName("sw-row-heading");
-    const names = first ? first.clientWidth + 6 : 0;
-    const room = Math.floor((this.#scroller.clientWidth - names - 8) / columns) - 6;
-    const width = this.#width ?? Math.min(260, Math.max(SMALLEST, room));
+    const width = this.#width ?? Math.min(260, Math.max(SMALLEST, this.#table.room));
     this.#root.style.setProperty("--sw-cell", `${width}px`);
     this.#toolbar.showWidth(width);
   }
@@ -274,7 +248,7 @@ export class GridView {
     this.#root.classList.toggle("sw-still", total === 0);
   }
 
-  /** An explorer was opened below: bring it into sight, once it is there. */
+  /** An explorer was opened below: scroll to it, once it is there. */
   #readOpened(): void {
     const { words = "", mark = "" } = (this.model.get("opened") ?? {}) as { words?: string; mark?: string };
     setText(this.#opened, this.#kernel.unanswered ? unanswered("grid") : words);
@@ -282,13 +256,13 @@ export class GridView {
     const until = performance.now() + 8000;
     const look = () => {
       if (this.#life.signal.aborted || performance.now() > until) return;
-      const found = this.#root.ownerDocument.querySelector(`.${CSS.escape(mark)} .sw-heatmap`);
-      if (found) found.scrollIntoView({ block: "nearest", behavior: "smooth" });
+      const explorer = this.#root.ownerDocument.querySelector(`.${CSS.escape(mark)} .sw-heatmap`);
+      if (explorer) explorer.scrollIntoView({ block: "nearest", behavior: "smooth" });
       else requestAnimationFrame(look);
     };
-    // A page that is opened again has it too, but nobody has just asked for it.
-    if (this.#asked) requestAnimationFrame(look);
-    this.#asked = false;
+    // A page that is opened again has the trait too, without a click.
+    if (this.#opening) requestAnimationFrame(look);
+    this.#opening = false;
   }
 
   // -- what is shown -------------------------------------------------------------------------------------
@@ -296,17 +270,17 @@ export class GridView {
   #rescale(): void {
     const shared = this.#shared;
     const unlocked = new Set(this.#unlocked);
-    this.#toolbar.showScale(shared ? "shared" : "own");
+    this.#toolbar.showScale(shared ? "shared" : "separate");
     for (const { lock, index } of this.#cells) {
-      const own = unlocked.has(index);
-      lock.setAttribute("aria-pressed", String(!own));
+      const separate = unlocked.has(index);
+      lock.setAttribute("aria-pressed", String(!separate));
       lock.disabled = !shared;
       lock.title = !shared
         ? "Every map has its own scale now: choose 'One scale' to lock maps to each other"
-        : own
+        : separate
           ? "This map has a scale of its own; press to share the others' again (L)"
           : "Equal colors are equal values in all locked maps of this kind; press to give this one its own scale (L)";
-      lock.setAttribute("aria-label", own ? "Lock to the shared scale" : "Unlock from the shared scale");
+      lock.setAttribute("aria-label", separate ? "Lock to the shared scale" : "Unlock from the shared scale");
     }
     this.#soonAll("display");
   }
@@ -373,9 +347,9 @@ export class GridView {
       else this.#seen.delete(cell);
     }
     const seen = this.#cells.filter((cell) => this.#seen.has(cell)).map(({ index }) => index);
-    const told = JSON.stringify(seen);
-    if (told === this.#told) return;
-    this.#told = told;
+    const report = JSON.stringify(seen);
+    if (report === this.#reported) return;
+    this.#reported = report;
     // Only while it matters which is computed first.
     if (this.#progress.state === "running") this.#send({ type: "visible", cells: seen });
   }
@@ -390,7 +364,7 @@ export class GridView {
   }
 
   #open(cell: GridCell): void {
-    this.#asked = !this.#kernel.gone;
+    this.#opening = !this.#kernel.gone;
     this.#send({ type: "open", cell: cell.index });
     this.#kernel.ask();
   }

@@ -4,7 +4,7 @@ import { formatNumber } from "../core/text.ts";
 import type { Bar, Curve } from "./content.ts";
 
 const SVG = "http://www.w3.org/2000/svg";
-/** The drawing's own units; it is scaled to its place, and the letters with it. */
+/** The drawing's units; it is scaled to the space it has, and the letters with it. */
 const SIDE = 280;
 const LEFT = 78;
 const RIGHT = 14;
@@ -24,7 +24,7 @@ export function roundTicks(low: number, high: number): number[] {
 
 /** The curve's value there, between its points on the straight line through them. */
 export function valueAt({ x, y }: Pick<Curve, "x" | "y">, at: number): number {
-  const next = x.findIndex((place) => place >= at);
+  const next = x.findIndex((point) => point >= at);
   if (next === 0) return y[0];
   if (next < 0) return y[y.length - 1];
   const t = (at - x[next - 1]) / (x[next] - x[next - 1]);
@@ -83,7 +83,7 @@ export function drawBars(bars: readonly Bar[], chosen: number, label: string): S
   return svg;
 }
 
-/** A name that has its place. */
+/** A name, cut to a length. */
 export function shortened(name: string, most = 26): string {
   return name.length <= most ? name : `${name.slice(0, most - 1)}…`;
 }

@@ -33,12 +33,12 @@ export class Chooser {
     this.#buttons.hidden = slider;
     if (!any) return;
     setText(this.#label, label);
-    const told = shots[shot]?.label ?? "";
+    const text = shots[shot]?.label ?? "";
     if (slider) {
       this.#slider.max = String(shots.length - 1);
       this.#slider.value = String(shot);
-      this.#slider.setAttribute("aria-valuetext", told);
-      setText(this.#value, told);
+      this.#slider.setAttribute("aria-valuetext", text);
+      setText(this.#value, text);
       return;
     }
     this.#buttons.setAttribute("aria-label", label);

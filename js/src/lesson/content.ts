@@ -1,14 +1,14 @@
-// What a lesson's traits hold, as saliency_widgets.widgets.lesson.page makes it, and how it is walked through.
+// The content of a lesson's traits, as saliency_widgets.widgets.lesson.page makes it, and moving between its steps.
 
 import { decodeFrame, type Frame, type RawFrame } from "../core/frame.ts";
 
 export interface StepInfo {
   name: string;
   title: string;
-  says: string[];
+  text: string[];
   /** The explorer's control that changes the same, and its CSS class. */
   control: string;
-  place: string;
+  control_class: string;
 }
 
 export interface Bar {
@@ -32,9 +32,8 @@ export interface Panel {
   map?: string;
   /** The map whose color scale is used. */
   scale?: string;
-  opacity?: number;
-  clip?: [number, number];
-  blend?: number;
+  /** Traits of a display; those that are missing are the model's. */
+  display?: Record<string, unknown>;
   bars?: Bar[];
   chosen?: number;
   curve?: Curve;
@@ -42,7 +41,7 @@ export interface Panel {
 
 export interface Shot {
   label: string;
-  says: string;
+  text: string;
   panels: Panel[];
 }
 
@@ -80,8 +79,8 @@ export class Maps {
 
   get(name: string | undefined): Frame | null {
     if (name === undefined) return null;
-    const known = this.#frames.get(name);
-    if (known !== undefined) return known;
+    const cached = this.#frames.get(name);
+    if (cached !== undefined) return cached;
     const frame = decodeFrame(this.#raw.get(name));
     this.#frames.set(name, frame);
     return frame;
@@ -99,7 +98,7 @@ const MOVES: Record<string, Move> = {
   Home: "first",
   End: "last",
 };
-/** Keys that a control in focus has a use for; what a presenter's remote sends is not among them. */
+/** Keys that a control in focus uses itself; those of a presenter's remote are not among them. */
 const OF_SLIDERS = new Set(["ArrowRight", "ArrowLeft", "Home", "End", " "]);
 const OF_BUTTONS = new Set([" "]);
 

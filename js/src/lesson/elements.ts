@@ -1,37 +1,12 @@
-// The elements of a lesson. Every part has its place from the start: nothing jumps when steps change.
+// The elements of a lesson. All of them are there from the start: nothing jumps when steps change.
 
 import { make } from "../shell/elements.ts";
-
-export interface LessonElements {
-  root: HTMLElement;
-  title: HTMLElement;
-  heading: HTMLElement;
-  texts: HTMLElement;
-  stage: HTMLElement;
-  empty: HTMLElement;
-  message: HTMLElement;
-  remedy: HTMLElement;
-  facts: HTMLElement;
-  notes: HTMLElement;
-  readout: HTMLElement;
-  control: HTMLElement;
-  tryIt: HTMLButtonElement;
-  back: HTMLButtonElement;
-  next: HTMLButtonElement;
-  counter: HTMLElement;
-  full: HTMLButtonElement;
-  stop: HTMLButtonElement;
-  progress: HTMLElement;
-  problem: HTMLElement;
-  problemText: HTMLElement;
-  announcement: HTMLElement;
-}
 
 function button(name: string, words: string): HTMLButtonElement {
   return make("button", `lesson-button sw-lesson-${name}`, { type: "button" }, [words]);
 }
 
-export function makeLessonElements(strip: HTMLElement, chooser: HTMLElement): LessonElements {
+export function makeLessonElements(strip: HTMLElement, chooser: HTMLElement) {
   const title = make("div", "lesson-about");
   const progress = make("div", "lesson-progress");
   const stop = button("stop", "Stop");
@@ -56,8 +31,8 @@ export function makeLessonElements(strip: HTMLElement, chooser: HTMLElement): Le
   const problemText = make("span", "lesson-problem-text");
   const problem = make("div", "lesson-problem", { role: "alert", hidden: "" }, [problemText]);
   const announcement = make("div", "unseen", { "aria-live": "polite" });
-  const told = make("div", "lesson-told", {}, [facts, notes, readout]);
-  const parts = [strip, head, texts, stage, chooser, told, foot, problem, announcement];
+  const words = make("div", "lesson-words", {}, [facts, notes, readout]);
+  const parts = [strip, head, texts, stage, chooser, words, foot, problem, announcement];
   const body = make("div", "lesson-body", {}, parts);
   const root = make(
     "div",
@@ -90,3 +65,5 @@ export function makeLessonElements(strip: HTMLElement, chooser: HTMLElement): Le
     announcement,
   };
 }
+
+export type LessonElements = ReturnType<typeof makeLessonElements>;

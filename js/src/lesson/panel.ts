@@ -1,8 +1,8 @@
 // One thing to look at, with its caption, its color scale, and the value under the pointer.
 
-import type { Raster } from "../core/blend.ts";
-import { Composer, type Display, type Pixels } from "../core/compose.ts";
-import type { Frame } from "../core/frame.ts";
+import { Composer } from "../core/compose.ts";
+import type { Display } from "../core/display.ts";
+import type { Frame, Pixels, Raster } from "../core/frame.ts";
 import { readingText } from "../core/text.ts";
 import { drawBar } from "../shell/bar.ts";
 import { make, setText } from "../shell/elements.ts";
@@ -19,12 +19,14 @@ export interface Seen {
   image: Pixels | null;
   frame: Frame | null;
   scale: Frame | null;
-  display: Display;
+  /** null where the color tables are missing. */
+  display: Display | null;
 }
 
 /** What is painted: the map over its image, the map alone, or the image. */
 export function pixelsOf(composer: Composer, { image, frame, scale, display }: Seen): Pixels | null {
-  return frame ? composer.blend(frame, image, display, composer.limits(scale ?? frame, display)) : image;
+  if (!frame || !display) return image;
+  return composer.blend(frame, image, display, composer.limits(scale ?? frame, display));
 }
 
 export class PanelView {
@@ -61,12 +63,12 @@ export class PanelView {
   /** Show it; true where pixels were painted or a chart was drawn. */
   show(seen: Seen): boolean {
     this.#seen = seen;
-    const { panel, frame, display } = seen;
+    const { panel } = seen;
     setText(this.#caption, panel.caption);
     const chart = panel.curve ?? panel.bars ?? null;
     this.#canvas.hidden = chart !== null;
     this.#drawing.hidden = chart === null;
-    this.#showScale(frame, display);
+    this.#showScale(seen);
     if (chart) return this.#draw(panel);
     const pixels = pixelsOf(this.#composer, seen);
     this.#size = pixels;
@@ -90,17 +92,17 @@ export class PanelView {
     return true;
   }
 
-  #showScale(frame: Frame | null, display: Display): void {
-    this.#scale.classList.toggle("sw-off", !frame);
-    if (!frame) return;
-    const limits = this.#composer.limits(this.#seen?.scale ?? frame, display);
+  #showScale({ frame, scale, display }: Seen): void {
+    this.#scale.classList.toggle("sw-off", !frame || !display);
+    if (!frame || !display) return;
+    const limits = this.#composer.limits(scale ?? frame, display);
     const drawn = this.#composer.bar(frame, display, TICKS, limits);
     drawBar(this.#bar, this.#ticks, drawn.row, drawn.ticks);
   }
 
   #reading(): string {
-    const place = this.#inspector.place;
-    if (!place || !this.#size || !this.#seen) return "";
-    return readingText(this.#composer.read(this.#seen.frame, this.#size, place.x, place.y));
+    const pixel = this.#inspector.pixel;
+    if (!pixel || !this.#size || !this.#seen) return "";
+    return readingText(this.#composer.read(this.#seen.frame, this.#size, pixel.x, pixel.y));
   }
 }

@@ -48,7 +48,7 @@ export class Strip {
     });
   }
 
-  /** Show what a step has: a small image, or in its place a sign of what there is. */
+  /** Show a step's small image, or a symbol where it has none. */
   show(step: number, state: string, seen: Seen | null): void {
     const item = this.#items[step];
     if (!item) return;

@@ -2,8 +2,8 @@
 
 import type { AnyModel } from "@anywidget/types";
 import { Coalescer } from "../core/coalesce.ts";
-import type { Display, Pixels } from "../core/compose.ts";
-import { toBytes } from "../core/frame.ts";
+import { readDisplay } from "../core/display.ts";
+import { type Pixels, toBytes } from "../core/frame.ts";
 import { KERNEL_GONE } from "../core/text.ts";
 import { fill, make, setText } from "../shell/elements.ts";
 import { decodeImage } from "../shell/image.ts";
@@ -23,9 +23,9 @@ import {
   type StepInfo,
 } from "./content.ts";
 import { type LessonElements, makeLessonElements } from "./elements.ts";
+import { bringIntoSight } from "./highlight.ts";
 import { PanelView, type Seen } from "./panel.ts";
 import { Strip } from "./strip.ts";
-import { bringIntoSight } from "./tried.ts";
 
 const TO_COME: Content = { message: "This step is being computed.", remedy: "It appears here by itself." };
 const NEVER: Content = { message: `${KERNEL_GONE}.`, remedy: "The steps that were finished still work." };
@@ -50,9 +50,6 @@ export class LessonView {
   #step = 0;
   #shots = new Map<string, number>();
   #connected = false;
-  /** The same objects while the same colors are meant: what is painted is kept by them. */
-  #lut = new Uint8Array(0);
-  #diverging = new Uint8Array(0);
 
   constructor(
     private readonly model: AnyModel,
@@ -83,15 +80,9 @@ export class LessonView {
     el.replaceChildren(root);
     watchSize(this.#elements.stage, () => this.#paints.request("resize"), life);
 
-    const told = (message: unknown) => this.#onMessage(message);
-    model.on("msg:custom", told);
-    life.addEventListener("abort", () => model.off("msg:custom", told));
-    this.#on("lut", () => {
-      this.#lut = toBytes(this.model.get("lut") as DataView).slice();
-    });
-    this.#on("diverging", () => {
-      this.#diverging = toBytes(this.model.get("diverging") as DataView).slice();
-    });
+    const received = (message: unknown) => this.#onMessage(message);
+    model.on("msg:custom", received);
+    life.addEventListener("abort", () => model.off("msg:custom", received));
     this.#on("steps", () => this.#readSteps());
     this.#on("title", () => setText(this.#elements.title, String(this.model.get("title") ?? "")));
     this.#on("status", () => this.#readStatus());
@@ -135,8 +126,8 @@ export class LessonView {
     const content = this.#content(name);
     this.#maps.add(content.maps);
     for (const [key, bytes] of Object.entries(content.images ?? {})) this.#decode(key, bytes);
-    const known = this.#shots.get(name);
-    if (isReady(content) && (known === undefined || known >= content.shots!.length)) {
+    const chosen = this.#shots.get(name);
+    if (isReady(content) && (chosen === undefined || chosen >= content.shots!.length)) {
       this.#shots.set(name, content.start ?? 0);
     }
     this.#readStatus();
@@ -168,14 +159,14 @@ export class LessonView {
   }
 
   #onMessage(message: unknown): void {
-    const { type, explorer, place } = (message ?? {}) as { type?: string; explorer?: string; place?: string };
-    if (type !== "tried" || !explorer || !place) return;
+    const { type, explorer, control } = (message ?? {}) as Record<string, string | undefined>;
+    if (type !== "tried" || !explorer || !control) return;
     if (document.fullscreenElement === this.#elements.root) void this.#toggleFullScreen();
-    bringIntoSight(explorer, place, this.#life.signal);
+    bringIntoSight(explorer, control, this.#life.signal);
   }
 
   async #followKernel(): Promise<void> {
-    // The model that a view is given doesn't tell whether its comm lives; its layout's does.
+    // A view's model doesn't show whether its comm lives; its layout's does.
     const sibling = await resolveModel(this.model.widget_manager, this.model.get("layout"));
     if (this.#life.signal.aborted) return;
     this.#connected = sibling !== null && sibling.comm_live !== false;
@@ -211,16 +202,16 @@ export class LessonView {
     this.#strip.mark(this.#step);
     this.#setDisabled(back, this.#step === 0);
     this.#setDisabled(next, this.#step >= count - 1);
-    // All texts lie in one place: it is as high as the longest, and nothing jumps.
-    fill(texts, [...this.#steps], ({ says }) => make("p", "lesson-says", {}, [says.join(" ")]));
+    // All texts lie on top of each other: there is room for the longest, and nothing jumps.
+    fill(texts, [...this.#steps], ({ text }) => make("p", "lesson-sentences", {}, [text.join(" ")]));
     [...texts.children].forEach((text, i) => {
       text.classList.toggle("sw-off", i !== this.#step);
       text.setAttribute("aria-hidden", String(i !== this.#step));
     });
     setText(heading, info?.title ?? "");
     setText(control, info ? `In the explorer: ${info.control}` : "");
-    const says = info ? `${info.title}. ${info.says.join(" ")}` : "";
-    setText(announcement, `Step ${this.#step + 1} of ${count}: ${says}`);
+    const words = info ? `${info.title}. ${info.text.join(" ")}` : "";
+    setText(announcement, `Step ${this.#step + 1} of ${count}: ${words}`);
     this.#paints.request("display");
   }
 
@@ -239,7 +230,7 @@ export class LessonView {
     const focus =
       target instanceof HTMLInputElement ? "slider" : target instanceof HTMLButtonElement ? "button" : "none";
     const move = moveOf(event.key, focus);
-    // Keys that a control has a use for are not for the notebook either: it would keep them from the control.
+    // Keys that a control uses must not reach the notebook: it would act on them.
     if (move || focus === "slider") event.stopPropagation();
     if (!move) return;
     event.preventDefault();
@@ -282,20 +273,12 @@ export class LessonView {
   // -- what is shown -------------------------------------------------------------------------------------
 
   #seen(panel: Panel): Seen {
-    const display: Display = {
-      lut: this.#lut,
-      diverging: this.#diverging,
-      opacity: panel.opacity ?? 1,
-      clip: panel.clip ?? [0, 100],
-      threshold: 0,
-      blend: panel.blend ?? 0,
-    };
     return {
       panel,
       image: panel.image === undefined ? null : (this.#images.get(panel.image)?.pixels ?? null),
       frame: this.#maps.get(panel.map),
       scale: this.#maps.get(panel.scale),
-      display,
+      display: readDisplay((name) => panel.display?.[name] ?? this.model.get(name)),
     };
   }
 
@@ -316,11 +299,11 @@ export class LessonView {
       view.root.hidden = i >= panels.length;
       if (i < panels.length) painted = view.show(this.#seen(panels[i])) && painted;
     });
-    const told = content.state ? content : this.#kernel.gone ? NEVER : TO_COME;
+    const state = content.state ? content : this.#kernel.gone ? NEVER : TO_COME;
     empty.hidden = ready;
-    setText(message, ready ? "" : (told.message ?? ""));
-    setText(remedy, ready ? "" : (told.remedy ?? ""));
-    setText(facts, shot?.says ?? "");
+    setText(message, ready ? "" : (state.message ?? ""));
+    setText(remedy, ready ? "" : (state.remedy ?? ""));
+    setText(facts, shot?.text ?? "");
     setText(notes, (content.notes ?? []).join(" "));
     this.#chooser.show(ready ? content : {}, this.#shot);
     this.#showStrip();

@@ -2,25 +2,36 @@
 
 import { type Packing, unpack } from "../core/packing.ts";
 import type { Axis } from "../core/recording.ts";
-import type { Setting } from "./settings.ts";
 
 /** Traits by name. */
 export type Traits = Record<string, unknown>;
 
+/** A parameter of the display, as Python states it. */
+export interface Setting {
+  name: string;
+  label: string;
+  help: string;
+  kind: "float" | "choice" | "range";
+  low: number | null;
+  high: number | null;
+  unit: string;
+  options: string[];
+}
+
 export interface Archive {
-  /** The place of the root view's model among the models. */
+  /** The index of the root view's model. */
   root: number;
   models: Traits[];
-  /** Canvases by the place of their model: PNG bytes, of this size. */
+  /** Canvases by the index of their model: PNG bytes, of this size. */
   images: { model: number; width: number; height: number; png: DataView }[];
   settings: Setting[];
   /** Models whose traits the settings are. */
   displays: number[];
   axes: Axis[];
-  /** By the key of the recording: traits by the place of their model. */
+  /** By the key of the recording: traits by the index of their model. */
   states: Record<string, Record<string, Traits>>;
   predictions: { index: number; name: string; share: number }[];
-  /** The class of each place on the axis "target", where that was recorded; else the one that is explained. */
+  /** The class at each index of the axis "target", where that was recorded; else the one that is explained. */
   targets: (number | null)[];
 }
 
@@ -30,8 +41,8 @@ export interface Archive {
 export async function readArchive(text: string): Promise<Archive> {
   const inflated = await inflate(fromBase64(text.trim()));
   const size = new DataView(inflated).getUint32(0, true);
-  const told = JSON.parse(new TextDecoder().decode(new Uint8Array(inflated, 4, size)));
-  return filled(told, new Bytes(inflated, 4 + size, told.bytes)) as Archive;
+  const json = JSON.parse(new TextDecoder().decode(new Uint8Array(inflated, 4, size)));
+  return filled(json, new Bytes(inflated, 4 + size, json.bytes)) as Archive;
 }
 
 function fromBase64(text: string): Uint8Array<ArrayBuffer> {
@@ -48,7 +59,7 @@ async function inflate(bytes: Uint8Array<ArrayBuffer>): Promise<ArrayBuffer> {
 
 type Stored = [length: number, packing: Packing, width: number];
 
-/** The blocks of bytes; each is unpacked once, when it is first asked for. */
+/** The blocks of bytes; each is unpacked once, when it is first used. */
 class Bytes {
   readonly #starts: number[] = [];
   readonly #views = new Map<number, DataView>();
@@ -64,13 +75,13 @@ class Bytes {
     }
   }
 
-  get(place: number): DataView {
-    let view = this.#views.get(place);
+  get(index: number): DataView {
+    let view = this.#views.get(index);
     if (!view) {
-      const [length, packing, width] = this.stored[place];
-      const bytes = unpack(packing, new Uint8Array(this.all, this.#starts[place], length), width);
+      const [length, packing, width] = this.stored[index];
+      const bytes = unpack(packing, new Uint8Array(this.all, this.#starts[index], length), width);
       view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
-      this.#views.set(place, view);
+      this.#views.set(index, view);
     }
     return view;
   }

@@ -1,4 +1,4 @@
-// Stands in for the widget manager: models whose traits are what was saved, with nobody at the other end.
+// Stands in for the widget manager: models whose traits are what was saved, without a kernel.
 
 import type { Manager } from "../shell/models.ts";
 import type { Archive, Traits } from "./archive.ts";
@@ -21,19 +21,19 @@ export class PageModel {
     return this.#traits[name];
   }
 
-  /** One trait by name, or several; those that changed are told. */
-  set(given: string | Traits, value?: unknown): void {
-    const changes = typeof given === "string" ? { [given]: value } : given;
+  /** Set one trait by name, or several; listeners hear of those that changed. */
+  set(change: string | Traits, value?: unknown): void {
+    const changes = typeof change === "string" ? { [change]: value } : change;
     const changed = Object.keys(changes).filter((name) => !Object.is(this.#traits[name], changes[name]));
     Object.assign(this.#traits, changes);
-    for (const name of changed) this.#tell(`change:${name}`, changes[name]);
-    if (changed.length > 0) this.#tell("change");
+    for (const name of changed) this.#notify(`change:${name}`, changes[name]);
+    if (changed.length > 0) this.#notify("change");
   }
 
-  /** Nothing is to be saved to. */
+  /** There is no kernel to save to. */
   save_changes(): void {}
 
-  /** Nobody hears it: what asks the kernel does nothing here. */
+  /** There is no kernel: messages are dropped. */
   send(): void {}
 
   on(events: string, listener: Listener): void {
@@ -51,12 +51,12 @@ export class PageModel {
     }
   }
 
-  #tell(event: string, value?: unknown): void {
+  #notify(event: string, value?: unknown): void {
     for (const listener of [...(this.#listeners.get(event) ?? [])]) listener(this, value);
   }
 }
 
-/** The models of the page, in the order of the archive; references name their places. */
+/** The models of the page, in the order of the archive; references are their indices. */
 export async function makeModels(archive: Archive): Promise<PageModel[]> {
   const models: PageModel[] = [];
   const manager: Manager = {

@@ -18,9 +18,9 @@ export class Recorded {
     private readonly changed: () => void,
   ) {
     this.#recording = new Recording(archive.axes);
-    // Views keep the newest frame: what is chosen later is newer than all that was saved.
-    const told = [...archive.models, ...Object.values(archive.states).flatMap(Object.values)];
-    this.#generation = Math.max(0, ...told.map(({ frame }) => Number((frame as Traits)?.generation) || 0));
+    // Views take newer frames only: what is chosen later is numbered after all that was saved.
+    const saved = [...archive.models, ...Object.values(archive.states).flatMap(Object.values)];
+    this.#generation = Math.max(0, ...saved.map(({ frame }) => Number((frame as Traits)?.generation) || 0));
     this.rows = archive.axes.map((axis) => {
       const { name, label, help, labels, begin, ordered } = axis;
       const said = make("output", "page-value");
@@ -44,7 +44,7 @@ export class Recorded {
     this.#mark();
   }
 
-  /** The class that is explained, where that is known. */
+  /** The class that is explained, if there is one. */
   get target(): number | null {
     return this.archive.targets[this.#recording.at("target") ?? 0] ?? null;
   }
@@ -54,17 +54,17 @@ export class Recorded {
     const state = this.archive.states[this.#recording.key];
     if (!state) return;
     this.#generation++;
-    for (const [place, traits] of Object.entries(state)) {
+    for (const [index, traits] of Object.entries(state)) {
       const changes: Traits = { ...traits };
       for (const name of ["frame", "status"]) {
         if (name in traits) changes[name] = { ...(traits[name] as Traits), generation: this.#generation };
       }
-      this.models[Number(place)].set(changes);
+      this.models[Number(index)].set(changes);
     }
     this.changed();
   }
 
-  /** What doesn't matter for this choice keeps its place, and can't be moved. */
+  /** Disable the axes that don't matter for this choice. */
   #mark(): void {
     this.#recording.axes.forEach((axis, i) => {
       const off = !this.#recording.matters(axis);

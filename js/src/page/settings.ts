@@ -1,21 +1,10 @@
 // The display settings as native inputs, linked to the display models of the page.
 
 import { make } from "../shell/elements.ts";
+import type { Setting } from "./archive.ts";
 import type { PageModel } from "./models.ts";
 
-/** A parameter of the display, as Python states it. */
-export interface Setting {
-  name: string;
-  label: string;
-  help: string;
-  kind: "float" | "choice" | "range";
-  low: number | null;
-  high: number | null;
-  unit: string;
-  options: string[];
-}
-
-/** A control under its name, with room for what it says; the control is named for screen readers. */
+/** A control under its name, with room for its value; the control is named for screen readers. */
 export function row(name: string, label: string, help: string, ...parts: HTMLElement[]): HTMLElement {
   const words = make("span", "page-label", { title: help }, [label]);
   return make("div", "page-row", { "data-name": name, role: "group", "aria-label": label }, [

@@ -1,5 +1,5 @@
 // What ipywidgets' controls lack for keyboards and screen readers. A fold opens by click alone, and a slider's handle
-// has no name and says its position: "6" for 64 steps. This adds the rest, to our own controls only.
+// has no name and reads out its position: "6" for 64 steps. This adds the rest, to our own controls only.
 
 const FOLD = ".sw-fold .jupyter-widget-Collapse-header";
 const HANDLE = ".sw-control .noUi-handle";
@@ -8,9 +8,9 @@ const OPEN = "jupyter-widget-Collapse-open";
 const DONE = new WeakSet<Element>();
 let folds = 0;
 
-/** Mend the controls that stand in one display with `el`, now and as they come, until `life` ends. */
+/** Mend the controls in one display with `el`, now and as they come, until `life` ends. */
 export function mendControls(el: HTMLElement, life: AbortSignal): void {
-  // Only when it is on the page can it be seen what it stands in.
+  // Its ancestors are there only once it is on the page.
   const placed = new ResizeObserver(() => {
     if (!el.isConnected) return;
     placed.disconnect();
@@ -43,7 +43,7 @@ function fresh(display: HTMLElement, selector: string): HTMLElement[] {
   return all;
 }
 
-/** A fold's header as a button that says whether it is open. */
+/** A fold's header as a button with its state, open or not. */
 function mendFold(header: HTMLElement): void {
   const fold = header.parentElement;
   const contents = header.nextElementSibling;
@@ -65,7 +65,7 @@ function mendFold(header: HTMLElement): void {
   });
 }
 
-/** A slider's handle with the name of its control, and the value that is written beside it. */
+/** A slider's handle with the name of its control, and the value that is written next to it. */
 function mendHandle(handle: HTMLElement): void {
   const control = handle.closest(".sw-control");
   if (!control) return;

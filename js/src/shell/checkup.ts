@@ -1,4 +1,4 @@
-// The check-up's line, which opens to its findings. Its place is kept before there is anything to tell.
+// The check-up's line, which opens to its findings. There is room for it before the first finding.
 
 import { ABOUT_OTHERS, checkUp, type Finding, type Item } from "../core/findings.ts";
 import { fill, make } from "./elements.ts";
@@ -8,28 +8,28 @@ import { reserveHeight } from "./reserve.ts";
 export class CheckUpLine {
   readonly #summary = make("summary", "checkup-line");
   readonly #list = make("div", "findings", { role: "group", "aria-label": "Findings", tabindex: "0" });
-  readonly #details = make("details", "checkup-found", { hidden: "" }, [this.#summary, this.#list]);
+  readonly #details = make("details", "checkup-details", { hidden: "" }, [this.#summary, this.#list]);
   readonly #clear = make("div", "checkup-line", { hidden: "" });
   readonly reserve: () => void;
 
-  constructor(place: HTMLElement) {
-    place.replaceChildren(this.#clear, this.#details);
+  constructor(element: HTMLElement) {
+    element.replaceChildren(this.#clear, this.#details);
     this.reserve = reserveHeight(this.#summary);
   }
 
   /** Whether it is open stays as the person left it. */
   show(findings: readonly Finding[], checked: boolean, method: string): void {
-    const { line, mark: shape, own, others } = checkUp(findings, method);
-    const found = own.length + others.length > 0;
-    this.#clear.hidden = found || !checked;
-    this.#details.hidden = !found || !checked;
+    const { line, mark: shape, relevant, others } = checkUp(findings, method);
+    const any = relevant.length + others.length > 0;
+    this.#clear.hidden = any || !checked;
+    this.#details.hidden = !any || !checked;
     for (const element of [this.#clear, this.#summary]) {
       fill(element, [{ line, shape }], () => {
         const words = make("span", "checkup-words", {}, [line]);
-        return make("span", "checkup-told", {}, [mark(shape), words]);
+        return make("span", "checkup-summary", {}, [mark(shape), words]);
       });
     }
-    const parts = [...own, ...(others.length > 0 ? [null, ...others] : [])];
+    const parts = [...relevant, ...(others.length > 0 ? [null, ...others] : [])];
     fill(this.#list, parts, (part) => (part ? finding(part) : heading()));
     this.reserve();
   }

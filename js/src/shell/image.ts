@@ -1,6 +1,6 @@
 // The image's exact pixels.
 
-import type { Pixels } from "../core/compose.ts";
+import type { Pixels } from "../core/frame.ts";
 
 /** Decode without color management, so that the pixels are those the model saw. */
 export async function decodeImage(bytes: Uint8Array): Promise<Pixels> {

@@ -1,9 +1,8 @@
 // Reads single pixels: by pointer, or by keyboard with a cursor.
 
-import type { Raster } from "../core/blend.ts";
-import type { Elements } from "./elements.ts";
+import type { Raster } from "../core/frame.ts";
 
-export interface Place {
+export interface Pixel {
   x: number;
   y: number;
 }
@@ -16,10 +15,10 @@ const STEPS: Record<string, readonly [number, number]> = {
 };
 
 export class Inspector {
-  #place: Place | null = null;
+  #pixel: Pixel | null = null;
 
   constructor(
-    private readonly elements: Pick<Elements, "canvas" | "cursor">,
+    private readonly elements: { readonly canvas: HTMLCanvasElement; readonly cursor: HTMLElement },
     private readonly size: () => Raster | null,
     private readonly changed: () => void,
     life: AbortSignal,
@@ -33,10 +32,10 @@ export class Inspector {
   }
 
   /** The pixel being read, inside the image as it is now. */
-  get place(): Place | null {
+  get pixel(): Pixel | null {
     const size = this.size();
-    if (!this.#place || !size) return null;
-    return inside(this.#place, size);
+    if (!this.#pixel || !size) return null;
+    return inside(this.#pixel, size);
   }
 
   #point(event: PointerEvent): void {
@@ -54,13 +53,13 @@ export class Inspector {
     if (!size || event.ctrlKey || event.metaKey || event.altKey) return;
     const step = STEPS[event.key];
     if (step) {
-      const from = this.#place;
+      const from = this.#pixel;
       const far = event.shiftKey ? 10 : 1;
       const to = from
         ? { x: from.x + far * step[0], y: from.y + far * step[1] }
         : { x: Math.floor(size.width / 2), y: Math.floor(size.height / 2) };
       this.#move(inside(to, size), true);
-    } else if (event.key === "Escape" && this.#place) {
+    } else if (event.key === "Escape" && this.#pixel) {
       this.#move(null, false);
     } else {
       return;
@@ -69,14 +68,14 @@ export class Inspector {
     event.stopPropagation();
   }
 
-  #move(place: Place | null, marked: boolean): void {
-    this.#place = place;
+  #move(pixel: Pixel | null, marked: boolean): void {
+    this.#pixel = pixel;
     const { cursor } = this.elements;
     const size = this.size();
-    cursor.hidden = !(place && size && marked);
-    if (place && size) {
-      cursor.style.left = `${((place.x + 0.5) / size.width) * 100}%`;
-      cursor.style.top = `${((place.y + 0.5) / size.height) * 100}%`;
+    cursor.hidden = !(pixel && size && marked);
+    if (pixel && size) {
+      cursor.style.left = `${((pixel.x + 0.5) / size.width) * 100}%`;
+      cursor.style.top = `${((pixel.y + 0.5) / size.height) * 100}%`;
       cursor.style.width = `${100 / size.width}%`;
       cursor.style.height = `${100 / size.height}%`;
     }
@@ -84,6 +83,6 @@ export class Inspector {
   }
 }
 
-function inside({ x, y }: Place, { width, height }: Raster): Place {
+function inside({ x, y }: Pixel, { width, height }: Raster): Pixel {
   return { x: Math.min(width - 1, Math.max(0, x)), y: Math.min(height - 1, Math.max(0, y)) };
 }

@@ -1,5 +1,5 @@
-// Whether the kernel is still there: a view must not go on saying "running" for one that is gone, nor be silent when
-// something is moved that nobody answers.
+// Whether the kernel is still there: a view must not show "running" once it is gone, and must say so when a
+// control is moved that needs it.
 
 import type { AnyModel } from "@anywidget/types";
 import { type LiveModel, type Manager, resolveModel, Subscriptions } from "./models.ts";
@@ -14,7 +14,7 @@ interface KernelOwner {
   readonly kernel?: { readonly statusChanged?: Signal<string>; readonly disposed?: Signal<unknown> } | null;
 }
 
-/** After any of these the objects of this kernel are lost, whatever starts in its place. */
+/** After any of these the objects of this kernel are lost, whatever starts instead. */
 const ENDS = new Set(["autorestarting", "dead", "restarting", "terminating"]);
 
 /** What a person moves in a control's model. */
@@ -37,7 +37,7 @@ export class KernelWatch {
       this.#ended = true;
       changed();
     };
-    // The model that a view is given doesn't tell whether its comm lives; all comms of a page die together, but
+    // A view's model doesn't show whether its comm lives; all comms of a page die together, but
     // one after another.
     const update = () => setTimeout(() => !life.aborted && this.#look());
     model.on("comm:close", end);
@@ -64,19 +64,19 @@ export class KernelWatch {
     return this.#ended || !this.#live;
   }
 
-  /** Something that asks the kernel was moved since it is gone. */
+  /** A control that needs the kernel was moved since it is gone. */
   get unanswered(): boolean {
     return this.gone && this.#moved;
   }
 
-  /** The kernel is asked for something. */
+  /** The kernel is needed for something. */
   ask(): void {
     if (!this.gone || this.#moved) return;
     this.#moved = true;
     this.changed();
   }
 
-  /** Watch what asks the kernel: the controls that `references` name. */
+  /** Watch controls that need the kernel. */
   async watch(manager: Manager, references: readonly unknown[]): Promise<void> {
     const models = await Promise.all(references.map((reference) => resolveModel(manager, reference)));
     if (this.life.aborted) return;
@@ -85,7 +85,7 @@ export class KernelWatch {
     if (!this.#sibling) this.follow(controls[0] ?? null);
   }
 
-  /** Watch what asks the kernel without a value of its own: clicks on `what`, anywhere in the box around a view. */
+  /** Watch buttons that need the kernel: clicks on `what`, anywhere in the box around a view. */
   watchClicks(root: HTMLElement, box: string, what: string): void {
     const clicked = ({ target }: Event) => {
       const hit = target instanceof Element ? target.closest(what) : null;
@@ -94,7 +94,7 @@ export class KernelWatch {
     root.ownerDocument.addEventListener("click", clicked, { capture: true, signal: this.life });
   }
 
-  /** Another model of the same kernel, which does tell. */
+  /** Take the state of the comm from another model of the same kernel. */
   follow(sibling: LiveModel | null): void {
     this.#sibling = sibling;
     if (sibling) this.#look();

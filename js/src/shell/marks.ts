@@ -1,4 +1,4 @@
-// Small marks told apart by their shape; beside each there are words, and its color is the style sheet's.
+// Small marks that differ in shape, not only in color; each stands next to words. Colors are in the style sheet.
 
 import type { Severity } from "../core/findings.ts";
 

@@ -2,7 +2,7 @@
 //
 // JupyterLab (4.4 to 4.6 at least) connects every comm to its kernel's `statusChanged` and never takes that back: the
 // comm keeps its model, the model its last view, and the view its elements for as long as the kernel lives. A comm
-// that calls nobody keeps nobody.
+// without callbacks keeps nothing.
 
 import { type LiveModel, type Manager, resolveModel } from "./models.ts";
 
@@ -51,10 +51,10 @@ function releaseLater(manager: Manager, model: Part): void {
     for (const part of Object.values(model.changed ?? {})) visit(manager, part, new Set([model]));
   });
   model.on("destroy", () => {
-    model.comm?.on_msg?.(nobody);
-    model.comm?.on_close?.(nobody);
+    model.comm?.on_msg?.(ignore);
+    model.comm?.on_close?.(ignore);
   });
 }
 
 /** Not an arrow function in `releaseLater`: that would keep the model. */
-function nobody(): void {}
+function ignore(): void {}

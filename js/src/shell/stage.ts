@@ -1,6 +1,6 @@
 // Puts pixels on the visible canvas, sharp at every size, and the drawing layers on top.
 
-import type { Pixels } from "../core/compose.ts";
+import type { Pixels } from "../core/frame.ts";
 
 export class Stage {
   readonly #context: CanvasRenderingContext2D | null;

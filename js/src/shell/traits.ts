@@ -1,4 +1,4 @@
-// What every view does with its model: follow its traits, and tell the kernel.
+// What every view does with its model: follow its traits, and send to the kernel.
 
 import type { AnyModel } from "@anywidget/types";
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Mapping
 from typing import Any
 
 import anywidget
-import numpy as np
 import traitlets
 from ipywidgets import Widget, widget_serialization
 
@@ -19,8 +19,26 @@ _PARAMS = {param.name: param for param in render.DISPLAY}
 DISPLAY_NAMES = tuple(_PARAMS)
 
 
-class DisplaySettings(anywidget.AnyWidget):
-    """Color map, opacity, clip range, threshold and blending; choices are stored by index.
+def display_traits(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings as the front end reads them: choices by index, pairs as lists."""
+    return {name: _to_trait(_PARAMS[name], value) for name, value in settings.items()}
+
+
+def display_settings(traits: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings as Python has them: choices by name, pairs as tuples."""
+    return {name: _from_trait(_PARAMS[name], value) for name, value in traits.items()}
+
+
+def _trait(param: Param) -> traitlets.TraitType:
+    traits = {"choice": traitlets.Int, "range": lambda: traitlets.List(traitlets.Float())}
+    return traits.get(param.kind, traitlets.Float)().tag(sync=True)
+
+
+_Settings = type("_Settings", (traitlets.HasTraits,), {name: _trait(param) for name, param in _PARAMS.items()})
+
+
+class DisplaySettings(anywidget.AnyWidget, _Settings):
+    """The settings of ``render.DISPLAY``, a trait each; choices are stored by index.
 
     In the browser the traits follow their controls: changing them needs no kernel, and a move sends only the control's
     message.
@@ -28,12 +46,6 @@ class DisplaySettings(anywidget.AnyWidget):
 
     _esm = bundle("display.js")
 
-    colormap = traitlets.Int().tag(sync=True)
-    diverging = traitlets.Int().tag(sync=True)
-    opacity = traitlets.Float().tag(sync=True)
-    clip = traitlets.List(traitlets.Float()).tag(sync=True)
-    threshold = traitlets.Float().tag(sync=True)
-    blend = traitlets.Int().tag(sync=True)
     colormap_luts = traitlets.Bytes().tag(sync=True)
     diverging_luts = traitlets.Bytes().tag(sync=True)
     sources = traitlets.Dict(value_trait=traitlets.Instance(Widget)).tag(sync=True, **widget_serialization)
@@ -41,11 +53,8 @@ class DisplaySettings(anywidget.AnyWidget):
     def __init__(self, **settings: Any) -> None:
         self._controls: dict[str, Control] = {}
         self._moving = threading.RLock()
-        chosen = {name: param.check(settings.pop(name, param.default)) for name, param in _PARAMS.items()}
-        if settings:
-            raise TypeError(f"display: unknown settings {sorted(settings)}; known: {sorted(_PARAMS)}.")
         super().__init__(
-            **{name: _to_trait(_PARAMS[name], value) for name, value in chosen.items()},
+            **display_traits(render.check_display(settings)),
             colormap_luts=render.lut_bytes(_PARAMS["colormap"].options()),
             diverging_luts=render.lut_bytes(_PARAMS["diverging"].options()),
         )
@@ -57,7 +66,7 @@ class DisplaySettings(anywidget.AnyWidget):
     @property
     def settings(self) -> dict[str, Any]:
         """The settings by name; choices are given by name, not by index."""
-        return {name: _from_trait(param, getattr(self, name)) for name, param in _PARAMS.items()}
+        return display_settings({name: getattr(self, name) for name in DISPLAY_NAMES})
 
     def set(self, name: str, value: Any) -> None:
         """Set one setting by name and move its control; a choice is passed by name."""
@@ -85,16 +94,6 @@ class DisplaySettings(anywidget.AnyWidget):
         """Apply a message from the page, but not while another thread follows a control."""
         with self._moving:
             super().set_state(sync_data)
-
-    def look(self, signed: bool) -> dict[str, Any]:
-        """Return the settings as arguments of :func:`saliency_widgets.render.blend`."""
-        chosen = self.settings
-        names = {True: chosen.pop("diverging"), False: chosen.pop("colormap")}
-        return {**chosen, "lut": render.lut(names[signed])}
-
-    def render(self, image: np.ndarray, quantized: render.Quantized, path: Any, **kwargs: Any) -> None:
-        """Write the overlay as a PNG file, as the browser shows it."""
-        render.overlay_png(path, image, quantized, **self.look(quantized.signed), **kwargs)
 
 
 def _to_trait(param: Param, value: Any) -> Any:

@@ -128,7 +128,7 @@ class FrameStream(anywidget.AnyWidget):
         """Show a frame and a status once the last frame has been painted; the newest offer wins.
 
         Args:
-            frame: The map, see ``js/src/heatmap.ts``; None leaves the image as it is.
+            frame: The map, see ``js/src/core/frame.ts``; None leaves the image as it is.
             status: Progress, readings, errors, and the code of the map; see :func:`messages.status`.
         """
         with self._pace:

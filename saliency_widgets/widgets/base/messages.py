@@ -21,7 +21,7 @@ _LONGEST = 2000  # characters of an error message on a page
 
 
 def frame_of(event: Event) -> dict[str, Any] | None:
-    """Convert an event's frame for the front end, see ``js/src/heatmap.ts``."""
+    """Convert an event's frame for the front end, see ``js/src/core/frame.ts``."""
     if event.frame is None:
         return None
     stamp = {"generation": event.generation, "index": event.index, "final": event.state != "running"}
@@ -51,7 +51,7 @@ def status_of(
     *,
     method: str = "",
     code: str = "",
-    aside: str = "",
+    remark: str = "",
     notes: Sequence[str] = (),
     sign: str | None = None,
 ) -> dict[str, Any]:
@@ -63,7 +63,7 @@ def status_of(
         requested: Title of the current request.
         method: Title of the displayed map's method, which selects the findings that concern it.
         code: Python code that reproduces the displayed map; empty while it is not finished.
-        aside: A short text next to the progress, such as "4 rows a pass: memory ran out at 8".
+        remark: A short text next to the progress, such as "4 rows a pass: memory ran out at 8".
         notes: Notes in addition to the map's.
         sign: How the map's sign is shown. Default: the method's choice.
     """
@@ -74,7 +74,7 @@ def status_of(
         title=title,
         method=method,
         code=code,
-        aside=aside,
+        remark=remark,
         done=0 if attribution is None else attribution.done,
         total=0 if attribution is None else attribution.total,
         unit="" if attribution is None else _unit_name(attribution.unit, attribution.total),
@@ -104,7 +104,7 @@ def status(**fields: Any) -> dict[str, Any]:
         "title": "",
         "method": "",
         "code": "",
-        "aside": "",
+        "remark": "",
         "done": 0,
         "total": 0,
         "unit": "",

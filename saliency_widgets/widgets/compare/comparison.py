@@ -76,7 +76,7 @@ class Comparison(WithStaticOutput, Showable, w.Box):
             SIGN.check(sign)
         if channels is not None:
             CHANNEL.check(channels)
-        check_choice("scale", scale, ("shared", "own"))
+        check_choice("scale", scale, ("shared", "separate"))
         self._comparison = read_comparison(
             model, inputs, methods=methods, settings=settings, classes=classes, score=score, contrast=contrast,
             limit=limit, params=params, problem_options=about,
@@ -394,7 +394,7 @@ def compare(
         contrast: As for :func:`attribute`.
         sign: The sign of all maps. Default: each method's default.
         channels: Likewise.
-        scale: "shared": comparable maps share one color scale; "own": each is clipped at its own percentiles.
+        scale: "shared": comparable maps share one color scale; "separate": each is clipped at its own percentiles.
         transform: As for :func:`attribute`; a mapping from model names if the models differ.
         class_names: Likewise.
         explain: As for :func:`attribute`.

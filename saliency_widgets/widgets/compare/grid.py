@@ -43,7 +43,7 @@ class GridView(BundledView):
             visible cells).
 
     Attributes:
-        scale: "shared": locked cells of one group share a color scale; "own": each has its own percentiles.
+        scale: "shared": locked cells of one group share a color scale; "separate": each has its own percentiles.
         unlocked: Indices of the cells with their own scale nevertheless.
         pair: Indices of the two cells whose difference is shown; -1 for none.
     """
@@ -56,7 +56,7 @@ class GridView(BundledView):
     controls = traitlets.List(traitlets.Instance(Widget)).tag(sync=True, **widget_serialization)
     progress = traitlets.Dict().tag(sync=True)
     checkups = traitlets.List(traitlets.Dict()).tag(sync=True)
-    scale = traitlets.Enum(("shared", "own"), "shared").tag(sync=True)
+    scale = traitlets.Enum(("shared", "separate"), "shared").tag(sync=True)
     unlocked = traitlets.List(traitlets.Int()).tag(sync=True)
     pair = traitlets.List(traitlets.Int(), default_value=[-1, -1], minlen=2, maxlen=2).tag(sync=True)
     opened = traitlets.Dict().tag(sync=True)

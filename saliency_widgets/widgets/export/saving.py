@@ -146,7 +146,7 @@ class PageWriter:
         explorer, frame = self._explorer, frame_of(attribution, entry.reduction)
         event = Event(1, 1, "done", attribution, frame, request=entry.request, newest=entry.request, version=version)
         status = explorer.status_of(event, event, "", entry.reduction.sign)
-        status["elapsed"], status["aside"] = None, ""
+        status["elapsed"], status["remark"] = None, ""
         shown = {**(explorer.kind_view.look or {}), "sign": entry.reduction.sign, "channels": entry.reduction.channels}
         status["code"] = code_of(attribution.settings, transformed=attribution.transformed, shown=shown)
         return {"frame": messages.frame_of(event), "status": status}

@@ -14,6 +14,7 @@ from saliency_widgets import render
 from saliency_widgets.attribution.result import written
 from saliency_widgets.widgets.base import messages
 from saliency_widgets.widgets.base.charts import ACCENT, SECOND
+from saliency_widgets.widgets.base.display import display_settings
 from saliency_widgets.widgets.export.saving import provenance
 from saliency_widgets.widgets.export.static_output import Snapshot
 
@@ -27,7 +28,6 @@ Draw = Callable[[float], Image.Image]
 
 _WIDE, _WIDEST = 900, 260  # pixels of a grid, and of one of its columns at most
 _GRAY = (128, 128, 128)  # background of a map without an image, as on the page
-_DEFAULTS = {param.name: param for param in render.DISPLAY}
 
 
 def of_comparison(view: GridView, title: str, about: str) -> Snapshot:
@@ -72,9 +72,9 @@ def of_lesson(view: LessonView, names: Sequence[str], current: str, about: str) 
     lines = [
         f"{view.title} · {step['title']}",
         about,
-        " ".join(step["says"]),
+        " ".join(step["text"]),
         " · ".join(panel["caption"] for panel in panels),
-        shot.get("says", ""),
+        shot.get("text", ""),
         *content.get("notes", []),
         f"{content.get('message', '')} {content.get('remedy', '')}".strip(),
         f"Step {view.step + 1} of {len(view.steps)}.",
@@ -126,7 +126,7 @@ def _grid(view: GridView) -> Draw | None:
         for cell, shared, (image, quantized) in zip(cells, shares, sized, strict=True):
             if quantized is not None:
                 limits = render.limits_of(quantized, ends[cell.group]) if shared else None
-                image = render.blend(image, quantized, **view.display.look(quantized.signed), limits=limits)
+                image = render.blend(image, quantized, **view.display.settings, limits=limits)
             images.append(Image.fromarray(image))
         return render.draw_grid(rows, columns, images, side)
 
@@ -163,13 +163,9 @@ def _panel(
     if quantized is not None:
         _, scale = _sized(b"", maps[panel["scale"]], side)
         assert scale is not None
-        image = render.blend(
-            image, quantized,
-            lut=render.lut(_DEFAULTS["diverging" if quantized.signed else "colormap"].default),
-            opacity=panel["opacity"], clip=panel["clip"], threshold=0.0,
-            blend=_DEFAULTS["blend"].options()[panel["blend"]],
-            limits=render.clip_limits(scale.codes, scale.signed, panel["clip"]),
-        )  # fmt: skip
+        display = display_settings(panel["display"])
+        limits = render.clip_limits(scale.codes, scale.signed, display["clip"])
+        image = render.blend(image, quantized, **display, limits=limits)
     return Image.fromarray(image)
 
 

@@ -98,7 +98,7 @@ class ImageView(KindView):
         context = Context("image", self.view, self.problem.baselines)
         self.trust = TrustPanel(context, busy=lambda: session.busy, executor=executor)
         self.view.layout.flex, self.view.layout.min_width = "3 1 260px", "240px"
-        # The image's width at its maximum height (60vh, see heatmap.css), so that there is no empty margin.
+        # The image's width at its maximum height (60vh, see shell/view.css), so that there is no empty margin.
         self.view.layout.max_width = f"max(320px, min(640px, {60 * width / height:.1f}vh))"
         self.panel.on_reduction(session.reduce)
         self.display.observe(lambda _change: self._on_clip(), names="clip")
@@ -184,7 +184,8 @@ class ImageView(KindView):
         title = self.panel.title_of(shown.request).replace(" · ", ", ") + ("" if attribution.complete else progress)
         quantized = render.Quantized(codes=frame.codes, low=frame.low, high=frame.high, signed=frame.signed)
         layers = [Image.open(io.BytesIO(data)) for data in self.drawn.values()]
-        self.display.render(self.image, quantized, path, scale=scale, layers=layers, title=title, caption=caption)
+        extras = {"scale": scale, "layers": layers, "title": title, "caption": caption}
+        render.overlay_png(path, self.image, quantized, **self.display.settings, **extras)
 
     def page_size(self, record: Mapping[str, Any] | None) -> PageSize:
         """Estimate the size of a page."""
@@ -213,7 +214,7 @@ class ImageView(KindView):
 
         def draw(share: float) -> Image.Image:
             size = max(scale * share, 1 / min(image.shape[:2]))
-            return render.overlay_image(image, quantized, **display.look(quantized.signed), scale=size, layers=layers)
+            return render.overlay_image(image, quantized, **display.settings, scale=size, layers=layers)
 
         return Snapshot(lines(**{**self.look, **display.settings}), draw)
 

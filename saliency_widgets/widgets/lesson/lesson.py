@@ -329,7 +329,7 @@ class Lesson(WithStaticOutput, Showable, w.VBox):
         mark = f"sw-tried-{self.view.model_id}"
         self.explorer.add_class(mark)
         self.view.set_status(message="", remedy="")
-        self.view.send({"type": "tried", "explorer": mark, "place": step.control_class})
+        self.view.send({"type": "tried", "explorer": mark, "control": step.control_class})
 
 
 def _describe_error(error: Exception) -> dict[str, str]:

@@ -10,12 +10,11 @@ import numpy as np
 
 from saliency_widgets import render
 from saliency_widgets.session.frames import Frame
+from saliency_widgets.widgets.base.display import display_traits
 from saliency_widgets.widgets.base.messages import raw_frame
 from saliency_widgets.widgets.image.png import png_bytes
 
-_CLIP = next(param.default for param in render.DISPLAY if param.name == "clip")
-_OPACITY = next(param.default for param in render.DISPLAY if param.name == "opacity")
-_BLENDS = next(param.options() for param in render.DISPLAY if param.name == "blend")
+_DISPLAY = render.check_display({})
 
 
 @dataclass
@@ -76,7 +75,7 @@ class Page:
             text: What was measured, in a sentence or two.
             **settings: The settings that "Try it" adds to those of the step.
         """
-        self.shots.append({"label": label, "says": text, "panels": list(panels)})
+        self.shots.append({"label": label, "text": text, "panels": list(panels)})
         self.settings.append(settings)
 
     def image(self, name: str, caption: str, make: Callable[[], np.ndarray]) -> dict[str, Any]:
@@ -99,7 +98,7 @@ class Page:
         *,
         over: str = "",
         opacity: float | None = None,
-        clip: tuple[float, float] = _CLIP,
+        clip: tuple[float, float] = _DISPLAY["clip"],
         scale: str = "",
     ) -> dict[str, Any]:
         """Return a map panel; the map is made only if no page has it yet.
@@ -115,9 +114,10 @@ class Page:
         """
         if name not in self.existing and name not in self.maps:
             self.maps[name] = raw_frame(make())
-        opacity = (_OPACITY if over else 1.0) if opacity is None else opacity
-        look = {"opacity": opacity, "clip": list(clip), "blend": _BLENDS.index("by value" if over else "uniform")}
-        return {"caption": caption, "map": name, "scale": scale or name, **look, **({"image": over} if over else {})}
+        opacity = (_DISPLAY["opacity"] if over else 1.0) if opacity is None else opacity
+        look = display_traits({"opacity": opacity, "clip": clip, "blend": "by value" if over else "uniform"})
+        panel = {"caption": caption, "map": name, "scale": scale or name, "display": look}
+        return {**panel, "image": over} if over else panel
 
     @staticmethod
     def bars(caption: str, bars: Sequence[tuple[str, float]], chosen: int) -> dict[str, Any]:

@@ -14,8 +14,6 @@ from saliency_widgets.widgets.base.inbox import whole_number
 from saliency_widgets.widgets.bundle import BundledView
 from saliency_widgets.widgets.lesson.step import Step
 
-_LUTS = {param.name: param.default for param in render.DISPLAY}
-
 
 def content_of(name: str) -> str:
     """Return the name of the trait with a step's content."""
@@ -39,8 +37,8 @@ class LessonView(BundledView):
     steps = traitlets.List(traitlets.Dict()).tag(sync=True)
     step = traitlets.Int(0).tag(sync=True, echo_update=False)
     status = traitlets.Dict().tag(sync=True)
-    lut = traitlets.Bytes().tag(sync=True)
-    diverging = traitlets.Bytes().tag(sync=True)
+    colormap_luts = traitlets.Bytes().tag(sync=True)
+    diverging_luts = traitlets.Bytes().tag(sync=True)
 
     def __init__(
         self,
@@ -53,20 +51,21 @@ class LessonView(BundledView):
         self._lock = threading.RLock()
         self._on_stop, self._on_try = on_stop, on_try
         self.add_traits(**{content_of(step.name): traitlets.Dict().tag(sync=True) for step in steps})
+        colors = render.check_display({})
         super().__init__(
             title=title,
             steps=[
                 {
                     "name": step.name,
                     "title": step.title,
-                    "says": list(step.says),
+                    "text": list(step.says),
                     "control": step.control,
-                    "place": step.control_class,
+                    "control_class": step.control_class,
                 }
                 for step in steps
             ],
-            lut=render.lut(_LUTS["colormap"]).tobytes(),
-            diverging=render.lut(_LUTS["diverging"]).tobytes(),
+            colormap_luts=render.lut(colors["colormap"]).tobytes(),
+            diverging_luts=render.lut(colors["diverging"]).tobytes(),
         )
         self.on_msg(self._on_message)
 

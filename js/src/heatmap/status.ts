@@ -1,7 +1,8 @@
 // The words under the image: progress, readings, errors, notes.
 
 import { isWhole, progressParts, SEPARATOR, type Status } from "../core/text.ts";
-import { type Elements, fill, setDisabled, setText } from "./elements.ts";
+import { fill, setText } from "../shell/elements.ts";
+import { type Elements, setDisabled } from "./elements.ts";
 
 /** Something this view itself has to say, in the same place as an error of the kernel. */
 export interface Problem {

@@ -1,18 +1,18 @@
-// Shows which of an explorer's controls was meant: it is scrolled to, and marked for a while.
+// Shows one of an explorer's controls: it is scrolled to, and marked for a while.
 
 const PATIENCE = 8000;
 const MARKED_FOR = 4000;
 const MARK = "sw-tried";
 
-/** Mark the control with class `place` in the explorer with class `explorer`, as soon as it is on the page. */
-export function bringIntoSight(explorer: string, place: string, life: AbortSignal): void {
+/** Mark the control with class `control` in the explorer with class `explorer`, as soon as it is on the page. */
+export function bringIntoSight(explorer: string, control: string, life: AbortSignal): void {
   const find = () => {
-    const all = document.querySelectorAll<HTMLElement>(`.${CSS.escape(explorer)} .${CSS.escape(place)}`);
+    const all = document.querySelectorAll<HTMLElement>(`.${CSS.escape(explorer)} .${CSS.escape(control)}`);
     return [...all].find((element) => element.offsetParent !== null);
   };
-  const found = find();
-  if (found) {
-    mark(found, life);
+  const present = find();
+  if (present) {
+    mark(present, life);
     return;
   }
   const observer = new MutationObserver(() => {

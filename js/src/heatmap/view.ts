@@ -1,30 +1,31 @@
 // One view of the model: listens to its traits, keeps the newest frame, paints under requestAnimationFrame.
 
 import type { AnyModel } from "@anywidget/types";
-import type { Raster } from "./core/blend.ts";
-import { type Cause, Coalescer } from "./core/coalesce.ts";
-import { Composer, type Display, type Pixels } from "./core/compose.ts";
-import type { Finding } from "./core/findings.ts";
-import { decodeFrame, type Frame, type RawFrame, toBytes } from "./core/frame.ts";
-import { Acknowledger, Newest, receive } from "./core/order.ts";
-import { pngSize } from "./core/png.ts";
-import { readingText, type Status, unanswered, withoutKernel } from "./core/text.ts";
-import { drawBar } from "./shell/bar.ts";
-import { CheckUpLine } from "./shell/checkup.ts";
-import { CopyButton } from "./shell/copy.ts";
-import { Drawings } from "./shell/drawings.ts";
-import { type Elements, keepFocus, makeElements, setText } from "./shell/elements.ts";
-import { holdButton } from "./shell/hold.ts";
-import { decodeImage } from "./shell/image.ts";
-import { Inspector } from "./shell/inspector.ts";
-import { KernelWatch } from "./shell/kernel.ts";
-import { DisplayReader, type LiveModel, resolveModel, Subscriptions } from "./shell/models.ts";
-import { type Problem, showStatus } from "./shell/panel.ts";
-import { primeControls } from "./shell/prime.ts";
-import { type RawRegion, RegionTools } from "./shell/region.ts";
-import { reserveHeight } from "./shell/reserve.ts";
-import { Stage, watchSize } from "./shell/stage.ts";
-import { follow, tell } from "./shell/traits.ts";
+import { type Cause, Coalescer } from "../core/coalesce.ts";
+import { Composer } from "../core/compose.ts";
+import { type Display, readDisplay } from "../core/display.ts";
+import type { Finding } from "../core/findings.ts";
+import { decodeFrame, type Frame, type Pixels, type Raster, type RawFrame, toBytes } from "../core/frame.ts";
+import { Acknowledger, Newest, receive } from "../core/order.ts";
+import { pngSize } from "../core/png.ts";
+import { readingText, type Status, unanswered, withoutKernel } from "../core/text.ts";
+import { drawBar } from "../shell/bar.ts";
+import { CheckUpLine } from "../shell/checkup.ts";
+import { setText } from "../shell/elements.ts";
+import { decodeImage } from "../shell/image.ts";
+import { Inspector } from "../shell/inspector.ts";
+import { KernelWatch } from "../shell/kernel.ts";
+import { type LiveModel, resolveModel, Subscriptions } from "../shell/models.ts";
+import { primeControls } from "../shell/prime.ts";
+import { reserveHeight } from "../shell/reserve.ts";
+import { Stage, watchSize } from "../shell/stage.ts";
+import { follow, tell } from "../shell/traits.ts";
+import { CopyButton } from "./copy.ts";
+import { Drawings } from "./drawings.ts";
+import { type Elements, keepFocus, makeElements } from "./elements.ts";
+import { holdButton } from "./hold.ts";
+import { type RawRegion, RegionTools } from "./region.ts";
+import { type Problem, showStatus } from "./status.ts";
 
 const BROKEN_IMAGE: Problem = {
   message: "The image could not be decoded.",
@@ -49,7 +50,6 @@ export class HeatmapView {
   readonly #copy: CopyButton;
   readonly #checkUp = new CheckUpLine(this.#elements.checkup);
   readonly #reserveReadings = reserveHeight(this.#elements.readings);
-  readonly #displayReader = new DisplayReader();
   readonly #displayChanges = new Subscriptions("change", () => this.#readDisplay());
   readonly #layerChanges = new Subscriptions("new-frame change:width change:height", () =>
     this.#paints.request("layer"),
@@ -86,7 +86,7 @@ export class HeatmapView {
     this.#region = new RegionTools(
       this.#elements,
       () => this.#size(),
-      () => this.#inspector.place,
+      () => this.#inspector.pixel,
       () => this.#paints.request("layer"),
       (mask) => {
         const { width, height } = mask;
@@ -191,7 +191,8 @@ export class HeatmapView {
   }
 
   #readDisplay(): void {
-    this.#display = this.#displayModel ? this.#displayReader.read(this.#displayModel) : null;
+    const model = this.#displayModel;
+    this.#display = model && readDisplay((name) => model.get(name));
     this.#report("display", this.#display || this.model.get("plain") === true ? null : NO_DISPLAY);
     this.#paints.request("display");
   }
@@ -216,9 +217,9 @@ export class HeatmapView {
   }
 
   #readStatus(): void {
-    const told = (this.model.get("status") ?? {}) as Status;
+    const sent = (this.model.get("status") ?? {}) as Status;
     const line = this.#kernel.unanswered ? unanswered(this.model.get("plain") ? "plain" : "image") : "";
-    const status = this.#kernel.gone ? withoutKernel(told, line) : told;
+    const status = this.#kernel.gone ? withoutKernel(sent, line) : sent;
     const [problem = null] = this.#problems.values();
     showStatus(this.#elements, status, problem);
     this.#copy.show(status.code ?? "");
@@ -266,7 +267,7 @@ export class HeatmapView {
   #paint(cause: Cause): void {
     const frame = this.#newest.current;
     const display = this.#display;
-    // Both are on their way; they ask for a paint when they are here.
+    // Each of them requests a paint when it arrives.
     if (this.#decoding || (frame && display === undefined)) return;
     const { root, empty } = this.#elements;
     if (frame && !this.#image && !this.#imageSize) this.#reserve(frame);
@@ -306,12 +307,12 @@ export class HeatmapView {
 
   #showReading(): void {
     const { readout } = this.#elements;
-    const place = this.#inspector.place;
+    const pixel = this.#inspector.pixel;
     const size = this.#size();
     const frame = this.#newest.current;
-    readout.classList.toggle("sw-quiet", !place);
-    if (place && size) {
-      setText(readout, readingText(this.#composer.read(frame, size, place.x, place.y)));
+    readout.classList.toggle("sw-quiet", !pixel);
+    if (pixel && size) {
+      setText(readout, readingText(this.#composer.read(frame, size, pixel.x, pixel.y)));
     } else if (frame) {
       setText(readout, "Point at a pixel, or use the arrow keys");
     } else {

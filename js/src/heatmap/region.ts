@@ -1,15 +1,15 @@
 // Marks a region of the image: by brush or rectangle, with the pointer or the keys.
 
-import type { Raster } from "../core/blend.ts";
-import { toBytes } from "../core/frame.ts";
+import { type Raster, toBytes } from "../core/frame.ts";
 import { Mask, type Spot } from "../core/mask.ts";
-import { type Elements, make, setDisabled, setText } from "./elements.ts";
+import { make, setText } from "../shell/elements.ts";
+import { type Elements, setDisabled } from "./elements.ts";
 
 type Tool = "brush" | "rectangle" | "erase";
 
 const FINE = 640;
 
-/** A region as the kernel gives it. */
+/** A region as the kernel sends it. */
 export interface RawRegion {
   width: number;
   height: number;
@@ -29,7 +29,7 @@ export class RegionTools {
   readonly #size: HTMLInputElement;
   readonly #undo: HTMLButtonElement;
   readonly #clear: HTMLButtonElement;
-  readonly #told: HTMLElement;
+  readonly #words: HTMLElement;
   #mask: Mask | null = null;
   #tool: Tool = "brush";
   #on = false;
@@ -77,13 +77,13 @@ export class RegionTools {
     const invert = press("tool", "Invert", "Mark everything else; by key: I", () =>
       this.#change((m) => m.invert()),
     );
-    this.#told = make("span", "region-told", { "aria-live": "polite" });
+    this.#words = make("span", "region-words", { "aria-live": "polite" });
     const label = make("label", "brush-label", {}, ["Size", this.#size]);
     this.root = make("div", "region", { role: "toolbar", "aria-label": "Mark a region", hidden: "" }, [
       make("div", "tools", { role: "group", "aria-label": "Tool" }, [...this.#tools.values()]),
       label,
       make("div", "tools", {}, [this.#undo, this.#clear, invert]),
-      this.#told,
+      this.#words,
     ]);
     this.#choose("brush");
 
@@ -101,7 +101,7 @@ export class RegionTools {
     return this.#on && this.#mask?.count ? this.#surface : null;
   }
 
-  /** Whether regions are marked: the tools come and go with the checks that need them. */
+  /** Show or hide the tools: they are there while a test needs a region. */
   show(on: boolean): void {
     if (on === this.#on) return;
     this.#on = on;
@@ -111,11 +111,11 @@ export class RegionTools {
     this.#draw();
   }
 
-  /** What the kernel has marked. */
+  /** Take the region that the kernel sends. */
   load(raw: RawRegion | null | undefined): void {
     if (!raw?.width) return;
     const mask = this.#fitting(raw);
-    mask.keep();
+    mask.snapshot();
     if (!mask.load(toBytes(raw.bits))) mask.undo();
     this.#draw();
   }
@@ -165,7 +165,7 @@ export class RegionTools {
   }
 
   #begin(size: Raster, spot: Spot): void {
-    this.#fitting(size).keep();
+    this.#fitting(size).snapshot();
     this.#from = spot;
   }
 
@@ -174,7 +174,7 @@ export class RegionTools {
     if (!mask || !this.#from) return;
     if (this.#tool === "rectangle") {
       const round = ({ x, y }: Spot): Spot => ({ x: Math.round(x), y: Math.round(y) });
-      mask.again();
+      mask.restore();
       mask.box(round(this.#from), round(spot), true);
     } else {
       mask.stroke(this.#from, spot, Number(this.#size.value), this.#tool === "brush");
@@ -220,7 +220,7 @@ export class RegionTools {
     if (!size || !spot) return;
     if (this.#tool === "rectangle" && !this.#corner) {
       this.#corner = spot;
-      setText(this.#told, "One corner is set: Space at the other one marks the rectangle");
+      setText(this.#words, "One corner is set: Space at the other one marks the rectangle");
       return;
     }
     this.#begin(size, this.#corner ?? spot);
@@ -235,7 +235,7 @@ export class RegionTools {
     const size = this.raster();
     if (!size) return;
     const mask = this.#fitting(size);
-    mask.keep();
+    mask.snapshot();
     work(mask);
     this.#draw();
     this.#finish();
@@ -265,7 +265,7 @@ export class RegionTools {
       this.#surface.getContext("2d")?.putImageData(new ImageData(mask.overlay(scale), width, height), 0, 0);
     }
     const share = mask ? (100 * mask.count) / (mask.width * mask.height) : 0;
-    setText(this.#told, share > 0 ? `${share.toFixed(1)} % marked` : "Nothing marked yet");
+    setText(this.#words, share > 0 ? `${share.toFixed(1)} % marked` : "Nothing marked yet");
     this.changed();
   }
 }

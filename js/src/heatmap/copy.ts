@@ -1,6 +1,7 @@
 // Copies the code of the map that is shown. Everything happens in the page: no kernel is needed.
 
-import { type Elements, keepFocus, setDisabled, setText } from "./elements.ts";
+import { setText } from "../shell/elements.ts";
+import { type Elements, keepFocus, setDisabled } from "./elements.ts";
 
 const SAID_FOR = 1500;
 

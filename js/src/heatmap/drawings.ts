@@ -1,13 +1,13 @@
-// What is drawn on the layers, as the kernel is told of it.
+// Keeps the kernel's copy of the drawing layers right.
 
-import type { LiveModel } from "./models.ts";
-import { tell } from "./traits.ts";
+import type { LiveModel } from "../shell/models.ts";
+import { tell } from "../shell/traits.ts";
 
 /**
- * Tells the kernel what a canvas shows, where it was told something else.
+ * Sends the kernel what a canvas shows, where it has something else.
  *
  * ipycanvas encodes an image for every command, several at a time, and the browser may finish an older one last:
- * the kernel would keep, and save, what is no longer on the page. So each word is checked, one at a time.
+ * the kernel would keep, and save, what is no longer on the page. So each of its images is checked, one at a time.
  */
 export class Drawings {
   #checking = false;
@@ -15,7 +15,7 @@ export class Drawings {
 
   constructor(private readonly layers: () => readonly LiveModel[]) {}
 
-  /** Called when something was drawn or told; `begun`: or nothing yet, and an empty canvas has nothing to tell. */
+  /** Called when something was drawn or sent; `begun`: perhaps nothing yet, so an empty canvas is not sent. */
   async check(begun = false): Promise<void> {
     this.#again = true;
     if (this.#checking) return;
@@ -25,7 +25,7 @@ export class Drawings {
       try {
         for (const layer of this.layers()) await correct(layer, first);
       } catch (error) {
-        // An image from elsewhere on the canvas: the browser lets nobody read it.
+        // An image from elsewhere on the canvas: the browser refuses to read it.
         console.debug("[saliency_widgets] what is drawn can't be read", error);
       }
     }
@@ -39,8 +39,8 @@ async function correct(layer: LiveModel, begun: boolean): Promise<void> {
   const blob = await new Promise<Blob | null>((done) => canvas.toBlob(done));
   if (!blob) return;
   const drawn = new Uint8ClampedArray(await blob.arrayBuffer());
-  const told = layer.get("image_data") as Uint8ClampedArray | null;
-  if (told?.length === drawn.length && told.every((byte, i) => byte === drawn[i])) return;
+  const sent = layer.get("image_data") as Uint8ClampedArray | null;
+  if (sent?.length === drawn.length && sent.every((byte, i) => byte === drawn[i])) return;
   layer.set?.("image_data", drawn);
   tell(() => layer.save_changes?.());
 }

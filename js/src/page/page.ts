@@ -1,14 +1,14 @@
 // A saved page: the views as they are, with stand-ins for the kernel's models, and controls that need no kernel.
 
 import type { AnyModel } from "@anywidget/types";
-import { toBytes } from "./core/frame.ts";
-import { pngSize } from "./core/png.ts";
-import views from "./heatmap.ts";
-import { type Archive, readArchive } from "./page/archive.ts";
-import { makeModels, type PageModel } from "./page/models.ts";
-import { Recorded } from "./page/recorded.ts";
-import { settingRows } from "./page/settings.ts";
-import { make } from "./shell/elements.ts";
+import { toBytes } from "../core/frame.ts";
+import { pngSize } from "../core/png.ts";
+import { make } from "../shell/elements.ts";
+import views from "../views.ts";
+import { type Archive, readArchive } from "./archive.ts";
+import { makeModels, type PageModel } from "./models.ts";
+import { Recorded } from "./recorded.ts";
+import { settingRows } from "./settings.ts";
 
 async function open(): Promise<void> {
   const archive = await readArchive(find("sw-archive").textContent ?? "");
@@ -16,7 +16,7 @@ async function open(): Promise<void> {
   const controls = find("sw-controls");
   const display = settingRows(
     archive.settings,
-    archive.displays.map((place) => models[place]),
+    archive.displays.map((index) => models[index]),
   );
   const predictions = predictionRows(archive);
   const changed = () => {
@@ -50,7 +50,7 @@ function section(title: string, rows: HTMLElement[]): HTMLElement {
   ]);
 }
 
-/** Of the two menus of colors, those that some map on the page uses. */
+/** Hide a menu of colors that no map on the page uses. */
 function showFitting(rows: HTMLElement[], models: readonly PageModel[]): void {
   const frames = models.map((model) => model.get("frame") as { signed?: boolean } | undefined);
   const signs = frames.map((frame) => frame?.signed).filter((signed) => signed !== undefined);
@@ -86,9 +86,9 @@ function predictionRows({ predictions }: Archive): {
 }
 
 function find(id: string): HTMLElement {
-  const found = document.getElementById(id);
-  if (!found) throw new Error(`this page lacks its part ${id}: it was cut off`);
-  return found;
+  const element = document.getElementById(id);
+  if (!element) throw new Error(`this page lacks its part ${id}: it was cut off`);
+  return element;
 }
 
 open().catch((error: unknown) => {

@@ -43,15 +43,15 @@ function valueAt(maps: readonly Pooled[], top: number, rank: number): number {
     return seen >= rank;
   };
   let below = -1;
-  let found = maps.reduce((most, { high }) => Math.max(most, high), 0);
+  let above = maps.reduce((most, { high }) => Math.max(most, high), 0);
   if (reaches(0)) return 0;
   for (let turn = 0; turn < 200; turn++) {
-    const middle = below < 0 ? found / 2 : below + (found - below) / 2;
-    if (middle === below || middle === found) break;
-    if (reaches(middle)) found = middle;
+    const middle = below < 0 ? above / 2 : below + (above - below) / 2;
+    if (middle === below || middle === above) break;
+    if (reaches(middle)) above = middle;
     else below = middle;
   }
-  return found;
+  return above;
 }
 
 function levelBelow(value: number, high: number, top: number): number {

@@ -1,22 +1,22 @@
 // The display settings follow their controls in the page. A control tells the kernel itself: one message a move.
 
 import type { AnyModel } from "@anywidget/types";
-import { type LiveModel, resolveModel } from "./shell/models.ts";
+import { type LiveModel, resolveModel } from "./models.ts";
 
-/** A control's model, and which of its values counts: a menu's is the place of what is chosen. */
+/** A control's model, and the trait with its value: of a menu, the index of the choice. */
 type Source = readonly [name: string, model: LiveModel, trait: "index" | "value"];
 
 async function initialize({ model }: { model: AnyModel }): Promise<() => void> {
   let undo: (() => void)[] = [];
   const follow = async () => {
     const references = (model.get("sources") ?? {}) as Record<string, unknown>;
-    const found: Source[] = [];
+    const sources: Source[] = [];
     for (const [name, reference] of Object.entries(references)) {
       const source = await resolveModel(model.widget_manager, reference);
-      if (source) found.push([name, source, source.get("index") === undefined ? "value" : "index"]);
+      if (source) sources.push([name, source, source.get("index") === undefined ? "value" : "index"]);
     }
     for (const leave of undo) leave();
-    undo = found.map(([name, source, trait]) => {
+    undo = sources.map(([name, source, trait]) => {
       const read = () => model.set(name, source.get(trait));
       const event = `change:${trait}`;
       source.on(event, read);

@@ -2,10 +2,10 @@
 
 import type { AnyModel } from "@anywidget/types";
 import { GridView } from "./grid/view.ts";
+import { HeatmapView } from "./heatmap/view.ts";
 import { LessonView } from "./lesson/view.ts";
 import { mendControls } from "./shell/accessible.ts";
 import { releaseClosed } from "./shell/release.ts";
-import { HeatmapView } from "./view.ts";
 
 /** A view on a page: it shows its model in `el` until it is removed. */
 type View = new (model: AnyModel, el: HTMLElement) => { remove(): void };

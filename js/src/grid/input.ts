@@ -2,8 +2,8 @@
 
 import { type GridCell, type Spot, spotIn } from "./cell.ts";
 
-/** What a person can do to a grid. */
-export interface Handled {
+/** The actions of a grid. */
+export interface GridActions {
   cells(): readonly GridCell[];
   columns(): number;
   open(cell: GridCell): void;
@@ -21,13 +21,13 @@ const ARROWS: Record<string, readonly [number, number]> = {
 /**
  * @param root where the pointer may be
  * @param table where the cells are
- * @param beside a canvas that shows the same images as the cells
+ * @param other a canvas that shows the same images as the cells
  */
 export function listen(
   root: HTMLElement,
   table: HTMLElement,
-  beside: HTMLCanvasElement,
-  grid: Handled,
+  other: HTMLCanvasElement,
+  grid: GridActions,
   life: AbortSignal,
 ): void {
   const options = { signal: life };
@@ -38,11 +38,11 @@ export function listen(
     grid.point(to);
   };
   const cellOf = (event: Event) => {
-    const found = (event.target as Element).closest?.("[data-cell]");
-    return grid.cells().find((cell) => cell.root === found);
+    const root = (event.target as Element).closest?.("[data-cell]");
+    return grid.cells().find((cell) => cell.root === root);
   };
   const move = (event: PointerEvent) => {
-    const canvas = [cellOf(event)?.canvas, beside].find((one) => one === event.target);
+    const canvas = [cellOf(event)?.canvas, other].find((one) => one === event.target);
     point(canvas ? spotIn(canvas, event) : null);
   };
   root.addEventListener("pointermove", move, options);
@@ -79,7 +79,7 @@ export function listen(
         const to = grid.cells().find(({ index }) => index === cell.index + step[0] + columns * step[1]);
         if (to && column >= 0 && column < columns) to.root.focus();
       } else if (event.key === "Enter" || event.key === " ") {
-        if (event.target !== cell.root) return; // the padlock has keys of its own
+        if (event.target !== cell.root) return; // the padlock is a button
         grid.open(cell);
       } else if (event.key.toLowerCase() === "l") {
         grid.toggle(cell);
@@ -95,7 +95,7 @@ export function listen(
   );
 }
 
-/** The middle of the next pixel. */
+/** The center of the next pixel. */
 function stepped({ u, v }: Spot, [x, y]: readonly [number, number], cell: GridCell): Spot {
   const { width, height } = cell.size;
   const moved = (at: number, by: number, n: number) =>
