@@ -12,12 +12,13 @@ from typing import Literal
 
 from saliency_widgets.attribution import Attribution, Reduction
 from saliency_widgets.attribution.errors import Cancelled, ModelChanged
+from saliency_widgets.render.quantize import Quantized
 from saliency_widgets.runtime.allocator import give_back
 from saliency_widgets.runtime.model.version import Held
 from saliency_widgets.runtime.reuse.graph_cache import once
 from saliency_widgets.session.cache import SHARED, Cache, Scope
 from saliency_widgets.session.compute import compute
-from saliency_widgets.session.frames import Frame, frame_of
+from saliency_widgets.session.frames import frame_of
 from saliency_widgets.session.jobs import EXECUTORS, Ending, Executor, prepare_wait, worker_error
 from saliency_widgets.session.problem import Problem
 from saliency_widgets.session.request import Request
@@ -60,7 +61,7 @@ class Event:
     index: int
     state: State
     attribution: Attribution | None = None
-    frame: Frame | None = None
+    frame: Quantized | None = None
     elapsed: float = 0.0
     remaining: float | None = None
     error: Exception | None = None
@@ -338,7 +339,7 @@ class Session:
         if finished is not None and same:
             self.cache.put((self.owner, "map", version, request.key), finished)
 
-    def _frame_of(self, attribution: Attribution, reduction: Reduction) -> Frame:
+    def _frame_of(self, attribution: Attribution, reduction: Reduction) -> Quantized:
         """Return the frame of an attribution; frames of finished ones are cached."""
         if not attribution.complete:
             return frame_of(attribution, reduction)

@@ -160,7 +160,7 @@ def test_a_difference_is_of_values_or_of_what_each_map_reaches(made):
     compared.wait(progress=False)
     a, b = ("Gradient", "input 1"), ("Gradient", "input 2")
     maps = {
-        name: render.dequantize(compared._quantized(compared._find_cell("a", name))) for name in compared.attributions
+        name: render.dequantize(compared._maps.frame(compared._find_cell("a", name))) for name in compared.attributions
     }
     found = compared.difference(a, b)
     np.testing.assert_allclose(found, maps[a] - maps[b], atol=np.abs(found).max() / 65534)

@@ -204,7 +204,7 @@ class Comparison(WithStaticOutput, Showable, w.Box):
             RuntimeError: One of the maps is not finished.
         """
         cells = [self._find_cell(argument, name) for argument, name in (("a", a), ("b", b))]
-        maps = [self._quantized(cell) for cell in cells]
+        maps = [self._maps.frame(cell) for cell in cells]
         units = (1.0, 1.0)
         if len({self._comparison.group(cell) for cell in cells}) > 1:
             clip = self._display.settings["clip"]
@@ -318,10 +318,6 @@ class Comparison(WithStaticOutput, Showable, w.Box):
         raise ValueError(
             f"{argument}: there is no cell {brief(name)}. Choose from {[self._pivot.name(p) for p in self._shown]}."
         )
-
-    def _quantized(self, cell: Cell) -> render.Quantized:
-        frame = self._maps.frame(cell)
-        return render.Quantized(codes=frame.codes, low=frame.low, high=frame.high, signed=frame.signed)
 
     def _open_explorer(self, cell: Any) -> None:
         """Open the map of a clicked cell in an explorer below the grid."""

@@ -16,9 +16,9 @@ from saliency_widgets.api.checkup import Due, check_up_when_idle
 from saliency_widgets.attribution import Attribution, Reduction, get_method
 from saliency_widgets.attribution.query import CHUNK_SIZE
 from saliency_widgets.diagnostics.report import Finding
+from saliency_widgets.render import Quantized
 from saliency_widgets.session import Event, Problem, Request, Session
 from saliency_widgets.session.cache import SHARED
-from saliency_widgets.session.frames import Frame
 from saliency_widgets.session.jobs import check_elsewhere
 from saliency_widgets.session.turns import Turns
 from saliency_widgets.widgets.base import messages
@@ -142,7 +142,7 @@ class Maps:
         self._reduction = sign, channels
         self._reduce()
 
-    def frame(self, key: Hashable) -> Frame:
+    def frame(self, key: Hashable) -> Quantized:
         """Return a finished map in 16 bits, as shown.
 
         Raises:

@@ -40,9 +40,8 @@ def of_explorer(explorer: Explorer) -> Snapshot:
     shown = explorer._session.shown
     if shown is None or shown.frame is None:
         return Snapshot(_lines(explorer))
-    frame, image = shown.frame, explorer._image
+    quantized, image = shown.frame, explorer._image
     layers = [Image.open(io.BytesIO(drawn)) for drawn in explorer._drawn.values()]
-    quantized = render.Quantized(frame.codes, frame.low, frame.high, frame.signed)
     scale = _SIDE / max(image.shape[:2])
     scale = scale if scale < 1 else round(scale)
 

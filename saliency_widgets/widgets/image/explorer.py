@@ -15,7 +15,6 @@ from ipycanvas import Canvas
 from PIL import Image
 from torch import nn
 
-from saliency_widgets import render
 from saliency_widgets.attribution import Attribution, Reduction
 from saliency_widgets.attribution.reduction import CHANNEL, SIGN
 from saliency_widgets.attribution.registry import DEFAULT
@@ -206,12 +205,11 @@ class Explorer(BaseExplorer):
         shown = self._session.shown
         if shown is None or shown.frame is None or shown.attribution is None:
             raise RuntimeError("There is no map to save yet: call explorer.wait() first.")
-        frame, attribution = shown.frame, shown.attribution
+        attribution = shown.attribution
         progress = f" ({attribution.done} of {attribution.total} {attribution.unit})"
         title = self._title_of(shown).replace(" · ", ", ") + ("" if attribution.complete else progress)
-        quantized = render.Quantized(codes=frame.codes, low=frame.low, high=frame.high, signed=frame.signed)
         layers = [Image.open(io.BytesIO(drawn)) for drawn in self._drawn.values()]
-        self._display.render(self._image, quantized, path, scale=scale, layers=layers, title=title, caption=caption)
+        self._display.render(self._image, shown.frame, path, scale=scale, layers=layers, title=title, caption=caption)
 
     @property
     def _drawn(self) -> dict[w.Widget, bytes]:
