@@ -247,7 +247,7 @@ def test_stop_keeps_what_is_finished_and_go_computes_the_rest():
 def test_what_is_in_sight_is_computed_first(made, monkeypatch):
     compared = made(net(), images(4))
     preferred = []
-    monkeypatch.setattr(compared._maps._turns, "prefer", lambda keys: preferred.extend(keys))
+    monkeypatch.setattr(compared._maps._jobs, "prefer", lambda keys: preferred.extend(keys))
     compared.view._handle_custom_msg({"type": "visible", "cells": [2, 3]}, [])
     assert [place.inputs for place in preferred] == [2, 3, 0, 1]
 

@@ -17,7 +17,7 @@ from saliency_widgets.diagnostics.report import Finding
 from saliency_widgets.params import TIMEOUT
 from saliency_widgets.session import CacheInfo, Event, Problem, Request, Session
 from saliency_widgets.session.explanation import Case
-from saliency_widgets.session.jobs import raise_again
+from saliency_widgets.session.worker import raise_again
 from saliency_widgets.widgets.base import messages
 from saliency_widgets.widgets.base.heatmap import HeatmapView
 from saliency_widgets.widgets.base.interrupts import stop_on_interrupt

@@ -21,7 +21,7 @@ from saliency_widgets.attribution.score import SCORE
 from saliency_widgets.files import resolve_target
 from saliency_widgets.inputs import Explain
 from saliency_widgets.params import TIMEOUT, brief, check_choice, check_mapping, check_switch
-from saliency_widgets.session.jobs import check_executor, raise_again, worker_error
+from saliency_widgets.session.worker import check_executor, raise_again, worker_error
 from saliency_widgets.widgets.base.display import DISPLAY_NAMES, DisplaySettings
 from saliency_widgets.widgets.base.explorer import LAYOUT
 from saliency_widgets.widgets.base.interrupts import stop_on_interrupt

@@ -23,7 +23,7 @@ from saliency_widgets.inputs import Explain
 from saliency_widgets.params import TIMEOUT, check_list
 from saliency_widgets.session import Event, Problem, Request
 from saliency_widgets.session.explanation import Case
-from saliency_widgets.session.jobs import check_executor
+from saliency_widgets.session.worker import check_executor
 from saliency_widgets.widgets.base.display import DISPLAY_NAMES, DisplaySettings
 from saliency_widgets.widgets.base.explorer import BaseExplorer
 from saliency_widgets.widgets.base.heatmap import HeatmapView

@@ -21,7 +21,7 @@ from saliency_widgets.markup import Markup, element, joined
 from saliency_widgets.params import brief, check_list
 from saliency_widgets.session import Event, Problem
 from saliency_widgets.session.explanation import Case, labels_of
-from saliency_widgets.session.jobs import check_executor
+from saliency_widgets.session.worker import check_executor
 from saliency_widgets.widgets.base.charts import INK, QUIET
 from saliency_widgets.widgets.base.explorer import BaseExplorer
 from saliency_widgets.widgets.base.heatmap import HeatmapView

@@ -51,7 +51,7 @@ class TrustPanel:
         self._checks: dict[str, tuple[Check, Case]] = {}  # check name -> the newest check and the map that it tests
         self._cases: dict[str, Case] = {}  # the maps computed so far, by title
         self._examiner = Examiner(weakly(self._on_result), busy=busy, executor=executor)
-        weakref.finalize(self, self._examiner.ending.end).atexit = False
+        weakref.finalize(self, self._examiner.jobs.ending.end).atexit = False
         self._making = threading.RLock()
         self._sections: list[Section] = []  # made when the panel is first opened
         self._choice = w.ToggleButtons(options=[(kind.title, k) for k, kind in enumerate(self.kinds)], value=0)
@@ -101,12 +101,12 @@ class TrustPanel:
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until no test runs; return False on a timeout."""
-        return self._examiner.wait(timeout)
+        return self._examiner.jobs.wait(timeout)
 
     def stop(self) -> None:
         """Stop the running tests; selecting one runs it again."""
-        if not self._examiner.wait(0):
-            self._examiner.drop()
+        if not self._examiner.jobs.wait(0):
+            self._examiner.jobs.drop()
             self._message.value = escape("Interrupted. Close and open this panel to continue.")
 
     def close(self) -> None:
@@ -124,7 +124,7 @@ class TrustPanel:
                 self._make_sections()
         self._on_choice()
         if not self.opened:
-            self._examiner.drop()
+            self._examiner.jobs.drop()
 
     def _on_choice(self) -> None:
         if self.opened and self._sections:  # a thread that is opening the panel shows them itself
@@ -137,7 +137,7 @@ class TrustPanel:
             return
         for other in self._sections:
             if other is not self._visible:
-                self._examiner.drop(other.name)
+                self._examiner.jobs.drop(other.name)
         check = section.check(case)
         if check is not None:
             self._checks[check.name] = check, case
