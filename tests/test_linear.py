@@ -207,8 +207,8 @@ def test_very_many_classes_are_searched_by_typing_alone() -> None:
 @pytest.mark.parametrize(
     ("record", "said"),
     [
-        ({"noise_level": [k / 10**5 for k in range(10**5)]}, "noise_level has more than 10,000 values"),
-        ({"n_samples": range(10**30)}, "n_samples has more than 10,000 values"),
+        ({"noise_level": [k / 10**5 for k in range(10**5)]}, "100,000 maps are more"),
+        ({"n_samples": range(10**30)}, "n_samples: expected at most 1000000"),
         ({"noise_level": [k / 10**3 for k in range(1000)], "n_samples": range(1, 1001)}, "1,000,000 maps are more"),
     ],
 )

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from saliency_widgets.api.grid import applicable, check_names, params_of, read_axis
 from saliency_widgets.attribution import Attribution, Reduction, Score
 from saliency_widgets.attribution.arrays import as_numbers
 from saliency_widgets.attribution.registry import Method, get_method
 from saliency_widgets.attribution.score import SCORE
 from saliency_widgets.evaluation.explanation import Explanation, map_of
 from saliency_widgets.evaluation.fills import map_shape
-from saliency_widgets.params import brief, check_list, unknown
+from saliency_widgets.params import brief
 from saliency_widgets.runtime.runner import Runner
 from saliency_widgets.session.request import Request
 
@@ -119,22 +120,13 @@ def read_candidates(methods: Any, params: Mapping[str, Any], sign: str | None, c
         TypeError: Something is neither a method nor a map, or no method has a parameter.
         ValueError: There are no methods, or one is unknown.
     """
-    named: list[tuple[str | None, Any]]
-    if isinstance(methods, Mapping):
-        named = [(str(name), value) for name, value in methods.items()]
-    elif _is_one(methods):
-        named = [(None, methods)]
-    else:
-        named = [(None, value) for value in check_list("methods", methods, "['gradient', 'grad_cam']")]
-    if not named:
-        raise ValueError("methods: there is none to evaluate. Pass methods=['gradient', 'grad_cam'] for example.")
-    entries = [None if _is_map(value) else _method(value) for _, value in named]
-    _check_params(params, [entry for entry in entries if entry is not None])
-    result: list[Candidate] = []
-    for (name, value), entry in zip(named, entries, strict=True):
-        title = name or (entry.name if entry is not None else value.method if isinstance(value, Attribution) else "map")
-        result.append(_candidate(_unlike(title, [each.name for each in result]), value, entry, params, sign, channels))
-    return result
+    axis = read_axis("methods", methods, _title, single=_is_one, example="['gradient', 'grad_cam']")
+    entries = [None if _is_map(value) else get_method(value) for value in axis.values]
+    check_names("params", params, params_of(entry for entry in entries if entry is not None))
+    return [
+        _candidate(name, value, entry, params, sign, channels)
+        for name, value, entry in zip(axis.labels, axis.values, entries, strict=True)
+    ]
 
 
 def score_of(candidates: list[Candidate], target: Any, score: str, contrast: Any) -> tuple[Any, str, Any]:
@@ -182,33 +174,26 @@ def _is_one(value: Any) -> bool:
     return isinstance(value, (str, Method)) or _is_map(value) or callable(getattr(value, "attribute", None))
 
 
-def _method(value: Any) -> Method:
+def _title(value: Any) -> str:
     if not _is_one(value):
         raise TypeError(
             f"methods: expected names of methods, attributions, and maps as arrays or tensors; got a "
             f"{type(value).__name__}. Lists of numbers become a map with numpy.asarray."
         )
-    return get_method(value)
-
-
-def _check_params(params: Mapping[str, Any], entries: Iterable[Method]) -> None:
-    names = sorted({param.name for entry in entries for param in entry.params})
-    for name in params:
-        if name not in names:
-            raise TypeError(unknown("params", name, names or ["none"]))
+    if isinstance(value, Attribution):
+        return value.method
+    return "map" if _is_map(value) else get_method(value).name
 
 
 def _candidate(
     name: str, value: Any, entry: Method | None, params: Mapping[str, Any], sign: str | None, channels: str
 ) -> Candidate:
     if entry is not None:
-        names = {param.name for param in entry.params}
-        chosen = entry.check_params({param: one for param, one in params.items() if param in names})
+        chosen = entry.check_params(applicable(entry, params))
         return Candidate(name, entry, chosen, Reduction(entry.sign if sign is None else sign, channels))
     if isinstance(value, Attribution):
         method = get_method(value.settings["method"])
-        names = {param.name for param in method.params}
-        chosen = method.check_params({param: one for param, one in value.settings.items() if param in names})
+        chosen = method.check_params(applicable(method, value.settings))
         reduction = Reduction(value.default_sign if sign is None else sign, channels)
         return Candidate(name, method, chosen, reduction, value.values.detach(), value)
     values = as_numbers(value, f"methods: {brief(name)}").detach()
@@ -216,12 +201,3 @@ def _candidate(
     return Candidate(
         name, None, {}, Reduction("absolute" if sign is None else sign, channels), values, ordered=sign is None
     )
-
-
-def _unlike(name: str, others: list[str]) -> str:
-    """Return the name, with a number if it is taken already."""
-    number = 2
-    title = name
-    while title in others:
-        title, number = f"{name} {number}", number + 1
-    return title

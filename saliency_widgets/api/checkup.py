@@ -14,9 +14,9 @@ from saliency_widgets.attribution.score import SCORE
 from saliency_widgets.diagnostics.checkup import broken, examine
 from saliency_widgets.diagnostics.report import Checkup, Finding, failed_checkup
 from saliency_widgets.inputs import Explain
-from saliency_widgets.session.jobs import worker_error
 from saliency_widgets.session.problem import Problem
 from saliency_widgets.session.request import Request
+from saliency_widgets.session.worker import worker_error
 
 
 def check_up(problem: Problem, request: Request, check: Callable[[], None] | None = None) -> Checkup:

@@ -30,6 +30,11 @@ class Quantized:
     high: float
     signed: bool
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the codes."""
+        return self.codes.nbytes
+
 
 def quantize(values: ArrayLike, *, signed: bool) -> Quantized:
     """Put a map into 16-bit codes, ``code = floor((v - low) / (high - low) * 65534 + 0.5)``.

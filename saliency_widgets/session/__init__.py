@@ -2,9 +2,9 @@
 
 from saliency_widgets.session.cache import Cache, CacheInfo
 from saliency_widgets.session.compute import compute
-from saliency_widgets.session.frames import Frame, frame_of
+from saliency_widgets.session.frames import frame_of
 from saliency_widgets.session.problem import Problem
 from saliency_widgets.session.request import Request
 from saliency_widgets.session.session import Event, Session
 
-__all__ = ["Cache", "CacheInfo", "Event", "Frame", "Problem", "Request", "Session", "compute", "frame_of"]
+__all__ = ["Cache", "CacheInfo", "Event", "Problem", "Request", "Session", "compute", "frame_of"]

@@ -3,40 +3,16 @@
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from saliency_widgets.attribution import Attribution, Reduction
-
-LEVELS = 65534  # even, so that zero of a signed map is exactly one level
-
-
-@dataclass(frozen=True)
-class Frame:
-    """A map in 16 bits: value = low + code / 65534 * (high - low).
-
-    Attributes:
-        codes: uint16, shape (H, W).
-        low: The value of code 0.
-        high: The value of code 65534.
-        signed: Whether zero is the middle code, 32767.
-    """
-
-    codes: np.ndarray
-    low: float
-    high: float
-    signed: bool
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of the codes."""
-        return self.codes.nbytes
+from saliency_widgets.render.quantize import LEVELS, ZERO, Quantized
 
 
-def frame_of(attribution: Attribution, reduction: Reduction, sample: int = 0) -> Frame:
+def frame_of(attribution: Attribution, reduction: Reduction, sample: int = 0) -> Quantized:
     """Reduce the channels and quantize, on the device of the values.
 
     Args:
@@ -48,7 +24,7 @@ def frame_of(attribution: Attribution, reduction: Reduction, sample: int = 0) ->
     return coded(reduction(attribution.values[sample : sample + 1], (height, width))[0], signed=reduction.signed)
 
 
-def coded(values: Tensor, *, signed: bool, high: float | None = None) -> Frame:
+def coded(values: Tensor, *, signed: bool, high: float | None = None) -> Quantized:
     """Quantize one map, on its device.
 
     Args:
@@ -65,7 +41,7 @@ def coded(values: Tensor, *, signed: bool, high: float | None = None) -> Frame:
     top = values.abs().max() if high is None else values.new_full((), high)
     bottom = -top if signed else torch.zeros_like(top)
     steps = ((values - bottom) / (top - bottom) * LEVELS + 0.5).floor().clamp(0, LEVELS)
-    flat = torch.where(top == bottom, LEVELS // 2 if signed else 0, steps)
+    flat = torch.where(top == bottom, ZERO if signed else 0, steps)
     # Copied as int16, because uint16 lacks kernels; flipping the top bit undoes the shift.
     codes = (flat.to(torch.int32) - 32768).to(torch.int16)
     scale, moved = _on_host(torch.cat([top[None].view(torch.int16), codes.flatten()])).split(
@@ -78,7 +54,7 @@ def coded(values: Tensor, *, signed: bool, high: float | None = None) -> Frame:
             f"The map reaches {high:g}, which no color scale can show. Check the model's outputs for this input: a "
             f"score or a gradient overflows."
         )
-    return Frame(moved.view(values.shape).numpy().view(np.uint16) ^ np.uint16(0x8000), low, high, signed)
+    return Quantized(moved.view(values.shape).numpy().view(np.uint16) ^ np.uint16(0x8000), low, high, signed)
 
 
 def _on_host(codes: Tensor) -> Tensor:

@@ -1,40 +1,34 @@
-"""Executors: run work on one worker thread, or inline for tests and scripts."""
+"""Jobs: work for one thread. The newest of each key counts, urgent ones go first, and idle time is used."""
 
 from __future__ import annotations
 
 import atexit
-import copy
-import queue
-import sys
 import threading
-import traceback
 import weakref
-from collections.abc import Callable
-from typing import NoReturn, Protocol
+from collections.abc import Callable, Hashable, Iterable
+from dataclasses import dataclass
+from functools import partial
 
-from saliency_widgets.params import check_choice
-from saliency_widgets.runtime.allocator import give_back
+from saliency_widgets.attribution.errors import Cancelled
+from saliency_widgets.session.worker import EXECUTORS, report_error
+
+Check = Callable[[], None]
+"""Called often by a job; raises :class:`~saliency_widgets.attribution.Cancelled` to end it."""
+
+# One for all jobs, as some wait for others to end. Nothing is called while it is held but what says who is busy.
+_CHANGED = threading.Condition()
+_OPEN: weakref.WeakSet[Jobs] = weakref.WeakSet()
 
 
-class Executor(Protocol):
-    """Runs the work it was made with at least once after each kick."""
-
-    def kick(self, brief: bool = False) -> None:
-        """Start the work; brief work does not run the model."""
-        ...
-
-    def close(self) -> None:
-        """Stop; there will be no more work."""
-        ...
-
-    @property
-    def here(self) -> bool:
-        """Whether the calling thread is the one that does the work."""
-        ...
+@atexit.register
+def _close_all() -> None:
+    # A daemon thread that is still inside torch at interpreter shutdown aborts the process.
+    for jobs in list(_OPEN):
+        jobs.close()
 
 
 class Ending:
-    """A flag that ends a worker's computation. It has no lock, because the garbage collector may set it.
+    """A flag that ends a worker's jobs. It has no lock, because the garbage collector may set it.
 
     Finalizers refer to this object alone: a reference to the worker would keep its model alive.
     """
@@ -42,246 +36,196 @@ class Ending:
     over = False
 
     def end(self) -> None:
-        """End the computation."""
+        """End the jobs."""
         self.over = True
 
 
-_OPEN: weakref.WeakSet[ThreadExecutor] = weakref.WeakSet()
+@dataclass(frozen=True, eq=False)
+class _Job:
+    key: Hashable
+    work: Callable[[Check], object]
+    urgent: bool
 
 
-@atexit.register
-def _close_all() -> None:
-    # A daemon thread that is still inside torch at interpreter shutdown aborts the process. Sessions, which use
-    # executors, are closed before this: handlers that were registered later run first.
-    for executor in list(_OPEN):
-        executor.close()
+class Jobs:
+    """Does one job at a time: the newest of each key; urgent ones first, then those preferred, then the oldest.
 
+    A job is cancelled when one of its key replaces it, and when it is dropped. Where it gives way to an urgent one, it
+    starts again afterwards.
 
-def check_elsewhere(here: bool) -> None:
-    """Refuse to wait on the thread that does the work: see :attr:`Executor.here`.
+    Args:
+        executor: "thread", or "inline" to work inside :meth:`put`.
+        idle: Called when there is no job, with a check that raises as soon as there is one.
+        busy: Whether something else comes first. Until it has ended, jobs that aren't urgent wait inside their check.
 
-    Raises:
-        RuntimeError: The waiting thread is the worker itself: an observer calls ``wait``.
-    """
-    if here:
-        raise RuntimeError(
-            "wait: an observer calls it on the worker's own thread, which would wait for itself. Read finished results "
-            "there, or wait in a cell."
-        )
-
-
-def prepare_wait(executor: Executor, requested: bool) -> None:
-    """Check that the executor can be waited for, and wake it if there are requests.
-
-    A submit may have been interrupted before it could wake the worker.
-
-    Raises:
-        RuntimeError: See :func:`check_elsewhere`.
-    """
-    check_elsewhere(executor.here)
-    if requested:
-        executor.kick()
-
-
-def do_nothing(**_options: bool) -> None:
-    """The work of a closed executor: it holds no references."""
-
-
-class InlineExecutor:
-    """Does the work inside :meth:`kick`, which returns when the work is done."""
-
-    def __init__(self, work: Callable[[], None]) -> None:
-        self._work = work
-        self._thread: threading.Thread | None = None
-
-    def kick(self, brief: bool = False) -> None:  # noqa: ARG002
-        """Work now."""
-        before, self._thread = self._thread, threading.current_thread()
-        try:
-            self._work()
-        finally:
-            self._thread = before
-
-    def close(self) -> None:
-        """Do nothing: there is no thread."""
-
-    @property
-    def here(self) -> bool:
-        """Whether the calling thread is the one that does the work."""
-        return threading.current_thread() is self._thread
-
-
-class ThreadExecutor:
-    """One worker thread, started by a kick; it ends after a while without one. A kick returns at once.
-
-    While it waits, the thread refers only to the queue of kicks. An executor without references is collected, and its
-    thread ends.
+    Attributes:
+        changed: Notified when any job begins to wait, or ends; its lock guards all jobs.
+        ending: Ends the worker, as :meth:`close` does, for the garbage collector.
     """
 
-    idle_seconds = 10.0
-
-    def __init__(self, work: Callable[[], None]) -> None:
-        self._work = work
-        # Unlike an Event, it is reentrant: the garbage collector may write to it at any time.
-        self._kicks: queue.SimpleQueue[None] = queue.SimpleQueue()
-        self._closed = False
-        self._thread: threading.Thread | None = None
-        self._lock = threading.Lock()
-        weakref.finalize(self, self._kicks.put, None).atexit = False
+    def __init__(
+        self,
+        executor: str = "thread",
+        *,
+        idle: Callable[[Check], None] | None = None,
+        busy: Callable[[], bool] | None = None,
+    ) -> None:
+        self.changed, self.ending = _CHANGED, Ending()
+        self._idle = idle
+        self._busy = _never if busy is None or executor == "inline" else busy  # inline, nothing else could end
+        self._jobs: dict[Hashable, _Job] = {}  # with those that run
+        self._running: list[_Job] = []  # several only inline, where one puts the next
+        self._urgent = False
+        self._rank: dict[Hashable, int] = {}
+        self._executor = EXECUTORS[executor](self._work)
         _OPEN.add(self)
 
-    def kick(self, brief: bool = False) -> None:  # noqa: ARG002
-        """Wake the worker."""
-        with self._lock:
-            if self._closed:
-                return
-            if self._thread is None:
-                waiting = weakref.ref(self), self._kicks, self.idle_seconds
-                self._thread = threading.Thread(target=_serve, args=waiting, name="saliency-worker", daemon=True)
-                self._thread.start()
-            self._kicks.put(None)
+    def add(self, key: Hashable, work: Callable[[Check], object], *, urgent: bool = False) -> None:
+        """Add a job without waking the worker, for callers that hold the lock."""
+        with self.changed:
+            if not self.ending.over:
+                self._jobs.pop(key, None)
+                self._jobs[key] = _Job(key, work, urgent)
+                self._notify()
 
-    def close(self) -> None:
-        """End the worker before its next chunk, and wait until it has stopped, unless the worker itself calls."""
-        with self._lock:
-            self._closed = True
-            thread = self._thread
-        self._work = do_nothing
-        self._kicks.put(None)
-        if thread is not None and thread is not threading.current_thread():
-            thread.join(timeout=10)
+    def put(self, key: Hashable, work: Callable[[Check], object], *, urgent: bool = False) -> None:
+        """Add a job and return at once; an unfinished one of the same key is dropped.
+
+        Args:
+            key: The job's key.
+            work: Does it; its argument must be called often.
+            urgent: Whether a person waits for it, as for the score under a brush: it goes before the others, and even
+                while something else is busy.
+        """
+        self.add(key, work, urgent=urgent)
+        self.kick()
+
+    def kick(self) -> None:
+        """Wake the worker if there are jobs."""
+        if self._jobs:
+            self._executor.kick()
+
+    def drop(self, key: Hashable = None) -> None:
+        """Drop the job of this key, or all jobs; a running one ends at its next check."""
+        with self.changed:
+            if key is None:
+                self._jobs.clear()
+            else:
+                self._jobs.pop(key, None)
+            self._notify()
+
+    def prefer(self, keys: Iterable[Hashable]) -> None:
+        """Do these first from now on, in this order."""
+        with self.changed:
+            self._rank = {key: rank for rank, key in enumerate(keys)}
+
+    def has(self, key: Hashable = None) -> bool:
+        """Return whether the job of this key, or any, is waiting or running."""
+        if key is None:
+            return bool(self._jobs or self._running)
+        return key in self._jobs or any(job.key == key for job in [*self._running])
 
     @property
     def here(self) -> bool:
-        """Whether the calling thread is the worker."""
-        return threading.current_thread() is self._thread
+        """Whether the calling thread is the worker's."""
+        return self._executor.here
 
-    def work(self) -> bool:
-        """Do the work, on the worker's thread. Return False if the executor is closed."""
-        if self._closed:
-            return False
+    def prepare_wait(self) -> None:
+        """Check that the calling thread can wait for jobs, and wake the worker.
+
+        An interrupt may have come between adding a job and waking the worker.
+
+        Raises:
+            RuntimeError: The waiting thread is the worker itself: an observer calls ``wait``.
+        """
+        if self.here:
+            raise RuntimeError(
+                "wait: an observer calls it on the worker's own thread, which would wait for itself. Read finished "
+                "results there, or wait in a cell."
+            )
+        self.kick()
+
+    def wait(self, timeout: float | None = None, key: Hashable = None) -> bool:
+        """Wait until the job of this key, or all, have ended. Return False on a timeout.
+
+        Raises:
+            RuntimeError: See :meth:`prepare_wait`.
+        """
+        self.prepare_wait()
+        with self.changed:
+            return self.changed.wait_for(lambda: self.ending.over or not self.has(key), timeout)
+
+    def close(self) -> None:
+        """End the worker before its next chunk, and wait until it has stopped."""
+        with self.changed:
+            self.ending.end()
+            self._jobs.clear()
+            self._notify()
+        self._executor.close()
+        self._idle, self._busy = None, _never
+        _OPEN.discard(self)
+
+    def _notify(self) -> None:
+        self._urgent = any(job.urgent for job in self._jobs.values())
+        self.changed.notify_all()
+
+    def _check(self, job: _Job) -> None:
+        """Raise if a job has to end; wait while something else is busy. Called inside passes: it takes no lock."""
+        if not job.urgent and self._busy():
+            with self.changed:
+                self.changed.wait_for(lambda: self._is_over(job) or not self._busy())
+        if self._is_over(job):
+            raise Cancelled
+
+    def _is_over(self, job: _Job) -> bool:
+        replaced = self.ending.over or self._jobs.get(job.key) is not job
+        return replaced or (self._urgent and not job.urgent)
+
+    def _check_idle(self) -> None:
+        if self.ending.over or self._jobs:
+            raise Cancelled
+
+    def _work(self) -> None:
+        while True:
+            while (job := self._next()) is not None:
+                self._run(job)
+            if self.ending.over:
+                self.close()  # what waits, may hold the last reference to a model
+            if self._idle is None or self._running:
+                return
+            try:
+                self._idle(self._check_idle)
+                return
+            except Cancelled:
+                pass  # a job came meanwhile
+
+    def _next(self) -> _Job | None:
+        with self.changed:
+            waiting = [job for job in self._jobs.values() if job not in self._running]
+            if self.ending.over or not waiting:
+                return None
+            last = len(self._rank)
+            job = min(waiting, key=lambda job: (not job.urgent, self._rank.get(job.key, last)))
+            self._running.append(job)
+            return job
+
+    def _run(self, job: _Job) -> None:
+        ended = True
         try:
-            self._work()
-        except BaseException:
-            # Work reports its errors itself. One that it can't report must not end the worker or get lost.
-            report_error()
-        return not self._closed
-
-    def retire(self) -> bool:
-        """Forget the thread and return True if no kick is pending; called by the thread when it has been idle."""
-        with self._lock:
-            if not self._kicks.empty():
-                return False
-            self._thread = None
-        return True
-
-
-def _serve(executor: weakref.ref[ThreadExecutor], kicks: queue.SimpleQueue[None], idle_seconds: float) -> None:
-    """Work after each kick; the target of an executor's thread."""
-    while True:
-        # The timeout ends idle threads: a cell that is run twenty times must not leave twenty of them behind.
-        try:
-            kicks.get(timeout=idle_seconds)
-        except queue.Empty:
-            current = executor()
-            if current is None or current.retire():
-                break
-            del current  # hold no reference while waiting
-            continue
-        while not kicks.empty():  # merge pending kicks into one; no other thread takes them
-            kicks.get()
-        current = executor()
-        if current is None or not current.work():
-            break
-        del current
-    give_back()
+            job.work(partial(self._check, job))
+        except Cancelled:
+            ended = False  # dropped or replaced, or it gives way and is still there
+        except BaseException as error:
+            if isinstance(error, KeyboardInterrupt) and threading.current_thread() is threading.main_thread():
+                raise  # inline: the caller was interrupted
+            report_error()  # jobs report their errors themselves; this one must not keep others waiting
+        finally:
+            with self.changed:
+                self._running.remove(job)
+                if ended and self._jobs.get(job.key) is job:
+                    del self._jobs[job.key]
+                self._notify()
 
 
-def report_error() -> None:
-    """Pass the exception that is being handled on this thread to ``threading.excepthook``."""
-    kind, error, trace = sys.exc_info()
-    if isinstance(error, SystemExit):  # the hook ignores it silently
-        kind, error = RuntimeError, worker_error(error)
-    arguments = threading.ExceptHookArgs((kind, error, trace, threading.current_thread()))
-    try:
-        threading.excepthook(arguments)
-    except BaseException:  # a custom hook failed
-        threading.__excepthook__(arguments)
-
-
-def worker_error(error: BaseException) -> Exception:
-    """Return an exception in the form that a worker reports, with the local variables of its frames cleared.
-
-    One that would end a thread or the process (SystemExit, KeyboardInterrupt, GeneratorExit and the like) can only come
-    from the model's code on a worker: it becomes a ValueError. So does one that can't be converted to text.
-    """
-    for linked in _linked(error):
-        traceback.clear_frames(linked.__traceback__)
-    name = type(error).__name__
-    try:
-        what = repr(error) if error.args else name
-        if isinstance(error, Exception) and str(error) is not None:
-            return error
-    except BaseException:  # its __str__ or __repr__ fails, and would fail wherever it is shown
-        what = name
-    replacement = ValueError(
-        f"model: its code raised {what} while it was computed, which would have ended the thread. Raise an Exception "
-        f"there instead, such as a RuntimeError."
-    )
-    replacement.__cause__ = error
-    return replacement
-
-
-def _linked(error: BaseException) -> list[BaseException]:
-    """Return an exception with its causes, contexts and group members, recursively."""
-    linked, pending = {}, [error]
-    while pending:
-        current = pending.pop()
-        if id(current) not in linked:
-            linked[id(current)] = current
-            members = current.exceptions if isinstance(current, BaseExceptionGroup) else ()
-            pending += [other for other in (current.__cause__, current.__context__, *members) if other is not None]
-    return list(linked.values())
-
-
-def raise_again(error: BaseException) -> NoReturn:
-    """Raise a copy of a stored exception with its original traceback.
-
-    Raising the same object repeatedly would collect the frames, and with them the variables, of every caller.
-    """
-    fresh = _copied(error)
-    fresh.__context__, fresh.__cause__ = error.__context__, error.__cause__
-    fresh.__suppress_context__ = error.__suppress_context__
-    raise fresh.with_traceback(error.__traceback__)
-
-
-def _copied(error: BaseException) -> BaseException:
-    kind = type(error)
-    try:
-        fresh = copy.copy(error)
-        if fresh is not error and type(fresh) is kind:
-            return fresh
-    except BaseException:  # the constructor takes arguments other than `args`, or the class can't be copied
-        pass
-    try:
-        fresh = kind.__new__(kind, *error.args)
-        fresh.__dict__.update(error.__dict__)
-        return fresh
-    except BaseException:
-        return ValueError(f"{kind.__name__}: {error}")
-
-
-EXECUTORS: dict[str, Callable[[Callable[[], None]], Executor]] = {
-    "thread": ThreadExecutor,
-    "inline": InlineExecutor,
-}
-
-
-def check_executor(name: str) -> str:
-    """Return the name if it is that of an executor.
-
-    Raises:
-        TypeError: It is not a string.
-        ValueError: There is no executor of this name.
-    """
-    return check_choice("executor", name, list(EXECUTORS))
+def _never() -> bool:
+    return False

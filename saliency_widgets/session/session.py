@@ -2,37 +2,29 @@
 
 from __future__ import annotations
 
-import atexit
 import threading
 import time
-import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Literal
 
 from saliency_widgets.attribution import Attribution, Reduction
 from saliency_widgets.attribution.errors import Cancelled, ModelChanged
+from saliency_widgets.render.quantize import Quantized
 from saliency_widgets.runtime.allocator import give_back
 from saliency_widgets.runtime.model.version import Held
 from saliency_widgets.runtime.reuse.graph_cache import once
 from saliency_widgets.session.cache import SHARED, Cache, Scope
 from saliency_widgets.session.compute import compute
-from saliency_widgets.session.frames import Frame, frame_of
-from saliency_widgets.session.jobs import EXECUTORS, Ending, Executor, prepare_wait, worker_error
+from saliency_widgets.session.frames import frame_of
+from saliency_widgets.session.jobs import Check, Jobs
 from saliency_widgets.session.problem import Problem
 from saliency_widgets.session.request import Request
+from saliency_widgets.session.worker import worker_error
 
 _RETRIES = 3  # of a computation that failed because the model was trained meanwhile
 _FRAME_SECONDS = 1 / 30  # between running estimates; nobody could see more of them
-_OPEN: weakref.WeakSet[Session] = weakref.WeakSet()
-
-
-@atexit.register
-def _close_all() -> None:
-    # A daemon thread that is still inside torch at interpreter shutdown aborts the process.
-    for session in list(_OPEN):
-        session.close()
-
 
 State = Literal["running", "done", "stopped", "error"]
 
@@ -60,7 +52,7 @@ class Event:
     index: int
     state: State
     attribution: Attribution | None = None
-    frame: Frame | None = None
+    frame: Quantized | None = None
     elapsed: float = 0.0
     remaining: float | None = None
     error: Exception | None = None
@@ -77,13 +69,14 @@ class Session:
         problem: The model and the input.
         deliver: Called with each event, on the worker's thread, one at a time. If its object should be collected when
             it is no longer shown, pass a weak method here, and ``ending.end`` to the object's finalizer.
-        executor: "thread", "inline" to work inside :meth:`submit`, or a factory from the work to an executor, for
-            sessions that share a worker.
+        executor: "thread", or "inline" to work inside :meth:`submit`.
         cache: Holds finished maps. Default: the cache that all sessions share.
         owner: The owner of the cache entries; sessions with the same owner and problem share results. The caller then
             drops them. Default: a new owner, whose entries are dropped when the session is closed.
         idle: Called when no request is pending, with a check that raises
             :class:`~saliency_widgets.attribution.Cancelled` as soon as there is one.
+        lanes: The jobs of several sessions, for what runs the model and for what only draws a map again.
+        key: The key of the session's jobs among those of other sessions.
 
     Attributes:
         ending: Ends the worker, as :meth:`close` does, for the garbage collector.
@@ -94,31 +87,30 @@ class Session:
         problem: Problem,
         deliver: Callable[[Event], None],
         *,
-        executor: str | Callable[[Callable[..., None]], Executor] = "thread",
+        executor: str = "thread",
         cache: Cache | None = None,
         owner: object = None,
-        idle: Callable[[Callable[[], None]], None] | None = None,
+        idle: Callable[[Check], None] | None = None,
+        lanes: tuple[Jobs, Jobs] | None = None,
+        key: Hashable = "map",
     ) -> None:
         self.problem = problem
-        self._idle = idle
         self.cache = SHARED if cache is None else cache
         self.owner = self.cache.owner_of(self) if owner is None else owner
         self._owns = owner is None
         self._deliver = deliver
-        self._state = threading.Condition()
-        self._generation = 0
-        self._stopped = 0  # the generation that was stopped by hand
-        self._pending: Request | None = None
+        self._shares = lanes is not None
+        self._jobs, self._drawing = lanes or (Jobs(executor, idle=idle),) * 2
+        self._keys = key, ("frame", key)
+        self.ending = self._jobs.ending
+        self._working = threading.RLock()  # held by the thread that delivers; reentrant, as inline work is nested
+        self._generation = self._begun = 0
+        self._closed = False
         self._reduction = Reduction()
         self._redraw = False
-        self._busy = False
-        self.ending = Ending()
         self._index = 0
         self._last: Event | None = None
         self._shown: Event | None = None
-        _OPEN.add(self)
-        make = EXECUTORS[executor] if isinstance(executor, str) else executor
-        self._executor = make(self._work)
 
     @property
     def generation(self) -> int:
@@ -128,7 +120,7 @@ class Session:
     @property
     def busy(self) -> bool:
         """Whether a request is pending or being computed."""
-        return self._busy or self._pending is not None
+        return self._jobs.has(self._keys[0])
 
     @property
     def last(self) -> Event | None:
@@ -142,29 +134,32 @@ class Session:
 
     def submit(self, request: Request) -> int:
         """Submit a request and return its generation at once; an unfinished earlier request is dropped."""
-        with self._state:
-            if self.ending.over:
+        with self._jobs.changed:
+            if self._closed or self.ending.over:
                 raise RuntimeError("session: it is closed; make a new explorer.")
             self._generation += 1
-            self._pending = request
             generation = self._generation
-        self._executor.kick()
+            self._jobs.add(self._keys[0], partial(self._serve, request, generation))
+        self._jobs.kick()
         return generation
 
     def reduce(self, reduction: Reduction) -> None:
         """Set the reduction of the next frame; the current map is redrawn without running the model."""
-        with self._state:
-            if self.ending.over or reduction == self._reduction:
+        with self._jobs.changed:
+            if self._closed or reduction == self._reduction:
                 return
             self._reduction = reduction
             self._redraw = True
-        self._executor.kick(brief=True)
+            self._drawing.add(self._keys[1], self._draw)
+        self._drawing.kick()
 
     def stop(self) -> None:
         """Stop the computation; the last estimate stays."""
-        with self._state:
-            self._stopped = self._generation
-            self._pending = None
+        with self._jobs.changed:
+            if not self.busy:
+                return
+            self._jobs.add(self._keys[0], self._halt)
+        self._jobs.kick()
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until nothing is left to compute or redraw. Return False on a timeout.
@@ -172,12 +167,16 @@ class Session:
         Raises:
             RuntimeError: The worker itself waits, in an observer, for its unfinished work.
         """
-        settled = self._pending is None and self._last is not None and self._last.state != "running"
-        if settled and self._executor.here:
+        settled = self._begun == self._generation and self._last is not None and self._last.state != "running"
+        if settled and (self._jobs.here or self._drawing.here):
             return True
-        prepare_wait(self._executor, self._pending is not None)
-        with self._state:
-            return self._state.wait_for(lambda: self.ending.over or not (self.busy or self._redraw), timeout)
+        for lane in (self._jobs, self._drawing):
+            lane.prepare_wait()
+        changed = self._jobs.changed
+        with changed:
+            return changed.wait_for(
+                lambda: self._closed or self.ending.over or not (self.busy or self._drawing.has(self._keys[1])), timeout
+            )
 
     def cached(self, request: Request) -> Attribution | None:
         """Return the finished result of a request, if it is in the cache."""
@@ -185,7 +184,7 @@ class Session:
             (self.owner, "map", self.problem.version(), request.with_chunk_size(self.problem.rows).key)
         )
 
-    def run(self, request: Request, check: Callable[[], None] = lambda: None) -> tuple[Attribution, tuple]:
+    def run(self, request: Request, check: Check = lambda: None) -> tuple[Attribution, tuple]:
         """Compute a request in the caller's thread, apart from submitted ones; the result is cached, not delivered.
 
         Args:
@@ -205,78 +204,58 @@ class Session:
                 raise ModelChanged(
                     "The model or the inputs changed during the computation. Try again once they are stable."
                 )
-            if not self.ending.over:
+            if not (self._closed or self.ending.over):
                 self.cache.put(key, attribution)
         return attribution, version
 
     def close(self) -> None:
         """End the worker and free the cache."""
-        with self._state:
-            self.ending.end()
-            self._pending = None
-            self._state.notify_all()
-        _OPEN.discard(self)
-        self._executor.close()
+        with self._jobs.changed:
+            self._closed = True
+            self._jobs.drop(self._keys[0])
+            self._drawing.drop(self._keys[1])
+        if not self._shares:
+            self._jobs.close()
         if self._owns:
             self.cache.forget(self.owner)
         self._last = self._shown = None
         give_back()
-        self._deliver, self._idle = _ignore, None
+        self._deliver = _ignore
 
-    def _work(self, brief: bool = False) -> None:
-        """Serve requests and redraws; if ``brief``, only redraw the current map."""
-        again = True
-        while again and not self.ending.over:
-            self._serve_all(brief)
-            again = not brief and not self._finish_idle()
-        if self.ending.over:
-            self._executor.close()  # it may hold the last reference to this session
+    # ---- jobs
 
-    def _finish_idle(self) -> bool:
-        """Run the idle work; return False if a request came meanwhile."""
-        try:
-            if self._idle is not None:
-                self._idle(self._check_idle)
-        except Cancelled:
-            return False
-        return True
-
-    def _check_idle(self) -> None:
-        if self.ending.over or self._pending is not None or self._redraw:
-            raise Cancelled
-
-    def _serve_all(self, brief: bool = False) -> None:
-        while True:
-            with self._state:
-                request = None if brief else self._pending
-                self._pending = self._pending if brief else None
-                generation = self._generation
-                redraw, self._redraw = self._redraw, False
-                last = self._last
-                interrupted = not brief and request is None and last is not None and last.state == "running"
-                if self.ending.over or (request is None and not redraw and not interrupted):
-                    self._busy = False
-                    self._state.notify_all()
-                    return
-                self._busy = True
+    def _draw(self, _check: Check) -> None:
+        """Deliver the current map again, unless another thread delivers or will."""
+        if self._working.acquire(blocking=False):
             try:
-                if request is not None:
-                    self._serve(request, generation)
-                elif last is not None and (interrupted or last.attribution is not None):
-                    state = "stopped" if interrupted else last.state
-                    self._publish(replace(last, generation=generation if interrupted else last.generation, state=state))
-            except BaseException:
-                # A delivery may raise anything; waiting threads must still be released.
-                with self._state:
-                    self._busy = False
-                    self._state.notify_all()
-                raise
+                last = self._last
+                if self._redraw and self._begun == self._generation and last and last.attribution is not None:
+                    self._publish(last)
+            finally:
+                self._working.release()
 
-    def _serve(self, request: Request, generation: int) -> None:
-        def check() -> None:
-            if self.ending.over or generation != self._generation or generation == self._stopped:
-                raise Cancelled
+    def _halt(self, _check: Check) -> None:
+        """Deliver that the computation was stopped."""
+        with self._working:
+            self._begun = self._generation
+            if self._last is not None and self._last.state == "running":
+                self._publish(replace(self._last, generation=self._generation, state="stopped"))
+        self._draw_late()
 
+    def _serve(self, request: Request, generation: int, check: Check) -> None:
+        try:
+            with self._working:
+                self._begun = generation
+                self._answer(request, generation, check)
+        finally:
+            self._draw_late()
+
+    def _draw_late(self) -> None:
+        """Draw with a reduction that was set while the map was delivered."""
+        if self._redraw:
+            self._drawing.put(self._keys[1], self._draw)
+
+    def _answer(self, request: Request, generation: int, check: Check) -> None:
         start = time.perf_counter()
         request = request.with_chunk_size(self.problem.rows)
         base = Event(generation, 0, "running", request=request, newest=request)
@@ -298,18 +277,18 @@ class Session:
                         raise
                     version = self.problem.version()
         except Cancelled:
-            pass  # a newer request is pending, or _serve_all delivers that it was stopped
+            raise  # for a newer request, or to be stopped
         except BaseException as error:
             if isinstance(error, KeyboardInterrupt) and threading.current_thread() is threading.main_thread():
                 self._publish(replace(self._last or base, state="stopped"))
                 raise  # inline: the caller was interrupted
-            if generation == self._generation and not self.ending.over:
+            if generation == self._generation and not (self._closed or self.ending.over):
                 # The last map stays on the screen, with its own request.
                 shown = self._shown
                 event = base if shown is None else replace(shown, generation=generation, newest=request)
                 self._publish(replace(event, state="error", error=worker_error(error)))
 
-    def _compute(self, request: Request, base: Event, start: float, version: tuple, check: Callable[[], None]) -> None:
+    def _compute(self, request: Request, base: Event, start: float, version: tuple, check: Check) -> None:
         passes = self.problem.memory.passes
         sent: float | None = None
         # Time and work at the last estimate, for the recent pace: early passes are slow, and cached ones take no time.
@@ -338,7 +317,7 @@ class Session:
         if finished is not None and same:
             self.cache.put((self.owner, "map", version, request.key), finished)
 
-    def _frame_of(self, attribution: Attribution, reduction: Reduction) -> Frame:
+    def _frame_of(self, attribution: Attribution, reduction: Reduction) -> Quantized:
         """Return the frame of an attribution; frames of finished ones are cached."""
         if not attribution.complete:
             return frame_of(attribution, reduction)
@@ -347,7 +326,7 @@ class Session:
 
     def _publish(self, event: Event) -> None:
         """Number the event, add the frame under the current reduction, and deliver it."""
-        with self._state:
+        with self._jobs.changed:
             reduction, self._redraw = self._reduction, False
         attribution = event.attribution
         drawn = attribution is not None and self.problem.kind.drawn

@@ -25,7 +25,7 @@ from saliency_widgets.inputs import Explain, as_explored
 from saliency_widgets.params import TIMEOUT, check_list
 from saliency_widgets.session import CacheInfo, Event, Problem, Request, Session
 from saliency_widgets.session.explanation import FinishedMap
-from saliency_widgets.session.jobs import check_executor, raise_again
+from saliency_widgets.session.worker import check_executor, raise_again
 from saliency_widgets.widgets.base import messages
 from saliency_widgets.widgets.base.heatmap import HeatmapView
 from saliency_widgets.widgets.base.interrupts import stop_on_interrupt

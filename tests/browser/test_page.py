@@ -121,8 +121,7 @@ def overlay(explorer: Explorer, frame: Any, **changes: Any) -> np.ndarray:
     table = render.lut(display.pop("diverging" if frame.signed else "colormap"))
     for name in ("diverging", "colormap"):
         display.pop(name, None)
-    quantized = render.Quantized(frame.codes, frame.low, frame.high, frame.signed)
-    return render.blend(explorer.kind_view.image, quantized, lut=table, **display)
+    return render.blend(explorer.kind_view.image, frame, lut=table, **display)
 
 
 def near(found: np.ndarray, expected: np.ndarray) -> bool:

@@ -119,5 +119,5 @@ def the_same_sliders_move_the_bars_and_the_tests_stand_beside_them(lab: Lab, out
         expect(output.locator(".sw-trust .sw-said:visible").first).to_contain_text(words, timeout=60_000)
     lab.wait_for_value("len(explorer.kind_view.bars._marker_marks.x)", 0)
     output.locator(".sw-trust .jupyter-widget-Collapse-header").first.click()
-    lab.wait_for_value("explorer.trust._examiner.wait(0)", True)
+    lab.wait_for_value("explorer.trust._examiner.jobs.wait(0)", True)
     lab.execute("explorer.close()")

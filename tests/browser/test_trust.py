@@ -108,5 +108,5 @@ def test_the_strongest_part_is_marked_and_the_sliders_stay_free_while_checks_run
     expect(seen.output.locator(".sw-trust .sw-said:visible").first).to_contain_text("SmoothGrad", timeout=120_000)
     seen.output.locator(".sw-trust .lm-Collapse-header, .sw-trust .jupyter-widget-Collapse-header").first.click()
     expect(seen.root.locator(".sw-region")).to_be_hidden()
-    lab.wait_for_value("explorer.trust._examiner.wait(0)", True)
+    lab.wait_for_value("explorer.trust._examiner.jobs.wait(0)", True)
     assert lab.errors == []

@@ -205,8 +205,8 @@ def test_an_attribution_is_the_row_of_its_method(loaded, tmp_path):
     expected = sw.evaluate(model, x, "smoothgrad", params={"n_samples": 4}, target=2, fill="zero", **QUICK)
     pd.testing.assert_frame_equal(table, expected)
     twice = sw.evaluate(model, x, ["smoothgrad", attribution], target=2, fill="zero", **QUICK)
-    assert list(twice.index) == ["smoothgrad", "smoothgrad 2"]
-    assert twice.loc["smoothgrad 2", "like smoothgrad 2"] == 1
+    assert list(twice.index) == ["smoothgrad", "smoothgrad #2"]
+    assert twice.loc["smoothgrad #2", "like smoothgrad #2"] == 1
 
 
 def test_what_does_not_fit_is_said_before_anything_is_computed():
@@ -226,7 +226,7 @@ def test_what_does_not_fit_is_said_before_anything_is_computed():
         ([None], {}, TypeError, "got a NoneType"),
         ([[[0.1, 0.2]]], {}, TypeError, "numpy.asarray"),
         (np.array(["a"]), {}, TypeError, "expected numbers"),
-        ({}, {}, ValueError, "there is none"),
+        ({}, {}, ValueError, "methods: it is empty"),
         (attribution, {"params": {"n_samples": 3}}, TypeError, "n_samples"),
         ("gradient", {"fill": torch.ones(5)}, ValueError, "broadcast"),
         ("gradient", {"fill": "neighbours"}, ValueError, "neighbors"),

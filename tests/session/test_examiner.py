@@ -8,6 +8,7 @@ import pytest
 
 from saliency_widgets.attribution.errors import Cancelled
 from saliency_widgets.session.examiner import Check, Examiner
+from saliency_widgets.session.jobs import Jobs
 
 
 def counting(count: int, *, gate: threading.Event | None = None, begun: threading.Event | None = None):
@@ -45,7 +46,7 @@ def test_the_newest_of_a_name_counts(told):
     second = Check("curves", counting(2))
     examiner.submit(second)
     gate.set()
-    assert examiner.wait(20)
+    assert examiner.jobs.wait(20)
     assert {id(t.check) for t in told} == {id(second)}
     assert told[-1].state == "done"
     examiner.close()
@@ -58,23 +59,24 @@ def test_what_is_urgent_goes_first_and_what_it_interrupts_is_done_afterwards(tol
     assert begun.wait(20)
     examiner.submit(Check("ablation", counting(1), urgent=True))
     gate.set()
-    assert examiner.wait(20)
+    assert examiner.jobs.wait(20)
     assert [t.check.name for t in told if t.state == "done"] == ["ablation", "curves"]
     examiner.close()
 
 
 def test_nothing_but_what_is_urgent_goes_on_while_a_map_is_computed(told):
-    busy = threading.Event()
-    busy.set()
-    examiner = Examiner(told.append, busy=busy.is_set)
+    map_done, maps = threading.Event(), Jobs()
+    maps.put("map", lambda _check: map_done.wait(20))
+    examiner = Examiner(told.append, busy=maps.has)
     examiner.submit(Check("curves", counting(2)))
     examiner.submit(Check("ablation", counting(1), urgent=True))
-    assert not examiner.wait(0.3)
+    assert not examiner.jobs.wait(0.3)
     assert [t.check.name for t in told if t.state == "done"] == ["ablation"]
-    busy.clear()
-    assert examiner.wait(20)
+    map_done.set()
+    assert examiner.jobs.wait(20)
     assert told[-1].check.name == "curves"
     examiner.close()
+    maps.close()
 
 
 def test_an_error_is_told_and_the_next_check_is_answered(told):
@@ -109,7 +111,7 @@ def test_an_error_that_cannot_be_told_keeps_no_other_check_waiting(monkeypatch):
     examiner.submit(Check("ablation", broken))
     examiner.submit(Check("curves", counting(1)))
     both.set()
-    assert examiner.wait(30)
+    assert examiner.jobs.wait(30)
     assert told[-1].state == "done"
     assert [type(one.exc_value) for one in reported] == [ValueError]
     examiner.close()
@@ -131,12 +133,12 @@ def test_what_is_dropped_ends_and_tells_nothing_more(told, how):
     examiner.submit(Check("curves", begin))
     assert begun.wait(20)
     if how == "drop":
-        examiner.drop("curves")
+        examiner.jobs.drop("curves")
         gate.set()
-        assert examiner.wait(20)
+        assert examiner.jobs.wait(20)
     else:  # it goes on once it is closed, and not before
-        join = examiner._executor.close
-        examiner._executor.close = lambda: (gate.set(), join())
+        executor = examiner.jobs._executor
+        join, executor.close = executor.close, lambda: (gate.set(), join())
     examiner.close()
     assert ended.wait(20)
     assert told == []

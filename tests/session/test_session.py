@@ -21,7 +21,8 @@ from toys import Tally, conv_net, images, interrupt_once, tallied
 from saliency_widgets.api.attribute import attribute
 from saliency_widgets.attribution import Reduction
 from saliency_widgets.session import Cache, Event, Problem, Request, Session, frame_of
-from saliency_widgets.session.jobs import ThreadExecutor
+from saliency_widgets.session.jobs import Jobs
+from saliency_widgets.session.worker import ThreadExecutor
 
 
 class Counting(nn.Module):
@@ -232,16 +233,60 @@ def test_a_reduction_chosen_while_computing_is_used_from_the_next_frame_on(probl
     assert {e.generation for e in events} == {1}
 
 
+def test_a_map_is_drawn_again_while_another_session_computes(problem, model):
+    lanes, events, others = (Jobs(), Jobs()), Recorder(), Recorder()
+    session = Session(problem, events, lanes=lanes, key="a")
+    other = Session(problem, others, lanes=lanes, key="b")
+    session.submit(smooth(2))
+    assert session.wait(30)
+    model.gate.clear()
+    model.entered.clear()
+    other.submit(smooth(3))
+    assert model.entered.wait(30)
+    session.reduce(Reduction("signed"))
+    assert session.wait(30)
+    assert events[-1].frame.signed
+    other.reduce(Reduction("signed"))
+    model.gate.set()
+    assert other.wait(30)
+    assert others[-1].frame.signed
+    for one in (session, other, *lanes):
+        one.close()
+
+
+def test_no_reduction_is_lost_while_maps_are_computed_and_one_thread_delivers(problem, monkeypatch):
+    monkeypatch.setattr("saliency_widgets.session.session._FRAME_SECONDS", 0.0)
+    lanes, events, inside = (Jobs(), Jobs()), Recorder(), []
+
+    def deliver(event: Event) -> None:
+        inside.append(event)
+        assert len(inside) == 1
+        time.sleep(0.0005)
+        events.append(event)
+        inside.pop()
+
+    session = Session(problem, deliver, lanes=lanes)
+    for k in range(60):
+        if k % 3 == 0:
+            session.submit(smooth(2 + k % 7))
+        session.reduce(Reduction(("signed", "absolute")[k % 2]))
+        if k % 5 == 4:
+            assert session.wait(30)
+            assert events[-1].frame.signed == (k % 2 == 0)
+    for one in (session, *lanes):
+        one.close()
+
+
 def test_waiting_covers_a_map_that_is_to_be_drawn_again(problem, monkeypatch):
     events = Recorder()
     session = Session(problem, events)
     session.submit(smooth(2))
     assert session.wait(30)
     with monkeypatch.context() as patched:
-        patched.setattr(session._executor, "kick", lambda brief=False: None)
+        patched.setattr(session._jobs._executor, "kick", lambda: None)
         session.reduce(Reduction("signed"))
         assert not session.wait(0)
-    session._executor.kick(brief=True)
+    session._jobs.kick()
     assert session.wait(30)
     assert events[-1].frame.signed
     session.close()
@@ -267,10 +312,10 @@ def test_an_idle_worker_goes_and_comes_back_with_the_next_request(problem, monke
     for n in (2, 3, 4):
         session.submit(smooth(n))
         assert session.wait(30)
-        worker = session._executor._thread
+        worker = session._jobs._executor._thread
         if worker is not None:
             worker.join(30)
-        assert session._executor._thread is None
+        assert session._jobs._executor._thread is None
     session.close()
     assert [e.attribution.done for e in events if e.state == "done"] == [2, 3, 4]
 

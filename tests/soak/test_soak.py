@@ -187,7 +187,7 @@ PLANTED = {
     # A worker that ends with its first work: whoever waits waits for ever.
     "silent death": """
         from soak import checks, moves
-        from saliency_widgets.session.jobs import ThreadExecutor
+        from saliency_widgets.session.worker import ThreadExecutor
         checks.PATIENCE, checks.LEAVING = 1.0, 0.0
         ThreadExecutor.work = lambda self: False
         return moves.attack(seed, seconds)

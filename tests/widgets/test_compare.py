@@ -160,7 +160,7 @@ def test_a_difference_is_of_values_or_of_what_each_map_reaches(made):
     compared.wait(progress=False)
     a, b = ("Gradient", "input 1"), ("Gradient", "input 2")
     maps = {
-        name: render.dequantize(compared._quantized(compared._find_cell("a", name))) for name in compared.attributions
+        name: render.dequantize(compared._maps.frame(compared._find_cell("a", name))) for name in compared.attributions
     }
     found = compared.difference(a, b)
     np.testing.assert_allclose(found, maps[a] - maps[b], atol=np.abs(found).max() / 65534)
@@ -247,7 +247,7 @@ def test_stop_keeps_what_is_finished_and_go_computes_the_rest():
 def test_what_is_in_sight_is_computed_first(made, monkeypatch):
     compared = made(net(), images(4))
     preferred = []
-    monkeypatch.setattr(compared._maps._turns, "prefer", lambda keys: preferred.extend(keys))
+    monkeypatch.setattr(compared._maps._jobs, "prefer", lambda keys: preferred.extend(keys))
     compared.view._handle_custom_msg({"type": "visible", "cells": [2, 3]}, [])
     assert [place.inputs for place in preferred] == [2, 3, 0, 1]
 
@@ -297,8 +297,10 @@ def test_a_finished_map_is_counted_once(made):
         ({"settings": {"n_samples": []}, "methods": "smoothgrad"}, ValueError, "n_samples"),
         ({"settings": {"n_samples": 4}, "methods": "smoothgrad"}, TypeError, r"expected a list such as \[8, 32\]"),
         ({"settings": {"n_sample": [4]}, "methods": "smoothgrad"}, TypeError, "n_samples"),
-        ({"settings": 3}, TypeError, "expected a list of mappings"),
-        ({"n_steps": 3}, TypeError, "Gradient: no parameter is known, so 'n_steps' is none"),
+        ({"settings": [3]}, TypeError, "settings: expected a mapping"),
+        ({"settings": {"n_samples": [4, 4]}, "methods": "smoothgrad"}, ValueError, "a value is repeated"),
+        ({"settings": 3}, TypeError, r"settings: expected a list such as \[\{'n_steps': 16\}"),
+        ({"n_steps": 3}, TypeError, "parameter of these methods: 'n_steps' is not known. There is nothing"),
         ({"n_step": 3, "methods": "integrated_gradients"}, TypeError, "parameter of these methods.*n_steps"),
         ({"limit": "x"}, TypeError, "limit: expected a whole number of at least 1"),
         ({"limit": 0}, ValueError, "limit: expected a number of at least 1"),

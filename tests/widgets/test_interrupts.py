@@ -52,7 +52,7 @@ def interrupted(*_args, **_more):
 
 def interrupt_of_wait(explorer, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr(explorer.session._state, "wait_for", interrupted)
+        patch.setattr(explorer.session._jobs.changed, "wait_for", interrupted)
         with pytest.raises(KeyboardInterrupt):
             explorer.wait()
 
@@ -143,9 +143,9 @@ def test_an_interrupted_wait_stops_a_lesson(monkeypatch):
     lesson = sw.lesson(model, torch.rand(1, 3, 16, 16), steps=["input", "prediction"])
     lesson.wait(60)
     lesson._finished.discard("prediction")
-    monkeypatch.setattr(lesson._examiner, "wait", interrupted)
+    monkeypatch.setattr(lesson._examiner.jobs, "wait", interrupted)
     dropped = []
-    monkeypatch.setattr(lesson._examiner, "drop", lambda: dropped.append(True))
+    monkeypatch.setattr(lesson._examiner.jobs, "drop", lambda: dropped.append(True))
     with pytest.raises(KeyboardInterrupt):
         lesson.wait()
     assert dropped

@@ -190,11 +190,11 @@ def test_a_model_that_fails_for_one_value_is_named_with_it(explorer, tmp_path):
 @pytest.mark.parametrize(
     ("record", "error", "told"),
     [
-        ([("n_samples", True)], TypeError, "record: expected a mapping from settings to lists of values"),
-        ({"n_sampels": [1]}, ValueError, "Did you mean 'n_samples'"),
-        ({"n_steps": [1]}, ValueError, "It is a parameter of .*Integrated Gradients"),
-        ({"n_samples": []}, ValueError, "record: n_samples has no values"),
-        ({"n_samples": {4}}, TypeError, "record: n_samples takes a list of values"),
+        ([("n_samples", True)], TypeError, "record: expected a mapping from names to values"),
+        ({"n_sampels": [1]}, TypeError, "Did you mean 'n_samples'"),
+        ({"n_steps": [1]}, TypeError, "It is a parameter of .*Integrated Gradients"),
+        ({"n_samples": []}, ValueError, "record: n_samples: it is empty"),
+        ({"n_samples": {4}}, TypeError, "record: n_samples: expected a list"),
         ({"n_samples": ["many"]}, TypeError, "record: n_samples: expected a whole number"),
         ({"noise_level": [0.1, -7.0]}, ValueError, "record: noise_level: expected a number of at least 0"),
         ({"method": ["gradint"]}, ValueError, "Did you mean 'gradient'"),

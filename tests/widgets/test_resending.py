@@ -92,9 +92,9 @@ def quiet(made: Any) -> None:
     """Wait until its worker has nothing to write any more: the check-up comes after the maps."""
     made.wait(timeout=300)
     if isinstance(made, sw.Comparison):
-        made._maps._turns._long.close()
+        made._maps._jobs._executor.close()
     elif not isinstance(made, sw.Lesson):
-        made.session._executor.close()
+        made.session._jobs._executor.close()
 
 
 @pytest.mark.parametrize("name", MADE)

@@ -183,7 +183,7 @@ def test_a_grid_has_every_map_on_its_scale(page: Page, scale: str) -> None:
         params={"threshold": 0.1}, class_names=NAMES,
     )  # fmt: skip
     made._ipython_display_()
-    maps = [made._quantized(key) for key in made._shown]
+    maps = [made._maps.frame(key) for key in made._shown]
     look = made._display.settings
     left = 8 + 120 + 8
     for k, one in enumerate(maps):

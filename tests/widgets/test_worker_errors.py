@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 import saliency_widgets as sw
-from saliency_widgets.session.jobs import raise_again, worker_error
+from saliency_widgets.session.worker import raise_again, worker_error
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (12, 12, 3), dtype=np.uint8)
 TABLE = pd.DataFrame(np.random.default_rng(0).normal(size=(20, 4)), columns=list("abcd"))

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import itertools
-import math
-import time
+from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from saliency_widgets.api.sweep.arguments import duration
+from saliency_widgets.api.grid import Axis, applicable, over_limit
 from saliency_widgets.attribution import get_method
 from saliency_widgets.attribution.registry import Method
 from saliency_widgets.params import brief
@@ -29,24 +27,6 @@ class Cell(NamedTuple):
     models: int = 0
     classes: int = 0
     inputs: int = 0
-
-
-@dataclass(frozen=True, eq=False)
-class Axis:
-    """The variants along one axis.
-
-    Attributes:
-        name: One of :data:`TITLES`.
-        labels: A unique label for each variant.
-        values: The variants.
-    """
-
-    name: str
-    labels: list[str]
-    values: list[Any]
-
-    def __len__(self) -> int:
-        return len(self.values)
 
 
 class Comparison:
@@ -115,16 +95,14 @@ class Comparison:
     def params_of(self, cell: Cell) -> dict[str, Any]:
         """Return the explicit parameters of a cell that its method has."""
         explicit = {**self.params, **self.axes["settings"].values[cell.settings]}
-        names = {param.name for param in self.method(cell).params}
-        params = {name: value for name, value in explicit.items() if name in names}
-        if cell.models in self.layers and "layer" in names:
-            params["layer"] = self.layers[cell.models]
-        return params
+        if cell.models in self.layers:
+            explicit["layer"] = self.layers[cell.models]
+        return applicable(self.method(cell), explicit)
 
     def ignored(self, cell: Cell) -> list[str]:
         """Return the names in a cell's settings that its method doesn't have."""
-        names = {param.name for param in self.method(cell).params}
-        return [name for name in self.axes["settings"].values[cell.settings] if name not in names]
+        setting = self.axes["settings"].values[cell.settings]
+        return [name for name in setting if name not in applicable(self.method(cell), setting)]
 
     def request(self, cell: Cell) -> Request:
         """Return the request of a cell.
@@ -170,22 +148,10 @@ class Comparison:
 
     def too_many(self, counts: Mapping[str, int], limit: int) -> str:
         """Return the message for a comparison over the limit, with an estimate of its time from one map."""
-        count = math.prod(counts.values())
-        cell = Cell()
-        start = time.perf_counter()
-        try:
-            for _ in compute(self.problem(cell), self.request(cell)):
-                pass
-            seconds = time.perf_counter() - start
-            estimate = (
-                f"About {duration(seconds * count)} here, one after another: {seconds:.2g} s for the first of them."
-            )
-        except (TypeError, ValueError) as error:
-            estimate = f"The first of them failed here: {error}"
-        product = " x ".join(f"{counts[name]:,} {name}" for name in TITLES if counts[name] > 1)
-        return (
-            f"compare: {count:,} maps ({product}) are over the limit of {limit:,}. {estimate} To compute all of them, "
-            f"pass limit={count}; sw.sweep measures many settings without showing each."
+        advice = "sw.sweep measures many settings without showing each."
+        counts = {name: counts[name] for name in TITLES}
+        return over_limit(
+            "compare", counts, limit, lambda: deque(compute(self.problem(Cell()), self.request(Cell())), 0), advice
         )
 
     def _with_model(self, cell: Cell, error: Exception) -> str:

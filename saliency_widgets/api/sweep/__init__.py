@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
-import math
-import time
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -12,12 +9,11 @@ import torch
 from torch import nn
 from tqdm.auto import tqdm
 
+from saliency_widgets.api.grid import over_limit, params_of, read_grid
 from saliency_widgets.api.sweep.arguments import (
     FINEST,
     Input,
-    duration,
     lasting_name,
-    read_grid,
     read_inputs,
     read_metrics,
     read_targets,
@@ -133,14 +129,14 @@ def sweep(
         ``.recommended``, ``.knee``.
 
     Raises:
-        TypeError: An argument has the wrong type, or can't be sent to a worker.
+        TypeError: An argument has the wrong type, can't be sent to a worker, or is no parameter of the method.
         ValueError: An argument is out of range, a name is unknown, the grid is empty or over the limit, inputs differ
             in size, or no cell could be computed; or the store belongs to another program, is damaged, locked, or
             can't be written. Finished cells then stay in memory.
         ExecutorDiedError: The executor does not respond any more. Finished cells are stored.
     """
     entry = get_method(method)
-    grid = read_grid(entry, grid, params)
+    grid = read_grid("grid", grid, params_of([entry]), params)
     chosen, quality = read_metrics(entry, grid, metrics, quality, cost)
     check_executor(executor)
     limit = MAPS.check(limit)
@@ -170,12 +166,13 @@ def sweep(
         model, options, method, score, contrast, reduction, tuple(metric.name for metric in chosen), fill,
         STEPS.check(steps), TURNS.check(turns),
     )  # fmt: skip
-    count = math.prod(map(len, grid.values()))
-    if count * len(items) > limit:
+    if (count := grid.count) * len(items) > limit:
         middle = {name: values[len(values) // 2] for name, values in grid.items()}
         cell = Cell(0, 0, items[0].item, entry.check_params({**params, **middle}), targets[0])
-        raise ValueError(_too_many(payload, cell, count, len(items), limit))
-    settings = [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
+        counts = {"settings": count, "inputs": len(items)}
+        advice = "fewer values or inputs, or an executor, save time."
+        raise ValueError(over_limit("grid", counts, limit, lambda: _measure(payload, cell), advice))
+    settings = grid.settings()
     complete = [entry.check_params({**params, **setting}) for setting in settings]
     cells = [
         Cell(index, k, entry.item, complete[k], targets[index])
@@ -266,19 +263,9 @@ def _finish(
     return results
 
 
-def _too_many(payload: Payload, cell: Cell, settings: int, inputs: int, limit: int) -> str:
-    """Return the message for a grid over the limit, with an estimate of its time from one cell."""
-    start = time.perf_counter()
-    result = measure(payload, cell)
-    seconds = time.perf_counter() - start
-    count = settings * inputs
-    estimate = f"About {duration(seconds * count)} here, one after another: {seconds:.2g} s for one."
-    if result.error:
-        estimate = f"One of them failed here: {result.error}"
-    return (
-        f"grid: {count:,} maps, {settings:,} settings for each of {inputs} inputs, are over the limit of {limit:,}. "
-        f"{estimate} To compute all of them, pass limit={count}; fewer values or inputs, or an executor, save time."
-    )
+def _measure(payload: Payload, cell: Cell) -> None:
+    if error := measure(payload, cell).error:
+        raise ValueError(error)
 
 
 _VERSION = 1  # raised when a cell's numbers change with the code

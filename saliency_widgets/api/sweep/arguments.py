@@ -1,4 +1,4 @@
-"""Read and check the arguments of a sweep: its grid, metrics, inputs and targets."""
+"""Read and check the arguments of a sweep: its metrics, inputs and targets."""
 
 from __future__ import annotations
 
@@ -9,13 +9,12 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
-from saliency_widgets.attribution.arrays import check_dense
 from saliency_widgets.attribution.registry import DEFAULT, Method
 from saliency_widgets.evaluation.explanation import has_seed
 from saliency_widgets.evaluation.metrics import METRICS
 from saliency_widgets.evaluation.registry import Metric
 from saliency_widgets.outputs.selection import is_index
-from saliency_widgets.params import Param, brief, check_choice, check_list, unknown
+from saliency_widgets.params import Param, check_choice, check_list
 from saliency_widgets.runtime.coupling import COUPLED
 from saliency_widgets.runtime.model.stable_hash import signature
 from saliency_widgets.session.compute import neutral_modes
@@ -28,37 +27,6 @@ FINEST = "similarity"
 def refining(method: Method) -> list[Param]:
     """Return the parameters whose larger values continue the work of smaller ones: samples, steps."""
     return [param for param in method.params if param.continued and param.kind == "int" and not param.advanced]
-
-
-def read_grid(entry: Method, grid: Mapping[str, Sequence[Any]], params: Mapping[str, Any]) -> dict[str, list[Any]]:
-    """Return the checked values of each parameter.
-
-    Raises:
-        TypeError: The grid is not a mapping to lists, or a value has the wrong type.
-        ValueError: A name is unknown, a value is out of range or repeated, or the grid is empty.
-    """
-    if not isinstance(grid, Mapping):
-        raise TypeError(f"grid: expected a mapping from parameters to lists of values, got a {type(grid).__name__}.")
-    params_by_name = {param.name: param for param in entry.params}
-    checked: dict[str, list[Any]] = {}
-    for name, values in grid.items():
-        if name not in params_by_name:
-            raise ValueError(unknown("grid", name, list(params_by_name)))
-        if name in params:
-            raise ValueError(f"grid: {name!r} is in the grid and among the fixed parameters. Pass it once.")
-        if isinstance(values, Tensor):
-            check_dense(values, f"grid: {name}")
-        values = check_list(f"grid: {name}", values, "[8, 32]")
-        values = [value.item() if getattr(value, "ndim", None) == 0 else value for value in values]
-        checked[name] = [params_by_name[name].check(value) for value in values]
-        if not values:
-            raise ValueError(f"grid: there is no value for {name!r}. Pass at least one, or leave it out.")
-        plain = [value for value in checked[name] if isinstance(value, (int, float, str))]
-        if len(set(plain)) < len(plain):
-            raise ValueError(f"grid: a value of {name!r} is repeated: {brief(plain)}.")
-    if not checked:
-        raise ValueError(f"grid: it is empty. Pass values for at least one of {list(params_by_name)}.")
-    return checked
 
 
 def read_metrics(
@@ -228,11 +196,3 @@ def _tied(problem: Problem) -> bool:
             return problem.runner(score).by_samples(scores)[0].passes.joint
         except (TypeError, ValueError):
             return False
-
-
-def duration(seconds: float) -> str:
-    """Return a duration as text."""
-    for unit, size in (("days", 86400), ("hours", 3600), ("minutes", 60)):
-        if seconds >= 2 * size:
-            return f"{seconds / size:.0f} {unit}"
-    return f"{max(1, seconds):.0f} seconds"

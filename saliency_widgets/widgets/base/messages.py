@@ -15,7 +15,7 @@ from saliency_widgets.attribution.numerics.stopping import percent
 from saliency_widgets.attribution.reduction import emptiness
 from saliency_widgets.diagnostics.report import Finding
 from saliency_widgets.evaluation.metrics import error_share, missing_share
-from saliency_widgets.session import Event, Frame
+from saliency_widgets.session import Event
 
 _LONGEST = 2000  # characters of an error message on a page
 
@@ -28,7 +28,7 @@ def frame_of(event: Event) -> dict[str, Any] | None:
     return raw_frame(event.frame, **stamp)
 
 
-def raw_frame(frame: Frame, *, generation: int = 0, index: int = 0, final: bool = True) -> dict[str, Any]:
+def raw_frame(frame: render.Quantized, *, generation: int = 0, index: int = 0, final: bool = True) -> dict[str, Any]:
     """Convert a map for the front end, see ``js/src/core/frame.ts``."""
     height, width = frame.codes.shape
     return {

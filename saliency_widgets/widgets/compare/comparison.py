@@ -21,7 +21,7 @@ from saliency_widgets.attribution.score import SCORE
 from saliency_widgets.files import resolve_target
 from saliency_widgets.inputs import Explain
 from saliency_widgets.params import TIMEOUT, brief, check_choice, check_mapping, check_switch
-from saliency_widgets.session.jobs import check_executor, raise_again, worker_error
+from saliency_widgets.session.worker import check_executor, raise_again, worker_error
 from saliency_widgets.widgets.base.display import DISPLAY_NAMES, DisplaySettings
 from saliency_widgets.widgets.base.interrupts import stop_on_interrupt
 from saliency_widgets.widgets.base.lifetime import Showable
@@ -203,7 +203,7 @@ class Comparison(WithStaticOutput, Showable, w.Box):
             RuntimeError: One of the maps is not finished.
         """
         cells = [self._find_cell(argument, name) for argument, name in (("a", a), ("b", b))]
-        maps = [self._quantized(cell) for cell in cells]
+        maps = [self._maps.frame(cell) for cell in cells]
         units = (1.0, 1.0)
         if len({self._comparison.group(cell) for cell in cells}) > 1:
             clip = self._display.settings["clip"]
@@ -317,10 +317,6 @@ class Comparison(WithStaticOutput, Showable, w.Box):
         raise ValueError(
             f"{argument}: there is no cell {brief(name)}. Choose from {[self._pivot.name(p) for p in self._shown]}."
         )
-
-    def _quantized(self, cell: Cell) -> render.Quantized:
-        frame = self._maps.frame(cell)
-        return render.Quantized(codes=frame.codes, low=frame.low, high=frame.high, signed=frame.signed)
 
     def _open_explorer(self, cell: Any) -> None:
         """Open the map of a clicked cell in an explorer below the grid."""

@@ -16,11 +16,10 @@ from saliency_widgets.api.checkup import Due, check_up_when_idle
 from saliency_widgets.attribution import Attribution, Reduction, get_method
 from saliency_widgets.attribution.query import CHUNK_SIZE
 from saliency_widgets.diagnostics.report import Finding
+from saliency_widgets.render import Quantized
 from saliency_widgets.session import Event, Problem, Request, Session
 from saliency_widgets.session.cache import SHARED
-from saliency_widgets.session.frames import Frame
-from saliency_widgets.session.jobs import check_elsewhere
-from saliency_widgets.session.turns import Turns
+from saliency_widgets.session.jobs import Jobs
 from saliency_widgets.widgets.base import messages
 from saliency_widgets.widgets.base.display import DisplaySettings
 from saliency_widgets.widgets.base.lifetime import weakly
@@ -99,7 +98,10 @@ class Maps:
         idle = check_up_when_idle(
             weakly(self._due_checkups), weakly(self._on_checkup), passed_over=(TypeError, ValueError)
         )
-        self._turns = Turns(executor, idle=idle if check_up else None)
+        # What only draws a map again, waits for no map that is computed.
+        self._jobs, self._drawing = Jobs(executor, idle=idle if check_up else None), Jobs(executor)
+        for jobs in (self._jobs, self._drawing):
+            weakref.finalize(self, jobs.ending.end).atexit = False
         self._owners: dict[Problem, object] = {}  # owners of cached maps, shared by all cells of a problem
 
     # ---- public
@@ -128,7 +130,7 @@ class Maps:
         self._shown = list(wanted)
         self._reduce()
         self.view.lay(rows, columns, [self._entries[key].cell for key in wanted])
-        self._turns.prefer(self._shown)
+        self._jobs.prefer(self._shown)
         self._stopped = False
         self._submit(again)
 
@@ -142,7 +144,7 @@ class Maps:
         self._reduction = sign, channels
         self._reduce()
 
-    def frame(self, key: Hashable) -> Frame:
+    def frame(self, key: Hashable) -> Quantized:
         """Return a finished map in 16 bits, as shown.
 
         Raises:
@@ -172,7 +174,8 @@ class Maps:
             RuntimeError: Called on the worker's thread, in an observer.
             TimeoutError: They were not finished in time.
         """
-        check_elsewhere(self._turns.here)
+        for jobs in (self._jobs, self._drawing):
+            jobs.prepare_wait()
         self._submit_lost()
         until = None if timeout is None else time.perf_counter() + timeout
         with tqdm(total=len(self._shown), disable=not progress, unit="map") as bar, self._changed:
@@ -207,7 +210,8 @@ class Maps:
         self._closed = True
         for entry in self._entries.values():
             entry.session.stop()
-        self._turns.close()
+        self._jobs.close()
+        self._drawing.close()
         self.view.retire()
         for entry in self._entries.values():
             self._close(entry)
@@ -240,12 +244,8 @@ class Maps:
         problem = want.problem
         cell = MapCell(self._image(problem), name=want.name, group=want.group)
         owner = want.owner or self._owners.setdefault(problem, SHARED.owner_of(problem))
-        session = Session(
-            problem, partial(weakly(self._on_event), key), executor=self._turns.seat(key), owner=owner
-        )  # fmt: skip
-        entry = _Entry(want, cell, session)
-        weakref.finalize(entry, session.ending.end).atexit = False
-        return entry
+        deliver, lanes = partial(weakly(self._on_event), key), (self._jobs, self._drawing)
+        return _Entry(want, cell, Session(problem, deliver, owner=owner, lanes=lanes, key=key))
 
     def _image(self, problem: Problem) -> bytes:
         """Return the model's current input as PNG."""
@@ -345,7 +345,7 @@ class Maps:
             self.go()
         elif kind == "visible":
             shown = [self._shown[k] for k in message["cells"] if 0 <= k < len(self._shown)]
-            self._turns.prefer(dict.fromkeys([*shown, *self._shown]))
+            self._jobs.prefer(dict.fromkeys([*shown, *self._shown]))
         elif 0 <= message["cell"] < len(self._shown):
             self._open(self._shown[message["cell"]])
 

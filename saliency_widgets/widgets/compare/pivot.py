@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from saliency_widgets.api.compare import TITLES, Axis, Cell
+from saliency_widgets.api.compare import TITLES, Cell
+from saliency_widgets.api.grid import Axis
 from saliency_widgets.params import check_choice, unknown
 from saliency_widgets.widgets.base.controls import LABEL_WIDTH, Menu
 

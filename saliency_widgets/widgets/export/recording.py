@@ -8,12 +8,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from saliency_widgets.api.grid import Grid, params_of, read_grid, read_list
 from saliency_widgets.attribution import Reduction
-from saliency_widgets.attribution.arrays import as_array
 from saliency_widgets.attribution.reduction import CHANNEL, SIGN
 from saliency_widgets.attribution.registry import Method, unknown_method
 from saliency_widgets.attribution.score import SCORE
-from saliency_widgets.params import Param, unknown
+from saliency_widgets.params import Param, check_mapping, unknown
 from saliency_widgets.session import Problem, Request
 from saliency_widgets.widgets.base.controls import AUTO, Control
 from saliency_widgets.widgets.export.page import Axis, count, size_text
@@ -110,17 +110,10 @@ def plan(panel: ImagePanel, problem: Problem, record: Mapping[str, Any] | None, 
         pace: Rows of one pass, if the controls don't set it.
 
     Raises:
-        TypeError: ``record`` is no mapping, or a value is of the wrong type.
-        ValueError: An unknown setting, a value out of range, or no values.
+        TypeError: ``record`` is no mapping, a setting is unknown, or a value is of the wrong type.
+        ValueError: A value is out of range or repeated, or there are none or too many.
     """
-    if record is None:
-        record = {}
-    if not isinstance(record, Mapping):
-        raise TypeError(
-            f"record: expected a mapping from settings to lists of values, such as {{'noise_level': [0.05, 0.1]}}, "
-            f"got a {type(record).__name__}."
-        )
-    chosen = {name: values for name, values in record.items() if values is not False}
+    chosen = {name: values for name, values in check_mapping("record", record).items() if values is not False}
     recorded = tuple(_Reader(panel, problem).read(chosen))
     count = math.prod(len(one.values) for one in recorded)
     if count > _MOST:
@@ -190,16 +183,16 @@ class _Reader:
             yield self._of_methods(record.pop(METHOD))
         if TARGET in record:
             yield self._of_targets(record.pop(TARGET))
-        by_name: dict[str, list[Param]] = {}
-        for param in self.params():
-            by_name.setdefault(param.name, []).append(param)
+        by_name = {**params_of(self._methods), **{param.name: [param] for param in _SHARED}}
         for name in record:
             if name not in by_name:
-                raise ValueError(unknown("record", name, [METHOD, TARGET, *by_name]) + self._whose(name))
+                raise TypeError(unknown("record", name, [METHOD, TARGET, *by_name]) + self._whose(name))
+        chosen = {name: self._values(by_name[name][0], values) for name, values in record.items()}
+        grid = read_grid("record", chosen, by_name) if chosen else Grid()
         # Settings whose maps continue each other, or need no computation, change fastest.
-        order = sorted(record, key=lambda name: (name in (SIGN.name, CHANNEL.name), by_name[name][0].continued))
+        order = sorted(grid, key=lambda name: (name in (SIGN.name, CHANNEL.name), by_name[name][0].continued))
         for name in order:
-            yield self._of_params(by_name[name], record[name])
+            yield self._recorded(by_name[name], grid[name])
 
     def _whose(self, name: str) -> str:
         owners = [m.title for m in self._panel.menu.values() if name in {param.name for param in m.params}]
@@ -234,12 +227,14 @@ class _Reader:
         shown, top = self._panel.selection[TARGET], [index for index, _, _ in self._panel.predictions]
         return top if shown in top or not isinstance(shown, int) else [shown, *top]
 
-    def _of_params(self, params: Sequence[Param], chosen: Any) -> Recorded:
+    def _values(self, param: Param, chosen: Any) -> list[Any]:
+        if chosen is True:
+            return list(self.handful(param))
+        automatic = param.optional
+        return [None if automatic and isinstance(v, str) and v == AUTO else v for v in _listed(param.name, chosen)]
+
+    def _recorded(self, params: Sequence[Param], values: list[Any]) -> Recorded:
         param = params[0]
-        values = list(self.handful(param)) if chosen is True else _listed(param.name, chosen)
-        for method_param in params:  # every method that has it must accept the values
-            values = [self._checked(method_param, value) for value in values]
-        values = _distinct(values)
         numbers = all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in values)
         ordered = numbers and len(values) > 2 and values == sorted(values)
         only = None
@@ -250,12 +245,6 @@ class _Reader:
         begin = _nearest(values, self._panel.control(param).value, numbers)
         axis = Axis(param.name, param.title, param.help, labels, begin, ordered, only)
         return Recorded(param.name, tuple(values), axis)
-
-    def _checked(self, param: Param, value: Any) -> Any:
-        try:
-            return param.check(None if value == AUTO and param.optional else value)
-        except (TypeError, ValueError) as error:
-            raise type(error)(f"record: {error}") from None
 
     def handful(self, param: Param) -> tuple[Any, ...]:
         """Return a few values over the range of a control, including the current one."""
@@ -293,24 +282,8 @@ def _spread(options: list[Any], now: Any, most: int) -> tuple[Any, ...]:
 
 
 def _listed(name: str, chosen: Any) -> list[Any]:
-    values = as_array(chosen, f"record: {name}").tolist() if hasattr(chosen, "__array__") else chosen
-    if isinstance(values, (str, int, float)) and not isinstance(values, bool):
-        values = [values]
-    if not isinstance(values, (list, tuple, range)):
-        raise TypeError(f"record: {name} takes a list of values, or True for a few; got a {type(chosen).__name__}.")
-    items = list(itertools.islice(values, _MOST + 1))
-    if not items:
-        raise ValueError(f"record: {name} has no values. Leave it out, or pass at least one.")
-    if len(items) > _MOST:
-        raise ValueError(f"record: {name} has more than {_MOST:,} values. Record fewer of them.")
-    return items
-
-
-def _distinct(values: Sequence[Any]) -> list[Any]:
-    unique: dict[Any, Any] = {}
-    for value in values:
-        unique.setdefault(value if _is_plain(value) else (id(value),), value)
-    return list(unique.values())
+    single = isinstance(chosen, (str, int, float)) and not isinstance(chosen, bool)
+    return [chosen] if single else read_list(f"record: {name}", chosen)
 
 
 def _is_plain(value: Any) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,8 @@ import ipywidgets as w
 from saliency_widgets.attribution.errors import Cancelled
 from saliency_widgets.files import resolve_target
 from saliency_widgets.markup import Markup, element
-from saliency_widgets.session.jobs import EXECUTORS, prepare_wait, worker_error
+from saliency_widgets.session.jobs import Check, Jobs
+from saliency_widgets.session.worker import worker_error
 from saliency_widgets.widgets.base.charts import INK, QUIET, error_line
 from saliency_widgets.widgets.base.controls import LABEL_WIDTH
 from saliency_widgets.widgets.base.messages import error_text
@@ -25,7 +27,6 @@ if TYPE_CHECKING:
 _SAYS = (
     "One file that opens from disk without a kernel. The display settings stay live; choose what else can be changed:"
 )
-_WAIT = 0.02  # seconds between checks whether a slider's map is finished
 
 
 class SavePanel:
@@ -40,11 +41,10 @@ class SavePanel:
     """
 
     def __init__(self, explorer: Explored, executor: str) -> None:
-        self._explorer, self._inline = explorer, executor == "inline"
-        self._state = threading.Condition()
-        self._target: Path | None = None  # the file to save to, if requested
-        self._saving = self._stopped = self._closed = self._made = False
-        self._executor = EXECUTORS[executor](self._work)
+        self._explorer = explorer
+        self._making = threading.Lock()
+        self._made = False
+        self._jobs = Jobs(executor, busy=lambda: explorer.session.busy)  # the map of a moved slider goes first
         self._boxes: dict[str, w.Checkbox] = {}
         self._counts: dict[str, RichText] = {}
         self._rows: dict[str, w.HBox] = {}
@@ -67,17 +67,16 @@ class SavePanel:
 
     def show(self) -> None:
         """Update the size if the panel is open; called when the map or the selection has changed."""
-        if self.opened and not self._closed:
-            with self._state:  # two threads come here when the panel is opened while a map is being finished
+        if self.opened and not self._jobs.ending.over:
+            with self._making:  # two threads come here when the panel is opened while a map is being finished
                 if not self._made:
                     self._make()
                     self._made = True
-            self._executor.kick()
+            self._jobs.put("size", lambda _check: self._update_size())
 
     def close(self) -> None:
         """End the worker."""
-        self._closed = True
-        self._executor.close()
+        self._jobs.close()
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until nothing is being saved; return False on a timeout.
@@ -85,9 +84,7 @@ class SavePanel:
         Raises:
             RuntimeError: Called on the worker's thread, in an observer.
         """
-        prepare_wait(self._executor, self._target is not None)
-        with self._state:
-            return self._state.wait_for(lambda: self._closed or not (self._saving or self._target), timeout)
+        return self._jobs.wait(timeout, "page")
 
     def _make(self) -> None:
         """Create the contents when the panel is first opened."""
@@ -107,7 +104,7 @@ class SavePanel:
         for button in (save, stop):
             button.layout.width = "96px"
         save.on_click(lambda _button: self._save())
-        stop.on_click(lambda _button: self._stop())
+        stop.on_click(lambda _button: self._jobs.drop("page"))
         says = RichText(element("div", _SAYS, style=f"line-height:1.35;margin:0 0 4px;color:{QUIET}"))
         buttons = w.HBox([save.add_class("sw-save-now"), stop.add_class("sw-save-stop")])
         rows = list(self._rows.values())
@@ -115,36 +112,15 @@ class SavePanel:
         self._explorer.view.add_controls(*self._boxes.values(), self._name, save, stop)
 
     def _save(self) -> None:
-        with self._state:
-            if self._saving or self._target is not None:
-                return
+        if not self._jobs.has("page"):
             name = self._name.value.strip() or "saliency.html"
-            self._target, self._stopped = Path(name if Path(name).suffix else f"{name}.html"), False
-        self._executor.kick()
-
-    def _stop(self) -> None:
-        with self._state:
-            self._stopped = True
+            self._jobs.put("page", partial(self._write, Path(name if Path(name).suffix else f"{name}.html")))
 
     # ---- on the worker's thread: writes only to display widgets
 
-    def _work(self) -> None:
-        self._update_size()
-        with self._state:
-            path, self._target, self._saving = self._target, None, self._target is not None
-        if path is None:
-            return
-        try:
-            self._write(path)
-        finally:
-            with self._state:
-                self._saving = False
-                self._state.notify_all()
-            self._update_size()
-
     def _update_size(self) -> None:
         explorer = self._explorer
-        if self._closed or not self._made:
+        if self._jobs.ending.over or not self._made:
             return
         there = recordable(explorer.panel, explorer.problem)
         for name, row in self._rows.items():
@@ -160,12 +136,13 @@ class SavePanel:
         over = f" Over the limit of {LIMIT}: record less." if size.maps > LIMIT else ""
         _set_value(self._size, _line(f"{size}.{over}", INK))
 
-    def _write(self, path: Path) -> None:
+    def _write(self, path: Path, check: Check) -> None:
+        self._update_size()
         try:
             there = resolve_target(path).exists()
             writer = PageWriter(self._explorer, self.record)
             writer.check(LIMIT)
-            saved = writer.write(path, check=self._check, report=self._progress)
+            saved = writer.write(path, check=check, report=self._progress)
         except Cancelled:
             self._finish(0, _line("Stopped: nothing was written. Computed maps stay in the cache.", INK))
         except BaseException as caught:
@@ -178,19 +155,12 @@ class SavePanel:
         else:
             replaced = ", replacing the existing file" if there else ""
             self._finish(1, _line(f"Saved{replaced}: {saved.path.resolve()}", INK))
+        finally:
+            self._update_size()
 
     def _finish(self, share: int, text: Markup) -> None:
         self._bar.max, self._bar.value = 1, share
         _set_value(self._message, text)
-
-    def _check(self) -> None:
-        while True:
-            if self._stopped or self._closed:
-                raise Cancelled
-            if self._inline or not self._explorer.session.busy:
-                return
-            with self._state:  # the map of a moved slider goes first
-                self._state.wait(_WAIT)
 
     def _progress(self, done: int, total: int, what: str) -> None:
         self._bar.max, self._bar.value = max(total, 1), done

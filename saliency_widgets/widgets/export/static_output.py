@@ -25,7 +25,7 @@ from PIL import Image
 
 from saliency_widgets.markup import element, joined, whole
 from saliency_widgets.params import check_switch
-from saliency_widgets.session.jobs import worker_error
+from saliency_widgets.session.worker import worker_error
 from saliency_widgets.widgets.base import frame_stream as frame_stream
 
 if TYPE_CHECKING:

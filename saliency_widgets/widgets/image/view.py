@@ -179,13 +179,12 @@ class ImageView(KindView):
         shown = self._explorer.session.shown
         if shown is None or shown.frame is None or shown.attribution is None or shown.request is None:
             raise RuntimeError("There is no map to save yet: call explorer.wait() first.")
-        frame, attribution = shown.frame, shown.attribution
+        attribution = shown.attribution
         progress = f" ({attribution.done} of {attribution.total} {attribution.unit})"
         title = self.panel.title_of(shown.request).replace(" · ", ", ") + ("" if attribution.complete else progress)
-        quantized = render.Quantized(codes=frame.codes, low=frame.low, high=frame.high, signed=frame.signed)
         layers = [Image.open(io.BytesIO(data)) for data in self.drawn.values()]
         extras = {"scale": scale, "layers": layers, "title": title, "caption": caption}
-        render.overlay_png(path, self.image, quantized, **self.display.settings, **extras)
+        render.overlay_png(path, self.image, shown.frame, **self.display.settings, **extras)
 
     def page_size(self, record: Mapping[str, Any] | None) -> PageSize:
         """Estimate the size of a page."""
@@ -206,9 +205,8 @@ class ImageView(KindView):
         shown = self._explorer.session.shown
         if shown is None or shown.frame is None:
             return Snapshot(lines())
-        frame, image, display = shown.frame, self.image, self.display
+        quantized, image, display = shown.frame, self.image, self.display
         layers = [Image.open(io.BytesIO(data)) for data in self.drawn.values()]
-        quantized = render.Quantized(frame.codes, frame.low, frame.high, frame.signed)
         scale = _SIDE / max(image.shape[:2])
         scale = scale if scale < 1 else round(scale)
 

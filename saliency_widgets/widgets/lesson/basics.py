@@ -7,7 +7,8 @@ import torch
 from saliency_widgets import render
 from saliency_widgets.attribution import Reduction
 from saliency_widgets.attribution.reduction import CHANNEL, SIGN
-from saliency_widgets.session import Frame, frame_of
+from saliency_widgets.render import Quantized
+from saliency_widgets.session import frame_of
 from saliency_widgets.widgets.lesson.board import Board, number, percent
 from saliency_widgets.widgets.lesson.page import Page
 from saliency_widgets.widgets.lesson.step import step
@@ -143,7 +144,7 @@ def channels(board: Board, page: Page) -> None:
         page.shot(rule, *panels, panel, text=text, channels=rule)
 
 
-def _reduced(board: Board, rule: str) -> Frame:
+def _reduced(board: Board, rule: str) -> Quantized:
     return frame_of(board.gradient, Reduction(channels=rule))
 
 

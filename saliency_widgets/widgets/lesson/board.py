@@ -16,8 +16,9 @@ from saliency_widgets.attribution import Attribution, Reduction
 from saliency_widgets.attribution.registry import DEFAULT
 from saliency_widgets.attribution.score import is_function, probabilities
 from saliency_widgets.diagnostics.report import Finding
+from saliency_widgets.render import Quantized
 from saliency_widgets.runtime.runner import Runner
-from saliency_widgets.session import Frame, Problem, Request, compute, frame_of
+from saliency_widgets.session import Problem, Request, compute, frame_of
 from saliency_widgets.session.frames import coded
 from saliency_widgets.widgets.lesson.page import Page
 
@@ -163,7 +164,7 @@ class Board:
         assert image is not None
         return image
 
-    def strength(self, attribution: Attribution) -> Frame:
+    def strength(self, attribution: Attribution) -> Quantized:
         """Return a map as the explorer shows it: the largest absolute value of each pixel."""
         return frame_of(attribution, STRENGTH)
 
@@ -172,12 +173,12 @@ class Board:
         height, width = attribution.input_shape[-2:]
         return STRENGTH(attribution.values, (height, width))[0]
 
-    def channel(self, which: int, sign: str) -> Frame:
+    def channel(self, which: int, sign: str) -> Quantized:
         """Return one channel of the gradient."""
         attribution = self.gradient
         return frame_of(replace(attribution, values=attribution.values[:, which : which + 1]), Reduction(sign))
 
-    def layer_frame(self, attribution: Attribution, sign: str) -> Frame:
+    def layer_frame(self, attribution: Attribution, sign: str) -> Quantized:
         """Return a class activation map in its layer's resolution."""
         height, width = attribution.values.shape[-2:]
         return coded(Reduction(sign)(attribution.values, (height, width))[0], signed=False)

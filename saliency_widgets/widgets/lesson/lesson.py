@@ -23,7 +23,7 @@ from saliency_widgets.files import resolve_target
 from saliency_widgets.params import TIMEOUT, check_choice, check_list
 from saliency_widgets.session import Problem
 from saliency_widgets.session.examiner import Check, CheckEvent, Examiner
-from saliency_widgets.session.jobs import check_executor, raise_again, worker_error
+from saliency_widgets.session.worker import check_executor, raise_again, worker_error
 from saliency_widgets.widgets.base.interrupts import stop_on_interrupt
 from saliency_widgets.widgets.base.lifetime import Showable, weakly
 from saliency_widgets.widgets.base.messages import error_text
@@ -137,7 +137,7 @@ class Lesson(WithStaticOutput, Showable, w.VBox):
         self._open = True
         self._open_lifetime(self.view)
         self._examiner = Examiner(weakly(self._on_result), busy=self._is_busy, executor=executor)
-        weakref.finalize(self, self._examiner.ending.end).atexit = False
+        weakref.finalize(self, self._examiner.jobs.ending.end).atexit = False
         for step in self._steps.values():
             self._examiner.submit(Check(step.name, partial(self._board.page, step.build, step.method)))
         stop_on_interrupt(self)
@@ -199,7 +199,7 @@ class Lesson(WithStaticOutput, Showable, w.VBox):
             done = False
             while not done:
                 wait = _LOOK if left is None else min(_LOOK, left)
-                done = self._examiner.wait(wait)
+                done = self._examiner.jobs.wait(wait)
                 if len(self._finished) > bar.n:  # tqdm also writes an update by zero
                     bar.update(len(self._finished) - bar.n)
                 if left is not None and not done:
@@ -209,7 +209,7 @@ class Lesson(WithStaticOutput, Showable, w.VBox):
 
     def stop(self) -> None:
         """Stop computing; finished steps stay."""
-        self._examiner.drop()
+        self._examiner.jobs.drop()
         if len(self._finished) == len(self._steps) or not self._open:
             return
         for name in self._steps:

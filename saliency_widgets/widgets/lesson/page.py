@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from saliency_widgets import render
-from saliency_widgets.session.frames import Frame
+from saliency_widgets.render import Quantized
 from saliency_widgets.widgets.base.display import display_traits
 from saliency_widgets.widgets.base.messages import raw_frame
 from saliency_widgets.widgets.image.png import png_bytes
@@ -94,7 +94,7 @@ class Page:
         self,
         name: str,
         caption: str,
-        make: Callable[[], Frame],
+        make: Callable[[], Quantized],
         *,
         over: str = "",
         opacity: float | None = None,

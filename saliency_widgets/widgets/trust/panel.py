@@ -55,7 +55,7 @@ class TrustPanel:
         self._checks: dict[str, tuple[Check, FinishedMap]] = {}  # by test: the newest check and the map that it tests
         self._maps: dict[str, FinishedMap] = {}  # the maps computed so far, by title
         self._examiner = Examiner(weakly(self._on_result), busy=busy, executor=executor)
-        weakref.finalize(self, self._examiner.ending.end).atexit = False
+        weakref.finalize(self, self._examiner.jobs.ending.end).atexit = False
         self._making = threading.RLock()
         self._sections: list[Section] = []  # made when the panel is first opened
         self._choice = w.ToggleButtons(options=[(test.title, k) for k, test in enumerate(self.tests)], value=0)
@@ -105,12 +105,12 @@ class TrustPanel:
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until no test runs; return False on a timeout."""
-        return self._examiner.wait(timeout)
+        return self._examiner.jobs.wait(timeout)
 
     def stop(self) -> None:
         """Stop the running tests; selecting one runs it again."""
-        if not self._examiner.wait(0):
-            self._examiner.drop()
+        if not self._examiner.jobs.wait(0):
+            self._examiner.jobs.drop()
             self._message.value = escape("Interrupted. Close and open this panel to continue.")
 
     def close(self) -> None:
@@ -132,7 +132,7 @@ class TrustPanel:
                 self._make_sections()
         self._on_choice()
         if not self.opened:
-            self._examiner.drop()
+            self._examiner.jobs.drop()
         if any("region" in test.needs for test in self.tests):
             self._context.view.allow_marking(self.opened)
 
@@ -148,7 +148,7 @@ class TrustPanel:
             return
         for other in self._sections:
             if other is not self._visible:
-                self._examiner.drop(other.test.name)
+                self._examiner.jobs.drop(other.test.name)
         check = section.check(shown)
         if check is not None:
             self._checks[check.name] = check, shown

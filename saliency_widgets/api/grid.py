@@ -1,0 +1,216 @@
+"""Grids: several methods, values or settings as people pass them, for sweeps, comparisons, evaluations and pages."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import time
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from saliency_widgets.attribution.arrays import check_dense
+from saliency_widgets.attribution.registry import Method
+from saliency_widgets.params import Param, brief, check_list, check_mapping, unknown
+from saliency_widgets.runtime.model.version import identity
+
+Params = Mapping[str, Sequence[Param]]
+"""The parameters of some methods by name; methods may share a name and differ in its range."""
+
+_SETTINGS = "[{'n_steps': 16}, {'n_steps': 64}], or lists of values by name such as {'n_steps': [16, 64]}"
+
+
+@dataclass(frozen=True, eq=False)
+class Axis:
+    """Variants, each with a unique label."""
+
+    labels: list[str]
+    values: list[Any]
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+
+class Grid(dict[str, list[Any]]):
+    """Checked values by parameter; its settings are all combinations of them."""
+
+    @property
+    def count(self) -> int:
+        """The number of settings."""
+        return math.prod(map(len, self.values()))
+
+    def settings(self, most: int | None = None) -> list[dict[str, Any]]:
+        """Return the settings, the last parameter changing fastest; at most so many."""
+        combinations = itertools.islice(itertools.product(*self.values()), most)
+        return [dict(zip(self, values, strict=True)) for values in combinations]
+
+
+def params_of(methods: Iterable[Method]) -> dict[str, list[Param]]:
+    """Return the parameters of some methods by name."""
+    result: dict[str, list[Param]] = {}
+    for param in dict.fromkeys(param for method in methods for param in method.params):
+        result.setdefault(param.name, []).append(param)
+    return result
+
+
+def applicable(method: Method, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return those values that are of a method's parameters."""
+    names = {param.name for param in method.params}
+    return {name: value for name, value in values.items() if name in names}
+
+
+def check_names(argument: str, names: Iterable[str], params: Params, fixed: Collection[str] = ()) -> None:
+    """Check that there are parameters of these names, and that none of them is passed apart as well.
+
+    Raises:
+        TypeError: There is none.
+        ValueError: It is passed twice.
+    """
+    for name in names:
+        if name not in params:
+            raise TypeError(unknown(argument, name, list(params)))
+        if name in fixed:
+            raise ValueError(f"{argument}: {brief(name)} is passed with a single value for all, too. Pass it once.")
+
+
+def read_list(argument: str, values: Any, example: str = "[8, 32]") -> list[Any]:
+    """Return the items of a list, an array or a tensor; those of an array as Python's numbers.
+
+    Raises:
+        TypeError: It is no list.
+        ValueError: It is empty or too long.
+    """
+    if isinstance(values, Tensor):
+        check_dense(values, argument)
+    items = check_list(argument, values, example)
+    if not items:
+        raise ValueError(f"{argument}: it is empty. Pass at least one.")
+    return [item.item() if getattr(item, "ndim", None) == 0 else item for item in items]
+
+
+def read_axis(
+    argument: str, values: Any, label: Callable[[Any], str], *, single: Callable[[Any], bool], example: str
+) -> Axis:
+    """Read one variant, a list of them, or a mapping from labels to them.
+
+    Args:
+        argument: The argument's name, for errors.
+        values: The argument.
+        label: Returns the label of a variant that has none; raises if it is not a variant.
+        single: Returns whether it is one variant rather than a list.
+        example: A list that could be passed, for errors.
+
+    Raises:
+        TypeError: It is none of these.
+        ValueError: There are none.
+    """
+    if isinstance(values, Mapping):
+        items = read_list(argument, list(values.values()), example)
+    else:
+        items = [values] if single(values) else read_list(argument, values, example)
+    labels = list(map(label, items))
+    return Axis(distinct(list(map(str, values)) if isinstance(values, Mapping) else labels), items)
+
+
+def read_grid(argument: str, grid: Any, params: Params, fixed: Collection[str] = ()) -> Grid:
+    """Read lists of values by parameter; each value must suit all parameters of the name.
+
+    Raises:
+        TypeError: It is no mapping to lists, a parameter is unknown, or a value has the wrong type.
+        ValueError: A value is out of range or repeated, or there are none.
+    """
+    grid = check_mapping(argument, grid)
+    check_names(argument, grid, params, fixed)
+    if not grid:
+        raise ValueError(f"{argument}: it is empty. Pass values for at least one of {list(params)}.")
+    result = Grid()
+    for name, values in grid.items():
+        what = f"{argument}: {name}"
+        result[name] = [_checked(argument, params[name], value) for value in read_list(what, values)]
+        if len({identity(value) for value in result[name]}) < len(result[name]):
+            raise ValueError(f"{what}: a value is repeated: {brief(values)}. Pass each once.")
+    return result
+
+
+def read_settings(settings: Any, params: Params, fixed: Collection[str], most: int) -> tuple[Axis, int]:
+    """Read settings: lists of values by parameter, a list of mappings from parameters, or such mappings by label.
+
+    Returns:
+        The settings, at most ``most`` combinations of lists, and how many there are.
+    """
+    if settings is None:
+        return Axis([""], [{}]), 1
+    labeled = isinstance(settings, Mapping) and settings and all(isinstance(v, Mapping) for v in settings.values())
+    if isinstance(settings, Mapping) and not labeled:
+        grid = read_grid("settings", settings, params, fixed)
+        combinations = grid.settings(most)
+        return Axis(distinct([_describe(one) for one in combinations]), combinations), grid.count
+    axis = read_axis("settings", settings, _describe, single=lambda _: False, example=_SETTINGS)
+    for setting in axis.values:
+        check_names("settings", setting, params, fixed)
+    checked = [{name: _checked("settings", params[name], value) for name, value in one.items()} for one in axis.values]
+    return Axis(axis.labels, checked), len(checked)
+
+
+def over_limit(argument: str, counts: Mapping[str, int], limit: int, first: Callable[[], Any], advice: str) -> str:
+    """Return the message for more maps than the limit, with an estimate of their time.
+
+    Args:
+        argument: What has too many of them.
+        counts: The numbers whose product is that of the maps, by what they count.
+        limit: The limit.
+        first: Computes one of the maps.
+        advice: What else can be done.
+    """
+    count = math.prod(counts.values())
+    product = " x ".join(f"{number:,} {name}" for name, number in counts.items() if number > 1)
+    start = time.perf_counter()
+    try:
+        first()
+        seconds = time.perf_counter() - start
+        estimate = f"About {_duration(seconds * count)} here, one after another: {seconds:.2g} s for one."
+    except (TypeError, ValueError) as error:
+        estimate = f"One of them failed here: {error}"
+    return (
+        f"{argument}: {count:,} maps ({product}) are over the limit of {limit:,}. {estimate} To compute all of them, "
+        f"pass limit={count}; {advice}"
+    )
+
+
+def _duration(seconds: float) -> str:
+    for unit, size in (("days", 86400), ("hours", 3600), ("minutes", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{max(1, seconds):.0f} seconds"
+
+
+def distinct(labels: Sequence[str]) -> list[str]:
+    """Return the labels, with repeated ones numbered."""
+    numbers: dict[str, int] = {}
+    result: dict[str, None] = {}
+    for label in labels:
+        unique = label
+        while unique in result:
+            numbers[label] = numbers.get(label, 1) + 1
+            unique = f"{label} #{numbers[label]}"
+        result[unique] = None
+    return list(result)
+
+
+def _checked(argument: str, params: Sequence[Param], value: Any) -> Any:
+    try:
+        for param in params:
+            value = param.check(value)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"{argument}: {error}") from None
+    return value
+
+
+def _describe(setting: Any) -> str:
+    words = [
+        f"{name.replace('_', ' ')} {value if isinstance(value, (str, int, float)) else type(value).__name__}"
+        for name, value in check_mapping("settings", setting).items()
+    ]
+    return ", ".join(words) or "as it is"
