@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
-from toys import Formula, conv_net, estimates, far, images, linear, mlp, rows
+from toys import Formula, conv_net, each, estimates, far, images, linear, mlp, rows
 
 import saliency_widgets as sw
 from saliency_widgets.attribution.numerics.adaptive import AdaptiveTrapezoid
@@ -78,7 +78,7 @@ def test_it_looks_where_the_gradient_changes():
     assert (rule.values[0] - exact).abs().sum() < worse / 10
 
 
-@pytest.mark.parametrize("n_steps", [1, 3, 7, 8, 9, 40])
+@each("n_steps", [1, 3, 7, 8, 9, 40])
 def test_a_linear_model_is_exact_and_its_error_zero(n_steps):
     weights = rows(1, 4)
     found = sw.attribute(linear(weights), rows(2), n_steps=n_steps, score="value", baseline="zero")
@@ -88,12 +88,42 @@ def test_a_linear_model_is_exact_and_its_error_zero(n_steps):
 
 
 def test_the_error_it_tells_is_near_the_true_one_on_a_real_model(pretrained64, cat):
-    fine = sw.attribute(pretrained64, cat, target=285, n_steps=512, quadrature="trapezoid").values
+    fine = sw.attribute(pretrained64, cat, target=285, n_steps=256, quadrature="trapezoid").values
     for found in estimates(pretrained64, cat, "integrated_gradients", target=285, n_steps=96, tolerance=0):
         if found.map_error is not None:
             true = float((found.values - fine).abs().sum() / fine.abs().sum())
             assert true / 2 < float(found.map_error) < 2 * true
     assert true < 0.05
+
+
+def test_it_looks_first_where_completeness_is_missed_though_the_map_changes_evenly():
+    """Two features change alike everywhere and cancel in the score, which jumps once besides: at 13/16, say."""
+
+    def gradient(t):
+        return torch.stack([t**2, -(t**2), torch.full_like(t, 5.0)], 1)
+
+    def score(t):
+        return 5 * t + 0.1 * (t > 13 / 16)
+
+    rule = AdaptiveTrapezoid(torch.ones(1, 3, dtype=torch.float64), 64, per_round=1)
+    for _ in range(2):
+        nodes = rule.ask()
+        rule.tell([torch.stack([gradient(row) for row in nodes])], torch.stack([score(row) for row in nodes]))
+    assert rule.done == 9
+    assert rule.ask().tolist() == [[13 / 16]]
+
+
+def test_a_round_beyond_the_tolerance_starts_the_count_again(monkeypatch):
+    """Two rounds within it, but not running, don't end it."""
+    errors = iter([0.01, 0.5, 0.01, 0.01, 0.01])
+
+    def error(rule):
+        return None if rule.done <= 9 else torch.tensor([next(errors)], dtype=torch.float64)
+
+    monkeypatch.setattr(AdaptiveTrapezoid, "error", property(error))
+    running = list(estimates(conv_net(), images()[:1], "integrated_gradients", target=1, n_steps=512, tolerance=0.02))
+    told = [float(estimate.map_error) for estimate in running if estimate.map_error is not None]
+    assert told == [0.01, 0.5, 0.01, 0.01]
 
 
 def test_it_ends_when_the_tolerance_was_held_twice_and_says_so():
@@ -133,8 +163,8 @@ class Jump(torch.nn.Module):
 IN = torch.tensor([[0.9, 0.5, 0.1]], dtype=torch.float64)
 
 
-@pytest.mark.parametrize(("way", "missing"), [("jump", 9.0 / 10.8), ("round", 7.0 / 8.8), ("cut", 3 / 4)])
-@pytest.mark.parametrize("given", [{}, {"n_steps": 16}, {"tolerance": 0.3}, {"quadrature": "gauss_legendre"}])
+@each(("way", "missing"), [("jump", 9.0 / 10.8), ("round", 7.0 / 8.8), ("cut", 3 / 4)])
+@each("given", [{}, {"n_steps": 16}, {"tolerance": 0.3}, {"quadrature": "gauss_legendre"}])
 def test_what_no_gradient_accounts_for_is_said_with_its_figure(way, missing, given):
     """By hand: w . x = 1.8 is all the map can have; the score changes by 1.8 + 9, 1.8 + 7 and 4 * 1.8."""
     found = sw.attribute(Jump(way).eval(), IN, score="value", baseline="zero", **given)
@@ -146,8 +176,8 @@ def test_what_no_gradient_accounts_for_is_said_with_its_figure(way, missing, giv
     assert ("torch.where" in note) == ("quadrature" not in given)
 
 
-@pytest.mark.parametrize("way", ["smooth", "offset"])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@each("way", ["smooth", "offset"])
+@each("dtype", [torch.float32, torch.float64])
 def test_nothing_is_missing_of_a_smooth_score_however_large_its_offset(way, dtype):
     found = sw.attribute(Jump(way).to(dtype).eval(), IN.to(dtype), score="value", baseline="zero")
     (note,) = found.notes
