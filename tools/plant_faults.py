@@ -10,14 +10,22 @@ Exit status 1: a fault was not caught, or its source text is gone from the packa
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import NamedTuple
+
+# What the tests import, so that it is imported once.
+import captum.attr  # noqa: F401
+import hypothesis  # noqa: F401
+import ipywidgets  # noqa: F401
+import pandas as pd  # noqa: F401
+import pytest
+import torch  # noqa: F401
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "saliency_widgets"
@@ -172,18 +180,29 @@ FAULTS = (
 )  # fmt: skip
 
 
-def run(copy: Path, tests: str) -> tuple[int, str]:
-    """Run some test files of the copy until the first fails.
+def run(copy: Path, tests: str) -> tuple[int | None, str]:
+    """Run some tests of the copy until the first fails, in a process that has imported torch already.
 
     Returns:
         pytest's exit status, and the failed test or the last line.
     """
-    environment = os.environ | {"PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "1"}
-    command = [sys.executable, "-m", "pytest", "-x", "-n0", "-q", "--tb=no", "-p", "no:cacheprovider"]
-    files = [f"tests/{name}" for name in tests.split()]
-    done = subprocess.run([*command, *files], cwd=copy, env=environment, capture_output=True, text=True, check=False)
-    lines = [line for line in done.stdout.splitlines() if line.strip()] or ["no output"]
-    return done.returncode, next((line for line in lines if line.startswith(("FAILED", "ERROR"))), lines[-1])
+    output = copy / "output"
+    child = multiprocessing.get_context("fork").Process(target=_run, args=(copy, tests.split(), output))
+    child.start()
+    child.join()
+    lines = [line for line in output.read_text().splitlines() if line.strip()] or ["no output"]
+    return child.exitcode, next((line for line in lines if line.startswith(("FAILED", "ERROR"))), lines[-1])
+
+
+def _run(copy: Path, tests: list[str], output: Path) -> None:
+    with output.open("w") as file:
+        for stream in (1, 2):
+            os.dup2(file.fileno(), stream)
+    os.chdir(copy)
+    sys.path.insert(0, str(copy))
+    sys.dont_write_bytecode = True
+    options = ["-x", "-n0", "-q", "--tb=no", "-p", "no:cacheprovider"]
+    os._exit(int(pytest.main([*options, *(f"tests/{name}" for name in tests)])))
 
 
 def plant(fault: Fault, copy: Path) -> str:
