@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from toys import far, state_of
+from toys import each, far, state_of
 from zoo import KINDS, ORACLES, blurred, explain, made, other_input, reason
 
 import saliency_widgets as sw
@@ -20,7 +20,7 @@ def test_every_method_has_an_expectation_here():
     assert set(ORACLES) == set(METHODS)
 
 
-@pytest.mark.parametrize("method", ORACLES)
+@each("method", ORACLES)
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_right_map_or_one_reason(kind, method):
     case, model = KINDS[kind], made(kind)
@@ -57,7 +57,7 @@ def test_the_gradient_is_the_limit_of_differences(kind):
         assert far((values * step).flatten(1).sum(1), slope) < 1e-6
 
 
-@pytest.mark.parametrize("method", ["integrated_gradients", "expected_gradients", "blur_ig"])
+@each("method", ["integrated_gradients", "expected_gradients", "blur_ig"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_delta_is_what_is_missing_and_vanishes(kind, method):
     case, model = KINDS[kind], made(kind)
@@ -83,7 +83,7 @@ def test_delta_is_what_is_missing_and_vanishes(kind, method):
 
 
 # One that takes gradients of the inputs, one that takes many, and one of a layer: what mixes samples is the model.
-@pytest.mark.parametrize("method", ["gradient", "integrated_gradients", "grad_cam"])
+@each("method", ["gradient", "integrated_gradients", "grad_cam"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_sample_does_not_depend_on_the_one_beside_it(kind, method):
     case = KINDS[kind]
@@ -99,14 +99,14 @@ def test_a_sample_does_not_depend_on_the_one_beside_it(kind, method):
     assert far(alone.values, together.values[1:]) < CLOSE
 
 
-@pytest.mark.parametrize("method", ORACLES)
+@each("method", ORACLES)
 def test_a_detector_without_a_function_is_refused(method):
     with pytest.raises((TypeError, ValueError), match=r"target: the model returned a list.*Pass target= a function"):
         sw.attribute(made("detector"), KINDS["detector"].inputs, method=method)
 
 
-@pytest.mark.parametrize("samples", [1, 2, 3, 4, 5])
-@pytest.mark.parametrize("kind", ["LSTM", "GRU"])
+@each("samples", [1, 2, 3, 4, 5])
+@each("kind", ["LSTM", "GRU"])
 def test_batches_of_sequences_of_every_size(kind, samples):
     """(1, T, F) and (3, T, F) could be images of one or three channels; to this model they are sequences."""
     model, x = made(kind), torch.randn(samples, 6, 3, generator=torch.Generator().manual_seed(1), dtype=torch.float64)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from toys import conv_net, far, images, linear, rows
+from toys import conv_net, each, far, images, linear, rows
 
 import saliency_widgets as sw
 from saliency_widgets.attribution import PixelRange, baseline_of
@@ -64,7 +64,7 @@ def test_blur_is_linear_and_keeps_channels_and_images_apart():
     assert float(a.var()) < 0.5 * float(X.var())
 
 
-@pytest.mark.parametrize("size", [(1, 1), (1, 8), (2, 2), (3, 50)])
+@each("size", [(1, 1), (1, 8), (2, 2), (3, 50)])
 def test_blur_of_tiny_images(size):
     x = images(0, 1, 3, *size)
     found = of("blur", x)
@@ -110,10 +110,8 @@ def test_noise_of_rows_spans_each_rows_own_range():
     assert far(shares[0:1], shares[1:2]) < 1e-12
 
 
-@pytest.mark.parametrize(
-    "shape", [(), (3, 1, 1), (1, 3, 1, 1), (1, 3, 9, 12), (3, 9, 12), (2, 3, 9, 12), (2, 1, 1, 1), (9, 12)]
-)
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.int64])
+@each("shape", [(), (3, 1, 1), (1, 3, 1, 1), (1, 3, 9, 12), (3, 9, 12), (2, 3, 9, 12), (2, 1, 1, 1), (9, 12)])
+@each("dtype", [torch.float32, torch.float64, torch.int64])
 def test_a_tensor_that_broadcasts(shape, dtype):
     value = (rows(1, *shape) if shape else rows(1, 1)[0]).mul(9).to(dtype)
     assert torch.equal(of(value), value.double().expand_as(X))
@@ -128,7 +126,7 @@ def test_an_array_a_parameter_and_a_function():
     assert not of(nn.Parameter(value)).requires_grad
 
 
-@pytest.mark.parametrize(
+@each(
     "view",
     [
         lambda a: a[..., ::-1],
@@ -164,7 +162,7 @@ def test_nothing_said_is_black_for_images_and_zero_for_rows():
     assert torch.equal(of(None, rows(), None), torch.zeros(2, 4, dtype=torch.float64))
 
 
-@pytest.mark.parametrize(
+@each(
     ("value", "error", "said"),
     [
         ("blak", ValueError, r"baseline: 'blak' is not known\. Did you mean 'black'"),
@@ -209,7 +207,7 @@ def test_what_is_no_baseline(value, error, said):
         of(value)
 
 
-@pytest.mark.parametrize("value", [0, 0.5, np.float64(0.5), torch.tensor(0.5)])
+@each("value", [0, 0.5, np.float64(0.5), torch.tensor(0.5)])
 def test_a_number_is_a_baseline(value):
     assert torch.equal(of(value), torch.full_like(of("zero"), float(value)))
 
@@ -228,7 +226,7 @@ def test_rows_have_no_blur():
 # ---- through the front door: on a linear model the baseline can be read off the attribution
 
 
-@pytest.mark.parametrize("name", ["black", "white", "mean", "zero", "blur", "noise", None])
+@each("name", ["black", "white", "mean", "zero", "blur", "noise", None])
 def test_integrated_gradients_start_from_it(name):
     torch.manual_seed(0)
     model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 9 * 12, 1)).double()

@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy import fft, ndimage
 from torch import nn
-from toys import Formula, conv_net, estimates, far, images, linear, mlp, rows
+from toys import Formula, conv_net, each, estimates, far, images, linear, mlp, rows
 
 import saliency_widgets as sw
 from saliency_widgets.attribution.methods import blur_ig as blur_ig_file
@@ -43,8 +43,8 @@ QUADRATIC = flat(Formula(lambda x: ((x @ FORM) * x).sum(1) + x @ WEIGHTS))
 # ---- the blur
 
 
-@pytest.mark.parametrize("sigma", [0.05, 0.7, 2.1, 30.0])
-@pytest.mark.parametrize("shape", [(2, 3, 7, 10), (1, 1, 16, 16), (1, 2, 1, 9), (1, 1, 5, 2)])
+@each("sigma", [0.05, 0.7, 2.1, 30.0])
+@each("shape", [(2, 3, 7, 10), (1, 1, 16, 16), (1, 2, 1, 9), (1, 1, 5, 2)])
 def test_the_blur_is_the_cosine_transforms(shape, sigma):
     x = images(4, *shape)
     assert far(scale_space(x)(sigma), blurred(x, sigma)) < 1e-13
@@ -82,7 +82,7 @@ def test_the_blur_keeps_the_type_and_computes_in_32_bits_at_least(dtype):
 # ---- exact at any number of steps
 
 
-@pytest.mark.parametrize("n_steps", [1, 2, 3, 7, 16, 21])
+@each("n_steps", [1, 2, 3, 7, 16, 21])
 def test_linear_is_exact_in_every_estimate(n_steps):
     exact = WEIGHTS.view(3, 7, 10) * (X - blurred(X, STRONGEST))
     model = flat(linear(WEIGHTS, 3.0))
@@ -95,7 +95,7 @@ def test_linear_is_exact_in_every_estimate(n_steps):
     assert far(found[-1].score, model(X)[:, 0].detach()) < 1e-15
 
 
-@pytest.mark.parametrize("n_steps", [1, 2, 5, 16])
+@each("n_steps", [1, 2, 5, 16])
 def test_squares_are_exact(n_steps):
     """For F = sum f(x), each pixel goes its own way: a = f(x) - f(L(s_max)), here x^2."""
     assert (
@@ -104,7 +104,7 @@ def test_squares_are_exact(n_steps):
     )
 
 
-@pytest.mark.parametrize("n_steps", [1, 2, 5, 16])
+@each("n_steps", [1, 2, 5, 16])
 def test_any_quadratic_is_complete(n_steps):
     """The slope is linear on each interval: its mean is that of the ends."""
     for estimate in estimates(QUADRATIC, X, "blur_ig", blur_level=LEVEL, n_steps=n_steps, score="value"):
@@ -118,8 +118,8 @@ def test_any_quadratic_is_complete(n_steps):
 # ---- the sum
 
 
-@pytest.mark.parametrize("n_steps", [1, 2, 3, 7, 11, 16, 29])
-@pytest.mark.parametrize("chunk_size", [1, 6, 64])
+@each("n_steps", [1, 2, 3, 7, 11, 16, 29])
+@each("chunk_size", [1, 6, 64])
 def test_every_estimate_is_the_sum_over_the_nodes_seen(n_steps, chunk_size):
     """Straight from the formula, with scipy's blur and the slope 4 x^3 + a form."""
     model = flat(Formula(lambda x: (x**4).sum(1) + ((x @ FORM) * x).sum(1)))
@@ -160,8 +160,8 @@ def test_delta_is_its_definition():
     assert float(found.delta.abs().min()) > 1e-9
 
 
-@pytest.mark.parametrize("chunk_size", [1, 2, 3, 5, 8, 16, 1000])
-@pytest.mark.parametrize("n_steps", [1, 7, 16])
+@each("chunk_size", [1, 2, 3, 5, 8, 16, 1000])
+@each("n_steps", [1, 7, 16])
 def test_in_chunks_it_is_the_same_as_in_one(chunk_size, n_steps):
     model, x = conv_net(activation=nn.Tanh), images(0, 3, 3, 8, 8)
     settings = {"n_steps": n_steps, "target": [2, 0, 3], "score": "logit"}
@@ -204,7 +204,7 @@ def test_the_blur_is_a_fraction_of_the_shorter_side():
     )
 
 
-@pytest.mark.parametrize("n_steps", [1, 2, 7, 64, 100, 1500, 3000])
+@each("n_steps", [1, 2, 7, 64, 100, 1500, 3000])
 def test_what_is_held_is_bounded_and_let_go(n_steps):
     order = coarse_to_fine(n_steps + 1, None if n_steps <= blur_ig_file._OPEN else blur_ig_file._OPEN // 2)
     integral = blur_ig_file._Trapezoid(n_steps, torch.zeros(1), torch.full((1,), float(n_steps)))

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from toys import conv_net, far, images, rows
+from toys import conv_net, each, far, images, rows
 
 import saliency_widgets as sw
 
@@ -74,7 +74,7 @@ def test_layer_cam_by_numbers():
 
 
 @pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("layer", ["0", "1", "2", "3", "4"])
+@each("layer", ["0", "1", "2", "3", "4"])
 def test_at_every_layer_of_a_net(method, layer):
     model = conv_net()
     kept = {}
@@ -191,7 +191,7 @@ def test_gradients_whose_cube_overflows_still_count():
 
 
 @pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("dead", ["gradient", "activation"])
+@each("dead", ["gradient", "activation"])
 def test_a_dead_layer_gives_zeros(method, dead):
     weights, activation = (G * 0, A) if dead == "gradient" else (G, A * 0)
     assert torch.equal(straight(method, weights, activation), torch.zeros(1, 1, 2, 2, dtype=torch.float64))

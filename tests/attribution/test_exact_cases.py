@@ -3,7 +3,7 @@
 import pytest
 import torch
 from torch import nn
-from toys import Formula, estimates, far, linear, power, rows
+from toys import Formula, each, estimates, far, linear, power, rows
 
 import saliency_widgets as sw
 from saliency_widgets.attribution.numerics.noise import normal_noise
@@ -29,8 +29,8 @@ def test_linear_input_x_gradient():
     assert torch.equal(values(linear(W, 3.0), method="input_x_gradient"), W * X)
 
 
-@pytest.mark.parametrize("rule", RULES)
-@pytest.mark.parametrize("n_steps", [1, 2, 3, 7, 32])
+@each("rule", RULES)
+@each("n_steps", [1, 2, 3, 7, 32])
 def test_linear_integrated_gradients_is_exact_at_any_number_of_steps(rule, n_steps):
     baseline = rows(3, 2, 4)
     found = values(linear(W, 3.0), method="integrated_gradients", baseline=baseline, quadrature=rule, n_steps=n_steps)
@@ -62,14 +62,14 @@ def test_linear_beyond_where_the_sliders_end(method, params):
 # ---- sum of squares and of cubes
 
 
-@pytest.mark.parametrize("rule", RULES)
-@pytest.mark.parametrize("n_steps", [1, 2, 5, 16])
+@each("rule", RULES)
+@each("n_steps", [1, 2, 5, 16])
 def test_squares_integrated_gradients_from_zero(rule, n_steps):
     found = values(power(2), method="integrated_gradients", n_steps=n_steps, quadrature=rule)
     assert far(found, X**2) < 1e-14
 
 
-@pytest.mark.parametrize("n_steps", [2, 3, 8, 64])
+@each("n_steps", [2, 3, 8, 64])
 def test_cubes_gauss_legendre_is_exact(n_steps):
     found = sw.attribute(
         power(3),
@@ -83,8 +83,8 @@ def test_cubes_gauss_legendre_is_exact(n_steps):
     assert far(found.delta + 1, torch.ones(2, dtype=torch.float64)) < 1e-12
 
 
-@pytest.mark.parametrize(("rule", "error"), [("trapezoid", 1 / 2), ("midpoint", -1 / 4)])
-@pytest.mark.parametrize("n_steps", [1, 2, 5, 10, 100])
+@each(("rule", "error"), [("trapezoid", 1 / 2), ("midpoint", -1 / 4)])
+@each("n_steps", [1, 2, 5, 10, 100])
 def test_cubes_the_other_rules_err_by_what_theory_says(rule, error, n_steps):
     """The integral of 3 t^2: the trapezoid rule gives 1 + 1/(2 n^2), the midpoint rule 1 - 1/(4 n^2)."""
     found = sw.attribute(power(3), X, method="integrated_gradients", quadrature=rule, n_steps=n_steps, score="value")

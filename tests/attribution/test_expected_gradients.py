@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from toys import Formula, conv_net, estimates, far, images, linear, mlp, power, rows, runner, state_of
+from toys import Formula, conv_net, each, estimates, far, images, linear, mlp, power, rows, runner, state_of
 
 import saliency_widgets as sw
 
@@ -33,7 +33,7 @@ def test_linear_is_exact_for_the_baselines_that_were_drawn():
     assert far(found.score, X @ W + 3.0) < 1e-15
 
 
-@pytest.mark.parametrize("seed", range(5))
+@each("seed", range(5))
 def test_linear_from_noise_is_within_the_standard_error_of_its_expectation(seed):
     """Uniform between a row's min and max: mean (low + high) / 2, variance (high - low)^2 / 12."""
     n, x = 400, torch.cat([rows(1, 1, 200), 3 + 0.1 * rows(2, 1, 200)])
@@ -190,8 +190,8 @@ def test_delta_falls_with_the_samples():
 # ---- chunks, batches and seeds
 
 
-@pytest.mark.parametrize("chunk_size", [1, 2, 3, 5, 8, 16, 1000])
-@pytest.mark.parametrize("baselines", [None, "blur", images(9, 5, 3, 8, 8)], ids=["noise", "blur", "stack"])
+@each("chunk_size", [1, 2, 3, 5, 8, 16, 1000])
+@each("baselines", [None, "blur", images(9, 5, 3, 8, 8)], ids=["noise", "blur", "stack"])
 def test_in_chunks_it_is_the_same_as_in_one(chunk_size, baselines):
     model, x = conv_net(activation=nn.Tanh), images(0, 3, 3, 8, 8)
     settings = {"baselines": baselines, "n_samples": 17, "target": [2, 0, 3], "score": "logit"}
@@ -226,7 +226,7 @@ def test_lists_are_the_stack_of_what_is_in_them():
     assert torch.equal(explain(power(3), baselines=[second], n_samples=20).values, alone.values)
 
 
-@pytest.mark.parametrize(
+@each(
     ("baselines", "error", "said"),
     [
         (torch.zeros(3, 5), ValueError, r"baselines: expected a stack of shape \(K, 4\).*got shape \(3, 5\)\. Put"),

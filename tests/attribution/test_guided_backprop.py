@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
-from toys import conv_net, far, images, mlp, rows, state_of
+from toys import conv_net, each, far, images, mlp, rows, state_of
 
 import saliency_widgets as sw
 from saliency_widgets.runtime.relu_rules import ReLURule
@@ -131,7 +131,7 @@ IN_PLACE = [name for name in ALL if "in place" in name or name.partition("(")[0]
 
 
 @pytest.mark.parametrize("method", RULES)
-@pytest.mark.parametrize("way", WAYS)
+@each("way", WAYS)
 def test_every_way_of_writing_relu(way, method):
     target = 2
     model = Two(WAYS[way])
@@ -144,7 +144,7 @@ def test_every_way_of_writing_relu(way, method):
 
 
 @pytest.mark.parametrize("method", RULES)
-@pytest.mark.parametrize("way", WAYS_TO_6)
+@each("way", WAYS_TO_6)
 def test_every_way_of_writing_relu6(way, method):
     model = Two(WAYS_TO_6[way])
     found = sw.attribute(model, X, method=method, target=1)
@@ -154,7 +154,7 @@ def test_every_way_of_writing_relu6(way, method):
 
 
 @pytest.mark.parametrize("method", RULES)
-@pytest.mark.parametrize("way", LEAKY)
+@each("way", LEAKY)
 def test_every_way_of_writing_a_leaky_relu(way, method):
     activation, below = LEAKY[way]
     model = Two(activation)
@@ -187,7 +187,7 @@ UNTOUCHED = {
 
 
 @pytest.mark.parametrize("method", RULES)
-@pytest.mark.parametrize("way", UNTOUCHED)
+@each("way", UNTOUCHED)
 def test_what_is_no_relu_keeps_its_gradient_and_alone_is_refused(way, method):
     with pytest.raises(ValueError, match=rf"{sw.methods()[method].title} changes the gradient at ReLUs.*ran none") as e:
         sw.attribute(Two(UNTOUCHED[way]), X, method=method, target=0)
@@ -218,7 +218,7 @@ SMOOTH = {
 }
 
 
-@pytest.mark.parametrize("name", SMOOTH)
+@each("name", SMOOTH)
 def test_the_smooth_activations_are_left_alone_and_named(name):
     for activation in SMOOTH[name]:
         model = Two(activation)
@@ -253,7 +253,7 @@ def test_one_module_used_many_times_counts_each_time():
     )
 
 
-@pytest.mark.parametrize("way", ALL)
+@each("way", ALL)
 def test_the_forward_pass_is_the_models_own(way):
     for rule in RULES.values():
         check_forward_pass(way, rule)
@@ -282,7 +282,7 @@ def test_what_is_in_place():
         assert ALL[way](given) is given
 
 
-@pytest.mark.parametrize("way", ALL)
+@each("way", ALL)
 def test_at_zero_the_slope_is_the_one_below_however_it_is_written(way):
     below = LEAKY[way][1] if way in LEAKY else 0.0
     for rule, slope in {"guided": below, "deconvnet": 1.0}.items():
@@ -310,7 +310,7 @@ class Residual(nn.Module):
         return self.last(self.activation(z))
 
 
-@pytest.mark.parametrize("way", ALL)
+@each("way", ALL)
 def test_sums_in_place_behind_a_relu(way):
     for method in RULES:
         check_sums_in_place(way, method)
@@ -329,7 +329,7 @@ def check_sums_in_place(way, method):
 
 
 @pytest.mark.parametrize("method", RULES)
-@pytest.mark.parametrize("way", [way for way in IN_PLACE if way not in WAYS_TO_6 and way not in LEAKY])
+@each("way", [way for way in IN_PLACE if way not in WAYS_TO_6 and way not in LEAKY])
 def test_in_place_on_a_part(way, method):
     """The gradient reaches the part by way of the whole."""
 
@@ -382,8 +382,8 @@ def test_where_nothing_can_be_differentiated_the_rule_stays_out_of_the_way():
     assert torch.equal(out, X.clamp(min=0))
 
 
-@pytest.mark.parametrize("net", [mlp, conv_net])
-@pytest.mark.parametrize("seed", range(3))
+@each("net", [mlp, conv_net])
+@each("seed", range(3))
 @pytest.mark.parametrize(
     ("method", "reference"),
     [("guided_backprop", captum.attr.GuidedBackprop), ("deconvnet", captum.attr.Deconvolution)],

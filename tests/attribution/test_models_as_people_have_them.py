@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torch import nn
 from torch.nn.utils import prune
-from toys import conv_net, far, images, mlp, rows, state_of
+from toys import conv_net, each, far, images, mlp, rows, state_of
 from zoo import ORACLES, Kind, at_layer, explain, reason
 
 import saliency_widgets as sw
@@ -73,7 +73,7 @@ def ask(model, inputs, method="integrated_gradients", **settings):
     return sw.attribute(model, inputs, method=method, **{"target": TARGET, **sizes, **settings})
 
 
-@pytest.mark.parametrize("form", FORMS)
+@each("form", FORMS)
 def test_together_each_part_is_exact(form):
     kind, inputs = FORMS[form]
     model = kind()
@@ -90,7 +90,7 @@ def test_together_each_part_is_exact(form):
     assert far(found.score, plain) < 1e-14
 
 
-@pytest.mark.parametrize("form", FORMS)
+@each("form", FORMS)
 def test_baselines_by_name(form):
     kind, inputs = FORMS[form]
     model, a0, b0 = kind(), rows(5, 3, 4), rows(6, 1, 5)
@@ -106,8 +106,8 @@ def test_baselines_by_name(form):
         assert far(means.part(name).values, expected) < 1e-13
 
 
-@pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("explain_", ["a", ["a"], "b"])
+@each("form", FORMS)
+@each("explain_", ["a", ["a"], "b"])
 def test_one_of_them_beside_the_other_as_it_is(form, explain_):
     kind, inputs = FORMS[form]
     model = kind()
@@ -123,13 +123,13 @@ def test_one_of_them_beside_the_other_as_it_is(form, explain_):
     assert torch.equal(sw.attribute(model, inputs, **found.settings).values, found.values)
 
 
-@pytest.mark.parametrize("explain_", [0, -2, "a", [0]])
+@each("explain_", [0, -2, "a", [0]])
 def test_by_position(explain_):
     found = ask(Bilinear(), (A, B), explain=explain_)
     assert torch.equal(found.values, ask(Bilinear(), (A, B), explain="a").values)
 
 
-@pytest.mark.parametrize("explain_", [None, ["a", "b"], ["b", "a"], [1, 0], ("a", 1)])
+@each("explain_", [None, ["a", "b"], ["b", "a"], [1, 0], ("a", 1)])
 def test_all_of_them_in_any_order(explain_):
     found = ask(Bilinear(), (A, B), explain=explain_)
     assert torch.equal(found.values, ask(Bilinear(), (A, B)).values)
@@ -137,7 +137,7 @@ def test_all_of_them_in_any_order(explain_):
 
 
 @pytest.mark.parametrize("method", ["integrated_gradients", "smoothgrad", "expected_gradients"])
-@pytest.mark.parametrize("explain_", [None, "a", "b"])
+@each("explain_", [None, "a", "b"])
 def test_what_is_held_goes_with_its_sample_in_every_chunk(method, explain_):
     found = [
         sw.attribute(Bilinear(), (A, B), method=method, target=TARGET, explain=explain_, chunk_size=size).values
@@ -285,7 +285,7 @@ BAD = {
 }
 
 
-@pytest.mark.parametrize("case", BAD)
+@each("case", BAD)
 def test_a_question_about_several_inputs_that_is_none(case):
     settings, error, said = BAD[case]
     with pytest.raises(error, match=said):
@@ -297,7 +297,7 @@ def test_a_baseline_for_an_input_that_is_not_explained_is_told():
         ask(Bilinear(), (A, B), baseline={"a": A * 0, "c": B * 0})
 
 
-@pytest.mark.parametrize(
+@each(
     ("inputs", "settings", "said"),
     [
         (A, {"explain": "a"}, r"explain: there is one input"),
@@ -398,8 +398,8 @@ WRAPPERS = {wrap.__name__: wrap for wrap in (compiled, compiled_itself, in_paral
 TYPICAL = ("gradient", "guided_backprop", "integrated_gradients", "grad_cam")
 
 
-@pytest.mark.parametrize("nested", [False, True], ids=["whole", "part"])
-@pytest.mark.parametrize("wrapper", WRAPPERS)
+@each("nested", [False, True], ids=["whole", "part"])
+@each("wrapper", WRAPPERS)
 @pytest.mark.parametrize("method", TYPICAL)
 def test_what_is_around_a_model_does_not_matter(method, wrapper, nested):
     plain = Inside(conv_net()) if nested else conv_net()
@@ -461,7 +461,7 @@ CHANGED = {
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning")
-@pytest.mark.parametrize("change", CHANGED)
+@each("change", CHANGED)
 @pytest.mark.parametrize("method", TYPICAL)
 def test_a_model_that_was_changed_is_explained_as_it_is_now(method, change):
     model = CHANGED[change](conv_net()).eval()
@@ -476,7 +476,7 @@ SCRIPTED = r"(method: .*scripted or traced model|layer: a scripted or traced mod
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-@pytest.mark.parametrize("make", [torch.jit.script, scripted], ids=["scripted", "traced"])
+@each("make", [torch.jit.script, scripted], ids=["scripted", "traced"])
 @pytest.mark.parametrize("method", METHODS)
 def test_a_scripted_model_has_gradients_and_hides_the_rest(method, make):
     model = make(conv_net())
@@ -537,7 +537,7 @@ RNNS = {
 }
 
 
-@pytest.mark.parametrize("kind", RNNS)
+@each("kind", RNNS)
 @pytest.mark.parametrize("method", ["gradient", "input_x_gradient", "integrated_gradients", "smoothgrad"])
 def test_dropout_between_recurrent_layers_does_nothing_in_eval_mode(kind, method):
     torch.manual_seed(0)

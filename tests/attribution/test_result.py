@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from toys import conv_net, far, images, mlp, rows
+from toys import conv_net, each, far, images, mlp, rows
 
 import saliency_widgets as sw
 from saliency_widgets.attribution import Reduction
@@ -89,7 +89,7 @@ def test_rows_have_no_map():
 V = torch.tensor([[1.0, -5.0, 3.0], [-2.0, 4.0, 0.0]], dtype=torch.float64).T.reshape(1, 3, 1, 2)
 
 
-@pytest.mark.parametrize(
+@each(
     ("sign", "channels", "expected"),
     [
         ("signed", "max", [-5, 4]),

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from toys import far, mlp, rows
+from toys import each, far, mlp, rows
 
 import saliency_widgets as sw
 
@@ -29,7 +29,7 @@ def expected(read, model=None, x=X):
 # ---- which class
 
 
-@pytest.mark.parametrize(
+@each(
     "target",
     [1, np.int64(1), torch.tensor(1), np.array(1), "tiger cat", "TIGER CAT ", "tiger", [1, 1], (1, 1)],
     ids=repr,
@@ -41,7 +41,7 @@ def test_one_class_in_all_its_forms(target):
     assert type(found.settings["target"]) is int
 
 
-@pytest.mark.parametrize(
+@each(
     "target",
     [[2, 0], (2, 0), torch.tensor([2, 0]), np.array([2, 0]), ["retriever", "tabby"], [2, "tabby"]],
     ids=repr,
@@ -69,7 +69,7 @@ def test_an_exact_name_wins_over_a_part_of_another():
     assert found.settings["target"] == 0
 
 
-@pytest.mark.parametrize(
+@each(
     ("target", "error", "said"),
     [
         (3, ValueError, r"target: class 3 is out of range, the model scores classes 0 to 2"),
@@ -153,7 +153,7 @@ def test_an_output_of_another_form_says_how_to_name_one_number():
         gradient(model, X, target=3)
 
 
-@pytest.mark.parametrize(
+@each(
     ("function", "got"),
     [
         (lambda out: out, r"got shape \(2, 3\)"),
@@ -178,7 +178,7 @@ def test_a_function_goes_with_methods_that_tile_the_samples():
 
 
 @pytest.mark.parametrize("method", ["gradient", "input_x_gradient", "smoothgrad", "integrated_gradients"])
-@pytest.mark.parametrize("score", ["logit", "log_probability", "probability"])
+@each("score", ["logit", "log_probability", "probability"])
 def test_contrast_is_the_difference(method, score):
     settings = {"method": method, "score": score}
     if method == "integrated_gradients":  # each with the same nodes
@@ -207,9 +207,7 @@ def test_contrast_and_a_function_exclude_each_other():
         gradient(target=lambda out: out[:, 0], contrast=1)
 
 
-@pytest.mark.parametrize(
-    ("contrast", "error"), [(3, ValueError), (True, TypeError), ("x", ValueError), (len, TypeError)]
-)
+@each(("contrast", "error"), [(3, ValueError), (True, TypeError), ("x", ValueError), (len, TypeError)])
 def test_contrast_is_checked_like_a_target(contrast, error):
     with pytest.raises(error, match="contrast: "):
         gradient(target=0, contrast=contrast, class_names=NAMES)
@@ -226,7 +224,7 @@ SCALES = {
 }
 
 
-@pytest.mark.parametrize("score", SCALES)
+@each("score", SCALES)
 def test_scales(score):
     found = gradient(target=1, score=score)
     assert far(found.values, expected(SCALES[score])) < 1e-13
@@ -247,8 +245,8 @@ BINARY = {
 }
 
 
-@pytest.mark.parametrize("score", BINARY)
-@pytest.mark.parametrize("squeezed", [False, True])
+@each("score", BINARY)
+@each("squeezed", [False, True])
 def test_a_single_logit_is_a_binary_model(score, squeezed):
     model = nn.Sequential(mlp(classes=1), nn.Flatten(0) if squeezed else nn.Identity())
     found = gradient(model, target=0, score=score)
@@ -304,12 +302,12 @@ OUTPUTS = {
 }
 
 
-@pytest.mark.parametrize("form", OUTPUTS)
+@each("form", OUTPUTS)
 def test_forms_of_output(form):
     assert torch.equal(gradient(Wrapped(OUTPUTS[form]), target=1).values, expected(lambda out: out[:, 1]))
 
 
-@pytest.mark.parametrize("wrap", [lambda out: "cat", lambda out: {}, lambda out: (), lambda out: {"logits": None}])
+@each("wrap", [lambda out: "cat", lambda out: {}, lambda out: (), lambda out: {"logits": None}])
 def test_no_scores_to_be_found(wrap):
     with pytest.raises(
         TypeError, match=r"target: the model returned a .* with no tensor of scores.*target= a function"
@@ -425,8 +423,8 @@ PAIR = {  # of class 0 and class 1, from the logit z
 }
 
 
-@pytest.mark.parametrize("score", PAIR)
-@pytest.mark.parametrize("squeezed", [False, True])
+@each("score", PAIR)
+@each("squeezed", [False, True])
 def test_one_logit_speaks_for_both_classes_that_have_names(score, squeezed):
     model = nn.Sequential(mlp(classes=1), nn.Flatten(0) if squeezed else nn.Identity())
     for index, read in enumerate(PAIR[score]):
@@ -544,7 +542,7 @@ def test_of_class_scores_an_index_is_one_number():
     assert gradient(target=[(2,), (0,)]).settings["target"] == [2, 0]
 
 
-@pytest.mark.parametrize(
+@each(
     ("target", "said"),
     [
         ((1, 2), r"which has shape \(2, 3, 2\) here, so it has 3 numbers.*Got \(1, 2\)"),
@@ -616,8 +614,8 @@ def on_path(model, read, t):
     return torch.autograd.grad(read(model(leaf, EDGES)), leaf)[0]
 
 
-@pytest.mark.parametrize("what", SUMS)
-@pytest.mark.parametrize("kind", COUPLED)
+@each("what", SUMS)
+@each("kind", COUPLED)
 def test_rows_that_move_each_others_scores_are_explained_as_one_sample(kind, what):
     model, (target, read) = COUPLED[kind](), SUMS[what]
     asked = {"explain": 0, "target": target}
@@ -638,7 +636,7 @@ def test_rows_that_move_each_others_scores_are_explained_as_one_sample(kind, wha
 
     noisy = {"method": "smoothgrad", "n_samples": 5, "noise_level": 0.0}
     assert far(sw.attribute(model, (NODES, EDGES), **asked, **noisy).values, found.values) < 1e-14
-    one = {"method": "expected_gradients", "n_samples": 400, "baselines": torch.zeros(1, 6, 4)}
+    one = {"method": "expected_gradients", "n_samples": 100, "baselines": torch.zeros(1, 6, 4)}
     drawn = sw.attribute(model, (NODES, EDGES), **asked, **one)
     assert drawn.values.shape == drawn.standard_error.shape == NODES.shape
     assert float(((drawn.values - by_hand).abs() / drawn.standard_error.clamp(min=1e-4)).max()) < 4.5
@@ -765,8 +763,8 @@ def test_rows_of_bags_are_not_samples(bags):
     assert not [f for f in sw.checkup(Bags(), (x, bag), explain=0, target=1) if "backward" in f.what]
 
 
-@pytest.mark.parametrize("rows_of", [2, 3, 8, 16])
-@pytest.mark.parametrize("kind", ["output", "head"])
+@each("rows_of", [2, 3, 8, 16])
+@each("kind", ["output", "head"])
 def test_rounding_inside_is_no_influence(rows_of, kind):
     """Scores in float64 of what was computed in float32 differ by float32's rounding where other rows go along."""
 
@@ -872,8 +870,8 @@ ON_SCALES = {
 }
 
 
-@pytest.mark.parametrize("fold", [True, False])
-@pytest.mark.parametrize("form", Squashed.FORMS)
+@each("fold", [True, False])
+@each("form", Squashed.FORMS)
 def test_a_probability_is_not_squashed_again(form, fold):
     model, x = Squashed(form), rows(0, 3, 4)
     names = {"class_names": ["neg", "pos"], "fold": fold}

@@ -12,7 +12,7 @@ import torch
 from captum.attr._utils.lrp_rules import GammaRule
 from torch import nn
 from torch.nn import functional as F
-from toys import Shared, conv_net, estimates, far, images, linear, rows, runner, state_of
+from toys import Shared, conv_net, each, estimates, far, images, linear, rows, runner, state_of
 
 import saliency_widgets as sw
 from saliency_widgets.attribution import get_method
@@ -359,8 +359,8 @@ class Trained(nn.Module):
 
 
 @pytest.mark.filterwarnings("error")
-@pytest.mark.parametrize("training", [True, False])
-@pytest.mark.parametrize(
+@each("training", [True, False])
+@each(
     "make",
     [
         ca.Saliency,

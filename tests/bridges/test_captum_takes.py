@@ -12,7 +12,7 @@ import pytest
 import torch
 from captum._utils.models.linear_model import SkLearnLinearRegression
 from torch import nn
-from toys import Formula, far, linear, rows, state_of
+from toys import Formula, each, far, linear, rows, state_of
 
 import saliency_widgets as sw
 from saliency_widgets.bridges.captum import from_captum
@@ -154,8 +154,8 @@ LAYERS = {
 }
 
 
-@pytest.mark.parametrize("inputs", [(X,), (X, Y)], ids=["one", "two"])
-@pytest.mark.parametrize("name", LAYERS)
+@each("inputs", [(X,), (X, Y)], ids=["one", "two"])
+@each("name", LAYERS)
 def test_the_values_at_a_layer_of_rows_are_captums_as_they_are(name, inputs):
     targets = [None, None] if name == "LayerActivation" else TARGETS
     ask = partial(check, model=Rows(), inputs=inputs, targets=targets, **LAYERS[name])
@@ -166,7 +166,7 @@ def test_the_values_at_a_layer_of_rows_are_captums_as_they_are(name, inputs):
     assert ask(of_layer(kind, "last"), attribute_to_layer_input=True).layer == "last"
 
 
-@pytest.mark.parametrize("name", LAYERS)
+@each("name", LAYERS)
 def test_of_a_layer_that_gives_several_tensors_each_is_a_part(name):
     targets = [None, None] if name == "LayerActivation" else TARGETS
     found = check(of_layer(getattr(ca, name), "halves"), Rows(), (X,), targets=targets, **LAYERS[name])
@@ -185,7 +185,7 @@ def test_of_several_layers_each_is_a_part(name):
         found.part("a")
 
 
-@pytest.mark.parametrize(
+@each(
     ("name", "arguments"),
     [
         ("LayerGradientShap", {"baselines": BACKGROUND, "n_samples": 3, "stdevs": 0.1}),
@@ -263,8 +263,8 @@ NEURONS = {
 }
 
 
-@pytest.mark.parametrize("inputs", [(X,), (X, Y)], ids=["one", "two"])
-@pytest.mark.parametrize("name", NEURONS)
+@each("inputs", [(X,), (X, Y)], ids=["one", "two"])
+@each("name", NEURONS)
 def test_a_neurons_values_have_the_inputs_shape(name, inputs):
     targets = TARGETS if name == "NeuronConductance" else [None, None]
     found = check(of_layer(getattr(ca, name), "first"), Rows(), inputs, targets=targets, **NEURONS[name])
@@ -291,8 +291,8 @@ WHOLE = {
 }
 
 
-@pytest.mark.parametrize("of", WHOLE)
-@pytest.mark.parametrize("name", METHODS)
+@each("of", WHOLE)
+@each("name", METHODS)
 def test_perturbations_of_whole_numbers_are_captums(name, of):
     kind, inputs = WHOLE[of]
     arguments = dict(METHODS[name])
@@ -333,13 +333,13 @@ def test_large_whole_numbers_are_not_rounded_beside_others():
 
 
 @pytest.mark.parametrize("method", ["gradient", "captum.Saliency", "captum.IntegratedGradients"])
-@pytest.mark.parametrize(("inputs", "explain"), [(IDS, None), ((IDS,), None), ((IDS,), 0)])
+@each(("inputs", "explain"), [(IDS, None), ((IDS,), None), ((IDS,), 0)])
 def test_gradients_of_whole_numbers_are_refused_with_the_way_out(method, inputs, explain):
     with pytest.raises(ValueError, match=r"(?i)whole numbers.*method='captum\.FeatureAblation'"):
         sw.attribute(Tokens(), inputs, method=method, explain=explain, target=0)
 
 
-@pytest.mark.parametrize("baseline", ["mean", "noise", 0.5 * torch.ones(1, 3), torch.tensor(1.5)])
+@each("baseline", ["mean", "noise", 0.5 * torch.ones(1, 3), torch.tensor(1.5)])
 def test_a_baseline_that_is_no_whole_number(baseline):
     with pytest.raises(ValueError, match="baseline: "):
         sw.attribute(Tokens(), IDS, method="captum.FeatureAblation", baseline=baseline, target=0)
@@ -365,7 +365,7 @@ GRADIENTS = {
 }
 
 
-@pytest.mark.parametrize("name", GRADIENTS)
+@each("name", GRADIENTS)
 def test_gradients_of_several_inputs_are_captums(name):
     kind, arguments = getattr(ca, name), GRADIENTS[name]
     check(kind, Rows(), (X, Y), **arguments)
@@ -373,8 +373,8 @@ def test_gradients_of_several_inputs_are_captums(name):
         check(lambda m: ca.NoiseTunnel(kind(m)), Rows(), (X, Y), nt_samples=3, stdevs=(0.1, 0.2), **arguments)
 
 
-@pytest.mark.parametrize("name", ["FeatureAblation", "Lime", "ShapleyValueSampling"])
-@pytest.mark.parametrize(
+@each("name", ["FeatureAblation", "Lime", "ShapleyValueSampling"])
+@each(
     "arguments",
     [
         {"feature_mask": torch.tensor(0)},
@@ -389,8 +389,8 @@ def test_masks_and_baselines_of_one_input(name, arguments):
     check(getattr(ca, name), Rows(), (X,), **METHODS[name], **arguments)
 
 
-@pytest.mark.parametrize("name", ["FeatureAblation", "Lime"])
-@pytest.mark.parametrize(
+@each("name", ["FeatureAblation", "Lime"])
+@each(
     "arguments",
     [
         {"feature_mask": (torch.tensor(0), torch.tensor([[1, 1, 2, 2]]))},
@@ -417,9 +417,9 @@ FEWER = {
 }
 
 
-@pytest.mark.parametrize("chunk_size", [None, 1])
-@pytest.mark.parametrize("name", ["FeatureAblation", "ShapleyValueSampling"])
-@pytest.mark.parametrize("form", FEWER)
+@each("chunk_size", [None, 1])
+@each("name", ["FeatureAblation", "ShapleyValueSampling"])
+@each("form", FEWER)
 def test_masks_and_baselines_of_fewer_dimensions_are_for_every_sample(form, name, chunk_size):
     """However many samples there are, as many as the mask is long among them."""
     x, arguments = FEWER[form]
@@ -478,7 +478,7 @@ def test_arguments_that_captum_hands_on():
     check(ca.FeatureAblation, Rows(), (X, Y), enable_cross_tensor_attribution=True)
 
 
-@pytest.mark.parametrize(
+@each(
     ("arguments", "said"),
     [
         ({"baseline": 0}, "'baseline' is not known. Did you mean 'baselines'"),
@@ -519,7 +519,7 @@ def test_hooks_on_what_is_not_explained_are_captums_and_no_fault_of_the_model():
 # ---- one number for each sample, and inputs inside others
 
 
-@pytest.mark.parametrize("name", ["DeepLift", "Saliency", "IntegratedGradients", "FeatureAblation", "Occlusion"])
+@each("name", ["DeepLift", "Saliency", "IntegratedGradients", "FeatureAblation", "Occlusion"])
 def test_one_number_for_each_sample_beside_others(name):
     """captum's own ReLUDeepLiftModel, of two inputs (N,)."""
 

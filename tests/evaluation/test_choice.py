@@ -7,6 +7,7 @@ import math
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from toys import each
 
 from saliency_widgets.evaluation.choice import cheapest, front, knee, losses
 
@@ -51,7 +52,7 @@ def test_the_knee_of_a_curve_with_one() -> None:
     assert knee([1.0, 0.5, 0.1, 0.08, 0.06, 0.05], cost, "low") == 2
 
 
-@pytest.mark.parametrize(
+@each(
     ("quality", "cost"),
     [
         ([0.0, 1.0], [1, 2]),  # two ends

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from skimage.metrics import structural_similarity
 from torch import Tensor, nn
-from toys import Formula, conv_net, images, linear, rows, runner, state_of
+from toys import Formula, conv_net, each, images, linear, rows, runner, state_of
 
 from saliency_widgets.attribution import Reduction, Score, get_method
 from saliency_widgets.attribution.errors import Cancelled
@@ -208,7 +208,7 @@ def test_neighbors_continue_a_ramp_and_are_the_mean_where_nothing_is_left():
     assert float((noisy_linear(ramp, hole, torch.ones(1, 1, 1, 1))[0] - found[0]).std()) > 1e-3
 
 
-@pytest.mark.parametrize("fill", ["mean", "blur", "noise", "zero", "neighbors"])
+@each("fill", ["mean", "blur", "noise", "zero", "neighbors"])
 def test_only_what_is_masked_is_filled(fill):
     x, mask = images(0, 1, 3, 8, 8), torch.zeros(8, 8, dtype=torch.bool)
     mask[2:5, 3:7] = True
@@ -358,7 +358,7 @@ def test_agreement_is_a_matrix_of_rank_correlations():
 # ---- all of them
 
 
-@pytest.mark.parametrize("work", ["ablate", "curve", "randomization", "saturation", "stability"])
+@each("work", ["ablate", "curve", "randomization", "saturation", "stability"])
 def test_every_check_ends_when_it_is_cancelled_and_leaves_the_model_alone(work):
     model, x = conv_net(), images(0, 1, 3, 8, 8)
     before = state_of(model)

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import torch
 from PIL import Image
-from toys import conv_net, images, linear, state_of
+from toys import conv_net, each, images, linear, state_of
 
 import saliency_widgets as sw
 from saliency_widgets.attribution import Reduction, Score, get_method
@@ -126,7 +126,7 @@ def test_rows_of_numbers_are_evaluated_too():
     assert row["insertion"] > row["insertion_chance"] - 1e-6
 
 
-@pytest.mark.parametrize(
+@each(
     ("change", "error", "said"),
     [
         ({"methods": []}, ValueError, "methods"),

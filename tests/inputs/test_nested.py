@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
-from toys import far, rows
+from toys import each, far, rows
 
 import saliency_widgets as sw
 from saliency_widgets.session import Problem
@@ -122,7 +122,7 @@ TOGETHER = torch.cat([A, B, C], 1)
 
 
 @pytest.mark.parametrize("method", ["gradient", "integrated_gradients", "smoothgrad"])
-@pytest.mark.parametrize("form", FORMS)
+@each("form", FORMS)
 def test_what_lies_inside_is_explained_as_if_it_lay_side_by_side(form, method):
     kind, inputs, names = FORMS[form]
     few = {"n_steps": 8, "quadrature": "gauss_legendre"} if method == "integrated_gradients" else {}
@@ -143,7 +143,7 @@ def test_what_was_given_keeps_its_form():
     assert len(inputs["x"]["rest"]) == 2
 
 
-@pytest.mark.parametrize(
+@each(
     ("explain", "columns"),
     [
         ("batch", [0, 1, 2]),
@@ -232,7 +232,7 @@ BASELINES = {
 }
 
 
-@pytest.mark.parametrize("form", BASELINES)
+@each("form", BASELINES)
 def test_baselines_by_position_name_and_path(form):
     kind, inputs, _ = FORMS["mappings"]
     few = {"target": 1, "n_steps": 8, "quadrature": "gauss_legendre"}
@@ -269,8 +269,8 @@ def test_one_name_for_all_beneath_a_path():
     assert far(found.values, sw.attribute(Flat(), TOGETHER, baseline=torch.cat(means, 1), **few).values) < 1e-12
 
 
-@pytest.mark.parametrize("argument", ["baseline", "baselines"])
-@pytest.mark.parametrize(
+@each("argument", ["baseline", "baselines"])
+@each(
     ("value", "said"),
     [
         ({"batch.y": A}, r"'batch\.y' is not known"),
@@ -297,7 +297,7 @@ BACKGROUNDS = {
 }
 
 
-@pytest.mark.parametrize("form", BACKGROUNDS)
+@each("form", BACKGROUNDS)
 def test_row_k_of_each_background_is_one_baseline(form):
     kind, inputs, _ = FORMS["mappings"]
     few = {"method": "expected_gradients", "target": 1, "n_samples": 7}
@@ -379,7 +379,7 @@ def test_a_background_of_rows_is_not_for_several_inputs():
 # ---- what can't be read
 
 
-@pytest.mark.parametrize(
+@each(
     ("inputs", "error", "said"),
     [
         ([(A, B, C)], TypeError, r"a list is a batch of inputs of one shape, and this one holds a tuple of tensors"),
@@ -397,7 +397,7 @@ def test_what_cannot_be_read_is_told(inputs, error, said):
         sw.attribute(OfTuple(), inputs, target=0)
 
 
-@pytest.mark.parametrize(
+@each(
     ("explain", "said"),
     [
         ("xs.3", r"explain: 'xs\.3' is not known. Did you mean 'xs\.2'"),
@@ -429,8 +429,8 @@ class Numbers(nn.Module):
 N3, N1 = torch.tensor([3.0, 3.0, 0.5]).double(), torch.tensor([1.0, 1.0, 1.0]).double()
 
 
-@pytest.mark.parametrize("inputs", [(N3, N1), {"a": N3, "b": N1}, (N3.numpy(), N1.numpy())], ids=range(3))
-@pytest.mark.parametrize("baseline", [None, N3 * 0, torch.zeros(1), torch.tensor(0.0), "zero", lambda x: x * 0])
+@each("inputs", [(N3, N1), {"a": N3, "b": N1}, (N3.numpy(), N1.numpy())], ids=range(3))
+@each("baseline", [None, N3 * 0, torch.zeros(1), torch.tensor(0.0), "zero", lambda x: x * 0])
 def test_integrated_gradients_of_one_number_for_each_sample(inputs, baseline):
     """By hand: (1.5, -0.5) from 0 to (3, 1), and nothing where the unit never wakes."""
     found = sw.attribute(Numbers(), inputs, baseline=baseline, n_steps=200, tolerance=0, target=0)
@@ -440,7 +440,7 @@ def test_integrated_gradients_of_one_number_for_each_sample(inputs, baseline):
 
 
 @pytest.mark.parametrize("method", ["gradient", "smoothgrad", "guided_backprop", "input_x_gradient"])
-@pytest.mark.parametrize("explain", [None, "a", "b", ["a", "b"]])
+@each("explain", [None, "a", "b", ["a", "b"]])
 def test_gradients_of_one_number_for_each_sample(method, explain):
     slopes = torch.tensor([[1.0, -1.0], [1.0, -1.0], [0.0, 0.0]]).double()
     if method == "guided_backprop":

@@ -8,6 +8,7 @@ import pytest
 import torch
 from PIL import Image
 from torch import nn
+from toys import each
 
 import saliency_widgets as sw
 from saliency_widgets.inputs import prepare
@@ -43,7 +44,7 @@ FORMS = {
 }
 
 
-@pytest.mark.parametrize("form", FORMS)
+@each("form", FORMS)
 def test_forms_of_one_image(form):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -83,9 +84,7 @@ def test_images_of_different_sizes_need_a_transform():
     shown_is(found, IMAGE[:, :8], IMAGE[:, :8])
 
 
-@pytest.mark.parametrize(
-    "make", [lambda: Image.fromarray(GRAY), lambda: GRAY, lambda: GRAY[..., None], lambda: GRAY[None]]
-)
+@each("make", [lambda: Image.fromarray(GRAY), lambda: GRAY, lambda: GRAY[..., None], lambda: GRAY[None]])
 def test_grays_have_one_channel_and_are_shown_gray(make):
     found = prepare(make())
     assert torch.equal(found.tensor[0, 0], torch.from_numpy(GRAY) / 255)
@@ -93,8 +92,8 @@ def test_grays_have_one_channel_and_are_shown_gray(make):
     shown_is(found, np.repeat(GRAY[..., None], 3, 2))
 
 
-@pytest.mark.parametrize("size", [(3, 5), (1, 1), (4, 4), (1, 9), (3, 3)])
-@pytest.mark.parametrize("mode", ["RGB", "L"])
+@each("size", [(3, 5), (1, 1), (4, 4), (1, 9), (3, 3)])
+@each("mode", ["RGB", "L"])
 def test_tiny_images_are_not_mistaken_for_channels(size, mode):
     array = RNG.integers(0, 256, (*size, 3) if mode == "RGB" else size, dtype=np.uint8)
     found = prepare(Image.fromarray(array))
@@ -147,7 +146,7 @@ def test_twelve_bits_in_sixteen_are_mentioned():
     assert note.startswith("The grays were divided by 65535, and the brightest is 4095")
 
 
-@pytest.mark.parametrize(
+@each(
     ("dtype", "top", "white"),
     [(np.int32, 65535, 65535), (np.int32, 255, 255), (np.float32, 1, 1), (np.float32, 255, 255)],
 )
@@ -158,7 +157,7 @@ def test_grays_of_numbers(dtype, top, white):
     np.testing.assert_allclose(prepare(image).tensor[0, 0], numbers / white, atol=1e-7)
 
 
-@pytest.mark.parametrize("shape", [(3, 6, 9), (1, 6, 9), (2, 3, 6, 9), (1, 5, 6, 9), (1, 3, 4, 6, 9)])
+@each("shape", [(3, 6, 9), (1, 6, 9), (2, 3, 6, 9), (1, 5, 6, 9), (1, 3, 4, 6, 9)])
 def test_a_tensor_of_bytes_is_scaled_and_says_so(shape):
     x = torch.from_numpy(RNG.integers(0, 256, shape, dtype=np.uint8))
     found = prepare(x)
@@ -222,7 +221,7 @@ def test_other_numbers_of_channels_are_shown_as_their_mean(channels):
 # ---- rows
 
 
-@pytest.mark.parametrize(
+@each(
     "form",
     [
         [1.0, 2.0, 3.0],
@@ -261,7 +260,7 @@ def test_rows_of_bytes_are_numbers():
 # ---- privacy
 
 
-@pytest.mark.parametrize("form", [SEEN, SEEN[0], IMAGE / 255, torch.arange(3.0)], ids=["NCHW", "CHW", "array", "row"])
+@each("form", [SEEN, SEEN[0], IMAGE / 255, torch.arange(3.0)], ids=["NCHW", "CHW", "array", "row"])
 def test_what_is_prepared_is_a_private_copy(form):
     before = form.clone() if isinstance(form, torch.Tensor) else form.copy()
     prepare(form, dtype=torch.float32).tensor.zero_()
@@ -278,7 +277,7 @@ def test_graphs_and_inference_mode_are_left_outside():
     assert not found.tensor.is_inference()
 
 
-@pytest.mark.parametrize(
+@each(
     ("inputs", "error", "said"),
     [
         (torch.zeros(3, 0, 4), ValueError, r"inputs: they are empty, with shape \(1, 3, 0, 4\)"),
@@ -337,7 +336,7 @@ class Ends(torch.nn.Module):
         return self.end(x.flatten(1)[:, :4])
 
 
-@pytest.mark.parametrize("kind", ODD)
+@each("kind", ODD)
 def test_a_tensor_that_is_no_plain_one_is_refused_with_the_way_out(kind):
     change, said = ODD[kind]
     x, model = torch.rand(1, 3, 8, 8), Ends(lambda scores: scores)
@@ -393,7 +392,7 @@ DOUBLES = {
 }
 
 
-@pytest.mark.parametrize("form", DOUBLES)
+@each("form", DOUBLES)
 def test_a_model_without_weights_computes_in_its_inputs_own_type(form):
     found = sw.attribute(Quartic().eval(), DOUBLES[form], target=0, method="gradient")
     assert found.values.dtype == torch.float64

@@ -14,7 +14,7 @@ from sklearn.decomposition import PCA
 from sklearn.linear_model import LinearRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import KBinsDiscretizer, OneHotEncoder, StandardScaler
-from toys import linear
+from toys import each, linear
 
 import saliency_widgets as sw
 from saliency_widgets.inputs.table import read_table
@@ -40,7 +40,7 @@ def encoder(people):
     ).fit(people)
 
 
-@pytest.mark.parametrize("form", ["array", "tensor", "list", "row", "series", "frame", "mapping"])
+@each("form", ["array", "tensor", "list", "row", "series", "frame", "mapping"])
 def test_a_row_may_come_in_any_form(form):
     numbers = [40.0, 3000.0, -5.0]
     given = {
@@ -183,7 +183,7 @@ def _rare():
     })  # fmt: skip
 
 
-@pytest.mark.parametrize(
+@each(
     "transform",
     [
         lambda d: np.column_stack([d.vip, d.spend, d.vip * d.spend]),

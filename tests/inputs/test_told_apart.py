@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 from torch import nn
 from torch.nn import functional as F
-from toys import far, state_of
+from toys import each, far, state_of
 
 import saliency_widgets as sw
 from saliency_widgets.runtime.model.isolation import dtype_of
@@ -68,8 +68,8 @@ def explained(model, x, expected, **settings):
     return [note for note in found.notes if note.startswith("Numbers of shape")]
 
 
-@pytest.mark.parametrize("channels", [1, 2, 3, 4, 5, 7])
-@pytest.mark.parametrize("classes", [2, 5, 7])
+@each("channels", [1, 2, 3, 4, 5, 7])
+@each("classes", [2, 5, 7])
 def test_one_image_of_any_number_of_channels(channels, classes):
     x = numbers(channels, 8, 9)
     assert explained(seeded(Pooled, channels, classes), x, x[None]) == []
@@ -92,9 +92,9 @@ def test_a_model_that_takes_the_image_is_not_asked_for_more():
     assert len(runs) == 1
 
 
-@pytest.mark.parametrize("samples", [1, 2, 3, 4, 5])
-@pytest.mark.parametrize("pool", [lambda h: h.mean(1), lambda h: h.mean(-2)], ids=["second", "last but one"])
-@pytest.mark.parametrize("kind", [torch.clone, torch.Tensor.numpy], ids=["tensor", "array"])
+@each("samples", [1, 2, 3, 4, 5])
+@each("pool", [lambda h: h.mean(1), lambda h: h.mean(-2)], ids=["second", "last but one"])
+@each("kind", [torch.clone, torch.Tensor.numpy], ids=["tensor", "array"])
 def test_sequences_of_a_transformer_of_ones_own(samples, pool, kind):
     x = numbers(samples, 10, 6)
     assert explained(seeded(Attention, pool), kind(x), x) == []
@@ -236,7 +236,7 @@ def test_lists_that_are_explained_are_arrays():
         assert torch.equal(found.values, expected)
 
 
-@pytest.mark.parametrize("given", [1.0, True, [1.5], [None], [True], {"a": 1}, b"a", torch.tensor([0.0])], ids=repr)
+@each("given", [1.0, True, [1.5], [None], [True], {"a": 1}, b"a", torch.tensor([0.0])], ids=repr)
 def test_explain_of_another_kind(given):
     with pytest.raises(TypeError, match=r"explain: expected a name or a position, or a list of them, got .*'gate'"):
         sw.attribute(seeded(Gated), (numbers(2, 6), numbers(2)), explain=given, target=0)

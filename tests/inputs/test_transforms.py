@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from toys import conv_net, far
+from toys import conv_net, each, far
 
 import saliency_widgets as sw
 from saliency_widgets.inputs import prepare
@@ -54,7 +54,7 @@ STYLES = {
 }
 
 
-@pytest.mark.parametrize("style", STYLES)
+@each("style", STYLES)
 def test_the_image_on_screen_is_what_the_model_sees(style):
     transform, seen = STYLES[style]
     image = Image.fromarray(IMAGE)
@@ -65,7 +65,7 @@ def test_the_image_on_screen_is_what_the_model_sees(style):
     assert found.notes == ()
 
 
-@pytest.mark.parametrize("style", STYLES)
+@each("style", STYLES)
 def test_black_and_white_are_what_the_transform_makes_of_them(style):
     transform, _ = STYLES[style]
     found = prepare(Image.fromarray(IMAGE), transform)
@@ -103,8 +103,8 @@ def test_sixteen_bit_arrays_have_sixteen_bit_white():
     np.testing.assert_array_equal(found.images[0], IMAGE)
 
 
-@pytest.mark.parametrize("dtype", [bool, np.int64, np.float32, np.float64])
-@pytest.mark.parametrize("top", [1, 255])
+@each("dtype", [bool, np.int64, np.float32, np.float64])
+@each("top", [1, 255])
 def test_arrays_of_other_types_have_their_own_white(dtype, top):
     mask = IMAGE > 127
     array = mask if dtype is bool else (mask * top).astype(dtype)
@@ -193,9 +193,7 @@ def test_stretching_each_image_is_noted():
     assert "separately" in note
 
 
-@pytest.mark.parametrize(
-    "curve", [torch.square, torch.sqrt, lambda t: t + (6.3 * t).sin(), lambda t: (t - MEAN).exp() * STD]
-)
+@each("curve", [torch.square, torch.sqrt, lambda t: t + (6.3 * t).sin(), lambda t: (t - MEAN).exp() * STD])
 def test_a_curve_is_noted_as_not_exact(curve):
     (note,) = prepare(Image.fromarray(IMAGE), lambda p: curve(to_tensor(p))).notes
     assert "not linear in the pixels" in note
@@ -236,7 +234,7 @@ def test_a_transform_that_raises_is_told_with_its_input():
         prepare(IMAGE, transform)
 
 
-@pytest.mark.parametrize("result", [None, "image", {"pixel_values": torch.zeros(1, 3, 4, 4)}, [1.0, 2.0], 3.0])
+@each("result", [None, "image", {"pixel_values": torch.zeros(1, 3, 4, 4)}, [1.0, 2.0], 3.0])
 def test_a_transform_must_return_a_tensor(result):
     with pytest.raises(ValueError, match=rf"transform: it must return a tensor, got a {type(result).__name__}; end it"):
         prepare(Image.fromarray(IMAGE), lambda _: result)
@@ -320,8 +318,8 @@ def test_the_transform_gets_the_image_in_its_own_mode(tmp_path, mode, form):
     assert torch.equal(found.tensor[0], as_it_is(image))
 
 
-@pytest.mark.parametrize("kind", ["I;16", "I"])
-@pytest.mark.parametrize(("top", "white"), [(4095, 4095), (4000, 4095), (65535, 65535), (200, 255), (256, 511)])
+@each("kind", ["I;16", "I"])
+@each(("top", "white"), [(4095, 4095), (4000, 4095), (65535, 65535), (200, 255), (256, 511)])
 def test_deep_grays_have_the_white_of_their_bits(kind, top, white):
     numbers = np.linspace(0, top, 54).reshape(6, 9).round()
     image = Image.fromarray(numbers.astype(np.uint16 if kind == "I;16" else np.int32))
@@ -347,7 +345,7 @@ def composite(image):
     return to_tensor(Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB"))
 
 
-@pytest.mark.parametrize("transform", [to_tensor, composite, lambda p: to_tensor(p.convert("RGB")), lambda p: p])
+@each("transform", [to_tensor, composite, lambda p: to_tensor(p.convert("RGB")), lambda p: p])
 def test_black_and_white_of_an_image_with_alpha(transform):
     found = prepare(RGBA, transform)
     assert found.notes == ()

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.func import functional_call, stack_module_state
 from torch.utils.checkpoint import CheckpointFunction, checkpoint, checkpoint_sequential
-from toys import conv_net, far, linear, rows
+from toys import conv_net, each, far, linear, rows
 
 import saliency_widgets as sw
 
@@ -68,7 +68,7 @@ CHECKPOINTED = [reentrant, by_custom_forward, sequential, nested]
 
 
 @pytest.mark.parametrize("method", ["gradient", "smoothgrad", "guided_backprop", "captum.Saliency"])
-@pytest.mark.parametrize("how", CHECKPOINTED, ids=lambda how: how.__name__)
+@each("how", CHECKPOINTED, ids=lambda how: how.__name__)
 def test_a_reentrant_checkpoint_changes_no_bit(how, method):
     results = [sw.attribute(Blocks(run), X, target=1, method=method).values for run in (how, plainly)]
     assert torch.equal(*results)
@@ -80,8 +80,8 @@ def test_it_is_what_backward_by_hand_gives():
     assert far(sw.attribute(Blocks(reentrant), X, target=1, method="gradient").values, leaf.grad) < 1e-12
 
 
-@pytest.mark.parametrize("layer", [None, "first", "first.0", "second"])
-@pytest.mark.parametrize("how", CHECKPOINTED, ids=lambda how: how.__name__)
+@each("layer", [None, "first", "first.0", "second"])
+@each("how", CHECKPOINTED, ids=lambda how: how.__name__)
 def test_layers_inside_a_reentrant_checkpoint_are_seen(how, layer):
     found, expected = (sw.attribute(Blocks(run), X, target=1, method="grad_cam", layer=layer) for run in (how, plainly))
     assert found.layer == expected.layer
@@ -183,7 +183,7 @@ def with_parameters(self, x):
 
 
 @pytest.mark.parametrize("method", ["gradient", "integrated_gradients", "grad_cam"])
-@pytest.mark.parametrize("how", [accumulating, with_parameters], ids=lambda how: how.__name__)
+@each("how", [accumulating, with_parameters], ids=lambda how: how.__name__)
 def test_checkpoints_of_other_libraries(how, method):
     model = Blocks(how)
     found, expected = (sw.attribute(one, X, target=1, method=method) for one in (model, Blocks(plainly)))
@@ -305,7 +305,7 @@ class Failing(torch.autograd.Function):
 
 
 @pytest.mark.parametrize("method", ["gradient", "integrated_gradients", "captum.Saliency"])
-@pytest.mark.parametrize(
+@each(
     ("formula", "said"),
     [
         (sigmoid_written_to, r"forward pass runs, but its backward pass.*output of Sigmoid, of shape .*clone\(\)"),
@@ -353,8 +353,8 @@ def reshaping(model, x):
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-@pytest.mark.parametrize("batch", [1, 2])
-@pytest.mark.parametrize("make", [exported, reshaping], ids=lambda make: make.__name__)
+@each("batch", [1, 2])
+@each("make", [exported, reshaping], ids=lambda make: make.__name__)
 @pytest.mark.parametrize("method", ["smoothgrad", "integrated_gradients"])
 def test_a_fixed_batch_size_is_named_and_chunk_size_1_works(make, method, batch):
     plain, x = conv_net(), X[:batch]
@@ -407,8 +407,8 @@ def positive(*shape):
     return rows(5, *shape).abs() + 0.5
 
 
-@pytest.mark.parametrize("quadrature", ["adaptive", "trapezoid", "midpoint"])
-@pytest.mark.parametrize(
+@each("quadrature", ["adaptive", "trapezoid", "midpoint"])
+@each(
     ("baseline", "said"),
     [
         (None, r"the baseline 'zero'"),

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
-from toys import far, images, output_of, runner
+from toys import each, far, images, output_of, runner
 
 import saliency_widgets as sw
 from saliency_widgets.runtime.layers.coordinates import Coordinates
@@ -90,7 +90,7 @@ CUTS = {
 }
 
 
-@pytest.mark.parametrize("cut", CUTS)
+@each("cut", CUTS)
 def test_each_way_to_cut_patches_gives_their_centers(cut):
     _, positions, coordinates = traced(X, CUTS[cut])
     rows, columns = 6 * torch.arange(4) + 3.0, 6 * torch.arange(6) + 3.0
@@ -118,7 +118,7 @@ LOST = {
 }
 
 
-@pytest.mark.parametrize("lose", LOST)
+@each("lose", LOST)
 def test_what_does_not_cover_the_image_is_no_grid(lose):
     _, positions, coordinates = traced(X, LOST[lose])
     assert positions is None or coordinates.layout(positions) is None
@@ -135,7 +135,7 @@ TURNED = {
 }
 
 
-@pytest.mark.parametrize("turn", TURNED)
+@each("turn", TURNED)
 def test_a_turned_image_is_read_as_it_was_shown(turn):
     """Of one bright patch, the bright cell of the map is the patch's."""
     x = torch.zeros(1, 3, 24, 36).double()
@@ -228,8 +228,8 @@ class Encoder(nn.Module):
         return self.head((tokens.transpose(0, 1) if self.sequence_first else tokens).mean(1))
 
 
-@pytest.mark.parametrize("sequence_first", [False, True])
-@pytest.mark.parametrize(("before", "behind"), [(0, 0), (1, 0), (2, 0), (5, 0), (0, 1), (1, 9), (12, 12)])
+@each("sequence_first", [False, True])
+@each(("before", "behind"), [(0, 0), (1, 0), (2, 0), (5, 0), (0, 1), (1, 9), (12, 12)])
 def test_the_cell_that_answers_is_the_patch_that_moves(before, behind, sequence_first):
     model, x = Encoder(before, behind, sequence_first=sequence_first), images(0, 2, 3, 24, 40)
     layers = spatial_layers(runner(model, x).passes)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from torch import nn
-from toys import far
+from toys import each, far
 
 import saliency_widgets as sw
 from saliency_widgets.attribution import Score
@@ -78,7 +78,7 @@ def made(kind):
 
 
 @pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("kind", MIXING)
+@each("kind", MIXING)
 def test_a_map_is_that_of_the_rows_one_by_one(kind, method):
     model = made(MIXING[kind])
     found = sw.attribute(model, X, method=method, target=1, **METHODS[method])
@@ -147,7 +147,7 @@ ONE_FOR_ALL = {
 
 
 @pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("what", ONE_FOR_ALL)
+@each("what", ONE_FOR_ALL)
 def test_one_number_for_a_whole_batch_is_taken_row_by_row(what, method):
     after, target = ONE_FOR_ALL[what]
 

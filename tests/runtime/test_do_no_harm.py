@@ -17,7 +17,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
-from toys import images, state_of
+from toys import each, images, state_of
 
 import saliency_widgets as sw
 from saliency_widgets.attribution.errors import Cancelled
@@ -363,7 +363,7 @@ def written_down(value):
     return [written_down(item) for item in value] if isinstance(value, (list, tuple, set, deque)) else value
 
 
-@pytest.mark.parametrize("kind", WRITTEN)
+@each("kind", WRITTEN)
 def test_what_forward_writes_to_is_not_the_callers(kind):
     kept, write = WRITTEN[kind]()
     model = Writes(kept, write)
@@ -405,7 +405,7 @@ BOUND = {
 }
 
 
-@pytest.mark.parametrize("kind", BOUND)
+@each("kind", BOUND)
 def test_a_method_that_is_kept_writes_to_nothing_of_the_callers(kind):
     model = Bound(BOUND[kind])
     sw.attribute(model, torch.rand(2, 4), method="gradient", target=0)
@@ -490,8 +490,8 @@ DRAWS = {
 }
 
 
-@pytest.mark.parametrize("thread", [on_main, on_a_worker])
-@pytest.mark.parametrize("kind", DRAWS)
+@each("thread", [on_main, on_a_worker])
+@each("kind", DRAWS)
 def test_what_a_model_draws_neither_reads_nor_moves_torchs_random_state(kind, thread):
     model, x = Draws(DRAWS[kind]), torch.rand(2, 4, generator=torch.Generator().manual_seed(1))
     found = []
@@ -648,7 +648,7 @@ def inside(value, depth=0):
     return [inside(item, depth + 1) for item in [*items, *own.items()]]
 
 
-@pytest.mark.parametrize("kind", OBJECTS)
+@each("kind", OBJECTS)
 def test_an_object_that_keeps_state_is_the_passes_own(kind):
     x = torch.rand(2, 6, generator=torch.Generator().manual_seed(4))
     fresh, model = Keeps(OBJECTS[kind]()), Keeps(OBJECTS[kind]())
@@ -714,7 +714,7 @@ HANDED_ON = {
 }
 
 
-@pytest.mark.parametrize("kind", HANDED_ON)
+@each("kind", HANDED_ON)
 def test_what_is_neither_small_nor_plain_is_handed_on_as_it_is(kind):
     model = nn.Linear(2, 2)
     model.kept = kept = HANDED_ON[kind]()
@@ -796,7 +796,7 @@ PATCHES = (
 )
 
 
-@pytest.mark.parametrize("patch", PATCHES)
+@each("patch", PATCHES)
 def test_a_forward_that_was_replaced_runs_nothing_of_the_callers(patch):
     net, x = small_net(), torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(4))
     patch(net)
@@ -869,7 +869,7 @@ ELSEWHERE = {
 }
 
 
-@pytest.mark.parametrize("kind", ELSEWHERE)
+@each("kind", ELSEWHERE)
 def test_numbers_that_python_and_numpy_draw_repeat(kind):
     made = ELSEWHERE[kind]()
     model, x = Noisy(made if callable(made) else lambda: made.random()), torch.rand(2, 4)
@@ -1071,7 +1071,7 @@ class Tied(nn.Module):
         return self.head(x.flatten(1)) * seen.sum()
 
 
-@pytest.mark.parametrize(
+@each(
     "kind",
     ["the same buffer in two modules", "a buffer that is a view", "an attribute that is a view", "a buffer in a list"],
 )

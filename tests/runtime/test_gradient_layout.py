@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
-from toys import far, images, rows
+from toys import each, far, images, rows
 
 import saliency_widgets as sw
 from saliency_widgets.runtime.model.isolation import undisturbed
@@ -83,9 +83,7 @@ NORMS = {
 }
 
 
-@pytest.mark.parametrize(
-    "shape", [(1, 4, 3, 5), (2, 4, 1, 5), (2, 4, 3, 1), (2, 4, 3, 5), (1, 4, 2, 3, 5), (1, 4, 6)], ids=str
-)
+@each("shape", [(1, 4, 3, 5), (2, 4, 1, 5), (2, 4, 3, 1), (2, 4, 3, 5), (1, 4, 2, 3, 5), (1, 4, 6)], ids=str)
 @pytest.mark.parametrize("norm", NORMS)
 def test_a_norm_reads_its_gradient_right_in_every_layout(norm, shape):
     function, formula = NORMS[norm]
@@ -337,8 +335,8 @@ OPERATORS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("batch", [1, 2])
-@pytest.mark.parametrize("operator", OPERATORS)
+@each("batch", [1, 2])
+@each("operator", OPERATORS)
 def test_an_operators_gradient_is_the_limit_of_differences(operator, batch):
     """Whatever layout inputs and gradients are in; what arrives expanded is a mean's gradient."""
     function, h = OPERATORS[operator], 1e-6

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
-from toys import Tally, conv_net, far, images, mlp, rows, runner, state_of
+from toys import Tally, conv_net, each, far, images, mlp, rows, runner, state_of
 
 import saliency_widgets as sw
 from saliency_widgets.runtime.layers.selection import spatial_layers
@@ -64,7 +64,7 @@ def test_the_last_layer_with_an_extent_is_the_default():
     assert torch.equal(cam(model).values, cam(model, layer="3").values)
 
 
-@pytest.mark.parametrize("layer", ["0", "1", "2", "3", "4"])
+@each("layer", ["0", "1", "2", "3", "4"])
 def test_each_layer_is_by_the_formula(layer):
     model, i = conv_net(), int(layer) + 1
     with torch.no_grad():
@@ -160,7 +160,7 @@ def test_the_users_own_hooks_run_and_stay_and_their_lists_are_left_alone():
     assert state_of(model) == before
 
 
-@pytest.mark.parametrize(
+@each(
     ("layer", "error", "said"),
     [
         (
@@ -305,7 +305,7 @@ class Patches(nn.Module):
         return read if text is None else read * text.mean((1, 2))[:, None]
 
 
-@pytest.mark.parametrize(
+@each(
     ("size", "patch", "registers", "grid"),
     [(30, 7, 1, (4, 4)), (50, 16, 1, (3, 3)), (32, 8, 5, (4, 4)), (33, 8, 2, (4, 4)), ((24, 36), 6, 1, (4, 6))],
 )
@@ -409,7 +409,7 @@ def test_patches_as_rows_of_their_own_are_no_image():
     assert far(found.values, expected) < 1e-13
 
 
-@pytest.mark.parametrize(
+@each(
     ("reshape", "said"),
     [
         (lambda out: out.undefined, "it raised AttributeError"),

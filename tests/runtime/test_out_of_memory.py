@@ -6,7 +6,7 @@ import weakref
 import pytest
 import torch
 from torch import nn
-from toys import conv_net, far, images, rows
+from toys import conv_net, each, far, images, rows
 
 import saliency_widgets as sw
 from saliency_widgets.attribution.errors import out_of_memory
@@ -138,8 +138,8 @@ def test_the_bits_are_the_same_whether_the_limit_was_just_found_or_remembered(me
     assert torch.equal(first.values, second.values)
 
 
-@pytest.mark.parametrize("error", ERRORS)
-@pytest.mark.parametrize("where", ["forward", "backward"])
+@each("error", ERRORS)
+@each("where", ["forward", "backward"])
 @pytest.mark.parametrize("method", ["gradient", "integrated_gradients", "smoothgrad"])
 def test_every_way_of_saying_so_on_the_way_there_and_back(method, where, error):
     x, asked = images(), request(method, target=[1, 3])
@@ -152,7 +152,7 @@ def test_every_way_of_saying_so_on_the_way_there_and_back(method, where, error):
 
 
 @pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("batch", [1, 2])
+@each("batch", [1, 2])
 def test_a_single_row_that_is_too_much_is_told_as_it_is(method, batch):
     for error, kind in {"CUDA": torch.OutOfMemoryError, "CPU": RuntimeError, "Python": MemoryError}.items():
         model = Cramped(0, error)
@@ -163,7 +163,7 @@ def test_a_single_row_that_is_too_much_is_told_as_it_is(method, batch):
         assert model.log.failed[-1] == 1
 
 
-@pytest.mark.parametrize("room", [1, 2])
+@each("room", [1, 2])
 @pytest.mark.parametrize("method", ["gradient", "integrated_gradients", "smoothgrad", "expected_gradients", "grad_cam"])
 def test_what_is_held_is_split_along(method, room):
     """Each sample has a shift of its own: rows that met another's would give another map."""
@@ -186,7 +186,7 @@ def test_inputs_that_are_explained_together_are_split_together(room):
         assert far(found[1].part(part).values, found[0].part(part).values) < 1e-12
 
 
-@pytest.mark.parametrize(("asked", "room", "tried"), [(8, 5, [8]), (8, 3, [8, 4]), (7, 1, [7, 4, 2]), (9, 8, [9])])
+@each(("asked", "room", "tried"), [(8, 5, [8]), (8, 3, [8, 4]), (7, 1, [7, 4, 2]), (9, 8, [9])])
 def test_the_limit_goes_down_by_powers_of_two_and_stays(asked, room, tried):
     model, x = Cramped(room), images(0, 1, 3, 8, 8)
     problem = Problem(model, x)

@@ -9,7 +9,7 @@ import sys
 import pytest
 import torch
 from torch import nn
-from toys import Shared, conv_net, images
+from toys import Shared, conv_net, each, images
 
 import saliency_widgets as sw
 from saliency_widgets.api.checkup import check_up
@@ -41,8 +41,8 @@ def _fail(expected: str) -> None:
 
 
 @pytest.mark.usefixtures("as_found")
-@pytest.mark.parametrize("before", ["highest", "high", "medium"])
-@pytest.mark.parametrize(("kind", "expected"), [("ieee", "ieee"), ("tf32", "tf32")])
+@each("before", ["highest", "high", "medium"])
+@each(("kind", "expected"), [("ieee", "ieee"), ("tf32", "tf32")])
 def test_torchs_switches_are_set_for_the_pass_and_put_back(before, kind, expected):
     torch.set_float32_matmul_precision(before)
     found = everything()
@@ -136,7 +136,7 @@ def test_the_check_up_says_that_it_is_slow_on_a_cpu():
         assert any("bfloat16" in finding.what and finding.severity == "slow" for finding in found) == slow
 
 
-@pytest.mark.parametrize(
+@each(
     ("given", "kind", "said"),
     [
         ({"precision": 16}, TypeError, "precision"),

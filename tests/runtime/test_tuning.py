@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import copy
 
-import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval
-from toys import runner, state_of
+from toys import each, runner, state_of
 
 import saliency_widgets as sw
 from saliency_widgets.runtime.reuse.fusion import Tuned
@@ -55,8 +54,8 @@ def tuned(model: nn.Module, x: torch.Tensor = X) -> Tuned | None:
     return survey(runner(model, x).passes, fold=True).tuned
 
 
-@pytest.mark.parametrize("bias", [True, False])
-@pytest.mark.parametrize("affine", [True, False])
+@each("bias", [True, False])
+@each("affine", [True, False])
 def test_folded_weights_are_those_of_torchs_own_fusion_in_float64(bias, affine):
     model = Net(plain_run, learnt(nn.BatchNorm2d(4, affine=affine)), bias).double().eval()
     found = tuned(model)
@@ -85,7 +84,7 @@ KEPT_APART = {
 }
 
 
-@pytest.mark.parametrize("why", KEPT_APART)
+@each("why", KEPT_APART)
 def test_what_is_used_elsewhere_is_not_folded(why):
     model = Net(KEPT_APART[why]).double().eval()
     found = tuned(model)
@@ -99,7 +98,7 @@ class NormAct(nn.BatchNorm2d):
         return torch.relu(super().forward(x))
 
 
-@pytest.mark.parametrize(
+@each(
     "change",
     {
         "training": lambda m: m.norm.train(),

@@ -7,7 +7,7 @@ import time
 import pytest
 import torch
 from torch import nn
-from toys import Shared, Tally, conv_net, images, tallied
+from toys import Shared, Tally, conv_net, each, images, tallied
 
 from saliency_widgets.api.attribute import attribute
 from saliency_widgets.attribution import Reduction, Score
@@ -208,9 +208,7 @@ class Keeping(nn.Module):
         return {"first": self.last, "mean": self.last.mean()}
 
 
-@pytest.mark.parametrize(
-    ("kind", "layer"), [("identity", "drop"), ("in place", "act"), ("kept", "keeping"), ("in place", "first")]
-)
+@each(("kind", "layer"), [("identity", "drop"), ("in place", "act"), ("kept", "keeping"), ("in place", "first")])
 def test_a_layers_gradient_is_that_of_what_it_returned_whatever_goes_around_it(kind, layer):
     events: list[Event] = []
     model, x = Around(kind), images(0, 1, 3, 8, 8)

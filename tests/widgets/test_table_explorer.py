@@ -15,7 +15,7 @@ from ipywidgets.widgets import widget as registry
 from sklearn.compose import ColumnTransformer
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from torch import nn
-from toys import Tally, linear, mlp, state_of, tallied
+from toys import Tally, each, linear, mlp, state_of, tallied
 
 import saliency_widgets as sw
 from saliency_widgets.attribution.baselines import BASELINE
@@ -325,7 +325,7 @@ def test_a_regression_tells_its_value(people, encoder, given):
     several.close()
 
 
-@pytest.mark.parametrize("form", ["array", "tensor", "list", "row", "series", "frame", "mapping"])
+@each("form", ["array", "tensor", "list", "row", "series", "frame", "mapping"])
 def test_a_row_in_any_form_is_explored(form):
     numbers = [40.0, 3000.0, -5.0]
     rows = np.random.default_rng(0).normal(size=(9, 3))
