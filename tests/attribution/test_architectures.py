@@ -12,7 +12,7 @@ METHODS = sw.methods()
 CLOSE = 1e-10
 
 
-def found(kind, method, model=None):
+def outcome(kind, method, model=None):
     return explain(KINDS[kind], made(kind) if model is None else model, method)
 
 
@@ -28,10 +28,10 @@ def test_the_right_map_or_one_reason(kind, method):
     why = reason(case, method)
     if why is not None:
         with pytest.raises(ValueError, match=why):
-            found(kind, method, model)
+            outcome(kind, method, model)
         assert state_of(model) == before
         return
-    result = found(kind, method, model)
+    result = outcome(kind, method, model)
     assert state_of(model) == before
     expected = ORACLES[method](case, made(kind))
     assert float(expected.abs().max()) > 0, "this model and input give nothing to see"
@@ -48,7 +48,7 @@ def test_the_right_map_or_one_reason(kind, method):
 def test_the_gradient_is_the_limit_of_differences(kind):
     """Central differences along random directions, and so no autograd at all."""
     case, model, h = KINDS[kind], made(kind), 1e-6
-    values = found(kind, "gradient", model).values
+    values = outcome(kind, "gradient", model).values
     generator = torch.Generator().manual_seed(9)
     for _ in range(3):
         step = torch.randn(case.x.shape, generator=generator, dtype=torch.float64)
@@ -70,7 +70,7 @@ def test_delta_is_what_is_missing_and_vanishes(kind, method):
     }[method]
     with torch.no_grad():
         change = case.score(model, case.x) - case.score(model, start)
-    result = found(kind, method, model)
+    result = outcome(kind, method, model)
     sums = result.values.flatten(1).sum(1)
     assert torch.allclose(result.delta, sums - change, rtol=0, atol=1e-12)
     if method == "expected_gradients":
@@ -89,7 +89,7 @@ def test_a_sample_does_not_depend_on_the_one_beside_it(kind, method):
     case = KINDS[kind]
     if reason(case, method) is not None or callable(case.target):
         return
-    together, model = found(kind, method), made(kind)
+    together, model = outcome(kind, method), made(kind)
     settings = dict(together.settings) | {"target": case.target[1]}
     if isinstance(case.inputs, dict):
         second = {name: value[1:] for name, value in case.inputs.items()}

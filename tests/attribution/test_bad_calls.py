@@ -241,7 +241,7 @@ def test_an_output_that_is_no_number(how, what, target):
 
 @each("target", [0, None])
 @each(
-    ("how", "found"),
+    ("how", "result"),
     [
         (lambda self, x: self.net(x).sum(0, keepdim=True), 1),
         (lambda self, x: self.net(x)[:1], 1),
@@ -249,10 +249,10 @@ def test_an_output_that_is_no_number(how, what, target):
         (lambda self, x: self.net(x).flatten(), 8),
     ],
 )
-def test_another_number_of_rows(how, found, target):
+def test_another_number_of_rows(how, result, target):
     model = Broken()
     model.how = how
-    said = rf"model: it returned {found} rows of scores for 2 inputs.*must score each row"
+    said = rf"model: it returned {result} rows of scores for 2 inputs.*must score each row"
     faulty(model, X, ValueError, said, target=target)
     model.how = None
     works(model)
@@ -336,9 +336,9 @@ def test_a_model_that_normalizes_its_input_in_place():
 
     x = X.clone()
     for method in sw.methods():
-        found, expected = (sw.attribute(model(), x, method=method) for model in (InPlace, Twin))
-        assert torch.equal(found.values, expected.values), method
-        assert found.settings == expected.settings
+        result, expected = (sw.attribute(model(), x, method=method) for model in (InPlace, Twin))
+        assert torch.equal(result.values, expected.values), method
+        assert result.settings == expected.settings
     assert torch.equal(x, X)
 
 
@@ -347,12 +347,12 @@ def test_a_model_that_normalizes_its_input_in_place():
 def test_inputs_of_any_kind_are_only_read(requires_grad, contiguous):
     x = X.clone() if contiguous else X.transpose(2, 3).contiguous().transpose(2, 3)
     x.requires_grad_(requires_grad)
-    found = sw.attribute(conv_net(), x, method="integrated_gradients", target=0)
+    result = sw.attribute(conv_net(), x, method="integrated_gradients", target=0)
     assert x.grad is None
     assert x.requires_grad == requires_grad
     assert torch.equal(x, X)
-    assert not found.values.requires_grad
-    assert torch.equal(found.values, sw.attribute(conv_net(), X, method="integrated_gradients", target=0).values)
+    assert not result.values.requires_grad
+    assert torch.equal(result.values, sw.attribute(conv_net(), X, method="integrated_gradients", target=0).values)
 
 
 def test_an_input_that_is_part_of_a_graph_keeps_it():
@@ -365,27 +365,27 @@ def test_an_input_that_is_part_of_a_graph_keeps_it():
 @each("dtype", [torch.int64, torch.int16, torch.float16, torch.bfloat16, torch.bool])
 def test_inputs_of_another_type_are_brought_to_the_models(dtype):
     x = (rows(1, 2, 4) * 3).to(dtype)
-    found = sw.attribute(mlp(), x, method="gradient", target=0)
-    assert found.values.dtype == torch.float64
-    assert torch.equal(found.values, sw.attribute(mlp(), x.double(), method="gradient", target=0).values)
+    result = sw.attribute(mlp(), x, method="gradient", target=0)
+    assert result.values.dtype == torch.float64
+    assert torch.equal(result.values, sw.attribute(mlp(), x.double(), method="gradient", target=0).values)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_models_in_half_precision(dtype):
     model = conv_net().to(dtype)
     for method in sw.methods():
-        found = sw.attribute(model, X, method=method, target=0)
-        assert found.values.dtype == dtype
-        assert bool(torch.isfinite(found.values).all())
+        result = sw.attribute(model, X, method=method, target=0)
+        assert result.values.dtype == dtype
+        assert bool(torch.isfinite(result.values).all())
 
 
 @pytest.mark.parametrize("ambient", [contextlib.nullcontext, torch.no_grad, torch.inference_mode])
 def test_the_result_can_be_used_anywhere(ambient):
     model = conv_net()
     with ambient():
-        found = sw.attribute(model, X, method="integrated_gradients", target=0)
+        result = sw.attribute(model, X, method="integrated_gradients", target=0)
     factor = torch.ones((), dtype=torch.float64, requires_grad=True)
-    (found.values * factor).sum().backward()
+    (result.values * factor).sum().backward()
     assert factor.grad is not None
 
 
@@ -410,9 +410,9 @@ def looped():
     ids=str,
 )
 def test_what_has_no_end_is_not_gone_through(argument, value, said):
-    given = {"inputs": X, "method": "gradient", "target": 0, argument: value}
+    settings = {"inputs": X, "method": "gradient", "target": 0, argument: value}
     with pytest.raises((TypeError, ValueError), match=said):
-        sw.attribute(conv_net(), **given)
+        sw.attribute(conv_net(), **settings)
 
 
 def test_complex_rows_and_labels_are_refused_whatever_they_hold():

@@ -74,9 +74,9 @@ def test_blurring_twice_is_blurring_once():
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 def test_the_blur_keeps_the_type_and_computes_in_32_bits_at_least(dtype):
     x = X.to(dtype)
-    found = scale_space(x)(1.5)
-    assert found.dtype == dtype
-    assert far(found.double(), blurred(x.double(), 1.5)) < max(torch.finfo(dtype).eps, 1e-6)
+    result = scale_space(x)(1.5)
+    assert result.dtype == dtype
+    assert far(result.double(), blurred(x.double(), 1.5)) < max(torch.finfo(dtype).eps, 1e-6)
 
 
 # ---- exact at any number of steps
@@ -86,13 +86,13 @@ def test_the_blur_keeps_the_type_and_computes_in_32_bits_at_least(dtype):
 def test_linear_is_exact_in_every_estimate(n_steps):
     exact = WEIGHTS.view(3, 7, 10) * (X - blurred(X, STRONGEST))
     model = flat(linear(WEIGHTS, 3.0))
-    found = list(estimates(model, X, "blur_ig", blur_level=LEVEL, n_steps=n_steps, chunk_size=4, score="value"))
-    for estimate in found:
+    result = list(estimates(model, X, "blur_ig", blur_level=LEVEL, n_steps=n_steps, chunk_size=4, score="value"))
+    for estimate in result:
         assert far(estimate.values, exact) < 1e-12
         assert estimate.delta is None or float(estimate.delta.abs().max()) < 1e-12
-    assert [estimate.delta is None for estimate in found] == [True] + [False] * (len(found) - 1)
-    assert found[-1].done == found[-1].total == found[-1].evaluations == n_steps + 1
-    assert far(found[-1].score, model(X)[:, 0].detach()) < 1e-15
+    assert [estimate.delta is None for estimate in result] == [True] + [False] * (len(result) - 1)
+    assert result[-1].done == result[-1].total == result[-1].evaluations == n_steps + 1
+    assert far(result[-1].score, model(X)[:, 0].detach()) < 1e-15
 
 
 @each("n_steps", [1, 2, 5, 16])
@@ -142,9 +142,9 @@ def test_every_estimate_is_the_sum_over_the_nodes_seen(n_steps, chunk_size):
 def test_it_converges_with_the_square_of_the_step():
     """For sum exp(3 x) the integral is exp(3 x) - exp(3 L(s_max)), pixel by pixel."""
     exact = (3 * X).exp() - (3 * blurred(X, STRONGEST)).exp()
-    found = [explain(flat(Formula(lambda x: (3 * x).exp().sum(1))), n_steps=n) for n in (16, 32, 64)]
-    errors = [far(f.values, exact) for f in found]
-    deltas = [float(f.delta.abs().max()) for f in found]
+    result = [explain(flat(Formula(lambda x: (3 * x).exp().sum(1))), n_steps=n) for n in (16, 32, 64)]
+    errors = [far(f.values, exact) for f in result]
+    deltas = [float(f.delta.abs().max()) for f in result]
     for coarse, fine in [*pairwise(errors), *pairwise(deltas)]:
         assert coarse / fine == pytest.approx(4, rel=0.1)
     assert errors[-1] < 1e-3
@@ -153,11 +153,11 @@ def test_it_converges_with_the_square_of_the_step():
 def test_delta_is_its_definition():
     model = conv_net()
     x = images()
-    found = explain(model, x, n_steps=3, target=[1, 2], score="logit")
+    result = explain(model, x, n_steps=3, target=[1, 2], score="logit")
     with torch.no_grad():
         change = (model(x) - model(blurred(x, LEVEL * 8)))[[0, 1], [1, 2]]
-    assert far(found.delta, found.values.sum((1, 2, 3)) - change) < 1e-10
-    assert float(found.delta.abs().min()) > 1e-9
+    assert far(result.delta, result.values.sum((1, 2, 3)) - change) < 1e-10
+    assert float(result.delta.abs().min()) > 1e-9
 
 
 @each("chunk_size", [1, 2, 3, 5, 8, 16, 1000])
@@ -180,9 +180,9 @@ def test_in_chunks_it_is_the_same_as_in_one(chunk_size, n_steps):
 
 def test_an_image_of_one_color_gets_nothing():
     x = torch.tensor([0.2, 0.9, 0.5], dtype=torch.float64).view(1, 3, 1, 1).expand(1, 3, 8, 8)
-    found = explain(conv_net(), x, n_steps=4, target=1, score="logit")
-    assert float(found.values.abs().max()) < 1e-15
-    assert float(found.delta.abs().max()) < 1e-14
+    result = explain(conv_net(), x, n_steps=4, target=1, score="logit")
+    assert float(result.values.abs().max()) < 1e-15
+    assert float(result.delta.abs().max()) < 1e-14
 
 
 def test_a_mirrored_image_gets_the_mirrored_map():

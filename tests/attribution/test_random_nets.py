@@ -84,9 +84,9 @@ def size_of(method):
     return {param.name: SIZES[param.name] for param in METHODS[method].params if param.name in SIZES}
 
 
-def scale_of(found):
+def scale_of(result):
     """Rounding is relative to the largest number that was added up, also where the sum is small."""
-    return float(found.abs().max()) + 1e-3
+    return float(result.abs().max()) + 1e-3
 
 
 @pytest.mark.parametrize("method", [name for name in METHODS if "chunk_size" in {p.name for p in METHODS[name].params}])
@@ -97,10 +97,10 @@ def test_chunked_is_unchunked(method, net, chunk_size):
     if why_not(model, x, method):
         return
     whole = explain(method, model, x, target, chunk_size=1024)
-    found = explain(method, model, x, target, chunk_size=chunk_size)
+    result = explain(method, model, x, target, chunk_size=chunk_size)
     close = CLOSE[x.dtype] * scale_of(whole.values)
-    assert float((found.values - whole.values).abs().max()) <= close
-    assert found.evaluations == whole.evaluations
+    assert float((result.values - whole.values).abs().max()) <= close
+    assert result.evaluations == whole.evaluations
 
 
 @MORE
@@ -139,10 +139,10 @@ def test_the_same_seed_gives_the_same_bits(net, method, seed):
     model, x, target = net
     if why_not(model, x, method):
         return
-    given = {"seed": seed} if "seed" in {param.name for param in METHODS[method].params} else {}
-    first = explain(method, model, x, target, **given)
+    options = {"seed": seed} if "seed" in {param.name for param in METHODS[method].params} else {}
+    first = explain(method, model, x, target, **options)
     torch.manual_seed(seed)
-    again = explain(method, model, x, target, **given)
+    again = explain(method, model, x, target, **options)
     assert torch.equal(first.values, again.values)
     assert first.settings == again.settings
 
@@ -153,13 +153,13 @@ def test_delta_is_its_definition(net, n_steps, rule, baseline):
     model, x, target = net
     start = torch.randn(x.shape, dtype=x.dtype) if baseline else torch.zeros_like(x)
     settings = {"baseline": start, "n_steps": n_steps, "quadrature": rule}
-    found = explain("integrated_gradients", model, x, target, **settings)
+    result = explain("integrated_gradients", model, x, target, **settings)
     rows = torch.arange(len(x))
     with torch.no_grad():
         change = model(x)[rows, target] - model(start)[rows, target]
-        size = found.values.abs().flatten(1).sum(1).max() + change.abs().max() + model(x).abs().max()
-    missing = found.values.flatten(1).sum(1) - change
-    assert float((found.delta - missing).abs().max()) <= CLOSE[x.dtype] * float(size)
+        size = result.values.abs().flatten(1).sum(1).max() + change.abs().max() + model(x).abs().max()
+    missing = result.values.flatten(1).sum(1) - change
+    assert float((result.delta - missing).abs().max()) <= CLOSE[x.dtype] * float(size)
 
 
 @FEW
@@ -168,19 +168,19 @@ def test_delta_is_its_definition_all_the_way(net, method):
     """Of one baseline, so that the mean score of the baselines drawn so far is always the same."""
     model, x, target = net
     start = 0.7 * x[:1].flip(-1)
-    given = {"baseline": start} if method == "integrated_gradients" else {"baselines": start}
+    options = {"baseline": start} if method == "integrated_gradients" else {"baselines": start}
     with torch.no_grad():
         change = (model(x) - model(start))[torch.arange(len(x)), target]
     running = [
-        found
-        for found in estimates(model, x, method, target=target, chunk_size=1, **size_of(method), **given)
-        if found.delta is not None
+        result
+        for result in estimates(model, x, method, target=target, chunk_size=1, **size_of(method), **options)
+        if result.delta is not None
     ]
     assert len(running) > 1
-    for found in running:
-        missing = found.values.flatten(1).sum(1) - change
-        size = float(found.values.abs().flatten(1).sum(1).max() + model(x).detach().abs().max())
-        assert float((found.delta - missing).abs().max()) <= 1e-12 * size
+    for result in running:
+        missing = result.values.flatten(1).sum(1) - change
+        size = float(result.values.abs().flatten(1).sum(1).max() + model(x).detach().abs().max())
+        assert float((result.delta - missing).abs().max()) <= 1e-12 * size
 
 
 def clenshaw_curtis_by_moments(n: int) -> tuple[np.ndarray, np.ndarray]:
@@ -207,9 +207,9 @@ def test_integrated_gradients_are_the_weighted_sum_of_raw_gradients(net, n_steps
         leaf = (float(t) * x).requires_grad_()
         scores = model(leaf)[torch.arange(len(x)), target]
         expected += float(w) * x * torch.autograd.grad(scores.sum(), leaf)[0]
-    found = explain("integrated_gradients", model, x, target, n_steps=n_steps, quadrature=rule, baseline="zero")
+    result = explain("integrated_gradients", model, x, target, n_steps=n_steps, quadrature=rule, baseline="zero")
     # A node that lies on a kink within rounding may fall on either side of it: none does in so many draws.
-    assert float((found.values - expected).abs().max()) <= 1e-11 * scale_of(expected)
+    assert float((result.values - expected).abs().max()) <= 1e-11 * scale_of(expected)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

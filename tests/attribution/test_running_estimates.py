@@ -18,8 +18,8 @@ CHUNKED = {
 
 
 def last(*args, **settings):
-    *_, found = estimates(*args, **settings)
-    return found
+    *_, result = estimates(*args, **settings)
+    return result
 
 
 @each("chunk_size", [1, 2, 3, 5, 8, 16, 1000])
@@ -125,12 +125,12 @@ def test_each_running_mean_of_smoothgrad_is_the_answer_for_fewer_samples():
 
 @pytest.mark.parametrize("method", CHUNKED)
 def test_an_estimate_is_not_changed_by_those_that_follow(method):
-    kept, copies = [], []
+    stored, copies = [], []
     for estimate in estimates(conv_net(), images(), method, target=1, chunk_size=4, **CHUNKED[method]):
-        kept.append(estimate.values)
+        stored.append(estimate.values)
         copies.append(estimate.values.clone())
-    assert len(kept) > 3
-    assert all(torch.equal(a, b) for a, b in zip(kept, copies, strict=True))
+    assert len(stored) > 3
+    assert all(torch.equal(a, b) for a, b in zip(stored, copies, strict=True))
 
 
 def test_two_threads_explain_one_model_at_once():
@@ -145,8 +145,8 @@ def test_two_threads_explain_one_model_at_once():
         try:
             start.wait()
             for _ in range(20):
-                found = sw.attribute(model, x, method=method, target=1).values
-                if not torch.equal(found, expected[method]):
+                result = sw.attribute(model, x, method=method, target=1).values
+                if not torch.equal(result, expected[method]):
                     wrong.append(method)
         except Exception as error:
             wrong.append(error)
@@ -167,13 +167,13 @@ def test_two_threads_leave_a_model_in_training_as_it_was():
     before = {name: b.clone() for name, b in model.named_buffers()}
     state = torch.get_rng_state()
     expected = sw.attribute(model, x, method="gradient", target=1).values
-    found, failures = [], []
+    result, failures = [], []
     start = threading.Barrier(4)
 
     def work():
         try:
             start.wait()
-            found.extend(sw.attribute(model, x, method="gradient", target=1).values for _ in range(25))
+            result.extend(sw.attribute(model, x, method="gradient", target=1).values for _ in range(25))
         except Exception as error:
             failures.append(error)
 
@@ -185,8 +185,8 @@ def test_two_threads_leave_a_model_in_training_as_it_was():
     assert failures == []
     assert all(torch.equal(b, before[name]) for name, b in model.named_buffers())
     assert torch.equal(torch.get_rng_state(), state)
-    assert len(found) == 100
-    assert all(torch.equal(values, expected) for values in found)
+    assert len(result) == 100
+    assert all(torch.equal(values, expected) for values in result)
 
 
 @each(
