@@ -18,15 +18,15 @@ sides = st.sampled_from(["high", "low"])
 
 @given(tables, sides, st.sampled_from([0.0, 0.02, 0.3]))
 def test_the_choice_is_that_of_brute_force(table: list[tuple[float, int]], better: str, within: float) -> None:
-    known = [(q, c, k) for k, (q, c) in enumerate(table) if not math.isnan(q)]
-    found = cheapest([q for q, _ in table], [c for _, c in table], better, within)  # type: ignore[arg-type]
-    if not known:
-        assert found is None
+    expected = [(q, c, k) for k, (q, c) in enumerate(table) if not math.isnan(q)]
+    result = cheapest([q for q, _ in table], [c for _, c in table], better, within)  # type: ignore[arg-type]
+    if not expected:
+        assert result is None
         return
-    best = (max if better == "high" else min)(q for q, _, _ in known)
-    lost = [(c, abs(q - best) / abs(best) if best else math.inf if q != best else 0.0, k) for q, c, k in known]
+    best = (max if better == "high" else min)(q for q, _, _ in expected)
+    lost = [(c, abs(q - best) / abs(best) if best else math.inf if q != best else 0.0, k) for q, c, k in expected]
     good = [(c, loss, k) for c, loss, k in lost if loss <= within]
-    assert found == min(good)[2]
+    assert result == min(good)[2]
 
 
 @given(tables, sides)
