@@ -58,20 +58,20 @@ STYLES = {
 def test_the_image_on_screen_is_what_the_model_sees(style):
     transform, seen = STYLES[style]
     image = Image.fromarray(IMAGE)
-    found = prepare(image, transform)
+    result = prepare(image, transform)
     expected = np.asarray(seen(image))
-    assert found.images.shape == (1, *expected.shape)
-    assert np.abs(found.images[0].astype(int) - expected).max() <= 1
-    assert found.notes == ()
+    assert result.images.shape == (1, *expected.shape)
+    assert np.abs(result.images[0].astype(int) - expected).max() <= 1
+    assert result.notes == ()
 
 
 @each("style", STYLES)
 def test_black_and_white_are_what_the_transform_makes_of_them(style):
     transform, _ = STYLES[style]
-    found = prepare(Image.fromarray(IMAGE), transform)
+    result = prepare(Image.fromarray(IMAGE), transform)
     for color in ("black", "white"):
         uniform = prepare(Image.new("RGB", (60, 40), color), transform)
-        end = getattr(found.pixels, color)
+        end = getattr(result.pixels, color)
         assert torch.equal(end.to(uniform.tensor).expand_as(uniform.tensor), uniform.tensor)
 
 
@@ -88,19 +88,19 @@ def test_every_form_of_input_goes_through_the_transform(tmp_path, form):
         "tensor of floats": (chw / 255, lambda t: (t - MEAN) / STD),
         "batch": (torch.stack([chw, chw.flip(1)]), lambda t: (t / 255 - MEAN) / STD),
     }[form]
-    found = prepare(inputs, transform, dtype=torch.float64)
+    result = prepare(inputs, transform, dtype=torch.float64)
     expected = (chw / 255 - MEAN) / STD
-    assert far(found.tensor[:1], expected[None].double()) < 1e-6
-    np.testing.assert_array_equal(found.images[0], IMAGE)
-    assert far(found.pixels.black.double()[:, 0, 0], (-MEAN / STD).flatten().double()) < 1e-6
-    assert far(found.pixels.white.double()[:, 0, 0], ((1 - MEAN) / STD).flatten().double()) < 1e-6
-    assert found.notes == ()
+    assert far(result.tensor[:1], expected[None].double()) < 1e-6
+    np.testing.assert_array_equal(result.images[0], IMAGE)
+    assert far(result.pixels.black.double()[:, 0, 0], (-MEAN / STD).flatten().double()) < 1e-6
+    assert far(result.pixels.white.double()[:, 0, 0], ((1 - MEAN) / STD).flatten().double()) < 1e-6
+    assert result.notes == ()
 
 
 def test_sixteen_bit_arrays_have_sixteen_bit_white():
     deep = (IMAGE.astype(np.uint16) * 257).copy()
-    found = prepare(deep, lambda a: torch.from_numpy(a.astype(np.float32) / 65535).movedim(-1, 0))
-    np.testing.assert_array_equal(found.images[0], IMAGE)
+    result = prepare(deep, lambda a: torch.from_numpy(a.astype(np.float32) / 65535).movedim(-1, 0))
+    np.testing.assert_array_equal(result.images[0], IMAGE)
 
 
 @each("dtype", [bool, np.int64, np.float32, np.float64])
@@ -109,16 +109,16 @@ def test_arrays_of_other_types_have_their_own_white(dtype, top):
     mask = IMAGE > 127
     array = mask if dtype is bool else (mask * top).astype(dtype)
     white = 1 if dtype is bool else top
-    found = prepare(array, lambda a: torch.from_numpy(np.moveaxis(a.astype(np.float32), -1, 0) / white * 2 - 1))
-    np.testing.assert_array_equal(found.images[0], mask * np.uint8(255))
-    assert found.notes == ()
+    result = prepare(array, lambda a: torch.from_numpy(np.moveaxis(a.astype(np.float32), -1, 0) / white * 2 - 1))
+    np.testing.assert_array_equal(result.images[0], mask * np.uint8(255))
+    assert result.notes == ()
 
 
 def test_grays():
     gray = Image.fromarray(IMAGE).convert("L")
-    found = prepare(gray, lambda p: (to_tensor(p) - 0.1307) / 0.3081)
-    assert found.tensor.shape == (1, 1, 40, 60)
-    np.testing.assert_array_equal(found.images[0, ..., 0], np.asarray(gray))
+    result = prepare(gray, lambda p: (to_tensor(p) - 0.1307) / 0.3081)
+    assert result.tensor.shape == (1, 1, 40, 60)
+    np.testing.assert_array_equal(result.images[0, ..., 0], np.asarray(gray))
 
 
 def padded(value):
@@ -130,11 +130,11 @@ def padded(value):
 
 @pytest.mark.parametrize("value", [0.0, 1.0])
 def test_padding_is_shown_as_the_color_that_it_is_to_the_model(value):
-    found = prepare(Image.fromarray(IMAGE), padded(value))
-    inside = found.images[0, 2:, 4:-6]
+    result = prepare(Image.fromarray(IMAGE), padded(value))
+    inside = result.images[0, 2:, 4:-6]
     assert np.abs(inside.astype(int) - IMAGE).max() <= 1
     color = (value * STD + MEAN).flatten() * 255
-    border = np.concatenate([found.images[0, :2].reshape(-1, 3), found.images[0, :, :4].reshape(-1, 3)])
+    border = np.concatenate([result.images[0, :2].reshape(-1, 3), result.images[0, :, :4].reshape(-1, 3)])
     assert np.abs(border - color.clamp(0, 255).numpy()).max() <= 1
 
 
@@ -146,11 +146,11 @@ def test_padding_of_each_image_by_its_own_size():
         return torch.nn.functional.pad(to_tensor(array) + 1, (0, 60 - w, 0, 60 - h))
 
     tall, wide = IMAGE[:, :30], IMAGE[:20]
-    found = prepare([tall, wide], letterbox)
-    assert found.pixels.black.shape == (2, 3, 60, 60)
+    result = prepare([tall, wide], letterbox)
+    assert result.pixels.black.shape == (2, 3, 60, 60)
     for i, one in enumerate((tall, wide)):
-        assert torch.equal(found.pixels.black[i], letterbox(np.zeros_like(one)))
-        assert torch.equal(found.pixels.white[i], letterbox(np.full_like(one, 255)))
+        assert torch.equal(result.pixels.black[i], letterbox(np.zeros_like(one)))
+        assert torch.equal(result.pixels.white[i], letterbox(np.full_like(one, 255)))
     together = sw.attribute(conv_net(), [tall, wide], transform=letterbox, method="integrated_gradients", target=1)
     for i, one in enumerate((tall, wide)):
         alone = sw.attribute(conv_net(), one, transform=letterbox, method="integrated_gradients", target=1)
@@ -179,13 +179,13 @@ def stretched(image):
 
 @pytest.mark.parametrize("transform", [standardized, careful])
 def test_each_image_by_itself_is_noted_and_shown_stretched(transform):
-    found = prepare(Image.fromarray(IMAGE), transform)
-    (note,) = found.notes
+    result = prepare(Image.fromarray(IMAGE), transform)
+    (note,) = result.notes
     assert "normalize each image separately" in note
     t = to_tensor(IMAGE)
     expected = ((t - t.min()) / (t.max() - t.min()) * 255).round().movedim(0, -1).numpy()
-    assert np.abs(found.images[0] - expected).max() <= 1
-    assert torch.equal(found.tensor[0], transform(IMAGE))
+    assert np.abs(result.images[0] - expected).max() <= 1
+    assert torch.equal(result.tensor[0], transform(IMAGE))
 
 
 def test_stretching_each_image_is_noted():
@@ -200,10 +200,10 @@ def test_a_curve_is_noted_as_not_exact(curve):
 
 
 def test_a_result_that_is_no_image_has_none():
-    found = prepare(Image.fromarray(IMAGE), lambda p: to_tensor(p).mean((1, 2)))
-    assert found.tensor.shape == (1, 3)
-    assert found.pixels is None
-    assert found.images is None
+    result = prepare(Image.fromarray(IMAGE), lambda p: to_tensor(p).mean((1, 2)))
+    assert result.tensor.shape == (1, 3)
+    assert result.pixels is None
+    assert result.images is None
 
 
 # ---- transforms that fail
@@ -262,15 +262,15 @@ def test_a_transform_that_works_in_place_gets_copies():
 
     for inputs, transform in ((array, on_array), (tensor, lambda t: t.div_(255))):
         before = inputs.copy() if isinstance(inputs, np.ndarray) else inputs.clone()
-        found = prepare(inputs, transform)
+        result = prepare(inputs, transform)
         assert (inputs == before).all()
-        np.testing.assert_array_equal(found.images[0], IMAGE)
+        np.testing.assert_array_equal(result.images[0], IMAGE)
 
 
 def test_a_transform_with_parameters_that_learn_is_cut_off():
     scale = torch.nn.Parameter(torch.tensor(2.0))
-    found = prepare(Image.fromarray(IMAGE), lambda p: to_tensor(p) * scale)
-    assert not found.tensor.requires_grad
+    result = prepare(Image.fromarray(IMAGE), lambda p: to_tensor(p) * scale)
+    assert not result.tensor.requires_grad
     assert scale.grad is None
 
 
@@ -309,13 +309,13 @@ def test_the_transform_gets_the_image_in_its_own_mode(tmp_path, mode, form):
     if form == "path":
         image.save(path)
 
-    def transform(given):
-        seen.append((given.mode, given.size, given.tobytes()))
-        return as_it_is(given)
+    def transform(value):
+        seen.append((value.mode, value.size, value.tobytes()))
+        return as_it_is(value)
 
-    found = prepare({"image": image, "list": [image], "path": path}[form], transform)
+    result = prepare({"image": image, "list": [image], "path": path}[form], transform)
     assert seen[0] == (mode, image.size, image.tobytes())
-    assert torch.equal(found.tensor[0], as_it_is(image))
+    assert torch.equal(result.tensor[0], as_it_is(image))
 
 
 @each("kind", ["I;16", "I"])
@@ -324,21 +324,21 @@ def test_deep_grays_have_the_white_of_their_bits(kind, top, white):
     numbers = np.linspace(0, top, 54).reshape(6, 9).round()
     image = Image.fromarray(numbers.astype(np.uint16 if kind == "I;16" else np.int32))
     assert image.mode == kind
-    found = prepare(image, lambda p: torch.from_numpy(np.asarray(p).astype(np.float32) / white * 2 - 1)[None])
-    assert torch.equal(found.pixels.black, torch.full((1, 6, 9), -1.0))
-    assert torch.equal(found.pixels.white, torch.ones(1, 6, 9))
-    assert np.abs(found.images[0, ..., 0] - numbers / white * 255).max() <= 1
-    assert found.notes == ()
+    result = prepare(image, lambda p: torch.from_numpy(np.asarray(p).astype(np.float32) / white * 2 - 1)[None])
+    assert torch.equal(result.pixels.black, torch.full((1, 6, 9), -1.0))
+    assert torch.equal(result.pixels.white, torch.ones(1, 6, 9))
+    assert np.abs(result.images[0, ..., 0] - numbers / white * 255).max() <= 1
+    assert result.notes == ()
 
 
 @pytest.mark.parametrize("top", [1, 255, 1023])
 def test_grays_of_floats_have_their_own_white(top):
     image = Image.fromarray(np.linspace(0, top, 54).reshape(6, 9).astype(np.float32))
     assert image.mode == "F"
-    found = prepare(image, lambda p: torch.from_numpy(np.array(p))[None])
-    assert float(found.pixels.white.unique()) == top
-    assert np.abs(found.images[0, ..., 0] - np.linspace(0, 255, 54).reshape(6, 9)).max() <= 1
-    assert found.notes == ()
+    result = prepare(image, lambda p: torch.from_numpy(np.array(p))[None])
+    assert float(result.pixels.white.unique()) == top
+    assert np.abs(result.images[0, ..., 0] - np.linspace(0, 255, 54).reshape(6, 9)).max() <= 1
+    assert result.notes == ()
 
 
 def composite(image):
@@ -347,27 +347,27 @@ def composite(image):
 
 @each("transform", [to_tensor, composite, lambda p: to_tensor(p.convert("RGB")), lambda p: p])
 def test_black_and_white_of_an_image_with_alpha(transform):
-    found = prepare(RGBA, transform)
-    assert found.notes == ()
-    assert torch.equal(found.pixels.black[:3], torch.zeros(3, 40, 60))
-    assert torch.equal(found.pixels.white[:3], torch.ones(3, 40, 60))
+    result = prepare(RGBA, transform)
+    assert result.notes == ()
+    assert torch.equal(result.pixels.black[:3], torch.zeros(3, 40, 60))
+    assert torch.equal(result.pixels.white[:3], torch.ones(3, 40, 60))
     seen = np.asarray(RGBA)[..., :3] if transform is not composite else composite(RGBA).movedim(0, -1) * 255
-    assert np.abs(found.images[0] - np.asarray(seen)).max() <= 1
+    assert np.abs(result.images[0] - np.asarray(seen)).max() <= 1
 
 
 @pytest.mark.parametrize("mode", ["P", "CMYK", "1"])
 def test_black_and_white_where_the_transform_converts(mode):
-    found = prepare(MODES[mode], lambda p: (to_tensor(p.convert("RGB")) - MEAN) / STD)
-    assert far(found.pixels.black, (-MEAN / STD).expand(3, 40, 60)) < 1e-6
-    assert far(found.pixels.white, ((1 - MEAN) / STD).expand(3, 40, 60)) < 1e-6
+    result = prepare(MODES[mode], lambda p: (to_tensor(p.convert("RGB")) - MEAN) / STD)
+    assert far(result.pixels.black, (-MEAN / STD).expand(3, 40, 60)) < 1e-6
+    assert far(result.pixels.white, ((1 - MEAN) / STD).expand(3, 40, 60)) < 1e-6
     shown = np.asarray(MODES[mode].convert("RGB"))
-    assert np.abs(found.images[0].astype(int) - shown).max() <= 1
+    assert np.abs(result.images[0].astype(int) - shown).max() <= 1
 
 
 def test_black_and_white_pixels_have_no_gray():
-    found = prepare(MODES["1"], as_it_is)
-    assert found.notes == ()
-    assert torch.equal(found.pixels.white, torch.ones(1, 40, 60))
+    result = prepare(MODES["1"], as_it_is)
+    assert result.notes == ()
+    assert torch.equal(result.pixels.white, torch.ones(1, 40, 60))
 
 
 def test_a_transform_of_another_mode_is_told_to_convert():
@@ -385,6 +385,6 @@ def test_the_score_is_that_of_the_callers_own_transform():
     def transform(image):
         return torch.from_numpy(np.asarray(image).astype(np.float32) / 4095)[None]
 
-    found = sw.attribute(model, MODES["I;16"], transform=transform, method="gradient", target=1)
+    result = sw.attribute(model, MODES["I;16"], transform=transform, method="gradient", target=1)
     with torch.no_grad():
-        assert torch.equal(found.score, model(transform(MODES["I;16"])[None])[:, 1])
+        assert torch.equal(result.score, model(transform(MODES["I;16"])[None])[:, 1])
