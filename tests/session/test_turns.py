@@ -114,7 +114,7 @@ def test_work_that_raises_holds_up_nobody(turns, brief, monkeypatch):
 
 
 def test_one_seat_is_worked_at_by_one_thread_and_no_kick_is_lost(turns):
-    inside, most, asked, done = 0, 0, 0, 0
+    inside, most, requested, done = 0, 0, 0, 0
     changed = threading.Condition()
 
     def work(brief: bool = False) -> None:
@@ -122,7 +122,7 @@ def test_one_seat_is_worked_at_by_one_thread_and_no_kick_is_lost(turns):
         with changed:
             inside += 1
             most = max(most, inside)
-            now = asked
+            now = requested
         threading.Event().wait(0.001)
         with changed:
             inside -= 1
@@ -132,7 +132,7 @@ def test_one_seat_is_worked_at_by_one_thread_and_no_kick_is_lost(turns):
     seat = turns.seat("one")(work)
     for k in range(100):
         with changed:
-            asked = k + 1
+            requested = k + 1
         seat.kick(brief=k % 2 == 1)
         if k % 10 == 9:
             with changed:
