@@ -163,7 +163,7 @@ def test_captions_and_titles_of_the_longest_kind_are_drawn() -> None:
 
 
 @each(
-    "given",
+    "value",
     [
         torch.arange(10**6),
         torch.tensor(3),
@@ -176,11 +176,11 @@ def test_captions_and_titles_of_the_longest_kind_are_drawn() -> None:
         {0: None},
         pd.DataFrame({"a": ["b"]}),
     ],
-    ids=lambda given: type(given).__name__,
+    ids=lambda value: type(value).__name__,
 )
-def test_class_names_that_are_none_are_refused(given: Any) -> None:
+def test_class_names_that_are_none_are_refused(value: Any) -> None:
     with pytest.raises(TypeError, match=r"class_names: expected (the names in order|texts)"):
-        read_class_names(given)
+        read_class_names(value)
 
 
 def test_a_file_of_names_is_read_by_the_caller(tmp_path: Path) -> None:

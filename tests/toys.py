@@ -134,10 +134,10 @@ def runner(model: nn.Module, inputs: Tensor, target: int = 0) -> Runner:
     return Runner(Passes(model, inputs, Score("logit", torch.full((len(inputs),), target))))
 
 
-def far(found: Tensor, expected: Tensor) -> float:
+def far(result: Tensor, expected: Tensor) -> float:
     """The largest difference, relative to the largest expected value."""
-    assert found.shape == expected.shape
-    return float((found - expected).abs().max() / expected.abs().max().clamp(min=1e-300))
+    assert result.shape == expected.shape
+    return float((result - expected).abs().max() / expected.abs().max().clamp(min=1e-300))
 
 
 _GLOBAL_HOOKS = [name for name in vars(module_hooks) if name.startswith("_global") and "hooks" in name]
