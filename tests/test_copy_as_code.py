@@ -62,13 +62,13 @@ def test_the_explorers_code_gives_the_shown_array_in_a_fresh_process(tmp_path):
         code = made.view.status["code"]
         assert code == made.to_code()
         snippets[method] = code
-        found = made.attribution
+        result = made.attribution
         sign = "signed" if method == "gradient" else "absolute"
-        expected[method] = found.values.numpy(), found.saliency_map(sign=sign, channels="mean")
+        expected[method] = result.values.numpy(), result.saliency_map(sign=sign, channels="mean")
     made.close()
     for method, arrays in run_afresh(snippets, tmp_path).items():
-        for found, wanted in zip(arrays, expected[method], strict=True):
-            assert np.array_equal(found, wanted), method
+        for result, wanted in zip(arrays, expected[method], strict=True):
+            assert np.array_equal(result, wanted), method
 
 
 def test_the_clip_range_that_is_seen_is_in_the_code_without_another_map():
@@ -106,15 +106,15 @@ def test_while_the_map_is_not_finished_there_is_no_code():
 def test_settings_go_through_json_and_back(method):
     model, x = conv_net(), images()
     sizes = {name: size for name, size in SIZES.items() if name in {p.name for p in sw.methods()[method].params}}
-    found = sw.attribute(model, x, method=method, target=[1, 3], contrast=0, score="probability", **sizes)
-    again = sw.attribute(model, x, **json.loads(json.dumps(found.settings)))
-    assert torch.equal(again.values, found.values)
-    assert again.settings == found.settings
-    assert sw.Attribution.settings_from_json(found.to_json()) == found.settings
+    result = sw.attribute(model, x, method=method, target=[1, 3], contrast=0, score="probability", **sizes)
+    again = sw.attribute(model, x, **json.loads(json.dumps(result.settings)))
+    assert torch.equal(again.values, result.values)
+    assert again.settings == result.settings
+    assert sw.Attribution.settings_from_json(result.to_json()) == result.settings
 
 
 def test_numbers_of_other_libraries_become_plain_ones():
-    found = sw.attribute(
+    result = sw.attribute(
         conv_net(),
         images(),
         method="smoothgrad",
@@ -122,8 +122,8 @@ def test_numbers_of_other_libraries_become_plain_ones():
         noise_level=torch.tensor(0.25),
         target=np.int64(2),
     )
-    assert json.loads(found.to_json())["noise_level"] == 0.25
-    assert {type(v) for v in found.settings.values()} <= {str, int, float, type(None)}
+    assert json.loads(result.to_json())["noise_level"] == 0.25
+    assert {type(v) for v in result.settings.values()} <= {str, int, float, type(None)}
 
 
 def test_what_can_not_be_written_is_named_and_asked_for():
@@ -133,22 +133,22 @@ def test_what_can_not_be_written_is_named_and_asked_for():
     def target(output):
         return output[:, 1] - output[:, 2]
 
-    found = sw.attribute(model, x, baseline=baseline, target=target, n_steps=4)
-    written = json.loads(found.to_json())
+    result = sw.attribute(model, x, baseline=baseline, target=target, n_steps=4)
+    written = json.loads(result.to_json())
     assert written["baseline"] == {"argument": "baseline"}
     assert written["target"] == {"argument": "target"}
-    assert "# model, inputs, target, baseline: yours" in found.to_code()
-    settings = sw.Attribution.settings_from_json(found.to_json(), baseline=baseline, target=target)
-    assert torch.equal(sw.attribute(model, x, **settings).values, found.values)
+    assert "# model, inputs, target, baseline: yours" in result.to_code()
+    settings = sw.Attribution.settings_from_json(result.to_json(), baseline=baseline, target=target)
+    assert torch.equal(sw.attribute(model, x, **settings).values, result.values)
     for wrong in ({}, {"baseline": baseline}, {"baseline": baseline, "target": target, "seed": 3}):
         with pytest.raises(TypeError, match=r"must be given: \['baseline', 'target'\]"):
-            sw.Attribution.settings_from_json(found.to_json(), **wrong)
+            sw.Attribution.settings_from_json(result.to_json(), **wrong)
 
 
 def test_a_list_with_something_unwritable_in_it_is_an_argument():
     stack = [images(3, 3, 8, 8), "black"]
-    found = sw.attribute(conv_net(), images(), method="expected_gradients", baselines=stack, n_samples=3, target=0)
-    assert "    baselines=baselines,\n" in found.to_code()
+    result = sw.attribute(conv_net(), images(), method="expected_gradients", baselines=stack, n_samples=3, target=0)
+    assert "    baselines=baselines,\n" in result.to_code()
     named = sw.attribute(
         conv_net(), images(), method="expected_gradients", baselines=["black", "white"], n_samples=3, target=0
     )
@@ -166,13 +166,13 @@ def test_code_says_which_input_and_which_device():
 
     model = Two().eval()
     inputs = {"left": rows(1), "right": rows(2)}
-    found = sw.attribute(model, inputs, explain="right", device="cpu", target=0, n_steps=4)
-    code = found.to_code()
+    result = sw.attribute(model, inputs, explain="right", device="cpu", target=0, n_steps=4)
+    code = result.to_code()
     assert "    explain='right',\n" in code
     assert "    device='cpu',\n" in code
     names = {"model": model, "inputs": inputs}
     exec(code, names)
-    assert torch.equal(names["attribution"].values, found.values)
+    assert torch.equal(names["attribution"].values, result.values)
 
 
 def test_it_is_python_that_a_linter_would_accept():

@@ -240,9 +240,9 @@ def test_a_stub_that_does_not_start_is_passed_over(fake: MakeBrowser, environ: d
 
 
 def test_a_file_that_may_not_be_run_is_no_browser(fake: MakeBrowser, environ: dict[str, str]) -> None:
-    place = fake("opt/chrome")
-    place.chmod(0o644)
-    assert find_browser(environ, places=[place]) is None
+    position = fake("opt/chrome")
+    position.chmod(0o644)
+    assert find_browser(environ, places=[position]) is None
 
 
 def test_the_usual_places_are_looked_at_below_home_too(fake: MakeBrowser, environ: dict[str, str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import time
 from collections.abc import Callable
@@ -15,6 +16,7 @@ import pytest
 import torch
 from PIL import ImageFont
 from torch import nn
+from toys import each
 
 from saliency_widgets import render
 from saliency_widgets.inputs import read_class_names, read_table, short_names
@@ -29,7 +31,10 @@ LINEAR = 4.0  # times as long per item for eight times as many, on a busy machin
 
 
 def growth(work: Callable[[int], Callable[[], Any]], count: int) -> float:
-    """CPU time for eight times as many items, per item, in those of ``count``: the least of five each."""
+    """CPU time for eight times as many items, per item, in those of ``count``: the least of five each.
+
+    Without garbage collections, whose time grows with what other tests left behind.
+    """
 
     def seconds(items: int) -> float:
         run, least = work(items), float("inf")
@@ -39,7 +44,12 @@ def growth(work: Callable[[int], Callable[[], Any]], count: int) -> float:
             least = min(least, time.process_time() - start)
         return least
 
-    return seconds(8 * count) / seconds(count) / 8
+    gc.collect()
+    gc.disable()
+    try:
+        return seconds(8 * count) / seconds(count) / 8
+    finally:
+        gc.enable()
 
 
 def names(count: int) -> list[str]:
@@ -99,7 +109,8 @@ READ: dict[str, tuple[Callable[[int], Callable[[], Any]], int]] = {
 
 @pytest.mark.parametrize("what", READ)
 def test_reading_takes_time_in_proportion(what: str) -> None:
-    assert growth(*READ[what]) < LINEAR
+    # Other processes take caches and turns away, now and then; work that is quadratic is so in every try.
+    assert any(growth(*READ[what]) < LINEAR for _ in range(3))
 
 
 def test_quadratic_work_would_be_seen() -> None:
@@ -120,7 +131,7 @@ class Counting:
         return self.font.getlength(text)
 
 
-@pytest.mark.parametrize("text", ["b", "ab ", "a" * 500 + " ", "ij\n", "猫"])
+@each("text", ["b", "ab ", "a" * 500 + " ", "ij\n", "猫"])
 def test_each_letter_of_a_caption_is_measured_a_few_times(text: str) -> None:
     measured = []
     for letters in (2000, 16_000):
@@ -140,7 +151,7 @@ def image(**words: str) -> None:
     render.overlay_png(io.BytesIO(), np.zeros((8, 8, 3), np.uint8), quantized, **look, **words)
 
 
-@pytest.mark.parametrize("caption", ["b" * 4001, "b" * 10**6, "\n" * 101, "a\u2028" * 200])
+@each("caption", ["b" * 4001, "b" * 10**6, "\n" * 101, "a\u2028" * 200])
 def test_a_caption_that_is_no_caption_is_refused(caption: str) -> None:
     with pytest.raises(ValueError, match=r"caption: expected at most 4000 letters and 100 lines, got \d+ letters"):
         image(caption=caption)
@@ -151,8 +162,8 @@ def test_captions_and_titles_of_the_longest_kind_are_drawn() -> None:
     image(caption="b\n" * 100)
 
 
-@pytest.mark.parametrize(
-    "given",
+@each(
+    "value",
     [
         torch.arange(10**6),
         torch.tensor(3),
@@ -165,11 +176,11 @@ def test_captions_and_titles_of_the_longest_kind_are_drawn() -> None:
         {0: None},
         pd.DataFrame({"a": ["b"]}),
     ],
-    ids=lambda given: type(given).__name__,
+    ids=lambda value: type(value).__name__,
 )
-def test_class_names_that_are_none_are_refused(given: Any) -> None:
+def test_class_names_that_are_none_are_refused(value: Any) -> None:
     with pytest.raises(TypeError, match=r"class_names: expected (the names in order|texts)"):
-        read_class_names(given)
+        read_class_names(value)
 
 
 def test_a_file_of_names_is_read_by_the_caller(tmp_path: Path) -> None:

@@ -59,8 +59,8 @@ def run(book: NotebookNode, folder: Path) -> dict[str, Any]:
 
 def stored(widget: dict[str, Any], *path: str) -> bytes:
     """The bytes in a stored trait."""
-    (found,) = [one["data"] for one in widget["buffers"] if one["path"] == list(path)]
-    return base64.b64decode(found)
+    (result,) = [one["data"] for one in widget["buffers"] if one["path"] == list(path)]
+    return base64.b64decode(result)
 
 
 def is_finished(widget: dict[str, Any]) -> bool:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import functools
+import inspect
+import reprlib
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
@@ -17,6 +20,49 @@ from saliency_widgets.runtime.runner import Runner
 from saliency_widgets.session.compute import compute
 from saliency_widgets.session.problem import Problem
 from saliency_widgets.session.request import Request
+
+
+def each(names: str | tuple[str, ...], cases: Iterable[Any], ids: Any = None) -> Callable[[Callable], Callable]:
+    """Like ``pytest.mark.parametrize``, all cases in one test: for small ones, of which nobody needs to run one alone.
+
+    All cases are run, and the error says which failed. Fixtures are made once for all of them.
+
+    Args:
+        names: The arguments' names.
+        cases: Their values; tuples where there are several names.
+        ids: How the cases are called in the error: a list, or a function of a value.
+    """
+    arguments = [name.strip() for name in names.split(",")] if isinstance(names, str) else [*names]
+    listed = [case if len(arguments) > 1 else (case,) for case in cases]
+    if not listed:
+        raise ValueError(f"{names}: there are no cases.")
+
+    def title(k: int) -> str:
+        if isinstance(ids, (list, tuple)):
+            return str(ids[k])
+        return ", ".join(reprlib.repr(value) if ids is None else str(ids(value)) for value in listed[k])
+
+    def decorate(test: Callable) -> Callable:
+        @functools.wraps(test)
+        def all_cases(**fixtures: Any) -> None:
+            errors = []
+            for k, case in enumerate(listed):
+                try:
+                    test(**fixtures, **dict(zip(arguments, case, strict=True)))
+                except Exception as error:
+                    error.add_note(f"Case {k} of {len(listed)}, {', '.join(arguments)} = {title(k)}")
+                    errors.append(error)
+            if len(errors) > 1:
+                raise ExceptionGroup(f"{len(errors)} of {len(listed)} cases failed", errors)
+            if errors:
+                raise errors[0]
+
+        signature = inspect.signature(test)
+        others = [parameter for name, parameter in signature.parameters.items() if name not in arguments]
+        all_cases.__signature__ = signature.replace(parameters=others)  # type: ignore[attr-defined]
+        return all_cases
+
+    return decorate
 
 
 class Formula(nn.Module):
@@ -90,10 +136,10 @@ def runner(model: nn.Module, inputs: Tensor, target: int = 0) -> Runner:
     return Runner(passes, kind=kind_of(inputs))
 
 
-def far(found: Tensor, expected: Tensor) -> float:
+def far(result: Tensor, expected: Tensor) -> float:
     """The largest difference, relative to the largest expected value."""
-    assert found.shape == expected.shape
-    return float((found - expected).abs().max() / expected.abs().max().clamp(min=1e-300))
+    assert result.shape == expected.shape
+    return float((result - expected).abs().max() / expected.abs().max().clamp(min=1e-300))
 
 
 _GLOBAL_HOOKS = [name for name in vars(module_hooks) if name.startswith("_global") and "hooks" in name]

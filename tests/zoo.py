@@ -249,16 +249,16 @@ class Detector(nn.Module):
 
     def forward(self, x: Tensor) -> list[dict[str, Tensor]]:
         maps = self.backbone(x)
-        found = []
+        result = []
         for boxes, scores in zip(self.boxes(maps), self.classes(maps).sigmoid(), strict=True):
             best = scores.flatten(1).amax(1)
-            found.append({"boxes": boxes.flatten(1).T, "scores": best, "labels": best.argsort()})
-        return found
+            result.append({"boxes": boxes.flatten(1).T, "scores": best, "labels": best.argsort()})
+        return result
 
 
-def confidence(found: list[dict[str, Tensor]]) -> Tensor:
+def confidence(result: list[dict[str, Tensor]]) -> Tensor:
     """How sure a detector is of its second class."""
-    return torch.stack([one["scores"][1] for one in found])
+    return torch.stack([one["scores"][1] for one in result])
 
 
 # ---- tokens
@@ -486,11 +486,11 @@ STEPS, SAMPLES = 6, 5
 def explain(case: Kind, model: nn.Module, method: str, **more: Any) -> sw.Attribution:
     """What we say, in as few steps as the expectations below take."""
     sizes = {"n_steps": STEPS, "n_samples": SAMPLES, "chunk_size": 4}
-    known = {param.name for param in sw.methods()[method].params}
-    given = {name: value for name, value in sizes.items() if name in known}
+    expected = {param.name for param in sw.methods()[method].params}
+    settings = {name: value for name, value in sizes.items() if name in expected}
     if method == "expected_gradients":
-        given["baselines"] = other_input(case)
-    return sw.attribute(model, case.inputs, method=method, target=case.target, **given, **more)
+        settings["baselines"] = other_input(case)
+    return sw.attribute(model, case.inputs, method=method, target=case.target, **settings, **more)
 
 
 def other_input(case: Kind) -> Tensor:
@@ -533,10 +533,10 @@ def integrated_gradients(case: Kind, model: nn.Module) -> Tensor:
 def expected_gradients(case: Kind, model: nn.Module) -> Tensor:
     """At one place between the other input and this one for each sample, the same for the whole batch."""
     start = other_input(case)
-    way = case.x - start
+    path = case.x - start
     generators = [seeded(0, "expected gradients", k) for k in range(SAMPLES)]
     times = [float(torch.rand((), generator=generator, dtype=torch.float64)) for generator in generators]
-    return torch.stack([way * raw_gradient(case, model, start + t * way) for t in times]).mean(0)
+    return torch.stack([path * raw_gradient(case, model, start + t * path) for t in times]).mean(0)
 
 
 def blurred(x: Tensor, sigma: float) -> Tensor:

@@ -120,31 +120,31 @@ def here() -> sw.Sweep:
 def test_each_number_is_what_asking_by_hand_gives(here: sw.Sweep) -> None:
     model, x = conv_net(), images(0, 16, 3, 8, 8)
 
-    def found(place: int, **params: Any) -> tuple[sw.Attribution, Tensor]:
-        told = sw.attribute(model, x[place : place + 1], method="smoothgrad", **params)
-        return told, Reduction("absolute")(told.values, (8, 8))[0]
+    def result(position: int, **params: Any) -> tuple[sw.Attribution, Tensor]:
+        attribution = sw.attribute(model, x[position : position + 1], method="smoothgrad", **params)
+        return attribution, Reduction("absolute")(attribution.values, (8, 8))[0]
 
     table = here.table
     assert list(table.columns) == ["input", *GRID, *METRICS, "evaluations", "error"]
     assert len(table) == 16 * 16
-    for place, noise, count in ((0, 0.05, 2), (3, 0.2, 8), (15, 0.4, 16)):
-        row = table[(table.input == place) & (table.noise_level == noise) & (table.n_samples == count)].iloc[0]
-        told, values = found(place, noise_level=noise, n_samples=count)
-        _, finest = found(place, noise_level=noise, n_samples=16)
+    for position, noise, count in ((0, 0.05, 2), (3, 0.2, 8), (15, 0.4, 16)):
+        row = table[(table.input == position) & (table.noise_level == noise) & (table.n_samples == count)].iloc[0]
+        attribution, values = result(position, noise_level=noise, n_samples=count)
+        _, finest = result(position, noise_level=noise, n_samples=16)
         assert row.similarity == pytest.approx(spearman(values.float(), finest.float()), rel=1e-12)
         assert row.standard_error == pytest.approx(
-            float(told.standard_error.mean() / told.values.abs().mean()), rel=1e-12
+            float(attribution.standard_error.mean() / attribution.values.abs().mean()), rel=1e-12
         )
-        target = told.settings["target"]
-        *_, way = curve(runner(model, x[place : place + 1], target), values, "insertion", fill=FILL.default)
-        assert row.insertion == pytest.approx(way.area, rel=1e-9, nan_ok=True)
+        target = attribution.settings["target"]
+        *_, path = curve(runner(model, x[position : position + 1], target), values, "insertion", fill=FILL.default)
+        assert row.insertion == pytest.approx(path.area, rel=1e-9, nan_ok=True)
         assert row.evaluations == count
-        shown = here.map_of(place, noise_level=noise, n_samples=count)
+        shown = here.map_of(position, noise_level=noise, n_samples=count)
         assert np.array_equal(shown, values.float().numpy())
 
 
 def test_stability_between_seeds_is_what_asking_by_hand_gives() -> None:
-    found = sw.sweep(conv_net(), images(), "smoothgrad", {"n_samples": [2, 8]}, ["seeds"], turns=2, progress=False)
+    result = sw.sweep(conv_net(), images(), "smoothgrad", {"n_samples": [2, 8]}, ["seeds"], turns=2, progress=False)
     values = [
         Reduction("absolute")(
             sw.attribute(conv_net(), images()[:1], method="smoothgrad", n_samples=8, seed=seed).values, (8, 8)
@@ -152,8 +152,8 @@ def test_stability_between_seeds_is_what_asking_by_hand_gives() -> None:
         for seed in range(3)
     ]
     by_hand = np.mean([spearman(values[0], other) for other in values[1:]])
-    assert found.table.seeds[1] == pytest.approx(by_hand, rel=1e-12)
-    assert found.table.seeds[0] < found.table.seeds[1]
+    assert result.table.seeds[1] == pytest.approx(by_hand, rel=1e-12)
+    assert result.table.seeds[0] < result.table.seeds[1]
 
 
 def test_completeness_is_zero_for_a_linear_model_and_the_error_of_few_steps_is_told() -> None:
@@ -162,9 +162,9 @@ def test_completeness_is_zero_for_a_linear_model_and_the_error_of_few_steps_is_t
     assert exact.table.delta.abs().max() < 1e-6
     cubes = sw.sweep(power(3), torch.ones(1, 3, dtype=torch.float64), "integrated_gradients", grid, **fixed)
     by_hand = [
-        abs(float(found.delta) / 3.0)
+        abs(float(result.delta) / 3.0)
         for n in grid["n_steps"]
-        for found in [
+        for result in [
             sw.attribute(
                 power(3), torch.ones(1, 3, dtype=torch.float64), method="integrated_gradients", n_steps=n,
                 tolerance=0.0, baseline="zero",
@@ -207,29 +207,29 @@ def test_by_default_what_applies_is_measured_and_the_rest_left_out() -> None:
 
 
 def test_similarity_alone_says_what_it_can_not_tell() -> None:
-    found = sw.sweep(conv_net(), images(), "smoothgrad", GRID, ["similarity"], progress=False)
-    assert any("noise_level" in note for note in found.notes)
+    result = sw.sweep(conv_net(), images(), "smoothgrad", GRID, ["similarity"], progress=False)
+    assert any("noise_level" in note for note in result.notes)
 
 
 def test_time_and_memory_are_measured() -> None:
     grid = {"n_samples": [1, 64]}
     net = nn.Sequential(nn.Conv2d(3, 32, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, 2)).eval()
-    found = sw.sweep(
+    result = sw.sweep(
         net, torch.rand(1, 3, 128, 128), "smoothgrad", grid, ["similarity", "time", "memory"], progress=False
     )
-    small, large = found.table.itertuples()
+    small, large = result.table.itertuples()
     assert 0 < small.time < large.time
     assert 0 < small.memory < large.memory  # 16 rows of 32 channels hold more than one
 
 
 def test_rows_of_tables_are_swept() -> None:
     frame = pd.DataFrame(rows(0, 12, 4).numpy(), columns=list("abcd"))
-    found = sw.sweep(
+    result = sw.sweep(
         mlp(), frame.iloc[:3], "expected_gradients", {"n_samples": [2, 8]}, ["similarity"], background=frame,
         baselines="background", progress=False,
     )  # fmt: skip
-    assert len(found.table) == 6
-    assert found.map_of(2, n_samples=8).shape == (4,)
+    assert len(result.table) == 6
+    assert result.map_of(2, n_samples=8).shape == (4,)
 
 
 def test_the_model_is_left_as_it_was_found() -> None:
@@ -240,25 +240,25 @@ def test_the_model_is_left_as_it_was_found() -> None:
 
 
 def test_rows_are_swept_with_the_defaults() -> None:
-    found = sw.sweep(
+    result = sw.sweep(
         mlp(), rows(0, 3, 4), "smoothgrad", {"noise_level": [0.1, 0.2], "n_samples": [2, 4]}, progress=False
     )
-    assert found.quality == "insertion"
-    assert (found.table.error == "").all()
+    assert result.quality == "insertion"
+    assert (result.table.error == "").all()
 
 
 def test_similarity_is_of_the_values_however_far_apart_they_are() -> None:
     weights = torch.nn.functional.normalize(rows(1, 40), dim=0)
     model = Uneven(weights)
-    found = sw.sweep(
+    result = sw.sweep(
         model, rows(2, 1, 41), "smoothgrad", {"n_samples": [2, 64]}, ["similarity"], noise_level=0.5, progress=False
     )
     values = [
         sw.attribute(model, rows(2, 1, 41), method="smoothgrad", n_samples=n, noise_level=0.5).values[0].abs().float()
         for n in (2, 64)
     ]
-    assert found.table.similarity[0] == pytest.approx(spearman(*values), rel=1e-9)
-    assert found.table.similarity[0] < 0.9
+    assert result.table.similarity[0] == pytest.approx(spearman(*values), rel=1e-9)
+    assert result.table.similarity[0] < 0.9
 
 
 class Uneven(nn.Module):
@@ -269,66 +269,74 @@ class Uneven(nn.Module):
         self.weights = nn.Parameter(weights)
 
     def forward(self, x: Tensor) -> Tensor:
-        told = torch.tanh(x[:, 1:] * self.weights * 9).sum(1) + 1e6 * x[:, 0]
-        return torch.stack([told, -told], 1)
+        result = torch.tanh(x[:, 1:] * self.weights * 9).sum(1) + 1e6 * x[:, 0]
+        return torch.stack([result, -result], 1)
 
 
 def test_baselines_as_tensors_are_told_apart() -> None:
     edge = torch.zeros(1, 3, 24, 24, dtype=torch.float64)
     inner = edge.clone()
     inner[..., 6:-6, 6:-6] = 1  # printed, they are the same
-    found = sw.sweep(
+    result = sw.sweep(
         conv_net(activation=nn.Softplus), images(0, 1, 3, 24, 24), "integrated_gradients",
         {"baseline": [edge, inner], "n_steps": [4, 64]}, ["similarity"], tolerance=0, progress=False,
     )  # fmt: skip
-    assert found.table.baseline.tolist() == ["Tensor 1", "Tensor 1", "Tensor 2", "Tensor 2"]
-    assert found.table.similarity[1] == found.table.similarity[3] == 1.0
-    assert list(found.groups) == ["baseline Tensor 1", "baseline Tensor 2"]
-    assert not np.array_equal(found.map_of(baseline=edge.clone(), n_steps=64), found.map_of(baseline=inner, n_steps=64))
+    assert result.table.baseline.tolist() == ["Tensor 1", "Tensor 1", "Tensor 2", "Tensor 2"]
+    assert result.table.similarity[1] == result.table.similarity[3] == 1.0
+    assert list(result.groups) == ["baseline Tensor 1", "baseline Tensor 2"]
+    assert not np.array_equal(
+        result.map_of(baseline=edge.clone(), n_steps=64), result.map_of(baseline=inner, n_steps=64)
+    )
 
 
 def test_each_input_has_a_target_of_its_own() -> None:
-    found = sw.sweep(
+    result = sw.sweep(
         conv_net(), images(), "smoothgrad", {"n_samples": [4]}, ["insertion"], target=[2, 1], progress=False
     )
-    for place, target in enumerate((2, 1)):
-        told = sw.attribute(conv_net(), images()[place : place + 1], method="smoothgrad", n_samples=4, target=target)
-        assert np.array_equal(found.map_of(place, n_samples=4), Reduction()(told.values, (8, 8))[0].float().numpy())
+    for position, target in enumerate((2, 1)):
+        attribution = sw.attribute(
+            conv_net(), images()[position : position + 1], method="smoothgrad", n_samples=4, target=target
+        )
+        assert np.array_equal(
+            result.map_of(position, n_samples=4), Reduction()(attribution.values, (8, 8))[0].float().numpy()
+        )
 
 
 def test_a_tuple_is_an_index_for_all_inputs_and_a_list_has_one_for_each() -> None:
     model = nn.Conv2d(3, 2, 3, padding=1).double().eval()
     for target, each in (((1, 2, 3), [(1, 2, 3)] * 2), ([(1, 2, 3), (0, 4, 5)], [(1, 2, 3), (0, 4, 5)])):
-        found = sw.sweep(
+        result = sw.sweep(
             model, images(), "smoothgrad", {"n_samples": [4]}, ["insertion"], target=target, progress=False
         )
-        for k, own in enumerate(each):
-            told = sw.attribute(model, images()[k : k + 1], method="smoothgrad", n_samples=4, target=own)
-            assert np.array_equal(found.map_of(k, n_samples=4), Reduction()(told.values, (8, 8))[0].float().numpy())
+        for k, local in enumerate(each):
+            attribution = sw.attribute(model, images()[k : k + 1], method="smoothgrad", n_samples=4, target=local)
+            assert np.array_equal(
+                result.map_of(k, n_samples=4), Reduction()(attribution.values, (8, 8))[0].float().numpy()
+            )
 
 
 def test_a_sweep_of_the_negative_class_of_one_logit() -> None:
     model = nn.Sequential(conv_net(), nn.Linear(4, 1).double()).eval()
-    asked = {"class_names": ["neg", "pos"], "progress": False, "metrics": ["insertion"]}
+    requested = {"class_names": ["neg", "pos"], "progress": False, "metrics": ["insertion"]}
     neg, pos = (
-        sw.sweep(model, images()[:1], "smoothgrad", {"n_samples": [4]}, target=target, sign="signed", **asked)
+        sw.sweep(model, images()[:1], "smoothgrad", {"n_samples": [4]}, target=target, sign="signed", **requested)
         for target in ("neg", "pos")
     )
     np.testing.assert_array_equal(neg.map_of(n_samples=4), -pos.map_of(n_samples=4))
 
 
 def test_the_most_of_the_grid_is_told_as_such() -> None:
-    found = sw.sweep(conv_net(), images(), "smoothgrad", {"n_samples": [1, 2]}, ["similarity"], progress=False)
-    assert any("2 samples are the most in the grid" in note for note in found.notes)
+    result = sw.sweep(conv_net(), images(), "smoothgrad", {"n_samples": [1, 2]}, ["similarity"], progress=False)
+    assert any("2 samples are the most in the grid" in note for note in result.notes)
 
 
 # ---- executors
 
 
-def same(found: sw.Sweep, expected: sw.Sweep) -> bool:
+def same(result: sw.Sweep, expected: sw.Sweep) -> bool:
     """Bit for bit."""
-    maps = all(np.array_equal(cell.values, expected.cells[key].values) for key, cell in found.cells.items())
-    return found.table.equals(expected.table) and maps
+    maps = all(np.array_equal(cell.values, expected.cells[key].values) for key, cell in result.cells.items())
+    return result.table.equals(expected.table) and maps
 
 
 def ask(executor: Any, **more: Any) -> sw.Sweep:
@@ -380,10 +388,8 @@ def test_a_dask_cluster_finds_the_same_and_the_model_travels_once_to_each_worker
     assert travels.sent == 2
 
 
-@pytest.mark.parametrize("killed", [1, 2])
-def test_workers_that_are_killed_lose_nothing(
-    here: sw.Sweep, client: Any, travels: Travels, tmp_path: Path, killed: int
-) -> None:
+def test_workers_that_are_killed_lose_nothing(here: sw.Sweep, client: Any, travels: Travels, tmp_path: Path) -> None:
+    killed = 2
     workers = set(client.run(os.getpid).values())
 
     class Killing(Counting):
@@ -501,12 +507,14 @@ def both(stored: bool, tmp_path: Path) -> dict[str, Any]:
 def test_other_inputs_of_the_model_count(tmp_path: Path, stored: bool) -> None:
     model, x = Two().eval(), images()[:1]
     inputs = [{"image": x, "meta": torch.tensor([numbers]).double()} for numbers in ([1.0, 2.0], [-3.0, 5.0])]
-    given = {"explain": "image", "target": 0, **both(stored, tmp_path)}
+    settings = {"explain": "image", "target": 0, **both(stored, tmp_path)}
     for _ in range(2):
-        found = sw.sweep(model, inputs, "integrated_gradients", {"n_steps": [8]}, **given)
-        for place, one in enumerate(inputs):
-            told = sw.attribute(model, one, method="integrated_gradients", n_steps=8, explain="image", target=0)
-            assert np.array_equal(found.map_of(place, n_steps=8), Reduction()(told.values, (8, 8))[0].float().numpy())
+        result = sw.sweep(model, inputs, "integrated_gradients", {"n_steps": [8]}, **settings)
+        for position, one in enumerate(inputs):
+            attribution = sw.attribute(model, one, method="integrated_gradients", n_steps=8, explain="image", target=0)
+            assert np.array_equal(
+                result.map_of(position, n_steps=8), Reduction()(attribution.values, (8, 8))[0].float().numpy()
+            )
 
 
 @pytest.mark.parametrize("stored", [True, False])
@@ -514,10 +522,10 @@ def test_a_module_that_is_used_twice_counts_twice(tmp_path: Path, stored: bool) 
     layer = nn.Linear(4, 4).double()
     models = nn.Sequential(layer, nn.ReLU()), nn.Sequential(layer, nn.ReLU(), layer, layer)
     for model in models:
-        found = sw.sweep(model, rows()[:1], "integrated_gradients", {"n_steps": [8]}, target=0, fill="zero",
+        result = sw.sweep(model, rows()[:1], "integrated_gradients", {"n_steps": [8]}, target=0, fill="zero",
                          **both(stored, tmp_path))  # fmt: skip
-        told = sw.attribute(model, rows()[:1], method="integrated_gradients", n_steps=8, target=0)
-        assert np.array_equal(found.map_of(n_steps=8), told.values[0].abs().float().numpy())
+        attribution = sw.attribute(model, rows()[:1], method="integrated_gradients", n_steps=8, target=0)
+        assert np.array_equal(result.map_of(n_steps=8), attribution.values[0].abs().float().numpy())
 
 
 FACTOR = 1.0
@@ -562,14 +570,14 @@ def test_names_are_the_same_in_another_process() -> None:
         "import test_sweep as t\nfrom saliency_widgets.runtime.model.stable_hash import signature\n"
         "model = t.Plain(); model.tags = {'alpha', 'beta', 'gamma'}\nprint(signature(model, t.scaled))"
     )
-    told = {
+    result = {
         subprocess.run(
             [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True,
             env={**os.environ, "PYTHONHASHSEED": seed},
         ).stdout
         for seed in ("1", "2")
     }  # fmt: skip
-    assert len(told) == 1
+    assert len(result) == 1
 
 
 def test_after_control_c_it_goes_on_where_it_was() -> None:
@@ -581,10 +589,10 @@ def test_after_control_c_it_goes_on_where_it_was() -> None:
     assert state_of(model) == before
     with cf.ThreadPoolExecutor(1) as pool:
         rest = Counting(pool)
-        found = sw.sweep(model, x, "smoothgrad", grid, ["similarity"], progress=False, executor=rest)
+        result = sw.sweep(model, x, "smoothgrad", grid, ["similarity"], progress=False, executor=rest)
         assert 0 < rest.cells < 6
         assert pool.submit(int, "7").result() == 7
-    assert len(found.table) == 6
+    assert len(result.table) == 6
 
 
 def test_an_executor_that_dies_is_told_and_what_was_finished_is_kept(tmp_path: Path, here: sw.Sweep) -> None:
@@ -610,15 +618,15 @@ def test_an_executor_that_dies_is_told_and_what_was_finished_is_kept(tmp_path: P
 
 def test_a_cell_that_fails_is_told_and_the_others_stand() -> None:
     model = Raising(RuntimeError("no luck"))
-    found = sw.sweep(model, images(0, 2, 3, 8, 8), "smoothgrad", {"n_samples": [1, 2, 4]}, ["similarity"],
+    result = sw.sweep(model, images(0, 2, 3, 8, 8), "smoothgrad", {"n_samples": [1, 2, 4]}, ["similarity"],
                      progress=False)  # fmt: skip
-    failed = found.table[found.table.error != ""]
+    failed = result.table[result.table.error != ""]
     assert len(failed) == 1
     assert "no luck" in failed.error.iloc[0]
-    assert any("1 of 6 cells failed" in note and "no luck" in note for note in found.notes)
-    place, count = failed.input.iloc[0], failed.n_samples.iloc[0]
+    assert any("1 of 6 cells failed" in note and "no luck" in note for note in result.notes)
+    position, count = failed.input.iloc[0], failed.n_samples.iloc[0]
     with pytest.raises(ValueError, match="no luck"):
-        found.map_of(place, n_samples=count)
+        result.map_of(position, n_samples=count)
     again = sw.sweep(model, images(0, 2, 3, 8, 8), "smoothgrad", {"n_samples": [1, 2, 4]}, ["similarity"],
                      progress=False)  # fmt: skip
     assert (again.table.error == "").all()  # what failed is not kept
@@ -665,11 +673,11 @@ def big(**more: Any) -> dict[str, Any]:
     ],
 )  # fmt: skip
 def test_what_does_not_fit_is_said(change: dict[str, Any], error: type[Exception], words: str) -> None:
-    given = {"inputs": images(), "method": "smoothgrad", "grid": {"n_samples": [1, 2]}, "progress": False} | change
+    settings = {"inputs": images(), "method": "smoothgrad", "grid": {"n_samples": [1, 2]}, "progress": False} | change
     model = conv_net()
     before = state_of(model)
     with pytest.raises(error, match=words):
-        sw.sweep(model, **given)
+        sw.sweep(model, **settings)
     assert state_of(model) == before
 
 

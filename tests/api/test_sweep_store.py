@@ -84,9 +84,9 @@ def sweep(store: Path | None) -> tuple[list[np.ndarray | None], int]:
 def test_what_is_put_comes_back_bit_for_bit(path: Path) -> None:
     cells = read(path)
     assert list(cells) == ["0", "1", "2", "3"]
-    for k, found in enumerate(cells.values()):
-        np.testing.assert_array_equal(found.values, cell(k).values)
-        assert str(found.numbers) == str(cell(k).numbers)
+    for k, result in enumerate(cells.values()):
+        np.testing.assert_array_equal(result.values, cell(k).values)
+        assert str(result.numbers) == str(cell(k).numbers)
 
 
 @pytest.mark.parametrize(

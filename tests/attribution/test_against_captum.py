@@ -25,9 +25,9 @@ def run(pretrained64, cat):
 
 def test_gradient(run, pretrained64, cat):
     expected = captum.attr.Saliency(pretrained64).attribute(cat.clone(), target=CLASS, abs=False)
-    found = run("gradient")
-    assert far(found.values, expected) < CLOSE
-    assert far(found.score, pretrained64(cat)[:, CLASS].detach()) < CLOSE
+    result = run("gradient")
+    assert far(result.values, expected) < CLOSE
+    assert far(result.score, pretrained64(cat)[:, CLASS].detach()) < CLOSE
 
 
 def test_the_gradient_on_other_scales(run, pretrained64, cat):
@@ -54,9 +54,9 @@ def test_integrated_gradients_on_the_same_nodes(run, pretrained64, cat):
         internal_batch_size=3,
         return_convergence_delta=True,
     )
-    found = run("integrated_gradients", n_steps=3, quadrature="gauss_legendre", baseline=baseline)
-    assert far(found.values, expected) < CLOSE
-    assert far(found.delta, delta) < CLOSE
+    result = run("integrated_gradients", n_steps=3, quadrature="gauss_legendre", baseline=baseline)
+    assert far(result.values, expected) < CLOSE
+    assert far(result.delta, delta) < CLOSE
 
 
 def test_integrated_gradients_of_a_batch_with_midpoints(pretrained64, cat):
@@ -64,7 +64,7 @@ def test_integrated_gradients_of_a_batch_with_midpoints(pretrained64, cat):
     expected = captum.attr.IntegratedGradients(pretrained64).attribute(
         both, target=torch.tensor([CLASS, 281]), n_steps=2, method="riemann_middle"
     )
-    found = sw.attribute(
+    result = sw.attribute(
         pretrained64,
         both,
         method="integrated_gradients",
@@ -73,7 +73,7 @@ def test_integrated_gradients_of_a_batch_with_midpoints(pretrained64, cat):
         n_steps=2,
         quadrature="midpoint",
     )
-    assert far(found.values, expected) < CLOSE
+    assert far(result.values, expected) < CLOSE
 
 
 def test_smoothgrad_and_its_relatives_on_the_same_noise(run, pretrained64, cat):
@@ -93,28 +93,28 @@ def test_smoothgrad_agrees_with_captums_own_noise_within_the_sampling_error():
     expected = captum.attr.NoiseTunnel(captum.attr.InputXGradient(model)).attribute(
         x, nt_type="smoothgrad", nt_samples=n, stdevs=sigma, target=1
     )
-    found = sw.attribute(model, x, method="smoothgrad", base="input_x_gradient", n_samples=n, target=1)
-    z = (found.values - expected.detach()) / (found.standard_error * 2**0.5)
+    result = sw.attribute(model, x, method="smoothgrad", base="input_x_gradient", n_samples=n, target=1)
+    z = (result.values - expected.detach()) / (result.standard_error * 2**0.5)
     assert float(z.abs().max()) < 5
     assert float(z.square().mean()) == pytest.approx(1, abs=0.5)  # the pixels' estimates are correlated
 
 
 @pytest.mark.parametrize("layer", [None, "_blocks.5"])
 def test_grad_cam_before_resizing(run, pretrained64, cat, layer):
-    found = run("grad_cam", layer=layer)
-    module = pretrained64.get_submodule(found.layer)
+    result = run("grad_cam", layer=layer)
+    module = pretrained64.get_submodule(result.layer)
     expected = captum.attr.LayerGradCam(pretrained64, module).attribute(cat, target=CLASS, relu_attributions=False)
-    assert far(found.values, expected.detach()) < CLOSE
-    assert found.values.shape[-1] > 1
+    assert far(result.values, expected.detach()) < CLOSE
+    assert result.values.shape[-1] > 1
 
 
 def test_grad_cam_at_a_convolution_whose_output_is_normalized_next(run, pretrained64, cat):
     convolutions = [p for p, m in pretrained64.named_modules() if isinstance(m, torch.nn.Conv2d)]
-    found = run("grad_cam", layer=convolutions[-1])
+    result = run("grad_cam", layer=convolutions[-1])
     expected = captum.attr.LayerGradCam(pretrained64, pretrained64.get_submodule(convolutions[-1])).attribute(
         cat, target=CLASS, relu_attributions=False
     )
-    assert far(found.values, expected.detach()) < CLOSE
+    assert far(result.values, expected.detach()) < CLOSE
 
 
 def test_guided_grad_cam_on_modules_without_the_resizing_of_captum():
@@ -130,8 +130,8 @@ def test_guided_grad_cam_on_modules_without_the_resizing_of_captum():
 def test_guided_grad_cam_is_the_product_of_its_parts(run, cat):
     guided, cam = run("guided_backprop").values, run("grad_cam").values
     mask = F.interpolate(cam.clamp(min=0), size=cat.shape[-2:], mode="bilinear", align_corners=False)
-    found = run("guided_grad_cam")
-    assert far(found.values, guided * mask) < 1e-12
+    result = run("guided_grad_cam")
+    assert far(result.values, guided * mask) < 1e-12
     assert float(guided.abs().max()) > 0
 
 
@@ -144,7 +144,7 @@ def test_the_saliency_map_is_on_the_cat(pretrained):
     """An image, its transform and the default settings, from end to end: the class is the cat's."""
     from saliency_widgets.demos import sample_image
 
-    found = sw.attribute(
+    result = sw.attribute(
         pretrained.model,
         sample_image("chelsea"),
         transform=pretrained.transform,
@@ -152,8 +152,8 @@ def test_the_saliency_map_is_on_the_cat(pretrained):
         method="grad_cam",
         target="Egyptian cat",
     )
-    assert found.settings["target"] == CLASS
-    shown = found.saliency_map()
+    assert result.settings["target"] == CLASS
+    shown = result.saliency_map()
     assert shown.shape == (224, 224)
     y, x = np.unravel_index(shown.argmax(), shown.shape)
     assert 20 < y < 204

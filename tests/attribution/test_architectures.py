@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from toys import far, state_of
+from toys import each, far, state_of
 from zoo import KINDS, ORACLES, blurred, explain, made, other_input, reason
 
 import saliency_widgets as sw
@@ -12,7 +12,7 @@ METHODS = sw.methods()
 CLOSE = 1e-10
 
 
-def found(kind, method, model=None):
+def outcome(kind, method, model=None):
     return explain(KINDS[kind], made(kind) if model is None else model, method)
 
 
@@ -20,7 +20,7 @@ def test_every_method_has_an_expectation_here():
     assert set(ORACLES) == set(METHODS)
 
 
-@pytest.mark.parametrize("method", ORACLES)
+@each("method", ORACLES)
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_right_map_or_one_reason(kind, method):
     case, model = KINDS[kind], made(kind)
@@ -28,10 +28,10 @@ def test_the_right_map_or_one_reason(kind, method):
     why = reason(case, method)
     if why is not None:
         with pytest.raises(ValueError, match=why):
-            found(kind, method, model)
+            outcome(kind, method, model)
         assert state_of(model) == before
         return
-    result = found(kind, method, model)
+    result = outcome(kind, method, model)
     assert state_of(model) == before
     expected = ORACLES[method](case, made(kind))
     assert float(expected.abs().max()) > 0, "this model and input give nothing to see"
@@ -48,7 +48,7 @@ def test_the_right_map_or_one_reason(kind, method):
 def test_the_gradient_is_the_limit_of_differences(kind):
     """Central differences along random directions, and so no autograd at all."""
     case, model, h = KINDS[kind], made(kind), 1e-6
-    values = found(kind, "gradient", model).values
+    values = outcome(kind, "gradient", model).values
     generator = torch.Generator().manual_seed(9)
     for _ in range(3):
         step = torch.randn(case.x.shape, generator=generator, dtype=torch.float64)
@@ -57,7 +57,7 @@ def test_the_gradient_is_the_limit_of_differences(kind):
         assert far((values * step).flatten(1).sum(1), slope) < 1e-6
 
 
-@pytest.mark.parametrize("method", ["integrated_gradients", "expected_gradients", "blur_ig"])
+@each("method", ["integrated_gradients", "expected_gradients", "blur_ig"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_delta_is_what_is_missing_and_vanishes(kind, method):
     case, model = KINDS[kind], made(kind)
@@ -70,7 +70,7 @@ def test_delta_is_what_is_missing_and_vanishes(kind, method):
     }[method]
     with torch.no_grad():
         change = case.score(model, case.x) - case.score(model, start)
-    result = found(kind, method, model)
+    result = outcome(kind, method, model)
     sums = result.values.flatten(1).sum(1)
     assert torch.allclose(result.delta, sums - change, rtol=0, atol=1e-12)
     if method == "expected_gradients":
@@ -83,13 +83,13 @@ def test_delta_is_what_is_missing_and_vanishes(kind, method):
 
 
 # One that takes gradients of the inputs, one that takes many, and one of a layer: what mixes samples is the model.
-@pytest.mark.parametrize("method", ["gradient", "integrated_gradients", "grad_cam"])
+@each("method", ["gradient", "integrated_gradients", "grad_cam"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_sample_does_not_depend_on_the_one_beside_it(kind, method):
     case = KINDS[kind]
     if reason(case, method) is not None or callable(case.target):
         return
-    together, model = found(kind, method), made(kind)
+    together, model = outcome(kind, method), made(kind)
     settings = dict(together.settings) | {"target": case.target[1]}
     if isinstance(case.inputs, dict):
         second = {name: value[1:] for name, value in case.inputs.items()}
@@ -99,14 +99,14 @@ def test_a_sample_does_not_depend_on_the_one_beside_it(kind, method):
     assert far(alone.values, together.values[1:]) < CLOSE
 
 
-@pytest.mark.parametrize("method", ORACLES)
+@each("method", ORACLES)
 def test_a_detector_without_a_function_is_refused(method):
     with pytest.raises((TypeError, ValueError), match=r"target: the model returned a list.*Pass target= a function"):
         sw.attribute(made("detector"), KINDS["detector"].inputs, method=method)
 
 
-@pytest.mark.parametrize("samples", [1, 2, 3, 4, 5])
-@pytest.mark.parametrize("kind", ["LSTM", "GRU"])
+@each("samples", [1, 2, 3, 4, 5])
+@each("kind", ["LSTM", "GRU"])
 def test_batches_of_sequences_of_every_size(kind, samples):
     """(1, T, F) and (3, T, F) could be images of one or three channels; to this model they are sequences."""
     model, x = made(kind), torch.randn(samples, 6, 3, generator=torch.Generator().manual_seed(1), dtype=torch.float64)

@@ -30,9 +30,9 @@ def polynomial(seed, degree, features=3):
 def test_completeness_on_polynomials(seed, degree):
     """The integrand has degree - 1 in t: Gauss-Legendre with n nodes is exact up to 2n - 1."""
     model, x, baseline = polynomial(seed, degree), rows(seed + 1, 2, 3), rows(seed + 2, 2, 3)
-    found = run(model, x, baseline=baseline, quadrature="gauss_legendre", n_steps=(degree + 1) // 2, score="value")
-    scale = float(found.values.abs().max()) + 1
-    assert float(found.delta.abs().max()) < 1e-12 * scale
+    result = run(model, x, baseline=baseline, quadrature="gauss_legendre", n_steps=(degree + 1) // 2, score="value")
+    scale = float(result.values.abs().max()) + 1
+    assert float(result.delta.abs().max()) < 1e-12 * scale
 
 
 @FEW
@@ -97,11 +97,11 @@ def test_implementation_invariance_two_nets_of_one_function(seed, method):
 @given(seed=SEEDS)
 def test_input_equal_to_its_baseline_gets_nothing(seed):
     x = rows(seed + 1)
-    found = run(mlp(seed), x, baseline=x.clone())
-    assert bool((found.values == 0).all())
+    result = run(mlp(seed), x, baseline=x.clone())
+    assert bool((result.values == 0).all())
     # rows of one batch may be rounded differently
-    assert bool((found.delta.abs() < 1e-15).all())
-    assert any("equals the baseline" in note for note in found.notes)
+    assert bool((result.delta.abs() < 1e-15).all())
+    assert any("equals the baseline" in note for note in result.notes)
 
 
 @FEW
@@ -118,11 +118,11 @@ def test_exchanging_input_and_baseline_changes_the_sign(seed, rule):
 @given(seed=SEEDS)
 def test_the_gradient_is_the_limit_of_differences(seed):
     model, x, h = mlp(seed, activation=nn.Tanh), rows(seed + 1), 1e-5
-    found = run(model, x, "gradient").values
+    result = run(model, x, "gradient").values
     with torch.no_grad():
         steps = torch.eye(4, dtype=torch.float64) * h
         slopes = [(model(x + step) - model(x - step))[:, 0] / (2 * h) for step in steps]
-    assert torch.allclose(found, torch.stack(slopes, 1), rtol=0, atol=1e-8)
+    assert torch.allclose(result, torch.stack(slopes, 1), rtol=0, atol=1e-8)
 
 
 @pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])
@@ -130,7 +130,7 @@ def test_the_completeness_delta_is_never_distributed(scale):
     """Values that were rescaled to fit would sum to the change of the score."""
     model = Formula(lambda x: scale * (x**4).sum(1))
     x = torch.tensor([[1.0, 2.0, -1.0]], dtype=torch.float64)
-    found = run(model, x, n_steps=2, score="value")
+    result = run(model, x, n_steps=2, score="value")
     # The trapezoid rule with 2 steps gives 4 t^3 as (0 + 2 * 4/8 + 4) / 4 = 1.25.
-    assert far(found.values, 1.25 * scale * x**4) < 1e-14
-    assert far(found.delta, 0.25 * scale * (x**4).sum(1)) < 1e-13
+    assert far(result.values, 1.25 * scale * x**4) < 1e-14
+    assert far(result.delta, 0.25 * scale * (x**4).sum(1)) < 1e-13

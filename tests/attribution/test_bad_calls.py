@@ -8,7 +8,7 @@ import pytest
 import torch
 from captum.attr import Occlusion, Saliency
 from torch import nn
-from toys import conv_net, images, mlp, rows, state_of
+from toys import conv_net, each, images, mlp, rows, state_of
 
 import saliency_widgets as sw
 
@@ -37,7 +37,7 @@ def works(model, x=X):
 # ---- the call
 
 
-@pytest.mark.parametrize(
+@each(
     ("settings", "error", "said"),
     [
         ({"method": "smoothgard"}, ValueError, r"method: 'smoothgard' is not known\. Did you mean 'smoothgrad'"),
@@ -79,13 +79,13 @@ def test_arguments(settings, error, said):
     works(model)
 
 
-@pytest.mark.parametrize("model", [lambda x: x.sum(1), nn.Linear, None, "resnet18"])
+@each("model", [lambda x: x.sum(1), nn.Linear, None, "resnet18"])
 def test_no_module(model):
     with pytest.raises(TypeError, match=r"model: expected a torch\.nn\.Module, got a "):
         sw.attribute(model, X)
 
 
-@pytest.mark.parametrize(
+@each(
     ("about", "error", "said"),
     [
         ({"class_names": 5}, TypeError, r"class_names: expected the names in order.*got a int"),
@@ -126,7 +126,7 @@ def test_what_is_quoted_is_cut(about):
 # ---- the input
 
 
-@pytest.mark.parametrize(
+@each(
     ("x", "error", "said"),
     [
         (torch.zeros(2, 5, 8, 8), ValueError, r"model: it raised RuntimeError in layer '0' \(Conv2d\).*\(2, 5, 8, 8\)"),
@@ -205,7 +205,7 @@ def rounded(self, x):
 DEAF = [detached, ungraded, inferred, constant, parameter_only, classes, rounded]
 
 
-@pytest.mark.parametrize("how", DEAF)
+@each("how", DEAF)
 @pytest.mark.parametrize("method", ["gradient", "smoothgrad", "integrated_gradients", "guided_backprop"])
 def test_an_output_that_does_not_depend_on_the_input(how, method):
     model = Broken()
@@ -229,8 +229,8 @@ def nan_gradient(self, x):
     return self.net(x - x).sum(1, keepdim=True) + (x - x).sqrt().sum((1, 2, 3))[:, None].expand(-1, 4)
 
 
-@pytest.mark.parametrize(("how", "what"), [(nan, "score"), (infinite, "score"), (nan_gradient, "gradient")])
-@pytest.mark.parametrize("target", [0, None])
+@each(("how", "what"), [(nan, "score"), (infinite, "score"), (nan_gradient, "gradient")])
+@each("target", [0, None])
 def test_an_output_that_is_no_number(how, what, target):
     model = Broken()
     model.how = how
@@ -239,9 +239,9 @@ def test_an_output_that_is_no_number(how, what, target):
     works(model)
 
 
-@pytest.mark.parametrize("target", [0, None])
-@pytest.mark.parametrize(
-    ("how", "found"),
+@each("target", [0, None])
+@each(
+    ("how", "result"),
     [
         (lambda self, x: self.net(x).sum(0, keepdim=True), 1),
         (lambda self, x: self.net(x)[:1], 1),
@@ -249,10 +249,10 @@ def test_an_output_that_is_no_number(how, what, target):
         (lambda self, x: self.net(x).flatten(), 8),
     ],
 )
-def test_another_number_of_rows(how, found, target):
+def test_another_number_of_rows(how, result, target):
     model = Broken()
     model.how = how
-    said = rf"model: it returned {found} rows of scores for 2 inputs.*must score each row"
+    said = rf"model: it returned {result} rows of scores for 2 inputs.*must score each row"
     faulty(model, X, ValueError, said, target=target)
     model.how = None
     works(model)
@@ -267,7 +267,7 @@ class Raising(nn.Module):
         raise self.error
 
 
-@pytest.mark.parametrize(
+@each(
     "error",
     [RuntimeError("boom"), AssertionError("boom"), KeyError("boom"), TypeError("boom"), NotImplementedError("boom")],
 )
@@ -301,8 +301,8 @@ def test_a_model_made_in_inference_mode_is_told_and_left_alone():
     assert torch.equal(model[1].running_mean, statistics)
 
 
-@pytest.mark.parametrize("which", ["all", "a weight", "a buffer"])
-@pytest.mark.parametrize("device", [None, "cpu", "meta"])
+@each("which", ["all", "a weight", "a buffer"])
+@each("device", [None, "cpu", "meta"])
 def test_a_model_without_numbers_is_told(which, device):
     model = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4), nn.Linear(4, 2))
     if which == "all":
@@ -336,23 +336,23 @@ def test_a_model_that_normalizes_its_input_in_place():
 
     x = X.clone()
     for method in sw.methods():
-        found, expected = (sw.attribute(model(), x, method=method) for model in (InPlace, Twin))
-        assert torch.equal(found.values, expected.values), method
-        assert found.settings == expected.settings
+        result, expected = (sw.attribute(model(), x, method=method) for model in (InPlace, Twin))
+        assert torch.equal(result.values, expected.values), method
+        assert result.settings == expected.settings
     assert torch.equal(x, X)
 
 
-@pytest.mark.parametrize("requires_grad", [False, True])
-@pytest.mark.parametrize("contiguous", [False, True])
+@each("requires_grad", [False, True])
+@each("contiguous", [False, True])
 def test_inputs_of_any_kind_are_only_read(requires_grad, contiguous):
     x = X.clone() if contiguous else X.transpose(2, 3).contiguous().transpose(2, 3)
     x.requires_grad_(requires_grad)
-    found = sw.attribute(conv_net(), x, method="integrated_gradients", target=0)
+    result = sw.attribute(conv_net(), x, method="integrated_gradients", target=0)
     assert x.grad is None
     assert x.requires_grad == requires_grad
     assert torch.equal(x, X)
-    assert not found.values.requires_grad
-    assert torch.equal(found.values, sw.attribute(conv_net(), X, method="integrated_gradients", target=0).values)
+    assert not result.values.requires_grad
+    assert torch.equal(result.values, sw.attribute(conv_net(), X, method="integrated_gradients", target=0).values)
 
 
 def test_an_input_that_is_part_of_a_graph_keeps_it():
@@ -362,30 +362,30 @@ def test_an_input_that_is_part_of_a_graph_keeps_it():
     assert torch.equal(leaf.grad, torch.full_like(X, 2))
 
 
-@pytest.mark.parametrize("dtype", [torch.int64, torch.int16, torch.float16, torch.bfloat16, torch.bool])
+@each("dtype", [torch.int64, torch.int16, torch.float16, torch.bfloat16, torch.bool])
 def test_inputs_of_another_type_are_brought_to_the_models(dtype):
     x = (rows(1, 2, 4) * 3).to(dtype)
-    found = sw.attribute(mlp(), x, method="gradient", target=0)
-    assert found.values.dtype == torch.float64
-    assert torch.equal(found.values, sw.attribute(mlp(), x.double(), method="gradient", target=0).values)
+    result = sw.attribute(mlp(), x, method="gradient", target=0)
+    assert result.values.dtype == torch.float64
+    assert torch.equal(result.values, sw.attribute(mlp(), x.double(), method="gradient", target=0).values)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_models_in_half_precision(dtype):
     model = conv_net().to(dtype)
     for method in sw.methods():
-        found = sw.attribute(model, X, method=method, target=0)
-        assert found.values.dtype == dtype
-        assert bool(torch.isfinite(found.values).all())
+        result = sw.attribute(model, X, method=method, target=0)
+        assert result.values.dtype == dtype
+        assert bool(torch.isfinite(result.values).all())
 
 
 @pytest.mark.parametrize("ambient", [contextlib.nullcontext, torch.no_grad, torch.inference_mode])
 def test_the_result_can_be_used_anywhere(ambient):
     model = conv_net()
     with ambient():
-        found = sw.attribute(model, X, method="integrated_gradients", target=0)
+        result = sw.attribute(model, X, method="integrated_gradients", target=0)
     factor = torch.ones((), dtype=torch.float64, requires_grad=True)
-    (found.values * factor).sum().backward()
+    (result.values * factor).sum().backward()
     assert factor.grad is not None
 
 
@@ -398,7 +398,7 @@ def looped():
     return itself
 
 
-@pytest.mark.parametrize(
+@each(
     ("argument", "value", "said"),
     [
         ("inputs", looped(), r"inputs: they are nested more than 32 deep, or contain themselves\. Pass"),
@@ -410,9 +410,9 @@ def looped():
     ids=str,
 )
 def test_what_has_no_end_is_not_gone_through(argument, value, said):
-    given = {"inputs": X, "method": "gradient", "target": 0, argument: value}
+    settings = {"inputs": X, "method": "gradient", "target": 0, argument: value}
     with pytest.raises((TypeError, ValueError), match=said):
-        sw.attribute(conv_net(), **given)
+        sw.attribute(conv_net(), **settings)
 
 
 def test_complex_rows_and_labels_are_refused_whatever_they_hold():

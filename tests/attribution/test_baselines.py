@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from toys import conv_net, far, images, linear, rows
+from toys import conv_net, each, far, images, linear, rows
 
 import saliency_widgets as sw
 from saliency_widgets.attribution import Kind, PixelRange, baseline_of
@@ -16,11 +16,11 @@ PIXELS = PixelRange(torch.tensor([-1.0, -2.0, 0.5]).view(3, 1, 1), torch.tensor(
 
 def of(value, x=X, pixels=PIXELS, seed=0):
     kind = ImageKind(pixels) if x.ndim == 4 else Kind()
-    found = baseline_of(value, x, kind, seed)
-    assert found.shape == x.shape
-    assert found.dtype == x.dtype
-    assert found.data_ptr() != x.data_ptr()
-    found.zero_()  # it is nobody else's memory
+    result = baseline_of(value, x, kind, seed)
+    assert result.shape == x.shape
+    assert result.dtype == x.dtype
+    assert result.data_ptr() != x.data_ptr()
+    result.zero_()  # it is nobody else's memory
     return baseline_of(value, x, kind, seed)
 
 
@@ -47,14 +47,14 @@ def test_blur_keeps_a_constant_image():
 def test_blur_of_a_point_is_a_gaussian_of_a_tenth_of_the_shorter_side():
     x = torch.zeros(1, 1, 41, 61, dtype=torch.float64)
     x[0, 0, 20, 30] = 1
-    found = of("blur", x)[0, 0]
-    assert float(found.sum()) == pytest.approx(1, abs=1e-12)  # nothing gets lost inside
-    assert torch.allclose(found, found.flip(0), atol=1e-15)
-    assert torch.allclose(found, found.flip(1), atol=1e-15)
+    result = of("blur", x)[0, 0]
+    assert float(result.sum()) == pytest.approx(1, abs=1e-12)  # nothing gets lost inside
+    assert torch.allclose(result, result.flip(0), atol=1e-15)
+    assert torch.allclose(result, result.flip(1), atol=1e-15)
     ratio = np.exp(-0.5 / 4.1**2)
-    assert float(found[20, 31] / found[20, 30]) == pytest.approx(ratio, rel=1e-12)
-    assert float(found[21, 30] / found[20, 30]) == pytest.approx(ratio, rel=1e-12)
-    assert float(found[21, 31] / found[20, 30]) == pytest.approx(ratio**2, rel=1e-12)
+    assert float(result[20, 31] / result[20, 30]) == pytest.approx(ratio, rel=1e-12)
+    assert float(result[21, 30] / result[20, 30]) == pytest.approx(ratio, rel=1e-12)
+    assert float(result[21, 31] / result[20, 30]) == pytest.approx(ratio**2, rel=1e-12)
 
 
 def test_blur_is_linear_and_keeps_channels_and_images_apart():
@@ -66,38 +66,38 @@ def test_blur_is_linear_and_keeps_channels_and_images_apart():
     assert float(a.var()) < 0.5 * float(X.var())
 
 
-@pytest.mark.parametrize("size", [(1, 1), (1, 8), (2, 2), (3, 50)])
+@each("size", [(1, 1), (1, 8), (2, 2), (3, 50)])
 def test_blur_of_tiny_images(size):
     x = images(0, 1, 3, *size)
-    found = of("blur", x)
-    assert bool(torch.isfinite(found).all())
-    assert float(x.min()) - 1e-12 <= float(found.min())
-    assert float(found.max()) <= float(x.max()) + 1e-12
+    result = of("blur", x)
+    assert bool(torch.isfinite(result).all())
+    assert float(x.min()) - 1e-12 <= float(result.min())
+    assert float(result.max()) <= float(x.max()) + 1e-12
 
 
 def test_noise_lies_between_black_and_white_and_follows_its_seed():
-    found = of("noise")
+    result = of("noise")
     low, high = torch.minimum(PIXELS.black, PIXELS.white), torch.maximum(PIXELS.black, PIXELS.white)
-    assert bool(((found >= low) & (found <= high)).all())
-    assert torch.equal(found[0], found[1]), "an image's baseline depends on the image beside it"
-    assert torch.equal(found, of("noise"))
-    assert not torch.equal(found, of("noise", seed=1))
+    assert bool(((result >= low) & (result <= high)).all())
+    assert torch.equal(result[0], result[1]), "an image's baseline depends on the image beside it"
+    assert torch.equal(result, of("noise"))
+    assert not torch.equal(result, of("noise", seed=1))
 
 
 def test_noise_is_uniform():
     x = torch.zeros(1, 1, 200, 200, dtype=torch.float64)
-    found = of("noise", x, PixelRange(torch.zeros(1, 1, 1), torch.ones(1, 1, 1)))
+    result = of("noise", x, PixelRange(torch.zeros(1, 1, 1), torch.ones(1, 1, 1)))
     n = x.numel()
-    assert float(found.mean()) == pytest.approx(1 / 2, abs=5 * (1 / 12 / n) ** 0.5)
-    assert float(found.square().mean()) == pytest.approx(1 / 3, abs=5 * (4 / 45 / n) ** 0.5)
+    assert float(result.mean()) == pytest.approx(1 / 2, abs=5 * (1 / 12 / n) ** 0.5)
+    assert float(result.square().mean()) == pytest.approx(1 / 3, abs=5 * (4 / 45 / n) ** 0.5)
 
 
 def test_noise_leaves_torchs_own_random_state_alone_and_ignores_the_default_type():
     state = torch.get_rng_state()
-    found = of("noise", X.float())
+    result = of("noise", X.float())
     torch.set_default_dtype(torch.float64)
     try:
-        assert torch.equal(of("noise", X.float()), found)
+        assert torch.equal(of("noise", X.float()), result)
     finally:
         torch.set_default_dtype(torch.float32)
     assert torch.equal(torch.get_rng_state(), state)
@@ -105,17 +105,15 @@ def test_noise_leaves_torchs_own_random_state_alone_and_ignores_the_default_type
 
 def test_noise_of_rows_spans_each_rows_own_range():
     x = rows(1, 3, 50)
-    found = of("noise", x, None)
+    result = of("noise", x, None)
     low, high = x.amin(1, keepdim=True), x.amax(1, keepdim=True)
-    assert bool(((found >= low) & (found <= high)).all())
-    shares = (found - low) / (high - low)
+    assert bool(((result >= low) & (result <= high)).all())
+    shares = (result - low) / (high - low)
     assert far(shares[0:1], shares[1:2]) < 1e-12
 
 
-@pytest.mark.parametrize(
-    "shape", [(), (3, 1, 1), (1, 3, 1, 1), (1, 3, 9, 12), (3, 9, 12), (2, 3, 9, 12), (2, 1, 1, 1), (9, 12)]
-)
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.int64])
+@each("shape", [(), (3, 1, 1), (1, 3, 1, 1), (1, 3, 9, 12), (3, 9, 12), (2, 3, 9, 12), (2, 1, 1, 1), (9, 12)])
+@each("dtype", [torch.float32, torch.float64, torch.int64])
 def test_a_tensor_that_broadcasts(shape, dtype):
     value = (rows(1, *shape) if shape else rows(1, 1)[0]).mul(9).to(dtype)
     assert torch.equal(of(value), value.double().expand_as(X))
@@ -130,7 +128,7 @@ def test_an_array_a_parameter_and_a_function():
     assert not of(nn.Parameter(value)).requires_grad
 
 
-@pytest.mark.parametrize(
+@each(
     "view",
     [
         lambda a: a[..., ::-1],
@@ -166,7 +164,7 @@ def test_nothing_said_is_black_for_images_and_zero_for_rows():
     assert torch.equal(of(None, rows(), None), torch.zeros(2, 4, dtype=torch.float64))
 
 
-@pytest.mark.parametrize(
+@each(
     ("value", "error", "said"),
     [
         ("blak", ValueError, r"baseline: 'blak' is not known\. Did you mean 'black'"),
@@ -211,7 +209,7 @@ def test_what_is_no_baseline(value, error, said):
         of(value)
 
 
-@pytest.mark.parametrize("value", [0, 0.5, np.float64(0.5), torch.tensor(0.5)])
+@each("value", [0, 0.5, np.float64(0.5), torch.tensor(0.5)])
 def test_a_number_is_a_baseline(value):
     assert torch.equal(of(value), torch.full_like(of("zero"), float(value)))
 
@@ -230,18 +228,18 @@ def test_rows_have_no_blur():
 # ---- through the front door: on a linear model the baseline can be read off the attribution
 
 
-@pytest.mark.parametrize("name", ["black", "white", "mean", "zero", "blur", "noise", None])
+@each("name", ["black", "white", "mean", "zero", "blur", "noise", None])
 def test_integrated_gradients_start_from_it(name):
     torch.manual_seed(0)
     model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 9 * 12, 1)).double()
     weights = model[1].weight.detach().view(1, 3, 9, 12)
-    found = sw.attribute(model, X, method="integrated_gradients", baseline=name, n_steps=1, seed=5)
+    result = sw.attribute(model, X, method="integrated_gradients", baseline=name, n_steps=1, seed=5)
     start = of(name, X, PixelRange(torch.zeros(3, 1, 1), torch.ones(3, 1, 1)), seed=5)
-    assert torch.allclose(X - found.values / weights, start, rtol=0, atol=1e-9)
+    assert torch.allclose(X - result.values / weights, start, rtol=0, atol=1e-9)
 
 
-def started_from(model, found, x):
-    return x - found.values / model[1].weight.detach().view(1, *x.shape[1:])
+def started_from(model, result, x):
+    return x - result.values / model[1].weight.detach().view(1, *x.shape[1:])
 
 
 @pytest.fixture
@@ -268,41 +266,43 @@ BYTES = (images() * 255).to(torch.uint8)
     ids=["normal", "far", "unit", "whole", "bytes", "list", "mixed"],
 )
 def test_the_default_is_zero_unless_a_transform_or_bytes_tell_what_black_is(flat, x, named, noted):
-    found = sw.attribute(flat, x, n_steps=1)
-    seen = (found.score - flat[1].bias.detach()).detach()  # = w . x
-    assert found.settings["baseline"] == named
-    assert far(found.values.flatten(1).sum(1), seen) < 1e-12  # from zero, which is black here
-    said = [note for note in found.notes if "baseline" in note]
+    result = sw.attribute(flat, x, n_steps=1)
+    seen = (result.score - flat[1].bias.detach()).detach()  # = w . x
+    assert result.settings["baseline"] == named
+    assert far(result.values.flatten(1).sum(1), seen) < 1e-12  # from zero, which is black here
+    said = [note for note in result.notes if "baseline" in note]
     assert len(said) == bool(noted)
     assert not noted or noted in said[0]
-    assert torch.equal(sw.attribute(flat, x, **found.settings).values, found.values)
+    assert torch.equal(sw.attribute(flat, x, **result.settings).values, result.values)
 
 
 def test_a_transform_that_tells_nothing_gives_zero_and_one_that_tells_gives_its_black(flat):
     image = BYTES[0].movedim(0, -1).numpy()
 
-    def own(p):
+    def local(p):
         x = torch.from_numpy(p).movedim(-1, 0).double()
         return (x - x.mean()) / x.std()
 
-    alone = sw.attribute(flat, image, transform=own, n_steps=1)
+    alone = sw.attribute(flat, image, transform=local, n_steps=1)
     assert alone.settings["baseline"] == "zero"
-    assert float(started_from(flat, alone, own(image)[None]).abs().max()) < 1e-12
+    assert float(started_from(flat, alone, local(image)[None]).abs().max()) < 1e-12
     with pytest.raises(ValueError, match=r"nothing tells which numbers those are.*Use 'zero', 'mean' or 'blur'"):
-        sw.attribute(flat, image, transform=own, baseline="black")
-    told = sw.attribute(flat, image, transform=lambda p: torch.from_numpy(p).movedim(-1, 0) / 127.5 - 1, n_steps=1)
-    assert told.settings["baseline"] == "black"
-    start = started_from(flat, told, torch.from_numpy(image).movedim(-1, 0)[None] / 127.5 - 1)
+        sw.attribute(flat, image, transform=local, baseline="black")
+    attribution = sw.attribute(
+        flat, image, transform=lambda p: torch.from_numpy(p).movedim(-1, 0) / 127.5 - 1, n_steps=1
+    )
+    assert attribution.settings["baseline"] == "black"
+    start = started_from(flat, attribution, torch.from_numpy(image).movedim(-1, 0)[None] / 127.5 - 1)
     assert far(start, torch.full_like(start, -1)) < 1e-6
 
 
 @pytest.mark.parametrize("name", ["black", "white"])
 def test_pixels_that_nothing_tells_are_refused_in_words(flat, name):
     for method in ("integrated_gradients", "expected_gradients"):
-        given = {"baselines": name} if method == "expected_gradients" else {"baseline": name}
+        settings = {"baselines": name} if method == "expected_gradients" else {"baseline": name}
         said = rf"'{name}' means {name} pixels, and nothing tells.*or pass the image and transform="
         with pytest.raises(ValueError, match=said):
-            sw.attribute(flat, NORMAL, method=method, **given)
+            sw.attribute(flat, NORMAL, method=method, **settings)
     with pytest.raises(ValueError, match="pass the image and transform="):
         sw.ablate(flat, NORMAL[:1], np.ones((8, 8), dtype=bool), fill=name)
 
@@ -310,9 +310,9 @@ def test_pixels_that_nothing_tells_are_refused_in_words(flat, name):
 def test_a_baseline_does_not_depend_on_the_images_beside_it(flat):
     """One in [0, 1], for which noise is uniform there, beside one that isn't."""
     both = torch.cat([images()[:1], NORMAL[:1]])
-    for given in ({}, {"baseline": "noise"}, {"method": "expected_gradients", "n_samples": 3}):
-        alone = sw.attribute(flat, both[:1], **given).values
-        assert far(sw.attribute(flat, both, **given).values[:1], alone) < 1e-12
+    for value in ({}, {"baseline": "noise"}, {"method": "expected_gradients", "n_samples": 3}):
+        alone = sw.attribute(flat, both[:1], **value).values
+        assert far(sw.attribute(flat, both, **value).values[:1], alone) < 1e-12
 
 
 def test_settings_name_each_inputs_own_default_and_can_be_written_down():
@@ -325,17 +325,17 @@ def test_settings_name_each_inputs_own_default_and_can_be_written_down():
             return self.of_image(image.flatten(1)) + self.of_row(row)
 
     model, inputs = Both().double(), {"image": BYTES[:1], "row": rows()[:1]}
-    found = sw.attribute(model, inputs, target=0, n_steps=2)
-    assert found.settings["baseline"] == {"image": "black", "row": "zero"}
-    assert "baseline={'image': 'black', 'row': 'zero'}," in found.to_code()
-    assert sw.Attribution.settings_from_json(found.to_json()) == found.settings
-    assert torch.equal(sw.attribute(model, inputs, **found.settings).values, found.values)
-    given = sw.attribute(model, inputs, target=0, n_steps=2, baseline={"row": "mean"})
-    assert given.settings["baseline"] == {"image": "black", "row": "mean"}
+    result = sw.attribute(model, inputs, target=0, n_steps=2)
+    assert result.settings["baseline"] == {"image": "black", "row": "zero"}
+    assert "baseline={'image': 'black', 'row': 'zero'}," in result.to_code()
+    assert sw.Attribution.settings_from_json(result.to_json()) == result.settings
+    assert torch.equal(sw.attribute(model, inputs, **result.settings).values, result.values)
+    value = sw.attribute(model, inputs, target=0, n_steps=2, baseline={"row": "mean"})
+    assert value.settings["baseline"] == {"image": "black", "row": "mean"}
     alike = sw.attribute(model, {**inputs, "image": NORMAL[:1]}, target=0, n_steps=2)
     assert alike.settings["baseline"] == "zero"
-    own = sw.attribute(model, inputs, target=0, n_steps=2, baseline={"row": rows()[:1]})
-    assert "# model, inputs, baseline: yours" in own.to_code()
+    attribution = sw.attribute(model, inputs, target=0, n_steps=2, baseline={"row": rows()[:1]})
+    assert "# model, inputs, baseline: yours" in attribution.to_code()
 
 
 def test_expected_gradients_name_what_they_draw_from(flat):
@@ -357,5 +357,5 @@ def test_black_is_what_the_transform_makes_of_a_black_image():
 
 def test_the_default_for_rows_is_zero():
     weights = rows(1, 4)
-    found = sw.attribute(linear(weights), rows(), method="integrated_gradients", n_steps=2, score="value")
-    assert far(found.values, weights * rows()) < 1e-14
+    result = sw.attribute(linear(weights), rows(), method="integrated_gradients", n_steps=2, score="value")
+    assert far(result.values, weights * rows()) < 1e-14

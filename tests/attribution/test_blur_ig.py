@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy import fft, ndimage
 from torch import nn
-from toys import Formula, conv_net, estimates, far, images, linear, mlp, rows
+from toys import Formula, conv_net, each, estimates, far, images, linear, mlp, rows
 
 import saliency_widgets as sw
 from saliency_widgets.attribution.methods import blur_ig as blur_ig_file
@@ -43,8 +43,8 @@ QUADRATIC = flat(Formula(lambda x: ((x @ FORM) * x).sum(1) + x @ WEIGHTS))
 # ---- the blur
 
 
-@pytest.mark.parametrize("sigma", [0.05, 0.7, 2.1, 30.0])
-@pytest.mark.parametrize("shape", [(2, 3, 7, 10), (1, 1, 16, 16), (1, 2, 1, 9), (1, 1, 5, 2)])
+@each("sigma", [0.05, 0.7, 2.1, 30.0])
+@each("shape", [(2, 3, 7, 10), (1, 1, 16, 16), (1, 2, 1, 9), (1, 1, 5, 2)])
 def test_the_blur_is_the_cosine_transforms(shape, sigma):
     x = images(4, *shape)
     assert far(scale_space(x)(sigma), blurred(x, sigma)) < 1e-13
@@ -74,28 +74,28 @@ def test_blurring_twice_is_blurring_once():
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 def test_the_blur_keeps_the_type_and_computes_in_32_bits_at_least(dtype):
     x = X.to(dtype)
-    found = scale_space(x)(1.5)
-    assert found.dtype == dtype
-    assert far(found.double(), blurred(x.double(), 1.5)) < max(torch.finfo(dtype).eps, 1e-6)
+    result = scale_space(x)(1.5)
+    assert result.dtype == dtype
+    assert far(result.double(), blurred(x.double(), 1.5)) < max(torch.finfo(dtype).eps, 1e-6)
 
 
 # ---- exact at any number of steps
 
 
-@pytest.mark.parametrize("n_steps", [1, 2, 3, 7, 16, 21])
+@each("n_steps", [1, 2, 3, 7, 16, 21])
 def test_linear_is_exact_in_every_estimate(n_steps):
     exact = WEIGHTS.view(3, 7, 10) * (X - blurred(X, STRONGEST))
     model = flat(linear(WEIGHTS, 3.0))
-    found = list(estimates(model, X, "blur_ig", blur_level=LEVEL, n_steps=n_steps, chunk_size=4, score="value"))
-    for estimate in found:
+    result = list(estimates(model, X, "blur_ig", blur_level=LEVEL, n_steps=n_steps, chunk_size=4, score="value"))
+    for estimate in result:
         assert far(estimate.values, exact) < 1e-12
         assert estimate.delta is None or float(estimate.delta.abs().max()) < 1e-12
-    assert [estimate.delta is None for estimate in found] == [True] + [False] * (len(found) - 1)
-    assert found[-1].done == found[-1].total == found[-1].evaluations == n_steps + 1
-    assert far(found[-1].score, model(X)[:, 0].detach()) < 1e-15
+    assert [estimate.delta is None for estimate in result] == [True] + [False] * (len(result) - 1)
+    assert result[-1].done == result[-1].total == result[-1].evaluations == n_steps + 1
+    assert far(result[-1].score, model(X)[:, 0].detach()) < 1e-15
 
 
-@pytest.mark.parametrize("n_steps", [1, 2, 5, 16])
+@each("n_steps", [1, 2, 5, 16])
 def test_squares_are_exact(n_steps):
     """For F = sum f(x), each pixel goes its own way: a = f(x) - f(L(s_max)), here x^2."""
     assert (
@@ -104,7 +104,7 @@ def test_squares_are_exact(n_steps):
     )
 
 
-@pytest.mark.parametrize("n_steps", [1, 2, 5, 16])
+@each("n_steps", [1, 2, 5, 16])
 def test_any_quadratic_is_complete(n_steps):
     """The slope is linear on each interval: its mean is that of the ends."""
     for estimate in estimates(QUADRATIC, X, "blur_ig", blur_level=LEVEL, n_steps=n_steps, score="value"):
@@ -118,8 +118,8 @@ def test_any_quadratic_is_complete(n_steps):
 # ---- the sum
 
 
-@pytest.mark.parametrize("n_steps", [1, 2, 3, 7, 11, 16, 29])
-@pytest.mark.parametrize("chunk_size", [1, 6, 64])
+@each("n_steps", [1, 2, 3, 7, 11, 16, 29])
+@each("chunk_size", [1, 6, 64])
 def test_every_estimate_is_the_sum_over_the_nodes_seen(n_steps, chunk_size):
     """Straight from the formula, with scipy's blur and the slope 4 x^3 + a form."""
     model = flat(Formula(lambda x: (x**4).sum(1) + ((x @ FORM) * x).sum(1)))
@@ -142,9 +142,9 @@ def test_every_estimate_is_the_sum_over_the_nodes_seen(n_steps, chunk_size):
 def test_it_converges_with_the_square_of_the_step():
     """For sum exp(3 x) the integral is exp(3 x) - exp(3 L(s_max)), pixel by pixel."""
     exact = (3 * X).exp() - (3 * blurred(X, STRONGEST)).exp()
-    found = [explain(flat(Formula(lambda x: (3 * x).exp().sum(1))), n_steps=n) for n in (16, 32, 64)]
-    errors = [far(f.values, exact) for f in found]
-    deltas = [float(f.delta.abs().max()) for f in found]
+    result = [explain(flat(Formula(lambda x: (3 * x).exp().sum(1))), n_steps=n) for n in (16, 32, 64)]
+    errors = [far(f.values, exact) for f in result]
+    deltas = [float(f.delta.abs().max()) for f in result]
     for coarse, fine in [*pairwise(errors), *pairwise(deltas)]:
         assert coarse / fine == pytest.approx(4, rel=0.1)
     assert errors[-1] < 1e-3
@@ -153,15 +153,15 @@ def test_it_converges_with_the_square_of_the_step():
 def test_delta_is_its_definition():
     model = conv_net()
     x = images()
-    found = explain(model, x, n_steps=3, target=[1, 2], score="logit")
+    result = explain(model, x, n_steps=3, target=[1, 2], score="logit")
     with torch.no_grad():
         change = (model(x) - model(blurred(x, LEVEL * 8)))[[0, 1], [1, 2]]
-    assert far(found.delta, found.values.sum((1, 2, 3)) - change) < 1e-10
-    assert float(found.delta.abs().min()) > 1e-9
+    assert far(result.delta, result.values.sum((1, 2, 3)) - change) < 1e-10
+    assert float(result.delta.abs().min()) > 1e-9
 
 
-@pytest.mark.parametrize("chunk_size", [1, 2, 3, 5, 8, 16, 1000])
-@pytest.mark.parametrize("n_steps", [1, 7, 16])
+@each("chunk_size", [1, 2, 3, 5, 8, 16, 1000])
+@each("n_steps", [1, 7, 16])
 def test_in_chunks_it_is_the_same_as_in_one(chunk_size, n_steps):
     model, x = conv_net(activation=nn.Tanh), images(0, 3, 3, 8, 8)
     settings = {"n_steps": n_steps, "target": [2, 0, 3], "score": "logit"}
@@ -180,9 +180,9 @@ def test_in_chunks_it_is_the_same_as_in_one(chunk_size, n_steps):
 
 def test_an_image_of_one_color_gets_nothing():
     x = torch.tensor([0.2, 0.9, 0.5], dtype=torch.float64).view(1, 3, 1, 1).expand(1, 3, 8, 8)
-    found = explain(conv_net(), x, n_steps=4, target=1, score="logit")
-    assert float(found.values.abs().max()) < 1e-15
-    assert float(found.delta.abs().max()) < 1e-14
+    result = explain(conv_net(), x, n_steps=4, target=1, score="logit")
+    assert float(result.values.abs().max()) < 1e-15
+    assert float(result.delta.abs().max()) < 1e-14
 
 
 def test_a_mirrored_image_gets_the_mirrored_map():
@@ -204,7 +204,7 @@ def test_the_blur_is_a_fraction_of_the_shorter_side():
     )
 
 
-@pytest.mark.parametrize("n_steps", [1, 2, 7, 64, 100, 1500, 3000])
+@each("n_steps", [1, 2, 7, 64, 100, 1500, 3000])
 def test_what_is_held_is_bounded_and_let_go(n_steps):
     order = coarse_to_fine(n_steps + 1, None if n_steps <= blur_ig_file._OPEN else blur_ig_file._OPEN // 2)
     integral = blur_ig_file._Trapezoid(n_steps, torch.zeros(1), torch.full((1,), float(n_steps)))

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from toys import conv_net, far, images, rows
+from toys import conv_net, each, far, images, rows
 
 import saliency_widgets as sw
 
@@ -74,23 +74,23 @@ def test_layer_cam_by_numbers():
 
 
 @pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("layer", ["0", "1", "2", "3", "4"])
+@each("layer", ["0", "1", "2", "3", "4"])
 def test_at_every_layer_of_a_net(method, layer):
     model = conv_net()
-    kept = {}
+    stored = {}
 
     def keep(_module, _inputs, output):
         output.retain_grad()
-        kept["activation"] = output
+        stored["activation"] = output
 
     handle = model.get_submodule(layer).register_forward_hook(keep)
     model(X).gather(1, torch.tensor([[1], [3]])).sum().backward()
     handle.remove()
-    activation, gradient = kept["activation"].detach().numpy(), kept["activation"].grad.numpy()
-    found = cam(method, model, layer=layer, target=[1, 3])
-    assert found.layer == layer
-    assert far(found.values, torch.from_numpy(loops(method, activation, gradient))) < 1e-12
-    assert far(found.score, model(X).detach()[[0, 1], [1, 3]]) < 1e-15
+    activation, gradient = stored["activation"].detach().numpy(), stored["activation"].grad.numpy()
+    result = cam(method, model, layer=layer, target=[1, 3])
+    assert result.layer == layer
+    assert far(result.values, torch.from_numpy(loops(method, activation, gradient))) < 1e-12
+    assert far(result.score, model(X).detach()[[0, 1], [1, 3]]) < 1e-15
 
 
 def test_alpha_is_the_papers_for_an_exponential():
@@ -125,13 +125,13 @@ def test_behind_a_global_mean_layer_cam_is_the_positive_channels_of_grad_cam():
         model[6].weight[1] = torch.tensor([1.0, -2.0, 0.5, 3.0, -1.0])
         activation = model[:4](X)
         shares = model[6].weight[1] / 16
-    found = {m: cam(m, model, layer="3").values for m in (*METHODS, "grad_cam")}
+    result = {m: cam(m, model, layer="3").values for m in (*METHODS, "grad_cam")}
     parts = shares[None, :, None, None] * activation
-    assert far(found["grad_cam"], parts.sum(1, keepdim=True)) < 1e-13
-    assert far(found["layer_cam"], parts[:, shares > 0].sum(1, keepdim=True)) < 1e-13
+    assert far(result["grad_cam"], parts.sum(1, keepdim=True)) < 1e-13
+    assert far(result["layer_cam"], parts[:, shares > 0].sum(1, keepdim=True)) < 1e-13
     sums = activation.sum((2, 3), keepdim=True)
     weights = 16 * shares.clamp(min=0)[None, :, None, None] / (2 + shares[None, :, None, None] * sums)
-    assert far(found["grad_cam_plus_plus"], (weights * activation).sum(1, keepdim=True)) < 1e-13
+    assert far(result["grad_cam_plus_plus"], (weights * activation).sum(1, keepdim=True)) < 1e-13
     with torch.no_grad():
         model[6].weight.abs_()
     assert far(cam("layer_cam", model, layer="3").values, cam("grad_cam", model, layer="3").values) < 1e-13
@@ -145,8 +145,8 @@ def test_layer_cam_for_and_against_add_up_to_activation_times_gradient():
         activation = model[:3](X)
     leaf = activation.clone().requires_grad_()
     (gradient,) = torch.autograd.grad(model[3:](leaf)[:, 1].sum(), leaf)
-    found = cam("layer_cam", model, layer="2").values - cam("layer_cam", against, layer="2").values
-    assert far(found, (gradient * activation).sum(1, keepdim=True)) < 1e-13
+    result = cam("layer_cam", model, layer="2").values - cam("layer_cam", against, layer="2").values
+    assert far(result, (gradient * activation).sum(1, keepdim=True)) < 1e-13
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -159,9 +159,9 @@ def test_a_batch_of_several_classes_is_its_samples_one_by_one(method):
 
 @pytest.mark.parametrize("method", METHODS)
 def test_the_papers_relu_is_left_to_the_display(method):
-    found = cam(method, conv_net(activation=nn.Tanh), layer="2")  # a convolution: its output has both signs
-    assert found.default_sign == "positive"
-    assert bool((found.values < 0).any())
+    result = cam(method, conv_net(activation=nn.Tanh), layer="2")  # a convolution: its output has both signs
+    assert result.default_sign == "positive"
+    assert bool((result.values < 0).any())
 
 
 # ---- where the formula is 0 / 0
@@ -170,8 +170,8 @@ def test_the_papers_relu_is_left_to_the_display(method):
 def test_the_pole_of_alpha_counts_nothing():
     """sum A = -2 and g = 1: the denominator 2 g^2 + sum A g^3 is exactly 0. The other location is as ever."""
     activation = torch.tensor([[[[-3.0, 1.0]]]], dtype=torch.float64)
-    found = straight("grad_cam_plus_plus", torch.tensor([[[1.0, 0.5]]]), activation)
-    assert torch.equal(found, 0.5 / (2 - 2 * 0.5) * activation)
+    result = straight("grad_cam_plus_plus", torch.tensor([[[1.0, 0.5]]]), activation)
+    assert torch.equal(result, 0.5 / (2 - 2 * 0.5) * activation)
     near = straight("grad_cam_plus_plus", torch.tensor([[[1.0, 0.5]]]), activation * (1 - 1e-15))
     assert bool(torch.isfinite(near).all())
 
@@ -180,8 +180,8 @@ def test_the_pole_of_alpha_counts_nothing():
 def test_gradients_whose_cube_vanishes_still_count(scale):
     """For g -> 0 alpha is 1/2: the weights are half the sum of the positive gradients."""
     weights = G.clamp(min=0).sum((1, 2))[None, :, None, None] / 2
-    found = straight("grad_cam_plus_plus", G, A, scale)
-    assert far(found / scale, (weights * A).sum(1, keepdim=True)) < 1e-12
+    result = straight("grad_cam_plus_plus", G, A, scale)
+    assert far(result / scale, (weights * A).sum(1, keepdim=True)) < 1e-12
 
 
 def test_gradients_whose_cube_overflows_still_count():
@@ -191,7 +191,7 @@ def test_gradients_whose_cube_overflows_still_count():
 
 
 @pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("dead", ["gradient", "activation"])
+@each("dead", ["gradient", "activation"])
 def test_a_dead_layer_gives_zeros(method, dead):
     weights, activation = (G * 0, A) if dead == "gradient" else (G, A * 0)
     assert torch.equal(straight(method, weights, activation), torch.zeros(1, 1, 2, 2, dtype=torch.float64))

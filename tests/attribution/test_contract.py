@@ -104,8 +104,8 @@ def as_found(model, x):
     before, inputs = state_of(model), x.clone()
     yield
     after = state_of(model)
-    for part, found in before.items():
-        assert after[part] == found, part
+    for part, result in before.items():
+        assert after[part] == result, part
     assert torch.equal(x, inputs)
     assert not x.requires_grad
     assert x.grad is None
@@ -125,9 +125,9 @@ def dtype(request):
 def test_success_leaves_everything_as_found_and_estimates_are_valid(method, training, dtype):
     model, x = make(dtype, training)
     with as_found(model, x):
-        found = explain(method, model, x)
-    assert found
-    for estimate in found:
+        result = explain(method, model, x)
+    assert result
+    for estimate in result:
         values = estimate.values
         if estimate.layer is None:
             assert values.shape == x.shape
@@ -146,16 +146,16 @@ def test_success_leaves_everything_as_found_and_estimates_are_valid(method, trai
             assert estimate.standard_error.shape == values.shape
             assert bool((estimate.standard_error >= 0).all())
         assert estimate.settings["method"] == method
-    done = [estimate.done for estimate in found]
+    done = [estimate.done for estimate in result]
     assert done == sorted(set(done)), "work done must increase"
     assert done[0] >= 1
-    assert {estimate.total for estimate in found} == {done[-1]}
-    assert [estimate.complete for estimate in found] == [False] * (len(found) - 1) + [True]
-    spent = [estimate.evaluations for estimate in found]
+    assert {estimate.total for estimate in result} == {done[-1]}
+    assert [estimate.complete for estimate in result] == [False] * (len(result) - 1) + [True]
+    spent = [estimate.evaluations for estimate in result]
     assert spent == sorted(spent)
     assert spent[0] >= 1
-    assert bool(found[-1].values.any()), "this model and input give nothing to see"
-    assert any("training mode" in note for note in found[-1].notes) == training
+    assert bool(result[-1].values.any()), "this model and input give nothing to see"
+    assert any("training mode" in note for note in result[-1].notes) == training
 
 
 @pytest.mark.parametrize(
@@ -241,14 +241,14 @@ def test_an_interruption_inside_the_model_passes_through_as_it_is(method, interr
 @pytest.mark.parametrize("method", METHODS)
 def test_it_can_be_cancelled_anywhere_in_a_pass(method, training):
     model, x = make(training=training)
-    asked = []
+    requested = []
     before = model.traps[2].passes
-    expected = explain(method, model, x, check=lambda: asked.append(1))[-1].values
+    expected = explain(method, model, x, check=lambda: requested.append(1))[-1].values
     passes = model.traps[2].passes - before
     # Forward and backward of each pass, and not only between them.
-    assert len(asked) > 4 * passes
+    assert len(requested) > 4 * passes
     begun = []
-    for turn in sorted({1, 2, len(asked), *range(1, len(asked), max(1, len(asked) // 12))}):
+    for turn in sorted({1, 2, len(requested), *range(1, len(requested), max(1, len(requested) // 12))}):
         count = []
 
         def check(turn=turn, count=count):
@@ -309,10 +309,10 @@ def test_what_it_says_about_itself(method):
 @pytest.mark.parametrize("method", METHODS)
 def test_its_settings_repeat_it(method, dtype):
     model, x = make(dtype)
-    found = sw.attribute(model, x, method=method, score="probability", contrast=[0, 1], **settings_of(method))
-    again = sw.attribute(model, x, **found.settings)
-    assert torch.equal(again.values, found.values)
-    assert again.settings == found.settings
+    result = sw.attribute(model, x, method=method, score="probability", contrast=[0, 1], **settings_of(method))
+    again = sw.attribute(model, x, **result.settings)
+    assert torch.equal(again.values, result.values)
+    assert again.settings == result.settings
 
 
 @pytest.mark.parametrize(
@@ -328,10 +328,10 @@ def test_the_callers_default_device_is_not_where_we_compute(method, baseline):
     """People who have a GPU set it as torch's default device; here "meta" stands for it, which holds no numbers."""
     model = Delicate().eval()
     image = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)
-    given = {name: value for name, value in WORK.items() if name in {p.name for p in METHODS[method].params}}
+    settings = {name: value for name, value in WORK.items() if name in {p.name for p in METHODS[method].params}}
     if any(param.name == "baseline" for param in METHODS[method].params):
-        given |= {"baseline": baseline, "quadrature": "gauss_legendre"}
-    expected = sw.attribute(model, image, method=method, **given)
+        settings |= {"baseline": baseline, "quadrature": "gauss_legendre"}
+    expected = sw.attribute(model, image, method=method, **settings)
     with torch.device("meta"):
-        found = sw.attribute(model, image, method=method, **given)
-    assert torch.equal(found.values, expected.values)
+        result = sw.attribute(model, image, method=method, **settings)
+    assert torch.equal(result.values, expected.values)

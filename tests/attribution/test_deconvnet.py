@@ -18,24 +18,24 @@ def test_by_numbers():
     with torch.no_grad():
         model[0].weight.copy_(torch.tensor([[1.0, -1.0], [0.0, 1.0]]))
     x = torch.tensor([[3.0, 1.0], [1.0, 3.0], [-1.0, -1.0]], dtype=torch.float64)
-    found = deconvnet(model, x, score="value", target=None)
-    assert torch.equal(found.values, torch.tensor([[2.0, -2.0]] * 3, dtype=torch.float64))
-    assert torch.equal(found.score, torch.tensor([3.0, -3.0, 0.0], dtype=torch.float64))
+    result = deconvnet(model, x, score="value", target=None)
+    assert torch.equal(result.values, torch.tensor([[2.0, -2.0]] * 3, dtype=torch.float64))
+    assert torch.equal(result.score, torch.tensor([3.0, -3.0, 0.0], dtype=torch.float64))
 
 
 @pytest.mark.parametrize("net", [mlp, conv_net])
 def test_without_max_pooling_every_input_gets_the_same_map(net):
     x = rows(0, 5, 4) if net is mlp else images(0, 5, 3, 8, 8)
-    found = deconvnet(net(), x).values
-    assert far(found, found[:1].expand_as(found)) < 1e-14
-    assert float(found.abs().max()) > 0
+    result = deconvnet(net(), x).values
+    assert far(result, result[:1].expand_as(result)) < 1e-14
+    assert float(result.abs().max()) > 0
 
 
 def test_max_pooling_lets_the_image_in():
     model = conv_net()
     model[4] = nn.AdaptiveMaxPool2d(2)
-    found = deconvnet(model, images()).values
-    assert far(found[0], found[1]) > 0.1
+    result = deconvnet(model, images()).values
+    assert far(result[0], result[1]) > 0.1
 
 
 def test_a_batch_of_several_classes_is_its_samples_one_by_one():
@@ -49,8 +49,8 @@ def test_a_batch_of_several_classes_is_its_samples_one_by_one():
 
 def test_smoothgrad_averages_it():
     model, x = mlp(), rows()
-    found = sw.attribute(model, x, method="smoothgrad", base="deconvnet", n_samples=3, target=1)
-    assert far(found.values, deconvnet(model, x).values) < 1e-14  # the same map at every noise
+    result = sw.attribute(model, x, method="smoothgrad", base="deconvnet", n_samples=3, target=1)
+    assert far(result.values, deconvnet(model, x).values) < 1e-14  # the same map at every noise
 
 
 def test_a_model_without_relu_is_refused_by_name():

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from torch import nn
-from toys import Formula, estimates, far, linear, power, rows
+from toys import Formula, each, estimates, far, linear, power, rows
 
 import saliency_widgets as sw
 from saliency_widgets.attribution.numerics.noise import normal_noise
@@ -29,19 +29,19 @@ def test_linear_input_x_gradient():
     assert torch.equal(values(linear(W, 3.0), method="input_x_gradient"), W * X)
 
 
-@pytest.mark.parametrize("rule", RULES)
-@pytest.mark.parametrize("n_steps", [1, 2, 3, 7, 32])
+@each("rule", RULES)
+@each("n_steps", [1, 2, 3, 7, 32])
 def test_linear_integrated_gradients_is_exact_at_any_number_of_steps(rule, n_steps):
     baseline = rows(3, 2, 4)
-    found = values(linear(W, 3.0), method="integrated_gradients", baseline=baseline, quadrature=rule, n_steps=n_steps)
-    assert far(found, W * (X - baseline)) < 1e-14
+    result = values(linear(W, 3.0), method="integrated_gradients", baseline=baseline, quadrature=rule, n_steps=n_steps)
+    assert far(result, W * (X - baseline)) < 1e-14
 
 
 def test_linear_the_variance_over_noise_is_zero_also_in_float32():
     """Where sum of squares minus square of sum would leave rounding of size 1e6 * 1e-7."""
     steep = (1e3 * W + 1e6).float()
-    found = values(linear(steep), X.float(), method="smoothgrad", statistic="variance")
-    assert float(found.abs().max()) == 0
+    result = values(linear(steep), X.float(), method="smoothgrad", statistic="variance")
+    assert float(result.abs().max()) == 0
 
 
 @pytest.mark.parametrize(
@@ -54,24 +54,24 @@ def test_linear_the_variance_over_noise_is_zero_also_in_float32():
     ],
 )
 def test_linear_beyond_where_the_sliders_end(method, params):
-    found = sw.attribute(linear(W, 3.0), X, method=method, score="value", **params)
-    assert found.evaluations == params.get("n_samples", params.get("n_steps", 0) + 1)
-    assert far(found.values, W.expand_as(X) if method == "smoothgrad" else W * X) < 1e-12
+    result = sw.attribute(linear(W, 3.0), X, method=method, score="value", **params)
+    assert result.evaluations == params.get("n_samples", params.get("n_steps", 0) + 1)
+    assert far(result.values, W.expand_as(X) if method == "smoothgrad" else W * X) < 1e-12
 
 
 # ---- sum of squares and of cubes
 
 
-@pytest.mark.parametrize("rule", RULES)
-@pytest.mark.parametrize("n_steps", [1, 2, 5, 16])
+@each("rule", RULES)
+@each("n_steps", [1, 2, 5, 16])
 def test_squares_integrated_gradients_from_zero(rule, n_steps):
-    found = values(power(2), method="integrated_gradients", n_steps=n_steps, quadrature=rule)
-    assert far(found, X**2) < 1e-14
+    result = values(power(2), method="integrated_gradients", n_steps=n_steps, quadrature=rule)
+    assert far(result, X**2) < 1e-14
 
 
-@pytest.mark.parametrize("n_steps", [2, 3, 8, 64])
+@each("n_steps", [2, 3, 8, 64])
 def test_cubes_gauss_legendre_is_exact(n_steps):
-    found = sw.attribute(
+    result = sw.attribute(
         power(3),
         X,
         method="integrated_gradients",
@@ -79,17 +79,17 @@ def test_cubes_gauss_legendre_is_exact(n_steps):
         n_steps=n_steps,
         score="value",
     )
-    assert far(found.values, X**3) < 1e-13
-    assert far(found.delta + 1, torch.ones(2, dtype=torch.float64)) < 1e-12
+    assert far(result.values, X**3) < 1e-13
+    assert far(result.delta + 1, torch.ones(2, dtype=torch.float64)) < 1e-12
 
 
-@pytest.mark.parametrize(("rule", "error"), [("trapezoid", 1 / 2), ("midpoint", -1 / 4)])
-@pytest.mark.parametrize("n_steps", [1, 2, 5, 10, 100])
+@each(("rule", "error"), [("trapezoid", 1 / 2), ("midpoint", -1 / 4)])
+@each("n_steps", [1, 2, 5, 10, 100])
 def test_cubes_the_other_rules_err_by_what_theory_says(rule, error, n_steps):
     """The integral of 3 t^2: the trapezoid rule gives 1 + 1/(2 n^2), the midpoint rule 1 - 1/(4 n^2)."""
-    found = sw.attribute(power(3), X, method="integrated_gradients", quadrature=rule, n_steps=n_steps, score="value")
-    assert far(found.values, X**3 * (1 + error / n_steps**2)) < 1e-13
-    assert far(found.delta, (X**3).sum(1) * error / n_steps**2) < 1e-9
+    result = sw.attribute(power(3), X, method="integrated_gradients", quadrature=rule, n_steps=n_steps, score="value")
+    assert far(result.values, X**3 * (1 + error / n_steps**2)) < 1e-13
+    assert far(result.delta, (X**3).sum(1) * error / n_steps**2) < 1e-9
 
 
 def test_exponential_converges_with_the_order_of_each_rule():
@@ -123,9 +123,9 @@ def moments(x, s):
     )
 
 
-def assert_statistically(found, expected, standard_error):
+def assert_statistically(result, expected, standard_error):
     """Each within 4 standard errors, and all together scattered as widely as they should be."""
-    z = (found - expected) / standard_error
+    z = (result - expected) / standard_error
     assert float(z.abs().max()) < 4
     assert float(z.square().mean()) == pytest.approx(1, abs=5 * (2 / z.numel()) ** 0.5)
     assert float(z.mean()) == pytest.approx(0, abs=5 / z.numel() ** 0.5)
@@ -146,11 +146,11 @@ def noisy(statistic, **more):
 
 def test_cubes_smoothgrad_is_the_gradient_plus_three_times_the_variance_of_the_noise():
     second, fourth, _ = moments(WIDE, SIGMA)
-    found = noisy("mean")
+    result = noisy("mean")
     standard_error = 3 * ((fourth - second**2) / N).sqrt()
-    assert_statistically(found.values, 3 * WIDE**2 + 3 * SIGMA**2, standard_error)
+    assert_statistically(result.values, 3 * WIDE**2 + 3 * SIGMA**2, standard_error)
     # What it says of its own accuracy is right, to within the sampling error of a standard deviation.
-    assert float((found.standard_error / standard_error).mean()) == pytest.approx(1, abs=0.02)
+    assert float((result.standard_error / standard_error).mean()) == pytest.approx(1, abs=0.02)
 
 
 def test_cubes_squared_smoothgrad():
@@ -163,10 +163,10 @@ def test_cubes_vargrad():
     variance = a**2 + 2 * b**2
     fourth = 3 * a**4 + 60 * a**2 * b**2 + 60 * b**4
     spread = ((fourth - variance**2 * (N - 3) / (N - 1)) / N).sqrt()
-    found = noisy("variance").values
+    result = noisy("variance").values
     assert torch.allclose(9 * variance, 9 * (4 * WIDE**2 * SIGMA**2 + 2 * SIGMA**4))
     # The variance of few samples is skewed: 4 standard errors hold, their mean square does not.
-    z = (found - 9 * variance) / (9 * spread)
+    z = (result - 9 * variance) / (9 * spread)
     assert float(z.abs().max()) < 4
     assert float(z.mean()) == pytest.approx(0, abs=5 / z.numel() ** 0.5)
 
@@ -178,9 +178,9 @@ def test_another_seed_is_other_noise():
 
 @pytest.mark.parametrize("statistic", ["mean", "squared"])
 def test_zero_noise_is_the_gradient(statistic):
-    found = values(power(3), method="smoothgrad", noise_level=0.0, n_samples=9, statistic=statistic)
+    result = values(power(3), method="smoothgrad", noise_level=0.0, n_samples=9, statistic=statistic)
     exact = 3 * X**2
-    assert far(found, exact if statistic == "mean" else exact**2) < 1e-14
+    assert far(result, exact if statistic == "mean" else exact**2) < 1e-14
 
 
 def test_an_input_without_spread_gets_no_noise():
@@ -202,7 +202,7 @@ def test_statistic_and_standard_error_equal_their_formulas(statistic):
     drawn = 3 * (x + s * normal_noise(x, 7, range(n))) ** 2  # (n, B, F)
     if statistic == "squared":
         drawn = drawn**2
-    found = sw.attribute(
+    result = sw.attribute(
         power(3),
         x,
         method="smoothgrad",
@@ -212,11 +212,11 @@ def test_statistic_and_standard_error_equal_their_formulas(statistic):
         chunk_size=4,
         score="value",
     )
-    assert far(found.values, drawn.var(0) if statistic == "variance" else drawn.mean(0)) < 1e-13
+    assert far(result.values, drawn.var(0) if statistic == "variance" else drawn.mean(0)) < 1e-13
     if statistic == "variance":
-        assert found.standard_error is None
+        assert result.standard_error is None
     else:
-        assert far(found.standard_error, drawn.std(0) / n**0.5) < 1e-13
+        assert far(result.standard_error, drawn.std(0) / n**0.5) < 1e-13
 
 
 @pytest.mark.parametrize("level", [0.05, 0.5])
@@ -264,11 +264,13 @@ def test_two_hidden_kinks(n_steps):
     """relu(relu(x1) - 1 - relu(x2)) at (3, 1): on the way from zero it is 2t - 1 from the middle on."""
     model = Formula(lambda x: (x[:, 0].relu() - 1 - x[:, 1].relu()).relu())
     x = torch.tensor([[3.0, 1.0]], dtype=torch.float64)
-    found = sw.attribute(model, x, method="integrated_gradients", n_steps=n_steps, score="value", quadrature="midpoint")
+    result = sw.attribute(
+        model, x, method="integrated_gradients", n_steps=n_steps, score="value", quadrature="midpoint"
+    )
     # The kink lies on a border between two midpoint intervals, so the rule is exact.
-    assert far(found.values, torch.tensor([[1.5, -0.5]], dtype=torch.float64)) < 1e-13
-    assert float(found.delta.abs()) < 1e-13
-    assert float(found.score) == 1.0
+    assert far(result.values, torch.tensor([[1.5, -0.5]], dtype=torch.float64)) < 1e-13
+    assert float(result.delta.abs()) < 1e-13
+    assert float(result.score) == 1.0
 
 
 def grad_cam_model():
@@ -284,28 +286,28 @@ def grad_cam_model():
 
 def test_grad_cam_of_a_mean():
     x = rows(1, 2, 1, 2, 2)
-    found = sw.attribute(grad_cam_model(), x, method="grad_cam", score="value")
-    assert found.layer == "0"
-    assert found.values.shape == (2, 1, 2, 2)
-    assert far(found.values, -0.25 * x) < 1e-15
-    assert far(found.score, -x.mean((1, 2, 3))) < 1e-14
+    result = sw.attribute(grad_cam_model(), x, method="grad_cam", score="value")
+    assert result.layer == "0"
+    assert result.values.shape == (2, 1, 2, 2)
+    assert far(result.values, -0.25 * x) < 1e-15
+    assert far(result.score, -x.mean((1, 2, 3))) < 1e-14
 
 
 def test_grad_cam_keeps_the_evidence_against_the_class():
     x = rows(1, 1, 1, 2, 2).abs()
-    found = sw.attribute(grad_cam_model(), x, method="grad_cam", score="value")
-    assert bool((found.values < 0).all())
-    assert found.default_sign == "positive"
+    result = sw.attribute(grad_cam_model(), x, method="grad_cam", score="value")
+    assert bool((result.values < 0).all())
+    assert result.default_sign == "positive"
 
 
 def test_the_score_and_the_evaluations_are_reported():
     expected = {"gradient": 1, "input_x_gradient": 1, "smoothgrad": 12, "integrated_gradients": 9}
     for method, evaluations in expected.items():
         sizes = {"smoothgrad": {"n_samples": 12}, "integrated_gradients": {"n_steps": 8}}.get(method, {})
-        found = sw.attribute(power(2), X, method=method, score="value", **sizes)
-        assert found.evaluations == evaluations
-        if found.score is not None:
-            assert far(found.score, (X**2).sum(1)) < 1e-15
+        result = sw.attribute(power(2), X, method=method, score="value", **sizes)
+        assert result.evaluations == evaluations
+        if result.score is not None:
+            assert far(result.score, (X**2).sum(1)) < 1e-15
 
 
 def test_delta_is_its_definition_and_vanishes_with_more_steps():
@@ -330,26 +332,26 @@ def test_more_steps_of_a_model_in_half_precision_do_not_make_it_worse(method, si
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(6, 16), nn.Tanh(), nn.Linear(16, 3))
     x = torch.randn(2, 6)
-    given = {"method": method, "target": 1, size: 500}
-    exact = sw.attribute(model, x, **given).values
-    found = sw.attribute(model.bfloat16(), x.bfloat16(), **given)
-    assert found.values.dtype == torch.bfloat16
-    assert far(found.values.float(), exact) < 0.02
+    settings = {"method": method, "target": 1, size: 500}
+    exact = sw.attribute(model, x, **settings).values
+    result = sw.attribute(model.bfloat16(), x.bfloat16(), **settings)
+    assert result.values.dtype == torch.bfloat16
+    assert far(result.values.float(), exact) < 0.02
 
 
 def test_smoothgrad_ends_at_its_tolerance_and_says_so():
     model = Formula(lambda x: (x**3).sum(1))
-    given = {"noise_level": 0.1, "score": "value", "method": "smoothgrad"}
-    found = sw.attribute(model, X, n_samples=400, tolerance=0.05, **given)
-    assert found.complete
-    assert found.evaluations < 400
-    relative = found.standard_error.flatten(1).mean(1) / found.values.abs().flatten(1).mean(1)
+    settings = {"noise_level": 0.1, "score": "value", "method": "smoothgrad"}
+    result = sw.attribute(model, X, n_samples=400, tolerance=0.05, **settings)
+    assert result.complete
+    assert result.evaluations < 400
+    relative = result.standard_error.flatten(1).mean(1) / result.values.abs().flatten(1).mean(1)
     assert float(relative.max()) <= 0.05
-    assert any("were enough" in note for note in found.notes)
-    same = sw.attribute(model, X, n_samples=found.evaluations, **given)
-    assert torch.equal(found.values, same.values)
+    assert any("were enough" in note for note in result.notes)
+    same = sw.attribute(model, X, n_samples=result.evaluations, **settings)
+    assert torch.equal(result.values, same.values)
     assert not any("tolerance" in note for note in same.notes)
-    over = sw.attribute(model, X, n_samples=4, tolerance=1e-4, **given)
+    over = sw.attribute(model, X, n_samples=4, tolerance=1e-4, **settings)
     assert any("ended first" in note for note in over.notes)
 
 
@@ -358,14 +360,14 @@ def test_halves_of_the_samples_agree_as_scipy_says():
 
     model = Formula(lambda x: (x**3).sum(1))
     x = rows(8, 1, 60)
-    given = {"noise_level": 0.3, "score": "value", "method": "smoothgrad", "chunk_size": 4}
-    found = sw.attribute(model, x, n_samples=21, **given)
+    settings = {"noise_level": 0.3, "score": "value", "method": "smoothgrad", "chunk_size": 4}
+    result = sw.attribute(model, x, n_samples=21, **settings)
     drawn, before = [], torch.zeros_like(x)
     for n in range(1, 22):  # the sample that is new in n
-        fewer = sw.attribute(model, x, n_samples=n, **given).values
+        fewer = sw.attribute(model, x, n_samples=n, **settings).values
         drawn.append(n * fewer - (n - 1) * before)
         before = fewer
     even, odd = (torch.stack(drawn[first::2]).mean(0)[0].abs() for first in (0, 1))
-    assert float(found.agreement) == pytest.approx(spearmanr(even, odd).statistic, abs=1e-9)
+    assert float(result.agreement) == pytest.approx(spearmanr(even, odd).statistic, abs=1e-9)
     exact = sw.attribute(linear(rows(1, 4)), X, n_samples=9, score="value", method="smoothgrad")
     assert bool((exact.agreement > 1 - 1e-12).all()), "on a linear model all samples are the same"

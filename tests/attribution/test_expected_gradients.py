@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from toys import Formula, conv_net, estimates, far, images, linear, mlp, power, rows, runner, state_of
+from toys import Formula, conv_net, each, estimates, far, images, linear, mlp, power, rows, runner, state_of
 
 import saliency_widgets as sw
 
@@ -22,45 +22,45 @@ def explain(model, x=X, **settings):
 def test_linear_is_exact_for_the_baselines_that_were_drawn():
     """With the unit vectors as baselines, values / w tells how often each was drawn."""
     n, stack = 200, torch.eye(4, dtype=torch.float64)
-    found = explain(linear(W, 3.0), baselines=stack, n_samples=n)
-    counts = n * (X - found.values / W)
+    result = explain(linear(W, 3.0), baselines=stack, n_samples=n)
+    counts = n * (X - result.values / W)
     assert far(counts, counts.round()) < 1e-12
     assert torch.equal(counts.round()[0], counts.round()[1]), "the rows of a batch share their draws"
     assert float(counts[0].sum()) == pytest.approx(n)
     chi_square = float((counts[0] - n / 4).square().sum() / (n / 4))
     assert 0.07 < chi_square < 21  # 3 degrees of freedom: one in 200 below, one in 10000 above
-    assert float(found.delta.abs().max()) < 1e-12
-    assert far(found.score, X @ W + 3.0) < 1e-15
+    assert float(result.delta.abs().max()) < 1e-12
+    assert far(result.score, X @ W + 3.0) < 1e-15
 
 
-@pytest.mark.parametrize("seed", range(5))
+@each("seed", range(5))
 def test_linear_from_noise_is_within_the_standard_error_of_its_expectation(seed):
     """Uniform between a row's min and max: mean (low + high) / 2, variance (high - low)^2 / 12."""
     n, x = 400, torch.cat([rows(1, 1, 200), 3 + 0.1 * rows(2, 1, 200)])
     weights = rows(3, 200)
     low, high = x.amin(1, keepdim=True), x.amax(1, keepdim=True)
-    found = explain(linear(weights), x, n_samples=n, seed=seed)
+    result = explain(linear(weights), x, n_samples=n, seed=seed)
     standard_error = weights.abs() * (high - low) / (12 * n) ** 0.5
-    z = (found.values - weights * (x - (low + high) / 2)) / standard_error
+    z = (result.values - weights * (x - (low + high) / 2)) / standard_error
     assert float(z.abs().max()) < 5
     assert float(z[0].square().mean()) == pytest.approx(1, abs=5 * (2 / 200) ** 0.5)
-    assert float((found.standard_error / standard_error).mean()) == pytest.approx(1, abs=0.02)
-    assert float(found.delta.abs().max()) < 1e-11
+    assert float((result.standard_error / standard_error).mean()) == pytest.approx(1, abs=0.02)
+    assert float(result.delta.abs().max()) < 1e-11
 
 
 def test_noise_of_an_image_lies_between_black_and_white():
     model = nn.Sequential(nn.Flatten(), linear(torch.ones(3 * 64, dtype=torch.float64)))
     x = 0.4 + 0.2 * images(0, 1, 3, 8, 8)
-    found = explain(model, x, n_samples=400)
-    assert far(found.standard_error.mean()[None], torch.tensor([1 / (12 * 400) ** 0.5]).double()) < 0.02
-    assert float((found.values - (x - 0.5)).abs().max()) < 5 / (12 * 400) ** 0.5
+    result = explain(model, x, n_samples=400)
+    assert far(result.standard_error.mean()[None], torch.tensor([1 / (12 * 400) ** 0.5]).double()) < 0.02
+    assert float((result.values - (x - 0.5)).abs().max()) < 5 / (12 * 400) ** 0.5
 
 
 def test_noise_is_the_default_and_a_name_among_others():
-    given = [None, "noise", ["noise"], ("noise",), ["noise", None]]
-    found = [explain(power(3), baselines=value, n_samples=7, seed=3).values for value in given]
-    assert all(torch.equal(values, found[0]) for values in found[1:])
-    assert not torch.equal(explain(power(3), n_samples=7, seed=4).values, found[0])
+    argument = [None, "noise", ["noise"], ("noise",), ["noise", None]]
+    result = [explain(power(3), baselines=value, n_samples=7, seed=3).values for value in argument]
+    assert all(torch.equal(values, result[0]) for values in result[1:])
+    assert not torch.equal(explain(power(3), n_samples=7, seed=4).values, result[0])
 
 
 # ---- closed forms
@@ -71,8 +71,8 @@ SEEDS = 60
 
 def squares(n, **settings):
     """Over seeds: estimates of a for sum x^2, and their standard errors."""
-    found = [explain(power(2), n_samples=n, seed=seed, **settings) for seed in range(SEEDS)]
-    return torch.stack([f.values for f in found]), torch.stack([f.standard_error for f in found])
+    result = [explain(power(2), n_samples=n, seed=seed, **settings) for seed in range(SEEDS)]
+    return torch.stack([f.values for f in result]), torch.stack([f.standard_error for f in result])
 
 
 def test_squares_from_zero():
@@ -111,9 +111,9 @@ def test_from_one_baseline_it_is_integrated_gradients(seed):
     exact = sw.attribute(
         model, x, method="integrated_gradients", baseline=baseline, n_steps=64, quadrature="gauss_legendre", **settings
     )
-    found = explain(model, x, baselines=baseline, n_samples=400, seed=seed, **settings)
-    assert float(((found.values - exact.values) / found.standard_error).abs().max()) < 4
-    assert far(found.score, exact.score) < 1e-14
+    result = explain(model, x, baselines=baseline, n_samples=400, seed=seed, **settings)
+    assert float(((result.values - exact.values) / result.standard_error).abs().max()) < 4
+    assert far(result.score, exact.score) < 1e-14
 
 
 def test_standard_error_and_variance_are_of_the_samples():
@@ -121,8 +121,8 @@ def test_standard_error_and_variance_are_of_the_samples():
     n, settings = 13, {"seed": 5, "chunk_size": 4}
     means = [torch.zeros_like(X), *(explain(power(3), n_samples=k, **settings).values for k in range(1, n + 1))]
     drawn = torch.stack([k * means[k] - (k - 1) * means[k - 1] for k in range(1, n + 1)])
-    found = explain(power(3), n_samples=n, **settings)
-    assert far(found.standard_error, drawn.std(0) / n**0.5) < 1e-11
+    result = explain(power(3), n_samples=n, **settings)
+    assert far(result.standard_error, drawn.std(0) / n**0.5) < 1e-11
     assert explain(power(3), n_samples=1).standard_error is None
 
 
@@ -139,19 +139,19 @@ def scored_without_gradients(model, x, **settings):
         lambda _module, inputs, output: None if output.requires_grad else SEEN.append(inputs[0].clone())
     )
     run = sw.methods()["expected_gradients"]
-    *_, found = run.run(runner(model, x), **run.check_params(settings))
+    *_, result = run.run(runner(model, x), **run.check_params(settings))
     handle.remove()
     assert torch.equal(SEEN[0], x)
-    return found, torch.cat(SEEN[1:]).view(-1, *x.shape)
+    return result, torch.cat(SEEN[1:]).view(-1, *x.shape)
 
 
 @pytest.mark.parametrize("chunk_size", [1, 4, 100])
 def test_delta_is_its_definition(chunk_size):
     model = Formula(lambda x: (2 * x).sin().sum(1) * x.prod(1))
-    found, baselines = scored_without_gradients(model, X, n_samples=11, chunk_size=chunk_size)
+    result, baselines = scored_without_gradients(model, X, n_samples=11, chunk_size=chunk_size)
     assert len(baselines) == 11
     expected = model(baselines.flatten(0, 1)).view(11, 2).mean(0).detach()
-    assert far(found.delta, found.values.sum(1) - (model(X)[:, 0].detach() - expected)) < 1e-12
+    assert far(result.delta, result.values.sum(1) - (model(X)[:, 0].detach() - expected)) < 1e-12
 
 
 def test_each_baseline_is_scored_once():
@@ -159,9 +159,9 @@ def test_each_baseline_is_scored_once():
     for baselines, most in {"zero": 1, stack: 3, (stack, "zero", "mean"): 5}.items():
         _, scored = scored_without_gradients(power(3), X, baselines=baselines, n_samples=100)
         assert len(scored) == most
-    found, _ = scored_without_gradients(power(2), X, baselines="mean", n_samples=100)
+    result, _ = scored_without_gradients(power(2), X, baselines="mean", n_samples=100)
     mean = X.mean(1, keepdim=True).expand(2, 4)
-    assert far(found.delta, found.values.sum(1) - (X**2 - mean**2).sum(1)) < 1e-12
+    assert far(result.delta, result.values.sum(1) - (X**2 - mean**2).sum(1)) < 1e-12
 
 
 def test_what_more_samples_will_not_bring_is_said():
@@ -190,8 +190,8 @@ def test_delta_falls_with_the_samples():
 # ---- chunks, batches and seeds
 
 
-@pytest.mark.parametrize("chunk_size", [1, 2, 3, 5, 8, 16, 1000])
-@pytest.mark.parametrize("baselines", [None, "blur", images(9, 5, 3, 8, 8)], ids=["noise", "blur", "stack"])
+@each("chunk_size", [1, 2, 3, 5, 8, 16, 1000])
+@each("baselines", [None, "blur", images(9, 5, 3, 8, 8)], ids=["noise", "blur", "stack"])
 def test_in_chunks_it_is_the_same_as_in_one(chunk_size, baselines):
     model, x = conv_net(activation=nn.Tanh), images(0, 3, 3, 8, 8)
     settings = {"baselines": baselines, "n_samples": 17, "target": [2, 0, 3], "score": "logit"}
@@ -220,13 +220,13 @@ def test_the_draws_of_few_samples_are_the_first_of_many(baselines):
 def test_lists_are_the_stack_of_what_is_in_them():
     first, second = rows(4, 2, 4), rows(5, 4)
     whole = explain(power(3), baselines=torch.cat([first, second[None], torch.zeros(1, 4)]), n_samples=20)
-    for given in ([first, second, "zero"], (*first, second.numpy(), "zero"), [[*first], [second[None], "zero"]]):
-        assert torch.equal(explain(power(3), baselines=given, n_samples=20).values, whole.values)
+    for value in ([first, second, "zero"], (*first, second.numpy(), "zero"), [[*first], [second[None], "zero"]]):
+        assert torch.equal(explain(power(3), baselines=value, n_samples=20).values, whole.values)
     alone = explain(power(3), baselines=second, n_samples=20)
     assert torch.equal(explain(power(3), baselines=[second], n_samples=20).values, alone.values)
 
 
-@pytest.mark.parametrize(
+@each(
     ("baselines", "error", "said"),
     [
         (torch.zeros(3, 5), ValueError, r"baselines: expected a stack of shape \(K, 4\).*got shape \(3, 5\)\. Put"),

@@ -22,20 +22,20 @@ def test_a_value_is_off_by_no_more_than_is_said(seed, size, spread):
     values *= 10 ** (-spread * torch.rand(3, 2, 50, generator=generator))
     values[0] *= 10.0**size / values[0].abs().max()
     largest = values.abs().amax(2, keepdim=True)
-    found = Half.of(values)
-    assert found.codes.dtype == torch.float16
-    off = (found.full().double() - values.double()).abs()
+    result = Half.of(values)
+    assert result.codes.dtype == torch.float16
+    off = (result.full().double() - values.double()).abs()
     least = torch.finfo(torch.float32).smallest_normal
     assert bool((off <= 2.0**-11 * values.abs().double() + 2.0**-39 * largest.double() + least).all())
-    for k, one in enumerate(found.unbind()):
-        assert torch.equal(one[1], found.full()[k, 1])
+    for k, one in enumerate(result.unbind()):
+        assert torch.equal(one[1], result.full()[k, 1])
 
 
 def test_nothing_and_the_largest_number_are_kept():
     values = torch.tensor([[[0.0, 0.0]], [[3e38, -1e30]]])
-    found = Half.of(values).full()
-    assert bool(found.isfinite().all())
-    assert torch.equal(found[0], values[0])
+    result = Half.of(values).full()
+    assert bool(result.isfinite().all())
+    assert torch.equal(result[0], values[0])
 
 
 def test_small_inputs_and_float64_are_kept_as_they_are():
@@ -70,13 +70,13 @@ def test_they_are_reused_bit_for_bit_in_half_of_the_room(quadrature, short):
     session = Session(Problem(model, x), events.append, executor="inline", cache=Cache())
 
     def ask(n_steps: int) -> int:
-        asked = {"n_steps": n_steps, "tolerance": 0.0, "quadrature": quadrature}
-        session.submit(Request.of("integrated_gradients", asked, target=1))
+        requested = {"n_steps": n_steps, "tolerance": 0.0, "quadrature": quadrature}
+        session.submit(Request.of("integrated_gradients", requested, target=1))
         assert events[-1].error is None
-        found = events[-1].attribution
-        assert torch.equal(found.values, sw.attribute(model, x, **found.settings).values)
-        kept = session.cache._entries.items()
-        return sum(size for key, (_, size, _) in kept if key[1] == "chunk")
+        result = events[-1].attribution
+        assert torch.equal(result.values, sw.attribute(model, x, **result.settings).values)
+        stored = session.cache._entries.items()
+        return sum(size for key, (_, size, _) in stored if key[1] == "chunk")
 
     before, after = ask(32), ask(64)
     gradient = x.numel() * 4

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
-from toys import conv_net, far, images, mlp, rows, state_of
+from toys import conv_net, each, far, images, mlp, rows, state_of
 
 import saliency_widgets as sw
 from saliency_widgets.runtime.relu_rules import ReLURule
@@ -131,35 +131,35 @@ IN_PLACE = [name for name in ALL if "in place" in name or name.partition("(")[0]
 
 
 @pytest.mark.parametrize("method", RULES)
-@pytest.mark.parametrize("way", WAYS)
-def test_every_way_of_writing_relu(way, method):
+@each("form", WAYS)
+def test_every_way_of_writing_relu(form, method):
     target = 2
-    model = Two(WAYS[way])
+    model = Two(WAYS[form])
     expected = by_hand(method, model, X, target)
-    found = sw.attribute(model, X, method=method, target=target)
-    assert far(found.values, expected) < 1e-14
+    result = sw.attribute(model, X, method=method, target=target)
+    assert far(result.values, expected) < 1e-14
     plain = sw.attribute(model, X, method="gradient", target=target)
     assert far(plain.values, expected) > 0.1, "this net can't tell the rule from the gradient"
-    assert torch.equal(found.score, plain.score)
+    assert torch.equal(result.score, plain.score)
 
 
 @pytest.mark.parametrize("method", RULES)
-@pytest.mark.parametrize("way", WAYS_TO_6)
-def test_every_way_of_writing_relu6(way, method):
-    model = Two(WAYS_TO_6[way])
-    found = sw.attribute(model, X, method=method, target=1)
-    assert far(found.values, by_hand(method, model, X, 1, high=6.0)) < 1e-14
+@each("form", WAYS_TO_6)
+def test_every_way_of_writing_relu6(form, method):
+    model = Two(WAYS_TO_6[form])
+    result = sw.attribute(model, X, method=method, target=1)
+    assert far(result.values, by_hand(method, model, X, 1, high=6.0)) < 1e-14
     if method == "guided_backprop":
         assert far(by_hand(method, model, X, 1), by_hand(method, model, X, 1, high=6.0)) > 0.01, "no unit beyond 6"
 
 
 @pytest.mark.parametrize("method", RULES)
-@pytest.mark.parametrize("way", LEAKY)
-def test_every_way_of_writing_a_leaky_relu(way, method):
-    activation, below = LEAKY[way]
+@each("path", LEAKY)
+def test_every_way_of_writing_a_leaky_relu(path, method):
+    activation, below = LEAKY[path]
     model = Two(activation)
-    found = sw.attribute(model, X, method=method, target=1)
-    assert far(found.values, by_hand(method, model, X, 1, below=below)) < 1e-14
+    result = sw.attribute(model, X, method=method, target=1)
+    assert far(result.values, by_hand(method, model, X, 1, below=below)) < 1e-14
     if method == "guided_backprop":
         assert far(by_hand(method, model, X, 1), by_hand(method, model, X, 1, below=below)) > 0.005
 
@@ -187,13 +187,13 @@ UNTOUCHED = {
 
 
 @pytest.mark.parametrize("method", RULES)
-@pytest.mark.parametrize("way", UNTOUCHED)
-def test_what_is_no_relu_keeps_its_gradient_and_alone_is_refused(way, method):
+@each("path", UNTOUCHED)
+def test_what_is_no_relu_keeps_its_gradient_and_alone_is_refused(path, method):
     with pytest.raises(ValueError, match=rf"{sw.methods()[method].title} changes the gradient at ReLUs.*ran none") as e:
-        sw.attribute(Two(UNTOUCHED[way]), X, method=method, target=0)
+        sw.attribute(Two(UNTOUCHED[path]), X, method=method, target=0)
     assert "Use 'gradient'" in str(e.value)
     # Behind a ReLU that passes everything, the rule is only applied there: the gradients before it are the plain ones.
-    model = Two(UNTOUCHED[way])
+    model = Two(UNTOUCHED[path])
     last = model.last
     with torch.no_grad():
         last.bias += 1e3
@@ -218,7 +218,7 @@ SMOOTH = {
 }
 
 
-@pytest.mark.parametrize("name", SMOOTH)
+@each("name", SMOOTH)
 def test_the_smooth_activations_are_left_alone_and_named(name):
     for activation in SMOOTH[name]:
         model = Two(activation)
@@ -253,42 +253,42 @@ def test_one_module_used_many_times_counts_each_time():
     )
 
 
-@pytest.mark.parametrize("way", ALL)
-def test_the_forward_pass_is_the_models_own(way):
+@each("path", ALL)
+def test_the_forward_pass_is_the_models_own(path):
     for rule in RULES.values():
-        check_forward_pass(way, rule)
+        check_forward_pass(path, rule)
 
 
-def check_forward_pass(way, rule):
-    model = Two(ALL[way])
+def check_forward_pass(path, rule):
+    model = Two(ALL[path])
     expected = model(X.clone())
     with ReLURule(rule) as met:
-        found = model(X.clone().requires_grad_())
-        given = model.first(X.clone().requires_grad_())
-        before = given.clone()
-        result = ALL[way](given)
+        outcome = model(X.clone().requires_grad_())
+        value = model.first(X.clone().requires_grad_())
+        before = value.clone()
+        result = ALL[path](value)
     assert met.calls == 3
-    assert torch.equal(found, expected)
-    if way in IN_PLACE:
-        assert result is given
+    assert torch.equal(outcome, expected)
+    if path in IN_PLACE:
+        assert result is value
     else:
-        assert result is not given
-        assert torch.equal(given, before)
+        assert result is not value
+        assert torch.equal(value, before)
 
 
 def test_what_is_in_place():
-    for way in IN_PLACE:
-        given = rows(1, 3, 16)
-        assert ALL[way](given) is given
+    for path in IN_PLACE:
+        value = rows(1, 3, 16)
+        assert ALL[path](value) is value
 
 
-@pytest.mark.parametrize("way", ALL)
-def test_at_zero_the_slope_is_the_one_below_however_it_is_written(way):
-    below = LEAKY[way][1] if way in LEAKY else 0.0
+@each("path", ALL)
+def test_at_zero_the_slope_is_the_one_below_however_it_is_written(path):
+    below = LEAKY[path][1] if path in LEAKY else 0.0
     for rule, slope in {"guided": below, "deconvnet": 1.0}.items():
         x = torch.zeros(2, 16, dtype=torch.float64, requires_grad=True)
         with ReLURule(rule):
-            ALL[way](x.clone()).sum().backward()
+            ALL[path](x.clone()).sum().backward()
         assert far(x.grad, torch.as_tensor(slope, dtype=torch.float64).expand(2, 16)) < 1e-14
 
 
@@ -310,18 +310,18 @@ class Residual(nn.Module):
         return self.last(self.activation(z))
 
 
-@pytest.mark.parametrize("way", ALL)
-def test_sums_in_place_behind_a_relu(way):
+@each("path", ALL)
+def test_sums_in_place_behind_a_relu(path):
     for method in RULES:
-        check_sums_in_place(way, method)
+        check_sums_in_place(path, method)
 
 
-def check_sums_in_place(way, method):
-    model = Residual(ALL[way])
-    shape = {"high": 6.0} if way in WAYS_TO_6 else {"below": LEAKY[way][1]} if way in LEAKY else {}
+def check_sums_in_place(form, method):
+    model = Residual(ALL[form])
+    shape = {"high": 6.0} if form in WAYS_TO_6 else {"below": LEAKY[form][1]} if form in LEAKY else {}
     with torch.no_grad():
         first = model.a(X)
-        y = ALL[way](first.clone()) + model.b(X)
+        y = ALL[form](first.clone()) + model.b(X)
         g = rectified(method, model.last.weight[1].expand(len(X), -1), model.c(y) + y, **shape)
         g = g @ model.c.weight + g
         expected = rectified(method, g, first, **shape) @ model.a.weight + g @ model.b.weight
@@ -329,8 +329,8 @@ def check_sums_in_place(way, method):
 
 
 @pytest.mark.parametrize("method", RULES)
-@pytest.mark.parametrize("way", [way for way in IN_PLACE if way not in WAYS_TO_6 and way not in LEAKY])
-def test_in_place_on_a_part(way, method):
+@each("form", [form for form in IN_PLACE if form not in WAYS_TO_6 and form not in LEAKY])
+def test_in_place_on_a_part(form, method):
     """The gradient reaches the part by way of the whole."""
 
     class Part(Two):
@@ -339,7 +339,7 @@ def test_in_place_on_a_part(way, method):
             self.activation(y[:, :10])
             return self.second(y)
 
-    model = Part(WAYS[way])
+    model = Part(WAYS[form])
     with torch.no_grad():
         g, first = model.second.weight[3].expand(len(X), -1), model.first(X)
         g = torch.cat([rectified(method, g, first)[:, :10], g[:, 10:]], 1)
@@ -382,8 +382,8 @@ def test_where_nothing_can_be_differentiated_the_rule_stays_out_of_the_way():
     assert torch.equal(out, X.clamp(min=0))
 
 
-@pytest.mark.parametrize("net", [mlp, conv_net])
-@pytest.mark.parametrize("seed", range(3))
+@each("net", [mlp, conv_net])
+@each("seed", range(3))
 @pytest.mark.parametrize(
     ("method", "reference"),
     [("guided_backprop", captum.attr.GuidedBackprop), ("deconvnet", captum.attr.Deconvolution)],
@@ -394,8 +394,8 @@ def test_agrees_with_captum_on_modules(net, seed, method, reference):
     for target in (0, 2):
         with pytest.warns(UserWarning, match="backward hooks"):
             expected = reference(model).attribute(x.clone().requires_grad_(), target=target)
-        found = sw.attribute(model, x, method=method, target=target)
-        assert far(found.values, expected.detach()) < 1e-12
+        result = sw.attribute(model, x, method=method, target=target)
+        assert far(result.values, expected.detach()) < 1e-12
 
 
 @pytest.mark.parametrize("method", RULES)
@@ -413,6 +413,6 @@ def test_in_place_on_the_first_layers_output_and_on_the_input_itself():
     linear = nn.Linear(4, 3).double()
     nets = [nn.Sequential(nn.ReLU(inplace), linear, nn.ReLU(inplace)) for inplace in (False, True)]
     x = X.clone()
-    found = [sw.attribute(net, x, method="guided_backprop", target=0).values for net in nets]
-    assert torch.equal(*found)
+    result = [sw.attribute(net, x, method="guided_backprop", target=0).values for net in nets]
+    assert torch.equal(*result)
     assert torch.equal(x, X)

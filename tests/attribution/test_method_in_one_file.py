@@ -48,10 +48,10 @@ def test_the_file_is_found_with_its_parameter(added):
 
 def test_it_runs_and_its_parameter_is_checked(added):
     model, x = conv_net(), images()
-    found = sw.attribute(model, x, method=NAME, factor=2.5, target=1)
-    assert torch.equal(found.values, 2.5 * sw.attribute(model, x, method="gradient", target=1).values)
-    assert found.settings["factor"] == 2.5
-    assert "method='scaled_gradient'" in found.to_code()
+    result = sw.attribute(model, x, method=NAME, factor=2.5, target=1)
+    assert torch.equal(result.values, 2.5 * sw.attribute(model, x, method="gradient", target=1).values)
+    assert result.settings["factor"] == 2.5
+    assert "method='scaled_gradient'" in result.to_code()
     with pytest.raises(ValueError, match=r"factor: expected a number from 0\.1 to 10, got 11\.0"):
         sw.attribute(model, x, method=NAME, factor=11)
     with pytest.raises(ValueError, match="Did you mean 'scaled_gradient'"):
@@ -63,8 +63,8 @@ def test_a_pointwise_one_with_parameters_can_be_averaged(added, folder):
     file = folder / f"{NAME}.py"
     file.write_text(file.read_text().replace("params=(FACTOR,)", "params=(FACTOR,), pointwise=True"))
     model, x = conv_net(), images()
-    found = sw.attribute(model, x, method="smoothgrad", base=NAME, target=1)
-    assert torch.equal(found.values, sw.attribute(model, x, method="smoothgrad", target=1).values)
+    result = sw.attribute(model, x, method="smoothgrad", base=NAME, target=1)
+    assert torch.equal(result.values, sw.attribute(model, x, method="smoothgrad", target=1).values)
 
 
 def test_it_is_gone_again():

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torch import nn
 from torch.nn.utils import prune
-from toys import conv_net, far, images, mlp, rows, state_of
+from toys import conv_net, each, far, images, mlp, rows, state_of
 from zoo import ORACLES, Kind, at_layer, explain, reason
 
 import saliency_widgets as sw
@@ -73,83 +73,83 @@ def ask(model, inputs, method="integrated_gradients", **settings):
     return sw.attribute(model, inputs, method=method, **{"target": TARGET, **sizes, **settings})
 
 
-@pytest.mark.parametrize("form", FORMS)
+@each("form", FORMS)
 def test_together_each_part_is_exact(form):
     kind, inputs = FORMS[form]
     model = kind()
-    found = ask(model, inputs)
-    assert dict(found.parts) == {"a": (4,), "b": (5,)}
+    result = ask(model, inputs)
+    assert dict(result.parts) == {"a": (4,), "b": (5,)}
     for name, expected in zip("ab", joint(model, A * 0, B * 0), strict=True):
-        part = found.part(name)
+        part = result.part(name)
         assert far(part.values, expected) < 1e-13
         assert part.input_shape == expected.shape
         assert part.parts == {}
     plain = Bilinear()(A, B)[range(3), TARGET].detach()
-    assert far(found.values.sum(1), plain) < 1e-13  # all of F(x) - F(0), over both
-    assert float(found.delta.abs().max()) < 1e-12
-    assert far(found.score, plain) < 1e-14
+    assert far(result.values.sum(1), plain) < 1e-13  # all of F(x) - F(0), over both
+    assert float(result.delta.abs().max()) < 1e-12
+    assert far(result.score, plain) < 1e-14
 
 
-@pytest.mark.parametrize("form", FORMS)
+@each("form", FORMS)
 def test_baselines_by_name(form):
     kind, inputs = FORMS[form]
     model, a0, b0 = kind(), rows(5, 3, 4), rows(6, 1, 5)
-    found = ask(model, inputs, baseline={"a": a0, "b": b0})
+    result = ask(model, inputs, baseline={"a": a0, "b": b0})
     for name, expected in zip("ab", joint(model, a0, b0), strict=True):
-        assert far(found.part(name).values, expected) < 1e-13
+        assert far(result.part(name).values, expected) < 1e-13
     only_b = ask(model, inputs, baseline={"b": b0})
     for name, expected in zip("ab", joint(model, A * 0, b0), strict=True):
         assert far(only_b.part(name).values, expected) < 1e-13
     means = ask(model, inputs, baseline="mean")  # each its own
-    own = [x.mean(1, keepdim=True).expand_as(x) for x in (A, B)]
-    for name, expected in zip("ab", joint(model, *own), strict=True):
+    local = [x.mean(1, keepdim=True).expand_as(x) for x in (A, B)]
+    for name, expected in zip("ab", joint(model, *local), strict=True):
         assert far(means.part(name).values, expected) < 1e-13
 
 
-@pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("explain_", ["a", ["a"], "b"])
+@each("form", FORMS)
+@each("explain_", ["a", ["a"], "b"])
 def test_one_of_them_beside_the_other_as_it_is(form, explain_):
     kind, inputs = FORMS[form]
     model = kind()
-    found = ask(model, inputs, explain=explain_)
+    result = ask(model, inputs, explain=explain_)
     w = model.w.detach()[TARGET]
     expected = {
         "a": A * (torch.einsum("nij,nj->ni", w, B) + A),
         "b": B * torch.einsum("nij,ni->nj", w, A),
     }[explain_[0]]
-    assert found.parts == {}
-    assert far(found.values, expected) < 1e-13
-    assert found.settings["explain"] == explain_
-    assert torch.equal(sw.attribute(model, inputs, **found.settings).values, found.values)
+    assert result.parts == {}
+    assert far(result.values, expected) < 1e-13
+    assert result.settings["explain"] == explain_
+    assert torch.equal(sw.attribute(model, inputs, **result.settings).values, result.values)
 
 
-@pytest.mark.parametrize("explain_", [0, -2, "a", [0]])
+@each("explain_", [0, -2, "a", [0]])
 def test_by_position(explain_):
-    found = ask(Bilinear(), (A, B), explain=explain_)
-    assert torch.equal(found.values, ask(Bilinear(), (A, B), explain="a").values)
+    result = ask(Bilinear(), (A, B), explain=explain_)
+    assert torch.equal(result.values, ask(Bilinear(), (A, B), explain="a").values)
 
 
-@pytest.mark.parametrize("explain_", [None, ["a", "b"], ["b", "a"], [1, 0], ("a", 1)])
+@each("explain_", [None, ["a", "b"], ["b", "a"], [1, 0], ("a", 1)])
 def test_all_of_them_in_any_order(explain_):
-    found = ask(Bilinear(), (A, B), explain=explain_)
-    assert torch.equal(found.values, ask(Bilinear(), (A, B)).values)
-    assert list(found.parts) == ["a", "b"]
+    result = ask(Bilinear(), (A, B), explain=explain_)
+    assert torch.equal(result.values, ask(Bilinear(), (A, B)).values)
+    assert list(result.parts) == ["a", "b"]
 
 
 @pytest.mark.parametrize("method", ["integrated_gradients", "smoothgrad", "expected_gradients"])
-@pytest.mark.parametrize("explain_", [None, "a", "b"])
+@each("explain_", [None, "a", "b"])
 def test_what_is_held_goes_with_its_sample_in_every_chunk(method, explain_):
-    found = [
+    result = [
         sw.attribute(Bilinear(), (A, B), method=method, target=TARGET, explain=explain_, chunk_size=size).values
         for size in (1, 3, 8, 100)
     ]
-    for other in found[1:]:
-        assert far(other, found[0]) < 1e-13
+    for other in result[1:]:
+        assert far(other, result[0]) < 1e-13
     alone = [
         sw.attribute(Bilinear(), (A[i : i + 1], B[i : i + 1]), method=method, target=TARGET[i], explain=explain_).values
         for i in range(3)
     ]
-    assert far(torch.cat(alone), found[0]) < 1e-12
+    assert far(torch.cat(alone), result[0]) < 1e-12
 
 
 def test_the_noise_is_of_each_inputs_own_range():
@@ -162,11 +162,11 @@ def test_the_noise_is_of_each_inputs_own_range():
             return (a**3).sum(1, keepdim=True) + (b**3).sum(1, keepdim=True)
 
     wide = (A, 100 * B)
-    found = sw.attribute(Cubes(), wide, method="smoothgrad", n_samples=7, score="value")
+    result = sw.attribute(Cubes(), wide, method="smoothgrad", n_samples=7, score="value")
     z = normal_noise(torch.cat(wide, 1), 0, range(7)).split([4, 5], 2)
     for name, x, noise in zip("ab", wide, z, strict=True):
         s = 0.15 * (x.amax(1) - x.amin(1))[:, None]
-        assert far(found.part(name).values, (3 * (x + s * noise) ** 2).mean(0)) < 1e-13
+        assert far(result.part(name).values, (3 * (x + s * noise) ** 2).mean(0)) < 1e-13
 
 
 class Words(nn.Module):
@@ -193,13 +193,13 @@ TEXT = {"input_ids": IDS, "mask": IDS > 0, "image": rows(4, 3, 4), "scale": 2.0,
 @pytest.mark.parametrize("method", ["gradient", "input_x_gradient", "integrated_gradients", "smoothgrad"])
 def test_whole_numbers_and_settings_are_held(method):
     model = Words()
-    found = sw.attribute(model, TEXT, method=method, target=TARGET)
+    result = sw.attribute(model, TEXT, method=method, target=TARGET)
     with torch.no_grad():
         read = 2 * (model.embed(IDS) * (IDS > 0)[..., None]).sum(1)
         slope = model.head.weight[TARGET] * read  # linear in the image
     x = TEXT["image"]
     expected = {"input_x_gradient": x * slope, "integrated_gradients": x * slope}.get(method, slope)
-    assert far(found.values, expected) < 1e-13
+    assert far(result.values, expected) < 1e-13
 
 
 def test_what_is_held_stays_the_callers_also_where_the_model_writes_to_it():
@@ -210,9 +210,9 @@ def test_what_is_held_stays_the_callers_also_where_the_model_writes_to_it():
             mask.zero_()
             return super().forward(input_ids % 9, ~mask, image)
 
-    given = {name: TEXT[name].clone() for name in ("input_ids", "mask", "image")}
-    sw.attribute(Careless(), given, method="integrated_gradients", target=0, n_steps=3)
-    for name, value in given.items():
+    settings = {name: TEXT[name].clone() for name in ("input_ids", "mask", "image")}
+    sw.attribute(Careless(), settings, method="integrated_gradients", target=0, n_steps=3)
+    for name, value in settings.items():
         assert torch.equal(value, TEXT[name])
 
 
@@ -227,8 +227,8 @@ def test_a_table_that_all_samples_share_is_given_as_it_is():
             return self.net(x) * table.mean(0)
 
     model, x, shared = Shared(), rows(0, 2, 4), rows(1, 7, 3)
-    found = sw.attribute(model, (x, shared), explain=0, method="integrated_gradients", target=1, n_steps=5)
-    assert far(found.values, x * model.net.weight[1].detach() * shared.mean(0)[1]) < 1e-13
+    result = sw.attribute(model, (x, shared), explain=0, method="integrated_gradients", target=1, n_steps=5)
+    assert far(result.values, x * model.net.weight[1].detach() * shared.mean(0)[1]) < 1e-13
 
 
 def test_a_mapping_inside_and_a_list_of_tensors():
@@ -243,8 +243,8 @@ def test_a_mapping_inside_and_a_list_of_tensors():
     model, x = Nested(), rows(0, 3, 4)
     by, shift = rows(1, 3, 4), rows(2, 3, 4)
     more = {"scale": {"by": by}, "shifts": [shift * 0, shift]}
-    found = sw.attribute(model, {"x": x, "more": more}, explain="x", method="integrated_gradients", target=TARGET)
-    assert far(found.values, x * by * model.net.weight[TARGET].detach()) < 1e-13
+    result = sw.attribute(model, {"x": x, "more": more}, explain="x", method="integrated_gradients", target=TARGET)
+    assert far(result.values, x * by * model.net.weight[TARGET].detach()) < 1e-13
 
 
 LONG = torch.randn(3, 5, 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
@@ -265,9 +265,9 @@ def test_embeddings_in_place_of_tokens(samples):
 
     model, x = Reader(), LONG[:samples]
     mask = torch.ones(samples, 5, dtype=torch.long)
-    found = sw.attribute(model, {"inputs_embeds": x, "attention_mask": mask}, method="gradient", target=1)
+    result = sw.attribute(model, {"inputs_embeds": x, "attention_mask": mask}, method="gradient", target=1)
     (expected,) = raw_gradient(lambda leaf: model(leaf, mask)[:, 1], x)
-    assert far(found.values, expected) < 1e-13
+    assert far(result.values, expected) < 1e-13
 
 
 BAD = {
@@ -285,7 +285,7 @@ BAD = {
 }
 
 
-@pytest.mark.parametrize("case", BAD)
+@each("case", BAD)
 def test_a_question_about_several_inputs_that_is_none(case):
     settings, error, said = BAD[case]
     with pytest.raises(error, match=said):
@@ -297,7 +297,7 @@ def test_a_baseline_for_an_input_that_is_not_explained_is_told():
         ask(Bilinear(), (A, B), baseline={"a": A * 0, "c": B * 0})
 
 
-@pytest.mark.parametrize(
+@each(
     ("inputs", "settings", "said"),
     [
         (A, {"explain": "a"}, r"explain: there is one input"),
@@ -398,20 +398,20 @@ WRAPPERS = {wrap.__name__: wrap for wrap in (compiled, compiled_itself, in_paral
 TYPICAL = ("gradient", "guided_backprop", "integrated_gradients", "grad_cam")
 
 
-@pytest.mark.parametrize("nested", [False, True], ids=["whole", "part"])
-@pytest.mark.parametrize("wrapper", WRAPPERS)
+@each("nested", [False, True], ids=["whole", "part"])
+@each("wrapper", WRAPPERS)
 @pytest.mark.parametrize("method", TYPICAL)
 def test_what_is_around_a_model_does_not_matter(method, wrapper, nested):
     plain = Inside(conv_net()) if nested else conv_net()
     wrapped = Inside(WRAPPERS[wrapper](conv_net())) if nested else WRAPPERS[wrapper](conv_net())
     before = state_of(wrapped)
     expected = explain(Kind(lambda: plain, X, [1, 2]), plain, method)
-    found = explain(Kind(lambda: wrapped, X, [1, 2]), wrapped, method)
-    assert far(found.values, expected.values) < 1e-12
+    result = explain(Kind(lambda: wrapped, X, [1, 2]), wrapped, method)
+    assert far(result.values, expected.values) < 1e-12
     assert state_of(wrapped) == before
-    if found.layer is not None:
+    if result.layer is not None:
         assert expected.layer is not None
-        assert found.layer.endswith(expected.layer.rpartition(".")[2])
+        assert result.layer.endswith(expected.layer.rpartition(".")[2])
 
 
 class Made(nn.Module):
@@ -461,22 +461,22 @@ CHANGED = {
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning")
-@pytest.mark.parametrize("change", CHANGED)
+@each("change", CHANGED)
 @pytest.mark.parametrize("method", TYPICAL)
 def test_a_model_that_was_changed_is_explained_as_it_is_now(method, change):
     model = CHANGED[change](conv_net()).eval()
     case = Kind(lambda: model, X, [1, 2], layer="net.4" if change == "a class of its own" else "4")
     before = state_of(model)
-    found = explain(case, model, method)
+    result = explain(case, model, method)
     assert state_of(model) == before
-    assert far(found.values, ORACLES[method](case, model)) < 1e-11
+    assert far(result.values, ORACLES[method](case, model)) < 1e-11
 
 
 SCRIPTED = r"(method: .*scripted or traced model|layer: a scripted or traced model hides its layers).*Pass the original"
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-@pytest.mark.parametrize("make", [torch.jit.script, scripted], ids=["scripted", "traced"])
+@each("make", [torch.jit.script, scripted], ids=["scripted", "traced"])
 @pytest.mark.parametrize("method", METHODS)
 def test_a_scripted_model_has_gradients_and_hides_the_rest(method, make):
     model = make(conv_net())
@@ -537,7 +537,7 @@ RNNS = {
 }
 
 
-@pytest.mark.parametrize("kind", RNNS)
+@each("kind", RNNS)
 @pytest.mark.parametrize("method", ["gradient", "input_x_gradient", "integrated_gradients", "smoothgrad"])
 def test_dropout_between_recurrent_layers_does_nothing_in_eval_mode(kind, method):
     torch.manual_seed(0)
@@ -621,11 +621,11 @@ def test_hugging_faces_vit(hugging_face, method):
         with pytest.raises(ValueError, match=why):
             explain(case, model, method)
     else:
-        found = explain(case, model, method)
-        assert far(found.values, ORACLES[method](case, model)) < 1e-10
-        if found.layer is not None:
-            assert found.layer == case.layer
-            assert found.values.shape == (2, 1, 4, 4)
+        result = explain(case, model, method)
+        assert far(result.values, ORACLES[method](case, model)) < 1e-10
+        if result.layer is not None:
+            assert result.layer == case.layer
+            assert result.values.shape == (2, 1, 4, 4)
     assert state_of(model) == before
 
 
@@ -633,11 +633,11 @@ def test_hugging_faces_vit(hugging_face, method):
 def test_hugging_faces_resnet(hugging_face, method):
     model, x = resnet(hugging_face), images(0, 2, 3, 32, 32)
     case = Kind(lambda: model, x, [1, 3], layer="resnet.encoder.stages.1", scores=logits)
-    before, found = state_of(model), explain(case, model, method)
-    assert found.layer in (None, case.layer)
+    before, result = state_of(model), explain(case, model, method)
+    assert result.layer in (None, case.layer)
     expected = ORACLES[method](case, model)
     assert bool(expected.any())
-    assert far(found.values, expected) < 1e-10
+    assert far(result.values, expected) < 1e-10
     assert state_of(model) == before
 
 
@@ -646,9 +646,9 @@ def test_hugging_faces_resnet(hugging_face, method):
 def test_a_layer_of_the_vit_by_path(hugging_face, method, reshape):
     model = vit(hugging_face)
     case = Kind(lambda: model, PIXELS, [1, 3], layer=blocks_of(model), grid=block_tokens, scores=logits)
-    found = explain(case, model, method, layer=case.layer, reshape=reshape)
-    assert far(found.values, ORACLES[method](case, model)) < 1e-10
-    assert bool(found.values.any())
+    result = explain(case, model, method, layer=case.layer, reshape=reshape)
+    assert far(result.values, ORACLES[method](case, model)) < 1e-10
+    assert bool(result.values.any())
     norm = next(
         path for path, _ in model.named_modules() if path.startswith(case.layer) and path.endswith("layernorm_after")
     )
@@ -674,9 +674,9 @@ def test_hugging_faces_inputs_by_name_and_outputs_as_tuples(hugging_face, make, 
     expected = explain(Kind(lambda: model, PIXELS, [1, 3]), model, method)
     settings = {**expected.settings, "target": [1, 3]}
     for inputs in ({"pixel_values": PIXELS}, {"pixel_values": PIXELS, "return_dict": False}):
-        found = sw.attribute(model, inputs, **settings)
-        assert far(found.values, expected.values) < 1e-12
-        assert found.layer == expected.layer
+        result = sw.attribute(model, inputs, **settings)
+        assert far(result.values, expected.values) < 1e-12
+        assert result.layer == expected.layer
 
 
 RNG = np.random.default_rng(2)
@@ -688,17 +688,17 @@ IMAGE = Image.fromarray(RNG.integers(0, 256, (6, 9, 3), dtype=np.uint8)).resize(
 def test_an_image_a_processor_and_a_class_by_name(hugging_face, make, method):
     model = make(hugging_face)
     processor = hugging_face.ViTImageProcessor(size={"height": 16, "width": 16})
-    found = sw.attribute(model, IMAGE, transform=processor, method=method, target="dog")
+    result = sw.attribute(model, IMAGE, transform=processor, method=method, target="dog")
     pixels = processor(images=IMAGE, return_tensors="pt")["pixel_values"].double()
     black = {"baseline": torch.full_like(pixels, -1.0)} if method == "integrated_gradients" else {}
     expected = sw.attribute(model, pixels, method=method, target=1, **black)
-    assert found.settings["target"] == 1
-    assert far(found.values, expected.values) < 1e-6
+    assert result.settings["target"] == 1
+    assert far(result.values, expected.values) < 1e-6
     if method == "gradient":
         (raw,) = raw_gradient(lambda leaf: model(leaf).logits[:, 1], pixels)
-        assert far(found.values, raw) < 1e-10
-    assert found.saliency_map().shape == (16, 16)
-    assert json.loads(found.to_json())["target"] == 1
+        assert far(result.values, raw) < 1e-10
+    assert result.saliency_map().shape == (16, 16)
+    assert json.loads(result.to_json())["target"] == 1
     with pytest.raises(ValueError, match=r"target: 'owls' is not known"):
         sw.attribute(model, IMAGE, transform=processor, method=method, target="owls")
 
@@ -734,10 +734,10 @@ class Net_Weights(enum.Enum):  # noqa: N801 - torchvision's way
 
 def test_torchvisions_weights_from_end_to_end():
     model = conv_net()
-    found = sw.attribute(model, IMAGE, transform=Net_Weights.DEFAULT, method="gradient", target="owl")
+    result = sw.attribute(model, IMAGE, transform=Net_Weights.DEFAULT, method="gradient", target="owl")
     (expected,) = raw_gradient(lambda leaf: model(leaf)[:, 3], Preset()(IMAGE)[None].double())
-    assert found.settings["target"] == 3
-    assert far(found.values, expected) < 1e-13
+    assert result.settings["target"] == 3
+    assert far(result.values, expected) < 1e-13
     ig = sw.attribute(model, IMAGE, transform=Net_Weights.DEFAULT, method="integrated_gradients", target="cow")
     with torch.no_grad():
         change = model(Preset()(IMAGE)[None].double()) - model(torch.full((1, 3, 16, 16), -2.0).double())
@@ -754,13 +754,13 @@ def test_timms_own_config_from_end_to_end():
         "std": (0.2, 0.2, 0.2),
         "label_names": NAMES,
     }
-    found = sw.attribute(model, IMAGE, method="gradient", target="dog")
+    result = sw.attribute(model, IMAGE, method="gradient", target="dog")
     seen = Preset()(IMAGE)[None].double()  # the same recipe
     (expected,) = raw_gradient(lambda leaf: model(leaf)[:, 1], seen)
-    assert far(found.values, expected) < 1e-6
-    assert any("data config is used" in note for note in found.notes)
+    assert far(result.values, expected) < 1e-6
+    assert any("data config is used" in note for note in result.notes)
     explicit = sw.attribute(model, IMAGE, method="gradient", target=1, transform=model.pretrained_cfg)
-    assert torch.equal(explicit.values, found.values)
+    assert torch.equal(explicit.values, result.values)
     assert not any("data config" in note for note in explicit.notes)
 
 

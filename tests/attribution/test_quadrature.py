@@ -1,13 +1,15 @@
 """Quadrature rules, the order in which nodes are visited, and the plan of chunks."""
 
+import math
 from itertools import pairwise
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
+from toys import each
 
 from saliency_widgets.attribution import Score
 from saliency_widgets.attribution.numerics.quadrature import RULES, coarse_to_fine, gauss_legendre, midpoint, trapezoid
@@ -19,7 +21,7 @@ STEPS = [1, 2, 3, 4, 5, 7, 8, 16, 33, 64, 100, 256, 1000, 1024, 2001, 5000]
 
 
 @pytest.mark.parametrize("rule", RULES)
-@pytest.mark.parametrize("n", STEPS)
+@each("n", sorted({*range(1, 40), *STEPS}))
 def test_weights_sum_to_one_and_nodes_lie_in_the_interval_symmetrically(rule, n):
     nodes, weights = RULES[rule](n)
     assert nodes.dtype == weights.dtype == torch.float64
@@ -33,7 +35,7 @@ def test_weights_sum_to_one_and_nodes_lie_in_the_interval_symmetrically(rule, n)
     assert torch.allclose(weights, weights.flip(0), rtol=0, atol=1e-14)
 
 
-@pytest.mark.parametrize("n", STEPS[:-4])
+@each("n", STEPS[:-4])
 def test_gauss_legendre_equals_numpys(n):
     nodes, weights = gauss_legendre(n)
     expected_nodes, expected_weights = np.polynomial.legendre.leggauss(n)
@@ -41,7 +43,7 @@ def test_gauss_legendre_equals_numpys(n):
     np.testing.assert_allclose(weights, expected_weights / 2, rtol=0, atol=1e-13)
 
 
-@pytest.mark.parametrize("n", [1, 2, 3, 5, 8, 16, 64])
+@each("n", [1, 2, 3, 5, 8, 16, 64])
 def test_gauss_legendre_is_exact_up_to_degree_2n_minus_1_and_no_further(n):
     nodes, weights = gauss_legendre(n)
     for degree in range(2 * n):
@@ -53,7 +55,36 @@ def test_gauss_legendre_is_exact_up_to_degree_2n_minus_1_and_no_further(n):
         assert error == pytest.approx(float(f**4 / ((2 * n + 1) * g**2)), rel=1e-5)
 
 
-@pytest.mark.parametrize("n", [1, 2, 5, 64])
+def test_gauss_legendre_is_exact_to_degree_2n_minus_1():
+    """Of Legendre polynomials, which unlike powers don't all look alike: the integral over [-1, 1] of P_k is 0."""
+    for n in range(1, 65):
+        nodes, weights = (part.numpy() for part in RULES["gauss_legendre"](n))
+        values = np.polynomial.legendre.legvander(2 * nodes - 1, 2 * n)
+        integrals = weights @ values
+        assert integrals[0] == pytest.approx(1, abs=1e-12)
+        np.testing.assert_allclose(integrals[1 : 2 * n], 0, atol=1e-12, err_msg=str(n))
+        assert abs(integrals[2 * n]) > 1e-3, f"{n} nodes can't be exact beyond"
+
+
+@settings(max_examples=25)
+@given(n=st.integers(1, 200), coefficients=st.lists(st.floats(-1, 1), min_size=1, max_size=12))
+def test_gauss_legendre_integrates_random_polynomials(n, coefficients):
+    coefficients = coefficients[: 2 * n]  # degree 2n - 1 at most
+    nodes, weights = RULES["gauss_legendre"](n)
+    integral = float((weights * sum(c * nodes**k for k, c in enumerate(coefficients))).sum())
+    assert integral == pytest.approx(math.fsum(c / (k + 1) for k, c in enumerate(coefficients)), abs=1e-13)
+
+
+@each("n", [*range(1, 13), 31, 32, 64])
+def test_clenshaw_curtis_is_exact_up_to_degree_n(n):
+    """Of Chebyshev polynomials, the integral over [0, 1] of T_k(2t - 1) is 1 / (1 - k^2), and 0 for odd k."""
+    nodes, weights = (part.numpy() for part in RULES["clenshaw_curtis"](n))
+    integrals = weights @ np.polynomial.chebyshev.chebvander(2 * nodes - 1, n)
+    expected = [0.0 if k % 2 else 1 / (1 - k * k) for k in range(n + 1)]
+    np.testing.assert_allclose(integrals, expected, rtol=0, atol=1e-14)
+
+
+@each("n", [1, 2, 5, 64])
 def test_errors_of_the_simple_rules_on_a_square(n):
     for rule, error in ((trapezoid, 1 / 6), (midpoint, -1 / 12)):
         nodes, weights = rule(n)
@@ -98,7 +129,7 @@ def test_clenshaw_curtis_integrates_cosines_and_needs_no_matrix():
         assert float(weights @ torch.cos(frequency * nodes)) == pytest.approx(np.sin(frequency) / frequency, abs=1e-13)
 
 
-@pytest.mark.parametrize("levels", range(1, 9))
+@each("levels", range(1, 9))
 def test_the_beginnings_of_the_order_are_the_coarser_rules(levels):
     n = 2**levels
     nodes, weights = trapezoid(n)
@@ -130,7 +161,7 @@ def test_chunks_cover_everything_once_within_the_rows_allowed(total, size, batch
     assert len(plan[0]) == 1
 
 
-@pytest.mark.parametrize("size", [8, 16, 32, 64])
+@each("size", [8, 16, 32, 64])
 def test_the_plan_behind_one_node_meets_the_nested_levels(size):
     ends = {chunk.stop for chunk in chunks(257, size, first=(1,))}
     assert {size * 2**j + 1 for j in range(9) if size * 2**j <= 256} | {1} <= ends

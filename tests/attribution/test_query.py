@@ -3,11 +3,14 @@
 import inspect
 from dataclasses import dataclass, replace
 
-import pytest
 import torch
+from torch import nn
+from toys import each
 
 import saliency_widgets as sw
+from saliency_widgets.attribution import Score
 from saliency_widgets.attribution.query import Query
+from saliency_widgets.runtime.passes import Passes
 from saliency_widgets.runtime.runner import Runner
 
 METHODS = sw.methods()
@@ -57,7 +60,7 @@ SETTINGS = {
 }
 
 
-@pytest.mark.parametrize("name", EXPECTED)
+@each("name", EXPECTED)
 def test_a_method_runs_without_a_model(name):
     method = METHODS[name]
     *_, last = method.run(Cubic(X), **method.check_params(SETTINGS.get(name, {})))
@@ -77,3 +80,12 @@ def test_a_query_has_a_dozen_names_and_the_runner_implements_them_all():
             assert list(inspect.signature(have).parameters)[: len(expected)] == expected, name
         else:
             assert isinstance(have, property), name
+
+
+def test_results_of_some_inputs_are_not_those_of_others():
+    class Store(dict):
+        put = dict.__setitem__
+
+    runner = Runner(Passes(nn.Identity(), X, Score("logit", torch.tensor([0]))), results=Store())
+    assert [runner.once("key", lambda n=n: n) for n in (1, 2)] == [1, 1]
+    assert runner.on(2 * X).once("key", lambda: 3) == 3

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from toys import conv_net, far, images, mlp, rows
+from toys import conv_net, each, far, images, mlp, rows
 
 import saliency_widgets as sw
 from saliency_widgets.attribution import Reduction
@@ -15,7 +15,7 @@ X = images(0, 2, 3, 8, 10)
 
 
 @pytest.fixture(scope="module")
-def found():
+def result():
     return sw.attribute(conv_net(), X, method="integrated_gradients", target=1, n_steps=4)
 
 
@@ -24,29 +24,29 @@ def found():
 
 @pytest.mark.parametrize("sign", SIGNS)
 @pytest.mark.parametrize("channels", CHANNELS)
-def test_maps_lie_in_0_1_and_have_the_inputs_size(found, sign, channels):
+def test_maps_lie_in_0_1_and_have_the_inputs_size(result, sign, channels):
     for sample in (0, 1):
-        shown = found.saliency_map(sign=sign, channels=channels, sample=sample)
+        shown = result.saliency_map(sign=sign, channels=channels, sample=sample)
         assert shown.shape == (8, 10)
         assert shown.dtype == np.float64
         assert 0 <= shown.min() <= shown.max() <= 1
         assert shown.max() > shown.min()
 
 
-def test_a_map_is_linear_in_the_values_between_its_limits(found):
+def test_a_map_is_linear_in_the_values_between_its_limits(result):
     """Clipped at 0 and 100 percent: from zero to the largest, up to 16-bit rounding."""
-    size = found.values[0].abs().amax(0)
-    shown = found.saliency_map(clip=(0, 100))
+    size = result.values[0].abs().amax(0)
+    shown = result.saliency_map(clip=(0, 100))
     low = float(size.min())
     expected = (size - low) / (size.max() - low)
     assert np.abs(shown - expected.numpy()).max() < 2 / 65534
 
 
-def test_in_a_signed_map_a_half_is_zero_and_the_opposite_is_the_mirror_image(found):
-    opposite = dataclasses.replace(found, values=-found.values)
-    shown, mirrored = (a.saliency_map(sign="signed", channels="sum") for a in (found, opposite))
+def test_in_a_signed_map_a_half_is_zero_and_the_opposite_is_the_mirror_image(result):
+    opposite = dataclasses.replace(result, values=-result.values)
+    shown, mirrored = (a.saliency_map(sign="signed", channels="sum") for a in (result, opposite))
     assert np.abs(shown + mirrored - 1).max() < 1e-4
-    total = found.values[0].sum(0).numpy()
+    total = result.values[0].sum(0).numpy()
     clear = np.abs(total) > 0.01 * np.abs(total).max()
     assert (np.sign(shown - 0.5) == np.sign(total))[clear].all()
 
@@ -58,8 +58,8 @@ def test_the_methods_own_sign_is_the_default():
     assert cam.saliency_map().shape == (8, 10)
 
 
-def test_a_map_of_nothing_is_flat(found):
-    nothing = dataclasses.replace(found, values=torch.zeros_like(found.values))
+def test_a_map_of_nothing_is_flat(result):
+    nothing = dataclasses.replace(result, values=torch.zeros_like(result.values))
     for sign, level in (("absolute", 0.0), ("signed", 0.5)):
         assert set(nothing.saliency_map(sign=sign).ravel()) == {level}
 
@@ -73,9 +73,9 @@ def test_a_map_of_nothing_is_flat(found):
         ({"sample": -1}, "sample: expected a number from 0 to 1, got -1"),
     ],
 )
-def test_maps_that_can_not_be(found, settings, said):
+def test_maps_that_can_not_be(result, settings, said):
     with pytest.raises(ValueError, match=said):
-        found.saliency_map(**settings)
+        result.saliency_map(**settings)
 
 
 def test_rows_have_no_map():
@@ -89,7 +89,7 @@ def test_rows_have_no_map():
 V = torch.tensor([[1.0, -5.0, 3.0], [-2.0, 4.0, 0.0]], dtype=torch.float64).T.reshape(1, 3, 1, 2)
 
 
-@pytest.mark.parametrize(
+@each(
     ("sign", "channels", "expected"),
     [
         ("signed", "max", [-5, 4]),
@@ -135,11 +135,11 @@ CASES = [
 @pytest.mark.parametrize(("method", "settings"), CASES)
 def test_its_code_repeats_it_to_the_bit(method, settings):
     model = conv_net()
-    found = sw.attribute(model, X, method=method, **settings)
+    result = sw.attribute(model, X, method=method, **settings)
     names = {"model": model, "inputs": X}
-    exec(found.to_code(), names)
-    assert torch.equal(names["attribution"].values, found.values)
-    assert names["attribution"].settings == found.settings
+    exec(result.to_code(), names)
+    assert torch.equal(names["attribution"].values, result.values)
+    assert names["attribution"].settings == result.settings
 
 
 def test_what_can_not_be_written_is_a_variable_of_the_arguments_name():
@@ -152,47 +152,49 @@ def test_what_can_not_be_written_is_a_variable_of_the_arguments_name():
         return x * 2 - 1
 
     settings = {"target": target, "baseline": baseline, "transform": transform, "n_steps": 3}
-    found = sw.attribute(model, X, method="integrated_gradients", **settings)
-    code = found.to_code()
+    result = sw.attribute(model, X, method="integrated_gradients", **settings)
+    code = result.to_code()
     for name in ("target", "baseline", "transform"):
         assert f"    {name}={name},\n" in code
     names = {"model": model, "inputs": X, "target": target, "baseline": baseline, "transform": transform}
     exec(code, names)
-    assert torch.equal(names["attribution"].values, found.values)
+    assert torch.equal(names["attribution"].values, result.values)
 
 
 def test_code_takes_the_target_that_was_meant_not_todays_top_prediction():
-    found = sw.attribute(conv_net(), X[:1], method="gradient")
-    assert f"target={int(conv_net()(X[:1]).argmax())}," in found.to_code()
+    result = sw.attribute(conv_net(), X[:1], method="gradient")
+    assert f"target={int(conv_net()(X[:1]).argmax())}," in result.to_code()
 
 
-def test_printed_it_is_provenance_and_never_numbers(found):
-    told = repr(found)
-    assert told.startswith("Attribution((2, 3, 8, 10), method='integrated_gradients', target=1, score='logit'")
-    assert "tensor" not in told
-    assert "\n" not in told
-    running = dataclasses.replace(found, done=3)
+def test_printed_it_is_provenance_and_never_numbers(result):
+    outcome = repr(result)
+    assert outcome.startswith("Attribution((2, 3, 8, 10), method='integrated_gradients', target=1, score='logit'")
+    assert "tensor" not in outcome
+    assert "\n" not in outcome
+    running = dataclasses.replace(result, done=3)
     assert repr(running).endswith("3 of 5 gradients)")
 
 
-def test_it_can_not_be_changed(found):
+def test_it_can_not_be_changed(result):
     with pytest.raises(dataclasses.FrozenInstanceError):
-        found.values = None
+        result.values = None
 
 
 # ---- the table of methods
 
 
 def test_the_table_of_methods_lists_names_defaults_ranges_and_units():
-    told = repr(sw.methods())
+    outcome = repr(sw.methods())
     for name, entry in sw.methods().items():
-        assert f"{name}: {entry.help}" in told
+        assert f"{name}: {entry.help}" in outcome
         for param in entry.params:
-            assert f"    {param.name} = {param.default!r}" in told
-    assert "    n_samples = 50, 1 to 500 samples on the slider, and beyond" in told
-    assert "    noise_level = 0.15, 0 to 1 of the input's range on the slider, and beyond" in told
-    assert "    seed = 0, 0 to 2147483647\n" in told
-    assert "    quadrature = 'adaptive', one of adaptive, trapezoid, midpoint, gauss_legendre, clenshaw_curtis" in told
+            assert f"    {param.name} = {param.default!r}" in outcome
+    assert "    n_samples = 50, 1 to 500 samples on the slider, and beyond" in outcome
+    assert "    noise_level = 0.15, 0 to 1 of the input's range on the slider, and beyond" in outcome
+    assert "    seed = 0, 0 to 2147483647\n" in outcome
+    assert (
+        "    quadrature = 'adaptive', one of adaptive, trapezoid, midpoint, gauss_legendre, clenshaw_curtis" in outcome
+    )
 
 
 def test_the_table_knows_ranges_that_are_open_on_one_side():
@@ -200,14 +202,14 @@ def test_the_table_knows_ranges_that_are_open_on_one_side():
     from saliency_widgets.params import Param
 
     params = (Param("a", 1, low=0), Param("b", 1, high=0), Param("c", 1))
-    told = repr(Methods({"m": Method("m", "M", "Help.", params, iter)}))
-    assert told.splitlines() == ["m: Help.", "    a = 1, at least 0", "    b = 1, up to 0", "    c = 1"]
+    outcome = repr(Methods({"m": Method("m", "M", "Help.", params, iter)}))
+    assert outcome.splitlines() == ["m: Help.", "    a = 1, at least 0", "    b = 1, up to 0", "    c = 1"]
 
 
 def test_methods_are_a_mapping():
-    found = sw.methods()
-    assert len(found) == len(list(found)) == len(dict(found))
-    assert list(found) == sorted(found)
-    assert "gradient" in found
+    result = sw.methods()
+    assert len(result) == len(list(result)) == len(dict(result))
+    assert list(result) == sorted(result)
+    assert "gradient" in result
     with pytest.raises(KeyError):
-        found["no such method"]
+        result["no such method"]

@@ -5,7 +5,7 @@ import threading
 import pytest
 import torch
 from torch import nn
-from toys import Shared, conv_net, estimates, far, images, mlp, rows
+from toys import Shared, conv_net, each, estimates, far, images, mlp, rows
 
 import saliency_widgets as sw
 from saliency_widgets.attribution.numerics.noise import normal_noise
@@ -18,12 +18,12 @@ CHUNKED = {
 
 
 def last(*args, **settings):
-    *_, found = estimates(*args, **settings)
-    return found
+    *_, result = estimates(*args, **settings)
+    return result
 
 
-@pytest.mark.parametrize("chunk_size", [1, 2, 3, 5, 8, 16, 1000])
-@pytest.mark.parametrize("statistic", ["mean", "squared", "variance"])
+@each("chunk_size", [1, 2, 3, 5, 8, 16, 1000])
+@each("statistic", ["mean", "squared", "variance"])
 def test_smoothgrad_in_chunks_is_smoothgrad_in_one(chunk_size, statistic):
     model, x = conv_net(activation=nn.Tanh), images()
     settings = {"n_samples": 21, "statistic": statistic, "target": 1}
@@ -35,9 +35,9 @@ def test_smoothgrad_in_chunks_is_smoothgrad_in_one(chunk_size, statistic):
     assert far(last(model, x, "smoothgrad", chunk_size=chunk_size, **settings).values, whole) < 1e-12
 
 
-@pytest.mark.parametrize("chunk_size", [1, 3, 8, 1000])
-@pytest.mark.parametrize("quadrature", ["trapezoid", "midpoint", "gauss_legendre"])
-@pytest.mark.parametrize("n_steps", [1, 7, 16])
+@each("chunk_size", [1, 3, 8, 1000])
+@each("quadrature", ["trapezoid", "midpoint", "gauss_legendre"])
+@each("n_steps", [1, 7, 16])
 def test_integrated_gradients_in_chunks_is_the_same_in_one(chunk_size, quadrature, n_steps):
     model, x = conv_net(activation=nn.Tanh), images()
     settings = {"n_steps": n_steps, "quadrature": quadrature, "target": 1}
@@ -70,7 +70,7 @@ SPLIT = [
 
 
 @pytest.mark.parametrize(("method", "settings"), SPLIT)
-@pytest.mark.parametrize(("batch", "chunk_size"), [(2, 2), (2, 3), (2, 4), (2, 7), (5, 4), (9, 1)])
+@each(("batch", "chunk_size"), [(2, 2), (2, 3), (2, 4), (2, 7), (5, 4), (9, 1)])
 def test_no_pass_has_more_rows_than_asked_but_a_batch_is_never_split(method, settings, batch, chunk_size):
     sizes = Shared()
     model, x = mlp(), rows(1, batch, 4)
@@ -93,8 +93,8 @@ def test_each_nested_level_of_integrated_gradients_is_its_own_rule():
     assert first.delta is None
 
 
-@pytest.mark.parametrize("quadrature", ["trapezoid", "midpoint", "gauss_legendre"])
-@pytest.mark.parametrize("n_steps", [5, 12, 33])
+@each("quadrature", ["trapezoid", "midpoint", "gauss_legendre"])
+@each("n_steps", [5, 12, 33])
 def test_every_estimate_of_integrated_gradients_is_a_weighted_mean(quadrature, n_steps):
     """On a linear model every weighted mean is exact: weights that don't sum to 1 would show."""
     weights = rows(3, 1, 4)
@@ -125,12 +125,12 @@ def test_each_running_mean_of_smoothgrad_is_the_answer_for_fewer_samples():
 
 @pytest.mark.parametrize("method", CHUNKED)
 def test_an_estimate_is_not_changed_by_those_that_follow(method):
-    kept, copies = [], []
+    stored, copies = [], []
     for estimate in estimates(conv_net(), images(), method, target=1, chunk_size=4, **CHUNKED[method]):
-        kept.append(estimate.values)
+        stored.append(estimate.values)
         copies.append(estimate.values.clone())
-    assert len(kept) > 3
-    assert all(torch.equal(a, b) for a, b in zip(kept, copies, strict=True))
+    assert len(stored) > 3
+    assert all(torch.equal(a, b) for a, b in zip(stored, copies, strict=True))
 
 
 def test_two_threads_explain_one_model_at_once():
@@ -145,8 +145,8 @@ def test_two_threads_explain_one_model_at_once():
         try:
             start.wait()
             for _ in range(20):
-                found = sw.attribute(model, x, method=method, target=1).values
-                if not torch.equal(found, expected[method]):
+                result = sw.attribute(model, x, method=method, target=1).values
+                if not torch.equal(result, expected[method]):
                     wrong.append(method)
         except Exception as error:
             wrong.append(error)
@@ -167,13 +167,13 @@ def test_two_threads_leave_a_model_in_training_as_it_was():
     before = {name: b.clone() for name, b in model.named_buffers()}
     state = torch.get_rng_state()
     expected = sw.attribute(model, x, method="gradient", target=1).values
-    found, failures = [], []
+    result, failures = [], []
     start = threading.Barrier(4)
 
     def work():
         try:
             start.wait()
-            found.extend(sw.attribute(model, x, method="gradient", target=1).values for _ in range(25))
+            result.extend(sw.attribute(model, x, method="gradient", target=1).values for _ in range(25))
         except Exception as error:
             failures.append(error)
 
@@ -185,11 +185,11 @@ def test_two_threads_leave_a_model_in_training_as_it_was():
     assert failures == []
     assert all(torch.equal(b, before[name]) for name, b in model.named_buffers())
     assert torch.equal(torch.get_rng_state(), state)
-    assert len(found) == 100
-    assert all(torch.equal(values, expected) for values in found)
+    assert len(result) == 100
+    assert all(torch.equal(values, expected) for values in result)
 
 
-@pytest.mark.parametrize(
+@each(
     ("seconds", "rows"),
     [(0.01, None), (0.05, 8), (0.072, 8), (0.1, 4), (0.5, 1), (9.0, 1), (float("inf"), None), (0.0, None)],
 )

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from toys import far, mlp, rows
+from toys import each, far, mlp, rows
 
 import saliency_widgets as sw
 
@@ -22,54 +22,54 @@ def gradient(model=None, x=X, **settings):
 def expected(read, model=None, x=X):
     """The gradient of the sum over samples of ``read(logits)``."""
     leaf = x.clone().requires_grad_()
-    (found,) = torch.autograd.grad(read((mlp() if model is None else model)(leaf)).sum(), leaf)
-    return found
+    (result,) = torch.autograd.grad(read((mlp() if model is None else model)(leaf)).sum(), leaf)
+    return result
 
 
 # ---- which class
 
 
-@pytest.mark.parametrize(
+@each(
     "target",
     [1, np.int64(1), torch.tensor(1), np.array(1), "tiger cat", "TIGER CAT ", "tiger", [1, 1], (1, 1)],
     ids=repr,
 )
 def test_one_class_in_all_its_forms(target):
-    found = gradient(target=target, class_names=NAMES)
-    assert torch.equal(found.values, expected(lambda out: out[:, 1]))
-    assert found.settings["target"] == 1
-    assert type(found.settings["target"]) is int
+    result = gradient(target=target, class_names=NAMES)
+    assert torch.equal(result.values, expected(lambda out: out[:, 1]))
+    assert result.settings["target"] == 1
+    assert type(result.settings["target"]) is int
 
 
-@pytest.mark.parametrize(
+@each(
     "target",
     [[2, 0], (2, 0), torch.tensor([2, 0]), np.array([2, 0]), ["retriever", "tabby"], [2, "tabby"]],
     ids=repr,
 )
 def test_one_class_for_each_sample(target):
-    found = gradient(target=target, class_names=NAMES)
+    result = gradient(target=target, class_names=NAMES)
     assert torch.equal(
-        found.values,
+        result.values,
         expected(lambda out: out[:, 2] * torch.tensor([1, 0]) + out[:, 0] * torch.tensor([0, 1])),
     )
-    assert found.settings["target"] == [2, 0]
+    assert result.settings["target"] == [2, 0]
 
 
 def test_none_is_the_top_prediction_of_each_sample():
     x = rows(3, 40, 4)
     top = mlp()(x).argmax(1)
     assert len(top.unique()) > 1, "this net always says the same"
-    found = gradient(x=x)
-    assert torch.equal(found.values, expected(lambda out: out.max(1).values, x=x))
-    assert found.settings["target"] == top.tolist()
+    result = gradient(x=x)
+    assert torch.equal(result.values, expected(lambda out: out.max(1).values, x=x))
+    assert result.settings["target"] == top.tolist()
 
 
 def test_an_exact_name_wins_over_a_part_of_another():
-    found = gradient(target="cat", class_names=["cat", "tiger cat", "dog"])
-    assert found.settings["target"] == 0
+    result = gradient(target="cat", class_names=["cat", "tiger cat", "dog"])
+    assert result.settings["target"] == 0
 
 
-@pytest.mark.parametrize(
+@each(
     ("target", "error", "said"),
     [
         (3, ValueError, r"target: class 3 is out of range, the model scores classes 0 to 2"),
@@ -116,9 +116,9 @@ def test_names_that_do_not_fit_the_model():
 
 
 def test_a_function_of_the_raw_output():
-    found = gradient(target=lambda out: out[:, 0] * out[:, 1] ** 2)
-    assert far(found.values, expected(lambda out: out[:, 0] * out[:, 1] ** 2)) < 1e-14
-    assert torch.equal(found.score, (mlp()(X)[:, 0] * mlp()(X)[:, 1] ** 2).detach())
+    result = gradient(target=lambda out: out[:, 0] * out[:, 1] ** 2)
+    assert far(result.values, expected(lambda out: out[:, 0] * out[:, 1] ** 2)) < 1e-14
+    assert torch.equal(result.score, (mlp()(X)[:, 0] * mlp()(X)[:, 1] ** 2).detach())
 
 
 def test_a_function_may_return_a_column_and_serves_outputs_of_any_form():
@@ -132,16 +132,16 @@ def test_a_function_may_return_a_column_and_serves_outputs_of_any_form():
 
     x = rows(1, 2, 1, 6, 6)
     model = Map()
-    found = gradient(model, x, target=lambda out: out["masks"][:, 3].mean((1, 2))[:, None])
-    assert torch.equal(found.values, expected(lambda out: out["masks"][:, 3].mean((1, 2)), model, x))
+    result = gradient(model, x, target=lambda out: out["masks"][:, 3].mean((1, 2))[:, None])
+    assert torch.equal(result.values, expected(lambda out: out["masks"][:, 3].mean((1, 2)), model, x))
 
 
 def test_of_a_score_for_each_position_the_mean_is_explained():
     model = nn.Conv2d(1, 5, 3, padding=1).double()
     x = rows(1, 2, 1, 6, 6)
-    found = gradient(model, x, target=3)
-    assert far(found.values, expected(lambda out: out[:, 3].mean((1, 2)), model, x)) < 1e-14
-    assert any("each position" in note for note in found.notes)
+    result = gradient(model, x, target=3)
+    assert far(result.values, expected(lambda out: out[:, 3].mean((1, 2)), model, x)) < 1e-14
+    assert any("each position" in note for note in result.notes)
     shares = gradient(model, x, target=3, score="probability")
     assert far(shares.values, expected(lambda out: out.softmax(1)[:, 3].mean((1, 2)), model, x)) < 1e-12
     assert far(shares.score, model(x).softmax(1)[:, 3].mean((1, 2)).detach()) < 1e-14
@@ -153,7 +153,7 @@ def test_an_output_of_another_form_says_how_to_name_one_number():
         gradient(model, X, target=3)
 
 
-@pytest.mark.parametrize(
+@each(
     ("function", "got"),
     [
         (lambda out: out, r"got shape \(2, 3\)"),
@@ -178,7 +178,7 @@ def test_a_function_goes_with_methods_that_tile_the_samples():
 
 
 @pytest.mark.parametrize("method", ["gradient", "input_x_gradient", "smoothgrad", "integrated_gradients"])
-@pytest.mark.parametrize("score", ["logit", "log_probability", "probability"])
+@each("score", ["logit", "log_probability", "probability"])
 def test_contrast_is_the_difference(method, score):
     settings = {"method": method, "score": score}
     if method == "integrated_gradients":  # each with the same nodes
@@ -191,15 +191,15 @@ def test_contrast_is_the_difference(method, score):
 
 
 def test_contrast_by_name_and_for_each_sample_is_told_as_indices():
-    found = gradient(target="tabby", contrast=["retriever", "tiger"], class_names=NAMES)
-    assert found.settings["contrast"] == [2, 1]
-    assert torch.equal(gradient(**{k: found.settings[k] for k in ("target", "contrast")}).values, found.values)
+    result = gradient(target="tabby", contrast=["retriever", "tiger"], class_names=NAMES)
+    assert result.settings["contrast"] == [2, 1]
+    assert torch.equal(gradient(**{k: result.settings[k] for k in ("target", "contrast")}).values, result.values)
 
 
 def test_contrast_of_log_probabilities_is_that_of_logits():
     """log p_a - log p_b = z_a - z_b: the normalizer cancels."""
-    found = [gradient(target=0, contrast=1, score=score).values for score in ("logit", "log_probability")]
-    assert far(*found) < 1e-13
+    result = [gradient(target=0, contrast=1, score=score).values for score in ("logit", "log_probability")]
+    assert far(*result) < 1e-13
 
 
 def test_contrast_and_a_function_exclude_each_other():
@@ -207,9 +207,7 @@ def test_contrast_and_a_function_exclude_each_other():
         gradient(target=lambda out: out[:, 0], contrast=1)
 
 
-@pytest.mark.parametrize(
-    ("contrast", "error"), [(3, ValueError), (True, TypeError), ("x", ValueError), (len, TypeError)]
-)
+@each(("contrast", "error"), [(3, ValueError), (True, TypeError), ("x", ValueError), (len, TypeError)])
 def test_contrast_is_checked_like_a_target(contrast, error):
     with pytest.raises(error, match="contrast: "):
         gradient(target=0, contrast=contrast, class_names=NAMES)
@@ -226,11 +224,11 @@ SCALES = {
 }
 
 
-@pytest.mark.parametrize("score", SCALES)
+@each("score", SCALES)
 def test_scales(score):
-    found = gradient(target=1, score=score)
-    assert far(found.values, expected(SCALES[score])) < 1e-13
-    assert far(found.score, SCALES[score](mlp()(X)).detach()) < 1e-14
+    result = gradient(target=1, score=score)
+    assert far(result.values, expected(SCALES[score])) < 1e-13
+    assert far(result.score, SCALES[score](mlp()(X)).detach()) < 1e-14
 
 
 def test_the_chain_rule_links_the_scales():
@@ -247,13 +245,13 @@ BINARY = {
 }
 
 
-@pytest.mark.parametrize("score", BINARY)
-@pytest.mark.parametrize("squeezed", [False, True])
+@each("score", BINARY)
+@each("squeezed", [False, True])
 def test_a_single_logit_is_a_binary_model(score, squeezed):
     model = nn.Sequential(mlp(classes=1), nn.Flatten(0) if squeezed else nn.Identity())
-    found = gradient(model, target=0, score=score)
-    assert far(found.values, expected(BINARY[score], model)) < 1e-13
-    assert torch.equal(found.values, gradient(model, score=score).values)
+    result = gradient(model, target=0, score=score)
+    assert far(result.values, expected(BINARY[score], model)) < 1e-13
+    assert torch.equal(result.values, gradient(model, score=score).values)
     with pytest.raises(ValueError, match="class 1 is out of range, the model scores classes 0 to 0"):
         gradient(model, target=1, score=score)
 
@@ -304,12 +302,12 @@ OUTPUTS = {
 }
 
 
-@pytest.mark.parametrize("form", OUTPUTS)
+@each("form", OUTPUTS)
 def test_forms_of_output(form):
     assert torch.equal(gradient(Wrapped(OUTPUTS[form]), target=1).values, expected(lambda out: out[:, 1]))
 
 
-@pytest.mark.parametrize("wrap", [lambda out: "cat", lambda out: {}, lambda out: (), lambda out: {"logits": None}])
+@each("wrap", [lambda out: "cat", lambda out: {}, lambda out: (), lambda out: {"logits": None}])
 def test_no_scores_to_be_found(wrap):
     with pytest.raises(
         TypeError, match=r"target: the model returned a .* with no tensor of scores.*target= a function"
@@ -341,13 +339,13 @@ def test_of_several_tensors_that_could_be_scores_a_note_tells_which():
             pair = (features, self.head(features))
             return pair if self.names is None else dict(zip(self.names, pair, strict=True))
 
-    for names, told in (
+    for names, outcome in (
         (None, "returns 2 tensors that could be scores (0, 1); the first is explained"),
         (("features", "classes"), "(features, classes); the first is explained"),
     ):
-        found = gradient(Both(names), X, target=0)
-        assert [told in note for note in found.notes] == [True]
-        assert torch.equal(found.values, gradient(mlp(), X, target=0).values)
+        result = gradient(Both(names), X, target=0)
+        assert [outcome in note for note in result.notes] == [True]
+        assert torch.equal(result.values, gradient(mlp(), X, target=0).values)
     assert gradient(Both(("features", "logits")), X, target=4).notes == ()
     assert gradient(Both(None), X, target=lambda out: out[1][:, 4]).notes == ()
 
@@ -375,8 +373,8 @@ def test_a_number_that_the_model_squeezed_is_the_score_of_its_one_row():
 
     model = Squeezed()
     for x in (X[:1], X):
-        found = gradient(model, x, score="value")
-        assert torch.equal(found.values, model.linear.weight.detach().expand_as(x))
+        result = gradient(model, x, score="value")
+        assert torch.equal(result.values, model.linear.weight.detach().expand_as(x))
 
 
 def test_complex_scores_need_a_function():
@@ -390,8 +388,8 @@ def test_complex_scores_need_a_function():
 
     with pytest.raises(TypeError, match=r"target: the model's output is complex\. Pass target= a function"):
         gradient(Complex(), X, target=0)
-    found = gradient(Complex(), X, target=lambda out: out[:, 0].real)
-    assert bool(found.values.any())
+    result = gradient(Complex(), X, target=lambda out: out[:, 0].real)
+    assert bool(result.values.any())
 
 
 def test_a_function_may_read_what_a_hook_has_kept():
@@ -401,16 +399,16 @@ def test_a_function_may_read_what_a_hook_has_kept():
         def __call__(self, _module, _inputs, output):
             self.output = output
 
-    model, kept, keep = mlp().eval(), {}, Keep()
-    model[0].register_forward_hook(lambda _m, _i, output: kept.update(first=output))
+    model, stored, keep = mlp().eval(), {}, Keep()
+    model[0].register_forward_hook(lambda _m, _i, output: stored.update(first=output))
     model[2].register_forward_hook(keep)
-    first = gradient(model, X, target=lambda _out: kept["first"][:, 3])
+    first = gradient(model, X, target=lambda _out: stored["first"][:, 3])
     assert far(first.values, model[0].weight[3].detach().expand_as(X)) < 1e-14
     hidden = gradient(model, X, target=lambda _out: keep.output[:, 2])
     leaf = X.clone().requires_grad_()
     (expected,) = torch.autograd.grad(model[:3](leaf)[:, 2].sum(), leaf)
     assert far(hidden.values, expected) < 1e-14
-    assert "first" in kept, "from the call of the model above, by its owner"
+    assert "first" in stored, "from the call of the model above, by its owner"
 
 
 # ---- one logit, two names
@@ -425,25 +423,25 @@ PAIR = {  # of class 0 and class 1, from the logit z
 }
 
 
-@pytest.mark.parametrize("score", PAIR)
-@pytest.mark.parametrize("squeezed", [False, True])
+@each("score", PAIR)
+@each("squeezed", [False, True])
 def test_one_logit_speaks_for_both_classes_that_have_names(score, squeezed):
     model = nn.Sequential(mlp(classes=1), nn.Flatten(0) if squeezed else nn.Identity())
     for index, read in enumerate(PAIR[score]):
         for target in (index, TWO[index], [index, index]):
-            found = gradient(model, target=target, class_names=TWO, score=score)
-            assert far(found.values, expected(read, model)) < 1e-13
-            assert far(found.score, read(model(X)).detach().flatten()) < 1e-14
-            assert found.settings["target"] == index
+            result = gradient(model, target=target, class_names=TWO, score=score)
+            assert far(result.values, expected(read, model)) < 1e-13
+            assert far(result.score, read(model(X)).detach().flatten()) < 1e-14
+            assert result.settings["target"] == index
             # The settings hold the names: without them, target 0 would be the logit itself.
-            assert torch.equal(sw.attribute(model, X, **found.settings).values, found.values)
+            assert torch.equal(sw.attribute(model, X, **result.settings).values, result.values)
 
 
 def test_the_names_of_a_binary_model_change_no_bit_of_the_logit():
     model = mlp(classes=1)
     for method in ("gradient", "integrated_gradients", "smoothgrad"):
-        found = sw.attribute(model, X, target="pos", class_names=TWO, method=method)
-        assert torch.equal(found.values, sw.attribute(model, X, target=0, method=method).values)
+        result = sw.attribute(model, X, target="pos", class_names=TWO, method=method)
+        assert torch.equal(result.values, sw.attribute(model, X, target=0, method=method).values)
 
 
 def test_a_binary_model_explains_its_likelier_class():
@@ -452,30 +450,30 @@ def test_a_binary_model_explains_its_likelier_class():
         model[-1].bias -= model(x).median()
     likelier = (model(x)[:, 0] > 0).long()
     assert set(likelier.tolist()) == {0, 1}
-    found = gradient(model, x, class_names=TWO)
-    assert found.settings["target"] == likelier.tolist()
-    assert far(found.values, expected(torch.abs, model, x)) < 1e-13
+    result = gradient(model, x, class_names=TWO)
+    assert result.settings["target"] == likelier.tolist()
+    assert far(result.values, expected(torch.abs, model, x)) < 1e-13
     assert gradient(model, x, class_names=TWO, score="value").settings["target"] == 1  # a value is no class
 
 
 def test_contrast_of_both_classes_of_one_logit():
     model = mlp(classes=1)
     for score, read in {"logit": lambda z: 2 * z, "log_probability": lambda z: z}.items():
-        found = gradient(model, target="pos", contrast="neg", class_names=TWO, score=score)
-        assert far(found.values, expected(read, model)) < 1e-13
+        result = gradient(model, target="pos", contrast="neg", class_names=TWO, score=score)
+        assert far(result.values, expected(read, model)) < 1e-13
 
 
 def test_one_logit_for_each_position_speaks_for_both_classes():
     model = nn.Conv2d(1, 1, 3, padding=1).double()
     x = rows(1, 2, 1, 6, 6)
-    found = gradient(model, x, target="background", class_names=["background", "object"], score="probability")
-    assert far(found.values, expected(lambda out: (1 - out.sigmoid()).mean((1, 2, 3)), model, x)) < 1e-14
+    result = gradient(model, x, target="background", class_names=["background", "object"], score="probability")
+    assert far(result.values, expected(lambda out: (1 - out.sigmoid()).mean((1, 2, 3)), model, x)) < 1e-14
 
 
 def test_one_name_is_that_of_the_logit():
     model = mlp(classes=1)
-    found = gradient(model, target="hot", class_names=["hot"])
-    assert torch.equal(found.values, gradient(model, target=0).values)
+    result = gradient(model, target="hot", class_names=["hot"])
+    assert torch.equal(result.values, gradient(model, target=0).values)
     with pytest.raises(ValueError, match=r"class 1 is out of range.*class_names=\[negative, positive\]"):
         gradient(model, target=1)
 
@@ -499,11 +497,11 @@ def cube():
 
 
 def test_a_tuple_is_an_index_into_each_samples_output():
-    found = gradient(cube(), target=(1, 2, 0))
-    assert far(found.values, expected(lambda out: 2 * out[:, 2])) < 1e-13
-    assert found.settings["target"] == (1, 2, 0)
-    assert far(found.score, 2 * mlp()(X)[:, 2].detach()) < 1e-14
-    assert not any("each position" in note for note in found.notes)
+    result = gradient(cube(), target=(1, 2, 0))
+    assert far(result.values, expected(lambda out: 2 * out[:, 2])) < 1e-13
+    assert result.settings["target"] == (1, 2, 0)
+    assert far(result.score, 2 * mlp()(X)[:, 2].detach()) < 1e-14
+    assert not any("each position" in note for note in result.notes)
 
 
 @pytest.mark.parametrize("method", ["gradient", "smoothgrad", "integrated_gradients", "expected_gradients"])
@@ -517,12 +515,12 @@ def test_a_list_of_tuples_has_an_index_for_each_sample(method):
 
 
 def test_an_index_may_be_contrasted_and_repeated():
-    found = gradient(cube(), target=(1, 2, 0), contrast=(0, 1, 0))
-    assert far(found.values, expected(lambda out: 2 * out[:, 2] - out[:, 1])) < 1e-13
-    assert sw.Attribution.settings_from_json(found.to_json()) == found.settings
+    result = gradient(cube(), target=(1, 2, 0), contrast=(0, 1, 0))
+    assert far(result.values, expected(lambda out: 2 * out[:, 2] - out[:, 1])) < 1e-13
+    assert sw.Attribution.settings_from_json(result.to_json()) == result.settings
     names = {"model": cube(), "inputs": X}
-    exec(found.to_code(), names)
-    assert torch.equal(names["attribution"].values, found.values)
+    exec(result.to_code(), names)
+    assert torch.equal(names["attribution"].values, result.values)
 
 
 def test_an_index_of_a_segmentation_is_one_class_at_one_position():
@@ -530,13 +528,13 @@ def test_an_index_of_a_segmentation_is_one_class_at_one_position():
     x = rows(1, 2, 1, 6, 6)
     scales = {"logit": lambda out: out, "probability": lambda out: out.softmax(1)}
     for score, scale in scales.items():
-        found = gradient(model, x, target=(3, 2, 4), score=score)
-        assert far(found.values, expected(lambda out, scale=scale: scale(out)[:, 3, 2, 4], model, x)) < 1e-14
-        assert not any("each position" in note for note in found.notes)
+        result = gradient(model, x, target=(3, 2, 4), score=score)
+        assert far(result.values, expected(lambda out, scale=scale: scale(out)[:, 3, 2, 4], model, x)) < 1e-14
+        assert not any("each position" in note for note in result.notes)
     names = ["off", "on"]
     single = nn.Conv2d(1, 1, 3, padding=1).double()
-    found = gradient(single, x, target=(0, 2, 4), class_names=names)
-    assert far(found.values, expected(lambda out: -out[:, 0, 2, 4], single, x)) < 1e-14
+    result = gradient(single, x, target=(0, 2, 4), class_names=names)
+    assert far(result.values, expected(lambda out: -out[:, 0, 2, 4], single, x)) < 1e-14
 
 
 def test_of_class_scores_an_index_is_one_number():
@@ -544,7 +542,7 @@ def test_of_class_scores_an_index_is_one_number():
     assert gradient(target=[(2,), (0,)]).settings["target"] == [2, 0]
 
 
-@pytest.mark.parametrize(
+@each(
     ("target", "said"),
     [
         ((1, 2), r"which has shape \(2, 3, 2\) here, so it has 3 numbers.*Got \(1, 2\)"),
@@ -616,30 +614,30 @@ def on_path(model, read, t):
     return torch.autograd.grad(read(model(leaf, EDGES)), leaf)[0]
 
 
-@pytest.mark.parametrize("what", SUMS)
-@pytest.mark.parametrize("kind", COUPLED)
+@each("what", SUMS)
+@each("kind", COUPLED)
 def test_rows_that_move_each_others_scores_are_explained_as_one_sample(kind, what):
     model, (target, read) = COUPLED[kind](), SUMS[what]
-    asked = {"explain": 0, "target": target}
-    found = gradient(model, (NODES, EDGES), **asked)
-    assert far(found.values, on_path(model, read, 1.0)) < 1e-14
-    assert sum("The rows influence each other" in note for note in found.notes) == 1
+    requested = {"explain": 0, "target": target}
+    result = gradient(model, (NODES, EDGES), **requested)
+    assert far(result.values, on_path(model, read, 1.0)) < 1e-14
+    assert sum("The rows influence each other" in note for note in result.notes) == 1
     score = read(model(NODES, EDGES)).detach()
-    assert far(found.score, score[None]) < 1e-14
+    assert far(result.score, score[None]) < 1e-14
 
     fixed = {"method": "integrated_gradients", "baseline": "zero", "quadrature": "midpoint", "n_steps": 20}
     by_hand = NODES * sum(on_path(model, read, (k + 0.5) / 20) for k in range(20)) / 20
     with torch.no_grad():
         change = read(model(NODES, EDGES)) - read(model(0 * NODES, EDGES))
     for chunk_size in (None, 64):
-        path = sw.attribute(model, (NODES, EDGES), **asked, **fixed, chunk_size=chunk_size)
+        path = sw.attribute(model, (NODES, EDGES), **requested, **fixed, chunk_size=chunk_size)
         assert far(path.values, by_hand) < 1e-14
         assert float((path.delta - (by_hand.sum() - change)).abs()) < 1e-14
 
     noisy = {"method": "smoothgrad", "n_samples": 5, "noise_level": 0.0}
-    assert far(sw.attribute(model, (NODES, EDGES), **asked, **noisy).values, found.values) < 1e-14
-    one = {"method": "expected_gradients", "n_samples": 400, "baselines": torch.zeros(1, 6, 4)}
-    drawn = sw.attribute(model, (NODES, EDGES), **asked, **one)
+    assert far(sw.attribute(model, (NODES, EDGES), **requested, **noisy).values, result.values) < 1e-14
+    one = {"method": "expected_gradients", "n_samples": 100, "baselines": torch.zeros(1, 6, 4)}
+    drawn = sw.attribute(model, (NODES, EDGES), **requested, **one)
     assert drawn.values.shape == drawn.standard_error.shape == NODES.shape
     assert float(((drawn.values - by_hand).abs() / drawn.standard_error.clamp(min=1e-4)).max()) < 4.5
 
@@ -660,15 +658,15 @@ def test_noise_is_another_for_each_node():
 
 def test_one_number_for_a_graph_that_has_one_score():
     model = Graph(pooled=True)
-    found = gradient(model, (NODES, EDGES), explain=0, target=lambda out: out[0, 1])
-    assert far(found.values, on_path(model, lambda out: out[0, 1], 1.0)) < 1e-14
+    result = gradient(model, (NODES, EDGES), explain=0, target=lambda out: out[0, 1])
+    assert far(result.values, on_path(model, lambda out: out[0, 1], 1.0)) < 1e-14
     with pytest.raises(ValueError, match=r"returned 1 rows of scores for 6 inputs.*one number for all of them"):
         gradient(model, (NODES, EDGES), explain=0, target=1)
 
 
 def test_a_number_expanded_to_the_nodes_is_that_number():
-    found = gradient(Graph(), (NODES, EDGES), explain=0, target=lambda out: out[0, 1].expand(len(out)))
-    assert far(found.values, on_path(Graph(), lambda out: out[0, 1], 1.0)) < 1e-14
+    result = gradient(Graph(), (NODES, EDGES), explain=0, target=lambda out: out[0, 1].expand(len(out)))
+    assert far(result.values, on_path(Graph(), lambda out: out[0, 1], 1.0)) < 1e-14
 
 
 def test_a_function_to_a_score_for_each_node_is_refused():
@@ -698,17 +696,17 @@ def test_several_inputs_of_nodes_are_explained_one_at_a_time():
 
     with pytest.raises(ValueError, match=r"explain: The rows influence each other.*one of \['x', 'y'\]"):
         gradient(Two(), (NODES, NODES), target=1)
-    found = gradient(Two(), (NODES, NODES), target=1, explain="y")
-    assert far(found.values, on_path(lambda x, _: Two()(x, NODES), lambda out: out[:, 1].sum(), 1.0)) < 1e-14
+    result = gradient(Two(), (NODES, NODES), target=1, explain="y")
+    assert far(result.values, on_path(lambda x, _: Two()(x, NODES), lambda out: out[:, 1].sum(), 1.0)) < 1e-14
 
 
 @pytest.mark.parametrize("training", [False, True])
 def test_samples_stay_samples(training):
     """A BatchNorm that was left in training mode makes no graph of a batch."""
     model = nn.Sequential(nn.Linear(4, 6), nn.BatchNorm1d(6), nn.ReLU(), nn.Linear(6, 3)).double().train(training)
-    found = sw.attribute(model, rows(2, 5, 4), target=1, method="integrated_gradients")
-    assert found.delta.shape == (5,)
-    assert not any("The rows influence each other" in note for note in found.notes)
+    result = sw.attribute(model, rows(2, 5, 4), target=1, method="integrated_gradients")
+    assert result.delta.shape == (5,)
+    assert not any("The rows influence each other" in note for note in result.notes)
 
 
 @pytest.mark.parametrize("rows_of", [14, 28])
@@ -720,10 +718,10 @@ def test_rows_whose_groups_repeat_are_found(rows_of):
             return x.square().view(2, -1, x.shape[1]).mean(0).repeat(2, 1)
 
     x = rows(0, rows_of, 3)
-    found = sw.attribute(Consensus(), x, method="integrated_gradients", target=1, quadrature="midpoint", n_steps=8)
-    assert found.notes[0].startswith("The rows influence each other")
-    assert found.delta.shape == (1,)
-    assert far(found.values[:, 1], x[:, 1] ** 2) < 1e-12
+    result = sw.attribute(Consensus(), x, method="integrated_gradients", target=1, quadrature="midpoint", n_steps=8)
+    assert result.notes[0].startswith("The rows influence each other")
+    assert result.delta.shape == (1,)
+    assert far(result.values[:, 1], x[:, 1] ** 2) < 1e-12
 
 
 def test_rows_tied_without_a_gradient_are_told():
@@ -731,8 +729,8 @@ def test_rows_tied_without_a_gradient_are_told():
         def forward(self, x):
             return x + x.mean(0).detach()
 
-    found = sw.attribute(Detached().eval(), rows(0, 6, 3), method="gradient", target=1)
-    assert any("no gradient goes from one to another" in note for note in found.notes)
+    result = sw.attribute(Detached().eval(), rows(0, 6, 3), method="gradient", target=1)
+    assert any("no gradient goes from one to another" in note for note in result.notes)
     noisy = nn.Sequential(nn.Linear(3, 3), nn.RReLU(), nn.BatchNorm1d(3)).double().train()
     assert not any("no gradient goes" in note for note in sw.attribute(noisy, rows(0, 6, 3), target=1).notes)
 
@@ -757,16 +755,16 @@ class Bags(nn.Module):
 def test_rows_of_bags_are_not_samples(bags):
     bag = torch.tensor(bags)
     x = rows(0, len(bags), 4)
-    found = sw.attribute(Bags(), (x, bag), explain=0, target=1, method="integrated_gradients", tolerance=1e-3)
-    assert found.notes[0].startswith("The rows influence each other")
+    result = sw.attribute(Bags(), (x, bag), explain=0, target=1, method="integrated_gradients", tolerance=1e-3)
+    assert result.notes[0].startswith("The rows influence each other")
     with torch.no_grad():
         change = (Bags()(x, bag) - Bags()(0 * x, bag))[:, 1].sum()
-    assert float((found.delta - (found.values.sum() - change)).abs()) < 1e-12
+    assert float((result.delta - (result.values.sum() - change)).abs()) < 1e-12
     assert not [f for f in sw.checkup(Bags(), (x, bag), explain=0, target=1) if "backward" in f.what]
 
 
-@pytest.mark.parametrize("rows_of", [2, 3, 8, 16])
-@pytest.mark.parametrize("kind", ["output", "head"])
+@each("rows_of", [2, 3, 8, 16])
+@each("kind", ["output", "head"])
 def test_rounding_inside_is_no_influence(rows_of, kind):
     """Scores in float64 of what was computed in float32 differ by float32's rounding where other rows go along."""
 
@@ -781,8 +779,8 @@ def test_rounding_inside_is_no_influence(rows_of, kind):
         def forward(self, x):
             return self.head(self.body(x).to(self.head.weight.dtype)).double()
 
-    found = gradient(Widened().eval(), rows(0, rows_of, 64).float(), target=1)
-    assert not any("other rows" in note or "influence" in note for note in found.notes)
+    result = gradient(Widened().eval(), rows(0, rows_of, 64).float(), target=1)
+    assert not any("other rows" in note or "influence" in note for note in result.notes)
 
 
 def test_checks_of_single_inputs_refuse_rows_of_one_sample():
@@ -872,8 +870,8 @@ ON_SCALES = {
 }
 
 
-@pytest.mark.parametrize("fold", [True, False])
-@pytest.mark.parametrize("form", Squashed.FORMS)
+@each("fold", [True, False])
+@each("form", Squashed.FORMS)
 def test_a_probability_is_not_squashed_again(form, fold):
     model, x = Squashed(form), rows(0, 3, 4)
     names = {"class_names": ["neg", "pos"], "fold": fold}
@@ -884,19 +882,19 @@ def test_a_probability_is_not_squashed_again(form, fold):
         for target, read in enumerate(reads):
             leaf = x.clone().requires_grad_()
             score = read(model(leaf).reshape(3))
-            found = gradient(model, x, target=target, score=scale, **names)
-            assert far(found.values, torch.autograd.grad(score.sum(), leaf)[0]) < 1e-12
-            assert far(found.score, score.detach()) < 1e-12
-    assert not any("probabilities already" in note for note in found.notes)
+            result = gradient(model, x, target=target, score=scale, **names)
+            assert far(result.values, torch.autograd.grad(score.sum(), leaf)[0]) < 1e-12
+            assert far(result.score, score.detach()) < 1e-12
+    assert not any("probabilities already" in note for note in result.notes)
 
 
 def test_of_a_softmax_probabilities_are_taken_as_they_are():
     model, x = nn.Sequential(mlp(), nn.Softmax(1)).eval(), rows(0, 3, 4)
     leaf = x.clone().requires_grad_()
     share = model(leaf)[:, 1]
-    found = gradient(model, x, target=1, score="probability")
-    assert far(found.score, share.detach()) < 1e-12
-    assert far(found.values, torch.autograd.grad(share.sum(), leaf)[0]) < 1e-12
+    result = gradient(model, x, target=1, score="probability")
+    assert far(result.score, share.detach()) < 1e-12
+    assert far(result.values, torch.autograd.grad(share.sum(), leaf)[0]) < 1e-12
     assert any("probabilities already" in note for note in gradient(model, x, target=1).notes)
     assert not any("probabilities already" in note for note in gradient(mlp(), x, target=1).notes)
 
@@ -906,10 +904,10 @@ def test_gates_inside_are_no_end():
         def forward(self, x):
             return self.net(x) * x[:, :1].sigmoid()
 
-    found = gradient(Gated("module"), rows(0, 3, 4), class_names=["neg", "pos"], target=1, score="probability")
+    result = gradient(Gated("module"), rows(0, 3, 4), class_names=["neg", "pos"], target=1, score="probability")
     with torch.no_grad():
-        assert far(found.score, Gated("module")(rows(0, 3, 4)).sigmoid()[:, 0]) < 1e-12
-    assert not any("probabilities already" in note for note in found.notes)
+        assert far(result.score, Gated("module")(rows(0, 3, 4)).sigmoid()[:, 0]) < 1e-12
+    assert not any("probabilities already" in note for note in result.notes)
 
 
 def test_what_is_shown_of_a_probability_is_that():
@@ -930,6 +928,6 @@ def test_an_array_of_one_class_is_for_all(one):
 def test_the_probability_of_a_pixel_is_not_squashed_again():
     torch.manual_seed(0)
     model, x = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1).double(), nn.Softmax(1)).eval(), rows(0, 1, 3, 5, 6)
-    found = gradient(model, x, target=(2, 1, 4), score="probability")
+    result = gradient(model, x, target=(2, 1, 4), score="probability")
     with torch.no_grad():
-        assert far(found.score, model(x)[:, 2, 1, 4]) < 1e-12
+        assert far(result.score, model(x)[:, 2, 1, 4]) < 1e-12

@@ -176,10 +176,10 @@ def test_pairs_image_of_a_map_of_zeros_is_nan():
     model = conv_net()
     with torch.no_grad():
         model[-1].weight.zero_()
-    found = sw.attribute(model, images(), method="gradient", target=0)
-    assert float(found.values.abs().max()) == 0
-    assert np.array_equal(found.saliency_map(), np.zeros((8, 8)))
-    assert np.array_equal(found.saliency_map(sign="signed"), np.full((8, 8), 0.5))
+    result = sw.attribute(model, images(), method="gradient", target=0)
+    assert float(result.values.abs().max()) == 0
+    assert np.array_equal(result.saliency_map(), np.zeros((8, 8)))
+    assert np.array_equal(result.saliency_map(sign="signed"), np.full((8, 8), 0.5))
 
 
 # ---- torch-cam and pytorch-grad-cam

@@ -12,7 +12,7 @@ import torch
 from captum.attr._utils.lrp_rules import GammaRule
 from torch import nn
 from torch.nn import functional as F
-from toys import Shared, conv_net, estimates, far, images, linear, rows, runner, state_of
+from toys import Shared, conv_net, each, estimates, far, images, linear, rows, runner, state_of
 
 import saliency_widgets as sw
 from saliency_widgets.attribution import get_method
@@ -42,17 +42,17 @@ def of_sample(value, sample, batch):
 
 def directly(make, model, x=X, targets=TARGETS, *, seed=0, **arguments):
     """What captum says when it is asked without us, on a copy of the model, sample by sample."""
-    model, found = copy.deepcopy(model), []
+    model, result = copy.deepcopy(model), []
     state = np.random.get_state()  # noqa: NPY002
     for b, target in enumerate(targets):
         np.random.seed(seed)  # noqa: NPY002
         with warnings.catch_warnings(), OwnRandomness(seed):
             warnings.simplefilter("ignore")
-            own = {name: of_sample(value, b, len(x)) for name, value in arguments.items()}
-            asked = {} if target is None else {"target": target}
-            found.append(make(model).attribute(x[b : b + 1].clone(), **asked, **own).detach())
+            local = {name: of_sample(value, b, len(x)) for name, value in arguments.items()}
+            requested = {} if target is None else {"target": target}
+            result.append(make(model).attribute(x[b : b + 1].clone(), **requested, **local).detach())
     np.random.set_state(state)  # noqa: NPY002
-    return torch.cat(found)
+    return torch.cat(result)
 
 
 def states(model):
@@ -86,11 +86,11 @@ def test_the_values_are_captums_of_each_sample_with_its_own_target(model, name):
     make, arguments = METHODS[name]
     expected = directly(make, model, seed=0, **arguments)
     before = states(model)
-    found = sw.attribute(model, X, method=from_captum(make(model), **arguments), target=TARGETS)
+    result = sw.attribute(model, X, method=from_captum(make(model), **arguments), target=TARGETS)
     assert states(model) == before
-    assert far(found.values, expected) < CLOSE
+    assert far(result.values, expected) < CLOSE
     assert float(expected.abs().min(0).values.max()) > 0
-    assert found.layer is None
+    assert result.layer is None
 
 
 @pytest.mark.parametrize("kind", [ca.Lime, ca.KernelShap])
@@ -99,8 +99,8 @@ def test_the_values_of_fitted_models_are_captums(model, kind):
         model[-1].weight.mul_(100)  # Lime's Lasso makes small values zeros
     arguments = {"feature_mask": MASK, "n_samples": 40}
     expected = directly(kind, model, seed=0, **arguments)
-    found = sw.attribute(model, X, method=from_captum(kind(model), **arguments), target=TARGETS)
-    assert far(found.values, expected) < CLOSE
+    result = sw.attribute(model, X, method=from_captum(kind(model), **arguments), target=TARGETS)
+    assert far(result.values, expected) < CLOSE
     assert float(expected.abs().max()) > 0
 
 
@@ -120,19 +120,19 @@ def test_a_layers_values_are_captums_summed_over_the_channels(model, name):
     targets = [None, None] if name == "LayerActivation" else TARGETS
     expected = directly(lambda m: kind(m, m[2]), model, targets=targets, **arguments).sum(1, keepdim=True)
     before = state_of(model)
-    found = sw.attribute(model, X, method=from_captum(kind(model, model[2]), **arguments), target=TARGETS)
+    result = sw.attribute(model, X, method=from_captum(kind(model, model[2]), **arguments), target=TARGETS)
     assert state_of(model) == before
-    assert far(found.values, expected) < CLOSE
-    assert found.values.shape == (2, 1, 4, 4)
-    assert found.layer == "2"
+    assert far(result.values, expected) < CLOSE
+    assert result.values.shape == (2, 1, 4, 4)
+    assert result.layer == "2"
 
 
 def test_the_values_of_a_neuron_are_captums(model):
     copied = copy.deepcopy(model)
     with pytest.warns(UserWarning, match="did not already require gradients"):
         expected = ca.NeuronGradient(copied, copied[0]).attribute(X.clone(), neuron_selector=(2, 1, 1))
-    found = sw.attribute(model, X, method=from_captum(ca.NeuronGradient(model, model[0]), neuron_selector=(2, 1, 1)))
-    assert far(found.values, expected) < CLOSE
+    result = sw.attribute(model, X, method=from_captum(ca.NeuronGradient(model, model[0]), neuron_selector=(2, 1, 1)))
+    assert far(result.values, expected) < CLOSE
 
 
 # ---- the question is ours
@@ -147,8 +147,8 @@ def scored(scale, contrast=None):
             self.model = model
 
         def forward(self, x):
-            given = scale(self.model(x))
-            return given if contrast is None else given - given[:, [contrast]]
+            value = scale(self.model(x))
+            return value if contrast is None else value - value[:, [contrast]]
 
     return Scaled
 
@@ -165,14 +165,14 @@ def scored(scale, contrast=None):
 def test_scores_and_contrasts_are_ours(model, name, question, scale):
     make, arguments = METHODS[name]
     expected = directly(make, scale(model), **arguments)
-    found = sw.attribute(model, X, method=from_captum(make(model), **arguments), target=TARGETS, **question)
-    assert far(found.values, expected) < CLOSE
+    result = sw.attribute(model, X, method=from_captum(make(model), **arguments), target=TARGETS, **question)
+    assert far(result.values, expected) < CLOSE
 
 
 def test_a_function_as_target(model):
     expected = directly(ca.InputXGradient, scored(lambda out: out**2)(model), targets=[1, 1])
-    found = sw.attribute(model, X, method="captum.InputXGradient", target=lambda out: out[:, 1] ** 2)
-    assert far(found.values, expected) < CLOSE
+    result = sw.attribute(model, X, method="captum.InputXGradient", target=lambda out: out[:, 1] ** 2)
+    assert far(result.values, expected) < CLOSE
 
 
 class TwoInputs(nn.Module):
@@ -196,13 +196,13 @@ def test_several_inputs_and_outputs_that_captum_does_not_take():
         def forward(self, image, row):
             return self.inner(image, row)["logits"]
 
-    found = sw.attribute(
+    result = sw.attribute(
         model, (X, row), method="captum.IntegratedGradients", target=TARGETS, baseline="zero", n_steps=5
     )
     for b, target in enumerate(TARGETS):
         expected = ca.IntegratedGradients(Plain()).attribute((X[b : b + 1], row[b : b + 1]), target=target, n_steps=5)
-        for name, one in zip(found.parts, expected, strict=True):
-            assert far(found.part(name).values[b : b + 1], one) < CLOSE
+        for name, one in zip(result.parts, expected, strict=True):
+            assert far(result.part(name).values[b : b + 1], one) < CLOSE
     explained = sw.attribute(model, (X, row), method="captum.Saliency", target=TARGETS, explain="row")
     leaf = row.clone().requires_grad_()
     (expected,) = torch.autograd.grad(model(X, leaf)["logits"].gather(1, torch.tensor(TARGETS)[:, None]).sum(), leaf)
@@ -222,18 +222,18 @@ def test_by_name_and_by_object_are_the_same(model, name):
 
 
 def test_one_baseline_is_enough_where_captum_draws_from_several(model):
-    found = sw.attribute(model, X, method="captum.DeepLiftShap", target=TARGETS, baseline="mean")
+    result = sw.attribute(model, X, method="captum.DeepLiftShap", target=TARGETS, baseline="mean")
     expected = sw.attribute(model, X, method="captum.DeepLift", target=TARGETS, baseline="mean")
-    assert far(found.values, expected.values) < CLOSE
+    assert far(result.values, expected.values) < CLOSE
 
 
 def test_baselines_to_draw_from_belong_to_no_sample(model):
     """Of two samples and two baselines, each sample is compared with both."""
-    found = sw.attribute(model, X, method=from_captum(ca.DeepLiftShap(model), baselines=BOTH[:2]), target=TARGETS)
+    result = sw.attribute(model, X, method=from_captum(ca.DeepLiftShap(model), baselines=BOTH[:2]), target=TARGETS)
     one, other = (
         sw.attribute(model, X, method="captum.DeepLift", target=TARGETS, baseline=b[None]).values for b in BOTH[:2]
     )
-    assert far(found.values, (one + other) / 2) < CLOSE
+    assert far(result.values, (one + other) / 2) < CLOSE
 
 
 @pytest.mark.parametrize(
@@ -242,26 +242,26 @@ def test_baselines_to_draw_from_belong_to_no_sample(model):
 def test_an_object_may_hold_the_model_in_its_wrapping(model, held):
     wrapped = held(model)
     explained = wrapped if isinstance(wrapped, nn.Module) else model
-    found = sw.attribute(explained, X, method=ca.InputXGradient(wrapped), target=TARGETS)
-    assert far(found.values, directly(ca.InputXGradient, model)) < CLOSE
+    result = sw.attribute(explained, X, method=ca.InputXGradient(wrapped), target=TARGETS)
+    assert far(result.values, directly(ca.InputXGradient, model)) < CLOSE
 
 
 @pytest.mark.parametrize("layer", [None, "0"])
 def test_by_name_a_layer_is_a_parameter_and_the_last_spatial_one_unless_given(model, layer):
-    found = sw.attribute(model, X, method="captum.LayerGradCam", target=TARGETS, layer=layer)
-    assert found.layer == (layer or sw.attribute(model, X, method="grad_cam").layer)
-    expected = sw.attribute(model, X, method="grad_cam", layer=found.layer, target=TARGETS)
-    assert far(found.values, expected.values) < CLOSE
-    assert found.default_sign == "positive"
+    result = sw.attribute(model, X, method="captum.LayerGradCam", target=TARGETS, layer=layer)
+    assert result.layer == (layer or sw.attribute(model, X, method="grad_cam").layer)
+    expected = sw.attribute(model, X, method="grad_cam", layer=result.layer, target=TARGETS)
+    assert far(result.values, expected.values) < CLOSE
+    assert result.default_sign == "positive"
 
 
 def test_the_patch_of_occlusion_is_a_share_of_each_side(model):
     expected = directly(ca.Occlusion, model, sliding_window_shapes=(3, 4, 4), strides=(3, 2, 2))
-    found = sw.attribute(model, X, method="captum.Occlusion", target=TARGETS, window=0.5)
-    assert far(found.values, expected) < CLOSE
+    result = sw.attribute(model, X, method="captum.Occlusion", target=TARGETS, window=0.5)
+    assert far(result.values, expected) < CLOSE
     row = rows(0, 2, 5)
-    found = sw.attribute(linear(torch.arange(5.0).double()), row, method="captum.Occlusion", window=0.2, score="value")
-    assert far(found.values, torch.arange(5) * row) < 1e-6  # captum divides by counts in float32
+    result = sw.attribute(linear(torch.arange(5.0).double()), row, method="captum.Occlusion", window=0.2, score="value")
+    assert far(result.values, torch.arange(5) * row) < 1e-6  # captum divides by counts in float32
 
 
 def test_the_numbers_and_baselines_of_captum_are_parameters(model):
@@ -291,26 +291,26 @@ def test_parameters_reach_captum(model):
     def make(m):
         return ca.NoiseTunnel(ca.IntegratedGradients(m))
 
-    asked = {"nt_samples": 2, "stdevs": 0.3, "n_steps": 3}
-    found = sw.attribute(model, X, method=make(model), target=TARGETS, baseline="mean", seed=4, **asked)
+    requested = {"nt_samples": 2, "stdevs": 0.3, "n_steps": 3}
+    result = sw.attribute(model, X, method=make(model), target=TARGETS, baseline="mean", seed=4, **requested)
     for b, one in enumerate(X):
         mean = one.mean((1, 2), keepdim=True).expand(1, 3, 8, 8)
-        expected = directly(make, model, one[None], TARGETS[b : b + 1], seed=4, baselines=mean, **asked)
-        assert far(found.values[b : b + 1], expected) < CLOSE
+        expected = directly(make, model, one[None], TARGETS[b : b + 1], seed=4, baselines=mean, **requested)
+        assert far(result.values[b : b + 1], expected) < CLOSE
 
 
 def test_rows_of_a_pass_change_nothing_but_the_passes(model):
     sizes = Shared()
     model.register_forward_hook(lambda _m, inputs, _o: sizes.append(len(inputs[0])))
-    found = {}
+    result = {}
     for chunk in (1, 5):
         sizes.clear()
-        found[chunk] = sw.attribute(model, X, method="captum.FeatureAblation", target=TARGETS, chunk_size=chunk)
+        result[chunk] = sw.attribute(model, X, method="captum.FeatureAblation", target=TARGETS, chunk_size=chunk)
         assert max(sizes[1:]) == chunk  # the first pass resolves the target
     sizes.clear()
     sw.attribute(model, X, method=from_captum(ca.FeatureAblation(model), perturbations_per_eval=3), target=TARGETS)
     assert max(sizes[1:]) == 3
-    assert far(found[1].values, found[5].values) < CLOSE
+    assert far(result[1].values, result[5].values) < CLOSE
 
 
 @pytest.mark.parametrize("name", ["captum.ShapleyValueSampling", "captum.GradientShap"])
@@ -326,9 +326,9 @@ def test_a_seed_gives_the_same_numbers_and_another_one_others(model, name):
 def test_delta_is_the_error_of_the_sum(model):
     baseline = images(9)
     for name, few in {"IntegratedGradients": {"n_steps": 2}, "DeepLift": {}}.items():
-        found = sw.attribute(model, X, method=f"captum.{name}", target=TARGETS, baseline=baseline, **few)
+        result = sw.attribute(model, X, method=f"captum.{name}", target=TARGETS, baseline=baseline, **few)
         change = (model(X) - model(baseline)).gather(1, torch.tensor(TARGETS)[:, None])[:, 0]
-        assert torch.allclose(found.delta, found.values.flatten(1).sum(1) - change, rtol=0, atol=1e-12)
+        assert torch.allclose(result.delta, result.values.flatten(1).sum(1) - change, rtol=0, atol=1e-12)
     assert float(sw.attribute(model, X, method="captum.IntegratedGradients", n_steps=2).delta.abs().max()) > 1e-6
     assert sw.attribute(model, X, method="captum.GradientShap", n_samples=1).delta is None  # of a noisy copy
     assert sw.attribute(model, X, method="captum.Saliency").delta is None
@@ -336,8 +336,8 @@ def test_delta_is_the_error_of_the_sum(model):
 
 def test_evaluations_are_the_rows_of_the_model_per_sample(model):
     assert sw.attribute(model, X, method="captum.Saliency").evaluations == 1
-    found = sw.attribute(model, X, method=from_captum(ca.FeatureAblation(model), feature_mask=MASK))
-    assert found.evaluations == 17
+    result = sw.attribute(model, X, method=from_captum(ca.FeatureAblation(model), feature_mask=MASK))
+    assert result.evaluations == 17
     tunnel = from_captum(ca.NoiseTunnel(ca.Saliency(model)), nt_samples=6)
     assert sw.attribute(model, X, method=tunnel).evaluations == 6
 
@@ -359,8 +359,8 @@ class Trained(nn.Module):
 
 
 @pytest.mark.filterwarnings("error")
-@pytest.mark.parametrize("training", [True, False])
-@pytest.mark.parametrize(
+@each("training", [True, False])
+@each(
     "make",
     [
         ca.Saliency,
@@ -383,7 +383,7 @@ def test_a_model_in_training_and_the_random_states_are_left_as_they_were(make, t
     model.out.bias.requires_grad_(False)
     x, y = X.clone(), X.clone()
     attribution = make(model)
-    own = vars(model.conv.rule).copy()
+    local = vars(model.conv.rule).copy()
     torch.manual_seed(11)
     np.random.seed(11)  # noqa: NPY002
     before = states(model)
@@ -392,7 +392,7 @@ def test_a_model_in_training_and_the_random_states_are_left_as_they_were(make, t
     assert states(model) == before
     assert torch.equal(x, y)
     assert not x.requires_grad
-    assert vars(model.conv.rule) == own
+    assert vars(model.conv.rule) == local
     assert torch.equal(first.values, again.values)
 
 
@@ -418,8 +418,8 @@ def test_lrp_with_a_rule_that_changes_weights_is_captums():
             return self.model(x)
 
     expected = torch.cat([ca.LRP(Flat()).attribute(X[b : b + 1], target=t).detach() for b, t in enumerate(TARGETS)])
-    found = sw.attribute(model, X, method=ca.LRP(model), target=TARGETS)
-    assert far(found.values, expected) < CLOSE
+    result = sw.attribute(model, X, method=ca.LRP(model), target=TARGETS)
+    assert far(result.values, expected) < CLOSE
     del model.conv.rule
     plain = sw.attribute(model, X, method=ca.LRP(model), target=TARGETS)
     assert far(plain.values, expected) > 0.01
@@ -480,9 +480,9 @@ class Duck:
 
 
 def test_the_inputs_may_be_written_to(model):
-    asked, before = runner(model, X.clone()), X.clone()
-    list(get_method(Duck(model, lambda inputs: inputs.zero_())).run(asked))
-    assert torch.equal(asked.inputs, before)
+    requested, before = runner(model, X.clone()), X.clone()
+    list(get_method(Duck(model, lambda inputs: inputs.zero_())).run(requested))
+    assert torch.equal(requested.inputs, before)
 
 
 def test_cancelling_ends_it_at_the_next_pass(model):
@@ -607,6 +607,6 @@ def test_memory_that_runs_out_passes_through(model):
 @pytest.mark.parametrize("method", ["captum.Occlusion", "captum.GuidedGradCam"])
 def test_the_pretrained_model_by_name_in_a_few_passes(pretrained64, cat, method):
     more = {"window": 0.5} if method.endswith("Occlusion") else {}
-    found = sw.attribute(pretrained64, cat, method=method, target=285, **more)
-    assert found.values.shape == cat.shape
-    assert float(found.values.abs().max()) > 0
+    result = sw.attribute(pretrained64, cat, method=method, target=285, **more)
+    assert result.values.shape == cat.shape
+    assert float(result.values.abs().max()) > 0

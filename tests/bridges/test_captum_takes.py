@@ -12,7 +12,7 @@ import pytest
 import torch
 from captum._utils.models.linear_model import SkLearnLinearRegression
 from torch import nn
-from toys import Formula, far, linear, rows, state_of
+from toys import Formula, each, far, linear, rows, state_of
 
 import saliency_widgets as sw
 from saliency_widgets.bridges.captum import from_captum
@@ -60,8 +60,8 @@ class Tokens(nn.Module):
         self.last = nn.Linear(4, 3).double()
 
     def forward(self, ids, positions=None):
-        found = self.words(ids) if positions is None else self.words(ids) + self.places(positions)
-        return self.last(torch.tanh(found).sum(1))
+        result = self.words(ids) if positions is None else self.words(ids) + self.places(positions)
+        return self.last(torch.tanh(result).sum(1))
 
 
 class Flags(nn.Module):
@@ -85,18 +85,18 @@ class Mixed(Tokens):
         return self.last(torch.tanh(self.words(ids)).sum(1) * x * flags.double().sum(1, keepdim=True))
 
 
-def flat(found):
-    tensors = [found] if isinstance(found, torch.Tensor) else [flat(item) for item in found]
+def flat(result):
+    tensors = [result] if isinstance(result, torch.Tensor) else [flat(item) for item in result]
     return torch.cat([tensor.reshape(len(tensor), -1) for tensor in tensors], 1).detach()
 
 
 def directly(make, model, inputs, targets, arguments):
     """What captum says without us, sample by sample, all its tensors side by side."""
-    model, found = copy.deepcopy(model), []
+    model, result = copy.deepcopy(model), []
 
-    def own(value, k):
+    def local(value, k):
         if isinstance(value, tuple):
-            return tuple(own(item, k) for item in value)
+            return tuple(local(item, k) for item in value)
         return value[k : k + 1] if isinstance(value, torch.Tensor) and value.ndim and len(value) == 2 else value
 
     state = np.random.get_state()  # noqa: NPY002
@@ -104,29 +104,29 @@ def directly(make, model, inputs, targets, arguments):
         np.random.seed(0)  # noqa: NPY002
         with warnings.catch_warnings(), OwnRandomness(0):
             warnings.simplefilter("ignore")
-            of_sample = {name: own(value, k) for name, value in arguments.items()}
+            of_sample = {name: local(value, k) for name, value in arguments.items()}
             about = {} if target is None else {"target": target}
             pieces = tuple(x[k : k + 1].clone() for x in inputs)
-            found.append(flat(make(model).attribute(pieces if len(pieces) > 1 else pieces[0], **about, **of_sample)))
+            result.append(flat(make(model).attribute(pieces if len(pieces) > 1 else pieces[0], **about, **of_sample)))
     np.random.set_state(state)  # noqa: NPY002
-    return torch.cat(found)
+    return torch.cat(result)
 
 
 def check(make, model, inputs, *, targets=TARGETS, explain=None, **arguments):
     """The bridge's values beside captum's; the result."""
     expected = directly(make, model, inputs, targets, arguments)
     before = state_of(model), [x.clone() for x in inputs]
-    found = sw.attribute(
+    result = sw.attribute(
         model, inputs if len(inputs) > 1 else inputs[0], method=from_captum(make(model), **arguments),
         target=TARGETS, explain=explain,
     )  # fmt: skip
     assert state_of(model) == before[0]
     assert all(map(torch.equal, inputs, before[1]))
-    values = found.values.reshape(len(expected), -1)
+    values = result.values.reshape(len(expected), -1)
     assert values.dtype == expected.dtype
     assert torch.allclose(values, expected, rtol=1e-10, atol=1e-14)
     assert float(expected.abs().max()) > 0
-    return found
+    return result
 
 
 def of_layer(kind, *names):
@@ -154,38 +154,38 @@ LAYERS = {
 }
 
 
-@pytest.mark.parametrize("inputs", [(X,), (X, Y)], ids=["one", "two"])
-@pytest.mark.parametrize("name", LAYERS)
+@each("inputs", [(X,), (X, Y)], ids=["one", "two"])
+@each("name", LAYERS)
 def test_the_values_at_a_layer_of_rows_are_captums_as_they_are(name, inputs):
     targets = [None, None] if name == "LayerActivation" else TARGETS
     ask = partial(check, model=Rows(), inputs=inputs, targets=targets, **LAYERS[name])
     kind = getattr(ca, name)
-    found = ask(of_layer(kind, "first"))
-    assert found.values.shape == ((2, 1) if name == "LayerGradCam" else (2, 4))
-    assert found.layer == "first"
+    result = ask(of_layer(kind, "first"))
+    assert result.values.shape == ((2, 1) if name == "LayerGradCam" else (2, 4))
+    assert result.layer == "first"
     assert ask(of_layer(kind, "last"), attribute_to_layer_input=True).layer == "last"
 
 
-@pytest.mark.parametrize("name", LAYERS)
+@each("name", LAYERS)
 def test_of_a_layer_that_gives_several_tensors_each_is_a_part(name):
     targets = [None, None] if name == "LayerActivation" else TARGETS
-    found = check(of_layer(getattr(ca, name), "halves"), Rows(), (X,), targets=targets, **LAYERS[name])
+    result = check(of_layer(getattr(ca, name), "halves"), Rows(), (X,), targets=targets, **LAYERS[name])
     size = 1 if name == "LayerGradCam" else 4
-    assert dict(found.parts) == {"halves[0]": (size,), "halves[1]": (size,)}
-    assert torch.equal(found.part("halves[1]").values, found.values[:, size:])
+    assert dict(result.parts) == {"halves[0]": (size,), "halves[1]": (size,)}
+    assert torch.equal(result.part("halves[1]").values, result.values[:, size:])
 
 
 @pytest.mark.parametrize("name", ["LayerActivation", "LayerGradientXActivation"])
 def test_of_several_layers_each_is_a_part(name):
     targets = [None, None] if name == "LayerActivation" else TARGETS
-    found = check(of_layer(getattr(ca, name), "first", "last"), Rows(), (X, Y), targets=targets)
-    assert found.layer == "first, last"
-    assert dict(found.parts) == {"first": (4,), "last": (3,)}
+    result = check(of_layer(getattr(ca, name), "first", "last"), Rows(), (X, Y), targets=targets)
+    assert result.layer == "first, last"
+    assert dict(result.parts) == {"first": (4,), "last": (3,)}
     with pytest.raises(ValueError, match="'a' is not known"):
-        found.part("a")
+        result.part("a")
 
 
-@pytest.mark.parametrize(
+@each(
     ("name", "arguments"),
     [
         ("LayerGradientShap", {"baselines": BACKGROUND, "n_samples": 3, "stdevs": 0.1}),
@@ -203,10 +203,10 @@ def test_arguments_of_layers(name, arguments):
 def test_embeddings_are_layers_and_their_inputs_whole_numbers():
     """Integrated Gradients at an embedding, as people explain tokens: it sums to F(x) - F(x')."""
     model, arguments = Tokens(), {"n_steps": 40, "baselines": (torch.zeros_like(IDS), torch.zeros_like(IDS))}
-    found = check(of_layer(ca.LayerIntegratedGradients, "words", "places"), model, (IDS, POSITIONS), **arguments)
-    assert found.part("words").values.shape == (2, 3, 4)
+    result = check(of_layer(ca.LayerIntegratedGradients, "words", "places"), model, (IDS, POSITIONS), **arguments)
+    assert result.part("words").values.shape == (2, 3, 4)
     change = (model(IDS, POSITIONS) - model(IDS * 0, IDS * 0)).gather(1, torch.tensor(TARGETS)[:, None])[:, 0]
-    assert far(found.values.sum(1), change.detach()) < 1e-6
+    assert far(result.values.sum(1), change.detach()) < 1e-6
     by_name = sw.attribute(
         model, IDS, method="captum.LayerIntegratedGradients", layer="words", target=TARGETS, n_steps=40
     )
@@ -215,11 +215,11 @@ def test_embeddings_are_layers_and_their_inputs_whole_numbers():
 
 def test_an_object_with_its_layer_is_repeated_by_its_settings():
     model = Rows()
-    found = sw.attribute(model, X, method=ca.LayerActivation(model, model.first), target=0)
-    assert "layer" not in found.settings
-    assert torch.equal(sw.attribute(model, X, **found.settings).values, found.values)
+    result = sw.attribute(model, X, method=ca.LayerActivation(model, model.first), target=0)
+    assert "layer" not in result.settings
+    assert torch.equal(sw.attribute(model, X, **result.settings).values, result.values)
     with pytest.raises(ValueError, match="the values are those of layer 'first'"):
-        found.part("a")
+        result.part("a")
 
 
 class Turned(nn.Module):
@@ -249,8 +249,8 @@ def test_values_whose_first_dimension_is_not_the_samples():
 def test_which_layer(layer, said):
     with pytest.raises(ValueError, match=said):
         sw.attribute(Rows(), X, method="captum.LayerConductance", layer=layer, target=0)
-    found = sw.attribute(Rows(), X, method="captum.LayerConductance", layer="first", target=0)
-    assert found.settings["layer"] == "first"
+    result = sw.attribute(Rows(), X, method="captum.LayerConductance", layer="first", target=0)
+    assert result.settings["layer"] == "first"
 
 
 NEURONS = {
@@ -263,13 +263,13 @@ NEURONS = {
 }
 
 
-@pytest.mark.parametrize("inputs", [(X,), (X, Y)], ids=["one", "two"])
-@pytest.mark.parametrize("name", NEURONS)
+@each("inputs", [(X,), (X, Y)], ids=["one", "two"])
+@each("name", NEURONS)
 def test_a_neurons_values_have_the_inputs_shape(name, inputs):
     targets = TARGETS if name == "NeuronConductance" else [None, None]
-    found = check(of_layer(getattr(ca, name), "first"), Rows(), inputs, targets=targets, **NEURONS[name])
-    assert found.values.shape == (2, 4 * len(inputs))
-    assert found.layer is None
+    result = check(of_layer(getattr(ca, name), "first"), Rows(), inputs, targets=targets, **NEURONS[name])
+    assert result.values.shape == (2, 4 * len(inputs))
+    assert result.layer is None
 
 
 # ---- whole numbers and truth values
@@ -291,34 +291,34 @@ WHOLE = {
 }
 
 
-@pytest.mark.parametrize("of", WHOLE)
-@pytest.mark.parametrize("name", METHODS)
+@each("of", WHOLE)
+@each("name", METHODS)
 def test_perturbations_of_whole_numbers_are_captums(name, of):
     kind, inputs = WHOLE[of]
     arguments = dict(METHODS[name])
     if name == "Occlusion" and len(inputs) > 1:
         arguments["sliding_window_shapes"] = ((1,),) * len(inputs)
     explain = list(range(len(inputs))) if len(inputs) > 1 else None
-    found = check(getattr(ca, name), kind(), inputs, explain=explain, **arguments)
-    assert found.values.shape == (2, sum(x.shape[1] for x in inputs))
+    result = check(getattr(ca, name), kind(), inputs, explain=explain, **arguments)
+    assert result.values.shape == (2, sum(x.shape[1] for x in inputs))
 
 
 def test_by_hand_a_token_that_is_taken_away():
     model = Tokens()
-    found = sw.attribute(model, (IDS,), method="captum.FeatureAblation", target=0)
+    result = sw.attribute(model, (IDS,), method="captum.FeatureAblation", target=0)
     score = model(IDS)[:, 0]
     for k in range(3):
         without = IDS.clone()
         without[:, k] = 0
-        assert far(found.values[:, k], (score - model(without)[:, 0]).detach()) < 1e-14
+        assert far(result.values[:, k], (score - model(without)[:, 0]).detach()) < 1e-14
     for same in (IDS, IDS.numpy(), IDS.tolist(), {"ids": IDS}, (IDS.numpy(),)):
-        assert torch.equal(sw.attribute(model, same, method="captum.FeatureAblation", target=0).values, found.values)
+        assert torch.equal(sw.attribute(model, same, method="captum.FeatureAblation", target=0).values, result.values)
 
 
 def test_rows_of_whole_numbers_are_floats_to_a_model_that_computes_with_them():
     weights = torch.tensor([1.0, -2.0, 3.0], dtype=torch.float64)
-    found = sw.attribute(linear(weights), IDS, method="captum.FeatureAblation", score="value")
-    assert far(found.values, IDS * weights) < 1e-14
+    result = sw.attribute(linear(weights), IDS, method="captum.FeatureAblation", score="value")
+    assert far(result.values, IDS * weights) < 1e-14
 
 
 def test_large_whole_numbers_are_not_rounded_beside_others():
@@ -328,25 +328,25 @@ def test_large_whole_numbers_are_not_rounded_beside_others():
         def forward(self, x, n):
             return x.sum(1, keepdim=True) + (n % 2)
 
-    found = sw.attribute(Parity(), (X[:1].float(), big), explain=[0, 1], method="captum.FeatureAblation", target=0)
-    assert float(found.part("n").values) == 1
+    result = sw.attribute(Parity(), (X[:1].float(), big), explain=[0, 1], method="captum.FeatureAblation", target=0)
+    assert float(result.part("n").values) == 1
 
 
 @pytest.mark.parametrize("method", ["gradient", "captum.Saliency", "captum.IntegratedGradients"])
-@pytest.mark.parametrize(("inputs", "explain"), [(IDS, None), ((IDS,), None), ((IDS,), 0)])
+@each(("inputs", "explain"), [(IDS, None), ((IDS,), None), ((IDS,), 0)])
 def test_gradients_of_whole_numbers_are_refused_with_the_way_out(method, inputs, explain):
     with pytest.raises(ValueError, match=r"(?i)whole numbers.*method='captum\.FeatureAblation'"):
         sw.attribute(Tokens(), inputs, method=method, explain=explain, target=0)
 
 
-@pytest.mark.parametrize("baseline", ["mean", "noise", 0.5 * torch.ones(1, 3), torch.tensor(1.5)])
+@each("baseline", ["mean", "noise", 0.5 * torch.ones(1, 3), torch.tensor(1.5)])
 def test_a_baseline_that_is_no_whole_number(baseline):
     with pytest.raises(ValueError, match="baseline: "):
         sw.attribute(Tokens(), IDS, method="captum.FeatureAblation", baseline=baseline, target=0)
-    kept = torch.tensor([[7.0, 0.0, 7.0]])
-    found = sw.attribute(Tokens(), IDS, method="captum.FeatureAblation", baseline=kept, target=0)
-    same = sw.attribute(Tokens(), IDS, method="captum.FeatureAblation", baseline=kept.long(), target=0)
-    assert torch.equal(found.values, same.values)
+    stored = torch.tensor([[7.0, 0.0, 7.0]])
+    result = sw.attribute(Tokens(), IDS, method="captum.FeatureAblation", baseline=stored, target=0)
+    same = sw.attribute(Tokens(), IDS, method="captum.FeatureAblation", baseline=stored.long(), target=0)
+    assert torch.equal(result.values, same.values)
 
 
 # ---- arguments
@@ -365,7 +365,7 @@ GRADIENTS = {
 }
 
 
-@pytest.mark.parametrize("name", GRADIENTS)
+@each("name", GRADIENTS)
 def test_gradients_of_several_inputs_are_captums(name):
     kind, arguments = getattr(ca, name), GRADIENTS[name]
     check(kind, Rows(), (X, Y), **arguments)
@@ -373,8 +373,8 @@ def test_gradients_of_several_inputs_are_captums(name):
         check(lambda m: ca.NoiseTunnel(kind(m)), Rows(), (X, Y), nt_samples=3, stdevs=(0.1, 0.2), **arguments)
 
 
-@pytest.mark.parametrize("name", ["FeatureAblation", "Lime", "ShapleyValueSampling"])
-@pytest.mark.parametrize(
+@each("name", ["FeatureAblation", "Lime", "ShapleyValueSampling"])
+@each(
     "arguments",
     [
         {"feature_mask": torch.tensor(0)},
@@ -389,8 +389,8 @@ def test_masks_and_baselines_of_one_input(name, arguments):
     check(getattr(ca, name), Rows(), (X,), **METHODS[name], **arguments)
 
 
-@pytest.mark.parametrize("name", ["FeatureAblation", "Lime"])
-@pytest.mark.parametrize(
+@each("name", ["FeatureAblation", "Lime"])
+@each(
     "arguments",
     [
         {"feature_mask": (torch.tensor(0), torch.tensor([[1, 1, 2, 2]]))},
@@ -417,21 +417,21 @@ FEWER = {
 }
 
 
-@pytest.mark.parametrize("chunk_size", [None, 1])
-@pytest.mark.parametrize("name", ["FeatureAblation", "ShapleyValueSampling"])
-@pytest.mark.parametrize("form", FEWER)
+@each("chunk_size", [None, 1])
+@each("name", ["FeatureAblation", "ShapleyValueSampling"])
+@each("form", FEWER)
 def test_masks_and_baselines_of_fewer_dimensions_are_for_every_sample(form, name, chunk_size):
     """However many samples there are, as many as the mask is long among them."""
     x, arguments = FEWER[form]
     model = Formula(lambda x: x.flatten(1).square().cumsum(1).tanh().sum(1))
-    kind, given = getattr(ca, name), {**METHODS[name], **arguments}
-    found = sw.attribute(model, x, method=from_captum(kind(model), **given), target=0, chunk_size=chunk_size)
+    kind, argument = getattr(ca, name), {**METHODS[name], **arguments}
+    result = sw.attribute(model, x, method=from_captum(kind(model), **argument), target=0, chunk_size=chunk_size)
     one = [sw.attribute(model, row[None], method=from_captum(kind(model), **{
         key: value.expand(1, *row.shape).contiguous() if isinstance(value, torch.Tensor) else value
-        for key, value in given.items()}), target=0, chunk_size=1).values for row in x]  # fmt: skip
-    assert far(found.values, torch.cat(one)) < 1e-12
+        for key, value in argument.items()}), target=0, chunk_size=1).values for row in x]  # fmt: skip
+    assert far(result.values, torch.cat(one)) < 1e-12
     if name == "FeatureAblation":
-        assert torch.allclose(found.values, kind(model).attribute(x, **arguments), atol=1e-12)
+        assert torch.allclose(result.values, kind(model).attribute(x, **arguments), atol=1e-12)
 
 
 def test_what_captums_deltas_leave_out_is_said():
@@ -462,23 +462,23 @@ def test_arguments_that_captum_hands_on():
     """Of a linear model, a local linear one is the model itself; the functions get the caller's own arguments."""
     seen = []
 
-    def perturbed(original, **given):
-        seen.append(given["share"])
-        return torch.bernoulli(torch.full((1, 4), given["share"]))
+    def perturbed(original, **value):
+        seen.append(value["share"])
+        return torch.bernoulli(torch.full((1, 4), value["share"]))
 
     weights = torch.tensor([1.0, -2.0, 3.0, 0.5], dtype=torch.float64)
     model = linear(weights)
     base = ca.LimeBase(
-        model, SkLearnLinearRegression(), lambda *_args, **_given: torch.tensor(1.0), perturbed, True,
-        lambda chosen, original, **_given: original * chosen, None,
+        model, SkLearnLinearRegression(), lambda *_args, **_value: torch.tensor(1.0), perturbed, True,
+        lambda chosen, original, **_value: original * chosen, None,
     )  # fmt: skip
-    found = sw.attribute(model, X, method=from_captum(base, n_samples=30, share=0.4), score="value")
-    assert far(found.values.double(), X * weights) < 1e-5  # captum fits in float32
+    result = sw.attribute(model, X, method=from_captum(base, n_samples=30, share=0.4), score="value")
+    assert far(result.values.double(), X * weights) < 1e-5  # captum fits in float32
     assert set(seen) == {0.4}
     check(ca.FeatureAblation, Rows(), (X, Y), enable_cross_tensor_attribution=True)
 
 
-@pytest.mark.parametrize(
+@each(
     ("arguments", "said"),
     [
         ({"baseline": 0}, "'baseline' is not known. Did you mean 'baselines'"),
@@ -496,8 +496,8 @@ def test_permutation_of_a_batch():
     """Two samples can only be exchanged: of a linear model each feature moves the score by w (x - the other x)."""
     weights = torch.tensor([1.0, -2.0, 3.0, 0.5], dtype=torch.float64)
     model = linear(weights)
-    found = sw.attribute(model, X, method="captum.FeaturePermutation", score="value")
-    assert far(found.values, weights * (X - X.flip(0))) < 1e-14
+    result = sw.attribute(model, X, method="captum.FeaturePermutation", score="value")
+    assert far(result.values, weights * (X - X.flip(0))) < 1e-14
     assert sw.attribute(Tokens(), IDS, method="captum.FeaturePermutation", target=TARGETS).values.shape == (2, 3)
     with pytest.raises(ValueError, match="shuffles a feature among the samples of a batch, and there is one sample"):
         sw.attribute(model, X[:1], method="captum.FeaturePermutation", score="value")
@@ -519,7 +519,7 @@ def test_hooks_on_what_is_not_explained_are_captums_and_no_fault_of_the_model():
 # ---- one number for each sample, and inputs inside others
 
 
-@pytest.mark.parametrize("name", ["DeepLift", "Saliency", "IntegratedGradients", "FeatureAblation", "Occlusion"])
+@each("name", ["DeepLift", "Saliency", "IntegratedGradients", "FeatureAblation", "Occlusion"])
 def test_one_number_for_each_sample_beside_others(name):
     """captum's own ReLUDeepLiftModel, of two inputs (N,)."""
 
@@ -535,10 +535,10 @@ def test_one_number_for_each_sample_beside_others(name):
     arguments = {"sliding_window_shapes": ((), ())} if name == "Occlusion" else {}
     if name == "DeepLift":
         arguments = {"baselines": (torch.zeros(1).double(), torch.zeros(1).double())}
-    found = check(getattr(ca, name), Two(), (a, b), **arguments)
-    assert found.part("b").values.shape == (2,)
+    result = check(getattr(ca, name), Two(), (a, b), **arguments)
+    assert result.part("b").values.shape == (2,)
     if name == "DeepLift":
-        assert torch.equal(found.values, torch.tensor([[2.0, 1.0], [6.0, 0.0]]).double())
+        assert torch.equal(result.values, torch.tensor([[2.0, 1.0], [6.0, 0.0]]).double())
 
 
 def test_inputs_inside_a_dataclass_are_those_of_a_tuple():
@@ -551,9 +551,9 @@ def test_inputs_inside_a_dataclass_are_those_of_a_tuple():
         def forward(self, batch):
             return super().forward(batch.rows["a"], batch.rows["b"])
 
-    found = sw.attribute(
+    result = sw.attribute(
         Nested(), (Batch({"a": X, "b": Y}, ["p", "q"]),), method="captum.IntegratedGradients", target=1
     )
     flat_ = sw.attribute(Rows(), (X, Y), method="captum.IntegratedGradients", target=1)
-    assert torch.equal(found.values, flat_.values)
-    assert list(found.parts) == ["batch.rows.a", "batch.rows.b"]
+    assert torch.equal(result.values, flat_.values)
+    assert list(result.parts) == ["batch.rows.a", "batch.rows.b"]

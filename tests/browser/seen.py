@@ -51,14 +51,14 @@ def _arrays(explorer, attribution):
 """
 
 
-def overlay(found: dict, **changes: object) -> np.ndarray:
+def overlay(result: dict, **changes: object) -> np.ndarray:
     """The overlay that render paints for these codes with the display's defaults, changed where said."""
     display = {param.name: param.default for param in render.DISPLAY} | changes
-    table = render.lut(display.pop("diverging" if found["signed"] else "colormap"))
+    table = render.lut(display.pop("diverging" if result["signed"] else "colormap"))
     for name in ("diverging", "colormap"):
         display.pop(name, None)
-    quantized = render.Quantized(found["codes"], found["low"], found["high"], found["signed"])
-    return render.blend(found["image"], quantized, lut=table, **display)
+    quantized = render.Quantized(result["codes"], result["low"], result["high"], result["signed"])
+    return render.blend(result["image"], quantized, lut=table, **display)
 
 
 class Seen:
@@ -114,11 +114,11 @@ class Seen:
     def expected(self, attribution: str) -> dict[str, Any]:
         """The 16-bit map of an attribution (an expression in the kernel), and the image."""
         text = self.lab.execute(IN_KERNEL + f"\n_arrays({self.name}, {attribution})", seconds=120)
-        found = json.loads(text.splitlines()[-1])
-        shape = found["shape"]
-        found["codes"] = np.frombuffer(base64.b64decode(found["codes"]), "<u2").reshape(shape)
-        found["image"] = np.frombuffer(base64.b64decode(found["image"]), np.uint8).reshape(*shape, 3)
-        return found
+        result = json.loads(text.splitlines()[-1])
+        shape = result["shape"]
+        result["codes"] = np.frombuffer(base64.b64decode(result["codes"]), "<u2").reshape(shape)
+        result["image"] = np.frombuffer(base64.b64decode(result["image"]), np.uint8).reshape(*shape, 3)
+        return result
 
     def control(self, name: str) -> Locator:
         """The control of a parameter or a setting."""

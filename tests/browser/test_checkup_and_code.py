@@ -105,7 +105,7 @@ def test_the_line_tells_what_was_found_and_opens_by_keyboard_and_nothing_jumps(l
     page = Page(lab)
     page.tell("show(0)")
     expect(page.line).to_have_count(0)
-    place = page.height()
+    position = page.height()
     before = page.boxes()
     page.tell("view.show_findings([])")
     expect(page.line).to_have_text("Check-up: nothing found that would make a map of this model wrong")
@@ -114,7 +114,7 @@ def test_the_line_tells_what_was_found_and_opens_by_keyboard_and_nothing_jumps(l
     expect(page.line).to_have_text("Check-up: 2 findings about this method (1 may mislead), 1 about others")
     expect(page.line.locator(".sw-mark-caution")).to_be_visible()
     assert same(before, page.boxes())
-    assert page.height() == place
+    assert page.height() == position
     expect(page.findings).to_be_hidden()
 
     page.copy.focus()  # disabled: the focus stays where it was

@@ -78,7 +78,7 @@ def opened(lab: Lab, code: str) -> Locator:
 
 
 def kernel_maps(lab: Lab) -> list[tuple[render.Quantized, np.ndarray]]:
-    told = json.loads(lab.execute(IN_KERNEL, seconds=60).splitlines()[-1])
+    result = json.loads(lab.execute(IN_KERNEL, seconds=60).splitlines()[-1])
     return [
         (
             render.Quantized(
@@ -87,7 +87,7 @@ def kernel_maps(lab: Lab) -> list[tuple[render.Quantized, np.ndarray]]:
             ),
             np.frombuffer(base64.b64decode(one["image"]), np.uint8).reshape(*one["shape"], 3),
         )
-        for one in told
+        for one in result
     ]  # fmt: skip
 
 
@@ -199,8 +199,8 @@ def test_one_pixel_is_read_in_all_cells_and_two_cells_are_subtracted(lab: Lab) -
         said = re.split(" · ", cells.nth(k).locator(".sw-cell-line").text_content() or "")[0]
         assert said in {render.format_number(value) for value in near}
     grid.locator(".sw-pair-summary").click()
-    for place, k in enumerate((0, 1)):
-        grid.locator(".sw-pair-select").nth(place).select_option(str(k))
+    for index, k in enumerate((0, 1)):
+        grid.locator(".sw-pair-select").nth(index).select_option(str(k))
     lab.wait_for_value("compared.view.pair", [0, 1])
     expect(grid.locator(".sw-pair-words")).to_contain_text("Numbers as they are")
     difference = render.difference(maps[0][0], maps[1][0])

@@ -79,8 +79,8 @@ def test_the_notebook_shows_the_egyptian_cat_and_more_steps_arrive_frame_by_fram
 
 def test_display_moves_repaint_with_the_kernel_stopped(lab: Lab) -> None:
     seen = demo(lab, "method='gradient'")
-    found = seen.expected(FRESH)
-    assert_seen(seen, overlay(found))
+    result = seen.expected(FRESH)
+    assert_seen(seen, overlay(result))
     with lab.paused_kernel():
         opacity = seen.handle("opacity")
         opacity.focus()
@@ -90,11 +90,11 @@ def test_display_moves_repaint_with_the_kernel_stopped(lab: Lab) -> None:
         seen.listen()
         opacity.press("ArrowRight")
         lab.page.wait_for_function("() => window.__paints.length")
-        assert_seen(seen, overlay(found, opacity=0.96))
+        assert_seen(seen, overlay(result, opacity=0.96))
 
         seen.control("colormap").locator("select").select_option("viridis")
         lab.page.wait_for_function("() => window.__paints.length > 1")
-        assert_seen(seen, overlay(found, opacity=0.96, colormap="viridis"))
+        assert_seen(seen, overlay(result, opacity=0.96, colormap="viridis"))
 
         top = seen.handle("clip", 1)
         top.focus()
@@ -103,7 +103,7 @@ def test_display_moves_repaint_with_the_kernel_stopped(lab: Lab) -> None:
         expect(top).to_have_attribute("aria-valuetext", "95")
         lab.page.wait_for_function("() => window.__paints.length > 2")
         lab.page.evaluate("() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
-        assert_seen(seen, overlay(found, opacity=0.96, colormap="viridis", clip=(0, 95)))
+        assert_seen(seen, overlay(result, opacity=0.96, colormap="viridis", clip=(0, 95)))
 
         seen.control("blend").locator("select").select_option("uniform")
         threshold = seen.handle("threshold")
@@ -119,16 +119,16 @@ def test_display_moves_repaint_with_the_kernel_stopped(lab: Lab) -> None:
             "blend": "uniform",
             "threshold": 0.1,
         }
-        assert_seen(seen, overlay(found, **shown))
+        assert_seen(seen, overlay(result, **shown))
 
         hold = seen.root.locator(".sw-hold")
         hold.focus()
         lab.page.keyboard.down("Space")
         lab.page.evaluate("() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
-        assert_seen(seen, found["image"])
+        assert_seen(seen, result["image"])
         lab.page.keyboard.up("Space")
         lab.page.evaluate("() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
-        assert_seen(seen, overlay(found, **shown))
+        assert_seen(seen, overlay(result, **shown))
     lab.wait_for_value("explorer.kind_view.display.settings['threshold']", 0.1)
     assert lab.errors == []
 
@@ -337,8 +337,8 @@ def test_wait_sends_again_what_the_page_has_and_nothing_is_painted(lab: Lab) -> 
 
 def test_hover_tells_the_pixel_its_value_and_its_share(lab: Lab) -> None:
     seen = demo(lab, "method='gradient'")
-    found = seen.expected(FRESH)
-    values = found["codes"] / 65534 * found["high"]
+    result = seen.expected(FRESH)
+    values = result["codes"] / 65534 * result["high"]
     box = seen.canvas.bounding_box()
     assert box is not None
     lab.page.mouse.move(box["x"] + box["width"] * 100.5 / 224, box["y"] + box["height"] * 50.5 / 224)

@@ -87,17 +87,17 @@ def test_an_explorer_says_what_still_works_once_a_menu_moves(lab: Lab, theme: st
     lab.screenshot(f"explorer-{theme}", output)
 
 
-@pytest.mark.parametrize("asked", ["slider", "pin", "predictions", "trust"])
-def test_whatever_asks_the_kernel_is_answered_by_the_line(lab: Lab, asked: str) -> None:
+@pytest.mark.parametrize("requested", ["slider", "pin", "predictions", "trust"])
+def test_whatever_asks_the_kernel_is_answered_by_the_line(lab: Lab, requested: str) -> None:
     output = finished(lab, EXPLORER)
     lab.restart_kernel()
     line = output.locator(".sw-heatmap .sw-message").first
     expect(line).to_be_hidden()
-    if asked == "slider":
+    if requested == "slider":
         step(output.locator(".sw-control-n_samples .noUi-handle").first)
-    elif asked == "pin":
+    elif requested == "pin":
         output.get_by_role("button", name="Pin this map").click()
-    elif asked == "predictions":
+    elif requested == "predictions":
         output.locator(".sw-predictions .svg-figure").click()
     else:
         output.get_by_text("Can I trust this map?").click()
@@ -114,20 +114,20 @@ def test_a_table_says_it_too(lab: Lab) -> None:
     lab.screenshot("table", output)
 
 
-@pytest.mark.parametrize("asked", ["menu", "cell"])
-def test_a_comparison_says_it_too(lab: Lab, asked: str) -> None:
+@pytest.mark.parametrize("requested", ["menu", "cell"])
+def test_a_comparison_says_it_too(lab: Lab, requested: str) -> None:
     output = finished(lab, COMPARISON)
     lab.restart_kernel()
     line = output.locator(".sw-grid .sw-opened")
     expect(line).to_have_text("")
     output.get_by_text("Same clip for all").click()
     expect(line).to_have_text("")
-    if asked == "menu":
+    if requested == "menu":
         output.locator(".sw-control-channels select").select_option(index=1)
     else:
         output.locator(".sw-cell canvas").first.click()
     expect(line).to_have_text(GRID)
-    lab.screenshot(f"comparison-{asked}", output)
+    lab.screenshot(f"comparison-{requested}", output)
 
 
 def test_a_sweep_says_it_too(lab: Lab) -> None:

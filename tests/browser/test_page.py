@@ -92,16 +92,16 @@ class Opened:
         }""")
         return np.array(raw, np.uint8).view("<u2").reshape(size, size)
 
-    def choose(self, name: str, place: int) -> None:
+    def choose(self, name: str, position: int) -> None:
         """Move a control of the page by key, or choose in its menu, as a person would."""
         row = self.page.locator(f"[data-name={name}]")
         if row.locator("select").count():
-            row.locator("select").select_option(index=place)
+            row.locator("select").select_option(index=position)
         else:
             handle = row.locator("input")
             handle.focus()
             handle.press("Home")
-            for _ in range(place):
+            for _ in range(position):
                 handle.press("ArrowRight")
         self.painted()
 
@@ -124,8 +124,8 @@ def overlay(explorer: Explorer, frame: Any, **changes: Any) -> np.ndarray:
     return render.blend(explorer.kind_view.image, frame, lut=table, **display)
 
 
-def near(found: np.ndarray, expected: np.ndarray) -> bool:
-    return int(np.abs(found.astype(int) - expected.astype(int)).max()) <= 1
+def near(result: np.ndarray, expected: np.ndarray) -> bool:
+    return int(np.abs(result.astype(int) - expected.astype(int)).max()) <= 1
 
 
 def test_every_recorded_map_is_the_kernels_and_the_sliders_change_pixels(explorer, tmp_path, opened):
@@ -133,66 +133,66 @@ def test_every_recorded_map_is_the_kernels_and_the_sliders_change_pixels(explore
     saved = explorer.save_html(tmp_path / "page.html", record=RECORD, progress=False)
     assert saved.maps == size.maps == 2 * (1 + 9 + 1)
     assert saved.bytes == saved.path.stat().st_size
-    found = opened(saved.path)
-    assert found.root.locator(".sw-title").inner_text() == "SmoothGrad · ant"
+    result = opened(saved.path)
+    assert result.root.locator(".sw-title").inner_text() == "SmoothGrad · ant"
     seen = []
     for m, method in enumerate(RECORD["method"]):
-        found.choose("method", m)
+        result.choose("method", m)
         for t in (0, 1):
-            found.choose("target", t)
+            result.choose("target", t)
             settings = {**explorer.settings, "target": t, "method": method}
             grid = [(n, s) for n in range(3) for s in range(3)] if method == "smoothgrad" else [(0, 0)]
             for n, s in grid:
-                own = {"noise_level": RECORD["noise_level"][n], "n_samples": RECORD["n_samples"][s]}
+                local = {"noise_level": RECORD["noise_level"][n], "n_samples": RECORD["n_samples"][s]}
                 if method == "smoothgrad":
-                    found.choose("noise_level", n)
-                    found.choose("n_samples", s)
+                    result.choose("noise_level", n)
+                    result.choose("n_samples", s)
                 else:
-                    expect(found.page.locator("[data-name=n_samples] input")).to_be_disabled()
+                    expect(result.page.locator("[data-name=n_samples] input")).to_be_disabled()
                 shared = {name: settings[name] for name in ("model", "inputs", "class_names", "method", "target")}
-                fresh = sw.attribute(**shared, **(own if method == "smoothgrad" else {}))
+                fresh = sw.attribute(**shared, **(local if method == "smoothgrad" else {}))
                 frame = frame_of(fresh, Reduction("positive" if method == "grad_cam" else "absolute"))
-                assert np.array_equal(found.codes(), frame.codes)
-                pixels = found.pixels()
+                assert np.array_equal(result.codes(), frame.codes)
+                pixels = result.pixels()
                 assert near(pixels, overlay(explorer, frame))
                 seen.append(pixels)
     assert len(seen) == saved.maps
     changed = [int(np.abs(a.astype(int) - b.astype(int)).max()) for a, b in itertools.pairwise(seen)]
     assert min(changed) > 20
-    found.harmless()
+    result.harmless()
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_the_display_settings_are_live_and_the_page_is_readable(explorer, tmp_path, page, opened, scheme, artifacts):
     saved = explorer.save_html(tmp_path / "page.html", record={"sign": ["absolute", "signed"]}, progress=False)
     page.emulate_media(color_scheme=scheme)
-    found = opened(saved.path)
+    result = opened(saved.path)
     frame = frame_of(explorer.attribution, Reduction("absolute"))
-    assert near(found.pixels(), overlay(explorer, frame))
+    assert near(result.pixels(), overlay(explorer, frame))
 
-    found.choose("colormap", render.SEQUENTIAL.index("viridis"))
-    assert near(found.pixels(), overlay(explorer, frame, colormap="viridis"))
-    found.choose("opacity", 40)
-    assert near(found.pixels(), overlay(explorer, frame, colormap="viridis", opacity=0.4))
+    result.choose("colormap", render.SEQUENTIAL.index("viridis"))
+    assert near(result.pixels(), overlay(explorer, frame, colormap="viridis"))
+    result.choose("opacity", 40)
+    assert near(result.pixels(), overlay(explorer, frame, colormap="viridis", opacity=0.4))
     top = page.locator("[data-name=clip] input").nth(1)
     top.focus()
     for _ in range(8):
         top.press("ArrowLeft")
-    found.painted()
+    result.painted()
     changes = {"colormap": "viridis", "opacity": 0.4, "clip": (0, 95)}
-    assert near(found.pixels(), overlay(explorer, frame, **changes))
-    found.choose("threshold", 30)
-    found.choose("blend", 1)
+    assert near(result.pixels(), overlay(explorer, frame, **changes))
+    result.choose("threshold", 30)
+    result.choose("blend", 1)
     changes |= {"threshold": 0.3, "blend": "uniform"}
-    assert near(found.pixels(), overlay(explorer, frame, **changes))
+    assert near(result.pixels(), overlay(explorer, frame, **changes))
 
     expect(page.locator("[data-name=diverging]")).to_be_hidden()
-    found.choose("sign", 1)
+    result.choose("sign", 1)
     expect(page.locator("[data-name=diverging]")).to_be_visible()
     expect(page.locator("[data-name=colormap]")).to_be_hidden()
     signed = frame_of(explorer.attribution, Reduction("signed"))
-    assert np.array_equal(found.codes(), signed.codes)
-    assert near(found.pixels(), overlay(explorer, signed, **changes))
+    assert np.array_equal(result.codes(), signed.codes)
+    assert near(result.pixels(), overlay(explorer, signed, **changes))
 
     assert contrast(page, "body") >= 7
     assert contrast(page, ".sw-provenance") >= 4.5
@@ -200,7 +200,7 @@ def test_the_display_settings_are_live_and_the_page_is_readable(explorer, tmp_pa
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     artifacts.mkdir(parents=True, exist_ok=True)
     page.screenshot(path=artifacts / f"{scheme}.png", full_page=True)
-    found.harmless()
+    result.harmless()
 
 
 def contrast(page: Page, selector: str) -> float:
@@ -220,41 +220,41 @@ def contrast(page: Page, selector: str) -> float:
 def test_names_that_look_like_markup_are_text(explorer, tmp_path, opened):
     explorer.update(target=1)
     saved = explorer.save_html(tmp_path / "page.html", title=f"About {EVIL}", progress=False)
-    found = opened(saved.path)
-    assert found.root.locator(".sw-title").inner_text() == f"SmoothGrad · {EVIL.split(',')[0]}"
-    assert found.page.title() == f"About {EVIL}"
-    assert found.page.locator("h1").inner_text() == f"About {EVIL}"
-    listed = found.page.locator(".sw-page-name").all_inner_texts()
+    result = opened(saved.path)
+    assert result.root.locator(".sw-title").inner_text() == f"SmoothGrad · {EVIL.split(',')[0]}"
+    assert result.page.title() == f"About {EVIL}"
+    assert result.page.locator("h1").inner_text() == f"About {EVIL}"
+    listed = result.page.locator(".sw-page-name").all_inner_texts()
     assert sorted(listed) == sorted(name for _, name, _ in explorer.panel.predictions)
-    assert found.page.locator("img").count() == 0
-    found.harmless()
+    assert result.page.locator("img").count() == 0
+    result.harmless()
 
 
 @pytest.fixture
 def server() -> Iterator[tuple[str, list[str]]]:
     """The address of a server, and what it was asked for."""
-    asked: list[str] = []
+    requested: list[str] = []
 
     class Noting(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            asked.append(self.path)
+            requested.append(self.path)
             self.send_response(200)
             self.send_header("Content-Type", "text/html")
             self.end_headers()
 
-        def log_message(self, *_told: Any) -> None:
+        def log_message(self, *_message: Any) -> None:
             pass
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Noting) as made:
         threading.Thread(target=made.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{made.server_port}", asked
+        yield f"http://127.0.0.1:{made.server_port}", requested
         made.shutdown()
 
 
 def test_the_pages_policy_lets_nothing_out(explorer, tmp_path, opened, server):
-    address, asked = server
-    found = opened(explorer.save_html(tmp_path / "page.html", progress=False).path)
-    found.page.context.set_offline(False)
+    address, requested = server
+    result = opened(explorer.save_html(tmp_path / "page.html", progress=False).path)
+    result.page.context.set_offline(False)
     attempts = """address => Promise.allSettled([
       fetch(address + '/fetched'),
       new Promise(done => {
@@ -269,31 +269,31 @@ def test_the_pages_policy_lets_nothing_out(explorer, tmp_path, opened, server):
         document.body.append(script);
       }),
     ])"""
-    found.page.evaluate(attempts, address)
-    assert asked == []
-    found.page.goto(address)
-    found.page.evaluate(attempts, address)
-    assert {"/fetched", "/image", "/script"} <= {*asked}, "without the policy, they go out"
+    result.page.evaluate(attempts, address)
+    assert requested == []
+    result.page.goto(address)
+    result.page.evaluate(attempts, address)
+    assert {"/fetched", "/image", "/script"} <= {*requested}, "without the policy, they go out"
 
 
 def test_readings_hover_and_code_work_without_a_kernel(explorer, tmp_path, opened):
-    found = opened(explorer.save_html(tmp_path / "page.html", record={"n_samples": [2, 4]}, progress=False).path)
+    result = opened(explorer.save_html(tmp_path / "page.html", record={"n_samples": [2, 4]}, progress=False).path)
     frame = frame_of(explorer.attribution, Reduction("absolute"))
-    canvas = found.root.locator(".sw-canvas")
+    canvas = result.root.locator(".sw-canvas")
     canvas.focus()
     canvas.press("ArrowRight")
-    text = found.root.locator(".sw-readout").inner_text()
+    text = result.root.locator(".sw-readout").inner_text()
     x, y = (int(part.split()[1]) for part in text.split(" · ")[0].split(", "))
     value = render.format_number(frame.low + frame.codes[y, x] / 65534 * (frame.high - frame.low))
     assert f"attribution {value} " in text
-    assert found.root.locator(".sw-readings").inner_text().count("Gradients") == 1
-    expect(found.root.locator(".sw-copy")).to_be_enabled()
-    for place, samples in ((0, 2), (1, 4)):
-        found.choose("n_samples", place)
-        code = found.page.evaluate("saliency.root.get('status').code")
+    assert result.root.locator(".sw-readings").inner_text().count("Gradients") == 1
+    expect(result.root.locator(".sw-copy")).to_be_enabled()
+    for position, samples in ((0, 2), (1, 4)):
+        result.choose("n_samples", position)
+        code = result.page.evaluate("saliency.root.get('status').code")
         assert f"n_samples={samples}," in code
-    expect(found.root.locator(".sw-stop")).to_be_hidden()
-    found.harmless()
+    expect(result.root.locator(".sw-stop")).to_be_hidden()
+    result.harmless()
 
 
 def test_a_damaged_page_says_so(explorer, tmp_path, page):
@@ -315,13 +315,13 @@ def test_the_demo_fits_into_a_mail(browser: Browser, tmp_path, opened):
         assert saved.maps == 18
         assert saved.bytes < 10e6
         assert abs(size.bytes / saved.bytes - 1) < 0.2
-        found = opened(saved.path)
+        result = opened(saved.path)
         frame = frame_of(explorer.attribution, explorer.panel.reduction)
-        assert np.array_equal(found.codes(224), frame.codes)
-        assert near(found.pixels(224), overlay(explorer, frame))
-        found.choose("n_samples", 0)
-        assert not near(found.pixels(224), overlay(explorer, frame))
-        found.harmless()
+        assert np.array_equal(result.codes(224), frame.codes)
+        assert near(result.pixels(224), overlay(explorer, frame))
+        result.choose("n_samples", 0)
+        assert not near(result.pixels(224), overlay(explorer, frame))
+        result.harmless()
     finally:
         explorer.close()
 
@@ -386,17 +386,17 @@ def test_the_save_section_writes_a_page_with_what_was_drawn(lab: Lab, browser: B
     lab.execute("explorer.save_png('cat.png', scale=1)")
 
     context = browser.new_context(viewport={"width": 1024, "height": 768})
-    found = Opened(context.new_page(), path)
-    assert found.page.locator("[data-name=target] option").count() == 5
-    assert np.array_equal(found.codes(224), expected["codes"])
-    pixels = found.pixels(224)
+    result = Opened(context.new_page(), path)
+    assert result.page.locator("[data-name=target] option").count() == 5
+    assert np.array_equal(result.codes(224), expected["codes"])
+    pixels = result.pixels(224)
     drawn = np.abs(pixels.astype(int) - [0, 255, 255]).max(2) <= 8
     assert drawn[22:48, 12:68].all()
     assert drawn.mean() < 1.2 * 60 * 30 / 224**2
     image = np.asarray(Image.open(path.with_suffix(".png")).convert("RGB"))
     assert (np.abs(image.astype(int) - [0, 255, 255]).max(2) <= 8).sum() >= 56 * 26
-    found.choose("target", 2)
-    assert not np.array_equal(found.codes(224), expected["codes"])
-    found.harmless()
+    result.choose("target", 2)
+    assert not np.array_equal(result.codes(224), expected["codes"])
+    result.harmless()
     context.close()
     assert lab.errors == []

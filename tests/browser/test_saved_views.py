@@ -51,8 +51,8 @@ class Opened:
         page.goto(self.url)
         page.wait_for_selector("html[data-opened=true]")
 
-    def codes(self, place: int, *path: str) -> np.ndarray:
-        return np.array(self.page.evaluate(_CODES, [place, list(path)]), np.uint8).view("<u2")
+    def codes(self, position: int, *path: str) -> np.ndarray:
+        return np.array(self.page.evaluate(_CODES, [position, list(path)]), np.uint8).view("<u2")
 
     def place_of(self, kind: str) -> list[int]:
         """Models on the page that have a trait."""
@@ -83,13 +83,13 @@ def test_a_lesson_is_turned_by_key_and_its_maps_are_the_kernels(lesson, tmp_path
     saved = lesson.save_html(tmp_path / "lesson.html")
     assert saved.bytes == saved.path.stat().st_size
     assert abs(saved.bytes - size) <= 200  # the step that is shown, and the minute
-    found = Opened(page, saved.path)
-    (root,) = found.place_of("steps")
+    result = Opened(page, saved.path)
+    (root,) = result.place_of("steps")
     maps = 0
     for name in lesson.steps:
         for key, raw in lesson.view.content(name).get("maps", {}).items():
             kernel = np.frombuffer(raw["codes"], "<u2")
-            np.testing.assert_array_equal(found.codes(root, f"content_{name}", "maps", key), kernel)
+            np.testing.assert_array_equal(result.codes(root, f"content_{name}", "maps", key), kernel)
             maps += 1
     assert maps == saved.maps > 20
 
@@ -99,12 +99,12 @@ def test_a_lesson_is_turned_by_key_and_its_maps_are_the_kernels(lesson, tmp_path
         assert page.evaluate("saliency.root.get('step')") == k
         slider = page.locator(".sw-lesson input[type=range]:visible")
         if slider.count():
-            before = found.drawn(".sw-lesson canvas")
+            before = result.drawn(".sw-lesson canvas")
             slider.first.evaluate(
                 "one => { one.value = one.value === one.min ? one.max : one.min;"
                 " one.dispatchEvent(new Event('input', {bubbles: true})); }"
             )
-            if found.drawn(".sw-lesson canvas") != before:
+            if result.drawn(".sw-lesson canvas") != before:
                 moved.add(name)
         page.keyboard.press("PageDown")
     assert {"normalized", "overlay", "noise", "smoothing", "path"} <= moved
@@ -113,7 +113,7 @@ def test_a_lesson_is_turned_by_key_and_its_maps_are_the_kernels(lesson, tmp_path
     page.keyboard.press("ArrowRight")
     page.wait_for_function("saliency.root.get('step') === 1")
     expect(page.get_by_text("Try it")).not_to_be_visible()
-    found.harmless()
+    result.harmless()
 
 
 def test_a_page_over_its_limit_is_not_written(lesson, tmp_path):
@@ -127,21 +127,21 @@ def test_a_comparison_is_shown_read_and_subtracted_without_a_kernel(tmp_path, pa
     compared = sw.compare(net(), {"one": image(1), "two": image(2)}, methods=["gradient", "guided_backprop"],
                           class_names=NAMES)  # fmt: skip
     saved = compared.save_html(tmp_path / "grid.html", progress=False)
-    frames = [compared._maps.frame(place).codes for place in compared._shown]
+    frames = [compared._maps.frame(position).codes for position in compared._shown]
     compared.close()
     assert saved.maps == 4
-    found = Opened(page, saved.path)
-    cells = found.place_of("group")
+    result = Opened(page, saved.path)
+    cells = result.place_of("group")
     assert len(cells) == 4
-    for place, codes in zip(cells, frames, strict=True):
-        np.testing.assert_array_equal(found.codes(place, "frame"), codes.ravel())
-    before = found.drawn(".sw-cell canvas")
+    for position, codes in zip(cells, frames, strict=True):
+        np.testing.assert_array_equal(result.codes(position, "frame"), codes.ravel())
+    before = result.drawn(".sw-cell canvas")
     assert len(set(before)) == 4
     slider = page.locator("[data-name=opacity] input")
     slider.focus()
     slider.press("Home")
     for _ in range(50):  # cells may be painted in several animation frames
-        after = found.drawn(".sw-cell canvas")
+        after = result.drawn(".sw-cell canvas")
         if all(old != new for old, new in zip(before, after, strict=True)):
             break
     assert all(old != new for old, new in zip(before, after, strict=True))
@@ -154,4 +154,4 @@ def test_a_comparison_is_shown_read_and_subtracted_without_a_kernel(tmp_path, pa
     expect(page.locator(".sw-pair .sw-cell-canvas")).to_be_visible()
     expect(page.get_by_text("Stop")).not_to_be_visible()
     page.locator(".sw-cell canvas").first.click()  # there is no kernel to open an explorer
-    found.harmless()
+    result.harmless()

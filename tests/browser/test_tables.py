@@ -18,9 +18,9 @@ SETTLED = "explorer.wait(30).complete and explorer.trust.wait(30)"
 def output(lab: Lab) -> Locator:
     lab.open(lab.write_notebook([DEMO]))
     lab.run_all()
-    found = lab.output(0)
-    found.locator(".sw-heatmap[data-state='done']").wait_for(timeout=90_000)
-    return found
+    result = lab.output(0)
+    result.locator(".sw-heatmap[data-state='done']").wait_for(timeout=90_000)
+    return result
 
 
 # The names of the bars from above, all read at once: what comes below or above them meanwhile moves them.

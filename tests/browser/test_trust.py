@@ -23,9 +23,9 @@ MARKED = "int(explorer.trust._sections[0].region.sum())"
 def seen(lab: Lab) -> Seen:
     lab.open(lab.write_notebook([PLANTED]))
     lab.run_all()
-    found = Seen(lab, lab.output(0))
-    found.wait()
-    return found
+    result = Seen(lab, lab.output(0))
+    result.wait()
+    return result
 
 
 def unfold(seen: Seen) -> None:

@@ -69,7 +69,7 @@ def extension() -> Any:
         with pytest.MonkeyPatch.context() as environment:
             # Torch runs ninja by its name; in an environment that isn't activated it is on no path.
             environment.setenv("PATH", str(Path(sys.executable).parent), prepend=os.pathsep)
-            found = cpp_extension.load(
+            result = cpp_extension.load(
                 "pretend_device", [str(HERE / "pretend.cpp")], extra_cflags=["-O1"], build_directory=str(BUILD)
             )
     torch.utils.rename_privateuse1_backend(DEVICE)
@@ -82,7 +82,7 @@ def extension() -> Any:
         manual_seed_all=lambda _seed: None,  # random numbers are drawn by the CPU's kernels, from its generator
     )
     torch._register_device_module(DEVICE, module)
-    return found
+    return result
 
 
 @contextmanager

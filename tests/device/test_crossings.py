@@ -57,10 +57,10 @@ def no_clock(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="module")
 def table() -> Iterator[dict[str, Crossings]]:
     """What was counted, printed at the end."""
-    found: dict[str, Crossings] = {}
-    yield found
+    result: dict[str, Crossings] = {}
+    yield result
     print(f"\n{'':44}waits  to host  reads  bound")
-    for name, crossings in found.items():
+    for name, crossings in result.items():
         print(f"{name:44}{crossings.waits:5}{crossings.to_host:9}{crossings.read:7}{BOUNDS.get(name, ''):>7}")
 
 
@@ -71,7 +71,7 @@ def once(device: str, x: Tensor = IMAGE, **settings: Any) -> Crossings:
     return crossings
 
 
-ASKED: dict[str, Callable[[str], Crossings]] = {
+REQUESTED: dict[str, Callable[[str], Crossings]] = {
     "gradient": lambda device: once(device, method="gradient"),
     "gradient, input on the device": lambda device: once(device, IMAGE.to(device), method="gradient"),
     "gradient, float32": lambda device: once(device, IMAGE.float(), method="gradient"),
@@ -82,15 +82,15 @@ ASKED: dict[str, Callable[[str], Crossings]] = {
 }
 
 
-@pytest.mark.parametrize("name", ASKED)
+@pytest.mark.parametrize("name", REQUESTED)
 def test_a_map(device: str, table: dict[str, Crossings], name: str) -> None:
-    table[name] = ASKED[name](device)
+    table[name] = REQUESTED[name](device)
     assert table[name].waits <= BOUNDS[name]
 
 
 def test_a_gradient_reaches_the_goal(device: str) -> None:
     for name in ("gradient", "gradient, input on the device", "gradient, float32"):
-        assert ASKED[name](device).waits <= GRADIENT
+        assert REQUESTED[name](device).waits <= GRADIENT
 
 
 @pytest.mark.parametrize(

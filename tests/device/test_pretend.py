@@ -21,9 +21,9 @@ def test_it_computes_what_the_cpu_computes(device: str) -> None:
     model, x = conv_net(), images()
     expected = torch.autograd.grad(model(leaf := x.clone().requires_grad_()).sum(), [leaf, *model.parameters()])
     model.to(device)
-    found = torch.autograd.grad(model(leaf := x.to(device).requires_grad_()).sum(), [leaf, *model.parameters()])
-    assert all(one.device.type == device for one in found)
-    assert all(torch.equal(one.cpu(), other) for one, other in zip(found, expected, strict=True))
+    result = torch.autograd.grad(model(leaf := x.to(device).requires_grad_()).sum(), [leaf, *model.parameters()])
+    assert all(one.device.type == device for one in result)
+    assert all(torch.equal(one.cpu(), other) for one, other in zip(result, expected, strict=True))
 
 
 @pytest.mark.parametrize(

@@ -33,30 +33,30 @@ def there(model: nn.Module, device: str) -> nn.Module:
     return copy.deepcopy(model).to(device)
 
 
-def same(found: Any, expected: Any, rounding: float = 0.0) -> bool:
+def same(result: Any, expected: Any, rounding: float = 0.0) -> bool:
     """Whether numbers are alike, wherever they are; NaN equals NaN."""
-    if expected is None or found is None:
-        return found is expected
+    if expected is None or result is None:
+        return result is expected
     if isinstance(expected, Tensor):
-        found, expected = found.cpu(), expected.cpu()
+        result, expected = result.cpu(), expected.cpu()
         if rounding and not expected.isnan().any():
-            return far(found, expected) <= rounding
-        return torch.equal(found.nan_to_num(nan=7e77), expected.nan_to_num(nan=7e77))
-    return found == expected
+            return far(result, expected) <= rounding
+        return torch.equal(result.nan_to_num(nan=7e77), expected.nan_to_num(nan=7e77))
+    return result == expected
 
 
-def assert_same(found: sw.Attribution, expected: sw.Attribution, rounding: float = 0.0) -> None:
+def assert_same(result: sw.Attribution, expected: sw.Attribution, rounding: float = 0.0) -> None:
     for name in ("values", "score", "delta", "standard_error", "map_error"):
-        one, other = getattr(found, name), getattr(expected, name)
+        one, other = getattr(result, name), getattr(expected, name)
         # What is the rest of a subtraction is as exact as what it was subtracted from.
         if rounding and other is not None and name in ("delta", "map_error", "standard_error"):
             size = expected.values.cpu().abs().sum() if name == "delta" else 1.0
             assert float((one.cpu() - other.cpu()).abs().max()) <= rounding * max(1.0, float(size)), name
         else:
             assert same(one, other, rounding), name
-    assert found.notes == expected.notes
-    assert _said(found.settings) == _said(expected.settings)
-    assert (found.done, found.total, found.layer) == (expected.done, expected.total, expected.layer)
+    assert result.notes == expected.notes
+    assert _said(result.settings) == _said(expected.settings)
+    assert (result.done, result.total, result.layer) == (expected.done, expected.total, expected.layer)
 
 
 def _said(settings: Any) -> dict[str, Any]:
@@ -84,9 +84,9 @@ def test_a_map(device: str, kind: str, method: str) -> None:
 def test_passes_of_one_size_give_the_same_bits(device: str, method: str) -> None:
     model, x = conv_net(), images()
     size = {"chunk_size": 16} if any(param.name == "chunk_size" for param in METHODS[method].params) else {}
-    found = sw.attribute(there(model, device), x, method=method, **size)
-    assert found.values.device.type == device
-    assert_same(found, sw.attribute(model, x, method=method, **size))
+    result = sw.attribute(there(model, device), x, method=method, **size)
+    assert result.values.device.type == device
+    assert_same(result, sw.attribute(model, x, method=method, **size))
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -132,8 +132,8 @@ def test_scales_contrasts_and_functions(device: str, score: str) -> None:
         {"target": torch.tensor([1, 2]).to(device)},
     ):
         same_settings = {**settings, "target": _here(settings["target"])}
-        found, expected = sw.attribute(away, x, **settings), sw.attribute(model, x, **same_settings)
-        assert same(found.values, expected.values, ROUNDING)
+        result, expected = sw.attribute(away, x, **settings), sw.attribute(model, x, **same_settings)
+        assert same(result.values, expected.values, ROUNDING)
 
 
 def _here(target: Any) -> Any:
@@ -143,20 +143,20 @@ def _here(target: Any) -> Any:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_other_types(device: str, dtype: torch.dtype) -> None:
     model, x = conv_net().to(dtype), images().to(dtype)
-    found = sw.attribute(there(model, device), x, method="gradient", fold=False)
-    assert same(found.values, sw.attribute(model, x, method="gradient", fold=False).values)
+    result = sw.attribute(there(model, device), x, method="gradient", fold=False)
+    assert same(result.values, sw.attribute(model, x, method="gradient", fold=False).values)
 
 
 def test_float32_with_folded_batch_norms(device: str) -> None:
     model = nn.Sequential(nn.Conv2d(3, 6, 3), nn.BatchNorm2d(6), nn.ReLU(), nn.Flatten(), nn.Linear(216, 3)).eval()
-    found = sw.attribute(there(model, device), images().float(), method="smoothgrad", chunk_size=8)
-    assert same(found.values, sw.attribute(model, images().float(), method="smoothgrad", chunk_size=8).values)
+    result = sw.attribute(there(model, device), images().float(), method="smoothgrad", chunk_size=8)
+    assert same(result.values, sw.attribute(model, images().float(), method="smoothgrad", chunk_size=8).values)
 
 
 def test_dropout_draws_the_same_numbers(device: str) -> None:
     model = nn.Sequential(nn.Linear(4, 32), nn.Dropout(0.5), nn.ReLU(), nn.Linear(32, 2)).double().train()
-    found = sw.attribute(there(model, device), rows(), method="gradient")
-    assert_same(found, sw.attribute(model, rows(), method="gradient"))
+    result = sw.attribute(there(model, device), rows(), method="gradient")
+    assert_same(result, sw.attribute(model, rows(), method="gradient"))
 
 
 def test_rows_that_influence_each_other(device: str) -> None:
@@ -171,8 +171,8 @@ def test_rows_that_influence_each_other(device: str) -> None:
     torch.manual_seed(0)
     model = Graph()
     for method in ("gradient", "integrated_gradients", "smoothgrad"):
-        found = sw.attribute(there(model, device), rows(0, 4, 4), method=method)
-        assert_same(found, sw.attribute(model, rows(0, 4, 4), method=method), ROUNDING)
+        result = sw.attribute(there(model, device), rows(0, 4, 4), method=method)
+        assert_same(result, sw.attribute(model, rows(0, 4, 4), method=method), ROUNDING)
 
 
 def test_faults_have_the_same_words(device: str) -> None:
@@ -205,16 +205,16 @@ def test_faults_have_the_same_words(device: str) -> None:
 @pytest.mark.parametrize("method", ["captum.IntegratedGradients", "captum.LayerGradCam", "captum.Occlusion"])
 def test_methods_of_captum(device: str, method: str) -> None:
     model, x = conv_net(), images(3, 1, 3, 8, 8)
-    given = {"LayerGradCam": {"layer": "2"}, "Occlusion": {"window": 0.25}}
-    settings = given.get(method.removeprefix("captum."), {})
-    found, expected = (sw.attribute(m, x, method=method, **settings) for m in (there(model, device), model))
-    assert_same(found, expected, ROUNDING)
+    options = {"LayerGradCam": {"layer": "2"}, "Occlusion": {"window": 0.25}}
+    settings = options.get(method.removeprefix("captum."), {})
+    result, expected = (sw.attribute(m, x, method=method, **settings) for m in (there(model, device), model))
+    assert_same(result, expected, ROUNDING)
 
 
 def test_drawn_maps_and_the_checkup(device: str) -> None:
     model, x = conv_net(), images(3, 1, 3, 8, 8)
-    found, expected = (sw.attribute(m, x, method="gradient") for m in (there(model, device), model))
-    assert np.array_equal(found.saliency_map(), expected.saliency_map())
+    result, expected = (sw.attribute(m, x, method="gradient") for m in (there(model, device), model))
+    assert np.array_equal(result.saliency_map(), expected.saliency_map())
     assert str(sw.checkup(there(model, device), x)) == str(sw.checkup(model, x))
 
 
@@ -261,8 +261,8 @@ def test_an_image_that_lies_on_the_device(device: str, shift: float) -> None:
     assert np.array_equal(away.images, here.images)
     assert away.notes == here.notes
     assert same(away.tensor, here.tensor)
-    found = sw.attribute(there(model, device), x.to(device), method="blur_ig", n_steps=8)
-    assert_same(found, sw.attribute(model, x, method="blur_ig", n_steps=8), ROUNDING)
+    result = sw.attribute(there(model, device), x.to(device), method="blur_ig", n_steps=8)
+    assert_same(result, sw.attribute(model, x, method="blur_ig", n_steps=8), ROUNDING)
 
 
 def test_inputs_that_are_no_numbers_there(device: str) -> None:
@@ -304,8 +304,8 @@ def test_a_comparison(device: str) -> None:
     model, x = conv_net(), images()
     names = ["gradient", "smoothgrad", "grad_cam"]
     here, away = (sw.compare(one, list(x), methods=names, n_samples=8) for one in (model, there(model, device)))
-    for found, expected in zip(_maps(away), _maps(here), strict=True):
-        assert_same(found, expected, ROUNDING)
+    for result, expected in zip(_maps(away), _maps(here), strict=True):
+        assert_same(result, expected, ROUNDING)
     here.close()
     away.close()
 
@@ -314,10 +314,10 @@ def test_a_lesson(device: str) -> None:
     model, x = conv_net(), images()[:1]
     here, away = (sw.lesson(one, x, n_samples=8).wait(timeout=300) for one in (model, there(model, device)))
     for step in here.steps:
-        found, expected = away.view.content(step), here.view.content(step)
-        assert (found["state"], expected["state"]) == ("ready", "ready"), found
-        assert found.get("maps", {}).keys() == expected.get("maps", {}).keys()
-        for name, one in found.get("maps", {}).items():
+        result, expected = away.view.content(step), here.view.content(step)
+        assert (result["state"], expected["state"]) == ("ready", "ready"), result
+        assert result.get("maps", {}).keys() == expected.get("maps", {}).keys()
+        for name, one in result.get("maps", {}).items():
             other = expected["maps"][name]
             codes, others = (np.frombuffer(m["codes"], "<u2").astype(int) for m in (one, other))
             assert np.abs(codes - others).max() <= 1, (step, name)
@@ -342,9 +342,9 @@ def test_the_trust_tests(device: str) -> None:
     model, x = conv_net(), images()
     names = ["gradient", "grad_cam", "smoothgrad"]
     settings = {**QUICK, "params": {"n_samples": 4}}
-    found, expected = (sw.evaluate(m, x, names, **settings) for m in (there(model, device), model))
-    pd.testing.assert_frame_equal(pd.DataFrame(found), pd.DataFrame(expected), rtol=1e-9)
-    assert found.attrs["reasons"] == expected.attrs["reasons"]
+    result, expected = (sw.evaluate(m, x, names, **settings) for m in (there(model, device), model))
+    pd.testing.assert_frame_equal(pd.DataFrame(result), pd.DataFrame(expected), rtol=1e-9)
+    assert result.attrs["reasons"] == expected.attrs["reasons"]
 
 
 @pytest.mark.parametrize("fill", ["blur", "mean", "noise", "zero", "neighbors"])
@@ -353,8 +353,8 @@ def test_an_ablation(device: str, fill: str) -> None:
     mask = torch.zeros(8, 8, dtype=torch.bool)
     mask[2:5, 3:7] = True
     here = sw.ablate(model, x, mask, fill=fill)
-    for given in (mask, mask.to(device), mask.numpy()):
-        away = sw.ablate(there(model, device), x, given, fill=fill)
+    for value in (mask, mask.to(device), mask.numpy()):
+        away = sw.ablate(there(model, device), x, value, fill=fill)
         assert same(away.inputs, here.inputs, ROUNDING)
         assert str(away) == str(here)
     top = sw.attribute(there(model, device), x, method="gradient")
@@ -390,9 +390,9 @@ def test_rows_of_a_table(device: str, people: pd.DataFrame) -> None:
 def test_shuffling_and_importance(device: str, people: pd.DataFrame) -> None:
     model, labels = mlp(), np.arange(len(people)) % 3
     away = there(model, device)
-    found, expected = (sw.shuffle(m, people.iloc[7], people, draws=16) for m in (away, model))
-    pd.testing.assert_frame_equal(found, expected, rtol=1e-9)
-    found, expected = (sw.importance(m, people, labels, repeats=2, progress=False) for m in (away, model))
-    pd.testing.assert_frame_equal(found, expected, rtol=1e-9)
-    found, expected = (sw.importance(m, people, repeats=2, progress=False) for m in (away, model))
-    pd.testing.assert_frame_equal(found, expected, rtol=1e-9)
+    result, expected = (sw.shuffle(m, people.iloc[7], people, draws=16) for m in (away, model))
+    pd.testing.assert_frame_equal(result, expected, rtol=1e-9)
+    result, expected = (sw.importance(m, people, labels, repeats=2, progress=False) for m in (away, model))
+    pd.testing.assert_frame_equal(result, expected, rtol=1e-9)
+    result, expected = (sw.importance(m, people, repeats=2, progress=False) for m in (away, model))
+    pd.testing.assert_frame_equal(result, expected, rtol=1e-9)

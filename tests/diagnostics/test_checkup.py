@@ -62,10 +62,10 @@ def test_a_healthy_net_has_no_finding(model):
 def test_the_pretrained_model_has_no_finding_in_eval_mode(pretrained, image):
     from saliency_widgets.demos import sample_image as load
 
-    found = sw.checkup(pretrained.model, load(image), transform=pretrained.transform)
-    assert list(found) == []
-    assert "Nothing found" in repr(found)
-    assert "Nothing found" in found._repr_html_()
+    result = sw.checkup(pretrained.model, load(image), transform=pretrained.transform)
+    assert list(result) == []
+    assert "Nothing found" in repr(result)
+    assert "Nothing found" in result._repr_html_()
 
 
 def test_the_pretrained_model_left_in_training_mode(pretrained):
@@ -73,11 +73,11 @@ def test_the_pretrained_model_left_in_training_mode(pretrained):
 
     model = copy.deepcopy(pretrained.model).train()
     before = state_of(model)
-    found = sw.checkup(model, load("chelsea"), transform=pretrained.transform)
+    result = sw.checkup(model, load("chelsea"), transform=pretrained.transform)
     assert state_of(model) == before
     named = dict(model.named_modules())
-    (dropout,) = [f for f in found if "Dropout" in f.what]
-    (norm,) = [f for f in found if "BatchNorm is in training mode" in f.what]
+    (dropout,) = [f for f in result if "Dropout" in f.what]
+    (norm,) = [f for f in result if "BatchNorm is in training mode" in f.what]
     assert {type(named[path]) for path in dropout.where} == {nn.Dropout}
     assert set(norm.where) == {path for path, m in named.items() if isinstance(m, nn.BatchNorm2d)}
     for finding in (dropout, norm):
@@ -128,8 +128,8 @@ def test_training_mode_of_single_modules():
     model = nn.Sequential(conv_net(), nn.Dropout(0.5)).eval()
     assert about(model) == []
     model[1].train()
-    found = about(model)
-    assert [(f.what.partition(":")[0], f.where) for f in found if "Dropout" in f.what] == [
+    result = about(model)
+    assert [(f.what.partition(":")[0], f.where) for f in result if "Dropout" in f.what] == [
         ("Dropout is active", ("1",))
     ]
     model[1].p = 0.0
@@ -179,10 +179,10 @@ def against_everything():
 
 def test_maps_without_evidence_are_told_by_the_map_and_by_the_check_up():
     model = against_everything()
-    found = sw.attribute(model, X, target=1, method="grad_cam")
-    assert float(found.values.max()) <= 0
-    assert float(found.saliency_map().max()) == 0
-    (note,) = found.notes
+    result = sw.attribute(model, X, target=1, method="grad_cam")
+    assert float(result.values.max()) <= 0
+    assert float(result.saliency_map().max()) == 0
+    (note,) = result.notes
     assert "negative or zero" in note
     assert "sign='signed'" in note
     (finding,) = [f for f in sw.checkup(model, X, target=1) if "activation maps" in f.what]
@@ -215,9 +215,9 @@ def test_the_note_on_a_map_of_zeros_says_what_that_means_for_its_method():
 
 def test_a_batchnorm_without_statistics_couples_the_rows_even_in_eval_mode():
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4, track_running_stats=False), *conv_net(channels=4))
-    found = about(model.double().eval())
-    assert [f.where for f in found if "no running statistics" in f.what] == [("1",)]
-    coupled = next(f for f in found if "What shares a batch with the input changes its score" in f.what)
+    result = about(model.double().eval())
+    assert [f.where for f in result if "no running statistics" in f.what] == [("1",)]
+    coupled = next(f for f in result if "What shares a batch with the input changes its score" in f.what)
     assert set(coupled.methods) == CHUNKED
 
 
@@ -235,8 +235,8 @@ def test_a_model_of_a_fixed_batch_size():
     finding = only(Wrapped(before=lambda x: x.view(1, 3, 8, 8)))
     assert "fails on a batch of 2 rows" in finding.what
     assert set(finding.methods) == CHUNKED
-    found = sw.attribute(Wrapped(before=lambda x: x.view(1, 3, 8, 8)), X, n_steps=4, target=0, chunk_size=1)
-    assert found.complete, "the remedy works"
+    result = sw.attribute(Wrapped(before=lambda x: x.view(1, 3, 8, 8)), X, n_steps=4, target=0, chunk_size=1)
+    assert result.complete, "the remedy works"
 
 
 @pytest.mark.parametrize(
@@ -280,11 +280,11 @@ def test_recurrent_layers_have_gates():
         def forward(self, x):
             return self.head(self.lstm(x)[0][:, -1])
 
-    found = about(Last().double().eval(), rows(0, 2, 5, 4))
-    (gates,) = [f for f in found if "the gates" in f.what]
+    result = about(Last().double().eval(), rows(0, 2, 5, 4))
+    (gates,) = [f for f in result if "the gates" in f.what]
     assert gates.where == ("lstm",)
     assert gates.methods == RELU
-    assert any("spatial" in f.what and f.methods == LAYER for f in found)
+    assert any("spatial" in f.what and f.methods == LAYER for f in result)
 
 
 def test_no_spatial_layer():
@@ -305,10 +305,10 @@ def test_no_spatial_layer():
 def test_outputs_that_are_no_logits(last, said, squashed):
     """Of several sigmoids, a softmax would make other probabilities; of the others they are taken as they are."""
     model = nn.Sequential(*conv_net(), last).eval()
-    found = [f for f in about(model) if "outputs are" in f.what]
-    assert len(found) == 1
-    assert said in found[0].what
-    assert found[0].severity == "caution"
+    result = [f for f in about(model) if "outputs are" in f.what]
+    assert len(result) == 1
+    assert said in result[0].what
+    assert result[0].severity == "caution"
     assert [f.severity for f in about(model, score="probability") if "outputs are" in f.what] == squashed
     assert not [f for f in about(model, score="value", target=0) if "outputs are" in f.what]
 
@@ -353,7 +353,7 @@ def test_what_is_only_looked_at_may_be_cut_off():
 
     class Looks(Wrapped):
         def forward(self, x):
-            self.kept = x.detach()
+            self.stored = x.detach()
             with torch.no_grad():
                 self.norm = x.norm() * 2
             self.rounded = x.round()
@@ -421,9 +421,9 @@ def test_a_custom_backward_is_no_cut():
     ids=["detach", "round", "no_grad"],
 )
 def test_a_gradient_that_is_cut_off_altogether(cut):
-    found = sw.checkup(Wrapped(before=cut), X)
-    assert any("no gradient reaches it" in f.what or "zero everywhere" in f.what for f in found)
-    assert found[0].severity == "wrong"
+    result = sw.checkup(Wrapped(before=cut), X)
+    assert any("no gradient reaches it" in f.what or "zero everywhere" in f.what for f in result)
+    assert result[0].severity == "wrong"
 
 
 def test_inputs_whose_gradient_is_exactly_zero():
@@ -461,9 +461,9 @@ def test_inputs_that_a_step_makes_impossible_are_no_fixed_batch_size():
 
 
 def test_a_target_for_so_many_rows_only_is_told_in_its_own_words():
-    found = sw.checkup(conv_net().double().eval(), torch.cat([X[:1]] * 2), target=lambda out: out[:2, 0])
-    assert [f for f in found if "on 2 rows and not on 4: target: the function must return one number per" in f.what]
-    assert not [f for f in found if "batch size is fixed" in f.what]
+    result = sw.checkup(conv_net().double().eval(), torch.cat([X[:1]] * 2), target=lambda out: out[:2, 0])
+    assert [f for f in result if "on 2 rows and not on 4: target: the function must return one number per" in f.what]
+    assert not [f for f in result if "batch size is fixed" in f.what]
 
 
 def test_weak_coupling_of_rows_is_seen_and_rounding_is_not():
@@ -492,8 +492,8 @@ def test_models_whose_layers_are_hidden():
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         scripted = torch.jit.script(net)
-    found = [f for f in about(scripted, X.float()) if "scripted" in f.what]
-    assert [set(f.methods) for f in found] == [{*RELU, *LAYER}]
+    result = [f for f in about(scripted, X.float()) if "scripted" in f.what]
+    assert [set(f.methods) for f in result] == [{*RELU, *LAYER}]
     finding = only(torch.compile(net, backend="eager"), X.float())
     assert "torch.compile" in finding.what
     assert finding.severity == "slow"
@@ -505,8 +505,8 @@ def test_quantized_models_have_no_gradient():
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         model = torch.ao.quantization.quantize_dynamic(mlp().float(), {nn.Linear})
-        found = sw.checkup(model, ROWS.float())
-    (finding,) = [f for f in found if "is quantized" in f.what and f.where]
+        result = sw.checkup(model, ROWS.float())
+    (finding,) = [f for f in result if "is quantized" in f.what and f.where]
     assert finding.where == ("0", "2", "4")
 
 
@@ -559,13 +559,13 @@ def test_of_several_inputs_and_functions_as_targets():
 
 def test_the_gravest_come_first_and_it_reads_well():
     grave, slow = Finding("Bad.", ("a", "b", "c", "d", "e"), ("gradient",), "Mend."), Finding("Slow.", severity="slow")
-    found = Checkup([slow, grave])
-    assert list(found) == [grave, slow]
-    assert found[0] is grave
-    assert found[:1] == [grave]
-    told = "wrong: Bad. In a, b, c, d and 1 more. [gradient] What to do: Mend."
-    assert repr(found).splitlines()[0] == told
-    assert "<td" in found._repr_html_()
+    result = Checkup([slow, grave])
+    assert list(result) == [grave, slow]
+    assert result[0] is grave
+    assert result[:1] == [grave]
+    message = "wrong: Bad. In a, b, c, d and 1 more. [gradient] What to do: Mend."
+    assert repr(result).splitlines()[0] == message
+    assert "<td" in result._repr_html_()
     assert "&lt;" in Checkup([Finding("<b>.")])._repr_html_()
 
 
@@ -582,12 +582,12 @@ def test_rows_that_are_parts_of_one_sample_are_said_to_be_so():
             around[edges[1]] = (x[edges[0]] + x[edges[1]]) / 2
             return self.net(around)
 
-    asked = {"x": (rows(0, 4, 4), torch.tensor([[0, 1, 2], [1, 2, 3]])), "explain": 0}
+    requested = {"x": (rows(0, 4, 4), torch.tensor([[0, 1, 2], [1, 2, 3]])), "explain": 0}
     for target, said in ((1, "The sum of their scores"), (None, "The sum of"), (lambda out: out[0, 1], "one number")):
-        found = [f for f in about(Graph(), target=target, **asked) if "rows influence each other" in f.what]
-        assert [f.severity for f in found] == ["caution"]
-        assert said in found[0].what
-    (finding,) = about(Graph().eval(), target=lambda out: out[:, 1], **asked)
+        result = [f for f in about(Graph(), target=target, **requested) if "rows influence each other" in f.what]
+        assert [f.severity for f in result] == ["caution"]
+        assert said in result[0].what
+    (finding,) = about(Graph().eval(), target=lambda out: out[:, 1], **requested)
     assert finding.what.startswith("There is no map at all: target: the function gives a score for each of the 4 rows")
     healthy = about(mlp().eval(), rows(0, 4, 4), target=1)
     assert not [f for f in healthy if "influence each other" in f.what]

@@ -7,6 +7,7 @@ import math
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from toys import each
 
 from saliency_widgets.evaluation.choice import cheapest, front, knee, losses
 
@@ -17,15 +18,15 @@ sides = st.sampled_from(["high", "low"])
 
 @given(tables, sides, st.sampled_from([0.0, 0.02, 0.3]))
 def test_the_choice_is_that_of_brute_force(table: list[tuple[float, int]], better: str, within: float) -> None:
-    known = [(q, c, k) for k, (q, c) in enumerate(table) if not math.isnan(q)]
-    found = cheapest([q for q, _ in table], [c for _, c in table], better, within)  # type: ignore[arg-type]
-    if not known:
-        assert found is None
+    expected = [(q, c, k) for k, (q, c) in enumerate(table) if not math.isnan(q)]
+    result = cheapest([q for q, _ in table], [c for _, c in table], better, within)  # type: ignore[arg-type]
+    if not expected:
+        assert result is None
         return
-    best = (max if better == "high" else min)(q for q, _, _ in known)
-    lost = [(c, abs(q - best) / abs(best) if best else math.inf if q != best else 0.0, k) for q, c, k in known]
+    best = (max if better == "high" else min)(q for q, _, _ in expected)
+    lost = [(c, abs(q - best) / abs(best) if best else math.inf if q != best else 0.0, k) for q, c, k in expected]
     good = [(c, loss, k) for c, loss, k in lost if loss <= within]
-    assert found == min(good)[2]
+    assert result == min(good)[2]
 
 
 @given(tables, sides)
@@ -51,7 +52,7 @@ def test_the_knee_of_a_curve_with_one() -> None:
     assert knee([1.0, 0.5, 0.1, 0.08, 0.06, 0.05], cost, "low") == 2
 
 
-@pytest.mark.parametrize(
+@each(
     ("quality", "cost"),
     [
         ([0.0, 1.0], [1, 2]),  # two ends

@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 from torch import nn
-from toys import conv_net, images, linear, mlp, rows
+from toys import conv_net, each, images, linear, mlp, rows
 
 import saliency_widgets as sw
 
@@ -105,7 +105,7 @@ def test_one_check_that_fails_leaves_the_others():
     reasons_are_complete(table)
 
 
-@pytest.mark.parametrize(
+@each(
     ("model", "x", "options"),
     [
         (conv_net(), images(0, 1, 3, 8, 8), {"target": lambda out: out[:, 0] - out[:, 1]}),
@@ -161,7 +161,7 @@ def test_the_reasons_are_printed_below_the_table():
 # ---- maps of one's own
 
 
-@pytest.mark.parametrize("form", ["array", "tensor", "list of one", "mapping", "input's shape", "batch of one"])
+@each("form", ["array", "tensor", "list of one", "mapping", "input's shape", "batch of one"])
 def test_a_map_may_come_in_any_form(form):
     values = QUARTET[0, 0]
     methods = {

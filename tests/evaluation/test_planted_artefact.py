@@ -11,32 +11,32 @@ from saliency_widgets.demos import planted
 
 
 @pytest.fixture(scope="module")
-def found():
+def result():
     return planted()
 
 
-def scores(found, image: np.ndarray) -> torch.Tensor:
-    return found.model(torch.from_numpy(image).movedim(-1, 0)[None].float() / 255)[0]
+def scores(result, image: np.ndarray) -> torch.Tensor:
+    return result.model(torch.from_numpy(image).movedim(-1, 0)[None].float() / 255)[0]
 
 
-def test_the_mark_decides_and_nothing_else_differs(found):
-    assert found.class_names[int(scores(found, found.image).argmax())] == "ball"
-    assert found.class_names[int(scores(found, found.without).argmax())] == "box"
-    differs = (found.image != found.without).any(-1)
-    assert not differs[~found.mark].any()
+def test_the_mark_decides_and_nothing_else_differs(result):
+    assert result.class_names[int(scores(result, result.image).argmax())] == "ball"
+    assert result.class_names[int(scores(result, result.without).argmax())] == "box"
+    differs = (result.image != result.without).any(-1)
+    assert not differs[~result.mark].any()
 
 
 @pytest.mark.parametrize("method", ["integrated_gradients", "gradient", "smoothgrad"])
-def test_the_map_lies_on_the_mark(found, method):
-    shown = sw.attribute(found.model, found.image, method=method, target="ball",
-                         class_names=found.class_names).saliency_map()  # fmt: skip
-    density = shown[found.mark].mean() / shown.mean()
+def test_the_map_lies_on_the_mark(result, method):
+    shown = sw.attribute(result.model, result.image, method=method, target="ball",
+                         class_names=result.class_names).saliency_map()  # fmt: skip
+    density = shown[result.mark].mean() / shown.mean()
     assert density > 8, "the mark is 2 % of the image"
 
 
-def test_ablating_the_mark_flips_the_class_and_as_much_elsewhere_does_not(found):
+def test_ablating_the_mark_flips_the_class_and_as_much_elsewhere_does_not(result):
     ablated = sw.ablate(
-        found.model, found.image, found.mark, target="ball", class_names=found.class_names, score="probability",
+        result.model, result.image, result.mark, target="ball", class_names=result.class_names, score="probability",
         fill="neighbors", draws=16,
     )  # fmt: skip
     assert ablated.predictions().index[ablated.predictions()["after"].argmax()] == "box"
@@ -46,10 +46,10 @@ def test_ablating_the_mark_flips_the_class_and_as_much_elsewhere_does_not(found)
     assert ablated.rank == pytest.approx(1 / 17)
 
 
-def test_the_same_seed_plants_the_same(found):
+def test_the_same_seed_plants_the_same(result):
     again = planted()
-    assert torch.equal(again.model[0].weight, found.model[0].weight)
-    assert np.array_equal(again.image, found.image)
+    assert torch.equal(again.model[0].weight, result.model[0].weight)
+    assert np.array_equal(again.image, result.image)
     before = torch.random.get_rng_state()
     planted(1)
     assert torch.equal(torch.random.get_rng_state(), before)

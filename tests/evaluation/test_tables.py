@@ -48,18 +48,18 @@ def call_of(model, inputs, background, score="logit", target=0, **about):
 
 
 def last(estimates):
-    *_, found = estimates
-    return found
+    *_, result = estimates
+    return result
 
 
 def test_shuffling_a_linear_model_gives_what_integrated_gradients_give_from_the_mean(people):
     """f(x) - E f(x with b_j) = w_j (x_j - mean b_j), of all rows of the background."""
     model, row = linear(weights()), people.iloc[7]
     expected = weights().numpy() * (row - people.mean()).to_numpy()
-    found = sw.shuffle(model, row, people, draws=512, score="value")
-    assert found.loc[NAMES, "contribution"].to_numpy() == pytest.approx(expected)
-    assert found["contribution"].abs().is_monotonic_decreasing
-    assert found.loc["income", "value"] == row["income"]
+    result = sw.shuffle(model, row, people, draws=512, score="value")
+    assert result.loc[NAMES, "contribution"].to_numpy() == pytest.approx(expected)
+    assert result["contribution"].abs().is_monotonic_decreasing
+    assert result.loc["income", "value"] == row["income"]
     gradients = sw.attribute(model, row, background=people, baseline="mean", score="value").by_feature().iloc[0]
     assert gradients.to_numpy() == pytest.approx(expected)
 
@@ -67,17 +67,17 @@ def test_shuffling_a_linear_model_gives_what_integrated_gradients_give_from_the_
 def test_expected_gradients_draw_from_the_background(people):
     """Of a linear model they are w (x - mean of the rows drawn): within the error that they tell."""
     row = people.iloc[7]
-    found = sw.attribute(
+    result = sw.attribute(
         linear(weights()), row, background=people, method="expected_gradients", n_samples=500, score="value"
     )
     expected = weights() * torch.tensor((row - people.mean()).to_list())
-    assert found.standard_error is not None
-    assert bool(((found.values[0] - expected).abs() < 5 * found.standard_error[0]).all())
+    assert result.standard_error is not None
+    assert bool(((result.values[0] - expected).abs() < 5 * result.standard_error[0]).all())
     rows = sw.attribute(
         linear(weights()), row, background=people, method="expected_gradients", n_samples=500, score="value",
         baselines=torch.from_numpy(people.to_numpy()),
     )  # fmt: skip
-    assert torch.equal(found.values, rows.values)
+    assert torch.equal(result.values, rows.values)
 
 
 @pytest.mark.parametrize("name", ["mean", "median", "zero", "row"])
@@ -90,22 +90,22 @@ def test_baselines_are_those_of_the_background_in_the_units_people_know(people, 
         "zero": people.mean(),
         "row": people.iloc[3],
     }[name]
-    given = people.iloc[[3]] if name == "row" else name  # zero is what the model sees as zero: the scaler's mean
-    found = sw.attribute(
-        linear(weights()), row, background=people, transform=scaler, baseline=given, score="value"
+    value = people.iloc[[3]] if name == "row" else name  # zero is what the model sees as zero: the scaler's mean
+    result = sw.attribute(
+        linear(weights()), row, background=people, transform=scaler, baseline=value, score="value"
     ).by_feature()
-    assert found.iloc[0].to_numpy() == pytest.approx(weights().numpy() / scaler.scale_ * (row - start).to_numpy())
+    assert result.iloc[0].to_numpy() == pytest.approx(weights().numpy() / scaler.scale_ * (row - start).to_numpy())
 
 
 def test_noise_is_in_proportion_to_each_columns_range_in_the_background(people):
     """VarGrad of sum_i x_i^2 is 4 (noise level times range)^2, in each column of its own."""
     model = Formula(lambda x: (x**2).sum(1))
-    found = sw.attribute(
+    result = sw.attribute(
         model, people.iloc[7], background=people, method="smoothgrad", statistic="variance", noise_level=0.1,
         n_samples=500, score="value",
     )  # fmt: skip
     expected = 4 * (0.1 * (people.max() - people.min()).to_numpy()) ** 2
-    assert found.values[0].numpy() == pytest.approx(expected, rel=0.25)
+    assert result.values[0].numpy() == pytest.approx(expected, rel=0.25)
 
 
 class _Estimator(ClassifierMixin, BaseEstimator):
@@ -153,14 +153,14 @@ def test_permutation_importance_is_scikit_learns_on_the_same_permutations(classe
     estimator = _Estimator(model)
     theirs = sklearns(estimator, rows, labels, scoring=scorer, n_repeats=3, random_state=11)
     # Which row each value came from: all values of a column are different.
-    asked = np.stack(estimator.seen[1:]).reshape(4, 3, 40, 4)
-    orders = [[np.argmax(asked[c, r, :, c][:, None] == rows[:, c], 1) for r in range(3)] for c in range(4)]
+    requested = np.stack(estimator.seen[1:]).reshape(4, 3, 40, 4)
+    orders = [[np.argmax(requested[c, r, :, c][:, None] == rows[:, c], 1) for r in range(3)] for c in range(4)]
     assert all(np.array_equal(order, orders[0]) for order in orders)  # the same for each column
     runner = call_of(model, rows[0], rows, score)
     problem = Problem(model, rows[0], background=rows)
-    known, kind = labels_of(labels, problem, value=score == "value")
+    expected, kind = labels_of(labels, problem, value=score == "value")
     assert kind == loss
-    ours = last(permutation_importance(runner, known, kind, orders=torch.from_numpy(np.stack(orders[0]))))
+    ours = last(permutation_importance(runner, expected, kind, orders=torch.from_numpy(np.stack(orders[0]))))
     assert ours.increases.numpy() == pytest.approx(theirs.importances, rel=1e-9, abs=1e-12)
     assert ours.importance.numpy() == pytest.approx(theirs.importances_mean, rel=1e-9, abs=1e-12)
     assert ours.before == pytest.approx(-scorer(estimator, rows, labels))
@@ -169,20 +169,20 @@ def test_permutation_importance_is_scikit_learns_on_the_same_permutations(classe
 def test_without_labels_permuting_tells_how_far_the_score_moves(people):
     order = torch.from_numpy(np.random.default_rng(0).permutation(60))[None]
     runner = call_of(linear(weights()), people.iloc[7], people, "value")
-    found = last(permutation_importance(runner, orders=order))
+    result = last(permutation_importance(runner, orders=order))
     expected = np.abs(weights().numpy() * (people.to_numpy()[order[0]] - people.to_numpy())).mean(0)
-    assert found.loss == "change of the score"
-    assert found.before == 0
-    assert found.importance.numpy() == pytest.approx(expected)
+    assert result.loss == "change of the score"
+    assert result.before == 0
+    assert result.importance.numpy() == pytest.approx(expected)
 
 
 def test_the_importance_over_many_rows_is_the_mean_size_of_their_attributions(people):
     centered = weights().numpy() * (people - people.mean()).to_numpy()
-    found = sw.importance(linear(weights()), people, score="value", progress=False, repeats=2)
-    assert list(found.columns) == ["size", "mean", "permuted", "permuted_std"]
-    assert found.loc[NAMES, "size"].to_numpy() == pytest.approx(np.abs(centered).mean(0))
-    assert found.loc[NAMES, "mean"].to_numpy() == pytest.approx(centered.mean(0), abs=1e-9)
-    assert found["size"].is_monotonic_decreasing
+    result = sw.importance(linear(weights()), people, score="value", progress=False, repeats=2)
+    assert list(result.columns) == ["size", "mean", "permuted", "permuted_std"]
+    assert result.loc[NAMES, "size"].to_numpy() == pytest.approx(np.abs(centered).mean(0))
+    assert result.loc[NAMES, "mean"].to_numpy() == pytest.approx(centered.mean(0), abs=1e-9)
+    assert result["size"].is_monotonic_decreasing
     other = sw.importance(
         linear(weights()), people, score="value", progress=False, repeats=2, background=people.iloc[[3]]
     )
@@ -201,30 +201,30 @@ def test_one_hot_groups_are_taken_from_one_row_together(mixed):
         with torch.no_grad():
             return model(torch.from_numpy(encoder.transform(rows)))[:, 1].numpy()
 
-    found = sw.shuffle(model, row, mixed, transform=encoder, draws=512, target=1)
+    result = sw.shuffle(model, row, mixed, transform=encoder, draws=512, target=1)
     for name in mixed:
         others = pd.concat([row] * 60, ignore_index=True)
         others[name] = mixed[name].to_numpy()
-        assert found.loc[name, "contribution"] == pytest.approx(score(row)[0] - score(others).mean())
+        assert result.loc[name, "contribution"] == pytest.approx(score(row)[0] - score(others).mean())
 
 
 def test_a_constant_feature_is_worth_nothing(people):
     people["debt"] = 3.0
-    found = sw.shuffle(mlp(classes=2), people.iloc[0], people)
-    assert found.loc["debt", "contribution"] == pytest.approx(0, abs=1e-12)
+    result = sw.shuffle(mlp(classes=2), people.iloc[0], people)
+    assert result.loc["debt", "contribution"] == pytest.approx(0, abs=1e-12)
     assert sw.importance(mlp(classes=2), people, progress=False, repeats=2).loc["debt", "permuted"] == pytest.approx(
         0, abs=1e-12
     )
-    told = sw.attribute(mlp(classes=2), people.iloc[0], background=people)
-    assert any("Constant in the background: debt" in note for note in told.notes)
+    attribution = sw.attribute(mlp(classes=2), people.iloc[0], background=people)
+    assert any("Constant in the background: debt" in note for note in attribution.notes)
 
 
 def test_running_estimates_are_beginnings_of_the_last(people):
-    found = list(shuffle(call_of(mlp(), people.iloc[0], people), draws=60, chunk_size=16))
-    assert len(found) > 3
-    assert [one.done for one in found] == sorted({one.done for one in found})
-    for one in found:
-        assert torch.equal(one.scores, found[-1].scores[:, : one.done])
+    result = list(shuffle(call_of(mlp(), people.iloc[0], people), draws=60, chunk_size=16))
+    assert len(result) > 3
+    assert [one.done for one in result] == sorted({one.done for one in result})
+    for one in result:
+        assert torch.equal(one.scores, result[-1].scores[:, : one.done])
     steps = list(permutation_importance(call_of(mlp(), people.iloc[0], people), repeats=2))
     assert [one.done for one in steps] == list(range(1, 9))
     assert bool(steps[0].increases.isnan().any())
@@ -234,9 +234,9 @@ def test_running_estimates_are_beginnings_of_the_last(people):
 def test_a_feature_the_model_does_not_read_is_worth_nothing_and_shared_ones_half_hide_each_other(people):
     model = Formula(lambda x: torch.minimum(x[:, 0], x[:, 1]))
     rows = np.repeat(np.linspace(0, 1, 50)[:, None], 3, 1)  # all columns say the same
-    found = sw.importance(model, rows, score="value", progress=False, repeats=3)
-    assert found.loc["feature 2", ["size", "permuted"]].tolist() == [0, 0]
-    assert found.loc["feature 0", "permuted"] > 0
+    result = sw.importance(model, rows, score="value", progress=False, repeats=3)
+    assert result.loc["feature 2", ["size", "permuted"]].tolist() == [0, 0]
+    assert result.loc["feature 0", "permuted"] > 0
 
 
 def test_the_model_and_the_callers_rows_are_left_as_they_were(mixed):
@@ -276,8 +276,8 @@ def test_the_loss_of_a_regression_is_that_of_the_value_that_is_explained(people)
     with torch.no_grad():
         labels = model(torch.tensor(people.to_numpy()))[:, 1].numpy()
         model.weight[0] = 0
-    found = sw.importance(model, people, labels, score="value", target=1, progress=False)
-    assert bool((found["permuted"] > 0).all())
+    result = sw.importance(model, people, labels, score="value", target=1, progress=False)
+    assert bool((result["permuted"] > 0).all())
 
 
 def test_probabilities_are_not_taken_for_logits(people):

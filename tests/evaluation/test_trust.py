@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import torch
 from PIL import Image
-from toys import conv_net, images, linear, state_of
+from toys import conv_net, each, images, linear, state_of
 
 import saliency_widgets as sw
 from saliency_widgets.attribution import Reduction, Score, get_method
@@ -27,14 +27,14 @@ KINDS = ("deletion", "insertion")
 
 @pytest.fixture
 def mask():
-    found = np.zeros((8, 8), bool)
-    found[2:5, 3:6] = True
-    return found
+    result = np.zeros((8, 8), bool)
+    result[2:5, 3:6] = True
+    return result
 
 
 @pytest.mark.parametrize("form", ["bool", "bytes", "ones", "tensor", "image", "list"])
 def test_a_mask_may_come_in_any_form(mask, form):
-    given = {
+    settings = {
         "bool": mask,
         "bytes": mask.astype(np.uint8) * 255,
         "ones": mask.astype(float),
@@ -44,31 +44,31 @@ def test_a_mask_may_come_in_any_form(mask, form):
     }[form]
     model, x = conv_net(), images(0, 1, 3, 8, 8)
     before = state_of(model)
-    found = sw.ablate(model, x, given, target=1, class_names=NAMES)
+    result = sw.ablate(model, x, settings, target=1, class_names=NAMES)
     assert state_of(model) == before
-    assert torch.equal(found.mask, torch.from_numpy(mask))
-    assert found.after == pytest.approx(float(model(found.inputs)[0, 1].detach()))
-    assert found.image.shape == (8, 8, 3)
-    assert len(found.elsewhere) == 8
-    assert "14.1% removed" in repr(found)
+    assert torch.equal(result.mask, torch.from_numpy(mask))
+    assert result.after == pytest.approx(float(model(result.inputs)[0, 1].detach()))
+    assert result.image.shape == (8, 8, 3)
+    assert len(result.elsewhere) == 8
+    assert "14.1% removed" in repr(result)
 
 
 def test_the_strongest_part_of_an_attribution_is_taken_away():
     model, x = conv_net(), images(0, 1, 3, 8, 8)
     attribution = sw.attribute(model, x, target=0)
-    found = sw.ablate(model, x, attribution, top=0.25, target=0, fill="mean")
+    result = sw.ablate(model, x, attribution, top=0.25, target=0, fill="mean")
     shown = torch.from_numpy(attribution.values[0].abs().amax(0).numpy())
-    assert int(found.mask.sum()) == 16
-    assert float(shown[found.mask].min()) >= float(shown[~found.mask].max())
+    assert int(result.mask.sum()) == 16
+    assert float(shown[result.mask].min()) >= float(shown[~result.mask].max())
 
 
 def test_predictions_are_a_table_of_both(mask):
     model, x = conv_net(), images(0, 1, 3, 8, 8)
-    found = sw.ablate(model, x, mask, class_names=NAMES).predictions(top=2)
-    assert isinstance(found, pd.DataFrame)
-    assert list(found.columns) == ["before", "after", "change"]
-    assert set(found.index) <= set(NAMES)
-    assert found["before"].iloc[0] == pytest.approx(float(model(x).softmax(1).max().detach()))
+    result = sw.ablate(model, x, mask, class_names=NAMES).predictions(top=2)
+    assert isinstance(result, pd.DataFrame)
+    assert list(result.columns) == ["before", "after", "change"]
+    assert set(result.index) <= set(NAMES)
+    assert result["before"].iloc[0] == pytest.approx(float(model(x).softmax(1).max().detach()))
 
 
 @pytest.mark.parametrize(
@@ -103,30 +103,30 @@ def test_an_attribution_needs_a_share(mask):
 def test_all_checks_of_some_methods_are_one_table():
     model, x = conv_net(), images(0, 1, 3, 8, 8)
     before = state_of(model)
-    asked = ["gradient", "smoothgrad", "grad_cam"]
-    found = sw.evaluate(model, x, asked, params={"n_samples": 4}, steps=8, turns=2, stages=3, progress=False)
+    requested = ["gradient", "smoothgrad", "grad_cam"]
+    result = sw.evaluate(model, x, requested, params={"n_samples": 4}, steps=8, turns=2, stages=3, progress=False)
     assert state_of(model) == before
-    assert list(found.index) == asked
-    assert list(found.columns) == [
+    assert list(result.index) == requested
+    assert list(result.columns) == [
         "deletion", "deletion_chance", "insertion", "insertion_chance", "randomized_half", "randomized", "seeds",
-        "noises", "max_sensitivity", "settled", "slope_left", *(f"like {name}" for name in asked),
+        "noises", "max_sensitivity", "settled", "slope_left", *(f"like {name}" for name in requested),
     ]  # fmt: skip
-    assert np.isnan(found.loc["gradient", "seeds"])
-    assert not np.isnan(found.loc["smoothgrad", "seeds"])
-    assert np.allclose(np.diag(found[[f"like {name}" for name in asked]]), 1)
-    again = sw.evaluate(model, x, asked, params={"n_samples": 4}, steps=8, turns=2, stages=3, progress=False)
-    pd.testing.assert_frame_equal(found, again)
+    assert np.isnan(result.loc["gradient", "seeds"])
+    assert not np.isnan(result.loc["smoothgrad", "seeds"])
+    assert np.allclose(np.diag(result[[f"like {name}" for name in requested]]), 1)
+    again = sw.evaluate(model, x, requested, params={"n_samples": 4}, steps=8, turns=2, stages=3, progress=False)
+    pd.testing.assert_frame_equal(result, again)
 
 
 def test_rows_of_numbers_are_evaluated_too():
-    found = sw.evaluate(linear(torch.tensor([3.0, 2.0, 1.0])), torch.ones(3), "input_x_gradient", fill="zero",
+    result = sw.evaluate(linear(torch.tensor([3.0, 2.0, 1.0])), torch.ones(3), "input_x_gradient", fill="zero",
                         score="value", progress=False)  # fmt: skip
-    row = found.loc["input_x_gradient"]
+    row = result.loc["input_x_gradient"]
     assert row["deletion"] < row["deletion_chance"] + 1e-6
     assert row["insertion"] > row["insertion_chance"] - 1e-6
 
 
-@pytest.mark.parametrize(
+@each(
     ("change", "error", "said"),
     [
         ({"methods": []}, ValueError, "methods"),
@@ -182,8 +182,8 @@ def test_on_the_cat_grad_cam_beats_the_same_map_moved_elsewhere(pretrained: Clas
     )[0]  # fmt: skip
 
     def area(values: torch.Tensor, kind: str) -> float:
-        *_, found = curve(runner, values, kind, steps=16, fill="blur")
-        return found.area
+        *_, result = curve(runner, values, kind, steps=16, fill="blur")
+        return result.area
 
     draws = [by_chance(shown, draw) for draw in range(4)]
     assert area(shown, "deletion") < min(area(values, "deletion") for values in draws)
@@ -194,11 +194,11 @@ def test_guided_backprop_is_called_out_and_the_gradient_is_not(pretrained: Class
     """Adebayo et al. 2018: it hardly depends on the layers near the output."""
     problem = Problem(pretrained.model, sample_image("chelsea"), transform=pretrained.transform)
     runner = problem.runner(Score("logit", problem.logits.argmax(1)))
-    found = {}
+    result = {}
     for name in ("guided_backprop", "gradient"):
         entry = get_method(name)
         explain = partial(map_of, entry, entry.check_params({}), Reduction(entry.sign))
-        *_, found[name] = randomization(runner, explain, stages=4)
-    assert found["guided_backprop"].reacts is False
-    assert found["gradient"].reacts is True
-    assert found["guided_backprop"].halfway > found["gradient"].halfway + 0.3
+        *_, result[name] = randomization(runner, explain, stages=4)
+    assert result["guided_backprop"].reacts is False
+    assert result["gradient"].reacts is True
+    assert result["guided_backprop"].halfway > result["gradient"].halfway + 0.3

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
-from toys import far, rows
+from toys import each, far, rows
 
 import saliency_widgets as sw
 from saliency_widgets.session import Problem
@@ -122,17 +122,17 @@ TOGETHER = torch.cat([A, B, C], 1)
 
 
 @pytest.mark.parametrize("method", ["gradient", "integrated_gradients", "smoothgrad"])
-@pytest.mark.parametrize("form", FORMS)
+@each("form", FORMS)
 def test_what_lies_inside_is_explained_as_if_it_lay_side_by_side(form, method):
     kind, inputs, names = FORMS[form]
     few = {"n_steps": 8, "quadrature": "gauss_legendre"} if method == "integrated_gradients" else {}
     few = {"noise_level": 0.0, "n_samples": 3} if method == "smoothgrad" else few
     before = [x.clone() for x in (A, B, C)]
-    found = sw.attribute(kind(), inputs, method=method, target=1, **few)
-    assert far(found.values, sw.attribute(Flat(), TOGETHER, method=method, target=1, **few).values) < 1e-12
-    assert list(found.parts) == names
-    for name, piece in zip(names, found.values.split(4, 1), strict=True):
-        assert torch.equal(found.part(name).values, piece)
+    result = sw.attribute(kind(), inputs, method=method, target=1, **few)
+    assert far(result.values, sw.attribute(Flat(), TOGETHER, method=method, target=1, **few).values) < 1e-12
+    assert list(result.parts) == names
+    for name, piece in zip(names, result.values.split(4, 1), strict=True):
+        assert torch.equal(result.part(name).values, piece)
     assert all(map(torch.equal, (A, B, C), before))
 
 
@@ -143,7 +143,7 @@ def test_what_was_given_keeps_its_form():
     assert len(inputs["x"]["rest"]) == 2
 
 
-@pytest.mark.parametrize(
+@each(
     ("explain", "columns"),
     [
         ("batch", [0, 1, 2]),
@@ -156,21 +156,21 @@ def test_what_was_given_keeps_its_form():
 )
 def test_explain_takes_paths_and_their_beginnings(explain, columns):
     kind, inputs, names = FORMS["mappings"]
-    found = sw.attribute(kind(), inputs, method="gradient", target=1, explain=explain)
+    result = sw.attribute(kind(), inputs, method="gradient", target=1, explain=explain)
     whole = sw.attribute(Flat(), TOGETHER, method="gradient", target=1).values.split(4, 1)
-    assert far(found.values, torch.cat([whole[k] for k in columns], 1)) < 1e-13
-    assert list(found.parts) == ([names[k] for k in columns] if len(columns) > 1 else [])
-    assert torch.equal(sw.attribute(kind(), inputs, **found.settings).values, found.values)
+    assert far(result.values, torch.cat([whole[k] for k in columns], 1)) < 1e-13
+    assert list(result.parts) == ([names[k] for k in columns] if len(columns) > 1 else [])
+    assert torch.equal(sw.attribute(kind(), inputs, **result.settings).values, result.values)
 
 
 def test_a_part_is_a_path_or_its_beginning():
     kind, inputs, _ = FORMS["mappings"]
-    found = sw.attribute(kind(), inputs, method="gradient", target=1)
-    rest = found.part("batch.x.rest")
-    assert torch.equal(rest.values, found.values[:, 4:])
-    assert torch.equal(rest.part("batch.x.rest.1").values, found.values[:, 8:])
+    result = sw.attribute(kind(), inputs, method="gradient", target=1)
+    rest = result.part("batch.x.rest")
+    assert torch.equal(rest.values, result.values[:, 4:])
+    assert torch.equal(rest.part("batch.x.rest.1").values, result.values[:, 8:])
     with pytest.raises(ValueError, match=r"part: 'batch\.x\.b' is not known"):
-        found.part("batch.x.b")
+        result.part("batch.x.b")
 
 
 class Held(Base):
@@ -182,17 +182,17 @@ class Held(Base):
 @pytest.mark.parametrize("chunk_size", [1, 3, 16])
 def test_what_has_no_row_for_each_sample_is_held_and_that_is_said(chunk_size):
     extra = {"rows": C, "scale": torch.tensor(2.0).double(), "weights": torch.ones(7), "flag": None, "name": "n"}
-    given = {"n_steps": 6, "quadrature": "gauss_legendre", "chunk_size": chunk_size}
-    found = sw.attribute(Held(), (A, extra), method="integrated_gradients", target=1, **given)
-    assert list(found.parts) == ["x", "extra.rows"]
-    assert any("rows don't match the 2 samples: {'extra.weights': 7}" in note for note in found.notes)
+    settings = {"n_steps": 6, "quadrature": "gauss_legendre", "chunk_size": chunk_size}
+    result = sw.attribute(Held(), (A, extra), method="integrated_gradients", target=1, **settings)
+    assert list(result.parts) == ["x", "extra.rows"]
+    assert any("rows don't match the 2 samples: {'extra.weights': 7}" in note for note in result.notes)
     one = [
         sw.attribute(
-            Held(), (A[k : k + 1], {**extra, "rows": C[k : k + 1]}), method="integrated_gradients", target=1, **given
+            Held(), (A[k : k + 1], {**extra, "rows": C[k : k + 1]}), method="integrated_gradients", target=1, **settings
         ).values
         for k in range(2)
     ]
-    assert far(found.values, torch.cat(one)) < 1e-12
+    assert far(result.values, torch.cat(one)) < 1e-12
 
 
 def test_edits_inside_are_noticed():
@@ -208,11 +208,11 @@ def test_edits_inside_are_noticed():
 
 def test_settings_of_nested_inputs_can_be_written_down(tmp_path):
     kind, inputs, _ = FORMS["mappings"]
-    found = sw.attribute(
+    result = sw.attribute(
         kind(), inputs, method="gradient", target=1, explain=["batch.x.a", "batch.x.rest"], device="cpu"
     )
-    assert json.loads(found.to_json())["explain"] == ["batch.x.a", "batch.x.rest"]
-    assert "explain=['batch.x.a', 'batch.x.rest']" in found.to_code()
+    assert json.loads(result.to_json())["explain"] == ["batch.x.a", "batch.x.rest"]
+    assert "explain=['batch.x.a', 'batch.x.rest']" in result.to_code()
 
 
 # ---- baselines of each
@@ -232,14 +232,14 @@ BASELINES = {
 }
 
 
-@pytest.mark.parametrize("form", BASELINES)
+@each("form", BASELINES)
 def test_baselines_by_position_name_and_path(form):
     kind, inputs, _ = FORMS["mappings"]
     few = {"target": 1, "n_steps": 8, "quadrature": "gauss_legendre"}
-    found = sw.attribute(kind(), inputs, baseline=BASELINES[form], **few)
-    assert far(found.values, sw.attribute(Flat(), TOGETHER, baseline=torch.cat(BASES, 1), **few).values) < 1e-12
+    result = sw.attribute(kind(), inputs, baseline=BASELINES[form], **few)
+    assert far(result.values, sw.attribute(Flat(), TOGETHER, baseline=torch.cat(BASES, 1), **few).values) < 1e-12
     captum = sw.attribute(kind(), inputs, method="captum.IntegratedGradients", baseline=BASELINES[form], target=1)
-    assert far(captum.values, found.values) < 1e-6
+    assert far(captum.values, result.values) < 1e-6
 
 
 @dataclasses.dataclass
@@ -255,8 +255,8 @@ def test_a_baseline_nested_as_inputs_with_settings_in_them():
 
     inputs = {"z": Scaled(A, 2.0), "config": {"scale": 3.0, "name": "big"}}
     base = {"z": Scaled(BASES[0], 5.0), "config": {"scale": 3.0, "name": "big"}}
-    found = sw.attribute(Net(), inputs, baseline=base, target=1)
-    assert far(found.values, 6 * (A - BASES[0])) < 1e-12
+    result = sw.attribute(Net(), inputs, baseline=base, target=1)
+    assert far(result.values, 6 * (A - BASES[0])) < 1e-12
     with pytest.raises(ValueError, match=r"baseline: 'z\.y' is not known"):
         sw.attribute(Net(), inputs, baseline={"z": {"x": BASES[0], "y": 5.0}}, target=1)
 
@@ -264,13 +264,13 @@ def test_a_baseline_nested_as_inputs_with_settings_in_them():
 def test_one_name_for_all_beneath_a_path():
     kind, inputs, _ = FORMS["mappings"]
     few = {"target": 1, "n_steps": 8, "quadrature": "gauss_legendre"}
-    found = sw.attribute(kind(), inputs, baseline={"batch.x.rest": "mean"}, **few)
+    result = sw.attribute(kind(), inputs, baseline={"batch.x.rest": "mean"}, **few)
     means = [torch.zeros_like(A), *(x.mean(1, keepdim=True).expand_as(x) for x in (B, C))]
-    assert far(found.values, sw.attribute(Flat(), TOGETHER, baseline=torch.cat(means, 1), **few).values) < 1e-12
+    assert far(result.values, sw.attribute(Flat(), TOGETHER, baseline=torch.cat(means, 1), **few).values) < 1e-12
 
 
-@pytest.mark.parametrize("argument", ["baseline", "baselines"])
-@pytest.mark.parametrize(
+@each("argument", ["baseline", "baselines"])
+@each(
     ("value", "said"),
     [
         ({"batch.y": A}, r"'batch\.y' is not known"),
@@ -297,14 +297,14 @@ BACKGROUNDS = {
 }
 
 
-@pytest.mark.parametrize("form", BACKGROUNDS)
+@each("form", BACKGROUNDS)
 def test_row_k_of_each_background_is_one_baseline(form):
     kind, inputs, _ = FORMS["mappings"]
     few = {"method": "expected_gradients", "target": 1, "n_samples": 7}
-    found = sw.attribute(kind(), inputs, baselines=BACKGROUNDS[form], **few)
+    result = sw.attribute(kind(), inputs, baselines=BACKGROUNDS[form], **few)
     expected = sw.attribute(Flat(), TOGETHER, baselines=torch.cat(STACKS, 1), **few)
-    assert far(found.values, expected.values) < 1e-12
-    assert far(found.delta, expected.delta) < 1e-9
+    assert far(result.values, expected.values) < 1e-12
+    assert far(result.delta, expected.delta) < 1e-9
 
 
 def test_backgrounds_of_all_alike_give_the_difference_of_the_scores():
@@ -322,10 +322,10 @@ def test_backgrounds_of_all_alike_give_the_difference_of_the_scores():
     model, x1, x2 = Linear(), rows(1, 2, 3), rows(2, 2, 4)
     b1, b2 = rows(3, 1, 3), rows(4, 1, 4)
     expected = torch.cat([x1 - b1, x2 - b2], 1) * model.net.weight.detach()
-    for given in ((b1.expand(5, 3), b2.expand(5, 4)), {"x1": b1, "x2": b2.expand(3, 4)}, {"x1": b1[0], "x2": [b2[0]]}):
-        found = sw.attribute(model, (x1, x2), method="expected_gradients", baselines=given, n_samples=4, target=0)
-        assert far(found.values, expected) < 1e-12
-        assert float(found.delta.abs().max()) < 1e-12
+    for value in ((b1.expand(5, 3), b2.expand(5, 4)), {"x1": b1, "x2": b2.expand(3, 4)}, {"x1": b1[0], "x2": [b2[0]]}):
+        result = sw.attribute(model, (x1, x2), method="expected_gradients", baselines=value, n_samples=4, target=0)
+        assert far(result.values, expected) < 1e-12
+        assert float(result.delta.abs().max()) < 1e-12
     only = sw.attribute(model, (x1, x2), method="expected_gradients", baselines={"x2": "zero"}, n_samples=4, target=0)
     assert far(only.part("x2").values, x2 * model.net.weight[:, 3:].detach()) < 1e-12
     alone = sw.attribute(
@@ -337,17 +337,17 @@ def test_backgrounds_of_all_alike_give_the_difference_of_the_scores():
 def test_noise_for_one_and_a_stack_for_another():
     """What isn't named is noise within its own range; its share has the noise's spread, the other's has none."""
     kind, inputs, names = FORMS["mappings"]
-    found = sw.attribute(
+    result = sw.attribute(
         kind(), inputs, method="expected_gradients", baselines=dict.fromkeys(names[1:], "zero"), n_samples=9, target=1
     )
     each = {names[0]: "noise", names[1]: "zero", names[2]: ["zero"]}
     again = sw.attribute(
         kind(), inputs, method="expected_gradients", baselines=each, n_samples=9, target=1, chunk_size=2
     )
-    assert far(again.values, found.values) < 1e-12
+    assert far(again.values, result.values) < 1e-12
     other = sw.attribute(kind(), inputs, method="expected_gradients", baselines="zero", n_samples=9, target=1)
-    assert far(other.values, found.values) > 1e-3
-    few = (found.values.sum(1) - found.delta).detach()
+    assert far(other.values, result.values) > 1e-3
+    few = (result.values.sum(1) - result.delta).detach()
     assert not torch.equal(few, (other.values.sum(1) - other.delta).detach())
 
 
@@ -379,7 +379,7 @@ def test_a_background_of_rows_is_not_for_several_inputs():
 # ---- what can't be read
 
 
-@pytest.mark.parametrize(
+@each(
     ("inputs", "error", "said"),
     [
         ([(A, B, C)], TypeError, r"a list is a batch of inputs of one shape, and this one holds a tuple of tensors"),
@@ -397,7 +397,7 @@ def test_what_cannot_be_read_is_told(inputs, error, said):
         sw.attribute(OfTuple(), inputs, target=0)
 
 
-@pytest.mark.parametrize(
+@each(
     ("explain", "said"),
     [
         ("xs.3", r"explain: 'xs\.3' is not known. Did you mean 'xs\.2'"),
@@ -429,31 +429,31 @@ class Numbers(nn.Module):
 N3, N1 = torch.tensor([3.0, 3.0, 0.5]).double(), torch.tensor([1.0, 1.0, 1.0]).double()
 
 
-@pytest.mark.parametrize("inputs", [(N3, N1), {"a": N3, "b": N1}, (N3.numpy(), N1.numpy())], ids=range(3))
-@pytest.mark.parametrize("baseline", [None, N3 * 0, torch.zeros(1), torch.tensor(0.0), "zero", lambda x: x * 0])
+@each("inputs", [(N3, N1), {"a": N3, "b": N1}, (N3.numpy(), N1.numpy())], ids=range(3))
+@each("baseline", [None, N3 * 0, torch.zeros(1), torch.tensor(0.0), "zero", lambda x: x * 0])
 def test_integrated_gradients_of_one_number_for_each_sample(inputs, baseline):
     """By hand: (1.5, -0.5) from 0 to (3, 1), and nothing where the unit never wakes."""
-    found = sw.attribute(Numbers(), inputs, baseline=baseline, n_steps=200, tolerance=0, target=0)
-    assert far(found.values, torch.tensor([[1.5, -0.5], [1.5, -0.5], [0.0, 0.0]]).double()) < 1e-2
-    assert found.part("a").values.shape == (3,)
-    assert torch.equal(found.part("b").values, found.values[:, 1])
+    result = sw.attribute(Numbers(), inputs, baseline=baseline, n_steps=200, tolerance=0, target=0)
+    assert far(result.values, torch.tensor([[1.5, -0.5], [1.5, -0.5], [0.0, 0.0]]).double()) < 1e-2
+    assert result.part("a").values.shape == (3,)
+    assert torch.equal(result.part("b").values, result.values[:, 1])
 
 
 @pytest.mark.parametrize("method", ["gradient", "smoothgrad", "guided_backprop", "input_x_gradient"])
-@pytest.mark.parametrize("explain", [None, "a", "b", ["a", "b"]])
+@each("explain", [None, "a", "b", ["a", "b"]])
 def test_gradients_of_one_number_for_each_sample(method, explain):
     slopes = torch.tensor([[1.0, -1.0], [1.0, -1.0], [0.0, 0.0]]).double()
     if method == "guided_backprop":
         slopes = slopes.clamp(min=0)  # what comes back negative is stopped at relu(b)
     elif method == "input_x_gradient":
         slopes = slopes * torch.stack([N3, N1], 1)
-    found = sw.attribute(Numbers(), (N3, N1), method=method, explain=explain, target=0)
+    result = sw.attribute(Numbers(), (N3, N1), method=method, explain=explain, target=0)
     expected = slopes if explain is None or len(explain) == 2 else slopes[:, "ab".index(explain)]
-    assert torch.equal(found.values, expected)
-    assert found.input_shape == tuple(expected.shape)
+    assert torch.equal(result.values, expected)
+    assert result.input_shape == tuple(expected.shape)
     if method == "smoothgrad":
-        assert found.standard_error.shape == expected.shape
-        assert any("No noise was added to" in note for note in found.notes)
+        assert result.standard_error.shape == expected.shape
+        assert any("No noise was added to" in note for note in result.notes)
 
 
 def test_averages_over_noise_of_integrated_gradients_need_no_range():
@@ -471,14 +471,14 @@ def test_expected_gradients_of_one_number_for_each_sample(explain):
             return a * b
 
     background = (torch.zeros(4), torch.zeros(1)) if explain is None else torch.zeros(4)
-    found = sw.attribute(
+    result = sw.attribute(
         Product(), (N3, N1), method="expected_gradients", baselines=background, explain=explain, n_samples=400, target=0
     )
     if explain == "a":  # linear in it
-        assert far(found.values, N3.float() * N1.float()) < 1e-6
+        assert far(result.values, N3.float() * N1.float()) < 1e-6
     else:
         half = (N3 * N1).float()[:, None].expand(3, 2) / 2
-        assert bool(((found.values - half).abs() <= 5 * found.standard_error).all())
+        assert bool(((result.values - half).abs() <= 5 * result.standard_error).all())
     drawn = sw.attribute(Product(), (N3, N1), method="expected_gradients", explain=explain, target=0)
     assert not drawn.values.any()
     assert any("No noise stands for" in note for note in drawn.notes)
@@ -486,9 +486,9 @@ def test_expected_gradients_of_one_number_for_each_sample(explain):
 
 def test_a_batch_of_numbers_is_each_of_them():
     for method in ("integrated_gradients", "smoothgrad", "expected_gradients"):
-        found = sw.attribute(Numbers(), (N3, N1), method=method, target=0)
+        result = sw.attribute(Numbers(), (N3, N1), method=method, target=0)
         alone = [sw.attribute(Numbers(), (N3[[k]], N1[[k]]), method=method, target=0).values for k in range(3)]
-        assert torch.equal(torch.cat(alone), found.values)
+        assert torch.equal(torch.cat(alone), result.values)
 
 
 def test_numbers_beside_rows_and_alone():
@@ -497,9 +497,9 @@ def test_numbers_beside_rows_and_alone():
             return x * gate[:, None] ** 2
 
     x, gate = rows(1, 3, 4), torch.tensor([2.0, -1.0, 0.5]).double()
-    found = sw.attribute(Gate(), (x.float(), gate), target=0, n_steps=9, quadrature="gauss_legendre")
-    assert far(found.part("x").values[:, 0], x[:, 0].float() * gate.float() ** 2 / 3) < 1e-6
-    assert far(found.part("gate").values, x[:, 0].float() * gate.float() ** 2 * 2 / 3) < 1e-6
+    result = sw.attribute(Gate(), (x.float(), gate), target=0, n_steps=9, quadrature="gauss_legendre")
+    assert far(result.part("x").values[:, 0], x[:, 0].float() * gate.float() ** 2 / 3) < 1e-6
+    assert far(result.part("gate").values, x[:, 0].float() * gate.float() ** 2 * 2 / 3) < 1e-6
 
     class Square(nn.Module):
         def forward(self, a):
@@ -507,19 +507,19 @@ def test_numbers_beside_rows_and_alone():
             return a**2
 
     for inputs in ((gate,), {"a": gate}, {"a": gate.tolist()}):
-        found = sw.attribute(Square(), inputs, target=0, n_steps=4, quadrature="gauss_legendre")
-        assert far(found.values, gate.float() ** 2) < 1e-6
+        result = sw.attribute(Square(), inputs, target=0, n_steps=4, quadrature="gauss_legendre")
+        assert far(result.values, gate.float() ** 2) < 1e-6
 
 
 def test_a_lone_tensor_of_one_dimension_is_a_row():
-    found = sw.attribute(nn.Linear(3, 2), torch.arange(3.0), method="gradient", target=0)
-    assert found.values.shape == (1, 3)
+    result = sw.attribute(nn.Linear(3, 2), torch.arange(3.0), method="gradient", target=0)
+    assert result.values.shape == (1, 3)
 
 
 def test_what_is_said_of_a_number():
-    found = sw.attribute(Numbers(), (N3, N1), method="gradient", explain="a", target=0)
+    result = sw.attribute(Numbers(), (N3, N1), method="gradient", explain="a", target=0)
     with pytest.raises(ValueError, match=r"values: a map needs shape \(B, C, H, W\), got \(1,\)"):
-        found.saliency_map()
+        result.saliency_map()
     taken = sw.ablate(Numbers(), (N3[:1], N1[:1]), np.array([True]), explain="a", fill="zero", target=0)
     assert float(taken.change) == -1  # relu(3 - 1 - 1) without a is relu(-2)
     assert "wrong" in str(sw.checkup(Numbers(), (N3[:1], N1[:1]), target=0))

@@ -8,6 +8,7 @@ import pytest
 import torch
 from PIL import Image
 from torch import nn
+from toys import each
 
 import saliency_widgets as sw
 from saliency_widgets.inputs import prepare
@@ -43,18 +44,18 @@ FORMS = {
 }
 
 
-@pytest.mark.parametrize("form", FORMS)
+@each("form", FORMS)
 def test_forms_of_one_image(form):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        found = prepare(FORMS[form]())
-    assert found.tensor.shape == (1, 3, 6, 9)
-    assert found.tensor.dtype == torch.float32
-    assert torch.allclose(found.tensor, SEEN, rtol=0, atol=3e-4 if "16-bit" in form else 1e-7)
-    assert np.abs(found.images[0].astype(int) - IMAGE).max() <= ("16-bit" in form)
-    assert found.notes == ()
-    assert torch.equal(found.kind.pixels.black, torch.zeros(3, 1, 1))
-    assert torch.equal(found.kind.pixels.white, torch.ones(3, 1, 1))
+        result = prepare(FORMS[form]())
+    assert result.tensor.shape == (1, 3, 6, 9)
+    assert result.tensor.dtype == torch.float32
+    assert torch.allclose(result.tensor, SEEN, rtol=0, atol=3e-4 if "16-bit" in form else 1e-7)
+    assert np.abs(result.images[0].astype(int) - IMAGE).max() <= ("16-bit" in form)
+    assert result.notes == ()
+    assert torch.equal(result.kind.pixels.black, torch.zeros(3, 1, 1))
+    assert torch.equal(result.kind.pixels.white, torch.ones(3, 1, 1))
 
 
 @pytest.mark.parametrize("suffix", ["png", "bmp", "tiff"])
@@ -62,45 +63,43 @@ def test_forms_of_one_image(form):
 def test_a_path(tmp_path, suffix, kind):
     path = tmp_path / f"image.{suffix}"
     Image.fromarray(IMAGE).save(path)
-    found = prepare(kind(path))
-    assert torch.equal(found.tensor, SEEN)
-    shown_is(found, IMAGE)
+    result = prepare(kind(path))
+    assert torch.equal(result.tensor, SEEN)
+    shown_is(result, IMAGE)
 
 
 def test_a_batch_and_a_list_of_images():
     seen = torch.from_numpy(BATCH).movedim(-1, 1) / 255
     for form in (BATCH, list(BATCH), [Image.fromarray(p) for p in BATCH], seen, list(seen), [seen[:3], seen[3:]]):
-        found = prepare(form)
-        assert torch.equal(found.tensor, seen)
-        shown_is(found, *BATCH)
+        result = prepare(form)
+        assert torch.equal(result.tensor, seen)
+        shown_is(result, *BATCH)
 
 
 def test_images_of_different_sizes_need_a_transform():
     with pytest.raises(ValueError, match=r"inputs: expected a list of inputs of one shape.*\(3, 6, 8\).*transform="):
         prepare([IMAGE, IMAGE[:, :8]])
-    found = prepare([IMAGE, IMAGE[:, :8]], lambda a: torch.from_numpy(a[:6, :8].copy()).movedim(-1, 0) / 255)
-    assert found.tensor.shape == (2, 3, 6, 8)
-    shown_is(found, IMAGE[:, :8], IMAGE[:, :8])
+    result = prepare([IMAGE, IMAGE[:, :8]], lambda a: torch.from_numpy(a[:6, :8].copy()).movedim(-1, 0) / 255)
+    assert result.tensor.shape == (2, 3, 6, 8)
+    shown_is(result, IMAGE[:, :8], IMAGE[:, :8])
 
 
-@pytest.mark.parametrize(
-    "make", [lambda: Image.fromarray(GRAY), lambda: GRAY, lambda: GRAY[..., None], lambda: GRAY[None]]
-)
+@each("make", [lambda: Image.fromarray(GRAY), lambda: GRAY, lambda: GRAY[..., None], lambda: GRAY[None]])
 def test_grays_have_one_channel_and_are_shown_gray(make):
-    found = prepare(make())
-    assert torch.equal(found.tensor[0, 0], torch.from_numpy(GRAY) / 255)
-    assert found.tensor.shape == (1, 1, 6, 9)
-    shown_is(found, np.repeat(GRAY[..., None], 3, 2))
+    result = prepare(make())
+    assert torch.equal(result.tensor[0, 0], torch.from_numpy(GRAY) / 255)
+    assert result.tensor.shape == (1, 1, 6, 9)
+    shown_is(result, np.repeat(GRAY[..., None], 3, 2))
 
 
-@pytest.mark.parametrize("size", [(3, 5), (1, 1), (4, 4), (1, 9), (3, 3)])
-@pytest.mark.parametrize("mode", ["RGB", "L"])
+@each("size", [(3, 5), (1, 1), (4, 4), (1, 9), (3, 3)])
+@each("mode", ["RGB", "L"])
 def test_tiny_images_are_not_mistaken_for_channels(size, mode):
     array = RNG.integers(0, 256, (*size, 3) if mode == "RGB" else size, dtype=np.uint8)
-    found = prepare(Image.fromarray(array))
+    result = prepare(Image.fromarray(array))
     colors = array if mode == "RGB" else np.repeat(array[..., None], 3, 2)
-    assert found.tensor.shape == (1, 3 if mode == "RGB" else 1, *size)
-    shown_is(found, colors)
+    assert result.tensor.shape == (1, 3 if mode == "RGB" else 1, *size)
+    shown_is(result, colors)
 
 
 def test_rgba_loses_its_alpha_as_an_image_and_keeps_it_as_an_array():
@@ -119,9 +118,9 @@ def test_palettes_and_black_and_white():
     shown_is(prepare(colors), np.asarray(colors.convert("RGB")))
     bits = Image.fromarray(GRAY > 127)
     assert bits.mode == "1"
-    found = prepare(bits)
-    assert found.tensor.shape == (1, 1, 6, 9)
-    assert torch.equal(found.tensor[0, 0], torch.from_numpy(GRAY > 127).float())
+    result = prepare(bits)
+    assert result.tensor.shape == (1, 1, 6, 9)
+    assert torch.equal(result.tensor[0, 0], torch.from_numpy(GRAY > 127).float())
     for mode in ("CMYK", "YCbCr", "HSV", "LAB", "LA", "RGBX"):
         assert prepare(Image.new(mode, (9, 6))).tensor.shape == (1, 3, 6, 9)
 
@@ -131,23 +130,23 @@ def test_sixteen_bit_grays_are_scaled_not_clipped(tmp_path, suffix):
     deep = np.linspace(0, 65535, 54).reshape(6, 9).round().astype(np.uint16)
     path = tmp_path / f"deep.{suffix}"
     Image.fromarray(deep).save(path)
-    found = prepare(path)
-    assert found.tensor.shape == (1, 1, 6, 9)
-    np.testing.assert_allclose(found.tensor[0, 0], deep / 65535, atol=1e-7)
-    assert found.notes == ()
-    shown_is(found, np.repeat((deep / 65535 * 255).round().astype(np.uint8)[..., None], 3, 2))
+    result = prepare(path)
+    assert result.tensor.shape == (1, 1, 6, 9)
+    np.testing.assert_allclose(result.tensor[0, 0], deep / 65535, atol=1e-7)
+    assert result.notes == ()
+    shown_is(result, np.repeat((deep / 65535 * 255).round().astype(np.uint8)[..., None], 3, 2))
 
 
 def test_twelve_bits_in_sixteen_are_mentioned():
     deep = np.linspace(0, 4095, 54).reshape(6, 9).round().astype(np.uint16)
-    found = prepare(Image.fromarray(deep))
-    np.testing.assert_allclose(found.tensor[0, 0], deep / 65535, atol=1e-8)
-    assert len(found.tensor.unique()) == 54  # and not the 16 levels of 8 bits
-    (note,) = found.notes
+    result = prepare(Image.fromarray(deep))
+    np.testing.assert_allclose(result.tensor[0, 0], deep / 65535, atol=1e-8)
+    assert len(result.tensor.unique()) == 54  # and not the 16 levels of 8 bits
+    (note,) = result.notes
     assert note.startswith("The grays were divided by 65535, and the brightest is 4095")
 
 
-@pytest.mark.parametrize(
+@each(
     ("dtype", "top", "white"),
     [(np.int32, 65535, 65535), (np.int32, 255, 255), (np.float32, 1, 1), (np.float32, 255, 255)],
 )
@@ -158,13 +157,13 @@ def test_grays_of_numbers(dtype, top, white):
     np.testing.assert_allclose(prepare(image).tensor[0, 0], numbers / white, atol=1e-7)
 
 
-@pytest.mark.parametrize("shape", [(3, 6, 9), (1, 6, 9), (2, 3, 6, 9), (1, 5, 6, 9), (1, 3, 4, 6, 9)])
+@each("shape", [(3, 6, 9), (1, 6, 9), (2, 3, 6, 9), (1, 5, 6, 9), (1, 3, 4, 6, 9)])
 def test_a_tensor_of_bytes_is_scaled_and_says_so(shape):
     x = torch.from_numpy(RNG.integers(0, 256, shape, dtype=np.uint8))
-    found = prepare(x)
-    assert torch.equal(found.tensor, (x if x.ndim > 3 else x[None]) / 255)
-    assert found.notes == ("Bytes were scaled to [0, 1]. Pass floats if the model scales them itself.",)
-    assert prepare([x, x]).notes == found.notes
+    result = prepare(x)
+    assert torch.equal(result.tensor, (x if x.ndim > 3 else x[None]) / 255)
+    assert result.notes == ("Bytes were scaled to [0, 1]. Pass floats if the model scales them itself.",)
+    assert prepare([x, x]).notes == result.notes
     assert prepare(x, lambda t: t / 255).notes == ()
 
 
@@ -179,9 +178,9 @@ def test_a_photograph_is_turned_as_its_camera_says(tmp_path):
 
 def test_bools_and_wide_integers():
     mask = RNG.integers(0, 2, (6, 9, 3)).astype(bool)
-    found = prepare(mask)
-    assert torch.equal(found.tensor[0], torch.from_numpy(mask).movedim(-1, 0).float())
-    shown_is(found, mask * np.uint8(255))
+    result = prepare(mask)
+    assert torch.equal(result.tensor[0], torch.from_numpy(mask).movedim(-1, 0).float())
+    shown_is(result, mask * np.uint8(255))
     deep = prepare(np.full((6, 9, 3), 65535, np.uint16) * mask)
     assert float(deep.tensor.max()) == 65535
     assert any("smallest is shown as black" in note for note in deep.notes)
@@ -193,36 +192,36 @@ def test_bools_and_wide_integers():
 
 def test_a_normalized_tensor_is_shown_from_its_smallest_to_its_largest_number():
     normalized = (SEEN - 0.5) / 0.25
-    found = prepare(normalized)
-    assert torch.equal(found.tensor, normalized)
-    (note,) = found.notes
+    result = prepare(normalized)
+    assert torch.equal(result.tensor, normalized)
+    (note,) = result.notes
     assert "Pass the image and transform=" in note
     low, high = float(normalized.min()), float(normalized.max())
     expected = ((normalized[0] - low) / (high - low) * 255).round().movedim(0, -1)
-    assert np.abs(found.images[0].astype(int) - expected.numpy()).max() <= 1
+    assert np.abs(result.images[0].astype(int) - expected.numpy()).max() <= 1
     assert "for display only" in note
-    assert found.kind.pixels is None  # how it is shown is no black to start from
-    assert float(found.kind.display.black.min()) == low
+    assert result.kind.pixels is None  # how it is shown is no black to start from
+    assert float(result.kind.display.black.min()) == low
 
 
 def test_a_constant_tensor_out_of_range_is_shown_black():
-    found = prepare(torch.full((3, 4, 4), 7.0))
-    assert not found.images.any()
+    result = prepare(torch.full((3, 4, 4), 7.0))
+    assert not result.images.any()
 
 
 @pytest.mark.parametrize("channels", [2, 5, 12])
 def test_other_numbers_of_channels_are_shown_as_their_mean(channels):
     x = torch.rand(1, channels, 4, 5)
-    found = prepare(x)
+    result = prepare(x)
     expected = (x.mean(1)[0] * 255).round().numpy()
-    assert np.abs(found.images[0, ..., 0] - expected).max() <= 1
-    assert (found.images[..., :1] == found.images).all()
+    assert np.abs(result.images[0, ..., 0] - expected).max() <= 1
+    assert (result.images[..., :1] == result.images).all()
 
 
 # ---- rows
 
 
-@pytest.mark.parametrize(
+@each(
     "form",
     [
         [1.0, 2.0, 3.0],
@@ -238,11 +237,11 @@ def test_other_numbers_of_channels_are_shown_as_their_mean(channels):
     ids=repr,
 )
 def test_one_row(form):
-    found = prepare(form, dtype=torch.float64)
-    assert torch.equal(found.tensor, torch.tensor([[1.0, 2.0, 3.0]], dtype=torch.float64))
-    assert found.kind.pixels is None
-    assert found.images is None
-    assert found.notes == ()
+    result = prepare(form, dtype=torch.float64)
+    assert torch.equal(result.tensor, torch.tensor([[1.0, 2.0, 3.0]], dtype=torch.float64))
+    assert result.kind.pixels is None
+    assert result.images is None
+    assert result.notes == ()
 
 
 def test_many_rows_and_anything_that_is_an_array():
@@ -261,7 +260,7 @@ def test_rows_of_bytes_are_numbers():
 # ---- privacy
 
 
-@pytest.mark.parametrize("form", [SEEN, SEEN[0], IMAGE / 255, torch.arange(3.0)], ids=["NCHW", "CHW", "array", "row"])
+@each("form", [SEEN, SEEN[0], IMAGE / 255, torch.arange(3.0)], ids=["NCHW", "CHW", "array", "row"])
 def test_what_is_prepared_is_a_private_copy(form):
     before = form.clone() if isinstance(form, torch.Tensor) else form.copy()
     prepare(form, dtype=torch.float32).tensor.zero_()
@@ -271,14 +270,14 @@ def test_what_is_prepared_is_a_private_copy(form):
 
 def test_graphs_and_inference_mode_are_left_outside():
     leaf = SEEN.clone().requires_grad_()
-    found = prepare(leaf * 1)
-    assert not found.tensor.requires_grad
+    result = prepare(leaf * 1)
+    assert not result.tensor.requires_grad
     with torch.inference_mode():
-        found = prepare(SEEN * 1)
-    assert not found.tensor.is_inference()
+        result = prepare(SEEN * 1)
+    assert not result.tensor.is_inference()
 
 
-@pytest.mark.parametrize(
+@each(
     ("inputs", "error", "said"),
     [
         (torch.zeros(3, 0, 4), ValueError, r"inputs: they are empty, with shape \(1, 3, 0, 4\)"),
@@ -337,7 +336,7 @@ class Ends(torch.nn.Module):
         return self.end(x.flatten(1)[:, :4])
 
 
-@pytest.mark.parametrize("kind", ODD)
+@each("kind", ODD)
 def test_a_tensor_that_is_no_plain_one_is_refused_with_the_way_out(kind):
     change, said = ODD[kind]
     x, model = torch.rand(1, 3, 8, 8), Ends(lambda scores: scores)
@@ -393,11 +392,11 @@ DOUBLES = {
 }
 
 
-@pytest.mark.parametrize("form", DOUBLES)
+@each("form", DOUBLES)
 def test_a_model_without_weights_computes_in_its_inputs_own_type(form):
-    found = sw.attribute(Quartic().eval(), DOUBLES[form], target=0, method="gradient")
-    assert found.values.dtype == torch.float64
-    assert float((found.values - 4 * NUMBERS**3).abs().max()) < 1e-15
+    result = sw.attribute(Quartic().eval(), DOUBLES[form], target=0, method="gradient")
+    assert result.values.dtype == torch.float64
+    assert float((result.values - 4 * NUMBERS**3).abs().max()) < 1e-15
 
 
 @pytest.mark.parametrize(
@@ -405,8 +404,8 @@ def test_a_model_without_weights_computes_in_its_inputs_own_type(form):
     [(torch.float32, {}), (torch.bfloat16, {}), (torch.float32, {"feature_names": list("abcd")})],
 )
 def test_it_does_not_widen_what_is_narrower(dtype, settings):
-    found = sw.attribute(Quartic().eval(), NUMBERS.to(dtype), target=0, method="gradient", **settings)
-    assert found.values.dtype == dtype
+    result = sw.attribute(Quartic().eval(), NUMBERS.to(dtype), target=0, method="gradient", **settings)
+    assert result.values.dtype == dtype
 
 
 def test_whole_numbers_and_bytes_take_torchs_default_type():
@@ -425,8 +424,8 @@ def test_what_a_transform_returns_is_the_input():
 @pytest.mark.parametrize("explain", [None, "a"])
 def test_several_inputs_of_a_model_without_weights(explain):
     a, b = NUMBERS, NUMBERS.flip(1)
-    found = sw.attribute(Product().eval(), {"a": a, "b": b}, target=0, method="gradient", explain=explain)
-    values = found.values[:, :4].double()
+    result = sw.attribute(Product().eval(), {"a": a, "b": b}, target=0, method="gradient", explain=explain)
+    values = result.values[:, :4].double()
     assert float((values - 3 * a**2 * (b**2).sum()).abs().max()) < 1e-15
 
 

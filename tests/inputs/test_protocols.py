@@ -12,6 +12,7 @@ import pytest
 import torch
 from PIL import Image
 from torch import nn
+from toys import each
 
 from saliency_widgets.inputs import prepare, short_names
 from saliency_widgets.inputs.adapters import class_names_of, transform_of, unwrapped
@@ -96,12 +97,12 @@ class Careful:
         return torch.zeros(3, 4, 4)
 
 
-@pytest.mark.parametrize("transform", [lambda p: p, Careful(), nn.Identity(), np.asarray, torch.Tensor, max])
+@each("transform", [lambda p: p, Careful(), nn.Identity(), np.asarray, torch.Tensor, max])
 def test_the_callers_function_is_used_as_it_is(transform):
     assert found_for(transform, model_with(pretrained_cfg=CONFIG)) == (transform, [])
 
 
-@pytest.mark.parametrize("transform", ["imagenet", 224, [lambda p: p], object()])
+@each("transform", ["imagenet", 224, [lambda p: p], object()])
 def test_what_is_no_transform(transform):
     said = r"transform: expected a function from an image to a tensor, torchvision weights, a Hugging Face image pro"
     with pytest.raises(TypeError, match=rf"{said}.*timm data config, got a {type(transform).__name__}\."):
@@ -152,16 +153,16 @@ class ToyNet_Weights(WeightsEnum):  # noqa: N801
     DEFAULT = IMAGENET1K_V1
 
 
-@pytest.mark.parametrize("weights", [ToyNet_Weights.DEFAULT, ToyNet_Weights.DEFAULT.value], ids=["enum", "plain"])
-@pytest.mark.parametrize("form", [IMAGE, PIXELS, PIXELS / 255], ids=["image", "bytes", "floats"])
+@each("weights", [ToyNet_Weights.DEFAULT, ToyNet_Weights.DEFAULT.value], ids=["enum", "plain"])
+@each("form", [IMAGE, PIXELS, PIXELS / 255], ids=["image", "bytes", "floats"])
 def test_weights_bring_their_transform(weights, form):
     transform, notes = found_for(weights, inputs=form)
-    found = prepare(form, transform)
+    result = prepare(form, transform)
     expected = resized((32, 32), Image.Resampling.BILINEAR).crop((4, 4, 28, 28))
-    np.testing.assert_allclose(found.tensor, normalized(expected), atol=1e-6)
-    np.testing.assert_array_equal(found.images[0], np.asarray(expected))
+    np.testing.assert_allclose(result.tensor, normalized(expected), atol=1e-6)
+    np.testing.assert_array_equal(result.images[0], np.asarray(expected))
     assert notes == []
-    assert found.notes == ()
+    assert result.notes == ()
 
 
 def test_weights_take_tensors_and_grays():
@@ -235,22 +236,22 @@ EVALUATIONS = {
 }
 
 
-@pytest.mark.parametrize("case", EVALUATIONS)
+@each("case", EVALUATIONS)
 def test_a_data_config_says_what_the_model_sees(case):
     changed, seen = EVALUATIONS[case]
     config = CONFIG | changed
     transform, notes = found_for(config)
-    found = prepare(IMAGE, transform)
+    result = prepare(IMAGE, transform)
     expected = normalized(seen(), config["mean"], config["std"])
-    assert found.tensor.shape == expected.shape
-    np.testing.assert_allclose(found.tensor, expected, atol=1e-6)
+    assert result.tensor.shape == expected.shape
+    np.testing.assert_allclose(result.tensor, expected, atol=1e-6)
     assert notes == []
     colors = np.asarray(seen().convert("RGB"))
-    assert np.abs(found.images[0].astype(int) - colors).max() <= 1
-    assert found.notes == ()
+    assert np.abs(result.images[0].astype(int) - colors).max() <= 1
+    assert result.notes == ()
 
 
-@pytest.mark.parametrize("case", EVALUATIONS)
+@each("case", EVALUATIONS)
 def test_mappings_and_objects_say_the_same(case):
     config = CONFIG | EVALUATIONS[case][0]
     of_mapping, _ = found_for(config)
@@ -260,25 +261,25 @@ def test_mappings_and_objects_say_the_same(case):
 
 
 def test_black_and_white_are_found_by_probing():
-    found = prepare(IMAGE, found_for(CONFIG)[0])
-    for end, level in ((found.kind.pixels.black, 0), (found.kind.pixels.white, 1)):
+    result = prepare(IMAGE, found_for(CONFIG)[0])
+    for end, level in ((result.kind.pixels.black, 0), (result.kind.pixels.white, 1)):
         expected = (level - torch.tensor(MEAN)) / torch.tensor(STD)
         assert torch.allclose(end, expected.view(3, 1, 1).expand(3, 28, 28), atol=1e-6)
 
 
-@pytest.mark.parametrize("size", [(1, 1), (7, 300), (300, 7), (28, 28), (64, 64), (1, 200)])
-@pytest.mark.parametrize("mode", ["center", "squash", "border"])
+@each("size", [(1, 1), (7, 300), (300, 7), (28, 28), (64, 64), (1, 200)])
+@each("mode", ["center", "squash", "border"])
 def test_images_of_any_size(size, mode):
     transform, _ = found_for(CONFIG | {"crop_mode": mode})
-    found = prepare(Image.new("RGB", size, (10, 200, 30)), transform)
-    assert found.tensor.shape == (1, 3, 28, 28)
-    middle = found.tensor[0, :, 13:15, 13:15].double().numpy()
+    result = prepare(Image.new("RGB", size, (10, 200, 30)), transform)
+    assert result.tensor.shape == (1, 3, 28, 28)
+    middle = result.tensor[0, :, 13:15, 13:15].double().numpy()
     expected = np.broadcast_to(normalized(np.uint8([[[10, 200, 30]]]))[0], (3, 2, 2))
     if mode != "border" or size[0] == size[1]:
         np.testing.assert_allclose(middle, expected, atol=1e-5)
 
 
-@pytest.mark.parametrize(
+@each(
     "form",
     [
         PIXELS,
@@ -294,16 +295,16 @@ def test_images_of_any_size(size, mode):
 def test_an_image_in_any_form_is_the_same_image(form):
     transform, _ = found_for(CONFIG)
     expected = prepare(IMAGE, transform)
-    found = prepare(form, transform)
-    assert torch.equal(found.tensor, expected.tensor)
-    np.testing.assert_array_equal(found.images, expected.images)
-    assert found.notes == ()
+    result = prepare(form, transform)
+    assert torch.equal(result.tensor, expected.tensor)
+    np.testing.assert_array_equal(result.images, expected.images)
+    assert result.notes == ()
 
 
 DEEP = (np.asarray(IMAGE.convert("L")).astype(np.uint16) * 257).astype(np.uint16)
 
 
-@pytest.mark.parametrize(
+@each(
     "image",
     [
         Image.fromarray(DEEP),
@@ -314,14 +315,14 @@ DEEP = (np.asarray(IMAGE.convert("L")).astype(np.uint16) * 257).astype(np.uint16
     ],
     ids=["16 bits", "32 bits", "floats", "8 bits", "alpha"],
 )
-@pytest.mark.parametrize("make", [lambda: CONFIG, lambda: ToyNet_Weights.DEFAULT], ids=["config", "weights"])
+@each("make", [lambda: CONFIG, lambda: ToyNet_Weights.DEFAULT], ids=["config", "weights"])
 def test_our_own_transforms_see_images_of_eight_bits(make, image):
     transform, _ = found_for(make())
-    expected, found = prepare(IMAGE.convert("L"), transform), prepare(image, transform)
-    assert torch.equal(found.tensor, expected.tensor)
-    assert torch.equal(found.kind.pixels.white, expected.kind.pixels.white)
-    assert found.notes == expected.notes
-    assert torch.equal(transform(image), found.tensor)
+    expected, result = prepare(IMAGE.convert("L"), transform), prepare(image, transform)
+    assert torch.equal(result.tensor, expected.tensor)
+    assert torch.equal(result.kind.pixels.white, expected.kind.pixels.white)
+    assert result.notes == expected.notes
+    assert torch.equal(transform(image), result.tensor)
 
 
 def test_grays_become_what_the_model_takes():
@@ -339,7 +340,7 @@ def test_a_batch_is_transformed_image_by_image():
     assert torch.equal(prepare(list(batch), transform).tensor, expected)
 
 
-@pytest.mark.parametrize(
+@each(
     ("inputs", "said"),
     [
         (PIXELS / 100, r"expected images in uint8 or in \[0, 1\]; leave transform= out"),
@@ -355,7 +356,7 @@ def test_numbers_that_are_no_images(inputs, said):
         prepare(inputs, found_for(CONFIG)[0])
 
 
-@pytest.mark.parametrize(
+@each(
     ("changed", "said"),
     [
         ({"std": None}, r"must have input_size, mean, std; this one has no std\."),
@@ -403,7 +404,7 @@ CARRIERS = {
 }
 
 
-@pytest.mark.parametrize("carrier", CARRIERS)
+@each("carrier", CARRIERS)
 def test_the_models_own_config_is_used_and_mentioned(carrier):
     transform, (note,) = found_for(None, CARRIERS[carrier]())
     assert torch.equal(transform(IMAGE), found_for(CONFIG)[0](IMAGE))
@@ -440,19 +441,19 @@ MODELS = {
 }
 
 
-@pytest.mark.parametrize("form", PEOPLES)
+@each("form", PEOPLES)
 def test_images_go_through_the_models_config(form):
     transform, notes = found_for(None, model_with(pretrained_cfg=CONFIG), PEOPLES[form])
     assert transform is not None
     assert len(notes) == 1
 
 
-@pytest.mark.parametrize("form", MODELS)
+@each("form", MODELS)
 def test_what_may_be_ready_for_the_model_is_left_alone(form):
     assert found_for(None, model_with(pretrained_cfg=CONFIG), MODELS[form]) == (None, [])
 
 
-@pytest.mark.parametrize(
+@each(
     "model",
     [
         model_with(pretrained_cfg={"url": "", "num_classes": 3}),
@@ -513,14 +514,14 @@ PROCESSORS = {
 def test_a_processor_is_a_transform(hugging_face, case, form):
     kind, settings, seen = PROCESSORS[case]
     transform, notes = found_for(getattr(hugging_face, kind)(**settings), inputs=form)
-    found = prepare(form, transform)
+    result = prepare(form, transform)
     expected = normalized(seen(), settings["image_mean"], settings["image_std"])
-    np.testing.assert_allclose(found.tensor, expected, atol=1e-5)
-    assert np.abs(found.images[0].astype(int) - np.asarray(seen())).max() <= 1
+    np.testing.assert_allclose(result.tensor, expected, atol=1e-5)
+    assert np.abs(result.images[0].astype(int) - np.asarray(seen())).max() <= 1
     assert notes == []
-    assert found.notes == ()
+    assert result.notes == ()
     black = -np.divide(settings["image_mean"], settings["image_std"])
-    np.testing.assert_allclose(found.kind.pixels.black.mean((1, 2)), black, atol=1e-5)
+    np.testing.assert_allclose(result.kind.pixels.black.mean((1, 2)), black, atol=1e-5)
 
 
 def test_a_processor_takes_grays_transparency_and_batches(hugging_face):
@@ -534,10 +535,10 @@ def test_a_processor_takes_grays_transparency_and_batches(hugging_face):
 
 def test_a_processors_image_fits_its_model(hugging_face):
     transform, _ = found_for(hugging_face.ViTImageProcessor(size={"height": 16, "width": 16}))
-    found = prepare(IMAGE, transform)
+    result = prepare(IMAGE, transform)
     with torch.no_grad():
         for make in (vit, resnet):
-            assert make(hugging_face, num_labels=5)(found.tensor).logits.shape == (1, 5)
+            assert make(hugging_face, num_labels=5)(result.tensor).logits.shape == (1, 5)
 
 
 class Processor:
@@ -564,8 +565,8 @@ def test_one_mean_asks_for_grays():
         assert image.mode == "L"
         return {"pixel_values": torch.from_numpy(np.asarray(image) / 127.5 - 1)[None, None]}
 
-    found = prepare(IMAGE, found_for(Processor(pixels))[0])
-    np.testing.assert_allclose(found.tensor, normalized(IMAGE.convert("L"), 0.5, 0.5), atol=1e-6)
+    result = prepare(IMAGE, found_for(Processor(pixels))[0])
+    np.testing.assert_allclose(result.tensor, normalized(IMAGE.convert("L"), 0.5, 0.5), atol=1e-6)
 
 
 def test_one_for_texts_and_images_has_one_for_images():
@@ -578,7 +579,7 @@ def test_one_for_texts_and_images_has_one_for_images():
     assert torch.equal(found_for(Both())[0](IMAGE), torch.ones(1, 3, 4, 6))
 
 
-@pytest.mark.parametrize(
+@each(
     ("result", "got"),
     [
         ({"input_ids": torch.ones(1, 5)}, r"a dict of \['input_ids'\]"),
@@ -605,9 +606,9 @@ def test_what_is_built_can_be_sent_to_another_process(make):
 # ---- names of classes
 
 
-@pytest.mark.parametrize("given", [NAMES, tuple(NAMES), {0: "a", 1: "b"}, "one string", []], ids=repr)
-def test_names_that_are_given_win(given):
-    assert class_names_of(given, ToyNet_Weights.DEFAULT, model_with(class_names=["x"])) == (given, True)
+@each("value", [NAMES, tuple(NAMES), {0: "a", 1: "b"}, "one string", []], ids=repr)
+def test_names_that_are_given_win(value):
+    assert class_names_of(value, ToyNet_Weights.DEFAULT, model_with(class_names=["x"])) == (value, True)
 
 
 def test_weights_name_the_classes():
@@ -637,14 +638,14 @@ NAMED = {
 }
 
 
-@pytest.mark.parametrize("case", NAMED)
+@each("case", NAMED)
 def test_names_are_found_on_the_model(case):
     assert class_names_of(None, None, NAMED[case]()) == (NAMES, False)
     unfit = Weights("", list, {"categories": ["tench"]})
     assert class_names_of(None, unfit, NAMED[case]()) == (NAMES, False)
 
 
-@pytest.mark.parametrize(
+@each(
     "model",
     [
         None,
@@ -691,8 +692,8 @@ def test_wrappers_are_taken_off_in_any_order():
         (nn.DataParallel(torch.compile(model)), [parallel, compiled]),
         (torch.compile(nn.DataParallel(torch.compile(model))), [compiled, parallel]),
     ):
-        found, notes = unwrapped(wrapped)
-        assert found is model
+        result, notes = unwrapped(wrapped)
+        assert result is model
         assert len(notes) == len(said)
         assert all(part in note for part, note in zip(said, notes, strict=True))
     mine = Parallel(model)
@@ -705,14 +706,14 @@ def test_distributed_models():
     torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
     try:
         model = nn.Linear(2, 2)
-        found, (note,) = unwrapped(nn.parallel.DistributedDataParallel(model))
-        assert found is model
+        result, (note,) = unwrapped(nn.parallel.DistributedDataParallel(model))
+        assert result is model
         assert "inside DistributedDataParallel" in note
     finally:
         torch.distributed.destroy_process_group()
 
 
-@pytest.mark.parametrize(
+@each(
     ("names", "short"),
     [
         (["tabby, tabby cat", "crane, lift", "crane"], ["tabby", "crane, lift", "crane"]),

@@ -14,7 +14,7 @@ from sklearn.decomposition import PCA
 from sklearn.linear_model import LinearRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import KBinsDiscretizer, OneHotEncoder, StandardScaler
-from toys import linear
+from toys import each, linear
 
 import saliency_widgets as sw
 from saliency_widgets.inputs.table import read_table
@@ -40,10 +40,10 @@ def encoder(people):
     ).fit(people)
 
 
-@pytest.mark.parametrize("form", ["array", "tensor", "list", "row", "series", "frame", "mapping"])
+@each("form", ["array", "tensor", "list", "row", "series", "frame", "mapping"])
 def test_a_row_may_come_in_any_form(form):
     numbers = [40.0, 3000.0, -5.0]
-    given = {
+    settings = {
         "array": np.array(numbers),
         "tensor": torch.tensor(numbers),
         "list": numbers,
@@ -53,26 +53,26 @@ def test_a_row_may_come_in_any_form(form):
         "mapping": dict(zip(NAMES, numbers, strict=True)),
     }[form]
     named = form in ("series", "frame", "mapping")
-    found = read_table(given, feature_names=None if named else NAMES)
-    assert found.names == NAMES
-    assert found.tensor.tolist() == [numbers]
-    assert found.columns.of.tolist() == [0, 1, 2]
+    result = read_table(settings, feature_names=None if named else NAMES)
+    assert result.names == NAMES
+    assert result.tensor.tolist() == [numbers]
+    assert result.columns.of.tolist() == [0, 1, 2]
 
 
 def test_one_hot_groups_are_found_and_summed_back(people, encoder):
-    found = read_table(people.iloc[[3]], people, transform=encoder)
-    assert found.tensor.shape == (1, 7)
-    assert found.columns.rows.shape == (50, 7)
-    assert found.columns.of.tolist() == [0, 1, 2, 2, 2, 3, 3]
+    result = read_table(people.iloc[[3]], people, transform=encoder)
+    assert result.tensor.shape == (1, 7)
+    assert result.columns.rows.shape == (50, 7)
+    assert result.columns.of.tolist() == [0, 1, 2, 2, 2, 3, 3]
     values = torch.arange(7.0)[None]
-    assert found.columns.summed(values).tolist() == [[0.0, 1.0, 2.0 + 3.0 + 4.0, 5.0 + 6.0]]
-    assert found.notes == ()
+    assert result.columns.summed(values).tolist() == [[0.0, 1.0, 2.0 + 3.0 + 4.0, 5.0 + 6.0]]
+    assert result.notes == ()
 
 
 def test_columns_are_told_apart_in_whatever_order_an_encoder_lays_them(people):
     turned = ColumnTransformer([("words", OneHotEncoder(drop="first"), ["job"])], remainder="passthrough").fit(people)
-    found = read_table(people.iloc[0], people, transform=turned)
-    assert found.columns.of.tolist() == [2, 2, 0, 1, 3]
+    result = read_table(people.iloc[0], people, transform=turned)
+    assert result.columns.of.tolist() == [2, 2, 0, 1, 3]
 
 
 def test_a_pipeline_and_a_function_are_taken_too(people):
@@ -80,8 +80,8 @@ def test_a_pipeline_and_a_function_are_taken_too(people):
     scaler = make_pipeline(StandardScaler()).fit(numbers.to_numpy())
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        found = read_table(numbers.iloc[0], numbers, transform=scaler)
-    assert torch.allclose(found.tensor, torch.from_numpy(scaler.transform(numbers.iloc[[0]].to_numpy())))
+        result = read_table(numbers.iloc[0], numbers, transform=scaler)
+    assert torch.allclose(result.tensor, torch.from_numpy(scaler.transform(numbers.iloc[[0]].to_numpy())))
     by_hand = read_table(numbers.iloc[0], numbers, transform=lambda rows: rows.to_numpy() / 10)
     assert by_hand.tensor.numpy() == pytest.approx(numbers.iloc[[0]].to_numpy() / 10, rel=1e-6)
 
@@ -91,14 +91,14 @@ def test_integrated_gradients_of_a_linear_model_are_in_the_units_people_know(peo
     numbers = people[["age", "income"]].astype(float)
     scaler = StandardScaler().fit(numbers)
     weights = torch.tensor([0.7, -2.0], dtype=torch.float64)
-    found = sw.attribute(
+    result = sw.attribute(
         linear(weights), numbers.iloc[7], method="integrated_gradients", baseline="median", score="value",
         transform=scaler, background=numbers,
     )  # fmt: skip
     original = weights.numpy() / scaler.scale_
     expected = original * (numbers.iloc[7].to_numpy() - numbers.quantile(0.5, interpolation="lower").to_numpy())
-    assert found.by_feature().iloc[0].to_numpy() == pytest.approx(expected)
-    assert list(found.by_feature()) == ["age", "income"]
+    assert result.by_feature().iloc[0].to_numpy() == pytest.approx(expected)
+    assert list(result.by_feature()) == ["age", "income"]
 
 
 def test_the_typical_row_has_medians_and_the_most_frequent(people, encoder):
@@ -110,24 +110,24 @@ def test_the_typical_row_has_medians_and_the_most_frequent(people, encoder):
 
 def test_a_constant_column_is_said(people):
     people["age"] = 30
-    found = read_table(people[["age", "income"]].iloc[0], people[["age", "income"]])
-    assert any("Constant in the background: age" in note for note in found.notes)
+    result = read_table(people[["age", "income"]].iloc[0], people[["age", "income"]])
+    assert any("Constant in the background: age" in note for note in result.notes)
 
 
 def test_a_category_that_no_row_has_is_counted_to_its_column(people, encoder):
     some = people[people["job"] != "pilot"]
-    found = read_table(some.iloc[0], some, transform=encoder)
-    assert found.columns.of.tolist() == [0, 1, 2, 2, 2, 3, 3]
-    assert found.notes == ()
+    result = read_table(some.iloc[0], some, transform=encoder)
+    assert result.columns.of.tolist() == [0, 1, 2, 2, 2, 3, 3]
+    assert result.notes == ()
 
 
 def test_numbers_that_never_move_and_have_no_names_are_left_out(people, encoder):
     """Of a function, nothing tells whether "pilot" belongs to the job or to the column behind it."""
     some = people[people["job"] != "pilot"]
-    found = read_table(some.iloc[0], some, transform=lambda rows: encoder.transform(rows))
-    assert found.columns.of.tolist() == [0, 1, 2, 2, -1, 3, 3]
-    assert any("1 of the 7 numbers that the model sees" in note for note in found.notes)
-    assert found.columns.summed(torch.arange(7.0)[None]).tolist() == [[0.0, 1.0, 2.0 + 3.0, 5.0 + 6.0]]
+    result = read_table(some.iloc[0], some, transform=lambda rows: encoder.transform(rows))
+    assert result.columns.of.tolist() == [0, 1, 2, 2, -1, 3, 3]
+    assert any("1 of the 7 numbers that the model sees" in note for note in result.notes)
+    assert result.columns.summed(torch.arange(7.0)[None]).tolist() == [[0.0, 1.0, 2.0 + 3.0, 5.0 + 6.0]]
 
 
 def test_categories_that_come_late_in_a_sorted_background_are_found():
@@ -160,18 +160,18 @@ def test_one_row_alone_tells_of_numbers_but_not_of_words(people, encoder):
 
 def test_a_table_of_many_columns_is_read_in_few_calls_and_blocks(monkeypatch):
     wide = pd.DataFrame(np.random.default_rng(0).random((300, 400)), columns=[f"c{k}" for k in range(400)])
-    asked = []
+    requested = []
 
     def turned(rows):
-        asked.append(len(rows))
+        requested.append(len(rows))
         return wide.columns.size * rows.to_numpy()[:, ::-1]
 
     assert read_table(wide.iloc[0], wide, transform=turned).columns.of.tolist() == list(range(400))[::-1]
-    assert sum(asked) < 50_000  # each column changed in each row would be 120,000
-    whole = len(asked)
+    assert sum(requested) < 50_000  # each column changed in each row would be 120,000
+    whole = len(requested)
     monkeypatch.setattr("saliency_widgets.inputs.tracing._CELLS", 40_000)
     assert read_table(wide.iloc[0], wide, transform=turned).columns.of.tolist() == list(range(400))[::-1]
-    assert len(asked) - whole > 2 * whole
+    assert len(requested) - whole > 2 * whole
 
 
 def _rare():
@@ -183,7 +183,7 @@ def _rare():
     })  # fmt: skip
 
 
-@pytest.mark.parametrize(
+@each(
     "transform",
     [
         lambda d: np.column_stack([d.vip, d.spend, d.vip * d.spend]),
@@ -196,9 +196,9 @@ def _rare():
 )
 def test_rare_interactions_of_columns_are_refused(transform):
     rows = _rare()
-    for place in (0, 700, int(rows["vip"].argmax())):
+    for position in (0, 700, int(rows["vip"].argmax())):
         with pytest.raises(ValueError, match="depends on several of the 3 columns"):
-            read_table(rows.iloc[[place]], rows, transform=transform)
+            read_table(rows.iloc[[position]], rows, transform=transform)
 
 
 def test_every_number_that_varies_is_somebodys():
@@ -208,17 +208,17 @@ def test_every_number_that_varies_is_somebodys():
     def encode(table):
         return np.column_stack([table.age, np.eye(400)[table.zip.to_numpy().astype(int)], table.k > 5])
 
-    found = read_table(rows.iloc[[0]], rows, transform=encode)
-    assert found.columns.of.tolist() == [0] + [1] * 400 + [-1]
-    assert any("1 of the 402 numbers" in note for note in found.notes)
+    result = read_table(rows.iloc[[0]], rows, transform=encode)
+    assert result.columns.of.tolist() == [0] + [1] * 400 + [-1]
+    assert any("1 of the 402 numbers" in note for note in result.notes)
 
 
 def test_names_of_numbers_are_not_trusted_where_they_mean_something_else():
     codes = np.column_stack([np.random.default_rng(k).integers(0, 4, 1000) for k in range(3)])
     encoder = OneHotEncoder(sparse_output=False).fit(codes)
     seen = codes[(codes != 3).all(1)][:100]
-    found = read_table(seen[0], seen, transform=encoder, feature_names=["x1", "x2", "x3"]).columns.of
-    assert found.tolist() == [0, 0, 0, -1, 1, 1, 1, -1, 2, 2, 2, -1]
+    result = read_table(seen[0], seen, transform=encoder, feature_names=["x1", "x2", "x3"]).columns.of
+    assert result.tolist() == [0, 0, 0, -1, 1, 1, 1, -1, 2, 2, 2, -1]
     for names, of in ((["a", "a_b"], -1), (["a__b", "b"], 0)):
         rows = pd.DataFrame({names[0]: ["p", "q", "b_3"] * 9, names[1]: np.arange(27.0)})
         hot = make_column_transformer((OneHotEncoder(), [names[0]]), remainder="passthrough").fit(rows)
@@ -249,9 +249,9 @@ def test_categories_that_are_numbers_keep_to_values_that_there_are():
     for unknown in ("error", "ignore"):
         hot = OneHotEncoder(handle_unknown=unknown)
         encoder = make_column_transformer((hot, ["pclass"]), remainder="passthrough").fit(rows)
-        found = read_table(rows.iloc[[0]], rows, transform=encoder)
-        assert found.columns.median.tolist() == [1, 0, 0.2]
-        assert found.columns.of.tolist() == [0, 0, 1]
+        result = read_table(rows.iloc[[0]], rows, transform=encoder)
+        assert result.columns.median.tolist() == [1, 0, 0.2]
+        assert result.columns.of.tolist() == [0, 0, 1]
 
 
 def test_columns_keep_their_own_types():
@@ -263,19 +263,19 @@ def test_columns_keep_their_own_types():
         return np.column_stack([pd.get_dummies(table["city"]).to_numpy(float), days, table["flag"]])
 
     for row in (rows.iloc[[0]], rows.iloc[0]):
-        found = read_table(row, rows, transform=encode)
-        assert found.tensor.tolist() == [[1, 0, 0, 0, 1]]
-        assert found.columns.of.tolist() == [0, 0, 0, 1, 2]
-        assert found.columns.median.tolist() == [1, 0, 0, 4, 1]
-        edited = found.with_values({"city": "c", "day": when[7]}).with_values({"flag": 0})
+        result = read_table(row, rows, transform=encode)
+        assert result.tensor.tolist() == [[1, 0, 0, 0, 1]]
+        assert result.columns.of.tolist() == [0, 0, 0, 1, 2]
+        assert result.columns.median.tolist() == [1, 0, 0, 4, 1]
+        edited = result.with_values({"city": "c", "day": when[7]}).with_values({"flag": 0})
         assert edited.tensor.tolist() == [[0, 0, 1, 7, 0]]
         assert edited.rows.dtypes.to_dict() == rows.dtypes.to_dict()
     with pytest.raises(ValueError, match=r"city: 'z' is not known\. Known: 'a', 'b', 'c'"):
-        found.with_values({"city": "z"})
+        result.with_values({"city": "z"})
     with pytest.raises(ValueError, match="flag: expected True or False"):
-        found.with_values({"flag": 7})
+        result.with_values({"flag": 7})
     with pytest.raises(ValueError, match="day: expected a value of type datetime64"):
-        found.with_values({"day": "soon"})
+        result.with_values({"day": "soon"})
 
 
 def test_a_whole_number_may_become_another():
@@ -306,9 +306,9 @@ def test_a_row_without_types_takes_those_of_the_background():
     def encode(table):
         return np.column_stack([table.zip.astype(str) == "101", table.x, ~table.flag])
 
-    own = read_table(rows.iloc[[0]], rows, transform=encode).tensor
+    local = read_table(rows.iloc[[0]], rows, transform=encode).tensor
     for row in (rows.iloc[0], dict(rows.iloc[0]), {"zip": 101.0, "x": 0.5, "flag": 1}):
-        assert torch.equal(read_table(row, rows, transform=encode).tensor, own)
+        assert torch.equal(read_table(row, rows, transform=encode).tensor, local)
         assert torch.equal(
             read_table(row, rows, transform=hot).tensor, read_table(rows.iloc[[0]], rows, transform=hot).tensor
         )
@@ -365,9 +365,9 @@ def test_what_does_not_fit_is_said(people, change, error, said):
     arguments = {"row": numbers.iloc[0], "background": numbers} | change(people)
     if set(arguments["row"].columns if isinstance(arguments["row"], pd.DataFrame) else []) == set(people):
         arguments["background"] = people
-    given = arguments["background"]
-    if isinstance(given, pd.DataFrame) and "job" in given and "holds" not in said:
-        arguments["background"] = given.drop(columns=["job", "owns"])
+    value = arguments["background"]
+    if isinstance(value, pd.DataFrame) and "job" in value and "holds" not in said:
+        arguments["background"] = value.drop(columns=["job", "owns"])
     if isinstance(arguments["row"], np.ndarray):
         arguments["background"] = None
     with pytest.raises(error, match=said):
@@ -412,16 +412,16 @@ def test_rows_without_names_behind_a_transform_fitted_with_names(bodies, which):
     transform = transforms(bodies)[which]
     row = bodies.iloc[3].to_numpy().copy()
     expected = WEIGHTS.numpy() * (row - bodies.mean().to_numpy()) / bodies.std(ddof=0).to_numpy()
-    for given in (row, row[None], torch.from_numpy(row), row.tolist()):
-        found = sw.attribute(linear(WEIGHTS), given, method="input_x_gradient", score="value", transform=transform)
-        assert found.by_feature().columns.tolist() == FITTED
-        assert found.by_feature().iloc[0].to_numpy() == pytest.approx(expected)
+    for value in (row, row[None], torch.from_numpy(row), row.tolist()):
+        result = sw.attribute(linear(WEIGHTS), value, method="input_x_gradient", score="value", transform=transform)
+        assert result.by_feature().columns.tolist() == FITTED
+        assert result.by_feature().iloc[0].to_numpy() == pytest.approx(expected)
     for background in (bodies, bodies.to_numpy(), bodies[FITTED[::-1]]):
-        given = row if background is not None and list(getattr(background, "columns", FITTED)) == FITTED else row[::-1]
-        found = sw.attribute(
-            linear(WEIGHTS), given, method="input_x_gradient", score="value", transform=transform, background=background
+        value = row if background is not None and list(getattr(background, "columns", FITTED)) == FITTED else row[::-1]
+        result = sw.attribute(
+            linear(WEIGHTS), value, method="input_x_gradient", score="value", transform=transform, background=background
         )
-        assert found.by_feature().iloc[0][FITTED].to_numpy() == pytest.approx(expected)
+        assert result.by_feature().iloc[0][FITTED].to_numpy() == pytest.approx(expected)
 
 
 @pytest.mark.filterwarnings("error")
@@ -430,9 +430,9 @@ def test_columns_go_to_the_transform_by_name(bodies):
     for name, transform in transforms(bodies).items():
         expected = read_table(row, transform=transform).tensor
         turned = row[["weight", "age", "height"]]
-        found = read_table(turned, bodies, transform=transform)
-        assert torch.equal(found.tensor, expected), name
-        assert found.columns.of.tolist() == [1, 2, 0]
+        result = read_table(turned, bodies, transform=transform)
+        assert torch.equal(result.tensor, expected), name
+        assert result.columns.of.tolist() == [1, 2, 0]
         more = read_table(turned.assign(shoe=43.0), transform=transform)
         assert torch.equal(more.tensor, expected)
         assert more.columns.of.tolist() == [1, 2, 0]
@@ -445,29 +445,29 @@ def test_columns_go_to_the_transform_by_name(bodies):
 def test_names_for_people_stand_for_the_transforms_own_by_position(bodies):
     scaler = StandardScaler().fit(bodies)
     names = ["Age in years", "height", "kg"]
-    found = read_table(bodies.iloc[3].to_numpy(), bodies.to_numpy(), feature_names=names, transform=scaler)
-    assert torch.equal(found.tensor, read_table(bodies.iloc[3], transform=scaler).tensor)
-    assert found.names == names
+    result = read_table(bodies.iloc[3].to_numpy(), bodies.to_numpy(), feature_names=names, transform=scaler)
+    assert torch.equal(result.tensor, read_table(bodies.iloc[3], transform=scaler).tensor)
+    assert result.names == names
 
 
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("bound", [False, True])
 def test_rows_with_names_behind_a_transform_fitted_without(bodies, bound):
     scaler = StandardScaler().fit(bodies.to_numpy())
-    found = read_table(bodies.iloc[3], bodies, transform=scaler.transform if bound else scaler)
-    assert found.tensor.numpy() == pytest.approx(scaler.transform(bodies.iloc[[3]].to_numpy()))
-    assert found.names == FITTED
+    result = read_table(bodies.iloc[3], bodies, transform=scaler.transform if bound else scaler)
+    assert result.tensor.numpy() == pytest.approx(scaler.transform(bodies.iloc[[3]].to_numpy()))
+    assert result.names == FITTED
 
 
 def test_words_in_a_row_without_names(people, encoder):
     row = people.iloc[3]
-    for given in (row.to_list(), row.to_numpy(), [row.to_list()]):
-        found = read_table(given, people, transform=encoder)
-        assert torch.equal(found.tensor, read_table(people.iloc[[3]], people, transform=encoder).tensor)
+    for value in (row.to_list(), row.to_numpy(), [row.to_list()]):
+        result = read_table(value, people, transform=encoder)
+        assert torch.equal(result.tensor, read_table(people.iloc[[3]], people, transform=encoder).tensor)
 
 
 @pytest.mark.parametrize(
-    ("given", "names", "message"),
+    ("value", "names", "message"),
     [
         (lambda b: b.iloc[0].to_numpy()[:2], None, "fitted on 3 columns, age, height, weight; these rows have 2"),
         (lambda b: np.ones((2, 4)), None, "fitted on 3 columns.*these rows have 4"),
@@ -476,10 +476,10 @@ def test_words_in_a_row_without_names(people, encoder):
         (lambda b: b.iloc[0].to_numpy(), ["kg", "age", "height"], "called kg, age, height, in another order"),
     ],
 )
-def test_other_columns_than_the_transforms_are_said(bodies, given, names, message):
+def test_other_columns_than_the_transforms_are_said(bodies, value, names, message):
     for transform in transforms(bodies).values():
         with pytest.raises(ValueError, match=f"^inputs: .*{message}"):
-            read_table(given(bodies), feature_names=names, transform=transform)
+            read_table(value(bodies), feature_names=names, transform=transform)
 
 
 def test_another_number_of_columns_than_an_unnamed_transform_has_is_said(bodies):
@@ -544,9 +544,9 @@ def test_names_that_are_lists_are_refused(rows, background):
 
 @pytest.mark.parametrize(("shape", "net"), [((2,), torch.nn.Linear(2, 1)), ((3, 8, 8), torch.nn.Conv2d(3, 1, 8))])
 def test_masked_values_are_refused_and_a_mask_of_none_is_none(shape, net):
-    given = np.ma.masked_array(np.ones(shape, np.float32), np.zeros(shape, bool))
+    value = np.ma.masked_array(np.ones(shape, np.float32), np.zeros(shape, bool))
     model = torch.nn.Sequential(net, torch.nn.Flatten())
-    sw.attribute(model, given, method="gradient")
-    given[..., -1] = np.ma.masked
+    sw.attribute(model, value, method="gradient")
+    value[..., -1] = np.ma.masked
     with pytest.raises(TypeError, match=r"^inputs: expected an array without missing .*Pass inputs\.filled\(value\)"):
-        sw.attribute(model, given, method="gradient")
+        sw.attribute(model, value, method="gradient")

@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 from torch import nn
 from torch.nn import functional as F
-from toys import far, state_of
+from toys import each, far, state_of
 
 import saliency_widgets as sw
 from saliency_widgets.runtime.model.isolation import dtype_of
@@ -62,14 +62,14 @@ def gradient(model, x, score=lambda out: out[:, 1]):
 def explained(model, x, expected, **settings):
     """The gradient is that of the model on this tensor; the model is as it was."""
     before = state_of(model)
-    found = sw.attribute(model, x, method="gradient", target=1, **settings)
-    assert far(found.values, gradient(model, expected)) < 1e-12
+    result = sw.attribute(model, x, method="gradient", target=1, **settings)
+    assert far(result.values, gradient(model, expected)) < 1e-12
     assert state_of(model) == before
-    return [note for note in found.notes if note.startswith("Numbers of shape")]
+    return [note for note in result.notes if note.startswith("Numbers of shape")]
 
 
-@pytest.mark.parametrize("channels", [1, 2, 3, 4, 5, 7])
-@pytest.mark.parametrize("classes", [2, 5, 7])
+@each("channels", [1, 2, 3, 4, 5, 7])
+@each("classes", [2, 5, 7])
 def test_one_image_of_any_number_of_channels(channels, classes):
     x = numbers(channels, 8, 9)
     assert explained(seeded(Pooled, channels, classes), x, x[None]) == []
@@ -92,9 +92,9 @@ def test_a_model_that_takes_the_image_is_not_asked_for_more():
     assert len(runs) == 1
 
 
-@pytest.mark.parametrize("samples", [1, 2, 3, 4, 5])
-@pytest.mark.parametrize("pool", [lambda h: h.mean(1), lambda h: h.mean(-2)], ids=["second", "last but one"])
-@pytest.mark.parametrize("kind", [torch.clone, torch.Tensor.numpy], ids=["tensor", "array"])
+@each("samples", [1, 2, 3, 4, 5])
+@each("pool", [lambda h: h.mean(1), lambda h: h.mean(-2)], ids=["second", "last but one"])
+@each("kind", [torch.clone, torch.Tensor.numpy], ids=["tensor", "array"])
 def test_sequences_of_a_transformer_of_ones_own(samples, pool, kind):
     x = numbers(samples, 10, 6)
     assert explained(seeded(Attention, pool), kind(x), x) == []
@@ -120,8 +120,8 @@ def test_numbers_without_classes_are_no_batch():
     model, x = seeded(Means), numbers(3, 8, 8)
     said = "Numbers of shape (3, 8, 8) were read as one image. Pass (x,) for a batch of 3."
     assert explained(model, x, x[None]) == [said]
-    found = sw.attribute(model, (x,), method="gradient", target=0)
-    assert far(found.values, gradient(model, x, score=lambda out: out)) < 1e-12
+    result = sw.attribute(model, (x,), method="gradient", target=0)
+    assert far(result.values, gradient(model, x, score=lambda out: out)) < 1e-12
 
 
 @pytest.mark.parametrize("samples", [1, 2, 3])
@@ -152,8 +152,8 @@ def test_a_list_of_what_was_found_in_each_is_an_answer_too():
         def forward(self, x):
             return [{"found": one.mean((-1, -2))} for one in self.conv(x)]
 
-    found = Problem(seeded(Detector), numbers(5, 8, 8))
-    assert found.tensor.shape == (1, 5, 8, 8)
+    result = Problem(seeded(Detector), numbers(5, 8, 8))
+    assert result.tensor.shape == (1, 5, 8, 8)
 
 
 def test_a_model_that_takes_neither_is_told_as_before():
@@ -173,10 +173,10 @@ def test_the_trial_leaves_the_inputs_and_the_model_alone():
 
     torch.manual_seed(0)
     model, x = InPlace().double().train(), numbers(3, 10, 6)
-    before, kept = state_of(model), x.clone()
+    before, stored = state_of(model), x.clone()
     assert Problem(model, x).tensor.shape == (3, 10, 6)
     assert state_of(model) == before
-    assert torch.equal(x, kept)
+    assert torch.equal(x, stored)
 
 
 # ---- rows without their batch, and lists, in a mapping or a tuple
@@ -208,8 +208,8 @@ class Gated(nn.Module):
 
 def test_a_number_for_each_sample_is_no_row():
     model, x, gate = seeded(Gated), numbers(4, 6), numbers(4)
-    found = sw.attribute(model, (x, gate), method="gradient", target=1)
-    assert far(found.part("x").values, gate[:, None] * model.net.weight[1].detach()) < 1e-12
+    result = sw.attribute(model, (x, gate), method="gradient", target=1)
+    assert far(result.part("x").values, gate[:, None] * model.net.weight[1].detach()) < 1e-12
 
 
 def test_rows_that_lack_a_batch_beside_others_that_have_one():
@@ -223,29 +223,29 @@ def test_rows_that_lack_a_batch_beside_others_that_have_one():
 def test_a_list_of_numbers_goes_with_its_samples_and_another_is_a_setting(chunk_size):
     model, x, gate = seeded(Gated), numbers(3, 6), [0.5, 2.0, -1.0]
     inputs = {"x": x, "gate": gate, "sizes": [1.5, 2.5]}
-    found = sw.attribute(model, inputs, method="integrated_gradients", target=1, n_steps=4, chunk_size=chunk_size)
+    result = sw.attribute(model, inputs, method="integrated_gradients", target=1, n_steps=4, chunk_size=chunk_size)
     expected = x * torch.tensor(gate)[:, None] * model.net.weight[1].detach()
-    assert far(found.values, expected) < 1e-12
+    assert far(result.values, expected) < 1e-12
 
 
 def test_lists_that_are_explained_are_arrays():
     model, x = seeded(nn.Linear, 6, 3), numbers(2, 6)
     expected = sw.attribute(model, x, method="integrated_gradients", target=0, n_steps=3).values
     for inputs, explain in (({"input": x.tolist()}, None), ({"input": x.tolist()}, "input")):
-        found = sw.attribute(model, inputs, explain=explain, method="integrated_gradients", target=0, n_steps=3)
-        assert torch.equal(found.values, expected)
+        result = sw.attribute(model, inputs, explain=explain, method="integrated_gradients", target=0, n_steps=3)
+        assert torch.equal(result.values, expected)
 
 
-@pytest.mark.parametrize("given", [1.0, True, [1.5], [None], [True], {"a": 1}, b"a", torch.tensor([0.0])], ids=repr)
-def test_explain_of_another_kind(given):
+@each("value", [1.0, True, [1.5], [None], [True], {"a": 1}, b"a", torch.tensor([0.0])], ids=repr)
+def test_explain_of_another_kind(value):
     with pytest.raises(TypeError, match=r"explain: expected a name or a position, or a list of them, got .*'gate'"):
-        sw.attribute(seeded(Gated), (numbers(2, 6), numbers(2)), explain=given, target=0)
+        sw.attribute(seeded(Gated), (numbers(2, 6), numbers(2)), explain=value, target=0)
 
 
-@pytest.mark.parametrize("given", [np.int64(0), [np.int64(0)], torch.tensor(0)], ids=repr)
-def test_explain_by_any_whole_number(given):
+@pytest.mark.parametrize("value", [np.int64(0), [np.int64(0)], torch.tensor(0)], ids=repr)
+def test_explain_by_any_whole_number(value):
     inputs = (numbers(2, 6), numbers(2))
-    assert Problem(seeded(Gated), inputs, explain=given).tensor.shape == (2, 6)
+    assert Problem(seeded(Gated), inputs, explain=value).tensor.shape == (2, 6)
 
 
 def test_an_empty_mapping():
@@ -269,8 +269,8 @@ def test_the_models_type_is_that_of_most_of_its_weights():
     for kind in (torch.float64, torch.float16, torch.bfloat16):
         model = Scaled(kind)
         assert dtype_of(model) == torch.float32
-        found = sw.attribute(model, torch.ones(1, 4), method="gradient", target=0)
-        assert torch.equal(found.values[0], model.net.weight[0])
+        result = sw.attribute(model, torch.ones(1, 4), method="gradient", target=0)
+        assert torch.equal(result.values[0], model.net.weight[0])
     buffers = nn.Module()
     buffers.register_buffer("steps", torch.zeros(9, dtype=torch.int64))
     buffers.register_buffer("mean", torch.zeros(3, dtype=torch.float64))
@@ -295,12 +295,12 @@ class Compared(nn.Module):
 
 
 def test_a_transform_that_would_be_applied_to_nothing_is_an_error():
-    given = {"left": torch.rand(1, 3, 8, 8), "right": torch.rand(1, 3, 8, 8)}
+    settings = {"left": torch.rand(1, 3, 8, 8), "right": torch.rand(1, 3, 8, 8)}
     with pytest.raises(ValueError, match=r"transform: no input is an image.*transform=\{'left': \.\.\.\}"):
-        sw.attribute(Compared(), given, transform=lambda x: x * 2, target=0, n_steps=2)
-    found = sw.attribute(Compared(), given, transform={"left": lambda x: x * 2}, target=0, method="gradient")
-    doubled = {**given, "left": given["left"] * 2}
-    assert torch.equal(found.values, sw.attribute(Compared(), doubled, target=0, method="gradient").values)
+        sw.attribute(Compared(), settings, transform=lambda x: x * 2, target=0, n_steps=2)
+    result = sw.attribute(Compared(), settings, transform={"left": lambda x: x * 2}, target=0, method="gradient")
+    doubled = {**settings, "left": settings["left"] * 2}
+    assert torch.equal(result.values, sw.attribute(Compared(), doubled, target=0, method="gradient").values)
 
 
 def test_an_image_that_is_held_goes_through_the_transform_too():
@@ -309,7 +309,7 @@ def test_an_image_that_is_held_goes_through_the_transform_too():
     def transform(image):
         return torch.from_numpy(np.array(image)).movedim(-1, 0).float() / 128 - 1
 
-    found = sw.attribute(Compared(), {"left": left, "right": right}, explain="left", transform=transform, target=0)
+    result = sw.attribute(Compared(), {"left": left, "right": right}, explain="left", transform=transform, target=0)
     ready = {"left": transform(left)[None], "right": transform(right)[None]}
     expected = sw.attribute(Compared(), ready, explain="left", target=0, baseline=torch.full((3, 1, 1), -1.0))
-    assert torch.allclose(found.values, expected.values, atol=1e-6)
+    assert torch.allclose(result.values, expected.values, atol=1e-6)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from toys import conv_net, far
+from toys import conv_net, each, far
 
 import saliency_widgets as sw
 from saliency_widgets.inputs import prepare
@@ -54,24 +54,24 @@ STYLES = {
 }
 
 
-@pytest.mark.parametrize("style", STYLES)
+@each("style", STYLES)
 def test_the_image_on_screen_is_what_the_model_sees(style):
     transform, seen = STYLES[style]
     image = Image.fromarray(IMAGE)
-    found = prepare(image, transform)
+    result = prepare(image, transform)
     expected = np.asarray(seen(image))
-    assert found.images.shape == (1, *expected.shape)
-    assert np.abs(found.images[0].astype(int) - expected).max() <= 1
-    assert found.notes == ()
+    assert result.images.shape == (1, *expected.shape)
+    assert np.abs(result.images[0].astype(int) - expected).max() <= 1
+    assert result.notes == ()
 
 
-@pytest.mark.parametrize("style", STYLES)
+@each("style", STYLES)
 def test_black_and_white_are_what_the_transform_makes_of_them(style):
     transform, _ = STYLES[style]
-    found = prepare(Image.fromarray(IMAGE), transform)
+    result = prepare(Image.fromarray(IMAGE), transform)
     for color in ("black", "white"):
         uniform = prepare(Image.new("RGB", (60, 40), color), transform)
-        end = getattr(found.kind.pixels, color)
+        end = getattr(result.kind.pixels, color)
         assert torch.equal(end.to(uniform.tensor).expand_as(uniform.tensor), uniform.tensor)
 
 
@@ -88,37 +88,37 @@ def test_every_form_of_input_goes_through_the_transform(tmp_path, form):
         "tensor of floats": (chw / 255, lambda t: (t - MEAN) / STD),
         "batch": (torch.stack([chw, chw.flip(1)]), lambda t: (t / 255 - MEAN) / STD),
     }[form]
-    found = prepare(inputs, transform, dtype=torch.float64)
+    result = prepare(inputs, transform, dtype=torch.float64)
     expected = (chw / 255 - MEAN) / STD
-    assert far(found.tensor[:1], expected[None].double()) < 1e-6
-    np.testing.assert_array_equal(found.images[0], IMAGE)
-    assert far(found.kind.pixels.black.double()[:, 0, 0], (-MEAN / STD).flatten().double()) < 1e-6
-    assert far(found.kind.pixels.white.double()[:, 0, 0], ((1 - MEAN) / STD).flatten().double()) < 1e-6
-    assert found.notes == ()
+    assert far(result.tensor[:1], expected[None].double()) < 1e-6
+    np.testing.assert_array_equal(result.images[0], IMAGE)
+    assert far(result.kind.pixels.black.double()[:, 0, 0], (-MEAN / STD).flatten().double()) < 1e-6
+    assert far(result.kind.pixels.white.double()[:, 0, 0], ((1 - MEAN) / STD).flatten().double()) < 1e-6
+    assert result.notes == ()
 
 
 def test_sixteen_bit_arrays_have_sixteen_bit_white():
     deep = (IMAGE.astype(np.uint16) * 257).copy()
-    found = prepare(deep, lambda a: torch.from_numpy(a.astype(np.float32) / 65535).movedim(-1, 0))
-    np.testing.assert_array_equal(found.images[0], IMAGE)
+    result = prepare(deep, lambda a: torch.from_numpy(a.astype(np.float32) / 65535).movedim(-1, 0))
+    np.testing.assert_array_equal(result.images[0], IMAGE)
 
 
-@pytest.mark.parametrize("dtype", [bool, np.int64, np.float32, np.float64])
-@pytest.mark.parametrize("top", [1, 255])
+@each("dtype", [bool, np.int64, np.float32, np.float64])
+@each("top", [1, 255])
 def test_arrays_of_other_types_have_their_own_white(dtype, top):
     mask = IMAGE > 127
     array = mask if dtype is bool else (mask * top).astype(dtype)
     white = 1 if dtype is bool else top
-    found = prepare(array, lambda a: torch.from_numpy(np.moveaxis(a.astype(np.float32), -1, 0) / white * 2 - 1))
-    np.testing.assert_array_equal(found.images[0], mask * np.uint8(255))
-    assert found.notes == ()
+    result = prepare(array, lambda a: torch.from_numpy(np.moveaxis(a.astype(np.float32), -1, 0) / white * 2 - 1))
+    np.testing.assert_array_equal(result.images[0], mask * np.uint8(255))
+    assert result.notes == ()
 
 
 def test_grays():
     gray = Image.fromarray(IMAGE).convert("L")
-    found = prepare(gray, lambda p: (to_tensor(p) - 0.1307) / 0.3081)
-    assert found.tensor.shape == (1, 1, 40, 60)
-    np.testing.assert_array_equal(found.images[0, ..., 0], np.asarray(gray))
+    result = prepare(gray, lambda p: (to_tensor(p) - 0.1307) / 0.3081)
+    assert result.tensor.shape == (1, 1, 40, 60)
+    np.testing.assert_array_equal(result.images[0, ..., 0], np.asarray(gray))
 
 
 def padded(value):
@@ -130,11 +130,11 @@ def padded(value):
 
 @pytest.mark.parametrize("value", [0.0, 1.0])
 def test_padding_is_shown_as_the_color_that_it_is_to_the_model(value):
-    found = prepare(Image.fromarray(IMAGE), padded(value))
-    inside = found.images[0, 2:, 4:-6]
+    result = prepare(Image.fromarray(IMAGE), padded(value))
+    inside = result.images[0, 2:, 4:-6]
     assert np.abs(inside.astype(int) - IMAGE).max() <= 1
     color = (value * STD + MEAN).flatten() * 255
-    border = np.concatenate([found.images[0, :2].reshape(-1, 3), found.images[0, :, :4].reshape(-1, 3)])
+    border = np.concatenate([result.images[0, :2].reshape(-1, 3), result.images[0, :, :4].reshape(-1, 3)])
     assert np.abs(border - color.clamp(0, 255).numpy()).max() <= 1
 
 
@@ -146,11 +146,11 @@ def test_padding_of_each_image_by_its_own_size():
         return torch.nn.functional.pad(to_tensor(array) + 1, (0, 60 - w, 0, 60 - h))
 
     tall, wide = IMAGE[:, :30], IMAGE[:20]
-    found = prepare([tall, wide], letterbox)
-    assert found.kind.pixels.black.shape == (2, 3, 60, 60)
+    result = prepare([tall, wide], letterbox)
+    assert result.kind.pixels.black.shape == (2, 3, 60, 60)
     for i, one in enumerate((tall, wide)):
-        assert torch.equal(found.kind.pixels.black[i], letterbox(np.zeros_like(one)))
-        assert torch.equal(found.kind.pixels.white[i], letterbox(np.full_like(one, 255)))
+        assert torch.equal(result.kind.pixels.black[i], letterbox(np.zeros_like(one)))
+        assert torch.equal(result.kind.pixels.white[i], letterbox(np.full_like(one, 255)))
     together = sw.attribute(conv_net(), [tall, wide], transform=letterbox, method="integrated_gradients", target=1)
     for i, one in enumerate((tall, wide)):
         alone = sw.attribute(conv_net(), one, transform=letterbox, method="integrated_gradients", target=1)
@@ -179,13 +179,13 @@ def stretched(image):
 
 @pytest.mark.parametrize("transform", [standardized, careful])
 def test_each_image_by_itself_is_noted_and_shown_stretched(transform):
-    found = prepare(Image.fromarray(IMAGE), transform)
-    (note,) = found.notes
+    result = prepare(Image.fromarray(IMAGE), transform)
+    (note,) = result.notes
     assert "normalize each image separately" in note
     t = to_tensor(IMAGE)
     expected = ((t - t.min()) / (t.max() - t.min()) * 255).round().movedim(0, -1).numpy()
-    assert np.abs(found.images[0] - expected).max() <= 1
-    assert torch.equal(found.tensor[0], transform(IMAGE))
+    assert np.abs(result.images[0] - expected).max() <= 1
+    assert torch.equal(result.tensor[0], transform(IMAGE))
 
 
 def test_stretching_each_image_is_noted():
@@ -193,19 +193,17 @@ def test_stretching_each_image_is_noted():
     assert "separately" in note
 
 
-@pytest.mark.parametrize(
-    "curve", [torch.square, torch.sqrt, lambda t: t + (6.3 * t).sin(), lambda t: (t - MEAN).exp() * STD]
-)
+@each("curve", [torch.square, torch.sqrt, lambda t: t + (6.3 * t).sin(), lambda t: (t - MEAN).exp() * STD])
 def test_a_curve_is_noted_as_not_exact(curve):
     (note,) = prepare(Image.fromarray(IMAGE), lambda p: curve(to_tensor(p))).notes
     assert "not linear in the pixels" in note
 
 
 def test_a_result_that_is_no_image_has_none():
-    found = prepare(Image.fromarray(IMAGE), lambda p: to_tensor(p).mean((1, 2)))
-    assert found.tensor.shape == (1, 3)
-    assert found.kind.pixels is None
-    assert found.images is None
+    result = prepare(Image.fromarray(IMAGE), lambda p: to_tensor(p).mean((1, 2)))
+    assert result.tensor.shape == (1, 3)
+    assert result.kind.pixels is None
+    assert result.images is None
 
 
 # ---- transforms that fail
@@ -236,7 +234,7 @@ def test_a_transform_that_raises_is_told_with_its_input():
         prepare(IMAGE, transform)
 
 
-@pytest.mark.parametrize("result", [None, "image", {"pixel_values": torch.zeros(1, 3, 4, 4)}, [1.0, 2.0], 3.0])
+@each("result", [None, "image", {"pixel_values": torch.zeros(1, 3, 4, 4)}, [1.0, 2.0], 3.0])
 def test_a_transform_must_return_a_tensor(result):
     with pytest.raises(ValueError, match=rf"transform: it must return a tensor, got a {type(result).__name__}; end it"):
         prepare(Image.fromarray(IMAGE), lambda _: result)
@@ -264,15 +262,15 @@ def test_a_transform_that_works_in_place_gets_copies():
 
     for inputs, transform in ((array, on_array), (tensor, lambda t: t.div_(255))):
         before = inputs.copy() if isinstance(inputs, np.ndarray) else inputs.clone()
-        found = prepare(inputs, transform)
+        result = prepare(inputs, transform)
         assert (inputs == before).all()
-        np.testing.assert_array_equal(found.images[0], IMAGE)
+        np.testing.assert_array_equal(result.images[0], IMAGE)
 
 
 def test_a_transform_with_parameters_that_learn_is_cut_off():
     scale = torch.nn.Parameter(torch.tensor(2.0))
-    found = prepare(Image.fromarray(IMAGE), lambda p: to_tensor(p) * scale)
-    assert not found.tensor.requires_grad
+    result = prepare(Image.fromarray(IMAGE), lambda p: to_tensor(p) * scale)
+    assert not result.tensor.requires_grad
     assert scale.grad is None
 
 
@@ -311,65 +309,65 @@ def test_the_transform_gets_the_image_in_its_own_mode(tmp_path, mode, form):
     if form == "path":
         image.save(path)
 
-    def transform(given):
-        seen.append((given.mode, given.size, given.tobytes()))
-        return as_it_is(given)
+    def transform(value):
+        seen.append((value.mode, value.size, value.tobytes()))
+        return as_it_is(value)
 
-    found = prepare({"image": image, "list": [image], "path": path}[form], transform)
+    result = prepare({"image": image, "list": [image], "path": path}[form], transform)
     assert seen[0] == (mode, image.size, image.tobytes())
-    assert torch.equal(found.tensor[0], as_it_is(image))
+    assert torch.equal(result.tensor[0], as_it_is(image))
 
 
-@pytest.mark.parametrize("kind", ["I;16", "I"])
-@pytest.mark.parametrize(("top", "white"), [(4095, 4095), (4000, 4095), (65535, 65535), (200, 255), (256, 511)])
+@each("kind", ["I;16", "I"])
+@each(("top", "white"), [(4095, 4095), (4000, 4095), (65535, 65535), (200, 255), (256, 511)])
 def test_deep_grays_have_the_white_of_their_bits(kind, top, white):
     numbers = np.linspace(0, top, 54).reshape(6, 9).round()
     image = Image.fromarray(numbers.astype(np.uint16 if kind == "I;16" else np.int32))
     assert image.mode == kind
-    found = prepare(image, lambda p: torch.from_numpy(np.asarray(p).astype(np.float32) / white * 2 - 1)[None])
-    assert torch.equal(found.kind.pixels.black, torch.full((1, 6, 9), -1.0))
-    assert torch.equal(found.kind.pixels.white, torch.ones(1, 6, 9))
-    assert np.abs(found.images[0, ..., 0] - numbers / white * 255).max() <= 1
-    assert found.notes == ()
+    result = prepare(image, lambda p: torch.from_numpy(np.asarray(p).astype(np.float32) / white * 2 - 1)[None])
+    assert torch.equal(result.kind.pixels.black, torch.full((1, 6, 9), -1.0))
+    assert torch.equal(result.kind.pixels.white, torch.ones(1, 6, 9))
+    assert np.abs(result.images[0, ..., 0] - numbers / white * 255).max() <= 1
+    assert result.notes == ()
 
 
 @pytest.mark.parametrize("top", [1, 255, 1023])
 def test_grays_of_floats_have_their_own_white(top):
     image = Image.fromarray(np.linspace(0, top, 54).reshape(6, 9).astype(np.float32))
     assert image.mode == "F"
-    found = prepare(image, lambda p: torch.from_numpy(np.array(p))[None])
-    assert float(found.kind.pixels.white.unique()) == top
-    assert np.abs(found.images[0, ..., 0] - np.linspace(0, 255, 54).reshape(6, 9)).max() <= 1
-    assert found.notes == ()
+    result = prepare(image, lambda p: torch.from_numpy(np.array(p))[None])
+    assert float(result.kind.pixels.white.unique()) == top
+    assert np.abs(result.images[0, ..., 0] - np.linspace(0, 255, 54).reshape(6, 9)).max() <= 1
+    assert result.notes == ()
 
 
 def composite(image):
     return to_tensor(Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB"))
 
 
-@pytest.mark.parametrize("transform", [to_tensor, composite, lambda p: to_tensor(p.convert("RGB")), lambda p: p])
+@each("transform", [to_tensor, composite, lambda p: to_tensor(p.convert("RGB")), lambda p: p])
 def test_black_and_white_of_an_image_with_alpha(transform):
-    found = prepare(RGBA, transform)
-    assert found.notes == ()
-    assert torch.equal(found.kind.pixels.black[:3], torch.zeros(3, 40, 60))
-    assert torch.equal(found.kind.pixels.white[:3], torch.ones(3, 40, 60))
+    result = prepare(RGBA, transform)
+    assert result.notes == ()
+    assert torch.equal(result.kind.pixels.black[:3], torch.zeros(3, 40, 60))
+    assert torch.equal(result.kind.pixels.white[:3], torch.ones(3, 40, 60))
     seen = np.asarray(RGBA)[..., :3] if transform is not composite else composite(RGBA).movedim(0, -1) * 255
-    assert np.abs(found.images[0] - np.asarray(seen)).max() <= 1
+    assert np.abs(result.images[0] - np.asarray(seen)).max() <= 1
 
 
 @pytest.mark.parametrize("mode", ["P", "CMYK", "1"])
 def test_black_and_white_where_the_transform_converts(mode):
-    found = prepare(MODES[mode], lambda p: (to_tensor(p.convert("RGB")) - MEAN) / STD)
-    assert far(found.kind.pixels.black, (-MEAN / STD).expand(3, 40, 60)) < 1e-6
-    assert far(found.kind.pixels.white, ((1 - MEAN) / STD).expand(3, 40, 60)) < 1e-6
+    result = prepare(MODES[mode], lambda p: (to_tensor(p.convert("RGB")) - MEAN) / STD)
+    assert far(result.kind.pixels.black, (-MEAN / STD).expand(3, 40, 60)) < 1e-6
+    assert far(result.kind.pixels.white, ((1 - MEAN) / STD).expand(3, 40, 60)) < 1e-6
     shown = np.asarray(MODES[mode].convert("RGB"))
-    assert np.abs(found.images[0].astype(int) - shown).max() <= 1
+    assert np.abs(result.images[0].astype(int) - shown).max() <= 1
 
 
 def test_black_and_white_pixels_have_no_gray():
-    found = prepare(MODES["1"], as_it_is)
-    assert found.notes == ()
-    assert torch.equal(found.kind.pixels.white, torch.ones(1, 40, 60))
+    result = prepare(MODES["1"], as_it_is)
+    assert result.notes == ()
+    assert torch.equal(result.kind.pixels.white, torch.ones(1, 40, 60))
 
 
 def test_a_transform_of_another_mode_is_told_to_convert():
@@ -387,6 +385,6 @@ def test_the_score_is_that_of_the_callers_own_transform():
     def transform(image):
         return torch.from_numpy(np.asarray(image).astype(np.float32) / 4095)[None]
 
-    found = sw.attribute(model, MODES["I;16"], transform=transform, method="gradient", target=1)
+    result = sw.attribute(model, MODES["I;16"], transform=transform, method="gradient", target=1)
     with torch.no_grad():
-        assert torch.equal(found.score, model(transform(MODES["I;16"])[None])[:, 1])
+        assert torch.equal(result.score, model(transform(MODES["I;16"])[None])[:, 1])

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from toys import each
 
 from saliency_widgets import render
 from saliency_widgets.render import ZERO, blend, color_index, fit, lut, strength
@@ -113,7 +114,7 @@ def test_clip_limits_are_those_of_the_map_not_of_its_enlargement():
     assert set(out[..., 0].ravel().tolist()) == {0, 255}
 
 
-@pytest.mark.parametrize(
+@each(
     ("change", "message"),
     [
         ({"opacity": 1.5}, "opacity"),

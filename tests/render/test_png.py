@@ -23,17 +23,17 @@ def scene():
     return rng.integers(0, 256, (10, 20, 3), dtype=np.uint8), render.quantize(rng.random((10, 20)), signed=False)
 
 
-def page(scene, **given):
+def page(scene, **value):
     file = io.BytesIO()
     image, quantized = scene
-    render.overlay_png(file, image, quantized, lut=render.lut("hot"), **LOOK, **given)
+    render.overlay_png(file, image, quantized, lut=render.lut("hot"), **LOOK, **value)
     return np.asarray(Image.open(file).convert("RGB"))
 
 
-def shown(found, width, height):
+def shown(result, width, height):
     """The overlay in the page, below the margin of 12 pixels."""
-    left = (found.shape[1] - width) // 2
-    return found[12 : 12 + height, left : left + width]
+    left = (result.shape[1] - width) // 2
+    return result[12 : 12 + height, left : left + width]
 
 
 def overlay(scene):
@@ -53,12 +53,12 @@ def test_half_the_size_is_the_mean_of_each_four_pixels(scene):
 
 
 def test_one_and_a_half_times_the_size_keeps_the_mean_of_the_image(scene):
-    found = shown(page(scene, scale=1.5), 30, 15).astype(float)
-    np.testing.assert_allclose(found.mean((0, 1)), overlay(scene).astype(float).mean((0, 1)), atol=0.5)
+    result = shown(page(scene, scale=1.5), 30, 15).astype(float)
+    np.testing.assert_allclose(result.mean((0, 1)), overlay(scene).astype(float).mean((0, 1)), atol=0.5)
 
 
 @pytest.mark.parametrize(
-    ("scale", "error", "told"),
+    ("scale", "error", "message"),
     [
         (0, ValueError, r"from 0.1 \(one pixel\) to 1e\+03 \(20000 pixels\) for an image of 20 by 10, got 0"),
         (0.09, ValueError, "from 0.1"),
@@ -68,8 +68,8 @@ def test_one_and_a_half_times_the_size_keeps_the_mean_of_the_image(scene):
         (True, TypeError, "got True"),
     ],
 )
-def test_other_scales_are_errors(scene, scale, error, told):
-    with pytest.raises(error, match=told):
+def test_other_scales_are_errors(scene, scale, error, message):
+    with pytest.raises(error, match=message):
         page(scene, scale=scale)
 
 
@@ -99,16 +99,16 @@ def test_words_wider_than_the_line_and_text_without_spaces_are_broken():
 def test_layers_lie_on_top_and_are_stretched_over_the_whole(scene):
     drawn = Image.new("RGBA", (40, 20))
     drawn.paste((0, 255, 255, 255), (0, 0, 20, 20))
-    found = shown(page(scene, scale=2, layers=[drawn]), 40, 20)
-    assert (found[:, :18] == [0, 255, 255]).all()
+    result = shown(page(scene, scale=2, layers=[drawn]), 40, 20)
+    assert (result[:, :18] == [0, 255, 255]).all()
     plain = shown(page(scene, scale=2), 40, 20)
-    assert np.array_equal(found[:, 22:], plain[:, 22:])
+    assert np.array_equal(result[:, 22:], plain[:, 22:])
 
 
 def test_letters_that_a_font_lacks_are_known():
-    own = ImageFont.load_default(size=14)
-    assert missing("Egyptian cat, 0.79 (50 of 50)", own) == set()
-    assert missing("cat 猫", own) == {"猫"}
+    local = ImageFont.load_default(size=14)
+    assert missing("Egyptian cat, 0.79 (50 of 50)", local) == set()
+    assert missing("cat 猫", local) == {"猫"}
 
 
 def test_letters_that_no_font_has_are_told(scene, monkeypatch):

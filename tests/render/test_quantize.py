@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
+from toys import each
 
 from saliency_widgets.render import LEVELS, ZERO, Quantized, dequantize, shares
 from saliency_widgets.render import quantize as quantize
@@ -93,7 +94,7 @@ def test_a_negative_unsigned_map_is_told_the_way_out():
         quantize([[1.0, -1.0]], signed=False)
 
 
-@pytest.mark.parametrize("shape", [(3,), (3, 4, 5), (1, 1, 4, 4), (0, 4)])
+@each("shape", [(3,), (3, 4, 5), (1, 1, 4, 4), (0, 4)])
 def test_only_one_map_at_a_time(shape):
     with pytest.raises(ValueError, match="shape"):
         quantize(np.zeros(shape), signed=False)

@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from toys import each
 
 from saliency_widgets import render
 from saliency_widgets.render import LEVELS, ZERO, Quantized, bar_colors, bar_ends, bar_ticks, format_number
 
 
-@pytest.mark.parametrize("name", [*render.SEQUENTIAL, *render.DIVERGING])
+@each("name", [*render.SEQUENTIAL, *render.DIVERGING])
 def test_every_offered_color_map_is_a_table_that_nobody_can_change(name):
     table = render.lut(name)
     assert table.shape == (256, 3)
@@ -28,7 +29,7 @@ def test_known_colors():
     assert render.lut("bwr")[255].tolist() == [255, 0, 0]
 
 
-@pytest.mark.parametrize("name", ["magma", "viridis", "inferno", "cividis", "hot", "gray"])
+@each("name", ["magma", "viridis", "inferno", "cividis", "hot", "gray"])
 def test_sequential_maps_grow_lighter(name):
     lightness = render.lut(name) @ np.array([0.2126, 0.7152, 0.0722])
     assert (np.diff(np.convolve(lightness, np.ones(8) / 8, "valid")) > -0.1).all()
@@ -91,7 +92,7 @@ def test_a_map_of_zeros_has_one_label(signed):
     assert [t.label for t in ticks] == ["0"]
 
 
-@pytest.mark.parametrize(
+@each(
     ("value", "text"),
     [
         (0, "0"),

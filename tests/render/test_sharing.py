@@ -50,9 +50,9 @@ def test_a_map_of_zeros_stays_at_zero():
 def test_a_difference_is_the_difference_of_the_values():
     a, b = maps(1.0, 5.0)
     expected = render.dequantize(a) / 2.0 - render.dequantize(b) / 3.0
-    found = render.difference(a, b, (2.0, 3.0))
-    assert found.signed
-    np.testing.assert_allclose(render.dequantize(found), expected, atol=found.high / render.LEVELS * 1.0001)
+    result = render.difference(a, b, (2.0, 3.0))
+    assert result.signed
+    np.testing.assert_allclose(render.dequantize(result), expected, atol=result.high / render.LEVELS * 1.0001)
     assert not render.dequantize(render.difference(a, a)).any()
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.func import functional_call, stack_module_state
 from torch.utils.checkpoint import CheckpointFunction, checkpoint, checkpoint_sequential
-from toys import conv_net, far, linear, rows
+from toys import conv_net, each, far, linear, rows
 
 import saliency_widgets as sw
 
@@ -68,7 +68,7 @@ CHECKPOINTED = [reentrant, by_custom_forward, sequential, nested]
 
 
 @pytest.mark.parametrize("method", ["gradient", "smoothgrad", "guided_backprop", "captum.Saliency"])
-@pytest.mark.parametrize("how", CHECKPOINTED, ids=lambda how: how.__name__)
+@each("how", CHECKPOINTED, ids=lambda how: how.__name__)
 def test_a_reentrant_checkpoint_changes_no_bit(how, method):
     results = [sw.attribute(Blocks(run), X, target=1, method=method).values for run in (how, plainly)]
     assert torch.equal(*results)
@@ -80,12 +80,14 @@ def test_it_is_what_backward_by_hand_gives():
     assert far(sw.attribute(Blocks(reentrant), X, target=1, method="gradient").values, leaf.grad) < 1e-12
 
 
-@pytest.mark.parametrize("layer", [None, "first", "first.0", "second"])
-@pytest.mark.parametrize("how", CHECKPOINTED, ids=lambda how: how.__name__)
+@each("layer", [None, "first", "first.0", "second"])
+@each("how", CHECKPOINTED, ids=lambda how: how.__name__)
 def test_layers_inside_a_reentrant_checkpoint_are_seen(how, layer):
-    found, expected = (sw.attribute(Blocks(run), X, target=1, method="grad_cam", layer=layer) for run in (how, plainly))
-    assert found.layer == expected.layer
-    assert torch.equal(found.values, expected.values)
+    result, expected = (
+        sw.attribute(Blocks(run), X, target=1, method="grad_cam", layer=layer) for run in (how, plainly)
+    )
+    assert result.layer == expected.layer
+    assert torch.equal(result.values, expected.values)
 
 
 def test_dropout_inside_a_reentrant_checkpoint_is_drawn_once():
@@ -183,12 +185,12 @@ def with_parameters(self, x):
 
 
 @pytest.mark.parametrize("method", ["gradient", "integrated_gradients", "grad_cam"])
-@pytest.mark.parametrize("how", [accumulating, with_parameters], ids=lambda how: how.__name__)
+@each("how", [accumulating, with_parameters], ids=lambda how: how.__name__)
 def test_checkpoints_of_other_libraries(how, method):
     model = Blocks(how)
-    found, expected = (sw.attribute(one, X, target=1, method=method) for one in (model, Blocks(plainly)))
-    assert found.layer == expected.layer
-    assert far(found.values, expected.values) < 1e-12
+    result, expected = (sw.attribute(one, X, target=1, method=method) for one in (model, Blocks(plainly)))
+    assert result.layer == expected.layer
+    assert far(result.values, expected.values) < 1e-12
     assert all(weight.grad is None for weight in model.parameters())
 
 
@@ -231,17 +233,17 @@ def test_a_forward_that_differentiates(how):
 class Ensemble(nn.Module):
     """torch's own recipe: the members' weights stacked, run by a skeleton that holds none."""
 
-    def __init__(self, place):
+    def __init__(self, position):
         super().__init__()
         torch.manual_seed(2)
         self.members = nn.ModuleList(
             nn.Sequential(nn.Linear(4, 5), nn.BatchNorm1d(5), nn.ReLU(), nn.Linear(5, 3)) for _ in range(3)
         )
         skeleton = copy.deepcopy(self.members[0]).to("meta").eval()
-        if place == "child":
+        if position == "child":
             self.skeleton = skeleton
         else:
-            self.held = {"list": [skeleton], "mapping": {0: skeleton}}[place]
+            self.held = {"list": [skeleton], "mapping": {0: skeleton}}[position]
         self.double().eval()
 
     def forward(self, x):
@@ -250,13 +252,13 @@ class Ensemble(nn.Module):
         return torch.vmap(run)(*stack_module_state(list(self.members))).mean(0)
 
 
-@pytest.mark.parametrize("place", ["list", "mapping", "child"])
-def test_a_vmapped_ensemble_is_the_mean_of_its_members(place):
-    model, x = Ensemble(place), rows()
+@pytest.mark.parametrize("position", ["list", "mapping", "child"])
+def test_a_vmapped_ensemble_is_the_mean_of_its_members(position):
+    model, x = Ensemble(position), rows()
     for method in ("gradient", "integrated_gradients"):
         each = [sw.attribute(member, x, target=1, method=method, **FIXED[method]).values for member in model.members]
-        found = sw.attribute(model, x, target=1, method=method, **FIXED[method]).values
-        assert far(found, torch.stack(each).mean(0)) < 1e-12
+        result = sw.attribute(model, x, target=1, method=method, **FIXED[method]).values
+        assert far(result, torch.stack(each).mean(0)) < 1e-12
     with torch.no_grad():
         model.members[1][0].weight.data.mul_(2)  # noticed, as any change is
     each = [sw.attribute(member, x, target=1, method="gradient").values for member in model.members]
@@ -305,7 +307,7 @@ class Failing(torch.autograd.Function):
 
 
 @pytest.mark.parametrize("method", ["gradient", "integrated_gradients", "captum.Saliency"])
-@pytest.mark.parametrize(
+@each(
     ("formula", "said"),
     [
         (sigmoid_written_to, r"forward pass runs, but its backward pass.*output of Sigmoid, of shape .*clone\(\)"),
@@ -353,16 +355,16 @@ def reshaping(model, x):
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-@pytest.mark.parametrize("batch", [1, 2])
-@pytest.mark.parametrize("make", [exported, reshaping], ids=lambda make: make.__name__)
+@each("batch", [1, 2])
+@each("make", [exported, reshaping], ids=lambda make: make.__name__)
 @pytest.mark.parametrize("method", ["smoothgrad", "integrated_gradients"])
 def test_a_fixed_batch_size_is_named_and_chunk_size_1_works(make, method, batch):
     plain, x = conv_net(), X[:batch]
     model = make(plain, x)
     with pytest.raises(ValueError, match=r"its batch size is fixed: it takes .*, and not \d+ \(.*chunk_size=1"):
         sw.attribute(model, x, target=1, method=method)
-    found, expected = (sw.attribute(one, x, target=1, method=method, chunk_size=1) for one in (model, plain))
-    assert far(found.values, expected.values) < 1e-11
+    result, expected = (sw.attribute(one, x, target=1, method=method, chunk_size=1) for one in (model, plain))
+    assert far(result.values, expected.values) < 1e-11
     assert any("batch size is fixed" in finding.what for finding in sw.checkup(model, x, target=1))
 
 
@@ -378,8 +380,8 @@ def test_inputs_that_are_fewer_than_an_exported_batch():
 def test_an_exported_program_with_any_number_of_rows():
     count = torch.export.Dim("count")
     model = torch.export.export(conv_net(), (X,), dynamic_shapes=({0: count},)).module()
-    found, expected = (sw.attribute(one, X, target=1, method="smoothgrad") for one in (model, conv_net()))
-    assert far(found.values, expected.values) < 1e-11
+    result, expected = (sw.attribute(one, X, target=1, method="smoothgrad") for one in (model, conv_net()))
+    assert far(result.values, expected.values) < 1e-11
     for method in ("guided_backprop", "grad_cam"):
         with pytest.raises(ValueError, match=r"exported one\. Pass the original module"):
             sw.attribute(model, X, target=1, method=method)
@@ -407,8 +409,8 @@ def positive(*shape):
     return rows(5, *shape).abs() + 0.5
 
 
-@pytest.mark.parametrize("quadrature", ["adaptive", "trapezoid", "midpoint"])
-@pytest.mark.parametrize(
+@each("quadrature", ["adaptive", "trapezoid", "midpoint"])
+@each(
     ("baseline", "said"),
     [
         (None, r"the baseline 'zero'"),
@@ -492,10 +494,10 @@ def test_quantized_models_say_so_and_float_parts_of_that_name_do_not():
     for one in (model, torch.jit.trace(model, x)):
         with pytest.raises(ValueError, match=r"^model: it is quantized .* float model from before quantization"):
             sw.attribute(one, x, target=1, method="gradient")
-    found = sw.attribute(model, x, target=1, method="captum.FeatureAblation", chunk_size=1).values
+    result = sw.attribute(model, x, target=1, method="captum.FeatureAblation", chunk_size=1).values
     score = lambda rows: torch.cat([model(row[None])[:, 1] for row in rows])  # noqa: E731 - scales are of each batch
     taken = torch.stack([score(x) - score(x * (torch.arange(4) != k)) for k in range(4)], 1)
-    assert far(found, taken.detach()) < 1e-5
+    assert far(result, taken.detach()) < 1e-5
 
     class Adds(nn.Module):
         """Ready to be quantized, and not quantized."""

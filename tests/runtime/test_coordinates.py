@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
-from toys import far, images, output_of, runner
+from toys import each, far, images, output_of, runner
 
 import saliency_widgets as sw
 from saliency_widgets.runtime.layers.coordinates import Coordinates
@@ -90,7 +90,7 @@ CUTS = {
 }
 
 
-@pytest.mark.parametrize("cut", CUTS)
+@each("cut", CUTS)
 def test_each_way_to_cut_patches_gives_their_centers(cut):
     _, positions, coordinates = traced(X, CUTS[cut])
     rows, columns = 6 * torch.arange(4) + 3.0, 6 * torch.arange(6) + 3.0
@@ -118,7 +118,7 @@ LOST = {
 }
 
 
-@pytest.mark.parametrize("lose", LOST)
+@each("lose", LOST)
 def test_what_does_not_cover_the_image_is_no_grid(lose):
     _, positions, coordinates = traced(X, LOST[lose])
     assert positions is None or coordinates.layout(positions) is None
@@ -135,7 +135,7 @@ TURNED = {
 }
 
 
-@pytest.mark.parametrize("turn", TURNED)
+@each("turn", TURNED)
 def test_a_turned_image_is_read_as_it_was_shown(turn):
     """Of one bright patch, the bright cell of the map is the patch's."""
     x = torch.zeros(1, 3, 24, 36).double()
@@ -228,8 +228,8 @@ class Encoder(nn.Module):
         return self.head((tokens.transpose(0, 1) if self.sequence_first else tokens).mean(1))
 
 
-@pytest.mark.parametrize("sequence_first", [False, True])
-@pytest.mark.parametrize(("before", "behind"), [(0, 0), (1, 0), (2, 0), (5, 0), (0, 1), (1, 9), (12, 12)])
+@each("sequence_first", [False, True])
+@each(("before", "behind"), [(0, 0), (1, 0), (2, 0), (5, 0), (0, 1), (1, 9), (12, 12)])
 def test_the_cell_that_answers_is_the_patch_that_moves(before, behind, sequence_first):
     model, x = Encoder(before, behind, sequence_first=sequence_first), images(0, 2, 3, 24, 40)
     layers = spatial_layers(runner(model, x).passes)
@@ -261,11 +261,11 @@ def test_a_fixed_pooling_grid_is_not_taken_for_channels_behind_a_grid():
     """Of an image of 24 x 36, 4 channels on 6 x 6 have the shape of a grid of 4 x 6 with 6 channels."""
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(6), nn.Flatten(), nn.Linear(144, 3)).double()
-    found = sw.attribute(model, X, method="grad_cam", target=1)
+    result = sw.attribute(model, X, method="grad_cam", target=1)
     a = model[:2](X).detach().requires_grad_()
     (g,) = torch.autograd.grad(model[2:](a)[:, 1].sum(), a)
-    assert found.values.shape == (1, 1, 6, 6)
-    assert far(found.values, (g.mean((2, 3), keepdim=True) * a).sum(1, keepdim=True).detach()) < 1e-13
+    assert result.values.shape == (1, 1, 6, 6)
+    assert far(result.values, (g.mean((2, 3), keepdim=True) * a).sum(1, keepdim=True).detach()) < 1e-13
 
 
 def test_a_square_grid_with_as_many_channels_is_read_by_where_it_lies():
@@ -290,9 +290,9 @@ def test_a_square_grid_with_as_many_channels_is_read_by_where_it_lies():
     a = model.blocks[0](model.cut(x).movedim(1, -1)).detach().requires_grad_()
     (g,) = torch.autograd.grad(model.head(a.square().mean((1, 2)))[:, 1].sum(), a)
     expected = (g.mean((1, 2), keepdim=True) * a).sum(-1)[:, None].detach()
-    found = sw.attribute(model, x, method="grad_cam", target=1)
-    assert found.layer == "blocks.0"
-    assert far(found.values, expected) < 1e-13
+    result = sw.attribute(model, x, method="grad_cam", target=1)
+    assert result.layer == "blocks.0"
+    assert far(result.values, expected) < 1e-13
 
 
 class Windows(nn.Module):
@@ -358,12 +358,12 @@ def test_tokens_in_an_order_of_their_own_are_read_one_image_at_a_time():
     with pytest.raises(ValueError, match=r"layer: the tokens of 'blocks.1' lie in another order for each image"):
         sw.attribute(model, x, method="grad_cam", target=1)
     for image in x[:, None]:
-        found = sw.attribute(model, image, method="grad_cam", target=1)
+        result = sw.attribute(model, image, method="grad_cam", target=1)
         tokens = model.blocks[1](model.blocks[0](model.tokens(image))).detach().requires_grad_()
         (g,) = torch.autograd.grad(model.head(tokens.square().mean(1))[:, 1].sum(), tokens)
         cam = (g.mean(1, keepdim=True) * tokens).sum(2).detach()
         expected = torch.zeros_like(cam).scatter(1, model.order, cam).view(1, 1, 4, 4)
-        assert far(found.values, expected) < 1e-12
+        assert far(result.values, expected) < 1e-12
 
 
 class Single(nn.Module):
@@ -430,9 +430,9 @@ def test_where_later_convolutions_lie_nowhere_a_note_says_so():
         def forward(self, x):
             return self.head(self.second(torch.fft.fft2(self.first(x)).real).relu().mean((2, 3)))
 
-    found = sw.attribute(Spectral(), X, method="grad_cam", target=1)
-    assert found.layer == "first"
-    assert any(note.startswith("Convolutions behind the layer 'first' can't be assigned") for note in found.notes)
+    result = sw.attribute(Spectral(), X, method="grad_cam", target=1)
+    assert result.layer == "first"
+    assert any(note.startswith("Convolutions behind the layer 'first' can't be assigned") for note in result.notes)
 
 
 class Decoder(nn.Module):
@@ -460,8 +460,8 @@ class Decoder(nn.Module):
 @pytest.mark.parametrize("queries", [16, 100])
 def test_the_queries_of_a_decoder_have_no_position(queries):
     model, x = Decoder(queries), images(0, 2, 3, 32, 32)
-    found = sw.attribute(model, x, method="grad_cam", target=1)
-    assert (found.layer, tuple(found.values.shape)) == ("encoder.1", (2, 1, 4, 4))
+    result = sw.attribute(model, x, method="grad_cam", target=1)
+    assert (result.layer, tuple(result.values.shape)) == ("encoder.1", (2, 1, 4, 4))
     for layer in ("decoder.0", "decoder.1", "decoder.1.linear2"):
         with pytest.raises(
             ValueError, match=rf"layer: '{layer}' .*The nearest layer that can is 'encoder\.1.*reshape="
@@ -499,8 +499,8 @@ def test_of_an_input_that_is_no_image_the_first_convolution_defines_the_grid():
         def forward(self, x):
             return self.head(self.pool(self.conv(x.view(-1, 1, 8, 12).cumsum(3))).mean((2, 3)))
 
-    found = sw.attribute(Spectrogram(), images(0, 2, 1, 1, 96)[:, 0, 0], method="grad_cam", target=1)
-    assert (found.layer, found.values.shape[2:]) == ("pool", (4, 6))
+    result = sw.attribute(Spectrogram(), images(0, 2, 1, 1, 96)[:, 0, 0], method="grad_cam", target=1)
+    assert (result.layer, result.values.shape[2:]) == ("pool", (4, 6))
 
 
 def test_the_caller_s_mode_and_model_are_left_alone_when_a_pass_fails():

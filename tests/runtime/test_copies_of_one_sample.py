@@ -3,7 +3,7 @@
 import pytest
 import torch
 from torch import nn
-from toys import far
+from toys import each, far
 
 import saliency_widgets as sw
 from saliency_widgets.attribution import Score
@@ -78,16 +78,16 @@ def made(kind):
 
 
 @pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("kind", MIXING)
+@each("kind", MIXING)
 def test_a_map_is_that_of_the_rows_one_by_one(kind, method):
     model = made(MIXING[kind])
-    found = sw.attribute(model, X, method=method, target=1, **METHODS[method])
+    result = sw.attribute(model, X, method=method, target=1, **METHODS[method])
     right = sw.attribute(Alone(model), X, method=method, target=1, **METHODS[method])
-    assert far(found.values, right.values) < 1e-12
-    assert sum("each of its copies is run by itself" in note for note in found.notes) == 1
+    assert far(result.values, right.values) < 1e-12
+    assert sum("each of its copies is run by itself" in note for note in result.notes) == 1
     assert not any("run by itself" in note for note in right.notes)
-    if found.delta is not None:
-        assert float((found.delta - right.delta).abs()) < 1e-12
+    if result.delta is not None:
+        assert float((result.delta - right.delta).abs()) < 1e-12
 
 
 def test_so_is_a_table_of_checks():
@@ -102,11 +102,11 @@ def test_so_is_a_table_of_checks():
             return self.model(x.view(-1, 5, 8))
 
     model = Flat().eval()
-    asked = {"methods": ["gradient", "smoothgrad"], "target": 1, "fill": "mean", "progress": False}
-    found, right = (sw.evaluate(m, row, **asked, params={"n_samples": 4}) for m in (model, Alone(model)))
-    same = [name for name in found.columns if not name.startswith("randomized")]  # whose weights go by their names
-    assert found.loc["gradient", ["deletion", "insertion", "noises", "settled"]].notna().all()
-    assert float((found - right)[same].abs().max().max()) < 1e-9
+    requested = {"methods": ["gradient", "smoothgrad"], "target": 1, "fill": "mean", "progress": False}
+    result, right = (sw.evaluate(m, row, **requested, params={"n_samples": 4}) for m in (model, Alone(model)))
+    same = [name for name in result.columns if not name.startswith("randomized")]  # whose weights go by their names
+    assert result.loc["gradient", ["deletion", "insertion", "noises", "settled"]].notna().all()
+    assert float((result - right)[same].abs().max().max()) < 1e-9
 
 
 @pytest.mark.parametrize("method", ["captum.DeepLift", "captum.GradientShap"])
@@ -126,18 +126,18 @@ def test_copies_share_passes_where_they_may():
 
     torch.manual_seed(0)
     model = Spied(batch_first=True).double().eval()
-    found = sw.attribute(
+    result = sw.attribute(
         model, X, method="integrated_gradients", target=1, n_steps=16, quadrature="midpoint", chunk_size=8
     )
     assert max(sizes) == 8
-    assert not any("run by itself" in note for note in found.notes)
+    assert not any("run by itself" in note for note in result.notes)
 
 
 @pytest.mark.parametrize("training", [nn.Dropout(0.5), nn.RReLU()])
 def test_random_draws_mix_nothing(training):
     model = nn.Sequential(nn.Flatten(), nn.Linear(40, 6), training, nn.Linear(6, 3)).double().train()
-    found = sw.attribute(model, X, method="smoothgrad", target=1, n_samples=5)
-    assert not any("run by itself" in note for note in found.notes)
+    result = sw.attribute(model, X, method="smoothgrad", target=1, n_samples=5)
+    assert not any("run by itself" in note for note in result.notes)
 
 
 ONE_FOR_ALL = {
@@ -147,7 +147,7 @@ ONE_FOR_ALL = {
 
 
 @pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("what", ONE_FOR_ALL)
+@each("what", ONE_FOR_ALL)
 def test_one_number_for_a_whole_batch_is_taken_row_by_row(what, method):
     after, target = ONE_FOR_ALL[what]
 
@@ -159,10 +159,10 @@ def test_one_number_for_a_whole_batch_is_taken_row_by_row(what, method):
         def forward(self, x):
             return after(self.model(x))
 
-    found = sw.attribute(Reduced().eval(), X, method=method, target=target, **METHODS[method])
+    result = sw.attribute(Reduced().eval(), X, method=method, target=target, **METHODS[method])
     right = sw.attribute(Reduced().eval().model, X, method=method, target=1, **METHODS[method])
-    assert far(found.values, right.values) < 1e-12
-    assert sum("gives one number for a whole batch" in note for note in found.notes) == 1
+    assert far(result.values, right.values) < 1e-12
+    assert sum("gives one number for a whole batch" in note for note in result.notes) == 1
 
 
 def test_a_look_that_was_cancelled_is_made_again():
@@ -192,8 +192,8 @@ class Slipping(nn.Module):
 
 
 def of(problem):
-    *_, found = compute(problem, Request.of("smoothgrad", {"n_samples": 9}, target=1))
-    return found
+    *_, result = compute(problem, Request.of("smoothgrad", {"n_samples": 9}, target=1))
+    return result
 
 
 def test_a_model_that_has_changed_is_looked_at_anew():
@@ -202,9 +202,9 @@ def test_a_model_that_has_changed_is_looked_at_anew():
     model.slips = True
     assert any("gives one number for a whole batch" in note for note in of(problem).notes)
     model.slips = False
-    found, right = of(problem), sw.attribute(model, X, method="smoothgrad", n_samples=9, target=1)
-    assert torch.equal(found.values, right.values)
-    assert found.notes == right.notes
+    result, right = of(problem), sw.attribute(model, X, method="smoothgrad", n_samples=9, target=1)
+    assert torch.equal(result.values, right.values)
+    assert result.notes == right.notes
 
 
 def test_each_function_is_looked_at():

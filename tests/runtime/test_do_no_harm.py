@@ -17,7 +17,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
-from toys import images, state_of
+from toys import each, images, state_of
 
 import saliency_widgets as sw
 from saliency_widgets.attribution.errors import Cancelled
@@ -41,20 +41,20 @@ class Plan:
         """Shared, as all passes count."""
         return self
 
-    def at_place(self, place):
-        if place == 0:
+    def at_place(self, position):
+        if position == 0:
             self.passes += 1
-        if place == self.at and (self.passes >= 2 or self.at == "backward"):
+        if position == self.at and (self.passes >= 2 or self.at == "backward"):
             raise self.error
 
 
 class Fuse(nn.Module):
-    def __init__(self, plan, place):
+    def __init__(self, plan, position):
         super().__init__()
-        self.plan, self.place = plan, place
+        self.plan, self.position = plan, position
 
     def forward(self, x):
-        self.plan.at_place(self.place)
+        self.plan.at_place(self.position)
         return x
 
 
@@ -77,14 +77,14 @@ class Glass(nn.Module):
         super().__init__()
         torch.manual_seed(0)
         self.plan = Plan()
-        self.fuses = nn.ModuleList(Fuse(self.plan, place) for place in range(3))
+        self.fuses = nn.ModuleList(Fuse(self.plan, position) for position in range(3))
         self.conv, self.norm = nn.Conv2d(3, 6, 3, padding=1), nn.BatchNorm2d(6)
         self.conv2 = nn.Conv2d(6, 5, 3, stride=2, padding=1, bias=False)
         self.drop, self.head = nn.Dropout2d(0.2), nn.Linear(5, 4)
         self.register_buffer("runs", torch.zeros((), dtype=torch.long))
         self.register_buffer("late", None)
         self.count, self.seen, self.by_name, self.shapes = 0, [], {"sums": [], "last": None}, set()
-        self.kept = None
+        self.stored = None
         self.activate = self.count_and_activate  # bound to this very module
         self.ways = {"relu": [self.count_and_activate]}
         self.fuses[0].owner = [self]  # and a way back up
@@ -112,7 +112,7 @@ class Glass(nn.Module):
         self.shapes.add((*x.shape, len(self.seen)))
         self.runs += 1
         self.late = x.detach()
-        self.kept = x.detach()
+        self.stored = x.detach()
         self.fuses[0].owner[0].count += 1
         x = self.ways["relu"][0](self.norm(self.conv(self.fuses[0](self.noise(x)))))
         x = self.fuses[2](self.activate(self.conv2(self.fuses[1](self.drop(x))))).mean((2, 3))
@@ -197,8 +197,8 @@ def as_found(model, x):
     before, inputs = everything(model), x.clone()
     yield
     after = everything(model)
-    for part, found in before.items():
-        assert after[part] == found, part
+    for part, result in before.items():
+        assert after[part] == result, part
     assert torch.equal(x, inputs)
     assert x.grad is None
 
@@ -274,8 +274,8 @@ def test_success(method, training, thread):
 
     def work():
         with as_found(model, x):
-            found = explain(method, model, x)
-        assert bool(found.values.any())
+            result = explain(method, model, x)
+        assert bool(result.values.any())
 
     thread(work)
 
@@ -292,19 +292,19 @@ TYPICAL = ("gradient", "grad_cam")
     ],
 )
 def test_failure(method, failure, training, thread):
-    at, error, told = FAILURES[failure]
+    at, error, result = FAILURES[failure]
     model, x = glass(training)
-    if told is torch.OutOfMemoryError:
+    if result is torch.OutOfMemoryError:
         x = x[:1]
     model.plan.at, model.plan.error = at, error
     target = [1, 3][: len(x)]
 
     def work():
-        with as_found(model, x), pytest.raises(told) as caught:
+        with as_found(model, x), pytest.raises(result) as caught:
             explain(method, model, x, target=target, chunk_size=1) if "chunk_size" in settings_of(method) else explain(
                 method, model, x, target=target
             )
-        if told is ValueError:
+        if result is ValueError:
             assert "no more" in str(caught.value)
         else:
             assert caught.value is error
@@ -319,9 +319,9 @@ def test_the_threads_see_the_same_numbers(method):
     model, x = glass(training=True)
     expected = explain(method, model, x).values
     torch.manual_seed(1234)
-    found = []
-    on_a_worker(lambda: found.append(explain(method, model, x).values))
-    assert torch.equal(found[0], expected)
+    result = []
+    on_a_worker(lambda: result.append(explain(method, model, x).values))
+    assert torch.equal(result[0], expected)
 
 
 # ---- attributes that are written to
@@ -330,28 +330,28 @@ def test_the_threads_see_the_same_numbers(method):
 class Writes(nn.Module):
     """Writes to an attribute of its own, in whatever way its kind allows."""
 
-    def __init__(self, kept, write):
+    def __init__(self, stored, write):
         super().__init__()
-        self.net, self.kept, self.write = nn.Linear(4, 3), kept, write
+        self.net, self.stored, self.write = nn.Linear(4, 3), stored, write
 
     def forward(self, x):
-        self.write(self.kept)
+        self.write(self.stored)
         return self.net(x)
 
 
 WRITTEN = {
-    "list": lambda: ([1], lambda kept: kept.append(2)),
-    "list in a dict": lambda: ({"a": [1]}, lambda kept: kept["a"].append(2)),
-    "list in a tuple": lambda: (([1],), lambda kept: kept[0].append(2)),
-    "set": lambda: ({1}, lambda kept: kept.add(2)),
-    "deque": lambda: (deque([1], maxlen=3), lambda kept: kept.append(2)),
-    "Counter": lambda: (Counter(), lambda kept: kept.update("a")),
-    "defaultdict": lambda: (defaultdict(list), lambda kept: kept["a"].append(1)),
-    "OrderedDict": lambda: (OrderedDict(a=1), lambda kept: kept.update(b=2)),
-    "tensor that is no buffer": lambda: (torch.zeros(3), lambda kept: kept.add_(1)),
-    "list of tensors": lambda: ([torch.zeros(3)], lambda kept: kept[0].add_(1)),
-    "dict of tensors": lambda: ({"key": torch.zeros(2, 3)}, lambda kept: kept["key"][0].fill_(1)),
-    "array": lambda: (np.zeros(3), lambda kept: np.add(kept, 1, out=kept)),
+    "list": lambda: ([1], lambda stored: stored.append(2)),
+    "list in a dict": lambda: ({"a": [1]}, lambda stored: stored["a"].append(2)),
+    "list in a tuple": lambda: (([1],), lambda stored: stored[0].append(2)),
+    "set": lambda: ({1}, lambda stored: stored.add(2)),
+    "deque": lambda: (deque([1], maxlen=3), lambda stored: stored.append(2)),
+    "Counter": lambda: (Counter(), lambda stored: stored.update("a")),
+    "defaultdict": lambda: (defaultdict(list), lambda stored: stored["a"].append(1)),
+    "OrderedDict": lambda: (OrderedDict(a=1), lambda stored: stored.update(b=2)),
+    "tensor that is no buffer": lambda: (torch.zeros(3), lambda stored: stored.add_(1)),
+    "list of tensors": lambda: ([torch.zeros(3)], lambda stored: stored[0].add_(1)),
+    "dict of tensors": lambda: ({"key": torch.zeros(2, 3)}, lambda stored: stored["key"][0].fill_(1)),
+    "array": lambda: (np.zeros(3), lambda stored: np.add(stored, 1, out=stored)),
 }
 
 
@@ -363,16 +363,16 @@ def written_down(value):
     return [written_down(item) for item in value] if isinstance(value, (list, tuple, set, deque)) else value
 
 
-@pytest.mark.parametrize("kind", WRITTEN)
+@each("kind", WRITTEN)
 def test_what_forward_writes_to_is_not_the_callers(kind):
-    kept, write = WRITTEN[kind]()
-    model = Writes(kept, write)
-    before = written_down(kept)
+    stored, write = WRITTEN[kind]()
+    model = Writes(stored, write)
+    before = written_down(stored)
     sw.attribute(model, torch.rand(2, 4), method="gradient", target=0)
-    assert model.kept is kept
-    assert written_down(kept) == before
+    assert model.stored is stored
+    assert written_down(stored) == before
     model(torch.rand(2, 4))
-    assert written_down(kept) != before
+    assert written_down(stored) != before
 
 
 class Bound(nn.Module):
@@ -405,7 +405,7 @@ BOUND = {
 }
 
 
-@pytest.mark.parametrize("kind", BOUND)
+@each("kind", BOUND)
 def test_a_method_that_is_kept_writes_to_nothing_of_the_callers(kind):
     model = Bound(BOUND[kind])
     sw.attribute(model, torch.rand(2, 4), method="gradient", target=0)
@@ -423,7 +423,7 @@ def test_a_hook_that_is_a_method_writes_to_nothing_of_the_callers():
             self.net.register_full_backward_hook(self.see)
             self.net.register_forward_pre_hook(lambda *_: None)
 
-        def see(self, _module, _given, output):
+        def see(self, _module, _value, output):
             self.seen.append(output)
             self.turns += 1
 
@@ -490,20 +490,20 @@ DRAWS = {
 }
 
 
-@pytest.mark.parametrize("thread", [on_main, on_a_worker])
-@pytest.mark.parametrize("kind", DRAWS)
+@each("thread", [on_main, on_a_worker])
+@each("kind", DRAWS)
 def test_what_a_model_draws_neither_reads_nor_moves_torchs_random_state(kind, thread):
     model, x = Draws(DRAWS[kind]), torch.rand(2, 4, generator=torch.Generator().manual_seed(1))
-    found = []
+    result = []
 
     def work():
         for seed in (1, 2):
             torch.manual_seed(seed)
             with as_found(model, x):
-                found.append(sw.attribute(model, x, method="gradient", target=[0, 2]).values)
+                result.append(sw.attribute(model, x, method="gradient", target=[0, 2]).values)
 
     thread(work)
-    assert torch.equal(*found)
+    assert torch.equal(*result)
     with torch.no_grad():
         torch.manual_seed(1)
         one = model(x)
@@ -615,13 +615,13 @@ def in_a_space():
 
 
 class Keeps(nn.Module):
-    def __init__(self, kept):
+    def __init__(self, stored):
         super().__init__()
         torch.manual_seed(3)
-        self.enter, self.leave, self.kept = nn.Linear(6, 6), nn.Linear(6, 3), kept
+        self.enter, self.leave, self.stored = nn.Linear(6, 6), nn.Linear(6, 3), stored
 
     def forward(self, x):
-        return self.leave(torch.tanh(self.enter(x) + self.kept.update(self.enter(x)[:, None])))
+        return self.leave(torch.tanh(self.enter(x) + self.stored.update(self.enter(x)[:, None])))
 
 
 OBJECTS = {
@@ -643,24 +643,24 @@ def inside(value, depth=0):
     if depth > 4 or isinstance(value, (int, float, str, type(None), partial)):
         return repr(type(value)) if depth > 4 or isinstance(value, partial) else value
     items = list(value.items()) if isinstance(value, dict) else list(value) if isinstance(value, (list, tuple)) else []
-    own = {name: getattr(value, name) for name in getattr(type(value), "__slots__", ()) if hasattr(type(value), name)
+    local = {name: getattr(value, name) for name in getattr(type(value), "__slots__", ()) if hasattr(type(value), name)
            and name != "never"} | getattr(value, "__dict__", {})  # fmt: skip
-    return [inside(item, depth + 1) for item in [*items, *own.items()]]
+    return [inside(item, depth + 1) for item in [*items, *local.items()]]
 
 
-@pytest.mark.parametrize("kind", OBJECTS)
+@each("kind", OBJECTS)
 def test_an_object_that_keeps_state_is_the_passes_own(kind):
     x = torch.rand(2, 6, generator=torch.Generator().manual_seed(4))
     fresh, model = Keeps(OBJECTS[kind]()), Keeps(OBJECTS[kind]())
     (expected,) = torch.autograd.grad(fresh(leaf := x.clone().requires_grad_())[:, 0].sum(), leaf)
-    before, kept = inside(model.kept), model.kept
+    before, stored = inside(model.stored), model.stored
     for _ in range(2):
-        found = sw.attribute(model, x, method="gradient", target=0)
-        assert float((found.values - expected).abs().max()) < 1e-6
-    assert model.kept is kept
-    assert inside(kept) == before
+        result = sw.attribute(model, x, method="gradient", target=0)
+        assert float((result.values - expected).abs().max()) < 1e-6
+    assert model.stored is stored
+    assert inside(stored) == before
     model(x)
-    assert inside(kept) != before
+    assert inside(stored) != before
 
 
 class Locked(Cache):
@@ -714,12 +714,12 @@ HANDED_ON = {
 }
 
 
-@pytest.mark.parametrize("kind", HANDED_ON)
+@each("kind", HANDED_ON)
 def test_what_is_neither_small_nor_plain_is_handed_on_as_it_is(kind):
     model = nn.Linear(2, 2)
-    model.kept = kept = HANDED_ON[kind]()
-    with stand_in(model) as own:
-        assert own.kept is kept
+    model.stored = stored = HANDED_ON[kind]()
+    with stand_in(model) as local:
+        assert local.stored is stored
 
 
 def small_net():
@@ -786,8 +786,8 @@ def by_a_helper(net):
 
 def by_global_name(net):
     """As in a notebook."""
-    known = {"__name__": "__main__", "original": net.forward, "net": net}
-    exec("def doubled(z): return original(z) * 2\nnet.forward = lambda z: [doubled(z) for _ in '1'][0]", known)
+    expected = {"__name__": "__main__", "original": net.forward, "net": net}
+    exec("def doubled(z): return original(z) * 2\nnet.forward = lambda z: [doubled(z) for _ in '1'][0]", expected)
 
 
 PATCHES = (
@@ -796,17 +796,17 @@ PATCHES = (
 )
 
 
-@pytest.mark.parametrize("patch", PATCHES)
+@each("patch", PATCHES)
 def test_a_forward_that_was_replaced_runs_nothing_of_the_callers(patch):
     net, x = small_net(), torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(4))
     patch(net)
     times = 1 if patch is by_compiling else 2
     for settings in ({"method": "gradient"}, {"method": "grad_cam"}):
         with as_found(net, x):
-            found = sw.attribute(net, x, target=0, **settings)
+            result = sw.attribute(net, x, target=0, **settings)
         expected = sw.attribute(small_net(), x, target=0, **settings)
-        assert float((found.values - times * expected.values).abs().max()) < 1e-5
-    assert found.layer == expected.layer == "2"
+        assert float((result.values - times * expected.values).abs().max()) < 1e-5
+    assert result.layer == expected.layer == "2"
     net(x)
     assert net[1].num_batches_tracked == 1
 
@@ -833,18 +833,18 @@ def test_hooks_of_the_callers_write_to_nothing_of_the_callers():
 
 def test_functions_that_share_a_variable_share_it_in_a_pass():
     """A hook writes what the forward of another layer reads."""
-    net, kept, turns = small_net(), {}, 0
+    net, stored, turns = small_net(), {}, 0
 
     def keep(_module, _inputs, output):
         nonlocal turns
         turns += 1
-        kept["mean"] = output.mean()
+        stored["mean"] = output.mean()
 
     net[0].register_forward_hook(keep)
-    net[4].forward = lambda z: z.flatten(1) * kept["mean"] * turns / turns
+    net[4].forward = lambda z: z.flatten(1) * stored["mean"] * turns / turns
     x = torch.rand(2, 3, 8, 8)
     fresh = sw.attribute(net, x, target=0, method="gradient").values
-    assert kept == {}
+    assert stored == {}
     (expected,) = torch.autograd.grad(net(leaf := x.clone().requires_grad_())[:, 0].sum(), leaf)
     assert float((fresh - expected).abs().max()) < 1e-5
 
@@ -869,7 +869,7 @@ ELSEWHERE = {
 }
 
 
-@pytest.mark.parametrize("kind", ELSEWHERE)
+@each("kind", ELSEWHERE)
 def test_numbers_that_python_and_numpy_draw_repeat(kind):
     made = ELSEWHERE[kind]()
     model, x = Noisy(made if callable(made) else lambda: made.random()), torch.rand(2, 4)
@@ -900,16 +900,16 @@ def test_what_is_drawn_again_in_the_backward_pass_is_told():
     with pytest.raises(ValueError, match=r"^model: it draws random numbers .*checkpoint.*model\.eval\(\)"):
         sw.attribute(model, x, method="gradient", target=0)
     model.eval()
-    found = sw.attribute(model, x, method="gradient", target=0)
+    result = sw.attribute(model, x, method="gradient", target=0)
     expected = torch.autograd.grad(
         model.leave(model.enter(leaf := x.clone().requires_grad_()).tanh())[:, 0].sum(), leaf
     )
-    assert float((found.values - expected[0]).abs().max()) < 1e-6
+    assert float((result.values - expected[0]).abs().max()) < 1e-6
 
 
 def test_a_hook_may_draw_in_the_backward_pass():
     net, x = small_net().eval(), torch.rand(2, 3, 8, 8)
-    net[2].register_full_backward_hook(lambda _m, given, _g: (given[0] * torch.rand_like(given[0]),))
+    net[2].register_full_backward_hook(lambda _m, value, _g: (value[0] * torch.rand_like(value[0]),))
     with as_found(net, x):
         first = sw.attribute(net, x, method="gradient", target=0).values
     torch.manual_seed(77)
@@ -953,11 +953,11 @@ def test_the_same_bits_in_all_surroundings(method, around):
     model, x = plain(), torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(2))
     expected = explain(method, model, x)
     with SURROUNDINGS[around](), as_found(model, x):
-        found = explain(method, model, x)
-    assert found.values.dtype == torch.float32
-    assert torch.equal(found.values, expected.values)
+        result = explain(method, model, x)
+    assert result.values.dtype == torch.float32
+    assert torch.equal(result.values, expected.values)
     for name in ("score", "delta", "standard_error"):
-        one, other = getattr(found, name), getattr(expected, name)
+        one, other = getattr(result, name), getattr(expected, name)
         assert (one is None) == (other is None)
         assert one is None or torch.equal(one, other), name
 
@@ -974,8 +974,8 @@ def test_the_same_baselines_in_all_surroundings(baseline, around):
     model, x = plain(), torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(2))
     expected = explain("integrated_gradients", model, x, baseline=baseline)
     with SURROUNDINGS[around]():
-        found = explain("integrated_gradients", model, x, baseline=baseline)
-    assert torch.equal(found.values, expected.values)
+        result = explain("integrated_gradients", model, x, baseline=baseline)
+    assert torch.equal(result.values, expected.values)
 
 
 def plain():
@@ -1017,18 +1017,18 @@ INPUTS = {
 def test_inputs_of_every_form_are_only_read(method, form):
     model, x = glass()
     expected = explain(method, model, x).values
-    given = INPUTS[form](x)
-    function = given.grad_fn
+    value = INPUTS[form](x)
+    function = value.grad_fn
     with torch.no_grad():
-        before = given.clone()
-    requires_grad = given.requires_grad
-    found = explain(method, model, given).values
-    assert float((found - expected).abs().max()) <= 1e-12 * float(expected.abs().max())
-    assert given.requires_grad == requires_grad
-    assert given.grad_fn is function
-    assert not given.is_leaf or given.grad is None
+        before = value.clone()
+    requires_grad = value.requires_grad
+    result = explain(method, model, value).values
+    assert float((result - expected).abs().max()) <= 1e-12 * float(expected.abs().max())
+    assert value.requires_grad == requires_grad
+    assert value.grad_fn is function
+    assert not value.is_leaf or value.grad is None
     with torch.no_grad():
-        assert torch.equal(given, before)
+        assert torch.equal(value, before)
 
 
 @pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
@@ -1071,20 +1071,20 @@ class Tied(nn.Module):
         return self.head(x.flatten(1)) * seen.sum()
 
 
-@pytest.mark.parametrize(
+@each(
     "kind",
     ["the same buffer in two modules", "a buffer that is a view", "an attribute that is a view", "a buffer in a list"],
 )
 def test_what_lies_in_one_memory_does_so_in_the_stand_in(kind):
     model, x = Tied(kind).eval(), images(0, 1, 3, 2, 2)
-    found = sw.attribute(model, x, method="gradient", target=1)
+    result = sw.attribute(model, x, method="gradient", target=1)
     again = sw.attribute(model, x, method="smoothgrad", target=1, noise_level=0.0, n_samples=4)
     assert torch.equal(model.buf, torch.ones_like(model.buf))
     leaf = x.clone().requires_grad_(True)
     score = model(leaf)[0, 1]
     (expected,) = torch.autograd.grad(score, leaf)
-    assert torch.equal(found.score, score.detach()[None])
-    assert torch.allclose(found.values, expected, rtol=1e-13, atol=0)
+    assert torch.equal(result.score, score.detach()[None])
+    assert torch.allclose(result.values, expected, rtol=1e-13, atol=0)
     assert torch.allclose(again.values, expected, rtol=1e-13, atol=0)
 
 

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
-from toys import far, images, rows
+from toys import each, far, images, rows
 
 import saliency_widgets as sw
 from saliency_widgets.runtime.model.isolation import undisturbed
@@ -61,10 +61,10 @@ def by_own(*dims):
 
 
 ATEN = torch.ops.aten
-OWN = (MEAN.clone(), VARIANCE.clone())
+LOCAL = (MEAN.clone(), VARIANCE.clone())
 NORMS = {
     "eval": (lambda x: F.batch_norm(x, MEAN, VARIANCE, WEIGHT, BIAS), by_running),
-    "training": (lambda x: F.batch_norm(x, *OWN, WEIGHT, BIAS, True), by_own(0, 2, 3, 4)),
+    "training": (lambda x: F.batch_norm(x, *LOCAL, WEIGHT, BIAS, True), by_own(0, 2, 3, 4)),
     "torch's": (lambda x: torch.batch_norm(x, WEIGHT, BIAS, MEAN, VARIANCE, False, 0.1, 1e-5, False), by_running),
     "exported": (
         lambda x: ATEN.batch_norm.default(x, WEIGHT, BIAS, MEAN, VARIANCE, False, 0.1, 1e-5, False),
@@ -83,9 +83,7 @@ NORMS = {
 }
 
 
-@pytest.mark.parametrize(
-    "shape", [(1, 4, 3, 5), (2, 4, 1, 5), (2, 4, 3, 1), (2, 4, 3, 5), (1, 4, 2, 3, 5), (1, 4, 6)], ids=str
-)
+@each("shape", [(1, 4, 3, 5), (2, 4, 1, 5), (2, 4, 3, 1), (2, 4, 3, 5), (1, 4, 2, 3, 5), (1, 4, 6)], ids=str)
 @pytest.mark.parametrize("norm", NORMS)
 def test_a_norm_reads_its_gradient_right_in_every_layout(norm, shape):
     function, formula = NORMS[norm]
@@ -98,8 +96,8 @@ def test_a_norm_reads_its_gradient_right_in_every_layout(norm, shape):
             output = function(leaf)
             assert far(output.detach(), formula(x)) < EXACT
             for name, gradient in layouts(g):
-                (found,) = torch.autograd.grad(output, leaf, gradient, retain_graph=True)
-                assert far(found, truth) < EXACT, (inputs.stride(), name)
+                (result,) = torch.autograd.grad(output, leaf, gradient, retain_graph=True)
+                assert far(result, truth) < EXACT, (inputs.stride(), name)
 
 
 def test_torch_alone_misreads_it():
@@ -123,8 +121,8 @@ def test_twice_differentiated():
         return torch.autograd.grad((first.flatten(2).transpose(1, 2) ** 2 * g).sum(), leaf)[0]
 
     with undisturbed(nn.Identity()):
-        found = penalty(NORMS["eval"][0])
-    assert far(found, penalty(by_running)) < EXACT
+        result = penalty(NORMS["eval"][0])
+    assert far(result, penalty(by_running)) < EXACT
 
 
 @pytest.mark.parametrize("reentrant", [False, True])
@@ -139,8 +137,8 @@ def test_computed_again_in_the_backward_pass(reentrant):
         return leaf.grad
 
     with undisturbed(nn.Identity()):
-        found = derived(NORMS["eval"][0])
-    assert far(found, derived(by_running)) < EXACT
+        result = derived(NORMS["eval"][0])
+    assert far(result, derived(by_running)) < EXACT
 
 
 @pytest.mark.parametrize("transform", ["grad", "vmap", "jacobian"])
@@ -157,8 +155,8 @@ def test_inside_torchs_function_transforms(transform):
         return torch.autograd.grad(torch.vmap(score)(leaf).sum(), leaf)[0]
 
     with undisturbed(nn.Identity()):
-        found = derived(NORMS["eval"][0])
-    assert far(found, derived(by_running)) < EXACT
+        result = derived(NORMS["eval"][0])
+    assert far(result, derived(by_running)) < EXACT
 
 
 class Stem(nn.Module):
@@ -203,13 +201,13 @@ def test_every_path_gives_the_formulas_map(path, norm):
     if path.startswith("captum"):
         pytest.importorskip("captum")
     settings = {"method": "gradient", **PATHS[path]}
-    found, expected = (sw.attribute(Stem(norm, by_formula), X, **settings) for by_formula in (False, True))
-    assert far(found.values, expected.values) < EXACT
+    result, expected = (sw.attribute(Stem(norm, by_formula), X, **settings) for by_formula in (False, True))
+    assert far(result.values, expected.values) < EXACT
 
 
 def test_float32_differs_by_rounding():
-    found = sw.attribute(Stem().float(), X.float(), target=lambda out: out[:, 1], method="gradient").values
-    assert far(found.double(), sw.attribute(Stem(by_formula=True), X, target=1, method="gradient").values) < 1e-5
+    result = sw.attribute(Stem().float(), X.float(), target=lambda out: out[:, 1], method="gradient").values
+    assert far(result.double(), sw.attribute(Stem(by_formula=True), X, target=1, method="gradient").values) < 1e-5
 
 
 def test_a_session_that_keeps_graphs_gives_the_same_map_for_each_target_and_layer():
@@ -217,11 +215,11 @@ def test_a_session_that_keeps_graphs_gives_the_same_map_for_each_target_and_laye
     maps = []
     for by_formula in (False, True):
         session = Session(Problem(Stem(by_formula=by_formula), X, fold=False), lambda _: None, cache=Cache())
-        asked = [Request.of("gradient", {}, target=k) for k in range(3)]
-        asked += [Request.of("grad_cam", {"layer": "conv"}, target=k) for k in range(2)]
-        maps.append([session.run(request)[0].values for request in asked])
+        requested = [Request.of("gradient", {}, target=k) for k in range(3)]
+        requested += [Request.of("grad_cam", {"layer": "conv"}, target=k) for k in range(2)]
+        maps.append([session.run(request)[0].values for request in requested])
         session.close()
-    assert all(far(found, expected) < EXACT for found, expected in zip(*maps, strict=True))
+    assert all(far(result, expected) < EXACT for result, expected in zip(*maps, strict=True))
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -229,8 +227,8 @@ def test_a_session_that_keeps_graphs_gives_the_same_map_for_each_target_and_laye
 def test_an_exported_program(form):
     program = torch.export.export(Stem(), (X,))
     model = program.module() if form == "module" else program.run_decompositions().module()
-    found = sw.attribute(model, X, target=1, method="gradient").values
-    assert far(found, sw.attribute(Stem(by_formula=True), X, target=1, method="gradient").values) < EXACT
+    result = sw.attribute(model, X, target=1, method="gradient").values
+    assert far(result, sw.attribute(Stem(by_formula=True), X, target=1, method="gradient").values) < EXACT
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -337,8 +335,8 @@ OPERATORS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("batch", [1, 2])
-@pytest.mark.parametrize("operator", OPERATORS)
+@each("batch", [1, 2])
+@each("operator", OPERATORS)
 def test_an_operators_gradient_is_the_limit_of_differences(operator, batch):
     """Whatever layout inputs and gradients are in; what arrives expanded is a mean's gradient."""
     function, h = OPERATORS[operator], 1e-6
@@ -353,6 +351,6 @@ def test_an_operators_gradient_is_the_limit_of_differences(operator, batch):
             leaf = inputs.detach().requires_grad_(True)
             output = function(leaf)
             for name, gradient in arriving:
-                (found,) = torch.autograd.grad(output, leaf, gradient, retain_graph=True)
+                (result,) = torch.autograd.grad(output, leaf, gradient, retain_graph=True)
                 expected, size = (slope * gradient).sum(), (slope * gradient).abs().sum()
-                assert abs((found * step).sum() - expected) < 1e-7 * size, (inputs.stride(), name)
+                assert abs((result * step).sum() - expected) < 1e-7 * size, (inputs.stride(), name)

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
-from toys import Tally, conv_net, far, images, mlp, rows, runner, state_of
+from toys import Tally, conv_net, each, far, images, mlp, rows, runner, state_of
 
 import saliency_widgets as sw
 from saliency_widgets.runtime.layers.selection import spatial_layers
@@ -64,7 +64,7 @@ def test_the_last_layer_with_an_extent_is_the_default():
     assert torch.equal(cam(model).values, cam(model, layer="3").values)
 
 
-@pytest.mark.parametrize("layer", ["0", "1", "2", "3", "4"])
+@each("layer", ["0", "1", "2", "3", "4"])
 def test_each_layer_is_by_the_formula(layer):
     model, i = conv_net(), int(layer) + 1
     with torch.no_grad():
@@ -160,7 +160,7 @@ def test_the_users_own_hooks_run_and_stay_and_their_lists_are_left_alone():
     assert state_of(model) == before
 
 
-@pytest.mark.parametrize(
+@each(
     ("layer", "error", "said"),
     [
         (
@@ -230,8 +230,8 @@ def test_of_a_layer_that_runs_several_times_a_note_tells_which_run_is_shown():
             return self.head(self.conv(self.conv(x).relu()).mean((2, 3)))
 
     for method in ("grad_cam", "layer_cam", "guided_grad_cam"):
-        found = sw.attribute(Twice(), X, method=method, layer="conv", target=1)
-        assert any("'conv' ran 2 times; this is its last run" in note for note in found.notes)
+        result = sw.attribute(Twice(), X, method=method, layer="conv", target=1)
+        assert any("'conv' ran 2 times; this is its last run" in note for note in result.notes)
     assert not any("ran" in note for note in cam(conv_net().eval()).notes)
 
 
@@ -264,22 +264,22 @@ class Siamese(nn.Module):
 
 @pytest.mark.parametrize("name", ["left", "right"])
 def test_of_a_shared_encoder_the_run_of_the_explained_input_counts(name):
-    model, given = Siamese(), {"left": images(1, 2, 3, 8, 8), "right": images(2, 2, 3, 8, 8)}
-    expected = model.map_by_hand(name, **given)
-    found = sw.attribute(model, given, explain=name, method="grad_cam", layer="encoder", target=1)
-    assert far(found.values, expected) < 1e-13
+    model, value = Siamese(), {"left": images(1, 2, 3, 8, 8), "right": images(2, 2, 3, 8, 8)}
+    expected = model.map_by_hand(name, **value)
+    result = sw.attribute(model, value, explain=name, method="grad_cam", layer="encoder", target=1)
+    assert far(result.values, expected) < 1e-13
     if name == "left":  # the last spatial layer that it goes through, though another ran after that
-        default = sw.attribute(model, given, explain=name, method="grad_cam", target=1)
+        default = sw.attribute(model, value, explain=name, method="grad_cam", target=1)
         assert default.layer == "encoder"
         assert far(default.values, expected) < 1e-13
 
 
 def test_a_layer_of_another_input_is_refused_and_so_are_two_images_at_once():
-    model, given = Siamese(), {"left": images(1, 2, 3, 8, 8), "right": images(2, 2, 3, 8, 8)}
+    model, value = Siamese(), {"left": images(1, 2, 3, 8, 8), "right": images(2, 2, 3, 8, 8)}
     with pytest.raises(ValueError, match=r"layer: 'other' does not depend on the input that is explained"):
-        sw.attribute(model, given, explain="left", method="grad_cam", layer="other", target=1)
+        sw.attribute(model, value, explain="left", method="grad_cam", layer="other", target=1)
     with pytest.raises(ValueError, match=r"explain: a class activation map is of one image.*\['left', 'right'\]"):
-        sw.attribute(model, given, method="layer_cam", target=1)
+        sw.attribute(model, value, method="layer_cam", target=1)
 
 
 class Patches(nn.Module):
@@ -305,25 +305,25 @@ class Patches(nn.Module):
         return read if text is None else read * text.mean((1, 2))[:, None]
 
 
-@pytest.mark.parametrize(
+@each(
     ("size", "patch", "registers", "grid"),
     [(30, 7, 1, (4, 4)), (50, 16, 1, (3, 3)), (32, 8, 5, (4, 4)), (33, 8, 2, (4, 4)), ((24, 36), 6, 1, (4, 6))],
 )
 def test_tokens_lie_as_the_patches_were_cut(size, patch, registers, grid):
     height, width = size if isinstance(size, tuple) else (size, size)
     model, x = Patches(patch, registers), images(0, 2, 3, height, width)
-    found = sw.attribute(model, x, method="grad_cam", target=1)
-    assert found.layer == "blocks.1"
-    assert tuple(found.values.shape) == (2, 1, *grid)
+    result = sw.attribute(model, x, method="grad_cam", target=1)
+    assert result.layer == "blocks.1"
+    assert tuple(result.values.shape) == (2, 1, *grid)
     seen = {}
     hook = model.blocks[1].register_forward_hook(lambda _m, _i, out: seen.update(out=out))
     (g,) = torch.autograd.grad(model(x)[:, 1].sum(), seen["out"]) if model(x) is not None else (None,)
     hook.remove()
     on_grid = [t[:, registers:].detach().transpose(1, 2).unflatten(2, grid) for t in (g, seen["out"])]
     expected = (on_grid[0].mean((2, 3), keepdim=True) * on_grid[1]).sum(1, keepdim=True)
-    assert far(found.values, expected) < 1e-12
+    assert far(result.values, expected) < 1e-12
     named = sw.attribute(model, x, method="grad_cam", target=1, layer="blocks.1")
-    assert torch.equal(named.values, found.values)
+    assert torch.equal(named.values, result.values)
 
 
 class Block(nn.Module):
@@ -350,8 +350,8 @@ def test_heads_and_attention_weights_are_no_image(fused):
     model = Patches(8)
     model.blocks = nn.ModuleList(Block(fused) for _ in range(3)).double()
     x = images(0, 2, 3, 32, 32)
-    found = sw.attribute(model, x, method="grad_cam", target=1)
-    assert (found.layer, found.values.shape) == ("blocks.1", (2, 1, 4, 4))
+    result = sw.attribute(model, x, method="grad_cam", target=1)
+    assert (result.layer, result.values.shape) == ("blocks.1", (2, 1, 4, 4))
     inner = "blocks.1.attn.k" if fused else "blocks.1.attn.weights"
     assert inner not in spatial_layers(runner(model, x).passes)
     with pytest.raises(
@@ -403,13 +403,13 @@ def test_patches_as_rows_of_their_own_are_no_image():
         cam(model)
     with pytest.raises(ValueError, match=r"layer: 'conv' has an output of shape \(8, 5, 4, 4\).*reshape="):
         cam(model, layer="conv")
-    found = cam(model, layer="conv", reshape=together)
+    result = cam(model, layer="conv", reshape=together)
     a = together(model.conv(X.unfold(2, 4, 4).unfold(3, 4, 4).permute(0, 2, 3, 1, 4, 5).flatten(0, 2)))
     expected = by_hand(a, lambda whole: model.head(whole.relu().mean((2, 3))))
-    assert far(found.values, expected) < 1e-13
+    assert far(result.values, expected) < 1e-13
 
 
-@pytest.mark.parametrize(
+@each(
     ("reshape", "said"),
     [
         (lambda out: out.undefined, "it raised AttributeError"),
@@ -427,10 +427,10 @@ def test_a_function_that_does_not_reshape(reshape, said):
 
 def test_the_tokens_of_a_text_are_no_image():
     model = Patches(8)
-    given = {"x": images(0, 1, 3, 32, 32), "text": rows(0, 1, 20, 8)}
-    assert sw.attribute(model, given, explain="x", method="grad_cam", target=1).layer == "blocks.1"
+    settings = {"x": images(0, 1, 3, 32, 32), "text": rows(0, 1, 20, 8)}
+    assert sw.attribute(model, settings, explain="x", method="grad_cam", target=1).layer == "blocks.1"
     with pytest.raises(ValueError, match="does not depend on the input"):
-        sw.attribute(model, given, explain="x", method="grad_cam", target=1, layer="texts.1")
+        sw.attribute(model, settings, explain="x", method="grad_cam", target=1, layer="texts.1")
 
 
 def test_channels_before_tokens_are_read_as_they_lie():

@@ -109,13 +109,13 @@ def score(output):
 def test_the_default_is_the_last_block_that_is_read_on_the_images_grid(transformers, name):
     model, x = made(transformers, name)
     _, _, _, ending, grid, before = MODELS[name]
-    found = sw.attribute(model, x, method="grad_cam", target=score)
-    assert ending is None or found.layer.endswith(f".{ending}")
-    assert tuple(found.values.shape[2:]) == grid
-    assert bool(found.values.any())
+    result = sw.attribute(model, x, method="grad_cam", target=score)
+    assert ending is None or result.layer.endswith(f".{ending}")
+    assert tuple(result.values.shape[2:]) == grid
+    assert bool(result.values.any())
 
     seen = {}
-    hook = model.get_submodule(found.layer).register_forward_hook(lambda _m, _i, o: seen.update(a=tensor_in(o)))
+    hook = model.get_submodule(result.layer).register_forward_hook(lambda _m, _i, o: seen.update(a=tensor_in(o)))
     value = score(model(x))
     hook.remove()
     (gradient,) = torch.autograd.grad(value.sum(), seen["a"])
@@ -124,7 +124,7 @@ def test_the_default_is_the_last_block_that_is_read_on_the_images_grid(transform
         t if t.ndim == 4 else t[:, before : before + count].mT.unflatten(2, grid)
         for t in (seen["a"].detach(), gradient)
     )
-    assert far(found.values, (g.mean((2, 3), keepdim=True) * a).sum(1, keepdim=True)) < 1e-10
+    assert far(result.values, (g.mean((2, 3), keepdim=True) * a).sum(1, keepdim=True)) < 1e-10
 
 
 @pytest.mark.parametrize("name", [name for name in MODELS if name not in ("DETR", "PVT")])  # these mix from the start

@@ -6,7 +6,7 @@ import weakref
 import pytest
 import torch
 from torch import nn
-from toys import conv_net, far, images, rows
+from toys import conv_net, each, far, images, rows
 
 import saliency_widgets as sw
 from saliency_widgets.attribution.errors import out_of_memory
@@ -33,7 +33,7 @@ class Log:
     """What happened, beside the model, whose stand-in runs."""
 
     def __init__(self):
-        self.passes, self.failed, self.kept = [], [], []
+        self.passes, self.failed, self.stored = [], [], []
 
     def __copy__(self):
         return self
@@ -66,11 +66,11 @@ class Cramped(nn.Module):
         log.append(len(x))
         if len(x) > self.room:
             big = x * 2
-            self.log.kept.append(weakref.ref(big))
+            self.log.stored.append(weakref.ref(big))
             raise ERRORS[self.error]()
 
     def forward(self, x, shift=None):
-        assert all(ref() is None for ref in self.log.kept), "the pass that failed still holds its tensors"
+        assert all(ref() is None for ref in self.log.stored), "the pass that failed still holds its tensors"
         if self.where == "forward":
             self.allot(x)
             y = x * 1
@@ -80,12 +80,12 @@ class Cramped(nn.Module):
 
 
 def request(method, **about):
-    given = {param.name: SIZES[param.name] for param in METHODS[method].params if param.name in SIZES}
-    return Request.of(method, given, **about)
+    settings = {param.name: SIZES[param.name] for param in METHODS[method].params if param.name in SIZES}
+    return Request.of(method, settings, **about)
 
 
-def answer(problem, asked):
-    *_, last = compute(problem, asked)
+def answer(problem, requested):
+    *_, last = compute(problem, requested)
     return last
 
 
@@ -99,11 +99,11 @@ OTHERS = sorted({*METHODS} - {*TYPICAL})
     [*itertools.product(TYPICAL, [1, 2, 3, 5], [1, 3]), *itertools.product(OTHERS, [2], [3])],
 )
 def test_the_map_is_the_one_with_memory_enough_and_the_next_request_knows(method, room, batch):
-    x, asked = images(0, batch, 3, 8, 8), request(method, target=list(range(batch)))
-    expected = answer(Problem(Cramped(10**6), x), asked)
+    x, requested = images(0, batch, 3, 8, 8), request(method, target=list(range(batch)))
+    expected = answer(Problem(Cramped(10**6), x), requested)
     model = Cramped(room)
     problem = Problem(model, x)
-    first = answer(problem, asked)
+    first = answer(problem, requested)
     assert far(first.values, expected.values) < 1e-12
     assert first.settings == expected.settings
     if not model.log.failed:
@@ -118,12 +118,12 @@ def test_the_map_is_the_one_with_memory_enough_and_the_next_request_knows(method
     assert any(f"Memory ran out: {limit} row{plural} a pass" in note for note in first.notes)
     model.log.failed.clear()
     model.log.passes.clear()
-    second, passes = answer(problem, asked), list(model.log.passes)
+    second, passes = answer(problem, requested), list(model.log.passes)
     assert model.log.failed == []
     assert problem.memory.limit == limit
     assert far(second.values, expected.values) < 1e-12
     model.log.passes.clear()
-    third = answer(problem, asked)
+    third = answer(problem, requested)
     assert model.log.passes == passes
     assert torch.equal(third.values, second.values)
 
@@ -131,28 +131,28 @@ def test_the_map_is_the_one_with_memory_enough_and_the_next_request_knows(method
 @pytest.mark.parametrize(("method", "room"), [*itertools.product(TYPICAL, [1, 2, 4]), *itertools.product(OTHERS, [2])])
 def test_the_bits_are_the_same_whether_the_limit_was_just_found_or_remembered(method, room):
     """One sample and room for a power of two: no pass was larger than the limit before it was found."""
-    x, asked = images(0, 1, 3, 8, 8), request(method, target=1)
+    x, requested = images(0, 1, 3, 8, 8), request(method, target=1)
     problem = Problem(Cramped(room), x)
-    first = answer(problem, asked)
-    second = answer(problem, asked)
+    first = answer(problem, requested)
+    second = answer(problem, requested)
     assert torch.equal(first.values, second.values)
 
 
-@pytest.mark.parametrize("error", ERRORS)
-@pytest.mark.parametrize("where", ["forward", "backward"])
+@each("error", ERRORS)
+@each("where", ["forward", "backward"])
 @pytest.mark.parametrize("method", ["gradient", "integrated_gradients", "smoothgrad"])
 def test_every_way_of_saying_so_on_the_way_there_and_back(method, where, error):
-    x, asked = images(), request(method, target=[1, 3])
-    expected = answer(Problem(Cramped(10**6), x), asked)
+    x, requested = images(), request(method, target=[1, 3])
+    expected = answer(Problem(Cramped(10**6), x), requested)
     model = Cramped(1, error, where)
-    found = answer(Problem(model, x), asked)
-    assert far(found.values, expected.values) < 1e-12
+    result = answer(Problem(model, x), requested)
+    assert far(result.values, expected.values) < 1e-12
     assert model.log.failed
-    assert any("1 row a pass" in note for note in found.notes)
+    assert any("1 row a pass" in note for note in result.notes)
 
 
 @pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("batch", [1, 2])
+@each("batch", [1, 2])
 def test_a_single_row_that_is_too_much_is_told_as_it_is(method, batch):
     for error, kind in {"CUDA": torch.OutOfMemoryError, "CPU": RuntimeError, "Python": MemoryError}.items():
         model = Cramped(0, error)
@@ -163,42 +163,42 @@ def test_a_single_row_that_is_too_much_is_told_as_it_is(method, batch):
         assert model.log.failed[-1] == 1
 
 
-@pytest.mark.parametrize("room", [1, 2])
+@each("room", [1, 2])
 @pytest.mark.parametrize("method", ["gradient", "integrated_gradients", "smoothgrad", "expected_gradients", "grad_cam"])
 def test_what_is_held_is_split_along(method, room):
     """Each sample has a shift of its own: rows that met another's would give another map."""
     x, shift = images(0, 3, 3, 8, 8), images(1, 3, 1, 8, 8) * torch.tensor([0.0, 2.0, -3.0]).view(3, 1, 1, 1)
-    asked = request(method, target=[1, 3, 0])
+    requested = request(method, target=[1, 3, 0])
 
     def problem(room):
         return Problem(Cramped(room), {"x": x, "shift": shift}, explain="x")
 
-    expected = answer(problem(10**6), asked)
-    assert far(answer(problem(room), asked).values, expected.values) < 1e-12
+    expected = answer(problem(10**6), requested)
+    assert far(answer(problem(room), requested).values, expected.values) < 1e-12
 
 
 @pytest.mark.parametrize("room", [1, 2, 3])
 def test_inputs_that_are_explained_together_are_split_together(room):
     x, shift = images(0, 3, 3, 8, 8), images(1, 3, 1, 8, 8)
-    asked = request("integrated_gradients", target=[1, 3, 0])
-    found = [answer(Problem(Cramped(r), {"x": x, "shift": shift}), asked) for r in (10**6, room)]
+    requested = request("integrated_gradients", target=[1, 3, 0])
+    result = [answer(Problem(Cramped(r), {"x": x, "shift": shift}), requested) for r in (10**6, room)]
     for part in ("x", "shift"):
-        assert far(found[1].part(part).values, found[0].part(part).values) < 1e-12
+        assert far(result[1].part(part).values, result[0].part(part).values) < 1e-12
 
 
-@pytest.mark.parametrize(("asked", "room", "tried"), [(8, 5, [8]), (8, 3, [8, 4]), (7, 1, [7, 4, 2]), (9, 8, [9])])
-def test_the_limit_goes_down_by_powers_of_two_and_stays(asked, room, tried):
+@each(("requested", "room", "tried"), [(8, 5, [8]), (8, 3, [8, 4]), (7, 1, [7, 4, 2]), (9, 8, [9])])
+def test_the_limit_goes_down_by_powers_of_two_and_stays(requested, room, tried):
     model, x = Cramped(room), images(0, 1, 3, 8, 8)
     problem = Problem(model, x)
     runner = problem.runner(sw.attribution.Score("logit", torch.tensor([1])))
     runner.passes.sharing.apart = ""  # without the look at whether copies may share a pass
-    runner.gradient(x.repeat(asked, 1, 1, 1))
+    runner.gradient(x.repeat(requested, 1, 1, 1))
     assert model.log.failed == tried
     assert problem.memory.limit == 1 << ((tried[-1] - 1).bit_length() - 1)
-    assert sum(model.log.passes) == asked
+    assert sum(model.log.passes) == requested
     assert max(model.log.passes) == problem.memory.limit
     model.room = 10**6  # never tried larger again
-    runner.gradient(x.repeat(asked, 1, 1, 1))
+    runner.gradient(x.repeat(requested, 1, 1, 1))
     assert max(model.log.passes) == problem.memory.limit
 
 

@@ -9,7 +9,7 @@ import sys
 import pytest
 import torch
 from torch import nn
-from toys import Shared, conv_net, images
+from toys import Shared, conv_net, each, images
 
 import saliency_widgets as sw
 from saliency_widgets.api.checkup import check_up
@@ -29,9 +29,9 @@ def everything() -> tuple:
 
 @pytest.fixture
 def as_found():
-    found = torch.get_float32_matmul_precision()
+    result = torch.get_float32_matmul_precision()
     yield
-    torch.set_float32_matmul_precision(found)
+    torch.set_float32_matmul_precision(result)
 
 
 def _fail(expected: str) -> None:
@@ -41,14 +41,14 @@ def _fail(expected: str) -> None:
 
 
 @pytest.mark.usefixtures("as_found")
-@pytest.mark.parametrize("before", ["highest", "high", "medium"])
-@pytest.mark.parametrize(("kind", "expected"), [("ieee", "ieee"), ("tf32", "tf32")])
+@each("before", ["highest", "high", "medium"])
+@each(("kind", "expected"), [("ieee", "ieee"), ("tf32", "tf32")])
 def test_torchs_switches_are_set_for_the_pass_and_put_back(before, kind, expected):
     torch.set_float32_matmul_precision(before)
-    found = everything()
+    result = everything()
     with pytest.raises(ZeroDivisionError), float32_as(kind):
         _fail(expected)
-    assert everything() == found
+    assert everything() == result
 
 
 @pytest.mark.parametrize("precision", ["full", "bfloat16"])
@@ -81,10 +81,10 @@ class Noted(nn.Module):
 
 def test_it_holds_forward_and_backward_and_is_told():
     model, before = Noted(), everything()
-    found = sw.attribute(model, images(0, 1, 3, 8, 8).float(), method="gradient", precision="bfloat16")
+    result = sw.attribute(model, images(0, 1, 3, 8, 8).float(), method="gradient", precision="bfloat16")
     assert model.kinds.count(torch.bfloat16) == 4, "forward and backward, of the map and of its error"
-    assert found.values.dtype == torch.float32
-    assert found.settings["precision"] == "bfloat16"
+    assert result.values.dtype == torch.float32
+    assert result.settings["precision"] == "bfloat16"
     assert everything() == before
     assert not torch.is_autocast_enabled("cpu")
 
@@ -118,11 +118,11 @@ def test_the_explorers_path_gives_the_same_bits_and_asks_for_the_error_once():
     session = Session(problem, events.append, executor="inline", cache=Cache())
     for method in ("gradient", "grad_cam", "smoothgrad"):
         session.submit(Request.of(method, {}, target=1))
-        found = events[-1].attribution
-        fresh = sw.attribute(model, x, **found.settings)
-        assert torch.equal(found.values, fresh.values)
-        assert found.score.dtype == fresh.score.dtype == torch.float32
-        assert any("bfloat16" in note for note in found.notes)
+        result = events[-1].attribution
+        fresh = sw.attribute(model, x, **result.settings)
+        assert torch.equal(result.values, fresh.values)
+        assert result.score.dtype == fresh.score.dtype == torch.float32
+        assert any("bfloat16" in note for note in result.notes)
     passes = problem.memory.passes
     session.submit(Request.of("smoothgrad", {"n_samples": 20}, target=1))
     assert problem.memory.passes == passes
@@ -132,12 +132,12 @@ def test_the_explorers_path_gives_the_same_bits_and_asks_for_the_error_once():
 def test_the_check_up_says_that_it_is_slow_on_a_cpu():
     model, x = conv_net().float(), images(0, 1, 3, 8, 8).float()
     for precision, slow in ((None, False), ("bfloat16", True)):
-        found = check_up(Problem(model, x, precision=precision), Request.of("gradient", {}))
-        assert any("bfloat16" in finding.what and finding.severity == "slow" for finding in found) == slow
+        result = check_up(Problem(model, x, precision=precision), Request.of("gradient", {}))
+        assert any("bfloat16" in finding.what and finding.severity == "slow" for finding in result) == slow
 
 
-@pytest.mark.parametrize(
-    ("given", "kind", "said"),
+@each(
+    ("value", "kind", "said"),
     [
         ({"precision": 16}, TypeError, "precision"),
         ({"precision": "half"}, ValueError, "bfloat16"),
@@ -147,6 +147,6 @@ def test_the_check_up_says_that_it_is_slow_on_a_cpu():
         ({"fold": "no"}, TypeError, "fold"),
     ],
 )
-def test_what_cant_be_had_is_an_error_that_says_so(given, kind, said):
+def test_what_cant_be_had_is_an_error_that_says_so(value, kind, said):
     with pytest.raises(kind, match=said):
-        sw.attribute(conv_net(), images(0, 1, 3, 8, 8), **given)
+        sw.attribute(conv_net(), images(0, 1, 3, 8, 8), **value)

@@ -57,9 +57,9 @@ def times(runner: Runner, count: int, rows: int = 4) -> None:
     """Asks for so many gradients, each of which must be that of the pass itself."""
     for k in range(count):
         x = images(k, rows, 3, 8, 8)
-        found = runner.gradient(x)
+        result = runner.gradient(x)
         expected = replace(runner, replays=None).gradient(x)
-        assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+        assert all(torch.equal(a, b) for a, b in zip(result, expected, strict=True))
 
 
 def test_a_shape_is_recorded_when_it_comes_for_the_third_time_and_used_from_then_on(runner):

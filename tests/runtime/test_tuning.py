@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import copy
 
-import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval
-from toys import runner, state_of
+from toys import each, runner, state_of
 
 import saliency_widgets as sw
 from saliency_widgets.runtime.reuse.fusion import Tuned
@@ -55,16 +54,16 @@ def tuned(model: nn.Module, x: torch.Tensor = X) -> Tuned | None:
     return survey(runner(model, x).passes, fold=True).tuned
 
 
-@pytest.mark.parametrize("bias", [True, False])
-@pytest.mark.parametrize("affine", [True, False])
+@each("bias", [True, False])
+@each("affine", [True, False])
 def test_folded_weights_are_those_of_torchs_own_fusion_in_float64(bias, affine):
     model = Net(plain_run, learnt(nn.BatchNorm2d(4, affine=affine)), bias).double().eval()
-    found = tuned(model)
-    assert found.folded == ("norm",)
+    result = tuned(model)
+    assert result.folded == ("norm",)
     if affine:
         expected = fuse_conv_bn_eval(model.conv, model.norm)
-        assert torch.allclose(found.weight(model.conv.weight), expected.weight, rtol=1e-13, atol=0)
-        assert torch.allclose(found.biases["conv"], expected.bias, rtol=1e-13, atol=1e-14)
+        assert torch.allclose(result.weight(model.conv.weight), expected.weight, rtol=1e-13, atol=0)
+        assert torch.allclose(result.biases["conv"], expected.bias, rtol=1e-13, atol=1e-14)
     before = state_of(model)
     for method in sw.methods():
         folded, written = (sw.attribute(model, X, method=method, target=1, fold=fold) for fold in (True, False))
@@ -85,11 +84,11 @@ KEPT_APART = {
 }
 
 
-@pytest.mark.parametrize("why", KEPT_APART)
+@each("why", KEPT_APART)
 def test_what_is_used_elsewhere_is_not_folded(why):
     model = Net(KEPT_APART[why]).double().eval()
-    found = tuned(model)
-    assert found is None or not found.folded
+    result = tuned(model)
+    assert result is None or not result.folded
     expected = sw.attribute(model, X, method="gradient", target=1, fold=False).values
     assert torch.equal(sw.attribute(model, X, method="gradient", target=1).values, expected)
 
@@ -99,7 +98,7 @@ class NormAct(nn.BatchNorm2d):
         return torch.relu(super().forward(x))
 
 
-@pytest.mark.parametrize(
+@each(
     "change",
     {
         "training": lambda m: m.norm.train(),
@@ -115,8 +114,8 @@ class NormAct(nn.BatchNorm2d):
 def test_what_is_no_plain_pair_is_not_folded(change):
     model = Net(plain_run).double().eval()
     change[1](model)
-    found = tuned(model)
-    assert found is None or not found.folded
+    result = tuned(model)
+    assert result is None or not result.folded
     expected = sw.attribute(model, X, method="gradient", target=1, fold=False).values
     assert torch.equal(sw.attribute(model, X, method="gradient", target=1).values, expected)
 
@@ -157,9 +156,9 @@ class Views(Net):
 def test_layout_is_dropped_where_the_models_code_fails_with_it():
     x = X.float()
     model = Views(plain_run).eval()
-    found = tuned(model, x)
-    assert found.folded == ("norm",)
-    assert not found.channels_last
+    result = tuned(model, x)
+    assert result.folded == ("norm",)
+    assert not result.channels_last
     assert tuned(Net(plain_run).eval(), x).channels_last
     assert any("channels laid out last" in f.what and "view" in f.what for f in sw.checkup(model, x))
     assert not any("without optimizations" in f.what for f in sw.checkup(Net(plain_run).eval(), x))
@@ -174,14 +173,14 @@ def test_a_model_that_tells_itself_from_its_folded_copy_is_not_folded():
         return net.norm(net.conv(x)) * (1 if net.conv.bias is None else 2)
 
     model = Net(suspicious, bias=False).double().eval()
-    found = tuned(model)
-    assert found is None or not found.folded
+    result = tuned(model)
+    assert result is None or not result.folded
     assert any("folded" in f.what and "other scores" in f.what for f in sw.checkup(model, X))
 
 
 def test_the_pretrained_model_is_folded_throughout_and_keeps_its_map(pretrained64, cat):
-    found = tuned(pretrained64, cat)
-    assert len(found.folded) == sum(isinstance(m, nn.BatchNorm2d) for m in pretrained64.modules()) == 49
+    result = tuned(pretrained64, cat)
+    assert len(result.folded) == sum(isinstance(m, nn.BatchNorm2d) for m in pretrained64.modules()) == 49
     one, other = (
         sw.attribute(pretrained64, cat, method="gradient", target=285, fold=fold).values for fold in (True, False)
     )
@@ -190,7 +189,7 @@ def test_the_pretrained_model_is_folded_throughout_and_keeps_its_map(pretrained6
 
 def test_a_copy_of_the_weights_is_made_once_and_of_those_that_change_alone():
     model = Net(plain_run).double().eval()
-    found = tuned(model)
-    assert found.weight(model.head.weight).data_ptr() == model.head.weight.data_ptr()
-    assert found.weight(model.conv.weight).data_ptr() != model.conv.weight.data_ptr()
-    assert found.weight(copy.deepcopy(model).conv.weight) is None
+    result = tuned(model)
+    assert result.weight(model.head.weight).data_ptr() == model.head.weight.data_ptr()
+    assert result.weight(model.conv.weight).data_ptr() != model.conv.weight.data_ptr()
+    assert result.weight(copy.deepcopy(model).conv.weight) is None

@@ -157,7 +157,7 @@ def test_what_was_met_far_away_is_looked_into_where_it_is_near():
 
 
 def test_what_counts_passes_by_itself_does_not_matter():
-    model, told = conv_net(), Shared()
+    model, result = conv_net(), Shared()
 
     class Counter:
         def __init__(self) -> None:
@@ -171,7 +171,7 @@ def test_what_counts_passes_by_itself_does_not_matter():
     first = number()
     model.counter.passes += 1
     assert number() == first
-    assert told == []
+    assert result == []
 
 
 def test_the_order_of_a_dict_of_a_kind_of_its_own():

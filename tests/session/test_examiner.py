@@ -27,74 +27,74 @@ def counting(count: int, *, gate: threading.Event | None = None, begun: threadin
 
 
 @pytest.fixture
-def told():
+def message():
     return []
 
 
-def test_a_check_tells_its_estimates_and_then_that_it_is_done(told):
-    examiner = Examiner(told.append, executor="inline")
+def test_a_check_tells_its_estimates_and_then_that_it_is_done(message):
+    examiner = Examiner(message.append, executor="inline")
     examiner.submit(Check("curves", counting(3)))
-    assert [(t.result, t.state) for t in told] == [(0, "running"), (1, "running"), (2, "running"), (2, "done")]
+    assert [(t.result, t.state) for t in message] == [(0, "running"), (1, "running"), (2, "running"), (2, "done")]
     examiner.close()
 
 
-def test_the_newest_of_a_name_counts(told):
+def test_the_newest_of_a_name_counts(message):
     gate, begun = threading.Event(), threading.Event()
-    examiner = Examiner(told.append)
+    examiner = Examiner(message.append)
     examiner.submit(Check("curves", counting(5, gate=gate, begun=begun)))
     assert begun.wait(20)
     second = Check("curves", counting(2))
     examiner.submit(second)
     gate.set()
     assert examiner.jobs.wait(20)
-    assert {id(t.check) for t in told} == {id(second)}
-    assert told[-1].state == "done"
+    assert {id(t.check) for t in message} == {id(second)}
+    assert message[-1].state == "done"
     examiner.close()
 
 
-def test_what_is_urgent_goes_first_and_what_it_interrupts_is_done_afterwards(told):
+def test_what_is_urgent_goes_first_and_what_it_interrupts_is_done_afterwards(message):
     gate, begun = threading.Event(), threading.Event()
-    examiner = Examiner(told.append)
+    examiner = Examiner(message.append)
     examiner.submit(Check("curves", counting(3, gate=gate, begun=begun)))
     assert begun.wait(20)
     examiner.submit(Check("ablation", counting(1), urgent=True))
     gate.set()
     assert examiner.jobs.wait(20)
-    assert [t.check.name for t in told if t.state == "done"] == ["ablation", "curves"]
+    assert [t.check.name for t in message if t.state == "done"] == ["ablation", "curves"]
     examiner.close()
 
 
-def test_nothing_but_what_is_urgent_goes_on_while_a_map_is_computed(told):
+def test_nothing_but_what_is_urgent_goes_on_while_a_map_is_computed(message):
     map_done, maps = threading.Event(), Jobs()
     maps.put("map", lambda _check: map_done.wait(20))
-    examiner = Examiner(told.append, busy=maps.has)
+    examiner = Examiner(message.append, busy=maps.has)
     examiner.submit(Check("curves", counting(2)))
     examiner.submit(Check("ablation", counting(1), urgent=True))
     assert not examiner.jobs.wait(0.3)
-    assert [t.check.name for t in told if t.state == "done"] == ["ablation"]
+    assert [t.check.name for t in message if t.state == "done"] == ["ablation"]
     map_done.set()
     assert examiner.jobs.wait(20)
-    assert told[-1].check.name == "curves"
+    assert message[-1].check.name == "curves"
     examiner.close()
     maps.close()
 
 
-def test_an_error_is_told_and_the_next_check_is_answered(told):
+def test_an_error_is_told_and_the_next_check_is_answered(message):
     def broken(_check):
         raise ValueError("no region")
         yield
 
-    examiner = Examiner(told.append, executor="inline")
+    examiner = Examiner(message.append, executor="inline")
     examiner.submit(Check("ablation", broken))
-    assert told[-1].state == "error"
-    assert str(told[-1].error) == "no region"
+    assert message[-1].state == "error"
+    assert str(message[-1].error) == "no region"
     examiner.submit(Check("ablation", counting(1)))
-    assert told[-1].state == "done"
+    assert message[-1].state == "done"
     examiner.close()
 
 
 def test_an_error_that_cannot_be_told_keeps_no_other_check_waiting(monkeypatch):
-    reported, told, both = [], [], threading.Event()
+    reported, message, both = [], [], threading.Event()
     monkeypatch.setattr(threading, "excepthook", reported.append)
 
     def broken(_check):
@@ -105,20 +105,20 @@ def test_an_error_that_cannot_be_told_keeps_no_other_check_waiting(monkeypatch):
     def deliver(news):
         if news.state == "error":
             raise SystemExit
-        told.append(news)
+        message.append(news)
 
     examiner = Examiner(deliver)
     examiner.submit(Check("ablation", broken))
     examiner.submit(Check("curves", counting(1)))
     both.set()
     assert examiner.jobs.wait(30)
-    assert told[-1].state == "done"
+    assert message[-1].state == "done"
     assert [type(one.exc_value) for one in reported] == [ValueError]
     examiner.close()
 
 
 @pytest.mark.parametrize("how", ["drop", "close"])
-def test_what_is_dropped_ends_and_tells_nothing_more(told, how):
+def test_what_is_dropped_ends_and_tells_nothing_more(message, how):
     gate, begun, ended = threading.Event(), threading.Event(), threading.Event()
 
     def begin(check):
@@ -129,7 +129,7 @@ def test_what_is_dropped_ends_and_tells_nothing_more(told, how):
             raise
 
     threads = set(threading.enumerate())
-    examiner = Examiner(told.append)
+    examiner = Examiner(message.append)
     examiner.submit(Check("curves", begin))
     assert begun.wait(20)
     if how == "drop":
@@ -141,7 +141,7 @@ def test_what_is_dropped_ends_and_tells_nothing_more(told, how):
         join, executor.close = executor.close, lambda: (gate.set(), join())
     examiner.close()
     assert ended.wait(20)
-    assert told == []
+    assert message == []
     assert set(threading.enumerate()) <= threads
     examiner.submit(Check("curves", counting(1)))
-    assert told == []
+    assert message == []

@@ -87,7 +87,7 @@ def requests(draw: st.DrawFn) -> Request:
 class Moves(RuleBasedStateMachine):
     """Moves of a person: settings, the model and the inputs, in any order."""
 
-    asked: Request | None = None
+    requested: Request | None = None
 
     @initialize(max_bytes=st.sampled_from([2**28, 2**28, 40_000, 0]))
     def begin(self, max_bytes: int) -> None:
@@ -104,45 +104,47 @@ class Moves(RuleBasedStateMachine):
 
     @rule(request=requests())
     def ask(self, request: Request) -> None:
-        self.asked = request
+        self.requested = request
         self._compare()
 
     @rule(data=st.data())
-    @precondition(lambda self: self.asked is not None)
+    @precondition(lambda self: self.requested is not None)
     def move_one_control(self, data: st.DataObject) -> None:
         """What a person does most: everything else stays."""
-        asked = self.asked
-        assert asked is not None
-        choices = METHODS[asked.method]
+        requested = self.requested
+        assert requested is not None
+        choices = METHODS[requested.method]
         name = data.draw(st.sampled_from(["target", "target", "score", *choices]))
         if name == "target":
-            self.asked = replace(asked, target=data.draw(st.integers(0, 3)))
+            self.requested = replace(requested, target=data.draw(st.integers(0, 3)))
         elif name == "score":
-            self.asked = replace(asked, score=data.draw(st.sampled_from(["logit", "probability"])))
+            self.requested = replace(requested, score=data.draw(st.sampled_from(["logit", "probability"])))
         else:
             value = data.draw(st.sampled_from(choices[name]))
-            self.asked = replace(asked, params=tuple((n, value if n == name else v) for n, v in asked.params))
+            self.requested = replace(
+                requested, params=tuple((n, value if n == name else v) for n, v in requested.params)
+            )
         self._compare()
 
     def _compare(self) -> None:
-        if self.asked is None:
+        if self.requested is None:
             return
-        self.session.submit(self.asked)
+        self.session.submit(self.requested)
         event = self.events[-1]
         assert event.error is None, event.error
         assert event.state == "done"
-        found = event.attribution
-        assert found is not None
-        fresh = attribute(self.model, self.inputs, **self.asked.settings)
-        assert torch.equal(found.values, fresh.values), "not the bits of a fresh computation"
+        result = event.attribution
+        assert result is not None
+        fresh = attribute(self.model, self.inputs, **self.requested.settings)
+        assert torch.equal(result.values, fresh.values), "not the bits of a fresh computation"
         for name in ("delta", "standard_error", "agreement", "map_error", "score"):
-            one, other = getattr(found, name), getattr(fresh, name)
+            one, other = getattr(result, name), getattr(fresh, name)
             assert (one is None) == (other is None), name
             assert one is None or torch.equal(one, other), name
-        assert (found.evaluations, found.notes, found.layer) == (fresh.evaluations, fresh.notes, fresh.layer)
-        size = found.values.abs().max()
-        plain = attribute(self.model, self.inputs, fold=False, **self.asked.settings)
-        assert torch.allclose(found.values, plain.values, rtol=0, atol=1e-9 * float(size) + 1e-15)
+        assert (result.evaluations, result.notes, result.layer) == (fresh.evaluations, fresh.notes, fresh.layer)
+        size = result.values.abs().max()
+        plain = attribute(self.model, self.inputs, fold=False, **self.requested.settings)
+        assert torch.allclose(result.values, plain.values, rtol=0, atol=1e-9 * float(size) + 1e-15)
 
     # ---- the model, in the ways in which people change one
 
@@ -220,6 +222,6 @@ class Moves(RuleBasedStateMachine):
 
 
 Moves.TestCase.settings = settings(
-    max_examples=64, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=32, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck)
 )
 TestMoves = pytest.mark.filterwarnings("ignore")(Moves.TestCase)

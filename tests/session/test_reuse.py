@@ -7,7 +7,7 @@ import time
 import pytest
 import torch
 from torch import nn
-from toys import Shared, Tally, conv_net, images, tallied
+from toys import Shared, Tally, conv_net, each, images, tallied
 
 from saliency_widgets.api.attribute import attribute
 from saliency_widgets.attribution import Reduction, Score
@@ -32,7 +32,7 @@ class Rows(nn.Module):
 
 
 @pytest.fixture
-def asked():
+def requested():
     """Asks one session, and tells how many rows the model was run on for the answer."""
     model = Rows(conv_net())
     events: list[Event] = []
@@ -53,43 +53,43 @@ def asked():
     session.close()
 
 
-def test_another_class_is_a_backward_pass_and_a_seen_one_nothing(asked):
-    assert asked("gradient") == 1
-    assert asked("gradient", 1) == 0
-    assert asked("gradient") == 0
-    assert asked("input_x_gradient", 2) == 0
+def test_another_class_is_a_backward_pass_and_a_seen_one_nothing(requested):
+    assert requested("gradient") == 1
+    assert requested("gradient", 1) == 0
+    assert requested("gradient") == 0
+    assert requested("input_x_gradient", 2) == 0
 
 
-def checked(asked):
-    found = asked.events[-1].attribution
-    expected = attribute(asked.model, images(0, 1, 3, 8, 8), **found.settings)
-    assert torch.equal(found.values, expected.values)
+def checked(requested):
+    result = requested.events[-1].attribution
+    expected = attribute(requested.model, images(0, 1, 3, 8, 8), **result.settings)
+    assert torch.equal(result.values, expected.values)
 
 
-def test_one_pass_serves_all_classes_of_a_layer_and_a_second_all_layers(asked):
-    assert asked("grad_cam", layer="net.3") == 1
+def test_one_pass_serves_all_classes_of_a_layer_and_a_second_all_layers(requested):
+    assert requested("grad_cam", layer="net.3") == 1
     for target in (1, 2, 0):
-        assert asked("layer_cam", target, layer="net.3") == 0
-        checked(asked)
-    assert asked("grad_cam", layer="net.1") == 1
+        assert requested("layer_cam", target, layer="net.3") == 0
+        checked(requested)
+    assert requested("grad_cam", layer="net.1") == 1
     for layer in ("net.0", "net.1", "net.2", "net.3"):
         for target in (0, 1):
-            asked("grad_cam", target, layer=layer)
-            checked(asked)
-            asked.model.seen = 0
-            assert asked("layer_cam", target, layer=layer) == 0
-            checked(asked)
-    assert asked("gradient", 3) == 0
+            requested("grad_cam", target, layer=layer)
+            checked(requested)
+            requested.model.seen = 0
+            assert requested("layer_cam", target, layer=layer) == 0
+            checked(requested)
+    assert requested("gradient", 3) == 0
 
 
-def test_after_a_gradient_a_layer_takes_a_pass_and_the_second_serves_all(asked):
-    assert asked("gradient") == 1
+def test_after_a_gradient_a_layer_takes_a_pass_and_the_second_serves_all(requested):
+    assert requested("gradient") == 1
     for layer, passes in (("net.0", 1), ("net.1", 1), ("net.2", 0), ("net.3", 0), ("net.0", 0)):
-        assert asked("grad_cam", 1, layer=layer) == passes
-        checked(asked)
+        assert requested("grad_cam", 1, layer=layer) == passes
+        checked(requested)
     for target in (1, 2, 3):
-        assert asked("gradient", target) == 0
-        checked(asked)
+        assert requested("gradient", target) == 0
+        checked(requested)
 
 
 class Thrice(nn.Module):
@@ -119,18 +119,18 @@ def test_between_two_runs_of_a_layer_there_is_no_graph():
         model.tally.graded.clear()
         session.submit(Request.of("grad_cam", {"layer": "act"}, target=target))
         assert model.tally.graded == ([] if target else [False, False, True])
-        found = events[-1].attribution
-        assert any("ran 3 times" in note for note in found.notes)
-        assert torch.equal(found.values, attribute(model, x, **found.settings).values)
+        result = events[-1].attribution
+        assert any("ran 3 times" in note for note in result.notes)
+        assert torch.equal(result.values, attribute(model, x, **result.settings).values)
     session.close()
 
 
 def test_a_layer_that_runs_less_often_for_this_image_is_found_all_the_same():
     """The layers are those of the first sample; a model may do otherwise with another."""
     model, x = Thrice().eval(), images(0, 1, 3, 8, 8)
-    problem, kept = Problem(model, x), Cache()
+    problem, stored = Problem(model, x), Cache()
     assert problem.layers["act"]
-    graphs = Scope(kept, ("test", "pass"))
+    graphs = Scope(stored, ("test", "pass"))
     graphs.put(SPATIAL, problem.spatial_at(problem.version()))
     model.times = 2
     runner = problem.runner(Score("logit", torch.tensor([0])), graphs=graphs)
@@ -152,9 +152,9 @@ def test_a_layer_that_folding_hides_is_recorded_too():
         model.seen = 0
         session.submit(Request.of("grad_cam", {"layer": "net.0"}, target=target))
         assert model.seen == rows
-        found = events[-1].attribution
-        expected = attribute(model, images(0, 1, 3, 8, 8), **found.settings)
-        assert torch.equal(found.values, expected.values)
+        result = events[-1].attribution
+        expected = attribute(model, images(0, 1, 3, 8, 8), **result.settings)
+        assert torch.equal(result.values, expected.values)
     session.close()
 
 
@@ -166,12 +166,12 @@ def test_a_recorded_pass_has_the_bits_of_a_fresh_one_in_float32_too(kind):
     layers = ("1", "3") if kind == "plain" else ("first", "second")
     events: list[Event] = []
     session = Session(Problem(model, x), events.append, executor="inline", cache=Cache())
-    asked = [("gradient", {}), *[("grad_cam", {"layer": layer}) for layer in layers], ("input_x_gradient", {})]
-    for method, params in asked:
+    requested = [("gradient", {}), *[("grad_cam", {"layer": layer}) for layer in layers], ("input_x_gradient", {})]
+    for method, params in requested:
         for target in (0, 1):
             session.submit(Request.of(method, params, target=target))
-            found = events[-1].attribution
-            assert torch.equal(found.values, attribute(model, x, **found.settings).values), (method, params)
+            result = events[-1].attribution
+            assert torch.equal(result.values, attribute(model, x, **result.settings).values), (method, params)
     session.close()
 
 
@@ -208,18 +208,16 @@ class Keeping(nn.Module):
         return {"first": self.last, "mean": self.last.mean()}
 
 
-@pytest.mark.parametrize(
-    ("kind", "layer"), [("identity", "drop"), ("in place", "act"), ("kept", "keeping"), ("in place", "first")]
-)
+@each(("kind", "layer"), [("identity", "drop"), ("in place", "act"), ("kept", "keeping"), ("in place", "first")])
 def test_a_layers_gradient_is_that_of_what_it_returned_whatever_goes_around_it(kind, layer):
     events: list[Event] = []
     model, x = Around(kind), images(0, 1, 3, 8, 8)
     session = Session(Problem(model, x), events.append, executor="inline", cache=Cache())
-    for method, asked in (("gradient", {}), ("grad_cam", {"layer": layer}), ("layer_cam", {"layer": layer})):
+    for method, requested in (("gradient", {}), ("grad_cam", {"layer": layer}), ("layer_cam", {"layer": layer})):
         for target in (0, 1):
-            session.submit(Request.of(method, asked, target=target))
-            found = events[-1].attribution
-            assert torch.equal(found.values, attribute(model, x, **found.settings).values), (method, target)
+            session.submit(Request.of(method, requested, target=target))
+            result = events[-1].attribution
+            assert torch.equal(result.values, attribute(model, x, **result.settings).values), (method, target)
     session.close()
 
 
@@ -236,50 +234,50 @@ def test_a_pass_too_large_to_be_kept_is_not_recorded_at_each_move():
     session.close()
 
 
-def test_more_samples_are_the_new_ones_alone(asked):
-    assert asked("smoothgrad", n_samples=20) == 20
-    assert asked("smoothgrad", n_samples=50) == 30
-    assert asked("smoothgrad", n_samples=50, statistic="variance") == 50
-    assert asked("smoothgrad", n_samples=36) == 0
-    assert asked("smoothgrad", n_samples=20, noise_level=0.2) == 20
+def test_more_samples_are_the_new_ones_alone(requested):
+    assert requested("smoothgrad", n_samples=20) == 20
+    assert requested("smoothgrad", n_samples=50) == 30
+    assert requested("smoothgrad", n_samples=50, statistic="variance") == 50
+    assert requested("smoothgrad", n_samples=36) == 0
+    assert requested("smoothgrad", n_samples=20, noise_level=0.2) == 20
 
 
 @pytest.mark.parametrize("quadrature", ["trapezoid", "adaptive"])
-def test_more_steps_are_the_new_nodes_alone(asked, quadrature):
+def test_more_steps_are_the_new_nodes_alone(requested, quadrature):
     settings = {"quadrature": quadrature, "tolerance": 0.0}
-    assert [asked("integrated_gradients", n_steps=n, **settings) for n in (16, 32, 64, 32)] == [17, 16, 32, 0]
+    assert [requested("integrated_gradients", n_steps=n, **settings) for n in (16, 32, 64, 32)] == [17, 16, 32, 0]
 
 
-def test_another_tolerance_is_read_off_what_is_known(asked):
-    asked("integrated_gradients", n_steps=64, tolerance=0.0)
-    assert asked("integrated_gradients", n_steps=64, tolerance=0.2) == 0
-    assert asked("integrated_gradients", n_steps=64, tolerance=0.0, baseline="mean") > 0
+def test_another_tolerance_is_read_off_what_is_known(requested):
+    requested("integrated_gradients", n_steps=64, tolerance=0.0)
+    assert requested("integrated_gradients", n_steps=64, tolerance=0.2) == 0
+    assert requested("integrated_gradients", n_steps=64, tolerance=0.0, baseline="mean") > 0
 
 
-def test_another_sign_or_channel_rule_runs_nothing(asked):
-    asked("gradient")
-    asked.model.seen = 0
+def test_another_sign_or_channel_rule_runs_nothing(requested):
+    requested("gradient")
+    requested.model.seen = 0
     for reduction in (Reduction("signed"), Reduction("positive", "sum"), Reduction("absolute")):
-        asked.session.reduce(reduction)
-        assert asked.events[-1].state == "done"
-    assert asked.model.seen == 0
-    assert asked.session.cache.info().hits["frame"] == 1, "the first image again"
+        requested.session.reduce(reduction)
+        assert requested.events[-1].state == "done"
+    assert requested.model.seen == 0
+    assert requested.session.cache.info().hits["frame"] == 1, "the first image again"
 
 
-def test_a_rule_for_the_backward_pass_has_a_pass_of_its_own(asked):
-    asked("gradient")
-    assert asked("guided_backprop") == 1
-    found = asked.events[-1].attribution
-    expected = attribute(asked.model, images(0, 1, 3, 8, 8), **found.settings)
-    assert torch.equal(found.values, expected.values)
+def test_a_rule_for_the_backward_pass_has_a_pass_of_its_own(requested):
+    requested("gradient")
+    assert requested("guided_backprop") == 1
+    result = requested.events[-1].attribution
+    expected = attribute(requested.model, images(0, 1, 3, 8, 8), **result.settings)
+    assert torch.equal(result.values, expected.values)
 
 
-def test_a_model_with_hooks_of_its_own_has_all_its_passes(asked):
-    asked.model.net[1].register_forward_hook(lambda *_: None)
-    asked.model.seen = 0
-    asked("gradient")
-    asked.session.cache.info()
-    assert asked("gradient", 1) == 1
+def test_a_model_with_hooks_of_its_own_has_all_its_passes(requested):
+    requested.model.net[1].register_forward_hook(lambda *_: None)
+    requested.model.seen = 0
+    requested("gradient")
+    requested.session.cache.info()
+    assert requested("gradient", 1) == 1
 
 
 def test_the_bound_holds_whatever_is_asked_and_all_of_it_goes_with_the_session():
@@ -297,9 +295,9 @@ def test_the_bound_holds_whatever_is_asked_and_all_of_it_goes_with_the_session()
     assert not cache.info().entries
 
 
-def test_passes_of_a_model_that_changed_meanwhile_are_not_kept_for_the_one_it_was(asked):
+def test_passes_of_a_model_that_changed_meanwhile_are_not_kept_for_the_one_it_was(requested):
     """Trained in another cell for a moment, and loaded again: its parts must not come back as the old model's."""
-    model, session = asked.model, asked.session
+    model, session = requested.model, requested.session
     weight = model.net[6].weight
     request = Request.of("smoothgrad", {"n_samples": 30}, target=2)
     expected = attribute(model, images(0, 1, 3, 8, 8), **request.settings)
@@ -311,11 +309,11 @@ def test_passes_of_a_model_that_changed_meanwhile_are_not_kept_for_the_one_it_wa
         deliver(event)
 
     session.submit(request)
-    assert not torch.allclose(asked.events[-1].attribution.values, expected.values)
+    assert not torch.allclose(requested.events[-1].attribution.values, expected.values)
     session._deliver = deliver
     weight.data.div_(2)
     session.submit(request)
-    assert torch.equal(asked.events[-1].attribution.values, expected.values)
+    assert torch.equal(requested.events[-1].attribution.values, expected.values)
 
 
 class Deep(nn.Module):
@@ -347,12 +345,12 @@ def test_a_pass_that_nobody_waits_for_ends_inside():
     assert len(model.begun) < 40
 
 
-def test_a_graph_that_is_kept_asks_whoever_uses_it_now(asked):
+def test_a_graph_that_is_kept_asks_whoever_uses_it_now(requested):
     """Not whoever made it, whose question may be over."""
-    asked("gradient")
-    asked.session.stop()
-    assert asked("gradient", 1) == 0
-    assert asked.events[-1].state == "done"
+    requested("gradient")
+    requested.session.stop()
+    assert requested("gradient", 1) == 0
+    assert requested.events[-1].state == "done"
 
 
 class Heavy(Rows):

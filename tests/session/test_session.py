@@ -374,24 +374,24 @@ def test_submit_returns_at_once_whatever_the_worker_does(problem, model):
 
 
 def test_the_cache_is_bounded_in_bytes_and_drops_the_least_recently_used(problem):
-    found = [attribute(problem.model, problem.tensor, **smooth(n).settings) for n in (2, 3, 4)]
+    result = [attribute(problem.model, problem.tensor, **smooth(n).settings) for n in (2, 3, 4)]
     whole = Cache()
-    whole.put("a", found[0])
+    whole.put("a", result[0])
     size = whole.bytes
-    assert found[0].values.nbytes + found[0].standard_error.nbytes <= size < 1.1 * 2 * found[0].values.nbytes
+    assert result[0].values.nbytes + result[0].standard_error.nbytes <= size < 1.1 * 2 * result[0].values.nbytes
     cache = Cache(2 * size)
-    for key, attribution in zip("abc", found, strict=True):
+    for key, attribution in zip("abc", result, strict=True):
         cache.put(key, attribution)
         cache.get("a")
-    assert cache.get("a") is found[0]
+    assert cache.get("a") is result[0]
     assert cache.get("b") is None
-    assert cache.get("c") is found[2]
+    assert cache.get("c") is result[2]
     assert cache.bytes == 2 * size
     cache.put("d", attribute(problem.model, problem.tensor.expand(9, -1, -1, -1), **smooth(2).settings))
     assert cache.bytes <= 2 * size
     cache.forget("a")
     for key in "abcd":
-        cache.put((key, 1), found[0])
+        cache.put((key, 1), result[0])
         cache.forget(key)
     assert cache.get(("a", 1)) is None
 
@@ -473,8 +473,8 @@ def test_training_in_another_thread_is_not_disturbed_and_does_not_disturb(proble
     for name, tensor in alone.state_dict().items():
         assert torch.equal(tensor, other.state_dict()[name]), name
     assert events[-1].state == "done"
-    found = attribute(other, problem.tensor[0], **smooth(5).settings)
-    assert torch.equal(events[-1].attribution.values, found.values)
+    result = attribute(other, problem.tensor[0], **smooth(5).settings)
+    assert torch.equal(events[-1].attribution.values, result.values)
 
 
 def test_python_ends_cleanly_while_a_map_is_computed():
@@ -497,12 +497,12 @@ def test_requests_are_equal_only_for_the_same_question():
     assert smooth(3).key != smooth(4).key
     assert smooth(3).key != smooth(3, seed=1).key
     baseline = torch.zeros(3, 8, 8)
-    asked = Request.of("integrated_gradients", {"baseline": baseline}, target=0)
-    key = asked.key
-    assert key == asked.key
+    requested = Request.of("integrated_gradients", {"baseline": baseline}, target=0)
+    key = requested.key
+    assert key == requested.key
     baseline += 1
-    assert key != asked.key
-    hash(asked.key)
+    assert key != requested.key
+    hash(requested.key)
 
 
 def test_remaining_time_is_judged_by_the_last_chunk(problem, monkeypatch):
@@ -529,9 +529,9 @@ def test_remaining_time_is_judged_by_the_last_chunk(problem, monkeypatch):
 def test_a_frame_is_what_render_would_quantize(problem, model, dtype, sign):
     from saliency_widgets import render
 
-    found = attribute(model.to(dtype), problem.tensor, method="gradient", target=0)
-    frame = frame_of(found, Reduction(sign))
-    values = Reduction(sign)(found.values, (8, 8))[0].double().numpy()
+    result = attribute(model.to(dtype), problem.tensor, method="gradient", target=0)
+    frame = frame_of(result, Reduction(sign))
+    values = Reduction(sign)(result.values, (8, 8))[0].double().numpy()
     expected = render.quantize(values, signed=sign == "signed")
     assert frame.codes.dtype == "uint16"
     assert abs(frame.codes.astype(int) - expected.codes.astype(int)).max() <= (0 if dtype == torch.float64 else 1)
@@ -545,28 +545,28 @@ def test_a_frame_is_what_render_would_quantize(problem, model, dtype, sign):
 
 def test_what_is_done_while_idle_gives_way_to_a_question():
     """The idle work is given a check; a question that comes meanwhile ends it, and it is begun again afterwards."""
-    began, asked, finished, ended = threading.Event(), threading.Event(), threading.Event(), []
+    began, requested, finished, ended = threading.Event(), threading.Event(), threading.Event(), []
 
     def idle(check):
         began.set()
         if not ended:
-            assert asked.wait(20)
+            assert requested.wait(20)
         ended.append("begun")
         check()
         ended.append("finished")
         finished.set()
 
-    told = []
-    session = Session(Problem(conv_net(), images()), told.append, cache=Cache(), idle=idle)
+    result = []
+    session = Session(Problem(conv_net(), images()), result.append, cache=Cache(), idle=idle)
     first = Request.of("gradient", {}, target=0)
     session.submit(first)
     assert began.wait(20)
     assert session.wait(20), "nobody waits for what is done while idle"
     session.submit(Request.of("gradient", {}, target=1))
-    asked.set()
+    requested.set()
     assert finished.wait(60)
     assert ended[:3] == ["begun", "begun", "finished"]
-    assert [e.request.target for e in told if e.state == "done"] == [0, 1]
+    assert [e.request.target for e in result if e.state == "done"] == [0, 1]
     session.close()
 
 
@@ -712,17 +712,17 @@ def test_whatever_changes_the_model_changes_its_version(change, monkeypatch):
     monkeypatch.setitem(globals(), "FACTOR", [1.0])
     monkeypatch.setitem(globals(), "Chosen", Once)
     monkeypatch.setattr(marked, "k", 1.0, raising=False)
-    told = []
-    session = Session(Problem(model, x), told.append, executor="inline", cache=Cache())
-    asked = Request.of("gradient", {}, target=0)
-    session.submit(asked)
-    session.submit(asked)
-    assert told[-1].cached, "NaN in a buffer is the same NaN"
+    result = []
+    session = Session(Problem(model, x), result.append, executor="inline", cache=Cache())
+    requested = Request.of("gradient", {}, target=0)
+    session.submit(requested)
+    session.submit(requested)
+    assert result[-1].cached, "NaN in a buffer is the same NaN"
     CHANGES[change](model)
-    session.submit(asked)
-    assert not told[-1].cached
+    session.submit(requested)
+    assert not result[-1].cached
     expected = attribute(model, x, method="gradient", target=0)
-    assert torch.equal(told[-1].attribution.values, expected.values)
+    assert torch.equal(result[-1].attribution.values, expected.values)
     session.close()
 
 
@@ -736,16 +736,16 @@ def test_what_a_scripted_module_holds_is_noticed():
         def forward(self, x):
             return x * self.k
 
-    model, x, told = nn.Sequential(conv_net(), torch.jit.script(Scaled())).eval(), images(0, 1, 3, 8, 8), []
-    session = Session(Problem(model, x), told.append, executor="inline", cache=Cache())
-    asked = Request.of("gradient", {}, target=0)
-    session.submit(asked)
-    session.submit(asked)
-    assert told[-1].cached
+    model, x, result = nn.Sequential(conv_net(), torch.jit.script(Scaled())).eval(), images(0, 1, 3, 8, 8), []
+    session = Session(Problem(model, x), result.append, executor="inline", cache=Cache())
+    requested = Request.of("gradient", {}, target=0)
+    session.submit(requested)
+    session.submit(requested)
+    assert result[-1].cached
     model[1].k = 3.0
-    session.submit(asked)
-    assert not told[-1].cached
-    assert torch.equal(told[-1].attribution.values, attribute(model, x, method="gradient", target=0).values)
+    session.submit(requested)
+    assert not result[-1].cached
+    assert torch.equal(result[-1].attribution.values, attribute(model, x, method="gradient", target=0).values)
     session.close()
 
 
@@ -763,24 +763,24 @@ def test_an_object_that_takes_the_place_of_another_is_never_taken_for_it():
     def times(k: float):
         return lambda y: y * k
 
-    model, x, told = Acting().eval(), images(0, 1, 3, 8, 8), []
-    session = Session(Problem(model, x), told.append, executor="inline", cache=Cache())
+    model, x, result = Acting().eval(), images(0, 1, 3, 8, 8), []
+    session = Session(Problem(model, x), result.append, executor="inline", cache=Cache())
     for k in range(1, 25):
         model.act = times(k)
         session.submit(Request.of("gradient", {}, target=0))
-        assert not told[-1].cached
-        assert torch.equal(told[-1].attribution.values, attribute(model, x, method="gradient", target=0).values)
+        assert not result[-1].cached
+        assert torch.equal(result[-1].attribution.values, attribute(model, x, method="gradient", target=0).values)
     session.close()
 
 
 def test_a_model_that_changes_its_type_gets_its_inputs_in_it(problem, model):
-    told = []
-    session = Session(problem, told.append, executor="inline", cache=Cache())
+    result = []
+    session = Session(problem, result.append, executor="inline", cache=Cache())
     session.submit(smooth(4))
     model.double()
     session.submit(smooth(4))
-    assert told[-1].error is None
-    assert told[-1].attribution.values.dtype == torch.float64
+    assert result[-1].error is None
+    assert result[-1].attribution.values.dtype == torch.float64
     session.close()
 
 

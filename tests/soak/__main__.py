@@ -71,7 +71,7 @@ def _table(runs: Sequence[Run]) -> str:
 
 
 def _examples(one: Run) -> list[str]:
-    examples = [f"{name}: {example}" for name, found in one.figures.examples.items() for example in found]
+    examples = [f"{name}: {example}" for name, result in one.figures.examples.items() for example in result]
     return [textwrap.indent(example, " " * 4) for example in examples]
 
 

@@ -351,9 +351,9 @@ class Player:
         marked = seen.root.locator(MARKED).count() or self.lab.value("bool(shown.view.region)")
         if marked or seen.canvas.evaluate("canvas => canvas.width") < SIZE:
             return
-        found = seen.expected("shown.attribution")
+        result = seen.expected("shown.attribution")
         display: dict[str, Any] = self.lab.value("shown._display.settings")
-        off = np.abs(seen.pixels(SIZE).astype(int) - overlay(found, **display).astype(int)).max()
+        off = np.abs(seen.pixels(SIZE).astype(int) - overlay(result, **display).astype(int)).max()
         self.figures.counts["images compared"] += 1
         if off > 1:
             self.figures.fault(OTHER, f"{self.step}: on the screen, pixels are off by {off}")

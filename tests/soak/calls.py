@@ -210,10 +210,10 @@ class Stage:
         }
 
     def __getitem__(self, name: str) -> Any:
-        found = self._made.get(name)
-        if found is None or (not name.startswith("closed") and getattr(found, "comm", self) is None):
-            found = self._made[name] = self._makers[name]()
-        return found
+        result = self._made.get(name)
+        if result is None or (not name.startswith("closed") and getattr(result, "comm", self) is None):
+            result = self._made[name] = self._makers[name]()
+        return result
 
     def forget(self, name: str) -> None:
         """What was moved or closed is made anew."""
@@ -327,8 +327,8 @@ def _open(made: Any) -> Any:
 def _opened(function: Callable) -> Callable:
     """A function that makes a widget, which is waited for and closed."""
 
-    def call(**given: Any) -> Any:
-        return _open(function(**given))
+    def call(**value: Any) -> Any:
+        return _open(function(**value))
 
     call.__signature__ = inspect.signature(function)  # type: ignore[attr-defined]
     return call
@@ -337,8 +337,8 @@ def _opened(function: Callable) -> Callable:
 def _windowed(stage: Stage) -> Callable:
     """A method of captum's that is made and run."""
 
-    def call(**given: Any) -> Any:
-        return sw.attribute(stage.model, image(), method=sw.from_captum(**given), target=0)
+    def call(**value: Any) -> Any:
+        return sw.attribute(stage.model, image(), method=sw.from_captum(**value), target=0)
 
     call.__signature__ = inspect.signature(sw.from_captum)  # type: ignore[attr-defined]
     return call
@@ -348,8 +348,8 @@ def _moved(owner: str, name: str, stage: Stage) -> Callable:
     """A method that moves something; what is computed then is waited for."""
     method = getattr(stage[owner], name)
 
-    def call(**given: Any) -> Any:
-        method(**given)
+    def call(**value: Any) -> Any:
+        method(**value)
         stage.moved.add(owner)
         return _ready(stage[owner])
 
@@ -358,11 +358,11 @@ def _moved(owner: str, name: str, stage: Stage) -> Callable:
 
 
 def _method(owner: str, name: str, /, *more: str, **valid: Any) -> Called:
-    def given(stage: Stage) -> Mapping[str, Any]:
+    def argument(stage: Stage) -> Mapping[str, Any]:
         return {key: value(stage) if callable(value) else value for key, value in valid.items()}
 
     of = partial(_moved, owner, name) if name in _MOVING else lambda stage: getattr(stage[owner], name)
-    return Called(f"{owner}.{name}", of, given, more, owner)
+    return Called(f"{owner}.{name}", of, argument, more, owner)
 
 
 def _file(name: str) -> Callable[[Stage], Path]:
@@ -371,7 +371,7 @@ def _file(name: str) -> Callable[[Stage], Path]:
 
 def every() -> list[Called]:
     """Everything public that takes arguments, and what of closed widgets takes none."""
-    given = {"methods": ("gradient",), "progress": False, "steps": 2, "stages": 1, "turns": 1, "draws": 1}
+    options = {"methods": ("gradient",), "progress": False, "steps": 2, "stages": 1, "turns": 1, "draws": 1}
     baseline = {"method": "integrated_gradients", "n_steps": 2, "target": 0}
     ig = ("n_steps", "baseline", "quadrature", "tolerance", "seed", "chunk_size")
     functions = [
@@ -382,7 +382,7 @@ def every() -> list[Called]:
                ("n_samples", "baselines", "seed")),
         Called("ablate", lambda _: sw.ablate, _of_image(mask=np.eye(6, dtype=bool), draws=2), _ABOUT),
         Called("checkup", lambda _: sw.checkup, _of_image()),
-        Called("evaluate", lambda _: sw.evaluate, _of_image(**given), _ABOUT),
+        Called("evaluate", lambda _: sw.evaluate, _of_image(**options), _ABOUT),
         Called("importance", lambda _: sw.importance, lambda stage: {
             "model": stage.linear, "rows": table(), "method": "gradient", "target": 0, "progress": False, "repeats": 1,
         }, ("transform", "class_names", "device", "fold", "precision")),
@@ -530,10 +530,10 @@ def closed_calls() -> list[Called]:
             )
 
         def valid(stage: Stage) -> Mapping[str, Any]:
-            given = dict(arguments.get(name, {}))
+            settings = dict(arguments.get(name, {}))
             if owner in ("closed lesson", "closed rows"):
-                given.pop("progress", None)
-            return {key: value(stage) if callable(value) else value for key, value in given.items()}
+                settings.pop("progress", None)
+            return {key: value(stage) if callable(value) else value for key, value in settings.items()}
 
         return Called(f"{owner}.{name}", of, valid, (), owner)
 
@@ -604,16 +604,16 @@ def outcome(call: Callable[[], Any]) -> Outcome:
     try:
         with bounded(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            found = call()
+            result = call()
     except Overrun:
         return Outcome("unbounded")
     except Exception as error:
         said = f"{type(error).__name__}: {_text(error)[:160]}"
         return Outcome("clear" if is_clear(error) else "raw", said, error)
-    broken = [one.what for one in found if one.what.startswith(_NO_MAP)] if isinstance(found, Checkup) else []
+    broken = [one.what for one in result if one.what.startswith(_NO_MAP)] if isinstance(result, Checkup) else []
     if broken and _is_said(broken[0].removeprefix(_NO_MAP)):
         return Outcome("clear", broken[0])  # a check-up tells it as what it found
-    return Outcome("accepted", type(found).__name__)
+    return Outcome("accepted", type(result).__name__)
 
 
 # ---- the attack
@@ -633,8 +633,8 @@ class Case:
 
 def cases(stage: Stage) -> list[Case]:
     """All of them: each argument of everything public in turn wrong in each way, and what is called when closed."""
-    found = [Case(called, name, wrong) for called in every() for name in called.arguments(stage) for wrong in WRONG]
-    return [*found, *map(Case, closed_calls())]
+    result = [Case(called, name, wrong) for called in every() for name in called.arguments(stage) for wrong in WRONG]
+    return [*result, *map(Case, closed_calls())]
 
 
 def attack(seed: int, seconds: float) -> Figures:
@@ -726,10 +726,10 @@ class Trial:
     def _ended(self, case: Case, wrong: Mapping[str, Any]) -> Outcome:
         """Call it, and look at what it leaves."""
         called = case.called
-        given = {**called.valid(self.stage), **wrong}
+        options = {**called.valid(self.stage), **wrong}
         call = called.of(self.stage)
         models, settings, widgets = self._models(), self._settings(called.owner), set(registry._instances)
-        ended = outcome(lambda: call(**given))
+        ended = outcome(lambda: call(**options))
         if self._models() != models:
             self._fault(CHANGED, case, ended.detail)
             self.stage.renew()

@@ -33,7 +33,7 @@ _COMPARED = (
 
 PATIENCE = 120.0  # seconds after which something hangs
 LEAVING = 20.0  # seconds in which idle threads end
-GIVEN = ("model", "inputs", "transform", "class_names")
+PASSED = ("model", "inputs", "transform", "class_names")
 
 
 class StuckError(Exception):
@@ -112,7 +112,7 @@ def compare_test(page: Page, explorer: Any) -> None:
     page.figures.counts["tests compared"] += 1
     shown = _state_of(section.widget)
     settings = explorer.settings
-    about = {name: settings[name] for name in (*GIVEN, "background", "feature_names") if name in settings}
+    about = {name: settings[name] for name in (*PASSED, "background", "feature_names") if name in settings}
     fresh = replace(case, problem=Problem(**about), cache=Cache(), owner=object())
     check = section.check(fresh)
     with torch.no_grad():

@@ -100,13 +100,13 @@ def _is_default(value: Any, default: Any) -> bool:
 @functools.cache
 def _params() -> dict[str, list[Param]]:
     """All parameters that the package states, by their names."""
-    found: dict[str, list[Param]] = {}
+    result: dict[str, list[Param]] = {}
     for info in pkgutil.walk_packages(saliency_widgets.__path__, "saliency_widgets."):
         for value in vars(importlib.import_module(info.name)).values():
             for param in value if isinstance(value, Sequence) else (value,):
                 if isinstance(param, Param):
-                    found.setdefault(param.name, []).append(param)
-    return found
+                    result.setdefault(param.name, []).append(param)
+    return result
 
 
 def _fits(param: Param, value: Any) -> bool:

@@ -28,24 +28,24 @@ def _of_explorer(shown: Any) -> list[str]:
     if shown.view.status["state"] != "done":  # what was typed can't be used, and is said
         shown.update(**RECOVERY)
     done = shown.wait(PATIENCE)
-    found = _different(done, shown.settings)
+    result = _different(done, shown.settings)
     if hasattr(shown.panel, "reduction"):
-        found += _otherwise_shown(shown.view.frame, done, shown.panel.reduction)
-    return found
+        result += _otherwise_shown(shown.view.frame, done, shown.panel.reduction)
+    return result
 
 
 def _of_comparison(shown: Any) -> list[str]:
     shown.go()
     shown.wait(PATIENCE, progress=False)
-    maps, axes, found = shown._maps, shown._comparison.axes, []
+    maps, axes, result = shown._maps, shown._comparison.axes, []
     for spot in shown._shown:
         done = maps.attribution(spot)
         if done is None:
-            found.append(f"{spot}: {maps.error(spot)}")
+            result.append(f"{spot}: {maps.error(spot)}")
             continue
         model, inputs = axes["models"].values[spot.models], axes["inputs"].values[spot.inputs]
-        found += _different(done, {"model": model, "inputs": inputs, **done.settings})
-    return found
+        result += _different(done, {"model": model, "inputs": inputs, **done.settings})
+    return result
 
 
 def _different(done: Attribution, settings: dict[str, Any]) -> list[str]:

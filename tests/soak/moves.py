@@ -15,7 +15,7 @@ import saliency_widgets as sw
 from saliency_widgets.widgets.compare.maps import Maps
 from soak.checks import (
     FAULTS,
-    GIVEN,
+    PASSED,
     UNDONE,
     UNFORESEEN,
     Rest,
@@ -168,7 +168,7 @@ class Round:
         key = self.draw.choice(maps._shown)
         pinned, settings = maps.attribution(key), explorer.settings
         if pinned is not None:
-            compare(self.page, pinned, {**{name: settings[name] for name in GIVEN}, **pinned.settings})
+            compare(self.page, pinned, {**{name: settings[name] for name in PASSED}, **pinned.settings})
             entry = maps._entries[key]
             compare_frame(self.page, entry.cell, pinned, entry.wanted.reduction)
 

@@ -146,10 +146,10 @@ class _Sweep(_Target):
         self.maps = self._maps()
 
     def _maps(self) -> list[np.ndarray]:
-        found = sw.sweep(
+        result = sw.sweep(
             self.model, self.inputs, "smoothgrad", _GRID, ["similarity"], target=0, store=self.path, progress=False
         )
-        return [found.cells[key].values for key in sorted(found.cells)]
+        return [result.cells[key].values for key in sorted(result.cells)]
 
     def use(self, figures: Figures, example: str) -> None:
         figures.counts["sweeps"] += 1

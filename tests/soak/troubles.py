@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 
-class Own(BaseException):
+class Custom(BaseException):
     """What somebody's own code raises; it takes more than its message."""
 
     def __init__(self, code: int, *, more: str) -> None:
@@ -26,7 +26,7 @@ class SilentError(Exception):
 
 ERRORS: tuple[Callable[[], BaseException], ...] = (
     lambda: ValueError("no"), lambda: RuntimeError("no"), lambda: torch.OutOfMemoryError("no"), MemoryError,
-    lambda: SystemExit(1), KeyboardInterrupt, GeneratorExit, lambda: Own(1, more="x"), StopIteration,
+    lambda: SystemExit(1), KeyboardInterrupt, GeneratorExit, lambda: Custom(1, more="x"), StopIteration,
     RecursionError, AssertionError, StopAsyncIteration, asyncio.CancelledError, lambda: KeyError(3), SilentError,
     lambda: BaseExceptionGroup("many", [KeyboardInterrupt(), SystemExit()]), lambda: OSError(5, "no"),
 )  # fmt: skip

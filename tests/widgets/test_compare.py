@@ -42,14 +42,14 @@ def made():
     opened = []
 
     def make(*args, **kwargs):
-        given = {"methods": "gradient", "settings": None, "classes": None, "rows": None, "columns": None,
+        settings = {"methods": "gradient", "settings": None, "classes": None, "rows": None, "columns": None,
                  "score": "logit", "contrast": None, "limit": 400, "executor": "inline", "params": {}}  # fmt: skip
-        names = {*given, "sign", "channels", "scale"}
+        names = {*settings, "sign", "channels", "scale"}
         about = {"class_names": NAMES, "transform": None, "device": None, "fold": True, "precision": None}
         params = {name: kwargs.pop(name) for name in list(kwargs) if name not in {*names, *about, "explain"}}
-        found = sw.Comparison(*args, **{**given, **about, **kwargs, "params": params})
-        opened.append(found)
-        return found
+        result = sw.Comparison(*args, **{**settings, **about, **kwargs, "params": params})
+        opened.append(result)
+        return result
 
     yield make
     for one in opened:
@@ -58,18 +58,18 @@ def made():
 
 def assert_cells(compared, count: int) -> None:
     """Each cell is bit for bit what sw.attribute gives with its settings, and shows it."""
-    found = compared.wait(timeout=60, progress=False)
-    assert len(found) == len(compared._shown) == count
-    for place in compared._shown:
-        attribution = compared._maps.attribution(place)
-        asked = compared._comparison
+    result = compared.wait(timeout=60, progress=False)
+    assert len(result) == len(compared._shown) == count
+    for position in compared._shown:
+        attribution = compared._maps.attribution(position)
+        requested = compared._comparison
         again = sw.attribute(
-            asked.axes["models"].values[place.models], asked.axes["inputs"].values[place.inputs],
+            requested.axes["models"].values[position.models], requested.axes["inputs"].values[position.inputs],
             class_names=NAMES, **attribution.settings,
         )  # fmt: skip
         assert torch.equal(again.values, attribution.values)
-        reduction = Reduction(asked.method(place).sign)
-        np.testing.assert_array_equal(compared._maps.frame(place).codes, frame_of(again, reduction).codes)
+        reduction = Reduction(requested.method(position).sign)
+        np.testing.assert_array_equal(compared._maps.frame(position).codes, frame_of(again, reduction).codes)
 
 
 def test_methods_by_images(made):
@@ -83,7 +83,7 @@ def test_methods_by_images(made):
 
 
 @pytest.mark.parametrize(
-    ("given", "rows", "columns"),
+    ("value", "rows", "columns"),
     [
         ({"settings": {"noise_level": [0.1, 0.2], "n_samples": [2, 4]}, "methods": "smoothgrad"}, 1, 4),
         ({"settings": [{"n_samples": 2}, {"n_samples": 4}], "methods": ["smoothgrad", "gradient"]}, 2, 2),
@@ -93,8 +93,8 @@ def test_methods_by_images(made):
         ({"methods": {"mine": "gradient", "theirs": "guided_backprop"}, "rows": "methods", "columns": "inputs"}, 2, 1),
     ],
 )
-def test_any_two_go_down_and_across(made, given, rows, columns):
-    compared = made(net(), images(1), **given)
+def test_any_two_go_down_and_across(made, value, rows, columns):
+    compared = made(net(), images(1), **value)
     assert (len(compared.view.rows), len(compared.view.columns)) == (rows, columns)
     assert_cells(compared, rows * columns)
 
@@ -103,12 +103,12 @@ def test_what_is_neither_down_nor_across_has_a_menu(made):
     models = {"old": net(0), "new": net(1)}
     compared = made(models, images(2), methods=["gradient", "guided_backprop"], rows="methods", columns="inputs")
     assert_cells(compared, 4)
-    old = {place: compared._maps.frame(place).codes for place in compared._shown}
+    old = {position: compared._maps.frame(position).codes for position in compared._shown}
     compared.show(models="new")
     assert_cells(compared, 4)
-    assert all(place.models == 1 for place in compared._shown)
-    for place in compared._shown:
-        assert (compared._maps.frame(place).codes != old[place._replace(models=0)]).any()
+    assert all(position.models == 1 for position in compared._shown)
+    for position in compared._shown:
+        assert (compared._maps.frame(position).codes != old[position._replace(models=0)]).any()
     with pytest.raises(ValueError, match="models: 'newest' is not known"):
         compared.show(models="newest")
     with pytest.raises(ValueError, match="menu"):
@@ -130,9 +130,9 @@ def test_two_models_have_predictions_layers_and_check_ups_of_their_own(made):
     compared = made({"plain": net(0), "softmax": broken}, images(1), methods=["gradient", "grad_cam"])
     compared.wait(progress=False)
     assert {line["name"] for line in compared.view.checkups} == {"plain", "softmax"}
-    told = {line["name"]: str(line["findings"]) for line in compared.view.checkups}
-    assert "oftmax" in told["softmax"]
-    assert "oftmax" not in told["plain"]
+    result = {line["name"]: str(line["findings"]) for line in compared.view.checkups}
+    assert "oftmax" in result["softmax"]
+    assert "oftmax" not in result["plain"]
     for name in ("plain", "softmax"):
         assert name in compared.panel.predictions.value
     assert [menu.description for menu in compared.panel.layers.values()] == ["plain", "softmax"]
@@ -162,13 +162,13 @@ def test_a_difference_is_of_values_or_of_what_each_map_reaches(made):
     maps = {
         name: render.dequantize(compared._maps.frame(compared._find_cell("a", name))) for name in compared.attributions
     }
-    found = compared.difference(a, b)
-    np.testing.assert_allclose(found, maps[a] - maps[b], atol=np.abs(found).max() / 65534)
+    result = compared.difference(a, b)
+    np.testing.assert_allclose(result, maps[a] - maps[b], atol=np.abs(result).max() / 65534)
     c = ("Guided Backprop", "input 1")
     clipped = [np.sort(maps[name].ravel())[int(np.ceil(0.99 * maps[name].size)) - 1] for name in (a, c)]
     expected = maps[a] / clipped[0] - maps[c] / clipped[1]
-    found = compared.difference(a, c)
-    np.testing.assert_allclose(found, expected, atol=1.01 * np.abs(expected).max() / 65534)
+    result = compared.difference(a, c)
+    np.testing.assert_allclose(result, expected, atol=1.01 * np.abs(expected).max() / 65534)
     with pytest.raises(ValueError, match="no cell"):
         compared.difference(a, ("Gradient", "input 9"))
 
@@ -193,8 +193,8 @@ def test_a_map_that_fails_says_why_and_the_others_are_there(made):
             return self.net(x)
 
     compared = made(Picky().eval(), {"dark": images(1)[0], "bright": torch.ones(3, 16, 20)})
-    found = compared.wait(progress=False)
-    assert list(found) == [("Gradient", "dark")] or len(found) == 1
+    result = compared.wait(progress=False)
+    assert list(result) == [("Gradient", "dark")] or len(result) == 1
     (error,) = compared.errors.values()
     assert "too bright" in str(error)
     states = [cell.status["state"] for cell in compared.view.cells]
@@ -249,7 +249,7 @@ def test_what_is_in_sight_is_computed_first(made, monkeypatch):
     preferred = []
     monkeypatch.setattr(compared._maps._jobs, "prefer", lambda keys: preferred.extend(keys))
     compared.view._handle_custom_msg({"type": "visible", "cells": [2, 3]}, [])
-    assert [place.inputs for place in preferred] == [2, 3, 0, 1]
+    assert [position.inputs for position in preferred] == [2, 3, 0, 1]
 
 
 def test_a_click_opens_that_map_in_an_explorer(made):
@@ -257,8 +257,8 @@ def test_a_click_opens_that_map_in_an_explorer(made):
     compared.wait(progress=False)
     compared.view._handle_custom_msg({"type": "open", "cell": 3}, [])
     explorer = compared._detail_pane._explorer
-    found = explorer.wait(60)
-    assert torch.equal(found.values, compared.attributions["SmoothGrad", "input 2"].values)
+    result = explorer.wait(60)
+    assert torch.equal(result.values, compared.attributions["SmoothGrad", "input 2"].values)
     assert explorer.kind_view.display.settings["opacity"] == 0.3
     compared.view._handle_custom_msg({"type": "open", "cell": 0}, [])
     assert compared._detail_pane._explorer is not explorer
@@ -288,7 +288,7 @@ def test_a_finished_map_is_counted_once(made):
 
 
 @pytest.mark.parametrize(
-    ("given", "error", "said"),
+    ("value", "error", "said"),
     [
         ({"methods": []}, ValueError, "methods: it is empty"),
         ({"methods": ["gradient", "grdient"]}, ValueError, "gradient"),
@@ -317,9 +317,9 @@ def test_a_finished_map_is_counted_once(made):
         ({"scale": "all"}, ValueError, "scale"),
     ],
 )
-def test_what_does_not_fit_is_said(made, given, error, said):
+def test_what_does_not_fit_is_said(made, value, error, said):
     with pytest.raises(error, match=said):
-        made(net(), images(2), **given)
+        made(net(), images(2), **value)
 
 
 def test_a_question_that_came_in_between_is_not_taken_for_the_newest(made):
@@ -327,7 +327,7 @@ def test_a_question_that_came_in_between_is_not_taken_for_the_newest(made):
     compared = sw.compare(net(), images(1), methods="grad_cam", class_names=NAMES)
     try:
         compared.wait(60, progress=False)
-        (place,) = compared._shown
+        (position,) = compared._shown
         (entry,) = compared._maps._entries.values()
         frame_of, slow = entry.session._frame_of, threading.Event()
 
@@ -342,7 +342,7 @@ def test_a_question_that_came_in_between_is_not_taken_for_the_newest(made):
         slow.wait(0.6)
         compared.go()
         compared.wait(60, progress=False)
-        assert compared._maps.attribution(place).layer == "0"
+        assert compared._maps.attribution(position).layer == "0"
     finally:
         compared.close()
 
@@ -396,7 +396,7 @@ def test_what_nobody_looks_at_is_not_computed(made):
                     rows="methods", columns="inputs")  # fmt: skip
     sent = []
     compared.show(classes=1)
-    hidden = [entry for place, entry in compared._maps._entries.items() if place.classes == 0]
+    hidden = [entry for position, entry in compared._maps._entries.items() if position.classes == 0]
     for entry in hidden:
         entry.cell.observe(lambda change: sent.append(change["name"]), names="frame")
     compared.panel.sign.value = "signed"
@@ -439,8 +439,8 @@ def test_transforms_and_names_by_model_are_complete_or_said(made):
     with pytest.raises(ValueError, match=r"class_names: expected one for each model by name, got none for \['b'\]"):
         made(models, images(1), class_names={"a": NAMES})
     compared = made(models, images(1), transform={"a": lambda x: x, "b": lambda x: 1 - x}, columns="models")
-    found = compared.wait(progress=False)
-    assert len(found) == 2
+    result = compared.wait(progress=False)
+    assert len(result) == 2
 
 
 def test_models_and_inputs_that_do_not_fit_are_said(made):
@@ -483,10 +483,10 @@ def test_a_parameter_that_a_method_does_not_have_is_told_at_its_map(made):
     compared = made(net(), images(1), settings=[{"n_samples": 2}, {"n_samples": 4}],
                     methods=["smoothgrad", "gradient"])  # fmt: skip
     compared.wait(progress=False)
-    notes = {place: compared._maps._entries[place].cell.status["notes"] for place in compared._shown}
-    for place, told in notes.items():
-        assert any("has no n_samples" in note for note in told) == (
-            compared._comparison.method(place).name == "gradient"
+    notes = {position: compared._maps._entries[position].cell.status["notes"] for position in compared._shown}
+    for position, result in notes.items():
+        assert any("has no n_samples" in note for note in result) == (
+            compared._comparison.method(position).name == "gradient"
         )
 
 
@@ -588,5 +588,5 @@ def test_values_names_and_indices_are_told_as_what_they_are(made):
     dense = nn.Conv2d(3, 2, 3, padding=1).eval()
     indexed = made(dense, images(1), class_names=None, classes=[(1, 2, 3), (0, 2, 3)])
     assert indexed._comparison.axes["classes"].labels == ["output[1, 2, 3]", "output[0, 2, 3]"]
-    found = list(indexed.wait(progress=False).values())
-    assert torch.equal(found[0].values[0, :, 1:4, 2:5], dense.weight.detach()[1])
+    result = list(indexed.wait(progress=False).values())
+    assert torch.equal(result[0].values[0, :, 1:4, 2:5], dense.weight.detach()[1])

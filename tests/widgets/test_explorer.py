@@ -108,11 +108,11 @@ def test_settings_give_what_the_screen_shows_bit_for_bit(explorer, name):
 def test_every_parameter_of_every_method_has_a_control_that_starts_at_its_default(explorer):
     for entry in methods().values():
         for param in entry.params:
-            found = explorer.panel._params[param]
+            result = explorer.panel._params[param]
             if param.default is not None:
-                assert found.value == param.default
-            assert found.widget.tooltip == param.help
-            assert f">{param.title}<" in found.widget.description
+                assert result.value == param.default
+            assert result.widget.tooltip == param.help
+            assert f">{param.title}<" in result.widget.description
 
 
 def test_parameters_given_at_the_start_are_where_the_sliders_stand(model, image):
@@ -277,16 +277,16 @@ def options(made, name):
     return [value for _, value in control(made, name).widget.options]
 
 
-@pytest.mark.parametrize("told", [True, False])
-def test_menus_offer_the_baselines_that_mean_something_the_default_first(model, image, told):
-    x = image if told else torch.randn(1, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+@pytest.mark.parametrize("message", [True, False])
+def test_menus_offer_the_baselines_that_mean_something_the_default_first(model, image, message):
+    x = image if message else torch.randn(1, 3, 16, 16, generator=torch.Generator().manual_seed(0))
     made = Explorer(model, x, executor="inline", method="integrated_gradients", n_steps=8)
     try:
         names = options(made, "baseline")
         assert names[0] == control(made, "baseline").value == made.attribution.settings["baseline"]
-        assert names[0] == ("black" if told else "zero")
-        assert ({"black", "white"} <= set(names)) == told
-        assert ({"black", "white"} <= set(options(made, "baselines"))) == told
+        assert names[0] == ("black" if message else "zero")
+        assert ({"black", "white"} <= set(names)) == message
+        assert ({"black", "white"} <= set(options(made, "baselines"))) == message
         by_hand = sw.attribute(model, x, n_steps=8, target=made.attribution.settings["target"])
         assert torch.equal(by_hand.values, made.attribution.values)
         assert f"baseline={names[0]!r}" in made.to_code()
@@ -297,10 +297,10 @@ def test_menus_offer_the_baselines_that_mean_something_the_default_first(model, 
             sections["curves"].controls["fill"],
             sections["saturation"].controls["baseline"],
         ):
-            assert ({"black", "white"} <= {value for _, value in menu.widget.options}) == told
+            assert ({"black", "white"} <= {value for _, value in menu.widget.options}) == message
         made.update(baseline="white")
-        assert made.view.status["state"] == ("done" if told else "error")
-        assert told or "pass the image and transform=" in made.view.status["message"]
+        assert made.view.status["state"] == ("done" if message else "error")
+        assert message or "pass the image and transform=" in made.view.status["message"]
     finally:
         made.close()
 
@@ -385,9 +385,9 @@ def test_save_png_is_the_overlay_as_render_paints_it(explorer, image):
 
 def test_a_function_as_target(model, image):
     made = sw.explore(model, image, target=lambda out: out[:, 1] - out[:, 2], method="gradient")
-    found = made.wait(30)
+    result = made.wait(30)
     both = [sw.attribute(model, image, target=k, method="gradient").values for k in (1, 2)]
-    torch.testing.assert_close(found.values, both[0] - both[1])
+    torch.testing.assert_close(result.values, both[0] - both[1])
     made.close()
 
 
@@ -665,11 +665,11 @@ def test_display_settings_are_refused_when_wrong():
         DisplaySettings(brightness=1)
     with pytest.raises(ValueError, match="opacity"):
         DisplaySettings(opacity=2)
-    found = DisplaySettings(colormap="viridis", clip=(1, 98), blend="uniform")
-    assert found.settings["colormap"] == "viridis"
-    assert found.settings["clip"] == (1, 98)
-    assert len(found.colormap_luts) % 768 == 0
-    assert {p.name for p in render.DISPLAY} == set(found.settings)
+    result = DisplaySettings(colormap="viridis", clip=(1, 98), blend="uniform")
+    assert result.settings["colormap"] == "viridis"
+    assert result.settings["clip"] == (1, 98)
+    assert len(result.colormap_luts) % 768 == 0
+    assert {p.name for p in render.DISPLAY} == set(result.settings)
 
 
 OWN_BASELINES = {
@@ -698,14 +698,14 @@ def test_a_baseline_of_ones_own_is_a_choice_like_any_other(model, image, first, 
 def test_closing_lets_go_of_the_model(image):
     made = Explorer(Net().eval(), image, class_names=NAMES, executor="inline", method="smoothgrad", n_samples=3)
     model, cache = weakref.ref(made.problem.model), made.session.cache
-    kept = cache.bytes
+    stored = cache.bytes
     made.update(n_samples=4)
-    assert cache.bytes > kept
+    assert cache.bytes > stored
     made.close()
     del made
     gc.collect()
     assert model() is None
-    assert cache.bytes < kept
+    assert cache.bytes < stored
 
 
 def test_the_title_is_of_the_map_that_is_shown(explorer, model):
@@ -866,10 +866,10 @@ def test_both_names_of_one_logit_are_shown_and_can_be_chosen(image):
     exec(made.to_code(), names)
     assert torch.equal(names["attribution"].values, made.attribution.values)
     assert torch.equal(sw.attribute(**made.settings).values, made.attribution.values)
-    found = sw.ablate(model, image, np.arange(256).reshape(16, 16) < 99, class_names=["neg", "pos"], target="neg")
-    assert sorted(found.predictions().index) == ["neg", "pos"]
-    assert found.predictions()["after"].sum() == pytest.approx(1)
-    assert found.predictions().loc["neg", "before"] == pytest.approx(1 - share, abs=1e-6)
+    result = sw.ablate(model, image, np.arange(256).reshape(16, 16) < 99, class_names=["neg", "pos"], target="neg")
+    assert sorted(result.predictions().index) == ["neg", "pos"]
+    assert result.predictions()["after"].sum() == pytest.approx(1)
+    assert result.predictions().loc["neg", "before"] == pytest.approx(1 - share, abs=1e-6)
     made.close()
 
 
@@ -878,13 +878,13 @@ def test_deletion_can_be_told_of_the_other_class_of_one_logit(image):
     made.trust._choice.value = [test.name for test in made.trust.tests].index("curves")
     made.trust._fold.selected_index = 0
     section = next(section for section in made.trust._sections if section.test.name == "curves")
-    found, case = section._result
-    name, other = section._for_class(found, case)
-    assert (name, other) == ("", found)
+    result, case = section._result
+    name, other = section._for_class(result, case)
+    assert (name, other) == ("", result)
     section._class.value = "neg"
-    name, other = section._for_class(found, case)
+    name, other = section._for_class(result, case)
     assert name == "neg"
-    torch.testing.assert_close(other.main["deletion"].scores, -found.main["deletion"].scores)
+    torch.testing.assert_close(other.main["deletion"].scores, -result.main["deletion"].scores)
     made.close()
 
 
@@ -953,7 +953,7 @@ def test_an_index_into_the_output_is_a_target_like_a_class(image):
 
 
 @pytest.mark.parametrize(
-    ("given", "meant"),
+    ("value", "meant"),
     [
         ("GradCAM", "grad_cam"), ("Grad-CAM++", "grad_cam_plus_plus"), ("ig", "integrated_gradients"),
         ("IntegratedGradients", "integrated_gradients"), ("saliency", "gradient"), ("SHAP", "expected_gradients"),
@@ -961,28 +961,28 @@ def test_an_index_into_the_output_is_a_target_like_a_class(image):
         ("guided_backpropagation", "guided_backprop"), ("smooth_grad", "smoothgrad"), ("deconvolution", "deconvnet"),
     ],
 )  # fmt: skip
-def test_what_others_call_a_method_is_answered_with_its_name(explorer, given, meant):
-    said = f"method: {re.escape(repr(given))} is not known. Did you mean '{meant}'?"
+def test_what_others_call_a_method_is_answered_with_its_name(explorer, value, meant):
+    said = f"method: {re.escape(repr(value))} is not known. Did you mean '{meant}'?"
     for ask in (
-        lambda: sw.attribute(one_output(), torch.zeros(1, 3, 8, 8), method=given),
-        lambda: explorer.update(method=given),
-        lambda: explorer.page_size(record={"method": [given]}),
+        lambda: sw.attribute(one_output(), torch.zeros(1, 3, 8, 8), method=value),
+        lambda: explorer.update(method=value),
+        lambda: explorer.page_size(record={"method": [value]}),
     ):
         with pytest.raises(ValueError, match=said):
             ask()
 
 
-@pytest.mark.parametrize("given", ["occlusion", "DeepLift", "Captum.IntegratedGradients", "kernel_shap"])
-def test_so_are_names_of_captum(given):
+@pytest.mark.parametrize("value", ["occlusion", "DeepLift", "Captum.IntegratedGradients", "kernel_shap"])
+def test_so_are_names_of_captum(value):
     with pytest.raises(
         ValueError, match=r"is not known\. Did you mean 'captum\.(Occlusion|DeepLift|Int\w+|KernelShap)'"
     ):
-        sw.attribute(one_output(), torch.zeros(1, 3, 8, 8), method=given)
+        sw.attribute(one_output(), torch.zeros(1, 3, 8, 8), method=value)
 
 
 def test_no_alias_is_another_methods_name():
-    known = methods()
-    aliases = [spelling(alias) for entry in known.values() for alias in (entry.name, entry.title, *entry.aliases)]
-    owners = {alias: {name for name, e in known.items() if alias in map(spelling, (name, e.title, *e.aliases))}
+    expected = methods()
+    aliases = [spelling(alias) for entry in expected.values() for alias in (entry.name, entry.title, *entry.aliases)]
+    owners = {alias: {name for name, e in expected.items() if alias in map(spelling, (name, e.title, *e.aliases))}
               for alias in aliases}  # fmt: skip
     assert all(len(names) == 1 for names in owners.values())

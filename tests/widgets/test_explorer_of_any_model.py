@@ -201,16 +201,22 @@ def test_two_explorers_on_one_model_at_once_are_right():
         nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Dropout(0.4), *conv_net(channels=4)
     ).float()
     model.train()
-    asked = [("guided_backprop", 0), ("smoothgrad", 1), ("integrated_gradients", 2), ("grad_cam", 3), ("gradient", 1)]
+    requested = [
+        ("guided_backprop", 0),
+        ("smoothgrad", 1),
+        ("integrated_gradients", 2),
+        ("grad_cam", 3),
+        ("gradient", 1),
+    ]
     both = [Explorer(model, image, target=0) for image in (X, X.flip(3))]
     before = [buffer.clone() for buffer in model.buffers()]
-    for method, target in asked:
+    for method, target in requested:
         for made in both:
             made.update(method=method, target=target)
         for made in both:
-            found = made.wait(60)
+            result = made.wait(60)
             expected = sw.attribute(**made.settings)
-            assert np.array_equal(found.values.numpy(), expected.values.numpy()), method
+            assert np.array_equal(result.values.numpy(), expected.values.numpy()), method
     assert all(torch.equal(a, b) for a, b in zip(before, model.buffers(), strict=True))
     for made in both:
         made.close()

@@ -12,7 +12,7 @@ from saliency_widgets.widgets import DisplaySettings
 from saliency_widgets.widgets.base import messages
 from saliency_widgets.widgets.base.heatmap import HeatmapView
 
-FOUND = [
+RESULT = [
     Finding("Hooks see one of two calls.", ("features.3",), ("deconvnet", "own_method"), "Use two modules."),
     Finding("One sample changes another's score.", severity="slow"),
 ]
@@ -40,7 +40,7 @@ def frame(index: int, final: bool = False) -> dict:
 
 
 def test_findings_become_dicts_with_the_methods_titles_in_the_same_order():
-    assert messages.findings_of(FOUND, TITLES) == [
+    assert messages.findings_of(RESULT, TITLES) == [
         {
             "what": "Hooks see one of two calls.",
             "where": ["features.3"],
@@ -65,26 +65,26 @@ def test_a_view_is_not_checked_until_it_is_told(view, sent):
     view.show_findings([])
     assert view.checked is True
     assert sent == [{"checked": True}]
-    view.show_findings(messages.findings_of(FOUND, TITLES))
+    view.show_findings(messages.findings_of(RESULT, TITLES))
     assert [finding["severity"] for finding in view.findings] == ["wrong", "slow"]
-    view.show_findings(messages.findings_of(FOUND[:1], TITLES))
+    view.show_findings(messages.findings_of(RESULT[:1], TITLES))
     assert len(view.findings) == 1
 
 
 def test_findings_and_that_it_was_checked_arrive_together(view, sent):
-    told = messages.findings_of(FOUND, TITLES)
-    worker = threading.Thread(target=view.show_findings, args=(told,))
+    result = messages.findings_of(RESULT, TITLES)
+    worker = threading.Thread(target=view.show_findings, args=(result,))
     worker.start()
     worker.join()
-    assert sent == [{"checked": True, "findings": told}]
+    assert sent == [{"checked": True, "findings": result}]
 
 
 def test_what_is_told_is_not_changed_from_outside(view):
-    told = messages.findings_of(FOUND, TITLES)
-    view.show_findings(told)
-    told[0]["what"] = "changed"
-    told.clear()
-    assert view.findings[0]["what"] == FOUND[0].what
+    result = messages.findings_of(RESULT, TITLES)
+    view.show_findings(result)
+    result[0]["what"] = "changed"
+    result.clear()
+    assert view.findings[0]["what"] == RESULT[0].what
 
 
 def test_an_empty_status_has_no_code_no_method_and_no_remark():
@@ -92,8 +92,8 @@ def test_an_empty_status_has_no_code_no_method_and_no_remark():
     assert (empty["code"], empty["method"], empty["remark"]) == ("", "", "")
     event = Event(1, 1, "running")
     assert messages.status_of(event, "", "") == messages.status(generation=1, state="running", elapsed=event.elapsed)
-    given = messages.status_of(event, "", "", method="Gradient", code="pass", remark="4 rows a pass")
-    assert (given["code"], given["method"], given["remark"]) == ("pass", "Gradient", "4 rows a pass")
+    value = messages.status_of(event, "", "", method="Gradient", code="pass", remark="4 rows a pass")
+    assert (value["code"], value["method"], value["remark"]) == ("pass", "Gradient", "4 rows a pass")
 
 
 def test_the_code_leaves_with_the_map_it_repeats(view, sent):

@@ -69,11 +69,11 @@ class Reader(HTMLParser):
 
 def read(source: str) -> str:
     """The text of a widget's HTML, which holds no element but ours and no text that was escaped twice."""
-    found = Reader(source)
-    assert set(found.tags) <= OURS, source
-    assert found.attributes <= ATTRIBUTES, source
-    assert not found.strange, source
-    return "".join(found.text.values())
+    result = Reader(source)
+    assert set(result.tags) <= OURS, source
+    assert result.attributes <= ATTRIBUTES, source
+    assert not result.strange, source
+    return "".join(result.text.values())
 
 
 def seen() -> str:
@@ -87,12 +87,12 @@ def seen() -> str:
 
 def check_page(path: Path, *expected: str) -> None:
     """A saved page has its elements, and no others; what it is called is text."""
-    found = Reader(path.read_text())
-    assert set(found.tags) <= PAGE
-    assert found.tags.count("script") == 2
-    assert not found.strange
-    assert found.attributes.isdisjoint({"onerror", "onload"})
-    shown = found.text["title"] + found.text["h1"] + found.text["p"]
+    result = Reader(path.read_text())
+    assert set(result.tags) <= PAGE
+    assert result.tags.count("script") == 2
+    assert not result.strange
+    assert result.attributes.isdisjoint({"onerror", "onload"})
+    shown = result.text["title"] + result.text["h1"] + result.text["p"]
     assert all(name in shown for name in expected), shown
 
 
@@ -204,8 +204,8 @@ def test_comparisons(names, tmp_path) -> None:
     grid = sw.compare({names[0]: model, names[1]: Net(names).eval()}, inputs, methods="gradient", class_names=names)
     grid.wait(progress=False)
     text = seen()
-    for place in [one for one in grid._shown if one.models == one.inputs % 2]:
-        grid._open_explorer(place)
+    for position in [one for one in grid._shown if one.models == one.inputs % 2]:
+        grid._open_explorer(position)
         text += seen()
     assert all(name in text for name in names)
     for name in names:
@@ -218,11 +218,11 @@ def test_comparisons(names, tmp_path) -> None:
 def test_sweeps(names) -> None:
     model = Net(names).eval()
     layers = [f"layers.{path}" for path, _ in model.layers.named_children()]
-    found = sw.sweep(model, image(), "grad_cam", {"layer": layers}, progress=False, metrics=["insertion"], cost="time")
-    assert found.widget.children
+    result = sw.sweep(model, image(), "grad_cam", {"layer": layers}, progress=False, metrics=["insertion"], cost="time")
+    assert result.widget.children
     text = seen()
     assert all(layer in text for layer in layers)
-    read(found._repr_html_())
+    read(result._repr_html_())
 
 
 @pytest.mark.filterwarnings("ignore")

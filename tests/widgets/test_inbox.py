@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from toys import conv_net, images, mlp
+from toys import conv_net, each, images, mlp
 from traitlets import TraitError
 
 import saliency_widgets as sw
@@ -31,7 +31,7 @@ def spoiled(message: dict[str, Any]) -> list[Any]:
     return [*WRONG, *without, *[{**message, name: wrong} for name in message if name != "type" for wrong in WRONG]]
 
 
-@pytest.mark.parametrize("message", spoiled({"type": "painted", "generation": 1, "index": 1}), ids=str)
+@each("message", spoiled({"type": "painted", "generation": 1, "index": 1}), ids=str)
 def test_an_acknowledgement_that_is_none_paints_nothing_but_the_next_does(message: Any) -> None:
     view = HeatmapView(b"", None)
     view.offer({"generation": 1, "index": 2}, {})

@@ -48,14 +48,14 @@ def shots(lesson: Lesson, step: str) -> list[dict[str, Any]]:
 
 def raw(lesson: Lesson, name: str) -> dict[str, Any]:
     """A map by its name, whichever step has brought it."""
-    (found,) = [maps[name] for step in lesson.steps if name in (maps := lesson.view.content(step).get("maps", {}))]
-    return found
+    (result,) = [maps[name] for step in lesson.steps if name in (maps := lesson.view.content(step).get("maps", {}))]
+    return result
 
 
 def values(lesson: Lesson, name: str) -> np.ndarray:
-    found = raw(lesson, name)
-    codes = np.frombuffer(found["codes"], "<u2").reshape(found["height"], found["width"])
-    return render.dequantize(render.Quantized(codes, found["low"], found["high"], found["signed"]))
+    result = raw(lesson, name)
+    codes = np.frombuffer(result["codes"], "<u2").reshape(result["height"], result["width"])
+    return render.dequantize(render.Quantized(codes, result["low"], result["high"], result["signed"]))
 
 
 def panel(lesson: Lesson, step: str, shot: int, number: int) -> dict[str, Any]:
@@ -64,13 +64,13 @@ def panel(lesson: Lesson, step: str, shot: int, number: int) -> dict[str, Any]:
 
 def assert_shown(lesson: Lesson, name: str, expected: torch.Tensor) -> None:
     """The map is this one, to half a level of its 16 bits."""
-    found = raw(lesson, name)
-    level = (found["high"] - found["low"]) / render.LEVELS
+    result = raw(lesson, name)
+    level = (result["high"] - result["low"]) / render.LEVELS
     assert np.abs(values(lesson, name) - expected.numpy()).max() <= 0.5001 * level + 1e-15
 
 
-def strength(found: sw.Attribution) -> torch.Tensor:
-    return Reduction()(found.values, IMAGE.shape[-2:])[0]
+def strength(result: sw.Attribution) -> torch.Tensor:
+    return Reduction()(result.values, IMAGE.shape[-2:])[0]
 
 
 def test_it_has_its_steps_in_order_each_with_two_sentences_and_a_control(lesson: Lesson) -> None:
@@ -97,9 +97,9 @@ def test_the_gradient_and_what_becomes_of_it_are_those_of_attribute(lesson: Less
     for which in range(3):
         assert_shown(lesson, panel(lesson, "gradient", which, 1)["map"], gradient.values[0, which])
     loudest = int(gradient.values[0].abs().sum((1, 2)).argmax())
-    own = replace(gradient, values=gradient.values[:, loudest : loudest + 1]).values
+    local = replace(gradient, values=gradient.values[:, loudest : loudest + 1]).values
     for number, shot in enumerate(shots(lesson, "absolute")):
-        expected = Reduction(shot["label"])(own, IMAGE.shape[-2:])[0]
+        expected = Reduction(shot["label"])(local, IMAGE.shape[-2:])[0]
         assert_shown(lesson, panel(lesson, "absolute", number, 1)["map"], expected)
     for number, shot in enumerate(shots(lesson, "channels")):
         expected = Reduction(channels=shot["label"])(gradient.values, IMAGE.shape[-2:])[0]
@@ -109,9 +109,9 @@ def test_the_gradient_and_what_becomes_of_it_are_those_of_attribute(lesson: Less
 def test_noise_is_one_sample_of_smoothgrad_beside_its_image(lesson: Lesson, model: nn.Module) -> None:
     clean = strength(sw.attribute(model, IMAGE, method="gradient"))
     for number, level in enumerate(methods.NOISES):
-        found = sw.attribute(model, IMAGE, method="smoothgrad", noise_level=level, n_samples=1)
-        assert_shown(lesson, panel(lesson, "noise", number, 1)["map"], strength(found))
-        assert f"correlation of {spearman(clean, strength(found)):.2f}" in shots(lesson, "noise")[number]["text"]
+        result = sw.attribute(model, IMAGE, method="smoothgrad", noise_level=level, n_samples=1)
+        assert_shown(lesson, panel(lesson, "noise", number, 1)["map"], strength(result))
+        assert f"correlation of {spearman(clean, strength(result)):.2f}" in shots(lesson, "noise")[number]["text"]
     assert "moves by 0.0 of 255" in shots(lesson, "noise")[0]["text"]
     seen = Problem(model, IMAGE).prepared.images
     assert seen is not None
@@ -122,8 +122,8 @@ def test_noise_is_one_sample_of_smoothgrad_beside_its_image(lesson: Lesson, mode
 def test_smoothing_shows_the_means_of_the_first_samples(lesson: Lesson, model: nn.Module) -> None:
     assert [shot["label"] for shot in shots(lesson, "smoothing")] == ["1", "2", "4", "8"]
     for number, shot in enumerate(shots(lesson, "smoothing")):
-        found = sw.attribute(model, IMAGE, method="smoothgrad", n_samples=int(shot["label"]), chunk_size=1)
-        assert_shown(lesson, panel(lesson, "smoothing", number, 1)["map"], strength(found))
+        result = sw.attribute(model, IMAGE, method="smoothgrad", n_samples=int(shot["label"]), chunk_size=1)
+        assert_shown(lesson, panel(lesson, "smoothing", number, 1)["map"], strength(result))
     assert "correlation with the map of all 8: 1.00" in shots(lesson, "smoothing")[-1]["text"]
 
 
@@ -171,8 +171,8 @@ def test_on_a_linear_model_the_way_is_exact_and_nothing_saturates() -> None:
 class sw_lesson:  # noqa: N801 - a context around sw.lesson
     """A lesson that is finished, and closed afterwards."""
 
-    def __init__(self, *given: Any, **asked: Any) -> None:
-        self._made = sw.lesson(*given, **asked)
+    def __init__(self, *value: Any, **requested: Any) -> None:
+        self._made = sw.lesson(*value, **requested)
 
     def __enter__(self) -> Lesson:
         return self._made.wait(timeout=300)
@@ -199,9 +199,9 @@ def test_guided_backprop_is_compared_by_numbers_of_the_maps_shown(lesson: Lesson
 
 
 def test_grad_cam_keeps_the_resolution_of_its_layers(lesson: Lesson, model: nn.Module) -> None:
-    found = {shot["label"]: shot for shot in shots(lesson, "grad_cam")}
-    assert len(found) > 1
-    for layer, shot in found.items():
+    result = {shot["label"]: shot for shot in shots(lesson, "grad_cam")}
+    assert len(result) > 1
+    for layer, shot in result.items():
         cam = sw.attribute(model, IMAGE, method="grad_cam", layer=layer)
         assert_shown(lesson, shot["panels"][1]["map"], cam.values[0, 0].clamp(min=0))
     start = lesson.view.content("grad_cam")["start"]
@@ -319,7 +319,7 @@ def test_close_leaves_no_thread_and_no_widget(model: nn.Module) -> None:
 
 
 @pytest.mark.parametrize(
-    ("asked", "error", "words"),
+    ("requested", "error", "words"),
     [
         ({"steps": ["gradiant"]}, ValueError, "Did you mean 'gradient'"),
         ({"steps": "gradient"}, TypeError, r"expected a list such as \['input', 'gradient'\]"),
@@ -335,11 +335,11 @@ def test_close_leaves_no_thread_and_no_widget(model: nn.Module) -> None:
     ],
 )
 def test_a_wrong_argument_is_an_error_of_the_call_and_leaves_no_widget(
-    model: nn.Module, asked: dict[str, Any], error: type[Exception], words: str
+    model: nn.Module, requested: dict[str, Any], error: type[Exception], words: str
 ) -> None:
     before = set(w.Widget.widgets)
     with pytest.raises(error, match=words):
-        sw.lesson(model, IMAGE, **asked)
+        sw.lesson(model, IMAGE, **requested)
     assert set(w.Widget.widgets) == before
 
 

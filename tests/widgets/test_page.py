@@ -59,37 +59,37 @@ def read(path):
     (packed,) = re.findall(r'<script type="text/plain" id="sw-archive">(.*?)</script>', text, re.DOTALL)
     whole = zlib.decompress(base64.b64decode(packed))
     size = int.from_bytes(whole[:4], "little")
-    told, at, blocks = json.loads(whole[4 : 4 + size]), 4 + size, []
-    for length, packing, width in told["bytes"]:
+    result, at, blocks = json.loads(whole[4 : 4 + size]), 4 + size, []
+    for length, packing, width in result["bytes"]:
         block, at = whole[at : at + length], at + length
         if packing != "raw":
             block = unpack_codes(packing, block, (length // (2 * width), width)).astype("<u2").tobytes()
         blocks.append(block)
     assert at == len(whole)
-    return told, blocks
+    return result, blocks
 
 
-def codes(told, blocks, key):
-    (traits,) = told["states"][key].values()
+def codes(message, blocks, key):
+    (traits,) = message["states"][key].values()
     frame = traits["frame"]
-    found = np.frombuffer(blocks[frame["codes"]["$bytes"]], "<u2").reshape(frame["height"], frame["width"])
-    return found, frame, traits["status"]
+    result = np.frombuffer(blocks[frame["codes"]["$bytes"]], "<u2").reshape(frame["height"], frame["width"])
+    return result, frame, traits["status"]
 
 
 def test_the_maps_of_a_page_are_those_that_attribute_gives(explorer, tmp_path):
     record = {"target": [0, "cat"], "n_samples": [2, 4], "sign": ["absolute", "signed"]}
     saved = explorer.save_html(tmp_path / "a.html", record=record, progress=False)
-    told, blocks = read(saved.path)
-    assert [axis["name"] for axis in told["axes"]] == ["target", "n_samples", "sign"]
-    assert len(told["states"]) == saved.maps == 8
-    assert told["targets"] == [0, 3]
+    outcome, blocks = read(saved.path)
+    assert [axis["name"] for axis in outcome["axes"]] == ["target", "n_samples", "sign"]
+    assert len(outcome["states"]) == saved.maps == 8
+    assert outcome["targets"] == [0, 3]
     for t, target in enumerate((0, 3)):
         for n, samples in enumerate((2, 4)):
             fresh = sw.attribute(**(explorer.settings | {"target": target, "n_samples": samples}))
             for s, sign in enumerate(("absolute", "signed")):
                 expected = frame_of(fresh, Reduction(sign))
-                found, frame, status = codes(told, blocks, f"{t} {n} {s}")
-                assert np.array_equal(found, expected.codes)
+                result, frame, status = codes(outcome, blocks, f"{t} {n} {s}")
+                assert np.array_equal(result, expected.codes)
                 assert (frame["low"], frame["high"], frame["signed"]) == (expected.low, expected.high, expected.signed)
                 assert status["title"] == f"SmoothGrad · {NAMES[target]}"
                 assert f"sign={sign!r}" in status["code"]
@@ -97,15 +97,15 @@ def test_the_maps_of_a_page_are_those_that_attribute_gives(explorer, tmp_path):
 
 
 def test_a_page_opens_with_what_is_on_the_screen_and_leaves_the_controls_behind(explorer, tmp_path):
-    told, blocks = read(explorer.save_html(tmp_path / "a.html", record={"n_samples": [2, 4]}, progress=False).path)
-    root = told["models"][told["root"]]
+    result, blocks = read(explorer.save_html(tmp_path / "a.html", record={"n_samples": [2, 4]}, progress=False).path)
+    root = result["models"][result["root"]]
     expected = frame_of(explorer.attribution, Reduction("absolute"))
     assert blocks[root["frame"]["codes"]["$bytes"]] == expected.codes.astype("<u2").tobytes()
-    assert [axis["begin"] for axis in told["axes"]] == [1]
+    assert [axis["begin"] for axis in result["axes"]] == [1]
     assert (root["kind"], root["controls"], root["marking"]) == ("heatmap", [], False)
-    assert root["display"] == f"IPY_MODEL_{told['displays'][0]}"
-    assert [f"IPY_MODEL_{image['model']}" for image in told["images"]] == root["layers"]
-    assert len(told["models"]) == 3
+    assert root["display"] == f"IPY_MODEL_{result['displays'][0]}"
+    assert [f"IPY_MODEL_{image['model']}" for image in result["images"]] == root["layers"]
+    assert len(result["models"]) == 3
     assert blocks[root["image"]["$bytes"]][:4] == b"\x89PNG"
 
 
@@ -128,19 +128,19 @@ def test_parameters_that_a_method_does_not_have_are_not_recorded_twice(explorer)
 
 def test_each_method_is_shown_in_its_papers_way_unless_the_person_chose_another(explorer, tmp_path):
     record = {"method": ["smoothgrad", "grad_cam"], "n_samples": [2, 4]}
-    told, blocks = read(explorer.save_html(tmp_path / "a.html", record=record, progress=False).path)
+    result, blocks = read(explorer.save_html(tmp_path / "a.html", record=record, progress=False).path)
     shared = {name: explorer.settings[name] for name in ("model", "inputs", "target", "fold")}
     cam = sw.attribute(**shared, method="grad_cam")
-    assert np.array_equal(codes(told, blocks, "1 -")[0], frame_of(cam, Reduction("positive")).codes)
+    assert np.array_equal(codes(result, blocks, "1 -")[0], frame_of(cam, Reduction("positive")).codes)
     explorer.update(sign="signed")
-    told, blocks = read(explorer.save_html(tmp_path / "a.html", record=record, progress=False).path)
-    assert np.array_equal(codes(told, blocks, "1 -")[0], frame_of(cam, Reduction("signed")).codes)
+    result, blocks = read(explorer.save_html(tmp_path / "a.html", record=record, progress=False).path)
+    assert np.array_equal(codes(result, blocks, "1 -")[0], frame_of(cam, Reduction("signed")).codes)
 
 
 def test_true_records_a_handful_with_the_one_on_the_screen(explorer, tmp_path):
     record = {"n_samples": True, "noise_level": True, "channels": True}
-    told, _ = read(explorer.save_html(tmp_path / "a.html", record=record, progress=False).path)
-    axes = {axis["name"]: axis for axis in told["axes"]}
+    result, _ = read(explorer.save_html(tmp_path / "a.html", record=record, progress=False).path)
+    axes = {axis["name"]: axis for axis in result["axes"]}
     assert axes["n_samples"]["labels"] == ["1", "2", "4"]
     assert axes["n_samples"]["begin"] == 2
     assert axes["channels"]["labels"] == ["max", "mean", "sum", "L2"]
@@ -153,14 +153,14 @@ def test_interrupted_nothing_is_written_and_what_was_computed_is_kept(explorer, 
     path = tmp_path / "a.html"
     path.write_text("the page of yesterday")
     record = {"n_samples": [4], "noise_level": [0.1, 0.2, 0.3], "target": [explorer.settings["target"]]}
-    asked = []
+    requested = []
 
-    def interrupted(problem, request, *rest, **given):
-        asked.append(request)
-        for found in compute(problem, request, *rest, **given):
-            if len(asked) == 2 and found.done == 2:
+    def interrupted(problem, request, *rest, **value):
+        requested.append(request)
+        for result in compute(problem, request, *rest, **value):
+            if len(requested) == 2 and result.done == 2:
                 raise KeyboardInterrupt
-            yield found
+            yield result
 
     monkeypatch.setattr(session, "compute", interrupted)
     with pytest.raises(KeyboardInterrupt):
@@ -188,7 +188,7 @@ def test_a_model_that_fails_for_one_value_is_named_with_it(explorer, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("record", "error", "told"),
+    ("record", "error", "message"),
     [
         ([("n_samples", True)], TypeError, "record: expected a mapping from names to values"),
         ({"n_sampels": [1]}, TypeError, "Did you mean 'n_samples'"),
@@ -202,9 +202,11 @@ def test_a_model_that_fails_for_one_value_is_named_with_it(explorer, tmp_path):
         ({"seed": range(300)}, ValueError, "300 maps, about .* over the limit of 200 maps.*pass limit=300"),
     ],
 )
-def test_what_can_not_be_recorded_is_said_before_anything_is_computed(explorer, model, tmp_path, record, error, told):
+def test_what_can_not_be_recorded_is_said_before_anything_is_computed(
+    explorer, model, tmp_path, record, error, message
+):
     before = model.passes
-    with pytest.raises(error, match=told):
+    with pytest.raises(error, match=message):
         explorer.save_html(tmp_path / "a.html", record=record, progress=False)
     assert model.passes == before
     assert list(tmp_path.iterdir()) == []
@@ -253,10 +255,10 @@ def test_a_model_that_is_trained_meanwhile_is_noticed(explorer, model, tmp_path,
     answer = explorer.session.run
 
     def trained(request, check=lambda: None):
-        found = answer(request, check)
+        result = answer(request, check)
         with torch.no_grad():
             model.head.bias += 1
-        return found
+        return result
 
     monkeypatch.setattr(explorer.session, "run", trained)
     with pytest.raises(RuntimeError, match="changed while the maps were computed: save again"):
@@ -270,9 +272,9 @@ def test_any_view_of_ours_can_be_a_page_with_the_models_it_refers_to(tmp_path):
     states = {(0,): {display: {"opacity": 0.1}}, (1,): {display: {"opacity": 0.9}, view: {"status": {"title": "b"}}}}
     recording = Recording((Axis("which", "Which", "One of two.", ("a", "b")),), states)
     write_page(tmp_path / "a.html", view, title="A & B", provenance="<here>", recording=recording)
-    told, _ = read(tmp_path / "a.html")
-    assert told["models"][1]["opacity"] == 0.5
-    assert told["states"] == {
+    result, _ = read(tmp_path / "a.html")
+    assert result["models"][1]["opacity"] == 0.5
+    assert result["states"] == {
         "0": {"1": {"opacity": 0.1}},
         "1": {"1": {"opacity": 0.9}, "0": {"status": {"title": "b"}}},
     }

@@ -52,9 +52,9 @@ def test_pins_stay_what_they_were_while_the_explorer_goes_on(explorer):
     assert len(explorer.kind_view.pins) == len(maps.view.cells) == 3
     signs = [Reduction("absolute"), Reduction("signed"), Reduction(explorer.panel.reduction.sign)]
     for want, cell, reduction in zip(explorer.kind_view.pins._pins.items(), maps.view.cells, signs, strict=True):
-        found = maps.attribution(want[0])
-        assert dict(want[1].request.params).get("n_samples") == found.settings.get("n_samples")
-        frame = frame_of(found, reduction)
+        result = maps.attribution(want[0])
+        assert dict(want[1].request.params).get("n_samples") == result.settings.get("n_samples")
+        frame = frame_of(result, reduction)
         np.testing.assert_array_equal(np.frombuffer(cell.frame["codes"], "<u2"), frame.codes.ravel())
     assert len({cell.group for cell in maps.view.cells}) == 2  # SmoothGrad twice, the gradient
 

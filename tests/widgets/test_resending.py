@@ -56,16 +56,16 @@ class Client:
 
 @pytest.fixture
 def client(monkeypatch: pytest.MonkeyPatch) -> Client:
-    found = Client()
+    result = Client()
 
     class Comm(BaseComm):
         def publish_msg(
             self, msg_type: str, data: Any = None, metadata: Any = None, buffers: Any = None, **_: Any
         ) -> None:
-            found.take(self.comm_id, data or {}, buffers)
+            result.take(self.comm_id, data or {}, buffers)
 
     monkeypatch.setattr(comm, "create_comm", Comm)
-    return found
+    return result
 
 
 @pytest.fixture
@@ -121,8 +121,8 @@ def test_so_it_does_of_pinned_maps_and_of_the_open_tests(client: Client, explore
 
 
 def test_a_sweep_is_shown_whole_by_its_own_cell(client: Client) -> None:
-    found = sw.sweep(conv_net(), images(), "smoothgrad", {"n_samples": [2, 4]}, progress=False)
-    client.assert_holds(found.widget)
+    result = sw.sweep(conv_net(), images(), "smoothgrad", {"n_samples": [2, 4]}, progress=False)
+    client.assert_holds(result.widget)
 
 
 def test_what_was_sent_again_is_not_sent_once_more(client: Client, explorer: Any) -> None:

@@ -16,9 +16,9 @@ from saliency_widgets.widgets import Explorer
 from saliency_widgets.widgets.base.heatmap import HeatmapView
 
 
-def made(executor="inline", **given):
+def made(executor="inline", **value):
     image = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)
-    settings = {"method": "smoothgrad", "n_samples": 4, **given}
+    settings = {"method": "smoothgrad", "n_samples": 4, **value}
     return Explorer(conv_net().float(), image, executor=executor, **settings)
 
 
@@ -37,10 +37,10 @@ def page(monkeypatch):
 
 @pytest.fixture
 def explorer():
-    found = made()
-    found.saving._fold.selected_index = 0
-    yield found
-    found.close()
+    result = made()
+    result.saving._fold.selected_index = 0
+    yield result
+    result.close()
 
 
 def text(widget):
@@ -52,25 +52,25 @@ def offered(explorer):
 
 
 def button(explorer, name):
-    (found,) = (w for w in explorer.kind_view.saving._inside.children[-3].children if w.description == name)
-    return found
+    (result,) = (w for w in explorer.kind_view.saving._inside.children[-3].children if w.description == name)
+    return result
 
 
 def test_closed_it_makes_nothing_and_computes_nothing():
-    found = made()
-    assert found.saving._inside.children == ()
-    found.update(n_samples=2)
-    assert found.saving._inside.children == ()
-    found.close()
+    result = made()
+    assert result.saving._inside.children == ()
+    result.update(n_samples=2)
+    assert result.saving._inside.children == ()
+    result.close()
 
 
 @pytest.mark.parametrize("opened", [False, True])
 def test_it_is_closed_whole(opened):
     before = set(registry._instances)
-    found = made()
+    result = made()
     if opened:
-        found.saving._fold.selected_index = 0
-    found.close()
+        result.saving._fold.selected_index = 0
+    result.close()
     assert set(registry._instances) <= before
 
 
@@ -135,29 +135,29 @@ def test_an_error_says_what_to_do_and_the_next_try_works(explorer, tmp_path, mon
 
 
 def test_stop_writes_nothing_and_leaves_everything_usable(tmp_path, monkeypatch):
-    found = made(executor="thread")
-    found.wait(60)
+    result = made(executor="thread")
+    result.wait(60)
     reached, go_on = threading.Event(), threading.Event()
 
-    def slow(problem, request, *rest, **given):
+    def slow(problem, request, *rest, **value):
         reached.set()
         assert go_on.wait(60)
-        yield from compute(problem, request, *rest, **given)
+        yield from compute(problem, request, *rest, **value)
 
     monkeypatch.setattr(session, "compute", slow)
-    found.saving._fold.selected_index = 0
-    found.saving._boxes["target"].value = True
-    found.saving._name.value = str(tmp_path / "a.html")
-    button(found, "Save").click()
+    result.saving._fold.selected_index = 0
+    result.saving._boxes["target"].value = True
+    result.saving._name.value = str(tmp_path / "a.html")
+    button(result, "Save").click()
     assert reached.wait(60)
-    button(found, "Stop").click()
+    button(result, "Stop").click()
     go_on.set()
-    assert found.saving.wait(60)
-    assert text(found.saving._message) == "Stopped: nothing was written. Computed maps stay in the cache."
+    assert result.saving.wait(60)
+    assert text(result.saving._message) == "Stopped: nothing was written. Computed maps stay in the cache."
     assert list(tmp_path.iterdir()) == []
-    found.update(n_samples=2)
-    assert found.wait(60).complete
-    button(found, "Save").click()
-    assert found.saving.wait(60)
+    result.update(n_samples=2)
+    assert result.wait(60).complete
+    button(result, "Save").click()
+    assert result.saving.wait(60)
     assert (tmp_path / "a.html").exists()
-    found.close()
+    result.close()

@@ -74,30 +74,30 @@ def test_the_attribution_comes_back_bit_for_bit(explorer, tmp_path, ending):
     written = explorer.save_state(tmp_path / f"cat.v1{ending}")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["cat.v1.json", "cat.v1.npz"]
     assert written == tmp_path / "cat.v1.json"
-    found = sw.load(tmp_path / f"cat.v1{ending}")
-    assert isinstance(found, sw.Attribution)
-    assert_same(explorer.attribution, found)
-    assert np.array_equal(found.saliency_map(), explorer.attribution.saliency_map())
-    assert found.to_code() == explorer.attribution.to_code()
-    again = sw.attribute(conv_net(), tame(np.asarray(explorer.arguments["inputs"])), **found.settings)
-    assert torch.equal(again.values, found.values)
+    result = sw.load(tmp_path / f"cat.v1{ending}")
+    assert isinstance(result, sw.Attribution)
+    assert_same(explorer.attribution, result)
+    assert np.array_equal(result.saliency_map(), explorer.attribution.saliency_map())
+    assert result.to_code() == explorer.attribution.to_code()
+    again = sw.attribute(conv_net(), tame(np.asarray(explorer.arguments["inputs"])), **result.settings)
+    assert torch.equal(again.values, result.values)
 
 
 def test_the_json_says_what_it_is_of(explorer, tmp_path):
-    told = json.loads(explorer.save_state(tmp_path / "a").read_text(encoding="utf-8"))
-    assert told["saliency_widgets"] == sw.__version__
-    assert (told["kind"], told["class"], told["model"]["class"]) == ("image", "猫", "Sequential")
-    assert len(told["model"]["fingerprint"]) == 32
-    assert told["controls"]["noise_level"] == 0.123
-    assert told["code"] == explorer.to_code()
+    result = json.loads(explorer.save_state(tmp_path / "a").read_text(encoding="utf-8"))
+    assert result["saliency_widgets"] == sw.__version__
+    assert (result["kind"], result["class"], result["model"]["class"]) == ("image", "猫", "Sequential")
+    assert len(result["model"]["fingerprint"]) == 32
+    assert result["controls"]["noise_level"] == 0.123
+    assert result["code"] == explorer.to_code()
     with np.load(tmp_path / "a.npz", allow_pickle=False) as arrays:
-        kept = {one["name"]: arrays[str(k)] for k, one in enumerate(told["arrays"])}
-        assert len(arrays.files) == len(kept)
-    assert [(one["dtype"], tuple(one["shape"])) for one in told["arrays"]] == [
-        (array.dtype.str, array.shape) for array in kept.values()
+        stored = {one["name"]: arrays[str(k)] for k, one in enumerate(result["arrays"])}
+        assert len(arrays.files) == len(stored)
+    assert [(one["dtype"], tuple(one["shape"])) for one in result["arrays"]] == [
+        (array.dtype.str, array.shape) for array in stored.values()
     ]
-    assert np.array_equal(kept["values"], explorer.attribution.values.numpy())
-    assert np.array_equal(kept["inputs"], tame(explorer.arguments["inputs"])[None].numpy())
+    assert np.array_equal(stored["values"], explorer.attribution.values.numpy())
+    assert np.array_equal(stored["inputs"], tame(explorer.arguments["inputs"])[None].numpy())
 
 
 def test_an_explorer_with_the_same_controls_and_the_same_map(explorer, image, tmp_path):
@@ -162,7 +162,7 @@ def test_another_model_and_another_input_are_told(explorer, image, tmp_path):
     made.close()
 
 
-class Told(nn.Module):
+class Result(nn.Module):
     """A model that can't be recognized on another day."""
 
     def __init__(self):
@@ -174,9 +174,9 @@ class Told(nn.Module):
 
 
 def test_a_model_without_a_fingerprint_is_compared_by_its_map(image, tmp_path):
-    made = Explorer(Told(), image, transform=tame, executor="inline", method="gradient")
-    told = json.loads(made.save_state(tmp_path / "a").read_text())
-    assert told["model"]["fingerprint"] is None
+    made = Explorer(Result(), image, transform=tame, executor="inline", method="gradient")
+    result = json.loads(made.save_state(tmp_path / "a").read_text())
+    assert result["model"]["fingerprint"] is None
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
         made.load_state(tmp_path / "a")
@@ -191,9 +191,9 @@ def test_a_baseline_of_ones_own_is_stored(image, tmp_path):
     baseline = torch.rand(3, 8, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     made = Explorer(conv_net(), image, transform=tame, executor="inline", baseline=baseline, n_steps=8)
     made.save_state(tmp_path / "a")
-    found = sw.load(tmp_path / "a")
-    assert torch.equal(found.settings["baseline"], baseline)
-    assert_same(made.attribution, found)
+    result = sw.load(tmp_path / "a")
+    assert torch.equal(result.settings["baseline"], baseline)
+    assert_same(made.attribution, result)
     again = sw.load(tmp_path / "a", model=conv_net(), inputs=image, transform=tame)
     assert torch.equal(again.wait(60).values, made.attribution.values)
     again.close()
@@ -386,9 +386,9 @@ def good(pristine, tmp_path):
     return tmp_path / "a"
 
 
-def refused(path, said="", **given):
+def refused(path, said="", **value):
     with pytest.raises(ValueError, match=rf"^path: .*{said}") as caught:
-        sw.load(path, **given)
+        sw.load(path, **value)
     assert type(caught.value) is ValueError
     assert len(str(caught.value)) < 1000
     return str(caught.value)
@@ -550,9 +550,9 @@ def members_of(path):
         return [(member.filename, archive.read(member)) for member in archive.infolist()]
 
 
-def npy(array, **given):
+def npy(array, **value):
     file = io.BytesIO()
-    np.lib.format.write_array(file, array, **given)
+    np.lib.format.write_array(file, array, **value)
     return file.getvalue()
 
 
@@ -745,9 +745,9 @@ def row_explorer(table):
 def test_a_rows_state_comes_back_with_its_features_and_edits(row_explorer, table, tmp_path):
     row_explorer.edit(**{"c d": 0.25})
     row_explorer.save_state(tmp_path / "a")
-    found = sw.load(tmp_path / "a")
-    assert_same(row_explorer.attribution, found)
-    pd.testing.assert_frame_equal(found.by_feature(), row_explorer.attribution.by_feature())
+    result = sw.load(tmp_path / "a")
+    assert_same(row_explorer.attribution, result)
+    pd.testing.assert_frame_equal(result.by_feature(), row_explorer.attribution.by_feature())
     made = sw.load(tmp_path / "a", model=mlp())
     assert made.kind == "table"
     assert torch.equal(made.wait(60).values, row_explorer.attribution.values)
@@ -757,7 +757,7 @@ def test_a_rows_state_comes_back_with_its_features_and_edits(row_explorer, table
     row_explorer.load_state(tmp_path / "a")
     assert row_explorer.row["c d"].item() == 0.25
     assert row_explorer.row["a"].item() == table["a"][0]
-    assert torch.equal(row_explorer.attribution.values, found.values)
+    assert torch.equal(row_explorer.attribution.values, result.values)
 
 
 def test_a_table_of_words_dates_and_categories_comes_back_as_it_was(tmp_path):
@@ -818,10 +818,13 @@ def test_a_page_of_bars_is_refused_with_the_ways_out(row_explorer, tmp_path):
 def test_targets_come_back_as_what_they_were(tmp_path, image, about):
     torch.manual_seed(0)
     if about == "one logit":
-        model, asked = nn.Sequential(conv_net(), nn.Linear(4, 1).double()), {"class_names": ["neg", "pos"], "target": 0}
+        model, requested = (
+            nn.Sequential(conv_net(), nn.Linear(4, 1).double()),
+            {"class_names": ["neg", "pos"], "target": 0},
+        )
     else:
-        model, asked = nn.Conv2d(3, 2, 3, padding=1).double(), {"target": (1, 2, 3)}
-    made = Explorer(model.eval(), image, transform=tame, executor="inline", method="gradient", **asked)
+        model, requested = nn.Conv2d(3, 2, 3, padding=1).double(), {"target": (1, 2, 3)}
+    made = Explorer(model.eval(), image, transform=tame, executor="inline", method="gradient", **requested)
     made.save_state(tmp_path / "state")
     assert_same(sw.load(tmp_path / "state"), made.attribution)
     again = sw.load(tmp_path / "state", model=model, inputs=image, transform=tame)

@@ -23,7 +23,7 @@ from nbclient import NotebookClient
 from nbconvert import HTMLExporter
 from PIL import Image
 from torch import nn
-from toys import conv_net, mlp
+from toys import conv_net, each, mlp
 
 import saliency_widgets as sw
 from saliency_widgets import render
@@ -220,20 +220,20 @@ def test_a_lesson_leaves_the_step_that_is_turned_to(page: Page) -> None:
 
 def test_a_sweep_leaves_its_recommendation_its_maps_and_its_table(page: Page) -> None:
     grid = {"noise_level": [0.1, 0.4], "n_samples": [2, 8]}
-    found = sw.sweep(net(), IMAGE, "smoothgrad", grid, ["similarity", "standard_error"], progress=False)
-    found._ipython_display_()
-    assert page.messages[0]["data"] == {**found.widget._repr_mimebundle_(), "text/plain": ""}
-    assert page.text.startswith(found.words)
+    result = sw.sweep(net(), IMAGE, "smoothgrad", grid, ["similarity", "standard_error"], progress=False)
+    result._ipython_display_()
+    assert page.messages[0]["data"] == {**result.widget._repr_mimebundle_(), "text/plain": ""}
+    assert page.text.startswith(result.words)
     assert "method='smoothgrad'" in page.text
-    for value in found.summary.similarity:
+    for value in result.summary.similarity:
         assert f"{value:.4f}"[:5] in page.text
     assert page.html.count("<tr") == 5
     assert page.image.shape[1] == 8 + 120 + 8 + 2 * 268
-    found.widget._quality.value = "standard_error"
-    found.widget._update_static()
+    result.widget._quality.value = "standard_error"
+    result.widget._update_static()
     assert page.updates == 1
-    assert page.text.startswith(found.by("standard_error").words)
-    found.widget.close()
+    assert page.text.startswith(result.by("standard_error").words)
+    result.widget.close()
 
 
 def test_before_the_first_map_there_is_a_text_that_says_so(page: Page) -> None:
@@ -262,13 +262,13 @@ def test_before_the_first_map_there_is_a_text_that_says_so(page: Page) -> None:
 def test_a_failure_and_a_stop_are_said(page: Page) -> None:
     made = explorer()
     made._ipython_display_()
-    kept = page.image
+    saved = page.image
     made.update(target=lambda output: output.nowhere)
     with pytest.raises(ValueError, match="nowhere"):
         made.wait()
     assert "nowhere" in page.text
     assert "the last one stays" in page.text
-    np.testing.assert_array_equal(page.image, kept)
+    np.testing.assert_array_equal(page.image, saved)
     made.view.offer(None, {**made.view.status, "state": "stopped", "done": 3, "total": 8, "unit": "samples"})
     made.view.flush()
     made._update_static()
@@ -338,7 +338,7 @@ def test_noise_of_a_million_pixels_has_room() -> None:
     made.close()
 
 
-@pytest.mark.parametrize("letter", ["&", "é", "\U0001f600", "\n", "\x01", "\x0b", "\\", '"'])
+@each("letter", ["&", "é", "\U0001f600", "\n", "\x01", "\x0b", "\\", '"'])
 def test_texts_without_end_are_cut(letter: str) -> None:
     table = pd.DataFrame({letter * 5000: [letter * 5000] * 1000})
     noise = np.random.default_rng(0).integers(0, 256, (600, 600, 3), dtype=np.uint8)

@@ -26,40 +26,40 @@ GRID = {"noise_level": [0.1, 0.4], "n_samples": [2, 8, 32]}
 
 
 @pytest.fixture(scope="module")
-def found() -> sw.Sweep:
+def outcome() -> sw.Sweep:
     return sw.sweep(conv_net(), images(), "smoothgrad", GRID, ["similarity", "standard_error", "time"], progress=False)
 
 
-def test_a_notebook_shows_it_as_a_widget(found: sw.Sweep) -> None:
-    shown = found._repr_mimebundle_()
-    assert shown["application/vnd.jupyter.widget-view+json"]["model_id"] == found.widget.model_id
-    assert found.widget._words.value.count(found.words.replace("'", "&#x27;")) == 1
+def test_a_notebook_shows_it_as_a_widget(outcome: sw.Sweep) -> None:
+    shown = outcome._repr_mimebundle_()
+    assert shown["application/vnd.jupyter.widget-view+json"]["model_id"] == outcome.widget.model_id
+    assert outcome.widget._words.value.count(outcome.words.replace("'", "&#x27;")) == 1
 
 
-def test_the_lines_are_the_numbers_and_the_ring_is_the_choice(found: sw.Sweep) -> None:
-    view = found.widget
-    table = found.summary
+def test_the_lines_are_the_numbers_and_the_ring_is_the_choice(outcome: sw.Sweep) -> None:
+    view = outcome.widget
+    table = outcome.summary
     for line, noise in zip(view._lines, GRID["noise_level"], strict=True):
-        own = table[table.noise_level == noise]
-        assert np.array_equal(line.x, own.evaluations)
-        assert np.array_equal(line.y, own.similarity)
-    assert found.choice is not None
-    assert (view._ring.x, view._ring.y) == (table.evaluations[found.choice], table.similarity[found.choice])
-    assert found.bend is None or view._knee.x == table.evaluations[found.bend]
+        local = table[table.noise_level == noise]
+        assert np.array_equal(line.x, local.evaluations)
+        assert np.array_equal(line.y, local.similarity)
+    assert outcome.choice is not None
+    assert (view._ring.x, view._ring.y) == (table.evaluations[outcome.choice], table.similarity[outcome.choice])
+    assert outcome.bend is None or view._knee.x == table.evaluations[outcome.bend]
 
 
-def test_another_metric_is_another_choice_of_the_same_numbers(found: sw.Sweep) -> None:
-    view = found.widget
+def test_another_metric_is_another_choice_of_the_same_numbers(outcome: sw.Sweep) -> None:
+    view = outcome.widget
     view._quality.value = "standard_error"
     assert view.result.quality == "standard_error"
     assert view.result.words in view._words.value
     assert "sampling error" in view.result.words
-    best = found.summary.standard_error.idxmin()
-    assert view.result.recommended == {name: found.summary[name][best] for name in GRID}
+    best = outcome.summary.standard_error.idxmin()
+    assert view.result.recommended == {name: outcome.summary[name][best] for name in GRID}
     view._cost.value = "time"
     assert view._figure.axes[0].label == "Time (s)"
     view._quality.value, view._cost.value = "similarity", "evaluations"
-    assert view.result.words == found.words
+    assert view.result.words == outcome.words
 
 
 def maps_of(view: Any) -> GridView:
@@ -68,23 +68,23 @@ def maps_of(view: Any) -> GridView:
     return grid
 
 
-def test_each_setting_has_its_map_and_the_chosen_one_its_ring(found: sw.Sweep) -> None:
-    view = found.widget
+def test_each_setting_has_its_map_and_the_chosen_one_its_ring(outcome: sw.Sweep) -> None:
+    view = outcome.widget
     grid = maps_of(view)
     assert grid.rows == ["noise level 0.1", "noise level 0.4"]
     assert grid.columns == ["2 samples", "8 samples", "32 samples"]
-    for place in (1, 0):
-        view._input.value = place
+    for position in (1, 0):
+        view._input.value = position
         for k, cell in enumerate(grid.cells):
             setting = {"noise_level": GRID["noise_level"][k // 3], "n_samples": GRID["n_samples"][k % 3]}
-            expected = coded(torch.from_numpy(found.map_of(place, **setting)), signed=False)
+            expected = coded(torch.from_numpy(outcome.map_of(position, **setting)), signed=False)
             assert np.array_equal(np.frombuffer(cell.frame["codes"], "<u2"), expected.codes.ravel())
             assert (cell.frame["low"], cell.frame["high"]) == (expected.low, expected.high)
-            assert np.array_equal(np.array(Image.open(io.BytesIO(cell.image))), found.images[place])
-            assert cell.name == found.describe(k)
-            assert cell.status["title"].endswith(f"{found.number_of(place, k, 'similarity'):.2f}")
+            assert np.array_equal(np.array(Image.open(io.BytesIO(cell.image))), outcome.images[position])
+            assert cell.name == outcome.describe(k)
+            assert cell.status["title"].endswith(f"{outcome.number_of(position, k, 'similarity'):.2f}")
     ringed = [k for k, cell in enumerate(grid.cells) if cell.status["title"].startswith("○ ")]
-    assert ringed == [found.choice]
+    assert ringed == [outcome.choice]
     frames = [cell.frame for cell in grid.cells]
     view._quality.value = "standard_error"
     assert all(cell.frame is frame for cell, frame in zip(grid.cells, frames, strict=True)), "no map is sent again"
@@ -92,10 +92,10 @@ def test_each_setting_has_its_map_and_the_chosen_one_its_ring(found: sw.Sweep) -
     view._quality.value = "similarity"
 
 
-def test_a_cell_that_went_wrong_says_so_and_shows_no_other_map(found: sw.Sweep) -> None:
-    cells = {**found.cells, (1, 2): CellResult({}, error="out of luck", failure="RuntimeError")}
-    broken = np.full_like(found.map_of(1, noise_level=0.4, n_samples=2), np.inf)
-    view = replace(found, cells={**cells, (1, 3): replace(found.cells[1, 3], values=broken)}).widget
+def test_a_cell_that_went_wrong_says_so_and_shows_no_other_map(outcome: sw.Sweep) -> None:
+    cells = {**outcome.cells, (1, 2): CellResult({}, error="out of luck", failure="RuntimeError")}
+    broken = np.full_like(outcome.map_of(1, noise_level=0.4, n_samples=2), np.inf)
+    view = replace(outcome, cells={**cells, (1, 3): replace(outcome.cells[1, 3], values=broken)}).widget
     grid = maps_of(view)
     assert all(cell.frame for cell in grid.cells)
     view._input.value = 1
@@ -107,27 +107,27 @@ def test_a_cell_that_went_wrong_says_so_and_shows_no_other_map(found: sw.Sweep) 
 
 
 def test_a_signed_map_keeps_its_sign_and_one_parameter_is_one_row() -> None:
-    found = sw.sweep(
+    outcome = sw.sweep(
         conv_net(), images()[:1], "integrated_gradients", {"baseline": ["zero", "blur"]}, ["insertion"],
         sign="signed", n_steps=4, progress=False,
     )  # fmt: skip
-    grid = maps_of(found.widget)
+    grid = maps_of(outcome.widget)
     assert (grid.rows, grid.columns) == ([""], ["baseline zero", "baseline blur"])
     assert all(cell.frame["signed"] for cell in grid.cells)
 
 
-def test_more_maps_than_are_shown_are_told_of(found: sw.Sweep, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_more_maps_than_are_shown_are_told_of(outcome: sw.Sweep, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sweeps, "_MOST", 4)
-    view = sweeps.SweepView(found)
+    view = sweeps.SweepView(outcome)
     grid = maps_of(view)
     assert (len(grid.cells), len(grid.rows), len(grid.columns)) == (4, 2, 3)
     words = [part.value for part in parts_of(view, []) if isinstance(part, w.HTML)]
     assert any("These are 4 of 6; map_of(...) returns any of them." in text for text in words)
 
 
-def test_a_click_on_a_map_brings_the_explorer_there(found: sw.Sweep) -> None:
+def test_a_click_on_a_map_brings_the_explorer_there(outcome: sw.Sweep) -> None:
     explorer = sw.explore(conv_net(), images()[:1], method="gradient", executor="inline")
-    grid = maps_of(found.widget_for(explorer))
+    grid = maps_of(outcome.widget_for(explorer))
     grid._on_message(grid, {"type": "open", "cell": 4}, [])
     assert explorer.settings["method"] == "smoothgrad"
     assert {name: explorer.settings[name] for name in GRID} == {"noise_level": 0.4, "n_samples": 8}
@@ -135,36 +135,36 @@ def test_a_click_on_a_map_brings_the_explorer_there(found: sw.Sweep) -> None:
     explorer.close()
     grid._on_message(grid, {"type": "open", "cell": 0}, [])
     assert "The explorer is closed" in grid.opened["words"]
-    alone = maps_of(found.widget)
+    alone = maps_of(outcome.widget)
     alone._on_message(alone, {"type": "open", "cell": 4}, [])
-    told = "explorer.update(method='smoothgrad', noise_level=0.4, n_samples=8) shows it."
-    assert alone.opened["words"] == told
+    message = "explorer.update(method='smoothgrad', noise_level=0.4, n_samples=8) shows it."
+    assert alone.opened["words"] == message
 
 
-def test_use_these_moves_the_sliders_of_an_explorer(found: sw.Sweep) -> None:
+def test_use_these_moves_the_sliders_of_an_explorer(outcome: sw.Sweep) -> None:
     explorer = sw.explore(conv_net(), images()[:1], method="gradient", executor="inline")
-    view = found.widget_for(explorer)
+    view = outcome.widget_for(explorer)
     view._use.click()
     assert explorer.settings["method"] == "smoothgrad"
-    assert {name: explorer.settings[name] for name in GRID} == found.recommended
+    assert {name: explorer.settings[name] for name in GRID} == outcome.recommended
     explorer.close()
-    assert not any(child is view._use for child in found.widget.children)
+    assert not any(child is view._use for child in outcome.widget.children)
 
 
 def test_rows_have_no_maps_but_all_the_rest() -> None:
-    found = sw.sweep(
+    outcome = sw.sweep(
         conv_net()[-1], images(0, 1, 1, 4, 5).reshape(1, 20), "smoothgrad", {"n_samples": [2, 8]}, ["similarity"],
         progress=False,
     )  # fmt: skip
-    assert not any(isinstance(part, GridView) for part in parts_of(found.widget, []))
-    assert len(found.widget._lines) == 1
+    assert not any(isinstance(part, GridView) for part in parts_of(outcome.widget, []))
+    assert len(outcome.widget._lines) == 1
 
 
-def test_what_was_not_measured_can_not_be_chosen_by(found: sw.Sweep) -> None:
+def test_what_was_not_measured_can_not_be_chosen_by(outcome: sw.Sweep) -> None:
     with pytest.raises(ValueError, match="quality: 'insertion' is not known"):
-        found.by("insertion")
+        outcome.by("insertion")
     with pytest.raises(ValueError, match="cost: 'similarity' is not known"):
-        found.by(cost="similarity")
+        outcome.by(cost="similarity")
     with pytest.raises(ValueError, match="within"):
-        found.by(within=3)
-    assert found.by(within=1.0).choice == 0  # whatever is cheapest
+        outcome.by(within=3)
+    assert outcome.by(within=1.0).choice == 0  # whatever is cheapest

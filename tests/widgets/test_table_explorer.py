@@ -15,7 +15,7 @@ from ipywidgets.widgets import widget as registry
 from sklearn.compose import ColumnTransformer
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from torch import nn
-from toys import Tally, conv_net, images, linear, mlp, state_of, tallied
+from toys import Tally, conv_net, each, images, linear, mlp, state_of, tallied
 
 import saliency_widgets as sw
 from saliency_widgets.attribution.baselines import BASELINE
@@ -47,13 +47,13 @@ def encoder(people):
 
 
 @pytest.fixture
-def given(people, encoder):
+def argument(people, encoder):
     return {"background": people, "transform": encoder, "class_names": ["no", "yes"], "executor": "inline"}
 
 
 @pytest.fixture
-def explorer(people, given):
-    made = Explorer(mlp(features=8, classes=1), people.iloc[3], target="yes", **given)
+def explorer(people, argument):
+    made = Explorer(mlp(features=8, classes=1), people.iloc[3], target="yes", **argument)
     yield made
     made.close()
 
@@ -78,16 +78,16 @@ def baseline(explorer):
 def test_bars_are_ranked_with_their_values_and_the_rest_is_summed(explorer, people):
     by_name = explorer.attribution.by_feature().iloc[0]
     explorer.kind_view.bars.top.value = 3
-    found = shown(explorer.kind_view.bars)
+    result = shown(explorer.kind_view.bars)
     order = by_name.sort_values(key=abs, ascending=False)
     values = {name: value_text(people.loc[3, name]) for name in NAMES}
-    assert list(found) == [*(f"{name} = {values[name]}" for name in order.index[:3]), "2 others, summed"]
-    assert list(found.values()) == pytest.approx([*order.iloc[:3], order.iloc[3:].sum()])
-    assert sum(found.values()) == pytest.approx(float(explorer.attribution.values.sum()))
+    assert list(result) == [*(f"{name} = {values[name]}" for name in order.index[:3]), "2 others, summed"]
+    assert list(result.values()) == pytest.approx([*order.iloc[:3], order.iloc[3:].sum()])
+    assert sum(result.values()) == pytest.approx(float(explorer.attribution.values.sum()))
     colors = {True: "#f37726", False: "#6b9bc8"}
     assert explorer.kind_view.bars._bars.colors[:3] == [colors[value >= 0] for value in order.iloc[:3]]
     texts = [text for mark in explorer.kind_view.bars._numbers for text in mark.text]
-    assert sorted(texts) == sorted(size_text(value, signed=True) for value in found.values())
+    assert sorted(texts) == sorted(size_text(value, signed=True) for value in result.values())
     explorer.kind_view.bars.top.value = 5
     assert len(shown(explorer.kind_view.bars)) == 5
     assert explorer.by_feature().index.tolist() == order.index.tolist()
@@ -95,8 +95,10 @@ def test_bars_are_ranked_with_their_values_and_the_rest_is_summed(explorer, peop
 
 def test_the_screen_is_what_attribute_gives_and_what_the_code_says(explorer, people, encoder):
     row = people.iloc[[3]]
-    own = sw.attribute(explorer.settings["model"], row, transform=encoder, background=people, baseline="mean", target=0)
-    assert torch.equal(own.values, explorer.attribution.values)
+    attribution = sw.attribute(
+        explorer.settings["model"], row, transform=encoder, background=people, baseline="mean", target=0
+    )
+    assert torch.equal(attribution.values, explorer.attribution.values)
     explorer.update(method="expected_gradients", n_samples=9)
     explorer.edit(age=60, job="judge")
     explorer.update(method="integrated_gradients", baseline=people.iloc[[8]])
@@ -111,8 +113,8 @@ def test_the_screen_is_what_attribute_gives_and_what_the_code_says(explorer, peo
     assert torch.equal(names["attribution"].values, explorer.attribution.values)
 
 
-def test_edits_of_two_threads_are_both_in_the_row(people, given):
-    made = Explorer(mlp(features=8, classes=1), people.iloc[[3]], **(given | {"executor": "thread"}))
+def test_edits_of_two_threads_are_both_in_the_row(people, argument):
+    made = Explorer(mlp(features=8, classes=1), people.iloc[[3]], **(argument | {"executor": "thread"}))
 
     def edit(name):
         for k in range(20):
@@ -130,10 +132,10 @@ def test_edits_of_two_threads_are_both_in_the_row(people, given):
     made.close()
 
 
-def test_the_row_is_a_copy_and_nothing_of_the_callers_is_changed(people, given):
+def test_the_row_is_a_copy_and_nothing_of_the_callers_is_changed(people, argument):
     model, row, rows = mlp(features=8, classes=1), people.iloc[[3]].copy(), people.copy(deep=True)
     before = state_of(model)
-    made = Explorer(model, row, **given)
+    made = Explorer(model, row, **argument)
     made.edit(age=20)
     open_tab(made, "shuffle")
     row.loc[3, "age"] = 99
@@ -155,20 +157,20 @@ def test_sliders_move_the_bars(explorer):
     assert "add up to the score: a slope is per unit" in explorer.kind_view.bars._sum.value
 
 
-def test_only_methods_for_rows_are_in_the_menu(people, given, explorer):
+def test_only_methods_for_rows_are_in_the_menu(people, argument, explorer):
     assert set(explorer.panel.titles) >= {"gradient", "smoothgrad", "integrated_gradients", "expected_gradients"}
     assert not {"grad_cam", "layer_cam", "guided_grad_cam", "blur_ig"} & set(explorer.panel.titles)
     with pytest.raises(ValueError, match="Grad-CAM needs images"):
-        Explorer(mlp(features=8, classes=1), people.iloc[3], method="grad_cam", **given)
+        Explorer(mlp(features=8, classes=1), people.iloc[3], method="grad_cam", **argument)
 
 
 @pytest.mark.parametrize("name", ["mean", "median", "zero", "noise"])
 def test_baselines_by_name(explorer, people, encoder, name):
     explorer.update(baseline=name)
-    own = sw.attribute(
+    attribution = sw.attribute(
         explorer.settings["model"], people.iloc[3], transform=encoder, background=people, baseline=name, target=0
     )
-    assert torch.equal(own.values, explorer.attribution.values)
+    assert torch.equal(attribution.values, explorer.attribution.values)
 
 
 def test_a_row_of_the_background_is_chosen_by_slider(explorer, people, encoder):
@@ -177,13 +179,13 @@ def test_a_row_of_the_background_is_chosen_by_slider(explorer, people, encoder):
     control._holder.value = "row"
     assert control._row.layout.display is None
     control._row.value = 17
-    own = sw.attribute(
+    attribution = sw.attribute(
         explorer.settings["model"], people.iloc[3], transform=encoder, background=people, target=0,
         baseline=people.iloc[[17]],
     )  # fmt: skip
-    assert torch.equal(own.values, explorer.attribution.values)
+    assert torch.equal(attribution.values, explorer.attribution.values)
     assert "# baseline = background.iloc[[17]]\n" in explorer.to_code()
-    assert torch.equal(sw.attribute(**explorer.settings).values, own.values)
+    assert torch.equal(sw.attribute(**explorer.settings).values, attribution.values)
     explorer.update(baseline="median")
     assert control.row is None
     assert "baseline='median'" in explorer.to_code()
@@ -260,9 +262,9 @@ def test_a_slider_that_was_replaced_while_it_is_dragged_moves_nothing(explorer):
 
 
 def test_a_click_on_a_bar_chooses_the_feature(explorer):
-    place = 1
-    explorer.kind_view.bars._rows._handle_custom_msg({"event": "element_click", "data": {"index": place}}, [])
-    assert explorer.kind_view.what_if._feature.value == explorer.by_feature().index[place]
+    position = 1
+    explorer.kind_view.bars._rows._handle_custom_msg({"event": "element_click", "data": {"index": position}}, [])
+    assert explorer.kind_view.what_if._feature.value == explorer.by_feature().index[position]
 
 
 @pytest.mark.parametrize(
@@ -289,9 +291,9 @@ def test_a_value_that_cannot_be_used_is_said_and_nothing_moves(explorer, edit, s
     assert explorer.view.status["state"] == "done"
 
 
-def test_several_classes_have_their_bars_and_the_edits_move_them(people, encoder, given):
+def test_several_classes_have_their_bars_and_the_edits_move_them(people, encoder, argument):
     model = mlp(features=8, classes=3)
-    names = {**given, "class_names": ["ant", "bee", "cat"]}
+    names = {**argument, "class_names": ["ant", "bee", "cat"]}
     made = Explorer(model, people.iloc[3], **names, target="bee")
     assert "evidence for bee" in made.kind_view.bars._sum.value
     made.edit(income=5000.0)
@@ -305,9 +307,9 @@ def test_several_classes_have_their_bars_and_the_edits_move_them(people, encoder
     made.close()
 
 
-def test_a_regression_tells_its_value(people, encoder, given):
+def test_a_regression_tells_its_value(people, encoder, argument):
     model = mlp(features=8, classes=1)
-    made = Explorer(model, people.iloc[3], **{**given, "class_names": None}, score="value")
+    made = Explorer(model, people.iloc[3], **{**argument, "class_names": None}, score="value")
     with torch.no_grad():
         value = model(torch.from_numpy(encoder.transform(people.iloc[[3]]))).item()
     assert f"Prediction {value:.4g}" in made.kind_view._predicted.value
@@ -316,7 +318,7 @@ def test_a_regression_tells_its_value(people, encoder, given):
     made.edit(age=20)
     assert f"was {value:.4g} before the changes" in made.kind_view._predicted.value
     several = Explorer(
-        mlp(features=8, classes=2), people.iloc[3], **{**given, "class_names": ["sales", "costs"]}, score="value",
+        mlp(features=8, classes=2), people.iloc[3], **{**argument, "class_names": ["sales", "costs"]}, score="value",
         target="costs",
     )  # fmt: skip
     assert "costs " in several.kind_view._predicted.value
@@ -325,7 +327,7 @@ def test_a_regression_tells_its_value(people, encoder, given):
     several.close()
 
 
-@pytest.mark.parametrize("form", ["array", "tensor", "list", "row", "series", "frame", "mapping"])
+@each("form", ["array", "tensor", "list", "row", "series", "frame", "mapping"])
 def test_a_row_in_any_form_is_explored(form):
     numbers = [40.0, 3000.0, -5.0]
     rows = np.random.default_rng(0).normal(size=(9, 3))
@@ -389,9 +391,9 @@ def test_rows_without_a_background_are_explored_too():
         ({"executor": lambda p: "threads"}, ValueError, "executor: 'threads' is not known"),
     ],
 )
-def test_a_wrong_argument_is_an_error_of_the_call_and_leaves_nothing_open(people, given, change, error, said):
+def test_a_wrong_argument_is_an_error_of_the_call_and_leaves_nothing_open(people, argument, change, error, said):
     threads, before = set(threading.enumerate()), set(registry._instances)
-    arguments = {"inputs": people.iloc[3], **given, **{name: make(people) for name, make in change.items()}}
+    arguments = {"inputs": people.iloc[3], **argument, **{name: make(people) for name, make in change.items()}}
     with pytest.raises(error, match=said):
         Explorer(mlp(features=8, classes=1), arguments.pop("inputs"), **arguments)
     assert set(threading.enumerate()) <= threads
@@ -466,13 +468,13 @@ def test_moving_a_slider_waits_for_no_pass():
 
 def test_shuffling_stands_beside_the_bars_while_it_is_about_them(explorer, people, encoder):
     section = open_tab(explorer, "shuffle")
-    own = sw.shuffle(explorer.settings["model"], people.iloc[3], people, transform=encoder)
+    local = sw.shuffle(explorer.settings["model"], people.iloc[3], people, transform=encoder)
     marks = dict(zip(explorer.kind_view.bars.labels, explorer.kind_view.bars._marker_marks.x.tolist(), strict=True))
     assert list(explorer.kind_view.bars._marker_marks.y) == list(explorer.kind_view.bars._bars.x)
     assert {label.partition(" = ")[0]: mark for label, mark in marks.items()} == pytest.approx(
-        own["contribution"].to_dict()
+        local["contribution"].to_dict()
     )
-    assert f"This row: {own.index[0]} moves the score most" in section._said.value
+    assert f"This row: {local.index[0]} moves the score most" in section._said.value
     assert "Pass labels= to see" in section._said.value
     explorer.edit(age=80)
     again = sw.shuffle(explorer.settings["model"], explorer.row, people, transform=encoder)
@@ -487,24 +489,24 @@ def test_shuffling_stands_beside_the_bars_while_it_is_about_them(explorer, peopl
     assert len(explorer.kind_view.bars._marker_marks.x) == 0
 
 
-def test_with_labels_the_loss_is_told(people, encoder, given):
+def test_with_labels_the_loss_is_told(people, encoder, argument):
     labels = np.arange(50) % 2
-    made = Explorer(mlp(features=8, classes=1), people.iloc[3], **given, labels=labels)
+    made = Explorer(mlp(features=8, classes=1), people.iloc[3], **argument, labels=labels)
     section = open_tab(made, "shuffle")
-    own = sw.importance(
+    local = sw.importance(
         made.settings["model"], people, labels, transform=encoder, progress=False, class_names=["no", "yes"]
     )
-    assert shown(section._bars) == pytest.approx(own["permuted"].to_dict())
-    assert f"permuting {own['permuted'].idxmax()} raises the cross-entropy most" in section._said.value
+    assert shown(section._bars) == pytest.approx(local["permuted"].to_dict())
+    assert f"permuting {local['permuted'].idxmax()} raises the cross-entropy most" in section._said.value
     made.close()
 
 
 def test_many_rows_saturation_and_stability(explorer, people, encoder):
     section = open_tab(explorer, "importance")
-    own = sw.importance(
+    local = sw.importance(
         explorer.settings["model"], people, transform=encoder, progress=False, repeats=1, params={"baseline": "mean"}
     )
-    assert shown(section._bars) == pytest.approx(own["size"].to_dict(), rel=1e-5)
+    assert shown(section._bars) == pytest.approx(local["size"].to_dict(), rel=1e-5)
     assert "Over 50 rows" in section._said.value
     section = open_tab(explorer, "saturation")
     assert "aturated" in section._said.value
@@ -518,9 +520,9 @@ def test_many_rows_saturation_and_stability(explorer, people, encoder):
     assert explorer.trust._message.value == ""
 
 
-def test_closing_leaves_nothing_open(people, given):
+def test_closing_leaves_nothing_open(people, argument):
     before, threads = set(registry._instances), set(threading.enumerate())
-    made = Explorer(mlp(features=8, classes=1), people.iloc[3], **{**given, "executor": "thread"})
+    made = Explorer(mlp(features=8, classes=1), people.iloc[3], **{**argument, "executor": "thread"})
     made.wait(20)
     made.edit(age=22)
     for tab in TABS:
@@ -584,11 +586,11 @@ def test_the_panel_gives_way_to_the_sliders_and_closed_it_does_nothing(monkeypat
     assert made.trust.wait(60)
     assert "Over 40 rows" in made.trust._sections[1]._said.value
     made.trust._fold.selected_index = None
-    asked = []
-    monkeypatch.setattr(made.trust._examiner, "submit", asked.append)
+    requested = []
+    monkeypatch.setattr(made.trust._examiner, "submit", requested.append)
     made.edit(age=2.5)
     made.wait(20)
-    assert asked == []
+    assert requested == []
     made.close()
 
 
@@ -613,9 +615,9 @@ def test_the_demo_of_tables(name):
 
 
 @pytest.mark.parametrize("target", ["no", "yes"])
-def test_both_classes_of_one_logit_are_shown_and_explained(people, given, target):
+def test_both_classes_of_one_logit_are_shown_and_explained(people, argument, target):
     model = mlp(features=8, classes=1)
-    made = Explorer(model, people.iloc[3], **given, target=target)
+    made = Explorer(model, people.iloc[3], **argument, target=target)
     other = {"no": "yes", "yes": "no"}[target]
     assert {name for _, name, _ in made.panel.predictions} == {"no", "yes"}
     assert f"Orange is evidence for {target}, blue against it ({other})" in made.kind_view.bars._sum.value
@@ -625,8 +627,8 @@ def test_both_classes_of_one_logit_are_shown_and_explained(people, given, target
     made.close()
 
 
-def test_a_binary_row_begins_with_its_likelier_class(people, given):
-    made = Explorer(mlp(features=8, classes=1), people.iloc[3], **given)
+def test_a_binary_row_begins_with_its_likelier_class(people, argument):
+    made = Explorer(mlp(features=8, classes=1), people.iloc[3], **argument)
     (index, name, share), (_, _, rest) = made.panel.predictions
     assert made.attribution.settings["target"] == index
     assert share > rest

@@ -88,8 +88,8 @@ def test_an_open_tab_is_answered_and_the_others_are_not(explorer, model, tab):
     before = state_of(model.net)
     unfold(explorer, tab)
     for name in TABS[1:]:
-        told = section(explorer, name)
-        assert ("as soon as" in told._said.value) == (name != tab)
+        result = section(explorer, name)
+        assert ("as soon as" in result._said.value) == (name != tab)
     assert state_of(model.net) == before
     assert explorer.trust._message.value == ""
 
@@ -99,11 +99,11 @@ def test_a_painted_region_is_taken_away(explorer, model, image):
     assert explorer.view.marking is True
     painted(explorer, region())
     said = section(explorer, "ablation")._said.value
-    found = sw.ablate(model, image, region(), target=explorer.settings["target"])
-    assert f"to {found.after:.3g} ({found.change:+.3g})" in said
+    result = sw.ablate(model, image, region(), target=explorer.settings["target"])
+    assert f"to {result.after:.3g} ({result.change:+.3g})" in said
     assert "9.8%" in said
     ablation = section(explorer, "ablation")
-    assert np.allclose(ablation._random_marks.x, (found.elsewhere - found.before).numpy())
+    assert np.allclose(ablation._random_marks.x, (result.elsewhere - result.before).numpy())
     assert set(ablation._classes.x) <= {"ant", "bee", "cat", "dog"}
 
 
@@ -145,8 +145,8 @@ def test_curves_of_other_maps_stand_beside(explorer):
     unfold(explorer, "curves")
     explorer.update(method="input_x_gradient")
     assert "Other maps: Gradient" in section(explorer, "curves")._said.value
-    own, band, rest = section(explorer, "curves")._marks["deletion"]
-    assert len(np.asarray(own.x)) == 33
+    local, band, rest = section(explorer, "curves")._marks["deletion"]
+    assert len(np.asarray(local.x)) == 33
     assert len(band.y) == 2
     assert np.atleast_2d(rest.y).shape == (1, 33)
 
@@ -155,15 +155,15 @@ def test_a_curve_of_another_map_is_of_that_map_as_it_is_now(explorer):
     """Computed again with other settings, it has the same title, and is another map."""
     unfold(explorer, "curves")
 
-    def beside(**settings):
+    def neighbor(**settings):
         explorer.update(method="smoothgrad", noise_level=0.8, **settings)
-        own = section(explorer, "curves")._marks["deletion"][0].y
+        local = section(explorer, "curves")._marks["deletion"][0].y
         explorer.update(method="gradient")
-        return np.array(own), np.array(section(explorer, "curves")._marks["deletion"][2].y)
+        return np.array(local), np.array(section(explorer, "curves")._marks["deletion"][2].y)
 
     for settings in ({"n_samples": 1}, {"n_samples": 16}):
-        own, rest = beside(**settings)
-        assert np.array_equal(own, np.squeeze(rest))
+        local, rest = neighbor(**settings)
+        assert np.array_equal(local, np.squeeze(rest))
 
 
 def test_an_opened_panel_is_closed_whole(model, image):
@@ -187,13 +187,13 @@ def test_curves_of_another_class_cost_no_pass(explorer, model):
     unfold(explorer, "curves")
     panel = section(explorer, "curves")
     passes, case = model.passes, explorer.trust._shown
-    found, _ = panel._result
+    result, _ = panel._result
     explained = explorer.attribution.settings["target"]
     other = (explained + 1) % 4
     name = ["ant", "bee", "cat", "dog"][other]
     panel._class.value = name
     assert panel._said.value.count(f"For the score of {name}") == 1
-    scores = found.main["deletion"].logits[:, other]
+    scores = result.main["deletion"].logits[:, other]
     whole, nothing = scores[0], scores[-1]
     heights = ((scores - nothing) / (whole - nothing)).nan_to_num() if whole > nothing else torch.zeros_like(scores)
     assert np.allclose(panel._marks["deletion"][0].y, heights)
@@ -202,8 +202,8 @@ def test_curves_of_another_class_cost_no_pass(explorer, model):
     panel._class.value = ""
     assert "For the score of" not in panel._said.value
     # Nor does the same map's check, asked about another class.
-    asked = replace(case, request=replace(case.request, target=other))
-    *_, again = asked.check(panel.test, {}).begin(lambda: None)
+    requested = replace(case, request=replace(case.request, target=other))
+    *_, again = requested.check(panel.test, {}).begin(lambda: None)
     assert torch.equal(again.main["deletion"].scores, scores)
     assert model.passes == passes
 
@@ -211,11 +211,11 @@ def test_curves_of_another_class_cost_no_pass(explorer, model):
 def test_an_answer_about_a_map_that_was_left_is_not_shown(explorer):
     unfold(explorer, "saturation")
     old = explorer.trust._checks["saturation"][0]
-    *_, found = old.begin(lambda: None)
+    *_, result = old.begin(lambda: None)
     explorer.update(target=(explorer.attribution.settings["target"] + 1) % 4)
     panel = section(explorer, "saturation")
     now = panel._lines.y.copy()
-    explorer.trust._on_result(CheckEvent(old, replace(found, scores=found.scores * 2), "done"))
+    explorer.trust._on_result(CheckEvent(old, replace(result, scores=result.scores * 2), "done"))
     assert np.array_equal(panel._lines.y, now)
     explorer.trust._on_result(CheckEvent(old, None, "error", ValueError("of the past")))
     assert explorer.trust._message.value == ""
@@ -244,11 +244,11 @@ def test_a_slider_goes_before_the_checks_and_closing_ends_them(model, image, mon
     assert "SmoothGrad" in section(explorer, "randomization")._said.value
     explorer.trust._fold.selected_index = None
     assert explorer.view.marking is False
-    asked = []
-    monkeypatch.setattr(explorer.trust._examiner, "submit", asked.append)
+    requested = []
+    monkeypatch.setattr(explorer.trust._examiner, "submit", requested.append)
     explorer.update(n_samples=4)
     assert explorer.wait(20).settings["n_samples"] == 4
-    assert asked == []
+    assert requested == []
     explorer.close()
     assert set(threading.enumerate()) <= threads
 

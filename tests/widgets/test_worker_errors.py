@@ -141,7 +141,7 @@ def test_in_a_comparison(name: str) -> None:
     model.load_state_dict(weights)
     comparison.update()
     after = comparison.wait(60, progress=False)
-    assert {key: torch.equal(found.values, before[key].values) for key, found in after.items()} == dict.fromkeys(
+    assert {key: torch.equal(result.values, before[key].values) for key, result in after.items()} == dict.fromkeys(
         before, True
     )
     comparison.close()
