@@ -54,6 +54,7 @@ class Event:
         newest: The newest request, which may be a different one.
         cached: Whether the result comes from the cache.
         version: The version of the model and the inputs that the result belongs to.
+        corrected: Whether it was computed again because the weights had changed unnoticed.
     """
 
     generation: int
@@ -68,6 +69,7 @@ class Event:
     newest: Request | None = None
     cached: bool = False
     version: tuple | None = None
+    corrected: bool = False
 
 
 class Session:
@@ -111,6 +113,8 @@ class Session:
         self._pending: Request | None = None
         self._reduction = Reduction()
         self._redraw = False
+        self._verifies = executor == "thread"  # there is no idle time elsewhere
+        self._corrected = 0  # the generation that was computed again
         self._busy = False
         self.ending = Ending()
         self._index = 0
@@ -165,6 +169,11 @@ class Session:
         with self._state:
             self._stopped = self._generation
             self._pending = None
+
+    def forget(self) -> None:
+        """Forget all that was computed for this model and input."""
+        self.problem.renew()
+        self.cache.forget(self.owner)
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until nothing is left to compute or redraw. Return False on a timeout.
@@ -233,13 +242,24 @@ class Session:
             self._executor.close()  # it may hold the last reference to this session
 
     def _finish_idle(self) -> bool:
-        """Run the idle work; return False if a request came meanwhile."""
+        """Run the idle work; return False if there is a request now."""
         try:
             if self._idle is not None:
                 self._idle(self._check_idle)
+            if self._verifies and self.problem.verify(self._check_idle):
+                self._correct()
+                return False
         except Cancelled:
             return False
         return True
+
+    def _correct(self) -> None:
+        """Compute again what is shown, as the weights have changed unnoticed."""
+        self.forget()
+        with self._state:
+            if self._pending is None and self._last is not None:
+                self._generation += 1
+                self._pending, self._corrected = self._last.newest, self._generation
 
     def _check_idle(self) -> None:
         if self.ending.over or self._pending is not None or self._redraw:
@@ -279,7 +299,8 @@ class Session:
 
         start = time.perf_counter()
         request = request.with_chunk_size(self.problem.rows)
-        base = Event(generation, 0, "running", request=request, newest=request)
+        corrected = generation == self._corrected
+        base = Event(generation, 0, "running", request=request, newest=request, corrected=corrected)
         try:
             version = self.problem.version()
             cached = self.cache.get((self.owner, "map", version, request.key))

@@ -206,6 +206,15 @@ def test_hashing_all_gives_way_and_goes_on():
     assert len(done) == 3
 
 
+def test_a_model_that_rests_is_not_read_again():
+    model = Holding()
+    number = ModelVersion(model)
+    number()
+    state = number._state
+    number()
+    assert number._state is state
+
+
 def test_what_changes_while_all_is_hashed_is_no_surprise():
     model = wide()
     number = ModelVersion(model)

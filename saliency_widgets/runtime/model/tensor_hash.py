@@ -16,7 +16,7 @@ from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 from saliency_widgets.runtime.model.walker import is_array
 
 _SAMPLE = 2**20  # bytes, of all tensors together
-_RUN = 64  # bytes that are read together: a line of the processor's cache
+_RUN = 256  # bytes that are read together: to reach them takes longer than to read them
 _SLICE = 2**24
 _BLOCK = 4096
 
@@ -145,7 +145,7 @@ def _bytes_of(tensor: Tensor) -> Tensor | None:
 
 
 def _spread(flat: Tensor, most: int) -> Tensor:
-    """Return runs of bytes, shape (N, 64), that are spread evenly."""
+    """Return runs of bytes, shape (N, 256), that are spread evenly."""
     count = most // _RUN
     step = (len(flat) - _RUN) // (count - 1) // _RUN * _RUN
     return flat.as_strided((count, _RUN), (step, 1))

@@ -43,7 +43,7 @@ _code: Read = operator.attrgetter("__code__", "__defaults__", "__kwdefaults__")
 _bound: Read = operator.attrgetter("__func__", "__self__")
 _partial: Read = operator.attrgetter("func", "args", "keywords")
 _wrapped: Read = operator.attrgetter("__func__", "__isabstractmethod__")
-_bases: Read = operator.attrgetter("__mro__", "__qualname__")
+_bases: Read = operator.attrgetter("__mro__", "__base__")
 _accessors: Read = operator.attrgetter("fget", "fset")
 _BASES = (dict, list, tuple, set, frozenset, deque)
 

@@ -39,6 +39,7 @@ LAYOUT = {
 }
 
 
+_CORRECTED = "The model's weights had changed: computed again."
 _STOPPED = "Interrupted. Change a setting, or call .update(), to compute it again."
 
 
@@ -76,7 +77,7 @@ class BaseExplorer(WithStaticOutput, Showable, w.Box):
         self.view.root = self.model_id
         self.children = children
         self.add_class("sw-explorer")
-        self.panel.observe(self._on_move, self._on_wrong)
+        self.panel.observe(self._on_move, self._on_wrong, self.recompute)
         self._writes = WorkerWrites(self)
         self._open_lifetime(self.view)
         self._open = True
@@ -158,6 +159,15 @@ class BaseExplorer(WithStaticOutput, Showable, w.Box):
             ValueError: A value out of range. Nothing is moved then.
         """
         self.panel.update(settings)
+
+    def recompute(self) -> None:
+        """Forget all that was computed for this model, and compute again.
+
+        It is for changes of the model that go unnoticed: beyond two levels of attributes, or in what its code reads
+        from elsewhere.
+        """
+        self._session.forget()
+        self.update()
 
     def to_code(self) -> str:
         """Return Python code that reproduces what the screen shows."""
@@ -280,6 +290,7 @@ class BaseExplorer(WithStaticOutput, Showable, w.Box):
             aside=str(self._problem.memory),
             notes=[
                 *([_STOPPED] if event.state == "stopped" else []),
+                *([_CORRECTED] if event.corrected else []),
                 *([self._outdated] if self._outdated and self.panel.outdated else []),
             ],
             sign=self._sign if sign is None else sign,
