@@ -65,16 +65,11 @@ class Passes:
     tuned: Tuned | None = None
     precision: str | None = None
     joint: bool = False
-    copies: Copies | None = None
+    copies: Copies = None  # type: ignore[assignment]
 
     def __post_init__(self) -> None:
         if self.copies is None or self.copies.model is not self.model:
             object.__setattr__(self, "copies", Copies(self.model))
-
-    @property
-    def _copies(self) -> Copies:
-        assert self.copies is not None
-        return self.copies
 
     @property
     def batch(self) -> int:
@@ -294,7 +289,7 @@ class Passes:
             (N,).
         """
         copied = ModelCopy(self.model, own_weights)
-        with self._isolated(nullcontext(copied), self._copies.version.glance(), seed) as model:
+        with self._isolated(nullcontext(copied), self.copies.version.glance(), seed) as model:
 
             def score(variants: Sequence[Tensor]) -> Tensor:
                 self.check()
@@ -314,12 +309,12 @@ class Passes:
             seed: Of the random numbers.
             tuned: Whether only the output is looked at, so that it may be computed with other weights.
         """
-        number = self._copies.version.glance()
+        number = self.copies.version.glance()
         if self.memory.by_hand:
             return self._isolated(nullcontext(ModelCopy(self.model, thaw)), number, seed)
         if tuned and self.tuned is not None:
-            return self._isolated(self._copies.lend(number, self.tuned, self.tuned.put_into), number, seed)
-        return self._isolated(self._copies.lend(number, None, freeze), number, seed)
+            return self._isolated(self.copies.lend(number, self.tuned, self.tuned.put_into), number, seed)
+        return self._isolated(self.copies.lend(number, None, freeze), number, seed)
 
     @contextmanager
     def _isolated(self, lent: AbstractContextManager[ModelCopy], number: int, seed: int) -> Iterator[nn.Module]:
@@ -332,7 +327,7 @@ class Passes:
             try:
                 yield model
             except ValueError as error:
-                if self._copies.version.glance() != number:
+                if self.copies.version.glance() != number:
                     raise ModelChanged(
                         "model: its weights changed while the map was computed (is it being trained in another cell?). "
                         "Ask again when it rests."

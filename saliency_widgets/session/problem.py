@@ -422,9 +422,8 @@ class Problem:
         return self._model_version.verify(check)
 
     def renew(self) -> None:
-        """Give the model a new version, and make new copies of it, whether a change of it was seen or not."""
+        """Give the model a new version, and with it new copies, whether a change of it was seen or not."""
         self._model_version.renew()
-        self._copies.forget()
 
     @property
     def last_version(self) -> tuple:

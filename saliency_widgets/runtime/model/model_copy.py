@@ -342,11 +342,6 @@ class Copies:
             with self._lock:
                 self._idle = [entry, *self._idle][:_IDLE]
 
-    def forget(self) -> None:
-        """Drop all copies that nobody uses."""
-        with self._lock:
-            self._idle = []
-
 
 class _Through(nn.Module):
     """Runs what was compiled as it was written, in the place of a compiled module."""

@@ -101,18 +101,13 @@ class _Signer:
             add(pickle.dumps(value))
 
     def _numbers(self, value: Any) -> None:
-        layout = None
+        about = [str(value.dtype), tuple(value.shape)]
         if isinstance(value, Tensor):
-            if is_empty(value):
-                self.state.update(repr((value.dtype, tuple(value.shape), "meta")).encode())
-                return
-            layout = str(value.layout)
-            value = (value.to_dense() if value.layout != torch.strided else value).detach().cpu().contiguous()
-            self.state.update(str(value.dtype).encode())
-            value = (
-                value.view(-1).view(torch.uint8).numpy().reshape(*value.shape, -1) if value.numel() else value.numpy()
-            )
-        self.state.update(repr((value.dtype.str, value.shape, layout)).encode())
+            about.append("meta" if is_empty(value) else str(value.layout))
+            dense = value.to_dense() if value.layout != torch.strided else value
+            bare = is_empty(value) or not value.numel()
+            value = np.empty(0) if bare else dense.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy()
+        self.state.update(repr(about).encode())
         self.state.update(np.ascontiguousarray(value).tobytes())
 
     def _module(self, model: nn.Module, depth: int) -> None:

@@ -71,7 +71,11 @@ class TensorHash:
         return self._current() != self._placed
 
     def _current(self) -> tuple[list, list]:
-        return forms_of(self._tensors), [None if t.is_inference() else t._version for t in self._tensors]
+        try:
+            counters: list[Any] = list(map(_counter, self._tensors))
+        except RuntimeError:  # tensors made in inference mode have none
+            counters = [None if tensor.is_inference() else tensor._version for tensor in self._tensors]
+        return forms_of(self._tensors), counters
 
     def _read(self, tensors: list[Tensor]) -> None:
         most = None if self._sample is None else max(self._sample // max(len(tensors), 1), 4 * _RUN)
@@ -116,6 +120,7 @@ def _is_odd(tensor: Tensor) -> bool:
     return tensor.layout != torch.strided or tensor.is_nested or is_traceable_wrapper_subclass(tensor)
 
 
+_counter = operator.attrgetter("_version")
 _FORMS: tuple[Callable[[Tensor], Any], ...] = (
     *(id, Tensor.data_ptr, Tensor.stride, Tensor.is_conj),
     operator.attrgetter("shape", "dtype"),
