@@ -288,8 +288,9 @@ class Passes:
             function from N variants of the sample, a tensor (N, ...) for each explained input, to their scores, shape
             (N,).
         """
-        copied = ModelCopy(self.model, own_weights)
+        copied = ModelCopy(self.model)
         with self._isolated(nullcontext(copied), self.copies.version.glance(), seed) as model:
+            own_weights(model)
 
             def score(variants: Sequence[Tensor]) -> Tensor:
                 self.check()
