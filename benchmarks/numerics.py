@@ -67,7 +67,7 @@ class Ours:
 
     def forget(self) -> None:
         """Begin from scratch: nothing kept but the predictions."""
-        self.cache.forget(self.session)
+        self.cache.forget(self.session.owner)
 
     def after(self, prepare: Callable[[], Any], work: Callable[[], Any]) -> Callable[[], float]:
         """Times the work alone."""
