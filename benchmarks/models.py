@@ -55,12 +55,41 @@ class ResNet18(nn.Module):
         return self.fc(x.mean((2, 3)))
 
 
+class Encoder(nn.Module):
+    """A layer of a vision transformer: one head of attention, and two linear layers."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
+        self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = self.qkv(self.norm1(x)).chunk(3, -1)
+        x = x + self.out((q @ k.transpose(-2, -1) / q.shape[-1] ** 0.5).softmax(-1) @ v)
+        return x + self.mlp(self.norm2(x))
+
+
+class ViT(nn.Module):
+    """As large as Dosovitskiy et al., "An Image is Worth 16x16 Words", 2021; untrained."""
+
+    def __init__(self, width: int, depth: int) -> None:
+        super().__init__()
+        self.patches = nn.Conv2d(3, width, 16, 16)
+        self.layers = nn.Sequential(*(Encoder(width) for _ in range(depth)))
+        self.head = nn.Linear(width, 1000)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.layers(self.patches(x).flatten(2).mT).mean(1))
+
+
 def model_of(name: str, device: str = "cpu") -> nn.Module:
-    """ "EfficientNet-Lite0", pretrained, or "ResNet-18"."""
+    """ "EfficientNet-Lite0", pretrained, "ResNet-18", "ViT-B" (0.3 GB) or "ViT-L" (1.2 GB)."""
     if name == "EfficientNet-Lite0":
         return classifier().model.to(device)
     torch.manual_seed(0)
-    return ResNet18().eval().to(device)
+    sizes = {"ViT-B": (768, 12), "ViT-L": (1024, 24)}
+    return (ViT(*sizes[name]) if name in sizes else ResNet18()).eval().to(device)
 
 
 def input_of(name: str = "chelsea", device: str = "cpu") -> Tensor:

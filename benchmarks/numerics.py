@@ -67,7 +67,7 @@ class Ours:
 
     def forget(self) -> None:
         """Begin from scratch: nothing kept but the predictions."""
-        self.cache.forget(self.session)
+        self.cache.forget(self.session.owner)
 
     def after(self, prepare: Callable[[], Any], work: Callable[[], Any]) -> Callable[[], float]:
         """Times the work alone."""
@@ -224,7 +224,7 @@ def reuse(name: str, rounds: int, device: str = "cpu") -> list[Row]:
         return lambda: (prepare(), seconds(ask(method, next(others))))[1]
 
     def ig(n: int) -> dict[str, Any]:
-        return {"n_steps": n, "quadrature": "trapezoid", "baseline": "black"}
+        return {"n_steps": n, "quadrature": "trapezoid", "baseline": "zero"}
 
     def first_frame(method: str, **params: Any) -> Callable[[], float]:
         def timed() -> float:
@@ -257,7 +257,7 @@ def reuse(name: str, rounds: int, device: str = "cpu") -> list[Row]:
     passes = ours.problem.memory.passes - passes
     return [
         Row(name, "class switch, gradient / one gradient", t["class"] / one, 0.60, note=f"one is {one * 1e3:.0f} ms"),
-        Row(name, "a class seen before / one gradient", t["seen"] / one, 0.05),
+        Row(name, "a class seen before / one gradient", t["seen"] / one, 0.03),
         Row(name, "Grad-CAM class switch / one gradient", t["cam class"] / one, 0.05),
         Row(name, "SmoothGrad 20 -> 50 / 50", t["20 -> 50"] / t["50"], 0.65),
         Row(name, "IG 16 -> 32 / 32", t["16 -> 32"] / t["ig 32"], 0.55),
@@ -269,6 +269,31 @@ def reuse(name: str, rounds: int, device: str = "cpu") -> list[Row]:
             for m in ("gradient", steps, "smoothgrad", "grad_cam")
         ),
     ]
+
+
+def weights(rounds: int) -> list[Row]:
+    """What a move costs that needs no pass, by the size of the model: it must not grow with the weights."""
+    timers, gradients = {}, {}
+    signs = iter(("signed", "positive", "squared", "negative") * 99)
+    for name in ("ViT-B", "ViT-L"):
+        ours = Ours(name)
+        ours.ask("gradient", 1)
+        gradients[name] = min(seconds(lambda k=k, ours=ours: ours.ask("gradient", k)) for k in (2, 3))
+        targets = iter((1, 2, 3) * 99)
+        timers[name, "a class seen before"] = lambda ours=ours, targets=targets: seconds(
+            lambda: ours.ask("gradient", next(targets))
+        )
+        timers[name, "another sign"] = lambda ours=ours: seconds(lambda: ours.session.reduce(Reduction(next(signs))))
+    t = interleaved(timers, 3 * rounds)
+    rows = []
+    for what in ("a class seen before", "another sign"):
+        large, small = t["ViT-L", what], t["ViT-B", what]
+        note = f"{large * 1e3:.1f} ms"
+        rows += [
+            Row("ViT-L", f"{what} / one gradient", large / gradients["ViT-L"], 0.02, note=note),
+            Row("ViT-L", f"{what} / the same of ViT-B", large / small, 1.3, note=note),
+        ]
+    return rows
 
 
 GRADIENT = Request.of("gradient", {}, target=TARGET)
@@ -434,6 +459,7 @@ def measure(rounds: int, device: str = "cpu") -> list[Row]:
             parts.append((f"{name}: allocator", partial(allocator, name, rounds)))
             parts.append((f"{name}: memory", partial(memory, name)))
     if device == "cpu":
+        parts.append(("ViT-B and ViT-L: weights", partial(weights, rounds)))
         parts.append((f"{MODELS[0]}: accuracy", partial(accuracy, MODELS[0])))
     rows: list[Row] = []
     for told, part in tqdm(parts, unit="part"):

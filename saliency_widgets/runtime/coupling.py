@@ -13,7 +13,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from saliency_widgets.attribution.errors import Cancelled, OneForAll
 from saliency_widgets.attribution.numerics.noise import seeded
 from saliency_widgets.attribution.score import is_function, is_single, scores_in
-from saliency_widgets.runtime.model.isolation import modules_of, rebind, training
+from saliency_widgets.runtime.model.isolation import rebind, training
+from saliency_widgets.runtime.model.walker import modules_of
 from saliency_widgets.runtime.passes import Passes
 
 _ONE_FOR_ALL = (

@@ -21,15 +21,8 @@ from saliency_widgets.runtime.cancellation import interruptible
 from saliency_widgets.runtime.forward import forward
 from saliency_widgets.runtime.layers.hooks import Tap, watched
 from saliency_widgets.runtime.memory import Memory, Sharing
-from saliency_widgets.runtime.model.isolation import (
-    freeze,
-    modules_of,
-    own_weights,
-    owns_weights,
-    rebind,
-    stand_in,
-    thaw,
-)
+from saliency_widgets.runtime.model.isolation import freeze, isolated, own_weights, owns_weights, rebind, thaw
+from saliency_widgets.runtime.model.model_copy import Copies, ModelCopy
 from saliency_widgets.runtime.precision import computing
 from saliency_widgets.runtime.reuse.fusion import Tuned, has_hooks
 
@@ -57,6 +50,7 @@ class Passes:
         sharing: Whether rows may share a pass.
         tuned: What gives the same numbers sooner; None where nothing does.
         precision: How exactly passes are computed: see :mod:`~.precision`.
+        copies: The model's copies; those of another model are not used.
         joint: Whether the rows that the model takes are parts of one sample, such as the nodes of a graph: ``inputs``
             has shape (1, rows, ...) then, one pass is about one sample, and its score is that of all rows.
     """
@@ -71,6 +65,11 @@ class Passes:
     tuned: Tuned | None = None
     precision: str | None = None
     joint: bool = False
+    copies: Copies = None  # type: ignore[assignment]
+
+    def __post_init__(self) -> None:
+        if self.copies is None or self.copies.model is not self.model:
+            object.__setattr__(self, "copies", Copies(self.model))
 
     @property
     def batch(self) -> int:
@@ -278,19 +277,19 @@ class Passes:
     def lend(
         self, sample: int | None, seed: int
     ) -> Iterator[tuple[nn.Module, dict[int, Any], Callable[[Sequence[Tensor]], Tensor]]]:
-        """For code that is not ours, which may run a model, hook it and change it: many passes with one stand-in.
+        """For code that is not ours, which may run a model, hook it and change it: many passes with one copy.
 
         Args:
             sample: Which sample it is about; None for all, block by block.
             seed: Of the random numbers that torch draws.
 
         Yields:
-            The stand-in, with weights of its own; which object of the model, by its id, became which of the
-            stand-in's; and a function from N variants of the sample, a tensor (N, ...) for each explained input, to
-            their scores, shape (N,).
+            The copy, with weights of its own; which object of the model, by its id, became which of the copy's; and a
+            function from N variants of the sample, a tensor (N, ...) for each explained input, to their scores, shape
+            (N,).
         """
-        copies: dict[int, Any] = {}
-        with self.isolated(seed, copies, frozen=False) as model:
+        copied = ModelCopy(self.model)
+        with self._isolated(nullcontext(copied), self.copies.version.glance(), seed) as model:
             own_weights(model)
 
             def score(variants: Sequence[Tensor]) -> Tensor:
@@ -299,39 +298,37 @@ class Passes:
                 rows = range(first, first + len(variants[0]) * step, step)
                 return finite(self.plain.score_rows(model, variants, rows), "score")
 
-            yield model, copies, score
+            yield model, {key: made for key, (_, made) in copied.memo.items()}, score
 
-    @contextmanager
-    def isolated(
-        self, seed: int = 0, copies: dict[int, Any] | None = None, *, tuned: bool = False, frozen: bool = True
-    ) -> Iterator[nn.Module]:
-        """A pass: a stand-in of the model, with gradients on, see :func:`~.isolation.stand_in`.
+    def isolated(self, seed: int = 0, *, tuned: bool = False) -> AbstractContextManager[nn.Module]:
+        """A pass: a copy of the model, with gradients on, see :func:`~.isolation.isolated`.
+
+        Nothing but the inputs needs a gradient: its parameters are its own and hold the same numbers, so that a forward
+        that exchanges the data of one doesn't exchange the caller's.
 
         Args:
             seed: Of the random numbers.
-            copies: Filled in: which object of the model, by its id, became which of the stand-in.
             tuned: Whether only the output is looked at, so that it may be computed with other weights.
-            frozen: Whether nothing but the inputs needs a gradient: its parameters are then its own, and hold the same
-                numbers, so that a forward that exchanges the data of one doesn't exchange the caller's.
         """
+        number = self.copies.version.glance()
+        if self.memory.by_hand:
+            return self._isolated(nullcontext(ModelCopy(self.model, thaw)), number, seed)
+        if tuned and self.tuned is not None:
+            return self._isolated(self.copies.lend(number, self.tuned, self.tuned.put_into), number, seed)
+        return self._isolated(self.copies.lend(number, None, freeze), number, seed)
+
+    @contextmanager
+    def _isolated(self, lent: AbstractContextManager[ModelCopy], number: int, seed: int) -> Iterator[nn.Module]:
         self.check()
         self.memory.passes += 1
-        before = _versions(self.model)
-        with stand_in(self.model, seed, copies) as model, ExitStack() as inside:
+        with lent as copied, isolated(copied, self.model, seed) as model, ExitStack() as inside:
             inside.enter_context(computing(self.precision, self.inputs.device))
             if self.check is not _never:
                 inside.enter_context(interruptible(self.check))
-            if frozen and self.memory.by_hand:
-                thaw(model)
-            elif tuned and self.tuned is not None:
-                freeze(model, self.tuned.weight)
-                self.tuned.dress(model)
-            elif frozen:
-                freeze(model)
             try:
                 yield model
             except ValueError as error:
-                if _versions(self.model) != before:
+                if self.copies.version.glance() != number:
                     raise ModelChanged(
                         "model: its weights changed while the map was computed (is it being trained in another cell?). "
                         "Ask again when it rests."
@@ -374,8 +371,3 @@ def _samples(rows: Sequence[int], batch: int) -> Tensor:
     span = isinstance(rows, range)
     numbers = torch.arange(rows.start, rows.stop, rows.step, device="cpu") if span else torch.tensor(rows, device="cpu")
     return numbers % batch
-
-
-def _versions(model: nn.Module) -> list[int | None]:
-    weights = [weight for module in modules_of(model) for weight in module._parameters.values() if weight is not None]
-    return [None if weight.is_inference() else weight._version for weight in weights]

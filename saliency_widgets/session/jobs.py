@@ -195,9 +195,10 @@ class Jobs:
                 return
             try:
                 self._idle(self._check_idle)
-                return
             except Cancelled:
-                pass  # a job came meanwhile
+                continue  # a job came meanwhile
+            if not self._jobs:
+                return
 
     def _next(self) -> _Job | None:
         with self.changed:

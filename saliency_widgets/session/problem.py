@@ -32,6 +32,7 @@ from saliency_widgets.runtime.layers.selection import Spatial, spatial_layers
 from saliency_widgets.runtime.memory import Memory, Sharing
 from saliency_widgets.runtime.model.devices import check_device, on_device
 from saliency_widgets.runtime.model.isolation import device_of, dtype_of
+from saliency_widgets.runtime.model.model_copy import Copies
 from saliency_widgets.runtime.model.tensor_hash import is_empty
 from saliency_widgets.runtime.model.version import Held, ModelVersion, identity
 from saliency_widgets.runtime.passes import Passes
@@ -131,6 +132,7 @@ class Problem:
         self._sharing: dict[tuple, Sharing] = {}
         self._lock = threading.RLock()
         self._model_version, self._number, self._form = ModelVersion(model), 0, self._kind()
+        self._copies = Copies(model, self._model_version)
         self.output_notes: tuple[str, ...] = ()
         self.squashed = False  # whether its outputs are probabilities already
         self.untuned = ""  # why a faster computation was refused
@@ -290,7 +292,7 @@ class Problem:
         passes = Passes(
             self.model, prepared.tensor, score, arguments=prepared.arguments, memory=self.memory,
             sharing=self._sharing_of(score), tuned=None if is_function(score.target) and not unscored else self._tuned,
-            precision=None if unscored else self._precision,
+            precision=None if unscored else self._precision, copies=self._copies,
         )  # fmt: skip
         return Runner(
             passes if check is None else replace(passes, check=check),
@@ -417,6 +419,14 @@ class Problem:
                     )
                 self.prepared, self._seen, self._form = prepared, seen, self._kind()
             return number, seen
+
+    def verify(self, check: Callable[[], None]) -> bool:
+        """Look for changes of the weights that :meth:`version` misses: see :meth:`.ModelVersion.verify`."""
+        return self._model_version.verify(check)
+
+    def renew(self) -> None:
+        """Give the model a new version, and with it new copies, whether a change of it was seen or not."""
+        self._model_version.renew()
 
     @property
     def last_version(self) -> tuple:

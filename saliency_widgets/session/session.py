@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+import weakref
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -46,6 +47,7 @@ class Event:
         newest: The newest request, which may be a different one.
         cached: Whether the result comes from the cache.
         version: The version of the model and the inputs that the result belongs to.
+        corrected: Whether it was computed again because the weights had changed unnoticed.
     """
 
     generation: int
@@ -60,6 +62,7 @@ class Event:
     newest: Request | None = None
     cached: bool = False
     version: tuple | None = None
+    corrected: bool = False
 
 
 class Session:
@@ -100,6 +103,8 @@ class Session:
         self._owns = owner is None
         self._deliver = deliver
         self._shares = lanes is not None
+        if lanes is None and executor == "thread":  # there is no idle time elsewhere
+            idle = _both(idle, weakref.WeakMethod(self._verify))  # a waiting worker must not hold the model
         self._jobs, self._drawing = lanes or (Jobs(executor, idle=idle),) * 2
         self._keys = key, ("frame", key)
         self.ending = self._jobs.ending
@@ -108,6 +113,7 @@ class Session:
         self._closed = False
         self._reduction = Reduction()
         self._redraw = False
+        self._corrected = 0  # the generation that was computed again
         self._index = 0
         self._last: Event | None = None
         self._shown: Event | None = None
@@ -160,6 +166,11 @@ class Session:
                 return
             self._jobs.add(self._keys[0], self._halt)
         self._jobs.kick()
+
+    def forget(self) -> None:
+        """Forget all that was computed for this model and input."""
+        self.problem.renew()
+        self.cache.forget(self.owner)
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until nothing is left to compute or redraw. Return False on a timeout.
@@ -224,6 +235,18 @@ class Session:
 
     # ---- jobs
 
+    def _verify(self, check: Check) -> None:
+        """Hash all weights; where they have changed unnoticed, compute again what is shown."""
+        if not self.problem.verify(check):
+            return
+        self.forget()
+        with self._jobs.changed:
+            newest = None if self._last is None else self._last.newest
+            if newest is not None and not self._closed and not self.busy:
+                self._generation += 1
+                self._corrected = self._generation
+                self._jobs.add(self._keys[0], partial(self._serve, newest, self._generation))
+
     def _draw(self, _check: Check) -> None:
         """Deliver the current map again, unless another thread delivers or will."""
         if self._working.acquire(blocking=False):
@@ -258,7 +281,8 @@ class Session:
     def _answer(self, request: Request, generation: int, check: Check) -> None:
         start = time.perf_counter()
         request = request.with_chunk_size(self.problem.rows)
-        base = Event(generation, 0, "running", request=request, newest=request)
+        corrected = generation == self._corrected
+        base = Event(generation, 0, "running", request=request, newest=request, corrected=corrected)
         try:
             version = self.problem.version()
             cached = self.cache.get((self.owner, "map", version, request.key))
@@ -340,3 +364,14 @@ class Session:
 
 def _ignore(_event: Event) -> None:
     """Deliver to nobody, once the session is closed."""
+
+
+def _both(idle: Callable[[Check], None] | None, verify: weakref.WeakMethod[Callable[[Check], None]]) -> Callable:
+    def work(check: Check) -> None:
+        if idle is not None:
+            idle(check)
+        method = verify()
+        if method is not None:
+            method(check)
+
+    return work

@@ -45,6 +45,7 @@ from saliency_widgets.widgets.table.view import TableView
 from saliency_widgets.widgets.trust import TrustPanel
 
 _VIEWS: dict[str, type[KindView]] = {"image": ImageView, "table": TableView}
+_CORRECTED = "The model's weights had changed: computed again."
 _STOPPED = "Interrupted. Change a setting, or call .update(), to compute it again."
 
 
@@ -112,7 +113,7 @@ class Explorer(WithStaticOutput, Showable, w.Box):
         self.children = self.kind_view.build(self)
         self.view.root = self.model_id
         self.add_class("sw-explorer")
-        self.panel.observe(self._on_move, self.refuse)
+        self.panel.observe(self._on_move, self.refuse, self.recompute)
         self._writes = WorkerWrites(self)
         self._open_lifetime(self.view)
         self.is_open = True
@@ -216,6 +217,15 @@ class Explorer(WithStaticOutput, Showable, w.Box):
             ValueError: A value out of range. Nothing is moved then.
         """
         self.panel.update(settings)
+
+    def recompute(self) -> None:
+        """Forget all that was computed for this model, and compute again.
+
+        It is for changes of the model that go unnoticed: beyond two levels of attributes, or in what its code reads
+        from elsewhere.
+        """
+        self.session.forget()
+        self.update()
 
     def to_code(self) -> str:
         """Return Python code that reproduces what the screen shows."""
@@ -468,6 +478,7 @@ class Explorer(WithStaticOutput, Showable, w.Box):
             code=self._code_of(attribution) if attribution is not None and attribution.complete else "",
             remark=str(self.problem.memory),
             notes=[
+                *([_CORRECTED] if event.corrected else []),
                 *([_STOPPED] if event.state == "stopped" else []),
                 *([outdated] if outdated and self.panel.outdated else []),
             ],

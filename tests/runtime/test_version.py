@@ -14,7 +14,10 @@ import torch
 from torch import nn
 from toys import Shared, conv_net
 
+from saliency_widgets.attribution.errors import Cancelled
+from saliency_widgets.runtime.model import version
 from saliency_widgets.runtime.model.version import ModelVersion
+from saliency_widgets.runtime.model.walker import parts
 
 exp = [1.0]  # a global of a notebook that is called like a method
 
@@ -42,22 +45,19 @@ class Options:
     scale = 1.0
 
 
-class Broken(Mapping):
-    """Can't be read at first."""
+class Unreadable(Mapping):
+    """Of a kind that computes what it holds."""
 
     __slots__ = ()
-    raising: BaseException | None = None
 
     def __getitem__(self, key):
-        return 1.0
+        raise RuntimeError
 
     def __iter__(self):
-        if self.raising is not None:
-            raise self.raising
-        return iter(("a",))
+        raise RuntimeError
 
     def __len__(self):
-        return 1
+        raise RuntimeError
 
 
 class Holding(nn.Module):
@@ -114,16 +114,114 @@ def test_a_global_with_the_name_of_a_method_does_not_matter():
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
 def test_half_a_reading_is_none(error, monkeypatch):
     model = conv_net()
-    model[0].odd = Broken()
     number = ModelVersion(model)
-    monkeypatch.setattr(Broken, "raising", error())
+
+    def fail(value):
+        if value is model[6]._parameters:
+            raise error
+        return parts(value)
+
+    monkeypatch.setattr(version, "parts", fail)
     with pytest.raises(error):
         number()
-    monkeypatch.setattr(Broken, "raising", None)
+    monkeypatch.undo()
     first = number()
     with torch.no_grad():
         model[6].weight.mul_(2)
     assert number() != first
+
+
+def test_no_code_of_the_callers_runs():
+    model = conv_net()
+    model[0].odd = Unreadable()
+    number = ModelVersion(model)
+    assert number() == number()
+
+
+LEVELS = {
+    "an attribute": lambda m: setattr(m, "settings", 0),
+    "one level": lambda m: m.settings.__setitem__("rate", 2.0),
+    "two levels": lambda m: m.settings["deep"].__setitem__("rate", 2.0),
+    "an object in a list": lambda m: setattr(m.helpers[0], "scale", 2.0),
+    "a list in an object": lambda m: m.helper.held.append(2.0),
+}
+
+
+@pytest.mark.parametrize("change", LEVELS)
+def test_attributes_are_seen_two_levels_deep(change):
+    model = conv_net()
+    model.settings, model.helper = {"rate": 1.0, "deep": {"rate": 1.0, "deeper": {"rate": 1.0}}}, Helper()
+    model.helpers, model.helper.held = [Helper()], [1.0]
+    number = ModelVersion(model)
+    first = number()
+    model.settings["deep"]["deeper"]["rate"] = 2.0
+    assert number() == first
+    LEVELS[change](model)
+    assert number() != first
+
+
+def test_a_state_that_comes_back_has_its_number():
+    model = conv_net()
+    number = ModelVersion(model)
+    first = number()
+    model.train()
+    assert number() != first
+    model.eval()
+    assert number() == first
+    number.renew()
+    assert number() != first
+
+
+def wide() -> nn.Module:
+    return nn.Sequential(nn.Linear(1024, 1024), nn.ReLU(), nn.Linear(1024, 512))
+
+
+def test_one_number_deep_inside_is_found_by_hashing_all():
+    """No counter moves, and the sample misses it."""
+    model = wide()
+    number = ModelVersion(model)
+    first = number()
+    assert not number.verify(lambda: None)
+    model[0].weight.data[3, 100] += 1.0
+    assert number() == first
+    assert number.verify(lambda: None)
+    assert number() != first
+    assert not number.verify(lambda: None)
+
+
+def test_hashing_all_gives_way_and_goes_on():
+    model, done = wide(), []
+    number = ModelVersion(model)
+
+    def check():
+        done.append(None)
+        if len(done) % 2 == 0:
+            raise Cancelled
+
+    assert not number.verify(lambda: None)
+    model[2].weight.data[100, 100] += 1.0
+    with pytest.raises(Cancelled):
+        number.verify(check)
+    assert number.verify(check)
+    assert len(done) == 3
+
+
+def test_a_model_that_rests_is_not_read_again():
+    model = Holding()
+    number = ModelVersion(model)
+    number()
+    state = number._state
+    number()
+    assert number._state is state
+
+
+def test_what_changes_while_all_is_hashed_is_no_surprise():
+    model = wide()
+    number = ModelVersion(model)
+    assert not number.verify(lambda: None)
+    with torch.no_grad():
+        model[0].weight.mul_(2)
+    assert not number.verify(lambda: None)
 
 
 def test_what_is_gone_is_read_anew():
@@ -138,9 +236,9 @@ def test_what_is_gone_is_read_anew():
 
 
 def test_what_was_met_far_away_is_looked_into_where_it_is_near():
-    settings = {"a": {"b": [1.0]}}
+    settings = {"a": [1.0]}
 
-    def far(held=({"x": {"y": {"z": {"w": settings}}}},)):
+    def far(held=({"x": settings},)):
         return held
 
     class Child(nn.Module):
@@ -152,7 +250,7 @@ def test_what_was_met_far_away_is_looked_into_where_it_is_near():
     model.far = far
     number = ModelVersion(model)
     first = number()
-    settings["a"]["b"][0] = 2.0
+    settings["a"][0] = 2.0
     assert number() != first
 
 

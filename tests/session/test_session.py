@@ -589,6 +589,75 @@ def test_closing_ends_what_is_done_while_idle():
     assert over.is_set()
 
 
+# ---- changes that no counter and no sample tells
+
+
+def deep_edit(model: nn.Module) -> None:
+    model[1].weight.data[3, 110] += 1.0
+
+
+def settled(session: Session, events: list[Event], count: int) -> None:
+    """Wait until so many maps were finished."""
+    until = time.monotonic() + 20
+    while sum(event.state == "done" for event in events) < count:
+        assert time.monotonic() < until, [event.state for event in events]
+        time.sleep(0.01)
+    assert session.wait(20)
+
+
+def test_an_edit_deep_inside_is_found_when_idle_and_what_is_shown_computed_again():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(192, 2048).double(), nn.Tanh(), nn.Linear(2048, 4).double())
+    x = images(0, 1, 3, 8, 8)
+    events, verified = [], threading.Event()
+    problem = Problem(model, x)
+    verify = problem.verify
+
+    def watched(check):
+        result = verify(check)
+        verified.set()
+        return result
+
+    problem.verify = watched
+    session = Session(problem, events.append, cache=Cache())
+    request = Request.of("gradient", {}, target=0)
+    session.submit(request)
+    assert session.wait(20)
+    assert verified.wait(20)
+    before = events[-1].attribution.values
+    deep_edit(model)
+    session.submit(request)
+    settled(session, events, 3)  # the first, one from the cache, and the correction
+    assert [event.corrected for event in events if event.state == "done"] == [False, False, True]
+    after = events[-1].attribution.values
+    assert torch.equal(after, attribute(model, x, method="gradient", target=0).values)
+    assert not torch.equal(after, before)
+    session.close()
+
+
+def test_forgetting_computes_what_no_version_sees():
+    class Deep(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net, self.held = conv_net(), {"a": {"b": {"c": 1.0}}}
+
+        def forward(self, x):
+            return self.net(x) * self.held["a"]["b"]["c"]
+
+    model, events = Deep().eval(), []
+    session = Session(Problem(model, images(0, 1, 3, 8, 8)), events.append, executor="inline", cache=Cache())
+    request = Request.of("gradient", {}, target=0)
+    session.submit(request)
+    before = events[-1].attribution.values
+    model.held["a"]["b"]["c"] = 2.0
+    session.submit(request)
+    assert events[-1].cached, "further than two levels nothing is seen"
+    session.forget()
+    session.submit(request)
+    assert not events[-1].cached
+    assert torch.allclose(events[-1].attribution.values, 2 * before)
+
+
 # ---- what a model may depend on besides its weights
 
 
@@ -633,7 +702,7 @@ class Various(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.net = conv_net()
-        self.listed, self.named, self.held = [1.0], {"a": {"b": [1.0]}}, Holder()
+        self.listed, self.named, self.held = [1.0], {"a": [1.0]}, Holder()
         self.loose, self.array = torch.ones(1, dtype=torch.float64), np.ones(1)
         self.register_buffer("never", torch.tensor(float("nan")))
         self.register_buffer("sparse", torch.eye(2).to_sparse())
@@ -651,7 +720,7 @@ class Various(nn.Module):
         self.left, self.right, self.long = {"k": 1.0}, {}, [1.0] * 3000
 
     def forward(self, x):
-        scale = self.listed[0] * self.named["a"]["b"][0] * self.held.k * self.loose * float(self.array[0])
+        scale = self.listed[0] * self.named["a"][0] * self.held.k * self.loose * float(self.array[0])
         scale = scale * float(self.wide[0, 0]) * self.slotted.k * self.queue[0] * self.power(1.0) * self.large[0, 0]
         scale = scale * self.factor * FACTOR[0] * self.wave.real.mean() * (2 if hasattr(self, "renamed") else 1)
         scale = scale * (3 if self.none is not None else 1) * self.rate.keywords["exp"]
@@ -683,7 +752,7 @@ CHANGES = {
     "a global variable": lambda _m: FACTOR.__setitem__(0, 5.0),
     "the code of a function": lambda m: m.net[6].__dict__.__setitem__("forward", _code),
     "a list": lambda m: m.listed.__setitem__(0, 5.0),
-    "a nested list": lambda m: m.named["a"]["b"].__setitem__(0, 5.0),
+    "a nested list": lambda m: m.named["a"].__setitem__(0, 5.0),
     "an object": lambda m: setattr(m.held, "k", 5.0),
     "a loose tensor": lambda m: m.loose.mul_(5),
     "a loose tensor's data": lambda m: m.loose.data.mul_(5),

@@ -134,6 +134,17 @@ def test_moving_a_slider_asks_and_going_back_computes_nothing(explorer, model):
     assert model.passes == 0
 
 
+@pytest.mark.parametrize("by", ["button", "method"])
+def test_recompute_forgets_what_was_computed(explorer, model, by):
+    before, passes, entries = explorer.attribution, model.passes, explorer.cache_info().entries
+    explorer.panel._again.click() if by == "button" else explorer.recompute()
+    assert model.passes > passes
+    assert explorer.attribution is not before
+    assert torch.equal(explorer.attribution.values, before.values)
+    assert not explorer._session.last.cached
+    assert explorer.cache_info().entries == entries
+
+
 def test_sign_and_channels_ask_the_model_nothing(explorer, model):
     model.passes = 0
     for sign in ("positive", "signed", "squared", "negative", "absolute"):

@@ -7,6 +7,7 @@ import itertools
 import random
 import sys
 import threading
+from collections import ChainMap
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -17,20 +18,9 @@ from torch.nn.modules.dropout import _DropoutNd
 from torch.nn.modules.instancenorm import _InstanceNorm
 
 from saliency_widgets.runtime.checkpointing import without_reentrant_checkpoints
-from saliency_widgets.runtime.model.model_copy import Copier, cloned
+from saliency_widgets.runtime.model.model_copy import Copier, ModelCopy
 from saliency_widgets.runtime.model.rng import OwnRandomness
-
-
-def modules_of(model: nn.Module) -> list[nn.Module]:
-    """The model and all modules inside, each once; torch's own walk makes names for them, and takes thrice as long."""
-    found = {id(model): model}
-    ahead = [model]
-    for module in ahead:
-        for child in module._modules.values():
-            if child is not None and id(child) not in found:
-                found[id(child)] = child
-                ahead.append(child)
-    return ahead
+from saliency_widgets.runtime.model.walker import modules_of
 
 
 def is_training(model: nn.Module) -> bool:
@@ -58,8 +48,8 @@ def unlike_in_eval(model: nn.Module) -> dict[str, tuple[str, ...]]:
         "stochastic depth": lambda m: type(m).__name__ in ("StochasticDepth", "DropPath"),
     }
     named = [(path or "the model itself", module) for path, module in model.named_modules() if training(module)]
-    found = {kind: tuple(path for path, module in named if test(module)) for kind, test in kinds.items()}
-    return {kind: where for kind, where in found.items() if where}
+    paths = {kind: tuple(path for path, module in named if test(module)) for kind, test in kinds.items()}
+    return {kind: where for kind, where in paths.items() if where}
 
 
 def is_scripted(model: nn.Module) -> bool:
@@ -111,41 +101,41 @@ def dtype_of(model: nn.Module) -> torch.dtype | None:
 
 
 @contextlib.contextmanager
-def stand_in(model: nn.Module, seed: int = 0, copies: dict[int, Any] | None = None) -> Iterator[nn.Module]:
-    """A module to run in the model's place, with gradients on; nothing that happens to it happens to the model.
-
-    It shares the parameters, as they are at this moment, and has its own buffers (BatchNorm statistics, counters),
-    hooks and attributes, with the small objects and the closures that these hold. So the model can be trained in
-    another cell meanwhile: neither disturbs the other's buffers. It draws random numbers (dropout, noise layers) from
-    a generator of its own and computes in its own precision, whatever autocast the caller is under. It is made anew
-    for each pass, which takes microseconds a layer, so that no change of the model is missed.
-
-    What can't be copied (scripted modules) is run itself, and its buffers are put back; plain attributes that its
-    forward writes to are not. Numbers that Python's and NumPy's own generators draw repeat on the main thread only.
+def stand_in(model: nn.Module, seed: int = 0) -> Iterator[nn.Module]:
+    """A module to run in the model's stead, with gradients on; nothing that happens to it happens to the model.
 
     Args:
         model: The caller's model.
         seed: Of the random numbers.
-        copies: Filled in: which object of the model, by its id, became which of the stand-in.
     """
-    copied: dict[int, Any] = {} if copies is None else copies
-    copier = Copier(copied)
-    with torch.inference_mode(False):
-        substitute = copier.module(model)
-    with _buffers_as_found(copier.scripted), undisturbed(model, seed), without_reentrant_checkpoints():
-        _COPIERS[id(substitute)] = copier
+    with isolated(ModelCopy(model), model, seed) as copied:
+        yield copied
+
+
+@contextlib.contextmanager
+def isolated(copied: ModelCopy, model: nn.Module, seed: int = 0) -> Iterator[nn.Module]:
+    """A pass of a copy.
+
+    It shares the parameters, and has its own buffers (BatchNorm statistics, counters), hooks and attributes, with the
+    small objects and the closures that these hold. So the model can be trained in another cell meanwhile: neither
+    disturbs the other's buffers. It draws random numbers (dropout, noise layers) from a generator of its own and
+    computes in its own precision, whatever autocast the caller is under.
+
+    What can't be copied (scripted modules) is run itself, and its buffers are put back; plain attributes that its
+    forward writes to are not. Numbers that Python's and NumPy's own generators draw repeat on the main thread only.
+    """
+    with _buffers_restored(copied.scripted), undisturbed(model, seed), without_reentrant_checkpoints():
+        _COPIERS[id(copied.module)] = Copier(ChainMap({}, copied.memo))
         try:
-            yield substitute
+            yield copied.module
         finally:
-            _COPIERS.pop(id(substitute), None)  # a scripted module stands for itself, in two passes perhaps
+            _COPIERS.pop(id(copied.module), None)  # a scripted module stands for itself, in two passes perhaps
 
 
 def private_copy(model: nn.Module) -> nn.Module:
     """A copy of the model with weights of its own, for checks that change them; scripted parts are the caller's."""
     with torch.inference_mode(False):
-        copied = Copier({}).module(model)
-        own_weights(copied)
-    return copied
+        return ModelCopy(model, own_weights).module
 
 
 @contextlib.contextmanager
@@ -174,7 +164,7 @@ _COPIERS: dict[int, Copier] = {}  # of the passes under way, by the id of their 
 def rebind(stand_in: nn.Module, function: Any) -> Any:
     """A function that reads what the model's hooks keep, reading what those of the stand-in keep."""
     copier = _COPIERS.get(id(stand_in))
-    return function if copier is None else copier.own(function)
+    return function if copier is None else copier.counterpart(function)
 
 
 def own_weights(stand_in: nn.Module) -> None:
@@ -182,7 +172,7 @@ def own_weights(stand_in: nn.Module) -> None:
 
     Scripted modules keep theirs; recurrent layers compute with the shared ones.
     """
-    _exchange(stand_in, lambda weight: nn.Parameter(cloned(weight), requires_grad=weight.requires_grad))
+    _exchange(stand_in, lambda weight: nn.Parameter(weight.detach().clone(), requires_grad=weight.requires_grad))
 
 
 def freeze(stand_in: nn.Module, instead: Callable[[nn.Parameter], nn.Parameter | None] | None = None) -> None:
@@ -194,9 +184,9 @@ def freeze(stand_in: nn.Module, instead: Callable[[nn.Parameter], nn.Parameter |
     """
 
     def frozen(weight: nn.Parameter) -> nn.Parameter:
-        found = None if instead is None else instead(weight)
-        if found is not None:
-            return found
+        other = None if instead is None else instead(weight)
+        if other is not None:
+            return other
         if type(weight) is not nn.Parameter or not weight.requires_grad:
             return weight
         return nn.Parameter(weight.detach(), requires_grad=False)
@@ -241,8 +231,8 @@ def _exchange(stand_in: nn.Module, make: Callable[[nn.Parameter], nn.Parameter])
 
 
 @contextlib.contextmanager
-def _buffers_as_found(modules: list[nn.Module]) -> Iterator[None]:
-    saved = [(buffer, cloned(buffer)) for module in modules for buffer in module.buffers()]
+def _buffers_restored(modules: list[nn.Module]) -> Iterator[None]:
+    saved = [(buffer, buffer.detach().clone()) for module in modules for buffer in module.buffers()]
     try:
         yield
     finally:

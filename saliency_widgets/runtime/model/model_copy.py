@@ -2,83 +2,92 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import enum
 import functools
 import operator
+import threading
 import types
 import weakref
-from collections import Counter
+from collections import Counter, OrderedDict, defaultdict
+from collections.abc import Callable, Iterator, MutableMapping
+from pathlib import PurePath
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
-from saliency_widgets.runtime.model.copyable import (
+from saliency_widgets.runtime.model.version import ModelVersion, State
+from saliency_widgets.runtime.model.walker import (
     CONTAINERS,
-    MANY,
     PLAIN,
+    TENSORS,
     compiled_from,
-    content_of,
+    contents,
     draws_numbers,
-    globals_of,
+    filled_slots,
+    in_cell,
     is_array,
-    is_atom,
-    is_simple,
-    leads_on,
-    slots_of,
+    is_foreign,
+    names_in,
 )
 
-_TENSORS = ("_parameters", "_buffers", "_modules")
+_MANY = 256  # a larger container is a vocabulary, whose items are shared
+_FEW, _DEEP = 64, 3  # of an object that is copied: so many values in all, and so many objects inside each other
 _RECURRENT = (nn.RNN, nn.LSTM, nn.GRU)
 _TORCHS = frozenset(vars(nn.Module()))
-_MUCH = 64 * 2**20  # bytes of which a buffer shows a part: it is then copied alone
+_LARGEST_SHARED = 64 * 2**20  # bytes of a memory of which a buffer is a small part: it is then copied alone
+_SINGLE = (
+    *(nn.Module, Tensor, torch.Generator, type, types.ModuleType, types.FunctionType, types.BuiltinFunctionType),
+    *(types.MethodType, functools.partial, frozenset, enum.Enum, PurePath),
+)
+_CONSTRUCTORS = (object.__new__, dict.__new__, list.__new__, types.SimpleNamespace.__new__)
 
 
 class Copier:
-    """Makes the objects of one stand-in, each once.
+    """Makes the objects of one copy, each once.
 
     Modules, containers, arrays, generators of random numbers, functions that hold any of these in their closures,
-    and small objects of plain parts are copied, as each of them may be written to or lead back to the caller's
-    model. What is neither small nor plain (a trainer, a lock, a file, a large configuration) is handed on as it is,
-    and so is an object that its module knows by name. Of what a function knows by a global name, modules, their
-    methods and the functions beside it are copied, and nothing else. It works outside of inference mode.
+    and small objects of plain parts are copied: each of them may be written to, or leads back to the caller's model.
+    What is neither small nor plain (a trainer, a lock, a file, a large configuration) is shared. Of what a function
+    knows by a global name, modules, their methods and functions of the same module are copied, and nothing else.
 
     Args:
-        copied: Filled in: which object of the model, by its id, became which of the stand-in.
+        memo: By the id of an object of the model: it, and its counterpart in the copy.
 
     Attributes:
+        memo: The same, filled in.
         scripted: Modules that can't be copied, and run themselves.
     """
 
-    def __init__(self, copied: dict[int, Any]) -> None:
-        self._copied = copied
-        self._memories: dict[int, Any] = {}
+    def __init__(self, memo: MutableMapping[int, tuple[Any, Any]] | None = None) -> None:
+        self.memo: MutableMapping[int, tuple[Any, Any]] = {} if memo is None else memo
         self.scripted: list[nn.Module] = []
+        self._memories: dict[int, Any] = {}
+
+    def _put(self, value: Any, made: Any) -> Any:
+        self.memo[id(value)] = value, made
+        return made
 
     def module(self, module: nn.Module) -> nn.Module:
-        """A copy of the tree of modules that shares parameters and clones buffers."""
-        copied = self._copied
-        if id(module) in copied:
-            return copied[id(module)]
+        """Return a copy of the tree of modules that shares parameters and clones buffers."""
+        if id(module) in self.memo:
+            return self.memo[id(module)][1]
         if isinstance(module, torch.jit.ScriptModule):
             self.scripted.append(module)
-            copied[id(module)] = module
-            return module
+            return self._put(module, module)
         if "_orig_mod" in module._modules:  # torch.compile: its code is bound to the caller's module
-            through = copied[id(module)] = _Through(self.module(module._modules["_orig_mod"]))  # type: ignore[arg-type]
-            return through
-        new = nn.Module.__new__(type(module))  # a class of the caller's may ask for arguments
-        copied[id(module)] = new
+            return self._put(module, _Through(self.module(module._modules["_orig_mod"])))  # type: ignore[arg-type]
+        made = self._put(module, nn.Module.__new__(type(module)))  # a class of the caller's may take arguments
         state = dict(module.__dict__)
+        object.__setattr__(made, "__dict__", state)  # torch's own takes longer than all of the rest
         for name, value in state.items():
-            kind = type(value)
-            if kind in PLAIN or name in _TENSORS:
-                continue
-            if name in _TORCHS and not value:  # most of a module's attributes: no hooks, and nobody shares them
-                state[name] = kind()
-            else:
-                state[name] = self.own(value)
+            if name in _TORCHS and not value and type(value) in CONTAINERS:
+                state[name] = type(value)()
+            elif type(value) not in PLAIN and name not in TENSORS:
+                state[name] = self.counterpart(value)
         state["_compiled_call_impl"] = None
         state["_parameters"] = dict(module._parameters)
         state["_buffers"] = {name: None if b is None else self._tensor(b) for name, b in module._buffers.items()}
@@ -86,151 +95,256 @@ class Copier:
             # cuDNN differentiates recurrent layers in training mode only, and draws their dropout by itself: without
             # it, the modes compute the same.
             state["training"], state["dropout"] = True, 0.0
-        object.__setattr__(new, "__dict__", state)  # torch's own takes longer than all of the above
         state["_modules"] = {
             name: None if child is None else self.module(child) for name, child in module._modules.items()
         }
-        return new
+        return made
 
-    def own(self, value: Any) -> Any:
-        """The stand-in's own copy of a value that its forward may write to, or that leads back to the original."""
+    def counterpart(self, value: Any) -> Any:
+        """Return the copy's counterpart of a value: itself, if no forward can write to it."""
         kind = type(value)
-        if kind in PLAIN:
+        if kind in PLAIN or kind in weakref.ProxyTypes:
             return value
-        if id(value) in self._copied:
-            return self._copied[id(value)]
+        if id(value) in self.memo:
+            return self.memo[id(value)][1]
         if kind in CONTAINERS:
             return self._container(value)
-        if issubclass(kind, nn.Module):  # a weak proxy of a module says that it is one
+        if issubclass(kind, nn.Module):
             return self.module(value)
         if kind is weakref.ref:
             target = value()
-            return value if target is None or not leads_on(target, set()) else weakref.ref(self.own(target))
-        if isinstance(value, nn.Parameter):
-            return value
+            return value if target is None or not _leads_on(target, set()) else weakref.ref(self.counterpart(target))
+        if isinstance(value, Tensor):
+            return value if isinstance(value, nn.Parameter) else self._tensor(value)
         if kind is types.FunctionType:
             return self._function(value)
         if kind is types.MethodType:
-            function, owner = self.own(value.__func__), self.own(value.__self__)
-            same = function is value.__func__ and owner is value.__self__
-            return value if same else types.MethodType(function, owner)
+            function, instance = self.counterpart(value.__func__), self.counterpart(value.__self__)
+            same = function is value.__func__ and instance is value.__self__
+            return value if same else types.MethodType(function, instance)
         if isinstance(value, functools.partial):
-            func, args, keywords = self.own(value.func), self.own(value.args), self.own(value.keywords)
+            func, args, keywords = (
+                self.counterpart(value.func),
+                self.counterpart(value.args),
+                self.counterpart(value.keywords),
+            )
             return functools.partial(func, *args, **keywords)
-        if isinstance(value, Tensor):
-            return self._tensor(value)
         if isinstance(value, torch.Generator):
-            made: Any = value.clone_state()
-        elif is_array(value):
-            made = value.copy()
-        elif draws_numbers(value):
-            made = copy.deepcopy(value)
-        else:
-            return self._object(value)
-        self._copied[id(value)] = made
-        return made
+            return self._put(value, value.clone_state())
+        if is_array(value):
+            return self._put(value, value.copy())
+        if draws_numbers(value):
+            return self._put(value, copy.deepcopy(value))
+        return self._object(value)
 
     def _tensor(self, value: Tensor) -> Tensor:
-        """A copy outside of any graph; of tensors that lie in one memory, copies that do so too."""
-        found = self._copied.get(id(value))
-        if found is None:
-            found = self._copied[id(value)] = self._placed(value.detach())
-        return found
-
-    def _placed(self, value: Tensor) -> Tensor:
-        if value.layout != torch.strided or value.is_quantized or value.is_conj() or value.is_neg() or value.is_meta:
-            return value.clone()
-        if is_traceable_wrapper_subclass(value):  # its numbers lie in the tensors inside
-            return value.clone()
-        memory = value.untyped_storage()
-        size, key = memory.nbytes(), memory.data_ptr()
-        whole = value.numel() * value.element_size() == size
-        if not size or (key not in self._memories and (whole or size > _MUCH)):
-            made = value.clone()
+        """Return a copy outside of any graph; copies of tensors that share memory share memory."""
+        if id(value) in self.memo:
+            return self.memo[id(value)][1]
+        source = value.detach()
+        plain = source.layout == torch.strided and not (source.is_quantized or source.is_conj() or source.is_neg())
+        if not plain or source.is_meta or is_traceable_wrapper_subclass(source):
+            return self._put(value, source.clone())
+        memory = source.untyped_storage()
+        size, whole = memory.nbytes(), source.numel() * source.element_size() == memory.nbytes()
+        shared = self._memories.get(memory.data_ptr())
+        if not size or (shared is None and (whole or size > _LARGEST_SHARED)):
+            made = source.clone()
             if whole:
-                self._memories[key] = made.untyped_storage()
-            return made
-        if key not in self._memories:
-            self._memories[key] = memory.clone()
+                self._memories[memory.data_ptr()] = made.untyped_storage()
+            return self._put(value, made)
+        if shared is None:
+            shared = self._memories[memory.data_ptr()] = memory.clone()
         made = torch.empty(0, dtype=value.dtype, device=value.device)
-        return made.set_(self._memories[key], value.storage_offset(), value.size(), value.stride())
+        return self._put(value, made.set_(shared, source.storage_offset(), source.size(), source.stride()))
 
     def _container(self, value: Any) -> Any:
         if isinstance(value, tuple):
             if PLAIN.issuperset(map(type, value)):
                 return value
-            items = [self.own(item) for item in value]
+            items = [self.counterpart(item) for item in value]
             return value if all(map(operator.is_, items, value)) else tuple(items)
-        made = self._copied[id(value)] = copy.copy(value)
-        # A vocabulary: what leads back to a module is no such.
-        if len(value) > MANY or isinstance(value, (set, Counter)):
+        made = self._put(value, copy.copy(value))
+        if len(value) > _MANY or isinstance(value, (set, Counter)):
             return made
         if isinstance(value, dict):
-            made.update([(key, self.own(item)) for key, item in list(value.items())])
+            made.update([(key, self.counterpart(item)) for key, item in list(value.items())])
         else:
             made.clear()
-            made.extend([self.own(item) for item in list(value)])
+            made.extend([self.counterpart(item) for item in list(value)])
         return made
 
     def _function(self, value: types.FunctionType) -> Any:
-        """With cells of its own where what is in them is copied; the same cell for all functions that share it."""
+        """Copy a function and the cells whose content is copied; functions that share a cell share its copy."""
         original = compiled_from(value)
         if original is not None:
-            return self.own(original)
-        if not leads_on(value, set()):
+            return self.counterpart(original)
+        if not _leads_on(value, set()):
             return value
-        new, fresh = [], []
+        cells, fresh = [], []
         for cell in value.__closure__ or ():
-            if id(cell) not in self._copied:
-                leads = leads_on(content_of(cell), set())
-                self._copied[id(cell)] = types.CellType() if leads else cell
+            if id(cell) not in self.memo:
+                leads = _leads_on(in_cell(cell)[0], set())
+                self._put(cell, types.CellType() if leads else cell)
                 fresh += [cell] if leads else []
-            new.append(self._copied[id(cell)])
-        names = [name for name, known in globals_of(value) if leads_on(known, set())]
-        known = dict(value.__globals__) if names else value.__globals__
-        made = types.FunctionType(value.__code__, known, value.__name__, None, tuple(new) or None)
-        self._copied[id(value)] = made  # before its cells are filled: it may be in them
-        known.update([(name, self.own(known[name])) for name in names])
+            cells.append(self.memo[id(cell)][1])
+        names = [name for name, item in _followed(value) if _leads_on(item, set())]
+        namespace = dict(value.__globals__) if names else value.__globals__
+        made = types.FunctionType(value.__code__, namespace, value.__name__, None, tuple(cells) or None)
+        self._put(value, made)  # before its cells are filled: it may be in them
+        namespace.update([(name, self.counterpart(namespace[name])) for name in names])
         for cell in fresh:
-            self._copied[id(cell)].cell_contents = self.own(cell.cell_contents)
-        made.__defaults__, made.__kwdefaults__ = self.own(value.__defaults__), self.own(value.__kwdefaults__)
+            self.memo[id(cell)][1].cell_contents = self.counterpart(cell.cell_contents)
+        made.__defaults__, made.__kwdefaults__ = (
+            self.counterpart(value.__defaults__),
+            self.counterpart(value.__kwdefaults__),
+        )
         made.__dict__.update(value.__dict__)
         made.__qualname__, made.__module__, made.__doc__ = value.__qualname__, value.__module__, value.__doc__
         return made
 
     def _object(self, value: Any) -> Any:
         kind = type(value)
-        if is_atom(value) or not is_simple(value, {id(value)}):
-            self._copied[id(value)] = value
-            return value
+        if isinstance(value, _SINGLE) or not _has_state(value) or not _is_small(value, {id(value)}):
+            return self._put(value, value)
         copies_itself = hasattr(kind, "__copy__")
         try:
             made: Any = copy.copy(value) if copies_itself else kind.__new__(kind)  # type: ignore[call-overload]
-        except Exception:  # its class says that it can't be copied
+        except Exception:  # its class refuses
             made = value
-        self._copied[id(value)] = made
-        if made is value or type(made) is not kind:  # its class says that it is shared, or what stands for it
+        self._put(value, made)
+        if made is value or type(made) is not kind:  # its class shares it, or returns something else instead
             return made
         source = made if copies_itself else value
-        for slot, item in slots_of(source):
-            slot.__set__(made, self.own(item))
+        for slot, item in filled_slots(source):
+            slot.__set__(made, self.counterpart(item))
         if kind.__dictoffset__:
-            vars(made).update([(name, self.own(item)) for name, item in list(vars(source).items())])
+            vars(made).update([(name, self.counterpart(item)) for name, item in list(vars(source).items())])
         if isinstance(value, dict):
-            dict.update(made, [(key, self.own(item)) for key, item in list(dict.items(source))])
+            dict.update(made, [(key, self.counterpart(item)) for key, item in list(dict.items(source))])
         elif isinstance(value, list):
-            list.__setitem__(made, slice(None), [self.own(item) for item in list.__iter__(source)])
+            list.__setitem__(made, slice(None), [self.counterpart(item) for item in list.__iter__(source)])
         return made
 
 
-def cloned(buffer: Tensor) -> Tensor:
-    """A copy of a tensor, outside of any graph."""
-    with torch.inference_mode(False):
-        return buffer.detach().clone()
+def _followed(function: types.FunctionType) -> list[tuple[str, Any]]:
+    """Return modules, their methods, and functions of the same module that a function knows by a global name."""
+    namespace = function.__globals__
+    named = [(name, namespace[name]) for name in names_in(function) if name in namespace]
+    return [(name, item) for name, item in named if _runs_a_module(item, namespace)]
+
+
+def _runs_a_module(value: Any, namespace: dict[str, Any]) -> bool:
+    if type(value) is types.FunctionType:
+        return value.__globals__ is namespace or compiled_from(value) is not None
+    return isinstance(value.__self__ if type(value) is types.MethodType else value, nn.Module)
+
+
+def _leads_on(value: Any, seen: set[int]) -> bool:
+    """Return whether what a function holds is copied: that decides, of each cell alone, if it is."""
+    kind = type(value)
+    if kind in PLAIN or isinstance(value, (type, types.ModuleType, types.CodeType)) or id(value) in seen:
+        return False
+    seen.add(id(value))
+    if kind in (types.FunctionType, types.MethodType, tuple, weakref.ref):
+        return any(_leads_on(item, seen) for item in contents(value))
+    if issubclass(kind, (nn.Module, functools.partial, torch.Generator, types.SimpleNamespace)):
+        return True
+    return kind in CONTAINERS or draws_numbers(value) or not is_foreign(kind)
+
+
+def _is_small(value: Any, seen: set[int], depth: int = 0) -> bool:
+    """Return whether an object or container, and all that is reached from it, is small and can be copied."""
+    kind = type(value)
+    if isinstance(value, _SINGLE) or is_array(value) or draws_numbers(value) or not _has_state(value):
+        return True
+    if kind not in CONTAINERS and (
+        hasattr(kind, "__del__")
+        or issubclass(kind, (OrderedDict, defaultdict))
+        or kind.__new__ not in _CONSTRUCTORS
+        or (is_foreign(kind) and kind is not types.SimpleNamespace)
+    ):
+        return False
+    inside = [i for i in contents(value) if type(i) not in PLAIN and not isinstance(i, type) and id(i) not in seen]
+    seen.update(map(id, inside))
+    return depth <= _DEEP and len(seen) <= _FEW and all(_is_small(item, seen, depth + 1) for item in inside)
+
+
+def _has_state(value: Any) -> bool:
+    """Return whether there is anything to copy: not in a mark for "missing", which is compared by ``is``."""
+    return len(contents(value)) > 1 or type(value) in CONTAINERS or not all(n[:2] == "__" for n in dir(type(value)))
+
+
+class ModelCopy:
+    """A copy of a model.
+
+    Args:
+        model: The caller's.
+        dress: Exchanges weights of the copy.
+
+    Attributes:
+        module: The copy.
+        memo: By the id of an object of the model: it, and its counterpart in the copy.
+        scripted: The modules in it that are the caller's.
+    """
+
+    def __init__(self, model: nn.Module, dress: Callable[[nn.Module], None] | None = None) -> None:
+        copier = Copier()
+        with torch.inference_mode(False):
+            self.module = copier.module(model)
+        self.memo, self.scripted = copier.memo, copier.scripted
+        if dress is not None:
+            dress(self.module)
+
+
+_DEPTH = 6  # to which a copy is looked through after a pass
+_IDLE = 2  # copies that wait: one to compute with, and one to look at the model as it is written
+
+
+class Copies:
+    """The copies of one model: made once for each version of it, and lent to passes.
+
+    Args:
+        model: The caller's.
+        version: Numbers its states.
+    """
+
+    def __init__(self, model: nn.Module, version: ModelVersion | None = None) -> None:
+        self.model = model
+        self.version = ModelVersion(model) if version is None else version
+        self._idle: list[tuple[int, Any, ModelCopy, State, tuple]] = []
+        self._lock = threading.Lock()
+
+    @contextlib.contextmanager
+    def lend(self, number: int, key: Any, dress: Callable[[nn.Module], None]) -> Iterator[ModelCopy]:
+        """A copy that nobody else uses meanwhile.
+
+        One that a pass wrote to (a cache in an attribute, statistics of a BatchNorm) is not used again: a recorded
+        graph may hold what it wrote.
+
+        Args:
+            number: Of the model's version.
+            key: Tells kinds of copies apart, by identity.
+            dress: Exchanges weights of a new one.
+        """
+        with self._lock:
+            self._idle = [entry for entry in self._idle if entry[0] == number]
+            entry = next((entry for entry in self._idle if entry[1] is key), None)
+            if entry is not None:
+                self._idle.remove(entry)
+        if entry is None:
+            copied = ModelCopy(self.model, dress)
+            state = State(copied.module, _DEPTH, weights=False)
+            entry = number, key, copied, state, state()
+        yield entry[2]  # after an error it isn't used again, either
+        *_, state, before = entry
+        if state.snapshot.is_current() and state() == before:
+            with self._lock:
+                self._idle = [entry, *self._idle][:_IDLE]
 
 
 class _Through(nn.Module):
-    """Stands for a compiled module: runs what was compiled, as it was written."""
+    """Runs what was compiled as it was written, in the place of a compiled module."""
 
     def __init__(self, original: nn.Module) -> None:
         super().__init__()
@@ -243,5 +357,4 @@ class _Through(nn.Module):
             return getattr(super().__getattr__("_orig_mod"), name)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """What the compiled module does."""
         return self._orig_mod(*args, **kwargs)

@@ -49,19 +49,11 @@ _COMPOSED = (
 
 # All that may draw, or needs a guard of its gradient: whatever else runs is told from it at once.
 _LOOKED_AT = frozenset(
-    (
-        *MISREADING,
-        *_DROPOUTS,
-        *_RRELUS,
-        *_DRAWS,
-        *_LIKE,
-        *_IN_PLACE,
-        *_METHODS,
-        *_INITIAL,
-        *_COMPOSED,
-        F.scaled_dot_product_attention,
-    )
-)
+    (*MISREADING, *_DROPOUTS, *_RRELUS, *_DRAWS, *_LIKE, *_IN_PLACE, *_METHODS, *_INITIAL, *_COMPOSED)
+) | {F.scaled_dot_product_attention}
+_DROPOUT = {"input": None, "p": 0.5, "training": True, "inplace": False}
+_RRELU = {"input": None, "lower": 1 / 8, "upper": 1 / 3, "training": False, "inplace": False}
+_ATTENTION = {"query": None, "key": None, "value": None, "attn_mask": None, "dropout_p": 0.0, "is_causal": False}
 
 
 def draws(func: Callable, args: tuple, kwargs: dict) -> bool:
@@ -69,41 +61,26 @@ def draws(func: Callable, args: tuple, kwargs: dict) -> bool:
     if kwargs.get("generator") is not None:
         return False
     if func in _DROPOUTS:
-        given = _dropout_of(args, kwargs)
-        return bool(given["training"]) and 0 < given["p"] < 1
+        call = _arguments(_DROPOUT, args, kwargs)
+        return bool(call["training"]) and 0 < call["p"] < 1
     if func in _RRELUS:
-        return bool(_rrelu_of(args, kwargs)["training"])
+        return bool(_arguments(_RRELU, args, kwargs)["training"])
     if func is F.scaled_dot_product_attention:
-        return _attention_of(args, kwargs)["dropout_p"] > 0
+        return _arguments(_ATTENTION, args, kwargs)["dropout_p"] > 0
     return func in _METHODS or func in _DRAWS or func in _LIKE or func in _IN_PLACE or func is F.gumbel_softmax
 
 
-def _named(names: tuple[str, ...], defaults: dict[str, Any], args: tuple, kwargs: dict) -> dict[str, Any]:
-    return {**defaults, **dict(zip(names, args, strict=False)), **kwargs}
-
-
-def _dropout_of(args: tuple, kwargs: dict) -> dict[str, Any]:
+def _arguments(defaults: dict[str, Any], args: tuple, kwargs: dict) -> dict[str, Any]:
     renamed = {"training" if name == "train" else name: value for name, value in kwargs.items()}
-    return _named(("input", "p", "training", "inplace"), {"p": 0.5, "training": True, "inplace": False}, args, renamed)
-
-
-def _rrelu_of(args: tuple, kwargs: dict) -> dict[str, Any]:
-    defaults = {"lower": 1 / 8, "upper": 1 / 3, "training": False, "inplace": False}
-    return _named(("input", "lower", "upper", "training", "inplace"), defaults, args, kwargs)
-
-
-def _attention_of(args: tuple, kwargs: dict) -> dict[str, Any]:
-    names = ("query", "key", "value", "attn_mask", "dropout_p", "is_causal")
-    defaults = {"attn_mask": None, "dropout_p": 0.0, "is_causal": False, "scale": None, "enable_gqa": False}
-    return _named(names, defaults, args, kwargs)
+    return {**defaults, **dict(zip(defaults, args, strict=False)), **renamed}
 
 
 @functools.cache
 def _opened(func: Any) -> Callable:
     """A function of torch's that doesn't ask whether a mode wants it, so that the mode sees what it calls."""
     checks = ("has_torch_function", "has_torch_function_unary", "has_torch_function_variadic")
-    own = {**func.__globals__, **dict.fromkeys(checks, lambda *_: False)}
-    body = types.FunctionType(func.__code__, own, func.__name__, func.__defaults__, func.__closure__)
+    fresh = {**func.__globals__, **dict.fromkeys(checks, lambda *_: False)}
+    body = types.FunctionType(func.__code__, fresh, func.__name__, func.__defaults__, func.__closure__)
     body.__kwdefaults__ = func.__kwdefaults__
     return body
 
@@ -155,11 +132,11 @@ class OwnRandomness(TorchFunctionMode):
             raise ValueError(_RECOMPUTED)
         kwargs.pop("generator", None)
         if func in _DROPOUTS:
-            return self._dropout(func, _dropout_of(args, kwargs))
+            return self._dropout(func, _arguments(_DROPOUT, args, kwargs))
         if func in _RRELUS:
-            return self._rrelu(func, _rrelu_of(args, kwargs))
+            return self._rrelu(func, _arguments(_RRELU, args, kwargs))
         if func is F.scaled_dot_product_attention:
-            return self._attention(**_attention_of(args, kwargs))
+            return self._attention(**_arguments(_ATTENTION, args, kwargs))
         if func in _IN_PLACE:
             return self._filled(args[0], _IN_PLACE[func], args[1:], kwargs)
         out = kwargs.pop("out", None)
@@ -174,12 +151,12 @@ class OwnRandomness(TorchFunctionMode):
 
     def _drawn(self, func: Callable, args: tuple, kwargs: dict) -> Any:
         """Tensors among the arguments tell the device; without any, the caller does."""
-        given = next((a.device for a in (*args, *kwargs.values()) if isinstance(a, Tensor)), None)
+        present = next((a.device for a in (*args, *kwargs.values()) if isinstance(a, Tensor)), None)
         wanted = kwargs.pop("device", None)
-        device = given or (torch.get_default_device() if wanted is None else torch.device(wanted))
+        device = present or (torch.get_default_device() if wanted is None else torch.device(wanted))
         args = tuple(a.cpu() if isinstance(a, Tensor) else a for a in args)
         kwargs = {name: a.cpu() if isinstance(a, Tensor) else a for name, a in kwargs.items()}
-        if given is None:
+        if present is None:
             kwargs["device"] = "cpu"
         else:
             kwargs.pop("dtype", None)
@@ -190,40 +167,40 @@ class OwnRandomness(TorchFunctionMode):
     def _filled(self, x: Tensor, name: str, args: tuple, kwargs: dict) -> Tensor:
         if x.is_meta:
             return x
-        own = torch.empty(x.shape, dtype=x.dtype, device="cpu")
-        given = [a.cpu() if isinstance(a, Tensor) else a for a in args]
-        return x.copy_(getattr(own, name)(*given, **kwargs, generator=self._generator))
+        fresh = torch.empty(x.shape, dtype=x.dtype, device="cpu")
+        args = tuple(a.cpu() if isinstance(a, Tensor) else a for a in args)
+        return x.copy_(getattr(fresh, name)(*args, **kwargs, generator=self._generator))
 
     def _initial(self, func: Any, tensor: Tensor, **kwargs: Any) -> Tensor:
-        own = torch.empty(tensor.shape, dtype=tensor.dtype, device="cpu")
-        func(own, **{**kwargs, "generator": kwargs.get("generator") or self._generator})
+        fresh = torch.empty(tensor.shape, dtype=tensor.dtype, device="cpu")
+        func(fresh, **{**kwargs, "generator": kwargs.get("generator") or self._generator})
         with torch.no_grad():
-            return tensor.copy_(own)
+            return tensor.copy_(fresh)
 
-    def _kept(self, shape: Any, p: float, like: Tensor) -> Tensor:
+    def _mask(self, shape: Any, p: float, like: Tensor) -> Tensor:
         drawn = torch.rand(shape, generator=self._generator, dtype=torch.float32, device="cpu")
         return (drawn >= p).to(like.device, like.dtype)
 
-    def _dropout(self, func: Any, given: dict[str, Any]) -> Tensor:
-        x, p = given["input"], given["p"]
-        own, saturating = _DROPOUTS[func]
-        kept = self._kept(x.shape if own is None else (*x.shape[:own], *[1] * (x.ndim - own)), p, x)
-        in_place = given["inplace"] or func.__name__.endswith("_")
+    def _dropout(self, func: Any, call: dict[str, Any]) -> Tensor:
+        x, p = call["input"], call["p"]
+        leading, saturating = _DROPOUTS[func]
+        mask = self._mask(x.shape if leading is None else (*x.shape[:leading], *[1] * (x.ndim - leading)), p, x)
+        in_place = call["inplace"] or func.__name__.endswith("_")
         if not saturating:
-            return x.mul_(kept / (1 - p)) if in_place else x * (kept / (1 - p))
+            return x.mul_(mask / (1 - p)) if in_place else x * (mask / (1 - p))
         scale = ((1 - p) * (1 + p * _SATURATED**2)) ** -0.5
-        result = scale * (x * kept + _SATURATED * (1 - kept)) - scale * _SATURATED * p
+        result = scale * (x * mask + _SATURATED * (1 - mask)) - scale * _SATURATED * p
         return x.copy_(result) if in_place else result
 
-    def _rrelu(self, func: Any, given: dict[str, Any]) -> Tensor:
-        x, lower, upper = given["input"], given["lower"], given["upper"]
+    def _rrelu(self, func: Any, call: dict[str, Any]) -> Tensor:
+        x, lower, upper = call["input"], call["lower"], call["upper"]
         drawn = torch.rand(x.shape, generator=self._generator, dtype=torch.float32, device="cpu").to(x)
         result = torch.where(x >= 0, x, x * (lower + (upper - lower) * drawn))
-        return x.copy_(result) if given["inplace"] or func.__name__.endswith("_") else result
+        return x.copy_(result) if call["inplace"] or func.__name__.endswith("_") else result
 
     def _attention(
         self, query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None, dropout_p: float, is_causal: bool,
-        scale: float | None, enable_gqa: bool,
+        scale: float | None = None, enable_gqa: bool = False,
     ) -> Tensor:  # fmt: skip
         """By its definition, with a mask of our own."""
         if enable_gqa:
@@ -237,4 +214,4 @@ class OwnRandomness(TorchFunctionMode):
         elif attn_mask is not None:
             weights = weights + attn_mask
         weights = weights.softmax(-1)
-        return weights * self._kept(weights.shape, dropout_p, weights) / (1 - dropout_p) @ value
+        return weights * self._mask(weights.shape, dropout_p, weights) / (1 - dropout_p) @ value

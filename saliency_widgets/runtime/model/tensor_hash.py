@@ -1,4 +1,4 @@
-"""What tensors and arrays hold, as a few numbers that are others when a single bit is."""
+"""Hashes of what tensors and arrays hold: of a bounded sample at each move, of everything in slices."""
 
 from __future__ import annotations
 
@@ -10,139 +10,198 @@ from typing import Any
 import numpy as np
 import torch
 import xxhash
-from torch import Tensor
+from torch import Tensor, nn
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
+
+from saliency_widgets.runtime.model.walker import is_array
+
+_SAMPLE = 2**20  # bytes, of all tensors together
+_RUN = 256  # bytes that are read together: to reach them takes longer than to read them
+_SLICE = 2**24
+_BLOCK = 4096
 
 
 def digest(array: Any) -> int:
-    """Of a NumPy array's bytes, whatever they mean."""
+    """Return a hash of a NumPy array's bytes."""
     raw: Any = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
     return xxhash.xxh3_64_intdigest(raw) if array.size else 0
 
 
+def numbers_in(value: Any) -> Any:
+    """Return what is in an array, or the state of a generator of random numbers."""
+    if is_array(value):
+        objects = [*map(id, value.ravel().tolist())] if value.dtype.hasobject else digest(np.asarray(value))
+        mask = getattr(value, "mask", None)
+        return value.shape, value.dtype.str, objects, None if mask is None else digest(mask)
+    if isinstance(value, torch.Generator):
+        return digest(value.get_state().numpy())
+    if hasattr(value, "get_state"):  # NumPy's old one
+        state = value.get_state()
+        return digest(state[1]), state[2:]
+    state = value.getstate() if hasattr(value, "getstate") else getattr(value, "bit_generator", value)
+    return str(getattr(state, "state", state))
+
+
 class TensorHash:
-    """Looks at tensors again and again; where they lie as they did, nothing but their numbers is read."""
+    """Identifies the state of some tensors, again and again.
 
-    def __init__(self) -> None:
-        self._places: list[tuple] | None = None
+    Args:
+        tensors: The tensors.
+        sample: Bytes that are read of all of them together, in runs that are spread over each; all bytes if None.
+        weights: Whether parameters are read, too.
+    """
+
+    def __init__(self, tensors: list[Tensor], sample: int | None = _SAMPLE, *, weights: bool = True) -> None:
+        self._tensors, self._sample, self._weights = tensors, sample, weights
+        self._placed: tuple[list, list] | None = None
         self._look: Callable[[], list[int]] = list
+        self._large: list[Tensor] = []
 
-    def __call__(self, tensors: list[Tensor]) -> tuple[list, list, list]:
-        """Where they are and in what form; torch's version counters; and digests of what they hold."""
+    def __call__(self) -> tuple[list, list, list]:
+        """Return where they lie and in which form; torch's version counters; and hashes of the sample."""
+        placed = self._current()
         with torch.inference_mode(False), torch.no_grad():
-            try:
-                places: list[Any] = [look for place in _PLACES for look in map(place, tensors)]
-                versions: list[int | None] = [t._version for t in tensors]
-            except RuntimeError:  # of tensors that lie in another way, or were made in inference mode
-                places = [(id(t), str(t.layout), t.dtype) if _is_odd(t) else _place(t) for t in tensors]
-                versions = [None if t.is_inference() else t._version for t in tensors]
-            if places != self._places:
-                self._places, self._look = places, _looking([tensor.detach() for tensor in tensors])
-            return places, versions, self._look()
+            if self._placed is None or placed[0] != self._placed[0]:
+                self._read([t.detach() for t in self._tensors if self._weights or not isinstance(t, nn.Parameter)])
+            self._placed = placed
+            return *placed, self._look()
+
+    def moved(self) -> bool:
+        """Return whether one lies elsewhere or was counted as written to since the last call; nothing is read."""
+        return self._current() != self._placed
+
+    def _current(self) -> tuple[list, list]:
+        try:
+            counters: list[Any] = list(map(_counter, self._tensors))
+        except RuntimeError:  # tensors made in inference mode have none
+            counters = [None if tensor.is_inference() else tensor._version for tensor in self._tensors]
+        return forms_of(self._tensors), counters
+
+    def _read(self, tensors: list[Tensor]) -> None:
+        most = None if self._sample is None else max(self._sample // max(len(tensors), 1), 4 * _RUN)
+        host, device, odd, self._large = [], [], [], []
+        for tensor in tensors:
+            size = 0 if is_empty(tensor) else tensor.numel() * tensor.element_size()
+            flat = _bytes_of(tensor) if size else None
+            if size and most is not None and size > most:
+                self._large.append(tensor)
+                flat = None if flat is None else _spread(flat, most)
+            elif size and flat is None:
+                odd.append(tensor)
+            if flat is not None:
+                (host if flat.device.type == "cpu" else device).append(flat)
+        whole: list[Any] = [flat.numpy() for flat in host if flat.ndim == 1]
+        runs: list[Any] = [flat.numpy() for flat in host if flat.ndim == 2]
+
+        def look() -> list[int]:
+            state = xxhash.xxh3_64()
+            for part in [*whole, np.concatenate(runs)] if runs else whole:
+                state.update(part)
+            return [state.intdigest(), *map(_hash_of, odd), *_on_devices(device)]
+
+        self._look = look
+
+    def slices(self) -> list[Callable[[], int]]:
+        """Return functions that hash, one slice each, the tensors of which only a sample is read."""
+        slices: list[Callable[[], int]] = []
+        for tensor in self._large:
+            flat = _bytes_of(tensor)
+            pieces = [tensor] if flat is None else flat.split(_SLICE)
+            slices += [functools.partial(_hash_of, piece) for piece in pieces]
+        return slices
 
 
 def is_empty(tensor: Tensor) -> bool:
-    """Whether it has a form and no numbers: on the meta device, as skeletons of modules are, or torch's FakeTensor."""
+    """Return whether a tensor has no values: on the meta device, as skeletons of modules are, or torch's FakeTensor."""
     return tensor.is_meta or isinstance(tensor, torch._subclasses.FakeTensor)
 
 
 def _is_odd(tensor: Tensor) -> bool:
-    return tensor.layout != torch.strided or tensor.is_nested
+    return tensor.layout != torch.strided or tensor.is_nested or is_traceable_wrapper_subclass(tensor)
 
 
-# Each for all tensors at once: a few hundred of them are asked at every move.
-_PLACES: tuple[Callable[[Tensor], Any], ...] = (
-    *(id, Tensor.data_ptr, operator.attrgetter("shape"), Tensor.stride),
-    *(operator.attrgetter("dtype"), Tensor.is_conj),
+_counter = operator.attrgetter("_version")
+_FORMS: tuple[Callable[[Tensor], Any], ...] = (
+    *(id, Tensor.data_ptr, Tensor.stride, Tensor.is_conj),
+    operator.attrgetter("shape", "dtype"),
 )
 
 
-def _place(tensor: Tensor) -> tuple:
-    return tuple([place(tensor) for place in _PLACES])
+def forms_of(tensors: list[Tensor]) -> list[Any]:
+    """Return where tensors lie and how."""
+    try:
+        return [form for look in _FORMS for form in map(look, tensors)]
+    except RuntimeError:  # one of them has no address
+        odd = (_is_odd(tensor) or is_empty(tensor) for tensor in tensors)
+        looks = (_FORMS[:1] if without else _FORMS for without in odd)
+        return [(*(look(tensor) for look in some), tensor.layout) for tensor, some in zip(tensors, looks, strict=True)]
 
 
-def _looking(tensors: list[Tensor]) -> Callable[[], list[int]]:
-    """Gives digests of all their numbers: one of what is on the host, and one of each tensor on a device."""
-    views: list[Any] = []
-    away: list[Tensor] = []
-    odd: list[Tensor] = []
-    for tensor in tensors:
-        if is_empty(tensor):
-            continue
-        flat = None if _is_odd(tensor) or tensor.is_quantized else _flat(tensor)
-        if flat is None:
-            odd.append(tensor)
-        elif flat.device.type == "cpu":
-            views.append(_bytes(flat))
-        elif flat.numel():
-            away.append(flat.view(_WORDS[flat.element_size()]))
-
-    def look() -> list[int]:
-        host = xxhash.xxh3_64()
-        for view in views:
-            host.update(view)
-        for tensor in odd:
-            for part in _parts(tensor):
-                host.update(_bytes(part.cpu().contiguous().reshape(-1)))
-        return [host.intdigest(), *_fetched([_weighted(words) for words in away])]
-
-    return look
-
-
-_WORDS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int32, 16: torch.int32}
-_BLOCK = 4096
-
-
-def _bytes(flat: Tensor) -> Any:
-    return flat.view(torch.uint8).numpy()
-
-
-def _flat(tensor: Tensor) -> Tensor | None:
-    """All its numbers in a row, in the order in which they lie; None where they don't lie close."""
-    tensor = tensor.conj() if tensor.is_conj() else tensor
-    if tensor.is_neg():
+def _bytes_of(tensor: Tensor) -> Tensor | None:
+    """Return all bytes in the order in which they lie, without a copy; None where there are gaps or other layouts."""
+    if _is_odd(tensor) or tensor.is_quantized or tensor.is_neg():
         return None
-    if tensor.is_contiguous():
-        return tensor.view(-1)
-    return tensor.as_strided((tensor.numel(),), (1,)) if torch.ops.aten.is_non_overlapping_and_dense(tensor) else None
+    tensor = tensor.conj() if tensor.is_conj() else tensor
+    if not tensor.is_contiguous():
+        if not torch.ops.aten.is_non_overlapping_and_dense(tensor):
+            return None
+        tensor = tensor.as_strided((tensor.numel(),), (1,))
+    return tensor.view(-1).view(torch.uint8)
 
 
-def _parts(tensor: Tensor) -> list[Tensor]:
-    """What is in a tensor that isn't just numbers in a row."""
+def _spread(flat: Tensor, most: int) -> Tensor:
+    """Return runs of bytes, shape (N, 256), that are spread evenly."""
+    count = most // _RUN
+    step = (len(flat) - _RUN) // (count - 1) // _RUN * _RUN
+    return flat.as_strided((count, _RUN), (step, 1))
+
+
+_ROWS, _COLUMNS = ("crow_indices", "col_indices", "values"), ("ccol_indices", "row_indices", "values")
+_SPARSE = {
+    torch.sparse_coo: ("_indices", "_values"),
+    **dict.fromkeys((torch.sparse_csr, torch.sparse_bsr), _ROWS),
+    **dict.fromkeys((torch.sparse_csc, torch.sparse_bsc), _COLUMNS),
+}
+
+
+def _dense(tensor: Tensor) -> list[Tensor]:
+    """Return the tensors inside one of another layout."""
+    if is_traceable_wrapper_subclass(tensor):
+        return [part for name in tensor.__tensor_flatten__()[0] for part in _dense(getattr(tensor, name))]
     if tensor.is_quantized:
         return [tensor.int_repr()]
     if tensor.is_nested:
-        return [part for piece in tensor.unbind() for part in ([piece] if not _is_odd(piece) else _parts(piece))]
-    if tensor.layout == torch.sparse_coo:
-        return [tensor._indices(), *_parts(tensor._values())]
-    if tensor.layout in (torch.sparse_csr, torch.sparse_bsr):
-        return [tensor.crow_indices(), tensor.col_indices(), *_parts(tensor.values())]
-    if tensor.layout in (torch.sparse_csc, torch.sparse_bsc):
-        return [tensor.ccol_indices(), tensor.row_indices(), *_parts(tensor.values())]
+        return [part for piece in tensor.unbind() for part in _dense(piece)]
+    if tensor.layout in _SPARSE:
+        return [part for name in _SPARSE[tensor.layout] for part in _dense(getattr(tensor, name)())]
     if tensor.layout != torch.strided:
         return [tensor.to_dense()]
     return [torch.view_as_real(tensor.resolve_conj()) if tensor.is_complex() else tensor.resolve_neg()]
 
 
-def _fetched(numbers: list[Tensor]) -> list[int]:
-    """Numbers of several devices, with one transfer of each."""
-    found: dict[torch.device, list[Tensor]] = {}
-    for number in numbers:
-        found.setdefault(number.device, []).append(number)
-    return [value for some in found.values() for value in torch.stack(some).tolist()]
+def _hash_of(tensor: Tensor) -> int:
+    with torch.inference_mode(False), torch.no_grad():
+        if tensor.dtype == torch.uint8 and tensor.ndim == 1 and not _is_odd(tensor):
+            return digest(tensor.numpy()) if tensor.device.type == "cpu" else int(_weighted(tensor))
+        parts = (part.cpu().contiguous().reshape(-1).view(torch.uint8).numpy() for part in _dense(tensor))
+        return hash(tuple(map(digest, parts)))
 
 
-def _weighted(words: Tensor) -> Tensor:
-    """One whole number that stands for many, wherever they are: of a device, only this is fetched.
+def _on_devices(parts: list[Tensor]) -> list[int]:
+    """Return a hash for each device, with one transfer of each."""
+    devices = dict.fromkeys(part.device for part in parts)
+    return [int(_weighted(torch.cat([p.reshape(-1) for p in parts if p.device == device]))) for device in devices]
+
+
+def _weighted(flat: Tensor) -> Tensor:
+    """Return a weighted sum of bytes, on their device.
 
     The weights are fixed, random and odd: what is changed, moved, exchanged or turned round changes the sum.
     """
-    whole = words.numel() // _BLOCK * _BLOCK
-    weights = _random(_BLOCK, words.device)
-    rest = (words[whole:] * weights[: words.numel() - whole]).sum()
-    if not whole:
-        return rest
-    sums = (words[:whole].view(-1, _BLOCK) * weights).sum(1)
-    return (sums * _random(1 << (len(sums) - 1).bit_length(), words.device)[: len(sums)]).sum() + rest
+    flat = torch.nn.functional.pad(flat, (0, -len(flat) % (4 * _BLOCK)))
+    words = flat.view(torch.int32).view(-1, _BLOCK)
+    sums = (words * _random(_BLOCK, flat.device)).sum(1)
+    return (sums * _random(1 << (len(sums) - 1).bit_length(), flat.device)[: len(sums)]).sum()
 
 
 @functools.lru_cache(64)

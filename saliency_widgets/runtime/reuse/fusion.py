@@ -20,18 +20,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.modules import module as _hooks
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.overrides import TorchFunctionMode
 
-from saliency_widgets.runtime.model.isolation import modules_of
+from saliency_widgets.runtime.model.isolation import freeze
+from saliency_widgets.runtime.model.walker import global_hooks, modules_of
 
 _CONVOLUTIONS = (torch.conv1d, torch.conv2d, torch.conv3d)
 _NORMED = ("input", "running_mean", "running_var", "weight", "bias", "training", "momentum", "eps")
 # They tell of a tensor's form, not of its numbers.
 _ASKED = (Tensor.dim, Tensor.size, Tensor.numel, Tensor.ndimension, Tensor.is_floating_point, Tensor.__len__)
 _TYPES = (torch.float32, torch.float64)
-_GLOBAL = tuple(name for name in vars(_hooks) if name.startswith("_global") and name.endswith("hooks"))
 # Of scores, relative to the largest: rounding, and no more.
 TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-9}
 
@@ -75,8 +74,9 @@ class Tuned:
         entry = self.weights.get(id(weight))
         return entry[1] if entry is not None and entry[0] is weight else None
 
-    def dress(self, stand_in: nn.Module) -> None:
-        """Put the folded biases into a stand-in, and let its folded BatchNorms pass on what they get."""
+    def put_into(self, stand_in: nn.Module) -> None:
+        """Put the weights and folded biases into a copy, and let its folded BatchNorms pass on what they get."""
+        freeze(stand_in, self.weight)
         if not self.folded:
             return
         modules = dict(stand_in.named_modules())  # torch's get_submodule asks much for each
@@ -188,11 +188,6 @@ class Observed(TorchFunctionMode):
             module: Any = self._model.get_submodule(conv)
             if bias is module._parameters.get("bias") and (bias is None or self._uses[id(bias)] == 1):
                 yield conv, norm, result
-
-
-def global_hooks() -> list[Any]:
-    """The hooks of all modules, whoever registered them."""
-    return [hook for name in _GLOBAL for hook in getattr(_hooks, name).values()]
 
 
 def has_hooks(model: nn.Module) -> bool:

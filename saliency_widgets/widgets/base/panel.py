@@ -24,6 +24,7 @@ from saliency_widgets.widgets.base.text import RichText
 
 _TOP = 5
 _LISTED = 30_000  # classes: a larger menu is slow in the page, and typed names are looked up without it
+_RECOMPUTE = "Forget all that was computed for this model, and compute again. For changes of it that went unnoticed."
 _LABEL = re.compile(r" \((\d{1,9})\)$", re.ASCII)
 
 
@@ -97,6 +98,7 @@ class Panel:
         self._searched = self._class_search()
         self._choose(self._target)
         self._searched.observe(self._on_search, names="value")
+        self._again = w.Button(description="Recompute", tooltip=_RECOMPUTE, icon="refresh").add_class("sw-recompute")
         self.widget = self._make_column()
         self._show_parameters()
 
@@ -204,16 +206,17 @@ class Panel:
         """All widgets that send requests to the kernel."""
         moved = [self._method, *self._shared.values(), *self._params.values()]
         bars = [] if self._bars is None else [self._bars.widget.marks[-1]]
-        return [*(leaf for control in moved for leaf in control.leaves), self._searched, *bars]
+        return [*(leaf for control in moved for leaf in control.leaves), self._searched, self._again, *bars]
 
     # ---- changes
 
-    def observe(self, moved: Callable[[], None], wrong: Callable[[Exception], None]) -> None:
+    def observe(self, moved: Callable[[], None], wrong: Callable[[Exception], None], again: Callable[[], None]) -> None:
         """Call back when a control is moved.
 
         Args:
             moved: Called when the request has changed.
             wrong: Called with the error if a typed value can't be used; nothing has moved.
+            again: Called when all is to be computed again.
         """
 
         def move() -> None:
@@ -222,6 +225,7 @@ class Panel:
 
         self._moved, self._wrong = move, wrong
         self._method.observe(self._on_method)
+        self._again.on_click(lambda _button: again())
         self._score.observe(self._show_predicted)
         self._score.observe(move)
         for control in self._params.values():
@@ -387,7 +391,7 @@ class Panel:
 
     def _make_column(self) -> w.VBox:
         common = [c.widget for p, c in self._params.items() if not p.advanced]
-        rare = [c.widget for p, c in self._params.items() if p.advanced] + [self._score.widget]
+        rare = [c.widget for p, c in self._params.items() if p.advanced] + [self._score.widget, self._again]
         more = w.Accordion(children=[w.VBox(rare)], titles=["More settings"], selected_index=None)
         more.add_class("sw-fold")  # the page makes it a button for keyboards and screen readers
         target = self._target_section()
