@@ -52,11 +52,12 @@ test-fast: setup ## the tests that need no browser
 test-device: setup ## the tests on a pretend accelerator, which they build; they need a C++ compiler
 	@$(BIN)/python -m pytest -m device tests/device $(PYTEST_ARGS)
 
-lint: setup ## ruff, pyright, the import contracts, and the TypeScript's own checks
+lint: setup ## ruff, pyright, the import contracts, the words, and the TypeScript's own checks
 	@$(BIN)/ruff check --quiet
 	@$(BIN)/ruff format --check --quiet --output-format=concise || { echo "run $(BIN)/ruff format" >&2; exit 1; }
 	@$(BIN)/pyright
 	@$(BIN)/lint-imports
+	@$(BIN)/python tools/check_words.py
 	@$(NPM) run --silent lint
 
 setup: $(PYTHON_DONE) $(BUNDLE) ## make the environment in .venv, once; the other targets do this themselves

@@ -241,8 +241,8 @@ class Bench:
         self.lab.execute(_FORWARD)
         seen.output.locator(".sw-trust").evaluate(_SAID)  # the line itself is made anew
         draw()
-        found = self.lab.js("return await window.__measured;", seconds=120)
-        return {"final": found["ms"], "forward": self.lab.value("_times[4]")}
+        measured = self.lab.js("return await window.__measured;", seconds=120)
+        return {"final": measured["ms"], "forward": self.lab.value("_times[4]")}
 
     def press(self, element: Locator, control: Locator, key: str) -> Timing:
         """A key pressed on a control, with a kernel that does nothing else."""

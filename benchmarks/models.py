@@ -22,15 +22,15 @@ IMAGES = ("chelsea", "coffee", "astronaut", "rocket", "china", "flower")
 class Block(nn.Module):
     """Two convolutions and a way around them."""
 
-    def __init__(self, given: int, channels: int, stride: int) -> None:
+    def __init__(self, inputs: int, channels: int, stride: int) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(given, channels, 3, stride, 1, bias=False)
+        self.conv1 = nn.Conv2d(inputs, channels, 3, stride, 1, bias=False)
         self.bn1 = nn.BatchNorm2d(channels)
         self.conv2 = nn.Conv2d(channels, channels, 3, 1, 1, bias=False)
         self.bn2 = nn.BatchNorm2d(channels)
         self.around = nn.Sequential()
-        if stride > 1 or given != channels:
-            self.around = nn.Sequential(nn.Conv2d(given, channels, 1, stride, bias=False), nn.BatchNorm2d(channels))
+        if stride > 1 or inputs != channels:
+            self.around = nn.Sequential(nn.Conv2d(inputs, channels, 1, stride, bias=False), nn.BatchNorm2d(channels))
 
     def forward(self, x: Tensor) -> Tensor:
         y = F.relu(self.bn1(self.conv1(x)))

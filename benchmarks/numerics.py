@@ -103,21 +103,21 @@ def peers_of(model: str, device: str = "cpu") -> Mapping[str, Callable[[], Any]]
 
     def pair_call(rows: Any, call_model_args: Any = None, expected_keys: Any = None) -> Any:  # noqa: ARG001
         leaf = torch.tensor(rows, dtype=torch.float32, device=device).movedim(-1, 1).requires_grad_(True)
-        (found,) = torch.autograd.grad(net(leaf)[:, TARGET].sum(), leaf)
-        return {pair.INPUT_OUTPUT_GRADIENTS: found.movedim(1, -1).cpu().numpy()}
+        (gradient,) = torch.autograd.grad(net(leaf)[:, TARGET].sum(), leaf)
+        return {pair.INPUT_OUTPUT_GRADIENTS: gradient.movedim(1, -1).cpu().numpy()}
 
     image = x[0].movedim(0, -1).cpu().numpy()
-    found: dict[str, Callable[[], Any]] = {
+    timers: dict[str, Callable[[], Any]] = {
         f"captum IG {rows or 'default'}": captum_ig(rows) for rows in (None, 4, 8, 16)
     }
-    found |= {f"captum SmoothGrad {rows or 'default'}": captum_smoothgrad(rows) for rows in (None, 4, 8, 16)}
-    found["PAIR IG"] = lambda: pair.IntegratedGradients().GetMask(
+    timers |= {f"captum SmoothGrad {rows or 'default'}": captum_smoothgrad(rows) for rows in (None, 4, 8, 16)}
+    timers["PAIR IG"] = lambda: pair.IntegratedGradients().GetMask(
         image, pair_call, x_steps=N, x_baseline=start[0].movedim(0, -1).cpu().numpy(), batch_size=8
     )
-    found["PAIR SmoothGrad"] = lambda: pair.GradientSaliency().GetSmoothedMask(
+    timers["PAIR SmoothGrad"] = lambda: pair.GradientSaliency().GetSmoothedMask(
         image, pair_call, nsamples=N, stdev_spread=0.15, magnitude=False
     )
-    return found
+    return timers
 
 
 def bare_loop(ours: Ours, variant: Callable[[range], Tensor], rows: int) -> Callable[[], Any]:
@@ -135,12 +135,12 @@ def bare_loop(ours: Ours, variant: Callable[[range], Tensor], rows: int) -> Call
 def speed(name: str, rounds: int, device: str = "cpu") -> list[Row]:
     """From scratch, against a bare loop and the peers."""
     ours, peers = Ours(name, device), Elsewhere(peers_of, name, device)
-    start, way = torch.full_like(ours.x, BLACK), ours.x - BLACK
+    start, difference = torch.full_like(ours.x, BLACK), ours.x - BLACK
     spread = 0.15 * float(ours.x.max() - ours.x.min())
     rows = ours.problem.rows or (16 if device == "cpu" else 64)  # the same batch on both sides
 
-    def on_the_way(k: range) -> Tensor:
-        return start + torch.tensor([(j + 0.5) / N for j in k], device=device).view(-1, 1, 1, 1) * way
+    def on_the_path(k: range) -> Tensor:
+        return start + torch.tensor([(j + 0.5) / N for j in k], device=device).view(-1, 1, 1, 1) * difference
 
     def noisy(k: range) -> Tensor:
         return ours.x + spread * torch.randn(len(k), *ours.x.shape[1:], device=device)
@@ -153,25 +153,25 @@ def speed(name: str, rounds: int, device: str = "cpu") -> list[Row]:
         "bare SmoothGrad": lambda: seconds(bare_smoothgrad),
         **{peer: peers.timer(peer) for peer in peers.names},
     }
-    bare_ig, bare_smoothgrad = bare_loop(ours, on_the_way, rows), bare_loop(ours, noisy, rows)
+    bare_ig, bare_smoothgrad = bare_loop(ours, on_the_path, rows), bare_loop(ours, noisy, rows)
     t = interleaved(timers, rounds)
     peers.close()
 
     def row(what: str, value: float, limit: float | None = None, note: str = "") -> Row:
         return Row(name, what, value, limit, note=note)
 
-    found = []
+    result = []
     for method, best_limit, default_limit in (("IG", 0.75, 0.40), ("SmoothGrad", 0.75, 0.45)):
         best = min((k for k in t if k.startswith(f"captum {method}") and "default" not in k), key=t.__getitem__)
         each = f"{t[method] / N * 1e3:.1f} ms a gradient"
-        found += [
+        result += [
             row(f"{method}-50 / bare loop", t[method] / t[f"bare {method}"], 1.05, each),
             row(f"{method}-50 / captum, best batch", t[method] / t[best], best_limit, f"{best.split()[-1]} rows"),
             row(f"the bare loop itself / captum {method}, best batch", t[f"bare {method}"] / t[best]),
             row(f"{method}-50 / captum, default", t[method] / t[f"captum {method} default"], default_limit),
             row(f"{method}-50 / PAIR", t[method] / t[f"PAIR {method}"]),
         ]
-    return found
+    return result
 
 
 def _methods_of(name: str, tuned: bool) -> Mapping[str, Callable[[], Any]]:
@@ -403,26 +403,28 @@ def accuracy(name: str, steps: int = 1024) -> list[Row]:
     model = model_of(name)
     gradient = None
     errors: dict[str, list[float]] = {}
-    told = []
+    notes = []
     for image in IMAGES:
         x = input_of(image)
         target = int(model(x).argmax())
         start = torch.full_like(x, BLACK)
         gradient = bare_gradient(tuned_by_hand(model), target)
 
-        def integral(rule: str, n: int, start: Any = start, way: Any = x - start, gradient: Any = gradient) -> Any:
+        def integral(
+            rule: str, n: int, start: Any = start, difference: Any = x - start, gradient: Any = gradient
+        ) -> Any:
             nodes, weights = RULES[rule](n)
-            total = torch.zeros_like(way)
+            total = torch.zeros_like(difference)
             for first in range(0, len(nodes), 16):
-                t = nodes[first : first + 16].to(way).view(-1, 1, 1, 1)
-                rows = gradient(start + t * way)
-                total += (weights[first : first + 16].to(way).view(-1, 1, 1, 1) * rows).sum(0)
-            return way * total
+                t = nodes[first : first + 16].to(difference).view(-1, 1, 1, 1)
+                rows = gradient(start + t * difference)
+                total += (weights[first : first + 16].to(difference).view(-1, 1, 1, 1) * rows).sum(0)
+            return difference * total
 
         reference = integral("trapezoid", steps)
-        found = attribute(model, x, target=target, baseline=start, n_steps=48, tolerance=0.0)
+        adaptive = attribute(model, x, target=target, baseline=start, n_steps=48, tolerance=0.0)
         maps = {
-            "adaptive": found.values,
+            "adaptive": adaptive.values,
             "gauss_legendre": integral("gauss_legendre", 50),
             "midpoint": integral("midpoint", 50),
             "clenshaw_curtis": integral("clenshaw_curtis", 48),
@@ -431,14 +433,14 @@ def accuracy(name: str, steps: int = 1024) -> list[Row]:
         size = reference.abs().sum()
         for rule, values in maps.items():
             errors.setdefault(rule, []).append(float((values - reference).abs().sum() / size))
-        told.append(float(found.map_error[0]) / errors["adaptive"][-1])
+        notes.append(float(adaptive.map_error[0]) / errors["adaptive"][-1])
     ratios = [a / b for a, b in zip(errors["adaptive"], errors["gauss_legendre"], strict=True)]
     each = ", ".join(f"{p} {r:.2f}" for p, r in zip(IMAGES, ratios, strict=True))
     rows = [
         Row(name, f"map error, adaptive IG at 49 / Gauss-Legendre 50, median of {len(IMAGES)} images",
             median(ratios), 0.80, note=each),
-        Row(name, "estimated / true map error, adaptive IG at 49, median", median(told), unit="ratio",
-            note=f"{min(told):.2f} to {max(told):.2f}"),
+        Row(name, "estimated / true map error, adaptive IG at 49, median", median(notes), unit="ratio",
+            note=f"{min(notes):.2f} to {max(notes):.2f}"),
     ]  # fmt: skip
     return rows + [Row(name, f"map error, {rule} (relative L1)", median(e), unit="") for rule, e in errors.items()]
 
@@ -462,7 +464,7 @@ def measure(rounds: int, device: str = "cpu") -> list[Row]:
         parts.append(("ViT-B and ViT-L: weights", partial(weights, rounds)))
         parts.append((f"{MODELS[0]}: accuracy", partial(accuracy, MODELS[0])))
     rows: list[Row] = []
-    for told, part in tqdm(parts, unit="part"):
-        tqdm.write(told)
+    for title, part in tqdm(parts, unit="part"):
+        tqdm.write(title)
         rows += part()
     return rows

@@ -41,9 +41,9 @@ def _choices(name: str, rounds: int) -> list[Row]:
         "bfloat16": {"precision": "bfloat16"},
     }
     ours = {key: Ours(name, "cuda", **choice) for key, choice in how.items()}
-    asked: dict[str, dict[str, Any]] = {"passes of 1": {"chunk_size": 1}, "passes of 32": {}}
-    found = []
-    for size, params in asked.items():
+    settings: dict[str, dict[str, Any]] = {"passes of 1": {"chunk_size": 1}, "passes of 32": {}}
+    rows = []
+    for size, params in settings.items():
         timers = {key: it.fresh("smoothgrad", n_samples=N, **params) for key, it in ours.items()}
         t = interleaved(timers, max(rounds, 3))  # a shape is recorded when it comes for the third time
         for key in list(how)[1:]:
@@ -51,8 +51,8 @@ def _choices(name: str, rounds: int) -> list[Row]:
             notes = () if last is None or last.attribution is None else last.attribution.notes
             said = next((note for note in notes if note.startswith("Computed in")), "")
             what = f"SmoothGrad-{N}, {size}, {key} / full precision"
-            found.append(Row(name, what, t[key] / t["full precision"], note=said))
-    return found
+            rows.append(Row(name, what, t[key] / t["full precision"], note=said))
+    return rows
 
 
 def _batches(name: str, rounds: int) -> list[Row]:

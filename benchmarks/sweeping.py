@@ -41,6 +41,6 @@ def measure(rounds: int) -> list[Row]:
 
     with cluster(1) as one, cluster(2) as two, Client(one) as first, Client(two) as second:
         timers = {"1": timer(first.get_executor()), "2": timer(second.get_executor())}
-        found = interleaved(timers, max(2, rounds // 2))
-    note = f"{found['1']:.1f} s on one, {found['2']:.1f} s on two: {found['1'] / found['2']:.2f} times as fast"
-    return [Row("EfficientNet-Lite0", "a sweep on two Dask workers / on one", found["2"] / found["1"], note=note)]
+        seconds = interleaved(timers, max(2, rounds // 2))
+    note = f"{seconds['1']:.1f} s on one, {seconds['2']:.1f} s on two: {seconds['1'] / seconds['2']:.2f} times as fast"
+    return [Row("EfficientNet-Lite0", "a sweep on two Dask workers / on one", seconds["2"] / seconds["1"], note=note)]

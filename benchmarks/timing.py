@@ -60,13 +60,13 @@ def seconds(work: Callable[[], Any]) -> float:
 
 def interleaved(timers: Mapping[Name, Callable[[], float]], rounds: int) -> dict[Name, float]:
     """The median of each timer's seconds; all of them take part in each round, after one that doesn't count."""
-    found: dict[Name, list[float]] = {name: [] for name in timers}
+    seconds: dict[Name, list[float]] = {name: [] for name in timers}
     for turn in range(rounds + 1):
         for name, timer in timers.items():
             spent = timer()
             if turn:
-                found[name].append(spent)
-    return {name: median(times) for name, times in found.items()}
+                seconds[name].append(spent)
+    return {name: median(times) for name, times in seconds.items()}
 
 
 class Elsewhere:

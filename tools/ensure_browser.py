@@ -137,13 +137,13 @@ def default_installers(environ: Mapping[str, str]) -> list[Installer]:
 
 def _candidates(environ: Mapping[str, str], places: Iterable[str | Path]) -> Iterable[Path]:
     for name in NAMES:
-        if found := shutil.which(name, path=environ.get("PATH", "")):
-            yield Path(found)
+        if path := shutil.which(name, path=environ.get("PATH", "")):
+            yield Path(path)
     home = environ.get("HOME", "")
-    for place in places:
-        yield _at_home(place, home)
-    own = environ.get("PLAYWRIGHT_BROWSERS_PATH")
-    for folder in (own,) if own else _PLAYWRIGHT_FOLDERS:
+    for folder in places:
+        yield _at_home(folder, home)
+    variable = environ.get("PLAYWRIGHT_BROWSERS_PATH")
+    for folder in (variable,) if variable else _PLAYWRIGHT_FOLDERS:
         for pattern in _PLAYWRIGHT_PATTERNS:
             yield from sorted(_at_home(folder, home).glob(pattern), reverse=True)
 

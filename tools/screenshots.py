@@ -91,9 +91,9 @@ def sweep(lab: Lab) -> None:
     lab.page.set_viewport_size({"width": 1080, "height": 1560})
     lab.open(lab.write_notebook([SWEEP], "sweep.ipynb"))
     lab.run_all(seconds=600)
-    found = lab.output(0).locator(".sw-sweep")
-    found.locator(".sw-cell[data-generation]").nth(8).wait_for(timeout=120_000)
-    in_both_themes(lab, "sweep", found)
+    widget = lab.output(0).locator(".sw-sweep")
+    widget.locator(".sw-cell[data-generation]").nth(8).wait_for(timeout=120_000)
+    in_both_themes(lab, "sweep", widget)
 
 
 def compare(lab: Lab) -> None:
@@ -121,9 +121,9 @@ def lesson(lab: Lab) -> None:
     lab.open(lab.write_notebook([LESSON], "lesson.ipynb"))
     lab.run_all()
     lab.execute("lesson.wait(); lesson.step = 'guided_backprop'", seconds=120)
-    found = lab.output(0).locator(".sw-lesson")
-    found.locator(".sw-lesson-choice[aria-pressed='true']").wait_for(timeout=30_000)
-    in_both_themes(lab, "lesson", found)
+    widget = lab.output(0).locator(".sw-lesson")
+    widget.locator(".sw-lesson-choice[aria-pressed='true']").wait_for(timeout=30_000)
+    in_both_themes(lab, "lesson", widget)
 
 
 def table(lab: Lab) -> None:

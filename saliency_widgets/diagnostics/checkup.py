@@ -218,9 +218,9 @@ def _zeros(runner: Runner, seen: Observation) -> Iterator[Finding]:
     share = float(zero.double().mean())
     if gradient.ndim == 2 and bool(zero.any()) and not runner.parts:
         columns = zero.nonzero()[:, 0].tolist()
-        told = ", ".join(map(str, columns[:8])) + (f" and {len(columns) - 8} more" if len(columns) > 8 else "")
+        listed = ", ".join(map(str, columns[:8])) + (f" and {len(columns) - 8} more" if len(columns) > 8 else "")
         yield Finding(
-            f"The gradient of {len(columns)} of {len(zero)} inputs is exactly zero: number {told}.",
+            f"The gradient of {len(columns)} of {len(zero)} inputs is exactly zero: number {listed}.",
             remedy="The model doesn't read them, or not here; check with other inputs.",
             severity="caution",
         )
@@ -309,7 +309,7 @@ def _coupled(runner: Runner, _seen: Observation) -> Iterator[Finding]:
 
 
 def _range(runner: Runner, seen: Observation) -> Iterator[Finding]:
-    """The first BatchNorm has seen the training data; without one, only raw bytes can be told."""
+    """The first BatchNorm has seen the training data; without one, only raw bytes can be listed."""
     largest = float(runner.inputs.abs().max())
     if seen.norm is not None:
         path, far, wide = seen.norm

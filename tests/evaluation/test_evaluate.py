@@ -229,7 +229,7 @@ def test_what_does_not_fit_is_said_before_anything_is_computed():
         ({}, {}, ValueError, "methods: it is empty"),
         (attribution, {"params": {"n_samples": 3}}, TypeError, "n_samples"),
         ("gradient", {"fill": torch.ones(5)}, ValueError, "broadcast"),
-        ("gradient", {"fill": "neighbours"}, ValueError, "neighbors"),
+        ("gradient", {"fill": "neighborhood"}, ValueError, "neighbors"),
         ("gradient", {"draws": -1}, ValueError, "draws"),
         ("gradient", {"inputs": []}, ValueError, "the list is empty"),
     ]:

@@ -29,7 +29,7 @@ from saliency_widgets.runtime.model.walker import global_hooks, modules_of
 _CONVOLUTIONS = (torch.conv1d, torch.conv2d, torch.conv3d)
 _NORMED = ("input", "running_mean", "running_var", "weight", "bias", "training", "momentum", "eps")
 # They tell of a tensor's form, not of its numbers.
-_ASKED = (Tensor.dim, Tensor.size, Tensor.numel, Tensor.ndimension, Tensor.is_floating_point, Tensor.__len__)
+_FORM = (Tensor.dim, Tensor.size, Tensor.numel, Tensor.ndimension, Tensor.is_floating_point, Tensor.__len__)
 _TYPES = (torch.float32, torch.float64)
 # Of scores, relative to the largest: rounding, and no more.
 TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-9}
@@ -127,7 +127,7 @@ class Observed(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         """Count who takes what; everything goes its way."""
         kwargs = kwargs or {}
-        if getattr(func, "__name__", "") == "__get__" or func in _ASKED:
+        if getattr(func, "__name__", "") == "__get__" or func in _FORM:
             return func(*args, **kwargs)
         self._uses.update(id(tensor) for tensor in _tensors((*args, *kwargs.values())))
         if func is F.batch_norm:
