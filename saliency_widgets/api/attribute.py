@@ -17,7 +17,7 @@ from saliency_widgets.session.problem import Problem
 from saliency_widgets.session.request import Request
 
 
-def attribute(
+def attribute(  # noqa: PLR0913
     model: nn.Module,
     inputs: Any,
     *,

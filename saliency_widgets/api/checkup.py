@@ -95,7 +95,7 @@ def check_up_when_idle(
     return work
 
 
-def checkup(
+def checkup(  # noqa: PLR0913
     model: nn.Module,
     inputs: Any,
     *,

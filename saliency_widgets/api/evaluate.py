@@ -127,7 +127,7 @@ class _Row:
                         self.put(name, read(result), "it is undefined here.")
 
 
-def evaluate(
+def evaluate(  # noqa: PLR0913
     model: nn.Module,
     inputs: Any,
     methods: Iterable[Any] | Mapping[str, Any] | Attribution | Tensor | np.ndarray = (DEFAULT,),

@@ -92,7 +92,7 @@ def shuffle(
     return frame.sort_values("contribution", key=np.abs, ascending=False, kind="stable")
 
 
-def importance(
+def importance(  # noqa: PLR0913
     model: nn.Module,
     rows: Any,
     labels: Any = None,

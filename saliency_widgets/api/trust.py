@@ -72,7 +72,7 @@ def mask_of(mask: Any, share: float | None, problem: Problem) -> Tensor:
     return numbers.bool()
 
 
-def ablate(
+def ablate(  # noqa: PLR0913
     model: nn.Module,
     inputs: Any,
     mask: Any,

@@ -168,7 +168,7 @@ class Curves(Running):
 KINDS: tuple[Kind, Kind] = ("deletion", "insertion")
 
 
-def curves(
+def curves(  # noqa: PLR0913
     runner: Runner,
     values: Tensor,
     *,

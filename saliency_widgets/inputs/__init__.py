@@ -2,7 +2,9 @@
 
 from saliency_widgets.inputs.adapters import class_names_of, unwrapped
 from saliency_widgets.inputs.image import ImageKind
-from saliency_widgets.inputs.multi_input import Explain, prepare_for
+from saliency_widgets.inputs.multi_input import prepare_for
+from saliency_widgets.inputs.nested import Explain
+from saliency_widgets.inputs.options import Options, split_options
 from saliency_widgets.inputs.prepared import Prepared, prepare
 from saliency_widgets.inputs.table import Table, TableKind, as_explored, is_table, read_table
 from saliency_widgets.outputs.class_names import read_class_names, short_names
@@ -10,6 +12,7 @@ from saliency_widgets.outputs.class_names import read_class_names, short_names
 __all__ = [
     "Explain",
     "ImageKind",
+    "Options",
     "Prepared",
     "Table",
     "TableKind",
@@ -21,5 +24,6 @@ __all__ = [
     "read_class_names",
     "read_table",
     "short_names",
+    "split_options",
     "unwrapped",
 ]

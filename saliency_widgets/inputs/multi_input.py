@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,7 +19,6 @@ from saliency_widgets.attribution.score import scores_in
 from saliency_widgets.inputs import reading
 from saliency_widgets.inputs.adapters import transform_of
 from saliency_widgets.inputs.nested import (
-    Explain,
     check_depth,
     chosen,
     is_image,
@@ -29,6 +28,7 @@ from saliency_widgets.inputs.nested import (
     leaves,
     listed,
 )
+from saliency_widgets.inputs.options import Options
 from saliency_widgets.inputs.prepared import Prepared, kind_of, prepare, prepare_table
 from saliency_widgets.inputs.table import Table, is_table, read_table
 from saliency_widgets.runtime.arguments import Arguments, Slot, entries, mapped, rebuilt
@@ -38,13 +38,10 @@ from saliency_widgets.runtime.model.isolation import stand_in
 def prepare_for(
     model: nn.Module,
     inputs: Any,
-    transform: Any,
-    explain: Explain,
+    options: Options,
     *,
     device: torch.device,
     dtype: torch.dtype | None,
-    feature_names: Sequence[str] | None = None,
-    background: Any = None,
     gradients: bool = True,
 ) -> Prepared:
     """Bring inputs of any supported form into the form that a model takes.
@@ -59,14 +56,9 @@ def prepare_for(
             one number for each sample. Tensors may be nested in lists, tuples, mappings and dataclasses; they are named
             by their path, "batch.x" or "xs.0". A list at the top level is a batch of inputs. One input of shape
             (a, b, c) is an image or a batch of a, whichever the model can take.
-        transform: See :func:`~saliency_widgets.inputs.adapters.transform_of`; with several inputs it is for the
-            images, or a mapping from names to transforms.
-        explain: Which of several inputs: a name, a path or path prefix, a position, or a list of them. Default: all
-            floating-point ones with a row for each sample.
+        options: What is said about the model and the input.
         device: The model's device.
         dtype: The model's dtype; None for the inputs' types, or for torch's default if the model takes only that.
-        feature_names: Of table rows, see :func:`~saliency_widgets.inputs.table.read_table`.
-        background: Other rows of the table.
         gradients: Whether the method needs gradients; if not, whole numbers and truth values are explained, too.
 
     Raises:
@@ -76,9 +68,7 @@ def prepare_for(
     check_depth(inputs)
 
     def typed(dtype: torch.dtype | None) -> Prepared:
-        return _prepare_all(
-            model, inputs, transform, explain, device, dtype, feature_names, background, gradients=gradients
-        )
+        return _prepare_all(model, inputs, options, device, dtype, gradients=gradients)
 
     prepared, default = typed(dtype), torch.get_default_dtype()
     alone = prepared.arguments is None
@@ -94,19 +84,19 @@ def _runs(model: nn.Module, prepared: Prepared) -> bool:
 
 
 def _prepare_all(
-    model: nn.Module, inputs: Any, transform: Any, explain: Explain, device: torch.device, dtype: torch.dtype | None,
-    feature_names: Sequence[str] | None, background: Any, *, gradients: bool,
-) -> Prepared:  # fmt: skip
+    model: nn.Module, inputs: Any, options: Options, device: torch.device, dtype: torch.dtype | None, *, gradients: bool
+) -> Prepared:
+    transform, explain, background = options.transform, options.explain, options.background
     if background is not None and is_nest(inputs) and not _are_rows(inputs):
         raise ValueError(
             "background: it applies to rows of a table only. For a model with several inputs, pass "
             "method='expected_gradients' and baselines= a mapping from names to stacks."
         )
-    if is_table(inputs, background, feature_names, transform):
+    if is_table(inputs, background, options.feature_names, transform):
         if explain is not None:
             raise ValueError("explain: a row of a table is one input. Leave it out.")
         read = inputs if isinstance(inputs, Table) else None
-        read = read or read_table(inputs, background, feature_names=feature_names, transform=transform)
+        read = read or read_table(inputs, background, feature_names=options.feature_names, transform=transform)
         return prepare_table(read, device=device, dtype=dtype)
     if isinstance(inputs, Mapping):
         top = {str(name): value for name, value in inputs.items()}

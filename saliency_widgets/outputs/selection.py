@@ -131,7 +131,7 @@ def top_classes(logits: Tensor, *, score: str = SCORE.default, binary: bool = Fa
     return torch.full((len(logits),), int(binary), device=logits.device)
 
 
-def resolve(
+def resolve(  # noqa: PLR0913
     target: Target,
     logits: Tensor | None,
     batch: int,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import cached_property
 from typing import Any
@@ -16,7 +16,7 @@ from saliency_widgets.attribution import Kind, Reduction, Score
 from saliency_widgets.attribution.registry import DEFAULT
 from saliency_widgets.attribution.score import SCORE, in_classes, is_function
 from saliency_widgets.inputs import (
-    Explain,
+    Options,
     Prepared,
     Table,
     class_names_of,
@@ -51,16 +51,8 @@ class Problem:
     Args:
         model: Any module; it is run and never changed.
         inputs: See :func:`saliency_widgets.inputs.prepare_for`.
-        transform: From the input to what the model takes.
-        class_names: Names of the classes in order. Default: looked up on the model.
-        explain: Which of several inputs to explain.
-        device: Where to compute, on a private copy. Default: the model's device, without a copy.
-        fold: Whether BatchNorms may be folded into convolutions, and channels laid out last.
-        precision: See :mod:`~saliency_widgets.runtime.precision`.
-        cuda_graphs: Whether to record passes and replay them for repeated shapes.
-        feature_names: The columns' names, for table rows without names.
-        background: Other rows of the table.
         gradients: Whether gradients of the inputs are needed.
+        **options: See :class:`~saliency_widgets.inputs.options.Options`.
 
     Raises:
         TypeError: ``model`` is not a module, or another argument has an unsupported type.
@@ -72,21 +64,15 @@ class Problem:
         model: nn.Module,
         inputs: Any,
         *,
-        transform: Any = None,
-        class_names: Any = None,
-        explain: Explain = None,
-        device: torch.device | str | None = None,
-        fold: bool = True,
-        precision: str | None = None,
-        cuda_graphs: bool = False,
-        feature_names: Sequence[str] | None = None,
-        background: Any = None,
         gradients: bool = True,
+        **options: Any,
     ) -> None:
         if not isinstance(model, nn.Module):
             raise TypeError(f"model: expected a torch.nn.Module, got a {type(model).__name__}.")
         if any(is_lazy(tensor) for tensor in (*model.parameters(), *model.buffers())):
             raise ValueError("model: some layers have no weights yet (lazy modules). Run model(inputs) once first.")
+        about = Options(**options)
+        device = about.device
         check_device(device)
         empty = [is_empty(tensor) for tensor in (*model.parameters(), *model.buffers())]
         moved = device is not None and str(device) != str(device_of(model))
@@ -99,35 +85,22 @@ class Problem:
         model = self.model
         self._inputs = inputs
         self._prepare = lambda inputs: prepare_for(
-            model, inputs, transform, explain, device=device_of(model), dtype=dtype_of(model),
-            feature_names=feature_names, background=background, gradients=gradients,
-        )  # fmt: skip
-        self._precision = check_precision(precision, device_of(model))
-        for name, switch in (("fold", fold), ("cuda_graphs", cuda_graphs)):
-            if not isinstance(switch, bool):
-                raise TypeError(f"{name}: expected True or False, got a {type(switch).__name__}.")
-        if cuda_graphs and device_of(model).type != "cuda":
+            model, inputs, about, device=device_of(model), dtype=dtype_of(model), gradients=gradients
+        )
+        self._precision = check_precision(about.precision, device_of(model))
+        if about.cuda_graphs and device_of(model).type != "cuda":
             raise ValueError(
                 f"cuda_graphs: expected a CUDA device, and the model is on {str(device_of(model))!r}. "
                 f"Leave it out, or pass device='cuda'."
             )
-        self._cuda_graphs = cuda_graphs
+        self._cuda_graphs = about.cuda_graphs
         self._replays: Replays | None = None
         self.prepared: Prepared = self._prepare(inputs)
         self._seen = identity(inputs)
-        names, self._names_passed = class_names_of(class_names, transform, model)
+        names, self._names_passed = class_names_of(about.class_names, about.transform, model)
         self.class_names = read_class_names(names)
-        # The options that are needed to repeat a computation, besides the settings of its request.
-        self.options = {
-            **({} if explain is None else {"explain": explain}),
-            **({} if device is None else {"device": str(device)}),
-            **({} if fold else {"fold": False}),
-            **({} if precision is None else {"precision": precision}),
-            **({"cuda_graphs": True} if cuda_graphs else {}),
-            **({} if feature_names is None else {"feature_names": [*map(str, feature_names)]}),
-            **({} if background is None else {"background": background}),
-        }
-        self.transformed = transform is not None
+        self.options = about.to_repeat()  # needed to repeat a computation, besides the settings of its request
+        self.transformed = about.transform is not None
         self.memory = Memory()
         self._sharing: dict[tuple, Sharing] = {}
         self._lock = threading.RLock()
@@ -139,7 +112,7 @@ class Problem:
         self._logits: tuple[tuple, Tensor] | None = None  # as the model returns them
         self._shape: tuple[tuple, tuple[int, ...]] | None = None  # of its output
         self._spatial: tuple[tuple, Mapping[str, Spatial]] | None = None
-        self._fold = fold
+        self._fold = about.fold
         self._tuned: Tuned | None = None
         if any(empty):
             self._check_loaded()

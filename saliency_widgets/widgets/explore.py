@@ -14,7 +14,7 @@ from saliency_widgets.inputs import Explain
 from saliency_widgets.widgets.explorer import Explorer
 
 
-def explore(
+def explore(  # noqa: PLR0913
     model: nn.Module,
     inputs: Any,
     *,

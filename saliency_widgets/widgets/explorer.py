@@ -11,7 +11,6 @@ from typing import Any
 
 import ipywidgets as w
 import numpy as np
-import torch
 from ipycanvas import Canvas
 from torch import nn
 
@@ -21,7 +20,7 @@ from saliency_widgets.attribution.registry import DEFAULT
 from saliency_widgets.attribution.result import code_of
 from saliency_widgets.attribution.score import SCORE
 from saliency_widgets.diagnostics.report import Finding
-from saliency_widgets.inputs import Explain, as_explored
+from saliency_widgets.inputs import as_explored, split_options
 from saliency_widgets.params import TIMEOUT, check_list
 from saliency_widgets.session import CacheInfo, Event, Problem, Request, Session
 from saliency_widgets.session.explanation import FinishedMap
@@ -69,32 +68,21 @@ class Explorer(WithStaticOutput, Showable, w.Box):
         inputs: Any,
         *,
         target: Any = None,
-        transform: Any = None,
-        class_names: Any = None,
-        feature_names: Sequence[str] | None = None,
-        background: Any = None,
         labels: Any = None,
-        explain: Explain = None,
-        device: torch.device | str | None = None,
         method: Any = DEFAULT,
         methods: Iterable[Any] = (),
         score: str = SCORE.default,
-        fold: bool = True,
-        precision: str | None = None,
-        cuda_graphs: bool = False,
         executor: str = "thread",
         **params: Any,
     ) -> None:
         check_executor(executor)
-        inputs = as_explored(inputs, background, feature_names, transform)
-        options = {
-            "transform": transform, "class_names": class_names, "feature_names": feature_names,
-            "background": background, "device": device, "fold": fold, "precision": precision,
-            "cuda_graphs": cuda_graphs,
-        }  # fmt: skip
-        problem = Problem(model, inputs, explain=explain, **options)
-        if problem.parts and explain is None:  # of several inputs, the image is shown
-            problem = Problem(model, inputs, explain=[*problem.image_parts, *problem.parts][0], **options)
+        options, params = split_options(params)
+        transform = options.get("transform")
+        inputs = as_explored(inputs, options.get("background"), options.get("feature_names"), transform)
+        problem = Problem(model, inputs, **options)
+        if problem.parts and options.get("explain") is None:  # of several inputs, the image is shown
+            explain = [*problem.image_parts, *problem.parts][0]
+            problem = Problem(model, inputs, **{**options, "explain": explain})
         if labels is not None and problem.kind.columns is None:
             raise ValueError("labels: these are the labels of the rows of background=, which is missing.")
         methods = [methods] if isinstance(methods, str) else check_list("methods", methods, "['gradient']")
@@ -102,7 +90,8 @@ class Explorer(WithStaticOutput, Showable, w.Box):
         setup = Setup(executor, panel, params, labels)
         self.kind_view = _VIEWS.get(problem.kind.name, ImageView)(problem, setup)  # the image's says what is shown
         shown = inputs if problem.table is None else problem.table.rows
-        self.arguments = {"model": model, "inputs": shown, "transform": transform, "class_names": class_names}
+        names = options.get("class_names")
+        self.arguments = {"model": model, "inputs": shown, "transform": transform, "class_names": names}
         self.problem = problem
         self._checked_version: Any = None
         self.request = self.panel.request()  # before anything is shown: a wrong argument raises in this call

@@ -717,7 +717,7 @@ class Trial:
         if not case.argument:
             return case.called.name.partition(".")[2] in READ_WHEN_CLOSED
         of = case.called.of(self.stage)
-        defaults = [*map(inspect.signature, (of, sw.attribute, sw.Explorer))]  # what is handed on has theirs
+        defaults = [*map(inspect.signature, (of, sw.attribute, sw.explore))]  # what is handed on has theirs
         named = [one.parameters[case.argument].default for one in defaults if case.argument in one.parameters]
         valid = case.called.valid(self.stage)
         named += [valid[case.argument]] if case.argument in valid else []

@@ -466,7 +466,7 @@ class TestWaiter:
     @pytest.fixture
     def waiter(self, monkeypatch):
         made = paced._Waiter()
-        monkeypatch.setattr(paced, "_WAITER", made)
+        monkeypatch.setattr(paced, "WAITER", made)
         yield made
         assert not made._due
 
@@ -528,7 +528,7 @@ class TestWaiter:
         sent = threading.Event()
         view.observe(lambda change: change["new"]["index"] == 2 and sent.set(), names="frame")
         with monkeypatch.context() as patched:
-            patched.setattr(broken, "_overdue", lambda: 1 / 0)
+            patched.setattr(broken, "overdue", lambda: 1 / 0)
             waiter.expect(broken, 0.0)
             view.offer(TestPace.frame(1), {})
             view.offer(TestPace.frame(2), {})
@@ -550,7 +550,7 @@ class TestPace:
             expect = staticmethod(self.expected.__setitem__)
             forget = dismiss = staticmethod(lambda view: self.expected.pop(view, None))
 
-        monkeypatch.setattr(paced, "_WAITER", Waiter)
+        monkeypatch.setattr(paced, "WAITER", Waiter)
         monkeypatch.setattr(paced.time, "monotonic", lambda: self.now)
         made = HeatmapView(b"", DisplaySettings())
         yield made
@@ -630,10 +630,10 @@ class TestPace:
         view.offer(self.frame(2), {})
         assert self.expected == {view: 102.0}
         self.now = 101.9
-        view._overdue()
+        view.overdue()
         assert view.frame["index"] == 1
         self.now = 102.0
-        view._overdue()
+        view.overdue()
         assert view.frame["index"] == 2
         self.now = 103.9
         view.offer(self.frame(3), {})

@@ -244,7 +244,7 @@ def test_what_a_cell_has_shown_is_not_kept_by_ipython() -> None:
 
 def test_what_is_collected_waits_for_no_lock() -> None:
     made = [explorer(image_model())]
-    locks = [paced._WAITER._state, made[0].view._pace, made[0]._session._jobs.changed, made[0]._session.cache._lock]
+    locks = [paced.WAITER._state, made[0].view._pace, made[0].session._jobs.changed, made[0].session.cache._lock]
 
     def collect() -> None:
         made.clear()

@@ -24,7 +24,7 @@ LIMIT = 400
 """The default limit of maps in a comparison."""
 
 
-def read_comparison(
+def read_comparison(  # noqa: PLR0913
     model: Any,
     inputs: Any,
     *,

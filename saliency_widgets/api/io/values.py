@@ -111,6 +111,14 @@ class Reader:
 
     def __init__(self, arrays: Mapping[str, np.ndarray]) -> None:
         self.arrays = dict(arrays)
+        self._readers: dict[frozenset[str], Callable[[dict[str, Any]], Any]] = {
+            frozenset({"array"}): self._array,
+            frozenset({"tensor", "dtype"}): self._tensor,
+            frozenset({"tuple"}): self._tuple,
+            frozenset({"mapping"}): self._mapping,
+            frozenset({"series", "name", "index"}): self._series,
+            frozenset({"frame", "columns", "index"}): self._frame,
+        }
 
     def fields(self, what: str, stored: Any) -> dict[str, Any]:
         """Convert values by name.
@@ -126,10 +134,10 @@ class Reader:
             return [self.value(item) for item in stored]
         if not isinstance(stored, dict):
             return stored
-        read = _READERS.get(frozenset(stored))
+        read = self._readers.get(frozenset(stored))
         if read is None:
             raise ValueError(f"{', '.join(stored)[:99]!r}: unknown kind of value.")
-        return read(self, stored)
+        return read(stored)
 
     def _listed(self, stored: Any) -> list[Any]:
         if not isinstance(stored, list):
@@ -187,13 +195,3 @@ class Reader:
         if not isinstance(values, list) and not (isinstance(values, np.ndarray) and values.ndim == 1):
             raise ValueError(f"a column of a table is a {type(values).__name__}.")
         return values
-
-
-_READERS: Mapping[frozenset[str], Callable[[Reader, dict[str, Any]], Any]] = {
-    frozenset({"array"}): Reader._array,
-    frozenset({"tensor", "dtype"}): Reader._tensor,
-    frozenset({"tuple"}): Reader._tuple,
-    frozenset({"mapping"}): Reader._mapping,
-    frozenset({"series", "name", "index"}): Reader._series,
-    frozenset({"frame", "columns", "index"}): Reader._frame,
-}

@@ -48,7 +48,7 @@ LIMIT = 5000
 _unsaved: Memory | None = None
 
 
-def sweep(
+def sweep(  # noqa: PLR0913
     model: nn.Module,
     inputs: Any,
     method: Any,

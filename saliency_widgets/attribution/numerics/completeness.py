@@ -18,7 +18,7 @@ _CANCELS = "Values of both signs cancel in the sum: a smaller tolerance= brings 
 _STEPS = "More {unit} bring it down, unless the score jumps on the way or a part of it has no gradient."
 
 
-def unaccounted(
+def unaccounted(  # noqa: PLR0913
     values: Tensor,
     delta: Tensor,
     score: Tensor | None,

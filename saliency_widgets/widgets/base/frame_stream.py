@@ -25,7 +25,9 @@ _ACKNOWLEDGEMENT_TIMEOUT = 2.0
 class Waiting(Protocol):
     """An object that the waiter calls when its time has come."""
 
-    def _overdue(self) -> None: ...
+    def overdue(self) -> None:
+        """Called on the waiter's thread."""
+        ...
 
 
 class _Waiter:
@@ -80,13 +82,13 @@ class _Waiter:
                     continue
                 del self._due[view]
             try:
-                view._overdue()
+                view.overdue()
             except Exception:  # one failing view must not hold up the others
                 threading.excepthook(threading.ExceptHookArgs((*sys.exc_info(), threading.current_thread())))
             del view
 
 
-_WAITER = _Waiter()
+WAITER = _Waiter()
 
 
 class FrameStream(anywidget.AnyWidget):
@@ -141,7 +143,7 @@ class FrameStream(anywidget.AnyWidget):
                 self._publish(frame, status)
                 return
             self._pending = (frame, status)
-            _WAITER.expect(self, self._due)
+            WAITER.expect(self, self._due)
 
     def flush(self) -> None:
         """Send the pending frame at once, painted or not, for a page that is being stored or not open."""
@@ -154,7 +156,7 @@ class FrameStream(anywidget.AnyWidget):
     def _forget(self) -> None:
         """Drop the pending frame."""
         self._pending = None
-        _WAITER.forget(self)
+        WAITER.forget(self)
 
     def _publish(self, frame: Mapping[str, Any] | None, status: Mapping[str, Any]) -> None:
         with self.hold_sync():
@@ -172,7 +174,7 @@ class FrameStream(anywidget.AnyWidget):
             self._in_flight = None
             self.flush()
 
-    def _overdue(self) -> None:
+    def overdue(self) -> None:
         """Continue without a response, as if the frame had been painted."""
         with self._pace:
             if self._in_flight is not None and time.monotonic() >= self._due:  # else one was sent meanwhile
@@ -189,11 +191,11 @@ class FrameStream(anywidget.AnyWidget):
         """Stop sending."""
         with self._pace:
             self._pending = None
-        _WAITER.dismiss(self)
+        WAITER.dismiss(self)
 
     def close(self) -> None:
         """Remove the view from the page."""
-        _WAITER.forget(self)
+        WAITER.forget(self)
         super().close()
 
     def __del__(self) -> None:

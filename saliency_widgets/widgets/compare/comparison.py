@@ -49,7 +49,7 @@ class Comparison(WithStaticOutput, Showable, w.Box):
 
     _open = False
 
-    def __init__(
+    def __init__(  # noqa: PLR0913
         self,
         model: Any,
         inputs: Any,
@@ -347,7 +347,7 @@ class Comparison(WithStaticOutput, Showable, w.Box):
         self.view.set_traits(opened={"words": f"Opened below: {name}", "mark": self._detail_pane.show(explorer, name)})
 
 
-def compare(
+def compare(  # noqa: PLR0913
     model: Any,
     inputs: Any,
     *,

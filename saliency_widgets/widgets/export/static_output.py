@@ -26,7 +26,7 @@ from PIL import Image
 from saliency_widgets.markup import element, joined, whole
 from saliency_widgets.params import check_switch
 from saliency_widgets.session.worker import worker_error
-from saliency_widgets.widgets.base import frame_stream as frame_stream
+from saliency_widgets.widgets.base import frame_stream
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -98,8 +98,16 @@ class WithStaticOutput(Widget):
         widget: Any = self._repr_mimebundle_()
         _publish({**widget, "text/plain": ""})  # the static text replaces it and stays up to date
         if self._static is None:
-            self._static = StaticOutput(self)
+            self._static = StaticOutput(self, self._snapshot_sources())
         self._static.send(update=False)
+
+    def static_bundles(self) -> dict[str, dict[str, str]]:
+        """Return the current snapshot as mime bundles, see :func:`bundles`; never raises."""
+        try:
+            return bundles(self._snapshot())
+        except Exception as caught:  # the widget itself still works
+            error = worker_error(caught)
+            return bundles(Snapshot([repr(self), f"No image could be made: {type(error).__name__}: {error}"]))
 
     def _update_static(self) -> None:
         """Update the static output, with the messages of the running cell."""
@@ -112,15 +120,16 @@ class StaticOutput:
 
     Args:
         widget: The widget, which is held weakly.
+        sources: The traits that its snapshot shows, by widget.
     """
 
-    def __init__(self, widget: WithStaticOutput) -> None:
+    def __init__(self, widget: WithStaticOutput, sources: Mapping[Widget, Sequence[str]]) -> None:
         self._widget = weakref.ref(widget)
         self._id = f"sw-static-{widget.model_id}"
         self._sending = threading.Lock()
         self._numbers = itertools.count(1)
         self._newest = self._stored = 0
-        for source, names in widget._snapshot_sources().items():
+        for source, names in sources.items():
             source.observe(self._on_change, list(names))
 
     @property
@@ -138,11 +147,11 @@ class StaticOutput:
             update: Whether to update the existing outputs; otherwise new ones are added to the running cell.
         """
         with self._sending:
-            frame_stream._WAITER.forget(self)
+            frame_stream.WAITER.forget(self)
             number, widget = self._newest, self._widget()
             if widget is None or not _enabled:
                 return
-            for name, data in _snapshot_bundles(widget).items():
+            for name, data in widget.static_bundles().items():
                 _publish(data, transient={"display_id": f"{self._id}-{name}"}, update=update)
             if threading.current_thread() is threading.main_thread():
                 self._stored = number
@@ -152,19 +161,11 @@ class StaticOutput:
         if isinstance(new, dict) and (new.get("state") == "running" or new.get("final") is False):
             return
         self._newest = next(self._numbers)
-        frame_stream._WAITER.expect(self, time.monotonic() + _QUIET)
+        frame_stream.WAITER.expect(self, time.monotonic() + _QUIET)
 
-    def _overdue(self) -> None:
+    def overdue(self) -> None:
         """Send once nothing has changed for a while; called on the waiter's thread, not the worker's."""
         self.send()
-
-
-def _snapshot_bundles(widget: WithStaticOutput) -> dict[str, dict[str, str]]:
-    try:
-        return bundles(widget._snapshot())
-    except Exception as caught:  # the widget itself still works
-        error = worker_error(caught)
-        return bundles(Snapshot([repr(widget), f"No image could be made: {type(error).__name__}: {error}"]))
 
 
 def bundles(snapshot: Snapshot) -> dict[str, dict[str, str]]:

@@ -74,7 +74,7 @@ class Lesson(WithStaticOutput, Showable, w.VBox):
 
     _open = False
 
-    def __init__(
+    def __init__(  # noqa: PLR0913
         self,
         model: nn.Module,
         inputs: Any,
@@ -359,7 +359,7 @@ def _chosen(steps: Sequence[str] | None) -> list[str]:
     return [name for name in STEPS if name in named]
 
 
-def lesson(
+def lesson(  # noqa: PLR0913
     model: nn.Module,
     image: Any,
     *,
