@@ -11,8 +11,10 @@ import subprocess
 import sys
 import zipfile
 from collections.abc import Callable
+from graphlib import TopologicalSorter
 from pathlib import Path
 
+import grimp
 import pytest
 from ensure_browser import (
     MISSING,
@@ -108,6 +110,13 @@ def test_markup_that_became_text_again_is_an_error_of_types(tmp_path: Path) -> N
     ran = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, cwd=ROOT)
     errors = json.loads(ran.stdout)["generalDiagnostics"]
     assert [error["range"]["start"]["line"] for error in errors] == [5, 6], ran.stdout
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    """Imports inside functions and for types are counted."""
+    graph = grimp.build_graph("saliency_widgets", exclude_type_checking_imports=False, cache_dir=None)
+    imports = {module: graph.find_modules_directly_imported_by(module) for module in graph.modules}
+    tuple(TopologicalSorter(imports).static_order())  # raises CycleError, which names a circle
 
 
 def test_nothing_in_the_browser_is_made_of_html() -> None:
