@@ -69,9 +69,10 @@ class Comparison:
             try:
                 problem = Problem(model, item, **self.options[cell.models])
                 if problem.parts:
-                    images = [name for name, shape in problem.parts.items() if len(shape) == 3]
                     problem = Problem(
-                        model, item, **{**self.options[cell.models], "explain": [*images, *problem.parts][0]}
+                        model,
+                        item,
+                        **{**self.options[cell.models], "explain": [*problem.image_parts, *problem.parts][0]},
                     )
             except (TypeError, ValueError) as error:
                 raise type(error)(self._with_model(cell, error)) from error
