@@ -141,7 +141,7 @@ def test_recompute_forgets_what_was_computed(explorer, model, by):
     assert model.passes > passes
     assert explorer.attribution is not before
     assert torch.equal(explorer.attribution.values, before.values)
-    assert not explorer._session.last.cached
+    assert not explorer.session.last.cached
     assert explorer.cache_info().entries == entries
 
 

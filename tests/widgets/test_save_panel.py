@@ -38,7 +38,7 @@ def page(monkeypatch):
 @pytest.fixture
 def explorer():
     result = made()
-    result.saving._fold.selected_index = 0
+    result.kind_view.saving._fold.selected_index = 0
     yield result
     result.close()
 
@@ -58,9 +58,9 @@ def button(explorer, name):
 
 def test_closed_it_makes_nothing_and_computes_nothing():
     result = made()
-    assert result.saving._inside.children == ()
+    assert result.kind_view.saving._inside.children == ()
     result.update(n_samples=2)
-    assert result.saving._inside.children == ()
+    assert result.kind_view.saving._inside.children == ()
     result.close()
 
 
@@ -69,7 +69,7 @@ def test_it_is_closed_whole(opened):
     before = set(registry._instances)
     result = made()
     if opened:
-        result.saving._fold.selected_index = 0
+        result.kind_view.saving._fold.selected_index = 0
     result.close()
     assert set(registry._instances) <= before
 
@@ -145,19 +145,19 @@ def test_stop_writes_nothing_and_leaves_everything_usable(tmp_path, monkeypatch)
         yield from compute(problem, request, *rest, **value)
 
     monkeypatch.setattr(session, "compute", slow)
-    result.saving._fold.selected_index = 0
-    result.saving._boxes["target"].value = True
-    result.saving._name.value = str(tmp_path / "a.html")
+    result.kind_view.saving._fold.selected_index = 0
+    result.kind_view.saving._boxes["target"].value = True
+    result.kind_view.saving._name.value = str(tmp_path / "a.html")
     button(result, "Save").click()
     assert reached.wait(60)
     button(result, "Stop").click()
     go_on.set()
-    assert result.saving.wait(60)
-    assert text(result.saving._message) == "Stopped: nothing was written. Computed maps stay in the cache."
+    assert result.kind_view.saving.wait(60)
+    assert text(result.kind_view.saving._message) == "Stopped: nothing was written. Computed maps stay in the cache."
     assert list(tmp_path.iterdir()) == []
     result.update(n_samples=2)
     assert result.wait(60).complete
     button(result, "Save").click()
-    assert result.saving.wait(60)
+    assert result.kind_view.saving.wait(60)
     assert (tmp_path / "a.html").exists()
     result.close()

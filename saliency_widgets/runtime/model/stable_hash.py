@@ -6,6 +6,7 @@ import pickle
 import sys
 import types
 from collections.abc import Iterable
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -14,9 +15,14 @@ import xxhash
 from torch import Tensor, nn
 
 from saliency_widgets.runtime.model.tensor_hash import is_empty
-from saliency_widgets.runtime.model.walker import CONTAINERS, PLAIN, TENSORS, contents, is_foreign, parts
+from saliency_widgets.runtime.model.walker import CONTAINERS, PLAIN, SORTS, TENSORS, contents, is_foreign
 
 _PLAIN = tuple(PLAIN - {slice})
+_READ = (
+    types.MappingProxyType,
+    frozenset,
+    *chain.from_iterable(sort if isinstance(sort, tuple) else (sort,) for sort in SORTS),
+)
 _NAMED = (types.BuiltinFunctionType, types.ModuleType, types.MethodDescriptorType, types.WrapperDescriptorType)
 # In a class, but not written in it.
 _GENERATED = frozenset(
@@ -95,9 +101,9 @@ class _Signer:
                 self.each((value.__bases__, written), depth)
         elif isinstance(value, _NAMED):
             add(str(getattr(value, "__qualname__", value.__name__)).encode())
-        elif type(value) in CONTAINERS or len(parts(value)) == 1 or not is_foreign(type(value)):
+        elif type(value) in CONTAINERS or isinstance(value, _READ) or not is_foreign(type(value)):
             self.each(contents(value), depth)
-        else:
+        else:  # it may hold what no attribute shows; what can't be pickled has no hash
             add(pickle.dumps(value))
 
     def _numbers(self, value: Any) -> None:

@@ -93,7 +93,7 @@ def parts(value: Any) -> list[tuple[Read, Any]]:
     if isinstance(value, type):
         classes = [base for base in value.__mro__ if not is_foreign(base)]
         return [(_bases, value), *(part for base in classes for part in parts(vars(base)))]
-    for sort, read in _SORTS.items():
+    for sort, read in SORTS.items():
         if isinstance(value, sort):
             return [(read, value)]
     pairs: list[tuple[Read, Any]] = [(_type, value)]
@@ -106,7 +106,7 @@ def parts(value: Any) -> list[tuple[Read, Any]]:
     return pairs
 
 
-_SORTS: dict[Any, Read] = {
+SORTS: dict[Any, Read] = {
     types.MethodType: _bound,
     functools.partial: _partial,
     weakref.ref: _target,
