@@ -79,7 +79,7 @@ def test_a_bar_that_is_not_there_chooses_nothing(explorer: Explorer) -> None:
     rows = pd.DataFrame(np.random.default_rng(0).normal(size=(9, 4)), columns=list("abcd"))
     table = sw.explore(mlp(), rows.iloc[[0]], background=rows)
     before = explorer.panel.selection["target"], table.kind_view.what_if._feature.value
-    for clicked in (explorer.panel._bars._rows, table.bars._rows):
+    for clicked in (explorer.panel._bars._rows, table.kind_view.bars._rows):
         for event in [*WRONG, *[{"data": wrong} for wrong in WRONG], *[{"data": {"index": wrong}} for wrong in WRONG]]:
             (on_click,) = clicked._element_click_handlers.callbacks
             on_click(clicked, event)

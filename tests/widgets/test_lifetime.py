@@ -262,7 +262,7 @@ def test_what_is_collected_waits_for_no_lock() -> None:
 def test_all_widgets_closed_at_once_leave_no_explorer_and_the_next_one_works() -> None:
     old = [explorer(image_model()), comparison(image_model())]
     w.Widget.close_all()
-    assert not any(one.is_open for one in old)
+    assert not any(getattr(one, "is_open", False) or getattr(one, "_open", False) for one in old)
     for _ in range(2):
         made = explorer(image_model())
         assert made.annotations._canvas_manager.comm is not None
