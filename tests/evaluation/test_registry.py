@@ -131,8 +131,11 @@ def test_it_stops_when_nobody_waits(test):
 
         _, explained = explanation_of(kind, check=check)
         running = test.begin(explained, {**QUICK, "draws": 64, "rows": 64})
-        next(running)
+        first = next(running)
         stopped.append(True)
+        if first.complete:  # a test of the map alone has nothing left to stop
+            assert list(running) == []
+            continue
         with pytest.raises(Cancelled):
             list(running)
 

@@ -19,11 +19,12 @@ from toys import Tally, conv_net, each, images, linear, mlp, state_of, tallied
 
 import saliency_widgets as sw
 from saliency_widgets.attribution.baselines import BASELINE
+from saliency_widgets.evaluation.registry import trust_tests
 from saliency_widgets.widgets import Explorer
 from saliency_widgets.widgets.base.bars import FeatureBars, label_of, size_text, value_text
 
 NAMES = ["age", "income", "job", "owns", "debt"]
-TABS = ("shuffle", "importance", "saturation", "stability")
+TABS = [name for name, test in trust_tests().items() if "table" in test.kinds]
 
 
 @pytest.fixture(scope="module")

@@ -13,10 +13,11 @@ from torch import nn
 from toys import Tally, conv_net, images, state_of, tallied
 
 import saliency_widgets as sw
+from saliency_widgets.evaluation.registry import trust_tests
 from saliency_widgets.session.examiner import CheckEvent
 from saliency_widgets.widgets import Explorer
 
-TABS = ("ablation", "curves", "randomization", "saturation", "stability")
+TABS = [name for name, test in trust_tests().items() if "image" in test.kinds]
 
 
 class Counted(nn.Module):

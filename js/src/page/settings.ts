@@ -62,7 +62,8 @@ export function settingRows(settings: readonly Setting[], displays: readonly Pag
       say();
       return row(name, label, help, make("span", "page-ends", {}, ends), said);
     }
-    const handle = slider(label, from, to, (to - from) / 100, Number(value));
+    // A power of ten: a default between hundredths of the range could not be chosen again.
+    const handle = slider(label, from, to, 10 ** Math.floor(Math.log10((to - from) / 50)), Number(value));
     const say = () => {
       said.textContent = `${Number(handle.value).toFixed(2)}${unit && ` ${unit}`}`;
     };
