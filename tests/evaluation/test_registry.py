@@ -131,13 +131,15 @@ def test_it_stops_when_nobody_waits(test):
 
         _, explained = explanation_of(kind, check=check)
         running = test.begin(explained, {**QUICK, "draws": 64, "rows": 64})
-        first = next(running)
+        next(running)
         stopped.append(True)
-        if first.complete:  # a test of the map alone has nothing left to stop
-            assert list(running) == []
+        further = 0
+        try:
+            for _ in running:
+                further += 1
+        except Cancelled:
             continue
-        with pytest.raises(Cancelled):
-            list(running)
+        assert not further  # a test of the map alone has nothing left to stop
 
 
 def test_stored_results_are_those_of_the_same_parameters(test):
