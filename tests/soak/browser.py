@@ -352,7 +352,7 @@ class Player:
         if marked or seen.canvas.evaluate("canvas => canvas.width") < SIZE:
             return
         result = seen.expected("shown.attribution")
-        display: dict[str, Any] = self.lab.value("shown._display.settings")
+        display: dict[str, Any] = self.lab.value("shown.kind_view.display.settings")
         off = np.abs(seen.pixels(SIZE).astype(int) - overlay(result, **display).astype(int)).max()
         self.figures.counts["images compared"] += 1
         if off > 1:
