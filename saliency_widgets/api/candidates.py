@@ -15,7 +15,6 @@ from saliency_widgets.attribution.arrays import as_numbers
 from saliency_widgets.attribution.registry import Method, get_method
 from saliency_widgets.attribution.score import SCORE
 from saliency_widgets.evaluation.explanation import Explanation, map_of
-from saliency_widgets.evaluation.fills import map_shape
 from saliency_widgets.params import brief
 from saliency_widgets.runtime.runner import Runner
 from saliency_widgets.session.request import Request
@@ -53,7 +52,7 @@ class Candidate:
         return Explanation(lambda _shared: runner, values, self.method, self.params, self.reduction)
 
     def _map(self, index: int, runner: Runner) -> Tensor:
-        shape = map_shape(runner)
+        shape = runner.kind.shape_of(runner.inputs)
         if self.values is None:
             assert self.method is not None
             result = map_of(self.method, self.params, self.reduction, runner)

@@ -23,7 +23,7 @@ from saliency_widgets.attribution.registry import DEFAULT, methods
 from saliency_widgets.attribution.score import SCORE
 from saliency_widgets.evaluation.curves import DRAWS, STEPS
 from saliency_widgets.evaluation.explanation import Explanation
-from saliency_widgets.evaluation.fills import default_fill, filling, map_shape
+from saliency_widgets.evaluation.fills import filling
 from saliency_widgets.evaluation.randomization import STAGES
 from saliency_widgets.evaluation.ranking import CHANCE
 from saliency_widgets.evaluation.registry import TrustTest, trust_tests
@@ -244,9 +244,9 @@ def _checked(
     """Run all tests of all candidates for one input."""
     # A model that fails, and a fill that doesn't fit, are errors of the whole call and not of one test.
     runner.scores(runner.inputs)
-    fill = default_fill(runner) if settings["fill"] is None else settings["fill"]
+    fill = runner.kind.default_fill if settings["fill"] is None else settings["fill"]
     settings = {**settings, "fill": fill}
-    filling(runner, fill, settings["seed"])(torch.zeros(map_shape(runner), dtype=torch.bool))
+    filling(runner, fill, settings["seed"])(torch.zeros(runner.kind.shape_of(runner.inputs), dtype=torch.bool))
     of_score = _Row()
     for test in _tests(of_map=False):
         of_score.run(test, Explanation(lambda _shared: runner, torch.empty(0)), settings)

@@ -17,7 +17,6 @@ from saliency_widgets.attribution.registry import DEFAULT
 from saliency_widgets.attribution.score import SCORE
 from saliency_widgets.evaluation.ablation import DRAWS, Ablation
 from saliency_widgets.evaluation.ablation import ablate as ablations
-from saliency_widgets.evaluation.fills import default_fill
 from saliency_widgets.evaluation.ranking import top
 from saliency_widgets.params import brief
 from saliency_widgets.session.compute import neutral_modes
@@ -117,7 +116,7 @@ def ablate(  # noqa: PLR0913
     with neutral_modes():
         resolved, _ = problem.resolve(request)
         runner = problem.runner(resolved)
-        fill = default_fill(runner) if fill is None else fill
+        fill = runner.kind.default_fill if fill is None else fill
         *_, result = ablations(runner, region, fill=fill, draws=DRAWS.check(draws), seed=SEED.check(seed))
     names = None if problem.class_names is None else tuple(problem.class_names)
     return replace(result, image=problem.kind.image_of(result.inputs), class_names=names)

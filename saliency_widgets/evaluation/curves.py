@@ -16,7 +16,7 @@ from saliency_widgets.attribution import Score
 from saliency_widgets.attribution.numerics.noise import SEED
 from saliency_widgets.attribution.query import CHUNK_SIZE
 from saliency_widgets.evaluation.explanation import Explanation, in_logits
-from saliency_widgets.evaluation.fills import FILL, filling, map_shape, outcomes_of
+from saliency_widgets.evaluation.fills import FILL, filling, outcomes_of
 from saliency_widgets.evaluation.ranking import CHANCE, by_chance, ranks_of
 from saliency_widgets.evaluation.registry import Measured, Metric, Running, defined, refined, trust_test
 from saliency_widgets.params import count_param
@@ -223,7 +223,7 @@ def curves(  # noqa: PLR0913
 
 
 def _checked(runner: Runner, values: Tensor) -> Tensor:
-    expected = map_shape(runner)
+    expected = runner.kind.shape_of(runner.inputs)
     if tuple(values.shape) != expected:
         raise ValueError(f"values: expected a map of what the model sees, {expected}, got {tuple(values.shape)}.")
     if not bool(torch.isfinite(values).all()):

@@ -33,11 +33,6 @@ _TOLERANCE = 3e-4  # of the image's range: the mean error is then below the adde
 _ROUNDS = 400
 
 
-def map_shape(runner: Runner) -> tuple[int, ...]:
-    """Return the shape of a map or mask: (H, W) of an image, (F,) of a row."""
-    return runner.kind.shape_of(runner.inputs)
-
-
 def check_masks(runner: Runner, masks: Tensor) -> Tensor:
     """Bring masks to the model's device, with a leading axis.
 
@@ -51,7 +46,7 @@ def check_masks(runner: Runner, masks: Tensor) -> Tensor:
     Raises:
         ValueError: The size differs from the inputs'.
     """
-    expected = map_shape(runner)
+    expected = runner.kind.shape_of(runner.inputs)
     if masks.ndim == len(expected):
         masks = masks[None]
     if tuple(masks.shape[1:]) != expected:
@@ -60,11 +55,6 @@ def check_masks(runner: Runner, masks: Tensor) -> Tensor:
             f"A mask of the original image must go through the same resize and crop."
         )
     return masks.to(device=runner.inputs.device, dtype=torch.bool)
-
-
-def default_fill(runner: Runner) -> str:
-    """Return the default fill: "blur" for an image, "mean" for a row with a background, otherwise "zero"."""
-    return runner.kind.default_fill
 
 
 def filling(runner: Runner, fill: Any, seed: int = 0) -> Callable[[Tensor], Tensor]:

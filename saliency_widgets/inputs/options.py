@@ -50,11 +50,10 @@ class Options:
 
     def to_repeat(self) -> dict[str, Any]:
         """Return the options that are not defaults, in the form in which settings and stored states hold them."""
-        chosen = {field.name: getattr(self, field.name) for field in fields(self)}
         repeated = {
-            field.name: chosen[field.name]
+            field.name: getattr(self, field.name)
             for field in fields(self)
-            if field.name not in _REPEATED_BY_NAME and chosen[field.name] is not field.default
+            if field.name not in _REPEATED_BY_NAME and getattr(self, field.name) is not field.default
         }
         if "device" in repeated:
             repeated["device"] = str(repeated["device"])

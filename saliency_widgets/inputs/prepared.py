@@ -173,14 +173,14 @@ def _stacked(parts: list[Prepared]) -> Prepared:
             f"and a crop."
         )
     shown = [part.images for part in parts if part.images is not None]
-    tensor = torch.cat([part.tensor for part in parts])
-    ranges = {
-        name: _together([(getattr(part.kind, name, None), part.tensor) for part in parts])
-        for name in ("pixels", "display")
-    }
+    kinds = [part.kind for part in parts if isinstance(part.kind, ImageKind)]  # all of one shape: all images, or none
+    tensors = [part.tensor for part in parts]
+    tensor = torch.cat(tensors)
+    pixels = _together([(kind.pixels, x) for kind, x in zip(kinds, tensors, strict=False)])
+    display = _together([(kind.display, x) for kind, x in zip(kinds, tensors, strict=False)])
     return Prepared(
         tensor,
-        kind_of(tensor, **ranges),
+        kind_of(tensor, pixels, display),
         np.concatenate(shown) if len(shown) == len(parts) else None,
         tuple(dict.fromkeys(note for part in parts for note in part.notes)),
     )

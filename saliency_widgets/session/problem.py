@@ -104,7 +104,7 @@ class Problem:
         self.memory = Memory()
         self._sharing: dict[tuple, Sharing] = {}
         self._lock = threading.RLock()
-        self._model_version, self._number, self._form = ModelVersion(model), 0, self._kind()
+        self._model_version, self._number, self._form = ModelVersion(model), 0, self._placement()
         self._copies = Copies(model, self._model_version)
         self.output_notes: tuple[str, ...] = ()
         self.squashed = False  # whether its outputs are probabilities already
@@ -175,6 +175,11 @@ class Problem:
         """If several inputs are explained together: the names of the images."""
         arguments = self.prepared.arguments
         return [] if arguments is None else [part.name for part in arguments.several if part.kind.drawn]
+
+    @property
+    def main_part(self) -> str | None:
+        """If several inputs are explained together: the one that is shown alone, the first image, or else the first."""
+        return next(iter([*self.image_parts, *self.parts]), None)
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -381,7 +386,7 @@ class Problem:
         with self._lock:  # a cell may move controls while the worker is here
             inputs = self._inputs
             seen, number = identity(inputs), self._model_version()
-            moved = number != self._number and self._kind() != self._form
+            moved = number != self._number and self._placement() != self._form
             self._number = number
             if seen != self._seen or moved:
                 prepared = self._prepare(inputs)
@@ -390,7 +395,7 @@ class Problem:
                         f"inputs: they were changed in place, from {tuple(self.tensor.shape)} to "
                         f"{tuple(prepared.tensor.shape)} as the model sees them. Make a new explorer for another size."
                     )
-                self.prepared, self._seen, self._form = prepared, seen, self._kind()
+                self.prepared, self._seen, self._form = prepared, seen, self._placement()
             return number, seen
 
     def verify(self, check: Callable[[], None]) -> bool:
@@ -406,7 +411,7 @@ class Problem:
         """The version that was seen last; of a new problem, what it was made from."""
         return self._number, self._seen
 
-    def _kind(self) -> tuple[torch.device, torch.dtype | None]:
+    def _placement(self) -> tuple[torch.device, torch.dtype | None]:
         """Return the device and dtype that the model takes."""
         return device_of(self.model), dtype_of(self.model)
 

@@ -237,9 +237,9 @@ class Session:
 
     def _verify(self, check: Check) -> None:
         """Hash all weights; where they have changed unnoticed, compute again what is shown."""
-        if not self.problem.verify(check):
+        if not self.problem.verify(check):  # which gives the model a new version
             return
-        self.forget()
+        self.cache.forget(self.owner)
         with self._jobs.changed:
             newest = None if self._last is None else self._last.newest
             if newest is not None and not self._closed and not self.busy:

@@ -6,6 +6,7 @@ import os
 import time
 import weakref
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -81,8 +82,7 @@ class Explorer(WithStaticOutput, Showable, w.Box):
         inputs = as_explored(inputs, options.get("background"), options.get("feature_names"), transform)
         problem = Problem(model, inputs, **options)
         if problem.parts and options.get("explain") is None:  # of several inputs, the image is shown
-            explain = [*problem.image_parts, *problem.parts][0]
-            problem = Problem(model, inputs, **{**options, "explain": explain})
+            problem = Problem(model, inputs, **{**options, "explain": problem.main_part})
         if labels is not None and problem.kind.columns is None:
             raise ValueError("labels: these are the labels of the rows of background=, which is missing.")
         methods = [methods] if isinstance(methods, str) else check_list("methods", methods, "['gradient']")
@@ -484,10 +484,7 @@ class Explorer(WithStaticOutput, Showable, w.Box):
         self.view.show_findings(messages.findings_of(self.kind_view.relevant(findings), self.panel.titles))
 
     def _snapshot(self) -> Snapshot:
-        return self.kind_view.snapshot(self._snapshot_lines)
-
-    def _snapshot_lines(self, **settings: Any) -> list[str]:
-        return snapshots.lines_of(self, **settings)
+        return self.kind_view.snapshot(partial(snapshots.lines_of, self))
 
     def _snapshot_sources(self) -> Mapping[w.Widget, Sequence[str]]:
         return {self.view: ("status", "frame"), **self.kind_view.snapshot_sources()}

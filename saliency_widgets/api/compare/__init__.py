@@ -69,11 +69,7 @@ class Comparison:
             try:
                 problem = Problem(model, item, **self.options[cell.models])
                 if problem.parts:
-                    problem = Problem(
-                        model,
-                        item,
-                        **{**self.options[cell.models], "explain": [*problem.image_parts, *problem.parts][0]},
-                    )
+                    problem = Problem(model, item, **{**self.options[cell.models], "explain": problem.main_part})
             except (TypeError, ValueError) as error:
                 raise type(error)(self._with_model(cell, error)) from error
             if len(problem.tensor) != 1:

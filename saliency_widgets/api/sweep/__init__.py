@@ -29,7 +29,7 @@ from saliency_widgets.attribution.registry import get_method
 from saliency_widgets.attribution.score import SCORE
 from saliency_widgets.evaluation.choice import WITHIN
 from saliency_widgets.evaluation.curves import STEPS
-from saliency_widgets.evaluation.fills import filling, map_shape
+from saliency_widgets.evaluation.fills import filling
 from saliency_widgets.evaluation.stability import TURNS
 from saliency_widgets.inputs import Explain
 from saliency_widgets.params import MAPS, check_switch
@@ -161,7 +161,7 @@ def sweep(  # noqa: PLR0913
         if fill is None:
             fill = first.kind.default_fill
         runner = first.runner(resolved)
-        filling(runner, fill, 0)(torch.zeros(map_shape(runner), dtype=torch.bool))
+        filling(runner, fill, 0)(torch.zeros(runner.kind.shape_of(runner.inputs), dtype=torch.bool))
     payload = Payload(
         model, options, method, score, contrast, reduction, tuple(metric.name for metric in chosen), fill,
         STEPS.check(steps), TURNS.check(turns),
