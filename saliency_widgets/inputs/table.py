@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -16,14 +15,25 @@ import torch
 from torch import Tensor
 
 from saliency_widgets.attribution import Kind
-from saliency_widgets.attribution.arrays import as_array, check_dense
+from saliency_widgets.attribution.arrays import check_dense
 from saliency_widgets.attribution.baselines import noise, zero
 from saliency_widgets.attribution.columns import Columns
 from saliency_widgets.attribution.kind import Baseline
 from saliency_widgets.inputs.encoder import Encoder, fitted, fitted_names, is_for_tables
-from saliency_widgets.inputs.tracing import is_measured, trace
+from saliency_widgets.inputs.frames import (
+    check_comparable,
+    check_names,
+    check_values,
+    fill_column,
+    has_names,
+    read_frame,
+    same_columns,
+    typical,
+    with_types_of,
+)
+from saliency_widgets.inputs.tracing import trace
 from saliency_widgets.outputs.class_names import read_names
-from saliency_widgets.params import brief, unknown
+from saliency_widgets.params import unknown
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,7 +69,7 @@ class Table:
         """
         if self.background is None:
             raise ValueError("background: the median needs other rows. Pass background= your training data.")
-        return _typical(self.background)
+        return typical(self.background)
 
     @cached_property
     def column_index(self) -> dict[str, int]:
@@ -77,7 +87,7 @@ class Table:
             if name not in self.column_index:
                 raise ValueError(unknown("feature", name, self.names))
             index = self.column_index[name]
-            rows.isetitem(index, _fill_column(self.original.iloc[:, index], value, name))
+            rows.isetitem(index, fill_column(self.original.iloc[:, index], value, name))
         return replace(self, rows=rows, tensor=self.columns.encode(rows, ", ".join(islice(values, 4))))
 
 
@@ -157,12 +167,12 @@ def read_table(
             transform fails, returns no numbers, or mixes columns.
     """
     if isinstance(background, pd.DataFrame):
-        _check_names("background", background.columns)
-    names, named = None if feature_names is None else read_names("feature_names", feature_names), _has_names(rows)
+        check_names("background", background.columns)
+    names, named = None if feature_names is None else read_names("feature_names", feature_names), has_names(rows)
     if names is None and not named and isinstance(background, pd.DataFrame):
         names, named = list(background.columns), True
-    frame = _frame(rows, "inputs", names)
-    _check_comparable("inputs", frame)
+    frame = read_frame(rows, "inputs", names)
+    check_comparable("inputs", frame)
     if frame.empty:
         raise ValueError(f"inputs: expected rows of columns, got a table of shape {frame.shape}.")
     of_transform = fitted_names(transform)
@@ -174,20 +184,20 @@ def read_table(
         ordered = ("The inputs' columns are reordered like the background's.",)
         frame = frame.reindex(columns=other)
     encoder = Encoder(transform, [*frame.columns], named=named)
-    rest = None if background is None else _frame(background, "background", list(frame.columns))
+    rest = None if background is None else read_frame(background, "background", list(frame.columns))
     if rest is not None:
-        rest = _same_columns(frame, rest, "background")
-        _check_comparable("background", rest)
+        rest = same_columns(frame, rest, "background")
+        check_comparable("background", rest)
         if rest.empty:
             raise ValueError("background: it has no rows. Pass some of your training data.")
-        frame = _with_types_of(rest, frame, exactly=not isinstance(rows, pd.DataFrame))
-    _check("inputs", frame, transform)
+        frame = with_types_of(rest, frame, exactly=not isinstance(rows, pd.DataFrame))
+    check_values("inputs", frame, transform)
     tensor = encoder(frame)
 
     def encode(values: Any, argument: str) -> Tensor:
-        same = _same_columns(frame, _frame(values, argument, list(frame.columns)), argument)
-        same = _with_types_of(frame, same)
-        _check(argument, same, transform)
+        same = same_columns(frame, read_frame(values, argument, list(frame.columns)), argument)
+        same = with_types_of(frame, same)
+        check_values(argument, same, transform)
         encoded = encoder(same)
         if encoded.shape[1] != tensor.shape[1]:
             raise ValueError(
@@ -215,7 +225,7 @@ def read_table(
     if encoder.unused:
         notes += (f"Not used by the transform, which was fitted without them: {', '.join(encoder.unused[:6])}.",)
     try:
-        median = None if rest is None else encode(_typical(rest), "the median row")[0]
+        median = None if rest is None else encode(typical(rest), "the median row")[0]
     except ValueError:  # reported only if the median is requested
         median = None
     columns = Columns(tuple(map(str, frame.columns)), of, encode, encoded_background, median)
@@ -256,183 +266,3 @@ def _is_row(inputs: Any, transform: Any) -> bool:
         check_dense(inputs, "inputs")
     flat = inputs.ndim == 1 or (inputs.ndim == 2 and len(inputs) == 1)
     return flat and inputs.dtype not in (torch.uint8, np.uint8)
-
-
-def _typical(rows: Any) -> pd.DataFrame:
-    """Return the (lower) median of each ordered column, and the most frequent value of each other column."""
-    result = {}
-    for name, column in rows.items():
-        if _is_ordered(column):
-            index = int(np.argsort(column.to_numpy(), kind="stable")[(len(column) - 1) // 2])
-        else:
-            usual = column.mode().iloc[0]  # compared one by one: pandas would take a tuple for several values
-            index = next(k for k, value in enumerate(column) if value == usual)
-        result[name] = column.iloc[[index]].reset_index(drop=True)  # keeps the column's type
-    return pd.DataFrame(result, columns=rows.columns)
-
-
-def is_numeric(column: Any) -> bool:
-    """Return whether a column holds numbers or truth values."""
-    return pd.api.types.is_numeric_dtype(column) or pd.api.types.is_bool_dtype(column)
-
-
-def _is_ordered(column: Any) -> bool:
-    return is_measured(column) or pd.api.types.is_datetime64_any_dtype(column)
-
-
-def _fill_column(column: Any, value: Any, name: str) -> Any:
-    """Return a column of the same type and length that holds one value.
-
-    Raises:
-        ValueError: The value doesn't fit the type.
-    """
-    if not pd.api.types.is_scalar(value) or value is pd.NA:
-        raise ValueError(f"{name}: expected one value, got {brief(value)}.")
-    values: Any = [value] * len(column)
-    if pd.api.types.is_bool_dtype(column):
-        if value not in (False, True):
-            raise ValueError(f"{name}: expected True or False, as the column holds, got {brief(value)}.")
-        return pd.Series([bool(value)] * len(column), dtype=column.dtype)
-    if is_numeric(column):
-        if not isinstance(value, (Real, np.number)):
-            raise ValueError(f"{name}: expected a number, as the column holds, got {brief(value)}.")
-        try:
-            filled = pd.Series(values, dtype=column.dtype)
-            if value != value or bool((filled == value).all()):
-                return filled
-        except (TypeError, ValueError, OverflowError):
-            pass  # the value doesn't fit a column of whole numbers
-        try:
-            return pd.Series([float(value)] * len(column))
-        except OverflowError:
-            raise ValueError(f"{name}: {brief(value)} is too large a number.") from None
-    if isinstance(column.dtype, pd.CategoricalDtype) and value not in column.cat.categories:
-        raise ValueError(unknown(name, str(value), [str(category) for category in column.cat.categories]))
-    try:
-        return pd.Series(values, dtype=column.dtype)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{name}: expected a value of type {column.dtype}, got {brief(value)}.") from error
-
-
-def _with_types_of(model: Any, rows: Any, *, exactly: bool = False) -> Any:
-    """Convert rows to the types of another table's columns, for special types: categories and dates.
-
-    Args:
-        model: The other table.
-        rows: The rows.
-        exactly: Whether to convert to any type that preserves the values, because the rows came without types.
-    """
-    if list(rows.dtypes) == list(model.dtypes):
-        return rows
-    result = {}
-    for name in rows.columns:
-        column, dtype = rows[name], model[name].dtype
-        special = isinstance(dtype, pd.CategoricalDtype) or dtype.kind in "mM"
-        if column.dtype != dtype and column.dtype.kind != "c" and (special or exactly):
-            with contextlib.suppress(TypeError, ValueError):  # errors are reported where the column is used
-                converted = column.astype(dtype)
-                preserved = converted.notna() | column.isna() if special else converted == column
-                column = converted if bool(preserved.all()) else column
-        result[name] = column
-    return pd.DataFrame(result, columns=rows.columns)
-
-
-def _has_names(rows: Any) -> bool:
-    return isinstance(rows, (pd.DataFrame, pd.Series, Mapping))
-
-
-def _frame(value: Any, argument: str, names: Sequence[str] | None) -> pd.DataFrame:
-    if isinstance(value, (pd.DataFrame, pd.Series)):
-        _check_names(argument, value.columns if isinstance(value, pd.DataFrame) else value.index)
-    if isinstance(value, pd.DataFrame):
-        if names is not None and list(map(str, value.columns)) != list(map(str, names)) and argument == "inputs":
-            raise ValueError(
-                "feature_names: the table already has column names. Leave them out, or rename its columns."
-            )
-        return value.reset_index(drop=True).infer_objects()
-    if isinstance(value, pd.Series):
-        return pd.DataFrame([value.to_list()], columns=list(value.index))
-    if isinstance(value, Mapping):
-        return pd.DataFrame([list(value.values())], columns=list(value))
-    if not hasattr(value, "__array__") and not isinstance(value, (list, tuple)):
-        raise TypeError(
-            f"{argument}: expected an array, a tensor, a pandas Series or a DataFrame, got a {type(value).__name__}."
-        )
-    array = as_array(value, argument)
-    if array.dtype.kind == "U":  # NumPy converts numbers to strings in a list that has strings
-        array = np.asarray(value, dtype=object)
-    if array.ndim == 1:
-        array = array[None]
-    if array.ndim != 2 or array.size == 0:
-        raise ValueError(f"{argument}: expected rows of columns, got an array of shape {array.shape}.")
-    columns = [f"feature {k}" for k in range(array.shape[1])] if names is None else list(names)
-    if len(columns) != array.shape[1]:
-        raise ValueError(
-            f"feature_names: expected {array.shape[1]} names, one for each column of {argument}, got {len(columns)}."
-        )
-    return pd.DataFrame(array, columns=columns).infer_objects()
-
-
-def _same_columns(row: pd.DataFrame, others: Any, argument: str) -> Any:
-    missing = [str(name) for name in row.columns if name not in others.columns]
-    extra = [str(name) for name in others.columns if name not in row.columns]
-    if missing or extra:
-        listed = [f"without {', '.join(missing[:5])}"] if missing else []
-        listed += [f"with {', '.join(extra[:5])}"] if extra else []
-        raise ValueError(
-            f"{argument}: it has other columns than the inputs, {' and '.join(listed)}. Pass rows of the same columns."
-        )
-    return others[row.columns]
-
-
-def _check_names(argument: str, names: Any) -> None:
-    for name in names:
-        try:
-            hash(name)
-        except TypeError:
-            raise TypeError(
-                f"{argument}: expected texts or numbers as the columns' names, got {brief(name)}. Rename the columns."
-            ) from None
-
-
-def _check_comparable(argument: str, rows: Any) -> None:
-    """Check that values can be counted and compared, which tracing columns needs."""
-    for name, column in rows.items():
-        if is_numeric(column):
-            continue
-        try:
-            column.nunique()
-        except Exception as error:  # TypeError, or whatever the column's type raises
-            raise ValueError(
-                f"{argument}: {brief(str(name))} holds values that can't be compared ({error}). Convert lists to "
-                f"tuples, df[{str(name)!r}].map(tuple), or to strings."
-            ) from error
-
-
-def _check(argument: str, rows: Any, transform: Any) -> None:
-    names = pd.Index([str(name) for name in rows.columns])
-    if not names.is_unique:
-        twice = names[names.duplicated()][0]
-        raise ValueError(f"{argument}: several columns are called {brief(twice)}. Give each a unique name.")
-    gone = rows.isna().to_numpy().sum(0)
-    if gone.any():
-        index = int(gone.argmax())
-        raise ValueError(
-            f"{argument}: {gone[index]} of {len(rows)} values of {brief(names[index])} are missing. Fill them in as "
-            f"the model was trained, for example with the imputer of its pipeline."
-        )
-    complex_ = np.array([dtype.kind == "c" for dtype in rows.dtypes])
-    if complex_.any():
-        raise TypeError(
-            f"{argument}: {brief(names[complex_][0])} holds complex numbers. Pass real and imaginary parts."
-        )
-    numeric = np.array([is_numeric(dtype) for dtype in rows.dtypes])
-    if transform is None and not numeric.all():
-        index = int(numeric.argmin())
-        raise ValueError(
-            f"{argument}: {brief(names[index])} holds {brief(rows.iloc[0, index])}, which is not a number. Pass "
-            f"transform= the encoder that the model was trained with, such as a fitted ColumnTransformer."
-        )
-    infinite = ~np.isfinite(rows.loc[:, numeric].to_numpy(dtype=np.float64)).all(0)
-    if infinite.any():
-        raise ValueError(f"{argument}: {brief(names[numeric][infinite][0])} holds infinite values.")
