@@ -55,9 +55,6 @@ def broken(error: Exception) -> Finding:
     return Finding(f"There is no map at all: {what}.", remedy="Mend this first; the rest of the check-up needs a pass.")
 
 
-# ---- what can be seen without running it
-
-
 # ---- what a pass shows
 
 
@@ -309,7 +306,7 @@ def _coupled(runner: Runner, _seen: Observation) -> Iterator[Finding]:
 
 
 def _range(runner: Runner, seen: Observation) -> Iterator[Finding]:
-    """The first BatchNorm has seen the training data; without one, only raw bytes can be listed."""
+    """The first BatchNorm has seen the training data; without one, only raw bytes can be recognized."""
     largest = float(runner.inputs.abs().max())
     if seen.norm is not None:
         path, far, wide = seen.norm

@@ -24,6 +24,7 @@ from saliency_widgets.widgets.base.charts import (
     QUIET,
     SECOND,
     chart,
+    draw,
     explanation,
     number,
     result_line,
@@ -224,12 +225,10 @@ class SweepView(WithStaticOutput, Showable, w.VBox):
                 self._x.min, self._x.max = float(cost[valid].min()) / 1.15, float(cost[valid].max()) * 1.15
         for mark, group in zip(self._lines, result.groups.values(), strict=True):
             points = [k for k in group if valid[k]]
-            with mark.hold_sync():
-                mark.x, mark.y, mark.visible = cost[points], quality[points], bool(points)
+            draw(mark, cost[points], quality[points], visible=bool(points))
         for mark, index in ((self._ring, result.choice), (self._knee, result.bend)):
             points = [] if index is None or not valid[index] else [index]
-            with mark.hold_sync():
-                mark.x, mark.y = cost[points], quality[points]
+            draw(mark, cost[points], quality[points])
         ticks = sorted({float(f"{value:.2g}") for value in cost[valid]})
         x_axis.tick_values = np.array(ticks if len(ticks) <= _TICKS else ticks[:: -(-len(ticks) // _TICKS)])
         x_axis.label = _with_unit(result.cost)

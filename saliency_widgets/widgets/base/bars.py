@@ -111,12 +111,20 @@ class FeatureBars:
             bars = list(zip(self.labels, map(float, self._bars.y), self._bars.colors, strict=True))
         return [(label, size, size_text(size, signed=self._signed), color) for label, size, color in bars]
 
-    def show(self, values: np.ndarray, texts: Sequence[str] | None = None, *, final: bool) -> None:
+    def show(
+        self,
+        values: np.ndarray,
+        texts: Sequence[str] | None = None,
+        *,
+        markers: np.ndarray | None = None,
+        final: bool,
+    ) -> None:
         """Show the attributions of a row; may be called from any thread.
 
         Args:
             values: The attributions, shape (C,).
             texts: The row's values as text, by column; None for attributions over many rows.
+            markers: Values of markers on the bars, shape (C,); by default the markers stay.
             final: Whether they are finished; until then the order of the bars stays the same.
         """
         with self._drawing:
@@ -124,11 +132,14 @@ class FeatureBars:
                 self._order = np.argsort(-np.abs(values), kind="stable").tolist()
             self._values = values
             self._texts = self._texts if texts is None else texts
+            self._markers = self._markers if markers is None else markers
             self._draw()
 
     def show_markers(self, values: np.ndarray | None) -> None:
         """Show a marker on each bar at these values, shape (C,); None removes the markers."""
         with self._drawing:
+            if values is None and self._markers is None:
+                return
             self._markers = values
             self._draw()
 

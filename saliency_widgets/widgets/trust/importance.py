@@ -31,8 +31,7 @@ class ImportanceSection(BarsSection):
 
     def show(self, result: Importance, shown: FinishedMap) -> None:  # noqa: ARG002
         """Show the mean sizes over the rows computed so far."""
-        self._bars.show(result.size.numpy(), final=result.complete)
-        self._bars.show_markers(result.mean.numpy())
+        self._bars.show(result.size.numpy(), markers=result.mean.numpy(), final=result.complete)
         largest = result.size.argsort(descending=True)[:3].tolist()
         state = "" if result.complete else f" of {result.total}"
         self.say(

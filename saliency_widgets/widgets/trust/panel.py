@@ -32,7 +32,7 @@ def views() -> dict[str, type[Section]]:
     """Return the views of tests by name: the subclasses of :class:`Section` in the modules of this folder."""
     modules = modules_in(importlib.import_module("saliency_widgets.widgets.trust"))
     classes = [value for module in modules for value in vars(module).values() if isinstance(value, type)]
-    return {value.view: value for value in classes if issubclass(value, Section)}
+    return {value.view: value for value in classes if issubclass(value, Section) and "view" in vars(value)}
 
 
 class TrustPanel:
@@ -130,9 +130,9 @@ class TrustPanel:
         with self._making:
             if not self._sections:
                 self._make_sections()
-        self._on_choice()
         if not self.opened:
-            self._examiner.jobs.drop()
+            self._examiner.jobs.drop()  # first, so that no result brings markers back
+        self._on_choice()
         if any("region" in test.needs for test in self.tests):
             self._context.view.allow_marking(self.opened)
 

@@ -17,21 +17,27 @@ class ShuffleSection(BarsSection):
     """Shows the effect of each feature: its value taken from other rows, and its column permuted."""
 
     view = "shuffle"
+    _local: Shuffled | None = None
+    _row_line = ""
 
     def show(self, result: Shuffles, shown: FinishedMap) -> None:
         """Show markers on the bars, and the importance over all rows."""
-        names, bars = self._names, self.context.bars
         local, permuted = result
-        contributions = local.contribution.cpu().numpy()
-        if bars is not None:
-            bars.show_markers(contributions)
-        attributions = shown.attribution.by_feature().iloc[0].to_numpy()
-        lines = [_describe_row(local, contributions, attributions, names)]
+        if local is not self._local:  # it stays the same while the background is permuted
+            self._local, self._row_line = local, self._show_row(local, shown)
+        lines = [self._row_line]
         if permuted is not None:
             values = permuted.importance.numpy()
             self._bars.show(np.nan_to_num(values), final=permuted.complete)
-            lines.append(_describe_permutation(permuted, values, names))
+            lines.append(_describe_permutation(permuted, values, self._names))
         self.say(*lines)
+
+    def _show_row(self, local: Shuffled, shown: FinishedMap) -> str:
+        contributions = local.contribution.cpu().numpy()
+        if self.context.bars is not None:
+            self.context.bars.show_markers(contributions)
+        attributions = shown.attribution.by_feature().iloc[0].to_numpy()
+        return _describe_row(local, contributions, attributions, self._names)
 
 
 def _describe_row(local: Shuffled, contributions: np.ndarray, attributions: np.ndarray, names: list[str]) -> str:
