@@ -180,7 +180,7 @@ class Bench:
         """The slider of the steps moved to 50, for a class that was never asked for, and nothing kept of it."""
         self.front("ours")
         self.settle(f"explorer.update(method='integrated_gradients', n_steps={FEWER}, target={target})")
-        self.lab.execute("explorer.session.cache.forget(explorer.session)")
+        self.lab.execute("explorer.session.cache.forget(explorer.session.owner)")
         return self.press(self.seen.root, self.seen.handle("n_steps"), "ArrowRight")
 
     def ours_again(self) -> Timing:

@@ -149,7 +149,7 @@ def importance(  # noqa: PLR0913
     with neutral_modes():
         resolved, _ = problem.resolve(request)
         for each in (problem, explained):  # this runs the model once, which checks the class names
-            each.logits_at(each.version())
+            _ = each.logits
         tensor, loss = labels_of(labels, explained, value=score == "value")
         runner, explained_runner = problem.runner(resolved), explained.runner(resolved)
         columns, background_rows = runner.kind.columns, explained_runner.kind.background

@@ -13,7 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from saliency_widgets.attribution.errors import Cancelled, OneForAll
 from saliency_widgets.attribution.numerics.noise import seeded
 from saliency_widgets.attribution.score import is_function, is_single, scores_in
-from saliency_widgets.runtime.model.isolation import rebind, training
+from saliency_widgets.runtime.model.isolation import is_training, rebind
 from saliency_widgets.runtime.model.walker import modules_of
 from saliency_widgets.runtime.passes import Passes
 
@@ -175,7 +175,7 @@ def _apart(passes: Passes, scores: Tensor | None) -> bool | None:
 
 def _settled(passes: Passes) -> bool:
     """Whether a row's score depends on nothing but the model's inputs: no training mode, no random draws."""
-    if any(training(module) for module in modules_of(passes.model)):
+    if is_training(passes.model):
         return False
     return torch.equal(passes.scores(passes.inputs), passes.scores(passes.inputs, seed=1))
 

@@ -79,7 +79,7 @@ class Passes:
     @property
     def parts(self) -> tuple[InputPart, ...]:
         """The inputs that are explained together; empty where it is one."""
-        return self._arguments.several
+        return self.call.several
 
     @property
     def size(self) -> tuple[int, int] | None:
@@ -88,7 +88,8 @@ class Passes:
         return next(((shape[1], shape[2]) for shape in shapes if len(shape) == 3), None)
 
     @property
-    def _arguments(self) -> Arguments:
+    def call(self) -> Arguments:
+        """How the model is called; without arguments of its own, with the explained input alone."""
         return self.arguments or Arguments(batch=self.batch)
 
     @property
@@ -110,7 +111,7 @@ class Passes:
 
     def alone(self, part: InputPart) -> Passes:
         """Passes in which one of several inputs is explained and the others are held."""
-        arguments, inputs = self._arguments.alone(part, self.inputs)
+        arguments, inputs = self.call.alone(part, self.inputs)
         return replace(self, inputs=inputs, arguments=arguments)
 
     def on(self, rows: Tensor) -> Passes:
@@ -118,7 +119,7 @@ class Passes:
         if self.joint:
             return replace(self, inputs=rows)
         times = rows.shape[0] // self.batch
-        return replace(self, inputs=rows, score=self.score.tiled(times), arguments=self._arguments.tiled(times))
+        return replace(self, inputs=rows, score=self.score.tiled(times), arguments=self.call.tiled(times))
 
     def rows_per_pass(self, chunk_size: int | None) -> int:
         """Rows of one pass: as asked, or what suits the device."""
@@ -128,7 +129,7 @@ class Passes:
 
     def split(self, rows: Tensor) -> list[Tensor]:
         """The explained inputs in rows of the tensor that methods see, each in its own shape and type."""
-        return self._arguments.split(rows)
+        return self.call.split(rows)
 
     def run(self, work: Callable[[range], tuple[Tensor, ...]], rows: int) -> tuple[Tensor, ...]:
         """Do the work for all rows, in as few passes as fit and as rows may share: see :meth:`Memory.run`."""
@@ -363,7 +364,7 @@ class Passes:
         samples = _samples(rows, self.batch)
         if self.joint:
             inputs, samples = inputs[0], torch.arange(inputs[0].shape[0], device="cpu")
-        fill = partial(self._arguments.fill, channels_last=laid)
+        fill = partial(self.call.fill, channels_last=laid)
         return forward(model, fill, inputs, samples, self.memory)
 
 

@@ -12,7 +12,6 @@ from torch import Tensor
 from saliency_widgets.attribution.input_parts import InputPart
 from saliency_widgets.attribution.kind import NUMBERS, Kind
 from saliency_widgets.attribution.query import BY_POSITION, LayerPoint, Rule
-from saliency_widgets.runtime.arguments import Arguments
 from saliency_widgets.runtime.baseline_pool import DrawnBaselines
 from saliency_widgets.runtime.batching import chunks
 from saliency_widgets.runtime.coupling import by_samples, why_apart
@@ -99,27 +98,27 @@ class Runner:
 
         Of several inputs that are explained together, each has its own; a mapping gives them by name, a tuple in order.
         """
-        return self._arguments.baseline(value, self.inputs, seed, self.kind)
+        return self.passes.call.baseline(value, self.inputs, seed, self.kind)
 
     def baseline_pool(self, value: Any, seed: int) -> DrawnBaselines:
         """The baselines that samples are drawn from."""
-        return DrawnBaselines(self, self._arguments, self.kind, value, seed)
+        return DrawnBaselines(self, self.passes.call, self.kind, value, seed)
 
     def named_baseline(self, value: Any) -> Any:
         """A baseline as settings say it: see :meth:`~.arguments.Arguments.named_baseline`."""
-        return self._arguments.named_baseline(value, self.kind)
+        return self.passes.call.named_baseline(value, self.kind)
 
     @property
     def baselines(self) -> tuple[str, ...]:
         """The names of the baselines that mean something for these inputs, the default first."""
-        return self._arguments.baselines(self.kind)
+        return self.passes.call.baselines(self.kind)
 
     def noise_scale(self) -> Tensor:
         """The range max - min of each sample's inputs, broadcastable to them; of each of several inputs its own.
 
         Of rows with a background, each feature's range there.
         """
-        return self._arguments.spread(self.inputs, self.kind)
+        return self.passes.call.spread(self.inputs, self.kind)
 
     def chunks(self, total: int, size: int | None, first: Sequence[int] = (1, 3)) -> list[range]:
         """The evaluations of each pass: see :func:`~.batching.chunks`."""
@@ -153,10 +152,6 @@ class Runner:
         if passes is self.passes:
             return self, notes
         return replace(self, passes=passes, results=None, graphs=None, replays=None), notes
-
-    @property
-    def _arguments(self) -> Arguments:
-        return self.passes.arguments or Arguments(batch=self.batch)
 
 
 def imprecision(runner: Runner) -> float:

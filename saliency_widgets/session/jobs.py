@@ -13,7 +13,7 @@ from saliency_widgets.attribution.errors import Cancelled
 from saliency_widgets.session.worker import EXECUTORS, report_error
 
 Check = Callable[[], None]
-"""Called often by a job; raises :class:`~saliency_widgets.attribution.Cancelled` to end it."""
+"""Called often by a job; raises :class:`~saliency_widgets.attribution.errors.Cancelled` to end it."""
 
 # One for all jobs, as some wait for others to end. Nothing is called while it is held but what says who is busy.
 _CHANGED = threading.Condition()

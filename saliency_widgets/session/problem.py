@@ -198,12 +198,8 @@ class Problem:
             TypeError: The model's output holds no tensor.
             ValueError: The model failed, or its output has the wrong form.
         """
-        return self.logits_at(self.version())
-
-    def logits_at(self, version: tuple) -> Tensor:
-        """Return the logits of a version that was determined before."""
         with self._lock:
-            return in_classes(self._logits_at(version), self.binary, self.squashed)
+            return in_classes(self._logits_at(self.version()), self.binary, self.squashed)
 
     @property
     def predicted(self) -> Tensor | None:

@@ -77,7 +77,7 @@ class Session:
         owner: The owner of the cache entries; sessions with the same owner and problem share results. The caller then
             drops them. Default: a new owner, whose entries are dropped when the session is closed.
         idle: Called when no request is pending, with a check that raises
-            :class:`~saliency_widgets.attribution.Cancelled` as soon as there is one.
+            :class:`~saliency_widgets.attribution.errors.Cancelled` as soon as there is one.
         lanes: The jobs of several sessions, for what runs the model and for what only draws a map again.
         key: The key of the session's jobs among those of other sessions.
 
@@ -191,9 +191,7 @@ class Session:
 
     def cached(self, request: Request) -> Attribution | None:
         """Return the finished result of a request, if it is in the cache."""
-        return self.cache.get(
-            (self.owner, "map", self.problem.version(), request.with_chunk_size(self.problem.rows).key)
-        )
+        return self.cache.get(self._key(request.with_chunk_size(self.problem.rows), self.problem.version()))
 
     def run(self, request: Request, check: Check = lambda: None) -> tuple[Attribution, tuple]:
         """Compute a request in the caller's thread, apart from submitted ones; the result is cached, not delivered.
@@ -206,7 +204,7 @@ class Session:
             The result, and the version of the model and the inputs that it belongs to.
         """
         request, version = request.with_chunk_size(self.problem.rows), self.problem.version()
-        key = (self.owner, "map", version, request.key)
+        key = self._key(request, version)
         attribution = self.cache.get(key)
         if attribution is None:
             *_, attribution = compute(self.problem, request, check, version=version, cache=self.cache, owner=self.owner)
@@ -233,15 +231,25 @@ class Session:
         give_back()
         self._deliver = _ignore
 
+    def _key(self, request: Request, version: tuple) -> tuple:
+        """Return the key of a finished map; the version stands third, where the cache looks for it."""
+        return self.owner, "map", version, request.key
+
     # ---- jobs
 
     def _verify(self, check: Check) -> None:
         """Hash all weights; where they have changed unnoticed, compute again what is shown."""
-        if not self.problem.verify(check):  # which gives the model a new version
-            return
+        try:
+            if not self.problem.verify(check):  # which gives the model a new version
+                return
+        except Cancelled:
+            raise
+        except Exception:
+            return  # the next request reports it
         self.cache.forget(self.owner)
         with self._jobs.changed:
-            newest = None if self._last is None else self._last.newest
+            last = self._last
+            newest = None if last is None or last.state == "stopped" else last.newest
             if newest is not None and not self._closed and not self.busy:
                 self._generation += 1
                 self._corrected = self._generation
@@ -285,7 +293,7 @@ class Session:
         base = Event(generation, 0, "running", request=request, newest=request, corrected=corrected)
         try:
             version = self.problem.version()
-            cached = self.cache.get((self.owner, "map", version, request.key))
+            cached = self.cache.get(self._key(request, version))
             if cached is not None:
                 self._publish(
                     replace(base, state="done", attribution=cached, remaining=0.0, cached=True, version=version)
@@ -339,7 +347,7 @@ class Session:
             if not same:
                 self.cache.forget(self.owner, version)
         if finished is not None and same:
-            self.cache.put((self.owner, "map", version, request.key), finished)
+            self.cache.put(self._key(request, version), finished)
 
     def _frame_of(self, attribution: Attribution, reduction: Reduction) -> Quantized:
         """Return the frame of an attribution; frames of finished ones are cached."""

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch._subclasses import FakeTensorMode
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 from toys import each, images, state_of
@@ -1086,6 +1087,15 @@ def test_what_lies_in_one_memory_does_so_in_the_stand_in(kind):
     assert torch.equal(result.score, score.detach()[None])
     assert torch.allclose(result.values, expected, rtol=1e-13, atol=0)
     assert torch.allclose(again.values, expected, rtol=1e-13, atol=0)
+
+
+def test_a_part_of_a_buffer_without_numbers_is_no_obstacle():
+    model, x = nn.Sequential(nn.Flatten(), nn.Linear(12, 3)).double().eval(), images(0, 1, 3, 2, 2)
+    expected = sw.attribute(model, x, method="gradient", target=1)
+    with FakeTensorMode():
+        shapes = torch.zeros(4, 4)
+    model.register_buffer("shapes", shapes[:2])
+    assert torch.equal(sw.attribute(model, x, method="gradient", target=1).values, expected.values)
 
 
 class Knowing(nn.Module):

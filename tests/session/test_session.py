@@ -635,6 +635,45 @@ def test_an_edit_deep_inside_is_found_when_idle_and_what_is_shown_computed_again
     session.close()
 
 
+@pytest.mark.parametrize("stopped", [False, True])
+def test_a_change_seen_when_idle_computes_again_unless_the_user_stopped(problem, stopped):
+    events = []
+
+    def deliver(event: Event) -> None:
+        events.append(event)
+        if stopped and event.attribution is not None:
+            session.stop()
+
+    session = Session(problem, deliver, executor="inline", cache=Cache())
+    session.submit(smooth(40))
+    assert events[-1].state == ("stopped" if stopped else "done")
+    problem.verify = lambda _check: True
+    session._verify(lambda: None)
+    assert session.busy is not stopped
+    session.close()
+
+
+def test_an_error_of_the_idle_hash_is_left_to_the_next_request(problem, monkeypatch):
+    raised, failed = [], threading.Event()
+    monkeypatch.setattr(threading, "excepthook", raised.append)
+
+    def verify(_check):
+        failed.set()
+        raise RuntimeError("a weight can't be read")
+
+    problem.verify = verify
+    events = []
+    session = Session(problem, events.append, cache=Cache())
+    session.submit(smooth(3))
+    assert session.wait(20)
+    assert failed.wait(20)
+    session.submit(smooth(4))
+    assert session.wait(20)
+    assert events[-1].state == "done"
+    session.close()
+    assert not raised
+
+
 def test_forgetting_computes_what_no_version_sees():
     class Deep(nn.Module):
         def __init__(self) -> None:

@@ -134,8 +134,7 @@ def isolated(copied: ModelCopy, model: nn.Module, seed: int = 0) -> Iterator[nn.
 
 def private_copy(model: nn.Module) -> nn.Module:
     """A copy of the model with weights of its own, for checks that change them; scripted parts are the caller's."""
-    with torch.inference_mode(False):
-        return ModelCopy(model, own_weights).module
+    return ModelCopy(model, own_weights).module
 
 
 @contextlib.contextmanager

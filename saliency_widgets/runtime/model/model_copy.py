@@ -17,13 +17,14 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
+from saliency_widgets.runtime.model.tensor_hash import is_empty, is_odd
 from saliency_widgets.runtime.model.version import ModelVersion, State
 from saliency_widgets.runtime.model.walker import (
     CONTAINERS,
     PLAIN,
     TENSORS,
+    TORCHS,
     compiled_from,
     contents,
     draws_numbers,
@@ -37,7 +38,6 @@ from saliency_widgets.runtime.model.walker import (
 _MANY = 256  # a larger container is a vocabulary, whose items are shared
 _FEW, _DEEP = 64, 3  # of an object that is copied: so many values in all, and so many objects inside each other
 _RECURRENT = (nn.RNN, nn.LSTM, nn.GRU)
-_TORCHS = frozenset(vars(nn.Module()))
 _LARGEST_SHARED = 64 * 2**20  # bytes of a memory of which a buffer is a small part: it is then copied alone
 _SINGLE = (
     *(nn.Module, Tensor, torch.Generator, type, types.ModuleType, types.FunctionType, types.BuiltinFunctionType),
@@ -84,7 +84,7 @@ class Copier:
         state = dict(module.__dict__)
         object.__setattr__(made, "__dict__", state)  # torch's own takes longer than all of the rest
         for name, value in state.items():
-            if name in _TORCHS and not value and type(value) in CONTAINERS:
+            if name in TORCHS and not value and type(value) in CONTAINERS:
                 state[name] = type(value)()
             elif type(value) not in PLAIN and name not in TENSORS:
                 state[name] = self.counterpart(value)
@@ -142,8 +142,8 @@ class Copier:
         if id(value) in self.memo:
             return self.memo[id(value)][1]
         source = value.detach()
-        plain = source.layout == torch.strided and not (source.is_quantized or source.is_conj() or source.is_neg())
-        if not plain or source.is_meta or is_traceable_wrapper_subclass(source):
+        special = source.is_quantized or source.is_conj() or source.is_neg()
+        if special or is_odd(source) or is_empty(source):
             return self._put(value, source.clone())
         memory = source.untyped_storage()
         size, whole = memory.nbytes(), source.numel() * source.element_size() == memory.nbytes()
@@ -272,7 +272,7 @@ def _is_small(value: Any, seen: set[int], depth: int = 0) -> bool:
 
 def _has_state(value: Any) -> bool:
     """Return whether there is anything to copy: not in a mark for "missing", which is compared by ``is``."""
-    return len(contents(value)) > 1 or type(value) in CONTAINERS or not all(n[:2] == "__" for n in dir(type(value)))
+    return type(value) in CONTAINERS or len(contents(value)) > 1 or not all(n[:2] == "__" for n in dir(type(value)))
 
 
 class ModelCopy:
@@ -292,9 +292,9 @@ class ModelCopy:
         copier = Copier()
         with torch.inference_mode(False):
             self.module = copier.module(model)
+            if dress is not None:
+                dress(self.module)
         self.memo, self.scripted = copier.memo, copier.scripted
-        if dress is not None:
-            dress(self.module)
 
 
 _DEPTH = 6  # to which a copy is looked through after a pass

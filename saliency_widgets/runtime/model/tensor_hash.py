@@ -116,7 +116,8 @@ def is_empty(tensor: Tensor) -> bool:
     return tensor.is_meta or isinstance(tensor, torch._subclasses.FakeTensor)
 
 
-def _is_odd(tensor: Tensor) -> bool:
+def is_odd(tensor: Tensor) -> bool:
+    """Return whether its numbers don't lie in one piece of memory: sparse, nested, or a wrapper of other tensors."""
     return tensor.layout != torch.strided or tensor.is_nested or is_traceable_wrapper_subclass(tensor)
 
 
@@ -132,14 +133,14 @@ def forms_of(tensors: list[Tensor]) -> list[Any]:
     try:
         return [form for look in _FORMS for form in map(look, tensors)]
     except RuntimeError:  # one of them has no address
-        odd = (_is_odd(tensor) or is_empty(tensor) for tensor in tensors)
+        odd = (is_odd(tensor) or is_empty(tensor) for tensor in tensors)
         looks = (_FORMS[:1] if without else _FORMS for without in odd)
         return [(*(look(tensor) for look in some), tensor.layout) for tensor, some in zip(tensors, looks, strict=True)]
 
 
 def _bytes_of(tensor: Tensor) -> Tensor | None:
     """Return all bytes in the order in which they lie, without a copy; None where there are gaps or other layouts."""
-    if _is_odd(tensor) or tensor.is_quantized or tensor.is_neg():
+    if is_odd(tensor) or tensor.is_quantized or tensor.is_neg():
         return None
     tensor = tensor.conj() if tensor.is_conj() else tensor
     if not tensor.is_contiguous():
@@ -181,7 +182,7 @@ def _dense(tensor: Tensor) -> list[Tensor]:
 
 def _hash_of(tensor: Tensor) -> int:
     with torch.inference_mode(False), torch.no_grad():
-        if tensor.dtype == torch.uint8 and tensor.ndim == 1 and not _is_odd(tensor):
+        if tensor.dtype == torch.uint8 and tensor.ndim == 1 and not is_odd(tensor):
             return digest(tensor.numpy()) if tensor.device.type == "cpu" else int(_weighted(tensor))
         parts = (part.cpu().contiguous().reshape(-1).view(torch.uint8).numpy() for part in _dense(tensor))
         return hash(tuple(map(digest, parts)))

@@ -24,6 +24,7 @@ from saliency_widgets.runtime.model.walker import (
     CONTAINERS,
     FRAME,
     PLAIN,
+    TORCHS,
     VALUES,
     Snapshot,
     draws_numbers,
@@ -35,7 +36,6 @@ from saliency_widgets.runtime.model.walker import (
 _DEPTH = 2
 _MOST = 1000  # objects that hang on one attribute
 _REMEMBERED = 8
-_TORCHS = frozenset(name for name, value in vars(nn.Module()).items() if type(value) in CONTAINERS)
 
 
 class Held:
@@ -179,7 +179,7 @@ class State:
         key: list[Any] = [Held(module), kind]
         for name, value in zip(items(iter, attributes), items(VALUES, attributes), strict=True):
             self._left = _MOST
-            torchs = name in _TORCHS and type(value) in CONTAINERS
+            torchs = name in TORCHS and type(value) in CONTAINERS
             key.append((name, self._open(value, self._depth) if torchs else self._key(value, self._depth)))
         if isinstance(module, torch.jit.ScriptModule):
             key.append(self.snapshot.state(functools.partial(_scripted, module)))

@@ -33,6 +33,8 @@ PLAIN = frozenset(
 MAPPINGS = frozenset((dict, OrderedDict, defaultdict, Counter))
 CONTAINERS = MAPPINGS | {list, tuple, set, deque}
 TENSORS = ("_parameters", "_buffers", "_modules")
+TORCHS = frozenset(name for name, value in vars(nn.Module()).items() if type(value) in CONTAINERS)
+"""The containers in every module: of parameters, hooks and the like."""
 Read = Callable[[Any], Iterable[Any]]
 """Reads a part of an object: the keys or the values of a dictionary, the content of a cell, ..."""
 

@@ -109,7 +109,7 @@ class TrustPanel:
 
     def stop(self) -> None:
         """Stop the running tests; selecting one runs it again."""
-        if not self._examiner.jobs.wait(0):
+        if self._examiner.jobs.has():
             self._examiner.jobs.drop()
             self._message.value = escape("Interrupted. Close and open this panel to continue.")
 
