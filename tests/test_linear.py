@@ -22,6 +22,7 @@ from saliency_widgets import render
 from saliency_widgets.inputs import read_class_names, read_table, short_names
 from saliency_widgets.inputs.encoder import Encoder
 from saliency_widgets.inputs.tracing import _assign_constant
+from saliency_widgets.outputs.classification import Classification
 from saliency_widgets.outputs.selection import resolve
 from saliency_widgets.params import unknown
 from saliency_widgets.render.fonts import wrapped
@@ -58,7 +59,8 @@ def names(count: int) -> list[str]:
 
 def one_class_each(count: int) -> Callable[[], Any]:
     listed, logits = names(count), torch.zeros(1, 1).expand(count, count)
-    return lambda: resolve(listed, logits, count, class_names=listed)
+    task = Classification("logit", tuple(listed))
+    return lambda: resolve(task, listed, logits, count)
 
 
 def wide(count: int) -> Callable[[], Any]:

@@ -150,7 +150,7 @@ def importance(  # noqa: PLR0913
         resolved, _ = problem.resolve(request)
         for each in (problem, explained):  # this runs the model once, which checks the class names
             _ = each.logits
-        tensor, loss = labels_of(labels, explained, value=score == "value")
+        tensor, loss = labels_of(labels, explained, score)
         runner, explained_runner = problem.runner(resolved), explained.runner(resolved)
         columns, background_rows = runner.kind.columns, explained_runner.kind.background
         assert columns is not None

@@ -12,10 +12,10 @@ from torch import Tensor
 from saliency_widgets.attribution import Reduction, Score
 from saliency_widgets.attribution.numerics.noise import SEED
 from saliency_widgets.attribution.registry import Method
+from saliency_widgets.outputs.task import Loss
 from saliency_widgets.runtime.runner import Runner
 
 Shared = Literal["map", "score", "classes", "background"]
-Loss = Literal["cross-entropy", "squared error", "change of the score"]
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,8 +13,9 @@ from saliency_widgets.attribution.columns import Columns
 from saliency_widgets.attribution.numerics.noise import SEED, seeded
 from saliency_widgets.attribution.query import CHUNK_SIZE
 from saliency_widgets.attribution.score import in_classes
-from saliency_widgets.evaluation.explanation import Explanation, Loss
+from saliency_widgets.evaluation.explanation import Explanation
 from saliency_widgets.evaluation.registry import Running, trust_test
+from saliency_widgets.outputs.task import Loss
 from saliency_widgets.params import count_param
 from saliency_widgets.runtime.batching import chunks
 from saliency_widgets.runtime.runner import Runner

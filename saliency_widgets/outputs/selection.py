@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Any, cast
 
 import torch
 from torch import Tensor
 
 from saliency_widgets.attribution.arrays import as_array
-from saliency_widgets.attribution.score import SCORE, Scale, Score, Target, in_classes, is_function
+from saliency_widgets.attribution.score import SCORE, Score, Target, is_function
+from saliency_widgets.outputs.classification import Classification
+from saliency_widgets.outputs.regression import Regression
+from saliency_widgets.outputs.task import Task
 from saliency_widgets.params import brief, unknown
 
 
@@ -107,71 +109,48 @@ def _is_whole(number: Any) -> bool:
     return True
 
 
-def top_classes(logits: Tensor, *, score: str = SCORE.default, binary: bool = False, squashed: bool = False) -> Tensor:
-    """Return the default targets: the likeliest class of each sample, or the only value.
-
-    Args:
-        logits: The model's scores, shape (B, K).
-        score: The scale.
-        binary: Whether two classes have names: see :class:`Score`.
-        squashed: Whether the scores are probabilities already.
-
-    Returns:
-        Shape (B,).
-
-    Raises:
-        ValueError: The model returns several values.
-    """
-    if score != "value":
-        return in_classes(logits, binary, squashed).argmax(1)
-    if logits.shape[1] > 1:
-        raise ValueError(
-            f"target: the model returns {logits.shape[1]} values; with score='value', pass the index of one of them."
-        )
-    return torch.full((len(logits),), int(binary), device=logits.device)
+_TASKS: dict[str, type[Task]] = {"value": Regression}
 
 
-def resolve(  # noqa: PLR0913
+def task_of(scale: str) -> type[Task]:
+    """Return what a model is on a scale: "value" is a number's, every other one that of classes."""
+    return _TASKS.get(SCORE.check(scale), Classification)
+
+
+def resolve(
+    task: Task,
     target: Target,
-    logits: Tensor | None,
+    scores: Tensor | None,
     batch: int,
     *,
-    score: str = SCORE.default,
     contrast: Target = None,
-    class_names: Sequence[str] | None = None,
-    binary: bool = False,
-    squashed: bool = False,
     shape: Sequence[int] | None = None,
 ) -> Score:
     """Resolve the caller's target to a :class:`Score`.
 
     Args:
-        target: A class index, a name, indices of shape (B,), a function, or None for the top prediction. A tuple with
+        task: What the model returns.
+        target: A class index, a name, indices of shape (B,), a function, or None for the task's default. A tuple with
             one integer per dimension of one sample's output is an index into it; a list of such tuples has one for
             each sample.
-        logits: The model's scores of the inputs, shape (B, K); not needed if ``target`` is a function or an index.
+        scores: What the model returns, shape (B, K); not needed if ``target`` is a function or an index.
         batch: B, the number of samples.
-        score: The scale.
         contrast: A second class or index, subtracted.
-        class_names: Names of the classes in order.
-        binary: Whether two classes have names: see :class:`Score`.
-        squashed: Whether the model's scores are probabilities already.
         shape: Of the model's scores as it returns them, (B, ...); needed if ``target`` or ``contrast`` is a tuple.
 
     Raises:
         TypeError: ``target`` has an unsupported type.
         ValueError: A class or an index is out of range, a name is unknown, or the scale doesn't fit.
     """
-    scale = cast(Scale, SCORE.check(score))
     if is_function(target):
         if contrast is not None:
             raise ValueError("contrast: it can't be combined with target= a function; subtract inside the function.")
-        if scale not in ("logit", "value"):
+        if task.scale not in ("logit", "value"):
             raise ValueError(
-                f"score: {scale!r} can't be combined with target= a function; compute it inside the function, for "
+                f"score: {task.scale!r} can't be combined with target= a function; compute it inside the function, for "
                 f"example lambda out: out.softmax(1)[:, 3]."
             )
-        return Score(scale, _reporting_errors(cast(Callable[[Any], Any], target)))
+        return Score(task.scale, _reporting_errors(cast(Callable[[Any], Any], target)))
     if is_index(target) or is_index(contrast):
         if shape is None:
             raise ValueError("target: the shape of the model's output is needed to resolve an index.")
@@ -179,16 +158,14 @@ def resolve(  # noqa: PLR0913
             _disambiguate(value, shape, name) for value, name in ((target, "target"), (contrast, "contrast"))
         )
     if is_index(target) or is_index(contrast):
-        return replace(_at_index(target, contrast, shape or (), scale, binary), squashed=squashed)
-    if logits is None:
+        return _at_index(task, target, contrast, shape or ())
+    if scores is None:
         raise ValueError("target: the model's scores are needed to resolve it.")
-    classes = in_classes(logits, binary).shape[1]
-    top = top_classes(logits, score=scale, binary=binary, squashed=squashed) if target is None else None
-    picked = top if top is not None else _indices(target, batch, classes, class_names, "target")
-    other = None if contrast is None else _indices(contrast, batch, classes, class_names, "contrast")
+    classes = task.logits(scores).shape[1]
+    picked = task.default(scores) if target is None else _indices(target, batch, classes, task.class_names, "target")
+    other = None if contrast is None else _indices(contrast, batch, classes, task.class_names, "contrast")
     _check_different(picked, other)
-    picked, other = picked.to(logits.device), None if other is None else other.to(logits.device)
-    return Score(scale, picked, other, binary, squashed)
+    return task.score(picked.to(scores.device), None if other is None else other.to(scores.device))
 
 
 def _check_different(picked: Tensor, other: Tensor | None) -> None:
@@ -215,14 +192,14 @@ def _disambiguate(target: Any, shape: Sequence[int], argument: str) -> Any:
     )
 
 
-def _at_index(target: Any, contrast: Any, shape: Sequence[int], scale: Scale, binary: bool) -> Score:
+def _at_index(task: Task, target: Any, contrast: Any, shape: Sequence[int]) -> Score:
     """Return the score at an index of each sample's output."""
-    if scale in ("probability", "log_probability") and len(shape) != 4:
+    if task.scale in ("probability", "log_probability") and len(shape) != 4:
         raise ValueError(
-            f"score: {scale!r} needs the class dimension of the output, which is unknown for shape {tuple(shape)}. "
-            f"Pass target= a function, for example lambda out: out.softmax(-1)[:, 1, 0]."
+            f"score: {task.scale!r} needs the class dimension of the output, which is unknown for shape "
+            f"{tuple(shape)}. Pass target= a function, for example lambda out: out.softmax(-1)[:, 1, 0]."
         )
-    sizes = [2 if binary and len(shape) == 4 and size == 1 and not k else size for k, size in enumerate(shape[1:])]
+    sizes = [2 if task.binary and len(shape) == 4 and size == 1 and not k else size for k, size in enumerate(shape[1:])]
 
     def read(value: Any, argument: str) -> Tensor:
         if not is_index(value):
@@ -242,7 +219,7 @@ def _at_index(target: Any, contrast: Any, shape: Sequence[int], scale: Scale, bi
 
     picked, other = read(target, "target"), None if contrast is None else read(contrast, "contrast")
     _check_different(picked, other)
-    return Score(scale, picked, other, binary)
+    return task.score(picked, other)
 
 
 def _indices(target: Any, batch: int, classes: int, class_names: Sequence[str] | None, argument: str) -> Tensor:

@@ -10,10 +10,11 @@ from typing import Any
 from torch import Tensor
 
 from saliency_widgets.attribution import Attribution, Reduction, get_method
-from saliency_widgets.evaluation.explanation import Explanation, Loss, Shared, in_logits
+from saliency_widgets.attribution.score import SCORE
+from saliency_widgets.evaluation.explanation import Explanation, Shared, in_logits
 from saliency_widgets.evaluation.ranking import top
 from saliency_widgets.evaluation.registry import TrustTest
-from saliency_widgets.inputs.labels import read_labels
+from saliency_widgets.outputs.task import Loss
 from saliency_widgets.runtime.model.version import identity
 from saliency_widgets.runtime.runner import Runner
 from saliency_widgets.session.cache import Cache, Scope
@@ -22,25 +23,24 @@ from saliency_widgets.session.problem import Problem
 from saliency_widgets.session.request import Request
 
 
-def labels_of(labels: Any, problem: Problem, *, value: bool) -> tuple[Tensor | None, Loss]:
+def labels_of(labels: Any, problem: Problem, score: str = SCORE.default) -> tuple[Tensor | None, Loss]:
     """Return the labels of the background's rows, and the loss for them.
 
     Args:
-        labels: See :func:`~saliency_widgets.inputs.labels.read_labels`.
+        labels: See :meth:`~saliency_widgets.outputs.task.Task.read_labels`.
         problem: The model and a row, with a background.
-        value: Whether the model predicts values instead of classes.
+        score: The scale, which says whether they are classes or values.
     """
     if labels is None:
         return None, "change of the score"
     background = None if problem.table is None else problem.table.background
     if background is None:
         raise ValueError("labels: they belong to the background's rows. Pass background= too.")
-    classes = problem.logits.shape[1]
-    tensor = read_labels(labels, len(background), classes, problem.class_names, value=value)
-    return tensor, "squared error" if value else "cross-entropy"
+    classes, task = problem.logits.shape[1], problem.task(score)
+    return task.read_labels(labels, len(background), classes), task.loss
 
 
-unlabeled = partial(labels_of, None, value=False)
+unlabeled = partial(labels_of, None)
 """Returns no labels, and the loss without any."""
 
 

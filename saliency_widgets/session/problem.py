@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import cached_property
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +14,7 @@ from torch.nn.parameter import is_lazy
 
 from saliency_widgets.attribution import Kind, Reduction, Score
 from saliency_widgets.attribution.registry import DEFAULT
-from saliency_widgets.attribution.score import SCORE, in_classes, is_function
+from saliency_widgets.attribution.score import SCORE, Scale, is_function
 from saliency_widgets.inputs import (
     Options,
     Prepared,
@@ -22,10 +22,10 @@ from saliency_widgets.inputs import (
     class_names_of,
     prepare_for,
     read_class_names,
-    short_names,
     unwrapped,
 )
-from saliency_widgets.outputs.selection import is_index, resolve
+from saliency_widgets.outputs.selection import is_index, resolve, task_of
+from saliency_widgets.outputs.task import Task
 from saliency_widgets.runtime.batching import paced_rows
 from saliency_widgets.runtime.layers.hooks import tensor_in
 from saliency_widgets.runtime.layers.selection import Spatial, spatial_layers
@@ -199,29 +199,29 @@ class Problem:
             ValueError: The model failed, or its output has the wrong form.
         """
         with self._lock:
-            return in_classes(self._logits_at(self.version()), self.binary, self.squashed)
+            return self.task().logits(self._logits_at(self.version()))
 
     @property
     def predicted(self) -> Tensor | None:
         """The logits that were computed last, whatever version they belong to."""
-        return None if self._logits is None else in_classes(self._logits[1], self.binary, self.squashed)
+        return None if self._logits is None else self.task().logits(self._logits[1])
 
     def predicted_at(self, version: tuple | None) -> Tensor | None:
         """Return the logits that were computed last, if they belong to that version."""
         latest = self._logits
         if latest is None or latest[0] != version:
             return None
-        return in_classes(latest[1], self.binary, self.squashed)
+        return self.task().logits(latest[1])
 
-    @property
-    def binary(self) -> bool:
-        """Whether the caller named two classes: one logit then stands for both."""
-        return self._names_passed and self.class_names is not None and len(self.class_names) == 2
-
-    @property
-    def paired(self) -> bool:
-        """Whether one logit stands for two classes; False before the model was run."""
-        return self.binary and self._logits is not None and self._logits[1].shape[1] == 1
+    def task(self, score: str = SCORE.default) -> Task:
+        """Return what the model's output is on a scale, as far as it is known."""
+        return task_of(score)(
+            cast(Scale, score),
+            None if self.class_names is None else tuple(self.class_names),
+            binary=self._names_passed and self.class_names is not None and len(self.class_names) == 2,
+            squashed=self.squashed,
+            outputs=None if self._logits is None else self._logits[1].shape[1],
+        )
 
     def _logits_at(self, version: tuple) -> Tensor:
         if self._logits is not None and self._logits[0] == version:
@@ -230,7 +230,7 @@ class Problem:
         result = survey(self.runner(_UNSCORED).passes, fold=self._fold)
         logits, self.output_notes, self._tuned, self.untuned = result.logits, result.notes, result.tuned, result.refused
         self.squashed = result.squashed
-        classes = in_classes(logits, self.binary).shape[1]
+        classes = self.task().logits(logits).shape[1]
         if self.class_names is not None and len(self.class_names) != classes:
             if self._names_passed:
                 raise ValueError(
@@ -239,7 +239,7 @@ class Problem:
             self.class_names = None  # a fine-tuned model may still carry the names of its former classes
         self._logits = (version, logits)
         self.options.pop("class_names", None)
-        if self.paired:  # without the names, target 0 is the logit itself
+        if self.task().paired:  # without the names, target 0 is the logit itself
             self.options["class_names"] = self.class_names
         self._replays = Replays() if self._cuda_graphs else None
         return logits
@@ -290,17 +290,9 @@ class Problem:
             with self._lock:
                 logits = self._logits_at(self.version() if version is None else version)
         batch = self.tensor.shape[0]
-        score = resolve(
-            request.target,
-            logits,
-            batch,
-            score=request.score,
-            contrast=request.contrast,
-            class_names=self.class_names,
-            binary=self.binary,
-            squashed=logits is not None and self.squashed,
-            shape=shape,
-        )
+        task = self.task(request.score)
+        task = task if logits is not None else replace(task, squashed=False)
+        score = resolve(task, request.target, logits, batch, contrast=request.contrast, shape=shape)
         if logits is None or not score.of_classes:
             return score, None
         return score, score(logits, batch).to(self.tensor.device)
@@ -339,37 +331,15 @@ class Problem:
         off = runner.once("imprecision", lambda: imprecision(runner))
         return (f"Computed in {self._precision}: a gradient of this score is off by {off:.1%} (L1) because of that.",)
 
-    @cached_property
-    def _short_names(self) -> list[str]:
-        return short_names(self.class_names or [])
-
     def name_of(self, target: Any, score: str = SCORE.default, *, short: bool = False) -> str:
         """Return a label for a target: a class's name or number, or an index.
 
         Args:
             target: A class, an index or a function.
             score: The scale: a model that predicts values has no classes.
-            short: Whether to use only the first of a class's names: see :func:`~saliency_widgets.inputs.short_names`.
+            short: Whether to use only the first of a class's names: see :func:`~.outputs.class_names.short_names`.
         """
-        if isinstance(target, tuple):
-            return f"output[{', '.join(map(str, target))}]"
-        if not isinstance(target, int):
-            return "custom target"
-        if self.class_names is not None:
-            return (self._short_names if short else self.class_names)[target]
-        if score != "value":
-            return f"class {target}"
-        return "value" if self._logits is not None and self._logits[1].shape[1] == 1 else f"output {target}"
-
-    def values_of(self, logits: Tensor) -> list[tuple[str, float]]:
-        """Return labels and values of the model's outputs, for outputs that are values and not classes.
-
-        Args:
-            logits: One row of :attr:`logits`.
-        """
-        if self.paired:  # a single number, although its two ends have names
-            return [("value", float(logits[1]))]
-        return [(self.name_of(index, "value", short=True), float(value)) for index, value in enumerate(logits)]
+        return self.task(score).label(target, short=short)
 
     def version(self) -> tuple:
         """Return a value that changes with the model or the inputs: see :mod:`~saliency_widgets.runtime.model.version`.

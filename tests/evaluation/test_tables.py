@@ -17,7 +17,7 @@ from toys import Formula, linear, mlp, state_of
 import saliency_widgets as sw
 from saliency_widgets.attribution import Score
 from saliency_widgets.evaluation.shuffling import permutation_importance, shuffle
-from saliency_widgets.inputs.labels import read_labels
+from saliency_widgets.outputs.classification import Classification
 from saliency_widgets.session import Problem
 from saliency_widgets.session.explanation import labels_of
 
@@ -158,7 +158,7 @@ def test_permutation_importance_is_scikit_learns_on_the_same_permutations(classe
     assert all(np.array_equal(order, orders[0]) for order in orders)  # the same for each column
     runner = call_of(model, rows[0], rows, score)
     problem = Problem(model, rows[0], background=rows)
-    expected, kind = labels_of(labels, problem, value=score == "value")
+    expected, kind = labels_of(labels, problem, score)
     assert kind == loss
     ours = last(permutation_importance(runner, expected, kind, orders=torch.from_numpy(np.stack(orders[0]))))
     assert ours.increases.numpy() == pytest.approx(theirs.importances, rel=1e-9, abs=1e-12)
@@ -296,8 +296,8 @@ def test_probabilities_are_not_taken_for_logits(people):
 )  # fmt: skip
 def test_labels_may_come_in_any_form(people, form):
     labels = np.arange(60) % 2
-    expected = read_labels(labels, 60, 2, None, value=False)
-    assert torch.equal(read_labels(form(labels), 60, 2, None, value=False), expected)
+    task = Classification("logit")
+    assert torch.equal(task.read_labels(form(labels), 60, 2), task.read_labels(labels, 60, 2))
 
 
 def test_labels_may_be_names_of_both_classes_of_a_single_logit(people):

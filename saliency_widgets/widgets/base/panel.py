@@ -13,8 +13,9 @@ from torch import Tensor
 
 from saliency_widgets.attribution import get_method
 from saliency_widgets.attribution.registry import Method, methods, unknown_method
-from saliency_widgets.attribution.score import SCORE, probabilities
+from saliency_widgets.attribution.score import SCORE
 from saliency_widgets.markup import element, joined
+from saliency_widgets.outputs.task import Task
 from saliency_widgets.params import Param, unknown
 from saliency_widgets.runtime.layers.selection import check_layer
 from saliency_widgets.session import Problem, Request
@@ -90,8 +91,9 @@ class Panel:
                     value = begin.get(param.name) if param in first.params else None
                     self._params[param] = self._control(param, value)
         self._score = Control(SCORE, score)
-        shown = None if logits is None or not self._has_bars(len(logits)) else self._top(logits)
-        self._bars = None if shown is None else PredictionBars(*shown, self._on_bar)
+        self._bars = None
+        if logits is not None and self._has_bars(len(logits)):
+            self._bars = PredictionBars(problem.task().predictions(logits, _TOP), self._on_bar)
         self._values = None if self._bars is None else RichText().add_class("sw-values")
         self._predicted = logits  # what the bars show, or the values
         self._show_predicted()
@@ -173,10 +175,10 @@ class Panel:
     @property
     def predictions(self) -> list[tuple[int, str, float]]:
         """Index, name and probability of the displayed classes, most probable first."""
-        if self._predicted is None or self._bars is None or self._valued:
+        task = self._task
+        if self._predicted is None or self._bars is None or not task.shares:
             return []
-        indices, _, shares = self._top(self._predicted)
-        return [(index, self._problem.name_of(index), share) for index, share in zip(indices, shares, strict=True)]
+        return [(k, task.label(k), share) for k, _, share in task.predictions(self._predicted, _TOP)]
 
     @property
     def outdated(self) -> bool:
@@ -259,8 +261,7 @@ class Panel:
             self._method.value = name
             for setting, value in settings.items():
                 controls[setting].value = value
-            if self._bars is not None and logits is not None:
-                self._bars.show(*self._top(logits))
+            if logits is not None:
                 self._predicted = logits
             self._choose(target)
             self._show_predicted()
@@ -289,21 +290,25 @@ class Panel:
         self._help.value = element("div", element("small", entry.help), style="line-height:1.35;margin:2px 0 4px")
 
     @property
-    def _valued(self) -> bool:
-        """Whether the model's outputs are shown as values instead of class probabilities."""
-        return self._score.value == "value"
+    def _task(self) -> Task:
+        """What the model returns, on the chosen scale."""
+        return self._problem.task(self._score.value)
 
     def _show_predicted(self) -> None:
         """Show the predictions as bars of probabilities or as values."""
         if self._bars is None or self._values is None or self._predicted is None:
             return
-        valued = self._valued
-        self._bars.widget.layout.display = "none" if valued else None
-        self._values.layout.display = None if valued else "none"
-        if valued:
-            values = self._problem.values_of(self._predicted)
-            lines: list[str] = [joined([f"{name}: ", element("b", f"{value:.4g}")]) for name, value in values[:_TOP]]
-            lines += [f"and {len(values) - _TOP} more"] if len(values) > _TOP else []
+        task = self._task
+        shown = task.predictions(self._predicted, _TOP)
+        self._bars.widget.layout.display = None if task.shares else "none"
+        self._values.layout.display = "none" if task.shares else None
+        if task.shares:
+            self._bars.show(shown)
+            self._bars.mark(self._target)
+        else:
+            lines: list[str] = [joined([f"{label}: ", element("b", task.text(value))]) for _, label, value in shown]
+            more = 0 if task.paired else len(self._predicted) - len(shown)
+            lines += [f"and {more} more"] if more else []
             self._values.value = element("div", joined(lines, element("br")), style="line-height:1.5")
 
     def _logits_now(self) -> Tensor | None:
@@ -311,12 +316,6 @@ class Panel:
             return None if self._bars is None else self._problem.logits[0]
         except (TypeError, ValueError):
             return None  # the model fails: the request that follows reports it
-
-    def _top(self, logits: Tensor) -> tuple[list[int], list[str], list[float]]:
-        shares = probabilities(logits.cpu().double()[None])[0]
-        top = torch.topk(shares, min(_TOP, len(shares)))
-        indices = [int(i) for i in top.indices]
-        return indices, [self._problem.name_of(i, short=True) for i in indices], top.values.tolist()
 
     def _class_search(self) -> Any:
         names = self._problem.class_names

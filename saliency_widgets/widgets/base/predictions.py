@@ -11,6 +11,7 @@ from bqplot.figure import Figure
 from bqplot.marks import Bars, Label
 from bqplot.scales import LinearScale, OrdinalScale
 
+from saliency_widgets.outputs.task import Prediction
 from saliency_widgets.widgets.base.charts import draw
 from saliency_widgets.widgets.base.inbox import clicked_index
 
@@ -23,9 +24,7 @@ class PredictionBars:
     """The most probable classes as horizontal bars; a click selects one.
 
     Args:
-        indices: Class indices, most probable first.
-        names: Names of the classes.
-        probabilities: Probabilities of the classes.
+        predictions: The classes, most probable first.
         on_choose: Called with the index of the clicked class.
 
     Attributes:
@@ -34,12 +33,9 @@ class PredictionBars:
 
     def __init__(
         self,
-        indices: Sequence[int],
-        names: Sequence[str],
-        probabilities: Sequence[float],
+        predictions: Sequence[Prediction],
         on_choose: Callable[[int], None],
     ) -> None:
-        self.indices = list(indices)
         row, share = OrdinalScale(reverse=True), LinearScale(min=0.0, max=_ROOM)
         self._bars = Bars(
             x=[],
@@ -76,7 +72,7 @@ class PredictionBars:
             marks=[self._bars, self._shares, self._rows],
             axes=[axis],
             fig_margin={"top": 2, "bottom": 2, "left": 122, "right": 4},
-            layout={"width": "100%", "height": f"{23 * len(indices) + 8}px", "min_width": "0"},
+            layout={"width": "100%", "height": f"{23 * len(predictions) + 8}px", "min_width": "0"},
             padding_x=0,
             padding_y=0,
             animation_duration=0,
@@ -84,13 +80,13 @@ class PredictionBars:
         )
         self.widget.add_class("sw-predictions")
 
-        self.show(indices, names, probabilities)
+        self.show(predictions)
 
-    def show(self, indices: Sequence[int], names: Sequence[str], probabilities: Sequence[float]) -> None:
+    def show(self, predictions: Sequence[Prediction]) -> None:
         """Show new predictions."""
-        self.indices = list(indices)
-        labels = labels_of(names, indices)
-        values = np.asarray(probabilities, dtype=np.float64)
+        self.indices = [prediction.target for prediction in predictions]
+        labels = labels_of([prediction.label for prediction in predictions], self.indices)
+        values = np.array([prediction.value for prediction in predictions])
         draw(self._bars, labels, values)
         draw(self._rows, labels, np.full_like(values, _ROOM))
         draw(self._shares, values, labels, text=[f"{value:.1%}" for value in values])

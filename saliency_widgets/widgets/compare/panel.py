@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 import ipywidgets as w
-import torch
 
 from saliency_widgets.api.compare import Cell, Comparison
 from saliency_widgets.attribution.reduction import CHANNEL, SIGN
-from saliency_widgets.attribution.score import probabilities
 from saliency_widgets.markup import Markup, element, joined
 from saliency_widgets.session import Problem
 from saliency_widgets.widgets.base.charts import QUIET, result_line
@@ -21,6 +19,7 @@ from saliency_widgets.widgets.compare.pivot import Pivot, menu
 
 _PER_METHOD = "each method's own"
 _TOP = 3
+_SPREAD = "display:flex;gap:8px"
 _CUT = "flex:1;min-width:0;overflow:hidden;text-overflow:ellipsis;white-space:nowrap"
 
 
@@ -148,17 +147,11 @@ def predictions_of(problems: Mapping[str, Problem], score: str) -> Markup:
         if (logits := problem.predicted) is None:
             continue
         count = _TOP if len(problems) <= 2 else 1
-        if score == "value":
-            rows = [(name, f"{value:.4g}") for name, value in problem.values_of(logits[0])[:count]]
-        else:
-            shares = probabilities(logits.cpu().double())[0]
-            top = torch.topk(shares, min(count, len(shares)))
-            names = [problem.name_of(int(index), short=True) for index in top.indices]
-            rows = [(name, f"{float(share):.1%}") for name, share in zip(names, top.values, strict=True)]
+        task = problem.task(score)
         heading = [element("div", name, style=f"color:{QUIET}")] if name else []
         lines_of_problem = [
-            element("div", element("span", name, style=_CUT), element("span", number), style="display:flex;gap:8px")
-            for name, number in rows
+            element("div", element("span", label, style=_CUT), element("span", task.text(value)), style=_SPREAD)
+            for _, label, value in task.predictions(logits[0], count)
         ]
         lines.append(element("div", *heading, *lines_of_problem, style="margin-bottom:4px;line-height:1.35"))
     return joined(lines) if lines else result_line("Not computed yet")

@@ -213,7 +213,7 @@ class Board:
 
     def probable(self) -> Tensor | None:
         """Return the probability of each class, shape (K,); None if the output holds no class scores."""
-        if self.score == "value":
+        if not self.problem.task(self.score).shares:
             return None
         try:
             return probabilities(self.problem.logits.detach().cpu().double())[0]

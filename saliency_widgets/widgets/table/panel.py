@@ -118,15 +118,13 @@ class TablePanel(Panel):
         """Show the model's prediction for the current row; touches only display widgets."""
         previous, self._predicted = self._predicted, logits
         if self._bars is not None and (previous is None or not torch.equal(previous, logits)):
-            self._bars.show(*self._top(logits))
-            self._bars.mark(self._target)
             self._show_predicted()
 
     def _fits(self, entry: Method) -> bool:
         return not {"layer", "image"} & {*entry.needs}
 
     def _has_bars(self, classes: int) -> bool:
-        return classes > 1 and not self._valued
+        return classes > 1 and self._task.shares
 
     def _control(self, param: Param, value: Any) -> Control:
         if param is BASELINE:

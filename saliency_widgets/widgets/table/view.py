@@ -63,7 +63,7 @@ class TableView(KindView):
         top = params.pop("top", None)
         if hasattr(params.get("baseline"), "iloc"):
             check_baseline(table, params["baseline"])
-        self._labels = partial(labels_of, setup.labels, value=setup.panel["score"] == "value")
+        self._labels = partial(labels_of, setup.labels, score=setup.panel["score"])
         self._labels(problem)  # wrong labels raise in this call
         top = None if top is None else top_of(len(table.names)).check(top)
         self.panel = TablePanel(problem, params=params, **setup.panel)
@@ -183,42 +183,36 @@ class TableView(KindView):
         index = attribution.settings["target"]
         parts: list[str] = []
         before = None if self._before is None or not self.what_if.changed else self._before[1]
-        valued = attribution.settings["score"] == "value"
-        if isinstance(index, int) and not valued and logits is not None:
+        task = self.problem.task(attribution.settings["score"])
+        if isinstance(index, int) and task.shares and logits is not None:
             now = float(probabilities(logits[:1].double().cpu())[0, index])
             name = "the positive class" if logits.shape[1] == 1 and self.problem.class_names is None else None
-            parts.append(element("b", f"{name or self.problem.name_of(index)} {now:.1%}"))
+            parts.append(element("b", f"{name or task.label(index)} {now:.1%}"))
             if before is not None:
                 was = float(probabilities(before[None].double().cpu())[0, index])
                 parts.append(f"was {was:.1%} before the changes")
-            if other := self._opposite(index):
+            if other := task.opposite(index):
                 parts.append(f"{other} {1 - now:.1%}")
         if score is not None:
             name = attribution.settings["score"].replace("_", " ")
-            if valued:
-                named = self.problem.class_names is not None and isinstance(index, int)
-                what = self.problem.name_of(index) if named else "Prediction"
+            if not task.shares:
+                named = task.class_names is not None and isinstance(index, int)
+                what = task.label(index) if named else "Prediction"
                 parts.insert(0, element("b", f"{what} {score:.4g}"))
                 if before is not None and isinstance(index, int):
-                    was = before[index] - before[1 - index] if self.problem.paired else before[index]
+                    was = before[index] - before[1 - index] if task.paired else before[index]
                     parts.append(f"was {float(was):.4g} before the changes")
             else:
                 parts.append(f"{name} {score:.4g}")
         text = joined(parts, joined([" ", element("span", "·", style=f"color:{QUIET}"), " "]))
         return element("div", text, class_="sw-predicted", style=f"color:{INK};line-height:1.5")
 
-    def _opposite(self, target: Any) -> str:
-        """Return the name of the other class if one logit stands for two classes, else an empty string."""
-        names = self.problem.class_names
-        return names[1 - target] if self.problem.paired and names and isinstance(target, int) else ""
-
     def _sum_text(self, attribution: Attribution) -> Markup:
         """Format the meaning of the colors, and the sum of the bars if it means something."""
-        index, problem = attribution.settings["target"], self.problem
-        named = isinstance(index, int) and problem.class_names is not None
-        valued = attribution.settings["score"] == "value"
-        name = problem.name_of(index) if named else "a higher prediction" if valued else "a higher score"
-        opposite = self._opposite(index)
+        index, task = attribution.settings["target"], self.problem.task(attribution.settings["score"])
+        named = isinstance(index, int) and task.class_names is not None
+        name = task.label(index) if named else "a higher score" if task.shares else "a higher prediction"
+        opposite = task.opposite(index)
         other = f" ({opposite})" if opposite else ""
         text = f"Orange is evidence for {name}, blue against it{other}. "
         total = float(attribution.values[0].double().sum())

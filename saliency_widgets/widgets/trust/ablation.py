@@ -90,9 +90,9 @@ class AblationSection(Section):
         widen_scale(self._change, low=-limit, high=limit)
         draw(self._random_marks, np.array(changes), np.full(len(changes), 0.5))
         draw(self._region_mark, np.array([result.change]), np.array([0.5]))
-        valued = shown.request.score == "value"  # no class, and no probability
-        self._shares.layout.display = "none" if valued else None
-        if not valued:
+        task = shown.problem.task(shown.request.score)
+        self._shares.layout.display = None if task.shares else "none"
+        if task.shares:
             classes, before, after = result.strongest()
-            labels = labels_of([shown.problem.name_of(k, short=True) for k in classes], classes)
+            labels = labels_of([task.label(k, short=True) for k in classes], classes)
             draw(self._classes, labels, [before.numpy(), after.numpy()])

@@ -10,8 +10,6 @@ import torch
 from bqplot.marks import Lines
 from bqplot.scales import LinearScale
 
-from saliency_widgets.attribution import Score
-from saliency_widgets.attribution.score import in_classes
 from saliency_widgets.evaluation.curves import KINDS, Curve, Curves
 from saliency_widgets.outputs.selection import class_index
 from saliency_widgets.session.explanation import FinishedMap
@@ -89,11 +87,10 @@ class CurvesSection(Section):
         text = self._class.value.strip()
         if not text:
             return "", result
-        problem = shown.problem
-        count = next((in_classes(curve.logits, problem.binary).shape[1] for curve in result.main.values()), 0)
-        index = class_index(int(text) if text.isdecimal() else text, count, problem.class_names, "class")
-        score = Score("logit", torch.tensor([index], device="cpu"), binary=problem.binary)
-        return problem.name_of(index), result.of(score)
+        task = shown.problem.task()
+        count = next((task.logits(curve.logits).shape[1] for curve in result.main.values()), 0)
+        index = class_index(int(text) if text.isdecimal() else text, count, task.class_names, "class")
+        return task.label(index), result.of(task.score(torch.tensor([index], device="cpu")))
 
 
 def _heights(curve: Curve) -> np.ndarray:

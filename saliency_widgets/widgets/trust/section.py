@@ -10,11 +10,11 @@ import ipywidgets as w
 from torch import Tensor
 
 from saliency_widgets.attribution.baselines import BASELINE
-from saliency_widgets.evaluation.explanation import Loss
 from saliency_widgets.evaluation.fills import FILL, NEIGHBORS
 from saliency_widgets.evaluation.registry import InputKind, TrustTest
 from saliency_widgets.inputs import Table
 from saliency_widgets.markup import joined
+from saliency_widgets.outputs.task import Loss
 from saliency_widgets.params import Param
 from saliency_widgets.session import Problem
 from saliency_widgets.session.examiner import Check

@@ -1,0 +1,129 @@
+"""What a model returns for a sample: which targets there are, what they are called, and how predictions are shown."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, ClassVar, Literal, NamedTuple
+
+from torch import Tensor
+
+from saliency_widgets.attribution.score import Scale, Score, in_classes
+from saliency_widgets.outputs.class_names import short_names
+
+Loss = Literal["cross-entropy", "squared error", "change of the score"]
+
+
+class Prediction(NamedTuple):
+    """One of the numbers that a model returns, as it is shown."""
+
+    target: int
+    label: str
+    value: float
+
+
+@dataclass(frozen=True)
+class Task(ABC):
+    """What a model returns for a sample, on a scale: :class:`~.classification.Classification` and its like.
+
+    Attributes:
+        scale: See :class:`~saliency_widgets.attribution.score.Score`.
+        class_names: The names of the targets in order, if known.
+        binary: Whether the caller named two classes: one number then stands for both.
+        squashed: Whether the model returns probabilities already.
+        outputs: How many numbers it returns; None before it was run.
+        shares: Whether its predictions are shares of one.
+        loss: What its labels are measured by.
+    """
+
+    scale: Scale
+    class_names: tuple[str, ...] | None = None
+    binary: bool = False
+    squashed: bool = False
+    outputs: int | None = None
+    shares: ClassVar[bool]
+    loss: ClassVar[Loss]
+
+    @property
+    def paired(self) -> bool:
+        """Whether one number stands for two classes; False before the model was run."""
+        return self.binary and self.outputs == 1
+
+    def logits(self, scores: Tensor) -> Tensor:
+        """Return the logits of the targets, shape (B, K), of what the model returns: see :func:`.in_classes`."""
+        return in_classes(scores, self.binary, self.squashed)
+
+    def score(self, target: Tensor | Callable[[Any], Tensor], contrast: Tensor | None = None) -> Score:
+        """Return the score of a resolved target: see :func:`~saliency_widgets.outputs.selection.resolve`."""
+        return Score(self.scale, target, contrast, self.binary, self.squashed)
+
+    def label(self, target: Any, *, short: bool = False) -> str:
+        """Return what a target is called.
+
+        Args:
+            target: The number of an output, an index as a tuple, or a function.
+            short: Whether to use only the first of several names: see :func:`~.class_names.short_names`.
+        """
+        if isinstance(target, tuple):
+            return f"output[{', '.join(map(str, target))}]"
+        if not isinstance(target, int):
+            return "custom target"
+        if self.class_names is None:
+            return self._numbered(target)
+        return (_shortened(self.class_names) if short else self.class_names)[target]
+
+    def opposite(self, target: Any) -> str:
+        """Return the name of the other class if one number stands for two classes, else an empty string."""
+        return self.class_names[1 - target] if self.paired and self.class_names and isinstance(target, int) else ""
+
+    @abstractmethod
+    def _numbered(self, target: int) -> str:
+        """Return what an output without a name is called."""
+
+    @abstractmethod
+    def default(self, scores: Tensor) -> Tensor:
+        """Return the target of each sample, shape (B,), where none was chosen.
+
+        Args:
+            scores: What the model returns, shape (B, K).
+
+        Raises:
+            ValueError: There is no target that suggests itself.
+        """
+
+    @abstractmethod
+    def predictions(self, logits: Tensor, most: int) -> list[Prediction]:
+        """Return what is shown of a prediction, the first first.
+
+        Args:
+            logits: Of one sample, shape (K,): see :meth:`logits`.
+            most: How many at most.
+        """
+
+    @abstractmethod
+    def text(self, value: float) -> str:
+        """Format the value of a prediction."""
+
+    @abstractmethod
+    def read_labels(self, labels: Any, rows: int, classes: int) -> Tensor:
+        """Check the right outputs of samples, for the loss.
+
+        Args:
+            labels: A Series, an array, a tensor or a list.
+            rows: How many samples there are.
+            classes: K, the number of logits.
+
+        Returns:
+            Shape (N,).
+
+        Raises:
+            TypeError: The labels have an unsupported type.
+            ValueError: Labels are missing, too many or too few, or don't fit.
+        """
+
+
+@lru_cache(8)
+def _shortened(class_names: tuple[str, ...]) -> list[str]:
+    return short_names(class_names)
