@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
-import torch
 from torch import nn
 
 from saliency_widgets.attribution import Attribution, get_method
 from saliency_widgets.attribution.registry import DEFAULT
 from saliency_widgets.attribution.score import SCORE
-from saliency_widgets.inputs import Explain
+from saliency_widgets.inputs.options import split_options, takes_options
 from saliency_widgets.session.compute import compute
 from saliency_widgets.session.problem import Problem
 from saliency_widgets.session.request import Request
 
 
-def attribute(  # noqa: PLR0913
+@takes_options()
+def attribute(
     model: nn.Module,
     inputs: Any,
     *,
@@ -25,15 +24,6 @@ def attribute(  # noqa: PLR0913
     target: Any = None,
     score: str = SCORE.default,
     contrast: Any = None,
-    transform: Any = None,
-    class_names: Any = None,
-    explain: Explain = None,
-    device: torch.device | str | None = None,
-    fold: bool = True,
-    precision: str | None = None,
-    cuda_graphs: bool = False,
-    feature_names: Sequence[str] | None = None,
-    background: Any = None,
     **params: Any,
 ) -> Attribution:
     """Explain which inputs moved the model's output.
@@ -56,24 +46,6 @@ def attribute(  # noqa: PLR0913
             per input; if the rows influence each other (nodes of a graph), to one number for all of them.
         score: "logit", "probability", "log_probability", or "value" for regression.
         contrast: Explain the target's score minus this class's score.
-        transform: From ``inputs`` to what the model takes: a function, torchvision weights, a Hugging Face image
-            processor, or a timm data config; for rows of a table, a fitted scaler or ColumnTransformer.
-        class_names: Names of the classes in order, or by index, so that targets can be named; or torchvision weights.
-            Default: the model's names (``config.id2label`` and the like). With two names and a single logit z, z is the
-            score of class 1, and -z that of class 0; without names, z is target 0.
-        explain: Which of several inputs, by name, path ("xs.0"), path prefix ("xs") or position, or a list of them.
-            Default: all that have a gradient and one row per sample. Several are explained together: see
-            :meth:`Attribution.part`.
-        device: Where to compute. Default: the model's device.
-        fold: Whether to fold BatchNorms into the preceding convolutions, on a private copy, and to use channels-last
-            layout, if the scores stay the same. This is faster; the map is the same except for rounding.
-        precision: None uses torch's settings; "full" is float32 throughout; "tf32" (on CUDA devices) and "bfloat16" are
-            faster on GPUs and less exact, with the error reported in ``notes`` (bfloat16 is slower on most CPUs).
-        cuda_graphs: Whether to record passes on a CUDA device and replay them for repeated shapes, which saves the
-            kernel launches that dominate small passes.
-        feature_names: The columns' names, for table rows without names.
-        background: Other rows of the table, such as the training data. They define the baselines "mean" and "median",
-            scale noise to each column's range, and are what Expected Gradients draw from.
         **params: The method's parameters, see ``sw.methods()``.
 
     Returns:
@@ -85,12 +57,9 @@ def attribute(  # noqa: PLR0913
         ValueError: An argument is out of range, an input doesn't fit, the model failed, or a target function gives one
             score per row although the rows influence each other.
     """
+    options, params = split_options(params)
     request = Request.of(method, params, target=target, score=score, contrast=contrast)
-    problem = Problem(
-        model, inputs, transform=transform, class_names=class_names, explain=explain, device=device, fold=fold,
-        precision=precision, cuda_graphs=cuda_graphs, feature_names=feature_names, background=background,
-        gradients=get_method(method).gradients,
-    )  # fmt: skip
+    problem = Problem(model, inputs, gradients=get_method(method).gradients, **options)
     # The model was read just now: whether it has changed since needs no look at all weights.
     *_, last = compute(problem, request, version=problem.last_version)
     return last

@@ -13,7 +13,7 @@ from saliency_widgets.attribution.registry import DEFAULT
 from saliency_widgets.attribution.score import SCORE
 from saliency_widgets.diagnostics.checkup import broken, examine
 from saliency_widgets.diagnostics.report import Checkup, Finding, failed_checkup
-from saliency_widgets.inputs import Explain
+from saliency_widgets.inputs.options import takes_options
 from saliency_widgets.session.problem import Problem
 from saliency_widgets.session.request import Request
 from saliency_widgets.session.worker import worker_error
@@ -95,17 +95,15 @@ def check_up_when_idle(
     return work
 
 
-def checkup(  # noqa: PLR0913
+@takes_options("transform", "class_names", "explain", "device")
+def checkup(
     model: nn.Module,
     inputs: Any,
     *,
     target: Any = None,
     score: str = SCORE.default,
     contrast: Any = None,
-    transform: Any = None,
-    class_names: Any = None,
-    explain: Explain = None,
-    device: Any = None,
+    **options: Any,
 ) -> Checkup:
     """Diagnose what in this model makes which methods wrong or slow on these inputs.
 
@@ -118,10 +116,7 @@ def checkup(  # noqa: PLR0913
         target: As for :func:`attribute`.
         score: As for :func:`attribute`.
         contrast: As for :func:`attribute`.
-        transform: As for :func:`attribute`.
-        class_names: As for :func:`attribute`.
-        explain: As for :func:`attribute`.
-        device: As for :func:`attribute`.
+        **options: "transform", "class_names", "explain" and "device", as for :func:`attribute`.
 
     Returns:
         The findings, the most severe first: each with what, where (module paths), which methods, and what to do.
@@ -130,5 +125,5 @@ def checkup(  # noqa: PLR0913
         TypeError: An argument has the wrong type.
         ValueError: An input doesn't fit.
     """
-    problem = Problem(model, inputs, transform=transform, class_names=class_names, explain=explain, device=device)
+    problem = Problem(model, inputs, **options)
     return check_up(problem, Request.of(DEFAULT, {}, target=target, score=score, contrast=contrast))

@@ -29,8 +29,9 @@ from saliency_widgets.evaluation.ranking import CHANCE
 from saliency_widgets.evaluation.registry import TrustTest, trust_tests
 from saliency_widgets.evaluation.similarity import CONSTANT, spearman
 from saliency_widgets.evaluation.stability import RADIUS, TURNS
+from saliency_widgets.inputs.options import OPTIONS, split_options, takes_options
 from saliency_widgets.markup import element
-from saliency_widgets.params import check_mapping, check_switch
+from saliency_widgets.params import check_mapping, check_switch, unknown
 from saliency_widgets.runtime.runner import Runner
 from saliency_widgets.session.compute import neutral_modes
 from saliency_widgets.session.problem import Problem
@@ -46,12 +47,15 @@ def _names(tests: Iterable[TrustTest]) -> list[str]:
     return [name for test in tests for columns in test.columns for name in columns.numbers]
 
 
-def _settings(options: dict[str, Any], **values: Any) -> dict[str, Any]:
-    """Check parameters of tests, and take those that :func:`evaluate` doesn't name out of its options."""
+def _settings(further: dict[str, Any], **values: Any) -> dict[str, Any]:
+    """Check the parameters of tests, those that :func:`evaluate` names and those that it doesn't."""
     elsewhere = {param.name for method in methods().values() for param in method.params}  # those go into params=
     params = {param.name: param for test in (*_tests(of_map=True), *_tests(of_map=False)) for param in test.params}
-    values |= {name: options.pop(name) for name in params if name in options and name not in elsewhere}
-    return {name: params[name].check(value) for name, value in values.items()}
+    unnamed = [name for name in params if name not in elsewhere]
+    for name in further:
+        if name not in unnamed:
+            raise TypeError(unknown("argument", name, [*dict.fromkeys((*values, *unnamed, *OPTIONS))]))
+    return {name: params[name].check(value) for name, value in {**values, **further}.items()}
 
 
 class Evaluation(pd.DataFrame):
@@ -127,6 +131,7 @@ class _Row:
                         self.put(name, read(result), "it is undefined here.")
 
 
+@takes_options()
 def evaluate(  # noqa: PLR0913
     model: nn.Module,
     inputs: Any,
@@ -147,7 +152,7 @@ def evaluate(  # noqa: PLR0913
     score: str = SCORE.default,
     contrast: Any = None,
     progress: bool = True,
-    **options: Any,
+    **further: Any,
 ) -> Evaluation:
     """Run all trust tests on the maps of some methods, and on maps of your own, side by side.
 
@@ -173,8 +178,7 @@ def evaluate(  # noqa: PLR0913
         score: As for :func:`attribute`.
         contrast: As for :func:`attribute`.
         progress: Whether a progress bar is shown.
-        **options: "transform", "class_names", "explain", "device", "fold" and "precision", as for :func:`attribute`,
-            and the parameters of further tests.
+        **further: The parameters of further tests.
 
     Returns:
         A DataFrame with one row per method, or for several inputs one row per method and input, with both in the index:
@@ -195,8 +199,9 @@ def evaluate(  # noqa: PLR0913
     """
     check_switch("progress", progress)
     candidates = read_candidates(methods, check_mapping("params", params), sign, channels)
+    options, further = split_options(further)
     settings = _settings(
-        options, fill=fill, steps=steps, chance=chance, draws=draws, stages=stages, turns=turns, radius=radius,
+        further, fill=fill, steps=steps, chance=chance, draws=draws, stages=stages, turns=turns, radius=radius,
         seed=SEED.check(seed),
     )  # fmt: skip
     target, score, contrast = score_of(candidates, target, score, contrast)

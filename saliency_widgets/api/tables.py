@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +19,7 @@ from saliency_widgets.evaluation.explanation import values_of
 from saliency_widgets.evaluation.importance import importance as importances
 from saliency_widgets.evaluation.shuffling import DRAWS, REPEATS, permutation_importance
 from saliency_widgets.evaluation.shuffling import shuffle as shuffled
+from saliency_widgets.inputs.options import takes_options
 from saliency_widgets.params import check_switch
 from saliency_widgets.session.compute import neutral_modes
 from saliency_widgets.session.explanation import labels_of
@@ -37,6 +37,7 @@ def _read(model: nn.Module, inputs: Any, options: dict[str, Any]) -> Problem:
     return problem
 
 
+@takes_options("feature_names", "transform", "class_names", "device", "fold", "precision")
 def shuffle(
     model: nn.Module,
     inputs: Any,
@@ -92,6 +93,7 @@ def shuffle(
     return frame.sort_values("contribution", key=np.abs, ascending=False, kind="stable")
 
 
+@takes_options("feature_names", "transform", "class_names", "device", "fold", "precision")
 def importance(  # noqa: PLR0913
     model: nn.Module,
     rows: Any,
@@ -105,7 +107,6 @@ def importance(  # noqa: PLR0913
     score: str = SCORE.default,
     contrast: Any = None,
     progress: bool = True,
-    feature_names: Sequence[str] | None = None,
     params: dict[str, Any] | None = None,
     **options: Any,
 ) -> pd.DataFrame:
@@ -124,9 +125,9 @@ def importance(  # noqa: PLR0913
         score: As for :func:`attribute`.
         contrast: As for :func:`attribute`.
         progress: Whether a progress bar is shown.
-        feature_names: The columns' names, for rows without names.
         params: Parameters of the method.
-        **options: "transform", "class_names", "device", "fold" and "precision", as for :func:`attribute`.
+        **options: "feature_names", "transform", "class_names", "device", "fold" and "precision", as for
+            :func:`attribute`.
 
     Returns:
         One row per feature, the largest attributions first: ``size``, the mean absolute attribution; ``mean``, the
@@ -142,9 +143,8 @@ def importance(  # noqa: PLR0913
     entry = get_method(method)
     chosen = entry.check_params({} if params is None else params)
     check_switch("progress", progress)
-    settings = {**options, "feature_names": feature_names}
-    problem = _read(model, _first(rows), {**settings, "background": rows if background is None else background})
-    explained = problem if background is None else _read(model, _first(rows), {**settings, "background": rows})
+    problem = _read(model, _first(rows), {**options, "background": rows if background is None else background})
+    explained = problem if background is None else _read(model, _first(rows), {**options, "background": rows})
     request = Request.of(DEFAULT, {}, target=target, score=score, contrast=contrast)
     with neutral_modes():
         resolved, _ = problem.resolve(request)

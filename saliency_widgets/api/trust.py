@@ -18,6 +18,7 @@ from saliency_widgets.attribution.score import SCORE
 from saliency_widgets.evaluation.ablation import DRAWS, Ablation
 from saliency_widgets.evaluation.ablation import ablate as ablations
 from saliency_widgets.evaluation.ranking import top
+from saliency_widgets.inputs.options import takes_options
 from saliency_widgets.params import brief
 from saliency_widgets.session.compute import neutral_modes
 from saliency_widgets.session.problem import Problem
@@ -71,6 +72,7 @@ def mask_of(mask: Any, share: float | None, problem: Problem) -> Tensor:
     return numbers.bool()
 
 
+@takes_options()
 def ablate(  # noqa: PLR0913
     model: nn.Module,
     inputs: Any,
@@ -100,7 +102,7 @@ def ablate(  # noqa: PLR0913
         target: As for :func:`attribute`.
         score: As for :func:`attribute`.
         contrast: As for :func:`attribute`.
-        **options: "transform", "class_names", "explain", "device", "fold" and "precision", as for :func:`attribute`.
+        **options: "transform", "class_names" and so on, as for :func:`attribute`.
 
     Returns:
         Scores before and after, those of the draws elsewhere, and the image that the model saw.

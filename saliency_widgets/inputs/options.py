@@ -2,34 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import functools
+import inspect
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any
+from inspect import Parameter
+from typing import Any, TypeVar
 
 import torch
 
 from saliency_widgets.inputs.nested import Explain
+from saliency_widgets.params import unknown
 
 _REPEATED_BY_NAME = ("transform", "class_names")  # functions, or read from the model again
+_Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Options:
-    """The options of every function that takes a model and inputs.
+    """The options of every function that takes a model and inputs, as their documentation has them.
 
     Attributes:
         transform: From the input to what the model takes: a function, torchvision weights, a Hugging Face image
-            processor, a timm data config or, for rows, a fitted scikit-learn transformer. With several inputs it is for
-            the images, or a mapping from names to transforms.
-        class_names: Names of the classes in order. Default: looked up on the model.
-        explain: Which of several inputs: a name, a path or path prefix, a position, or a list of them. Default: all
-            floating-point ones with a row for each sample.
+            processor, or a timm data config; for rows of a table, a fitted scikit-learn scaler or ColumnTransformer,
+            whose one-hot groups are summed back to their column. With several inputs it is for the images, or a mapping
+            from names to transforms.
+        class_names: Names of the classes in order, or by index, so that targets can be named; or torchvision weights.
+            Default: the model's names (``config.id2label`` and the like). With two names and a single logit z, z is the
+            score of class 1, and -z that of class 0; without names, z is target 0.
+        explain: Which of several inputs, by name, path ("xs.0"), path prefix ("xs") or position, or a list of them.
+            Default: all that have a gradient and one row per sample, of which an explorer shows the first image.
+            Several are explained together: see :meth:`Attribution.part`.
         device: Where to compute, on a private copy. Default: the model's device, without a copy.
-        fold: Whether BatchNorms may be folded into convolutions, and channels laid out last.
-        precision: See :mod:`~saliency_widgets.runtime.precision`.
-        cuda_graphs: Whether to record passes and replay them for repeated shapes.
+        fold: Whether to fold BatchNorms into the preceding convolutions, on a private copy, and to use channels-last
+            layout, if the scores stay the same. This is faster; the map is the same except for rounding.
+        precision: None uses torch's settings; "full" is float32 throughout; "tf32" (on CUDA devices) and "bfloat16" are
+            faster on GPUs and less exact, with the error reported in ``notes`` (bfloat16 is slower on most CPUs).
+        cuda_graphs: Whether to record passes on a CUDA device and replay them for repeated shapes, which saves the
+            kernel launches that dominate small passes.
         feature_names: The columns' names, for table rows without names.
-        background: Other rows of the table.
+        background: Other rows of the table, such as the training data. They define the baselines "mean" and "median",
+            scale noise to each column's range, and are what Expected Gradients, the what-if sliders and the shuffle
+            test draw from.
     """
 
     transform: Any = None
@@ -62,8 +77,52 @@ class Options:
         return repeated
 
 
-def split_options(arguments: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+_FIELDS = {field.name: field for field in fields(Options)}
+OPTIONS = tuple(_FIELDS)
+_ENTRY = re.compile(r"^    (\w+): .*(?:\n {8}.*)*", re.MULTILINE)  # of a docstring
+_TEXTS = {entry[1]: entry[0] for entry in _ENTRY.finditer(inspect.cleandoc(Options.__doc__ or ""))}
+
+
+def split_options(arguments: Mapping[str, Any], names: Sequence[str] = OPTIONS) -> tuple[dict, dict]:
     """Return the options among keyword arguments, and the rest."""
-    names = {field.name for field in fields(Options)}
     options = {name: value for name, value in arguments.items() if name in names}
     return options, {name: value for name, value in arguments.items() if name not in names}
+
+
+def takes_options(*names: str) -> Callable[[_Function], _Function]:
+    """Put options into the signature and the docstring of a function that takes them as its last ``**`` argument.
+
+    Where that is called ``options``, it holds nothing else, and another keyword raises a TypeError with a hint.
+
+    Args:
+        names: Which options. Default: all.
+    """
+    names = names or OPTIONS
+
+    def decorate(function: _Function) -> _Function:
+        signature = inspect.signature(function)
+        *before, rest = signature.parameters.values()
+        listed = [Parameter(name, Parameter.KEYWORD_ONLY, default=_FIELDS[name].default) for name in names]
+        before += [option.replace(annotation=_FIELDS[option.name].type) for option in listed]
+        alone = rest.name == "options"
+        call: Any = _strict(function, [parameter.name for parameter in before]) if alone else function
+        call.__signature__ = signature.replace(parameters=before if alone else [*before, rest])
+        text = inspect.cleandoc(function.__doc__ or "")
+        last = re.search(rf"^    \*\*{rest.name}: .*(?:\n {{8}}.*)*", text, re.MULTILINE)
+        if last is not None:
+            entries = [*map(_TEXTS.__getitem__, names), *([] if alone else [last[0]])]
+            call.__doc__ = text[: last.start()] + "\n".join(entries) + text[last.end() :]
+        return call
+
+    return decorate
+
+
+def _strict(function: Callable[..., Any], names: list[str]) -> Callable[..., Any]:
+    @functools.wraps(function)
+    def call(*args: Any, **keywords: Any) -> Any:
+        for name in keywords:
+            if name not in names:
+                raise TypeError(unknown("argument", name, names))
+        return function(*args, **keywords)
+
+    return call

@@ -31,7 +31,7 @@ from saliency_widgets.evaluation.choice import WITHIN
 from saliency_widgets.evaluation.curves import STEPS
 from saliency_widgets.evaluation.fills import filling
 from saliency_widgets.evaluation.stability import TURNS
-from saliency_widgets.inputs import Explain
+from saliency_widgets.inputs.options import Options, split_options, takes_options
 from saliency_widgets.params import MAPS, check_switch
 from saliency_widgets.runtime.model.devices import check_device
 from saliency_widgets.runtime.model.version import identity
@@ -48,6 +48,10 @@ LIMIT = 5000
 _unsaved: Memory | None = None
 
 
+_OPTIONS = ("transform", "class_names", "explain", "device", "fold", "precision", "feature_names", "background")
+
+
+@takes_options(*_OPTIONS)
 def sweep(  # noqa: PLR0913
     model: nn.Module,
     inputs: Any,
@@ -69,14 +73,6 @@ def sweep(  # noqa: PLR0913
     fill: Any = None,
     steps: int = STEPS.default,
     turns: int = TURNS.default,
-    transform: Any = None,
-    class_names: Any = None,
-    explain: Explain = None,
-    device: torch.device | str | None = None,
-    fold: bool = True,
-    precision: str | None = None,
-    feature_names: Sequence[str] | None = None,
-    background: Any = None,
     progress: bool = True,
     **params: Any,
 ) -> Sweep:
@@ -113,16 +109,9 @@ def sweep(  # noqa: PLR0913
             for rows with a background, otherwise "zero".
         steps: Of the deletion and insertion curves.
         turns: The number of other seeds for the stability metric.
-        transform: As for :func:`attribute`, and so on.
-        class_names: Likewise.
-        explain: Likewise.
-        device: Likewise; with one worker per GPU, "cuda" is the worker's GPU.
-        fold: Likewise.
-        precision: Likewise.
-        feature_names: Likewise.
-        background: Likewise.
         progress: Whether a progress bar is shown.
-        **params: Other parameters of the method, the same in all cells.
+        **params: Other parameters of the method, the same in all cells. With one worker per GPU, the device "cuda" is
+            the worker's GPU.
 
     Returns:
         The table, the maps, and the recommendation: ``.table``, ``.summary``, ``.map_of(...)``, ``.words``,
@@ -135,6 +124,7 @@ def sweep(  # noqa: PLR0913
             can't be written. Finished cells then stay in memory.
         ExecutorDiedError: The executor does not respond any more. Finished cells are stored.
     """
+    options, params = split_options(params, _OPTIONS)
     entry = get_method(method)
     grid = read_grid("grid", grid, params_of([entry]), params)
     chosen, quality = read_metrics(entry, grid, metrics, quality, cost)
@@ -143,12 +133,9 @@ def sweep(  # noqa: PLR0913
     check_switch("progress", progress)
     score = SCORE.check(score)
     within = WITHIN.check(within)
-    check_device(device)
-    check_precision_name(precision)
-    options = {
-        "transform": transform, "class_names": class_names, "explain": explain, "device": device, "fold": fold,
-        "precision": precision, "feature_names": feature_names, "background": background,
-    }  # fmt: skip
+    about = Options(**options)
+    check_device(about.device)
+    check_precision_name(about.precision)
     first, items = read_inputs(model, inputs, options, named=store is not None)
     reduction = Reduction(entry.sign if sign is None else sign, channels)
     targets = read_targets(target, len(items))
@@ -273,10 +260,10 @@ _VERSION = 1  # raised when a cell's numbers change with the code
 
 def _names(payload: Payload, method: Any, items: Sequence[Input], cells: Sequence[Cell]) -> list[str]:
     """Return the cells' keys in a file."""
-    p, options = payload, payload.options
+    p, about = payload, Options(**payload.options)
     shared = lasting_name(
         p.model, method, p.score, p.contrast, p.reduction.sign, p.reduction.channels, sorted(p.metrics), p.fill,
-        p.steps, p.turns, str(options["device"] or ""), options["fold"], options["precision"],
-        options["explain"], _VERSION,
+        p.steps, p.turns, str(about.device or ""), about.fold, about.precision,
+        about.explain, _VERSION,
     )  # fmt: skip
     return [lasting_name(shared, items[cell.input].name, dict(cell.params), cell.target) for cell in cells]

@@ -8,7 +8,6 @@ from typing import Any
 
 import ipywidgets as w
 import numpy as np
-import torch
 from ipywidgets import Widget
 
 from saliency_widgets import render
@@ -19,7 +18,7 @@ from saliency_widgets.attribution.reduction import CHANNEL, SIGN
 from saliency_widgets.attribution.registry import DEFAULT
 from saliency_widgets.attribution.score import SCORE
 from saliency_widgets.files import resolve_target
-from saliency_widgets.inputs import Explain
+from saliency_widgets.inputs.options import split_options, takes_options
 from saliency_widgets.params import TIMEOUT, brief, check_choice, check_mapping, check_switch
 from saliency_widgets.session.worker import check_executor, raise_again, worker_error
 from saliency_widgets.widgets.base.display import DISPLAY_NAMES, DisplaySettings
@@ -347,6 +346,10 @@ class Comparison(WithStaticOutput, Showable, w.Box):
         self.view.set_traits(opened={"words": f"Opened below: {name}", "mark": self._detail_pane.show(explorer, name)})
 
 
+_OPTIONS = ("transform", "class_names", "explain", "device", "fold", "precision")
+
+
+@takes_options(*_OPTIONS)
 def compare(  # noqa: PLR0913
     model: Any,
     inputs: Any,
@@ -361,12 +364,6 @@ def compare(  # noqa: PLR0913
     sign: str | None = None,
     channels: str = CHANNEL.default,
     scale: str = "shared",
-    transform: Any = None,
-    class_names: Any = None,
-    explain: Explain = None,
-    device: torch.device | str | None = None,
-    fold: bool = True,
-    precision: str | None = None,
     limit: int = LIMIT,
     **params: Any,
 ) -> Comparison:
@@ -391,15 +388,9 @@ def compare(  # noqa: PLR0913
         sign: The sign of all maps. Default: each method's default.
         channels: Likewise.
         scale: "shared": comparable maps share one color scale; "separate": each is clipped at its own percentiles.
-        transform: As for :func:`attribute`; a mapping from model names if the models differ.
-        class_names: Likewise.
-        explain: As for :func:`attribute`.
-        device: Likewise.
-        fold: Likewise.
-        precision: Likewise.
         limit: Maximum number of maps; the error for more maps estimates the time they would take.
         **params: Parameters of the methods, applied to all methods that have them; and display settings such as
-            "opacity", "clip" and "colormap".
+            "opacity", "clip" and "colormap". An option is a mapping from model names where the models differ.
 
     Returns:
         The comparison, a widget: displayed by the last line of a cell, with an image and a text for readers without a
@@ -409,9 +400,9 @@ def compare(  # noqa: PLR0913
         TypeError: An argument of the wrong type, or a parameter that no method here has.
         ValueError: An argument out of range, an argument that does not fit one of the models, or too many maps.
     """
+    options, params = split_options(params, _OPTIONS)
     return Comparison(
         model, inputs, methods=DEFAULT if methods is None else methods, settings=settings, classes=classes, rows=rows,
         columns=columns, score=score, contrast=contrast, limit=limit, sign=sign, scale=scale,
-        channels=CHANNEL.check(channels), params=params,
-        transform=transform, class_names=class_names, explain=explain, device=device, fold=fold, precision=precision,
+        channels=CHANNEL.check(channels), params=params, **options,
     )  # fmt: skip

@@ -20,6 +20,7 @@ from saliency_widgets.attribution.methods.smoothgrad import N_SAMPLES, NOISE_LEV
 from saliency_widgets.attribution.numerics.noise import SEED
 from saliency_widgets.attribution.score import SCORE, is_function
 from saliency_widgets.files import resolve_target
+from saliency_widgets.inputs.options import takes_options
 from saliency_widgets.params import TIMEOUT, check_choice, check_list
 from saliency_widgets.session import Problem
 from saliency_widgets.session.examiner import Check, CheckEvent, Examiner
@@ -80,9 +81,6 @@ class Lesson(WithStaticOutput, Showable, w.VBox):
         inputs: Any,
         *,
         target: Any = None,
-        transform: Any = None,
-        class_names: Any = None,
-        device: torch.device | str | None = None,
         score: str = SCORE.default,
         baseline: Any = None,
         noise_level: float = NOISE_LEVEL.default,
@@ -91,6 +89,7 @@ class Lesson(WithStaticOutput, Showable, w.VBox):
         steps: Sequence[str] | None = None,
         explorer: Explorer | None = None,
         executor: str = "thread",
+        **options: Any,
     ) -> None:
         check_executor(executor)
         chosen = _chosen(steps)
@@ -100,25 +99,25 @@ class Lesson(WithStaticOutput, Showable, w.VBox):
             )
         if explorer is not None and not explorer.is_open:
             raise ValueError("explorer: it is closed. Create a new one, or leave it out.")
-        options = {
+        settings = {
             "score": SCORE.check(score),
             "baseline": BASELINE.check(baseline),
             "noise_level": NOISE_LEVEL.check(noise_level),
             "n_samples": N_SAMPLES.check(n_samples),
             "seed": SEED.check(seed),
         }
-        problem = Problem(model, inputs, transform=transform, class_names=class_names, device=device)
+        problem = Problem(model, inputs, **options)
         if problem.prepared.images is None:
             raise ValueError(f"inputs: a lesson needs an image, got inputs of shape {tuple(problem.tensor.shape)}.")
         one_sample(problem)
-        target = problem.choice(target, options["score"])
-        self._arguments = {"transform": transform, "class_names": class_names, "device": device}
+        target = problem.choice(target, settings["score"])
+        self._options = options
         self._model, self._inputs, self._target = model, inputs, target
         self._problem = problem
-        options["baseline"] = problem.baselines[0] if baseline is None else baseline
-        self._board = Board(problem, target=target, **options)
+        settings["baseline"] = problem.baselines[0] if baseline is None else baseline
+        self._board = Board(problem, target=target, **settings)
         runner = self._board.runner()  # wrong arguments raise in this call
-        runner.baseline(options["baseline"], options["seed"])
+        runner.baseline(settings["baseline"], settings["seed"])
         if is_function(target):
             runner.scores(runner.inputs)
         self._steps = {name: STEPS[name] for name in chosen}
@@ -321,7 +320,7 @@ class Lesson(WithStaticOutput, Showable, w.VBox):
         settings = {"target": self._target, **step.settings, **(shots[shot] if 0 <= shot < len(shots) else {})}
         if self.explorer is None:
             self.explorer = Explorer(
-                self._model, self._inputs, target=self._target, score=self._board.score, **self._arguments
+                self._model, self._inputs, target=self._target, score=self._board.score, **self._options
             )
             self._owns_explorer = True
             self.children = [self.view, self.explorer]
@@ -359,14 +358,12 @@ def _chosen(steps: Sequence[str] | None) -> list[str]:
     return [name for name in STEPS if name in named]
 
 
+@takes_options("transform", "class_names", "device")
 def lesson(  # noqa: PLR0913
     model: nn.Module,
     image: Any,
     *,
     target: Any = None,
-    transform: Any = None,
-    class_names: Any = None,
-    device: torch.device | str | None = None,
     score: str = SCORE.default,
     baseline: Any = None,
     noise_level: float = NOISE_LEVEL.default,
@@ -374,6 +371,7 @@ def lesson(  # noqa: PLR0913
     seed: int = SEED.default,
     steps: Sequence[str] | None = None,
     explorer: Explorer | None = None,
+    **options: Any,
 ) -> Lesson:
     """Explain a saliency map step by step, for teaching: large type, arrow keys, full screen.
 
@@ -387,9 +385,6 @@ def lesson(  # noqa: PLR0913
         model: Any ``torch.nn.Module`` that scores each row of a batch; call ``model.eval()`` first.
         image: One image, as for :func:`explore`.
         target: A class index or name, None for the top prediction, or a function from the model's output to one number.
-        transform: Converts ``image`` to the model's input, as for :func:`explore`.
-        class_names: As for :func:`explore`.
-        device: Where to compute. Default: the model's device.
         score: "logit", "probability", "log_probability", or "value" for regression.
         baseline: The start of the integration path: a name such as "black" or "blur", a tensor or a function.
         noise_level: SmoothGrad's noise level: the standard deviation relative to the input's max - min.
@@ -397,6 +392,7 @@ def lesson(  # noqa: PLR0913
         seed: The seed of all noise.
         steps: Names of the steps to show. Default: all, see :attr:`Lesson.steps`.
         explorer: The explorer that "Try it" moves. Default: a new one below the lesson.
+        **options: "transform", "class_names" and "device", as for :func:`attribute`.
 
     Returns:
         The lesson, a widget: displayed by the last line of a cell, with the current step as an image and a text for
@@ -407,6 +403,6 @@ def lesson(  # noqa: PLR0913
         ValueError: An argument out of range, an unknown step, an input that doesn't fit, or a model that failed.
     """
     return Lesson(
-        model, image, target=target, transform=transform, class_names=class_names, device=device, score=score,
-        baseline=baseline, noise_level=noise_level, n_samples=n_samples, seed=seed, steps=steps, explorer=explorer,
+        model, image, target=target, score=score, baseline=baseline, noise_level=noise_level, n_samples=n_samples,
+        seed=seed, steps=steps, explorer=explorer, **options,
     )  # fmt: skip

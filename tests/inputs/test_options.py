@@ -1,0 +1,75 @@
+"""The options that are said once: which functions take them, their documentation, and a hint for what isn't one."""
+
+import inspect
+from dataclasses import fields
+
+import pytest
+import torch
+
+import saliency_widgets as sw
+from saliency_widgets.inputs.options import Options, split_options, takes_options
+
+ALL = {field.name for field in fields(Options)}
+MODEL = torch.nn.Linear(4, 3)
+TAKEN = {
+    sw.attribute: ALL,
+    sw.explore: ALL,
+    sw.sweep: ALL - {"cuda_graphs"},
+    sw.compare: ALL - {"cuda_graphs", "feature_names", "background"},
+    sw.evaluate: ALL,
+    sw.ablate: ALL,
+    sw.shuffle: ALL - {"cuda_graphs", "explain"},  # background is an argument of its own, by position
+    sw.importance: ALL - {"cuda_graphs", "explain"},
+    sw.checkup: {"transform", "class_names", "explain", "device"},
+    sw.lesson: {"transform", "class_names", "device"},
+}
+
+
+@pytest.mark.parametrize("function", TAKEN, ids=lambda function: function.__name__)
+def test_signature_and_documentation_name_the_options(function):
+    parameters = inspect.signature(function).parameters
+    assert TAKEN[function] == ALL & set(parameters)
+    documented = inspect.getdoc(function)
+    for name in TAKEN[function] - {"background"}:
+        assert parameters[name].default is getattr(Options(), name)
+        assert documented.count(f"\n    {name}: ") == 1, name
+    assert "**options" not in documented
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda **options: sw.ablate(MODEL, torch.rand(1, 4), torch.tensor([True, False, False, False]), **options),
+        lambda **options: sw.checkup(MODEL, torch.rand(1, 4), **options),
+        lambda **options: sw.evaluate(MODEL, torch.rand(1, 4), progress=False, **options),
+        lambda **options: sw.lesson(MODEL, torch.rand(1, 4), **options),
+        lambda **options: sw.shuffle(MODEL, torch.rand(4), torch.rand(9, 4), **options),
+        lambda **options: sw.importance(MODEL, torch.rand(9, 4), progress=False, **options),
+    ],
+)
+def test_another_name_is_refused_with_a_hint(call):
+    with pytest.raises(TypeError, match=r"argument: 'transfrom' is not known\. Did you mean 'transform'"):
+        call(transfrom=None)
+
+
+def test_what_a_function_takes_besides_goes_on():
+    @takes_options("device")
+    def function(model, *, target=None, **params):
+        """Do something.
+
+        Args:
+            model: It.
+            target: What.
+            **params: The rest,
+                in two lines.
+
+        Returns:
+            All.
+        """
+        return split_options(params, ("device",))
+
+    assert [*inspect.signature(function).parameters] == ["model", "target", "device", "params"]
+    assert function.__doc__.index("device: Where") < function.__doc__.index(
+        "**params: The rest,\n        in two lines."
+    )
+    assert function(1, device="cpu", n_steps=3, fold=False) == ({"device": "cpu"}, {"n_steps": 3, "fold": False})
