@@ -9,13 +9,16 @@ import re
 import shlex
 import subprocess
 import sys
+import types
 import zipfile
 from collections.abc import Callable
 from graphlib import TopologicalSorter
 from pathlib import Path
 
 import grimp
+import numpy as np
 import pytest
+import torch
 from ensure_browser import (
     MISSING,
     OVERRIDE,
@@ -25,6 +28,8 @@ from ensure_browser import (
     ensure_browser,
     find_browser,
 )
+
+from saliency_widgets.widgets.explorer import Explorer
 
 ROOT = Path(__file__).resolve().parent.parent
 STATIC = ROOT / "saliency_widgets" / "widgets" / "static"
@@ -382,3 +387,31 @@ def test_each_lock_has_its_row_in_the_architecture() -> None:
         name = path.relative_to(ROOT / "saliency_widgets").as_posix()
         for lock in made.findall(path.read_text()):
             assert re.search(rf"^\| `(?:\w+\.)?{lock}` \(`{name}`\)", text, re.MULTILINE), f"{lock} of {name}"
+
+
+_FILES_OF_A_MOVE = 63  # 44 in the first edition, whose modules were larger
+
+
+def test_the_architecture_names_each_file_that_one_move_passes() -> None:
+    model = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.Flatten(), torch.nn.Linear(4 * 6 * 6, 3)).eval()
+    explorer = Explorer(
+        model, np.zeros((8, 8, 3), np.uint8), method="integrated_gradients", n_steps=16, quadrature="trapezoid",
+        executor="inline",
+    )  # fmt: skip
+    (slider,) = (control for param, control in explorer.panel._params.items() if param.name == "n_steps")
+    package, passed = ROOT / "saliency_widgets", set()
+
+    def note(frame: types.FrameType, event: str, _argument: object) -> None:
+        if event == "call" and frame.f_code.co_filename.startswith(str(package)):
+            passed.add(Path(frame.f_code.co_filename).relative_to(package).as_posix())
+
+    sys.setprofile(note)
+    try:
+        slider.value = 32
+    finally:
+        sys.setprofile(None)
+    assert dict(explorer.request.params)["n_steps"] == 32
+    explorer.close()
+    text = (ROOT / "docs" / "ARCHITECTURE.md").read_text()
+    assert not [file for file in sorted(passed) if Path(file).name not in text], "not named"
+    assert len(passed) <= _FILES_OF_A_MOVE, sorted(passed)

@@ -29,7 +29,7 @@ TAKEN = {
 def test_signature_and_documentation_name_the_options(function):
     parameters = inspect.signature(function).parameters
     assert TAKEN[function] == ALL & set(parameters)
-    documented = inspect.getdoc(function)
+    documented = inspect.getdoc(function) or ""
     for name in TAKEN[function] - {"background"}:
         assert parameters[name].default is getattr(Options(), name)
         assert documented.count(f"\n    {name}: ") == 1, name
@@ -69,7 +69,7 @@ def test_what_a_function_takes_besides_goes_on():
         return split_options(params, ("device",))
 
     assert [*inspect.signature(function).parameters] == ["model", "target", "device", "params"]
-    assert function.__doc__.index("device: Where") < function.__doc__.index(
+    assert (function.__doc__ or "").index("device: Where") < (function.__doc__ or "").index(
         "**params: The rest,\n        in two lines."
     )
     assert function(1, device="cpu", n_steps=3, fold=False) == ({"device": "cpu"}, {"n_steps": 3, "fold": False})
