@@ -30,12 +30,16 @@ class Kind:
 
     Attributes:
         name: "numbers", "image" or "table".
+        noun: What one is called.
+        mark: What a large value looks like.
         pixels: What black and white pixels look like to the model; None if unknown, and for anything but images.
         columns: The columns of the table that the inputs are rows of; None for anything else.
         drawn: Whether its values are a map that is painted over what is explained.
     """
 
     name: ClassVar[str] = "numbers"
+    noun: ClassVar[str] = "input"
+    mark: ClassVar[str] = "A large value"
     drawn: ClassVar[bool] = False
     pixels: PixelRange | None = None
     columns: Columns | None = None

@@ -13,14 +13,13 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from saliency_widgets.attribution import Attribution
+from saliency_widgets.attribution import Attribution, Kind
 from saliency_widgets.attribution.numerics.quadrature import coarse_to_fine
 from saliency_widgets.attribution.registry import discovered
 from saliency_widgets.evaluation.explanation import Explanation
 from saliency_widgets.params import Param
 from saliency_widgets.runtime.runner import Runner
 
-InputKind = Literal["image", "table"]
 Need = Literal["region", "background"]
 
 
@@ -121,7 +120,7 @@ class TrustTest:
         run: The generator: (explanation, **params) -> running results.
         params: Its parameters; the panel has a control for each that is not advanced.
         how_to_read: How to read its view; by kind of input where that differs.
-        kinds: The inputs whose explorers show it. ``sw.evaluate`` runs every test with columns.
+        kinds: The kinds of input whose explorers show it; all if empty. ``sw.evaluate`` runs every test with columns.
         needs: What it needs besides a map: a marked region, or the rows of a background.
         columns: For ``sw.evaluate``: one entry for each run.
         metrics: For ``sw.sweep``.
@@ -136,7 +135,7 @@ class TrustTest:
     run: Callable[..., Iterator[Any]]
     params: tuple[Param, ...]
     how_to_read: str | Mapping[str, str]
-    kinds: tuple[InputKind, ...] = ("image", "table")
+    kinds: tuple[str, ...] = ()
     needs: tuple[Need, ...] = ()
     columns: tuple[Columns, ...] = ()
     metrics: tuple[Metric, ...] = ()
@@ -144,6 +143,15 @@ class TrustTest:
     urgent: bool = False
     view: str = "numbers"
     order: int = 0
+
+    def fits(self, kind: Kind) -> bool:
+        """Return whether explorers of a kind of input show it."""
+        return not self.kinds or kind.name in self.kinds
+
+    def reading(self, kind: Kind) -> str:
+        """Return how to read its view."""
+        how = self.how_to_read
+        return how if isinstance(how, str) else how.get(kind.name, next(iter(how.values())))
 
     def begin(self, explanation: Explanation, values: Mapping[str, Any], **settings: Any) -> Iterator[Any]:
         """Start the test.

@@ -24,7 +24,8 @@ class ImageKind(Kind):
         display: What is shown as black and as white; None if the numbers are no colors.
     """
 
-    name = "image"
+    name = noun = "image"
+    mark = "A bright region"
     drawn = True
     pixels: PixelRange | None = None
     display: PixelRange | None = None

@@ -101,6 +101,8 @@ class TableKind(Kind):
     """
 
     name = "table"
+    noun = "row"
+    mark = "A long bar"
     columns: Columns = field()  # pyright: ignore[reportIncompatibleVariableOverride]
     table: Table = field()
 

@@ -44,7 +44,7 @@ from saliency_widgets.widgets.image.view import ImageView
 from saliency_widgets.widgets.table.view import TableView
 from saliency_widgets.widgets.trust import TrustPanel
 
-_VIEWS: dict[str, type[KindView]] = {"image": ImageView, "table": TableView}
+KIND_VIEWS: dict[str, type[KindView]] = {"image": ImageView, "table": TableView}
 _CORRECTED = "The model's weights had changed: computed again."
 _STOPPED = "Interrupted. Change a setting, or call .update(), to compute it again."
 
@@ -88,7 +88,7 @@ class Explorer(WithStaticOutput, Showable, w.Box):
         methods = [methods] if isinstance(methods, str) else check_list("methods", methods, "['gradient']")
         panel = {"method": method, "target": target, "score": score, "more": methods}
         setup = Setup(executor, panel, params, labels)
-        self.kind_view = _VIEWS.get(problem.kind.name, ImageView)(problem, setup)  # the image's says what is shown
+        self.kind_view = KIND_VIEWS.get(problem.kind.name, ImageView)(problem, setup)  # the image's says what is shown
         shown = inputs if problem.table is None else problem.table.rows
         names = options.get("class_names")
         self.arguments = {"model": model, "inputs": shown, "transform": transform, "class_names": names}

@@ -10,7 +10,7 @@ from torch import nn
 from saliency_widgets.api.io import read_state
 from saliency_widgets.attribution import Attribution
 from saliency_widgets.widgets.explore import explore
-from saliency_widgets.widgets.explorer import Explorer
+from saliency_widgets.widgets.explorer import KIND_VIEWS, Explorer
 from saliency_widgets.widgets.export.state import compare_with, merge_arguments
 
 
@@ -45,7 +45,7 @@ def load(
         if inputs is not None or arguments:
             raise TypeError("model: inputs and further arguments need an explorer: pass the model too.")
         return state["attribution"]
-    inputs, arguments = merge_arguments(state, inputs, arguments)
+    inputs, arguments = merge_arguments(KIND_VIEWS[state["kind"]], state, inputs, arguments)
     explorer = explore(model, inputs, **arguments)
     try:
         compare_with(explorer, state)

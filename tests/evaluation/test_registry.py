@@ -16,7 +16,7 @@ import torch
 from toys import conv_net, images, mlp, state_of
 
 import saliency_widgets as sw
-from saliency_widgets.attribution import Reduction, get_method
+from saliency_widgets.attribution import Kind, Reduction, get_method
 from saliency_widgets.attribution.errors import Cancelled
 from saliency_widgets.evaluation.explanation import Explanation, map_of
 from saliency_widgets.evaluation.registry import TrustTest, trust_tests
@@ -78,6 +78,10 @@ def same(one, other) -> bool:
     return repr(plain(one)) == repr(plain(other))
 
 
+def kinds_of(test: TrustTest) -> tuple[str, ...]:
+    return test.kinds or ("image", "table")
+
+
 def last(test: TrustTest, explained: Explanation, **values):
     *_, outcome = test.begin(explained, {**QUICK, **values})
     return outcome
@@ -93,9 +97,8 @@ def others_of(param) -> list:
 def test_what_it_says_of_itself(test):
     assert test.title
     assert test.view in views()
-    for kind in test.kinds:
-        how = test.how_to_read if isinstance(test.how_to_read, str) else test.how_to_read[kind]
-        assert how.endswith(".")
+    for kind in (*(explanation_of(name)[0].kind for name in ("image", "table")), Kind()):
+        assert test.reading(kind).endswith(".")
     for param in test.params:
         assert param.help.endswith(".")
         assert param.default is None or param.check(param.default) == param.default
@@ -110,7 +113,7 @@ def test_names_of_columns_and_metrics_belong_to_one_test():
 
 
 def test_each_running_result_can_be_shown_and_the_last_is_complete(test):
-    for kind in test.kinds:
+    for kind in kinds_of(test):
         problem, explained = explanation_of(kind)
         before = state_of(problem.model)
         results = list(test.begin(explained, QUICK))
@@ -122,7 +125,7 @@ def test_each_running_result_can_be_shown_and_the_last_is_complete(test):
 
 
 def test_it_stops_when_nobody_waits(test):
-    for kind in test.kinds:
+    for kind in kinds_of(test):
         stopped: list[bool] = []
 
         def check(stopped=stopped):
@@ -144,7 +147,7 @@ def test_it_stops_when_nobody_waits(test):
 
 def test_stored_results_are_those_of_the_same_parameters(test):
     """A key of a stored result names all that it depends on: each parameter moves, and nothing stale comes."""
-    for kind in test.kinds:
+    for kind in kinds_of(test):
         _, explained = explanation_of(kind, Store())
         _, fresh = explanation_of(kind)
         last(test, explained)

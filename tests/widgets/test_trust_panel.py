@@ -17,7 +17,7 @@ from saliency_widgets.evaluation.registry import trust_tests
 from saliency_widgets.session.examiner import CheckEvent
 from saliency_widgets.widgets import Explorer
 
-TABS = [name for name, test in trust_tests().items() if "image" in test.kinds]
+TABS = [name for name, test in trust_tests().items() if "image" in (test.kinds or ("image",))]
 
 
 class Counted(nn.Module):

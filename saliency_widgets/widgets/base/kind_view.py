@@ -163,6 +163,34 @@ class KindView:
         """Return the traits that a snapshot shows, besides those of :attr:`view`."""
         return {}
 
+    @property
+    def stored(self) -> Any:
+        """What a state holds of the input, besides what the model sees."""
+        return None
+
+    def restore(self, stored: Any) -> Callable[[], object]:  # noqa: ARG002
+        """Show the input of a state; return what undoes that."""
+        return lambda: None
+
+    @classmethod
+    def arguments(
+        cls,
+        state: Mapping[str, Any],
+        inputs: Any,
+        further: Mapping[str, Any],  # noqa: ARG003
+    ) -> tuple[Any, dict[str, Any]]:
+        """Return the input of a state, and the arguments of :func:`.explore` besides its controls.
+
+        Args:
+            state: The state.
+            inputs: What the caller passes instead of the state's; None for those.
+            further: The caller's arguments.
+
+        Raises:
+            ValueError: An argument is missing that a state can't hold.
+        """
+        return state["inputs"] if inputs is None else inputs, {}
+
     def close(self) -> None:
         """End workers besides those of the session and the tests."""
 

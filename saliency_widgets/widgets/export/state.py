@@ -17,7 +17,7 @@ from saliency_widgets.api.io import Writer, check_target, read_state, stored, wr
 from saliency_widgets.runtime.model.stable_hash import signature
 
 if TYPE_CHECKING:
-    from saliency_widgets.widgets.base.kind_view import Explored
+    from saliency_widgets.widgets.base.kind_view import Explored, KindView
 
 _ABOUT = ("explain", "fold", "precision")  # arguments besides the request
 
@@ -41,7 +41,7 @@ def save_state(explorer: Explored, path: str | os.PathLike[str]) -> Path:
         "attribution": stored(attribution, writer),
         "inputs": writer.plain("inputs", problem.tensor),
         "pixels": None if pixels is None else writer.plain("pixels", {"black": pixels.black, "white": pixels.white}),
-        "row": writer.plain("row", explorer.arguments["inputs"]) if explorer.problem.kind.name == "table" else None,
+        "row": None if explorer.kind_view.stored is None else writer.plain("row", explorer.kind_view.stored),
         "code": explorer.to_code(),
     }
     return write_files(path, state, writer.arrays)
@@ -54,43 +54,25 @@ def load_state(explorer: Explored, path: str | os.PathLike[str]) -> None:
         raise ValueError(
             f"path: expected the state of an explorer of kind {explorer.problem.kind.name!r}, got {state['kind']!r}."
         )
-    undo = _edit(explorer, state["row"]) if state["kind"] == "table" else {}
+    undo = explorer.kind_view.restore(state["row"])
     try:
         explorer.update(**state["controls"])
     except (TypeError, ValueError):
-        if undo:
-            explorer.kind_view.edit(undo)
+        undo()
         raise
     compare_with(explorer, state)
 
 
-def merge_arguments(state: Mapping[str, Any], inputs: Any, further: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
+def merge_arguments(
+    kind: type[KindView], state: Mapping[str, Any], inputs: Any, further: Mapping[str, Any]
+) -> tuple[Any, dict[str, Any]]:
     """Return the inputs and the arguments that restore an explorer."""
-    attribution, controls = state["attribution"], dict(state["controls"])
-    settings = attribution.settings
+    settings = state["attribution"].settings
     about = {name: settings[name] for name in _ABOUT if name in settings}
-    if state["kind"] == "table":
-        if attribution.transformed and "transform" not in further:
-            raise ValueError("transform: the row was transformed, and functions are not stored. Pass it as transform=.")
-        inputs = state["row"] if inputs is None else inputs
-        about |= {name: settings[name] for name in ("feature_names", "background") if name in settings}
-    elif inputs is None:
-        inputs = state["inputs"]
-        if attribution.transformed:
-            pixels = state["pixels"] or {}
-            # Without the transform, only the state holds the values of black and white.
-            baseline = controls.get("baseline")
-            if isinstance(baseline, str) and baseline in pixels:
-                controls["baseline"] = pixels[baseline]
-            warnings.warn(
-                "load: the image was transformed, and only the result is stored: black and white are unknown to other "
-                "settings. Pass the original inputs= and transform=.",
-                UserWarning,
-                stacklevel=3,
-            )
     if state["class_names"] is not None:
         about["class_names"] = state["class_names"]
-    return inputs, {**about, **controls, **further}
+    inputs, restored = kind.arguments(state, inputs, further)
+    return inputs, {**about, **state["controls"], **restored, **further}
 
 
 def fingerprint(model: nn.Module) -> str | None:
@@ -129,16 +111,3 @@ def compare_with(explorer: Explored, state: Mapping[str, Any]) -> None:
             UserWarning,
             stacklevel=3,
         )
-
-
-def _edit(explorer: Explored, row: Any) -> dict[str, Any]:
-    """Set the row of a state; returns the edits that undo it."""
-    now = explorer.kind_view.row
-    if list(map(str, row.columns)) != list(map(str, now.columns)):
-        raise ValueError(f"path: the saved row has the columns {list(row.columns)}, not {list(now.columns)}.")
-    then, now = row.iloc[0], now.iloc[0]
-    names = [str(name) for name in row.columns]
-    changed = {name: (then.iloc[k], now.iloc[k]) for k, name in enumerate(names) if then.iloc[k] != now.iloc[k]}
-    if changed:
-        explorer.kind_view.edit({name: value for name, (value, _) in changed.items()})
-    return {name: value for name, (_, value) in changed.items()}

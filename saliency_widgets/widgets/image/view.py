@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -95,7 +96,7 @@ class ImageView(KindView):
             layers=(self.drawing,),
         )
         # The panel's worker must not refer to the explorer.
-        context = Context("image", self.view, self.problem.baselines)
+        context = Context(self.problem.kind, self.view, self.problem.baselines)
         self.trust = TrustPanel(context, busy=lambda: session.busy, executor=executor)
         self.view.layout.flex, self.view.layout.min_width = "3 1 260px", "240px"
         # The image's width at its maximum height (60vh, see shell/view.css), so that there is no empty margin.
@@ -107,6 +108,21 @@ class ImageView(KindView):
         column = self.panel.widget
         column.children = (*column.children, self.saving.widget)
         return self.view, column, self.pins.widget, self.trust.widget
+
+    @classmethod
+    def arguments(cls, state: Mapping[str, Any], inputs: Any, further: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
+        """Return the tensor that the model saw, and black and white pixels, which without a transform nobody knows."""
+        if inputs is not None or not state["attribution"].transformed:
+            return super().arguments(state, inputs, further)
+        warnings.warn(
+            "load: the image was transformed, and only the result is stored: black and white are unknown to other "
+            "settings. Pass the original inputs= and transform=.",
+            UserWarning,
+            stacklevel=4,
+        )
+        pixels, baseline = state["pixels"] or {}, state["controls"].get("baseline")
+        named = isinstance(baseline, str) and baseline in pixels
+        return state["inputs"], {"baseline": pixels[baseline]} if named else {}
 
     @property
     def image(self) -> np.ndarray:

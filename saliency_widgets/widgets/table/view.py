@@ -82,7 +82,7 @@ class TableView(KindView):
         self.view = HeatmapView(None, None, on_stop=session.stop, controls=controls)
         self.what_if.on_new_control = self.view.add_controls
         makers = {BASELINE: partial(BaselineControl, table)}
-        context = Context("table", self.view, self.problem.baselines, makers, table, self.bars, self._labels)
+        context = Context(self.problem.kind, self.view, self.problem.baselines, makers, table, self.bars, self._labels)
         self.trust = TrustPanel(context, busy=lambda: session.busy, executor=self.setup.executor)
         column = panel.widget
         column.children = (*column.children[:-1], section("What if", [self.what_if.widget]), column.children[-1])
@@ -105,6 +105,33 @@ class TableView(KindView):
             edits = {name: table.rows.iloc[0, table.column_index[name]] for name in values}
             self.what_if.set_values({k: v.item() if isinstance(v, np.generic) else v for k, v in edits.items()})
             self._explorer.submit()
+
+    @property
+    def stored(self) -> Any:
+        """The row."""
+        return self._explorer.arguments["inputs"]
+
+    def restore(self, stored: Any) -> Callable[[], object]:
+        """Change the values in which the row of a state differs."""
+        now = self.row
+        if list(map(str, stored.columns)) != list(map(str, now.columns)):
+            raise ValueError(f"path: the saved row has the columns {list(stored.columns)}, not {list(now.columns)}.")
+        pairs = zip(map(str, now.columns), stored.iloc[0], now.iloc[0], strict=True)
+        changed = {name: (saved, shown) for name, saved, shown in pairs if saved != shown}
+        if not changed:
+            return super().restore(stored)
+        self.edit({name: saved for name, (saved, _) in changed.items()})
+        return lambda: self.edit({name: shown for name, (_, shown) in changed.items()})
+
+    @classmethod
+    def arguments(cls, state: Mapping[str, Any], inputs: Any, further: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
+        """Return the row, and its names and background."""
+        attribution = state["attribution"]
+        if attribution.transformed and "transform" not in further:
+            raise ValueError("transform: the row was transformed, and functions are not stored. Pass it as transform=.")
+        settings = attribution.settings
+        about = {name: settings[name] for name in ("feature_names", "background") if name in settings}
+        return state["row"] if inputs is None else inputs, about
 
     def save_html(self, path: Any, record: Mapping[str, Any] | None, **options: Any) -> NoReturn:
         """Bars are drawn by bqplot, which needs a notebook."""

@@ -22,10 +22,7 @@ from saliency_widgets.widgets.base.text import RichText
 from saliency_widgets.widgets.trust.section import Context, Section
 
 _REMEMBERED = 6  # maps of other methods for comparison
-_INTRODUCTIONS = {
-    "image": "A bright region shows what the score is sensitive to, not what causes it. Test it here.",
-    "table": "A long bar shows what the score is sensitive to, not what causes it. Test it here.",
-}
+_INTRODUCTION = "{mark} shows what the score is sensitive to, not what causes it. Test it here."
 
 
 def views() -> dict[str, type[Section]]:
@@ -50,7 +47,7 @@ class TrustPanel:
 
     def __init__(self, context: Context, *, busy: Callable[[], bool], executor: str) -> None:
         self._context = context
-        self.tests = [test for test in trust_tests().values() if context.kind in test.kinds]
+        self.tests = [test for test in trust_tests().values() if test.fits(context.kind)]
         self._shown: FinishedMap | None = None
         self._checks: dict[str, tuple[Check, FinishedMap]] = {}  # by test: the newest check and the map that it tests
         self._maps: dict[str, FinishedMap] = {}  # the maps computed so far, by title
@@ -65,7 +62,7 @@ class TrustPanel:
         # bqplot draws into it and needs a size: the style sheet folds it without changing its width.
         self._stack = w.Stack(selected_index=None)
         style = "line-height:1.4;margin:2px 0 6px"
-        introduction = RichText(element("div", _INTRODUCTIONS[context.kind], style=style))
+        introduction = RichText(element("div", _INTRODUCTION.format(mark=context.kind.mark), style=style))
         inside = w.VBox([introduction, self._choice, self._message, self._stack])
         self._fold = w.Accordion([inside], titles=["Can I trust this map?"], selected_index=None)
         self._fold.observe(lambda _change: self._on_fold(), names="selected_index")

@@ -25,12 +25,8 @@ class SaturationSection(Section):
         scales = {"x": x, "y": self._share}
         self._lines = Lines(x=[], y=[], scales=scales, colors=[ACCENT, SECOND], stroke_width=2.5)
         self._settled = Lines(x=[], y=[], scales=scales, colors=[QUIET], stroke_width=1.5, line_style="dashed")
-        x_label = f"from the baseline to the {self._what}"
+        x_label = f"from the baseline to the {self.context.kind.noun}"
         return [chart([self._lines, self._settled], x, self._share, x_label=x_label, y_label="share")]
-
-    @property
-    def _what(self) -> str:
-        return "row" if self.context.kind == "table" else "image"
 
     def show(self, result: Saturation, shown: FinishedMap) -> None:  # noqa: ARG002
         """Show score and slope along the path."""
@@ -45,14 +41,15 @@ class SaturationSection(Section):
         draw(self._settled, *(([result.settled, result.settled], heights) if settled else ([], [])))
         if not result.complete:
             return
+        noun = self.context.kind.noun
         if result.settled != result.settled:
             text = (
-                f"The baseline and the {self._what} have the same score, so there is no change to follow. Choose "
+                f"The baseline and the {noun} have the same score, so there is no change to follow. Choose "
                 f"another baseline."
             )
         else:
             at = f"the score stays within 5 % of its final value from {result.settled:.0%} of the path on"
-            left = f"the gradient at the {self._what} has {result.slope_left:.0%} of its largest size along the path."
+            left = f"the gradient at the {noun} has {result.slope_left:.0%} of its largest size along the path."
             if result.slope_left != result.slope_left:
                 left = "there is no gradient along the path."
             if result.saturated:

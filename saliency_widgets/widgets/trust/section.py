@@ -9,9 +9,10 @@ from typing import Any, ClassVar
 import ipywidgets as w
 from torch import Tensor
 
+from saliency_widgets.attribution import Kind
 from saliency_widgets.attribution.baselines import BASELINE
 from saliency_widgets.evaluation.fills import FILL, NEIGHBORS
-from saliency_widgets.evaluation.registry import InputKind, TrustTest
+from saliency_widgets.evaluation.registry import TrustTest
 from saliency_widgets.inputs import Table
 from saliency_widgets.markup import joined
 from saliency_widgets.outputs.task import Loss
@@ -40,7 +41,7 @@ class Context:
         labels: Reads the labels of the background's rows.
     """
 
-    kind: InputKind
+    kind: Kind
     view: HeatmapView
     baselines: Sequence[str] = ()
     makers: Mapping[Param, Callable[[], Control]] = field(default_factory=dict)
@@ -96,12 +97,11 @@ class Section:
         for control in self.controls.values():
             control.observe(lambda: self.ask())
         parts = self._make_parts()
-        how = test.how_to_read
         # The controls are as wide as those of the map.
         controls = [*(control.widget for control in self.controls.values()), *self.asides]
         self.widget = w.VBox([
             w.VBox(controls, layout={"max_width": "460px"}), self._said, *parts,
-            explanation(how if isinstance(how, str) else how[context.kind]),
+            explanation(test.reading(context.kind)),
         ])  # fmt: skip
 
     def _make_parts(self) -> Sequence[w.Widget]:
