@@ -20,7 +20,7 @@ NOTEBOOKS = sorted((Path(__file__).parent.parent / "notebooks").glob("*.ipynb"))
 PROOFS = {"tune": "equal to the first time: True"}
 STATE = "application/vnd.jupyter.widget-state+json"
 
-VIEWS = 40
+VIEWS = 24
 MODELS = """
 import hashlib, json
 import numpy as np

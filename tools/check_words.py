@@ -7,6 +7,7 @@ TypeScript.
 from __future__ import annotations
 
 import ast
+import json
 import re
 import subprocess
 import sys
@@ -47,13 +48,22 @@ def is_banned(name: str) -> bool:
     return name.strip("_").lower() in BANNED
 
 
+def code_of(path: Path, text: str) -> Iterator[ast.AST]:
+    """Return the syntax trees of a module, or of the cells of a notebook."""
+    if path.suffix == ".py":
+        yield ast.parse(text)
+    elif path.suffix == ".ipynb":
+        cells = json.loads(text)["cells"]
+        yield from (ast.parse("".join(cell["source"])) for cell in cells if cell["cell_type"] == "code")
+
+
 def violations(path: Path) -> Iterator[tuple[int, str]]:
-    """Return the lines and words of a file that are refused."""
+    """Return the lines, of a notebook those of its cells, and the words of a file that are refused."""
     text = path.read_text(encoding="utf-8")
     if is_banned(path.stem):
         yield 1, path.stem
-    if path.suffix == ".py":
-        yield from ((line, name) for line, name in defined(ast.parse(text)) if is_banned(name))
+    for tree in code_of(path, text):
+        yield from ((line, name) for line, name in defined(tree) if is_banned(name))
     for number, line in enumerate(text.splitlines(), 1):
         yield from ((number, match[0]) for match in BRITISH.finditer(line) if match[0] not in _ALLOWED)
 

@@ -49,15 +49,18 @@ made"""
 )
 
 
-def finished(lab: Lab, code: str) -> Locator:
-    """A view with all that it has to show, whose kernel is restarted then."""
-    lab.open(lab.write_notebook([code]))
-    lab.run_all()
-    lab.execute("made.wait(120) and None", seconds=150)
-    output = lab.output(0)
-    output.locator(".sw-view").first.wait_for(timeout=90_000)
-    output.locator(":is(.sw-heatmap, .sw-grid, .sw-lesson)[data-state=done]").first.wait_for(timeout=90_000)
-    return output
+def finished(lab: Lab, *codes: str) -> list[Locator]:
+    """Views with all that they have to show, whose kernel is restarted then."""
+    lab.open(lab.write_notebook([*codes]))
+    outputs = []
+    for index in range(len(codes)):
+        lab.run_cell(index)
+        lab.execute("made.wait(120) and None", seconds=150)
+        output = lab.output(index)
+        output.locator(".sw-view").first.wait_for(timeout=90_000)
+        output.locator(":is(.sw-heatmap, .sw-grid, .sw-lesson)[data-state=done]").first.wait_for(timeout=90_000)
+        outputs.append(output)
+    return outputs
 
 
 def step(handle: Locator) -> None:
@@ -65,10 +68,9 @@ def step(handle: Locator) -> None:
     handle.press("ArrowRight")
 
 
-@pytest.mark.parametrize("theme", ["light", "dark"])
-def test_an_explorer_says_what_still_works_once_a_menu_moves(lab: Lab, theme: str) -> None:
-    lab.theme(theme)  # type: ignore[arg-type]
-    output = finished(lab, EXPLORER)
+def test_an_explorer_says_what_still_works_once_a_menu_moves(lab: Lab) -> None:
+    lab.theme("dark")
+    (output,) = finished(lab, EXPLORER)
     view = output.locator(".sw-heatmap").first
     lab.restart_kernel()
     line = view.locator(".sw-message")
@@ -84,28 +86,27 @@ def test_an_explorer_says_what_still_works_once_a_menu_moves(lab: Lab, theme: st
     assert seen.evaluate("one => one.toDataURL()") == before  # the map stays
     step(output.locator(".sw-control-threshold .noUi-handle").first)
     lab.page.wait_for_function("([one, old]) => one.toDataURL() !== old", arg=[seen.element_handle(), before])
-    lab.screenshot(f"explorer-{theme}", output)
+    lab.screenshot("explorer-dark", output)
 
 
-@pytest.mark.parametrize("requested", ["slider", "pin", "predictions", "trust"])
-def test_whatever_asks_the_kernel_is_answered_by_the_line(lab: Lab, requested: str) -> None:
-    output = finished(lab, EXPLORER)
+def test_whatever_asks_the_kernel_is_answered_by_the_line(lab: Lab) -> None:
+    requests = {
+        "slider": lambda output: step(output.locator(".sw-control-n_samples .noUi-handle").first),
+        "pin": lambda output: output.get_by_role("button", name="Pin this map").click(),
+        "predictions": lambda output: output.locator(".sw-predictions .svg-figure").click(),
+        "trust": lambda output: output.get_by_text("Can I trust this map?").click(),
+    }
+    outputs = finished(lab, *[EXPLORER] * len(requests))
     lab.restart_kernel()
-    line = output.locator(".sw-heatmap .sw-message").first
-    expect(line).to_be_hidden()
-    if requested == "slider":
-        step(output.locator(".sw-control-n_samples .noUi-handle").first)
-    elif requested == "pin":
-        output.get_by_role("button", name="Pin this map").click()
-    elif requested == "predictions":
-        output.locator(".sw-predictions .svg-figure").click()
-    else:
-        output.get_by_text("Can I trust this map?").click()
-    expect(line).to_have_text(IMAGE)
+    for output, request in zip(outputs, requests.values(), strict=True):
+        line = output.locator(".sw-heatmap .sw-message").first
+        expect(line).to_be_hidden()
+        request(output)
+        expect(line).to_have_text(IMAGE)
 
 
 def test_a_table_says_it_too(lab: Lab) -> None:
-    output = finished(lab, TABLE)
+    (output,) = finished(lab, TABLE)
     lab.restart_kernel()
     line = output.locator(".sw-heatmap .sw-message").first
     expect(line).to_be_hidden()
@@ -114,20 +115,21 @@ def test_a_table_says_it_too(lab: Lab) -> None:
     lab.screenshot("table", output)
 
 
-@pytest.mark.parametrize("requested", ["menu", "cell"])
-def test_a_comparison_says_it_too(lab: Lab, requested: str) -> None:
-    output = finished(lab, COMPARISON)
+def test_a_comparison_says_it_too(lab: Lab) -> None:
+    requests = {
+        "menu": lambda output: output.locator(".sw-control-channels select").select_option(index=1),
+        "cell": lambda output: output.locator(".sw-cell canvas").first.click(),
+    }
+    outputs = finished(lab, *[COMPARISON] * len(requests))
     lab.restart_kernel()
-    line = output.locator(".sw-grid .sw-opened")
-    expect(line).to_have_text("")
-    output.get_by_text("Same clip for all").click()
-    expect(line).to_have_text("")
-    if requested == "menu":
-        output.locator(".sw-control-channels select").select_option(index=1)
-    else:
-        output.locator(".sw-cell canvas").first.click()
-    expect(line).to_have_text(GRID)
-    lab.screenshot(f"comparison-{requested}", output)
+    for output, (name, request) in zip(outputs, requests.items(), strict=True):
+        line = output.locator(".sw-grid .sw-opened")
+        expect(line).to_have_text("")
+        output.get_by_text("Same clip for all").click()
+        expect(line).to_have_text("")
+        request(output)
+        expect(line).to_have_text(GRID)
+        lab.screenshot(f"comparison-{name}", output)
 
 
 def test_a_sweep_says_it_too(lab: Lab) -> None:

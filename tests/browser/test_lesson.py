@@ -158,8 +158,7 @@ def test_everything_works_while_the_kernel_is_stopped(lab: Lab) -> None:
     assert lab.errors == []
 
 
-@pytest.mark.parametrize("size", [(1280, 800), (1920, 1080)], ids=lambda size: f"{size[0]}x{size[1]}")
-@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize(("theme", "size"), [("light", (1280, 800)), ("dark", (1920, 1080))])
 def test_words_are_large_and_clear_and_nothing_is_cut_off_or_jumps(lab: Lab, theme: Any, size: tuple[int, int]) -> None:
     lab.page.set_viewport_size({"width": size[0], "height": size[1]})
     root = shown(lab)

@@ -1,4 +1,4 @@
-"""Every attack for a quarter of a minute, `make soak` for an hour; and that what goes wrong in one is seen."""
+"""Every attack for ten seconds, `make soak` for an hour; and that what goes wrong in one is seen."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from soak.__main__ import main
 from soak.figures import Figures
 from soak.pages import Page, movable
 
-SECONDS = 15.0
+SECONDS = 10.0
 ATTACKS = [name for name in running.attacks() if not name.startswith("browser")]  # which tests/browser runs
 
 Plant = Callable[[str, str], None]
