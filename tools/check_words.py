@@ -49,16 +49,18 @@ def is_banned(name: str) -> bool:
 
 
 def code_of(path: Path, text: str) -> Iterator[ast.AST]:
-    """Return the syntax trees of a module, or of the cells of a notebook."""
+    """Return the syntax trees of a module, of the cells of a notebook, or of the examples in a text."""
     if path.suffix == ".py":
         yield ast.parse(text)
     elif path.suffix == ".ipynb":
         cells = json.loads(text)["cells"]
         yield from (ast.parse("".join(cell["source"])) for cell in cells if cell["cell_type"] == "code")
+    elif path.suffix == ".md":
+        yield from map(ast.parse, re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL))
 
 
 def violations(path: Path) -> Iterator[tuple[int, str]]:
-    """Return the lines, of a notebook those of its cells, and the words of a file that are refused."""
+    """Return the lines, of notebooks and texts those of their code, and the words of a file that are refused."""
     text = path.read_text(encoding="utf-8")
     if is_banned(path.stem):
         yield 1, path.stem
