@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 # Threads that wait for each other spin: on a busy machine of few cores small models run many times slower with two.
 torch.set_num_threads(1)
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # in the processes that tests start: kernels, workers of sweeps, attacks
 
 # How long an example takes says nothing about whether it is right.
 settings.register_profile("house", deadline=None)
