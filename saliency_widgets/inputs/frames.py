@@ -12,6 +12,7 @@ import pandas as pd
 
 from saliency_widgets.attribution.arrays import as_array
 from saliency_widgets.inputs.tracing import is_measured
+from saliency_widgets.outputs.labels import is_numeric
 from saliency_widgets.params import brief, unknown
 
 
@@ -26,11 +27,6 @@ def typical(rows: Any) -> pd.DataFrame:
             index = next(k for k, value in enumerate(column) if value == usual)
         result[name] = column.iloc[[index]].reset_index(drop=True)  # keeps the column's type
     return pd.DataFrame(result, columns=rows.columns)
-
-
-def is_numeric(column: Any) -> bool:
-    """Return whether a column holds numbers or truth values."""
-    return pd.api.types.is_numeric_dtype(column) or pd.api.types.is_bool_dtype(column)
 
 
 def _is_ordered(column: Any) -> bool:

@@ -30,7 +30,7 @@ def read_column(labels: Any, rows: int) -> Any:
 
 
 def is_numeric(column: Any) -> bool:
-    """Return whether labels are numbers or truth values, and not names."""
+    """Return whether a column of pandas holds numbers or truth values."""
     return bool(pd.api.types.is_numeric_dtype(column) or pd.api.types.is_bool_dtype(column))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property
 from typing import Any, ClassVar, Literal, NamedTuple
 
 from torch import Tensor
@@ -72,11 +72,15 @@ class Task(ABC):
             return "custom target"
         if self.class_names is None:
             return self._numbered(target)
-        return (_shortened(self.class_names) if short else self.class_names)[target]
+        return (self._short_names if short else self.class_names)[target]
 
     def opposite(self, target: Any) -> str:
         """Return the name of the other class if one number stands for two classes, else an empty string."""
         return self.class_names[1 - target] if self.paired and self.class_names and isinstance(target, int) else ""
+
+    @cached_property
+    def _short_names(self) -> list[str]:
+        return short_names(self.class_names or ())
 
     @abstractmethod
     def _numbered(self, target: int) -> str:
@@ -122,8 +126,3 @@ class Task(ABC):
             TypeError: The labels have an unsupported type.
             ValueError: Labels are missing, too many or too few, or don't fit.
         """
-
-
-@lru_cache(8)
-def _shortened(class_names: tuple[str, ...]) -> list[str]:
-    return short_names(class_names)

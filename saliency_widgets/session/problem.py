@@ -110,6 +110,7 @@ class Problem:
         self.squashed = False  # whether its outputs are probabilities already
         self.untuned = ""  # why a faster computation was refused
         self._logits: tuple[tuple, Tensor] | None = None  # as the model returns them
+        self._tasks: dict[tuple, tuple[list[str] | None, Task]] = {}
         self._shape: tuple[tuple, tuple[int, ...]] | None = None  # of its output
         self._spatial: tuple[tuple, Mapping[str, Spatial]] | None = None
         self._fold = about.fold
@@ -215,13 +216,15 @@ class Problem:
 
     def task(self, score: str = SCORE.default) -> Task:
         """Return what the model's output is on a scale, as far as it is known."""
-        return task_of(score)(
-            cast(Scale, score),
-            None if self.class_names is None else tuple(self.class_names),
-            binary=self._names_passed and self.class_names is not None and len(self.class_names) == 2,
-            squashed=self.squashed,
-            outputs=None if self._logits is None else self._logits[1].shape[1],
-        )
+        names, outputs = self.class_names, None if self._logits is None else self._logits[1].shape[1]
+        key = score, self.squashed, outputs
+        if key not in self._tasks or self._tasks[key][0] is not names:  # a move asks often, and names may be thousands
+            binary = self._names_passed and names is not None and len(names) == 2
+            made = task_of(score)(
+                cast(Scale, score), None if names is None else tuple(names), binary, self.squashed, outputs
+            )
+            self._tasks[key] = names, made
+        return self._tasks[key][1]
 
     def _logits_at(self, version: tuple) -> Tensor:
         if self._logits is not None and self._logits[0] == version:
@@ -291,7 +294,6 @@ class Problem:
                 logits = self._logits_at(self.version() if version is None else version)
         batch = self.tensor.shape[0]
         task = self.task(request.score)
-        task = task if logits is not None else replace(task, squashed=False)
         score = resolve(task, request.target, logits, batch, contrast=request.contrast, shape=shape)
         if logits is None or not score.of_classes:
             return score, None

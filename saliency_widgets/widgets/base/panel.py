@@ -93,7 +93,7 @@ class Panel:
         self._score = Control(SCORE, score)
         self._bars = None
         if logits is not None and self._has_bars(len(logits)):
-            self._bars = PredictionBars(problem.task().predictions(logits, _TOP), self._on_bar)
+            self._bars = PredictionBars(min(_TOP, len(logits)), self._on_bar)
         self._values = None if self._bars is None else RichText().add_class("sw-values")
         self._predicted = logits  # what the bars show, or the values
         self._show_predicted()

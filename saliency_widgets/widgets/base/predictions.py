@@ -24,7 +24,7 @@ class PredictionBars:
     """The most probable classes as horizontal bars; a click selects one.
 
     Args:
-        predictions: The classes, most probable first.
+        count: How many there is room for.
         on_choose: Called with the index of the clicked class.
 
     Attributes:
@@ -33,9 +33,10 @@ class PredictionBars:
 
     def __init__(
         self,
-        predictions: Sequence[Prediction],
+        count: int,
         on_choose: Callable[[int], None],
     ) -> None:
+        self.indices: list[int] = []
         row, share = OrdinalScale(reverse=True), LinearScale(min=0.0, max=_ROOM)
         self._bars = Bars(
             x=[],
@@ -72,7 +73,7 @@ class PredictionBars:
             marks=[self._bars, self._shares, self._rows],
             axes=[axis],
             fig_margin={"top": 2, "bottom": 2, "left": 122, "right": 4},
-            layout={"width": "100%", "height": f"{23 * len(predictions) + 8}px", "min_width": "0"},
+            layout={"width": "100%", "height": f"{23 * count + 8}px", "min_width": "0"},
             padding_x=0,
             padding_y=0,
             animation_duration=0,
@@ -80,10 +81,8 @@ class PredictionBars:
         )
         self.widget.add_class("sw-predictions")
 
-        self.show(predictions)
-
     def show(self, predictions: Sequence[Prediction]) -> None:
-        """Show new predictions."""
+        """Show the classes, most probable first."""
         self.indices = [prediction.target for prediction in predictions]
         labels = labels_of([prediction.label for prediction in predictions], self.indices)
         values = np.array([prediction.value for prediction in predictions])

@@ -41,7 +41,7 @@ def save_state(explorer: Explored, path: str | os.PathLike[str]) -> Path:
         "attribution": stored(attribution, writer),
         "inputs": writer.plain("inputs", problem.tensor),
         "pixels": None if pixels is None else writer.plain("pixels", {"black": pixels.black, "white": pixels.white}),
-        "row": None if explorer.kind_view.stored is None else writer.plain("row", explorer.kind_view.stored),
+        "row": writer.plain("row", explorer.kind_view.stored),
         "code": explorer.to_code(),
     }
     return write_files(path, state, writer.arrays)

@@ -12,8 +12,8 @@ import numpy as np
 import pandas as pd
 
 from saliency_widgets.inputs import Table
-from saliency_widgets.inputs.frames import is_numeric
 from saliency_widgets.markup import element
+from saliency_widgets.outputs.labels import is_numeric
 from saliency_widgets.widgets.base.bars import value_text
 from saliency_widgets.widgets.base.charts import INK, QUIET
 from saliency_widgets.widgets.base.controls import LABEL_WIDTH, Menu
