@@ -120,5 +120,4 @@ def ablate(  # noqa: PLR0913
         runner = problem.runner(resolved)
         fill = runner.kind.default_fill if fill is None else fill
         *_, result = ablations(runner, region, fill=fill, draws=DRAWS.check(draws), seed=SEED.check(seed))
-    names = None if problem.class_names is None else tuple(problem.class_names)
-    return replace(result, image=problem.kind.image_of(result.inputs), class_names=names)
+    return replace(result, image=problem.kind.image_of(result.inputs), class_names=problem.task().class_names)

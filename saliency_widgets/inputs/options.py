@@ -102,8 +102,10 @@ def takes_options(*names: str) -> Callable[[_Function], _Function]:
     def decorate(function: _Function) -> _Function:
         signature = inspect.signature(function)
         *before, rest = signature.parameters.values()
-        listed = [Parameter(name, Parameter.KEYWORD_ONLY, default=_FIELDS[name].default) for name in names]
-        before += [option.replace(annotation=_FIELDS[option.name].type) for option in listed]
+        for option in map(_FIELDS.__getitem__, names):
+            before.append(
+                Parameter(option.name, Parameter.KEYWORD_ONLY, default=option.default, annotation=option.type)
+            )
         alone = rest.name == "options"
         call: Any = _strict(function, [parameter.name for parameter in before]) if alone else function
         call.__signature__ = signature.replace(parameters=before if alone else [*before, rest])

@@ -101,7 +101,6 @@ class FinishedMap:
         maps = dict(others or {})
 
         def begin(check: Callable[[], None]) -> Iterator[Any]:
-            names = self.problem.class_names
             explanation = Explanation(
                 partial(self._runner, test.name, check),
                 self.values,
@@ -111,7 +110,7 @@ class FinishedMap:
                 region=top(self.values, region) if isinstance(region, (int, float)) else region,
                 others=lambda: {name: other.values for name, other in maps.items()},
                 labels=lambda: labels(self.problem),
-                class_names=None if names is None else tuple(names),
+                class_names=self.problem.task().class_names,
             )
             yield from test.begin(explanation, params)
 
