@@ -209,10 +209,10 @@ def test_very_many_classes_are_searched_by_typing_alone() -> None:
         nn.Sequential(nn.Flatten(), nn.Linear(12, count)).eval(), np.zeros((2, 2, 3), np.uint8), method="gradient",
         class_names=names(count), target=0, executor="inline",
     )  # fmt: skip
-    assert explorer.panel._searched.options == ()
-    explorer.panel._searched.value = "class 29999, also called 29999 (29999)"
+    assert explorer.panel._search.widget.options == ()
+    explorer.panel._search.widget.value = "class 29999, also called 29999 (29999)"
     assert explorer.wait().settings["target"] == 29999
-    explorer.panel._searched.value = "class 30000, also"
+    explorer.panel._search.widget.value = "class 30000, also"
     assert explorer.wait().settings["target"] == 30000
     explorer.close()
 

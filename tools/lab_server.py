@@ -43,6 +43,7 @@ class LabServer:
         open_browser: Whether JupyterLab opens the user's browser itself.
         expose_app: Whether pages get `window.jupyterapp`, which tests drive JupyterLab through.
         log: File for the server's and the kernels' output.
+        kernel: The command that starts a kernel, with "{connection_file}" in it.
     """
 
     def __init__(
@@ -55,6 +56,7 @@ class LabServer:
         open_path: str | None = None,
         open_browser: bool = False,
         expose_app: bool = False,
+        kernel: Sequence[str] = (sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"),
     ) -> None:
         self.root = root.resolve()
         self.home = home.resolve()
@@ -63,6 +65,7 @@ class LabServer:
         self._start_page = "/lab" if open_path is None else f"/lab/tree/{open_path}"
         self._open_browser = open_browser
         self._expose_app = expose_app
+        self._kernel = kernel
         self._process: subprocess.Popen[bytes] | None = None
         self.base_url = ""
 
@@ -183,8 +186,7 @@ class LabServer:
         # JUPYTER_PATH is searched before every other folder, so this python3 hides any other.
         kernel = self.home / "kernels-first" / "kernels" / "python3" / "kernel.json"
         kernel.parent.mkdir(parents=True, exist_ok=True)
-        argv = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
-        spec = {"argv": argv, "display_name": "Python 3 (ipykernel)", "language": "python"}
+        spec = {"argv": [*self._kernel], "display_name": "Python 3 (ipykernel)", "language": "python"}
         kernel.write_text(json.dumps(spec))
         for name, value in _SETTINGS.items():
             path = self.home / "settings" / f"{name}.jupyterlab-settings"

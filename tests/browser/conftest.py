@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from ensure_browser import FLAGS, MISSING, find_browser
+from forked_kernels import kernel_server
 from lab import Lab
 from lab_server import LabServer
 from playwright.sync_api import Browser, Error, Page, sync_playwright
@@ -68,8 +69,10 @@ def lab_server(
     (folder / "root").mkdir()
     worker = os.environ.get("PYTEST_XDIST_WORKER", "main")
     log = pytestconfig.rootpath / "test-results" / f"jupyterlab-{worker}.log"
-    with LabServer(folder / "root", folder / "home", token="", log=log, expose_app=True) as server:
-        yield server
+    with kernel_server(folder) as kernel:
+        server = LabServer(folder / "root", folder / "home", token="", log=log, expose_app=True, kernel=kernel)
+        with server:
+            yield server
 
 
 @pytest.fixture
@@ -81,28 +84,49 @@ def artifacts(request: pytest.FixtureRequest, pytestconfig: pytest.Config) -> Pa
     return folder
 
 
+def new_page(browser: Browser) -> Page:
+    return browser.new_context(viewport=VIEWPORT, device_scale_factor=1, locale="en-GB").new_page()
+
+
 @pytest.fixture
 def page(browser: Browser) -> Iterator[Page]:
     """An empty page with cookies and storage of its own."""
-    context = browser.new_context(viewport=VIEWPORT, device_scale_factor=1, locale="en-GB")
-    page = context.new_page()
+    page = new_page(browser)
     yield page
-    context.close()
+    page.context.close()
+
+
+@pytest.fixture(scope="session")
+def loaded(browser: Browser) -> list[Page]:
+    """The page that a test left with JupyterLab loaded, if there is one: to load it takes longer than most tests."""
+    return []
 
 
 @pytest.fixture
-def lab(request: pytest.FixtureRequest, page: Page, lab_server: LabServer, artifacts: Path) -> Iterator[Lab]:
-    """A loaded JupyterLab page, in the light theme; its kernels end with the test."""
+def lab(
+    request: pytest.FixtureRequest, browser: Browser, loaded: list[Page], lab_server: LabServer, artifacts: Path
+) -> Iterator[Lab]:
+    """A JupyterLab page without notebooks, in the light theme; its kernels end with the test.
+
+    A test that passes hands on its page, unless it has reloaded it.
+    """
     folder = lab_server.root / artifacts.name
     folder.mkdir()
+    page = loaded.pop() if loaded else new_page(browser)
     lab = Lab(page, lab_server.base_url, lab_server.root, folder, artifacts)
     try:
         lab.start()
         yield lab
     finally:
-        if request.node.stash.get(_failed, False):
+        failed = request.node.stash.get(_failed, False)
+        if failed:
             lab.keep_evidence()
         try:
-            lab.end_kernels()
+            lab.close()
+            page.set_viewport_size(VIEWPORT)
         except Error:  # a crashed page must not hide why: the server's stop ends its kernels
-            lab.page_errors.append("the page no longer answers")
+            failed = True
+        if failed or lab.reloaded:
+            page.context.close()
+        else:
+            loaded.append(page)

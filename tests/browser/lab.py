@@ -21,7 +21,7 @@ from typing import Any, Literal
 
 import nbformat
 import psutil
-from playwright.sync_api import ConsoleMessage, Error, Locator, Page
+from playwright.sync_api import Error, Locator, Page
 
 THEMES = {"light": "JupyterLab Light", "dark": "JupyterLab Dark"}
 
@@ -110,6 +110,13 @@ await app.serviceManager.sessions.shutdownAll();
 await app.serviceManager.kernels.shutdownAll();
 """
 
+# A notebook that is disposed of asks nobody whether to save it.
+_CLOSE = """
+for (const widget of [...app.shell.widgets('main')]) widget.dispose();
+app.shell.expandLeft();
+window.__panel = window.__messages = window.__paints = undefined;
+"""
+
 
 class KernelError(AssertionError):
     """Code in the kernel raised; the message is its traceback."""
@@ -119,7 +126,7 @@ class Lab:
     """One JupyterLab page with one notebook at a time.
 
     Args:
-        page: The playwright page to use; it stays available as `lab.page`.
+        page: The playwright page to use; it stays available as `lab.page`. JupyterLab may be loaded in it.
         base_url: The server's address.
         root: The server's root folder.
         folder: This test's own folder below `root`.
@@ -135,20 +142,27 @@ class Lab:
         self.console: list[str] = []
         self.page_errors: list[str] = []
         self.path: str | None = None
-        page.on("console", self._on_console)
-        page.on("pageerror", lambda error: self.page_errors.append(str(error.stack or error)))
+        self.reloaded = False  # JupyterLab may still be about to open what was open before
+        self._listeners = {
+            "console": lambda message: self.console.append(f"{message.type}: {message.text}"),
+            "pageerror": lambda error: self.page_errors.append(str(error.stack or error)),
+        }
+        for event, listener in self._listeners.items():
+            page.on(event, listener)
 
     # ---- the application
 
     def start(self) -> None:
-        """Load JupyterLab in an empty workspace, in the light theme."""
-        self.page.goto(f"{self.base_url}/lab/workspaces/test-{next(_workspaces)}?reset")
-        self._wait_for_application()
+        """Load JupyterLab in an empty workspace, unless the page has it, in the light theme."""
+        if not self.page.url.startswith(self.base_url):
+            self.page.goto(f"{self.base_url}/lab/workspaces/test-{next(_workspaces)}?reset")
+            self._wait_for_application()
         self.theme("light")
 
     def reload(self) -> None:
         """Reload the page and open the same notebook again: its kernel goes on, its widgets are new."""
         path = self.path
+        self.reloaded = True
         self.page.reload()
         self._wait_for_application()
         if path is not None:
@@ -164,6 +178,13 @@ class Lab:
     def end_kernels(self) -> None:
         """End every kernel of the server."""
         self.js(_END_KERNELS)
+
+    def close(self) -> None:
+        """Close every notebook and end every kernel; the page can serve another `Lab`."""
+        self.js(_CLOSE)
+        self.end_kernels()
+        for event, listener in self._listeners.items():
+            self.page.remove_listener(event, listener)
 
     # ---- notebooks
 
@@ -378,9 +399,6 @@ class Lab:
         path.parent.mkdir(parents=True, exist_ok=True)
         nbformat.write(book, path)
         return path.relative_to(self.root).as_posix()
-
-    def _on_console(self, message: ConsoleMessage) -> None:
-        self.console.append(f"{message.type}: {message.text}")
 
     @staticmethod
     def _raise_error(outputs: list[dict[str, Any]], where: str) -> None:

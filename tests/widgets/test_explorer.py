@@ -171,20 +171,20 @@ def test_a_click_on_a_bar_and_a_search_choose_the_class(explorer):
     bars._rows._handle_custom_msg({"event": "element_click", "data": {"index": 2}}, [])
     assert explorer.attribution.settings["target"] == index
     for text, expected in (("eel (5)", 5), ("bee", 1), ("3", 3), ("dog", 4)):
-        explorer.panel._searched.value = text
+        explorer.panel._search.widget.value = text
         assert explorer.attribution.settings["target"] == expected
-        assert explorer.panel._searched.value == f"{NAMES[expected]} ({expected})"
+        assert explorer.panel._search.widget.value == f"{NAMES[expected]} ({expected})"
     assert bars._bars.colors.count("#f37726") == 1
 
 
 @pytest.mark.parametrize(("text", "said"), [("zebra", "zebra"), ("77", "out of range"), ("an", "ant")])
 def test_a_search_that_finds_nothing_says_so_and_the_next_move_works(explorer, text, said):
     before = explorer.attribution
-    explorer.panel._searched.value = text
+    explorer.panel._search.widget.value = text
     assert explorer.view.status["state"] == "error"
     assert said in explorer.view.status["message"]
     assert explorer.attribution is before
-    explorer.panel._searched.value = "bee"
+    explorer.panel._search.widget.value = "bee"
     assert explorer.view.status["state"] == "done"
     assert explorer.view.status["message"] == ""
 
@@ -408,7 +408,7 @@ def test_models_of_one_logit_and_without_names(image):
     assert made.attribution.settings["target"] == 0
     made.close()
     many = Explorer(Net().eval(), image, executor="inline", method="gradient")
-    many.panel._searched.value = "5"
+    many.panel._search.widget.value = "5"
     assert many.attribution.settings["target"] == 5
     assert "class 5" in many.view.status["title"]
     many.close()
@@ -797,10 +797,10 @@ def test_a_layer_that_is_not_there_moves_nothing(explorer):
 
 @pytest.mark.parametrize("text", ["²", "5" * 5000, "-1", "  ", "ant bee", "💥"])
 def test_whatever_is_typed_is_answered(explorer, text):
-    explorer.panel._searched.value = text
+    explorer.panel._search.widget.value = text
     assert explorer.view.status["state"] == "error"
     assert explorer.view.status["message"].startswith("target")
-    explorer.panel._searched.value = explorer.panel._label(explorer.settings["target"])
+    explorer.panel._search.widget.value = explorer.panel._search._label(explorer.settings["target"])
     assert explorer.view.status["state"] == "done"
 
 
@@ -870,7 +870,7 @@ def test_both_names_of_one_logit_are_shown_and_can_be_chosen(image):
     assert shown == {"neg": pytest.approx(1 - share, abs=1e-6), "pos": pytest.approx(share, abs=1e-6)}
     first = made.attribution
     assert first.settings["target"] == 0
-    made.panel._searched.value = "pos"
+    made.panel._search.widget.value = "pos"
     assert torch.equal(made.attribution.values, -first.values)
     assert made.panel.title == "Gradient · pos"
     names = {"model": model, "inputs": image}
@@ -948,14 +948,14 @@ def test_an_index_into_the_output_is_a_target_like_a_class(image):
     model = nn.Conv2d(3, 5, 3, padding=1).eval()
     made = opened(model, image, target=(2, 3, 4))
     assert made.panel.title == "Gradient · output[2, 3, 4]"
-    assert made.panel._searched.value == "2, 3, 4"
+    assert made.panel._search.widget.value == "2, 3, 4"
     reached = made.attribution.values[0].abs().sum(0).nonzero()
     assert reached.amin(0).tolist() == [2, 3]  # what a 3 x 3 convolution sees of row 3, column 4
     assert reached.amax(0).tolist() == [4, 5]
     assert not any("each position" in note for note in made.attribution.notes)
-    made.panel._searched.value = "(1, 8, 9)"
+    made.panel._search.widget.value = "(1, 8, 9)"
     assert made.attribution.settings["target"] == (1, 8, 9)
-    made.panel._searched.value = "1, 8, 99"
+    made.panel._search.widget.value = "1, 8, 99"
     assert "out of range" in made.view.status["message"]
     made.update(target=1)
     assert made.attribution.settings["target"] == 1

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -19,14 +18,12 @@ from saliency_widgets.outputs.task import Task
 from saliency_widgets.params import Param, unknown
 from saliency_widgets.runtime.layers.selection import check_layer
 from saliency_widgets.session import Problem, Request
-from saliency_widgets.widgets.base.controls import AUTO, LABEL_WIDTH, Control
-from saliency_widgets.widgets.base.predictions import PredictionBars
+from saliency_widgets.widgets.base.controls import AUTO, Control
+from saliency_widgets.widgets.base.target import ClassSearch, PredictionBars
 from saliency_widgets.widgets.base.text import RichText
 
 _TOP = 5
-_LISTED = 30_000  # classes: a larger menu is slow in the page, and typed names are looked up without it
 _RECOMPUTE = "Forget all that was computed for this model, and compute again. For changes of it that went unnoticed."
-_LABEL = re.compile(r" \((\d{1,9})\)$", re.ASCII)
 
 
 class Panel:
@@ -97,9 +94,8 @@ class Panel:
         self._values = None if self._bars is None else RichText().add_class("sw-values")
         self._predicted = logits  # what the bars show, or the values
         self._show_predicted()
-        self._searched = self._class_search()
+        self._search = ClassSearch(problem.class_names, self._on_search)
         self._choose(self._target)
-        self._searched.observe(self._on_search, names="value")
         self._again = w.Button(description="Recompute", tooltip=_RECOMPUTE, icon="refresh").add_class("sw-recompute")
         self.widget = self._make_column()
         self._show_parameters()
@@ -208,7 +204,7 @@ class Panel:
         """All widgets that send requests to the kernel."""
         moved = [self._method, *self._shared.values(), *self._params.values()]
         bars = [] if self._bars is None else [self._bars.widget.marks[-1]]
-        return [*(leaf for control in moved for leaf in control.leaves), self._searched, self._again, *bars]
+        return [*(leaf for control in moved for leaf in control.leaves), self._search.widget, self._again, *bars]
 
     # ---- changes
 
@@ -317,71 +313,27 @@ class Panel:
         except (TypeError, ValueError):
             return None  # the model fails: the request that follows reports it
 
-    def _class_search(self) -> Any:
-        names = self._problem.class_names
-        label = "Class" if names is None else "Find a class"
-        common = {
-            "description": label,
-            "style": {"description_width": LABEL_WIDTH},
-            "layout": {"width": "auto"},
-        }
-        if names is None:
-            search: Any = w.Text(placeholder="type an index", continuous_update=False, **common)
-        else:
-            search = w.Combobox(
-                options=[self._label(index) for index in range(len(names))] if len(names) <= _LISTED else [],
-                placeholder="type a name or an index",
-                continuous_update=False,
-                **common,
-            )
-        search.add_class("sw-control")
-        search.add_class("sw-control-target")
-        return search
-
     def _on_bar(self, index: int) -> None:
         self._choose(index)
         self._moved()
 
-    def _on_search(self, change: Any) -> None:
-        text = change["new"]
-        if self._hold or text == "":
-            return
-        if isinstance(text, str):
-            text = self._labeled(text)
+    def _on_search(self, value: Any) -> None:
         try:
-            chosen = self._problem.choice(text, self._score.value)
+            chosen = self._problem.choice(value, self._score.value)
         except (TypeError, ValueError) as error:
             self._wrong(error)
             return
         self._choose(chosen)
         self._moved()
 
-    def _labeled(self, text: str) -> int | tuple[int, ...] | str:
-        """Return the class of a chosen label, the class number or index that was typed, or the text itself."""
-        match = _LABEL.search(text)
-        index = -1 if match is None else int(match[1])
-        chosen = 0 <= index < len(self._problem.class_names or ()) and self._label(index) == text
-        return index if chosen else _number(text)
-
-    def _label(self, target: Any) -> str:
-        if isinstance(target, tuple):
-            return ", ".join(map(str, target))
-        if not isinstance(target, int):
-            return ""
-        return str(target) if self._problem.class_names is None else f"{self._problem.class_names[target]} ({target})"
-
     def _choose(self, target: Any) -> None:
         self._target = target
         if self._bars is not None:
             self._bars.mark(target)
-        held, self._hold = self._hold, True
-        try:
-            self._searched.value = self._label(target)
-        finally:
-            self._hold = held
+        self._search.show(target)
 
     def _target_section(self) -> list[w.Widget]:
-        predicted = [None if self._bars is None else self._bars.widget, self._values, self._searched]
+        predicted = [None if self._bars is None else self._bars.widget, self._values, self._search.widget]
         return [widget for widget in predicted if widget is not None]
 
     def _sections(self) -> Sequence[w.Widget]:
@@ -402,14 +354,6 @@ class Panel:
         ]
         column = w.VBox(sections, layout={"flex": "2 1 270px", "min_width": "260px", "max_width": "460px"})
         return column.add_class("sw-panel")
-
-
-def _number(text: str) -> int | tuple[int, ...] | str:
-    """Parse a typed class number or index ("3" or "1, 0, 1"); return other text unchanged."""
-    parts = [part.strip() for part in text.strip("() ").split(",")]
-    if not all(part.isascii() and part.isdigit() and len(part) < 9 for part in parts):
-        return text
-    return int(parts[0]) if len(parts) == 1 else tuple(map(int, parts))
 
 
 def section(title: str, children: list[Any]) -> w.VBox:

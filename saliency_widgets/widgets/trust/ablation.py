@@ -16,7 +16,7 @@ from saliency_widgets.params import Param
 from saliency_widgets.session.explanation import FinishedMap
 from saliency_widgets.widgets.base.charts import ACCENT, CHANCE, TICKS, chart, draw, make_figure, widen_scale
 from saliency_widgets.widgets.base.controls import Control
-from saliency_widgets.widgets.base.predictions import labels_of
+from saliency_widgets.widgets.base.target import labels_of
 from saliency_widgets.widgets.trust.section import Section
 
 _SHARE = Param(

@@ -1,0 +1,105 @@
+"""Kernels that have torch imported when they start: one process imports it, and forks for each kernel.
+
+    python forked_kernels.py serve SOCKET        import, print a line, and fork for whoever connects
+    python forked_kernels.py start SOCKET ARG .. what Jupyter starts instead of `python -m ipykernel_launcher ARG ..`
+
+Jupyter's process hands over its environment, folder and output, passes on the signals it gets, and ends with the
+kernel, as the kernel ends with it.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+# What the tests' notebooks import. Nothing of ours but the package itself, which imports when it is used.
+PRELOADED = ("torch", "pandas", "ipykernel.kernelapp", "anywidget", "bqplot", "ipycanvas", "skimage.data", "xxhash")
+
+
+@contextmanager
+def kernel_server(folder: Path) -> Iterator[Sequence[str]]:
+    """Within the block kernels can be forked; the value is the command that Jupyter starts them by."""
+    import psutil
+
+    address = folder / "kernels.socket"
+    server = psutil.Popen([sys.executable, __file__, "serve", address], stdout=subprocess.PIPE)
+    try:
+        if server.stdout.readline() != b"ready\n":
+            raise RuntimeError("the process that forks kernels did not start: its traceback is above")
+        yield [sys.executable, "-S", __file__, "start", str(address), "-f", "{connection_file}"]
+    finally:
+        for process in [*server.children(), server]:
+            process.kill()
+        server.wait()
+
+
+def serve(address: str) -> None:
+    """Fork a kernel for each connection."""
+    for name in PRELOADED:
+        importlib.import_module(name)
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(address)
+    listener.listen()
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the kernels
+    print("ready", flush=True)
+    while True:
+        connection, _ = listener.accept()
+        if os.fork() == 0:
+            listener.close()
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            become_kernel(connection)
+        connection.close()
+
+
+def become_kernel(connection: socket.socket) -> None:
+    """Be what `python -m ipykernel_launcher` would be, and end the process with it, or with the connection."""
+    message, output, *_ = socket.recv_fds(connection, 2**20, 2)
+    os.setsid()
+    request = json.loads(message)
+    os.environ.clear()
+    os.environ.update(request["environment"])
+    os.chdir(request["folder"])
+    for number, descriptor in enumerate(output, 1):
+        os.dup2(descriptor, number)
+        os.close(descriptor)
+    connection.sendall(f"{os.getpid()}\n".encode())
+    threading.Thread(target=lambda: connection.recv(1) or os._exit(1), daemon=True, name="connection").start()
+    sys.argv = ["ipykernel_launcher", *request["arguments"]]
+    sys.path[0] = ""
+    try:
+        from ipykernel.kernelapp import launch_new_instance
+
+        launch_new_instance()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0)
+
+
+def start(address: str, arguments: Sequence[str]) -> None:
+    """Have a kernel forked, pass on signals, and end with it."""
+    connection = socket.socket(socket.AF_UNIX)
+    connection.connect(address)
+    environment = {name: value for name, value in os.environ.items() if name != "JPY_PARENT_PID"}
+    request = {"environment": environment, "folder": str(Path.cwd()), "arguments": arguments}
+    socket.send_fds(connection, [json.dumps(request).encode()], [1, 2])
+    pid = int(connection.makefile().readline())
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda received, _: os.kill(pid, received))
+    connection.recv(1)
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "serve":
+        serve(sys.argv[2])
+    else:
+        start(sys.argv[2], sys.argv[3:])
