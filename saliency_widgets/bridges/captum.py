@@ -1,8 +1,6 @@
 """Captum's methods as methods of ours: any object of ``captum.attr``, or one of its classes by name.
 
-Captum hooks models, puts attributes on their modules and changes weights. It never gets the caller's model: it runs on
-a stand-in with weights of its own, in a module that gives one score for each row, so that ``target``, ``score`` and
-``contrast`` mean what they mean everywhere. It is imported only where a class is asked for by its name.
+Captum is imported only where a class is asked for by its name. How its methods run is in :mod:`~.captum_runner`.
 """
 
 from __future__ import annotations
@@ -10,39 +8,25 @@ from __future__ import annotations
 import copy
 import difflib
 import inspect
-import math
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-import torch
 from torch import Tensor, nn
 
 from saliency_widgets.attribution.arrays import check_dense
 from saliency_widgets.attribution.baselines import BASELINE
-from saliency_widgets.attribution.errors import Cancelled, NotFinite, out_of_memory
-from saliency_widgets.attribution.numerics.completeness import unaccounted
 from saliency_widgets.attribution.numerics.noise import SEED
 from saliency_widgets.attribution.query import CHUNK_SIZE, LAYER
-from saliency_widgets.attribution.registry import Estimate, Method
+from saliency_widgets.attribution.registry import Method
 from saliency_widgets.bridges.captum_objects import (
     WINDOW,
     arguments_of,
     held_by,
     kinds_of,
-    patches,
-    single,
     slider_of,
     unwrapped_model,
 )
+from saliency_widgets.bridges.captum_runner import CHUNKS, SAMPLED, CaptumMethod
 from saliency_widgets.params import Param, brief, check_switch, check_text, is_truth_value, unknown
-from saliency_widgets.runtime.errors import backward_failure, in_backward
-from saliency_widgets.runtime.layers.hooks import turn_of
-from saliency_widgets.runtime.layers.selection import check_layer
-from saliency_widgets.runtime.runner import Runner
 
 _FIXED_HERE = {  # what the bridge itself gives
     "inputs": "They are those of sw.attribute.",
@@ -50,12 +34,6 @@ _FIXED_HERE = {  # what the bridge itself gives
     "additional_forward_args": "Pass all the model's inputs to sw.attribute, as a tuple or by name, and explain= some.",
     "return_convergence_delta": "It is computed where captum has one: see Attribution.delta.",
 }
-_CHUNKS = ("internal_batch_size", "perturbations_per_eval")
-_SAMPLED = ("n_samples", "nt_samples")
-_BY_SAMPLE = ("baselines", "feature_mask", "layer_baselines", "layer_mask")
-_UNSAID = 0.05  # of the score's change, which may be missing without a word
-_NO_STEPS = "A part of the score has no gradient (detach, no_grad), or the method has no rule for an operation inside."
-_WITH_DELTA = {"baselines", "return_convergence_delta"}
 
 
 def from_captum(attribution: Any, *, title: str | None = None, **fixed: Any) -> Method:
@@ -105,8 +83,10 @@ def from_captum(attribution: Any, *, title: str | None = None, **fixed: Any) -> 
     def made(scored: nn.Module, copies: dict[int, Any], _: str | None) -> Any:
         return copy.deepcopy(attribution, {**copies, **{id(held): scored for held in models}})
 
-    bridge = _Bridge(label, arguments_of([link.attribute for link in chain]), kinds_of(chain), made, paths, fixed=fixed)
-    return bridge.method(title)
+    method = CaptumMethod(
+        label, arguments_of([link.attribute for link in chain]), kinds_of(chain), made, paths, fixed=fixed
+    )
+    return _method_of(method, title)
 
 
 def captum_names() -> list[str]:
@@ -141,291 +121,50 @@ def captum_method(name: str) -> Method:
     def made(scored: nn.Module, _: dict[int, Any], layer: str | None) -> Any:
         return kind(scored) if layer is None else kind(scored, scored.get_submodule(f"model.{layer}"))
 
-    return _Bridge(label, arguments_of([kind.attribute]), kinds_of([kind]), made, chosen="layer" in needs).method()
+    return _method_of(
+        CaptumMethod(label, arguments_of([kind.attribute]), kinds_of([kind]), made, chosen="layer" in needs)
+    )
 
 
-@dataclass(frozen=True)
-class _Bridge:
-    """What is known of one of captum's methods.
-
-    Attributes:
-        label: Its name there.
-        arguments: Of its ``attribute``, and of those inside it; ``**kwargs``, where the last of them has it.
-        kinds: The names of its classes' bases.
-        make: From the module that captum gets, the copies of the model's modules and the layer to captum's object.
-        paths: From the model to the paths of the layers that the object was made for.
-        chosen: Whether the layer is a parameter.
-        fixed: Arguments that are no parameters.
-    """
-
-    label: str
-    arguments: Mapping[str, inspect.Parameter]
-    kinds: frozenset[str]
-    make: Callable[[nn.Module, dict[int, Any], str | None], Any]
-    paths: Callable[[nn.Module], list[str]] = lambda _model: []
-    chosen: bool = False
-    fixed: Mapping[str, Any] = field(default_factory=dict)
-
-    @property
-    def of_layer(self) -> bool:
-        """Whether the values are a layer's."""
-        return "LayerAttribution" in self.kinds
-
-    @property
-    def whole_batch(self) -> bool:
-        """Whether it compares the samples of a batch, which are otherwise explained one by one."""
-        return "FeaturePermutation" in self.kinds
-
-    def method(self, title: str | None = None) -> Method:
-        """The method, with its arguments looked through."""
-        named = [name for name, p in self.arguments.items() if p.kind != p.VAR_KEYWORD and name not in _FIXED_HERE]
-        for name in self.fixed:
-            if name in _FIXED_HERE:
-                raise TypeError(f"{unknown(f'argument of {self.label}', name, named or ['none'])} {_FIXED_HERE[name]}")
-            # What goes to **kwargs is captum's business, or that of the caller's functions; but for slips of the pen.
-            slip = difflib.get_close_matches(name, named, n=1, cutoff=0.8)
-            if name not in named and (slip or not any(p.kind == p.VAR_KEYWORD for p in self.arguments.values())):
-                raise TypeError(unknown(f"argument of {self.label}", name, named or ["none"]))
-            if name in self.arguments:
-                _check_fixed(name, self.fixed[name], self.arguments[name].default)
-        provided = {"baselines", "sliding_window_shapes", *self.fixed}
-        if missing := [n for n in named if self.arguments[n].default is inspect.Parameter.empty and n not in provided]:
-            needed = f"{self.label} needs {', '.join(missing)}"
-            raise ValueError(f"method: {needed}. Pass from_captum(object, {missing[0]}=...).")
-        return Method(
-            name=f"captum.{self.label}",
-            title=f"{self.label} (captum)" if title is None else check_text("title", title),
-            help=f"{self.label}, as captum computes it, on a copy of the model.",
-            params=self._params([name for name in named if name not in self.fixed]),
-            run=self._run,
-            unit="runs",
-            sign="positive" if self.label.endswith("LayerGradCam") else "absolute",
-            needs=("layer",) if self.of_layer else (),
-            blank="captum found nothing here that moves the score",
-            gradients=not self.kinds & {"PerturbationAttribution", "LayerAttribution"} or "NoiseTunnel" in self.kinds,
-        )
-
-    def _params(self, free: list[str]) -> tuple[Param, ...]:
-        params = [LAYER] if self.chosen else []
-        params += [
-            param for name, param in (("baselines", BASELINE), ("sliding_window_shapes", WINDOW)) if name in free
-        ]
-        for name in free:
-            default = self.arguments[name].default
-            if name not in _CHUNKS and isinstance(default, (int, float)) and not isinstance(default, bool):
-                params.append(slider_of(name, default, f"captum's {name} of {self.label}.attribute."))
-        params += [SEED] if "baselines" in free or set(_SAMPLED) & set(self.arguments) else []
-        return (*params, *([CHUNK_SIZE] if set(_CHUNKS) & set(free) else []))
-
-    def _run(self, runner: Runner, **params: Any) -> Iterator[Estimate]:
-        if self.label.endswith("LRP") and not _is_an_output(runner):
-            raise ValueError(
-                f"score: {self.label} shares out an output of the model as it is, and no difference (contrast=), "
-                f"probability, or negative of one logit. Use score='logit' without contrast=, or target=1 of two names."
-            )
-        layers = self._layers(runner, params.pop("layer", None))
-        self._separate(runner)
-        seed, chunk = params.pop("seed", SEED.default), runner.passes.rows_per_pass(params.pop("chunk_size", None))
-        arguments = {name: chunk for name in _CHUNKS if name in self.arguments} | params | dict(self.fixed)
-        if "baseline" in arguments:
-            arguments["baselines"] = runner.baseline(arguments.pop("baseline"), seed)
-        if self.whole_batch and runner.batch == 1:
-            raise ValueError(
-                f"inputs: {self.label} shuffles a feature among the samples of a batch, and there is one sample. Pass "
-                f"several, or use 'captum.FeatureAblation'."
-            )
-        samples = [slice(0, runner.batch)] if self.whole_batch else [slice(k, k + 1) for k in range(runner.batch)]
-        done = [self._explain(runner, some, layers, arguments, seed) for some in samples]
-        deltas = [delta for _, delta, _ in done if delta is not None]
-        values, parts = self._read(runner, [tensors for tensors, _, _ in done], layers)
-        delta = torch.cat(deltas) if len(deltas) == runner.batch else None
-        why = None if "n_steps" in self.arguments else _NO_STEPS
-        missing = (
-            "" if delta is None else unaccounted(values, delta, None, _UNSAID, precision=runner.precision, why=why)
-        )
-        yield Estimate(
-            values,
-            evaluations=math.ceil(sum(rows for _, _, rows in done) / runner.batch),
-            delta=delta,
-            notes=(missing,) if missing else (),
-            layer=", ".join(layers) if self.of_layer else None,
-            parts=parts,
-        )
-
-    def _separate(self, runner: Runner) -> None:
-        """Look whether captum may run variants of one sample in one pass, and refuse where it would and may not."""
-        several = {*_CHUNKS, *_SAMPLED, "baselines"} & set(self.arguments)
-        if runner.batch > 1 or not several:
-            return
-        runner.look_at(torch.cat([torch.zeros_like(runner.inputs), runner.inputs]))
-        if runner.passes.sharing.apart and not set(_CHUNKS) & several:
-            raise ValueError(
-                f"method: {self.label} runs the input beside variants of it in one pass. "
-                f"{runner.passes.sharing.apart} Use 'integrated_gradients' or 'smoothgrad', which do that."
-            )
-
-    def _layers(self, runner: Runner, layer: str | None) -> list[str]:
-        """The paths of the layers that it is about."""
-        if not self.chosen:
-            return self.paths(runner.passes.model)
-        if layer is None:
-            try:
-                layer = runner.at_layer(None).layer
-            except ValueError as error:
-                paths = [path for path, _ in runner.passes.model.named_modules() if path]
-                raise ValueError(
-                    f"layer: {self.label} is about one layer, and none was chosen. Pass layer= one of {paths}."
-                ) from error
-        check_layer(runner.passes.model, layer)
-        if turn_of(layer) is not None:
-            raise ValueError(f"layer: {layer!r} is no module, and captum needs one. Pass layer= a module's path.")
-        return [layer]
-
-    def _explain(
-        self, runner: Runner, samples: slice, layers: list[str], settings: Mapping[str, Any], seed: int
-    ) -> tuple[list[Tensor], Tensor | None, int]:
-        """What captum says of some samples: tensors, the delta, and how many rows the model was run on."""
-        inputs = runner.passes.split(runner.inputs[samples].detach().clone())
-        for name in ("baselines", "feature_mask"):
-            fixed = self.fixed.get(name)
-            if isinstance(fixed, tuple) and len(fixed) != len(inputs):
-                raise ValueError(
-                    f"{name}: a tuple has one for each explained input, {len(inputs)} here, and this one has "
-                    f"{len(fixed)}."
-                )
-        arguments = {name: self._of_sample(runner, name, value, samples, inputs) for name, value in settings.items()}
-        if "window" in arguments:
-            arguments = patches([tuple(x.shape[1:]) for x in inputs], arguments.pop("window")) | arguments
-        with (
-            runner.passes.lend(None if self.whole_batch else samples.start, seed) as (model, copies, score),
-            _undisturbed(seed),
-        ):
-            for module in model.modules():
-                if hasattr(module, "rule"):  # the caller's choice for LRP, which keeps what it sees in it
-                    module.rule = copy.copy(module.rule)
-            scored = _Scored(model, score)
-            # Ours is the error of the sum against F(x) - F(x'); of noisy copies, or without x', captum's is another.
-            delta = {*_WITH_DELTA, *_SAMPLED} & set(self.arguments) == _WITH_DELTA
-            try:
-                layer = layers[0] if self.chosen else None
-                attribution = self.make(scored, {**copies, id(runner.passes.model): scored}, layer)
-                delta = delta and attribution.has_convergence_delta() and attribution.multiplies_by_inputs
-                arguments |= {"return_convergence_delta": True} if delta else {}
-                result = attribution.attribute(single(inputs), **arguments)
-            except Exception as error:
-                if isinstance(error, NotFinite):
-                    raise ValueError(
-                        f"method: the model's {error.what} is NaN or infinite for what captum's {self.label} makes of "
-                        f"the inputs (its baseline, its noise, or what it leaves of them). Choose another baseline."
-                    ) from error
-                if "cannot register a hook on a tensor" in str(error):
-                    raise ValueError(
-                        f"method: captum's {self.label} hooks layers that run on inputs which are not explained, and "
-                        f"these have no gradient. Leave out explain=, so that all inputs are explained together."
-                    ) from error
-                if error is scored.failure or isinstance(error, Cancelled) or out_of_memory(error):
-                    raise
-                if in_backward(error):
-                    raise backward_failure(model, error) from error
-                raise ValueError(
-                    f"method: captum's {self.label} raised {type(error).__name__}: {str(error).strip().rstrip('.')}. "
-                    f"Check that it runs on this model by itself; from_captum takes further arguments of its attribute."
-                ) from error
-        result, missed = result if delta else (result, None)
-        missed = None if missed is None or missed.numel() > 1 else missed.detach().reshape(1).to(runner.inputs.device)
-        return [item.detach() for item in _tensors(result)], missed, scored.rows
-
-    def _of_sample(self, runner: Runner, name: str, value: Any, samples: slice, inputs: Sequence[Tensor]) -> Any:
-        """An argument for some samples, on their device; of several explained inputs, one for each."""
-        if isinstance(value, (tuple, list)) and any(isinstance(item, Tensor) for item in value):
-            of_each = [[x] for x in inputs] if len(value) == len(inputs) else [inputs] * len(value)
-            return tuple(
-                self._of_sample(runner, name, item, samples, x) for item, x in zip(value, of_each, strict=True)
-            )
-        if not isinstance(value, Tensor):
-            return value
-        # Where there is no default, captum draws from what it is given, of which it wants several.
-        drawn = name == "baselines" and self.arguments[name].default is inspect.Parameter.empty
-        tensor = value.to(runner.inputs.device)
-        if name not in self.fixed:
-            return single(runner.passes.split(tensor[samples].repeat(1 + drawn, *[1] * (tensor.ndim - 1))))
-        if drawn or name not in _BY_SAMPLE or tensor.ndim == 0:
-            return tensor
-        like = inputs[0] if len(inputs) == 1 and not name.startswith("layer_") else None
-        if len(tensor) == runner.batch and (like is None or tensor.ndim == like.ndim):
-            tensor = tensor[samples]
-        return tensor if like is None else _expanded(tensor, (1, *like.shape[1:]))
-
-    def _read(
-        self, runner: Runner, results: list[list[Tensor]], layers: list[str]
-    ) -> tuple[Tensor, dict[str, tuple[int, ...]] | None]:
-        """The values: like the inputs, or a layer's; and the parts of a layer that gives several tensors."""
-        shapes, who = [tuple(item.shape) for item in results[0]], f"captum's {self.label} gave"
-        if not all(bool(torch.isfinite(item).all()) for items in results for item in items):
-            raise ValueError(f"method: {who} NaN or infinite values. Try another baseline, layer or method.")
-        if not self.of_layer:
-            if shapes != [tuple(x.shape) for x in runner.passes.split(runner.inputs[: len(results[0][0])])]:
-                leave = "Leave out the arguments that change the shape."
-                raise ValueError(f"method: {who} values of shape {single(shapes)}, which is not the inputs'. {leave}")
-            if runner.passes.arguments is None or not runner.passes.arguments.parts:
-                return torch.cat([items[0] for items in results]), None
-            return torch.cat([_flat(items) for items in results]), None
-        if not shapes:
-            raise ValueError(f"layer: {who} no values at {single(layers)!r}.")
-        if len(results) > 1 and any(len(item) != 1 for items in results for item in items):
-            raise ValueError(
-                f"layer: {who} values of shape {single(shapes)} for one sample at {single(layers)!r}, whose first "
-                f"dimension is not the samples. Explain one sample at a time."
-            )
-        if len(shapes) == 1:
-            values = torch.cat([items[0] for items in results])
-            return (values.sum(1, keepdim=True) if self._is_map(runner, values, layers[0]) else values), None
-        names = layers if len(layers) == len(shapes) else [f"{layers[0]}[{k}]" for k in range(len(shapes))]
-        return torch.cat([_flat(items) for items in results]), dict(zip(names, (s[1:] for s in shapes), strict=True))
-
-    def _is_map(self, runner: Runner, values: Tensor, layer: str) -> bool:
-        """Whether a layer's values are channels on the grid of an image, and are shown as one map.
-
-        Raises:
-            ValueError: Captum averages over other dimensions than those of the grid.
-        """
-        if values.ndim != 4 or runner.passes.size is None:
-            return False
-        if self.fixed.get("attribute_to_layer_input"):  # whose size is another
-            return True
-        try:
-            grid = tuple(runner.at_layer(layer).activation.shape[-2:])
-        except (TypeError, ValueError):  # no grid of channels, or one that the score doesn't depend on
-            return False
-        if tuple(values.shape[2:]) != grid and self.label.endswith("LayerGradCam"):
-            raise ValueError(
-                f"layer: captum's {self.label} gave values of shape {tuple(values.shape)} at {layer!r}, whose channels "
-                f"lie behind its grid of {grid[0]} x {grid[1]}: captum takes others for them. Use 'grad_cam'."
-            )
-        return tuple(values.shape[2:]) == grid
+def _method_of(method: CaptumMethod, title: str | None = None) -> Method:
+    """The method, with its arguments looked through."""
+    named = [name for name, p in method.arguments.items() if p.kind != p.VAR_KEYWORD and name not in _FIXED_HERE]
+    for name in method.fixed:
+        if name in _FIXED_HERE:
+            raise TypeError(f"{unknown(f'argument of {method.label}', name, named or ['none'])} {_FIXED_HERE[name]}")
+        # What goes to **kwargs is captum's business, or that of the caller's functions; but for slips of the pen.
+        slip = difflib.get_close_matches(name, named, n=1, cutoff=0.8)
+        if name not in named and (slip or not any(p.kind == p.VAR_KEYWORD for p in method.arguments.values())):
+            raise TypeError(unknown(f"argument of {method.label}", name, named or ["none"]))
+        if name in method.arguments:
+            _check_fixed(name, method.fixed[name], method.arguments[name].default)
+    provided = {"baselines", "sliding_window_shapes", *method.fixed}
+    if missing := [n for n in named if method.arguments[n].default is inspect.Parameter.empty and n not in provided]:
+        needed = f"{method.label} needs {', '.join(missing)}"
+        raise ValueError(f"method: {needed}. Pass from_captum(object, {missing[0]}=...).")
+    return Method(
+        name=f"captum.{method.label}",
+        title=f"{method.label} (captum)" if title is None else check_text("title", title),
+        help=f"{method.label}, as captum computes it, on a copy of the model.",
+        params=_params_of(method, [name for name in named if name not in method.fixed]),
+        run=method.run,
+        unit="runs",
+        sign="positive" if method.label.endswith("LayerGradCam") else "absolute",
+        needs=("layer",) if method.of_layer else (),
+        blank="captum found nothing here that moves the score",
+        gradients=not method.kinds & {"PerturbationAttribution", "LayerAttribution"} or "NoiseTunnel" in method.kinds,
+    )
 
 
-class _Scored(nn.Module):
-    """The model that captum gets: a stand-in's modules, and one score for each row.
-
-    Attributes:
-        rows: How many it was run on.
-        failure: What it raised, which is told already.
-    """
-
-    def __init__(self, model: nn.Module, score: Callable[[Sequence[Tensor]], Tensor]) -> None:
-        super().__init__()
-        self.model, self._score, self.rows = model, score, 0
-        self.failure: Exception | None = None
-
-    def forward(self, *inputs: Tensor) -> Tensor:
-        """The scores, shape (N,)."""
-        self.rows += len(inputs[0])
-        try:
-            return self._score(inputs)
-        except Exception as error:
-            self.failure = error
-            raise
+def _params_of(method: CaptumMethod, free: list[str]) -> tuple[Param, ...]:
+    params = [LAYER] if method.chosen else []
+    params += [param for name, param in (("baselines", BASELINE), ("sliding_window_shapes", WINDOW)) if name in free]
+    for name in free:
+        default = method.arguments[name].default
+        if name not in CHUNKS and isinstance(default, (int, float)) and not isinstance(default, bool):
+            params.append(slider_of(name, default, f"captum's {name} of {method.label}.attribute."))
+    params += [SEED] if "baselines" in free or set(SAMPLED) & set(method.arguments) else []
+    return (*params, *([CHUNK_SIZE] if set(CHUNKS) & set(free) else []))
 
 
 def _check_fixed(name: str, value: Any, default: Any) -> None:
@@ -441,48 +180,6 @@ def _check_fixed(name: str, value: Any, default: Any) -> None:
     for item in value if isinstance(value, (list, tuple)) else (value,):
         if isinstance(item, Tensor):
             check_dense(item, name)
-
-
-def _is_an_output(runner: Runner) -> bool:
-    """Whether the score is a number that the model returns, and not made from some of these."""
-    score = runner.passes.score
-    if not isinstance(score.target, Tensor):
-        return True  # what a function makes is for the caller to know
-    if score.contrast is not None or score.scale in ("probability", "log_probability"):
-        return False
-    negative = score.binary and score.of_classes and bool((score.target == 0).any())
-    return not negative or runner.passes.logits()[0].shape[1] > 1
-
-
-def _tensors(output: Any) -> list[Tensor]:
-    """What captum returned, several layers' tuples one after the other."""
-    return [output] if isinstance(output, Tensor) else [tensor for item in output for tensor in _tensors(item)]
-
-
-def _flat(items: list[Tensor]) -> Tensor:
-    return torch.cat([item.reshape(len(item), -1) for item in items], 1)
-
-
-def _expanded(tensor: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """A mask or baseline for any sample in full: one of fewer dimensions captum takes with one variant a pass only."""
-    try:
-        return tensor.expand(shape).contiguous()
-    except RuntimeError:  # it is of another shape, of which captum says what is wrong
-        return tensor
-
-
-@contextmanager
-def _undisturbed(seed: int) -> Iterator[None]:
-    """NumPy's random state is put back; no warnings of hooks and gradients, which are the copy's."""
-    state = np.random.get_state()  # noqa: NPY002 - captum draws from it
-    np.random.seed(seed)  # noqa: NPY002
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "Setting .*hooks")
-            warnings.filterwarnings("ignore", "Input Tensor .* did not already require gradients")
-            yield
-    finally:
-        np.random.set_state(state)  # noqa: NPY002
 
 
 class _Captum:
