@@ -47,7 +47,7 @@ test: lint browser ## lint, then every test: TypeScript, Python, and the widget 
 
 test-fast: setup ## the tests that need no browser
 	@PYTHON="$(CURDIR)/$(BIN)/python" $(NPM) test --silent
-	@$(BIN)/python -m pytest -m "not browser" $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest -m "not browser and not soak" $(PYTEST_ARGS)
 
 test-device: setup ## the tests on a pretend accelerator, which they build; they need a C++ compiler
 	@$(BIN)/python -m pytest -m device tests/device $(PYTEST_ARGS)
@@ -71,6 +71,7 @@ bench: browser ## print the table of speed, reuse, memory and accuracy, beside t
 	@$(BIN)/python benchmarks/run.py $(BENCH_ARGS)
 
 soak: browser ## attack the product at random, and print what was found (an hour)
+	@$(BIN)/python -m pytest -m soak $(PYTEST_ARGS)
 	@PYTHONPATH=tests $(BIN)/python -m soak $(SOAK_ARGS)
 
 layers: setup ## print which layer Grad-CAM takes in image models of timm and transformers (half an hour)

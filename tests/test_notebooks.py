@@ -20,6 +20,9 @@ NOTEBOOKS = sorted((Path(__file__).parent.parent / "notebooks").glob("*.ipynb"))
 PROOFS = {"tune": "equal to the first time: True"}
 STATE = "application/vnd.jupyter.widget-state+json"
 
+# The images of the demo, 224 pixels wide, take most of the time.
+SIZED = "from saliency_widgets.demos import imagenet\n\nimagenet._SIZE = {}"
+
 VIEWS = 24
 MODELS = """
 import hashlib, json
@@ -74,10 +77,12 @@ def test_there_are_notebooks():
     assert NOTEBOOKS
 
 
+@pytest.mark.parametrize("size", [112, pytest.param(224, marks=pytest.mark.soak)])
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_notebook_runs(path):
+def test_notebook_runs(path, size):
     book = nbformat.read(path, as_version=4)
     assert not any(cell.get("outputs") for cell in book.cells), "notebooks are committed without outputs"
+    book.cells.insert(0, nbformat.v4.new_code_cell(SIZED.format(size)))
     widgets = run(book, path.parent)
     printed = "".join(o.get("text", "") for cell in book.cells for o in cell.get("outputs", []))
     assert PROOFS.get(path.stem, "equal to the screen: True") in printed

@@ -248,7 +248,8 @@ def test_control_c_is_heard(path: Path, what: str) -> None:
     if what == "trap":
         write_trap(path)
     code = f"""
-        import sys, threading, time
+        import signal, sys, threading, time
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where the tests run in the background
         from saliency_widgets.api.sweep import store
         store._QUERY_SECONDS = store._LOCK_SECONDS = 1e9
         run, wait = store.Store._run, threading.Event()

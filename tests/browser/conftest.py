@@ -108,7 +108,7 @@ def lab(
 ) -> Iterator[Lab]:
     """A JupyterLab page without notebooks, in the light theme; its kernels end with the test.
 
-    A test that passes hands on its page, unless it has reloaded it.
+    A test that passes hands on its page, where it is reusable.
     """
     folder = lab_server.root / artifacts.name
     folder.mkdir()
@@ -126,7 +126,7 @@ def lab(
             page.set_viewport_size(VIEWPORT)
         except Error:  # a crashed page must not hide why: the server's stop ends its kernels
             failed = True
-        if failed or lab.reloaded:
+        if failed or not lab.reusable:
             page.context.close()
         else:
             loaded.append(page)

@@ -131,6 +131,10 @@ class Lab:
         root: The server's root folder.
         folder: This test's own folder below `root`.
         artifacts: Where screenshots go.
+
+    Attributes:
+        reusable: Whether the next test can have the page: no test has patched it, and JupyterLab was not reloaded,
+            which may be about to open a notebook again.
     """
 
     def __init__(self, page: Page, base_url: str, root: Path, folder: Path, artifacts: Path) -> None:
@@ -142,7 +146,7 @@ class Lab:
         self.console: list[str] = []
         self.page_errors: list[str] = []
         self.path: str | None = None
-        self.reloaded = False  # JupyterLab may still be about to open what was open before
+        self.reusable = True
         self._listeners = {
             "console": lambda message: self.console.append(f"{message.type}: {message.text}"),
             "pageerror": lambda error: self.page_errors.append(str(error.stack or error)),
@@ -162,7 +166,7 @@ class Lab:
     def reload(self) -> None:
         """Reload the page and open the same notebook again: its kernel goes on, its widgets are new."""
         path = self.path
-        self.reloaded = True
+        self.reusable = False
         self.page.reload()
         self._wait_for_application()
         if path is not None:

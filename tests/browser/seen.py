@@ -12,6 +12,24 @@ from playwright.sync_api import Locator
 
 from saliency_widgets import render
 
+# In the kernel: a small model, where a page is looked at and not what the model has learned.
+NET = """import torch
+import saliency_widgets as sw
+from saliency_widgets.demos import sample_image
+from torch import nn
+
+torch.set_num_threads(1)
+torch.manual_seed(0)
+net = nn.Sequential(
+    nn.Conv2d(3, 8, 5, stride=2), nn.ReLU(), nn.Conv2d(8, 16, 3, stride=2), nn.ReLU(),
+    nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Linear(256, 10),
+).eval()
+photo = sample_image("chelsea").resize((224, 224))
+"""
+
+# In the kernel, before a demo: images of 144 pixels instead of 224, where the model still knows the cat and the coffee.
+SMALLER = "from saliency_widgets.demos import imagenet\n\nimagenet._SIZE = 144\n"
+
 # The color on the canvas at the middle of each pixel of the image.
 PIXELS = """(canvas, [height, width]) => {
   const context = canvas.getContext('2d');

@@ -5,17 +5,16 @@ from __future__ import annotations
 import pytest
 from lab import Lab
 from playwright.sync_api import Locator, expect
-from seen import Seen
+from seen import NET, Seen
 
 pytestmark = pytest.mark.browser
 
-CELL = """import saliency_widgets as sw
-from saliency_widgets.demos import planted
-
-clever = planted()
-explorer = sw.explore(clever.model, clever.image, class_names=clever.class_names,
-                      method="integrated_gradients", quadrature="trapezoid", n_steps=64)
+CELL = (
+    NET
+    + """
+explorer = sw.explore(net, photo.resize((48, 48)), method="integrated_gradients", quadrature="trapezoid", n_steps=64)
 explorer"""
+)
 
 IN_KERNEL = """
 import ipywidgets

@@ -10,48 +10,47 @@ import numpy as np
 import pytest
 from lab import Lab
 from playwright.sync_api import Locator, expect
-from seen import PIXELS
+from seen import NET, PIXELS
 
 from saliency_widgets import render
 
 pytestmark = pytest.mark.browser
 
-GRID = """import saliency_widgets as sw
-from saliency_widgets.demos import classifier, sample_image
-
-net = classifier()
-images = {name: sample_image(name) for name in ("chelsea", "coffee", "astronaut", "rocket")}
+GRID = (
+    NET
+    + """
+images = {name: sample_image(name).resize((224, 224)) for name in ("chelsea", "coffee", "astronaut", "rocket")}
 compared = sw.compare(
-    net.model, images, transform=net.transform, class_names=net.class_names, n_samples=4, n_steps=4,
+    net, images, n_samples=4, n_steps=4,
     methods=["gradient", "input_x_gradient", "smoothgrad", "integrated_gradients", "guided_backprop", "grad_cam"],
 )
 compared"""
+)
 
-MODELS = """import copy
-import torch
-import saliency_widgets as sw
-from saliency_widgets.demos import planted
+MODELS = (
+    NET
+    + """
+import copy
 
-clever = planted()
-torch.manual_seed(0)
-fresh = copy.deepcopy(clever.model)
+fresh = copy.deepcopy(net)
 for module in fresh.modules():
     if hasattr(module, "reset_parameters"):
         module.reset_parameters()
 compared = sw.compare(
-    {"trained": clever.model, "random": fresh.eval()}, clever.image, class_names=clever.class_names,
+    {"first": net, "second": fresh}, photo.resize((48, 48)),
     methods=["gradient", "grad_cam"], classes=[0, 1],
 )
 compared"""
+)
 
 # What the page paints and when, in animation frames since the last key was pressed.
 _LISTEN = """root => {
   window.__frames = 0;
   window.__grid = [];
   window.__pressed = 0;
-  const count = () => { window.__frames++; requestAnimationFrame(count); };
+  const count = () => { if (root.isConnected) requestAnimationFrame(count); window.__frames++; };
   requestAnimationFrame(count);
-  document.addEventListener('keydown', () => { window.__pressed = window.__frames; }, true);
+  root.ownerDocument.addEventListener('keydown', () => { window.__pressed = window.__frames; }, true);
   root.addEventListener('sw-grid-paint', event => {
     window.__grid.push({...event.detail, after: window.__frames - window.__pressed});
   });

@@ -8,25 +8,29 @@ import numpy as np
 import pytest
 from lab import Lab
 from playwright.sync_api import expect
-from seen import Seen, overlay
+from seen import NET, SMALLER, Seen, overlay
 
 from saliency_widgets import render
 
 pytestmark = pytest.mark.browser
 
 NOTEBOOK = Path(__file__).parents[2] / "notebooks" / "explore.ipynb"
-DEMO = "import saliency_widgets as sw\nexplorer = sw.demo({})\nexplorer"
+SMALL = NET + "explorer = sw.explore(net, photo, method='gradient')\nexplorer"
 FRESH = "sw.attribute(**explorer.settings)"
 
 
 def assert_seen(seen: Seen, expected: np.ndarray) -> None:
     """The page shows these pixels within 1/255."""
-    difference = np.abs(seen.pixels().astype(int) - expected.astype(int))
+    difference = np.abs(seen.pixels(len(expected)).astype(int) - expected.astype(int))
     assert difference.max() <= 1, f"{(difference.max(2) > 1).sum()} pixels differ, by up to {difference.max()}"
 
 
-def demo(lab: Lab, arguments: str = "") -> Seen:
-    lab.open(lab.write_notebook([DEMO.format(arguments)]))
+def demo(lab: Lab) -> Seen:
+    return opened(lab, SMALLER + "import saliency_widgets as sw\nexplorer = sw.demo(method='gradient')\nexplorer")
+
+
+def opened(lab: Lab, code: str = SMALL) -> Seen:
+    lab.open(lab.write_notebook([code]))
     lab.run_all()
     seen = Seen(lab, lab.output(0))
     seen.wait()
@@ -35,6 +39,7 @@ def demo(lab: Lab, arguments: str = "") -> Seen:
 
 def test_the_notebook_shows_the_egyptian_cat_and_more_steps_arrive_frame_by_frame(lab: Lab) -> None:
     lab.open(lab.copy_notebook(NOTEBOOK))
+    lab.execute(SMALLER)
     lab.run_cell(1)
     seen = Seen(lab, lab.output(1))
     seen.wait()
@@ -42,29 +47,26 @@ def test_the_notebook_shows_the_egyptian_cat_and_more_steps_arrive_frame_by_fram
     first = seen.expected(FRESH)
     assert_seen(seen, overlay(first))
 
+    lab.execute("explorer.update(n_steps=8, baseline='blur')")
+    seen.wait()
+    rough = seen.expected("explorer.attribution")
+    seen.listen()
     steps = seen.handle("n_steps")
     steps.focus()
-    steps.press("ArrowLeft")
-    steps.press("ArrowLeft")
-    seen.control("baseline").locator("select").select_option("blur")  # so that 64 steps are not a map seen before
-    lab.wait_for_value("[explorer.settings['n_steps'], explorer.settings['baseline']]", [16, "blur"])
-    seen.wait()
-    seen.listen()
     steps.press("ArrowRight")
     steps.press("ArrowRight")
-    lab.wait_for_value("explorer.settings['n_steps']", 64)
+    lab.wait_for_value("explorer.settings['n_steps']", 32)
     seen.wait()
     paints = [p for p in seen.paints() if p["cause"] == "frame"]
     newest = max(p["generation"] for p in paints)
     partial = [p for p in paints if p["generation"] == newest and not p["final"]]
     assert len(partial) >= 2
     assert paints[-1]["final"]
-    exact = f"bool((explorer.attribution.values == {FRESH}.values).all())"
-    assert lab.value(exact, seconds=120) is True
-    assert lab.value("explorer.attribution.evaluations") == 65
-    fresh = seen.expected("sw.attribute(**(explorer.settings | {'n_steps': 64}))")
+    lab.execute(f"fresh = {FRESH}", seconds=120)
+    assert lab.value("bool((explorer.attribution.values == fresh.values).all())") is True
+    assert lab.value("explorer.attribution.evaluations") == 33
+    fresh = seen.expected("fresh")
     assert_seen(seen, overlay(fresh))
-    rough = seen.expected("sw.attribute(**(explorer.settings | {'n_steps': 16}))")
     assert np.abs(overlay(fresh).astype(int) - overlay(rough).astype(int)).max() > 10
 
     for index in (4, 6):  # all of it runs in tests/test_notebooks.py
@@ -72,14 +74,14 @@ def test_the_notebook_shows_the_egyptian_cat_and_more_steps_arrive_frame_by_fram
     coffee = Seen(lab, lab.output(4), "coffee")
     coffee.wait()
     expect(coffee.root.locator(".sw-title")).to_have_text("Grad-CAM · espresso")
-    cyan = (coffee.pixels().astype(int) - [0, 255, 255]).__abs__().max(2) <= 8
-    assert cyan[8, 50:160].mean() > 0.9, "the rectangle drawn on the annotations is not on the image"
+    cyan = (coffee.pixels(144).astype(int) - [0, 255, 255]).__abs__().max(2) <= 8
+    assert cyan[8, 50:140].mean() > 0.9, "the rectangle drawn on the annotations is not on the image"
     lab.screenshot("tour")
     assert lab.errors == []
 
 
 def test_display_moves_repaint_with_the_kernel_stopped(lab: Lab) -> None:
-    seen = demo(lab, "method='gradient'")
+    seen = opened(lab)
     result = seen.expected(FRESH)
     assert_seen(seen, overlay(result))
     with lab.paused_kernel():
@@ -134,7 +136,9 @@ def test_display_moves_repaint_with_the_kernel_stopped(lab: Lab) -> None:
     assert lab.errors == []
 
 
-COUNTED = """
+COUNTED = (
+    SMALLER
+    + """
 import threading
 import saliency_widgets as sw
 from saliency_widgets.demos import classifier, sample_image
@@ -157,9 +161,10 @@ class Counted(type(net.model)):
 
 net.model.__class__ = Counted
 explorer = sw.explore(net.model, sample_image(), transform=net.transform, class_names=net.class_names,
-                      method="smoothgrad", n_samples=40, noise_level=0.0)
+                      method="smoothgrad", n_samples=16, noise_level=0.0)
 explorer
 """
+)
 
 
 def test_a_hundred_positions_of_a_slider_leave_the_last_map_and_nothing_stale(lab: Lab) -> None:
@@ -197,13 +202,14 @@ def test_a_hundred_positions_of_a_slider_leave_the_last_map_and_nothing_stale(la
     noise = float(handle.get_attribute("aria-valuetext") or "nan")
     assert lab.value("explorer.attribution.settings['noise_level']") == pytest.approx(noise)
     assert 0.55 < noise < 0.65
-    assert lab.value(f"bool((explorer.attribution.values == {FRESH}.values).all())", seconds=120) is True
-    assert_seen(seen, overlay(seen.expected(FRESH)))
+    lab.execute(f"fresh = {FRESH}", seconds=120)
+    assert lab.value("bool((explorer.attribution.values == fresh.values).all())") is True
+    assert_seen(seen, overlay(seen.expected("fresh")))
     assert lab.errors == []
 
 
 def test_bars_search_errors_and_stop(lab: Lab) -> None:
-    seen = demo(lab, "method='gradient'")
+    seen = demo(lab)
     title = seen.root.locator(".sw-title")
     expect(title).to_have_text("Gradient · Egyptian cat")
     bars = seen.output.locator(".sw-predictions .bar")
@@ -252,7 +258,7 @@ def test_bars_search_errors_and_stop(lab: Lab) -> None:
 
 
 BUSY = [
-    "import saliency_widgets as sw\nexplorer = sw.demo(method='smoothgrad', n_samples=4)\nexplorer",
+    SMALLER + "import saliency_widgets as sw\nexplorer = sw.demo(method='smoothgrad', n_samples=4)\nexplorer",
     "import time\ntime.sleep(8)",
 ]
 
@@ -307,7 +313,7 @@ def test_a_control_never_used_before_moves_while_a_cell_runs(lab: Lab) -> None:
 
 
 def test_a_kernel_that_is_gone_is_told_and_the_display_still_moves(lab: Lab) -> None:
-    seen = demo(lab, "method='gradient'")
+    seen = demo(lab)
     lab.execute("explorer.update(method='smoothgrad', n_samples=500)")
     seen.root.locator(".sw-progress-text", has_text="of 500 samples").wait_for()
     lab.restart_kernel()
@@ -321,7 +327,7 @@ def test_a_kernel_that_is_gone_is_told_and_the_display_still_moves(lab: Lab) -> 
 
 
 def test_wait_sends_again_what_the_page_has_and_nothing_is_painted(lab: Lab) -> None:
-    seen = demo(lab, "method='gradient'")
+    seen = opened(lab)
     lab.execute("explorer.session._jobs._executor.close()")  # nothing else is sent meanwhile
     received = "window.__messages['recv comm_msg'] ?? 0"
     seen.listen()
@@ -337,7 +343,7 @@ def test_wait_sends_again_what_the_page_has_and_nothing_is_painted(lab: Lab) -> 
 
 
 def test_hover_tells_the_pixel_its_value_and_its_share(lab: Lab) -> None:
-    seen = demo(lab, "method='gradient'")
+    seen = opened(lab)
     result = seen.expected(FRESH)
     values = result["codes"] / 65534 * result["high"]
     box = seen.canvas.bounding_box()
@@ -353,7 +359,7 @@ def test_hover_tells_the_pixel_its_value_and_its_share(lab: Lab) -> None:
 
 
 def test_a_reloaded_page_shows_the_same_map_and_goes_on(lab: Lab) -> None:
-    seen = demo(lab, "method='gradient'")
+    seen = opened(lab)
     lab.execute("explorer.annotations.fill_style = 'red'; explorer.annotations.fill_rect(0, 0, 20, 20)")
     before = seen.expected(FRESH)
     lab.save()
@@ -379,7 +385,7 @@ def test_it_fits_and_nothing_jumps(lab: Lab, width: int, theme: str) -> None:
     lab.theme(theme)
     if width < 1000:
         lab.js("if (!app.shell.leftCollapsed) app.shell.collapseLeft();")
-    seen = demo(lab, "method='gradient'")
+    seen = demo(lab)
     lab.page.wait_for_timeout(300)
     explorer = seen.output.locator(".sw-explorer")
     assert explorer.evaluate("e => e.scrollWidth <= e.clientWidth + 1"), "it is wider than its cell"
@@ -399,16 +405,19 @@ def test_it_fits_and_nothing_jumps(lab: Lab, width: int, theme: str) -> None:
     lab.screenshot(f"{theme}-{width}-all", explorer)
 
 
-EDITED = """
+EDITED = (
+    SMALLER
+    + """
 import saliency_widgets as sw
 from PIL import ImageOps
 from saliency_widgets.demos import classifier, sample_image
 
-net, photo = classifier(), sample_image("chelsea").resize((224, 224))
+net, photo = classifier(), sample_image("chelsea").resize((144, 144))
 explorer = sw.explore(net.model, photo, transform=net.transform, class_names=net.class_names,
                       method="gradient", target=285)
 explorer
 """
+)
 
 
 def test_an_image_that_is_edited_in_another_cell_is_seen_with_the_next_move(lab: Lab) -> None:
@@ -425,7 +434,7 @@ def test_an_image_that_is_edited_in_another_cell_is_seen_with_the_next_move(lab:
     after = seen.expected(FRESH)
     assert np.array_equal(after["image"], before["image"][:, ::-1])
     for _ in range(50):  # the browser takes its time to decode the image
-        if np.abs(seen.pixels().astype(int) - overlay(after)).max() <= 1:
+        if np.abs(seen.pixels(144).astype(int) - overlay(after)).max() <= 1:
             break
         lab.page.wait_for_timeout(200)
     assert_seen(seen, overlay(after))

@@ -8,17 +8,18 @@ from typing import Any
 import pytest
 from lab import Lab
 from playwright.sync_api import Locator, expect
+from seen import NET
 
 from saliency_widgets.widgets.lesson.lesson import STEPS
 
 pytestmark = pytest.mark.browser
 
-LESSON = """import saliency_widgets as sw
-from saliency_widgets.demos import planted
-
-clever = planted()
-lesson = sw.lesson(clever.model, clever.image, class_names=clever.class_names, n_samples=4)
+LESSON = (
+    NET
+    + """
+lesson = sw.lesson(net, photo.resize((48, 48)), class_names=list("abcdefghij"), n_samples=4)
 lesson"""
+)
 COUNT = len(STEPS)
 
 # What is seen of the stage: the canvases' pixels and the charts' drawing.

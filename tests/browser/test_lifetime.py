@@ -41,10 +41,10 @@ NAMED = "made = sw.explore(make(), image, method='gradient')\nmade"
 
 
 @pytest.mark.parametrize("cell", [UNNAMED, NAMED], ids=["unnamed", "named"])
-def test_of_ten_runs_of_a_cell_two_models_are_held_at_most(lab: Lab, cell: str) -> None:
+def test_of_five_runs_of_a_cell_two_models_are_held_at_most(lab: Lab, cell: str) -> None:
     lab.open(lab.write_notebook([SETUP, cell]))
     lab.run_cell(0)
-    for k in range(10):
+    for k in range(5):
         lab.run_cell(1)
         expect(lab.output(1).locator(".sw-explorer")).to_have_count(1)
         expect(lab.output(1).locator("canvas").first).to_be_visible()

@@ -31,7 +31,7 @@ WAIT = "for one in shown: one.wait(120)"
 MARGIN = 40  # nodes a run: JupyterLab's own, and bqplot's tooltips
 
 
-def left_by_a_run(lab: Lab, memory: PageMemory, index: int, margin: int = MARGIN, runs: int = 3) -> float:
+def left_by_a_run(lab: Lab, memory: PageMemory, index: int, margin: int = MARGIN, runs: int = 2) -> float:
     """Nodes that the page keeps of one run of a cell after the next; more than the margin is waited on."""
 
     def run() -> None:

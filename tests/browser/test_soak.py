@@ -9,9 +9,9 @@ import pytest
 from soak import running
 from soak.browser import SHOWN
 
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, pytest.mark.soak]
 
-SECONDS = 60.0  # and what is left of a round
+SECONDS = 30.0  # and what is left of a round
 
 
 def test_some_rounds_of_the_attack_in_the_browser_find_nothing() -> None:

@@ -1,4 +1,4 @@
-"""Every attack for ten seconds, `make soak` for an hour; and that what goes wrong in one is seen."""
+"""Every attack for some seconds, `make soak` for an hour; and, in `make soak`, that what goes wrong in one is seen."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from soak.__main__ import main
 from soak.figures import Figures
 from soak.pages import Page, movable
 
-SECONDS = 10.0
+SECONDS = 6.0
 ATTACKS = [name for name in running.attacks() if not name.startswith("browser")]  # which tests/browser runs
 
 Plant = Callable[[str, str], None]
@@ -115,6 +115,7 @@ ENDINGS = {
 }
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize("ending", ENDINGS)
 def test_an_attack_that_does_not_end_is_seen_with_where_it_was(plant: Plant, folder: Path, ending: str) -> None:
     lines, trace = ENDINGS[ending]
@@ -126,6 +127,7 @@ def test_an_attack_that_does_not_end_is_seen_with_where_it_was(plant: Plant, fol
     assert trace in example
 
 
+@pytest.mark.soak
 def test_a_leak_is_seen_and_a_large_attack_is_none(plant: Plant, folder: Path) -> None:
     plant("leaks", "global held; held = [time.sleep(0.05) or bytearray(b'x' * 2**22) for _ in range(120)]")
     plant("large", "held = bytearray(b'x' * 2**28); [time.sleep(0.05) for _ in range(120)]")
@@ -135,6 +137,7 @@ def test_a_leak_is_seen_and_a_large_attack_is_none(plant: Plant, folder: Path) -
     assert large.memory is not None
 
 
+@pytest.mark.soak
 def test_what_is_left_running_is_seen_and_ended(plant: Plant, folder: Path, tmp_path: Path) -> None:
     plant(
         "forgets",
@@ -278,6 +281,7 @@ PLANTED = {
 }
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize("fault", PLANTED)
 def test_a_fault_of_the_package_is_seen(plant: Plant, folder: Path, fault: str) -> None:
     plant("mutant", PLANTED[fault])
