@@ -71,8 +71,8 @@ bench: browser ## print the table of speed, reuse, memory and accuracy, beside t
 	@$(BIN)/python benchmarks/run.py $(BENCH_ARGS)
 
 soak: browser ## attack the product at random, and print what was found (an hour)
-	@$(BIN)/python -m pytest -m soak $(PYTEST_ARGS)
 	@PYTHONPATH=tests $(BIN)/python -m soak $(SOAK_ARGS)
+	@$(if $(SOAK_ARGS),true,$(BIN)/python -m pytest -m soak $(PYTEST_ARGS))
 
 layers: setup ## print which layer Grad-CAM takes in image models of timm and transformers (half an hour)
 	@test -d $(ZOO) || $(PIP) install $(QUIET) --no-deps --target $(ZOO) \
