@@ -77,7 +77,7 @@ def test_there_are_notebooks():
     assert NOTEBOOKS
 
 
-@pytest.mark.parametrize("size", [112, pytest.param(224, marks=pytest.mark.soak)])
+@pytest.mark.parametrize("size", [64, pytest.param(224, marks=pytest.mark.soak)])
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_notebook_runs(path, size):
     book = nbformat.read(path, as_version=4)

@@ -88,8 +88,8 @@ def test_a_linear_model_is_exact_and_its_error_zero(n_steps):
 
 
 def test_the_error_it_tells_is_near_the_true_one_on_a_real_model(pretrained64, cat):
-    fine = sw.attribute(pretrained64, cat, target=285, n_steps=128, quadrature="trapezoid").values
-    for result in estimates(pretrained64, cat, "integrated_gradients", target=285, n_steps=64, tolerance=0):
+    fine = sw.attribute(pretrained64, cat, target=285, n_steps=96, quadrature="trapezoid").values
+    for result in estimates(pretrained64, cat, "integrated_gradients", target=285, n_steps=48, tolerance=0):
         if result.map_error is not None:
             true = float((result.values - fine).abs().sum() / fine.abs().sum())
             assert true / 2 < float(result.map_error) < 2 * true

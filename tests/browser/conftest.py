@@ -17,10 +17,11 @@ from ensure_browser import FLAGS, MISSING, find_browser
 from forked_kernels import kernel_server
 from lab import Lab
 from lab_server import LabServer
-from playwright.sync_api import Browser, Error, Page, sync_playwright
+from playwright.sync_api import Browser, Error, Page, expect, sync_playwright
 
 VIEWPORT = {"width": 1440, "height": 900}
 HERE = Path(__file__).parent
+expect.set_options(timeout=60_000)  # a stop, not a measurement: beside other work a page takes its time
 _failed = pytest.StashKey[bool]()
 
 
