@@ -70,7 +70,7 @@ def lab_server(
     (folder / "root").mkdir()
     worker = os.environ.get("PYTEST_XDIST_WORKER", "main")
     log = pytestconfig.rootpath / "test-results" / f"jupyterlab-{worker}.log"
-    with kernel_server(folder) as kernel:
+    with kernel_server() as kernel:
         server = LabServer(folder / "root", folder / "home", token="", log=log, expose_app=True, kernel=kernel)
         with server:
             yield server

@@ -12,10 +12,12 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import select
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -28,12 +30,14 @@ PRELOADED = ("torch", "pandas", "skimage.data", "ipykernel.kernelapp", "efficien
 
 
 @contextmanager
-def kernel_server(folder: Path) -> Iterator[Sequence[str]]:
+def kernel_server() -> Iterator[Sequence[str]]:
     """Within the block kernels can be forked; the value is the command that Jupyter starts them by."""
     import psutil
 
-    address = folder / "kernels.socket"
-    server = psutil.Popen([sys.executable, __file__, "serve", address], stdout=subprocess.PIPE)
+    folder = tempfile.TemporaryDirectory()
+    address = Path(folder.name, "kernels")  # of a socket it may have 104 letters
+    command = [sys.executable, __file__, "serve", address]
+    server = psutil.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     try:
         if server.stdout.readline() != b"ready\n":
             raise RuntimeError("the process that forks kernels did not start: its traceback is above")
@@ -42,10 +46,11 @@ def kernel_server(folder: Path) -> Iterator[Sequence[str]]:
         for process in [*server.children(), server]:
             process.kill()
         server.wait()
+        folder.cleanup()
 
 
 def serve(address: str) -> None:
-    """Fork a kernel for each connection."""
+    """Fork a kernel for each connection, until the standard input ends."""
     for name in PRELOADED:
         importlib.import_module(name)
     if "ipywidgets" in sys.modules:
@@ -55,7 +60,7 @@ def serve(address: str) -> None:
     listener.listen()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the kernels
     print("ready", flush=True)
-    while True:
+    while 0 not in select.select([listener, 0], [], [])[0]:
         connection, _ = listener.accept()
         if os.fork() == 0:
             listener.close()
@@ -72,7 +77,7 @@ def become_kernel(connection: socket.socket) -> None:
     os.environ.clear()
     os.environ.update(request["environment"])
     os.chdir(request["folder"])
-    for number, descriptor in enumerate(output, 1):
+    for number, descriptor in enumerate([os.open(os.devnull, os.O_RDONLY), *output]):
         os.dup2(descriptor, number)
         os.close(descriptor)
     connection.sendall(f"{os.getpid()}\n".encode())
