@@ -248,6 +248,15 @@ def test_more_steps_are_the_new_nodes_alone(requested, quadrature):
     assert [requested("integrated_gradients", n_steps=n, **settings) for n in (16, 32, 64, 32)] == [17, 16, 32, 0]
 
 
+def test_what_is_known_of_one_class_is_not_continued_for_another(requested):
+    requested("integrated_gradients", 0, n_steps=8)
+    assert requested("integrated_gradients", 1, n_steps=8) > 0
+    checked(requested)
+    requested("smoothgrad", 0, n_samples=8)
+    assert requested("smoothgrad", 1, n_samples=16) == 16
+    checked(requested)
+
+
 def test_another_tolerance_is_read_off_what_is_known(requested):
     requested("integrated_gradients", n_steps=64, tolerance=0.0)
     assert requested("integrated_gradients", n_steps=64, tolerance=0.2) == 0
