@@ -68,6 +68,9 @@ def lab_server(
     """A JupyterLab server with folders of its own; its log is test-results/jupyterlab-WORKER.log."""
     folder = tmp_path_factory.mktemp("jupyterlab")
     (folder / "root").mkdir()
+    settings = folder / "home" / "settings" / "@jupyterlab" / "docmanager-extension" / "plugin.jupyterlab-settings"
+    settings.parent.mkdir(parents=True)
+    settings.write_text('{"autosave": false}')  # a notebook that is closed meanwhile is an error on the console
     worker = os.environ.get("PYTEST_XDIST_WORKER", "main")
     log = pytestconfig.rootpath / "test-results" / f"jupyterlab-{worker}.log"
     with kernel_server() as kernel:

@@ -328,6 +328,7 @@ def test_a_kernel_that_is_gone_is_told_and_the_display_still_moves(lab: Lab) -> 
 
 def test_wait_sends_again_what_the_page_has_and_nothing_is_painted(lab: Lab) -> None:
     seen = opened(lab)
+    lab.wait_for_value("explorer.view.checked", True)  # the check-up runs in idle time
     lab.execute("explorer.session._jobs._executor.close()")  # nothing else is sent meanwhile
     received = "window.__messages['recv comm_msg'] ?? 0"
     seen.listen()
