@@ -365,6 +365,7 @@ def test_a_reloaded_page_shows_the_same_map_and_goes_on(lab: Lab) -> None:
     before = seen.expected(FRESH)
     lab.save()
     lab.reload()
+    lab.output(0).locator(".sw-heatmap[data-state=done]").wait_for()  # as the kernel still has it
     lab.run_all()
     again = Seen(lab, lab.output(0))
     again.wait()
