@@ -6,16 +6,18 @@ tests fail; they never skip.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from ensure_browser import FLAGS, MISSING, find_browser
 from forked_kernels import kernel_server
-from lab import Lab
+from lab import PLAIN_KERNEL, Lab
 from lab_server import LabServer
 from playwright.sync_api import Browser, Error, Page, expect, sync_playwright
 
@@ -73,6 +75,10 @@ def lab_server(
     settings.write_text('{"autosave": false}')  # a notebook that is closed meanwhile is an error on the console
     worker = os.environ.get("PYTEST_XDIST_WORKER", "main")
     log = pytestconfig.rootpath / "test-results" / f"jupyterlab-{worker}.log"
+    plain = folder / "home" / "kernels-first" / "kernels" / PLAIN_KERNEL["name"] / "kernel.json"
+    plain.parent.mkdir(parents=True)
+    argv = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+    plain.write_text(json.dumps({"argv": argv, **PLAIN_KERNEL}))
     with kernel_server() as kernel:
         server = LabServer(folder / "root", folder / "home", token="", log=log, expose_app=True, kernel=kernel)
         with server:

@@ -14,7 +14,7 @@ import shutil
 import signal
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -26,6 +26,8 @@ from playwright.sync_api import Error, Locator, Page
 THEMES = {"light": "JupyterLab Light", "dark": "JupyterLab Dark"}
 
 _KERNELSPEC = {"name": "python3", "display_name": "Python 3 (ipykernel)", "language": "python"}
+# One that isn't forked: stored widgets are not shown where a page is loaded while its kernel starts at once.
+PLAIN_KERNEL = {"name": "plain", "display_name": "Python 3 (plain)", "language": "python"}
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 _workspaces = itertools.count()
 
@@ -192,10 +194,12 @@ class Lab:
 
     # ---- notebooks
 
-    def write_notebook(self, cells: Sequence[str], name: str = "test.ipynb") -> str:
+    def write_notebook(
+        self, cells: Sequence[str], name: str = "test.ipynb", kernel: Mapping[str, str] = _KERNELSPEC
+    ) -> str:
         """Write a notebook with these code cells into the test's folder; return the path to `open` it by."""
         book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
-        return self._write(book, name)
+        return self._write(book, name, kernel)
 
     def copy_notebook(self, source: Path, name: str | None = None) -> str:
         """Copy a notebook, without its outputs, into the test's folder; return the path to `open` it by."""
@@ -397,8 +401,8 @@ class Lab:
         # JupyterLab throws when a second splash, the one of a theme change, meets the first as it fades.
         self.page.locator("#jupyterlab-splash").wait_for(state="detached", timeout=60_000)
 
-    def _write(self, book: nbformat.NotebookNode, name: str) -> str:
-        book.metadata["kernelspec"] = _KERNELSPEC
+    def _write(self, book: nbformat.NotebookNode, name: str, kernel: Mapping[str, str] = _KERNELSPEC) -> str:
+        book.metadata["kernelspec"] = {**kernel}
         path = self.folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         nbformat.write(book, path)
