@@ -20,18 +20,16 @@ from saliency_widgets.attribution.score import SCORE
 from saliency_widgets.files import resolve_target
 from saliency_widgets.inputs.options import split_options, takes_options
 from saliency_widgets.params import TIMEOUT, brief, check_choice, check_mapping, check_switch
-from saliency_widgets.session.worker import check_executor, raise_again, worker_error
+from saliency_widgets.session.worker import check_executor, raise_again
 from saliency_widgets.widgets.base.display import DISPLAY_NAMES, DisplaySettings
 from saliency_widgets.widgets.base.interrupts import stop_on_interrupt
 from saliency_widgets.widgets.base.lifetime import Showable
-from saliency_widgets.widgets.base.messages import error_text
 from saliency_widgets.widgets.base.parts import LAYOUT, close_whole, parts_of
 from saliency_widgets.widgets.base.resending import WorkerWrites
 from saliency_widgets.widgets.compare.detail_pane import DetailPane
 from saliency_widgets.widgets.compare.maps import Maps, Wanted
 from saliency_widgets.widgets.compare.panel import ComparisonPanel
 from saliency_widgets.widgets.compare.pivot import Pivot
-from saliency_widgets.widgets.explorer import Explorer
 from saliency_widgets.widgets.export import snapshots
 from saliency_widgets.widgets.export.page import LARGEST, Saved, page, titled, write_page
 from saliency_widgets.widgets.export.saving import provenance
@@ -86,7 +84,6 @@ class Comparison(WithStaticOutput, Showable, w.Box):
         except BaseException:
             close_whole(self._display)
             raise
-        self._executor = executor
         self._maps = Maps(
             self._display,
             executor=executor,
@@ -95,7 +92,7 @@ class Comparison(WithStaticOutput, Showable, w.Box):
         )
         self.view = self._maps.view
         self.view.scale = scale
-        self._detail_pane = DetailPane(lambda: self.view.set_traits(opened={}))
+        self._detail_pane = DetailPane(self._comparison, self.view, executor)
         self._shown: list[Cell] = []
         self.panel = ComparisonPanel(
             self._comparison, self._pivot, self._display, sign=sign, channels=channels, reduced=self._maps.reduce,
@@ -319,31 +316,8 @@ class Comparison(WithStaticOutput, Showable, w.Box):
 
     def _open_explorer(self, cell: Any) -> None:
         """Open the map of a clicked cell in an explorer below the grid."""
-        comparison = self._comparison
-        if comparison.contrast is not None:
-            words = "An explorer shows one class, but these maps show the difference of two (contrast=)."
-            self.view.set_traits(opened={"words": words, "mark": ""})
-            return
-        name, request, method = (
-            comparison.name(cell),
-            comparison.request(cell),
-            comparison.axes["methods"].values[cell.methods],
-        )
-        explain = comparison.problem(cell).options.get("explain")
-        about = {**comparison.options[cell.models], **({} if explain is None else {"explain": explain})}
-        try:
-            explorer = Explorer(
-                comparison.axes["models"].values[cell.models], comparison.axes["inputs"].values[cell.inputs],
-                target=request.target, score=request.score, method=method, executor=self._executor,
-                sign=self.panel.sign_of(cell),
-                channels=self.panel.channels.value, **about, **self._display.settings, **dict(request.params),
-            )  # fmt: skip
-        except BaseException as error:
-            self.view.set_traits(
-                opened={"words": f"{name} can't be opened: {error_text(worker_error(error))}", "mark": ""}
-            )
-            return
-        self.view.set_traits(opened={"words": f"Opened below: {name}", "mark": self._detail_pane.show(explorer, name)})
+        reduction = {"sign": self.panel.sign_of(cell), "channels": self.panel.channels.value}
+        self._detail_pane.open(cell, **reduction, **self._display.settings)
 
 
 _OPTIONS = ("transform", "class_names", "explain", "device", "fold", "precision")

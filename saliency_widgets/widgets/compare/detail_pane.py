@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import Any
 
 import ipywidgets as w
 
+from saliency_widgets.api.compare import Cell, Comparison
 from saliency_widgets.markup import element
+from saliency_widgets.session.worker import worker_error
+from saliency_widgets.widgets.base.messages import error_text
 from saliency_widgets.widgets.base.parts import close_whole
 from saliency_widgets.widgets.base.text import RichText
+from saliency_widgets.widgets.compare.grid import GridView
 from saliency_widgets.widgets.explorer import Explorer
 
 
@@ -16,19 +20,52 @@ class DetailPane:
     """A pane below a grid that holds one explorer at a time.
 
     Args:
-        on_shut: Called when the explorer was closed.
+        comparison: The maps of the grid.
+        view: The grid, which says what is opened.
+        executor: The explorer's executor.
 
     Attributes:
         widget: The pane.
     """
 
-    def __init__(self, on_shut: Callable[[], None]) -> None:
+    def __init__(self, comparison: Comparison, view: GridView, executor: str) -> None:
+        self._comparison, self._view, self._executor = comparison, view, executor
         # The page hides the pane only when it is empty: bqplot needs a size to draw into until the explorer is gone.
         self.widget = w.VBox(layout={"flex": "1 1 100%", "overflow": "visible"}).add_class("sw-beneath")
         self._explorer: Explorer | None = None
-        self._on_shut = on_shut
 
-    def show(self, explorer: Explorer, name: str) -> str:
+    def open(self, cell: Cell, **settings: Any) -> None:
+        """Open the map of a cell in an explorer, instead of the one before.
+
+        Args:
+            cell: The cell.
+            **settings: How the map is reduced and displayed.
+        """
+        comparison = self._comparison
+        if comparison.contrast is not None:
+            self._say("An explorer shows one class, but these maps show the difference of two (contrast=).")
+            return
+        name, request = comparison.name(cell), comparison.request(cell)
+        model, inputs, method = (
+            comparison.axes[axis].values[index]
+            for axis, index in (("models", cell.models), ("inputs", cell.inputs), ("methods", cell.methods))
+        )
+        explain = comparison.problem(cell).options.get("explain")
+        about = {**comparison.options[cell.models], **({} if explain is None else {"explain": explain})}
+        try:
+            explorer = Explorer(
+                model, inputs, target=request.target, score=request.score, method=method, executor=self._executor,
+                **settings, **about, **dict(request.params),
+            )  # fmt: skip
+        except BaseException as error:
+            self._say(f"{name} can't be opened: {error_text(worker_error(error))}")
+            return
+        self._say(f"Opened below: {name}", self._show(explorer, name))
+
+    def _say(self, words: str, mark: str = "") -> None:
+        self._view.set_traits(opened={"words": words, "mark": mark})
+
+    def _show(self, explorer: Explorer, name: str) -> str:
         """Replace the explorer. Returns the CSS class by which the page finds it."""
         old, previous = self.widget.children[:1], self._explorer
         mark = f"sw-opened-{explorer.model_id}"
@@ -54,4 +91,4 @@ class DetailPane:
         self.widget.children = []
         close_whole(heading)
         explorer.close()
-        self._on_shut()
+        self._view.set_traits(opened={})
