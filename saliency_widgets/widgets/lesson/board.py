@@ -20,6 +20,7 @@ from saliency_widgets.render import Quantized
 from saliency_widgets.runtime.runner import Runner
 from saliency_widgets.session import Problem, Request, compute, frame_of
 from saliency_widgets.session.frames import coded
+from saliency_widgets.widgets.base.messages import error_text
 from saliency_widgets.widgets.lesson.page import Page
 
 T = TypeVar("T")
@@ -237,6 +238,23 @@ class DoesNotApply(ValueError):  # noqa: N818 - not an error, but a finding of t
     def __init__(self, finding: Finding) -> None:
         super().__init__(finding.what)
         self.remedy = finding.remedy
+
+
+def describe_error(error: Exception) -> dict[str, str]:
+    """Return the message and the remedy for an error of a step."""
+    if isinstance(error, DoesNotApply):
+        return {"message": error_text(error), "remedy": error.remedy}
+    if isinstance(error, torch.OutOfMemoryError):
+        return {
+            "message": "The device ran out of memory for a single row.",
+            "remedy": "Pass a smaller image, free the device's memory, or pass device='cpu'.",
+        }
+    if isinstance(error, (TypeError, ValueError)):
+        return {"message": error_text(error), "remedy": "This step is left out; the others are not affected."}
+    return {
+        "message": f"{type(error).__name__}: {error_text(error)}",
+        "remedy": "Unexpected error: please report it.",
+    }
 
 
 def number(value: float) -> str:

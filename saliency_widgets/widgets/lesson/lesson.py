@@ -10,7 +10,6 @@ from functools import partial
 from typing import Any
 
 import ipywidgets as w
-import torch
 from torch import nn
 from tqdm.auto import tqdm
 
@@ -27,7 +26,6 @@ from saliency_widgets.session.examiner import Check, CheckEvent, Examiner
 from saliency_widgets.session.worker import check_executor, raise_again, worker_error
 from saliency_widgets.widgets.base.interrupts import stop_on_interrupt
 from saliency_widgets.widgets.base.lifetime import Showable, weakly
-from saliency_widgets.widgets.base.messages import error_text
 from saliency_widgets.widgets.base.parts import parts_of
 from saliency_widgets.widgets.base.resending import WorkerWrites
 from saliency_widgets.widgets.explorer import Explorer
@@ -36,7 +34,7 @@ from saliency_widgets.widgets.export.page import LARGEST, Saved, page, titled, w
 from saliency_widgets.widgets.export.saving import provenance
 from saliency_widgets.widgets.export.static_output import Snapshot, WithStaticOutput
 from saliency_widgets.widgets.lesson import basics, methods
-from saliency_widgets.widgets.lesson.board import Board, DoesNotApply
+from saliency_widgets.widgets.lesson.board import Board, describe_error
 from saliency_widgets.widgets.lesson.page import Page
 from saliency_widgets.widgets.lesson.step import Step
 from saliency_widgets.widgets.lesson.view import LessonView
@@ -298,7 +296,7 @@ class Lesson(WithStaticOutput, Showable, w.VBox):
             self.view.show(name, page.content)
         elif error is not None:
             self._failed[name] = error
-            self.view.show(name, {"state": "refused", **_describe_error(error)})
+            self.view.show(name, {"state": "refused", **describe_error(error)})
         self._finished.add(name)
         if len(self._finished) == len(self._steps):
             self.view.set_status(state="done")
@@ -313,7 +311,7 @@ class Lesson(WithStaticOutput, Showable, w.VBox):
         try:
             self._try(step, shot)
         except BaseException as error:
-            self.view.set_status(**_describe_error(worker_error(error)))
+            self.view.set_status(**describe_error(worker_error(error)))
 
     def _try(self, step: Step, shot: int) -> None:
         shots = self._settings.get(step.name, [])
@@ -329,23 +327,6 @@ class Lesson(WithStaticOutput, Showable, w.VBox):
         self.explorer.add_class(mark)
         self.view.set_status(message="", remedy="")
         self.view.send({"type": "tried", "explorer": mark, "control": step.control_class})
-
-
-def _describe_error(error: Exception) -> dict[str, str]:
-    """Return the message and the remedy for an error."""
-    if isinstance(error, DoesNotApply):
-        return {"message": error_text(error), "remedy": error.remedy}
-    if isinstance(error, torch.OutOfMemoryError):
-        return {
-            "message": "The device ran out of memory for a single row.",
-            "remedy": "Pass a smaller image, free the device's memory, or pass device='cpu'.",
-        }
-    if isinstance(error, (TypeError, ValueError)):
-        return {"message": error_text(error), "remedy": "This step is left out; the others are not affected."}
-    return {
-        "message": f"{type(error).__name__}: {error_text(error)}",
-        "remedy": "Unexpected error: please report it.",
-    }
 
 
 def _chosen(steps: Sequence[str] | None) -> list[str]:
