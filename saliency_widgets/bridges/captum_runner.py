@@ -22,10 +22,7 @@ from saliency_widgets.attribution.errors import Cancelled, NotFinite, out_of_mem
 from saliency_widgets.attribution.numerics.completeness import unaccounted
 from saliency_widgets.attribution.numerics.noise import SEED
 from saliency_widgets.attribution.registry import Estimate
-from saliency_widgets.bridges.captum_objects import (
-    patches,
-    single,
-)
+from saliency_widgets.bridges.captum_objects import patches, single
 from saliency_widgets.runtime.errors import backward_failure, in_backward
 from saliency_widgets.runtime.layers.hooks import turn_of
 from saliency_widgets.runtime.layers.selection import check_layer
