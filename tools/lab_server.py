@@ -17,11 +17,14 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
 import psutil
+
+KERNEL = (sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}")
+"""The command that starts a kernel with this interpreter."""
 
 _SETTINGS = {
     "@jupyterlab/apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
@@ -43,7 +46,8 @@ class LabServer:
         open_browser: Whether JupyterLab opens the user's browser itself.
         expose_app: Whether pages get `window.jupyterapp`, which tests drive JupyterLab through.
         log: File for the server's and the kernels' output.
-        kernel: The command that starts a kernel, with "{connection_file}" in it.
+        kernels: The commands that start kernels, by the kernels' names.
+        settings: JupyterLab's settings in addition to those that keep it quiet, by plugin.
     """
 
     def __init__(
@@ -56,7 +60,8 @@ class LabServer:
         open_path: str | None = None,
         open_browser: bool = False,
         expose_app: bool = False,
-        kernel: Sequence[str] = (sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"),
+        kernels: Mapping[str, Sequence[str]] = {"python3": KERNEL},
+        settings: Mapping[str, Mapping[str, object]] = {},
     ) -> None:
         self.root = root.resolve()
         self.home = home.resolve()
@@ -65,7 +70,8 @@ class LabServer:
         self._start_page = "/lab" if open_path is None else f"/lab/tree/{open_path}"
         self._open_browser = open_browser
         self._expose_app = expose_app
-        self._kernel = kernel
+        self._kernels = kernels
+        self._settings = {**_SETTINGS, **settings}
         self._process: subprocess.Popen[bytes] | None = None
         self.base_url = ""
 
@@ -184,11 +190,12 @@ class LabServer:
 
     def _write_home(self) -> None:
         # JUPYTER_PATH is searched before every other folder, so this python3 hides any other.
-        kernel = self.home / "kernels-first" / "kernels" / "python3" / "kernel.json"
-        kernel.parent.mkdir(parents=True, exist_ok=True)
-        spec = {"argv": [*self._kernel], "display_name": "Python 3 (ipykernel)", "language": "python"}
-        kernel.write_text(json.dumps(spec))
-        for name, value in _SETTINGS.items():
+        for name, command in self._kernels.items():
+            kernel = self.home / "kernels-first" / "kernels" / name / "kernel.json"
+            kernel.parent.mkdir(parents=True, exist_ok=True)
+            spec = {"argv": [*command], "display_name": "Python 3 (ipykernel)", "language": "python"}
+            kernel.write_text(json.dumps(spec))
+        for name, value in self._settings.items():
             path = self.home / "settings" / f"{name}.jupyterlab-settings"
             if not path.exists():  # later runs keep what the user changed
                 path.parent.mkdir(parents=True, exist_ok=True)

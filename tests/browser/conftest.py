@@ -6,19 +6,17 @@ tests fail; they never skip.
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shutil
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from ensure_browser import FLAGS, MISSING, find_browser
 from forked_kernels import kernel_server
-from lab import PLAIN_KERNEL, Lab
-from lab_server import LabServer
+from lab import PLAIN, Lab
+from lab_server import KERNEL, LabServer
 from playwright.sync_api import Browser, Error, Page, expect, sync_playwright
 
 VIEWPORT = {"width": 1440, "height": 900}
@@ -70,19 +68,23 @@ def lab_server(
     """A JupyterLab server with folders of its own; its log is test-results/jupyterlab-WORKER.log."""
     folder = tmp_path_factory.mktemp("jupyterlab")
     (folder / "root").mkdir()
-    settings = folder / "home" / "settings" / "@jupyterlab" / "docmanager-extension" / "plugin.jupyterlab-settings"
-    settings.parent.mkdir(parents=True)
-    settings.write_text('{"autosave": false}')  # a notebook that is closed meanwhile is an error on the console
     worker = os.environ.get("PYTEST_XDIST_WORKER", "main")
     log = pytestconfig.rootpath / "test-results" / f"jupyterlab-{worker}.log"
-    plain = folder / "home" / "kernels-first" / "kernels" / PLAIN_KERNEL["name"] / "kernel.json"
-    plain.parent.mkdir(parents=True)
-    argv = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
-    plain.write_text(json.dumps({"argv": argv, **PLAIN_KERNEL}))
-    with kernel_server() as kernel:
-        server = LabServer(folder / "root", folder / "home", token="", log=log, expose_app=True, kernel=kernel)
-        with server:
-            yield server
+    # A notebook that is closed while it is saved opens a dialog, over the next test.
+    settings = {"@jupyterlab/docmanager-extension/plugin": {"autosave": False}}
+    with (
+        kernel_server() as forked,
+        LabServer(
+            folder / "root",
+            folder / "home",
+            token="",
+            log=log,
+            expose_app=True,
+            kernels={"python3": forked, PLAIN: KERNEL},
+            settings=settings,
+        ) as server,
+    ):
+        yield server
 
 
 @pytest.fixture

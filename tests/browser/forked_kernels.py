@@ -32,7 +32,7 @@ PRELOADED = ("torch", "pandas", "skimage.data", "ipykernel.kernelapp", "efficien
 @contextmanager
 def kernel_server() -> Iterator[Sequence[str]]:
     """Within the block kernels can be forked; the value is the command that Jupyter starts them by."""
-    import psutil
+    import psutil  # not above: `start` runs without the installed packages
 
     folder = tempfile.TemporaryDirectory()
     address = Path(folder.name, "kernels")  # of a socket it may have 104 letters

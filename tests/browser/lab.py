@@ -14,7 +14,7 @@ import shutil
 import signal
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -25,9 +25,9 @@ from playwright.sync_api import Error, Locator, Page
 
 THEMES = {"light": "JupyterLab Light", "dark": "JupyterLab Dark"}
 
-_KERNELSPEC = {"name": "python3", "display_name": "Python 3 (ipykernel)", "language": "python"}
-# One that isn't forked: stored widgets are not shown where a page is loaded while its kernel starts at once.
-PLAIN_KERNEL = {"name": "plain", "display_name": "Python 3 (plain)", "language": "python"}
+PLAIN = "plain"
+"""A kernel that isn't forked: a page that is loaded doesn't show stored widgets where its kernel is there at once."""
+
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 _workspaces = itertools.count()
 
@@ -194,9 +194,7 @@ class Lab:
 
     # ---- notebooks
 
-    def write_notebook(
-        self, cells: Sequence[str], name: str = "test.ipynb", kernel: Mapping[str, str] = _KERNELSPEC
-    ) -> str:
+    def write_notebook(self, cells: Sequence[str], name: str = "test.ipynb", kernel: str = "python3") -> str:
         """Write a notebook with these code cells into the test's folder; return the path to `open` it by."""
         book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
         return self._write(book, name, kernel)
@@ -401,8 +399,8 @@ class Lab:
         # JupyterLab throws when a second splash, the one of a theme change, meets the first as it fades.
         self.page.locator("#jupyterlab-splash").wait_for(state="detached", timeout=60_000)
 
-    def _write(self, book: nbformat.NotebookNode, name: str, kernel: Mapping[str, str] = _KERNELSPEC) -> str:
-        book.metadata["kernelspec"] = {**kernel}
+    def _write(self, book: nbformat.NotebookNode, name: str, kernel: str = "python3") -> str:
+        book.metadata["kernelspec"] = {"name": kernel, "display_name": "Python 3 (ipykernel)", "language": "python"}
         path = self.folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         nbformat.write(book, path)

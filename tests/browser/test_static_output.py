@@ -8,7 +8,7 @@ import io
 import nbformat
 import numpy as np
 import pytest
-from lab import PLAIN_KERNEL, Lab
+from lab import PLAIN, Lab
 from nbconvert import HTMLExporter
 from PIL import Image
 from playwright.sync_api import Locator, expect
@@ -66,7 +66,7 @@ def expect_widget(output: Locator) -> None:
 
 
 def test_a_notebook_without_its_widgets_shows_what_they_showed(lab: Lab) -> None:
-    path = lab.write_notebook([SETUP, *CELLS], kernel=PLAIN_KERNEL)
+    path = lab.write_notebook([SETUP, *CELLS], kernel=PLAIN)
     lab.open(path)
     lab.run_all()
     lab.execute("explorer.update(target=2, colormap='viridis')")  # no cell runs: a thread brings it up to date
@@ -110,7 +110,7 @@ def test_a_notebook_without_its_widgets_shows_what_they_showed(lab: Lab) -> None
 
 
 def test_stored_widgets_are_shown_and_closed_ones_are_not(lab: Lab) -> None:
-    path = lab.write_notebook([SETUP, EXPLORER, "explorer.wait()\nNone"], kernel=PLAIN_KERNEL)
+    path = lab.write_notebook([SETUP, EXPLORER, "explorer.wait()\nNone"], kernel=PLAIN)
     lab.open(path)
     lab.js("await app.commands.execute(arg);", STATE)
     try:
