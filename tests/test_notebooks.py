@@ -14,14 +14,12 @@ import pytest
 from nbclient import NotebookClient
 from nbconvert import HTMLExporter
 from nbformat import NotebookNode
+from toys import demo_size
 
 NOTEBOOKS = sorted((Path(__file__).parent.parent / "notebooks").glob("*.ipynb"))
 # What each prints when its promise holds.
 PROOFS = {"tune": "equal to the first time: True"}
 STATE = "application/vnd.jupyter.widget-state+json"
-
-# The images of the demo, 224 pixels wide, take most of the time.
-SIZED = "from saliency_widgets.demos import imagenet\n\nimagenet._SIZE = {}"
 
 VIEWS = 24
 MODELS = """
@@ -82,7 +80,7 @@ def test_there_are_notebooks():
 def test_notebook_runs(path, size):
     book = nbformat.read(path, as_version=4)
     assert not any(cell.get("outputs") for cell in book.cells), "notebooks are committed without outputs"
-    book.cells.insert(0, nbformat.v4.new_code_cell(SIZED.format(size)))
+    book.cells.insert(0, nbformat.v4.new_code_cell(demo_size(size)))
     widgets = run(book, path.parent)
     printed = "".join(o.get("text", "") for cell in book.cells for o in cell.get("outputs", []))
     assert PROOFS.get(path.stem, "equal to the screen: True") in printed

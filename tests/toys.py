@@ -22,6 +22,11 @@ from saliency_widgets.session.problem import Problem
 from saliency_widgets.session.request import Request
 
 
+def demo_size(size: int) -> str:
+    """Return code after which the demo's images are so many pixels wide: at 224 they take most of a test's time."""
+    return f"from saliency_widgets.demos import imagenet\n\nimagenet._SIZE = {size}\n"
+
+
 def each(names: str | tuple[str, ...], cases: Iterable[Any], ids: Any = None) -> Callable[[Callable], Callable]:
     """Like ``pytest.mark.parametrize``, all cases in one test: for small ones, of which nobody needs to run one alone.
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from lab import Lab
 from playwright.sync_api import Locator
+from toys import demo_size
 
 from saliency_widgets import render
 
@@ -27,8 +28,10 @@ net = nn.Sequential(
 photo = sample_image("chelsea").resize((224, 224))
 """
 
-# In the kernel, before a demo: images of 144 pixels instead of 224, where the model still knows the cat and the coffee.
-SMALLER = "from saliency_widgets.demos import imagenet\n\nimagenet._SIZE = 144\n"
+SMALL = NET + "explorer = sw.explore(net, photo, method='gradient')\nexplorer"
+
+SMALLER = demo_size(144)  # where the model still knows the cat and the coffee
+DEMO = SMALLER + "import saliency_widgets as sw\nexplorer = sw.demo(method='gradient')\nexplorer"
 
 # The color on the canvas at the middle of each pixel of the image.
 PIXELS = """(canvas, [height, width]) => {
@@ -145,3 +148,12 @@ class Seen:
     def handle(self, name: str, number: int = 0) -> Locator:
         """The handle of a slider."""
         return self.control(name).locator(".noUi-handle").nth(number)
+
+
+def open_explorer(lab: Lab, code: str) -> Seen:
+    """The explorer that a cell makes, in a notebook of its own, with its map."""
+    lab.open(lab.write_notebook([code]))
+    lab.run_all()
+    seen = Seen(lab, lab.output(0))
+    seen.wait()
+    return seen

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from lab import Lab
 from playwright.sync_api import Locator, expect
-from seen import NET, Seen
+from seen import NET, Seen, open_explorer
 
 pytestmark = pytest.mark.browser
 
@@ -42,11 +42,7 @@ NAMELESS = """root => {
 
 @pytest.fixture
 def seen(lab: Lab) -> Seen:
-    lab.open(lab.write_notebook([CELL]))
-    lab.run_all()
-    result = Seen(lab, lab.output(0))
-    result.wait()
-    return result
+    return open_explorer(lab, CELL)
 
 
 def tab_to(lab: Lab, target: Locator) -> None:

@@ -8,14 +8,13 @@ import numpy as np
 import pytest
 from lab import Lab
 from playwright.sync_api import expect
-from seen import NET, SMALLER, Seen, overlay
+from seen import DEMO, SMALL, SMALLER, Seen, open_explorer, overlay
 
 from saliency_widgets import render
 
 pytestmark = pytest.mark.browser
 
 NOTEBOOK = Path(__file__).parents[2] / "notebooks" / "explore.ipynb"
-SMALL = NET + "explorer = sw.explore(net, photo, method='gradient')\nexplorer"
 FRESH = "sw.attribute(**explorer.settings)"
 
 
@@ -23,18 +22,6 @@ def assert_seen(seen: Seen, expected: np.ndarray) -> None:
     """The page shows these pixels within 1/255."""
     difference = np.abs(seen.pixels(len(expected)).astype(int) - expected.astype(int))
     assert difference.max() <= 1, f"{(difference.max(2) > 1).sum()} pixels differ, by up to {difference.max()}"
-
-
-def demo(lab: Lab) -> Seen:
-    return opened(lab, SMALLER + "import saliency_widgets as sw\nexplorer = sw.demo(method='gradient')\nexplorer")
-
-
-def opened(lab: Lab, code: str = SMALL) -> Seen:
-    lab.open(lab.write_notebook([code]))
-    lab.run_all()
-    seen = Seen(lab, lab.output(0))
-    seen.wait()
-    return seen
 
 
 def test_the_notebook_shows_the_egyptian_cat_and_more_steps_arrive_frame_by_frame(lab: Lab) -> None:
@@ -81,7 +68,7 @@ def test_the_notebook_shows_the_egyptian_cat_and_more_steps_arrive_frame_by_fram
 
 
 def test_display_moves_repaint_with_the_kernel_stopped(lab: Lab) -> None:
-    seen = opened(lab)
+    seen = open_explorer(lab, SMALL)
     result = seen.expected(FRESH)
     assert_seen(seen, overlay(result))
     with lab.paused_kernel():
@@ -168,10 +155,7 @@ explorer
 
 
 def test_a_hundred_positions_of_a_slider_leave_the_last_map_and_nothing_stale(lab: Lab) -> None:
-    lab.open(lab.write_notebook([COUNTED]))
-    lab.run_all()
-    seen = Seen(lab, lab.output(0))
-    seen.wait()  # the page has come to rest: the slider stays where it is
+    seen = open_explorer(lab, COUNTED)  # the page has come to rest: the slider stays where it is
     expect(seen.output.locator(".sw-predictions .bar")).to_have_count(10)
     seen.listen()
     handle = seen.handle("noise_level")
@@ -209,7 +193,7 @@ def test_a_hundred_positions_of_a_slider_leave_the_last_map_and_nothing_stale(la
 
 
 def test_bars_search_errors_and_stop(lab: Lab) -> None:
-    seen = demo(lab)
+    seen = open_explorer(lab, DEMO)
     title = seen.root.locator(".sw-title")
     expect(title).to_have_text("Gradient · Egyptian cat")
     bars = seen.output.locator(".sw-predictions .bar")
@@ -313,7 +297,7 @@ def test_a_control_never_used_before_moves_while_a_cell_runs(lab: Lab) -> None:
 
 
 def test_a_kernel_that_is_gone_is_told_and_the_display_still_moves(lab: Lab) -> None:
-    seen = demo(lab)
+    seen = open_explorer(lab, DEMO)
     lab.execute("explorer.update(method='smoothgrad', n_samples=500)")
     seen.root.locator(".sw-progress-text", has_text="of 500 samples").wait_for()
     lab.restart_kernel()
@@ -327,7 +311,7 @@ def test_a_kernel_that_is_gone_is_told_and_the_display_still_moves(lab: Lab) -> 
 
 
 def test_wait_sends_again_what_the_page_has_and_nothing_is_painted(lab: Lab) -> None:
-    seen = opened(lab)
+    seen = open_explorer(lab, SMALL)
     lab.wait_for_value("explorer.view.checked", True)  # the check-up runs in idle time
     lab.execute("explorer.session._jobs._executor.close()")  # nothing else is sent meanwhile
     received = "window.__messages['recv comm_msg'] ?? 0"
@@ -344,7 +328,7 @@ def test_wait_sends_again_what_the_page_has_and_nothing_is_painted(lab: Lab) -> 
 
 
 def test_hover_tells_the_pixel_its_value_and_its_share(lab: Lab) -> None:
-    seen = opened(lab)
+    seen = open_explorer(lab, SMALL)
     result = seen.expected(FRESH)
     values = result["codes"] / 65534 * result["high"]
     box = seen.canvas.bounding_box()
@@ -360,7 +344,7 @@ def test_hover_tells_the_pixel_its_value_and_its_share(lab: Lab) -> None:
 
 
 def test_a_reloaded_page_shows_the_same_map_and_goes_on(lab: Lab) -> None:
-    seen = opened(lab)
+    seen = open_explorer(lab, SMALL)
     lab.execute("explorer.annotations.fill_style = 'red'; explorer.annotations.fill_rect(0, 0, 20, 20)")
     before = seen.expected(FRESH)
     lab.save()
@@ -387,7 +371,7 @@ def test_it_fits_and_nothing_jumps(lab: Lab, width: int, theme: str) -> None:
     lab.theme(theme)
     if width < 1000:
         lab.js("if (!app.shell.leftCollapsed) app.shell.collapseLeft();")
-    seen = demo(lab)
+    seen = open_explorer(lab, DEMO)
     lab.page.wait_for_timeout(300)
     explorer = seen.output.locator(".sw-explorer")
     assert explorer.evaluate("e => e.scrollWidth <= e.clientWidth + 1"), "it is wider than its cell"
@@ -423,10 +407,7 @@ explorer
 
 
 def test_an_image_that_is_edited_in_another_cell_is_seen_with_the_next_move(lab: Lab) -> None:
-    lab.open(lab.write_notebook([EDITED]))
-    lab.run_all()
-    seen = Seen(lab, lab.output(0))
-    seen.wait()
+    seen = open_explorer(lab, EDITED)
     before = seen.expected(FRESH)
     assert_seen(seen, overlay(before))
     lab.execute("photo.paste(ImageOps.mirror(photo))")

@@ -16,7 +16,7 @@ import torch
 from lab import Lab
 from PIL import Image
 from playwright.sync_api import Browser, Page, expect
-from seen import NET, PIXELS, SMALLER, Seen
+from seen import DEMO, PIXELS, SMALL, open_explorer
 from torch import nn
 
 import saliency_widgets as sw
@@ -347,9 +347,7 @@ DELAY_THE_FIRST = """() => {
 
 
 def test_what_is_drawn_is_kept_though_an_older_image_is_told_last(lab: Lab) -> None:
-    lab.open(lab.write_notebook([NET + "explorer = sw.explore(net, photo, method='gradient')\nexplorer"]))
-    lab.run_all()
-    Seen(lab, lab.output(0)).wait()
+    open_explorer(lab, SMALL)
     lab.page.evaluate(DELAY_THE_FIRST)
     lab.execute(DRAWN + "\nexplorer.annotations.fill_rect(10, 20, 60, 30)")
     lab.page.wait_for_function("window.late")
@@ -362,11 +360,7 @@ def test_what_is_drawn_is_kept_though_an_older_image_is_told_last(lab: Lab) -> N
 
 
 def test_the_save_section_writes_a_page_with_what_was_drawn(lab: Lab, browser: Browser) -> None:
-    cell = "import saliency_widgets as sw\nexplorer = sw.demo(method='gradient')\nexplorer"
-    lab.open(lab.write_notebook([SMALLER + cell]))
-    lab.run_all()
-    seen = Seen(lab, lab.output(0))
-    seen.wait()
+    seen = open_explorer(lab, DEMO)
     lab.add_cell("explorer.annotations.fill_style = 'cyan'\nexplorer.annotations.fill_rect(10, 20, 60, 30)")
     lab.execute(DRAWN)
     lab.wait_for_value("drawn()", True)  # an empty canvas is told first

@@ -11,7 +11,7 @@ from soak.browser import SHOWN
 
 pytestmark = [pytest.mark.browser, pytest.mark.soak]
 
-SECONDS = 30.0  # and what is left of a round
+SECONDS = 60.0  # and what is left of a round
 
 
 def test_some_rounds_of_the_attack_in_the_browser_find_nothing() -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from lab import Lab
 from playwright.sync_api import expect
-from seen import Seen
+from seen import Seen, open_explorer
 
 pytestmark = pytest.mark.browser
 
@@ -21,11 +21,7 @@ MARKED = "int(explorer.trust._sections[0].region.sum())"
 
 @pytest.fixture
 def seen(lab: Lab) -> Seen:
-    lab.open(lab.write_notebook([PLANTED]))
-    lab.run_all()
-    result = Seen(lab, lab.output(0))
-    result.wait()
-    return result
+    return open_explorer(lab, PLANTED)
 
 
 def unfold(seen: Seen) -> None:
