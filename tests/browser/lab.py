@@ -48,7 +48,8 @@ if (!widget.__counted) {
   widget.__counted = true;
   window.__messages = {};
   widget.sessionContext.session.kernel.anyMessage.connect((_, {msg, direction}) => {
-    const key = direction + ' ' + msg.header.msg_type;
+    const echoed = msg.content.data?.method === 'echo_update';
+    const key = direction + ' ' + (echoed ? 'echo' : msg.header.msg_type);
     window.__messages[key] = (window.__messages[key] ?? 0) + 1;
   });
 }
@@ -338,8 +339,8 @@ class Lab:
     def messages(self) -> Counter[str]:
         """Messages on the kernel's channels so far, by direction and type.
 
-        Keys read "send comm_msg" (to the kernel) and "recv comm_msg". Subtract two readings
-        to count a gesture's.
+        Keys read "send comm_msg" (to the kernel) and "recv comm_msg"; "recv echo" is what the page itself has sent,
+        sent back. Subtract two readings to count a gesture's.
         """
         return Counter(self.js("return window.__messages;"))
 

@@ -100,6 +100,7 @@ class Seen:
 
     def wait(self, state: str = "done", seconds: float = 90) -> None:
         """Wait until the page shows this state, and the last frame that the kernel sent."""
+        self.lab.execute(f"{self.name}.session.wait({seconds})", seconds=seconds)
         self.root.locator(f"xpath=self::*[@data-state='{state}']").wait_for(timeout=1000 * seconds)
         self.lab.execute(f"{self.name}.view.flush()")
         while True:  # a redraw may overtake the frame that was asked for

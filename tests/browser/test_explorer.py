@@ -314,14 +314,13 @@ def test_wait_sends_again_what_the_page_has_and_nothing_is_painted(lab: Lab) -> 
     seen = open_explorer(lab, SMALL)
     lab.wait_for_value("explorer.view.checked", True)  # the check-up runs in idle time
     lab.execute("explorer.session._jobs._executor.close()")  # nothing else is sent meanwhile
-    received = "window.__messages['recv comm_msg'] ?? 0"
     seen.listen()
-    before = lab.page.evaluate(received)
+    before = lab.messages()
     lab.execute("explorer.wait(60) and None")
-    sent = lab.page.evaluate(received) - before
+    sent = (lab.messages() - before)["recv comm_msg"]
     assert 0 < sent < 40
     lab.execute("explorer.wait(60) and None")
-    assert lab.page.evaluate(received) - before == sent
+    assert (lab.messages() - before)["recv comm_msg"] == sent
     lab.page.evaluate("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
     assert seen.paints() == []
     assert lab.errors == []
