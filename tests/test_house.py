@@ -361,6 +361,7 @@ def test_the_script_fails_with_one_line(environ: dict[str, str]) -> None:
     assert result.stderr.count("\n") == 1
 
 
+@pytest.mark.soak
 def test_without_a_browser_the_browser_tests_fail_and_do_not_skip() -> None:
     command = [
         sys.executable,

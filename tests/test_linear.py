@@ -109,6 +109,7 @@ READ: dict[str, tuple[Callable[[int], Callable[[], Any]], int]] = {
 }
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize("what", READ)
 def test_reading_takes_time_in_proportion(what: str) -> None:
     # Other processes take caches and turns away, now and then; work that is quadratic is so in every try.

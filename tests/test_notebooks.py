@@ -14,7 +14,6 @@ import pytest
 from nbclient import NotebookClient
 from nbconvert import HTMLExporter
 from nbformat import NotebookNode
-from toys import demo_size
 
 NOTEBOOKS = sorted((Path(__file__).parent.parent / "notebooks").glob("*.ipynb"))
 # What each prints when its promise holds.
@@ -75,18 +74,18 @@ def test_there_are_notebooks():
     assert NOTEBOOKS
 
 
-@pytest.mark.parametrize("size", [64, pytest.param(224, marks=pytest.mark.soak)])
+@pytest.mark.soak
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_notebook_runs(path, size):
+def test_notebook_runs(path):
     book = nbformat.read(path, as_version=4)
     assert not any(cell.get("outputs") for cell in book.cells), "notebooks are committed without outputs"
-    book.cells.insert(0, nbformat.v4.new_code_cell(demo_size(size)))
     widgets = run(book, path.parent)
     printed = "".join(o.get("text", "") for cell in book.cells for o in cell.get("outputs", []))
     assert PROOFS.get(path.stem, "equal to the screen: True") in printed
     assert [key for key, widget in widgets.items() if not is_finished(widget)] == []
 
 
+@pytest.mark.soak
 def test_wait_some_cells_later_stores_every_finished_result(tmp_path):
     made = [code for k in range(VIEWS // 2) for code in (IMAGE.format(4 + 3 * k), TABLE.format(k), "1 + 1")]
     book = nbformat.v4.new_notebook(

@@ -380,6 +380,7 @@ def client() -> Iterator[Any]:
         yield client
 
 
+@pytest.mark.soak
 def test_a_dask_cluster_finds_the_same_and_the_model_travels_once_to_each_worker(
     here: sw.Sweep, client: Any, travels: Travels
 ) -> None:
@@ -388,6 +389,7 @@ def test_a_dask_cluster_finds_the_same_and_the_model_travels_once_to_each_worker
     assert travels.sent == 2
 
 
+@pytest.mark.soak
 def test_workers_that_are_killed_lose_nothing(here: sw.Sweep, client: Any, travels: Travels, tmp_path: Path) -> None:
     killed = 2
     workers = set(client.run(os.getpid).values())
@@ -415,6 +417,7 @@ def test_a_cluster_that_is_closed_is_told(client: Any, tmp_path: Path) -> None:
 # ---- interruptions
 
 
+@pytest.mark.soak
 def test_killed_after_half_it_computes_only_the_rest(tmp_path: Path, here: sw.Sweep) -> None:
     store, script = tmp_path / "cells.sqlite", tmp_path / "script.py"
     script.write_text(
@@ -563,6 +566,7 @@ def test_code_of_the_callers_counts_in_a_file(tmp_path: Path, what: str, monkeyp
         assert np.allclose(5 * before, after)
 
 
+@pytest.mark.soak
 def test_names_are_the_same_in_another_process() -> None:
     places = [str(ROOT / "tests" / "api"), str(ROOT / "tests")]
     code = (
@@ -595,6 +599,7 @@ def test_after_control_c_it_goes_on_where_it_was() -> None:
     assert len(result.table) == 6
 
 
+@pytest.mark.soak
 def test_an_executor_that_dies_is_told_and_what_was_finished_is_kept(tmp_path: Path, here: sw.Sweep) -> None:
     class Dying(Counting):
         def submit(self, fn: Any, /, key: Any, cell: Any, packed: Any) -> cf.Future:  # type: ignore[override]

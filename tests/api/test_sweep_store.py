@@ -131,6 +131,7 @@ def test_a_map_of_another_size_than_the_image_is_refused(path: Path) -> None:
         assert list(store.get(list("0123"))) == ["1"]
 
 
+@pytest.mark.soak
 def test_no_damage_gives_another_map_a_raw_error_or_a_hang() -> None:
     figures = stores.attack(0, math.inf, files=2000)
     assert dict.fromkeys(figures.faults, 0) == figures.faults, figures.examples
@@ -243,7 +244,7 @@ def test_a_query_without_end_is_ended(path: Path, monkeypatch: pytest.MonkeyPatc
         Store(path)
 
 
-@pytest.mark.parametrize("what", ["trap", "lock"])
+@pytest.mark.parametrize("what", ["trap", pytest.param("lock", marks=pytest.mark.soak)])
 def test_control_c_is_heard(path: Path, what: str) -> None:
     if what == "trap":
         write_trap(path)

@@ -87,6 +87,7 @@ def test_a_linear_model_is_exact_and_its_error_zero(n_steps):
         assert bool((result.map_error < 1e-12).all())
 
 
+@pytest.mark.soak
 def test_the_error_it_tells_is_near_the_true_one_on_a_real_model(pretrained64, cat):
     fine = sw.attribute(pretrained64, cat, target=285, n_steps=96, quadrature="trapezoid").values
     for result in estimates(pretrained64, cat, "integrated_gradients", target=285, n_steps=48, tolerance=0):

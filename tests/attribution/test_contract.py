@@ -248,7 +248,7 @@ def test_it_can_be_cancelled_anywhere_in_a_pass(method, training):
     # Forward and backward of each pass, and not only between them.
     assert len(requested) > 4 * passes
     begun = []
-    for turn in sorted({1, 2, len(requested), *range(1, len(requested), max(1, len(requested) // 12))}):
+    for turn in sorted({1, 2, len(requested), *range(1, len(requested), max(1, len(requested) // 5))}):
         count = []
 
         def check(turn=turn, count=count):

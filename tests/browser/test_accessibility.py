@@ -54,6 +54,7 @@ def tab_to(lab: Lab, target: Locator) -> None:
     raise AssertionError("Tab doesn't lead there")
 
 
+@pytest.mark.soak
 def test_folds_open_by_keyboard_and_say_whether_they_are(lab: Lab, seen: Seen) -> None:
     seen.control("method").locator("select").focus()
     lab.execute(IN_KERNEL)

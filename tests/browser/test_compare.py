@@ -121,6 +121,7 @@ def painted_last(lab: Lab) -> None:
     lab.page.wait_for_function("window.__grid.length > 0 && window.__grid.at(-1).left === 0")
 
 
+@pytest.mark.soak
 def test_a_display_slider_repaints_all_cells_within_two_frames_and_without_the_kernel(lab: Lab) -> None:
     grid = opened(lab, GRID)
     cells = grid.locator(".sw-cell")
@@ -213,6 +214,7 @@ def test_one_pixel_is_read_in_all_cells_and_two_cells_are_subtracted(lab: Lab) -
     assert lab.errors == []
 
 
+@pytest.mark.soak
 def test_a_cell_opens_in_the_explorer_by_click_and_by_key(lab: Lab) -> None:
     grid = opened(lab, MODELS)
     cells = grid.locator(".sw-cell")

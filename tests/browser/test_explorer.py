@@ -24,6 +24,7 @@ def assert_seen(seen: Seen, expected: np.ndarray) -> None:
     assert difference.max() <= 1, f"{(difference.max(2) > 1).sum()} pixels differ, by up to {difference.max()}"
 
 
+@pytest.mark.soak
 def test_the_notebook_shows_the_egyptian_cat_and_more_steps_arrive_frame_by_frame(lab: Lab) -> None:
     lab.open(lab.copy_notebook(NOTEBOOK))
     lab.execute(SMALLER)
@@ -154,6 +155,7 @@ explorer
 )
 
 
+@pytest.mark.soak
 def test_a_hundred_positions_of_a_slider_leave_the_last_map_and_nothing_stale(lab: Lab) -> None:
     seen = open_explorer(lab, COUNTED)  # the page has come to rest: the slider stays where it is
     expect(seen.output.locator(".sw-predictions .bar")).to_have_count(10)
@@ -247,6 +249,7 @@ BUSY = [
 ]
 
 
+@pytest.mark.soak
 def test_a_control_never_used_before_moves_while_a_cell_runs(lab: Lab) -> None:
     lab.open(lab.write_notebook(BUSY))
     lab.js(
@@ -342,6 +345,7 @@ def test_hover_tells_the_pixel_its_value_and_its_share(lab: Lab) -> None:
     expect(readout).to_contain_text(render.format_number(float(values[50, 101])))
 
 
+@pytest.mark.soak
 def test_a_reloaded_page_shows_the_same_map_and_goes_on(lab: Lab) -> None:
     seen = open_explorer(lab, SMALL)
     lab.execute("explorer.annotations.fill_style = 'red'; explorer.annotations.fill_rect(0, 0, 20, 20)")
@@ -364,7 +368,10 @@ def test_a_reloaded_page_shows_the_same_map_and_goes_on(lab: Lab) -> None:
     assert lab.errors == []
 
 
-@pytest.mark.parametrize(("width", "theme"), [(700, "dark"), (1000, "light"), (1600, "dark")])
+@pytest.mark.parametrize(
+    ("width", "theme"),
+    [(1000, "light"), *(pytest.param(width, "dark", marks=pytest.mark.soak) for width in (700, 1600))],
+)
 def test_it_fits_and_nothing_jumps(lab: Lab, width: int, theme: str) -> None:
     lab.page.set_viewport_size({"width": width, "height": 900})
     lab.theme(theme)
@@ -405,6 +412,7 @@ explorer
 )
 
 
+@pytest.mark.soak
 def test_an_image_that_is_edited_in_another_cell_is_seen_with_the_next_move(lab: Lab) -> None:
     seen = open_explorer(lab, EDITED)
     before = seen.expected(FRESH)

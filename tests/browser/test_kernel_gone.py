@@ -89,6 +89,7 @@ def test_an_explorer_says_what_still_works_once_a_menu_moves(lab: Lab) -> None:
     lab.screenshot("explorer-dark", output)
 
 
+@pytest.mark.soak
 def test_whatever_asks_the_kernel_is_answered_by_the_line(lab: Lab) -> None:
     requests = {
         "slider": lambda output: step(output.locator(".sw-control-n_samples .noUi-handle").first),

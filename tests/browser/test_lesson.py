@@ -159,7 +159,10 @@ def test_everything_works_while_the_kernel_is_stopped(lab: Lab) -> None:
     assert lab.errors == []
 
 
-@pytest.mark.parametrize(("theme", "size"), [("light", (1280, 800)), ("dark", (1920, 1080))])
+@pytest.mark.parametrize(
+    ("theme", "size"),
+    [("light", (1280, 800)), pytest.param("dark", (1920, 1080), marks=pytest.mark.soak)],
+)
 def test_words_are_large_and_clear_and_nothing_is_cut_off_or_jumps(lab: Lab, theme: Any, size: tuple[int, int]) -> None:
     lab.page.set_viewport_size({"width": size[0], "height": size[1]})
     root = shown(lab)
@@ -187,6 +190,7 @@ def test_words_are_large_and_clear_and_nothing_is_cut_off_or_jumps(lab: Lab, the
     assert heights.pop() <= size[1] - 110, "the whole lesson is seen at once below JupyterLab's bars"
 
 
+@pytest.mark.soak
 def test_try_it_moves_an_explorer_to_the_steps_control(lab: Lab) -> None:
     root = shown(lab)
     root.locator(".sw-lesson-step").nth(list(STEPS).index("channels")).click()

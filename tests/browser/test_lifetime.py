@@ -40,6 +40,7 @@ UNNAMED = "sw.explore(make(), image, method='gradient')"
 NAMED = "made = sw.explore(make(), image, method='gradient')\nmade"
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize("cell", [UNNAMED, NAMED], ids=["unnamed", "named"])
 def test_of_five_runs_of_a_cell_two_models_are_held_at_most(lab: Lab, cell: str) -> None:
     lab.open(lab.write_notebook([SETUP, cell]))

@@ -49,6 +49,7 @@ def left_by_a_run(
     return memory.growth(before, margin * runs).nodes / runs
 
 
+@pytest.mark.soak
 def test_a_cell_that_runs_again_leaves_no_elements(lab: Lab) -> None:
     lab.open(lab.write_notebook([SETUP + PLAIN, SHOWN, "display(*plain(shown))"]))
     lab.run_cell(0, seconds=120)

@@ -305,6 +305,7 @@ def test_a_damaged_page_says_so(explorer, tmp_path, page):
     expect(page.locator("#sw-view")).to_contain_text("could not be opened")
 
 
+@pytest.mark.soak
 def test_the_demo_fits_into_a_mail(browser: Browser, tmp_path, opened):
     explorer = sw.demo(method="smoothgrad", n_samples=4)
     try:
@@ -346,6 +347,7 @@ DELAY_THE_FIRST = """() => {
 }"""
 
 
+@pytest.mark.soak
 def test_what_is_drawn_is_kept_though_an_older_image_is_told_last(lab: Lab) -> None:
     open_explorer(lab, SMALL)
     lab.page.evaluate(DELAY_THE_FIRST)
@@ -359,6 +361,7 @@ def test_what_is_drawn_is_kept_though_an_older_image_is_told_last(lab: Lab) -> N
     assert lab.errors == []
 
 
+@pytest.mark.soak
 def test_the_save_section_writes_a_page_with_what_was_drawn(lab: Lab, browser: Browser) -> None:
     seen = open_explorer(lab, DEMO)
     lab.add_cell("explorer.annotations.fill_style = 'cyan'\nexplorer.annotations.fill_rect(10, 20, 60, 30)")

@@ -65,6 +65,7 @@ def expect_widget(output: Locator) -> None:
     expect(output.locator(".sw-static")).not_to_be_visible()
 
 
+@pytest.mark.soak
 def test_a_notebook_without_its_widgets_shows_what_they_showed(lab: Lab) -> None:
     path = lab.write_notebook([SETUP, *CELLS], kernel=PLAIN)
     lab.open(path)
@@ -109,6 +110,7 @@ def test_a_notebook_without_its_widgets_shows_what_they_showed(lab: Lab) -> None
         context.close()
 
 
+@pytest.mark.soak
 def test_stored_widgets_are_shown_and_closed_ones_are_not(lab: Lab) -> None:
     path = lab.write_notebook([SETUP, EXPLORER, "explorer.wait()\nNone"], kernel=PLAIN)
     lab.open(path)

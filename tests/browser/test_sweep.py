@@ -20,6 +20,7 @@ SWEEP = """found = sw.sweep(
 found.widget_for(explorer)"""
 
 
+@pytest.mark.soak
 def test_the_recommended_setting_is_used_by_a_button(lab: Lab) -> None:
     lab.open(lab.write_notebook([EXPLORER, SWEEP]))
     lab.run_all()

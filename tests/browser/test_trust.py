@@ -82,6 +82,7 @@ def test_a_region_is_marked_taken_away_and_undone_by_pointer_and_by_keys(lab: La
     assert lab.errors == []
 
 
+@pytest.mark.soak
 def test_the_strongest_part_is_marked_and_the_sliders_stay_free_while_checks_run(lab: Lab, seen: Seen) -> None:
     unfold(seen)
     share = seen.handle("share")

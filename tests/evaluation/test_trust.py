@@ -142,6 +142,7 @@ def test_what_does_not_fit_an_evaluation_is_said(change, error, said):
         sw.evaluate(conv_net(), images(0, 1, 3, 8, 8), **arguments)
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize("kind", KINDS)
 def test_on_the_cat_a_perfect_ranking_beats_every_random_one(pretrained: Classifier, kind):
     """Nine blocks in the order that a greedy search finds, against the same blocks in random orders."""
@@ -172,6 +173,7 @@ def test_on_the_cat_a_perfect_ranking_beats_every_random_one(pretrained: Classif
         assert area(order) > max(drawn)
 
 
+@pytest.mark.soak
 def test_on_the_cat_grad_cam_beats_the_same_map_moved_elsewhere(pretrained: Classifier):
     problem = Problem(pretrained.model, sample_image("chelsea"), transform=pretrained.transform)
     target = int(problem.logits.argmax())

@@ -221,7 +221,13 @@ class Moves(RuleBasedStateMachine):
             assert self.cache.info().bytes == 0
 
 
-Moves.TestCase.settings = settings(
-    max_examples=16, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck)
-)
+class ManyMoves(Moves):
+    """The same for longer."""
+
+
+for moves, examples in ((Moves, 10), (ManyMoves, 24)):
+    moves.TestCase.settings = settings(
+        max_examples=examples, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck)
+    )
 TestMoves = pytest.mark.filterwarnings("ignore")(Moves.TestCase)
+TestManyMoves = pytest.mark.soak(pytest.mark.filterwarnings("ignore")(ManyMoves.TestCase))

@@ -34,6 +34,7 @@ def runs() -> Iterator[dict[str, Future[running.Run]]]:
         yield {name: pool.submit(running.run, name, 1, SECONDS) for name in ATTACKS}
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize("name", ATTACKS)
 def test_some_rounds_of_an_attack_find_nothing(name: str, runs: dict[str, Future[running.Run]]) -> None:
     figures = runs[name].result().figures

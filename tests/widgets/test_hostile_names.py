@@ -96,7 +96,11 @@ def check_page(path: Path, *expected: str) -> None:
     assert all(name in shown for name in expected), shown
 
 
-@pytest.fixture(params=GROUPS, ids=lambda names: names[0])
+# Two of the groups have each body, and each of what is around.
+@pytest.fixture(
+    params=[*GROUPS[:2], *(pytest.param(group, marks=pytest.mark.soak) for group in GROUPS[2:])],
+    ids=lambda names: names[0],
+)
 def names(request: pytest.FixtureRequest) -> list[str]:
     return request.param
 

@@ -45,13 +45,13 @@ def test_an_acknowledgement_that_is_none_paints_nothing_but_the_next_does(messag
     view.close()
 
 
-@pytest.mark.parametrize("message", spoiled({"type": "region", "height": 8, "width": 8}), ids=str)
-def test_a_region_without_its_size_marks_nothing(explorer: Explorer, message: Any) -> None:
+def test_a_region_without_its_size_marks_nothing(explorer: Explorer) -> None:
     masks: list[np.ndarray] = []
     explorer.view.on_region(masks.append)
-    explorer.view._on_message(explorer.view, message, [b"\xff" * 8])
-    explorer.view._on_message(explorer.view, message, [])
-    assert masks == []
+    for message in spoiled({"type": "region", "height": 8, "width": 8}):
+        explorer.view._on_message(explorer.view, message, [b"\xff" * 8])
+        explorer.view._on_message(explorer.view, message, [])
+        assert masks == [], message
     explorer.view._on_message(explorer.view, {"type": "region", "height": 8, "width": 8}, [b"\xff" * 8])
     assert [mask.shape for mask in masks] == [(8, 8)]
 
