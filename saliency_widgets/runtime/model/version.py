@@ -180,7 +180,10 @@ class State:
         for name, value in zip(items(iter, attributes), items(VALUES, attributes), strict=True):
             self._left = _MOST
             torchs = name in TORCHS and type(value) in CONTAINERS
-            key.append((name, self._open(value, self._depth) if torchs else self._key(value, self._depth)))
+            if torchs and not value:
+                items(iter, value)  # most are empty: the hooks
+            else:
+                key.append((name, self._open(value, self._depth) if torchs else self._key(value, self._depth)))
         if isinstance(module, torch.jit.ScriptModule):
             key.append(self.snapshot.state(functools.partial(_scripted, module)))
             self.tensors += (*module.parameters(recurse=False), *module.buffers(recurse=False))
