@@ -5,12 +5,12 @@ from __future__ import annotations
 import contextlib
 import itertools
 import random
-import sys
 import threading
 from collections import ChainMap
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -252,19 +252,16 @@ def _random_as_found(model: nn.Module, seed: int) -> Iterator[None]:
         return
     generators = _generators(device_of(model))
     states = [generator.get_state() for generator in generators]
-    plain, numpy = random.getstate(), sys.modules.get("numpy")
-    arrays = None if numpy is None else numpy.random.get_state()
+    plain, arrays = random.getstate(), np.random.get_state()  # noqa: NPY002 - the one that models draw from
     try:
         random.seed(seed)
-        if numpy is not None:
-            numpy.random.seed(seed % 2**32)
+        np.random.seed(seed % 2**32)  # noqa: NPY002
         yield
     finally:
         for generator, state in zip(generators, states, strict=True):
             generator.set_state(state)
         random.setstate(plain)
-        if numpy is not None:
-            numpy.random.set_state(arrays)
+        np.random.set_state(arrays)  # noqa: NPY002
 
 
 def _generators(device: torch.device) -> list[torch.Generator]:
