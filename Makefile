@@ -30,7 +30,7 @@ export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test test-fast test-device lint setup bundle browser bench soak layers screenshots clean
+.PHONY: help demo test test-fast test-device test-soak lint setup bundle browser bench soak layers screenshots clean
 
 help: ## list the targets
 	@echo "make TARGET, where TARGET is one of"
@@ -41,7 +41,7 @@ help: ## list the targets
 demo: setup ## open the demonstration notebook in JupyterLab
 	@$(BIN)/python tools/demo.py
 
-test: lint browser ## lint, then every test: TypeScript, Python, and the widget in a real JupyterLab
+test: lint browser ## lint, then the tests: TypeScript, Python, and the widget in a real JupyterLab (12 minutes)
 	@PYTHON="$(CURDIR)/$(BIN)/python" $(NPM) test --silent
 	@$(BIN)/python -m pytest $(PYTEST_ARGS)
 
@@ -51,6 +51,9 @@ test-fast: setup ## the tests that need no browser
 
 test-device: setup ## the tests on a pretend accelerator, which they build; they need a C++ compiler
 	@$(BIN)/python -m pytest -m device tests/device $(PYTEST_ARGS)
+
+test-soak: browser ## the tests that take longest: the notebooks, long walks in the browser, clusters, planted faults
+	@$(BIN)/python -m pytest -m soak $(PYTEST_ARGS)
 
 lint: setup ## ruff, pyright, the import contracts, the words, and the TypeScript's own checks
 	@$(BIN)/ruff check --quiet
@@ -72,7 +75,6 @@ bench: browser ## print the table of speed, reuse, memory and accuracy, beside t
 
 soak: browser ## attack the product at random, and print what was found (an hour)
 	@PYTHONPATH=tests $(BIN)/python -m soak $(SOAK_ARGS)
-	@$(if $(SOAK_ARGS),true,$(BIN)/python -m pytest -m soak $(PYTEST_ARGS))
 
 layers: setup ## print which layer Grad-CAM takes in image models of timm and transformers (half an hour)
 	@test -d $(ZOO) || $(PIP) install $(QUIET) --no-deps --target $(ZOO) \

@@ -351,6 +351,7 @@ def test_threads_find_the_same_and_no_model_travels(here: sw.Sweep, travels: Tra
     assert (counting.cells, travels.sent) == (256, 0)
 
 
+@pytest.mark.soak
 def test_processes_find_the_same_and_the_model_travels_once_to_each(here: sw.Sweep, travels: Travels) -> None:
     with cf.ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn"), initializer=one_thread) as pool:
         assert same(ask(pool), here)

@@ -86,6 +86,7 @@ def test_squares_from_zero():
     assert torch.allclose((said / standard_error).mean(0), torch.ones_like(X), atol=0.02)
 
 
+@pytest.mark.soak
 def test_squares_from_two_baselines():
     """E[x^2 - x'^2], whatever the way between: the mean of the two from each."""
     stack = torch.stack([torch.zeros(4), torch.full((4,), 2.0)]).double()

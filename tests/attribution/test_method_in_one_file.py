@@ -71,6 +71,7 @@ def test_it_is_gone_again():
     assert NAME not in sw.methods()
 
 
+@pytest.mark.soak
 def test_the_contract_is_tested_for_it_without_a_word(folder, tmp_path):
     (tmp_path / "one_more_method.py").write_text(
         f"import saliency_widgets.attribution.methods as room\nroom.__path__ = [*room.__path__, {str(folder)!r}]\n"

@@ -103,7 +103,7 @@ def test_chunked_is_unchunked(method, net, chunk_size):
     assert result.evaluations == whole.evaluations
 
 
-@MORE
+@settings(max_examples=60)
 @given(net=nets(), method=st.sampled_from([*METHODS]))
 def test_a_batch_is_its_samples_one_by_one(net, method):
     model, x, target = net

@@ -230,7 +230,8 @@ def test_both_work_when_the_kernel_is_gone(lab: Lab) -> None:
     expect(page.findings).to_contain_text("in features.3 and classifier.0 · concerns all methods")
 
 
-@pytest.mark.parametrize("theme", ["light", pytest.param("dark", marks=pytest.mark.soak)])
+@pytest.mark.soak
+@pytest.mark.parametrize("theme", ["light", "dark"])
 def test_it_fits_at_every_width_and_nothing_jumps(lab: Lab, theme: Any) -> None:
     lab.page.set_viewport_size({"width": 1300, "height": 1300})
     lab.theme(theme)

@@ -299,6 +299,7 @@ def test_a_control_never_used_before_moves_while_a_cell_runs(lab: Lab) -> None:
     assert lab.errors == []
 
 
+@pytest.mark.soak
 def test_a_kernel_that_is_gone_is_told_and_the_display_still_moves(lab: Lab) -> None:
     seen = open_explorer(lab, DEMO)
     lab.execute("explorer.update(method='smoothgrad', n_samples=500)")

@@ -44,6 +44,7 @@ def test_a_linked_slider_follows_while_the_kernel_is_stopped(lab: Lab) -> None:
     assert lab.errors == []
 
 
+@pytest.mark.soak
 def test_theme_follows_and_the_page_survives_a_reload(lab: Lab) -> None:
     lab.open(lab.write_notebook(["answer = 42"]))
     lab.run_all()

@@ -106,6 +106,7 @@ def test_whatever_asks_the_kernel_is_answered_by_the_line(lab: Lab) -> None:
         expect(line).to_have_text(IMAGE)
 
 
+@pytest.mark.soak
 def test_a_table_says_it_too(lab: Lab) -> None:
     (output,) = finished(lab, TABLE)
     lab.restart_kernel()
@@ -116,6 +117,7 @@ def test_a_table_says_it_too(lab: Lab) -> None:
     lab.screenshot("table", output)
 
 
+@pytest.mark.soak
 def test_a_comparison_says_it_too(lab: Lab) -> None:
     requests = {
         "menu": lambda output: output.locator(".sw-control-channels select").select_option(index=1),
@@ -133,6 +135,7 @@ def test_a_comparison_says_it_too(lab: Lab) -> None:
         lab.screenshot(f"comparison-{name}", output)
 
 
+@pytest.mark.soak
 def test_a_sweep_says_it_too(lab: Lab) -> None:
     lab.open(lab.write_notebook([SWEEP]))
     lab.run_all()
@@ -143,6 +146,7 @@ def test_a_sweep_says_it_too(lab: Lab) -> None:
     expect(output.locator(".sw-grid .sw-opened")).to_have_text(GRID)
 
 
+@pytest.mark.soak
 def test_a_lesson_turns_on_and_says_which_steps_never_came(lab: Lab) -> None:
     lab.open(lab.write_notebook([LESSON]))
     lab.run_all()

@@ -159,10 +159,8 @@ def test_everything_works_while_the_kernel_is_stopped(lab: Lab) -> None:
     assert lab.errors == []
 
 
-@pytest.mark.parametrize(
-    ("theme", "size"),
-    [("light", (1280, 800)), pytest.param("dark", (1920, 1080), marks=pytest.mark.soak)],
-)
+@pytest.mark.soak
+@pytest.mark.parametrize(("theme", "size"), [("light", (1280, 800)), ("dark", (1920, 1080))])
 def test_words_are_large_and_clear_and_nothing_is_cut_off_or_jumps(lab: Lab, theme: Any, size: tuple[int, int]) -> None:
     lab.page.set_viewport_size({"width": size[0], "height": size[1]})
     root = shown(lab)

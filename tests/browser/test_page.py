@@ -162,7 +162,7 @@ def test_every_recorded_map_is_the_kernels_and_the_sliders_change_pixels(explore
     result.harmless()
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("scheme", ["light", pytest.param("dark", marks=pytest.mark.soak)])
 def test_the_display_settings_are_live_and_the_page_is_readable(explorer, tmp_path, page, opened, scheme, artifacts):
     saved = explorer.save_html(tmp_path / "page.html", record={"sign": ["absolute", "signed"]}, progress=False)
     page.emulate_media(color_scheme=scheme)

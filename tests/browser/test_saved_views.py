@@ -78,6 +78,7 @@ def lesson() -> Iterator[Any]:
     made.close()
 
 
+@pytest.mark.soak
 def test_a_lesson_is_turned_by_key_and_its_maps_are_the_kernels(lesson, tmp_path, page):
     size = lesson.wait(300).page_size()
     saved = lesson.save_html(tmp_path / "lesson.html")

@@ -54,6 +54,7 @@ def handle(output: Locator, name: str) -> Locator:
     return output.locator(f".sw-control-{name} .noUi-handle").first
 
 
+@pytest.mark.soak
 def test_a_row_is_explored_by_pointer_and_by_keys(lab: Lab, output: Locator) -> None:
     drawn(lab, output)
     # The browser's sliders moved nothing by themselves.

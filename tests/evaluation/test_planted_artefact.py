@@ -46,6 +46,7 @@ def test_ablating_the_mark_flips_the_class_and_as_much_elsewhere_does_not(result
     assert ablated.rank == pytest.approx(1 / 17)
 
 
+@pytest.mark.soak
 def test_the_same_seed_plants_the_same(result):
     again = planted()
     assert torch.equal(again.model[0].weight, result.model[0].weight)

@@ -51,13 +51,13 @@ def test_torchs_switches_are_set_for_the_pass_and_put_back(before, kind, expecte
     assert everything() == result
 
 
-@pytest.mark.parametrize("precision", ["full", "bfloat16"])
-def test_nothing_is_left_switched_in_a_new_process(precision):
+def test_nothing_is_left_switched_in_a_new_process():
     """What inherits its switch from another goes on to do so."""
-    code = f"""
+    code = """
 import torch, saliency_widgets as sw
-sw.attribute(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 2)), torch.ones(1, 3, 2, 2),
-             precision={precision!r}, target=0)
+for precision in ("full", "bfloat16"):
+    sw.attribute(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 2)), torch.ones(1, 3, 2, 2),
+                 precision=precision, target=0)
 torch.backends.fp32_precision = "tf32"
 assert torch.backends.cuda.matmul.fp32_precision == "tf32"
 """

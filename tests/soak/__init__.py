@@ -1,1 +1,1 @@
-"""The product attacked at random: `make soak` runs all of it for as long as one likes, `make test` a minute of each."""
+"""The product attacked at random: `make soak` runs it as long as one likes, `make test-soak` six seconds of each."""

@@ -1,4 +1,4 @@
-"""Every attack for some seconds, `make soak` for an hour; and, in `make soak`, that what goes wrong in one is seen."""
+"""Every attack for some seconds, in `make soak` for an hour; and that what goes wrong in one is seen."""
 
 from __future__ import annotations
 

@@ -549,6 +549,7 @@ def test_nobody_waits_for_a_map_that_can_not_be_shown(monkeypatch):
     assert set(said) == {ArithmeticError}
 
 
+@pytest.mark.soak
 def test_a_script_that_ends_in_the_middle_ends_well():
     code = (
         "import time, torch, saliency_widgets as sw\n"

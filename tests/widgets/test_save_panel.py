@@ -87,6 +87,7 @@ def test_what_the_method_has_is_offered_and_the_size_follows(explorer):
     assert text(explorer.kind_view.saving._size) == f"{explorer.page_size({'sign': True})}."
 
 
+@pytest.mark.soak
 def test_too_much_is_told_before_it_is_tried(explorer, tmp_path):
     for name in ("noise_level", "n_samples", "base", "sign", "channels", "target"):
         explorer.kind_view.saving._boxes[name].value = True

@@ -496,6 +496,7 @@ None
 """
 
 
+@pytest.mark.soak
 def test_a_notebook_that_waits_some_cells_later_is_stored_with_the_newest_map() -> None:
     book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code) for code in _CELLS.split("---\n")])
     NotebookClient(book, timeout=300, kernel_name="python3").execute()
