@@ -51,6 +51,7 @@ def run_afresh(snippets, folder):
     return {name: [np.load(folder / f"{name}.{part}.npy") for part in ("values", "shown")] for name in snippets}
 
 
+@pytest.mark.soak
 def test_the_explorers_code_gives_the_shown_array_in_a_fresh_process(tmp_path):
     names = notebook()
     made = Explorer(names["model"], names["inputs"], executor="inline", target=2)

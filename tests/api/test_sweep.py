@@ -344,6 +344,7 @@ def ask(executor: Any, **more: Any) -> sw.Sweep:
     return sw.sweep(conv_net(), x, "smoothgrad", GRID, METRICS, executor=executor, progress=False, **more)
 
 
+@pytest.mark.soak
 def test_threads_find_the_same_and_no_model_travels(here: sw.Sweep, travels: Travels) -> None:
     with cf.ThreadPoolExecutor(3) as pool:
         counting = Counting(pool)
@@ -695,6 +696,7 @@ def test_a_pool_that_forks_is_refused() -> None:
         ask(pool)
 
 
+@pytest.mark.soak
 def test_a_model_that_can_not_travel_is_said() -> None:
     model = conv_net()
     model.lock = __import__("threading").Lock()

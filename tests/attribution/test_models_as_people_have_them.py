@@ -629,7 +629,7 @@ def test_hugging_faces_vit(hugging_face, method):
     assert state_of(model) == before
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", TYPICAL)
 def test_hugging_faces_resnet(hugging_face, method):
     model, x = resnet(hugging_face), images(0, 2, 3, 32, 32)
     case = Kind(lambda: model, x, [1, 3], layer="resnet.encoder.stages.1", scores=logits)

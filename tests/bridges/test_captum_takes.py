@@ -417,6 +417,7 @@ FEWER = {
 }
 
 
+@pytest.mark.soak
 @each("chunk_size", [None, 1])
 @each("name", ["FeatureAblation", "ShapleyValueSampling"])
 @each("form", FEWER)

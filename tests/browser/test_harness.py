@@ -61,6 +61,7 @@ def test_theme_follows_and_the_page_survives_a_reload(lab: Lab) -> None:
     assert lab.screenshot("after-the-reload").stat().st_size > 0
 
 
+@pytest.mark.soak
 def test_jupyterlab_asks_no_questions(lab: Lab) -> None:
     fetch = "return (await app.serviceManager.settings.fetch(arg)).raw;"
     raw = lab.js(fetch, "@jupyterlab/apputils-extension:notification")

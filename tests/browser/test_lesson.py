@@ -205,6 +205,7 @@ def test_try_it_moves_an_explorer_to_the_steps_control(lab: Lab) -> None:
     assert lab.errors == []
 
 
+@pytest.mark.soak
 def test_it_fills_the_whole_screen_and_comes_back(lab: Lab) -> None:
     root = shown(lab)
     button = root.locator(".sw-lesson-full")

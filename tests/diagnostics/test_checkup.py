@@ -86,6 +86,7 @@ def test_the_pretrained_model_left_in_training_mode(pretrained):
         assert (finding.methods, finding.severity, finding.remedy) == ((), "wrong", "Call model.eval().")
 
 
+@pytest.mark.soak
 def test_pixels_that_were_not_normalized(pretrained):
     """Raw bytes are far from the training data; the same image through the transform is not (above)."""
     from saliency_widgets.demos import sample_image as load
