@@ -75,6 +75,19 @@ class Param:
         """The name a person reads."""
         return self.label or self.name.replace("_", " ").capitalize()
 
+    def describe(self, value: Any) -> str:
+        """Return a value as text: "32 samples", "noise level 0.12", "baseline custom tensor"."""
+        value = value.item() if isinstance(value, np.generic) else value
+        if isinstance(value, float):
+            text = f"{value:g}"
+        elif value is None:
+            text = "auto"
+        else:
+            text = str(value) if isinstance(value, (str, int)) else f"custom {type(value).__name__.lower()}"
+        if self.kind == "int" and self.unit:
+            return f"{text} {self.unit.removesuffix('s') if text == '1' else self.unit}"
+        return f"{self.title[:1].lower()}{self.title[1:]} {text}"
+
     def options(self) -> tuple[str, ...]:
         """The names this parameter can take."""
         return tuple(self.choices() if callable(self.choices) else self.choices)

@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from torch import Tensor
@@ -146,8 +147,8 @@ def read_settings(settings: Any, params: Params, fixed: Collection[str], most: i
     if isinstance(settings, Mapping) and not labeled:
         grid = read_grid("settings", settings, params, fixed)
         combinations = grid.settings(most)
-        return Axis(distinct([_describe(one) for one in combinations]), combinations), grid.count
-    axis = read_axis("settings", settings, _describe, single=lambda _: False, example=_SETTINGS)
+        return Axis(distinct([_describe(params, one) for one in combinations]), combinations), grid.count
+    axis = read_axis("settings", settings, partial(_describe, params), single=lambda _: False, example=_SETTINGS)
     for setting in axis.values:
         check_names("settings", setting, params, fixed)
     checked = [{name: _checked("settings", params[name], value) for name, value in one.items()} for one in axis.values]
@@ -208,9 +209,7 @@ def _checked(argument: str, params: Sequence[Param], value: Any) -> Any:
     return value
 
 
-def _describe(setting: Any) -> str:
-    words = [
-        f"{name.replace('_', ' ')} {value if isinstance(value, (str, int, float)) else type(value).__name__}"
-        for name, value in check_mapping("settings", setting).items()
-    ]
-    return ", ".join(words) or "as it is"
+def _describe(params: Params, setting: Any) -> str:
+    setting = check_mapping("settings", setting)
+    check_names("settings", setting, params)
+    return ", ".join(params[name][0].describe(value) for name, value in setting.items()) or "as it is"

@@ -479,6 +479,17 @@ def test_a_batch_is_taken_apart_and_mappings_are_named(made):
     assert compared._comparison.name(Cell(inputs=1)) == "two"
 
 
+def test_settings_are_worded_as_in_sweeps_and_pins(made):
+    settings = [{"noise_level": np.float64(0.05), "n_samples": 4}, {"n_samples": 1}]
+    compared = made(net(), images(1), settings=settings, methods="smoothgrad")
+    assert compared.view.columns == ["noise level 0.05, 4 samples", "1 sample"]
+    with pytest.raises(TypeError, match=r"settings: .*n_sample'.*n_samples"):
+        made(net(), images(1), settings=[{"n_sample": 4}], methods="smoothgrad")
+    baselines = [{"baseline": torch.zeros(3, 16, 20)}, {"baseline": "black", "n_steps": 8}]
+    compared = made(net(), images(1), settings=baselines, methods="integrated_gradients")
+    assert compared.view.columns == ["baseline custom tensor", "baseline black, 8 steps"]
+
+
 def test_a_parameter_that_a_method_does_not_have_is_told_at_its_map(made):
     compared = made(net(), images(1), settings=[{"n_samples": 2}, {"n_samples": 4}],
                     methods=["smoothgrad", "gradient"])  # fmt: skip

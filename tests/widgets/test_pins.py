@@ -38,7 +38,7 @@ def test_a_pin_is_the_map_on_the_screen_and_takes_no_pass(explorer):
         assert cell.frame[name] == explorer.view.frame[name]
     assert cell.status["state"] == "done"
     assert "dog" in cell.name
-    assert "sample count 4" in cell.name
+    assert "4 samples" in cell.name
 
 
 def test_pins_stay_what_they_were_while_the_explorer_goes_on(explorer):

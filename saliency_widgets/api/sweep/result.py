@@ -224,7 +224,7 @@ class Sweep:
             names = [check_choice("names", name, list(self.grid)) for name in check_list("names", names, "['seed']")]
         named = {param.name: param for param in self.method.params}
         chosen = {name: value for name, value in self._written(number).items() if names is None or name in names}
-        return ", ".join(_spoken(named[name], value) for name, value in chosen.items())
+        return ", ".join(named[name].describe(value) for name, value in chosen.items())
 
     def _written(self, number: int) -> dict[str, Any]:
         """Return the values for a table; objects are named by their type and their position in the grid."""
@@ -250,7 +250,7 @@ class Sweep:
             if param.name in self.refining:
                 if self.settings[self.choice][param.name] == max(values) != param.limits[1]:
                     notes.append(
-                        f"{_capital(_spoken(param, max(values)))} are the most in the grid: only a larger number would "
+                        f"{_capital(param.describe(max(values)))} are the most in the grid: only a larger number would "
                         f"show whether they are enough."
                     )
                 continue
@@ -260,7 +260,7 @@ class Sweep:
             if chosen in (min(values), max(values)) and chosen not in param.limits:
                 last, next_one = ("smallest", "smaller") if chosen == min(values) else ("largest", "larger")
                 notes.append(
-                    f"{_capital(_spoken(param, chosen))} is the {last} in the grid: a {next_one} one may be better."
+                    f"{_capital(param.describe(chosen))} is the {last} in the grid: a {next_one} one may be better."
                 )
         return notes
 
@@ -358,14 +358,6 @@ def _named(setting: Mapping[str, Any]) -> str:
         f"{name!r}: {brief(v) if isinstance(v, _PLAIN) else f'a {type(v).__name__}'}" for name, v in setting.items()
     ]
     return f"{{{', '.join(items)}}}"
-
-
-def _spoken(param: Param, value: Any) -> str:
-    """Return a value as text: "32 samples", "noise level 0.12"."""
-    if param.kind == "int" and param.unit:
-        return f"{value} {param.unit.removesuffix('s') if value == 1 else param.unit}"
-    text = f"{value:g}" if isinstance(value, float) else str(value)
-    return f"{param.title[:1].lower()}{param.title[1:]} {text}"
 
 
 def _capital(text: str) -> str:

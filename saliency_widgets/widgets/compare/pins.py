@@ -138,7 +138,7 @@ def describe_settings(request: Request, reduction: Reduction) -> list[str]:
     entry = get_method(request.method)
     params = dict(request.params)
     texts = [
-        f"{param.title.lower()} {_short(params[param.name])}"
+        param.describe(params[param.name])
         for param in entry.params
         if not param.advanced and params.get(param.name) is not param.default and params[param.name] != param.default
     ]
@@ -149,9 +149,3 @@ def describe_settings(request: Request, reduction: Reduction) -> list[str]:
     if reduction.channels != CHANNEL.default:
         texts.append(f"channels {reduction.channels}")
     return texts
-
-
-def _short(value: object) -> str:
-    if isinstance(value, float):
-        return f"{value:.3g}"
-    return str(value) if isinstance(value, (str, int)) else f"custom {type(value).__name__.lower()}"
