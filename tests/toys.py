@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import functools
+import gc
 import inspect
 import reprlib
+import threading
+import weakref
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -25,6 +28,18 @@ from saliency_widgets.session.request import Request
 def demo_size(size: int) -> str:
     """Return code after which the demo's images are so many pixels wide: at 224 they take most of a test's time."""
     return f"from saliency_widgets.demos import imagenet\n\nimagenet._SIZE = {size}\n"
+
+
+def alive(reference: weakref.ref) -> bool:
+    """Whether an object outlives a collection; where another thread is in the middle of one, there is none."""
+    gc.collect()
+    return reference() is not None
+
+
+def settled(condition: Callable[[], bool]) -> bool:
+    """Whether it comes true; workers take a moment to end."""
+    waiting = threading.Event()
+    return any(condition() or waiting.wait(0.05) for _ in range(400))
 
 
 def each(names: str | tuple[str, ...], cases: Iterable[Any], ids: Any = None) -> Callable[[Callable], Callable]:

@@ -18,6 +18,7 @@ import torch
 from IPython.core.interactiveshell import InteractiveShell
 from ipywidgets.widgets import widget as registry
 from torch import nn
+from toys import alive, settled
 
 import saliency_widgets as sw
 from saliency_widgets.api import checkup as engine_checkup
@@ -75,17 +76,6 @@ def none_left() -> Iterator[None]:
     left = [type(registry._instances[one]).__name__ for one in set(registry._instances) - before]
     assert left == []
     assert not lifetime._SHOWN
-
-
-def alive(reference: weakref.ref) -> bool:
-    gc.collect()
-    return reference() is not None
-
-
-def settled(condition: Callable[[], bool]) -> bool:
-    """Whether it comes true; workers take a moment to end."""
-    waiting = threading.Event()
-    return any(condition() or waiting.wait(0.05) for _ in range(400))
 
 
 @pytest.mark.parametrize("kind", KINDS)
