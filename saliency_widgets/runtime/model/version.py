@@ -180,10 +180,7 @@ class State:
         for name, value in zip(items(iter, attributes), items(VALUES, attributes), strict=True):
             self._left = _MOST
             torchs = name in TORCHS and type(value) in CONTAINERS
-            if torchs and not value:
-                items(iter, value)  # most are empty: the hooks
-            else:
-                key.append((name, self._open(value, self._depth) if torchs else self._key(value, self._depth)))
+            key.append((name, self._open(value, self._depth) if torchs else self._key(value, self._depth)))
         if isinstance(module, torch.jit.ScriptModule):
             key.append(self.snapshot.state(functools.partial(_scripted, module)))
             self.tensors += (*module.parameters(recurse=False), *module.buffers(recurse=False))
@@ -217,6 +214,9 @@ class State:
         return (kind, key) if kind in CONTAINERS else (Held(value), key)
 
     def _open(self, value: Any, depth: int) -> Any:
+        if type(value) in CONTAINERS and not value:  # most are: the hooks
+            self.snapshot.items(iter, value)
+            return ()
         key_of, unordered = self._key, isinstance(value, (set, frozenset))
         key = [key_of(item, depth) for read, source in parts(value) for item in self.snapshot.items(read, source)]
         return frozenset(key) if unordered else tuple(key)
