@@ -76,14 +76,8 @@ class Param:
         return self.label or self.name.replace("_", " ").capitalize()
 
     def describe(self, value: Any) -> str:
-        """Return a value as text: "32 samples", "noise level 0.12", "baseline custom tensor"."""
-        value = value.item() if isinstance(value, np.generic) else value
-        if isinstance(value, float):
-            text = f"{value:g}"
-        elif value is None:
-            text = "auto"
-        else:
-            text = str(value) if isinstance(value, (str, int)) else f"custom {type(value).__name__.lower()}"
+        """Return the parameter and a value as text: "32 samples", "noise level 0.12", "baseline custom tensor"."""
+        text = value_text(value)
         if self.kind == "int" and self.unit:
             return f"{text} {self.unit.removesuffix('s') if text == '1' else self.unit}"
         return f"{self.title[:1].lower()}{self.title[1:]} {text}"
@@ -143,6 +137,16 @@ class Param:
         if math.isfinite(smallest):
             return f"of at least {figure(smallest)}"
         return f"of at most {figure(largest)}" if math.isfinite(largest) else "without limits"
+
+
+def value_text(value: Any) -> str:
+    """Return a parameter's value as text: "0.12", "blur", "auto" for None, "custom tensor" for an object."""
+    value = value.item() if isinstance(value, np.generic) else value
+    if value is None:
+        return "auto"
+    if isinstance(value, float):
+        return f"{value:g}"
+    return str(value) if isinstance(value, (str, int)) else f"custom {type(value).__name__.lower()}"
 
 
 def count_param(name: str, default: int, low: int, high: int, text: str, **fields: Any) -> Param:

@@ -13,7 +13,7 @@ from saliency_widgets.attribution import Reduction
 from saliency_widgets.attribution.reduction import CHANNEL, SIGN
 from saliency_widgets.attribution.registry import Method, unknown_method
 from saliency_widgets.attribution.score import SCORE
-from saliency_widgets.params import Param, check_mapping, unknown
+from saliency_widgets.params import Param, check_mapping, unknown, value_text
 from saliency_widgets.session import Problem, Request
 from saliency_widgets.widgets.base.controls import AUTO, Control
 from saliency_widgets.widgets.export.page import Axis, count, size_text
@@ -300,11 +300,7 @@ def _nearest(values: Sequence[Any], now: Any, numbers: bool) -> int:
 
 
 def _label(param: Param, value: Any) -> str:
-    if value is None:
-        return "auto"
-    if isinstance(value, float):
-        return f"{value:g}" + (f" {param.unit}" if param.unit == "%" else "")
-    return str(value) if _is_plain(value) else f"custom {type(value).__name__.lower()}"
+    return value_text(value) + (" %" if isinstance(value, float) and param.unit == "%" else "")
 
 
 def _key(recorded: Sequence[Recorded], at: Sequence[int]) -> tuple[int | None, ...]:
