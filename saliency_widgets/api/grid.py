@@ -147,10 +147,9 @@ def read_settings(settings: Any, params: Params, fixed: Collection[str], most: i
     if isinstance(settings, Mapping) and not labeled:
         grid = read_grid("settings", settings, params, fixed)
         combinations = grid.settings(most)
-        return Axis(distinct([_describe(params, one) for one in combinations]), combinations), grid.count
-    axis = read_axis("settings", settings, partial(_describe, params), single=lambda _: False, example=_SETTINGS)
-    for setting in axis.values:
-        check_names("settings", setting, params, fixed)
+        return Axis(distinct([_describe(one, params) for one in combinations]), combinations), grid.count
+    label = partial(_describe, params=params, fixed=fixed)
+    axis = read_axis("settings", settings, label, single=lambda _: False, example=_SETTINGS)
     checked = [{name: _checked("settings", params[name], value) for name, value in one.items()} for one in axis.values]
     return Axis(axis.labels, checked), len(checked)
 
@@ -209,7 +208,7 @@ def _checked(argument: str, params: Sequence[Param], value: Any) -> Any:
     return value
 
 
-def _describe(params: Params, setting: Any) -> str:
+def _describe(setting: Any, params: Params, fixed: Collection[str] = ()) -> str:
     setting = check_mapping("settings", setting)
-    check_names("settings", setting, params)
+    check_names("settings", setting, params, fixed)
     return ", ".join(params[name][0].describe(value) for name, value in setting.items()) or "as it is"
