@@ -25,11 +25,6 @@ from saliency_widgets.session.problem import Problem
 from saliency_widgets.session.request import Request
 
 
-def demo_size(size: int) -> str:
-    """Return code after which the demo's images are so many pixels wide: at 224 they take most of a test's time."""
-    return f"from saliency_widgets.demos import imagenet\n\nimagenet._SIZE = {size}\n"
-
-
 def alive(reference: weakref.ref) -> bool:
     """Whether an object outlives a collection; where another thread is in the middle of one, there is none."""
     gc.collect()
