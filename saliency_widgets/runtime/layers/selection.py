@@ -40,9 +40,10 @@ def _reader(
     if output.ndim == 4 and shape[0] == passes.batch and shape[2:] == (1, 1):
         return lambda tensor: tensor  # one cell for the whole image
     layers = spatial()
-    layer = layers.get(_first_name(passes.model, path))
+    name = path if path in layers else _first_name(passes.model, path)
+    layer = layers.get(name)
     if layer is not None and layer.layout.fits(output, passes.batch) and (reshape == BY_POSITION or output.ndim == 3):
-        _check_orders(passes, _first_name(passes.model, path), layer.layout)
+        _check_orders(passes, name, layer.layout)
         return layer.layout.read
     nearest = _nearest(path, layers, passes.model)
     near = f"The nearest layer that can is {nearest!r}; leave" if nearest else "Leave"
