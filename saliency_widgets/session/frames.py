@@ -40,10 +40,11 @@ def coded(values: Tensor, *, signed: bool, high: float | None = None) -> Quantiz
     # Quantized before the scale is read, so that both come in one copy.
     top = values.abs().max() if high is None else values.new_full((), high)
     bottom = -top if signed else torch.zeros_like(top)
-    steps = ((values - bottom) / (top - bottom) * LEVELS + 0.5).floor().clamp(0, LEVELS)
+    # In place: a tenth of a move's time is spent here.
+    steps = (values - bottom).div_(top - bottom).mul_(LEVELS).add_(0.5).floor_().clamp_(0, LEVELS)
     flat = torch.where(top == bottom, ZERO if signed else 0, steps)
     # Copied as int16, because uint16 lacks kernels; flipping the top bit undoes the shift.
-    codes = (flat.to(torch.int32) - 32768).to(torch.int16)
+    codes = flat.sub_(32768).to(torch.int16)
     scale, moved = _on_host(torch.cat([top[None].view(torch.int16), codes.flatten()])).split(
         [top.element_size() // 2, codes.numel()]
     )
