@@ -24,10 +24,11 @@ def paced_rows(device: torch.device, seconds: float) -> int | None:
         device: Where it is computed.
         seconds: Of one row's forward pass, as measured.
     """
-    fit = _SECONDS / (_BACKWARD * max(seconds, 1e-9))
-    if fit >= most_rows(device) or not math.isfinite(seconds):
+    if not math.isfinite(seconds):
         return None
-    return 1 << max(0, round(math.log2(fit)))  # to the nearest: half as many cost a tenth of the speed
+    fit = _SECONDS / (_BACKWARD * max(seconds, 1e-9))
+    rows = 1 << max(0, round(math.log2(fit)))  # to the nearest: half as many cost a tenth of the speed
+    return rows if rows < most_rows(device) else None  # the usual number has rows to spare in the last pass
 
 
 def chunks(total: int, size: int, batch: int = 1, first: Sequence[int] = (1, 3), spare: int = 0) -> list[range]:
