@@ -191,7 +191,17 @@ def test_two_threads_leave_a_model_in_training_as_it_was():
 
 @each(
     ("seconds", "rows"),
-    [(0.01, None), (0.04, None), (0.05, 8), (0.072, 8), (0.1, 4), (0.5, 1), (9.0, 1), (float("inf"), None), (0.0, None)],
+    [
+        (0.01, None),
+        (0.04, None),
+        (0.05, 8),
+        (0.072, 8),
+        (0.1, 4),
+        (0.5, 1),
+        (9.0, 1),
+        (float("inf"), None),
+        (0.0, None),
+    ],
 )
 def test_a_pass_takes_about_a_second_at_most(seconds, rows):
     assert paced_rows(torch.device("cpu"), seconds) == rows
