@@ -15,6 +15,7 @@ import numpy as np
 
 Kind = Literal["float", "int", "choice", "layer", "open", "range"]
 _COMPARED, _LONGEST = 500, 100  # names, and their letters, that a wrong name is compared with
+_ALIKE = 0.75  # 1 - the share of letters in which a name may differ from one that belongs elsewhere
 _BRIEF = reprlib.Repr()
 _BRIEF.maxstring = _BRIEF.maxother = _BRIEF.maxlong = 80
 _YEAR = 366 * 24 * 3600
@@ -257,7 +258,13 @@ def figure(number: float) -> str:
     return str(int(number)) if float(number).is_integer() else f"{number:g}"
 
 
-def unknown(what: str, name: str, names: Sequence[str], aliases: Mapping[str, str] | None = None) -> str:
+def unknown(
+    what: str,
+    name: str,
+    names: Sequence[str],
+    aliases: Mapping[str, str] | None = None,
+    others: Sequence[str] = (),
+) -> str:
     """The sentence for a name that is not known: what was meant, or what there is.
 
     Args:
@@ -265,8 +272,11 @@ def unknown(what: str, name: str, names: Sequence[str], aliases: Mapping[str, st
         name: The name.
         names: The names there are.
         aliases: From what others call it to one of these names; case and punctuation don't matter.
+        others: Further names that may have been meant, and are too many to be listed.
     """
     close = _close(name, names, aliases or {}) if isinstance(name, str) else []
+    if others and isinstance(name, str) and name not in others and len(name) <= _LONGEST:
+        close = difflib.get_close_matches(name, others, n=1, cutoff=_ALIKE) or close
     hint = f"Did you mean {_listed(close)}?" if close else f"Known: {_listed(names)}."
     if not names:
         hint = "There is nothing to be named here: leave it out."

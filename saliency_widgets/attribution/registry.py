@@ -101,8 +101,12 @@ class Method:
     blank: str = ""
     gradients: bool = True
 
-    def check_params(self, values: Mapping[str, Any]) -> dict[str, Any]:
+    def check_params(self, values: Mapping[str, Any], others: Sequence[str] = ()) -> dict[str, Any]:
         """All parameters, the given ones checked, the others by default.
+
+        Args:
+            values: The given ones.
+            others: What else could be passed in the same call, and may have been meant.
 
         Raises:
             TypeError: A parameter that the method doesn't have, or a value of the wrong type.
@@ -111,7 +115,7 @@ class Method:
         params = {param.name: param for param in self.params}
         for name in check_mapping("params", values):
             if name not in params:
-                raise TypeError(unknown(f"parameter of {self.name}", name, list(params) or ["none"]))
+                raise TypeError(unknown(f"parameter of {self.name}", name, list(params) or ["none"], others=others))
         return {name: param.check(values.get(name, param.default)) for name, param in params.items()}
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from saliency_widgets.attribution import get_method
 from saliency_widgets.attribution.query import CHUNK_SIZE
 from saliency_widgets.attribution.score import SCORE
+from saliency_widgets.inputs.options import OPTIONS
 from saliency_widgets.runtime.model.version import identity
 
 
@@ -46,7 +47,7 @@ class Request:
             TypeError: The method doesn't have a parameter, or its value has the wrong type.
             ValueError: The method is unknown, or a value is out of range.
         """
-        checked = get_method(method).check_params(params)
+        checked = get_method(method).check_params(params, [*(field.name for field in fields(cls)), *OPTIONS])
         return cls(method, target, SCORE.check(score), contrast, tuple(checked.items()))
 
     @property

@@ -43,6 +43,8 @@ def works(model, x=X):
         ({"method": "smoothgard"}, ValueError, r"method: 'smoothgard' is not known\. Did you mean 'smoothgrad'"),
         ({"method": None}, TypeError, r"method: expected a name such as 'smoothgrad', got a NoneType"),
         ({"n_samples": 5}, TypeError, r"parameter of gradient: 'n_samples' is not known\. Known: 'none'"),
+        ({"transfrom": 1}, TypeError, r"'transfrom' is not known\. Did you mean 'transform'"),
+        ({"method": "smoothgrad", "trget": 1}, TypeError, r"'trget' is not known\. Did you mean 'target'"),
         ({"method": "smoothgrad", "n_sample": 5}, TypeError, r"'n_sample' is not known\. Did you mean 'n_samples'"),
         (
             {"method": "smoothgrad", "n_samples": 0},

@@ -225,6 +225,7 @@ def test_how_it_is_shown_can_be_said_at_once(model, image):
         ({"opacity": 3}, ValueError, "opacity"),
         ({"sign": "up"}, ValueError, "sign"),
         ({"n_sampels": 3, "method": "smoothgrad"}, TypeError, "n_samples"),
+        ({"opacty": 0.5}, TypeError, "'opacty' is not known. Did you mean 'opacity'"),
         ({"method": "grad_cam", "layer": "__class__"}, ValueError, "layer: '__class__' is not known"),
         ({"target": 6}, ValueError, "out of range"),
         ({"target": "zebra"}, ValueError, "target"),

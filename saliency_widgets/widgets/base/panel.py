@@ -13,6 +13,7 @@ from torch import Tensor
 from saliency_widgets.attribution import get_method
 from saliency_widgets.attribution.registry import Method, methods, unknown_method
 from saliency_widgets.attribution.score import SCORE
+from saliency_widgets.inputs.options import OPTIONS
 from saliency_widgets.markup import element, joined
 from saliency_widgets.outputs.task import Task
 from saliency_widgets.params import Param, unknown
@@ -41,6 +42,9 @@ class Panel:
         widget: The column of controls.
     """
 
+    accepted: tuple[str, ...] = ("method", "methods", "target", "labels", "score", *OPTIONS)
+    """What ``sw.explore`` takes besides the parameters of a method."""
+
     def __init__(
         self,
         problem: Problem,
@@ -58,7 +62,7 @@ class Panel:
         first = self._add_method(method)
         for addition in more:
             self._add_method(addition)
-        begin = first.check_params(params)
+        begin = first.check_params(params, self.accepted)
         for param in first.params:
             self._check_layer(param, begin[param.name])
         SCORE.check(score)

@@ -14,7 +14,7 @@ from saliency_widgets.attribution.registry import Method
 from saliency_widgets.params import Param
 from saliency_widgets.session import Problem
 from saliency_widgets.widgets.base.controls import AUTO, Control
-from saliency_widgets.widgets.base.display import DisplaySettings
+from saliency_widgets.widgets.base.display import DISPLAY_NAMES, DisplaySettings
 from saliency_widgets.widgets.base.panel import Panel, section
 
 REDUCTION_NAMES = (SIGN.name, CHANNEL.name)
@@ -28,6 +28,8 @@ class ImagePanel(Panel):
         display: The display settings that the last section is linked to.
         **arguments: See :class:`Panel`.
     """
+
+    accepted = (*Panel.accepted, *REDUCTION_NAMES, *DISPLAY_NAMES)
 
     def __init__(self, problem: Problem, display: DisplaySettings, **arguments: Any) -> None:
         self._settings = display

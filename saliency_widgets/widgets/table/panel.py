@@ -95,6 +95,8 @@ class TablePanel(Panel):
         **arguments: See :class:`Panel`.
     """
 
+    accepted = (*Panel.accepted, "top")
+
     def __init__(self, problem: Problem, **arguments: Any) -> None:
         table = problem.table
         assert table is not None
