@@ -197,20 +197,19 @@ def discovered(package: str, kind: type[T]) -> Sequence[T]:
         package: Its name.
         kind: The class of the objects.
     """
+    room = importlib.import_module(package)
     # Called at each move of a slider: discovered again only when a file was added or removed.
-    return _discover(package, kind, tuple(folder.stat().st_mtime_ns for folder in _folders(package)))
+    return _discover(room, kind, tuple((path, _folder(path).stat().st_mtime_ns) for path in room.__path__))
 
 
-@functools.cache
-def _folders(package: str) -> tuple[Path, ...]:
-    return tuple(map(Path, importlib.import_module(package).__path__))
+_folder = functools.cache(Path)
 
 
 @functools.lru_cache(8)
-def _discover(package: str, kind: type[Any], _state: tuple) -> tuple[Any, ...]:
+def _discover(package: ModuleType, kind: type[Any], _state: tuple) -> tuple[Any, ...]:
     return tuple(
         value
-        for module in modules_in(importlib.import_module(package))
+        for module in modules_in(package)
         for value in vars(module).values()
         if isinstance(value, kind) and value.run.__module__ == module.__name__
     )
