@@ -102,14 +102,12 @@ class Passes:
         return self if self.tuned is None or self.tuned.shows(layer) else self.plain
 
     @property
-    def watched(self) -> bool:
-        """Whether a mode is on, the caller's or a method's (a backward rule), or a function reads what hooks kept."""
-        return is_function(self.score.target) or bool(torch._C._len_torch_function_stack())
-
-    @property
     def inspected(self) -> bool:
-        """Whether somebody wants to see each pass: a mode, a target that is a function, a hook."""
-        return self.watched or has_hooks(self.model)
+        """Whether somebody wants to see each pass: a mode of the caller's or of a method's (a backward rule), a hook.
+
+        A target that is a function may read what a hook has kept.
+        """
+        return is_function(self.score.target) or bool(torch._C._len_torch_function_stack()) or has_hooks(self.model)
 
     def alone(self, part: InputPart) -> Passes:
         """Passes in which one of several inputs is explained and the others are held."""

@@ -21,7 +21,6 @@ from saliency_widgets.runtime.layers.hooks import Tap, exchanged, hookable, tens
 from saliency_widgets.runtime.model.isolation import undisturbed
 from saliency_widgets.runtime.passes import Passes
 from saliency_widgets.runtime.precision import computing
-from saliency_widgets.runtime.reuse.fusion import has_hooks
 
 T = TypeVar("T")
 
@@ -55,7 +54,6 @@ SPATIAL = "spatial layers"
 """What the layers are kept under that were found by looking for them, beside the passes."""
 _WHOLE = "graph"
 _REQUESTED = "how many layers were requested"
-_HOOKED = "whether the model has hooks"
 _OURS = -1  # the key of a hook: torch's own count from 0
 
 
@@ -66,7 +64,7 @@ def of_inputs(passes: Passes, graphs: Store | None) -> Graded | None:
         passes: The model and its inputs.
         graphs: The recorded passes.
     """
-    if graphs is None or not _recordable(passes, graphs):
+    if graphs is None or not _recordable(passes):
         return None
 
     def compute() -> Graded:
@@ -84,7 +82,7 @@ def layer_gradient(passes: Passes, layer: str, graphs: Store | None) -> tuple[Te
         layer: Where: see :mod:`~saliency_widgets.runtime.layers.hooks`.
         graphs: The recorded passes; without them, or where none fits, it is a pass: see :meth:`.Passes.layer_gradient`.
     """
-    recorded = None if graphs is None or not _recordable(passes, graphs) else _of_layer(passes, layer, graphs)
+    recorded = None if graphs is None or not _recordable(passes) else _of_layer(passes, layer, graphs)
     return passes.layer_gradient(layer) if recorded is None else (*recorded[0], recorded[1])
 
 
@@ -112,11 +110,9 @@ def _of_layer(passes: Passes, layer: str, graphs: Store) -> tuple[Graded, int] |
     return _unless_wrong(compute)
 
 
-def _recordable(passes: Passes, graphs: Store) -> bool:
+def _recordable(passes: Passes) -> bool:
     limit = passes.memory.limit
-    if passes.memory.by_hand or (limit is not None and limit < passes.batch) or passes.watched:
-        return False
-    return not once(graphs, _HOOKED, lambda: has_hooks(passes.model))  # the store is of one version, hooks included
+    return not passes.memory.by_hand and (limit is None or limit >= passes.batch) and not passes.inspected
 
 
 def _unless_wrong(compute: Callable[[], T]) -> T | None:
