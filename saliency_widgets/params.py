@@ -15,7 +15,7 @@ import numpy as np
 
 Kind = Literal["float", "int", "choice", "layer", "open", "range"]
 _COMPARED, _LONGEST = 500, 100  # names, and their letters, that a wrong name is compared with
-_ALIKE = 0.75  # 1 - the share of letters in which a name may differ from one that belongs elsewhere
+_ALIKE = 0.75  # the least of difflib's ratio for a name that belongs elsewhere
 _BRIEF = reprlib.Repr()
 _BRIEF.maxstring = _BRIEF.maxother = _BRIEF.maxlong = 80
 _YEAR = 366 * 24 * 3600
@@ -274,19 +274,20 @@ def unknown(
         aliases: From what others call it to one of these names; case and punctuation don't matter.
         others: Further names that may have been meant, and are too many to be listed.
     """
-    close = _close(name, names, aliases or {}) if isinstance(name, str) else []
-    if others and isinstance(name, str) and name not in others and len(name) <= _LONGEST:
-        close = difflib.get_close_matches(name, others, n=1, cutoff=_ALIKE) or close
+    close = _close(name, names, aliases or {}, others) if isinstance(name, str) else []
     hint = f"Did you mean {_listed(close)}?" if close else f"Known: {_listed(names)}."
     if not names:
         hint = "There is nothing to be named here: leave it out."
     return f"{what}: {brief(name)} is not known. {hint}"
 
 
-def _close(name: str, names: Sequence[str], aliases: Mapping[str, str]) -> list[str]:
+def _close(name: str, names: Sequence[str], aliases: Mapping[str, str], others: Sequence[str]) -> list[str]:
     """The names that were probably meant; difflib's work grows with the square of what it compares."""
     if len(name) > _LONGEST:
         return []
+    elsewhere = [] if name in others else difflib.get_close_matches(name, others, n=1, cutoff=_ALIKE)
+    if elsewhere:
+        return elsewhere
     compared = names
     if len(names) > _COMPARED:
         start = name[:1].lower()

@@ -199,10 +199,7 @@ def discovered(package: str, kind: type[T]) -> Sequence[T]:
     """
     room = importlib.import_module(package)
     # Called at each move of a slider: discovered again only when a file was added or removed.
-    return _discover(room, kind, tuple((path, _folder(path).stat().st_mtime_ns) for path in room.__path__))
-
-
-_folder = functools.cache(Path)
+    return _discover(room, kind, tuple((path, Path(path).stat().st_mtime_ns) for path in room.__path__))
 
 
 @functools.lru_cache(8)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from saliency_widgets.attribution import get_method
@@ -11,6 +11,8 @@ from saliency_widgets.attribution.query import CHUNK_SIZE
 from saliency_widgets.attribution.score import SCORE
 from saliency_widgets.inputs.options import OPTIONS
 from saliency_widgets.runtime.model.version import identity
+
+_ACCEPTED = ("method", "target", "score", "contrast", *OPTIONS)  # by ``sw.attribute``, besides a method's parameters
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,7 @@ class Request:
             TypeError: The method doesn't have a parameter, or its value has the wrong type.
             ValueError: The method is unknown, or a value is out of range.
         """
-        checked = get_method(method).check_params(params, [*(field.name for field in fields(cls)), *OPTIONS])
+        checked = get_method(method).check_params(params, _ACCEPTED)
         return cls(method, target, SCORE.check(score), contrast, tuple(checked.items()))
 
     @property
