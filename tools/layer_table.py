@@ -23,7 +23,7 @@ import saliency_widgets as sw
 from saliency_widgets.attribution.score import Score
 from saliency_widgets.runtime.layers.hooks import Tap
 from saliency_widgets.runtime.layers.selection import Spatial, spatial_layers
-from saliency_widgets.runtime.model.isolation import stand_in
+from saliency_widgets.runtime.model.isolation import isolated_copy
 from saliency_widgets.session.problem import Problem
 
 PATCHES = 6
@@ -168,7 +168,7 @@ def floats_in(output: Any) -> Iterator[Tensor]:
 
 def output_of(model: nn.Module, path: str, image: Tensor) -> Tensor:
     """What a layer gives for an image."""
-    with stand_in(model, 0) as copy, torch.no_grad(), Tap(copy, path) as tap:
+    with isolated_copy(model, 0) as copy, torch.no_grad(), Tap(copy, path) as tap:
         copy(image)
     return tap.leaf.detach()
 

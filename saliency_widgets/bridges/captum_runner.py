@@ -1,4 +1,4 @@
-"""Running a method of captum's: sample by sample, on a stand-in with weights of its own, with our score.
+"""Running a method of captum's: sample by sample, on a copy with weights of its own, with our score.
 
 Captum hooks models, puts attributes on their modules and changes weights: it never gets the caller's model.
 """
@@ -262,7 +262,7 @@ class CaptumMethod:
 
 
 class _Scored(nn.Module):
-    """The model that captum gets: a stand-in's modules, and one score for each row.
+    """The model that captum gets: the modules of a copy, and one score for each row.
 
     Attributes:
         rows: How many it was run on.

@@ -217,7 +217,7 @@ _BEGINNING = 0.01
 
 
 def _shift(model: nn.Module, path: str, x: Tensor) -> tuple[str, float, float] | None:
-    norm: Any = model.get_submodule(path)  # the caller's: a stand-in's has gone on learning in training mode
+    norm: Any = model.get_submodule(path)  # the caller's: a copy's has gone on learning in training mode
     mean, variance = norm.running_mean, norm.running_var
     if mean is None or variance is None or x.numel() == x.shape[1]:
         return None

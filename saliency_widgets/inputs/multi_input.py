@@ -32,7 +32,7 @@ from saliency_widgets.inputs.options import Options
 from saliency_widgets.inputs.prepared import Prepared, kind_of, prepare, prepare_table
 from saliency_widgets.inputs.table import Table, is_table, read_table
 from saliency_widgets.runtime.arguments import Arguments, Slot, entries, mapped, rebuilt
-from saliency_widgets.runtime.model.isolation import stand_in
+from saliency_widgets.runtime.model.isolation import isolated_copy
 
 
 def prepare_for(
@@ -305,7 +305,7 @@ class _Tried:
 
 def _try(model: nn.Module, rows: Tensor, arguments: Arguments | None = None) -> _Tried:
     samples = torch.arange(len(rows), device="cpu")
-    with stand_in(model) as tried, torch.no_grad():
+    with isolated_copy(model) as tried, torch.no_grad():
         args, kwargs = (arguments or Arguments(batch=len(rows))).fill(rows, samples)
         try:
             output = tried(*args, **kwargs)

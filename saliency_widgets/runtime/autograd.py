@@ -27,7 +27,7 @@ def differentiate(
         what: What that is called.
         keep_graph: Whether the graph is needed again.
         by_hand: Whether to call ``.backward()``, for autograd functions that take nothing else; what needs a gradient
-            beside the leaf must be the stand-in's own.
+            beside the leaf must be the copy's own.
 
     Raises:
         Unread: The scores don't depend on it.

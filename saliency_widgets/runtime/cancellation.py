@@ -17,15 +17,15 @@ class _Now(threading.local):
 _NOW = _Now()
 
 
-def _ask(*_gradients: Any) -> None:
+def _check(*_gradients: Any) -> None:
     if _NOW.check is not None:
         _NOW.check()
 
 
-def asking(func: Callable, args: tuple, kwargs: dict | None) -> Any:
+def call_checked(func: Callable, args: tuple, kwargs: dict | None) -> Any:
     """Call a function of torch; ask before it, and before the backward of what it made, whoever runs that, and when.
 
-    The mode that sees all functions of a pass calls them so, see :class:`~.rng.OwnRandomness`: one more mode
+    The mode that sees all functions of a pass calls them so, see :class:`~.rng.SeededRandom`: one more mode
     would take longer than many of them.
     """
     if _NOW.check is None or getattr(func, "__name__", "") == "__get__":
@@ -34,7 +34,7 @@ def asking(func: Callable, args: tuple, kwargs: dict | None) -> Any:
     result = func(*args, **(kwargs or {}))
     node = result.grad_fn if isinstance(result, Tensor) else None
     if node is not None:
-        node.register_prehook(_ask)
+        node.register_prehook(_check)
     return result
 
 

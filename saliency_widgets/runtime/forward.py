@@ -1,4 +1,4 @@
-"""One forward pass of a stand-in, and the true cause where it fails."""
+"""One forward pass of a copy, and the true cause where it fails."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ Arguments = Callable[[Any, Tensor], tuple[tuple[Any, ...], dict[str, Any]]]
 def forward(
     model: nn.Module, arguments: Arguments, rows: Tensor | Sequence[Tensor], samples: Tensor, memory: Memory
 ) -> Any:
-    """What a stand-in returns for some rows.
+    """What a copy returns for some rows.
 
     Args:
-        model: The stand-in.
+        model: The copy.
         arguments: From rows and their samples to the arguments of its forward.
         rows: Shape (N, ...), or the explained inputs one by one.
         samples: Which sample each row belongs to, shape (N,).

@@ -21,7 +21,7 @@ from saliency_widgets.runtime.cancellation import interruptible
 from saliency_widgets.runtime.forward import forward
 from saliency_widgets.runtime.layers.hooks import Tap, watched
 from saliency_widgets.runtime.memory import Memory, Sharing
-from saliency_widgets.runtime.model.isolation import freeze, isolated, own_weights, owns_weights, rebind, thaw
+from saliency_widgets.runtime.model.isolation import clone_weights, freeze, has_private_weights, isolated, rebind, thaw
 from saliency_widgets.runtime.model.model_copy import Copies, ModelCopy
 from saliency_widgets.runtime.precision import computing
 from saliency_widgets.runtime.reuse.fusion import Tuned, has_hooks
@@ -243,7 +243,7 @@ class Passes:
         return self.run(work, self.batch)[0], notes
 
     def read(self, model: nn.Module, rows: range) -> tuple[Any, Tensor, tuple[str, ...]]:
-        """What a stand-in returns for some of the inputs, the class scores in it, and what to know of these.
+        """What a copy returns for some of the inputs, the class scores in it, and what to know of these.
 
         The class scores are on the host: whoever reads them asks several things, and a device is waited for once.
         """
@@ -291,7 +291,7 @@ class Passes:
         """
         copied = ModelCopy(self.model)
         with self._isolated(nullcontext(copied), self.copies.version.glance(), seed) as model:
-            own_weights(model)
+            clone_weights(model)
 
             def score(variants: Sequence[Tensor]) -> Tensor:
                 self.check()
@@ -338,7 +338,7 @@ class Passes:
 
     def differentiate(self, model: nn.Module, scores: Tensor, leaf: Tensor, what: str = "inputs") -> Tensor:
         """The gradient of the scores of a pass: see :func:`~.autograd.differentiate`."""
-        return differentiate(model, scores, leaf, what, by_hand=self.memory.by_hand and owns_weights(model))
+        return differentiate(model, scores, leaf, what, by_hand=self.memory.by_hand and has_private_weights(model))
 
     def score_rows(self, model: nn.Module, inputs: Tensor | Sequence[Tensor], rows: Sequence[int]) -> Tensor:
         """The scores of some rows, which have these numbers in a batch of K * B."""
@@ -348,7 +348,7 @@ class Passes:
         return self.scores_from(self.output(model, inputs, rows), rows, model)
 
     def scores_from(self, output: Any, rows: Sequence[int], model: nn.Module) -> Tensor:
-        """The scores in what a stand-in returned for some rows."""
+        """The scores in what a copy returned for some rows."""
         score = self.score if self.joint else self.score.of(_samples(rows, self.batch))
         if is_function(score.target):  # it may read what a hook of the caller's has kept
             score = replace(score, target=rebind(model, score.target))
@@ -359,7 +359,7 @@ class Passes:
         return scores.to(self.inputs.dtype) if self.precision == "bfloat16" else scores
 
     def output(self, model: nn.Module, inputs: Tensor | Sequence[Tensor], rows: Sequence[int]) -> Any:
-        """What the stand-in returns for some rows (or explained inputs one by one), see :meth:`score_rows`."""
+        """What the copy returns for some rows (or explained inputs one by one), see :meth:`score_rows`."""
         laid = self.tuned is not None and self.tuned.channels_last
         samples = _samples(rows, self.batch)
         if self.joint:

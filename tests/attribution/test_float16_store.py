@@ -10,7 +10,7 @@ from toys import conv_net, images
 
 import saliency_widgets as sw
 from saliency_widgets.attribution.numerics import float16_store as halves
-from saliency_widgets.attribution.numerics.float16_store import Half, kept_whole
+from saliency_widgets.attribution.numerics.float16_store import Half, full_precision_count
 from saliency_widgets.session import Cache, Event, Problem, Request, Session
 
 
@@ -39,10 +39,10 @@ def test_nothing_and_the_largest_number_are_kept():
 
 
 def test_small_inputs_and_float64_are_kept_as_they_are():
-    assert kept_whole(torch.ones(1, 3, 224, 224)) == 69
-    assert kept_whole(torch.ones(1, 30)) > 90_000
-    assert kept_whole(torch.ones(1, 3, 224, 224).double()) is None
-    assert kept_whole(torch.ones(1, 3, 224, 224).half()) is None
+    assert full_precision_count(torch.ones(1, 3, 224, 224)) == 69
+    assert full_precision_count(torch.ones(1, 30)) > 90_000
+    assert full_precision_count(torch.ones(1, 3, 224, 224).double()) is None
+    assert full_precision_count(torch.ones(1, 3, 224, 224).half()) is None
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from saliency_widgets.attribution.errors import Cancelled
 from saliency_widgets.attribution.numerics.noise import SEED
 from saliency_widgets.attribution.query import CHUNK_SIZE
 from saliency_widgets.bridges.captum import WINDOW, from_captum
-from saliency_widgets.runtime.model.rng import OwnRandomness
+from saliency_widgets.runtime.model.rng import SeededRandom
 
 X = images()
 TARGETS = [1, 3]
@@ -46,7 +46,7 @@ def directly(make, model, x=X, targets=TARGETS, *, seed=0, **arguments):
     state = np.random.get_state()  # noqa: NPY002
     for b, target in enumerate(targets):
         np.random.seed(seed)  # noqa: NPY002
-        with warnings.catch_warnings(), OwnRandomness(seed):
+        with warnings.catch_warnings(), SeededRandom(seed):
             warnings.simplefilter("ignore")
             local = {name: of_sample(value, b, len(x)) for name, value in arguments.items()}
             requested = {} if target is None else {"target": target}

@@ -16,7 +16,7 @@ from toys import Formula, each, far, linear, rows, state_of
 
 import saliency_widgets as sw
 from saliency_widgets.bridges.captum import from_captum
-from saliency_widgets.runtime.model.rng import OwnRandomness
+from saliency_widgets.runtime.model.rng import SeededRandom
 
 X, Y = rows(1, 2, 4), rows(2, 2, 4)
 IDS, POSITIONS = torch.tensor([[3, 1, 4], [1, 5, 9]]), torch.tensor([[0, 1, 2], [2, 3, 4]])
@@ -102,7 +102,7 @@ def directly(make, model, inputs, targets, arguments):
     state = np.random.get_state()  # noqa: NPY002
     for k, target in enumerate(targets):
         np.random.seed(0)  # noqa: NPY002
-        with warnings.catch_warnings(), OwnRandomness(0):
+        with warnings.catch_warnings(), SeededRandom(0):
             warnings.simplefilter("ignore")
             of_sample = {name: local(value, k) for name, value in arguments.items()}
             about = {} if target is None else {"target": target}

@@ -22,7 +22,7 @@ from toys import each, images, state_of
 
 import saliency_widgets as sw
 from saliency_widgets.attribution.errors import Cancelled
-from saliency_widgets.runtime.model.isolation import stand_in
+from saliency_widgets.runtime.model.isolation import isolated_copy
 from saliency_widgets.session.problem import Problem
 from saliency_widgets.session.request import Request
 from saliency_widgets.session.session import Session
@@ -719,7 +719,7 @@ HANDED_ON = {
 def test_what_is_neither_small_nor_plain_is_handed_on_as_it_is(kind):
     model = nn.Linear(2, 2)
     model.stored = stored = HANDED_ON[kind]()
-    with stand_in(model) as local:
+    with isolated_copy(model) as local:
         assert local.stored is stored
 
 

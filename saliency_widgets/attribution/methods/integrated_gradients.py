@@ -12,7 +12,7 @@ from saliency_widgets.attribution.baselines import BASELINE
 from saliency_widgets.attribution.nonfinite import check_integration_path
 from saliency_widgets.attribution.numerics.adaptive import AdaptiveTrapezoid
 from saliency_widgets.attribution.numerics.completeness import unaccounted
-from saliency_widgets.attribution.numerics.float16_store import Half, full, kept_whole
+from saliency_widgets.attribution.numerics.float16_store import Half, full, full_precision_count
 from saliency_widgets.attribution.numerics.noise import SEED
 from saliency_widgets.attribution.numerics.quadrature import RULES, coarse_to_fine
 from saliency_widgets.attribution.numerics.stopping import describe_stop
@@ -113,7 +113,7 @@ def _gradients(
 
     ``first`` is the number of the first node: beyond some, they are kept as halves.
     """
-    whole = kept_whole(query.inputs)
+    whole = full_precision_count(query.inputs)
     halved = whole is not None and first >= whole
 
     def work() -> tuple[Tensor | Half, Tensor]:

@@ -44,7 +44,7 @@ class _Convolutions(TorchFunctionMode):
 
 
 def hookable(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """The parts of a stand-in that take hooks, with their paths."""
+    """The parts of a copy that take hooks, with their paths."""
     for path, module in model.named_modules():
         if path and not isinstance(module, torch.jit.ScriptModule):
             yield path, module
@@ -55,7 +55,7 @@ def watched(model: nn.Module, seen: Callable[[str, Any], None]) -> Iterator[None
     """While the model runs in this block, each layer's output is shown as the layer finishes.
 
     Args:
-        model: A stand-in, which keeps the hooks.
+        model: A copy of the model, which keeps the hooks.
         seen: Called with the place and the output. A module's convolution is shown twice, as the same tensor.
     """
     for path, module in hookable(model):
@@ -68,7 +68,7 @@ class Tap:
     """Cuts the model at a place: what is behind it depends on a leaf.
 
     Args:
-        model: A stand-in, in which nothing but the inputs needs a gradient; it keeps the hook.
+        model: A copy of the model, in which nothing but the inputs needs a gradient; it keeps the hook.
         layer: Where.
         dependent: Whether only runs that depend on the explained input are cut: of an encoder that two inputs share,
             the run of the one that is explained.

@@ -19,7 +19,7 @@ from torch.nn.modules.instancenorm import _InstanceNorm
 
 from saliency_widgets.runtime.checkpointing import without_reentrant_checkpoints
 from saliency_widgets.runtime.model.model_copy import Copier, ModelCopy
-from saliency_widgets.runtime.model.rng import OwnRandomness
+from saliency_widgets.runtime.model.rng import SeededRandom
 from saliency_widgets.runtime.model.walker import modules_of
 
 
@@ -101,7 +101,7 @@ def dtype_of(model: nn.Module) -> torch.dtype | None:
 
 
 @contextlib.contextmanager
-def stand_in(model: nn.Module, seed: int = 0) -> Iterator[nn.Module]:
+def isolated_copy(model: nn.Module, seed: int = 0) -> Iterator[nn.Module]:
     """A module to run in the model's stead, with gradients on; nothing that happens to it happens to the model.
 
     Args:
@@ -134,7 +134,7 @@ def isolated(copied: ModelCopy, model: nn.Module, seed: int = 0) -> Iterator[nn.
 
 def private_copy(model: nn.Module) -> nn.Module:
     """A copy of the model with weights of its own, for checks that change them; scripted parts are the caller's."""
-    return ModelCopy(model, own_weights).module
+    return ModelCopy(model, clone_weights).module
 
 
 @contextlib.contextmanager
@@ -147,38 +147,38 @@ def undisturbed(model: nn.Module, seed: int = 0) -> Iterator[None]:
     """
     device = device_of(model).type
     with (
-        _random_as_found(model, seed),
+        _random_state_restored(model, seed),
         torch.inference_mode(False),
         torch.enable_grad(),
         torch.autocast(device, enabled=False) if device in _AUTOCAST else contextlib.nullcontext(),
-        OwnRandomness(seed),
+        SeededRandom(seed),
     ):
         yield
 
 
 _AUTOCAST = ("cpu", "cuda")
-_COPIERS: dict[int, Copier] = {}  # of the passes under way, by the id of their stand-in
+_COPIERS: dict[int, Copier] = {}  # of the passes under way, by the id of their copy
 
 
-def rebind(stand_in: nn.Module, function: Any) -> Any:
-    """A function that reads what the model's hooks keep, reading what those of the stand-in keep."""
-    copier = _COPIERS.get(id(stand_in))
+def rebind(model_copy: nn.Module, function: Any) -> Any:
+    """A function that reads what the model's hooks keep, reading what those of the copy keep."""
+    copier = _COPIERS.get(id(model_copy))
     return function if copier is None else copier.counterpart(function)
 
 
-def own_weights(stand_in: nn.Module) -> None:
-    """Give a stand-in weights of its own, tied as they were, for code that changes them.
+def clone_weights(model_copy: nn.Module) -> None:
+    """Give a copy weights of its own, tied as they were, for code that changes them.
 
     Scripted modules keep theirs; recurrent layers compute with the shared ones.
     """
-    _exchange(stand_in, lambda weight: nn.Parameter(weight.detach().clone(), requires_grad=weight.requires_grad))
+    _exchange(model_copy, lambda weight: nn.Parameter(weight.detach().clone(), requires_grad=weight.requires_grad))
 
 
-def freeze(stand_in: nn.Module, instead: Callable[[nn.Parameter], nn.Parameter | None] | None = None) -> None:
+def freeze(model_copy: nn.Module, instead: Callable[[nn.Parameter], nn.Parameter | None] | None = None) -> None:
     """From here on only what depends on the inputs requires a gradient; parameters of other kinds stay as they are.
 
     Args:
-        stand_in: It.
+        model_copy: It.
         instead: What stands for a weight, if anything does.
     """
 
@@ -190,14 +190,14 @@ def freeze(stand_in: nn.Module, instead: Callable[[nn.Parameter], nn.Parameter |
             return weight
         return nn.Parameter(weight.detach(), requires_grad=False)
 
-    _exchange(stand_in, frozen)
-    for module in modules_of(stand_in):
+    _exchange(model_copy, frozen)
+    for module in modules_of(model_copy):
         if isinstance(module, nn.RNNBase):
             module._flat_weights = [getattr(module, name) for name in module._flat_weights_names]
 
 
-def thaw(stand_in: nn.Module) -> None:
-    """Give a stand-in parameters of its own that need gradients as the model's do, and hold the same numbers.
+def thaw(model_copy: nn.Module) -> None:
+    """Give a copy parameters of its own that need gradients as the model's do, and hold the same numbers.
 
     For models that differentiate in forward, or whose autograd functions accumulate into parameters.
     """
@@ -207,19 +207,19 @@ def thaw(stand_in: nn.Module) -> None:
             return weight
         return nn.Parameter(weight.detach(), requires_grad=weight.requires_grad)
 
-    _exchange(stand_in, part)
+    _exchange(model_copy, part)
 
 
-def owns_weights(stand_in: nn.Module) -> bool:
-    """Whether all parameters of a thawed stand-in that need a gradient are its own, and none is the caller's."""
-    others = any(type(weight) is not nn.Parameter and weight.requires_grad for weight in stand_in.parameters())
-    return not others and not is_scripted(stand_in)
+def has_private_weights(model_copy: nn.Module) -> bool:
+    """Whether all parameters of a thawed copy that need a gradient are its own, and none is the caller's."""
+    others = any(type(weight) is not nn.Parameter and weight.requires_grad for weight in model_copy.parameters())
+    return not others and not is_scripted(model_copy)
 
 
-def _exchange(stand_in: nn.Module, make: Callable[[nn.Parameter], nn.Parameter]) -> None:
-    """Put other parameters into a stand-in, tied as they were; scripted modules keep theirs."""
+def _exchange(model_copy: nn.Module, make: Callable[[nn.Parameter], nn.Parameter]) -> None:
+    """Put other parameters into a copy, tied as they were; scripted modules keep theirs."""
     made: dict[int, nn.Parameter] = {}
-    for module in modules_of(stand_in):
+    for module in modules_of(model_copy):
         if not module._parameters or isinstance(module, torch.jit.ScriptModule):
             continue
         for name, weight in module._parameters.items():
@@ -242,7 +242,7 @@ def _buffers_restored(modules: list[nn.Module]) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _random_as_found(model: nn.Module, seed: int) -> Iterator[None]:
+def _random_state_restored(model: nn.Module, seed: int) -> Iterator[None]:
     # Python's and NumPy's numbers have a seed too, so that a map repeats.
     # A worker thread shares torch's random state with the caller's running cell: putting it back from there
     # would make the caller draw the same numbers twice, and so would a seed.

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from saliency_widgets.attribution.numerics.noise import seeded
-from saliency_widgets.runtime.cancellation import asking
+from saliency_widgets.runtime.cancellation import call_checked
 from saliency_widgets.runtime.gradient_layout import MISREADING, guarded
 
 # How many of the leading dimensions of the input a mask distinguishes (None: every element has its own), and whether
@@ -93,7 +93,7 @@ _RECOMPUTED = (
 )
 
 
-class OwnRandomness(TorchFunctionMode):
+class SeededRandom(TorchFunctionMode):
     """While active on a thread, random numbers come from one seeded generator: the same for the same question.
 
     Numbers are drawn on the CPU and moved, so that all devices see the same ones. As this mode sees all that a pass
@@ -117,17 +117,17 @@ class OwnRandomness(TorchFunctionMode):
     def __torch_function__(self, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         """Replace what draws; everything else goes its way."""
         if func not in _LOOKED_AT:
-            return asking(func, args, kwargs)
+            return call_checked(func, args, kwargs)
         kwargs = kwargs or {}
         if func in MISREADING:
-            return guarded(func, asking(func, args, kwargs))
+            return guarded(func, call_checked(func, args, kwargs))
         if func in _COMPOSED:
             with self:
                 return _opened(func)(*args, **kwargs)
         if func in _INITIAL:
             return self._initial(func, **kwargs)
         if not draws(func, args, kwargs):
-            return asking(func, args, kwargs)
+            return call_checked(func, args, kwargs)
         if torch._C._current_graph_task_id() != -1 and torch.is_grad_enabled():
             raise ValueError(_RECOMPUTED)
         kwargs.pop("generator", None)

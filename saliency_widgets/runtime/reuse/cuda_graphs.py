@@ -100,7 +100,7 @@ class Replays:
 
     def _proven(self, passes: Passes, rows: Tensor, expected: tuple[Tensor, Tensor]) -> Callable | None:
         try:
-            with replace(passes, check=_nobody_asks).isolated(tuned=True) as model:
+            with replace(passes, check=_never).isolated(tuned=True) as model:
                 made = self.record(lambda x: scores_in(passes.output(model, x, range(len(x))), len(x)), rows)
                 result = made(rows, lambda output: passes.score(output, len(rows)))
         except Exception as error:
@@ -111,7 +111,7 @@ class Replays:
         return made if near else None
 
 
-def _nobody_asks() -> None:
+def _never() -> None:
     """A recording is not broken off."""
 
 

@@ -37,7 +37,7 @@ TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-9}
 
 @dataclass(frozen=True)
 class Tuned:
-    """What a stand-in computes with, instead of the caller's weights.
+    """What a copy computes with, instead of the caller's weights.
 
     Attributes:
         weights: By the id of the caller's weight, which is held so that no other gets its id.
@@ -74,12 +74,12 @@ class Tuned:
         entry = self.weights.get(id(weight))
         return entry[1] if entry is not None and entry[0] is weight else None
 
-    def put_into(self, stand_in: nn.Module) -> None:
+    def put_into(self, model_copy: nn.Module) -> None:
         """Put the weights and folded biases into a copy, and let its folded BatchNorms pass on what they get."""
-        freeze(stand_in, self.weight)
+        freeze(model_copy, self.weight)
         if not self.folded:
             return
-        modules = dict(stand_in.named_modules())  # torch's get_submodule asks much for each
+        modules = dict(model_copy.named_modules())  # torch's get_submodule asks much for each
         for path, bias in self.biases.items():
             modules[path]._parameters["bias"] = bias
         for path in self.folded:
@@ -102,22 +102,22 @@ def agree(scores: Tensor, expected: Tensor) -> bool:
 
 
 class Observed(TorchFunctionMode):
-    """Watches one pass of a stand-in for what can be folded.
+    """Watches one pass of a copy for what can be folded.
 
     Args:
-        stand_in: What runs; it keeps the hooks.
+        model_copy: What runs; it keeps the hooks.
     """
 
-    def __init__(self, stand_in: nn.Module) -> None:
+    def __init__(self, model_copy: nn.Module) -> None:
         super().__init__()
-        self._model = stand_in
-        self._hooked = has_hooks(stand_in)
+        self._model = model_copy
+        self._hooked = has_hooks(model_copy)
         self._uses: Counter[int] = Counter()
         self._made: list[tuple[Tensor, Tensor, Tensor | None]] = []  # result, weight, bias
         self._normed: list[tuple[Tensor, Tensor]] = []  # input, running mean
         self._ends: list[tuple[str, Tensor]] = []
         if not self._hooked:
-            for path, module in stand_in.named_modules():
+            for path, module in model_copy.named_modules():
                 if path and not isinstance(module, torch.jit.ScriptModule):
                     module.register_forward_hook(lambda _m, _i, out, path=path: self._ended(path, out))
 
@@ -145,7 +145,7 @@ class Observed(TorchFunctionMode):
 
         Args:
             output: What the pass returned.
-            original: The caller's model, whose weights the stand-in shares.
+            original: The caller's model, whose weights the copy shares.
             channels_last: Whether to lay out channels last.
         """
         weights: dict[int, tuple[nn.Parameter, nn.Parameter]] = {}

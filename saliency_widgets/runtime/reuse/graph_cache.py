@@ -154,7 +154,7 @@ class Recording:
     """A pass with its graph.
 
     Args:
-        model: A stand-in, in which nothing but the inputs needs a gradient; it keeps the hooks.
+        model: A copy of the model, in which nothing but the inputs needs a gradient; it keeps the hooks.
         leaf: The inputs.
         layered: Whether the outputs of its layers are told apart.
 
